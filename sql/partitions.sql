@@ -1,0 +1,107 @@
+-- Weekly partitions, Monday 00:00 UTC to Monday 00:00 UTC, whatever the session's TimeZone.
+
+CREATE FUNCTION matomo_create_partitions(destination regclass, from_time timestamptz, to_time timestamptz)
+RETURNS integer
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+SET timezone = 'UTC'
+SET datestyle = 'ISO'
+SET intervalstyle = 'postgres'
+AS $$
+DECLARE
+    week CONSTANT interval := '7 days';
+    locked boolean := false;
+    created integer := 0;
+    at timestamptz := from_time;
+    below timestamptz;
+    above timestamptz;
+    lower_bound timestamptz;
+    upper_bound timestamptz;
+    in_partition boolean;
+    of_schema name;
+    of_table name;
+    stem text;
+    partition text;
+    attempt integer;
+BEGIN
+    -- Partitioned some other way, or with a default partition that takes every row: whoever made
+    -- it so makes its partitions too.
+    SELECT n.nspname, c.relname INTO of_schema, of_table
+    FROM pg_class c
+    JOIN pg_namespace n ON n.oid = c.relnamespace
+    JOIN pg_partitioned_table p ON p.partrelid = c.oid
+    JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = p.partattrs[0]
+    WHERE c.oid = destination AND p.partstrat = 'r' AND p.partnatts = 1
+      AND a.attname = 'action_timestamp' AND p.partdefid = 0;
+    IF NOT FOUND OR from_time IS NULL OR to_time IS NULL THEN
+        RETURN 0;
+    END IF;
+
+    WHILE at <= to_time LOOP
+        -- The bounds as they are: a table of the Node tool has those of its sessions' zones.
+        WITH bounds AS (
+            SELECT pg_get_expr(c.relpartbound, c.oid) AS expr
+            FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+            WHERE i.inhparent = destination
+        ), ranges AS (
+            SELECT coalesce(substring(expr FROM 'FROM \(''([^'']*)''\)')::timestamptz, '-infinity') AS lo,
+                   coalesce(substring(expr FROM 'TO \(''([^'']*)''\)')::timestamptz, 'infinity') AS hi
+            FROM bounds
+        )
+        SELECT coalesce(bool_or(lo <= at AND at < hi), false),
+               coalesce(max(hi) FILTER (WHERE hi <= at), '-infinity'),
+               coalesce(min(lo) FILTER (WHERE lo > at), 'infinity'),
+               min(hi) FILTER (WHERE lo <= at AND at < hi)
+        INTO in_partition, below, above, upper_bound
+        FROM ranges;
+
+        IF in_partition THEN
+            at := upper_bound;
+            CONTINUE;
+        END IF;
+        IF NOT locked THEN
+            -- One session at a time; reading and writing go on. Then look again.
+            EXECUTE format('LOCK TABLE ONLY %s IN SHARE UPDATE EXCLUSIVE MODE', destination);
+            locked := true;
+            CONTINUE;
+        END IF;
+
+        lower_bound := date_trunc('week', at);
+        upper_bound := lower_bound + week;
+        -- Next to partitions with other bounds a sliver of the week may be all that is missing: it
+        -- goes to the neighbouring week.
+        IF below > upper_bound - interval '1 day' THEN
+            upper_bound := upper_bound + week;
+        ELSIF above < lower_bound + interval '1 day' THEN
+            lower_bound := lower_bound - week;
+        END IF;
+        lower_bound := greatest(lower_bound, below);
+        upper_bound := least(upper_bound, above);
+
+        stem := of_table || to_char(lower_bound + (upper_bound - lower_bound) / 2, '"_"IYYY"w"IW');
+        attempt := 1;
+        LOOP
+            partition := stem || CASE WHEN attempt > 1 THEN '_' || attempt ELSE '' END;
+            -- Names of the Node tool's tables may be too long for the week: shorten the table's.
+            WHILE octet_length(partition) > 63 LOOP
+                of_table := left(of_table, -1);
+                stem := of_table || right(stem, 8);
+                partition := stem || CASE WHEN attempt > 1 THEN '_' || attempt ELSE '' END;
+            END LOOP;
+            EXIT WHEN to_regclass(format('%I.%I', of_schema, partition)) IS NULL;
+            attempt := attempt + 1;
+        END LOOP;
+
+        -- Attached rather than created in place, which would lock out readers until the commit.
+        EXECUTE format('CREATE TABLE %I.%I (LIKE %s INCLUDING ALL EXCLUDING IDENTITY EXCLUDING COMMENTS)', of_schema, partition, destination);
+        EXECUTE format('ALTER TABLE %s ATTACH PARTITION %I.%I FOR VALUES FROM (%L) TO (%L)',
+            destination, of_schema, partition, lower_bound, upper_bound);
+        created := created + 1;
+        at := upper_bound;
+    END LOOP;
+    RETURN created;
+END
+$$;
+
+COMMENT ON FUNCTION matomo_create_partitions(regclass, timestamptz, timestamptz) IS
+    'Creates the weekly partitions (UTC) that a destination partitioned by action_timestamp lacks between two instants, and gives their number';

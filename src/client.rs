@@ -1,0 +1,333 @@
+//! Requests to Matomo's HTTP API. The only module that sees the token. No Postgres.
+
+use std::fmt;
+use std::io::Read;
+use std::time::Duration;
+
+use chrono::NaiveDate;
+use serde::Deserialize;
+use ureq::Agent;
+use ureq::http::{Response, header};
+use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
+
+use crate::endpoint::Endpoint;
+use crate::error::{Call, Error, Fault, Result};
+use crate::json;
+use crate::pager::Page;
+use crate::refusal;
+use crate::stop::Stop;
+use crate::zone::Zone;
+
+/// A `token_auth`, which shows itself to no one.
+#[derive(Clone)]
+pub struct Token(String);
+
+impl Token {
+    /// Wraps the text.
+    pub fn new(text: &str) -> Token {
+        Token(text.to_owned())
+    }
+
+    /// Takes the token out of a text from outside, which may quote the request.
+    fn hide_in(&self, text: &str) -> String {
+        let hidden = text.replace(&self.0, "***");
+        match ureq::http::Uri::try_from(format!("/?{}", self.0)) {
+            Ok(_) => hidden,
+            // A token that needs encoding may be quoted encoded.
+            Err(_) => hidden.replace(&percent_encoded(&self.0), "***"),
+        }
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(***)")
+    }
+}
+
+fn percent_encoded(text: &str) -> String {
+    let encode = |byte: u8| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+            (byte as char).to_string()
+        }
+        _ => format!("%{byte:02X}"),
+    };
+    text.bytes().map(encode).collect()
+}
+
+/// How to ask: a snapshot of the settings, as helper threads cannot read them.
+#[derive(Debug, Clone)]
+pub struct Manner {
+    pub connect_timeout: Duration,
+    pub request_timeout: Duration,
+    /// How often a request is asked again after a passing failure.
+    pub max_retries: u32,
+    /// Bytes, after decompression.
+    pub max_response_size: u64,
+    /// `matomo.language`; `None` leaves it to the token's user.
+    pub language: Option<String>,
+    /// The contents of `matomo.ca_file`; `None` for the system's store.
+    pub ca_pem: Option<Vec<u8>>,
+}
+
+/// What `SitesManager.getSiteFromId` tells of a site.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SiteInfo {
+    pub name: String,
+    pub zone: Zone,
+}
+
+/// Told before a request is asked again: the failure, which retry it is, how long until then.
+pub type OnRetry<'a> = &'a mut dyn FnMut(&Error, u32, Duration);
+
+/// One Matomo, one token, one agent: connections are kept and used again.
+#[derive(Clone)]
+pub struct Client {
+    agent: Agent,
+    endpoint: Endpoint,
+    token: Token,
+    manner: Manner,
+    stop: Stop,
+}
+
+impl Client {
+    /// Prepares a client; connects to nothing yet.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when the CA file holds no certificate.
+    pub fn new(endpoint: Endpoint, token: Token, manner: Manner, stop: Stop) -> Result<Client> {
+        let roots = match &manner.ca_pem {
+            None => RootCerts::PlatformVerifier,
+            Some(pem) => RootCerts::from(certificates(pem)?),
+        };
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .proxy(None)
+            .timeout_resolve(Some(manner.connect_timeout))
+            .timeout_connect(Some(manner.connect_timeout))
+            .timeout_global(Some(manner.request_timeout))
+            .user_agent(concat!("matomo_postgres/", env!("CARGO_PKG_VERSION")))
+            .tls_config(TlsConfig::builder().root_certs(roots).build())
+            .build();
+        Ok(Client { agent: config.into(), endpoint, token, manner, stop })
+    }
+
+    /// Breaks off whatever is under way, from any thread. The client is of no use afterwards.
+    pub fn shut_down(&self) {
+        self.stop.set();
+        self.agent.clone().shutdown();
+    }
+
+    /// `SitesManager.getSiteFromId`: the site's timezone, and whether the token may see it.
+    ///
+    /// # Errors
+    /// [`Error::Request`], for an unknown site and a refused token too.
+    pub fn site(&self, site: i32, on_retry: OnRetry) -> Result<SiteInfo> {
+        let call = self.call("SitesManager.getSiteFromId", site, None);
+        let body = self.ask(&call, &[], on_retry)?;
+        #[derive(Deserialize)]
+        struct Answer {
+            timezone: String,
+            #[serde(default)]
+            name: String,
+        }
+        let answer: Answer = serde_json::from_str(&body).map_err(|_| {
+            self.fault(&call, Fault::Unexpected("a site without timezone".to_owned()))
+        })?;
+        let zone = Zone::parse(&answer.timezone).ok_or_else(|| {
+            let zone = self.token.hide_in(&answer.timezone);
+            self.fault(&call, Fault::Unexpected(format!("timezone \"{zone}\"")))
+        })?;
+        Ok(SiteInfo { name: answer.name, zone })
+    }
+
+    /// `Live.getLastVisitsDetails`: a page of the visits whose last action lies in a site-day, as
+    /// the text of a JSON list.
+    ///
+    /// # Errors
+    /// [`Error::Request`].
+    pub fn visits(
+        &self,
+        site: i32,
+        day: NaiveDate,
+        page: Page,
+        on_retry: OnRetry,
+    ) -> Result<String> {
+        let call = self.call("Live.getLastVisitsDetails", site, Some(day));
+        // A range of one day, as period=day of today also returns yesterday.
+        let mut params = vec![
+            ("period", "range".to_owned()),
+            ("date", format!("{day},{day}")),
+            ("filter_limit", page.limit.to_string()),
+            ("filter_offset", page.offset.to_string()),
+            ("filter_sort_order", "asc".to_owned()),
+        ];
+        if let Some(after) = page.after {
+            params.push(("minTimestamp", after.to_string()));
+        }
+        if let Some(language) = &self.manner.language {
+            params.push(("language", language.clone()));
+        }
+        let body = self.ask(&call, &params, on_retry)?;
+        if !body.trim_start().starts_with('[') {
+            let what = "an object where a list of visits belongs".to_owned();
+            return Err(self.fault(&call, Fault::Unexpected(what)));
+        }
+        Ok(body)
+    }
+
+    /// The error for an answer to `Live.getLastVisitsDetails` that the caller could not read.
+    pub fn unexpected(&self, site: i32, day: NaiveDate, what: &str) -> Error {
+        let call = self.call("Live.getLastVisitsDetails", site, Some(day));
+        self.fault(&call, Fault::Unexpected(self.token.hide_in(what)))
+    }
+
+    fn call(&self, method: &'static str, site: i32, day: Option<NaiveDate>) -> Call {
+        Call { method, site, day, host: self.endpoint.host().to_owned(), status: None }
+    }
+
+    fn fault(&self, call: &Call, fault: Fault) -> Error {
+        Error::Request { fault, call: call.clone() }
+    }
+
+    /// Asks until there is an answer or a failure that will not pass.
+    fn ask(&self, call: &Call, params: &[(&str, String)], on_retry: OnRetry) -> Result<String> {
+        let mut retry = 0;
+        loop {
+            let error = match self.ask_once(call, params) {
+                Err(error) if error.is_transient() && retry < self.manner.max_retries => error,
+                done => return done,
+            };
+            if self.stop.is_set() {
+                return Err(error);
+            }
+            retry += 1;
+            let wait = backoff(retry, &error);
+            on_retry(&error, retry, wait);
+            if self.stop.sleep(wait) {
+                return Err(error);
+            }
+        }
+    }
+
+    fn ask_once(&self, call: &Call, params: &[(&str, String)]) -> Result<String> {
+        let request = self
+            .agent
+            .post(self.endpoint.url())
+            .query("module", "API")
+            .query("method", call.method)
+            .query("format", "JSON")
+            .query("idSite", call.site.to_string())
+            .query_pairs(params.iter().map(|(key, value)| (*key, value.as_str())));
+        // In the body: Matomo refuses "secure only" tokens elsewhere, and logs keep URLs.
+        let mut response = request
+            .send_form([("token_auth", self.token.0.as_str())])
+            .map_err(|error| self.fault(call, self.transport_fault(error)))?;
+        let call = &Call { status: Some(response.status().as_u16()), ..call.clone() };
+        let body = self.body(&mut response).map_err(|fault| self.fault(call, fault))?;
+        let body = json::mend(body);
+        match refusal::judge(response.status(), &body) {
+            None => Ok(body),
+            Some(verdict) => Err(self.fault(call, self.with_headers(verdict, &response))),
+        }
+    }
+
+    fn body(&self, response: &mut Response<ureq::Body>) -> std::result::Result<Vec<u8>, Fault> {
+        let limit = self.manner.max_response_size;
+        let mut body = Vec::new();
+        let reader = response.body_mut().with_config().limit(u64::MAX).reader();
+        match reader.take(limit + 1).read_to_end(&mut body) {
+            Ok(_) if body.len() as u64 > limit => Err(Fault::TooLarge(limit)),
+            Ok(_) => Ok(body),
+            Err(error) => Err(self.transport_fault(ureq::Error::from(error))),
+        }
+    }
+
+    /// Completes a verdict by what only the headers know, and takes the token out of its words.
+    fn with_headers(&self, verdict: Fault, response: &Response<ureq::Body>) -> Fault {
+        let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
+        let hide = |words: String| self.token.hide_in(&words);
+        match verdict {
+            Fault::Redirected(_) => {
+                Fault::Redirected(hide(header(header::LOCATION).unwrap_or_default().to_owned()))
+            }
+            Fault::RateLimited(_) => {
+                Fault::RateLimited(header(header::RETRY_AFTER).and_then(|wait| wait.parse().ok()))
+            }
+            Fault::TokenRefused(words) => Fault::TokenRefused(hide(words)),
+            Fault::NoAccess(words) => Fault::NoAccess(hide(words)),
+            Fault::LockedOut(words) => Fault::LockedOut(hide(words)),
+            Fault::UnknownSite(words) => Fault::UnknownSite(hide(words)),
+            Fault::Matomo(words) => Fault::Matomo(hide(words)),
+            Fault::NotJson(what) => Fault::NotJson(hide(what)),
+            other => other,
+        }
+    }
+
+    fn transport_fault(&self, error: ureq::Error) -> Fault {
+        use ureq::Timeout;
+        let request = self.manner.request_timeout.as_secs();
+        let connect = self.manner.connect_timeout.as_secs();
+        match error {
+            ureq::Error::Timeout(Timeout::Resolve | Timeout::Connect) => {
+                Fault::TimedOut { what: "let us connect", seconds: connect }
+            }
+            ureq::Error::Timeout(_) => Fault::TimedOut { what: "answer", seconds: request },
+            ureq::Error::HostNotFound => Fault::Unreachable("unknown host".to_owned()),
+            ureq::Error::Rustls(error) => Fault::Tls(error.to_string()),
+            ureq::Error::Tls(why) => Fault::Tls(why.to_owned()),
+            ureq::Error::Io(error) => io_fault(&error),
+            ureq::Error::ConnectionFailed => Fault::Unreachable("connection failed".to_owned()),
+            other => Fault::Broken(self.token.hide_in(&other.to_string())),
+        }
+    }
+}
+
+fn io_fault(error: &std::io::Error) -> Fault {
+    use std::io::ErrorKind as Kind;
+    // rustls hands its own errors on as I/O errors.
+    if let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        return Fault::Tls(tls.to_string());
+    }
+    match error.kind() {
+        Kind::ConnectionRefused
+        | Kind::HostUnreachable
+        | Kind::NetworkUnreachable
+        | Kind::AddrNotAvailable => Fault::Unreachable(error.to_string()),
+        _ => Fault::Broken(error.to_string()),
+    }
+}
+
+fn certificates(pem: &[u8]) -> Result<Vec<Certificate<'static>>> {
+    let found: Vec<_> = parse_pem(pem)
+        .filter_map(|item| match item {
+            Ok(PemItem::Certificate(certificate)) => Some(certificate),
+            _ => None,
+        })
+        .collect();
+    if found.is_empty() {
+        return Err(Error::Argument {
+            message: "the file that matomo.ca_file names holds no certificate".to_owned(),
+            hint: "It must hold the certificates of one or more CAs in PEM form.".to_owned(),
+        });
+    }
+    Ok(found)
+}
+
+/// Half a second, doubled with each retry, with some jitter so that many sites do not ask in step;
+/// what Matomo itself asks for, up to a minute.
+fn backoff(retry: u32, error: &Error) -> Duration {
+    if let Error::Request { fault: Fault::RateLimited(Some(seconds)), .. } = error {
+        return Duration::from_secs((*seconds).min(60));
+    }
+    let base = Duration::from_millis(500) * 2u32.pow(retry.saturating_sub(1).min(6));
+    base + base.mul_f64(jitter() / 4.0)
+}
+
+/// From 0 to 1, from the clock: enough to spread retries.
+fn jitter() -> f64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.map_or(0.0, |now| f64::from(now.subsec_micros() % 1000) / 1000.0)
+}

@@ -1,0 +1,201 @@
+//! The table that a sync writes to: found, made if it is one of the standard two, and checked
+//! before anything is asked of Matomo. SPI only.
+
+use pgrx::datum::DatumWithOid;
+use pgrx::prelude::*;
+use pgrx::spi::{SpiClient, SpiTupleTable};
+
+use crate::error::{Error, Result};
+use crate::rows::COLUMNS;
+use crate::scope::Scope;
+
+/// Names that a first sync makes a table of: the Node tool's standard and partitioned table.
+const STANDARD: &str = "matomo";
+const STANDARD_PARTITIONED: &str = "matomo_partitioned";
+
+/// A table fit to be written to.
+#[derive(Debug, Clone)]
+pub struct Destination {
+    pub oid: pg_sys::Oid,
+    /// Schema-qualified and quoted, for statements.
+    pub name: String,
+    /// The types of [`COLUMNS`] there, for casts.
+    pub types: Vec<String>,
+    /// The columns of the unique index that tells actions apart.
+    pub key: Vec<String>,
+    /// The schema of the extension, quoted.
+    pub extension_schema: String,
+}
+
+/// Runs one query; what SPI itself finds wrong with it is a fault of ours, what Postgres finds
+/// wrong is raised as its own ERROR.
+pub fn query<'conn>(
+    client: &mut SpiClient<'conn>,
+    sql: &str,
+    args: &[DatumWithOid],
+) -> Result<SpiTupleTable<'conn>> {
+    // Never `select`: it would not see what this transaction wrote before.
+    client.update(sql, None, args).map_err(spi)
+}
+
+/// An SPI error as ours.
+pub fn spi(error: pgrx::spi::SpiError) -> Error {
+    Error::Internal(error.to_string())
+}
+
+impl Destination {
+    /// Finds the table as the caller's search_path does, makes it if it is a standard one, and
+    /// checks that a sync can write to it.
+    ///
+    /// # Errors
+    /// [`Error::NoDestination`] and its siblings; Postgres' own for an impossible name or a schema
+    /// in which the caller may not create.
+    pub fn open(name: &str) -> Result<Destination> {
+        Spi::connect_mut(|client| {
+            let extension_schema = extension_schema(client)?;
+            let oid = match find(client, name)? {
+                Some(oid) => oid,
+                None => create(client, name, &extension_schema)?,
+            };
+            let _names_in_full = Scope::of(&[(c"search_path", c"pg_catalog, pg_temp")]);
+            check(client, oid, name, extension_schema)
+        })
+    }
+
+    /// Whether rows are told apart by their time too, so that it can narrow where they may lie.
+    pub fn key_has_time(&self) -> bool {
+        self.key.iter().any(|column| column == "action_timestamp")
+    }
+
+    /// `action_timestamp` of the site's newest row, in seconds since 1970.
+    ///
+    /// # Errors
+    /// Only internal ones.
+    pub fn newest(&self, site: i32) -> Result<Option<i64>> {
+        let sql = format!(
+            "SELECT pg_catalog.floor(pg_catalog.date_part('epoch', d.action_timestamp))::pg_catalog.int8 \
+             FROM {} AS d WHERE d.idsite OPERATOR(pg_catalog.=) $1::{} \
+             ORDER BY d.action_timestamp DESC NULLS LAST LIMIT 1",
+            self.name, self.types[1]
+        );
+        Spi::connect_mut(|client| {
+            let table = query(client, &sql, &[site.to_string().into()])?;
+            if table.is_empty() { Ok(None) } else { table.first().get_one().map_err(spi) }
+        })
+    }
+}
+
+fn extension_schema(client: &mut SpiClient) -> Result<String> {
+    let sql = "SELECT pg_catalog.quote_ident(n.nspname) FROM pg_catalog.pg_extension e \
+               JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) e.extnamespace \
+               WHERE e.extname OPERATOR(pg_catalog.=) 'matomo_postgres'";
+    let schema = query(client, sql, &[])?.first().get_one().map_err(spi)?;
+    schema.ok_or_else(|| Error::Internal("the extension is not created".to_owned()))
+}
+
+fn find(client: &mut SpiClient, name: &str) -> Result<Option<pg_sys::Oid>> {
+    let sql = "SELECT pg_catalog.to_regclass($1)::pg_catalog.oid";
+    query(client, sql, &[name.into()])?.first().get_one().map_err(spi)
+}
+
+fn create(client: &mut SpiClient, name: &str, extension_schema: &str) -> Result<pg_sys::Oid> {
+    let sql =
+        "SELECT (pg_catalog.parse_ident($1))[pg_catalog.cardinality(pg_catalog.parse_ident($1))]";
+    let table: Option<String> =
+        query(client, sql, &[name.into()])?.first().get_one().map_err(spi)?;
+    let partitioned = match table.as_deref() {
+        Some(STANDARD) => false,
+        Some(STANDARD_PARTITIONED) => true,
+        _ => return Err(Error::NoDestination(name.to_owned())),
+    };
+    // Two first syncs at once: the second waits, then finds what the first has made.
+    query(
+        client,
+        "SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('matomo_create_table', 0))",
+        &[],
+    )?;
+    if let Some(oid) = find(client, name)? {
+        return Ok(oid);
+    }
+    let sql = format!("SELECT {extension_schema}.matomo_create_table($1, $2)::pg_catalog.oid");
+    let oid =
+        query(client, &sql, &[name.into(), partitioned.into()])?.first().get_one().map_err(spi)?;
+    oid.ok_or_else(|| Error::NoDestination(name.to_owned()))
+}
+
+/// The rest runs with a safe search_path.
+fn check(
+    client: &mut SpiClient,
+    oid: pg_sys::Oid,
+    given: &str,
+    extension_schema: String,
+) -> Result<Destination> {
+    let sql = "SELECT c.oid::regclass::text, c.relkind::text FROM pg_class c WHERE c.oid = $1";
+    let (name, kind) =
+        query(client, sql, &[oid.into()])?.first().get_two::<String, String>().map_err(spi)?;
+    let name = name.ok_or_else(|| Error::NoDestination(given.to_owned()))?;
+    let kind = match kind.as_deref() {
+        Some("r" | "p") => None,
+        Some("v") => Some("a view"),
+        Some("m") => Some("a materialized view"),
+        Some("f") => Some("a foreign table"),
+        Some("S") => Some("a sequence"),
+        Some("i" | "I") => Some("an index"),
+        _ => Some("not a table"),
+    };
+    if let Some(kind) = kind {
+        return Err(Error::NotATable { name, kind });
+    }
+    let types = types(client, oid, &name)?;
+    let missing = missing_privileges(client, oid)?;
+    if !missing.is_empty() {
+        return Err(Error::Privilege { name, missing });
+    }
+    let key = key(client, oid)?.ok_or_else(|| Error::NoUniqueIndex(name.clone()))?;
+    Ok(Destination { oid, name, types, key, extension_schema })
+}
+
+fn types(client: &mut SpiClient, oid: pg_sys::Oid, name: &str) -> Result<Vec<String>> {
+    let sql = "SELECT format_type(a.atttypid, a.atttypmod) \
+               FROM unnest($2::text[]) WITH ORDINALITY AS c(name, place) \
+               LEFT JOIN pg_attribute a ON a.attrelid = $1 AND a.attname = c.name \
+                    AND a.attnum > 0 AND NOT a.attisdropped \
+               ORDER BY c.place";
+    let columns = COLUMNS.to_vec();
+    let found: Vec<Option<String>> = strings(query(client, sql, &[oid.into(), columns.into()])?)?;
+    let missing: Vec<_> = COLUMNS.iter().zip(&found).filter(|(_, found)| found.is_none()).collect();
+    if !missing.is_empty() {
+        let columns = missing.into_iter().map(|(column, _)| (*column).to_owned()).collect();
+        return Err(Error::MissingColumns { name: name.to_owned(), columns });
+    }
+    Ok(found.into_iter().flatten().collect())
+}
+
+fn missing_privileges(client: &mut SpiClient, oid: pg_sys::Oid) -> Result<Vec<String>> {
+    let sql = "SELECT p FROM unnest('{SELECT,INSERT,UPDATE,DELETE}'::text[]) AS p \
+               WHERE NOT CASE p WHEN 'DELETE' THEN has_table_privilege($1, p) \
+                                ELSE has_any_column_privilege($1, p) END";
+    let missing = strings(query(client, sql, &[oid.into()])?)?;
+    Ok(missing.into_iter().flatten().collect())
+}
+
+/// The narrowest unique index that tells actions apart, if there is one.
+fn key(client: &mut SpiClient, oid: pg_sys::Oid) -> Result<Option<Vec<String>>> {
+    let sql = "SELECT string_agg(a.attname, ',' ORDER BY k.place) \
+               FROM pg_index i \
+               CROSS JOIN LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY AS k(attnum, place) \
+               JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum \
+               WHERE i.indrelid = $1 AND i.indisunique AND i.indisvalid AND i.indimmediate \
+                 AND i.indpred IS NULL AND i.indexprs IS NULL AND k.place <= i.indnkeyatts \
+               GROUP BY i.indexrelid \
+               HAVING bool_or(a.attname = 'action_id') AND bool_and(a.attname IN \
+                   ('action_id', 'action_timestamp', 'idsite', 'idvisit')) \
+               ORDER BY count(*), i.indexrelid LIMIT 1";
+    let found = strings(query(client, sql, &[oid.into()])?)?.into_iter().flatten().next();
+    Ok(found.map(|columns| columns.split(',').map(str::to_owned).collect()))
+}
+
+/// The first column of a result.
+fn strings(table: SpiTupleTable) -> Result<Vec<Option<String>>> {
+    table.map(|row| row.get::<String>(1).map_err(spi)).collect()
+}

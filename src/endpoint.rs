@@ -1,0 +1,106 @@
+//! The URL of a Matomo: what the user gives, and where requests go. Pure.
+
+use ureq::http::Uri;
+
+use crate::error::{Error, Result};
+
+/// The address of a Matomo's API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    url: String,
+    host: String,
+}
+
+impl Endpoint {
+    /// Reads the URL of a Matomo, with its folder, with or without `index.php`.
+    ///
+    /// # Errors
+    /// [`Error::Argument`]. The message does not repeat a URL that may hold a password.
+    pub fn parse(text: &str) -> Result<Endpoint> {
+        let refuse = |why: &str| {
+            Err(Error::Argument {
+                message: format!("invalid URL of Matomo: {why}"),
+                hint: "A URL such as https://analytics.example.org or \
+                       https://www.example.org/matomo is needed."
+                    .to_owned(),
+            })
+        };
+        let Ok(uri) = text.parse::<Uri>() else {
+            return refuse("it is malformed");
+        };
+        let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
+            return refuse("it does not begin with https:// or http://");
+        };
+        if !matches!(scheme, "http" | "https") {
+            return refuse(&format!("scheme \"{scheme}\" is not supported"));
+        }
+        if authority.as_str().contains('@') {
+            return refuse("it holds a user name or password");
+        }
+        if authority.host().is_empty() {
+            return refuse("it has no host");
+        }
+        // An authority with a port that is no number passes as a URI.
+        if authority.port().is_some() != (authority.as_str().len() > authority.host().len()) {
+            return refuse("its port is no number");
+        }
+        if uri.query().is_some() || text.contains('#') {
+            return refuse("it has a query or a fragment");
+        }
+        let folder = uri.path().trim_end_matches("index.php").trim_end_matches('/');
+        let host = format!("{scheme}://{authority}");
+        Ok(Endpoint { url: format!("{host}{folder}/index.php"), host })
+    }
+
+    /// Where requests go.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Scheme, host and port, for messages.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_and_index_php() {
+        for (given, url) in [
+            ("https://a.example.org", "https://a.example.org/index.php"),
+            ("https://a.example.org/", "https://a.example.org/index.php"),
+            ("https://a.example.org/index.php", "https://a.example.org/index.php"),
+            ("http://127.0.0.1:8080/matomo", "http://127.0.0.1:8080/matomo/index.php"),
+            ("https://[::1]:8443/m/", "https://[::1]:8443/m/index.php"),
+        ] {
+            assert_eq!(Endpoint::parse(given).unwrap().url(), url);
+        }
+        let endpoint = Endpoint::parse("https://a.example.org:444/x").unwrap();
+        assert_eq!(endpoint.host(), "https://a.example.org:444");
+    }
+
+    #[test]
+    fn what_is_refused() {
+        for (given, why) in [
+            ("", "malformed"),
+            ("analytics.example.org", "does not begin"),
+            ("/matomo", "does not begin"),
+            ("ftp://a.example.org", "scheme \"ftp\""),
+            ("file:///etc/passwd", "malformed"),
+            ("https://user:secret@a.example.org", "user name or password"),
+            ("https://a.example.org/?module=API", "query"),
+            ("https://a.example.org/#x", "fragment"),
+            ("https://a b.example.org", "malformed"),
+            ("https://", "malformed"),
+            ("https://a.example.org:port", "port is no number"),
+            ("https://a.example.org:99999", "port"),
+        ] {
+            let error = Endpoint::parse(given).unwrap_err().to_string();
+            assert!(error.contains(why), "{given}: {error}");
+            assert!(!error.contains("secret"));
+        }
+    }
+}

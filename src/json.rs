@@ -1,0 +1,202 @@
+//! Tolerant reading of JSON as PHP writes it: numbers may come as strings, `{}` as `[]`, keys may
+//! be missing, unknown or twice. Pure.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+/// Replaces what Postgres' text cannot hold, U+0000 and lone surrogates, by U+FFFD, and bytes that
+/// are no UTF-8 too. Control characters that JSON does not allow inside strings become spaces.
+///
+/// Works on the text of the document, as no parser hands over a string with a lone surrogate.
+pub fn mend(body: Vec<u8>) -> String {
+    let mut text = match String::from_utf8(body) {
+        Ok(text) => text.into_bytes(),
+        Err(error) => String::from_utf8_lossy(error.as_bytes()).into_owned().into_bytes(),
+    };
+    let (mut at, mut in_string) = (0, false);
+    while let Some(&byte) = text.get(at) {
+        at += match byte {
+            b'"' => {
+                in_string = !in_string;
+                1
+            }
+            b'\\' if in_string => mend_escape(&mut text[at..]),
+            0 if in_string => {
+                text.splice(at..=at, "\u{fffd}".bytes());
+                3
+            }
+            1..0x20 if in_string => {
+                text[at] = b' ';
+                1
+            }
+            _ => 1,
+        };
+    }
+    // Only whole ASCII bytes and whole escapes were exchanged, so it is still UTF-8.
+    String::from_utf8(text).unwrap_or_default()
+}
+
+/// Mends the escape that `text` starts with; gives its length.
+fn mend_escape(text: &mut [u8]) -> usize {
+    let Some(unit) = code_unit(text) else {
+        return 2;
+    };
+    match unit {
+        0xD800..0xDC00 if matches!(text.get(6..).and_then(code_unit), Some(0xDC00..0xE000)) => {
+            return 12;
+        }
+        0 | 0xD800..0xE000 => text[2..6].copy_from_slice(b"fffd"),
+        _ => {}
+    }
+    6
+}
+
+/// The value of a `\uXXXX` at the start of `text`.
+fn code_unit(text: &[u8]) -> Option<u16> {
+    let digits = text.get(..6)?.strip_prefix(b"\\u")?;
+    let digits = std::str::from_utf8(digits).ok()?;
+    u16::from_str_radix(digits, 16).ok()
+}
+
+/// The members of an object, in order; of a list, its elements under their numbers. PHP writes an
+/// empty or gapless map as a list.
+#[derive(Debug, Default)]
+pub struct Members<'a>(pub Vec<(Cow<'a, str>, &'a RawValue)>);
+
+impl<'a> Members<'a> {
+    /// Reads an object or a list; anything else has no members.
+    pub fn of(raw: &'a RawValue) -> Members<'a> {
+        let read = match raw.get().as_bytes().first() {
+            Some(b'{') => serde_json::from_str(raw.get()).ok(),
+            Some(b'[') => serde_json::from_str::<Vec<&RawValue>>(raw.get()).ok().map(|list| {
+                let numbered = (0..).map(|n: usize| Cow::Owned(n.to_string()));
+                Members(numbered.zip(list).collect())
+            }),
+            _ => None,
+        };
+        read.unwrap_or_default()
+    }
+}
+
+impl<'de> Deserialize<'de> for Members<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Object;
+        impl<'de> Visitor<'de> for Object {
+            type Value = Members<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut members = Vec::with_capacity(96);
+                while let Some(key) = map.next_key::<Key<'de>>()? {
+                    members.push((key.0, map.next_value()?));
+                }
+                Ok(Members(members))
+            }
+        }
+        deserializer.deserialize_map(Object)
+    }
+}
+
+/// A key, borrowed from the document where it has no escapes.
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
+
+/// A value as text: the digits of a number as sent, `true`, a string's contents, the compact JSON
+/// of a list or an object. `None` for null.
+pub fn text(raw: &RawValue) -> Option<String> {
+    let json = raw.get();
+    match json.as_bytes().first() {
+        Some(b'n') => None,
+        Some(b'"') => serde_json::from_str(json).ok(),
+        Some(b'{' | b'[') => Some(compact(raw)),
+        _ => Some(json.to_owned()),
+    }
+}
+
+/// A value's JSON as `JSON.stringify` writes it: no spaces, nothing escaped that need not be.
+pub fn compact(raw: &RawValue) -> String {
+    // What is nested too deep or too large for a number stays as it was sent.
+    serde_json::from_str::<serde_json::Value>(raw.get())
+        .map_or_else(|_| raw.get().to_owned(), |value| value.to_string())
+}
+
+/// A whole number, also if sent as a string.
+pub fn integer(raw: &RawValue) -> Option<i64> {
+    let text = text(raw)?;
+    let text = text.trim();
+    text.parse().ok().or_else(|| {
+        let float: f64 = text.parse().ok()?;
+        (float.abs() < 9e15).then_some(float.floor() as i64)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mended(json: &str) -> String {
+        mend(json.as_bytes().to_vec())
+    }
+
+    #[test]
+    fn what_postgres_cannot_hold_is_replaced() {
+        assert_eq!(mended(r#"{"a":"x\u0000y"}"#), r#"{"a":"x\ufffdy"}"#);
+        assert_eq!(mended(r#"["\ud83d"]"#), r#"["\ufffd"]"#);
+        assert_eq!(mended(r#"["\ud83dA\udc00"]"#), r#"["\ufffdA\ufffd"]"#);
+        assert_eq!(mended(r#"["\uDE00\uD83D"]"#), r#"["\ufffd\ufffd"]"#);
+        assert_eq!(mended(r#"["\ud83d\ud83d\ude00"]"#), r#"["\ufffd\ud83d\ude00"]"#);
+        assert_eq!(mended("[\"a\0b\u{1}c\"]"), "[\"a\u{fffd}b c\"]");
+        assert_eq!(mend(b"[\"\xff\"]".to_vec()), "[\"\u{fffd}\"]");
+    }
+
+    #[test]
+    fn what_is_well_stays() {
+        for json in [
+            r#"{"emoji":"\ud83d\ude00 \u00e9 \/ \\u0000 \\"}"#,
+            "{\n\t\"a\" : [1, 2]\r\n}",
+            r#"["ends in a backslash\\"]"#,
+            "[\"\u{2028} é 🎉\"]",
+            "\\",
+            "\"\\u12",
+        ] {
+            assert_eq!(mended(json), json);
+        }
+    }
+
+    #[test]
+    fn values_as_text() {
+        let of = |json: &str| text(&RawValue::from_string(json.to_owned()).unwrap());
+        assert_eq!(of("null"), None);
+        assert_eq!(of("1e+30").as_deref(), Some("1e+30"));
+        assert_eq!(of("true").as_deref(), Some("true"));
+        assert_eq!(of(r#""\u00e9\/""#).as_deref(), Some("é/"));
+        assert_eq!(of(r#"{"a" : [1, "\u00e9"]}"#).as_deref(), Some(r#"{"a":[1,"é"]}"#));
+    }
+
+    #[test]
+    fn integers() {
+        let of = |json: &str| integer(&RawValue::from_string(json.to_owned()).unwrap());
+        assert_eq!(of("12"), Some(12));
+        assert_eq!(of(r#""12""#), Some(12));
+        assert_eq!(of(r#"" 12.0 ""#), Some(12));
+        assert_eq!(of("1e3"), Some(1000));
+        assert_eq!(of("1e300"), None);
+        assert_eq!(of(r#""x""#), None);
+        assert_eq!(of("null"), None);
+    }
+
+    #[test]
+    fn a_list_is_a_map_with_numbers_for_keys() {
+        let raw = RawValue::from_string(r#"[{"a":1},2]"#.to_owned()).unwrap();
+        let keys: Vec<_> = Members::of(&raw).0.iter().map(|(key, _)| key.to_string()).collect();
+        assert_eq!(keys, ["0", "1"]);
+    }
+}

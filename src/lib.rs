@@ -1,0 +1,52 @@
+//! Copies the visits of a Matomo site into Postgres tables, from inside the database.
+//!
+//! Data flows one way: *plan* (which days) → *fetch* (client, pager) → *rows* (visit to rows) →
+//! *store* → the result. `README.md` tells users of it.
+
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+use pgrx::prelude::*;
+
+mod api;
+mod client;
+mod destination;
+mod endpoint;
+mod error;
+mod fetch;
+mod helper;
+mod json;
+mod pager;
+mod plan;
+mod progress;
+mod refusal;
+mod report;
+mod rows;
+mod scope;
+mod secrecy;
+mod settings;
+mod statements;
+mod stop;
+mod store;
+mod sync;
+mod times;
+mod visit;
+mod zone;
+
+::pgrx::pg_module_magic!(name, version);
+
+extension_sql_file!("../sql/tables.sql", name = "tables");
+extension_sql_file!("../sql/partitions.sql", name = "partitions", requires = ["tables"]);
+extension_sql_file!(
+    "../sql/privileges.sql",
+    name = "privileges",
+    requires = [api::matomo_sync],
+    finalize
+);
+
+/// Runs when a backend loads the library.
+#[pg_guard]
+pub extern "C-unwind" fn _PG_init() {
+    settings::register();
+    secrecy::register();
+}

@@ -1,0 +1,62 @@
+//! From [`Error`] to `ereport`: the only place that knows both.
+
+use pgrx::PgLogLevel;
+use pgrx::PgSqlErrorCode as Code;
+use pgrx::pg_sys::panic::ErrorReport;
+
+use crate::error::{Result, State};
+
+/// Gives the value, or raises the error as a Postgres ERROR with SQLSTATE, DETAIL and HINT.
+pub fn or_raise<T>(result: Result<T>) -> T {
+    match result {
+        Ok(value) => value,
+        Err(error) => {
+            let mut report = ErrorReport::new(code(error.state()), error.to_string(), "matomo");
+            if let Some(detail) = error.detail() {
+                report = report.set_detail(detail);
+            }
+            if let Some(hint) = error.hint() {
+                report = report.set_hint(hint);
+            }
+            report.report(PgLogLevel::ERROR);
+            unreachable!("an ERROR does not return")
+        }
+    }
+}
+
+/// Sends a line to the client and the log, below ERROR.
+pub fn say(level: PgLogLevel, message: String) {
+    ErrorReport::new(Code::ERRCODE_SUCCESSFUL_COMPLETION, message, "matomo").report(level);
+}
+
+/// Sends a WARNING with a hint.
+pub fn warn(message: String, hint: &str) {
+    ErrorReport::new(Code::ERRCODE_WARNING, message, "matomo")
+        .set_hint(hint)
+        .report(PgLogLevel::WARNING);
+}
+
+fn code(state: State) -> Code {
+    match state {
+        State::NullValueNotAllowed => Code::ERRCODE_NULL_VALUE_NOT_ALLOWED,
+        State::InvalidParameterValue => Code::ERRCODE_INVALID_PARAMETER_VALUE,
+        State::UndefinedTable => Code::ERRCODE_UNDEFINED_TABLE,
+        State::WrongObjectType => Code::ERRCODE_WRONG_OBJECT_TYPE,
+        State::UndefinedColumn => Code::ERRCODE_UNDEFINED_COLUMN,
+        State::InvalidColumnReference => Code::ERRCODE_INVALID_COLUMN_REFERENCE,
+        State::InsufficientPrivilege => Code::ERRCODE_INSUFFICIENT_PRIVILEGE,
+        State::LockNotAvailable => Code::ERRCODE_LOCK_NOT_AVAILABLE,
+        State::FeatureNotSupported => Code::ERRCODE_FEATURE_NOT_SUPPORTED,
+        State::InvalidAuthorizationSpecification => {
+            Code::ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION
+        }
+        State::UnableToEstablishSqlConnection => {
+            Code::ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION
+        }
+        State::ConnectionFailure => Code::ERRCODE_CONNECTION_FAILURE,
+        State::ProtocolViolation => Code::ERRCODE_PROTOCOL_VIOLATION,
+        State::ConfigurationLimitExceeded => Code::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
+        State::ProgramLimitExceeded => Code::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+        State::InternalError => Code::ERRCODE_INTERNAL_ERROR,
+    }
+}

@@ -1,0 +1,187 @@
+//! The settings, `matomo.*`, and a snapshot of them for one sync.
+
+use std::ffi::CString;
+use std::time::Duration;
+
+use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum, pg_sys};
+
+use crate::client::Manner;
+use crate::error::{Error, Result};
+use crate::rows;
+
+/// `matomo.action_time`.
+#[derive(Clone, Copy, PartialEq, Eq, PostgresGucEnum)]
+enum ActionTime {
+    #[name = c"utc"]
+    Utc,
+    #[name = c"as_sent"]
+    AsSent,
+}
+
+static PAGE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(500);
+static INITIAL_OFFSET: GucSetting<i32> = GucSetting::<i32>::new(3);
+static DESTINATION: GucSetting<Option<CString>> =
+    GucSetting::<Option<CString>>::new(Some(c"matomo"));
+static CONNECT_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(10);
+static REQUEST_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(120);
+static MAX_RETRIES: GucSetting<i32> = GucSetting::<i32>::new(3);
+static MAX_RESPONSE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(256 * 1024);
+static LANGUAGE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
+static CA_FILE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
+static ACTION_TIME: GucSetting<ActionTime> = GucSetting::<ActionTime>::new(ActionTime::Utc);
+
+/// Visits a page: the least and the most that may be asked for.
+pub const PAGE_SIZES: std::ops::RangeInclusive<i32> = 1..=10_000;
+
+/// Makes the settings known to Postgres. Called once, when the library is loaded.
+pub fn register() {
+    let none = GucFlags::default();
+    GucRegistry::define_int_guc(
+        c"matomo.page_size",
+        c"Visits to ask Matomo for in one request.",
+        c"More makes fewer requests, and larger ones; 3,000 exhaust a PHP with 128 MB.",
+        &PAGE_SIZE,
+        *PAGE_SIZES.start(),
+        *PAGE_SIZES.end(),
+        GucContext::Userset,
+        none,
+    );
+    GucRegistry::define_int_guc(
+        c"matomo.initial_offset",
+        c"Days before today at which the first sync of a site begins without start_date.",
+        c"",
+        &INITIAL_OFFSET,
+        0,
+        36_500,
+        GucContext::Userset,
+        none,
+    );
+    GucRegistry::define_string_guc(
+        c"matomo.destination",
+        c"Table that syncs write to unless they name one.",
+        c"",
+        &DESTINATION,
+        GucContext::Userset,
+        none,
+    );
+    GucRegistry::define_int_guc(
+        c"matomo.connect_timeout",
+        c"Time to connect to Matomo within.",
+        c"",
+        &CONNECT_TIMEOUT,
+        1,
+        3_600,
+        GucContext::Userset,
+        GucFlags::UNIT_S,
+    );
+    GucRegistry::define_int_guc(
+        c"matomo.request_timeout",
+        c"Time within which Matomo must have answered a request whole.",
+        c"",
+        &REQUEST_TIMEOUT,
+        1,
+        86_400,
+        GucContext::Userset,
+        GucFlags::UNIT_S,
+    );
+    GucRegistry::define_int_guc(
+        c"matomo.max_retries",
+        c"How often a request that failed in passing is asked again.",
+        c"",
+        &MAX_RETRIES,
+        0,
+        100,
+        GucContext::Userset,
+        none,
+    );
+    GucRegistry::define_int_guc(
+        c"matomo.max_response_size",
+        c"Largest answer of Matomo to accept, after decompression.",
+        c"",
+        &MAX_RESPONSE_SIZE,
+        1,
+        1024 * 1024,
+        GucContext::Userset,
+        GucFlags::UNIT_KB,
+    );
+    GucRegistry::define_string_guc(
+        c"matomo.language",
+        c"Language of names such as countries, as in 'fr'; empty leaves it to the token's user.",
+        c"",
+        &LANGUAGE,
+        GucContext::Userset,
+        none,
+    );
+    GucRegistry::define_string_guc(
+        c"matomo.ca_file",
+        c"File with the certificates (PEM) of the CAs to trust; empty for the system's store.",
+        c"Read by the server.",
+        &CA_FILE,
+        GucContext::Suset,
+        GucFlags::SUPERUSER_ONLY,
+    );
+    GucRegistry::define_enum_guc(
+        c"matomo.action_time",
+        c"What action_timestamp holds: 'utc', the true instant, or 'as_sent', the site's wall clock.",
+        c"'as_sent' keeps the values of the Node tool, for those who go on with its tables.",
+        &ACTION_TIME,
+        GucContext::Userset,
+        none,
+    );
+    // SAFETY: called from _PG_init on the main thread; the name is static.
+    unsafe { pg_sys::MarkGUCPrefixReserved(c"matomo".as_ptr()) };
+}
+
+/// Visits a page.
+pub fn page_size() -> i32 {
+    PAGE_SIZE.get()
+}
+
+/// Days before today.
+pub fn initial_offset() -> u32 {
+    INITIAL_OFFSET.get().unsigned_abs()
+}
+
+/// The destination of syncs that name none.
+pub fn destination() -> String {
+    text(&DESTINATION).unwrap_or_else(|| "matomo".to_owned())
+}
+
+/// What `action_timestamp` holds.
+pub fn action_time() -> rows::ActionTime {
+    match ACTION_TIME.get() {
+        ActionTime::Utc => rows::ActionTime::Utc,
+        ActionTime::AsSent => rows::ActionTime::AsSent,
+    }
+}
+
+/// How to ask Matomo.
+///
+/// # Errors
+/// [`Error::Argument`] when the CA file cannot be read.
+pub fn manner() -> Result<Manner> {
+    let seconds =
+        |setting: &GucSetting<i32>| Duration::from_secs(setting.get().unsigned_abs().into());
+    let ca_pem = text(&CA_FILE)
+        .map(|path| {
+            std::fs::read(&path).map_err(|error| Error::Argument {
+                message: format!("could not read the file \"{path}\": {error}"),
+                hint: "matomo.ca_file names a file on the database server, readable by Postgres."
+                    .to_owned(),
+            })
+        })
+        .transpose()?;
+    Ok(Manner {
+        connect_timeout: seconds(&CONNECT_TIMEOUT),
+        request_timeout: seconds(&REQUEST_TIMEOUT),
+        max_retries: MAX_RETRIES.get().unsigned_abs(),
+        max_response_size: u64::from(MAX_RESPONSE_SIZE.get().unsigned_abs()) * 1024,
+        language: text(&LANGUAGE),
+        ca_pem,
+    })
+}
+
+fn text(setting: &GucSetting<Option<CString>>) -> Option<String> {
+    let text = setting.get()?.to_string_lossy().into_owned();
+    (!text.is_empty()).then_some(text)
+}

@@ -1,0 +1,126 @@
+//! The statements of [`crate::store`], built once per sync from the destination's columns, types
+//! and key. Everything is qualified: some run under the caller's search_path.
+
+use crate::destination::Destination;
+use crate::rows::COLUMNS;
+
+/// Statement texts. `$1` to `$43` are arrays of text, one a column, wherever rows go in.
+pub struct Statements {
+    /// `(site, visits[, from, to])` → a row if any row of the visits is stored.
+    pub any_stored: String,
+    /// `(43 columns, site, visits[, from, to])` → (place in the batch, partition, ctid) of all
+    /// that is on one side only or differs.
+    pub compare: String,
+    /// `(partition, ctids[, from, to])`
+    pub delete: String,
+    /// `(43 columns, partition, ctids[, from, to])`
+    pub update: String,
+    /// `(43 columns)`
+    pub insert: String,
+    /// `(destination, from, to)`
+    pub make_partitions: String,
+}
+
+const WIDTH: usize = COLUMNS.len();
+
+impl Statements {
+    /// Builds the statements for a destination.
+    pub fn of(destination: &Destination) -> Statements {
+        let Destination { name, types, key, extension_schema, .. } = destination;
+        let column_list = COLUMNS.join(", ");
+        let arrays = |first: usize, count: usize| {
+            let arrays: Vec<_> =
+                (first..first + count).map(|n| format!("${n}::pg_catalog.text[]")).collect();
+            arrays.join(", ")
+        };
+        let places: Vec<_> = (0..WIDTH).map(|n| format!("c{n}")).collect();
+        let places = places.join(", ");
+        let typed: Vec<_> = types
+            .iter()
+            .enumerate()
+            .map(|(n, kind)| format!("u.c{n}::{kind} AS {}", COLUMNS[n]))
+            .collect();
+        let typed = typed.join(", ");
+        let is_key = |column: &str| key.iter().any(|key| key == column);
+        let span = |first: usize| {
+            if destination.key_has_time() {
+                format!(
+                    " AND d.action_timestamp OPERATOR(pg_catalog.>=) pg_catalog.to_timestamp(${first}) \
+                     AND d.action_timestamp OPERATOR(pg_catalog.<=) pg_catalog.to_timestamp(${})",
+                    first + 1
+                )
+            } else {
+                String::new()
+            }
+        };
+        let of_visits = |first: usize| {
+            format!(
+                "d.idsite OPERATOR(pg_catalog.=) ${first}::{} \
+                 AND d.idvisit OPERATOR(pg_catalog.=) ANY (${}::pg_catalog.text[]::{}[]){}",
+                types[1],
+                first + 1,
+                types[2],
+                span(first + 2)
+            )
+        };
+        let same: Vec<_> = key.iter().map(|column| format!("i.{column} = s.{column}")).collect();
+        let differs: Vec<_> = COLUMNS
+            .iter()
+            .zip(types)
+            .filter(|(column, _)| !is_key(column))
+            .map(|(column, kind)| match kind.as_str() {
+                // json has no equality of its own.
+                "json" => format!("i.{column}::text IS DISTINCT FROM s.{column}::text"),
+                _ => format!("i.{column} IS DISTINCT FROM s.{column}"),
+            })
+            .collect();
+        let sets: Vec<_> = COLUMNS
+            .iter()
+            .enumerate()
+            .filter(|(_, column)| !is_key(column))
+            .map(|(n, column)| format!("{column} = u.c{n}::{}", types[n]))
+            .collect();
+
+        Statements {
+            any_stored: format!("SELECT 1 FROM {name} AS d WHERE {} LIMIT 1", of_visits(1)),
+            compare: format!(
+                "WITH i AS MATERIALIZED (SELECT u.place, {typed} \
+                     FROM unnest({}) WITH ORDINALITY AS u({places}, place)), \
+                 s AS MATERIALIZED (SELECT d.tableoid AS partition, d.ctid AS tid, {} \
+                     FROM {name} AS d WHERE {}) \
+                 SELECT i.place, s.partition, s.tid::text FROM i FULL JOIN s ON {} \
+                 WHERE i.place IS NULL OR s.partition IS NULL OR {}",
+                arrays(1, WIDTH),
+                COLUMNS.map(|column| format!("d.{column}")).join(", "),
+                of_visits(WIDTH + 1),
+                same.join(" AND "),
+                differs.join(" OR "),
+            ),
+            delete: format!(
+                "DELETE FROM {name} AS d WHERE d.tableoid OPERATOR(pg_catalog.=) $1 \
+                 AND d.ctid OPERATOR(pg_catalog.=) ANY ($2::pg_catalog.text[]::pg_catalog.tid[]){}",
+                span(3)
+            ),
+            update: format!(
+                "UPDATE {name} AS d SET {} \
+                 FROM ROWS FROM (pg_catalog.unnest({}, ${}::pg_catalog.text[])) AS u({places}, tid) \
+                 WHERE d.tableoid OPERATOR(pg_catalog.=) ${} \
+                 AND d.ctid OPERATOR(pg_catalog.=) u.tid::pg_catalog.tid{}",
+                sets.join(", "),
+                arrays(1, WIDTH),
+                WIDTH + 2,
+                WIDTH + 1,
+                span(WIDTH + 3),
+            ),
+            insert: format!(
+                "INSERT INTO {name} ({column_list}) SELECT {typed} \
+                 FROM ROWS FROM (pg_catalog.unnest({})) AS u({places})",
+                arrays(1, WIDTH),
+            ),
+            make_partitions: format!(
+                "SELECT {extension_schema}.matomo_create_partitions($1::pg_catalog.regclass, \
+                 pg_catalog.to_timestamp($2), pg_catalog.to_timestamp($3))"
+            ),
+        }
+    }
+}

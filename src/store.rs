@@ -1,0 +1,201 @@
+//! Writes batches into the destination. SPI only; the only module that writes user tables.
+//!
+//! A visit is replaced as a unit: of its rows, new ones are inserted, those that differ updated,
+//! those that no longer exist deleted, and equal ones not touched at all: no dead row, no WAL.
+
+use std::collections::{BTreeMap, HashSet};
+use std::ops::AddAssign;
+
+use pgrx::datum::DatumWithOid;
+use pgrx::prelude::*;
+use pgrx::spi::SpiClient;
+
+use crate::destination::{Destination, query, spi};
+use crate::error::{Error, Result};
+use crate::fetch::Batch;
+use crate::rows::Row;
+use crate::scope::Scope;
+use crate::statements::Statements;
+
+/// What became of rows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Written {
+    pub inserted: i64,
+    pub updated: i64,
+    pub deleted: i64,
+}
+
+impl AddAssign for Written {
+    fn add_assign(&mut self, other: Written) {
+        self.inserted += other.inserted;
+        self.updated += other.updated;
+        self.deleted += other.deleted;
+    }
+}
+
+/// Writes the visits of one site into one destination.
+pub struct Store {
+    destination: Destination,
+    statements: Statements,
+    site: String,
+    /// Weeks, by number since 1970, whose partitions are known to be there.
+    weeks: HashSet<i64>,
+}
+
+/// Where a stored row lies: its partition, its ctid as text.
+type Place = (u32, String);
+
+/// What has to be done to make the stored rows equal to a batch.
+#[derive(Default)]
+struct Changes {
+    /// Indexes of rows of the batch.
+    insert: Vec<usize>,
+    /// By partition: indexes of rows of the batch, and the ctids of the rows they replace.
+    update: BTreeMap<u32, (Vec<usize>, Vec<String>)>,
+    /// By partition: ctids.
+    delete: BTreeMap<u32, Vec<String>>,
+}
+
+const DAY: i64 = 86_400;
+
+impl Store {
+    /// Prepares to write visits of a site.
+    pub fn new(destination: Destination, site: i32) -> Store {
+        let statements = Statements::of(&destination);
+        Store { destination, statements, site: site.to_string(), weeks: HashSet::new() }
+    }
+
+    /// Replaces the batch's visits.
+    ///
+    /// # Errors
+    /// Only internal ones; Postgres' own, such as a constraint of the user's, are raised.
+    pub fn write(&mut self, batch: &Batch) -> Result<Written> {
+        // Triggers and defaults of the user's keep his search_path, but no row may depend on the
+        // session's TimeZone: the Node tool's trigger makes weeks of it. JIT costs more than it
+        // brings for a page of rows.
+        let _plain = Scope::of(&[(c"timezone", c"UTC"), (c"jit", c"off")]);
+        Spi::connect_mut(|client| {
+            self.make_partitions(client, &batch.rows)?;
+            let changes = self.compare(client, batch)?;
+            let span = self.span(batch);
+            let mut written = Written::default();
+            {
+                let _by_ctid = Scope::of(&[(c"enable_seqscan", c"off")]);
+                for (partition, ctids) in changes.delete {
+                    let mut args = vec![pg_sys::Oid::from(partition).into(), ctids.into()];
+                    args.extend(span.args());
+                    written.deleted += count(query(client, &self.statements.delete, &args)?.len());
+                }
+                for (partition, (rows, ctids)) in changes.update {
+                    let rows: Vec<_> = rows.iter().map(|index| &batch.rows[*index]).collect();
+                    let mut args = columns(&rows);
+                    args.extend([pg_sys::Oid::from(partition).into(), ctids.into()]);
+                    args.extend(span.args());
+                    written.updated += count(query(client, &self.statements.update, &args)?.len());
+                }
+            }
+            if !changes.insert.is_empty() {
+                let rows: Vec<_> = changes.insert.iter().map(|index| &batch.rows[*index]).collect();
+                let inserted = query(client, &self.statements.insert, &columns(&rows))?;
+                written.inserted = count(inserted.len());
+            }
+            Ok(written)
+        })
+    }
+
+    /// Makes the weekly partitions that the rows need, before they are routed.
+    fn make_partitions(&mut self, client: &mut SpiClient, rows: &[Row]) -> Result<()> {
+        if !self.destination.key_has_time() {
+            return Ok(());
+        }
+        let new: HashSet<_> =
+            rows.iter().map(|row| week(row.at)).filter(|week| !self.weeks.contains(week)).collect();
+        for week in new {
+            // The week's own instants, not its whole: next to partitions with other bounds they
+            // may lie in different ones.
+            let of_week = rows.iter().map(|row| row.at).filter(|at| self::week(*at) == week);
+            let (from, to) =
+                of_week.fold((i64::MAX, i64::MIN), |(from, to), at| (from.min(at), to.max(at)));
+            let args = [self.destination.oid.into(), (from as f64).into(), (to as f64).into()];
+            query(client, &self.statements.make_partitions, &args)?;
+        }
+        Ok(())
+    }
+
+    /// What differs between the batch and what is stored of its visits.
+    fn compare(&self, client: &mut SpiClient, batch: &Batch) -> Result<Changes> {
+        // Operators are found by search_path too. Without statistics, which a table being filled
+        // does not have, the planner would read it all for each page.
+        let _safe =
+            Scope::of(&[(c"search_path", c"pg_catalog, pg_temp"), (c"enable_seqscan", c"off")]);
+        let visits: Vec<_> = batch.visits.iter().map(i64::to_string).collect();
+        let mut of_visits: Vec<DatumWithOid> = vec![self.site.as_str().into(), visits.into()];
+        of_visits.extend(self.span(batch).args());
+
+        // In an import nothing is there yet, and an index tells so quickly.
+        if query(client, &self.statements.any_stored, &of_visits)?.is_empty() {
+            return Ok(Changes { insert: (0..batch.rows.len()).collect(), ..Changes::default() });
+        }
+        let rows: Vec<_> = batch.rows.iter().collect();
+        let mut args = columns(&rows);
+        args.extend(of_visits);
+        let mut changes = Changes::default();
+        for row in query(client, &self.statements.compare, &args)? {
+            let index =
+                row.get::<i64>(1).map_err(spi)?.and_then(|place| usize::try_from(place - 1).ok());
+            let partition = row.get::<pg_sys::Oid>(2).map_err(spi)?.map(pg_sys::Oid::to_u32);
+            let place: Option<Place> = partition.zip(row.get::<String>(3).map_err(spi)?);
+            match (index, place) {
+                (Some(index), None) => changes.insert.push(index),
+                (Some(index), Some((partition, ctid))) => {
+                    let (rows, ctids) = changes.update.entry(partition).or_default();
+                    rows.push(index);
+                    ctids.push(ctid);
+                }
+                (None, Some((partition, ctid))) => {
+                    changes.delete.entry(partition).or_default().push(ctid)
+                }
+                (None, None) => {
+                    return Err(Error::Internal("a comparison without sides".to_owned()));
+                }
+            }
+        }
+        Ok(changes)
+    }
+
+    fn span(&self, batch: &Batch) -> Span {
+        Span(if self.destination.key_has_time() { batch.span } else { None })
+    }
+}
+
+/// Between which instants stored rows of the batch's visits lie, where that narrows the search.
+struct Span(Option<(i64, i64)>);
+
+impl Span {
+    /// A day more on each side, for rows that were stored with the other kind of time.
+    fn args<'a>(&self) -> Vec<DatumWithOid<'a>> {
+        self.0.map_or_else(Vec::new, |(from, to)| {
+            vec![((from - DAY) as f64).into(), ((to + DAY) as f64).into()]
+        })
+    }
+}
+
+/// Weeks since the Monday before 1970, in UTC.
+fn week(instant: i64) -> i64 {
+    (instant + 3 * DAY).div_euclid(7 * DAY)
+}
+
+fn count(rows: usize) -> i64 {
+    i64::try_from(rows).unwrap_or(i64::MAX)
+}
+
+/// The rows as one array a column.
+fn columns<'a>(rows: &[&'a Row]) -> Vec<DatumWithOid<'a>> {
+    (0..crate::rows::COLUMNS.len())
+        .map(|column| {
+            let values: Vec<Option<&str>> =
+                rows.iter().map(|row| row.values[column].as_deref()).collect();
+            values.into()
+        })
+        .collect()
+}
