@@ -1,0 +1,141 @@
+//! Throwaway Postgres clusters with the built extension, through `tests/cluster`.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use postgres::{Client, Config, NoTls};
+
+/// A running server of its own; ends with its owner.
+pub struct Cluster {
+    pub dir: PathBuf,
+}
+
+fn script() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cluster")
+}
+
+fn cluster(args: &[&str]) {
+    let output = Command::new(script()).args(args).output().expect("tests/cluster runs");
+    assert!(
+        output.status.success(),
+        "tests/cluster {args:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+fn new_dir() -> PathBuf {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    PathBuf::from(format!("/tmp/matomo_e2e.{}.{number}", std::process::id()))
+}
+
+impl Cluster {
+    /// Makes and starts a server.
+    pub fn start() -> Cluster {
+        Cluster::start_with("")
+    }
+
+    /// The same, with lines for `postgresql.conf`.
+    pub fn start_with(conf: &str) -> Cluster {
+        assert!(
+            std::env::var_os("MATOMO_PACKAGE").is_some(),
+            "MATOMO_PACKAGE is not set: run these tests with `make test`, or build the extension with tests/package"
+        );
+        let dir = new_dir();
+        let made = Cluster { dir };
+        cluster(&["create", made.path()]);
+        let file = made.dir.join("data/postgresql.conf");
+        let mut text = std::fs::read_to_string(&file).unwrap();
+        // Tests wait for no disk.
+        text += "\nfsync = off\nmax_connections = 60\n";
+        text += conf;
+        std::fs::write(&file, text).unwrap();
+        cluster(&["start", made.path()]);
+        made
+    }
+
+    /// Starts it again after `stop`.
+    pub fn start_again(&self) {
+        cluster(&["start", self.path()]);
+    }
+
+    /// `pg_ctl stop`.
+    pub fn stop(&self, mode: &str) {
+        cluster(&["stop", self.path(), mode]);
+    }
+
+    fn path(&self) -> &str {
+        self.dir.to_str().unwrap()
+    }
+
+    pub fn port(&self) -> u16 {
+        std::fs::read_to_string(self.dir.join("port")).unwrap().trim().parse().unwrap()
+    }
+
+    /// Everything that the server has logged.
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(self.dir.join("log")).unwrap()).into_owned()
+    }
+
+    /// A connection as the superuser `postgres`.
+    pub fn connect(&self, database: &str) -> Client {
+        self.connect_as(database, "postgres")
+    }
+
+    pub fn connect_as(&self, database: &str, user: &str) -> Client {
+        self.config(database, user).connect(NoTls).expect("connects")
+    }
+
+    pub fn config(&self, database: &str, user: &str) -> Config {
+        let mut config = Config::new();
+        config.host("127.0.0.1").port(self.port()).user(user).dbname(database);
+        config
+    }
+
+    /// A program of this server, such as `psql` or `pg_dump`, set up to connect to it.
+    pub fn program(&self, name: &str) -> Command {
+        let bindir = std::fs::read_to_string(self.dir.join("bindir")).unwrap();
+        let mut command = Command::new(Path::new(bindir.trim()).join(name));
+        command
+            .env("PGHOST", "127.0.0.1")
+            .env("PGPORT", self.port().to_string())
+            .env("PGUSER", "postgres")
+            .env_remove("PGOPTIONS")
+            .env_remove("PGDATABASE");
+        command
+    }
+
+    /// A new database with the extension.
+    pub fn database(&self) -> String {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let name = format!("test_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+        self.connect("postgres").batch_execute(&format!("CREATE DATABASE {name}")).unwrap();
+        self.connect(&name).batch_execute("CREATE EXTENSION matomo_postgres").unwrap();
+        name
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        // Not `cluster`, whose panic within a panic would hide what failed.
+        let _ = Command::new(script()).args(["destroy", self.path()]).output();
+    }
+}
+
+/// The server that tests share which neither stop it nor look at all of its log.
+pub fn shared() -> &'static Cluster {
+    static SHARED: OnceLock<Cluster> = OnceLock::new();
+    SHARED.get_or_init(|| {
+        // A static is never dropped.
+        extern "C" fn destroy() {
+            if let Some(cluster) = SHARED.get() {
+                let _ = Command::new(script()).args(["destroy", cluster.path()]).output();
+            }
+        }
+        // SAFETY: registers a function without arguments.
+        unsafe { libc::atexit(destroy) };
+        Cluster::start()
+    })
+}

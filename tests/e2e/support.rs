@@ -1,0 +1,190 @@
+//! What most tests need: a database, a fake Matomo, a sync, and the comparison with the oracle.
+
+use std::fmt::Write;
+
+use chrono::NaiveDate;
+use fake_matomo::{ActionTime, Clock, Fake, Options, OracleRow, Plan, SitePlan, World};
+use postgres::error::DbError;
+use postgres::{Client, Row};
+
+use crate::cluster::shared;
+
+pub fn day(text: &str) -> NaiveDate {
+    text.parse().unwrap()
+}
+
+pub fn instant(text: &str) -> i64 {
+    text.parse::<chrono::DateTime<chrono::Utc>>().unwrap().timestamp()
+}
+
+/// A world with one site (ID 1), its days given as in SQL.
+pub fn world(seed: u64, zone: &str, visits_per_day: usize, first: &str, last: &str) -> World {
+    World::generate(&Plan {
+        seed,
+        sites: vec![SitePlan { ecommerce: true, ..SitePlan::new(1, zone, visits_per_day) }],
+        first_day: day(first),
+        last_day: day(last),
+        now: Clock::Real,
+    })
+}
+
+pub fn serve(world: World) -> Fake {
+    Fake::start(Options::new(world))
+}
+
+/// A database of its own, in the shared cluster.
+pub fn database() -> Client {
+    shared().connect(&shared().database())
+}
+
+/// A call of `matomo_sync` on site 1.
+pub struct Sync<'a> {
+    pub url: String,
+    pub key: String,
+    pub site: i32,
+    pub start: &'a str,
+    pub end: &'a str,
+    pub destination: &'a str,
+    pub page_size: i32,
+}
+
+impl<'a> Sync<'a> {
+    /// Into `matomo`, pages of 500.
+    pub fn of(fake: &Fake, start: &'a str, end: &'a str) -> Sync<'a> {
+        Sync {
+            url: fake.url(),
+            key: fake.token().to_owned(),
+            site: 1,
+            start,
+            end,
+            destination: "matomo",
+            page_size: 500,
+        }
+    }
+
+    pub fn into(self, destination: &'a str) -> Sync<'a> {
+        Sync { destination, ..self }
+    }
+
+    pub fn pages_of(self, page_size: i32) -> Sync<'a> {
+        Sync { page_size, ..self }
+    }
+
+    pub fn sql(&self) -> String {
+        format!(
+            "SELECT * FROM matomo_sync({}, '{}', '{}', '{}', '{}', '{}', {})",
+            self.site, self.url, self.key, self.start, self.end, self.destination, self.page_size
+        )
+    }
+
+    /// Runs it; the sums over all days.
+    pub fn run(&self, db: &mut Client) -> Sums {
+        let rows = db.query(&self.sql(), &[]).unwrap_or_else(|error| panic!("{error:?}"));
+        Sums::of(&rows)
+    }
+
+    /// Runs it; the error it ends with.
+    pub fn error(&self, db: &mut Client) -> DbError {
+        error(db, &self.sql())
+    }
+}
+
+/// Sums over the rows of a result.
+#[derive(Debug, Default, PartialEq, Eq, Clone, Copy)]
+pub struct Sums {
+    pub days: usize,
+    pub pages: i64,
+    pub visits: i64,
+    pub actions: i64,
+    pub inserted: i64,
+    pub updated: i64,
+    pub deleted: i64,
+    pub truncated: i64,
+}
+
+impl Sums {
+    pub fn of(rows: &[Row]) -> Sums {
+        let sum = |column: &str| rows.iter().map(|row| row.get::<_, i64>(column)).sum();
+        Sums {
+            days: rows.len(),
+            pages: rows.iter().map(|row| i64::from(row.get::<_, i32>("pages"))).sum(),
+            visits: sum("visits"),
+            actions: sum("actions"),
+            inserted: sum("inserted"),
+            updated: sum("updated"),
+            deleted: sum("deleted"),
+            truncated: sum("truncated_visits"),
+        }
+    }
+
+    /// Rows written in any way.
+    pub fn written(&self) -> i64 {
+        self.inserted + self.updated + self.deleted
+    }
+}
+
+/// The error that a statement ends with.
+pub fn error(db: &mut Client, sql: &str) -> DbError {
+    let error = db.batch_execute(sql).expect_err("the statement must fail");
+    error.as_db_error().unwrap_or_else(|| panic!("no error of the server: {error}")).clone()
+}
+
+pub fn one<T: postgres::types::FromSqlOwned>(db: &mut Client, sql: &str) -> T {
+    db.query_one(sql, &[]).unwrap_or_else(|error| panic!("{sql}: {error:?}")).get(0)
+}
+
+/// Proves that a table holds exactly the oracle's rows, each value compared as Postgres prints it.
+pub fn assert_equal(db: &mut Client, table: &str, oracle: &[OracleRow]) {
+    let found = differences(db, table, oracle);
+    assert!(found.is_empty(), "{table} differs from the oracle:\n{found}");
+}
+
+/// The rows that only one side has, as text; empty when there are none.
+fn differences(db: &mut Client, table: &str, oracle: &[OracleRow]) -> String {
+    db.batch_execute(
+        "SET client_min_messages = warning; SET TimeZone = 'UTC';
+         DROP TABLE IF EXISTS oracle; CREATE TEMP TABLE oracle (LIKE matomo_action)",
+    )
+    .unwrap();
+    let mut writer = db.copy_in("COPY oracle FROM STDIN").unwrap();
+    for row in oracle {
+        let fields: Vec<_> = row.0.iter().map(|value| copy_field(value.as_deref())).collect();
+        std::io::Write::write_all(&mut writer, (fields.join("\t") + "\n").as_bytes()).unwrap();
+    }
+    writer.finish().unwrap();
+    let columns = fake_matomo::COLUMNS.map(|column| format!("{column}::text")).join(", ");
+    let (ours, theirs) = (format!("SELECT {columns} FROM {table}"), format!("SELECT {columns} FROM oracle"));
+    let mut text = String::new();
+    for (name, sql) in [
+        ("only in the table", format!("{ours} EXCEPT ALL {theirs}")),
+        ("only in the oracle", format!("{theirs} EXCEPT ALL {ours}")),
+    ] {
+        for row in db.query(&format!("SELECT to_jsonb(x)::text FROM ({sql} ORDER BY 1 LIMIT 3) x"), &[]).unwrap() {
+            writeln!(text, "{name}: {}", row.get::<_, String>(0)).unwrap();
+        }
+    }
+    text
+}
+
+fn copy_field(value: Option<&str>) -> String {
+    value.map_or("\\N".to_owned(), |text| {
+        text.replace('\\', "\\\\").replace('\t', "\\t").replace('\n', "\\n").replace('\r', "\\r")
+    })
+}
+
+/// The oracle of site 1, true times.
+pub fn oracle(fake: &Fake, first: &str, last: &str) -> Vec<OracleRow> {
+    fake.world().oracle(1, day(first), day(last), ActionTime::Utc)
+}
+
+/// A digest of where every row lies and which transaction wrote it: equal as long as nothing
+/// touches the table.
+pub fn fingerprint(db: &mut Client, table: &str) -> String {
+    one(
+        db,
+        &format!(
+            "SELECT coalesce(md5(string_agg(format('%s %s %s %s', tableoid, ctid, xmin, xmax), ',' \
+             ORDER BY tableoid, ctid)), 'empty') FROM {table}"
+        ),
+    )
+}

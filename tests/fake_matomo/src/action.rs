@@ -1,0 +1,295 @@
+//! One action of a visit, as it truly happened.
+
+use serde_json::{Map, Value};
+
+/// A custom variable: its index (1 to 5 by default), name and value.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CustomVariable {
+    pub index: u32,
+    pub name: String,
+    pub value: String,
+}
+
+/// What Matomo says of the time spent on an action.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum TimeSpent {
+    /// As Matomo does it: on page views only, from the actions after it.
+    Auto,
+    /// This many seconds, on whatever kind of action.
+    Seconds(i64),
+    /// The key is missing.
+    Absent,
+}
+
+/// A line of an order or of a cart.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Item {
+    pub sku: String,
+    pub name: String,
+    pub categories: Vec<String>,
+    /// In cents.
+    pub price: i64,
+    pub quantity: i64,
+}
+
+/// The kinds of action and what only they have.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Kind {
+    Page,
+    /// The value is a number's literal, sent as it stands.
+    Event {
+        category: String,
+        action: String,
+        name: Option<String>,
+        value: Option<String>,
+    },
+    Download,
+    Outlink,
+    Search {
+        keyword: String,
+        category: String,
+        count: Option<i64>,
+    },
+    /// `manual`: converted by the site's own code, so no page belongs to it. Revenue is a literal.
+    Goal {
+        id: i64,
+        name: String,
+        revenue: String,
+        manual: bool,
+    },
+    Order {
+        id: String,
+        items: Vec<Item>,
+        discount: i64,
+    },
+    Cart {
+        items: Vec<Item>,
+    },
+    Content {
+        name: String,
+        piece: Option<String>,
+        target: Option<String>,
+        interaction: Option<String>,
+    },
+}
+
+/// An action. `at` is the true instant, in UTC seconds.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Action {
+    pub at: i64,
+    pub kind: Kind,
+    pub url: Option<String>,
+    /// The page's title (page views only; the other kinds have Matomo's own).
+    pub page_title: Option<String>,
+    pub custom_variables: Vec<CustomVariable>,
+    /// Dimensions by number; `None` is sent as null.
+    pub dimensions: Vec<(u32, Option<String>)>,
+    pub time_spent: TimeSpent,
+    /// Seconds of heartbeat on top of what `TimeSpent::Auto` gives.
+    pub heartbeat: i64,
+    pub load_ms: Option<i64>,
+    pub idpageview: String,
+    /// Place in order of tracking within the visit: makes the page id. Set by `Visit::push`.
+    pub serial: i64,
+    /// Keys sent in addition, or instead of Matomo's own of that name. The oracle heeds them.
+    pub extra: Map<String, Value>,
+    /// Keys left out. The oracle heeds them.
+    pub omit: Vec<String>,
+}
+
+impl Action {
+    fn new(at: i64, kind: Kind) -> Action {
+        Action {
+            at,
+            kind,
+            url: None,
+            page_title: None,
+            custom_variables: Vec::new(),
+            dimensions: Vec::new(),
+            time_spent: TimeSpent::Auto,
+            heartbeat: 0,
+            load_ms: None,
+            idpageview: String::new(),
+            serial: 0,
+            extra: Map::new(),
+            omit: Vec::new(),
+        }
+    }
+
+    /// A page view.
+    pub fn page(at: i64, url: impl Into<String>, title: impl Into<String>) -> Action {
+        Action { page_title: Some(title.into()), ..Action::new(at, Kind::Page) }.url(url)
+    }
+
+    /// An event; see `name` and `value`.
+    pub fn event(at: i64, category: impl Into<String>, action: impl Into<String>) -> Action {
+        let (category, action) = (category.into(), action.into());
+        Action::new(at, Kind::Event { category, action, name: None, value: None })
+            .url("https://www.example.org/")
+    }
+
+    /// The download of a file.
+    pub fn download(at: i64, url: impl Into<String>) -> Action {
+        Action::new(at, Kind::Download).url(url)
+    }
+
+    /// A click on a link to another site.
+    pub fn outlink(at: i64, url: impl Into<String>) -> Action {
+        Action::new(at, Kind::Outlink).url(url)
+    }
+
+    /// A search within the site; see `category` and `count`.
+    pub fn search(at: i64, keyword: impl Into<String>) -> Action {
+        let (keyword, category) = (keyword.into(), String::new());
+        Action::new(at, Kind::Search { keyword, category, count: None })
+    }
+
+    /// A goal reached on a page; see `revenue` and `manual`.
+    pub fn goal(at: i64, id: i64, name: impl Into<String>, url: impl Into<String>) -> Action {
+        let revenue = "0".to_owned();
+        Action::new(at, Kind::Goal { id, name: name.into(), revenue, manual: false }).url(url)
+    }
+
+    /// An order.
+    pub fn order(at: i64, id: impl Into<String>, items: Vec<Item>) -> Action {
+        Action::new(at, Kind::Order { id: id.into(), items, discount: 0 })
+    }
+
+    /// An abandoned cart.
+    pub fn cart(at: i64, items: Vec<Item>) -> Action {
+        Action::new(at, Kind::Cart { items })
+    }
+
+    /// The impression of a content block (its type is the number 13); see `target`, `interaction`.
+    pub fn content(
+        at: i64,
+        url: impl Into<String>,
+        name: impl Into<String>,
+        piece: impl Into<String>,
+    ) -> Action {
+        let (name, piece) = (name.into(), Some(piece.into()));
+        Action::new(at, Kind::Content { name, piece, target: None, interaction: None }).url(url)
+    }
+
+    /// Sets the URL.
+    pub fn url(mut self, url: impl Into<String>) -> Action {
+        self.url = Some(url.into());
+        self
+    }
+
+    /// Takes the URL away.
+    pub fn no_url(mut self) -> Action {
+        self.url = None;
+        self
+    }
+
+    /// Takes a page view's title away.
+    pub fn no_title(mut self) -> Action {
+        self.page_title = None;
+        self
+    }
+
+    /// An event's name.
+    pub fn name(mut self, text: impl Into<String>) -> Action {
+        if let Kind::Event { name, .. } = &mut self.kind {
+            *name = Some(text.into());
+        }
+        self
+    }
+
+    /// An event's value: the literal of a number.
+    pub fn value(mut self, literal: impl Into<String>) -> Action {
+        if let Kind::Event { value, .. } = &mut self.kind {
+            *value = Some(literal.into());
+        }
+        self
+    }
+
+    /// A search's category and count of results.
+    pub fn results(mut self, of: impl Into<String>, number: Option<i64>) -> Action {
+        if let Kind::Search { category, count, .. } = &mut self.kind {
+            (*category, *count) = (of.into(), number);
+        }
+        self
+    }
+
+    /// A goal's revenue: the literal of a number.
+    pub fn revenue(mut self, literal: impl Into<String>) -> Action {
+        if let Kind::Goal { revenue, .. } = &mut self.kind {
+            *revenue = literal.into();
+        }
+        self
+    }
+
+    /// Makes a goal a manual one, without a page.
+    pub fn manual(mut self) -> Action {
+        if let Kind::Goal { manual, .. } = &mut self.kind {
+            *manual = true;
+        }
+        self
+    }
+
+    /// A content's target and what the visitor did with it.
+    pub fn target(mut self, url: impl Into<String>, done: Option<&str>) -> Action {
+        if let Kind::Content { target, interaction, .. } = &mut self.kind {
+            (*target, *interaction) = (Some(url.into()), done.map(str::to_owned));
+        }
+        self
+    }
+
+    /// Adds a custom variable (scope page).
+    pub fn variable(
+        mut self,
+        index: u32,
+        name: impl Into<String>,
+        value: impl Into<String>,
+    ) -> Action {
+        let variable = CustomVariable { index, name: name.into(), value: value.into() };
+        // In order of index, as PHP sends them.
+        let place = self.custom_variables.partition_point(|v| v.index <= index);
+        self.custom_variables.insert(place, variable);
+        self
+    }
+
+    /// Sets a dimension.
+    pub fn dimension(mut self, number: u32, value: impl Into<String>) -> Action {
+        set_dimension(&mut self.dimensions, number, Some(value.into()));
+        self
+    }
+
+    /// Sets a dimension that has no value: sent as null.
+    pub fn null_dimension(mut self, number: u32) -> Action {
+        set_dimension(&mut self.dimensions, number, None);
+        self
+    }
+
+    /// Sets the time spent, or leaves it out.
+    pub fn spent(mut self, time: TimeSpent) -> Action {
+        self.time_spent = time;
+        self
+    }
+
+    /// Sends a further key, or another value for one of Matomo's own.
+    pub fn with(mut self, key: impl Into<String>, value: Value) -> Action {
+        self.extra.insert(key.into(), value);
+        self
+    }
+
+    /// Leaves a key out.
+    pub fn without(mut self, key: impl Into<String>) -> Action {
+        self.omit.push(key.into());
+        self
+    }
+}
+
+/// Keeps dimensions in order of their number, one of each.
+pub(crate) fn set_dimension(
+    all: &mut Vec<(u32, Option<String>)>,
+    number: u32,
+    value: Option<String>,
+) {
+    match all.binary_search_by_key(&number, |(n, _)| *n) {
+        Ok(found) => all[found].1 = value,
+        Err(place) => all.insert(place, (number, value)),
+    }
+}

@@ -1,0 +1,162 @@
+//! From a request to its answer: who may ask, and for what.
+
+use crate::answer::Answer;
+use crate::live;
+use crate::params::Params;
+use crate::seen::{Seen, TokenPlace};
+use crate::server::Knobs;
+use crate::sites;
+use crate::world::{Site, World};
+
+const WRONG_IN_BODY: &str =
+    "Unable to authenticate with the provided token. It is either invalid or expired.";
+const WRONG_ELSEWHERE: &str = "Unable to authenticate with the provided token. It is either invalid, expired or is \
+    required to be sent as a POST parameter.";
+const LOCKED_OUT: &str = "Too many failed logins. Please wait and try logging in again later.";
+const NO_VIEW: &str =
+    "You can't access this resource as it requires 'view' access for at least one website.";
+/// How many refused tokens Matomo puts up with.
+pub const PATIENCE: usize = 18;
+
+/// Who asks.
+#[derive(Clone, Copy, PartialEq)]
+enum Caller {
+    Token,
+    Anonymous,
+}
+
+/// Answers a request. `right` says whether the token sent is the right one.
+pub fn answer(
+    world: &World,
+    knobs: &Knobs,
+    seen: &Seen,
+    right: bool,
+    refused: &mut usize,
+) -> Answer {
+    let style = live::style(world, &seen.params, knobs.unescaped);
+    if seen.method.is_empty() && seen.params.get("module").is_none() {
+        return Answer::html(
+            500,
+            "<html><body>Piwik\\Exception\\NotYetInstalledException</body></html>",
+        );
+    }
+    if knobs.lockout && *refused >= PATIENCE {
+        return Answer::error(500, LOCKED_OUT);
+    }
+    let caller = match seen.token {
+        TokenPlace::Body if right => Caller::Token,
+        TokenPlace::Body | TokenPlace::Query | TokenPlace::BodyAndQuery => {
+            *refused += 1;
+            let words =
+                if seen.token == TokenPlace::Body { WRONG_IN_BODY } else { WRONG_ELSEWHERE };
+            return formatted(seen, Answer::error(401, words));
+        }
+        TokenPlace::Header | TokenPlace::None => Caller::Anonymous,
+    };
+    let answer = match called(world, knobs, seen, caller) {
+        Err(refusal) => refusal,
+        Ok(Call::Version) => sites::value("5.2.0-b5"),
+        Ok(Call::Sites(all)) => sites::all(all.into_iter(), style),
+        Ok(Call::Site(site)) => sites::one(site, style),
+        Ok(Call::MostRecent(site)) => sites::most_recent(site),
+        Ok(Call::Visits(site)) => sites::visits(world, site, &seen.params)
+            .unwrap_or_else(|words| Answer::error(200, &words)),
+        Ok(Call::Live(site)) => live::last_visits_details(world, site, &seen.params, style)
+            .unwrap_or_else(|words| Answer::error(200, &words)),
+    };
+    formatted(seen, answer)
+}
+
+enum Call<'a> {
+    Version,
+    Sites(Vec<&'a Site>),
+    Site(&'a Site),
+    MostRecent(&'a Site),
+    Visits(&'a Site),
+    Live(&'a Site),
+}
+
+fn called<'a>(
+    world: &'a World,
+    knobs: &Knobs,
+    seen: &Seen,
+    caller: Caller,
+) -> Result<Call<'a>, Answer> {
+    let site = || site(world, knobs, &seen.params, caller);
+    match seen.method.as_str() {
+        "API.getMatomoVersion" if caller == Caller::Anonymous => Err(Answer::error(401, NO_VIEW)),
+        "API.getMatomoVersion" => Ok(Call::Version),
+        "SitesManager.getSitesWithAtLeastViewAccess" => {
+            let allowed =
+                |s: &&Site| caller == Caller::Token && !knobs.hidden_sites.contains(&s.id);
+            Ok(Call::Sites(world.sites.iter().filter(allowed).collect()))
+        }
+        "SitesManager.getSiteFromId" => site().map(Call::Site),
+        "Live.getMostRecentVisitsDateTime" => site().map(Call::MostRecent),
+        "VisitsSummary.getVisits" => site().map(Call::Visits),
+        "Live.getLastVisitsDetails" => site().map(Call::Live),
+        other => Err(unknown_method(other)),
+    }
+}
+
+fn unknown_method(name: &str) -> Answer {
+    let (module, method) = name.split_once('.').unwrap_or((name, ""));
+    if ["API", "Live", "SitesManager", "VisitsSummary"].contains(&module) {
+        let words = format!(
+            "The method '{method}' does not exist or is not available in the module '\\Piwik\\Plugins\\{module}\\API'."
+        );
+        return Answer::error(400, &words);
+    }
+    let words = format!(
+        "The plugin {module} is not enabled. You can activate the plugin on Settings &gt; Plugins page in Matomo."
+    );
+    Answer::error(200, &words)
+}
+
+fn site<'a>(
+    world: &'a World,
+    knobs: &Knobs,
+    params: &Params,
+    caller: Caller,
+) -> Result<&'a Site, Answer> {
+    let Some(asked) = params.filled("idSite") else {
+        return Err(Answer::error(200, "Please specify a value for 'idSite'."));
+    };
+    let found = asked.parse().ok().and_then(|id| world.find(id));
+    let forbidden = found.is_some_and(|s| knobs.hidden_sites.contains(&s.id));
+    if caller == Caller::Anonymous || forbidden {
+        let words = format!(
+            "You can't access this resource as it requires 'view' access for the website id = {asked}."
+        );
+        return Err(Answer::error(401, &words));
+    }
+    found.ok_or_else(|| {
+        let words = format!(
+            "An unexpected website was found in the request: website id was set to '{asked}' ."
+        );
+        Answer::error(200, &words)
+    })
+}
+
+/// Matomo answers in XML unless told otherwise, and only JSON is played in full here.
+fn formatted(seen: &Seen, answer: Answer) -> Answer {
+    let format = seen.params.filled("format").unwrap_or("xml").to_lowercase();
+    match format.as_str() {
+        "json" | "json2" => answer,
+        "xml" => {
+            let text =
+                String::from_utf8_lossy(&answer.body).replace('&', "&amp;").replace('<', "&lt;");
+            let body = format!(
+                "<?xml version=\"1.0\" encoding=\"utf-8\" ?>\n<result>\n\t{text}\n</result>"
+            );
+            Answer { content_type: "text/xml; charset=utf-8", body: body.into_bytes(), ..answer }
+        }
+        other => {
+            let body = format!(
+                "Error: Renderer format '{other}' not valid. Try any of the following instead: console, csv, html, \
+                 json, json2, original, rss, tsv, xml."
+            );
+            Answer { content_type: "text/plain; charset=utf-8", ..Answer::html(200, body) }
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! Faults on demand.
+
+use crate::seen::Seen;
+
+/// The body of a faulty status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Page {
+    Json,
+    Html,
+    Empty,
+}
+
+/// What goes wrong.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Fault {
+    /// The request is read and never answered; the socket stays open.
+    Hang,
+    /// Headers and half of the body, then silence.
+    HangMidBody,
+    /// The right answer, one byte a second.
+    Dribble,
+    /// This status.
+    Status(u16, Page),
+    /// 429 with `Retry-After` in seconds.
+    RetryAfter(u64),
+    /// 200 with a login page.
+    Html,
+    /// 200 without a byte.
+    Empty,
+    /// The Content-Length of the whole, half of it, then the connection closes.
+    HalfBody,
+    /// The connection closes without an answer.
+    Reset,
+    /// 200 with Matomo's error envelope.
+    ErrorEnvelope(String),
+    /// 500 with Matomo's error envelope.
+    Status500Envelope(String),
+    /// This status and this Location.
+    Redirect(u16, String),
+    /// Visits without end, in chunks.
+    Endless,
+    /// A valid answer of this many bytes.
+    OverSize(usize),
+    /// 200 with these bytes as JSON.
+    Raw(Vec<u8>),
+    /// 200 with `{"value":1}`.
+    NotArray,
+    /// A 500 page that quotes the request's body, token included.
+    EchoToken,
+}
+
+/// Which requests a fault hits. The default is all, always.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct When {
+    /// Only this Matomo method.
+    pub method: Option<String>,
+    /// Only requests with these parameters.
+    pub params: Vec<(String, String)>,
+    /// Only requests whose `filter_limit` is greater: a server too weak for large pages.
+    pub limit_over: Option<i64>,
+    /// How many such requests are let through first.
+    pub after: usize,
+    /// How many are hit then; `None` = all.
+    pub times: Option<usize>,
+}
+
+impl When {
+    /// Every request.
+    pub fn always() -> When {
+        When::default()
+    }
+
+    /// The next request only.
+    pub fn once() -> When {
+        When::default().times(1)
+    }
+
+    /// Only `Live.getLastVisitsDetails`.
+    pub fn live() -> When {
+        When::default().method("Live.getLastVisitsDetails")
+    }
+
+    /// Only this method.
+    pub fn method(mut self, name: &str) -> When {
+        self.method = Some(name.to_owned());
+        self
+    }
+
+    /// Only with this parameter, for instance one day's `date`.
+    pub fn param(mut self, name: &str, value: &str) -> When {
+        self.params.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Only when `filter_limit` is greater than this.
+    pub fn limit_over(mut self, limit: i64) -> When {
+        self.limit_over = Some(limit);
+        self
+    }
+
+    /// Lets so many requests through first.
+    pub fn after(mut self, requests: usize) -> When {
+        self.after = requests;
+        self
+    }
+
+    /// Hits so many requests.
+    pub fn times(mut self, requests: usize) -> When {
+        self.times = Some(requests);
+        self
+    }
+
+    fn matches(&self, seen: &Seen) -> bool {
+        let limit = || seen.params.get("filter_limit").and_then(|n| n.parse().ok()).unwrap_or(100);
+        self.method.as_ref().is_none_or(|m| *m == seen.method)
+            && self.params.iter().all(|(name, value)| seen.params.get(name) == Some(value))
+            && self.limit_over.is_none_or(|most| limit() > most)
+    }
+}
+
+/// The faults in force, the oldest first.
+#[derive(Debug, Default)]
+pub(crate) struct Plan(Vec<(Fault, When)>);
+
+impl Plan {
+    pub fn add(&mut self, fault: Fault, when: When) {
+        self.0.push((fault, when));
+    }
+
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// The fault that this request meets; counts it.
+    pub fn next(&mut self, seen: &Seen) -> Option<Fault> {
+        for (fault, when) in self.0.iter_mut().filter(|(_, when)| when.matches(seen)) {
+            if when.after > 0 {
+                when.after -= 1;
+                continue;
+            }
+            match &mut when.times {
+                Some(0) => continue,
+                Some(left) => *left -= 1,
+                None => {}
+            }
+            return Some(fault.clone());
+        }
+        None
+    }
+}

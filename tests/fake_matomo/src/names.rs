@@ -1,0 +1,49 @@
+//! What Matomo calls actions: their types and titles.
+
+use crate::action::{Action, Kind};
+
+impl Kind {
+    /// Matomo's `type`, as text.
+    pub fn type_name(&self) -> &'static str {
+        match self {
+            Kind::Page => "action",
+            Kind::Event { .. } => "event",
+            Kind::Download => "download",
+            Kind::Outlink => "outlink",
+            Kind::Search { .. } => "search",
+            Kind::Goal { .. } => "goal",
+            Kind::Order { .. } => "ecommerceOrder",
+            Kind::Cart { .. } => "ecommerceAbandonedCart",
+            Kind::Content { .. } => "13",
+        }
+    }
+
+    /// Matomo's `title` of an action of this kind.
+    pub fn title(&self, action: &Action) -> Option<String> {
+        let own = match self {
+            Kind::Page => return page_title(action).map(str::to_owned),
+            Kind::Order { id, .. } => return Some(format!("Ordered ({id})")),
+            Kind::Event { .. } => "Event",
+            Kind::Download => "Download",
+            Kind::Outlink => "Outlink",
+            Kind::Search { .. } => "Site Search",
+            Kind::Goal { .. } => "Goal conversion",
+            Kind::Cart { .. } => "Abandoned Cart",
+            Kind::Content { .. } => "Content Impression",
+        };
+        Some(own.to_owned())
+    }
+
+    /// An event's name, if Matomo sends it: "" and "0" are none to PHP.
+    pub fn event_name(&self) -> Option<&str> {
+        match self {
+            Kind::Event { name, .. } => name.as_deref().filter(|n| !matches!(*n, "" | "0")),
+            _ => None,
+        }
+    }
+}
+
+/// A page's title as Matomo sends it: "0" becomes null.
+pub fn page_title(action: &Action) -> Option<&str> {
+    action.page_title.as_deref().filter(|t| *t != "0")
+}

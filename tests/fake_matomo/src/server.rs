@@ -1,0 +1,308 @@
+//! The server: its thread, its sockets, and what tests may turn on it.
+
+use crate::faults::{Fault, Plan, When};
+use crate::handler::handle;
+use crate::seen::Seen;
+use crate::tls::{TlsKind, acceptor};
+use crate::world::World;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use std::collections::BTreeSet;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::oneshot;
+use tokio_rustls::TlsAcceptor;
+
+/// How to start.
+pub struct Options {
+    pub world: World,
+    pub token: String,
+    /// `None` = plain HTTP.
+    pub tls: Option<TlsKind>,
+    /// Address and port; port 0 takes any free one.
+    pub bind: String,
+}
+
+impl Options {
+    /// Plain HTTP on a free port of 127.0.0.1, with the token "secret-token".
+    pub fn new(world: World) -> Options {
+        let (token, bind) = ("secret-token".to_owned(), "127.0.0.1:0".to_owned());
+        Options { world, token, tls: None, bind }
+    }
+}
+
+/// What may be turned while the server runs.
+#[derive(Clone, Debug)]
+pub struct Knobs {
+    /// After 18 refused tokens everybody gets a 500. On by default.
+    pub lockout: bool,
+    /// Passes before each answer.
+    pub latency: Duration,
+    /// Gzip for those who accept it. Off by default.
+    pub gzip: bool,
+    /// Sites that the token may not view.
+    pub hidden_sites: BTreeSet<i64>,
+    /// JSON without PHP's `\/` and `\uXXXX`.
+    pub unescaped: bool,
+}
+
+/// What runs before each Live answer.
+pub type Hook = Box<dyn Fn(&mut World, &Seen) + Send + Sync>;
+
+pub(crate) struct Shared {
+    pub world: Mutex<World>,
+    pub knobs: Mutex<Knobs>,
+    pub faults: Mutex<Plan>,
+    pub hook: Mutex<Option<Arc<Hook>>>,
+    pub refused: Mutex<usize>,
+    pub token: String,
+    pub scheme: &'static str,
+    pub under_way: AtomicUsize,
+    pub peak: AtomicUsize,
+    open: AtomicUsize,
+    requests: Mutex<Vec<(u64, Seen)>>,
+    counter: AtomicU64,
+}
+
+impl Shared {
+    /// Notes a request; returns its number.
+    pub fn log(&self, seen: Seen) -> u64 {
+        let number = self.counter.fetch_add(1, SeqCst);
+        locked(&self.requests).push((number, seen));
+        number
+    }
+
+    /// Notes how a request ended.
+    pub fn amend(&self, number: u64, status: u16, fault: Option<String>) {
+        if let Some((_, seen)) = locked(&self.requests).iter_mut().rfind(|(n, _)| *n == number) {
+            seen.status = status;
+            seen.fault = fault;
+        }
+    }
+}
+
+/// Locks even what a failed test left poisoned.
+pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A running fake Matomo; dropping it stops it and closes its sockets.
+pub struct Fake {
+    shared: Arc<Shared>,
+    address: SocketAddr,
+    ca_pem: String,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Fake {
+    /// Starts a server.
+    ///
+    /// # Panics
+    /// When the address cannot be bound.
+    pub fn start(options: Options) -> Fake {
+        let listener = TcpListener::bind(&options.bind).expect("cannot bind");
+        listener.set_nonblocking(true).expect("cannot make the socket non-blocking");
+        let address = listener.local_addr().expect("no local address");
+        let (ca_pem, acceptor) = match options.tls {
+            Some(kind) => {
+                let (pem, acceptor) = acceptor(kind).expect("cannot make certificates");
+                (pem, Some(acceptor))
+            }
+            None => (String::new(), None),
+        };
+        let knobs = Knobs {
+            lockout: true,
+            latency: Duration::ZERO,
+            gzip: false,
+            hidden_sites: BTreeSet::new(),
+            unescaped: false,
+        };
+        let shared = Arc::new(Shared {
+            world: Mutex::new(options.world),
+            knobs: Mutex::new(knobs),
+            faults: Mutex::default(),
+            hook: Mutex::default(),
+            refused: Mutex::default(),
+            token: options.token,
+            scheme: if acceptor.is_some() { "https" } else { "http" },
+            under_way: AtomicUsize::new(0),
+            peak: AtomicUsize::new(0),
+            open: AtomicUsize::new(0),
+            requests: Mutex::default(),
+            counter: AtomicU64::new(0),
+        });
+        let (stop, stopped) = oneshot::channel();
+        let for_thread = Arc::clone(&shared);
+        let thread = std::thread::spawn(move || run(for_thread, listener, acceptor, stopped));
+        Fake { shared, address, ca_pem, stop: Some(stop), thread: Some(thread) }
+    }
+
+    /// "http://127.0.0.1:PORT" or "https://...", without a slash at the end.
+    pub fn url(&self) -> String {
+        format!("{}://{}", self.shared.scheme, self.address)
+    }
+
+    /// The port.
+    pub fn port(&self) -> u16 {
+        self.address.port()
+    }
+
+    /// The right token.
+    pub fn token(&self) -> &str {
+        &self.shared.token
+    }
+
+    /// The CA's certificate (PEM), "" without TLS.
+    pub fn ca_pem(&self) -> &str {
+        &self.ca_pem
+    }
+
+    /// The world, locked: requests wait until the guard is gone.
+    pub fn world(&self) -> MutexGuard<'_, World> {
+        locked(&self.shared.world)
+    }
+
+    /// The knobs.
+    pub fn knobs(&self) -> MutexGuard<'_, Knobs> {
+        locked(&self.shared.knobs)
+    }
+
+    /// Lets something go wrong.
+    pub fn fail(&self, fault: Fault, when: When) {
+        locked(&self.shared.faults).add(fault, when);
+    }
+
+    /// Ends all faults, and the lockout. Requests that hang already go on hanging.
+    pub fn heal(&self) {
+        locked(&self.shared.faults).clear();
+        *locked(&self.shared.refused) = 0;
+    }
+
+    /// Runs this before each Live answer is computed, with the world locked (so it must not call
+    /// `world()`). It also sees requests that will be refused.
+    pub fn before_each(&self, hook: Hook) {
+        *locked(&self.shared.hook) = Some(Arc::new(hook));
+    }
+
+    /// Takes the hook away.
+    pub fn clear_before_each(&self) {
+        *locked(&self.shared.hook) = None;
+    }
+
+    /// Serves a recording for a site: visits shaped as Matomo sends them.
+    pub fn replace_visits_json(&self, site: i64, visits: Vec<serde_json::Value>) {
+        self.world().site_mut(site).replace_visits_json(visits);
+    }
+
+    /// All requests so far, in the order they came.
+    pub fn requests(&self) -> Vec<Seen> {
+        locked(&self.shared.requests).iter().map(|(_, seen)| seen.clone()).collect()
+    }
+
+    /// Forgets the requests and the peak.
+    pub fn clear_requests(&self) {
+        locked(&self.shared.requests).clear();
+        self.shared.peak.store(self.shared.under_way.load(SeqCst), SeqCst);
+    }
+
+    /// How many sockets of clients are open now.
+    pub fn open_connections(&self) -> usize {
+        self.shared.open.load(SeqCst)
+    }
+
+    /// The most requests that were under way at once since the start or `clear_requests`.
+    pub fn peak_requests(&self) -> usize {
+        self.shared.peak.load(SeqCst)
+    }
+}
+
+impl Drop for Fake {
+    fn drop(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            let _ = stop.send(());
+        }
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn run(
+    shared: Arc<Shared>,
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    stopped: oneshot::Receiver<()>,
+) {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("no runtime");
+    runtime.block_on(async {
+        let listener = tokio::net::TcpListener::from_std(listener).expect("no listener");
+        tokio::select! {
+            _ = stopped => {}
+            () = accept(&shared, listener, tls) => {}
+        }
+    });
+    // Hung requests would wait for ever.
+    runtime.shutdown_timeout(Duration::from_secs(2));
+}
+
+async fn accept(shared: &Arc<Shared>, listener: tokio::net::TcpListener, tls: Option<TlsAcceptor>) {
+    loop {
+        let Ok((stream, _)) = listener.accept().await else {
+            // Out of descriptors, most likely: give others time to close.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            continue;
+        };
+        let _ = stream.set_nodelay(true);
+        let open = Open::new(shared);
+        let (shared, tls) = (Arc::clone(shared), tls.clone());
+        tokio::spawn(async move {
+            let _open = open;
+            // A client that refuses the certificate or goes away is what tests are for.
+            let _ = match tls {
+                None => serve(shared, stream).await,
+                Some(tls) => match tls.accept(stream).await {
+                    Ok(stream) => serve(shared, stream).await,
+                    Err(failure) => Err(failure),
+                },
+            };
+        });
+    }
+}
+
+async fn serve(
+    shared: Arc<Shared>,
+    stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
+) -> io::Result<()> {
+    let service = service_fn(move |request| handle(Arc::clone(&shared), request));
+    http1::Builder::new()
+        .serve_connection(TokioIo::new(stream), service)
+        .await
+        .map_err(io::Error::other)
+}
+
+/// Counts a socket as open for as long as it lives.
+struct Open(Arc<Shared>);
+
+impl Open {
+    fn new(shared: &Arc<Shared>) -> Open {
+        shared.open.fetch_add(1, SeqCst);
+        Open(Arc::clone(shared))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, SeqCst);
+    }
+}

@@ -1,0 +1,67 @@
+//! Certificates, good and bad.
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, date_time_ymd,
+};
+use std::sync::Arc;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::pki_types::PrivateKeyDer;
+use tokio_rustls::rustls::{ServerConfig, crypto};
+
+/// What the server shows for a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsKind {
+    /// Of the CA, for 127.0.0.1 and localhost.
+    Good,
+    /// Of nobody but itself.
+    SelfSigned,
+    /// Of the CA, for another host.
+    WrongHost,
+    /// Of the CA, for the right host, until 2021.
+    Expired,
+}
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Makes a CA and a certificate of the kind; returns the CA's certificate as PEM with the acceptor.
+pub fn acceptor(kind: TlsKind) -> Result<(String, TlsAcceptor), Failure> {
+    let ca_key = KeyPair::generate()?;
+    let mut ca = params(&[], "Fake Matomo CA")?;
+    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    ca.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    let ca_pem = ca.self_signed(&ca_key)?.pem();
+    let issuer = Issuer::new(ca, ca_key);
+
+    let hosts: &[&str] = match kind {
+        TlsKind::WrongHost => &["other.example.org"],
+        _ => &["localhost", "127.0.0.1"],
+    };
+    let mut leaf = params(hosts, "Fake Matomo")?;
+    leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    if kind == TlsKind::Expired {
+        leaf.not_after = date_time_ymd(2021, 1, 1);
+    }
+    let key = KeyPair::generate()?;
+    let certificate = match kind {
+        TlsKind::SelfSigned => leaf.self_signed(&key)?,
+        _ => leaf.signed_by(&key, &issuer)?,
+    };
+    let config = ServerConfig::builder_with_provider(Arc::new(crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(
+            vec![certificate.der().clone()],
+            PrivateKeyDer::try_from(key.serialize_der())?,
+        )?;
+    Ok((ca_pem, TlsAcceptor::from(Arc::new(config))))
+}
+
+fn params(hosts: &[&str], name: &str) -> Result<CertificateParams, Failure> {
+    let mut params =
+        CertificateParams::new(hosts.iter().map(|h| (*h).to_owned()).collect::<Vec<_>>())?;
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.not_before = date_time_ymd(2020, 1, 1);
+    params.not_after = date_time_ymd(2099, 1, 1);
+    Ok(params)
+}

@@ -1,0 +1,211 @@
+//! The truth that the fake Matomo serves: sites and their visits.
+
+use crate::visit::Visit;
+use crate::zone::{Zone, days};
+use chrono::NaiveDate;
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// The server's clock.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Clock {
+    /// The machine's.
+    Real,
+    /// It stands still at this instant (UTC seconds).
+    Fixed(i64),
+}
+
+impl Clock {
+    /// Unix seconds.
+    pub fn seconds(&self) -> i64 {
+        match self {
+            Clock::Real => chrono::Utc::now().timestamp(),
+            Clock::Fixed(instant) => *instant,
+        }
+    }
+}
+
+/// A visit served as recorded, from a real Matomo's answer.
+#[derive(Clone, Debug)]
+pub struct Recorded {
+    pub id: i64,
+    pub last: i64,
+    pub json: Value,
+}
+
+/// A site.
+#[derive(Clone, Debug)]
+pub struct Site {
+    pub id: i64,
+    pub name: String,
+    /// As `SitesManager.getSiteFromId` says it; a name nobody knows counts as UTC here.
+    pub timezone: String,
+    pub currency: String,
+    pub ecommerce: bool,
+    pub visits: Vec<Visit>,
+    /// When set, these are served in place of `visits` (which the oracle goes on reading).
+    pub recorded: Option<Vec<Recorded>>,
+}
+
+impl Site {
+    /// A site without visits, in euros.
+    pub fn new(id: i64, name: &str, timezone: &str) -> Site {
+        Site {
+            id,
+            name: name.to_owned(),
+            timezone: timezone.to_owned(),
+            currency: "EUR".to_owned(),
+            ecommerce: false,
+            visits: Vec::new(),
+            recorded: None,
+        }
+    }
+
+    /// The site's zone.
+    pub fn zone(&self) -> Zone {
+        Zone::parse(&self.timezone).unwrap_or(Zone::Fixed(0))
+    }
+
+    /// Adds a visit.
+    pub fn add(&mut self, visit: Visit) -> &mut Visit {
+        self.visits.push(visit);
+        let last = self.visits.len() - 1;
+        &mut self.visits[last]
+    }
+
+    /// The visit of this id.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn visit(&self, id: i64) -> &Visit {
+        self.visits.iter().find(|v| v.id == id).expect("no visit of this id")
+    }
+
+    /// The visit of this id, to change it.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn visit_mut(&mut self, id: i64) -> &mut Visit {
+        self.visits.iter_mut().find(|v| v.id == id).expect("no visit of this id")
+    }
+
+    /// Takes a visit away, as a GDPR deletion does.
+    pub fn delete(&mut self, id: i64) -> Option<Visit> {
+        let place = self.visits.iter().position(|v| v.id == id)?;
+        Some(self.visits.remove(place))
+    }
+
+    /// The visits whose last action is on this day of the site, in Matomo's order.
+    pub fn visits_of(&self, day: NaiveDate) -> Vec<&Visit> {
+        let zone = self.zone();
+        let mut found: Vec<_> = self.visits.iter().filter(|v| zone.day(v.last) == day).collect();
+        found.sort_by_key(|v| (v.last, v.id));
+        found
+    }
+
+    /// Serves these visits, shaped as Matomo sends them, in place of the model's.
+    pub fn replace_visits_json(&mut self, visits: Vec<Value>) {
+        let number = |visit: &Value, key: &str| match &visit[key] {
+            Value::String(text) => text.parse().unwrap_or(0),
+            other => other.as_i64().unwrap_or(0),
+        };
+        let recorded = |json: Value| Recorded {
+            id: number(&json, "idVisit"),
+            last: number(&json, "lastActionTimestamp"),
+            json,
+        };
+        self.recorded = Some(visits.into_iter().map(recorded).collect());
+    }
+
+    /// The last instant and id of every visit served, with its place in the list.
+    pub(crate) fn ends(&self) -> Vec<(i64, i64, usize)> {
+        match &self.recorded {
+            Some(all) => all.iter().enumerate().map(|(i, r)| (r.last, r.id, i)).collect(),
+            None => self.visits.iter().enumerate().map(|(i, v)| (v.last, v.id, i)).collect(),
+        }
+    }
+}
+
+/// Everything one Matomo holds, and how it says it.
+#[derive(Clone, Debug)]
+pub struct World {
+    pub sites: Vec<Site>,
+    pub now: Clock,
+    /// Numbers from the database come as strings, as with PHP before 8.1.
+    pub numbers_as_strings: bool,
+    /// Actions' custom variables come as `customVariableName1`, the form the Node tool reads.
+    pub plain_custom_variables: bool,
+    /// `visitor_log_maximum_actions_per_visit`.
+    pub max_actions: usize,
+}
+
+impl World {
+    /// A Matomo without sites.
+    pub fn new(now: Clock) -> World {
+        World {
+            sites: Vec::new(),
+            now,
+            numbers_as_strings: false,
+            plain_custom_variables: false,
+            max_actions: 500,
+        }
+    }
+
+    /// Adds a site.
+    pub fn add_site(&mut self, site: Site) -> &mut Site {
+        self.sites.push(site);
+        let last = self.sites.len() - 1;
+        &mut self.sites[last]
+    }
+
+    /// The site of this id, if there is one.
+    pub fn find(&self, id: i64) -> Option<&Site> {
+        self.sites.iter().find(|s| s.id == id)
+    }
+
+    /// The site of this id.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn site(&self, id: i64) -> &Site {
+        self.find(id).expect("no site of this id")
+    }
+
+    /// The site of this id, to change it.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn site_mut(&mut self, id: i64) -> &mut Site {
+        self.sites.iter_mut().find(|s| s.id == id).expect("no site of this id")
+    }
+
+    /// An id for the next visit: one more than the greatest of all sites.
+    pub fn next_visit_id(&self) -> i64 {
+        let ids = self.sites.iter().flat_map(|s| s.ends()).map(|(_, id, _)| id);
+        ids.max().unwrap_or(1000) + 1
+    }
+
+    /// Today in the site's zone.
+    pub fn today(&self, site: i64) -> NaiveDate {
+        self.site(site).zone().day(self.now.seconds())
+    }
+
+    /// How many visits end on each day of the site, as `VisitsSummary.getVisits` counts them;
+    /// days between the first and the last without any are there with 0.
+    pub fn visits_per_day(&self, site: i64) -> BTreeMap<NaiveDate, usize> {
+        let site = self.site(site);
+        let zone = site.zone();
+        let mut counts = BTreeMap::new();
+        for (last, _, _) in site.ends() {
+            *counts.entry(zone.day(last)).or_insert(0) += 1;
+        }
+        if let (Some((&first, _)), Some((&last, _))) =
+            (counts.first_key_value(), counts.last_key_value())
+        {
+            for day in days(first, last) {
+                counts.entry(day).or_insert(0);
+            }
+        }
+        counts
+    }
+}

@@ -1,0 +1,212 @@
+//! JSON as PHP's `json_encode` writes it: `\/`, `\uXXXX` for all beyond ASCII.
+
+use serde_json::Value;
+use std::fmt::Write;
+
+/// How a value is to be written.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Style {
+    /// Numbers from the database as strings.
+    pub numbers_as_strings: bool,
+    /// `language=fr`.
+    pub french: bool,
+    /// No `\/` and no `\u` beyond what JSON asks for.
+    pub unescaped: bool,
+}
+
+/// Keys of one object not to be written.
+struct Filter {
+    depth: usize,
+    skip: Vec<String>,
+    keep: Vec<String>,
+}
+
+/// Writes JSON key by key, without a tree in between: the fake must not be what a benchmark measures.
+pub struct Writer {
+    pub out: String,
+    style: Style,
+    depth: usize,
+    filters: Vec<Filter>,
+}
+
+impl Writer {
+    /// An empty text.
+    pub fn new(style: Style) -> Writer {
+        Writer { out: String::new(), style, depth: 0, filters: Vec::new() }
+    }
+
+    /// The style in force.
+    pub fn style(&self) -> Style {
+        self.style
+    }
+
+    /// Starts an object or array element, with its comma.
+    pub fn element(&mut self) {
+        if !self.out.is_empty() && !self.out.ends_with(['{', '[', ':']) {
+            self.out.push(',');
+        }
+    }
+
+    /// In the object just opened, leave out the keys of `skip`, and all not in `keep` unless empty.
+    pub fn filter(&mut self, skip: Vec<String>, keep: Vec<String>) {
+        self.filters.push(Filter { depth: self.depth, skip, keep });
+    }
+
+    /// Writes the key unless it is filtered out.
+    fn key(&mut self, key: &str) -> bool {
+        for filter in self.filters.iter().filter(|f| f.depth == self.depth) {
+            let unwanted = !filter.keep.is_empty() && !filter.keep.iter().any(|k| k == key);
+            if unwanted || filter.skip.iter().any(|k| k == key) {
+                return false;
+            }
+        }
+        self.element();
+        self.text(key);
+        self.out.push(':');
+        true
+    }
+
+    /// A string.
+    pub fn str(&mut self, key: &str, value: &str) {
+        if self.key(key) {
+            self.text(value);
+        }
+    }
+
+    /// A string or null.
+    pub fn opt(&mut self, key: &str, value: Option<&str>) {
+        match value {
+            Some(text) => self.str(key, text),
+            None => self.raw(key, "null"),
+        }
+    }
+
+    /// A number that is one on every server.
+    pub fn int(&mut self, key: &str, value: i64) {
+        if self.key(key) {
+            let _ = write!(self.out, "{value}");
+        }
+    }
+
+    /// A number from the database.
+    pub fn db(&mut self, key: &str, value: i64) {
+        if self.key(key) {
+            let quote = if self.style.numbers_as_strings { "\"" } else { "" };
+            let _ = write!(self.out, "{quote}{value}{quote}");
+        }
+    }
+
+    /// The literal of a number from the database.
+    pub fn db_literal(&mut self, key: &str, literal: &str) {
+        if self.style.numbers_as_strings {
+            self.str(key, literal);
+        } else {
+            self.raw(key, literal);
+        }
+    }
+
+    /// JSON as it stands.
+    pub fn raw(&mut self, key: &str, json: &str) {
+        if self.key(key) {
+            self.out.push_str(json);
+        }
+    }
+
+    /// Any value.
+    pub fn value(&mut self, key: &str, value: &Value) {
+        if self.key(key) {
+            self.any(value);
+        }
+    }
+
+    /// An object as the value of a key.
+    pub fn object(&mut self, key: &str, content: impl FnOnce(&mut Writer)) {
+        if self.key(key) {
+            self.braces(content);
+        }
+    }
+
+    /// An object as an element of an array, or alone.
+    pub fn braces(&mut self, content: impl FnOnce(&mut Writer)) {
+        self.enclosed('{', content, '}');
+    }
+
+    /// An array as the value of a key; its content calls `element` before each.
+    pub fn array(&mut self, key: &str, content: impl FnOnce(&mut Writer)) {
+        if self.key(key) {
+            self.brackets(content);
+        }
+    }
+
+    /// An array alone.
+    pub fn brackets(&mut self, content: impl FnOnce(&mut Writer)) {
+        self.enclosed('[', content, ']');
+    }
+
+    fn enclosed(&mut self, open: char, content: impl FnOnce(&mut Writer), close: char) {
+        self.out.push(open);
+        self.depth += 1;
+        content(self);
+        let depth = self.depth;
+        self.filters.retain(|f| f.depth < depth);
+        self.depth -= 1;
+        self.out.push(close);
+    }
+
+    /// A string's literal.
+    pub fn text(&mut self, text: &str) {
+        self.out.push('"');
+        let mut plain = 0;
+        for (at, c) in text.char_indices() {
+            let harmless = match c {
+                '"' | '\\' => false,
+                '/' => self.style.unescaped,
+                ' '..='~' | '\u{7f}' => true,
+                _ => c > '\u{7f}' && self.style.unescaped,
+            };
+            if harmless {
+                continue;
+            }
+            self.out.push_str(&text[plain..at]);
+            plain = at + c.len_utf8();
+            match c {
+                '"' => self.out.push_str("\\\""),
+                '\\' => self.out.push_str("\\\\"),
+                '/' => self.out.push_str("\\/"),
+                '\n' => self.out.push_str("\\n"),
+                '\r' => self.out.push_str("\\r"),
+                '\t' => self.out.push_str("\\t"),
+                '\u{8}' => self.out.push_str("\\b"),
+                '\u{c}' => self.out.push_str("\\f"),
+                _ => {
+                    for unit in c.encode_utf16(&mut [0; 2]) {
+                        let _ = write!(self.out, "\\u{unit:04x}");
+                    }
+                }
+            }
+        }
+        self.out.push_str(&text[plain..]);
+        self.out.push('"');
+    }
+
+    /// A value's literal.
+    pub fn any(&mut self, value: &Value) {
+        match value {
+            Value::String(text) => self.text(text),
+            Value::Array(all) => self.brackets(|w| {
+                for one in all {
+                    w.element();
+                    w.any(one);
+                }
+            }),
+            Value::Object(map) => self.braces(|w| {
+                for (key, one) in map {
+                    w.value(key, one);
+                }
+            }),
+            other => {
+                let _ = write!(self.out, "{other}");
+            }
+        }
+    }
+}
