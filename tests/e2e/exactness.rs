@@ -23,7 +23,8 @@ fn tables_equal_the_oracle() {
         for table in ["matomo", "matomo_partitioned"] {
             let mut db = database();
             for page_size in [7, 1, 500] {
-                let sums = Sync::of(&fake, first, last).into(table).pages_of(page_size).run(&mut db);
+                let sums =
+                    Sync::of(&fake, first, last).into(table).pages_of(page_size).run(&mut db);
                 assert_eq!(sums.days, 3);
                 assert_equal(&mut db, table, &oracle);
                 db.batch_execute(&format!("TRUNCATE {table}")).unwrap();
@@ -127,14 +128,20 @@ fn a_visit_that_grew_shrank_or_shifted_is_replaced_whole() {
         let mut db = database();
         let sync = Sync::of(&fake, first, last).into(table);
         sync.run(&mut db);
-        let unchanged = |db: &mut postgres::Client| -> i64 { one(db, &format!("SELECT count(*) FROM {table}")) };
+        let unchanged = |db: &mut postgres::Client| -> i64 {
+            one(db, &format!("SELECT count(*) FROM {table}"))
+        };
         let rows = unchanged(&mut db);
         let (grown, shifted, shrunk);
         {
             let mut world = fake.world();
             let site = world.site_mut(1);
-            let mut many: Vec<i64> =
-                site.visits.iter().filter(|visit| (4..100).contains(&visit.actions.len())).map(|visit| visit.id).collect();
+            let mut many: Vec<i64> = site
+                .visits
+                .iter()
+                .filter(|visit| (4..100).contains(&visit.actions.len()))
+                .map(|visit| visit.id)
+                .collect();
             grown = many.remove(0);
             shifted = many.remove(0);
             shrunk = many.remove(0);
@@ -143,7 +150,10 @@ fn a_visit_that_grew_shrank_or_shifted_is_replaced_whole() {
             visit.push(fake_matomo::Action::page(at, "https://example.org/late", "Late"));
             let visit = site.visit_mut(shifted);
             let at = visit.actions[1].at;
-            visit.actions.insert(1, fake_matomo::Action::goal(at, 9, "Late goal", "https://example.org/goal"));
+            visit.actions.insert(
+                1,
+                fake_matomo::Action::goal(at, 9, "Late goal", "https://example.org/goal"),
+            );
             site.visit_mut(shrunk).actions.remove(1);
         }
         let sums = sync.run(&mut db);
@@ -217,7 +227,10 @@ fn two_sessions_make_the_same_partitions() {
     let (first, last) = ("2026-10-05", "2026-10-20");
     let fake = serve(world(9, "UTC", 10, first, last));
     let name = shared().database();
-    shared().connect(&name).batch_execute("SELECT matomo_create_table('matomo_partitioned', true)").unwrap();
+    shared()
+        .connect(&name)
+        .batch_execute("SELECT matomo_create_table('matomo_partitioned', true)")
+        .unwrap();
     let oracle = oracle(&fake, first, last);
     let made = std::sync::Barrier::new(4);
     std::thread::scope(|scope| {
@@ -232,6 +245,9 @@ fn two_sessions_make_the_same_partitions() {
     let mut db = shared().connect(&name);
     Sync::of(&fake, first, last).into("matomo_partitioned").run(&mut db);
     assert_equal(&mut db, "matomo_partitioned", &oracle);
-    let partitions: i64 = one(&mut db, "SELECT count(*) FROM pg_inherits WHERE inhparent = 'matomo_partitioned'::regclass");
+    let partitions: i64 = one(
+        &mut db,
+        "SELECT count(*) FROM pg_inherits WHERE inhparent = 'matomo_partitioned'::regclass",
+    );
     assert_eq!(partitions, 3);
 }

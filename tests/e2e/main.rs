@@ -3,4 +3,5 @@
 
 mod cluster;
 mod exactness;
+mod readme;
 mod support;

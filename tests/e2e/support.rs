@@ -153,13 +153,17 @@ fn differences(db: &mut Client, table: &str, oracle: &[OracleRow]) -> String {
     }
     writer.finish().unwrap();
     let columns = fake_matomo::COLUMNS.map(|column| format!("{column}::text")).join(", ");
-    let (ours, theirs) = (format!("SELECT {columns} FROM {table}"), format!("SELECT {columns} FROM oracle"));
+    let (ours, theirs) =
+        (format!("SELECT {columns} FROM {table}"), format!("SELECT {columns} FROM oracle"));
     let mut text = String::new();
     for (name, sql) in [
         ("only in the table", format!("{ours} EXCEPT ALL {theirs}")),
         ("only in the oracle", format!("{theirs} EXCEPT ALL {ours}")),
     ] {
-        for row in db.query(&format!("SELECT to_jsonb(x)::text FROM ({sql} ORDER BY 1 LIMIT 3) x"), &[]).unwrap() {
+        for row in db
+            .query(&format!("SELECT to_jsonb(x)::text FROM ({sql} ORDER BY 1 LIMIT 3) x"), &[])
+            .unwrap()
+        {
             writeln!(text, "{name}: {}", row.get::<_, String>(0)).unwrap();
         }
     }
