@@ -128,7 +128,7 @@ BEGIN
             HINT = 'Name the schema, or set search_path.';
     END IF;
     -- 63 bytes is all that a name may have, and partitions add a week such as _2026w47.
-    IF octet_length(table_name) > 63 - CASE WHEN partitioned THEN 8 ELSE 0 END THEN
+    IF octet_length(table_name) > (CASE WHEN partitioned THEN 55 ELSE 63 END) THEN
         RAISE name_too_long USING
             MESSAGE = format('table name "%s" is too long', table_name),
             HINT = 'A name has at most 63 bytes, that of a partitioned table at most 55.';

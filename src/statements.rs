@@ -1,5 +1,6 @@
 //! The statements of [`crate::store`], built once per sync from the destination's columns, types
 //! and key. Everything is qualified: some run under the caller's search_path.
+//! But for `unnest` of several arrays, which is syntax: Postgres makes pg_catalog.unnest of it.
 
 use crate::destination::Destination;
 use crate::rows::COLUMNS;
@@ -103,7 +104,7 @@ impl Statements {
             ),
             update: format!(
                 "UPDATE {name} AS d SET {} \
-                 FROM ROWS FROM (pg_catalog.unnest({}, ${}::pg_catalog.text[])) AS u({places}, tid) \
+                 FROM unnest({}, ${}::pg_catalog.text[]) AS u({places}, tid) \
                  WHERE d.tableoid OPERATOR(pg_catalog.=) ${} \
                  AND d.ctid OPERATOR(pg_catalog.=) u.tid::pg_catalog.tid{}",
                 sets.join(", "),
@@ -114,7 +115,7 @@ impl Statements {
             ),
             insert: format!(
                 "INSERT INTO {name} ({column_list}) SELECT {typed} \
-                 FROM ROWS FROM (pg_catalog.unnest({})) AS u({places})",
+                 FROM unnest({}) AS u({places})",
                 arrays(1, WIDTH),
             ),
             make_partitions: format!(
