@@ -260,6 +260,7 @@ impl Client {
             Fault::NoAccess(words) => Fault::NoAccess(hide(words)),
             Fault::LockedOut(words) => Fault::LockedOut(hide(words)),
             Fault::UnknownSite(words) => Fault::UnknownSite(hide(words)),
+            Fault::Exhausted(words) => Fault::Exhausted(hide(words)),
             Fault::Matomo(words) => Fault::Matomo(hide(words)),
             Fault::NotJson(what) => Fault::NotJson(hide(what)),
             other => other,
@@ -272,9 +273,9 @@ impl Client {
         let connect = self.manner.connect_timeout.as_secs();
         match error {
             ureq::Error::Timeout(Timeout::Resolve | Timeout::Connect) => {
-                Fault::TimedOut { what: "let us connect", seconds: connect }
+                Fault::Unreachable(format!("no connection within {connect} s"))
             }
-            ureq::Error::Timeout(_) => Fault::TimedOut { what: "answer", seconds: request },
+            ureq::Error::Timeout(_) => Fault::TimedOut(request),
             ureq::Error::HostNotFound => Fault::Unreachable("unknown host".to_owned()),
             ureq::Error::Rustls(error) => Fault::Tls(error.to_string()),
             ureq::Error::Tls(why) => Fault::Tls(why.to_owned()),

@@ -40,8 +40,8 @@ impl fmt::Display for Call {
 pub enum Fault {
     /// No connection: refused, no route, unknown host.
     Unreachable(String),
-    /// No answer in time; the limit that was passed, in seconds.
-    TimedOut { what: &'static str, seconds: u64 },
+    /// No answer within so many seconds.
+    TimedOut(u64),
     /// The TLS handshake failed.
     Tls(String),
     /// The connection broke in the middle of an answer.
@@ -58,6 +58,8 @@ pub enum Fault {
     LockedOut(String),
     /// Matomo does not know the site.
     UnknownSite(String),
+    /// Matomo ran out of memory or time over the request; its message.
+    Exhausted(String),
     /// Matomo's own error message, in an answer of any HTTP status.
     Matomo(String),
     /// An HTTP status that says nothing more.
@@ -161,13 +163,13 @@ impl Error {
             Error::Internal(_) => State::InternalError,
             Error::Request { fault, .. } => match fault {
                 Fault::Unreachable(_) | Fault::Tls(_) => State::UnableToEstablishSqlConnection,
-                Fault::TimedOut { .. } | Fault::Broken(_) => State::ConnectionFailure,
+                Fault::TimedOut(_) | Fault::Broken(_) => State::ConnectionFailure,
                 Fault::TokenRefused(_) | Fault::NoAccess(_) | Fault::LockedOut(_) => {
                     State::InvalidAuthorizationSpecification
                 }
                 Fault::UnknownSite(_) => State::InvalidParameterValue,
                 Fault::RateLimited(_) => State::ConfigurationLimitExceeded,
-                Fault::TooLarge(_) => State::ProgramLimitExceeded,
+                Fault::TooLarge(_) | Fault::Exhausted(_) => State::ProgramLimitExceeded,
                 Fault::Status(500..) => State::ConnectionFailure,
                 Fault::Redirected(_)
                 | Fault::Matomo(_)
@@ -235,10 +237,12 @@ impl Error {
     /// Whether the same request may succeed in a moment.
     pub fn is_transient(&self) -> bool {
         match self {
+            // Any 5xx may pass, but for what Matomo says will not.
+            Error::Request { fault: Fault::Matomo(_), call } => call.status >= Some(500),
             Error::Request { fault, .. } => matches!(
                 fault,
                 Fault::Unreachable(_)
-                    | Fault::TimedOut { .. }
+                    | Fault::TimedOut(_)
                     | Fault::Broken(_)
                     | Fault::RateLimited(_)
                     | Fault::Status(500..)
@@ -254,7 +258,11 @@ impl Fault {
             Fault::TokenRefused(words)
             | Fault::NoAccess(words)
             | Fault::LockedOut(words)
-            | Fault::UnknownSite(words) => Some(words),
+            | Fault::UnknownSite(words)
+                if !words.is_empty() =>
+            {
+                Some(words)
+            }
             _ => None,
         }
     }
@@ -262,9 +270,7 @@ impl Fault {
     fn hint(&self) -> &'static str {
         match self {
             Fault::Unreachable(_) => "Check the URL, and that the database server may reach it.",
-            Fault::TimedOut { .. } => {
-                "Lower matomo.page_size, or raise matomo.connect_timeout or matomo.request_timeout."
-            }
+            Fault::TimedOut(_) => "Lower matomo.page_size, or raise matomo.request_timeout.",
             Fault::Tls(_) => {
                 "Check the certificate of the Matomo; a private CA belongs into the system's store \
                  or into the file that matomo.ca_file names."
@@ -289,6 +295,7 @@ impl Fault {
             Fault::UnknownSite(_) => {
                 "Check the site's ID in Matomo (Administration > Measurables > Manage)."
             }
+            Fault::Exhausted(_) => "Lower matomo.page_size.",
             Fault::Matomo(_) => "The message is Matomo's own; look there.",
             Fault::Status(_) => {
                 "Look into the log of the Matomo and of the proxies in front of it."
@@ -308,9 +315,7 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Fault::Unreachable(why) => write!(f, "could not connect to Matomo: {why}"),
-            Fault::TimedOut { what, seconds } => {
-                write!(f, "Matomo did not {what} within {seconds} s")
-            }
+            Fault::TimedOut(seconds) => write!(f, "Matomo did not answer within {seconds} s"),
             Fault::Tls(why) => write!(f, "could not connect to Matomo over TLS: {why}"),
             Fault::Broken(why) => write!(f, "the answer of Matomo broke off: {why}"),
             Fault::Redirected(to) => write!(f, "Matomo redirects to \"{to}\""),
@@ -322,6 +327,7 @@ impl fmt::Display for Fault {
             Fault::NoAccess(_) => f.write_str("the token has no access to the site"),
             Fault::LockedOut(_) => f.write_str("Matomo has locked out this server's address"),
             Fault::UnknownSite(_) => f.write_str("Matomo does not know the site"),
+            Fault::Exhausted(words) => write!(f, "the request is too much for Matomo: {words}"),
             Fault::Matomo(words) => write!(f, "Matomo answered with an error: {words}"),
             Fault::Status(status) => write!(f, "Matomo answered with HTTP status {status}"),
             Fault::TooLarge(limit) => {

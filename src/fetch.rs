@@ -107,7 +107,7 @@ fn read_day(
         let more = pager.advance(visits.len(), newest);
 
         // Matomo counts the first second of the next day as well; the visit is of that day.
-        let of_day = visits.iter().filter(|visit| visit.last.is_none_or(|last| last < end));
+        let of_day = visits.iter().filter(|visit| visit.last != Some(end));
         let mut batch = Batch::default();
         for visit in of_day {
             let id = visit
@@ -140,7 +140,7 @@ fn count(n: usize) -> i64 {
 impl Batch {
     fn add(&mut self, visit: &Visit, id: i64, rows: Vec<Row>, site: Site) {
         // The visit's own bounds too: rows of an earlier sight, with either kind of time.
-        let bounds = [visit.first, visit.last].into_iter().flatten();
+        let bounds = [visit.first, visit.last].into_iter().filter_map(rows::sane);
         let bounds = bounds.flat_map(|at| [at, at.saturating_add(site.zone.offset_at(at))]);
         for at in rows.iter().map(|row| row.at).chain(bounds) {
             let (from, to) = self.span.unwrap_or((at, at));

@@ -30,7 +30,9 @@ pub fn judge(status: StatusCode, body: &str) -> Option<Fault> {
     }
     match text.as_bytes().first() {
         None => Some(Fault::Broken("it is empty".to_owned())),
-        Some(b'{' | b'[') => None,
+        Some(b'{') if text.trim_end().ends_with('}') => None,
+        Some(b'[') if text.trim_end().ends_with(']') => None,
+        Some(b'{' | b'[') => Some(Fault::Broken("it ends in the middle".to_owned())),
         Some(b'<') => Some(Fault::NotJson(html(text))),
         Some(_) => Some(Fault::NotJson(format!("text: {}", excerpt(text)))),
     }
@@ -40,6 +42,8 @@ fn by_message(status: StatusCode, message: String) -> Fault {
     let has = |words: &str| message.contains(words);
     if has("Too many failed logins") {
         Fault::LockedOut(message)
+    } else if has("Allowed memory size") || has("aximum execution time") {
+        Fault::Exhausted(message)
     } else if has("requires '") || has("requires at least one of") || has("checkUserHas") {
         Fault::NoAccess(message)
     } else if status == StatusCode::UNAUTHORIZED
@@ -114,10 +118,8 @@ mod tests {
         assert!(matches!(judged(500, &error(locked)), Some(Fault::LockedOut(_))));
         assert!(matches!(judged(200, &error(unknown)), Some(Fault::UnknownSite(_))));
         assert_eq!(judged(200, &error("x  y")), Some(Fault::Matomo("x y".to_owned())));
-        assert_eq!(
-            judged(500, &error("Allowed memory")),
-            Some(Fault::Matomo("Allowed memory".to_owned()))
-        );
+        let memory = error("Allowed memory size of 134217728 bytes exhausted");
+        assert!(matches!(judged(500, &memory), Some(Fault::Exhausted(_))));
     }
 
     #[test]
@@ -126,7 +128,9 @@ mod tests {
         assert_eq!(judged(404, ""), Some(Fault::Status(404)));
         assert_eq!(judged(301, ""), Some(Fault::Redirected(String::new())));
         assert_eq!(judged(429, ""), Some(Fault::RateLimited(None)));
-        assert!(matches!(judged(200, " \n"), Some(Fault::Broken(_))));
+        for broken in [" \n", "[{", "{\"a\":[", "[1,2] x"] {
+            assert!(matches!(judged(200, broken), Some(Fault::Broken(_))), "{broken}");
+        }
         let page = judged(200, "<!DOCTYPE html><TITLE>\n Sign in </TITLE>");
         assert_eq!(
             page,

@@ -150,8 +150,6 @@ fn shared(text: String) -> Value {
 
 /// The instants of the actions as `action_timestamp` is to hold them, none missing.
 fn instants(visit: &Visit, site: Site, day_begin: i64) -> Vec<i64> {
-    // A time that Postgres or a calendar cannot hold is as good as none.
-    let sane = |at: Option<i64>| at.filter(|at| timestamp(*at).is_some());
     let (first, last) = (sane(visit.first), sane(visit.last));
     let clocks = visit.actions.iter().map(|action| Clock {
         wall: sane(action.wall),
@@ -176,6 +174,11 @@ fn instants(visit: &Visit, site: Site, day_begin: i64) -> Vec<i64> {
             before
         })
         .collect()
+}
+
+/// A time that Postgres or a calendar cannot hold is as good as none.
+pub fn sane(at: Option<i64>) -> Option<i64> {
+    at.filter(|at| calendar(*at).is_some())
 }
 
 fn calendar(seconds: i64) -> Option<DateTime<chrono::Utc>> {

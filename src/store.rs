@@ -57,6 +57,7 @@ struct Changes {
 }
 
 const DAY: i64 = 86_400;
+const WEEK: i64 = 7 * DAY;
 
 impl Store {
     /// Prepares to write visits of a site.
@@ -108,16 +109,13 @@ impl Store {
         if !self.destination.key_has_time() {
             return Ok(());
         }
-        let new: HashSet<_> =
-            rows.iter().map(|row| week(row.at)).filter(|week| !self.weeks.contains(week)).collect();
-        for week in new {
-            // The week's own instants, not its whole: next to partitions with other bounds they
-            // may lie in different ones.
-            let of_week = rows.iter().map(|row| row.at).filter(|at| self::week(*at) == week);
-            let (from, to) =
-                of_week.fold((i64::MAX, i64::MIN), |(from, to), at| (from.min(at), to.max(at)));
-            let args = [self.destination.oid.into(), (from as f64).into(), (to as f64).into()];
-            query(client, &self.statements.make_partitions, &args)?;
+        for week in rows.iter().map(|row| week(row.at)) {
+            if self.weeks.insert(week) {
+                let begin = week * WEEK - 3 * DAY;
+                let (from, to) = (begin as f64, (begin + WEEK - 1) as f64);
+                let args = [self.destination.oid.into(), from.into(), to.into()];
+                query(client, &self.statements.make_partitions, &args)?;
+            }
         }
         Ok(())
     }
@@ -182,7 +180,7 @@ impl Span {
 
 /// Weeks since the Monday before 1970, in UTC.
 fn week(instant: i64) -> i64 {
-    (instant + 3 * DAY).div_euclid(7 * DAY)
+    (instant + 3 * DAY).div_euclid(WEEK)
 }
 
 fn count(rows: usize) -> i64 {
