@@ -1,0 +1,52 @@
+# PG_CONFIG=/path/to/pg_config chooses the Postgres; without it the one in PATH, else the newest.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.SILENT:
+.DEFAULT_GOAL := help
+.PHONY: help install demo demo-stop test fmt clean
+
+help:
+	printf '%s\n' \
+	    'make install      build the extension and install it into your Postgres' \
+	    'make demo         three weeks of a fake Matomo in a Postgres of its own, or of yours:' \
+	    '                  MATOMO_URL=… MATOMO_SITE=… MATOMO_KEY=… make demo' \
+	    'make demo-stop    end what the demo left running' \
+	    'make test         format, lints, unit and end-to-end tests' \
+	    'make fmt          format the Rust code' \
+	    'make clean        remove what was built' \
+	    '' \
+	    'PG_CONFIG=/path/to/pg_config chooses the Postgres, version 15 to 18.'
+
+install:
+	tests/setup build
+	folder=$$(tests/package install)
+	environment=$$(tests/setup env); eval "$$environment"
+	echo "Installed into $$($$PG_CONFIG --version). In your database, as its owner or a superuser:"
+	echo "    CREATE EXTENSION matomo_postgres;"
+
+demo:
+	tests/demo
+
+demo-stop:
+	tests/demo stop
+
+# All steps share one environment and one profile, so that nothing is built twice.
+test: export PROFILE ?= dev
+test:
+	step() { echo; echo "== $$*"; "$$@"; }
+	step tests/setup
+	environment=$$(tests/setup env); eval "$$environment"
+	step cargo fmt --all --check
+	step cargo clippy --workspace --all-targets $$PG_FEATURES -- -D warnings
+	step cargo test --lib $$PG_FEATURES
+	step cargo test -p fake_matomo
+	echo; echo "== tests/package"
+	MATOMO_PACKAGE=$$(tests/package); export MATOMO_PACKAGE
+	step cargo test --test e2e $$PG_FEATURES
+
+fmt:
+	cargo fmt --all
+
+clean: demo-stop
+	cargo clean
