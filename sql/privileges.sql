@@ -1,6 +1,6 @@
 -- Whoever may call it makes the database server send requests to any host that it can reach, and
 -- what comes back can fill disks: the administrator decides who.
-REVOKE ALL ON FUNCTION matomo_sync(integer, text, text, date, date, text, integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION matomo_sync(integer, text, text, date, date, text, boolean, integer) FROM PUBLIC;
 
-COMMENT ON FUNCTION matomo_sync(integer, text, text, date, date, text, integer) IS
+COMMENT ON FUNCTION matomo_sync(integer, text, text, date, date, text, boolean, integer) IS
     'Copies the visits of a Matomo site from start_date to end_date (today) into a table; gives a row per day';

@@ -14,7 +14,7 @@ use crate::sync::{self, Order};
 
 /// Copies the visits of a Matomo site, by the day of their last action in the site's timezone,
 /// into a table. See README for the arguments and the result.
-#[pg_extern(volatile, parallel_unsafe, requires = ["tables", "partitions"])]
+#[pg_extern(volatile, parallel_unsafe, requires = ["tables", "partitions", "ledger"])]
 #[allow(clippy::too_many_arguments, clippy::type_complexity)]
 fn matomo_sync(
     site: Option<i32>,
@@ -23,6 +23,7 @@ fn matomo_sync(
     start_date: default!(Option<Date>, "NULL"),
     end_date: default!(Option<Date>, "NULL"),
     destination: default!(Option<&str>, "NULL"),
+    force: default!(Option<bool>, "false"),
     page_size: default!(Option<i32>, "NULL"),
 ) -> TableIterator<
     'static,
@@ -41,11 +42,12 @@ fn matomo_sync(
     // SAFETY: main thread; raises an ERROR in a read-only transaction and on a standby.
     unsafe { pg_sys::PreventCommandIfReadOnly(c"matomo_sync()".as_ptr()) };
     let days = or_raise(
-        order(site, url, key, start_date, end_date, destination, page_size).and_then(sync::run),
+        order(site, url, key, start_date, end_date, destination, force, page_size)
+            .and_then(sync::run),
     );
     let rows = days.into_iter().map(|(read, written)| {
         (
-            date(read.day),
+            date(read.due.day),
             read.pages,
             read.visits,
             read.actions,
@@ -58,6 +60,7 @@ fn matomo_sync(
     TableIterator::new(rows.collect::<Vec<_>>())
 }
 
+#[allow(clippy::too_many_arguments)]
 fn order(
     site: Option<i32>,
     url: Option<&str>,
@@ -65,6 +68,7 @@ fn order(
     start: Option<Date>,
     end: Option<Date>,
     destination: Option<&str>,
+    force: Option<bool>,
     page_size: Option<i32>,
 ) -> Result<Order> {
     let site = site.ok_or(Error::Null("site"))?;
@@ -114,6 +118,7 @@ fn order(
         start,
         end,
         destination: destination.map_or_else(settings::destination, str::to_owned),
+        force: force.unwrap_or(false),
         page_size: page_size.unsigned_abs(),
     })
 }

@@ -73,8 +73,9 @@ pub struct Manner {
 /// What `SitesManager.getSiteFromId` tells of a site.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SiteInfo {
-    pub name: String,
     pub zone: Zone,
+    /// The zone's name, as Matomo has it.
+    pub timezone: String,
 }
 
 /// Told before a request is asked again: the failure, which retry it is, how long until then.
@@ -126,12 +127,10 @@ impl Client {
     /// [`Error::Request`], for an unknown site and a refused token too.
     pub fn site(&self, site: i32, on_retry: OnRetry) -> Result<SiteInfo> {
         let call = self.call("SitesManager.getSiteFromId", site, None);
-        let body = self.ask(&call, &[], on_retry)?;
+        let body = self.ask(&call, &[], false, on_retry)?;
         #[derive(Deserialize)]
         struct Answer {
             timezone: String,
-            #[serde(default)]
-            name: String,
         }
         let answer: Answer = serde_json::from_str(&body).map_err(|_| {
             self.fault(&call, Fault::Unexpected("a site without timezone".to_owned()))
@@ -140,7 +139,7 @@ impl Client {
             let zone = self.token.hide_in(&answer.timezone);
             self.fault(&call, Fault::Unexpected(format!("timezone \"{zone}\"")))
         })?;
-        Ok(SiteInfo { name: answer.name, zone })
+        Ok(SiteInfo { zone, timezone: answer.timezone })
     }
 
     /// `Live.getLastVisitsDetails`: a page of the visits whose last action lies in a site-day, as
@@ -170,7 +169,7 @@ impl Client {
         if let Some(language) = &self.manner.language {
             params.push(("language", language.clone()));
         }
-        let body = self.ask(&call, &params, on_retry)?;
+        let body = self.ask(&call, &params, page.limit > 1, on_retry)?;
         if !body.trim_start().starts_with('[') {
             let what = "an object where a list of visits belongs".to_owned();
             return Err(self.fault(&call, Fault::Unexpected(what)));
@@ -192,11 +191,19 @@ impl Client {
         Error::Request { fault, call: call.clone() }
     }
 
-    /// Asks until there is an answer or a failure that will not pass.
-    fn ask(&self, call: &Call, params: &[(&str, String)], on_retry: OnRetry) -> Result<String> {
+    /// Asks until there is an answer or a failure that will not pass, or that a smaller request may
+    /// avoid where there is one.
+    fn ask(
+        &self,
+        call: &Call,
+        params: &[(&str, String)],
+        can_shrink: bool,
+        on_retry: OnRetry,
+    ) -> Result<String> {
         let mut retry = 0;
         loop {
             let error = match self.ask_once(call, params) {
+                Err(error) if can_shrink && error.is_overload() => return Err(error),
                 Err(error) if error.is_transient() && retry < self.manner.max_retries => error,
                 done => return done,
             };

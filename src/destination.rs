@@ -25,6 +25,8 @@ pub struct Destination {
     pub key: Vec<String>,
     /// The schema of the extension, quoted.
     pub extension_schema: String,
+    /// Who owns the extension.
+    pub extension_owner: pg_sys::Oid,
 }
 
 /// Runs one query; what SPI itself finds wrong with it is a fault of ours, what Postgres finds
@@ -52,19 +54,28 @@ impl Destination {
     /// in which the caller may not create.
     pub fn open(name: &str) -> Result<Destination> {
         Spi::connect_mut(|client| {
-            let extension_schema = extension_schema(client)?;
+            let extension = extension(client)?;
             let oid = match find(client, name)? {
                 Some(oid) => oid,
-                None => create(client, name, &extension_schema)?,
+                None => create(client, name, &extension.0)?,
             };
             let _names_in_full = Scope::of(&[(c"search_path", c"pg_catalog, pg_temp")]);
-            check(client, oid, name, extension_schema)
+            check(client, oid, name, extension)
         })
     }
 
     /// Whether rows are told apart by their time too, so that it can narrow where they may lie.
     pub fn key_has_time(&self) -> bool {
         self.key.iter().any(|column| column == "action_timestamp")
+    }
+
+    /// Whether the table holds no row at all, of any site.
+    ///
+    /// # Errors
+    /// Only internal ones.
+    pub fn is_empty(&self) -> Result<bool> {
+        let sql = format!("SELECT 1 FROM {} LIMIT 1", self.name);
+        Spi::connect_mut(|client| Ok(query(client, &sql, &[])?.is_empty()))
     }
 
     /// `action_timestamp` of the site's newest row, in seconds since 1970.
@@ -85,12 +96,13 @@ impl Destination {
     }
 }
 
-fn extension_schema(client: &mut SpiClient) -> Result<String> {
-    let sql = "SELECT pg_catalog.quote_ident(n.nspname) FROM pg_catalog.pg_extension e \
+/// The schema of the extension, quoted, and its owner.
+fn extension(client: &mut SpiClient) -> Result<(String, pg_sys::Oid)> {
+    let sql = "SELECT pg_catalog.quote_ident(n.nspname), e.extowner FROM pg_catalog.pg_extension e \
                JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) e.extnamespace \
                WHERE e.extname OPERATOR(pg_catalog.=) 'matomo_postgres'";
-    let schema = query(client, sql, &[])?.first().get_one().map_err(spi)?;
-    schema.ok_or_else(|| Error::Internal("the extension is not created".to_owned()))
+    let (schema, owner) = query(client, sql, &[])?.first().get_two().map_err(spi)?;
+    schema.zip(owner).ok_or_else(|| Error::Internal("the extension is not created".to_owned()))
 }
 
 fn find(client: &mut SpiClient, name: &str) -> Result<Option<pg_sys::Oid>> {
@@ -128,7 +140,7 @@ fn check(
     client: &mut SpiClient,
     oid: pg_sys::Oid,
     given: &str,
-    extension_schema: String,
+    (extension_schema, extension_owner): (String, pg_sys::Oid),
 ) -> Result<Destination> {
     let sql = "SELECT c.oid::regclass::text, c.relkind::text FROM pg_class c WHERE c.oid = $1";
     let (name, kind) =
@@ -152,7 +164,7 @@ fn check(
         return Err(Error::Privilege { name, missing });
     }
     let key = key(client, oid)?.ok_or_else(|| Error::NoUniqueIndex(name.clone()))?;
-    Ok(Destination { oid, name, types, key, extension_schema })
+    Ok(Destination { oid, name, types, key, extension_schema, extension_owner })
 }
 
 fn types(client: &mut SpiClient, oid: pg_sys::Oid, name: &str) -> Result<Vec<String>> {
@@ -196,6 +208,6 @@ fn key(client: &mut SpiClient, oid: pg_sys::Oid) -> Result<Option<Vec<String>>> 
 }
 
 /// The first column of a result.
-fn strings(table: SpiTupleTable) -> Result<Vec<Option<String>>> {
+pub fn strings(table: SpiTupleTable) -> Result<Vec<Option<String>>> {
     table.map(|row| row.get::<String>(1).map_err(spi)).collect()
 }

@@ -91,6 +91,8 @@ pub enum Error {
     Privilege { name: String, missing: Vec<String> },
     /// Another session syncs the same site into the same destination.
     AlreadyRunning { site: i32, name: String },
+    /// The destination holds visits of another Matomo, whose URL this is.
+    OtherMatomo { name: String, matomo: String },
     /// The database cannot hold what Matomo sends.
     Encoding(String),
     /// A request failed.
@@ -121,6 +123,8 @@ pub enum State {
     InsufficientPrivilege,
     /// 55P03
     LockNotAvailable,
+    /// 55000
+    ObjectNotInPrerequisiteState,
     /// 0A000
     FeatureNotSupported,
     /// 28000
@@ -159,6 +163,7 @@ impl Error {
             Error::NoUniqueIndex(_) => State::InvalidColumnReference,
             Error::Privilege { .. } => State::InsufficientPrivilege,
             Error::AlreadyRunning { .. } => State::LockNotAvailable,
+            Error::OtherMatomo { .. } => State::ObjectNotInPrerequisiteState,
             Error::Encoding(_) => State::FeatureNotSupported,
             Error::Internal(_) => State::InternalError,
             Error::Request { fault, .. } => match fault {
@@ -228,10 +233,29 @@ impl Error {
             Error::AlreadyRunning { .. } => {
                 "Wait for it to end, or look for it in pg_stat_activity.".to_owned()
             }
+            Error::OtherMatomo { .. } => {
+                "Give each Matomo a table of its own: the same idVisit is another visit there. If the \
+                 Matomo has moved, update the column matomo of matomo_ledger."
+                    .to_owned()
+            }
             Error::Encoding(_) => "Use a database with encoding UTF8.".to_owned(),
             Error::Request { fault, .. } => fault.hint().to_owned(),
         };
         Some(text)
+    }
+
+    /// Whether Matomo, or a gateway before it, may have given up over the size of the request.
+    pub fn is_overload(&self) -> bool {
+        matches!(
+            self,
+            Error::Request {
+                fault: Fault::TimedOut(_)
+                    | Fault::Exhausted(_)
+                    | Fault::TooLarge(_)
+                    | Fault::Status(502 | 504),
+                ..
+            }
+        )
     }
 
     /// Whether the same request may succeed in a moment.
@@ -353,6 +377,9 @@ impl fmt::Display for Error {
             Error::Privilege { name, .. } => write!(f, "permission denied for table {name}"),
             Error::AlreadyRunning { site, name } => {
                 write!(f, "site {site} is being synced into \"{name}\" by another session")
+            }
+            Error::OtherMatomo { name, matomo } => {
+                write!(f, "destination \"{name}\" holds visits of another Matomo, {matomo}")
             }
             Error::Encoding(name) => write!(f, "database encoding {name} is not supported"),
             Error::Request { fault, .. } => fault.fmt(f),

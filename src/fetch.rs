@@ -1,22 +1,24 @@
 //! Reads site-days from Matomo and makes batches of rows of them. Runs on a helper thread: HTTP,
 //! JSON and pure Rust only.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 
-use chrono::NaiveDate;
 use serde_json::value::RawValue;
 
 use crate::client::{Client, SiteInfo};
 use crate::error::{Error, Result};
 use crate::pager::Pager;
+use crate::plan::Due;
 use crate::rows::{self, Row, Site};
 use crate::visit::Visit;
 
 /// A page's visits, ready to be stored.
 #[derive(Debug, Default)]
 pub struct Batch {
-    /// idVisit of each visit, also of those without actions, whose old rows must go.
-    pub visits: Vec<i64>,
+    /// idVisit of each visit and where its rows stand in `rows`; also of those without actions,
+    /// whose old rows must go.
+    pub visits: Vec<(i64, Range<usize>)>,
     /// Their rows.
     pub rows: Vec<Row>,
     /// Between which instants their rows lie or may have lain, in seconds.
@@ -26,7 +28,8 @@ pub struct Batch {
 /// What is known of a site-day when all its pages are read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DayRead {
-    pub day: NaiveDate,
+    /// The day, and how much of it was to be read.
+    pub due: Due,
     /// Requests made.
     pub pages: i32,
     /// Distinct visits.
@@ -35,6 +38,8 @@ pub struct DayRead {
     pub actions: i64,
     /// Visits of which Matomo listed only the first actions.
     pub truncated_visits: i64,
+    /// The greatest `lastActionTimestamp` met.
+    pub newest: Option<i64>,
 }
 
 /// What comes from the helper thread.
@@ -65,12 +70,12 @@ pub fn site(client: &Client, site: i32, send: &mut dyn FnMut(News) -> bool) {
 pub fn days(
     client: &Client,
     site: Site,
-    days: &[NaiveDate],
+    days: &[Due],
     page_size: u32,
     send: &mut dyn FnMut(News) -> bool,
 ) {
-    for day in days {
-        match read_day(client, site, *day, page_size, send) {
+    for due in days {
+        match read_day(client, site, *due, page_size, send) {
             Ok(true) => {}
             Ok(false) => return,
             Err(error) => {
@@ -84,35 +89,49 @@ pub fn days(
 fn read_day(
     client: &Client,
     site: Site,
-    day: NaiveDate,
+    due: Due,
     page_size: u32,
     send: &mut dyn FnMut(News) -> bool,
 ) -> Result<bool> {
+    let day = due.day;
     let begin = site.zone.midnight(day);
     let end = day.succ_opt().map_or(i64::MAX, |next| site.zone.midnight(next));
-    let mut pager = Pager::new(page_size);
+    let mut pager = Pager::new(page_size, due.since);
     // Per visit its actions and whether it was cut; the last sight of a visit counts.
     let mut seen: HashMap<i64, (usize, bool)> = HashMap::new();
-    let mut pages = 0;
+    let (mut pages, mut newest) = (0, None);
     loop {
-        let body = client.visits(site.id, day, pager.page(), &mut |error, retry, wait| {
+        let asked = client.visits(site.id, day, pager.page(), &mut |error, retry, wait| {
             send(News::Retry(retry_line(error, retry, wait)));
-        })?;
+        });
         pages += 1;
+        let body = match asked {
+            Err(error) if error.is_overload() && pager.halve() => {
+                let limit = pager.page().limit;
+                send(News::Retry(format!("matomo: {error}; asks for {limit} visits at once")));
+                continue;
+            }
+            done => done?,
+        };
         let list: Vec<&RawValue> = serde_json::from_str(&body).map_err(|error| {
             client.unexpected(site.id, day, &format!("it breaks off or is no JSON: {error}"))
         })?;
         let visits: Vec<_> = list.iter().map(|raw| Visit::read(raw)).collect();
-        let newest = visits.iter().filter_map(|visit| visit.last).max();
-        let more = pager.advance(visits.len(), newest);
+        let newest_of_page = visits.iter().filter_map(|visit| visit.last).max();
+        let more = pager.advance(visits.len(), newest_of_page);
+        newest = newest.max(newest_of_page);
 
         // Matomo counts the first second of the next day as well; the visit is of that day.
         let of_day = visits.iter().filter(|visit| visit.last != Some(end));
-        let mut batch = Batch::default();
+        let (mut batch, mut met) = (Batch::default(), HashSet::new());
         for visit in of_day {
             let id = visit
                 .id
                 .ok_or_else(|| client.unexpected(site.id, day, "a visit without idVisit"))?;
+            // Twice in one page: once will do.
+            if !met.insert(id) {
+                continue;
+            }
             let rows = rows::rows(visit, id, site, begin);
             seen.insert(id, (rows.len(), visit.truncated > 0));
             batch.add(visit, id, rows, site);
@@ -125,8 +144,9 @@ fn read_day(
         }
     }
     Ok(send(News::Day(DayRead {
-        day,
+        due,
         pages,
+        newest,
         visits: count(seen.len()),
         actions: count(seen.values().map(|(actions, _)| actions).sum()),
         truncated_visits: count(seen.values().filter(|(_, cut)| *cut).count()),
@@ -146,8 +166,9 @@ impl Batch {
             let (from, to) = self.span.unwrap_or((at, at));
             self.span = Some((from.min(at), to.max(at)));
         }
-        self.visits.push(id);
+        let begin = self.rows.len();
         self.rows.extend(rows);
+        self.visits.push((id, begin..self.rows.len()));
     }
 }
 

@@ -16,6 +16,8 @@ mod error;
 mod fetch;
 mod helper;
 mod json;
+mod ledger;
+mod owner;
 mod pager;
 mod plan;
 mod progress;
@@ -37,6 +39,7 @@ mod zone;
 
 extension_sql_file!("../sql/tables.sql", name = "tables");
 extension_sql_file!("../sql/partitions.sql", name = "partitions", requires = ["tables"]);
+extension_sql_file!("../sql/ledger.sql", name = "ledger");
 extension_sql_file!(
     "../sql/privileges.sql",
     name = "privileges",

@@ -21,17 +21,22 @@ pub struct Page {
 pub struct Pager {
     page_size: u32,
     next: Page,
+    /// What Matomo could not answer, and how many answers ago.
+    too_large: Option<(u32, u32)>,
 }
 
 /// A page that has grown to this many visits (still half of what a PHP with 128 MB can hold)
 /// grows no further; then offsets step through the second.
 const LARGEST: u32 = 1000;
 
+/// So many answers after one that was too large for Matomo, pages grow again.
+const TRUST: u32 = 4;
+
 impl Pager {
-    /// Starts a day with pages of `page_size` visits.
-    pub fn new(page_size: u32) -> Pager {
-        let next = Page { limit: page_size, offset: 0, after: None };
-        Pager { page_size, next }
+    /// Starts a day with pages of `page_size` visits, at the visits of an instant if one is given.
+    pub fn new(page_size: u32, since: Option<i64>) -> Pager {
+        let next = Page { limit: page_size, offset: 0, after: since.map(|at| at - 1) };
+        Pager { page_size, next, too_large: None }
     }
 
     /// The page to ask for now.
@@ -46,10 +51,13 @@ impl Pager {
         if visits < asked.limit as usize {
             return false;
         }
+        if let Some((_, answers)) = &mut self.too_large {
+            *answers += 1;
+        }
         let after = newest.map(|instant| instant - 1);
         if after > asked.after {
-            self.next = Page { limit: self.page_size, offset: 0, after };
-        } else if asked.limit < LARGEST {
+            self.next = Page { limit: self.limit(asked.limit), offset: 0, after };
+        } else if asked.limit < LARGEST && self.may_ask(asked.limit.saturating_mul(2)) {
             // The whole page lies in one second. From offset 0: what was seen may have moved on.
             self.next.limit = asked.limit.saturating_mul(2);
             self.next.offset = 0;
@@ -57,6 +65,36 @@ impl Pager {
             self.next.offset = asked.offset.saturating_add(asked.limit);
         }
         true
+    }
+
+    /// Matomo could not answer the last page: halves it. Gives false when it is of one visit.
+    pub fn halve(&mut self) -> bool {
+        let asked = self.next.limit;
+        if asked <= 1 {
+            return false;
+        }
+        self.too_large = Some((asked, 0));
+        self.next.limit = asked / 2;
+        true
+    }
+
+    /// The size of the next page: as large as allowed, once some answers have come.
+    fn limit(&mut self, asked: u32) -> u32 {
+        match self.too_large {
+            None => self.page_size,
+            Some((_, answers)) if answers % TRUST == 0 => {
+                let larger = asked.saturating_mul(2).min(self.page_size);
+                if larger == self.page_size {
+                    self.too_large = None;
+                }
+                larger
+            }
+            Some(_) => asked.min(self.page_size),
+        }
+    }
+
+    fn may_ask(&self, limit: u32) -> bool {
+        self.too_large.is_none_or(|(size, _)| limit < size)
     }
 }
 
@@ -84,7 +122,7 @@ mod tests {
         page_size: u32,
         mut between: impl FnMut(&mut BTreeSet<(i64, u32)>),
     ) -> BTreeSet<u32> {
-        let (mut pager, mut seen) = (Pager::new(page_size), BTreeSet::new());
+        let (mut pager, mut seen) = (Pager::new(page_size, None), BTreeSet::new());
         for _ in 0..100_000 {
             let page = answer(visits, pager.page());
             seen.extend(page.iter().map(|(_, id)| *id));
@@ -98,7 +136,7 @@ mod tests {
 
     #[test]
     fn a_short_page_ends_the_day() {
-        let mut pager = Pager::new(3);
+        let mut pager = Pager::new(3, None);
         assert!(pager.advance(3, Some(10)));
         assert_eq!(pager.page(), Page { limit: 3, offset: 0, after: Some(9) });
         assert!(!pager.advance(2, Some(12)));
@@ -106,7 +144,7 @@ mod tests {
 
     #[test]
     fn a_full_page_within_a_second_grows_then_steps() {
-        let mut pager = Pager::new(400);
+        let mut pager = Pager::new(400, None);
         assert!(pager.advance(400, Some(10)));
         assert!(pager.advance(400, Some(10)));
         assert_eq!(pager.page(), Page { limit: 800, offset: 0, after: Some(9) });
@@ -118,8 +156,32 @@ mod tests {
     }
 
     #[test]
+    fn a_page_too_large_is_halved_and_grows_again() {
+        let mut pager = Pager::new(8, Some(100));
+        assert_eq!(pager.page(), Page { limit: 8, offset: 0, after: Some(99) });
+        assert!(pager.halve() && pager.halve() && pager.halve());
+        assert!(!pager.halve());
+        let mut sizes = Vec::new();
+        for at in 101..120 {
+            let limit = pager.page().limit;
+            assert!(pager.advance(limit as usize, Some(at)));
+            sizes.push(limit);
+        }
+        assert_eq!(sizes, [1, 1, 1, 1, 2, 2, 2, 2, 4, 4, 4, 4, 8, 8, 8, 8, 8, 8, 8]);
+    }
+
+    #[test]
+    fn a_second_too_large_for_one_page_is_stepped_through() {
+        let mut pager = Pager::new(4, None);
+        assert!(pager.halve());
+        assert!(pager.advance(2, Some(10)));
+        assert!(pager.advance(2, Some(10)));
+        assert_eq!(pager.page(), Page { limit: 2, offset: 2, after: Some(9) });
+    }
+
+    #[test]
     fn visits_without_a_time_are_not_asked_for_without_end() {
-        let mut pager = Pager::new(1000);
+        let mut pager = Pager::new(1000, None);
         assert!(pager.advance(1000, None));
         assert_eq!(pager.page(), Page { limit: 1000, offset: 1000, after: None });
         assert!(!pager.advance(0, None));

@@ -1,4 +1,6 @@
-//! Which site-days a sync has to ask for. Pure.
+//! Which site-days a sync has to ask for, and how much of each. Pure.
+
+use std::collections::BTreeMap;
 
 use chrono::{Days, NaiveDate};
 
@@ -10,6 +12,8 @@ use crate::zone::Zone;
 pub enum Start {
     /// The caller named the day.
     Day(NaiveDate),
+    /// The first day that the ledger knows: all that is not sealed since then.
+    Known(NaiveDate),
     /// Two days before the site's newest row in the destination (an instant, in seconds), as the
     /// Node tool does: late hits of those days are still to come.
     Newest(i64),
@@ -31,6 +35,7 @@ pub fn days(
 ) -> Result<Vec<NaiveDate>> {
     let first = match start {
         Start::Day(day) => day,
+        Start::Known(day) => day.min(today),
         Start::Newest(instant) => zone
             .day(instant)
             .and_then(|day| day.checked_sub_days(LOOK_BACK))
@@ -53,6 +58,64 @@ pub fn days(
         return Err(Error::reversed(first, last));
     }
     Ok(first.iter_days().take_while(|day| *day <= last).collect())
+}
+
+/// What the ledger knows of a day.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Known {
+    /// Read whole after it had ended and settled.
+    pub sealed: bool,
+    /// `lastActionTimestamp` of the newest visit met.
+    pub newest: Option<i64>,
+}
+
+/// A day to ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Due {
+    pub day: NaiveDate,
+    /// From which instant on; `None` for the whole day.
+    pub since: Option<i64>,
+    /// Whether the day is sealed by this reading.
+    pub seals: bool,
+}
+
+/// Which days have to be read again although the ledger knows them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Again {
+    /// None.
+    No,
+    /// Those from a day on: `lookback`, or a zone of the site that has changed.
+    From(NaiveDate),
+    /// All: `force`.
+    All,
+}
+
+/// What is due of `days` at an instant `now`: sealed days nothing, open ones what is new, and days
+/// that have ended `settle` seconds ago all, which seals them.
+pub fn due(
+    days: &[NaiveDate],
+    known: &BTreeMap<NaiveDate, Known>,
+    again: Again,
+    zone: Zone,
+    now: i64,
+    settle: i64,
+) -> Vec<Due> {
+    let is_again = |day: NaiveDate| match again {
+        Again::No => false,
+        Again::From(first) => day >= first,
+        Again::All => true,
+    };
+    let one = |day: &NaiveDate| {
+        let known = known.get(day).copied().unwrap_or_default();
+        if known.sealed && !is_again(*day) {
+            return None;
+        }
+        let seals =
+            day.succ_opt().is_some_and(|next| zone.midnight(next).saturating_add(settle) <= now);
+        let since = if seals || is_again(*day) { None } else { known.newest };
+        Some(Due { day: *day, since, seals })
+    };
+    days.iter().filter_map(one).collect()
 }
 
 #[cfg(test)]
@@ -96,9 +159,39 @@ mod tests {
         assert_eq!(plan(Start::Newest(newest), Some("2026-11-01")).unwrap(), []);
         assert_eq!(plan(Start::Newest(i64::MAX), None).unwrap(), [day("2026-11-24")]);
         assert_eq!(plan(Start::Ago(3), None).unwrap()[0], day("2026-11-21"));
+        assert_eq!(plan(Start::Known(day("2026-11-20")), None).unwrap()[0], day("2026-11-20"));
         // 23:00 UTC is the next day already where the clock is two hours ahead.
         let late = day("2026-11-22").and_hms_opt(23, 0, 0).unwrap().and_utc().timestamp();
         let days = days(Start::Newest(late), None, day("2026-11-24"), Zone::Fixed(7200)).unwrap();
         assert_eq!(days[0], day("2026-11-21"));
+    }
+
+    #[test]
+    fn what_is_due() {
+        let zone = Zone::Fixed(0);
+        let days = plan(Start::Day(day("2026-11-21")), None).unwrap();
+        let known = BTreeMap::from([
+            (day("2026-11-21"), Known { sealed: true, newest: Some(1) }),
+            (day("2026-11-22"), Known { sealed: false, newest: Some(2) }),
+            (day("2026-11-23"), Known { sealed: false, newest: Some(3) }),
+        ]);
+        let midnight = zone.midnight(day("2026-11-24"));
+        let at = |now: i64, again: Again| due(&days, &known, again, zone, now, 3600);
+        let line =
+            |text: &str, since: Option<i64>, seals: bool| Due { day: day(text), since, seals };
+        // An hour before the 23rd has settled, and when it has.
+        assert_eq!(
+            at(midnight + 3599, Again::No),
+            [
+                line("2026-11-22", None, true),
+                line("2026-11-23", Some(3), false),
+                line("2026-11-24", None, false)
+            ]
+        );
+        assert_eq!(at(midnight + 3600, Again::No)[1], line("2026-11-23", None, true));
+        let since = Again::From(day("2026-11-23"));
+        assert_eq!(at(midnight, since)[1], line("2026-11-23", None, false));
+        assert_eq!(at(midnight, since).len(), 3);
+        assert_eq!(at(midnight, Again::All)[0], line("2026-11-21", None, true));
     }
 }

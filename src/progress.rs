@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use crate::fetch::DayRead;
-
 /// Counts days, visits and actions of a sync.
 #[derive(Debug, Clone)]
 pub struct Progress {
@@ -21,10 +19,10 @@ impl Progress {
     }
 
     /// Takes note of a day that is stored.
-    pub fn day_done(&mut self, day: &DayRead) {
+    pub fn day_done(&mut self, visits: i64, actions: i64) {
         self.days_done += 1;
-        self.visits += day.visits;
-        self.actions += day.actions;
+        self.visits += visits;
+        self.actions += actions;
     }
 
     /// Days done of days to do, visits, actions, rate and time left, after `elapsed`.
@@ -63,14 +61,7 @@ mod tests {
             progress.line("begins", Duration::ZERO),
             "matomo: site 7, begins: 0 of 4 days, 0 visits, 0 actions"
         );
-        let day = "2026-11-24".parse().unwrap();
-        progress.day_done(&DayRead {
-            day,
-            pages: 1,
-            visits: 10,
-            actions: 300,
-            truncated_visits: 0,
-        });
+        progress.day_done(10, 300);
         assert_eq!(
             progress.line("2026-11-24", Duration::from_secs(30)),
             "matomo: site 7, 2026-11-24: 1 of 4 days, 10 visits, 300 actions, 10 actions/s, 1 min 30 s left"

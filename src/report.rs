@@ -46,6 +46,7 @@ fn code(state: State) -> Code {
         State::InvalidColumnReference => Code::ERRCODE_INVALID_COLUMN_REFERENCE,
         State::InsufficientPrivilege => Code::ERRCODE_INSUFFICIENT_PRIVILEGE,
         State::LockNotAvailable => Code::ERRCODE_LOCK_NOT_AVAILABLE,
+        State::ObjectNotInPrerequisiteState => Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
         State::FeatureNotSupported => Code::ERRCODE_FEATURE_NOT_SUPPORTED,
         State::InvalidAuthorizationSpecification => {
             Code::ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION

@@ -20,6 +20,8 @@ enum ActionTime {
 
 static PAGE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(500);
 static INITIAL_OFFSET: GucSetting<i32> = GucSetting::<i32>::new(3);
+static LOOKBACK: GucSetting<i32> = GucSetting::<i32>::new(0);
+static SETTLE_TIME: GucSetting<i32> = GucSetting::<i32>::new(3 * 3600);
 static DESTINATION: GucSetting<Option<CString>> =
     GucSetting::<Option<CString>>::new(Some(c"matomo"));
 static CONNECT_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(10);
@@ -55,6 +57,26 @@ pub fn register() {
         36_500,
         GucContext::Userset,
         none,
+    );
+    GucRegistry::define_int_guc(
+        c"matomo.lookback",
+        c"Days before today that a sync reads again although they are sealed.",
+        c"For what does not move a visit's last action: heartbeats, late hits, imports.",
+        &LOOKBACK,
+        0,
+        36_500,
+        GucContext::Userset,
+        none,
+    );
+    GucRegistry::define_int_guc(
+        c"matomo.settle_time",
+        c"Time after a day's end from which on a reading of it seals it.",
+        c"",
+        &SETTLE_TIME,
+        0,
+        30 * 86_400,
+        GucContext::Userset,
+        GucFlags::UNIT_S,
     );
     GucRegistry::define_string_guc(
         c"matomo.destination",
@@ -140,6 +162,16 @@ pub fn page_size() -> i32 {
 /// Days before today.
 pub fn initial_offset() -> u32 {
     INITIAL_OFFSET.get().unsigned_abs()
+}
+
+/// Days before today to read again.
+pub fn lookback() -> u32 {
+    LOOKBACK.get().unsigned_abs()
+}
+
+/// Seconds after a day's end.
+pub fn settle_time() -> i64 {
+    SETTLE_TIME.get().into()
 }
 
 /// The destination of syncs that name none.

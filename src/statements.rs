@@ -7,8 +7,8 @@ use crate::rows::COLUMNS;
 
 /// Statement texts. `$1` to `$43` are arrays of text, one a column, wherever rows go in.
 pub struct Statements {
-    /// `(site, visits[, from, to])` → a row if any row of the visits is stored.
-    pub any_stored: String,
+    /// `(site, visits[, from, to])` → those of the visits of which rows are stored.
+    pub stored_visits: String,
     /// `(43 columns, site, visits[, from, to])` → (place in the batch, partition, ctid) of all
     /// that is on one side only or differs.
     pub compare: String,
@@ -83,7 +83,10 @@ impl Statements {
             .collect();
 
         Statements {
-            any_stored: format!("SELECT 1 FROM {name} AS d WHERE {} LIMIT 1", of_visits(1)),
+            stored_visits: format!(
+                "SELECT DISTINCT d.idvisit::text FROM {name} AS d WHERE {}",
+                of_visits(1)
+            ),
             compare: format!(
                 "WITH i AS MATERIALIZED (SELECT u.place, {typed} \
                      FROM unnest({}) WITH ORDINALITY AS u({places}, place)), \

@@ -10,7 +10,7 @@ use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
 use pgrx::spi::SpiClient;
 
-use crate::destination::{Destination, query, spi};
+use crate::destination::{Destination, query, spi, strings};
 use crate::error::{Error, Result};
 use crate::fetch::Batch;
 use crate::rows::Row;
@@ -23,6 +23,8 @@ pub struct Written {
     pub inserted: i64,
     pub updated: i64,
     pub deleted: i64,
+    /// Visits with rows of which none was stored before.
+    pub new_visits: i64,
 }
 
 impl AddAssign for Written {
@@ -30,6 +32,7 @@ impl AddAssign for Written {
         self.inserted += other.inserted;
         self.updated += other.updated;
         self.deleted += other.deleted;
+        self.new_visits += other.new_visits;
     }
 }
 
@@ -48,6 +51,8 @@ type Place = (u32, String);
 /// What has to be done to make the stored rows equal to a batch.
 #[derive(Default)]
 struct Changes {
+    /// Visits with rows of which none is stored.
+    new_visits: i64,
     /// Indexes of rows of the batch.
     insert: Vec<usize>,
     /// By partition: indexes of rows of the batch, and the ctids of the rows they replace.
@@ -79,7 +84,7 @@ impl Store {
             self.make_partitions(client, &batch.rows)?;
             let changes = self.compare(client, batch)?;
             let span = self.span(batch);
-            let mut written = Written::default();
+            let mut written = Written { new_visits: changes.new_visits, ..Written::default() };
             {
                 let _by_ctid = Scope::of(&[(c"enable_seqscan", c"off")]);
                 for (partition, ctids) in changes.delete {
@@ -126,21 +131,33 @@ impl Store {
         // does not have, the planner would read it all for each page.
         let _safe =
             Scope::of(&[(c"search_path", c"pg_catalog, pg_temp"), (c"enable_seqscan", c"off")]);
-        let visits: Vec<_> = batch.visits.iter().map(i64::to_string).collect();
+        let visits: Vec<_> = batch.visits.iter().map(|(id, _)| id.to_string()).collect();
         let mut of_visits: Vec<DatumWithOid> = vec![self.site.as_str().into(), visits.into()];
         of_visits.extend(self.span(batch).args());
 
         // In an import nothing is there yet, and an index tells so quickly.
-        if query(client, &self.statements.any_stored, &of_visits)?.is_empty() {
-            return Ok(Changes { insert: (0..batch.rows.len()).collect(), ..Changes::default() });
+        let stored = strings(query(client, &self.statements.stored_visits, &of_visits)?)?;
+        let stored: HashSet<_> = stored.into_iter().flatten().collect();
+        let mut changes = Changes::default();
+        let mut compared = Vec::new();
+        for (id, rows) in &batch.visits {
+            if stored.contains(&id.to_string()) {
+                compared.extend(rows.clone());
+            } else {
+                changes.new_visits += i64::from(!rows.is_empty());
+                changes.insert.extend(rows.clone());
+            }
         }
-        let rows: Vec<_> = batch.rows.iter().collect();
+        if stored.is_empty() {
+            return Ok(changes);
+        }
+        let rows: Vec<_> = compared.iter().map(|index| &batch.rows[*index]).collect();
         let mut args = columns(&rows);
         args.extend(of_visits);
-        let mut changes = Changes::default();
         for row in query(client, &self.statements.compare, &args)? {
+            let place = row.get::<i64>(1).map_err(spi)?;
             let index =
-                row.get::<i64>(1).map_err(spi)?.and_then(|place| usize::try_from(place - 1).ok());
+                place.and_then(|place| compared.get(usize::try_from(place - 1).ok()?)).copied();
             let partition = row.get::<pg_sys::Oid>(2).map_err(spi)?.map(pg_sys::Oid::to_u32);
             let place: Option<Place> = partition.zip(row.get::<String>(3).map_err(spi)?);
             match (index, place) {

@@ -1,9 +1,10 @@
 //! One sync of one site: plan, fetch, store, tell. Runs on the backend's main thread, in the
 //! caller's transaction.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use chrono::{NaiveDate, Utc};
+use chrono::{Days, NaiveDate, Utc};
 use pgrx::prelude::*;
 
 use crate::client::{Client, SiteInfo, Token};
@@ -12,7 +13,8 @@ use crate::endpoint::Endpoint;
 use crate::error::{Error, Result};
 use crate::fetch::{self, DayRead, News};
 use crate::helper::Helper;
-use crate::plan::{self, Start};
+use crate::ledger::{Entry, Ledger};
+use crate::plan::{self, Again, Due, Start};
 use crate::progress::Progress;
 use crate::report::{say, warn};
 use crate::rows::Site;
@@ -20,6 +22,7 @@ use crate::secrecy::show_activity;
 use crate::settings;
 use crate::stop::Stop;
 use crate::store::{Store, Written};
+use crate::zone::Zone;
 
 /// What the caller wants.
 pub struct Order {
@@ -31,12 +34,17 @@ pub struct Order {
     pub end: Option<NaiveDate>,
     /// The name of the destination, as given.
     pub destination: String,
+    /// Whether sealed days are read again.
+    pub force: bool,
     /// Visits a page.
     pub page_size: u32,
 }
 
 /// What became of a day.
 pub type DayResult = (DayRead, Written);
+
+/// What is known of a site's days, by day.
+type Entries = BTreeMap<NaiveDate, Entry>;
 
 /// Batches that may wait to be stored: enough to fetch while storing, few enough for memory.
 const ROOM: usize = 2;
@@ -46,24 +54,107 @@ const ROOM: usize = 2;
 /// # Errors
 /// Any of [`Error`]; nothing of the transaction remains then.
 pub fn run(order: Order) -> Result<Vec<DayResult>> {
-    let Order { site, endpoint, token, start, end, destination, page_size } = order;
+    let Order { site, endpoint, token, start, end, destination, force, page_size } = order;
     let destination = Destination::open(&destination)?;
     lock(&endpoint, site, &destination)?;
-    let start = match start {
-        Some(day) => Start::Day(day),
-        None => match destination.newest(site)? {
+    let ledger = Ledger::of(&destination, &endpoint, site);
+    if let Some(matomo) = ledger.other_matomo()? {
+        return Err(Error::OtherMatomo { name: destination.name, matomo });
+    }
+    let known = known_days(&ledger, &destination)?;
+    let start = match (start, known.keys().next()) {
+        (Some(day), _) => Start::Day(day),
+        (None, Some(first)) => Start::Known(*first),
+        (None, None) => match destination.newest(site)? {
             Some(newest) => Start::Newest(newest),
             None => Start::Ago(settings::initial_offset()),
         },
     };
     let client = Client::new(endpoint, token, settings::manner()?, Stop::default())?;
-    let SiteInfo { zone, .. } = ask_for_site(&client, site)?;
-    let today = zone.day(Utc::now().timestamp()).unwrap_or_default();
+    let now = Utc::now().timestamp();
+    let SiteInfo { zone, timezone } = match known_site(&known, now).filter(|_| !force) {
+        Some(info) => info,
+        None => ask_for_site(&client, site)?,
+    };
+    let today = zone.day(now).unwrap_or_default();
     let days = plan::days(start, end, today, zone)?;
+    let again = if force { Again::All } else { again(&known, &timezone, today) };
+    let of_days = known.iter().map(|(day, entry)| (*day, entry.known)).collect();
+    let due = plan::due(&days, &of_days, again, zone, now, settings::settle_time());
     let site = Site { id: site, zone, action_time: settings::action_time() };
-    let results = copy_days(&client, site, days, page_size, Store::new(destination, site.id))?;
+    let store = Store::new(destination, site.id);
+    let record = Record { ledger, known, timezone, now };
+    let results = copy_days(&client, site, due, page_size, store, record)?;
     warn_of_truncation(&results);
     Ok(results)
+}
+
+/// What the ledger knows; nothing, if somebody has emptied the table under it.
+fn known_days(ledger: &Ledger, destination: &Destination) -> Result<Entries> {
+    let known = ledger.read()?;
+    if known.values().any(|entry| entry.actions > 0) && destination.is_empty()? {
+        ledger.clear()?;
+        return Ok(Entries::new());
+    }
+    Ok(known)
+}
+
+/// The site as the ledger has it, if Matomo was asked on the same day of the site: a poll is one
+/// request.
+fn known_site(known: &Entries, now: i64) -> Option<SiteInfo> {
+    let (day, entry) = known.last_key_value()?;
+    let zone = Zone::parse(&entry.timezone)?;
+    (zone.day(now) == Some(*day)).then(|| SiteInfo { zone, timezone: entry.timezone.clone() })
+}
+
+/// Which days are read again unasked: those of `matomo.lookback`; and around the change of a site's
+/// timezone, the last days of the old one, whose bounds have moved.
+fn again(known: &Entries, timezone: &str, today: NaiveDate) -> Again {
+    let lookback = match settings::lookback() {
+        0 => None,
+        days => today.checked_sub_days(Days::new(days.into())),
+    };
+    let moved = known
+        .values()
+        .next_back()
+        .filter(|entry| entry.timezone != timezone)
+        .and_then(|entry| entry.day.checked_sub_days(Days::new(2)));
+    lookback.into_iter().chain(moved).min().map_or(Again::No, Again::From)
+}
+
+/// Notes in the ledger what became of days.
+struct Record {
+    ledger: Ledger,
+    /// What was known before.
+    known: Entries,
+    timezone: String,
+    /// When the sync began: a day is sealed by what was asked after it had settled.
+    now: i64,
+}
+
+impl Record {
+    fn day(&self, read: &DayRead, written: &Written) -> Result<()> {
+        let day = read.due.day;
+        let before = self.known.get(&day);
+        let mut entry = before.cloned().unwrap_or_else(|| Entry::new(day, &self.timezone));
+        entry.known.sealed = read.due.seals;
+        entry.known.newest = entry.known.newest.max(read.newest);
+        entry.timezone.clone_from(&self.timezone);
+        if read.due.since.is_none() {
+            entry.visits = read.visits;
+            entry.actions = read.actions;
+            entry.truncated_visits = read.truncated_visits;
+        } else {
+            entry.visits += written.new_visits;
+            entry.actions += written.inserted - written.deleted;
+            entry.truncated_visits = entry.truncated_visits.max(read.truncated_visits);
+        }
+        if before != Some(&entry) {
+            entry.read_at = self.now;
+            self.ledger.write(&entry)?;
+        }
+        Ok(())
+    }
 }
 
 /// One sync at a time for a Matomo, site and destination, till the end of the transaction.
@@ -108,9 +199,10 @@ fn ask_for_site(client: &Client, site: i32) -> Result<SiteInfo> {
 fn copy_days(
     client: &Client,
     site: Site,
-    days: Vec<NaiveDate>,
+    days: Vec<Due>,
     page_size: u32,
     mut store: Store,
+    record: Record,
 ) -> Result<Vec<DayResult>> {
     let begin = Instant::now();
     let days_to_do = days.len();
@@ -125,8 +217,9 @@ fn copy_days(
         match news {
             News::Batch(batch) => written += store.write(&batch)?,
             News::Day(read) => {
-                progress.day_done(&read);
-                let line = progress.line(&read.day.to_string(), begin.elapsed());
+                record.day(&read, &written)?;
+                progress.day_done(read.visits, read.actions);
+                let line = progress.line(&read.due.day.to_string(), begin.elapsed());
                 show_activity(&line);
                 say(PgLogLevel::NOTICE, line);
                 results.push((read, std::mem::take(&mut written)));

@@ -1,0 +1,40 @@
+-- What is known of each site-day that was copied: written in the transaction of the rows that it
+-- speaks of, so that it never knows more than the table holds.
+
+CREATE TABLE matomo_ledger (
+    matomo           text NOT NULL,
+    idsite           integer NOT NULL,
+    destination      regclass NOT NULL,
+    day              date NOT NULL,
+    sealed           boolean NOT NULL,
+    visits           bigint NOT NULL,
+    actions          bigint NOT NULL,
+    truncated_visits bigint NOT NULL,
+    newest           timestamptz,
+    timezone         text NOT NULL,
+    read_at          timestamptz NOT NULL,
+    PRIMARY KEY (destination, idsite, matomo, day)
+);
+
+COMMENT ON TABLE matomo_ledger IS 'One row per Matomo, site, destination and site-day: what syncs have copied';
+COMMENT ON COLUMN matomo_ledger.matomo IS 'URL of the Matomo''s API';
+COMMENT ON COLUMN matomo_ledger.idsite IS 'ID of the site (idSite)';
+COMMENT ON COLUMN matomo_ledger.destination IS 'Table that the visits are in';
+COMMENT ON COLUMN matomo_ledger.day IS 'Day in the site''s timezone';
+COMMENT ON COLUMN matomo_ledger.sealed IS 'Whether the day was read whole after it had ended and settled; such a day is not asked for again';
+COMMENT ON COLUMN matomo_ledger.visits IS 'Visits of the day; of an open day those met so far';
+COMMENT ON COLUMN matomo_ledger.actions IS 'Their actions';
+COMMENT ON COLUMN matomo_ledger.truncated_visits IS 'Visits of which Matomo listed only the first actions';
+COMMENT ON COLUMN matomo_ledger.newest IS 'Last action of the newest visit met: where an open day is read on';
+COMMENT ON COLUMN matomo_ledger.timezone IS 'The site''s timezone when the day was read';
+COMMENT ON COLUMN matomo_ledger.read_at IS 'When the day was read last';
+
+-- Dumped with the database, as the tables are whose rows it knows.
+SELECT pg_catalog.pg_extension_config_dump('matomo_ledger', '');
+
+-- Everybody sees what concerns tables that he may read. Only syncs write, as the extension's owner.
+ALTER TABLE matomo_ledger ENABLE ROW LEVEL SECURITY;
+CREATE POLICY readers ON matomo_ledger FOR SELECT TO PUBLIC
+    USING (pg_catalog.has_table_privilege(destination, 'SELECT'));
+COMMENT ON POLICY readers ON matomo_ledger IS 'Days of tables that the role may read';
+GRANT SELECT ON matomo_ledger TO PUBLIC;

@@ -1,0 +1,169 @@
+//! What is known of each site-day: the table `matomo_ledger`. SPI only.
+
+use std::collections::BTreeMap;
+
+use chrono::NaiveDate;
+use pgrx::datum::DatumWithOid;
+use pgrx::prelude::*;
+use pgrx::spi::SpiClient;
+
+use crate::destination::{Destination, query, spi};
+use crate::endpoint::Endpoint;
+use crate::error::{Error, Result};
+use crate::owner::AsOwner;
+use crate::plan::Known;
+use crate::scope::Scope;
+
+/// The entries of one Matomo, site and destination.
+pub struct Ledger {
+    table: String,
+    owner: pg_sys::Oid,
+    matomo: String,
+    site: i32,
+    destination: pg_sys::Oid,
+}
+
+/// What is known of a day when it was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    pub day: NaiveDate,
+    pub known: Known,
+    pub visits: i64,
+    pub actions: i64,
+    pub truncated_visits: i64,
+    /// The site's timezone, as Matomo names it.
+    pub timezone: String,
+    /// An instant, in seconds.
+    pub read_at: i64,
+}
+
+impl Ledger {
+    /// The ledger of a site in a destination.
+    pub fn of(destination: &Destination, endpoint: &Endpoint, site: i32) -> Ledger {
+        Ledger {
+            table: format!("{}.matomo_ledger", destination.extension_schema),
+            owner: destination.extension_owner,
+            matomo: endpoint.url().to_owned(),
+            site,
+            destination: destination.oid,
+        }
+    }
+
+    /// All entries by day.
+    ///
+    /// # Errors
+    /// Only internal ones.
+    pub fn read(&self) -> Result<BTreeMap<NaiveDate, Entry>> {
+        let sql = format!(
+            "SELECT day::text, sealed, date_part('epoch', newest), visits, actions, \
+             truncated_visits, timezone, date_part('epoch', read_at) FROM {} \
+             WHERE matomo = $1 AND idsite = $2 AND destination = $3",
+            self.table
+        );
+        self.run(|client| {
+            let mut entries = BTreeMap::new();
+            for row in query(client, &sql, &self.key())? {
+                let corrupt = || Error::Internal("the ledger holds what it cannot hold".to_owned());
+                let day: String = row.get(1).map_err(spi)?.ok_or_else(corrupt)?;
+                let day: NaiveDate = day.parse().map_err(|_| corrupt())?;
+                let seconds = |at: Option<f64>| at.map(|at| at as i64);
+                let entry = Entry {
+                    day,
+                    known: Known {
+                        sealed: row.get(2).map_err(spi)?.unwrap_or(false),
+                        newest: seconds(row.get(3).map_err(spi)?),
+                    },
+                    visits: row.get(4).map_err(spi)?.unwrap_or(0),
+                    actions: row.get(5).map_err(spi)?.unwrap_or(0),
+                    truncated_visits: row.get(6).map_err(spi)?.unwrap_or(0),
+                    timezone: row.get(7).map_err(spi)?.unwrap_or_default(),
+                    read_at: seconds(row.get(8).map_err(spi)?).unwrap_or(0),
+                };
+                entries.insert(day, entry);
+            }
+            Ok(entries)
+        })
+    }
+
+    /// Another Matomo whose visits are in the destination, if there is one.
+    ///
+    /// # Errors
+    /// Only internal ones.
+    pub fn other_matomo(&self) -> Result<Option<String>> {
+        let sql = format!(
+            "SELECT matomo FROM {} WHERE destination = $1 AND matomo <> $2 LIMIT 1",
+            self.table
+        );
+        self.run(|client| {
+            let args = [self.destination.into(), self.matomo.as_str().into()];
+            let found = query(client, &sql, &args)?;
+            if found.is_empty() { Ok(None) } else { found.first().get_one().map_err(spi) }
+        })
+    }
+
+    /// Forgets everything of this site in this destination.
+    ///
+    /// # Errors
+    /// Only internal ones.
+    pub fn clear(&self) -> Result<()> {
+        let sql = format!(
+            "DELETE FROM {} WHERE matomo = $1 AND idsite = $2 AND destination = $3",
+            self.table
+        );
+        self.run(|client| query(client, &sql, &self.key()).map(drop))
+    }
+
+    /// Writes an entry; one that says what is there already is not written again.
+    ///
+    /// # Errors
+    /// Only internal ones.
+    pub fn write(&self, entry: &Entry) -> Result<()> {
+        let sql = format!(
+            "INSERT INTO {} AS l (matomo, idsite, destination, day, sealed, visits, actions, \
+                 truncated_visits, newest, timezone, read_at) \
+             VALUES ($1, $2, $3, $4::date, $5, $6, $7, $8, to_timestamp($9), $10, to_timestamp($11)) \
+             ON CONFLICT (destination, idsite, matomo, day) DO UPDATE SET sealed = excluded.sealed, \
+                 visits = excluded.visits, actions = excluded.actions, \
+                 truncated_visits = excluded.truncated_visits, newest = excluded.newest, \
+                 timezone = excluded.timezone, read_at = excluded.read_at",
+            self.table
+        );
+        let mut args = Vec::from(self.key());
+        args.extend([
+            entry.day.to_string().into(),
+            entry.known.sealed.into(),
+            entry.visits.into(),
+            entry.actions.into(),
+            entry.truncated_visits.into(),
+            entry.known.newest.map(|at| at as f64).into(),
+            entry.timezone.as_str().into(),
+            (entry.read_at as f64).into(),
+        ]);
+        self.run(|client| query(client, &sql, &args).map(drop))
+    }
+
+    fn key(&self) -> [DatumWithOid<'_>; 3] {
+        [self.matomo.as_str().into(), self.site.into(), self.destination.into()]
+    }
+
+    fn run<T>(&self, work: impl FnOnce(&mut SpiClient) -> Result<T>) -> Result<T> {
+        let _safe = Scope::of(&[(c"search_path", c"pg_catalog, pg_temp"), (c"datestyle", c"ISO")]);
+        let _owner = AsOwner::become_(self.owner);
+        Spi::connect_mut(work)
+    }
+}
+
+impl Entry {
+    /// The entry of a day about which nothing is known yet.
+    pub fn new(day: NaiveDate, timezone: &str) -> Entry {
+        Entry {
+            day,
+            known: Known::default(),
+            visits: 0,
+            actions: 0,
+            truncated_visits: 0,
+            timezone: timezone.to_owned(),
+            read_at: 0,
+        }
+    }
+}
