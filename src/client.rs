@@ -55,6 +55,8 @@ fn percent_encoded(text: &str) -> String {
     text.bytes().map(encode).collect()
 }
 
+const LIVE: &str = "Live.getLastVisitsDetails";
+
 /// How to ask: a snapshot of the settings, as helper threads cannot read them.
 #[derive(Debug, Clone)]
 pub struct Manner {
@@ -76,6 +78,15 @@ pub struct SiteInfo {
     pub zone: Zone,
     /// The zone's name, as Matomo has it.
     pub timezone: String,
+}
+
+/// Which visits to ask for.
+#[derive(Debug, Clone, Copy)]
+pub enum Which<'a> {
+    /// Those whose last action lies in a site-day, a page of them.
+    Day(NaiveDate, Page),
+    /// Those of these IDs, of any time.
+    Ids(&'a [i64]),
 }
 
 /// Told before a request is asked again: the failure, which retry it is, how long until then.
@@ -142,34 +153,44 @@ impl Client {
         Ok(SiteInfo { zone, timezone: answer.timezone })
     }
 
-    /// `Live.getLastVisitsDetails`: a page of the visits whose last action lies in a site-day, as
-    /// the text of a JSON list.
+    /// `Live.getLastVisitsDetails`: visits as the text of a JSON list, without their actions if
+    /// those are not wanted.
     ///
     /// # Errors
     /// [`Error::Request`].
     pub fn visits(
         &self,
         site: i32,
-        day: NaiveDate,
-        page: Page,
+        which: Which,
+        actions: bool,
         on_retry: OnRetry,
     ) -> Result<String> {
-        let call = self.call("Live.getLastVisitsDetails", site, Some(day));
-        // A range of one day, as period=day of today also returns yesterday.
-        let mut params = vec![
-            ("period", "range".to_owned()),
-            ("date", format!("{day},{day}")),
-            ("filter_limit", page.limit.to_string()),
-            ("filter_offset", page.offset.to_string()),
-            ("filter_sort_order", "asc".to_owned()),
-        ];
-        if let Some(after) = page.after {
-            params.push(("minTimestamp", after.to_string()));
+        let mut params = vec![("filter_sort_order", "asc".to_owned())];
+        let (day, limit) = match which {
+            Which::Day(day, page) => {
+                // A range of one day, as period=day of today also returns yesterday.
+                params.extend([("period", "range".to_owned()), ("date", format!("{day},{day}"))]);
+                params.push(("filter_offset", page.offset.to_string()));
+                if let Some(after) = page.after {
+                    params.push(("minTimestamp", after.to_string()));
+                }
+                (Some(day), page.limit)
+            }
+            Which::Ids(ids) => {
+                let segment: Vec<_> = ids.iter().map(|id| format!("visitId=={id}")).collect();
+                params.push(("segment", segment.join(",")));
+                (None, u32::try_from(ids.len()).unwrap_or(u32::MAX))
+            }
+        };
+        params.push(("filter_limit", limit.to_string()));
+        if !actions {
+            params.push(("doNotFetchActions", "1".to_owned()));
         }
         if let Some(language) = &self.manner.language {
             params.push(("language", language.clone()));
         }
-        let body = self.ask(&call, &params, page.limit > 1, on_retry)?;
+        let call = self.call(LIVE, site, day);
+        let body = self.ask(&call, &params, day.is_some() && limit > 1, on_retry)?;
         if !body.trim_start().starts_with('[') {
             let what = "an object where a list of visits belongs".to_owned();
             return Err(self.fault(&call, Fault::Unexpected(what)));
@@ -178,8 +199,8 @@ impl Client {
     }
 
     /// The error for an answer to `Live.getLastVisitsDetails` that the caller could not read.
-    pub fn unexpected(&self, site: i32, day: NaiveDate, what: &str) -> Error {
-        let call = self.call("Live.getLastVisitsDetails", site, Some(day));
+    pub fn unexpected(&self, site: i32, day: Option<NaiveDate>, what: &str) -> Error {
+        let call = self.call(LIVE, site, day);
         self.fault(&call, Fault::Unexpected(self.token.hide_in(what)))
     }
 

@@ -4,16 +4,17 @@
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
+use chrono::NaiveDate;
 use serde_json::value::RawValue;
 
-use crate::client::{Client, SiteInfo};
+use crate::client::{Client, Which};
 use crate::error::{Error, Result};
 use crate::pager::Pager;
 use crate::plan::Due;
-use crate::rows::{self, Row, Site};
+use crate::rows::{self, Row, Site, Value};
 use crate::visit::Visit;
 
-/// A page's visits, ready to be stored.
+/// Visits of Matomo, ready to be stored.
 #[derive(Debug, Default)]
 pub struct Batch {
     /// idVisit of each visit and where its rows stand in `rows`; also of those without actions,
@@ -42,27 +43,28 @@ pub struct DayRead {
     pub newest: Option<i64>,
 }
 
-/// What comes from the helper thread.
+/// What comes from the helper thread while it reads days.
 #[derive(Debug)]
 pub enum News {
-    /// What Matomo knows of the site.
-    Site(SiteInfo),
     /// Rows to store.
     Batch(Batch),
     /// A day is complete.
     Day(DayRead),
-    /// A request failed and is asked again; a line for the user.
-    Retry(String),
+    /// Something went wrong for now; a line for the user.
+    Notice(String),
     /// The end: something failed for good.
     Failed(Error),
 }
 
-/// Asks for the site and hands the answer, or the failure, to `send`.
-pub fn site(client: &Client, site: i32, send: &mut dyn FnMut(News) -> bool) {
-    let asked = client.site(site, &mut |error, retry, wait| {
-        send(News::Retry(retry_line(error, retry, wait)));
-    });
-    send(asked.map_or_else(News::Failed, News::Site));
+/// A visit as Matomo lists it, without its actions.
+#[derive(Debug, Clone)]
+pub struct Listed {
+    /// idVisit.
+    pub id: i64,
+    /// In the order of [`rows::VISIT_COLUMNS`].
+    pub values: Vec<Value>,
+    /// Between which instants its rows lie or may have lain, in seconds.
+    pub span: Option<(i64, i64)>,
 }
 
 /// Reads the days in order and hands everything to `send`, which gives false to stop; a failure
@@ -93,64 +95,163 @@ fn read_day(
     page_size: u32,
     send: &mut dyn FnMut(News) -> bool,
 ) -> Result<bool> {
-    let day = due.day;
-    let begin = site.zone.midnight(day);
-    let end = day.succ_opt().map_or(i64::MAX, |next| site.zone.midnight(next));
-    let mut pager = Pager::new(page_size, due.since);
+    let begin = site.zone.midnight(due.day);
+    let mut pages = Pages::new(client, site, due, page_size, true);
     // Per visit its actions and whether it was cut; the last sight of a visit counts.
     let mut seen: HashMap<i64, (usize, bool)> = HashMap::new();
-    let (mut pages, mut newest) = (0, None);
-    loop {
-        let asked = client.visits(site.id, day, pager.page(), &mut |error, retry, wait| {
-            send(News::Retry(retry_line(error, retry, wait)));
-        });
-        pages += 1;
-        let body = match asked {
-            Err(error) if error.is_overload() && pager.halve() => {
-                let limit = pager.page().limit;
-                send(News::Retry(format!("matomo: {error}; asks for {limit} visits at once")));
-                continue;
-            }
-            done => done?,
-        };
-        let list: Vec<&RawValue> = serde_json::from_str(&body).map_err(|error| {
-            client.unexpected(site.id, day, &format!("it breaks off or is no JSON: {error}"))
-        })?;
-        let visits: Vec<_> = list.iter().map(|raw| Visit::read(raw)).collect();
-        let newest_of_page = visits.iter().filter_map(|visit| visit.last).max();
-        let more = pager.advance(visits.len(), newest_of_page);
-        newest = newest.max(newest_of_page);
-
-        // Matomo counts the first second of the next day as well; the visit is of that day.
-        let of_day = visits.iter().filter(|visit| visit.last != Some(end));
-        let (mut batch, mut met) = (Batch::default(), HashSet::new());
-        for visit in of_day {
-            let id = visit
-                .id
-                .ok_or_else(|| client.unexpected(site.id, day, "a visit without idVisit"))?;
-            // Twice in one page: once will do.
-            if !met.insert(id) {
-                continue;
-            }
-            let rows = rows::rows(visit, id, site, begin);
-            seen.insert(id, (rows.len(), visit.truncated > 0));
-            batch.add(visit, id, rows, site);
+    let mut newest = None;
+    while let Some(body) = pages.next(&mut |line| drop(send(News::Notice(line))))? {
+        let page = pages.read(&body)?;
+        newest = newest.max(page.newest);
+        let mut batch = Batch::default();
+        for (id, visit) in &page.visits {
+            let rows = rows::rows(visit, *id, site, begin);
+            seen.insert(*id, (rows.len(), visit.truncated > 0));
+            batch.add(visit, *id, rows, site);
         }
         if !batch.visits.is_empty() && !send(News::Batch(batch)) {
             return Ok(false);
         }
-        if !more {
-            break;
-        }
     }
     Ok(send(News::Day(DayRead {
         due,
-        pages,
+        pages: pages.asked,
         newest,
         visits: count(seen.len()),
         actions: count(seen.values().map(|(actions, _)| actions).sum()),
         truncated_visits: count(seen.values().filter(|(_, cut)| *cut).count()),
     })))
+}
+
+/// The visits of a site-day without their actions.
+///
+/// # Errors
+/// Those of [`Client::visits`].
+pub fn list_day(
+    client: &Client,
+    site: Site,
+    day: NaiveDate,
+    page_size: u32,
+    notice: &mut dyn FnMut(String),
+) -> Result<Vec<Listed>> {
+    let due = Due { day, since: None, seals: false };
+    let mut pages = Pages::new(client, site, due, page_size, false);
+    let mut listed = HashMap::new();
+    while let Some(body) = pages.next(notice)? {
+        for (id, visit) in &pages.read(&body)?.visits {
+            let (values, span) = (rows::visit_values(visit, *id, site), span(visit, &[], site));
+            listed.insert(*id, Listed { id: *id, values, span });
+        }
+    }
+    Ok(listed.into_values().collect())
+}
+
+/// Visits by their IDs, whenever they were, with their actions if those are wanted. Those that
+/// Matomo does not know are missing in the answer.
+///
+/// # Errors
+/// Those of [`Client::visits`].
+pub fn by_id(
+    client: &Client,
+    site: Site,
+    ids: &[i64],
+    actions: bool,
+    notice: &mut dyn FnMut(String),
+) -> Result<Batch> {
+    let mut batch = Batch::default();
+    // A segment has to fit into a URL, and a visit may have many actions.
+    for ids in ids.chunks(50) {
+        let body =
+            client.visits(site.id, Which::Ids(ids), actions, &mut |error, retry, wait| {
+                notice(retry_line(error, retry, wait));
+            })?;
+        for (id, visit) in &read_page(client, site.id, None, &body)?.visits {
+            let begin = visit.last.unwrap_or_default();
+            batch.add(visit, *id, rows::rows(visit, *id, site, begin), site);
+        }
+    }
+    Ok(batch)
+}
+
+/// The pages of a site-day, one request after the other.
+struct Pages<'a> {
+    client: &'a Client,
+    site: Site,
+    day: NaiveDate,
+    /// The first second of the next day, whose visits Matomo counts to this one as well.
+    end: i64,
+    actions: bool,
+    pager: Pager,
+    more: bool,
+    asked: i32,
+}
+
+/// A page taken apart.
+struct Page<'a> {
+    /// Visits by their ID, each once.
+    visits: Vec<(i64, Visit<'a>)>,
+    /// Elements of the answer.
+    length: usize,
+    /// The greatest `lastActionTimestamp`.
+    newest: Option<i64>,
+}
+
+impl<'a> Pages<'a> {
+    fn new(client: &'a Client, site: Site, due: Due, page_size: u32, actions: bool) -> Pages<'a> {
+        let end = due.day.succ_opt().map_or(i64::MAX, |next| site.zone.midnight(next));
+        let pager = Pager::new(page_size, due.since);
+        Pages { client, site, day: due.day, end, actions, pager, more: true, asked: 0 }
+    }
+
+    /// The text of the next page; `None` when there is none.
+    fn next(&mut self, notice: &mut dyn FnMut(String)) -> Result<Option<String>> {
+        while self.more {
+            self.asked += 1;
+            let which = Which::Day(self.day, self.pager.page());
+            let asked =
+                self.client.visits(self.site.id, which, self.actions, &mut |error, retry, wait| {
+                    notice(retry_line(error, retry, wait));
+                });
+            match asked {
+                Err(error) if error.is_overload() && self.pager.halve() => {
+                    let limit = self.pager.page().limit;
+                    notice(format!("matomo: {error}; asks for {limit} visits at once"));
+                }
+                done => return done.map(Some),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Takes the page apart and moves on.
+    fn read<'b>(&mut self, body: &'b str) -> Result<Page<'b>> {
+        let mut page = read_page(self.client, self.site.id, Some(self.day), body)?;
+        self.more = self.pager.advance(page.length, page.newest);
+        page.visits.retain(|(_, visit)| visit.last != Some(self.end));
+        Ok(page)
+    }
+}
+
+fn read_page<'a>(
+    client: &Client,
+    site: i32,
+    day: Option<NaiveDate>,
+    body: &'a str,
+) -> Result<Page<'a>> {
+    let list: Vec<&RawValue> = serde_json::from_str(body)
+        .map_err(|error| client.unexpected(site, day, &format!("it is no JSON: {error}")))?;
+    let mut page =
+        Page { visits: Vec::with_capacity(list.len()), length: list.len(), newest: None };
+    let mut met = HashSet::new();
+    for raw in list {
+        let visit = Visit::read(raw);
+        let id = visit.id.ok_or_else(|| client.unexpected(site, day, "a visit without idVisit"))?;
+        page.newest = page.newest.max(visit.last);
+        if met.insert(id) {
+            page.visits.push((id, visit));
+        }
+    }
+    Ok(page)
 }
 
 fn count(n: usize) -> i64 {
@@ -159,16 +260,27 @@ fn count(n: usize) -> i64 {
 
 impl Batch {
     fn add(&mut self, visit: &Visit, id: i64, rows: Vec<Row>, site: Site) {
-        // The visit's own bounds too: rows of an earlier sight, with either kind of time.
-        let bounds = [visit.first, visit.last].into_iter().filter_map(rows::sane);
-        let bounds = bounds.flat_map(|at| [at, at.saturating_add(site.zone.offset_at(at))]);
-        for at in rows.iter().map(|row| row.at).chain(bounds) {
-            let (from, to) = self.span.unwrap_or((at, at));
-            self.span = Some((from.min(at), to.max(at)));
-        }
+        self.span = union(self.span, span(visit, &rows, site));
         let begin = self.rows.len();
         self.rows.extend(rows);
         self.visits.push((id, begin..self.rows.len()));
+    }
+}
+
+/// Between which instants the rows of a visit lie; or may have lain at an earlier sight, with
+/// either kind of time.
+fn span(visit: &Visit, rows: &[Row], site: Site) -> Option<(i64, i64)> {
+    let bounds = [visit.first, visit.last].into_iter().filter_map(rows::sane);
+    let bounds = bounds.flat_map(|at| [at, at + site.zone.offset_at(at)]);
+    let instants = rows.iter().map(|row| row.at).chain(bounds);
+    instants.fold(None, |span, at| union(span, Some((at, at))))
+}
+
+/// The smallest span that holds both.
+pub fn union(one: Option<(i64, i64)>, other: Option<(i64, i64)>) -> Option<(i64, i64)> {
+    match (one, other) {
+        (Some((a, b)), Some((c, d))) => Some((a.min(c), b.max(d))),
+        (one, other) => one.or(other),
     }
 }
 

@@ -54,47 +54,36 @@ pub struct Site {
     pub action_time: ActionTime,
 }
 
+/// The columns whose values are the visit's, the same in all its rows.
+#[rustfmt::skip]
+pub const VISIT_COLUMNS: [&str; 20] = [
+    "idsite", "idvisit", "actions", "country", "region", "city", "operatingsystemname",
+    "devicemodel", "devicebrand", "visitduration", "dayssincefirstvisit", "visitortype",
+    "sitename", "userid", "serverdateprettyfirstaction",
+    "visitorid", "referrertype", "referrername", "resolution", "experiments",
+];
+
+/// Of those, the ones that stand before the action's own columns.
+const BEFORE_ACTION: usize = 15;
+
+/// The values of [`VISIT_COLUMNS`].
+pub fn visit_values(visit: &Visit, id: i64, site: Site) -> Vec<Value> {
+    let mut values: Vec<Value> =
+        visit.values.iter().map(|raw| raw.and_then(json::text).map(Arc::from)).collect();
+    if values[0].is_none() {
+        values[0] = shared(site.id.to_string());
+    }
+    values.insert(1, shared(id.to_string()));
+    values.insert(BEFORE_ACTION - 1, visit.first.and_then(date).and_then(shared));
+    values.push(visit.experiments.and_then(|raw| shared(jsonb(raw))));
+    values
+}
+
 /// The rows of a visit, one an action. `day_begin` is the instant of last resort for actions of a
 /// visit without any time.
 pub fn rows(visit: &Visit, id: i64, site: Site, day_begin: i64) -> Vec<Row> {
-    let [
-        id_site,
-        actions,
-        country,
-        region,
-        city,
-        os,
-        model,
-        brand,
-        duration,
-        days_since,
-        kind,
-        site_name,
-        user_id,
-        visitor_id,
-        referrer_type,
-        referrer_name,
-        resolution,
-    ] = visit.values.map(|raw| raw.and_then(json::text).map(Arc::from));
-    let head = [
-        id_site.or_else(|| shared(site.id.to_string())),
-        shared(id.to_string()),
-        actions,
-        country,
-        region,
-        city,
-        os,
-        model,
-        brand,
-        duration,
-        days_since,
-        kind,
-        site_name,
-        user_id,
-        visit.first.and_then(date).and_then(shared),
-    ];
-    let experiments = visit.experiments.and_then(|raw| shared(jsonb(raw)));
-    let tail = [visitor_id, referrer_type, referrer_name, resolution, experiments];
+    let of_visit = visit_values(visit, id, site);
+    let (head, tail) = of_visit.split_at(BEFORE_ACTION);
     let visit_variables = variables(visit.custom_variables);
 
     let instants = instants(visit, site, day_begin);
@@ -103,9 +92,9 @@ pub fn rows(visit: &Visit, id: i64, site: Site, day_begin: i64) -> Vec<Row> {
         .map(|(index, (action, at))| {
             let mut values = Vec::with_capacity(COLUMNS.len());
             values.push(shared(format!("{id}_{index}")));
-            values.extend_from_slice(&head);
+            values.extend_from_slice(head);
             action_values(&mut values, action, at, visit, &visit_variables);
-            values.extend_from_slice(&tail);
+            values.extend_from_slice(tail);
             Row { values, at }
         })
         .collect()

@@ -12,10 +12,10 @@ use crate::destination::{Destination, query, spi};
 use crate::endpoint::Endpoint;
 use crate::error::{Error, Result};
 use crate::fetch::{self, DayRead, News};
-use crate::helper::Helper;
 use crate::ledger::{Entry, Ledger};
 use crate::plan::{self, Again, Due, Start};
 use crate::progress::Progress;
+use crate::remote;
 use crate::report::{say, warn};
 use crate::rows::Site;
 use crate::secrecy::show_activity;
@@ -158,7 +158,10 @@ impl Record {
 }
 
 /// One sync at a time for a Matomo, site and destination, till the end of the transaction.
-fn lock(endpoint: &Endpoint, site: i32, destination: &Destination) -> Result<()> {
+///
+/// # Errors
+/// [`Error::AlreadyRunning`].
+pub fn lock(endpoint: &Endpoint, site: i32, destination: &Destination) -> Result<()> {
     let what = format!("matomo_sync {} {site} {}", endpoint.url(), destination.oid.to_u32());
     let sql = "SELECT pg_catalog.pg_try_advisory_xact_lock(pg_catalog.hashtextextended($1, 0))";
     let locked = Spi::connect_mut(|client| {
@@ -170,29 +173,15 @@ fn lock(endpoint: &Endpoint, site: i32, destination: &Destination) -> Result<()>
     }
 }
 
-/// Starts a thread that works with the client and tells its news.
-fn start_helper(
-    client: &Client,
-    work: impl FnOnce(&Client, &mut dyn FnMut(News) -> bool) + Send + 'static,
-) -> Result<Helper<News>> {
-    let (ours, theirs) = (client.clone(), client.clone());
-    let cancel = move || ours.shut_down();
-    Helper::start(ROOM, cancel, move |outbox| work(&theirs, &mut |news| outbox.send(news)))
-}
-
-fn ask_for_site(client: &Client, site: i32) -> Result<SiteInfo> {
+/// What Matomo knows of the site.
+///
+/// # Errors
+/// Those of [`Client::site`].
+pub fn ask_for_site(client: &Client, site: i32) -> Result<SiteInfo> {
     show_activity(&Progress::new(site, 0).line("asks for the site", Duration::ZERO));
-    let mut helper = start_helper(client, move |client, send| fetch::site(client, site, send))?;
-    let mut found = Err(Error::Internal("the thread that fetches ended without a word".to_owned()));
-    while let Some(news) = helper.next() {
-        match news {
-            News::Site(info) => found = Ok(info),
-            News::Failed(error) => found = Err(error),
-            News::Retry(line) => say(PgLogLevel::NOTICE, line),
-            News::Batch(_) | News::Day(_) => {}
-        }
-    }
-    found
+    remote::ask(client, move |client, notice| {
+        client.site(site, &mut |error, retry, wait| notice(fetch::retry_line(error, retry, wait)))
+    })
 }
 
 /// Fetches and stores the days at the same time.
@@ -208,8 +197,8 @@ fn copy_days(
     let days_to_do = days.len();
     let mut progress = Progress::new(site.id, days_to_do);
     show_activity(&progress.line("begins", Duration::ZERO));
-    let mut helper = start_helper(client, move |client, send| {
-        fetch::days(client, site, &days, page_size, send)
+    let mut helper = remote::start(client, ROOM, move |client, outbox| {
+        fetch::days(client, site, &days, page_size, &mut |news| outbox.send(news));
     })?;
     let mut results = Vec::with_capacity(days_to_do);
     let mut written = Written::default();
@@ -224,13 +213,12 @@ fn copy_days(
                 say(PgLogLevel::NOTICE, line);
                 results.push((read, std::mem::take(&mut written)));
             }
-            News::Retry(line) => say(PgLogLevel::NOTICE, line),
+            News::Notice(line) => say(PgLogLevel::NOTICE, line),
             News::Failed(error) => return Err(error),
-            News::Site(_) => {}
         }
     }
     if results.len() < days_to_do {
-        return Err(Error::Internal("the thread that fetches ended without a word".to_owned()));
+        return Err(remote::ended_early());
     }
     Ok(results)
 }

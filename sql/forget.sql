@@ -1,0 +1,37 @@
+-- A visitor's erasure: of all that is copied of him, wherever it is.
+
+CREATE FUNCTION matomo_forget(
+    visitorid text DEFAULT NULL,
+    userid text DEFAULT NULL,
+    only_in regclass DEFAULT NULL
+) RETURNS TABLE (destination regclass, visits bigint, actions bigint)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+BEGIN
+    IF coalesce(matomo_forget.visitorid, matomo_forget.userid, '') = '' THEN
+        RAISE null_value_not_allowed USING
+            MESSAGE = 'neither visitorid nor userid is given',
+            HINT = 'Name the visitor by one of them, or by both.';
+    END IF;
+    -- A table that he may not delete from ends it with an error: an erasure is whole or none.
+    FOR matomo_forget.destination IN
+        SELECT DISTINCT c.oid::regclass
+        FROM pg_class c
+        WHERE c.oid = only_in
+           OR (only_in IS NULL AND c.oid IN (SELECT l.destination FROM @extschema@.matomo_ledger l))
+        ORDER BY 1
+    LOOP
+        EXECUTE format(
+            'WITH gone AS (DELETE FROM %s WHERE visitorid = $1 OR userid = $2 RETURNING idsite, idvisit)'
+            ' SELECT count(DISTINCT (idsite, idvisit)), count(*) FROM gone', matomo_forget.destination)
+        INTO matomo_forget.visits, matomo_forget.actions
+        USING matomo_forget.visitorid, matomo_forget.userid;
+        RETURN NEXT;
+    END LOOP;
+END
+$$;
+
+COMMENT ON FUNCTION matomo_forget(text, text, regclass) IS
+    'Deletes all rows of a visitor, by visitorid or userid, from every table that syncs write to (or from one), and gives their number. Erase him in Matomo first: a sync copies what is there';
