@@ -1,7 +1,7 @@
 //! Reads site-days from Matomo and makes batches of rows of them. Runs on a helper thread: HTTP,
 //! JSON and pure Rust only.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use chrono::NaiveDate;
 use serde_json::value::RawValue;
@@ -17,6 +17,8 @@ use crate::visit::Visit;
 pub struct Batch {
     /// idVisit of each visit, also of those without actions, whose old rows must go.
     pub visits: Vec<i64>,
+    /// Their sites: the one asked for, or those that a roll-up of sites is made of.
+    pub sites: BTreeSet<String>,
     /// Their rows.
     pub rows: Vec<Row>,
     /// Between which instants their rows lie or may have lain, in seconds.
@@ -94,8 +96,10 @@ fn read_day(
     // Per visit its actions and whether it was cut; the last sight of a visit counts.
     let mut seen: HashMap<i64, (usize, bool)> = HashMap::new();
     let mut pages = 0;
+    let mut page_before = Vec::new();
     loop {
-        let body = client.visits(site.id, day, pager.page(), &mut |error, retry, wait| {
+        let page = pager.page();
+        let body = client.visits(site.id, day, page, &mut |error, retry, wait| {
             send(News::Retry(retry_line(error, retry, wait)));
         })?;
         pages += 1;
@@ -103,16 +107,31 @@ fn read_day(
             client.unexpected(site.id, day, &format!("it breaks off or is no JSON: {error}"))
         })?;
         let visits: Vec<_> = list.iter().map(|raw| Visit::read(raw)).collect();
-        let newest = visits.iter().filter_map(|visit| visit.last).max();
+        let newest = visits.iter().filter_map(|visit| rows::sane(visit.last)).max();
         let more = pager.advance(visits.len(), newest);
+        // A server that ignores offsets would be asked without end.
+        let ids: Vec<_> = visits.iter().map(|visit| visit.id).collect();
+        if more && page.offset > 0 && ids == page_before {
+            return Err(client.unexpected(site.id, day, "the same page again and again"));
+        }
+        page_before = ids;
 
         // Matomo counts the first second of the next day as well; the visit is of that day.
-        let of_day = visits.iter().filter(|visit| visit.last != Some(end));
-        let mut batch = Batch::default();
-        for visit in of_day {
+        let mut of_day = Vec::with_capacity(visits.len());
+        for visit in visits.iter().filter(|visit| visit.last != Some(end)) {
             let id = visit
                 .id
                 .ok_or_else(|| client.unexpected(site.id, day, "a visit without idVisit"))?;
+            of_day.push((id, visit));
+        }
+        // Of a visit that comes twice the last sight counts.
+        let places = of_day.iter().enumerate().map(|(place, (id, _))| (*id, place));
+        let last_sights: HashMap<_, _> = places.collect();
+        let mut batch = Batch::default();
+        for (place, (id, visit)) in of_day.into_iter().enumerate() {
+            if last_sights.get(&id) != Some(&place) {
+                continue;
+            }
             let rows = rows::rows(visit, id, site, begin);
             seen.insert(id, (rows.len(), visit.truncated > 0));
             batch.add(visit, id, rows, site);
@@ -147,6 +166,7 @@ impl Batch {
             self.span = Some((from.min(at), to.max(at)));
         }
         self.visits.push(id);
+        self.sites.insert(rows::id_site(visit, site));
         self.rows.extend(rows);
     }
 }

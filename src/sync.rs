@@ -61,7 +61,7 @@ pub fn run(order: Order) -> Result<Vec<DayResult>> {
     let today = zone.day(Utc::now().timestamp()).unwrap_or_default();
     let days = plan::days(start, end, today, zone)?;
     let site = Site { id: site, zone, action_time: settings::action_time() };
-    let results = copy_days(&client, site, days, page_size, Store::new(destination, site.id))?;
+    let results = copy_days(&client, site, days, page_size, Store::new(destination))?;
     warn_of_truncation(&results);
     Ok(results)
 }
