@@ -30,12 +30,10 @@ impl Token {
 
     /// Takes the token out of a text from outside, which may quote the request.
     fn hide_in(&self, text: &str) -> String {
-        let hidden = text.replace(&self.0, "***");
-        match ureq::http::Uri::try_from(format!("/?{}", self.0)) {
-            Ok(_) => hidden,
-            // A token that needs encoding may be quoted encoded.
-            Err(_) => hidden.replace(&percent_encoded(&self.0), "***"),
-        }
+        // A token that needs encoding may be quoted encoded, as a URL or as a form.
+        let encoded = percent_encoded(&self.0);
+        let forms = [encoded.replace("%20", "+"), lower_escapes(&encoded), encoded];
+        forms.iter().fold(text.replace(&self.0, "***"), |text, form| text.replace(form, "***"))
     }
 }
 
@@ -53,6 +51,17 @@ fn percent_encoded(text: &str) -> String {
         _ => format!("%{byte:02X}"),
     };
     text.bytes().map(encode).collect()
+}
+
+/// `%2F` as `%2f`.
+fn lower_escapes(encoded: &str) -> String {
+    let mut parts = encoded.split('%');
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let (digits, rest) = part.split_at(2);
+        text += &format!("%{}{rest}", digits.to_ascii_lowercase());
+    }
+    text
 }
 
 const LIVE: &str = "Live.getLastVisitsDetails";
@@ -147,7 +156,7 @@ impl Client {
             self.fault(&call, Fault::Unexpected("a site without timezone".to_owned()))
         })?;
         let zone = Zone::parse(&answer.timezone).ok_or_else(|| {
-            let zone = self.token.hide_in(&answer.timezone);
+            let zone = refusal::excerpt(&self.token.hide_in(&answer.timezone));
             self.fault(&call, Fault::Unexpected(format!("timezone \"{zone}\"")))
         })?;
         Ok(SiteInfo { zone, timezone: answer.timezone })
@@ -256,7 +265,7 @@ impl Client {
         let call = &Call { status: Some(response.status().as_u16()), ..call.clone() };
         let body = self.body(&mut response).map_err(|fault| self.fault(call, fault))?;
         let body = json::mend(body);
-        match refusal::judge(response.status(), &body) {
+        match refusal::judge(response.status(), &body, &|words| self.token.hide_in(words)) {
             None => Ok(body),
             Some(verdict) => Err(self.fault(call, self.with_headers(verdict, &response))),
         }
@@ -273,24 +282,17 @@ impl Client {
         }
     }
 
-    /// Completes a verdict by what only the headers know, and takes the token out of its words.
+    /// Completes a verdict by what only the headers know.
     fn with_headers(&self, verdict: Fault, response: &Response<ureq::Body>) -> Fault {
         let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
-        let hide = |words: String| self.token.hide_in(&words);
         match verdict {
             Fault::Redirected(_) => {
-                Fault::Redirected(hide(header(header::LOCATION).unwrap_or_default().to_owned()))
+                let location = header(header::LOCATION).unwrap_or_default();
+                Fault::Redirected(self.token.hide_in(location))
             }
             Fault::RateLimited(_) => {
                 Fault::RateLimited(header(header::RETRY_AFTER).and_then(|wait| wait.parse().ok()))
             }
-            Fault::TokenRefused(words) => Fault::TokenRefused(hide(words)),
-            Fault::NoAccess(words) => Fault::NoAccess(hide(words)),
-            Fault::LockedOut(words) => Fault::LockedOut(hide(words)),
-            Fault::UnknownSite(words) => Fault::UnknownSite(hide(words)),
-            Fault::Exhausted(words) => Fault::Exhausted(hide(words)),
-            Fault::Matomo(words) => Fault::Matomo(hide(words)),
-            Fault::NotJson(what) => Fault::NotJson(hide(what)),
             other => other,
         }
     }
@@ -325,6 +327,10 @@ fn io_fault(error: &std::io::Error) -> Fault {
         | Kind::HostUnreachable
         | Kind::NetworkUnreachable
         | Kind::AddrNotAvailable => Fault::Unreachable(error.to_string()),
+        // The resolver's errors have no kind of their own, only these words of the standard library.
+        _ if error.to_string().starts_with("failed to lookup address") => {
+            Fault::Unreachable(error.to_string())
+        }
         _ => Fault::Broken(error.to_string()),
     }
 }

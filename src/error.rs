@@ -214,7 +214,8 @@ impl Error {
             Error::Argument { hint, .. } if hint.is_empty() => return None,
             Error::Argument { hint, .. } => hint.clone(),
             Error::NoDestination(name) => {
-                format!("Create it with SELECT matomo_create_table('{name}').")
+                let quoted = name.replace('\'', "''");
+                format!("Create it with SELECT matomo_create_table('{quoted}').")
             }
             Error::NotATable { .. } => {
                 "Give the name of a table, partitioned or not.".to_owned()

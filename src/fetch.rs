@@ -1,7 +1,7 @@
 //! Reads site-days from Matomo and makes batches of rows of them. Runs on a helper thread: HTTP,
 //! JSON and pure Rust only.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 
 use chrono::NaiveDate;
@@ -20,6 +20,8 @@ pub struct Batch {
     /// idVisit of each visit and where its rows stand in `rows`; also of those without actions,
     /// whose old rows must go.
     pub visits: Vec<(i64, Range<usize>)>,
+    /// Their sites: the one asked for, or those that a roll-up of sites is made of.
+    pub sites: BTreeSet<String>,
     /// Their rows.
     pub rows: Vec<Row>,
     /// Between which instants their rows lie or may have lain, in seconds.
@@ -100,7 +102,9 @@ fn read_day(
     // Per visit its actions and whether it was cut; the last sight of a visit counts.
     let mut seen: HashMap<i64, (usize, bool)> = HashMap::new();
     let mut newest = None;
-    while let Some(body) = pages.next(&mut |line| drop(send(News::Notice(line))))? {
+    while let Some(body) = pages.next(&mut |line| {
+        send(News::Notice(line));
+    })? {
         let page = pages.read(&body)?;
         newest = newest.max(page.newest);
         let mut batch = Batch::default();
@@ -184,6 +188,8 @@ struct Pages<'a> {
     pager: Pager,
     more: bool,
     asked: i32,
+    /// The visits of the page before.
+    before: Vec<i64>,
 }
 
 /// A page taken apart.
@@ -200,7 +206,17 @@ impl<'a> Pages<'a> {
     fn new(client: &'a Client, site: Site, due: Due, page_size: u32, actions: bool) -> Pages<'a> {
         let end = due.day.succ_opt().map_or(i64::MAX, |next| site.zone.midnight(next));
         let pager = Pager::new(page_size, due.since);
-        Pages { client, site, day: due.day, end, actions, pager, more: true, asked: 0 }
+        Pages {
+            client,
+            site,
+            day: due.day,
+            end,
+            actions,
+            pager,
+            more: true,
+            asked: 0,
+            before: Vec::new(),
+        }
     }
 
     /// The text of the next page; `None` when there is none.
@@ -226,7 +242,15 @@ impl<'a> Pages<'a> {
     /// Takes the page apart and moves on.
     fn read<'b>(&mut self, body: &'b str) -> Result<Page<'b>> {
         let mut page = read_page(self.client, self.site.id, Some(self.day), body)?;
+        let offset = self.pager.page().offset;
         self.more = self.pager.advance(page.length, page.newest);
+        // A server that ignores offsets would be asked without end.
+        let ids: Vec<_> = page.visits.iter().map(|(id, _)| *id).collect();
+        if self.more && offset > 0 && ids == self.before {
+            let what = "the same page again and again";
+            return Err(self.client.unexpected(self.site.id, Some(self.day), what));
+        }
+        self.before = ids;
         page.visits.retain(|(_, visit)| visit.last != Some(self.end));
         Ok(page)
     }
@@ -242,13 +266,18 @@ fn read_page<'a>(
         .map_err(|error| client.unexpected(site, day, &format!("it is no JSON: {error}")))?;
     let mut page =
         Page { visits: Vec::with_capacity(list.len()), length: list.len(), newest: None };
-    let mut met = HashSet::new();
+    // Of a visit that comes twice the last sight counts.
+    let mut places = HashMap::new();
     for raw in list {
         let visit = Visit::read(raw);
         let id = visit.id.ok_or_else(|| client.unexpected(site, day, "a visit without idVisit"))?;
-        page.newest = page.newest.max(visit.last);
-        if met.insert(id) {
-            page.visits.push((id, visit));
+        page.newest = page.newest.max(rows::sane(visit.last));
+        match places.insert(id, page.visits.len()) {
+            None => page.visits.push((id, visit)),
+            Some(place) => {
+                page.visits[place] = (id, visit);
+                places.insert(id, place);
+            }
         }
     }
     Ok(page)
@@ -261,6 +290,7 @@ fn count(n: usize) -> i64 {
 impl Batch {
     fn add(&mut self, visit: &Visit, id: i64, rows: Vec<Row>, site: Site) {
         self.span = union(self.span, span(visit, &rows, site));
+        self.sites.insert(rows::id_site(visit, site));
         let begin = self.rows.len();
         self.rows.extend(rows);
         self.visits.push((id, begin..self.rows.len()));

@@ -13,13 +13,15 @@ struct Envelope {
     message: String,
 }
 
-/// `None` for JSON that is no error.
-pub fn judge(status: StatusCode, body: &str) -> Option<Fault> {
+/// `None` for JSON that is no error. `hide` takes the token out of words of Matomo, before they are
+/// cut to length: it would not know half a token.
+pub fn judge(status: StatusCode, body: &str, hide: &dyn Fn(&str) -> String) -> Option<Fault> {
     let text = body.trim_start();
+    let excerpt = |text: &str| excerpt(&hide(text));
     let envelope =
         serde_json::from_str::<Envelope>(text).ok().filter(|envelope| envelope.result == "error");
     if let Some(envelope) = envelope {
-        return Some(by_message(status, excerpt(&envelope.message)));
+        return Some(by_message(status, &envelope.message, excerpt(&envelope.message)));
     }
     match status.as_u16() {
         300..=399 => return Some(Fault::Redirected(String::new())),
@@ -33,13 +35,14 @@ pub fn judge(status: StatusCode, body: &str) -> Option<Fault> {
         Some(b'{') if text.trim_end().ends_with('}') => None,
         Some(b'[') if text.trim_end().ends_with(']') => None,
         Some(b'{' | b'[') => Some(Fault::Broken("it ends in the middle".to_owned())),
-        Some(b'<') => Some(Fault::NotJson(html(text))),
+        Some(b'<') => Some(Fault::NotJson(html(title(text).map(excerpt)))),
         Some(_) => Some(Fault::NotJson(format!("text: {}", excerpt(text)))),
     }
 }
 
-fn by_message(status: StatusCode, message: String) -> Fault {
-    let has = |words: &str| message.contains(words);
+/// Judges by the whole of a message; the fault gets what may be shown of it.
+fn by_message(status: StatusCode, whole: &str, message: String) -> Fault {
+    let has = |words: &str| whole.contains(words);
     if has("Too many failed logins") {
         Fault::LockedOut(message)
     } else if has("Allowed memory size") || has("aximum execution time") {
@@ -61,21 +64,23 @@ fn by_message(status: StatusCode, message: String) -> Fault {
 }
 
 /// What a person needs of an HTML page to recognise it.
-fn html(text: &str) -> String {
-    let lower = text.to_ascii_lowercase();
-    let title = lower.find("<title").and_then(|at| {
-        let begin = at + lower.get(at..)?.find('>')? + 1;
-        let end = begin + lower.get(begin..)?.find("</title")?;
-        text.get(begin..end)
-    });
-    match title.map(excerpt).filter(|title| !title.is_empty()) {
+fn html(title: Option<String>) -> String {
+    match title.filter(|title| !title.is_empty()) {
         Some(title) => format!("an HTML page with the title \"{title}\""),
         None => "an HTML page".to_owned(),
     }
 }
 
+fn title(text: &str) -> Option<&str> {
+    let lower = text.to_ascii_lowercase();
+    let at = lower.find("<title")?;
+    let begin = at + lower.get(at..)?.find('>')? + 1;
+    let end = begin + lower.get(begin..)?.find("</title")?;
+    text.get(begin..end)
+}
+
 /// One line of at most 200 characters.
-fn excerpt(text: &str) -> String {
+pub fn excerpt(text: &str) -> String {
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
     match line.char_indices().nth(200) {
         Some((end, _)) => format!("{}...", &line[..end]),
@@ -88,7 +93,7 @@ mod tests {
     use super::*;
 
     fn judged(status: u16, body: &str) -> Option<Fault> {
-        judge(StatusCode::from_u16(status).unwrap(), body)
+        judge(StatusCode::from_u16(status).unwrap(), body, &str::to_owned)
     }
 
     fn error(message: &str) -> String {

@@ -34,7 +34,9 @@ pub fn ask<T: Send + 'static>(
     work: impl FnOnce(&Client, &mut dyn FnMut(String)) -> Result<T> + Send + 'static,
 ) -> Result<T> {
     let mut helper = start(client, 1, move |client, outbox| {
-        let done = work(client, &mut |line| drop(outbox.send(Mail::Notice(line))));
+        let done = work(client, &mut |line| {
+            outbox.send(Mail::Notice(line));
+        });
         outbox.send(Mail::Done(done));
     })?;
     let mut result = Err(ended_early());

@@ -70,9 +70,7 @@ const BEFORE_ACTION: usize = 15;
 pub fn visit_values(visit: &Visit, id: i64, site: Site) -> Vec<Value> {
     let mut values: Vec<Value> =
         visit.values.iter().map(|raw| raw.and_then(json::text).map(Arc::from)).collect();
-    if values[0].is_none() {
-        values[0] = shared(site.id.to_string());
-    }
+    values[0] = shared(id_site(visit, site));
     values.insert(1, shared(id.to_string()));
     values.insert(BEFORE_ACTION - 1, visit.first.and_then(date).and_then(shared));
     values.push(visit.experiments.and_then(|raw| shared(jsonb(raw))));
@@ -100,6 +98,11 @@ pub fn rows(visit: &Visit, id: i64, site: Site, day_begin: i64) -> Vec<Row> {
         .collect()
 }
 
+/// `idsite`: as Matomo sends it, which for a roll-up of sites is not the one asked for.
+pub fn id_site(visit: &Visit, site: Site) -> String {
+    visit.values[0].and_then(json::text).unwrap_or_else(|| site.id.to_string())
+}
+
 /// The columns from `action_type` to `action_title`.
 fn action_values(
     values: &mut Vec<Value>,
@@ -124,10 +127,8 @@ fn action_values(
     ]);
     let mut dimensions = visit.dimensions.clone();
     dimensions.extend(&action.dimensions);
-    let object: Vec<_> = dimensions
-        .iter()
-        .map(|(number, raw)| (format!("dimension{number}"), json::compact(raw)))
-        .collect();
+    let object: Vec<_> =
+        dimensions.iter().map(|(number, raw)| (format!("dimension{number}"), jsonb(raw))).collect();
     values.push(shared(json_object(&object)));
     values.extend((1..=10).map(|number| plain(dimensions.get(&number).copied())));
     values.extend([plain(action.url), plain(action.site_search_keyword), plain(action.title)]);
@@ -215,7 +216,7 @@ fn variables(raw: Option<&RawValue>) -> Vec<(String, String)> {
             let Some((_, value)) = members.iter().rfind(|(key, _)| *key == value_key) else {
                 continue;
             };
-            let value = json::compact(value);
+            let value = jsonb(value);
             match found.iter_mut().find(|(known, _)| *known == name) {
                 Some((_, known)) => *known = value,
                 None => found.push((name, value)),
@@ -249,8 +250,8 @@ fn json_object(members: &[(String, String)]) -> String {
     format!("{{{}}}", members.join(","))
 }
 
-/// JSON that `jsonb` is sure to take; what it might refuse (too deep, numbers too large) is kept
-/// as a string.
+/// JSON that `json` and `jsonb` are sure to take; what they might refuse (too deep, numbers too
+/// large) is kept as a string.
 fn jsonb(raw: &RawValue) -> String {
     serde_json::from_str::<serde_json::Value>(raw.get())
         .unwrap_or_else(|_| serde_json::Value::from(raw.get()))

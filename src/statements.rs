@@ -7,9 +7,9 @@ use crate::rows::COLUMNS;
 
 /// Statement texts. `$1` to `$43` are arrays of text, one a column, wherever rows go in.
 pub struct Statements {
-    /// `(site, visits[, from, to])` → those of the visits of which rows are stored.
+    /// `(sites, visits[, from, to])` → those of the visits of which rows are stored.
     pub stored_visits: String,
-    /// `(43 columns, site, visits[, from, to])` → (place in the batch, partition, ctid) of all
+    /// `(43 columns, sites, visits[, from, to])` → (place in the batch, partition, ctid) of all
     /// that is on one side only or differs.
     pub compare: String,
     /// `(partition, ctids[, from, to])`
@@ -56,7 +56,7 @@ impl Statements {
         };
         let of_visits = |first: usize| {
             format!(
-                "d.idsite OPERATOR(pg_catalog.=) ${first}::{} \
+                "d.idsite OPERATOR(pg_catalog.=) ANY (${first}::pg_catalog.text[]::{}[]) \
                  AND d.idvisit OPERATOR(pg_catalog.=) ANY (${}::pg_catalog.text[]::{}[]){}",
                 types[1],
                 first + 1,

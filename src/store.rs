@@ -36,11 +36,10 @@ impl AddAssign for Written {
     }
 }
 
-/// Writes the visits of one site into one destination.
+/// Writes visits into one destination.
 pub struct Store {
     destination: Destination,
     statements: Statements,
-    site: String,
     /// Weeks, by number since 1970, whose partitions are known to be there.
     weeks: HashSet<i64>,
 }
@@ -65,10 +64,10 @@ const DAY: i64 = 86_400;
 const WEEK: i64 = 7 * DAY;
 
 impl Store {
-    /// Prepares to write visits of a site.
-    pub fn new(destination: Destination, site: i32) -> Store {
+    /// Prepares to write visits.
+    pub fn new(destination: Destination) -> Store {
         let statements = Statements::of(&destination);
-        Store { destination, statements, site: site.to_string(), weeks: HashSet::new() }
+        Store { destination, statements, weeks: HashSet::new() }
     }
 
     /// Replaces the batch's visits.
@@ -132,7 +131,8 @@ impl Store {
         let _safe =
             Scope::of(&[(c"search_path", c"pg_catalog, pg_temp"), (c"enable_seqscan", c"off")]);
         let visits: Vec<_> = batch.visits.iter().map(|(id, _)| id.to_string()).collect();
-        let mut of_visits: Vec<DatumWithOid> = vec![self.site.as_str().into(), visits.into()];
+        let sites: Vec<_> = batch.sites.iter().cloned().collect();
+        let mut of_visits: Vec<DatumWithOid> = vec![sites.into(), visits.into()];
         of_visits.extend(self.span(batch).args());
 
         // In an import nothing is there yet, and an index tells so quickly.

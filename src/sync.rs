@@ -82,7 +82,7 @@ pub fn run(order: Order) -> Result<Vec<DayResult>> {
     let of_days = known.iter().map(|(day, entry)| (*day, entry.known)).collect();
     let due = plan::due(&days, &of_days, again, zone, now, settings::settle_time());
     let site = Site { id: site, zone, action_time: settings::action_time() };
-    let store = Store::new(destination, site.id);
+    let store = Store::new(destination);
     let record = Record { ledger, known, timezone, now };
     let results = copy_days(&client, site, due, page_size, store, record)?;
     warn_of_truncation(&results);

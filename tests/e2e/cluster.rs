@@ -17,7 +17,14 @@ fn script() -> PathBuf {
 }
 
 fn cluster(args: &[&str]) {
-    let output = Command::new(script()).args(args).output().expect("tests/cluster runs");
+    cluster_in(args, &[]);
+}
+
+/// The same, with variables in the environment.
+fn cluster_in(args: &[&str], variables: &[(&str, &str)]) {
+    let mut command = Command::new(script());
+    command.args(args).envs(variables.iter().copied());
+    let output = command.output().expect("tests/cluster runs");
     assert!(
         output.status.success(),
         "tests/cluster {args:?}: {}",
@@ -59,6 +66,11 @@ impl Cluster {
     /// Starts it again after `stop`.
     pub fn start_again(&self) {
         cluster(&["start", self.path()]);
+    }
+
+    /// The same, with variables in the environment of the server.
+    pub fn start_again_in(&self, variables: &[(&str, &str)]) {
+        cluster_in(&["start", self.path()], variables);
     }
 
     /// `pg_ctl stop`.

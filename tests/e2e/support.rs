@@ -1,6 +1,7 @@
 //! What most tests need: a database, a fake Matomo, a sync, and the comparison with the oracle.
 
 use std::fmt::Write;
+use std::sync::{Arc, Mutex};
 
 use chrono::NaiveDate;
 use fake_matomo::{ActionTime, Clock, Fake, Options, OracleRow, Plan, SitePlan, World};
@@ -35,6 +36,29 @@ pub fn serve(world: World) -> Fake {
 /// A database of its own, in the shared cluster.
 pub fn database() -> Client {
     shared().connect(&shared().database())
+}
+
+/// What a server says besides results, as (severity, message), the oldest first.
+#[derive(Clone, Default)]
+pub struct Notices(Arc<Mutex<Vec<(String, String)>>>);
+
+impl Notices {
+    /// Takes all that have come so far.
+    pub fn take(&self) -> Vec<(String, String)> {
+        std::mem::take(&mut self.0.lock().unwrap())
+    }
+}
+
+/// A database of its own in the shared cluster, and what it says to the connection.
+pub fn database_with_notices() -> (Client, Notices) {
+    let notices = Notices::default();
+    let mut config = shared().config(&shared().database(), "postgres");
+    let theirs = notices.clone();
+    config.notice_callback(move |notice| {
+        let line = (notice.severity().to_owned(), notice.message().to_owned());
+        theirs.0.lock().unwrap().push(line);
+    });
+    (config.connect(postgres::NoTls).expect("connects"), notices)
 }
 
 /// A call of `matomo_sync` on site 1.

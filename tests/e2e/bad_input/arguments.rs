@@ -1,0 +1,337 @@
+//! Arguments and settings that cannot be right, and callers who may not.
+
+use chrono::{Days, Utc};
+use fake_matomo::{Fault, When};
+
+use super::*;
+use crate::cluster::shared;
+
+const UNKNOWN: &str =
+    "An unexpected website was found in the request: website id was set to '999' .";
+const WRONG: &str =
+    "Unable to authenticate with the provided token. It is either invalid or expired.";
+const NO_VIEW: &str =
+    "You can't access this resource as it requires 'view' access for the website id = 1.";
+const LOCKED: &str = "Too many failed logins. Please wait and try logging in again later.";
+
+#[test]
+fn an_unknown_site_is_named() {
+    let mut stage = Stage::new();
+    let error = stage.refuses(&[("site", "999")]);
+    let call = stage.of_site(Some(200)).replace("site 1 ", "site 999 ");
+    let detail = format!("{call} Matomo says: {UNKNOWN}");
+    expect(&error, "22023", "Matomo does not know the site", &detail, "Check the site's ID");
+    assert_eq!(stage.fake.requests().len(), CALLS);
+    stage.recovers();
+}
+
+#[test]
+fn a_refused_token_is_never_tried_twice() {
+    let mut stage = Stage::new();
+    stage.execute("SET matomo.max_retries = 3");
+    let hint = "After some 18 refused tokens Matomo locks out";
+    let error = stage.refuses(&[("key", "'my-secret-key'")]);
+    let detail = format!("{} Matomo says: {WRONG}", stage.of_site(Some(401)));
+    expect(&error, "28000", "Matomo refused the token", &detail, hint);
+    assert_eq!(stage.fake.requests().len(), CALLS);
+    // As older versions say it; and in the middle, when it was revoked meanwhile.
+    let envelope = Fault::ErrorEnvelope(WRONG.to_owned());
+    stage.fake.fail(envelope.clone(), When::always().method("SitesManager.getSiteFromId"));
+    let error = stage.refuses(&[]);
+    let detail = format!("{} Matomo says: {WRONG}", stage.of_site(Some(200)));
+    expect(&error, "28000", "Matomo refused the token", &detail, hint);
+    assert_eq!(stage.fake.requests().len(), CALLS);
+    stage.fake.heal();
+    stage.fake.fail(envelope, When::live().param("date", &format!("{MIDDLE},{MIDDLE}")));
+    let error = stage.refuses(&[]);
+    let detail = format!("{} Matomo says: {WRONG}", stage.of_day(MIDDLE, Some(200)));
+    expect(&error, "28000", "Matomo refused the token", &detail, hint);
+    assert_eq!(stage.fake.requests().len(), 3 * CALLS);
+    stage.recovers();
+}
+
+#[test]
+fn a_token_without_access_to_the_site_is_told_from_a_wrong_one() {
+    let mut stage = Stage::new();
+    stage.execute("SET matomo.max_retries = 3");
+    stage.fake.knobs().hidden_sites.insert(1);
+    let error = stage.refuses(&[]);
+    let detail = format!("{} Matomo says: {NO_VIEW}", stage.of_site(Some(401)));
+    let message = "the token has no access to the site";
+    expect(&error, "28000", message, &detail, "at least view access");
+    assert_eq!(stage.fake.requests().len(), CALLS);
+    stage.fake.knobs().hidden_sites.clear();
+    stage.recovers();
+}
+
+#[test]
+fn a_lockout_is_told_from_a_wrong_token() {
+    let mut stage = Stage::new();
+    stage.execute("SET matomo.max_retries = 3");
+    for _ in 0..5 {
+        // Lets Matomo's patience of 18 end, a test's worth of refusals at a time.
+        let call = stage.call("matomo", &[("key", "'my-secret-key'")]);
+        for _ in 0..4 {
+            error(&mut stage.db, &call);
+        }
+    }
+    let error = stage.refuses(&[]);
+    let detail = format!("{} Matomo says: {LOCKED}", stage.of_site(Some(500)));
+    expect(&error, "28000", "Matomo has locked out this server's address", &detail, "then wait");
+    assert_eq!(stage.fake.requests().len(), CALLS);
+    stage.recovers();
+}
+
+#[test]
+fn urls_that_are_none_are_refused_without_a_request() {
+    let mut stage = Stage::new();
+    let begin = "it does not begin with https:// or http://";
+    let password = "it holds a user name or password";
+    let long = format!("https://a.example.org/{}", "x".repeat(70_000));
+    for (url, why) in [
+        ("", "it is malformed"),
+        ("  ", "it is malformed"),
+        ("https://", "it is malformed"),
+        ("https://a b.example.org", "it is malformed"),
+        ("https://a.example.org\nX-Header: x", "it is malformed"),
+        ("https://[::1", "it is malformed"),
+        ("file:///etc/passwd", "it is malformed"),
+        (long.as_str(), "it is malformed"),
+        ("analytics.example.org", begin),
+        ("/matomo", begin),
+        ("*", begin),
+        ("ftp://a.example.org", "scheme \"ftp\" is not supported"),
+        ("gopher://127.0.0.1:6379/x", "scheme \"gopher\" is not supported"),
+        ("https://user:secret@a.example.org", password),
+        ("https://secret@a.example.org", password),
+        ("https://a.example.org:port", "its port is no number"),
+        ("https://a.example.org:99999", "its port is no number"),
+        ("https://a.example.org/?token_auth=secret", "it has a query or a fragment"),
+        ("https://a.example.org/#secret", "it has a query or a fragment"),
+    ] {
+        let error = stage.refuses(&[("url", &format!("'{url}'"))]);
+        let message = format!("invalid URL of Matomo: {why}");
+        expect(&error, "22023", &message, "", "https://analytics.example.org");
+    }
+    assert_eq!(stage.fake.requests().len(), 0);
+}
+
+#[test]
+fn dates_in_the_wrong_order_or_out_of_range_are_refused_without_a_request() {
+    let mut stage = Stage::new();
+    let error = stage.refuses(&[("end_date", "'2026-10-23'")]);
+    let message = "end_date 2026-10-23 is before start_date 2026-10-24";
+    expect(&error, "22023", message, "", "Both days are included");
+    for argument in ["start_date", "end_date"] {
+        for day in ["infinity", "-infinity", "1989-12-31", "4713-01-01 BC", "5874897-12-31"] {
+            let error = stage.refuses(&[(argument, &format!("'{day}'"))]);
+            let message = format!("{argument} is out of range");
+            expect(&error, "22023", &message, "", "from 1990-01-01 on");
+        }
+    }
+    assert_eq!(stage.fake.requests().len(), 0);
+}
+
+/// Clocks 24 hours apart: one date is today at one and in the future at the other.
+#[test]
+fn a_start_in_the_future_is_one_in_the_sites_timezone() {
+    let mut stage = Stage::new();
+    let today = loop {
+        let east = Utc::now() + chrono::TimeDelta::hours(12);
+        let left = 86_400 - (east.timestamp() % 86_400);
+        if left > 30 {
+            break east.date_naive();
+        }
+        std::thread::sleep(std::time::Duration::from_secs(1));
+    };
+    let argument = format!("'{today}'");
+    stage.fake.world().site_mut(1).timezone = "UTC-12".to_owned();
+    let error = stage.refuses(&[("start_date", &argument), ("end_date", "NULL")]);
+    let hint = format!("It is {} in the site's timezone", today - Days::new(1));
+    expect(&error, "22023", &format!("start_date {today} is in the future"), "", &hint);
+    let error = stage.refuses(&[("start_date", "'200000-01-01'"), ("end_date", "NULL")]);
+    expect(&error, "22023", "start_date +200000-01-01 is in the future", "", &hint);
+    stage.fake.world().site_mut(1).timezone = "UTC+12".to_owned();
+    let call = stage.call("matomo", &[("start_date", &argument), ("end_date", "'200000-01-01'")]);
+    let rows = stage.db.query(&call, &[]).unwrap();
+    assert_eq!(Sums::of(&rows).days, 1);
+}
+
+#[test]
+fn numbers_out_of_range_are_refused_without_a_request() {
+    let mut stage = Stage::new();
+    for size in ["0", "-1", "10001", "-2147483648", "2147483647"] {
+        let error = stage.refuses(&[("page_size", size)]);
+        let message = format!("page_size {size} is out of range");
+        expect(&error, "22023", &message, "", "from 1 to 10000");
+    }
+    for site in ["0", "-1", "-2147483648"] {
+        let error = stage.refuses(&[("site", site)]);
+        let message = format!("site {site} is no ID of a site");
+        expect(&error, "22023", &message, "", "numbers its sites from 1");
+    }
+    assert_eq!(stage.fake.requests().len(), 0);
+}
+
+#[test]
+fn null_and_empty_arguments_are_refused_without_a_request() {
+    let mut stage = Stage::new();
+    for argument in ["site", "url", "key"] {
+        let error = stage.refuses(&[(argument, "NULL")]);
+        let message = format!("argument \"{argument}\" must not be null");
+        expect(&error, "22004", &message, "", "");
+    }
+    for key in ["''", "' '", "E'\\n'"] {
+        let error = stage.refuses(&[("key", key)]);
+        expect(&error, "22023", "the key is empty", "", "token_auth");
+    }
+    assert_eq!(stage.fake.requests().len(), 0);
+}
+
+#[test]
+fn null_stands_for_the_setting_where_there_is_one() {
+    let mut stage = Stage::new();
+    stage.execute("SET matomo.page_size = 7; SET matomo.destination = 'matomo_partitioned'");
+    let call = stage.call("", &[("page_size", "NULL"), ("destination", "NULL")]);
+    stage.empty.query(&call, &[]).unwrap();
+    let requests = stage.fake.requests();
+    let limits: Vec<_> = requests.iter().skip(1).map(|seen| seen.param("filter_limit")).collect();
+    assert!(!limits.is_empty() && limits.iter().all(|limit| *limit == "7"), "{limits:?}");
+    assert_equal(&mut stage.empty, "matomo_partitioned", &oracle(&stage.fake, FIRST, LAST));
+    let other: Option<u32> = one(&mut stage.empty, "SELECT to_regclass('matomo')::oid");
+    assert_eq!(other, None);
+}
+
+#[test]
+fn a_read_only_transaction_is_refused_without_a_request() {
+    let mut stage = Stage::new();
+    stage.execute("SET default_transaction_read_only = on");
+    let error = stage.refuses(&[]);
+    let message = "cannot execute matomo_sync() in a read-only transaction";
+    expect(&error, "25006", message, "", "");
+    assert_eq!(stage.fake.requests().len(), 0);
+    stage.execute("SET default_transaction_read_only = off");
+    stage.db.batch_execute("SET TimeZone = 'UTC'").unwrap();
+    stage.recovers();
+}
+
+#[test]
+fn a_database_that_cannot_hold_all_texts_is_refused() {
+    let mut stage = Stage::new();
+    let name = format!("latin1_{}", one::<String>(&mut stage.db, "SELECT current_database()"));
+    let sql = format!("CREATE DATABASE {name} TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C'");
+    shared().connect("postgres").batch_execute(&sql).unwrap();
+    let mut db = shared().connect(&name);
+    db.batch_execute("CREATE EXTENSION matomo_postgres").unwrap();
+    let error = error(&mut db, &stage.call("matomo", &[]));
+    expect(&error, "0A000", "database encoding LATIN1 is not supported", "", "UTF8");
+    assert_eq!(one::<Option<u32>>(&mut db, "SELECT to_regclass('matomo')::oid"), None);
+}
+
+#[test]
+fn unknown_settings_and_values_out_of_range_are_refused() {
+    let mut db = database();
+    // The prefix is reserved from the moment that the library is there.
+    db.batch_execute("LOAD 'matomo_postgres'").unwrap();
+    let nonsense = error(&mut db, "SET matomo.nonsense = 1");
+    let message = "invalid configuration parameter name \"matomo.nonsense\"";
+    expect(&nonsense, "42602", message, "\"matomo\" is a reserved prefix.", "");
+    for (setting, value, message) in [
+        (
+            "page_size",
+            "0",
+            "0 is outside the valid range for parameter \"matomo.page_size\" (1 .. 10000)",
+        ),
+        (
+            "page_size",
+            "10001",
+            "10001 is outside the valid range for parameter \"matomo.page_size\" (1 .. 10000)",
+        ),
+        (
+            "initial_offset",
+            "-1",
+            "-1 is outside the valid range for parameter \"matomo.initial_offset\" (0 .. 36500)",
+        ),
+        (
+            "connect_timeout",
+            "0",
+            "0 s is outside the valid range for parameter \"matomo.connect_timeout\" (1 .. 3600)",
+        ),
+        (
+            "request_timeout",
+            "'2 d'",
+            "172800 s is outside the valid range for parameter \"matomo.request_timeout\" (1 .. 86400)",
+        ),
+        (
+            "max_retries",
+            "-1",
+            "-1 is outside the valid range for parameter \"matomo.max_retries\" (0 .. 100)",
+        ),
+        (
+            "max_retries",
+            "101",
+            "101 is outside the valid range for parameter \"matomo.max_retries\" (0 .. 100)",
+        ),
+        (
+            "max_response_size",
+            "0",
+            "0 kB is outside the valid range for parameter \"matomo.max_response_size\" (1 .. 1048576)",
+        ),
+        (
+            "max_response_size",
+            "'2 GB'",
+            "2097152 kB is outside the valid range for parameter \"matomo.max_response_size\" (1 .. 1048576)",
+        ),
+        ("page_size", "'many'", "invalid value for parameter \"matomo.page_size\": \"many\""),
+        ("action_time", "'local'", "invalid value for parameter \"matomo.action_time\": \"local\""),
+    ] {
+        let error = error(&mut db, &format!("SET matomo.{setting} = {value}"));
+        let (state, found, _, hint) = facts(&error);
+        assert_eq!((state, found), ("22023", message));
+        assert_eq!(hint.contains("utc, as_sent"), setting == "action_time", "{hint}");
+    }
+}
+
+#[test]
+fn only_those_whom_the_administrator_lets_may_sync() {
+    let mut stage = Stage::new();
+    let database: String = one(&mut stage.db, "SELECT current_database()");
+    let role = format!("role_{database}");
+    stage.db.batch_execute(&format!("CREATE ROLE {role} LOGIN")).unwrap();
+    let mut theirs = shared().connect_as(&database, &role);
+    let call = stage.call("matomo", &[]);
+    let denied = error(&mut theirs, &call);
+    expect(&denied, "42501", "permission denied for function matomo_sync", "", "");
+    stage
+        .db
+        .batch_execute(&format!(
+            "GRANT EXECUTE ON FUNCTION matomo_sync TO {role}; GRANT SELECT ON matomo TO {role}"
+        ))
+        .unwrap();
+    let denied = error(&mut theirs, &call);
+    let detail = "Privileges missing: INSERT, UPDATE, DELETE.";
+    expect(
+        &denied,
+        "42501",
+        "permission denied for table public.matomo",
+        detail,
+        "Ask the owner of public.matomo",
+    );
+    // What is read on the server is the superuser's to say.
+    let denied = error(&mut theirs, "SET matomo.ca_file = '/etc/passwd'");
+    expect(&denied, "42501", "permission denied to set parameter \"matomo.ca_file\"", "", "");
+    stage.db.batch_execute(&format!("GRANT INSERT, UPDATE ON matomo TO {role}")).unwrap();
+    let denied = error(&mut theirs, &call);
+    let detail = "Privileges missing: DELETE.";
+    expect(&denied, "42501", "permission denied for table public.matomo", detail, "GRANT");
+    // Nor may they make tables where they may not create.
+    stage.db.batch_execute("ALTER TABLE matomo RENAME TO renamed").unwrap();
+    let denied = error(&mut theirs, &call);
+    expect(&denied, "42501", "permission denied for schema public", "", "");
+    stage.db.batch_execute("ALTER TABLE renamed RENAME TO matomo").unwrap();
+    stage.assert_untouched();
+    assert_eq!(stage.fake.requests().len(), 0);
+    stage.db.batch_execute(&format!("GRANT DELETE ON matomo TO {role}")).unwrap();
+    theirs.query(&call, &[]).unwrap();
+    assert_equal(&mut stage.db, "matomo", &oracle(&stage.fake, FIRST, LAST));
+}

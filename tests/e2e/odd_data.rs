@@ -1,0 +1,87 @@
+//! Odd data is no reason to lose a visit: what Matomo and its plugins have been seen to send, and
+//! what they might. Everything is synced into both tables, and again, which touches nothing.
+
+mod values;
+mod visits;
+
+use fake_matomo::{Fake, Fault, Site, Visit, When, World};
+use postgres::Client;
+
+use crate::support::*;
+
+const TABLES: [&str; 2] = ["matomo", "matomo_partitioned"];
+const DAY: &str = "2026-10-25";
+/// 2026-10-25 12:00:00 UTC.
+const NOON: i64 = 1_792_929_600;
+
+/// A Matomo with one site, in UTC.
+fn matomo(visits: impl IntoIterator<Item = Visit>) -> Fake {
+    let mut world = World::new(fake_matomo::Clock::Real);
+    let site = world.add_site(Site::new(1, "Site", "UTC"));
+    for visit in visits {
+        site.add(visit);
+    }
+    serve(world)
+}
+
+/// One that answers with this text, whatever is asked for.
+fn saying(body: impl Into<Vec<u8>>) -> Fake {
+    let fake = matomo([]);
+    fake.fail(Fault::Raw(body.into()), When::live());
+    fake
+}
+
+/// A visit as text, of two page views, with members of its own after the usual ones.
+fn visit_with(of_visit: &str, of_action: &str) -> String {
+    let comma =
+        |members: &str| if members.is_empty() { String::new() } else { format!(",{members}") };
+    let (of_visit, of_action) = (comma(of_visit), comma(of_action));
+    format!(
+        r#"[{{"idSite":1,"idVisit":7,"firstActionTimestamp":{NOON},"lastActionTimestamp":{},
+        "actionDetails":[{{"type":"action","timestamp":{NOON}{of_action}}},
+        {{"type":"action","timestamp":{},"title":"second"}}]{of_visit}}}]"#,
+        NOON + 60,
+        NOON + 60,
+    )
+}
+
+/// Syncs into both tables, twice.
+#[track_caller]
+fn synced(fake: &Fake) -> Client {
+    let mut db = database();
+    db.batch_execute("SET TimeZone = 'UTC'; SET matomo.max_retries = 0").unwrap();
+    for table in TABLES {
+        let sync = Sync::of(fake, DAY, DAY).into(table);
+        let sums = sync.run(&mut db);
+        assert_eq!(sums.actions, sums.inserted);
+        let before = fingerprint(&mut db, table);
+        assert_eq!(sync.run(&mut db).written(), 0);
+        assert_eq!(fingerprint(&mut db, table), before);
+    }
+    db
+}
+
+/// Compares an expression of each row, in order of action_id, in both tables.
+#[track_caller]
+fn assert_rows(db: &mut Client, expression: &str, expected: &[&str]) {
+    for table in TABLES {
+        let sql = format!(
+            "SELECT coalesce(({expression})::text, 'null') FROM {table} \
+             ORDER BY length(action_id), action_id COLLATE \"C\""
+        );
+        let rows = db.query(&sql, &[]).unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+        let found: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+        assert_eq!(found, expected, "{table}: {expression}");
+    }
+}
+
+#[track_caller]
+fn assert_oracle(fake: &Fake) -> Client {
+    let mut db = synced(fake);
+    let oracle = oracle(fake, DAY, DAY);
+    assert!(!oracle.is_empty());
+    for table in TABLES {
+        assert_equal(&mut db, table, &oracle);
+    }
+    db
+}

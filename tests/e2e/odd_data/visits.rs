@@ -1,0 +1,210 @@
+//! Visits without times, actions or IDs, or that come twice, from elsewhere or without end.
+
+use fake_matomo::{Action, Visit};
+use serde_json::Value;
+
+use super::*;
+
+#[test]
+fn actions_in_an_object_in_place_of_a_list() {
+    let body = format!(
+        r#"[{{"idVisit":"7","lastActionTimestamp":"{NOON}","actionDetails":
+        {{"0":{{"title":"a","timestamp":"{NOON}"}},"2":{{"title":"b","timestamp":{}.0}}}}}}]"#,
+        NOON + 9
+    );
+    let mut db = synced(&saying(body));
+    let rows = ["7_0|a|2026-10-25 12:00:00+00", "7_1|b|2026-10-25 12:00:09+00"];
+    assert_rows(&mut db, "concat_ws('|', action_id, action_title, action_timestamp)", &rows);
+    // What is no action at all is a place in the visit all the same.
+    let body = format!(
+        r#"[{{"idVisit":7,"lastActionTimestamp":{NOON},"actionDetails":[1,null,"x",[],{{"title":"b"}}]}}]"#
+    );
+    let mut db = synced(&saying(body));
+    assert_rows(&mut db, "coalesce(action_title, '')", &["", "", "", "", "b"]);
+}
+
+#[test]
+fn missing_timestamps_take_that_of_the_action_before() {
+    let mut whole = Visit::new(1, NOON);
+    let page = |at: i64| Action::page(NOON + at, "https://x.example.org/", "Page");
+    whole.push(page(0)).push(page(5).without("timestamp")).push(page(9));
+    let mut at_the_start = Visit::new(2, NOON + 100);
+    at_the_start.push(page(100).with("timestamp", Value::Null)).push(page(107));
+    at_the_start.actions[0].omit.push("timestamp".to_owned());
+    let mut not_one = Visit::new(3, NOON + 200);
+    not_one.push(page(200).without("timestamp")).push(page(220).without("timestamp"));
+    let mut no_first = Visit::new(4, NOON + 300);
+    no_first.push(page(300)).push(page(310));
+    no_first.omit.push("firstActionTimestamp".to_owned());
+    let mut no_last = Visit::new(5, NOON + 400);
+    no_last.push(page(400)).push(page(410));
+    no_last.omit.push("lastActionTimestamp".to_owned());
+    assert_oracle(&matomo([whole, at_the_start, not_one, no_first, no_last]));
+}
+
+#[test]
+fn without_any_timestamp_the_begin_of_the_day_stands_in() {
+    for times in [
+        "",
+        r#","firstActionTimestamp":null,"lastActionTimestamp":null,"serverTimestamp":null"#,
+        r#","firstActionTimestamp":"","lastActionTimestamp":"soon","serverTimestamp":[]"#,
+        r#","firstActionTimestamp":9e99,"lastActionTimestamp":-9223372036854775808"#,
+        r#","firstActionTimestamp":999999999999,"lastActionTimestamp":9223372036854775807"#,
+    ] {
+        let body = format!(
+            r#"[{{"idVisit":7{times},"actionDetails":[{{"title":"a"}},{{"timestamp":"x"}},{{"timestamp":99999999999999}}]}}]"#
+        );
+        let fake = saying(body);
+        let mut db = synced(&fake);
+        assert_rows(&mut db, "action_timestamp", &["2026-10-25 00:00:00+00"; 3]);
+        assert_rows(&mut db, "serverdateprettyfirstaction", &["null"; 3]);
+        // Nor do pages lose their way: each of these is full.
+        let sums = Sync::of(&fake, DAY, DAY).pages_of(1).run(&mut db);
+        assert_eq!((sums.visits, sums.written()), (1, 0), "{times}");
+    }
+}
+
+#[test]
+fn times_from_the_year_1_to_the_year_9999_have_their_partitions() {
+    let times = [-62_135_596_800, -1, 0, NOON, 253_402_300_799, 253_402_300_800];
+    let actions: Vec<_> = times.iter().map(|at| format!(r#"{{"timestamp":{at}}}"#)).collect();
+    let body = format!(
+        r#"[{{"idVisit":7,"firstActionTimestamp":0,"lastActionTimestamp":{NOON},"actionDetails":[{}]}}]"#,
+        actions.join(",")
+    );
+    let mut db = synced(&saying(body));
+    let rows = [
+        "0001-01-01 00:00:00+00",
+        "1969-12-31 23:59:59+00",
+        "1970-01-01 00:00:00+00",
+        "2026-10-25 12:00:00+00",
+        "9999-12-31 23:59:59+00",
+        // A year of five digits is as good as no time: that of the action before.
+        "9999-12-31 23:59:59+00",
+    ];
+    assert_rows(&mut db, "action_timestamp", &rows);
+    let sql = "SELECT string_agg(inhrelid::regclass::text, ' ' ORDER BY inhrelid::regclass::text COLLATE \"C\") \
+               FROM pg_inherits WHERE inhparent = 'matomo_partitioned'::regclass";
+    assert_eq!(
+        one::<String>(&mut db, sql),
+        "matomo_partitioned_0001w01 matomo_partitioned_1970w01 matomo_partitioned_2026w43 \
+         matomo_partitioned_9999w52"
+    );
+}
+
+#[test]
+fn visits_without_actions_have_no_rows() {
+    for actions in [
+        "",
+        r#","actionDetails":[]"#,
+        r#","actionDetails":null"#,
+        r#","actionDetails":{}"#,
+        r#","actionDetails":"""#,
+    ] {
+        let fake = saying(format!(r#"[{{"idVisit":7,"lastActionTimestamp":{NOON}{actions}}}]"#));
+        let mut db = database();
+        for table in TABLES {
+            let sums = Sync::of(&fake, DAY, DAY).into(table).run(&mut db);
+            assert_eq!((sums.visits, sums.actions, sums.written()), (1, 0, 0), "{actions}");
+            assert_eq!(one::<i64>(&mut db, &format!("SELECT count(*) FROM {table}")), 0);
+        }
+    }
+}
+
+#[test]
+fn a_visit_that_loses_its_actions_loses_its_rows() {
+    let visit = |id: i64| {
+        Visit::new(id, NOON + id)
+            .and(Action::page(NOON + id, "https://x.example.org/", "Page"))
+            .and(Action::goal(NOON + id, 1, "Goal", "https://x.example.org/"))
+    };
+    for gone in ["actionDetails left out", "no actions"] {
+        let fake = matomo([visit(1), visit(2), visit(3)]);
+        let mut db = assert_oracle(&fake);
+        match gone {
+            "no actions" => fake.world().site_mut(1).visit_mut(2).actions.clear(),
+            _ => fake.world().site_mut(1).visit_mut(2).omit.push("actionDetails".to_owned()),
+        }
+        for table in TABLES {
+            let sums = Sync::of(&fake, DAY, DAY).into(table).run(&mut db);
+            assert_eq!((sums.deleted, sums.written(), sums.visits), (2, 2, 3), "{gone}");
+            assert_equal(&mut db, table, &oracle(&fake, DAY, DAY));
+        }
+        assert_rows(&mut db, "action_id", &["1_0", "1_1", "3_0", "3_1"]);
+    }
+}
+
+#[test]
+fn ids_of_visits_at_the_edge() {
+    for (id, stored) in [
+        ("9223372036854775807", "9223372036854775807"),
+        ("\"9223372036854775807\"", "9223372036854775807"),
+        ("\" 12 \"", "12"),
+        ("1e3", "1000"),
+        ("0", "0"),
+    ] {
+        let body = visit_with(&format!(r#""idVisit":{id}"#), "");
+        let mut db = synced(&saying(body));
+        let rows = [0, 1].map(|index| format!("{stored} {stored}_{index}"));
+        assert_rows(&mut db, "idvisit || ' ' || action_id", &[&rows[0], &rows[1]]);
+    }
+    let long = "9".repeat(5000);
+    for id in [
+        "9223372036854775808",
+        &long,
+        &format!("\"{long}\""),
+        "1e400",
+        "null",
+        "\"\"",
+        "\"a\"",
+        "{}",
+    ] {
+        let fake = saying(visit_with(&format!(r#""idVisit":{id}"#), ""));
+        let mut db = database();
+        let error = Sync::of(&fake, DAY, DAY).error(&mut db);
+        let message = "unexpected answer of Matomo: a visit without idVisit";
+        assert_eq!((error.code().code(), error.message()), ("08P01", message), "{id}");
+        let detail =
+            format!("Method Live.getLastVisitsDetails, site 1 at {}, day {DAY}.", fake.url());
+        assert_eq!(error.detail(), Some(detail.as_str()));
+        assert_eq!(one::<Option<u32>>(&mut db, "SELECT to_regclass('matomo')::oid"), None);
+    }
+}
+
+#[test]
+fn a_visit_that_comes_twice_in_an_answer_is_stored_once() {
+    let visit = |title: &str| {
+        format!(
+            r#"{{"idVisit":7,"lastActionTimestamp":{NOON},"actionDetails":[{{"timestamp":{NOON},"title":"{title}"}}]}}"#
+        )
+    };
+    let fake = saying(format!("[{},{}]", visit("early"), visit("late")));
+    let mut db = synced(&fake);
+    assert_rows(&mut db, "action_title", &["late"]);
+}
+
+/// A roll-up site shows the visits of other sites under their own IDs.
+#[test]
+fn visits_of_other_sites_are_stored_as_theirs() {
+    let mut db = synced(&saying(visit_with(r#""idSite":2"#, "")));
+    assert_rows(&mut db, "idsite", &["2"; 2]);
+}
+
+#[test]
+fn a_matomo_that_ignores_the_size_of_pages_is_not_asked_without_end() {
+    let visits = |count: i64| {
+        let visit = |id| {
+            format!(
+                r#"{{"idVisit":{id},"lastActionTimestamp":{NOON},"actionDetails":[{{"timestamp":{NOON}}}]}}"#
+            )
+        };
+        saying(format!("[{}]", (0..count).map(visit).collect::<Vec<_>>().join(",")))
+    };
+    let mut db = database();
+    db.batch_execute("SET statement_timeout = '20 s'").unwrap();
+    let sums = Sync::of(&visits(3), DAY, DAY).pages_of(1).run(&mut db);
+    assert_eq!((sums.visits, sums.inserted), (3, 3));
+    let error = Sync::of(&visits(1100), DAY, DAY).pages_of(1000).error(&mut db);
+    let message = "unexpected answer of Matomo: the same page again and again";
+    assert_eq!((error.code().code(), error.message()), ("08P01", message));
+}
