@@ -4,3 +4,8 @@ REVOKE ALL ON FUNCTION matomo_sync(integer, text, text, date, date, text, boolea
 
 COMMENT ON FUNCTION matomo_sync(integer, text, text, date, date, text, boolean, integer) IS
     'Copies the visits of a Matomo site from start_date to end_date (today) into a table; gives a row per day';
+
+REVOKE ALL ON FUNCTION matomo_check(integer, date, date, text, text, text, boolean, boolean, integer) FROM PUBLIC;
+
+COMMENT ON FUNCTION matomo_check(integer, date, date, text, text, text, boolean, boolean, integer) IS
+    'Compares what Matomo lists of a site with what a table holds, day by day, and mends what differs if asked to';

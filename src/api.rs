@@ -4,6 +4,7 @@ use chrono::{Days, NaiveDate};
 use pgrx::datum::Date;
 use pgrx::prelude::*;
 
+use crate::check::{self, DayChecked, How};
 use crate::client::Token;
 use crate::endpoint::Endpoint;
 use crate::error::{Error, Result};
@@ -56,6 +57,49 @@ fn matomo_sync(
             written.deleted,
             read.truncated_visits,
         )
+    });
+    TableIterator::new(rows.collect::<Vec<_>>())
+}
+
+/// Compares what Matomo lists of a range of days with what a table holds, and mends what differs
+/// if asked to. See README for the arguments and the result.
+#[pg_extern(volatile, parallel_unsafe, requires = ["tables", "partitions", "ledger"])]
+#[allow(clippy::too_many_arguments, clippy::type_complexity)]
+fn matomo_check(
+    site: Option<i32>,
+    start_date: Option<Date>,
+    end_date: Option<Date>,
+    url: Option<&str>,
+    key: Option<&str>,
+    destination: default!(Option<&str>, "NULL"),
+    repair: default!(Option<bool>, "false"),
+    deep: default!(Option<bool>, "false"),
+    page_size: default!(Option<i32>, "NULL"),
+) -> TableIterator<
+    'static,
+    (
+        name!(day, Date),
+        name!(visits_there, i64),
+        name!(visits_here, i64),
+        name!(missing, i64),
+        name!(extra, i64),
+        name!(stale, i64),
+        name!(repaired, i64),
+    ),
+> {
+    secrecy::hide_running_statement();
+    let how = How { repair: repair.unwrap_or(false), deep: deep.unwrap_or(false) };
+    if how.repair {
+        // SAFETY: main thread; raises an ERROR in a read-only transaction and on a standby.
+        unsafe { pg_sys::PreventCommandIfReadOnly(c"matomo_check(repair)".as_ptr()) };
+    }
+    let days = or_raise(
+        order(site, url, key, start_date, end_date, destination, None, page_size)
+            .and_then(|order| check::run(order, how)),
+    );
+    let rows = days.into_iter().map(|(day, found)| {
+        let DayChecked { there, here, missing, extra, stale, repaired } = found;
+        (date(day), there, here, missing, extra, stale, repaired)
     });
     TableIterator::new(rows.collect::<Vec<_>>())
 }

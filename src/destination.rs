@@ -52,12 +52,27 @@ impl Destination {
     /// # Errors
     /// [`Error::NoDestination`] and its siblings; Postgres' own for an impossible name or a schema
     /// in which the caller may not create.
+    pub fn open_or_create(name: &str) -> Result<Destination> {
+        Destination::open_with(name, create)
+    }
+
+    /// The same, but for a table that must be there.
+    ///
+    /// # Errors
+    /// As above.
     pub fn open(name: &str) -> Result<Destination> {
+        Destination::open_with(name, |_, name, _| Err(Error::NoDestination(name.to_owned())))
+    }
+
+    fn open_with(
+        name: &str,
+        make: impl FnOnce(&mut SpiClient, &str, &str) -> Result<pg_sys::Oid>,
+    ) -> Result<Destination> {
         Spi::connect_mut(|client| {
             let extension = extension(client)?;
             let oid = match find(client, name)? {
                 Some(oid) => oid,
-                None => create(client, name, &extension.0)?,
+                None => make(client, name, &extension.0)?,
             };
             let _names_in_full = Scope::of(&[(c"search_path", c"pg_catalog, pg_temp")]);
             check(client, oid, name, extension)

@@ -1,5 +1,7 @@
 //! Reads what the destination holds of a site, for `matomo_check`. SPI only.
 
+use std::collections::BTreeSet;
+
 use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
 
@@ -24,7 +26,7 @@ const DAY: i64 = 86_400;
 ///
 /// # Errors
 /// Only internal ones.
-pub fn differing(destination: &Destination, site: i32, listed: &[Listed]) -> Result<Differing> {
+pub fn differing(destination: &Destination, listed: &[Listed]) -> Result<Differing> {
     let mut found = Differing::default();
     if listed.is_empty() {
         return Ok(found);
@@ -57,8 +59,8 @@ pub fn differing(destination: &Destination, site: i32, listed: &[Listed]) -> Res
         "WITH i AS MATERIALIZED (SELECT u.place, {typed} \
              FROM unnest({arrays}) WITH ORDINALITY AS u({places}, place)), \
          s AS MATERIALIZED (SELECT {stored} FROM {} AS d \
-             WHERE d.idsite = ${}::{} AND d.idvisit = ANY (${}::text[]::{}[]){span}) \
-         SELECT i.place, bool_or(s.idvisit IS NULL) FROM i LEFT JOIN s ON s.idvisit = i.idvisit \
+             WHERE d.idsite = ANY (${}::text[]::{}[]) AND d.idvisit = ANY (${}::text[]::{}[]){span}) \
+         SELECT i.place, bool_or(s.idvisit IS NULL) FROM i LEFT JOIN s ON s.idsite = i.idsite AND s.idvisit = i.idvisit \
          WHERE {differs} GROUP BY i.place ORDER BY i.place",
         destination.name,
         width + 1,
@@ -74,7 +76,9 @@ pub fn differing(destination: &Destination, site: i32, listed: &[Listed]) -> Res
         })
         .collect();
     let ids: Vec<_> = listed.iter().map(|visit| visit.id.to_string()).collect();
-    args.extend([site.to_string().into(), ids.into()]);
+    let sites: BTreeSet<_> = listed.iter().filter_map(|visit| visit.values[0].as_deref()).collect();
+    let sites: Vec<_> = sites.into_iter().collect();
+    args.extend([sites.into(), ids.into()]);
     if destination.key_has_time() {
         let span = listed.iter().fold(None, |span, visit| union(span, visit.span));
         let (from, to) = span.unwrap_or_default();

@@ -9,6 +9,7 @@
 use pgrx::prelude::*;
 
 mod api;
+mod check;
 mod client;
 mod destination;
 mod endpoint;
@@ -42,10 +43,11 @@ mod zone;
 extension_sql_file!("../sql/tables.sql", name = "tables");
 extension_sql_file!("../sql/partitions.sql", name = "partitions", requires = ["tables"]);
 extension_sql_file!("../sql/ledger.sql", name = "ledger");
+extension_sql_file!("../sql/forget.sql", name = "forget", requires = ["ledger"]);
 extension_sql_file!(
     "../sql/privileges.sql",
     name = "privileges",
-    requires = [api::matomo_sync],
+    requires = [api::matomo_sync, api::matomo_check],
     finalize
 );
 

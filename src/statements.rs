@@ -9,9 +9,11 @@ use crate::rows::COLUMNS;
 pub struct Statements {
     /// `(sites, visits[, from, to])` → those of the visits of which rows are stored.
     pub stored_visits: String,
-    /// `(43 columns, sites, visits[, from, to])` → (place in the batch, partition, ctid) of all
+    /// `(43 columns, sites, visits[, from, to])` → (place in the batch, partition, ctid, visit) of all
     /// that is on one side only or differs.
     pub compare: String,
+    /// `(sites, visits)`
+    pub remove: String,
     /// `(partition, ctids[, from, to])`
     pub delete: String,
     /// `(43 columns, partition, ctids[, from, to])`
@@ -92,13 +94,20 @@ impl Statements {
                      FROM unnest({}) WITH ORDINALITY AS u({places}, place)), \
                  s AS MATERIALIZED (SELECT d.tableoid AS partition, d.ctid AS tid, {} \
                      FROM {name} AS d WHERE {}) \
-                 SELECT i.place, s.partition, s.tid::text FROM i FULL JOIN s ON {} \
+                 SELECT i.place, s.partition, s.tid::text, coalesce(i.idvisit, s.idvisit)::text \
+                 FROM i FULL JOIN s ON {} \
                  WHERE i.place IS NULL OR s.partition IS NULL OR {}",
                 arrays(1, WIDTH),
                 COLUMNS.map(|column| format!("d.{column}")).join(", "),
                 of_visits(WIDTH + 1),
                 same.join(" AND "),
                 differs.join(" OR "),
+            ),
+            remove: format!(
+                "DELETE FROM {name} AS d WHERE d.idsite OPERATOR(pg_catalog.=) \
+                 ANY ($1::pg_catalog.text[]::{}[]) AND d.idvisit OPERATOR(pg_catalog.=) \
+                 ANY ($2::pg_catalog.text[]::{}[])",
+                types[1], types[2]
             ),
             delete: format!(
                 "DELETE FROM {name} AS d WHERE d.tableoid OPERATOR(pg_catalog.=) $1 \

@@ -52,6 +52,8 @@ type Place = (u32, String);
 struct Changes {
     /// Visits with rows of which none is stored.
     new_visits: i64,
+    /// Visits that differ in any way.
+    visits: HashSet<String>,
     /// Indexes of rows of the batch.
     insert: Vec<usize>,
     /// By partition: indexes of rows of the batch, and the ctids of the rows they replace.
@@ -108,6 +110,27 @@ impl Store {
         })
     }
 
+    /// Which of the batch's visits are not stored as they are.
+    ///
+    /// # Errors
+    /// Only internal ones.
+    pub fn differing(&self, batch: &Batch) -> Result<Vec<i64>> {
+        let _plain = Scope::of(&[(c"timezone", c"UTC"), (c"jit", c"off")]);
+        let changes = Spi::connect_mut(|client| self.compare(client, batch))?;
+        let differs = |id: &i64| changes.visits.contains(&id.to_string());
+        Ok(batch.visits.iter().map(|(id, _)| *id).filter(differs).collect())
+    }
+
+    /// Removes all rows of visits.
+    ///
+    /// # Errors
+    /// Only internal ones.
+    pub fn remove(&self, site: i32, visits: &[i64]) -> Result<()> {
+        let visits: Vec<_> = visits.iter().map(i64::to_string).collect();
+        let args = [vec![site.to_string()].into(), visits.into()];
+        Spi::connect_mut(|client| query(client, &self.statements.remove, &args).map(drop))
+    }
+
     /// Makes the weekly partitions that the rows need, before they are routed.
     fn make_partitions(&mut self, client: &mut SpiClient, rows: &[Row]) -> Result<()> {
         if !self.destination.key_has_time() {
@@ -144,7 +167,10 @@ impl Store {
             if stored.contains(&id.to_string()) {
                 compared.extend(rows.clone());
             } else {
-                changes.new_visits += i64::from(!rows.is_empty());
+                if !rows.is_empty() {
+                    changes.new_visits += 1;
+                    changes.visits.insert(id.to_string());
+                }
                 changes.insert.extend(rows.clone());
             }
         }
@@ -159,6 +185,7 @@ impl Store {
             let index =
                 place.and_then(|place| compared.get(usize::try_from(place - 1).ok()?)).copied();
             let partition = row.get::<pg_sys::Oid>(2).map_err(spi)?.map(pg_sys::Oid::to_u32);
+            changes.visits.extend(row.get::<String>(4).map_err(spi)?);
             let place: Option<Place> = partition.zip(row.get::<String>(3).map_err(spi)?);
             match (index, place) {
                 (Some(index), None) => changes.insert.push(index),

@@ -55,7 +55,7 @@ const ROOM: usize = 2;
 /// Any of [`Error`]; nothing of the transaction remains then.
 pub fn run(order: Order) -> Result<Vec<DayResult>> {
     let Order { site, endpoint, token, start, end, destination, force, page_size } = order;
-    let destination = Destination::open(&destination)?;
+    let destination = Destination::open_or_create(&destination)?;
     lock(&endpoint, site, &destination)?;
     let ledger = Ledger::of(&destination, &endpoint, site);
     if let Some(matomo) = ledger.other_matomo()? {

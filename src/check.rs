@@ -1,0 +1,195 @@
+//! Compares what Matomo lists of a range of days with what is stored, and mends what differs if
+//! asked to. Runs on the backend's main thread, in the caller's transaction.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use chrono::{NaiveDate, Utc};
+
+use crate::client::Client;
+use crate::destination::Destination;
+use crate::error::{Error, Result};
+use crate::fetch::{self, Batch};
+use crate::inspect;
+use crate::plan::{self, Start};
+use crate::remote;
+use crate::rows::{ActionTime, Site};
+use crate::secrecy::show_activity;
+use crate::settings;
+use crate::stop::Stop;
+use crate::store::Store;
+use crate::sync::{Order, ask_for_site, lock};
+
+/// How to check.
+#[derive(Debug, Clone, Copy)]
+pub struct How {
+    /// Whether to mend what differs.
+    pub repair: bool,
+    /// Whether to compare every action, not only the visits' own values.
+    pub deep: bool,
+}
+
+/// What a check found of a day.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DayChecked {
+    /// Visits that Matomo lists.
+    pub there: i64,
+    /// Of these, those of which rows are stored, and the extra ones.
+    pub here: i64,
+    /// Visits of which nothing is stored, though they have actions.
+    pub missing: i64,
+    /// Stored visits that Matomo does not have any more; of the day of their last row.
+    pub extra: i64,
+    /// Visits whose rows are not as Matomo has them.
+    pub stale: i64,
+    /// Visits mended.
+    pub repaired: i64,
+}
+
+/// So many visits are asked for by ID, and mended, at once.
+const AT_ONCE: usize = 500;
+
+/// Does it all; gives what was found by day.
+///
+/// # Errors
+/// Any of [`Error`]; nothing of the transaction remains then.
+pub fn run(order: Order, how: How) -> Result<BTreeMap<NaiveDate, DayChecked>> {
+    let Order { site, endpoint, token, start, end, destination, page_size, .. } = order;
+    let destination = Destination::open(&destination)?;
+    lock(&endpoint, site, &destination)?;
+    let client = Client::new(endpoint, token, settings::manner()?, Stop::default())?;
+    let zone = ask_for_site(&client, site)?.zone;
+    let today = zone.day(Utc::now().timestamp()).unwrap_or_default();
+    let start = start.ok_or(Error::Null("start_date"))?;
+    let days = plan::days(Start::Day(start), end, today, zone)?;
+    let site = Site { id: site, zone, action_time: settings::action_time() };
+    let mut check = Check {
+        client,
+        site,
+        store: Store::new(destination.clone()),
+        destination,
+        how,
+        listed: HashSet::new(),
+    };
+    let mut found = BTreeMap::new();
+    for day in &days {
+        show_activity(&format!("matomo: site {}, checks {day}", site.id));
+        found.insert(*day, check.day(*day, page_size)?);
+    }
+    for day in check.extra(&days)? {
+        let checked = found.entry(day).or_default();
+        checked.extra += 1;
+        checked.here += 1;
+        checked.repaired += i64::from(how.repair);
+    }
+    Ok(found)
+}
+
+struct Check {
+    client: Client,
+    site: Site,
+    store: Store,
+    destination: Destination,
+    how: How,
+    /// All visits that Matomo has listed.
+    listed: HashSet<i64>,
+}
+
+impl Check {
+    fn day(&mut self, day: NaiveDate, page_size: u32) -> Result<DayChecked> {
+        let site = self.site;
+        let listed = remote::ask(&self.client, move |client, notice| {
+            fetch::list_day(client, site, day, page_size, notice)
+        })?;
+        self.listed.extend(listed.iter().map(|visit| visit.id));
+        let mut checked = DayChecked { there: count(listed.len()), ..DayChecked::default() };
+        let mut stale = Vec::new();
+        let mut missing = Vec::new();
+        for listed in listed.chunks(AT_ONCE) {
+            let differing = inspect::differing(&self.destination, listed)?;
+            stale.extend(differing.stale);
+            missing.extend(differing.missing);
+        }
+        let known: HashSet<_> = stale.iter().chain(&missing).copied().collect();
+        if self.how.deep {
+            // Those whose own values are equal may have other actions.
+            let equal: Vec<_> =
+                listed.iter().map(|visit| visit.id).filter(|id| !known.contains(id)).collect();
+            for ids in equal.chunks(AT_ONCE) {
+                let batch = self.by_id(ids, true)?;
+                stale.extend(self.store.differing(&batch)?);
+            }
+        }
+        for ids in missing.chunks(AT_ONCE) {
+            let batch = self.by_id(ids, true)?;
+            // A visit without actions has no rows to miss.
+            let with_rows = batch.visits.iter().filter(|(_, rows)| !rows.is_empty()).count();
+            checked.missing += count(with_rows);
+            checked.repaired += self.mend(&batch, with_rows)?;
+        }
+        checked.stale = count(stale.len());
+        checked.here = checked.there - count(missing.len());
+        let to_mend = if self.how.repair { stale.as_slice() } else { &[] };
+        for ids in to_mend.chunks(AT_ONCE) {
+            let batch = self.by_id(ids, true)?;
+            checked.repaired += self.mend(&batch, ids.len())?;
+        }
+        Ok(checked)
+    }
+
+    /// Writes the visits if they are to be mended; gives how many were.
+    fn mend(&mut self, batch: &Batch, visits: usize) -> Result<i64> {
+        if !self.how.repair {
+            return Ok(0);
+        }
+        self.store.write(batch)?;
+        Ok(count(visits))
+    }
+
+    /// Finds the stored visits of the days that Matomo does not have at all, and removes them if
+    /// they are to be mended; gives the day of each.
+    fn extra(&mut self, days: &[NaiveDate]) -> Result<Vec<NaiveDate>> {
+        let (Some(first), Some(last)) = (days.first(), days.last()) else {
+            return Ok(Vec::new());
+        };
+        let zone = self.site.zone;
+        let after = last.succ_opt().unwrap_or(*last);
+        // The axis of the stored times.
+        let on_axis = |instant: i64| match self.site.action_time {
+            ActionTime::Utc => instant,
+            ActionTime::AsSent => instant + zone.offset_at(instant),
+        };
+        let (from, to) = (on_axis(zone.midnight(*first)), on_axis(zone.midnight(after)));
+        let stored = inspect::visits_between(&self.destination, self.site.id, from, to)?;
+        let suspects: HashMap<i64, i64> =
+            stored.into_iter().filter(|(id, _)| !self.listed.contains(id)).collect();
+        let ids: Vec<i64> = suspects.keys().copied().collect();
+        let mut gone = Vec::new();
+        for ids in ids.chunks(AT_ONCE) {
+            // Some may only have moved to another day.
+            let known = self.by_id(ids, false)?;
+            let known: HashSet<_> = known.visits.into_iter().map(|(id, _)| id).collect();
+            gone.extend(ids.iter().copied().filter(|id| !known.contains(id)));
+        }
+        if self.how.repair {
+            self.store.remove(self.site.id, &gone)?;
+        }
+        let day = |id: &i64| {
+            let at = suspects.get(id).copied().unwrap_or_default();
+            let instant =
+                if self.site.action_time == ActionTime::Utc { at } else { zone.instants(at).0 };
+            zone.day(instant).unwrap_or(*first).clamp(*first, *last)
+        };
+        Ok(gone.iter().map(day).collect())
+    }
+
+    fn by_id(&self, ids: &[i64], actions: bool) -> Result<Batch> {
+        let (site, ids) = (self.site, ids.to_vec());
+        remote::ask(&self.client, move |client, notice| {
+            fetch::by_id(client, site, &ids, actions, notice)
+        })
+    }
+}
+
+fn count(n: usize) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
