@@ -207,6 +207,11 @@ impl Client {
         Ok(body)
     }
 
+    /// Whether to ask for less after this failure.
+    pub fn may_shrink(&self, error: &Error) -> bool {
+        self.manner.max_retries > 0 && error.is_overload()
+    }
+
     /// The error for an answer to `Live.getLastVisitsDetails` that the caller could not read.
     pub fn unexpected(&self, site: i32, day: Option<NaiveDate>, what: &str) -> Error {
         let call = self.call(LIVE, site, day);
@@ -233,7 +238,7 @@ impl Client {
         let mut retry = 0;
         loop {
             let error = match self.ask_once(call, params) {
-                Err(error) if can_shrink && error.is_overload() => return Err(error),
+                Err(error) if can_shrink && self.may_shrink(&error) => return Err(error),
                 Err(error) if error.is_transient() && retry < self.manner.max_retries => error,
                 done => return done,
             };

@@ -223,6 +223,6 @@ fn key(client: &mut SpiClient, oid: pg_sys::Oid) -> Result<Option<Vec<String>>> 
 }
 
 /// The first column of a result.
-pub fn strings(table: SpiTupleTable) -> Result<Vec<Option<String>>> {
+fn strings(table: SpiTupleTable) -> Result<Vec<Option<String>>> {
     table.map(|row| row.get::<String>(1).map_err(spi)).collect()
 }

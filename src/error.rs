@@ -91,8 +91,8 @@ pub enum Error {
     Privilege { name: String, missing: Vec<String> },
     /// Another session syncs the same site into the same destination.
     AlreadyRunning { site: i32, name: String },
-    /// The destination holds visits of another Matomo, whose URL this is.
-    OtherMatomo { name: String, matomo: String },
+    /// The destination holds another visit of the same ID: of another Matomo.
+    Collision { name: String, visit: String, other: String },
     /// The database cannot hold what Matomo sends.
     Encoding(String),
     /// A request failed.
@@ -163,7 +163,7 @@ impl Error {
             Error::NoUniqueIndex(_) => State::InvalidColumnReference,
             Error::Privilege { .. } => State::InsufficientPrivilege,
             Error::AlreadyRunning { .. } => State::LockNotAvailable,
-            Error::OtherMatomo { .. } => State::ObjectNotInPrerequisiteState,
+            Error::Collision { .. } => State::ObjectNotInPrerequisiteState,
             Error::Encoding(_) => State::FeatureNotSupported,
             Error::Internal(_) => State::InternalError,
             Error::Request { fault, .. } => match fault {
@@ -234,8 +234,8 @@ impl Error {
             Error::AlreadyRunning { .. } => {
                 "Wait for it to end, or look for it in pg_stat_activity.".to_owned()
             }
-            Error::OtherMatomo { .. } => {
-                "Give each Matomo a table of its own: the same idVisit is another visit there. If the \
+            Error::Collision { .. } => {
+                "idVisit is unique only within one Matomo: give each Matomo a table of its own. If a \
                  Matomo has moved, update the column matomo of matomo_ledger."
                     .to_owned()
             }
@@ -379,8 +379,8 @@ impl fmt::Display for Error {
             Error::AlreadyRunning { site, name } => {
                 write!(f, "site {site} is being synced into \"{name}\" by another session")
             }
-            Error::OtherMatomo { name, matomo } => {
-                write!(f, "destination \"{name}\" holds visits of another Matomo, {matomo}")
+            Error::Collision { name, visit, other } => {
+                write!(f, "destination \"{name}\" holds another visit {visit}, of {other}")
             }
             Error::Encoding(name) => write!(f, "database encoding {name} is not supported"),
             Error::Request { fault, .. } => fault.fmt(f),

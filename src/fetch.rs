@@ -8,7 +8,7 @@ use chrono::NaiveDate;
 use serde_json::value::RawValue;
 
 use crate::client::{Client, Which};
-use crate::error::{Error, Result};
+use crate::error::{Error, Fault, Result};
 use crate::pager::Pager;
 use crate::plan::Due;
 use crate::rows::{self, Row, Site, Value};
@@ -229,7 +229,7 @@ impl<'a> Pages<'a> {
                     notice(retry_line(error, retry, wait));
                 });
             match asked {
-                Err(error) if error.is_overload() && self.pager.halve() => {
+                Err(error) if self.client.may_shrink(&error) && self.pager.shrink(part(&error)) => {
                     let limit = self.pager.page().limit;
                     notice(format!("matomo: {error}; asks for {limit} visits at once"));
                 }
@@ -253,6 +253,15 @@ impl<'a> Pages<'a> {
         self.before = ids;
         page.visits.retain(|(_, visit)| visit.last != Some(self.end));
         Ok(page)
+    }
+}
+
+/// A request that was too much is halved; one that took all the time there is, and may take it
+/// again, falls faster.
+fn part(error: &Error) -> u32 {
+    match error {
+        Error::Request { fault: Fault::TimedOut(_), .. } => 8,
+        _ => 2,
     }
 }
 

@@ -85,32 +85,29 @@ impl Ledger {
         })
     }
 
-    /// Another Matomo whose visits are in the destination, if there is one.
+    /// Another Matomo which has a site of this ID in the destination, if there is one.
     ///
     /// # Errors
     /// Only internal ones.
     pub fn other_matomo(&self) -> Result<Option<String>> {
         let sql = format!(
-            "SELECT matomo FROM {} WHERE destination = $1 AND matomo <> $2 LIMIT 1",
+            "SELECT matomo FROM {} WHERE destination = $1 AND idsite = $3 AND matomo <> $2 LIMIT 1",
             self.table
         );
         self.run(|client| {
-            let args = [self.destination.into(), self.matomo.as_str().into()];
+            let args = [self.destination.into(), self.matomo.as_str().into(), self.site.into()];
             let found = query(client, &sql, &args)?;
             if found.is_empty() { Ok(None) } else { found.first().get_one().map_err(spi) }
         })
     }
 
-    /// Forgets everything of this site in this destination.
+    /// Forgets everything of the destination, whichever site it is of.
     ///
     /// # Errors
     /// Only internal ones.
     pub fn clear(&self) -> Result<()> {
-        let sql = format!(
-            "DELETE FROM {} WHERE matomo = $1 AND idsite = $2 AND destination = $3",
-            self.table
-        );
-        self.run(|client| query(client, &sql, &self.key()).map(drop))
+        let sql = format!("DELETE FROM {} WHERE destination = $1", self.table);
+        self.run(|client| query(client, &sql, &[self.destination.into()]).map(drop))
     }
 
     /// Writes an entry; one that says what is there already is not written again.

@@ -67,14 +67,15 @@ impl Pager {
         true
     }
 
-    /// Matomo could not answer the last page: halves it. Gives false when it is of one visit.
-    pub fn halve(&mut self) -> bool {
+    /// Matomo could not answer the last page: asks for a part of it. Gives false when it was of one
+    /// visit.
+    pub fn shrink(&mut self, by: u32) -> bool {
         let asked = self.next.limit;
         if asked <= 1 {
             return false;
         }
         self.too_large = Some((asked, 0));
-        self.next.limit = asked / 2;
+        self.next.limit = (asked / by).max(1);
         true
     }
 
@@ -159,8 +160,8 @@ mod tests {
     fn a_page_too_large_is_halved_and_grows_again() {
         let mut pager = Pager::new(8, Some(100));
         assert_eq!(pager.page(), Page { limit: 8, offset: 0, after: Some(99) });
-        assert!(pager.halve() && pager.halve() && pager.halve());
-        assert!(!pager.halve());
+        assert!(pager.shrink(2) && pager.shrink(8));
+        assert!(!pager.shrink(2));
         let mut sizes = Vec::new();
         for at in 101..120 {
             let limit = pager.page().limit;
@@ -173,7 +174,7 @@ mod tests {
     #[test]
     fn a_second_too_large_for_one_page_is_stepped_through() {
         let mut pager = Pager::new(4, None);
-        assert!(pager.halve());
+        assert!(pager.shrink(2));
         assert!(pager.advance(2, Some(10)));
         assert!(pager.advance(2, Some(10)));
         assert_eq!(pager.page(), Page { limit: 2, offset: 2, after: Some(9) });

@@ -23,6 +23,9 @@ pub const COLUMNS: [&str; 43] = [
     "action_title", "visitorid", "referrertype", "referrername", "resolution", "experiments",
 ];
 
+/// The place of `visitorid` in [`COLUMNS`].
+pub const VISITORID: usize = 38;
+
 /// A value in the text form that Postgres reads, shared between the rows of a visit.
 pub type Value = Option<Arc<str>>;
 

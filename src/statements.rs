@@ -7,7 +7,8 @@ use crate::rows::COLUMNS;
 
 /// Statement texts. `$1` to `$43` are arrays of text, one a column, wherever rows go in.
 pub struct Statements {
-    /// `(sites, visits[, from, to])` → those of the visits of which rows are stored.
+    /// `(sites, visits[, from, to])` → (visit, whether of the sites, site, visitor) of all visits
+    /// of these IDs that are stored, of any site.
     pub stored_visits: String,
     /// `(43 columns, sites, visits[, from, to])` → (place in the batch, partition, ctid, visit) of all
     /// that is on one side only or differs.
@@ -86,8 +87,12 @@ impl Statements {
 
         Statements {
             stored_visits: format!(
-                "SELECT DISTINCT d.idvisit::text FROM {name} AS d WHERE {}",
-                of_visits(1)
+                "SELECT DISTINCT d.idvisit::text, d.idsite = ANY ($1::text[]::{}[]), d.idsite::text, \
+                     d.visitorid::text \
+                 FROM {name} AS d WHERE d.idvisit = ANY ($2::text[]::{}[]){}",
+                types[1],
+                types[2],
+                span(3)
             ),
             compare: format!(
                 "WITH i AS MATERIALIZED (SELECT u.place, {typed} \

@@ -3,17 +3,17 @@
 //! A visit is replaced as a unit: of its rows, new ones are inserted, those that differ updated,
 //! those that no longer exist deleted, and equal ones not touched at all: no dead row, no WAL.
 
-use std::collections::{BTreeMap, HashSet};
-use std::ops::AddAssign;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::{AddAssign, Range};
 
 use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
-use pgrx::spi::SpiClient;
+use pgrx::spi::{SpiClient, SpiTupleTable};
 
-use crate::destination::{Destination, query, spi, strings};
+use crate::destination::{Destination, query, spi};
 use crate::error::{Error, Result};
 use crate::fetch::Batch;
-use crate::rows::Row;
+use crate::rows::{Row, VISITORID};
 use crate::scope::Scope;
 use crate::statements::Statements;
 
@@ -42,6 +42,8 @@ pub struct Store {
     statements: Statements,
     /// Weeks, by number since 1970, whose partitions are known to be there.
     weeks: HashSet<i64>,
+    /// Another Matomo that has a site of the same ID in the destination.
+    other_matomo: Option<String>,
 }
 
 /// Where a stored row lies: its partition, its ctid as text.
@@ -69,7 +71,12 @@ impl Store {
     /// Prepares to write visits.
     pub fn new(destination: Destination) -> Store {
         let statements = Statements::of(&destination);
-        Store { destination, statements, weeks: HashSet::new() }
+        Store { destination, statements, weeks: HashSet::new(), other_matomo: None }
+    }
+
+    /// Looks whether stored visits are those of another Matomo, if there is one.
+    pub fn wary_of(self, other_matomo: Option<String>) -> Store {
+        Store { other_matomo, ..self }
     }
 
     /// Replaces the batch's visits.
@@ -159,12 +166,12 @@ impl Store {
         of_visits.extend(self.span(batch).args());
 
         // In an import nothing is there yet, and an index tells so quickly.
-        let stored = strings(query(client, &self.statements.stored_visits, &of_visits)?)?;
-        let stored: HashSet<_> = stored.into_iter().flatten().collect();
+        let stored =
+            self.stored(query(client, &self.statements.stored_visits, &of_visits)?, batch)?;
         let mut changes = Changes::default();
         let mut compared = Vec::new();
         for (id, rows) in &batch.visits {
-            if stored.contains(&id.to_string()) {
+            if stored.contains(id) {
                 compared.extend(rows.clone());
             } else {
                 if !rows.is_empty() {
@@ -203,6 +210,40 @@ impl Store {
             }
         }
         Ok(changes)
+    }
+
+    /// Which of the batch's visits are stored.
+    ///
+    /// # Errors
+    /// [`Error::Collision`] when a stored visit of the same ID is another visit.
+    fn stored(&self, found: SpiTupleTable, batch: &Batch) -> Result<HashSet<i64>> {
+        let visitor_of =
+            |rows: &Range<usize>| batch.rows.get(rows.start)?.values[VISITORID].clone();
+        let visitors: HashMap<i64, _> =
+            batch.visits.iter().map(|(id, rows)| (*id, visitor_of(rows))).collect();
+        let key_has = |name: &str| self.destination.key.iter().any(|column| column == name);
+        let mut stored = HashSet::new();
+        for row in found {
+            let visit: String = row.get(1).map_err(spi)?.unwrap_or_default();
+            let of_sites = row.get::<bool>(2).map_err(spi)?.unwrap_or(false);
+            let site: String = row.get(3).map_err(spi)?.unwrap_or_default();
+            let visitor: Option<String> = row.get(4).map_err(spi)?;
+            let Ok(id) = visit.parse() else { continue };
+            let other = if of_sites {
+                stored.insert(id);
+                // Of the same site here and there: the visitor tells whether it is the same visit.
+                let is_same =
+                    visitors.get(&id).is_none_or(|known| known.as_deref() == visitor.as_deref());
+                self.other_matomo.clone().filter(|_| !is_same)
+            } else {
+                let rooms = key_has("idsite") || self.destination.key_has_time();
+                (!rooms).then(|| format!("site {site}"))
+            };
+            if let Some(other) = other {
+                return Err(Error::Collision { name: self.destination.name.clone(), visit, other });
+            }
+        }
+        Ok(stored)
     }
 
     fn span(&self, batch: &Batch) -> Span {

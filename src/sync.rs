@@ -58,9 +58,6 @@ pub fn run(order: Order) -> Result<Vec<DayResult>> {
     let destination = Destination::open_or_create(&destination)?;
     lock(&endpoint, site, &destination)?;
     let ledger = Ledger::of(&destination, &endpoint, site);
-    if let Some(matomo) = ledger.other_matomo()? {
-        return Err(Error::OtherMatomo { name: destination.name, matomo });
-    }
     let known = known_days(&ledger, &destination)?;
     let start = match (start, known.keys().next()) {
         (Some(day), _) => Start::Day(day),
@@ -82,7 +79,7 @@ pub fn run(order: Order) -> Result<Vec<DayResult>> {
     let of_days = known.iter().map(|(day, entry)| (*day, entry.known)).collect();
     let due = plan::due(&days, &of_days, again, zone, now, settings::settle_time());
     let site = Site { id: site, zone, action_time: settings::action_time() };
-    let store = Store::new(destination);
+    let store = Store::new(destination).wary_of(ledger.other_matomo()?);
     let record = Record { ledger, known, timezone, now };
     let results = copy_days(&client, site, due, page_size, store, record)?;
     warn_of_truncation(&results);

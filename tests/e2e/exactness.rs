@@ -178,6 +178,8 @@ fn the_last_days_of_what_is_there_are_read_again_without_a_start() {
     let end = (today - chrono::Days::new(4)).to_string();
     db.batch_execute("TRUNCATE matomo").unwrap();
     db.query(&call(&format!(", '{first}', '{end}'")), &[]).unwrap();
+    // As a table that the Node tool has filled, of which the ledger knows nothing.
+    db.batch_execute("DELETE FROM matomo_ledger").unwrap();
     let rows = db.query(&call(""), &[]).unwrap();
     assert_eq!(Sums::of(&rows).days, 7);
     assert_equal(&mut db, "matomo", &oracle(&fake, &first, &today.to_string()));

@@ -70,10 +70,11 @@ pub struct Sync<'a> {
     pub end: &'a str,
     pub destination: &'a str,
     pub page_size: i32,
+    pub force: bool,
 }
 
 impl<'a> Sync<'a> {
-    /// Into `matomo`, pages of 500.
+    /// Into `matomo`, pages of 500, all days read whole whatever the ledger knows.
     pub fn of(fake: &Fake, start: &'a str, end: &'a str) -> Sync<'a> {
         Sync {
             url: fake.url(),
@@ -83,7 +84,13 @@ impl<'a> Sync<'a> {
             end,
             destination: "matomo",
             page_size: 500,
+            force: true,
         }
+    }
+
+    /// Reads only what the ledger does not know yet.
+    pub fn only_new(self) -> Sync<'a> {
+        Sync { force: false, ..self }
     }
 
     pub fn into(self, destination: &'a str) -> Sync<'a> {
@@ -96,8 +103,15 @@ impl<'a> Sync<'a> {
 
     pub fn sql(&self) -> String {
         format!(
-            "SELECT * FROM matomo_sync({}, '{}', '{}', '{}', '{}', '{}', {})",
-            self.site, self.url, self.key, self.start, self.end, self.destination, self.page_size
+            "SELECT * FROM matomo_sync({}, '{}', '{}', '{}', '{}', '{}', {}, {})",
+            self.site,
+            self.url,
+            self.key,
+            self.start,
+            self.end,
+            self.destination,
+            self.force,
+            self.page_size
         )
     }
 

@@ -137,7 +137,7 @@ fn json_that_is_something_else() {
     let object = "unexpected answer of Matomo: an object where a list of visits belongs";
     stage.meets_in_the_middle(Fault::NotArray, "08P01", object, None, hint);
     stage.meets_in_the_middle(Fault::Raw(b"{}".to_vec()), "08P01", object, None, hint);
-    let no_json = "unexpected answer of Matomo: it breaks off or is no JSON: ...";
+    let no_json = "unexpected answer of Matomo: it is no JSON: ...";
     for body in
         ["[{]", "[{\"idVisit\":1}{\"idVisit\":2}]", "[{\"idVisit\":01}]", "[1,]", "[\"\\x\"]"]
     {

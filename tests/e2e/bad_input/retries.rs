@@ -48,7 +48,7 @@ fn what_passes_does_not_fail_a_sync() {
         ],
         [
             (Fault::RetryAfter(0), "Matomo limits the rate of requests: wait 0 s"),
-            (Fault::Status(504, Page::Html), "Matomo answered with HTTP status 504"),
+            (Fault::Status(500, Page::Html), "Matomo answered with HTTP status 500"),
             (
                 Fault::Status500Envelope("SQLSTATE[HY000] [2002] Connection refused".to_owned()),
                 "Matomo answered with an error: SQLSTATE[HY000] [2002] Connection refused",
@@ -85,7 +85,7 @@ fn what_passes_does_not_fail_a_sync() {
 #[test]
 fn a_timeout_passes_too() {
     let fake = serve(world(12, "UTC", 3, FIRST, LAST));
-    fake.fail(Fault::Hang, of_day(MIDDLE));
+    fake.fail(Fault::Hang, When::always().method("SitesManager.getSiteFromId").times(1));
     let (mut db, notices) = database_with_notices();
     db.batch_execute("SET matomo.max_retries = 1; SET matomo.request_timeout = 1").unwrap();
     Sync::of(&fake, FIRST, LAST).run(&mut db);
@@ -96,7 +96,7 @@ fn a_timeout_passes_too() {
 #[test]
 fn retries_end_and_come_ever_later() {
     let fake = serve(world(12, "UTC", 3, FIRST, LAST));
-    fake.fail(Fault::Status(502, Page::Html), of_day(MIDDLE).times(usize::MAX));
+    fake.fail(Fault::Status(503, Page::Html), of_day(MIDDLE).times(usize::MAX));
     let (mut db, notices) = database_with_notices();
     let sync = Sync::of(&fake, FIRST, LAST);
     for most in [0, 2] {
@@ -104,7 +104,7 @@ fn retries_end_and_come_ever_later() {
         db.batch_execute(&format!("SET matomo.max_retries = {most}")).unwrap();
         let error = sync.error(&mut db);
         assert_eq!(error.code().code(), "08006");
-        let message = "Matomo answered with HTTP status 502";
+        let message = "Matomo answered with HTTP status 503";
         assert_eq!(error.message(), message);
         let expected: Vec<_> = (1..=most).map(|number| (message, number)).collect();
         assert_retries(&retries(&notices), &expected);
@@ -142,7 +142,7 @@ fn matomo_says_how_long_to_wait() {
 fn what_will_not_pass_is_asked_once() {
     let fake = serve(world(12, "UTC", 3, FIRST, LAST));
     let (mut db, notices) = database_with_notices();
-    db.batch_execute("SET matomo.max_retries = 3; SET matomo.max_response_size = '1 MB'").unwrap();
+    db.batch_execute("SET matomo.max_retries = 3").unwrap();
     let words = |text: &str| Fault::ErrorEnvelope(text.to_owned());
     for (fault, state) in [
         (Fault::Status(401, Page::Html), "28000"),
@@ -158,7 +158,6 @@ fn what_will_not_pass_is_asked_once() {
         (Fault::Redirect(302, "/login".to_owned()), "08P01"),
         (Fault::Html, "08P01"),
         (Fault::NotArray, "08P01"),
-        (Fault::OverSize(2_000_000), "54000"),
     ] {
         for when in [When::always(), of_day(MIDDLE)] {
             fake.clear_requests();
