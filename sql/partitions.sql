@@ -9,6 +9,7 @@ SET datestyle = 'ISO'
 SET intervalstyle = 'postgres'
 AS $$
 DECLARE
+    day CONSTANT interval := '1 day';
     week CONSTANT interval := '7 days';
     locked boolean := false;
     created integer := 0;
@@ -35,6 +36,10 @@ BEGIN
       AND a.attname = 'action_timestamp' AND p.partdefid = 0;
     IF NOT FOUND OR from_time IS NULL OR to_time IS NULL THEN
         RETURN 0;
+    END IF;
+
+    IF NOT (isfinite(from_time) AND isfinite(to_time)) THEN
+        RAISE invalid_parameter_value USING MESSAGE = 'both times must be finite';
     END IF;
 
     WHILE at <= to_time LOOP
@@ -69,14 +74,18 @@ BEGIN
         lower_bound := date_trunc('week', at);
         upper_bound := lower_bound + week;
         -- Next to partitions with other bounds a sliver of the week may be all that is missing: it
-        -- goes to the neighbouring week.
-        IF below > upper_bound - interval '1 day' THEN
+        -- goes to the neighbouring week. Nor is a sliver left over for a partition of its own.
+        IF below > upper_bound - day THEN
             upper_bound := upper_bound + week;
-        ELSIF above < lower_bound + interval '1 day' THEN
+        ELSIF above < lower_bound + day THEN
             lower_bound := lower_bound - week;
         END IF;
-        lower_bound := greatest(lower_bound, below);
-        upper_bound := least(upper_bound, above);
+        IF below >= lower_bound - day THEN
+            lower_bound := below;
+        END IF;
+        IF above <= upper_bound + day THEN
+            upper_bound := above;
+        END IF;
 
         stem := of_table || to_char(lower_bound + (upper_bound - lower_bound) / 2, '"_"IYYY"w"IW');
         attempt := 1;

@@ -110,6 +110,7 @@ DECLARE
     parts text[] := parse_ident(name);
     table_name text := parts[cardinality(parts)];
     qualified text;
+    template CONSTANT text := '@extschema@.matomo_action';
 BEGIN
     IF name IS NULL OR partitioned IS NULL THEN
         RAISE null_value_not_allowed USING MESSAGE = 'arguments of matomo_create_table must not be null';
@@ -144,12 +145,11 @@ BEGIN
     -- are not.
     IF partitioned THEN
         EXECUTE format(
-            'CREATE TABLE %s (LIKE @extschema@.matomo_action INCLUDING DEFAULTS INCLUDING COMMENTS,'
-            ' UNIQUE (action_id, action_timestamp)) PARTITION BY RANGE (action_timestamp)', qualified);
+            'CREATE TABLE %s (LIKE %s INCLUDING DEFAULTS INCLUDING COMMENTS,'
+            ' UNIQUE (action_id, action_timestamp)) PARTITION BY RANGE (action_timestamp)', qualified, template);
     ELSE
         EXECUTE format(
-            'CREATE TABLE %s (LIKE @extschema@.matomo_action INCLUDING DEFAULTS INCLUDING COMMENTS,'
-            ' UNIQUE (action_id))', qualified);
+            'CREATE TABLE %s (LIKE %s INCLUDING DEFAULTS INCLUDING COMMENTS, UNIQUE (action_id))', qualified, template);
         EXECUTE format('CREATE INDEX ON %s (action_timestamp)', qualified);
     END IF;
     EXECUTE format('CREATE INDEX ON %s (idvisit)', qualified);

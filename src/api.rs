@@ -39,7 +39,11 @@ fn matomo_sync(
         name!(truncated_visits, i64),
     ),
 > {
-    secrecy::hide_running_statement();
+    let _hidden = secrecy::hide_running_statement();
+    secrecy::show_activity(&site.map_or_else(
+        || "matomo: begins".to_owned(),
+        |site| format!("matomo: site {site}, begins"),
+    ));
     // SAFETY: main thread; raises an ERROR in a read-only transaction and on a standby.
     unsafe { pg_sys::PreventCommandIfReadOnly(c"matomo_sync()".as_ptr()) };
     let days = or_raise(
@@ -87,7 +91,7 @@ fn matomo_check(
         name!(repaired, i64),
     ),
 > {
-    secrecy::hide_running_statement();
+    let _hidden = secrecy::hide_running_statement();
     let how = How { repair: repair.unwrap_or(false), deep: deep.unwrap_or(false) };
     if how.repair {
         // SAFETY: main thread; raises an ERROR in a read-only transaction and on a standby.

@@ -141,6 +141,9 @@ fn create(client: &mut SpiClient, name: &str, extension_schema: &str) -> Result<
         "SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('matomo_create_table', 0))",
         &[],
     )?;
+    // An advisory lock brings no news of others' tables, as the lock of a table does.
+    // SAFETY: main thread, within a transaction.
+    unsafe { pg_sys::AcceptInvalidationMessages() };
     if let Some(oid) = find(client, name)? {
         return Ok(oid);
     }
@@ -157,7 +160,9 @@ fn check(
     given: &str,
     (extension_schema, extension_owner): (String, pg_sys::Oid),
 ) -> Result<Destination> {
-    let sql = "SELECT c.oid::regclass::text, c.relkind::text FROM pg_class c WHERE c.oid = $1";
+    // Not regclass: it leaves pg_temp out, and others may have a table of that name.
+    let sql = "SELECT format('%I.%I', n.nspname, c.relname), c.relkind::text \
+               FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = $1";
     let (name, kind) =
         query(client, sql, &[oid.into()])?.first().get_two::<String, String>().map_err(spi)?;
     let name = name.ok_or_else(|| Error::NoDestination(given.to_owned()))?;
@@ -183,9 +188,16 @@ fn check(
 }
 
 fn types(client: &mut SpiClient, oid: pg_sys::Oid, name: &str) -> Result<Vec<String>> {
-    let sql = "SELECT format_type(a.atttypid, a.atttypmod) \
+    // Types of pg_catalog too are named in full: the caller may have a type text of his own. Those
+    // with a modifier are syntax, such as numeric(10,2), or qualified already. A cast to varchar(9)
+    // cuts what is too long, which only the column itself refuses.
+    let sql = "SELECT CASE WHEN a.atttypmod < 0 OR t.oid IN ('varchar'::regtype, 'bpchar'::regtype) \
+                           THEN format('%I.%I', n.nspname, t.typname) \
+                           ELSE format_type(a.atttypid, a.atttypmod) END \
                FROM unnest($2::text[]) WITH ORDINALITY AS c(name, place) \
-               LEFT JOIN pg_attribute a ON a.attrelid = $1 AND a.attname = c.name \
+               LEFT JOIN (pg_attribute a JOIN pg_type t ON t.oid = a.atttypid \
+                          JOIN pg_namespace n ON n.oid = t.typnamespace) \
+                    ON a.attrelid = $1 AND a.attname = c.name \
                     AND a.attnum > 0 AND NOT a.attisdropped \
                ORDER BY c.place";
     let columns = COLUMNS.to_vec();

@@ -74,7 +74,7 @@ impl Statements {
             .filter(|(column, _)| !is_key(column))
             .map(|(column, kind)| match kind.as_str() {
                 // json has no equality of its own.
-                "json" => format!("i.{column}::text IS DISTINCT FROM s.{column}::text"),
+                "pg_catalog.json" => format!("i.{column}::text IS DISTINCT FROM s.{column}::text"),
                 _ => format!("i.{column} IS DISTINCT FROM s.{column}"),
             })
             .collect();

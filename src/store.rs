@@ -40,8 +40,8 @@ impl AddAssign for Written {
 pub struct Store {
     destination: Destination,
     statements: Statements,
-    /// Weeks, by number since 1970, whose partitions are known to be there.
-    weeks: HashSet<i64>,
+    /// Days, by number since 1970 in UTC, whose partitions are known to be there.
+    days: HashSet<i64>,
     /// Another Matomo that has a site of the same ID in the destination.
     other_matomo: Option<String>,
 }
@@ -65,13 +65,12 @@ struct Changes {
 }
 
 const DAY: i64 = 86_400;
-const WEEK: i64 = 7 * DAY;
 
 impl Store {
     /// Prepares to write visits.
     pub fn new(destination: Destination) -> Store {
         let statements = Statements::of(&destination);
-        Store { destination, statements, weeks: HashSet::new(), other_matomo: None }
+        Store { destination, statements, days: HashSet::new(), other_matomo: None }
     }
 
     /// Looks whether stored visits are those of another Matomo, if there is one.
@@ -143,10 +142,12 @@ impl Store {
         if !self.destination.key_has_time() {
             return Ok(());
         }
-        for week in rows.iter().map(|row| week(row.at)) {
-            if self.weeks.insert(week) {
-                let begin = week * WEEK - 3 * DAY;
-                let (from, to) = (begin as f64, (begin + WEEK - 1) as f64);
+        // By whole days: next to partitions with the bounds of another zone the Node tool's trigger
+        // looks for the week of a row's instant in UTC, which lies in the same day. Not by whole
+        // weeks: the rest of one may belong to a partition of months that is still to be made.
+        for day in rows.iter().map(|row| row.at.div_euclid(DAY)) {
+            if self.days.insert(day) {
+                let (from, to) = ((day * DAY) as f64, (day * DAY + DAY - 1) as f64);
                 let args = [self.destination.oid.into(), from.into(), to.into()];
                 query(client, &self.statements.make_partitions, &args)?;
             }
@@ -261,11 +262,6 @@ impl Span {
             vec![((from - DAY) as f64).into(), ((to + DAY) as f64).into()]
         })
     }
-}
-
-/// Weeks since the Monday before 1970, in UTC.
-fn week(instant: i64) -> i64 {
-    (instant + 3 * DAY).div_euclid(WEEK)
 }
 
 fn count(rows: usize) -> i64 {

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use postgres::{Client, Config, NoTls};
 
@@ -136,18 +136,29 @@ impl Drop for Cluster {
     }
 }
 
-/// The server that tests share which neither stop it nor look at all of its log.
-pub fn shared() -> &'static Cluster {
-    static SHARED: OnceLock<Cluster> = OnceLock::new();
-    SHARED.get_or_init(|| {
+impl Cluster {
+    /// The same as `start_with`, for many tests: ends with the process, not with an owner.
+    pub fn keep_with(conf: &str) -> &'static Cluster {
+        static KEPT: Mutex<Vec<&'static Cluster>> = Mutex::new(Vec::new());
         // A static is never dropped.
         extern "C" fn destroy() {
-            if let Some(cluster) = SHARED.get() {
+            for cluster in KEPT.lock().unwrap_or_else(PoisonError::into_inner).iter() {
                 let _ = Command::new(script()).args(["destroy", cluster.path()]).output();
             }
         }
-        // SAFETY: registers a function without arguments.
-        unsafe { libc::atexit(destroy) };
-        Cluster::start()
-    })
+        let cluster: &'static Cluster = Box::leak(Box::new(Cluster::start_with(conf)));
+        let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.is_empty() {
+            // SAFETY: registers a function without arguments.
+            unsafe { libc::atexit(destroy) };
+        }
+        kept.push(cluster);
+        cluster
+    }
+}
+
+/// The server that tests share which neither stop it nor look at all of its log.
+pub fn shared() -> &'static Cluster {
+    static SHARED: OnceLock<&'static Cluster> = OnceLock::new();
+    SHARED.get_or_init(|| Cluster::keep_with(""))
 }

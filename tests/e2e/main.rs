@@ -3,7 +3,19 @@
 
 mod bad_input;
 mod cluster;
+mod dump;
 mod exactness;
+mod interrupts;
+mod leftovers;
+mod node_tables;
+mod node_tool;
 mod odd_data;
+mod own_tables;
 mod readme;
+mod recordings;
+mod schema;
+mod secrecy;
+mod secrecy_calls;
+mod sessions;
 mod support;
+mod traps;

@@ -1,6 +1,7 @@
 //! What most tests need: a database, a fake Matomo, a sync, and the comparison with the oracle.
 
 use std::fmt::Write;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use chrono::NaiveDate;
@@ -171,6 +172,11 @@ pub fn one<T: postgres::types::FromSqlOwned>(db: &mut Client, sql: &str) -> T {
     db.query_one(sql, &[]).unwrap_or_else(|error| panic!("{sql}: {error:?}")).get(0)
 }
 
+/// The process of a session.
+pub fn pid(db: &mut Client) -> i32 {
+    one(db, "SELECT pg_backend_pid()")
+}
+
 /// Proves that a table holds exactly the oracle's rows, each value compared as Postgres prints it.
 pub fn assert_equal(db: &mut Client, table: &str, oracle: &[OracleRow]) {
     let found = differences(db, table, oracle);
@@ -229,4 +235,53 @@ pub fn fingerprint(db: &mut Client, table: &str) -> String {
              ORDER BY tableoid, ctid)), 'empty') FROM {table}"
         ),
     )
+}
+
+/// A database of its own in the shared cluster, by name, for tests with several sessions.
+pub fn named_database() -> (String, Client) {
+    let name = shared().database();
+    let db = shared().connect(&name);
+    (name, db)
+}
+
+/// Runs statements that must succeed; a failure shows them.
+pub fn run(db: &mut Client, sql: &str) {
+    db.batch_execute(sql).unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+}
+
+/// The first column of a result, which must be text.
+pub fn texts(db: &mut Client, sql: &str) -> Vec<String> {
+    let rows = db.query(sql, &[]).unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+    rows.iter().map(|row| row.get(0)).collect()
+}
+
+/// A new role that may log in and that owns nothing. Roles are the whole cluster's.
+pub fn role(db: &mut Client) -> String {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let name = format!("role_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+    run(db, &format!("CREATE ROLE {name} LOGIN"));
+    name
+}
+
+/// Puts rows of the oracle into a table, as another tool would have.
+pub fn copy_rows(db: &mut Client, table: &str, rows: &[OracleRow]) {
+    let columns = fake_matomo::COLUMNS.join(", ");
+    let mut writer = db.copy_in(&format!("COPY {table} ({columns}) FROM STDIN")).unwrap();
+    for row in rows {
+        let fields: Vec<_> = row.0.iter().map(|value| copy_field(value.as_deref())).collect();
+        std::io::Write::write_all(&mut writer, (fields.join("\t") + "\n").as_bytes()).unwrap();
+    }
+    writer.finish().unwrap();
+}
+
+/// Waits until something holds, for ten seconds at most.
+pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let begin = std::time::Instant::now();
+    while !holds() {
+        assert!(
+            begin.elapsed() < std::time::Duration::from_secs(10),
+            "waited in vain until {what}"
+        );
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
 }

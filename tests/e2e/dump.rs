@@ -1,0 +1,253 @@
+//! What users keep when they dump, restore, drop and create again: everything.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use fake_matomo::Fake;
+use postgres::Client;
+
+use crate::cluster::{Cluster, shared};
+use crate::support::*;
+
+/// Both standard tables, and one of the user's own making.
+const TABLES: [&str; 3] = ["matomo", "matomo_partitioned", r#"archive."Visits 2026""#];
+const FIRST: &str = "2026-10-24";
+const LAST: &str = "2026-10-26";
+/// A week that no partition is there for.
+const LATER: &str = "2026-11-10";
+/// Names an analyst's role in grants; dumps do not hold roles.
+const ANALYST: &str = "dump_analyst";
+
+fn serve_visits() -> Fake {
+    let mut all = world(41, "Europe/Paris", 25, FIRST, LAST);
+    let later = world(42, "Europe/Paris", 10, LATER, LATER);
+    let next = all.next_visit_id();
+    for (id, mut visit) in (next..).zip(later.site(1).visits.clone()) {
+        visit.id = id;
+        all.site_mut(1).add(visit);
+    }
+    serve(all)
+}
+
+/// Syncs into each table, and adds to it what users add.
+fn fill(db: &mut Client, fake: &Fake) {
+    run(
+        db,
+        &format!(
+            "DO $$ BEGIN CREATE ROLE {ANALYST}; EXCEPTION WHEN duplicate_object OR unique_violation THEN END $$;
+             CREATE SCHEMA archive; SELECT matomo_create_table('archive.\"Visits 2026\"', true)"
+        ),
+    );
+    for table in TABLES {
+        Sync::of(fake, FIRST, LAST).into(table).run(db);
+        run(
+            db,
+            &format!(
+                "ALTER TABLE {table} ADD COLUMN reviewed_by text DEFAULT 'nobody';
+                 UPDATE {table} SET reviewed_by = 'Zoë' WHERE action_type = 'goal';
+                 CREATE INDEX ON {table} (country, reviewed_by);
+                 COMMENT ON COLUMN {table}.reviewed_by IS 'Who looked at it';
+                 GRANT SELECT ON {table} TO {ANALYST}"
+            ),
+        );
+    }
+}
+
+/// Everything of the user's relations that a dump must bring back, but for their rows.
+fn shapes(db: &mut Client) -> Vec<String> {
+    texts(
+        db,
+        "WITH mine AS (
+             SELECT c.* FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+             WHERE n.nspname IN ('public', 'archive') AND NOT EXISTS (
+                 SELECT FROM pg_depend d WHERE d.objid = c.oid AND d.deptype = 'e'))
+         SELECT format('%s %s owner %s, acl %s, bounds %s, comment %s', relkind, oid::regclass,
+                relowner::regrole, relacl, pg_get_expr(relpartbound, oid), obj_description(oid, 'pg_class'))
+         FROM mine
+         UNION ALL
+         SELECT format('column %s %s %s %s default %s, comment %s', m.oid::regclass, a.attname,
+                format_type(a.atttypid, a.atttypmod), a.attnotnull,
+                (SELECT pg_get_expr(d.adbin, d.adrelid) FROM pg_attrdef d
+                 WHERE d.adrelid = a.attrelid AND d.adnum = a.attnum),
+                col_description(m.oid, a.attnum))
+         FROM mine m JOIN pg_attribute a ON a.attrelid = m.oid
+         WHERE m.relkind IN ('r', 'p') AND a.attnum > 0
+         UNION ALL
+         SELECT format('index %s', pg_get_indexdef(i.indexrelid)) FROM mine m JOIN pg_index i ON i.indexrelid = m.oid
+         ORDER BY 1",
+    )
+}
+
+/// A digest of all rows of a table, the user's column included, and their number.
+fn contents(db: &mut Client, table: &str) -> String {
+    let sql = format!(
+        "SELECT count(*) || ' ' || md5(string_agg(t::text, ',' ORDER BY action_id, action_timestamp)) FROM {table} t"
+    );
+    run(db, "SET TimeZone = 'UTC'");
+    one(db, &sql)
+}
+
+/// Proves that a database holds what another held, and that syncs go on in it.
+fn assert_restored(old: &mut Client, new: &mut Client, fake: &Fake) {
+    for kept in ["reviewed_by", "2026w44"] {
+        assert!(shapes(old).iter().any(|line| line.contains(kept)), "{kept} is not there to keep");
+    }
+    assert_eq!(shapes(new), shapes(old));
+    for table in TABLES {
+        assert_eq!(contents(new, table), contents(old, table));
+        assert_equal(new, table, &oracle(fake, FIRST, LAST));
+        let reviewed = format!("SELECT count(*) FROM {table} WHERE reviewed_by = 'Zoë'");
+        assert!(one::<i64>(new, &reviewed) > 0);
+    }
+    assert_goes_on(new, fake);
+}
+
+/// Proves that a sync of what is there touches nothing, and that one of a later week adds it.
+fn assert_goes_on(db: &mut Client, fake: &Fake) {
+    for table in TABLES {
+        let rows = fingerprint(db, table);
+        assert_eq!(Sync::of(fake, FIRST, LAST).into(table).run(db).written(), 0);
+        assert_eq!(fingerprint(db, table), rows, "{table}");
+        let later = oracle(fake, LATER, LATER);
+        let sums = Sync::of(fake, LATER, LATER).into(table).run(db);
+        assert_eq!(sums.inserted, i64::try_from(later.len()).unwrap());
+        let all: Vec<_> = oracle(fake, FIRST, LAST).into_iter().chain(later).collect();
+        assert_equal(db, table, &all);
+    }
+    for parent in &TABLES[1..] {
+        let sql = format!(
+            "SELECT right(inhrelid::regclass::text, 9) FROM pg_inherits
+             WHERE inhparent = '{parent}'::regclass ORDER BY 1"
+        );
+        let weeks: Vec<_> =
+            texts(db, &sql).iter().map(|name| name.replace(['_', '"'], "")).collect();
+        assert!(weeks.iter().any(|week| week.contains("2026w46")), "{weeks:?}");
+        assert_eq!(weeks.len(), 3, "{weeks:?}");
+    }
+}
+
+/// Runs a program to its end; its output.
+fn output(command: &mut Command) -> Vec<u8> {
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {said}");
+    assert_eq!(said, "", "{command:?} has something to say");
+    output.stdout
+}
+
+fn dump(cluster: &Cluster, database: &str) -> PathBuf {
+    let file =
+        std::env::temp_dir().join(format!("matomo_e2e.{}.{database}.dump", std::process::id()));
+    output(cluster.program("pg_dump").arg("-Fc").arg("-f").arg(&file).arg(database));
+    file
+}
+
+fn restore(cluster: &Cluster, database: &str, file: &PathBuf) {
+    output(cluster.program("pg_restore").args(["-1", "-e", "-d", database]).arg(file));
+    std::fs::remove_file(file).unwrap();
+}
+
+/// An empty database, without the extension.
+fn empty_database(cluster: &Cluster, name: &str) -> Client {
+    run(&mut cluster.connect("postgres"), &format!("CREATE DATABASE {name}"));
+    cluster.connect(name)
+}
+
+#[test]
+fn a_new_cluster_gets_back_everything_from_a_dump() {
+    let fake = serve_visits();
+    let (name, mut old) = named_database();
+    fill(&mut old, &fake);
+    let file = dump(shared(), &name);
+    let cluster = Cluster::start();
+    run(&mut cluster.connect("postgres"), &format!("CREATE ROLE {ANALYST}"));
+    let mut new = empty_database(&cluster, "restored");
+    restore(&cluster, "restored", &file);
+    assert_restored(&mut old, &mut new, &fake);
+}
+
+#[test]
+fn a_new_database_gets_back_everything_from_a_dump() {
+    let fake = serve_visits();
+    let (name, mut old) = named_database();
+    fill(&mut old, &fake);
+    let copy = format!("{name}_copy");
+    let mut new = empty_database(shared(), &copy);
+    restore(shared(), &copy, &dump(shared(), &name));
+    assert_restored(&mut old, &mut new, &fake);
+}
+
+#[test]
+fn a_plain_dump_runs_through_psql() {
+    let fake = serve_visits();
+    let (name, mut old) = named_database();
+    fill(&mut old, &fake);
+    let script = output(shared().program("pg_dump").arg(&name));
+    let copy = format!("{name}_plain");
+    let mut new = empty_database(shared(), &copy);
+    let mut psql = shared()
+        .program("psql")
+        .args(["-X", "-q", "-1", "-v", "ON_ERROR_STOP=1", "-d", &copy])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    psql.stdin.take().unwrap().write_all(&script).unwrap();
+    assert!(psql.wait().unwrap().success());
+    assert_restored(&mut old, &mut new, &fake);
+}
+
+#[test]
+fn dropping_the_extension_leaves_the_data_and_creating_it_again_goes_on() {
+    let fake = serve_visits();
+    let mut db = database();
+    fill(&mut db, &fake);
+    let state = |db: &mut Client| {
+        let rows =
+            TABLES.map(|table| format!("{} {}", fingerprint(db, table), contents(db, table)));
+        (shapes(db), rows)
+    };
+    let before = state(&mut db);
+    // RESTRICT is what goes without saying: nothing of the user's hangs on the extension.
+    run(&mut db, "DROP EXTENSION matomo_postgres");
+    assert_eq!(state(&mut db), before);
+    let gone = error(&mut db, &Sync::of(&fake, FIRST, LAST).sql());
+    assert_eq!(gone.code().code(), "42883");
+    let left = "SELECT count(*) FROM pg_proc WHERE proname LIKE 'matomo%'";
+    assert_eq!(one::<i64>(&mut db, left), 0);
+    run(&mut db, "CREATE EXTENSION matomo_postgres");
+    assert_eq!(state(&mut db), before);
+    assert_goes_on(&mut db, &fake);
+}
+
+#[test]
+fn the_users_tables_are_no_members_of_the_extension() {
+    let fake = serve_visits();
+    let mut db = database();
+    fill(&mut db, &fake);
+    let members = texts(
+        &mut db,
+        "SELECT pg_describe_object(d.classid, d.objid, d.objsubid) FROM pg_depend d
+         JOIN pg_extension e ON e.oid = d.refobjid AND d.refclassid = 'pg_extension'::regclass
+         WHERE e.extname = 'matomo_postgres' AND d.deptype = 'e' ORDER BY 1",
+    );
+    assert_eq!(
+        members,
+        [
+            "function matomo_create_partitions(regclass,timestamp with time zone,timestamp with time zone)",
+            "function matomo_create_table(text,boolean,name)",
+            "function matomo_sync(integer,text,text,date,date,text,integer)",
+            "table matomo_action",
+        ]
+    );
+    // Nor does anything of theirs depend on a member: DROP EXTENSION would want CASCADE.
+    let dependents = texts(
+        &mut db,
+        "SELECT pg_describe_object(d.classid, d.objid, d.objsubid) FROM pg_depend d
+         WHERE d.refobjid IN (SELECT m.objid FROM pg_depend m JOIN pg_extension e ON e.oid = m.refobjid
+                              WHERE e.extname = 'matomo_postgres' AND m.deptype = 'e')
+           AND d.deptype <> 'i' AND NOT (d.classid = 'pg_attrdef'::regclass)",
+    );
+    assert_eq!(dependents, [""; 0]);
+}
