@@ -61,7 +61,8 @@ fn shapes(db: &mut Client) -> Vec<String> {
         "WITH mine AS (
              SELECT c.* FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
              WHERE n.nspname IN ('public', 'archive') AND NOT EXISTS (
-                 SELECT FROM pg_depend d WHERE d.objid = c.oid AND d.deptype = 'e'))
+                 SELECT FROM pg_depend d LEFT JOIN pg_index i ON i.indrelid = d.objid
+                 WHERE c.oid IN (d.objid, i.indexrelid) AND d.deptype = 'e'))
          SELECT format('%s %s owner %s, acl %s, bounds %s, comment %s', relkind, oid::regclass,
                 relowner::regrole, relacl, pg_get_expr(relpartbound, oid), obj_description(oid, 'pg_class'))
          FROM mine
@@ -235,10 +236,13 @@ fn the_users_tables_are_no_members_of_the_extension() {
     assert_eq!(
         members,
         [
+            "function matomo_check(integer,date,date,text,text,text,boolean,boolean,integer)",
             "function matomo_create_partitions(regclass,timestamp with time zone,timestamp with time zone)",
             "function matomo_create_table(text,boolean,name)",
-            "function matomo_sync(integer,text,text,date,date,text,integer)",
+            "function matomo_forget(text,text,regclass)",
+            "function matomo_sync(integer,text,text,date,date,text,boolean,integer)",
             "table matomo_action",
+            "table matomo_ledger",
         ]
     );
     // Nor does anything of theirs depend on a member: DROP EXTENSION would want CASCADE.

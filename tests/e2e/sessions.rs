@@ -20,7 +20,7 @@ fn may_sync(admin: &mut Client, role: &str) {
     run(
         admin,
         &format!(
-            "GRANT EXECUTE ON FUNCTION matomo_sync(integer, text, text, date, date, text, integer) TO {role}"
+            "GRANT EXECUTE ON FUNCTION matomo_sync(integer, text, text, date, date, text, boolean, integer) TO {role}"
         ),
     );
 }
