@@ -138,8 +138,8 @@ fn create(client: &mut SpiClient, name: &str, extension_schema: &str) -> Result<
     // Two first syncs at once: the second waits, then finds what the first has made.
     query(
         client,
-        "SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('matomo_create_table', 0))",
-        &[],
+        "SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended($1, 0))",
+        &[format!("matomo_create_table {partitioned}").into()],
     )?;
     // An advisory lock brings no news of others' tables, as the lock of a table does.
     // SAFETY: main thread, within a transaction.
