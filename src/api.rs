@@ -5,13 +5,13 @@ use pgrx::datum::Date;
 use pgrx::prelude::*;
 
 use crate::check::{self, DayChecked, How};
-use crate::client::Token;
 use crate::endpoint::Endpoint;
 use crate::error::{Error, Result};
 use crate::report::or_raise;
 use crate::secrecy;
 use crate::settings;
 use crate::sync::{self, Order};
+use crate::token::Token;
 
 /// Copies the visits of a Matomo site, by the day of their last action in the site's timezone,
 /// into a table. See README for the arguments and the result.

@@ -1,6 +1,5 @@
-//! Requests to Matomo's HTTP API. The only module that sees the token. No Postgres.
+//! Requests to Matomo's HTTP API. The only module that uses the token. No Postgres.
 
-use std::fmt;
 use std::io::Read;
 use std::time::Duration;
 
@@ -8,7 +7,7 @@ use chrono::NaiveDate;
 use serde::Deserialize;
 use ureq::Agent;
 use ureq::http::{Response, header};
-use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
+use ureq::tls::{RootCerts, TlsConfig};
 
 use crate::endpoint::Endpoint;
 use crate::error::{Call, Error, Fault, Result};
@@ -16,53 +15,9 @@ use crate::json;
 use crate::pager::Page;
 use crate::refusal;
 use crate::stop::Stop;
+use crate::token::Token;
+use crate::transport::{certificates, io_fault};
 use crate::zone::Zone;
-
-/// A `token_auth`, which shows itself to no one.
-#[derive(Clone)]
-pub struct Token(String);
-
-impl Token {
-    /// Wraps the text.
-    pub fn new(text: &str) -> Token {
-        Token(text.to_owned())
-    }
-
-    /// Takes the token out of a text from outside, which may quote the request.
-    fn hide_in(&self, text: &str) -> String {
-        // A token that needs encoding may be quoted encoded, as a URL or as a form.
-        let encoded = percent_encoded(&self.0);
-        let forms = [encoded.replace("%20", "+"), lower_escapes(&encoded), encoded];
-        forms.iter().fold(text.replace(&self.0, "***"), |text, form| text.replace(form, "***"))
-    }
-}
-
-impl fmt::Debug for Token {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Token(***)")
-    }
-}
-
-fn percent_encoded(text: &str) -> String {
-    let encode = |byte: u8| match byte {
-        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-            (byte as char).to_string()
-        }
-        _ => format!("%{byte:02X}"),
-    };
-    text.bytes().map(encode).collect()
-}
-
-/// `%2F` as `%2f`.
-fn lower_escapes(encoded: &str) -> String {
-    let mut parts = encoded.split('%');
-    let mut text = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        let (digits, rest) = part.split_at(2);
-        text += &format!("%{}{rest}", digits.to_ascii_lowercase());
-    }
-    text
-}
 
 const LIVE: &str = "Live.getLastVisitsDetails";
 
@@ -265,7 +220,7 @@ impl Client {
             .query_pairs(params.iter().map(|(key, value)| (*key, value.as_str())));
         // In the body: Matomo refuses "secure only" tokens elsewhere, and logs keep URLs.
         let mut response = request
-            .send_form([("token_auth", self.token.0.as_str())])
+            .send_form([("token_auth", self.token.secret())])
             .map_err(|error| self.fault(call, self.transport_fault(error)))?;
         let call = &Call { status: Some(response.status().as_u16()), ..call.clone() };
         let body = self.body(&mut response).map_err(|fault| self.fault(call, fault))?;
@@ -319,41 +274,6 @@ impl Client {
             other => Fault::Broken(self.token.hide_in(&other.to_string())),
         }
     }
-}
-
-fn io_fault(error: &std::io::Error) -> Fault {
-    use std::io::ErrorKind as Kind;
-    // rustls hands its own errors on as I/O errors.
-    if let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-        return Fault::Tls(tls.to_string());
-    }
-    match error.kind() {
-        Kind::ConnectionRefused
-        | Kind::HostUnreachable
-        | Kind::NetworkUnreachable
-        | Kind::AddrNotAvailable => Fault::Unreachable(error.to_string()),
-        // The resolver's errors have no kind of their own, only these words of the standard library.
-        _ if error.to_string().starts_with("failed to lookup address") => {
-            Fault::Unreachable(error.to_string())
-        }
-        _ => Fault::Broken(error.to_string()),
-    }
-}
-
-fn certificates(pem: &[u8]) -> Result<Vec<Certificate<'static>>> {
-    let found: Vec<_> = parse_pem(pem)
-        .filter_map(|item| match item {
-            Ok(PemItem::Certificate(certificate)) => Some(certificate),
-            _ => None,
-        })
-        .collect();
-    if found.is_empty() {
-        return Err(Error::Argument {
-            message: "the file that matomo.ca_file names holds no certificate".to_owned(),
-            hint: "It must hold the certificates of one or more CAs in PEM form.".to_owned(),
-        });
-    }
-    Ok(found)
 }
 
 /// Half a second, doubled with each retry, with some jitter so that many sites do not ask in step;

@@ -14,6 +14,7 @@ mod client;
 mod destination;
 mod endpoint;
 mod error;
+mod fault;
 mod fetch;
 mod helper;
 mod inspect;
@@ -35,6 +36,8 @@ mod stop;
 mod store;
 mod sync;
 mod times;
+mod token;
+mod transport;
 mod visit;
 mod zone;
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use chrono::{Days, NaiveDate, Utc};
 use pgrx::prelude::*;
 
-use crate::client::{Client, SiteInfo, Token};
+use crate::client::{Client, SiteInfo};
 use crate::destination::{Destination, query, spi};
 use crate::endpoint::Endpoint;
 use crate::error::{Error, Result};
@@ -22,6 +22,7 @@ use crate::secrecy::show_activity;
 use crate::settings;
 use crate::stop::Stop;
 use crate::store::{Store, Written};
+use crate::token::Token;
 use crate::zone::Zone;
 
 /// What the caller wants.

@@ -1,0 +1,159 @@
+//! How requests to Matomo fail, and what the user is told of it. Pure.
+
+use std::fmt;
+
+use chrono::NaiveDate;
+
+/// The request that an error speaks of; becomes the DETAIL.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Call {
+    /// The Matomo API method, such as `Live.getLastVisitsDetails`.
+    pub method: &'static str,
+    /// idSite.
+    pub site: i32,
+    /// The site-day asked for, if the method takes one.
+    pub day: Option<NaiveDate>,
+    /// Scheme, host and port of the Matomo.
+    pub host: String,
+    /// The HTTP status of the answer, if there was one.
+    pub status: Option<u16>,
+}
+
+impl fmt::Display for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Method {}, site {} at {}", self.method, self.site, self.host)?;
+        if let Some(day) = self.day {
+            write!(f, ", day {day}")?;
+        }
+        if let Some(status) = self.status {
+            write!(f, ", HTTP status {status}")?;
+        }
+        f.write_str(".")
+    }
+}
+
+/// How a request to Matomo failed. Texts from outside are already free of the token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fault {
+    /// No connection: refused, no route, unknown host.
+    Unreachable(String),
+    /// No answer within so many seconds.
+    TimedOut(u64),
+    /// The TLS handshake failed.
+    Tls(String),
+    /// The connection broke in the middle of an answer.
+    Broken(String),
+    /// A redirect, which is never followed; where it points.
+    Redirected(String),
+    /// HTTP 429; how long Matomo asks to wait, in seconds.
+    RateLimited(Option<u64>),
+    /// The token is refused.
+    TokenRefused(String),
+    /// The token is good, but not for this site.
+    NoAccess(String),
+    /// Too many refused tokens from this address.
+    LockedOut(String),
+    /// Matomo does not know the site.
+    UnknownSite(String),
+    /// Matomo ran out of memory or time over the request; its message.
+    Exhausted(String),
+    /// Matomo's own error message, in an answer of any HTTP status.
+    Matomo(String),
+    /// An HTTP status that says nothing more.
+    Status(u16),
+    /// The body is longer than `matomo.max_response_size` (bytes).
+    TooLarge(u64),
+    /// The body is not the JSON that the method gives; what it is instead.
+    NotJson(String),
+    /// JSON, but a part of it is not what Matomo sends; which.
+    Unexpected(String),
+}
+
+impl Fault {
+    /// Matomo's own words, for the DETAIL of messages that are not theirs.
+    pub fn words_of_matomo(&self) -> Option<&str> {
+        match self {
+            Fault::TokenRefused(words)
+            | Fault::NoAccess(words)
+            | Fault::LockedOut(words)
+            | Fault::UnknownSite(words)
+                if !words.is_empty() =>
+            {
+                Some(words)
+            }
+            _ => None,
+        }
+    }
+
+    /// What to do.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Fault::Unreachable(_) => "Check the URL, and that the database server may reach it.",
+            Fault::TimedOut(_) => "Lower matomo.page_size, or raise matomo.request_timeout.",
+            Fault::Tls(_) => {
+                "Check the certificate of the Matomo; a private CA belongs into the system's store \
+                 or into the file that matomo.ca_file names."
+            }
+            Fault::Broken(_) => "Try again; if it lasts, lower matomo.page_size.",
+            Fault::Redirected(_) => {
+                "Give the URL that the redirect points to. A redirect is never followed: the token \
+                 would be lost or go astray."
+            }
+            Fault::RateLimited(_) => "Wait, then try again; ask less often.",
+            Fault::TokenRefused(_) => {
+                "Check the key: a token_auth of Matomo (Personal > Security > Auth tokens). After \
+                 some 18 refused tokens Matomo locks out this server's address."
+            }
+            Fault::NoAccess(_) => {
+                "Give the token's user at least view access to the site; check the key too."
+            }
+            Fault::LockedOut(_) => {
+                "Matomo refuses every token from this address for up to an hour. Mend the key, then \
+                 wait, or unblock the address in Matomo (Administration > Brute Force)."
+            }
+            Fault::UnknownSite(_) => {
+                "Check the site's ID in Matomo (Administration > Measurables > Manage)."
+            }
+            Fault::Exhausted(_) => "Lower matomo.page_size.",
+            Fault::Matomo(_) => "The message is Matomo's own; look there.",
+            Fault::Status(_) => {
+                "Look into the log of the Matomo and of the proxies in front of it."
+            }
+            Fault::TooLarge(_) => "Lower matomo.page_size, or raise matomo.max_response_size.",
+            Fault::NotJson(_) => {
+                "Check that the URL is that of a Matomo, with its folder and nothing behind it."
+            }
+            Fault::Unexpected(_) => {
+                "Check the versions of Matomo and of its plugins, and report the message."
+            }
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Fault::Unreachable(why) => write!(f, "could not connect to Matomo: {why}"),
+            Fault::TimedOut(seconds) => write!(f, "Matomo did not answer within {seconds} s"),
+            Fault::Tls(why) => write!(f, "could not connect to Matomo over TLS: {why}"),
+            Fault::Broken(why) => write!(f, "the answer of Matomo broke off: {why}"),
+            Fault::Redirected(to) => write!(f, "Matomo redirects to \"{to}\""),
+            Fault::RateLimited(Some(wait)) => {
+                write!(f, "Matomo limits the rate of requests: wait {wait} s")
+            }
+            Fault::RateLimited(None) => f.write_str("Matomo limits the rate of requests"),
+            Fault::TokenRefused(_) => f.write_str("Matomo refused the token"),
+            Fault::NoAccess(_) => f.write_str("the token has no access to the site"),
+            Fault::LockedOut(_) => f.write_str("Matomo has locked out this server's address"),
+            Fault::UnknownSite(_) => f.write_str("Matomo does not know the site"),
+            Fault::Exhausted(words) => write!(f, "the request is too much for Matomo: {words}"),
+            Fault::Matomo(words) => write!(f, "Matomo answered with an error: {words}"),
+            Fault::Status(status) => write!(f, "Matomo answered with HTTP status {status}"),
+            Fault::TooLarge(limit) => {
+                write!(f, "the answer of Matomo is larger than {limit} bytes")
+            }
+            Fault::NotJson(what) => write!(f, "the answer of Matomo is not JSON but {what}"),
+            Fault::Unexpected(what) => write!(f, "unexpected answer of Matomo: {what}"),
+        }
+    }
+}

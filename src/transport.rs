@@ -1,0 +1,45 @@
+//! What lies below HTTP: certificates, and what failures of the connection mean. No Postgres.
+
+use ureq::tls::{Certificate, PemItem, parse_pem};
+
+use crate::error::{Error, Fault, Result};
+
+/// The fault behind an I/O error of a request.
+pub fn io_fault(error: &std::io::Error) -> Fault {
+    use std::io::ErrorKind as Kind;
+    // rustls hands its own errors on as I/O errors.
+    if let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        return Fault::Tls(tls.to_string());
+    }
+    match error.kind() {
+        Kind::ConnectionRefused
+        | Kind::HostUnreachable
+        | Kind::NetworkUnreachable
+        | Kind::AddrNotAvailable => Fault::Unreachable(error.to_string()),
+        // The resolver's errors have no kind of their own, only these words of the standard library.
+        _ if error.to_string().starts_with("failed to lookup address") => {
+            Fault::Unreachable(error.to_string())
+        }
+        _ => Fault::Broken(error.to_string()),
+    }
+}
+
+/// The certificates of a PEM file.
+///
+/// # Errors
+/// [`Error::Argument`] when there are none.
+pub fn certificates(pem: &[u8]) -> Result<Vec<Certificate<'static>>> {
+    let found: Vec<_> = parse_pem(pem)
+        .filter_map(|item| match item {
+            Ok(PemItem::Certificate(certificate)) => Some(certificate),
+            _ => None,
+        })
+        .collect();
+    if found.is_empty() {
+        return Err(Error::Argument {
+            message: "the file that matomo.ca_file names holds no certificate".to_owned(),
+            hint: "It must hold the certificates of one or more CAs in PEM form.".to_owned(),
+        });
+    }
+    Ok(found)
+}
