@@ -138,8 +138,9 @@ fn create(client: &mut SpiClient, name: &str, extension_schema: &str) -> Result<
     // Two first syncs at once: the second waits, then finds what the first has made.
     query(
         client,
-        "SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended($1, 0))",
-        &[format!("matomo_create_table {partitioned}").into()],
+        "SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended(\
+         pg_catalog.concat_ws(' ', 'matomo_create_table', pg_catalog.current_schema(), $1), 0))",
+        &[name.into()],
     )?;
     // An advisory lock brings no news of others' tables, as the lock of a table does.
     // SAFETY: main thread, within a transaction.
