@@ -1,7 +1,7 @@
 //! Requests to Matomo's HTTP API. The only module that uses the token. No Postgres.
 
 use std::io::Read;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chrono::NaiveDate;
 use serde::Deserialize;
@@ -90,10 +90,12 @@ impl Client {
         Ok(Client { agent: config.into(), endpoint, token, manner, stop })
     }
 
-    /// Breaks off whatever is under way, from any thread. The client is of no use afterwards.
-    pub fn shut_down(&self) {
-        self.stop.set();
+    /// Breaks off whatever is under way, from any thread; gives when that was done first. The
+    /// client is of no use afterwards.
+    pub fn shut_down(&self) -> Instant {
+        let since = self.stop.set();
         self.agent.clone().shutdown();
+        since
     }
 
     /// `SitesManager.getSiteFromId`: the site's timezone, and whether the token may see it.

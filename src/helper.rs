@@ -21,7 +21,7 @@ pub struct Helper<T> {
     mail: Option<Receiver<T>>,
     bell: UnixStream,
     thread: Option<JoinHandle<()>>,
-    cancel: Box<dyn Fn()>,
+    cancel: Box<dyn Fn() -> Instant>,
 }
 
 /// The helper's end.
@@ -54,19 +54,19 @@ impl<T> Drop for Outbox<T> {
 
 /// How often the main thread looks for interrupts, should no signal wake it.
 const GLANCE_MS: i64 = 100;
-/// How long to wait for a helper that was told to stop before leaving it to end by itself, as one
+/// How long to wait for helpers that were told to stop, all together, before leaving it to end by itself, as one
 /// does that hangs in a connect or in the resolver, at the latest after `matomo.connect_timeout`.
 const PATIENCE: Duration = Duration::from_millis(300);
 
 impl<T: Send + 'static> Helper<T> {
     /// Starts `work` on a thread of its own. At most `room` items wait in the mailbox. `cancel`
-    /// must make `work` return soon, from any thread.
+    /// must make `work` return soon, from any thread, and gives when that was asked for first.
     ///
     /// # Errors
     /// [`Error::Internal`] when the system gives no thread or socket.
     pub fn start(
         room: usize,
-        cancel: impl Fn() + 'static,
+        cancel: impl Fn() -> Instant + 'static,
         work: impl FnOnce(&mut Outbox<T>) + Send + 'static,
     ) -> Result<Helper<T>> {
         let failed =
@@ -127,11 +127,12 @@ impl<T> Drop for Helper<T> {
     fn drop(&mut self) {
         // A helper that has hung up by itself needs no telling, and its tools can be used again.
         // One that waits for room finds nobody to send to.
-        if self.mail.take().is_some() {
-            (self.cancel)();
-        }
+        let since = match self.mail.take() {
+            Some(_) => (self.cancel)(),
+            None => Instant::now(),
+        };
         let Some(thread) = self.thread.take() else { return };
-        let patience = Instant::now() + PATIENCE;
+        let patience = since + PATIENCE;
         while !thread.is_finished() && Instant::now() < patience {
             thread::sleep(Duration::from_millis(1));
         }

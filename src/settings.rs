@@ -20,6 +20,7 @@ enum ActionTime {
 
 static PAGE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(500);
 static INITIAL_OFFSET: GucSetting<i32> = GucSetting::<i32>::new(3);
+static FETCH_WORKERS: GucSetting<i32> = GucSetting::<i32>::new(1);
 static LOOKBACK: GucSetting<i32> = GucSetting::<i32>::new(0);
 static SETTLE_TIME: GucSetting<i32> = GucSetting::<i32>::new(3 * 3600);
 static DESTINATION: GucSetting<Option<CString>> =
@@ -55,6 +56,16 @@ pub fn register() {
         &INITIAL_OFFSET,
         0,
         36_500,
+        GucContext::Userset,
+        none,
+    );
+    GucRegistry::define_int_guc(
+        c"matomo.fetch_workers",
+        c"Days to ask Matomo for at once.",
+        c"Matomo gets so many requests at once at the most.",
+        &FETCH_WORKERS,
+        1,
+        8,
         GucContext::Userset,
         none,
     );
@@ -162,6 +173,11 @@ pub fn page_size() -> i32 {
 /// Days before today.
 pub fn initial_offset() -> u32 {
     INITIAL_OFFSET.get().unsigned_abs()
+}
+
+/// Days to ask for at once.
+pub fn fetch_workers() -> usize {
+    FETCH_WORKERS.get().unsigned_abs() as usize
 }
 
 /// Days before today to read again.

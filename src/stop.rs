@@ -1,30 +1,31 @@
-//! A flag by which the main thread tells its helper to stop, and on which a helper can sleep.
+//! A flag by which the main thread tells its helpers to stop, and on which a helper can sleep.
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// Shared between the two threads; a clone is the same flag.
+/// Shared between the threads; a clone is the same flag.
 #[derive(Clone, Default)]
-pub struct Stop(Arc<(Mutex<bool>, Condvar)>);
+pub struct Stop(Arc<(Mutex<Option<Instant>>, Condvar)>);
 
 impl Stop {
-    /// Tells everyone who looks or sleeps.
-    pub fn set(&self) {
-        let (flag, bell) = &*self.0;
-        *flag.lock().unwrap_or_else(PoisonError::into_inner) = true;
+    /// Tells everyone who looks or sleeps; gives when that was done first.
+    pub fn set(&self) -> Instant {
+        let (since, bell) = &*self.0;
+        let mut since = since.lock().unwrap_or_else(PoisonError::into_inner);
         bell.notify_all();
+        *since.get_or_insert_with(Instant::now)
     }
 
     /// Whether to stop.
     pub fn is_set(&self) -> bool {
-        *self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
     /// Sleeps, but wakes at once when told to stop. Gives whether to stop.
     pub fn sleep(&self, time: Duration) -> bool {
-        let (flag, bell) = &*self.0;
-        let guard = flag.lock().unwrap_or_else(PoisonError::into_inner);
-        let slept = bell.wait_timeout_while(guard, time, |stop| !*stop);
-        *slept.unwrap_or_else(PoisonError::into_inner).0
+        let (since, bell) = &*self.0;
+        let guard = since.lock().unwrap_or_else(PoisonError::into_inner);
+        let slept = bell.wait_timeout_while(guard, time, |since| since.is_none());
+        slept.unwrap_or_else(PoisonError::into_inner).0.is_some()
     }
 }

@@ -12,6 +12,7 @@ use crate::destination::{Destination, query, spi};
 use crate::endpoint::Endpoint;
 use crate::error::{Error, Result};
 use crate::fetch::{self, DayRead, News};
+use crate::helper::Helper;
 use crate::ledger::{Entry, Ledger};
 use crate::plan::{self, Again, Due, Start};
 use crate::progress::Progress;
@@ -47,7 +48,8 @@ pub type DayResult = (DayRead, Written);
 /// What is known of a site's days, by day.
 type Entries = BTreeMap<NaiveDate, Entry>;
 
-/// Batches that may wait to be stored: enough to fetch while storing, few enough for memory.
+/// Batches of a worker that may wait to be stored: enough to fetch while storing, few enough for
+/// memory.
 const ROOM: usize = 2;
 
 /// Does it all; gives a result per day.
@@ -195,30 +197,45 @@ fn copy_days(
     let days_to_do = days.len();
     let mut progress = Progress::new(site.id, days_to_do);
     show_activity(&progress.line("begins", Duration::ZERO));
-    let mut helper = remote::start(client, ROOM, move |client, outbox| {
-        fetch::days(client, site, &days, page_size, &mut |news| outbox.send(news));
-    })?;
+    // Each worker reads every n-th day; what it is ahead waits in its mailbox.
+    let workers = settings::fetch_workers().min(days_to_do);
+    let mut helpers = (0..workers)
+        .map(|first| {
+            let of_worker: Vec<_> = days.iter().skip(first).step_by(workers).copied().collect();
+            remote::start(client, ROOM, move |client, outbox| {
+                fetch::days(client, site, &of_worker, page_size, &mut |news| outbox.send(news));
+            })
+        })
+        .collect::<Result<Vec<_>>>()?;
     let mut results = Vec::with_capacity(days_to_do);
+    for index in 0..days_to_do {
+        let (read, written) = store_day(&mut helpers[index % workers], &mut store)?;
+        record.day(&read, &written)?;
+        progress.day_done(read.visits, read.actions);
+        let line = progress.line(&read.due.day.to_string(), begin.elapsed());
+        show_activity(&line);
+        say(PgLogLevel::NOTICE, line);
+        results.push((read, written));
+    }
+    // Their last word, so that the client can be used again.
+    for helper in &mut helpers {
+        while helper.next().is_some() {}
+    }
+    Ok(results)
+}
+
+/// Stores what a worker reads of its next day.
+fn store_day(helper: &mut Helper<News>, store: &mut Store) -> Result<DayResult> {
     let mut written = Written::default();
     while let Some(news) = helper.next() {
         match news {
             News::Batch(batch) => written += store.write(&batch)?,
-            News::Day(read) => {
-                record.day(&read, &written)?;
-                progress.day_done(read.visits, read.actions);
-                let line = progress.line(&read.due.day.to_string(), begin.elapsed());
-                show_activity(&line);
-                say(PgLogLevel::NOTICE, line);
-                results.push((read, std::mem::take(&mut written)));
-            }
+            News::Day(read) => return Ok((read, written)),
             News::Notice(line) => say(PgLogLevel::NOTICE, line),
             News::Failed(error) => return Err(error),
         }
     }
-    if results.len() < days_to_do {
-        return Err(remote::ended_early());
-    }
-    Ok(results)
+    Err(remote::ended_early())
 }
 
 /// Says once that Matomo did not list all actions of some visits.

@@ -19,3 +19,4 @@ mod secrecy_calls;
 mod sessions;
 mod support;
 mod traps;
+mod workers;
