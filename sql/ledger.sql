@@ -29,8 +29,10 @@ COMMENT ON COLUMN matomo_ledger.newest IS 'Last action of the newest visit met: 
 COMMENT ON COLUMN matomo_ledger.timezone IS 'The site''s timezone when the day was read';
 COMMENT ON COLUMN matomo_ledger.read_at IS 'When the day was read last';
 
--- Dumped with the database, as the tables are whose rows it knows.
-SELECT pg_catalog.pg_extension_config_dump('matomo_ledger', '');
+-- Dumped with the database, as the tables are whose rows it knows; but for tables that are gone, or
+-- will be with their session.
+SELECT pg_catalog.pg_extension_config_dump('matomo_ledger',
+    'WHERE destination IN (SELECT c.oid FROM pg_catalog.pg_class c WHERE c.relpersistence <> ''t'')');
 
 -- Everybody sees what concerns tables that he may read. Only syncs write, as the extension's owner.
 ALTER TABLE matomo_ledger ENABLE ROW LEVEL SECURITY;

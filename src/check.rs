@@ -10,6 +10,7 @@ use crate::destination::Destination;
 use crate::error::{Error, Result};
 use crate::fetch::{self, Batch};
 use crate::inspect;
+use crate::ledger::Ledger;
 use crate::plan::{self, Start};
 use crate::remote;
 use crate::rows::{ActionTime, Site};
@@ -54,19 +55,21 @@ const AT_ONCE: usize = 500;
 /// Any of [`Error`]; nothing of the transaction remains then.
 pub fn run(order: Order, how: How) -> Result<BTreeMap<NaiveDate, DayChecked>> {
     let Order { site, endpoint, token, start, end, destination, page_size, .. } = order;
-    let destination = Destination::open(&destination)?;
+    let destination = Destination::open(&destination, how.repair)?;
     lock(&endpoint, site, &destination)?;
+    let start = start.ok_or(Error::Null("start_date"))?;
+    let other_matomo = Ledger::of(&destination, &endpoint, site).other_matomo()?;
     let client = Client::new(endpoint, token, settings::manner()?, Stop::default())?;
     let zone = ask_for_site(&client, site)?.zone;
     let today = zone.day(Utc::now().timestamp()).unwrap_or_default();
-    let start = start.ok_or(Error::Null("start_date"))?;
     let days = plan::days(Start::Day(start), end, today, zone)?;
     let site = Site { id: site, zone, action_time: settings::action_time() };
     let mut check = Check {
         client,
         site,
-        store: Store::new(destination.clone()),
+        store: Store::new(destination.clone()).wary_of(other_matomo.clone()),
         destination,
+        other_matomo,
         how,
         listed: HashSet::new(),
     };
@@ -90,6 +93,8 @@ struct Check {
     store: Store,
     destination: Destination,
     how: How,
+    /// Another Matomo that has a site of the same ID in the destination.
+    other_matomo: Option<String>,
     /// All visits that Matomo has listed.
     listed: HashSet<i64>,
 }
@@ -170,7 +175,12 @@ impl Check {
             let known: HashSet<_> = known.visits.into_iter().map(|(id, _)| id).collect();
             gone.extend(ids.iter().copied().filter(|id| !known.contains(id)));
         }
-        if self.how.repair {
+        if self.how.repair && !gone.is_empty() {
+            // They may be the other's, who has the right to them.
+            if let (Some(other), Some(visit)) = (self.other_matomo.clone(), gone.first()) {
+                let name = self.destination.name.clone();
+                return Err(Error::Collision { name, visit: visit.to_string(), other });
+            }
             self.store.remove(self.site.id, &gone)?;
         }
         let day = |id: &i64| {

@@ -53,19 +53,22 @@ impl Destination {
     /// [`Error::NoDestination`] and its siblings; Postgres' own for an impossible name or a schema
     /// in which the caller may not create.
     pub fn open_or_create(name: &str) -> Result<Destination> {
-        Destination::open_with(name, create)
+        Destination::open_with(name, true, create)
     }
 
-    /// The same, but for a table that must be there.
+    /// The same, but for a table that must be there, and may be one only to read.
     ///
     /// # Errors
     /// As above.
-    pub fn open(name: &str) -> Result<Destination> {
-        Destination::open_with(name, |_, name, _| Err(Error::NoDestination(name.to_owned())))
+    pub fn open(name: &str, to_write: bool) -> Result<Destination> {
+        Destination::open_with(name, to_write, |_, name, _| {
+            Err(Error::NoDestination(name.to_owned()))
+        })
     }
 
     fn open_with(
         name: &str,
+        to_write: bool,
         make: impl FnOnce(&mut SpiClient, &str, &str) -> Result<pg_sys::Oid>,
     ) -> Result<Destination> {
         Spi::connect_mut(|client| {
@@ -75,7 +78,7 @@ impl Destination {
                 None => make(client, name, &extension.0)?,
             };
             let _names_in_full = Scope::of(&[(c"search_path", c"pg_catalog, pg_temp")]);
-            check(client, oid, name, extension)
+            check(client, oid, name, to_write, extension)
         })
     }
 
@@ -159,6 +162,7 @@ fn check(
     client: &mut SpiClient,
     oid: pg_sys::Oid,
     given: &str,
+    to_write: bool,
     (extension_schema, extension_owner): (String, pg_sys::Oid),
 ) -> Result<Destination> {
     // Not regclass: it leaves pg_temp out, and others may have a table of that name.
@@ -180,7 +184,7 @@ fn check(
         return Err(Error::NotATable { name, kind });
     }
     let types = types(client, oid, &name)?;
-    let missing = missing_privileges(client, oid)?;
+    let missing = missing_privileges(client, oid, to_write)?;
     if !missing.is_empty() {
         return Err(Error::Privilege { name, missing });
     }
@@ -211,11 +215,17 @@ fn types(client: &mut SpiClient, oid: pg_sys::Oid, name: &str) -> Result<Vec<Str
     Ok(found.into_iter().flatten().collect())
 }
 
-fn missing_privileges(client: &mut SpiClient, oid: pg_sys::Oid) -> Result<Vec<String>> {
-    let sql = "SELECT p FROM unnest('{SELECT,INSERT,UPDATE,DELETE}'::text[]) AS p \
+fn missing_privileges(
+    client: &mut SpiClient,
+    oid: pg_sys::Oid,
+    to_write: bool,
+) -> Result<Vec<String>> {
+    let needed: &[&str] =
+        if to_write { &["SELECT", "INSERT", "UPDATE", "DELETE"] } else { &["SELECT"] };
+    let sql = "SELECT p FROM unnest($2::text[]) AS p \
                WHERE NOT CASE p WHEN 'DELETE' THEN has_table_privilege($1, p) \
                                 ELSE has_any_column_privilege($1, p) END";
-    let missing = strings(query(client, sql, &[oid.into()])?)?;
+    let missing = strings(query(client, sql, &[oid.into(), needed.to_vec().into()])?)?;
     Ok(missing.into_iter().flatten().collect())
 }
 

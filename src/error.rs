@@ -43,7 +43,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 /// SQLSTATEs by name, so that this module needs no Postgres; `report` knows Postgres' constants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
+pub enum SqlState {
     /// 22004
     NullValueNotAllowed,
     /// 22023
@@ -90,34 +90,34 @@ impl Error {
     }
 
     /// The SQLSTATE.
-    pub fn state(&self) -> State {
+    pub fn state(&self) -> SqlState {
         match self {
-            Error::Null(_) => State::NullValueNotAllowed,
-            Error::Argument { .. } => State::InvalidParameterValue,
-            Error::NoDestination(_) => State::UndefinedTable,
-            Error::NotATable { .. } => State::WrongObjectType,
-            Error::MissingColumns { .. } => State::UndefinedColumn,
-            Error::NoUniqueIndex(_) => State::InvalidColumnReference,
-            Error::Privilege { .. } => State::InsufficientPrivilege,
-            Error::AlreadyRunning { .. } => State::LockNotAvailable,
-            Error::Collision { .. } => State::ObjectNotInPrerequisiteState,
-            Error::Encoding(_) => State::FeatureNotSupported,
-            Error::Internal(_) => State::InternalError,
+            Error::Null(_) => SqlState::NullValueNotAllowed,
+            Error::Argument { .. } => SqlState::InvalidParameterValue,
+            Error::NoDestination(_) => SqlState::UndefinedTable,
+            Error::NotATable { .. } => SqlState::WrongObjectType,
+            Error::MissingColumns { .. } => SqlState::UndefinedColumn,
+            Error::NoUniqueIndex(_) => SqlState::InvalidColumnReference,
+            Error::Privilege { .. } => SqlState::InsufficientPrivilege,
+            Error::AlreadyRunning { .. } => SqlState::LockNotAvailable,
+            Error::Collision { .. } => SqlState::ObjectNotInPrerequisiteState,
+            Error::Encoding(_) => SqlState::FeatureNotSupported,
+            Error::Internal(_) => SqlState::InternalError,
             Error::Request { fault, .. } => match fault {
-                Fault::Unreachable(_) | Fault::Tls(_) => State::UnableToEstablishSqlConnection,
-                Fault::TimedOut(_) | Fault::Broken(_) => State::ConnectionFailure,
+                Fault::Unreachable(_) | Fault::Tls(_) => SqlState::UnableToEstablishSqlConnection,
+                Fault::TimedOut(_) | Fault::Broken(_) => SqlState::ConnectionFailure,
                 Fault::TokenRefused(_) | Fault::NoAccess(_) | Fault::LockedOut(_) => {
-                    State::InvalidAuthorizationSpecification
+                    SqlState::InvalidAuthorizationSpecification
                 }
-                Fault::UnknownSite(_) => State::InvalidParameterValue,
-                Fault::RateLimited(_) => State::ConfigurationLimitExceeded,
-                Fault::TooLarge(_) | Fault::Exhausted(_) => State::ProgramLimitExceeded,
-                Fault::Status(500..) => State::ConnectionFailure,
+                Fault::UnknownSite(_) => SqlState::InvalidParameterValue,
+                Fault::RateLimited(_) => SqlState::ConfigurationLimitExceeded,
+                Fault::TooLarge(_) | Fault::Exhausted(_) => SqlState::ProgramLimitExceeded,
+                Fault::Status(500..) => SqlState::ConnectionFailure,
                 Fault::Redirected(_)
                 | Fault::Matomo(_)
                 | Fault::Status(_)
                 | Fault::NotJson(_)
-                | Fault::Unexpected(_) => State::ProtocolViolation,
+                | Fault::Unexpected(_) => SqlState::ProtocolViolation,
             },
         }
     }

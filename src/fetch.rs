@@ -252,6 +252,8 @@ impl<'a> Pages<'a> {
         }
         self.before = ids;
         page.visits.retain(|(_, visit)| visit.last != Some(self.end));
+        // Nor is it where the day goes on.
+        page.newest = page.visits.iter().filter_map(|(_, visit)| rows::sane(visit.last)).max();
         Ok(page)
     }
 }

@@ -10,6 +10,7 @@ use crate::error::Result;
 use crate::fetch::{Listed, union};
 use crate::rows::{COLUMNS, VISIT_COLUMNS};
 use crate::scope::Scope;
+use crate::statements::differs;
 
 /// Visits whose stored rows are not as listed.
 #[derive(Debug, Default)]
@@ -45,7 +46,7 @@ pub fn differing(destination: &Destination, listed: &[Listed]) -> Result<Differi
     let places = list(&|n, _| format!("c{n}")).join(", ");
     let typed = list(&|n, column| format!("u.c{n}::{} AS {column}", type_of(column))).join(", ");
     let stored = list(&|_, column| format!("d.{column}")).join(", ");
-    let differs = list(&|_, column| format!("i.{column} IS DISTINCT FROM s.{column}")).join(" OR ");
+    let differs = list(&|_, column| differs(column, type_of(column))).join(" OR ");
     let span = if destination.key_has_time() {
         format!(
             " AND d.action_timestamp >= to_timestamp(${}) AND d.action_timestamp <= to_timestamp(${})",

@@ -101,6 +101,31 @@ impl Ledger {
         })
     }
 
+    /// Whether the destination has to hold rows, of whichever site.
+    ///
+    /// # Errors
+    /// Only internal ones.
+    pub fn claims_rows(&self) -> Result<bool> {
+        let sql =
+            format!("SELECT 1 FROM {} WHERE destination = $1 AND actions > 0 LIMIT 1", self.table);
+        self.run(|client| Ok(!query(client, &sql, &[self.destination.into()])?.is_empty()))
+    }
+
+    /// Days have to be read again: they are no longer sealed.
+    ///
+    /// # Errors
+    /// Only internal ones.
+    pub fn open_again(&self, from: NaiveDate) -> Result<()> {
+        let sql = format!(
+            "UPDATE {} SET sealed = false, newest = NULL WHERE matomo = $1 AND idsite = $2 \
+             AND destination = $3 AND day >= $4::date",
+            self.table
+        );
+        let mut args = Vec::from(self.key());
+        args.push(from.to_string().into());
+        self.run(|client| query(client, &sql, &args).map(drop))
+    }
+
     /// Forgets everything of the destination, whichever site it is of.
     ///
     /// # Errors

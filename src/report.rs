@@ -4,7 +4,7 @@ use pgrx::PgLogLevel;
 use pgrx::PgSqlErrorCode as Code;
 use pgrx::pg_sys::panic::ErrorReport;
 
-use crate::error::{Result, State};
+use crate::error::{Result, SqlState};
 
 /// Gives the value, or raises the error as a Postgres ERROR with SQLSTATE, DETAIL and HINT.
 pub fn or_raise<T>(result: Result<T>) -> T {
@@ -36,28 +36,28 @@ pub fn warn(message: String, hint: &str) {
         .report(PgLogLevel::WARNING);
 }
 
-fn code(state: State) -> Code {
+fn code(state: SqlState) -> Code {
     match state {
-        State::NullValueNotAllowed => Code::ERRCODE_NULL_VALUE_NOT_ALLOWED,
-        State::InvalidParameterValue => Code::ERRCODE_INVALID_PARAMETER_VALUE,
-        State::UndefinedTable => Code::ERRCODE_UNDEFINED_TABLE,
-        State::WrongObjectType => Code::ERRCODE_WRONG_OBJECT_TYPE,
-        State::UndefinedColumn => Code::ERRCODE_UNDEFINED_COLUMN,
-        State::InvalidColumnReference => Code::ERRCODE_INVALID_COLUMN_REFERENCE,
-        State::InsufficientPrivilege => Code::ERRCODE_INSUFFICIENT_PRIVILEGE,
-        State::LockNotAvailable => Code::ERRCODE_LOCK_NOT_AVAILABLE,
-        State::ObjectNotInPrerequisiteState => Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-        State::FeatureNotSupported => Code::ERRCODE_FEATURE_NOT_SUPPORTED,
-        State::InvalidAuthorizationSpecification => {
+        SqlState::NullValueNotAllowed => Code::ERRCODE_NULL_VALUE_NOT_ALLOWED,
+        SqlState::InvalidParameterValue => Code::ERRCODE_INVALID_PARAMETER_VALUE,
+        SqlState::UndefinedTable => Code::ERRCODE_UNDEFINED_TABLE,
+        SqlState::WrongObjectType => Code::ERRCODE_WRONG_OBJECT_TYPE,
+        SqlState::UndefinedColumn => Code::ERRCODE_UNDEFINED_COLUMN,
+        SqlState::InvalidColumnReference => Code::ERRCODE_INVALID_COLUMN_REFERENCE,
+        SqlState::InsufficientPrivilege => Code::ERRCODE_INSUFFICIENT_PRIVILEGE,
+        SqlState::LockNotAvailable => Code::ERRCODE_LOCK_NOT_AVAILABLE,
+        SqlState::ObjectNotInPrerequisiteState => Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+        SqlState::FeatureNotSupported => Code::ERRCODE_FEATURE_NOT_SUPPORTED,
+        SqlState::InvalidAuthorizationSpecification => {
             Code::ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION
         }
-        State::UnableToEstablishSqlConnection => {
+        SqlState::UnableToEstablishSqlConnection => {
             Code::ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION
         }
-        State::ConnectionFailure => Code::ERRCODE_CONNECTION_FAILURE,
-        State::ProtocolViolation => Code::ERRCODE_PROTOCOL_VIOLATION,
-        State::ConfigurationLimitExceeded => Code::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
-        State::ProgramLimitExceeded => Code::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
-        State::InternalError => Code::ERRCODE_INTERNAL_ERROR,
+        SqlState::ConnectionFailure => Code::ERRCODE_CONNECTION_FAILURE,
+        SqlState::ProtocolViolation => Code::ERRCODE_PROTOCOL_VIOLATION,
+        SqlState::ConfigurationLimitExceeded => Code::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
+        SqlState::ProgramLimitExceeded => Code::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+        SqlState::InternalError => Code::ERRCODE_INTERNAL_ERROR,
     }
 }

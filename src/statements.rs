@@ -25,6 +25,15 @@ pub struct Statements {
     pub make_partitions: String,
 }
 
+/// Whether a column of a type differs between `i`, what Matomo has, and `s`, what is stored.
+pub fn differs(column: &str, kind: &str) -> String {
+    match kind {
+        // json has no equality of its own.
+        "pg_catalog.json" => format!("i.{column}::text IS DISTINCT FROM s.{column}::text"),
+        _ => format!("i.{column} IS DISTINCT FROM s.{column}"),
+    }
+}
+
 const WIDTH: usize = COLUMNS.len();
 
 impl Statements {
@@ -72,11 +81,7 @@ impl Statements {
             .iter()
             .zip(types)
             .filter(|(column, _)| !is_key(column))
-            .map(|(column, kind)| match kind.as_str() {
-                // json has no equality of its own.
-                "pg_catalog.json" => format!("i.{column}::text IS DISTINCT FROM s.{column}::text"),
-                _ => format!("i.{column} IS DISTINCT FROM s.{column}"),
-            })
+            .map(|(column, kind)| differs(column, kind))
             .collect();
         let sets: Vec<_> = COLUMNS
             .iter()

@@ -220,8 +220,9 @@ impl Store {
     fn stored(&self, found: SpiTupleTable, batch: &Batch) -> Result<HashSet<i64>> {
         let visitor_of =
             |rows: &Range<usize>| batch.rows.get(rows.start)?.values[VISITORID].clone();
+        let with_rows = batch.visits.iter().filter(|(_, rows)| !rows.is_empty());
         let visitors: HashMap<i64, _> =
-            batch.visits.iter().map(|(id, rows)| (*id, visitor_of(rows))).collect();
+            with_rows.map(|(id, rows)| (*id, visitor_of(rows))).collect();
         let key_has = |name: &str| self.destination.key.iter().any(|column| column == name);
         let mut stored = HashSet::new();
         for row in found {

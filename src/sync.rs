@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::fetch::{self, DayRead, News};
 use crate::helper::Helper;
 use crate::ledger::{Entry, Ledger};
-use crate::plan::{self, Again, Due, Start};
+use crate::plan::{self, Again, Due, Known, Start};
 use crate::progress::Progress;
 use crate::remote;
 use crate::report::{say, warn};
@@ -61,7 +61,7 @@ pub fn run(order: Order) -> Result<Vec<DayResult>> {
     let destination = Destination::open_or_create(&destination)?;
     lock(&endpoint, site, &destination)?;
     let ledger = Ledger::of(&destination, &endpoint, site);
-    let known = known_days(&ledger, &destination)?;
+    let mut known = known_days(&ledger, &destination)?;
     let start = match (start, known.keys().next()) {
         (Some(day), _) => Start::Day(day),
         (None, Some(first)) => Start::Known(*first),
@@ -78,7 +78,13 @@ pub fn run(order: Order) -> Result<Vec<DayResult>> {
     };
     let today = zone.day(now).unwrap_or_default();
     let days = plan::days(start, end, today, zone)?;
-    let again = if force { Again::All } else { again(&known, &timezone, today) };
+    if let Some(moved) = moved(&known, &timezone) {
+        ledger.open_again(moved)?;
+        for (_, entry) in known.range_mut(moved..) {
+            entry.known = Known::default();
+        }
+    }
+    let again = if force { Again::All } else { lookback(today) };
     let of_days = known.iter().map(|(day, entry)| (*day, entry.known)).collect();
     let due = plan::due(&days, &of_days, again, zone, now, settings::settle_time());
     let site = Site { id: site, zone, action_time: settings::action_time() };
@@ -91,12 +97,10 @@ pub fn run(order: Order) -> Result<Vec<DayResult>> {
 
 /// What the ledger knows; nothing, if somebody has emptied the table under it.
 fn known_days(ledger: &Ledger, destination: &Destination) -> Result<Entries> {
-    let known = ledger.read()?;
-    if known.values().any(|entry| entry.actions > 0) && destination.is_empty()? {
+    if ledger.claims_rows()? && destination.is_empty()? {
         ledger.clear()?;
-        return Ok(Entries::new());
     }
-    Ok(known)
+    ledger.read()
 }
 
 /// The site as the ledger has it, if Matomo was asked on the same day of the site: a poll is one
@@ -107,19 +111,18 @@ fn known_site(known: &Entries, now: i64) -> Option<SiteInfo> {
     (zone.day(now) == Some(*day)).then(|| SiteInfo { zone, timezone: entry.timezone.clone() })
 }
 
-/// Which days are read again unasked: those of `matomo.lookback`; and around the change of a site's
-/// timezone, the last days of the old one, whose bounds have moved.
-fn again(known: &Entries, timezone: &str, today: NaiveDate) -> Again {
-    let lookback = match settings::lookback() {
-        0 => None,
-        days => today.checked_sub_days(Days::new(days.into())),
-    };
-    let moved = known
-        .values()
-        .next_back()
-        .filter(|entry| entry.timezone != timezone)
-        .and_then(|entry| entry.day.checked_sub_days(Days::new(2)));
-    lookback.into_iter().chain(moved).min().map_or(Again::No, Again::From)
+/// The last days of a site whose timezone has changed: their bounds have moved.
+fn moved(known: &Entries, timezone: &str) -> Option<NaiveDate> {
+    let (day, _) = known.last_key_value().filter(|(_, entry)| entry.timezone != timezone)?;
+    day.checked_sub_days(Days::new(2))
+}
+
+/// Which days `matomo.lookback` reads again.
+fn lookback(today: NaiveDate) -> Again {
+    match settings::lookback() {
+        0 => Again::No,
+        days => today.checked_sub_days(Days::new(days.into())).map_or(Again::All, Again::From),
+    }
 }
 
 /// Notes in the ledger what became of days.

@@ -239,6 +239,7 @@ fn the_users_tables_are_no_members_of_the_extension() {
             "function matomo_check(integer,date,date,text,text,text,boolean,boolean,integer)",
             "function matomo_create_partitions(regclass,timestamp with time zone,timestamp with time zone)",
             "function matomo_create_table(text,boolean,name)",
+            "function matomo_destinations()",
             "function matomo_forget(text,text,regclass)",
             "function matomo_sync(integer,text,text,date,date,text,boolean,integer)",
             "table matomo_action",

@@ -43,6 +43,8 @@ impl Footprint {
         let links: Vec<_> = std::fs::read_dir(format!("/proc/{pid}/fd"))
             .unwrap()
             .map(|entry| std::fs::read_link(entry.unwrap().path()).unwrap_or_default())
+            // Postgres keeps files of tables open, more and more up to its own limit.
+            .filter(|file| !file.starts_with(&shared().dir))
             .collect();
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
         let memory = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
@@ -74,8 +76,7 @@ fn leaves_nothing_behind(
     println!("{CALLS} {what} calls: {before:?} then {after:?}");
     assert_eq!(after.threads, before.threads, "{what}");
     assert_eq!(after.sockets, before.sockets, "{what}");
-    // Postgres keeps files of tables open.
-    assert!(after.files <= before.files + 5, "{what}: {before:?} {after:?}");
+    assert_eq!(after.files, before.files, "{what}");
     assert!(after.memory < before.memory + 2048, "{what}: {before:?} {after:?}");
     wait_until("closed connections", || fake.open_connections() == connections);
 }
