@@ -33,7 +33,7 @@ BEGIN
     END IF;
     -- A table that he may not delete from ends it with an error: an erasure is whole or none.
     FOR matomo_forget.destination IN
-        SELECT only_in WHERE only_in IS NOT NULL
+        SELECT c.oid::regclass FROM pg_class c WHERE c.oid = only_in
         UNION ALL
         SELECT d FROM @extschema@.matomo_destinations() d WHERE only_in IS NULL
     LOOP

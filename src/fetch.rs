@@ -243,6 +243,7 @@ impl<'a> Pages<'a> {
     fn read<'b>(&mut self, body: &'b str) -> Result<Page<'b>> {
         let mut page = read_page(self.client, self.site.id, Some(self.day), body)?;
         let offset = self.pager.page().offset;
+        self.pager.listed(page.visits.iter().map(|(id, visit)| (*id, rows::sane(visit.last))));
         self.more = self.pager.advance(page.length, page.newest);
         // A server that ignores offsets would be asked without end.
         let ids: Vec<_> = page.visits.iter().map(|(id, _)| *id).collect();

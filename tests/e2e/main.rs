@@ -2,15 +2,21 @@
 //! `make test` builds what they need.
 
 mod bad_input;
+mod check;
 mod cluster;
 mod dump;
 mod exactness;
+mod forget;
+mod histories;
 mod interrupts;
+mod ledger;
+mod ledger_keeping;
 mod leftovers;
 mod node_tables;
 mod node_tool;
 mod odd_data;
 mod own_tables;
+mod paging;
 mod readme;
 mod recordings;
 mod schema;

@@ -4,8 +4,10 @@ use std::fmt::Write;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
-use chrono::NaiveDate;
-use fake_matomo::{ActionTime, Clock, Fake, Options, OracleRow, Plan, SitePlan, World};
+use chrono::{Days, NaiveDate, TimeDelta, Timelike, Utc};
+use fake_matomo::{
+    Action, ActionTime, Clock, Fake, Options, OracleRow, Plan, Seen, Site, SitePlan, Visit, World,
+};
 use postgres::error::DbError;
 use postgres::{Client, Row};
 
@@ -87,11 +89,6 @@ impl<'a> Sync<'a> {
             page_size: 500,
             force: true,
         }
-    }
-
-    /// Reads only what the ledger does not know yet.
-    pub fn only_new(self) -> Sync<'a> {
-        Sync { force: false, ..self }
     }
 
     pub fn into(self, destination: &'a str) -> Sync<'a> {
@@ -184,7 +181,7 @@ pub fn assert_equal(db: &mut Client, table: &str, oracle: &[OracleRow]) {
 }
 
 /// The rows that only one side has, as text; empty when there are none.
-fn differences(db: &mut Client, table: &str, oracle: &[OracleRow]) -> String {
+pub fn differences(db: &mut Client, table: &str, oracle: &[OracleRow]) -> String {
     db.batch_execute(
         "SET client_min_messages = warning; SET TimeZone = 'UTC';
          DROP TABLE IF EXISTS oracle; CREATE TEMP TABLE oracle (LIKE matomo_action)",
@@ -284,4 +281,128 @@ pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
         );
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
+}
+
+/// A zone in which it is noon now, so that no test meets midnight; days are counted back from its
+/// today.
+pub struct Noon {
+    pub zone: String,
+    offset: i64,
+    today: NaiveDate,
+}
+
+impl Noon {
+    pub fn new() -> Noon {
+        let now = Utc::now();
+        let offset = 12 - i64::from(now.hour());
+        let today = (now + TimeDelta::hours(offset)).date_naive();
+        Noon { zone: format!("UTC{offset:+}"), offset, today }
+    }
+
+    pub fn day(&self, ago: u64) -> NaiveDate {
+        self.today - Days::new(ago)
+    }
+
+    /// The same as text.
+    pub fn text(&self, ago: u64) -> String {
+        self.day(ago).to_string()
+    }
+
+    /// An instant by the site's clock, as in "08:30:00".
+    pub fn at(&self, ago: u64, clock: &str) -> i64 {
+        let wall = self.day(ago).and_time(clock.parse().unwrap());
+        wall.and_utc().timestamp() - self.offset * 3600
+    }
+
+    /// A world with site 1: on each day, today included, three visits in the morning. Visit
+    /// `1000 + 10 * ago + n` is the n-th of the day so long ago, n from 1 to 3.
+    pub fn world(&self, days: u64) -> World {
+        let mut world = World::new(Clock::Real);
+        let mut site = Site::new(1, "Noon", &self.zone);
+        for ago in (0..days).rev() {
+            for n in 1..=3 {
+                site.add(self.visit(ago, n));
+            }
+        }
+        world.add_site(site);
+        world
+    }
+
+    /// A visit of two pages and a goal, as `world` has it.
+    pub fn visit(&self, ago: u64, n: i64) -> Visit {
+        let id = 1000 + 10 * i64::try_from(ago).unwrap() + n;
+        let at = self.at(ago, &format!("{:02}:00:00", 7 + n));
+        Visit::new(id, at)
+            .and(Action::page(at, "https://noon.test/", "Home"))
+            .and(Action::page(at + 30, "https://noon.test/contact", "Contact"))
+            .and(Action::goal(at + 40, 1, "Asked", "https://noon.test/contact"))
+    }
+}
+
+/// What Matomo was asked since the last look, a line a request: `site`, `day D`, `day D after T`
+/// (an instant), with `, offset N` where there is one, or `visits 1, 2`.
+pub fn asked(fake: &Fake) -> Vec<String> {
+    let line = |seen: &Seen| {
+        if seen.method != "Live.getLastVisitsDetails" {
+            return seen.method.replace("SitesManager.getSiteFromId", "site");
+        }
+        if !seen.param("segment").is_empty() {
+            return seen.param("segment").replace("visitId==", "").replace(',', ", ");
+        }
+        let mut text = format!("day {}", seen.param("date").split(',').next().unwrap());
+        for (key, word) in [("minTimestamp", " after "), ("filter_offset", ", offset ")] {
+            match seen.param(key) {
+                "" | "0" => {}
+                value => write!(text, "{word}{value}").unwrap(),
+            }
+        }
+        text
+    };
+    let lines = fake.requests().iter().map(line).collect();
+    fake.clear_requests();
+    lines
+}
+
+/// A call of `matomo_sync` on a site with further arguments, as in `", start_date => '2026-01-01'"`.
+pub fn sync_sql(fake: &Fake, site: i64, arguments: &str) -> String {
+    format!("SELECT * FROM matomo_sync({site}, '{}', '{}'{arguments})", fake.url(), fake.token())
+}
+
+/// Runs such a call; the sums over all days.
+pub fn sync(db: &mut Client, fake: &Fake, arguments: &str) -> Sums {
+    sync_site(db, fake, 1, arguments)
+}
+
+/// The same for another site.
+pub fn sync_site(db: &mut Client, fake: &Fake, site: i64, arguments: &str) -> Sums {
+    let sql = sync_sql(fake, site, arguments);
+    let rows = db.query(&sql, &[]).unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+    Sums::of(&rows)
+}
+
+/// The ledger, a line an entry: `site day sealed|open visits actions truncated`.
+pub fn ledger(db: &mut Client, destination: &str) -> Vec<String> {
+    texts(
+        db,
+        &format!(
+            "SELECT concat_ws(' ', idsite, day, CASE WHEN sealed THEN 'sealed' ELSE 'open' END, visits, \
+             actions, truncated_visits) FROM matomo_ledger \
+             WHERE destination = '{destination}'::regclass ORDER BY idsite, matomo, day"
+        ),
+    )
+}
+
+/// All rows of a site that a right copy has.
+pub fn all_of(fake: &Fake, site: i64) -> Vec<OracleRow> {
+    fake.world().oracle(site, day("1990-01-01"), day("2200-01-01"), ActionTime::Utc)
+}
+
+/// Proves that an error says what it should: SQLSTATE, message, and words of its DETAIL and HINT.
+pub fn assert_says(error: &DbError, state: &str, message: &str, details: &[&str], hint: &str) {
+    assert_eq!((error.code().code(), error.message()), (state, message));
+    for words in details {
+        assert!(error.detail().unwrap_or_default().contains(words), "{error:?} lacks {words}");
+    }
+    assert!(error.hint().unwrap_or_default().contains(hint), "{error:?} lacks {hint}");
+    assert!(!format!("{error:?}").contains("secret-token"), "{error:?}");
 }

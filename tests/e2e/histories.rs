@@ -1,0 +1,101 @@
+//! Random histories: whatever happens to a site, and to the syncs, what can be known is stored, and
+//! after a check with repair everything is. `MATOMO_HISTORIES` sets how many are tried,
+//! `MATOMO_HISTORY_SEED` one to be tried alone and told.
+
+mod bench;
+mod course;
+mod events;
+mod killed_import;
+mod random;
+mod reckoning;
+mod witness;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use self::bench::Bench;
+use self::course::{Course, Tally};
+use crate::cluster::{Cluster, shared};
+
+const HISTORIES: u64 = 300;
+/// Every so manieth history is one in which the server is killed.
+const KILLS: u64 = 15;
+
+fn variable(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text}")))
+}
+
+/// Lives through a history; a failure tells the seed and all steps.
+fn live(seed: u64, bench: &mut Bench, told: bool) -> Result<Tally, String> {
+    let mut course = Course::new(seed, bench, seed.is_multiple_of(KILLS));
+    let stage = course.steps();
+    let result = catch_unwind(AssertUnwindSafe(|| course.run()));
+    let tally = course.tally;
+    drop(course);
+    let steps = stage.scene().steps.join("\n");
+    if told {
+        println!("{steps}\n{tally:?}");
+    }
+    let why = match result {
+        Ok(Ok(())) => return Ok(tally),
+        Ok(Err(why)) => why,
+        Err(panic) => match panic.downcast_ref::<String>() {
+            Some(text) => text.clone(),
+            None => "a panic".to_owned(),
+        },
+    };
+    Err(format!("MATOMO_HISTORY_SEED={seed}\n{steps}\n{why}"))
+}
+
+#[test]
+fn after_any_history_all_that_can_be_known_is_stored_and_after_a_repair_everything() {
+    if let Some(seed) = variable("MATOMO_HISTORY_SEED") {
+        let own = seed.is_multiple_of(KILLS).then(Cluster::start);
+        let mut bench = Bench::new(own.as_ref().unwrap_or_else(|| shared()));
+        return live(seed, &mut bench, true).map(drop).unwrap_or_else(|why| panic!("{why}"));
+    }
+    let many = variable("MATOMO_HISTORIES").unwrap_or(HISTORIES);
+    let sum = Mutex::new(Tally::default());
+    let failures = Mutex::new(Vec::new());
+    let next = AtomicU64::new(1);
+    let next_kill = AtomicU64::new(KILLS);
+    let work = |bench: &mut Bench, next: &AtomicU64, step: u64, skip: u64| {
+        loop {
+            let seed = next.fetch_add(step, Ordering::Relaxed);
+            if seed > many || failures.lock().unwrap().len() >= 3 {
+                return;
+            }
+            if seed.is_multiple_of(skip) {
+                continue;
+            }
+            match live(seed, bench, false) {
+                Ok(tally) => *sum.lock().unwrap() += tally,
+                Err(why) => failures.lock().unwrap().push(why),
+            }
+            if bench.db.is_closed() {
+                return;
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| work(&mut Bench::new(shared()), &next, 1, KILLS));
+        }
+        scope.spawn(|| {
+            let own = Cluster::start();
+            work(&mut Bench::new(&own), &next_kill, KILLS, u64::MAX);
+        });
+    });
+    let sum = sum.into_inner().unwrap();
+    println!("{sum:?}");
+    let failures = failures.into_inner().unwrap();
+    assert!(failures.is_empty(), "{} histories fail:\n\n{}", failures.len(), failures.join("\n\n"));
+    assert_eq!(sum.histories as u64, many);
+    if many >= HISTORIES {
+        let Tally { failed, cancelled, killed, killed_late, excused, found, .. } = sum;
+        let rare = [failed, cancelled, killed - killed_late, killed_late, excused];
+        assert!(rare.iter().all(|times| *times > 0), "too quiet: {sum:?}");
+        assert!(found.missing > 0 && found.extra > 0 && found.stale > 0, "too quiet: {sum:?}");
+    }
+}

@@ -1,0 +1,113 @@
+//! What a check must find.
+
+use std::collections::BTreeMap;
+use std::ops::AddAssign;
+
+use chrono::{DateTime, Days, NaiveDate};
+use fake_matomo::{OracleRow, World};
+
+use super::witness::{Rows, all_rows};
+
+/// What `matomo_check` tells of a day.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Found {
+    pub there: i64,
+    pub here: i64,
+    pub missing: i64,
+    pub extra: i64,
+    pub stale: i64,
+    pub repaired: i64,
+}
+
+impl Found {
+    pub fn differences(&self) -> i64 {
+        self.missing + self.extra + self.stale
+    }
+}
+
+impl AddAssign for Found {
+    fn add_assign(&mut self, other: Found) {
+        self.there += other.there;
+        self.here += other.here;
+        self.missing += other.missing;
+        self.extra += other.extra;
+        self.stale += other.stale;
+        self.repaired += other.repaired;
+    }
+}
+
+/// The columns that are the visit's.
+const OF_VISIT: [&str; 20] = [
+    "idsite",
+    "idvisit",
+    "actions",
+    "country",
+    "region",
+    "city",
+    "operatingsystemname",
+    "devicemodel",
+    "devicebrand",
+    "visitduration",
+    "dayssincefirstvisit",
+    "visitortype",
+    "sitename",
+    "userid",
+    "serverdateprettyfirstaction",
+    "visitorid",
+    "referrertype",
+    "referrername",
+    "resolution",
+    "experiments",
+];
+
+/// By day, of a table that holds these rows.
+pub fn expected(
+    world: &World,
+    stored: &Rows,
+    (first, last): (NaiveDate, NaiveDate),
+    repair: bool,
+    deep: bool,
+) -> BTreeMap<NaiveDate, Found> {
+    let (now, zone) = (all_rows(world), world.site(1).zone());
+    let mut days: BTreeMap<_, _> = first
+        .iter_days()
+        .take_while(|day| *day <= last)
+        .map(|day| (day, Found::default()))
+        .collect();
+    for visit in &world.site(1).visits {
+        let Some(found) = days.get_mut(&zone.day(visit.last)) else { continue };
+        found.there += 1;
+        let theirs = now.get(&visit.id).map_or(&[][..], Vec::as_slice);
+        match stored.get(&visit.id).filter(|rows| !rows.is_empty()) {
+            None => found.missing += i64::from(!theirs.is_empty()),
+            Some(ours) => {
+                found.here += 1;
+                found.stale += i64::from(differs(ours, theirs, deep));
+            }
+        }
+    }
+    let bounds = zone.midnight(first)..zone.midnight(last + Days::new(1));
+    for (id, rows) in stored {
+        let of_range = rows.iter().map(instant).filter(|at| bounds.contains(at)).max();
+        let Some(at) = of_range.filter(|_| !now.contains_key(id)) else { continue };
+        let found = days.entry(zone.day(at)).or_default();
+        found.extra += 1;
+        found.here += 1;
+    }
+    for found in days.values_mut().filter(|_| repair) {
+        found.repaired = found.differences();
+    }
+    days
+}
+
+fn differs(ours: &[OracleRow], theirs: &[OracleRow], deep: bool) -> bool {
+    let of_visit = |rows: &[OracleRow]| {
+        rows.first().map(|row| OF_VISIT.map(|column| row.get(column).map(str::to_owned)))
+    };
+    if deep { ours != theirs } else { of_visit(ours) != of_visit(theirs) }
+}
+
+fn instant(row: &OracleRow) -> i64 {
+    let text = row.get("action_timestamp").unwrap_or_default();
+    DateTime::parse_from_str(text, "%Y-%m-%d %H:%M:%S%#z").unwrap().timestamp()
+}
