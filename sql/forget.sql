@@ -8,6 +8,8 @@ SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT c.oid::regclass FROM pg_class c
     WHERE c.oid IN (SELECT l.destination FROM @extschema@.matomo_ledger l)
+      -- Nobody reaches the temporary tables of another session, and they end with it.
+      AND (c.relpersistence <> 't' OR c.relnamespace = pg_my_temp_schema())
     ORDER BY 1
 $$;
 

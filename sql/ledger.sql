@@ -34,9 +34,25 @@ COMMENT ON COLUMN matomo_ledger.read_at IS 'When the day was read last';
 SELECT pg_catalog.pg_extension_config_dump('matomo_ledger',
     'WHERE destination IN (SELECT c.oid FROM pg_catalog.pg_class c WHERE c.relpersistence <> ''t'')');
 
--- Everybody sees what concerns tables that he may read. Only syncs write, as the extension's owner.
-ALTER TABLE matomo_ledger ENABLE ROW LEVEL SECURITY;
-CREATE POLICY readers ON matomo_ledger FOR SELECT TO PUBLIC
-    USING (pg_catalog.has_table_privilege(destination, 'SELECT'));
-COMMENT ON POLICY readers ON matomo_ledger IS 'Days of tables that the role may read';
-GRANT SELECT ON matomo_ledger TO PUBLIC;
+-- The table is not for everybody, as visits a day may be nobody's business; nor has it row-level
+-- security, with which pg_dump would need a superuser. A view shows what concerns tables that one
+-- may read. Only syncs write, as the extension's owner.
+CREATE VIEW matomo_days WITH (security_barrier) AS
+    SELECT l.matomo, l.idsite, l.destination, l.day, l.sealed, l.visits, l.actions,
+           l.truncated_visits, l.newest, l.timezone, l.read_at
+    FROM matomo_ledger l
+    WHERE pg_catalog.has_table_privilege(l.destination, 'SELECT');
+GRANT SELECT ON matomo_days TO PUBLIC;
+
+COMMENT ON VIEW matomo_days IS 'What syncs have copied: one row per Matomo, site, destination and site-day, of tables that you may read';
+COMMENT ON COLUMN matomo_days.matomo IS 'URL of the Matomo''s API';
+COMMENT ON COLUMN matomo_days.idsite IS 'ID of the site (idSite)';
+COMMENT ON COLUMN matomo_days.destination IS 'Table that the visits are in';
+COMMENT ON COLUMN matomo_days.day IS 'Day in the site''s timezone';
+COMMENT ON COLUMN matomo_days.sealed IS 'Whether the day was read whole after it had ended and settled; such a day is not asked for again';
+COMMENT ON COLUMN matomo_days.visits IS 'Visits of the day; of an open day those met so far';
+COMMENT ON COLUMN matomo_days.actions IS 'Their actions';
+COMMENT ON COLUMN matomo_days.truncated_visits IS 'Visits of which Matomo listed only the first actions';
+COMMENT ON COLUMN matomo_days.newest IS 'Last action of the newest visit met: where an open day is read on';
+COMMENT ON COLUMN matomo_days.timezone IS 'The site''s timezone when the day was read';
+COMMENT ON COLUMN matomo_days.read_at IS 'When the day was read last';

@@ -67,7 +67,7 @@ pub fn run(order: Order, how: How) -> Result<BTreeMap<NaiveDate, DayChecked>> {
     let mut check = Check {
         client,
         site,
-        store: Store::new(destination.clone()).wary_of(other_matomo.clone()),
+        store: Store::new(destination.clone()).everywhere().wary_of(other_matomo.clone()),
         destination,
         other_matomo,
         how,

@@ -65,8 +65,6 @@ pub struct Listed {
     pub id: i64,
     /// In the order of [`rows::VISIT_COLUMNS`].
     pub values: Vec<Value>,
-    /// Between which instants its rows lie or may have lain, in seconds.
-    pub span: Option<(i64, i64)>,
 }
 
 /// Reads the days in order and hands everything to `send`, which gives false to stop; a failure
@@ -143,8 +141,8 @@ pub fn list_day(
     let mut listed = HashMap::new();
     while let Some(body) = pages.next(notice)? {
         for (id, visit) in &pages.read(&body)?.visits {
-            let (values, span) = (rows::visit_values(visit, *id, site), span(visit, &[], site));
-            listed.insert(*id, Listed { id: *id, values, span });
+            let values = rows::visit_values(visit, *id, site);
+            listed.insert(*id, Listed { id: *id, values });
         }
     }
     Ok(listed.into_values().collect())
@@ -319,7 +317,7 @@ fn span(visit: &Visit, rows: &[Row], site: Site) -> Option<(i64, i64)> {
 }
 
 /// The smallest span that holds both.
-pub fn union(one: Option<(i64, i64)>, other: Option<(i64, i64)>) -> Option<(i64, i64)> {
+fn union(one: Option<(i64, i64)>, other: Option<(i64, i64)>) -> Option<(i64, i64)> {
     match (one, other) {
         (Some((a, b)), Some((c, d))) => Some((a.min(c), b.max(d))),
         (one, other) => one.or(other),

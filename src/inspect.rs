@@ -7,7 +7,7 @@ use pgrx::prelude::*;
 
 use crate::destination::{Destination, query, spi};
 use crate::error::Result;
-use crate::fetch::{Listed, union};
+use crate::fetch::Listed;
 use crate::rows::{COLUMNS, VISIT_COLUMNS};
 use crate::scope::Scope;
 use crate::statements::differs;
@@ -20,8 +20,6 @@ pub struct Differing {
     /// A value of the visit differs in some row.
     pub stale: Vec<i64>,
 }
-
-const DAY: i64 = 86_400;
 
 /// Compares listed visits with the stored ones.
 ///
@@ -47,20 +45,11 @@ pub fn differing(destination: &Destination, listed: &[Listed]) -> Result<Differi
     let typed = list(&|n, column| format!("u.c{n}::{} AS {column}", type_of(column))).join(", ");
     let stored = list(&|_, column| format!("d.{column}")).join(", ");
     let differs = list(&|_, column| differs(column, type_of(column))).join(" OR ");
-    let span = if destination.key_has_time() {
-        format!(
-            " AND d.action_timestamp >= to_timestamp(${}) AND d.action_timestamp <= to_timestamp(${})",
-            width + 3,
-            width + 4
-        )
-    } else {
-        String::new()
-    };
     let sql = format!(
         "WITH i AS MATERIALIZED (SELECT u.place, {typed} \
              FROM unnest({arrays}) WITH ORDINALITY AS u({places}, place)), \
          s AS MATERIALIZED (SELECT {stored} FROM {} AS d \
-             WHERE d.idsite = ANY (${}::text[]::{}[]) AND d.idvisit = ANY (${}::text[]::{}[]){span}) \
+             WHERE d.idsite = ANY (${}::text[]::{}[]) AND d.idvisit = ANY (${}::text[]::{}[])) \
          SELECT i.place, bool_or(s.idvisit IS NULL) FROM i LEFT JOIN s ON s.idsite = i.idsite AND s.idvisit = i.idvisit \
          WHERE {differs} GROUP BY i.place ORDER BY i.place",
         destination.name,
@@ -80,11 +69,6 @@ pub fn differing(destination: &Destination, listed: &[Listed]) -> Result<Differi
     let sites: BTreeSet<_> = listed.iter().filter_map(|visit| visit.values[0].as_deref()).collect();
     let sites: Vec<_> = sites.into_iter().collect();
     args.extend([sites.into(), ids.into()]);
-    if destination.key_has_time() {
-        let span = listed.iter().fold(None, |span, visit| union(span, visit.span));
-        let (from, to) = span.unwrap_or_default();
-        args.extend([((from - DAY) as f64).into(), ((to + DAY) as f64).into()]);
-    }
     let _safe = Scope::of(&[
         (c"search_path", c"pg_catalog, pg_temp"),
         (c"enable_seqscan", c"off"),

@@ -44,6 +44,8 @@ pub struct Store {
     days: HashSet<i64>,
     /// Another Matomo that has a site of the same ID in the destination.
     other_matomo: Option<String>,
+    /// Whether rows of a visit may lie at any time.
+    everywhere: bool,
 }
 
 /// Where a stored row lies: its partition, its ctid as text.
@@ -66,11 +68,20 @@ struct Changes {
 
 const DAY: i64 = 86_400;
 
+/// From the year 6 to 9891.
+const ALWAYS: (i64, i64) = (-62_000_000_000, 250_000_000_000);
+
 impl Store {
     /// Prepares to write visits.
     pub fn new(destination: Destination) -> Store {
         let statements = Statements::of(&destination);
-        Store { destination, statements, days: HashSet::new(), other_matomo: None }
+        let (days, other_matomo) = (HashSet::new(), None);
+        Store { destination, statements, days, other_matomo, everywhere: false }
+    }
+
+    /// Looks for stored rows at any time, not only about when the visits were.
+    pub fn everywhere(self) -> Store {
+        Store { everywhere: true, ..self }
     }
 
     /// Looks whether stored visits are those of another Matomo, if there is one.
@@ -249,7 +260,8 @@ impl Store {
     }
 
     fn span(&self, batch: &Batch) -> Span {
-        Span(if self.destination.key_has_time() { batch.span } else { None })
+        let span = batch.span.filter(|_| !self.everywhere).unwrap_or(ALWAYS);
+        Span(self.destination.key_has_time().then_some(span))
     }
 }
 

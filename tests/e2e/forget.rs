@@ -152,6 +152,27 @@ fn tables_that_are_gone_are_skipped() {
 }
 
 #[test]
+fn a_temporary_table_of_another_session_hinders_no_erasure() {
+    let (fake, mut db) = filled();
+    let name: String = one(&mut db, "SELECT current_database()::text");
+    let mut other = shared().connect(&name);
+    let noon = Noon::new();
+    let copy = |db: &mut Client| {
+        run(
+            db,
+            "CREATE TEMP TABLE passing (LIKE matomo_action); CREATE UNIQUE INDEX ON passing (action_id)",
+        );
+        sync(db, &fake, &format!(", '{}', destination => 'pg_temp.passing'", noon.text(2)));
+    };
+    copy(&mut other);
+    assert_eq!(forget(&mut db, "userid => 'ann@x.org'"), all("2 6"));
+    // One's own is among them.
+    copy(&mut db);
+    assert_eq!(forget(&mut db, "userid => 'ann@x.org'").len(), 4);
+    assert_eq!(one::<i64>(&mut db, "SELECT count(DISTINCT idvisit) FROM passing"), 7);
+}
+
+#[test]
 fn names_in_the_search_path_cannot_stand_in() {
     let (_fake, mut db) = filled();
     run(

@@ -1,5 +1,4 @@
-//! The ledger never claims more than its table holds, whoever does what to the table, and keeps
-//! sites and Matomos apart.
+//! The ledger never claims more than its table holds, whoever does what to the table.
 
 use std::process::Stdio;
 
@@ -9,28 +8,28 @@ use postgres::Client;
 use crate::cluster::shared;
 use crate::support::*;
 
-fn settled() -> Client {
+pub fn settled() -> Client {
     let mut db = database();
     run(&mut db, "LOAD 'matomo_postgres'; SET matomo.settle_time = 0");
     db
 }
 
-fn noon(days: u64) -> (Noon, Fake, Client) {
+pub fn noon(days: u64) -> (Noon, Fake, Client) {
     let noon = Noon::new();
     let fake = serve(noon.world(days));
     (noon, fake, settled())
 }
 
-fn from(noon: &Noon, ago: u64) -> String {
+pub fn from(noon: &Noon, ago: u64) -> String {
     format!(", '{}'", noon.text(ago))
 }
 
 fn entries(db: &mut Client) -> i64 {
-    one(db, "SELECT count(*) FROM matomo_ledger")
+    one(db, "SELECT count(*) FROM matomo_days")
 }
 
 /// Adds site `id` with visits of the same days, of IDs from `first` on.
-fn add_site(fake: &Fake, noon: &Noon, id: i64, first: i64, days: u64) {
+pub fn add_site(fake: &Fake, noon: &Noon, id: i64, first: i64, days: u64) {
     let mut site = Site::new(id, "Second", &noon.zone);
     for (n, ago) in (0..days).enumerate() {
         let mut visit = noon.visit(ago, 2);
@@ -242,13 +241,18 @@ fn an_ordinary_role_has_its_ledger_written_and_sees_no_others() {
     assert_eq!(entries(&mut db), 2);
     assert_eq!(sync(&mut db, &fake, &from(&noon, 1)).days, 1);
     for (what, action) in [
-        ("INSERT INTO matomo_ledger SELECT * FROM matomo_ledger", "table"),
+        ("SELECT FROM matomo_ledger", "table"),
+        ("INSERT INTO matomo_ledger SELECT * FROM matomo_days", "table"),
+        ("UPDATE matomo_days SET sealed = true", "view"),
         ("UPDATE matomo_ledger SET sealed = true", "table"),
         ("DELETE FROM matomo_ledger", "table"),
         ("TRUNCATE matomo_ledger", "table"),
     ] {
         let refused = error(&mut db, what);
-        let message = format!("permission denied for {action} matomo_ledger");
+        let message = format!(
+            "permission denied for {action} {}",
+            if action == "view" { "matomo_days" } else { "matomo_ledger" }
+        );
         assert_eq!(
             (refused.code().code(), refused.message()),
             ("42501", message.as_str()),
@@ -294,7 +298,7 @@ fn a_hostile_search_path_reaches_no_ledger() {
              CREATE TABLE {mine}.hits (who text);
              CREATE FUNCTION {mine}.caught(anyelement) RETURNS boolean LANGUAGE plpgsql AS
                  $$ BEGIN INSERT INTO {mine}.hits VALUES (current_user); RETURN true; END $$;
-             CREATE TABLE {mine}.matomo_ledger AS SELECT * FROM public.matomo_ledger;
+             CREATE TABLE {mine}.matomo_ledger AS SELECT * FROM public.matomo_days;
              CREATE FUNCTION {mine}.eq(text, text) RETURNS boolean LANGUAGE sql AS 'SELECT {mine}.caught($1)';
              CREATE OPERATOR {mine}.= (LEFTARG = text, RIGHTARG = text, FUNCTION = {mine}.eq);
              CREATE FUNCTION {mine}.to_timestamp(double precision) RETURNS timestamptz LANGUAGE sql AS
@@ -310,7 +314,7 @@ fn a_hostile_search_path_reaches_no_ledger() {
     }
     assert_eq!(one::<i64>(&mut db, &format!("SELECT count(*) FROM {mine}.hits")), 0);
     assert_eq!(one::<i64>(&mut db, &format!("SELECT count(*) FROM {mine}.matomo_ledger")), 0);
-    assert_eq!(one::<i64>(&mut db, "SELECT count(*) FROM public.matomo_ledger"), 3);
+    assert_eq!(one::<i64>(&mut db, "SELECT count(*) FROM public.matomo_days"), 3);
     assert_equal(&mut admin, &format!("{mine}.matomo"), &all_of(&fake, 1));
 }
 
@@ -352,6 +356,20 @@ fn a_dump_brings_the_ledger_back_but_not_that_of_tables_that_are_gone() {
 }
 
 #[test]
+fn a_role_that_may_read_everything_can_dump() {
+    let (noon, fake, mut db) = noon(2);
+    let name: String = one(&mut db, "SELECT current_database()::text");
+    sync(&mut db, &fake, &from(&noon, 1));
+    let role = role(&mut db);
+    run(&mut db, &format!("GRANT pg_read_all_data TO {role}"));
+    let dump = shared().program("pg_dump").env("PGUSER", &role).arg(&name).output().unwrap();
+    assert!(dump.status.success(), "{}", String::from_utf8_lossy(&dump.stderr));
+    let text = String::from_utf8_lossy(&dump.stdout).into_owned();
+    assert!(text.contains("COPY public.matomo_ledger"), "the ledger is not in the dump");
+    assert!(text.contains(&format!("{}/index.php", fake.url())), "no entry is in the dump");
+}
+
+#[test]
 fn the_node_tools_table_goes_on_where_it_stood_and_its_stale_rows_are_mended() {
     let (noon, fake, mut db) = noon(8);
     crate::node_tool::standard_table(&mut db);
@@ -372,93 +390,4 @@ fn the_node_tools_table_goes_on_where_it_stood_and_its_stale_rows_are_mended() {
     assert_eq!(left, 3);
     sync(&mut db, &fake, &from(&noon, 7));
     assert_equal(&mut db, "matomo", &all_of(&fake, 1));
-}
-
-const COLLIDES: &str = "idVisit is unique only within one Matomo";
-
-#[test]
-fn a_visit_of_another_site_with_the_same_id_is_refused() {
-    let (noon, fake, mut db) = noon(3);
-    sync(&mut db, &fake, &from(&noon, 2));
-    let other = serve(Noon::new().world(0));
-    add_site(&other, &noon, 2, 1022, 1);
-    let before = (fingerprint(&mut db, "matomo"), fingerprint(&mut db, "matomo_ledger"));
-    let failed = error(&mut db, &sync_sql(&other, 2, &from(&noon, 2)));
-    let message = "destination \"public.matomo\" holds another visit 1022, of site 1";
-    assert_says(&failed, "55000", message, &[], COLLIDES);
-    assert_eq!((fingerprint(&mut db, "matomo"), fingerprint(&mut db, "matomo_ledger")), before);
-    // Where the key tells sites apart, both have room.
-    run(
-        &mut db,
-        "SELECT matomo_create_table('roomy'); ALTER TABLE roomy DROP CONSTRAINT roomy_action_id_key; CREATE UNIQUE INDEX ON roomy (idsite, action_id)",
-    );
-    let to_roomy = format!("{}, destination => 'roomy'", from(&noon, 2));
-    sync(&mut db, &fake, &to_roomy);
-    sync_site(&mut db, &other, 2, &to_roomy);
-    let all: Vec<_> = all_of(&fake, 1).into_iter().chain(all_of(&other, 2)).collect();
-    assert_equal(&mut db, "roomy", &all);
-}
-
-/// Another Matomo with a site 1 of its own: the same IDs, other visitors.
-fn another(noon: &Noon) -> Fake {
-    let mut world = noon.world(3);
-    for visit in &mut world.site_mut(1).visits {
-        visit.visitor_id = format!("ffff{:012x}", visit.id);
-    }
-    serve(world)
-}
-
-#[test]
-fn a_visit_of_another_matomos_same_site_is_refused() {
-    for table in ["matomo", "matomo_partitioned"] {
-        let (noon, fake, mut db) = noon(3);
-        let other = another(&noon);
-        let range = format!("{}, destination => '{table}'", from(&noon, 2));
-        sync(&mut db, &fake, &range);
-        let before = (fingerprint(&mut db, table), fingerprint(&mut db, "matomo_ledger"));
-        let failed = error(&mut db, &sync_sql(&other, 1, &range));
-        let message = format!(
-            "destination \"public.{table}\" holds another visit 1021, of {}/index.php",
-            fake.url()
-        );
-        assert_says(&failed, "55000", &message, &[], COLLIDES);
-        assert_eq!((fingerprint(&mut db, table), fingerprint(&mut db, "matomo_ledger")), before);
-        assert_equal(&mut db, table, &all_of(&fake, 1));
-    }
-}
-
-#[test]
-fn the_same_matomo_under_a_new_url_goes_on() {
-    let (noon, fake, mut db) = noon(6);
-    let silent = Visit::new(1049, noon.at(1, "07:00:00")).and(Action::page(
-        noon.at(1, "07:00:00"),
-        "/",
-        "A",
-    ));
-    fake.world().site_mut(1).add(silent);
-    sync(&mut db, &fake, &from(&noon, 5));
-    let moved = serve(fake.world().clone());
-    // One visit has grown, one has lost all its actions.
-    let at = noon.at(0, "10:10:00");
-    moved.world().site_mut(1).visit_mut(1003).push(Action::page(at, "/", "More"));
-    moved.world().site_mut(1).visit_mut(1049).actions.clear();
-    sync(&mut db, &moved, "");
-    assert_eq!(asked(&moved)[1], format!("day {}", noon.text(2)));
-    assert_equal(&mut db, "matomo", &all_of(&moved, 1));
-}
-
-#[test]
-fn a_second_sync_at_once_is_refused_and_another_destination_is_not() {
-    let (noon, fake, mut db) = noon(2);
-    let mut second = shared().connect(&one::<String>(&mut db, "SELECT current_database()::text"));
-    run(&mut db, "SELECT matomo_create_table('matomo')");
-    run(&mut db, "BEGIN");
-    sync(&mut db, &fake, &from(&noon, 1));
-    let refused = error(&mut second, &sync_sql(&fake, 1, &from(&noon, 1)));
-    let message = "site 1 is being synced into \"public.matomo\" by another session";
-    assert_says(&refused, "55P03", message, &[], "pg_stat_activity");
-    let apart = format!("{}, destination => 'matomo_partitioned'", from(&noon, 1));
-    assert_eq!(sync(&mut second, &fake, &apart).inserted, 18);
-    run(&mut db, "COMMIT");
-    assert_eq!(sync(&mut second, &fake, &from(&noon, 1)).written(), 0);
 }

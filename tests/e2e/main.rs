@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod check;
+mod check_refusals;
 mod cluster;
 mod dump;
 mod exactness;
@@ -10,6 +11,7 @@ mod forget;
 mod histories;
 mod interrupts;
 mod ledger;
+mod ledger_apart;
 mod ledger_keeping;
 mod leftovers;
 mod node_tables;
