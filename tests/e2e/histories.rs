@@ -8,6 +8,7 @@ mod events;
 mod killed_import;
 mod random;
 mod reckoning;
+mod trouble;
 mod witness;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::ops::AddAssign;
 
 use chrono::{Days, NaiveDate, Utc};
-use fake_matomo::{Clock, Fake, Fault, Options, Page, Plan, SitePlan, When, World, Zone};
+use fake_matomo::{Clock, Fake, Options, Plan, SitePlan, World, Zone};
 
-use super::bench::{Bench, Disaster, Stage};
+use super::bench::{Bench, Stage};
 use super::events::Calendar;
 use super::random::Random;
 use super::reckoning::{self, Found};
+use super::trouble::Trouble;
 use super::witness::{Order, Rows, all_rows};
 use crate::support::*;
 
@@ -41,24 +42,14 @@ impl AddAssign for Tally {
     }
 }
 
-/// How a sync may end badly.
-#[derive(Clone, Copy, PartialEq)]
-enum Trouble {
-    None,
-    /// Matomo fails; the sync may fail too.
-    Matomo,
-    Cancel,
-    Kill,
-}
-
 pub struct Course<'a, 'b> {
-    bench: &'a mut Bench<'b>,
-    fake: Fake,
-    stage: Stage,
-    random: Random,
+    pub(super) bench: &'a mut Bench<'b>,
+    pub(super) fake: Fake,
+    pub(super) stage: Stage,
+    pub(super) random: Random,
     calendar: Calendar,
     table: &'static str,
-    with_kills: bool,
+    pub(super) with_kills: bool,
     pub tally: Tally,
 }
 
@@ -196,80 +187,24 @@ impl<'a, 'b> Course<'a, 'b> {
         }
     }
 
-    /// Prepares what will go wrong; gives it and `matomo.max_retries`.
-    fn trouble(&mut self, order: &Order) -> (Trouble, i32) {
-        let request = self.random.below(8);
-        let once = When::live().after(request).times(1);
-        if self.with_kills && self.random.percent(60) {
-            let late = self.random.percent(60).then(|| self.random.number() % 40);
-            let postmaster = self.bench.postmaster();
-            self.stage.note(format!("  kill -9 with request {request}, {late:?} ms after it"));
-            let disaster = Disaster::Kill { postmaster, late };
-            self.stage.scene().disaster = Some((request, disaster));
-            return (Trouble::Kill, 0);
-        }
-        let fault = match self.random.below(100) {
-            0..6 => {
-                let cancel = self.bench.cancel();
-                self.stage.note(format!("  cancel with request {request}"));
-                self.stage.scene().disaster = Some((request, cancel));
-                return (Trouble::Cancel, 0);
-            }
-            6..10 => Fault::Status(500, Page::Json),
-            10..13 => Fault::Reset,
-            13..16 => Fault::HalfBody,
-            16..18 => Fault::Html,
-            18..20 => Fault::Empty,
-            // What makes pages smaller. A page of one cannot be.
-            20..28 if order.page_size > 1 => {
-                let status = self.random.pick(&[502, 504]);
-                self.stage.note(format!("  {status} after {request} requests, then smaller pages"));
-                self.fake.fail(Fault::Status(status, Page::Html), once);
-                return (Trouble::None, 1);
-            }
-            28..36 => {
-                let most = self.random.between(1, 4);
-                self.stage.note(format!("  no memory for more than {most} visits"));
-                let words = "Allowed memory size of 134217728 bytes exhausted (tried ...)";
-                let fault = Fault::Status500Envelope(words.to_owned());
-                self.fake.fail(fault, When::live().limit_over(most));
-                return (Trouble::None, 1);
-            }
-            36 if order.page_size > 1 => {
-                self.stage.note(format!("  hangs after {request} requests"));
-                self.fake.fail(Fault::Hang, once);
-                return (Trouble::None, 1);
-            }
-            // Fails once, and is asked again half a second later.
-            37 => {
-                self.stage.note(format!("  resets once after {request} requests"));
-                self.fake.fail(Fault::Reset, once);
-                return (Trouble::None, 1);
-            }
-            _ => return (Trouble::None, 1),
-        };
-        self.stage.note(format!("  {fault:?} after {request} requests"));
-        self.fake.fail(fault, once);
-        (Trouble::Matomo, 0)
-    }
-
     /// One sync, and what must be stored after it.
     fn sync(&mut self, order: &Order, in_trouble: bool) -> Result<(), String> {
         self.stage.note(format!("sync {order:?}"));
+        let Order { settle_time, lookback, page_size, force, .. } = order;
+        run(
+            &mut self.bench.db,
+            &format!(
+                "SET matomo.settle_time = '{settle_time}s'; SET matomo.lookback = {lookback};
+                 SET matomo.request_timeout = '60s'"
+            ),
+        );
         let (mut trouble, mut retries) = (Trouble::None, 1);
         if in_trouble {
             (trouble, retries) = self.trouble(order);
             let paging = if self.random.percent(30) { 1 + self.random.below(3) } else { 0 };
             self.stage.scene().events = paging;
         }
-        let Order { settle_time, lookback, page_size, force, .. } = order;
-        run(
-            &mut self.bench.db,
-            &format!(
-                "SET matomo.settle_time = '{settle_time}s'; SET matomo.lookback = {lookback};
-                 SET matomo.max_retries = {retries}; SET matomo.request_timeout = '1s'"
-            ),
-        );
+        run(&mut self.bench.db, &format!("SET matomo.max_retries = {retries}"));
         let date = |day: Option<NaiveDate>| day.map_or("NULL".to_owned(), |day| format!("'{day}'"));
         let sql = format!(
             "SELECT * FROM matomo_sync(1, '{}', '{}', {}, {}, '{}', {force}, {page_size})",
@@ -361,7 +296,9 @@ impl<'a, 'b> Course<'a, 'b> {
         if told && !is_there {
             return Err("the sync had said that it was done, but it is not there".to_owned());
         }
-        if is_there && (told || is_noted) {
+        // One that was done without a word, and had nothing to note, shows in the table alone.
+        let before = self.stage.scene().witness.stored.clone();
+        if told || is_noted || (is_there && !self.differences(&before).is_empty()) {
             self.stage.note("  killed, but done".to_owned());
             self.tally.killed_late += 1;
             self.committed(result.map(|rows| Sums::of(&rows)))?;

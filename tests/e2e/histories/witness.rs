@@ -49,8 +49,10 @@ struct Running {
     /// Visits that changed meanwhile where the sync need not look any more.
     moved_behind: BTreeSet<i64>,
     any_change: bool,
-    /// Of each day asked for, after which last action, last.
-    asked: BTreeMap<NaiveDate, i64>,
+    /// Of each day asked for, after which last action, and from which offset, last.
+    asked: BTreeMap<NaiveDate, (i64, i64)>,
+    /// The last action of each visit at its last sight.
+    ends: BTreeMap<i64, i64>,
     current: Option<NaiveDate>,
 }
 
@@ -79,6 +81,7 @@ impl Witness {
             moved_behind: BTreeSet::new(),
             any_change: false,
             asked: BTreeMap::new(),
+            ends: BTreeMap::new(),
             current: None,
         });
     }
@@ -111,7 +114,8 @@ impl Witness {
         running.current = day;
         if let Some(day) = day {
             let after = seen.param("minTimestamp").parse().unwrap_or(i64::MIN);
-            running.asked.insert(day, after);
+            let offset = seen.param("filter_offset").parse().unwrap_or(0);
+            running.asked.insert(day, (after, offset));
         }
     }
 
@@ -124,7 +128,12 @@ impl Witness {
         let day = self.zone.day(visit.last);
         let is_ahead = match running.asked.get(&day) {
             None => true,
-            Some(after) => running.current == Some(day) && visit.last > *after,
+            // Within a second that is walked by offsets, those that change in place may have been
+            // passed already.
+            Some((after, offset)) => {
+                let in_place = running.ends.get(&id) == Some(&visit.last);
+                running.current == Some(day) && visit.last > *after && !(*offset > 0 && in_place)
+            }
         };
         if is_ahead {
             running.moved_behind.remove(&id);
@@ -148,6 +157,7 @@ impl Witness {
             let newest = running.newest.entry(day).or_insert(last);
             *newest = last.max(*newest);
         }
+        running.ends.extend(visits.iter().map(|visit| (visit.id, visit.last)));
         running.served.extend(rows(world, visits));
     }
 
