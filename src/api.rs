@@ -39,11 +39,7 @@ fn matomo_sync(
         name!(truncated_visits, i64),
     ),
 > {
-    let _hidden = secrecy::hide_running_statement();
-    secrecy::show_activity(&site.map_or_else(
-        || "matomo: begins".to_owned(),
-        |site| format!("matomo: site {site}, begins"),
-    ));
+    let _hidden = hide_key(site);
     // SAFETY: main thread; raises an ERROR in a read-only transaction and on a standby.
     unsafe { pg_sys::PreventCommandIfReadOnly(c"matomo_sync()".as_ptr()) };
     let days = or_raise(
@@ -91,7 +87,7 @@ fn matomo_check(
         name!(repaired, i64),
     ),
 > {
-    let _hidden = secrecy::hide_running_statement();
+    let _hidden = hide_key(site);
     let how = How { repair: repair.unwrap_or(false), deep: deep.unwrap_or(false) };
     if how.repair {
         // SAFETY: main thread; raises an ERROR in a read-only transaction and on a standby.
@@ -106,6 +102,16 @@ fn matomo_check(
         (date(day), there, here, missing, extra, stale, repaired)
     });
     TableIterator::new(rows.collect::<Vec<_>>())
+}
+
+/// Takes the statement, which holds the key, out of sight before anything can fail or wait.
+fn hide_key(site: Option<i32>) -> secrecy::WithoutContext {
+    let hidden = secrecy::hide_running_statement();
+    secrecy::show_activity(&site.map_or_else(
+        || "matomo: begins".to_owned(),
+        |site| format!("matomo: site {site}, begins"),
+    ));
+    hidden
 }
 
 #[allow(clippy::too_many_arguments)]

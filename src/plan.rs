@@ -84,7 +84,7 @@ pub struct Due {
 pub enum Again {
     /// None.
     No,
-    /// Those from a day on: `lookback`, or a zone of the site that has changed.
+    /// Those from a day on: `matomo.lookback`.
     From(NaiveDate),
     /// All: `force`.
     All,
