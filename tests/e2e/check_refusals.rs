@@ -136,3 +136,24 @@ fn a_role_needs_execute_and_to_look_only_select() {
     let oracle = case.oracle();
     assert_equal(&mut case.db, "matomo", &oracle);
 }
+
+#[test]
+fn pg_stat_activity_does_not_keep_the_key_of_a_refused_check() {
+    let mut db = database();
+    let name: String = one(&mut db, "SELECT current_database()::text");
+    let refused = error(
+        &mut db,
+        "SELECT * FROM matomo_check(1, '2026-03-02', '2026-03-03', 'ftp://x.test', 'secret-token')",
+    );
+    assert_eq!(refused.code().code(), "22023");
+    let pid = pid(&mut db);
+    error(
+        &mut db,
+        "SELECT * FROM matomo_check(1, NULL, NULL, 'http://x.test', 'secret-token', 'gone')",
+    );
+    let shown: String = one(
+        &mut shared().connect(&name),
+        &format!("SELECT query FROM pg_stat_activity WHERE pid = {pid}"),
+    );
+    assert_eq!(shown, "matomo: site 1, begins");
+}
