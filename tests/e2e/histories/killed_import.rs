@@ -49,8 +49,12 @@ fn an_import_killed_after_any_day_goes_on_at_that_day() {
         let at = format!("{0},{0}", days[killed]);
         fake.before_each(Box::new(move |_, seen| {
             if seen.param("date") == at && strikes.fetch_add(1, Ordering::Relaxed) == request {
-                // SAFETY: a signal to the server that this test has started.
-                unsafe { libc::kill(postmaster, libc::SIGKILL) };
+                // The backend too, or it might store the answer before it notices.
+                // SAFETY: signals to the server that this test has started.
+                unsafe {
+                    libc::kill(postmaster, libc::SIGKILL);
+                    libc::kill(session, libc::SIGKILL);
+                }
             }
         }));
         let call = |start: &str, end: &str| {
