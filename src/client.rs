@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use chrono::NaiveDate;
 use serde::Deserialize;
-use ureq::Agent;
 use ureq::http::{Response, header};
-use ureq::tls::{RootCerts, TlsConfig};
 
+use crate::agent::Agent;
+use crate::dial::dialled;
 use crate::endpoint::Endpoint;
 use crate::error::{Call, Error, Fault, Result};
 use crate::json;
@@ -16,7 +16,7 @@ use crate::pager::Page;
 use crate::refusal;
 use crate::stop::Stop;
 use crate::token::Token;
-use crate::transport::{certificates, io_fault};
+use crate::transport::transport_fault;
 use crate::zone::Zone;
 
 const LIVE: &str = "Live.getLastVisitsDetails";
@@ -56,7 +56,7 @@ pub enum Which<'a> {
 /// Told before a request is asked again: the failure, which retry it is, how long until then.
 pub type OnRetry<'a> = &'a mut dyn FnMut(&Error, u32, Duration);
 
-/// One Matomo, one token, one agent: connections are kept and used again.
+/// One Matomo, one token; connections are kept and used again.
 #[derive(Clone)]
 pub struct Client {
     agent: Agent,
@@ -72,29 +72,15 @@ impl Client {
     /// # Errors
     /// [`Error::Argument`] when the CA file holds no certificate.
     pub fn new(endpoint: Endpoint, token: Token, manner: Manner, stop: Stop) -> Result<Client> {
-        let roots = match &manner.ca_pem {
-            None => RootCerts::PlatformVerifier,
-            Some(pem) => RootCerts::from(certificates(pem)?),
-        };
-        let config = Agent::config_builder()
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .proxy(None)
-            .timeout_resolve(Some(manner.connect_timeout))
-            .timeout_connect(Some(manner.connect_timeout))
-            .timeout_global(Some(manner.request_timeout))
-            .user_agent(concat!("matomo_postgres/", env!("CARGO_PKG_VERSION")))
-            .tls_config(TlsConfig::builder().root_certs(roots).build())
-            .build();
-        Ok(Client { agent: config.into(), endpoint, token, manner, stop })
+        let agent = Agent::obtain(&manner)?;
+        Ok(Client { agent, endpoint, token, manner, stop })
     }
 
     /// Breaks off whatever is under way, from any thread; gives when that was done first. The
     /// client is of no use afterwards.
     pub fn shut_down(&self) -> Instant {
         let since = self.stop.set();
-        self.agent.clone().shutdown();
+        self.agent.shut_down();
         since
     }
 
@@ -212,24 +198,43 @@ impl Client {
     }
 
     fn ask_once(&self, call: &Call, params: &[(&str, String)]) -> Result<String> {
-        let request = self
-            .agent
-            .post(self.endpoint.url())
-            .query("module", "API")
-            .query("method", call.method)
-            .query("format", "JSON")
-            .query("idSite", call.site.to_string())
-            .query_pairs(params.iter().map(|(key, value)| (*key, value.as_str())));
-        // In the body: Matomo refuses "secure only" tokens elsewhere, and logs keep URLs.
-        let mut response = request
-            .send_form([("token_auth", self.token.secret())])
-            .map_err(|error| self.fault(call, self.transport_fault(error)))?;
+        let mut response = self.send(call, params).map_err(|fault| self.fault(call, fault))?;
         let call = &Call { status: Some(response.status().as_u16()), ..call.clone() };
         let body = self.body(&mut response).map_err(|fault| self.fault(call, fault))?;
         let body = json::mend(body);
         match refusal::judge(response.status(), &body, &|words| self.token.hide_in(words)) {
             None => Ok(body),
             Some(verdict) => Err(self.fault(call, self.with_headers(verdict, &response))),
+        }
+    }
+
+    /// Sends a request; gives the answer as far as its headers.
+    fn send(
+        &self,
+        call: &Call,
+        params: &[(&str, String)],
+    ) -> std::result::Result<Response<ureq::Body>, Fault> {
+        loop {
+            let before = dialled();
+            let request = self
+                .agent
+                .post(self.endpoint.url())
+                .query("module", "API")
+                .query("method", call.method)
+                .query("format", "JSON")
+                .query("idSite", call.site.to_string())
+                .query_pairs(params.iter().map(|(key, value)| (*key, value.as_str())));
+            // In the body: Matomo refuses "secure only" tokens elsewhere, and logs keep URLs.
+            let fault = match request.send_form([("token_auth", self.token.secret())]) {
+                Ok(response) => return Ok(response),
+                Err(error) => self.transport_fault(error),
+            };
+            // The server may end a kept connection just when it is used again: nobody's fault, and
+            // no reason to wait. Each try costs a kept connection, of which there are few.
+            let was_kept = dialled() == before;
+            if !(was_kept && matches!(fault, Fault::Broken(_))) || self.stop.is_set() {
+                return Err(fault);
+            }
         }
     }
 
@@ -260,21 +265,12 @@ impl Client {
     }
 
     fn transport_fault(&self, error: ureq::Error) -> Fault {
-        use ureq::Timeout;
-        let request = self.manner.request_timeout.as_secs();
-        let connect = self.manner.connect_timeout.as_secs();
-        match error {
-            ureq::Error::Timeout(Timeout::Resolve | Timeout::Connect) => {
-                Fault::Unreachable(format!("no connection within {connect} s"))
-            }
-            ureq::Error::Timeout(_) => Fault::TimedOut(request),
-            ureq::Error::HostNotFound => Fault::Unreachable("unknown host".to_owned()),
-            ureq::Error::Rustls(error) => Fault::Tls(error.to_string()),
-            ureq::Error::Tls(why) => Fault::Tls(why.to_owned()),
-            ureq::Error::Io(error) => io_fault(&error),
-            ureq::Error::ConnectionFailed => Fault::Unreachable("connection failed".to_owned()),
-            other => Fault::Broken(self.token.hide_in(&other.to_string())),
+        let fault = transport_fault(error, &self.manner, &self.token);
+        if matches!(fault, Fault::Tls(_)) {
+            // Somebody may be about to mend the system's store of CAs.
+            self.agent.retire();
         }
+        fault
     }
 }
 

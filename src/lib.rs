@@ -8,10 +8,12 @@
 
 use pgrx::prelude::*;
 
+mod agent;
 mod api;
 mod check;
 mod client;
 mod destination;
+mod dial;
 mod endpoint;
 mod error;
 mod fault;

@@ -1,11 +1,31 @@
 //! What lies below HTTP: certificates, and what failures of the connection mean. No Postgres.
 
+use ureq::Timeout;
 use ureq::tls::{Certificate, PemItem, parse_pem};
 
+use crate::client::Manner;
 use crate::error::{Error, Fault, Result};
+use crate::token::Token;
+
+/// The fault behind a request that failed.
+pub fn transport_fault(error: ureq::Error, manner: &Manner, token: &Token) -> Fault {
+    match error {
+        ureq::Error::Timeout(Timeout::Resolve | Timeout::Connect) => {
+            let seconds = manner.connect_timeout.as_secs();
+            Fault::Unreachable(format!("no connection within {seconds} s"))
+        }
+        ureq::Error::Timeout(_) => Fault::TimedOut(manner.request_timeout.as_secs()),
+        ureq::Error::HostNotFound => Fault::Unreachable("unknown host".to_owned()),
+        ureq::Error::Rustls(error) => Fault::Tls(error.to_string()),
+        ureq::Error::Tls(why) => Fault::Tls(why.to_owned()),
+        ureq::Error::Io(error) => io_fault(&error),
+        ureq::Error::ConnectionFailed => Fault::Unreachable("connection failed".to_owned()),
+        other => Fault::Broken(token.hide_in(&other.to_string())),
+    }
+}
 
 /// The fault behind an I/O error of a request.
-pub fn io_fault(error: &std::io::Error) -> Fault {
+fn io_fault(error: &std::io::Error) -> Fault {
     use std::io::ErrorKind as Kind;
     // rustls hands its own errors on as I/O errors.
     if let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {

@@ -10,6 +10,7 @@ mod exactness;
 mod forget;
 mod histories;
 mod interrupts;
+mod keep_alive;
 mod ledger;
 mod ledger_apart;
 mod ledger_keeping;
