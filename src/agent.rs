@@ -10,6 +10,7 @@ use ureq::unversioned::transport::{Connector, RustlsConnector};
 use crate::client::Manner;
 use crate::dial::{Dialler, Later};
 use crate::error::Result;
+use crate::hosts::Hosts;
 use crate::transport::certificates;
 
 /// An agent that others may be using as well.
@@ -24,6 +25,7 @@ struct Made {
     connect_timeout: Duration,
     request_timeout: Duration,
     ca_pem: Option<Vec<u8>>,
+    hosts: Hosts,
     at: Instant,
 }
 
@@ -77,11 +79,12 @@ impl Agent {
             .user_agent(concat!("matomo_postgres/", env!("CARGO_PKG_VERSION")))
             .tls_config(TlsConfig::builder().root_certs(roots).build())
             .build();
-        let chain = Dialler::default().chain(RustlsConnector::default());
+        let chain = Dialler::new(manner.hosts.clone()).chain(RustlsConnector::default());
         let made = Made {
             connect_timeout: manner.connect_timeout,
             request_timeout: manner.request_timeout,
             ca_pem: manner.ca_pem.clone(),
+            hosts: manner.hosts.clone(),
             at: Instant::now(),
         };
         Ok(Agent { agent: ureq::Agent::with_parts(config, chain, Later), made: Arc::new(made) })
@@ -91,6 +94,7 @@ impl Agent {
         self.made.connect_timeout == manner.connect_timeout
             && self.made.request_timeout == manner.request_timeout
             && self.made.ca_pem == manner.ca_pem
+            && self.made.hosts == manner.hosts
     }
 
     /// A request to send.
@@ -126,6 +130,7 @@ mod tests {
             max_response_size: 1,
             language: None,
             ca_pem: None,
+            hosts: Hosts::new("*", false).unwrap(),
         }
     }
 
@@ -138,6 +143,8 @@ mod tests {
     fn an_agent_is_kept_until_it_is_shut_down_or_pushed_out() {
         let first = Agent::obtain(&manner(1)).unwrap();
         assert!(same(&first, &Agent::obtain(&Manner { max_retries: 3, ..manner(1) }).unwrap()));
+        let hosts = Hosts::new("a.example.org", false).unwrap();
+        assert!(!same(&first, &Agent::obtain(&Manner { hosts, ..manner(1) }).unwrap()));
         let other = Agent::obtain(&manner(2)).unwrap();
         assert!(!same(&first, &other));
         first.shut_down();

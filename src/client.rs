@@ -11,12 +11,13 @@ use crate::agent::Agent;
 use crate::dial::dialled;
 use crate::endpoint::Endpoint;
 use crate::error::{Call, Error, Fault, Result};
+use crate::hosts::Hosts;
 use crate::json;
 use crate::pager::Page;
 use crate::refusal;
 use crate::stop::Stop;
 use crate::token::Token;
-use crate::transport::transport_fault;
+use crate::transport::{seconds_to_wait, transport_fault};
 use crate::zone::Zone;
 
 const LIVE: &str = "Live.getLastVisitsDetails";
@@ -34,6 +35,8 @@ pub struct Manner {
     pub language: Option<String>,
     /// The contents of `matomo.ca_file`; `None` for the system's store.
     pub ca_pem: Option<Vec<u8>>,
+    /// Whom connections may be made to.
+    pub hosts: Hosts,
 }
 
 /// What `SitesManager.getSiteFromId` tells of a site.
@@ -258,7 +261,7 @@ impl Client {
                 Fault::Redirected(self.token.hide_in(location))
             }
             Fault::RateLimited(_) => {
-                Fault::RateLimited(header(header::RETRY_AFTER).and_then(|wait| wait.parse().ok()))
+                Fault::RateLimited(header(header::RETRY_AFTER).and_then(seconds_to_wait))
             }
             other => other,
         }

@@ -13,6 +13,8 @@ use ureq::http::Uri;
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{ConnectionDetails, Connector, NextTimeout, TcpConnector, time};
 
+use crate::hosts::{Hosts, Refusal};
+
 thread_local! {
     static DIALLED: Cell<u64> = const { Cell::new(0) };
 }
@@ -26,9 +28,19 @@ pub fn dialled() -> u64 {
 /// Addresses of a host to try: as many as ureq has room for.
 const MOST: usize = 16;
 
-/// The first link of the chain of connectors: TCP.
-#[derive(Debug, Default)]
-pub struct Dialler(TcpConnector);
+/// The first link of the chain of connectors: TCP, to whom it may concern.
+#[derive(Debug)]
+pub struct Dialler {
+    hosts: Hosts,
+    tcp: TcpConnector,
+}
+
+impl Dialler {
+    /// One that connects to these hosts only.
+    pub fn new(hosts: Hosts) -> Dialler {
+        Dialler { hosts, tcp: TcpConnector::default() }
+    }
+}
 
 impl Connector for Dialler {
     type Out = <TcpConnector as Connector>::Out;
@@ -41,7 +53,7 @@ impl Connector for Dialler {
         DIALLED.set(dialled() + 1);
         let begin = Instant::now();
         let time = details.timeout;
-        let addresses = look_up(details.uri, time)?;
+        let addresses = look_up(details.uri, &self.hosts, time)?;
         let left = time.after.saturating_sub(begin.elapsed());
         if left.is_zero() {
             return Err(Error::Timeout(time.reason));
@@ -58,25 +70,35 @@ impl Connector for Dialler {
             run_connector: details.run_connector.clone(),
             register_shutdown: details.register_shutdown.clone(),
         };
-        self.0.connect(&details, chained)
+        self.tcp.connect(&details, chained)
     }
 }
 
-/// Where the host of a URL may be found.
-fn look_up(uri: &Uri, time: NextTimeout) -> Result<ResolvedSocketAddrs, Error> {
+/// Where the host of a URL may be found, and asked. It is these very addresses that are connected
+/// to: a name that is given another address a moment later gains nothing.
+fn look_up(uri: &Uri, hosts: &Hosts, time: NextTimeout) -> Result<ResolvedSocketAddrs, Error> {
     let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
-    let standard = if uri.scheme_str() == Some("https") { 443 } else { 80 };
-    let port = uri.port_u16().unwrap_or(standard);
-    let mut addresses = Later.empty();
-    match host.parse::<IpAddr>() {
-        Ok(address) => addresses.push(SocketAddr::new(address, port)),
-        Err(_) => {
-            for address in resolve(host.to_owned(), port, time)?.into_iter().take(MOST) {
-                addresses.push(address);
-            }
+    let tls = uri.scheme_str() == Some("https");
+    let port = uri.port_u16().unwrap_or(if tls { 443 } else { 80 });
+    let refuse = |refusal: Refusal| Error::Other(Box::new(refusal));
+    hosts.admit_name(host).map_err(refuse)?;
+    let found = match host.parse::<IpAddr>() {
+        Ok(address) => vec![SocketAddr::new(address, port)],
+        Err(_) => resolve(host.to_owned(), port, time)?,
+    };
+    let mut admitted = Later.empty();
+    let mut refused = None;
+    for address in found.into_iter().take(MOST) {
+        match hosts.admit(host, address.ip(), tls) {
+            Ok(()) => admitted.push(address),
+            Err(refusal) => refused = refused.or(Some(refusal)),
         }
     }
-    if addresses.is_empty() { Err(Error::HostNotFound) } else { Ok(addresses) }
+    match refused {
+        Some(refusal) if admitted.is_empty() => Err(refuse(refusal)),
+        _ if admitted.is_empty() => Err(Error::HostNotFound),
+        _ => Ok(admitted),
+    }
 }
 
 /// Asks the system's resolver, which knows no timeout of ours: on a thread that is left to itself
@@ -112,24 +134,52 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
-    fn found(url: &str) -> Vec<String> {
+    fn found(url: &str, hosts: &str) -> Result<Vec<String>, String> {
         let time = NextTimeout {
             after: time::Duration::Exact(Duration::from_secs(10)),
             ..NextTimeout::default()
         };
-        let addresses = look_up(&url.parse().unwrap(), time).unwrap();
-        addresses.iter().map(ToString::to_string).collect()
+        let hosts = Hosts::new(hosts, true).unwrap();
+        let addresses = look_up(&url.parse().unwrap(), &hosts, time);
+        let addresses = addresses.map_err(|error| error.to_string())?;
+        Ok(addresses.iter().map(ToString::to_string).collect())
     }
 
     #[test]
     fn addresses_in_a_url_need_no_resolver() {
-        assert_eq!(found("https://192.0.2.7/x"), ["192.0.2.7:443"]);
-        assert_eq!(found("http://192.0.2.7"), ["192.0.2.7:80"]);
-        assert_eq!(found("http://[2001:db8::7]:8080"), ["[2001:db8::7]:8080"]);
+        for (url, address) in [
+            ("https://192.0.2.7/x", "192.0.2.7:443"),
+            ("http://192.0.2.7", "192.0.2.7:80"),
+            ("http://[2001:db8::7]:8080", "[2001:db8::7]:8080"),
+        ] {
+            assert_eq!(found(url, "*").unwrap(), [address]);
+        }
     }
 
     #[test]
     fn names_are_looked_up() {
-        assert!(found("http://localhost:81").contains(&"127.0.0.1:81".to_owned()));
+        assert!(found("http://localhost:81", "*").unwrap().contains(&"127.0.0.1:81".to_owned()));
+    }
+
+    /// As the system's resolver reads them.
+    #[test]
+    fn numbers_are_addresses_in_many_forms() {
+        for host in
+            ["2852039166", "0xa9fea9fe", "0251.0376.0251.0376", "0xa9.254.0xa9fe", "169.16689662"]
+        {
+            let error = found(&format!("http://{host}/"), "*,169.254.0.0/16").unwrap_err();
+            assert!(error.contains("is not allowed"), "{host}: {error}");
+        }
+        for host in ["2130706433", "0x7f000001", "0177.0.0.1", "127.1"] {
+            assert_eq!(found(&format!("http://{host}"), "127.0.0.1").unwrap(), ["127.0.0.1:80"]);
+        }
+    }
+
+    #[test]
+    fn only_those_addresses_of_a_host_that_are_allowed_are_tried() {
+        let both = found("http://localhost:81", "127.0.0.0/8,::1").unwrap();
+        assert!(both.contains(&"127.0.0.1:81".to_owned()));
+        assert_eq!(found("http://localhost:81", "127.0.0.0/8").unwrap(), ["127.0.0.1:81"]);
+        assert!(found("http://localhost:81", "10.0.0.0/8").unwrap_err().contains("not allowed"));
     }
 }

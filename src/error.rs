@@ -104,6 +104,7 @@ impl Error {
             Error::Encoding(_) => SqlState::FeatureNotSupported,
             Error::Internal(_) => SqlState::InternalError,
             Error::Request { fault, .. } => match fault {
+                Fault::Forbidden(_) => SqlState::InsufficientPrivilege,
                 Fault::Unreachable(_) | Fault::Tls(_) => SqlState::UnableToEstablishSqlConnection,
                 Fault::TimedOut(_) | Fault::Broken(_) => SqlState::ConnectionFailure,
                 Fault::TokenRefused(_) | Fault::NoAccess(_) | Fault::LockedOut(_) => {
@@ -125,8 +126,8 @@ impl Error {
     /// The DETAIL line, if there is more to say than the message.
     pub fn detail(&self) -> Option<String> {
         match self {
-            Error::Request { fault, call } => Some(match fault.words_of_matomo() {
-                Some(words) => format!("{call} Matomo says: {words}"),
+            Error::Request { fault, call } => Some(match fault.detail() {
+                Some(more) => format!("{call} {more}"),
                 None => call.to_string(),
             }),
             Error::MissingColumns { columns, .. } => {

@@ -8,6 +8,7 @@
 
 use pgrx::prelude::*;
 
+mod address;
 mod agent;
 mod api;
 mod check;
@@ -19,6 +20,7 @@ mod error;
 mod fault;
 mod fetch;
 mod helper;
+mod hosts;
 mod inspect;
 mod json;
 mod ledger;

@@ -1,10 +1,12 @@
 //! What lies below HTTP: certificates, and what failures of the connection mean. No Postgres.
 
+use chrono::{DateTime, Utc};
 use ureq::Timeout;
 use ureq::tls::{Certificate, PemItem, parse_pem};
 
 use crate::client::Manner;
 use crate::error::{Error, Fault, Result};
+use crate::hosts::Refusal;
 use crate::token::Token;
 
 /// The fault behind a request that failed.
@@ -20,8 +22,21 @@ pub fn transport_fault(error: ureq::Error, manner: &Manner, token: &Token) -> Fa
         ureq::Error::Tls(why) => Fault::Tls(why.to_owned()),
         ureq::Error::Io(error) => io_fault(&error),
         ureq::Error::ConnectionFailed => Fault::Unreachable("connection failed".to_owned()),
+        ureq::Error::Other(error) => match error.downcast::<Refusal>() {
+            Ok(refusal) => Fault::Forbidden(*refusal),
+            Err(other) => Fault::Broken(token.hide_in(&other.to_string())),
+        },
         other => Fault::Broken(token.hide_in(&other.to_string())),
     }
+}
+
+/// What the header Retry-After asks for: seconds, or the date until which to wait.
+pub fn seconds_to_wait(text: &str) -> Option<u64> {
+    let text = text.trim();
+    text.parse().ok().or_else(|| {
+        let until = DateTime::parse_from_rfc2822(text).ok()?;
+        u64::try_from((until.to_utc() - Utc::now()).num_seconds().max(0)).ok()
+    })
 }
 
 /// The fault behind an I/O error of a request.
@@ -62,4 +77,22 @@ pub fn certificates(pem: &[u8]) -> Result<Vec<Certificate<'static>>> {
         });
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_a_number_or_a_date() {
+        assert_eq!(seconds_to_wait("120"), Some(120));
+        assert_eq!(seconds_to_wait(" 0 "), Some(0));
+        assert_eq!(seconds_to_wait("Wed, 21 Oct 2015 07:28:00 GMT"), Some(0));
+        let soon = Utc::now() + chrono::TimeDelta::seconds(60);
+        let wait = seconds_to_wait(&soon.format("%a, %d %b %Y %H:%M:%S GMT").to_string());
+        assert!((58..=60).contains(&wait.unwrap()), "{wait:?}");
+        for text in ["", "soon", "-5", "1.5", "99999999999999999999"] {
+            assert_eq!(seconds_to_wait(text), None, "{text}");
+        }
+    }
 }
