@@ -17,7 +17,7 @@ use crate::pager::Page;
 use crate::refusal;
 use crate::stop::Stop;
 use crate::token::Token;
-use crate::transport::{seconds_to_wait, transport_fault};
+use crate::transport::{head_fault, seconds_to_wait, transport_fault};
 use crate::zone::Zone;
 
 const LIVE: &str = "Live.getLastVisitsDetails";
@@ -230,7 +230,7 @@ impl Client {
             // In the body: Matomo refuses "secure only" tokens elsewhere, and logs keep URLs.
             let fault = match request.send_form([("token_auth", self.token.secret())]) {
                 Ok(response) => return Ok(response),
-                Err(error) => self.transport_fault(error),
+                Err(error) => self.retired(head_fault(error, &self.manner, &self.token)),
             };
             // The server may end a kept connection just when it is used again: nobody's fault, and
             // no reason to wait. Each try costs a kept connection, of which there are few.
@@ -248,7 +248,7 @@ impl Client {
         match reader.take(limit + 1).read_to_end(&mut body) {
             Ok(_) if body.len() as u64 > limit => Err(Fault::TooLarge(limit)),
             Ok(_) => Ok(body),
-            Err(error) => Err(self.transport_fault(ureq::Error::from(error))),
+            Err(error) => Err(transport_fault(ureq::Error::from(error), &self.manner, &self.token)),
         }
     }
 
@@ -267,10 +267,9 @@ impl Client {
         }
     }
 
-    fn transport_fault(&self, error: ureq::Error) -> Fault {
-        let fault = transport_fault(error, &self.manner, &self.token);
+    /// A failure of TLS ends the use of the agent: the system's store of CAs may be mended.
+    fn retired(&self, fault: Fault) -> Fault {
         if matches!(fault, Fault::Tls(_)) {
-            // Somebody may be about to mend the system's store of CAs.
             self.agent.retire();
         }
         fault

@@ -32,13 +32,22 @@ const MOST: usize = 16;
 #[derive(Debug)]
 pub struct Dialler {
     hosts: Hosts,
+    lookup: Lookup,
     tcp: TcpConnector,
+}
+
+/// How to find the addresses of a host and port.
+type Lookup = fn(&str, u16) -> io::Result<Vec<SocketAddr>>;
+
+/// The system's way, which knows the DNS and `/etc/hosts`.
+fn system(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    (host, port).to_socket_addrs().map(Vec::from_iter)
 }
 
 impl Dialler {
     /// One that connects to these hosts only.
     pub fn new(hosts: Hosts) -> Dialler {
-        Dialler { hosts, tcp: TcpConnector::default() }
+        Dialler { hosts, lookup: system, tcp: TcpConnector::default() }
     }
 }
 
@@ -53,7 +62,7 @@ impl Connector for Dialler {
         DIALLED.set(dialled() + 1);
         let begin = Instant::now();
         let time = details.timeout;
-        let addresses = look_up(details.uri, &self.hosts, time)?;
+        let addresses = look_up(details.uri, &self.hosts, self.lookup, time)?;
         let left = time.after.saturating_sub(begin.elapsed());
         if left.is_zero() {
             return Err(Error::Timeout(time.reason));
@@ -76,7 +85,12 @@ impl Connector for Dialler {
 
 /// Where the host of a URL may be found, and asked. It is these very addresses that are connected
 /// to: a name that is given another address a moment later gains nothing.
-fn look_up(uri: &Uri, hosts: &Hosts, time: NextTimeout) -> Result<ResolvedSocketAddrs, Error> {
+fn look_up(
+    uri: &Uri,
+    hosts: &Hosts,
+    lookup: Lookup,
+    time: NextTimeout,
+) -> Result<ResolvedSocketAddrs, Error> {
     let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
     let tls = uri.scheme_str() == Some("https");
     let port = uri.port_u16().unwrap_or(if tls { 443 } else { 80 });
@@ -84,7 +98,7 @@ fn look_up(uri: &Uri, hosts: &Hosts, time: NextTimeout) -> Result<ResolvedSocket
     hosts.admit_name(host).map_err(refuse)?;
     let found = match host.parse::<IpAddr>() {
         Ok(address) => vec![SocketAddr::new(address, port)],
-        Err(_) => resolve(host.to_owned(), port, time)?,
+        Err(_) => resolve(host.to_owned(), port, lookup, time)?,
     };
     let mut admitted = Later.empty();
     let mut refused = None;
@@ -101,14 +115,18 @@ fn look_up(uri: &Uri, hosts: &Hosts, time: NextTimeout) -> Result<ResolvedSocket
     }
 }
 
-/// Asks the system's resolver, which knows no timeout of ours: on a thread that is left to itself
+/// Looks a name up. The system knows no timeout of ours: it is asked on a thread that is left to itself
 /// when it takes too long.
-fn resolve(host: String, port: u16, time: NextTimeout) -> Result<Vec<SocketAddr>, Error> {
+fn resolve(
+    host: String,
+    port: u16,
+    lookup: Lookup,
+    time: NextTimeout,
+) -> Result<Vec<SocketAddr>, Error> {
     let (sender, answer) = sync_channel(1);
     let ask = move || {
-        let found = (host.as_str(), port).to_socket_addrs().map(Vec::from_iter);
         // Nobody waits any more, perhaps.
-        let _ = sender.send(found);
+        let _ = sender.send(lookup(&host, port));
     };
     thread::Builder::new().name("matomo resolve".to_owned()).spawn(ask)?;
     match answer.recv_timeout(*time.after) {
@@ -140,7 +158,7 @@ mod tests {
             ..NextTimeout::default()
         };
         let hosts = Hosts::new(hosts, true).unwrap();
-        let addresses = look_up(&url.parse().unwrap(), &hosts, time);
+        let addresses = look_up(&url.parse().unwrap(), &hosts, system, time);
         let addresses = addresses.map_err(|error| error.to_string())?;
         Ok(addresses.iter().map(ToString::to_string).collect())
     }
@@ -173,6 +191,46 @@ mod tests {
         for host in ["2130706433", "0x7f000001", "0177.0.0.1", "127.1"] {
             assert_eq!(found(&format!("http://{host}"), "127.0.0.1").unwrap(), ["127.0.0.1:80"]);
         }
+    }
+
+    /// A name that leads somewhere else each time it is looked up.
+    #[test]
+    fn a_name_that_changes_its_address_gains_nothing() {
+        use std::net::{Ipv4Addr, TcpListener};
+        use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+        static LOOKUPS: AtomicUsize = AtomicUsize::new(0);
+        let rebinding: Lookup = |_, port| {
+            let evil = LOOKUPS.fetch_add(1, SeqCst) % 2 == 1;
+            let address =
+                if evil { Ipv4Addr::new(169, 254, 169, 254) } else { Ipv4Addr::LOCALHOST };
+            Ok(vec![SocketAddr::new(address.into(), port)])
+        };
+        let server = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://rebinding.example.org:{}", server.local_addr().unwrap().port());
+        let hosts = Hosts::new("*", true).unwrap();
+        let dialler = Dialler { hosts, lookup: rebinding, tcp: TcpConnector::default() };
+        let agent = ureq::Agent::with_parts(ureq::config::Config::default(), dialler, Later);
+        let asked = std::thread::spawn(move || {
+            for _ in 0..3 {
+                let (mut stream, _) = server.accept().unwrap();
+                std::io::Read::read(&mut stream, &mut [0; 1000]).unwrap();
+                let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n[]";
+                std::io::Write::write_all(&mut stream, answer).unwrap();
+            }
+        });
+        for round in 0..6 {
+            let result = agent.get(&url).call();
+            assert_eq!(LOOKUPS.load(SeqCst), round + 1, "one lookup a connection");
+            match result {
+                Ok(_) => assert_eq!(round % 2, 0),
+                Err(Error::Other(refusal)) => {
+                    assert_eq!(round % 2, 1);
+                    assert!(refusal.downcast::<Refusal>().unwrap().detail().contains("link-local"));
+                }
+                Err(other) => panic!("{other}"),
+            }
+        }
+        asked.join().unwrap();
     }
 
     #[test]

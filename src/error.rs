@@ -114,7 +114,8 @@ impl Error {
                 Fault::RateLimited(_) => SqlState::ConfigurationLimitExceeded,
                 Fault::TooLarge(_) | Fault::Exhausted(_) => SqlState::ProgramLimitExceeded,
                 Fault::Status(500..) => SqlState::ConnectionFailure,
-                Fault::Redirected(_)
+                Fault::NotHttp(_)
+                | Fault::Redirected(_)
                 | Fault::Matomo(_)
                 | Fault::Status(_)
                 | Fault::NotJson(_)
@@ -208,7 +209,7 @@ impl Error {
                     | Fault::TimedOut(_)
                     | Fault::Broken(_)
                     | Fault::RateLimited(_)
-                    | Fault::Status(500..)
+                    | Fault::Status(408 | 500..)
             ),
             _ => false,
         }

@@ -38,7 +38,7 @@ impl fmt::Display for Call {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
     /// No connection is made to that host: the settings forbid it.
-    Forbidden(Refusal),
+    Forbidden(Box<Refusal>),
     /// No connection: refused, no route, unknown host.
     Unreachable(String),
     /// No answer within so many seconds.
@@ -47,6 +47,8 @@ pub enum Fault {
     Tls(String),
     /// The connection broke in the middle of an answer.
     Broken(String),
+    /// The answer is not HTTP, or bad HTTP; what is wrong with it.
+    NotHttp(String),
     /// A redirect, which is never followed; where it points.
     Redirected(String),
     /// HTTP 429; how long Matomo asks to wait, in seconds.
@@ -101,6 +103,7 @@ impl Fault {
                 "Check the certificate of the Matomo; a private CA belongs into the system's store \
                  or into the file that matomo.ca_file names."
             }
+            Fault::NotHttp(_) => "Check the scheme and the port of the URL.",
             Fault::Broken(_) => "Try again; if it lasts, lower matomo.page_size.",
             Fault::Redirected(_) => {
                 "Give the URL that the redirect points to. A redirect is never followed: the token \
@@ -144,6 +147,7 @@ impl fmt::Display for Fault {
             Fault::Unreachable(why) => write!(f, "could not connect to Matomo: {why}"),
             Fault::TimedOut(seconds) => write!(f, "Matomo did not answer within {seconds} s"),
             Fault::Tls(why) => write!(f, "could not connect to Matomo over TLS: {why}"),
+            Fault::NotHttp(why) => write!(f, "the answer of Matomo is not valid HTTP: {why}"),
             Fault::Broken(why) => write!(f, "the answer of Matomo broke off: {why}"),
             Fault::Redirected(to) => write!(f, "Matomo redirects to \"{to}\""),
             Fault::RateLimited(Some(wait)) => {

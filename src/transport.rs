@@ -9,6 +9,17 @@ use crate::error::{Error, Fault, Result};
 use crate::hosts::Refusal;
 use crate::token::Token;
 
+/// The fault behind a request that failed before the body of its answer.
+pub fn head_fault(error: ureq::Error, manner: &Manner, token: &Token) -> Fault {
+    match error {
+        ureq::Error::Protocol(why) => Fault::NotHttp(token.hide_in(&why.to_string())),
+        ureq::Error::LargeResponseHeader(_, limit) => {
+            Fault::NotHttp(format!("its headers are larger than {limit} bytes"))
+        }
+        other => transport_fault(other, manner, token),
+    }
+}
+
 /// The fault behind a request that failed.
 pub fn transport_fault(error: ureq::Error, manner: &Manner, token: &Token) -> Fault {
     match error {
@@ -23,7 +34,7 @@ pub fn transport_fault(error: ureq::Error, manner: &Manner, token: &Token) -> Fa
         ureq::Error::Io(error) => io_fault(&error),
         ureq::Error::ConnectionFailed => Fault::Unreachable("connection failed".to_owned()),
         ureq::Error::Other(error) => match error.downcast::<Refusal>() {
-            Ok(refusal) => Fault::Forbidden(*refusal),
+            Ok(refusal) => Fault::Forbidden(refusal),
             Err(other) => Fault::Broken(token.hide_in(&other.to_string())),
         },
         other => Fault::Broken(token.hide_in(&other.to_string())),

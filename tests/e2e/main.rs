@@ -28,4 +28,5 @@ mod secrecy_calls;
 mod sessions;
 mod support;
 mod traps;
+mod trust;
 mod workers;
