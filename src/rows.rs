@@ -156,14 +156,16 @@ fn instants(visit: &Visit, site: Site, day_begin: i64) -> Vec<i64> {
         }
         ActionTime::AsSent => {
             let fallback = first.or(last).unwrap_or(day_begin);
-            (clocks.map(|clock| clock.wall).collect(), fallback + site.zone.offset_at(fallback))
+            let wall = sane(Some(fallback + site.zone.offset_at(fallback))).unwrap_or(fallback);
+            (clocks.map(|clock| clock.wall).collect(), wall)
         }
     };
     let mut before = fallback;
     times
         .into_iter()
         .map(|at| {
-            before = at.unwrap_or(before);
+            // A zone may shift the first or the last hours of the calendar out of it.
+            before = sane(at).unwrap_or(before);
             before
         })
         .collect()

@@ -9,6 +9,7 @@ mod dump;
 mod exactness;
 mod forget;
 mod histories;
+mod hostile;
 mod interrupts;
 mod keep_alive;
 mod ledger;
