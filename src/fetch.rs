@@ -4,15 +4,14 @@
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 
-use chrono::NaiveDate;
-use serde_json::value::RawValue;
-
 use crate::client::{Client, Which};
 use crate::error::{Error, Fault, Result};
+use crate::lines::Lines;
 use crate::pager::Pager;
 use crate::plan::Due;
-use crate::rows::{self, Row, Site, Value};
+use crate::rows::{self, Site};
 use crate::visit::Visit;
+use chrono::NaiveDate;
 
 /// Visits of Matomo, ready to be stored.
 #[derive(Debug, Default)]
@@ -23,7 +22,7 @@ pub struct Batch {
     /// Their sites: the one asked for, or those that a roll-up of sites is made of.
     pub sites: BTreeSet<String>,
     /// Their rows.
-    pub rows: Vec<Row>,
+    pub rows: Lines,
     /// Between which instants their rows lie or may have lain, in seconds.
     pub span: Option<(i64, i64)>,
 }
@@ -64,7 +63,7 @@ pub struct Listed {
     /// idVisit.
     pub id: i64,
     /// In the order of [`rows::VISIT_COLUMNS`].
-    pub values: Vec<Value>,
+    pub values: Vec<Option<String>>,
 }
 
 /// Reads the days in order and hands everything to `send`, which gives false to stop; a failure
@@ -107,9 +106,8 @@ fn read_day(
         newest = newest.max(page.newest);
         let mut batch = Batch::default();
         for (id, visit) in &page.visits {
-            let rows = rows::rows(visit, *id, site, begin);
-            seen.insert(*id, (rows.len(), visit.truncated > 0));
-            batch.add(visit, *id, rows, site);
+            seen.insert(*id, (visit.actions.len(), visit.truncated > 0));
+            batch.add(visit, *id, site, begin);
         }
         if !batch.visits.is_empty() && !send(News::Batch(batch)) {
             return Ok(false);
@@ -169,7 +167,7 @@ pub fn by_id(
             })?;
         for (id, visit) in &read_page(client, site.id, None, &body)?.visits {
             let begin = visit.last.unwrap_or_default();
-            batch.add(visit, *id, rows::rows(visit, *id, site, begin), site);
+            batch.add(visit, *id, site, begin);
         }
     }
     Ok(batch)
@@ -272,14 +270,13 @@ fn read_page<'a>(
     day: Option<NaiveDate>,
     body: &'a str,
 ) -> Result<Page<'a>> {
-    let list: Vec<&RawValue> = serde_json::from_str(body)
+    let list: Vec<Visit> = serde_json::from_str(body)
         .map_err(|error| client.unexpected(site, day, &format!("it is no JSON: {error}")))?;
     let mut page =
         Page { visits: Vec::with_capacity(list.len()), length: list.len(), newest: None };
     // Of a visit that comes twice the last sight counts.
     let mut places = HashMap::new();
-    for raw in list {
-        let visit = Visit::read(raw);
+    for visit in list {
         let id = visit.id.ok_or_else(|| client.unexpected(site, day, "a visit without idVisit"))?;
         page.newest = page.newest.max(rows::sane(visit.last));
         match places.insert(id, page.visits.len()) {
@@ -298,22 +295,24 @@ fn count(n: usize) -> i64 {
 }
 
 impl Batch {
-    fn add(&mut self, visit: &Visit, id: i64, rows: Vec<Row>, site: Site) {
-        self.span = union(self.span, span(visit, &rows, site));
-        self.sites.insert(rows::id_site(visit, site));
+    fn add(&mut self, visit: &Visit, id: i64, site: Site, day_begin: i64) {
         let begin = self.rows.len();
-        self.rows.extend(rows);
+        rows::add(&mut self.rows, visit, id, site, day_begin);
         self.visits.push((id, begin..self.rows.len()));
+        self.span = union(self.span, span(visit, &self.rows.instants()[begin..], site));
+        let id_site = rows::id_site(visit, site);
+        if !self.sites.contains(&id_site) {
+            self.sites.insert(id_site);
+        }
     }
 }
 
 /// Between which instants the rows of a visit lie; or may have lain at an earlier sight, with
 /// either kind of time.
-fn span(visit: &Visit, rows: &[Row], site: Site) -> Option<(i64, i64)> {
+fn span(visit: &Visit, instants: &[i64], site: Site) -> Option<(i64, i64)> {
     let bounds = [visit.first, visit.last].into_iter().filter_map(rows::sane);
     let bounds = bounds.flat_map(|at| [at, at + site.zone.offset_at(at)]);
-    let instants = rows.iter().map(|row| row.at).chain(bounds);
-    instants.fold(None, |span, at| union(span, Some((at, at))))
+    instants.iter().copied().chain(bounds).fold(None, |span, at| union(span, Some((at, at))))
 }
 
 /// The smallest span that holds both.

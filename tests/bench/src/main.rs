@@ -46,7 +46,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut report = Report::default();
     for size in sizes {
         let scene = Scene::build(size)?;
-        let ways: Vec<_> = ways(size).into_iter().filter(|w| w.to_string().contains(&only)).collect();
+        let ways: Vec<_> =
+            ways(size).into_iter().filter(|w| w.to_string().contains(&only)).collect();
         for round in 1..=rounds {
             for way in &ways {
                 let cost = way.run(&scene)?;

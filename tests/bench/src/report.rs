@@ -29,13 +29,14 @@ impl Report {
 
     /// The whole report, in Markdown.
     pub fn text(&self) -> String {
-        let mut text = String::from("# What a sync costs\n\nMade by `make bench`; do not edit.\n\n");
+        let mut text =
+            String::from("# What a sync costs\n\nMade by `make bench`; do not edit.\n\n");
         let rounds = self.0.iter().map(|sample| sample.round).max().unwrap_or(0);
         let _ = writeln!(
             text,
             "{} CPUs, {}. Medians of {rounds} rounds, in each of which all was measured once, one after the \
              other; ratios are those of one round, and their medians are shown. The fake Matomo runs on the \
-             same CPUs. `fsync` and autovacuum are off, for all alike.\n",
+             same CPUs. Autovacuum is off, for all alike.\n",
             std::thread::available_parallelism().map_or(1, usize::from),
             chrono::Utc::now().format("%Y-%m-%d"),
         );
@@ -96,8 +97,10 @@ impl Report {
              | memory, MB | WAL, MB | requests |\n|---|--:|--:|--:|--:|--:|--:|--:|--:|"
         );
         for way in self.ways(size) {
-            let median = |figure: &dyn Fn(&Cost) -> f64| self.median(size, way, figure).unwrap_or(0.0);
-            let of_copy = self.of_copy(size, way).map_or(String::new(), |ratio| format!("{ratio:.2}"));
+            let median =
+                |figure: &dyn Fn(&Cost) -> f64| self.median(size, way, figure).unwrap_or(0.0);
+            let of_copy =
+                self.of_copy(size, way).map_or(String::new(), |ratio| format!("{ratio:.2}"));
             let _ = writeln!(
                 text,
                 "| {way} | {:.2} | {:.0} | {of_copy} | {:.2} | {:.2} | {:.0} | {:.0} | {} |",
@@ -143,7 +146,8 @@ impl Report {
                 let copy = Way::Copy { kind, indexes: true };
                 let node = Way::Node { kind };
                 let again = Way::Again { kind, force: true };
-                let speed = |one: &Cost, other: &Cost| one.rows_per_second() / other.rows_per_second();
+                let speed =
+                    |one: &Cost, other: &Cost| one.rows_per_second() / other.rows_per_second();
                 let wal = |one: &Cost, other: &Cost| one.wal as f64 / other.wal.max(1) as f64;
                 let of = format!("{size} actions, {kind}");
                 if size >= 100_000 {
@@ -171,7 +175,9 @@ impl Report {
                 line(
                     format!("{of}: WAL of a run with nothing due, MB"),
                     Promise::AtMost(0.1),
-                    self.median(size, Way::Again { kind, force: false }, |cost| cost.wal as f64 / 1e6),
+                    self.median(size, Way::Again { kind, force: false }, |cost| {
+                        cost.wal as f64 / 1e6
+                    }),
                 );
                 line(
                     format!("{of}: memory of an import, MB"),
@@ -183,9 +189,12 @@ impl Report {
                 if let Way::Sync { latency, workers, .. } = way
                     && latency >= Duration::from_millis(200)
                 {
-                    let least = |c: &Cost| c.requests as f64 * latency.as_secs_f64() / workers as f64;
+                    let least =
+                        |c: &Cost| c.requests as f64 * latency.as_secs_f64() / workers as f64;
                     line(
-                        format!("{size} actions, {way}: time, requests × latency / workers being 1"),
+                        format!(
+                            "{size} actions, {way}: time, requests × latency / workers being 1"
+                        ),
                         Promise::AtMost(1.1),
                         self.median(size, way, |cost| cost.seconds / least(cost)),
                     );

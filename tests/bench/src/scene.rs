@@ -31,18 +31,24 @@ impl Scene {
     /// # Errors
     /// What the server says.
     pub fn build(actions: usize) -> Result<Scene> {
-        // From a month to a year, so that the days of large sites are large.
-        let days = match actions {
-            ..50_000 => 30,
-            50_000..500_000 => 90,
-            _ => 365,
+        // A month, half a year, a year: the days of larger sites are larger.
+        let days = if actions < 50_000 {
+            30
+        } else if actions < 1_000_000 {
+            182
+        } else {
+            365
         };
         // All have ended and settled.
         let last = Utc::now().date_naive() - Days::new(3);
         let first = last - Days::new(days - 1);
         let a_day = actions as f64 / ACTIONS_PER_VISIT / days as f64;
-        let site = SitePlan { ecommerce: true, ..SitePlan::new(1, "Europe/Paris", a_day.round() as usize) };
-        let plan = Plan { seed: 1, sites: vec![site], first_day: first, last_day: last, now: Clock::Real };
+        let site = SitePlan {
+            ecommerce: true,
+            ..SitePlan::new(1, "Europe/Paris", a_day.round() as usize)
+        };
+        let plan =
+            Plan { seed: 1, sites: vec![site], first_day: first, last_day: last, now: Clock::Real };
         let fake = Fake::start(Options::new(World::generate(&plan)));
         fake.knobs().remembers = true;
         let mut scene = Scene {
@@ -58,7 +64,8 @@ impl Scene {
         db.execute(&scene.call("matomo", false), &[])?;
         scene.rows = db.query_one("SELECT count(*) FROM matomo", &[])?.get::<_, i64>(0) as u64;
         db.batch_execute(&format!("COPY matomo TO '{}'; DROP TABLE matomo", scene.file))?;
-        let live = scene.fake.requests().into_iter().filter(|seen| seen.method.starts_with("Live."));
+        let live =
+            scene.fake.requests().into_iter().filter(|seen| seen.method.starts_with("Live."));
         scene.requests = live.collect();
         eprintln!("{} actions over {days} days in {} requests", scene.rows, scene.requests.len());
         Ok(scene)

@@ -139,7 +139,10 @@ fn empty_table(scene: &Scene, db: &mut Client, kind: Kind) -> Result<()> {
     if partitioned {
         let (from, to) = (scene.first.pred_opt(), scene.last.succ_opt());
         let (from, to) = (from.unwrap_or(scene.first), to.unwrap_or(scene.last));
-        db.execute(&format!("SELECT matomo_create_partitions('copied', '{from}', '{to} 23:59+00')"), &[])?;
+        db.execute(
+            &format!("SELECT matomo_create_partitions('copied', '{from}', '{to} 23:59+00')"),
+            &[],
+        )?;
     }
     Ok(())
 }
@@ -182,8 +185,10 @@ fn download(scene: &Scene, workers: usize) -> Result<Cost> {
     let work = || -> std::result::Result<(), ureq::Error> {
         while let Some(day) = days.get(next.fetch_add(1, Ordering::Relaxed)) {
             for seen in day {
-                let params = seen.params.0.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-                let mut answer = agent.post(&url).query_pairs(params).send_form([("token_auth", token)])?;
+                let params =
+                    seen.params.0.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+                let mut answer =
+                    agent.post(&url).query_pairs(params).send_form([("token_auth", token)])?;
                 std::io::copy(&mut answer.body_mut().as_reader(), &mut std::io::sink())?;
             }
         }
@@ -216,7 +221,8 @@ fn node(scene: &Scene, kind: Kind) -> Result<Cost> {
         .map(|(n, column)| format!("${}::text::{}", n + 1, column.get::<_, String>(1)))
         .collect();
     let insert = format!("INSERT INTO copied VALUES ({}) ON CONFLICT DO NOTHING", casts.join(", "));
-    let texts: Vec<_> = columns.iter().map(|c| format!("{}::text", c.get::<_, String>(0))).collect();
+    let texts: Vec<_> =
+        columns.iter().map(|c| format!("{}::text", c.get::<_, String>(0))).collect();
     db.batch_execute(&format!(
         "CREATE TEMP TABLE source (LIKE matomo_action); COPY source FROM '{}'",
         scene.file
@@ -240,8 +246,10 @@ fn node(scene: &Scene, kind: Kind) -> Result<Cost> {
             let work = |client: &mut Client| -> std::result::Result<(), postgres::Error> {
                 let statement = client.prepare(insert)?;
                 while let Some(row) = rows.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let values: Vec<_> =
-                        row.iter().map(|value| value as &(dyn postgres::types::ToSql + Sync)).collect();
+                    let values: Vec<_> = row
+                        .iter()
+                        .map(|value| value as &(dyn postgres::types::ToSql + Sync))
+                        .collect();
                     client.execute(&statement, &values)?;
                 }
                 Ok(())
