@@ -12,7 +12,7 @@ mod api;
 mod check;
 mod client;
 mod compare;
-mod copy;
+mod copy_from;
 mod destination;
 mod endpoint;
 mod error;

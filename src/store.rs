@@ -11,7 +11,7 @@ use pgrx::prelude::*;
 use pgrx::spi::SpiClient;
 
 use crate::compare::{Changes, Comparison, columns};
-use crate::copy::copy;
+use crate::copy_from::copy_from;
 use crate::destination::{Destination, query};
 use crate::error::Result;
 use crate::fetch::Batch;
@@ -178,7 +178,7 @@ impl Store {
         rows: Vec<Range<usize>>,
     ) -> Result<i64> {
         let parts: Vec<_> = rows.iter().map(|rows| lines.text(rows.clone())).collect();
-        if let Some(inserted) = copy(self.destination.oid, &parts)? {
+        if let Some(inserted) = copy_from(self.destination.oid, &parts)? {
             return Ok(i64::try_from(inserted).unwrap_or(i64::MAX));
         }
         let rows: Vec<_> = rows.into_iter().flatten().collect();

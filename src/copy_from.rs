@@ -27,7 +27,7 @@ static SOURCE: AtomicPtr<Source> = AtomicPtr::new(ptr::null_mut());
 ///
 /// # Errors
 /// Only internal ones; Postgres' own are raised.
-pub fn copy(relation: pg_sys::Oid, parts: &[&str]) -> Result<Option<u64>> {
+pub fn copy_from(relation: pg_sys::Oid, parts: &[&str]) -> Result<Option<u64>> {
     let mut source = Source { parts: parts.iter(), rest: &[] };
     let _reading = Reading::of(&mut source);
     let columns = COLUMNS
@@ -149,7 +149,7 @@ impl Drop for Reading {
 
 /// Gives `COPY` what it asks for: up to `most` bytes, 0 at the end.
 unsafe extern "C-unwind" fn read(buffer: *mut c_void, _least: c_int, most: c_int) -> c_int {
-    // SAFETY: `copy` has set it, and it lives as long as the COPY that calls us.
+    // SAFETY: `copy_from` has set it, and it lives as long as the COPY that calls us.
     let Some(source) = (unsafe { SOURCE.load(Ordering::Relaxed).as_mut() }) else { return 0 };
     let most = usize::try_from(most).unwrap_or(0);
     let mut done = 0;
