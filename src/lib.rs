@@ -47,6 +47,8 @@ extension_sql_file!("../sql/tables.sql", name = "tables");
 extension_sql_file!("../sql/partitions.sql", name = "partitions", requires = ["tables"]);
 extension_sql_file!("../sql/ledger.sql", name = "ledger");
 extension_sql_file!("../sql/forget.sql", name = "forget", requires = ["ledger"]);
+extension_sql_file!("../sql/sites.sql", name = "sites");
+extension_sql_file!("../sql/runs.sql", name = "runs", requires = ["sites"]);
 extension_sql_file!(
     "../sql/privileges.sql",
     name = "privileges",
