@@ -8,18 +8,23 @@
 
 use pgrx::prelude::*;
 
+mod access;
 mod api;
 mod check;
 mod client;
+mod copy;
+mod credentials;
 mod destination;
 mod endpoint;
 mod error;
+mod extension;
 mod fault;
 mod fetch;
 mod helper;
 mod inspect;
 mod json;
 mod ledger;
+mod options;
 mod owner;
 mod pager;
 mod plan;
@@ -30,10 +35,12 @@ mod report;
 mod rows;
 mod scope;
 mod secrecy;
+mod seen;
 mod settings;
 mod statements;
 mod stop;
 mod store;
+mod stored_error;
 mod sync;
 mod times;
 mod token;
