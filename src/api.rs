@@ -162,9 +162,7 @@ impl Given<'_> {
         }
         check_encoding()?;
         let mut access = match (self.server, self.url, self.key) {
-            (None, Some(url), Some(key)) => {
-                Access::direct(Endpoint::parse(url)?, Token::new(key))?
-            }
+            (None, Some(url), Some(key)) => Access::direct(Endpoint::parse(url)?, Token::new(key))?,
             (Some(server), ..) => Access::stored(Credentials::of_server(server)?)?,
             (None, None, _) => return Err(Error::Null("url")),
             (None, _, None) => return Err(Error::Null("key")),
@@ -185,7 +183,9 @@ impl Given<'_> {
     /// A Matomo is named by a server, or by url and key.
     fn only_one_way(&self) -> Result<()> {
         let message = match (self.server, self.url, self.key) {
-            (Some(_), Some(_), _) | (Some(_), _, Some(_)) => "both a server and a url or key are given",
+            (Some(_), Some(_), _) | (Some(_), _, Some(_)) => {
+                "both a server and a url or key are given"
+            }
             (None, None, None) => "neither a server nor a url and key are given",
             _ => return Ok(()),
         };

@@ -41,7 +41,9 @@ impl Credentials {
                 return Err(Stored::NotOurServer(name.to_owned()).into());
             }
             if !has_usage(server.serverid)? {
-                return Err(Stored::ServerPrivilege { server: name.to_owned(), user: user_name() }.into());
+                return Err(
+                    Stored::ServerPrivilege { server: name.to_owned(), user: user_name() }.into()
+                );
             }
             let user = pg_sys::GetUserId();
             let Some(mapping) = [user, pg_sys::Oid::INVALID]

@@ -85,12 +85,7 @@ pub struct Reading {
 
 /// Reads the days in order and hands everything to `send`, which gives false to stop; a failure
 /// comes last.
-pub fn days(
-    client: &Client,
-    reading: Reading,
-    days: Vec<Due>,
-    send: &mut dyn FnMut(News) -> bool,
-) {
+pub fn days(client: &Client, reading: Reading, days: Vec<Due>, send: &mut dyn FnMut(News) -> bool) {
     for due in days {
         match read_day(client, reading, due, send) {
             Ok(true) => {}

@@ -10,6 +10,9 @@ use pgrx::prelude::*;
 
 mod access;
 mod api;
+mod api_runs;
+mod api_server;
+mod api_sites;
 mod check;
 mod client;
 mod copy;
@@ -33,11 +36,15 @@ mod refusal;
 mod remote;
 mod report;
 mod rows;
+mod runs;
 mod scope;
 mod secrecy;
 mod seen;
+mod session;
 mod settings;
+mod sites;
 mod statements;
+mod step;
 mod stop;
 mod store;
 mod stored_error;
@@ -57,9 +64,26 @@ extension_sql_file!("../sql/forget.sql", name = "forget", requires = ["ledger"])
 extension_sql_file!("../sql/sites.sql", name = "sites");
 extension_sql_file!("../sql/runs.sql", name = "runs", requires = ["sites"]);
 extension_sql_file!(
+    "../sql/server.sql",
+    name = "server",
+    requires = [api_server::matomo_fdw_validator]
+);
+extension_sql_file!(
+    "../sql/procedures.sql",
+    name = "procedures",
+    requires = [
+        "runs",
+        api_runs::matomo_run_outside_transaction,
+        api_runs::matomo_run_begin,
+        api_runs::matomo_run_copy,
+        api_runs::matomo_run_fail,
+        api_runs::matomo_run_report
+    ]
+);
+extension_sql_file!(
     "../sql/privileges.sql",
     name = "privileges",
-    requires = [api::matomo_sync, api::matomo_check],
+    requires = ["procedures"],
     finalize
 );
 
@@ -68,4 +92,5 @@ extension_sql_file!(
 pub extern "C-unwind" fn _PG_init() {
     settings::register();
     secrecy::register();
+    session::register();
 }

@@ -290,7 +290,10 @@ mod tests {
         assert_eq!(extent(true, settled, Again::No, settled + 50, settled + 40), None);
         // What is read again is read whole by each run, once.
         assert_eq!(extent(true, settled, Again::All, settled + 50, settled + 40), Some("whole"));
-        assert_eq!(extent(true, settled + 45, Again::All, settled + 50, settled + 40), Some("rest"));
+        assert_eq!(
+            extent(true, settled + 45, Again::All, settled + 50, settled + 40),
+            Some("rest")
+        );
         assert_eq!(extent(false, midnight, Again::All, midnight + 9, midnight), Some("rest"));
     }
 }
