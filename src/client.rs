@@ -1,6 +1,8 @@
 //! Requests to Matomo's HTTP API. The only module that uses the token. No Postgres.
 
 use std::io::Read;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use chrono::NaiveDate;
@@ -8,6 +10,7 @@ use serde::Deserialize;
 use ureq::http::{Response, header};
 
 use crate::agent::Agent;
+use crate::backoff::backoff;
 use crate::dial::dialled;
 use crate::endpoint::Endpoint;
 use crate::error::{Call, Error, Fault, Result};
@@ -23,7 +26,7 @@ use crate::zone::Zone;
 const LIVE: &str = "Live.getLastVisitsDetails";
 
 /// How to ask: a snapshot of the settings, as helper threads cannot read them.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Manner {
     pub connect_timeout: Duration,
     pub request_timeout: Duration,
@@ -42,6 +45,8 @@ pub struct Manner {
 /// What `SitesManager.getSiteFromId` tells of a site.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SiteInfo {
+    /// Its name there, if it was asked for.
+    pub name: Option<String>,
     pub zone: Zone,
     /// The zone's name, as Matomo has it.
     pub timezone: String,
@@ -67,6 +72,8 @@ pub struct Client {
     token: Token,
     manner: Manner,
     stop: Stop,
+    /// Bytes of answers, unpacked.
+    received: Arc<AtomicU64>,
 }
 
 impl Client {
@@ -76,7 +83,18 @@ impl Client {
     /// [`Error::Argument`] when the CA file holds no certificate.
     pub fn new(endpoint: Endpoint, token: Token, manner: Manner, stop: Stop) -> Result<Client> {
         let agent = Agent::obtain(&manner)?;
-        Ok(Client { agent, endpoint, token, manner, stop })
+        let received = Arc::default();
+        Ok(Client { agent, endpoint, token, manner, stop, received })
+    }
+
+    /// The Matomo.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// Bytes of all answers so far, unpacked.
+    pub fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
     }
 
     /// Breaks off whatever is under way, from any thread; gives when that was done first. The
@@ -87,7 +105,7 @@ impl Client {
         since
     }
 
-    /// `SitesManager.getSiteFromId`: the site's timezone, and whether the token may see it.
+    /// `SitesManager.getSiteFromId`: the site's name and timezone, and whether the token may see it.
     ///
     /// # Errors
     /// [`Error::Request`], for an unknown site and a refused token too.
@@ -96,6 +114,8 @@ impl Client {
         let body = self.ask(&call, &[], false, on_retry)?;
         #[derive(Deserialize)]
         struct Answer {
+            #[serde(default)]
+            name: serde_json::Value,
             timezone: String,
         }
         let answer: Answer = serde_json::from_str(&body).map_err(|_| {
@@ -105,7 +125,14 @@ impl Client {
             let zone = refusal::excerpt(&self.token.hide_in(&answer.timezone));
             self.fault(&call, Fault::Unexpected(format!("timezone \"{zone}\"")))
         })?;
-        Ok(SiteInfo { zone, timezone: answer.timezone })
+        // A name of digits only may come as a number.
+        let name = match answer.name {
+            serde_json::Value::String(name) => name,
+            serde_json::Value::Null => String::new(),
+            other => other.to_string(),
+        };
+        let name = Some(self.token.hide_in(&name));
+        Ok(SiteInfo { name, zone, timezone: answer.timezone })
     }
 
     /// `Live.getLastVisitsDetails`: visits as the text of a JSON list, without their actions if
@@ -245,7 +272,9 @@ impl Client {
         let limit = self.manner.max_response_size;
         let mut body = Vec::new();
         let reader = response.body_mut().with_config().limit(u64::MAX).reader();
-        match reader.take(limit + 1).read_to_end(&mut body) {
+        let read = reader.take(limit + 1).read_to_end(&mut body);
+        self.received.fetch_add(body.len() as u64, Ordering::Relaxed);
+        match read {
             Ok(_) if body.len() as u64 > limit => Err(Fault::TooLarge(limit)),
             Ok(_) => Ok(body),
             Err(error) => Err(transport_fault(ureq::Error::from(error), &self.manner, &self.token)),
@@ -274,20 +303,4 @@ impl Client {
         }
         fault
     }
-}
-
-/// Half a second, doubled with each retry, with some jitter so that many sites do not ask in step;
-/// what Matomo itself asks for, up to a minute.
-fn backoff(retry: u32, error: &Error) -> Duration {
-    if let Error::Request { fault: Fault::RateLimited(Some(seconds)), .. } = error {
-        return Duration::from_secs((*seconds).min(60));
-    }
-    let base = Duration::from_millis(500) * 2u32.pow(retry.saturating_sub(1).min(6));
-    base + base.mul_f64(jitter() / 4.0)
-}
-
-/// From 0 to 1, from the clock: enough to spread retries.
-fn jitter() -> f64 {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    now.map_or(0.0, |now| f64::from(now.subsec_micros() % 1000) / 1000.0)
 }

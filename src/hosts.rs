@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use crate::address::{Block, is_here, reserved};
+use crate::error::Error;
 
 /// The two settings, ready to judge by.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,6 +103,17 @@ impl Hosts {
             return refuse(Why::Plain);
         }
         Ok(())
+    }
+}
+
+impl From<BadEntry> for Error {
+    fn from(BadEntry { entry, why }: BadEntry) -> Error {
+        Error::Argument {
+            message: format!("invalid entry \"{entry}\" in matomo.allowed_hosts: {why}"),
+            hint: "A list of names, *.suffix, addresses and CIDR blocks is needed, separated by \
+                   commas."
+                .to_owned(),
+        }
     }
 }
 

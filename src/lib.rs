@@ -8,15 +8,25 @@
 
 use pgrx::prelude::*;
 
+mod access;
 mod address;
 mod agent;
 mod api;
+mod api_runs;
+mod api_server;
+mod api_sites;
+mod backoff;
 mod check;
 mod client;
+mod compare;
+mod copy;
+mod copy_from;
+mod credentials;
 mod destination;
 mod dial;
 mod endpoint;
 mod error;
+mod extension;
 mod fault;
 mod fetch;
 mod helper;
@@ -24,6 +34,8 @@ mod hosts;
 mod inspect;
 mod json;
 mod ledger;
+mod lines;
+mod options;
 mod owner;
 mod pager;
 mod plan;
@@ -32,12 +44,19 @@ mod refusal;
 mod remote;
 mod report;
 mod rows;
+mod runs;
 mod scope;
 mod secrecy;
+mod seen;
+mod session;
 mod settings;
+mod sites;
 mod statements;
+mod step;
 mod stop;
 mod store;
+mod stored;
+mod stored_error;
 mod sync;
 mod times;
 mod token;
@@ -51,10 +70,34 @@ extension_sql_file!("../sql/tables.sql", name = "tables");
 extension_sql_file!("../sql/partitions.sql", name = "partitions", requires = ["tables"]);
 extension_sql_file!("../sql/ledger.sql", name = "ledger");
 extension_sql_file!("../sql/forget.sql", name = "forget", requires = ["ledger"]);
+extension_sql_file!("../sql/sites.sql", name = "sites");
+extension_sql_file!("../sql/runs.sql", name = "runs", requires = ["sites"]);
+extension_sql_file!(
+    "../sql/status.sql",
+    name = "status",
+    requires = ["ledger", "runs", api_sites::matomo_today]
+);
+extension_sql_file!(
+    "../sql/server.sql",
+    name = "server",
+    requires = [api_server::matomo_fdw_validator]
+);
+extension_sql_file!(
+    "../sql/procedures.sql",
+    name = "procedures",
+    requires = [
+        "runs",
+        api_runs::matomo_run_outside_transaction,
+        api_runs::matomo_run_begin,
+        api_runs::matomo_run_copy,
+        api_runs::matomo_run_fail,
+        api_runs::matomo_run_report
+    ]
+);
 extension_sql_file!(
     "../sql/privileges.sql",
     name = "privileges",
-    requires = [api::matomo_sync, api::matomo_check],
+    requires = ["procedures"],
     finalize
 );
 
@@ -63,4 +106,5 @@ extension_sql_file!(
 pub extern "C-unwind" fn _PG_init() {
     settings::register();
     secrecy::register();
+    session::register();
 }

@@ -7,10 +7,21 @@ use super::*;
 const UTC: Site = Site { id: 42, zone: Zone::Fixed(0), action_time: ActionTime::Utc };
 const DAY_BEGIN: i64 = 1_629_417_600;
 
+#[derive(Debug, PartialEq)]
+struct Row {
+    values: Vec<Option<String>>,
+    at: i64,
+}
+
 fn rows_at(site: Site, json: &str) -> Vec<Row> {
-    let raw: &RawValue = serde_json::from_str(json).unwrap();
-    let visit = Visit::read(raw);
-    rows(&visit, visit.id.unwrap(), site, DAY_BEGIN)
+    let visit: Visit = serde_json::from_str(json).unwrap();
+    let mut lines = Lines::default();
+    add(&mut lines, &visit, visit.id.unwrap(), site, DAY_BEGIN);
+    let row = |(line, at): (usize, &i64)| {
+        let values = lines.cells(line).map(|cell| lines::value(cell).map(Cow::into_owned));
+        Row { values: values.collect(), at: *at }
+    };
+    lines.instants().iter().enumerate().map(row).collect()
 }
 
 fn rows_of(json: &str) -> Vec<Row> {

@@ -260,9 +260,12 @@ impl Maker {
             return self.value(3);
         }
         let mut text = String::from("{");
-        let count = if self.odds(200) { 10_000 } else { self.up_to(5) };
-        for n in 0..count {
-            let (name, value) = (self.string(), self.value(2));
+        let many = self.odds(100);
+        for n in 0..if many { 10_000 } else { self.up_to(5) } {
+            let (name, value) = match many {
+                true => (format!("\"name {n}\""), "1".to_owned()),
+                false => (self.string(), self.value(2)),
+            };
             let comma = if n == 0 { "" } else { "," };
             let scope = self.pick(&["", "Page"]);
             let _ = write!(
@@ -304,9 +307,9 @@ impl Maker {
     }
 
     fn string(&mut self) -> String {
-        let length = match self.up_to(300) {
-            0 => 200_000,
-            1..10 => 3000,
+        let length = match self.up_to(1000) {
+            0 => 50_000,
+            1..5 => 1000,
             _ => self.up_to(8),
         };
         let scraps: String = (0..length).map(|_| self.pick(&SCRAPS)).collect();

@@ -1,5 +1,6 @@
 //! The server: its thread, its sockets, and what tests may turn on it.
 
+use crate::answer::Answer;
 use crate::faults::{Fault, Plan, When};
 use crate::handler::handle;
 use crate::seen::Seen;
@@ -8,7 +9,7 @@ use crate::world::World;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
@@ -50,6 +51,9 @@ pub struct Knobs {
     pub hidden_sites: BTreeSet<i64>,
     /// JSON without PHP's `\/` and `\uXXXX`.
     pub unescaped: bool,
+    /// A Live answer once made is sent again to whoever asks the same, whatever has happened since:
+    /// for benchmarks, in which the server's own work must not count.
+    pub remembers: bool,
 }
 
 /// What runs before each Live answer.
@@ -61,6 +65,8 @@ pub(crate) struct Shared {
     pub faults: Mutex<Plan>,
     pub hook: Mutex<Option<Arc<Hook>>>,
     pub refused: Mutex<usize>,
+    /// Answers by the request's parameters, with the knob `remembers`.
+    pub remembered: Mutex<HashMap<String, Answer>>,
     pub token: String,
     pub scheme: &'static str,
     pub under_way: AtomicUsize,
@@ -125,6 +131,7 @@ impl Fake {
             gzip: false,
             hidden_sites: BTreeSet::new(),
             unescaped: false,
+            remembers: false,
         };
         let shared = Arc::new(Shared {
             world: Mutex::new(options.world),
@@ -132,6 +139,7 @@ impl Fake {
             faults: Mutex::default(),
             hook: Mutex::default(),
             refused: Mutex::default(),
+            remembered: Mutex::default(),
             token: options.token,
             scheme: if acceptor.is_some() { "https" } else { "http" },
             under_way: AtomicUsize::new(0),
