@@ -59,6 +59,8 @@ pub struct Stage {
     pub section: Section,
     /// Where syncs go; the fake's unless set.
     pub url: String,
+    /// Whether the token comes from a table of the user's in place of a user mapping.
+    pub by_key: bool,
     /// What stands for parts of messages that differ from run to run.
     pub masks: Vec<(String, &'static str)>,
     token: &'static str,
@@ -77,18 +79,31 @@ impl Stage {
         let mut config = talkative().config(&name, "postgres");
         config.notice_callback(move |notice| heard.lock().unwrap().push(notice));
         let mut db = config.connect(NoTls).unwrap();
+        // Postgres logs and counts the text of DDL, tokens and passwords and all, unless told not to.
         run(
             &mut db,
             "CREATE EXTENSION pg_stat_statements; SET matomo.max_retries = 0;
-             CREATE TABLE keys (site int, key text)",
+             SET log_statement = none; SET log_duration = off; SET log_min_error_statement = panic;
+             SET pg_stat_statements.track = none",
         );
-        // Not in the text of a statement, which the log would have.
-        let mut writer = db.copy_in("COPY keys FROM STDIN").unwrap();
-        std::io::Write::write_all(&mut writer, format!("1\t{token}\n").as_bytes()).unwrap();
-        writer.finish().unwrap();
+        run(
+            &mut db,
+            &format!(
+                "CREATE TABLE keys AS SELECT 1 AS site, '{token}'::text AS key;
+                 CREATE SERVER trusted FOREIGN DATA WRAPPER matomo OPTIONS (url '{}');
+                 CREATE USER MAPPING FOR CURRENT_USER SERVER trusted OPTIONS (token '{token}')",
+                fake.url()
+            ),
+        );
+        run(
+            &mut db,
+            "RESET log_statement; RESET log_duration; RESET log_min_error_statement;
+             RESET pg_stat_statements.track",
+        );
         let (url, masks) = (fake.url(), vec![(fake.url(), "http://matomo")]);
         let section = Section::new(title);
-        let mut stage = Stage { fake, db, section, url, masks, token, name, said, syncs: 0 };
+        let (by_key, syncs) = (false, 0);
+        let mut stage = Stage { fake, db, section, url, by_key, masks, token, name, said, syncs };
         // Of the same world, but by a way that nothing spoils.
         let plain = Fake::start(Options {
             token: token.to_owned(),
@@ -105,10 +120,17 @@ impl Stage {
     }
 
     /// A sync whose text does not hold the token.
-    pub fn sql(&self, url: &str, table: &str) -> String {
+    pub fn sql(&mut self, url: &str, table: &str) -> String {
+        if self.by_key {
+            return format!(
+                "SELECT s.* FROM keys, matomo_sync(keys.site, '{url}', keys.key, '{FIRST}', \
+                 '{LAST}', '{table}', true) AS s"
+            );
+        }
+        run(&mut self.db, &format!("ALTER SERVER trusted OPTIONS (SET url '{url}')"));
         format!(
-            "SELECT s.* FROM keys, matomo_sync(keys.site, '{url}', keys.key, '{FIRST}', '{LAST}', \
-             '{table}', true) AS s"
+            "SELECT * FROM matomo_sync(1, server => 'trusted', start_date => '{FIRST}', \
+             end_date => '{LAST}', destination => '{table}', force => true)"
         )
     }
 
@@ -128,7 +150,8 @@ impl Stage {
     pub fn fails(&mut self, case: &str, injected: &str, promise: &Promise) -> Duration {
         let before = self.state();
         self.syncs += 1;
-        let sql = self.sql(&self.url, TABLES[self.syncs % 2]);
+        let (url, table) = (self.url.clone(), TABLES[self.syncs % 2]);
+        let sql = self.sql(&url, table);
         let begin = Instant::now();
         let log = self.log_end();
         let error = error(&mut self.db, &sql);
@@ -183,7 +206,7 @@ impl Stage {
         self.syncs += 1;
         let table = format!("other_{}", self.syncs);
         run(&mut self.db, &format!("SELECT matomo_create_table('{table}')"));
-        let sql = self.sql(&self.url, &table);
+        let sql = self.sql(&self.url.clone(), &table);
         let log = self.log_end();
         if let Err(error) = self.db.batch_execute(&sql) {
             panic!("{case}: {error:?}");
@@ -209,7 +232,7 @@ impl Stage {
         let mut text = Vec::new();
         log.read_to_end(&mut text).unwrap();
         let text = String::from_utf8_lossy(&text);
-        assert!(text.contains("FROM keys, matomo_sync("), "{case}: the log shows no statement");
+        assert!(text.contains("matomo_sync("), "{case}: the log shows no statement");
         assert_absent(&format!("{case}, log"), self.token, &text);
         for view in ["pg_stat_activity", "pg_stat_statements"] {
             let sql = format!("SELECT string_agg(to_jsonb(v)::text, E'\\n') FROM {view} v");
@@ -240,7 +263,7 @@ impl Stage {
         self.fake.heal();
         let rows = oracle(&self.fake, FIRST, LAST);
         for table in TABLES {
-            let sql = self.sql(&self.url, table);
+            let sql = self.sql(&self.url.clone(), table);
             run(&mut self.db, &sql);
             assert_equal(&mut self.db, table, &rows);
         }
@@ -249,6 +272,11 @@ impl Stage {
         let dump = dump.args(["--exclude-table-data=keys", &self.name]).output().unwrap();
         assert!(dump.status.success(), "{}", String::from_utf8_lossy(&dump.stderr));
         let text = String::from_utf8_lossy(&dump.stdout);
+        // A dump that restores has to have it there.
+        let (before, mapping) = text.split_once("CREATE USER MAPPING FOR postgres").unwrap();
+        let (mapping, after) = mapping.split_once(';').unwrap();
+        assert!(mapping.contains(self.token), "{mapping}");
+        let text = format!("{before}{after}");
         assert!(text.contains("COPY public.matomo_partitioned_"), "no dump of rows");
         assert_absent("pg_dump", self.token, &text);
     }

@@ -18,11 +18,11 @@ const SECTIONS: [(&str, &str); 5] = [
 const HEAD: &str = "# Trust\n\n\
     Made by the tests in `tests/e2e/trust`, with `make trust`; `make test` fails when a case is \
     missing here, or says something else. A promise that ends in … leaves the rest to a library.\n\n\
-    Each case is a sync in one transaction into tables that already hold rows, of a Matomo whose \
+    Each case is a sync, with the token in a user mapping, in one transaction into tables that already hold rows, of a Matomo whose \
     every visit has changed since. After each failure these are as they were: every row's version in \
     `matomo`, `matomo_partitioned` and the ledger. After each case, failed or not, the token is in \
     none of: the fields of the error, the notices, the server's log at `debug5` with `log_statement = \
-    all`, `pg_stat_activity`, `pg_stat_statements`; and after each section in no `pg_dump`. After \
+    all`, `pg_stat_activity`, `pg_stat_statements`; and after each section not in a `pg_dump` either, its user mapping aside. After \
     each section the same session syncs well.\n";
 
 /// A section being made.
