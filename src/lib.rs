@@ -24,6 +24,7 @@ mod copy_from;
 mod credentials;
 mod destination;
 mod dial;
+mod encoding;
 mod endpoint;
 mod error;
 mod extension;

@@ -39,11 +39,15 @@ fn stored(db: &mut Client, table: &str, seed: u64) -> Vec<(i64, i64)> {
 
 #[test]
 fn no_odd_value_loses_a_visit() {
+    keeps_all(&mut database(), seeds(60));
+}
+
+/// Stores pages of these seeds, and proves that no visit is missing.
+pub fn keeps_all(db: &mut Client, seeds: impl Iterator<Item = u64>) {
     let fake = matomo();
-    let mut db = database();
-    run(&mut db, "SET matomo.max_retries = 0; SET client_min_messages = warning");
+    run(db, "SET matomo.max_retries = 0; SET client_min_messages = warning");
     let mut pages = 0;
-    for seed in seeds(60) {
+    for seed in seeds {
         let page = hostile::page(seed);
         fake.heal();
         fake.fail(Fault::Raw(page.body.clone()), When::live());
@@ -60,8 +64,8 @@ fn no_odd_value_loses_a_visit() {
                 let error = error.as_db_error().unwrap();
                 panic!("page {seed}: {error:?}\n{}", String::from_utf8_lossy(&page.body));
             }
-            assert_eq!(stored(&mut db, table, seed), expected, "page {seed}");
-            assert_eq!(sync.run(&mut db).written(), 0, "page {seed} is not the same twice");
+            assert_eq!(stored(db, table, seed), expected, "page {seed}");
+            assert_eq!(sync.run(db).written(), 0, "page {seed} is not the same twice");
         }
         pages += 1;
         fake.clear_requests();

@@ -7,6 +7,7 @@ mod check_refusals;
 mod cluster;
 mod credentials;
 mod dump;
+mod encodings;
 mod exactness;
 mod forget;
 mod histories;
