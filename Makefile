@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .ONESHELL:
 .SILENT:
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-stop test trust fmt clean
+.PHONY: help install demo demo-stop test trust fuzz fmt clean
 
 help:
 	printf '%s\n' \
@@ -14,6 +14,7 @@ help:
 	    'make demo-stop    end what the demo left running' \
 	    'make test         format, lints, unit and end-to-end tests' \
 	    'make trust        the tests of faults and attacks; writes their table, tests/TRUST.md' \
+    'make fuzz         hostile answers for MATOMO_FUZZ_SECONDS, 300 by default' \
     'make fmt          format the Rust code' \
 	    'make clean        remove what was built' \
 	    '' \
@@ -45,6 +46,13 @@ test:
 	echo; echo "== tests/package"
 	MATOMO_PACKAGE=$$(tests/package); export MATOMO_PACKAGE
 	step cargo test --test e2e $$PG_FEATURES
+
+fuzz: export MATOMO_FUZZ_SECONDS ?= 300
+fuzz:
+	tests/setup
+	environment=$$(tests/setup env); eval "$$environment"
+	MATOMO_PACKAGE=$$(PROFILE=dev tests/package); export MATOMO_PACKAGE
+	cargo test --test e2e $$PG_FEATURES -- hostile:: --nocapture
 
 trust: export PROFILE ?= dev
 trust: export MATOMO_TRUST = write
