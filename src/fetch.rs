@@ -124,6 +124,9 @@ fn read_day(
         for (id, visit) in &page.visits {
             seen.insert(*id, visit.actions.len(), visit.truncated > 0);
             batch.add(visit, *id, site, begin);
+            if batch.is_large() && !send(News::Batch(std::mem::take(&mut batch))) {
+                return Ok(false);
+            }
         }
         if !batch.visits.is_empty() && !send(News::Batch(batch)) {
             return Ok(false);
@@ -310,7 +313,15 @@ fn read_page<'a>(
     Ok(page)
 }
 
+/// Bytes of rows from which on a batch is handed over: so large that what each costs of its own
+/// does not count, so small that a few of them are no burden.
+const LARGE: usize = 1 << 20;
+
 impl Batch {
+    fn is_large(&self) -> bool {
+        self.rows.size() >= LARGE
+    }
+
     fn add(&mut self, visit: &Visit, id: i64, site: Site, day_begin: i64) {
         let begin = self.rows.len();
         rows::add(&mut self.rows, visit, id, site, day_begin);

@@ -26,6 +26,7 @@ mod extension;
 mod fault;
 mod fetch;
 mod helper;
+mod indexes;
 mod inspect;
 mod json;
 mod ledger;
@@ -56,6 +57,7 @@ mod sync;
 mod times;
 mod token;
 mod transport;
+mod values;
 mod visit;
 mod zone;
 
@@ -101,5 +103,6 @@ extension_sql_file!(
 pub extern "C-unwind" fn _PG_init() {
     settings::register();
     secrecy::register();
+    indexes::register();
     session::register();
 }
