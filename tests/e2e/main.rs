@@ -26,6 +26,7 @@ mod schema;
 mod secrecy;
 mod secrecy_calls;
 mod sessions;
+mod sites;
 mod stored;
 mod support;
 mod traps;
