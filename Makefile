@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .ONESHELL:
 .SILENT:
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-stop test fmt clean
+.PHONY: help install demo demo-stop test trust fmt clean
 
 help:
 	printf '%s\n' \
@@ -13,7 +13,8 @@ help:
 	    '                  MATOMO_URL=… MATOMO_SITE=… MATOMO_KEY=… make demo' \
 	    'make demo-stop    end what the demo left running' \
 	    'make test         format, lints, unit and end-to-end tests' \
-	    'make fmt          format the Rust code' \
+	    'make trust        the tests of faults and attacks; writes their table, tests/TRUST.md' \
+    'make fmt          format the Rust code' \
 	    'make clean        remove what was built' \
 	    '' \
 	    'PG_CONFIG=/path/to/pg_config chooses the Postgres, version 15 to 18.'
@@ -44,6 +45,14 @@ test:
 	echo; echo "== tests/package"
 	MATOMO_PACKAGE=$$(tests/package); export MATOMO_PACKAGE
 	step cargo test --test e2e $$PG_FEATURES
+
+trust: export PROFILE ?= dev
+trust: export MATOMO_TRUST = write
+trust:
+	tests/setup
+	environment=$$(tests/setup env); eval "$$environment"
+	MATOMO_PACKAGE=$$(tests/package); export MATOMO_PACKAGE
+	cargo test --test e2e $$PG_FEATURES -- trust::
 
 fmt:
 	cargo fmt --all

@@ -13,6 +13,7 @@ use pgrx::prelude::*;
 use pgrx::spi::SpiClient;
 
 use crate::destination::{Destination, query, spi};
+use crate::encoding::to_server;
 use crate::error::{Error, Result};
 use crate::fetch::Batch;
 use crate::lines::{self, Lines};
@@ -189,7 +190,7 @@ struct Found {
     of_sites: bool,
     site: String,
     visit: String,
-    visitor: Option<String>,
+    visitor: Option<Vec<u8>>,
     /// Whether it is as in the batch, in every text.
     is_equal: bool,
 }
@@ -221,12 +222,12 @@ impl<'a> Seen<'a> {
                 }
                 1 => found.site = owned(text).unwrap_or_default(),
                 2 => found.visit = owned(text).unwrap_or_default(),
-                VISITORID => found.visitor = owned(text),
+                VISITORID => found.visitor = text.map(<[u8]>::to_vec),
                 _ => {}
             }
             if found.is_equal {
                 let cell = cells.as_mut().and_then(Iterator::next).unwrap_or_default();
-                found.is_equal = is_bytes(cell, text);
+                found.is_equal = is(cell, text);
             }
         });
         if let Some(line) = line.filter(|_| found.is_equal) {
@@ -236,15 +237,14 @@ impl<'a> Seen<'a> {
     }
 }
 
-/// Whether a cell means this value.
-fn is(cell: &str, value: Option<&str>) -> bool {
-    is_bytes(cell, value.map(str::as_bytes))
-}
-
-fn is_bytes(cell: &str, value: Option<&[u8]>) -> bool {
+/// Whether a cell means this value, which is in the database's encoding.
+fn is(cell: &str, value: Option<&[u8]>) -> bool {
     match value {
-        Some(value) if memchr(b'\\', cell.as_bytes()).is_none() => cell.as_bytes() == value,
-        value => lines::value(cell).as_deref().map(str::as_bytes) == value,
+        Some(value) if memchr(b'\\', cell.as_bytes()).is_none() => *to_server(cell) == *value,
+        value => {
+            let of_cell = lines::value(cell);
+            of_cell.as_deref().map(to_server).as_deref() == value
+        }
     }
 }
 

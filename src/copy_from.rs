@@ -5,31 +5,33 @@
 //! `COPY` into a stage and `INSERT … SELECT … ON CONFLICT` 1.4, `INSERT … SELECT FROM unnest(43
 //! arrays)` 1.9, `json_populate_recordset` 2.3.
 
+use std::borrow::Cow;
 use std::ffi::{CStr, CString, c_int, c_void};
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 use pgrx::{PgMemoryContexts, pg_sys};
 
+use crate::encoding;
 use crate::error::{Error, Result};
 use crate::rows::COLUMNS;
 
 /// What is still to be read, in order.
 struct Source<'a> {
-    parts: std::slice::Iter<'a, &'a str>,
+    parts: std::slice::Iter<'a, Cow<'a, [u8]>>,
     rest: &'a [u8],
 }
 
 /// What the innermost running `COPY` reads; a trigger of the table may start another one.
 static SOURCE: AtomicPtr<Source> = AtomicPtr::new(ptr::null_mut());
 
-/// Copies lines into a relation, with its triggers, defaults and constraints; gives how many rows
+/// Copies lines, in the database's encoding, into a relation, with its triggers, defaults and constraints; gives how many rows
 /// there are more, or `None` when `COPY` is not what the relation wants: row-level security and rules
 /// are heeded by INSERT only.
 ///
 /// # Errors
 /// Only internal ones; Postgres' own are raised.
-pub fn copy_from(relation: pg_sys::Oid, parts: &[&str]) -> Result<Option<u64>> {
+pub fn copy_from(relation: pg_sys::Oid, parts: &[Cow<[u8]>]) -> Result<Option<u64>> {
     let mut source = Source { parts: parts.iter(), rest: &[] };
     let _reading = Reading::of(&mut source);
     let columns = COLUMNS
@@ -67,8 +69,11 @@ unsafe fn copy_into(relation: pg_sys::Oid, columns: &[CString]) -> Option<u64> {
         let names = columns
             .iter()
             .fold(ptr::null_mut(), |names, name| pg_sys::lappend(names, string(name).cast()));
-        let encoding =
-            pg_sys::makeDefElem(pg_sys::pstrdup(c"encoding".as_ptr()), string(c"UTF8").cast(), -1);
+        let encoding = pg_sys::makeDefElem(
+            pg_sys::pstrdup(c"encoding".as_ptr()),
+            string(encoding::name()).cast(),
+            -1,
+        );
         let options = pg_sys::lappend(ptr::null_mut(), encoding.cast());
         let copy = pg_sys::BeginCopyFrom(
             state,
@@ -158,7 +163,7 @@ unsafe extern "C-unwind" fn read(buffer: *mut c_void, _least: c_int, most: c_int
     while done < most {
         if source.rest.is_empty() {
             match source.parts.next() {
-                Some(part) => source.rest = part.as_bytes(),
+                Some(part) => source.rest = part,
                 None => break,
             }
         }

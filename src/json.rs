@@ -19,7 +19,7 @@ pub fn mend(body: Vec<u8>) -> String {
         Err(error) => String::from_utf8_lossy(error.as_bytes()).into_owned().into_bytes(),
     };
     if has_controls(&text) {
-        mend_controls(&mut text);
+        text = mend_controls(&text);
     }
     // In JSON a backslash stands in strings only, and each begins an escape.
     let mut at = 0;
@@ -36,26 +36,26 @@ fn has_controls(text: &[u8]) -> bool {
     text.chunks(256).any(|block| block.iter().fold(false, |found, byte| found | (*byte < 0x20)))
 }
 
-fn mend_controls(text: &mut Vec<u8>) {
-    let (mut at, mut in_string) = (0, false);
-    while let Some(&byte) = text.get(at) {
-        at += match byte {
-            b'"' => {
-                in_string = !in_string;
-                1
-            }
-            b'\\' if in_string => 2,
+fn mend_controls(text: &[u8]) -> Vec<u8> {
+    let mut mended = Vec::with_capacity(text.len());
+    let (mut in_string, mut escaped) = (false, false);
+    for &byte in text {
+        match byte {
+            b'"' if !escaped => in_string = !in_string,
             0 if in_string => {
-                text.splice(at..=at, "\u{fffd}".bytes());
-                3
+                mended.extend_from_slice("\u{fffd}".as_bytes());
+                continue;
             }
             1..0x20 if in_string => {
-                text[at] = b' ';
-                1
+                mended.push(b' ');
+                continue;
             }
-            _ => 1,
-        };
+            _ => {}
+        }
+        escaped = in_string && byte == b'\\' && !escaped;
+        mended.push(byte);
     }
+    mended
 }
 
 /// Mends the escape that `text` starts with; gives its length.

@@ -9,6 +9,8 @@
 use pgrx::prelude::*;
 
 mod access;
+mod address;
+mod agent;
 mod api;
 mod api_runs;
 mod api_server;
@@ -21,12 +23,15 @@ mod copy;
 mod copy_from;
 mod credentials;
 mod destination;
+mod dial;
+mod encoding;
 mod endpoint;
 mod error;
 mod extension;
 mod fault;
 mod fetch;
 mod helper;
+mod hosts;
 mod indexes;
 mod inspect;
 mod json;

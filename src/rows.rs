@@ -1,6 +1,7 @@
 //! From a visit to rows, column for column those of the Node tool. Pure.
 
 use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
 
 use chrono::DateTime;
 use serde_json::value::RawValue;
@@ -209,14 +210,16 @@ fn instants(visit: &Visit, site: Site, day_begin: i64) -> Vec<i64> {
         }
         ActionTime::AsSent => {
             let fallback = first.or(last).unwrap_or(day_begin);
-            (clocks.map(|clock| clock.wall).collect(), fallback + site.zone.offset_at(fallback))
+            let wall = sane(Some(fallback + site.zone.offset_at(fallback))).unwrap_or(fallback);
+            (clocks.map(|clock| clock.wall).collect(), wall)
         }
     };
     let mut before = fallback;
     times
         .into_iter()
         .map(|at| {
-            before = at.unwrap_or(before);
+            // A zone may shift the first or the last hours of the calendar out of it.
+            before = sane(at).unwrap_or(before);
             before
         })
         .collect()
@@ -243,19 +246,24 @@ fn timestamp(cells: &mut Cells, at: DateTime<chrono::Utc>) {
 /// value counts. Actions have `customVariablePageName1`, visits `customVariableName1`.
 fn variables(raw: Option<&RawValue>) -> Vec<(String, String)> {
     let mut found: Vec<(String, String)> = Vec::new();
+    // Of ten thousand none must be looked for one by one.
+    let mut places: HashMap<String, usize> = HashMap::new();
     for (_, entry) in raw.map(Members::of).unwrap_or_default().0 {
         let members = Members::of(entry).0;
+        let values: HashMap<&str, &RawValue> =
+            members.iter().map(|(key, raw)| (key.as_ref(), *raw)).collect();
         for (key, name) in &members {
             let Some((scope, number)) = split_name(key) else { continue };
             let Some(name) = json::text(name) else { continue };
             let value_key = format!("customVariable{scope}Value{number}");
-            let Some((_, value)) = members.iter().rfind(|(key, _)| *key == value_key) else {
-                continue;
-            };
+            let Some(value) = values.get(value_key.as_str()) else { continue };
             let value = values::json(value);
-            match found.iter_mut().find(|(known, _)| *known == name) {
-                Some((_, known)) => *known = value,
-                None => found.push((name, value)),
+            match places.get(&name) {
+                Some(place) => found[*place].1 = value,
+                None => {
+                    places.insert(name.clone(), found.len());
+                    found.push((name, value));
+                }
             }
         }
     }
@@ -270,11 +278,8 @@ fn split_name(key: &str) -> Option<(&str, &str)> {
 }
 
 fn properties(mut own: Vec<(String, String)>, of_visit: &[(String, String)]) -> String {
-    for (name, value) in of_visit {
-        if own.iter().all(|(known, _)| known != name) {
-            own.push((name.clone(), value.clone()));
-        }
-    }
+    let known: HashSet<_> = own.iter().map(|(name, _)| name.clone()).collect();
+    own.extend(of_visit.iter().filter(|(name, _)| !known.contains(name)).cloned());
     json_object(&own)
 }
 

@@ -7,6 +7,7 @@ use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum, pg_sy
 
 use crate::client::Manner;
 use crate::error::{Error, Result};
+use crate::hosts::Hosts;
 use crate::options::Options;
 use crate::rows;
 
@@ -34,6 +35,8 @@ static MAX_RETRIES: GucSetting<i32> = GucSetting::<i32>::new(3);
 static MAX_RESPONSE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(256 * 1024);
 static LANGUAGE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 static CA_FILE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
+static ALLOWED_HOSTS: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"*"));
+static ALLOW_HTTP: GucSetting<bool> = GucSetting::<bool>::new(false);
 static ACTION_TIME: GucSetting<ActionTime> = GucSetting::<ActionTime>::new(ActionTime::Utc);
 
 /// Visits a page: the least and the most that may be asked for.
@@ -185,6 +188,24 @@ pub fn register() {
         GucContext::Suset,
         GucFlags::SUPERUSER_ONLY,
     );
+    // No hook checks the list: Postgres would put the default, which allows more, in the place of a
+    // value in postgresql.conf that is refused. A sync refuses it instead.
+    GucRegistry::define_string_guc(
+        c"matomo.allowed_hosts",
+        c"Hosts that syncs may connect to: names, *.suffix, addresses, CIDR blocks; * for any.",
+        c"Link-local addresses and metadata services of clouds are never allowed.",
+        &ALLOWED_HOSTS,
+        GucContext::Suset,
+        GucFlags::from_bits_retain(pg_sys::GUC_LIST_INPUT as i32),
+    );
+    GucRegistry::define_bool_guc(
+        c"matomo.allow_http",
+        c"Allows URLs that begin with http:// for other machines than this one.",
+        c"Everybody on the way can read the token then.",
+        &ALLOW_HTTP,
+        GucContext::Suset,
+        none,
+    );
     GucRegistry::define_enum_guc(
         c"matomo.action_time",
         c"What action_timestamp holds: 'utc', the true instant, or 'as_sent', the site's wall clock.",
@@ -248,7 +269,7 @@ pub fn action_time() -> rows::ActionTime {
 /// How to ask Matomo, where a server has no options of its own for it.
 ///
 /// # Errors
-/// [`Error::Argument`] when the CA file cannot be read.
+/// [`Error::Argument`] when the CA file cannot be read, or the list of hosts.
 pub fn manner(own: &Options) -> Result<Manner> {
     let seconds = |own: Option<u32>, setting: &GucSetting<i32>| {
         Duration::from_secs(own.unwrap_or(setting.get().unsigned_abs()).into())
@@ -261,6 +282,7 @@ pub fn manner(own: &Options) -> Result<Manner> {
         max_response_size: u64::from(MAX_RESPONSE_SIZE.get().unsigned_abs()) * 1024,
         language: own.language.clone().or_else(|| text(&LANGUAGE)),
         ca_pem,
+        hosts: Hosts::new(&text(&ALLOWED_HOSTS).unwrap_or_default(), ALLOW_HTTP.get())?,
     })
 }
 

@@ -7,6 +7,7 @@ use pgrx::prelude::*;
 use pgrx::spi::{OwnedPreparedStatement, SpiClient};
 
 use crate::destination::{Destination, spi};
+use crate::encoding;
 use crate::error::Result;
 use crate::rows::COLUMNS;
 
@@ -175,6 +176,8 @@ impl Statements {
                 client.prepare_mut(self.stored.as_str(), &kinds).map_err(spi)?.keep()
             }
         };
+        let converted = encoding::arguments(args);
+        let args = converted.as_deref().unwrap_or(args);
         let done = client.update(&plan, None, args).map_err(spi);
         self.plan = Some(plan);
         done.map(drop)

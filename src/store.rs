@@ -13,6 +13,7 @@ use pgrx::spi::SpiClient;
 use crate::compare::{Changes, Comparison, columns};
 use crate::copy_from::copy_from;
 use crate::destination::{Destination, query, spi};
+use crate::encoding;
 use crate::error::Result;
 use crate::fetch::Batch;
 use crate::indexes::ByVisit;
@@ -192,7 +193,8 @@ impl Store {
         lines: &Lines,
         rows: Vec<Range<usize>>,
     ) -> Result<i64> {
-        let parts: Vec<_> = rows.iter().map(|rows| lines.text(rows.clone())).collect();
+        let parts: Vec<_> =
+            rows.iter().map(|rows| encoding::to_server(lines.text(rows.clone()))).collect();
         if let Some(inserted) = copy_from(self.destination.oid, &parts)? {
             return Ok(i64::try_from(inserted).unwrap_or(i64::MAX));
         }

@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio_rustls::TlsAcceptor;
 
 /// How to start.
@@ -72,6 +72,8 @@ pub(crate) struct Shared {
     pub under_way: AtomicUsize,
     pub peak: AtomicUsize,
     open: AtomicUsize,
+    accepted: AtomicUsize,
+    hang_up: Notify,
     requests: Mutex<Vec<(u64, Seen)>>,
     counter: AtomicU64,
 }
@@ -143,6 +145,8 @@ impl Fake {
             under_way: AtomicUsize::new(0),
             peak: AtomicUsize::new(0),
             open: AtomicUsize::new(0),
+            accepted: AtomicUsize::new(0),
+            hang_up: Notify::new(),
             requests: Mutex::default(),
             counter: AtomicU64::new(0),
         });
@@ -225,6 +229,19 @@ impl Fake {
         self.shared.open.load(SeqCst)
     }
 
+    /// How many connections clients have opened since the start.
+    pub fn connections(&self) -> usize {
+        self.shared.accepted.load(SeqCst)
+    }
+
+    /// Closes all connections of clients, and waits until they are.
+    pub fn hang_up(&self) {
+        self.shared.hang_up.notify_waiters();
+        while self.open_connections() > 0 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     /// The most requests that were under way at once since the start or `clear_requests`.
     pub fn peak_requests(&self) -> usize {
         self.shared.peak.load(SeqCst)
@@ -277,13 +294,16 @@ async fn accept(shared: &Arc<Shared>, listener: tokio::net::TcpListener, tls: Op
         tokio::spawn(async move {
             let _open = open;
             // A client that refuses the certificate or goes away is what tests are for.
-            let _ = match tls {
-                None => serve(shared, stream).await,
-                Some(tls) => match tls.accept(stream).await {
-                    Ok(stream) => serve(shared, stream).await,
-                    Err(failure) => Err(failure),
-                },
+            let served = async {
+                match tls {
+                    None => serve(Arc::clone(&shared), stream).await,
+                    Some(tls) => serve(Arc::clone(&shared), tls.accept(stream).await?).await,
+                }
             };
+            tokio::select! {
+                _ = served => {}
+                () = shared.hang_up.notified() => {}
+            }
         });
     }
 }
@@ -305,6 +325,7 @@ struct Open(Arc<Shared>);
 impl Open {
     fn new(shared: &Arc<Shared>) -> Open {
         shared.open.fetch_add(1, SeqCst);
+        shared.accepted.fetch_add(1, SeqCst);
         Open(Arc::clone(shared))
     }
 }
