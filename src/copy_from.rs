@@ -25,9 +25,9 @@ struct Source<'a> {
 /// What the innermost running `COPY` reads; a trigger of the table may start another one.
 static SOURCE: AtomicPtr<Source> = AtomicPtr::new(ptr::null_mut());
 
-/// Copies lines, in the database's encoding, into a relation, with its triggers, defaults and constraints; gives how many rows
-/// there are more, or `None` when `COPY` is not what the relation wants: row-level security and rules
-/// are heeded by INSERT only.
+/// Copies lines, in the database's encoding, into a relation, with its triggers, defaults and
+/// constraints; gives how many rows there are more, or `None` when `COPY` is not what the relation
+/// wants: row-level security and rules are heeded by INSERT only.
 ///
 /// # Errors
 /// Only internal ones; Postgres' own are raised.
