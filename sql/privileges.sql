@@ -9,3 +9,6 @@ REVOKE ALL ON FUNCTION matomo_check(integer, date, date, text, text, text, boole
 
 COMMENT ON FUNCTION matomo_check(integer, date, date, text, text, text, boolean, boolean, integer) IS
     'Compares what Matomo lists of a site with what a table holds, day by day, and mends what differs if asked to';
+
+COMMENT ON FUNCTION matomo_seal_dropped(oid, timestamptz, integer) IS
+    'Notes in the ledger that the days of a table before an instant hold nothing any more, so that no sync reads them; used by matomo_drop_step';

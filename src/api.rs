@@ -8,6 +8,7 @@ use crate::check::{self, DayChecked, How};
 use crate::endpoint::Endpoint;
 use crate::error::{Error, Result};
 use crate::report::or_raise;
+use crate::retention;
 use crate::secrecy;
 use crate::settings;
 use crate::sync::{self, Order};
@@ -102,6 +103,23 @@ fn matomo_check(
         (date(day), there, here, missing, extra, stale, repaired)
     });
     TableIterator::new(rows.collect::<Vec<_>>())
+}
+
+/// Tells the ledger that rows of a destination before an instant, of one site or of all, are dropped
+/// for their age. Called by `matomo_drop_step`. Gives how many days that concerns.
+#[pg_extern(volatile, parallel_unsafe, requires = ["ledger"])]
+fn matomo_seal_dropped(
+    destination: Option<pg_sys::Oid>,
+    before: Option<TimestampWithTimeZone>,
+    site: Option<i32>,
+) -> i64 {
+    or_raise((|| {
+        let destination = destination.ok_or(Error::Null("destination"))?;
+        let before = i64::from(before.ok_or(Error::Null("before"))?);
+        // From microseconds since 2000.
+        let before = before.div_euclid(1_000_000).saturating_add(946_684_800);
+        retention::seal_dropped(destination, before, site)
+    })())
 }
 
 /// Takes the statement, which holds the key, out of sight before anything can fail or wait.

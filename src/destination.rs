@@ -115,7 +115,10 @@ impl Destination {
 }
 
 /// The schema of the extension, quoted, and its owner.
-fn extension(client: &mut SpiClient) -> Result<(String, pg_sys::Oid)> {
+///
+/// # Errors
+/// [`Error::Internal`] where it is not created.
+pub fn extension(client: &mut SpiClient) -> Result<(String, pg_sys::Oid)> {
     let sql = "SELECT pg_catalog.quote_ident(n.nspname), e.extowner FROM pg_catalog.pg_extension e \
                JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) e.extnamespace \
                WHERE e.extname OPERATOR(pg_catalog.=) 'matomo_postgres'";

@@ -27,6 +27,7 @@ mod progress;
 mod refusal;
 mod remote;
 mod report;
+mod retention;
 mod rows;
 mod scope;
 mod secrecy;
@@ -47,10 +48,11 @@ extension_sql_file!("../sql/tables.sql", name = "tables");
 extension_sql_file!("../sql/partitions.sql", name = "partitions", requires = ["tables"]);
 extension_sql_file!("../sql/ledger.sql", name = "ledger");
 extension_sql_file!("../sql/forget.sql", name = "forget", requires = ["ledger"]);
+extension_sql_file!("../sql/retention.sql", name = "retention");
 extension_sql_file!(
     "../sql/privileges.sql",
     name = "privileges",
-    requires = [api::matomo_sync, api::matomo_check],
+    requires = [api::matomo_sync, api::matomo_check, api::matomo_seal_dropped],
     finalize
 );
 

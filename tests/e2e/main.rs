@@ -21,6 +21,8 @@ mod own_tables;
 mod paging;
 mod readme;
 mod recordings;
+mod retention;
+mod retention_locks;
 mod schema;
 mod secrecy;
 mod secrecy_calls;
