@@ -49,6 +49,8 @@ extension_sql_file!("../sql/partitions.sql", name = "partitions", requires = ["t
 extension_sql_file!("../sql/ledger.sql", name = "ledger");
 extension_sql_file!("../sql/forget.sql", name = "forget", requires = ["ledger"]);
 extension_sql_file!("../sql/retention.sql", name = "retention");
+extension_sql_file!("../sql/sites.sql", name = "sites");
+extension_sql_file!("../sql/runs.sql", name = "runs", requires = ["sites"]);
 extension_sql_file!(
     "../sql/privileges.sql",
     name = "privileges",

@@ -1,0 +1,81 @@
+-- Syncs of registered sites that commit as they go. A run is
+--     matomo_run_begin(site_id integer, command text) RETURNS bigint
+-- (NULL: another session syncs the site), then, each in a transaction of its own,
+--     matomo_run_step(run bigint) RETURNS text
+-- until that no longer gives 'running' but 'succeeded', 'failed' or 'skipped'. Both are to be called
+-- in the session that began the run, by a role that has the rights of the site's owner; the background
+-- worker makes the same calls as these procedures.
+-- Procedures that commit may have no SET clause: whatever they name is qualified, and there is no
+-- operator but in full.
+
+-- One transaction of a run. What fails in it is undone, and noted.
+CREATE FUNCTION matomo_run_step(run bigint) RETURNS text
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    state pg_catalog.text;
+    message pg_catalog.text;
+    detail pg_catalog.text;
+    hint pg_catalog.text;
+BEGIN
+    RETURN @extschema@.matomo_run_copy(run);
+EXCEPTION WHEN OTHERS OR query_canceled THEN
+    GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, message = MESSAGE_TEXT,
+        detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
+    RETURN @extschema@.matomo_run_fail(run, state, message, detail, hint);
+END
+$$;
+
+COMMENT ON FUNCTION matomo_run_step(bigint) IS 'Internal: a step of a run, to be committed; gives the run''s status after it';
+
+CREATE PROCEDURE matomo_sync_site(id integer)
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    run pg_catalog.int8;
+    status pg_catalog.text;
+BEGIN
+    PERFORM @extschema@.matomo_run_outside_transaction('matomo_sync_site()');
+    run := @extschema@.matomo_run_begin(id, pg_catalog.format('CALL matomo_sync_site(%s)', id));
+    COMMIT;
+    IF run IS NOT NULL THEN
+        LOOP
+            status := @extschema@.matomo_run_step(run);
+            COMMIT;
+            EXIT WHEN status OPERATOR(pg_catalog.<>) 'running';
+        END LOOP;
+        PERFORM @extschema@.matomo_run_report(run, true);
+    END IF;
+END
+$$;
+
+COMMENT ON PROCEDURE matomo_sync_site(integer) IS 'Syncs a registered site and commits as it goes';
+
+CREATE PROCEDURE matomo_sync_all()
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    sites pg_catalog.int4[];
+    site pg_catalog.int4;
+    run pg_catalog.int8;
+    status pg_catalog.text;
+BEGIN
+    PERFORM @extschema@.matomo_run_outside_transaction('matomo_sync_all()');
+    SELECT pg_catalog.array_agg(s.id ORDER BY s.id) INTO sites
+    FROM @extschema@.matomo_sites s
+    WHERE s.enabled AND pg_catalog.pg_has_role(s.owner::pg_catalog.oid, 'USAGE');
+    FOREACH site IN ARRAY coalesce(sites, '{}') LOOP
+        run := @extschema@.matomo_run_begin(site, 'CALL matomo_sync_all()');
+        COMMIT;
+        CONTINUE WHEN run IS NULL;
+        LOOP
+            status := @extschema@.matomo_run_step(run);
+            COMMIT;
+            EXIT WHEN status OPERATOR(pg_catalog.<>) 'running';
+        END LOOP;
+        PERFORM @extschema@.matomo_run_report(run, false);
+    END LOOP;
+END
+$$;
+
+COMMENT ON PROCEDURE matomo_sync_all() IS 'Syncs all registered sites whose owner''s rights you have, one after the other, and commits as it goes; a site that fails is a WARNING';
