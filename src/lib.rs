@@ -8,9 +8,12 @@
 
 use pgrx::prelude::*;
 
+mod agenda;
 mod api;
+mod background;
 mod check;
 mod client;
+mod databases;
 mod destination;
 mod endpoint;
 mod error;
@@ -19,6 +22,7 @@ mod fetch;
 mod helper;
 mod inspect;
 mod json;
+mod launcher;
 mod ledger;
 mod owner;
 mod pager;
@@ -40,6 +44,7 @@ mod times;
 mod token;
 mod transport;
 mod visit;
+mod worker;
 mod zone;
 
 ::pgrx::pg_module_magic!(name, version);
@@ -63,4 +68,5 @@ extension_sql_file!(
 pub extern "C-unwind" fn _PG_init() {
     settings::register();
     secrecy::register();
+    launcher::register();
 }

@@ -29,4 +29,5 @@ mod secrecy_calls;
 mod sessions;
 mod support;
 mod traps;
+mod worker_life;
 mod workers;
