@@ -13,6 +13,9 @@ CREATE TABLE matomo_ledger (
     newest           timestamptz,
     timezone         text NOT NULL,
     read_at          timestamptz NOT NULL,
+    pass_began       timestamptz,
+    pass_since       timestamptz,
+    pass_seen        bytea,
     PRIMARY KEY (destination, idsite, matomo, day)
 );
 
@@ -28,6 +31,9 @@ COMMENT ON COLUMN matomo_ledger.truncated_visits IS 'Visits of which Matomo list
 COMMENT ON COLUMN matomo_ledger.newest IS 'Last action of the newest visit met: where an open day is read on';
 COMMENT ON COLUMN matomo_ledger.timezone IS 'The site''s timezone when the day was read';
 COMMENT ON COLUMN matomo_ledger.read_at IS 'When the day was read last';
+COMMENT ON COLUMN matomo_ledger.pass_began IS 'When a reading of the whole day began that is not finished; NULL: there is none';
+COMMENT ON COLUMN matomo_ledger.pass_since IS 'Where that reading goes on';
+COMMENT ON COLUMN matomo_ledger.pass_seen IS 'Which visits it has met';
 
 -- Dumped with the database, as the tables are whose rows it knows; but for tables that are gone, or
 -- will be with their session.

@@ -4,7 +4,9 @@ use chrono::{Days, NaiveDate};
 use pgrx::datum::Date;
 use pgrx::prelude::*;
 
+use crate::access::Access;
 use crate::check::{self, DayChecked, How};
+use crate::credentials::Credentials;
 use crate::endpoint::Endpoint;
 use crate::error::{Error, Result};
 use crate::report::or_raise;
@@ -20,13 +22,14 @@ use crate::token::Token;
 #[allow(clippy::too_many_arguments, clippy::type_complexity)]
 fn matomo_sync(
     site: Option<i32>,
-    url: Option<&str>,
-    key: Option<&str>,
+    url: default!(Option<&str>, "NULL"),
+    key: default!(Option<&str>, "NULL"),
     start_date: default!(Option<Date>, "NULL"),
     end_date: default!(Option<Date>, "NULL"),
     destination: default!(Option<&str>, "NULL"),
     force: default!(Option<bool>, "false"),
     page_size: default!(Option<i32>, "NULL"),
+    server: default!(Option<&str>, "NULL"),
 ) -> TableIterator<
     'static,
     (
@@ -40,23 +43,24 @@ fn matomo_sync(
         name!(truncated_visits, i64),
     ),
 > {
-    let _hidden = hide_key(site);
+    let _hidden = begin(site, key);
     // SAFETY: main thread; raises an ERROR in a read-only transaction and on a standby.
     unsafe { pg_sys::PreventCommandIfReadOnly(c"matomo_sync()".as_ptr()) };
     let days = or_raise(
-        order(site, url, key, start_date, end_date, destination, force, page_size)
+        Given { site, url, key, server, start_date, end_date, destination, force, page_size }
+            .order()
             .and_then(sync::run),
     );
     let rows = days.into_iter().map(|(read, written)| {
         (
-            date(read.due.day),
+            date(read.day),
             read.pages,
-            read.visits,
-            read.actions,
+            read.met.visits,
+            read.met.actions,
             written.inserted,
             written.updated,
             written.deleted,
-            read.truncated_visits,
+            read.met.truncated_visits,
         )
     });
     TableIterator::new(rows.collect::<Vec<_>>())
@@ -70,12 +74,13 @@ fn matomo_check(
     site: Option<i32>,
     start_date: Option<Date>,
     end_date: Option<Date>,
-    url: Option<&str>,
-    key: Option<&str>,
+    url: default!(Option<&str>, "NULL"),
+    key: default!(Option<&str>, "NULL"),
     destination: default!(Option<&str>, "NULL"),
     repair: default!(Option<bool>, "false"),
     deep: default!(Option<bool>, "false"),
     page_size: default!(Option<i32>, "NULL"),
+    server: default!(Option<&str>, "NULL"),
 ) -> TableIterator<
     'static,
     (
@@ -88,14 +93,15 @@ fn matomo_check(
         name!(repaired, i64),
     ),
 > {
-    let _hidden = hide_key(site);
+    let _hidden = begin(site, key);
     let how = How { repair: repair.unwrap_or(false), deep: deep.unwrap_or(false) };
     if how.repair {
         // SAFETY: main thread; raises an ERROR in a read-only transaction and on a standby.
         unsafe { pg_sys::PreventCommandIfReadOnly(c"matomo_check(repair)".as_ptr()) };
     }
     let days = or_raise(
-        order(site, url, key, start_date, end_date, destination, None, page_size)
+        Given { site, url, key, server, start_date, end_date, destination, force: None, page_size }
+            .order()
             .and_then(|order| check::run(order, how)),
     );
     let rows = days.into_iter().map(|(day, found)| {
@@ -122,9 +128,10 @@ fn matomo_seal_dropped(
     })())
 }
 
-/// Takes the statement, which holds the key, out of sight before anything can fail or wait.
-fn hide_key(site: Option<i32>) -> secrecy::WithoutContext {
-    let hidden = secrecy::hide_running_statement();
+/// Shows what is done. A statement that holds a key is taken out of sight for that, before anything
+/// can fail or wait.
+fn begin(site: Option<i32>, key: Option<&str>) -> Option<secrecy::WithoutContext> {
+    let hidden = key.is_some().then(secrecy::hide_running_statement);
     secrecy::show_activity(&site.map_or_else(
         || "matomo: begins".to_owned(),
         |site| format!("matomo: site {site}, begins"),
@@ -132,73 +139,112 @@ fn hide_key(site: Option<i32>) -> secrecy::WithoutContext {
     hidden
 }
 
-#[allow(clippy::too_many_arguments)]
-fn order(
+/// The arguments that `matomo_sync` and `matomo_check` share.
+struct Given<'a> {
     site: Option<i32>,
-    url: Option<&str>,
-    key: Option<&str>,
-    start: Option<Date>,
-    end: Option<Date>,
-    destination: Option<&str>,
+    url: Option<&'a str>,
+    key: Option<&'a str>,
+    server: Option<&'a str>,
+    start_date: Option<Date>,
+    end_date: Option<Date>,
+    destination: Option<&'a str>,
     force: Option<bool>,
     page_size: Option<i32>,
-) -> Result<Order> {
-    let site = site.ok_or(Error::Null("site"))?;
-    let url = url.ok_or(Error::Null("url"))?;
-    let key = key.ok_or(Error::Null("key"))?;
-    if site < 1 {
-        return Err(Error::Argument {
-            message: format!("site {site} is no ID of a site"),
-            hint: "Matomo numbers its sites from 1 (Administration > Measurables > Manage)."
+}
+
+impl Given<'_> {
+    fn order(self) -> Result<Order> {
+        let site = id_of_site(self.site)?;
+        self.only_one_way()?;
+        if self.key.is_some_and(|key| key.trim().is_empty()) {
+            return Err(Error::empty_token("the key"));
+        }
+        if let Some(size) = self.page_size
+            && !settings::PAGE_SIZES.contains(&size)
+        {
+            return Err(Error::Argument {
+                message: format!("page_size {size} is out of range"),
+                hint: format!(
+                    "It must be from {} to {}.",
+                    settings::PAGE_SIZES.start(),
+                    settings::PAGE_SIZES.end()
+                ),
+            });
+        }
+        let start = day("start_date", self.start_date)?;
+        let end = day("end_date", self.end_date)?;
+        if let (Some(start), Some(end)) = (start, end)
+            && end < start
+        {
+            return Err(Error::reversed(start, end));
+        }
+        check_encoding()?;
+        let mut access = match (self.server, self.url, self.key) {
+            (None, Some(url), Some(key)) => Access::direct(Endpoint::parse(url)?, Token::new(key))?,
+            (Some(server), ..) => Access::stored(Credentials::of_server(server)?)?,
+            (None, None, _) => return Err(Error::Null("url")),
+            (None, _, None) => return Err(Error::Null("key")),
+        };
+        if let Some(size) = self.page_size {
+            access.page_size = size.unsigned_abs();
+        }
+        Ok(Order {
+            site,
+            access,
+            start,
+            end,
+            destination: self.destination.map_or_else(settings::destination, str::to_owned),
+            force: self.force.unwrap_or(false),
+        })
+    }
+
+    /// A Matomo is named by a server, or by url and key.
+    fn only_one_way(&self) -> Result<()> {
+        let message = match (self.server, self.url, self.key) {
+            (Some(_), Some(_), _) | (Some(_), _, Some(_)) => {
+                "both a server and a url or key are given"
+            }
+            (None, None, None) => "neither a server nor a url and key are given",
+            _ => return Ok(()),
+        };
+        Err(Error::Argument {
+            message: message.to_owned(),
+            hint: "Give either server => 'analytics', a foreign server with a user mapping, or \
+                   url => 'https://analytics.example.org', key => '...'."
                 .to_owned(),
-        });
+        })
     }
-    if key.trim().is_empty() {
-        return Err(Error::Argument {
-            message: "the key is empty".to_owned(),
-            hint: "Give a token_auth of Matomo (Personal > Security > Auth tokens).".to_owned(),
-        });
+}
+
+/// The ID of a site.
+pub fn id_of_site(site: Option<i32>) -> Result<i32> {
+    let site = site.ok_or(Error::Null("site"))?;
+    if site >= 1 {
+        return Ok(site);
     }
-    let page_size = page_size.unwrap_or_else(settings::page_size);
-    if !settings::PAGE_SIZES.contains(&page_size) {
-        return Err(Error::Argument {
-            message: format!("page_size {page_size} is out of range"),
-            hint: format!(
-                "It must be from {} to {}.",
-                settings::PAGE_SIZES.start(),
-                settings::PAGE_SIZES.end()
-            ),
-        });
-    }
-    let (start, end) = (day("start_date", start)?, day("end_date", end)?);
-    if let (Some(start), Some(end)) = (start, end)
-        && end < start
-    {
-        return Err(Error::reversed(start, end));
-    }
+    Err(Error::Argument {
+        message: format!("site {site} is no ID of a site"),
+        hint: "Matomo numbers its sites from 1 (Administration > Measurables > Manage).".to_owned(),
+    })
+}
+
+/// Whether the database can hold what Matomo sends.
+pub fn check_encoding() -> Result<()> {
     // SAFETY: main thread; reads a constant of the database.
     let encoding = unsafe { pg_sys::GetDatabaseEncoding() };
-    if encoding != pg_sys::pg_enc::PG_UTF8 as i32 {
-        // SAFETY: as above; the name is static.
-        let name = unsafe { std::ffi::CStr::from_ptr(pg_sys::GetDatabaseEncodingName()) };
-        return Err(Error::Encoding(name.to_string_lossy().into_owned()));
+    if encoding == pg_sys::pg_enc::PG_UTF8 as i32 {
+        return Ok(());
     }
-    Ok(Order {
-        site,
-        endpoint: Endpoint::parse(url)?,
-        token: Token::new(key),
-        start,
-        end,
-        destination: destination.map_or_else(settings::destination, str::to_owned),
-        force: force.unwrap_or(false),
-        page_size: page_size.unsigned_abs(),
-    })
+    // SAFETY: as above; the name is static.
+    let name = unsafe { std::ffi::CStr::from_ptr(pg_sys::GetDatabaseEncodingName()) };
+    Err(Error::Encoding(name.to_string_lossy().into_owned()))
 }
 
 /// The day from which Postgres counts.
 const POSTGRES_EPOCH: NaiveDate = NaiveDate::from_ymd_opt(2000, 1, 1).unwrap();
 
-fn day(argument: &str, date: Option<Date>) -> Result<Option<NaiveDate>> {
+/// A date argument as a day.
+pub fn day(argument: &str, date: Option<Date>) -> Result<Option<NaiveDate>> {
     let Some(date) = date else { return Ok(None) };
     let days = i64::from(date.to_pg_epoch_days());
     let shift = Days::new(days.unsigned_abs());
@@ -217,7 +263,8 @@ fn day(argument: &str, date: Option<Date>) -> Result<Option<NaiveDate>> {
     }
 }
 
-fn date(day: NaiveDate) -> Date {
+/// A day as a date of Postgres.
+pub fn date(day: NaiveDate) -> Date {
     let days = day.signed_duration_since(POSTGRES_EPOCH).num_days();
     // SAFETY: days of a NaiveDate from 1990 on are far from Postgres' bounds.
     unsafe { Date::from_pg_epoch_days(i32::try_from(days).unwrap_or(0)) }

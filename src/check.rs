@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use chrono::{NaiveDate, Utc};
 
+use crate::access::Access;
 use crate::client::Client;
 use crate::destination::Destination;
 use crate::error::{Error, Result};
@@ -16,7 +17,6 @@ use crate::remote;
 use crate::rows::{ActionTime, Site};
 use crate::secrecy::show_activity;
 use crate::settings;
-use crate::stop::Stop;
 use crate::store::Store;
 use crate::sync::{Order, ask_for_site, lock};
 
@@ -54,12 +54,12 @@ const AT_ONCE: usize = 500;
 /// # Errors
 /// Any of [`Error`]; nothing of the transaction remains then.
 pub fn run(order: Order, how: How) -> Result<BTreeMap<NaiveDate, DayChecked>> {
-    let Order { site, endpoint, token, start, end, destination, page_size, .. } = order;
+    let Order { site, access, start, end, destination, .. } = order;
+    let Access { client, page_size, .. } = access;
     let destination = Destination::open(&destination, how.repair)?;
-    lock(&endpoint, site, &destination)?;
+    lock(client.endpoint(), site, &destination)?;
     let start = start.ok_or(Error::Null("start_date"))?;
-    let other_matomo = Ledger::of(&destination, &endpoint, site).other_matomo()?;
-    let client = Client::new(endpoint, token, settings::manner()?, Stop::default())?;
+    let other_matomo = Ledger::of(&destination, client.endpoint(), site).other_matomo()?;
     let zone = ask_for_site(&client, site)?.zone;
     let today = zone.day(Utc::now().timestamp()).unwrap_or_default();
     let days = plan::days(Start::Day(start), end, today, zone)?;

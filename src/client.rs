@@ -1,6 +1,8 @@
 //! Requests to Matomo's HTTP API. The only module that uses the token. No Postgres.
 
 use std::io::Read;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use chrono::NaiveDate;
@@ -22,7 +24,7 @@ use crate::zone::Zone;
 const LIVE: &str = "Live.getLastVisitsDetails";
 
 /// How to ask: a snapshot of the settings, as helper threads cannot read them.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Manner {
     pub connect_timeout: Duration,
     pub request_timeout: Duration,
@@ -39,6 +41,8 @@ pub struct Manner {
 /// What `SitesManager.getSiteFromId` tells of a site.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SiteInfo {
+    /// Its name there, if it was asked for.
+    pub name: Option<String>,
     pub zone: Zone,
     /// The zone's name, as Matomo has it.
     pub timezone: String,
@@ -64,6 +68,8 @@ pub struct Client {
     token: Token,
     manner: Manner,
     stop: Stop,
+    /// Bytes of answers, unpacked.
+    received: Arc<AtomicU64>,
 }
 
 impl Client {
@@ -87,7 +93,18 @@ impl Client {
             .user_agent(concat!("matomo_postgres/", env!("CARGO_PKG_VERSION")))
             .tls_config(TlsConfig::builder().root_certs(roots).build())
             .build();
-        Ok(Client { agent: config.into(), endpoint, token, manner, stop })
+        let received = Arc::default();
+        Ok(Client { agent: config.into(), endpoint, token, manner, stop, received })
+    }
+
+    /// The Matomo.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// Bytes of all answers so far, unpacked.
+    pub fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
     }
 
     /// Breaks off whatever is under way, from any thread; gives when that was done first. The
@@ -98,7 +115,7 @@ impl Client {
         since
     }
 
-    /// `SitesManager.getSiteFromId`: the site's timezone, and whether the token may see it.
+    /// `SitesManager.getSiteFromId`: the site's name and timezone, and whether the token may see it.
     ///
     /// # Errors
     /// [`Error::Request`], for an unknown site and a refused token too.
@@ -107,6 +124,8 @@ impl Client {
         let body = self.ask(&call, &[], false, on_retry)?;
         #[derive(Deserialize)]
         struct Answer {
+            #[serde(default)]
+            name: serde_json::Value,
             timezone: String,
         }
         let answer: Answer = serde_json::from_str(&body).map_err(|_| {
@@ -116,7 +135,14 @@ impl Client {
             let zone = refusal::excerpt(&self.token.hide_in(&answer.timezone));
             self.fault(&call, Fault::Unexpected(format!("timezone \"{zone}\"")))
         })?;
-        Ok(SiteInfo { zone, timezone: answer.timezone })
+        // A name of digits only may come as a number.
+        let name = match answer.name {
+            serde_json::Value::String(name) => name,
+            serde_json::Value::Null => String::new(),
+            other => other.to_string(),
+        };
+        let name = Some(self.token.hide_in(&name));
+        Ok(SiteInfo { name, zone, timezone: answer.timezone })
     }
 
     /// `Live.getLastVisitsDetails`: visits as the text of a JSON list, without their actions if
@@ -237,7 +263,9 @@ impl Client {
         let limit = self.manner.max_response_size;
         let mut body = Vec::new();
         let reader = response.body_mut().with_config().limit(u64::MAX).reader();
-        match reader.take(limit + 1).read_to_end(&mut body) {
+        let read = reader.take(limit + 1).read_to_end(&mut body);
+        self.received.fetch_add(body.len() as u64, Ordering::Relaxed);
+        match read {
             Ok(_) if body.len() as u64 > limit => Err(Fault::TooLarge(limit)),
             Ok(_) => Ok(body),
             Err(error) => Err(self.transport_fault(ureq::Error::from(error))),

@@ -6,6 +6,7 @@ use pgrx::prelude::*;
 use pgrx::spi::{SpiClient, SpiTupleTable};
 
 use crate::error::{Error, Result};
+use crate::extension::Extension;
 use crate::rows::COLUMNS;
 use crate::scope::Scope;
 
@@ -23,10 +24,7 @@ pub struct Destination {
     pub types: Vec<String>,
     /// The columns of the unique index that tells actions apart.
     pub key: Vec<String>,
-    /// The schema of the extension, quoted.
-    pub extension_schema: String,
-    /// Who owns the extension.
-    pub extension_owner: pg_sys::Oid,
+    pub extension: Extension,
 }
 
 /// Runs one query; what SPI itself finds wrong with it is a fault of ours, what Postgres finds
@@ -66,16 +64,32 @@ impl Destination {
         })
     }
 
+    /// A table that is known by its OID; `None` when there is no table of it any more.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn open_known(oid: pg_sys::Oid) -> Result<Option<Destination>> {
+        let extension = Extension::find()?;
+        Spi::connect_mut(|client| {
+            let _names_in_full = Scope::of(&[(c"search_path", c"pg_catalog, pg_temp")]);
+            let sql = "SELECT oid::regclass::text FROM pg_class WHERE oid = $1";
+            match strings(query(client, sql, &[oid.into()])?)?.into_iter().flatten().next() {
+                Some(name) => check(client, oid, &name, true, extension).map(Some),
+                None => Ok(None),
+            }
+        })
+    }
+
     fn open_with(
         name: &str,
         to_write: bool,
         make: impl FnOnce(&mut SpiClient, &str, &str) -> Result<pg_sys::Oid>,
     ) -> Result<Destination> {
+        let extension = Extension::find()?;
         Spi::connect_mut(|client| {
-            let extension = extension(client)?;
             let oid = match find(client, name)? {
                 Some(oid) => oid,
-                None => make(client, name, &extension.0)?,
+                None => make(client, name, &extension.schema)?,
             };
             let _names_in_full = Scope::of(&[(c"search_path", c"pg_catalog, pg_temp")]);
             check(client, oid, name, to_write, extension)
@@ -112,18 +126,6 @@ impl Destination {
             if table.is_empty() { Ok(None) } else { table.first().get_one().map_err(spi) }
         })
     }
-}
-
-/// The schema of the extension, quoted, and its owner.
-///
-/// # Errors
-/// [`Error::Internal`] where it is not created.
-pub fn extension(client: &mut SpiClient) -> Result<(String, pg_sys::Oid)> {
-    let sql = "SELECT pg_catalog.quote_ident(n.nspname), e.extowner FROM pg_catalog.pg_extension e \
-               JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) e.extnamespace \
-               WHERE e.extname OPERATOR(pg_catalog.=) 'matomo_postgres'";
-    let (schema, owner) = query(client, sql, &[])?.first().get_two().map_err(spi)?;
-    schema.zip(owner).ok_or_else(|| Error::Internal("the extension is not created".to_owned()))
 }
 
 fn find(client: &mut SpiClient, name: &str) -> Result<Option<pg_sys::Oid>> {
@@ -166,7 +168,7 @@ fn check(
     oid: pg_sys::Oid,
     given: &str,
     to_write: bool,
-    (extension_schema, extension_owner): (String, pg_sys::Oid),
+    extension: Extension,
 ) -> Result<Destination> {
     // Not regclass: it leaves pg_temp out, and others may have a table of that name.
     let sql = "SELECT format('%I.%I', n.nspname, c.relname), c.relkind::text \
@@ -192,7 +194,7 @@ fn check(
         return Err(Error::Privilege { name, missing });
     }
     let key = key(client, oid)?.ok_or_else(|| Error::NoUniqueIndex(name.clone()))?;
-    Ok(Destination { oid, name, types, key, extension_schema, extension_owner })
+    Ok(Destination { oid, name, types, key, extension })
 }
 
 fn types(client: &mut SpiClient, oid: pg_sys::Oid, name: &str) -> Result<Vec<String>> {

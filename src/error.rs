@@ -8,6 +8,7 @@ use std::fmt;
 use chrono::NaiveDate;
 
 pub use crate::fault::{Call, Fault};
+pub use crate::stored_error::Stored;
 
 /// Every error of the extension.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +33,8 @@ pub enum Error {
     Collision { name: String, visit: String, other: String },
     /// The database cannot hold what Matomo sends.
     Encoding(String),
+    /// Something is wrong with a server, a registered site or its run.
+    Stored(Stored),
     /// A request failed.
     Request { fault: Fault, call: Call },
     /// A fault of our own.
@@ -76,6 +79,16 @@ pub enum SqlState {
     ConfigurationLimitExceeded,
     /// 54000
     ProgramLimitExceeded,
+    /// 42704
+    UndefinedObject,
+    /// 23505
+    UniqueViolation,
+    /// 25001
+    ActiveSqlTransaction,
+    /// HV00D
+    FdwInvalidOptionName,
+    /// HV002
+    FdwDynamicParameterValueNeeded,
     /// XX000
     InternalError,
 }
@@ -86,6 +99,14 @@ impl Error {
         Error::Argument {
             message: format!("end_date {end} is before start_date {start}"),
             hint: "Both days are included in the range.".to_owned(),
+        }
+    }
+
+    /// A token without a letter; what holds it.
+    pub fn empty_token(what: &str) -> Error {
+        Error::Argument {
+            message: format!("{what} is empty"),
+            hint: "Give a token_auth of Matomo (Personal > Security > Auth tokens).".to_owned(),
         }
     }
 
@@ -102,6 +123,7 @@ impl Error {
             Error::AlreadyRunning { .. } => SqlState::LockNotAvailable,
             Error::Collision { .. } => SqlState::ObjectNotInPrerequisiteState,
             Error::Encoding(_) => SqlState::FeatureNotSupported,
+            Error::Stored(error) => error.state(),
             Error::Internal(_) => SqlState::InternalError,
             Error::Request { fault, .. } => match fault {
                 Fault::Unreachable(_) | Fault::Tls(_) => SqlState::UnableToEstablishSqlConnection,
@@ -140,6 +162,7 @@ impl Error {
                  alone or with action_timestamp, idsite or idvisit."
                     .to_owned(),
             ),
+            Error::Stored(error) => error.detail(),
             _ => None,
         }
     }
@@ -148,6 +171,7 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         let text = match self {
             Error::Null(_) | Error::Internal(_) => return None,
+            Error::Stored(error) => return error.hint(),
             Error::Argument { hint, .. } if hint.is_empty() => return None,
             Error::Argument { hint, .. } => hint.clone(),
             Error::NoDestination(name) => {
@@ -233,8 +257,15 @@ impl fmt::Display for Error {
                 write!(f, "destination \"{name}\" holds another visit {visit}, of {other}")
             }
             Error::Encoding(name) => write!(f, "database encoding {name} is not supported"),
+            Error::Stored(error) => error.fmt(f),
             Error::Request { fault, .. } => fault.fmt(f),
             Error::Internal(what) => write!(f, "internal error: {what}"),
         }
+    }
+}
+
+impl From<Stored> for Error {
+    fn from(error: Stored) -> Error {
+        Error::Stored(error)
     }
 }

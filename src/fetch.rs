@@ -10,8 +10,9 @@ use serde_json::value::RawValue;
 use crate::client::{Client, Which};
 use crate::error::{Error, Fault, Result};
 use crate::pager::Pager;
-use crate::plan::Due;
+use crate::plan::{Due, Extent, Pass};
 use crate::rows::{self, Row, Site, Value};
+use crate::seen::Counts;
 use crate::visit::Visit;
 
 /// Visits of Matomo, ready to be stored.
@@ -28,21 +29,24 @@ pub struct Batch {
     pub span: Option<(i64, i64)>,
 }
 
-/// What is known of a site-day when all its pages are read.
+/// What is known of a site-day when all its pages are read, or as many as were to be read at once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DayRead {
-    /// The day, and how much of it was to be read.
-    pub due: Due,
+    pub day: NaiveDate,
+    /// Whether the day is sealed by this.
+    pub seals: bool,
+    /// Whether all visits of the day were to be met.
+    pub is_whole: bool,
     /// Requests made.
     pub pages: i32,
-    /// Distinct visits.
-    pub visits: i64,
-    /// Their actions, as Matomo listed them.
-    pub actions: i64,
-    /// Visits of which Matomo listed only the first actions.
-    pub truncated_visits: i64,
+    /// The distinct visits met; those of a reading that went on, all of them.
+    pub met: Counts,
+    /// Of these, those met before it went on.
+    pub met_before: Counts,
     /// The greatest `lastActionTimestamp` met.
     pub newest: Option<i64>,
+    /// How the reading goes on, if it has not come to its end.
+    pub rest: Option<Pass>,
 }
 
 /// What comes from the helper thread while it reads days.
@@ -67,17 +71,23 @@ pub struct Listed {
     pub values: Vec<Value>,
 }
 
+/// How to read days.
+#[derive(Debug, Clone, Copy)]
+pub struct Reading {
+    pub site: Site,
+    /// Visits a page.
+    pub page_size: u32,
+    /// Pages of a day after which its reading is broken off, to go on another time.
+    pub most_pages: i32,
+    /// When it began.
+    pub began: i64,
+}
+
 /// Reads the days in order and hands everything to `send`, which gives false to stop; a failure
 /// comes last.
-pub fn days(
-    client: &Client,
-    site: Site,
-    days: &[Due],
-    page_size: u32,
-    send: &mut dyn FnMut(News) -> bool,
-) {
+pub fn days(client: &Client, reading: Reading, days: Vec<Due>, send: &mut dyn FnMut(News) -> bool) {
     for due in days {
-        match read_day(client, site, *due, page_size, send) {
+        match read_day(client, reading, due, send) {
             Ok(true) => {}
             Ok(false) => return,
             Err(error) => {
@@ -90,16 +100,21 @@ pub fn days(
 
 fn read_day(
     client: &Client,
-    site: Site,
+    reading: Reading,
     due: Due,
-    page_size: u32,
     send: &mut dyn FnMut(News) -> bool,
 ) -> Result<bool> {
+    let Reading { site, page_size, most_pages, began } = reading;
     let begin = site.zone.midnight(due.day);
-    let mut pages = Pages::new(client, site, due, page_size, true);
-    // Per visit its actions and whether it was cut; the last sight of a visit counts.
-    let mut seen: HashMap<i64, (usize, bool)> = HashMap::new();
-    let mut newest = None;
+    let since = due.extent.since();
+    let is_whole = due.extent.is_whole();
+    let mut pages = Pages::new(client, site, due.day, since, page_size, true);
+    let (mut seen, began) = match due.extent {
+        Extent::Rest(pass) => (pass.seen, pass.began),
+        Extent::Whole | Extent::Since(_) => (Default::default(), began),
+    };
+    let met_before = seen.counts();
+    let (mut newest, mut rest) = (None, None);
     while let Some(body) = pages.next(&mut |line| {
         send(News::Notice(line));
     })? {
@@ -108,21 +123,22 @@ fn read_day(
         let mut batch = Batch::default();
         for (id, visit) in &page.visits {
             let rows = rows::rows(visit, *id, site, begin);
-            seen.insert(*id, (rows.len(), visit.truncated > 0));
+            seen.insert(*id, rows.len(), visit.truncated > 0);
             batch.add(visit, *id, rows, site);
         }
         if !batch.visits.is_empty() && !send(News::Batch(batch)) {
             return Ok(false);
         }
+        rest = pages.goes_on().filter(|_| pages.asked >= most_pages);
+        if rest.is_some() {
+            break;
+        }
     }
-    Ok(send(News::Day(DayRead {
-        due,
-        pages: pages.asked,
-        newest,
-        visits: count(seen.len()),
-        actions: count(seen.values().map(|(actions, _)| actions).sum()),
-        truncated_visits: count(seen.values().filter(|(_, cut)| *cut).count()),
-    })))
+    let met = seen.counts();
+    let rest = rest.map(|since| Pass { began, since, seen });
+    let (day, seals, pages) = (due.day, due.seals, pages.asked);
+    let read = DayRead { day, seals, is_whole, pages, met, met_before, newest, rest };
+    Ok(send(News::Day(read)))
 }
 
 /// The visits of a site-day without their actions.
@@ -136,8 +152,7 @@ pub fn list_day(
     page_size: u32,
     notice: &mut dyn FnMut(String),
 ) -> Result<Vec<Listed>> {
-    let due = Due { day, since: None, seals: false };
-    let mut pages = Pages::new(client, site, due, page_size, false);
+    let mut pages = Pages::new(client, site, day, None, page_size, false);
     let mut listed = HashMap::new();
     while let Some(body) = pages.next(notice)? {
         for (id, visit) in &pages.read(&body)?.visits {
@@ -201,20 +216,24 @@ struct Page<'a> {
 }
 
 impl<'a> Pages<'a> {
-    fn new(client: &'a Client, site: Site, due: Due, page_size: u32, actions: bool) -> Pages<'a> {
-        let end = due.day.succ_opt().map_or(i64::MAX, |next| site.zone.midnight(next));
-        let pager = Pager::new(page_size, due.since);
-        Pages {
-            client,
-            site,
-            day: due.day,
-            end,
-            actions,
-            pager,
-            more: true,
-            asked: 0,
-            before: Vec::new(),
-        }
+    fn new(
+        client: &'a Client,
+        site: Site,
+        day: NaiveDate,
+        since: Option<i64>,
+        page_size: u32,
+        actions: bool,
+    ) -> Pages<'a> {
+        let end = day.succ_opt().map_or(i64::MAX, |next| site.zone.midnight(next));
+        let pager = Pager::new(page_size, since);
+        let (more, asked, before) = (true, 0, Vec::new());
+        Pages { client, site, day, end, actions, pager, more, asked, before }
+    }
+
+    /// From which instant on another reading can go on, if there is more to come and it would not
+    /// begin where this one has.
+    fn goes_on(&self) -> Option<i64> {
+        self.pager.goes_on().filter(|_| self.more)
     }
 
     /// The text of the next page; `None` when there is none.
@@ -291,10 +310,6 @@ fn read_page<'a>(
         }
     }
     Ok(page)
-}
-
-fn count(n: usize) -> i64 {
-    i64::try_from(n).unwrap_or(i64::MAX)
 }
 
 impl Batch {

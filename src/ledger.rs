@@ -10,14 +10,14 @@ use pgrx::spi::SpiClient;
 use crate::destination::{Destination, query, spi};
 use crate::endpoint::Endpoint;
 use crate::error::{Error, Result};
-use crate::owner::AsOwner;
-use crate::plan::Known;
-use crate::scope::Scope;
+use crate::extension::Extension;
+use crate::plan::{Known, Pass};
+use crate::seen::{Counts, Seen};
 
 /// The entries of one Matomo, site and destination.
 pub struct Ledger {
     table: String,
-    owner: pg_sys::Oid,
+    extension: Extension,
     matomo: String,
     site: i32,
     destination: pg_sys::Oid,
@@ -28,9 +28,7 @@ pub struct Ledger {
 pub struct Entry {
     pub day: NaiveDate,
     pub known: Known,
-    pub visits: i64,
-    pub actions: i64,
-    pub truncated_visits: i64,
+    pub counts: Counts,
     /// The site's timezone, as Matomo names it.
     pub timezone: String,
     /// An instant, in seconds.
@@ -41,8 +39,8 @@ impl Ledger {
     /// The ledger of a site in a destination.
     pub fn of(destination: &Destination, endpoint: &Endpoint, site: i32) -> Ledger {
         Ledger {
-            table: format!("{}.matomo_ledger", destination.extension_schema),
-            owner: destination.extension_owner,
+            table: format!("{}.matomo_ledger", destination.extension.schema),
+            extension: destination.extension.clone(),
             matomo: endpoint.url().to_owned(),
             site,
             destination: destination.oid,
@@ -56,7 +54,8 @@ impl Ledger {
     pub fn read(&self) -> Result<BTreeMap<NaiveDate, Entry>> {
         let sql = format!(
             "SELECT day::text, sealed, date_part('epoch', newest), visits, actions, \
-             truncated_visits, timezone, date_part('epoch', read_at) FROM {} \
+             truncated_visits, timezone, date_part('epoch', read_at), date_part('epoch', pass_began), \
+             date_part('epoch', pass_since), pass_seen FROM {} \
              WHERE matomo = $1 AND idsite = $2 AND destination = $3",
             self.table
         );
@@ -67,15 +66,23 @@ impl Ledger {
                 let day: String = row.get(1).map_err(spi)?.ok_or_else(corrupt)?;
                 let day: NaiveDate = day.parse().map_err(|_| corrupt())?;
                 let seconds = |at: Option<f64>| at.map(|at| at as i64);
+                let seen: Option<Vec<u8>> = row.get(11).map_err(spi)?;
+                let pass = seconds(row.get(9).map_err(spi)?)
+                    .zip(seconds(row.get(10).map_err(spi)?))
+                    .zip(seen.and_then(|seen| Seen::from_bytes(&seen)))
+                    .map(|((began, since), seen)| Pass { began, since, seen });
                 let entry = Entry {
                     day,
                     known: Known {
                         sealed: row.get(2).map_err(spi)?.unwrap_or(false),
                         newest: seconds(row.get(3).map_err(spi)?),
+                        pass,
                     },
-                    visits: row.get(4).map_err(spi)?.unwrap_or(0),
-                    actions: row.get(5).map_err(spi)?.unwrap_or(0),
-                    truncated_visits: row.get(6).map_err(spi)?.unwrap_or(0),
+                    counts: Counts {
+                        visits: row.get(4).map_err(spi)?.unwrap_or(0),
+                        actions: row.get(5).map_err(spi)?.unwrap_or(0),
+                        truncated_visits: row.get(6).map_err(spi)?.unwrap_or(0),
+                    },
                     timezone: row.get(7).map_err(spi)?.unwrap_or_default(),
                     read_at: seconds(row.get(8).map_err(spi)?).unwrap_or(0),
                 };
@@ -117,7 +124,8 @@ impl Ledger {
     /// Only internal ones.
     pub fn open_again(&self, from: NaiveDate) -> Result<()> {
         let sql = format!(
-            "UPDATE {} SET sealed = false, newest = NULL WHERE matomo = $1 AND idsite = $2 \
+            "UPDATE {} SET sealed = false, newest = NULL, pass_began = NULL, pass_since = NULL, \
+             pass_seen = NULL WHERE matomo = $1 AND idsite = $2 \
              AND destination = $3 AND day >= $4::date",
             self.table
         );
@@ -142,24 +150,31 @@ impl Ledger {
     pub fn write(&self, entry: &Entry) -> Result<()> {
         let sql = format!(
             "INSERT INTO {} AS l (matomo, idsite, destination, day, sealed, visits, actions, \
-                 truncated_visits, newest, timezone, read_at) \
-             VALUES ($1, $2, $3, $4::date, $5, $6, $7, $8, to_timestamp($9), $10, to_timestamp($11)) \
+                 truncated_visits, newest, timezone, read_at, pass_began, pass_since, pass_seen) \
+             VALUES ($1, $2, $3, $4::date, $5, $6, $7, $8, to_timestamp($9), $10, to_timestamp($11), \
+                 to_timestamp($12), to_timestamp($13), $14) \
              ON CONFLICT (destination, idsite, matomo, day) DO UPDATE SET sealed = excluded.sealed, \
                  visits = excluded.visits, actions = excluded.actions, \
                  truncated_visits = excluded.truncated_visits, newest = excluded.newest, \
-                 timezone = excluded.timezone, read_at = excluded.read_at",
+                 timezone = excluded.timezone, read_at = excluded.read_at, \
+                 pass_began = excluded.pass_began, pass_since = excluded.pass_since, \
+                 pass_seen = excluded.pass_seen",
             self.table
         );
+        let pass = entry.known.pass.as_ref();
         let mut args = Vec::from(self.key());
         args.extend([
             entry.day.to_string().into(),
             entry.known.sealed.into(),
-            entry.visits.into(),
-            entry.actions.into(),
-            entry.truncated_visits.into(),
+            entry.counts.visits.into(),
+            entry.counts.actions.into(),
+            entry.counts.truncated_visits.into(),
             entry.known.newest.map(|at| at as f64).into(),
             entry.timezone.as_str().into(),
             (entry.read_at as f64).into(),
+            pass.map(|pass| pass.began as f64).into(),
+            pass.map(|pass| pass.since as f64).into(),
+            pass.map(|pass| pass.seen.to_bytes()).into(),
         ]);
         self.run(|client| query(client, &sql, &args).map(drop))
     }
@@ -169,9 +184,7 @@ impl Ledger {
     }
 
     fn run<T>(&self, work: impl FnOnce(&mut SpiClient) -> Result<T>) -> Result<T> {
-        let _safe = Scope::of(&[(c"search_path", c"pg_catalog, pg_temp"), (c"datestyle", c"ISO")]);
-        let _owner = AsOwner::become_(self.owner);
-        Spi::connect_mut(work)
+        self.extension.run(work)
     }
 }
 
@@ -181,9 +194,7 @@ impl Entry {
         Entry {
             day,
             known: Known::default(),
-            visits: 0,
-            actions: 0,
-            truncated_visits: 0,
+            counts: Counts::default(),
             timezone: timezone.to_owned(),
             read_at: 0,
         }

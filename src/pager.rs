@@ -20,6 +20,8 @@ pub struct Page {
 #[derive(Debug)]
 pub struct Pager {
     page_size: u32,
+    /// Where the first page began.
+    first: Option<i64>,
     next: Page,
     /// What Matomo could not answer, and how many answers ago.
     too_large: Option<(u32, u32)>,
@@ -40,7 +42,17 @@ impl Pager {
     /// Starts a day with pages of `page_size` visits, at the visits of an instant if one is given.
     pub fn new(page_size: u32, since: Option<i64>) -> Pager {
         let next = Page { limit: page_size, offset: 0, after: since.map(|at| at - 1) };
-        Pager { page_size, next, too_large: None, walk: Vec::new(), walk_before: None }
+        let (first, walk) = (next.after, Vec::new());
+        Pager { page_size, first, next, too_large: None, walk, walk_before: None }
+    }
+
+    /// The instant at which another pager can go on in place of this one: not within a second that
+    /// is stepped through, and not where this one began.
+    pub fn goes_on(&self) -> Option<i64> {
+        let Page { offset, after, .. } = self.next;
+        (offset == 0 && self.walk_before.is_none() && after > self.first)
+            .then(|| after.map(|after| after + 1))
+            .flatten()
     }
 
     /// The page to ask for now.
@@ -149,9 +161,11 @@ mod tests {
         visits: &mut BTreeSet<(i64, u32)>,
         page_size: u32,
         most: u32,
+        most_pages: usize,
         mut between: impl FnMut(&mut BTreeSet<(i64, u32)>),
     ) -> BTreeSet<u32> {
         let (mut pager, mut seen) = (Pager::new(page_size, None), BTreeSet::new());
+        let mut pages = 0;
         for _ in 0..100_000 {
             if pager.page().limit > most {
                 assert!(pager.shrink(2));
@@ -162,6 +176,10 @@ mod tests {
             pager.listed(page.iter().map(|(at, id)| (i64::from(*id), Some(*at))));
             if !pager.advance(page.len(), page.iter().map(|(at, _)| *at).max()) {
                 return seen;
+            }
+            pages += 1;
+            if let Some(since) = pager.goes_on().filter(|_| pages >= most_pages) {
+                (pager, pages) = (Pager::new(page_size, Some(since)), 0);
             }
             between(visits);
         }
@@ -233,13 +251,14 @@ mod tests {
         moves: Vec<(usize, i64)>,
         page_size: u32,
         most: u32,
+        most_pages: usize,
         every: usize,
     ) -> (BTreeSet<u32>, BTreeSet<u32>) {
         let mut visits: BTreeSet<_> = times.iter().zip(0u32..).map(|(at, id)| (*at, id)).collect();
         let all = visits.iter().map(|(_, id)| *id).collect();
         let mut moves = moves.into_iter();
         let mut answers = 0;
-        let seen = walk(&mut visits, page_size, most, |visits| {
+        let seen = walk(&mut visits, page_size, most, most_pages, |visits| {
             answers += 1;
             if answers % every == 0
                 && let Some((index, by)) = moves.next()
@@ -253,14 +272,16 @@ mod tests {
     }
 
     proptest! {
-        /// Ties, pages of one, visits that move to the end while we page: all are seen.
+        /// Ties, pages of one, visits that move to the end while we page, pagers that go on in
+        /// place of others: all are seen.
         #[test]
         fn nothing_is_skipped(
             times in prop::collection::vec(0i64..40, 0..120),
             moves in prop::collection::vec((0usize..120, 1i64..50), 0..60),
             page_size in 1u32..9,
+            most_pages in 1usize..9,
         ) {
-            let (seen, all) = walk_while_visits_move(&times, moves, page_size, u32::MAX, 1);
+            let (seen, all) = walk_while_visits_move(&times, moves, page_size, u32::MAX, most_pages, 1);
             prop_assert_eq!(seen, all);
         }
 
@@ -273,8 +294,9 @@ mod tests {
             moves in prop::collection::vec((0usize..120, 1i64..50), 0..60),
             page_size in 2u32..9,
             most in 1u32..4,
+            most_pages in 1usize..9,
         ) {
-            let (seen, all) = walk_while_visits_move(&times, moves, page_size, most, 20);
+            let (seen, all) = walk_while_visits_move(&times, moves, page_size, most, most_pages, 20);
             prop_assert_eq!(seen, all);
         }
     }

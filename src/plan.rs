@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use chrono::{Days, NaiveDate};
 
 use crate::error::{Error, Result};
+use crate::seen::Seen;
 use crate::zone::Zone;
 
 /// Where a sync begins.
@@ -61,22 +62,60 @@ pub fn days(
 }
 
 /// What the ledger knows of a day.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Known {
     /// Read whole after it had ended and settled.
     pub sealed: bool,
     /// `lastActionTimestamp` of the newest visit met.
     pub newest: Option<i64>,
+    /// A reading of the whole day that has not come to its end.
+    pub pass: Option<Pass>,
+}
+
+/// A reading of a whole day, as far as it has come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pass {
+    /// When it began.
+    pub began: i64,
+    /// From which instant on it goes on.
+    pub since: i64,
+    /// What it has met.
+    pub seen: Seen,
 }
 
 /// A day to ask for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Due {
     pub day: NaiveDate,
-    /// From which instant on; `None` for the whole day.
-    pub since: Option<i64>,
+    pub extent: Extent,
     /// Whether the day is sealed by this reading.
     pub seals: bool,
+}
+
+/// How much of a day to ask for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Extent {
+    /// All of it.
+    Whole,
+    /// What an unfinished reading of all of it has left.
+    Rest(Pass),
+    /// What is new since an instant.
+    Since(i64),
+}
+
+impl Extent {
+    /// From which instant on to ask.
+    pub fn since(&self) -> Option<i64> {
+        match self {
+            Extent::Whole => None,
+            Extent::Rest(Pass { since, .. }) | Extent::Since(since) => Some(*since),
+        }
+    }
+
+    /// Whether all visits of the day are met when it is read.
+    pub fn is_whole(&self) -> bool {
+        !matches!(self, Extent::Since(_))
+    }
 }
 
 /// Which days have to be read again although the ledger knows them.
@@ -90,15 +129,26 @@ pub enum Again {
     All,
 }
 
-/// What is due of `days` at an instant `now`: sealed days nothing, open ones what is new, and days
-/// that have ended `settle` seconds ago all, which seals them.
+/// When something is planned.
+#[derive(Debug, Clone, Copy)]
+pub struct Times {
+    /// Now.
+    pub now: i64,
+    /// When the run began that this is a step of.
+    pub run_began: i64,
+    /// How long after its end a day is settled.
+    pub settle: i64,
+}
+
+/// What is due of `days`: sealed days nothing, open ones what is new, and days that have settled
+/// all, which seals them. A reading that was broken off goes on, unless the day has settled only
+/// since it began, or is to be read again by a later run.
 pub fn due(
     days: &[NaiveDate],
     known: &BTreeMap<NaiveDate, Known>,
     again: Again,
     zone: Zone,
-    now: i64,
-    settle: i64,
+    times: Times,
 ) -> Vec<Due> {
     let is_again = |day: NaiveDate| match again {
         Again::No => false,
@@ -106,14 +156,23 @@ pub fn due(
         Again::All => true,
     };
     let one = |day: &NaiveDate| {
-        let known = known.get(day).copied().unwrap_or_default();
-        if known.sealed && !is_again(*day) {
+        let known = known.get(day).cloned().unwrap_or_default();
+        let is_again = is_again(*day);
+        if known.sealed && !is_again {
             return None;
         }
-        let seals =
-            day.succ_opt().is_some_and(|next| zone.midnight(next).saturating_add(settle) <= now);
-        let since = if seals || is_again(*day) { None } else { known.newest };
-        Some(Due { day: *day, since, seals })
+        let end = day.succ_opt().map_or(i64::MAX, |next| zone.midnight(next));
+        let settled = end.saturating_add(times.settle);
+        let seals = settled <= times.now;
+        let goes_on = |pass: &Pass| {
+            !(seals && pass.began < settled) && !(is_again && pass.began < times.run_began)
+        };
+        let extent = if seals || is_again {
+            known.pass.filter(goes_on).map_or(Extent::Whole, Extent::Rest)
+        } else {
+            known.newest.map_or(Extent::Whole, Extent::Since)
+        };
+        Some(Due { day: *day, extent, seals })
     };
     days.iter().filter_map(one).collect()
 }
@@ -166,32 +225,75 @@ mod tests {
         assert_eq!(days[0], day("2026-11-21"));
     }
 
+    fn whole(text: &str, seals: bool) -> Due {
+        Due { day: day(text), extent: Extent::Whole, seals }
+    }
+
     #[test]
     fn what_is_due() {
         let zone = Zone::Fixed(0);
         let days = plan(Start::Day(day("2026-11-21")), None).unwrap();
+        let known = |sealed, newest| Known { sealed, newest: Some(newest), pass: None };
         let known = BTreeMap::from([
-            (day("2026-11-21"), Known { sealed: true, newest: Some(1) }),
-            (day("2026-11-22"), Known { sealed: false, newest: Some(2) }),
-            (day("2026-11-23"), Known { sealed: false, newest: Some(3) }),
+            (day("2026-11-21"), known(true, 1)),
+            (day("2026-11-22"), known(false, 2)),
+            (day("2026-11-23"), known(false, 3)),
         ]);
         let midnight = zone.midnight(day("2026-11-24"));
-        let at = |now: i64, again: Again| due(&days, &known, again, zone, now, 3600);
-        let line =
-            |text: &str, since: Option<i64>, seals: bool| Due { day: day(text), since, seals };
+        let at = |now: i64, again: Again| {
+            due(&days, &known, again, zone, Times { now, run_began: now, settle: 3600 })
+        };
         // An hour before the 23rd has settled, and when it has.
         assert_eq!(
             at(midnight + 3599, Again::No),
             [
-                line("2026-11-22", None, true),
-                line("2026-11-23", Some(3), false),
-                line("2026-11-24", None, false)
+                whole("2026-11-22", true),
+                Due { day: day("2026-11-23"), extent: Extent::Since(3), seals: false },
+                whole("2026-11-24", false)
             ]
         );
-        assert_eq!(at(midnight + 3600, Again::No)[1], line("2026-11-23", None, true));
+        assert_eq!(at(midnight + 3600, Again::No)[1], whole("2026-11-23", true));
         let since = Again::From(day("2026-11-23"));
-        assert_eq!(at(midnight, since)[1], line("2026-11-23", None, false));
+        assert_eq!(at(midnight, since)[1], whole("2026-11-23", false));
         assert_eq!(at(midnight, since).len(), 3);
-        assert_eq!(at(midnight, Again::All)[0], line("2026-11-21", None, true));
+        assert_eq!(at(midnight, Again::All)[0], whole("2026-11-21", true));
+    }
+
+    #[test]
+    fn a_reading_that_was_broken_off_goes_on() {
+        let zone = Zone::Fixed(0);
+        let the_day = day("2026-11-22");
+        let midnight = zone.midnight(day("2026-11-23"));
+        let extent = |sealed: bool, began: i64, again: Again, now: i64, run_began: i64| {
+            let pass = Pass { began, since: 7, seen: Seen::default() };
+            let known = Known { sealed, newest: Some(9), pass: Some(pass.clone()) };
+            let known = BTreeMap::from([(the_day, known)]);
+            let times = Times { now, run_began, settle: 100 };
+            let due = due(&[the_day], &known, again, zone, times);
+            due.into_iter().next().map(|due| match due.extent {
+                Extent::Rest(rest) => {
+                    assert_eq!(rest, pass);
+                    "rest"
+                }
+                Extent::Whole => "whole",
+                Extent::Since(_) => "since",
+            })
+        };
+        let settled = midnight + 100;
+        // Begun after the day had settled, by this run or by another one.
+        assert_eq!(extent(false, settled, Again::No, settled + 50, settled + 40), Some("rest"));
+        // Begun before: it cannot seal the day.
+        assert_eq!(extent(false, settled - 1, Again::No, settled + 50, settled - 1), Some("whole"));
+        // An open day goes on from its newest visit.
+        assert_eq!(extent(false, midnight, Again::No, midnight, midnight), Some("since"));
+        // A sealed day is finished, whatever a reading of it was broken off for.
+        assert_eq!(extent(true, settled, Again::No, settled + 50, settled + 40), None);
+        // What is read again is read whole by each run, once.
+        assert_eq!(extent(true, settled, Again::All, settled + 50, settled + 40), Some("whole"));
+        assert_eq!(
+            extent(true, settled + 45, Again::All, settled + 50, settled + 40),
+            Some("rest")
+        );
+        assert_eq!(extent(false, midnight, Again::All, midnight + 9, midnight), Some("rest"));
     }
 }

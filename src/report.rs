@@ -58,6 +58,13 @@ fn code(state: SqlState) -> Code {
         SqlState::ProtocolViolation => Code::ERRCODE_PROTOCOL_VIOLATION,
         SqlState::ConfigurationLimitExceeded => Code::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
         SqlState::ProgramLimitExceeded => Code::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+        SqlState::UndefinedObject => Code::ERRCODE_UNDEFINED_OBJECT,
+        SqlState::UniqueViolation => Code::ERRCODE_UNIQUE_VIOLATION,
+        SqlState::ActiveSqlTransaction => Code::ERRCODE_ACTIVE_SQL_TRANSACTION,
+        SqlState::FdwInvalidOptionName => Code::ERRCODE_FDW_INVALID_OPTION_NAME,
+        SqlState::FdwDynamicParameterValueNeeded => {
+            Code::ERRCODE_FDW_DYNAMIC_PARAMETER_VALUE_NEEDED
+        }
         SqlState::InternalError => Code::ERRCODE_INTERNAL_ERROR,
     }
 }

@@ -4,9 +4,9 @@
 use chrono::{Days, NaiveDate};
 use pgrx::prelude::*;
 
-use crate::destination::{self, query, spi};
+use crate::destination::{query, spi};
 use crate::error::{Error, Result};
-use crate::owner::AsOwner;
+use crate::extension::Extension;
 use crate::scope::Scope;
 use crate::zone::Zone;
 
@@ -17,25 +17,16 @@ use crate::zone::Zone;
 /// # Errors
 /// [`Error::Privilege`] for who may not delete from the destination.
 pub fn seal_dropped(destination: pg_sys::Oid, before: i64, site: Option<i32>) -> Result<i64> {
-    let _safe = Scope::of(&[(c"search_path", c"pg_catalog, pg_temp"), (c"datestyle", c"ISO")]);
-    Spi::connect_mut(|client| {
-        let (schema, owner) = destination::extension(client)?;
-        let sql = "SELECT format('%I.%I', n.nspname, c.relname), has_table_privilege(c.oid, 'DELETE') \
-                   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = $1";
-        let found = query(client, sql, &[destination.into()])?;
-        // A table that is gone in the meantime is whoever's business it is to find.
-        if found.is_empty() {
-            return Ok(0);
-        }
-        let (name, allowed) = found.first().get_two::<String, bool>().map_err(spi)?;
-        if allowed != Some(true) {
-            let name = name.unwrap_or_default();
-            return Err(Error::Privilege { name, missing: vec!["DELETE".to_owned()] });
-        }
-        let _owner = AsOwner::become_(owner);
+    let Some((name, allowed)) = may_delete_from(destination)? else { return Ok(0) };
+    if !allowed {
+        return Err(Error::Privilege { name, missing: vec!["DELETE".to_owned()] });
+    }
+    let extension = Extension::find()?;
+    extension.run(|client| {
         let sql = format!(
-            "SELECT DISTINCT matomo, idsite, timezone FROM {schema}.matomo_ledger \
-             WHERE destination = $1 AND ($2 IS NULL OR idsite = $2)"
+            "SELECT DISTINCT matomo, idsite, timezone FROM {}.matomo_ledger \
+             WHERE destination = $1 AND ($2 IS NULL OR idsite = $2)",
+            extension.schema
         );
         let mut ends = Vec::new();
         for row in query(client, &sql, &[destination.into(), site.into()])? {
@@ -45,10 +36,12 @@ pub fn seal_dropped(destination: pg_sys::Oid, before: i64, site: Option<i32>) ->
             ends.extend(last_day(&timezone, before).map(|day| (matomo, site, timezone, day)));
         }
         let sql = format!(
-            "UPDATE {schema}.matomo_ledger \
-             SET sealed = true, visits = 0, actions = 0, truncated_visits = 0 \
+            "UPDATE {}.matomo_ledger \
+             SET sealed = true, visits = 0, actions = 0, truncated_visits = 0, \
+                 pass_began = NULL, pass_since = NULL, pass_seen = NULL \
              WHERE destination = $1 AND matomo = $2 AND idsite = $3 AND timezone = $4 AND day <= $5::date \
-             AND NOT (sealed AND visits = 0 AND actions = 0 AND truncated_visits = 0) RETURNING 1"
+             AND NOT (sealed AND visits = 0 AND actions = 0 AND truncated_visits = 0) RETURNING 1",
+            extension.schema
         );
         let mut days = 0;
         for (matomo, site, timezone, day) in ends {
@@ -62,6 +55,22 @@ pub fn seal_dropped(destination: pg_sys::Oid, before: i64, site: Option<i32>) ->
             days += query(client, &sql, &args)?.len();
         }
         Ok(i64::try_from(days).unwrap_or(i64::MAX))
+    })
+}
+
+/// The name of a table, and whether the user may delete from it; `None` when it is gone, which is
+/// the business of whoever wanted to delete.
+fn may_delete_from(table: pg_sys::Oid) -> Result<Option<(String, bool)>> {
+    let _safe = Scope::of(&[(c"search_path", c"pg_catalog, pg_temp")]);
+    let sql = "SELECT format('%I.%I', n.nspname, c.relname), has_table_privilege(c.oid, 'DELETE') \
+               FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = $1";
+    Spi::connect_mut(|client| {
+        let found = query(client, sql, &[table.into()])?;
+        if found.is_empty() {
+            return Ok(None);
+        }
+        let (name, allowed) = found.first().get_two::<String, bool>().map_err(spi)?;
+        Ok(name.zip(allowed))
     })
 }
 

@@ -8,6 +8,7 @@ use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum, pg_sy
 use crate::client::Manner;
 use crate::databases;
 use crate::error::{Error, Result};
+use crate::options::Options;
 use crate::rows;
 
 /// `matomo.action_time`.
@@ -22,6 +23,8 @@ enum ActionTime {
 static PAGE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(500);
 static INITIAL_OFFSET: GucSetting<i32> = GucSetting::<i32>::new(3);
 static FETCH_WORKERS: GucSetting<i32> = GucSetting::<i32>::new(1);
+static STEP_PAGES: GucSetting<i32> = GucSetting::<i32>::new(20);
+static KEEP_RUNS: GucSetting<i32> = GucSetting::<i32>::new(10_000);
 static LOOKBACK: GucSetting<i32> = GucSetting::<i32>::new(0);
 static SETTLE_TIME: GucSetting<i32> = GucSetting::<i32>::new(3 * 3600);
 static DESTINATION: GucSetting<Option<CString>> =
@@ -39,6 +42,15 @@ static ACTION_TIME: GucSetting<ActionTime> = GucSetting::<ActionTime>::new(Actio
 
 /// Visits a page: the least and the most that may be asked for.
 pub const PAGE_SIZES: std::ops::RangeInclusive<i32> = 1..=10_000;
+
+/// Days to ask for at once.
+pub const WORKERS: std::ops::RangeInclusive<i32> = 1..=8;
+
+/// Seconds to connect within.
+pub const CONNECT_TIMEOUTS: std::ops::RangeInclusive<i32> = 1..=3_600;
+
+/// Seconds to answer within.
+pub const REQUEST_TIMEOUTS: std::ops::RangeInclusive<i32> = 1..=86_400;
 
 /// Makes the settings known to Postgres. Called once, when the library is loaded.
 pub fn register() {
@@ -68,9 +80,29 @@ pub fn register() {
         c"Days to ask Matomo for at once.",
         c"Matomo gets so many requests at once at the most.",
         &FETCH_WORKERS,
-        1,
-        8,
+        *WORKERS.start(),
+        *WORKERS.end(),
         GucContext::Userset,
+        none,
+    );
+    GucRegistry::define_int_guc(
+        c"matomo.step_pages",
+        c"Pages of a day after which a sync of a registered site commits.",
+        c"",
+        &STEP_PAGES,
+        1,
+        1_000_000,
+        GucContext::Userset,
+        none,
+    );
+    GucRegistry::define_int_guc(
+        c"matomo.keep_runs",
+        c"Runs to keep in matomo_runs; the oldest go.",
+        c"",
+        &KEEP_RUNS,
+        1,
+        i32::MAX,
+        GucContext::Suset,
         none,
     );
     GucRegistry::define_int_guc(
@@ -106,8 +138,8 @@ pub fn register() {
         c"Time to connect to Matomo within.",
         c"",
         &CONNECT_TIMEOUT,
-        1,
-        3_600,
+        *CONNECT_TIMEOUTS.start(),
+        *CONNECT_TIMEOUTS.end(),
         GucContext::Userset,
         GucFlags::UNIT_S,
     );
@@ -116,8 +148,8 @@ pub fn register() {
         c"Time within which Matomo must have answered a request whole.",
         c"",
         &REQUEST_TIMEOUT,
-        1,
-        86_400,
+        *REQUEST_TIMEOUTS.start(),
+        *REQUEST_TIMEOUTS.end(),
         GucContext::Userset,
         GucFlags::UNIT_S,
     );
@@ -212,6 +244,16 @@ pub fn fetch_workers() -> usize {
     FETCH_WORKERS.get().unsigned_abs() as usize
 }
 
+/// Pages of a day in a step of a run.
+pub fn step_pages() -> i32 {
+    STEP_PAGES.get()
+}
+
+/// Runs to keep.
+pub fn keep_runs() -> i32 {
+    KEEP_RUNS.get()
+}
+
 /// Days before today to read again.
 pub fn lookback() -> u32 {
     LOOKBACK.get().unsigned_abs()
@@ -250,29 +292,31 @@ pub fn action_time() -> rows::ActionTime {
     }
 }
 
-/// How to ask Matomo.
+/// How to ask Matomo, where a server has no options of its own for it.
 ///
 /// # Errors
 /// [`Error::Argument`] when the CA file cannot be read.
-pub fn manner() -> Result<Manner> {
-    let seconds =
-        |setting: &GucSetting<i32>| Duration::from_secs(setting.get().unsigned_abs().into());
-    let ca_pem = text(&CA_FILE)
-        .map(|path| {
-            std::fs::read(&path).map_err(|error| Error::Argument {
-                message: format!("could not read the file \"{path}\": {error}"),
-                hint: "matomo.ca_file names a file on the database server, readable by Postgres."
-                    .to_owned(),
-            })
-        })
-        .transpose()?;
+pub fn manner(own: &Options) -> Result<Manner> {
+    let seconds = |own: Option<u32>, setting: &GucSetting<i32>| {
+        Duration::from_secs(own.unwrap_or(setting.get().unsigned_abs()).into())
+    };
+    let ca_pem = own.ca_file.clone().or_else(|| text(&CA_FILE)).map(read_ca_file).transpose()?;
     Ok(Manner {
-        connect_timeout: seconds(&CONNECT_TIMEOUT),
-        request_timeout: seconds(&REQUEST_TIMEOUT),
+        connect_timeout: seconds(own.connect_timeout, &CONNECT_TIMEOUT),
+        request_timeout: seconds(own.timeout, &REQUEST_TIMEOUT),
         max_retries: MAX_RETRIES.get().unsigned_abs(),
         max_response_size: u64::from(MAX_RESPONSE_SIZE.get().unsigned_abs()) * 1024,
-        language: text(&LANGUAGE),
+        language: own.language.clone().or_else(|| text(&LANGUAGE)),
         ca_pem,
+    })
+}
+
+fn read_ca_file(path: String) -> Result<Vec<u8>> {
+    std::fs::read(&path).map_err(|error| Error::Argument {
+        message: format!("could not read the file \"{path}\": {error}"),
+        hint: "matomo.ca_file, or the option ca_file of the server, names a file on the database \
+               server, readable by Postgres."
+            .to_owned(),
     })
 }
 

@@ -39,7 +39,7 @@ const WIDTH: usize = COLUMNS.len();
 impl Statements {
     /// Builds the statements for a destination.
     pub fn of(destination: &Destination) -> Statements {
-        let Destination { name, types, key, extension_schema, .. } = destination;
+        let Destination { name, types, key, extension, .. } = destination;
         let column_list = COLUMNS.join(", ");
         let arrays = |first: usize, count: usize| {
             let arrays: Vec<_> =
@@ -141,8 +141,9 @@ impl Statements {
                 arrays(1, WIDTH),
             ),
             make_partitions: format!(
-                "SELECT {extension_schema}.matomo_create_partitions($1::pg_catalog.regclass, \
-                 pg_catalog.to_timestamp($2), pg_catalog.to_timestamp($3))"
+                "SELECT {}.matomo_create_partitions($1::pg_catalog.regclass, \
+                 pg_catalog.to_timestamp($2), pg_catalog.to_timestamp($3))",
+                extension.schema
             ),
         }
     }

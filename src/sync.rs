@@ -2,97 +2,142 @@
 //! caller's transaction.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
 
 use chrono::{Days, NaiveDate, Utc};
 use pgrx::prelude::*;
 
+use crate::access::Access;
 use crate::client::{Client, SiteInfo};
+use crate::copy::{Copy, DayResult, Record};
 use crate::destination::{Destination, query, spi};
 use crate::endpoint::Endpoint;
 use crate::error::{Error, Result};
-use crate::fetch::{self, DayRead, News};
-use crate::helper::Helper;
+use crate::fetch::{self, Reading};
 use crate::ledger::{Entry, Ledger};
-use crate::plan::{self, Again, Due, Known, Start};
+use crate::plan::{self, Again, Due, Known, Start, Times};
 use crate::progress::Progress;
 use crate::remote;
-use crate::report::{say, warn};
+use crate::report::warn;
 use crate::rows::Site;
 use crate::secrecy::show_activity;
 use crate::settings;
-use crate::stop::Stop;
-use crate::store::{Store, Written};
-use crate::token::Token;
+use crate::store::Store;
 use crate::zone::Zone;
 
-/// What the caller wants.
+/// What the caller of `matomo_sync` wants.
 pub struct Order {
     /// idSite.
     pub site: i32,
-    pub endpoint: Endpoint,
-    pub token: Token,
+    pub access: Access,
     pub start: Option<NaiveDate>,
     pub end: Option<NaiveDate>,
     /// The name of the destination, as given.
     pub destination: String,
     /// Whether sealed days are read again.
     pub force: bool,
-    /// Visits a page.
-    pub page_size: u32,
 }
 
-/// What became of a day.
-pub type DayResult = (DayRead, Written);
-
 /// What is known of a site's days, by day.
-type Entries = BTreeMap<NaiveDate, Entry>;
-
-/// Batches of a worker that may wait to be stored: enough to fetch while storing, few enough for
-/// memory.
-const ROOM: usize = 2;
+pub type Entries = BTreeMap<NaiveDate, Entry>;
 
 /// Does it all; gives a result per day.
 ///
 /// # Errors
 /// Any of [`Error`]; nothing of the transaction remains then.
 pub fn run(order: Order) -> Result<Vec<DayResult>> {
-    let Order { site, endpoint, token, start, end, destination, force, page_size } = order;
+    let Order { site, access, start, end, destination, force } = order;
     let destination = Destination::open_or_create(&destination)?;
-    lock(&endpoint, site, &destination)?;
-    let ledger = Ledger::of(&destination, &endpoint, site);
-    let mut known = known_days(&ledger, &destination)?;
-    let start = match (start, known.keys().next()) {
-        (Some(day), _) => Start::Day(day),
-        (None, Some(first)) => Start::Known(*first),
-        (None, None) => match destination.newest(site)? {
-            Some(newest) => Start::Newest(newest),
-            None => Start::Ago(settings::initial_offset()),
-        },
-    };
-    let client = Client::new(endpoint, token, settings::manner()?, Stop::default())?;
-    let now = Utc::now().timestamp();
-    let SiteInfo { zone, timezone } = match known_site(&known, now).filter(|_| !force) {
-        Some(info) => info,
-        None => ask_for_site(&client, site)?,
-    };
-    let today = zone.day(now).unwrap_or_default();
-    let days = plan::days(start, end, today, zone)?;
-    if let Some(moved) = moved(&known, &timezone) {
-        ledger.open_again(moved)?;
-        for (_, entry) in known.range_mut(moved..) {
-            entry.known = Known::default();
-        }
-    }
-    let again = if force { Again::All } else { lookback(today) };
-    let of_days = known.iter().map(|(day, entry)| (*day, entry.known)).collect();
-    let due = plan::due(&days, &of_days, again, zone, now, settings::settle_time());
-    let site = Site { id: site, zone, action_time: settings::action_time() };
-    let store = Store::new(destination).wary_of(ledger.other_matomo()?);
-    let record = Record { ledger, known, timezone, now };
-    let results = copy_days(&client, site, due, page_size, store, record)?;
-    warn_of_truncation(&results);
+    let range = Range { start, end, not_before: None };
+    let sync = Sync::prepare(site, access, destination, range, force, None)?;
+    let mut progress = Progress::new(site, sync.due.len());
+    let results = sync.copy.days(sync.due, i32::MAX, &mut progress)?;
+    warn_of_truncation(results.iter().map(|(read, _)| read.met.truncated_visits).sum());
     Ok(results)
+}
+
+/// The days that are asked for.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Range {
+    pub start: Option<NaiveDate>,
+    pub end: Option<NaiveDate>,
+    /// The first day that is kept.
+    pub not_before: Option<NaiveDate>,
+}
+
+/// What the earlier steps of a run have found out.
+#[derive(Debug, Clone)]
+pub struct Before {
+    /// When the run began.
+    pub began: i64,
+    /// What Matomo told of the site.
+    pub site: Option<SiteInfo>,
+}
+
+/// A sync that is ready to begin.
+pub struct Sync {
+    pub copy: Copy,
+    pub info: SiteInfo,
+    /// The days to read.
+    pub due: Vec<Due>,
+}
+
+impl Sync {
+    /// Locks, and finds out which days are due.
+    ///
+    /// # Errors
+    /// Any of [`Error`].
+    pub fn prepare(
+        site: i32,
+        access: Access,
+        destination: Destination,
+        range: Range,
+        force: bool,
+        before: Option<Before>,
+    ) -> Result<Sync> {
+        let Access { client, page_size, workers } = access;
+        lock(client.endpoint(), site, &destination)?;
+        let ledger = Ledger::of(&destination, client.endpoint(), site);
+        let mut known = known_days(&ledger, &destination)?;
+        let start = match (range.start, known.keys().next()) {
+            (Some(day), _) => Start::Day(day),
+            (None, Some(first)) => Start::Known(*first),
+            (None, None) => match destination.newest(site)? {
+                Some(newest) => Start::Newest(newest),
+                None => Start::Ago(settings::initial_offset()),
+            },
+        };
+        let now = Utc::now().timestamp();
+        let run_began = before.as_ref().map_or(now, |before| before.began);
+        let info = match before.and_then(|before| before.site) {
+            Some(info) => info,
+            None => {
+                let info = match known_site(&known, now).filter(|_| !force) {
+                    Some(info) => info,
+                    None => ask_for_site(&client, site)?,
+                };
+                if let Some(moved) = moved(&known, &info.timezone) {
+                    ledger.open_again(moved)?;
+                    for (_, entry) in known.range_mut(moved..) {
+                        entry.known = Known::default();
+                    }
+                }
+                info
+            }
+        };
+        let zone = info.zone;
+        let today = zone.day(now).unwrap_or_default();
+        let mut days = plan::days(start, range.end, today, zone)?;
+        days.retain(|day| range.not_before.is_none_or(|first| *day >= first));
+        let again = if force { Again::All } else { lookback(today) };
+        let of_days = known.iter().map(|(day, entry)| (*day, entry.known.clone())).collect();
+        let times = Times { now, run_began, settle: settings::settle_time() };
+        let due = plan::due(&days, &of_days, again, zone, times);
+        let store = Store::new(destination).wary_of(ledger.other_matomo()?);
+        let site = Site { id: site, zone, action_time: settings::action_time() };
+        let reading = Reading { site, page_size, most_pages: i32::MAX, began: now };
+        let record = Record { ledger, known, timezone: info.timezone.clone(), now };
+        Ok(Sync { copy: Copy { client, workers, reading, store, record }, info, due })
+    }
 }
 
 /// What the ledger knows; nothing, if somebody has emptied the table under it.
@@ -108,7 +153,8 @@ fn known_days(ledger: &Ledger, destination: &Destination) -> Result<Entries> {
 fn known_site(known: &Entries, now: i64) -> Option<SiteInfo> {
     let (day, entry) = known.last_key_value()?;
     let zone = Zone::parse(&entry.timezone)?;
-    (zone.day(now) == Some(*day)).then(|| SiteInfo { zone, timezone: entry.timezone.clone() })
+    let timezone = entry.timezone.clone();
+    (zone.day(now) == Some(*day)).then(|| SiteInfo { name: None, zone, timezone })
 }
 
 /// The last days of a site whose timezone has changed: their bounds have moved.
@@ -122,41 +168,6 @@ fn lookback(today: NaiveDate) -> Again {
     match settings::lookback() {
         0 => Again::No,
         days => today.checked_sub_days(Days::new(days.into())).map_or(Again::All, Again::From),
-    }
-}
-
-/// Notes in the ledger what became of days.
-struct Record {
-    ledger: Ledger,
-    /// What was known before.
-    known: Entries,
-    timezone: String,
-    /// When the sync began: a day is sealed by what was asked after it had settled.
-    now: i64,
-}
-
-impl Record {
-    fn day(&self, read: &DayRead, written: &Written) -> Result<()> {
-        let day = read.due.day;
-        let before = self.known.get(&day);
-        let mut entry = before.cloned().unwrap_or_else(|| Entry::new(day, &self.timezone));
-        entry.known.sealed = read.due.seals;
-        entry.known.newest = entry.known.newest.max(read.newest);
-        entry.timezone.clone_from(&self.timezone);
-        if read.due.since.is_none() {
-            entry.visits = read.visits;
-            entry.actions = read.actions;
-            entry.truncated_visits = read.truncated_visits;
-        } else {
-            entry.visits += written.new_visits;
-            entry.actions += written.inserted - written.deleted;
-            entry.truncated_visits = entry.truncated_visits.max(read.truncated_visits);
-        }
-        if before != Some(&entry) {
-            entry.read_at = self.now;
-            self.ledger.write(&entry)?;
-        }
-        Ok(())
     }
 }
 
@@ -181,69 +192,14 @@ pub fn lock(endpoint: &Endpoint, site: i32, destination: &Destination) -> Result
 /// # Errors
 /// Those of [`Client::site`].
 pub fn ask_for_site(client: &Client, site: i32) -> Result<SiteInfo> {
-    show_activity(&Progress::new(site, 0).line("asks for the site", Duration::ZERO));
+    show_activity(&Progress::new(site, 0).line("asks for the site"));
     remote::ask(client, move |client, notice| {
         client.site(site, &mut |error, retry, wait| notice(fetch::retry_line(error, retry, wait)))
     })
 }
 
-/// Fetches and stores the days at the same time.
-fn copy_days(
-    client: &Client,
-    site: Site,
-    days: Vec<Due>,
-    page_size: u32,
-    mut store: Store,
-    record: Record,
-) -> Result<Vec<DayResult>> {
-    let begin = Instant::now();
-    let days_to_do = days.len();
-    let mut progress = Progress::new(site.id, days_to_do);
-    show_activity(&progress.line("begins", Duration::ZERO));
-    // Each worker reads every n-th day; what it is ahead waits in its mailbox.
-    let workers = settings::fetch_workers().min(days_to_do);
-    let mut helpers = (0..workers)
-        .map(|first| {
-            let of_worker: Vec<_> = days.iter().skip(first).step_by(workers).copied().collect();
-            remote::start(client, ROOM, move |client, outbox| {
-                fetch::days(client, site, &of_worker, page_size, &mut |news| outbox.send(news));
-            })
-        })
-        .collect::<Result<Vec<_>>>()?;
-    let mut results = Vec::with_capacity(days_to_do);
-    for index in 0..days_to_do {
-        let (read, written) = store_day(&mut helpers[index % workers], &mut store)?;
-        record.day(&read, &written)?;
-        progress.day_done(read.visits, read.actions);
-        let line = progress.line(&read.due.day.to_string(), begin.elapsed());
-        show_activity(&line);
-        say(PgLogLevel::NOTICE, line);
-        results.push((read, written));
-    }
-    // Their last word, so that the client can be used again.
-    for helper in &mut helpers {
-        while helper.next().is_some() {}
-    }
-    Ok(results)
-}
-
-/// Stores what a worker reads of its next day.
-fn store_day(helper: &mut Helper<News>, store: &mut Store) -> Result<DayResult> {
-    let mut written = Written::default();
-    while let Some(news) = helper.next() {
-        match news {
-            News::Batch(batch) => written += store.write(&batch)?,
-            News::Day(read) => return Ok((read, written)),
-            News::Notice(line) => say(PgLogLevel::NOTICE, line),
-            News::Failed(error) => return Err(error),
-        }
-    }
-    Err(remote::ended_early())
-}
-
 /// Says once that Matomo did not list all actions of some visits.
-fn warn_of_truncation(results: &[DayResult]) {
-    let visits: i64 = results.iter().map(|(read, _)| read.truncated_visits).sum();
+pub fn warn_of_truncation(visits: i64) {
     if visits > 0 {
         warn(
             format!("Matomo listed only the first actions of {visits} visits"),

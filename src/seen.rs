@@ -1,0 +1,122 @@
+//! Which visits a reading of a site-day has met, so that one that is met twice counts once, also
+//! when the reading takes several transactions. Pure.
+
+use std::collections::BTreeMap;
+
+/// Visits by ID, each with what its last sight told: how many actions, and whether Matomo listed
+/// all of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Seen(BTreeMap<i64, (usize, bool)>);
+
+/// Sums over the visits.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub visits: i64,
+    pub actions: i64,
+    /// Visits of which Matomo listed only the first actions.
+    pub truncated_visits: i64,
+}
+
+impl Seen {
+    /// Takes note of a visit.
+    pub fn insert(&mut self, visit: i64, actions: usize, is_truncated: bool) {
+        self.0.insert(visit, (actions, is_truncated));
+    }
+
+    /// The sums.
+    pub fn counts(&self) -> Counts {
+        Counts {
+            visits: count(self.0.len()),
+            actions: count(self.0.values().map(|(actions, _)| actions).sum()),
+            truncated_visits: count(self.0.values().filter(|(_, cut)| *cut).count()),
+        }
+    }
+
+    /// A compact form to keep, some four bytes a visit: the distance of each ID from the one before,
+    /// then twice the actions, and one more where they were cut.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(4 * self.0.len());
+        let mut before = 0;
+        for (visit, (actions, is_truncated)) in &self.0 {
+            write(&mut bytes, visit.wrapping_sub(before) as u64);
+            write(&mut bytes, (*actions as u64) << 1 | u64::from(*is_truncated));
+            before = *visit;
+        }
+        bytes
+    }
+
+    /// The visits of such a form; `None` when it is none.
+    pub fn from_bytes(mut bytes: &[u8]) -> Option<Seen> {
+        let mut seen = Seen::default();
+        let mut before = 0i64;
+        while !bytes.is_empty() {
+            before = before.wrapping_add(read(&mut bytes)? as i64);
+            let actions = read(&mut bytes)?;
+            seen.insert(before, usize::try_from(actions >> 1).ok()?, actions & 1 == 1);
+        }
+        Some(seen)
+    }
+}
+
+/// Seven bits a byte, the lowest first; the eighth says that more follow.
+fn write(bytes: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        bytes.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    bytes.push(number as u8);
+}
+
+fn read(bytes: &mut &[u8]) -> Option<u64> {
+    let mut number = 0;
+    for shift in (0..64).step_by(7) {
+        let (byte, rest) = bytes.split_first()?;
+        *bytes = rest;
+        number |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Some(number);
+        }
+    }
+    None
+}
+
+fn count(n: usize) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_visit_met_twice_counts_once_as_it_was_last() {
+        let mut seen = Seen::default();
+        seen.insert(7, 3, false);
+        seen.insert(9, 500, true);
+        seen.insert(7, 4, false);
+        assert_eq!(seen.counts(), Counts { visits: 2, actions: 504, truncated_visits: 1 });
+    }
+
+    #[test]
+    fn what_is_no_such_form_is_refused() {
+        assert_eq!(Seen::from_bytes(&[0x80]), None);
+        assert_eq!(Seen::from_bytes(&[1]), None);
+        assert_eq!(Seen::from_bytes(&[0xff; 20]), None);
+        assert_eq!(Seen::from_bytes(&[]), Some(Seen::default()));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_kept_comes_back(
+            visits in prop::collection::vec((any::<i64>(), 0usize..5_000, any::<bool>()), 0..200),
+        ) {
+            let mut seen = Seen::default();
+            for (visit, actions, cut) in visits {
+                seen.insert(visit, actions, cut);
+            }
+            prop_assert_eq!(Seen::from_bytes(&seen.to_bytes()), Some(seen));
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! What can be wrong with servers, user mappings, registered sites and their runs, and what the
+//! user is told of it. Pure.
+
+use std::fmt;
+
+use crate::error::SqlState;
+
+/// Errors about what is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stored {
+    /// An option that there is not; those that there are.
+    InvalidOption { name: String, valid: Vec<&'static str> },
+    /// An option that has to be there.
+    MissingOption(&'static str),
+    /// An option that only superusers set.
+    SuperuserOption(&'static str),
+    /// There is no foreign server of this name.
+    NoServer(String),
+    /// The foreign server is of another foreign-data wrapper.
+    NotOurServer(String),
+    /// The user may not use the server.
+    ServerPrivilege { server: String, user: String },
+    /// The user has no user mapping.
+    NoMapping { server: String, user: String },
+    /// There is no registered site of this ID.
+    NoSite(i32),
+    /// The registered site is somebody else's.
+    SitePrivilege { site: i32, owner: String },
+    /// What somebody is to own, whose rights the user does not have.
+    RolePrivilege(String),
+    /// The role does not exist.
+    NoRole(String),
+    /// The site is registered for this destination already.
+    Registered { server: String, site: i32, destination: String },
+    /// The destination of a registered site is gone.
+    NoDestination(i32),
+    /// The destination ends with the session.
+    TemporaryDestination(String),
+    /// The owner of a registered site is gone.
+    NoOwner(i32),
+    /// Matomo has refused this token before.
+    RefusedBefore { server: String, site: i32, user: String },
+    /// The caller's transaction is to last.
+    InTransactionBlock(String),
+    /// The same, within a function.
+    InFunction(String),
+    /// The run is not one that this session does.
+    NoRun(i64),
+}
+
+impl Stored {
+    /// The SQLSTATE.
+    pub fn state(&self) -> SqlState {
+        match self {
+            Stored::InvalidOption { .. } => SqlState::FdwInvalidOptionName,
+            Stored::MissingOption(_) => SqlState::FdwDynamicParameterValueNeeded,
+            Stored::SuperuserOption(_)
+            | Stored::ServerPrivilege { .. }
+            | Stored::SitePrivilege { .. }
+            | Stored::RolePrivilege(_) => SqlState::InsufficientPrivilege,
+            Stored::NoServer(_) | Stored::NoSite(_) | Stored::NoRole(_) | Stored::NoOwner(_) => {
+                SqlState::UndefinedObject
+            }
+            Stored::NotOurServer(_) | Stored::TemporaryDestination(_) => SqlState::WrongObjectType,
+            Stored::NoMapping { .. } | Stored::RefusedBefore { .. } => {
+                SqlState::InvalidAuthorizationSpecification
+            }
+            Stored::Registered { .. } => SqlState::UniqueViolation,
+            Stored::NoDestination(_) => SqlState::UndefinedTable,
+            Stored::InTransactionBlock(_) | Stored::InFunction(_) => SqlState::ActiveSqlTransaction,
+            Stored::NoRun(_) => SqlState::ObjectNotInPrerequisiteState,
+        }
+    }
+
+    /// The HINT line: what to do.
+    pub fn hint(&self) -> Option<String> {
+        Some(match self {
+            Stored::InvalidOption { valid, .. } if valid.is_empty() => {
+                "There are no valid options in this context.".to_owned()
+            }
+            Stored::InvalidOption { valid, .. } => {
+                format!("Valid options in this context are: {}.", valid.join(", "))
+            }
+            Stored::MissingOption("url") => {
+                "CREATE SERVER ... FOREIGN DATA WRAPPER matomo OPTIONS (url \
+                 'https://analytics.example.org')."
+                    .to_owned()
+            }
+            Stored::MissingOption(name) => format!("Give it as OPTIONS ({name} '...')."),
+            Stored::SuperuserOption(_) => {
+                "Only superusers may have the server read a file.".to_owned()
+            }
+            Stored::NoServer(server) => format!(
+                "CREATE SERVER {} FOREIGN DATA WRAPPER matomo OPTIONS (url '...').",
+                quoted(server)
+            ),
+            Stored::NotOurServer(_) => {
+                "Name a server of the foreign-data wrapper matomo.".to_owned()
+            }
+            Stored::ServerPrivilege { server, user } => format!(
+                "Ask the owner of the server to GRANT USAGE ON FOREIGN SERVER {} TO {}.",
+                quoted(server),
+                quoted(user)
+            ),
+            Stored::NoMapping { server, user } => format!(
+                "CREATE USER MAPPING FOR {} SERVER {} OPTIONS (token '...').",
+                quoted(user),
+                quoted(server)
+            ),
+            Stored::NoSite(_) => "The view matomo_sites lists those that are yours.".to_owned(),
+            Stored::SitePrivilege { owner, .. } => {
+                format!("It takes the rights of its owner, {}.", quoted(owner))
+            }
+            Stored::RolePrivilege(_) | Stored::NoRole(_) => {
+                "Name a role that you are a member of.".to_owned()
+            }
+            Stored::Registered { .. } => {
+                "Change it with matomo_alter_site; the view matomo_sites has its ID.".to_owned()
+            }
+            Stored::NoDestination(site) => format!(
+                "Give it another one with SELECT matomo_alter_site({site}, destination => '...'), or \
+                 remove it with matomo_remove_site."
+            ),
+            Stored::TemporaryDestination(_) => "Name a table that lasts.".to_owned(),
+            Stored::NoOwner(site) => {
+                format!(
+                    "Give it another one with SELECT matomo_alter_site({site}, owner => '...')."
+                )
+            }
+            Stored::RefusedBefore { server, site, user } => format!(
+                "Mend it with ALTER USER MAPPING FOR {} SERVER {} OPTIONS (SET token '...'); or, if \
+                 the token is good now, have it tried again with SELECT matomo_alter_site({site}).",
+                quoted(user),
+                quoted(server)
+            ),
+            Stored::InTransactionBlock(_) | Stored::InFunction(_) => {
+                "It commits as it goes. matomo_sync runs in a transaction.".to_owned()
+            }
+            Stored::NoRun(_) => "CALL matomo_sync_site or matomo_sync_all.".to_owned(),
+        })
+    }
+
+    /// The DETAIL line, if there is more to say than the message.
+    pub fn detail(&self) -> Option<String> {
+        match self {
+            Stored::RefusedBefore { .. } => Some(
+                "It is not asked with the same token again: after some 18 refused tokens Matomo \
+                 locks out this server's address."
+                    .to_owned(),
+            ),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Stored {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Stored::InvalidOption { name, .. } => write!(f, "invalid option \"{name}\""),
+            Stored::MissingOption(name) => write!(f, "option \"{name}\" is required"),
+            Stored::SuperuserOption(name) => {
+                write!(f, "permission denied to set option \"{name}\"")
+            }
+            Stored::NoServer(name) => write!(f, "server \"{name}\" does not exist"),
+            Stored::NotOurServer(name) => write!(f, "server \"{name}\" is not a Matomo"),
+            Stored::ServerPrivilege { server, .. } => {
+                write!(f, "permission denied for foreign server {server}")
+            }
+            Stored::NoMapping { user, .. } => write!(f, "user mapping not found for \"{user}\""),
+            Stored::NoSite(site) => write!(f, "registered site {site} does not exist"),
+            Stored::SitePrivilege { site, .. } => {
+                write!(f, "permission denied for registered site {site}")
+            }
+            Stored::RolePrivilege(role) => write!(f, "must be member of role \"{role}\""),
+            Stored::NoRole(role) => write!(f, "role \"{role}\" does not exist"),
+            Stored::Registered { server, site, destination } => write!(
+                f,
+                "site {site} of server \"{server}\" is already registered for \"{destination}\""
+            ),
+            Stored::NoDestination(site) => {
+                write!(f, "the destination of registered site {site} does not exist any more")
+            }
+            Stored::TemporaryDestination(name) => {
+                write!(f, "destination \"{name}\" is a temporary table")
+            }
+            Stored::NoOwner(site) => {
+                write!(f, "the owner of registered site {site} does not exist any more")
+            }
+            Stored::RefusedBefore { server, .. } => {
+                write!(f, "Matomo has refused the token for server \"{server}\" before")
+            }
+            Stored::InTransactionBlock(what) => {
+                write!(f, "{what} cannot run inside a transaction block")
+            }
+            Stored::InFunction(what) => write!(f, "{what} cannot be executed from a function"),
+            Stored::NoRun(run) => write!(f, "run {run} is not under way in this session"),
+        }
+    }
+}
+
+/// A name as it stands in SQL.
+fn quoted(name: &str) -> String {
+    let is_plain = name.starts_with(|first: char| first.is_ascii_lowercase() || first == '_')
+        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+    if is_plain { name.to_owned() } else { format!("\"{}\"", name.replace('"', "\"\"")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_quoted_where_they_need_to_be() {
+        assert_eq!(quoted("etl_2"), "etl_2");
+        assert_eq!(quoted("My \"role\""), "\"My \"\"role\"\"\"");
+        assert_eq!(quoted("2nd"), "\"2nd\"");
+    }
+}
