@@ -12,3 +12,21 @@ COMMENT ON FUNCTION matomo_check(integer, date, date, text, text, text, boolean,
 
 COMMENT ON FUNCTION matomo_seal_dropped(oid, timestamptz, integer) IS
     'Notes in the ledger that the days of a table before an instant hold nothing any more, so that no sync reads them; used by matomo_drop_step';
+REVOKE ALL ON FUNCTION matomo_add_site(text, integer, date, text, interval, interval, boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION matomo_alter_site(integer, text, integer, date, text, interval, interval, boolean, text) FROM PUBLIC;
+REVOKE ALL ON PROCEDURE matomo_sync_site(integer) FROM PUBLIC;
+REVOKE ALL ON PROCEDURE matomo_sync_all() FROM PUBLIC;
+
+COMMENT ON FUNCTION matomo_add_site(text, integer, date, text, interval, interval, boolean) IS
+    'Registers a site, so that the procedures and the background worker sync it into a table with your rights; gives its ID';
+COMMENT ON FUNCTION matomo_alter_site(integer, text, integer, date, text, interval, interval, boolean, text) IS
+    'Changes a registered site; what is NULL stays as it is. A site that failed is tried again';
+COMMENT ON FUNCTION matomo_remove_site(integer) IS 'Removes a registered site; the copied visits stay';
+
+-- Whoever may call the procedures has to be able to call what they are made of; matomo_run_begin sees
+-- to it that nobody else does.
+COMMENT ON FUNCTION matomo_run_outside_transaction(text) IS 'Internal: raises an error where a procedure cannot commit';
+COMMENT ON FUNCTION matomo_run_begin(integer, text) IS 'Internal: begins a run of a registered site; NULL when another session syncs it';
+COMMENT ON FUNCTION matomo_run_copy(bigint) IS 'Internal: does a step of a run of this session';
+COMMENT ON FUNCTION matomo_run_fail(bigint, text, text, text, text) IS 'Internal: notes what the last step of a run of this session failed with';
+COMMENT ON FUNCTION matomo_run_report(bigint, boolean) IS 'Internal: tells what a run has failed with, as an error or as a warning';

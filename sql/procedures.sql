@@ -65,7 +65,13 @@ BEGIN
     FROM @extschema@.matomo_sites s
     WHERE s.enabled AND pg_catalog.pg_has_role(s.owner::pg_catalog.oid, 'USAGE');
     FOREACH site IN ARRAY coalesce(sites, '{}') LOOP
-        run := @extschema@.matomo_run_begin(site, 'CALL matomo_sync_all()');
+        BEGIN
+            run := @extschema@.matomo_run_begin(site, 'CALL matomo_sync_all()');
+        EXCEPTION WHEN OTHERS THEN
+            -- Removed, or given to somebody else, since the list was made.
+            run := NULL;
+            RAISE WARNING 'registered site %: %', site, SQLERRM;
+        END;
         COMMIT;
         CONTINUE WHEN run IS NULL;
         LOOP

@@ -30,6 +30,7 @@ CREATE TABLE matomo_run_log (
     detail           text,
     hint             text,
     next_day         date,
+    done             date[],
     timezone         text
 );
 CREATE INDEX matomo_run_log_running ON matomo_run_log (site_id) WHERE status = 'running';
@@ -62,7 +63,8 @@ COMMENT ON COLUMN matomo_run_log.bytes IS 'Bytes of the answers, unpacked';
 COMMENT ON COLUMN matomo_run_log.sqlstate IS 'SQLSTATE of the error it failed with';
 COMMENT ON COLUMN matomo_run_log.detail IS 'DETAIL of that error';
 COMMENT ON COLUMN matomo_run_log.hint IS 'HINT of that error';
-COMMENT ON COLUMN matomo_run_log.next_day IS 'Where the next step of the run goes on';
+COMMENT ON COLUMN matomo_run_log.next_day IS 'First day that is not done';
+COMMENT ON COLUMN matomo_run_log.done IS 'Days after that which are done already';
 COMMENT ON COLUMN matomo_run_log.timezone IS 'Timezone of the site, as Matomo told this run';
 
 SELECT pg_catalog.pg_extension_config_dump('matomo_run_log',

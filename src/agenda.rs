@@ -5,8 +5,11 @@ use std::time::Duration;
 use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
 
+use crate::credentials::Credentials;
 use crate::destination::{query, spi};
 use crate::error::{Error, Result};
+use crate::extension::Extension;
+use crate::owner::AsSiteOwner;
 
 /// The sites of a database as they are at some moment.
 pub struct Agenda {
@@ -21,38 +24,83 @@ pub struct Agenda {
 /// What a run is called for by, in `matomo_runs`.
 const COMMAND: &str = "background worker";
 
+/// A site that somebody is there for.
+struct Waiting {
+    site: i32,
+    owner: pg_sys::Oid,
+    server: String,
+    /// Seconds until it is due; `None`: never.
+    seconds: Option<f64>,
+    /// The credentials that Matomo has refused.
+    refused: Option<String>,
+}
+
 /// Looks at the sites; `None` where the extension is not created.
 ///
 /// # Errors
 /// Only internal ones.
 pub fn read() -> Result<Option<Agenda>> {
-    Spi::connect_mut(|client| {
-        let sql = "SELECT pg_catalog.quote_ident(n.nspname) FROM pg_catalog.pg_extension e \
-                   JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) e.extnamespace \
-                   WHERE e.extname OPERATOR(pg_catalog.=) 'matomo_postgres'";
-        let found = query(client, sql, &[])?;
-        if found.is_empty() {
-            return Ok(None);
-        }
-        let schema: String = found.first().get_one().map_err(spi)?.unwrap_or_default();
-        let mut agenda = Agenda { schema, due: Vec::new(), pause: None };
-        let sql = format!(
-            "SELECT a.site_id, a.seconds FROM {}.matomo_agenda() AS a ORDER BY a.seconds, a.site_id",
-            agenda.schema
-        );
-        for row in query(client, &sql, &[])? {
-            let site: Option<i32> = row.get(1).map_err(spi)?;
-            let seconds: f64 = row.get(2).map_err(spi)?.unwrap_or(f64::INFINITY);
-            match site {
-                Some(site) if seconds <= 0.0 => agenda.due.push(site),
-                _ if agenda.pause.is_none() => {
-                    agenda.pause = Duration::try_from_secs_f64(seconds.max(0.001)).ok();
-                }
-                _ => {}
+    if !is_created()? {
+        return Ok(None);
+    }
+    let extension = Extension::find()?;
+    let mut agenda = Agenda { schema: extension.schema.clone(), due: Vec::new(), pause: None };
+    for waiting in waiting(&extension)? {
+        match waiting.seconds {
+            Some(seconds) if seconds <= 0.0 => agenda.due.push(waiting.site),
+            Some(seconds) if agenda.pause.is_none() => {
+                agenda.pause = Duration::try_from_secs_f64(seconds.max(0.001)).ok();
             }
+            // Not asked again before somebody has altered server or user mapping.
+            None if waiting.has_new_credentials() => agenda.due.push(waiting.site),
+            _ => {}
         }
-        Ok(Some(agenda))
+    }
+    Ok(Some(agenda))
+}
+
+fn is_created() -> Result<bool> {
+    let sql = "SELECT 1 FROM pg_catalog.pg_extension e \
+               WHERE e.extname OPERATOR(pg_catalog.=) 'matomo_postgres'";
+    Spi::connect_mut(|client| Ok(!query(client, sql, &[])?.is_empty()))
+}
+
+/// The sites that are enabled, the one first that is due first.
+fn waiting(extension: &Extension) -> Result<Vec<Waiting>> {
+    let sql = format!(
+        "SELECT s.id, s.owner::oid, s.server::text, \
+             CASE WHEN isfinite(a.at) THEN date_part('epoch', a.at - clock_timestamp()) END, \
+             t.refused_credentials \
+         FROM {0}.matomo_site_config s JOIN pg_roles r ON r.oid = s.owner \
+         LEFT JOIN {0}.matomo_site_state t ON t.site_id = s.id \
+         CROSS JOIN LATERAL (SELECT coalesce(t.next_at, now())) AS a(at) \
+         WHERE s.enabled ORDER BY a.at, s.id",
+        extension.schema
+    );
+    extension.run(|client| {
+        let corrupt = || Error::Internal("a registered site lacks what it cannot lack".to_owned());
+        query(client, &sql, &[])?
+            .map(|row| {
+                Ok(Waiting {
+                    site: row.get(1).map_err(spi)?.ok_or_else(corrupt)?,
+                    owner: row.get(2).map_err(spi)?.ok_or_else(corrupt)?,
+                    server: row.get(3).map_err(spi)?.ok_or_else(corrupt)?,
+                    seconds: row.get(4).map_err(spi)?,
+                    refused: row.get(5).map_err(spi)?,
+                })
+            })
+            .collect()
     })
+}
+
+impl Waiting {
+    /// Whether the credentials are no longer those that were refused.
+    fn has_new_credentials(&self) -> bool {
+        let Some(refused) = &self.refused else { return false };
+        let _owner = AsSiteOwner::become_(self.owner);
+        // Where there are none, the run tells why; it asks nobody.
+        Credentials::of_server(&self.server).map_or(true, |found| found.version != *refused)
+    }
 }
 
 impl Agenda {
@@ -102,13 +150,4 @@ impl Agenda {
         let sql = format!("SELECT {}.{call}", self.schema);
         Spi::connect_mut(|client| query(client, &sql, args)?.first().get_one().map_err(spi))
     }
-}
-
-/// Gives up the lock that a run holds for its site.
-///
-/// # Errors
-/// Only internal ones.
-pub fn unlock(site: i32) -> Result<()> {
-    let sql = "SELECT pg_catalog.pg_advisory_unlock(1835103343, $1)";
-    Spi::connect_mut(|client| query(client, sql, &[site.into()]).map(drop))
 }

@@ -11,6 +11,9 @@ use pgrx::prelude::*;
 mod access;
 mod agenda;
 mod api;
+mod api_runs;
+mod api_server;
+mod api_sites;
 mod background;
 mod check;
 mod client;
@@ -38,11 +41,15 @@ mod remote;
 mod report;
 mod retention;
 mod rows;
+mod runs;
 mod scope;
 mod secrecy;
 mod seen;
+mod session;
 mod settings;
+mod sites;
 mod statements;
+mod step;
 mod stop;
 mod store;
 mod stored_error;
@@ -64,9 +71,26 @@ extension_sql_file!("../sql/retention.sql", name = "retention");
 extension_sql_file!("../sql/sites.sql", name = "sites");
 extension_sql_file!("../sql/runs.sql", name = "runs", requires = ["sites"]);
 extension_sql_file!(
+    "../sql/server.sql",
+    name = "server",
+    requires = [api_server::matomo_fdw_validator]
+);
+extension_sql_file!(
+    "../sql/procedures.sql",
+    name = "procedures",
+    requires = [
+        "runs",
+        api_runs::matomo_run_outside_transaction,
+        api_runs::matomo_run_begin,
+        api_runs::matomo_run_copy,
+        api_runs::matomo_run_fail,
+        api_runs::matomo_run_report
+    ]
+);
+extension_sql_file!(
     "../sql/privileges.sql",
     name = "privileges",
-    requires = [api::matomo_sync, api::matomo_check, api::matomo_seal_dropped],
+    requires = ["procedures"],
     finalize
 );
 
@@ -76,4 +100,5 @@ pub extern "C-unwind" fn _PG_init() {
     settings::register();
     secrecy::register();
     launcher::register();
+    session::register();
 }

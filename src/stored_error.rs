@@ -26,6 +26,8 @@ pub enum Stored {
     NoSite(i32),
     /// The registered site is somebody else's.
     SitePrivilege { site: i32, owner: String },
+    /// The user may not call the procedures.
+    ProcedurePrivilege,
     /// What somebody is to own, whose rights the user does not have.
     RolePrivilege(String),
     /// The role does not exist.
@@ -57,6 +59,7 @@ impl Stored {
             Stored::SuperuserOption(_)
             | Stored::ServerPrivilege { .. }
             | Stored::SitePrivilege { .. }
+            | Stored::ProcedurePrivilege
             | Stored::RolePrivilege(_) => SqlState::InsufficientPrivilege,
             Stored::NoServer(_) | Stored::NoSite(_) | Stored::NoRole(_) | Stored::NoOwner(_) => {
                 SqlState::UndefinedObject
@@ -110,6 +113,10 @@ impl Stored {
             Stored::NoSite(_) => "The view matomo_sites lists those that are yours.".to_owned(),
             Stored::SitePrivilege { owner, .. } => {
                 format!("It takes the rights of its owner, {}.", quoted(owner))
+            }
+            Stored::ProcedurePrivilege => {
+                "Ask a superuser to GRANT EXECUTE ON PROCEDURE matomo_sync_site, matomo_sync_all."
+                    .to_owned()
             }
             Stored::RolePrivilege(_) | Stored::NoRole(_) => {
                 "Name a role that you are a member of.".to_owned()
@@ -170,6 +177,9 @@ impl fmt::Display for Stored {
             Stored::NoSite(site) => write!(f, "registered site {site} does not exist"),
             Stored::SitePrivilege { site, .. } => {
                 write!(f, "permission denied for registered site {site}")
+            }
+            Stored::ProcedurePrivilege => {
+                f.write_str("permission denied for procedure matomo_sync_site")
             }
             Stored::RolePrivilege(role) => write!(f, "must be member of role \"{role}\""),
             Stored::NoRole(role) => write!(f, "role \"{role}\" does not exist"),

@@ -13,6 +13,7 @@ use pgrx::prelude::*;
 
 use crate::agenda::{self, Agenda};
 use crate::background;
+use crate::session;
 use crate::settings;
 
 /// How long to try to get at a table whose old partitions are to be dropped, and how often.
@@ -25,6 +26,7 @@ const BETWEEN_TRIES: Duration = Duration::from_millis(500);
 pub extern "C-unwind" fn matomo_worker_main(_argument: pg_sys::Datum) {
     let database = BackgroundWorker::get_extra();
     background::begin(Some(database));
+    session::take_turns();
     let mut worker = Worker { database: database.to_owned(), ..Worker::default() };
     loop {
         let pause = worker.round();
@@ -134,9 +136,8 @@ impl Worker {
             .report(PgLogLevel::LOG);
             self.said_missing = true;
         }
-        for (site, _) in self.work.drain() {
-            let _ = background::transaction(|| agenda::unlock(site));
-        }
+        session::release(|_| true);
+        self.work.clear();
         self.not_before.clear();
     }
 
@@ -173,7 +174,7 @@ impl Worker {
             Err(failure) => {
                 failure.log();
                 // What the run would have done at its end.
-                let _ = background::transaction(|| agenda::unlock(site));
+                session::release(|run| run.site == site);
                 return Next::LetBe;
             }
         };

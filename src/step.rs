@@ -1,0 +1,215 @@
+//! A run of a registered site, step by step. Each step is a transaction: its days, their ledger and
+//! the run's own row are committed together. Runs on the backend's main thread.
+
+use std::time::Duration;
+
+use chrono::{NaiveDate, Utc};
+use pgrx::prelude::*;
+
+use crate::access::Access;
+use crate::client::{Client, SiteInfo};
+use crate::copy::DayResult;
+use crate::credentials::{Credentials, user_name};
+use crate::destination::{Destination, query, spi};
+use crate::error::{Error, Fault, Result, Stored};
+use crate::extension::Extension;
+use crate::owner::{AsSiteOwner, has_rights_of};
+use crate::progress::Progress;
+use crate::report::say;
+use crate::runs::{self, Failed, Run};
+use crate::session::{self, Failure};
+use crate::settings;
+use crate::sites::{self, Site};
+use crate::sync::{Before, Range, Sync, warn_of_truncation};
+use crate::zone::Zone;
+
+/// How a run stands after a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    Running,
+    Succeeded,
+    Failed,
+    /// Another session syncs the site.
+    Skipped,
+}
+
+impl Status {
+    /// As SQL sees it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Status::Running => "running",
+            Status::Succeeded => "succeeded",
+            Status::Failed => "failed",
+            Status::Skipped => "skipped",
+        }
+    }
+}
+
+/// Begins a run; `None` when another session syncs the site.
+///
+/// # Errors
+/// [`Stored::ProcedurePrivilege`]; those of [`Site::get`].
+pub fn begin(site: i32, command: &str) -> Result<Option<i64>> {
+    let extension = Extension::find()?;
+    check_may_call(&extension)?;
+    let site = Site::get(&extension, site)?;
+    if !session::lock(site.id) {
+        say_busy(site.id);
+        return Ok(None);
+    }
+    let run = runs::begin(&extension, &site, &user_name(), command, settings::keep_runs())?;
+    session::begins(run);
+    Ok(Some(run))
+}
+
+/// Whether the current user may call one of the procedures that runs are made for.
+fn check_may_call(extension: &Extension) -> Result<()> {
+    let schema = &extension.schema;
+    let sql = "SELECT pg_catalog.has_function_privilege($1, 'EXECUTE') \
+               OR pg_catalog.has_function_privilege($2, 'EXECUTE')";
+    let procedures =
+        [format!("{schema}.matomo_sync_site(integer)"), format!("{schema}.matomo_sync_all()")];
+    let may_call: Option<bool> = Spi::connect_mut(|client| {
+        query(client, sql, &procedures.map(Into::into))?.first().get_one().map_err(spi)
+    })?;
+    if may_call == Some(true) { Ok(()) } else { Err(Stored::ProcedurePrivilege.into()) }
+}
+
+fn say_busy(site: i32) {
+    let line =
+        format!("matomo: registered site {site} is being synced by another session, skipped");
+    say(PgLogLevel::NOTICE, line);
+}
+
+/// Does a step of a run.
+///
+/// # Errors
+/// Any of [`Error`]; nothing of the step may remain then.
+pub fn copy(run: i64) -> Result<Status> {
+    let cached = session::with(run, |run| {
+        run.failure = Failure::Passing;
+        run.version = None;
+        run.client.take()
+    })?;
+    let extension = Extension::find()?;
+    let mut state = Run::get(&extension, run)?;
+    let site = Site::get(&extension, state.site)?;
+    let step = as_owner(&site, &state, cached).inspect_err(|error| {
+        let failure = match error {
+            Error::AlreadyRunning { .. } => Failure::Busy,
+            Error::Stored(Stored::RefusedBefore { .. })
+            | Error::Request { fault: Fault::TokenRefused(_), .. } => Failure::Refused,
+            _ => Failure::Passing,
+        };
+        // The run is there, as above.
+        let _ = session::with(run, |run| run.failure = failure);
+    })?;
+    if state.timezone.is_none() {
+        sites::note(&extension, site.id, &step.info, step.client.endpoint().url())?;
+        state.timezone = Some(step.info.timezone);
+    }
+    let left = state.add(&extension, &step.due, &step.results, step.bytes)?;
+    if left > 0 {
+        session::with(run, |run| {
+            let version = run.version.clone();
+            run.client = version.map(|version| (version, step.client));
+        })?;
+        return Ok(Status::Running);
+    }
+    warn_of_truncation(state.truncated_visits);
+    state.succeed(&extension)?;
+    session::ends();
+    Ok(Status::Succeeded)
+}
+
+/// What a step has done.
+struct Step {
+    client: Client,
+    info: SiteInfo,
+    /// The days that were due.
+    due: Vec<NaiveDate>,
+    results: Vec<DayResult>,
+    bytes: u64,
+}
+
+/// Does the part of a step that reaches Matomo and the destination, as the owner of the site.
+fn as_owner(site: &Site, run: &Run, cached: Option<(String, Client)>) -> Result<Step> {
+    let _owner = AsSiteOwner::become_(site.owner);
+    // Whatever is deferred runs as the owner too, and fails where it can be noted.
+    let undefer =
+        || Spi::connect_mut(|client| query(client, "SET CONSTRAINTS ALL IMMEDIATE", &[]).map(drop));
+    undefer()?;
+    let credentials = Credentials::of_server(&site.server)?;
+    let version = credentials.version.clone();
+    session::with(run.run, |run| run.version = Some(version.clone()))?;
+    if site.refused.as_ref() == Some(&version) {
+        let (server, user) = (site.server.clone(), site.owner_name.clone());
+        return Err(Stored::RefusedBefore { server, site: site.id, user }.into());
+    }
+    let mut access = Access::stored(credentials)?;
+    if let Some((_, client)) = cached.filter(|(of, _)| *of == version) {
+        // Connections are kept.
+        access.client = client;
+    }
+    let destination =
+        Destination::open_known(site.destination)?.ok_or(Stored::NoDestination(site.id))?;
+    let (client, workers) = (access.client.clone(), access.workers);
+    let received = client.received();
+    let range = Range { start: site.start, end: None, not_before: site.not_before };
+    let before = Before { began: run.began, site: run.timezone.as_deref().and_then(info) };
+    let mut sync = Sync::prepare(site.idsite, access, destination, range, false, Some(before))?;
+    sync.due.retain(|due| run.has_to_do(due));
+    let due: Vec<_> = sync.due.iter().map(|due| due.day).collect();
+    sync.due.truncate(workers);
+    let elapsed = Utc::now().timestamp().saturating_sub(run.began);
+    let mut progress = Progress::new(site.idsite, due.len()).go_on(
+        usize::try_from(run.days).unwrap_or_default(),
+        run.visits,
+        run.actions,
+        Duration::from_secs(elapsed.unsigned_abs()),
+    );
+    let results = sync.copy.days(sync.due, settings::step_pages(), &mut progress)?;
+    let bytes = client.received().saturating_sub(received);
+    Ok(Step { client, info: sync.info, due, results, bytes })
+}
+
+/// What an earlier step was told of the site.
+fn info(timezone: &str) -> Option<SiteInfo> {
+    let zone = Zone::parse(timezone)?;
+    Some(SiteInfo { name: None, zone, timezone: timezone.to_owned() })
+}
+
+/// Notes that the last step of a run has failed, and that ends it.
+///
+/// # Errors
+/// [`Stored::NoRun`].
+pub fn fail(run: i64, error: &Failed) -> Result<Status> {
+    let (failure, version) = session::with(run, |run| (run.failure, run.version.clone()))?;
+    let extension = Extension::find()?;
+    let state = Run::get(&extension, run)?;
+    let status = if failure == Failure::Busy && state.timezone.is_none() {
+        runs::take_back(&extension, run)?;
+        say_busy(state.site);
+        Status::Skipped
+    } else {
+        let refused = version.filter(|_| failure == Failure::Refused);
+        runs::fail(&extension, run, error, refused.as_deref())?;
+        Status::Failed
+    };
+    session::ends();
+    Ok(status)
+}
+
+/// The error that a run has failed with, if it has, and which site it is of.
+///
+/// # Errors
+/// [`Stored::SitePrivilege`] for somebody else's.
+pub fn failure(run: i64) -> Result<Option<(i32, Failed)>> {
+    let extension = Extension::find()?;
+    let failure = runs::failure(&extension, run)?;
+    let Some((site, owner, failed)) = failure else { return Ok(None) };
+    if !has_rights_of(owner) {
+        return Err(Stored::NoRun(run).into());
+    }
+    Ok(Some((site, failed)))
+}
