@@ -10,8 +10,6 @@ REVOKE ALL ON FUNCTION matomo_check(integer, date, date, text, text, text, boole
 COMMENT ON FUNCTION matomo_check(integer, date, date, text, text, text, boolean, boolean, integer, text) IS
     'Compares what Matomo lists of a site with what a table holds, day by day, and mends what differs if asked to';
 
-COMMENT ON FUNCTION matomo_seal_dropped(oid, timestamptz, integer) IS
-    'Notes in the ledger that the days of a table before an instant hold nothing any more, so that no sync reads them; used by matomo_drop_step';
 REVOKE ALL ON FUNCTION matomo_add_site(text, integer, date, text, interval, interval, boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION matomo_alter_site(integer, text, integer, date, text, interval, interval, boolean, text) FROM PUBLIC;
 REVOKE ALL ON PROCEDURE matomo_sync_site(integer) FROM PUBLIC;

@@ -45,6 +45,9 @@ BEGIN
             EXIT WHEN status OPERATOR(pg_catalog.<>) 'running';
         END LOOP;
         PERFORM @extschema@.matomo_run_report(run, true);
+        IF status OPERATOR(pg_catalog.=) 'succeeded' THEN
+            CALL @extschema@.matomo_upkeep_site(id);
+        END IF;
     END IF;
 END
 $$;
@@ -80,6 +83,9 @@ BEGIN
             EXIT WHEN status OPERATOR(pg_catalog.<>) 'running';
         END LOOP;
         PERFORM @extschema@.matomo_run_report(run, false);
+        IF status OPERATOR(pg_catalog.=) 'succeeded' THEN
+            CALL @extschema@.matomo_upkeep_site(site);
+        END IF;
     END LOOP;
 END
 $$;

@@ -1,7 +1,8 @@
 //! The launcher: the background worker that keeps one worker running in each database of
 //! `matomo.database`.
 
-use std::ffi::CString;
+use std::ffi::CStr;
+use std::ptr;
 use std::time::{Duration, Instant};
 
 use pgrx::bgworkers::{
@@ -188,18 +189,26 @@ impl Post {
 
 /// Whether a database lets anybody in; `None` when it does not exist.
 fn accepts_connections(name: &str) -> Option<bool> {
-    let name = CString::new(name).ok()?;
-    // SAFETY: main thread, within a transaction; the row is looked at before it is given back.
+    let mut accepts = None;
+    // SAFETY: main thread, within a transaction; each row is looked at before the next one.
     unsafe {
-        let oid = pg_sys::get_database_oid(name.as_ptr(), true);
-        let cache = pg_sys::SysCacheIdentifier::DATABASEOID as i32;
-        let tuple = pg_sys::SearchSysCache1(cache, oid.into());
-        if tuple.is_null() {
-            return None;
+        let lock = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
+        let catalog = pg_sys::table_open(pg_sys::DatabaseRelationId, lock);
+        // A process without a database may find no index of it.
+        let (no_index, current, no_keys) = (pg_sys::Oid::INVALID, ptr::null_mut(), ptr::null_mut());
+        let scan = pg_sys::systable_beginscan(catalog, no_index, false, current, 0, no_keys);
+        loop {
+            let tuple = pg_sys::systable_getnext(scan);
+            if tuple.is_null() {
+                break;
+            }
+            let row = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_database>();
+            if CStr::from_ptr((*row).datname.data.as_ptr()).to_bytes() == name.as_bytes() {
+                accepts = Some((*row).datallowconn);
+            }
         }
-        let row = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_database>();
-        let allows = (*row).datallowconn;
-        pg_sys::ReleaseSysCache(tuple);
-        Some(allows)
+        pg_sys::systable_endscan(scan);
+        pg_sys::table_close(catalog, lock);
     }
+    accepts
 }

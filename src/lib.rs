@@ -14,6 +14,7 @@ mod api;
 mod api_runs;
 mod api_server;
 mod api_sites;
+mod api_upkeep;
 mod background;
 mod check;
 mod client;
@@ -57,6 +58,7 @@ mod sync;
 mod times;
 mod token;
 mod transport;
+mod upkeep;
 mod visit;
 mod worker;
 mod zone;
@@ -67,7 +69,15 @@ extension_sql_file!("../sql/tables.sql", name = "tables");
 extension_sql_file!("../sql/partitions.sql", name = "partitions", requires = ["tables"]);
 extension_sql_file!("../sql/ledger.sql", name = "ledger");
 extension_sql_file!("../sql/forget.sql", name = "forget", requires = ["ledger"]);
-extension_sql_file!("../sql/retention.sql", name = "retention");
+extension_sql_file!(
+    "../sql/retention.sql",
+    name = "retention",
+    requires = [
+        api_upkeep::matomo_seal_dropped,
+        api_upkeep::matomo_upkeep,
+        api_upkeep::matomo_upkeep_fail
+    ]
+);
 extension_sql_file!("../sql/sites.sql", name = "sites");
 extension_sql_file!("../sql/runs.sql", name = "runs", requires = ["sites"]);
 extension_sql_file!(
@@ -80,6 +90,7 @@ extension_sql_file!(
     name = "procedures",
     requires = [
         "runs",
+        "retention",
         api_runs::matomo_run_outside_transaction,
         api_runs::matomo_run_begin,
         api_runs::matomo_run_copy,
