@@ -2,29 +2,9 @@
 
 use std::path::Path;
 
-use postgres::Client;
-
 use crate::cluster::Cluster;
 use crate::support::*;
-
-/// Settings of a server with a worker in the database postgres.
-pub const PRELOADED: &str = "shared_preload_libraries = 'matomo_postgres'\nmatomo.database = 'postgres'\n\
-    matomo.naptime = '1s'\n";
-
-/// The workers that run, a line each: `type database query`.
-pub fn workers(db: &mut Client) -> Vec<String> {
-    texts(
-        db,
-        "SELECT concat_ws(' ', backend_type, '(' || datname || ')', regexp_replace(query, ' [0-9-]+ [0-9:]+ UTC', ''))
-         FROM pg_stat_activity WHERE backend_type LIKE 'matomo %' ORDER BY 1",
-    )
-}
-
-pub fn worker_pid(db: &mut Client, database: &str) -> Option<i32> {
-    let sql =
-        "SELECT pid FROM pg_stat_activity WHERE backend_type = 'matomo worker' AND datname = $1";
-    db.query_opt(sql, &[&database]).unwrap().map(|row| row.get(0))
-}
+use crate::worker_support::*;
 
 const MISSING: &str = "extension \"matomo_postgres\" is not created in database";
 
@@ -61,11 +41,7 @@ fn the_list_of_databases_is_followed() {
     run(&mut db, "CREATE DATABASE closed ALLOW_CONNECTIONS false");
     wait_until("one works", || worker_pid(&mut db, "postgres").is_some());
     let first = worker_pid(&mut db, "postgres");
-    let set = |db: &mut Client, list: &str| {
-        run(db, &format!("ALTER SYSTEM SET matomo.database = '{list}'"));
-        run(db, "SELECT pg_reload_conf()");
-    };
-    set(&mut db, "postgres, \"Second, one\", nowhere, closed");
+    set(&mut db, "matomo.database", "postgres, \"Second, one\", nowhere, closed");
     wait_until("two work", || worker_pid(&mut db, "Second, one").is_some());
     assert_eq!(worker_pid(&mut db, "postgres"), first, "the first goes on");
     run(&mut db, "SELECT count(*) FROM generate_series(1, 2), pg_sleep(1)");
@@ -78,7 +54,7 @@ fn the_list_of_databases_is_followed() {
     run(&mut db, "CREATE DATABASE nowhere");
     wait_until("three work", || worker_pid(&mut db, "nowhere").is_some());
 
-    set(&mut db, "\"Second, one\"");
+    set(&mut db, "matomo.database", "\"Second, one\"");
     wait_until("one is left", || {
         workers(&mut db)
             == [
@@ -86,7 +62,7 @@ fn the_list_of_databases_is_followed() {
                 "matomo worker (Second, one) matomo: sleeps until",
             ]
     });
-    set(&mut db, "");
+    set(&mut db, "matomo.database", "");
     wait_until("none is left", || workers(&mut db) == ["matomo launcher matomo: 0 workers"]);
 }
 
