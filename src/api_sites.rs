@@ -4,7 +4,7 @@ use pgrx::datum::{Date, Interval};
 use pgrx::prelude::*;
 
 use crate::access::Access;
-use crate::api::{check_encoding, day, id_of_site};
+use crate::api::{check_encoding, date, day, id_of_site};
 use crate::client::SiteInfo;
 use crate::credentials::Credentials;
 use crate::destination::{Destination, query, spi};
@@ -16,6 +16,7 @@ use crate::report::or_raise;
 use crate::settings;
 use crate::sites::{self, Entry, Site};
 use crate::sync::ask_for_site;
+use crate::zone::Zone;
 
 /// Registers a site, so that the procedures and the background worker sync it; gives its ID.
 #[pg_extern(volatile, parallel_unsafe, requires = ["tables", "partitions", "sites"])]
@@ -126,6 +127,12 @@ fn matomo_remove_site(id: Option<i32>) {
         known.check_rights()?;
         sites::remove(&extension, id)
     })());
+}
+
+/// Today in a site's timezone, as Matomo names it; NULL for a zone that there is not.
+#[pg_extern(stable, strict, parallel_safe)]
+fn matomo_today(timezone: &str) -> Option<Date> {
+    Zone::parse(timezone)?.day(chrono::Utc::now().timestamp()).map(date)
 }
 
 /// Asks Matomo for the site, and whether its days reach to `start`.

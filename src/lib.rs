@@ -81,6 +81,11 @@ extension_sql_file!(
 extension_sql_file!("../sql/sites.sql", name = "sites");
 extension_sql_file!("../sql/runs.sql", name = "runs", requires = ["sites"]);
 extension_sql_file!(
+    "../sql/status.sql",
+    name = "status",
+    requires = ["ledger", "runs", api_sites::matomo_today]
+);
+extension_sql_file!(
     "../sql/server.sql",
     name = "server",
     requires = [api_server::matomo_fdw_validator]

@@ -1,0 +1,89 @@
+-- How the registered sites are, and what runs now.
+
+CREATE VIEW matomo_status WITH (security_barrier) AS
+    SELECT s.id AS site_id, s.server, s.idsite, s.name, s.timezone, s.destination, s.owner, s.enabled,
+           matomo_is_running(s.id) AS running,
+           t.last_success_at AS synced_to,
+           pg_catalog.now() - t.last_success_at AS lag,
+           d.sealed_to, d.newest_action, coalesce(d.visits_today, 0) AS visits_today,
+           coalesce(t.failures, 0) AS failures,
+           t.last_error_at, t.last_sqlstate, t.last_error, t.last_detail, t.last_hint,
+           CASE WHEN s.enabled THEN coalesce(t.next_at, pg_catalog.now()) END AS next_run
+    FROM matomo_site_config s
+    LEFT JOIN matomo_site_state t ON t.site_id = s.id
+    CROSS JOIN LATERAL (
+        SELECT pg_catalog.max(l.day) FILTER (WHERE l.sealed) AS sealed_to,
+               pg_catalog.max(l.newest) AS newest_action,
+               pg_catalog.max(l.visits) FILTER (WHERE l.day = matomo_today(s.timezone)) AS visits_today
+        FROM matomo_ledger l
+        WHERE l.destination = s.destination AND l.idsite = s.idsite AND l.matomo = t.matomo
+    ) d
+    WHERE matomo_may_see(s.owner);
+GRANT SELECT ON matomo_status TO PUBLIC;
+
+COMMENT ON VIEW matomo_status IS 'How your registered sites are: one row per site';
+COMMENT ON COLUMN matomo_status.site_id IS 'The registered site';
+COMMENT ON COLUMN matomo_status.server IS 'Foreign server of the Matomo';
+COMMENT ON COLUMN matomo_status.idsite IS 'ID of the site in Matomo (idSite)';
+COMMENT ON COLUMN matomo_status.name IS 'Name of the site, as Matomo told it last';
+COMMENT ON COLUMN matomo_status.timezone IS 'Timezone of the site, as Matomo told it last';
+COMMENT ON COLUMN matomo_status.destination IS 'Table that the visits go to';
+COMMENT ON COLUMN matomo_status.owner IS 'Role with whose rights and user mapping the site is synced';
+COMMENT ON COLUMN matomo_status.enabled IS 'Whether matomo_sync_all and the background worker sync the site';
+COMMENT ON COLUMN matomo_status.running IS 'Whether some session syncs the site at present';
+COMMENT ON COLUMN matomo_status.synced_to IS 'The table holds all that Matomo had then: the start of the last run that succeeded';
+COMMENT ON COLUMN matomo_status.lag IS 'How long ago that was';
+COMMENT ON COLUMN matomo_status.sealed_to IS 'Last day that was read whole after it had ended and settled';
+COMMENT ON COLUMN matomo_status.newest_action IS 'Last action of the newest visit copied';
+COMMENT ON COLUMN matomo_status.visits_today IS 'Visits copied of today, in the site''s timezone';
+COMMENT ON COLUMN matomo_status.failures IS 'Failed runs since the last one that succeeded; 0: all is well';
+COMMENT ON COLUMN matomo_status.last_error_at IS 'When a run failed last, perhaps long before the last success';
+COMMENT ON COLUMN matomo_status.last_sqlstate IS 'SQLSTATE of its error';
+COMMENT ON COLUMN matomo_status.last_error IS 'Message of its error';
+COMMENT ON COLUMN matomo_status.last_detail IS 'DETAIL of its error';
+COMMENT ON COLUMN matomo_status.last_hint IS 'HINT of its error: what to do';
+COMMENT ON COLUMN matomo_status.next_run IS 'When the background worker, if there is one, syncs the site next; infinity: not before the token is mended; NULL: the site is not enabled';
+
+-- The text is that of pg_stat_activity, which shows others' only to superusers and members of
+-- pg_read_all_stats; the runs of one's own sites are seen whoever does them, as of the last commit.
+-- Whoever likes can have text like ours shown there: the pattern takes no number that is too large.
+CREATE VIEW matomo_progress WITH (security_barrier) AS
+    WITH live AS (
+        SELECT a.pid, a.usename, a.query_start,
+               pg_catalog.regexp_match(a.query, '^matomo: site (\d{1,9}), ([^:]*)(?:: (\d{1,9}) of (\d{1,9}) days, (\d{1,18}) visits, (\d{1,18}) actions(?:, (\d{1,18}) actions/s, (\d{1,6} h \d{1,2} min|\d{1,2} min \d{1,2} s|\d{1,2} s) left)?)?$') AS part
+        FROM pg_catalog.pg_stat_activity a
+        WHERE a.datname = pg_catalog.current_database() AND a.state = 'active' AND a.query LIKE 'matomo: site %'
+    ), run AS (
+        SELECT r.* FROM matomo_run_log r
+        WHERE r.status = 'running' AND matomo_may_see(r.owner) AND matomo_is_running(r.site_id)
+    )
+    SELECT coalesce(l.pid, r.job_pid) AS pid, coalesce(r.username, l.usename) AS username,
+           r.runid, r.site_id, r.server, coalesce(r.idsite, l.part[1]::integer) AS idsite, r.destination,
+           coalesce(l.part[2], 'waits') AS phase,
+           coalesce(l.part[3]::integer, r.days) AS days,
+           coalesce(l.part[4]::integer, r.days_total) AS days_total,
+           coalesce(l.part[5]::bigint, r.visits) AS visits,
+           coalesce(l.part[6]::bigint, r.actions) AS actions,
+           l.part[7]::bigint AS actions_per_second,
+           l.part[8]::interval AS time_left,
+           coalesce(r.start_time, l.query_start) AS start_time
+    FROM (SELECT * FROM live WHERE part IS NOT NULL) l
+    FULL JOIN run r ON r.job_pid = l.pid;
+GRANT SELECT ON matomo_progress TO PUBLIC;
+
+COMMENT ON VIEW matomo_progress IS 'What syncs and checks do at present: of your registered sites, and of sessions that you may see in pg_stat_activity';
+COMMENT ON COLUMN matomo_progress.pid IS 'Process that does it';
+COMMENT ON COLUMN matomo_progress.username IS 'Role that called for it';
+COMMENT ON COLUMN matomo_progress.runid IS 'Number of the run in matomo_runs; NULL: a call of matomo_sync or matomo_check';
+COMMENT ON COLUMN matomo_progress.site_id IS 'The registered site';
+COMMENT ON COLUMN matomo_progress.server IS 'Foreign server of the Matomo';
+COMMENT ON COLUMN matomo_progress.idsite IS 'ID of the site in Matomo (idSite)';
+COMMENT ON COLUMN matomo_progress.destination IS 'Table that the visits go to';
+COMMENT ON COLUMN matomo_progress.phase IS 'What it is at: the day that it has stored last, or what it waits for';
+COMMENT ON COLUMN matomo_progress.days IS 'Days done';
+COMMENT ON COLUMN matomo_progress.days_total IS 'Days done and days still to do';
+COMMENT ON COLUMN matomo_progress.visits IS 'Visits that Matomo has sent';
+COMMENT ON COLUMN matomo_progress.actions IS 'Their actions';
+COMMENT ON COLUMN matomo_progress.actions_per_second IS 'Actions a second since it began';
+COMMENT ON COLUMN matomo_progress.time_left IS 'How long it goes on if all days are like those done';
+COMMENT ON COLUMN matomo_progress.start_time IS 'When it began';
