@@ -68,7 +68,8 @@ CREATE VIEW matomo_progress WITH (security_barrier) AS
            l.part[8]::interval AS time_left,
            coalesce(r.start_time, l.query_start) AS start_time
     FROM (SELECT * FROM live WHERE part IS NOT NULL) l
-    FULL JOIN run r ON r.job_pid = l.pid;
+    -- The background worker has several runs, and is at one of them.
+    FULL JOIN run r ON r.job_pid = l.pid AND r.idsite = l.part[1]::integer;
 GRANT SELECT ON matomo_progress TO PUBLIC;
 
 COMMENT ON VIEW matomo_progress IS 'What syncs and checks do at present: of your registered sites, and of sessions that you may see in pg_stat_activity';

@@ -147,6 +147,8 @@ impl Agenda {
         call: &str,
         args: &[DatumWithOid],
     ) -> Result<Option<T>> {
+        // Not as long as somebody drops it.
+        Extension::find()?;
         let sql = format!("SELECT {}.{call}", self.schema);
         Spi::connect_mut(|client| query(client, &sql, args)?.first().get_one().map_err(spi))
     }

@@ -71,12 +71,12 @@ fn kill_9_in_the_middle_of_an_import_loses_one_step() {
 #[test]
 fn the_extension_may_be_dropped_and_created_while_it_works() {
     let (cluster, mut db) = cluster_with_worker();
-    let fake = serve(world(112, "UTC", 2, "2026-01-01", "2026-06-30"));
+    let fake = serve(world(112, "UTC", 2, "2026-05-01", "2026-06-30"));
     fake.knobs().latency = Duration::from_millis(20);
     let pid = worker_pid(&mut db, "postgres");
     for round in 0..2 {
         store(&mut db, "analytics", &fake);
-        let site = register(&mut db, "'analytics', 1, '2026-01-01'");
+        let site = register(&mut db, "'analytics', 1, '2026-05-01'");
         wait_until("it works", || runs(&mut db, site, "running") == 1);
         if round == 0 {
             run(&mut db, "DROP EXTENSION matomo_postgres CASCADE; DROP TABLE matomo");
