@@ -15,6 +15,7 @@ mod ledger;
 mod ledger_apart;
 mod ledger_keeping;
 mod leftovers;
+mod monitoring;
 mod node_tables;
 mod node_tool;
 mod odd_data;
