@@ -30,6 +30,8 @@ COMMENT ON COLUMN matomo_site_config.name IS 'Name of the site, as Matomo told i
 COMMENT ON COLUMN matomo_site_config.timezone IS 'Timezone of the site, as Matomo told it last';
 COMMENT ON COLUMN matomo_site_config.created_at IS 'When the site was registered';
 
+COMMENT ON SEQUENCE matomo_site_config_id_seq IS 'Numbers the registered sites';
+
 -- Apart from what was registered, as it changes with every run.
 CREATE TABLE matomo_site_state (
     site_id             integer PRIMARY KEY REFERENCES matomo_site_config ON DELETE CASCADE,

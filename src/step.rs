@@ -116,7 +116,7 @@ pub fn copy(run: i64) -> Result<Status> {
         })?;
         return Ok(Status::Running);
     }
-    warn_of_truncation(state.truncated_visits);
+    warn_of_truncation(&format!("registered site {}: ", site.id), state.truncated_visits);
     state.succeed(&extension)?;
     session::ends();
     Ok(Status::Succeeded)

@@ -51,7 +51,7 @@ pub fn run(order: Order) -> Result<Vec<DayResult>> {
     let sync = Sync::prepare(site, access, destination, range, force, None)?;
     let mut progress = Progress::new(site, sync.due.len());
     let results = sync.copy.days(sync.due, i32::MAX, &mut progress)?;
-    warn_of_truncation(results.iter().map(|(read, _)| read.met.truncated_visits).sum());
+    warn_of_truncation("", results.iter().map(|(read, _)| read.met.truncated_visits).sum());
     Ok(results)
 }
 
@@ -199,10 +199,10 @@ pub fn ask_for_site(client: &Client, site: i32) -> Result<SiteInfo> {
 }
 
 /// Says once that Matomo did not list all actions of some visits.
-pub fn warn_of_truncation(visits: i64) {
+pub fn warn_of_truncation(prefix: &str, visits: i64) {
     if visits > 0 {
         warn(
-            format!("Matomo listed only the first actions of {visits} visits"),
+            format!("{prefix}Matomo listed only the first actions of {visits} visits"),
             "Raise visitor_log_maximum_actions_per_visit in the section [General] of Matomo's config.ini.php, then sync these days again.",
         );
     }

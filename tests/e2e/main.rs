@@ -21,6 +21,7 @@ mod node_tool;
 mod odd_data;
 mod own_tables;
 mod paging;
+mod procedures;
 mod readme;
 mod recordings;
 mod retention;
