@@ -45,9 +45,7 @@ BEGIN
             EXIT WHEN status OPERATOR(pg_catalog.<>) 'running';
         END LOOP;
         PERFORM @extschema@.matomo_run_report(run, true);
-        IF status OPERATOR(pg_catalog.=) 'succeeded' THEN
-            CALL @extschema@.matomo_upkeep_site(id);
-        END IF;
+        CALL @extschema@.matomo_upkeep_site(id);
     END IF;
 END
 $$;
@@ -83,9 +81,8 @@ BEGIN
             EXIT WHEN status OPERATOR(pg_catalog.<>) 'running';
         END LOOP;
         PERFORM @extschema@.matomo_run_report(run, false);
-        IF status OPERATOR(pg_catalog.=) 'succeeded' THEN
-            CALL @extschema@.matomo_upkeep_site(site);
-        END IF;
+        -- Whether or not it has failed: what is too old goes all the same.
+        CALL @extschema@.matomo_upkeep_site(site);
     END LOOP;
 END
 $$;

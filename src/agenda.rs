@@ -10,6 +10,7 @@ use crate::destination::{query, spi};
 use crate::error::{Error, Result};
 use crate::extension::Extension;
 use crate::owner::AsSiteOwner;
+use crate::upkeep;
 
 /// The sites of a database as they are at some moment.
 pub struct Agenda {
@@ -19,6 +20,8 @@ pub struct Agenda {
     pub due: Vec<i32>,
     /// Until the next one is.
     pub pause: Option<Duration>,
+    /// The sites whose table was not seen to today.
+    pub untended: Vec<i32>,
 }
 
 /// What a run is called for by, in `matomo_runs`.
@@ -33,6 +36,10 @@ struct Waiting {
     seconds: Option<f64>,
     /// The credentials that Matomo has refused.
     refused: Option<String>,
+    /// As Matomo names it.
+    timezone: String,
+    /// The day on which its table was seen to last.
+    tended_on: Option<String>,
 }
 
 /// Looks at the sites; `None` where the extension is not created.
@@ -44,8 +51,12 @@ pub fn read() -> Result<Option<Agenda>> {
         return Ok(None);
     }
     let extension = Extension::find()?;
-    let mut agenda = Agenda { schema: extension.schema.clone(), due: Vec::new(), pause: None };
+    let schema = extension.schema.clone();
+    let mut agenda = Agenda { schema, due: Vec::new(), pause: None, untended: Vec::new() };
     for waiting in waiting(&extension)? {
+        if !waiting.is_tended() {
+            agenda.untended.push(waiting.site);
+        }
         match waiting.seconds {
             Some(seconds) if seconds <= 0.0 => agenda.due.push(waiting.site),
             Some(seconds) if agenda.pause.is_none() => {
@@ -70,7 +81,7 @@ fn waiting(extension: &Extension) -> Result<Vec<Waiting>> {
     let sql = format!(
         "SELECT s.id, s.owner::oid, s.server::text, \
              CASE WHEN isfinite(a.at) THEN date_part('epoch', a.at - clock_timestamp()) END, \
-             t.refused_credentials \
+             t.refused_credentials, s.timezone, t.tended_on::text \
          FROM {0}.matomo_site_config s JOIN pg_roles r ON r.oid = s.owner \
          LEFT JOIN {0}.matomo_site_state t ON t.site_id = s.id \
          CROSS JOIN LATERAL (SELECT coalesce(t.next_at, now())) AS a(at) \
@@ -87,6 +98,8 @@ fn waiting(extension: &Extension) -> Result<Vec<Waiting>> {
                     server: row.get(3).map_err(spi)?.ok_or_else(corrupt)?,
                     seconds: row.get(4).map_err(spi)?,
                     refused: row.get(5).map_err(spi)?,
+                    timezone: row.get(6).map_err(spi)?.unwrap_or_default(),
+                    tended_on: row.get(7).map_err(spi)?,
                 })
             })
             .collect()
@@ -94,6 +107,12 @@ fn waiting(extension: &Extension) -> Result<Vec<Waiting>> {
 }
 
 impl Waiting {
+    /// Whether its table was seen to today.
+    fn is_tended(&self) -> bool {
+        let tended_on = self.tended_on.as_deref().and_then(|day| day.parse().ok());
+        tended_on >= Some(upkeep::today(&self.timezone))
+    }
+
     /// Whether the credentials are no longer those that were refused.
     fn has_new_credentials(&self) -> bool {
         let Some(refused) = &self.refused else { return false };

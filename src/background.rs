@@ -57,6 +57,8 @@ pub fn sleep(time: Duration) {
     unsafe {
         pg_sys::WaitLatch(pg_sys::MyLatch, events as i32, milliseconds, pg_sys::PG_WAIT_EXTENSION);
         pg_sys::ResetLatch(pg_sys::MyLatch);
+        // There is nothing to cancel, and the error would end the process.
+        (&raw mut pg_sys::QueryCancelPending).write_volatile(0);
     }
     pgrx::check_for_interrupts!();
     // SAFETY: main thread, outside of a transaction; a handler only sets the flag.

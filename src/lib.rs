@@ -60,6 +60,7 @@ mod token;
 mod transport;
 mod upkeep;
 mod visit;
+mod wake;
 mod worker;
 mod zone;
 

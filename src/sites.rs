@@ -158,7 +158,7 @@ impl Entry<'_> {
         extension.run(|client| query(client, &sql, &args).map(drop))?;
         let sql = format!(
             "INSERT INTO {}.matomo_site_state AS t (site_id) VALUES ($1) ON CONFLICT (site_id) DO UPDATE \
-             SET next_at = now(), failures = 0, refused_credentials = NULL",
+             SET next_at = now(), failures = 0, refused_credentials = NULL, tended_on = NULL",
             extension.schema
         );
         extension.run(|client| query(client, &sql, &[site.id.into()]).map(drop))

@@ -39,6 +39,15 @@ struct Plan {
     before: Option<i64>,
 }
 
+fn zone(timezone: &str) -> Zone {
+    Zone::parse(timezone).unwrap_or(Zone::Fixed(0))
+}
+
+/// What day it is in a site's timezone.
+pub fn today(timezone: &str) -> NaiveDate {
+    zone(timezone).day(Utc::now().timestamp()).unwrap_or_default()
+}
+
 /// Does a step, if there is anything to do today.
 ///
 /// # Errors
@@ -73,14 +82,18 @@ fn plan(extension: &Extension, id: i32) -> Result<Option<Plan>> {
     let sql = format!("SELECT s.timezone FROM {schema}.matomo_site_config s WHERE s.id = $1");
     let timezone: Option<String> = extension
         .run(|client| query(client, &sql, &[id.into()])?.first().get_one().map_err(spi))?;
-    let zone = timezone.as_deref().and_then(Zone::parse).unwrap_or(Zone::Fixed(0));
-    let today = zone.day(Utc::now().timestamp()).unwrap_or_default();
+    let zone = zone(timezone.as_deref().unwrap_or_default());
+    let today = today(timezone.as_deref().unwrap_or_default());
     let sql = format!(
         "SELECT coalesce(t.tended_on >= $2::date, false), ($2::date - s.retention)::date::text \
          FROM {schema}.matomo_site_config s \
          LEFT JOIN {schema}.matomo_site_state t ON t.site_id = s.id WHERE s.id = $1"
     );
     extension.run(|client| {
+        // Who changes the retention meanwhile waits, and then has it seen to anew.
+        let lock =
+            format!("SELECT 1 FROM {schema}.matomo_site_state t WHERE t.site_id = $1 FOR UPDATE");
+        query(client, &lock, &[id.into()])?;
         let args = [id.into(), today.to_string().into()];
         let row = query(client, &sql, &args)?.next().ok_or(Stored::NoSite(id))?;
         if row.get(1).map_err(spi)? == Some(true) {

@@ -1,5 +1,5 @@
-//! The worker of one database: syncs each registered site when it is due, then looks after its
-//! table. It does what the procedures do, by the same functions, a transaction a step; sites that
+//! The worker of one database: syncs each registered site when it is due, and once a day looks after
+//! its table. It does what the procedures do, by the same functions, a transaction a step; sites that
 //! are due at the same time take turns, so that none waits for another's import.
 
 use std::collections::HashMap;
@@ -19,6 +19,8 @@ use crate::settings;
 /// How long to try to get at a table whose old partitions are to be dropped, and how often.
 const PATIENCE: Duration = Duration::from_secs(10);
 const BETWEEN_TRIES: Duration = Duration::from_millis(500);
+/// After that, how long to wait till the next attempt.
+const LATER: Duration = Duration::from_secs(300);
 
 /// The worker's process; its argument is the database's name.
 #[pg_guard]
@@ -48,6 +50,8 @@ struct Worker {
     work: HashMap<i32, Work>,
     /// Sites that are left alone for a while, for reasons that their state does not tell.
     not_before: HashMap<i32, Instant>,
+    /// The same of their upkeep.
+    upkeep_not_before: HashMap<i32, Instant>,
     /// Whether it was said that the extension is missing.
     said_missing: bool,
 }
@@ -69,6 +73,8 @@ enum Next {
     Done,
     /// Nothing more now, though the site's state may say that it is due.
     LetBe,
+    /// The same of its upkeep.
+    UpkeepLater,
 }
 
 impl Worker {
@@ -89,10 +95,16 @@ impl Worker {
         self.said_missing = false;
         let now = Instant::now();
         self.not_before.retain(|_, until| *until > now);
+        self.upkeep_not_before.retain(|_, until| *until > now);
         for site in &agenda.due {
             if !self.work.contains_key(site) && !self.not_before.contains_key(site) {
                 let next = self.begin(&agenda, *site);
                 self.note(*site, next);
+            }
+        }
+        for site in &agenda.untended {
+            if !self.work.contains_key(site) && !self.upkeep_not_before.contains_key(site) {
+                self.work.insert(*site, Work::Upkeep { blocked: None });
             }
         }
         let mut sites: Vec<_> = self.work.keys().copied().collect();
@@ -139,6 +151,7 @@ impl Worker {
         session::release(|_| true);
         self.work.clear();
         self.not_before.clear();
+        self.upkeep_not_before.clear();
     }
 
     fn note(&mut self, site: i32, next: Next) {
@@ -152,6 +165,10 @@ impl Worker {
             Next::LetBe => {
                 self.work.remove(&site);
                 self.not_before.insert(site, Instant::now() + settings::naptime());
+            }
+            Next::UpkeepLater => {
+                self.work.remove(&site);
+                self.upkeep_not_before.insert(site, Instant::now() + LATER);
             }
         }
     }
@@ -185,17 +202,12 @@ impl Worker {
         if let Err(failure) = background::transaction(|| agenda.report(run)) {
             failure.log();
         }
-        match status.as_str() {
-            "succeeded" => Next::Step(Work::Upkeep { blocked: None }),
-            "skipped" => Next::LetBe,
-            _ => Next::Done,
-        }
+        if status == "skipped" { Next::LetBe } else { Next::Done }
     }
 
     fn look_after(&self, agenda: &Agenda, site: i32, blocked: Option<Instant>) -> Next {
         if blocked.is_some_and(|since| since.elapsed() > PATIENCE) {
-            // The next run tries again.
-            return Next::Done;
+            return Next::UpkeepLater;
         }
         match background::transaction(|| agenda.look_after(site)) {
             Ok(status) => match status.as_str() {
@@ -208,7 +220,7 @@ impl Worker {
             },
             Err(failure) => {
                 failure.log();
-                Next::Done
+                Next::UpkeepLater
             }
         }
     }

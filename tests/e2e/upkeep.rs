@@ -1,6 +1,8 @@
 //! The upkeep of registered sites: retention and premade partitions, by the worker and by the
 //! procedures, once a day.
 
+use fake_matomo::{Fault, Page, When};
+
 use crate::support::*;
 use crate::worker_support::*;
 
@@ -23,6 +25,9 @@ fn what_is_older_than_the_retention_goes_and_coming_weeks_are_made() {
         let (_cluster, mut db) = cluster_with_worker();
         if !by_worker {
             set(&mut db, "matomo.database", "");
+            wait_until("the worker has left", || {
+                workers(&mut db) == ["matomo launcher matomo: 0 workers"]
+            });
         }
         store(&mut db, "analytics", &fake);
         let mut sites = Vec::new();
@@ -94,6 +99,54 @@ fn a_first_import_asks_for_nothing_that_would_go_at_once() {
     // A day more, where the session's day and the site's are not the same.
     assert!((6..=7).contains(&days.len()), "{days:?}");
     assert_eq!(one::<i64>(&mut db, "SELECT count(DISTINCT idvisit) FROM matomo_partitioned"), 18);
+}
+
+#[test]
+fn what_is_too_old_goes_though_matomo_is_down() {
+    let noon = Noon::new();
+    let fake = serve(noon.world(20));
+    let (_cluster, mut db) = cluster_with_worker();
+    store(&mut db, "analytics", &fake);
+    sync(&mut db, &fake, &format!(", '{}'", noon.text(19)));
+    let site = register(
+        &mut db,
+        "'analytics', 1, every => '1 hour', retention => '5 days', enabled => false",
+    );
+    run(&mut db, "SELECT count(*) FROM generate_series(1, 2), pg_sleep(1)");
+    let visits = "SELECT count(DISTINCT idvisit) FROM matomo";
+    assert_eq!(one::<i64>(&mut db, visits), 60, "a site that is not enabled is left alone");
+    fake.fail(Fault::Status(503, Page::Html), When::always());
+    run(&mut db, &format!("SELECT matomo_alter_site({site}, enabled => true)"));
+    wait_until("it has failed", || runs(&mut db, site, "failed") == 1);
+    wait_until("the old visits are gone", || one::<i64>(&mut db, visits) == 18);
+    // A shorter retention is not put off till tomorrow.
+    run(&mut db, &format!("SELECT matomo_alter_site({site}, retention => '2 days')"));
+    wait_until("more are gone", || one::<i64>(&mut db, visits) == 9);
+}
+
+#[test]
+fn upkeep_waits_for_readers_and_lets_the_sync_go_on() {
+    let noon = Noon::new();
+    let fake = serve(noon.world(20));
+    let (cluster, mut db) = cluster_with_worker();
+    store(&mut db, "analytics", &fake);
+    sync(&mut db, &fake, &format!(", '{}', destination => 'matomo_partitioned'", noon.text(19)));
+    let mut report = cluster.connect("postgres");
+    run(&mut report, "BEGIN; SELECT count(*) FROM matomo_partitioned");
+    let arguments = "'analytics', 1, destination => 'matomo_partitioned', every => '1 second', retention => '2 days'";
+    let site = register(&mut db, arguments);
+    wait_long(30, "it is synced again and again", || runs(&mut db, site, "succeeded") >= 3);
+    let visits = "SELECT count(DISTINCT idvisit) FROM matomo_partitioned";
+    assert_eq!(one::<i64>(&mut db, visits), 60);
+    assert_eq!(
+        one::<i64>(&mut db, "SELECT count(*) FROM matomo_site_state WHERE tended_on IS NULL"),
+        1
+    );
+    run(&mut report, "COMMIT");
+    run(&mut db, &format!("SELECT matomo_alter_site({site}, retention => '2 days')"));
+    run(&mut db, &format!("CALL matomo_upkeep_site({site})"));
+    assert_eq!(one::<i64>(&mut db, visits), 9);
+    assert!(!cluster.log().contains("WARNING"), "{}", cluster.log());
 }
 
 #[test]

@@ -94,6 +94,30 @@ fn the_extension_may_be_dropped_and_created_while_it_works() {
 }
 
 #[test]
+fn a_cancel_ends_a_run_and_not_the_worker() {
+    let (cluster, mut db) = cluster_with_worker();
+    let noon = Noon::new();
+    let fake = serve(noon.world(2));
+    store(&mut db, "analytics", &fake);
+    wait_until("it works", || worker_pid(&mut db, "postgres").is_some());
+    let pid = worker_pid(&mut db, "postgres").unwrap();
+    let cancel = format!("SELECT pg_cancel_backend({pid})");
+    // There is nothing to cancel.
+    run(&mut db, &cancel);
+    fake.fail(Fault::Hang, When::live().times(1));
+    let site =
+        register(&mut db, &format!("'analytics', 1, '{}', every => '1 second'", noon.text(1)));
+    wait_until("it hangs", || fake.requests().iter().any(|seen| seen.fault.is_some()));
+    run(&mut db, &cancel);
+    wait_until("the run has failed", || runs(&mut db, site, "failed") == 1);
+    let told = "SELECT sqlstate || ' ' || return_message FROM matomo_runs WHERE status = 'failed'";
+    assert_eq!(texts(&mut db, told), ["57014 canceling statement due to user request"]);
+    wait_until("the next one succeeds", || runs(&mut db, site, "succeeded") > 0);
+    assert_eq!(worker_pid(&mut db, "postgres"), Some(pid));
+    assert!(!cluster.log().contains("exited"), "{}", cluster.log());
+}
+
+#[test]
 fn rows_are_written_with_the_owners_rights_only() {
     let (cluster, mut db) = cluster_with_worker();
     let noon = Noon::new();

@@ -60,7 +60,7 @@ fn a_site_that_fails_is_tried_later_and_later_and_the_others_go_on() {
     let waits = "SELECT next_at > last_error_at + interval '3 s' AND next_at < last_error_at + interval '5 s'
                  FROM matomo_site_state WHERE failures = 3";
     assert!(one::<bool>(&mut db, waits));
-    assert!(runs(&mut db, works, "succeeded") >= 3);
+    wait_until("the other goes on", || runs(&mut db, works, "succeeded") >= 3);
     assert_equal(&mut db, "there", &all_of(&good, 1));
     let log = cluster.log();
     let said = format!("WARNING:  registered site {fails}: Matomo answered with HTTP status 503");
@@ -160,19 +160,37 @@ fn another_sessions_sync_is_waited_for_and_a_disabled_site_left_alone() {
 }
 
 #[test]
-fn a_new_naptime_is_heeded_at_once() {
+fn a_new_site_wakes_it_and_a_new_naptime_is_heeded_at_once() {
     let cluster = crate::cluster::Cluster::start_with(&PRELOADED.replace("'1s'", "'1h'"));
     let mut db = cluster.connect("postgres");
     run(&mut db, "CREATE EXTENSION matomo_postgres");
+    // It may have looked before that.
+    run(&mut db, "SELECT pg_reload_conf()");
     let noon = Noon::new();
     let fake = serve(noon.world(2));
     store(&mut db, "analytics", &fake);
-    wait_until("it sleeps", || {
-        workers(&mut db).iter().any(|line| line.ends_with("matomo: sleeps until"))
-    });
+    let sleeps = |db: &mut postgres::Client| {
+        wait_until("it sleeps", || {
+            workers(db).iter().any(|line| line.ends_with("matomo: sleeps until"))
+        });
+    };
+    sleeps(&mut db);
     let site = register(&mut db, &format!("'analytics', 1, '{}'", noon.text(1)));
+    wait_until("it is synced", || runs(&mut db, site, "succeeded") == 1);
+    sleeps(&mut db);
+    run(&mut db, &format!("SELECT matomo_alter_site({site}, every => '1 hour')"));
+    wait_until("it is synced again", || runs(&mut db, site, "succeeded") == 2);
+    sleeps(&mut db);
+    // What nobody tells it is found after a nap.
+    let due = format!("UPDATE matomo_site_state SET next_at = now() WHERE site_id = {site}");
+    run(&mut db, &due);
+    run(&mut db, "SELECT pg_sleep(2)");
+    assert_eq!(runs(&mut db, site, "succeeded"), 2);
     set(&mut db, "matomo.naptime", "1s");
-    wait_until("it is synced", || runs(&mut db, site, "succeeded") > 0);
+    wait_until("it is synced", || runs(&mut db, site, "succeeded") == 3);
+    sleeps(&mut db);
+    run(&mut db, &due);
+    wait_until("it is synced", || runs(&mut db, site, "succeeded") == 4);
 }
 
 #[test]
