@@ -44,7 +44,11 @@ impl Copy {
         most_pages: i32,
         progress: &mut Progress,
     ) -> Result<Vec<DayResult>> {
-        show_activity(&progress.line("begins"));
+        let phase = match days.first() {
+            Some(due) if progress.goes_on() => format!("reads {}", due.day),
+            _ => "begins".to_owned(),
+        };
+        show_activity(&progress.line(&phase));
         let count = days.len();
         let workers = self.workers.min(count);
         let reading = Reading { most_pages, ..self.reading };

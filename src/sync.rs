@@ -12,8 +12,9 @@ use crate::copy::{Copy, DayResult, Record};
 use crate::destination::{Destination, query, spi};
 use crate::endpoint::Endpoint;
 use crate::error::{Error, Result};
-use crate::fetch::{self, Reading};
+use crate::fetch::Reading;
 use crate::ledger::{Entry, Ledger};
+use crate::pages::retry_line;
 use crate::plan::{self, Again, Due, Known, Start, Times};
 use crate::progress::Progress;
 use crate::remote;
@@ -154,7 +155,7 @@ fn known_site(known: &Entries, now: i64) -> Option<SiteInfo> {
     let (day, entry) = known.last_key_value()?;
     let zone = Zone::parse(&entry.timezone)?;
     let timezone = entry.timezone.clone();
-    (zone.day(now) == Some(*day)).then(|| SiteInfo { name: None, zone, timezone })
+    (zone.day(now) == Some(*day)).then_some(SiteInfo { name: None, zone, timezone })
 }
 
 /// The last days of a site whose timezone has changed: their bounds have moved.
@@ -194,7 +195,7 @@ pub fn lock(endpoint: &Endpoint, site: i32, destination: &Destination) -> Result
 pub fn ask_for_site(client: &Client, site: i32) -> Result<SiteInfo> {
     show_activity(&Progress::new(site, 0).line("asks for the site"));
     remote::ask(client, move |client, notice| {
-        client.site(site, &mut |error, retry, wait| notice(fetch::retry_line(error, retry, wait)))
+        client.site(site, &mut |error, retry, wait| notice(retry_line(error, retry, wait)))
     })
 }
 
