@@ -174,8 +174,7 @@ DECLARE
     actions pg_catalog.int8 := 0;
     give_up pg_catalog.timestamptz;
 BEGIN
-    -- Before anything happens: where no transaction can end, this raises its error.
-    COMMIT;
+    PERFORM @extschema@.matomo_run_outside_transaction('matomo_drop_before()');
     IF patience IS NULL THEN
         RAISE null_value_not_allowed USING MESSAGE = 'argument "patience" must not be null';
     END IF;

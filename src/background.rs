@@ -74,7 +74,11 @@ pub fn sleep(time: Duration) {
 pub fn show_idle(text: &str) {
     let text = CString::new(text).unwrap_or_default();
     // SAFETY: main thread; the text is copied.
-    unsafe { pg_sys::pgstat_report_activity(pg_sys::BackendState::STATE_IDLE, text.as_ptr()) };
+    unsafe {
+        pg_sys::pgstat_report_activity(pg_sys::BackendState::STATE_IDLE, text.as_ptr());
+        // Autovacuum shall know of what was done before a long sleep.
+        pg_sys::pgstat_report_stat(true);
+    }
 }
 
 /// Why a transaction came to nothing.

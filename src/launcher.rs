@@ -57,7 +57,8 @@ pub extern "C-unwind" fn matomo_launcher_main(_argument: pg_sys::Datum) {
             }
         }
         let pauses: Vec<_> = posts.iter_mut().map(Post::look_after).collect();
-        background::show_idle(&format!("matomo: {} workers", posts.len()));
+        let workers = posts.iter().filter(|post| post.worker.is_some()).count();
+        background::show_idle(&format!("matomo: workers: {workers}"));
         background::sleep(pauses.into_iter().min().unwrap_or(LONGEST_PAUSE));
     }
 }

@@ -156,12 +156,19 @@ impl Entry<'_> {
         let mut args = self.values();
         args.push(site.id.into());
         extension.run(|client| query(client, &sql, &args).map(drop))?;
+        // Another table, or another site, is not synced up to anything.
+        let is_other = self.server.is_some_and(|server| server != site.server)
+            || self.idsite.is_some_and(|idsite| idsite != site.idsite)
+            || self.destination.is_some_and(|destination| destination != site.destination);
         let sql = format!(
             "INSERT INTO {}.matomo_site_state AS t (site_id) VALUES ($1) ON CONFLICT (site_id) DO UPDATE \
-             SET next_at = now(), failures = 0, refused_credentials = NULL, tended_on = NULL",
+             SET next_at = now(), failures = 0, refused_credentials = NULL, tended_on = NULL, \
+                 matomo = CASE WHEN $2 THEN NULL ELSE t.matomo END, \
+                 last_success_at = CASE WHEN $2 THEN NULL ELSE t.last_success_at END",
             extension.schema
         );
-        extension.run(|client| query(client, &sql, &[site.id.into()]).map(drop))
+        let args = [site.id.into(), is_other.into()];
+        extension.run(|client| query(client, &sql, &args).map(drop))
     }
 
     fn values(&self) -> Vec<DatumWithOid<'_>> {

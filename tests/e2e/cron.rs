@@ -10,6 +10,9 @@ use crate::cluster::Cluster;
 use crate::stored::server;
 use crate::support::*;
 
+/// As README has it.
+const SCHEDULE: &str = "SELECT cron.schedule('matomo', '* * * * *', 'CALL matomo_sync_all()');";
+
 /// Until something holds, which takes minutes here.
 fn within_minutes(what: &str, begin: Instant, mut holds: impl FnMut() -> bool) {
     while !holds() {
@@ -29,7 +32,7 @@ fn runs_every_minute(mode: &str) {
     server(&mut db, &fake);
     let sql = format!("SELECT matomo_add_site('analytics', 1, start_date => '{}')", noon.text(3));
     run(&mut db, &sql);
-    run(&mut db, "SELECT cron.schedule('matomo', '* * * * *', 'CALL matomo_sync_all()')");
+    run(&mut db, SCHEDULE);
     let begin = Instant::now();
     let grow = || {
         let mut world = fake.world();
@@ -81,6 +84,7 @@ fn runs_every_minute(mode: &str) {
 
 #[test]
 fn every_minute_in_both_modes_with_a_lag_below_two() {
+    assert!(include_str!("../../README.md").contains(SCHEDULE));
     if !std::path::Path::new(&format!("{}/pg_cron.so", pkglibdir())).exists() {
         // tests/setup installs it wherever apt has it.
         println!("no pg_cron here");

@@ -219,6 +219,11 @@ fn a_procedure_that_cannot_commit_says_so_at_once() {
         &[],
         hint,
     );
+    run(&mut db, "SET default_transaction_read_only = on");
+    let refused = error(&mut db, "CALL matomo_sync_all()");
+    let message = "cannot execute matomo_sync_all() in a read-only transaction";
+    assert_says(&refused, "25006", message, &[], "");
+    run(&mut db, "SET default_transaction_read_only = off");
     assert_eq!(asked(&fake), [""; 0]);
     assert_eq!(one::<i64>(&mut db, "SELECT count(*) FROM matomo_runs"), 0);
     // Where it can, it does.

@@ -49,6 +49,19 @@ fn triggers_of_an_owner_run_as_the_owner() {
 }
 
 #[test]
+fn a_superuser_syncs_into_an_owners_weekly_partitions() {
+    let fake = serve_site(137);
+    let (_, mut admin, mut db, owner) = owned(&fake);
+    add_site(&mut db, ", start_date => '2026-10-24', destination => 'matomo_partitioned'");
+    run(&mut admin, "CALL matomo_sync_all()");
+    assert_equal(&mut admin, &format!("{owner}.matomo_partitioned"), &all_of(&fake, 1));
+    let strangers = format!(
+        "SELECT count(*) FROM pg_class WHERE relnamespace = '{owner}'::regnamespace AND relowner <> '{owner}'::regrole"
+    );
+    assert_eq!(one::<i64>(&mut admin, &strangers), 0);
+}
+
+#[test]
 fn an_owner_cannot_use_a_superusers_call_for_more() {
     for (attempt, message) in [
         ("SET ROLE postgres", "cannot set parameter \"role\" within security-definer function"),

@@ -118,6 +118,12 @@ fn status_says_how_a_site_is() {
         &mut db,
         "SELECT next_run IS NULL AND NOT enabled AND failures = 0 FROM matomo_status"
     ));
+    // Another table is not synced up to anything.
+    fake.heal();
+    run(&mut db, &format!("SELECT matomo_alter_site({site}, destination => 'matomo_partitioned')"));
+    let anew =
+        "SELECT synced_to IS NULL AND sealed_to IS NULL AND visits_today = 0 FROM matomo_status";
+    assert!(one::<bool>(&mut db, anew));
 }
 
 #[test]

@@ -26,7 +26,7 @@ fn what_is_older_than_the_retention_goes_and_coming_weeks_are_made() {
         if !by_worker {
             set(&mut db, "matomo.database", "");
             wait_until("the worker has left", || {
-                workers(&mut db) == ["matomo launcher matomo: 0 workers"]
+                workers(&mut db) == ["matomo launcher matomo: workers: 0"]
             });
         }
         store(&mut db, "analytics", &fake);

@@ -13,7 +13,7 @@ fn without_the_extension_it_says_so_once_and_waits_for_it() {
     let cluster = Cluster::start_with(PRELOADED);
     let mut db = cluster.connect("postgres");
     let idle =
-        ["matomo launcher matomo: 1 workers", "matomo worker (postgres) matomo: sleeps until"];
+        ["matomo launcher matomo: workers: 1", "matomo worker (postgres) matomo: sleeps until"];
     wait_until("the worker sleeps", || workers(&mut db) == idle);
     let pid = worker_pid(&mut db, "postgres");
     // A few naps, in which nothing else is said.
@@ -58,12 +58,12 @@ fn the_list_of_databases_is_followed() {
     wait_until("one is left", || {
         workers(&mut db)
             == [
-                "matomo launcher matomo: 1 workers",
+                "matomo launcher matomo: workers: 1",
                 "matomo worker (Second, one) matomo: sleeps until",
             ]
     });
     set(&mut db, "matomo.database", "");
-    wait_until("none is left", || workers(&mut db) == ["matomo launcher matomo: 0 workers"]);
+    wait_until("none is left", || workers(&mut db) == ["matomo launcher matomo: workers: 0"]);
 }
 
 #[test]
@@ -104,7 +104,7 @@ fn one_that_is_terminated_is_started_again() {
             .any(|pid| *pid != before.to_string())
     });
     let idle =
-        ["matomo launcher matomo: 1 workers", "matomo worker (postgres) matomo: sleeps until"];
+        ["matomo launcher matomo: workers: 1", "matomo worker (postgres) matomo: sleeps until"];
     wait_until("all is as it was", || workers(&mut db) == idle);
 }
 
