@@ -152,6 +152,42 @@ fn a_refused_token_is_asked_with_once() {
 }
 
 #[test]
+fn a_refused_token_is_asked_with_once_for_all_sites() {
+    let fake = serve(sites(113, 3));
+    let mut db = database();
+    server(&mut db, &fake);
+    for site in 1..=3 {
+        run(
+            &mut db,
+            &format!("SELECT matomo_add_site('analytics', {site}, start_date => '2026-10-19')"),
+        );
+    }
+    run(
+        &mut db,
+        "ALTER USER MAPPING FOR CURRENT_USER SERVER analytics OPTIONS (SET token 'revoked')",
+    );
+    fake.clear_requests();
+    run(&mut db, "CALL matomo_sync_all()");
+    run(&mut db, "CALL matomo_sync_all()");
+    assert_eq!(asked(&fake).len(), 1);
+    let waiting = "SELECT count(*) FROM matomo_status WHERE failures = 2 AND next_run = 'infinity'";
+    assert_eq!(one::<i64>(&mut db, waiting), 3);
+    // Whichever of them is altered has it tried again, once.
+    run(&mut db, "SELECT matomo_alter_site(2)");
+    run(&mut db, "CALL matomo_sync_all()");
+    assert_eq!(asked(&fake).len(), 1);
+    let good = fake.token();
+    run(
+        &mut db,
+        &format!(
+            "ALTER USER MAPPING FOR CURRENT_USER SERVER analytics OPTIONS (SET token '{good}')"
+        ),
+    );
+    run(&mut db, "CALL matomo_sync_all()");
+    assert_eq!(one::<i64>(&mut db, "SELECT count(*) FROM matomo_status WHERE failures = 0"), 3);
+}
+
+#[test]
 fn a_site_that_is_being_synced_is_skipped() {
     let fake = serve(sites(110, 2));
     let name = shared().database();
