@@ -63,6 +63,15 @@ impl Cluster {
         made
     }
 
+    /// Makes and starts a standby of it.
+    pub fn standby(&self) -> Cluster {
+        let made = Cluster { dir: new_dir() };
+        cluster(&["create", made.path()]);
+        cluster(&["standby", made.path(), self.path()]);
+        cluster(&["start", made.path()]);
+        made
+    }
+
     /// Starts it again after `stop`.
     pub fn start_again(&self) {
         cluster(&["start", self.path()]);
