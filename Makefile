@@ -4,7 +4,11 @@ SHELL := /bin/bash
 .ONESHELL:
 .SILENT:
 .DEFAULT_GOAL := help
+<<<<<<< HEAD
 .PHONY: help install demo demo-stop test trust fuzz fmt clean
+=======
+.PHONY: help install demo demo-stop test trust bench fmt clean
+>>>>>>> main
 
 help:
 	printf '%s\n' \
@@ -14,8 +18,13 @@ help:
 	    'make demo-stop    end what the demo left running' \
 	    'make test         format, lints, unit and end-to-end tests' \
 	    'make trust        the tests of faults and attacks; writes their table, tests/TRUST.md' \
+<<<<<<< HEAD
     'make fuzz         hostile answers for MATOMO_FUZZ_SECONDS, 300 by default' \
     'make fmt          format the Rust code' \
+=======
+	    'make bench        what a sync costs, beside COPY; writes tests/bench/RESULTS.md (half an hour)' \
+	    'make fmt          format the Rust code' \
+>>>>>>> main
 	    'make clean        remove what was built' \
 	    '' \
 	    'PG_CONFIG=/path/to/pg_config chooses the Postgres, version 15 to 18.'
@@ -61,6 +70,9 @@ trust:
 	environment=$$(tests/setup env); eval "$$environment"
 	MATOMO_PACKAGE=$$(tests/package); export MATOMO_PACKAGE
 	cargo test --test e2e $$PG_FEATURES -- trust::
+
+bench:
+	tests/bench/run
 
 fmt:
 	cargo fmt --all

@@ -67,6 +67,8 @@ COMMENT ON COLUMN matomo_run_log.next_day IS 'First day that is not done';
 COMMENT ON COLUMN matomo_run_log.done IS 'Days after that which are done already';
 COMMENT ON COLUMN matomo_run_log.timezone IS 'Timezone of the site, as Matomo told this run';
 
+COMMENT ON SEQUENCE matomo_run_log_runid_seq IS 'Numbers the runs';
+
 SELECT pg_catalog.pg_extension_config_dump('matomo_run_log',
     'WHERE owner IN (SELECT r.oid FROM pg_catalog.pg_roles r)');
 SELECT pg_catalog.pg_extension_config_dump('matomo_run_log_runid_seq', '');

@@ -12,7 +12,8 @@ use crate::report::or_raise;
 use crate::runs::Failed;
 use crate::step;
 
-/// Raises an error in a transaction that is to last: there is no committing in it.
+/// Raises an error in a transaction that is to last: there is no committing in it; and where nothing
+/// can be written.
 #[pg_extern(volatile, parallel_unsafe)]
 fn matomo_run_outside_transaction(what: &str) {
     // SAFETY: main thread, within a transaction.
@@ -23,13 +24,20 @@ fn matomo_run_outside_transaction(what: &str) {
         (false, false) => Err(Stored::InFunction(what.to_owned()).into()),
         (false, true) => Ok(()),
     });
+    prevent_if_read_only(what);
+}
+
+/// Raises an ERROR in a read-only transaction and on a standby.
+fn prevent_if_read_only(what: &str) {
+    let what = CString::new(what).unwrap_or_default();
+    // SAFETY: main thread; the text is only read.
+    unsafe { pg_sys::PreventCommandIfReadOnly(what.as_ptr()) };
 }
 
 /// Begins a run of a registered site; NULL when another session syncs it.
 #[pg_extern(volatile, parallel_unsafe)]
 fn matomo_run_begin(site: Option<i32>, command: &str) -> Option<i64> {
-    // SAFETY: main thread; raises an ERROR in a read-only transaction and on a standby.
-    unsafe { pg_sys::PreventCommandIfReadOnly(c"a sync".as_ptr()) };
+    prevent_if_read_only("matomo_run_begin()");
     or_raise(site.ok_or(Error::Null("id")).and_then(|site| step::begin(site, command)))
 }
 

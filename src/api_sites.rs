@@ -17,6 +17,7 @@ use crate::report::or_raise;
 use crate::settings;
 use crate::sites::{self, Entry, Site};
 use crate::sync::ask_for_site;
+use crate::wake;
 use crate::zone::Zone;
 
 /// Registers a site, so that the procedures and the background worker sync it; gives its ID.
@@ -59,7 +60,9 @@ fn matomo_add_site(
         let extension = Extension::find()?;
         entry.check_is_new(&extension, None)?;
         entry.info = Some(ask(&access, idsite, start)?);
-        entry.insert(&extension)
+        let id = entry.insert(&extension)?;
+        wake::after_commit(&extension)?;
+        Ok(id)
     })())
 }
 
@@ -112,7 +115,8 @@ fn matomo_alter_site(
                 entry.info = Some(ask(&access, idsite.unwrap_or(known.idsite), start)?);
             }
         }
-        entry.update(&extension, &known)
+        entry.update(&extension, &known)?;
+        wake::after_commit(&extension)
     })());
 }
 

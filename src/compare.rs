@@ -96,9 +96,9 @@ impl Comparison<'_> {
         let visitors: HashMap<i64, &str> = with_rows
             .filter_map(|(id, rows)| Some((*id, batch.rows.cells(rows.start).nth(VISITORID)?)))
             .collect();
-        let mut seen = Seen::of(&batch.rows);
+        let mut sieve = Sieve::of(&batch.rows);
         for row in 0..texts.len() {
-            let found = seen.compare(&mut texts, row);
+            let found = sieve.compare(&mut texts, row);
             let Ok(id) = found.visit.parse() else { continue };
             let other = if found.of_sites {
                 stored.visits.insert(id);
@@ -120,7 +120,7 @@ impl Comparison<'_> {
             }
         }
         for (id, rows) in &batch.visits {
-            if stored.visits.contains(id) && rows.clone().any(|row| !seen.met[row]) {
+            if stored.visits.contains(id) && rows.clone().any(|row| !sieve.met[row]) {
                 stored.differing.insert(*id);
             }
         }
@@ -178,7 +178,7 @@ impl Comparison<'_> {
 }
 
 /// The rows of a batch by `action_id`, and which of them have been met as they are.
-struct Seen<'a> {
+struct Sieve<'a> {
     rows: &'a Lines,
     by_action: HashMap<&'a [u8], usize>,
     met: Vec<bool>,
@@ -195,11 +195,11 @@ struct Found {
     is_equal: bool,
 }
 
-impl<'a> Seen<'a> {
-    fn of(rows: &'a Lines) -> Seen<'a> {
+impl<'a> Sieve<'a> {
+    fn of(rows: &'a Lines) -> Sieve<'a> {
         let action = |row: usize| rows.cells(row).next().unwrap_or_default().as_bytes();
         let by_action = (0..rows.len()).map(|row| (action(row), row)).collect();
-        Seen { rows, by_action, met: vec![false; rows.len()] }
+        Sieve { rows, by_action, met: vec![false; rows.len()] }
     }
 
     /// Compares a stored row with that of the same `action_id`.

@@ -19,9 +19,9 @@ use crate::sync::Entries;
 /// What became of a day.
 pub type DayResult = (DayRead, Written);
 
-/// Batches of a worker that may wait to be stored: enough to fetch while storing, few enough for
-/// memory.
-const ROOM: usize = 2;
+/// Batches of a worker that may wait to be stored, of a megabyte or two each: enough to read some
+/// thousand visits ahead while the day before is being stored, few enough for memory.
+const ROOM: usize = 8;
 
 /// All that it takes to copy days.
 pub struct Copy {
@@ -44,7 +44,11 @@ impl Copy {
         most_pages: i32,
         progress: &mut Progress,
     ) -> Result<Vec<DayResult>> {
-        show_activity(&progress.line("begins"));
+        let phase = match days.first() {
+            Some(due) if progress.goes_on() => format!("reads {}", due.day),
+            _ => "begins".to_owned(),
+        };
+        show_activity(&progress.line(&phase));
         let count = days.len();
         let workers = self.workers.min(count);
         let reading = Reading { most_pages, ..self.reading };

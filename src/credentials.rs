@@ -108,9 +108,9 @@ unsafe fn version(
         let row = tuple.as_ref()?;
         let pg_sys::ItemPointerData { ip_blkid, ip_posid } = row.t_self;
         let block = u32::from(ip_blkid.bi_hi) << 16 | u32::from(ip_blkid.bi_lo);
-        let writer = (*row.t_data).t_choice.t_heap.t_xmin;
+        let writer = (*row.t_data).t_choice.t_heap.t_xmin.into_inner();
         pg_sys::ReleaseSysCache(tuple);
-        Some(format!("{block},{ip_posid},{writer:?}"))
+        Some(format!("{block},{ip_posid},{writer}"))
     }
 }
 

@@ -34,6 +34,10 @@ impl Lines {
         &self.instants
     }
 
+    /// Bytes of all lines.
+    pub fn size(&self) -> usize {
+        self.text.len()
+    }
     /// Whole lines as they stand.
     pub fn text(&self, lines: Range<usize>) -> &str {
         let begin = |line: usize| self.begins.get(line).copied().unwrap_or(self.text.len());

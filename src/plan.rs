@@ -165,7 +165,7 @@ pub fn due(
         let settled = end.saturating_add(times.settle);
         let seals = settled <= times.now;
         let goes_on = |pass: &Pass| {
-            !(seals && pass.began < settled) && !(is_again && pass.began < times.run_began)
+            (!seals || pass.began >= settled) && (!is_again || pass.began >= times.run_began)
         };
         let extent = if seals || is_again {
             known.pass.filter(goes_on).map_or(Extent::Whole, Extent::Rest)

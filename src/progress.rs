@@ -30,6 +30,11 @@ impl Progress {
         Progress { days_to_do, days_done: days, visits, actions, earlier, ..self }
     }
 
+    /// Whether some of it is done.
+    pub fn goes_on(&self) -> bool {
+        self.days_done > 0 || self.visits > 0
+    }
+
     /// Takes note of a day, or a part of one, that is stored.
     pub fn read(&mut self, read: &DayRead) {
         self.add(

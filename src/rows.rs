@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 use crate::json::{self, Members};
 use crate::lines::{self, Cells, Lines};
 use crate::times::{self, Clock};
+use crate::values;
 use crate::visit::{Action, Visit};
 use crate::zone::Zone;
 
@@ -82,7 +83,7 @@ impl OfVisit {
         let mut cells = Cells(&mut tail);
         after.iter().for_each(|raw| show(&mut cells, *raw));
         match visit.experiments {
-            Some(raw) => cells.text(&jsonb(raw)),
+            Some(raw) => cells.text(&values::jsonb(raw)),
             None => cells.null(),
         }
         OfVisit { head, tail }
@@ -135,7 +136,7 @@ fn add_action(
     show_or(cells, action.event_action, "");
     show_or(cells, action.event_name, "");
     match action.event_value {
-        Some(raw) => cells.plain(&number(raw)),
+        Some(raw) => cells.plain(&values::number(raw)),
         None => cells.plain("0"),
     }
     show_or(cells, action.time_spent, "0");
@@ -162,7 +163,7 @@ fn add_action(
     } else {
         let object: Vec<_> = dimensions
             .iter()
-            .map(|(number, raw)| (format!("dimension{number}"), jsonb(raw)))
+            .map(|(number, raw)| (format!("dimension{number}"), values::json(raw)))
             .collect();
         cells.text(&json_object(&object));
         (1..=10).for_each(|number| show(cells, dimensions.get(&number).copied()));
@@ -241,25 +242,6 @@ fn timestamp(cells: &mut Cells, at: DateTime<chrono::Utc>) {
     cells.show(format_args!("{day} {time}+00"));
 }
 
-/// A number's digits as sent; `0` for what is no number, or one that `numeric` cannot hold.
-fn number(raw: &RawValue) -> String {
-    let text = json::text(raw).unwrap_or_default();
-    let text = text.trim();
-    if is_number(text) { text.to_owned() } else { "0".to_owned() }
-}
-
-fn is_number(text: &str) -> bool {
-    let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
-    let (mantissa, exponent) = unsigned.split_once(['e', 'E']).unwrap_or((unsigned, "0"));
-    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
-    digits(whole)
-        && digits(fraction)
-        && !(whole.is_empty() && fraction.is_empty())
-        && mantissa.len() <= 1000
-        && exponent.parse::<i32>().is_ok_and(|exponent| exponent.abs() <= 1000)
-}
-
 /// Custom variables as (name, JSON of the value), in order; of a name that comes twice the last
 /// value counts. Actions have `customVariablePageName1`, visits `customVariableName1`.
 fn variables(raw: Option<&RawValue>) -> Vec<(String, String)> {
@@ -275,7 +257,7 @@ fn variables(raw: Option<&RawValue>) -> Vec<(String, String)> {
             let Some(name) = json::text(name) else { continue };
             let value_key = format!("customVariable{scope}Value{number}");
             let Some(value) = values.get(value_key.as_str()) else { continue };
-            let value = jsonb(value);
+            let value = values::json(value);
             match places.get(&name) {
                 Some(place) => found[*place].1 = value,
                 None => {
@@ -307,18 +289,6 @@ fn json_object(members: &[(String, String)]) -> String {
         .map(|(name, value)| format!("{}:{value}", serde_json::Value::from(name.as_str())))
         .collect();
     format!("{{{}}}", members.join(","))
-}
-
-/// JSON that `json` and `jsonb` are sure to take; what they might refuse (too deep, numbers too
-/// large) is kept as a string.
-fn jsonb(raw: &RawValue) -> String {
-    // A string without escapes, which nearly all are, is as it would be written.
-    if raw.get().starts_with('"') && !raw.get().contains('\\') {
-        return raw.get().to_owned();
-    }
-    serde_json::from_str::<serde_json::Value>(raw.get())
-        .unwrap_or_else(|_| serde_json::Value::from(raw.get()))
-        .to_string()
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::time::Duration;
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum, pg_sys};
 
 use crate::client::Manner;
+use crate::databases;
 use crate::error::{Error, Result};
 use crate::hosts::Hosts;
 use crate::options::Options;
@@ -22,7 +23,9 @@ enum ActionTime {
 
 static PAGE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(500);
 static INITIAL_OFFSET: GucSetting<i32> = GucSetting::<i32>::new(3);
-static FETCH_WORKERS: GucSetting<i32> = GucSetting::<i32>::new(1);
+/// Measured (tests/bench/RESULTS.md): two halve the time that is spent on waiting and cost nothing where
+/// there is none; more than that is for a Matomo that can bear it.
+static FETCH_WORKERS: GucSetting<i32> = GucSetting::<i32>::new(2);
 static STEP_PAGES: GucSetting<i32> = GucSetting::<i32>::new(20);
 static KEEP_RUNS: GucSetting<i32> = GucSetting::<i32>::new(10_000);
 static LOOKBACK: GucSetting<i32> = GucSetting::<i32>::new(0);
@@ -37,6 +40,9 @@ static LANGUAGE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::ne
 static CA_FILE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 static ALLOWED_HOSTS: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"*"));
 static ALLOW_HTTP: GucSetting<bool> = GucSetting::<bool>::new(false);
+static PREMAKE: GucSetting<i32> = GucSetting::<i32>::new(4);
+static DATABASE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
+static NAPTIME: GucSetting<i32> = GucSetting::<i32>::new(60);
 static ACTION_TIME: GucSetting<ActionTime> = GucSetting::<ActionTime>::new(ActionTime::Utc);
 
 /// Visits a page: the least and the most that may be asked for.
@@ -214,6 +220,34 @@ pub fn register() {
         GucContext::Userset,
         none,
     );
+    GucRegistry::define_int_guc(
+        c"matomo.premake",
+        c"Weeks ahead for which a registered site's table has its partitions made.",
+        c"",
+        &PREMAKE,
+        0,
+        104,
+        GucContext::Userset,
+        none,
+    );
+    GucRegistry::define_string_guc(
+        c"matomo.database",
+        c"Databases in which a background worker syncs the registered sites.",
+        c"A list. The library must be in shared_preload_libraries.",
+        &DATABASE,
+        GucContext::Sighup,
+        none,
+    );
+    GucRegistry::define_int_guc(
+        c"matomo.naptime",
+        c"Longest time between two looks of the background worker for sites that are due.",
+        c"",
+        &NAPTIME,
+        1,
+        86_400,
+        GucContext::Sighup,
+        GucFlags::UNIT_S,
+    );
     // SAFETY: called from _PG_init on the main thread; the name is static.
     unsafe { pg_sys::MarkGUCPrefixReserved(c"matomo".as_ptr()) };
 }
@@ -256,6 +290,21 @@ pub fn settle_time() -> i64 {
 /// The destination of syncs that name none.
 pub fn destination() -> String {
     text(&DESTINATION).unwrap_or_else(|| "matomo".to_owned())
+}
+
+/// Weeks ahead.
+pub fn premake() -> i32 {
+    PREMAKE.get()
+}
+
+/// Databases with a worker.
+pub fn databases() -> Vec<String> {
+    text(&DATABASE).map(|list| databases::parse(&list)).unwrap_or_default()
+}
+
+/// Between two looks for sites that are due.
+pub fn naptime() -> Duration {
+    Duration::from_secs(NAPTIME.get().unsigned_abs().into())
 }
 
 /// What `action_timestamp` holds.

@@ -25,8 +25,6 @@ pub struct Site {
     pub start: Option<NaiveDate>,
     /// The first day that retention keeps.
     pub not_before: Option<NaiveDate>,
-    /// Which credentials Matomo has refused.
-    pub refused: Option<String>,
 }
 
 /// What is registered of a site; `None` is left as it is.
@@ -65,9 +63,8 @@ impl Site {
     pub fn find(extension: &Extension, id: i32) -> Result<Option<Site>> {
         let sql = format!(
             "SELECT s.id, s.server::text, s.idsite, s.destination::oid, s.owner::oid, r.rolname::text, \
-                 s.start_date::text, (now() - s.retention)::date::text, t.refused_credentials \
-             FROM {0}.matomo_site_config s LEFT JOIN {0}.matomo_site_state t ON t.site_id = s.id \
-                 LEFT JOIN pg_roles r ON r.oid = s.owner WHERE s.id = $1",
+                 s.start_date::text, (now() - s.retention)::date::text \
+             FROM {0}.matomo_site_config s LEFT JOIN pg_roles r ON r.oid = s.owner WHERE s.id = $1",
             extension.schema
         );
         extension.run(|client| {
@@ -94,7 +91,6 @@ impl Site {
             owner_name: text(6)?.unwrap_or_default(),
             start: day(7)?,
             not_before: day(8)?,
-            refused: text(9)?,
         })
     }
 
@@ -156,12 +152,29 @@ impl Entry<'_> {
         let mut args = self.values();
         args.push(site.id.into());
         extension.run(|client| query(client, &sql, &args).map(drop))?;
+        // Another table, or another site, is not synced up to anything.
+        let is_other = self.server.is_some_and(|server| server != site.server)
+            || self.idsite.is_some_and(|idsite| idsite != site.idsite)
+            || self.destination.is_some_and(|destination| destination != site.destination);
         let sql = format!(
             "INSERT INTO {}.matomo_site_state AS t (site_id) VALUES ($1) ON CONFLICT (site_id) DO UPDATE \
-             SET next_at = now(), failures = 0, refused_credentials = NULL",
+             SET next_at = now(), failures = 0, refused_credentials = NULL, tended_on = NULL, \
+                 matomo = CASE WHEN $2 THEN NULL ELSE t.matomo END, \
+                 last_success_at = CASE WHEN $2 THEN NULL ELSE t.last_success_at END",
             extension.schema
         );
-        extension.run(|client| query(client, &sql, &[site.id.into()]).map(drop))
+        // The same token, of other sites, is tried again too.
+        let sites_too = format!(
+            "UPDATE {0}.matomo_site_state SET next_at = now(), refused_credentials = NULL \
+             WHERE refused_credentials = (SELECT t.refused_credentials FROM {0}.matomo_site_state t \
+                 WHERE t.site_id = $1)",
+            extension.schema
+        );
+        let args = [site.id.into(), is_other.into()];
+        extension.run(|client| {
+            query(client, &sites_too, &args[..1])?;
+            query(client, &sql, &args).map(drop)
+        })
     }
 
     fn values(&self) -> Vec<DatumWithOid<'_>> {
@@ -214,6 +227,19 @@ impl Entry<'_> {
 pub fn remove(extension: &Extension, id: i32) -> Result<()> {
     let sql = format!("DELETE FROM {}.matomo_site_config WHERE id = $1", extension.schema);
     extension.run(|client| query(client, &sql, &[id.into()]).map(drop))
+}
+
+/// Whether Matomo has refused these credentials, for whichever site: there may be more sites than
+/// refusals that it puts up with.
+///
+/// # Errors
+/// Only internal ones.
+pub fn is_refused(extension: &Extension, version: &str) -> Result<bool> {
+    let sql = format!(
+        "SELECT 1 FROM {}.matomo_site_state WHERE refused_credentials = $1 LIMIT 1",
+        extension.schema
+    );
+    extension.run(|client| Ok(!query(client, &sql, &[version.into()])?.is_empty()))
 }
 
 /// Notes what Matomo tells of a site, and where it was asked.

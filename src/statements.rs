@@ -31,6 +31,8 @@ pub struct Statements {
     pub insert: String,
     /// `(destination, from, to)`
     pub make_partitions: String,
+    /// `(destination)` → (from, to) of each partition, in seconds.
+    pub partition_ranges: String,
 }
 
 /// Whether a column of a type differs between `i`, what Matomo has, and `s`, what is stored.
@@ -148,6 +150,12 @@ impl Statements {
                 "INSERT INTO {name} ({column_list}) SELECT {typed} \
                  FROM unnest({}) AS u({places})",
                 arrays(1, WIDTH),
+            ),
+            partition_ranges: format!(
+                "SELECT pg_catalog.date_part('epoch', r.lower_bound), \
+                 pg_catalog.date_part('epoch', r.upper_bound) \
+                 FROM {}.matomo_partition_ranges($1::pg_catalog.regclass) AS r",
+                extension.schema
             ),
             make_partitions: format!(
                 "SELECT {}.matomo_create_partitions($1::pg_catalog.regclass, \

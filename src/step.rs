@@ -94,7 +94,7 @@ pub fn copy(run: i64) -> Result<Status> {
     let extension = Extension::find()?;
     let mut state = Run::get(&extension, run)?;
     let site = Site::get(&extension, state.site)?;
-    let step = as_owner(&site, &state, cached).inspect_err(|error| {
+    let step = as_owner(&extension, &site, &state, cached).inspect_err(|error| {
         let failure = match error {
             Error::AlreadyRunning { .. } => Failure::Busy,
             Error::Stored(Stored::RefusedBefore { .. })
@@ -116,7 +116,7 @@ pub fn copy(run: i64) -> Result<Status> {
         })?;
         return Ok(Status::Running);
     }
-    warn_of_truncation(state.truncated_visits);
+    warn_of_truncation(&format!("registered site {}: ", site.id), state.truncated_visits);
     state.succeed(&extension)?;
     session::ends();
     Ok(Status::Succeeded)
@@ -133,7 +133,12 @@ struct Step {
 }
 
 /// Does the part of a step that reaches Matomo and the destination, as the owner of the site.
-fn as_owner(site: &Site, run: &Run, cached: Option<(String, Client)>) -> Result<Step> {
+fn as_owner(
+    extension: &Extension,
+    site: &Site,
+    run: &Run,
+    cached: Option<(String, Client)>,
+) -> Result<Step> {
     let _owner = AsSiteOwner::become_(site.owner);
     // Whatever is deferred runs as the owner too, and fails where it can be noted.
     let undefer =
@@ -142,7 +147,7 @@ fn as_owner(site: &Site, run: &Run, cached: Option<(String, Client)>) -> Result<
     let credentials = Credentials::of_server(&site.server)?;
     let version = credentials.version.clone();
     session::with(run.run, |run| run.version = Some(version.clone()))?;
-    if site.refused.as_ref() == Some(&version) {
+    if sites::is_refused(extension, &version)? {
         let (server, user) = (site.server.clone(), site.owner_name.clone());
         return Err(Stored::RefusedBefore { server, site: site.id, user }.into());
     }

@@ -12,10 +12,11 @@ use pgrx::spi::SpiClient;
 
 use crate::compare::{Changes, Comparison, columns};
 use crate::copy_from::copy_from;
-use crate::destination::{Destination, query};
+use crate::destination::{Destination, query, spi};
 use crate::encoding;
 use crate::error::Result;
 use crate::fetch::Batch;
+use crate::indexes::ByVisit;
 use crate::lines::Lines;
 use crate::scope::Scope;
 use crate::statements::Statements;
@@ -45,6 +46,8 @@ pub struct Store {
     statements: Statements,
     /// Days, by number since 1970 in UTC, whose partitions are known to be there.
     days: HashSet<i64>,
+    /// From when to when, in seconds, partitions are known to be there.
+    ranges: Vec<(f64, f64)>,
     /// Another Matomo that has a site of the same ID in the destination.
     other_matomo: Option<String>,
     /// Whether rows of a visit may lie at any time.
@@ -60,8 +63,8 @@ impl Store {
     /// Prepares to write visits.
     pub fn new(destination: Destination) -> Store {
         let statements = Statements::of(&destination);
-        let (days, other_matomo) = (HashSet::new(), None);
-        Store { destination, statements, days, other_matomo, everywhere: false }
+        let (days, ranges, other_matomo) = (HashSet::new(), Vec::new(), None);
+        Store { destination, statements, days, ranges, other_matomo, everywhere: false }
     }
 
     /// Looks for stored rows at any time, not only about when the visits were.
@@ -143,10 +146,22 @@ impl Store {
         // looks for the week of a row's instant in UTC, which lies in the same day. Not by whole
         // weeks: the rest of one may belong to a partition of months that is still to be made.
         for day in rows.instants().iter().map(|at| at.div_euclid(DAY)) {
-            if self.days.insert(day) {
-                let (from, to) = ((day * DAY) as f64, (day * DAY + DAY - 1) as f64);
-                let args = [self.destination.oid.into(), from.into(), to.into()];
-                query(client, &self.statements.make_partitions, &args)?;
+            if !self.days.insert(day) {
+                continue;
+            }
+            let (from, to) = ((day * DAY) as f64, (day * DAY + DAY - 1) as f64);
+            let is_there =
+                |ranges: &[(f64, f64)]| ranges.iter().any(|(a, b)| *a <= from && to < *b);
+            if is_there(&self.ranges) {
+                continue;
+            }
+            let destination = self.destination.oid;
+            let args = [destination.into(), from.into(), to.into()];
+            query(client, &self.statements.make_partitions, &args)?;
+            self.ranges.clear();
+            for row in query(client, &self.statements.partition_ranges, &[destination.into()])? {
+                let (from, to) = (row.get(1).map_err(spi)?, row.get(2).map_err(spi)?);
+                self.ranges.extend(from.zip(to));
             }
         }
         Ok(())
@@ -154,9 +169,9 @@ impl Store {
 
     /// What differs between the batch and what is stored of its visits.
     fn changes(&mut self, client: &mut SpiClient, batch: &Batch) -> Result<Changes> {
-        // Operators are found by search_path too. Without statistics, which a table being filled
-        // does not have, the planner would read it all for each batch; and it had better not plan
-        // for each, with all partitions there are.
+        // Operators are found by search_path too; and planning for each batch, with all partitions
+        // there are, would take longer than the rest.
+        let _by_visit = ByVisit::only();
         let _safe = Scope::of(&[
             (c"search_path", c"pg_catalog, pg_temp"),
             (c"enable_seqscan", c"off"),

@@ -12,8 +12,9 @@ use crate::copy::{Copy, DayResult, Record};
 use crate::destination::{Destination, query, spi};
 use crate::endpoint::Endpoint;
 use crate::error::{Error, Result};
-use crate::fetch::{self, Reading};
+use crate::fetch::Reading;
 use crate::ledger::{Entry, Ledger};
+use crate::pages::retry_line;
 use crate::plan::{self, Again, Due, Known, Start, Times};
 use crate::progress::Progress;
 use crate::remote;
@@ -51,7 +52,7 @@ pub fn run(order: Order) -> Result<Vec<DayResult>> {
     let sync = Sync::prepare(site, access, destination, range, force, None)?;
     let mut progress = Progress::new(site, sync.due.len());
     let results = sync.copy.days(sync.due, i32::MAX, &mut progress)?;
-    warn_of_truncation(results.iter().map(|(read, _)| read.met.truncated_visits).sum());
+    warn_of_truncation("", results.iter().map(|(read, _)| read.met.truncated_visits).sum());
     Ok(results)
 }
 
@@ -154,7 +155,7 @@ fn known_site(known: &Entries, now: i64) -> Option<SiteInfo> {
     let (day, entry) = known.last_key_value()?;
     let zone = Zone::parse(&entry.timezone)?;
     let timezone = entry.timezone.clone();
-    (zone.day(now) == Some(*day)).then(|| SiteInfo { name: None, zone, timezone })
+    (zone.day(now) == Some(*day)).then_some(SiteInfo { name: None, zone, timezone })
 }
 
 /// The last days of a site whose timezone has changed: their bounds have moved.
@@ -194,15 +195,15 @@ pub fn lock(endpoint: &Endpoint, site: i32, destination: &Destination) -> Result
 pub fn ask_for_site(client: &Client, site: i32) -> Result<SiteInfo> {
     show_activity(&Progress::new(site, 0).line("asks for the site"));
     remote::ask(client, move |client, notice| {
-        client.site(site, &mut |error, retry, wait| notice(fetch::retry_line(error, retry, wait)))
+        client.site(site, &mut |error, retry, wait| notice(retry_line(error, retry, wait)))
     })
 }
 
 /// Says once that Matomo did not list all actions of some visits.
-pub fn warn_of_truncation(visits: i64) {
+pub fn warn_of_truncation(prefix: &str, visits: i64) {
     if visits > 0 {
         warn(
-            format!("Matomo listed only the first actions of {visits} visits"),
+            format!("{prefix}Matomo listed only the first actions of {visits} visits"),
             "Raise visitor_log_maximum_actions_per_visit in the section [General] of Matomo's config.ini.php, then sync these days again.",
         );
     }

@@ -163,6 +163,7 @@ fn everything_of_the_extension_has_a_comment() {
              UNION ALL
              SELECT pg_describe_object(d.classid, d.objid, a.attnum) FROM pg_attribute a, {members}
                  AND d.classid = 'pg_class'::regclass AND a.attrelid = d.objid AND a.attnum > 0
+                 AND d.objid NOT IN (SELECT oid FROM pg_class WHERE relkind = 'S')
                  AND coalesce(col_description(a.attrelid, a.attnum), '') = ''
              UNION ALL
              SELECT 'extension ' || extname FROM pg_extension

@@ -21,7 +21,7 @@ fn may_sync(admin: &mut Client, role: &str) {
 }
 
 /// Things named like those of pg_catalog: whoever uses one of them fails.
-const HOSTILE: &str = "
+pub const HOSTILE: &str = "
     CREATE SCHEMA evil;
     CREATE FUNCTION evil.boom(what text) RETURNS boolean LANGUAGE plpgsql AS
         $$ BEGIN RAISE EXCEPTION 'fell for evil.%', what; END $$;

@@ -11,12 +11,12 @@ mod ways;
 use std::time::Duration;
 
 use report::{Report, Sample};
-use scene::Scene;
+use scene::{Plan, Scene};
 use ways::{Kind, Way};
 
 const HELP: &str = "\
 Usage: bench [options]
-  --sizes A,B     actions to copy (default 10000,126000,2000000)
+  --scenes A,B    of small, medium, large, waits (default all)
   --rounds N      how often everything is measured; medians are shown (default 3)
   --out FILE      where the report goes, besides stdout
   --only WORD     only the ways whose name has this word
@@ -25,15 +25,13 @@ read: `make bench` starts one.
 ";
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let mut sizes = vec![10_000, 126_000, 2_000_000];
+    let mut scenes = String::from("small,medium,large,waits");
     let (mut rounds, mut out, mut only) = (3, None, String::new());
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         let mut value = || words.next().ok_or(HELP);
         match word.as_str() {
-            "--sizes" => {
-                sizes = value()?.split(',').map(str::parse).collect::<Result<_, _>>()?;
-            }
+            "--scenes" => scenes = value()?,
             "--rounds" => rounds = value()?.parse()?,
             "--out" => out = Some(value()?),
             "--only" => only = value()?,
@@ -44,15 +42,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
     }
     let mut report = Report::default();
-    for size in sizes {
-        let scene = Scene::build(size)?;
+    for kind in scenes.split(',') {
+        let plan = scene::plan(kind).ok_or(HELP)?;
+        let scene = Scene::build(plan)?;
         let ways: Vec<_> =
-            ways(size).into_iter().filter(|w| w.to_string().contains(&only)).collect();
+            ways(plan).into_iter().filter(|way| way.to_string().contains(&only)).collect();
         for round in 1..=rounds {
             for way in &ways {
                 let cost = way.run(&scene)?;
-                eprintln!("{size:>9} actions, round {round}, {way}: {cost}");
-                report.add(Sample { size, round, way: *way, cost });
+                eprintln!("{kind}, round {round}, {way}: {cost}");
+                report.add(Sample { plan, round, way: *way, cost });
             }
         }
     }
@@ -64,37 +63,32 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// What is measured at this size.
-fn ways(size: usize) -> Vec<Way> {
+/// What is measured in a scene.
+fn ways(plan: Plan) -> Vec<Way> {
+    let standard = Kind::Standard;
+    if plan.waits {
+        let waits = [0, 50, 200].map(Duration::from_millis);
+        return waits
+            .into_iter()
+            .flat_map(|latency| [1, 2, 4].map(|workers| (latency, workers)))
+            .flat_map(|(latency, workers)| {
+                [Way::Sync { kind: standard, latency, workers }, Way::Download { latency, workers }]
+            })
+            .collect();
+    }
     let mut ways = Vec::new();
-    for kind in [Kind::Standard, Kind::Partitioned] {
+    for kind in [standard, Kind::Partitioned] {
         ways.extend([
-            Way::Sync { kind, latency: Duration::ZERO, workers: 1 },
+            Way::Sync { kind, latency: Duration::ZERO, workers: scene::WORKERS },
             Way::Copy { kind, indexes: true },
             Way::Again { kind, force: true },
+            Way::Again { kind, force: false },
+            Way::Copy { kind, indexes: false },
         ]);
-        if size >= 100_000 {
-            ways.extend([Way::Copy { kind, indexes: false }, Way::Again { kind, force: false }]);
-        }
-        if (100_000..1_000_000).contains(&size) {
+        if (100_000..1_000_000).contains(&plan.actions) {
             ways.push(Way::Node { kind });
         }
     }
-    if size >= 100_000 {
-        ways.extend([1, 2, 4].map(|workers| Way::Download { latency: Duration::ZERO, workers }));
-        ways.extend([2, 4].map(|workers| Way::Sync {
-            kind: Kind::Standard,
-            latency: Duration::ZERO,
-            workers,
-        }));
-        for latency in [50, 200].map(Duration::from_millis) {
-            // A day and more would be spent on waiting otherwise.
-            let workers: &[usize] = if size < 1_000_000 { &[1, 2, 4] } else { &[4] };
-            for &workers in workers {
-                ways.push(Way::Sync { kind: Kind::Standard, latency, workers });
-                ways.push(Way::Download { latency, workers });
-            }
-        }
-    }
+    ways.push(Way::Download { latency: Duration::ZERO, workers: scene::WORKERS });
     ways
 }

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 
 use chrono::{Days, NaiveDate, Utc};
-use fake_matomo::{Clock, Fake, Options, Plan, Seen, SitePlan, World};
+use fake_matomo::{Clock, Fake, Options, Seen, SitePlan, World};
 use postgres::{Client, Config, NoTls};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
@@ -22,6 +22,32 @@ pub struct Scene {
     pub watcher: RefCell<Client>,
 }
 
+/// What to make up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plan {
+    pub name: &'static str,
+    /// About.
+    pub actions: usize,
+    pub days: u64,
+    /// Whether what counts is how long Matomo takes to answer.
+    pub waits: bool,
+}
+
+/// The setting's default.
+pub const WORKERS: usize = 2;
+
+/// The plan of this name. Days of the first three are about as large, so that pages are too.
+pub fn plan(name: &str) -> Option<Plan> {
+    let plan = |name, actions, days, waits| Some(Plan { name, actions, days, waits });
+    match name {
+        "small" => plan("small", 10_000, 3, false),
+        "medium" => plan("medium", 126_000, 30, false),
+        "large" => plan("large", 2_000_000, 365, false),
+        "waits" => plan("waits", 126_000, 182, true),
+        _ => None,
+    }
+}
+
 /// On the average of what the fake makes up.
 const ACTIONS_PER_VISIT: f64 = 4.45;
 
@@ -30,15 +56,8 @@ impl Scene {
     ///
     /// # Errors
     /// What the server says.
-    pub fn build(actions: usize) -> Result<Scene> {
-        // A month, half a year, a year: the days of larger sites are larger.
-        let days = if actions < 50_000 {
-            30
-        } else if actions < 1_000_000 {
-            182
-        } else {
-            365
-        };
+    pub fn build(plan: Plan) -> Result<Scene> {
+        let Plan { actions, days, .. } = plan;
         // All have ended and settled.
         let last = Utc::now().date_naive() - Days::new(3);
         let first = last - Days::new(days - 1);
@@ -47,8 +66,13 @@ impl Scene {
             ecommerce: true,
             ..SitePlan::new(1, "Europe/Paris", a_day.round() as usize)
         };
-        let plan =
-            Plan { seed: 1, sites: vec![site], first_day: first, last_day: last, now: Clock::Real };
+        let plan = fake_matomo::Plan {
+            seed: 1,
+            sites: vec![site],
+            first_day: first,
+            last_day: last,
+            now: Clock::Real,
+        };
         let fake = Fake::start(Options::new(World::generate(&plan)));
         fake.knobs().remembers = true;
         let mut scene = Scene {
@@ -80,6 +104,7 @@ impl Scene {
         db.batch_execute(&format!(
             "SET client_min_messages = error;
              CREATE EXTENSION IF NOT EXISTS matomo_postgres;
+             LOAD 'matomo_postgres';
              DELETE FROM matomo_ledger WHERE destination = to_regclass('{table}');
              DROP TABLE IF EXISTS {table};"
         ))?;

@@ -1,0 +1,245 @@
+//! Whose rights a sync of a registered site has: its owner's, whoever calls for it, and no more.
+
+use fake_matomo::Fake;
+use postgres::Client;
+
+use crate::cluster::shared;
+use crate::sessions::HOSTILE;
+use crate::stored::*;
+use crate::support::*;
+
+const START: &str = ", start_date => '2026-10-24'";
+
+fn serve_site(seed: u64) -> Fake {
+    serve(world(seed, "Europe/Paris", 20, "2026-10-24", "2026-10-26"))
+}
+
+/// An owner with a site of his, and a table in which his trigger can note things.
+fn owned(fake: &Fake) -> (String, Client, Client, String) {
+    let (name, mut admin, owner) = database_and_role();
+    server_for(&mut admin, fake, &owner);
+    let mut db = connect_as(&name, &owner);
+    add_site(&mut db, START);
+    run(&mut db, "CREATE TABLE notes (who text, what text)");
+    (name, admin, db, owner)
+}
+
+#[test]
+fn triggers_of_an_owner_run_as_the_owner() {
+    let fake = serve_site(131);
+    let (_, mut admin, mut db, owner) = owned(&fake);
+    run(
+        &mut db,
+        &format!(
+            "CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$
+             BEGIN
+                 INSERT INTO {owner}.notes SELECT current_user, TG_ARGV[0]
+                     WHERE NOT EXISTS (SELECT FROM {owner}.notes WHERE what = TG_ARGV[0]);
+                 RETURN NULL;
+             END $$;
+             CREATE TRIGGER statement AFTER INSERT ON matomo EXECUTE FUNCTION note('statement');
+             CREATE CONSTRAINT TRIGGER deferred AFTER INSERT ON matomo DEFERRABLE INITIALLY DEFERRED
+                 FOR EACH ROW EXECUTE FUNCTION note('deferred')"
+        ),
+    );
+    run(&mut admin, "CALL matomo_sync_all()");
+    assert_equal(&mut admin, &format!("{owner}.matomo"), &all_of(&fake, 1));
+    let notes = texts(&mut db, "SELECT concat_ws(' ', what, who) FROM notes ORDER BY 1");
+    assert_eq!(notes, [format!("deferred {owner}"), format!("statement {owner}")]);
+}
+
+#[test]
+fn a_superuser_syncs_into_an_owners_weekly_partitions() {
+    let fake = serve_site(137);
+    let (_, mut admin, mut db, owner) = owned(&fake);
+    add_site(&mut db, ", start_date => '2026-10-24', destination => 'matomo_partitioned'");
+    run(&mut admin, "CALL matomo_sync_all()");
+    assert_equal(&mut admin, &format!("{owner}.matomo_partitioned"), &all_of(&fake, 1));
+    let strangers = format!(
+        "SELECT count(*) FROM pg_class WHERE relnamespace = '{owner}'::regnamespace AND relowner <> '{owner}'::regrole"
+    );
+    assert_eq!(one::<i64>(&mut admin, &strangers), 0);
+}
+
+#[test]
+fn an_owner_cannot_use_a_superusers_call_for_more() {
+    for (attempt, message) in [
+        ("SET ROLE postgres", "cannot set parameter \"role\" within security-definer function"),
+        (
+            "SET SESSION AUTHORIZATION postgres",
+            "cannot set parameter \"session_authorization\" within security-definer function",
+        ),
+        (
+            "CREATE TEMP TABLE trap (n int)",
+            "cannot create temporary table within security-restricted operation",
+        ),
+        (
+            "ALTER ROLE CURRENT_USER SUPERUSER",
+            "must be superuser to alter superuser roles or change superuser attribute",
+        ),
+    ] {
+        let fake = serve_site(132);
+        let (_, mut admin, mut db, owner) = owned(&fake);
+        run(
+            &mut db,
+            &format!(
+                "CREATE FUNCTION evil() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {attempt}; RETURN NULL; END $$;
+                 CREATE TRIGGER evil AFTER INSERT ON matomo EXECUTE FUNCTION evil()"
+            ),
+        );
+        run(&mut admin, "CALL matomo_sync_all()");
+        let failed = "SELECT concat_ws(': ', status, return_message) FROM matomo_runs";
+        assert_eq!(one::<String>(&mut db, failed), format!("failed: {message}"));
+        assert!(!one::<bool>(
+            &mut admin,
+            &format!("SELECT rolsuper FROM pg_roles WHERE rolname = '{owner}'")
+        ));
+    }
+}
+
+#[test]
+fn what_an_owner_sets_does_not_last_in_the_callers_session() {
+    let fake = serve_site(133);
+    let (_, mut admin, mut db, owner) = owned(&fake);
+    run(
+        &mut db,
+        &format!(
+            "CREATE FUNCTION {owner}.lower(text) RETURNS text LANGUAGE sql AS $$ SELECT 'trap' $$;
+             CREATE FUNCTION set() RETURNS trigger LANGUAGE plpgsql AS $$
+             BEGIN
+                 PERFORM set_config('search_path', '{owner}, pg_catalog', false);
+                 PERFORM set_config('matomo.page_size', '3', false);
+                 SET work_mem = '64kB';
+                 RETURN NULL;
+             END $$;
+             CREATE TRIGGER set AFTER INSERT ON matomo EXECUTE FUNCTION set()"
+        ),
+    );
+    let settings = "SELECT concat_ws(' ', lower('X'), current_setting('search_path'), current_setting('matomo.page_size'), current_setting('work_mem'))";
+    let before: String = one(&mut admin, settings);
+    run(&mut admin, "CALL matomo_sync_all()");
+    assert_equal(&mut admin, &format!("{owner}.matomo"), &all_of(&fake, 1));
+    run(&mut admin, "RESET client_min_messages");
+    assert_eq!(one::<String>(&mut admin, settings), before);
+    assert_eq!(
+        one::<String>(&mut admin, "SELECT concat(current_user, ' ', session_user)"),
+        "postgres postgres"
+    );
+}
+
+#[test]
+fn the_owners_rights_and_mapping_are_what_counts() {
+    let fake = serve_site(134);
+    let (_, mut admin, mut db, owner) = owned(&fake);
+    // The superuser has no mapping, and may write everywhere; the owner no longer.
+    run(
+        &mut admin,
+        &format!(
+            "ALTER TABLE {owner}.matomo OWNER TO postgres; GRANT SELECT ON {owner}.matomo TO {owner}"
+        ),
+    );
+    let failed = "SELECT concat_ws(': ', status, sqlstate, return_message) FROM matomo_runs ORDER BY runid DESC LIMIT 1";
+    run(&mut admin, "CALL matomo_sync_all()");
+    assert_eq!(
+        one::<String>(&mut db, failed),
+        format!("failed: 42501: permission denied for table {owner}.matomo")
+    );
+    run(&mut admin, &format!("ALTER TABLE {owner}.matomo OWNER TO {owner}"));
+    run(&mut admin, "CALL matomo_sync_all()");
+    assert_equal(&mut admin, &format!("{owner}.matomo"), &all_of(&fake, 1));
+    run(&mut admin, &format!("DROP USER MAPPING FOR {owner} SERVER analytics"));
+    run(&mut admin, "CALL matomo_sync_all()");
+    assert_eq!(
+        one::<String>(&mut db, failed),
+        format!("failed: 28000: user mapping not found for \"{owner}\"")
+    );
+}
+
+#[test]
+fn names_in_the_search_path_cannot_stand_in_for_those_of_postgres() {
+    let fake = serve_site(135);
+    let (name, mut clean) = named_database();
+    server(&mut clean, &fake);
+    let mut db = shared().connect(&name);
+    run(&mut db, HOSTILE);
+    // What the procedures and views are made of.
+    run(
+        &mut db,
+        "DO $do$
+         DECLARE name text; arguments text; result text;
+         BEGIN
+             FOR name, arguments, result IN VALUES
+                 ('format', 'text, integer', 'text'), ('array_agg', 'integer', 'integer[]'),
+                 ('pg_has_role', 'oid, text', 'boolean'), ('pg_has_role', 'name, text', 'boolean'),
+                 ('has_server_privilege', 'oid, text', 'boolean'), ('has_function_privilege', 'text, text', 'boolean'),
+                 ('clock_timestamp', '', 'timestamptz'), ('pg_backend_pid', '', 'integer'), ('current_database', '', 'name'),
+                 ('array_to_string', 'date[], text', 'text'), ('power', 'integer, integer', 'double precision'),
+                 ('regexp_match', 'text, text', 'text[]'), ('matomo_may_see', 'oid', 'boolean'),
+                 ('matomo_is_running', 'integer', 'boolean'), ('matomo_run_begin', 'integer, text', 'bigint'),
+                 ('matomo_run_step', 'bigint', 'text'), ('matomo_run_copy', 'bigint', 'text'),
+                 ('matomo_run_fail', 'bigint, text, text, text, text', 'text'),
+                 ('matomo_run_report', 'bigint, boolean', 'boolean'), ('matomo_run_outside_transaction', 'text', 'boolean')
+             LOOP
+                 EXECUTE pg_catalog.format('CREATE FUNCTION evil.%I(%s) RETURNS %s LANGUAGE plpgsql AS %L', name, arguments, result,
+                     pg_catalog.format('BEGIN PERFORM evil.boom(%L); RETURN NULL; END', name));
+             END LOOP;
+             FOREACH name IN ARRAY '{pg_roles,pg_locks,pg_database,pg_foreign_server,pg_user_mapping,matomo_site_config,matomo_site_state,matomo_run_log,matomo_sites,matomo_runs,matomo_ledger}'::pg_catalog.text[] LOOP
+                 EXECUTE pg_catalog.format('CREATE TABLE evil.%I (nothing pg_catalog.int4)', name);
+                 EXECUTE pg_catalog.format('CREATE TEMP TABLE %I (nothing pg_catalog.int4)', name);
+             END LOOP;
+             FOREACH name IN ARRAY '{interval,regrole}'::pg_catalog.text[] LOOP
+                 EXECUTE pg_catalog.format('CREATE DOMAIN evil.%I AS pg_catalog.%1$I CHECK (evil.boom(%1$L))', name);
+             END LOOP;
+         END $do$",
+    );
+    run(&mut db, "SET search_path = evil, pg_catalog, public");
+    let site: i32 = one(
+        &mut db,
+        "SELECT public.matomo_add_site('analytics', 1, start_date => '2026-10-24', destination => 'public.matomo')",
+    );
+    run(&mut db, "CALL public.matomo_sync_all()");
+    run(&mut db, &format!("CALL public.matomo_sync_site({site})"));
+    run(
+        &mut db,
+        &format!(
+            "SELECT public.matomo_alter_site({site}, destination => 'public.matomo', owner => 'postgres')"
+        ),
+    );
+    assert_equal(&mut clean, "matomo", &all_of(&fake, 1));
+    // A failing one takes other ways.
+    fake.fail(fake_matomo::Fault::Html, fake_matomo::When::always());
+    run(&mut db, "CALL public.matomo_sync_all()");
+    let refused = error(&mut db, &format!("CALL public.matomo_sync_site({site})"));
+    assert_eq!(refused.code().code(), "08P01");
+    fake.heal();
+    for view in ["matomo_sites", "matomo_runs", "matomo_status", "matomo_progress", "matomo_days"] {
+        run(&mut db, &format!("SELECT * FROM public.{view}"));
+    }
+    let statuses = "SELECT string_agg(status, ' ' ORDER BY runid) FROM matomo_runs";
+    assert_eq!(one::<String>(&mut clean, statuses), "succeeded succeeded failed failed");
+    run(&mut db, &format!("SELECT public.matomo_remove_site({site})"));
+}
+
+#[test]
+fn sites_work_with_the_extension_in_any_schema() {
+    let fake = serve_site(136);
+    let (_, mut db) = named_database();
+    run(
+        &mut db,
+        "DROP EXTENSION matomo_postgres; CREATE SCHEMA \"Our tools\"; CREATE EXTENSION matomo_postgres SCHEMA \"Our tools\"",
+    );
+    server(&mut db, &fake);
+    let site: i32 = one(
+        &mut db,
+        "SELECT \"Our tools\".matomo_add_site('analytics', 1, start_date => '2026-10-24')",
+    );
+    run(&mut db, "CALL \"Our tools\".matomo_sync_all()");
+    run(&mut db, &format!("CALL \"Our tools\".matomo_sync_site({site})"));
+    run(&mut db, "SET search_path = public, \"Our tools\"");
+    assert_equal(&mut db, "matomo", &all_of(&fake, 1));
+    assert_eq!(
+        one::<i64>(&mut db, "SELECT count(*) FROM matomo_runs WHERE status = 'succeeded'"),
+        2
+    );
+    assert_eq!(one::<i64>(&mut db, "SELECT count(*) FROM matomo_status WHERE failures = 0"), 1);
+}
