@@ -1,10 +1,46 @@
 //! Who may do what with the objects of the extension, by its list: what is new must be put on it.
 
+use fake_matomo::{Fault, When};
+
 use crate::cluster::shared;
+use crate::stored::*;
 use crate::support::*;
 
 /// What roles without any grant may do, an object a line. On all others they may do nothing.
-const EVERYBODY: [&str; 0] = [];
+const EVERYBODY: [&str; 29] = [
+    // Work with the caller's rights.
+    "f matomo_create_partitions(regclass,timestamp with time zone,timestamp with time zone): EXECUTE",
+    "f matomo_create_table(text,boolean,name): EXECUTE",
+    // Shows what views show.
+    "f matomo_destinations(): EXECUTE",
+    "f matomo_drop_step(regclass,timestamp with time zone,integer,interval): EXECUTE",
+    "f matomo_fdw_validator(text[],oid): EXECUTE",
+    "f matomo_forget(text,text,regclass): EXECUTE",
+    "f matomo_is_running(integer): EXECUTE",
+    "f matomo_may_see(oid): EXECUTE",
+    "f matomo_partition_ranges(regclass): EXECUTE",
+    // Those of a registered site check whose it is: see below.
+    "f matomo_remove_site(integer): EXECUTE",
+    "f matomo_run_begin(integer,text): EXECUTE",
+    "f matomo_run_copy(bigint): EXECUTE",
+    "f matomo_run_fail(bigint,text,text,text,text): EXECUTE",
+    "f matomo_run_outside_transaction(text): EXECUTE",
+    "f matomo_run_report(bigint,boolean): EXECUTE",
+    "f matomo_run_step(bigint): EXECUTE",
+    "f matomo_seal_dropped(oid,timestamp with time zone,integer): EXECUTE",
+    "f matomo_today(text): EXECUTE",
+    "f matomo_upkeep(integer): EXECUTE",
+    "f matomo_upkeep_fail(integer,text): EXECUTE",
+    "f matomo_upkeep_step(integer): EXECUTE",
+    "p matomo_drop_before(regclass,timestamp with time zone,integer,interval,interval): EXECUTE",
+    "p matomo_upkeep_site(integer): EXECUTE",
+    "r matomo_action: SELECT",
+    "r matomo_days: SELECT",
+    "r matomo_progress: SELECT",
+    "r matomo_runs: SELECT",
+    "r matomo_sites: SELECT",
+    "r matomo_status: SELECT",
+];
 
 /// Objects of the extension, each with the privileges that a role has on it, but for those on which
 /// it has none.
@@ -98,7 +134,7 @@ fn nobody_hangs_anything_on_the_extensions_tables() {
             format!("INSERT INTO {table} DEFAULT VALUES"),
             format!("DELETE FROM {table}"),
             format!("TRUNCATE {table}"),
-            format!("LOCK TABLE {table} IN ROW EXCLUSIVE MODE"),
+            format!("DO $$ BEGIN LOCK TABLE {table} IN ROW EXCLUSIVE MODE; END $$"),
             format!("COMMENT ON TABLE {table} IS 'evil'"),
         ] {
             let error = error(&mut db, &sql);
@@ -127,7 +163,7 @@ fn a_destinations_name_is_a_name() {
         let sql = "SELECT * FROM matomo_sync(1, $1, $2, destination => $3)";
         let error = db.query(sql, &[&fake.url(), &fake.token(), &name]).unwrap_err();
         let state = error.code().unwrap().code();
-        assert!(["42P01", "42601", "42602"].contains(&state), "{name}: {error:?}");
+        assert!(["42P01", "42601", "42602", "22023"].contains(&state), "{name}: {error:?}");
         assert_eq!(one::<i64>(&mut db, "SELECT count(*) FROM victim"), 1, "{name}");
     }
     assert_eq!(fake.connections(), 0);
@@ -143,4 +179,77 @@ fn a_destinations_name_is_a_name() {
         assert_equal(&mut db, &quoted, &all_of(&fake, 1));
     }
     assert_eq!(one::<i64>(&mut db, "SELECT count(*) FROM victim"), 1);
+}
+
+/// What everybody may call does nothing for strangers.
+#[test]
+fn others_sites_and_tables_are_nobodys_business() {
+    let (name, mut admin) = named_database();
+    let stranger = role(&mut admin);
+    let fake = serve(Noon::new().world(2));
+    server(&mut admin, &fake);
+    let site = add_site(&mut admin, ", retention => '10 years'");
+    run(&mut admin, "CALL matomo_sync_all()");
+    // A second run fails, with words that are the owner's business.
+    fake.fail(Fault::ErrorEnvelope("not for strangers".to_owned()), When::always());
+    let failed = error(&mut admin, &format!("CALL matomo_sync_site({site})"));
+    assert!(failed.message().contains("not for strangers"), "{failed:?}");
+    let run_id: i64 = one(&mut admin, "SELECT max(runid) FROM matomo_runs");
+    let state = |admin: &mut postgres::Client| -> String {
+        let tables = [
+            "matomo",
+            "matomo_ledger",
+            "matomo_site_config",
+            "matomo_site_state",
+            "matomo_run_log",
+        ];
+        let digests = tables.map(|table| {
+            format!("(SELECT string_agg(t::text, ',' ORDER BY t::text) FROM {table} t)")
+        });
+        one(admin, &format!("SELECT md5(concat_ws('/', {}))", digests.join(", ")))
+    };
+    let before = state(&mut admin);
+    let mut db = shared().connect_as(&name, &stranger);
+    for view in ["matomo_sites", "matomo_runs", "matomo_status", "matomo_days", "matomo_progress"] {
+        let rows: i64 = one(&mut db, &format!("SELECT count(*) FROM {view}"));
+        assert_eq!(rows, 0, "{view} shows a stranger what is there");
+        let rows: i64 = one(&mut admin, &format!("SELECT count(*) FROM {view}"));
+        assert!(rows > 0 || view == "matomo_progress", "{view} is empty");
+    }
+    for sql in [
+        format!("SELECT matomo_remove_site({site})"),
+        format!("SELECT matomo_run_begin({site}, 'x')"),
+        format!("SELECT matomo_run_copy({run_id})"),
+        format!("SELECT matomo_run_fail({run_id}, 'XX000', 'x', 'x', 'x')"),
+        format!("SELECT matomo_run_report({run_id}, true)"),
+        format!("SELECT matomo_run_step({run_id})"),
+        format!("SELECT matomo_upkeep({site})"),
+        format!("SELECT matomo_upkeep_fail({site}, 'x')"),
+        format!("SELECT matomo_upkeep_step({site})"),
+        format!("CALL matomo_upkeep_site({site})"),
+        format!("CALL matomo_sync_site({site})"),
+        "CALL matomo_sync_all()".to_owned(),
+        "SELECT matomo_seal_dropped('matomo'::regclass, now(), 1)".to_owned(),
+        "SELECT matomo_drop_step('matomo', now(), 1, '1 s')".to_owned(),
+        "CALL matomo_drop_before('matomo', now())".to_owned(),
+        "SELECT matomo_forget(visitorid => (SELECT 'x'))".to_owned(),
+        "SELECT matomo_create_partitions('matomo_ledger', now(), now())".to_owned(),
+        "SELECT matomo_create_table('matomo')".to_owned(),
+        "ALTER SERVER analytics OPTIONS (SET url 'http://127.0.0.1:1')".to_owned(),
+        "CREATE USER MAPPING FOR CURRENT_USER SERVER analytics OPTIONS (token 'x')".to_owned(),
+        "CREATE SERVER own FOREIGN DATA WRAPPER matomo OPTIONS (url 'http://127.0.0.1:1')"
+            .to_owned(),
+        "UPDATE matomo_sites SET enabled = false".to_owned(),
+        "DELETE FROM matomo_runs".to_owned(),
+    ] {
+        if let Err(error) = db.batch_execute(&sql) {
+            let error = error.as_db_error().unwrap();
+            println!("{sql}: {} {}", error.code().code(), error.message());
+            assert_ne!(error.code().code(), "XX000", "{sql}: {error:?}");
+            assert!(!format!("{error:?}").contains("not for strangers"), "{sql}: {error:?}");
+        } else {
+            println!("{sql}: does nothing");
+        }
+        assert_eq!(state(&mut admin), before, "{sql}");
+    }
 }
