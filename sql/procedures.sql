@@ -45,6 +45,7 @@ BEGIN
             EXIT WHEN status OPERATOR(pg_catalog.<>) 'running';
         END LOOP;
         PERFORM @extschema@.matomo_run_report(run, true);
+        CALL @extschema@.matomo_upkeep_site(id);
     END IF;
 END
 $$;
@@ -80,6 +81,8 @@ BEGIN
             EXIT WHEN status OPERATOR(pg_catalog.<>) 'running';
         END LOOP;
         PERFORM @extschema@.matomo_run_report(run, false);
+        -- Whether or not it has failed: what is too old goes all the same.
+        CALL @extschema@.matomo_upkeep_site(site);
     END LOOP;
 END
 $$;

@@ -44,7 +44,9 @@ CREATE TABLE matomo_site_state (
     last_error          text,
     last_detail         text,
     last_hint           text,
-    refused_credentials text
+    refused_credentials text,
+    tended_on           date,
+    upkeep_error        text
 );
 
 COMMENT ON TABLE matomo_site_state IS 'How the syncs of each registered site go';
@@ -59,6 +61,8 @@ COMMENT ON COLUMN matomo_site_state.last_error IS 'Message of its error';
 COMMENT ON COLUMN matomo_site_state.last_detail IS 'DETAIL of its error';
 COMMENT ON COLUMN matomo_site_state.last_hint IS 'HINT of its error';
 COMMENT ON COLUMN matomo_site_state.refused_credentials IS 'Which version of server and user mapping Matomo refused the token of: these are not tried again';
+COMMENT ON COLUMN matomo_site_state.tended_on IS 'Day of the site on which retention and premade partitions were seen to last';
+COMMENT ON COLUMN matomo_site_state.upkeep_error IS 'Message of the error that that failed with';
 
 -- Dumped with the database, but for what hangs on tables and roles that are gone.
 SELECT pg_catalog.pg_extension_config_dump('matomo_site_config',

@@ -8,7 +8,8 @@ CREATE VIEW matomo_status WITH (security_barrier) AS
            d.sealed_to, d.newest_action, coalesce(d.visits_today, 0) AS visits_today,
            coalesce(t.failures, 0) AS failures,
            t.last_error_at, t.last_sqlstate, t.last_error, t.last_detail, t.last_hint,
-           CASE WHEN s.enabled THEN coalesce(t.next_at, pg_catalog.now()) END AS next_run
+           CASE WHEN s.enabled THEN coalesce(t.next_at, pg_catalog.now()) END AS next_run,
+           t.upkeep_error
     FROM matomo_site_config s
     LEFT JOIN matomo_site_state t ON t.site_id = s.id
     CROSS JOIN LATERAL (
@@ -43,6 +44,7 @@ COMMENT ON COLUMN matomo_status.last_error IS 'Message of its error';
 COMMENT ON COLUMN matomo_status.last_detail IS 'DETAIL of its error';
 COMMENT ON COLUMN matomo_status.last_hint IS 'HINT of its error: what to do';
 COMMENT ON COLUMN matomo_status.next_run IS 'When the background worker, if there is one, syncs the site next; infinity: not before the token is mended; NULL: the site is not enabled';
+COMMENT ON COLUMN matomo_status.upkeep_error IS 'What went wrong today with retention or with premade partitions, which fails no run';
 
 -- The text is that of pg_stat_activity, which shows others' only to superusers and members of
 -- pg_read_all_stats; the runs of one's own sites are seen whoever does them, as of the last commit.
@@ -68,7 +70,8 @@ CREATE VIEW matomo_progress WITH (security_barrier) AS
            l.part[8]::interval AS time_left,
            coalesce(r.start_time, l.query_start) AS start_time
     FROM (SELECT * FROM live WHERE part IS NOT NULL) l
-    FULL JOIN run r ON r.job_pid = l.pid;
+    -- The background worker has several runs, and is at one of them.
+    FULL JOIN run r ON r.job_pid = l.pid AND r.idsite = l.part[1]::integer;
 GRANT SELECT ON matomo_progress TO PUBLIC;
 
 COMMENT ON VIEW matomo_progress IS 'What syncs and checks do at present: of your registered sites, and of sessions that you may see in pg_stat_activity';

@@ -4,10 +4,11 @@ use pgrx::datum::{Date, Interval};
 use pgrx::prelude::*;
 
 use crate::access::Access;
-use crate::api::{check_encoding, date, day, id_of_site};
+use crate::api::{date, day, id_of_site};
 use crate::client::SiteInfo;
 use crate::credentials::Credentials;
 use crate::destination::{Destination, query, spi};
+use crate::encoding;
 use crate::error::{Error, Result, Stored};
 use crate::extension::Extension;
 use crate::owner::AsSiteOwner;
@@ -16,6 +17,7 @@ use crate::report::or_raise;
 use crate::settings;
 use crate::sites::{self, Entry, Site};
 use crate::sync::ask_for_site;
+use crate::wake;
 use crate::zone::Zone;
 
 /// Registers a site, so that the procedures and the background worker sync it; gives its ID.
@@ -38,7 +40,7 @@ fn matomo_add_site(
         let start = day("start_date", start_date)?;
         let every = every.ok_or(Error::Null("every"))?;
         check_intervals(Some(every), retention)?;
-        check_encoding()?;
+        encoding::check()?;
         let access = Access::stored(Credentials::of_server(server)?)?;
         let name = destination.map_or_else(settings::destination, str::to_owned);
         let destination = lasting(Destination::open_or_create(&name)?)?;
@@ -58,7 +60,9 @@ fn matomo_add_site(
         let extension = Extension::find()?;
         entry.check_is_new(&extension, None)?;
         entry.info = Some(ask(&access, idsite, start)?);
-        entry.insert(&extension)
+        let id = entry.insert(&extension)?;
+        wake::after_commit(&extension)?;
+        Ok(id)
     })())
 }
 
@@ -111,7 +115,8 @@ fn matomo_alter_site(
                 entry.info = Some(ask(&access, idsite.unwrap_or(known.idsite), start)?);
             }
         }
-        entry.update(&extension, &known)
+        entry.update(&extension, &known)?;
+        wake::after_commit(&extension)
     })());
 }
 

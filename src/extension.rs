@@ -18,20 +18,31 @@ pub struct Extension {
 }
 
 impl Extension {
-    /// Looks it up.
+    /// Looks it up. Till the end of the transaction it cannot be dropped: DROP EXTENSION waits before
+    /// it has locked anything that we want next.
     ///
     /// # Errors
     /// Only internal ones.
     pub fn find() -> Result<Extension> {
-        let sql = "SELECT pg_catalog.quote_ident(n.nspname), e.extowner FROM pg_catalog.pg_extension e \
+        let sql = "SELECT pg_catalog.quote_ident(n.nspname), e.extowner, e.oid FROM pg_catalog.pg_extension e \
                    JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) e.extnamespace \
                    WHERE e.extname OPERATOR(pg_catalog.=) 'matomo_postgres'";
-        let (schema, owner) = Spi::connect_mut(|client| {
-            query(client, sql, &[])?.first().get_two::<String, pg_sys::Oid>().map_err(spi)
-        })?;
-        let missing = || Error::Internal("the extension is not created".to_owned());
-        let (schema, owner) = schema.zip(owner).ok_or_else(missing)?;
-        Ok(Extension { schema, owner })
+        let find = || -> Result<(Extension, pg_sys::Oid)> {
+            Spi::connect_mut(|client| {
+                let missing = || Error::Internal("the extension is not created".to_owned());
+                let row = query(client, sql, &[])?.next().ok_or_else(missing)?;
+                let schema: String = row.get(1).map_err(spi)?.ok_or_else(missing)?;
+                let owner: pg_sys::Oid = row.get(2).map_err(spi)?.ok_or_else(missing)?;
+                let oid: pg_sys::Oid = row.get(3).map_err(spi)?.ok_or_else(missing)?;
+                Ok((Extension { schema, owner }, oid))
+            })
+        };
+        let (_, oid) = find()?;
+        let lock = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
+        // SAFETY: main thread, within a transaction.
+        unsafe { pg_sys::LockDatabaseObject(pg_sys::ExtensionRelationId, oid, 0, lock) };
+        // Who had it locked may have dropped or moved it.
+        Ok(find()?.0)
     }
 
     /// Runs statements of ours with the rights of the extension's owner.

@@ -9,25 +9,39 @@
 use pgrx::prelude::*;
 
 mod access;
+mod address;
+mod agenda;
+mod agent;
 mod api;
 mod api_runs;
 mod api_server;
 mod api_sites;
+mod api_upkeep;
+mod background;
 mod backoff;
 mod check;
 mod client;
+mod compare;
 mod copy;
+mod copy_from;
 mod credentials;
+mod databases;
 mod destination;
+mod dial;
+mod encoding;
 mod endpoint;
 mod error;
 mod extension;
 mod fault;
 mod fetch;
 mod helper;
+mod hosts;
+mod indexes;
 mod inspect;
 mod json;
+mod launcher;
 mod ledger;
+mod lines;
 mod options;
 mod owner;
 mod pager;
@@ -37,6 +51,7 @@ mod progress;
 mod refusal;
 mod remote;
 mod report;
+mod retention;
 mod rows;
 mod runs;
 mod scope;
@@ -49,12 +64,17 @@ mod statements;
 mod step;
 mod stop;
 mod store;
+mod stored;
 mod stored_error;
 mod sync;
 mod times;
 mod token;
 mod transport;
+mod upkeep;
+mod values;
 mod visit;
+mod wake;
+mod worker;
 mod zone;
 
 ::pgrx::pg_module_magic!(name, version);
@@ -63,6 +83,15 @@ extension_sql_file!("../sql/tables.sql", name = "tables");
 extension_sql_file!("../sql/partitions.sql", name = "partitions", requires = ["tables"]);
 extension_sql_file!("../sql/ledger.sql", name = "ledger");
 extension_sql_file!("../sql/forget.sql", name = "forget", requires = ["ledger"]);
+extension_sql_file!(
+    "../sql/retention.sql",
+    name = "retention",
+    requires = [
+        api_upkeep::matomo_seal_dropped,
+        api_upkeep::matomo_upkeep,
+        api_upkeep::matomo_upkeep_fail
+    ]
+);
 extension_sql_file!("../sql/sites.sql", name = "sites");
 extension_sql_file!("../sql/runs.sql", name = "runs", requires = ["sites"]);
 extension_sql_file!(
@@ -80,6 +109,7 @@ extension_sql_file!(
     name = "procedures",
     requires = [
         "runs",
+        "retention",
         api_runs::matomo_run_outside_transaction,
         api_runs::matomo_run_begin,
         api_runs::matomo_run_copy,
@@ -99,5 +129,7 @@ extension_sql_file!(
 pub extern "C-unwind" fn _PG_init() {
     settings::register();
     secrecy::register();
+    indexes::register();
+    launcher::register();
     session::register();
 }

@@ -1,8 +1,10 @@
 //! The run that this session does: which it is, the lock that keeps others from the same site, and
 //! what one step leaves for the next. The lock is the session's, as a run commits many times; it is
 //! given back with the commit that ends the run, and with every transaction that fails.
+//! In the background worker there may be several, which take turns; a transaction is always one's.
 
 use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use pgrx::pg_sys;
@@ -23,6 +25,8 @@ pub struct Run {
     pub client: Option<(String, Client)>,
     /// What to make of an error of the last step.
     pub failure: Failure,
+    /// Whether the transaction is its.
+    is_at_work: bool,
     /// Whether the next commit ends it.
     ends: bool,
 }
@@ -39,10 +43,18 @@ pub enum Failure {
 }
 
 /// Only the main thread looks.
-static RUN: Mutex<Option<Run>> = Mutex::new(None);
+static RUNS: Mutex<Vec<Run>> = Mutex::new(Vec::new());
 
-fn current() -> MutexGuard<'static, Option<Run>> {
-    RUN.lock().unwrap_or_else(PoisonError::into_inner)
+/// Whether there may be several.
+static TAKE_TURNS: AtomicBool = AtomicBool::new(false);
+
+fn all() -> MutexGuard<'static, Vec<Run>> {
+    RUNS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// From now on a run does not end the others of this session.
+pub fn take_turns() {
+    TAKE_TURNS.store(true, Ordering::Relaxed);
 }
 
 /// Has Postgres tell of the end of transactions. Called once, when the library is loaded.
@@ -54,49 +66,53 @@ pub fn register() {
 /// Takes the lock of a registered site; gives false when another session has it. A run of this
 /// session that was left behind ends.
 pub fn lock(site: i32) -> bool {
-    release();
+    let take_turns = TAKE_TURNS.load(Ordering::Relaxed);
+    release(|run| !take_turns || run.site == site);
     let tag = tag(site);
     // SAFETY: main thread, within a transaction.
     let result =
         unsafe { pg_sys::LockAcquire(&tag, pg_sys::ExclusiveLock as pg_sys::LOCKMODE, true, true) };
     let is_locked = result != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL;
     if is_locked {
-        let failure = Failure::Passing;
-        *current() = Some(Run { run: 0, site, version: None, client: None, failure, ends: false });
+        let (version, client, failure) = (None, None, Failure::Passing);
+        all().push(Run { run: 0, site, version, client, failure, is_at_work: true, ends: false });
     }
     is_locked
 }
 
 /// The run that was locked is this one.
 pub fn begins(run: i64) {
-    if let Some(current) = current().as_mut() {
-        current.run = run;
+    if let Some(locked) = all().last_mut() {
+        locked.run = run;
     }
 }
 
 /// The next commit ends the run.
 pub fn ends() {
-    if let Some(current) = current().as_mut() {
-        current.ends = true;
+    for run in all().iter_mut().filter(|run| run.is_at_work) {
+        run.ends = true;
     }
 }
 
-/// Looks at or changes the run under way.
+/// Looks at or changes a run under way.
 ///
 /// # Errors
-/// [`Stored::NoRun`] when it is not this one.
+/// [`Stored::NoRun`] when it is none of this session.
 pub fn with<T>(run: i64, work: impl FnOnce(&mut Run) -> T) -> Result<T> {
-    match current().as_mut().filter(|current| current.run == run && !current.ends) {
-        Some(current) => Ok(work(current)),
+    match all().iter_mut().find(|known| known.run == run && !known.ends) {
+        Some(known) => {
+            known.is_at_work = true;
+            Ok(work(known))
+        }
         None => Err(Stored::NoRun(run).into()),
     }
 }
 
-/// Gives the lock back.
-fn release() {
-    // Not held while the client is dropped.
-    let run = current().take();
-    if let Some(run) = run {
+/// Ends runs, and gives their locks back.
+pub fn release(which: impl Fn(&Run) -> bool) {
+    // Not held while a client is dropped.
+    let ended: Vec<Run> = all().extract_if(.., |run| which(run)).collect();
+    for run in ended {
         // SAFETY: main thread; the lock is held by the session, and releasing it needs no
         // transaction.
         unsafe {
@@ -123,12 +139,15 @@ unsafe extern "C-unwind" fn transaction_ends(
     event: pg_sys::XactEvent::Type,
     _: *mut std::ffi::c_void,
 ) {
-    let is_over = match event {
-        pg_sys::XactEvent::XACT_EVENT_ABORT => true,
-        pg_sys::XactEvent::XACT_EVENT_COMMIT => current().as_ref().is_some_and(|run| run.ends),
-        _ => false,
-    };
-    if is_over {
-        release();
+    let take_turns = TAKE_TURNS.load(Ordering::Relaxed);
+    match event {
+        pg_sys::XactEvent::XACT_EVENT_ABORT => release(|run| run.is_at_work || !take_turns),
+        pg_sys::XactEvent::XACT_EVENT_COMMIT => {
+            release(|run| run.ends);
+            for run in all().iter_mut() {
+                run.is_at_work = false;
+            }
+        }
+        _ => {}
     }
 }

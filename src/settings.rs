@@ -6,7 +6,9 @@ use std::time::Duration;
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum, pg_sys};
 
 use crate::client::Manner;
+use crate::databases;
 use crate::error::{Error, Result};
+use crate::hosts::Hosts;
 use crate::options::Options;
 use crate::rows;
 
@@ -21,7 +23,9 @@ enum ActionTime {
 
 static PAGE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(500);
 static INITIAL_OFFSET: GucSetting<i32> = GucSetting::<i32>::new(3);
-static FETCH_WORKERS: GucSetting<i32> = GucSetting::<i32>::new(1);
+/// Measured (tests/bench/RESULTS.md): two halve the time that is spent on waiting and cost nothing where
+/// there is none; more than that is for a Matomo that can bear it.
+static FETCH_WORKERS: GucSetting<i32> = GucSetting::<i32>::new(2);
 static STEP_PAGES: GucSetting<i32> = GucSetting::<i32>::new(20);
 static KEEP_RUNS: GucSetting<i32> = GucSetting::<i32>::new(10_000);
 static LOOKBACK: GucSetting<i32> = GucSetting::<i32>::new(0);
@@ -34,6 +38,11 @@ static MAX_RETRIES: GucSetting<i32> = GucSetting::<i32>::new(3);
 static MAX_RESPONSE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(256 * 1024);
 static LANGUAGE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 static CA_FILE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
+static ALLOWED_HOSTS: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"*"));
+static ALLOW_HTTP: GucSetting<bool> = GucSetting::<bool>::new(false);
+static PREMAKE: GucSetting<i32> = GucSetting::<i32>::new(4);
+static DATABASE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
+static NAPTIME: GucSetting<i32> = GucSetting::<i32>::new(60);
 static ACTION_TIME: GucSetting<ActionTime> = GucSetting::<ActionTime>::new(ActionTime::Utc);
 
 /// Visits a page: the least and the most that may be asked for.
@@ -185,6 +194,24 @@ pub fn register() {
         GucContext::Suset,
         GucFlags::SUPERUSER_ONLY,
     );
+    // No hook checks the list: Postgres would put the default, which allows more, in the place of a
+    // value in postgresql.conf that is refused. A sync refuses it instead.
+    GucRegistry::define_string_guc(
+        c"matomo.allowed_hosts",
+        c"Hosts that syncs may connect to: names, *.suffix, addresses, CIDR blocks; * for any.",
+        c"Link-local addresses and metadata services of clouds are never allowed.",
+        &ALLOWED_HOSTS,
+        GucContext::Suset,
+        GucFlags::from_bits_retain(pg_sys::GUC_LIST_INPUT as i32),
+    );
+    GucRegistry::define_bool_guc(
+        c"matomo.allow_http",
+        c"Allows URLs that begin with http:// for other machines than this one.",
+        c"Everybody on the way can read the token then.",
+        &ALLOW_HTTP,
+        GucContext::Suset,
+        none,
+    );
     GucRegistry::define_enum_guc(
         c"matomo.action_time",
         c"What action_timestamp holds: 'utc', the true instant, or 'as_sent', the site's wall clock.",
@@ -192,6 +219,34 @@ pub fn register() {
         &ACTION_TIME,
         GucContext::Userset,
         none,
+    );
+    GucRegistry::define_int_guc(
+        c"matomo.premake",
+        c"Weeks ahead for which a registered site's table has its partitions made.",
+        c"",
+        &PREMAKE,
+        0,
+        104,
+        GucContext::Userset,
+        none,
+    );
+    GucRegistry::define_string_guc(
+        c"matomo.database",
+        c"Databases in which a background worker syncs the registered sites.",
+        c"A list. The library must be in shared_preload_libraries.",
+        &DATABASE,
+        GucContext::Sighup,
+        none,
+    );
+    GucRegistry::define_int_guc(
+        c"matomo.naptime",
+        c"Longest time between two looks of the background worker for sites that are due.",
+        c"",
+        &NAPTIME,
+        1,
+        86_400,
+        GucContext::Sighup,
+        GucFlags::UNIT_S,
     );
     // SAFETY: called from _PG_init on the main thread; the name is static.
     unsafe { pg_sys::MarkGUCPrefixReserved(c"matomo".as_ptr()) };
@@ -237,6 +292,21 @@ pub fn destination() -> String {
     text(&DESTINATION).unwrap_or_else(|| "matomo".to_owned())
 }
 
+/// Weeks ahead.
+pub fn premake() -> i32 {
+    PREMAKE.get()
+}
+
+/// Databases with a worker.
+pub fn databases() -> Vec<String> {
+    text(&DATABASE).map(|list| databases::parse(&list)).unwrap_or_default()
+}
+
+/// Between two looks for sites that are due.
+pub fn naptime() -> Duration {
+    Duration::from_secs(NAPTIME.get().unsigned_abs().into())
+}
+
 /// What `action_timestamp` holds.
 pub fn action_time() -> rows::ActionTime {
     match ACTION_TIME.get() {
@@ -248,7 +318,7 @@ pub fn action_time() -> rows::ActionTime {
 /// How to ask Matomo, where a server has no options of its own for it.
 ///
 /// # Errors
-/// [`Error::Argument`] when the CA file cannot be read.
+/// [`Error::Argument`] when the CA file cannot be read, or the list of hosts.
 pub fn manner(own: &Options) -> Result<Manner> {
     let seconds = |own: Option<u32>, setting: &GucSetting<i32>| {
         Duration::from_secs(own.unwrap_or(setting.get().unsigned_abs()).into())
@@ -261,6 +331,7 @@ pub fn manner(own: &Options) -> Result<Manner> {
         max_response_size: u64::from(MAX_RESPONSE_SIZE.get().unsigned_abs()) * 1024,
         language: own.language.clone().or_else(|| text(&LANGUAGE)),
         ca_pem,
+        hosts: Hosts::new(&text(&ALLOWED_HOSTS).unwrap_or_default(), ALLOW_HTTP.get())?,
     })
 }
 

@@ -140,8 +140,11 @@ impl Stored {
                 quoted(user),
                 quoted(server)
             ),
-            Stored::InTransactionBlock(_) | Stored::InFunction(_) => {
-                "It commits as it goes. matomo_sync runs in a transaction.".to_owned()
+            Stored::InTransactionBlock(what) | Stored::InFunction(what) => {
+                match what.starts_with("matomo_sync") {
+                    true => "It commits as it goes. matomo_sync runs in a transaction.".to_owned(),
+                    false => "It commits as it goes.".to_owned(),
+                }
             }
             Stored::NoRun(_) => "CALL matomo_sync_site or matomo_sync_all.".to_owned(),
         })

@@ -46,6 +46,12 @@ pub fn database() -> Client {
 pub struct Notices(Arc<Mutex<Vec<(String, String)>>>);
 
 impl Notices {
+    /// Takes note of one, as a connection's callback.
+    pub fn push(&self, notice: DbError) {
+        let line = (notice.severity().to_owned(), notice.message().to_owned());
+        self.0.lock().unwrap().push(line);
+    }
+
     /// Takes all that have come so far.
     pub fn take(&self) -> Vec<(String, String)> {
         std::mem::take(&mut self.0.lock().unwrap())
@@ -57,10 +63,7 @@ pub fn database_with_notices() -> (Client, Notices) {
     let notices = Notices::default();
     let mut config = shared().config(&shared().database(), "postgres");
     let theirs = notices.clone();
-    config.notice_callback(move |notice| {
-        let line = (notice.severity().to_owned(), notice.message().to_owned());
-        theirs.0.lock().unwrap().push(line);
-    });
+    config.notice_callback(move |notice| theirs.push(notice));
     (config.connect(postgres::NoTls).expect("connects"), notices)
 }
 

@@ -1,0 +1,215 @@
+//! The launcher: the background worker that keeps one worker running in each database of
+//! `matomo.database`.
+
+use std::ffi::CStr;
+use std::ptr;
+use std::time::{Duration, Instant};
+
+use pgrx::bgworkers::{
+    BackgroundWorkerBuilder, BackgroundWorkerStatus, BgWorkerStartTime, DynamicBackgroundWorker,
+};
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+use pgrx::{PgSqlErrorCode, pg_guard};
+
+use crate::background;
+use crate::settings;
+
+/// The least and the most time between two starts of a worker.
+const PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// Has the postmaster start the launcher, where the library is preloaded.
+pub fn register() {
+    // SAFETY: called from _PG_init on the main thread.
+    if unsafe { pg_sys::process_shared_preload_libraries_in_progress } {
+        builder("matomo launcher", "matomo launcher", "matomo_launcher_main")
+            .set_restart_time(Some(PAUSE))
+            .load();
+    }
+}
+
+/// A background worker that begins when there is no recovery (any more): a standby has none.
+fn builder(name: &str, kind: &str, function: &str) -> BackgroundWorkerBuilder {
+    BackgroundWorkerBuilder::new(name)
+        .set_type(kind)
+        .set_library("matomo_postgres")
+        .set_function(function)
+        .enable_spi_access()
+        .set_start_time(BgWorkerStartTime::RecoveryFinished)
+}
+
+/// The launcher's process.
+#[pg_guard]
+#[unsafe(no_mangle)]
+pub extern "C-unwind" fn matomo_launcher_main(_argument: pg_sys::Datum) {
+    background::begin(None);
+    // Lives as long as the process, whose end finds it.
+    let posts: &mut Vec<Post> = Box::leak(Box::default());
+    // SAFETY: main thread; the pointer is good till the end.
+    unsafe { pg_sys::before_shmem_exit(Some(leave_all), pg_sys::Datum::from(&raw mut *posts)) };
+    loop {
+        let databases = settings::databases();
+        posts.retain_mut(|post| databases.contains(&post.database) || post.leave());
+        for database in databases {
+            if posts.iter().all(|post| post.database != database) {
+                posts.push(Post::new(database));
+            }
+        }
+        let pauses: Vec<_> = posts.iter_mut().map(Post::look_after).collect();
+        let workers = posts.iter().filter(|post| post.worker.is_some()).count();
+        background::show_idle(&format!("matomo: workers: {workers}"));
+        background::sleep(pauses.into_iter().min().unwrap_or(LONGEST_PAUSE));
+    }
+}
+
+/// Ends the workers with their launcher, as the next one will start its own.
+unsafe extern "C-unwind" fn leave_all(_code: i32, posts: pg_sys::Datum) {
+    // SAFETY: the launcher's own list, which nobody uses any more.
+    if let Some(posts) = unsafe { posts.cast_mut_ptr::<Vec<Post>>().as_mut() } {
+        posts.retain_mut(Post::leave);
+    }
+}
+
+/// A database, and the worker in it.
+struct Post {
+    database: String,
+    worker: Option<DynamicBackgroundWorker>,
+    started: Instant,
+    /// Between a worker's end and the next one's start.
+    pause: Duration,
+    /// What was complained of last, so as to say it once.
+    trouble: Option<Trouble>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Trouble {
+    /// There is no such database.
+    Missing,
+    /// It lets nobody in.
+    Closed,
+    /// No room for another process.
+    NoRoom,
+}
+
+impl Post {
+    fn new(database: String) -> Post {
+        let started = Instant::now().checked_sub(LONGEST_PAUSE).unwrap_or_else(Instant::now);
+        Post { database, worker: None, started, pause: Duration::ZERO, trouble: None }
+    }
+
+    /// Ends the worker; nothing is left to look after.
+    fn leave(&mut self) -> bool {
+        if let Some(worker) = self.worker.take() {
+            worker.terminate();
+        }
+        false
+    }
+
+    /// Starts a worker if there is none; gives when to look again.
+    fn look_after(&mut self) -> Duration {
+        if let Some(worker) = &self.worker {
+            match worker.pid() {
+                Err(BackgroundWorkerStatus::Stopped) => {
+                    // One that falls over its own feet is given time.
+                    let lived = self.started.elapsed();
+                    self.pause = match lived > LONGEST_PAUSE {
+                        true => PAUSE,
+                        false => (self.pause * 2).clamp(PAUSE, LONGEST_PAUSE),
+                    };
+                    self.started = Instant::now();
+                    self.worker = None;
+                }
+                // The postmaster wakes us when that changes.
+                _ => return LONGEST_PAUSE,
+            }
+        }
+        let waited = self.started.elapsed();
+        if waited < self.pause {
+            return self.pause - waited;
+        }
+        self.started = Instant::now();
+        match self.start() {
+            Ok(worker) => {
+                self.worker = Some(worker);
+                self.trouble = None;
+                LONGEST_PAUSE
+            }
+            Err(trouble) => {
+                if self.trouble.replace(trouble) != Some(trouble) {
+                    self.complain(trouble);
+                }
+                self.pause = PAUSE.max(settings::naptime()).min(LONGEST_PAUSE);
+                self.pause
+            }
+        }
+    }
+
+    fn start(&self) -> Result<DynamicBackgroundWorker, Trouble> {
+        match background::transaction(|| Ok(accepts_connections(&self.database))) {
+            Ok(Some(true)) => {}
+            Ok(Some(false)) => return Err(Trouble::Closed),
+            Ok(None) => return Err(Trouble::Missing),
+            Err(failure) => {
+                failure.log();
+                return Err(Trouble::Missing);
+            }
+        }
+        // SAFETY: main thread; a constant of the process.
+        let launcher = unsafe { pg_sys::MyProcPid };
+        let name = format!("matomo worker: {}", self.database);
+        builder(&name, "matomo worker", "matomo_worker_main")
+            .set_extra(&self.database)
+            .set_notify_pid(launcher)
+            .load_dynamic()
+            .map_err(|_| Trouble::NoRoom)
+    }
+
+    fn complain(&self, trouble: Trouble) {
+        let name = &self.database;
+        let (code, message, hint) = match trouble {
+            Trouble::Missing => (
+                PgSqlErrorCode::ERRCODE_INVALID_CATALOG_NAME,
+                format!("database \"{name}\" of matomo.database does not exist"),
+                "Create it, or correct matomo.database and reload the configuration.",
+            ),
+            Trouble::Closed => (
+                PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("database \"{name}\" of matomo.database does not accept connections"),
+                "ALTER DATABASE ... ALLOW_CONNECTIONS true, or correct matomo.database and reload the configuration.",
+            ),
+            Trouble::NoRoom => (
+                PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
+                format!("could not start the background worker of database \"{name}\""),
+                "Increase max_worker_processes: the launcher and each database of matomo.database need one.",
+            ),
+        };
+        ErrorReport::new(code, message, "matomo").set_hint(hint).report(PgLogLevel::WARNING);
+    }
+}
+
+/// Whether a database lets anybody in; `None` when it does not exist.
+fn accepts_connections(name: &str) -> Option<bool> {
+    let mut accepts = None;
+    // SAFETY: main thread, within a transaction; each row is looked at before the next one.
+    unsafe {
+        let lock = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
+        let catalog = pg_sys::table_open(pg_sys::DatabaseRelationId, lock);
+        // A process without a database may find no index of it.
+        let (no_index, current, no_keys) = (pg_sys::Oid::INVALID, ptr::null_mut(), ptr::null_mut());
+        let scan = pg_sys::systable_beginscan(catalog, no_index, false, current, 0, no_keys);
+        loop {
+            let tuple = pg_sys::systable_getnext(scan);
+            if tuple.is_null() {
+                break;
+            }
+            let row = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_database>();
+            if CStr::from_ptr((*row).datname.data.as_ptr()).to_bytes() == name.as_bytes() {
+                accepts = Some((*row).datallowconn);
+            }
+        }
+        pg_sys::systable_endscan(scan);
+        pg_sys::table_close(catalog, lock);
+    }
+    accepts
+}

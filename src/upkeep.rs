@@ -1,0 +1,157 @@
+//! The upkeep of a registered site's table, once a day of the site: what is older than its retention
+//! goes, and the partitions of the coming weeks are made. Step by step, each a transaction.
+
+use chrono::{NaiveDate, Utc};
+use pgrx::prelude::*;
+
+use crate::destination::{query, spi};
+use crate::error::{Error, Result, Stored};
+use crate::extension::Extension;
+use crate::owner::AsSiteOwner;
+use crate::settings;
+use crate::sites::Site;
+use crate::zone::Zone;
+
+/// How the upkeep stands after a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    More,
+    /// Somebody holds the table; to be tried again in a moment.
+    Blocked,
+    Done,
+}
+
+impl Outcome {
+    /// As SQL sees it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Outcome::More => "more",
+            Outcome::Blocked => "blocked",
+            Outcome::Done => "done",
+        }
+    }
+}
+
+/// What there is to do for a site.
+struct Plan {
+    today: NaiveDate,
+    /// What lies before this instant goes.
+    before: Option<i64>,
+}
+
+fn zone(timezone: &str) -> Zone {
+    Zone::parse(timezone).unwrap_or(Zone::Fixed(0))
+}
+
+/// What day it is in a site's timezone.
+pub fn today(timezone: &str) -> NaiveDate {
+    zone(timezone).day(Utc::now().timestamp()).unwrap_or_default()
+}
+
+/// Does a step, if there is anything to do today.
+///
+/// # Errors
+/// Those of [`Site::get`]; Postgres' own.
+pub fn step(id: i32) -> Result<Outcome> {
+    let extension = Extension::find()?;
+    let site = Site::get(&extension, id)?;
+    let Some(plan) = plan(&extension, id)? else { return Ok(Outcome::Done) };
+    let outcome = as_owner(&extension, &site, &plan)?;
+    if outcome == Outcome::Done {
+        note(&extension, id, plan.today, None)?;
+    }
+    Ok(outcome)
+}
+
+/// Notes what the upkeep has failed with; it is tried again on the next day.
+///
+/// # Errors
+/// Those of [`Site::get`].
+pub fn fail(id: i32, message: &str) -> Result<()> {
+    let extension = Extension::find()?;
+    Site::get(&extension, id)?;
+    match plan(&extension, id)? {
+        Some(plan) => note(&extension, id, plan.today, Some(message)),
+        None => Ok(()),
+    }
+}
+
+/// What is to be done today; `None` when it is done.
+fn plan(extension: &Extension, id: i32) -> Result<Option<Plan>> {
+    let schema = &extension.schema;
+    let sql = format!("SELECT s.timezone FROM {schema}.matomo_site_config s WHERE s.id = $1");
+    let timezone: Option<String> = extension
+        .run(|client| query(client, &sql, &[id.into()])?.first().get_one().map_err(spi))?;
+    let zone = zone(timezone.as_deref().unwrap_or_default());
+    let today = today(timezone.as_deref().unwrap_or_default());
+    let sql = format!(
+        "SELECT coalesce(t.tended_on >= $2::date, false), ($2::date - s.retention)::date::text \
+         FROM {schema}.matomo_site_config s \
+         LEFT JOIN {schema}.matomo_site_state t ON t.site_id = s.id WHERE s.id = $1"
+    );
+    extension.run(|client| {
+        // Who changes the retention meanwhile waits, and then has it seen to anew.
+        let lock =
+            format!("SELECT 1 FROM {schema}.matomo_site_state t WHERE t.site_id = $1 FOR UPDATE");
+        query(client, &lock, &[id.into()])?;
+        let args = [id.into(), today.to_string().into()];
+        let row = query(client, &sql, &args)?.next().ok_or(Stored::NoSite(id))?;
+        if row.get(1).map_err(spi)? == Some(true) {
+            return Ok(None);
+        }
+        let first: Option<String> = row.get(2).map_err(spi)?;
+        let corrupt = |_| Error::Internal("a registered site has no retention".to_owned());
+        let first: Option<NaiveDate> = first.map(|day| day.parse()).transpose().map_err(corrupt)?;
+        Ok(Some(Plan { today, before: first.map(|day| zone.midnight(day)) }))
+    })
+}
+
+/// Does the part that reaches the table, as the owner of the site.
+fn as_owner(extension: &Extension, site: &Site, plan: &Plan) -> Result<Outcome> {
+    let schema = &extension.schema;
+    let _owner = AsSiteOwner::become_(site.owner);
+    Spi::connect_mut(|client| {
+        // Whatever is deferred runs as the owner too.
+        query(client, "SET CONSTRAINTS ALL IMMEDIATE", &[])?;
+        let sql = "SELECT pg_catalog.pg_has_role(c.relowner, 'USAGE') FROM pg_catalog.pg_class c \
+                   WHERE c.oid OPERATOR(pg_catalog.=) $1";
+        let found = query(client, sql, &[site.destination.into()])?;
+        if found.is_empty() {
+            return Ok(Outcome::Done);
+        }
+        let is_his: Option<bool> = found.first().get_one().map_err(spi)?;
+        if let Some(before) = plan.before {
+            let sql = format!(
+                "SELECT s.more, s.blocked FROM {schema}.matomo_drop_step($1::pg_catalog.regclass, \
+                 pg_catalog.to_timestamp($2), $3, '100 milliseconds') AS s"
+            );
+            let args = [site.destination.into(), (before as f64).into(), site.idsite.into()];
+            let (more, blocked) =
+                query(client, &sql, &args)?.first().get_two::<bool, String>().map_err(spi)?;
+            if more == Some(true) {
+                return Ok(if blocked.is_some() { Outcome::Blocked } else { Outcome::More });
+            }
+        }
+        // Who does not own the table leaves its partitions to who does.
+        let weeks = settings::premake();
+        if weeks > 0 && is_his == Some(true) {
+            let sql = format!(
+                "SELECT {schema}.matomo_create_partitions($1::pg_catalog.regclass, pg_catalog.now(), \
+                 pg_catalog.now() OPERATOR(pg_catalog.+) pg_catalog.make_interval(weeks => $2))"
+            );
+            query(client, &sql, &[site.destination.into(), weeks.into()])?;
+        }
+        Ok(Outcome::Done)
+    })
+}
+
+fn note(extension: &Extension, id: i32, day: NaiveDate, error: Option<&str>) -> Result<()> {
+    let sql = format!(
+        "INSERT INTO {}.matomo_site_state AS t (site_id, tended_on, upkeep_error) \
+         VALUES ($1, $2::date, $3) ON CONFLICT (site_id) DO UPDATE \
+         SET tended_on = excluded.tended_on, upkeep_error = excluded.upkeep_error",
+        extension.schema
+    );
+    let args = [id.into(), day.to_string().into(), error.into()];
+    extension.run(|client| query(client, &sql, &args).map(drop))
+}

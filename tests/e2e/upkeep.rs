@@ -1,0 +1,192 @@
+//! The upkeep of registered sites: retention and premade partitions, by the worker and by the
+//! procedures, once a day.
+
+use fake_matomo::{Fault, Page, When};
+
+use crate::support::*;
+use crate::worker_support::*;
+
+/// Weeks that `table` has partitions for, and whether they are past.
+fn weeks(db: &mut postgres::Client, table: &str) -> (i64, i64) {
+    let sql = format!(
+        "SELECT count(*) FILTER (WHERE hi > now()), count(*) FILTER (WHERE hi <= now()) FROM (
+             SELECT substring(pg_get_expr(c.relpartbound, c.oid) FROM 'TO \\(''([^'']*)''\\)')::timestamptz AS hi
+             FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = '{table}'::regclass) w"
+    );
+    let row = db.query_one(&sql, &[]).unwrap();
+    (row.get(0), row.get(1))
+}
+
+#[test]
+fn what_is_older_than_the_retention_goes_and_coming_weeks_are_made() {
+    let noon = Noon::new();
+    let fake = serve(noon.world(40));
+    for by_worker in [true, false] {
+        let (_cluster, mut db) = cluster_with_worker();
+        if !by_worker {
+            set(&mut db, "matomo.database", "");
+            wait_until("the worker has left", || {
+                workers(&mut db) == ["matomo launcher matomo: workers: 0"]
+            });
+        }
+        store(&mut db, "analytics", &fake);
+        let mut sites = Vec::new();
+        for table in ["matomo", "matomo_partitioned"] {
+            // What was copied before the retention was given.
+            sync(&mut db, &fake, &format!(", '{}', destination => '{table}'", noon.text(39)));
+            let arguments = format!(
+                "'analytics', 1, '{}', '{table}', every => '1 second', retention => '10 days'",
+                noon.text(39)
+            );
+            sites.push(register(&mut db, &arguments));
+        }
+        assert_eq!(weeks(&mut db, "matomo_partitioned").0, 1);
+        fake.clear_requests();
+        for site in &sites {
+            if !by_worker {
+                run(&mut db, &format!("CALL matomo_sync_site({site})"));
+            }
+            let tended = format!(
+                "SELECT count(*) FROM matomo_site_state WHERE site_id = {site} AND tended_on IS NOT NULL"
+            );
+            wait_until("it is tended", || one::<i64>(&mut db, &tended) == 1);
+        }
+        for table in ["matomo", "matomo_partitioned"] {
+            let left = format!("SELECT count(DISTINCT idvisit) FROM {table}");
+            assert_eq!(one::<i64>(&mut db, &left), 33, "{table}: ten days and today");
+            let old = format!(
+                "SELECT count(*) FROM {table} WHERE action_timestamp < to_timestamp({})",
+                noon.at(10, "00:00:00")
+            );
+            assert_eq!(one::<i64>(&mut db, &old), 0, "{table}");
+        }
+        let (coming, past) = weeks(&mut db, "matomo_partitioned");
+        assert_eq!(coming, 5, "this week and four ahead");
+        assert!(past <= 2, "{past}");
+
+        // None of it comes back, and it is done once a day.
+        asked(&fake);
+        run(
+            &mut db,
+            "CREATE TABLE noted (at timestamptz); INSERT INTO matomo (action_id, idsite, action_timestamp) VALUES ('old', '1', '2026-01-01')",
+        );
+        for site in &sites {
+            let before = runs(&mut db, *site, "succeeded");
+            if !by_worker {
+                run(&mut db, &format!("CALL matomo_sync_site({site})"));
+            }
+            wait_until("it has run again", || runs(&mut db, *site, "succeeded") > before);
+        }
+        assert_eq!(one::<i64>(&mut db, "SELECT count(*) FROM matomo WHERE action_id = 'old'"), 1);
+        let again = asked(&fake);
+        assert!(again.iter().all(|line| line.contains(&noon.text(0))), "{again:?}");
+    }
+}
+
+#[test]
+fn a_first_import_asks_for_nothing_that_would_go_at_once() {
+    let noon = Noon::new();
+    let fake = serve(noon.world(20));
+    let mut db = database();
+    store(&mut db, "analytics", &fake);
+    run(&mut db, "LOAD 'matomo_postgres'; SET matomo.settle_time = 0");
+    let arguments =
+        format!("'analytics', 1, '{}', 'matomo_partitioned', retention => '5 days'", noon.text(19));
+    let site = register(&mut db, &arguments);
+    fake.clear_requests();
+    run(&mut db, &format!("CALL matomo_sync_site({site})"));
+    let days: Vec<_> = asked(&fake).into_iter().filter(|line| line.starts_with("day")).collect();
+    // A day more, where the session's day and the site's are not the same.
+    assert!((6..=7).contains(&days.len()), "{days:?}");
+    assert_eq!(one::<i64>(&mut db, "SELECT count(DISTINCT idvisit) FROM matomo_partitioned"), 18);
+}
+
+#[test]
+fn what_is_too_old_goes_though_matomo_is_down() {
+    let noon = Noon::new();
+    let fake = serve(noon.world(20));
+    let (_cluster, mut db) = cluster_with_worker();
+    store(&mut db, "analytics", &fake);
+    sync(&mut db, &fake, &format!(", '{}'", noon.text(19)));
+    let site = register(
+        &mut db,
+        "'analytics', 1, every => '1 hour', retention => '5 days', enabled => false",
+    );
+    run(&mut db, "SELECT count(*) FROM generate_series(1, 2), pg_sleep(1)");
+    let visits = "SELECT count(DISTINCT idvisit) FROM matomo";
+    assert_eq!(one::<i64>(&mut db, visits), 60, "a site that is not enabled is left alone");
+    fake.fail(Fault::Status(503, Page::Html), When::always());
+    run(&mut db, &format!("SELECT matomo_alter_site({site}, enabled => true)"));
+    wait_until("it has failed", || runs(&mut db, site, "failed") == 1);
+    wait_until("the old visits are gone", || one::<i64>(&mut db, visits) == 18);
+    // A shorter retention is not put off till tomorrow.
+    run(&mut db, &format!("SELECT matomo_alter_site({site}, retention => '2 days')"));
+    wait_until("more are gone", || one::<i64>(&mut db, visits) == 9);
+}
+
+#[test]
+fn upkeep_waits_for_readers_and_lets_the_sync_go_on() {
+    let noon = Noon::new();
+    let fake = serve(noon.world(20));
+    let (cluster, mut db) = cluster_with_worker();
+    store(&mut db, "analytics", &fake);
+    sync(&mut db, &fake, &format!(", '{}', destination => 'matomo_partitioned'", noon.text(19)));
+    let mut report = cluster.connect("postgres");
+    run(&mut report, "BEGIN; SELECT count(*) FROM matomo_partitioned");
+    let arguments = "'analytics', 1, destination => 'matomo_partitioned', every => '1 second', retention => '2 days'";
+    let site = register(&mut db, arguments);
+    wait_long(30, "it is synced again and again", || runs(&mut db, site, "succeeded") >= 3);
+    let visits = "SELECT count(DISTINCT idvisit) FROM matomo_partitioned";
+    assert_eq!(one::<i64>(&mut db, visits), 60);
+    assert_eq!(
+        one::<i64>(&mut db, "SELECT count(*) FROM matomo_site_state WHERE tended_on IS NULL"),
+        1
+    );
+    run(&mut report, "COMMIT");
+    run(&mut db, &format!("SELECT matomo_alter_site({site}, retention => '2 days')"));
+    run(&mut db, &format!("CALL matomo_upkeep_site({site})"));
+    assert_eq!(one::<i64>(&mut db, visits), 9);
+    assert!(!cluster.log().contains("WARNING"), "{}", cluster.log());
+}
+
+#[test]
+fn upkeep_that_fails_fails_no_sync_and_is_told() {
+    let noon = Noon::new();
+    let fake = serve(noon.world(20));
+    let (name, mut db) = named_database();
+    store(&mut db, "analytics", &fake);
+    run(&mut db, "LOAD 'matomo_postgres'; SET matomo.settle_time = 0");
+    sync(&mut db, &fake, &format!(", '{}', destination => 'matomo_partitioned'", noon.text(19)));
+    let oldest: String = one(
+        &mut db,
+        "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'matomo_partitioned'::regclass ORDER BY 1 LIMIT 1",
+    );
+    run(&mut db, &format!("CREATE VIEW mine AS SELECT count(*) FROM {oldest}"));
+    let site = register(
+        &mut db,
+        "'analytics', 1, destination => 'matomo_partitioned', retention => '5 days'",
+    );
+    let notices = Notices::default();
+    let theirs = notices.clone();
+    let mut config = crate::cluster::shared().config(&name, "postgres");
+    config.notice_callback(move |notice| theirs.push(notice));
+    let mut db = config.connect(postgres::NoTls).unwrap();
+    for times in [1, 0] {
+        run(&mut db, &format!("CALL matomo_sync_site({site})"));
+        let message = format!(
+            "upkeep of registered site {site}: cannot drop table public.{oldest} because other objects depend on it"
+        );
+        let said = notices
+            .take()
+            .iter()
+            .filter(|line| **line == ("WARNING".to_owned(), message.clone()))
+            .count();
+        assert_eq!(said, times, "once a day");
+    }
+    assert_eq!(runs(&mut db, site, "succeeded"), 2);
+    let noted: String = one(&mut db, "SELECT upkeep_error FROM matomo_site_state");
+    assert_eq!(
+        noted,
+        format!("cannot drop table public.{oldest} because other objects depend on it")
+    );
+}

@@ -1,0 +1,180 @@
+//! What the background worker survives, and what it does not outlive.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use fake_matomo::{Fault, When};
+
+use crate::support::*;
+use crate::worker_support::*;
+
+#[test]
+fn a_fast_shutdown_waits_for_no_answer() {
+    let (cluster, mut db) = cluster_with_worker();
+    let noon = Noon::new();
+    let fake = serve(noon.world(2));
+    store(&mut db, "analytics", &fake);
+    fake.fail(Fault::Hang, When::live());
+    register(&mut db, &format!("'analytics', 1, '{}'", noon.text(1)));
+    wait_until("it hangs", || fake.requests().iter().any(|seen| seen.fault.is_some()));
+    let begin = Instant::now();
+    cluster.stop("fast");
+    let took = begin.elapsed();
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    println!("fast shutdown beside a hanging request: {} ms", took.as_millis());
+    fake.heal();
+    cluster.start_again();
+    let mut db = cluster.connect("postgres");
+    wait_until("it goes on", || runs(&mut db, 1, "succeeded") == 1);
+    assert_equal(&mut db, "matomo", &all_of(&fake, 1));
+    let left = "SELECT return_message FROM matomo_runs WHERE status = 'failed'";
+    assert_eq!(texts(&mut db, left), ["the session ended before the run did"]);
+}
+
+#[test]
+fn kill_9_in_the_middle_of_an_import_loses_one_step() {
+    let (cluster, mut db) = cluster_with_worker();
+    let fake = serve(world(111, "UTC", 2, "2025-11-01", "2026-10-31"));
+    store(&mut db, "analytics", &fake);
+    fake.knobs().latency = Duration::from_millis(20);
+    let site = register(&mut db, "'analytics', 1, '2025-11-01'");
+    fake.clear_requests();
+    let sealed = "SELECT count(*) FROM matomo_ledger WHERE sealed";
+    wait_long(30, "a part is done", || one::<i64>(&mut db, sealed) > 40);
+    let pid = worker_pid(&mut db, "postgres").unwrap();
+    // SAFETY: a process of this test's own.
+    assert_eq!(unsafe { libc::kill(pid, libc::SIGKILL) }, 0);
+    // All sessions end with it, and the server starts anew.
+    wait_long(30, "the server is back", || {
+        cluster.config("postgres", "postgres").connect(postgres::NoTls).is_ok_and(|mut again| {
+            let up = again.query_opt("SELECT 1 FROM matomo_site_config", &[]).is_ok();
+            db = again;
+            up
+        })
+    });
+    assert!(one::<i64>(&mut db, sealed) > 40, "what was committed is still there");
+    fake.knobs().latency = Duration::ZERO;
+    wait_long(60, "the import is done", || runs(&mut db, site, "succeeded") == 1);
+    assert_equal(&mut db, "matomo", &all_of(&fake, 1));
+    // One day more than once: that of the step that was lost. Today is open.
+    let mut days: HashMap<String, usize> = HashMap::new();
+    for line in asked(&fake).into_iter().filter(|line| line.starts_with("day 202")) {
+        *days.entry(line[..14].to_owned()).or_default() += 1;
+    }
+    let again: Vec<_> =
+        days.iter().filter(|(day, count)| **count > 1 && day.as_str() < "day 2026-10-31").collect();
+    assert!(again.len() <= 1, "{again:?}");
+    let failed = "SELECT return_message FROM matomo_runs WHERE status = 'failed'";
+    assert_eq!(texts(&mut db, failed), ["the session ended before the run did"]);
+}
+
+#[test]
+fn the_extension_may_be_dropped_and_created_while_it_works() {
+    let (cluster, mut db) = cluster_with_worker();
+    let fake = serve(world(112, "UTC", 2, "2026-05-01", "2026-06-30"));
+    fake.knobs().latency = Duration::from_millis(20);
+    let pid = worker_pid(&mut db, "postgres");
+    for round in 0..2 {
+        store(&mut db, "analytics", &fake);
+        let site = register(&mut db, "'analytics', 1, '2026-05-01'");
+        wait_until("it works", || runs(&mut db, site, "running") == 1);
+        if round == 0 {
+            run(&mut db, "DROP EXTENSION matomo_postgres CASCADE; DROP TABLE matomo");
+            let missing = "extension \"matomo_postgres\" is not created";
+            wait_until("it is missed", || cluster.log().contains(missing));
+            run(&mut db, "CREATE EXTENSION matomo_postgres");
+        } else {
+            fake.knobs().latency = Duration::ZERO;
+            wait_long(60, "the import is done", || runs(&mut db, site, "succeeded") == 1);
+        }
+    }
+    assert_equal(&mut db, "matomo", &all_of(&fake, 1));
+    assert_eq!(worker_pid(&mut db, "postgres"), pid, "it is still the same");
+    assert!(!cluster.log().contains("PANIC"), "{}", cluster.log());
+}
+
+#[test]
+fn a_cancel_ends_a_run_and_not_the_worker() {
+    let (cluster, mut db) = cluster_with_worker();
+    let noon = Noon::new();
+    let fake = serve(noon.world(2));
+    store(&mut db, "analytics", &fake);
+    wait_until("it works", || worker_pid(&mut db, "postgres").is_some());
+    let pid = worker_pid(&mut db, "postgres").unwrap();
+    let cancel = format!("SELECT pg_cancel_backend({pid})");
+    // There is nothing to cancel.
+    run(&mut db, &cancel);
+    fake.fail(Fault::Hang, When::live().times(1));
+    let site =
+        register(&mut db, &format!("'analytics', 1, '{}', every => '1 second'", noon.text(1)));
+    wait_until("it hangs", || fake.requests().iter().any(|seen| seen.fault.is_some()));
+    run(&mut db, &cancel);
+    wait_until("the run has failed", || runs(&mut db, site, "failed") == 1);
+    let told = "SELECT sqlstate || ' ' || return_message FROM matomo_runs WHERE status = 'failed'";
+    assert_eq!(texts(&mut db, told), ["57014 canceling statement due to user request"]);
+    wait_until("the next one succeeds", || runs(&mut db, site, "succeeded") > 0);
+    assert_eq!(worker_pid(&mut db, "postgres"), Some(pid));
+    assert!(!cluster.log().contains("exited"), "{}", cluster.log());
+}
+
+#[test]
+fn rows_are_written_with_the_owners_rights_only() {
+    let (cluster, mut db) = cluster_with_worker();
+    let noon = Noon::new();
+    let fake = serve(noon.world(2));
+    run(
+        &mut db,
+        &format!(
+            "CREATE ROLE etl LOGIN; CREATE SCHEMA analytics AUTHORIZATION etl; CREATE TABLE secret AS SELECT 1 AS x;
+             GRANT EXECUTE ON FUNCTION matomo_add_site TO etl; GRANT EXECUTE ON PROCEDURE matomo_sync_all() TO etl;
+             CREATE SERVER analytics FOREIGN DATA WRAPPER matomo OPTIONS (url '{}');
+             GRANT USAGE ON FOREIGN SERVER analytics TO etl",
+            fake.url()
+        ),
+    );
+    let mut etl = cluster.connect_as("postgres", "etl");
+    run(
+        &mut etl,
+        &format!(
+            "CREATE USER MAPPING FOR etl SERVER analytics OPTIONS (token '{}');
+             SELECT matomo_create_table('analytics.visits');
+             CREATE TABLE analytics.tried (statement text, outcome text);
+             CREATE FUNCTION analytics.climb() RETURNS trigger LANGUAGE plpgsql AS $$
+             DECLARE statement text;
+             BEGIN
+                 FOREACH statement IN ARRAY ARRAY['ALTER ROLE etl SUPERUSER', 'SET ROLE postgres', 'RESET ROLE',
+                     'SET SESSION AUTHORIZATION postgres', 'SELECT x FROM public.secret', 'SELECT current_user',
+                     'DELETE FROM public.matomo_site_config', 'CREATE TEMP TABLE t (x int)'] LOOP
+                     BEGIN
+                         EXECUTE statement;
+                         INSERT INTO analytics.tried VALUES (statement, 'done as ' || current_user);
+                     EXCEPTION WHEN OTHERS THEN
+                         INSERT INTO analytics.tried VALUES (statement, SQLSTATE);
+                     END;
+                 END LOOP;
+                 RETURN NULL;
+             END $$;
+             CREATE TRIGGER climb AFTER INSERT ON analytics.visits FOR EACH STATEMENT EXECUTE FUNCTION analytics.climb();
+             SELECT matomo_add_site('analytics', 1, '{}', 'analytics.visits')",
+            fake.token(),
+            noon.text(1)
+        ),
+    );
+    wait_until("it is synced", || runs(&mut db, 1, "succeeded") == 1);
+    assert_equal(&mut db, "analytics.visits", &all_of(&fake, 1));
+    let tried = "SELECT DISTINCT statement || ': ' || outcome FROM analytics.tried ORDER BY 1";
+    assert_eq!(
+        texts(&mut db, tried),
+        [
+            "ALTER ROLE etl SUPERUSER: 42501",
+            "CREATE TEMP TABLE t (x int): 42501",
+            "DELETE FROM public.matomo_site_config: 42501",
+            "RESET ROLE: 42501",
+            "SELECT current_user: done as etl",
+            "SELECT x FROM public.secret: 42501",
+            "SET ROLE postgres: 42501",
+            "SET SESSION AUTHORIZATION postgres: 42501",
+        ]
+    );
+    assert!(!one::<bool>(&mut db, "SELECT rolsuper FROM pg_roles WHERE rolname = 'etl'"));
+}

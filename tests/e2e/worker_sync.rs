@@ -1,0 +1,211 @@
+//! The background worker at work: what is due is synced, in turns, whatever happens to the others.
+
+use std::time::{Duration, Instant};
+
+use chrono::Utc;
+use fake_matomo::{Action, Clock, Fault, Page, Site, Visit, When, World};
+
+use crate::support::*;
+use crate::worker_support::*;
+
+/// Site 1 without visits, in UTC.
+fn empty_world() -> World {
+    let mut world = World::new(Clock::Real);
+    world.add_site(Site::new(1, "Growing", "UTC"));
+    world
+}
+
+#[test]
+fn the_table_follows_a_growing_day_within_two_naptimes() {
+    let (_cluster, mut db) = cluster_with_worker();
+    set(&mut db, "matomo.naptime", "2s");
+    let fake = serve(empty_world());
+    store(&mut db, "analytics", &fake);
+    let site = register(&mut db, "'analytics', 1, current_date - 1, every => '1 second'");
+    let (mut added, mut longest) = (0_i64, Duration::ZERO);
+    let begin = Instant::now();
+    while begin.elapsed() < Duration::from_secs(9) {
+        let at = Utc::now().timestamp();
+        added += 1;
+        let visit = Visit::new(1000 + added, at).and(Action::page(at, "https://x.test/", "Home"));
+        fake.world().site_mut(1).add(visit);
+        let since = Instant::now();
+        let seen = "SELECT count(*) FROM matomo";
+        wait_until("the visit is there", || one::<i64>(&mut db, seen) == added);
+        longest = longest.max(since.elapsed());
+    }
+    assert!(longest < Duration::from_secs(4), "lag {longest:?}");
+    assert!(added >= 5, "{added}");
+    assert_equal(&mut db, "matomo", &all_of(&fake, 1));
+    assert!(runs(&mut db, site, "succeeded") >= 5);
+    assert_eq!(runs(&mut db, site, "failed"), 0);
+    let by = "SELECT DISTINCT command || ' by ' || username FROM matomo_runs";
+    assert_eq!(texts(&mut db, by), ["background worker by postgres"]);
+}
+
+#[test]
+fn a_site_that_fails_is_tried_later_and_later_and_the_others_go_on() {
+    let (cluster, mut db) = cluster_with_worker();
+    let noon = Noon::new();
+    let (bad, good) = (serve(noon.world(3)), serve(noon.world(3)));
+    store(&mut db, "bad", &bad);
+    store(&mut db, "good", &good);
+    bad.fail(Fault::Status(503, Page::Html), When::live());
+    run(&mut db, "SELECT matomo_create_table('there')");
+    let from = noon.text(2);
+    let fails = register(&mut db, &format!("'bad', 1, '{from}', every => '1 second'"));
+    let works = register(&mut db, &format!("'good', 1, '{from}', 'there', every => '1 second'"));
+    wait_until("it has failed three times", || runs(&mut db, fails, "failed") == 3);
+    // Of seconds: 1, 2, 4.
+    let waits = "SELECT next_at > last_error_at + interval '3 s' AND next_at < last_error_at + interval '5 s'
+                 FROM matomo_site_state WHERE failures = 3";
+    assert!(one::<bool>(&mut db, waits));
+    wait_until("the other goes on", || runs(&mut db, works, "succeeded") >= 3);
+    assert_equal(&mut db, "there", &all_of(&good, 1));
+    let log = cluster.log();
+    let said = format!("WARNING:  registered site {fails}: Matomo answered with HTTP status 503");
+    assert_eq!(log.matches(&said).count(), 3, "{log}");
+    assert!(!log.contains("ERROR") && !log.contains("secret-token"), "{log}");
+
+    // It comes back by itself, and nothing is missing.
+    bad.heal();
+    wait_until("it has recovered", || runs(&mut db, fails, "succeeded") > 0);
+    assert_equal(&mut db, "matomo", &all_of(&bad, 1));
+    let state = format!("SELECT failures FROM matomo_site_state WHERE site_id = {fails}");
+    assert_eq!(one::<i32>(&mut db, &state), 0);
+}
+
+#[test]
+fn a_refused_token_is_asked_with_once_until_it_changes() {
+    let (_cluster, mut db) = cluster_with_worker();
+    let noon = Noon::new();
+    let fake = serve(noon.world(2));
+    store(&mut db, "analytics", &fake);
+    let from = noon.text(1);
+    let site = register(
+        &mut db,
+        &format!("'analytics', 1, '{from}', every => '1 second', enabled => false"),
+    );
+    fake.clear_requests();
+    let token = |db: &mut postgres::Client, token: &str| {
+        run(
+            db,
+            &format!(
+                "ALTER USER MAPPING FOR CURRENT_USER SERVER analytics OPTIONS (SET token '{token}')"
+            ),
+        );
+    };
+    token(&mut db, "revoked");
+    run(&mut db, &format!("SELECT matomo_alter_site({site}, enabled => true)"));
+    wait_until("it has failed", || runs(&mut db, site, "failed") == 1);
+    run(&mut db, "SELECT count(*) FROM generate_series(1, 4), pg_sleep(1)");
+    assert_eq!(fake.requests().len(), 1, "{:?}", asked(&fake));
+    assert_eq!(runs(&mut db, site, "failed"), 1);
+    let next = "SELECT next_at FROM matomo_site_state WHERE next_at = 'infinity' AND last_sqlstate = '28000'";
+    assert_eq!(db.query(next, &[]).unwrap().len(), 1);
+    // Another one that is no better is another question, and one only.
+    token(&mut db, "no better");
+    wait_until("it has failed again", || runs(&mut db, site, "failed") == 2);
+    assert_eq!(fake.requests().len(), 2);
+    let good = fake.token().to_owned();
+    token(&mut db, &good);
+    wait_until("it works", || runs(&mut db, site, "succeeded") > 0);
+    assert_equal(&mut db, "matomo", &all_of(&fake, 1));
+}
+
+#[test]
+fn sites_take_turns() {
+    let (_cluster, mut db) = cluster_with_worker();
+    let slow = serve(world(101, "UTC", 1, "2025-01-01", "2025-12-31"));
+    let noon = Noon::new();
+    let quick = serve(noon.world(2));
+    store(&mut db, "slow", &slow);
+    store(&mut db, "quick", &quick);
+    run(&mut db, "SELECT matomo_create_table('year')");
+    let import = register(&mut db, "'slow', 1, '2025-01-01', 'year'");
+    slow.knobs().latency = Duration::from_millis(50);
+    let polls = register(&mut db, &format!("'quick', 1, '{}', every => '1 second'", noon.text(1)));
+    let line = "SELECT query FROM pg_stat_activity WHERE backend_type = 'matomo worker' AND query LIKE 'matomo: site 1, 2025-%'";
+    wait_until("the import is seen", || !db.query(line, &[]).unwrap().is_empty());
+    wait_until("the other site has been polled", || runs(&mut db, polls, "succeeded") >= 3);
+    assert_eq!(runs(&mut db, import, "running"), 1, "the import still goes on");
+    assert_equal(&mut db, "matomo", &all_of(&quick, 1));
+    // Both locks are held by the one session, and none is left.
+    slow.knobs().latency = Duration::ZERO;
+    wait_long(60, "the import is done", || runs(&mut db, import, "succeeded") == 1);
+    assert_equal(&mut db, "year", &all_of(&slow, 1));
+    run(&mut db, &format!("SELECT matomo_alter_site({polls}, enabled => false)"));
+    let locks = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'";
+    wait_until("no lock is left", || one::<i64>(&mut db, locks) == 0);
+}
+
+#[test]
+fn another_sessions_sync_is_waited_for_and_a_disabled_site_left_alone() {
+    let (_cluster, mut db) = cluster_with_worker();
+    let noon = Noon::new();
+    let fake = serve(noon.world(2));
+    store(&mut db, "analytics", &fake);
+    let arguments =
+        format!("'analytics', 1, '{}', every => '1 second', enabled => false", noon.text(1));
+    let site = register(&mut db, &arguments);
+    fake.clear_requests();
+    run(&mut db, "SELECT count(*) FROM generate_series(1, 3), pg_sleep(1)");
+    assert_eq!(asked(&fake), [""; 0]);
+    run(&mut db, &format!("SELECT pg_advisory_lock(1835103343, {site})"));
+    run(&mut db, &format!("SELECT matomo_alter_site({site}, enabled => true)"));
+    run(&mut db, "SELECT count(*) FROM generate_series(1, 3), pg_sleep(1)");
+    assert_eq!(asked(&fake), [""; 0]);
+    run(&mut db, "SELECT pg_advisory_unlock_all()");
+    wait_until("it is synced", || runs(&mut db, site, "succeeded") > 0);
+}
+
+#[test]
+fn a_new_site_wakes_it_and_a_new_naptime_is_heeded_at_once() {
+    let cluster = crate::cluster::Cluster::start_with(&PRELOADED.replace("'1s'", "'1h'"));
+    let mut db = cluster.connect("postgres");
+    run(&mut db, "CREATE EXTENSION matomo_postgres");
+    // It may have looked before that.
+    run(&mut db, "SELECT pg_reload_conf()");
+    let noon = Noon::new();
+    let fake = serve(noon.world(2));
+    store(&mut db, "analytics", &fake);
+    let sleeps = |db: &mut postgres::Client| {
+        wait_until("it sleeps", || {
+            workers(db).iter().any(|line| line.ends_with("matomo: sleeps until"))
+        });
+    };
+    sleeps(&mut db);
+    let site = register(&mut db, &format!("'analytics', 1, '{}'", noon.text(1)));
+    wait_until("it is synced", || runs(&mut db, site, "succeeded") == 1);
+    sleeps(&mut db);
+    run(&mut db, &format!("SELECT matomo_alter_site({site}, every => '1 hour')"));
+    wait_until("it is synced again", || runs(&mut db, site, "succeeded") == 2);
+    sleeps(&mut db);
+    // What nobody tells it is found after a nap.
+    let due = format!("UPDATE matomo_site_state SET next_at = now() WHERE site_id = {site}");
+    run(&mut db, &due);
+    run(&mut db, "SELECT pg_sleep(2)");
+    assert_eq!(runs(&mut db, site, "succeeded"), 2);
+    set(&mut db, "matomo.naptime", "1s");
+    wait_until("it is synced", || runs(&mut db, site, "succeeded") == 3);
+    sleeps(&mut db);
+    run(&mut db, &due);
+    wait_until("it is synced", || runs(&mut db, site, "succeeded") == 4);
+}
+
+#[test]
+fn two_databases_have_a_worker_each() {
+    let (cluster, mut db) = cluster_with_worker();
+    run(&mut db, "CREATE DATABASE second");
+    let mut second = cluster.connect("second");
+    run(&mut second, "CREATE EXTENSION matomo_postgres");
+    set(&mut db, "matomo.database", "postgres, second");
+    let noon = Noon::new();
+    let fake = serve(noon.world(2));
+    for db in [&mut db, &mut second] {
+        store(db, "analytics", &fake);
+        let site = register(db, &format!("'analytics', 1, '{}'", noon.text(1)));
+        wait_until("it is synced", || runs(db, site, "succeeded") > 0);
+        assert_equal(db, "matomo", &all_of(&fake, 1));
+    }
+}
