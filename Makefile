@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .ONESHELL:
 .SILENT:
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-stop test fmt clean
+.PHONY: help install demo demo-stop test trust bench fmt clean
 
 help:
 	printf '%s\n' \
@@ -13,6 +13,8 @@ help:
 	    '                  MATOMO_URL=… MATOMO_SITE=… MATOMO_KEY=… make demo' \
 	    'make demo-stop    end what the demo left running' \
 	    'make test         format, lints, unit and end-to-end tests' \
+	    'make trust        the tests of faults and attacks; writes their table, tests/TRUST.md' \
+	    'make bench        what a sync costs, beside COPY; writes tests/bench/RESULTS.md (half an hour)' \
 	    'make fmt          format the Rust code' \
 	    'make clean        remove what was built' \
 	    '' \
@@ -44,6 +46,17 @@ test:
 	echo; echo "== tests/package"
 	MATOMO_PACKAGE=$$(tests/package); export MATOMO_PACKAGE
 	step cargo test --test e2e $$PG_FEATURES
+
+trust: export PROFILE ?= dev
+trust: export MATOMO_TRUST = write
+trust:
+	tests/setup
+	environment=$$(tests/setup env); eval "$$environment"
+	MATOMO_PACKAGE=$$(tests/package); export MATOMO_PACKAGE
+	cargo test --test e2e $$PG_FEATURES -- trust::
+
+bench:
+	tests/bench/run
 
 fmt:
 	cargo fmt --all

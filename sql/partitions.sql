@@ -1,5 +1,27 @@
 -- Weekly partitions, Monday 00:00 UTC to Monday 00:00 UTC, whatever the session's TimeZone.
 
+-- The bounds as they are: a table of the Node tool has those of its sessions' zones.
+CREATE FUNCTION matomo_partition_ranges(destination regclass)
+RETURNS TABLE (lower_bound timestamptz, upper_bound timestamptz)
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+SET timezone = 'UTC'
+SET datestyle = 'ISO'
+AS $$
+    SELECT coalesce(substring(b.expr FROM 'FROM \(''([^'']*)''\)')::timestamptz, '-infinity'),
+           coalesce(substring(b.expr FROM 'TO \(''([^'']*)''\)')::timestamptz, 'infinity')
+    FROM pg_partitioned_table p
+    JOIN pg_attribute a ON a.attrelid = p.partrelid AND a.attnum = p.partattrs[0]
+    JOIN pg_inherits i ON i.inhparent = p.partrelid
+    JOIN pg_class c ON c.oid = i.inhrelid
+    CROSS JOIN LATERAL pg_get_expr(c.relpartbound, c.oid) AS b(expr)
+    WHERE p.partrelid = destination AND p.partstrat = 'r' AND p.partnatts = 1
+      AND a.attname = 'action_timestamp' AND b.expr <> 'DEFAULT'
+$$;
+
+COMMENT ON FUNCTION matomo_partition_ranges(regclass) IS
+    'From when to when (not included) each partition of a destination partitioned by action_timestamp goes';
+
 CREATE FUNCTION matomo_create_partitions(destination regclass, from_time timestamptz, to_time timestamptz)
 RETURNS integer
 LANGUAGE plpgsql
@@ -43,22 +65,12 @@ BEGIN
     END IF;
 
     WHILE at <= to_time LOOP
-        -- The bounds as they are: a table of the Node tool has those of its sessions' zones.
-        WITH bounds AS (
-            SELECT pg_get_expr(c.relpartbound, c.oid) AS expr
-            FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-            WHERE i.inhparent = destination
-        ), ranges AS (
-            SELECT coalesce(substring(expr FROM 'FROM \(''([^'']*)''\)')::timestamptz, '-infinity') AS lo,
-                   coalesce(substring(expr FROM 'TO \(''([^'']*)''\)')::timestamptz, 'infinity') AS hi
-            FROM bounds
-        )
         SELECT coalesce(bool_or(lo <= at AND at < hi), false),
                coalesce(max(hi) FILTER (WHERE hi <= at), '-infinity'),
                coalesce(min(lo) FILTER (WHERE lo > at), 'infinity'),
                min(hi) FILTER (WHERE lo <= at AND at < hi)
         INTO in_partition, below, above, upper_bound
-        FROM ranges;
+        FROM @extschema@.matomo_partition_ranges(destination) AS r(lo, hi);
 
         IF in_partition THEN
             at := upper_bound;

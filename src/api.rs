@@ -7,6 +7,7 @@ use pgrx::prelude::*;
 use crate::access::Access;
 use crate::check::{self, DayChecked, How};
 use crate::credentials::Credentials;
+use crate::encoding;
 use crate::endpoint::Endpoint;
 use crate::error::{Error, Result};
 use crate::report::or_raise;
@@ -160,7 +161,7 @@ impl Given<'_> {
         {
             return Err(Error::reversed(start, end));
         }
-        check_encoding()?;
+        encoding::check()?;
         let mut access = match (self.server, self.url, self.key) {
             (None, Some(url), Some(key)) => Access::direct(Endpoint::parse(url)?, Token::new(key))?,
             (Some(server), ..) => Access::stored(Credentials::of_server(server)?)?,
@@ -208,18 +209,6 @@ pub fn id_of_site(site: Option<i32>) -> Result<i32> {
         message: format!("site {site} is no ID of a site"),
         hint: "Matomo numbers its sites from 1 (Administration > Measurables > Manage).".to_owned(),
     })
-}
-
-/// Whether the database can hold what Matomo sends.
-pub fn check_encoding() -> Result<()> {
-    // SAFETY: main thread; reads a constant of the database.
-    let encoding = unsafe { pg_sys::GetDatabaseEncoding() };
-    if encoding == pg_sys::pg_enc::PG_UTF8 as i32 {
-        return Ok(());
-    }
-    // SAFETY: as above; the name is static.
-    let name = unsafe { std::ffi::CStr::from_ptr(pg_sys::GetDatabaseEncodingName()) };
-    Err(Error::Encoding(name.to_string_lossy().into_owned()))
 }
 
 /// The day from which Postgres counts.

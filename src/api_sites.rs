@@ -4,10 +4,11 @@ use pgrx::datum::{Date, Interval};
 use pgrx::prelude::*;
 
 use crate::access::Access;
-use crate::api::{check_encoding, date, day, id_of_site};
+use crate::api::{date, day, id_of_site};
 use crate::client::SiteInfo;
 use crate::credentials::Credentials;
 use crate::destination::{Destination, query, spi};
+use crate::encoding;
 use crate::error::{Error, Result, Stored};
 use crate::extension::Extension;
 use crate::owner::AsSiteOwner;
@@ -39,7 +40,7 @@ fn matomo_add_site(
         let start = day("start_date", start_date)?;
         let every = every.ok_or(Error::Null("every"))?;
         check_intervals(Some(every), retention)?;
-        check_encoding()?;
+        encoding::check()?;
         let access = Access::stored(Credentials::of_server(server)?)?;
         let name = destination.map_or_else(settings::destination, str::to_owned);
         let destination = lasting(Destination::open_or_create(&name)?)?;

@@ -1,4 +1,4 @@
-//! How long to wait before a request is asked again. Pure, but for the clock.
+//! How long to wait before a request is made again. Pure.
 
 use std::time::Duration;
 

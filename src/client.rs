@@ -7,19 +7,20 @@ use std::time::{Duration, Instant};
 
 use chrono::NaiveDate;
 use serde::Deserialize;
-use ureq::Agent;
 use ureq::http::{Response, header};
-use ureq::tls::{RootCerts, TlsConfig};
 
+use crate::agent::Agent;
 use crate::backoff::backoff;
+use crate::dial::dialled;
 use crate::endpoint::Endpoint;
 use crate::error::{Call, Error, Fault, Result};
+use crate::hosts::Hosts;
 use crate::json;
 use crate::pager::Page;
 use crate::refusal;
 use crate::stop::Stop;
 use crate::token::Token;
-use crate::transport::{certificates, io_fault};
+use crate::transport::{head_fault, seconds_to_wait, transport_fault};
 use crate::zone::Zone;
 
 const LIVE: &str = "Live.getLastVisitsDetails";
@@ -37,6 +38,8 @@ pub struct Manner {
     pub language: Option<String>,
     /// The contents of `matomo.ca_file`; `None` for the system's store.
     pub ca_pem: Option<Vec<u8>>,
+    /// Whom connections may be made to.
+    pub hosts: Hosts,
 }
 
 /// What `SitesManager.getSiteFromId` tells of a site.
@@ -61,7 +64,7 @@ pub enum Which<'a> {
 /// Told before a request is asked again: the failure, which retry it is, how long until then.
 pub type OnRetry<'a> = &'a mut dyn FnMut(&Error, u32, Duration);
 
-/// One Matomo, one token, one agent: connections are kept and used again.
+/// One Matomo, one token; connections are kept and used again.
 #[derive(Clone)]
 pub struct Client {
     agent: Agent,
@@ -79,23 +82,9 @@ impl Client {
     /// # Errors
     /// [`Error::Argument`] when the CA file holds no certificate.
     pub fn new(endpoint: Endpoint, token: Token, manner: Manner, stop: Stop) -> Result<Client> {
-        let roots = match &manner.ca_pem {
-            None => RootCerts::PlatformVerifier,
-            Some(pem) => RootCerts::from(certificates(pem)?),
-        };
-        let config = Agent::config_builder()
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .proxy(None)
-            .timeout_resolve(Some(manner.connect_timeout))
-            .timeout_connect(Some(manner.connect_timeout))
-            .timeout_global(Some(manner.request_timeout))
-            .user_agent(concat!("matomo_postgres/", env!("CARGO_PKG_VERSION")))
-            .tls_config(TlsConfig::builder().root_certs(roots).build())
-            .build();
+        let agent = Agent::obtain(&manner)?;
         let received = Arc::default();
-        Ok(Client { agent: config.into(), endpoint, token, manner, stop, received })
+        Ok(Client { agent, endpoint, token, manner, stop, received })
     }
 
     /// The Matomo.
@@ -112,7 +101,7 @@ impl Client {
     /// client is of no use afterwards.
     pub fn shut_down(&self) -> Instant {
         let since = self.stop.set();
-        self.agent.clone().shutdown();
+        self.agent.shut_down();
         since
     }
 
@@ -239,24 +228,43 @@ impl Client {
     }
 
     fn ask_once(&self, call: &Call, params: &[(&str, String)]) -> Result<String> {
-        let request = self
-            .agent
-            .post(self.endpoint.url())
-            .query("module", "API")
-            .query("method", call.method)
-            .query("format", "JSON")
-            .query("idSite", call.site.to_string())
-            .query_pairs(params.iter().map(|(key, value)| (*key, value.as_str())));
-        // In the body: Matomo refuses "secure only" tokens elsewhere, and logs keep URLs.
-        let mut response = request
-            .send_form([("token_auth", self.token.secret())])
-            .map_err(|error| self.fault(call, self.transport_fault(error)))?;
+        let mut response = self.send(call, params).map_err(|fault| self.fault(call, fault))?;
         let call = &Call { status: Some(response.status().as_u16()), ..call.clone() };
         let body = self.body(&mut response).map_err(|fault| self.fault(call, fault))?;
         let body = json::mend(body);
         match refusal::judge(response.status(), &body, &|words| self.token.hide_in(words)) {
             None => Ok(body),
             Some(verdict) => Err(self.fault(call, self.with_headers(verdict, &response))),
+        }
+    }
+
+    /// Sends a request; gives the answer as far as its headers.
+    fn send(
+        &self,
+        call: &Call,
+        params: &[(&str, String)],
+    ) -> std::result::Result<Response<ureq::Body>, Fault> {
+        loop {
+            let before = dialled();
+            let request = self
+                .agent
+                .post(self.endpoint.url())
+                .query("module", "API")
+                .query("method", call.method)
+                .query("format", "JSON")
+                .query("idSite", call.site.to_string())
+                .query_pairs(params.iter().map(|(key, value)| (*key, value.as_str())));
+            // In the body: Matomo refuses "secure only" tokens elsewhere, and logs keep URLs.
+            let fault = match request.send_form([("token_auth", self.token.secret())]) {
+                Ok(response) => return Ok(response),
+                Err(error) => self.retired(head_fault(error, &self.manner, &self.token)),
+            };
+            // The server may end a kept connection just when it is used again: nobody's fault, and
+            // no reason to wait. Each try costs a kept connection, of which there are few.
+            let was_kept = dialled() == before;
+            if !(was_kept && matches!(fault, Fault::Broken(_))) || self.stop.is_set() {
+                return Err(fault);
+            }
         }
     }
 
@@ -269,7 +277,7 @@ impl Client {
         match read {
             Ok(_) if body.len() as u64 > limit => Err(Fault::TooLarge(limit)),
             Ok(_) => Ok(body),
-            Err(error) => Err(self.transport_fault(ureq::Error::from(error))),
+            Err(error) => Err(transport_fault(ureq::Error::from(error), &self.manner, &self.token)),
         }
     }
 
@@ -282,27 +290,17 @@ impl Client {
                 Fault::Redirected(self.token.hide_in(location))
             }
             Fault::RateLimited(_) => {
-                Fault::RateLimited(header(header::RETRY_AFTER).and_then(|wait| wait.parse().ok()))
+                Fault::RateLimited(header(header::RETRY_AFTER).and_then(seconds_to_wait))
             }
             other => other,
         }
     }
 
-    fn transport_fault(&self, error: ureq::Error) -> Fault {
-        use ureq::Timeout;
-        let request = self.manner.request_timeout.as_secs();
-        let connect = self.manner.connect_timeout.as_secs();
-        match error {
-            ureq::Error::Timeout(Timeout::Resolve | Timeout::Connect) => {
-                Fault::Unreachable(format!("no connection within {connect} s"))
-            }
-            ureq::Error::Timeout(_) => Fault::TimedOut(request),
-            ureq::Error::HostNotFound => Fault::Unreachable("unknown host".to_owned()),
-            ureq::Error::Rustls(error) => Fault::Tls(error.to_string()),
-            ureq::Error::Tls(why) => Fault::Tls(why.to_owned()),
-            ureq::Error::Io(error) => io_fault(&error),
-            ureq::Error::ConnectionFailed => Fault::Unreachable("connection failed".to_owned()),
-            other => Fault::Broken(self.token.hide_in(&other.to_string())),
+    /// A failure of TLS ends the use of the agent: the system's store of CAs may be mended.
+    fn retired(&self, fault: Fault) -> Fault {
+        if matches!(fault, Fault::Tls(_)) {
+            self.agent.retire();
         }
+        fault
     }
 }

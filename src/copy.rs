@@ -19,9 +19,9 @@ use crate::sync::Entries;
 /// What became of a day.
 pub type DayResult = (DayRead, Written);
 
-/// Batches of a worker that may wait to be stored: enough to fetch while storing, few enough for
-/// memory.
-const ROOM: usize = 2;
+/// Batches of a worker that may wait to be stored, of a megabyte or two each: enough to read some
+/// thousand visits ahead while the day before is being stored, few enough for memory.
+const ROOM: usize = 8;
 
 /// All that it takes to copy days.
 pub struct Copy {

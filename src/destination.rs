@@ -5,6 +5,7 @@ use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
 use pgrx::spi::{SpiClient, SpiTupleTable};
 
+use crate::encoding;
 use crate::error::{Error, Result};
 use crate::extension::Extension;
 use crate::rows::COLUMNS;
@@ -35,7 +36,8 @@ pub fn query<'conn>(
     args: &[DatumWithOid],
 ) -> Result<SpiTupleTable<'conn>> {
     // Never `select`: it would not see what this transaction wrote before.
-    client.update(sql, None, args).map_err(spi)
+    let converted = encoding::arguments(args);
+    client.update(sql, None, converted.as_deref().unwrap_or(args)).map_err(spi)
 }
 
 /// An SPI error as ours.

@@ -1,5 +1,7 @@
 //! The URL of a Matomo: what the user gives, and where requests go. Pure.
 
+use std::net::Ipv6Addr;
+
 use ureq::http::Uri;
 
 use crate::error::{Error, Result};
@@ -25,6 +27,9 @@ impl Endpoint {
                     .to_owned(),
             })
         };
+        if !text.is_ascii() {
+            return refuse("it is not ASCII; write its host in the form xn--");
+        }
         let Ok(uri) = text.parse::<Uri>() else {
             return refuse("it is malformed");
         };
@@ -39,6 +44,11 @@ impl Endpoint {
         }
         if authority.host().is_empty() {
             return refuse("it has no host");
+        }
+        let bare = authority.host().strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+        let good = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+        if !bare.map_or(authority.host().bytes().all(good), |v6| v6.parse::<Ipv6Addr>().is_ok()) {
+            return refuse("its host is neither a name nor an address");
         }
         // An authority with a port that is no number passes as a URI.
         if authority.port().is_some() != (authority.as_str().len() > authority.host().len()) {
@@ -95,6 +105,17 @@ mod tests {
             ("https://a.example.org/#x", "fragment"),
             ("https://a b.example.org", "malformed"),
             ("https://", "malformed"),
+            ("https://münchen.example.org", "xn--"),
+            ("https://a.example.org%2f@b", "user name"),
+            ("https://a%2eexample.org", "malformed"),
+            ("https://169.254.169.254%00.example.org", "malformed"),
+            ("https://a.example.org\\@b.example.org", "malformed"),
+            ("https://a.example.org\t", "malformed"),
+            ("https://[fe80::1%25eth0]", "neither a name nor"),
+            ("https://[a.example.org]", "neither a name nor"),
+            ("https://[v1.x]", "neither a name nor"),
+            ("https://a.example.org;b", "neither a name nor"),
+            ("https://a.example.org,b", "neither a name nor"),
             ("https://a.example.org:port", "port is no number"),
             ("https://a.example.org:99999", "port"),
         ] {

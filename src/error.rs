@@ -126,6 +126,7 @@ impl Error {
             Error::Stored(error) => error.state(),
             Error::Internal(_) => SqlState::InternalError,
             Error::Request { fault, .. } => match fault {
+                Fault::Forbidden(_) => SqlState::InsufficientPrivilege,
                 Fault::Unreachable(_) | Fault::Tls(_) => SqlState::UnableToEstablishSqlConnection,
                 Fault::TimedOut(_) | Fault::Broken(_) => SqlState::ConnectionFailure,
                 Fault::TokenRefused(_) | Fault::NoAccess(_) | Fault::LockedOut(_) => {
@@ -135,7 +136,8 @@ impl Error {
                 Fault::RateLimited(_) => SqlState::ConfigurationLimitExceeded,
                 Fault::TooLarge(_) | Fault::Exhausted(_) => SqlState::ProgramLimitExceeded,
                 Fault::Status(500..) => SqlState::ConnectionFailure,
-                Fault::Redirected(_)
+                Fault::NotHttp(_)
+                | Fault::Redirected(_)
                 | Fault::Matomo(_)
                 | Fault::Status(_)
                 | Fault::NotJson(_)
@@ -147,8 +149,8 @@ impl Error {
     /// The DETAIL line, if there is more to say than the message.
     pub fn detail(&self) -> Option<String> {
         match self {
-            Error::Request { fault, call } => Some(match fault.words_of_matomo() {
-                Some(words) => format!("{call} Matomo says: {words}"),
+            Error::Request { fault, call } => Some(match fault.detail() {
+                Some(more) => format!("{call} {more}"),
                 None => call.to_string(),
             }),
             Error::MissingColumns { columns, .. } => {
@@ -231,7 +233,7 @@ impl Error {
                     | Fault::TimedOut(_)
                     | Fault::Broken(_)
                     | Fault::RateLimited(_)
-                    | Fault::Status(500..)
+                    | Fault::Status(408 | 500..)
             ),
             _ => false,
         }

@@ -4,6 +4,8 @@ use std::fmt;
 
 use chrono::NaiveDate;
 
+use crate::hosts::Refusal;
+
 /// The request that an error speaks of; becomes the DETAIL.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Call {
@@ -35,6 +37,8 @@ impl fmt::Display for Call {
 /// How a request to Matomo failed. Texts from outside are already free of the token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
+    /// No connection is made to that host: the settings forbid it.
+    Forbidden(Box<Refusal>),
     /// No connection: refused, no route, unknown host.
     Unreachable(String),
     /// No answer within so many seconds.
@@ -43,6 +47,8 @@ pub enum Fault {
     Tls(String),
     /// The connection broke in the middle of an answer.
     Broken(String),
+    /// The answer is not HTTP, or bad HTTP; what is wrong with it.
+    NotHttp(String),
     /// A redirect, which is never followed; where it points.
     Redirected(String),
     /// HTTP 429; how long Matomo asks to wait, in seconds.
@@ -70,16 +76,18 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// Matomo's own words, for the DETAIL of messages that are not theirs.
-    pub fn words_of_matomo(&self) -> Option<&str> {
+    /// What completes the DETAIL: Matomo's own words where the message is not theirs, the rule
+    /// that was broken.
+    pub fn detail(&self) -> Option<String> {
         match self {
+            Fault::Forbidden(refusal) => Some(refusal.detail()),
             Fault::TokenRefused(words)
             | Fault::NoAccess(words)
             | Fault::LockedOut(words)
             | Fault::UnknownSite(words)
                 if !words.is_empty() =>
             {
-                Some(words)
+                Some(format!("Matomo says: {words}"))
             }
             _ => None,
         }
@@ -88,12 +96,14 @@ impl Fault {
     /// What to do.
     pub fn hint(&self) -> &'static str {
         match self {
+            Fault::Forbidden(refusal) => refusal.hint(),
             Fault::Unreachable(_) => "Check the URL, and that the database server may reach it.",
             Fault::TimedOut(_) => "Lower matomo.page_size, or raise matomo.request_timeout.",
             Fault::Tls(_) => {
                 "Check the certificate of the Matomo; a private CA belongs into the system's store \
                  or into the file that matomo.ca_file names."
             }
+            Fault::NotHttp(_) => "Check the scheme and the port of the URL.",
             Fault::Broken(_) => "Try again; if it lasts, lower matomo.page_size.",
             Fault::Redirected(_) => {
                 "Give the URL that the redirect points to. A redirect is never followed: the token \
@@ -133,9 +143,11 @@ impl Fault {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Fault::Forbidden(refusal) => refusal.fmt(f),
             Fault::Unreachable(why) => write!(f, "could not connect to Matomo: {why}"),
             Fault::TimedOut(seconds) => write!(f, "Matomo did not answer within {seconds} s"),
             Fault::Tls(why) => write!(f, "could not connect to Matomo over TLS: {why}"),
+            Fault::NotHttp(why) => write!(f, "the answer of Matomo is not valid HTTP: {why}"),
             Fault::Broken(why) => write!(f, "the answer of Matomo broke off: {why}"),
             Fault::Redirected(to) => write!(f, "Matomo redirects to \"{to}\""),
             Fault::RateLimited(Some(wait)) => {

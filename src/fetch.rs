@@ -8,9 +8,10 @@ use chrono::NaiveDate;
 
 use crate::client::{Client, Which};
 use crate::error::{Error, Result};
+use crate::lines::Lines;
 use crate::pages::{Pages, read_page, retry_line};
 use crate::plan::{Due, Extent, Pass};
-use crate::rows::{self, Row, Site, Value};
+use crate::rows::{self, Site};
 use crate::seen::Counts;
 use crate::visit::Visit;
 
@@ -23,7 +24,7 @@ pub struct Batch {
     /// Their sites: the one asked for, or those that a roll-up of sites is made of.
     pub sites: BTreeSet<String>,
     /// Their rows.
-    pub rows: Vec<Row>,
+    pub rows: Lines,
     /// Between which instants their rows lie or may have lain, in seconds.
     pub span: Option<(i64, i64)>,
 }
@@ -67,7 +68,7 @@ pub struct Listed {
     /// idVisit.
     pub id: i64,
     /// In the order of [`rows::VISIT_COLUMNS`].
-    pub values: Vec<Value>,
+    pub values: Vec<Option<String>>,
 }
 
 /// How to read days.
@@ -121,9 +122,11 @@ fn read_day(
         newest = newest.max(page.newest);
         let mut batch = Batch::default();
         for (id, visit) in &page.visits {
-            let rows = rows::rows(visit, *id, site, begin);
-            seen.insert(*id, rows.len(), visit.truncated > 0);
-            batch.add(visit, *id, rows, site);
+            seen.insert(*id, visit.actions.len(), visit.truncated > 0);
+            batch.add(visit, *id, site, begin);
+            if batch.is_large() && !send(News::Batch(std::mem::take(&mut batch))) {
+                return Ok(false);
+            }
         }
         if !batch.visits.is_empty() && !send(News::Batch(batch)) {
             return Ok(false);
@@ -183,29 +186,39 @@ pub fn by_id(
             })?;
         for (id, visit) in &read_page(client, site.id, None, &body)?.visits {
             let begin = visit.last.unwrap_or_default();
-            batch.add(visit, *id, rows::rows(visit, *id, site, begin), site);
+            batch.add(visit, *id, site, begin);
         }
     }
     Ok(batch)
 }
 
+/// Bytes of rows from which on a batch is handed over: so large that what each costs of its own
+/// does not count, so small that a few of them are no burden.
+const LARGE: usize = 1 << 20;
+
 impl Batch {
-    fn add(&mut self, visit: &Visit, id: i64, rows: Vec<Row>, site: Site) {
-        self.span = union(self.span, span(visit, &rows, site));
-        self.sites.insert(rows::id_site(visit, site));
+    fn is_large(&self) -> bool {
+        self.rows.size() >= LARGE
+    }
+
+    fn add(&mut self, visit: &Visit, id: i64, site: Site, day_begin: i64) {
         let begin = self.rows.len();
-        self.rows.extend(rows);
+        rows::add(&mut self.rows, visit, id, site, day_begin);
         self.visits.push((id, begin..self.rows.len()));
+        self.span = union(self.span, span(visit, &self.rows.instants()[begin..], site));
+        let id_site = rows::id_site(visit, site);
+        if !self.sites.contains(&id_site) {
+            self.sites.insert(id_site);
+        }
     }
 }
 
 /// Between which instants the rows of a visit lie; or may have lain at an earlier sight, with
 /// either kind of time.
-fn span(visit: &Visit, rows: &[Row], site: Site) -> Option<(i64, i64)> {
+fn span(visit: &Visit, instants: &[i64], site: Site) -> Option<(i64, i64)> {
     let bounds = [visit.first, visit.last].into_iter().filter_map(rows::sane);
     let bounds = bounds.flat_map(|at| [at, at + site.zone.offset_at(at)]);
-    let instants = rows.iter().map(|row| row.at).chain(bounds);
-    instants.fold(None, |span, at| union(span, Some((at, at))))
+    instants.iter().copied().chain(bounds).fold(None, |span, at| union(span, Some((at, at))))
 }
 
 /// The smallest span that holds both.

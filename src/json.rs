@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use memchr::memchr;
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
@@ -17,33 +18,50 @@ pub fn mend(body: Vec<u8>) -> String {
         Ok(text) => text.into_bytes(),
         Err(error) => String::from_utf8_lossy(error.as_bytes()).into_owned().into_bytes(),
     };
-    let (mut at, mut in_string) = (0, false);
-    while let Some(&byte) = text.get(at) {
-        at += match byte {
-            b'"' => {
-                in_string = !in_string;
-                1
-            }
-            b'\\' if in_string => mend_escape(&mut text[at..]),
-            0 if in_string => {
-                text.splice(at..=at, "\u{fffd}".bytes());
-                3
-            }
-            1..0x20 if in_string => {
-                text[at] = b' ';
-                1
-            }
-            _ => 1,
-        };
+    if has_controls(&text) {
+        text = mend_controls(&text);
+    }
+    // In JSON a backslash stands in strings only, and each begins an escape.
+    let mut at = 0;
+    while let Some(next) = memchr(b'\\', &text[at..]) {
+        at += next;
+        at += mend_escape(&mut text[at..]);
     }
     // Only whole ASCII bytes and whole escapes were exchanged, so it is still UTF-8.
     String::from_utf8(text).unwrap_or_default()
 }
 
+/// Whether there are any, in blocks that the compiler makes vectors of.
+fn has_controls(text: &[u8]) -> bool {
+    text.chunks(256).any(|block| block.iter().fold(false, |found, byte| found | (*byte < 0x20)))
+}
+
+fn mend_controls(text: &[u8]) -> Vec<u8> {
+    let mut mended = Vec::with_capacity(text.len());
+    let (mut in_string, mut escaped) = (false, false);
+    for &byte in text {
+        match byte {
+            b'"' if !escaped => in_string = !in_string,
+            0 if in_string => {
+                mended.extend_from_slice("\u{fffd}".as_bytes());
+                continue;
+            }
+            1..0x20 if in_string => {
+                mended.push(b' ');
+                continue;
+            }
+            _ => {}
+        }
+        escaped = in_string && byte == b'\\' && !escaped;
+        mended.push(byte);
+    }
+    mended
+}
+
 /// Mends the escape that `text` starts with; gives its length.
 fn mend_escape(text: &mut [u8]) -> usize {
     let Some(unit) = code_unit(text) else {
-        return 2;
+        return 2.min(text.len());
     };
     match unit {
         0xD800..0xDC00 if matches!(text.get(6..).and_then(code_unit), Some(0xDC00..0xE000)) => {
@@ -93,7 +111,7 @@ impl<'de> Deserialize<'de> for Members<'de> {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut members = Vec::with_capacity(96);
+                let mut members = Vec::new();
                 while let Some(key) = map.next_key::<Key<'de>>()? {
                     members.push((key.0, map.next_value()?));
                 }
@@ -107,17 +125,43 @@ impl<'de> Deserialize<'de> for Members<'de> {
 /// A key, borrowed from the document where it has no escapes.
 #[derive(Deserialize)]
 #[serde(transparent)]
-struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
+pub struct Key<'a>(#[serde(borrow)] pub Cow<'a, str>);
 
 /// A value as text: the digits of a number as sent, `true`, a string's contents, the compact JSON
 /// of a list or an object. `None` for null.
 pub fn text(raw: &RawValue) -> Option<String> {
+    let mut found = None;
+    with_text(raw, |text| found = Some(text.to_owned()));
+    found
+}
+
+/// Hands the same to `work`, from where it stands if it can.
+pub fn with_text(raw: &RawValue, work: impl FnOnce(&str)) {
     let json = raw.get();
-    match json.as_bytes().first() {
-        Some(b'n') => None,
-        Some(b'"') => serde_json::from_str(json).ok(),
-        Some(b'{' | b'[') => Some(compact(raw)),
-        _ => Some(json.to_owned()),
+    match json.as_bytes() {
+        [b'n', ..] => {}
+        [b'"', inner @ .., b'"'] if memchr(b'\\', inner).is_none() => {
+            work(&json[1..json.len() - 1])
+        }
+        [b'"', ..] => {
+            struct Contents<F>(F);
+            impl<F: FnOnce(&str)> Visitor<'_> for Contents<F> {
+                type Value = ();
+
+                fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                    f.write_str("a string")
+                }
+
+                fn visit_str<E>(self, text: &str) -> Result<(), E> {
+                    self.0(text);
+                    Ok(())
+                }
+            }
+            // A string that cannot be read is as good as none.
+            let _ = serde_json::Deserializer::from_str(json).deserialize_str(Contents(work));
+        }
+        [b'{' | b'[', ..] => work(&compact(raw)),
+        _ => work(json),
     }
 }
 
@@ -130,6 +174,9 @@ pub fn compact(raw: &RawValue) -> String {
 
 /// A whole number, also if sent as a string.
 pub fn integer(raw: &RawValue) -> Option<i64> {
+    if let Ok(plain) = raw.get().trim_matches('"').parse() {
+        return Some(plain);
+    }
     let text = text(raw)?;
     let text = text.trim();
     text.parse().ok().or_else(|| {

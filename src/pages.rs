@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 
 use chrono::NaiveDate;
-use serde_json::value::RawValue;
 
 use crate::client::{Client, Which};
 use crate::error::{Error, Fault, Result};
@@ -124,14 +123,13 @@ pub fn read_page<'a>(
     day: Option<NaiveDate>,
     body: &'a str,
 ) -> Result<Page<'a>> {
-    let list: Vec<&RawValue> = serde_json::from_str(body)
+    let list: Vec<Visit> = serde_json::from_str(body)
         .map_err(|error| client.unexpected(site, day, &format!("it is no JSON: {error}")))?;
     let mut page =
         Page { visits: Vec::with_capacity(list.len()), length: list.len(), newest: None };
     // Of a visit that comes twice the last sight counts.
     let mut places = HashMap::new();
-    for raw in list {
-        let visit = Visit::read(raw);
+    for visit in list {
         let id = visit.id.ok_or_else(|| client.unexpected(site, day, "a visit without idVisit"))?;
         page.newest = page.newest.max(rows::sane(visit.last));
         match places.insert(id, page.visits.len()) {

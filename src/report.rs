@@ -4,6 +4,7 @@ use pgrx::PgLogLevel;
 use pgrx::PgSqlErrorCode as Code;
 use pgrx::pg_sys::panic::ErrorReport;
 
+use crate::encoding::message;
 use crate::error::{Result, SqlState};
 
 /// Gives the value, or raises the error as a Postgres ERROR with SQLSTATE, DETAIL and HINT.
@@ -11,12 +12,13 @@ pub fn or_raise<T>(result: Result<T>) -> T {
     match result {
         Ok(value) => value,
         Err(error) => {
-            let mut report = ErrorReport::new(code(error.state()), error.to_string(), "matomo");
+            let mut report =
+                ErrorReport::new(code(error.state()), message(error.to_string()), "matomo");
             if let Some(detail) = error.detail() {
-                report = report.set_detail(detail);
+                report = report.set_detail(message(detail));
             }
             if let Some(hint) = error.hint() {
-                report = report.set_hint(hint);
+                report = report.set_hint(message(hint));
             }
             report.report(PgLogLevel::ERROR);
             unreachable!("an ERROR does not return")
@@ -25,13 +27,13 @@ pub fn or_raise<T>(result: Result<T>) -> T {
 }
 
 /// Sends a line to the client and the log, below ERROR.
-pub fn say(level: PgLogLevel, message: String) {
-    ErrorReport::new(Code::ERRCODE_SUCCESSFUL_COMPLETION, message, "matomo").report(level);
+pub fn say(level: PgLogLevel, line: String) {
+    ErrorReport::new(Code::ERRCODE_SUCCESSFUL_COMPLETION, message(line), "matomo").report(level);
 }
 
 /// Sends a WARNING with a hint.
-pub fn warn(message: String, hint: &str) {
-    ErrorReport::new(Code::ERRCODE_WARNING, message, "matomo")
+pub fn warn(line: String, hint: &str) {
+    ErrorReport::new(Code::ERRCODE_WARNING, message(line), "matomo")
         .set_hint(hint)
         .report(PgLogLevel::WARNING);
 }

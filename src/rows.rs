@@ -1,12 +1,15 @@
 //! From a visit to rows, column for column those of the Node tool. Pure.
 
-use std::sync::Arc;
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
 
 use chrono::DateTime;
 use serde_json::value::RawValue;
 
 use crate::json::{self, Members};
+use crate::lines::{self, Cells, Lines};
 use crate::times::{self, Clock};
+use crate::values;
 use crate::visit::{Action, Visit};
 use crate::zone::Zone;
 
@@ -25,17 +28,6 @@ pub const COLUMNS: [&str; 43] = [
 
 /// The place of `visitorid` in [`COLUMNS`].
 pub const VISITORID: usize = 38;
-
-/// A value in the text form that Postgres reads, shared between the rows of a visit.
-pub type Value = Option<Arc<str>>;
-
-/// One action: its values in the order of [`COLUMNS`], and its instant again as a number.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Row {
-    pub values: Vec<Value>,
-    /// `action_timestamp`, in seconds.
-    pub at: i64,
-}
 
 /// What `action_timestamp` holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,39 +58,64 @@ pub const VISIT_COLUMNS: [&str; 20] = [
     "visitorid", "referrertype", "referrername", "resolution", "experiments",
 ];
 
-/// Of those, the ones that stand before the action's own columns.
-const BEFORE_ACTION: usize = 15;
-
-/// The values of [`VISIT_COLUMNS`].
-pub fn visit_values(visit: &Visit, id: i64, site: Site) -> Vec<Value> {
-    let mut values: Vec<Value> =
-        visit.values.iter().map(|raw| raw.and_then(json::text).map(Arc::from)).collect();
-    values[0] = shared(id_site(visit, site));
-    values.insert(1, shared(id.to_string()));
-    values.insert(BEFORE_ACTION - 1, visit.first.and_then(date).and_then(shared));
-    values.push(visit.experiments.and_then(|raw| shared(jsonb(raw))));
-    values
+/// The cells of a visit's own columns, the same in all its rows.
+#[derive(Default)]
+struct OfVisit {
+    /// Those before the action's own columns, but for `action_id`.
+    head: String,
+    /// Those behind.
+    tail: String,
 }
 
-/// The rows of a visit, one an action. `day_begin` is the instant of last resort for actions of a
-/// visit without any time.
-pub fn rows(visit: &Visit, id: i64, site: Site, day_begin: i64) -> Vec<Row> {
-    let of_visit = visit_values(visit, id, site);
-    let (head, tail) = of_visit.split_at(BEFORE_ACTION);
-    let visit_variables = variables(visit.custom_variables);
+impl OfVisit {
+    fn new(visit: &Visit, id: i64, site: Site) -> OfVisit {
+        let (mut head, mut tail) = (String::new(), String::new());
+        let mut cells = Cells(&mut head);
+        cells.text(&id_site(visit, site));
+        cells.show(id);
+        // `visitorId` and what comes after it stand behind the action's columns.
+        let (before, after) = visit.values[1..].split_at(VISIT_KEYS_BEFORE_ACTION - 1);
+        before.iter().for_each(|raw| show(&mut cells, *raw));
+        match visit.first.and_then(calendar) {
+            Some(first) => cells.show(first.date_naive()),
+            None => cells.null(),
+        }
+        let mut cells = Cells(&mut tail);
+        after.iter().for_each(|raw| show(&mut cells, *raw));
+        match visit.experiments {
+            Some(raw) => cells.text(&values::jsonb(raw)),
+            None => cells.null(),
+        }
+        OfVisit { head, tail }
+    }
+}
 
-    let instants = instants(visit, site, day_begin);
-    let numbered = visit.actions.iter().zip(instants).enumerate();
-    numbered
-        .map(|(index, (action, at))| {
-            let mut values = Vec::with_capacity(COLUMNS.len());
-            values.push(shared(format!("{id}_{index}")));
-            values.extend_from_slice(head);
-            action_values(&mut values, action, at, visit, &visit_variables);
-            values.extend_from_slice(tail);
-            Row { values, at }
-        })
+/// Of [`crate::visit::VISIT_KEYS`], those whose columns stand before the action's own.
+const VISIT_KEYS_BEFORE_ACTION: usize = 13;
+
+/// The values of [`VISIT_COLUMNS`].
+pub fn visit_values(visit: &Visit, id: i64, site: Site) -> Vec<Option<String>> {
+    let OfVisit { head, tail } = OfVisit::new(visit, id, site);
+    let both = head + &tail;
+    lines::cells(both.strip_suffix('\t').unwrap_or_default())
+        .map(|cell| lines::value(cell).map(Cow::into_owned))
         .collect()
+}
+
+/// Adds the rows of a visit, one an action. `day_begin` is the instant of last resort for actions of
+/// a visit without any time.
+pub fn add(rows: &mut Lines, visit: &Visit, id: i64, site: Site, day_begin: i64) {
+    let of_visit = OfVisit::new(visit, id, site);
+    let visit_variables = variables(visit.custom_variables);
+    let instants = instants(visit, site, day_begin);
+    for (index, (action, at)) in visit.actions.iter().zip(instants).enumerate() {
+        let mut cells = rows.begin(at);
+        cells.show(format_args!("{id}_{index}"));
+        cells.written(&of_visit.head);
+        add_action(&mut cells, action, at, visit, &visit_variables);
+        cells.written(&of_visit.tail);
+        cells.end_line();
+    }
 }
 
 /// `idsite`: as Matomo sends it, which for a roll-up of sites is not the one asked for.
@@ -107,38 +124,75 @@ pub fn id_site(visit: &Visit, site: Site) -> String {
 }
 
 /// The columns from `action_type` to `action_title`.
-fn action_values(
-    values: &mut Vec<Value>,
+fn add_action(
+    cells: &mut Cells,
     action: &Action,
     at: i64,
     visit: &Visit,
     visit_variables: &[(String, String)],
 ) {
-    let or = |raw: Option<&RawValue>, default: &str| {
-        shared(raw.and_then(json::text).unwrap_or_else(|| default.to_owned()))
+    show_or(cells, action.kind, "");
+    show_or(cells, action.event_category, "");
+    show_or(cells, action.event_action, "");
+    show_or(cells, action.event_name, "");
+    match action.event_value {
+        Some(raw) => cells.plain(&values::number(raw)),
+        None => cells.plain("0"),
+    }
+    show_or(cells, action.time_spent, "0");
+    match calendar(at) {
+        Some(at) => timestamp(cells, at),
+        None => cells.null(),
+    }
+    match (action.custom_variables, visit_variables) {
+        (None, []) => cells.plain("{}"),
+        (own, of_visit) => cells.text(&properties(variables(own), of_visit)),
+    }
+    let both;
+    let dimensions = match (&visit.dimensions, &action.dimensions) {
+        (of_visit, own) if own.is_empty() => of_visit,
+        (of_visit, own) if of_visit.is_empty() => own,
+        (of_visit, own) => {
+            both = of_visit.iter().chain(own).map(|(number, raw)| (*number, *raw)).collect();
+            &both
+        }
     };
-    let plain = |raw: Option<&RawValue>| raw.and_then(json::text).map(Arc::from);
-    values.extend([
-        or(action.kind, ""),
-        or(action.event_category, ""),
-        or(action.event_action, ""),
-        or(action.event_name, ""),
-        shared(action.event_value.map_or_else(|| "0".to_owned(), number)),
-        or(action.time_spent, "0"),
-        timestamp(at).and_then(shared),
-        shared(properties(variables(action.custom_variables), visit_variables)),
-    ]);
-    let mut dimensions = visit.dimensions.clone();
-    dimensions.extend(&action.dimensions);
-    let object: Vec<_> =
-        dimensions.iter().map(|(number, raw)| (format!("dimension{number}"), jsonb(raw))).collect();
-    values.push(shared(json_object(&object)));
-    values.extend((1..=10).map(|number| plain(dimensions.get(&number).copied())));
-    values.extend([plain(action.url), plain(action.site_search_keyword), plain(action.title)]);
+    if dimensions.is_empty() {
+        cells.plain("{}");
+        (1..=10).for_each(|_| cells.null());
+    } else {
+        let object: Vec<_> = dimensions
+            .iter()
+            .map(|(number, raw)| (format!("dimension{number}"), values::json(raw)))
+            .collect();
+        cells.text(&json_object(&object));
+        (1..=10).for_each(|number| show(cells, dimensions.get(&number).copied()));
+    }
+    show(cells, action.url);
+    show(cells, action.site_search_keyword);
+    show(cells, action.title);
 }
 
-fn shared(text: String) -> Value {
-    Some(Arc::from(text))
+/// A value as it is, or null.
+fn show(cells: &mut Cells, raw: Option<&RawValue>) {
+    let mut is_null = true;
+    if let Some(raw) = raw {
+        json::with_text(raw, |text| {
+            cells.text(text);
+            is_null = false;
+        });
+    }
+    if is_null {
+        cells.null();
+    }
+}
+
+/// A value as it is, or a default.
+fn show_or(cells: &mut Cells, raw: Option<&RawValue>, default: &str) {
+    match raw {
+        Some(raw) => show(cells, Some(raw)),
+        None => cells.plain(default),
+    }
 }
 
 /// The instants of the actions as `action_timestamp` is to hold them, none missing.
@@ -156,14 +210,16 @@ fn instants(visit: &Visit, site: Site, day_begin: i64) -> Vec<i64> {
         }
         ActionTime::AsSent => {
             let fallback = first.or(last).unwrap_or(day_begin);
-            (clocks.map(|clock| clock.wall).collect(), fallback + site.zone.offset_at(fallback))
+            let wall = sane(Some(fallback + site.zone.offset_at(fallback))).unwrap_or(fallback);
+            (clocks.map(|clock| clock.wall).collect(), wall)
         }
     };
     let mut before = fallback;
     times
         .into_iter()
         .map(|at| {
-            before = at.unwrap_or(before);
+            // A zone may shift the first or the last hours of the calendar out of it.
+            before = sane(at).unwrap_or(before);
             before
         })
         .collect()
@@ -179,50 +235,35 @@ fn calendar(seconds: i64) -> Option<DateTime<chrono::Utc>> {
     DateTime::from_timestamp(seconds, 0).filter(|at| (1..=9999).contains(&at.year()))
 }
 
-fn date(seconds: i64) -> Option<String> {
-    calendar(seconds).map(|at| at.format("%Y-%m-%d").to_string())
-}
-
-fn timestamp(seconds: i64) -> Option<String> {
-    calendar(seconds).map(|at| at.format("%Y-%m-%d %H:%M:%S+00").to_string())
-}
-
-/// A number's digits as sent; `0` for what is no number, or one that `numeric` cannot hold.
-fn number(raw: &RawValue) -> String {
-    let text = json::text(raw).unwrap_or_default();
-    let text = text.trim();
-    if is_number(text) { text.to_owned() } else { "0".to_owned() }
-}
-
-fn is_number(text: &str) -> bool {
-    let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
-    let (mantissa, exponent) = unsigned.split_once(['e', 'E']).unwrap_or((unsigned, "0"));
-    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
-    digits(whole)
-        && digits(fraction)
-        && !(whole.is_empty() && fraction.is_empty())
-        && mantissa.len() <= 1000
-        && exponent.parse::<i32>().is_ok_and(|exponent| exponent.abs() <= 1000)
+/// As Postgres shows it in UTC.
+fn timestamp(cells: &mut Cells, at: DateTime<chrono::Utc>) {
+    let (day, time) = (at.date_naive(), at.time());
+    // A template per part is several times as fast as `format`.
+    cells.show(format_args!("{day} {time}+00"));
 }
 
 /// Custom variables as (name, JSON of the value), in order; of a name that comes twice the last
 /// value counts. Actions have `customVariablePageName1`, visits `customVariableName1`.
 fn variables(raw: Option<&RawValue>) -> Vec<(String, String)> {
     let mut found: Vec<(String, String)> = Vec::new();
+    // Of ten thousand none must be looked for one by one.
+    let mut places: HashMap<String, usize> = HashMap::new();
     for (_, entry) in raw.map(Members::of).unwrap_or_default().0 {
         let members = Members::of(entry).0;
+        let values: HashMap<&str, &RawValue> =
+            members.iter().map(|(key, raw)| (key.as_ref(), *raw)).collect();
         for (key, name) in &members {
             let Some((scope, number)) = split_name(key) else { continue };
             let Some(name) = json::text(name) else { continue };
             let value_key = format!("customVariable{scope}Value{number}");
-            let Some((_, value)) = members.iter().rfind(|(key, _)| *key == value_key) else {
-                continue;
-            };
-            let value = jsonb(value);
-            match found.iter_mut().find(|(known, _)| *known == name) {
-                Some((_, known)) => *known = value,
-                None => found.push((name, value)),
+            let Some(value) = values.get(value_key.as_str()) else { continue };
+            let value = values::json(value);
+            match places.get(&name) {
+                Some(place) => found[*place].1 = value,
+                None => {
+                    places.insert(name.clone(), found.len());
+                    found.push((name, value));
+                }
             }
         }
     }
@@ -237,11 +278,8 @@ fn split_name(key: &str) -> Option<(&str, &str)> {
 }
 
 fn properties(mut own: Vec<(String, String)>, of_visit: &[(String, String)]) -> String {
-    for (name, value) in of_visit {
-        if own.iter().all(|(known, _)| known != name) {
-            own.push((name.clone(), value.clone()));
-        }
-    }
+    let known: HashSet<_> = own.iter().map(|(name, _)| name.clone()).collect();
+    own.extend(of_visit.iter().filter(|(name, _)| !known.contains(name)).cloned());
     json_object(&own)
 }
 
@@ -251,14 +289,6 @@ fn json_object(members: &[(String, String)]) -> String {
         .map(|(name, value)| format!("{}:{value}", serde_json::Value::from(name.as_str())))
         .collect();
     format!("{{{}}}", members.join(","))
-}
-
-/// JSON that `json` and `jsonb` are sure to take; what they might refuse (too deep, numbers too
-/// large) is kept as a string.
-fn jsonb(raw: &RawValue) -> String {
-    serde_json::from_str::<serde_json::Value>(raw.get())
-        .unwrap_or_else(|_| serde_json::Value::from(raw.get()))
-        .to_string()
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum, pg_sy
 use crate::client::Manner;
 use crate::databases;
 use crate::error::{Error, Result};
+use crate::hosts::Hosts;
 use crate::options::Options;
 use crate::rows;
 
@@ -22,7 +23,9 @@ enum ActionTime {
 
 static PAGE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(500);
 static INITIAL_OFFSET: GucSetting<i32> = GucSetting::<i32>::new(3);
-static FETCH_WORKERS: GucSetting<i32> = GucSetting::<i32>::new(1);
+/// Measured (tests/bench/RESULTS.md): two halve the time that is spent on waiting and cost nothing where
+/// there is none; more than that is for a Matomo that can bear it.
+static FETCH_WORKERS: GucSetting<i32> = GucSetting::<i32>::new(2);
 static STEP_PAGES: GucSetting<i32> = GucSetting::<i32>::new(20);
 static KEEP_RUNS: GucSetting<i32> = GucSetting::<i32>::new(10_000);
 static LOOKBACK: GucSetting<i32> = GucSetting::<i32>::new(0);
@@ -35,6 +38,8 @@ static MAX_RETRIES: GucSetting<i32> = GucSetting::<i32>::new(3);
 static MAX_RESPONSE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(256 * 1024);
 static LANGUAGE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 static CA_FILE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
+static ALLOWED_HOSTS: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"*"));
+static ALLOW_HTTP: GucSetting<bool> = GucSetting::<bool>::new(false);
 static PREMAKE: GucSetting<i32> = GucSetting::<i32>::new(4);
 static DATABASE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 static NAPTIME: GucSetting<i32> = GucSetting::<i32>::new(60);
@@ -189,6 +194,24 @@ pub fn register() {
         GucContext::Suset,
         GucFlags::SUPERUSER_ONLY,
     );
+    // No hook checks the list: Postgres would put the default, which allows more, in the place of a
+    // value in postgresql.conf that is refused. A sync refuses it instead.
+    GucRegistry::define_string_guc(
+        c"matomo.allowed_hosts",
+        c"Hosts that syncs may connect to: names, *.suffix, addresses, CIDR blocks; * for any.",
+        c"Link-local addresses and metadata services of clouds are never allowed.",
+        &ALLOWED_HOSTS,
+        GucContext::Suset,
+        GucFlags::from_bits_retain(pg_sys::GUC_LIST_INPUT as i32),
+    );
+    GucRegistry::define_bool_guc(
+        c"matomo.allow_http",
+        c"Allows URLs that begin with http:// for other machines than this one.",
+        c"Everybody on the way can read the token then.",
+        &ALLOW_HTTP,
+        GucContext::Suset,
+        none,
+    );
     GucRegistry::define_enum_guc(
         c"matomo.action_time",
         c"What action_timestamp holds: 'utc', the true instant, or 'as_sent', the site's wall clock.",
@@ -295,7 +318,7 @@ pub fn action_time() -> rows::ActionTime {
 /// How to ask Matomo, where a server has no options of its own for it.
 ///
 /// # Errors
-/// [`Error::Argument`] when the CA file cannot be read.
+/// [`Error::Argument`] when the CA file cannot be read, or the list of hosts.
 pub fn manner(own: &Options) -> Result<Manner> {
     let seconds = |own: Option<u32>, setting: &GucSetting<i32>| {
         Duration::from_secs(own.unwrap_or(setting.get().unsigned_abs()).into())
@@ -308,6 +331,7 @@ pub fn manner(own: &Options) -> Result<Manner> {
         max_response_size: u64::from(MAX_RESPONSE_SIZE.get().unsigned_abs()) * 1024,
         language: own.language.clone().or_else(|| text(&LANGUAGE)),
         ca_pem,
+        hosts: Hosts::new(&text(&ALLOWED_HOSTS).unwrap_or_default(), ALLOW_HTTP.get())?,
     })
 }
 

@@ -2,14 +2,22 @@
 //! and key. Everything is qualified: some run under the caller's search_path.
 //! But for `unnest` of several arrays, which is syntax: Postgres makes pg_catalog.unnest of it.
 
-use crate::destination::Destination;
+use pgrx::datum::DatumWithOid;
+use pgrx::prelude::*;
+use pgrx::spi::{OwnedPreparedStatement, SpiClient};
+
+use crate::destination::{Destination, spi};
+use crate::encoding;
+use crate::error::Result;
 use crate::rows::COLUMNS;
 
 /// Statement texts. `$1` to `$43` are arrays of text, one a column, wherever rows go in.
 pub struct Statements {
-    /// `(sites, visits[, from, to])` → (visit, whether of the sites, site, visitor) of all visits
-    /// of these IDs that are stored, of any site.
-    pub stored_visits: String,
+    /// `(sites, visits[, from, to])` → whether of the sites, and all columns, of the rows of all
+    /// visits of these IDs, of any site.
+    stored: String,
+    /// The same, planned.
+    plan: Option<OwnedPreparedStatement>,
     /// `(43 columns, sites, visits[, from, to])` → (place in the batch, partition, ctid, visit) of all
     /// that is on one side only or differs.
     pub compare: String,
@@ -23,6 +31,8 @@ pub struct Statements {
     pub insert: String,
     /// `(destination, from, to)`
     pub make_partitions: String,
+    /// `(destination)` → (from, to) of each partition, in seconds.
+    pub partition_ranges: String,
 }
 
 /// Whether a column of a type differs between `i`, what Matomo has, and `s`, what is stored.
@@ -54,6 +64,7 @@ impl Statements {
             .map(|(n, kind)| format!("u.c{n}::{kind} AS {}", COLUMNS[n]))
             .collect();
         let typed = typed.join(", ");
+        let stored_columns = COLUMNS.map(|column| format!("d.{column}")).join(", ");
         let is_key = |column: &str| key.iter().any(|key| key == column);
         let span = |first: usize| {
             if destination.key_has_time() {
@@ -91,14 +102,14 @@ impl Statements {
             .collect();
 
         Statements {
-            stored_visits: format!(
-                "SELECT DISTINCT d.idvisit::text, d.idsite = ANY ($1::text[]::{}[]), d.idsite::text, \
-                     d.visitorid::text \
+            stored: format!(
+                "SELECT d.idsite = ANY ($1::text[]::{}[]), {stored_columns} \
                  FROM {name} AS d WHERE d.idvisit = ANY ($2::text[]::{}[]){}",
                 types[1],
                 types[2],
                 span(3)
             ),
+            plan: None,
             compare: format!(
                 "WITH i AS MATERIALIZED (SELECT u.place, {typed} \
                      FROM unnest({}) WITH ORDINALITY AS u({places}, place)), \
@@ -108,7 +119,7 @@ impl Statements {
                  FROM i FULL JOIN s ON {} \
                  WHERE i.place IS NULL OR s.partition IS NULL OR {}",
                 arrays(1, WIDTH),
-                COLUMNS.map(|column| format!("d.{column}")).join(", "),
+                stored_columns,
                 of_visits(WIDTH + 1),
                 same.join(" AND "),
                 differs.join(" OR "),
@@ -140,11 +151,35 @@ impl Statements {
                  FROM unnest({}) AS u({places})",
                 arrays(1, WIDTH),
             ),
+            partition_ranges: format!(
+                "SELECT pg_catalog.date_part('epoch', r.lower_bound), \
+                 pg_catalog.date_part('epoch', r.upper_bound) \
+                 FROM {}.matomo_partition_ranges($1::pg_catalog.regclass) AS r",
+                extension.schema
+            ),
             make_partitions: format!(
                 "SELECT {}.matomo_create_partitions($1::pg_catalog.regclass, \
                  pg_catalog.to_timestamp($2), pg_catalog.to_timestamp($3))",
                 extension.schema
             ),
         }
+    }
+    /// Runs `stored`, which every batch needs: planned once a sync.
+    ///
+    /// # Errors
+    /// Only internal ones.
+    pub fn run_stored(&mut self, client: &mut SpiClient, args: &[DatumWithOid]) -> Result<()> {
+        let plan = match self.plan.take() {
+            Some(plan) => plan,
+            None => {
+                let kinds: Vec<_> = args.iter().map(|arg| PgOid::from(arg.oid())).collect();
+                client.prepare_mut(self.stored.as_str(), &kinds).map_err(spi)?.keep()
+            }
+        };
+        let converted = encoding::arguments(args);
+        let args = converted.as_deref().unwrap_or(args);
+        let done = client.update(&plan, None, args).map_err(spi);
+        self.plan = Some(plan);
+        done.map(drop)
     }
 }

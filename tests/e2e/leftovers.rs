@@ -25,7 +25,8 @@ fn a_helper_that_hangs_in_a_connect_ends_with_the_connect_timeout() {
     // The session works meanwhile.
     Sync::of(&trap.fake, FIRST, LAST).run(&mut db);
     wait_until("the helper's end", || threads(pid).len() == before.threads);
-    assert!(Footprint::of(pid).sockets <= before.sockets);
+    // But for the connection that the good sync keeps.
+    assert!(Footprint::of(pid).sockets <= before.sockets + 1);
 }
 
 /// What a process holds.
@@ -68,8 +69,9 @@ fn leaves_nothing_behind(
     mut call: impl FnMut(&mut Client),
 ) {
     let pid = pid(db);
-    let connections = fake.open_connections();
     (0..WARM_UP).for_each(|_| call(db));
+    // The one that is kept for the next call, if any.
+    let connections = fake.open_connections().min(1);
     let before = Footprint::of(pid);
     (0..CALLS).for_each(|_| call(db));
     let after = Footprint::of(pid);

@@ -216,19 +216,6 @@ fn a_read_only_transaction_is_refused_without_a_request() {
 }
 
 #[test]
-fn a_database_that_cannot_hold_all_texts_is_refused() {
-    let mut stage = Stage::new();
-    let name = format!("latin1_{}", one::<String>(&mut stage.db, "SELECT current_database()"));
-    let sql = format!("CREATE DATABASE {name} TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C'");
-    shared().connect("postgres").batch_execute(&sql).unwrap();
-    let mut db = shared().connect(&name);
-    db.batch_execute("CREATE EXTENSION matomo_postgres").unwrap();
-    let error = error(&mut db, &stage.call("matomo", &[]));
-    expect(&error, "0A000", "database encoding LATIN1 is not supported", "", "UTF8");
-    assert_eq!(one::<Option<u32>>(&mut db, "SELECT to_regclass('matomo')::oid"), None);
-}
-
-#[test]
 fn unknown_settings_and_values_out_of_range_are_refused() {
     let mut db = database();
     // The prefix is reserved from the moment that the library is there.

@@ -12,7 +12,6 @@ use crate::cluster::Cluster;
 
 const UNREACHABLE: &str = "Check the URL, and that the database server may reach it";
 const CERTIFICATE: &str = "or into the file that matomo.ca_file names";
-const BROKEN: &str = "Try again";
 
 fn detail_at(url: &str) -> String {
     detail("SitesManager.getSiteFromId, site 1", url, "", None)
@@ -93,8 +92,8 @@ fn a_port_that_speaks_another_protocol() {
         }
     });
     let error = stage.refuses(&[("url", &format!("'{url}'"))]);
-    let broken = "the answer of Matomo broke off: ...";
-    expect(&error, "08006", broken, &detail_at(&url), BROKEN);
+    let message = "the answer of Matomo is not valid HTTP: http parse fail: invalid HTTP version";
+    expect(&error, "08P01", message, &detail_at(&url), "Check the scheme and the port");
     let _ = TcpStream::connect(url.trim_start_matches("http://"));
     greeter.join().unwrap();
     // TLS where plain HTTP is spoken.
@@ -111,8 +110,8 @@ fn plain_http_where_tls_is_spoken() {
     let mut stage = Stage::with(|options| options.tls = Some(TlsKind::Good));
     let url = stage.fake.url().replace("https:", "http:");
     let error = stage.refuses(&[("url", &format!("'{url}'"))]);
-    let broken = "the answer of Matomo broke off: ...";
-    expect(&error, "08006", broken, &detail_at(&url), BROKEN);
+    let message = "the answer of Matomo is not valid HTTP: http parse fail: invalid HTTP version";
+    expect(&error, "08P01", message, &detail_at(&url), "Check the scheme and the port");
 }
 
 /// A file that the server can read.

@@ -60,7 +60,7 @@ pub async fn handle(
         Some(fault) => spoilt(fault, &body),
         None => None,
     };
-    let mut answer = answer.unwrap_or_else(|| healthy(&shared, &seen, right));
+    let mut answer = answer.unwrap_or_else(|| remembered(&shared, &seen, right));
     shared.amend(number, answer.status, seen.fault);
     let accepts_gzip =
         seen.headers.iter().any(|(n, v)| n == "accept-encoding" && v.contains("gzip"));
@@ -101,6 +101,20 @@ fn read(shared: &Shared, head: &hyper::http::request::Parts, body: &Bytes) -> (S
         fault: None,
     };
     (seen, in_body.as_deref() == Some(shared.token.as_str()))
+}
+
+/// The answer of a Matomo in good health, made once if that is enough.
+fn remembered(shared: &Shared, seen: &Seen, right: bool) -> Answer {
+    if !(locked(&shared.knobs).remembers && seen.method == "Live.getLastVisitsDetails" && right) {
+        return healthy(shared, seen, right);
+    }
+    let asked = format!("{:?}", seen.params);
+    if let Some(answer) = locked(&shared.remembered).get(&asked) {
+        return answer.clone();
+    }
+    let answer = healthy(shared, seen, right);
+    locked(&shared.remembered).insert(asked, answer.clone());
+    answer
 }
 
 /// The answer of a Matomo in good health.

@@ -11,6 +11,7 @@ mod dates;
 mod faults;
 pub mod generate;
 mod handler;
+pub mod hostile;
 mod journey;
 mod json;
 mod live;

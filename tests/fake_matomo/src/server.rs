@@ -1,5 +1,6 @@
 //! The server: its thread, its sockets, and what tests may turn on it.
 
+use crate::answer::Answer;
 use crate::faults::{Fault, Plan, When};
 use crate::handler::handle;
 use crate::seen::Seen;
@@ -8,7 +9,7 @@ use crate::world::World;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
@@ -16,7 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio_rustls::TlsAcceptor;
 
 /// How to start.
@@ -50,6 +51,9 @@ pub struct Knobs {
     pub hidden_sites: BTreeSet<i64>,
     /// JSON without PHP's `\/` and `\uXXXX`.
     pub unescaped: bool,
+    /// A Live answer once made is sent again to whoever asks the same, whatever has happened since:
+    /// for benchmarks, in which the server's own work must not count.
+    pub remembers: bool,
 }
 
 /// What runs before each Live answer.
@@ -61,11 +65,15 @@ pub(crate) struct Shared {
     pub faults: Mutex<Plan>,
     pub hook: Mutex<Option<Arc<Hook>>>,
     pub refused: Mutex<usize>,
+    /// Answers by the request's parameters, with the knob `remembers`.
+    pub remembered: Mutex<HashMap<String, Answer>>,
     pub token: String,
     pub scheme: &'static str,
     pub under_way: AtomicUsize,
     pub peak: AtomicUsize,
     open: AtomicUsize,
+    accepted: AtomicUsize,
+    hang_up: Notify,
     requests: Mutex<Vec<(u64, Seen)>>,
     counter: AtomicU64,
 }
@@ -123,6 +131,7 @@ impl Fake {
             gzip: false,
             hidden_sites: BTreeSet::new(),
             unescaped: false,
+            remembers: false,
         };
         let shared = Arc::new(Shared {
             world: Mutex::new(options.world),
@@ -130,11 +139,14 @@ impl Fake {
             faults: Mutex::default(),
             hook: Mutex::default(),
             refused: Mutex::default(),
+            remembered: Mutex::default(),
             token: options.token,
             scheme: if acceptor.is_some() { "https" } else { "http" },
             under_way: AtomicUsize::new(0),
             peak: AtomicUsize::new(0),
             open: AtomicUsize::new(0),
+            accepted: AtomicUsize::new(0),
+            hang_up: Notify::new(),
             requests: Mutex::default(),
             counter: AtomicU64::new(0),
         });
@@ -217,6 +229,19 @@ impl Fake {
         self.shared.open.load(SeqCst)
     }
 
+    /// How many connections clients have opened since the start.
+    pub fn connections(&self) -> usize {
+        self.shared.accepted.load(SeqCst)
+    }
+
+    /// Closes all connections of clients, and waits until they are.
+    pub fn hang_up(&self) {
+        self.shared.hang_up.notify_waiters();
+        while self.open_connections() > 0 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     /// The most requests that were under way at once since the start or `clear_requests`.
     pub fn peak_requests(&self) -> usize {
         self.shared.peak.load(SeqCst)
@@ -269,13 +294,16 @@ async fn accept(shared: &Arc<Shared>, listener: tokio::net::TcpListener, tls: Op
         tokio::spawn(async move {
             let _open = open;
             // A client that refuses the certificate or goes away is what tests are for.
-            let _ = match tls {
-                None => serve(shared, stream).await,
-                Some(tls) => match tls.accept(stream).await {
-                    Ok(stream) => serve(shared, stream).await,
-                    Err(failure) => Err(failure),
-                },
+            let served = async {
+                match tls {
+                    None => serve(Arc::clone(&shared), stream).await,
+                    Some(tls) => serve(Arc::clone(&shared), tls.accept(stream).await?).await,
+                }
             };
+            tokio::select! {
+                _ = served => {}
+                () = shared.hang_up.notified() => {}
+            }
         });
     }
 }
@@ -297,6 +325,7 @@ struct Open(Arc<Shared>);
 impl Open {
     fn new(shared: &Arc<Shared>) -> Open {
         shared.open.fetch_add(1, SeqCst);
+        shared.accepted.fetch_add(1, SeqCst);
         Open(Arc::clone(shared))
     }
 }

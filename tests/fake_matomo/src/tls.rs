@@ -5,6 +5,7 @@ use rcgen::{
     KeyUsagePurpose, date_time_ymd,
 };
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 use tokio_rustls::rustls::{ServerConfig, crypto};
@@ -20,6 +21,8 @@ pub enum TlsKind {
     WrongHost,
     /// Of the CA, for the right host, until 2021.
     Expired,
+    /// Of the CA, for the right host, from 2090 on.
+    NotYet,
 }
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -27,7 +30,9 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 /// Makes a CA and a certificate of the kind; returns the CA's certificate as PEM with the acceptor.
 pub fn acceptor(kind: TlsKind) -> Result<(String, TlsAcceptor), Failure> {
     let ca_key = KeyPair::generate()?;
-    let mut ca = params(&[], "Fake Matomo CA")?;
+    // By the name alone nobody takes one for another.
+    static NUMBER: AtomicUsize = AtomicUsize::new(0);
+    let mut ca = params(&[], &format!("Fake Matomo CA {}", NUMBER.fetch_add(1, Relaxed)))?;
     ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     ca.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     let ca_pem = ca.self_signed(&ca_key)?.pem();
@@ -41,6 +46,9 @@ pub fn acceptor(kind: TlsKind) -> Result<(String, TlsAcceptor), Failure> {
     leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     if kind == TlsKind::Expired {
         leaf.not_after = date_time_ymd(2021, 1, 1);
+    }
+    if kind == TlsKind::NotYet {
+        leaf.not_before = date_time_ymd(2090, 1, 1);
     }
     let key = KeyPair::generate()?;
     let certificate = match kind {

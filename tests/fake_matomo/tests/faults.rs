@@ -140,7 +140,7 @@ fn trusts(kind: TlsKind) -> bool {
 #[test]
 fn certificates() {
     assert!(trusts(TlsKind::Good));
-    for kind in [TlsKind::SelfSigned, TlsKind::WrongHost, TlsKind::Expired] {
+    for kind in [TlsKind::SelfSigned, TlsKind::WrongHost, TlsKind::Expired, TlsKind::NotYet] {
         assert!(!trusts(kind), "{kind:?}");
     }
 }

@@ -1,0 +1,192 @@
+//! Databases in other encodings than UTF8. Ours is UTF-8; Postgres converts it, and what a database
+//! cannot hold becomes a question mark: no reason to lose a visit. SQL_ASCII holds any bytes.
+
+use std::borrow::Cow;
+use std::ffi::{CStr, c_int};
+use std::sync::OnceLock;
+
+use pgrx::datum::DatumWithOid;
+use pgrx::pg_sys;
+
+use crate::error::{Error, Result};
+
+/// The encoding of this database, if texts must be converted to it; the same for the backend's life.
+struct Other {
+    code: c_int,
+    /// The conversion from UTF8, `None` if Postgres has none.
+    conversion: Option<pg_sys::Oid>,
+}
+
+const UTF8: c_int = pg_sys::pg_enc::PG_UTF8 as c_int;
+const SQL_ASCII: c_int = pg_sys::pg_enc::PG_SQL_ASCII as c_int;
+/// Bytes of text to convert at once; each may become four.
+const PART: usize = 16_384;
+
+fn other() -> Option<&'static Other> {
+    static OTHER: OnceLock<Option<Other>> = OnceLock::new();
+    let find = || {
+        // SAFETY: main thread; a constant of the database.
+        let code = unsafe { pg_sys::GetDatabaseEncoding() };
+        if code == UTF8 || code == SQL_ASCII {
+            return None;
+        }
+        // SAFETY: main thread, within a transaction.
+        let conversion = unsafe { pg_sys::FindDefaultConversionProc(UTF8, code) };
+        Some(Other {
+            code,
+            conversion: Some(conversion).filter(|oid| *oid != pg_sys::Oid::INVALID),
+        })
+    };
+    OTHER.get_or_init(find).as_ref()
+}
+
+/// Whether the database can hold what Matomo sends.
+///
+/// # Errors
+/// [`Error::Encoding`].
+pub fn check() -> Result<()> {
+    match other() {
+        Some(Other { conversion: None, .. }) => {
+            Err(Error::Encoding(name().to_string_lossy().into_owned()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The encoding's name.
+pub fn name() -> &'static CStr {
+    // SAFETY: main thread; the name is static.
+    unsafe { CStr::from_ptr(pg_sys::GetDatabaseEncodingName()) }
+}
+
+/// A text in the database's encoding.
+pub fn to_server(text: &str) -> Cow<'_, [u8]> {
+    match other() {
+        Some(Other { code, conversion: Some(conversion) }) if !text.is_ascii() => {
+            Cow::Owned(convert(text, *code, *conversion))
+        }
+        _ => Cow::Borrowed(text.as_bytes()),
+    }
+}
+
+/// A message of ours, as Postgres takes messages. Rust's texts are UTF-8 and nothing else, so that
+/// in other encodings only ASCII is left of them.
+pub fn message(text: String) -> String {
+    if text.is_ascii() || other().is_none() {
+        return text;
+    }
+    text.chars().map(|char| if char.is_ascii() { char } else { '?' }).collect()
+}
+
+/// Arguments of a query in the database's encoding; `None` if they are already.
+pub fn arguments<'a>(args: &[DatumWithOid<'a>]) -> Option<Vec<DatumWithOid<'a>>> {
+    other()?;
+    let convert = |arg: &DatumWithOid<'a>| {
+        let kind = arg.oid();
+        let datum = arg.datum().map(|datum| datum.sans_lifetime());
+        // SAFETY: main thread; a value of the type it says it is, and another one of that type.
+        let datum = datum.map(|datum| unsafe {
+            match kind {
+                pg_sys::TEXTOID => text(datum),
+                pg_sys::TEXTARRAYOID => texts(datum),
+                _ => datum,
+            }
+        });
+        // SAFETY: as above.
+        unsafe { DatumWithOid::new(datum, kind) }
+    };
+    Some(args.iter().map(convert).collect())
+}
+
+/// # Safety
+/// Main thread; the datum is a text of ours, in UTF-8.
+unsafe fn text(datum: pg_sys::Datum) -> pg_sys::Datum {
+    // SAFETY: the caller's promise; the copy lives in the current memory context.
+    unsafe {
+        let ours = pg_sys::pg_detoast_datum_packed(datum.cast_mut_ptr());
+        let ours = String::from_utf8_lossy(pgrx::varlena::varlena_to_byte_slice(ours));
+        let bytes = to_server(&ours);
+        let length = c_int::try_from(bytes.len()).unwrap_or(c_int::MAX);
+        pg_sys::cstring_to_text_with_len(bytes.as_ptr().cast(), length).into()
+    }
+}
+
+/// # Safety
+/// Main thread; the datum is an array of texts of ours, in UTF-8, with one dimension or none.
+unsafe fn texts(datum: pg_sys::Datum) -> pg_sys::Datum {
+    let (mut elements, mut nulls, mut count) = (std::ptr::null_mut(), std::ptr::null_mut(), 0);
+    // SAFETY: the caller's promise; text is of variable length and aligned as integers are.
+    unsafe {
+        let array = pg_sys::pg_detoast_datum(datum.cast_mut_ptr()).cast();
+        let (length, by_value, align) = (-1, false, b'i' as std::ffi::c_char);
+        pg_sys::deconstruct_array(
+            array,
+            pg_sys::TEXTOID,
+            length,
+            by_value,
+            align,
+            &mut elements,
+            &mut nulls,
+            &mut count,
+        );
+        for n in 0..usize::try_from(count).unwrap_or(0) {
+            if !*nulls.add(n) {
+                *elements.add(n) = text(*elements.add(n));
+            }
+        }
+        let (mut dimension, mut first) = (count, 1);
+        pg_sys::construct_md_array(
+            elements,
+            nulls,
+            1,
+            &mut dimension,
+            &mut first,
+            pg_sys::TEXTOID,
+            length,
+            by_value,
+            align,
+        )
+        .into()
+    }
+}
+
+fn convert(text: &str, code: c_int, conversion: pg_sys::Oid) -> Vec<u8> {
+    let mut converted = Vec::with_capacity(text.len());
+    let mut room = vec![0_u8; 4 * PART + 1];
+    let mut rest = text;
+    while !rest.is_empty() {
+        let part = &rest[..floor_char_boundary(rest, PART)];
+        // SAFETY: main thread, within a transaction; the room is enough for any part. It is ended by
+        // a NUL, of which texts have none.
+        let done = unsafe {
+            let done = pg_sys::pg_do_encoding_conversion_buf(
+                conversion,
+                UTF8,
+                code,
+                part.as_ptr().cast_mut(),
+                part.len() as c_int,
+                room.as_mut_ptr(),
+                room.len() as c_int,
+                true,
+            );
+            converted.extend_from_slice(CStr::from_ptr(room.as_ptr().cast()).to_bytes());
+            usize::try_from(done).unwrap_or(0)
+        };
+        rest = rest.get(done..).unwrap_or_default();
+        if done < part.len() {
+            converted.push(b'?');
+            let mut chars = rest.chars();
+            chars.next();
+            rest = chars.as_str();
+        }
+    }
+    converted
+}
+
+/// The last boundary of characters that is not behind a place.
+fn floor_char_boundary(text: &str, place: usize) -> usize {
+    if place >= text.len() {
+        return text.len();
+    }
+    (0..=place).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)
+}

@@ -1,0 +1,73 @@
+//! Which indexes the planner may think of while it plans statements of ours.
+//!
+//! A destination that is just being filled has no statistics, without which the planner takes a range
+//! of instants for the narrower condition than a list of visits, and reads all of a partition for
+//! each batch. We know better.
+
+use std::ffi::CStr;
+use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use pgrx::pg_sys;
+
+/// Whether statements are planned for which only indexes that begin with the visit will do.
+static BY_VISIT: AtomicBool = AtomicBool::new(false);
+
+static mut NEXT_HOOK: pg_sys::get_relation_info_hook_type = None;
+
+const VISIT: &CStr = c"idvisit";
+
+/// Puts our hook into the planner's way. Called once, when the library is loaded.
+pub fn register() {
+    // SAFETY: called from _PG_init on the main thread.
+    unsafe {
+        NEXT_HOOK = pg_sys::get_relation_info_hook;
+        pg_sys::get_relation_info_hook = Some(choose);
+    }
+}
+
+/// As long as this lives, statements find rows by their visit.
+pub struct ByVisit(bool);
+
+impl ByVisit {
+    pub fn only() -> ByVisit {
+        ByVisit(BY_VISIT.swap(true, Ordering::Relaxed))
+    }
+}
+
+impl Drop for ByVisit {
+    fn drop(&mut self) {
+        BY_VISIT.store(self.0, Ordering::Relaxed);
+    }
+}
+
+/// Runs for each relation of a statement that is being planned.
+unsafe extern "C-unwind" fn choose(
+    root: *mut pg_sys::PlannerInfo,
+    relation: pg_sys::Oid,
+    is_parent: bool,
+    info: *mut pg_sys::RelOptInfo,
+) {
+    // SAFETY: Postgres hands over valid pointers, on the main thread.
+    unsafe {
+        if BY_VISIT.load(Ordering::Relaxed) {
+            let visit = i32::from(pg_sys::get_attnum(relation, VISIT.as_ptr()));
+            let all = (*info).indexlist;
+            let mut chosen = ptr::null_mut();
+            for n in 0..all.as_ref().map_or(0, |all| all.length) {
+                let index = (*(*all).elements.add(n as usize)).ptr_value;
+                let columns = (*index.cast::<pg_sys::IndexOptInfo>()).indexkeys;
+                if *columns == visit {
+                    chosen = pg_sys::lappend(chosen, index);
+                }
+            }
+            // Without such an index any will do; 0 would be an expression.
+            if visit != 0 && !chosen.is_null() {
+                (*info).indexlist = chosen;
+            }
+        }
+        if let Some(next) = NEXT_HOOK {
+            next(root, relation, is_parent, info);
+        }
+    }
+}

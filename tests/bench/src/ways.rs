@@ -1,0 +1,268 @@
+//! The ways to get rows into a table, or only pages from Matomo, that are measured.
+
+use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use postgres::Client;
+
+use crate::cost::{Cost, measure};
+use crate::scene::{Scene, another};
+
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Standard,
+    Partitioned,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// `matomo_sync` into a table that is not there yet.
+    Sync { kind: Kind, latency: Duration, workers: usize },
+    /// `matomo_sync` over what it has copied before.
+    Again { kind: Kind, force: bool },
+    /// `COPY FROM` a file on the server.
+    Copy { kind: Kind, indexes: bool },
+    /// The requests of the sync, their answers thrown away.
+    Download { latency: Duration, workers: usize },
+    /// One prepared `INSERT … ON CONFLICT DO NOTHING` an action over ten connections, each its own
+    /// transaction, as the Node tool does.
+    Node { kind: Kind },
+}
+
+impl Kind {
+    fn table(self) -> &'static str {
+        match self {
+            Kind::Standard => "matomo",
+            Kind::Partitioned => "matomo_partitioned",
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(if *self == Kind::Standard { "standard" } else { "partitioned" })
+    }
+}
+
+impl fmt::Display for Way {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Way::Sync { kind, latency, workers } => {
+                write!(f, "sync, {kind}, {} ms, {workers} workers", latency.as_millis())
+            }
+            Way::Again { kind, force: true } => write!(f, "sync again with force, {kind}"),
+            Way::Again { kind, force: false } => write!(f, "sync again, {kind}"),
+            Way::Copy { kind, indexes: true } => write!(f, "COPY, {kind}"),
+            Way::Copy { kind, indexes: false } => write!(f, "COPY without indexes, {kind}"),
+            Way::Download { latency, workers } => {
+                write!(f, "download, {} ms, {workers} workers", latency.as_millis())
+            }
+            Way::Node { kind } => write!(f, "the Node tool's way, {kind}"),
+        }
+    }
+}
+
+impl Way {
+    /// Does it once.
+    ///
+    /// # Errors
+    /// What the server says; or that the rows are not all there.
+    pub fn run(&self, scene: &Scene) -> Result<Cost> {
+        match *self {
+            Way::Sync { kind, latency, workers } => {
+                let mut db = scene.session(kind.table())?;
+                db.batch_execute(&format!("SET matomo.fetch_workers = {workers}"))?;
+                scene.fake.knobs().latency = latency;
+                let cost = sync(scene, &mut db, kind, false);
+                scene.fake.knobs().latency = Duration::ZERO;
+                cost
+            }
+            Way::Again { kind, force } => {
+                // Over what the sync before has left, if there was one.
+                let mut db = another()?;
+                if !rows(&mut db, kind.table()).is_ok_and(|rows| rows == scene.rows) {
+                    db = scene.session(kind.table())?;
+                    db.execute(&scene.call(kind.table(), false), &[])?;
+                }
+                sync(scene, &mut db, kind, force)
+            }
+            Way::Copy { kind, indexes } => copy(scene, kind, indexes),
+            Way::Download { latency, workers } => {
+                scene.fake.knobs().latency = latency;
+                let cost = download(scene, workers);
+                scene.fake.knobs().latency = Duration::ZERO;
+                cost
+            }
+            Way::Node { kind } => node(scene, kind),
+        }
+    }
+}
+
+fn pid(db: &mut Client) -> Result<i32> {
+    Ok(db.query_one("SELECT pg_backend_pid()", &[])?.get(0))
+}
+
+fn rows(db: &mut Client, table: &str) -> Result<u64> {
+    let count: i64 = db.query_one(&format!("SELECT count(*) FROM {table}"), &[])?.get(0);
+    Ok(count as u64)
+}
+
+fn sync(scene: &Scene, db: &mut Client, kind: Kind, force: bool) -> Result<Cost> {
+    let backend = pid(db)?;
+    scene.fake.clear_requests();
+    let call = scene.call(kind.table(), force);
+    let mut cost = measure(&mut scene.watcher.borrow_mut(), backend, || {
+        db.execute(&call, &[])?;
+        Ok::<_, Box<dyn std::error::Error>>(scene.rows)
+    })?;
+    cost.requests = scene.fake.requests().len() as u64;
+    all_there(scene, db, kind.table())?;
+    Ok(cost)
+}
+
+fn all_there(scene: &Scene, db: &mut Client, table: &str) -> Result<()> {
+    let found = rows(db, table)?;
+    if found != scene.rows {
+        return Err(format!("{table} has {found} rows of {}", scene.rows).into());
+    }
+    Ok(())
+}
+
+/// The table, with the partitions that it needs.
+fn empty_table(scene: &Scene, db: &mut Client, kind: Kind) -> Result<()> {
+    let partitioned = kind == Kind::Partitioned;
+    db.execute(&format!("SELECT matomo_create_table('copied', {partitioned})"), &[])?;
+    if partitioned {
+        let (from, to) = (scene.first.pred_opt(), scene.last.succ_opt());
+        let (from, to) = (from.unwrap_or(scene.first), to.unwrap_or(scene.last));
+        db.execute(
+            &format!("SELECT matomo_create_partitions('copied', '{from}', '{to} 23:59+00')"),
+            &[],
+        )?;
+    }
+    Ok(())
+}
+
+fn copy(scene: &Scene, kind: Kind, indexes: bool) -> Result<Cost> {
+    let mut db = scene.session("copied")?;
+    empty_table(scene, &mut db, kind)?;
+    if !indexes {
+        db.batch_execute(
+            "DO $$ DECLARE name regclass; BEGIN
+                 EXECUTE (SELECT string_agg(format('ALTER TABLE copied DROP CONSTRAINT %I', conname), ';')
+                          FROM pg_constraint WHERE conrelid = 'copied'::regclass);
+                 FOR name IN SELECT indexrelid FROM pg_index WHERE indrelid = 'copied'::regclass LOOP
+                     EXECUTE 'DROP INDEX ' || name;
+                 END LOOP;
+             END $$",
+        )?;
+    }
+    let backend = pid(&mut db)?;
+    let statement = format!("COPY copied FROM '{}'", scene.file);
+    let cost = measure(&mut scene.watcher.borrow_mut(), backend, || {
+        Ok::<_, Box<dyn std::error::Error>>(db.execute(&statement, &[])?)
+    })?;
+    all_there(scene, &mut db, "copied")?;
+    Ok(cost)
+}
+
+fn download(scene: &Scene, workers: usize) -> Result<Cost> {
+    let next = AtomicUsize::new(0);
+    let (url, token) = (scene.fake.url(), scene.fake.token());
+    let agent = ureq::Agent::new_with_defaults();
+    // Pages of a day come one after the other, as the next is known only then.
+    let mut days: Vec<Vec<&fake_matomo::Seen>> = Vec::new();
+    for seen in &scene.requests {
+        match days.last_mut() {
+            Some(day) if day[0].param("date") == seen.param("date") => day.push(seen),
+            _ => days.push(vec![seen]),
+        }
+    }
+    let work = || -> std::result::Result<(), ureq::Error> {
+        while let Some(day) = days.get(next.fetch_add(1, Ordering::Relaxed)) {
+            for seen in day {
+                let params =
+                    seen.params.0.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+                let mut answer =
+                    agent.post(&url).query_pairs(params).send_form([("token_auth", token)])?;
+                std::io::copy(&mut answer.body_mut().as_reader(), &mut std::io::sink())?;
+            }
+        }
+        Ok(())
+    };
+    let mut cost = measure(&mut scene.watcher.borrow_mut(), 0, || {
+        thread::scope(|scope| {
+            let threads: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+            for thread in threads {
+                thread.join().map_err(|_| "a download broke off")??;
+            }
+            Ok::<_, Box<dyn std::error::Error>>(scene.rows)
+        })
+    })?;
+    cost.requests = scene.requests.len() as u64;
+    Ok(cost)
+}
+
+fn node(scene: &Scene, kind: Kind) -> Result<Cost> {
+    let mut db = scene.session("copied")?;
+    empty_table(scene, &mut db, kind)?;
+    let columns = db.query(
+        "SELECT attname::text, format_type(atttypid, atttypmod) FROM pg_attribute
+         WHERE attrelid = 'copied'::regclass AND attnum > 0 ORDER BY attnum",
+        &[],
+    )?;
+    let casts: Vec<_> = columns
+        .iter()
+        .enumerate()
+        .map(|(n, column)| format!("${}::text::{}", n + 1, column.get::<_, String>(1)))
+        .collect();
+    let insert = format!("INSERT INTO copied VALUES ({}) ON CONFLICT DO NOTHING", casts.join(", "));
+    let texts: Vec<_> =
+        columns.iter().map(|c| format!("{}::text", c.get::<_, String>(0))).collect();
+    db.batch_execute(&format!(
+        "CREATE TEMP TABLE source (LIKE matomo_action); COPY source FROM '{}'",
+        scene.file
+    ))?;
+    let all = db.query(&format!("SELECT {} FROM source", texts.join(", ")), &[])?;
+    let rows: Vec<Vec<Option<String>>> =
+        all.iter().map(|row| (0..columns.len()).map(|n| row.get(n)).collect()).collect();
+    drop(all);
+    let next = AtomicUsize::new(0);
+    let (mut clients, mut pids) = (Vec::new(), Vec::new());
+    for _ in 0..10 {
+        let mut client = another()?;
+        pids.push(pid(&mut client)?);
+        clients.push(client);
+    }
+    let cpu = |pids: &[i32]| pids.iter().map(|pid| crate::cost::cpu(*pid)).sum::<f64>();
+    let before = cpu(&pids);
+    let insert = insert.as_str();
+    let mut cost = measure(&mut scene.watcher.borrow_mut(), pids[0], || {
+        thread::scope(|scope| {
+            let work = |client: &mut Client| -> std::result::Result<(), postgres::Error> {
+                let statement = client.prepare(insert)?;
+                while let Some(row) = rows.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let values: Vec<_> = row
+                        .iter()
+                        .map(|value| value as &(dyn postgres::types::ToSql + Sync))
+                        .collect();
+                    client.execute(&statement, &values)?;
+                }
+                Ok(())
+            };
+            let threads: Vec<_> =
+                clients.iter_mut().map(|client| scope.spawn(move || work(client))).collect();
+            for thread in threads {
+                thread.join().map_err(|_| "a connection broke off")??;
+            }
+            Ok::<_, Box<dyn std::error::Error>>(scene.rows)
+        })
+    })?;
+    cost.backend = cpu(&pids) - before;
+    all_there(scene, &mut db, "copied")?;
+    Ok(cost)
+}

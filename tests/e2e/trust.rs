@@ -1,0 +1,11 @@
+//! What a sceptic wants to see: faults of the network, bad certificates, hosts that nobody may
+//! ask, secrets. Each test is a section of `tests/TRUST.md`, which says of each case what was
+//! injected, what was promised and what was seen; `make trust` writes it anew.
+
+mod hosts;
+mod network;
+mod protocol;
+mod stage;
+mod table;
+mod tls;
+mod wire;

@@ -1,0 +1,338 @@
+//! Pages that no Matomo would send and a careless reader would break over: the same for the same
+//! seed. What must come of them is known: every visit, with as many actions as it has.
+
+use std::fmt::Write;
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+/// An answer to `Live.getLastVisitsDetails`.
+#[derive(Debug)]
+pub struct HostilePage {
+    pub body: Vec<u8>,
+    /// idVisit and number of actions of each visit.
+    pub visits: Vec<(i64, usize)>,
+}
+
+const VISIT_KEYS: [&str; 26] = [
+    "idSite",
+    "actions",
+    "country",
+    "region",
+    "city",
+    "operatingSystemName",
+    "deviceModel",
+    "deviceBrand",
+    "visitDuration",
+    "daysSinceFirstVisit",
+    "visitorType",
+    "siteName",
+    "userId",
+    "visitorId",
+    "referrerType",
+    "referrerName",
+    "resolution",
+    "experiments",
+    "customVariables",
+    "dimension1",
+    "dimension2",
+    "dimension11",
+    "dimension",
+    "dimension99999999999",
+    "actionDetail",
+    "firstActionTimestamp",
+];
+
+const ACTION_KEYS: [&str; 15] = [
+    "type",
+    "eventCategory",
+    "eventAction",
+    "eventName",
+    "eventValue",
+    "timeSpent",
+    "timestamp",
+    "url",
+    "title",
+    "siteSearchKeyword",
+    "customVariables",
+    "dimension1",
+    "dimension10",
+    "dimension007",
+    "",
+];
+
+/// Few, as each makes a partition of its own.
+const TIMES: [&str; 16] = [
+    "1792929600",
+    "1792929601",
+    "\"1792929600\"",
+    "1792929600.9",
+    "0",
+    "-1",
+    "-62135596800",
+    "253402300799",
+    "253402300800",
+    "9223372036854775807",
+    "-9223372036854775808",
+    "18446744073709551616",
+    "1e30",
+    "null",
+    "\"yesterday\"",
+    "[]",
+];
+
+/// Between quotes. U+E000 stands for a byte that is no UTF-8.
+const SCRAPS: [&str; 34] = [
+    "a",
+    "Z",
+    "0",
+    "-",
+    "1e5",
+    "é",
+    "ß",
+    "\u{7f}",
+    "\u{80}",
+    "\u{2028}",
+    "\u{fffd}",
+    "\u{feff}",
+    "😀",
+    "ﷺ",
+    "\u{202e}",
+    "\\u0000",
+    "\\ud83d",
+    "\\ude00",
+    "\\ud83d\\ude00",
+    "\\uFFFF",
+    "\\u00e9",
+    "\\\\",
+    "\\/",
+    "\\\"",
+    "\\n",
+    "\\t",
+    "\u{1}",
+    "\t",
+    "\u{0}",
+    "\u{e000}",
+    "'",
+    "$$",
+    "%s",
+    "\\b",
+];
+
+const NUMBERS: [&str; 16] = [
+    "0",
+    "-0",
+    "1",
+    "-1",
+    "0.1",
+    "1e999",
+    "-1e-999",
+    "1E+5",
+    "123456789012345678901234567890",
+    "3.141592653589793238462643383279",
+    "2147483648",
+    "-2147483649",
+    "9223372036854775808",
+    "1e1000",
+    "1e1001",
+    "0.00000000000000000000000000000000001",
+];
+
+/// Makes a page. IDs of visits lie from `seed * 100` on.
+pub fn page(seed: u64) -> HostilePage {
+    let mut maker = Maker(ChaCha8Rng::seed_from_u64(seed));
+    let first = i64::try_from(seed % 10_000_000_000).unwrap_or_default() * 100;
+    let mut visits: Vec<(i64, usize)> = Vec::new();
+    let mut texts = Vec::new();
+    for n in 0..maker.up_to(12) as i64 {
+        // Of a visit that comes twice, the last sight counts.
+        let id = if maker.odds(10) { first + n / 2 } else { first + n };
+        let (text, actions) = maker.visit(id);
+        texts.push(text);
+        visits.retain(|(other, _)| *other != id);
+        visits.push((id, actions));
+    }
+    let space = maker.pick(&["", " ", "\n\t", "\r\n"]);
+    let text = format!("{space}[{space}{}{space}]{space}", texts.join(","));
+    HostilePage { body: bytes(&text), visits }
+}
+
+/// The same with bytes turned, cut out, doubled or put in: most are no JSON any more.
+pub fn mutilated(seed: u64, body: &[u8]) -> Vec<u8> {
+    let mut maker = Maker(ChaCha8Rng::seed_from_u64(seed));
+    let mut body = body.to_vec();
+    for _ in 0..=maker.up_to(4) {
+        if body.is_empty() {
+            break;
+        }
+        let at = maker.up_to(body.len());
+        let end = (at + maker.up_to(40)).min(body.len());
+        match maker.up_to(6) {
+            0 => body[at] ^= 1 << maker.up_to(8),
+            1 => body.truncate(at),
+            2 => drop(body.drain(at..end)),
+            3 => body.extend_from_within(at..end),
+            4 => body.insert(at, b"{}[]\",:\\\0\xff"[maker.up_to(10)]),
+            _ => body[at] = b"{}[]\",:\\0n"[maker.up_to(10)],
+        }
+    }
+    body
+}
+
+fn bytes(text: &str) -> Vec<u8> {
+    let parts: Vec<_> = text.split('\u{e000}').map(str::as_bytes).collect();
+    parts.join(&0xff)
+}
+
+struct Maker(ChaCha8Rng);
+
+impl Maker {
+    /// From 0 to one less.
+    fn up_to(&mut self, most: usize) -> usize {
+        self.0.random_range(0..most)
+    }
+
+    /// Once in so many times.
+    fn odds(&mut self, times: usize) -> bool {
+        self.up_to(times) == 0
+    }
+
+    fn pick<'a>(&mut self, from: &[&'a str]) -> &'a str {
+        from[self.up_to(from.len())]
+    }
+
+    fn visit(&mut self, id: i64) -> (String, usize) {
+        let mut members = Vec::new();
+        for _ in 0..self.up_to(20) {
+            let key = self.pick(&VISIT_KEYS);
+            let value = if key.ends_with("Timestamp") { self.time() } else { self.value(4) };
+            members.push(format!("\"{key}\":{value}"));
+        }
+        let last = self.time();
+        members.push(format!("\"lastActionTimestamp\":{last}"));
+        let mut actions = 0;
+        // Of a key that comes twice, the last counts.
+        for _ in 0..if self.odds(10) { 2 } else { 1 } {
+            let (text, count) = self.actions();
+            members.push(format!("\"actionDetails\":{text}"));
+            actions = count;
+        }
+        let id = if self.odds(2) { format!("\"{id}\"") } else { id.to_string() };
+        let at = self.up_to(members.len() + 1);
+        members.insert(at, format!("\"idVisit\":{id}"));
+        (format!("{{{}}}", members.join(",")), actions)
+    }
+
+    fn actions(&mut self) -> (String, usize) {
+        if self.odds(15) {
+            return (self.in_place_of_actions(0), 0);
+        }
+        let count = if self.odds(20) { 600 } else { self.up_to(6) };
+        let actions: Vec<_> = (0..count).map(|_| self.action()).collect();
+        if self.odds(8) {
+            let members: Vec<_> =
+                actions.iter().enumerate().map(|(n, action)| format!("\"{n}\":{action}")).collect();
+            return (format!("{{{}}}", members.join(",")), count);
+        }
+        (format!("[{}]", actions.join(",")), count)
+    }
+
+    fn action(&mut self) -> String {
+        if self.odds(30) {
+            return self.in_place_of_actions(2);
+        }
+        let members: Vec<_> = (0..self.up_to(12))
+            .map(|_| {
+                let key = self.pick(&ACTION_KEYS);
+                let value = match key {
+                    "timestamp" => self.time(),
+                    "customVariables" => self.variables(),
+                    _ => self.value(3),
+                };
+                format!("\"{key}\":{value}")
+            })
+            .collect();
+        format!("{{{}}}", members.join(","))
+    }
+
+    /// But for numbers that no `double` holds, which PHP cannot send and which spoil a page there.
+    fn in_place_of_actions(&mut self, depth: usize) -> String {
+        let value = self.value(depth);
+        if value.contains("1e999") || value.contains("1e100") { "0".to_owned() } else { value }
+    }
+
+    fn variables(&mut self) -> String {
+        if self.odds(4) {
+            return self.value(3);
+        }
+        let mut text = String::from("{");
+        let many = self.odds(100);
+        for n in 0..if many { 10_000 } else { self.up_to(5) } {
+            let (name, value) = match many {
+                true => (format!("\"name {n}\""), "1".to_owned()),
+                false => (self.string(), self.value(2)),
+            };
+            let comma = if n == 0 { "" } else { "," };
+            let scope = self.pick(&["", "Page"]);
+            let _ = write!(
+                text,
+                "{comma}\"{n}\":{{\"customVariable{scope}Name{n}\":{name},\"customVariable{scope}Value{n}\":{value}}}"
+            );
+        }
+        text + "}"
+    }
+
+    fn time(&mut self) -> String {
+        self.pick(&TIMES).to_owned()
+    }
+
+    fn value(&mut self, depth: usize) -> String {
+        if depth == 0 || !self.odds(5) {
+            return self.scalar();
+        }
+        if self.odds(40) {
+            let deep = 1 + self.up_to(3000);
+            return format!("{}{}", "[".repeat(deep), "]".repeat(deep));
+        }
+        let list = self.odds(2);
+        let parts: Vec<_> = (0..self.up_to(4))
+            .map(|_| {
+                let value = self.value(depth - 1);
+                if list { value } else { format!("{}:{value}", self.string()) }
+            })
+            .collect();
+        if list { format!("[{}]", parts.join(",")) } else { format!("{{{}}}", parts.join(",")) }
+    }
+
+    fn scalar(&mut self) -> String {
+        match self.up_to(8) {
+            0 => self.pick(&["null", "true", "false"]).to_owned(),
+            1 | 2 => self.pick(&NUMBERS).to_owned(),
+            _ => self.string(),
+        }
+    }
+
+    fn string(&mut self) -> String {
+        let length = match self.up_to(1000) {
+            0 => 50_000,
+            1..5 => 1000,
+            _ => self.up_to(8),
+        };
+        let scraps: String = (0..length).map(|_| self.pick(&SCRAPS)).collect();
+        format!("\"{scraps}\"")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_repeat_and_differ() {
+        assert_eq!(page(1).body, page(1).body);
+        assert_ne!(page(1).body, page(2).body);
+        assert_ne!(mutilated(1, &page(1).body), page(1).body);
+        let visits: usize = (0..50).map(|seed| page(seed).visits.len()).sum();
+        assert!(visits > 100, "{visits}");
+    }
+}
