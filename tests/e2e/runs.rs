@@ -149,7 +149,7 @@ fn a_cancelled_run_has_failed_and_lets_go() {
     let (name, mut db, site) = registered(&fake);
     let mut other = shared().connect(&name);
     for (set, reason) in
-        [("", "user request"), ("SET statement_timeout = '700 ms'", "statement timeout")]
+        [("", "user request"), ("SET statement_timeout = '4 s'", "statement timeout")]
     {
         fake.clear_requests();
         fake.fail(Fault::Hang, When::live().param("date", "2026-10-22,2026-10-22"));
