@@ -4,11 +4,7 @@ SHELL := /bin/bash
 .ONESHELL:
 .SILENT:
 .DEFAULT_GOAL := help
-<<<<<<< HEAD
-.PHONY: help install demo demo-stop test trust fuzz fmt clean
-=======
-.PHONY: help install demo demo-stop test trust bench fmt clean
->>>>>>> main
+.PHONY: help install demo demo-stop test trust fuzz bench fmt clean
 
 help:
 	printf '%s\n' \
@@ -18,13 +14,9 @@ help:
 	    'make demo-stop    end what the demo left running' \
 	    'make test         format, lints, unit and end-to-end tests' \
 	    'make trust        the tests of faults and attacks; writes their table, tests/TRUST.md' \
-<<<<<<< HEAD
-    'make fuzz         hostile answers for MATOMO_FUZZ_SECONDS, 300 by default' \
-    'make fmt          format the Rust code' \
-=======
+	    'make fuzz         hostile answers for MATOMO_FUZZ_SECONDS, 300 by default' \
 	    'make bench        what a sync costs, beside COPY; writes tests/bench/RESULTS.md (half an hour)' \
 	    'make fmt          format the Rust code' \
->>>>>>> main
 	    'make clean        remove what was built' \
 	    '' \
 	    'PG_CONFIG=/path/to/pg_config chooses the Postgres, version 15 to 18.'
