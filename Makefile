@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .ONESHELL:
 .SILENT:
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-stop test trust bench fmt clean
+.PHONY: help install demo demo-stop test trust soak bench fmt clean
 
 help:
 	printf '%s\n' \
@@ -14,6 +14,7 @@ help:
 	    'make demo-stop    end what the demo left running' \
 	    'make test         format, lints, unit and end-to-end tests' \
 	    'make trust        the tests of faults and attacks; writes their table, tests/TRUST.md' \
+	    'make soak         long use of one process, and fuzzing; writes tests/SOAK.md (a quarter of an hour)' \
 	    'make bench        what a sync costs, beside COPY; writes tests/bench/RESULTS.md (half an hour)' \
 	    'make fmt          format the Rust code' \
 	    'make clean        remove what was built' \
@@ -54,6 +55,9 @@ trust:
 	environment=$$(tests/setup env); eval "$$environment"
 	MATOMO_PACKAGE=$$(tests/package); export MATOMO_PACKAGE
 	cargo test --test e2e $$PG_FEATURES -- trust::
+
+soak:
+	tests/soak
 
 bench:
 	tests/bench/run
