@@ -19,10 +19,13 @@ use crate::settings;
 const PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// Has the postmaster start the launcher, where the library is preloaded.
+/// Has the postmaster start the launcher, where the library is preloaded; not under `pg_upgrade`, to
+/// whose database nobody else may connect, and which copies what nobody may write to.
 pub fn register() {
     // SAFETY: called from _PG_init on the main thread.
-    if unsafe { pg_sys::process_shared_preload_libraries_in_progress } {
+    let (preloaded, upgrade) =
+        unsafe { (pg_sys::process_shared_preload_libraries_in_progress, pg_sys::IsBinaryUpgrade) };
+    if preloaded && !upgrade {
         builder("matomo launcher", "matomo launcher", "matomo_launcher_main")
             .set_restart_time(Some(PAUSE))
             .load();

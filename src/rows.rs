@@ -294,3 +294,7 @@ fn json_object(members: &[(String, String)]) -> String {
 #[cfg(test)]
 #[path = "rows_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "fuzz_tests.rs"]
+mod fuzz;

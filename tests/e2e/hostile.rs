@@ -70,7 +70,9 @@ pub fn keeps_all(db: &mut Client, seeds: impl Iterator<Item = u64>) {
         pages += 1;
         fake.clear_requests();
     }
-    println!("{pages} pages");
+    println!(
+        "soak: | hostile pages into tables | {pages} pages, twice into each of two tables | every visit with all its rows, and the second time none written |"
+    );
 }
 
 #[test]
@@ -99,6 +101,9 @@ fn no_bytes_do_more_than_fail() {
         }
         fake.clear_requests();
     }
-    println!("{failed} failed, {stored} were stored");
+    println!(
+        "soak: | broken bytes into a table | {} pages | {failed} refused with 08006 or 08P01, {stored} stored; no other error |",
+        failed + stored
+    );
     assert!(failed > 20 && stored > 5, "the corpus proves little: {failed}, {stored}");
 }

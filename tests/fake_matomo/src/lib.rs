@@ -15,6 +15,7 @@ pub mod hostile;
 mod journey;
 mod json;
 mod live;
+pub mod mutate;
 mod names;
 mod nasty;
 pub mod oracle;

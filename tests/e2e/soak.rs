@@ -1,0 +1,271 @@
+//! Long use of one process: a session that syncs again and again, a worker that polls for long. Short
+//! here; `make soak` sets `MATOMO_SOAK`, and keeps the figures in `tests/SOAK.md`.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use chrono::{Timelike, Utc};
+use fake_matomo::{Action, Clock, Fake, Fault, Page, Site, Visit, When, World};
+use postgres::Client;
+
+use crate::leftovers::Footprint;
+use crate::stored::{add_site, server};
+use crate::support::*;
+use crate::worker_support::*;
+
+/// Whether there is time.
+fn is_long() -> bool {
+    std::env::var_os("MATOMO_SOAK").is_some()
+}
+
+/// A row of the table in `tests/SOAK.md`.
+fn figures(what: &str, text: &str) {
+    println!("soak: | {what} | {text} |");
+}
+
+/// What a call does, in turns; every eleventh fails or is cancelled.
+struct Session {
+    db: Client,
+    fake: Fake,
+    noon: Noon,
+    next: i64,
+    bad: usize,
+}
+
+impl Session {
+    fn new() -> Session {
+        let noon = Noon::new();
+        let fake = serve(noon.world(4));
+        let mut db = database();
+        run(
+            &mut db,
+            "LOAD 'matomo_postgres'; SET client_min_messages = error; SET matomo.max_retries = 0",
+        );
+        server(&mut db, &fake);
+        let from = format!(", start_date => '{}'", noon.text(3));
+        add_site(&mut db, &from);
+        add_site(&mut db, &format!("{from}, destination => 'matomo_partitioned'"));
+        run(&mut db, "CALL matomo_sync_all()");
+        Session { db, fake, noon, next: 100_000, bad: 0 }
+    }
+
+    fn call(&mut self, number: usize) {
+        if number % 11 == 10 {
+            return self.fail();
+        }
+        let old = self.noon.text(2);
+        match number % 11 % 5 {
+            0 => {
+                self.next += 1;
+                let at = Utc::now().timestamp();
+                let visit = Visit::new(self.next, at).and(Action::page(at, "https://x.test/", "A"));
+                self.fake.world().site_mut(1).add(visit);
+                assert!(self.sync("") > 0);
+            }
+            1 => assert_eq!(self.sync(&format!(", '{old}', '{old}', force => true")), 0),
+            2 => assert_eq!(
+                self.sync(&format!(
+                    ", '{old}', '{old}', destination => 'matomo_partitioned', force => true, page_size => 1"
+                )),
+                0
+            ),
+            3 => run(
+                &mut self.db,
+                &format!("SELECT * FROM matomo_check(1, '{old}', '{old}', server => 'analytics', deep => true)"),
+            ),
+            _ => run(&mut self.db, "CALL matomo_sync_all()"),
+        }
+        self.fake.clear_requests();
+    }
+
+    /// A sync with further arguments; rows written.
+    fn sync(&mut self, arguments: &str) -> i64 {
+        let arguments = if arguments.starts_with(", '") {
+            arguments.replacen(", '", ", start_date => '", 1).replacen(
+                "', '",
+                "', end_date => '",
+                1,
+            )
+        } else {
+            arguments.to_owned()
+        };
+        let sql = format!("SELECT * FROM matomo_sync(1, server => 'analytics'{arguments})");
+        let rows = self.db.query(&sql, &[]).unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+        Sums::of(&rows).written()
+    }
+
+    fn fail(&mut self) {
+        let (fault, states) = match self.bad % 8 {
+            0 => (Fault::Hang, "57014"),
+            1 => (Fault::HangMidBody, "57014"),
+            2 => (Fault::Status(500, Page::Html), "08006"),
+            3 => (Fault::Html, "08P01"),
+            4 => (Fault::HalfBody, "08006"),
+            5 => (Fault::Reset, "08006"),
+            6 => (Fault::NotArray, "08P01"),
+            _ => (Fault::ErrorEnvelope("no".to_owned()), "08P01"),
+        };
+        self.bad += 1;
+        let day = self.noon.text(2);
+        self.fake.fail(fault, When::live());
+        if states == "57014" {
+            run(&mut self.db, "SET statement_timeout = '30ms'");
+        }
+        let sql = format!(
+            "SELECT * FROM matomo_sync(1, server => 'analytics', start_date => '{day}', end_date => '{day}', force => true)"
+        );
+        let found = error(&mut self.db, &sql);
+        assert_eq!(found.code().code(), states, "{found:?}");
+        run(&mut self.db, "RESET statement_timeout");
+        self.fake.heal();
+        self.fake.clear_requests();
+    }
+
+    /// Memory of Postgres' own contexts, by name.
+    fn contexts(&mut self) -> Vec<(String, i64)> {
+        let sql = "SELECT name, sum(total_bytes)::bigint FROM pg_backend_memory_contexts GROUP BY 1 ORDER BY 1";
+        let rows = self.db.query(sql, &[]).unwrap();
+        rows.iter().map(|row| (row.get(0), row.get(1))).collect()
+    }
+}
+
+#[test]
+fn thousands_of_calls_of_all_kinds_leave_a_session_as_it_was() {
+    let (warm_up, calls) = if is_long() { (550, 11_000) } else { (55, 110) };
+    let mut session = Session::new();
+    let process = pid(&mut session.db);
+    (0..warm_up).for_each(|number| session.call(number));
+    // Twice, as the question itself leaves plans behind.
+    session.contexts();
+    let contexts = session.contexts();
+    let before = Footprint::of(process);
+    let begin = Instant::now();
+    let mut memory = vec![before.memory];
+    for number in 0..calls {
+        session.call(number);
+        if (number + 1) % (calls / 10) == 0 {
+            memory.push(Footprint::of(process).memory);
+        }
+    }
+    let took = begin.elapsed();
+    let after = Footprint::of(process);
+    let grown: Vec<_> = session
+        .contexts()
+        .into_iter()
+        .filter_map(|(name, bytes)| {
+            let then = contexts.iter().find(|(known, _)| *known == name).map_or(0, |(_, b)| *b);
+            (bytes > then).then(|| format!("{name} by {}", bytes - then))
+        })
+        .collect();
+    assert_eq!(after.threads, before.threads);
+    assert_eq!(after.files, before.files);
+    assert_eq!(after.sockets, before.sockets);
+    wait_until("one connection is kept", || session.fake.open_connections() == 1);
+    for table in ["matomo", "matomo_partitioned"] {
+        run(&mut session.db, "CALL matomo_sync_all()");
+        assert_equal(&mut session.db, table, &all_of(&session.fake, 1));
+    }
+    figures(
+        "one session",
+        &format!(
+            "{} calls, {} of them failed or cancelled, in {:.0} s | after {warm_up} calls and then ten times: memory {memory:?} kB; \
+             threads {}, files {}, sockets {}, before and after; memory contexts that grew: {} bytes",
+            calls,
+            calls / 11,
+            took.as_secs_f64(),
+            after.threads,
+            after.files,
+            after.sockets,
+            if grown.is_empty() { "none".to_owned() } else { grown.join(", ") }
+        ),
+    );
+    assert!(after.memory < before.memory + 1024, "{memory:?} kB, contexts {grown:?}");
+}
+
+/// A zone in which a day ends at the next full hour.
+fn late_zone() -> String {
+    let offset = 23 - i64::from(Utc::now().hour());
+    format!("UTC{:+}", if offset > 12 { offset - 24 } else { offset })
+}
+
+/// Lets visits come and go on until it is told to end; how many came.
+fn grow(fake: &Fake, end: &AtomicBool) -> i64 {
+    let mut count = 0;
+    while !end.load(Ordering::Relaxed) {
+        let at = Utc::now().timestamp();
+        {
+            let mut world = fake.world();
+            let site = world.site_mut(1);
+            count += 1;
+            site.add(Visit::new(count, at).and(Action::page(at, "https://x.test/", "Home")));
+            // Those of before go on, the last a moment ago and one long ago.
+            for earlier in [count - 1, count - 40] {
+                if earlier > 0 && count % 3 > 0 {
+                    site.visit_mut(earlier).push(Action::page(at, "https://x.test/on", "On"));
+                }
+            }
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    count
+}
+
+#[test]
+fn a_worker_polls_for_long_and_misses_nothing() {
+    let length = Duration::from_secs(if is_long() { 300 } else { 4 });
+    let (_cluster, mut db) = cluster_with_worker();
+    let mut world = World::new(Clock::Real);
+    world.add_site(Site::new(1, "Growing", &late_zone()));
+    let fake = serve(world);
+    store(&mut db, "analytics", &fake);
+    let first = (Utc::now() - chrono::TimeDelta::days(1)).date_naive();
+    let site =
+        register(&mut db, &format!("'analytics', 1, '{first}', 'matomo', every => '1 second'"));
+    wait_until("the first run", || runs(&mut db, site, "succeeded") > 0);
+    let worker = worker_pid(&mut db, "postgres").unwrap();
+    let end = AtomicBool::new(false);
+    let (mut samples, mut faults, mut requests) = (Vec::new(), 0, 0);
+    let visits = thread::scope(|scope| {
+        let growing = scope.spawn(|| grow(&fake, &end));
+        let begin = Instant::now();
+        while begin.elapsed() < length {
+            thread::sleep(length / 10);
+            samples.push(Footprint::of(worker));
+            requests += fake.requests().len();
+            fake.clear_requests();
+            let fault = [Fault::Reset, Fault::Html, Fault::HalfBody][faults % 3].clone();
+            fake.fail(fault, When::live().times(1));
+            faults += 1;
+        }
+        end.store(true, Ordering::Relaxed);
+        growing.join().unwrap()
+    });
+    fake.heal();
+    let ended: i64 = one(&mut db, "SELECT max(runid) FROM matomo_runs");
+    // The one that may run at present has begun before the last visit.
+    let later = format!(
+        "SELECT count(*) FROM matomo_runs WHERE runid > {ended} + 1 AND status = 'succeeded'"
+    );
+    wait_until("a last run", || one::<i64>(&mut db, &later) > 0);
+    assert_equal(&mut db, "matomo", &all_of(&fake, 1));
+    assert_eq!(worker_pid(&mut db, "postgres"), Some(worker), "it is still the same");
+    let (good, bad) = (runs(&mut db, site, "succeeded"), runs(&mut db, site, "failed"));
+    assert!(bad > 0 && good > 2, "{good} {bad}");
+    let memory: Vec<_> = samples.iter().map(|sample| sample.memory).collect();
+    let last = samples[samples.len() - 1];
+    figures(
+        "the worker",
+        &format!(
+            "{good} polls, {bad} failed ones, {requests} requests, {visits} visits that came and went on, in {:.0} s | \
+             the table is the oracle's, row by row; memory, ten times: {memory:?} kB; threads {}, sockets {} at the end",
+            length.as_secs_f64(),
+            last.threads,
+            last.sockets
+        ),
+    );
+    // The first sample has the caches that every session fills, and what a sync needs.
+    let half = memory[memory.len() / 2];
+    assert!(last.memory < half + 1024, "{memory:?} kB");
+    assert_eq!((last.threads, last.files), (samples[0].threads, samples[0].files), "{samples:?}");
+}

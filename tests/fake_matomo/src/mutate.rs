@@ -1,0 +1,122 @@
+//! Answers of a real Matomo with values exchanged, added, doubled and left out: still JSON, and it is
+//! known which visits they have. The same for the same seed.
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde_json::{Map, Value, json};
+
+use crate::hostile::HostilePage;
+
+/// Some of these visits, mutated.
+pub fn page(seed: u64, visits: &[Value]) -> HostilePage {
+    let mut maker = Maker(ChaCha8Rng::seed_from_u64(seed));
+    let mut chosen = Vec::new();
+    let mut expected: Vec<(i64, usize)> = Vec::new();
+    for _ in 0..maker.up_to(6) {
+        let mut visit = visits[maker.up_to(visits.len())].clone();
+        let Some(id) = visit["idVisit"].as_i64() else { continue };
+        for _ in 0..maker.up_to(12) {
+            let depth = 1 + maker.up_to(4);
+            maker.mutate(&mut visit, depth, visits);
+        }
+        let Some(members) = visit.as_object_mut() else { continue };
+        members.insert("idVisit".to_owned(), json!(id));
+        let actions = match members.get("actionDetails") {
+            Some(Value::Array(list)) => list.len(),
+            Some(Value::Object(map)) => map.len(),
+            _ => 0,
+        };
+        // Of a visit that comes twice, the last sight counts.
+        expected.retain(|(other, _)| *other != id);
+        expected.push((id, actions));
+        chosen.push(visit);
+    }
+    HostilePage { body: Value::Array(chosen).to_string().into_bytes(), visits: expected }
+}
+
+struct Maker(ChaCha8Rng);
+
+impl Maker {
+    /// From 0 to one less.
+    fn up_to(&mut self, most: usize) -> usize {
+        self.0.random_range(0..most.max(1))
+    }
+
+    /// Changes something so deep in a value, or at its bottom.
+    fn mutate(&mut self, value: &mut Value, depth: usize, visits: &[Value]) {
+        let odd = self.odd(visits);
+        match value {
+            Value::Array(list) if !list.is_empty() => {
+                let at = self.up_to(list.len());
+                match self.up_to(if depth > 1 { 12 } else { 4 }) {
+                    0 => list[at] = odd,
+                    1 => list.insert(at, odd),
+                    2 => drop(list.remove(at)),
+                    3 => list.push(list[at].clone()),
+                    _ => self.mutate(&mut list[at], depth - 1, visits),
+                }
+            }
+            Value::Object(map) if !map.is_empty() => {
+                let at = self.up_to(map.len());
+                let Some(key) = map.keys().nth(at).cloned() else { return };
+                match self.up_to(if depth > 1 { 12 } else { 4 }) {
+                    0 => drop(map.insert(key, odd)),
+                    1 => drop(map.remove(&key)),
+                    2 => drop(map.insert(key.to_uppercase(), odd)),
+                    3 => self.exchange(map, &key),
+                    _ => {
+                        if let Some(inner) = map.get_mut(&key) {
+                            self.mutate(inner, depth - 1, visits);
+                        }
+                    }
+                }
+            }
+            _ => *value = odd,
+        }
+    }
+
+    /// Has the value of another key under this one.
+    fn exchange(&mut self, map: &mut Map<String, Value>, key: &str) {
+        let other = map.values().nth(self.up_to(map.len())).cloned();
+        if let Some(other) = other {
+            map.insert(key.to_owned(), other);
+        }
+    }
+
+    fn odd(&mut self, visits: &[Value]) -> Value {
+        match self.up_to(16) {
+            0 => Value::Null,
+            1 => json!(true),
+            2 => json!({}),
+            3 => json!([]),
+            4 => json!(i64::MIN),
+            5 => json!(u64::MAX),
+            6 => json!(1e300),
+            7 => json!(-0.0),
+            8 => json!("\u{0}\t\\N\r\n\\.\u{fffd}"),
+            9 => json!("\\".repeat(self.up_to(2000))),
+            10 => json!("é\u{10ffff}\u{202e}".repeat(self.up_to(500))),
+            11 => json!(self.0.random::<i64>()),
+            12 => json!(self.0.random::<i64>().to_string()),
+            13 => json!([[[[{"a": [null, {"": ""}]}]]]]),
+            14 => json!({"1": {"customVariableName1": "\u{0}", "customVariableValue1": [1]}}),
+            // A visit where none belongs.
+            _ => visits[self.up_to(visits.len())].clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_repeat_and_differ() {
+        let visits =
+            [json!({"idVisit": 5, "country": "France", "actionDetails": [{"type": "action"}]})];
+        let bodies: std::collections::BTreeSet<_> =
+            (0..50).map(|seed| page(seed, &visits).body).collect();
+        assert!(bodies.len() > 20, "{}", bodies.len());
+        assert_eq!(page(7, &visits).body, page(7, &visits).body);
+    }
+}
