@@ -50,6 +50,7 @@ impl Report {
 
     fn plans(&self) -> Vec<Plan> {
         let mut plans: Vec<_> = self.0.iter().map(|sample| sample.plan).collect();
+        plans.sort_by_key(|plan| (plan.waits, plan.actions));
         plans.dedup();
         plans
     }
