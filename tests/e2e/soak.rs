@@ -136,6 +136,8 @@ fn thousands_of_calls_of_all_kinds_leave_a_session_as_it_was() {
     let mut session = Session::new();
     let process = pid(&mut session.db);
     (0..warm_up).for_each(|number| session.call(number));
+    // A good one, whose connection is kept.
+    session.call(0);
     // Twice, as the question itself leaves plans behind.
     session.contexts();
     let contexts = session.contexts();
@@ -148,6 +150,7 @@ fn thousands_of_calls_of_all_kinds_leave_a_session_as_it_was() {
             memory.push(Footprint::of(process).memory);
         }
     }
+    session.call(0);
     let took = begin.elapsed();
     let after = Footprint::of(process);
     let grown: Vec<_> = session
@@ -155,7 +158,7 @@ fn thousands_of_calls_of_all_kinds_leave_a_session_as_it_was() {
         .into_iter()
         .filter_map(|(name, bytes)| {
             let then = contexts.iter().find(|(known, _)| *known == name).map_or(0, |(_, b)| *b);
-            (bytes > then).then(|| format!("{name} by {}", bytes - then))
+            (bytes > then).then(|| format!("{name} by {} bytes", bytes - then))
         })
         .collect();
     assert_eq!(after.threads, before.threads);
@@ -170,7 +173,7 @@ fn thousands_of_calls_of_all_kinds_leave_a_session_as_it_was() {
         "one session",
         &format!(
             "{} calls, {} of them failed or cancelled, in {:.0} s | after {warm_up} calls and then ten times: memory {memory:?} kB; \
-             threads {}, files {}, sockets {}, before and after; memory contexts that grew: {} bytes",
+             threads {}, files {}, sockets {}, before and after; memory contexts that grew: {}",
             calls,
             calls / 11,
             took.as_secs_f64(),
@@ -234,9 +237,12 @@ fn a_worker_polls_for_long_and_misses_nothing() {
             samples.push(Footprint::of(worker));
             requests += fake.requests().len();
             fake.clear_requests();
-            let fault = [Fault::Reset, Fault::Html, Fault::HalfBody][faults % 3].clone();
-            fake.fail(fault, When::live().times(1));
-            faults += 1;
+            // Each failure after another is waited for longer.
+            if samples.len() % 3 == 2 {
+                let fault = [Fault::Reset, Fault::Html, Fault::HalfBody][faults % 3].clone();
+                fake.fail(fault, When::live().times(1));
+                faults += 1;
+            }
         }
         end.store(true, Ordering::Relaxed);
         growing.join().unwrap()
@@ -247,7 +253,7 @@ fn a_worker_polls_for_long_and_misses_nothing() {
     let later = format!(
         "SELECT count(*) FROM matomo_runs WHERE runid > {ended} + 1 AND status = 'succeeded'"
     );
-    wait_until("a last run", || one::<i64>(&mut db, &later) > 0);
+    wait_long(30, "a last run", || one::<i64>(&mut db, &later) > 0);
     assert_equal(&mut db, "matomo", &all_of(&fake, 1));
     assert_eq!(worker_pid(&mut db, "postgres"), Some(worker), "it is still the same");
     let (good, bad) = (runs(&mut db, site, "succeeded"), runs(&mut db, site, "failed"));
@@ -266,6 +272,11 @@ fn a_worker_polls_for_long_and_misses_nothing() {
     );
     // The first sample has the caches that every session fills, and what a sync needs.
     let half = memory[memory.len() / 2];
-    assert!(last.memory < half + 1024, "{memory:?} kB");
-    assert_eq!((last.threads, last.files), (samples[0].threads, samples[0].files), "{samples:?}");
+    let room = if is_long() { 1024 } else { 4096 };
+    assert!(last.memory < half + room, "{memory:?} kB");
+    // A connection is kept, but for after a failure.
+    for sample in &samples {
+        assert_eq!(sample.threads, 1, "{samples:?}");
+        assert!(sample.sockets <= 1 && sample.files <= samples[0].files + 1, "{samples:?}");
+    }
 }
