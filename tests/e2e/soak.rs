@@ -274,9 +274,9 @@ fn a_worker_polls_for_long_and_misses_nothing() {
     let half = memory[memory.len() / 2];
     let room = if is_long() { 1024 } else { 4096 };
     assert!(last.memory < half + room, "{memory:?} kB");
-    // A connection is kept, but for after a failure.
+    // A connection is kept, but for after a failure; a sync that is at it may have another.
     for sample in &samples {
         assert_eq!(sample.threads, 1, "{samples:?}");
-        assert!(sample.sockets <= 1 && sample.files <= samples[0].files + 1, "{samples:?}");
+        assert!(sample.sockets <= 2 && sample.files <= samples[0].files + 2, "{samples:?}");
     }
 }
