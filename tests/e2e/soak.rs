@@ -55,6 +55,7 @@ impl Session {
             return self.fail();
         }
         let old = self.noon.text(2);
+        let whole = format!(", start_date => '{old}', end_date => '{old}', force => true");
         match number % 11 % 5 {
             0 => {
                 self.next += 1;
@@ -63,16 +64,16 @@ impl Session {
                 self.fake.world().site_mut(1).add(visit);
                 assert!(self.sync("") > 0);
             }
-            1 => assert_eq!(self.sync(&format!(", '{old}', '{old}', force => true")), 0),
+            1 => assert_eq!(self.sync(&whole), 0),
             2 => assert_eq!(
-                self.sync(&format!(
-                    ", '{old}', '{old}', destination => 'matomo_partitioned', force => true, page_size => 1"
-                )),
+                self.sync(&format!("{whole}, destination => 'matomo_partitioned', page_size => 1")),
                 0
             ),
             3 => run(
                 &mut self.db,
-                &format!("SELECT * FROM matomo_check(1, '{old}', '{old}', server => 'analytics', deep => true)"),
+                &format!(
+                    "SELECT * FROM matomo_check(1, '{old}', '{old}', server => 'analytics', deep => true)"
+                ),
             ),
             _ => run(&mut self.db, "CALL matomo_sync_all()"),
         }
@@ -81,15 +82,6 @@ impl Session {
 
     /// A sync with further arguments; rows written.
     fn sync(&mut self, arguments: &str) -> i64 {
-        let arguments = if arguments.starts_with(", '") {
-            arguments.replacen(", '", ", start_date => '", 1).replacen(
-                "', '",
-                "', end_date => '",
-                1,
-            )
-        } else {
-            arguments.to_owned()
-        };
         let sql = format!("SELECT * FROM matomo_sync(1, server => 'analytics'{arguments})");
         let rows = self.db.query(&sql, &[]).unwrap_or_else(|error| panic!("{sql}: {error:?}"));
         Sums::of(&rows).written()
