@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .ONESHELL:
 .SILENT:
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-stop test trust soak bench fmt clean
+.PHONY: help install demo demo-stop test trust fuzz soak bench fmt clean
 
 help:
 	printf '%s\n' \
@@ -15,6 +15,7 @@ help:
 	    'make test         format, lints, unit and end-to-end tests' \
 	    'make trust        the tests of faults and attacks; writes their table, tests/TRUST.md' \
 	    'make soak         long use of one process, and fuzzing; writes tests/SOAK.md (ten minutes)' \
+	    'make fuzz         hostile answers for MATOMO_FUZZ_SECONDS, 300 by default' \
 	    'make bench        what a sync costs, beside COPY; writes tests/bench/RESULTS.md (half an hour)' \
 	    'make fmt          format the Rust code' \
 	    'make clean        remove what was built' \
@@ -47,6 +48,13 @@ test:
 	echo; echo "== tests/package"
 	MATOMO_PACKAGE=$$(tests/package); export MATOMO_PACKAGE
 	step cargo test --test e2e $$PG_FEATURES
+
+fuzz: export MATOMO_FUZZ_SECONDS ?= 300
+fuzz:
+	tests/setup
+	environment=$$(tests/setup env); eval "$$environment"
+	MATOMO_PACKAGE=$$(PROFILE=dev tests/package); export MATOMO_PACKAGE
+	cargo test --test e2e $$PG_FEATURES -- hostile:: --nocapture
 
 trust: export PROFILE ?= dev
 trust: export MATOMO_TRUST = write

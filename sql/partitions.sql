@@ -43,14 +43,17 @@ DECLARE
     in_partition boolean;
     of_schema name;
     of_table name;
+    in_tablespace text;
     stem text;
     partition text;
     attempt integer;
 BEGIN
     -- Partitioned some other way, or with a default partition that takes every row: whoever made
     -- it so makes its partitions too.
-    SELECT n.nspname, c.relname INTO of_schema, of_table
+    SELECT n.nspname, c.relname, coalesce(' TABLESPACE ' || quote_ident(s.spcname), '')
+    INTO of_schema, of_table, in_tablespace
     FROM pg_class c
+    LEFT JOIN pg_tablespace s ON s.oid = c.reltablespace
     JOIN pg_namespace n ON n.oid = c.relnamespace
     JOIN pg_partitioned_table p ON p.partrelid = c.oid
     JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = p.partattrs[0]
@@ -114,7 +117,8 @@ BEGIN
         END LOOP;
 
         -- Attached rather than created in place, which would lock out readers until the commit.
-        EXECUTE format('CREATE TABLE %I.%I (LIKE %s INCLUDING ALL EXCLUDING IDENTITY EXCLUDING COMMENTS)', of_schema, partition, destination);
+        EXECUTE format('CREATE TABLE %I.%I (LIKE %s INCLUDING ALL EXCLUDING IDENTITY EXCLUDING COMMENTS)%s',
+            of_schema, partition, destination, in_tablespace);
         EXECUTE format('ALTER TABLE %s ATTACH PARTITION %I.%I FOR VALUES FROM (%L) TO (%L)',
             destination, of_schema, partition, lower_bound, upper_bound);
         created := created + 1;

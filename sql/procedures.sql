@@ -44,8 +44,9 @@ BEGIN
             COMMIT;
             EXIT WHEN status OPERATOR(pg_catalog.<>) 'running';
         END LOOP;
-        PERFORM @extschema@.matomo_run_report(run, true);
+        -- Whether or not it has failed: what is too old goes all the same.
         CALL @extschema@.matomo_upkeep_site(id);
+        PERFORM @extschema@.matomo_run_report(run, true);
     END IF;
 END
 $$;
@@ -80,9 +81,8 @@ BEGIN
             COMMIT;
             EXIT WHEN status OPERATOR(pg_catalog.<>) 'running';
         END LOOP;
-        PERFORM @extschema@.matomo_run_report(run, false);
-        -- Whether or not it has failed: what is too old goes all the same.
         CALL @extschema@.matomo_upkeep_site(site);
+        PERFORM @extschema@.matomo_run_report(run, false);
     END LOOP;
 END
 $$;

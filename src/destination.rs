@@ -173,10 +173,11 @@ fn check(
     extension: Extension,
 ) -> Result<Destination> {
     // Not regclass: it leaves pg_temp out, and others may have a table of that name.
-    let sql = "SELECT format('%I.%I', n.nspname, c.relname), c.relkind::text \
+    let sql = "SELECT format('%I.%I', n.nspname, c.relname), c.relkind::text, \
+                      c.relpersistence = 't' AND c.relowner <> current_user::regrole \
                FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = $1";
-    let (name, kind) =
-        query(client, sql, &[oid.into()])?.first().get_two::<String, String>().map_err(spi)?;
+    let found = query(client, sql, &[oid.into()])?.first();
+    let (name, kind, foreign) = found.get_three::<String, String, bool>().map_err(spi)?;
     let name = name.ok_or_else(|| Error::NoDestination(given.to_owned()))?;
     let kind = match kind.as_deref() {
         Some("r" | "p") => None,
@@ -189,6 +190,11 @@ fn check(
     };
     if let Some(kind) = kind {
         return Err(Error::NotATable { name, kind });
+    }
+    // It hides a table of that name from who searches pg_temp, and its triggers would run with the
+    // rights of a SECURITY DEFINER function that calls us.
+    if foreign == Some(true) {
+        return Err(Error::Privilege { name, missing: vec!["ownership".to_owned()] });
     }
     let types = types(client, oid, &name)?;
     let missing = missing_privileges(client, oid, to_write)?;

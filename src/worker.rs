@@ -103,7 +103,7 @@ impl Worker {
             }
         }
         for site in &agenda.untended {
-            if !self.work.contains_key(site) && !self.upkeep_not_before.contains_key(site) {
+            if !self.work.contains_key(site) && self.has_to_tend(&agenda, *site) {
                 self.work.insert(*site, Work::Upkeep { blocked: None });
             }
         }
@@ -120,6 +120,10 @@ impl Worker {
             background::sleep(Duration::ZERO);
         }
         self.pause(&agenda, naptime)
+    }
+
+    fn has_to_tend(&self, agenda: &Agenda, site: i32) -> bool {
+        agenda.untended.contains(&site) && !self.upkeep_not_before.contains_key(&site)
     }
 
     fn pause(&self, agenda: &Agenda, naptime: Duration) -> Duration {
@@ -202,7 +206,12 @@ impl Worker {
         if let Err(failure) = background::transaction(|| agenda.report(run)) {
             failure.log();
         }
-        if status == "skipped" { Next::LetBe } else { Next::Done }
+        match status.as_str() {
+            "skipped" => Next::LetBe,
+            // A site that is always due would else never be looked after.
+            _ if self.has_to_tend(agenda, site) => Next::Step(Work::Upkeep { blocked: None }),
+            _ => Next::Done,
+        }
     }
 
     fn look_after(&self, agenda: &Agenda, site: i32, blocked: Option<Instant>) -> Next {

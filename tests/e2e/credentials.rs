@@ -147,7 +147,7 @@ fn a_server_trusts_its_own_ca_file() {
 #[test]
 fn options_of_a_server_go_before_settings_and_arguments_before_options() {
     let fake = serve_site();
-    fake.knobs().latency = std::time::Duration::from_millis(30);
+    fake.knobs().latency = std::time::Duration::from_millis(150);
     let mut db = database();
     server(&mut db, &fake);
     run(&mut db, "ALTER SERVER analytics OPTIONS (ADD page_size '7', ADD language 'fr', ADD timeout '1s', ADD fetch_workers '3');

@@ -70,8 +70,6 @@ fn leaves_nothing_behind(
 ) {
     let pid = pid(db);
     (0..WARM_UP).for_each(|_| call(db));
-    // The one that is kept for the next call, if any.
-    let connections = fake.open_connections().min(1);
     let before = Footprint::of(pid);
     (0..CALLS).for_each(|_| call(db));
     let after = Footprint::of(pid);
@@ -80,7 +78,8 @@ fn leaves_nothing_behind(
     assert_eq!(after.sockets, before.sockets, "{what}");
     assert_eq!(after.files, before.files, "{what}");
     assert!(after.memory < before.memory + 2048, "{what}: {before:?} {after:?}");
-    wait_until("closed connections", || fake.open_connections() == connections);
+    // One may be kept for the next call.
+    wait_until("closed connections", || fake.open_connections() <= 1);
 }
 
 #[test]

@@ -136,6 +136,37 @@ fn a_large_day_takes_several_steps_and_counts_once() {
 }
 
 #[test]
+fn a_large_day_that_goes_on_takes_several_steps_too() {
+    let noon = Noon::new();
+    let mut world = noon.world(2);
+    for n in 0..60 {
+        let (id, at) = (5000 + n, noon.at(0, "05:00:00") + 7 * n);
+        let page = fake_matomo::Action::page(at, "https://noon.test/early", "Early");
+        world.site_mut(1).add(fake_matomo::Visit::new(id, at).and(page));
+    }
+    let fake = serve(world);
+    for lookback in ["0", "1"] {
+        let mut db = database();
+        server(&mut db, &fake);
+        let site = add_site(&mut db, &format!(", start_date => '{}'", noon.text(1)));
+        run(
+            &mut db,
+            &format!(
+                "SET matomo.page_size = 10; SET matomo.step_pages = 1; SET matomo.lookback = {lookback}"
+            ),
+        );
+        run(&mut db, &format!("CALL matomo_sync_site({site})"));
+        assert_equal(&mut db, "matomo", &all_of(&fake, 1));
+        let today = "SELECT concat_ws(' ', days, days_total, visits) FROM matomo_runs";
+        assert_eq!(
+            one::<i64>(&mut db, "SELECT visits FROM matomo_days ORDER BY day DESC LIMIT 1"),
+            63
+        );
+        assert!(one::<String>(&mut db, today).starts_with("2 2 "));
+    }
+}
+
+#[test]
 fn a_visit_met_in_two_steps_of_a_day_counts_once() {
     let fake = serve(world(105, "Europe/Paris", 60, "2026-10-24", "2026-10-24"));
     let mut db = database();

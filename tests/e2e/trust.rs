@@ -5,6 +5,7 @@
 mod hosts;
 mod network;
 mod protocol;
+mod secrets;
 mod stage;
 mod table;
 mod tls;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use chrono::Utc;
+use chrono::{Days, Utc};
 use fake_matomo::{Action, Clock, Fault, Page, Site, Visit, When, World};
 
 use crate::support::*;
@@ -116,16 +116,17 @@ fn a_refused_token_is_asked_with_once_until_it_changes() {
 #[test]
 fn sites_take_turns() {
     let (_cluster, mut db) = cluster_with_worker();
-    let slow = serve(world(101, "UTC", 1, "2025-01-01", "2025-12-31"));
+    let [first, last] = [80, 1].map(|ago| (Utc::now().date_naive() - Days::new(ago)).to_string());
+    let slow = serve(world(101, "UTC", 1, &first, &last));
     let noon = Noon::new();
     let quick = serve(noon.world(2));
     store(&mut db, "slow", &slow);
     store(&mut db, "quick", &quick);
-    run(&mut db, "SELECT matomo_create_table('year')");
-    let import = register(&mut db, "'slow', 1, '2025-01-01', 'year'");
-    slow.knobs().latency = Duration::from_millis(50);
+    run(&mut db, "SELECT matomo_create_table('weeks')");
+    let import = register(&mut db, &format!("'slow', 1, '{first}', 'weeks'"));
+    slow.knobs().latency = Duration::from_millis(100);
     let polls = register(&mut db, &format!("'quick', 1, '{}', every => '1 second'", noon.text(1)));
-    let line = "SELECT query FROM pg_stat_activity WHERE backend_type = 'matomo worker' AND query LIKE 'matomo: site 1, 2025-%'";
+    let line = "SELECT query FROM pg_stat_activity WHERE backend_type = 'matomo worker' AND query LIKE 'matomo: site 1, % of 81 days%'";
     wait_until("the import is seen", || !db.query(line, &[]).unwrap().is_empty());
     wait_until("the other site has been polled", || runs(&mut db, polls, "succeeded") >= 3);
     assert_eq!(runs(&mut db, import, "running"), 1, "the import still goes on");
@@ -133,7 +134,7 @@ fn sites_take_turns() {
     // Both locks are held by the one session, and none is left.
     slow.knobs().latency = Duration::ZERO;
     wait_long(60, "the import is done", || runs(&mut db, import, "succeeded") == 1);
-    assert_equal(&mut db, "year", &all_of(&slow, 1));
+    assert_equal(&mut db, "weeks", &all_of(&slow, 1));
     run(&mut db, &format!("SELECT matomo_alter_site({polls}, enabled => false)"));
     let locks = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'";
     wait_until("no lock is left", || one::<i64>(&mut db, locks) == 0);
@@ -157,6 +158,26 @@ fn another_sessions_sync_is_waited_for_and_a_disabled_site_left_alone() {
     assert_eq!(asked(&fake), [""; 0]);
     run(&mut db, "SELECT pg_advisory_unlock_all()");
     wait_until("it is synced", || runs(&mut db, site, "succeeded") > 0);
+}
+
+#[test]
+fn a_site_whose_owner_is_gone_hinders_and_says_nothing() {
+    let (cluster, mut db) = cluster_with_worker();
+    let noon = Noon::new();
+    let fake = serve(noon.world(2));
+    store(&mut db, "analytics", &fake);
+    run(&mut db, "SELECT matomo_create_table('there')");
+    let from = noon.text(1);
+    register(&mut db, &format!("'analytics', 1, '{from}', 'there', enabled => false"));
+    run(
+        &mut db,
+        "CREATE ROLE gone; UPDATE matomo_site_config SET owner = 'gone', enabled = true; DROP ROLE gone",
+    );
+    let site = register(&mut db, &format!("'analytics', 1, '{from}', every => '1 second'"));
+    wait_until("the other is synced", || runs(&mut db, site, "succeeded") >= 3);
+    assert_eq!(one::<i64>(&mut db, "SELECT count(*) FROM there"), 0);
+    let log = cluster.log();
+    assert!(!log.contains("WARNING") && !log.contains("ERROR"), "{log}");
 }
 
 #[test]

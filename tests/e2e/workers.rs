@@ -12,8 +12,11 @@ const LAST: &str = "2026-10-30";
 #[test]
 fn as_many_requests_at_once_as_allowed_and_the_same_rows() {
     let fake = serve(world(21, "Europe/Paris", 20, FIRST, LAST));
-    fake.knobs().latency = Duration::from_millis(30);
-    for (workers, table) in [(1, "matomo"), (3, "matomo_partitioned"), (8, "matomo")] {
+    for (workers, latency, table) in
+        [(1, 5, "matomo"), (3, 100, "matomo_partitioned"), (8, 500, "matomo")]
+    {
+        // Long enough for all of them to begin, on a busy machine too.
+        fake.knobs().latency = Duration::from_millis(latency);
         let mut db = database();
         run(&mut db, &format!("SET matomo.fetch_workers = {workers}"));
         fake.clear_requests();

@@ -21,6 +21,17 @@ pub const LAST: &str = "2026-10-26";
 pub const MARK: &str = "date=2026-10-25%2C2026-10-25";
 const TABLES: [&str; 2] = ["matomo", "matomo_partitioned"];
 
+/// What shows how syncs are and were.
+const VIEWS: [&str; 7] = [
+    "pg_stat_activity",
+    "pg_stat_statements",
+    "matomo_sites",
+    "matomo_runs",
+    "matomo_status",
+    "matomo_progress",
+    "matomo_days",
+];
+
 /// A server that logs everything it can.
 pub fn talkative() -> &'static Cluster {
     static SERVER: OnceLock<&'static Cluster> = OnceLock::new();
@@ -148,13 +159,25 @@ impl Stage {
     /// Gives how long it took.
     #[track_caller]
     pub fn fails(&mut self, case: &str, injected: &str, promise: &Promise) -> Duration {
-        let before = self.state();
         self.syncs += 1;
         let (url, table) = (self.url.clone(), TABLES[self.syncs % 2]);
         let sql = self.sql(&url, table);
+        self.fails_at(&sql, case, injected, promise)
+    }
+
+    /// The same for any statement.
+    #[track_caller]
+    pub fn fails_at(
+        &mut self,
+        sql: &str,
+        case: &str,
+        injected: &str,
+        promise: &Promise,
+    ) -> Duration {
+        let before = self.state();
         let begin = Instant::now();
         let log = self.log_end();
-        let error = error(&mut self.db, &sql);
+        let error = error(&mut self.db, sql);
         let took = begin.elapsed();
         let fields = format!("{error:?}");
         let (message, hint) = (error.message(), error.hint().unwrap_or_default());
@@ -232,12 +255,12 @@ impl Stage {
         let mut text = Vec::new();
         log.read_to_end(&mut text).unwrap();
         let text = String::from_utf8_lossy(&text);
-        assert!(text.contains("matomo_sync("), "{case}: the log shows no statement");
+        assert!(text.contains("matomo_sync"), "{case}: the log shows no statement");
         assert_absent(&format!("{case}, log"), self.token, &text);
-        for view in ["pg_stat_activity", "pg_stat_statements"] {
+        for view in VIEWS {
             let sql = format!("SELECT string_agg(to_jsonb(v)::text, E'\\n') FROM {view} v");
-            let text: String = one(&mut self.db, &sql);
-            assert_absent(&format!("{case}, {view}"), self.token, &text);
+            let text: Option<String> = one(&mut self.db, &sql);
+            assert_absent(&format!("{case}, {view}"), self.token, &text.unwrap_or_default());
         }
     }
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 /// All sections, in the file's order.
-const SECTIONS: [(&str, &str); 5] = [
+const SECTIONS: [(&str, &str); 6] = [
     (
         "Network",
         "A request for one day's visits meets the fault, after the day before was read well.",
@@ -12,6 +12,10 @@ const SECTIONS: [(&str, &str); 5] = [
     ("HTTP", "The same, with answers that keep to HTTP badly or in unusual ways."),
     ("TLS", "The certificate is not to be trusted, or only by who knows its CA."),
     ("Hosts", "The URL leads where `matomo.allowed_hosts` and `matomo.allow_http` let nobody go."),
+    (
+        "Secrets",
+        "A registered site, synced by `CALL matomo_sync_site`, which keeps in `matomo_runs` what went wrong.",
+    ),
     ("Memory", "Answers without end; the backend's memory is measured."),
 ];
 
@@ -22,7 +26,8 @@ const HEAD: &str = "# Trust\n\n\
     every visit has changed since. After each failure these are as they were: every row's version in \
     `matomo`, `matomo_partitioned` and the ledger. After each case, failed or not, the token is in \
     none of: the fields of the error, the notices, the server's log at `debug5` with `log_statement = \
-    all`, `pg_stat_activity`, `pg_stat_statements`; and after each section not in a `pg_dump` either, its user mapping aside. After \
+    all`, `pg_stat_activity`, `pg_stat_statements`, `matomo_sites`, `matomo_runs`, `matomo_status`, \
+    `matomo_progress`, `matomo_days`; and after each section not in a `pg_dump` either, its user mapping aside. After \
     each section the same session syncs well.\n";
 
 /// A section being made.

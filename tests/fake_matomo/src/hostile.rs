@@ -161,7 +161,7 @@ pub fn page(seed: u64) -> HostilePage {
 pub fn mutilated(seed: u64, body: &[u8]) -> Vec<u8> {
     let mut maker = Maker(ChaCha8Rng::seed_from_u64(seed));
     let mut body = body.to_vec();
-    for _ in 0..=maker.up_to(4) {
+    for _ in 0..=maker.up_to(2) {
         if body.is_empty() {
             break;
         }

@@ -1,0 +1,255 @@
+//! Who may do what with the objects of the extension, by its list: what is new must be put on it.
+
+use fake_matomo::{Fault, When};
+
+use crate::cluster::shared;
+use crate::stored::*;
+use crate::support::*;
+
+/// What roles without any grant may do, an object a line. On all others they may do nothing.
+const EVERYBODY: [&str; 29] = [
+    // Work with the caller's rights.
+    "f matomo_create_partitions(regclass,timestamp with time zone,timestamp with time zone): EXECUTE",
+    "f matomo_create_table(text,boolean,name): EXECUTE",
+    // Shows what views show.
+    "f matomo_destinations(): EXECUTE",
+    "f matomo_drop_step(regclass,timestamp with time zone,integer,interval): EXECUTE",
+    "f matomo_fdw_validator(text[],oid): EXECUTE",
+    "f matomo_forget(text,text,regclass): EXECUTE",
+    "f matomo_is_running(integer): EXECUTE",
+    "f matomo_may_see(oid): EXECUTE",
+    "f matomo_partition_ranges(regclass): EXECUTE",
+    // Those of a registered site check whose it is: see below.
+    "f matomo_remove_site(integer): EXECUTE",
+    "f matomo_run_begin(integer,text): EXECUTE",
+    "f matomo_run_copy(bigint): EXECUTE",
+    "f matomo_run_fail(bigint,text,text,text,text): EXECUTE",
+    "f matomo_run_outside_transaction(text): EXECUTE",
+    "f matomo_run_report(bigint,boolean): EXECUTE",
+    "f matomo_run_step(bigint): EXECUTE",
+    "f matomo_seal_dropped(oid,timestamp with time zone,integer): EXECUTE",
+    "f matomo_today(text): EXECUTE",
+    "f matomo_upkeep(integer): EXECUTE",
+    "f matomo_upkeep_fail(integer,text): EXECUTE",
+    "f matomo_upkeep_step(integer): EXECUTE",
+    "p matomo_drop_before(regclass,timestamp with time zone,integer,interval,interval): EXECUTE",
+    "p matomo_upkeep_site(integer): EXECUTE",
+    "r matomo_action: SELECT",
+    "r matomo_days: SELECT",
+    "r matomo_progress: SELECT",
+    "r matomo_runs: SELECT",
+    "r matomo_sites: SELECT",
+    "r matomo_status: SELECT",
+];
+
+/// Objects of the extension, each with the privileges that a role has on it, but for those on which
+/// it has none.
+fn privileges(db: &mut postgres::Client, role: &str) -> Vec<String> {
+    let sql = format!(
+        "WITH members AS (
+             SELECT classid, objid FROM pg_depend
+             WHERE refclassid = 'pg_extension'::regclass AND deptype = 'e'
+               AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'matomo_postgres')),
+         allowed AS (
+             SELECT p.prokind::text || ' ' || p.oid::regprocedure::text AS object, 'EXECUTE' AS what
+             FROM members JOIN pg_proc p ON classid = 'pg_proc'::regclass AND objid = p.oid
+             WHERE has_function_privilege('{role}', p.oid, 'EXECUTE')
+             UNION ALL
+             SELECT 'r ' || c.relname, what
+             FROM members JOIN pg_class c ON classid = 'pg_class'::regclass AND objid = c.oid,
+                  unnest('{{SELECT,INSERT,UPDATE,DELETE,TRUNCATE,REFERENCES,TRIGGER}}'::text[]) what
+             WHERE c.relkind IN ('r', 'p', 'v', 'm') AND has_table_privilege('{role}', c.oid, what)
+             UNION ALL
+             SELECT 'S ' || c.relname, what
+             FROM members JOIN pg_class c ON classid = 'pg_class'::regclass AND objid = c.oid,
+                  unnest('{{USAGE,SELECT,UPDATE}}'::text[]) what
+             WHERE c.relkind = 'S' AND has_sequence_privilege('{role}', c.oid, what)
+             UNION ALL
+             SELECT 'w ' || w.fdwname, 'USAGE'
+             FROM members JOIN pg_foreign_data_wrapper w
+                  ON classid = 'pg_foreign_data_wrapper'::regclass AND objid = w.oid
+             WHERE has_foreign_data_wrapper_privilege('{role}', w.oid, 'USAGE'))
+         SELECT object || ': ' || string_agg(what, ', ' ORDER BY what)
+         FROM allowed GROUP BY object ORDER BY object COLLATE \"C\""
+    );
+    texts(db, &sql)
+}
+
+#[test]
+fn what_everybody_may_do_is_on_the_list() {
+    let mut db = database();
+    let role = role(&mut db);
+    let found = privileges(&mut db, &role);
+    assert_eq!(found, EVERYBODY, "{found:#?}");
+}
+
+#[test]
+fn functions_with_their_owners_rights_are_safe_under_any_search_path() {
+    let mut db = database();
+    let loose = texts(
+        &mut db,
+        "SELECT p.oid::regprocedure::text FROM pg_proc p
+         JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'
+         JOIN pg_extension e ON d.refobjid = e.oid AND e.extname = 'matomo_postgres'
+         WHERE p.prosecdef AND NOT EXISTS (
+             SELECT FROM unnest(p.proconfig) c WHERE c ~ '^search_path=pg_catalog, (.*, )?pg_temp$')",
+    );
+    assert_eq!(loose, [""; 0]);
+    // Views read with their owner's rights, and must not show rows to conditions of the reader's.
+    let open = texts(
+        &mut db,
+        "SELECT c.relname::text FROM pg_class c
+         JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e'
+         WHERE c.relkind = 'v' AND NOT coalesce(c.reloptions, '{}') @> '{security_barrier=true}'",
+    );
+    assert_eq!(open, [""; 0]);
+}
+
+/// A trigger on a table of ours would run with the rights of whoever syncs.
+#[test]
+fn nobody_hangs_anything_on_the_extensions_tables() {
+    let (name, mut admin) = named_database();
+    let role = role(&mut admin);
+    run(&mut admin, &format!("GRANT CREATE ON SCHEMA public TO {role}"));
+    let tables = texts(
+        &mut admin,
+        "SELECT c.oid::regclass::text FROM pg_class c
+         JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e'
+         WHERE c.relkind IN ('r', 'p') ORDER BY 1",
+    );
+    assert!(tables.iter().any(|table| table == "matomo_ledger"), "{tables:?}");
+    let mut db = shared().connect_as(&name, &role);
+    run(
+        &mut db,
+        "CREATE FUNCTION evil() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$",
+    );
+    for table in tables {
+        for sql in [
+            format!("CREATE TRIGGER evil BEFORE INSERT ON {table} EXECUTE FUNCTION evil()"),
+            format!("CREATE RULE evil AS ON INSERT TO {table} DO INSTEAD NOTHING"),
+            format!("CREATE POLICY evil ON {table}"),
+            format!("CREATE INDEX ON {table} ((evil()::text))"),
+            format!("ALTER TABLE {table} ADD COLUMN evil int"),
+            format!("CREATE TABLE evil_child () INHERITS ({table})"),
+            format!("INSERT INTO {table} DEFAULT VALUES"),
+            format!("DELETE FROM {table}"),
+            format!("TRUNCATE {table}"),
+            format!("DO $$ BEGIN LOCK TABLE {table} IN ROW EXCLUSIVE MODE; END $$"),
+            format!("COMMENT ON TABLE {table} IS 'evil'"),
+        ] {
+            let error = error(&mut db, &sql);
+            assert_eq!(error.code().code(), "42501", "{sql}: {error:?}");
+        }
+    }
+}
+
+/// The names of destinations go into statements; none of them does more than name.
+#[test]
+fn a_destinations_name_is_a_name() {
+    let fake = serve(Noon::new().world(1));
+    let mut db = database();
+    run(&mut db, "CREATE TABLE victim AS SELECT 1 AS x");
+    for name in [
+        "victim; DROP TABLE victim",
+        "matomo; DROP TABLE victim; --",
+        "matomo\"; DROP TABLE victim; --",
+        "\"matomo'); DROP TABLE victim; --\"",
+        "matomo(action_id) VALUES (1); DROP TABLE victim",
+        "(SELECT 1)",
+        "matomo AS x",
+        "$$matomo$$",
+        "matomo\\",
+    ] {
+        let sql = "SELECT * FROM matomo_sync(1, $1, $2, destination => $3)";
+        let error = db.query(sql, &[&fake.url(), &fake.token(), &name]).unwrap_err();
+        let state = error.code().unwrap().code();
+        assert!(["42P01", "42601", "42602", "22023"].contains(&state), "{name}: {error:?}");
+        assert_eq!(one::<i64>(&mut db, "SELECT count(*) FROM victim"), 1, "{name}");
+    }
+    assert_eq!(fake.connections(), 0);
+    // Such a table may well be there.
+    for name in ["matomo'); DROP TABLE victim; --", "a \"b\" $1 %s \\ 漢", "select"] {
+        let quoted = format!("\"{}\"", name.replace('"', "\"\""));
+        let sql = "SELECT matomo_create_table($1)";
+        db.query(sql, &[&quoted]).unwrap();
+        for _ in 0..2 {
+            let sql = "SELECT * FROM matomo_sync(1, $1, $2, destination => $3, force => true)";
+            db.query(sql, &[&fake.url(), &fake.token(), &quoted]).unwrap();
+        }
+        assert_equal(&mut db, &quoted, &all_of(&fake, 1));
+    }
+    assert_eq!(one::<i64>(&mut db, "SELECT count(*) FROM victim"), 1);
+}
+
+/// What everybody may call does nothing for strangers.
+#[test]
+fn others_sites_and_tables_are_nobodys_business() {
+    let (name, mut admin) = named_database();
+    let stranger = role(&mut admin);
+    let fake = serve(Noon::new().world(2));
+    server(&mut admin, &fake);
+    let site = add_site(&mut admin, ", retention => '10 years'");
+    run(&mut admin, "CALL matomo_sync_all()");
+    // A second run fails, with words that are the owner's business.
+    fake.fail(Fault::ErrorEnvelope("not for strangers".to_owned()), When::always());
+    let failed = error(&mut admin, &format!("CALL matomo_sync_site({site})"));
+    assert!(failed.message().contains("not for strangers"), "{failed:?}");
+    let run_id: i64 = one(&mut admin, "SELECT max(runid) FROM matomo_runs");
+    let state = |admin: &mut postgres::Client| -> String {
+        let tables = [
+            "matomo",
+            "matomo_ledger",
+            "matomo_site_config",
+            "matomo_site_state",
+            "matomo_run_log",
+        ];
+        let digests = tables.map(|table| {
+            format!("(SELECT string_agg(t::text, ',' ORDER BY t::text) FROM {table} t)")
+        });
+        one(admin, &format!("SELECT md5(concat_ws('/', {}))", digests.join(", ")))
+    };
+    let before = state(&mut admin);
+    let mut db = shared().connect_as(&name, &stranger);
+    for view in ["matomo_sites", "matomo_runs", "matomo_status", "matomo_days", "matomo_progress"] {
+        let rows: i64 = one(&mut db, &format!("SELECT count(*) FROM {view}"));
+        assert_eq!(rows, 0, "{view} shows a stranger what is there");
+        let rows: i64 = one(&mut admin, &format!("SELECT count(*) FROM {view}"));
+        assert!(rows > 0 || view == "matomo_progress", "{view} is empty");
+    }
+    for sql in [
+        format!("SELECT matomo_remove_site({site})"),
+        format!("SELECT matomo_run_begin({site}, 'x')"),
+        format!("SELECT matomo_run_copy({run_id})"),
+        format!("SELECT matomo_run_fail({run_id}, 'XX000', 'x', 'x', 'x')"),
+        format!("SELECT matomo_run_report({run_id}, true)"),
+        format!("SELECT matomo_run_step({run_id})"),
+        format!("SELECT matomo_upkeep({site})"),
+        format!("SELECT matomo_upkeep_fail({site}, 'x')"),
+        format!("SELECT matomo_upkeep_step({site})"),
+        format!("CALL matomo_upkeep_site({site})"),
+        format!("CALL matomo_sync_site({site})"),
+        "CALL matomo_sync_all()".to_owned(),
+        "SELECT matomo_seal_dropped('matomo'::regclass, now(), 1)".to_owned(),
+        "SELECT matomo_drop_step('matomo', now(), 1, '1 s')".to_owned(),
+        "CALL matomo_drop_before('matomo', now())".to_owned(),
+        "SELECT matomo_forget(visitorid => (SELECT 'x'))".to_owned(),
+        "SELECT matomo_create_partitions('matomo_ledger', now(), now())".to_owned(),
+        "SELECT matomo_create_table('matomo')".to_owned(),
+        "ALTER SERVER analytics OPTIONS (SET url 'http://127.0.0.1:1')".to_owned(),
+        "CREATE USER MAPPING FOR CURRENT_USER SERVER analytics OPTIONS (token 'x')".to_owned(),
+        "CREATE SERVER own FOREIGN DATA WRAPPER matomo OPTIONS (url 'http://127.0.0.1:1')"
+            .to_owned(),
+        "UPDATE matomo_sites SET enabled = false".to_owned(),
+        "DELETE FROM matomo_runs".to_owned(),
+    ] {
+        if let Err(error) = db.batch_execute(&sql) {
+            let error = error.as_db_error().unwrap();
+            println!("{sql}: {} {}", error.code().code(), error.message());
+            assert_ne!(error.code().code(), "XX000", "{sql}: {error:?}");
+            assert!(!format!("{error:?}").contains("not for strangers"), "{sql}: {error:?}");
+        } else {
+            println!("{sql}: does nothing");
+        }
+        assert_eq!(state(&mut admin), before, "{sql}");
+    }
+}
