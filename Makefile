@@ -14,8 +14,8 @@ help:
 	    'make demo-stop    end what the demo left running' \
 	    'make test         format, lints, unit and end-to-end tests' \
 	    'make trust        the tests of faults and attacks; writes their table, tests/TRUST.md' \
+	    'make soak         long use of one process, and fuzzing; writes tests/SOAK.md (ten minutes)' \
 	    'make fuzz         hostile answers for MATOMO_FUZZ_SECONDS, 300 by default' \
-	    'make soak         long use of one process, and fuzzing; writes tests/SOAK.md (a quarter of an hour)' \
 	    'make bench        what a sync costs, beside COPY; writes tests/bench/RESULTS.md (half an hour)' \
 	    'make fmt          format the Rust code' \
 	    'make clean        remove what was built' \

@@ -210,7 +210,6 @@ fn a_drop_ends_a_procedure_after_the_step_that_it_is_at() {
     drop(release);
     dropping.join().unwrap().1.unwrap();
     let (_, result, _) = syncing.join().unwrap();
-    println!("{result:?}");
     assert_eq!(end_of(result).0.code(), "42883");
     // What was committed is there, whole days.
     let days = one::<i64>(&mut db, "SELECT count(DISTINCT action_timestamp::date) FROM matomo");

@@ -55,6 +55,7 @@ impl Session {
             return self.fail();
         }
         let old = self.noon.text(2);
+        let whole = format!(", start_date => '{old}', end_date => '{old}', force => true");
         match number % 11 % 5 {
             0 => {
                 self.next += 1;
@@ -63,16 +64,16 @@ impl Session {
                 self.fake.world().site_mut(1).add(visit);
                 assert!(self.sync("") > 0);
             }
-            1 => assert_eq!(self.sync(&format!(", '{old}', '{old}', force => true")), 0),
+            1 => assert_eq!(self.sync(&whole), 0),
             2 => assert_eq!(
-                self.sync(&format!(
-                    ", '{old}', '{old}', destination => 'matomo_partitioned', force => true, page_size => 1"
-                )),
+                self.sync(&format!("{whole}, destination => 'matomo_partitioned', page_size => 1")),
                 0
             ),
             3 => run(
                 &mut self.db,
-                &format!("SELECT * FROM matomo_check(1, '{old}', '{old}', server => 'analytics', deep => true)"),
+                &format!(
+                    "SELECT * FROM matomo_check(1, '{old}', '{old}', server => 'analytics', deep => true)"
+                ),
             ),
             _ => run(&mut self.db, "CALL matomo_sync_all()"),
         }
@@ -81,15 +82,6 @@ impl Session {
 
     /// A sync with further arguments; rows written.
     fn sync(&mut self, arguments: &str) -> i64 {
-        let arguments = if arguments.starts_with(", '") {
-            arguments.replacen(", '", ", start_date => '", 1).replacen(
-                "', '",
-                "', end_date => '",
-                1,
-            )
-        } else {
-            arguments.to_owned()
-        };
         let sql = format!("SELECT * FROM matomo_sync(1, server => 'analytics'{arguments})");
         let rows = self.db.query(&sql, &[]).unwrap_or_else(|error| panic!("{sql}: {error:?}"));
         Sums::of(&rows).written()
@@ -136,6 +128,8 @@ fn thousands_of_calls_of_all_kinds_leave_a_session_as_it_was() {
     let mut session = Session::new();
     let process = pid(&mut session.db);
     (0..warm_up).for_each(|number| session.call(number));
+    // A good one, whose connection is kept.
+    session.call(0);
     // Twice, as the question itself leaves plans behind.
     session.contexts();
     let contexts = session.contexts();
@@ -148,6 +142,7 @@ fn thousands_of_calls_of_all_kinds_leave_a_session_as_it_was() {
             memory.push(Footprint::of(process).memory);
         }
     }
+    session.call(0);
     let took = begin.elapsed();
     let after = Footprint::of(process);
     let grown: Vec<_> = session
@@ -155,7 +150,7 @@ fn thousands_of_calls_of_all_kinds_leave_a_session_as_it_was() {
         .into_iter()
         .filter_map(|(name, bytes)| {
             let then = contexts.iter().find(|(known, _)| *known == name).map_or(0, |(_, b)| *b);
-            (bytes > then).then(|| format!("{name} by {}", bytes - then))
+            (bytes > then).then(|| format!("{name} by {} bytes", bytes - then))
         })
         .collect();
     assert_eq!(after.threads, before.threads);
@@ -170,7 +165,7 @@ fn thousands_of_calls_of_all_kinds_leave_a_session_as_it_was() {
         "one session",
         &format!(
             "{} calls, {} of them failed or cancelled, in {:.0} s | after {warm_up} calls and then ten times: memory {memory:?} kB; \
-             threads {}, files {}, sockets {}, before and after; memory contexts that grew: {} bytes",
+             threads {}, files {}, sockets {}, before and after; memory contexts that grew: {}",
             calls,
             calls / 11,
             took.as_secs_f64(),
@@ -234,9 +229,12 @@ fn a_worker_polls_for_long_and_misses_nothing() {
             samples.push(Footprint::of(worker));
             requests += fake.requests().len();
             fake.clear_requests();
-            let fault = [Fault::Reset, Fault::Html, Fault::HalfBody][faults % 3].clone();
-            fake.fail(fault, When::live().times(1));
-            faults += 1;
+            // Each failure after another is waited for longer.
+            if samples.len() % 3 == 2 {
+                let fault = [Fault::Reset, Fault::Html, Fault::HalfBody][faults % 3].clone();
+                fake.fail(fault, When::live().times(1));
+                faults += 1;
+            }
         }
         end.store(true, Ordering::Relaxed);
         growing.join().unwrap()
@@ -247,7 +245,7 @@ fn a_worker_polls_for_long_and_misses_nothing() {
     let later = format!(
         "SELECT count(*) FROM matomo_runs WHERE runid > {ended} + 1 AND status = 'succeeded'"
     );
-    wait_until("a last run", || one::<i64>(&mut db, &later) > 0);
+    wait_long(30, "a last run", || one::<i64>(&mut db, &later) > 0);
     assert_equal(&mut db, "matomo", &all_of(&fake, 1));
     assert_eq!(worker_pid(&mut db, "postgres"), Some(worker), "it is still the same");
     let (good, bad) = (runs(&mut db, site, "succeeded"), runs(&mut db, site, "failed"));
@@ -266,6 +264,11 @@ fn a_worker_polls_for_long_and_misses_nothing() {
     );
     // The first sample has the caches that every session fills, and what a sync needs.
     let half = memory[memory.len() / 2];
-    assert!(last.memory < half + 1024, "{memory:?} kB");
-    assert_eq!((last.threads, last.files), (samples[0].threads, samples[0].files), "{samples:?}");
+    let room = if is_long() { 1024 } else { 4096 };
+    assert!(last.memory < half + room, "{memory:?} kB");
+    // A connection is kept, but for after a failure; a sync that is at it may have another.
+    for sample in &samples {
+        assert_eq!(sample.threads, 1, "{samples:?}");
+        assert!(sample.sockets <= 2 && sample.files <= samples[0].files + 2, "{samples:?}");
+    }
 }
