@@ -23,6 +23,9 @@ use crate::token::Token;
 use crate::transport::{head_fault, seconds_to_wait, transport_fault};
 use crate::zone::Zone;
 
+/// Bytes of room to have ready for an answer, however long it says it is.
+const MOST_ROOM: usize = 8 << 20;
+
 const LIVE: &str = "Live.getLastVisitsDetails";
 
 /// How to ask: a snapshot of the settings, as helper threads cannot read them.
@@ -270,7 +273,10 @@ impl Client {
 
     fn body(&self, response: &mut Response<ureq::Body>) -> std::result::Result<Vec<u8>, Fault> {
         let limit = self.manner.max_response_size;
-        let mut body = Vec::new();
+        // What is announced is room to begin with, and no more than that.
+        let announced = response.headers().get(header::CONTENT_LENGTH);
+        let announced = announced.and_then(|length| length.to_str().ok()?.parse().ok());
+        let mut body = Vec::with_capacity(announced.unwrap_or(0).min(MOST_ROOM));
         let reader = response.body_mut().with_config().limit(u64::MAX).reader();
         let read = reader.take(limit + 1).read_to_end(&mut body);
         self.received.fetch_add(body.len() as u64, Ordering::Relaxed);

@@ -194,7 +194,7 @@ pub fn by_id(
 
 /// Bytes of rows from which on a batch is handed over: so large that what each costs of its own
 /// does not count, so small that a few of them are no burden.
-const LARGE: usize = 1 << 20;
+const LARGE: usize = 2 << 20;
 
 impl Batch {
     fn is_large(&self) -> bool {

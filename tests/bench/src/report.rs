@@ -37,7 +37,7 @@ impl Report {
             text,
             "{} CPUs, {}. Medians of {rounds} rounds, in each of which all was measured once, one after the \
              other; ratios are those of one round, and their medians are shown. The fake Matomo runs on the \
-             same CPUs. Autovacuum is off, for all alike.\n",
+             same CPUs. Tables and their partitions are there before; autovacuum is off, for all alike.\n",
             std::thread::available_parallelism().map_or(1, usize::from),
             chrono::Utc::now().format("%Y-%m-%d"),
         );

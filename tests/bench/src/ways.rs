@@ -20,7 +20,7 @@ pub enum Kind {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
-    /// `matomo_sync` into a table that is not there yet.
+    /// `matomo_sync` into a new table.
     Sync { kind: Kind, latency: Duration, workers: usize },
     /// `matomo_sync` over what it has copied before.
     Again { kind: Kind, force: bool },
@@ -75,6 +75,7 @@ impl Way {
         match *self {
             Way::Sync { kind, latency, workers } => {
                 let mut db = scene.session(kind.table())?;
+                empty_table(scene, &mut db, kind, kind.table())?;
                 db.batch_execute(&format!("SET matomo.fetch_workers = {workers}"))?;
                 scene.fake.knobs().latency = latency;
                 let cost = sync(scene, &mut db, kind, false);
@@ -132,15 +133,15 @@ fn all_there(scene: &Scene, db: &mut Client, table: &str) -> Result<()> {
     Ok(())
 }
 
-/// The table, with the partitions that it needs.
-fn empty_table(scene: &Scene, db: &mut Client, kind: Kind) -> Result<()> {
+/// A table, with the partitions that it needs.
+fn empty_table(scene: &Scene, db: &mut Client, kind: Kind, table: &str) -> Result<()> {
     let partitioned = kind == Kind::Partitioned;
-    db.execute(&format!("SELECT matomo_create_table('copied', {partitioned})"), &[])?;
+    db.execute(&format!("SELECT matomo_create_table('{table}', {partitioned})"), &[])?;
     if partitioned {
         let (from, to) = (scene.first.pred_opt(), scene.last.succ_opt());
         let (from, to) = (from.unwrap_or(scene.first), to.unwrap_or(scene.last));
         db.execute(
-            &format!("SELECT matomo_create_partitions('copied', '{from}', '{to} 23:59+00')"),
+            &format!("SELECT matomo_create_partitions('{table}', '{from}', '{to} 23:59+00')"),
             &[],
         )?;
     }
@@ -149,7 +150,7 @@ fn empty_table(scene: &Scene, db: &mut Client, kind: Kind) -> Result<()> {
 
 fn copy(scene: &Scene, kind: Kind, indexes: bool) -> Result<Cost> {
     let mut db = scene.session("copied")?;
-    empty_table(scene, &mut db, kind)?;
+    empty_table(scene, &mut db, kind, "copied")?;
     if !indexes {
         db.batch_execute(
             "DO $$ DECLARE name regclass; BEGIN
@@ -209,7 +210,7 @@ fn download(scene: &Scene, workers: usize) -> Result<Cost> {
 
 fn node(scene: &Scene, kind: Kind) -> Result<Cost> {
     let mut db = scene.session("copied")?;
-    empty_table(scene, &mut db, kind)?;
+    empty_table(scene, &mut db, kind, "copied")?;
     let columns = db.query(
         "SELECT attname::text, format_type(atttypid, atttypmod) FROM pg_attribute
          WHERE attrelid = 'copied'::regclass AND attnum > 0 ORDER BY attnum",
