@@ -16,6 +16,7 @@ use crate::plan::{self, Start};
 use crate::remote;
 use crate::rows::{ActionTime, Site};
 use crate::secrecy::show_activity;
+use crate::seen::count;
 use crate::settings;
 use crate::store::Store;
 use crate::sync::{Order, ask_for_site, lock};
@@ -198,8 +199,4 @@ impl Check {
             fetch::by_id(client, site, &ids, actions, notice)
         })
     }
-}
-
-fn count(n: usize) -> i64 {
-    i64::try_from(n).unwrap_or(i64::MAX)
 }

@@ -96,6 +96,8 @@ impl Comparison<'_> {
         let visitors: HashMap<i64, &str> = with_rows
             .filter_map(|(id, rows)| Some((*id, batch.rows.cells(rows.start).nth(VISITORID)?)))
             .collect();
+        let key_has = |name: &str| self.destination.key.iter().any(|column| column == name);
+        let rooms = key_has("idsite") || self.destination.key_has_time();
         let mut sieve = Sieve::of(&batch.rows);
         for row in 0..texts.len() {
             let found = sieve.compare(&mut texts, row);
@@ -110,8 +112,6 @@ impl Comparison<'_> {
                     visitors.get(&id).is_none_or(|known| is(known, found.visitor.as_deref()));
                 self.other_matomo.filter(|_| !is_same).map(str::to_owned)
             } else {
-                let key_has = |name: &str| self.destination.key.iter().any(|column| column == name);
-                let rooms = key_has("idsite") || self.destination.key_has_time();
                 (!rooms).then(|| format!("site {}", found.site))
             };
             if let Some(other) = other {
@@ -172,7 +172,7 @@ impl Comparison<'_> {
         let visits: Vec<_> = visits.map(|id| id.to_string()).collect();
         let sites: Vec<_> = batch.sites.iter().cloned().collect();
         let mut args = vec![sites.into(), visits.into()];
-        args.extend(self.span.iter().flat_map(|(from, to)| [(*from).into(), (*to).into()]));
+        args.extend(span_args(self.span));
         args
     }
 }
@@ -254,6 +254,11 @@ fn push(ranges: &mut Vec<Range<usize>>, rows: Range<usize>) {
         Some(last) if last.end == rows.start => last.end = rows.end,
         _ => ranges.push(rows),
     }
+}
+
+/// A span as arguments of a statement, the last ones.
+pub fn span_args<'a>(span: Option<(f64, f64)>) -> Vec<DatumWithOid<'a>> {
+    span.map_or_else(Vec::new, |(from, to)| vec![from.into(), to.into()])
 }
 
 /// The rows as one array a column.

@@ -80,7 +80,8 @@ fn read(bytes: &mut &[u8]) -> Option<u64> {
     None
 }
 
-fn count(n: usize) -> i64 {
+/// A number of things as Postgres and the ledger have it.
+pub fn count(n: usize) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
 }
 

@@ -6,11 +6,10 @@
 use std::collections::HashSet;
 use std::ops::{AddAssign, Range};
 
-use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
 use pgrx::spi::SpiClient;
 
-use crate::compare::{Changes, Comparison, columns};
+use crate::compare::{Changes, Comparison, columns, span_args};
 use crate::copy_from::copy_from;
 use crate::destination::{Destination, query, spi};
 use crate::encoding;
@@ -19,6 +18,7 @@ use crate::fetch::Batch;
 use crate::indexes::ByVisit;
 use crate::lines::Lines;
 use crate::scope::Scope;
+use crate::seen::count;
 use crate::statements::Statements;
 
 /// What became of rows.
@@ -95,13 +95,13 @@ impl Store {
                 let _by_ctid = Scope::of(&[(c"enable_seqscan", c"off")]);
                 for (partition, ctids) in changes.delete {
                     let mut args = vec![pg_sys::Oid::from(partition).into(), ctids.into()];
-                    args.extend(span.args());
+                    args.extend(span_args(span));
                     written.deleted += count(query(client, &self.statements.delete, &args)?.len());
                 }
                 for (partition, (rows, ctids)) in changes.update {
                     let mut args = columns(&batch.rows, &rows);
                     args.extend([pg_sys::Oid::from(partition).into(), ctids.into()]);
-                    args.extend(span.args());
+                    args.extend(span_args(span));
                     written.updated += count(query(client, &self.statements.update, &args)?.len());
                 }
             }
@@ -177,7 +177,7 @@ impl Store {
             (c"enable_seqscan", c"off"),
             (c"plan_cache_mode", c"force_generic_plan"),
         ]);
-        let span = self.span(batch).0;
+        let span = self.span(batch);
         Comparison {
             destination: &self.destination,
             statements: &mut self.statements,
@@ -202,23 +202,11 @@ impl Store {
         Ok(count(query(client, &self.statements.insert, &columns(lines, &rows))?.len()))
     }
 
-    fn span(&self, batch: &Batch) -> Span {
+    /// Between which instants stored rows of the batch's visits lie, where that narrows the search.
+    fn span(&self, batch: &Batch) -> Option<(f64, f64)> {
         // A day more on each side, for rows that were stored with the other kind of time.
         let (from, to) = batch.span.filter(|_| !self.everywhere).unwrap_or(ALWAYS);
         let span = ((from - DAY) as f64, (to + DAY) as f64);
-        Span(self.destination.key_has_time().then_some(span))
+        self.destination.key_has_time().then_some(span)
     }
-}
-
-/// Between which instants stored rows of the batch's visits lie, where that narrows the search.
-struct Span(Option<(f64, f64)>);
-
-impl Span {
-    fn args<'a>(&self) -> Vec<DatumWithOid<'a>> {
-        self.0.map_or_else(Vec::new, |(from, to)| vec![from.into(), to.into()])
-    }
-}
-
-fn count(rows: usize) -> i64 {
-    i64::try_from(rows).unwrap_or(i64::MAX)
 }

@@ -1,24 +1,11 @@
 //! Syncs of registered sites that fail: what is said, what is kept, and that the others go on.
 
-use fake_matomo::{Clock, Fault, Plan, SitePlan, When, World};
+use fake_matomo::{Fault, When};
 
 use crate::cluster::shared;
+use crate::stored::many::*;
 use crate::stored::*;
 use crate::support::*;
-
-const FIRST: &str = "2026-10-19";
-const LAST: &str = "2026-10-30";
-const START: &str = ", start_date => '2026-10-19'";
-
-fn sites(seed: u64, count: i64) -> World {
-    World::generate(&Plan {
-        seed,
-        sites: (1..=count).map(|id| SitePlan::new(id, "Europe/Paris", 20)).collect(),
-        first_day: day(FIRST),
-        last_day: day(LAST),
-        now: Clock::Real,
-    })
-}
 
 #[test]
 fn a_site_that_fails_does_not_keep_the_next_from_its_turn() {

@@ -2,25 +2,10 @@
 
 use std::time::Duration;
 
-use fake_matomo::{Clock, Plan, SitePlan, World};
-
 use crate::cluster::shared;
+use crate::stored::many::*;
 use crate::stored::*;
 use crate::support::*;
-
-const FIRST: &str = "2026-10-19";
-const LAST: &str = "2026-10-30";
-const START: &str = ", start_date => '2026-10-19'";
-
-fn sites(seed: u64, count: i64) -> World {
-    World::generate(&Plan {
-        seed,
-        sites: (1..=count).map(|id| SitePlan::new(id, "Europe/Paris", 20)).collect(),
-        first_day: day(FIRST),
-        last_day: day(LAST),
-        now: Clock::Real,
-    })
-}
 
 #[test]
 fn a_site_is_copied_day_by_day_and_each_is_committed() {

@@ -1,25 +1,10 @@
 //! Whose registered sites are, who may do what with them, and that they survive a dump.
 
-use fake_matomo::{Clock, Fake, Plan, SitePlan, World};
 use postgres::Client;
 
 use crate::cluster::shared;
 use crate::stored::*;
 use crate::support::*;
-
-/// Sites 1 in Paris and 2 in Tokyo.
-fn serve_two() -> Fake {
-    let mut world = World::generate(&Plan {
-        seed: 95,
-        sites: vec![SitePlan::new(1, "Europe/Paris", 10), SitePlan::new(2, "Asia/Tokyo", 10)],
-        first_day: day("2026-10-24"),
-        last_day: day("2026-10-26"),
-        now: Clock::Real,
-    });
-    world.site_mut(1).name = "Café & Co".to_owned();
-    world.site_mut(2).name = "Tōkyō".to_owned();
-    serve(world)
-}
 
 /// What a role sees of sites, runs and status.
 fn seen(db: &mut Client) -> (i64, i64, i64) {

@@ -1,27 +1,11 @@
 //! Registered sites: what is asked of whom registers them, and what he may change.
 
-use fake_matomo::{Clock, Fake, Plan, SitePlan, World};
-
 use crate::stored::*;
 use crate::support::*;
 
 /// A site, as its owner sees it.
 const SITE: &str = "SELECT concat_ws(', ', server, idsite, name, timezone, destination, owner = current_user::regrole,
     start_date, every, retention, enabled) FROM matomo_sites WHERE id = ";
-
-/// Sites 1 in Paris and 2 in Tokyo.
-fn serve_two() -> Fake {
-    let mut world = World::generate(&Plan {
-        seed: 95,
-        sites: vec![SitePlan::new(1, "Europe/Paris", 10), SitePlan::new(2, "Asia/Tokyo", 10)],
-        first_day: day("2026-10-24"),
-        last_day: day("2026-10-26"),
-        now: Clock::Real,
-    });
-    world.site_mut(1).name = "Café & Co".to_owned();
-    world.site_mut(2).name = "Tōkyō".to_owned();
-    serve(world)
-}
 
 #[test]
 fn a_site_is_registered_with_what_matomo_knows_of_it() {

@@ -1,11 +1,46 @@
 //! Servers, user mappings and registered sites, for the tests that need them.
 
-use fake_matomo::{Fake, Seen};
+use fake_matomo::{Clock, Fake, Plan, Seen, SitePlan, World};
 use postgres::error::DbError;
 use postgres::{Client, NoTls};
 
 use crate::cluster::{Cluster, shared};
 use crate::support::*;
+
+/// Sites by the number, for syncs of all of them.
+pub mod many {
+    use super::*;
+
+    pub const FIRST: &str = "2026-10-19";
+    pub const LAST: &str = "2026-10-30";
+    /// From [`FIRST`] on, as an argument of `matomo_add_site`.
+    pub const START: &str = ", start_date => '2026-10-19'";
+
+    /// So many sites with visits from [`FIRST`] to [`LAST`].
+    pub fn sites(seed: u64, count: i64) -> World {
+        World::generate(&Plan {
+            seed,
+            sites: (1..=count).map(|id| SitePlan::new(id, "Europe/Paris", 20)).collect(),
+            first_day: day(FIRST),
+            last_day: day(LAST),
+            now: Clock::Real,
+        })
+    }
+}
+
+/// Sites 1 in Paris and 2 in Tokyo.
+pub fn serve_two() -> Fake {
+    let mut world = World::generate(&Plan {
+        seed: 95,
+        sites: vec![SitePlan::new(1, "Europe/Paris", 10), SitePlan::new(2, "Asia/Tokyo", 10)],
+        first_day: day("2026-10-24"),
+        last_day: day("2026-10-26"),
+        now: Clock::Real,
+    });
+    world.site_mut(1).name = "Café & Co".to_owned();
+    world.site_mut(2).name = "Tōkyō".to_owned();
+    serve(world)
+}
 
 /// The server `analytics`, and a mapping for the current user.
 pub fn server(db: &mut Client, fake: &Fake) {
