@@ -2,6 +2,7 @@
 //! `make test` builds what they need.
 
 mod bad_input;
+mod boundaries;
 mod check;
 mod check_refusals;
 mod cluster;

@@ -1,0 +1,181 @@
+//! One case: somebody writes, is held at a boundary, is ended there; what is left is looked at; the
+//! same is done again, and comes to its end.
+
+use std::collections::BTreeMap;
+use std::thread::JoinHandle;
+
+use fake_matomo::{Fault, Page, When};
+use postgres::Client;
+
+use super::points::{Given, Left, Point, Run, Way};
+use super::scene::Scene;
+use super::victim::Victim;
+use super::{hold, victim};
+use crate::cluster::Cluster;
+use crate::support::*;
+use crate::worker_support::worker_pid;
+
+/// A server and what is in it.
+pub struct Course {
+    cluster: Cluster,
+    scene: Scene,
+    db: Option<Client>,
+}
+
+/// Somebody who writes.
+struct Writer {
+    pid: i32,
+    /// Of a session, the thread that waits for it.
+    waits: Option<JoinHandle<Result<(), postgres::Error>>>,
+}
+
+impl Course {
+    pub fn new(conf: &str) -> Course {
+        let cluster = Cluster::start_with(&format!("{}{}{conf}", hold::CONF, super::scene::CONF));
+        let mut db = victim::connect(&cluster);
+        let scene = Scene::new(&mut db);
+        Course { cluster, scene, db: Some(db) }
+    }
+
+    /// Goes through a case.
+    pub fn run(&mut self, point: &Point, way: Way, victim: Victim) {
+        let mut db = self.db.take().unwrap();
+        self.scene.set(&mut db, way, point.given);
+        if point.given == Given::Fault {
+            let day = self.scene.noon.text(1);
+            let third = When::live().param("date", &format!("{day},{day}"));
+            self.scene.fake.fail(Fault::Status(503, Page::Html), third);
+        }
+        point.hold.arm(&mut db, &self.scene.fake, &self.scene.noon);
+        let writer = self.begin(&mut db, way);
+        wait_until("it stands there", || {
+            let ended = writer.waits.as_ref().is_some_and(JoinHandle::is_finished);
+            assert!(!ended, "it ran through");
+            point.hold.holds(&mut db, &self.scene.fake, writer.pid)
+        });
+        if way == Way::Worker {
+            // Else it would go on before anybody could look.
+            run(&mut db, "UPDATE matomo_site_config SET enabled = false");
+        }
+        let mut db = victim.end(&self.cluster, db, writer.pid);
+        if let Some(waits) = writer.waits {
+            let error = waits.join().unwrap().expect_err("it was ended");
+            let by_hand = error.code().is_some_and(|code| code.code() == "57P01");
+            assert!(error.is_closed() || by_hand, "{error:?}");
+        }
+
+        let left = left(point, way);
+        self.scene.check(&mut db, way, left);
+        self.scene.check_runs(&mut db, left, point.given);
+
+        self.scene.fake.heal();
+        self.go_on(&mut db, way, left);
+        let end = match way {
+            Way::Sync => Left { days: 4, ..left },
+            Way::Call | Way::Worker => Left { days: 4, upkeep: 3, ..left },
+            Way::Drop => Left { upkeep: 2, ..left },
+            _ => Left { done: true, ..left },
+        };
+        self.scene.check(&mut db, way, end);
+        if matches!(way, Way::Call | Way::Worker) {
+            self.scene.check_end(&mut db, left);
+        }
+        self.check_requests(way, left);
+        self.db = Some(db);
+    }
+
+    fn begin(&self, db: &mut Client, way: Way) -> Writer {
+        if way == Way::Worker {
+            wait_until("the worker is there", || worker_pid(db, "postgres").is_some());
+            let pid = worker_pid(db, "postgres").unwrap();
+            self.enable(db);
+            return Writer { pid, waits: None };
+        }
+        let mut session = victim::connect(&self.cluster);
+        let (pid, sql) = (pid(&mut session), self.statement(way));
+        let waits = std::thread::spawn(move || session.batch_execute(&sql));
+        Writer { pid, waits: Some(waits) }
+    }
+
+    fn enable(&self, db: &mut Client) {
+        run(db, &format!("SELECT matomo_alter_site({}, enabled => true)", self.scene.site));
+    }
+
+    fn statement(&self, way: Way) -> String {
+        let Scene { noon, site, .. } = &self.scene;
+        match way {
+            Way::Worker => unreachable!("nobody calls it"),
+            Way::Sync => {
+                "SELECT * FROM matomo_sync(1, server => 'analytics', destination => 'visits')"
+                    .to_owned()
+            }
+            Way::Call => format!("CALL matomo_sync_site({site})"),
+            Way::Drop => {
+                format!(
+                    "CALL matomo_drop_before('visits', to_timestamp({}))",
+                    noon.at(3, "00:00:00")
+                )
+            }
+            Way::Check => format!(
+                "SELECT * FROM matomo_check(1, '{0}', '{0}', server => 'analytics', \
+                     destination => 'visits', repair => true, deep => true)",
+                noon.text(2)
+            ),
+            Way::Forget => {
+                let visitor = self.scene.fake.world().site(1).visit(1031).visitor_id.clone();
+                format!("SELECT * FROM matomo_forget('{visitor}')")
+            }
+            Way::AddSite => {
+                "SELECT matomo_add_site('analytics', 1, destination => 'visits', enabled => false)"
+                    .to_owned()
+            }
+            Way::RemoveSite => format!("SELECT matomo_remove_site({site})"),
+            Way::CreateTable => "SELECT matomo_create_table('other', true)".to_owned(),
+        }
+    }
+
+    /// Does the same again, as if nothing had been.
+    fn go_on(&self, db: &mut Client, way: Way, left: Left) {
+        match way {
+            Way::Worker => {
+                self.enable(db);
+                let done = "SELECT count(*) FROM matomo_site_state WHERE last_success_at IS NOT NULL \
+                    AND tended_on IS NOT NULL AND NOT matomo_is_running(site_id)";
+                wait_until("the worker has done all", || one::<i64>(db, done) == 1);
+            }
+            // What is there already cannot be made again.
+            Way::AddSite | Way::RemoveSite | Way::CreateTable if left.done => {}
+            _ => run(db, &self.statement(way)),
+        }
+    }
+
+    /// At most one step's requests were made twice.
+    fn check_requests(&self, way: Way, left: Left) {
+        let mut count: BTreeMap<String, usize> = BTreeMap::new();
+        for line in asked(&self.scene.fake) {
+            *count.entry(line).or_default() += 1;
+        }
+        if !matches!(way, Way::Call | Way::Worker) {
+            return;
+        }
+        let again: Vec<_> = count.iter().filter(|(_, times)| **times > 1).collect();
+        let step = (left.run != Run::Succeeded)
+            .then(|| format!("day {}", self.scene.noon.text(3 - left.days as u64)));
+        for (line, times) in again {
+            let of_step =
+                step.as_ref().is_some_and(|step| line.starts_with(step)) || line == "site";
+            assert!(*times == 2 && of_step, "{line}: {times} times, {left:?}");
+        }
+    }
+}
+
+/// What is committed.
+fn left(point: &Point, way: Way) -> Left {
+    let recorded = point.hold.is_recorded();
+    match way {
+        Way::Sync if recorded => Left { run: Run::None, ..point.left },
+        Way::Sync => Left { days: 0, run: Run::None, ..point.left },
+        Way::Drop => Left { days: 0, run: Run::None, ..point.left },
+        _ => point.left,
+    }
+}

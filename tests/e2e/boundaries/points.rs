@@ -1,0 +1,273 @@
+//! All boundaries at which a sync, its upkeep, or another statement that writes may be ended, and
+//! what must be left then.
+
+use super::hold::Hold::{self, Commit, Ddl, Request, Row};
+
+/// What writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// `SELECT * FROM matomo_sync(…)`, one transaction.
+    Sync,
+    /// `CALL matomo_sync_site(…)`, a transaction a step.
+    Call,
+    /// The background worker, likewise.
+    Worker,
+    /// `CALL matomo_drop_before(…)`, a transaction a step.
+    Drop,
+    /// `matomo_check(…, repair => true)`.
+    Check,
+    Forget,
+    AddSite,
+    RemoveSite,
+    CreateTable,
+}
+
+/// What became of the run of a registered site.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Run {
+    /// There is none.
+    None,
+    /// It has begun.
+    Begun,
+    /// Its end is noted.
+    Succeeded,
+    /// Its failure is noted.
+    Failed,
+}
+
+/// What is committed at a boundary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Left {
+    /// How many days are read anew, the oldest first.
+    pub days: usize,
+    pub run: Run,
+    /// Of the upkeep: the old partition is gone; the old rows too; all is done.
+    pub upkeep: usize,
+    /// A statement of one transaction is done.
+    pub done: bool,
+}
+
+/// What is there before the sync.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Given {
+    Nothing,
+    /// Matomo answers the third day with an error.
+    Fault,
+    /// An earlier run has died.
+    DeadRun,
+}
+
+pub struct Point {
+    pub name: &'static str,
+    pub ways: &'static [Way],
+    pub hold: Hold,
+    pub left: Left,
+    pub given: Given,
+}
+
+const ANY: &[Way] = &[Way::Sync, Way::Call, Way::Worker];
+const RUNS: &[Way] = &[Way::Call, Way::Worker];
+const KEPT: &[Way] = &[Way::Call, Way::Worker, Way::Drop];
+
+/// In the middle of a run that has read so many days.
+const fn days(days: usize) -> Left {
+    Left { days, run: Run::Begun, upkeep: 0, done: false }
+}
+
+/// After a run, with so much of the upkeep done.
+const fn upkeep(upkeep: usize) -> Left {
+    Left { days: 4, run: Run::Succeeded, upkeep, done: false }
+}
+
+const NO_RUN: Left = Left { days: 0, run: Run::None, upkeep: 0, done: false };
+const FAILED: Left = Left { days: 2, run: Run::Failed, upkeep: 0, done: false };
+const DONE: Left = Left { days: 0, run: Run::None, upkeep: 0, done: true };
+
+const fn point(name: &'static str, ways: &'static [Way], hold: Hold, left: Left) -> Point {
+    Point { name, ways, hold, left, given: Given::Nothing }
+}
+
+const fn given(given: Given, point: Point) -> Point {
+    Point { given, ..point }
+}
+
+const SITE: Hold = Request { day: None, after: 0 };
+
+const fn page(day: &'static str, after: usize) -> Hold {
+    Request { day: Some(day), after }
+}
+
+const fn row(table: &'static str, event: &'static str, when: &'static str) -> Hold {
+    Row { table, event, when }
+}
+
+const fn before(table: &'static str, event: &'static str, when: &'static str) -> Hold {
+    Commit { table, event, when, recorded: false }
+}
+
+const fn after(table: &'static str, event: &'static str, when: &'static str) -> Hold {
+    Commit { table, event, when, recorded: true }
+}
+
+const VISITS: &str = "visits";
+const LEDGER: &str = "matomo_ledger";
+const RUN: &str = "matomo_run_log";
+const STATE: &str = "matomo_site_state";
+const CONFIG: &str = "matomo_site_config";
+const READ_D2: &str = "NEW.next_day = '{d1}'";
+const SUCCEEDED: &str = "NEW.status = 'succeeded'";
+const RUN_FAILED: &str = "NEW.status = 'failed'";
+const DROPPED_D5: &str = "NEW.day = '{d5}' AND NEW.visits = 0";
+const OF_D4: &str = "OLD.idvisit = '1041'";
+const OF_D3: &str = "OLD.idvisit = '1031'";
+const CHANGED: &str = "NEW.idvisit = '1021'";
+const NEW_TODAY: &str = "NEW.idvisit = '1003'";
+const TENDED: &str = "NEW.tended_on IS NOT NULL";
+const OLD_IS_THERE: &str = "to_regclass('public.visits_old') IS NOT NULL";
+const OLD_IS_GONE: &str = "to_regclass('public.visits_old') IS NULL";
+const OLD_IS_ATTACHED: &str =
+    "EXISTS (SELECT FROM pg_inherits WHERE inhrelid = to_regclass('public.visits_old'))";
+const OLD_IS_DETACHED: &str = "to_regclass('public.visits_old') IS NOT NULL AND NOT EXISTS (SELECT FROM pg_inherits WHERE inhrelid = to_regclass('public.visits_old'))";
+
+const fn ddl(event: &'static str, tag: &'static str, when: &'static str) -> Hold {
+    Ddl { event, tag, when }
+}
+
+const MADE: &str = "ddl_command_end";
+
+/// In the order in which a run meets them. It reads the days d3 to d0; d3 and d2 are stored already,
+/// and d2 has changed.
+pub const POINTS: &[Point] = &[
+    // A run begins.
+    point("row of the run being written", RUNS, row(RUN, "INSERT", "true"), NO_RUN),
+    point("begin of the run, before its commit", RUNS, before(RUN, "INSERT", "true"), NO_RUN),
+    point("begin of the run, after its commit", RUNS, after(RUN, "INSERT", "true"), days(0)),
+    given(
+        Given::DeadRun,
+        point("a dead run being declared failed", RUNS, row(RUN, "UPDATE", RUN_FAILED), NO_RUN),
+    ),
+    // It reads.
+    point("request for the site", ANY, SITE, days(0)),
+    point("first request for the first day", ANY, page("{d3}", 0), days(0)),
+    point(
+        "Matomo's URL being noted",
+        RUNS,
+        row(STATE, "INSERT", "NEW.matomo IS NOT NULL"),
+        days(0),
+    ),
+    point("first request for the next day", ANY, page("{d2}", 0), days(1)),
+    point(
+        "old row of a visit being deleted",
+        ANY,
+        row(VISITS, "DELETE", "OLD.idvisit = '1022'"),
+        days(1),
+    ),
+    point("row of a visit being updated", ANY, row(VISITS, "UPDATE", CHANGED), days(1)),
+    point("between two pages of a day, the first stored", ANY, page("{d2}", 1), days(1)),
+    point(
+        "new row of a visit being inserted",
+        ANY,
+        row(VISITS, "INSERT", "NEW.idvisit = '1024'"),
+        days(1),
+    ),
+    point(
+        "ledger of the day being written",
+        ANY,
+        row(LEDGER, "INSERT", "NEW.day = '{d2}'"),
+        days(1),
+    ),
+    point("step being noted in the run's row", RUNS, row(RUN, "UPDATE", READ_D2), days(1)),
+    point("step, before its commit", RUNS, before(RUN, "UPDATE", READ_D2), days(1)),
+    point("step, after its commit", RUNS, after(RUN, "UPDATE", READ_D2), days(2)),
+    given(
+        Given::Fault,
+        point("failure being noted", RUNS, row(RUN, "UPDATE", RUN_FAILED), days(2)),
+    ),
+    given(
+        Given::Fault,
+        point("failure, before its commit", RUNS, before(RUN, "UPDATE", RUN_FAILED), days(2)),
+    ),
+    given(
+        Given::Fault,
+        point("failure, after its commit", RUNS, after(RUN, "UPDATE", RUN_FAILED), FAILED),
+    ),
+    point("partition made, not attached", ANY, ddl(MADE, "CREATE TABLE", OLD_IS_THERE), days(2)),
+    point(
+        "partition attached, still empty",
+        ANY,
+        ddl(MADE, "ALTER TABLE", OLD_IS_ATTACHED),
+        days(2),
+    ),
+    point(
+        "first row of the new partition",
+        ANY,
+        row(VISITS, "INSERT", "NEW.idvisit = '1011'"),
+        days(2),
+    ),
+    point("request for today", ANY, page("{d0}", 0), days(3)),
+    point("success being noted", RUNS, row(RUN, "UPDATE", SUCCEEDED), days(3)),
+    point(
+        "success being noted with the site",
+        RUNS,
+        row(STATE, "INSERT", "NEW.last_success_at IS NOT NULL"),
+        days(3),
+    ),
+    point("end of the run, before its commit", RUNS, before(RUN, "UPDATE", SUCCEEDED), days(3)),
+    point("end of the run, after its commit", RUNS, after(RUN, "UPDATE", SUCCEEDED), upkeep(0)),
+    point("the sync, before its commit", &[Way::Sync], before(VISITS, "INSERT", NEW_TODAY), NO_RUN),
+    point("the sync, after its commit", &[Way::Sync], after(VISITS, "INSERT", NEW_TODAY), days(4)),
+    // What is old goes.
+    point(
+        "ledger of the old days being sealed",
+        KEPT,
+        row(LEDGER, "UPDATE", DROPPED_D5),
+        upkeep(0),
+    ),
+    point("old partition detached", KEPT, ddl(MADE, "ALTER TABLE", OLD_IS_DETACHED), upkeep(0)),
+    point(
+        "old partition being dropped",
+        KEPT,
+        ddl("sql_drop", "DROP TABLE", OLD_IS_GONE),
+        upkeep(0),
+    ),
+    point(
+        "old partition, before the commit",
+        KEPT,
+        before(LEDGER, "UPDATE", DROPPED_D5),
+        upkeep(0),
+    ),
+    point("old partition, after the commit", KEPT, after(LEDGER, "UPDATE", DROPPED_D5), upkeep(1)),
+    point("batch of old rows being deleted", KEPT, row(VISITS, "DELETE", OF_D4), upkeep(1)),
+    point("batch of old rows, before the commit", KEPT, before(VISITS, "DELETE", OF_D4), upkeep(1)),
+    point("batch of old rows, after the commit", KEPT, after(VISITS, "DELETE", OF_D4), upkeep(2)),
+    point(
+        "partition of a coming week made",
+        RUNS,
+        ddl(MADE, "CREATE TABLE", OLD_IS_GONE),
+        upkeep(2),
+    ),
+    point("upkeep being noted", RUNS, row(STATE, "INSERT", TENDED), upkeep(2)),
+    point("upkeep, before its commit", RUNS, before(STATE, "INSERT OR UPDATE", TENDED), upkeep(2)),
+    point("upkeep, after its commit", RUNS, after(STATE, "INSERT OR UPDATE", TENDED), upkeep(3)),
+    // Statements of one transaction.
+    point("table being made", &[Way::CreateTable], ddl(MADE, "CREATE TABLE", OLD_IS_THERE), NO_RUN),
+    point("request for the site", &[Way::AddSite], SITE, NO_RUN),
+    point("site being written", &[Way::AddSite], row(CONFIG, "INSERT", "true"), NO_RUN),
+    point("site, before the commit", &[Way::AddSite], before(CONFIG, "INSERT", "true"), NO_RUN),
+    point("site, after the commit", &[Way::AddSite], after(CONFIG, "INSERT", "true"), DONE),
+    point("site being removed", &[Way::RemoveSite], row(CONFIG, "DELETE", "true"), NO_RUN),
+    point(
+        "removal, before the commit",
+        &[Way::RemoveSite],
+        before(CONFIG, "DELETE", "true"),
+        NO_RUN,
+    ),
+    point("removal, after the commit", &[Way::RemoveSite], after(CONFIG, "DELETE", "true"), DONE),
+    point("row being deleted", &[Way::Forget], row(VISITS, "DELETE", OF_D3), NO_RUN),
+    point("erasure, before the commit", &[Way::Forget], before(VISITS, "DELETE", OF_D3), NO_RUN),
+    point("erasure, after the commit", &[Way::Forget], after(VISITS, "DELETE", OF_D3), DONE),
+    point("request for the day", &[Way::Check], page("{d2}", 0), NO_RUN),
+    point("row being mended", &[Way::Check], row(VISITS, "UPDATE", CHANGED), NO_RUN),
+    point("repair, before the commit", &[Way::Check], before(VISITS, "UPDATE", CHANGED), NO_RUN),
+    point("repair, after the commit", &[Way::Check], after(VISITS, "UPDATE", CHANGED), DONE),
+];

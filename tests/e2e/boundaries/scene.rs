@@ -1,0 +1,289 @@
+//! The table, the site and the Matomo that each case begins with, and what must be there at any
+//! point of its course.
+//!
+//! Of the days d5 to d0 (today), d5 and d4 are older than the site's retention, each in its own way:
+//! d5 fills a partition, d4 shares one. d3 and d2 are stored but still open, and d2 has changed
+//! since: a visit with an action less, one with another title, a new one. d1 and d0 are new, and
+//! need a partition that is not there.
+
+use fake_matomo::{ActionTime, Fake, Kind, OracleRow};
+use postgres::Client;
+
+use super::hold;
+use super::points::{Given, Left, Run, Way};
+use crate::support::*;
+
+/// Settings of the server. A day takes some pages; nothing is tried again by itself.
+pub const CONF: &str =
+    "matomo.settle_time = 0\nmatomo.max_retries = 0\nmatomo.page_size = 2\nmatomo.premake = 2\n";
+
+const DEAD: &str = "the session ended before the run did";
+
+pub struct Scene {
+    pub fake: Fake,
+    pub noon: Noon,
+    /// What is stored of each day, by its age, and what Matomo has of it.
+    old: Vec<Vec<OracleRow>>,
+    new: Vec<Vec<OracleRow>>,
+    /// Where the rows lie that are stored, by the day's age.
+    places: Vec<String>,
+    ledger: Vec<String>,
+    /// The registered site.
+    pub site: i32,
+}
+
+impl Scene {
+    /// Prepares a database.
+    pub fn new(db: &mut Client) -> Scene {
+        let noon = Noon::new();
+        let fake = serve(noon.world(6));
+        run(
+            db,
+            "CREATE EXTENSION IF NOT EXISTS matomo_postgres; SET client_min_messages = warning",
+        );
+        run(
+            db,
+            &format!(
+                "CREATE SERVER analytics FOREIGN DATA WRAPPER matomo OPTIONS (url '{}');
+                 CREATE USER MAPPING FOR CURRENT_USER SERVER analytics OPTIONS (token '{}')",
+                fake.url(),
+                fake.token()
+            ),
+        );
+        hold::prepare(db);
+        let (old, new, places, ledger) = Default::default();
+        Scene { fake, noon, old, new, places, ledger, site: 0 }
+    }
+
+    /// All as it is in the beginning.
+    pub fn set(&mut self, db: &mut Client, way: Way, given: Given) {
+        hold::disarm(db, &self.fake);
+        let midnight = |ago| self.noon.at(ago, "00:00:00");
+        run(
+            db,
+            &format!(
+                "DROP TABLE IF EXISTS visits, other;
+                 DELETE FROM matomo_site_config; DELETE FROM matomo_run_log; DELETE FROM matomo_ledger;
+                 SELECT matomo_create_table('visits', true);
+                 SET TimeZone = 'UTC';
+                 DO $$ BEGIN
+                     EXECUTE format('CREATE TABLE visits_old PARTITION OF visits FOR VALUES FROM (%L) TO (%L)',
+                         to_timestamp({0}), to_timestamp({1}));
+                     EXECUTE format('CREATE TABLE visits_recent PARTITION OF visits FOR VALUES FROM (%L) TO (%L)',
+                         to_timestamp({1}), to_timestamp({2}));
+                 END $$",
+                midnight(7),
+                midnight(4),
+                midnight(1)
+            ),
+        );
+        *self.fake.world() = self.noon.world(6);
+        for (first, last, settle) in [(5, 4, "0"), (3, 2, "30 d")] {
+            let (first, last) = (self.noon.text(first), self.noon.text(last));
+            run(
+                db,
+                &format!(
+                    "SET matomo.settle_time = '{settle}';
+                     SELECT * FROM matomo_sync(1, server => 'analytics', start_date => '{first}', \
+                         end_date => '{last}', destination => 'visits')"
+                ),
+            );
+        }
+        run(db, "RESET matomo.settle_time");
+        self.old = self.rows();
+        self.change();
+        self.new = self.rows();
+        if matches!(way, Way::Call | Way::Worker | Way::RemoveSite) {
+            // Only the worker looks whether a site is enabled; and it shall not begin before its time.
+            self.site = one(
+                db,
+                "SELECT matomo_add_site('analytics', 1, destination => 'visits', retention => '3 days', \
+                     enabled => false)",
+            );
+        }
+        if given == Given::DeadRun {
+            run(
+                db,
+                "INSERT INTO matomo_run_log (job_pid, database, username, command, status, start_time, \
+                     site_id, owner, server, idsite, destination) \
+                 SELECT 1, current_database(), user, 'test', 'running', now() - interval '1 hour', id, owner, \
+                     server, idsite, destination::text FROM matomo_site_config",
+            );
+        }
+        self.places = (0..=5).map(|ago| places(db, ago)).collect();
+        self.ledger = ledger(db, "visits");
+        assert_eq!(self.ledger.len(), 4);
+        self.fake.clear_requests();
+    }
+
+    fn rows(&self) -> Vec<Vec<OracleRow>> {
+        let of = |ago| {
+            let day = self.noon.day(ago);
+            self.fake.world().oracle(1, day, day, ActionTime::Utc)
+        };
+        (0..=5).map(of).collect()
+    }
+
+    fn change(&self) {
+        let mut world = self.fake.world();
+        let site = world.site_mut(1);
+        site.visit_mut(1021).actions[0].page_title = Some("Welcome".to_owned());
+        site.visit_mut(1022).actions.retain(|action| !matches!(action.kind, Kind::Goal { .. }));
+        let more = self.noon.visit(2, 4);
+        site.add(more);
+    }
+
+    /// Which version of each day is there, the oldest last: 0 for none, 1 as before, 2 as Matomo has it.
+    fn versions(way: Way, left: Left) -> [u8; 6] {
+        let read = |place: usize| left.days > place;
+        let dropped = |step| left.upkeep >= step;
+        let mended = left.days > 1 || way == Way::Check && left.done;
+        [
+            if read(3) { 2 } else { 0 },
+            if read(2) { 2 } else { 0 },
+            if mended { 2 } else { 1 },
+            // Nothing has changed.
+            u8::from(!(way == Way::Forget && left.done)),
+            u8::from(!dropped(2)),
+            u8::from(!dropped(1)),
+        ]
+    }
+
+    /// Proves that all that is committed is there, whole, and nothing else.
+    pub fn check(&self, db: &mut Client, way: Way, left: Left) {
+        let versions = Scene::versions(way, left);
+        let mut rows = Vec::new();
+        for (ago, version) in versions.iter().enumerate() {
+            match version {
+                0 => {}
+                1 => rows.extend(self.old[ago].clone()),
+                _ => rows.extend(self.new[ago].clone()),
+            }
+            if *version == 1 && !(ago == 3 && way == Way::Forget) {
+                assert_eq!(places(db, ago as u64), self.places[ago], "rows of d{ago} were touched");
+            }
+        }
+        if way == Way::Forget && left.done {
+            // One visitor of three.
+            let other = |row: &&OracleRow| row.get("idvisit") != Some("1031");
+            rows.extend(self.old[3].iter().filter(other).cloned());
+        }
+        assert_equal(db, "visits", &rows);
+        assert_eq!(ledger(db, "visits"), self.ledger_after(left));
+        self.check_tables(db, way, left);
+        let sites: i64 = one(db, "SELECT count(*) FROM matomo_site_config");
+        let states: i64 = one(db, "SELECT count(*) FROM matomo_site_state");
+        let expected = match way {
+            Way::Call | Way::Worker => 1,
+            Way::AddSite => i64::from(left.done),
+            Way::RemoveSite => i64::from(!left.done),
+            _ => 0,
+        };
+        assert_eq!((sites, states), (expected, expected));
+    }
+
+    fn ledger_after(&self, left: Left) -> Vec<String> {
+        let line = |ago: u64, state: &str, visits: i64, actions: i64| {
+            format!("1 {} {state} {visits} {actions} 0", self.noon.text(ago))
+        };
+        let mut lines = self.ledger.clone();
+        if left.upkeep > 0 {
+            lines[0] = line(5, "sealed", 0, 0);
+            lines[1] = line(4, "sealed", 0, 0);
+        }
+        if left.days > 0 {
+            lines[2] = line(3, "sealed", 3, 9);
+        }
+        if left.days > 1 {
+            lines[3] = line(2, "sealed", 4, 11);
+        }
+        if left.days > 2 {
+            lines.push(line(1, "sealed", 3, 9));
+        }
+        if left.days > 3 {
+            lines.push(line(0, "open", 3, 9));
+        }
+        lines
+    }
+
+    /// Partitions are there or not; none is lost from its table.
+    fn check_tables(&self, db: &mut Client, way: Way, left: Left) {
+        let lost = "SELECT c.relname::text FROM pg_class c WHERE c.relname LIKE 'visits\\_%' \
+            AND c.relkind IN ('r', 'p') AND NOT EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = c.oid \
+            AND NOT i.inhdetachpending)";
+        assert_eq!(texts(db, lost), [""; 0], "tables that belong to no other");
+        let other: bool = one(db, "SELECT to_regclass('other') IS NOT NULL");
+        assert_eq!(other, way == Way::CreateTable && left.done);
+        let parts = texts(
+            db,
+            "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'visits'::regclass ORDER BY 1",
+        );
+        let has = |name: &str| parts.iter().any(|part| part == name);
+        assert_eq!(has("visits_old"), left.upkeep < 1, "{parts:?}");
+        assert!(has("visits_recent"), "{parts:?}");
+        let made = parts.iter().filter(|part| part.starts_with("visits_2")).count();
+        // Two weeks more, of which today's may have begun the first.
+        match (left.days, left.upkeep, way) {
+            (0..=2, _, _) => assert_eq!(made, 0, "{parts:?}"),
+            (_, 0..=2, _) | (_, _, Way::Sync | Way::Drop) => {
+                assert!((1..=2).contains(&made), "{parts:?}")
+            }
+            _ => assert!((3..=4).contains(&made), "{parts:?}"),
+        }
+    }
+
+    /// Proves that the runs say what has happened, and that nothing runs.
+    pub fn check_runs(&self, db: &mut Client, left: Left, given: Given) {
+        let mut expected = Vec::new();
+        if given == Given::DeadRun {
+            expected.push(format!("failed 0 {DEAD}"));
+        }
+        match left.run {
+            Run::None => {}
+            Run::Begun => expected.push(format!("failed {} {DEAD}", left.days)),
+            Run::Succeeded => expected.push(format!("succeeded {} ", left.days)),
+            Run::Failed => {
+                let message = "Matomo answered with HTTP status 503";
+                expected.push(format!("failed {} {message}", left.days));
+            }
+        }
+        let sql =
+            "SELECT concat(status, ' ', days, ' ', return_message) FROM matomo_runs ORDER BY runid";
+        assert_eq!(texts(db, sql), expected);
+        assert_idle(db);
+    }
+
+    /// Proves that the course has come to its end, and that no run is left over.
+    pub fn check_end(&self, db: &mut Client, before: Left) {
+        let unsaid = "SELECT status FROM matomo_run_log WHERE status = 'running'";
+        assert_eq!(texts(db, unsaid), [""; 0]);
+        let last = texts(db, "SELECT status FROM matomo_runs ORDER BY runid DESC LIMIT 1");
+        assert_eq!(last, ["succeeded"]);
+        let state = "SELECT concat_ws(' ', failures, running, upkeep_error) FROM matomo_status";
+        assert_eq!(texts(db, state), ["0 f"]);
+        let dead = format!("SELECT count(*) FROM matomo_run_log WHERE return_message = '{DEAD}'");
+        let of_before = i64::from(before.run == Run::Begun);
+        assert!(one::<i64>(db, &dead) >= of_before);
+        assert_idle(db);
+    }
+}
+
+/// No lock of ours is held, and nothing is said to run.
+fn assert_idle(db: &mut Client) {
+    let locks = "SELECT l::text FROM pg_locks l WHERE locktype = 'advisory'";
+    assert_eq!(texts(db, locks), [""; 0]);
+    assert_eq!(one::<i64>(db, "SELECT count(*) FROM matomo_progress"), 0);
+    assert_eq!(one::<i64>(db, "SELECT count(*) FROM matomo_status WHERE running"), 0);
+    assert_eq!(one::<i64>(db, "SELECT count(*) FROM matomo_runs WHERE status = 'running'"), 0);
+}
+
+/// Where the rows of a day lie, and who wrote them. Not who tried to change them.
+fn places(db: &mut Client, ago: u64) -> String {
+    one(
+        db,
+        &format!(
+            "SELECT coalesce(string_agg(format('%s %s %s', tableoid, ctid, xmin), ',' ORDER BY tableoid, ctid), '') \
+             FROM visits WHERE idvisit LIKE '10{ago}_'"
+        ),
+    )
+}

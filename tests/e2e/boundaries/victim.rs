@@ -1,0 +1,97 @@
+//! Ends a process that stands at a boundary, and waits until the server is there again.
+
+use std::path::Path;
+use std::time::Duration;
+
+use postgres::{Client, NoTls};
+
+use crate::cluster::Cluster;
+use crate::support::*;
+use crate::worker_support::wait_long;
+
+/// Who is ended, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Victim {
+    /// `kill -9` of the process that stands there; the postmaster then ends all others.
+    Process,
+    /// `kill -9` of the postmaster, and of the process.
+    Postmaster,
+    /// `pg_terminate_backend` of the process.
+    Terminated,
+}
+
+/// Kills.
+fn kill_9(pid: i32) {
+    // SAFETY: a signal to a process of a server that this test has started.
+    assert_eq!(unsafe { libc::kill(pid, libc::SIGKILL) }, 0, "no process {pid}");
+}
+
+fn is_gone(pid: i32) -> bool {
+    // Signal 0 only asks whether the process is there.
+    // SAFETY: sends nothing.
+    unsafe { libc::kill(pid, 0) != 0 }
+}
+
+/// The processes that another one has started.
+fn children(parent: i32) -> Vec<i32> {
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let pid = |path: &Path| path.file_name()?.to_str()?.parse::<i32>().ok();
+    let parent_of = |pid: i32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // The name before it may hold anything.
+        stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse::<i32>().ok()
+    };
+    processes
+        .filter_map(|entry| pid(&entry.path()))
+        .filter(|pid| parent_of(*pid) == Some(parent))
+        .collect()
+}
+
+impl Victim {
+    /// Ends the process; gives a new connection.
+    pub fn end(self, cluster: &Cluster, mut db: Client, pid: i32) -> Client {
+        match self {
+            Victim::Terminated => {
+                assert!(one::<bool>(&mut db, &format!("SELECT pg_terminate_backend({pid})")));
+                let left = format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {pid}");
+                wait_until("it has ended", || one::<i64>(&mut db, &left) == 0);
+                run(&mut db, "SELECT pg_advisory_unlock_all()");
+                return db;
+            }
+            Victim::Process => {
+                kill_9(pid);
+                wait_until("all sessions have ended", || db.batch_execute("SELECT 1").is_err());
+            }
+            Victim::Postmaster => {
+                let file =
+                    std::fs::read_to_string(cluster.dir.join("data/postmaster.pid")).unwrap();
+                let postmaster = file.lines().next().unwrap().parse().unwrap();
+                let all = children(postmaster);
+                assert!(all.contains(&pid), "{pid} is none of {all:?}");
+                kill_9(postmaster);
+                kill_9(pid);
+                wait_until("all that was killed is gone", || {
+                    is_gone(postmaster) && all.iter().all(|pid| is_gone(*pid))
+                });
+                cluster.start_again();
+            }
+        }
+        connect(cluster)
+    }
+}
+
+/// A connection as soon as the server lets anybody in.
+pub fn connect(cluster: &Cluster) -> Client {
+    let config = cluster.config("postgres", "postgres");
+    let mut found = None;
+    wait_long(30, "the server is back", || {
+        found = config.connect(NoTls).ok();
+        found.is_some() || {
+            std::thread::sleep(Duration::from_millis(1));
+            false
+        }
+    });
+    let mut db = found.unwrap();
+    run(&mut db, "SET client_min_messages = warning; SET TimeZone = 'UTC'");
+    db
+}
