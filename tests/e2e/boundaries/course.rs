@@ -159,11 +159,10 @@ impl Course {
             return;
         }
         let again: Vec<_> = count.iter().filter(|(_, times)| **times > 1).collect();
-        let step = (left.run != Run::Succeeded)
-            .then(|| format!("day {}", self.scene.noon.text(3 - left.days as u64)));
+        // After the run has come to its end, today is polled by the next one.
+        let step = format!("day {}", self.scene.noon.text(3_u64.saturating_sub(left.days as u64)));
         for (line, times) in again {
-            let of_step =
-                step.as_ref().is_some_and(|step| line.starts_with(step)) || line == "site";
+            let of_step = line.starts_with(&step) || line == "site";
             assert!(*times == 2 && of_step, "{line}: {times} times, {left:?}");
         }
     }

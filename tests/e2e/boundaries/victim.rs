@@ -20,10 +20,9 @@ pub enum Victim {
     Terminated,
 }
 
-/// Kills.
-fn kill_9(pid: i32) {
+fn signal(pid: i32, signal: i32) {
     // SAFETY: a signal to a process of a server that this test has started.
-    assert_eq!(unsafe { libc::kill(pid, libc::SIGKILL) }, 0, "no process {pid}");
+    assert_eq!(unsafe { libc::kill(pid, signal) }, 0, "no process {pid}");
 }
 
 fn is_gone(pid: i32) -> bool {
@@ -59,7 +58,7 @@ impl Victim {
                 return db;
             }
             Victim::Process => {
-                kill_9(pid);
+                signal(pid, libc::SIGKILL);
                 wait_until("all sessions have ended", || db.batch_execute("SELECT 1").is_err());
             }
             Victim::Postmaster => {
@@ -68,8 +67,11 @@ impl Victim {
                 let postmaster = file.lines().next().unwrap().parse().unwrap();
                 let all = children(postmaster);
                 assert!(all.contains(&pid), "{pid} is none of {all:?}");
-                kill_9(postmaster);
-                kill_9(pid);
+                // The process first, while the postmaster sees nothing: it stands and holds no lock of
+                // shared memory then. On its way out it may, and the others would wait for ever.
+                signal(postmaster, libc::SIGSTOP);
+                signal(pid, libc::SIGKILL);
+                signal(postmaster, libc::SIGKILL);
                 wait_until("all that was killed is gone", || {
                     is_gone(postmaster) && all.iter().all(|pid| is_gone(*pid))
                 });

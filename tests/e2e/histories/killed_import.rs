@@ -49,11 +49,13 @@ fn an_import_killed_after_any_day_goes_on_at_that_day() {
         let at = format!("{0},{0}", days[killed]);
         fake.before_each(Box::new(move |_, seen| {
             if seen.param("date") == at && strikes.fetch_add(1, Ordering::Relaxed) == request {
-                // The backend too, or it might store the answer before it notices.
+                // The backend too, or it might store the answer before it notices; and first, as on its
+                // way out it might hold a lock that the others would wait for without end.
                 // SAFETY: signals to the server that this test has started.
                 unsafe {
-                    libc::kill(postmaster, libc::SIGKILL);
+                    libc::kill(postmaster, libc::SIGSTOP);
                     libc::kill(session, libc::SIGKILL);
+                    libc::kill(postmaster, libc::SIGKILL);
                 }
             }
         }));
