@@ -19,7 +19,78 @@ type Proof = (&'static str, &'static [&'static str]);
 const PROOFS: [(&str, &[Proof]); 4] =
     [("Data", DATA), ("Crash", CRASH), ("Privileges", PRIVILEGES), ("Lifecycle", LIFECYCLE)];
 
-const DATA: &[Proof] = &[];
+const DATA: &[Proof] = &[
+    ("encodings::latin1_holds_what_it_can", &["a LATIN1 database"]),
+    ("encodings::sql_ascii_holds_utf_8_as_it_is", &["a SQL_ASCII database"]),
+    ("encodings::texts_arrive_in_the_encoding_of_the_database", &["databases in other encodings"]),
+    (
+        "encodings::an_encoding_that_postgres_cannot_convert_is_refused",
+        &["a MULE_INTERNAL database"],
+    ),
+    (
+        "odd_data::values::what_postgres_cannot_hold_becomes_the_replacement_character",
+        &["U+0000", "lone surrogates", "bytes that are no UTF-8"],
+    ),
+    ("odd_data::wrong::a_byte_order_mark_is_passed_over", &["a byte order mark"]),
+    ("odd_data::values::texts_of_a_megabyte_arrive_whole", &["a URL of 1 MB"]),
+    (
+        "own_tables::a_text_too_long_for_its_column_is_an_error_and_is_not_cut",
+        &["a text too long for the user's column"],
+    ),
+    (
+        "odd_data::values::json_of_any_depth_does_no_harm",
+        &["JSON of any depth, in place of values"],
+    ),
+    (
+        "odd_data::wrong::an_answer_of_brackets_alone_is_an_error",
+        &["JSON of any depth, in place of the answer"],
+    ),
+    (
+        "odd_data::values::ten_thousand_custom_variables_and_dimensions_beyond_ten",
+        &["10,000 custom variables"],
+    ),
+    (
+        "odd_data::values::unknown_keys_are_passed_over_and_of_a_key_twice_the_last_counts",
+        &["a key twice"],
+    ),
+    (
+        "odd_data::visits::times_from_the_year_1_to_the_year_9999_have_their_partitions",
+        &["huge and negative timestamps"],
+    ),
+    (
+        "odd_data::visits::without_any_timestamp_the_begin_of_the_day_stands_in",
+        &["timestamps that are none"],
+    ),
+    ("odd_data::values::event_values_that_are_no_number_become_zero", &["numbers in `eventValue`"]),
+    (
+        "odd_data::wrong::numbers_beyond_all_bounds_stand_in_for_anything",
+        &["a number beyond `double precision`"],
+    ),
+    (
+        "odd_data::wrong::no_kind_of_value_in_any_field_costs_another_value",
+        &["any kind of value in any field"],
+    ),
+    (
+        "odd_data::visits::actions_in_an_object_in_place_of_a_list",
+        &["an object in place of the list of actions", "what is no action among the actions"],
+    ),
+    ("odd_data::visits::visits_without_actions_have_no_rows", &["a visit without actions"]),
+    (
+        "odd_data::visits::a_visit_that_loses_its_actions_loses_its_rows",
+        &["a visit that loses its actions"],
+    ),
+    (
+        "odd_data::visits::a_visit_that_comes_twice_in_an_answer_is_stored_once",
+        &["a visit twice in an answer"],
+    ),
+    ("odd_data::visits::ids_of_visits_at_the_edge", &["an `idVisit` that is none"]),
+    (
+        "odd_data::visits::a_matomo_that_ignores_the_size_of_pages_is_not_asked_without_end",
+        &["pages without end"],
+    ),
+    ("hostile::no_odd_value_loses_a_visit", &["hostile pages"]),
+    ("hostile::no_bytes_do_more_than_fail", &["broken pages"]),
+];
 
 const CRASH: &[Proof] = &[
     ("crash::a_full_disk_costs_nothing_but_the_sync", &["disk full"]),
