@@ -122,7 +122,85 @@ const CRASH: &[Proof] = &[
     ),
 ];
 
-const PRIVILEGES: &[Proof] = &[];
+const PRIVILEGES: &[Proof] = &[
+    (
+        "role_matrix::each_kind_of_role_may_do_what_is_its_own_and_no_more",
+        &[
+            "a role without grants",
+            "a stranger",
+            "the site's owner",
+            "a member of the owner",
+            "a member that does not inherit",
+            "a member of pg_monitor",
+            "the server's owner, without a mapping",
+            "a superuser",
+        ],
+    ),
+    ("privileges::what_everybody_may_do_is_on_the_list", &["what PUBLIC may touch"]),
+    (
+        "privileges::functions_with_their_owners_rights_are_safe_under_any_search_path",
+        &["what runs with its owner's rights"],
+    ),
+    (
+        "sessions::names_in_the_search_path_cannot_stand_in_for_those_of_postgres",
+        &["a hostile search_path around a sync"],
+    ),
+    (
+        "rights::names_in_the_search_path_cannot_stand_in_for_those_of_postgres",
+        &["a hostile search_path around procedures and views"],
+    ),
+    (
+        "privileges::a_destinations_name_is_a_name",
+        &[
+            "a destination with a statement behind",
+            "a destination with a comment behind",
+            "a destination that closes a quote",
+            "a destination that closes a literal",
+            "a destination that completes an INSERT",
+            "a destination that is a query",
+            "a destination with an alias",
+            "a destination in dollar quotes",
+            "a destination with a backslash",
+            "a table of such a name",
+            "a table of another such name",
+            "a table with a keyword for its name",
+        ],
+    ),
+    (
+        "privileges::nobody_hangs_anything_on_the_extensions_tables",
+        &["triggers, rules, policies and the like on internal tables"],
+    ),
+    (
+        "privileges::others_sites_and_tables_are_nobodys_business",
+        &["others' sites, seen", "others' sites, touched"],
+    ),
+    ("credentials::others_read_the_token_nowhere", &["the token of others"]),
+    (
+        "sessions::rights_on_the_table_are_enough_for_who_does_not_own_it",
+        &["a loader without all rights on the table"],
+    ),
+    (
+        "rights::triggers_of_an_owner_run_as_the_owner",
+        &["an owner's triggers, when a superuser syncs"],
+    ),
+    (
+        "rights::an_owner_cannot_use_a_superusers_call_for_more",
+        &[
+            "an owner's trigger that does SET ROLE",
+            "an owner's trigger that does SET SESSION AUTHORIZATION",
+            "an owner's trigger that makes a temporary table",
+            "an owner's trigger that makes him a superuser",
+        ],
+    ),
+    (
+        "rights::what_an_owner_sets_does_not_last_in_the_callers_session",
+        &["an owner's trigger that sets search_path"],
+    ),
+    (
+        "rights::the_owners_rights_and_mapping_are_what_counts",
+        &["an owner who may no longer write"],
+    ),
+];
 
 const LIFECYCLE: &[Proof] = &[];
 
