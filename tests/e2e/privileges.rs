@@ -337,7 +337,7 @@ fn others_sites_and_tables_are_nobodys_business() {
         }
         assert_eq!(state(&mut admin), before, "{sql}");
     }
-    let ends: Vec<_> = ends.iter().map(|(end, times)| format!("{times} times {end}")).collect();
+    let ends: Vec<_> = ends.iter().map(|(end, times)| format!("{times} × {end}")).collect();
     proven(
         "Privileges",
         "others' sites, touched",

@@ -13,4 +13,4 @@ mod table;
 mod tls;
 mod wire;
 
-pub use proofs::{all_there, proven, said};
+pub use proofs::{all_there, every_row, proven, said};
