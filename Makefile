@@ -13,7 +13,7 @@ help:
 	    '                  MATOMO_URL=… MATOMO_SITE=… MATOMO_KEY=… make demo' \
 	    'make demo-stop    end what the demo left running' \
 	    'make test         format, lints, unit and end-to-end tests' \
-	    'make trust        the tests of faults and attacks; writes their table, tests/TRUST.md' \
+	    'make trust        the end-to-end tests; they write the table of faults and attacks, tests/TRUST.md' \
 	    'make soak         long use of one process, and fuzzing; writes tests/SOAK.md (ten minutes)' \
 	    'make fuzz         hostile answers for MATOMO_FUZZ_SECONDS, 300 by default' \
 	    'make bench        what a sync costs, beside COPY; writes tests/bench/RESULTS.md (half an hour)' \
@@ -56,13 +56,14 @@ fuzz:
 	MATOMO_PACKAGE=$$(PROFILE=dev tests/package); export MATOMO_PACKAGE
 	cargo test --test e2e $$PG_FEATURES -- hostile:: --nocapture
 
+# Rows come from tests all over the suite.
 trust: export PROFILE ?= dev
 trust: export MATOMO_TRUST = write
 trust:
 	tests/setup
 	environment=$$(tests/setup env); eval "$$environment"
 	MATOMO_PACKAGE=$$(tests/package); export MATOMO_PACKAGE
-	cargo test --test e2e $$PG_FEATURES -- trust::
+	cargo test --test e2e $$PG_FEATURES
 
 soak:
 	tests/soak

@@ -40,7 +40,7 @@ fn recorded() -> Vec<Value> {
 /// visits.
 fn visits_and_rows(seed: u64, body: &[u8]) -> Option<Vec<(i64, usize)>> {
     let text = mend(body.to_vec());
-    let visits: Vec<Visit> = serde_json::from_str(&text).ok()?;
+    let visits = crate::visit::list(&text).ok()?;
     assert!(!text.contains('\0'), "seed {seed}: U+0000");
     let site = SITES[(seed % 4) as usize];
     let mut found: Vec<(i64, usize)> = Vec::new();

@@ -9,11 +9,16 @@ use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
 /// Replaces what Postgres' text cannot hold, U+0000 and lone surrogates, by U+FFFD, and bytes that
 /// are no UTF-8 too. Control characters that JSON does not allow inside strings become spaces.
 ///
 /// Works on the text of the document, as no parser hands over a string with a lone surrogate.
-pub fn mend(body: Vec<u8>) -> String {
+pub fn mend(mut body: Vec<u8>) -> String {
+    // PHP sends one for each of its files that was saved with one.
+    let marks = body.chunks(3).take_while(|bytes| *bytes == BYTE_ORDER_MARK).count();
+    body.drain(..marks * 3);
     let mut text = match String::from_utf8(body) {
         Ok(text) => text.into_bytes(),
         Err(error) => String::from_utf8_lossy(error.as_bytes()).into_owned().into_bytes(),
@@ -202,6 +207,7 @@ mod tests {
         assert_eq!(mended(r#"["\ud83d\ud83d\ude00"]"#), r#"["\ufffd\ud83d\ude00"]"#);
         assert_eq!(mended("[\"a\0b\u{1}c\"]"), "[\"a\u{fffd}b c\"]");
         assert_eq!(mend(b"[\"\xff\"]".to_vec()), "[\"\u{fffd}\"]");
+        assert_eq!(mended("\u{feff}\u{feff}[\"\u{feff}\"]"), "[\"\u{feff}\"]");
     }
 
     #[test]

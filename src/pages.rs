@@ -8,7 +8,7 @@ use crate::client::{Client, Which};
 use crate::error::{Error, Fault, Result};
 use crate::pager::Pager;
 use crate::rows::{self, Site};
-use crate::visit::Visit;
+use crate::visit::{self, Visit};
 
 /// The pages of a site-day, one request after the other.
 pub struct Pages<'a> {
@@ -123,7 +123,7 @@ pub fn read_page<'a>(
     day: Option<NaiveDate>,
     body: &'a str,
 ) -> Result<Page<'a>> {
-    let list: Vec<Visit> = serde_json::from_str(body)
+    let list = visit::list(body)
         .map_err(|error| client.unexpected(site, day, &format!("it is no JSON: {error}")))?;
     let mut page =
         Page { visits: Vec::with_capacity(list.len()), length: list.len(), newest: None };

@@ -6,7 +6,7 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::json::{self, Key};
+use crate::json::{self, Key, Members};
 
 /// Custom dimensions by number, in order.
 pub type Dimensions<'a> = BTreeMap<u32, &'a RawValue>;
@@ -126,8 +126,44 @@ macro_rules! read_leniently {
 }
 
 read_leniently!(Visit, "a visit");
+read_leniently!(Careful, "a visit");
 read_leniently!(Action, "an action");
 read_leniently!(Actions, "a list of actions");
+
+/// Reads an answer, a list of visits.
+///
+/// # Errors
+/// When it is no list, or no JSON.
+pub fn list(body: &str) -> serde_json::Result<Vec<Visit<'_>>> {
+    serde_json::from_str(body).or_else(|error| list_carefully(body).ok_or(error))
+}
+
+/// The same at half the speed, in which a number that no `f64` holds (1e999) in place of a visit, an
+/// action or a list of them is passed over as anything else is there: the parser stops at it.
+fn list_carefully(body: &str) -> Option<Vec<Visit<'_>>> {
+    let all: Vec<&RawValue> = serde_json::from_str(body).ok()?;
+    let visits = all.into_iter().map(|raw| serde_json::from_str(raw.get()));
+    Some(visits.map(|read: Result<Careful, _>| read.unwrap_or_default().0).collect())
+}
+
+/// A visit whose actions are each read on their own.
+#[derive(Debug, Default)]
+struct Careful<'a>(Visit<'a>);
+
+impl<'a> Careful<'a> {
+    fn read<A: MapAccess<'a>>(map: A) -> Result<Self, A::Error> {
+        Visit::read_with(map, |map| {
+            let members = Members::of(map.next_value()?).0;
+            let actions = members.into_iter().map(|(_, raw)| serde_json::from_str(raw.get()));
+            Ok(Actions(actions.map(Result::unwrap_or_default).collect()))
+        })
+        .map(Careful)
+    }
+
+    fn read_list<A: SeqAccess<'a>>(list: A) -> Result<Self, A::Error> {
+        Visit::read_list(list).map(Careful)
+    }
+}
 
 /// `actionDetails`, which may be a list or a map of actions.
 #[derive(Debug, Default)]
@@ -152,8 +188,15 @@ impl<'a> Actions<'a> {
 }
 
 impl<'a> Visit<'a> {
+    fn read<A: MapAccess<'a>>(map: A) -> Result<Self, A::Error> {
+        Visit::read_with(map, MapAccess::next_value)
+    }
+
     /// Takes a visit apart. Unknown keys are passed over; of a key that comes twice the last counts.
-    fn read<A: MapAccess<'a>>(mut map: A) -> Result<Self, A::Error> {
+    fn read_with<A: MapAccess<'a>>(
+        mut map: A,
+        actions: impl Fn(&mut A) -> Result<Actions<'a>, A::Error>,
+    ) -> Result<Self, A::Error> {
         let mut visit = Visit::default();
         let mut server_timestamp = None;
         while let Some(Key(key)) = map.next_key()? {
@@ -167,7 +210,7 @@ impl<'a> Visit<'a> {
                 }
                 "experiments" => visit.experiments = present(map.next_value()?),
                 "customVariables" => visit.custom_variables = present(map.next_value()?),
-                "actionDetails" => visit.actions = map.next_value::<Actions>()?.0,
+                "actionDetails" => visit.actions = actions(&mut map)?.0,
                 key => {
                     if let Some(place) = VISIT_KEYS.iter().position(|known| *known == key) {
                         visit.values[place] = present(map.next_value()?);

@@ -10,6 +10,7 @@ use postgres::error::DbError;
 
 use crate::cluster::{Cluster, shared};
 use crate::support::*;
+use crate::trust::{all_there, proven, said};
 
 const FIRST: &str = "2026-10-24";
 const LAST: &str = "2026-10-26";
@@ -55,13 +56,16 @@ impl Scene {
         error
     }
 
+    /// Syncs into both tables; what is seen then.
     #[track_caller]
-    fn works(&mut self) {
+    fn works(&mut self) -> String {
         let rows = oracle(&self.fake, FIRST, LAST);
-        for table in TABLES {
+        let seen = TABLES.map(|table| {
             Sync::of(&self.fake, FIRST, LAST).into(table).run(&mut self.db);
-            assert_equal(&mut self.db, table, &rows);
-        }
+            all_there(&mut self.db, table, &rows)
+        });
+        assert_eq!(seen[0], seen[1]);
+        seen[0].clone()
     }
 }
 
@@ -115,6 +119,7 @@ fn a_full_disk_costs_nothing_but_the_sync() {
     let mut scene = Scene::new();
     run(&mut scene.db, &format!("CREATE TABLESPACE small LOCATION '{}'", disk.0.display()));
     let large = serve(world(52, "Europe/Paris", 900, FIRST, LAST));
+    let mut seen = Vec::new();
     for table in ["small_matomo", "small_matomo_partitioned"] {
         let partitioned = table != "small_matomo";
         let make = format!(
@@ -131,6 +136,9 @@ fn a_full_disk_costs_nothing_but_the_sync() {
             &format!("SELECT count(*) FROM matomo_ledger WHERE destination = '{table}'::regclass"),
         );
         assert_eq!((rows, known), (0, 0), "{table}");
+        // Which file it was, and whether it could not be made larger or written to, is chance.
+        let reason = error.message().rsplit(": ").next().unwrap();
+        seen.push(format!("`{}` … {reason}, {rows} rows", error.code().code()));
         // What the failed sync has taken is not given back before VACUUM, which has no room either.
         run(&mut scene.db, &format!("DROP TABLE {table}"));
         run(&mut scene.db, &make);
@@ -138,9 +146,18 @@ fn a_full_disk_costs_nothing_but_the_sync() {
     disk.grow(64);
     for table in ["small_matomo", "small_matomo_partitioned"] {
         Sync::of(&large, FIRST, LAST).into(table).run(&mut scene.db);
-        assert_equal(&mut scene.db, table, &oracle(&large, FIRST, LAST));
+        seen.push(all_there(&mut scene.db, table, &oracle(&large, FIRST, LAST)));
     }
     scene.works();
+    let after = seen.split_off(2);
+    assert!(seen[0] == seen[1] && after[0] == after[1], "{seen:?}, {after:?}");
+    proven(
+        "Crash",
+        "disk full",
+        "a sync of 2,700 visits into tables in a tablespace of 3 MB, which then becomes larger",
+        "`53100` and nothing written; the next sync goes well",
+        &format!("{}; then {}", seen[0], after[0]),
+    );
     run(&mut scene.db, "DROP TABLE small_matomo, small_matomo_partitioned");
     run(&mut scene.db, "DROP TABLESPACE small");
 }
@@ -148,8 +165,11 @@ fn a_full_disk_costs_nothing_but_the_sync() {
 #[test]
 fn triggers_and_constraints_that_refuse_a_row_refuse_the_sync() {
     let mut scene = Scene::new();
-    for (make, drop, state, message) in [
+    let mut rows = Vec::new();
+    for (case, injected, make, drop, state, message) in [
         (
+            "a trigger that fails",
+            "`BEFORE INSERT OR UPDATE … FOR EACH ROW`, which raises on some rows",
             "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
              $$ BEGIN IF NEW.action_eventcategory = 'News' THEN RAISE 'no news';
                 END IF; RETURN NEW; END $$;
@@ -159,6 +179,8 @@ fn triggers_and_constraints_that_refuse_a_row_refuse_the_sync() {
             "no news",
         ),
         (
+            "a deferred trigger that fails",
+            "`CONSTRAINT TRIGGER … INITIALLY DEFERRED`, which raises at COMMIT",
             "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
              $$ BEGIN RAISE 'at the end'; END $$;
              CREATE CONSTRAINT TRIGGER refuse AFTER INSERT ON {} DEFERRABLE INITIALLY DEFERRED
@@ -168,12 +190,16 @@ fn triggers_and_constraints_that_refuse_a_row_refuse_the_sync() {
             "at the end",
         ),
         (
+            "a check constraint",
+            "one that some of the new rows violate",
             "ALTER TABLE {} ADD CONSTRAINT calm CHECK (action_eventcategory <> 'News')",
             "ALTER TABLE {} DROP CONSTRAINT calm",
             "23514",
             "violates check constraint \"calm\"",
         ),
         (
+            "a foreign key",
+            "one that the new rows violate",
             "CREATE TABLE known (id text PRIMARY KEY); INSERT INTO known SELECT DISTINCT action_id FROM {};
              ALTER TABLE {} ADD CONSTRAINT known FOREIGN KEY (action_id) REFERENCES known",
             "DROP TABLE known CASCADE",
@@ -181,21 +207,31 @@ fn triggers_and_constraints_that_refuse_a_row_refuse_the_sync() {
             "violates foreign key constraint",
         ),
     ] {
+        let mut seen = Vec::new();
         for table in TABLES {
             run(&mut scene.db, &make.replace("{}", table));
             let error = scene.fails(table);
             assert_eq!(error.code().code(), state, "{table}: {error:?}");
             assert!(error.message().contains(message), "{table}: {error:?}");
             run(&mut scene.db, &drop.replace("{}", table));
+            seen.push(said(&error));
         }
+        seen.dedup();
+        rows.push((case, injected, seen.join("; ")));
     }
-    scene.works();
+    let after = scene.works();
+    for (case, injected, seen) in rows {
+        let promised =
+            "its own error, every row and the ledger as before; without it a sync goes well";
+        proven("Crash", case, injected, promised, &format!("{seen}; rows as before; then {after}"));
+    }
 }
 
 #[test]
 fn a_sync_belongs_to_its_transaction_whichever_kind_that_is() {
     let mut scene = Scene::new();
     let sql = |scene: &Scene, table| Sync::of(&scene.fake, FIRST, LAST).into(table).sql();
+    let (mut rolled_back, mut caught) = (Vec::new(), Vec::new());
     for table in TABLES {
         let sync = sql(&scene, table);
         // Rolled back, as a whole and in part.
@@ -209,6 +245,9 @@ fn a_sync_belongs_to_its_transaction_whichever_kind_that_is() {
             run(&mut scene.db, &sync);
             run(&mut scene.db, end);
             assert_eq!(scene.state(), scene.before, "{begin}; …; {end}");
+            if table == TABLES[0] {
+                rolled_back.push(format!("`{begin}; …; {end}`"));
+            }
         }
         // A failure that the caller catches, in the middle of his own work.
         run(
@@ -226,10 +265,8 @@ fn a_sync_belongs_to_its_transaction_whichever_kind_that_is() {
                 sync
             ),
         );
-        assert_eq!(
-            texts(&mut scene.db, &format!("SELECT what FROM log_{table}")),
-            ["before", "23514", "after"]
-        );
+        caught = texts(&mut scene.db, &format!("SELECT what FROM log_{table}"));
+        assert_eq!(caught, ["before", "23514", "after"]);
         assert_eq!(scene.state(), scene.before);
     }
     let rows = oracle(&scene.fake, FIRST, LAST);
@@ -239,10 +276,24 @@ fn a_sync_belongs_to_its_transaction_whichever_kind_that_is() {
             run(&mut scene.db, &format!("BEGIN ISOLATION LEVEL {level}"));
             run(&mut scene.db, &sync);
             run(&mut scene.db, "COMMIT");
-            assert_equal(&mut scene.db, table, &rows);
+            all_there(&mut scene.db, table, &rows);
         }
     }
-    scene.works();
+    let after = scene.works();
+    proven(
+        "Crash",
+        "a transaction that rolls back",
+        &format!("a sync within {}", rolled_back.join(", within ")),
+        "every row and the ledger as before",
+        &format!("rows as before, {} times", rolled_back.len() * TABLES.len()),
+    );
+    proven(
+        "Crash",
+        "an error that the caller catches",
+        "a sync that a constraint refuses, in a DO block with an EXCEPTION clause, amid other work",
+        "the other work is done, every row as before; the next sync goes well",
+        &format!("the block wrote {}; rows as before; then {after}", caught.join(", ")),
+    );
 }
 
 #[test]
@@ -251,6 +302,7 @@ fn a_table_that_another_session_has_locked_is_waited_for_as_long_as_the_user_say
     let name: String = one(&mut scene.db, "SELECT current_database()");
     let mut other = shared().connect(&name);
     run(&mut scene.db, "SET lock_timeout = '200 ms'");
+    let mut seen = String::new();
     for table in TABLES {
         run(&mut other, &format!("BEGIN; LOCK TABLE {table} IN EXCLUSIVE MODE"));
         let error = Sync::of(&scene.fake, FIRST, LAST).into(table).error(&mut scene.db);
@@ -258,8 +310,16 @@ fn a_table_that_another_session_has_locked_is_waited_for_as_long_as_the_user_say
         assert_eq!(error.message(), "canceling statement due to lock timeout");
         run(&mut other, "ROLLBACK");
         assert_eq!(scene.state(), scene.before);
+        seen = said(&error);
     }
-    scene.works();
+    let after = scene.works();
+    proven(
+        "Crash",
+        "the table is locked",
+        "another session holds `LOCK TABLE … IN EXCLUSIVE MODE`; `lock_timeout` is 200 ms",
+        "`55P03` of Postgres, every row as before; the next sync goes well",
+        &format!("{seen}; rows as before; then {after}"),
+    );
 }
 
 #[test]
@@ -280,7 +340,15 @@ fn a_sync_needs_no_connection_but_its_own() {
     let fake = serve(world(53, "UTC", 5, FIRST, LAST));
     run(&mut db, "SET matomo.fetch_workers = 8");
     Sync::of(&fake, FIRST, LAST).into("matomo_partitioned").run(&mut db);
-    assert_equal(&mut db, "matomo_partitioned", &oracle(&fake, FIRST, LAST));
+    let after = all_there(&mut db, "matomo_partitioned", &oracle(&fake, FIRST, LAST));
+    let refused = cluster.config(&name, "postgres").connect(postgres::NoTls).err().unwrap();
+    proven(
+        "Crash",
+        "no connections left",
+        "other sessions take all of `max_connections`; `matomo.fetch_workers` is 8",
+        "a sync needs none but its own",
+        &format!("another session: {}; the sync: {after}", said(refused.as_db_error().unwrap())),
+    );
 }
 
 #[test]
@@ -324,13 +392,31 @@ fn a_definers_function_syncs_with_his_rights_and_lends_nothing_else() {
     assert_eq!(trapped.code().code(), "42501", "{trapped:?}");
     assert!(trapped.message().ends_with(".matomo"), "{trapped:?}");
     assert_eq!(trapped.detail(), Some("Privileges missing: ownership."));
+    let trap = said(&trapped);
     run(&mut db, "DROP TABLE matomo");
     let direct = error(&mut db, &Sync::of(&fake, FIRST, LAST).sql());
     assert_eq!(direct.code().code(), "42501");
     let visits: i64 = one(&mut db, &format!("SELECT own.fetch('{}')", fake.url()));
     assert!(visits > 0);
-    assert_equal(&mut admin, "own.matomo", &oracle(&fake, FIRST, LAST));
+    let lent = all_there(&mut admin, "own.matomo", &oracle(&fake, FIRST, LAST));
     let owner = "SELECT tableowner::text FROM pg_tables WHERE schemaname = 'own'";
     assert_eq!(texts(&mut admin, owner), [definer]);
-    assert_eq!(error(&mut db, "SELECT * FROM own.matomo").code().code(), "42501");
+    let read = error(&mut db, "SELECT * FROM own.matomo");
+    assert_eq!(read.code().code(), "42501");
+    proven(
+        "Crash",
+        "SECURITY DEFINER",
+        "a function of another role's that calls `matomo_sync`, which its caller may not",
+        "it syncs into a table of the definer's; the caller gets to see or call nothing more",
+        &format!("{lent}; the caller's own: {}; {}", said(&direct), said(&read)),
+    );
+    let schema = trap.split(' ').next_back().unwrap();
+    assert!(schema.starts_with("pg_temp_"), "{trap}");
+    proven(
+        "Crash",
+        "SECURITY DEFINER, a trap",
+        "the same; the caller has a temporary table `matomo` with a trigger, and lets the definer write to it",
+        "the trigger does not run with the definer's rights",
+        &trap.replace(schema, "pg_temp_N.matomo"),
+    );
 }

@@ -6,6 +6,7 @@ use postgres::Client;
 use crate::cluster::shared;
 use crate::hostile::keeps_all;
 use crate::support::*;
+use crate::trust::{all_there, proven};
 
 const FIRST: &str = "2026-10-24";
 const LAST: &str = "2026-10-26";
@@ -26,17 +27,18 @@ fn narrowed(rows: Vec<OracleRow>, holds: fn(char) -> bool) -> Vec<OracleRow> {
     rows.into_iter().map(|row| OracleRow(row.0.map(|value| value.map(narrow)))).collect()
 }
 
-fn holds_whatever(encoding: &str, holds: fn(char) -> bool) {
+fn holds_whatever(case: &str, encoding: &str, holds: fn(char) -> bool) {
     let fake = serve(world(81, "Europe/Paris", 8, FIRST, LAST));
     let whole = oracle(&fake, FIRST, LAST);
     let narrow = narrowed(whole.clone(), holds);
     let changed = whole.iter().zip(&narrow).filter(|(one, other)| one != other).count();
     assert!(encoding == "SQL_ASCII" || changed > 20, "{changed} rows of {}", whole.len());
     let mut db = database_in(encoding);
+    let mut all = String::new();
     for table in ["matomo", "matomo_partitioned"] {
         let sync = Sync::of(&fake, FIRST, LAST).into(table);
         sync.run(&mut db);
-        assert_equal(&mut db, table, &narrow);
+        all = all_there(&mut db, table, &narrow);
         let before = fingerprint(&mut db, table);
         assert_eq!(sync.run(&mut db).written(), 0, "{encoding}: not the same twice");
         assert_eq!(fingerprint(&mut db, table), before);
@@ -62,21 +64,29 @@ fn holds_whatever(encoding: &str, holds: fn(char) -> bool) {
         assert_equal(&mut db, table, &narrow);
     }
     keeps_all(&mut database_in(encoding), 1000..1004);
+    proven(
+        "Data",
+        case,
+        "visits with texts in all scripts",
+        "what it can hold, and a question mark for each other character; a second sync and `matomo_check` find no difference",
+        &format!("{all}, {changed} of them with question marks"),
+    );
 }
 
 #[test]
 fn latin1_holds_what_it_can() {
-    holds_whatever("LATIN1", |char| u32::from(char) < 256);
+    holds_whatever("a LATIN1 database", "LATIN1", |char| u32::from(char) < 256);
 }
 
 #[test]
 fn sql_ascii_holds_utf_8_as_it_is() {
-    holds_whatever("SQL_ASCII", |_| true);
+    holds_whatever("a SQL_ASCII database", "SQL_ASCII", |_| true);
 }
 
 #[test]
 fn texts_arrive_in_the_encoding_of_the_database() {
     let fake = serve(Noon::new().world(1));
+    let mut seen = Vec::new();
     for (encoding, country, bytes) in [
         ("LATIN9", "10 € 漢", r"\x313020a4203f"),
         ("WIN1252", "10 € 漢", r"\x31302080203f"),
@@ -89,12 +99,21 @@ fn texts_arrive_in_the_encoding_of_the_database() {
         let mut db = database_in(encoding);
         run(&mut db, &sync_sql(&fake, 1, ""));
         let sql = format!("SELECT DISTINCT convert_to(country, '{encoding}')::text FROM matomo");
-        assert_eq!(texts(&mut db, &sql), [bytes], "{encoding}");
+        let found = texts(&mut db, &sql);
+        assert_eq!(found, [bytes], "{encoding}");
+        seen.push(format!("{encoding} `{country}` is `{}`", found[0]));
         // Messages have no more than ASCII.
         fake.fail(Fault::ErrorEnvelope("Zugriff für €".to_owned()), When::once());
         let error = error(&mut db, &sync_sql(&fake, 1, ", force => true"));
         assert_eq!(error.message(), "Matomo answered with an error: Zugriff f?r ?", "{encoding}");
     }
+    proven(
+        "Data",
+        "databases in other encodings",
+        "countries with characters in and out of the encoding",
+        "the encoding's own bytes",
+        &seen.join(", "),
+    );
 }
 
 #[test]
@@ -115,4 +134,12 @@ fn an_encoding_that_postgres_cannot_convert_is_refused() {
         "{said}"
     );
     assert!(said.contains("HINT:  Use a database with encoding UTF8."), "{said}");
+    let error = said.lines().find(|line| line.starts_with("ERROR:")).unwrap();
+    proven(
+        "Data",
+        "a MULE_INTERNAL database",
+        "an encoding that Postgres converts to no other",
+        "`0A000`",
+        &format!("`{}`", error.replace("ERROR:  ", "")),
+    );
 }

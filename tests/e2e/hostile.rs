@@ -1,12 +1,14 @@
 //! Pages made to do harm, a fixed corpus of them. `MATOMO_FUZZ_SECONDS` goes on from there with
 //! others for so long; a page that fails is named by its seed.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use fake_matomo::{Clock, Fake, Fault, Site, When, World, hostile};
 use postgres::Client;
 
 use crate::support::*;
+use crate::trust::proven;
 
 const DAY: &str = "2026-10-25";
 
@@ -37,16 +39,31 @@ fn stored(db: &mut Client, table: &str, seed: u64) -> Vec<(i64, i64)> {
     rows.iter().map(|row| (row.get(0), row.get(1))).collect()
 }
 
+/// Pages that are always tried, by their seeds.
+const WELL_FORMED: u64 = 60;
+const BROKEN: u64 = 150;
+
 #[test]
 fn no_odd_value_loses_a_visit() {
-    keeps_all(&mut database(), seeds(60));
+    let mut db = database();
+    let (visits, rows) = keeps_all(&mut db, 0..WELL_FORMED);
+    proven(
+        "Data",
+        "hostile pages",
+        &format!(
+            "a fixed corpus of {WELL_FORMED} pages with odd values everywhere; `make fuzz` goes on with others"
+        ),
+        "every visit with a row for each action, in both tables; the second time none written",
+        &format!("{visits} visits with {rows} rows in each table"),
+    );
+    keeps_all(&mut db, seeds(WELL_FORMED).skip(usize::try_from(WELL_FORMED).unwrap()));
 }
 
-/// Stores pages of these seeds, and proves that no visit is missing.
-pub fn keeps_all(db: &mut Client, seeds: impl Iterator<Item = u64>) {
+/// Stores pages of these seeds, and proves that no visit is missing; gives visits and rows.
+pub fn keeps_all(db: &mut Client, seeds: impl Iterator<Item = u64>) -> (usize, i64) {
     let fake = matomo();
     run(db, "SET matomo.max_retries = 0; SET client_min_messages = warning");
-    let mut pages = 0;
+    let (mut pages, mut visits, mut rows) = (0, 0, 0);
     for seed in seeds {
         let page = hostile::page(seed);
         fake.heal();
@@ -68,11 +85,17 @@ pub fn keeps_all(db: &mut Client, seeds: impl Iterator<Item = u64>) {
             assert_eq!(sync.run(db).written(), 0, "page {seed} is not the same twice");
         }
         pages += 1;
+        visits += expected.len();
+        rows += expected.iter().map(|(_, rows)| rows).sum::<i64>();
         fake.clear_requests();
+    }
+    if pages == 0 {
+        return (visits, rows);
     }
     println!(
         "soak: | hostile pages into tables | {pages} pages, twice into each of two tables | every visit with all its rows, and the second time none written |"
     );
+    (visits, rows)
 }
 
 #[test]
@@ -86,7 +109,8 @@ fn no_bytes_do_more_than_fail() {
     );
     let sync = Sync::of(&fake, DAY, DAY).sql();
     let (mut failed, mut stored) = (0, 0);
-    for seed in seeds(150) {
+    let (mut states, mut of_corpus) = (BTreeSet::new(), (0, 0));
+    for seed in seeds(BROKEN) {
         let body = hostile::mutilated(seed, &hostile::page(seed).body);
         fake.heal();
         fake.fail(Fault::Raw(body.clone()), When::live());
@@ -96,8 +120,12 @@ fn no_bytes_do_more_than_fail() {
                 let error = error.as_db_error().unwrap();
                 let text = || format!("page {seed}: {error:?}\n{}", String::from_utf8_lossy(&body));
                 assert!(["08006", "08P01"].contains(&error.code().code()), "{}", text());
+                states.insert(error.code().code().to_owned());
                 failed += 1;
             }
+        }
+        if seed == BROKEN - 1 {
+            of_corpus = (failed, stored);
         }
         fake.clear_requests();
     }
@@ -106,4 +134,15 @@ fn no_bytes_do_more_than_fail() {
         failed + stored
     );
     assert!(failed > 20 && stored > 5, "the corpus proves little: {failed}, {stored}");
+    let (failed, stored) = of_corpus;
+    let states: Vec<_> = states.iter().map(|state| format!("`{state}`")).collect();
+    proven(
+        "Data",
+        "broken pages",
+        &format!(
+            "a fixed corpus of {BROKEN}: such pages with bytes turned, cut out, doubled and put in"
+        ),
+        "stored, or refused with `08006` or `08P01`; no other error, no crash",
+        &format!("{stored} stored, {failed} refused with {}", states.join(" or ")),
+    );
 }

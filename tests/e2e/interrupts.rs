@@ -1,5 +1,7 @@
 //! Cancel, `statement_timeout`, terminate and shutdown take effect at once wherever a sync waits.
 
+use std::collections::BTreeSet;
+use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -10,32 +12,35 @@ use postgres::{Client, Error, NoTls};
 use crate::cluster::{Cluster, shared};
 use crate::support::*;
 use crate::traps::*;
+use crate::trust::{all_there, proven};
 
 /// A second is promised; the rest is for machines with much else to do.
 const AT_ONCE: Duration = Duration::from_millis(1500);
 
 /// Proves that a session was ended in order. The client library may see the end of the connection
 /// before the last words, so the log counts.
-fn assert_terminated(cluster: &Cluster, pid: i32, result: Result<(), Error>) {
+fn assert_terminated(cluster: &Cluster, pid: i32, result: Result<(), Error>) -> String {
     let error = result.expect_err("the call must end with an error");
     assert!(error.is_closed() || error.code() == Some(&SqlState::ADMIN_SHUTDOWN), "{error}");
     let log = cluster.log();
     let line = format!("[{pid}] FATAL:  terminating connection due to administrator command");
     assert!(log.contains(&line), "no {line} in {log}");
     assert!(!log.contains(&format!("(PID {pid}) was terminated by signal")), "{log}");
+    line.split_once("]  ").or(line.split_once("] ")).unwrap().1.to_owned()
 }
 
 /// Interrupts a sync at every place at once, then hands its session to `then`.
 fn interrupt_everywhere(
     how: &str,
     set: &str,
-    assert_end: impl Fn(i32, Result<(), Error>) + std::marker::Sync,
+    assert_end: impl Fn(i32, Result<(), Error>) -> String + std::marker::Sync,
     interrupt: impl Fn(&mut Client, i32, &postgres::CancelToken) + std::marker::Sync,
-    then: impl Fn(Client, &Trap) + std::marker::Sync,
-) {
+    then: impl Fn(Client, &Trap) -> String + std::marker::Sync,
+) -> String {
+    let ends = Mutex::new(BTreeSet::new());
     thread::scope(|scope| {
         for place in PLACES {
-            let (assert_end, interrupt, then) = (&assert_end, &interrupt, &then);
+            let (assert_end, interrupt, then, ends) = (&assert_end, &interrupt, &then, &ends);
             scope.spawn(move || {
                 let trap = Trap::at(place);
                 let name = shared().database();
@@ -48,69 +53,94 @@ fn interrupt_everywhere(
                 let caught = Instant::now();
                 interrupt(&mut other, pid, &token);
                 let (db, result, ended) = call.join().unwrap();
-                assert_end(pid, result);
+                let end = assert_end(pid, result);
                 // A timeout's time begins with the statement.
                 let since = if set.is_empty() { caught } else { begin + Duration::from_secs(1) };
                 let took = ended.saturating_duration_since(since);
                 println!("{how} at {place:?}: {} ms", took.as_millis());
                 assert!(took < AT_ONCE, "{how} at {place:?}: {took:?}");
                 assert!(set.is_empty() || ended - begin >= Duration::from_secs(1));
-                then(db, &trap);
+                let after = then(db, &trap);
+                ends.lock().unwrap().insert(format!("{end}; {after}"));
             });
         }
     });
+    let ends: Vec<_> = ends.into_inner().unwrap().into_iter().collect();
+    ends.join("; ")
+}
+
+/// The row of one way to interrupt.
+fn proves(case: &str, seen: &str) {
+    let places = "before the headers of two kinds of answers, in a body that stops, in one that comes byte by byte, between retries, in a connect";
+    proven(
+        "Crash",
+        case,
+        &format!("a sync that waits at {} places: {places}", PLACES.len()),
+        "it ends at once, with nothing left behind; a session that is still there syncs well",
+        &format!("at all {} places, {seen}", PLACES.len()),
+    );
 }
 
 /// After an interrupt the session works on, and the next sync is right.
-fn syncs_well(mut db: Client, trap: &Trap) {
+fn syncs_well(mut db: Client, trap: &Trap) -> String {
     trap.fake.heal();
     db.batch_execute("RESET statement_timeout").unwrap();
     let table: Option<String> = one(&mut db, "SELECT to_regclass('matomo')::text");
     assert_eq!(table, None, "nothing remains of the call");
     Sync::of(&trap.fake, FIRST, LAST).run(&mut db);
-    assert_equal(&mut db, "matomo", &oracle(&trap.fake, FIRST, LAST));
+    format!("then {}", all_there(&mut db, "matomo", &oracle(&trap.fake, FIRST, LAST)))
+}
+
+/// The same as `assert_cancelled`, for the table.
+fn is_cancelled(reason: &str, result: Result<(), Error>) -> String {
+    let (state, message) = end_of(result);
+    assert_eq!((state.clone(), message.clone()), cancelled(reason));
+    format!("`{}` {message}", state.code())
 }
 
 #[test]
 fn ctrl_c_takes_effect_at_once() {
-    interrupt_everywhere(
+    let seen = interrupt_everywhere(
         "Ctrl-C",
         "",
-        assert_cancelled,
+        |_, result| is_cancelled("user request", result),
         |_, _, token| token.cancel_query(NoTls).unwrap(),
         |mut db, trap| {
             // For a cancel request the postmaster sends two signals, and the second may come late.
             let _ = db.batch_execute("SELECT pg_sleep(0.1)");
-            syncs_well(db, trap);
+            syncs_well(db, trap)
         },
     );
+    proves("Ctrl-C", &seen);
 }
 
 #[test]
 fn pg_cancel_backend_takes_effect_at_once() {
-    interrupt_everywhere(
+    let seen = interrupt_everywhere(
         "pg_cancel_backend",
         "",
-        assert_cancelled,
+        |_, result| is_cancelled("user request", result),
         |other, pid, _| cancel(other, pid),
         syncs_well,
     );
+    proves("pg_cancel_backend", &seen);
 }
 
 #[test]
 fn statement_timeout_takes_effect_at_once() {
-    interrupt_everywhere(
+    let seen = interrupt_everywhere(
         "statement_timeout",
         "SET statement_timeout = '1s'",
-        |_, result| assert_eq!(end_of(result), cancelled("statement timeout")),
+        |_, result| is_cancelled("statement timeout", result),
         |_, _, _| {},
         syncs_well,
     );
+    proves("statement_timeout", &seen);
 }
 
 #[test]
 fn pg_terminate_backend_takes_effect_at_once() {
-    interrupt_everywhere(
+    let seen = interrupt_everywhere(
         "pg_terminate_backend",
         "",
         |pid, result| assert_terminated(shared(), pid, result),
@@ -123,8 +153,9 @@ fn pg_terminate_backend_takes_effect_at_once() {
             );
             wait_until("the end of the process", || !is_alive(pid));
         },
-        |_, _| {},
+        |_, _| "the process is gone, without a crash".to_owned(),
     );
+    proves("pg_terminate_backend", &seen);
 }
 
 fn is_alive(pid: i32) -> bool {
@@ -271,7 +302,17 @@ fn a_cancel_that_plpgsql_catches_leaves_the_transaction_usable() {
     // The lock on the site is free again, too.
     sync.run(&mut db);
     db.batch_execute("COMMIT").unwrap();
-    assert_equal(&mut db, "matomo", &oracle(&fake, FIRST, LAST));
+    let all = all_there(&mut db, "matomo", &oracle(&fake, FIRST, LAST));
+    proven(
+        "Crash",
+        "a cancel that PL/pgSQL catches",
+        "`EXCEPTION WHEN query_canceled` around a sync that stores; the transaction goes on",
+        "settings, lock and rows as if there had been no sync; the next one in the same transaction goes well",
+        &format!(
+            "TimeZone, jit, search_path, enable_seqscan: {}; {all}",
+            settings.replace('|', " ")
+        ),
+    );
 }
 
 #[test]

@@ -6,6 +6,7 @@ use crate::cluster::shared;
 use crate::stored::*;
 use crate::support::*;
 use crate::traps::*;
+use crate::trust::{all_there, proven, said};
 
 const CARGO: &str = env!("CARGO_PKG_VERSION");
 const CHANGELOG: &str = include_str!("../../CHANGELOG.md");
@@ -58,6 +59,13 @@ fn the_extension_stays_in_the_schema_that_it_was_created_in() {
     let error = error(&mut db, "ALTER EXTENSION matomo_postgres SET SCHEMA elsewhere");
     let message = "extension \"matomo_postgres\" does not support SET SCHEMA";
     assert_says(&error, "0A000", message, &[], "");
+    proven(
+        "Lifecycle",
+        "ALTER EXTENSION … SET SCHEMA",
+        "to another schema than it was created in",
+        "refused: its functions know their schema",
+        &said(&error),
+    );
 }
 
 /// Everything that README's Reference names, by qualified name and in an empty search_path.
@@ -88,9 +96,10 @@ fn everything_works_with_the_extension_in_a_schema_that_nobody_searches() {
     let differing =
         "SELECT pg_catalog.sum(missing + extra + stale)::int FROM our.matomo_check(1, '2026-10-24',
         '2026-10-26', server => 'analytics', destination => 'data.visits', deep => true)";
-    assert_eq!(one::<i32>(&mut db, &here(differing)), 0);
+    let differing_rows = one::<i32>(&mut db, &here(differing));
+    assert_eq!(differing_rows, 0);
     run(&mut db, "SET search_path = public, \"Our tools\"");
-    assert_equal(&mut db, "data.visits", &all_of(&fake, 1));
+    let all = all_there(&mut db, "data.visits", &all_of(&fake, 1));
     run(&mut db, "SET search_path = ''");
     assert_eq!(
         one::<i64>(&mut db, &here("SELECT pg_catalog.count(*) FROM our.matomo_progress")),
@@ -107,6 +116,13 @@ fn everything_works_with_the_extension_in_a_schema_that_nobody_searches() {
     );
     let weeks = "SELECT our.matomo_create_partitions('data.visits', '2030-01-01', '2030-01-01')";
     assert_eq!(one::<i32>(&mut db, &here(weeks)), 1);
+    proven(
+        "Lifecycle",
+        "a schema that nobody searches",
+        "`CREATE EXTENSION … SCHEMA \"Our tools\"`; all functions, procedures and views by qualified name, with an empty search_path",
+        "they all work",
+        &format!("runs {states}; `matomo_check` finds {differing_rows} that differ; {all}"),
+    );
 }
 
 const CASCADE: &str = "DROP EXTENSION matomo_postgres CASCADE";
@@ -123,13 +139,22 @@ fn without_cascade_servers_keep_the_extension() {
     let message = "cannot drop extension matomo_postgres because other objects depend on it";
     let hint = "Use DROP ... CASCADE to drop the dependent objects too.";
     assert_says(&refused, "2BP01", message, &["server analytics depends on"], hint);
-    assert_eq!(one::<i64>(&mut db, "SELECT count(*) FROM matomo_sites"), 1);
+    let sites: i64 = one(&mut db, "SELECT count(*) FROM matomo_sites");
+    assert_eq!(sites, 1);
+    proven(
+        "Lifecycle",
+        "DROP EXTENSION with servers",
+        "without CASCADE, with a server, a mapping and a registered site",
+        "refused, as for any extension that others depend on",
+        &format!("{}; sites: {sites}", said(&refused)),
+    );
 
     run(&mut db, CASCADE);
     let left =
         "SELECT (SELECT count(*) FROM pg_foreign_server) + (SELECT count(*) FROM pg_user_mapping)
         + (SELECT count(*) FROM pg_class WHERE relname LIKE 'matomo%' AND relkind IN ('v', 'S'))";
-    assert_eq!(one::<i64>(&mut db, left), 0);
+    let left: i64 = one(&mut db, left);
+    assert_eq!(left, 0);
     assert_eq!(fingerprint(&mut db, "matomo"), rows, "the visits stay as they were");
 
     // Created again it knows of nothing, takes the table as it stands, and finds it in order.
@@ -139,9 +164,19 @@ fn without_cascade_servers_keep_the_extension() {
     assert_eq!(add_site(&mut db, &format!(", start_date => '{FIRST}'")), 1);
     run(&mut db, "CALL matomo_sync_all()");
     let written = "SELECT sum(inserted + updated + deleted)::bigint FROM matomo_runs";
-    assert_eq!(one::<i64>(&mut db, written), 0);
+    let written = one::<i64>(&mut db, written);
+    assert_eq!(written, 0);
     assert_eq!(fingerprint(&mut db, "matomo"), rows);
-    assert_equal(&mut db, "matomo", &all_of(&fake, 1));
+    let all = all_there(&mut db, "matomo", &all_of(&fake, 1));
+    proven(
+        "Lifecycle",
+        "DROP EXTENSION CASCADE",
+        "the same, with CASCADE; then all of it made again, and a sync",
+        "servers, mappings, sites and runs go; the tables stay row for row, and are taken as they stand",
+        &format!(
+            "{left} servers, mappings, views and sequences left; then {written} rows written, {all}"
+        ),
+    );
 }
 
 /// Whether a session waits for a lock.
@@ -174,15 +209,27 @@ fn a_drop_waits_for_a_sync_and_then_takes_effect() {
     );
     cancel(&mut db, syncer);
     let (mut syncer, result, _) = syncing.join().unwrap();
-    assert_cancelled(0, result);
+    let result_error = result.unwrap_err();
+    assert_eq!(result_error.code().unwrap().code(), "57014", "{result_error:?}");
     dropping.join().unwrap().1.unwrap();
+    let cancelled = said(result_error.as_db_error().unwrap());
     let gone = error(&mut syncer, &trap.sync().sql());
     assert_eq!(gone.code().code(), "42883");
     // The session that knew the old one goes on with the new one.
     trap.fake.heal();
     run(&mut db, "CREATE EXTENSION matomo_postgres");
     trap.sync().run(&mut syncer);
-    assert_equal(&mut syncer, "matomo", &oracle(&trap.fake, FIRST, LAST));
+    let all = all_there(&mut syncer, "matomo", &oracle(&trap.fake, FIRST, LAST));
+    proven(
+        "Lifecycle",
+        "DROP EXTENSION while `matomo_sync` runs",
+        "CASCADE from another session, while Matomo does not answer; then the sync is cancelled",
+        "the drop waits for it; the session's next call finds nothing, and the extension when it is created again",
+        &format!(
+            "the sync {cancelled}; the drop succeeded; the next call `{}`; created again {all}",
+            gone.code().code()
+        ),
+    );
 }
 
 #[test]
@@ -210,11 +257,23 @@ fn a_drop_ends_a_procedure_after_the_step_that_it_is_at() {
     drop(release);
     dropping.join().unwrap().1.unwrap();
     let (_, result, _) = syncing.join().unwrap();
-    assert_eq!(end_of(result).0.code(), "42883");
+    let (state, message) = end_of(result);
+    assert_eq!(state.code(), "42883");
     // What was committed is there, whole days.
     let days = one::<i64>(&mut db, "SELECT count(DISTINCT action_timestamp::date) FROM matomo");
     assert!((1..=2).contains(&days), "{days}");
     run(&mut db, "CREATE EXTENSION matomo_postgres");
     Sync::of(&fake, FIRST, LAST).run(&mut db);
-    assert_equal(&mut db, "matomo", &oracle(&fake, FIRST, LAST));
+    let all = all_there(&mut db, "matomo", &oracle(&fake, FIRST, LAST));
+    // Which of its functions it misses first does not matter.
+    let (function, _) = message.split_once('(').unwrap();
+    assert!(function.starts_with("function public.matomo_run_"), "{message}");
+    let missed = function.rsplit_once('_').unwrap().0;
+    proven(
+        "Lifecycle",
+        "DROP EXTENSION while `matomo_sync_all` runs",
+        "CASCADE from another session, in the midst of its days",
+        "it ends with an error after the step that it is at; whole days are there",
+        &format!("`{}` {missed}_… does not exist; created again {all}", state.code()),
+    );
 }

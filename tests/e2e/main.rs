@@ -36,6 +36,7 @@ mod recordings;
 mod retention;
 mod retention_locks;
 mod rights;
+mod role_matrix;
 mod runs;
 mod schema;
 mod secrecy;

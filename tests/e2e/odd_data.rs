@@ -3,6 +3,7 @@
 
 mod values;
 mod visits;
+mod wrong;
 
 use fake_matomo::{Fake, Fault, Site, Visit, When, World};
 use postgres::Client;
@@ -61,9 +62,10 @@ fn synced(fake: &Fake) -> Client {
     db
 }
 
-/// Compares an expression of each row, in order of action_id, in both tables.
+/// Compares an expression of each row, in order of action_id, in both tables; gives what they hold.
 #[track_caller]
-fn assert_rows(db: &mut Client, expression: &str, expected: &[&str]) {
+fn assert_rows(db: &mut Client, expression: &str, expected: &[&str]) -> Vec<String> {
+    let mut all = Vec::new();
     for table in TABLES {
         let sql = format!(
             "SELECT coalesce(({expression})::text, 'null') FROM {table} \
@@ -72,7 +74,9 @@ fn assert_rows(db: &mut Client, expression: &str, expected: &[&str]) {
         let rows = db.query(&sql, &[]).unwrap_or_else(|error| panic!("{sql}: {error:?}"));
         let found: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
         assert_eq!(found, expected, "{table}: {expression}");
+        all = found;
     }
+    all
 }
 
 #[track_caller]

@@ -85,7 +85,15 @@ fn a_text_too_long_for_its_column_is_an_error_and_is_not_cut() {
     let refused = Sync::of(&fake, FIRST, LAST).into("narrow").error(&mut db);
     let found = (refused.code().code(), refused.message());
     assert_eq!(found, ("22001", "value too long for type character varying(9)"));
-    assert_eq!(one::<i64>(&mut db, "SELECT count(*) FROM narrow"), 0);
+    let rows: i64 = one(&mut db, "SELECT count(*) FROM narrow");
+    assert_eq!(rows, 0);
+    crate::trust::proven(
+        "Data",
+        "a text too long for the user's column",
+        "`action_title` made `varchar(9)`",
+        "Postgres' own error; nothing is cut, nothing written",
+        &format!("{}; {rows} rows", crate::trust::said(&refused)),
+    );
 }
 
 #[test]

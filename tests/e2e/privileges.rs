@@ -1,10 +1,13 @@
 //! Who may do what with the objects of the extension, by its list: what is new must be put on it.
 
+use std::collections::BTreeMap;
+
 use fake_matomo::{Fault, When};
 
 use crate::cluster::shared;
 use crate::stored::*;
 use crate::support::*;
+use crate::trust::{all_there, proven, said};
 
 /// What roles without any grant may do, an object a line. On all others they may do nothing.
 const EVERYBODY: [&str; 29] = [
@@ -44,7 +47,7 @@ const EVERYBODY: [&str; 29] = [
 
 /// Objects of the extension, each with the privileges that a role has on it, but for those on which
 /// it has none.
-fn privileges(db: &mut postgres::Client, role: &str) -> Vec<String> {
+pub fn privileges(db: &mut postgres::Client, role: &str) -> Vec<String> {
     let sql = format!(
         "WITH members AS (
              SELECT classid, objid FROM pg_depend
@@ -81,6 +84,24 @@ fn what_everybody_may_do_is_on_the_list() {
     let role = role(&mut db);
     let found = privileges(&mut db, &role);
     assert_eq!(found, EVERYBODY, "{found:#?}");
+    let all = privileges(&mut db, "postgres");
+    let writes = ["INSERT", "UPDATE", "DELETE", "TRUNCATE", "REFERENCES", "TRIGGER"];
+    let written = found.iter().filter(|line| writes.iter().any(|what| line.contains(what)));
+    proven(
+        "Privileges",
+        "what PUBLIC may touch",
+        &format!(
+            "a list of {} of the extension's {} objects, compared object by object",
+            EVERYBODY.len(),
+            all.len()
+        ),
+        "what is on the list, and nothing that is new before it is put there",
+        &format!(
+            "{} as on the list; {} that may be written to or have triggers",
+            found.len(),
+            written.count()
+        ),
+    );
 }
 
 #[test]
@@ -95,6 +116,20 @@ fn functions_with_their_owners_rights_are_safe_under_any_search_path() {
              SELECT FROM unnest(p.proconfig) c WHERE c ~ '^search_path=pg_catalog, (.*, )?pg_temp$')",
     );
     assert_eq!(loose, [""; 0]);
+    let ours = "pg_depend d JOIN pg_extension e ON d.refobjid = e.oid AND e.extname = 'matomo_postgres' AND d.deptype = 'e'";
+    let definers: i64 = one(
+        &mut db,
+        &format!(
+            "SELECT count(*) FROM {ours} JOIN pg_proc p ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid WHERE p.prosecdef"
+        ),
+    );
+    let views: i64 = one(
+        &mut db,
+        &format!(
+            "SELECT count(*) FROM {ours} JOIN pg_class c ON d.classid = 'pg_class'::regclass AND d.objid = c.oid WHERE c.relkind = 'v'"
+        ),
+    );
+    assert!(definers > 0 && views > 3, "{definers}, {views}");
     // Views read with their owner's rights, and must not show rows to conditions of the reader's.
     let open = texts(
         &mut db,
@@ -103,6 +138,13 @@ fn functions_with_their_owners_rights_are_safe_under_any_search_path() {
          WHERE c.relkind = 'v' AND NOT coalesce(c.reloptions, '{}') @> '{security_barrier=true}'",
     );
     assert_eq!(open, [""; 0]);
+    proven(
+        "Privileges",
+        "what runs with its owner's rights",
+        &format!("the extension's SECURITY DEFINER functions, {definers}, and views, {views}"),
+        "each function's search_path begins with pg_catalog and ends with pg_temp; each view is a security_barrier",
+        &format!("{} functions and {} views that are not so", loose.len(), open.len()),
+    );
 }
 
 /// A trigger on a table of ours would run with the rights of whoever syncs.
@@ -123,7 +165,8 @@ fn nobody_hangs_anything_on_the_extensions_tables() {
         &mut db,
         "CREATE FUNCTION evil() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$",
     );
-    for table in tables {
+    let mut states = BTreeMap::<_, usize>::new();
+    for table in &tables {
         for sql in [
             format!("CREATE TRIGGER evil BEFORE INSERT ON {table} EXECUTE FUNCTION evil()"),
             format!("CREATE RULE evil AS ON INSERT TO {table} DO INSTEAD NOTHING"),
@@ -139,8 +182,21 @@ fn nobody_hangs_anything_on_the_extensions_tables() {
         ] {
             let error = error(&mut db, &sql);
             assert_eq!(error.code().code(), "42501", "{sql}: {error:?}");
+            *states.entry(error.code().code().to_owned()).or_default() += 1;
         }
     }
+    let states: Vec<_> =
+        states.iter().map(|(state, times)| format!("{times} times `{state}`")).collect();
+    proven(
+        "Privileges",
+        "triggers, rules, policies and the like on internal tables",
+        &format!(
+            "by a role that may create in the schema: a trigger, rule, policy, index, column, child, row, DELETE, TRUNCATE, lock and comment on each of {} tables",
+            tables.len()
+        ),
+        "`42501` for each: none would run with the rights of whoever syncs",
+        &states.join(", "),
+    );
 }
 
 /// The names of destinations go into statements; none of them does more than name.
@@ -149,26 +205,40 @@ fn a_destinations_name_is_a_name() {
     let fake = serve(Noon::new().world(1));
     let mut db = database();
     run(&mut db, "CREATE TABLE victim AS SELECT 1 AS x");
-    for name in [
-        "victim; DROP TABLE victim",
-        "matomo; DROP TABLE victim; --",
-        "matomo\"; DROP TABLE victim; --",
-        "\"matomo'); DROP TABLE victim; --\"",
-        "matomo(action_id) VALUES (1); DROP TABLE victim",
-        "(SELECT 1)",
-        "matomo AS x",
-        "$$matomo$$",
-        "matomo\\",
+    let mut rows = Vec::new();
+    for (case, name) in [
+        ("a destination with a statement behind", "victim; DROP TABLE victim"),
+        ("a destination with a comment behind", "matomo; DROP TABLE victim; --"),
+        ("a destination that closes a quote", "matomo\"; DROP TABLE victim; --"),
+        ("a destination that closes a literal", "\"matomo'); DROP TABLE victim; --\""),
+        (
+            "a destination that completes an INSERT",
+            "matomo(action_id) VALUES (1); DROP TABLE victim",
+        ),
+        ("a destination that is a query", "(SELECT 1)"),
+        ("a destination with an alias", "matomo AS x"),
+        ("a destination in dollar quotes", "$$matomo$$"),
+        ("a destination with a backslash", "matomo\\"),
     ] {
         let sql = "SELECT * FROM matomo_sync(1, $1, $2, destination => $3)";
         let error = db.query(sql, &[&fake.url(), &fake.token(), &name]).unwrap_err();
         let state = error.code().unwrap().code();
         assert!(["42P01", "42601", "42602", "22023"].contains(&state), "{name}: {error:?}");
-        assert_eq!(one::<i64>(&mut db, "SELECT count(*) FROM victim"), 1, "{name}");
+        let victims: i64 = one(&mut db, "SELECT count(*) FROM victim");
+        assert_eq!(victims, 1, "{name}");
+        let error = said(error.as_db_error().unwrap());
+        rows.push((case, name, format!("{error}; `victim` has {victims} row")));
+    }
+    for (case, name, seen) in rows {
+        proven("Privileges", case, &format!("`{name}`"), "a name or an error, never SQL", &seen);
     }
     assert_eq!(fake.connections(), 0);
     // Such a table may well be there.
-    for name in ["matomo'); DROP TABLE victim; --", "a \"b\" $1 %s \\ 漢", "select"] {
+    for (case, name) in [
+        ("a table of such a name", "matomo'); DROP TABLE victim; --"),
+        ("a table of another such name", "a \"b\" $1 %s \\ 漢"),
+        ("a table with a keyword for its name", "select"),
+    ] {
         let quoted = format!("\"{}\"", name.replace('"', "\"\""));
         let sql = "SELECT matomo_create_table($1)";
         db.query(sql, &[&quoted]).unwrap();
@@ -176,7 +246,9 @@ fn a_destinations_name_is_a_name() {
             let sql = "SELECT * FROM matomo_sync(1, $1, $2, destination => $3, force => true)";
             db.query(sql, &[&fake.url(), &fake.token(), &quoted]).unwrap();
         }
-        assert_equal(&mut db, &quoted, &all_of(&fake, 1));
+        let all = all_there(&mut db, &quoted, &all_of(&fake, 1));
+        let injected = format!("`{quoted}`, synced twice");
+        proven("Privileges", case, &injected, "a table like any other", &all);
     }
     assert_eq!(one::<i64>(&mut db, "SELECT count(*) FROM victim"), 1);
 }
@@ -209,14 +281,23 @@ fn others_sites_and_tables_are_nobodys_business() {
         one(admin, &format!("SELECT md5(concat_ws('/', {}))", digests.join(", ")))
     };
     let before = state(&mut admin);
+    let mut shown = Vec::new();
     let mut db = shared().connect_as(&name, &stranger);
     for view in ["matomo_sites", "matomo_runs", "matomo_status", "matomo_days", "matomo_progress"] {
         let rows: i64 = one(&mut db, &format!("SELECT count(*) FROM {view}"));
         assert_eq!(rows, 0, "{view} shows a stranger what is there");
+        shown.push(format!("{view} {rows}"));
         let rows: i64 = one(&mut admin, &format!("SELECT count(*) FROM {view}"));
         assert!(rows > 0 || view == "matomo_progress", "{view} is empty");
     }
-    for sql in [
+    proven(
+        "Privileges",
+        "others' sites, seen",
+        "the views of sites, runs and days, with rows in them, read by a role without grants",
+        "no row, no word of others' errors",
+        &format!("rows: {}", shown.join(", ")),
+    );
+    let statements = [
         format!("SELECT matomo_remove_site({site})"),
         format!("SELECT matomo_run_begin({site}, 'x')"),
         format!("SELECT matomo_run_copy({run_id})"),
@@ -241,15 +322,30 @@ fn others_sites_and_tables_are_nobodys_business() {
             .to_owned(),
         "UPDATE matomo_sites SET enabled = false".to_owned(),
         "DELETE FROM matomo_runs".to_owned(),
-    ] {
-        if let Err(error) = db.batch_execute(&sql) {
+    ];
+    let mut ends = BTreeMap::<_, usize>::new();
+    for sql in &statements {
+        if let Err(error) = db.batch_execute(sql) {
             let error = error.as_db_error().unwrap();
             println!("{sql}: {} {}", error.code().code(), error.message());
+            *ends.entry(format!("`{}`", error.code().code())).or_default() += 1;
             assert_ne!(error.code().code(), "XX000", "{sql}: {error:?}");
             assert!(!format!("{error:?}").contains("not for strangers"), "{sql}: {error:?}");
         } else {
             println!("{sql}: does nothing");
+            *ends.entry(format!("no error with `{sql}`")).or_default() += 1;
         }
         assert_eq!(state(&mut admin), before, "{sql}");
     }
+    let ends: Vec<_> = ends.iter().map(|(end, times)| format!("{times} × {end}")).collect();
+    proven(
+        "Privileges",
+        "others' sites, touched",
+        &format!(
+            "{} statements by such a role, with all that everybody may call",
+            statements.len()
+        ),
+        "refused, or without effect: visits, ledger, sites, runs and their state as before",
+        &format!("{}; all as before each time", ends.join(", ")),
+    );
 }

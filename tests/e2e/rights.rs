@@ -7,6 +7,7 @@ use crate::cluster::shared;
 use crate::sessions::HOSTILE;
 use crate::stored::*;
 use crate::support::*;
+use crate::trust::{all_there, proven};
 
 const START: &str = ", start_date => '2026-10-24'";
 
@@ -43,9 +44,17 @@ fn triggers_of_an_owner_run_as_the_owner() {
         ),
     );
     run(&mut admin, "CALL matomo_sync_all()");
-    assert_equal(&mut admin, &format!("{owner}.matomo"), &all_of(&fake, 1));
+    let all = all_there(&mut admin, &format!("{owner}.matomo"), &all_of(&fake, 1));
     let notes = texts(&mut db, "SELECT concat_ws(' ', what, who) FROM notes ORDER BY 1");
     assert_eq!(notes, [format!("deferred {owner}"), format!("statement {owner}")]);
+    let who = notes.join(", ").replace(&owner, "owner");
+    proven(
+        "Privileges",
+        "an owner's triggers, when a superuser syncs",
+        "a statement's trigger and a deferred one, which note current_user",
+        "they run with the owner's rights",
+        &format!("{who}; {all}"),
+    );
 }
 
 #[test]
@@ -63,17 +72,25 @@ fn a_superuser_syncs_into_an_owners_weekly_partitions() {
 
 #[test]
 fn an_owner_cannot_use_a_superusers_call_for_more() {
-    for (attempt, message) in [
-        ("SET ROLE postgres", "cannot set parameter \"role\" within security-definer function"),
+    let mut rows = Vec::new();
+    for (case, attempt, message) in [
         (
+            "an owner's trigger that does SET ROLE",
+            "SET ROLE postgres",
+            "cannot set parameter \"role\" within security-definer function",
+        ),
+        (
+            "an owner's trigger that does SET SESSION AUTHORIZATION",
             "SET SESSION AUTHORIZATION postgres",
             "cannot set parameter \"session_authorization\" within security-definer function",
         ),
         (
+            "an owner's trigger that makes a temporary table",
             "CREATE TEMP TABLE trap (n int)",
             "cannot create temporary table within security-restricted operation",
         ),
         (
+            "an owner's trigger that makes him a superuser",
             "ALTER ROLE CURRENT_USER SUPERUSER",
             "must be superuser to alter superuser roles or change superuser attribute",
         ),
@@ -89,11 +106,18 @@ fn an_owner_cannot_use_a_superusers_call_for_more() {
         );
         run(&mut admin, "CALL matomo_sync_all()");
         let failed = "SELECT concat_ws(': ', status, return_message) FROM matomo_runs";
-        assert_eq!(one::<String>(&mut db, failed), format!("failed: {message}"));
+        let found = one::<String>(&mut db, failed);
+        assert_eq!(found, format!("failed: {message}"));
         assert!(!one::<bool>(
             &mut admin,
             &format!("SELECT rolsuper FROM pg_roles WHERE rolname = '{owner}'")
         ));
+        rows.push((case, attempt, found));
+    }
+    for (case, attempt, seen) in rows {
+        let injected = format!("`{attempt}` in a trigger; a superuser calls `matomo_sync_all()`");
+        let promised = "the owner's run fails, the superuser's session is untouched";
+        proven("Privileges", case, &injected, promised, &seen);
     }
 }
 
@@ -120,7 +144,15 @@ fn what_an_owner_sets_does_not_last_in_the_callers_session() {
     run(&mut admin, "CALL matomo_sync_all()");
     assert_equal(&mut admin, &format!("{owner}.matomo"), &all_of(&fake, 1));
     run(&mut admin, "RESET client_min_messages");
-    assert_eq!(one::<String>(&mut admin, settings), before);
+    let after = one::<String>(&mut admin, settings);
+    assert_eq!(after, before);
+    proven(
+        "Privileges",
+        "an owner's trigger that sets search_path",
+        "and `matomo.page_size` and `work_mem`, for the session; with a function `lower` of its own in front",
+        "none of it lasts in the superuser's session",
+        &format!("lower('X'), search_path, page_size, work_mem after it: {after}"),
+    );
     assert_eq!(
         one::<String>(&mut admin, "SELECT concat(current_user, ' ', session_user)"),
         "postgres postgres"
@@ -140,18 +172,21 @@ fn the_owners_rights_and_mapping_are_what_counts() {
     );
     let failed = "SELECT concat_ws(': ', status, sqlstate, return_message) FROM matomo_runs ORDER BY runid DESC LIMIT 1";
     run(&mut admin, "CALL matomo_sync_all()");
-    assert_eq!(
-        one::<String>(&mut db, failed),
-        format!("failed: 42501: permission denied for table {owner}.matomo")
-    );
+    let denied = one::<String>(&mut db, failed);
+    assert_eq!(denied, format!("failed: 42501: permission denied for table {owner}.matomo"));
     run(&mut admin, &format!("ALTER TABLE {owner}.matomo OWNER TO {owner}"));
     run(&mut admin, "CALL matomo_sync_all()");
     assert_equal(&mut admin, &format!("{owner}.matomo"), &all_of(&fake, 1));
     run(&mut admin, &format!("DROP USER MAPPING FOR {owner} SERVER analytics"));
     run(&mut admin, "CALL matomo_sync_all()");
-    assert_eq!(
-        one::<String>(&mut db, failed),
-        format!("failed: 28000: user mapping not found for \"{owner}\"")
+    let lacking = one::<String>(&mut db, failed);
+    assert_eq!(lacking, format!("failed: 28000: user mapping not found for \"{owner}\""));
+    proven(
+        "Privileges",
+        "an owner who may no longer write",
+        "a superuser calls; the owner has lost the table, then its mapping",
+        "the owner's rights count, not the caller's: the run fails",
+        &format!("{denied}; {lacking}").replace(&owner, "owner"),
     );
 }
 
@@ -216,7 +251,15 @@ fn names_in_the_search_path_cannot_stand_in_for_those_of_postgres() {
         run(&mut db, &format!("SELECT * FROM public.{view}"));
     }
     let statuses = "SELECT string_agg(status, ' ' ORDER BY runid) FROM matomo_runs";
-    assert_eq!(one::<String>(&mut clean, statuses), "succeeded succeeded failed failed");
+    let statuses = one::<String>(&mut clean, statuses);
+    assert_eq!(statuses, "succeeded succeeded failed failed");
+    proven(
+        "Privileges",
+        "a hostile search_path around procedures and views",
+        "functions, operators, types and tables named like Postgres' and ours stand in front, and raise; two runs, then two of a Matomo that fails",
+        "none is used",
+        &format!("runs {statuses}; all views read"),
+    );
     run(&mut db, &format!("SELECT public.matomo_remove_site({site})"));
 }
 

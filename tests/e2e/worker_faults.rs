@@ -7,6 +7,7 @@ use chrono::{Days, Utc};
 use fake_matomo::{Fault, When};
 
 use crate::support::*;
+use crate::trust::{all_there, every_row, proven};
 use crate::worker_support::*;
 
 #[test]
@@ -27,9 +28,17 @@ fn a_fast_shutdown_waits_for_no_answer() {
     cluster.start_again();
     let mut db = cluster.connect("postgres");
     wait_until("it goes on", || runs(&mut db, 1, "succeeded") == 1);
-    assert_equal(&mut db, "matomo", &all_of(&fake, 1));
+    let all = all_there(&mut db, "matomo", &all_of(&fake, 1));
     let left = "SELECT return_message FROM matomo_runs WHERE status = 'failed'";
-    assert_eq!(texts(&mut db, left), ["the session ended before the run did"]);
+    let left = texts(&mut db, left);
+    assert_eq!(left, ["the session ended before the run did"]);
+    proven(
+        "Crash",
+        "a fast shutdown",
+        "`pg_ctl stop -m fast` while the worker waits for an answer that does not come",
+        "it takes less than a second; after the start the import goes on",
+        &format!("in time; the run: {}; then {all}", left[0]),
+    );
 }
 
 #[test]
@@ -71,6 +80,8 @@ fn kill_9_in_the_middle_of_an_import_loses_one_step() {
     assert_eq!(texts(&mut db, failed), ["the session ended before the run did"]);
 }
 
+const MISSING: &str = "extension \"matomo_postgres\" is not created";
+
 #[test]
 fn the_extension_may_be_dropped_and_created_while_it_works() {
     let (cluster, mut db) = cluster_with_worker();
@@ -84,17 +95,25 @@ fn the_extension_may_be_dropped_and_created_while_it_works() {
         wait_until("it works", || runs(&mut db, site, "running") == 1);
         if round == 0 {
             run(&mut db, "DROP EXTENSION matomo_postgres CASCADE; DROP TABLE matomo");
-            let missing = "extension \"matomo_postgres\" is not created";
-            wait_until("it is missed", || cluster.log().contains(missing));
+            wait_until("it is missed", || cluster.log().contains(MISSING));
             run(&mut db, "CREATE EXTENSION matomo_postgres");
         } else {
             fake.knobs().latency = Duration::ZERO;
             wait_long(60, "the import is done", || runs(&mut db, site, "succeeded") == 1);
         }
     }
-    assert_equal(&mut db, "matomo", &all_of(&fake, 1));
+    let all = every_row(&mut db, "matomo", &all_of(&fake, 1));
     assert_eq!(worker_pid(&mut db, "postgres"), pid, "it is still the same");
     assert!(!cluster.log().contains("PANIC"), "{}", cluster.log());
+    let missed = cluster.log().lines().filter(|line| line.contains(MISSING)).count();
+    assert!(missed > 0);
+    proven(
+        "Lifecycle",
+        "DROP EXTENSION while the worker works",
+        "CASCADE in the midst of an import; then all of it made again",
+        "the worker says so in the log and stays; it goes on with what is registered anew",
+        &format!("the log: {MISSING}; the same process imports {all}"),
+    );
 }
 
 #[test]
@@ -115,10 +134,18 @@ fn a_cancel_ends_a_run_and_not_the_worker() {
     run(&mut db, &cancel);
     wait_until("the run has failed", || runs(&mut db, site, "failed") == 1);
     let told = "SELECT sqlstate || ' ' || return_message FROM matomo_runs WHERE status = 'failed'";
-    assert_eq!(texts(&mut db, told), ["57014 canceling statement due to user request"]);
+    let told = texts(&mut db, told);
+    assert_eq!(told, ["57014 canceling statement due to user request"]);
     wait_until("the next one succeeds", || runs(&mut db, site, "succeeded") > 0);
     assert_eq!(worker_pid(&mut db, "postgres"), Some(pid));
     assert!(!cluster.log().contains("exited"), "{}", cluster.log());
+    proven(
+        "Crash",
+        "pg_cancel_backend of the worker",
+        "while it waits for an answer that does not come",
+        "the run fails, the process stays, the next run succeeds",
+        &format!("the run: {}; the next one succeeded, by the same process", told[0]),
+    );
 }
 
 #[test]

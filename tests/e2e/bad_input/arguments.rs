@@ -209,7 +209,15 @@ fn a_read_only_transaction_is_refused_without_a_request() {
     let error = stage.refuses(&[]);
     let message = "cannot execute matomo_sync() in a read-only transaction";
     expect(&error, "25006", message, "", "");
-    assert_eq!(stage.fake.requests().len(), 0);
+    let requests = stage.fake.requests().len();
+    assert_eq!(requests, 0);
+    crate::trust::proven(
+        "Crash",
+        "a read-only transaction",
+        "`default_transaction_read_only` is on",
+        "`25006`, with no request and nothing written",
+        &format!("{}; {requests} requests; rows as before", crate::trust::said(&error)),
+    );
     stage.execute("SET default_transaction_read_only = off");
     stage.db.batch_execute("SET TimeZone = 'UTC'").unwrap();
     stage.recovers();

@@ -3,6 +3,12 @@
 use fake_matomo::{Action, Visit};
 
 use super::*;
+use crate::trust::{all_there, proven};
+
+/// What is seen of rows that were compared.
+fn proves(case: &str, injected: &str, promised: &str, seen: &str) {
+    proven("Data", case, injected, promised, seen);
+}
 
 #[test]
 fn what_postgres_cannot_hold_becomes_the_replacement_character() {
@@ -19,13 +25,21 @@ fn what_postgres_cannot_hold_becomes_the_replacement_character() {
     let at = body.windows(3).position(|bytes| bytes == b"RAW").unwrap();
     body.splice(at..at + 3, *b"\0\xff\xc3\x28");
     let mut db = synced(&saying(body));
-    assert_rows(&mut db, "sitename", &["a\u{fffd}b"; 2]);
+    let name = assert_rows(&mut db, "sitename", &["a\u{fffd}b"; 2]);
+    let promised = "U+FFFD for it, in text and JSON columns alike";
+    proves("U+0000", r"`a\u0000b` in `siteName`", promised, &format!("`{}`", name[0]));
     assert_rows(&mut db, "userid", &["\u{fffd}"; 2]);
     assert_rows(&mut db, "dimension1", &["\u{fffd} \u{fffd}"; 2]);
     assert_rows(&mut db, "dimension2", &["\u{fffd}\u{fffd}", "null"]);
     assert_rows(&mut db, "action_url", &["https://x.example.org/\u{fffd}\u{fffd}", "null"]);
-    assert_rows(&mut db, "action_title", &["\u{fffd}A\u{fffd} 😀 \\u0000", "second"]);
-    assert_rows(&mut db, "action_eventcategory", &["\u{fffd}\u{fffd}\u{fffd}(", ""]);
+    let title = assert_rows(&mut db, "action_title", &["\u{fffd}A\u{fffd} 😀 \\u0000", "second"]);
+    let injected = r"`\ud83dA\udc00 \ud83d\ude00 \\u0000` in `title`";
+    let promised = "U+FFFD for each that is alone; pairs, and what only looks like one, stay";
+    proves("lone surrogates", injected, promised, &format!("`{}`", title[0]));
+    let category = assert_rows(&mut db, "action_eventcategory", &["\u{fffd}\u{fffd}\u{fffd}(", ""]);
+    let promised = "U+FFFD for each that is none";
+    let seen = format!("`{}`", category[0]);
+    proves("bytes that are no UTF-8", "00 FF C3 28 in `eventCategory`", promised, &seen);
     assert_rows(
         &mut db,
         "usercustomproperties",
@@ -137,8 +151,14 @@ fn unknown_keys_are_passed_over_and_of_a_key_twice_the_last_counts() {
     assert_rows(&mut db, "action_id", &["7_0", "7_1"]);
     assert_rows(&mut db, "actions", &["2"; 2]);
     assert_rows(&mut db, "dimension1", &["b"; 2]);
-    assert_rows(&mut db, "action_title", &["two", "second"]);
-    assert_rows(&mut db, "usercustomproperties", &[r#"{"n":"z"}"#; 2]);
+    let title = assert_rows(&mut db, "action_title", &["two", "second"]);
+    let variables = assert_rows(&mut db, "usercustomproperties", &[r#"{"n":"z"}"#; 2]);
+    proves(
+        "a key twice",
+        r#"`"title":"one","title":"two"`, and a custom variable's name three times"#,
+        "the last counts",
+        &format!("`{}`; `{}`", title[0], variables[0]),
+    );
 }
 
 #[test]
@@ -188,14 +208,25 @@ fn event_values_that_are_no_number_become_zero() {
         actions.join(",")
     );
     let mut db = synced(&saying(body));
+    let mut seen = Vec::new();
     for table in TABLES {
         for (index, (value, expected)) in values.iter().enumerate() {
             let sql = format!(
                 "SELECT action_eventvalue::text FROM {table} WHERE action_id = '7_{index}'"
             );
-            assert_eq!(one::<String>(&mut db, &sql), *expected, "{value}");
+            let found = one::<String>(&mut db, &sql);
+            assert_eq!(found, *expected, "{value}");
+            if table == TABLES[0] && [2, 3, 5, 7, 8, 14, 20].contains(&index) {
+                seen.push(format!("`{value}` is {found}"));
+            }
         }
     }
+    proves(
+        "numbers in `eventValue`",
+        &format!("{} of them, some beyond any type, some as strings, some none", values.len()),
+        "all digits of what `numeric` can hold; 0 for all else",
+        &seen.join(", "),
+    );
 }
 
 /// A text of a megabyte that does not compress, so that no index entry could hold it.
@@ -218,12 +249,20 @@ fn texts_of_a_megabyte_arrive_whole() {
     let url = format!("https://x.example.org/{url}");
     let page = Action::page(NOON, &url, &title).variable(1, "n", &other);
     let visit = Visit::new(7, NOON).and(page).and(Action::search(NOON + 2, &other));
-    let mut db = assert_oracle(&matomo([visit]));
+    let fake = matomo([visit]);
+    let mut db = assert_oracle(&fake);
     let lengths =
         "concat_ws('|', length(action_url), length(action_title), length(sitesearchkeyword))";
     // The title of a search is Matomo's own.
-    assert_rows(&mut db, lengths, &["1048598|1048576", "11|1048576"]);
+    let found = assert_rows(&mut db, lengths, &["1048598|1048576", "11|1048576"]);
     assert_rows(&mut db, "length(usercustomproperties ->> 'n')", &["1048576", "null"]);
+    let all = all_there(&mut db, TABLES[0], &oracle(&fake, DAY, DAY));
+    proves(
+        "a URL of 1 MB",
+        "and a title, a search keyword and a custom variable; none can be compressed",
+        "they arrive whole: no index refuses a row for its length",
+        &format!("{all}; length of the URL {}", found[0].split('|').next().unwrap()),
+    );
 }
 
 /// Brackets within brackets, deeper than any stack.
@@ -258,14 +297,20 @@ fn json_of_any_depth_does_no_harm() {
     assert_rows(&mut db, "length(usercustomproperties ->> 'n')", &["200000"; 2]);
     assert_rows(&mut db, "length(usercustomproperties ->> 'nPage')", &["200000", "null"]);
     assert_rows(&mut db, "length(usercustomdimensions ->> 'dimension1')", &["200000"; 2]);
-    assert_rows(&mut db, "length(dimension1)", &["200000"; 2]);
+    let length = assert_rows(&mut db, "length(dimension1)", &["200000"; 2]);
+    proves(
+        "JSON of any depth, in place of values",
+        "100,000 lists within lists, in unknown keys, columns of text and of JSON, custom variables and dimensions",
+        "whole, in columns of JSON as a string; nothing overflows",
+        &format!("`length(dimension1)` is {}", length[0]),
+    );
 }
 
 #[test]
-fn five_hundred_custom_variables_and_dimensions_beyond_ten() {
+fn ten_thousand_custom_variables_and_dimensions_beyond_ten() {
     let mut visit = Visit::new(7, NOON);
     let mut page = Action::page(NOON, "https://x.example.org/", "Page");
-    for number in 1..=500 {
+    for number in 1..=10_000 {
         visit.set_variable(number, &format!("name {number}"), &format!("of the visit {number}"));
         if number % 3 == 0 {
             page =
@@ -277,9 +322,17 @@ fn five_hundred_custom_variables_and_dimensions_beyond_ten() {
     }
     visit.push(page.dimension(17, "of the action 17"));
     visit.push(Action::page(NOON + 1, "https://x.example.org/", "Page").null_dimension(17));
-    let mut db = assert_oracle(&matomo([visit]));
+    let fake = matomo([visit]);
+    let mut db = assert_oracle(&fake);
     let count = "(SELECT count(*) FROM json_object_keys(usercustomproperties))";
-    assert_rows(&mut db, count, &["500", "500"]);
+    let counts = assert_rows(&mut db, count, &["10000", "10000"]);
+    let all = all_there(&mut db, TABLES[0], &oracle(&fake, DAY, DAY));
+    proves(
+        "10,000 custom variables",
+        "of a visit; 3,333 of them of its action as well",
+        "all in `usercustomproperties`, the action's before the visit's",
+        &format!("{all}; members: {}", counts[0]),
+    );
     let of_17 = "usercustomdimensions ->> 'dimension17'";
     assert_rows(&mut db, of_17, &["of the action 17", "of the visit 17"]);
     // What only looks like a dimension is an unknown key.

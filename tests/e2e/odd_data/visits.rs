@@ -4,6 +4,7 @@ use fake_matomo::{Action, Visit};
 use serde_json::Value;
 
 use super::*;
+use crate::trust::{all_there, proven, said};
 
 #[test]
 fn actions_in_an_object_in_place_of_a_list() {
@@ -14,13 +15,28 @@ fn actions_in_an_object_in_place_of_a_list() {
     );
     let mut db = synced(&saying(body));
     let rows = ["7_0|a|2026-10-25 12:00:00+00", "7_1|b|2026-10-25 12:00:09+00"];
-    assert_rows(&mut db, "concat_ws('|', action_id, action_title, action_timestamp)", &rows);
+    let seen =
+        assert_rows(&mut db, "concat_ws('|', action_id, action_title, action_timestamp)", &rows);
+    proven(
+        "Data",
+        "an object in place of the list of actions",
+        r#"`{"0":{…},"2":{…}}`, timestamps as text and as `1792929609.0`"#,
+        "its members in their order; the times as they are",
+        &seen.join(", "),
+    );
     // What is no action at all is a place in the visit all the same.
     let body = format!(
         r#"[{{"idVisit":7,"lastActionTimestamp":{NOON},"actionDetails":[1,null,"x",[],{{"title":"b"}}]}}]"#
     );
     let mut db = synced(&saying(body));
-    assert_rows(&mut db, "coalesce(action_title, '')", &["", "", "", "", "b"]);
+    let titles = assert_rows(&mut db, "coalesce(action_title, '')", &["", "", "", "", "b"]);
+    proven(
+        "Data",
+        "what is no action among the actions",
+        r#"`[1,null,"x",[],{"title":"b"}]` in `actionDetails`"#,
+        "a row for each place, so that `action_id` stays the place in Matomo's list",
+        &format!("{} rows, the last with title {}", titles.len(), titles[4]),
+    );
 }
 
 #[test]
@@ -44,24 +60,35 @@ fn missing_timestamps_take_that_of_the_action_before() {
 
 #[test]
 fn without_any_timestamp_the_begin_of_the_day_stands_in() {
-    for times in [
+    let sets = [
         "",
         r#","firstActionTimestamp":null,"lastActionTimestamp":null,"serverTimestamp":null"#,
         r#","firstActionTimestamp":"","lastActionTimestamp":"soon","serverTimestamp":[]"#,
         r#","firstActionTimestamp":9e99,"lastActionTimestamp":-9223372036854775808"#,
         r#","firstActionTimestamp":999999999999,"lastActionTimestamp":9223372036854775807"#,
-    ] {
+    ];
+    let mut seen = Vec::new();
+    for times in sets {
         let body = format!(
             r#"[{{"idVisit":7{times},"actionDetails":[{{"title":"a"}},{{"timestamp":"x"}},{{"timestamp":99999999999999}}]}}]"#
         );
         let fake = saying(body);
         let mut db = synced(&fake);
-        assert_rows(&mut db, "action_timestamp", &["2026-10-25 00:00:00+00"; 3]);
+        seen.extend(assert_rows(&mut db, "action_timestamp", &["2026-10-25 00:00:00+00"; 3]));
         assert_rows(&mut db, "serverdateprettyfirstaction", &["null"; 3]);
         // Nor do pages lose their way: each of these is full.
         let sums = Sync::of(&fake, DAY, DAY).pages_of(1).run(&mut db);
         assert_eq!((sums.visits, sums.written()), (1, 0), "{times}");
     }
+    let rows = seen.len();
+    seen.dedup();
+    proven(
+        "Data",
+        "timestamps that are none",
+        "missing, null, empty, words, lists, `9e99`, 999999999999, the ends of `bigint`: all those of a visit",
+        "the begin of the day stands in for them; paging goes on",
+        &format!("{rows} rows, at {}", seen.join(", ")),
+    );
 }
 
 #[test]
@@ -82,7 +109,14 @@ fn times_from_the_year_1_to_the_year_9999_have_their_partitions() {
         // A year of five digits is as good as no time: that of the action before.
         "9999-12-31 23:59:59+00",
     ];
-    assert_rows(&mut db, "action_timestamp", &rows);
+    let seen = assert_rows(&mut db, "action_timestamp", &rows);
+    proven(
+        "Data",
+        "huge and negative timestamps",
+        &times.map(|at| at.to_string()).join(", "),
+        "the years 1 to 9999, each in its weekly partition; beyond, the time of the action before",
+        &seen.join(", "),
+    );
     let sql = "SELECT string_agg(inhrelid::regclass::text, ' ' ORDER BY inhrelid::regclass::text COLLATE \"C\") \
                FROM pg_inherits WHERE inhparent = 'matomo_partitioned'::regclass";
     assert_eq!(
@@ -94,6 +128,7 @@ fn times_from_the_year_1_to_the_year_9999_have_their_partitions() {
 
 #[test]
 fn visits_without_actions_have_no_rows() {
+    let mut seen = Vec::new();
     for actions in [
         "",
         r#","actionDetails":[]"#,
@@ -107,8 +142,17 @@ fn visits_without_actions_have_no_rows() {
             let sums = Sync::of(&fake, DAY, DAY).into(table).run(&mut db);
             assert_eq!((sums.visits, sums.actions, sums.written()), (1, 0, 0), "{actions}");
             assert_eq!(one::<i64>(&mut db, &format!("SELECT count(*) FROM {table}")), 0);
+            seen.push(format!("{} visit read, {} rows", sums.visits, sums.written()));
         }
     }
+    seen.dedup();
+    proven(
+        "Data",
+        "a visit without actions",
+        r#"`actionDetails` is missing, `[]`, `null`, `{}` or `""`"#,
+        "no rows and no error",
+        &seen.join("; "),
+    );
 }
 
 #[test]
@@ -118,6 +162,7 @@ fn a_visit_that_loses_its_actions_loses_its_rows() {
             .and(Action::page(NOON + id, "https://x.example.org/", "Page"))
             .and(Action::goal(NOON + id, 1, "Goal", "https://x.example.org/"))
     };
+    let mut seen = Vec::new();
     for gone in ["actionDetails left out", "no actions"] {
         let fake = matomo([visit(1), visit(2), visit(3)]);
         let mut db = assert_oracle(&fake);
@@ -128,10 +173,19 @@ fn a_visit_that_loses_its_actions_loses_its_rows() {
         for table in TABLES {
             let sums = Sync::of(&fake, DAY, DAY).into(table).run(&mut db);
             assert_eq!((sums.deleted, sums.written(), sums.visits), (2, 2, 3), "{gone}");
-            assert_equal(&mut db, table, &oracle(&fake, DAY, DAY));
+            let all = all_there(&mut db, table, &oracle(&fake, DAY, DAY));
+            seen.push(format!("{} rows deleted; {all}", sums.deleted));
         }
         assert_rows(&mut db, "action_id", &["1_0", "1_1", "3_0", "3_1"]);
     }
+    seen.dedup();
+    proven(
+        "Data",
+        "a visit that loses its actions",
+        "after a sync its `actionDetails` are empty, or left out",
+        "its rows go, all others stay",
+        &seen.join("; "),
+    );
 }
 
 #[test]
@@ -149,6 +203,7 @@ fn ids_of_visits_at_the_edge() {
         assert_rows(&mut db, "idvisit || ' ' || action_id", &[&rows[0], &rows[1]]);
     }
     let long = "9".repeat(5000);
+    let mut seen = Vec::new();
     for id in [
         "9223372036854775808",
         &long,
@@ -168,7 +223,16 @@ fn ids_of_visits_at_the_edge() {
             format!("Method Live.getLastVisitsDetails, site 1 at {}, day {DAY}.", fake.url());
         assert_eq!(error.detail(), Some(detail.as_str()));
         assert_eq!(one::<Option<u32>>(&mut db, "SELECT to_regclass('matomo')::oid"), None);
+        seen.push(said(&error));
     }
+    seen.dedup();
+    proven(
+        "Data",
+        "an `idVisit` that is none",
+        "9223372036854775808, 5,000 digits, `1e400`, `null`, an empty text, a word, an object",
+        "`08P01` and nothing written: such a visit cannot be stored, and is not left out in silence",
+        &seen.join("; "),
+    );
 }
 
 #[test]
@@ -180,7 +244,14 @@ fn a_visit_that_comes_twice_in_an_answer_is_stored_once() {
     };
     let fake = saying(format!("[{},{}]", visit("early"), visit("late")));
     let mut db = synced(&fake);
-    assert_rows(&mut db, "action_title", &["late"]);
+    let titles = assert_rows(&mut db, "action_title", &["late"]);
+    proven(
+        "Data",
+        "a visit twice in an answer",
+        "the second time with another title",
+        "it is stored once, as it came last",
+        &format!("{} row, titled {}", titles.len(), titles[0]),
+    );
 }
 
 /// A roll-up site shows the visits of other sites under their own IDs.
@@ -204,7 +275,15 @@ fn a_matomo_that_ignores_the_size_of_pages_is_not_asked_without_end() {
     db.batch_execute("SET statement_timeout = '20 s'").unwrap();
     let sums = Sync::of(&visits(3), DAY, DAY).pages_of(1).run(&mut db);
     assert_eq!((sums.visits, sums.inserted), (3, 3));
+    let whole = sums.inserted;
     let error = Sync::of(&visits(1100), DAY, DAY).pages_of(1000).error(&mut db);
     let message = "unexpected answer of Matomo: the same page again and again";
     assert_eq!((error.code().code(), error.message()), ("08P01", message));
+    proven(
+        "Data",
+        "pages without end",
+        "a server that ignores the size of pages and the place in them: 3 visits, and 1,100",
+        "what fits one page is stored; else `08P01`, and no asking for ever",
+        &format!("{whole} rows; {}", said(&error)),
+    );
 }

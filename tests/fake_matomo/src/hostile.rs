@@ -225,7 +225,7 @@ impl Maker {
 
     fn actions(&mut self) -> (String, usize) {
         if self.odds(15) {
-            return (self.in_place_of_actions(0), 0);
+            return (self.value(0), 0);
         }
         let count = if self.odds(20) { 600 } else { self.up_to(6) };
         let actions: Vec<_> = (0..count).map(|_| self.action()).collect();
@@ -239,7 +239,7 @@ impl Maker {
 
     fn action(&mut self) -> String {
         if self.odds(30) {
-            return self.in_place_of_actions(2);
+            return self.value(2);
         }
         let members: Vec<_> = (0..self.up_to(12))
             .map(|_| {
@@ -253,12 +253,6 @@ impl Maker {
             })
             .collect();
         format!("{{{}}}", members.join(","))
-    }
-
-    /// But for numbers that no `double` holds, which PHP cannot send and which spoil a page there.
-    fn in_place_of_actions(&mut self, depth: usize) -> String {
-        let value = self.value(depth);
-        if value.contains("1e999") || value.contains("1e100") { "0".to_owned() } else { value }
     }
 
     fn variables(&mut self) -> String {

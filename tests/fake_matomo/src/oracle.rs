@@ -1,5 +1,7 @@
 //! The rows that a right sync must produce, computed from the model and not from the JSON.
 
+use std::collections::HashSet;
+
 use crate::action::{Action, CustomVariable, Kind};
 use crate::visit::Visit;
 use crate::world::{Site, World};
@@ -201,11 +203,13 @@ fn dimensions(visit: &Visit, action: &Action) -> Vec<(u32, String)> {
 /// The action's custom variables, then the visit's of other names.
 fn properties(visit: &Visit, action: &Action) -> String {
     let mut all: Vec<(String, String)> = Vec::new();
+    let mut names = HashSet::new();
     for CustomVariable { name, value, .. } in
         action.custom_variables.iter().chain(&visit.custom_variables)
     {
-        if !all.iter().any(|v| v.0 == storable(name)) {
-            all.push((storable(name), storable(value)));
+        let name = storable(name);
+        if names.insert(name.clone()) {
+            all.push((name, storable(value)));
         }
     }
     object(&all)
