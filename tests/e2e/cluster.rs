@@ -50,6 +50,7 @@ impl Cluster {
             std::env::var_os("MATOMO_PACKAGE").is_some(),
             "MATOMO_PACKAGE is not set: run these tests with `make test`, or build the extension with tests/package"
         );
+        adopt_orphans();
         let dir = new_dir();
         let made = Cluster { dir };
         cluster(&["create", made.path()]);
@@ -170,4 +171,21 @@ impl Cluster {
 pub fn shared() -> &'static Cluster {
     static SHARED: OnceLock<&'static Cluster> = OnceLock::new();
     SHARED.get_or_init(|| Cluster::keep_with(""))
+}
+
+/// Has orphans come to this process, so that `is_gone` need not wait for whoever else buries them: a
+/// dead process that is not buried is there for Postgres too, which then does not start anew.
+fn adopt_orphans() {
+    // SAFETY: sets a flag of this process.
+    unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1) };
+}
+
+/// Whether a process is dead and buried.
+pub fn is_gone(pid: i32) -> bool {
+    // Signal 0 only asks whether the process is there.
+    // SAFETY: both look at nothing but the process, which may be a child of ours.
+    unsafe {
+        libc::waitpid(pid, std::ptr::null_mut(), libc::WNOHANG);
+        libc::kill(pid, 0) != 0
+    }
 }

@@ -9,7 +9,7 @@ use fake_matomo::{Fault, When};
 use postgres::error::SqlState;
 use postgres::{Client, Error, NoTls};
 
-use crate::cluster::{Cluster, shared};
+use crate::cluster::{Cluster, is_gone, shared};
 use crate::support::*;
 use crate::traps::*;
 use crate::trust::{all_there, proven};
@@ -212,8 +212,7 @@ fn a_fast_shutdown_and_the_postmasters_death_end_syncs_at_once() {
         assert!(took < AT_ONCE, "{place:?}: {took:?}");
         wait_until("the end of the process", || !is_alive(pid));
     }
-    // SAFETY: signal 0 only asks whether the process is still there, in wait of its parent.
-    wait_until("the postmaster's end", || unsafe { libc::kill(postmaster, 0) } != 0);
+    wait_until("the postmaster's end", || is_gone(postmaster));
     // It recovers; and so the shared memory of the dead one goes.
     cluster.start_again();
     let rows: i64 = one(&mut cluster.connect(&name), "SELECT count(*) FROM matomo");

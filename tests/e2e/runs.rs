@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use fake_matomo::{Clock, Fake, Fault, Plan, SitePlan, When, World};
 use postgres::Client;
 
-use crate::cluster::{Cluster, shared};
+use crate::cluster::{Cluster, is_gone, shared};
 use crate::stored::*;
 use crate::support::*;
 use crate::traps::{call, cancelled, end_of};
@@ -244,8 +244,9 @@ fn a_crash_in_the_middle_costs_one_step() {
     // SAFETY: a plain signal to a process of this test.
     assert_eq!(unsafe { libc::kill(postmaster, libc::SIGKILL) }, 0);
     assert!(running.join().unwrap().1.is_err());
-    let lives = |pid: &i32| std::path::Path::new(&format!("/proc/{pid}")).exists();
-    wait_until("nothing of the server is left", || !all.iter().chain([&postmaster]).any(lives));
+    wait_until("nothing of the server is left", || {
+        all.iter().chain([&postmaster]).all(|pid| is_gone(*pid))
+    });
     fake.heal();
     cluster.start_again();
     let mut db = cluster.connect(&name);

@@ -14,3 +14,4 @@ mod tls;
 mod wire;
 
 pub use proofs::{all_there, every_row, proven, said};
+pub use table::Section;

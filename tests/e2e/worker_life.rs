@@ -1,8 +1,6 @@
 //! The background worker as a process: where it starts, where it is quiet, what ends it.
 
-use std::path::Path;
-
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, is_gone};
 use crate::support::*;
 use crate::worker_support::*;
 
@@ -146,5 +144,5 @@ fn it_is_gone_with_its_postmaster() {
     let postmaster: i32 = file.lines().next().unwrap().parse().unwrap();
     // SAFETY: a process of this test's own.
     assert_eq!(unsafe { libc::kill(postmaster, libc::SIGKILL) }, 0);
-    wait_until("it has ended", || !Path::new(&format!("/proc/{pid}")).exists());
+    wait_until("it has ended", || is_gone(pid));
 }

@@ -37,8 +37,8 @@ impl Course {
         Course { cluster, scene, db: Some(db) }
     }
 
-    /// Goes through a case.
-    pub fn run(&mut self, point: &Point, way: Way, victim: Victim) {
+    /// Goes through a case; gives what was promised, and what was seen.
+    pub fn run(&mut self, point: &Point, way: Way, victim: Victim) -> [String; 2] {
         let mut db = self.db.take().unwrap();
         self.scene.set(&mut db, way, point.given);
         if point.given == Given::Fault {
@@ -67,6 +67,7 @@ impl Course {
         let left = left(point, way);
         self.scene.check(&mut db, way, left);
         self.scene.check_runs(&mut db, left, point.given);
+        let mut seen = words(way, self.scene.seen(&mut db, way));
 
         self.scene.fake.heal();
         self.go_on(&mut db, way, left);
@@ -80,8 +81,15 @@ impl Course {
         if matches!(way, Way::Call | Way::Worker) {
             self.scene.check_end(&mut db, left);
         }
-        self.check_requests(way, left);
+        let again = self.days_asked_again(way, left);
+        let rows: i64 = one(&mut db, "SELECT count(*) FROM visits");
+        let mut promised = words(way, left);
+        if matches!(way, Way::Call | Way::Worker) {
+            promised += "; days asked for again: 1 at most";
+            seen += &format!("; days asked for again: {again}");
+        }
         self.db = Some(db);
+        [promised, format!("{seen}; in the end all {rows} rows")]
     }
 
     fn begin(&self, db: &mut Client, way: Way) -> Writer {
@@ -149,22 +157,48 @@ impl Course {
         }
     }
 
-    /// At most one step's requests were made twice.
-    fn check_requests(&self, way: Way, left: Left) {
+    /// Proves that at most one step's requests were made twice; gives of how many days.
+    fn days_asked_again(&self, way: Way, left: Left) -> usize {
         let mut count: BTreeMap<String, usize> = BTreeMap::new();
         for line in asked(&self.scene.fake) {
             *count.entry(line).or_default() += 1;
         }
         if !matches!(way, Way::Call | Way::Worker) {
-            return;
+            return 0;
         }
-        let again: Vec<_> = count.iter().filter(|(_, times)| **times > 1).collect();
         // After the run has come to its end, today is polled by the next one.
         let step = format!("day {}", self.scene.noon.text(3_u64.saturating_sub(left.days as u64)));
-        for (line, times) in again {
-            let of_step = line.starts_with(&step) || line == "site";
-            assert!(*times == 2 && of_step, "{line}: {times} times, {left:?}");
+        let again: Vec<_> = count.iter().filter(|(_, times)| **times > 1).collect();
+        for (line, times) in &again {
+            let of_step = line.starts_with(&step) || *line == "site";
+            assert!(**times == 2 && of_step, "{line}: {times} times, {left:?}");
         }
+        usize::from(left.days < 4 && again.iter().any(|(line, _)| *line != "site"))
+    }
+}
+
+/// What is committed, in words.
+fn words(way: Way, left: Left) -> String {
+    let run = match left.run {
+        Run::None => "no run",
+        Run::Begun => "the run has failed, for its session has ended",
+        Run::Succeeded => "the run has succeeded",
+        Run::Failed => "the run has failed, for what Matomo said",
+    };
+    let old = match left.upkeep {
+        0 => "nothing old gone",
+        1 => "the old partition gone",
+        2 => "all that is old gone",
+        _ => "all that is old gone, coming weeks made",
+    };
+    let days = format!("{} of 4 days", left.days);
+    match way {
+        Way::Sync => days,
+        Way::Call | Way::Worker if left.days < 4 => format!("{days}; {run}"),
+        Way::Call | Way::Worker => format!("{days}; {run}; {old}"),
+        Way::Drop => old.to_owned(),
+        _ if left.done => "all of it".to_owned(),
+        _ => "nothing".to_owned(),
     }
 }
 

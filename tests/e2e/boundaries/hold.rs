@@ -130,6 +130,27 @@ impl Hold {
         one(db, &sql)
     }
 
+    /// As the table of trust tells it.
+    pub fn words(&self) -> String {
+        match self {
+            Hold::Request { after: 0, .. } => "held by a Matomo that does not answer".to_owned(),
+            Hold::Request { .. } => "held by a Matomo that does not answer any more".to_owned(),
+            Hold::Row { table, event, .. } => {
+                format!("held in a trigger before `{event}` on `{table}`")
+            }
+            Hold::Commit { recorded: false, .. } => {
+                "held in a deferred trigger at `COMMIT`".to_owned()
+            }
+            Hold::Commit { .. } => {
+                "held by a standby that does not answer, the commit recorded, locks not released"
+                    .to_owned()
+            }
+            Hold::Ddl { event, tag, .. } => {
+                format!("held in an event trigger at `{event}` of `{tag}`")
+            }
+        }
+    }
+
     /// Whether what was under way stays.
     pub fn is_recorded(&self) -> bool {
         matches!(self, Hold::Commit { recorded: true, .. })

@@ -22,6 +22,23 @@ pub enum Way {
     CreateTable,
 }
 
+impl Way {
+    /// As the table of trust names it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Way::Sync => "`matomo_sync`",
+            Way::Call => "`matomo_sync_site`",
+            Way::Worker => "worker",
+            Way::Drop => "`matomo_drop_before`",
+            Way::Check => "`matomo_check`",
+            Way::Forget => "`matomo_forget`",
+            Way::AddSite => "`matomo_add_site`",
+            Way::RemoveSite => "`matomo_remove_site`",
+            Way::CreateTable => "`matomo_create_table`",
+        }
+    }
+}
+
 /// What became of the run of a registered site.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Run {

@@ -37,10 +37,7 @@ impl Scene {
     pub fn new(db: &mut Client) -> Scene {
         let noon = Noon::new();
         let fake = serve(noon.world(6));
-        run(
-            db,
-            "CREATE EXTENSION IF NOT EXISTS matomo_postgres; SET client_min_messages = warning",
-        );
+        run(db, "CREATE EXTENSION matomo_postgres");
         run(
             db,
             &format!(
@@ -52,20 +49,36 @@ impl Scene {
         );
         hold::prepare(db);
         let (old, new, places, ledger) = Default::default();
-        Scene { fake, noon, old, new, places, ledger, site: 0 }
+        let mut scene = Scene { fake, noon, old, new, places, ledger, site: 0 };
+        scene.make_table(db);
+        for (first, last, settle) in [(5, 4, "0"), (3, 2, "30 d")] {
+            let (first, last) = (scene.noon.text(first), scene.noon.text(last));
+            run(
+                db,
+                &format!(
+                    "SET matomo.settle_time = '{settle}';
+                     SELECT * FROM matomo_sync(1, server => 'analytics', start_date => '{first}', \
+                         end_date => '{last}', destination => 'visits')"
+                ),
+            );
+        }
+        run(
+            db,
+            "RESET matomo.settle_time;
+             CREATE TABLE hold.visits AS TABLE visits; CREATE TABLE hold.ledger AS TABLE matomo_ledger",
+        );
+        scene.old = scene.rows();
+        scene.change();
+        scene.new = scene.rows();
+        scene
     }
 
-    /// All as it is in the beginning.
-    pub fn set(&mut self, db: &mut Client, way: Way, given: Given) {
-        hold::disarm(db, &self.fake);
+    fn make_table(&self, db: &mut Client) {
         let midnight = |ago| self.noon.at(ago, "00:00:00");
         run(
             db,
             &format!(
-                "DROP TABLE IF EXISTS visits, other;
-                 DELETE FROM matomo_site_config; DELETE FROM matomo_run_log; DELETE FROM matomo_ledger;
-                 SELECT matomo_create_table('visits', true);
-                 SET TimeZone = 'UTC';
+                "SELECT matomo_create_table('visits', true);
                  DO $$ BEGIN
                      EXECUTE format('CREATE TABLE visits_old PARTITION OF visits FOR VALUES FROM (%L) TO (%L)',
                          to_timestamp({0}), to_timestamp({1}));
@@ -77,22 +90,23 @@ impl Scene {
                 midnight(1)
             ),
         );
-        *self.fake.world() = self.noon.world(6);
-        for (first, last, settle) in [(5, 4, "0"), (3, 2, "30 d")] {
-            let (first, last) = (self.noon.text(first), self.noon.text(last));
-            run(
-                db,
-                &format!(
-                    "SET matomo.settle_time = '{settle}';
-                     SELECT * FROM matomo_sync(1, server => 'analytics', start_date => '{first}', \
-                         end_date => '{last}', destination => 'visits')"
-                ),
-            );
-        }
-        run(db, "RESET matomo.settle_time");
-        self.old = self.rows();
-        self.change();
-        self.new = self.rows();
+    }
+
+    /// All as it is in the beginning.
+    pub fn set(&mut self, db: &mut Client, way: Way, given: Given) {
+        hold::disarm(db, &self.fake);
+        run(
+            db,
+            "DROP TABLE IF EXISTS visits, other;
+             DELETE FROM matomo_site_config; DELETE FROM matomo_run_log; DELETE FROM matomo_ledger",
+        );
+        self.make_table(db);
+        run(
+            db,
+            "INSERT INTO visits TABLE hold.visits;
+             UPDATE hold.ledger SET destination = 'visits'::regclass;
+             INSERT INTO matomo_ledger TABLE hold.ledger",
+        );
         if matches!(way, Way::Call | Way::Worker | Way::RemoveSite) {
             // Only the worker looks whether a site is enabled; and it shall not begin before its time.
             self.site = one(
@@ -230,6 +244,38 @@ impl Scene {
             }
             _ => assert!((3..=4).contains(&made), "{parts:?}"),
         }
+    }
+
+    /// What is there, as it looks.
+    pub fn seen(&self, db: &mut Client, way: Way) -> Left {
+        let now = ledger(db, "visits");
+        let days = (2..now.len()).filter(|n| self.ledger.get(*n) != Some(&now[*n])).count();
+        let count =
+            |db: &mut Client, sql: &str| one::<i64>(db, &format!("SELECT count(*) FROM {sql}"));
+        let is_tended = count(db, "matomo_site_state WHERE tended_on IS NOT NULL") > 0;
+        let upkeep = match is_tended {
+            true => 3,
+            false if count(db, "visits WHERE idvisit LIKE '104_'") == 0 => 2,
+            false => usize::from(count(db, "pg_class WHERE relname = 'visits_old'") == 0),
+        };
+        let last = texts(
+            db,
+            "SELECT concat_ws(' ', status, return_message) FROM matomo_runs WHERE command <> 'test'",
+        );
+        let run = match last.first().map(String::as_str) {
+            None => Run::None,
+            Some("succeeded") => Run::Succeeded,
+            Some(text) if text == format!("failed {DEAD}") => Run::Begun,
+            Some(_) => Run::Failed,
+        };
+        let done = match way {
+            Way::AddSite => count(db, "matomo_sites") == 1,
+            Way::RemoveSite => count(db, "matomo_sites") == 0,
+            Way::Forget => count(db, "visits WHERE idvisit = '1031'") == 0,
+            Way::Check => count(db, "visits WHERE idvisit = '1024'") > 0,
+            _ => false,
+        };
+        Left { days, run, upkeep, done }
     }
 
     /// Proves that the runs say what has happened, and that nothing runs.

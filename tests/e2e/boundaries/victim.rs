@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use postgres::{Client, NoTls};
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, is_gone};
 use crate::support::*;
 use crate::worker_support::wait_long;
 
@@ -23,12 +23,6 @@ pub enum Victim {
 fn signal(pid: i32, signal: i32) {
     // SAFETY: a signal to a process of a server that this test has started.
     assert_eq!(unsafe { libc::kill(pid, signal) }, 0, "no process {pid}");
-}
-
-fn is_gone(pid: i32) -> bool {
-    // Signal 0 only asks whether the process is there.
-    // SAFETY: sends nothing.
-    unsafe { libc::kill(pid, 0) != 0 }
 }
 
 /// The processes that another one has started.

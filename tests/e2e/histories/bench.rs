@@ -10,7 +10,7 @@ use postgres::{Client, Config, NoTls};
 use super::events::{Calendar, Scenery};
 use super::random::Random;
 use super::witness::Witness;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, is_gone};
 use crate::support::*;
 
 /// A database with a connection.
@@ -51,10 +51,6 @@ impl<'a> Bench<'a> {
 
     /// Waits until the killed server and the session's process are gone, and starts it again.
     pub fn start_again(&mut self, postmaster: i32, session: i32) {
-        // Signal 0 only asks whether the process is there. One that is dead but still in wait of
-        // its parent is there for Postgres too.
-        // SAFETY: sends nothing.
-        let is_gone = |pid: i32| unsafe { libc::kill(pid, 0) } != 0;
         wait_until("all that was killed is gone", || is_gone(postmaster) && is_gone(session));
         self.cluster.start_again();
         self.db = self.cluster.connect(&self.database);

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// All sections, in the file's order.
-pub const SECTIONS: [(&str, &str); 10] = [
+pub const SECTIONS: [(&str, &str); 15] = [
     (
         "Network",
         "A request for one day's visits meets the fault, after the day before was read well.",
@@ -25,6 +25,20 @@ pub const SECTIONS: [(&str, &str); 10] = [
         "Crash",
         "What happens around a sync or to it: disks, locks, constraints, connections, processes.",
     ),
+    (
+        "Session killed",
+        "`kill -9` of the session's process, while it stands at the boundary; the postmaster then ends all others. \
+         Four days are read: two that are stored but still open, of which one has changed, and two new ones; others are too old. \
+         Seen is what was there when the server was: rows of whole days, in the versions in which they lay where nothing \
+         was committed, with their ledger; no lock, nothing that runs. Then the same was done again, and came to its end.",
+    ),
+    ("Session terminated", "The same with `pg_terminate_backend`."),
+    ("Worker killed", "The same with the background worker, which goes on by itself."),
+    ("Postmaster killed, a session", "`kill -9` of the postmaster and of the session's process."),
+    (
+        "Postmaster killed, the worker",
+        "`kill -9` of the postmaster and of the background worker, which goes on by itself.",
+    ),
     ("Privileges", "Who may do what, and what others can make a sync do."),
     ("Lifecycle", "The extension comes, goes, moves and is updated; what users have stays."),
 ];
@@ -39,7 +53,8 @@ const HEAD: &str = "# Trust\n\n\
     all`, `pg_stat_activity`, `pg_stat_statements`, `matomo_sites`, `matomo_runs`, `matomo_status`, \
     `matomo_progress`, `matomo_days`; and after each section not in a `pg_dump` either, its user mapping aside. After \
     each section the same session syncs well.\n\n\
-    The rows of the other sections come each from a test that proves more than its row says; \
+    Of the sections on killed processes each is a test in `tests/e2e/boundaries`. \
+    The rows of the remaining ones come each from a test that proves more than its row says; \
     `tests/e2e/trust/proofs.rs` names it. Rows are compared with those of an oracle, which makes them \
     from what Matomo has without any of the extension's code.\n";
 
