@@ -46,21 +46,26 @@ impl Cluster {
 
     /// The same, with lines for `postgresql.conf`.
     pub fn start_with(conf: &str) -> Cluster {
+        let made = Cluster::create(conf, &[]);
+        made.start_again();
+        made
+    }
+
+    /// Makes a server, and does not start it; with variables in the environment of `tests/cluster`.
+    pub fn create(conf: &str, variables: &[(&str, &str)]) -> Cluster {
         assert!(
             std::env::var_os("MATOMO_PACKAGE").is_some(),
             "MATOMO_PACKAGE is not set: run these tests with `make test`, or build the extension with tests/package"
         );
         adopt_orphans();
-        let dir = new_dir();
-        let made = Cluster { dir };
-        cluster(&["create", made.path()]);
+        let made = Cluster { dir: new_dir() };
+        cluster_in(&["create", made.path()], variables);
         let file = made.dir.join("data/postgresql.conf");
         let mut text = std::fs::read_to_string(&file).unwrap();
         // Tests wait for no disk, and most of them look at requests in the order of days.
         text += "\nfsync = off\nmax_connections = 60\nmatomo.fetch_workers = 1\n";
         text += conf;
         std::fs::write(&file, text).unwrap();
-        cluster(&["start", made.path()]);
         made
     }
 

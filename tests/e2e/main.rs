@@ -53,6 +53,7 @@ mod trust;
 mod updates;
 mod upgrade;
 mod upkeep;
+mod valgrind;
 mod worker_faults;
 mod worker_life;
 mod worker_support;

@@ -15,29 +15,28 @@ use crate::support::*;
 use crate::worker_support::*;
 
 /// Whether there is time.
-fn is_long() -> bool {
+pub fn is_long() -> bool {
     std::env::var_os("MATOMO_SOAK").is_some()
 }
 
 /// A row of the table in `tests/SOAK.md`.
-fn figures(what: &str, text: &str) {
+pub fn figures(what: &str, text: &str) {
     println!("soak: | {what} | {text} |");
 }
 
 /// What a call does, in turns; every eleventh fails or is cancelled.
-struct Session {
-    db: Client,
-    fake: Fake,
+pub struct Session {
+    pub db: Client,
+    pub fake: Fake,
     noon: Noon,
     next: i64,
     bad: usize,
 }
 
 impl Session {
-    fn new() -> Session {
+    pub fn new(mut db: Client) -> Session {
         let noon = Noon::new();
         let fake = serve(noon.world(4));
-        let mut db = database();
         run(
             &mut db,
             "LOAD 'matomo_postgres'; SET client_min_messages = error; SET matomo.max_retries = 0",
@@ -50,7 +49,7 @@ impl Session {
         Session { db, fake, noon, next: 100_000, bad: 0 }
     }
 
-    fn call(&mut self, number: usize) {
+    pub fn call(&mut self, number: usize) {
         if number % 11 == 10 {
             return self.fail();
         }
@@ -125,7 +124,7 @@ impl Session {
 #[test]
 fn thousands_of_calls_of_all_kinds_leave_a_session_as_it_was() {
     let (warm_up, calls) = if is_long() { (550, 11_000) } else { (55, 110) };
-    let mut session = Session::new();
+    let mut session = Session::new(database());
     let process = pid(&mut session.db);
     (0..warm_up).for_each(|number| session.call(number));
     // A good one, whose connection is kept.

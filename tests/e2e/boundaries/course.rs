@@ -72,8 +72,8 @@ impl Course {
         self.scene.fake.heal();
         self.go_on(&mut db, way, left);
         let end = match way {
-            Way::Sync => Left { days: 4, ..left },
-            Way::Call | Way::Worker => Left { days: 4, upkeep: 3, ..left },
+            Way::Sync => Left { days: 4, part: false, ..left },
+            Way::Call | Way::Worker => Left { days: 4, part: false, upkeep: 3, ..left },
             Way::Drop => Left { upkeep: 2, ..left },
             _ => Left { done: true, ..left },
         };
@@ -171,6 +171,8 @@ impl Course {
         let again: Vec<_> = count.iter().filter(|(_, times)| **times > 1).collect();
         for (line, times) in &again {
             let of_step = line.starts_with(&step) || *line == "site";
+            // What is stored of a part of a day is not asked for again.
+            let of_step = of_step && !(left.part && **line == step);
             assert!(**times == 2 && of_step, "{line}: {times} times, {left:?}");
         }
         usize::from(left.days < 4 && again.iter().any(|(line, _)| *line != "site"))
@@ -191,7 +193,8 @@ fn words(way: Way, left: Left) -> String {
         2 => "all that is old gone",
         _ => "all that is old gone, coming weeks made",
     };
-    let days = format!("{} of 4 days", left.days);
+    let part = if left.part { " and a part of the next" } else { "" };
+    let days = format!("{} of 4 days{part}", left.days);
     match way {
         Way::Sync => days,
         Way::Call | Way::Worker if left.days < 4 => format!("{days}; {run}"),
@@ -207,8 +210,8 @@ fn left(point: &Point, way: Way) -> Left {
     let recorded = point.hold.is_recorded();
     match way {
         Way::Sync if recorded => Left { run: Run::None, ..point.left },
-        Way::Sync => Left { days: 0, run: Run::None, ..point.left },
-        Way::Drop => Left { days: 0, run: Run::None, ..point.left },
+        Way::Sync => Left { days: 0, part: false, run: Run::None, ..point.left },
+        Way::Drop => Left { days: 0, part: false, run: Run::None, ..point.left },
         _ => point.left,
     }
 }

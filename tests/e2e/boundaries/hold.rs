@@ -9,8 +9,9 @@ use crate::support::*;
 /// Where to stop. `{d2}` is the day two days ago, as text.
 #[derive(Clone, Copy, Debug)]
 pub enum Hold {
-    /// A request that is not answered: for the site, or for visits of a day, after so many others.
-    Request { day: Option<&'static str>, after: usize },
+    /// A request that is not answered: for the site, or for visits of a day, after so many others;
+    /// perhaps not before what these brought is stored.
+    Request { day: Option<&'static str>, after: usize, stored: bool },
     /// A row of a table is about to be written.
     Row { table: &'static str, event: &'static str, when: &'static str },
     /// A transaction that has written such a row: all that it does is done, but its commit is not
@@ -59,7 +60,7 @@ impl Hold {
     pub fn arm(&self, db: &mut Client, fake: &Fake, noon: &Noon) {
         let filled = |text: &str| fill(noon, text);
         match *self {
-            Hold::Request { day, after } => {
+            Hold::Request { day, after, .. } => {
                 let when = match day {
                     Some(day) => {
                         When::live().param("date", &format!("{0},{0}", filled(day))).after(after)
@@ -106,14 +107,13 @@ impl Hold {
     /// Whether a process stands there.
     pub fn holds(&self, db: &mut Client, fake: &Fake, pid: i32) -> bool {
         let sql = match self {
-            Hold::Request { after, .. } => {
+            Hold::Request { stored, .. } => {
                 let hangs =
                     fake.requests().iter().any(|seen| seen.fault.as_deref() == Some("Hang"));
                 if !hangs {
                     return false;
                 }
-                // What came before is stored.
-                let has_written = if *after > 0 { "backend_xid IS NOT NULL" } else { "true" };
+                let has_written = if *stored { "backend_xid IS NOT NULL" } else { "true" };
                 format!(
                     "SELECT count(*) = 1 FROM pg_stat_activity WHERE pid = {pid} \
                      AND wait_event_type = 'Extension' AND {has_written}"

@@ -57,6 +57,8 @@ pub enum Run {
 pub struct Left {
     /// How many days are read anew, the oldest first.
     pub days: usize,
+    /// And the first part of the next one, which takes two steps.
+    pub part: bool,
     pub run: Run,
     /// Of the upkeep: the old partition is gone; the old rows too; all is done.
     pub upkeep: usize,
@@ -88,17 +90,18 @@ const KEPT: &[Way] = &[Way::Call, Way::Worker, Way::Drop];
 
 /// In the middle of a run that has read so many days.
 const fn days(days: usize) -> Left {
-    Left { days, run: Run::Begun, upkeep: 0, done: false }
+    Left { days, part: false, run: Run::Begun, upkeep: 0, done: false }
 }
 
 /// After a run, with so much of the upkeep done.
 const fn upkeep(upkeep: usize) -> Left {
-    Left { days: 4, run: Run::Succeeded, upkeep, done: false }
+    Left { days: 4, part: false, run: Run::Succeeded, upkeep, done: false }
 }
 
-const NO_RUN: Left = Left { days: 0, run: Run::None, upkeep: 0, done: false };
-const FAILED: Left = Left { days: 2, run: Run::Failed, upkeep: 0, done: false };
-const DONE: Left = Left { days: 0, run: Run::None, upkeep: 0, done: true };
+const PART: Left = Left { part: true, ..days(2) };
+const NO_RUN: Left = Left { days: 0, part: false, run: Run::None, upkeep: 0, done: false };
+const FAILED: Left = Left { days: 2, part: false, run: Run::Failed, upkeep: 0, done: false };
+const DONE: Left = Left { days: 0, part: false, run: Run::None, upkeep: 0, done: true };
 
 const fn point(name: &'static str, ways: &'static [Way], hold: Hold, left: Left) -> Point {
     Point { name, ways, hold, left, given: Given::Nothing }
@@ -108,10 +111,15 @@ const fn given(given: Given, point: Point) -> Point {
     Point { given, ..point }
 }
 
-const SITE: Hold = Request { day: None, after: 0 };
+const SITE: Hold = Request { day: None, after: 0, stored: false };
 
 const fn page(day: &'static str, after: usize) -> Hold {
-    Request { day: Some(day), after }
+    Request { day: Some(day), after, stored: false }
+}
+
+/// The same, when all that came before is stored in the same transaction.
+const fn next_page(day: &'static str, after: usize) -> Hold {
+    Request { day: Some(day), after, stored: true }
 }
 
 const fn row(table: &'static str, event: &'static str, when: &'static str) -> Hold {
@@ -134,6 +142,8 @@ const CONFIG: &str = "matomo_site_config";
 const READ_D2: &str = "NEW.next_day = '{d1}'";
 const SUCCEEDED: &str = "NEW.status = 'succeeded'";
 const RUN_FAILED: &str = "NEW.status = 'failed'";
+const PART_OF_D1: &str = "NEW.day = '{d1}' AND NEW.pass_began IS NOT NULL";
+const REST_OF_D1: &str = "NEW.day = '{d1}' AND NEW.sealed";
 const DROPPED_D5: &str = "NEW.day = '{d5}' AND NEW.visits = 0";
 const OF_D4: &str = "OLD.idvisit = '1041'";
 const OF_D3: &str = "OLD.idvisit = '1031'";
@@ -153,7 +163,7 @@ const fn ddl(event: &'static str, tag: &'static str, when: &'static str) -> Hold
 const MADE: &str = "ddl_command_end";
 
 /// In the order in which a run meets them. It reads the days d3 to d0; d3 and d2 are stored already,
-/// and d2 has changed.
+/// and d2 has changed; d1 takes two steps.
 pub const POINTS: &[Point] = &[
     // A run begins.
     point("row of the run being written", RUNS, row(RUN, "INSERT", "true"), NO_RUN),
@@ -180,7 +190,7 @@ pub const POINTS: &[Point] = &[
         days(1),
     ),
     point("row of a visit being updated", ANY, row(VISITS, "UPDATE", CHANGED), days(1)),
-    point("between two pages of a day, the first stored", ANY, page("{d2}", 1), days(1)),
+    point("between two pages of a day, the first stored", ANY, next_page("{d2}", 1), days(1)),
     point(
         "new row of a visit being inserted",
         ANY,
@@ -221,6 +231,11 @@ pub const POINTS: &[Point] = &[
         row(VISITS, "INSERT", "NEW.idvisit = '1011'"),
         days(2),
     ),
+    point("part of a day, before its commit", RUNS, before(LEDGER, "INSERT", PART_OF_D1), days(2)),
+    point("part of a day, after its commit", RUNS, after(LEDGER, "INSERT", PART_OF_D1), PART),
+    point("request for the rest of a day", RUNS, page("{d1}", 4), PART),
+    point("row of the rest of a day", ANY, row(VISITS, "INSERT", "NEW.idvisit = '1016'"), PART),
+    point("ledger of the rest of a day", RUNS, row(LEDGER, "INSERT", REST_OF_D1), PART),
     point("request for today", ANY, page("{d0}", 0), days(3)),
     point("success being noted", RUNS, row(RUN, "UPDATE", SUCCEEDED), days(3)),
     point(
