@@ -13,7 +13,7 @@ use crate::support::*;
 use crate::worker_support::wait_long;
 
 /// Of each kind of call some.
-const CALLS: usize = 44;
+const CALLS: usize = 88;
 
 /// Puts a script that calls valgrind into the place of the server's program.
 fn wrap(cluster: &Cluster) {
@@ -80,19 +80,27 @@ fn valgrind_finds_no_fault_of_ours() {
     let errors = between(&report, "error");
     // Else it would see nothing at all: Postgres' own are always there.
     assert!(!errors.is_empty(), "{report}");
-    let (mut ours, mut lost) = (Vec::new(), Vec::new());
+    let (mut ours, mut lost, mut by_pgrx) = (Vec::new(), Vec::new(), 0);
     for error in errors.iter().filter(|error| is_ours(error)) {
-        let kind = between(error, "kind")[0];
-        if kind == "Leak_DefinitelyLost" { lost.push(error) } else { ours.push(error) }
+        if between(error, "kind")[0] != "Leak_DefinitelyLost" {
+            ours.push(error);
+        } else if error.contains("<fn>pgrx_pg_sys::submodules::panic::do_ereport</fn>") {
+            // pgrx 0.18.1 forgets the text domain of an error of Postgres' own that it passes on.
+            by_pgrx += between(error, "leakedbytes")[0].parse::<usize>().unwrap();
+        } else {
+            lost.push(error);
+        }
     }
-    println!("{} in all, of ours {} and {} lost", errors.len(), ours.len(), lost.len());
+    println!("{} errors in all", errors.len());
     assert!(ours.is_empty(), "{ours:#?}");
     assert!(lost.is_empty(), "{lost:#?}");
+    // A dozen bytes a call.
+    assert!(by_pgrx <= CALLS * 16, "{by_pgrx} bytes");
     figures(
         "under valgrind",
         &format!(
             "{CALLS} calls in one session, {} of them failed or cancelled, with the debug build | \
-             invalid or uninitialised memory read or written by the library: {}; memory definitely lost: {}",
+             invalid or uninitialised memory read or written by the library: {}; memory definitely lost: {}, and {by_pgrx} bytes by pgrx",
             CALLS / 11,
             ours.len(),
             lost.len()
