@@ -146,6 +146,10 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
+        // A dead postmaster that is not buried would be waited for.
+        let file =
+            std::fs::read_to_string(self.dir.join("data/postmaster.pid")).unwrap_or_default();
+        let _ = file.lines().next().and_then(|pid| pid.parse().ok()).map(is_gone);
         // Not `cluster`, whose panic within a panic would hide what failed.
         let _ = Command::new(script()).args(["destroy", self.path()]).output();
     }

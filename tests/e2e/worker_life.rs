@@ -144,5 +144,5 @@ fn it_is_gone_with_its_postmaster() {
     let postmaster: i32 = file.lines().next().unwrap().parse().unwrap();
     // SAFETY: a process of this test's own.
     assert_eq!(unsafe { libc::kill(postmaster, libc::SIGKILL) }, 0);
-    wait_until("it has ended", || is_gone(pid));
+    wait_until("it has ended", || is_gone(pid) && is_gone(postmaster));
 }
