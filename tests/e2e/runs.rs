@@ -267,35 +267,6 @@ fn a_crash_in_the_middle_costs_one_step() {
 }
 
 #[test]
-fn a_long_call_holds_nothing_back() {
-    let fake = serve_days(126);
-    // A transaction of any other database would count in all snapshots: a server of its own.
-    let cluster = Cluster::start();
-    let name = cluster.database();
-    let mut db = cluster.connect(&name);
-    server(&mut db, &fake);
-    let site = add_site(&mut db, START);
-    // Each answer of Matomo sees some transactions of others pass.
-    let ages = look_before_each(&fake, cluster.connect(&name), |other| {
-        run(other, "CREATE TABLE IF NOT EXISTS busy (n int)");
-        for _ in 0..5 {
-            run(other, "INSERT INTO busy VALUES (1)");
-        }
-        one::<Option<i32>>(
-            other,
-            "SELECT max(greatest(age(backend_xmin), age(backend_xid))) FROM pg_stat_activity WHERE query LIKE 'matomo: site 1,%'",
-        )
-    });
-    run(&mut db, &format!("CALL matomo_sync_site({site})"));
-    fake.clear_before_each();
-    let ages: Vec<_> = ages.iter().filter_map(|(_, age)| age).collect();
-    assert!(ages.len() > 12, "{ages:?}");
-    // Those of one step, not those of all.
-    let largest = ages.iter().max().unwrap();
-    assert!((5..15).contains(largest), "{ages:?}");
-}
-
-#[test]
 fn progress_is_seen_from_other_sessions() {
     let fake = serve_days(127);
     let (name, db, site) = registered(&fake);
