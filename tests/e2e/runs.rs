@@ -9,7 +9,7 @@ use postgres::Client;
 use crate::cluster::{Cluster, shared};
 use crate::stored::*;
 use crate::support::*;
-use crate::traps::{call, cancelled, end_of};
+use crate::traps::{call, cancel, cancelled, end_of};
 
 const START: &str = ", start_date => '2026-10-19'";
 
@@ -154,7 +154,7 @@ fn a_cancelled_run_has_failed_and_lets_go() {
         fake.clear_requests();
         fake.fail(Fault::Hang, When::live().param("date", "2026-10-22,2026-10-22"));
         run(&mut db, set);
-        let token = db.cancel_token();
+        let pid = pid(&mut db);
         let running = call(db, "CALL matomo_sync_all()".to_owned());
         hangs(&fake);
         if set.is_empty() {
@@ -162,7 +162,8 @@ fn a_cancelled_run_has_failed_and_lets_go() {
                 runs(&mut other, site),
                 ["running 3 3 ".to_owned() + visits_of(&fake, 3).as_str()]
             );
-            token.cancel_query(postgres::NoTls).unwrap();
+            // That of libpq comes twice, perhaps the second time while the first is being noted.
+            cancel(&mut other, pid);
         }
         let (again, result, _) = running.join().unwrap();
         db = again;
@@ -297,7 +298,7 @@ fn progress_is_seen_from_other_sessions() {
     ] {
         fake.clear_requests();
         fake.fail(Fault::Hang, When::live().param("date", "2026-10-22,2026-10-22"));
-        let token = db.cancel_token();
+        let pid = pid(&mut db);
         let running = call(db, sql);
         hangs(&fake);
         // The day before may still be on its way into the table.
@@ -306,7 +307,7 @@ fn progress_is_seen_from_other_sessions() {
         // Who may not look at others' statements sees nothing of it.
         let mut theirs = connect_as(&name, &stranger);
         assert_eq!(one::<i64>(&mut theirs, "SELECT count(*) FROM matomo_progress"), 0);
-        token.cancel_query(postgres::NoTls).unwrap();
+        cancel(&mut other, pid);
         db = running.join().unwrap().0;
         fake.heal();
     }
