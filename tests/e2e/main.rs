@@ -57,3 +57,4 @@ mod worker_life;
 mod worker_support;
 mod worker_sync;
 mod workers;
+mod year;

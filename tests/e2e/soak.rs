@@ -15,12 +15,12 @@ use crate::support::*;
 use crate::worker_support::*;
 
 /// Whether there is time.
-fn is_long() -> bool {
+pub fn is_long() -> bool {
     std::env::var_os("MATOMO_SOAK").is_some()
 }
 
 /// A row of the table in `tests/SOAK.md`.
-fn figures(what: &str, text: &str) {
+pub fn figures(what: &str, text: &str) {
     println!("soak: | {what} | {text} |");
 }
 
