@@ -115,14 +115,19 @@ impl Check {
             stale.extend(differing.stale);
             missing.extend(differing.missing);
         }
-        let known: HashSet<_> = stale.iter().chain(&missing).copied().collect();
+        checked.stale = count(stale.len());
         if self.how.deep {
             // Those whose own values are equal may have other actions.
+            let known: HashSet<_> = stale.iter().chain(&missing).copied().collect();
             let equal: Vec<_> =
                 listed.iter().map(|visit| visit.id).filter(|id| !known.contains(id)).collect();
             for ids in equal.chunks(AT_ONCE) {
                 let batch = self.by_id(ids, true)?;
-                stale.extend(self.store.differing(&batch)?);
+                let differing = self.store.differing(&batch)?;
+                checked.stale += count(differing);
+                if differing > 0 {
+                    checked.repaired += self.mend(&batch, differing)?;
+                }
             }
         }
         for ids in missing.chunks(AT_ONCE) {
@@ -132,7 +137,6 @@ impl Check {
             checked.missing += count(with_rows);
             checked.repaired += self.mend(&batch, with_rows)?;
         }
-        checked.stale = count(stale.len());
         checked.here = checked.there - count(missing.len());
         let to_mend = if self.how.repair { stale.as_slice() } else { &[] };
         for ids in to_mend.chunks(AT_ONCE) {

@@ -190,8 +190,17 @@ impl Client {
 
     /// The error for an answer to `Live.getLastVisitsDetails` that the caller could not read.
     pub fn unexpected(&self, site: i32, day: Option<NaiveDate>, what: &str) -> Error {
-        let call = self.call(LIVE, site, day);
-        self.fault(&call, Fault::Unexpected(self.token.hide_in(what)))
+        self.failed(site, day, Fault::Unexpected(self.token.hide_in(what)))
+    }
+
+    /// The error for an answer to `Live.getLastVisitsDetails` of which no use can be made.
+    pub fn failed(&self, site: i32, day: Option<NaiveDate>, fault: Fault) -> Error {
+        self.fault(&self.call(LIVE, site, day), fault)
+    }
+
+    /// Bytes that an answer may have, and the rows that are made of one visit.
+    pub fn max_response_size(&self) -> u64 {
+        self.manner.max_response_size
     }
 
     fn call(&self, method: &'static str, site: i32, day: Option<NaiveDate>) -> Call {

@@ -21,7 +21,7 @@ pub type DayResult = (DayRead, Written);
 
 /// Batches of a worker that may wait to be stored, of a megabyte or two each: enough to read some
 /// thousand visits ahead while the day before is being stored, few enough for memory.
-const ROOM: usize = 8;
+const ROOM: usize = 3;
 
 /// All that it takes to copy days.
 pub struct Copy {

@@ -134,7 +134,9 @@ impl Error {
                 }
                 Fault::UnknownSite(_) => SqlState::InvalidParameterValue,
                 Fault::RateLimited(_) => SqlState::ConfigurationLimitExceeded,
-                Fault::TooLarge(_) | Fault::Exhausted(_) => SqlState::ProgramLimitExceeded,
+                Fault::TooLarge(_) | Fault::VisitTooLarge(..) | Fault::Exhausted(_) => {
+                    SqlState::ProgramLimitExceeded
+                }
                 Fault::Status(500..) => SqlState::ConnectionFailure,
                 Fault::NotHttp(_)
                 | Fault::Redirected(_)

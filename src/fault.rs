@@ -69,6 +69,8 @@ pub enum Fault {
     Status(u16),
     /// The body is longer than `matomo.max_response_size` (bytes).
     TooLarge(u64),
+    /// The rows of a visit (idVisit) are longer than that too.
+    VisitTooLarge(i64, u64),
     /// The body is not the JSON that the method gives; what it is instead.
     NotJson(String),
     /// JSON, but a part of it is not what Matomo sends; which.
@@ -130,6 +132,9 @@ impl Fault {
                 "Look into the log of the Matomo and of the proxies in front of it."
             }
             Fault::TooLarge(_) => "Lower matomo.page_size, or raise matomo.max_response_size.",
+            Fault::VisitTooLarge(..) => {
+                "Raise matomo.max_response_size: it bounds the rows of a visit as well."
+            }
             Fault::NotJson(_) => {
                 "Check that the URL is that of a Matomo, with its folder and nothing behind it."
             }
@@ -163,6 +168,9 @@ impl fmt::Display for Fault {
             Fault::Status(status) => write!(f, "Matomo answered with HTTP status {status}"),
             Fault::TooLarge(limit) => {
                 write!(f, "the answer of Matomo is larger than {limit} bytes")
+            }
+            Fault::VisitTooLarge(id, limit) => {
+                write!(f, "the rows of visit {id} are larger than {limit} bytes")
             }
             Fault::NotJson(what) => write!(f, "the answer of Matomo is not JSON but {what}"),
             Fault::Unexpected(what) => write!(f, "unexpected answer of Matomo: {what}"),

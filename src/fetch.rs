@@ -7,7 +7,7 @@ use std::ops::Range;
 use chrono::NaiveDate;
 
 use crate::client::{Client, Which};
-use crate::error::{Error, Result};
+use crate::error::{Error, Fault, Result};
 use crate::lines::Lines;
 use crate::pages::{Pages, read_page, retry_line};
 use crate::plan::{Due, Extent, Pass};
@@ -123,7 +123,8 @@ fn read_day(
         let mut batch = Batch::default();
         for (id, visit) in &page.visits {
             seen.insert(*id, visit.actions.len(), visit.truncated > 0);
-            batch.add(visit, *id, site, begin);
+            let day = Some(due.day);
+            batch.add(client, day, visit, *id, site, begin)?;
             if batch.is_large() && !send(News::Batch(std::mem::take(&mut batch))) {
                 return Ok(false);
             }
@@ -186,7 +187,7 @@ pub fn by_id(
             })?;
         for (id, visit) in &read_page(client, site.id, None, &body)?.visits {
             let begin = visit.last.unwrap_or_default();
-            batch.add(visit, *id, site, begin);
+            batch.add(client, None, visit, *id, site, begin)?;
         }
     }
     Ok(batch)
@@ -201,15 +202,28 @@ impl Batch {
         self.rows.size() >= LARGE
     }
 
-    fn add(&mut self, visit: &Visit, id: i64, site: Site, day_begin: i64) {
+    fn add(
+        &mut self,
+        client: &Client,
+        day: Option<NaiveDate>,
+        visit: &Visit,
+        id: i64,
+        site: Site,
+        day_begin: i64,
+    ) -> Result<()> {
         let begin = self.rows.len();
-        rows::add(&mut self.rows, visit, id, site, day_begin);
+        let most = client.max_response_size();
+        let room = usize::try_from(most).unwrap_or(usize::MAX);
+        if !rows::add(&mut self.rows, visit, id, site, day_begin, room) {
+            return Err(client.failed(site.id, day, Fault::VisitTooLarge(id, most)));
+        }
         self.visits.push((id, begin..self.rows.len()));
         self.span = union(self.span, span(visit, &self.rows.instants()[begin..], site));
         let id_site = rows::id_site(visit, site);
         if !self.sites.contains(&id_site) {
             self.sites.insert(id_site);
         }
+        Ok(())
     }
 }
 

@@ -40,14 +40,14 @@ fn recorded() -> Vec<Value> {
 /// visits.
 fn visits_and_rows(seed: u64, body: &[u8]) -> Option<Vec<(i64, usize)>> {
     let text = mend(body.to_vec());
-    let visits = crate::visit::list(&text).ok()?;
+    let visits = crate::answer::visits(&text).ok()?;
     assert!(!text.contains('\0'), "seed {seed}: U+0000");
     let site = SITES[(seed % 4) as usize];
     let mut found: Vec<(i64, usize)> = Vec::new();
     for visit in &visits {
         let Some(id) = visit.id else { continue };
         let mut lines = Lines::default();
-        add(&mut lines, visit, id, site, DAY_BEGIN);
+        assert!(add(&mut lines, visit, id, site, DAY_BEGIN, usize::MAX));
         assert_eq!(lines.len(), visit.actions.len(), "seed {seed}: rows of visit {id}");
         for line in 0..lines.len() {
             assert_well_formed(&lines, line, id, seed);

@@ -172,9 +172,19 @@ pub fn with_text(raw: &RawValue, work: impl FnOnce(&str)) {
 
 /// A value's JSON as `JSON.stringify` writes it: no spaces, nothing escaped that need not be.
 pub fn compact(raw: &RawValue) -> String {
-    // What is nested too deep or too large for a number stays as it was sent.
-    serde_json::from_str::<serde_json::Value>(raw.get())
-        .map_or_else(|_| raw.get().to_owned(), |value| value.to_string())
+    tree(raw).map_or_else(|| raw.get().to_owned(), |value| value.to_string())
+}
+
+/// Lists and objects longer than this are not taken apart: a tree takes many times their room.
+const LONGEST_TREE: usize = 1 << 20;
+
+/// A value taken apart; nothing for what is nested too deep, has a number that is too large, or is
+/// too long, all of which stays as it was sent.
+pub fn tree(raw: &RawValue) -> Option<serde_json::Value> {
+    let is_string = raw.get().starts_with('"');
+    (is_string || raw.get().len() <= LONGEST_TREE)
+        .then(|| serde_json::from_str(raw.get()).ok())
+        .flatten()
 }
 
 /// A whole number, also if sent as a string.

@@ -12,6 +12,7 @@ mod access;
 mod address;
 mod agenda;
 mod agent;
+mod answer;
 mod api;
 mod api_runs;
 mod api_server;

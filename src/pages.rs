@@ -4,11 +4,12 @@ use std::collections::HashMap;
 
 use chrono::NaiveDate;
 
+use crate::answer;
 use crate::client::{Client, Which};
 use crate::error::{Error, Fault, Result};
 use crate::pager::Pager;
 use crate::rows::{self, Site};
-use crate::visit::{self, Visit};
+use crate::visit::Visit;
 
 /// The pages of a site-day, one request after the other.
 pub struct Pages<'a> {
@@ -123,8 +124,7 @@ pub fn read_page<'a>(
     day: Option<NaiveDate>,
     body: &'a str,
 ) -> Result<Page<'a>> {
-    let list = visit::list(body)
-        .map_err(|error| client.unexpected(site, day, &format!("it is no JSON: {error}")))?;
+    let list = answer::visits(body).map_err(|what| client.unexpected(site, day, &what))?;
     let mut page =
         Page { visits: Vec::with_capacity(list.len()), length: list.len(), newest: None };
     // Of a visit that comes twice the last sight counts.

@@ -103,8 +103,18 @@ pub fn visit_values(visit: &Visit, id: i64, site: Site) -> Vec<Option<String>> {
 }
 
 /// Adds the rows of a visit, one an action. `day_begin` is the instant of last resort for actions of
-/// a visit without any time.
-pub fn add(rows: &mut Lines, visit: &Visit, id: i64, site: Site, day_begin: i64) {
+/// a visit without any time. Gives false when they are of more than `most` bytes: what the visit has
+/// stands in each of its rows, so that a short answer could become rows beyond all measure.
+#[must_use]
+pub fn add(
+    rows: &mut Lines,
+    visit: &Visit,
+    id: i64,
+    site: Site,
+    day_begin: i64,
+    most: usize,
+) -> bool {
+    let begin = rows.size();
     let of_visit = OfVisit::new(visit, id, site);
     let visit_variables = variables(visit.custom_variables);
     let instants = instants(visit, site, day_begin);
@@ -115,7 +125,11 @@ pub fn add(rows: &mut Lines, visit: &Visit, id: i64, site: Site, day_begin: i64)
         add_action(&mut cells, action, at, visit, &visit_variables);
         cells.written(&of_visit.tail);
         cells.end_line();
+        if rows.size() - begin > most {
+            return false;
+        }
     }
+    true
 }
 
 /// `idsite`: as Matomo sends it, which for a roll-up of sites is not the one asked for.

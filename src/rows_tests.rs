@@ -14,9 +14,10 @@ struct Row {
 }
 
 fn rows_at(site: Site, json: &str) -> Vec<Row> {
-    let visit: Visit = serde_json::from_str(json).unwrap();
+    let list = format!("[{json}]");
+    let visit = crate::answer::visits(&list).unwrap().remove(0);
     let mut lines = Lines::default();
-    add(&mut lines, &visit, visit.id.unwrap(), site, DAY_BEGIN);
+    assert!(add(&mut lines, &visit, visit.id.unwrap(), site, DAY_BEGIN, usize::MAX));
     let row = |(line, at): (usize, &i64)| {
         let values = lines.cells(line).map(|cell| lines::value(cell).map(Cow::into_owned));
         Row { values: values.collect(), at: *at }

@@ -41,8 +41,8 @@ fn plain_number(text: &str) -> Option<String> {
     Some(format!("{sign}{whole}{point}{fraction}"))
 }
 
-/// JSON that Postgres is sure to take; what it might refuse (too deep, numbers too large) is kept as a
-/// string.
+/// JSON that Postgres is sure to take; what it might refuse (too deep, numbers too large), or is a
+/// list or object of more than a megabyte, is kept as a string.
 pub fn json(raw: &RawValue) -> String {
     // A string without escapes, which nearly all are, is as it would be written.
     if raw.get().starts_with('"') && !raw.get().contains('\\') {
@@ -60,7 +60,7 @@ pub fn jsonb(raw: &RawValue) -> String {
 }
 
 fn storable(raw: &RawValue) -> Value {
-    serde_json::from_str(raw.get()).unwrap_or_else(|_| Value::from(raw.get()))
+    lenient::tree(raw).unwrap_or_else(|| Value::from(raw.get()))
 }
 
 fn write_jsonb(value: &Value, text: &mut String) {
@@ -146,5 +146,9 @@ mod tests {
         ] {
             assert_eq!(jsonb(&raw(sent)), shown);
         }
+        let long = format!("[{}1]", "1,".repeat(1 << 20));
+        assert_eq!(jsonb(&raw(&long)), format!("\"{long}\""));
+        let text = format!(r#""\u00e9{}""#, "x".repeat(2 << 20));
+        assert_eq!(jsonb(&raw(&text)), text.replace(r"\u00e9", "é"));
     }
 }

@@ -6,7 +6,8 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::json::{self, Key, Members};
+use crate::answer::take_room;
+use crate::json::{self, Key};
 
 /// Custom dimensions by number, in order.
 pub type Dimensions<'a> = BTreeMap<u32, &'a RawValue>;
@@ -79,6 +80,7 @@ macro_rules! read_leniently {
     ($kind:ident, $name:literal) => {
         impl<'de: 'a, 'a> Deserialize<'de> for $kind<'a> {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                take_room()?;
                 struct Reader;
                 impl<'de> Visitor<'de> for Reader {
                     type Value = $kind<'de>;
@@ -126,48 +128,12 @@ macro_rules! read_leniently {
 }
 
 read_leniently!(Visit, "a visit");
-read_leniently!(Careful, "a visit");
 read_leniently!(Action, "an action");
 read_leniently!(Actions, "a list of actions");
 
-/// Reads an answer, a list of visits.
-///
-/// # Errors
-/// When it is no list, or no JSON.
-pub fn list(body: &str) -> serde_json::Result<Vec<Visit<'_>>> {
-    serde_json::from_str(body).or_else(|error| list_carefully(body).ok_or(error))
-}
-
-/// The same at half the speed, in which a number that no `f64` holds (1e999) in place of a visit, an
-/// action or a list of them is passed over as anything else is there: the parser stops at it.
-fn list_carefully(body: &str) -> Option<Vec<Visit<'_>>> {
-    let all: Vec<&RawValue> = serde_json::from_str(body).ok()?;
-    let visits = all.into_iter().map(|raw| serde_json::from_str(raw.get()));
-    Some(visits.map(|read: Result<Careful, _>| read.unwrap_or_default().0).collect())
-}
-
-/// A visit whose actions are each read on their own.
-#[derive(Debug, Default)]
-struct Careful<'a>(Visit<'a>);
-
-impl<'a> Careful<'a> {
-    fn read<A: MapAccess<'a>>(map: A) -> Result<Self, A::Error> {
-        Visit::read_with(map, |map| {
-            let members = Members::of(map.next_value()?).0;
-            let actions = members.into_iter().map(|(_, raw)| serde_json::from_str(raw.get()));
-            Ok(Actions(actions.map(Result::unwrap_or_default).collect()))
-        })
-        .map(Careful)
-    }
-
-    fn read_list<A: SeqAccess<'a>>(list: A) -> Result<Self, A::Error> {
-        Visit::read_list(list).map(Careful)
-    }
-}
-
 /// `actionDetails`, which may be a list or a map of actions.
 #[derive(Debug, Default)]
-struct Actions<'a>(Vec<Action<'a>>);
+pub struct Actions<'a>(pub Vec<Action<'a>>);
 
 impl<'a> Actions<'a> {
     fn read<A: MapAccess<'a>>(mut map: A) -> Result<Self, A::Error> {
@@ -193,7 +159,7 @@ impl<'a> Visit<'a> {
     }
 
     /// Takes a visit apart. Unknown keys are passed over; of a key that comes twice the last counts.
-    fn read_with<A: MapAccess<'a>>(
+    pub fn read_with<A: MapAccess<'a>>(
         mut map: A,
         actions: impl Fn(&mut A) -> Result<Actions<'a>, A::Error>,
     ) -> Result<Self, A::Error> {

@@ -367,3 +367,16 @@ fn tables_with_times_as_sent_are_checked_as_such() {
         assert_equal(&mut db, table, &all_of(&fake, 1));
     }
 }
+
+#[test]
+fn a_deep_check_that_mends_asks_for_each_visit_once() {
+    let mut case = Case::new("matomo");
+    run(&mut case.db, "UPDATE matomo SET action_title = 'stale' WHERE idvisit = '1032'");
+    asked(&case.fake);
+    case.check(", deep => true");
+    let requests = asked(&case.fake).len();
+    case.check(", deep => true, repair => true");
+    assert_eq!(asked(&case.fake).len(), requests);
+    let oracle = case.oracle();
+    assert_equal(&mut case.db, "matomo", &oracle);
+}

@@ -103,8 +103,9 @@ fn only_a_superuser_has_the_server_read_a_file() {
     run(&mut admin, &format!("GRANT USAGE ON FOREIGN DATA WRAPPER matomo TO {role}"));
     let mut db = connect_as(&name, &role);
     let sql = "CREATE SERVER a FOREIGN DATA WRAPPER matomo OPTIONS (url 'https://a.example.org', ca_file '/etc/passwd')";
+    let refused = error(&mut db, sql);
     assert_says(
-        &error(&mut db, sql),
+        &refused,
         "42501",
         "permission denied to set option \"ca_file\"",
         &[],
@@ -126,6 +127,13 @@ fn only_a_superuser_has_the_server_read_a_file() {
         "could not read the file \"/nonexistent/ca.pem\": No such file or directory (os error 2)",
         &[],
         "the option ca_file of the server",
+    );
+    proven(
+        "Privileges",
+        "the server's files",
+        "`ca_file '/etc/passwd'` as an option of a server, by a role with `USAGE` on the wrapper",
+        "only superusers may have the server read a file",
+        &crate::trust::said(&refused),
     );
 }
 
@@ -284,7 +292,18 @@ fn a_security_definer_function_lends_its_owners_mapping() {
     );
     let mut db = connect_as(&name, &role);
     let rows = oracle(&fake, "2026-10-24", "2026-10-26").len();
-    assert_eq!(one::<i64>(&mut db, "SELECT copy_visits()"), i64::try_from(rows).unwrap());
+    let copied = one::<i64>(&mut db, "SELECT copy_visits()");
+    assert_eq!(copied, i64::try_from(rows).unwrap());
+    let tokens: i64 =
+        one(&mut db, "SELECT count(*) FROM pg_user_mappings WHERE umoptions IS NOT NULL");
+    assert_eq!(tokens, 0);
+    proven(
+        "Privileges",
+        "a SECURITY DEFINER function and its owner's mapping",
+        "a role without grants calls a superuser's function, which syncs by a server",
+        "the owner's mapping is used, and the caller sees none",
+        &format!("{copied} rows copied; mappings with a token that the caller sees: {tokens}"),
+    );
 }
 
 #[test]

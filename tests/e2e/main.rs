@@ -59,3 +59,4 @@ mod worker_life;
 mod worker_support;
 mod worker_sync;
 mod workers;
+mod year;

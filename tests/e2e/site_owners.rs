@@ -116,6 +116,7 @@ fn nobody_reaches_the_network_unless_he_was_allowed_to() {
     let plain = role(&mut admin);
     let mut db = connect_as(&name, &plain);
     fake.clear_requests();
+    let mut refused = Vec::new();
     for (sql, message) in [
         (
             "SELECT matomo_sync(1, server => 'analytics')".to_owned(),
@@ -155,9 +156,28 @@ fn nobody_reaches_the_network_unless_he_was_allowed_to() {
             "permission denied for foreign-data wrapper matomo",
         ),
     ] {
-        assert_eq!(error(&mut db, &sql).message(), message, "{sql}");
+        let error = error(&mut db, &sql);
+        assert_eq!(error.message(), message, "{sql}");
+        refused.push(error.code().code().to_owned());
     }
-    assert_eq!(asked(&fake), [""; 0]);
+    let requests = asked(&fake);
+    assert_eq!(requests, [""; 0]);
+    let count = |state: &str| refused.iter().filter(|found| *found == state).count();
+    proven(
+        "Privileges",
+        "the network, for a role without grants",
+        &format!(
+            "each of the {} ways to have the server ask somebody, those included that the procedures are made of",
+            refused.len()
+        ),
+        "refused; nobody is asked",
+        &format!(
+            "{} × `42501`, {} × `55000`; {} requests",
+            count("42501"),
+            count("55000"),
+            requests.len()
+        ),
+    );
     // Nor does he see the sites of a role whose rights he does not inherit.
     let mut db = connect_as(&name, &stranger);
     assert_eq!(seen(&mut db), (0, 0, 0));

@@ -42,16 +42,15 @@ fn a_fast_shutdown_waits_for_no_answer() {
 }
 
 #[test]
-fn kill_9_in_the_middle_of_an_import_loses_one_step() {
+fn kill_9_in_the_middle_of_a_years_import_loses_one_step() {
     let (cluster, mut db) = cluster_with_worker();
-    let [first, last] = [150, 2].map(|ago| (Utc::now().date_naive() - Days::new(ago)).to_string());
+    let [first, last] = [366, 2].map(|ago| (Utc::now().date_naive() - Days::new(ago)).to_string());
     let fake = serve(world(111, "UTC", 2, &first, &last));
     store(&mut db, "analytics", &fake);
-    fake.knobs().latency = Duration::from_millis(20);
     let site = register(&mut db, &format!("'analytics', 1, '{first}'"));
     fake.clear_requests();
     let sealed = "SELECT count(*) FROM matomo_ledger WHERE sealed";
-    wait_long(30, "a part is done", || one::<i64>(&mut db, sealed) > 40);
+    wait_long(120, "a part is done", || one::<i64>(&mut db, sealed) > 100);
     let pid = worker_pid(&mut db, "postgres").unwrap();
     // SAFETY: a process of this test's own.
     assert_eq!(unsafe { libc::kill(pid, libc::SIGKILL) }, 0);
@@ -64,9 +63,9 @@ fn kill_9_in_the_middle_of_an_import_loses_one_step() {
             up
         })
     });
-    assert!(one::<i64>(&mut db, sealed) > 40, "what was committed is still there");
-    fake.knobs().latency = Duration::ZERO;
-    wait_long(60, "the import is done", || runs(&mut db, site, "succeeded") == 1);
+    let kept: i64 = one(&mut db, sealed);
+    assert!((101..365).contains(&kept), "what was committed is still there: {kept} days");
+    wait_long(120, "the import is done", || runs(&mut db, site, "succeeded") == 1);
     assert_equal(&mut db, "matomo", &all_of(&fake, 1));
     // One day more than once: that of the step that was lost. Today is open.
     let mut days: HashMap<String, usize> = HashMap::new();
@@ -194,8 +193,9 @@ fn rows_are_written_with_the_owners_rights_only() {
     wait_until("it is synced", || runs(&mut db, 1, "succeeded") == 1);
     assert_equal(&mut db, "analytics.visits", &all_of(&fake, 1));
     let tried = "SELECT DISTINCT statement || ': ' || outcome FROM analytics.tried ORDER BY 1";
+    let tried = texts(&mut db, tried);
     assert_eq!(
-        texts(&mut db, tried),
+        tried,
         [
             "ALTER ROLE etl SUPERUSER: 42501",
             "CREATE TEMP TABLE t (x int): 42501",
@@ -208,4 +208,11 @@ fn rows_are_written_with_the_owners_rights_only() {
         ]
     );
     assert!(!one::<bool>(&mut db, "SELECT rolsuper FROM pg_roles WHERE rolname = 'etl'"));
+    proven(
+        "Privileges",
+        "an owner's trigger under the worker",
+        "it tries to become more, to read and to delete what is not its own, and notes what comes of it",
+        "the worker lends nothing of its superuser's rights",
+        &tried.join(", "),
+    );
 }

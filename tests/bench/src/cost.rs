@@ -35,7 +35,7 @@ impl fmt::Display for Cost {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         write!(
             f,
-            "{:.2} s, {:.0} rows/s, CPU {:.2} + {:.2} s, {:.0} MB, WAL {:.0} MB",
+            "{:.3} s, {:.0} rows/s, CPU {:.2} + {:.2} s, {:.0} MB, WAL {:.0} MB",
             self.seconds,
             self.rows_per_second(),
             self.backend,

@@ -44,7 +44,7 @@ pub fn plan(name: &str) -> Option<Plan> {
         "small" => plan("small", 10_000, 3, false),
         "medium" => plan("medium", 126_000, 30, false),
         "large" => plan("large", 2_000_000, 365, false),
-        "waits" => plan("waits", 126_000, 91, true),
+        "waits" => plan("waits", 126_000, 182, true),
         _ => None,
     }
 }

@@ -104,8 +104,11 @@ fn no_kind_of_value_in_any_field_costs_another_value() {
     let of_visit = OF_VISIT.map(|field| (field, false));
     let of_action = OF_ACTION.map(|field| (field, true));
     let fields: Vec<_> = of_visit.into_iter().chain(of_action).collect();
+    // Deeper than the parser goes by itself.
+    let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
+    let values: Vec<_> = VALUES.into_iter().chain([&*deep]).collect();
     let cases: Vec<_> =
-        fields.iter().flat_map(|field| VALUES.map(|value| (*field, value))).collect();
+        fields.iter().flat_map(|field| values.iter().map(|value| (*field, *value))).collect();
     let visits = (8..).zip(&cases).map(|(id, (((key, _), is_action), value))| {
         let member = format!(r#""{key}":{value}"#);
         if *is_action { visit(id, "", &member) } else { visit(id, &member, "") }
@@ -142,7 +145,7 @@ fn no_kind_of_value_in_any_field_costs_another_value() {
         "Data",
         "any kind of value in any field",
         &format!(
-            "{} fields of visits and actions, each in turn {}: {} visits in one answer",
+            "{} fields of visits and actions, each in turn {}, or 200 lists within lists: {} visits in one answer",
             fields.len(),
             VALUES.map(|value| format!("`{value}`")).join(", "),
             cases.len()

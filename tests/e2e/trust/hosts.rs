@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::network::promise;
+use super::proofs::{proven, said};
 use super::stage::{Promise, Stage};
 use crate::cluster::shared;
 use crate::support::*;
@@ -163,6 +164,7 @@ fn only_superusers_widen_the_hosts() {
     );
     let call = sync_sql(&fake, 1, "");
     let message = "a connection to \"127.0.0.1\" is not allowed";
+    let (mut tries, mut refusals) = (0, Vec::new());
     // Whether the library knows the settings already or is loaded by the call.
     for load in ["", "SELECT count(*) FROM pg_settings", "LOAD 'matomo_postgres'"] {
         for setting in ["matomo.allowed_hosts = '*'", "matomo.allow_http = on"] {
@@ -180,9 +182,22 @@ fn only_superusers_widen_the_hosts() {
             }
             let refused = error(&mut session, &call);
             assert_eq!((refused.code().code(), refused.message()), ("42501", message), "{load}");
+            tries += 1;
+            refusals.push(said(&refused));
         }
     }
-    assert_eq!(fake.connections(), 0);
+    let connections = fake.connections();
+    assert_eq!(connections, 0);
+    refusals.dedup();
+    proven(
+        "Privileges",
+        "the list of hosts, for who is no superuser",
+        &format!(
+            "`SET matomo.allowed_hosts` and `matomo.allow_http`, before and after the library is loaded: {tries} ways"
+        ),
+        "refused, or without effect",
+        &format!("{}; {connections} connections", refusals.join("; ")),
+    );
     let mut session = shared().connect_as(&name, &role);
     let stored = error(&mut session, &format!("ALTER ROLE {role} SET matomo.allowed_hosts = '*'"));
     assert_eq!(stored.code().code(), "42501");

@@ -210,6 +210,23 @@ const PRIVILEGES: &[Proof] = &[
         "rights::the_owners_rights_and_mapping_are_what_counts",
         &["an owner who may no longer write"],
     ),
+    (
+        "worker_faults::rows_are_written_with_the_owners_rights_only",
+        &["an owner's trigger under the worker"],
+    ),
+    (
+        "credentials::a_security_definer_function_lends_its_owners_mapping",
+        &["a SECURITY DEFINER function and its owner's mapping"],
+    ),
+    ("credentials::only_a_superuser_has_the_server_read_a_file", &["the server's files"]),
+    (
+        "site_owners::nobody_reaches_the_network_unless_he_was_allowed_to",
+        &["the network, for a role without grants"],
+    ),
+    (
+        "trust::hosts::only_superusers_widen_the_hosts",
+        &["the list of hosts, for who is no superuser"],
+    ),
 ];
 
 const LIFECYCLE: &[Proof] = &[

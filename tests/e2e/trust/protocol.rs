@@ -269,6 +269,47 @@ fn memory() {
         promised,
         seen,
     );
+    short_answers(&mut stage, &wire);
+    let peak = peak(pid);
+    let times = 10;
+    assert!(peak < before + times * limit * 1024, "the backend grew from {before} kB to {peak} kB");
+    stage.section.row(
+        "the backend's memory, then",
+        "the last three, one after the other",
+        "a multiple of `matomo.max_response_size` that does not depend on the answer",
+        "less than ten times that above its start, at its peak",
+    );
     wire.play(None);
     stage.finish();
+}
+
+/// Answers of less than the 8 MB that would be much more in memory, or as rows.
+fn short_answers(stage: &mut Stage, wire: &Wire) {
+    let length = "Content-Length: LENGTH";
+    let list = |part: &str, count: usize| format!("[{}{part}]", format!("{part},").repeat(count));
+    let visit = |members: &str, actions: &str| {
+        format!(
+            r#"[{{"idVisit":7,"lastActionTimestamp":1792929600{members},"actionDetails":{actions}}}]"#
+        )
+    };
+    let message = "unexpected answer of Matomo: it has more visits and actions than an answer of its length can have";
+    let unexpected = promise("08P01", message, 0, "report the message");
+    let body = list("1", 4_000_000);
+    wire.play(answer(length, move |_| body.clone().into_bytes()));
+    stage.fails("visits by the million", "a list of 4,000,000 numbers, 8 MB", &unexpected);
+    let body = visit("", &list("{}", 2_500_000));
+    wire.play(answer(length, move |_| body.clone().into_bytes()));
+    stage.fails(
+        "actions by the million",
+        "a visit with 2,500,000 empty actions, 7.5 MB",
+        &unexpected,
+    );
+    let name = format!(r#","siteName":"{}""#, "x".repeat(1 << 20));
+    let body = visit(&name, &list("{}", 10_000));
+    wire.play(answer(length, move |_| body.clone().into_bytes()));
+    let message = "the rows of visit 7 are larger than 8388608 bytes";
+    let too_large = promise("54000", message, 0, "it bounds the rows of a visit as well");
+    let injected =
+        "a visit with a `siteName` of 1 MB, which would stand in the rows of 10,000 actions";
+    stage.fails("rows beyond all measure", injected, &too_large);
 }
