@@ -13,7 +13,7 @@ use super::victim::Victim;
 use super::{hold, victim};
 use crate::cluster::Cluster;
 use crate::support::*;
-use crate::worker_support::worker_pid;
+use crate::worker_support::{wait_long, worker_pid};
 
 /// A server and what is in it.
 pub struct Course {
@@ -48,7 +48,7 @@ impl Course {
         }
         point.hold.arm(&mut db, &self.scene.fake, &self.scene.noon);
         let writer = self.begin(&mut db, way);
-        wait_until("it stands there", || {
+        wait_long(60, "it stands there", || {
             let ended = writer.waits.as_ref().is_some_and(JoinHandle::is_finished);
             assert!(!ended, "it ran through");
             point.hold.holds(&mut db, &self.scene.fake, writer.pid)
@@ -94,7 +94,7 @@ impl Course {
 
     fn begin(&self, db: &mut Client, way: Way) -> Writer {
         if way == Way::Worker {
-            wait_until("the worker is there", || worker_pid(db, "postgres").is_some());
+            wait_long(60, "the worker is there", || worker_pid(db, "postgres").is_some());
             let pid = worker_pid(db, "postgres").unwrap();
             self.enable(db);
             return Writer { pid, waits: None };
@@ -149,7 +149,7 @@ impl Course {
                 self.enable(db);
                 let done = "SELECT count(*) FROM matomo_site_state WHERE last_success_at IS NOT NULL \
                     AND tended_on IS NOT NULL AND NOT matomo_is_running(site_id)";
-                wait_until("the worker has done all", || one::<i64>(db, done) == 1);
+                wait_long(60, "the worker has done all", || one::<i64>(db, done) == 1);
             }
             // What is there already cannot be made again.
             Way::AddSite | Way::RemoveSite | Way::CreateTable if left.done => {}

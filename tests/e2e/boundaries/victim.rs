@@ -1,7 +1,6 @@
 //! Ends a process that stands at a boundary, and waits until the server is there again.
 
 use std::path::Path;
-use std::time::Duration;
 
 use postgres::{Client, NoTls};
 
@@ -47,13 +46,13 @@ impl Victim {
             Victim::Terminated => {
                 assert!(one::<bool>(&mut db, &format!("SELECT pg_terminate_backend({pid})")));
                 let left = format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {pid}");
-                wait_until("it has ended", || one::<i64>(&mut db, &left) == 0);
+                wait_long(60, "it has ended", || one::<i64>(&mut db, &left) == 0);
                 run(&mut db, "SELECT pg_advisory_unlock_all()");
                 return db;
             }
             Victim::Process => {
                 signal(pid, libc::SIGKILL);
-                wait_until("all sessions have ended", || db.batch_execute("SELECT 1").is_err());
+                wait_long(60, "all sessions have ended", || db.batch_execute("SELECT 1").is_err());
             }
             Victim::Postmaster => {
                 let file =
@@ -66,7 +65,7 @@ impl Victim {
                 signal(postmaster, libc::SIGSTOP);
                 signal(pid, libc::SIGKILL);
                 signal(postmaster, libc::SIGKILL);
-                wait_until("all that was killed is gone", || {
+                wait_long(60, "all that was killed is gone", || {
                     is_gone(postmaster) && all.iter().all(|pid| is_gone(*pid))
                 });
                 cluster.start_again();
@@ -80,12 +79,9 @@ impl Victim {
 pub fn connect(cluster: &Cluster) -> Client {
     let config = cluster.config("postgres", "postgres");
     let mut found = None;
-    wait_long(30, "the server is back", || {
+    wait_long(60, "the server is back", || {
         found = config.connect(NoTls).ok();
-        found.is_some() || {
-            std::thread::sleep(Duration::from_millis(1));
-            false
-        }
+        found.is_some()
     });
     let mut db = found.unwrap();
     run(&mut db, "SET client_min_messages = warning; SET TimeZone = 'UTC'");
