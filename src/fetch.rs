@@ -123,8 +123,9 @@ fn read_day(
         let mut batch = Batch::default();
         for (id, visit) in &page.visits {
             seen.insert(*id, visit.actions.len(), visit.truncated > 0);
-            let day = Some(due.day);
-            batch.add(client, day, visit, *id, site, begin)?;
+            batch
+                .add(visit, *id, site, begin, client.max_response_size())
+                .map_err(|fault| client.failed(site.id, Some(due.day), fault))?;
             if batch.is_large() && !send(News::Batch(std::mem::take(&mut batch))) {
                 return Ok(false);
             }
@@ -187,7 +188,9 @@ pub fn by_id(
             })?;
         for (id, visit) in &read_page(client, site.id, None, &body)?.visits {
             let begin = visit.last.unwrap_or_default();
-            batch.add(client, None, visit, *id, site, begin)?;
+            batch
+                .add(visit, *id, site, begin, client.max_response_size())
+                .map_err(|fault| client.failed(site.id, None, fault))?;
         }
     }
     Ok(batch)
@@ -202,20 +205,19 @@ impl Batch {
         self.rows.size() >= LARGE
     }
 
+    /// Adds a visit, whose rows may take so many bytes.
     fn add(
         &mut self,
-        client: &Client,
-        day: Option<NaiveDate>,
         visit: &Visit,
         id: i64,
         site: Site,
         day_begin: i64,
-    ) -> Result<()> {
+        most: u64,
+    ) -> std::result::Result<(), Fault> {
         let begin = self.rows.len();
-        let most = client.max_response_size();
         let room = usize::try_from(most).unwrap_or(usize::MAX);
         if !rows::add(&mut self.rows, visit, id, site, day_begin, room) {
-            return Err(client.failed(site.id, day, Fault::VisitTooLarge(id, most)));
+            return Err(Fault::VisitTooLarge(id, most));
         }
         self.visits.push((id, begin..self.rows.len()));
         self.span = union(self.span, span(visit, &self.rows.instants()[begin..], site));

@@ -7,7 +7,7 @@ use fake_matomo::{Fault, When};
 use crate::cluster::shared;
 use crate::stored::*;
 use crate::support::*;
-use crate::trust::{all_there, proven, said};
+use crate::trust::{all_there, proven};
 
 /// What roles without any grant may do, an object a line. On all others they may do nothing.
 const EVERYBODY: [&str; 29] = [
@@ -226,8 +226,8 @@ fn a_destinations_name_is_a_name() {
         assert!(["42P01", "42601", "42602", "22023"].contains(&state), "{name}: {error:?}");
         let victims: i64 = one(&mut db, "SELECT count(*) FROM victim");
         assert_eq!(victims, 1, "{name}");
-        let error = said(error.as_db_error().unwrap());
-        rows.push((case, name, format!("{error}; `victim` has {victims} row")));
+        // Which error it is depends on the version of Postgres.
+        rows.push((case, name, format!("an error; `victim` has {victims} row")));
     }
     for (case, name, seen) in rows {
         proven("Privileges", case, &format!("`{name}`"), "a name or an error, never SQL", &seen);

@@ -301,7 +301,12 @@ fn a_second_sync_of_the_same_is_refused_at_once() {
     let mut first = shared().connect(&name);
     let cancel = first.cancel_token();
     std::thread::scope(|scope| {
-        let running = scope.spawn(|| first.batch_execute(&sync.sql()).unwrap_err());
+        let running = scope.spawn(|| {
+            let error = first.batch_execute(&sync.sql()).unwrap_err();
+            // The error comes before the locks are gone.
+            run(&mut first, "SELECT 1");
+            error
+        });
         wait_until("the first sync hangs", || {
             fake.requests().iter().any(|seen| seen.fault.is_some())
         });

@@ -109,8 +109,8 @@ fn nobody_reaches_the_network_unless_he_was_allowed_to() {
     run(
         &mut admin,
         &format!(
-            "GRANT {owner} TO {stranger}; GRANT USAGE ON FOREIGN SERVER analytics TO {stranger};
-        ALTER ROLE {stranger} NOINHERIT"
+            "ALTER ROLE {stranger} NOINHERIT; GRANT {owner} TO {stranger};
+             GRANT USAGE ON FOREIGN SERVER analytics TO {stranger}"
         ),
     );
     let plain = role(&mut admin);

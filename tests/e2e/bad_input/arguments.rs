@@ -282,7 +282,10 @@ fn unknown_settings_and_values_out_of_range_are_refused() {
     ] {
         let error = error(&mut db, &format!("SET matomo.{setting} = {value}"));
         let (state, found, _, hint) = facts(&error);
-        assert_eq!((state, found), ("22023", message));
+        // From Postgres 17 on the bounds have units too.
+        let found = found.replace(" s .. ", " .. ").replace(" s)", ")");
+        let found = found.replace(" kB .. ", " .. ").replace(" kB)", ")");
+        assert_eq!((state, found.as_str()), ("22023", message));
         assert_eq!(hint.contains("utc, as_sent"), setting == "action_time", "{hint}");
     }
 }
