@@ -2,10 +2,11 @@
 
 use std::cell::Cell;
 
-use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::visit::{Actions, Visit};
+use crate::json;
+use crate::visit::{Action, Actions, Visit};
 
 /// Bytes that an answer has for each of its visits and actions, at the least: Matomo's have several
 /// hundred each. Of two bytes would else come two or four hundred in memory.
@@ -50,15 +51,21 @@ fn within<T>(body: &str, read: impl FnOnce() -> serde_json::Result<T>) -> Result
     if ROOM.get().is_none() { Err(TOO_MANY.to_owned()) } else { read }
 }
 
-/// The same at half the speed, in which a number that no `f64` holds (1e999) in place of a visit, an
-/// action or a list of them is passed over as anything else is there: the parser stops at it.
+/// The same at half the speed, of each answer at which the parser stops: with a number that no `f64`
+/// holds (1e999) in place of an action or of a list of them, which counts as anything else does there.
 fn visits_carefully(body: &str) -> serde_json::Result<Vec<Visit<'_>>> {
-    if !body.trim_start().starts_with('[') {
+    let list: &RawValue = serde_json::from_str(body)?;
+    if !list.get().starts_with('[') {
         return Err(Error::custom("no list"));
     }
-    let Elements(all) = serde_json::from_str(body)?;
-    let visits = all.into_iter().map(|raw| serde_json::from_str(raw.get()));
-    Ok(visits.map(|read| read.map_or_else(|_| Visit::default(), |Careful(visit)| visit)).collect())
+    let mut visits = Vec::new();
+    json::each_member(list, |_, raw| {
+        if take_room::<serde_json::Error>().is_ok() {
+            let read = serde_json::from_str(raw.get());
+            visits.push(read.map_or_else(|_| Visit::default(), |Careful(visit)| visit));
+        }
+    });
+    Ok(visits)
 }
 
 /// A visit whose actions are each read on their own.
@@ -77,50 +84,18 @@ impl<'de: 'a, 'a> Deserialize<'de> for Careful<'a> {
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
                 let visit = Visit::read_with(map, |map| {
                     let raw: &RawValue = map.next_value()?;
-                    let all =
-                        serde_json::from_str(raw.get()).map_or(Vec::new(), |Elements(all)| all);
-                    let actions = all.into_iter().map(|raw| serde_json::from_str(raw.get()));
-                    Ok(Actions(actions.map(Result::unwrap_or_default).collect()))
+                    let mut actions = Vec::new();
+                    json::each_member(raw, |_, raw| match serde_json::from_str(raw.get()) {
+                        Ok(action) => actions.push(action),
+                        Err(_) if ROOM.get().is_some() => actions.push(Action::default()),
+                        Err(_) => {}
+                    });
+                    Ok(Actions(actions))
                 })?;
                 Ok(Careful(visit))
             }
         }
         deserializer.deserialize_map(Reader)
-    }
-}
-
-/// The elements of a list, or the values of an object.
-struct Elements<'a>(Vec<&'a RawValue>);
-
-impl<'de: 'a, 'a> Deserialize<'de> for Elements<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Reader;
-        impl<'de> Visitor<'de> for Reader {
-            type Value = Elements<'de>;
-
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("a list")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut all = Vec::new();
-                while let Some((_, value)) = map.next_entry::<IgnoredAny, _>()? {
-                    take_room()?;
-                    all.push(value);
-                }
-                Ok(Elements(all))
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
-                let mut all = Vec::new();
-                while let Some(value) = list.next_element()? {
-                    take_room()?;
-                    all.push(value);
-                }
-                Ok(Elements(all))
-            }
-        }
-        deserializer.deserialize_any(Reader)
     }
 }
 
@@ -145,11 +120,14 @@ mod tests {
             assert_eq!(error(&format!("[1e999,{many}0]")), TOO_MANY, "{part}");
         }
         let few = "{},".repeat(8000);
-        let visit = format!(r#"[{{"idVisit":7,"actionDetails":[{few}1]}}]"#);
-        assert_eq!(visits(&visit).unwrap()[0].actions.len(), 8001);
         let long = format!(r#"{{"url":"{}"}},"#, "x".repeat(LEAST)).repeat(20_000);
-        let visit = format!(r#"[{{"idVisit":7,"actionDetails":[{long}1]}}]"#);
-        assert_eq!(visits(&visit).unwrap()[0].actions.len(), 20_001);
+        // By both ways.
+        for last in ["1", "1e999"] {
+            for (all, count) in [(&few, 8001), (&long, 20_001)] {
+                let visit = format!(r#"[{{"idVisit":7,"actionDetails":[{all}{last}]}}]"#);
+                assert_eq!(visits(&visit).unwrap()[0].actions.len(), count, "{last}");
+            }
+        }
     }
 
     #[test]

@@ -47,7 +47,7 @@ pub struct DayChecked {
     pub repaired: i64,
 }
 
-/// So many visits are asked for by ID, and mended, at once.
+/// So many listed visits are compared at once.
 const AT_ONCE: usize = 500;
 
 /// Does it all; gives what was found by day.
@@ -119,10 +119,10 @@ impl Check {
         if self.how.deep {
             // Those whose own values are equal may have other actions.
             let known: HashSet<_> = stale.iter().chain(&missing).copied().collect();
-            let equal: Vec<_> =
+            let mut equal: Vec<_> =
                 listed.iter().map(|visit| visit.id).filter(|id| !known.contains(id)).collect();
-            for ids in equal.chunks(AT_ONCE) {
-                let batch = self.by_id(ids, true)?;
+            while !equal.is_empty() {
+                let batch = self.by_id(&mut equal, true)?;
                 let differing = self.store.differing(&batch)?;
                 checked.stale += count(differing);
                 if differing > 0 {
@@ -130,18 +130,17 @@ impl Check {
                 }
             }
         }
-        for ids in missing.chunks(AT_ONCE) {
-            let batch = self.by_id(ids, true)?;
+        checked.here = checked.there - count(missing.len());
+        while !missing.is_empty() {
+            let batch = self.by_id(&mut missing, true)?;
             // A visit without actions has no rows to miss.
             let with_rows = batch.visits.iter().filter(|(_, rows)| !rows.is_empty()).count();
             checked.missing += count(with_rows);
             checked.repaired += self.mend(&batch, with_rows)?;
         }
-        checked.here = checked.there - count(missing.len());
-        let to_mend = if self.how.repair { stale.as_slice() } else { &[] };
-        for ids in to_mend.chunks(AT_ONCE) {
-            let batch = self.by_id(ids, true)?;
-            checked.repaired += self.mend(&batch, ids.len())?;
+        while self.how.repair && !stale.is_empty() {
+            let batch = self.by_id(&mut stale, true)?;
+            checked.repaired += self.mend(&batch, batch.visits.len())?;
         }
         Ok(checked)
     }
@@ -172,14 +171,11 @@ impl Check {
         let stored = inspect::visits_between(&self.destination, self.site.id, from, to)?;
         let suspects: HashMap<i64, i64> =
             stored.into_iter().filter(|(id, _)| !self.listed.contains(id)).collect();
-        let ids: Vec<i64> = suspects.keys().copied().collect();
-        let mut gone = Vec::new();
-        for ids in ids.chunks(AT_ONCE) {
-            // Some may only have moved to another day.
-            let known = self.by_id(ids, false)?;
-            let known: HashSet<_> = known.visits.into_iter().map(|(id, _)| id).collect();
-            gone.extend(ids.iter().copied().filter(|id| !known.contains(id)));
-        }
+        // Some may only have moved to another day.
+        let mut ids: Vec<i64> = suspects.keys().copied().collect();
+        let known = self.by_id(&mut ids, false)?;
+        let known: HashSet<_> = known.visits.into_iter().map(|(id, _)| id).collect();
+        let gone: Vec<i64> = suspects.keys().copied().filter(|id| !known.contains(id)).collect();
         if self.how.repair && !gone.is_empty() {
             // They may be the other's, who has the right to them.
             if let (Some(other), Some(visit)) = (self.other_matomo.clone(), gone.first()) {
@@ -197,10 +193,14 @@ impl Check {
         Ok(gone.iter().map(day).collect())
     }
 
-    fn by_id(&self, ids: &[i64], actions: bool) -> Result<Batch> {
-        let (site, ids) = (self.site, ids.to_vec());
-        remote::ask(&self.client, move |client, notice| {
-            fetch::by_id(client, site, &ids, actions, notice)
-        })
+    /// The visits of these IDs, which are taken away; as many as make a batch, those without their
+    /// actions all.
+    fn by_id(&self, ids: &mut Vec<i64>, actions: bool) -> Result<Batch> {
+        let (site, wanted) = (self.site, std::mem::take(ids));
+        let (batch, left) = remote::ask(&self.client, move |client, notice| {
+            fetch::by_id(client, site, wanted, actions, notice)
+        })?;
+        *ids = left;
+        Ok(batch)
     }
 }

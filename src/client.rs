@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use chrono::NaiveDate;
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use ureq::http::{Response, header};
 
 use crate::agent::Agent;
@@ -116,9 +117,9 @@ impl Client {
         let call = self.call("SitesManager.getSiteFromId", site, None);
         let body = self.ask(&call, &[], false, on_retry)?;
         #[derive(Deserialize)]
-        struct Answer {
-            #[serde(default)]
-            name: serde_json::Value,
+        struct Answer<'a> {
+            #[serde(borrow)]
+            name: Option<&'a RawValue>,
             timezone: String,
         }
         let answer: Answer = serde_json::from_str(&body).map_err(|_| {
@@ -129,11 +130,7 @@ impl Client {
             self.fault(&call, Fault::Unexpected(format!("timezone \"{zone}\"")))
         })?;
         // A name of digits only may come as a number.
-        let name = match answer.name {
-            serde_json::Value::String(name) => name,
-            serde_json::Value::Null => String::new(),
-            other => other.to_string(),
-        };
+        let name = answer.name.and_then(json::text).unwrap_or_default();
         let name = Some(self.token.hide_in(&name));
         Ok(SiteInfo { name, zone, timezone: answer.timezone })
     }

@@ -19,9 +19,9 @@ use crate::sync::Entries;
 /// What became of a day.
 pub type DayResult = (DayRead, Written);
 
-/// Batches of a worker that may wait to be stored, of a megabyte or two each: enough to read some
-/// thousand visits ahead while the day before is being stored, few enough for memory.
-const ROOM: usize = 3;
+/// What of a worker's may wait to be stored: batches, of a megabyte or two each, and the ends of days.
+/// Enough to read two small days or a few pages ahead, few enough for memory.
+const ROOM: usize = 4;
 
 /// All that it takes to copy days.
 pub struct Copy {

@@ -167,33 +167,44 @@ pub fn list_day(
     Ok(listed.into_values().collect())
 }
 
-/// Visits by their IDs, whenever they were, with their actions if those are wanted. Those that
-/// Matomo does not know are missing in the answer.
+/// IDs that are asked for at once: a segment has to fit into a URL, and a visit may have many actions.
+const IDS: usize = 50;
+
+/// Visits by their IDs, whenever they were, with their actions if those are wanted; and the IDs of those
+/// that were too much for one batch. Those that Matomo does not know are missing in both.
 ///
 /// # Errors
 /// Those of [`Client::visits`].
 pub fn by_id(
     client: &Client,
     site: Site,
-    ids: &[i64],
+    mut ids: Vec<i64>,
     actions: bool,
     notice: &mut dyn FnMut(String),
-) -> Result<Batch> {
+) -> Result<(Batch, Vec<i64>)> {
     let mut batch = Batch::default();
-    // A segment has to fit into a URL, and a visit may have many actions.
-    for ids in ids.chunks(50) {
-        let body =
-            client.visits(site.id, Which::Ids(ids), actions, &mut |error, retry, wait| {
-                notice(retry_line(error, retry, wait));
-            })?;
+    while !ids.is_empty() && !batch.is_large() {
+        let rest = ids.split_off(ids.len().min(IDS));
+        let asked = std::mem::replace(&mut ids, rest);
+        let which = Which::Ids(&asked);
+        let body = client.visits(site.id, which, actions, &mut |error, retry, wait| {
+            notice(retry_line(error, retry, wait));
+        })?;
         for (id, visit) in &read_page(client, site.id, None, &body)?.visits {
+            if !asked.contains(id) {
+                continue;
+            }
+            if batch.is_large() {
+                ids.push(*id);
+                continue;
+            }
             let begin = visit.last.unwrap_or_default();
             batch
                 .add(visit, *id, site, begin, client.max_response_size())
                 .map_err(|fault| client.failed(site.id, None, fault))?;
         }
     }
-    Ok(batch)
+    Ok((batch, ids))
 }
 
 /// Bytes of rows from which on a batch is handed over: so large that what each costs of its own

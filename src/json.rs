@@ -6,7 +6,7 @@ use std::fmt;
 
 use memchr::memchr;
 use serde::Deserialize;
-use serde::de::{Deserializer, MapAccess, Visitor};
+use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
@@ -85,46 +85,33 @@ fn code_unit(text: &[u8]) -> Option<u16> {
     u16::from_str_radix(digits, 16).ok()
 }
 
-/// The members of an object, in order; of a list, its elements under their numbers. PHP writes an
-/// empty or gapless map as a list.
-#[derive(Debug, Default)]
-pub struct Members<'a>(pub Vec<(Cow<'a, str>, &'a RawValue)>);
+/// Hands the members of an object to `work`, in order; those of a list without a key, as PHP writes an
+/// empty or gapless map as a list. Anything else has none.
+pub fn each_member<'a>(raw: &'a RawValue, work: impl FnMut(Cow<'a, str>, &'a RawValue)) {
+    struct Reader<F>(F);
+    impl<'de, F: FnMut(Cow<'de, str>, &'de RawValue)> Visitor<'de> for Reader<F> {
+        type Value = ();
 
-impl<'a> Members<'a> {
-    /// Reads an object or a list; anything else has no members.
-    pub fn of(raw: &'a RawValue) -> Members<'a> {
-        let read = match raw.get().as_bytes().first() {
-            Some(b'{') => serde_json::from_str(raw.get()).ok(),
-            Some(b'[') => serde_json::from_str::<Vec<&RawValue>>(raw.get()).ok().map(|list| {
-                let numbered = (0..).map(|n: usize| Cow::Owned(n.to_string()));
-                Members(numbered.zip(list).collect())
-            }),
-            _ => None,
-        };
-        read.unwrap_or_default()
-    }
-}
-
-impl<'de> Deserialize<'de> for Members<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Object;
-        impl<'de> Visitor<'de> for Object {
-            type Value = Members<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut members = Vec::new();
-                while let Some(key) = map.next_key::<Key<'de>>()? {
-                    members.push((key.0, map.next_value()?));
-                }
-                Ok(Members(members))
-            }
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object or a list")
         }
-        deserializer.deserialize_map(Object)
+
+        fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
+            while let Some((Key(key), value)) = map.next_entry()? {
+                (self.0)(key, value);
+            }
+            Ok(())
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(mut self, mut list: A) -> Result<(), A::Error> {
+            while let Some(value) = list.next_element()? {
+                (self.0)(Cow::Borrowed(""), value);
+            }
+            Ok(())
+        }
     }
+    // It is JSON already.
+    let _ = serde_json::Deserializer::from_str(raw.get()).deserialize_any(Reader(work));
 }
 
 /// A key, borrowed from the document where it has no escapes.
@@ -257,9 +244,17 @@ mod tests {
     }
 
     #[test]
-    fn a_list_is_a_map_with_numbers_for_keys() {
-        let raw = RawValue::from_string(r#"[{"a":1},2]"#.to_owned()).unwrap();
-        let keys: Vec<_> = Members::of(&raw).0.iter().map(|(key, _)| key.to_string()).collect();
-        assert_eq!(keys, ["0", "1"]);
+    fn objects_and_lists_have_members() {
+        let of = |json: &str| {
+            let raw = RawValue::from_string(json.to_owned()).unwrap();
+            let mut members = Vec::new();
+            each_member(&raw, |key, value| members.push(format!("{key}={}", value.get())));
+            members.join(" ")
+        };
+        assert_eq!(of(r#"{"b":{"a":1},"\u0061":[],"b":1e999}"#), r#"b={"a":1} a=[] b=1e999"#);
+        assert_eq!(of(r#"[{"a":1}, 2]"#), r#"={"a":1} =2"#);
+        for none in ["{}", "[]", "1", "1e999", "null", r#""{}""#] {
+            assert_eq!(of(none), "", "{none}");
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use chrono::DateTime;
 use serde_json::value::RawValue;
 
-use crate::json::{self, Members};
+use crate::json;
 use crate::lines::{self, Cells, Lines};
 use crate::times::{self, Clock};
 use crate::values;
@@ -262,14 +262,20 @@ fn variables(raw: Option<&RawValue>) -> Vec<(String, String)> {
     let mut found: Vec<(String, String)> = Vec::new();
     // Of ten thousand none must be looked for one by one.
     let mut places: HashMap<String, usize> = HashMap::new();
-    for (_, entry) in raw.map(Members::of).unwrap_or_default().0 {
-        let members = Members::of(entry).0;
+    let Some(raw) = raw else { return found };
+    json::each_member(raw, |_, entry| {
+        let mut members = Vec::new();
+        json::each_member(entry, |key, value| {
+            if key.starts_with(VARIABLE) {
+                members.push((key, value));
+            }
+        });
         let values: HashMap<&str, &RawValue> =
             members.iter().map(|(key, raw)| (key.as_ref(), *raw)).collect();
         for (key, name) in &members {
             let Some((scope, number)) = split_name(key) else { continue };
             let Some(name) = json::text(name) else { continue };
-            let value_key = format!("customVariable{scope}Value{number}");
+            let value_key = format!("{VARIABLE}{scope}Value{number}");
             let Some(value) = values.get(value_key.as_str()) else { continue };
             let value = values::json(value);
             match places.get(&name) {
@@ -280,13 +286,16 @@ fn variables(raw: Option<&RawValue>) -> Vec<(String, String)> {
                 }
             }
         }
-    }
+    });
     found
 }
 
+/// What the keys of a custom variable begin with.
+const VARIABLE: &str = "customVariable";
+
 /// `customVariablePageName3` → (`Page`, `3`).
 fn split_name(key: &str) -> Option<(&str, &str)> {
-    let key = key.strip_prefix("customVariable")?;
+    let key = key.strip_prefix(VARIABLE)?;
     let (scope, number) = key.split_once("Name")?;
     matches!(scope, "" | "Page").then_some((scope, number))
 }

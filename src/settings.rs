@@ -170,7 +170,7 @@ pub fn register() {
     );
     GucRegistry::define_int_guc(
         c"matomo.max_response_size",
-        c"Largest answer of Matomo to accept, after decompression.",
+        c"Largest answer of Matomo to accept, after decompression, and most that the rows of one visit may take.",
         c"",
         &MAX_RESPONSE_SIZE,
         1,

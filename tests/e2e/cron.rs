@@ -23,7 +23,7 @@ fn ticks() -> u64 {
 /// Until something holds, which takes minutes here.
 fn within_minutes(what: &str, begin: Instant, mut holds: impl FnMut() -> bool) {
     while !holds() {
-        let limit = Duration::from_secs(60 * ticks() + 30);
+        let limit = Duration::from_secs(60 * ticks() + 150);
         assert!(begin.elapsed() < limit, "waited in vain until {what}");
         thread::sleep(Duration::from_millis(200));
     }

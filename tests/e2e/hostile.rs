@@ -66,7 +66,10 @@ fn no_odd_value_loses_a_visit() {
 /// Stores pages of these seeds, and proves that no visit is missing; gives pages, visits and rows.
 pub fn keeps_all(db: &mut Client, seeds: impl Iterator<Item = u64>) -> (usize, usize, i64) {
     let fake = matomo();
-    run(db, "SET matomo.max_retries = 0; SET client_min_messages = warning");
+    run(
+        db,
+        "SET matomo.max_retries = 0; SET matomo.max_response_size = '1GB'; SET client_min_messages = warning",
+    );
     let (mut pages, mut visits, mut rows) = (0, 0, 0);
     for seed in seeds {
         let page = hostile::page(seed);
@@ -102,7 +105,7 @@ fn no_bytes_do_more_than_fail() {
     let mut db = database();
     run(
         &mut db,
-        "SET matomo.max_retries = 0; SET client_min_messages = warning;
+        "SET matomo.max_retries = 0; SET matomo.max_response_size = '1GB'; SET client_min_messages = warning;
          SELECT matomo_create_table('matomo')",
     );
     let sync = Sync::of(&fake, DAY, DAY).sql();

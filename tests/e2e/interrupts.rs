@@ -243,9 +243,9 @@ fn a_cancel_while_storing_takes_effect_at_once() {
         let pid = pid(&mut db);
         let sync = Sync::of(&fake, FIRST, LAST).pages_of(5);
         let call = call(db, sync.sql());
-        // The site; a page being stored, three in the mailbox, one that finds it full. Or the third
+        // The site; a page being stored, four in the mailbox, one that finds it full. Or the third
         // page hangs.
-        let requests = if hangs { 4 } else { 6 };
+        let requests = if hangs { 4 } else { 7 };
         wait_until("a full mailbox", || fake.requests().len() == requests);
         wait_until("the trigger", || sleeps(pid));
         let mut other = shared().connect("postgres");

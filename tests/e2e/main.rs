@@ -9,6 +9,7 @@ mod cluster;
 mod crash;
 mod credentials;
 mod cron;
+mod definers;
 mod dump;
 mod encodings;
 mod exactness;

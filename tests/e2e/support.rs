@@ -286,8 +286,8 @@ pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// A zone in which it is noon now, so that no test meets midnight; days are counted back from its
-/// today.
+/// A zone in which it is noon now, or some hours later, so that no test meets midnight; nor do the
+/// mornings of its days meet that of UTC. Days are counted back from its today.
 pub struct Noon {
     pub zone: String,
     offset: i64,
@@ -297,7 +297,10 @@ pub struct Noon {
 impl Noon {
     pub fn new() -> Noon {
         let now = Utc::now();
-        let offset = 12 - i64::from(now.hour());
+        let offset = match 12 - i64::from(now.hour()) {
+            8..=11 => 12,
+            noon => noon,
+        };
         let today = (now + TimeDelta::hours(offset)).date_naive();
         Noon { zone: format!("UTC{offset:+}"), offset, today }
     }

@@ -57,7 +57,7 @@ fn valgrind_finds_no_fault_of_ours() {
     }
     let found = Command::new("valgrind").arg("--version").stdout(Stdio::null()).status();
     if !found.is_ok_and(|status| status.success()) {
-        return println!("valgrind is not installed: skipped");
+        return figures("under valgrind", "valgrind is not installed | skipped");
     }
     // The one that knows line numbers.
     let package = std::env::var("MATOMO_VALGRIND_PACKAGE").unwrap();

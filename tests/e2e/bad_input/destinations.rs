@@ -46,12 +46,10 @@ fn names_that_are_none_are_refused() {
     for name in ["", "two words", "a.", "\"open", "matomo; DROP TABLE matomo"] {
         let error = stage.refuses_to_write_to(name);
         // The latter from Postgres 16 on.
-        let quoted = format!("string is not a valid identifier: \"{}\"", name.replace('"', "\"\""));
         let found = (error.code().code(), error.message());
-        assert!(
-            [("42602", "invalid name syntax"), ("22023", quoted.as_str())].contains(&found),
-            "{error:?}"
-        );
+        let is_said = found == ("42602", "invalid name syntax")
+            || found.0 == "22023" && found.1.starts_with("string is not a valid identifier: ");
+        assert!(is_said, "{error:?}");
     }
     for (name, state, message) in [
         ("a.b.matomo", "0A000", "cross-database references are not implemented: \"a.b.matomo\""),

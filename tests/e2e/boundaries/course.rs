@@ -48,7 +48,7 @@ impl Course {
         }
         point.hold.arm(&mut db, &self.scene.fake, &self.scene.noon);
         let writer = self.begin(&mut db, way);
-        wait_long(60, "it stands there", || {
+        wait_long(60, &format!("it stands there: {}", point.name), || {
             let ended = writer.waits.as_ref().is_some_and(JoinHandle::is_finished);
             assert!(!ended, "it ran through");
             point.hold.holds(&mut db, &self.scene.fake, writer.pid)

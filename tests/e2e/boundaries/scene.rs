@@ -11,6 +11,7 @@ use postgres::Client;
 
 use super::hold;
 use super::points::{Given, Left, Run, Way};
+use crate::stored::server;
 use crate::support::*;
 
 /// Settings of the server. A day takes some pages; nothing is tried again by itself.
@@ -41,15 +42,7 @@ impl Scene {
         }
         let fake = serve(world);
         run(db, "CREATE EXTENSION matomo_postgres");
-        run(
-            db,
-            &format!(
-                "CREATE SERVER analytics FOREIGN DATA WRAPPER matomo OPTIONS (url '{}');
-                 CREATE USER MAPPING FOR CURRENT_USER SERVER analytics OPTIONS (token '{}')",
-                fake.url(),
-                fake.token()
-            ),
-        );
+        server(db, &fake);
         hold::prepare(db);
         let (old, new, places, ledger) = Default::default();
         let mut scene = Scene { fake, noon, old, new, places, ledger, site: 0 };
@@ -78,6 +71,8 @@ impl Scene {
 
     fn make_table(&self, db: &mut Client) {
         let midnight = |ago| self.noon.at(ago, "00:00:00");
+        // Days in UTC are what partitions are made for, and the last one has none yet.
+        let end = (self.noon.at(2, "11:00:00") / 86_400 + 1) * 86_400;
         run(
             db,
             &format!(
@@ -90,7 +85,7 @@ impl Scene {
                  END $$",
                 midnight(7),
                 midnight(4),
-                midnight(1)
+                end
             ),
         );
     }

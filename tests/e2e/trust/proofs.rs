@@ -117,7 +117,7 @@ const CRASH: &[Proof] = &[
         &["a read-only transaction"],
     ),
     (
-        "crash::a_definers_function_syncs_with_his_rights_and_lends_nothing_else",
+        "definers::a_definers_function_syncs_with_his_rights_and_lends_nothing_else",
         &["SECURITY DEFINER", "SECURITY DEFINER, a trap"],
     ),
     ("interrupts::ctrl_c_takes_effect_at_once", &["Ctrl-C"]),

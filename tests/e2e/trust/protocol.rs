@@ -304,12 +304,15 @@ fn short_answers(stage: &mut Stage, wire: &Wire) {
         "a visit with 2,500,000 empty actions, 7.5 MB",
         &unexpected,
     );
-    let name = format!(r#","siteName":"{}""#, "x".repeat(1 << 20));
-    let body = visit(&name, &list("{}", 10_000));
+    let members = format!(
+        r#","siteName":"{}","customVariables":{}"#,
+        "x".repeat(1 << 20),
+        list("1", 2_500_000)
+    );
+    let body = visit(&members, &list("{}", 10_000));
     wire.play(answer(length, move |_| body.clone().into_bytes()));
     let message = "the rows of visit 7 are larger than 8388608 bytes";
     let too_large = promise("54000", message, 0, "it bounds the rows of a visit as well");
-    let injected =
-        "a visit with a `siteName` of 1 MB, which would stand in the rows of 10,000 actions";
+    let injected = "a visit with a `siteName` of 1 MB, which would stand in the rows of 10,000 actions, and 2,500,000 numbers for custom variables";
     stage.fails("rows beyond all measure", injected, &too_large);
 }
