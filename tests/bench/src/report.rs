@@ -242,9 +242,7 @@ impl Report {
             let spread = |figure: &dyn Fn(&Cost) -> f64, plans: &[Plan]| {
                 let all: Vec<_> =
                     plans.iter().filter_map(|plan| self.median(*plan, sync, figure)).collect();
-                let least = all.iter().copied().reduce(f64::min)?;
-                let most = all.iter().copied().reduce(f64::max)?;
-                (all.len() > 1).then(|| most / least)
+                spread_of(&all)
             };
             line(
                 format!("{kind}: seconds a row, from the least to the most of all scenes"),
@@ -258,6 +256,26 @@ impl Report {
                 Promise::AtMost(1.25),
                 spread(&|cost| cost.memory as f64, &large),
             );
+            let copy = Way::Copy { kind, indexes: true };
+            let own = |plan: &Plan| {
+                let beyond = |sync: &Cost, copy: &Cost| sync.memory as f64 - copy.memory as f64;
+                self.ratio(*plan, sync, copy, beyond)
+            };
+            let all: Vec<_> = large.iter().filter_map(own).collect();
+            line(
+                format!(
+                    "{kind}: the same, beyond what COPY takes for its caches of the partitions"
+                ),
+                Promise::AtMost(1.25),
+                spread_of(&all),
+            );
         }
     }
+}
+
+/// The greatest by the least, where there are several.
+fn spread_of(all: &[f64]) -> Option<f64> {
+    let least = all.iter().copied().reduce(f64::min)?;
+    let most = all.iter().copied().reduce(f64::max)?;
+    (all.len() > 1).then(|| most / least)
 }
