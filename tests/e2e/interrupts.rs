@@ -255,7 +255,7 @@ fn a_cancel_while_storing_takes_effect_at_once() {
         assert_eq!(end_of(result), cancelled("user request"));
         println!("pg_cancel_backend while storing: {} ms", (ended - begin).as_millis());
         assert!(ended - begin < AT_ONCE, "{:?}", ended - begin);
-        assert_eq!(threads(pid).len(), 1);
+        wait_until("the helper's end", || threads(pid).len() == 1);
         assert_eq!(fake.requests().len(), requests, "nothing is asked any more");
         assert_eq!(one::<i64>(&mut db, "SELECT count(*) FROM matomo"), 0);
         fake.heal();

@@ -225,7 +225,11 @@ fn a_worker_polls_for_long_and_misses_nothing() {
         let begin = Instant::now();
         while begin.elapsed() < length {
             thread::sleep(length / 10);
-            samples.push(Footprint::of(worker));
+            // A connection is kept, but for after a failure; a sync that is at it may have another.
+            let files = samples.first().map_or(usize::MAX, |first: &Footprint| first.files + 2);
+            samples.push(Footprint::at_rest(worker, |now| {
+                now.threads == 1 && now.sockets <= 2 && now.files <= files
+            }));
             requests += fake.requests().len();
             fake.clear_requests();
             // Each failure after another is waited for longer.
@@ -244,11 +248,13 @@ fn a_worker_polls_for_long_and_misses_nothing() {
     let later = format!(
         "SELECT count(*) FROM matomo_runs WHERE runid > {ended} + 1 AND status = 'succeeded'"
     );
-    wait_long(30, "a last run", || one::<i64>(&mut db, &later) > 0);
+    wait_long(30, "a last run", || {
+        one::<i64>(&mut db, &later) > 0 && runs(&mut db, site, "succeeded") > 2
+    });
     assert_equal(&mut db, "matomo", &all_of(&fake, 1));
     assert_eq!(worker_pid(&mut db, "postgres"), Some(worker), "it is still the same");
     let (good, bad) = (runs(&mut db, site, "succeeded"), runs(&mut db, site, "failed"));
-    assert!(bad > 0 && good > 2, "{good} {bad}");
+    assert!(bad > 0, "{good} {bad}");
     let memory: Vec<_> = samples.iter().map(|sample| sample.memory).collect();
     let last = samples[samples.len() - 1];
     figures(
@@ -265,9 +271,4 @@ fn a_worker_polls_for_long_and_misses_nothing() {
     let half = memory[memory.len() / 2];
     let room = if is_long() { 1024 } else { 4096 };
     assert!(last.memory < half + room, "{memory:?} kB");
-    // A connection is kept, but for after a failure; a sync that is at it may have another.
-    for sample in &samples {
-        assert_eq!(sample.threads, 1, "{samples:?}");
-        assert!(sample.sockets <= 2 && sample.files <= samples[0].files + 2, "{samples:?}");
-    }
 }
