@@ -137,7 +137,8 @@ BEGIN
     qualified := format('%I.%I', schema_name, table_name);
 
     -- Two indexes besides the unique one would be one too many: each costs as much as the table.
-    --   action_id: what makes writing idempotent.
+    --   action_id: what makes writing idempotent; the primary key, so that a publication of all tables
+    --     does not stop every UPDATE for want of a replica identity.
     --   idvisit: finds the stored rows of a visit, for analysts and for every sync.
     --   action_timestamp: the range of days that nearly every report asks for; a partitioned table
     --     has its partitions for that.
@@ -146,10 +147,10 @@ BEGIN
     IF partitioned THEN
         EXECUTE format(
             'CREATE TABLE %s (LIKE %s INCLUDING DEFAULTS INCLUDING COMMENTS,'
-            ' UNIQUE (action_id, action_timestamp)) PARTITION BY RANGE (action_timestamp)', qualified, template);
+            ' PRIMARY KEY (action_id, action_timestamp)) PARTITION BY RANGE (action_timestamp)', qualified, template);
     ELSE
         EXECUTE format(
-            'CREATE TABLE %s (LIKE %s INCLUDING DEFAULTS INCLUDING COMMENTS, UNIQUE (action_id))', qualified, template);
+            'CREATE TABLE %s (LIKE %s INCLUDING DEFAULTS INCLUDING COMMENTS, PRIMARY KEY (action_id))', qualified, template);
         EXECUTE format('CREATE INDEX ON %s (action_timestamp)', qualified);
     END IF;
     EXECUTE format('CREATE INDEX ON %s (idvisit)', qualified);

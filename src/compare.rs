@@ -18,11 +18,20 @@ use crate::error::{Error, Result};
 use crate::fetch::Batch;
 use crate::lines::{self, Lines};
 use crate::rows::{COLUMNS, VISITORID};
+use crate::seen::count;
 use crate::statements::Statements;
 use crate::stored::Texts;
 
 /// Where a stored row lies: its partition, its ctid as text.
 type Place = (u32, String);
+
+impl Changes {
+    /// How many stored rows are to be replaced or removed.
+    pub fn replaced(&self) -> i64 {
+        let updated = self.update.values().map(|(rows, _)| rows.len());
+        count(updated.chain(self.delete.values().map(Vec::len)).sum())
+    }
+}
 
 /// What has to be done to make the stored rows equal to a batch.
 #[derive(Default)]
@@ -47,6 +56,15 @@ pub struct Comparison<'a> {
     pub other_matomo: Option<&'a str>,
     /// The instants between which the stored rows lie, as arguments of the statements.
     pub span: Option<(f64, f64)>,
+    pub lock: Lock,
+}
+
+/// What is locked till the end of the transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lock {
+    No,
+    /// The stored rows of the visits that differ.
+    Rows,
 }
 
 /// What the first sieve finds.
@@ -138,7 +156,11 @@ impl Comparison<'_> {
         let rows: Vec<usize> = visits.iter().flat_map(|(_, rows)| rows.clone()).collect();
         let mut args = columns(&batch.rows, &rows);
         args.extend(self.of_visits(batch, visits.iter().map(|(id, _)| *id)));
-        for row in query(client, &self.statements.compare, &args)? {
+        let sql = match self.lock {
+            Lock::No => &self.statements.compare,
+            Lock::Rows => &self.statements.compare_locked,
+        };
+        for row in query(client, sql, &args)? {
             let place = row.get::<i64>(1).map_err(spi)?;
             let line = place.and_then(|place| rows.get(usize::try_from(place - 1).ok()?)).copied();
             let partition = row.get::<pg_sys::Oid>(2).map_err(spi)?.map(pg_sys::Oid::to_u32);

@@ -35,6 +35,10 @@ pub struct Entry {
     pub read_at: i64,
 }
 
+/// Nothing is known of a day but that there is one.
+const UNREAD: &str =
+    "sealed = false, newest = NULL, pass_began = NULL, pass_since = NULL, pass_seen = NULL";
+
 impl Ledger {
     /// The ledger of a site in a destination.
     pub fn of(destination: &Destination, endpoint: &Endpoint, site: i32) -> Ledger {
@@ -124,8 +128,7 @@ impl Ledger {
     /// Only internal ones.
     pub fn open_again(&self, from: NaiveDate) -> Result<()> {
         let sql = format!(
-            "UPDATE {} SET sealed = false, newest = NULL, pass_began = NULL, pass_since = NULL, \
-             pass_seen = NULL WHERE matomo = $1 AND idsite = $2 \
+            "UPDATE {} SET {UNREAD} WHERE matomo = $1 AND idsite = $2 \
              AND destination = $3 AND day >= $4::date",
             self.table
         );
@@ -134,12 +137,17 @@ impl Ledger {
         self.run(|client| query(client, &sql, &args).map(drop))
     }
 
-    /// Forgets everything of the destination, whichever site it is of.
+    /// The rows of the destination are gone, those of all sites: their days have to be read again. Days
+    /// without visits stay as they are, such as those that were dropped for their age.
     ///
     /// # Errors
     /// Only internal ones.
-    pub fn clear(&self) -> Result<()> {
-        let sql = format!("DELETE FROM {} WHERE destination = $1", self.table);
+    pub fn disclaim_rows(&self) -> Result<()> {
+        let sql = format!(
+            "UPDATE {} SET {UNREAD}, visits = 0, actions = 0, truncated_visits = 0 \
+             WHERE destination = $1 AND visits > 0",
+            self.table
+        );
         self.run(|client| query(client, &sql, &[self.destination.into()]).map(drop))
     }
 

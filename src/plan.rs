@@ -24,6 +24,10 @@ pub enum Start {
 
 const LOOK_BACK: Days = Days::new(2);
 
+/// A poll asks once more for so many seconds before the newest visit met: Matomo stamps a visit when the
+/// request of its visitor comes in, and can only tell of it when it has written that.
+const LATE: i64 = 60;
+
 /// The site-days from `start` to `end`, both included; `end` is today at the latest.
 ///
 /// # Errors
@@ -99,7 +103,7 @@ pub enum Extent {
     Whole,
     /// What an unfinished reading of all of it has left.
     Rest(Pass),
-    /// What is new since an instant.
+    /// What has happened since an instant.
     Since(i64),
 }
 
@@ -170,7 +174,7 @@ pub fn due(
         let extent = if seals || is_again {
             known.pass.filter(goes_on).map_or(Extent::Whole, Extent::Rest)
         } else {
-            known.newest.map_or(Extent::Whole, Extent::Since)
+            known.newest.map_or(Extent::Whole, |newest| Extent::Since(newest - LATE))
         };
         Some(Due { day: *day, extent, seals })
     };
@@ -248,7 +252,7 @@ mod tests {
             at(midnight + 3599, Again::No),
             [
                 whole("2026-11-22", true),
-                Due { day: day("2026-11-23"), extent: Extent::Since(3), seals: false },
+                Due { day: day("2026-11-23"), extent: Extent::Since(3 - LATE), seals: false },
                 whole("2026-11-24", false)
             ]
         );

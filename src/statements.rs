@@ -21,6 +21,8 @@ pub struct Statements {
     /// `(43 columns, sites, visits[, from, to])` → (place in the batch, partition, ctid, visit) of all
     /// that is on one side only or differs.
     pub compare: String,
+    /// The same, with the stored rows locked.
+    pub compare_locked: String,
     /// `(sites, visits)`
     pub remove: String,
     /// `(partition, ctids[, from, to])`
@@ -103,6 +105,23 @@ impl Statements {
             .map(|(n, column)| format!("{column} = u.c{n}::{}", types[n]))
             .collect();
 
+        let compare = |lock: &str| {
+            format!(
+                "WITH i AS MATERIALIZED (SELECT u.place, {typed} \
+                     FROM unnest({}) WITH ORDINALITY AS u({places}, place)), \
+                 s AS MATERIALIZED (SELECT d.tableoid AS partition, d.ctid AS tid, {} \
+                     FROM {name} AS d WHERE {}{lock}) \
+                 SELECT i.place, s.partition, s.tid::text, coalesce(i.idvisit, s.idvisit)::text \
+                 FROM i FULL JOIN s ON {} \
+                 WHERE i.place IS NULL OR s.partition IS NULL OR {}",
+                arrays(1, WIDTH),
+                stored_columns,
+                of_visits(WIDTH + 1),
+                same.join(" AND "),
+                differs.join(" OR "),
+            )
+        };
+
         Statements {
             stored: format!(
                 "SELECT d.idsite = ANY ($1::text[]::{}[]), {stored_columns} \
@@ -112,20 +131,8 @@ impl Statements {
                 span(3)
             ),
             plan: None,
-            compare: format!(
-                "WITH i AS MATERIALIZED (SELECT u.place, {typed} \
-                     FROM unnest({}) WITH ORDINALITY AS u({places}, place)), \
-                 s AS MATERIALIZED (SELECT d.tableoid AS partition, d.ctid AS tid, {} \
-                     FROM {name} AS d WHERE {}) \
-                 SELECT i.place, s.partition, s.tid::text, coalesce(i.idvisit, s.idvisit)::text \
-                 FROM i FULL JOIN s ON {} \
-                 WHERE i.place IS NULL OR s.partition IS NULL OR {}",
-                arrays(1, WIDTH),
-                stored_columns,
-                of_visits(WIDTH + 1),
-                same.join(" AND "),
-                differs.join(" OR "),
-            ),
+            compare: compare(""),
+            compare_locked: compare(" FOR UPDATE OF d"),
             remove: format!(
                 "DELETE FROM {name} AS d WHERE d.idsite OPERATOR(pg_catalog.=) \
                  ANY ($1::pg_catalog.text[]::{}[]) AND d.idvisit OPERATOR(pg_catalog.=) \

@@ -9,7 +9,7 @@ use std::ops::{AddAssign, Range};
 use pgrx::prelude::*;
 use pgrx::spi::SpiClient;
 
-use crate::compare::{Changes, Comparison, columns, span_args};
+use crate::compare::{Changes, Comparison, Lock, columns, span_args};
 use crate::copy_from::copy_from;
 use crate::destination::{Destination, query, spi};
 use crate::encoding;
@@ -29,6 +29,12 @@ pub struct Written {
     pub deleted: i64,
     /// Visits with rows of which none was stored before.
     pub new_visits: i64,
+}
+
+impl Written {
+    fn replaced(&self) -> i64 {
+        self.updated + self.deleted
+    }
 }
 
 impl AddAssign for Written {
@@ -88,28 +94,40 @@ impl Store {
         let _plain = Scope::of(&[(c"timezone", c"UTC"), (c"jit", c"off")]);
         Spi::connect_mut(|client| {
             self.make_partitions(client, &batch.rows)?;
-            let changes = self.changes(client, batch)?;
-            let span = self.span(batch);
-            let mut written = Written { new_visits: changes.new_visits, ..Written::default() };
-            {
-                let _by_ctid = Scope::of(&[(c"enable_seqscan", c"off")]);
-                for (partition, ctids) in changes.delete {
-                    let mut args = vec![pg_sys::Oid::from(partition).into(), ctids.into()];
-                    args.extend(span_args(span));
-                    written.deleted += count(query(client, &self.statements.delete, &args)?.len());
-                }
-                for (partition, (rows, ctids)) in changes.update {
-                    let mut args = columns(&batch.rows, &rows);
-                    args.extend([pg_sys::Oid::from(partition).into(), ctids.into()]);
-                    args.extend(span_args(span));
-                    written.updated += count(query(client, &self.statements.update, &args)?.len());
-                }
+            let mut changes = self.changes(client, batch, Lock::No)?;
+            let mut written = self.replace(client, batch, &changes)?;
+            if written.replaced() < changes.replaced() {
+                // Somebody has changed some of these rows since they were compared, and a row that has
+                // moved is passed over: once more, and this time nobody comes in between. What is
+                // missing still, a trigger has refused.
+                changes = self.changes(client, batch, Lock::Rows)?;
+                written += self.replace(client, batch, &changes)?;
             }
+            written.new_visits = changes.new_visits;
             if !changes.insert.is_empty() {
                 written.inserted = self.insert(client, &batch.rows, changes.insert)?;
             }
             Ok(written)
         })
+    }
+
+    /// Deletes and updates rows where they lie.
+    fn replace(&self, client: &mut SpiClient, batch: &Batch, changes: &Changes) -> Result<Written> {
+        let _by_ctid = Scope::of(&[(c"enable_seqscan", c"off")]);
+        let span = self.span(batch);
+        let mut written = Written::default();
+        for (partition, ctids) in &changes.delete {
+            let mut args = vec![pg_sys::Oid::from(*partition).into(), ctids.clone().into()];
+            args.extend(span_args(span));
+            written.deleted += count(query(client, &self.statements.delete, &args)?.len());
+        }
+        for (partition, (rows, ctids)) in &changes.update {
+            let mut args = columns(&batch.rows, rows);
+            args.extend([pg_sys::Oid::from(*partition).into(), ctids.clone().into()]);
+            args.extend(span_args(span));
+            written.updated += count(query(client, &self.statements.update, &args)?.len());
+        }
+        Ok(written)
     }
 
     /// How many of the batch's visits are not stored as they are.
@@ -118,7 +136,7 @@ impl Store {
     /// Only internal ones.
     pub fn differing(&mut self, batch: &Batch) -> Result<usize> {
         let _plain = Scope::of(&[(c"timezone", c"UTC"), (c"jit", c"off")]);
-        let changes = Spi::connect_mut(|client| self.changes(client, batch))?;
+        let changes = Spi::connect_mut(|client| self.changes(client, batch, Lock::No))?;
         Ok(changes.visits.len())
     }
 
@@ -163,7 +181,7 @@ impl Store {
     }
 
     /// What differs between the batch and what is stored of its visits.
-    fn changes(&mut self, client: &mut SpiClient, batch: &Batch) -> Result<Changes> {
+    fn changes(&mut self, client: &mut SpiClient, batch: &Batch, lock: Lock) -> Result<Changes> {
         // Operators are found by search_path too; and planning for each batch, with all partitions
         // there are, would take longer than the rest.
         let _by_visit = ByVisit::only();
@@ -178,6 +196,7 @@ impl Store {
             statements: &mut self.statements,
             other_matomo: self.other_matomo.as_deref(),
             span,
+            lock,
         }
         .changes(client, batch)
     }

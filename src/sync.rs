@@ -18,7 +18,7 @@ use crate::pages::retry_line;
 use crate::plan::{self, Again, Due, Known, Start, Times};
 use crate::progress::Progress;
 use crate::remote;
-use crate::report::warn;
+use crate::report::{say, warn};
 use crate::rows::Site;
 use crate::secrecy::show_activity;
 use crate::settings;
@@ -141,10 +141,12 @@ impl Sync {
     }
 }
 
-/// What the ledger knows; nothing, if somebody has emptied the table under it.
+/// What the ledger knows; if somebody has emptied the table under it, that all has to be read anew.
 fn known_days(ledger: &Ledger, destination: &Destination) -> Result<Entries> {
     if ledger.claims_rows()? && destination.is_empty()? {
-        ledger.clear()?;
+        ledger.disclaim_rows()?;
+        let name = &destination.name;
+        say(PgLogLevel::NOTICE, format!("table {name} is empty: all that it had is read anew"));
     }
     ledger.read()
 }

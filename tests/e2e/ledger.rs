@@ -1,6 +1,6 @@
 //! What a sync asks for, and what it leaves out because the ledger knows it.
 
-use fake_matomo::{Action, Fake, Site};
+use fake_matomo::{Action, Fake, Site, Visit};
 use postgres::Client;
 
 use crate::support::*;
@@ -35,7 +35,7 @@ fn between(noon: &Noon, first: u64, last: u64) -> String {
 
 /// What a poll of today asks for when the newest visit is the third of `Noon::world`.
 fn poll_of_today(noon: &Noon) -> String {
-    format!("day {} after {}", noon.text(0), noon.at(0, "10:00:39"))
+    format!("day {} after {}", noon.text(0), noon.at(0, "09:59:39"))
 }
 
 /// Blocks of user tables, their indexes and the ledger in the WAL since a place in it.
@@ -125,7 +125,7 @@ fn a_closed_day_is_polled_from_its_cursor_until_it_has_settled_then_read_whole()
     late.id = 5000;
     fake.world().site_mut(1).add(late);
     assert_eq!(sync(&mut db, &fake, "").written(), 0);
-    let cursor = noon.at(1, "10:00:39");
+    let cursor = noon.at(1, "09:59:39");
     assert_eq!(
         asked(&fake),
         [format!("day {} after {cursor}", noon.text(1)), poll_of_today(&noon)]
@@ -300,6 +300,19 @@ fn the_counts_of_an_open_day_grow_with_its_polls() {
     fake.world().site_mut(1).visit_mut(1001).push(Action::page(at, "https://noon.test/", "Again"));
     sync(&mut db, &fake, "");
     assert_eq!(ledger(&mut db, "matomo")[1], format!("1 {} open 4 13 0", noon.text(0)));
+    assert_equal(&mut db, "matomo", &all_of(&fake, 1));
+}
+
+#[test]
+fn a_poll_finds_a_visit_that_matomo_wrote_later_than_a_newer_one() {
+    let (noon, fake, mut db) = noon(2, "matomo");
+    sync(&mut db, &fake, &from(&noon, 1));
+    // The newest is of 10:00:40.
+    let at = noon.at(0, "10:00:02");
+    let late = Visit::new(5000, at).and(Action::page(at, "https://noon.test/", "Late"));
+    fake.world().site_mut(1).add(late);
+    assert_eq!(sync(&mut db, &fake, "").inserted, 1);
+    assert_eq!(ledger(&mut db, "matomo")[1], format!("1 {} open 4 10 0", noon.text(0)));
     assert_equal(&mut db, "matomo", &all_of(&fake, 1));
 }
 

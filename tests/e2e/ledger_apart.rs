@@ -22,7 +22,7 @@ fn a_visit_of_another_site_with_the_same_id_is_refused() {
     // Where the key tells sites apart, both have room.
     run(
         &mut db,
-        "SELECT matomo_create_table('roomy'); ALTER TABLE roomy DROP CONSTRAINT roomy_action_id_key; CREATE UNIQUE INDEX ON roomy (idsite, action_id)",
+        "SELECT matomo_create_table('roomy'); ALTER TABLE roomy DROP CONSTRAINT roomy_pkey; CREATE UNIQUE INDEX ON roomy (idsite, action_id)",
     );
     let to_roomy = format!("{}, destination => 'roomy'", from(&noon, 2));
     sync(&mut db, &fake, &to_roomy);

@@ -6,6 +6,7 @@ mod boundaries;
 mod check;
 mod check_refusals;
 mod cluster;
+mod companions;
 mod crash;
 mod credentials;
 mod cron;

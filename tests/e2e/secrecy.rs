@@ -88,6 +88,12 @@ pub fn activity() -> String {
     one(&mut db, "SELECT string_agg(to_jsonb(a)::text, E'\\n') FROM pg_stat_activity a")
 }
 
+/// The same of one process: others of the suite do alike.
+fn activity_of(process: i32) -> String {
+    let sql = "SELECT to_jsonb(a)::text FROM pg_stat_activity a WHERE pid = $1";
+    talkative().connect("postgres").query_one(sql, &[&process]).unwrap().get(0)
+}
+
 pub fn database_with_table() -> String {
     let name = talkative().database();
     talkative().connect(&name).batch_execute("SELECT matomo_create_table('matomo')").unwrap();
@@ -300,10 +306,10 @@ fn pg_stat_activity_shows_progress_while_a_sync_waits() {
         fake.fail(Fault::Hang, fault);
         let mut session = Session::new(&name);
         let sql = Sync::of(&fake, FIRST, LAST).sql();
-        let token_to_cancel = session.db.cancel_token();
+        let (process, token_to_cancel) = (pid(&mut session.db), session.db.cancel_token());
         thread::scope(|scope| {
             let call = scope.spawn(|| session.db.batch_execute(&sql).unwrap_err());
-            wait_until(shows, || activity().contains(&format!("\"query\": \"{shows}")));
+            wait_until(shows, || activity_of(process).contains(&format!("\"query\": \"{shows}")));
             for _ in 0..10 {
                 assert_absent(shows, token, &activity());
             }
