@@ -8,7 +8,7 @@ use chrono::{NaiveDate, Utc};
 use crate::access::Access;
 use crate::client::Client;
 use crate::destination::Destination;
-use crate::error::{Error, Result};
+use crate::error::{Error, Other, Result};
 use crate::fetch::{self, Batch};
 use crate::inspect;
 use crate::ledger::Ledger;
@@ -180,7 +180,8 @@ impl Check {
             // They may be the other's, who has the right to them.
             if let (Some(other), Some(visit)) = (self.other_matomo.clone(), gone.first()) {
                 let name = self.destination.name.clone();
-                return Err(Error::Collision { name, visit: visit.to_string(), other });
+                let (visit, other) = (visit.to_string(), Other::Matomo(other));
+                return Err(Error::Collision { name, visit, other });
             }
             self.store.remove(self.site.id, &gone)?;
         }

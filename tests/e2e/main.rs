@@ -24,6 +24,7 @@ mod ledger_keeping;
 mod leftovers;
 mod lifecycle;
 mod monitoring;
+mod moved;
 mod node_tables;
 mod node_tool;
 mod odd_data;
