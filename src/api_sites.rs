@@ -142,7 +142,7 @@ fn matomo_today(timezone: &str) -> Option<Date> {
 
 /// Asks Matomo for the site, and whether its days reach to `start`.
 fn ask(access: &Access, idsite: i32, start: Option<chrono::NaiveDate>) -> Result<SiteInfo> {
-    let info = ask_for_site(&access.client, idsite)?;
+    let info = ask_for_site(&access.client, idsite, None)?;
     if let Some(start) = start {
         let today = info.zone.day(chrono::Utc::now().timestamp()).unwrap_or_default();
         plan::days(Start::Day(start), None, today, info.zone)?;

@@ -61,7 +61,7 @@ pub fn run(order: Order, how: How) -> Result<BTreeMap<NaiveDate, DayChecked>> {
     lock(client.endpoint(), site, &destination)?;
     let start = start.ok_or(Error::Null("start_date"))?;
     let other_matomo = Ledger::of(&destination, client.endpoint(), site).other_matomo()?;
-    let zone = ask_for_site(&client, site)?.zone;
+    let zone = ask_for_site(&client, site, None)?.zone;
     let today = zone.day(Utc::now().timestamp()).unwrap_or_default();
     let days = plan::days(Start::Day(start), end, today, zone)?;
     let site = Site { id: site, zone, action_time: settings::action_time() };
