@@ -4,6 +4,7 @@
 mod bad_input;
 mod boundaries;
 mod check;
+mod check_ledger;
 mod check_refusals;
 mod cluster;
 mod crash;
