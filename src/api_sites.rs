@@ -55,7 +55,7 @@ fn matomo_add_site(
             every: Some(every),
             retention,
             enabled: Some(enabled.unwrap_or(true)),
-            info: None,
+            ..Entry::default()
         };
         let extension = Extension::find()?;
         entry.check_is_new(&extension, None)?;
@@ -110,8 +110,12 @@ fn matomo_alter_site(
                 Destination::open_known(known.destination)?.ok_or(Stored::NoDestination(id))?;
             }
             if server.is_some() || idsite.is_some() || start.is_some() || new_owner.is_some() {
-                let server = server.unwrap_or(&known.server);
-                let access = Access::stored(Credentials::of_server(server)?)?;
+                let credentials = match server {
+                    Some(server) => Credentials::of_server(server)?,
+                    None => Credentials::of_site(&known)?,
+                };
+                let access = Access::stored(credentials)?;
+                entry.matomo = server.map(|_| access.client.endpoint().url().to_owned());
                 entry.info = Some(ask(&access, idsite.unwrap_or(known.idsite), start)?);
             }
         }

@@ -144,7 +144,7 @@ fn as_owner(
     let undefer =
         || Spi::connect_mut(|client| query(client, "SET CONSTRAINTS ALL IMMEDIATE", &[]).map(drop));
     undefer()?;
-    let credentials = Credentials::of_server(&site.server)?;
+    let credentials = Credentials::of_site(site)?;
     let version = credentials.version.clone();
     session::with(run.run, |run| run.version = Some(version.clone()))?;
     if sites::is_refused(extension, &version)? {
