@@ -10,6 +10,12 @@ REVOKE ALL ON FUNCTION matomo_check(integer, date, date, text, text, text, boole
 COMMENT ON FUNCTION matomo_check(integer, date, date, text, text, text, boolean, boolean, integer, text) IS
     'Compares what Matomo lists of a site with what a table holds, day by day, and mends what differs if asked to';
 
+-- It tells syncs of others which days they need not read.
+REVOKE ALL ON FUNCTION matomo_change_url(regclass, text, text) FROM PUBLIC;
+
+COMMENT ON FUNCTION matomo_change_url(regclass, text, text) IS
+    'Tells that a Matomo has moved to another URL: what is known of the days that a table holds of it goes on counting; gives their number';
+
 REVOKE ALL ON FUNCTION matomo_add_site(text, integer, date, text, interval, interval, boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION matomo_alter_site(integer, text, integer, date, text, interval, interval, boolean, text) FROM PUBLIC;
 REVOKE ALL ON PROCEDURE matomo_sync_site(integer) FROM PUBLIC;

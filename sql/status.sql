@@ -52,7 +52,7 @@ COMMENT ON COLUMN matomo_status.upkeep_error IS 'What went wrong today with rete
 CREATE VIEW matomo_progress WITH (security_barrier) AS
     WITH live AS (
         SELECT a.pid, a.usename, a.query_start,
-               pg_catalog.regexp_match(a.query, '^matomo: site (\d{1,9}), ([^:]*)(?:: (\d{1,9}) of (\d{1,9}) days, (\d{1,18}) visits, (\d{1,18}) actions(?:, (\d{1,18}) actions/s, (\d{1,6} h \d{1,2} min|\d{1,2} min \d{1,2} s|\d{1,2} s) left)?)?$') AS part
+               pg_catalog.regexp_match(a.query, '^matomo: site (\d{1,9})(?: \(registered site (\d{1,9})\))?, ([^:]*)(?:: (\d{1,9}) of (\d{1,9}) days, (\d{1,18}) visits, (\d{1,18}) actions(?:, (\d{1,18}) actions/s, (\d{1,6} h \d{1,2} min|\d{1,2} min \d{1,2} s|\d{1,2} s) left)?)?$') AS part
         FROM pg_catalog.pg_stat_activity a
         WHERE a.datname = pg_catalog.current_database() AND a.state = 'active' AND a.query LIKE 'matomo: site %'
     ), run AS (
@@ -61,17 +61,17 @@ CREATE VIEW matomo_progress WITH (security_barrier) AS
     )
     SELECT coalesce(l.pid, r.job_pid) AS pid, coalesce(r.username, l.usename) AS username,
            r.runid, r.site_id, r.server, coalesce(r.idsite, l.part[1]::integer) AS idsite, r.destination,
-           coalesce(l.part[2], 'waits') AS phase,
-           coalesce(l.part[3]::integer, r.days) AS days,
-           coalesce(l.part[4]::integer, r.days_total) AS days_total,
-           coalesce(l.part[5]::bigint, r.visits) AS visits,
-           coalesce(l.part[6]::bigint, r.actions) AS actions,
-           l.part[7]::bigint AS actions_per_second,
-           l.part[8]::interval AS time_left,
+           coalesce(l.part[3], 'waits') AS phase,
+           coalesce(l.part[4]::integer, r.days) AS days,
+           coalesce(l.part[5]::integer, r.days_total) AS days_total,
+           coalesce(l.part[6]::bigint, r.visits) AS visits,
+           coalesce(l.part[7]::bigint, r.actions) AS actions,
+           l.part[8]::bigint AS actions_per_second,
+           l.part[9]::interval AS time_left,
            coalesce(r.start_time, l.query_start) AS start_time
     FROM (SELECT * FROM live WHERE part IS NOT NULL) l
-    -- The background worker has several runs, and is at one of them.
-    FULL JOIN run r ON r.job_pid = l.pid AND r.idsite = l.part[1]::integer;
+    -- The background worker has several runs, perhaps of sites with the same ID, and is at one of them.
+    FULL JOIN run r ON r.job_pid = l.pid AND r.site_id = l.part[2]::integer;
 GRANT SELECT ON matomo_progress TO PUBLIC;
 
 COMMENT ON VIEW matomo_progress IS 'What syncs and checks do at present: of your registered sites, and of sessions that you may see in pg_stat_activity';

@@ -55,7 +55,7 @@ fn matomo_add_site(
             every: Some(every),
             retention,
             enabled: Some(enabled.unwrap_or(true)),
-            info: None,
+            ..Entry::default()
         };
         let extension = Extension::find()?;
         entry.check_is_new(&extension, None)?;
@@ -110,8 +110,12 @@ fn matomo_alter_site(
                 Destination::open_known(known.destination)?.ok_or(Stored::NoDestination(id))?;
             }
             if server.is_some() || idsite.is_some() || start.is_some() || new_owner.is_some() {
-                let server = server.unwrap_or(&known.server);
-                let access = Access::stored(Credentials::of_server(server)?)?;
+                let credentials = match server {
+                    Some(server) => Credentials::of_server(server)?,
+                    None => Credentials::of_site(&known)?,
+                };
+                let access = Access::stored(credentials)?;
+                entry.matomo = server.map(|_| access.client.endpoint().url().to_owned());
                 entry.info = Some(ask(&access, idsite.unwrap_or(known.idsite), start)?);
             }
         }
@@ -142,7 +146,7 @@ fn matomo_today(timezone: &str) -> Option<Date> {
 
 /// Asks Matomo for the site, and whether its days reach to `start`.
 fn ask(access: &Access, idsite: i32, start: Option<chrono::NaiveDate>) -> Result<SiteInfo> {
-    let info = ask_for_site(&access.client, idsite)?;
+    let info = ask_for_site(&access.client, idsite, None)?;
     if let Some(start) = start {
         let today = info.zone.day(chrono::Utc::now().timestamp()).unwrap_or_default();
         plan::days(Start::Day(start), None, today, info.zone)?;

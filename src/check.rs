@@ -1,14 +1,14 @@
 //! Compares what Matomo lists of a range of days with what is stored, and mends what differs if
 //! asked to. Runs on the backend's main thread, in the caller's transaction.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use chrono::{NaiveDate, Utc};
 
 use crate::access::Access;
 use crate::client::Client;
 use crate::destination::Destination;
-use crate::error::{Error, Result};
+use crate::error::{Error, Other, Result};
 use crate::fetch::{self, Batch};
 use crate::inspect;
 use crate::ledger::Ledger;
@@ -60,8 +60,9 @@ pub fn run(order: Order, how: How) -> Result<BTreeMap<NaiveDate, DayChecked>> {
     let destination = Destination::open(&destination, how.repair)?;
     lock(client.endpoint(), site, &destination)?;
     let start = start.ok_or(Error::Null("start_date"))?;
-    let other_matomo = Ledger::of(&destination, client.endpoint(), site).other_matomo()?;
-    let zone = ask_for_site(&client, site)?.zone;
+    let ledger = Ledger::of(&destination, client.endpoint(), site);
+    let other_matomo = ledger.other_matomo()?;
+    let zone = ask_for_site(&client, site, None)?.zone;
     let today = zone.day(Utc::now().timestamp()).unwrap_or_default();
     let days = plan::days(Start::Day(start), end, today, zone)?;
     let site = Site { id: site, zone, action_time: settings::action_time() };
@@ -73,6 +74,8 @@ pub fn run(order: Order, how: How) -> Result<BTreeMap<NaiveDate, DayChecked>> {
         other_matomo,
         how,
         listed: HashSet::new(),
+        of_days: BTreeMap::new(),
+        sites: BTreeSet::new(),
     };
     let mut found = BTreeMap::new();
     for day in &days {
@@ -84,6 +87,9 @@ pub fn run(order: Order, how: How) -> Result<BTreeMap<NaiveDate, DayChecked>> {
         checked.extra += 1;
         checked.here += 1;
         checked.repaired += i64::from(how.repair);
+    }
+    for (day, checked) in found.iter().filter(|(_, checked)| checked.repaired > 0) {
+        ledger.correct(*day, checked.there, check.rows_of(*day)?)?;
     }
     Ok(found)
 }
@@ -98,6 +104,10 @@ struct Check {
     other_matomo: Option<String>,
     /// All visits that Matomo has listed.
     listed: HashSet<i64>,
+    /// The same by day, for a repair.
+    of_days: BTreeMap<NaiveDate, Vec<i64>>,
+    /// Their sites: of a roll-up those that it is made of.
+    sites: BTreeSet<String>,
 }
 
 impl Check {
@@ -107,6 +117,14 @@ impl Check {
             fetch::list_day(client, site, day, page_size, notice)
         })?;
         self.listed.extend(listed.iter().map(|visit| visit.id));
+        if self.how.repair {
+            self.of_days.insert(day, listed.iter().map(|visit| visit.id).collect());
+            for site in listed.iter().filter_map(|visit| visit.values[0].as_ref()) {
+                if !self.sites.contains(site) {
+                    self.sites.insert(site.clone());
+                }
+            }
+        }
         let mut checked = DayChecked { there: count(listed.len()), ..DayChecked::default() };
         let mut stale = Vec::new();
         let mut missing = Vec::new();
@@ -154,6 +172,12 @@ impl Check {
         Ok(count(visits))
     }
 
+    /// How many rows are stored of the visits that Matomo has listed of a day.
+    fn rows_of(&self, day: NaiveDate) -> Result<i64> {
+        let visits = self.of_days.get(&day).map_or(&[][..], Vec::as_slice);
+        inspect::count_rows(&self.destination, &self.sites, visits)
+    }
+
     /// Finds the stored visits of the days that Matomo does not have at all, and removes them if
     /// they are to be mended; gives the day of each.
     fn extra(&mut self, days: &[NaiveDate]) -> Result<Vec<NaiveDate>> {
@@ -180,7 +204,8 @@ impl Check {
             // They may be the other's, who has the right to them.
             if let (Some(other), Some(visit)) = (self.other_matomo.clone(), gone.first()) {
                 let name = self.destination.name.clone();
-                return Err(Error::Collision { name, visit: visit.to_string(), other });
+                let (visit, other) = (visit.to_string(), Other::Matomo(other));
+                return Err(Error::Collision { name, visit, other });
             }
             self.store.remove(self.site.id, &gone)?;
         }

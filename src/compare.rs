@@ -14,24 +14,17 @@ use pgrx::spi::SpiClient;
 
 use crate::destination::{Destination, query, spi};
 use crate::encoding::to_server;
-use crate::error::{Error, Result};
+use crate::error::{Error, Other, Result};
 use crate::fetch::Batch;
 use crate::lines::{self, Lines};
 use crate::rows::{COLUMNS, VISITORID};
+use crate::scope::Scope;
 use crate::seen::count;
 use crate::statements::Statements;
 use crate::stored::Texts;
 
 /// Where a stored row lies: its partition, its ctid as text.
 type Place = (u32, String);
-
-impl Changes {
-    /// How many stored rows are to be replaced or removed.
-    pub fn replaced(&self) -> i64 {
-        let updated = self.update.values().map(|(rows, _)| rows.len());
-        count(updated.chain(self.delete.values().map(Vec::len)).sum())
-    }
-}
 
 /// What has to be done to make the stored rows equal to a batch.
 #[derive(Default)]
@@ -46,6 +39,14 @@ pub struct Changes {
     pub update: BTreeMap<u32, (Vec<usize>, Vec<String>)>,
     /// By partition: ctids.
     pub delete: BTreeMap<u32, Vec<String>>,
+}
+
+impl Changes {
+    /// How many stored rows are to be replaced or removed.
+    pub fn replaced(&self) -> i64 {
+        let updated = self.update.values().map(|(rows, _)| rows.len());
+        count(updated.chain(self.delete.values().map(Vec::len)).sum())
+    }
 }
 
 /// What to compare with.
@@ -103,6 +104,8 @@ impl Comparison<'_> {
     fn stored(&mut self, client: &mut SpiClient, batch: &Batch) -> Result<Stored> {
         let visits = batch.visits.iter().map(|(id, _)| *id);
         let args = self.of_visits(batch, visits);
+        // Texts are those of Postgres' own style, as the batch's.
+        let _as_sent = Scope::of(&[(c"datestyle", c"ISO")]);
         self.statements.run_stored(client, &args)?;
         // SAFETY: read before the next query.
         let mut texts = unsafe { Texts::of_last_query() };
@@ -117,24 +120,34 @@ impl Comparison<'_> {
         let key_has = |name: &str| self.destination.key.iter().any(|column| column == name);
         let rooms = key_has("idsite") || self.destination.key_has_time();
         let mut sieve = Sieve::of(&batch.rows);
+        // Of a site that is here and there: visits of another visitor, and visits that begin as ours.
+        let (mut strangers, mut begin_alike) = (HashSet::new(), HashSet::new());
         for row in 0..texts.len() {
             let found = sieve.compare(&mut texts, row);
             let Ok(id) = found.visit.parse() else { continue };
-            let other = if found.of_sites {
-                stored.visits.insert(id);
-                if !found.is_equal {
-                    stored.differing.insert(id);
+            if !found.of_sites {
+                if rooms {
+                    continue;
                 }
-                // Of the same site here and there: the visitor tells whether it is the same visit.
-                let is_same =
-                    visitors.get(&id).is_none_or(|known| is(known, found.visitor.as_deref()));
-                self.other_matomo.filter(|_| !is_same).map(str::to_owned)
-            } else {
-                (!rooms).then(|| format!("site {}", found.site))
-            };
-            if let Some(other) = other {
-                let (name, visit) = (self.destination.name.clone(), found.visit);
-                return Err(Error::Collision { name, visit, other });
+                return Err(self.collision(&found.visit, Other::Site(found.site)));
+            }
+            stored.visits.insert(id);
+            if !found.is_equal {
+                stored.differing.insert(id);
+            }
+            if found.begins_alike {
+                begin_alike.insert(id);
+            }
+            if visitors.get(&id).is_some_and(|known| !is(known, found.visitor.as_deref())) {
+                strangers.insert(id);
+            }
+        }
+        // The visitor tells whether it is the same visit; but his ID changes when he logs in, and
+        // the visit's first action stays.
+        if let Some(other) = self.other_matomo {
+            let another = |id: &i64| strangers.contains(id) && !begin_alike.contains(id);
+            if let Some((id, _)) = batch.visits.iter().find(|(id, _)| another(id)) {
+                return Err(self.collision(&id.to_string(), Other::Matomo(other.to_owned())));
             }
         }
         for (id, rows) in &batch.visits {
@@ -143,6 +156,11 @@ impl Comparison<'_> {
             }
         }
         Ok(stored)
+    }
+
+    fn collision(&self, visit: &str, other: Other) -> Error {
+        let (name, visit) = (self.destination.name.clone(), visit.to_owned());
+        Error::Collision { name, visit, other }
     }
 
     /// The second sieve.
@@ -215,7 +233,12 @@ struct Found {
     visitor: Option<Vec<u8>>,
     /// Whether it is as in the batch, in every text.
     is_equal: bool,
+    /// Whether it is its visit's first action, and in the batch too, at the same instant.
+    begins_alike: bool,
 }
+
+/// By which a visit's first action is known.
+const BEGINNING: [&str; 3] = ["serverdateprettyfirstaction", "action_timestamp", "action_url"];
 
 impl<'a> Sieve<'a> {
     fn of(rows: &'a Lines) -> Sieve<'a> {
@@ -241,15 +264,19 @@ impl<'a> Sieve<'a> {
                     line = text.and_then(|text| self.by_action.get(text)).copied();
                     cells = line.map(|line| self.rows.cells(line));
                     found.is_equal = line.is_some_and(|line| !self.met[line]);
+                    found.begins_alike =
+                        line.is_some() && text.is_some_and(|text| text.ends_with(b"_0"));
                 }
                 1 => found.site = owned(text).unwrap_or_default(),
                 2 => found.visit = owned(text).unwrap_or_default(),
                 VISITORID => found.visitor = text.map(<[u8]>::to_vec),
                 _ => {}
             }
-            if found.is_equal {
+            if found.is_equal || found.begins_alike {
                 let cell = cells.as_mut().and_then(Iterator::next).unwrap_or_default();
-                found.is_equal = is(cell, text);
+                let is_same = is(cell, text);
+                found.is_equal &= is_same;
+                found.begins_alike &= is_same || !BEGINNING.contains(&COLUMNS[column]);
             }
         });
         if let Some(line) = line.filter(|_| found.is_equal) {

@@ -8,8 +8,9 @@ use pgrx::prelude::*;
 
 use crate::destination::{query, spi};
 use crate::endpoint::Endpoint;
-use crate::error::{Result, Stored};
+use crate::error::{Error, Result, Stored};
 use crate::options::{Options, TOKEN};
+use crate::sites::Site;
 use crate::token::Token;
 
 /// The foreign-data wrapper of our servers.
@@ -25,6 +26,19 @@ pub struct Credentials {
 }
 
 impl Credentials {
+    /// Those of a registered site's server for the current user.
+    ///
+    /// # Errors
+    /// As below.
+    pub fn of_site(site: &Site) -> Result<Credentials> {
+        Credentials::of_server(&site.server).map_err(|error| match error {
+            Error::Stored(Stored::NoServer { name, .. }) => {
+                Stored::NoServer { name, site: Some(site.id) }.into()
+            }
+            error => error,
+        })
+    }
+
     /// Those of the server for the current user.
     ///
     /// # Errors
@@ -35,7 +49,8 @@ impl Credentials {
         // the current memory context.
         unsafe {
             let server = pg_sys::GetForeignServerByName(c_name.as_ptr(), true).as_ref();
-            let server = server.ok_or_else(|| Stored::NoServer(name.to_owned()))?;
+            let server =
+                server.ok_or_else(|| Stored::NoServer { name: name.to_owned(), site: None })?;
             let wrapper = &*pg_sys::GetForeignDataWrapper(server.fdwid);
             if CStr::from_ptr(wrapper.fdwname) != WRAPPER {
                 return Err(Stored::NotOurServer(name.to_owned()).into());

@@ -30,7 +30,7 @@ pub enum Error {
     /// Another session syncs the same site into the same destination.
     AlreadyRunning { site: i32, name: String },
     /// The destination holds another visit of the same ID: of another Matomo.
-    Collision { name: String, visit: String, other: String },
+    Collision { name: String, visit: String, other: Other },
     /// The database cannot hold what Matomo sends.
     Encoding(String),
     /// Something is wrong with a server, a registered site or its run.
@@ -39,6 +39,15 @@ pub enum Error {
     Request { fault: Fault, call: Call },
     /// A fault of our own.
     Internal(String),
+}
+
+/// Whose visit stands where another of the same ID is to go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Other {
+    /// That of another site, by its ID.
+    Site(String),
+    /// That of the same site's ID in another Matomo, by its URL.
+    Matomo(String),
 }
 
 /// `Result` with this crate's error.
@@ -199,10 +208,16 @@ impl Error {
             Error::AlreadyRunning { .. } => {
                 "Wait for it to end, or look for it in pg_stat_activity.".to_owned()
             }
-            Error::Collision { .. } => {
-                "idVisit is unique only within one Matomo: give each Matomo a table of its own. If a \
-                 Matomo has moved, update the column matomo of matomo_ledger."
-                    .to_owned()
+            Error::Collision { name, other, .. } => {
+                let apart =
+                    "idVisit is unique only within one Matomo: give each Matomo a table of its own.";
+                match other {
+                    Other::Site(_) => apart.to_owned(),
+                    Other::Matomo(url) => format!(
+                        "{apart} If the Matomo has moved: SELECT matomo_change_url('{}', '{url}', '...').",
+                        name.replace('\'', "''")
+                    ),
+                }
             }
             Error::Encoding(_) => "Use a database with encoding UTF8.".to_owned(),
             Error::Request { fault, .. } => fault.hint().to_owned(),
@@ -264,6 +279,15 @@ impl fmt::Display for Error {
             Error::Stored(error) => error.fmt(f),
             Error::Request { fault, .. } => fault.fmt(f),
             Error::Internal(what) => write!(f, "internal error: {what}"),
+        }
+    }
+}
+
+impl fmt::Display for Other {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Other::Site(id) => write!(f, "site {id}"),
+            Other::Matomo(url) => f.write_str(url),
         }
     }
 }

@@ -123,9 +123,7 @@ fn read_day(
         let mut batch = Batch::default();
         for (id, visit) in &page.visits {
             seen.insert(*id, visit.actions.len(), visit.truncated > 0);
-            batch
-                .add(visit, *id, site, begin, client.max_response_size())
-                .map_err(|fault| client.failed(site.id, Some(due.day), fault))?;
+            batch.add(client, site, (*id, visit), Some(due.day), begin)?;
             if batch.is_large() && !send(News::Batch(std::mem::take(&mut batch))) {
                 return Ok(false);
             }
@@ -199,9 +197,7 @@ pub fn by_id(
                 continue;
             }
             let begin = visit.last.unwrap_or_default();
-            batch
-                .add(visit, *id, site, begin, client.max_response_size())
-                .map_err(|fault| client.failed(site.id, None, fault))?;
+            batch.add(client, site, (*id, visit), None, begin)?;
         }
     }
     Ok((batch, ids))
@@ -216,19 +212,20 @@ impl Batch {
         self.rows.size() >= LARGE
     }
 
-    /// Adds a visit, whose rows may take so many bytes.
+    /// Adds a visit of a day, or of whichever; its rows may take no more than an answer. `from` is the
+    /// instant of last resort for its actions.
     fn add(
         &mut self,
-        visit: &Visit,
-        id: i64,
+        client: &Client,
         site: Site,
-        day_begin: i64,
-        most: u64,
-    ) -> std::result::Result<(), Fault> {
-        let begin = self.rows.len();
+        (id, visit): (i64, &Visit),
+        day: Option<NaiveDate>,
+        from: i64,
+    ) -> Result<()> {
+        let (begin, most) = (self.rows.len(), client.max_response_size());
         let room = usize::try_from(most).unwrap_or(usize::MAX);
-        if !rows::add(&mut self.rows, visit, id, site, day_begin, room) {
-            return Err(Fault::VisitTooLarge(id, most));
+        if !rows::add(&mut self.rows, visit, id, site, from, room) {
+            return Err(client.failed(site.id, day, Fault::VisitTooLarge(id, most)));
         }
         self.visits.push((id, begin..self.rows.len()));
         self.span = union(self.span, span(visit, &self.rows.instants()[begin..], site));

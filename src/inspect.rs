@@ -88,6 +88,33 @@ pub fn differing(destination: &Destination, listed: &[Listed]) -> Result<Differi
     })
 }
 
+/// How many rows are stored of visits of these sites.
+///
+/// # Errors
+/// Only internal ones.
+pub fn count_rows(
+    destination: &Destination,
+    sites: &BTreeSet<String>,
+    visits: &[i64],
+) -> Result<i64> {
+    let sql = format!(
+        "SELECT count(*) FROM {} AS d \
+         WHERE d.idsite = ANY ($1::text[]::{}[]) AND d.idvisit = ANY ($2::text[]::{}[])",
+        destination.name, destination.types[1], destination.types[2]
+    );
+    let ids: Vec<_> = visits.iter().map(i64::to_string).collect();
+    let sites: Vec<_> = sites.iter().map(String::as_str).collect();
+    let _safe = Scope::of(&[
+        (c"search_path", c"pg_catalog, pg_temp"),
+        (c"enable_seqscan", c"off"),
+        (c"jit", c"off"),
+    ]);
+    Spi::connect_mut(|client| {
+        let found = query(client, &sql, &[sites.into(), ids.into()])?;
+        Ok(found.first().get_one().map_err(spi)?.unwrap_or(0))
+    })
+}
+
 /// The stored visits of a site of which some row lies between two instants (seconds, the second not
 /// included), each with the instant of its last such row.
 ///

@@ -187,6 +187,21 @@ impl Ledger {
         self.run(|client| query(client, &sql, &args).map(drop))
     }
 
+    /// Mends what an entry says of how much its day holds; where there is none, none is made.
+    ///
+    /// # Errors
+    /// Only internal ones.
+    pub fn correct(&self, day: NaiveDate, visits: i64, actions: i64) -> Result<()> {
+        let sql = format!(
+            "UPDATE {} SET visits = $5, actions = $6 WHERE matomo = $1 AND idsite = $2 \
+             AND destination = $3 AND day = $4::date AND (visits, actions) <> ($5, $6)",
+            self.table
+        );
+        let mut args = Vec::from(self.key());
+        args.extend([day.to_string().into(), visits.into(), actions.into()]);
+        self.run(|client| query(client, &sql, &args).map(drop))
+    }
+
     fn key(&self) -> [DatumWithOid<'_>; 3] {
         [self.matomo.as_str().into(), self.site.into(), self.destination.into()]
     }

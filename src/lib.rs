@@ -14,6 +14,7 @@ mod agenda;
 mod agent;
 mod answer;
 mod api;
+mod api_ledger;
 mod api_runs;
 mod api_server;
 mod api_sites;
@@ -43,6 +44,7 @@ mod json;
 mod launcher;
 mod ledger;
 mod lines;
+mod moved;
 mod options;
 mod owner;
 mod pager;
@@ -121,7 +123,7 @@ extension_sql_file!(
 extension_sql_file!(
     "../sql/privileges.sql",
     name = "privileges",
-    requires = ["procedures"],
+    requires = ["procedures", api_ledger::matomo_change_url],
     finalize
 );
 

@@ -8,6 +8,8 @@ use crate::fetch::DayRead;
 #[derive(Debug, Clone)]
 pub struct Progress {
     site: i32,
+    /// The registered site, if it is a run of one.
+    registered: Option<i32>,
     days_to_do: usize,
     days_done: usize,
     visits: i64,
@@ -21,7 +23,13 @@ impl Progress {
     /// A sync of so many days.
     pub fn new(site: i32, days_to_do: usize) -> Progress {
         let (earlier, begin) = (Duration::ZERO, Instant::now());
-        Progress { site, days_to_do, days_done: 0, visits: 0, actions: 0, earlier, begin }
+        let (registered, days_done, visits, actions) = (None, 0, 0, 0);
+        Progress { site, registered, days_to_do, days_done, visits, actions, earlier, begin }
+    }
+
+    /// The same, of a registered site: there may be several of this ID, even in one process.
+    pub fn of_registered(self, registered: Option<i32>) -> Progress {
+        Progress { registered, ..self }
     }
 
     /// The same, of which so much is done already.
@@ -57,8 +65,10 @@ impl Progress {
 
     fn line_after(&self, what: &str, elapsed: Duration) -> String {
         let Progress { site, days_to_do, days_done, visits, actions, .. } = self;
+        let registered =
+            self.registered.map(|id| format!(" (registered site {id})")).unwrap_or_default();
         let mut line = format!(
-            "matomo: site {site}, {what}: {days_done} of {days_to_do} days, {visits} visits, {actions} actions"
+            "matomo: site {site}{registered}, {what}: {days_done} of {days_to_do} days, {visits} visits, {actions} actions"
         );
         let seconds = elapsed.as_secs_f64();
         if *days_done > 0 && seconds > 0.0 {
@@ -97,11 +107,12 @@ mod tests {
             "matomo: site 7, 2026-11-24: 1 of 4 days, 10 visits, 300 actions, 10 actions/s, 1 min 30 s left"
         );
         // Part of a day, in a later transaction.
-        let mut progress = Progress::new(7, 3).go_on(1, 10, 300, Duration::from_secs(30));
+        let mut progress =
+            Progress::new(7, 3).of_registered(Some(12)).go_on(1, 10, 300, Duration::from_secs(30));
         progress.add(false, 5, 100);
         assert_eq!(
             progress.line_after("2026-11-25", Duration::from_secs(40)),
-            "matomo: site 7, 2026-11-25: 1 of 4 days, 15 visits, 400 actions, 10 actions/s, 2 min 0 s left"
+            "matomo: site 7 (registered site 12), 2026-11-25: 1 of 4 days, 15 visits, 400 actions, 10 actions/s, 2 min 0 s left"
         );
     }
 

@@ -40,6 +40,8 @@ pub struct Entry<'a> {
     pub retention: Option<Interval>,
     pub enabled: Option<bool>,
     pub info: Option<SiteInfo>,
+    /// URL of the server's Matomo, as in the ledger.
+    pub matomo: Option<String>,
 }
 
 impl Site {
@@ -152,15 +154,15 @@ impl Entry<'_> {
         let mut args = self.values();
         args.push(site.id.into());
         extension.run(|client| query(client, &sql, &args).map(drop))?;
-        // Another table, or another site, is not synced up to anything.
-        let is_other = self.server.is_some_and(|server| server != site.server)
-            || self.idsite.is_some_and(|idsite| idsite != site.idsite)
+        // Another table, or another site, is not synced up to anything; the same under another name
+        // of its server is.
+        let is_other = self.idsite.is_some_and(|idsite| idsite != site.idsite)
             || self.destination.is_some_and(|destination| destination != site.destination);
         let sql = format!(
             "INSERT INTO {}.matomo_site_state AS t (site_id) VALUES ($1) ON CONFLICT (site_id) DO UPDATE \
              SET next_at = now(), failures = 0, refused_credentials = NULL, tended_on = NULL, \
-                 matomo = CASE WHEN $2 THEN NULL ELSE t.matomo END, \
-                 last_success_at = CASE WHEN $2 THEN NULL ELSE t.last_success_at END",
+                 matomo = CASE WHEN $2 OR t.matomo <> $3 THEN NULL ELSE t.matomo END, \
+                 last_success_at = CASE WHEN $2 OR t.matomo <> $3 THEN NULL ELSE t.last_success_at END",
             extension.schema
         );
         // The same token, of other sites, is tried again too.
@@ -170,7 +172,7 @@ impl Entry<'_> {
                  WHERE t.site_id = $1)",
             extension.schema
         );
-        let args = [site.id.into(), is_other.into()];
+        let args = [site.id.into(), is_other.into(), self.matomo.as_deref().into()];
         extension.run(|client| {
             query(client, &sites_too, &args[..1])?;
             query(client, &sql, &args).map(drop)
@@ -199,21 +201,23 @@ impl Entry<'_> {
     /// [`Stored::Registered`].
     pub fn check_is_new(&self, extension: &Extension, but: Option<i32>) -> Result<()> {
         let sql = format!(
-            "SELECT destination::text FROM {}.matomo_site_config WHERE server = $1::name AND idsite = $2 \
+            "SELECT destination::text, owner::oid FROM {}.matomo_site_config WHERE server = $1::name AND idsite = $2 \
              AND destination = $3::regclass AND id IS DISTINCT FROM $4",
             extension.schema
         );
         let args = [self.server.into(), self.idsite.into(), self.destination.into(), but.into()];
         let found = extension.run(|client| {
             let row = query(client, &sql, &args)?.next();
-            row.map(|row| row.get::<String>(1).map_err(spi)).transpose()
+            row.map(|row| Ok((row.get::<String>(1).map_err(spi)?, row.get(2).map_err(spi)?)))
+                .transpose()
         })?;
         match found {
             None => Ok(()),
-            Some(destination) => Err(Stored::Registered {
+            Some((destination, owner)) => Err(Stored::Registered {
                 server: self.server.unwrap_or_default().to_owned(),
                 site: self.idsite.unwrap_or_default(),
                 destination: destination.unwrap_or_default(),
+                is_yours: owner.is_some_and(has_rights_of),
             }
             .into()),
         }

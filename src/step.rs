@@ -144,7 +144,7 @@ fn as_owner(
     let undefer =
         || Spi::connect_mut(|client| query(client, "SET CONSTRAINTS ALL IMMEDIATE", &[]).map(drop));
     undefer()?;
-    let credentials = Credentials::of_server(&site.server)?;
+    let credentials = Credentials::of_site(site)?;
     let version = credentials.version.clone();
     session::with(run.run, |run| run.version = Some(version.clone()))?;
     if sites::is_refused(extension, &version)? {
@@ -161,13 +161,14 @@ fn as_owner(
     let (client, workers) = (access.client.clone(), access.workers);
     let received = client.received();
     let range = Range { start: site.start, end: None, not_before: site.not_before };
-    let before = Before { began: run.began, site: run.timezone.as_deref().and_then(info) };
+    let known = run.timezone.as_deref().and_then(info);
+    let before = Before { registered: site.id, began: run.began, site: known };
     let mut sync = Sync::prepare(site.idsite, access, destination, range, false, Some(before))?;
     sync.due.retain(|due| run.has_to_do(due));
     let due: Vec<_> = sync.due.iter().map(|due| due.day).collect();
     sync.due.truncate(workers);
     let elapsed = Utc::now().timestamp().saturating_sub(run.began);
-    let mut progress = Progress::new(site.idsite, due.len()).go_on(
+    let mut progress = Progress::new(site.idsite, due.len()).of_registered(Some(site.id)).go_on(
         usize::try_from(run.days).unwrap_or_default(),
         run.visits,
         run.actions,

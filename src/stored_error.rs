@@ -14,8 +14,8 @@ pub enum Stored {
     MissingOption(&'static str),
     /// An option that only superusers set.
     SuperuserOption(&'static str),
-    /// There is no foreign server of this name.
-    NoServer(String),
+    /// There is no foreign server of this name, which a registered site has.
+    NoServer { name: String, site: Option<i32> },
     /// The foreign server is of another foreign-data wrapper.
     NotOurServer(String),
     /// The user may not use the server.
@@ -32,8 +32,8 @@ pub enum Stored {
     RolePrivilege(String),
     /// The role does not exist.
     NoRole(String),
-    /// The site is registered for this destination already.
-    Registered { server: String, site: i32, destination: String },
+    /// The site is registered for this destination already; whether with the user's rights.
+    Registered { server: String, site: i32, destination: String, is_yours: bool },
     /// The destination of a registered site is gone.
     NoDestination(i32),
     /// The destination ends with the session.
@@ -61,9 +61,10 @@ impl Stored {
             | Stored::SitePrivilege { .. }
             | Stored::ProcedurePrivilege
             | Stored::RolePrivilege(_) => SqlState::InsufficientPrivilege,
-            Stored::NoServer(_) | Stored::NoSite(_) | Stored::NoRole(_) | Stored::NoOwner(_) => {
-                SqlState::UndefinedObject
-            }
+            Stored::NoServer { .. }
+            | Stored::NoSite(_)
+            | Stored::NoRole(_)
+            | Stored::NoOwner(_) => SqlState::UndefinedObject,
             Stored::NotOurServer(_) | Stored::TemporaryDestination(_) => SqlState::WrongObjectType,
             Stored::NoMapping { .. } | Stored::RefusedBefore { .. } => {
                 SqlState::InvalidAuthorizationSpecification
@@ -93,10 +94,18 @@ impl Stored {
             Stored::SuperuserOption(_) => {
                 "Only superusers may have the server read a file.".to_owned()
             }
-            Stored::NoServer(server) => format!(
-                "CREATE SERVER {} FOREIGN DATA WRAPPER matomo OPTIONS (url '...').",
-                quoted(server)
-            ),
+            Stored::NoServer { name, site } => {
+                let create = format!(
+                    "CREATE SERVER {} FOREIGN DATA WRAPPER matomo OPTIONS (url '...')",
+                    quoted(name)
+                );
+                match site {
+                    Some(site) => format!(
+                        "{create}; or, if it has another name now, SELECT matomo_alter_site({site}, server => '...')."
+                    ),
+                    None => create + ".",
+                }
+            }
             Stored::NotOurServer(_) => {
                 "Name a server of the foreign-data wrapper matomo.".to_owned()
             }
@@ -121,8 +130,12 @@ impl Stored {
             Stored::RolePrivilege(_) | Stored::NoRole(_) => {
                 "Name a role that you are a member of.".to_owned()
             }
-            Stored::Registered { .. } => {
+            Stored::Registered { is_yours: true, .. } => {
                 "Change it with matomo_alter_site; the view matomo_sites has its ID.".to_owned()
+            }
+            Stored::Registered { .. } => {
+                "It is another role's. Ask an administrator, or name another destination."
+                    .to_owned()
             }
             Stored::NoDestination(site) => format!(
                 "Give it another one with SELECT matomo_alter_site({site}, destination => '...'), or \
@@ -171,7 +184,7 @@ impl fmt::Display for Stored {
             Stored::SuperuserOption(name) => {
                 write!(f, "permission denied to set option \"{name}\"")
             }
-            Stored::NoServer(name) => write!(f, "server \"{name}\" does not exist"),
+            Stored::NoServer { name, .. } => write!(f, "server \"{name}\" does not exist"),
             Stored::NotOurServer(name) => write!(f, "server \"{name}\" is not a Matomo"),
             Stored::ServerPrivilege { server, .. } => {
                 write!(f, "permission denied for foreign server {server}")
@@ -186,7 +199,7 @@ impl fmt::Display for Stored {
             }
             Stored::RolePrivilege(role) => write!(f, "must be member of role \"{role}\""),
             Stored::NoRole(role) => write!(f, "role \"{role}\" does not exist"),
-            Stored::Registered { server, site, destination } => write!(
+            Stored::Registered { server, site, destination, .. } => write!(
                 f,
                 "site {site} of server \"{server}\" is already registered for \"{destination}\""
             ),

@@ -68,6 +68,8 @@ pub struct Range {
 /// What the earlier steps of a run have found out.
 #[derive(Debug, Clone)]
 pub struct Before {
+    /// The registered site.
+    pub registered: i32,
     /// When the run began.
     pub began: i64,
     /// What Matomo told of the site.
@@ -109,12 +111,13 @@ impl Sync {
         };
         let now = Utc::now().timestamp();
         let run_began = before.as_ref().map_or(now, |before| before.began);
+        let registered = before.as_ref().map(|before| before.registered);
         let info = match before.and_then(|before| before.site) {
             Some(info) => info,
             None => {
                 let info = match known_site(&known, now).filter(|_| !force) {
                     Some(info) => info,
-                    None => ask_for_site(&client, site)?,
+                    None => ask_for_site(&client, site, registered)?,
                 };
                 if let Some(moved) = moved(&known, &info.timezone) {
                     ledger.open_again(moved)?;
@@ -190,12 +193,13 @@ pub fn lock(endpoint: &Endpoint, site: i32, destination: &Destination) -> Result
     }
 }
 
-/// What Matomo knows of the site.
+/// What Matomo knows of the site; in a run, that of the registered site.
 ///
 /// # Errors
 /// Those of [`Client::site`].
-pub fn ask_for_site(client: &Client, site: i32) -> Result<SiteInfo> {
-    show_activity(&Progress::new(site, 0).line("asks for the site"));
+pub fn ask_for_site(client: &Client, site: i32, registered: Option<i32>) -> Result<SiteInfo> {
+    let progress = Progress::new(site, 0).of_registered(registered);
+    show_activity(&progress.line("asks for the site"));
     remote::ask(client, move |client, notice| {
         client.site(site, &mut |error, retry, wait| notice(retry_line(error, retry, wait)))
     })

@@ -31,11 +31,14 @@ fn a_visit_of_another_site_with_the_same_id_is_refused() {
     assert_equal(&mut db, "roomy", &all);
 }
 
-/// Another Matomo with a site 1 of its own: the same IDs, other visitors.
+/// Another Matomo with a site 1 of its own: the same IDs, other visitors at other times.
 fn another(noon: &Noon) -> Fake {
     let mut world = noon.world(3);
     for visit in &mut world.site_mut(1).visits {
         visit.visitor_id = format!("ffff{:012x}", visit.id);
+        visit.first += 1;
+        visit.last += 1;
+        visit.actions.iter_mut().for_each(|action| action.at += 1);
     }
     serve(world)
 }

@@ -68,6 +68,25 @@ fn the_extension_stays_in_the_schema_that_it_was_created_in() {
     );
 }
 
+#[test]
+fn a_schema_that_is_renamed_has_to_be_renamed_back() {
+    let fake = serve(world(232, "Europe/Paris", 2, "2026-10-24", "2026-10-25"));
+    let mut db = database();
+    run(
+        &mut db,
+        "DROP EXTENSION matomo_postgres; CREATE SCHEMA tools; CREATE EXTENSION matomo_postgres SCHEMA tools;
+         SET search_path = public, tools, renamed; ALTER SCHEMA tools RENAME TO renamed",
+    );
+    let make = "SELECT matomo_create_table('matomo')";
+    for sql in [make, "CALL matomo_sync_all()"] {
+        let failed = error(&mut db, sql);
+        assert_says(&failed, "3F000", "schema \"tools\" does not exist", &[], "");
+    }
+    run(&mut db, "ALTER SCHEMA renamed RENAME TO tools");
+    assert_eq!(Sync::of(&fake, "2026-10-24", "2026-10-25").run(&mut db).days, 2);
+    run(&mut db, "CALL matomo_sync_all()");
+}
+
 /// Everything that README's Reference names, by qualified name and in an empty search_path.
 #[test]
 fn everything_works_with_the_extension_in_a_schema_that_nobody_searches() {

@@ -4,6 +4,7 @@
 mod bad_input;
 mod boundaries;
 mod check;
+mod check_ledger;
 mod check_refusals;
 mod cluster;
 mod companions;
@@ -25,6 +26,7 @@ mod ledger_keeping;
 mod leftovers;
 mod lifecycle;
 mod monitoring;
+mod moved;
 mod node_tables;
 mod node_tool;
 mod odd_data;

@@ -346,6 +346,7 @@ fn what_others_write_into_their_statements_breaks_no_view() {
         ),
         "matomo: site 1, x: 1 of 2 days, 3 visits, 4 actions, 5 actions/s, never left".to_owned(),
         "matomo: site 1".to_owned(),
+        format!("matomo: site 1 (registered site {huge}), x: 1 of 2 days, 3 visits, 4 actions"),
     ] {
         let begin = Instant::now();
         // Parsed, and refused, but shown meanwhile: as good as any.

@@ -49,6 +49,24 @@ fn a_site_is_its_owners_and_nobody_elses() {
         let refused = error(&mut db, &format!("SELECT * FROM {table}"));
         assert_eq!(refused.message(), format!("permission denied for table {table}"));
     }
+    // One table takes a site of a server once, whoever registers it.
+    run(
+        &mut admin,
+        &format!(
+            "GRANT ALL ON SCHEMA {owner} TO {stranger}; GRANT ALL ON {owner}.matomo TO {stranger}"
+        ),
+    );
+    let again = format!("SELECT matomo_add_site('analytics', 1, destination => '{owner}.matomo')");
+    let message_again =
+        format!("site 1 of server \"analytics\" is already registered for \"{owner}.matomo\"");
+    let of_another = "It is another role's. Ask an administrator, or name another destination.";
+    assert_says(&error(&mut db, &again), "23505", &message_again, &[], of_another);
+    run(
+        &mut admin,
+        &format!(
+            "REVOKE ALL ON SCHEMA {owner} FROM {stranger}; REVOKE ALL ON {owner}.matomo FROM {stranger}"
+        ),
+    );
     // A watcher sees, and does nothing.
     let mut db = connect_as(&name, &watcher);
     assert_eq!(seen(&mut db), (1, 1, 1));

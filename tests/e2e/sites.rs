@@ -240,6 +240,39 @@ fn a_site_is_changed_where_something_is_named() {
 }
 
 #[test]
+fn a_site_whose_server_is_renamed_is_as_far_as_before() {
+    let noon = Noon::new();
+    let fake = serve(noon.world(3));
+    let mut db = database();
+    server(&mut db, &fake);
+    let site = add_site(&mut db, &format!(", start_date => '{}'", noon.text(2)));
+    run(&mut db, &format!("CALL matomo_sync_site({site})"));
+    let status =
+        "SELECT concat_ws(' ', server, synced_to, sealed_to, visits_today) FROM matomo_status";
+    let before: String = one(&mut db, status);
+    run(&mut db, "ALTER SERVER analytics RENAME TO \"My analytics\"");
+    let hint = format!(
+        "CREATE SERVER analytics FOREIGN DATA WRAPPER matomo OPTIONS (url '...'); or, if it has another name now, \
+         SELECT matomo_alter_site({site}, server => '...')."
+    );
+    for sql in [
+        format!("CALL matomo_sync_site({site})"),
+        format!("SELECT matomo_alter_site({site}, start_date => '{}')", noon.text(1)),
+    ] {
+        let failed = error(&mut db, &sql);
+        assert_says(&failed, "42704", "server \"analytics\" does not exist", &[], &hint);
+    }
+    assert!(before.starts_with("analytics 20"), "{before}");
+    run(&mut db, &format!("SELECT matomo_alter_site({site}, server => 'My analytics')"));
+    assert_eq!(one::<String>(&mut db, status), before.replace("analytics", "My analytics"));
+    // Another Matomo is another matter.
+    let other = serve(noon.world(1));
+    crate::worker_support::store(&mut db, "other", &other);
+    run(&mut db, &format!("SELECT matomo_alter_site({site}, server => 'other')"));
+    assert_eq!(one::<String>(&mut db, status), "other 0");
+}
+
+#[test]
 fn a_removed_site_leaves_its_visits() {
     let fake = serve_two();
     let mut db = database();

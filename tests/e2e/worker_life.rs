@@ -82,6 +82,23 @@ fn a_database_is_dropped_by_force_or_when_it_is_off_the_list() {
     run(&mut db, "DROP DATABASE second");
 }
 
+/// As README says.
+#[test]
+fn a_database_is_renamed_once_it_is_off_the_list() {
+    let cluster = Cluster::start_with(
+        "shared_preload_libraries = 'matomo_postgres'\nmatomo.database = 'postgres, shop'\nmatomo.naptime = '1s'\n",
+    );
+    let mut db = cluster.connect("postgres");
+    run(&mut db, "CREATE DATABASE shop");
+    wait_until("it works", || worker_pid(&mut db, "shop").is_some());
+    let refused = error(&mut db, "ALTER DATABASE shop RENAME TO store");
+    assert_says(&refused, "55006", "database \"shop\" is being accessed by other users", &[], "");
+    set(&mut db, "matomo.database", "postgres");
+    run(&mut db, "ALTER DATABASE shop RENAME TO store");
+    set(&mut db, "matomo.database", "postgres, store");
+    wait_until("it works again", || worker_pid(&mut db, "store").is_some());
+}
+
 #[test]
 fn one_that_is_terminated_is_started_again() {
     let cluster = Cluster::start_with(PRELOADED);

@@ -126,7 +126,7 @@ fn sites_take_turns() {
     let import = register(&mut db, &format!("'slow', 1, '{first}', 'weeks'"));
     slow.knobs().latency = Duration::from_millis(100);
     let polls = register(&mut db, &format!("'quick', 1, '{}', every => '1 second'", noon.text(1)));
-    let line = "SELECT query FROM pg_stat_activity WHERE backend_type = 'matomo worker' AND query LIKE 'matomo: site 1, % of 81 days%'";
+    let line = "SELECT query FROM pg_stat_activity WHERE backend_type = 'matomo worker' AND query LIKE 'matomo: site 1 (registered site %), % of 81 days%'";
     wait_until("the import is seen", || !db.query(line, &[]).unwrap().is_empty());
     wait_until("the other site has been polled", || runs(&mut db, polls, "succeeded") >= 3);
     assert_eq!(runs(&mut db, import, "running"), 1, "the import still goes on");
@@ -229,4 +229,37 @@ fn two_databases_have_a_worker_each() {
         wait_until("it is synced", || runs(db, site, "succeeded") > 0);
         assert_equal(db, "matomo", &all_of(&fake, 1));
     }
+}
+
+/// Two Matomos, each with a site 1, and one of them in two tables.
+#[test]
+fn progress_tells_apart_sites_of_the_same_id() {
+    let (_cluster, mut db) = cluster_with_worker();
+    let noon = Noon::new();
+    let [first, second] = [3, 5].map(|days| serve(noon.world(days)));
+    store(&mut db, "first", &first);
+    store(&mut db, "second", &second);
+    run(&mut db, "SELECT matomo_create_table('matomo'); SELECT matomo_create_table('copy')");
+    run(&mut db, "SELECT matomo_create_table('apart')");
+    let mut at = |server: &str, ago: u64, table: &str| {
+        let arguments = format!("'{server}', 1, '{}', '{table}', enabled => false", noon.text(ago));
+        register(&mut db, &arguments)
+    };
+    let sites = [at("first", 2, "matomo"), at("second", 4, "apart"), at("second", 4, "copy")];
+    // The first step of the first does not end.
+    for fake in [&first, &second] {
+        fake.fail(Fault::Hang, When::live());
+    }
+    run(&mut db, "UPDATE matomo_site_config SET enabled = true");
+    let progress = "SELECT concat_ws(' ', site_id, server, idsite, destination, phase, days, visits, runid IS NULL)
+        FROM matomo_progress ORDER BY phase = 'waits', site_id";
+    let line = |site: i32, server: &str, table: &str, phase: &str| {
+        format!("{site} {server} 1 public.{table} {phase} 0 0 f")
+    };
+    let expected = [
+        line(sites[0], "first", "matomo", "begins"),
+        line(sites[1], "second", "apart", "waits"),
+        line(sites[2], "second", "copy", "waits"),
+    ];
+    wait_until("all three are under way", || texts(&mut db, progress) == expected);
 }
