@@ -10,6 +10,7 @@ use crate::destination::{query, spi};
 use crate::error::{Error, Result, Stored};
 use crate::extension::Extension;
 use crate::owner::has_rights_of;
+use crate::retention;
 
 /// A registered site.
 #[derive(Debug, Clone)]
@@ -23,8 +24,6 @@ pub struct Site {
     /// Of the owner.
     pub owner_name: String,
     pub start: Option<NaiveDate>,
-    /// The first day that retention keeps.
-    pub not_before: Option<NaiveDate>,
 }
 
 /// What is registered of a site; `None` is left as it is.
@@ -63,7 +62,7 @@ impl Site {
     pub fn find(extension: &Extension, id: i32) -> Result<Option<Site>> {
         let sql = format!(
             "SELECT s.id, s.server::text, s.idsite, s.destination::oid, s.owner::oid, r.rolname::text, \
-                 s.start_date::text, (now() - s.retention)::date::text \
+                 s.start_date::text \
              FROM {0}.matomo_site_config s LEFT JOIN pg_roles r ON r.oid = s.owner WHERE s.id = $1",
             extension.schema
         );
@@ -78,10 +77,7 @@ impl Site {
         let text = |column: usize| row.get::<String>(column).map_err(spi);
         let number = |column: usize| row.get::<i32>(column).map_err(spi)?.ok_or_else(corrupt);
         let oid = |column: usize| row.get::<pg_sys::Oid>(column).map_err(spi)?.ok_or_else(corrupt);
-        let day = |column: usize| {
-            let text = text(column)?;
-            text.map(|text| text.parse().map_err(|_| corrupt())).transpose()
-        };
+        let start = text(7)?.map(|day| day.parse().map_err(|_| corrupt())).transpose()?;
         Ok(Site {
             id: number(1)?,
             server: text(2)?.ok_or_else(corrupt)?,
@@ -89,8 +85,7 @@ impl Site {
             destination: oid(4)?,
             owner: oid(5)?,
             owner_name: text(6)?.unwrap_or_default(),
-            start: day(7)?,
-            not_before: day(8)?,
+            start,
         })
     }
 
@@ -140,6 +135,7 @@ impl Entry<'_> {
             };
             whole.check_is_new(extension, Some(site.id))?;
         }
+        let retention = retention::of(extension, site.id)?;
         let sql = format!(
             "UPDATE {}.matomo_site_config SET server = coalesce($1::name, server), \
                  idsite = coalesce($2, idsite), destination = coalesce($3::regclass, destination), \
@@ -174,7 +170,9 @@ impl Entry<'_> {
         extension.run(|client| {
             query(client, &sites_too, &args[..1])?;
             query(client, &sql, &args).map(drop)
-        })
+        })?;
+        // By now no upkeep is under way that could still drop by the old one.
+        retention::open_again(extension, site, retention)
     }
 
     fn values(&self) -> Vec<DatumWithOid<'_>> {

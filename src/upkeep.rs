@@ -5,9 +5,10 @@ use chrono::{NaiveDate, Utc};
 use pgrx::prelude::*;
 
 use crate::destination::{query, spi};
-use crate::error::{Error, Result, Stored};
+use crate::error::{Result, Stored};
 use crate::extension::Extension;
 use crate::owner::AsSiteOwner;
+use crate::retention;
 use crate::settings;
 use crate::sites::Site;
 use crate::zone::Zone;
@@ -79,31 +80,26 @@ pub fn fail(id: i32, message: &str) -> Result<()> {
 /// What is to be done today; `None` when it is done.
 fn plan(extension: &Extension, id: i32) -> Result<Option<Plan>> {
     let schema = &extension.schema;
-    let sql = format!("SELECT s.timezone FROM {schema}.matomo_site_config s WHERE s.id = $1");
-    let timezone: Option<String> = extension
-        .run(|client| query(client, &sql, &[id.into()])?.first().get_one().map_err(spi))?;
-    let zone = zone(timezone.as_deref().unwrap_or_default());
-    let today = today(timezone.as_deref().unwrap_or_default());
     let sql = format!(
-        "SELECT coalesce(t.tended_on >= $2::date, false), ($2::date - s.retention)::date::text \
-         FROM {schema}.matomo_site_config s \
+        "SELECT s.timezone, t.tended_on::text FROM {schema}.matomo_site_config s \
          LEFT JOIN {schema}.matomo_site_state t ON t.site_id = s.id WHERE s.id = $1"
     );
-    extension.run(|client| {
+    let (timezone, tended_on) = extension.run(|client| {
         // Who changes the retention meanwhile waits, and then has it seen to anew.
         let lock =
             format!("SELECT 1 FROM {schema}.matomo_site_state t WHERE t.site_id = $1 FOR UPDATE");
         query(client, &lock, &[id.into()])?;
-        let args = [id.into(), today.to_string().into()];
-        let row = query(client, &sql, &args)?.next().ok_or(Stored::NoSite(id))?;
-        if row.get(1).map_err(spi)? == Some(true) {
-            return Ok(None);
-        }
-        let first: Option<String> = row.get(2).map_err(spi)?;
-        let corrupt = |_| Error::Internal("a registered site has no retention".to_owned());
-        let first: Option<NaiveDate> = first.map(|day| day.parse()).transpose().map_err(corrupt)?;
-        Ok(Some(Plan { today, before: first.map(|day| zone.midnight(day)) }))
-    })
+        let row = query(client, &sql, &[id.into()])?.next().ok_or(Stored::NoSite(id))?;
+        let timezone: Option<String> = row.get(1).map_err(spi)?;
+        let tended_on: Option<String> = row.get(2).map_err(spi)?;
+        Ok((timezone.unwrap_or_default(), tended_on))
+    })?;
+    let today = today(&timezone);
+    if tended_on.and_then(|day| day.parse().ok()) >= Some(today) {
+        return Ok(None);
+    }
+    let first = retention::first_day(extension, id)?;
+    Ok(Some(Plan { today, before: first.map(|day| zone(&timezone).midnight(day)) }))
 }
 
 /// Does the part that reaches the table, as the owner of the site.
