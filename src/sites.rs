@@ -155,6 +155,7 @@ impl Entry<'_> {
         let sql = format!(
             "INSERT INTO {}.matomo_site_state AS t (site_id) VALUES ($1) ON CONFLICT (site_id) DO UPDATE \
              SET next_at = now(), failures = 0, refused_credentials = NULL, tended_on = NULL, \
+                 upkeep_place = NULL, \
                  matomo = CASE WHEN $2 THEN NULL ELSE t.matomo END, \
                  last_success_at = CASE WHEN $2 THEN NULL ELSE t.last_success_at END",
             extension.schema

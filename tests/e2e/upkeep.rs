@@ -3,6 +3,7 @@
 
 use fake_matomo::{Action, Fault, Page, Visit, When};
 
+use crate::stored::{connect_as, database_and_role, server_for};
 use crate::support::*;
 use crate::worker_support::*;
 
@@ -239,4 +240,55 @@ fn upkeep_that_fails_fails_no_sync_and_is_told() {
         noted,
         format!("cannot drop table public.{oldest} because other objects depend on it")
     );
+}
+
+#[test]
+fn in_anothers_partitioned_table_it_deletes_by_the_rights_on_the_table() {
+    let noon = Noon::new();
+    let fake = serve(noon.world(20));
+    let (name, mut admin, owner) = database_and_role();
+    server_for(&mut admin, &fake, &owner);
+    run(&mut admin, "LOAD 'matomo_postgres'; SET matomo.settle_time = 0");
+    sync(&mut admin, &fake, &format!(", '{}', destination => 'matomo_partitioned'", noon.text(19)));
+    run(
+        &mut admin,
+        &format!("GRANT SELECT, INSERT, UPDATE, DELETE ON matomo_partitioned TO {owner}"),
+    );
+    let before = weeks(&mut admin, "matomo_partitioned");
+    let mut db = connect_as(&name, &owner);
+    let site = register(
+        &mut db,
+        "'analytics', 1, destination => 'matomo_partitioned', retention => '10 days'",
+    );
+    run(&mut db, &format!("CALL matomo_sync_site({site})"));
+    let error = "SELECT upkeep_error FROM matomo_status WHERE upkeep_error IS NOT NULL";
+    assert_eq!(texts(&mut admin, error), [""; 0]);
+    let visits = "SELECT count(DISTINCT idvisit) FROM matomo_partitioned";
+    assert_eq!(one::<i64>(&mut admin, visits), 33);
+    assert_eq!(weeks(&mut admin, "matomo_partitioned"), before, "none is dropped, none made");
+}
+
+#[test]
+fn it_goes_on_where_the_last_step_was() {
+    let (_, mut db) = named_database();
+    let noon = Noon::new();
+    let fake = serve(noon.world(1));
+    store(&mut db, "analytics", &fake);
+    let site = register(&mut db, "'analytics', 1, retention => '5 days'");
+    run(
+        &mut db,
+        "INSERT INTO matomo (action_id, idsite, action_timestamp)
+             SELECT n, 1, '2026-01-06'::timestamptz + n * interval '1 second' FROM generate_series(1, 15000) n",
+    );
+    let place =
+        "SELECT upkeep_place ->> 'done' FROM matomo_site_state WHERE upkeep_place IS NOT NULL";
+    let left = "SELECT count(*) FROM matomo";
+    for (status, rows, done) in
+        [("more", 5000, Some("false")), ("more", 0, Some("true")), ("done", 0, None)]
+    {
+        let step = format!("SELECT matomo_upkeep_step({site})");
+        assert_eq!(one::<String>(&mut db, &step), status);
+        assert_eq!(one::<i64>(&mut db, left), rows);
+        assert_eq!(texts(&mut db, place).first().map(String::as_str), done);
+    }
 }
