@@ -130,7 +130,7 @@ fn matomo_remove_site(id: Option<i32>) {
         let id = id.ok_or(Error::Null("id"))?;
         let known = Site::find(&extension, id)?.ok_or(Stored::NoSite(id))?;
         known.check_rights()?;
-        sites::remove(&extension, id)
+        sites::remove(&extension, id, settings::keep_runs())
     })());
 }
 

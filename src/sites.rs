@@ -11,6 +11,7 @@ use crate::error::{Error, Result, Stored};
 use crate::extension::Extension;
 use crate::owner::has_rights_of;
 use crate::retention;
+use crate::runs;
 
 /// A registered site.
 #[derive(Debug, Clone)]
@@ -219,13 +220,15 @@ impl Entry<'_> {
     }
 }
 
-/// Removes a registered site; its visits, and what the ledger knows of them, stay.
+/// Removes a registered site; its visits, and what the ledger knows of them, stay. Of the runs of
+/// removed sites so many are kept.
 ///
 /// # Errors
 /// Only internal ones.
-pub fn remove(extension: &Extension, id: i32) -> Result<()> {
+pub fn remove(extension: &Extension, id: i32, keep_runs: i32) -> Result<()> {
     let sql = format!("DELETE FROM {}.matomo_site_config WHERE id = $1", extension.schema);
-    extension.run(|client| query(client, &sql, &[id.into()]).map(drop))
+    extension.run(|client| query(client, &sql, &[id.into()]).map(drop))?;
+    runs::forget_removed(extension, keep_runs)
 }
 
 /// Whether Matomo has refused these credentials, for whichever site: there may be more sites than
