@@ -26,7 +26,7 @@ install:
 	tests/setup build
 	folder=$$(tests/package install)
 	environment=$$(tests/setup env); eval "$$environment"
-	echo "Installed into $$($$PG_CONFIG --version). In your database, as its owner or a superuser:"
+	echo "Installed into $$($$PG_CONFIG --version). In your database, as a superuser:"
 	echo "    CREATE EXTENSION matomo_postgres;"
 
 demo:

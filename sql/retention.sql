@@ -1,13 +1,15 @@
 -- Retention: what is older than some instant goes. Whole partitions are dropped; elsewhere rows are
 -- deleted in batches. Each step is a transaction of its own, so that nothing is locked for long.
 
--- One  Gives whether there may be more to do; `blocked` when a lock was not to be had within
+-- One step. Gives whether there may be more to do, and the place where the next one goes on, so that
+-- what was looked through is not looked through again; `blocked` when a lock was not to be had within
 -- lock_timeout: whoever waits longer for the lock of a table has all its new readers wait behind him.
 CREATE FUNCTION matomo_drop_step(
     destination regclass,
     before timestamptz,
     site integer,
     lock_timeout interval,
+    INOUT place jsonb DEFAULT NULL,
     OUT more boolean,
     OUT dropped text,
     OUT actions bigint,
@@ -25,11 +27,19 @@ SET lock_timeout = '100ms'
 AS $$
 DECLARE
     batch CONSTANT integer := 10000;
-    of_site CONSTANT text := CASE WHEN site IS NULL THEN '' ELSE ' AND d.idsite::text = $2' END;
     parts jsonb;
     part record;
-    others boolean;
+    begun_at bigint;
+    reached text;
     waiting_for text;
+    is_only_his boolean;
+    among text;
+    which text;
+    since timestamptz;
+    latest timestamptz;
+    ids tid[];
+    found_actions bigint;
+    done boolean;
     out_of_reach text;
 BEGIN
     IF destination IS NULL OR before IS NULL OR lock_timeout IS NULL THEN
@@ -69,11 +79,15 @@ BEGIN
                   AND a.attname = 'action_timestamp') AS by_time) r
     )
     SELECT jsonb_agg(jsonb_build_object(
+        'id', t.oid,
         'name', format('%I.%I', n.nspname, c.relname), 'parent', quote_ident(pn.nspname) || '.' || quote_ident(p.relname),
-        'kind', t.relkind,
-        -- To drop a foreign table would leave its rows where they are.
-        'whole', t.hi <= before AND NOT EXISTS (
-            SELECT FROM tree f WHERE f.relkind = 'f' AND t.oid = ANY (f.path)),
+        'kind', t.relkind, 'lo', t.lo::text, 'hi', t.hi::text,
+        'is_old', t.hi <= before,
+        'is_his', pg_has_role(c.relowner, 'USAGE'),
+        -- To drop a foreign table would leave its rows where they are; and who does not own both the
+        -- table and the partition may only delete.
+        'whole', t.hi <= before AND pg_has_role(c.relowner, 'USAGE') AND pg_has_role(p.relowner, 'USAGE')
+            AND NOT EXISTS (SELECT FROM tree f WHERE f.relkind = 'f' AND t.oid = ANY (f.path)),
         -- 1 << CMD_DELETE
         'deletable', pg_relation_is_updatable(t.oid, false) & 16 <> 0)
         ORDER BY t.hi, cardinality(t.path), c.relname)
@@ -84,53 +98,95 @@ BEGIN
     LEFT JOIN (pg_class p JOIN pg_namespace pn ON pn.oid = p.relnamespace) ON p.oid = t.parent
     WHERE t.lo < before;
 
-    FOR part IN
-        SELECT * FROM jsonb_to_recordset(parts) AS x(name text, parent text, whole boolean)
-        WHERE x.whole
-    LOOP
-        IF site IS NOT NULL THEN
-            -- Visits of other sites stay: nothing but rows of this one may go with the partition.
-            waiting_for := part.name;
-            EXECUTE format('LOCK TABLE %s IN SHARE MODE', part.name);
-            EXECUTE format('SELECT EXISTS (SELECT FROM %s AS d WHERE d.idsite::text IS DISTINCT FROM $1)', part.name)
-            INTO others USING site::text;
-            CONTINUE WHEN others;
-        END IF;
-        waiting_for := part.parent;
-        EXECUTE format('ALTER TABLE %s DETACH PARTITION %s', part.parent, part.name);
-        EXECUTE format('DROP TABLE %s', part.name);
-        more := true;
-        dropped := part.name;
-        RETURN;
-    END LOOP;
+    -- The place is good for the same bound only. Where it is gone, all is looked through again.
+    SELECT e.number + CASE WHEN (place ->> 'done')::boolean THEN 1 ELSE 0 END INTO begun_at
+    FROM jsonb_array_elements(parts) WITH ORDINALITY AS e(part, number)
+    WHERE e.part -> 'id' = place -> 'id' AND (place ->> 'before')::timestamptz = before;
 
     FOR part IN
-        SELECT * FROM jsonb_to_recordset(parts) AS x(name text, kind text, deletable boolean)
-        WHERE x.kind IN ('r', 'f')
+        SELECT x.*, e.number, parts -> (e.number - 2)::integer -> 'id' AS previous
+        FROM jsonb_array_elements(parts) WITH ORDINALITY AS e(part, number)
+        CROSS JOIN LATERAL jsonb_to_record(e.part) AS x(id oid, name text, parent text, kind text, lo text, hi text,
+            is_old boolean, is_his boolean, whole boolean, deletable boolean)
+        WHERE e.number >= coalesce(begun_at, 1)
+        ORDER BY e.number
     LOOP
+        reached := part.id;
         waiting_for := part.name;
+        IF part.whole THEN
+            -- Visits of other sites stay: nothing but rows of this one may go with the partition.
+            is_only_his := true;
+            IF site IS NOT NULL THEN
+                EXECUTE format('SELECT NOT EXISTS (SELECT FROM %s AS d WHERE d.idsite::text IS DISTINCT FROM $1)', part.name)
+                INTO is_only_his USING site::text;
+                IF is_only_his THEN
+                    EXECUTE format('LOCK TABLE %s IN SHARE MODE', part.name);
+                    EXECUTE format('SELECT NOT EXISTS (SELECT FROM %s AS d WHERE d.idsite::text IS DISTINCT FROM $1)', part.name)
+                    INTO is_only_his USING site::text;
+                END IF;
+            END IF;
+            IF is_only_his THEN
+                waiting_for := part.parent;
+                EXECUTE format('ALTER TABLE %s DETACH PARTITION %s', part.parent, part.name);
+                EXECUTE format('DROP TABLE %s', part.name);
+                more := true;
+                dropped := part.name;
+                place := CASE WHEN part.number > 1 THEN
+                    jsonb_build_object('before', before, 'id', part.previous, 'done', true) END;
+                RETURN;
+            END IF;
+        END IF;
+
         IF part.kind = 'r' THEN
+            -- Who does not own the partition may delete through the table, by the rights that he has there.
+            among := CASE WHEN part.is_his THEN 'ONLY ' || part.name ELSE destination::text END;
+            which := concat_ws(' AND ',
+                CASE WHEN NOT part.is_his THEN
+                    format('d.tableoid = %L::oid AND d.action_timestamp >= %L AND d.action_timestamp < %L',
+                        part.id, part.lo, part.hi) END,
+                CASE WHEN NOT part.is_old THEN 'd.action_timestamp < $1' END,
+                CASE WHEN site IS NOT NULL THEN 'd.idsite::text = $2' END,
+                'true');
+            since := CASE WHEN part.number = begun_at AND NOT part.is_old THEN (place ->> 'since')::timestamptz END;
+            -- In the order of time where that leads past what went before: an index may give it.
+            EXECUTE format('SELECT ARRAY(SELECT d.ctid FROM %s AS d WHERE %s%s LIMIT $3)', among, which,
+                CASE WHEN NOT part.is_old THEN
+                    CASE WHEN since IS NOT NULL THEN ' AND d.action_timestamp >= $4' ELSE '' END
+                    || ' ORDER BY d.action_timestamp' END)
+            INTO ids USING before, site::text, batch, since;
+            found_actions := cardinality(ids);
+            CONTINUE WHEN found_actions = 0;
             EXECUTE format(
-                'DELETE FROM ONLY %1$s AS d WHERE d.action_timestamp < $1%2$s AND d.ctid = ANY (ARRAY('
-                'SELECT d.ctid FROM ONLY %1$s AS d WHERE d.action_timestamp < $1%2$s LIMIT $3))', part.name, of_site)
-            USING before, site::text, batch;
-        ELSIF part.deletable THEN
+                'WITH gone AS (DELETE FROM %s AS d WHERE %s AND d.ctid = ANY ($3) RETURNING d.action_timestamp)'
+                ' SELECT count(*), max(g.action_timestamp) FROM gone AS g', among, which)
+            INTO actions, latest USING before, site::text, ids;
+        ELSIF part.kind = 'f' AND part.deletable THEN
             -- Not every server has a ctid: by the day.
+            which := concat('d.action_timestamp < $1', CASE WHEN site IS NOT NULL THEN ' AND d.idsite::text = $2' END);
             EXECUTE format(
-                'DELETE FROM ONLY %1$s AS d WHERE d.action_timestamp < $1%2$s AND d.action_timestamp <= ('
-                'SELECT min(d.action_timestamp) + ''1 day'' FROM ONLY %1$s AS d WHERE d.action_timestamp < $1%2$s)',
-                part.name, of_site)
+                'DELETE FROM ONLY %1$s AS d WHERE %2$s AND d.action_timestamp <= ('
+                'SELECT min(d.action_timestamp) + ''1 day'' FROM ONLY %1$s AS d WHERE %2$s)', part.name, which)
             USING before, site::text;
+            GET DIAGNOSTICS actions = ROW_COUNT;
+            found_actions := batch;
+            latest := NULL;
         ELSE
-            out_of_reach := concat_ws(', ', out_of_reach, part.name);
             CONTINUE;
         END IF;
-        GET DIAGNOSTICS actions = ROW_COUNT;
         IF actions > 0 THEN
             more := true;
+            -- Those that were changed meanwhile were passed over, and are to be found again.
+            done := actions = found_actions AND found_actions < batch;
+            place := jsonb_build_object('before', before, 'id', part.id, 'done', done,
+                'since', CASE WHEN done THEN NULL WHEN actions = found_actions THEN latest ELSE since END);
             RETURN;
         END IF;
     END LOOP;
+    place := NULL;
+    SELECT string_agg(x.name, ', ' ORDER BY e.number) INTO out_of_reach
+    FROM jsonb_array_elements(parts) WITH ORDINALITY AS e(part, number)
+    CROSS JOIN LATERAL jsonb_to_record(e.part) AS x(name text, kind text, deletable boolean)
+    WHERE x.kind = 'f' AND NOT x.deletable;
     IF out_of_reach IS NOT NULL THEN
         RAISE WARNING USING
             MESSAGE = format('foreign tables from which nothing can be deleted: %s', out_of_reach),
@@ -143,6 +199,9 @@ EXCEPTION
         actions := 0;
         dropped := NULL;
         blocked := waiting_for;
+        IF reached IS DISTINCT FROM place ->> 'id' THEN
+            place := jsonb_build_object('before', before, 'id', reached::oid, 'done', false);
+        END IF;
         SELECT string_agg(h.pid::text, ', ' ORDER BY a.xact_start, h.pid) INTO holders
         FROM (SELECT DISTINCT l.pid FROM pg_locks l
               JOIN pg_database d ON d.oid = l.database AND d.datname = current_database()
@@ -151,7 +210,7 @@ EXCEPTION
 END
 $$;
 
-COMMENT ON FUNCTION matomo_drop_step(regclass, timestamptz, integer, interval) IS
+COMMENT ON FUNCTION matomo_drop_step(regclass, timestamptz, integer, interval, jsonb) IS
     'One step of matomo_drop_before: drops a partition or deletes a batch of rows';
 
 -- A procedure that commits can have no SET clauses: everything in it is qualified.
@@ -170,6 +229,7 @@ DECLARE
     deleted pg_catalog.int8;
     blocked pg_catalog.text;
     holders pg_catalog.text;
+    place pg_catalog.jsonb;
     partitions pg_catalog.int8 := 0;
     actions pg_catalog.int8 := 0;
     give_up pg_catalog.timestamptz;
@@ -179,8 +239,9 @@ BEGIN
         RAISE null_value_not_allowed USING MESSAGE = 'argument "patience" must not be null';
     END IF;
     LOOP
-        SELECT s.more, s.dropped, s.actions, s.blocked, s.holders INTO more, dropped, deleted, blocked, holders
-        FROM @extschema@.matomo_drop_step(destination, before, site, lock_timeout) AS s;
+        SELECT s.more, s.dropped, s.actions, s.blocked, s.holders, s.place
+        INTO more, dropped, deleted, blocked, holders, place
+        FROM @extschema@.matomo_drop_step(destination, before, site, lock_timeout, place) AS s;
         COMMIT;
         EXIT WHEN NOT more;
         actions := actions OPERATOR(pg_catalog.+) deleted;

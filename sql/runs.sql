@@ -33,6 +33,7 @@ CREATE TABLE matomo_run_log (
     done             date[],
     timezone         text
 );
+CREATE INDEX matomo_run_log_of_site ON matomo_run_log (site_id, runid);
 CREATE INDEX matomo_run_log_running ON matomo_run_log (site_id) WHERE status = 'running';
 
 COMMENT ON TABLE matomo_run_log IS 'What became of each sync of a registered site';

@@ -46,6 +46,7 @@ CREATE TABLE matomo_site_state (
     last_hint           text,
     refused_credentials text,
     tended_on           date,
+    upkeep_place        jsonb,
     upkeep_error        text
 );
 
@@ -62,6 +63,7 @@ COMMENT ON COLUMN matomo_site_state.last_detail IS 'DETAIL of its error';
 COMMENT ON COLUMN matomo_site_state.last_hint IS 'HINT of its error';
 COMMENT ON COLUMN matomo_site_state.refused_credentials IS 'Which version of server and user mapping Matomo refused the token of: these are not tried again';
 COMMENT ON COLUMN matomo_site_state.tended_on IS 'Day of the site on which retention and premade partitions were seen to last';
+COMMENT ON COLUMN matomo_site_state.upkeep_place IS 'Where retention goes on, while it is under way';
 COMMENT ON COLUMN matomo_site_state.upkeep_error IS 'Message of the error that that failed with';
 
 -- Dumped with the database, but for what hangs on tables and roles that are gone.

@@ -134,7 +134,7 @@ fn matomo_remove_site(id: Option<i32>) {
         let id = id.ok_or(Error::Null("id"))?;
         let known = Site::find(&extension, id)?.ok_or(Stored::NoSite(id))?;
         known.check_rights()?;
-        sites::remove(&extension, id)
+        sites::remove(&extension, id, settings::keep_runs())
     })());
 }
 
@@ -185,22 +185,20 @@ fn role(name: &str) -> Result<pg_sys::Oid> {
 }
 
 fn check_intervals(every: Option<Interval>, retention: Option<Interval>) -> Result<()> {
-    // Sums of months, days and times are compared as Postgres does.
-    let sql = "SELECT $1 OPERATOR(pg_catalog.<) '1 second', $2 OPERATOR(pg_catalog.<) '0'";
+    // Sums of months, days and times are compared as Postgres does. Beyond a century there is nothing
+    // to be kept, and soon no date.
+    let sql = "SELECT $1 OPERATOR(pg_catalog.<) '1 second' OR $1 OPERATOR(pg_catalog.>) '100 years', \
+               $2 OPERATOR(pg_catalog.<) '0' OR $2 OPERATOR(pg_catalog.>) '100 years'";
     let args = [every.into(), retention.into()];
-    let (too_often, negative): (Option<bool>, Option<bool>) =
+    let (every, retention): (Option<bool>, Option<bool>) =
         Spi::connect_mut(|client| query(client, sql, &args)?.first().get_two().map_err(spi))?;
-    if too_often == Some(true) {
-        return Err(Error::Argument {
-            message: "every is out of range".to_owned(),
-            hint: "It must be at least 1 second.".to_owned(),
-        });
-    }
-    if negative == Some(true) {
-        return Err(Error::Argument {
-            message: "retention is out of range".to_owned(),
-            hint: "It must not be negative; 0 keeps visits for ever.".to_owned(),
-        });
-    }
-    Ok(())
+    let (argument, hint) = match (every, retention) {
+        (Some(true), _) => ("every", "It must be at least 1 second, and at most 100 years."),
+        (_, Some(true)) => (
+            "retention",
+            "It must not be negative, and be at most 100 years; 0 keeps visits for ever.",
+        ),
+        _ => return Ok(()),
+    };
+    Err(Error::Argument { message: format!("{argument} is out of range"), hint: hint.to_owned() })
 }

@@ -1,14 +1,83 @@
-//! What the ledger is told when rows are dropped for their age: days that are gone stay gone, and
-//! nothing is claimed of them. SPI only.
+//! The retention of registered sites, and what the ledger is told when rows are dropped for their age:
+//! days that are gone stay gone, and nothing is claimed of them. SPI only.
 
 use chrono::{Days, NaiveDate};
+use pgrx::datum::Interval;
 use pgrx::prelude::*;
 
 use crate::destination::{query, spi};
 use crate::error::{Error, Result};
 use crate::extension::Extension;
 use crate::scope::Scope;
+use crate::sites::Site;
+use crate::upkeep::today;
 use crate::zone::Zone;
+
+/// The retention of a registered site, `None`: for ever. Nobody else changes it till the end of the
+/// transaction.
+///
+/// # Errors
+/// Only internal ones.
+pub fn of(extension: &Extension, site: i32) -> Result<Option<Interval>> {
+    let sql = format!(
+        "SELECT s.retention FROM {}.matomo_site_config s WHERE s.id = $1 FOR NO KEY UPDATE",
+        extension.schema
+    );
+    extension.run(|client| {
+        let row = query(client, &sql, &[site.into()])?.next();
+        row.map_or(Ok(None), |row| row.get(1).map_err(spi))
+    })
+}
+
+/// The first day that the retention of a registered site keeps; `None`: all are kept.
+///
+/// # Errors
+/// Only internal ones; Postgres' own for a retention of more years than there are.
+pub fn first_day(extension: &Extension, site: i32) -> Result<Option<NaiveDate>> {
+    let schema = &extension.schema;
+    let corrupt = || Error::Internal("a registered site has no retention".to_owned());
+    extension.run(|client| {
+        let sql = format!("SELECT s.timezone FROM {schema}.matomo_site_config s WHERE s.id = $1");
+        let Some(row) = query(client, &sql, &[site.into()])?.next() else { return Ok(None) };
+        let timezone: String = row.get(1).map_err(spi)?.unwrap_or_default();
+        let sql = format!(
+            "SELECT ($2::date - s.retention)::date::text FROM {schema}.matomo_site_config s \
+             WHERE s.id = $1"
+        );
+        let args = [site.into(), today(&timezone).to_string().into()];
+        let first: Option<String> = query(client, &sql, &args)?.first().get_one().map_err(spi)?;
+        first.map(|day| day.parse().map_err(|_| corrupt())).transpose()
+    })
+}
+
+/// Opens the days again that the retention of a site has dropped and does not drop any more, so that
+/// the next sync reads them: those that are sealed and empty. With each the day after it, whose
+/// visits may have begun before midnight.
+///
+/// # Errors
+/// As [`first_day`].
+pub fn open_again(extension: &Extension, site: &Site, before: Option<Interval>) -> Result<()> {
+    let Some(before) = before else { return Ok(()) };
+    let first = first_day(extension, site.id)?.map(|day| day.to_string());
+    let schema = &extension.schema;
+    // Where no run has told yet which Matomo it is, it is any.
+    let sql = format!(
+        "WITH emptied AS (SELECT l.matomo, l.day FROM {schema}.matomo_ledger l \
+             WHERE l.destination = $1 AND l.idsite = $2 AND l.sealed AND l.visits = 0 AND l.actions = 0 \
+             AND ($3 IS NULL OR l.day >= $3::date) \
+             AND l.matomo = coalesce((SELECT t.matomo FROM {schema}.matomo_site_state t \
+                 WHERE t.site_id = $4), l.matomo)) \
+         UPDATE {schema}.matomo_ledger l \
+         SET sealed = false, newest = NULL, pass_began = NULL, pass_since = NULL, pass_seen = NULL \
+         FROM (SELECT matomo, day FROM emptied UNION SELECT matomo, day + 1 FROM emptied) e \
+         WHERE l.destination = $1 AND l.idsite = $2 AND l.matomo = e.matomo AND l.day = e.day \
+         AND EXISTS (SELECT FROM {schema}.matomo_site_config s WHERE s.id = $4 \
+             AND (s.retention IS NULL OR s.retention > $5))"
+    );
+    let args =
+        [site.destination.into(), site.idsite.into(), first.into(), site.id.into(), before.into()];
+    extension.run(|client| query(client, &sql, &args).map(drop))
+}
 
 /// Seals all days of a destination, of one site or of all, that end at an instant or before: they
 /// hold nothing any more, and no sync reads them again unless it is forced to. Gives how many

@@ -42,7 +42,7 @@ pub struct Failed {
 const LEFT_BEHIND: &str = "the session ended before the run did";
 
 /// Notes the beginning of a run; gives its number. Runs that are over, though nobody has said so,
-/// have failed; and the oldest are forgotten.
+/// have failed; and the oldest of the site are forgotten.
 ///
 /// # Errors
 /// Only internal ones.
@@ -72,20 +72,36 @@ pub fn begin(
              s.id, s.owner, s.server, s.idsite, s.destination::text \
          FROM {schema}.matomo_site_config s WHERE s.id = $1 RETURNING runid"
     );
-    // Only once there may be too many are they counted.
     let forget = format!(
-        "DELETE FROM {schema}.matomo_run_log WHERE status <> 'running' \
-         AND (SELECT min(runid) FROM {schema}.matomo_run_log) <= $1 - $2 AND runid <= \
-             (SELECT runid FROM {schema}.matomo_run_log ORDER BY runid DESC OFFSET $2 LIMIT 1)"
+        "DELETE FROM {schema}.matomo_run_log WHERE site_id = $1 AND status <> 'running' AND runid <= \
+             (SELECT runid FROM {schema}.matomo_run_log WHERE site_id = $1 \
+             ORDER BY runid DESC OFFSET $2 LIMIT 1)"
     );
     extension.run(|client| {
         query(client, &sweep, &[site.id.into(), LEFT_BEHIND.into()])?;
         let args = [site.id.into(), user.into(), command.into()];
         let run: Option<i64> = query(client, &insert, &args)?.first().get_one().map_err(spi)?;
         let run = run.ok_or(Stored::NoSite(site.id))?;
-        query(client, &forget, &[run.into(), i64::from(keep).into()])?;
+        query(client, &forget, &[site.id.into(), i64::from(keep).into()])?;
         Ok(run)
     })
+}
+
+/// Forgets the oldest runs of sites that are registered no more: of all these together so many are
+/// kept.
+///
+/// # Errors
+/// Only internal ones.
+pub fn forget_removed(extension: &Extension, keep: i32) -> Result<()> {
+    let schema = &extension.schema;
+    let removed =
+        format!("NOT EXISTS (SELECT FROM {schema}.matomo_site_config s WHERE s.id = r.site_id)");
+    let sql = format!(
+        "DELETE FROM {schema}.matomo_run_log r WHERE {removed} AND status <> 'running' AND runid <= \
+             (SELECT runid FROM {schema}.matomo_run_log r WHERE {removed} \
+             ORDER BY runid DESC OFFSET $1 LIMIT 1)"
+    );
+    extension.run(|client| query(client, &sql, &[i64::from(keep).into()]).map(drop))
 }
 
 impl Run {

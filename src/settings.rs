@@ -27,7 +27,7 @@ static INITIAL_OFFSET: GucSetting<i32> = GucSetting::<i32>::new(3);
 /// there is none; more than that is for a Matomo that can bear it.
 static FETCH_WORKERS: GucSetting<i32> = GucSetting::<i32>::new(2);
 static STEP_PAGES: GucSetting<i32> = GucSetting::<i32>::new(20);
-static KEEP_RUNS: GucSetting<i32> = GucSetting::<i32>::new(10_000);
+static KEEP_RUNS: GucSetting<i32> = GucSetting::<i32>::new(1000);
 static LOOKBACK: GucSetting<i32> = GucSetting::<i32>::new(0);
 static SETTLE_TIME: GucSetting<i32> = GucSetting::<i32>::new(3 * 3600);
 static DESTINATION: GucSetting<Option<CString>> =
@@ -102,8 +102,8 @@ pub fn register() {
     );
     GucRegistry::define_int_guc(
         c"matomo.keep_runs",
-        c"Runs to keep in matomo_runs; the oldest go.",
-        c"",
+        c"Runs of each registered site to keep in matomo_runs; the oldest go.",
+        c"Of sites that were removed, so many all together.",
         &KEEP_RUNS,
         1,
         i32::MAX,

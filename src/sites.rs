@@ -10,6 +10,8 @@ use crate::destination::{query, spi};
 use crate::error::{Error, Result, Stored};
 use crate::extension::Extension;
 use crate::owner::has_rights_of;
+use crate::retention;
+use crate::runs;
 
 /// A registered site.
 #[derive(Debug, Clone)]
@@ -23,8 +25,6 @@ pub struct Site {
     /// Of the owner.
     pub owner_name: String,
     pub start: Option<NaiveDate>,
-    /// The first day that retention keeps.
-    pub not_before: Option<NaiveDate>,
 }
 
 /// What is registered of a site; `None` is left as it is.
@@ -65,7 +65,7 @@ impl Site {
     pub fn find(extension: &Extension, id: i32) -> Result<Option<Site>> {
         let sql = format!(
             "SELECT s.id, s.server::text, s.idsite, s.destination::oid, s.owner::oid, r.rolname::text, \
-                 s.start_date::text, (now() - s.retention)::date::text \
+                 s.start_date::text \
              FROM {0}.matomo_site_config s LEFT JOIN pg_roles r ON r.oid = s.owner WHERE s.id = $1",
             extension.schema
         );
@@ -80,10 +80,7 @@ impl Site {
         let text = |column: usize| row.get::<String>(column).map_err(spi);
         let number = |column: usize| row.get::<i32>(column).map_err(spi)?.ok_or_else(corrupt);
         let oid = |column: usize| row.get::<pg_sys::Oid>(column).map_err(spi)?.ok_or_else(corrupt);
-        let day = |column: usize| {
-            let text = text(column)?;
-            text.map(|text| text.parse().map_err(|_| corrupt())).transpose()
-        };
+        let start = text(7)?.map(|day| day.parse().map_err(|_| corrupt())).transpose()?;
         Ok(Site {
             id: number(1)?,
             server: text(2)?.ok_or_else(corrupt)?,
@@ -91,8 +88,7 @@ impl Site {
             destination: oid(4)?,
             owner: oid(5)?,
             owner_name: text(6)?.unwrap_or_default(),
-            start: day(7)?,
-            not_before: day(8)?,
+            start,
         })
     }
 
@@ -142,6 +138,7 @@ impl Entry<'_> {
             };
             whole.check_is_new(extension, Some(site.id))?;
         }
+        let retention = retention::of(extension, site.id)?;
         let sql = format!(
             "UPDATE {}.matomo_site_config SET server = coalesce($1::name, server), \
                  idsite = coalesce($2, idsite), destination = coalesce($3::regclass, destination), \
@@ -161,6 +158,7 @@ impl Entry<'_> {
         let sql = format!(
             "INSERT INTO {}.matomo_site_state AS t (site_id) VALUES ($1) ON CONFLICT (site_id) DO UPDATE \
              SET next_at = now(), failures = 0, refused_credentials = NULL, tended_on = NULL, \
+                 upkeep_place = NULL, \
                  matomo = CASE WHEN $2 OR t.matomo <> $3 THEN NULL ELSE t.matomo END, \
                  last_success_at = CASE WHEN $2 OR t.matomo <> $3 THEN NULL ELSE t.last_success_at END",
             extension.schema
@@ -176,7 +174,9 @@ impl Entry<'_> {
         extension.run(|client| {
             query(client, &sites_too, &args[..1])?;
             query(client, &sql, &args).map(drop)
-        })
+        })?;
+        // By now no upkeep is under way that could still drop by the old one.
+        retention::open_again(extension, site, retention)
     }
 
     fn values(&self) -> Vec<DatumWithOid<'_>> {
@@ -224,13 +224,15 @@ impl Entry<'_> {
     }
 }
 
-/// Removes a registered site; its visits, and what the ledger knows of them, stay.
+/// Removes a registered site; its visits, and what the ledger knows of them, stay. Of the runs of
+/// removed sites so many are kept.
 ///
 /// # Errors
 /// Only internal ones.
-pub fn remove(extension: &Extension, id: i32) -> Result<()> {
+pub fn remove(extension: &Extension, id: i32, keep_runs: i32) -> Result<()> {
     let sql = format!("DELETE FROM {}.matomo_site_config WHERE id = $1", extension.schema);
-    extension.run(|client| query(client, &sql, &[id.into()]).map(drop))
+    extension.run(|client| query(client, &sql, &[id.into()]).map(drop))?;
+    runs::forget_removed(extension, keep_runs)
 }
 
 /// Whether Matomo has refused these credentials, for whichever site: there may be more sites than

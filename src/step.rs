@@ -16,6 +16,7 @@ use crate::extension::Extension;
 use crate::owner::{AsSiteOwner, has_rights_of};
 use crate::progress::Progress;
 use crate::report::say;
+use crate::retention;
 use crate::runs::{self, Failed, Run};
 use crate::session::{self, Failure};
 use crate::settings;
@@ -139,6 +140,7 @@ fn as_owner(
     run: &Run,
     cached: Option<(String, Client)>,
 ) -> Result<Step> {
+    let not_before = retention::first_day(extension, site.id)?;
     let _owner = AsSiteOwner::become_(site.owner);
     // Whatever is deferred runs as the owner too, and fails where it can be noted.
     let undefer =
@@ -160,7 +162,7 @@ fn as_owner(
         Destination::open_known(site.destination)?.ok_or(Stored::NoDestination(site.id))?;
     let (client, workers) = (access.client.clone(), access.workers);
     let received = client.received();
-    let range = Range { start: site.start, end: None, not_before: site.not_before };
+    let range = Range { start: site.start, end: None, not_before };
     let known = run.timezone.as_deref().and_then(info);
     let before = Before { registered: site.id, began: run.began, site: known };
     let mut sync = Sync::prepare(site.idsite, access, destination, range, false, Some(before))?;

@@ -5,9 +5,10 @@ use chrono::{NaiveDate, Utc};
 use pgrx::prelude::*;
 
 use crate::destination::{query, spi};
-use crate::error::{Error, Result, Stored};
+use crate::error::{Result, Stored};
 use crate::extension::Extension;
 use crate::owner::AsSiteOwner;
+use crate::retention;
 use crate::settings;
 use crate::sites::Site;
 use crate::zone::Zone;
@@ -37,6 +38,8 @@ struct Plan {
     today: NaiveDate,
     /// What lies before this instant goes.
     before: Option<i64>,
+    /// Where the last step was, as `matomo_drop_step` has it.
+    place: Option<String>,
 }
 
 fn zone(timezone: &str) -> Zone {
@@ -56,9 +59,10 @@ pub fn step(id: i32) -> Result<Outcome> {
     let extension = Extension::find()?;
     let site = Site::get(&extension, id)?;
     let Some(plan) = plan(&extension, id)? else { return Ok(Outcome::Done) };
-    let outcome = as_owner(&extension, &site, &plan)?;
-    if outcome == Outcome::Done {
-        note(&extension, id, plan.today, None)?;
+    let (outcome, place) = as_owner(&extension, &site, &plan)?;
+    match outcome {
+        Outcome::Done => note(&extension, id, plan.today, None)?,
+        Outcome::More | Outcome::Blocked => keep_place(&extension, id, place)?,
     }
     Ok(outcome)
 }
@@ -79,35 +83,31 @@ pub fn fail(id: i32, message: &str) -> Result<()> {
 /// What is to be done today; `None` when it is done.
 fn plan(extension: &Extension, id: i32) -> Result<Option<Plan>> {
     let schema = &extension.schema;
-    let sql = format!("SELECT s.timezone FROM {schema}.matomo_site_config s WHERE s.id = $1");
-    let timezone: Option<String> = extension
-        .run(|client| query(client, &sql, &[id.into()])?.first().get_one().map_err(spi))?;
-    let zone = zone(timezone.as_deref().unwrap_or_default());
-    let today = today(timezone.as_deref().unwrap_or_default());
     let sql = format!(
-        "SELECT coalesce(t.tended_on >= $2::date, false), ($2::date - s.retention)::date::text \
-         FROM {schema}.matomo_site_config s \
+        "SELECT s.timezone, t.tended_on::text, t.upkeep_place::text FROM {schema}.matomo_site_config s \
          LEFT JOIN {schema}.matomo_site_state t ON t.site_id = s.id WHERE s.id = $1"
     );
-    extension.run(|client| {
+    let (timezone, tended_on, place) = extension.run(|client| {
         // Who changes the retention meanwhile waits, and then has it seen to anew.
         let lock =
             format!("SELECT 1 FROM {schema}.matomo_site_state t WHERE t.site_id = $1 FOR UPDATE");
         query(client, &lock, &[id.into()])?;
-        let args = [id.into(), today.to_string().into()];
-        let row = query(client, &sql, &args)?.next().ok_or(Stored::NoSite(id))?;
-        if row.get(1).map_err(spi)? == Some(true) {
-            return Ok(None);
-        }
-        let first: Option<String> = row.get(2).map_err(spi)?;
-        let corrupt = |_| Error::Internal("a registered site has no retention".to_owned());
-        let first: Option<NaiveDate> = first.map(|day| day.parse()).transpose().map_err(corrupt)?;
-        Ok(Some(Plan { today, before: first.map(|day| zone.midnight(day)) }))
-    })
+        let row = query(client, &sql, &[id.into()])?.next().ok_or(Stored::NoSite(id))?;
+        let timezone: Option<String> = row.get(1).map_err(spi)?;
+        let tended_on: Option<String> = row.get(2).map_err(spi)?;
+        Ok((timezone.unwrap_or_default(), tended_on, row.get(3).map_err(spi)?))
+    })?;
+    let today = today(&timezone);
+    if tended_on.and_then(|day| day.parse().ok()) >= Some(today) {
+        return Ok(None);
+    }
+    let first = retention::first_day(extension, id)?;
+    let before = first.map(|day| zone(&timezone).midnight(day));
+    Ok(Some(Plan { today, before, place }))
 }
 
-/// Does the part that reaches the table, as the owner of the site.
-fn as_owner(extension: &Extension, site: &Site, plan: &Plan) -> Result<Outcome> {
+/// Does the part that reaches the table, as the owner of the site; gives where it is then, too.
+fn as_owner(extension: &Extension, site: &Site, plan: &Plan) -> Result<(Outcome, Option<String>)> {
     let schema = &extension.schema;
     let _owner = AsSiteOwner::become_(site.owner);
     Spi::connect_mut(|client| {
@@ -117,19 +117,26 @@ fn as_owner(extension: &Extension, site: &Site, plan: &Plan) -> Result<Outcome> 
                    WHERE c.oid OPERATOR(pg_catalog.=) $1";
         let found = query(client, sql, &[site.destination.into()])?;
         if found.is_empty() {
-            return Ok(Outcome::Done);
+            return Ok((Outcome::Done, None));
         }
         let is_his: Option<bool> = found.first().get_one().map_err(spi)?;
         if let Some(before) = plan.before {
             let sql = format!(
-                "SELECT s.more, s.blocked FROM {schema}.matomo_drop_step($1::pg_catalog.regclass, \
-                 pg_catalog.to_timestamp($2), $3, '100 milliseconds') AS s"
+                "SELECT s.more, s.blocked, s.place::pg_catalog.text \
+                 FROM {schema}.matomo_drop_step($1::pg_catalog.regclass, \
+                     pg_catalog.to_timestamp($2), $3, '100 milliseconds', $4::pg_catalog.jsonb) AS s"
             );
-            let args = [site.destination.into(), (before as f64).into(), site.idsite.into()];
-            let (more, blocked) =
-                query(client, &sql, &args)?.first().get_two::<bool, String>().map_err(spi)?;
+            let args = [
+                site.destination.into(),
+                (before as f64).into(),
+                site.idsite.into(),
+                plan.place.as_deref().into(),
+            ];
+            let (more, blocked, place): (Option<bool>, Option<String>, Option<String>) =
+                query(client, &sql, &args)?.first().get_three().map_err(spi)?;
             if more == Some(true) {
-                return Ok(if blocked.is_some() { Outcome::Blocked } else { Outcome::More });
+                let is_blocked = blocked.is_some();
+                return Ok((if is_blocked { Outcome::Blocked } else { Outcome::More }, place));
             }
         }
         // Who does not own the table leaves its partitions to who does.
@@ -141,15 +148,24 @@ fn as_owner(extension: &Extension, site: &Site, plan: &Plan) -> Result<Outcome> 
             );
             query(client, &sql, &[site.destination.into(), weeks.into()])?;
         }
-        Ok(Outcome::Done)
+        Ok((Outcome::Done, None))
     })
+}
+
+fn keep_place(extension: &Extension, id: i32, place: Option<String>) -> Result<()> {
+    let sql = format!(
+        "UPDATE {}.matomo_site_state SET upkeep_place = $2::jsonb WHERE site_id = $1",
+        extension.schema
+    );
+    extension.run(|client| query(client, &sql, &[id.into(), place.into()]).map(drop))
 }
 
 fn note(extension: &Extension, id: i32, day: NaiveDate, error: Option<&str>) -> Result<()> {
     let sql = format!(
         "INSERT INTO {}.matomo_site_state AS t (site_id, tended_on, upkeep_error) \
          VALUES ($1, $2::date, $3) ON CONFLICT (site_id) DO UPDATE \
-         SET tended_on = excluded.tended_on, upkeep_error = excluded.upkeep_error",
+         SET tended_on = excluded.tended_on, upkeep_error = excluded.upkeep_error, \
+             upkeep_place = NULL",
         extension.schema
     );
     let args = [id.into(), day.to_string().into(), error.into()];

@@ -16,7 +16,7 @@ const EVERYBODY: [&str; 29] = [
     "f matomo_create_table(text,boolean,name): EXECUTE",
     // Shows what views show.
     "f matomo_destinations(): EXECUTE",
-    "f matomo_drop_step(regclass,timestamp with time zone,integer,interval): EXECUTE",
+    "f matomo_drop_step(regclass,timestamp with time zone,integer,interval,jsonb): EXECUTE",
     "f matomo_fdw_validator(text[],oid): EXECUTE",
     "f matomo_forget(text,text,regclass): EXECUTE",
     "f matomo_is_running(integer): EXECUTE",

@@ -284,3 +284,79 @@ fn batches_are_committed_one_by_one() {
     );
     assert_eq!(batches, ["10000", "10000", "5919"]);
 }
+
+#[test]
+fn what_was_looked_through_is_not_looked_through_again() {
+    let (name, mut db) = named_database();
+    run(
+        &mut db,
+        "SET TimeZone = 'UTC'; SELECT matomo_create_table('visits', true);
+         SELECT matomo_create_partitions('visits', '2026-01-05', '2026-04-01');
+         INSERT INTO visits (action_id, idsite, action_timestamp)
+             SELECT format('%s_%s', site, n), site, '2026-01-05'::timestamptz + n * interval '1 hour'
+             FROM generate_series(1, 2) site, generate_series(0, 12 * 7 * 24 - 1) n",
+    );
+    run(
+        &mut shared().connect(&name),
+        "CALL matomo_drop_before('visits', '2026-03-30 00:00+00', site => 1)",
+    );
+    let left = "SELECT string_agg(DISTINCT idsite, ' ') FROM visits WHERE action_timestamp < '2026-03-30 00:00+00'";
+    assert_eq!(one::<String>(&mut db, left), "2");
+    // What the session did is counted when it has ended.
+    let scans = "SELECT coalesce(WHAT, 0)::bigint FROM pg_stat_user_tables WHERE relname LIKE 'visits_2026w__'";
+    let deleted = scans.replace("WHAT", "sum(n_tup_del)");
+    wait_until("it is counted", || one::<i64>(&mut db, &deleted) == 12 * 7 * 24);
+    let most = scans.replace("WHAT", "max(seq_scan + coalesce(idx_scan, 0))");
+    let most = one::<i64>(&mut db, &most);
+    // For rows of others, for those to delete; and before that, here, for the INSERT.
+    assert!((2..=4).contains(&most), "a week was read {most} times");
+}
+
+#[test]
+fn rows_of_one_instant_go_in_several_batches() {
+    let mut db = database();
+    for (partitioned, table) in [(false, "matomo"), (true, "matomo_partitioned")] {
+        run(
+            &mut db,
+            &format!(
+                "SET TimeZone = 'UTC'; SELECT matomo_create_table('{table}', {partitioned});
+                 SELECT matomo_create_partitions('{table}', '2026-01-05', '2026-01-12');
+                 INSERT INTO {table} (action_id, idsite, action_timestamp)
+                     SELECT n, 1 + n % 2, '2026-01-06'::timestamptz + n / 24000 * interval '1 day'
+                     FROM generate_series(0, 71999) n"
+            ),
+        );
+        assert_dropped(&mut db, table, "2026-01-08", ", site => 1", " AND idsite = '1'");
+        assert_dropped(&mut db, table, "2026-01-08", "", "");
+    }
+}
+
+#[test]
+fn a_row_that_is_changed_meanwhile_goes_too() {
+    let (name, mut db) = named_database();
+    run(
+        &mut db,
+        "SET TimeZone = 'UTC'; SELECT matomo_create_table('matomo');
+         INSERT INTO matomo (action_id, action_timestamp)
+             SELECT n, '2026-01-06'::timestamptz + n * interval '1 second' FROM generate_series(0, 9) n",
+    );
+    let mut writer = shared().connect(&name);
+    run(&mut writer, "BEGIN; UPDATE matomo SET action_title = 'changed' WHERE action_id = '3'");
+    std::thread::scope(|scope| {
+        let dropping = scope.spawn(|| {
+            run(
+                &mut shared().connect(&name),
+                "CALL matomo_drop_before('matomo', '2026-01-07', lock_timeout => '10 s')",
+            );
+        });
+        wait_until("it waits for the row", || {
+            one(
+                &mut db,
+                "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database())",
+            )
+        });
+        run(&mut writer, "COMMIT");
+        dropping.join().unwrap();
+    });
+    assert_eq!(one::<i64>(&mut db, "SELECT count(*) FROM matomo"), 0);
+}

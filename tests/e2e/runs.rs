@@ -127,15 +127,24 @@ fn status_says_how_a_site_is() {
 }
 
 #[test]
-fn only_so_many_runs_are_kept() {
+fn only_so_many_runs_of_each_site_are_kept() {
     let fake = serve_days(122);
     let (name, mut db, site) = registered(&fake);
+    let busy = add_site(&mut db, ", destination => 'matomo_partitioned'");
     run(&mut db, "SET matomo.keep_runs = 3");
-    for _ in 0..6 {
-        run(&mut db, &format!("CALL matomo_sync_site({site})"));
+    run(&mut db, &format!("CALL matomo_sync_site({site})"));
+    for _ in 0..5 {
+        run(&mut db, &format!("CALL matomo_sync_site({busy})"));
     }
-    let numbers = "SELECT string_agg(runid::text, ' ' ORDER BY runid) FROM matomo_runs";
-    assert_eq!(one::<String>(&mut db, numbers), "4 5 6");
+    let numbers =
+        "SELECT string_agg(format('%s-%s', site_id, runid), ' ' ORDER BY runid) FROM matomo_runs";
+    assert_eq!(one::<String>(&mut db, numbers), format!("{site}-1 {busy}-4 {busy}-5 {busy}-6"));
+    // Of sites that are gone, so many all together.
+    run(&mut db, &format!("SELECT matomo_remove_site({busy})"));
+    assert_eq!(one::<i64>(&mut db, "SELECT count(*) FROM matomo_runs"), 4);
+    run(&mut db, &format!("CALL matomo_sync_site({site})"));
+    run(&mut db, &format!("SELECT matomo_remove_site({site})"));
+    assert_eq!(one::<String>(&mut db, numbers), format!("{busy}-5 {busy}-6 {site}-7"));
     // It is not for everybody to say how many.
     let role = role(&mut db);
     let denied =

@@ -64,7 +64,19 @@ fn what_cannot_be_registered_is_refused() {
             "'analytics', 1, every => '999 ms'",
             "22023",
             "every is out of range".to_owned(),
-            "It must be at least 1 second.",
+            "It must be at least 1 second, and at most 100 years.",
+        ),
+        (
+            "'analytics', 1, every => '300000 years'",
+            "22023",
+            "every is out of range".to_owned(),
+            "at most 100 years.",
+        ),
+        (
+            "'analytics', 1, retention => '100 years 1 day'",
+            "22023",
+            "retention is out of range".to_owned(),
+            "It must not be negative, and be at most 100 years; 0 keeps visits for ever.",
         ),
         (
             "'analytics', 1, every => '-1 day'",
@@ -76,7 +88,7 @@ fn what_cannot_be_registered_is_refused() {
             "'analytics', 1, retention => '-1 day'",
             "22023",
             "retention is out of range".to_owned(),
-            "It must not be negative; 0 keeps visits for ever.",
+            "It must not be negative, and be at most 100 years; 0 keeps visits for ever.",
         ),
         (
             "'analytics', 1, start_date => '1989-12-31'",
@@ -289,4 +301,24 @@ fn a_removed_site_leaves_its_visits() {
     assert_ne!(again, site);
     run(&mut db, &format!("CALL matomo_sync_site({again})"));
     assert!(!asked(&fake).iter().any(|line| line.starts_with("day 2026-10-2")));
+}
+
+#[test]
+fn a_retention_that_leads_nowhere_keeps_nobody_from_mending_it() {
+    let fake = serve_two();
+    let mut db = database();
+    server(&mut db, &fake);
+    let (first, second) = (
+        add_site(&mut db, ", retention => '100 years', every => '100 years'"),
+        add_site(&mut db, ", destination => 'matomo_partitioned'"),
+    );
+    run(&mut db, &format!("CALL matomo_sync_site({first})"));
+    // No longer possible by the functions.
+    let refused =
+        error(&mut db, &format!("SELECT matomo_alter_site({first}, retention => '3000 years')"));
+    assert_says(&refused, "22023", "retention is out of range", &[], "at most 100 years");
+    run(&mut db, "UPDATE matomo_site_config SET retention = '3000 years'");
+    run(&mut db, &format!("SELECT matomo_remove_site({second})"));
+    run(&mut db, &format!("SELECT matomo_alter_site({first}, retention => '0')"));
+    run(&mut db, &format!("CALL matomo_sync_site({first})"));
 }

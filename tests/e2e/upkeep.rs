@@ -1,8 +1,9 @@
 //! The upkeep of registered sites: retention and premade partitions, by the worker and by the
 //! procedures, once a day.
 
-use fake_matomo::{Fault, Page, When};
+use fake_matomo::{Action, Fault, Page, Visit, When};
 
+use crate::stored::{connect_as, database_and_role, server_for};
 use crate::support::*;
 use crate::worker_support::*;
 
@@ -90,15 +91,65 @@ fn a_first_import_asks_for_nothing_that_would_go_at_once() {
     let mut db = database();
     store(&mut db, "analytics", &fake);
     run(&mut db, "LOAD 'matomo_postgres'; SET matomo.settle_time = 0");
-    let arguments =
-        format!("'analytics', 1, '{}', 'matomo_partitioned', retention => '5 days'", noon.text(19));
-    let site = register(&mut db, &arguments);
-    fake.clear_requests();
-    run(&mut db, &format!("CALL matomo_sync_site({site})"));
-    let days: Vec<_> = asked(&fake).into_iter().filter(|line| line.starts_with("day")).collect();
-    // A day more, where the session's day and the site's are not the same.
-    assert!((6..=7).contains(&days.len()), "{days:?}");
-    assert_eq!(one::<i64>(&mut db, "SELECT count(DISTINCT idvisit) FROM matomo_partitioned"), 18);
+    // In one of these zones it is another day than in the site's.
+    for (zone, table) in
+        [("Pacific/Kiritimati", "matomo"), ("Pacific/Pago_Pago", "matomo_partitioned")]
+    {
+        run(&mut db, &format!("SET TimeZone = '{zone}'"));
+        let arguments =
+            format!("'analytics', 1, '{}', '{table}', retention => '5 days'", noon.text(19));
+        let site = register(&mut db, &arguments);
+        fake.clear_requests();
+        run(&mut db, &format!("CALL matomo_sync_site({site})"));
+        let mut days = asked(&fake);
+        days.retain(|line| line.starts_with("day"));
+        days.sort();
+        let kept: Vec<_> = (0..=5).rev().map(|ago| format!("day {}", noon.text(ago))).collect();
+        assert_eq!(days, kept, "{zone}");
+        let visits = format!("SELECT count(DISTINCT idvisit) FROM {table}");
+        assert_eq!(one::<i64>(&mut db, &visits), 18, "{zone}");
+    }
+}
+
+#[test]
+fn a_longer_retention_brings_back_what_a_shorter_one_dropped() {
+    let noon = Noon::new();
+    let mut world = noon.world(31);
+    // Of two days, the second of which is the first that three days keep.
+    let evening = noon.at(4, "23:50:00");
+    world.site_mut(1).add(
+        Visit::new(9000, evening)
+            .and(Action::page(evening, "https://noon.test/", "Home"))
+            .and(Action::page(evening + 1200, "https://noon.test/late", "Late")),
+    );
+    let fake = serve(world);
+    let mut db = database();
+    store(&mut db, "analytics", &fake);
+    run(&mut db, "LOAD 'matomo_postgres'; SET matomo.settle_time = 0");
+    let start = noon.text(30);
+    let site = register(&mut db, &format!("'analytics', 1, '{start}', retention => '12 days'"));
+    let mut sync_with = |retention: &str| {
+        if !retention.is_empty() {
+            let alter = format!("SELECT matomo_alter_site({site}, retention => '{retention}')");
+            run(&mut db, &alter);
+        }
+        fake.clear_requests();
+        run(&mut db, &format!("CALL matomo_sync_site({site})"));
+        let days = asked(&fake).into_iter().filter(|line| line.starts_with("day")).count();
+        (days, one::<i64>(&mut db, "SELECT count(*) FROM matomo"))
+    };
+    // Nine actions a day; the visit of two days has one on each.
+    assert_eq!(sync_with(""), (13, 13 * 9 + 2));
+    assert_eq!(sync_with("3 days"), (1, 4 * 9 + 1));
+    assert_eq!(sync_with(""), (1, 4 * 9 + 1));
+    // Three days more and the one that lost an action; then nothing but today.
+    assert_eq!(sync_with("6 days"), (5, 7 * 9 + 2));
+    assert_eq!(sync_with("6 days"), (1, 7 * 9 + 2));
+    assert_eq!(sync_with("3 days"), (1, 4 * 9 + 1));
+    assert_eq!(sync_with("25 months"), (29, 31 * 9 + 2));
+    assert_eq!(sync_with("5 days"), (1, 6 * 9 + 2));
+    assert_eq!(sync_with("0"), (27, 31 * 9 + 2));
+    assert_equal(&mut db, "matomo", &all_of(&fake, 1));
 }
 
 #[test]
@@ -189,4 +240,55 @@ fn upkeep_that_fails_fails_no_sync_and_is_told() {
         noted,
         format!("cannot drop table public.{oldest} because other objects depend on it")
     );
+}
+
+#[test]
+fn in_anothers_partitioned_table_it_deletes_by_the_rights_on_the_table() {
+    let noon = Noon::new();
+    let fake = serve(noon.world(20));
+    let (name, mut admin, owner) = database_and_role();
+    server_for(&mut admin, &fake, &owner);
+    run(&mut admin, "LOAD 'matomo_postgres'; SET matomo.settle_time = 0");
+    sync(&mut admin, &fake, &format!(", '{}', destination => 'matomo_partitioned'", noon.text(19)));
+    run(
+        &mut admin,
+        &format!("GRANT SELECT, INSERT, UPDATE, DELETE ON matomo_partitioned TO {owner}"),
+    );
+    let before = weeks(&mut admin, "matomo_partitioned");
+    let mut db = connect_as(&name, &owner);
+    let site = register(
+        &mut db,
+        "'analytics', 1, destination => 'matomo_partitioned', retention => '10 days'",
+    );
+    run(&mut db, &format!("CALL matomo_sync_site({site})"));
+    let error = "SELECT upkeep_error FROM matomo_status WHERE upkeep_error IS NOT NULL";
+    assert_eq!(texts(&mut admin, error), [""; 0]);
+    let visits = "SELECT count(DISTINCT idvisit) FROM matomo_partitioned";
+    assert_eq!(one::<i64>(&mut admin, visits), 33);
+    assert_eq!(weeks(&mut admin, "matomo_partitioned"), before, "none is dropped, none made");
+}
+
+#[test]
+fn it_goes_on_where_the_last_step_was() {
+    let (_, mut db) = named_database();
+    let noon = Noon::new();
+    let fake = serve(noon.world(1));
+    store(&mut db, "analytics", &fake);
+    let site = register(&mut db, "'analytics', 1, retention => '5 days'");
+    run(
+        &mut db,
+        "INSERT INTO matomo (action_id, idsite, action_timestamp)
+             SELECT n, 1, '2026-01-06'::timestamptz + n * interval '1 second' FROM generate_series(1, 15000) n",
+    );
+    let place =
+        "SELECT upkeep_place ->> 'done' FROM matomo_site_state WHERE upkeep_place IS NOT NULL";
+    let left = "SELECT count(*) FROM matomo";
+    for (status, rows, done) in
+        [("more", 5000, Some("false")), ("more", 0, Some("true")), ("done", 0, None)]
+    {
+        let step = format!("SELECT matomo_upkeep_step({site})");
+        assert_eq!(one::<String>(&mut db, &step), status);
+        assert_eq!(one::<i64>(&mut db, left), rows);
+        assert_eq!(texts(&mut db, place).first().map(String::as_str), done);
+    }
 }
