@@ -6,6 +6,8 @@
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+use std::ffi::CStr;
+
 use pgrx::prelude::*;
 
 mod access;
@@ -80,7 +82,13 @@ mod wake;
 mod worker;
 mod zone;
 
-::pgrx::pg_module_magic!(name, version);
+// pgrx' own `version` would stand in place of the name.
+const VERSION: &CStr =
+    match CStr::from_bytes_with_nul(concat!(env!("CARGO_PKG_VERSION"), "\0").as_bytes()) {
+        Ok(version) => version,
+        Err(_) => c"",
+    };
+::pgrx::pg_module_magic!(name, version = VERSION);
 
 extension_sql_file!("../sql/tables.sql", name = "tables");
 extension_sql_file!("../sql/partitions.sql", name = "partitions", requires = ["tables"]);

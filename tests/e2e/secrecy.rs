@@ -53,6 +53,14 @@ impl Session {
         Session { db: config.connect(NoTls).unwrap(), said, log_begin }
     }
 
+    /// The same, in which Postgres has found the function before: see
+    /// `postgres_18_tells_where_it_looks_for_the_function`.
+    pub fn with_function(database: &str) -> Session {
+        let mut session = Session::new(database);
+        session.db.batch_execute("EXPLAIN SELECT * FROM matomo_sync(1)").unwrap();
+        session
+    }
+
     /// Runs statements that fail; the error.
     pub fn fails(&mut self, sql: &str) -> DbError {
         error(&mut self.db, sql)

@@ -27,7 +27,7 @@ fn calls_from_plpgsql_do_not_tell_the_token() {
         format!("SELECT sync_with('{token}')"),
         format!("WITH s AS ({sync}) SELECT count(*) FROM s"),
     ] {
-        let mut session = Session::new(&name);
+        let mut session = Session::with_function(&name);
         session.db.batch_execute("SET matomo.max_retries = 0").unwrap();
         // Notices have a CONTEXT too.
         session.db.batch_execute(&call).unwrap();
@@ -59,7 +59,7 @@ fn a_caught_error_does_not_tell_the_token() {
     let token = "0b7e4c92caughtcontext5d3f1a86e9c7";
     let fake = serve_with(token);
     fake.fail(Fault::Status(401, Page::Html), When::always());
-    let mut session = Session::new(&database_with_table());
+    let mut session = Session::with_function(&database_with_table());
     session
         .db
         .batch_execute(&format!(
@@ -83,7 +83,7 @@ fn a_caught_error_does_not_tell_the_token() {
 fn a_key_as_a_parameter_shows_in_no_text() {
     let token = "c94a1f73parameterofstatement0e8d5b";
     let fake = serve_with(token);
-    let mut session = Session::new(&database_with_table());
+    let mut session = Session::with_function(&database_with_table());
     session.db.batch_execute("SET matomo.max_retries = 0").unwrap();
     let sql = "SELECT * FROM matomo_sync(1, $1, $2, '2026-03-02', '2026-03-03')";
     session.db.query(sql, &[&fake.url(), &token]).unwrap();
@@ -222,6 +222,27 @@ fn what_postgres_logs_before_a_sync_begins_holds_the_statement() {
         let found = log.lines().any(|l| l.contains(line) && l.contains(&token));
         assert!(found, "{case}: no longer logged? {log}");
     }
+}
+
+/// Another one: from Postgres 18 on each lookup of a library is told at debug3, and in which context.
+/// Ours is not loaded yet.
+#[test]
+fn postgres_18_tells_where_it_looks_for_the_function() {
+    let token = "5c02e7b9lookupofthelibrary84d6a1f3";
+    let fake = serve_with(token);
+    let mut session = Session::new(&database_with_table());
+    let since_18: bool =
+        one(&mut session.db, "SELECT current_setting('server_version_num')::int >= 180000");
+    let sync = Sync::of(&fake, FIRST, LAST).sql();
+    let call = format!("DO $do$ BEGIN PERFORM * FROM ({sync}) s; END $do$");
+    session.db.batch_execute(&call).unwrap();
+    let log = session.log();
+    let found = log.lines().any(|l| l.contains("CONTEXT:  SQL statement") && l.contains(token));
+    assert_eq!(found, since_18, "{log}");
+    // Once in a session.
+    let begin = talkative().log().len();
+    session.db.batch_execute(&call).unwrap();
+    assert_absent("the second call", token, &talkative().log()[begin..]);
 }
 
 /// More exceptions that README names, for those who do not send one plain statement.
