@@ -129,6 +129,15 @@ const CRASH: &[Proof] = &[
         &["a cancel that PL/pgSQL catches"],
     ),
     ("worker_faults::a_fast_shutdown_waits_for_no_answer", &["a fast shutdown"]),
+    (
+        "companions::rows_that_another_session_changes_meanwhile_are_made_right_all_the_same",
+        &["another session changes the same rows"],
+    ),
+    ("companions::a_publication_of_all_tables_stops_no_sync", &["a publication of all tables"]),
+    (
+        "companions::a_role_that_sees_no_rows_does_not_take_the_table_for_empty",
+        &["a policy that hides all rows"],
+    ),
     ("worker_faults::a_cancel_ends_a_run_and_not_the_worker", &["pg_cancel_backend of the worker"]),
 ];
 
