@@ -47,6 +47,8 @@ DECLARE
     stem text;
     partition text;
     attempt integer;
+    lacks text;
+    to_do text;
 BEGIN
     -- Partitioned some other way, or with a default partition that takes every row: whoever made
     -- it so makes its partitions too.
@@ -100,6 +102,24 @@ BEGIN
         END IF;
         IF above <= upper_bound + day THEN
             upper_bound := above;
+        END IF;
+
+        -- What may be written to may still lack a week that only its owner can make.
+        SELECT CASE WHEN NOT pg_has_role(c.relowner, 'USAGE') THEN format('It takes the rights of its owner, %I.', r.rolname)
+                    WHEN NOT has_schema_privilege(c.relnamespace, 'CREATE')
+                    THEN format('It takes the privilege CREATE on schema %I.', of_schema) END,
+               CASE WHEN NOT pg_has_role(c.relowner, 'USAGE')
+                    THEN 'Ask the owner to run matomo_create_partitions, or to register a site, which makes partitions ahead.'
+                    ELSE format('GRANT CREATE ON SCHEMA %I TO %I.', of_schema, current_user) END
+        INTO lacks, to_do
+        FROM pg_class c LEFT JOIN pg_roles r ON r.oid = c.relowner
+        WHERE c.oid = destination;
+        IF lacks IS NOT NULL THEN
+            RAISE insufficient_privilege USING
+                MESSAGE = format('permission denied to create the partition of table %I.%I for the week of %s',
+                    of_schema, of_table, date_trunc('week', at)::date),
+                DETAIL = lacks,
+                HINT = to_do;
         END IF;
 
         stem := of_table || to_char(lower_bound + (upper_bound - lower_bound) / 2, '"_"IYYY"w"IW');

@@ -35,4 +35,7 @@ COMMENT ON FUNCTION matomo_run_copy(bigint) IS 'Internal: does a step of a run o
 COMMENT ON FUNCTION matomo_run_fail(bigint, text, text, text, text) IS 'Internal: notes what the last step of a run of this session failed with';
 COMMENT ON FUNCTION matomo_run_report(bigint, boolean) IS 'Internal: tells what a run has failed with, as an error or as a warning';
 
+COMMENT ON FUNCTION matomo_run_warn(text, text, text, text) IS 'Internal: a WARNING of an error that was caught';
+COMMENT ON FUNCTION matomo_note_ownerless() IS 'Internal: notes of registered sites whose owner is gone that they fail; gives how many that is news of';
+
 COMMENT ON FUNCTION matomo_today(text) IS 'Today in a timezone as Matomo names it';

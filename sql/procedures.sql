@@ -59,20 +59,40 @@ AS $$
 DECLARE
     sites pg_catalog.int4[];
     site pg_catalog.int4;
+    enabled pg_catalog.bool[];
     run pg_catalog.int8;
     status pg_catalog.text;
+    state pg_catalog.text;
+    message pg_catalog.text;
+    detail pg_catalog.text;
+    hint pg_catalog.text;
 BEGIN
     PERFORM @extschema@.matomo_run_outside_transaction('matomo_sync_all()');
-    SELECT pg_catalog.array_agg(s.id ORDER BY s.id) INTO sites
+    PERFORM @extschema@.matomo_note_ownerless();
+    COMMIT;
+    SELECT pg_catalog.array_agg(s.id ORDER BY s.id), pg_catalog.array_agg(s.enabled ORDER BY s.id)
+    INTO sites, enabled
     FROM @extschema@.matomo_sites s
-    WHERE s.enabled AND pg_catalog.pg_has_role(s.owner::pg_catalog.oid, 'USAGE');
-    FOREACH site IN ARRAY coalesce(sites, '{}') LOOP
+    WHERE (s.enabled OR s.retention IS NOT NULL AND EXISTS (
+            SELECT FROM pg_catalog.pg_roles r
+            WHERE r.oid OPERATOR(pg_catalog.=) s.owner::pg_catalog.oid))
+      AND pg_catalog.pg_has_role(s.owner::pg_catalog.oid, 'USAGE');
+    FOR number IN 1 .. coalesce(pg_catalog.cardinality(sites), 0) LOOP
+        site := sites[number];
+        IF NOT enabled[number] THEN
+            -- What is too old goes although nothing new comes.
+            CALL @extschema@.matomo_upkeep_site(site);
+            CONTINUE;
+        END IF;
         BEGIN
             run := @extschema@.matomo_run_begin(site, 'CALL matomo_sync_all()');
         EXCEPTION WHEN OTHERS THEN
-            -- Removed, or given to somebody else, since the list was made.
+            -- Removed, given to somebody else, or without an owner, since the list was made or before.
             run := NULL;
-            RAISE WARNING 'registered site %: %', site, SQLERRM;
+            GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, message = MESSAGE_TEXT,
+                detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
+            PERFORM @extschema@.matomo_run_warn(state,
+                pg_catalog.format('registered site %s: %s', site, message), detail, hint);
         END;
         COMMIT;
         CONTINUE WHEN run IS NULL;
@@ -87,4 +107,4 @@ BEGIN
 END
 $$;
 
-COMMENT ON PROCEDURE matomo_sync_all() IS 'Syncs all registered sites whose owner''s rights you have, one after the other, and commits as it goes; a site that fails is a WARNING';
+COMMENT ON PROCEDURE matomo_sync_all() IS 'Syncs all registered sites that are enabled and whose owner''s rights you have, one after the other, and commits as it goes; a site that fails is a WARNING. Retention goes on for the others too';

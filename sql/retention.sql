@@ -290,9 +290,8 @@ EXCEPTION WHEN OTHERS THEN
     GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, message = MESSAGE_TEXT,
         detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
     PERFORM @extschema@.matomo_upkeep_fail(site_id, message);
-    RAISE WARNING USING
-        ERRCODE = state, MESSAGE = pg_catalog.format('upkeep of registered site %s: %s', site_id, message),
-        DETAIL = detail, HINT = hint;
+    PERFORM @extschema@.matomo_run_warn(state,
+        pg_catalog.format('upkeep of registered site %s: %s', site_id, message), detail, hint);
     RETURN 'failed';
 END
 $$;

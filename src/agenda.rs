@@ -7,9 +7,11 @@ use pgrx::prelude::*;
 
 use crate::credentials::Credentials;
 use crate::destination::{query, spi};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Stored};
 use crate::extension::Extension;
 use crate::owner::AsSiteOwner;
+use crate::report::warn_of;
+use crate::sites;
 use crate::upkeep;
 
 /// The sites of a database as they are at some moment.
@@ -27,10 +29,14 @@ pub struct Agenda {
 /// What a run is called for by, in `matomo_runs`.
 const COMMAND: &str = "background worker";
 
-/// A site that somebody is there for.
+/// A site that there may be something to do for.
 struct Waiting {
     site: i32,
     owner: pg_sys::Oid,
+    /// Whether the owner is still there.
+    is_owned: bool,
+    /// Whether it is to be synced, and not only what is too old removed.
+    is_enabled: bool,
     server: String,
     /// Seconds until it is due; `None`: never.
     seconds: Option<f64>,
@@ -53,9 +59,19 @@ pub fn read() -> Result<Option<Agenda>> {
     let extension = Extension::find()?;
     let schema = extension.schema.clone();
     let mut agenda = Agenda { schema, due: Vec::new(), pause: None, untended: Vec::new() };
-    for waiting in waiting(&extension)? {
+    let (all, ownerless): (Vec<_>, Vec<_>) =
+        waiting(&extension)?.into_iter().partition(|waiting| waiting.is_owned);
+    if !ownerless.is_empty() {
+        for site in sites::note_ownerless(&extension)? {
+            warn_of(&Stored::NoOwner(site).into());
+        }
+    }
+    for waiting in all {
         if !waiting.is_tended() {
             agenda.untended.push(waiting.site);
+        }
+        if !waiting.is_enabled {
+            continue;
         }
         match waiting.seconds {
             Some(seconds) if seconds <= 0.0 => agenda.due.push(waiting.site),
@@ -76,16 +92,16 @@ fn is_created() -> Result<bool> {
     Spi::connect_mut(|client| Ok(!query(client, sql, &[])?.is_empty()))
 }
 
-/// The sites that are enabled, the one first that is due first.
+/// The sites that are enabled, or have a retention, the one first that is due first.
 fn waiting(extension: &Extension) -> Result<Vec<Waiting>> {
     let sql = format!(
         "SELECT s.id, s.owner::oid, s.server::text, \
              CASE WHEN isfinite(a.at) THEN date_part('epoch', a.at - clock_timestamp()) END, \
-             t.refused_credentials, s.timezone, t.tended_on::text \
-         FROM {0}.matomo_site_config s JOIN pg_roles r ON r.oid = s.owner \
+             t.refused_credentials, s.timezone, t.tended_on::text, r.oid IS NOT NULL, s.enabled \
+         FROM {0}.matomo_site_config s LEFT JOIN pg_roles r ON r.oid = s.owner \
          LEFT JOIN {0}.matomo_site_state t ON t.site_id = s.id \
          CROSS JOIN LATERAL (SELECT coalesce(t.next_at, now())) AS a(at) \
-         WHERE s.enabled ORDER BY a.at, s.id",
+         WHERE s.enabled OR s.retention IS NOT NULL ORDER BY a.at, s.id",
         extension.schema
     );
     extension.run(|client| {
@@ -100,6 +116,8 @@ fn waiting(extension: &Extension) -> Result<Vec<Waiting>> {
                     refused: row.get(5).map_err(spi)?,
                     timezone: row.get(6).map_err(spi)?.unwrap_or_default(),
                     tended_on: row.get(7).map_err(spi)?,
+                    is_owned: row.get(8).map_err(spi)?.ok_or_else(corrupt)?,
+                    is_enabled: row.get(9).map_err(spi)?.ok_or_else(corrupt)?,
                 })
             })
             .collect()

@@ -56,7 +56,6 @@ fn matomo_run_fail(
     detail: Option<String>,
     hint: Option<String>,
 ) -> &'static str {
-    let filled = |text: Option<String>| text.filter(|text| !text.is_empty());
     let failed = Failed { state: sqlstate, message, detail: filled(detail), hint: filled(hint) };
     or_raise(step::fail(run, &failed)).name()
 }
@@ -74,6 +73,23 @@ fn matomo_run_report(run: i64, is_error: bool) {
             or_raise(throw(PgLogLevel::WARNING, failed));
         }
     }
+}
+
+/// A WARNING of an error that was caught, with what it has of DETAIL and HINT: RAISE in PL/pgSQL would
+/// print those that are empty too.
+#[pg_extern(volatile, parallel_unsafe)]
+fn matomo_run_warn(
+    sqlstate: String,
+    message: String,
+    detail: Option<String>,
+    hint: Option<String>,
+) {
+    let failed = Failed { state: sqlstate, message, detail: filled(detail), hint: filled(hint) };
+    or_raise(throw(PgLogLevel::WARNING, failed));
+}
+
+fn filled(text: Option<String>) -> Option<String> {
+    text.filter(|text| !text.is_empty())
 }
 
 /// Reports with any SQLSTATE there may be, also one that Postgres has no name for.

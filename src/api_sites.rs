@@ -138,6 +138,13 @@ fn matomo_remove_site(id: Option<i32>) {
     })());
 }
 
+/// Notes of the sites whose owner is gone that they fail, once; gives how many that is news of.
+#[pg_extern(volatile, parallel_unsafe)]
+fn matomo_note_ownerless() -> i32 {
+    let note = || sites::note_ownerless(&Extension::find()?);
+    i32::try_from(or_raise(note()).len()).unwrap_or(i32::MAX)
+}
+
 /// Today in a site's timezone, as Matomo names it; NULL for a zone that there is not.
 #[pg_extern(stable, strict, parallel_safe)]
 fn matomo_today(timezone: &str) -> Option<Date> {

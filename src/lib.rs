@@ -125,7 +125,9 @@ extension_sql_file!(
         api_runs::matomo_run_begin,
         api_runs::matomo_run_copy,
         api_runs::matomo_run_fail,
-        api_runs::matomo_run_report
+        api_runs::matomo_run_report,
+        api_runs::matomo_run_warn,
+        api_sites::matomo_note_ownerless
     ]
 );
 extension_sql_file!(

@@ -5,25 +5,33 @@ use pgrx::PgSqlErrorCode as Code;
 use pgrx::pg_sys::panic::ErrorReport;
 
 use crate::encoding::message;
-use crate::error::{Result, SqlState};
+use crate::error::{Error, Result, SqlState};
 
 /// Gives the value, or raises the error as a Postgres ERROR with SQLSTATE, DETAIL and HINT.
 pub fn or_raise<T>(result: Result<T>) -> T {
     match result {
         Ok(value) => value,
         Err(error) => {
-            let mut report =
-                ErrorReport::new(code(error.state()), message(error.to_string()), "matomo");
-            if let Some(detail) = error.detail() {
-                report = report.set_detail(message(detail));
-            }
-            if let Some(hint) = error.hint() {
-                report = report.set_hint(message(hint));
-            }
-            report.report(PgLogLevel::ERROR);
+            send(PgLogLevel::ERROR, &error);
             unreachable!("an ERROR does not return")
         }
     }
+}
+
+/// Tells of an error as a WARNING, and goes on.
+pub fn warn_of(error: &Error) {
+    send(PgLogLevel::WARNING, error);
+}
+
+fn send(level: PgLogLevel, error: &Error) {
+    let mut report = ErrorReport::new(code(error.state()), message(error.to_string()), "matomo");
+    if let Some(detail) = error.detail() {
+        report = report.set_detail(message(detail));
+    }
+    if let Some(hint) = error.hint() {
+        report = report.set_hint(message(hint));
+    }
+    report.report(level);
 }
 
 /// Sends a line to the client and the log, below ERROR.

@@ -5,7 +5,7 @@ use chrono::{NaiveDate, Utc};
 use pgrx::prelude::*;
 
 use crate::destination::{query, spi};
-use crate::error::{Result, Stored};
+use crate::error::{Error, Result, Stored};
 use crate::extension::Extension;
 use crate::owner::AsSiteOwner;
 use crate::retention;
@@ -40,6 +40,8 @@ struct Plan {
     before: Option<i64>,
     /// Where the last step was, as `matomo_drop_step` has it.
     place: Option<String>,
+    /// Whether the site is synced, so that partitions are needed ahead.
+    is_enabled: bool,
 }
 
 fn zone(timezone: &str) -> Zone {
@@ -67,13 +69,17 @@ pub fn step(id: i32) -> Result<Outcome> {
     Ok(outcome)
 }
 
-/// Notes what the upkeep has failed with; it is tried again on the next day.
+/// Notes what the upkeep has failed with; it is tried again on the next day. Of a site that is gone, or
+/// whose owner is, there is nothing to note.
 ///
 /// # Errors
-/// Those of [`Site::get`].
+/// [`Stored::SitePrivilege`].
 pub fn fail(id: i32, message: &str) -> Result<()> {
     let extension = Extension::find()?;
-    Site::get(&extension, id)?;
+    match Site::get(&extension, id) {
+        Err(Error::Stored(Stored::NoSite(_) | Stored::NoOwner(_))) => return Ok(()),
+        site => site?,
+    };
     match plan(&extension, id)? {
         Some(plan) => note(&extension, id, plan.today, Some(message)),
         None => Ok(()),
@@ -84,10 +90,10 @@ pub fn fail(id: i32, message: &str) -> Result<()> {
 fn plan(extension: &Extension, id: i32) -> Result<Option<Plan>> {
     let schema = &extension.schema;
     let sql = format!(
-        "SELECT s.timezone, t.tended_on::text, t.upkeep_place::text FROM {schema}.matomo_site_config s \
+        "SELECT s.timezone, t.tended_on::text, t.upkeep_place::text, s.enabled FROM {schema}.matomo_site_config s \
          LEFT JOIN {schema}.matomo_site_state t ON t.site_id = s.id WHERE s.id = $1"
     );
-    let (timezone, tended_on, place) = extension.run(|client| {
+    let (timezone, tended_on, place, is_enabled) = extension.run(|client| {
         // Who changes the retention meanwhile waits, and then has it seen to anew.
         let lock =
             format!("SELECT 1 FROM {schema}.matomo_site_state t WHERE t.site_id = $1 FOR UPDATE");
@@ -95,7 +101,9 @@ fn plan(extension: &Extension, id: i32) -> Result<Option<Plan>> {
         let row = query(client, &sql, &[id.into()])?.next().ok_or(Stored::NoSite(id))?;
         let timezone: Option<String> = row.get(1).map_err(spi)?;
         let tended_on: Option<String> = row.get(2).map_err(spi)?;
-        Ok((timezone.unwrap_or_default(), tended_on, row.get(3).map_err(spi)?))
+        let is_enabled: Option<bool> = row.get(4).map_err(spi)?;
+        let place: Option<String> = row.get(3).map_err(spi)?;
+        Ok((timezone.unwrap_or_default(), tended_on, place, is_enabled == Some(true)))
     })?;
     let today = today(&timezone);
     if tended_on.and_then(|day| day.parse().ok()) >= Some(today) {
@@ -103,7 +111,7 @@ fn plan(extension: &Extension, id: i32) -> Result<Option<Plan>> {
     }
     let first = retention::first_day(extension, id)?;
     let before = first.map(|day| zone(&timezone).midnight(day));
-    Ok(Some(Plan { today, before, place }))
+    Ok(Some(Plan { today, before, place, is_enabled }))
 }
 
 /// Does the part that reaches the table, as the owner of the site; gives where it is then, too.
@@ -141,7 +149,7 @@ fn as_owner(extension: &Extension, site: &Site, plan: &Plan) -> Result<(Outcome,
         }
         // Who does not own the table leaves its partitions to who does.
         let weeks = settings::premake();
-        if weeks > 0 && is_his == Some(true) {
+        if weeks > 0 && is_his == Some(true) && plan.is_enabled {
             let sql = format!(
                 "SELECT {schema}.matomo_create_partitions($1::pg_catalog.regclass, pg_catalog.now(), \
                  pg_catalog.now() OPERATOR(pg_catalog.+) pg_catalog.make_interval(weeks => $2))"

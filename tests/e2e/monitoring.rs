@@ -101,6 +101,14 @@ fn the_exporters_queries_tell_how_it_is() {
     let sites = values(&mut exporter, "matomo_site");
     let refused: Vec<_> = sites.iter().map(|site| site["token_refused"].as_str()).collect();
     assert_eq!(refused, ["0", "1"]);
+    // And upkeep that fails.
+    let upkeep = |db: &mut postgres::Client| -> Vec<String> {
+        values(db, "matomo_site").iter().map(|site| site["upkeep_failed"].clone()).collect()
+    };
+    assert_eq!(upkeep(&mut exporter), ["0", "0"]);
+    run(&mut db, &format!("SELECT matomo_alter_site({good})"));
+    run(&mut db, &format!("SELECT matomo_upkeep_fail({good}, 'it was in the way')"));
+    assert_eq!(upkeep(&mut exporter), ["1", "0"]);
     // Others are shown nothing.
     let nobody = crate::support::role(&mut db);
     let mut nobody = shared().connect_as(&name, &nobody);

@@ -10,7 +10,7 @@ use crate::support::*;
 use crate::trust::{all_there, proven};
 
 /// What roles without any grant may do, an object a line. On all others they may do nothing.
-const EVERYBODY: [&str; 29] = [
+const EVERYBODY: [&str; 31] = [
     // Work with the caller's rights.
     "f matomo_create_partitions(regclass,timestamp with time zone,timestamp with time zone): EXECUTE",
     "f matomo_create_table(text,boolean,name): EXECUTE",
@@ -21,6 +21,8 @@ const EVERYBODY: [&str; 29] = [
     "f matomo_forget(text,text,regclass): EXECUTE",
     "f matomo_is_running(integer): EXECUTE",
     "f matomo_may_see(oid): EXECUTE",
+    // Notes what is so, whoever calls it.
+    "f matomo_note_ownerless(): EXECUTE",
     "f matomo_partition_ranges(regclass): EXECUTE",
     // Those of a registered site check whose it is: see below.
     "f matomo_remove_site(integer): EXECUTE",
@@ -30,6 +32,8 @@ const EVERYBODY: [&str; 29] = [
     "f matomo_run_outside_transaction(text): EXECUTE",
     "f matomo_run_report(bigint,boolean): EXECUTE",
     "f matomo_run_step(bigint): EXECUTE",
+    // Does what RAISE does.
+    "f matomo_run_warn(text,text,text,text): EXECUTE",
     "f matomo_seal_dropped(oid,timestamp with time zone,integer): EXECUTE",
     "f matomo_today(text): EXECUTE",
     "f matomo_upkeep(integer): EXECUTE",
@@ -304,6 +308,7 @@ fn others_sites_and_tables_are_nobodys_business() {
         format!("SELECT matomo_run_fail({run_id}, 'XX000', 'x', 'x', 'x')"),
         format!("SELECT matomo_run_report({run_id}, true)"),
         format!("SELECT matomo_run_step({run_id})"),
+        "SELECT matomo_note_ownerless()".to_owned(),
         format!("SELECT matomo_upkeep({site})"),
         format!("SELECT matomo_upkeep_fail({site}, 'x')"),
         format!("SELECT matomo_upkeep_step({site})"),

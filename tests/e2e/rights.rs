@@ -290,3 +290,49 @@ fn sites_work_with_the_extension_in_any_schema() {
     );
     assert_eq!(one::<i64>(&mut db, "SELECT count(*) FROM matomo_status WHERE failures = 0"), 1);
 }
+
+#[test]
+fn who_does_not_own_a_partitioned_table_is_told_whom_to_ask_for_a_week() {
+    let fake = serve_two();
+    let (name, mut admin, writer) = database_and_role();
+    let owner = role(&mut admin);
+    server_for(&mut admin, &fake, &writer);
+    run(
+        &mut admin,
+        &format!(
+            "CREATE SCHEMA shop AUTHORIZATION {owner}; GRANT USAGE ON SCHEMA shop TO {writer};
+             SET ROLE {owner}; SELECT matomo_create_table('shop.visits', true);
+             GRANT SELECT, INSERT, UPDATE, DELETE ON shop.visits TO {writer}; RESET ROLE"
+        ),
+    );
+    let mut db = connect_as(&name, &writer);
+    let sync = "SELECT matomo_sync(1, server => 'analytics', start_date => '2026-10-24', destination => 'shop.visits')";
+    let message =
+        "permission denied to create the partition of table shop.visits for the week of 2026-10-19";
+    assert_says(
+        &error(&mut db, sync),
+        "42501",
+        message,
+        &[&format!("It takes the rights of its owner, {owner}.")],
+        "Ask the owner to run matomo_create_partitions, or to register a site, which makes partitions ahead.",
+    );
+    let ahead = "SELECT matomo_create_partitions('shop.visits', '2026-10-20', now())";
+    assert_eq!(error(&mut db, ahead).message(), message);
+    // The owner needs a place for it.
+    let mut theirs = connect_as(&name, &owner);
+    run(
+        &mut admin,
+        &format!("ALTER SCHEMA shop OWNER TO postgres; GRANT USAGE ON SCHEMA shop TO {owner}"),
+    );
+    assert_says(
+        &error(&mut theirs, ahead),
+        "42501",
+        message,
+        &["It takes the privilege CREATE on schema shop."],
+        &format!("GRANT CREATE ON SCHEMA shop TO {owner}."),
+    );
+    run(&mut admin, &format!("GRANT CREATE ON SCHEMA shop TO {owner}"));
+    run(&mut theirs, ahead);
+    run(&mut db, sync);
+    assert_equal(&mut admin, "shop.visits", &all_of(&fake, 1));
+}

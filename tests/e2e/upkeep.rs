@@ -3,7 +3,7 @@
 
 use fake_matomo::{Action, Fault, Page, Visit, When};
 
-use crate::stored::{connect_as, database_and_role, server_for};
+use crate::stored::{connect_as, connect_with_notices, database_and_role, server_for};
 use crate::support::*;
 use crate::worker_support::*;
 
@@ -153,7 +153,7 @@ fn a_longer_retention_brings_back_what_a_shorter_one_dropped() {
 }
 
 #[test]
-fn what_is_too_old_goes_though_matomo_is_down() {
+fn what_is_too_old_goes_though_the_site_is_disabled_or_matomo_down() {
     let noon = Noon::new();
     let fake = serve(noon.world(20));
     let (_cluster, mut db) = cluster_with_worker();
@@ -163,16 +163,29 @@ fn what_is_too_old_goes_though_matomo_is_down() {
         &mut db,
         "'analytics', 1, every => '1 hour', retention => '5 days', enabled => false",
     );
-    run(&mut db, "SELECT count(*) FROM generate_series(1, 2), pg_sleep(1)");
     let visits = "SELECT count(DISTINCT idvisit) FROM matomo";
-    assert_eq!(one::<i64>(&mut db, visits), 60, "a site that is not enabled is left alone");
+    fake.clear_requests();
+    wait_until("the old visits are gone", || one::<i64>(&mut db, visits) == 18);
+    run(&mut db, &format!("SELECT matomo_alter_site({site}, retention => '4 days')"));
+    wait_until("a day more is gone", || one::<i64>(&mut db, visits) == 15);
+    assert_eq!(asked(&fake), [""; 0]);
+    assert_eq!(one::<i64>(&mut db, "SELECT count(*) FROM matomo_runs"), 0);
     fake.fail(Fault::Status(503, Page::Html), When::always());
     run(&mut db, &format!("SELECT matomo_alter_site({site}, enabled => true)"));
     wait_until("it has failed", || runs(&mut db, site, "failed") == 1);
-    wait_until("the old visits are gone", || one::<i64>(&mut db, visits) == 18);
     // A shorter retention is not put off till tomorrow.
     run(&mut db, &format!("SELECT matomo_alter_site({site}, retention => '2 days')"));
     wait_until("more are gone", || one::<i64>(&mut db, visits) == 9);
+
+    // The procedure does so too.
+    set(&mut db, "matomo.database", "");
+    wait_until("the worker has left", || {
+        workers(&mut db) == ["matomo launcher matomo: workers: 0"]
+    });
+    let alter = format!("SELECT matomo_alter_site({site}, retention => '1 day', enabled => false)");
+    run(&mut db, &alter);
+    run(&mut db, "CALL matomo_sync_all()");
+    assert_eq!(one::<i64>(&mut db, visits), 6);
 }
 
 #[test]
@@ -217,22 +230,18 @@ fn upkeep_that_fails_fails_no_sync_and_is_told() {
         &mut db,
         "'analytics', 1, destination => 'matomo_partitioned', retention => '5 days'",
     );
-    let notices = Notices::default();
-    let theirs = notices.clone();
-    let mut config = crate::cluster::shared().config(&name, "postgres");
-    config.notice_callback(move |notice| theirs.push(notice));
-    let mut db = config.connect(postgres::NoTls).unwrap();
+    let (mut db, said) = connect_with_notices(crate::cluster::shared(), &name, "postgres");
     for times in [1, 0] {
         run(&mut db, &format!("CALL matomo_sync_site({site})"));
         let message = format!(
             "upkeep of registered site {site}: cannot drop table public.{oldest} because other objects depend on it"
         );
-        let said = notices
-            .take()
-            .iter()
-            .filter(|line| **line == ("WARNING".to_owned(), message.clone()))
-            .count();
-        assert_eq!(said, times, "once a day");
+        let warnings = said.warnings();
+        for warning in &warnings {
+            let detail = format!("view public.mine depends on table public.{oldest}");
+            assert_says(warning, "2BP01", &message, &[&detail], "DROP ... CASCADE");
+        }
+        assert_eq!(warnings.len(), times, "once a day");
     }
     assert_eq!(runs(&mut db, site, "succeeded"), 2);
     let noted: String = one(&mut db, "SELECT upkeep_error FROM matomo_site_state");
@@ -291,4 +300,26 @@ fn it_goes_on_where_the_last_step_was() {
         assert_eq!(one::<i64>(&mut db, left), rows);
         assert_eq!(texts(&mut db, place).first().map(String::as_str), done);
     }
+}
+
+#[test]
+fn what_has_no_detail_and_no_hint_is_told_without() {
+    let (name, mut db) = named_database();
+    let noon = Noon::new();
+    let fake = serve(noon.world(2));
+    store(&mut db, "analytics", &fake);
+    sync(&mut db, &fake, &format!(", '{}'", noon.text(1)));
+    let site = register(&mut db, "'analytics', 1, retention => '1 day'");
+    run(
+        &mut db,
+        "CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no'; END $$;
+         CREATE TRIGGER no BEFORE DELETE ON matomo EXECUTE FUNCTION no();
+         INSERT INTO matomo (action_id, idsite, action_timestamp) VALUES ('old', '1', '2026-01-01')",
+    );
+    let (mut db, said) = connect_with_notices(crate::cluster::shared(), &name, "postgres");
+    run(&mut db, &format!("CALL matomo_upkeep_site({site})"));
+    let warnings = said.warnings();
+    let [warning] = &warnings[..] else { panic!("{warnings:?}") };
+    assert_eq!(warning.message(), format!("upkeep of registered site {site}: no"));
+    assert_eq!((warning.code().code(), warning.detail(), warning.hint()), ("P0001", None, None));
 }

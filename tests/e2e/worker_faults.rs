@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use chrono::{Days, Utc};
 use fake_matomo::{Fault, When};
 
+use crate::stored::connect_with_notices;
 use crate::support::*;
 use crate::trust::{all_there, every_row, proven};
 use crate::worker_support::*;
@@ -215,4 +216,65 @@ fn rows_are_written_with_the_owners_rights_only() {
         "the worker lends nothing of its superuser's rights",
         &tried.join(", "),
     );
+}
+
+#[test]
+fn a_site_whose_owner_is_gone_is_told_of_once() {
+    let noon = Noon::new();
+    let fake = serve(noon.world(2));
+    let (cluster, mut db) = cluster_with_worker();
+    store(&mut db, "analytics", &fake);
+    let site = register(&mut db, "'analytics', 1, every => '1 second'");
+    wait_until("it is synced", || runs(&mut db, site, "succeeded") > 0);
+    run(
+        &mut db,
+        &format!(
+            "CREATE ROLE etl; GRANT USAGE ON FOREIGN SERVER analytics TO etl; GRANT ALL ON matomo TO etl;
+             CREATE USER MAPPING FOR etl SERVER analytics OPTIONS (token '{}');
+             SELECT matomo_alter_site({site}, owner => 'etl');",
+            fake.token()
+        ),
+    );
+    let by_etl =
+        "SELECT count(*) FROM matomo_runs WHERE owner = 'etl'::regrole AND status = 'succeeded'";
+    wait_until("it is synced again", || one::<i64>(&mut db, by_etl) > 0);
+    run(&mut db, "DROP OWNED BY etl; DROP ROLE etl");
+    let before = runs(&mut db, site, "succeeded");
+    let message = format!("the owner of registered site {site} does not exist any more");
+    let hint =
+        format!("Give it another one with SELECT matomo_alter_site({site}, owner => '...').");
+    let status =
+        "SELECT concat_ws('|', failures, last_sqlstate, last_error, last_detail, last_hint)
+        FROM matomo_status WHERE last_error_at IS NOT NULL";
+    // A run of his may have been under way.
+    let told = format!("|42704|{message}|{hint}");
+    wait_until("it is noted", || texts(&mut db, status).iter().any(|line| line.ends_with(&told)));
+    let told = texts(&mut db, status);
+    // Whoever looks again, and a call of the procedure, which tells of it each time.
+    run(
+        &mut db,
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'matomo worker'",
+    );
+    let (mut caller, said) = connect_with_notices(&cluster, "postgres", "postgres");
+    for _ in 0..2 {
+        run(&mut caller, "CALL matomo_sync_all()");
+        let warnings = said.warnings();
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        let message = format!("registered site {site}: {message}");
+        assert_says(&warnings[0], "42704", &message, &[], &hint);
+        assert_eq!(warnings[0].detail(), None);
+    }
+    wait_until("the worker is back", || worker_pid(&mut db, "postgres").is_some());
+    wait_until("it has looked", || {
+        let line = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'matomo worker' AND query LIKE 'matomo: sleeps%'";
+        one::<i64>(&mut db, line) == 1
+    });
+    assert_eq!(texts(&mut db, status), told);
+    let log = cluster.log();
+    let lines = log.lines().filter(|line| line.contains("WARNING") && line.contains(&message));
+    assert_eq!(lines.filter(|line| !line.contains("registered site 1: ")).count(), 1, "{log}");
+    // With another owner it goes on.
+    run(&mut db, &format!("SELECT matomo_alter_site({site}, owner => 'postgres')"));
+    wait_until("it is synced once more", || runs(&mut db, site, "succeeded") > before);
+    assert_eq!(one::<i32>(&mut db, "SELECT failures FROM matomo_status"), 0);
 }

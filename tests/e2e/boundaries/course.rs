@@ -55,7 +55,7 @@ impl Course {
         });
         if way == Way::Worker {
             // Else it would go on before anybody could look.
-            run(&mut db, "UPDATE matomo_site_config SET enabled = false");
+            run(&mut db, "UPDATE matomo_site_config SET enabled = false, retention = NULL");
         }
         let mut db = victim.end(&self.cluster, db, writer.pid);
         if let Some(waits) = writer.waits {
@@ -106,7 +106,9 @@ impl Course {
     }
 
     fn enable(&self, db: &mut Client) {
-        run(db, &format!("SELECT matomo_alter_site({}, enabled => true)", self.scene.site));
+        let site = self.scene.site;
+        let alter = "enabled => true, retention => '3 days'";
+        run(db, &format!("SELECT matomo_alter_site({site}, {alter})"));
     }
 
     fn statement(&self, way: Way) -> String {

@@ -107,10 +107,13 @@ impl Scene {
         );
         if matches!(way, Way::Call | Way::Worker | Way::RemoveSite) {
             // Only the worker looks whether a site is enabled; and it shall not begin before its time.
+            let retention = if way == Way::Worker { "" } else { ", retention => '3 days'" };
             self.site = one(
                 db,
-                "SELECT matomo_add_site('analytics', 1, destination => 'visits', retention => '3 days', \
-                     enabled => false)",
+                &format!(
+                    "SELECT matomo_add_site('analytics', 1, destination => 'visits', \
+                         enabled => false{retention})"
+                ),
             );
         }
         if given == Given::DeadRun {
