@@ -225,7 +225,8 @@ fn rights_on_the_table_are_enough_for_who_does_not_own_it() {
     let make = "SELECT matomo_create_partitions('matomo_partitioned', '2026-11-18', '2026-11-18')";
     let refused = error(&mut db, make);
     let found = (refused.code().code(), refused.message());
-    assert_eq!(found, ("42501", "must be owner of table matomo_partitioned"));
+    let message = "permission denied to create the partition of table public.matomo_partitioned for the week of 2026-11-16";
+    assert_eq!(found, ("42501", message));
     proven(
         "Privileges",
         "a loader without all rights on the table",

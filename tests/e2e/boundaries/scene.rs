@@ -106,15 +106,13 @@ impl Scene {
              INSERT INTO matomo_ledger TABLE hold.ledger",
         );
         if matches!(way, Way::Call | Way::Worker | Way::RemoveSite) {
-            // Only the worker looks whether a site is enabled; and it shall not begin before its time.
-            let retention = if way == Way::Worker { "" } else { ", retention => '3 days'" };
-            self.site = one(
-                db,
-                &format!(
-                    "SELECT matomo_add_site('analytics', 1, destination => 'visits', \
-                         enabled => false{retention})"
-                ),
-            );
+            // The worker shall not begin before its time.
+            let more = match way {
+                Way::Worker => "enabled => false",
+                _ => "retention => '3 days'",
+            };
+            let add = "SELECT matomo_add_site('analytics', 1, destination => 'visits', ";
+            self.site = one(db, &format!("{add}{more})"));
         }
         if given == Given::DeadRun {
             run(
