@@ -35,8 +35,8 @@ pub struct Entry {
     pub read_at: i64,
 }
 
-/// Nothing is known of a day but that there is one.
-const UNREAD: &str =
+/// What an entry is set to of whose day nothing is known but that there is one.
+pub const UNREAD: &str =
     "sealed = false, newest = NULL, pass_began = NULL, pass_since = NULL, pass_seen = NULL";
 
 impl Ledger {

@@ -8,6 +8,7 @@ use pgrx::prelude::*;
 use crate::destination::{query, spi};
 use crate::error::{Error, Result};
 use crate::extension::Extension;
+use crate::ledger::UNREAD;
 use crate::scope::Scope;
 use crate::sites::Site;
 use crate::upkeep::today;
@@ -67,8 +68,7 @@ pub fn open_again(extension: &Extension, site: &Site, before: Option<Interval>) 
              AND ($3 IS NULL OR l.day >= $3::date) \
              AND l.matomo = coalesce((SELECT t.matomo FROM {schema}.matomo_site_state t \
                  WHERE t.site_id = $4), l.matomo)) \
-         UPDATE {schema}.matomo_ledger l \
-         SET sealed = false, newest = NULL, pass_began = NULL, pass_since = NULL, pass_seen = NULL \
+         UPDATE {schema}.matomo_ledger l SET {UNREAD} \
          FROM (SELECT matomo, day FROM emptied UNION SELECT matomo, day + 1 FROM emptied) e \
          WHERE l.destination = $1 AND l.idsite = $2 AND l.matomo = e.matomo AND l.day = e.day \
          AND EXISTS (SELECT FROM {schema}.matomo_site_config s WHERE s.id = $4 \
