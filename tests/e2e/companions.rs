@@ -29,13 +29,6 @@ fn flagged(table: &str) -> (Noon, Fake, String, Client) {
     (noon, fake, name, db)
 }
 
-/// Whether a session waits for another one's transaction.
-fn waits(pid: i32) -> bool {
-    let sql = "SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = $1";
-    let row = shared().connect("postgres").query_one(sql, &[&pid]).unwrap();
-    row.get::<_, Option<bool>>(0) == Some(true)
-}
-
 #[test]
 fn rows_that_another_session_changes_meanwhile_are_made_right_all_the_same() {
     let mut seen = Vec::new();
@@ -50,7 +43,7 @@ fn rows_that_another_session_changes_meanwhile_are_made_right_all_the_same() {
             let at = noon.at(1, "10:02:00");
             site.visit_mut(1013).push(Action::page(at, "https://noon.test/", "More"));
         }
-        let mut other = shared().connect(&name);
+        let (mut other, mut watch) = (shared().connect(&name), shared().connect(&name));
         let flag = |text: &str| {
             format!("UPDATE {table} SET flag = {text} WHERE idvisit IN ('1011', '1012', '1013')")
         };
@@ -59,7 +52,7 @@ fn rows_that_another_session_changes_meanwhile_are_made_right_all_the_same() {
         let force = format!("{}, force => true", from(&noon, 1));
         let sums = thread::scope(|scope| {
             let call = scope.spawn(|| sync(&mut db, &fake, &force));
-            wait_until("it waits for the other", || waits(process));
+            wait_until("it waits for the other", || waits(&mut watch, process));
             run(&mut other, "COMMIT");
             call.join().unwrap()
         });

@@ -1,7 +1,5 @@
 //! From one version of the extension to the next, and to its end.
 
-use postgres::Client;
-
 use crate::cluster::shared;
 use crate::stored::*;
 use crate::support::*;
@@ -203,16 +201,6 @@ fn without_cascade_servers_keep_the_extension() {
             "{left} servers, mappings, views and sequences left; then {written} rows written, {all}"
         ),
     );
-}
-
-/// Whether a session waits for a lock.
-fn waits(db: &mut Client, pid: i32) -> bool {
-    one(
-        db,
-        &format!(
-            "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = {pid} AND wait_event_type = 'Lock')"
-        ),
-    )
 }
 
 #[test]

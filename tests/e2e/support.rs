@@ -286,6 +286,16 @@ pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
+/// Whether a session waits for a lock that another one holds.
+pub fn waits(db: &mut Client, pid: i32) -> bool {
+    one(
+        db,
+        &format!(
+            "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = {pid} AND wait_event_type = 'Lock')"
+        ),
+    )
+}
+
 /// A zone in which it is noon now, or some hours later, so that no test meets midnight; nor do the
 /// mornings of its days meet that of UTC. Days are counted back from its today.
 pub struct Noon {
