@@ -58,7 +58,7 @@ pub fn run(order: Order, how: How) -> Result<BTreeMap<NaiveDate, DayChecked>> {
     let Order { site, access, start, end, destination, .. } = order;
     let Access { client, page_size, .. } = access;
     let destination = Destination::open(&destination, how.repair)?;
-    lock(client.endpoint(), site, &destination)?;
+    lock(site, &destination)?;
     let start = start.ok_or(Error::Null("start_date"))?;
     let ledger = Ledger::of(&destination, client.endpoint(), site);
     let other_matomo = ledger.other_matomo()?;

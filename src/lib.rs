@@ -46,6 +46,7 @@ mod json;
 mod launcher;
 mod ledger;
 mod lines;
+mod locks;
 mod moved;
 mod options;
 mod owner;

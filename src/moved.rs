@@ -22,8 +22,7 @@ pub fn change_url(destination: &Destination, old: &Endpoint, new: &Endpoint) -> 
     })?;
     // A sync would write what it knew before.
     for site in sites {
-        lock(old, site, destination)?;
-        lock(new, site, destination)?;
+        lock(site, destination)?;
     }
     // Of a day that both have, the new entry counts, as it goes on from there. But a day that was read
     // whole and sealed is not opened again, unless it had other bounds then.

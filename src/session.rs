@@ -11,9 +11,7 @@ use pgrx::pg_sys;
 
 use crate::client::Client;
 use crate::error::{Result, Stored};
-
-/// First half of the key of our advisory locks: "mato". The second is the registered site.
-const LOCK: u32 = 1_835_103_343;
+use crate::locks::{self, Lock, Until};
 
 /// A run under way.
 pub struct Run {
@@ -68,11 +66,7 @@ pub fn register() {
 pub fn lock(site: i32) -> bool {
     let take_turns = TAKE_TURNS.load(Ordering::Relaxed);
     release(|run| !take_turns || run.site == site);
-    let tag = tag(site);
-    // SAFETY: main thread, within a transaction.
-    let result =
-        unsafe { pg_sys::LockAcquire(&tag, pg_sys::ExclusiveLock as pg_sys::LOCKMODE, true, true) };
-    let is_locked = result != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL;
+    let is_locked = locks::try_take(Lock::Run(site), Until::Released);
     if is_locked {
         let (version, client, failure) = (None, None, Failure::Passing);
         all().push(Run { run: 0, site, version, client, failure, is_at_work: true, ends: false });
@@ -113,24 +107,7 @@ pub fn release(which: impl Fn(&Run) -> bool) {
     // Not held while a client is dropped.
     let ended: Vec<Run> = all().extract_if(.., |run| which(run)).collect();
     for run in ended {
-        // SAFETY: main thread; the lock is held by the session, and releasing it needs no
-        // transaction.
-        unsafe {
-            pg_sys::LockRelease(&tag(run.site), pg_sys::ExclusiveLock as pg_sys::LOCKMODE, true);
-        }
-    }
-}
-
-/// As `pg_try_advisory_lock(LOCK, site)`.
-fn tag(site: i32) -> pg_sys::LOCKTAG {
-    pg_sys::LOCKTAG {
-        // SAFETY: main thread; a number that is set when the session begins.
-        locktag_field1: unsafe { pg_sys::MyDatabaseId }.to_u32(),
-        locktag_field2: LOCK,
-        locktag_field3: site.cast_unsigned(),
-        locktag_field4: 2,
-        locktag_type: pg_sys::LockTagType::LOCKTAG_ADVISORY as u8,
-        locktag_lockmethodid: pg_sys::USER_LOCKMETHOD as u8,
+        locks::release(Lock::Run(run.site));
     }
 }
 

@@ -9,11 +9,11 @@ use pgrx::prelude::*;
 use crate::access::Access;
 use crate::client::{Client, SiteInfo};
 use crate::copy::{Copy, DayResult, Record};
-use crate::destination::{Destination, query, spi};
-use crate::endpoint::Endpoint;
+use crate::destination::Destination;
 use crate::error::{Error, Result};
 use crate::fetch::Reading;
 use crate::ledger::{Entry, Ledger};
+use crate::locks::{self, Lock, Until};
 use crate::pages::retry_line;
 use crate::plan::{self, Again, Due, Known, Start, Times};
 use crate::progress::Progress;
@@ -98,7 +98,7 @@ impl Sync {
         before: Option<Before>,
     ) -> Result<Sync> {
         let Access { client, page_size, workers } = access;
-        lock(client.endpoint(), site, &destination)?;
+        lock(site, &destination)?;
         let ledger = Ledger::of(&destination, client.endpoint(), site);
         let mut known = known_days(&ledger, &destination)?;
         let start = match (range.start, known.keys().next()) {
@@ -177,20 +177,15 @@ fn lookback(today: NaiveDate) -> Again {
     }
 }
 
-/// One sync at a time for a Matomo, site and destination, till the end of the transaction.
+/// One sync at a time of a site into a destination, till the end of the transaction.
 ///
 /// # Errors
 /// [`Error::AlreadyRunning`].
-pub fn lock(endpoint: &Endpoint, site: i32, destination: &Destination) -> Result<()> {
-    let what = format!("matomo_sync {} {site} {}", endpoint.url(), destination.oid.to_u32());
-    let sql = "SELECT pg_catalog.pg_try_advisory_xact_lock(pg_catalog.hashtextextended($1, 0))";
-    let locked = Spi::connect_mut(|client| {
-        query(client, sql, &[what.into()])?.first().get_one::<bool>().map_err(spi)
-    })?;
-    match locked {
-        Some(true) => Ok(()),
-        _ => Err(Error::AlreadyRunning { site, name: destination.name.clone() }),
+pub fn lock(site: i32, destination: &Destination) -> Result<()> {
+    if locks::try_take(Lock::Rows(destination.oid, site), Until::TransactionEnd) {
+        return Ok(());
     }
+    Err(Error::AlreadyRunning { site, name: destination.name.clone() })
 }
 
 /// What Matomo knows of the site; in a run, that of the registered site.

@@ -136,7 +136,7 @@ fn sites_take_turns() {
     wait_long(60, "the import is done", || runs(&mut db, import, "succeeded") == 1);
     assert_equal(&mut db, "weeks", &all_of(&slow, 1));
     run(&mut db, &format!("SELECT matomo_alter_site({polls}, enabled => false)"));
-    let locks = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'";
+    let locks = "SELECT count(*) FROM pg_locks WHERE locktype = 'userlock'";
     wait_until("no lock is left", || one::<i64>(&mut db, locks) == 0);
 }
 

@@ -326,7 +326,7 @@ impl Scene {
 
 /// No lock of ours is held, and nothing is said to run.
 fn assert_idle(db: &mut Client) {
-    let locks = "SELECT l::text FROM pg_locks l WHERE locktype = 'advisory'";
+    let locks = "SELECT l::text FROM pg_locks l WHERE locktype = 'userlock'";
     assert_eq!(texts(db, locks), [""; 0]);
     assert_eq!(one::<i64>(db, "SELECT count(*) FROM matomo_progress"), 0);
     assert_eq!(one::<i64>(db, "SELECT count(*) FROM matomo_status WHERE running"), 0);

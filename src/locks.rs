@@ -1,0 +1,59 @@
+//! Heavyweight locks that only this extension can take: SQL has no function that takes a lock of their
+//! type, nor one that releases it. `pg_locks` shows them as `userlock`.
+
+use pgrx::pg_sys;
+
+/// What a lock is on, in this database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lock {
+    /// The run of a registered site (its ID).
+    Run(i32),
+    /// The rows of a site (idSite) in a destination.
+    Rows(pg_sys::Oid, i32),
+}
+
+/// How long a lock is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    /// The end of the transaction, or of the subtransaction if that aborts.
+    TransactionEnd,
+    /// [`release`], or the next transaction that aborts.
+    Released,
+}
+
+/// `objsubid` in `pg_locks`.
+const RUN: u16 = 0x6d72;
+const ROWS: u16 = 0x6d64;
+
+const MODE: pg_sys::LOCKMODE = pg_sys::ExclusiveLock as pg_sys::LOCKMODE;
+
+/// Takes a lock without waiting; gives false when another session has it.
+pub fn try_take(lock: Lock, until: Until) -> bool {
+    // SAFETY: main thread, within a transaction.
+    let result = unsafe { pg_sys::LockAcquire(&lock.tag(), MODE, until == Until::Released, true) };
+    result != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL
+}
+
+/// Releases a lock that was taken until then.
+pub fn release(lock: Lock) {
+    // SAFETY: main thread; needs no transaction.
+    unsafe { pg_sys::LockRelease(&lock.tag(), MODE, true) };
+}
+
+impl Lock {
+    fn tag(self) -> pg_sys::LOCKTAG {
+        let (class, object, kind) = match self {
+            Lock::Run(site) => (0, site.cast_unsigned(), RUN),
+            Lock::Rows(destination, site) => (destination.to_u32(), site.cast_unsigned(), ROWS),
+        };
+        pg_sys::LOCKTAG {
+            // SAFETY: main thread; a number that is set when the session begins.
+            locktag_field1: unsafe { pg_sys::MyDatabaseId }.to_u32(),
+            locktag_field2: class,
+            locktag_field3: object,
+            locktag_field4: kind,
+            locktag_type: pg_sys::LockTagType::LOCKTAG_USERLOCK as u8,
+            locktag_lockmethodid: pg_sys::DEFAULT_LOCKMETHOD as u8,
+        }
+    }
+}
