@@ -18,6 +18,7 @@ mod exactness;
 mod forget;
 mod histories;
 mod hostile;
+mod idle;
 mod interrupts;
 mod keep_alive;
 mod ledger;
