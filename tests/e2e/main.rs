@@ -15,6 +15,7 @@ mod definers;
 mod dump;
 mod encodings;
 mod exactness;
+mod failed_copies;
 mod forget;
 mod histories;
 mod hostile;
