@@ -39,6 +39,7 @@ mod procedure_faults;
 mod procedures;
 mod readme;
 mod recordings;
+mod renamed;
 mod retention;
 mod retention_locks;
 mod rights;
