@@ -37,6 +37,7 @@ mod procedure_faults;
 mod procedures;
 mod readme;
 mod recordings;
+mod restores;
 mod retention;
 mod retention_locks;
 mod rights;
