@@ -76,6 +76,52 @@ fn parallel_jobs_restore_everything() {
     std::fs::remove_file(file).unwrap();
 }
 
+#[test]
+fn a_dump_by_a_role_that_reads_no_tokens_is_restored_without_them() {
+    let (fake, name, mut old) = synced();
+    let reader = role(&mut old);
+    run(
+        &mut old,
+        &format!(
+            "GRANT pg_read_all_data TO {reader};
+             CREATE USER MAPPING FOR PUBLIC SERVER analytics OPTIONS (token '{}')",
+            fake.token()
+        ),
+    );
+    let file = dumped(&name, &reader);
+    let copy = format!("{name}_reader");
+    let mut db = empty_database(shared(), &copy);
+    output(shared().program("pg_restore").args(["-1", "-e", "-d", &copy]).arg(&file));
+    std::fs::remove_file(file).unwrap();
+    assert_eq!(known(&mut db), known(&mut old));
+    let sync = "SELECT * FROM matomo_sync(1, server => 'analytics', force => true, start_date => '2026-10-24', end_date => '2026-10-24')";
+    for (mapping, user) in [("postgres", "postgres"), ("PUBLIC", "public")] {
+        let hint =
+            format!("ALTER USER MAPPING FOR {mapping} SERVER analytics OPTIONS (ADD token '...').");
+        let message = format!("user mapping for \"{user}\" has no token");
+        assert_says(&error(&mut db, sync), "28000", &message, &[], &hint);
+        if user == "public" {
+            run(&mut db, &hint.trim_end_matches('.').replace("...", fake.token()));
+        } else {
+            run(&mut db, "DROP USER MAPPING FOR postgres SERVER analytics");
+        }
+    }
+    run(&mut db, sync);
+    // A run says so too, and goes on when there is a token.
+    run(&mut db, "CREATE USER MAPPING FOR postgres SERVER analytics");
+    run(&mut db, "CALL matomo_sync_all()");
+    let failed =
+        "SELECT concat_ws(' ', last_sqlstate, last_error) FROM matomo_status WHERE failures = 1";
+    assert_eq!(texts(&mut db, failed), ["28000 user mapping for \"postgres\" has no token"]);
+    let token = format!(
+        "ALTER USER MAPPING FOR postgres SERVER analytics OPTIONS (ADD token '{}')",
+        fake.token()
+    );
+    run(&mut db, &token);
+    run(&mut db, "CALL matomo_sync_all()");
+    assert_eq!(one::<i32>(&mut db, "SELECT failures FROM matomo_status"), 0);
+}
+
 /// Foreign keys would want an order that pg_restore does not keep.
 #[test]
 fn no_table_of_the_extension_has_a_foreign_key() {
