@@ -6,10 +6,10 @@ use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
 use pgrx::spi::{OwnedPreparedStatement, SpiClient};
 
-use crate::destination::{Destination, spi};
-use crate::encoding;
+use crate::destination::{Destination, run_plan, spi};
 use crate::error::Result;
 use crate::rows::COLUMNS;
+use crate::scope::Scope;
 
 /// Statement texts. `$1` to `$43` are arrays of text, one a column, wherever rows go in.
 pub struct Statements {
@@ -185,9 +185,9 @@ impl Statements {
                 client.prepare_mut(self.stored.as_str(), &kinds).map_err(spi)?.keep()
             }
         };
-        let converted = encoding::arguments(args);
-        let args = converted.as_deref().unwrap_or(args);
-        let done = client.update(&plan, None, args).map_err(spi);
+        // Planned for each batch, with all partitions there are, it would take longer than the rest.
+        let _once = Scope::of(&[(c"plan_cache_mode", c"force_generic_plan")]);
+        let done = run_plan(client, &plan, args);
         self.plan = Some(plan);
         done.map(drop)
     }
