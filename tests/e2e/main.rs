@@ -40,6 +40,7 @@ mod procedures;
 mod readme;
 mod recordings;
 mod renamed;
+mod restores;
 mod retention;
 mod retention_locks;
 mod rights;
