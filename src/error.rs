@@ -88,6 +88,8 @@ pub enum SqlState {
     ProtocolViolation,
     /// 53400
     ConfigurationLimitExceeded,
+    /// 53200
+    OutOfMemory,
     /// 54000
     ProgramLimitExceeded,
     /// 42704
@@ -148,6 +150,7 @@ impl Error {
                 Fault::TooLarge(_) | Fault::VisitTooLarge(..) | Fault::Exhausted(_) => {
                     SqlState::ProgramLimitExceeded
                 }
+                Fault::OutOfMemory(_) => SqlState::OutOfMemory,
                 Fault::Status(500..) => SqlState::ConnectionFailure,
                 Fault::NotHttp(_)
                 | Fault::Redirected(_)
@@ -228,7 +231,7 @@ impl Error {
         Some(text)
     }
 
-    /// Whether Matomo, or a gateway before it, may have given up over the size of the request.
+    /// Whether Matomo, a gateway before it or this server may have given up over the size of the request.
     pub fn is_overload(&self) -> bool {
         matches!(
             self,
@@ -236,6 +239,7 @@ impl Error {
                 fault: Fault::TimedOut(_)
                     | Fault::Exhausted(_)
                     | Fault::TooLarge(_)
+                    | Fault::OutOfMemory(_)
                     | Fault::Status(502 | 504),
                 ..
             }

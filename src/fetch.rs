@@ -158,7 +158,8 @@ pub fn list_day(
     let mut listed = HashMap::new();
     while let Some(body) = pages.next(notice)? {
         for (id, visit) in &pages.read(&body)?.visits {
-            let values = rows::visit_values(visit, *id, site);
+            let values = rows::visit_values(visit, *id, site)
+                .ok_or_else(|| client.failed(site.id, Some(day), Fault::OutOfMemory(body.len())))?;
             listed.insert(*id, Listed { id: *id, values });
         }
     }
@@ -225,7 +226,11 @@ impl Batch {
         let (begin, most) = (self.rows.len(), client.max_response_size());
         let room = usize::try_from(most).unwrap_or(usize::MAX);
         if !rows::add(&mut self.rows, visit, id, site, from, room) {
-            return Err(client.failed(site.id, day, Fault::VisitTooLarge(id, most)));
+            let fault = match self.rows.is_cut() {
+                true => Fault::OutOfMemory(2 * self.rows.size()),
+                false => Fault::VisitTooLarge(id, most),
+            };
+            return Err(client.failed(site.id, day, fault));
         }
         self.visits.push((id, begin..self.rows.len()));
         self.span = union(self.span, span(visit, &self.rows.instants()[begin..], site));

@@ -48,6 +48,7 @@ mod launcher;
 mod ledger;
 mod lines;
 mod locks;
+mod memory;
 mod moved;
 mod options;
 mod owner;

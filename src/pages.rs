@@ -7,6 +7,7 @@ use chrono::NaiveDate;
 use crate::answer;
 use crate::client::{Client, Which};
 use crate::error::{Error, Fault, Result};
+use crate::memory::Body;
 use crate::pager::Pager;
 use crate::rows::{self, Site};
 use crate::visit::Visit;
@@ -63,7 +64,7 @@ impl<'a> Pages<'a> {
     ///
     /// # Errors
     /// Those of [`Client::visits`].
-    pub fn next(&mut self, notice: &mut dyn FnMut(String)) -> Result<Option<String>> {
+    pub fn next(&mut self, notice: &mut dyn FnMut(String)) -> Result<Option<Body>> {
         while self.more {
             self.asked += 1;
             let which = Which::Day(self.day, self.pager.page());

@@ -17,6 +17,8 @@ use crate::error::Result;
 use crate::fetch::Batch;
 use crate::indexes::ByVisit;
 use crate::lines::Lines;
+use crate::memory::Room;
+use crate::rows::COLUMNS;
 use crate::scope::Scope;
 use crate::seen::count;
 use crate::statements::Statements;
@@ -92,6 +94,7 @@ impl Store {
         // session's TimeZone: the Node tool's trigger makes weeks of it. JIT costs more than it
         // brings for a page of rows.
         let _plain = Scope::of(&[(c"timezone", c"UTC"), (c"jit", c"off")]);
+        check_room(&batch.rows);
         Spi::connect_mut(|client| {
             self.make_partitions(client, &batch.rows)?;
             let mut changes = self.changes(client, batch, Lock::No)?;
@@ -137,6 +140,7 @@ impl Store {
     /// Only internal ones.
     pub fn differing(&mut self, batch: &Batch) -> Result<usize> {
         let _plain = Scope::of(&[(c"timezone", c"UTC"), (c"jit", c"off")]);
+        check_room(&batch.rows);
         let changes = Spi::connect_mut(|client| self.changes(client, batch, Lock::No))?;
         Ok(changes.visits.len())
     }
@@ -220,4 +224,13 @@ impl Store {
         let span = ((from - DAY) as f64, (to + DAY) as f64);
         self.destination.key_has_time().then_some(span)
     }
+}
+
+/// Raises an ERROR when there is no memory for what is made of a batch: texts in other encodings, and a
+/// text of its own for each cell.
+fn check_room(rows: &Lines) {
+    let cell = size_of::<Option<String>>() + 32;
+    let bytes = rows.len() * COLUMNS.len() * cell + 4 * rows.size() + Room::of_all();
+    // SAFETY: main thread, within a transaction.
+    unsafe { pg_sys::pfree(pg_sys::MemoryContextAllocHuge(pg_sys::CurrentMemoryContext, bytes)) };
 }

@@ -27,6 +27,7 @@ mod ledger_apart;
 mod ledger_keeping;
 mod leftovers;
 mod lifecycle;
+mod memory;
 mod monitoring;
 mod moved;
 mod node_tables;
