@@ -86,7 +86,7 @@ fn squeeze(cluster: &Cluster, fake: &Fake, what: &str, answer: &[u8]) {
         "TRUNCATE matomo; SET matomo.max_response_size = '64MB'; SET matomo.max_retries = 0",
     );
     let mut states = Vec::new();
-    for more in [20, 80, 200, 400] {
+    for more in [5, 20, 80, 400] {
         fake.heal();
         fake.fail(Fault::Raw(answer.to_vec()), When::live().times(1));
         limit(&mut other, pid, Some(more * MB));
