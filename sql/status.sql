@@ -20,7 +20,6 @@ CREATE VIEW matomo_status WITH (security_barrier) AS
         WHERE l.destination = s.destination AND l.idsite = s.idsite AND l.matomo = t.matomo
     ) d
     WHERE matomo_may_see(s.owner);
-GRANT SELECT ON matomo_status TO PUBLIC;
 
 COMMENT ON VIEW matomo_status IS 'How your registered sites are: one row per site';
 COMMENT ON COLUMN matomo_status.site_id IS 'The registered site';
@@ -72,7 +71,6 @@ CREATE VIEW matomo_progress WITH (security_barrier) AS
     FROM (SELECT * FROM live WHERE part IS NOT NULL) l
     -- The background worker has several runs, perhaps of sites with the same ID, and is at one of them.
     FULL JOIN run r ON r.job_pid = l.pid AND r.site_id = l.part[2]::integer;
-GRANT SELECT ON matomo_progress TO PUBLIC;
 
 COMMENT ON VIEW matomo_progress IS 'What syncs and checks do at present: of your registered sites, and of sessions that you may see in pg_stat_activity';
 COMMENT ON COLUMN matomo_progress.pid IS 'Process that does it';
