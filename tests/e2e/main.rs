@@ -47,6 +47,7 @@ mod runs;
 mod schema;
 mod secrecy;
 mod secrecy_calls;
+mod secrecy_plans;
 mod session_settings;
 mod sessions;
 mod site_owners;
