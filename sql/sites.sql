@@ -90,7 +90,6 @@ CREATE VIEW matomo_sites WITH (security_barrier) AS
            s.retention, s.enabled, s.created_at
     FROM matomo_site_config s
     WHERE matomo_may_see(s.owner);
-GRANT SELECT ON matomo_sites TO PUBLIC;
 
 COMMENT ON VIEW matomo_sites IS 'The registered sites that are yours: one row per server, site and destination';
 COMMENT ON COLUMN matomo_sites.id IS 'What matomo_sync_site, matomo_alter_site and matomo_remove_site know the site by';

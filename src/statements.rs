@@ -39,9 +39,10 @@ pub struct Statements {
 
 /// Whether a column of a type differs between `i`, what Matomo has, and `s`, what is stored.
 pub fn differs(column: &str, kind: &str) -> String {
-    match kind {
-        // json has no equality of its own. Since Postgres 17 its name is a keyword, which is quoted.
-        "pg_catalog.json" | "pg_catalog.\"json\"" => {
+    match kind.replace('"', "").as_str() {
+        // json has no equality of its own. Its name may be quoted: as a keyword, or as all are by
+        // quote_all_identifiers.
+        "pg_catalog.json" => {
             format!("i.{column}::text IS DISTINCT FROM s.{column}::text")
         }
         _ => format!("i.{column} IS DISTINCT FROM s.{column}"),
