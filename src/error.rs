@@ -19,6 +19,8 @@ pub enum Error {
     Argument { message: String, hint: String },
     /// The destination does not exist.
     NoDestination(String),
+    /// The destination got another name while it was written to.
+    Renamed(String),
     /// The destination is no table; what it is.
     NotATable { name: String, kind: &'static str },
     /// The destination lacks columns.
@@ -130,7 +132,7 @@ impl Error {
             Error::NoUniqueIndex(_) => SqlState::InvalidColumnReference,
             Error::Privilege { .. } => SqlState::InsufficientPrivilege,
             Error::AlreadyRunning { .. } => SqlState::LockNotAvailable,
-            Error::Collision { .. } => SqlState::ObjectNotInPrerequisiteState,
+            Error::Collision { .. } | Error::Renamed(_) => SqlState::ObjectNotInPrerequisiteState,
             Error::Encoding(_) => SqlState::FeatureNotSupported,
             Error::Stored(error) => error.state(),
             Error::Internal(_) => SqlState::InternalError,
@@ -191,6 +193,7 @@ impl Error {
                 let quoted = name.replace('\'', "''");
                 format!("Create it with SELECT matomo_create_table('{quoted}').")
             }
+            Error::Renamed(_) => "Sync again.".to_owned(),
             Error::NotATable { .. } => {
                 "Give the name of a table, partitioned or not.".to_owned()
             }
@@ -263,6 +266,7 @@ impl fmt::Display for Error {
             Error::Null(argument) => write!(f, "argument \"{argument}\" must not be null"),
             Error::Argument { message, .. } => f.write_str(message),
             Error::NoDestination(name) => write!(f, "destination \"{name}\" does not exist"),
+            Error::Renamed(name) => write!(f, "destination \"{name}\" was renamed during the sync"),
             Error::NotATable { name, kind } => write!(f, "destination \"{name}\" is {kind}"),
             Error::MissingColumns { name, .. } => write!(f, "destination \"{name}\" lacks columns"),
             Error::NoUniqueIndex(name) => {

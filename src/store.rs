@@ -107,6 +107,7 @@ impl Store {
             if !changes.insert.is_empty() {
                 written.inserted = self.insert(client, &batch.rows, changes.insert)?;
             }
+            self.destination.check_name()?;
             Ok(written)
         })
     }

@@ -40,6 +40,7 @@ mod procedure_faults;
 mod procedures;
 mod readme;
 mod recordings;
+mod renamed;
 mod restores;
 mod retention;
 mod retention_locks;
