@@ -173,12 +173,15 @@ fn lasting(destination: Destination) -> Result<Destination> {
     }
 }
 
-/// A role that the current user is a member of.
+/// What it takes to be a role: since Postgres 16 a member need not be allowed to.
+const MAY_BE: &str = if cfg!(feature = "pg15") { "MEMBER" } else { "SET" };
+
+/// A role that the current user may be.
 fn role(name: &str) -> Result<pg_sys::Oid> {
-    let sql = "SELECT r.oid, pg_catalog.pg_has_role(r.oid, 'MEMBER') FROM pg_catalog.pg_roles r \
+    let sql = "SELECT r.oid, pg_catalog.pg_has_role(r.oid, $2) FROM pg_catalog.pg_roles r \
                WHERE r.rolname OPERATOR(pg_catalog.=) $1";
     let found = Spi::connect_mut(|client| {
-        let table = query(client, sql, &[name.into()])?;
+        let table = query(client, sql, &[name.into(), MAY_BE.into()])?;
         if table.is_empty() {
             return Ok((None, None));
         }

@@ -32,6 +32,7 @@ mod moved;
 mod node_tables;
 mod node_tool;
 mod odd_data;
+mod overloads;
 mod own_tables;
 mod paging;
 mod partitions;
