@@ -1,7 +1,7 @@
 //! Reads site-days from Matomo and makes batches of rows of them. Runs on a helper thread: HTTP,
 //! JSON and pure Rust only.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::ops::Range;
 
 use chrono::NaiveDate;
@@ -21,8 +21,6 @@ pub struct Batch {
     /// idVisit of each visit and where its rows stand in `rows`; also of those without actions,
     /// whose old rows must go.
     pub visits: Vec<(i64, Range<usize>)>,
-    /// Their sites: the one asked for, or those that a roll-up of sites is made of.
-    pub sites: BTreeSet<String>,
     /// Their rows.
     pub rows: Lines,
     /// Between which instants their rows lie or may have lain, in seconds.
@@ -229,10 +227,6 @@ impl Batch {
         }
         self.visits.push((id, begin..self.rows.len()));
         self.span = union(self.span, span(visit, &self.rows.instants()[begin..], site));
-        let id_site = rows::id_site(visit, site);
-        if !self.sites.contains(&id_site) {
-            self.sites.insert(id_site);
-        }
         Ok(())
     }
 }

@@ -26,9 +26,6 @@ pub const COLUMNS: [&str; 43] = [
     "action_title", "visitorid", "referrertype", "referrername", "resolution", "experiments",
 ];
 
-/// The place of `visitorid` in [`COLUMNS`].
-pub const VISITORID: usize = 38;
-
 /// What `action_timestamp` holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ActionTime {
