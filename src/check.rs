@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use chrono::{NaiveDate, Utc};
 
 use crate::access::Access;
-use crate::client::Client;
+use crate::client::{Client, SiteInfo};
 use crate::destination::Destination;
 use crate::error::{Error, Result};
 use crate::fetch::{self, Batch};
@@ -61,11 +61,11 @@ pub fn run(order: Order, how: How) -> Result<BTreeMap<NaiveDate, DayChecked>> {
     lock(site, &destination)?;
     let start = start.ok_or(Error::Null("start_date"))?;
     let ledger = Ledger::of(&destination, client.endpoint(), site);
-    let zone = ask_for_site(&client, site, None)?.zone;
+    let SiteInfo { zone, is_rollup, .. } = ask_for_site(&client, site, None)?;
     let today = zone.day(Utc::now().timestamp()).unwrap_or_default();
     let days = plan::days(Start::Day(start), end, today, zone)?;
     ledger.check_matomo(&destination.name)?;
-    let site = Site { id: site, zone, action_time: settings::action_time() };
+    let site = Site { id: site, zone, action_time: settings::action_time(), is_rollup };
     let mut check = Check {
         client,
         site,

@@ -143,6 +143,7 @@ impl Error {
                 | Fault::Matomo(_)
                 | Fault::Status(_)
                 | Fault::NotJson(_)
+                | Fault::OtherSite(..)
                 | Fault::Unexpected(_) => SqlState::ProtocolViolation,
             },
         }

@@ -139,7 +139,8 @@ impl Sync {
         // Not before Matomo has answered: a mistyped URL is no other Matomo.
         ledger.check_matomo(&destination.name)?;
         let store = Store::new(destination);
-        let site = Site { id: site, zone, action_time: settings::action_time() };
+        let (action_time, is_rollup) = (settings::action_time(), info.is_rollup);
+        let site = Site { id: site, zone, action_time, is_rollup };
         let reading = Reading { site, page_size, most_pages: i32::MAX, began: now };
         let record = Record { ledger, known, timezone: info.timezone.clone(), now };
         Ok(Sync { copy: Copy { client, workers, reading, store, record }, info, due })
@@ -167,7 +168,12 @@ fn known_site(known: &Entries, now: i64) -> Option<SiteInfo> {
     let (day, entry) = known.last_key_value()?;
     let zone = Zone::parse(&entry.timezone)?;
     let timezone = entry.timezone.clone();
-    (zone.day(now) == Some(*day)).then_some(SiteInfo { name: None, zone, timezone })
+    (zone.day(now) == Some(*day)).then_some(SiteInfo {
+        name: None,
+        zone,
+        timezone,
+        is_rollup: None,
+    })
 }
 
 /// The last days of a site whose timezone has changed: their bounds have moved.
