@@ -11,6 +11,7 @@ use crate::destination::{Destination, query, spi};
 use crate::encoding;
 use crate::error::{Error, Result, Stored};
 use crate::extension::Extension;
+use crate::ledger::Ledger;
 use crate::owner::AsSiteOwner;
 use crate::plan::{self, Start};
 use crate::report::or_raise;
@@ -60,6 +61,8 @@ fn matomo_add_site(
         let extension = Extension::find()?;
         entry.check_is_new(&extension, None)?;
         entry.info = Some(ask(&access, idsite, start)?);
+        Ledger::of(&destination, access.client.endpoint(), idsite)
+            .check_matomo(&destination.name)?;
         let id = entry.insert(&extension)?;
         wake::after_commit(&extension)?;
         Ok(id)

@@ -1,7 +1,7 @@
 //! Reads site-days from Matomo and makes batches of rows of them. Runs on a helper thread: HTTP,
 //! JSON and pure Rust only.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::ops::Range;
 
 use chrono::NaiveDate;
@@ -21,8 +21,6 @@ pub struct Batch {
     /// idVisit of each visit and where its rows stand in `rows`; also of those without actions,
     /// whose old rows must go.
     pub visits: Vec<(i64, Range<usize>)>,
-    /// Their sites: the one asked for, or those that a roll-up of sites is made of.
-    pub sites: BTreeSet<String>,
     /// Their rows.
     pub rows: Lines,
     /// Between which instants their rows lie or may have lain, in seconds.
@@ -85,9 +83,14 @@ pub struct Reading {
 
 /// Reads the days in order and hands everything to `send`, which gives false to stop; a failure
 /// comes last.
-pub fn days(client: &Client, reading: Reading, days: Vec<Due>, send: &mut dyn FnMut(News) -> bool) {
+pub fn days(
+    client: &Client,
+    mut reading: Reading,
+    days: Vec<Due>,
+    send: &mut dyn FnMut(News) -> bool,
+) {
     for due in days {
-        match read_day(client, reading, due, send) {
+        match read_day(client, &mut reading, due, send) {
             Ok(true) => {}
             Ok(false) => return,
             Err(error) => {
@@ -100,11 +103,11 @@ pub fn days(client: &Client, reading: Reading, days: Vec<Due>, send: &mut dyn Fn
 
 fn read_day(
     client: &Client,
-    reading: Reading,
+    reading: &mut Reading,
     due: Due,
     send: &mut dyn FnMut(News) -> bool,
 ) -> Result<bool> {
-    let Reading { site, page_size, most_pages, began } = reading;
+    let Reading { site, page_size, most_pages, began } = *reading;
     let begin = site.zone.midnight(due.day);
     let since = due.extent.since();
     let is_whole = due.extent.is_whole();
@@ -122,6 +125,9 @@ fn read_day(
         newest = newest.max(page.newest);
         let mut batch = Batch::default();
         for (id, visit) in &page.visits {
+            check_site(client, &mut reading.site, (*id, visit), &mut |line| {
+                send(News::Notice(line));
+            })?;
             seen.insert(*id, visit.actions.len(), visit.truncated > 0);
             batch.add(client, site, (*id, visit), Some(due.day), begin)?;
             if batch.is_large() && !send(News::Batch(std::mem::take(&mut batch))) {
@@ -149,7 +155,7 @@ fn read_day(
 /// Those of [`Client::visits`].
 pub fn list_day(
     client: &Client,
-    site: Site,
+    mut site: Site,
     day: NaiveDate,
     page_size: u32,
     notice: &mut dyn FnMut(String),
@@ -158,6 +164,7 @@ pub fn list_day(
     let mut listed = HashMap::new();
     while let Some(body) = pages.next(notice)? {
         for (id, visit) in &pages.read(&body)?.visits {
+            check_site(client, &mut site, (*id, visit), notice)?;
             let values = rows::visit_values(visit, *id, site);
             listed.insert(*id, Listed { id: *id, values });
         }
@@ -175,7 +182,7 @@ const IDS: usize = 50;
 /// Those of [`Client::visits`].
 pub fn by_id(
     client: &Client,
-    site: Site,
+    mut site: Site,
     mut ids: Vec<i64>,
     actions: bool,
     notice: &mut dyn FnMut(String),
@@ -192,6 +199,7 @@ pub fn by_id(
             if !asked.contains(id) {
                 continue;
             }
+            check_site(client, &mut site, (*id, visit), notice)?;
             if batch.is_large() {
                 ids.push(*id);
                 continue;
@@ -201,6 +209,30 @@ pub fn by_id(
         }
     }
     Ok((batch, ids))
+}
+
+/// Sees to it that a visit is of the site that was asked for, unless that is a roll-up; Matomo is asked
+/// for that once, when it matters.
+fn check_site(
+    client: &Client,
+    site: &mut Site,
+    (id, visit): (i64, &Visit),
+    notice: &mut dyn FnMut(String),
+) -> Result<()> {
+    let other = rows::id_site(visit, *site);
+    if other == i64::from(site.id) {
+        return Ok(());
+    }
+    if site.is_rollup.is_none() {
+        let info = client.site(site.id, &mut |error, retry, wait| {
+            notice(retry_line(error, retry, wait));
+        })?;
+        site.is_rollup = info.is_rollup;
+    }
+    if site.is_rollup == Some(true) {
+        return Ok(());
+    }
+    Err(client.failed(site.id, None, Fault::OtherSite(id, other)))
 }
 
 /// Bytes of rows from which on a batch is handed over: so large that what each costs of its own
@@ -229,10 +261,6 @@ impl Batch {
         }
         self.visits.push((id, begin..self.rows.len()));
         self.span = union(self.span, span(visit, &self.rows.instants()[begin..], site));
-        let id_site = rows::id_site(visit, site);
-        if !self.sites.contains(&id_site) {
-            self.sites.insert(id_site);
-        }
         Ok(())
     }
 }

@@ -185,7 +185,7 @@ fn as_owner(
 /// What an earlier step was told of the site.
 fn info(timezone: &str) -> Option<SiteInfo> {
     let zone = Zone::parse(timezone)?;
-    Some(SiteInfo { name: None, zone, timezone: timezone.to_owned() })
+    Some(SiteInfo { name: None, zone, timezone: timezone.to_owned(), is_rollup: None })
 }
 
 /// Notes that the last step of a run has failed, and that ends it.

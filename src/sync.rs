@@ -136,8 +136,11 @@ impl Sync {
         let of_days = known.iter().map(|(day, entry)| (*day, entry.known.clone())).collect();
         let times = Times { now, run_began, settle: settings::settle_time() };
         let due = plan::due(&days, &of_days, again, zone, times);
-        let store = Store::new(destination).wary_of(ledger.other_matomo()?);
-        let site = Site { id: site, zone, action_time: settings::action_time() };
+        // Not before Matomo has answered: a mistyped URL is no other Matomo.
+        ledger.check_matomo(&destination.name)?;
+        let store = Store::new(destination);
+        let (action_time, is_rollup) = (settings::action_time(), info.is_rollup);
+        let site = Site { id: site, zone, action_time, is_rollup };
         let reading = Reading { site, page_size, most_pages: i32::MAX, began: now };
         let record = Record { ledger, known, timezone: info.timezone.clone(), now };
         Ok(Sync { copy: Copy { client, workers, reading, store, record }, info, due })
@@ -146,10 +149,15 @@ impl Sync {
 
 /// What the ledger knows; if somebody has emptied the table under it, that all has to be read anew.
 fn known_days(ledger: &Ledger, destination: &Destination) -> Result<Entries> {
-    if ledger.claims_rows()? && destination.is_empty()? {
-        ledger.disclaim_rows()?;
-        let name = &destination.name;
-        say(PgLogLevel::NOTICE, format!("table {name} is empty: all that it had is read anew"));
+    let name = &destination.name;
+    let is_emptied = || -> Result<bool> { Ok(ledger.claims_rows()? && destination.is_empty()?) };
+    if !ledger.knows_destination()? || is_emptied()? {
+        // Any Matomo may take the table now: one after the other.
+        locks::take(Lock::Matomo(destination.oid));
+        if is_emptied()? {
+            ledger.disclaim_rows()?;
+            say(PgLogLevel::NOTICE, format!("table {name} is empty: all that it had is read anew"));
+        }
     }
     ledger.read()
 }
@@ -160,7 +168,12 @@ fn known_site(known: &Entries, now: i64) -> Option<SiteInfo> {
     let (day, entry) = known.last_key_value()?;
     let zone = Zone::parse(&entry.timezone)?;
     let timezone = entry.timezone.clone();
-    (zone.day(now) == Some(*day)).then_some(SiteInfo { name: None, zone, timezone })
+    (zone.day(now) == Some(*day)).then_some(SiteInfo {
+        name: None,
+        zone,
+        timezone,
+        is_rollup: None,
+    })
 }
 
 /// The last days of a site whose timezone has changed: their bounds have moved.
