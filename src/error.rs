@@ -31,6 +31,8 @@ pub enum Error {
     AlreadyRunning { site: i32, name: String },
     /// The destination holds another visit of the same ID: of another Matomo.
     Collision { name: String, visit: String, other: Other },
+    /// Sealed days of the destination hold the other kind of time than `matomo.action_time` says.
+    OtherActionTime { name: String, kind: &'static str, first: NaiveDate, last: NaiveDate },
     /// The database cannot hold what Matomo sends.
     Encoding(String),
     /// Something is wrong with a server, a registered site or its run.
@@ -130,7 +132,9 @@ impl Error {
             Error::NoUniqueIndex(_) => SqlState::InvalidColumnReference,
             Error::Privilege { .. } => SqlState::InsufficientPrivilege,
             Error::AlreadyRunning { .. } => SqlState::LockNotAvailable,
-            Error::Collision { .. } => SqlState::ObjectNotInPrerequisiteState,
+            Error::Collision { .. } | Error::OtherActionTime { .. } => {
+                SqlState::ObjectNotInPrerequisiteState
+            }
             Error::Encoding(_) => SqlState::FeatureNotSupported,
             Error::Stored(error) => error.state(),
             Error::Internal(_) => SqlState::InternalError,
@@ -170,6 +174,9 @@ impl Error {
             Error::Privilege { missing, .. } => {
                 Some(format!("Privileges missing: {}.", missing.join(", ")))
             }
+            Error::OtherActionTime { kind, first, last, .. } => Some(format!(
+                "Its action_timestamp is of the kind '{kind}' from {first} to {last}."
+            )),
             Error::NoUniqueIndex(_) => Some(
                 "A sync needs a valid unique index, neither partial nor deferrable, on action_id, \
                  alone or with action_timestamp, idsite or idvisit."
@@ -219,6 +226,10 @@ impl Error {
                     ),
                 }
             }
+            Error::OtherActionTime { kind, first, last, .. } => format!(
+                "Set matomo.action_time to '{kind}' again, or have these days read again by \
+                 matomo_sync(..., start_date => '{first}', end_date => '{last}', force => true)."
+            ),
             Error::Encoding(_) => "Use a database with encoding UTF8.".to_owned(),
             Error::Request { fault, .. } => fault.hint().to_owned(),
         };
@@ -274,6 +285,12 @@ impl fmt::Display for Error {
             }
             Error::Collision { name, visit, other } => {
                 write!(f, "destination \"{name}\" holds another visit {visit}, of {other}")
+            }
+            Error::OtherActionTime { name, .. } => {
+                write!(
+                    f,
+                    "destination \"{name}\" holds another kind of time than matomo.action_time"
+                )
             }
             Error::Encoding(name) => write!(f, "database encoding {name} is not supported"),
             Error::Stored(error) => error.fmt(f),

@@ -29,13 +29,14 @@ pub fn change_url(destination: &Destination, old: &Endpoint, new: &Endpoint) -> 
     let entries = format!(
         "WITH gone AS (DELETE FROM {schema}.matomo_ledger WHERE destination = $1 AND matomo = $2 RETURNING *), \
          moved AS (INSERT INTO {schema}.matomo_ledger AS l (matomo, idsite, destination, day, sealed, visits, \
-                 actions, truncated_visits, newest, timezone, read_at, pass_began, pass_since, pass_seen) \
+                 actions, truncated_visits, newest, timezone, read_at, pass_began, pass_since, pass_seen, \
+                 action_time) \
              SELECT $3, idsite, destination, day, sealed, visits, actions, truncated_visits, newest, timezone, \
-                 read_at, pass_began, pass_since, pass_seen FROM gone \
+                 read_at, pass_began, pass_since, pass_seen, action_time FROM gone \
              ON CONFLICT (destination, idsite, matomo, day) DO UPDATE SET sealed = true, \
                  visits = excluded.visits, actions = excluded.actions, \
                  truncated_visits = excluded.truncated_visits, newest = excluded.newest, \
-                 read_at = excluded.read_at, pass_began = NULL, pass_since = NULL, pass_seen = NULL \
+                 read_at = excluded.read_at, action_time = excluded.action_time, pass_began = NULL, pass_since = NULL, pass_seen = NULL \
              WHERE excluded.sealed AND NOT l.sealed AND l.timezone = excluded.timezone) \
          SELECT count(*) FROM gone"
     );
