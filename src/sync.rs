@@ -188,13 +188,13 @@ fn known_days(ledger: &Ledger, destination: &Destination, now: i64) -> Result<En
     ledger.read()
 }
 
-/// The site as the ledger has it, if a day was read today: a poll is one request. The visits that it
-/// lists prove the timezone, or else Matomo is asked.
+/// The site as the ledger has it, if today is known: a poll is one request. The visits that it lists
+/// prove the timezone, or else Matomo is asked.
 fn known_site(known: &Entries, now: i64) -> Option<SiteInfo> {
     let entry = known.values().max_by_key(|entry| entry.read_at)?;
     let zone = Zone::parse(&entry.timezone)?;
     let timezone = entry.timezone.clone();
-    (zone.day(now) == zone.day(entry.read_at)).then_some(SiteInfo { name: None, zone, timezone })
+    known.contains_key(&zone.day(now)?).then_some(SiteInfo { name: None, zone, timezone })
 }
 
 /// Which days `matomo.lookback` reads again.

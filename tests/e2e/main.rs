@@ -30,6 +30,7 @@ mod moved;
 mod node_tables;
 mod node_tool;
 mod odd_data;
+mod open_days;
 mod own_tables;
 mod paging;
 mod privileges;
