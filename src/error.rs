@@ -33,6 +33,8 @@ pub enum Error {
     AlreadyRunning { site: i32, name: String },
     /// The destination holds the visits of another Matomo than the one that is asked; their URLs.
     OtherMatomo { name: String, known: String, asked: String },
+    /// Sealed days of the destination hold the other kind of time than `matomo.action_time` says.
+    OtherActionTime { name: String, kind: &'static str, first: NaiveDate, last: NaiveDate },
     /// The database cannot hold what Matomo sends.
     Encoding(String),
     /// Something is wrong with a server, a registered site or its run.
@@ -123,7 +125,9 @@ impl Error {
             Error::NoUniqueIndex(_) => SqlState::InvalidColumnReference,
             Error::Privilege { .. } => SqlState::InsufficientPrivilege,
             Error::AlreadyRunning { .. } => SqlState::LockNotAvailable,
-            Error::OtherMatomo { .. } | Error::Renamed(_) => SqlState::ObjectNotInPrerequisiteState,
+            Error::OtherMatomo { .. } | Error::OtherActionTime { .. } | Error::Renamed(_) => {
+                SqlState::ObjectNotInPrerequisiteState
+            }
             Error::Encoding(_) => SqlState::FeatureNotSupported,
             Error::Stored(error) => error.state(),
             Error::Internal(_) => SqlState::InternalError,
@@ -164,6 +168,9 @@ impl Error {
             Error::Privilege { missing, .. } => {
                 Some(format!("Privileges missing: {}.", missing.join(", ")))
             }
+            Error::OtherActionTime { kind, first, last, .. } => Some(format!(
+                "Its action_timestamp is of the kind '{kind}' from {first} to {last}."
+            )),
             Error::NoUniqueIndex(_) => Some(
                 "A sync needs a valid unique index, neither partial nor deferrable, on action_id, \
                  alone or with action_timestamp, idsite or idvisit."
@@ -207,6 +214,10 @@ impl Error {
                 "Give each Matomo a table of its own, with destination => '...'. If this one has moved: \
                  SELECT matomo_change_url('{}', '{known}', '{asked}').",
                 name.replace('\'', "''")
+            ),
+            Error::OtherActionTime { kind, first, last, .. } => format!(
+                "Set matomo.action_time to '{kind}' again, or have these days read again by \
+                 matomo_sync(..., start_date => '{first}', end_date => '{last}', force => true)."
             ),
             Error::Encoding(_) => "Use a database with encoding UTF8.".to_owned(),
             Error::Request { fault, .. } => fault.hint().to_owned(),
@@ -264,6 +275,12 @@ impl fmt::Display for Error {
             }
             Error::OtherMatomo { name, known, .. } => {
                 write!(f, "destination \"{name}\" holds the visits of another Matomo, {known}")
+            }
+            Error::OtherActionTime { name, .. } => {
+                write!(
+                    f,
+                    "destination \"{name}\" holds another kind of time than matomo.action_time"
+                )
             }
             Error::Encoding(name) => write!(f, "database encoding {name} is not supported"),
             Error::Stored(error) => error.fmt(f),

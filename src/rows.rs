@@ -35,6 +35,21 @@ pub enum ActionTime {
     AsSent,
 }
 
+impl ActionTime {
+    /// As `matomo.action_time` and the ledger name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            ActionTime::Utc => "utc",
+            ActionTime::AsSent => "as_sent",
+        }
+    }
+
+    /// The one of this name.
+    pub fn parse(name: &str) -> Option<ActionTime> {
+        [ActionTime::Utc, ActionTime::AsSent].into_iter().find(|known| known.name() == name)
+    }
+}
+
 /// What is the same for all visits of a sync.
 #[derive(Debug, Clone, Copy)]
 pub struct Site {

@@ -29,6 +29,9 @@ static FETCH_WORKERS: GucSetting<i32> = GucSetting::<i32>::new(2);
 static STEP_PAGES: GucSetting<i32> = GucSetting::<i32>::new(20);
 static KEEP_RUNS: GucSetting<i32> = GucSetting::<i32>::new(1000);
 static LOOKBACK: GucSetting<i32> = GucSetting::<i32>::new(0);
+/// As long as a queue of tracking requests that is worked off every minute or two may well take.
+static OVERLAP: GucSetting<i32> = GucSetting::<i32>::new(300);
+static RECHECK: GucSetting<i32> = GucSetting::<i32>::new(3600);
 static SETTLE_TIME: GucSetting<i32> = GucSetting::<i32>::new(3 * 3600);
 static DESTINATION: GucSetting<Option<CString>> =
     GucSetting::<Option<CString>>::new(Some(c"matomo"));
@@ -119,6 +122,26 @@ pub fn register() {
         36_500,
         GucContext::Userset,
         none,
+    );
+    GucRegistry::define_int_guc(
+        c"matomo.overlap",
+        c"Time before the newest visit copied from which on a poll of an open day reads again.",
+        c"For visits that reach Matomo's database later than newer ones, as by a queue.",
+        &OVERLAP,
+        0,
+        86_400,
+        GucContext::Userset,
+        GucFlags::UNIT_S,
+    );
+    GucRegistry::define_int_guc(
+        c"matomo.recheck",
+        c"Time between two rechecks of an open day; 0 or less: never.",
+        c"A recheck lists all visits of the day without their actions, and fetches those that differ.",
+        &RECHECK,
+        -1,
+        30 * 86_400,
+        GucContext::Userset,
+        GucFlags::UNIT_S,
     );
     GucRegistry::define_int_guc(
         c"matomo.settle_time",
@@ -280,6 +303,16 @@ pub fn keep_runs() -> i32 {
 /// Days before today to read again.
 pub fn lookback() -> u32 {
     LOOKBACK.get().unsigned_abs()
+}
+
+/// Seconds before the newest visit copied.
+pub fn overlap() -> i64 {
+    OVERLAP.get().into()
+}
+
+/// Seconds between two rechecks of an open day; `None`: never.
+pub fn recheck() -> Option<i64> {
+    Some(RECHECK.get().into()).filter(|seconds| *seconds > 0)
 }
 
 /// Seconds after a day's end.

@@ -8,7 +8,7 @@ use pgrx::prelude::*;
 
 use crate::access::Access;
 use crate::client::{Client, SiteInfo};
-use crate::copy::DayResult;
+use crate::copy::{DayResult, Outcome};
 use crate::credentials::{Credentials, user_name};
 use crate::destination::{Destination, query, spi};
 use crate::error::{Error, Fault, Result, Stored};
@@ -21,7 +21,7 @@ use crate::runs::{self, Failed, Run};
 use crate::session::{self, Failure};
 use crate::settings;
 use crate::sites::{self, Site};
-use crate::sync::{Before, Range, Sync, warn_of_truncation};
+use crate::sync::{OfRun, Range, Sync, warn_of_truncation};
 use crate::zone::Zone;
 
 /// How a run stands after a step.
@@ -165,8 +165,9 @@ fn as_owner(
     let received = client.received();
     let range = Range { start: site.start, end: None, not_before };
     let known = run.timezone.as_deref().and_then(info);
-    let before = Before { registered: site.id, began: run.began, site: known };
-    let mut sync = Sync::prepare(site.idsite, access, destination, range, false, Some(before))?;
+    let of_run = OfRun { registered: site.id, began: run.began };
+    let mut sync =
+        Sync::prepare(site.idsite, access, destination, range, false, known, Some(of_run))?;
     sync.due.retain(|due| run.has_to_do(due));
     let due: Vec<_> = sync.due.iter().map(|due| due.day).collect();
     sync.due.truncate(workers);
@@ -177,9 +178,13 @@ fn as_owner(
         run.actions,
         Duration::from_secs(elapsed.unsigned_abs()),
     );
-    let results = sync.copy.days(sync.due, settings::step_pages(), &mut progress)?;
+    let (info, results) = match sync.copy.days(sync.due, settings::step_pages(), &mut progress)? {
+        Outcome::Done(results) => (sync.info, results),
+        // The next step goes by it.
+        Outcome::ZoneChanged(info) => (info, Vec::new()),
+    };
     let bytes = client.received().saturating_sub(received);
-    Ok(Step { client, info: sync.info, due, results, bytes })
+    Ok(Step { client, info, due, results, bytes })
 }
 
 /// What an earlier step was told of the site.

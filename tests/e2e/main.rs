@@ -32,6 +32,7 @@ mod moved;
 mod node_tables;
 mod node_tool;
 mod odd_data;
+mod open_days;
 mod overloads;
 mod own_tables;
 mod paging;
