@@ -148,6 +148,7 @@ fn read_day(
                 send(News::ZoneChanged(info));
                 return Ok(false);
             }
+            reading.site.is_rollup = info.is_rollup;
         }
         reading.is_zone_known = true;
         newest = newest.max(page.newest);
