@@ -27,15 +27,4 @@ COMMENT ON FUNCTION matomo_alter_site(integer, text, integer, date, text, interv
     'Changes a registered site; what is NULL stays as it is. A site that failed is tried again';
 COMMENT ON FUNCTION matomo_remove_site(integer) IS 'Removes a registered site; the copied visits stay';
 
--- Whoever may call the procedures has to be able to call what they are made of; matomo_run_begin sees
--- to it that nobody else does.
-COMMENT ON FUNCTION matomo_run_outside_transaction(text) IS 'Internal: raises an error where a procedure cannot commit';
-COMMENT ON FUNCTION matomo_run_begin(integer, text) IS 'Internal: begins a run of a registered site; NULL when another session syncs it';
-COMMENT ON FUNCTION matomo_run_copy(bigint) IS 'Internal: does a step of a run of this session';
-COMMENT ON FUNCTION matomo_run_fail(bigint, text, text, text, text) IS 'Internal: notes what the last step of a run of this session failed with';
-COMMENT ON FUNCTION matomo_run_report(bigint, boolean) IS 'Internal: tells what a run has failed with, as an error or as a warning';
-
-COMMENT ON FUNCTION matomo_run_warn(text, text, text, text) IS 'Internal: a WARNING of an error that was caught';
-COMMENT ON FUNCTION matomo_note_ownerless() IS 'Internal: notes of registered sites whose owner is gone that they fail; gives how many that is news of';
-
 COMMENT ON FUNCTION matomo_today(text) IS 'Today in a timezone as Matomo names it';

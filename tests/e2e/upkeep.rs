@@ -27,7 +27,7 @@ fn what_is_older_than_the_retention_goes_and_coming_weeks_are_made() {
         if !by_worker {
             set(&mut db, "matomo.database", "");
             wait_until("the worker has left", || {
-                workers(&mut db) == ["matomo launcher matomo: workers: 0"]
+                workers(&mut db) == ["matomo launcher matomo: databases: 0"]
             });
         }
         store(&mut db, "analytics", &fake);
@@ -180,7 +180,7 @@ fn what_is_too_old_goes_though_the_site_is_disabled_or_matomo_down() {
     // The procedure does so too.
     set(&mut db, "matomo.database", "");
     wait_until("the worker has left", || {
-        workers(&mut db) == ["matomo launcher matomo: workers: 0"]
+        workers(&mut db) == ["matomo launcher matomo: databases: 0"]
     });
     let alter = format!("SELECT matomo_alter_site({site}, retention => '1 day', enabled => false)");
     run(&mut db, &alter);
