@@ -66,8 +66,8 @@ BEGIN
         FROM pg_class c WHERE c.oid = destination
         UNION ALL
         SELECT c.oid, i.inhparent, t.path || c.oid, c.relkind,
-               greatest(t.lo, CASE WHEN r.by_time THEN substring(r.bounds FROM 'FROM \(''([^'']*)''\)')::timestamptz END),
-               least(t.hi, CASE WHEN r.by_time THEN substring(r.bounds FROM 'TO \(''([^'']*)''\)')::timestamptz END)
+               greatest(t.lo, CASE WHEN r.by_time THEN substring(r.bounds FROM 'FROM [(]''([^'']*)''[)]')::timestamptz END),
+               least(t.hi, CASE WHEN r.by_time THEN substring(r.bounds FROM 'TO [(]''([^'']*)''[)]')::timestamptz END)
         FROM tree t
         JOIN pg_inherits i ON i.inhparent = t.oid AND NOT i.inhdetachpending
         JOIN pg_class c ON c.oid = i.inhrelid

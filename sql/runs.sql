@@ -104,7 +104,6 @@ CREATE VIEW matomo_runs WITH (security_barrier) AS
            r.truncated_visits, r.bytes, r.sqlstate, r.detail, r.hint
     FROM matomo_run_log r
     WHERE matomo_may_see(r.owner);
-GRANT SELECT ON matomo_runs TO PUBLIC;
 
 COMMENT ON VIEW matomo_runs IS 'The syncs of your registered sites, running and past';
 COMMENT ON COLUMN matomo_runs.runid IS 'Number of the run';

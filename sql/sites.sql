@@ -32,9 +32,10 @@ COMMENT ON COLUMN matomo_site_config.created_at IS 'When the site was registered
 
 COMMENT ON SEQUENCE matomo_site_config_id_seq IS 'Numbers the registered sites';
 
--- Apart from what was registered, as it changes with every run.
+-- Apart from what was registered, as it changes with every run. No foreign key: pg_restore loads the
+-- rows of an extension's tables in any order. matomo_remove_site removes both rows.
 CREATE TABLE matomo_site_state (
-    site_id             integer PRIMARY KEY REFERENCES matomo_site_config ON DELETE CASCADE,
+    site_id             integer PRIMARY KEY,
     matomo              text,
     next_at             timestamptz NOT NULL DEFAULT pg_catalog.now(),
     failures            integer NOT NULL DEFAULT 0,
@@ -91,7 +92,6 @@ CREATE VIEW matomo_sites WITH (security_barrier) AS
            s.retention, s.enabled, s.created_at
     FROM matomo_site_config s
     WHERE matomo_may_see(s.owner);
-GRANT SELECT ON matomo_sites TO PUBLIC;
 
 COMMENT ON VIEW matomo_sites IS 'The registered sites that are yours: one row per server, site and destination';
 COMMENT ON COLUMN matomo_sites.id IS 'What matomo_sync_site, matomo_alter_site and matomo_remove_site know the site by';

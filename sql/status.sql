@@ -23,7 +23,6 @@ CREATE VIEW matomo_status WITH (security_barrier) AS
         WHERE l.destination = s.destination AND l.idsite = s.idsite AND l.matomo = t.matomo
     ) d
     WHERE matomo_may_see(s.owner);
-GRANT SELECT ON matomo_status TO PUBLIC;
 
 COMMENT ON VIEW matomo_status IS 'How your registered sites are: one row per site';
 COMMENT ON COLUMN matomo_status.site_id IS 'The registered site';
@@ -55,7 +54,7 @@ COMMENT ON COLUMN matomo_status.upkeep_error IS 'What went wrong today with rete
 CREATE VIEW matomo_progress WITH (security_barrier) AS
     WITH live AS (
         SELECT a.pid, a.usename, a.query_start,
-               pg_catalog.regexp_match(a.query, '^matomo: site (\d{1,9})(?: \(registered site (\d{1,9})\))?, ([^:]*)(?:: (\d{1,9}) of (\d{1,9}) days, (\d{1,18}) visits, (\d{1,18}) actions(?:, (\d{1,18}) actions/s, (\d{1,6} h \d{1,2} min|\d{1,2} min \d{1,2} s|\d{1,2} s) left)?)?$') AS part
+               pg_catalog.regexp_match(a.query, '^matomo: site ([0-9]{1,9})(?: [(]registered site ([0-9]{1,9})[)])?, ([^:]*)(?:: ([0-9]{1,9}) of ([0-9]{1,9}) days, ([0-9]{1,18}) visits, ([0-9]{1,18}) actions(?:, ([0-9]{1,18}) actions/s, ([0-9]{1,6} h [0-9]{1,2} min|[0-9]{1,2} min [0-9]{1,2} s|[0-9]{1,2} s) left)?)?$') AS part
         FROM pg_catalog.pg_stat_activity a
         WHERE a.datname = pg_catalog.current_database() AND a.state = 'active' AND a.query LIKE 'matomo: site %'
     ), run AS (
@@ -74,7 +73,6 @@ CREATE VIEW matomo_progress WITH (security_barrier) AS
            coalesce(r.start_time, l.query_start) AS start_time
     FROM (SELECT * FROM live WHERE part IS NOT NULL) l
     FULL JOIN run r ON r.job_pid = l.pid AND r.site_id = l.part[2]::integer;
-GRANT SELECT ON matomo_progress TO PUBLIC;
 
 COMMENT ON VIEW matomo_progress IS 'What syncs and checks do at present: of your registered sites, and of sessions that you may see in pg_stat_activity';
 COMMENT ON COLUMN matomo_progress.pid IS 'Process that does it';

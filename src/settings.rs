@@ -303,6 +303,7 @@ pub fn manner(own: &Options) -> Result<Manner> {
     Ok(Manner {
         connect_timeout: seconds(own.connect_timeout, &CONNECT_TIMEOUT),
         request_timeout: seconds(own.timeout, &REQUEST_TIMEOUT),
+        patience: None,
         max_retries: MAX_RETRIES.get().unsigned_abs(),
         max_response_size: u64::from(MAX_RESPONSE_SIZE.get().unsigned_abs()) * 1024,
         language: own.language.clone().or_else(|| text(&LANGUAGE)),

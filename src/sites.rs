@@ -244,8 +244,17 @@ impl Entry<'_> {
 /// # Errors
 /// Only internal ones.
 pub fn remove(extension: &Extension, id: i32, keep_runs: i32) -> Result<()> {
-    let sql = format!("DELETE FROM {}.matomo_site_config WHERE id = $1", extension.schema);
-    extension.run(|client| query(client, &sql, &[id.into()]).map(drop))?;
+    let schema = &extension.schema;
+    let config = format!("DELETE FROM {schema}.matomo_site_config WHERE id = $1");
+    // Also what a run has noted of a site that was removed meanwhile.
+    let state = format!(
+        "DELETE FROM {schema}.matomo_site_state t \
+         WHERE NOT EXISTS (SELECT FROM {schema}.matomo_site_config s WHERE s.id = t.site_id)"
+    );
+    extension.run(|client| {
+        query(client, &config, &[id.into()])?;
+        query(client, &state, &[]).map(drop)
+    })?;
     runs::forget_removed(extension, keep_runs)
 }
 

@@ -6,10 +6,10 @@ use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
 use pgrx::spi::{OwnedPreparedStatement, SpiClient};
 
-use crate::destination::{Destination, spi};
-use crate::encoding;
+use crate::destination::{Destination, run_plan, spi};
 use crate::error::Result;
 use crate::rows::COLUMNS;
+use crate::scope::Scope;
 
 /// Statement texts. `$1` to `$43` are arrays of text, one a column, wherever rows go in.
 pub struct Statements {
@@ -39,9 +39,10 @@ pub struct Statements {
 
 /// Whether a column of a type differs between `i`, what Matomo has, and `s`, what is stored.
 pub fn differs(column: &str, kind: &str) -> String {
-    match kind {
-        // json has no equality of its own. Since Postgres 17 its name is a keyword, which is quoted.
-        "pg_catalog.json" | "pg_catalog.\"json\"" => {
+    match kind.replace('"', "").as_str() {
+        // json has no equality of its own. Its name may be quoted: as a keyword, or as all are by
+        // quote_all_identifiers.
+        "pg_catalog.json" => {
             format!("i.{column}::text IS DISTINCT FROM s.{column}::text")
         }
         _ => format!("i.{column} IS DISTINCT FROM s.{column}"),
@@ -185,9 +186,9 @@ impl Statements {
                 client.prepare_mut(self.stored.as_str(), &kinds).map_err(spi)?.keep()
             }
         };
-        let converted = encoding::arguments(args);
-        let args = converted.as_deref().unwrap_or(args);
-        let done = client.update(&plan, None, args).map_err(spi);
+        // Planned for each batch, with all partitions there are, it would take longer than the rest.
+        let _once = Scope::of(&[(c"plan_cache_mode", c"force_generic_plan")]);
+        let done = run_plan(client, &plan, args);
         self.plan = Some(plan);
         done.map(drop)
     }

@@ -182,14 +182,10 @@ impl Store {
 
     /// What differs between the batch and what is stored of its visits.
     fn changes(&mut self, client: &mut SpiClient, batch: &Batch, lock: Lock) -> Result<Changes> {
-        // Operators are found by search_path too; and planning for each batch, with all partitions
-        // there are, would take longer than the rest.
+        // Operators are found by search_path too.
         let _by_visit = ByVisit::only();
-        let _safe = Scope::of(&[
-            (c"search_path", c"pg_catalog, pg_temp"),
-            (c"enable_seqscan", c"off"),
-            (c"plan_cache_mode", c"force_generic_plan"),
-        ]);
+        let _safe =
+            Scope::of(&[(c"search_path", c"pg_catalog, pg_temp"), (c"enable_seqscan", c"off")]);
         let span = self.span(batch);
         Comparison {
             destination: &self.destination,

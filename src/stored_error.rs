@@ -23,6 +23,8 @@ pub enum Stored {
     ServerPrivilege { server: String, user: String },
     /// The user has no user mapping.
     NoMapping { server: String, user: String },
+    /// The user mapping has no token; `None`: it is that of PUBLIC.
+    NoToken { server: String, user: Option<String> },
     /// There is no registered site of this ID.
     NoSite(i32),
     /// The registered site is somebody else's.
@@ -69,7 +71,7 @@ impl Stored {
             | Stored::NoRole(_)
             | Stored::NoOwner(_) => SqlState::UndefinedObject,
             Stored::NotOurServer(_) | Stored::TemporaryDestination(_) => SqlState::WrongObjectType,
-            Stored::NoMapping { .. } | Stored::RefusedBefore { .. } => {
+            Stored::NoMapping { .. } | Stored::NoToken { .. } | Stored::RefusedBefore { .. } => {
                 SqlState::InvalidAuthorizationSpecification
             }
             Stored::Registered { .. } => SqlState::UniqueViolation,
@@ -89,12 +91,16 @@ impl Stored {
             Stored::InvalidOption { valid, .. } => {
                 format!("Valid options in this context are: {}.", valid.join(", "))
             }
-            Stored::MissingOption("url") => {
+            Stored::MissingOption(_) => {
                 "CREATE SERVER ... FOREIGN DATA WRAPPER matomo OPTIONS (url \
                  'https://analytics.example.org')."
                     .to_owned()
             }
-            Stored::MissingOption(name) => format!("Give it as OPTIONS ({name} '...')."),
+            Stored::NoToken { server, user } => format!(
+                "ALTER USER MAPPING FOR {} SERVER {} OPTIONS (ADD token '...').",
+                user.as_deref().map_or_else(|| "PUBLIC".to_owned(), quoted),
+                quoted(server)
+            ),
             Stored::SuperuserOption(_) => {
                 "Only superusers may have the server read a file.".to_owned()
             }
@@ -198,6 +204,10 @@ impl fmt::Display for Stored {
                 write!(f, "permission denied for foreign server {server}")
             }
             Stored::NoMapping { user, .. } => write!(f, "user mapping not found for \"{user}\""),
+            Stored::NoToken { user, .. } => {
+                let user = user.as_deref().unwrap_or("public");
+                write!(f, "user mapping for \"{user}\" has no token")
+            }
             Stored::NoSite(site) => write!(f, "registered site {site} does not exist"),
             Stored::SitePrivilege { site, .. } => {
                 write!(f, "permission denied for registered site {site}")

@@ -10,14 +10,13 @@ use crate::support::*;
 use crate::trust::{all_there, proven};
 
 /// What roles without any grant may do, an object a line. On all others they may do nothing.
-const EVERYBODY: [&str; 22] = [
+const EVERYBODY: [&str; 21] = [
     // Work with the caller's rights.
     "f matomo_create_partitions(regclass,timestamp with time zone,timestamp with time zone): EXECUTE",
     "f matomo_create_table(text,boolean,name): EXECUTE",
     // Shows what views show.
     "f matomo_destinations(): EXECUTE",
     "f matomo_drop_step(regclass,timestamp with time zone,integer,interval,jsonb): EXECUTE",
-    "f matomo_fdw_validator(text[],oid): EXECUTE",
     "f matomo_forget(text,text,regclass): EXECUTE",
     "f matomo_is_running(integer): EXECUTE",
     "f matomo_may_see(oid): EXECUTE",
@@ -95,6 +94,52 @@ fn what_everybody_may_do_is_on_the_list() {
             written.count()
         ),
     );
+}
+
+/// Default privileges are those of the role that creates the extension, and for its own objects.
+#[test]
+fn default_privileges_give_and_take_nothing() {
+    let (name, mut db) = named_database();
+    let (favoured, role) = (role(&mut db), role(&mut db));
+    run(
+        &mut db,
+        &format!(
+            "DROP EXTENSION matomo_postgres;
+             ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC;
+             ALTER DEFAULT PRIVILEGES REVOKE USAGE ON TYPES FROM PUBLIC;
+             ALTER DEFAULT PRIVILEGES GRANT ALL ON FUNCTIONS TO {favoured} WITH GRANT OPTION;
+             ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT ALL ON TABLES TO {favoured} WITH GRANT OPTION;
+             ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT ALL ON SEQUENCES TO PUBLIC;
+             CREATE EXTENSION matomo_postgres"
+        ),
+    );
+    for role in [&favoured, &role] {
+        let found = privileges(&mut db, role);
+        assert_eq!(found, EVERYBODY, "{found:#?}");
+    }
+    // What README has an administrator grant is enough.
+    let fake = serve_two();
+    server_for(&mut db, &fake, &role);
+    let mut theirs = connect_as(&name, &role);
+    add_site(
+        &mut theirs,
+        ", start_date => '2026-10-24', destination => 'matomo_partitioned', retention => '1 day'",
+    );
+    run(&mut theirs, "CALL matomo_sync_all()");
+    run(
+        &mut theirs,
+        "SELECT matomo_sync(1, server => 'analytics', start_date => '2026-10-24');
+         SELECT matomo_check(1, '2026-10-24', '2026-10-26', server => 'analytics', repair => true);
+         SELECT matomo_create_table('weekly', true);
+         SELECT matomo_create_partitions('weekly', now(), now());
+         SELECT matomo_forget('nobody')",
+    );
+    run(&mut theirs, "CALL matomo_drop_before('matomo', '2026-10-25')");
+    for view in ["matomo_sites", "matomo_runs", "matomo_status", "matomo_days", "matomo_progress"] {
+        run(&mut theirs, &format!("SELECT * FROM {view}"));
+    }
+    let errors = "SELECT concat_ws(' ', failures, last_error, upkeep_error) FROM matomo_status";
+    assert_eq!(texts(&mut theirs, errors), ["0"]);
 }
 
 #[test]
