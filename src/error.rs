@@ -89,6 +89,8 @@ pub enum SqlState {
     UniqueViolation,
     /// 25001
     ActiveSqlTransaction,
+    /// 57014
+    QueryCanceled,
     /// HV00D
     FdwInvalidOptionName,
     /// HV002
