@@ -220,7 +220,10 @@ fn create(client: &mut SpiClient, name: &str, extension_schema: &str) -> Result<
     if let Some(oid) = find(name, true) {
         return Ok(oid);
     }
-    let sql = format!("SELECT {extension_schema}.matomo_create_table($1, $2)::pg_catalog.oid");
+    // With all arguments: fewer would be those of another's function too.
+    let sql = format!(
+        "SELECT {extension_schema}.matomo_create_table($1, $2, pg_catalog.current_schema())::pg_catalog.oid"
+    );
     let oid =
         query(client, &sql, &[name.into(), partitioned.into()])?.first().get_one().map_err(spi)?;
     oid.ok_or_else(|| Error::NoDestination(name.to_owned()))

@@ -132,16 +132,14 @@ impl Http {
         let announced = announced.and_then(|length| length.to_str().ok()?.parse().ok());
         let mut body = Vec::new();
         let room = announced.unwrap_or(0).min(MOST_ROOM);
-        body.try_reserve_exact(room).map_err(|_| Fault::OutOfMemory(room))?;
+        body.try_reserve_exact(room).map_err(|_| Fault::OutOfMemory)?;
         let reader = response.body_mut().with_config().limit(u64::MAX).reader();
         let read = reader.take(limit + 1).read_to_end(&mut body);
         self.received.fetch_add(body.len() as u64, Ordering::Relaxed);
         match read {
             Ok(_) if body.len() as u64 > limit => Err(Fault::TooLarge(limit)),
             Ok(_) => Ok(body),
-            Err(error) if error.kind() == ErrorKind::OutOfMemory => {
-                Err(Fault::OutOfMemory(2 * body.len()))
-            }
+            Err(error) if error.kind() == ErrorKind::OutOfMemory => Err(Fault::OutOfMemory),
             Err(error) => Err(transport_fault(ureq::Error::from(error), timeouts, &self.token)),
         }
     }
