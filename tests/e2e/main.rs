@@ -53,6 +53,7 @@ mod soak;
 mod stored;
 mod supply_chain;
 mod support;
+mod timezones;
 mod traps;
 mod trust;
 mod updates;
