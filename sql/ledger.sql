@@ -52,7 +52,6 @@ CREATE VIEW matomo_days WITH (security_barrier) AS
            l.truncated_visits, l.newest, l.timezone, l.read_at, l.rechecked_at, l.action_time
     FROM matomo_ledger l
     WHERE pg_catalog.has_table_privilege(l.destination, 'SELECT');
-GRANT SELECT ON matomo_days TO PUBLIC;
 
 COMMENT ON VIEW matomo_days IS 'What syncs have copied: one row per Matomo, site, destination and site-day, of tables that you may read';
 COMMENT ON COLUMN matomo_days.matomo IS 'URL of the Matomo''s API';

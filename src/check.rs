@@ -6,9 +6,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use chrono::{NaiveDate, Utc};
 
 use crate::access::Access;
-use crate::client::Client;
+use crate::client::{Client, SiteInfo};
 use crate::destination::Destination;
-use crate::error::{Error, Other, Result};
+use crate::error::{Error, Result};
 use crate::fetch::{self, Batch, Reading};
 use crate::inspect::{self, Differing};
 use crate::ledger::Ledger;
@@ -59,12 +59,12 @@ pub fn run(order: Order, how: How) -> Result<BTreeMap<NaiveDate, DayChecked>> {
     lock(site, &destination)?;
     let start = start.ok_or(Error::Null("start_date"))?;
     let ledger = Ledger::of(&destination, client.endpoint(), site);
-    let other_matomo = ledger.other_matomo()?;
-    let zone = ask_for_site(&client, site, None)?.zone;
+    let SiteInfo { zone, is_rollup, .. } = ask_for_site(&client, site, None)?;
     let today = zone.day(Utc::now().timestamp()).unwrap_or_default();
     let days = plan::days(Start::Day(start), end, today, zone)?;
+    ledger.check_matomo(&destination.name)?;
     let action_time = settings::action_time();
-    let site = Site { id: site, zone, action_time };
+    let site = Site { id: site, zone, action_time, is_rollup };
     let is_other = |kind: &ActionTime| *kind != action_time;
     let entries = ledger.read()?;
     let of_other_kind =
@@ -75,14 +75,12 @@ pub fn run(order: Order, how: How) -> Result<BTreeMap<NaiveDate, DayChecked>> {
     let mut check = Check {
         client,
         site,
-        store: Store::new(destination.clone()).everywhere().wary_of(other_matomo.clone()),
+        store: Store::new(destination.clone()).everywhere(),
         destination,
-        other_matomo,
         how,
         of_other_kind: of_other_kind.map(|entry| entry.day).collect(),
         listed: HashSet::new(),
         of_days: BTreeMap::new(),
-        sites: BTreeSet::new(),
     };
     let mut found = BTreeMap::new();
     for day in &days {
@@ -108,16 +106,12 @@ struct Check {
     store: Store,
     destination: Destination,
     how: How,
-    /// Another Matomo that has a site of the same ID in the destination.
-    other_matomo: Option<String>,
     /// Days whose rows hold the other kind of time.
     of_other_kind: BTreeSet<NaiveDate>,
     /// All visits that Matomo has listed.
     listed: HashSet<i64>,
     /// The same by day, for a repair.
     of_days: BTreeMap<NaiveDate, Vec<i64>>,
-    /// Their sites: of a roll-up those that it is made of.
-    sites: BTreeSet<String>,
 }
 
 impl Check {
@@ -128,11 +122,6 @@ impl Check {
         self.listed.extend(listed.iter().map(|visit| visit.id));
         if self.how.repair {
             self.of_days.insert(day, listed.iter().map(|visit| visit.id).collect());
-            for site in listed.iter().filter_map(|visit| visit.values[0].as_ref()) {
-                if !self.sites.contains(site) {
-                    self.sites.insert(site.clone());
-                }
-            }
         }
         let mut checked = DayChecked { there: count(listed.len()), ..DayChecked::default() };
         let Differing { mut stale, mut missing } = recheck::compare(&self.destination, &listed)?;
@@ -183,7 +172,7 @@ impl Check {
     /// How many rows are stored of the visits that Matomo has listed of a day.
     fn rows_of(&self, day: NaiveDate) -> Result<i64> {
         let visits = self.of_days.get(&day).map_or(&[][..], Vec::as_slice);
-        inspect::count_rows(&self.destination, &self.sites, visits)
+        inspect::count_rows(&self.destination, visits)
     }
 
     /// Finds the stored visits of the days that Matomo does not have at all, and removes them if
@@ -209,12 +198,6 @@ impl Check {
         let known: HashSet<_> = known.visits.into_iter().map(|(id, _)| id).collect();
         let gone: Vec<i64> = suspects.keys().copied().filter(|id| !known.contains(id)).collect();
         if self.how.repair && !gone.is_empty() {
-            // They may be the other's, who has the right to them.
-            if let (Some(other), Some(visit)) = (self.other_matomo.clone(), gone.first()) {
-                let name = self.destination.name.clone();
-                let (visit, other) = (visit.to_string(), Other::Matomo(other));
-                return Err(Error::Collision { name, visit, other });
-            }
             self.store.remove(self.site.id, &gone)?;
         }
         let day = |id: &i64| {

@@ -1,7 +1,7 @@
 //! Reads site-days from Matomo and makes batches of rows of them. Runs on a helper thread: HTTP,
 //! JSON and pure Rust only.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::ops::Range;
 
 use chrono::NaiveDate;
@@ -21,8 +21,6 @@ pub struct Batch {
     /// idVisit of each visit and where its rows stand in `rows`; also of those without actions,
     /// whose old rows must go.
     pub visits: Vec<(i64, Range<usize>)>,
-    /// Their sites: the one asked for, or those that a roll-up of sites is made of.
-    pub sites: BTreeSet<String>,
     /// Their rows.
     pub rows: Lines,
     /// Between which instants their rows lie or may have lain, in seconds.
@@ -150,11 +148,15 @@ fn read_day(
                 send(News::ZoneChanged(info));
                 return Ok(false);
             }
+            reading.site.is_rollup = info.is_rollup;
         }
         reading.is_zone_known = true;
         newest = newest.max(page.newest);
         let mut batch = Batch::default();
         for (id, visit) in &page.visits {
+            check_site(client, &mut reading.site, (*id, visit), &mut |line| {
+                send(News::Notice(line));
+            })?;
             seen.insert(*id, visit.actions.len(), visit.truncated > 0);
             batch.add(client, site, (*id, visit), Some(due.day), begin)?;
             if batch.is_large() && !send(News::Batch(std::mem::take(&mut batch))) {
@@ -176,7 +178,7 @@ fn read_day(
         if rest.is_none() {
             let mut pages = Pages::new(client, *reading, due.day, Some(pass.since), false);
             pages.asked = asked;
-            rest = list(&mut pages, site, most_pages, send)?
+            rest = list(client, &mut pages, &mut reading.site, most_pages, send)?
                 .map(|since| Pass { since, ..pass.clone() });
             rechecked = rest.is_none().then_some(pass.began);
             asked = pages.asked;
@@ -192,15 +194,20 @@ fn read_day(
 
 /// Lists visits page by page, a page at the least; gives from which instant on there are more.
 fn list(
+    client: &Client,
     pages: &mut Pages,
-    site: Site,
+    site: &mut Site,
     most_pages: i32,
     send: &mut dyn FnMut(News) -> bool,
 ) -> Result<Option<i64>> {
     while let Some(body) = pages.next(&mut |line| {
         send(News::Notice(line));
     })? {
-        if !send(News::Listed(listed(&pages.read(&body)?, site))) {
+        let page = pages.read(&body)?;
+        let listed = listed(client, &page, site, &mut |line| {
+            send(News::Notice(line));
+        })?;
+        if !send(News::Listed(listed)) {
             return Ok(None);
         }
         let rest = pages.goes_on().filter(|_| pages.asked >= most_pages);
@@ -211,11 +218,18 @@ fn list(
     Ok(None)
 }
 
-fn listed(page: &Page, site: Site) -> Vec<Listed> {
-    let visits = page.visits.iter();
-    visits
-        .map(|(id, visit)| Listed { id: *id, values: rows::visit_values(visit, *id, site) })
-        .collect()
+fn listed(
+    client: &Client,
+    page: &Page,
+    site: &mut Site,
+    notice: &mut dyn FnMut(String),
+) -> Result<Vec<Listed>> {
+    let mut all = Vec::with_capacity(page.visits.len());
+    for (id, visit) in &page.visits {
+        check_site(client, site, (*id, visit), notice)?;
+        all.push(Listed { id: *id, values: rows::visit_values(visit, *id, *site) });
+    }
+    Ok(all)
 }
 
 /// The visits of a site-day without their actions.
@@ -224,14 +238,14 @@ fn listed(page: &Page, site: Site) -> Vec<Listed> {
 /// Those of [`Client::visits`].
 pub fn list_day(
     client: &Client,
-    reading: Reading,
+    mut reading: Reading,
     day: NaiveDate,
     notice: &mut dyn FnMut(String),
 ) -> Result<Vec<Listed>> {
     let mut pages = Pages::new(client, reading, day, None, false);
     let mut all = HashMap::new();
     while let Some(body) = pages.next(notice)? {
-        let page = listed(&pages.read(&body)?, reading.site);
+        let page = listed(client, &pages.read(&body)?, &mut reading.site, notice)?;
         all.extend(page.into_iter().map(|visit| (visit.id, visit)));
     }
     Ok(all.into_values().collect())
@@ -247,7 +261,7 @@ pub const IDS: usize = 50;
 /// Those of [`Client::visits`].
 pub fn by_id(
     client: &Client,
-    site: Site,
+    mut site: Site,
     mut ids: Vec<i64>,
     actions: bool,
     notice: &mut dyn FnMut(String),
@@ -264,6 +278,7 @@ pub fn by_id(
             if !asked.contains(id) {
                 continue;
             }
+            check_site(client, &mut site, (*id, visit), notice)?;
             if batch.is_large() {
                 ids.push(*id);
                 continue;
@@ -273,6 +288,30 @@ pub fn by_id(
         }
     }
     Ok((batch, ids))
+}
+
+/// Sees to it that a visit is of the site that was asked for, unless that is a roll-up; Matomo is asked
+/// for that once, when it matters.
+fn check_site(
+    client: &Client,
+    site: &mut Site,
+    (id, visit): (i64, &Visit),
+    notice: &mut dyn FnMut(String),
+) -> Result<()> {
+    let other = rows::id_site(visit, *site);
+    if other == i64::from(site.id) {
+        return Ok(());
+    }
+    if site.is_rollup.is_none() {
+        let info = client.site(site.id, &mut |error, retry, wait| {
+            notice(retry_line(error, retry, wait));
+        })?;
+        site.is_rollup = info.is_rollup;
+    }
+    if site.is_rollup == Some(true) {
+        return Ok(());
+    }
+    Err(client.failed(site.id, None, Fault::OtherSite(id, other)))
 }
 
 /// Bytes of rows from which on a batch is handed over: so large that what each costs of its own
@@ -301,10 +340,6 @@ impl Batch {
         }
         self.visits.push((id, begin..self.rows.len()));
         self.span = union(self.span, span(visit, &self.rows.instants()[begin..], site));
-        let id_site = rows::id_site(visit, site);
-        if !self.sites.contains(&id_site) {
-            self.sites.insert(id_site);
-        }
         Ok(())
     }
 }

@@ -103,20 +103,40 @@ impl Ledger {
         })
     }
 
-    /// Another Matomo which has a site of this ID in the destination, if there is one.
+    /// Whether it is known which Matomo the destination is of.
     ///
     /// # Errors
     /// Only internal ones.
-    pub fn other_matomo(&self) -> Result<Option<String>> {
+    pub fn knows_destination(&self) -> Result<bool> {
+        let sql = format!("SELECT 1 FROM {} WHERE destination = $1 LIMIT 1", self.table);
+        self.run(|client| Ok(!query(client, &sql, &[self.destination.into()])?.is_empty()))
+    }
+
+    /// Whether the destination is of this Matomo, or of none yet: `idVisit` is unique only within one.
+    ///
+    /// # Errors
+    /// [`Error::OtherMatomo`].
+    pub fn check_matomo(&self, name: &str) -> Result<()> {
+        // From site to site, as a table of many has very many entries.
         let sql = format!(
-            "SELECT matomo FROM {} WHERE destination = $1 AND idsite = $3 AND matomo <> $2 LIMIT 1",
+            "WITH RECURSIVE m AS ( \
+                 (SELECT idsite, matomo FROM {0} WHERE destination = $1 ORDER BY 1, 2 LIMIT 1) \
+                 UNION ALL \
+                 SELECT n.idsite, n.matomo FROM m CROSS JOIN LATERAL ( \
+                     SELECT l.idsite, l.matomo FROM {0} l WHERE l.destination = $1 \
+                     AND (l.idsite, l.matomo) > (m.idsite, m.matomo) ORDER BY 1, 2 LIMIT 1) n) \
+             SELECT matomo FROM m WHERE matomo <> $2 LIMIT 1",
             self.table
         );
-        self.run(|client| {
-            let args = [self.destination.into(), self.matomo.as_str().into(), self.site.into()];
-            let found = query(client, &sql, &args)?;
-            if found.is_empty() { Ok(None) } else { found.first().get_one().map_err(spi) }
-        })
+        let other: Option<String> = self.run(|client| {
+            let args = [self.destination.into(), self.matomo.as_str().into()];
+            query(client, &sql, &args)?.next().map_or(Ok(None), |row| row.get(1).map_err(spi))
+        })?;
+        let refuse = |known| {
+            let (name, asked) = (name.to_owned(), self.matomo.clone());
+            Err(Error::OtherMatomo { name, known, asked })
+        };
+        other.map_or(Ok(()), refuse)
     }
 
     /// Whether the destination has to hold rows, of whichever site.
@@ -168,17 +188,23 @@ impl Ledger {
     }
 
     /// The rows of the destination are gone, those of all sites: their days have to be read again. Days
-    /// without visits stay as they are, such as those that were dropped for their age.
+    /// without visits stay as they are, such as those that were dropped for their age. Of another
+    /// Matomo nothing stays.
     ///
     /// # Errors
     /// Only internal ones.
     pub fn disclaim_rows(&self) -> Result<()> {
+        let others = format!("DELETE FROM {} WHERE destination = $1 AND matomo <> $2", self.table);
         let sql = format!(
             "UPDATE {} SET {UNREAD}, visits = 0, actions = 0, truncated_visits = 0 \
              WHERE destination = $1 AND visits > 0",
             self.table
         );
-        self.run(|client| query(client, &sql, &[self.destination.into()]).map(drop))
+        self.run(|client| {
+            let args = [self.destination.into(), self.matomo.as_str().into()];
+            query(client, &others, &args)?;
+            query(client, &sql, &args[..1]).map(drop)
+        })
     }
 
     /// Writes an entry; one that says what is there already is not written again.

@@ -6,8 +6,8 @@ use std::time::Duration;
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum, pg_sys};
 
 use crate::client::Manner;
-use crate::databases;
 use crate::error::{Error, Result};
+use crate::fleet;
 use crate::hosts::Hosts;
 use crate::options::Options;
 use crate::rows;
@@ -44,8 +44,6 @@ static CA_FILE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new
 static ALLOWED_HOSTS: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"*"));
 static ALLOW_HTTP: GucSetting<bool> = GucSetting::<bool>::new(false);
 static PREMAKE: GucSetting<i32> = GucSetting::<i32>::new(4);
-static DATABASE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
-static NAPTIME: GucSetting<i32> = GucSetting::<i32>::new(60);
 static ACTION_TIME: GucSetting<ActionTime> = GucSetting::<ActionTime>::new(ActionTime::Utc);
 
 /// Visits a page: the least and the most that may be asked for.
@@ -253,24 +251,7 @@ pub fn register() {
         GucContext::Userset,
         none,
     );
-    GucRegistry::define_string_guc(
-        c"matomo.database",
-        c"Databases in which a background worker syncs the registered sites.",
-        c"A list. The library must be in shared_preload_libraries.",
-        &DATABASE,
-        GucContext::Sighup,
-        none,
-    );
-    GucRegistry::define_int_guc(
-        c"matomo.naptime",
-        c"Longest time between two looks of the background worker for sites that are due.",
-        c"",
-        &NAPTIME,
-        1,
-        86_400,
-        GucContext::Sighup,
-        GucFlags::UNIT_S,
-    );
+    fleet::register();
     // SAFETY: called from _PG_init on the main thread; the name is static.
     unsafe { pg_sys::MarkGUCPrefixReserved(c"matomo".as_ptr()) };
 }
@@ -330,14 +311,9 @@ pub fn premake() -> i32 {
     PREMAKE.get()
 }
 
-/// Databases with a worker.
-pub fn databases() -> Vec<String> {
-    text(&DATABASE).map(|list| databases::parse(&list)).unwrap_or_default()
-}
-
-/// Between two looks for sites that are due.
-pub fn naptime() -> Duration {
-    Duration::from_secs(NAPTIME.get().unsigned_abs().into())
+/// Time within which Matomo must have answered a request, where a server has no option for it.
+pub fn request_timeout() -> Duration {
+    Duration::from_secs(REQUEST_TIMEOUT.get().unsigned_abs().into())
 }
 
 /// What `action_timestamp` holds.
@@ -360,6 +336,7 @@ pub fn manner(own: &Options) -> Result<Manner> {
     Ok(Manner {
         connect_timeout: seconds(own.connect_timeout, &CONNECT_TIMEOUT),
         request_timeout: seconds(own.timeout, &REQUEST_TIMEOUT),
+        patience: None,
         max_retries: MAX_RETRIES.get().unsigned_abs(),
         max_response_size: u64::from(MAX_RESPONSE_SIZE.get().unsigned_abs()) * 1024,
         language: own.language.clone().or_else(|| text(&LANGUAGE)),

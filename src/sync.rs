@@ -158,8 +158,11 @@ impl Sync {
             let name = destination.name.clone();
             return Err(Error::OtherActionTime { name, kind: kind.name(), first, last });
         }
-        let store = Store::new(destination.clone()).wary_of(ledger.other_matomo()?);
-        let site = Site { id: site, zone: info.zone, action_time };
+        // Not before Matomo has answered: a mistyped URL is no other Matomo.
+        ledger.check_matomo(&destination.name)?;
+        let store = Store::new(destination.clone());
+        let (zone, is_rollup) = (info.zone, info.is_rollup);
+        let site = Site { id: site, zone, action_time, is_rollup };
         let reading = Reading { site, page_size, most_pages: i32::MAX, began: now, is_zone_known };
         let record = Record { ledger, known, timezone: info.timezone.clone(), action_time, now };
         let copy = Copy { client, workers, reading, destination, store, record };
@@ -170,10 +173,15 @@ impl Sync {
 /// What the ledger knows; if somebody has emptied the table under it, that all has to be read anew, as
 /// have days that were read in the future.
 fn known_days(ledger: &Ledger, destination: &Destination, now: i64) -> Result<Entries> {
-    if ledger.claims_rows()? && destination.is_empty()? {
-        ledger.disclaim_rows()?;
-        let name = &destination.name;
-        say(PgLogLevel::NOTICE, format!("table {name} is empty: all that it had is read anew"));
+    let name = &destination.name;
+    let is_emptied = || -> Result<bool> { Ok(ledger.claims_rows()? && destination.is_empty()?) };
+    if !ledger.knows_destination()? || is_emptied()? {
+        // Any Matomo may take the table now: one after the other.
+        locks::take(Lock::Matomo(destination.oid));
+        if is_emptied()? {
+            ledger.disclaim_rows()?;
+            say(PgLogLevel::NOTICE, format!("table {name} is empty: all that it had is read anew"));
+        }
     }
     let known = ledger.read()?;
     if known.values().all(|entry| entry.read_at <= now) {
@@ -189,7 +197,8 @@ fn known_site(known: &Entries, now: i64) -> Option<SiteInfo> {
     let entry = known.values().max_by_key(|entry| entry.read_at)?;
     let zone = Zone::parse(&entry.timezone)?;
     let timezone = entry.timezone.clone();
-    known.contains_key(&zone.day(now)?).then_some(SiteInfo { name: None, zone, timezone })
+    let info = SiteInfo { name: None, zone, timezone, is_rollup: None };
+    known.contains_key(&zone.day(now)?).then_some(info)
 }
 
 /// What is known, in the timezone that Matomo has told.

@@ -50,7 +50,10 @@ fn sealed_days_of_the_other_kind_are_an_error_that_says_what_to_do() {
 fn open_days_of_the_other_kind_are_read_whole() {
     for table in ["matomo", "matomo_partitioned"] {
         let (noon, fake, mut db) = noon(2);
-        run(&mut db, &format!("SET matomo.settle_time = '1 d'; SET matomo.destination = '{table}'"));
+        run(
+            &mut db,
+            &format!("SET matomo.settle_time = '1 d'; SET matomo.destination = '{table}'"),
+        );
         sync(&mut db, &fake, &from(&noon, 1));
         run(&mut db, "SET matomo.action_time = 'as_sent'");
         sync(&mut db, &fake, "");
@@ -66,7 +69,8 @@ fn open_days_of_the_other_kind_are_read_whole() {
 fn days_that_were_dropped_for_their_age_are_of_no_kind() {
     let (noon, fake, mut db) = noon(3);
     sync(&mut db, &fake, &from(&noon, 2));
-    let drop = format!("CALL matomo_drop_before('matomo', to_timestamp({}))", noon.at(0, "00:00:00"));
+    let drop =
+        format!("CALL matomo_drop_before('matomo', to_timestamp({}))", noon.at(0, "00:00:00"));
     run(&mut db, &drop);
     run(&mut db, "SET matomo.action_time = 'as_sent'");
     sync(&mut db, &fake, "");

@@ -196,7 +196,10 @@ fn a_recheck_of_a_large_day_takes_several_steps_and_goes_on_where_it_was() {
     }
     stored::server(&mut db, &fake);
     let site = stored::add_site(&mut db, &format!(", start_date => '{}'", noon.text(0)));
-    run(&mut db, "SET matomo.page_size = 10; SET matomo.step_pages = 2; SET matomo.max_retries = 0");
+    run(
+        &mut db,
+        "SET matomo.page_size = 10; SET matomo.step_pages = 2; SET matomo.max_retries = 0",
+    );
     let call = format!("CALL matomo_sync_site({site})");
     run(&mut db, &call);
     pass(&mut db, "1 hour");
@@ -209,7 +212,8 @@ fn a_recheck_of_a_large_day_takes_several_steps_and_goes_on_where_it_was() {
     fake.fail(Fault::Status(404, Page::Html), listing().after(3));
     asked(&fake);
     error(&mut db, &call);
-    let unfinished = "SELECT count(*) FROM matomo_ledger WHERE pass_since > pass_began - interval '1 day'
+    let unfinished =
+        "SELECT count(*) FROM matomo_ledger WHERE pass_since > pass_began - interval '1 day'
                       AND pass_seen IS NULL AND rechecked_at < now() - interval '1 hour'";
     assert_eq!(one::<i64>(&mut db, unfinished), 1);
     assert_eq!(one::<i64>(&mut db, "SELECT count(*) FROM matomo WHERE idvisit = '6003'"), 1);

@@ -56,7 +56,7 @@ fn describe(w: &mut Writer, site: &Site) {
         ] {
             w.str(empty, "");
         }
-        w.str("type", "website");
+        w.str("type", &site.kind);
         w.db("keep_url_fragment", 0);
         w.str("creator_login", "anonymous");
         w.str("timezone_name", &zone_name.replace('_', " "));

@@ -42,6 +42,8 @@ pub struct Site {
     pub timezone: String,
     pub currency: String,
     pub ecommerce: bool,
+    /// `type`: `website`, or `rollup` of the plugin RollUpReporting, which lists visits of others.
+    pub kind: String,
     pub visits: Vec<Visit>,
     /// When set, these are served in place of `visits` (which the oracle goes on reading).
     pub recorded: Option<Vec<Recorded>>,
@@ -56,6 +58,7 @@ impl Site {
             timezone: timezone.to_owned(),
             currency: "EUR".to_owned(),
             ecommerce: false,
+            kind: "website".to_owned(),
             visits: Vec::new(),
             recorded: None,
         }
