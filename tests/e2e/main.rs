@@ -1,6 +1,7 @@
 //! End-to-end tests: a real Postgres with the built extension, and a fake Matomo over real HTTP.
 //! `make test` builds what they need.
 
+mod action_time;
 mod bad_input;
 mod boundaries;
 mod check;
@@ -62,6 +63,7 @@ mod soak;
 mod stored;
 mod supply_chain;
 mod support;
+mod timezones;
 mod traps;
 mod trust;
 mod updates;
