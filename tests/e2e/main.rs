@@ -20,6 +20,7 @@ mod histories;
 mod hostile;
 mod interrupts;
 mod keep_alive;
+mod languages;
 mod ledger;
 mod ledger_apart;
 mod ledger_keeping;

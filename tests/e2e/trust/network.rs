@@ -5,7 +5,7 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fake_matomo::{Fault, Options, Page, When};
+use fake_matomo::{Fault, Options, Page, Saying, When};
 
 use super::stage::{FIRST, LAST, MARK, MIDDLE, Promise, Stage};
 use super::wire::{Wire, linger, reset};
@@ -123,13 +123,16 @@ fn statuses(stage: &mut Stage) {
         stage.meets(&case, injected, fault, &promise("08P01", &message, status, "Matomo's own"));
     }
     let message = "Matomo refused the token";
-    let fault = Fault::Status(401, Page::Html);
+    let fault = Fault::Says(Saying::WrongToken);
+    let sites = "SitesManager.getSitesIdWithAtLeastViewAccess";
+    stage.fake.fail(fault.clone(), When::always().method(sites));
     stage.fake.clear_requests();
     run(&mut stage.db, "SET matomo.max_retries = 3");
     let injected = "401; `matomo.max_retries` is 3";
     stage.meets("a refused token", injected, fault, &promise("28000", message, 401, "18 refused"));
     let refused = stage.fake.requests().iter().filter(|seen| seen.fault.is_some()).count();
-    assert_eq!(refused, 1, "a refused token was tried again");
+    // The day's, and the one that every token may ask.
+    assert_eq!(refused, 2, "a refused token was tried again");
     run(&mut stage.db, "SET matomo.max_retries = 0");
     let login = "the answer of Matomo is not JSON but an HTML page with the title \"Sign in\"";
     let fault = Fault::Html;
