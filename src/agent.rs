@@ -79,7 +79,7 @@ impl Agent {
         let place = kept.iter().position(|kept| kept.key == key);
         let (agent, made) = match place.map(|place| kept.remove(place)) {
             Some(kept) => (kept.agent, kept.made),
-            None => (new(endpoint, manner)?, Instant::now()),
+            None => (new(manner)?, Instant::now()),
         };
         Ok(Agent(Arc::new(Held { agent, key, made, is_sound: AtomicBool::new(true) })))
     }
@@ -119,10 +119,8 @@ impl Drop for Held {
 /// A request that has a body.
 pub type Request = ureq::RequestBuilder<ureq::typestate::WithBody>;
 
-fn new(endpoint: &Endpoint, manner: &Manner) -> Result<ureq::Agent> {
-    // Reading the system's CAs takes milliseconds.
-    let needs_tls = endpoint.url().starts_with("https:") || manner.ca_pem.is_some();
-    let tls = needs_tls.then(|| certificates::config(manner.ca_pem.as_deref())).transpose()?;
+fn new(manner: &Manner) -> Result<ureq::Agent> {
+    let named = manner.ca_pem.as_deref().map(certificates::parse).transpose()?;
     let config = ureq::Agent::config_builder()
         .http_status_as_error(false)
         .max_redirects(0)
@@ -135,7 +133,7 @@ fn new(endpoint: &Endpoint, manner: &Manner) -> Result<ureq::Agent> {
         .max_idle_age(IDLE)
         .user_agent(concat!("matomo_postgres/", env!("CARGO_PKG_VERSION")))
         .build();
-    let chain = Dialler::new(manner.hosts.clone()).chain(TlsConnector::new(tls));
+    let chain = Dialler::new(manner.hosts.clone()).chain(TlsConnector::new(named));
     Ok(ureq::Agent::with_parts(config, chain, Later))
 }
 

@@ -7,6 +7,7 @@ use std::ptr;
 use pgrx::PgLogLevel;
 use pgrx::prelude::*;
 
+use crate::encoding::{ServerText, to_server};
 use crate::error::{Error, Result, Stored};
 use crate::report::or_raise;
 use crate::runs::Failed;
@@ -52,11 +53,12 @@ fn matomo_run_copy(run: i64) -> &'static str {
 fn matomo_run_fail(
     run: i64,
     sqlstate: String,
-    message: String,
-    detail: Option<String>,
-    hint: Option<String>,
+    message: ServerText,
+    detail: Option<ServerText>,
+    hint: Option<ServerText>,
 ) -> &'static str {
-    let failed = Failed { state: sqlstate, message, detail: filled(detail), hint: filled(hint) };
+    let (detail, hint) = (filled(detail), filled(hint));
+    let failed = Failed { state: sqlstate, message: message.0, detail, hint };
     or_raise(step::fail(run, &failed)).name()
 }
 
@@ -80,22 +82,24 @@ fn matomo_run_report(run: i64, is_error: bool) {
 #[pg_extern(volatile, parallel_unsafe)]
 fn matomo_run_warn(
     sqlstate: String,
-    message: String,
-    detail: Option<String>,
-    hint: Option<String>,
+    message: ServerText,
+    detail: Option<ServerText>,
+    hint: Option<ServerText>,
 ) {
-    let failed = Failed { state: sqlstate, message, detail: filled(detail), hint: filled(hint) };
+    let (detail, hint) = (filled(detail), filled(hint));
+    let failed = Failed { state: sqlstate, message: message.0, detail, hint };
     or_raise(throw(PgLogLevel::WARNING, failed));
 }
 
-fn filled(text: Option<String>) -> Option<String> {
-    text.filter(|text| !text.is_empty())
+fn filled(text: Option<ServerText>) -> Option<String> {
+    text.map(|text| text.0).filter(|text| !text.is_empty())
 }
 
 /// Reports with any SQLSTATE there may be, also one that Postgres has no name for.
 fn throw(level: PgLogLevel, failed: Failed) -> Result<()> {
     let c_text = |text: String| {
-        CString::new(text).map_err(|_| Error::Internal("an error with a zero byte".to_owned()))
+        CString::new(to_server(&text))
+            .map_err(|_| Error::Internal("an error with a zero byte".to_owned()))
     };
     let message = c_text(failed.message)?;
     let detail = failed.detail.map(c_text).transpose()?;

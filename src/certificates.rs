@@ -16,26 +16,26 @@ use ureq::tls::{PemItem, parse_pem};
 
 use crate::error::{Error, Result};
 
-/// TLS that trusts the CAs of a PEM file, or those of the system.
+/// TLS that trusts the certificates of `matomo.ca_file`, or the CAs of the system.
 ///
 /// # Errors
-/// [`Error::Argument`] when the file holds no certificate.
-pub fn config(ca_pem: Option<&[u8]>) -> Result<ClientConfig> {
+/// When there are none to be had.
+pub fn config(named: Option<&[Certificate]>) -> std::result::Result<ClientConfig, rustls::Error> {
     let provider = Arc::new(ring::default_provider());
-    let verifier = match ca_pem {
-        Some(pem) => named(certificates(pem)?, &provider)?,
-        None => {
-            let system = rustls_platform_verifier::Verifier::new(Arc::clone(&provider));
-            Arc::new(system.map_err(unusable)?)
-        }
+    let verifier = match named {
+        Some(certificates) => verifier(certificates, &provider)?,
+        None => Arc::new(rustls_platform_verifier::Verifier::new(Arc::clone(&provider))?),
     };
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(ALL_VERSIONS)
-        .map_err(unusable)?;
     // "Dangerous" is what a verifier of one's own may be.
-    let config = config.dangerous().with_custom_certificate_verifier(verifier);
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(ALL_VERSIONS)?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier);
     Ok(config.with_no_client_auth())
 }
+
+/// A certificate, as a PEM file holds it.
+pub type Certificate = CertificateDer<'static>;
 
 /// The contents of `matomo.ca_file`.
 ///
@@ -51,11 +51,11 @@ pub fn read(path: String) -> Result<Vec<u8>> {
     })
 }
 
-fn unusable(error: impl std::fmt::Display) -> Error {
-    Error::Internal(format!("no TLS: {error}"))
-}
-
-fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>> {
+/// The certificates of a PEM file.
+///
+/// # Errors
+/// [`Error::Argument`] when there are none.
+pub fn parse(pem: &[u8]) -> Result<Vec<Certificate>> {
     let found: Vec<_> = parse_pem(pem)
         .filter_map(|item| match item {
             Ok(PemItem::Certificate(found)) => Some(CertificateDer::from(found.der().to_vec())),
@@ -71,19 +71,17 @@ fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>> {
     Ok(found)
 }
 
-fn named(
-    certificates: Vec<CertificateDer<'static>>,
+fn verifier(
+    certificates: &[Certificate],
     provider: &Arc<CryptoProvider>,
-) -> Result<Arc<dyn ServerCertVerifier>> {
+) -> std::result::Result<Arc<dyn ServerCertVerifier>, rustls::Error> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(certificates.iter().cloned());
     let usual = WebPkiServerVerifier::builder_with_provider(roots.into(), Arc::clone(provider));
-    // What no parser understands is no CA.
-    let usual = usual.build().map_err(|_| Error::Argument {
-        message: "the file that matomo.ca_file names holds no usable certificate".to_owned(),
-        hint: "It must hold the certificates of one or more CAs in PEM form.".to_owned(),
+    let usual = usual.build().map_err(|_| {
+        rustls::Error::General("matomo.ca_file holds no certificate that can be used".to_owned())
     })?;
-    Ok(Arc::new(Named { usual, certificates }))
+    Ok(Arc::new(Named { usual, certificates: certificates.to_vec() }))
 }
 
 /// Trusts CAs, and a server's own certificate where it is one of the file's: `openssl req -x509`
@@ -91,7 +89,7 @@ fn named(
 #[derive(Debug)]
 struct Named {
     usual: Arc<WebPkiServerVerifier>,
-    certificates: Vec<CertificateDer<'static>>,
+    certificates: Vec<Certificate>,
 }
 
 type Verified = std::result::Result<ServerCertVerified, rustls::Error>;
@@ -193,6 +191,7 @@ pub fn words(error: &rustls::Error) -> String {
     use rustls::Error as Tls;
     let error = match error {
         Tls::InvalidCertificate(error) => error,
+        Tls::General(what) => return what.clone(),
         Tls::AlertReceived(alert) => return format!("it refuses the handshake: {alert:?}"),
         other => return other.to_string(),
     };

@@ -6,6 +6,7 @@ use pgrx::prelude::*;
 
 use crate::copy::DayResult;
 use crate::destination::{query, spi};
+use crate::encoding::ServerText;
 use crate::error::{Error, Result, Stored};
 use crate::extension::Extension;
 use crate::plan::Due;
@@ -280,7 +281,10 @@ pub fn failure(extension: &Extension, run: i64) -> Result<Option<(i32, pg_sys::O
     );
     extension.run(|client| {
         let Some(row) = query(client, &sql, &[run.into()])?.next() else { return Ok(None) };
-        let text = |column: usize| row.get::<String>(column).map_err(spi);
+        let text = |column: usize| {
+            let text = row.get::<ServerText>(column).map_err(spi)?;
+            Ok::<_, Error>(text.map(|text| text.0))
+        };
         let failed = Failed {
             state: text(3)?.unwrap_or_default(),
             message: text(4)?.unwrap_or_default(),

@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::io::{Read, Write};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use rustls::pki_types::ServerName;
@@ -14,13 +14,28 @@ use ureq::unversioned::transport::{
     TransportAdapter, time,
 };
 
+use crate::certificates::{self, Certificate};
+
 /// Adds TLS where the URL asks for it.
-pub struct TlsConnector(Option<Arc<ClientConfig>>);
+pub struct TlsConnector {
+    /// The certificates to trust; `None` for the system's.
+    named: Option<Vec<Certificate>>,
+    /// Made with the first connection: reading the system's CAs takes milliseconds.
+    config: OnceLock<Arc<ClientConfig>>,
+}
 
 impl TlsConnector {
-    /// One that trusts as the configuration says; without one there is no TLS to be had.
-    pub fn new(config: Option<ClientConfig>) -> TlsConnector {
-        TlsConnector(config.map(Arc::new))
+    /// One that trusts these certificates, or the system's.
+    pub fn new(named: Option<Vec<Certificate>>) -> TlsConnector {
+        TlsConnector { named, config: OnceLock::new() }
+    }
+
+    fn config(&self) -> Result<Arc<ClientConfig>, Error> {
+        if let Some(config) = self.config.get() {
+            return Ok(Arc::clone(config));
+        }
+        let made = Arc::new(certificates::config(self.named.as_deref())?);
+        Ok(Arc::clone(self.config.get_or_init(|| made)))
     }
 }
 
@@ -36,7 +51,7 @@ impl<In: Transport> Connector<In> for TlsConnector {
         if !details.needs_tls() {
             return Ok(Some(Either::A(transport)));
         }
-        let tls = self.0.clone().ok_or(Error::Tls("no certificates to trust"))?;
+        let tls = self.config()?;
         let host = details.uri.host().unwrap_or_default().trim_matches(['[', ']']);
         let host =
             ServerName::try_from(host.to_owned()).map_err(|_| Error::Tls("bad host name"))?;

@@ -149,9 +149,9 @@ fn statuses(stage: &mut Stage) {
     let fault = Fault::EchoToken;
     stage.meets("an echo", injected, fault, &promise("08006", message, 500, SERVER));
     let fault = Fault::ErrorEnvelope(format!("token_auth={} is odd", stage.fake.token()));
-    let message = "Matomo refused the token";
+    let message = "Matomo answered with an error: token_auth=*** is odd";
     let injected = "an error of Matomo whose message quotes the token";
-    stage.meets("a quoted token", injected, fault, &promise("28000", message, 200, "18 refused"));
+    stage.meets("a quoted token", injected, fault, &promise("08P01", message, 200, "Matomo's own"));
 }
 
 fn breaks(stage: &mut Stage) {
@@ -213,8 +213,11 @@ fn redirects(stage: &mut Stage) {
         ] {
             stage.fake.clear_requests();
             let message = format!("Matomo redirects to \"{}\"", shown.unwrap_or(&to));
-            let promised =
-                promise("08P01", &message, status, "the URL that the redirect points to");
+            let hint = match to.starts_with("https:") {
+                true => "Begin the URL with https",
+                false => "the URL that the redirect points to",
+            };
+            let promised = promise("08P01", &message, status, hint);
             let case = format!("{status} to {whither}").replace("to the token", "with the token");
             let injected = format!("`Location: {}`", to.replace(&token, "TOKEN"));
             let injected = injected
