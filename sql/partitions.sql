@@ -8,8 +8,8 @@ SET search_path = pg_catalog, pg_temp
 SET timezone = 'UTC'
 SET datestyle = 'ISO'
 AS $$
-    SELECT coalesce(substring(b.expr FROM 'FROM \(''([^'']*)''\)')::timestamptz, '-infinity'),
-           coalesce(substring(b.expr FROM 'TO \(''([^'']*)''\)')::timestamptz, 'infinity')
+    SELECT coalesce(substring(b.expr FROM 'FROM [(]''([^'']*)''[)]')::timestamptz, '-infinity'),
+           coalesce(substring(b.expr FROM 'TO [(]''([^'']*)''[)]')::timestamptz, 'infinity')
     FROM pg_partitioned_table p
     JOIN pg_attribute a ON a.attrelid = p.partrelid AND a.attnum = p.partattrs[0]
     JOIN pg_inherits i ON i.inhparent = p.partrelid
@@ -29,6 +29,7 @@ SET search_path = pg_catalog, pg_temp
 SET timezone = 'UTC'
 SET datestyle = 'ISO'
 SET intervalstyle = 'postgres'
+SET default_tablespace = ''
 AS $$
 DECLARE
     day CONSTANT interval := '1 day';
@@ -43,18 +44,23 @@ DECLARE
     in_partition boolean;
     of_schema name;
     of_table name;
-    in_tablespace text;
+    table_owner oid;
+    storage text;
     stem text;
     partition text;
+    made regclass;
     attempt integer;
+    change text;
     lacks text;
     to_do text;
 BEGIN
     -- Partitioned some other way, or with a default partition that takes every row: whoever made
     -- it so makes its partitions too.
-    SELECT n.nspname, c.relname, coalesce(' TABLESPACE ' || quote_ident(s.spcname), '')
-    INTO of_schema, of_table, in_tablespace
+    SELECT n.nspname, c.relname, c.relowner,
+           concat(' USING ' || quote_ident(m.amname), ' TABLESPACE ' || quote_ident(s.spcname))
+    INTO of_schema, of_table, table_owner, storage
     FROM pg_class c
+    LEFT JOIN pg_am m ON m.oid = c.relam
     LEFT JOIN pg_tablespace s ON s.oid = c.reltablespace
     JOIN pg_namespace n ON n.oid = c.relnamespace
     JOIN pg_partitioned_table p ON p.partrelid = c.oid
@@ -104,16 +110,20 @@ BEGIN
             upper_bound := above;
         END IF;
 
-        -- What may be written to may still lack a week that only its owner can make.
-        SELECT CASE WHEN NOT pg_has_role(c.relowner, 'USAGE') THEN format('It takes the rights of its owner, %I.', r.rolname)
-                    WHEN NOT has_schema_privilege(c.relnamespace, 'CREATE')
+        -- What may be written to may still lack a week that only its owner can make. A superuser can
+        -- give the owner a table in any schema.
+        SELECT CASE WHEN NOT pg_has_role(table_owner, 'USAGE')
+                    THEN format('It takes the rights of its owner, %I.', pg_get_userbyid(table_owner))
+                    WHEN needs_create IS NOT NULL
                     THEN format('It takes the privilege CREATE on schema %I.', of_schema) END,
-               CASE WHEN NOT pg_has_role(c.relowner, 'USAGE')
+               CASE WHEN NOT pg_has_role(table_owner, 'USAGE')
                     THEN 'Ask the owner to run matomo_create_partitions, or to register a site, which makes partitions ahead.'
-                    ELSE format('GRANT CREATE ON SCHEMA %I TO %I.', of_schema, current_user) END
+                    WHEN needs_create IS NOT NULL
+                    THEN format('GRANT CREATE ON SCHEMA %I TO %I.', of_schema, needs_create) END
         INTO lacks, to_do
-        FROM pg_class c LEFT JOIN pg_roles r ON r.oid = c.relowner
-        WHERE c.oid = destination;
+        FROM (SELECT min(r.rolname::text) FROM pg_roles r, pg_roles me
+              WHERE me.rolname = current_user AND NOT me.rolsuper AND r.oid IN (me.oid, table_owner)
+                AND NOT has_schema_privilege(r.oid, of_schema::text, 'CREATE')) AS x(needs_create);
         IF lacks IS NOT NULL THEN
             RAISE insufficient_privilege USING
                 MESSAGE = format('permission denied to create the partition of table %I.%I for the week of %s',
@@ -138,9 +148,54 @@ BEGIN
 
         -- Attached rather than created in place, which would lock out readers until the commit.
         EXECUTE format('CREATE TABLE %I.%I (LIKE %s INCLUDING ALL EXCLUDING IDENTITY EXCLUDING COMMENTS)%s',
-            of_schema, partition, destination, in_tablespace);
-        EXECUTE format('ALTER TABLE %s ATTACH PARTITION %I.%I FOR VALUES FROM (%L) TO (%L)',
-            destination, of_schema, partition, lower_bound, upper_bound);
+            of_schema, partition, destination, storage);
+        made := format('%I.%I', of_schema, partition)::regclass;
+        -- LIKE copies neither owner nor grants, and the session's default privileges are not the table's.
+        EXECUTE format('ALTER TABLE %s OWNER TO %I', made, pg_get_userbyid(table_owner));
+        FOR change IN
+            SELECT format('REVOKE ALL ON %s FROM %s', made, g.grantee)
+            FROM pg_class c
+            CROSS JOIN LATERAL aclexplode(coalesce(c.relacl, acldefault('r', c.relowner))) a
+            CROSS JOIN LATERAL (SELECT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END) AS g(grantee)
+            WHERE c.oid = made
+            GROUP BY g.grantee
+        LOOP
+            EXECUTE change;
+        END LOOP;
+        FOR change IN
+            SELECT format('GRANT %s ON %s TO %s', string_agg(a.privilege_type || a.columns, ', '), made, g.grantee)
+                   || CASE WHEN a.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END
+            FROM (SELECT a.grantee, a.privilege_type, '' AS columns, a.is_grantable
+                  FROM pg_class c
+                  CROSS JOIN LATERAL aclexplode(coalesce(c.relacl, acldefault('r', c.relowner))) a
+                  WHERE c.oid = destination
+                  UNION ALL
+                  SELECT a.grantee, a.privilege_type, format(' (%I)', t.attname), a.is_grantable
+                  FROM pg_attribute t CROSS JOIN LATERAL aclexplode(t.attacl) a
+                  WHERE t.attrelid = destination AND NOT t.attisdropped) AS a
+            CROSS JOIN LATERAL (SELECT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END) AS g(grantee)
+            GROUP BY g.grantee, a.is_grantable
+        LOOP
+            EXECUTE change;
+        END LOOP;
+        -- The table's policies hold for what is read through the table; past it there is nothing to see.
+        IF (SELECT c.relrowsecurity FROM pg_class c WHERE c.oid = destination) THEN
+            EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', made);
+        END IF;
+        EXECUTE format('ALTER TABLE %s ATTACH PARTITION %s FOR VALUES FROM (%L) TO (%L)',
+            destination, made, lower_bound, upper_bound);
+        -- By an index: by the one that has become a part of the table's.
+        SELECT format('ALTER TABLE %s REPLICA IDENTITY ', made) || CASE c.relreplident
+                   WHEN 'f' THEN 'FULL' WHEN 'n' THEN 'NOTHING' WHEN 'i' THEN format('USING INDEX %I', x.relname) END
+        INTO change
+        FROM pg_class c
+        LEFT JOIN (pg_index t JOIN pg_inherits i ON i.inhparent = t.indexrelid
+                   JOIN pg_index p ON p.indexrelid = i.inhrelid AND p.indrelid = made
+                   JOIN pg_class x ON x.oid = p.indexrelid) ON t.indrelid = c.oid AND t.indisreplident
+        WHERE c.oid = destination;
+        IF change IS NOT NULL THEN
+            EXECUTE change;
+        END IF;
         created := created + 1;
         at := upper_bound;
     END LOOP;

@@ -1,41 +1,76 @@
--- Whoever may call it makes the database server send requests to any host that it can reach, and
--- what comes back can fill disks: the administrator decides who.
-REVOKE ALL ON FUNCTION matomo_sync(integer, text, text, date, date, text, boolean, integer, text) FROM PUBLIC;
+-- What a role may do here does not depend on the default privileges of whoever creates the extension:
+-- nobody but the owner may do anything, except for what is granted below. So functions that reach the
+-- network, and could have the server send requests to any host or fill its disks, are the
+-- administrator's to grant.
+DO $$
+DECLARE
+    change pg_catalog.text;
+BEGIN
+    FOR change IN
+        WITH object AS (
+            SELECT d.classid, d.objid FROM pg_catalog.pg_depend d
+            JOIN pg_catalog.pg_extension e ON e.oid OPERATOR(pg_catalog.=) d.refobjid
+            WHERE d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_extension'::pg_catalog.regclass
+              AND d.deptype OPERATOR(pg_catalog.=) 'e' AND e.extname OPERATOR(pg_catalog.=) 'matomo_postgres'
+        ), granted AS (
+            SELECT pg_catalog.format('ROUTINE %s', p.oid::pg_catalog.regprocedure) AS object, p.proowner AS owner,
+                   coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner)) AS acl
+            FROM object o JOIN pg_catalog.pg_proc p ON p.oid OPERATOR(pg_catalog.=) o.objid
+            WHERE o.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass
+            UNION ALL
+            SELECT pg_catalog.format('%s %s', CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END,
+                       c.oid::pg_catalog.regclass), c.relowner, c.relacl
+            FROM object o JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) o.objid
+            WHERE o.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass
+        )
+        SELECT DISTINCT pg_catalog.format('REVOKE ALL ON %s FROM %s', g.object, CASE a.grantee
+                   WHEN 0::pg_catalog.oid THEN 'PUBLIC' ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) END)
+        FROM granted g CROSS JOIN LATERAL pg_catalog.aclexplode(g.acl) a
+        WHERE a.grantee OPERATOR(pg_catalog.<>) g.owner
+    LOOP
+        EXECUTE change;
+    END LOOP;
+END
+$$;
+
+-- Views of what is one's own, and the template of the tables.
+GRANT SELECT ON matomo_action, matomo_days, matomo_sites, matomo_runs, matomo_status, matomo_progress TO PUBLIC;
+GRANT EXECUTE ON FUNCTION matomo_may_see(oid), matomo_is_running(integer), matomo_today(text) TO PUBLIC;
+
+-- Works with the caller's rights on tables.
+GRANT EXECUTE ON FUNCTION
+    matomo_create_table(text, boolean, name),
+    matomo_partition_ranges(regclass),
+    matomo_create_partitions(regclass, timestamptz, timestamptz),
+    matomo_destinations(),
+    matomo_forget(text, text, regclass),
+    matomo_seal_dropped(oid, timestamptz, integer),
+    matomo_drop_step(regclass, timestamptz, integer, interval, jsonb)
+TO PUBLIC;
+GRANT EXECUTE ON PROCEDURE matomo_drop_before(regclass, timestamptz, integer, interval, interval) TO PUBLIC;
+
+-- Checks whose the registered site is. What procedures are made of, whoever may call these has to be
+-- able to call; matomo_run_step sees to it that nobody else does.
+GRANT EXECUTE ON FUNCTION
+    matomo_remove_site(integer),
+    matomo_run_outside_transaction(text),
+    matomo_run_sites(),
+    matomo_run_step(integer, boolean)
+TO PUBLIC;
 
 COMMENT ON FUNCTION matomo_sync(integer, text, text, date, date, text, boolean, integer, text) IS
     'Copies the visits of a Matomo site from start_date to end_date (today) into a table; gives a row per day';
 
-REVOKE ALL ON FUNCTION matomo_check(integer, date, date, text, text, text, boolean, boolean, integer, text) FROM PUBLIC;
-
 COMMENT ON FUNCTION matomo_check(integer, date, date, text, text, text, boolean, boolean, integer, text) IS
     'Compares what Matomo lists of a site with what a table holds, day by day, and mends what differs if asked to';
 
--- It tells syncs of others which days they need not read.
-REVOKE ALL ON FUNCTION matomo_change_url(regclass, text, text) FROM PUBLIC;
-
 COMMENT ON FUNCTION matomo_change_url(regclass, text, text) IS
     'Tells that a Matomo has moved to another URL: what is known of the days that a table holds of it goes on counting; gives their number';
-
-REVOKE ALL ON FUNCTION matomo_add_site(text, integer, date, text, interval, interval, boolean) FROM PUBLIC;
-REVOKE ALL ON FUNCTION matomo_alter_site(integer, text, integer, date, text, interval, interval, boolean, text) FROM PUBLIC;
-REVOKE ALL ON PROCEDURE matomo_sync_site(integer) FROM PUBLIC;
-REVOKE ALL ON PROCEDURE matomo_sync_all() FROM PUBLIC;
 
 COMMENT ON FUNCTION matomo_add_site(text, integer, date, text, interval, interval, boolean) IS
     'Registers a site, so that the procedures and the background worker sync it into a table with your rights; gives its ID';
 COMMENT ON FUNCTION matomo_alter_site(integer, text, integer, date, text, interval, interval, boolean, text) IS
     'Changes a registered site; what is NULL stays as it is. A site that failed is tried again';
 COMMENT ON FUNCTION matomo_remove_site(integer) IS 'Removes a registered site; the copied visits stay';
-
--- Whoever may call the procedures has to be able to call what they are made of; matomo_run_begin sees
--- to it that nobody else does.
-COMMENT ON FUNCTION matomo_run_outside_transaction(text) IS 'Internal: raises an error where a procedure cannot commit';
-COMMENT ON FUNCTION matomo_run_begin(integer, text) IS 'Internal: begins a run of a registered site; NULL when another session syncs it';
-COMMENT ON FUNCTION matomo_run_copy(bigint) IS 'Internal: does a step of a run of this session';
-COMMENT ON FUNCTION matomo_run_fail(bigint, text, text, text, text) IS 'Internal: notes what the last step of a run of this session failed with';
-COMMENT ON FUNCTION matomo_run_report(bigint, boolean) IS 'Internal: tells what a run has failed with, as an error or as a warning';
-
-COMMENT ON FUNCTION matomo_run_warn(text, text, text, text) IS 'Internal: a WARNING of an error that was caught';
-COMMENT ON FUNCTION matomo_note_ownerless() IS 'Internal: notes of registered sites whose owner is gone that they fail; gives how many that is news of';
 
 COMMENT ON FUNCTION matomo_today(text) IS 'Today in a timezone as Matomo names it';

@@ -93,9 +93,6 @@ COMMENT ON COLUMN matomo_action.referrername IS 'Name of the referrer';
 COMMENT ON COLUMN matomo_action.resolution IS 'Screen resolution of the visitor';
 COMMENT ON COLUMN matomo_action.experiments IS 'A/B tests that the visit took part in';
 
--- Whoever may create a table may make it like the template.
-GRANT SELECT ON matomo_action TO PUBLIC;
-
 -- The third argument has its default evaluated where the call stands, so the name is looked for in
 -- the caller's search_path although the body has one of its own.
 CREATE FUNCTION matomo_create_table(

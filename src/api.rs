@@ -114,7 +114,7 @@ fn matomo_check(
 /// Shows what is done. A statement that holds a key is taken out of sight for that, before anything
 /// can fail or wait.
 fn begin(site: Option<i32>, key: Option<&str>) -> Option<secrecy::WithoutContext> {
-    let hidden = key.is_some().then(secrecy::hide_running_statement);
+    let hidden = key.map(secrecy::hide_running_statement);
     secrecy::show_activity(&site.map_or_else(
         || "matomo: begins".to_owned(),
         |site| format!("matomo: site {site}, begins"),

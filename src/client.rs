@@ -50,6 +50,8 @@ pub struct SiteInfo {
     pub zone: Zone,
     /// The zone's name, as Matomo has it.
     pub timezone: String,
+    /// Whether it shows the visits of other sites, if it was asked for.
+    pub is_rollup: Option<bool>,
 }
 
 /// Which visits to ask for.
@@ -122,6 +124,8 @@ impl Client {
             #[serde(borrow)]
             name: Option<&'a RawValue>,
             timezone: String,
+            #[serde(borrow, rename = "type")]
+            kind: Option<&'a RawValue>,
         }
         let answer: Answer = serde_json::from_str(&body).map_err(|_| {
             self.fault(&call, Fault::Unexpected("a site without timezone".to_owned()))
@@ -133,7 +137,9 @@ impl Client {
         // A name of digits only may come as a number.
         let name = answer.name.and_then(json::text).unwrap_or_default();
         let name = Some(self.hide(&name));
-        Ok(SiteInfo { name, zone, timezone: answer.timezone })
+        // A type of the plugin RollUpReporting.
+        let is_rollup = Some(answer.kind.and_then(json::text).is_some_and(|kind| kind == "rollup"));
+        Ok(SiteInfo { name, zone, timezone: answer.timezone, is_rollup })
     }
 
     /// `Live.getLastVisitsDetails`: visits as the text of a JSON list, without their actions if

@@ -61,10 +61,10 @@ impl Credentials {
                 );
             }
             let user = pg_sys::GetUserId();
-            let Some(mapping) = [user, pg_sys::Oid::INVALID]
-                .into_iter()
-                .find_map(|user| version(USERMAPPINGUSERSERVER, user, Some(server.serverid)))
-            else {
+            let mapping_of = |user| version(USERMAPPINGUSERSERVER, user, Some(server.serverid));
+            let own = mapping_of(user);
+            let of_user = own.is_some().then(user_name);
+            let Some(mapping) = own.or_else(|| mapping_of(pg_sys::Oid::INVALID)) else {
                 return Err(Stored::NoMapping { server: name.to_owned(), user: user_name() }.into());
             };
             let version = format!(
@@ -74,7 +74,8 @@ impl Credentials {
             );
             let of_mapping = options((*pg_sys::GetUserMapping(user, server.serverid)).options);
             let token = of_mapping.into_iter().find(|(name, _)| name == TOKEN);
-            let (_, token) = token.ok_or(Stored::MissingOption(TOKEN))?;
+            let no_token = || Stored::NoToken { server: name.to_owned(), user: of_user };
+            let (_, token) = token.ok_or_else(no_token)?;
             let options = Options::read(&options(server.options))?;
             let url = options.url.as_deref().ok_or(Stored::MissingOption("url"))?;
             let endpoint = Endpoint::parse(url)?;

@@ -5,13 +5,8 @@ use std::borrow::Cow;
 use std::ffi::{CStr, c_int};
 use std::sync::OnceLock;
 
-use pgrx::callconv::{Arg, ArgAbi};
 use pgrx::datum::DatumWithOid;
-use pgrx::nullable::Nullable;
-use pgrx::pgrx_sql_entity_graph::metadata::{
-    ArgumentError, ReturnsError, ReturnsRef, SqlMappingRef, SqlTranslatable, TypeOrigin,
-};
-use pgrx::{FromDatum, IntoDatum, pg_sys};
+use pgrx::pg_sys;
 
 use crate::error::{Error, Result};
 
@@ -72,111 +67,6 @@ pub fn to_server(text: &str) -> Cow<'_, [u8]> {
         }
         _ => Cow::Borrowed(text.as_bytes()),
     }
-}
-
-/// A text of the database's, such as an error's, with what is no text in any encoding replaced.
-pub struct ServerText(pub String);
-
-impl FromDatum for ServerText {
-    unsafe fn from_polymorphic_datum(
-        datum: pg_sys::Datum,
-        is_null: bool,
-        _: pg_sys::Oid,
-    ) -> Option<ServerText> {
-        if is_null {
-            return None;
-        }
-        // SAFETY: main thread; the caller's promise that it is a text.
-        let bytes = unsafe {
-            let text = pg_sys::pg_detoast_datum_packed(datum.cast_mut_ptr());
-            pgrx::varlena::varlena_to_byte_slice(text)
-        };
-        Some(ServerText(from_server(bytes)))
-    }
-}
-
-impl IntoDatum for ServerText {
-    fn into_datum(self) -> Option<pg_sys::Datum> {
-        // SAFETY: main thread; a text of ours.
-        self.0.into_datum().map(|datum| unsafe { text(datum) })
-    }
-
-    fn type_oid() -> pg_sys::Oid {
-        pg_sys::TEXTOID
-    }
-}
-
-// SAFETY: it is a text to SQL, as String is.
-unsafe impl SqlTranslatable for ServerText {
-    const TYPE_IDENT: &'static str = String::TYPE_IDENT;
-    const TYPE_ORIGIN: TypeOrigin = String::TYPE_ORIGIN;
-    const ARGUMENT_SQL: std::result::Result<SqlMappingRef, ArgumentError> = String::ARGUMENT_SQL;
-    const RETURN_SQL: std::result::Result<ReturnsRef, ReturnsError> = String::RETURN_SQL;
-}
-
-// SAFETY: as pgrx does it for String; a NULL is an empty text.
-unsafe impl<'fcx> ArgAbi<'fcx> for ServerText {
-    unsafe fn unbox_arg_unchecked(arg: Arg<'_, 'fcx>) -> ServerText {
-        // SAFETY: the caller's promise.
-        let text = unsafe { arg.unbox_arg_using_from_datum() };
-        text.unwrap_or_else(|| ServerText(String::new()))
-    }
-
-    unsafe fn unbox_nullable_arg(arg: Arg<'_, 'fcx>) -> Nullable<ServerText> {
-        // SAFETY: the caller's promise.
-        unsafe { arg.unbox_arg_using_from_datum::<ServerText>() }.into()
-    }
-}
-
-/// A text from the database's encoding.
-fn from_server(bytes: &[u8]) -> String {
-    let Some(Other { code, .. }) = other().filter(|_| !bytes.is_ascii()) else {
-        return String::from_utf8_lossy(bytes).into_owned();
-    };
-    // SAFETY: main thread, within a transaction.
-    let conversion = unsafe { pg_sys::FindDefaultConversionProc(*code, UTF8) };
-    let mut converted = String::with_capacity(bytes.len());
-    let mut room = [0_u8; 32];
-    // Characters one by one, as an error's text has few.
-    let mut rest = bytes;
-    while let Some(first) = rest.first() {
-        // SAFETY: main thread; the length of a character is asked of its first byte, and is no more
-        // than the room.
-        let length = unsafe { pg_sys::pg_encoding_mblen(*code, rest.as_ptr().cast()) };
-        let (one, others) =
-            rest.split_at(usize::try_from(length).unwrap_or(1).clamp(1, rest.len()));
-        rest = others;
-        if first.is_ascii() {
-            converted.push(char::from(*first));
-            continue;
-        }
-        // An error that has passed through pgrx has U+FFFD in UTF-8 for what is no UTF-8.
-        if let (b"\xef", [0xbf, 0xbd, others @ ..]) = (one, rest) {
-            converted.push('?');
-            rest = others;
-            continue;
-        }
-        room.fill(0);
-        let done = conversion != pg_sys::Oid::INVALID && {
-            // SAFETY: as above.
-            let done = unsafe {
-                pg_sys::pg_do_encoding_conversion_buf(
-                    conversion,
-                    *code,
-                    UTF8,
-                    one.as_ptr().cast_mut(),
-                    one.len() as c_int,
-                    room.as_mut_ptr(),
-                    room.len() as c_int,
-                    true,
-                )
-            };
-            usize::try_from(done) == Ok(one.len())
-        };
-        let text = CStr::from_bytes_until_nul(&room).unwrap_or_default().to_string_lossy();
-        converted += if done { &text } else { "\u{fffd}" };
-    }
-    converted
 }
 
 /// A message of ours, as Postgres takes messages. Rust's texts are UTF-8 and nothing else, so that

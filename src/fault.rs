@@ -83,6 +83,8 @@ pub enum Fault {
     TooLarge(u64),
     /// The rows of a visit (idVisit) are longer than that too.
     VisitTooLarge(i64, u64),
+    /// A visit (idVisit) of another site (idSite) than the one asked for, which is no roll-up.
+    OtherSite(i64, i64),
     /// The body is not the JSON that the method gives; what it is instead.
     NotJson(String),
     /// A message of PHP in the answer; its kind.
@@ -179,6 +181,10 @@ impl Fault {
             Fault::VisitTooLarge(..) => {
                 "Raise matomo.max_response_size: it bounds the rows of a visit as well."
             }
+            Fault::OtherSite(..) => {
+                "Visits of other sites are taken only where Matomo says that the site is a roll-up: \
+                 check the URL, and Matomo's plugins."
+            }
             Fault::NotJson(_) => {
                 "Check that the URL is that of a Matomo, with its folder and nothing behind it, such \
                  as matomo.php."
@@ -234,6 +240,9 @@ impl fmt::Display for Fault {
             }
             Fault::VisitTooLarge(id, limit) => {
                 write!(f, "the rows of visit {id} are larger than {limit} bytes")
+            }
+            Fault::OtherSite(visit, site) => {
+                write!(f, "unexpected answer of Matomo: visit {visit} is of site {site}")
             }
             Fault::NotJson(what) => write!(f, "the answer of Matomo is not JSON but {what}"),
             Fault::Php(kind) => {

@@ -21,12 +21,15 @@ mod api_runs;
 mod api_server;
 mod api_sites;
 mod api_upkeep;
+mod attempt;
 mod background;
 mod backoff;
+mod calls;
 mod certificates;
 mod check;
 mod client;
 mod compare;
+mod coordinator;
 mod copy;
 mod copy_from;
 mod credentials;
@@ -37,8 +40,10 @@ mod encoding;
 mod endpoint;
 mod error;
 mod extension;
+mod failed;
 mod fault;
 mod fetch;
+mod fleet;
 mod helper;
 mod hosts;
 mod http;
@@ -57,11 +62,13 @@ mod pages;
 mod patience;
 mod plan;
 mod progress;
+mod recheck;
 mod refusal;
 mod remote;
 mod report;
 mod retention;
 mod rows;
+mod run;
 mod runs;
 mod scope;
 mod secrecy;
@@ -82,9 +89,11 @@ mod token;
 mod transport;
 mod understanding;
 mod upkeep;
+mod valid;
 mod values;
 mod visit;
 mod wake;
+mod watch;
 mod worker;
 mod zone;
 
@@ -103,11 +112,7 @@ extension_sql_file!("../sql/forget.sql", name = "forget", requires = ["ledger"])
 extension_sql_file!(
     "../sql/retention.sql",
     name = "retention",
-    requires = [
-        api_upkeep::matomo_seal_dropped,
-        api_upkeep::matomo_upkeep,
-        api_upkeep::matomo_upkeep_fail
-    ]
+    requires = [api_upkeep::matomo_seal_dropped, api_runs::matomo_run_outside_transaction]
 );
 extension_sql_file!("../sql/sites.sql", name = "sites");
 extension_sql_file!("../sql/runs.sql", name = "runs", requires = ["sites"]);
@@ -124,17 +129,7 @@ extension_sql_file!(
 extension_sql_file!(
     "../sql/procedures.sql",
     name = "procedures",
-    requires = [
-        "runs",
-        "retention",
-        api_runs::matomo_run_outside_transaction,
-        api_runs::matomo_run_begin,
-        api_runs::matomo_run_copy,
-        api_runs::matomo_run_fail,
-        api_runs::matomo_run_report,
-        api_runs::matomo_run_warn,
-        api_sites::matomo_note_ownerless
-    ]
+    requires = ["runs", "retention", api_runs::matomo_run_sites, api_runs::matomo_run_step]
 );
 extension_sql_file!(
     "../sql/privileges.sql",

@@ -26,9 +26,6 @@ pub const COLUMNS: [&str; 43] = [
     "action_title", "visitorid", "referrertype", "referrername", "resolution", "experiments",
 ];
 
-/// The place of `visitorid` in [`COLUMNS`].
-pub const VISITORID: usize = 38;
-
 /// What `action_timestamp` holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ActionTime {
@@ -36,6 +33,21 @@ pub enum ActionTime {
     Utc,
     /// The site's wall clock as if it were UTC, as Matomo sends it and the Node tool stores it.
     AsSent,
+}
+
+impl ActionTime {
+    /// As `matomo.action_time` and the ledger name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            ActionTime::Utc => "utc",
+            ActionTime::AsSent => "as_sent",
+        }
+    }
+
+    /// The one of this name.
+    pub fn parse(name: &str) -> Option<ActionTime> {
+        [ActionTime::Utc, ActionTime::AsSent].into_iter().find(|known| known.name() == name)
+    }
 }
 
 /// What is the same for all visits of a sync.
@@ -47,6 +59,8 @@ pub struct Site {
     pub zone: Zone,
     /// The setting `matomo.action_time`.
     pub action_time: ActionTime,
+    /// Whether visits of other sites are shown under it; `None` until somebody has asked.
+    pub is_rollup: Option<bool>,
 }
 
 /// The columns whose values are the visit's, the same in all its rows.
@@ -71,7 +85,7 @@ impl OfVisit {
     fn new(visit: &Visit, id: i64, site: Site) -> OfVisit {
         let (mut head, mut tail) = (String::new(), String::new());
         let mut cells = Cells(&mut head);
-        cells.text(&id_site(visit, site));
+        cells.show(id_site(visit, site));
         cells.show(id);
         // `visitorId` and what comes after it stand behind the action's columns.
         let (before, after) = visit.values[1..].split_at(VISIT_KEYS_BEFORE_ACTION - 1);
@@ -132,9 +146,9 @@ pub fn add(
     true
 }
 
-/// `idsite`: as Matomo sends it, which for a roll-up of sites is not the one asked for.
-pub fn id_site(visit: &Visit, site: Site) -> String {
-    visit.values[0].and_then(json::text).unwrap_or_else(|| site.id.to_string())
+/// `idSite`, which for a roll-up is not the one asked for.
+pub fn id_site(visit: &Visit, site: Site) -> i64 {
+    visit.values[0].and_then(json::integer).unwrap_or_else(|| site.id.into())
 }
 
 /// The columns from `action_type` to `action_title`.

@@ -54,8 +54,6 @@ pub struct Store {
     days: HashSet<i64>,
     /// From when to when, in seconds, partitions are known to be there.
     ranges: Vec<(f64, f64)>,
-    /// Another Matomo that has a site of the same ID in the destination.
-    other_matomo: Option<String>,
     /// Whether rows of a visit may lie at any time.
     everywhere: bool,
 }
@@ -69,18 +67,13 @@ impl Store {
     /// Prepares to write visits.
     pub fn new(destination: Destination) -> Store {
         let statements = Statements::of(&destination);
-        let (days, ranges, other_matomo) = (HashSet::new(), Vec::new(), None);
-        Store { destination, statements, days, ranges, other_matomo, everywhere: false }
+        let (days, ranges) = (HashSet::new(), Vec::new());
+        Store { destination, statements, days, ranges, everywhere: false }
     }
 
     /// Looks for stored rows at any time, not only about when the visits were.
     pub fn everywhere(self) -> Store {
         Store { everywhere: true, ..self }
-    }
-
-    /// Looks whether stored visits are those of another Matomo, if there is one.
-    pub fn wary_of(self, other_matomo: Option<String>) -> Store {
-        Store { other_matomo, ..self }
     }
 
     /// Replaces the batch's visits.
@@ -107,6 +100,7 @@ impl Store {
             if !changes.insert.is_empty() {
                 written.inserted = self.insert(client, &batch.rows, changes.insert)?;
             }
+            self.destination.check_name()?;
             Ok(written)
         })
     }
@@ -182,23 +176,12 @@ impl Store {
 
     /// What differs between the batch and what is stored of its visits.
     fn changes(&mut self, client: &mut SpiClient, batch: &Batch, lock: Lock) -> Result<Changes> {
-        // Operators are found by search_path too; and planning for each batch, with all partitions
-        // there are, would take longer than the rest.
+        // Operators are found by search_path too.
         let _by_visit = ByVisit::only();
-        let _safe = Scope::of(&[
-            (c"search_path", c"pg_catalog, pg_temp"),
-            (c"enable_seqscan", c"off"),
-            (c"plan_cache_mode", c"force_generic_plan"),
-        ]);
+        let _safe =
+            Scope::of(&[(c"search_path", c"pg_catalog, pg_temp"), (c"enable_seqscan", c"off")]);
         let span = self.span(batch);
-        Comparison {
-            destination: &self.destination,
-            statements: &mut self.statements,
-            other_matomo: self.other_matomo.as_deref(),
-            span,
-            lock,
-        }
-        .changes(client, batch)
+        Comparison { statements: &mut self.statements, span, lock }.changes(client, batch)
     }
 
     fn insert(

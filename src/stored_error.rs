@@ -2,6 +2,7 @@
 //! user is told of it. Pure.
 
 use std::fmt;
+use std::time::Duration;
 
 use crate::error::SqlState;
 
@@ -22,6 +23,8 @@ pub enum Stored {
     ServerPrivilege { server: String, user: String },
     /// The user has no user mapping.
     NoMapping { server: String, user: String },
+    /// The user mapping has no token; `None`: it is that of PUBLIC.
+    NoToken { server: String, user: Option<String> },
     /// There is no registered site of this ID.
     NoSite(i32),
     /// The registered site is somebody else's.
@@ -46,8 +49,10 @@ pub enum Stored {
     InTransactionBlock(String),
     /// The same, within a function.
     InFunction(String),
-    /// The run is not one that this session does.
+    /// The run is not there any more.
     NoRun(i64),
+    /// Work for a site made no progress for so long.
+    NoProgress(Duration),
 }
 
 impl Stored {
@@ -66,13 +71,14 @@ impl Stored {
             | Stored::NoRole(_)
             | Stored::NoOwner(_) => SqlState::UndefinedObject,
             Stored::NotOurServer(_) | Stored::TemporaryDestination(_) => SqlState::WrongObjectType,
-            Stored::NoMapping { .. } | Stored::RefusedBefore { .. } => {
+            Stored::NoMapping { .. } | Stored::NoToken { .. } | Stored::RefusedBefore { .. } => {
                 SqlState::InvalidAuthorizationSpecification
             }
             Stored::Registered { .. } => SqlState::UniqueViolation,
             Stored::NoDestination(_) => SqlState::UndefinedTable,
             Stored::InTransactionBlock(_) | Stored::InFunction(_) => SqlState::ActiveSqlTransaction,
             Stored::NoRun(_) => SqlState::ObjectNotInPrerequisiteState,
+            Stored::NoProgress(_) => SqlState::QueryCanceled,
         }
     }
 
@@ -85,12 +91,16 @@ impl Stored {
             Stored::InvalidOption { valid, .. } => {
                 format!("Valid options in this context are: {}.", valid.join(", "))
             }
-            Stored::MissingOption("url") => {
+            Stored::MissingOption(_) => {
                 "CREATE SERVER ... FOREIGN DATA WRAPPER matomo OPTIONS (url \
                  'https://analytics.example.org')."
                     .to_owned()
             }
-            Stored::MissingOption(name) => format!("Give it as OPTIONS ({name} '...')."),
+            Stored::NoToken { server, user } => format!(
+                "ALTER USER MAPPING FOR {} SERVER {} OPTIONS (ADD token '...').",
+                user.as_deref().map_or_else(|| "PUBLIC".to_owned(), quoted),
+                quoted(server)
+            ),
             Stored::SuperuserOption(_) => {
                 "Only superusers may have the server read a file.".to_owned()
             }
@@ -128,7 +138,7 @@ impl Stored {
                     .to_owned()
             }
             Stored::RolePrivilege(_) | Stored::NoRole(_) => {
-                "Name a role that you are a member of.".to_owned()
+                "Name a role that you may SET ROLE to.".to_owned()
             }
             Stored::Registered { is_yours: true, .. } => {
                 "Change it with matomo_alter_site; the view matomo_sites has its ID.".to_owned()
@@ -160,6 +170,10 @@ impl Stored {
                 }
             }
             Stored::NoRun(_) => "CALL matomo_sync_site or matomo_sync_all.".to_owned(),
+            Stored::NoProgress(_) => {
+                "Look for a slow trigger or index of the destination; or set matomo.page_size lower."
+                    .to_owned()
+            }
         })
     }
 
@@ -190,6 +204,10 @@ impl fmt::Display for Stored {
                 write!(f, "permission denied for foreign server {server}")
             }
             Stored::NoMapping { user, .. } => write!(f, "user mapping not found for \"{user}\""),
+            Stored::NoToken { user, .. } => {
+                let user = user.as_deref().unwrap_or("public");
+                write!(f, "user mapping for \"{user}\" has no token")
+            }
             Stored::NoSite(site) => write!(f, "registered site {site} does not exist"),
             Stored::SitePrivilege { site, .. } => {
                 write!(f, "permission denied for registered site {site}")
@@ -219,7 +237,10 @@ impl fmt::Display for Stored {
                 write!(f, "{what} cannot run inside a transaction block")
             }
             Stored::InFunction(what) => write!(f, "{what} cannot be executed from a function"),
-            Stored::NoRun(run) => write!(f, "run {run} is not under way in this session"),
+            Stored::NoRun(run) => write!(f, "run {run} does not exist any more"),
+            Stored::NoProgress(time) => {
+                write!(f, "canceled after {} s without progress", time.as_secs())
+            }
         }
     }
 }

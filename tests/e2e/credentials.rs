@@ -71,12 +71,6 @@ fn options_are_checked_when_they_are_given() {
             "There are no valid options in this context.",
         ),
         (
-            "CREATE USER MAPPING FOR CURRENT_USER SERVER good".to_owned(),
-            "HV002",
-            "option \"token\" is required".to_owned(),
-            "Give it as OPTIONS (token '...').",
-        ),
-        (
             "CREATE USER MAPPING FOR CURRENT_USER SERVER good OPTIONS (token 'x', user 'me')".to_owned(),
             "HV00D",
             "invalid option \"user\"".to_owned(),

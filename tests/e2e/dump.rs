@@ -145,7 +145,7 @@ fn assert_goes_on(db: &mut Client, fake: &Fake) -> String {
 }
 
 /// Runs a program to its end; its output.
-fn output(command: &mut Command) -> Vec<u8> {
+pub fn output(command: &mut Command) -> Vec<u8> {
     let output = command.output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{command:?}: {said}");
@@ -166,7 +166,7 @@ fn restore(cluster: &Cluster, database: &str, file: &PathBuf) {
 }
 
 /// An empty database, without the extension.
-fn empty_database(cluster: &Cluster, name: &str) -> Client {
+pub fn empty_database(cluster: &Cluster, name: &str) -> Client {
     run(&mut cluster.connect("postgres"), &format!("CREATE DATABASE {name}"));
     cluster.connect(name)
 }

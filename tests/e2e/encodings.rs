@@ -144,8 +144,7 @@ fn an_encoding_that_postgres_cannot_convert_is_refused() {
     );
 }
 
-/// Errors of others: a trigger's, in the encoding of the database or in none. pgrx leaves only ASCII
-/// of them.
+/// A trigger's error, in the encoding of the database or in none: what is no UTF-8 is not kept.
 #[test]
 fn a_failure_in_any_encoding_is_noted() {
     for (encoding, text, noted) in [

@@ -10,37 +10,25 @@ use crate::support::*;
 use crate::trust::{all_there, proven};
 
 /// What roles without any grant may do, an object a line. On all others they may do nothing.
-const EVERYBODY: [&str; 31] = [
+const EVERYBODY: [&str; 21] = [
     // Work with the caller's rights.
     "f matomo_create_partitions(regclass,timestamp with time zone,timestamp with time zone): EXECUTE",
     "f matomo_create_table(text,boolean,name): EXECUTE",
     // Shows what views show.
     "f matomo_destinations(): EXECUTE",
     "f matomo_drop_step(regclass,timestamp with time zone,integer,interval,jsonb): EXECUTE",
-    "f matomo_fdw_validator(text[],oid): EXECUTE",
     "f matomo_forget(text,text,regclass): EXECUTE",
     "f matomo_is_running(integer): EXECUTE",
     "f matomo_may_see(oid): EXECUTE",
-    // Notes what is so, whoever calls it.
-    "f matomo_note_ownerless(): EXECUTE",
     "f matomo_partition_ranges(regclass): EXECUTE",
     // Those of a registered site check whose it is: see below.
     "f matomo_remove_site(integer): EXECUTE",
-    "f matomo_run_begin(integer,text): EXECUTE",
-    "f matomo_run_copy(bigint): EXECUTE",
-    "f matomo_run_fail(bigint,text,text,text,text): EXECUTE",
     "f matomo_run_outside_transaction(text): EXECUTE",
-    "f matomo_run_report(bigint,boolean): EXECUTE",
-    "f matomo_run_step(bigint): EXECUTE",
-    // Does what RAISE does.
-    "f matomo_run_warn(text,text,text,text): EXECUTE",
+    "f matomo_run_sites(): EXECUTE",
+    "f matomo_run_step(integer,boolean): EXECUTE",
     "f matomo_seal_dropped(oid,timestamp with time zone,integer): EXECUTE",
     "f matomo_today(text): EXECUTE",
-    "f matomo_upkeep(integer): EXECUTE",
-    "f matomo_upkeep_fail(integer,text): EXECUTE",
-    "f matomo_upkeep_step(integer): EXECUTE",
     "p matomo_drop_before(regclass,timestamp with time zone,integer,interval,interval): EXECUTE",
-    "p matomo_upkeep_site(integer): EXECUTE",
     "r matomo_action: SELECT",
     "r matomo_days: SELECT",
     "r matomo_progress: SELECT",
@@ -106,6 +94,52 @@ fn what_everybody_may_do_is_on_the_list() {
             written.count()
         ),
     );
+}
+
+/// Default privileges are those of the role that creates the extension, and for its own objects.
+#[test]
+fn default_privileges_give_and_take_nothing() {
+    let (name, mut db) = named_database();
+    let (favoured, role) = (role(&mut db), role(&mut db));
+    run(
+        &mut db,
+        &format!(
+            "DROP EXTENSION matomo_postgres;
+             ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC;
+             ALTER DEFAULT PRIVILEGES REVOKE USAGE ON TYPES FROM PUBLIC;
+             ALTER DEFAULT PRIVILEGES GRANT ALL ON FUNCTIONS TO {favoured} WITH GRANT OPTION;
+             ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT ALL ON TABLES TO {favoured} WITH GRANT OPTION;
+             ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT ALL ON SEQUENCES TO PUBLIC;
+             CREATE EXTENSION matomo_postgres"
+        ),
+    );
+    for role in [&favoured, &role] {
+        let found = privileges(&mut db, role);
+        assert_eq!(found, EVERYBODY, "{found:#?}");
+    }
+    // What README has an administrator grant is enough.
+    let fake = serve_two();
+    server_for(&mut db, &fake, &role);
+    let mut theirs = connect_as(&name, &role);
+    add_site(
+        &mut theirs,
+        ", start_date => '2026-10-24', destination => 'matomo_partitioned', retention => '1 day'",
+    );
+    run(&mut theirs, "CALL matomo_sync_all()");
+    run(
+        &mut theirs,
+        "SELECT matomo_sync(1, server => 'analytics', start_date => '2026-10-24');
+         SELECT matomo_check(1, '2026-10-24', '2026-10-26', server => 'analytics', repair => true);
+         SELECT matomo_create_table('weekly', true);
+         SELECT matomo_create_partitions('weekly', now(), now());
+         SELECT matomo_forget('nobody')",
+    );
+    run(&mut theirs, "CALL matomo_drop_before('matomo', '2026-10-25')");
+    for view in ["matomo_sites", "matomo_runs", "matomo_status", "matomo_days", "matomo_progress"] {
+        run(&mut theirs, &format!("SELECT * FROM {view}"));
+    }
+    let errors = "SELECT concat_ws(' ', failures, last_error, upkeep_error) FROM matomo_status";
+    assert_eq!(texts(&mut theirs, errors), ["0"]);
 }
 
 #[test]
@@ -270,7 +304,6 @@ fn others_sites_and_tables_are_nobodys_business() {
     fake.fail(Fault::ErrorEnvelope("not for strangers".to_owned()), When::always());
     let failed = error(&mut admin, &format!("CALL matomo_sync_site({site})"));
     assert!(failed.message().contains("not for strangers"), "{failed:?}");
-    let run_id: i64 = one(&mut admin, "SELECT max(runid) FROM matomo_runs");
     let state = |admin: &mut postgres::Client| -> String {
         let tables = [
             "matomo",
@@ -303,16 +336,10 @@ fn others_sites_and_tables_are_nobodys_business() {
     );
     let statements = [
         format!("SELECT matomo_remove_site({site})"),
-        format!("SELECT matomo_run_begin({site}, 'x')"),
-        format!("SELECT matomo_run_copy({run_id})"),
-        format!("SELECT matomo_run_fail({run_id}, 'XX000', 'x', 'x', 'x')"),
-        format!("SELECT matomo_run_report({run_id}, true)"),
-        format!("SELECT matomo_run_step({run_id})"),
-        "SELECT matomo_note_ownerless()".to_owned(),
-        format!("SELECT matomo_upkeep({site})"),
-        format!("SELECT matomo_upkeep_fail({site}, 'x')"),
-        format!("SELECT matomo_upkeep_step({site})"),
-        format!("CALL matomo_upkeep_site({site})"),
+        "SELECT matomo_run_sites()".to_owned(),
+        format!("SELECT matomo_run_step({site}, false)"),
+        format!("DO $$ BEGIN PERFORM matomo_run_step({site}, false); END $$"),
+        format!("DO $$ BEGIN PERFORM matomo_run_step({site}, true); END $$"),
         format!("CALL matomo_sync_site({site})"),
         "CALL matomo_sync_all()".to_owned(),
         "SELECT matomo_seal_dropped('matomo'::regclass, now(), 1)".to_owned(),

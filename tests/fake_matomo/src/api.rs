@@ -71,7 +71,7 @@ pub fn answer(
         Ok(Call::Sites(all)) => sites::all(all.into_iter(), style),
         Ok(Call::SiteIds(all)) => sites::ids(all.into_iter()),
         Ok(Call::Site(site)) => sites::one(site, style),
-        Ok(Call::MostRecent(site)) => sites::most_recent(site),
+        Ok(Call::MostRecent(site)) => sites::most_recent(world, site),
         Ok(Call::Visits(site)) => sites::visits(world, site, &seen.params)
             .unwrap_or_else(|words| Answer::error(200, &words)),
         Ok(Call::Live(site)) if knobs.visits_log_off.contains(&site.id) => {
