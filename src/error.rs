@@ -137,11 +137,17 @@ impl Error {
             Error::Internal(_) => SqlState::InternalError,
             Error::Request { fault, .. } => match fault {
                 Fault::Forbidden(_) => SqlState::InsufficientPrivilege,
-                Fault::Unreachable(_) | Fault::Tls(_) => SqlState::UnableToEstablishSqlConnection,
-                Fault::TimedOut(_) | Fault::Broken(_) => SqlState::ConnectionFailure,
-                Fault::TokenRefused(_) | Fault::NoAccess(_) | Fault::LockedOut(_) => {
-                    SqlState::InvalidAuthorizationSpecification
+                Fault::Unreachable(_) | Fault::Tls(_) | Fault::NoTls(_) => {
+                    SqlState::UnableToEstablishSqlConnection
                 }
+                Fault::TimedOut(_) | Fault::Broken(_) => SqlState::ConnectionFailure,
+                Fault::Maintenance => SqlState::ConnectionFailure,
+                Fault::TokenRefused(_)
+                | Fault::NoAccess(_)
+                | Fault::AddressRefused(_)
+                | Fault::LockedOut(_)
+                | Fault::Status(401 | 407) => SqlState::InvalidAuthorizationSpecification,
+                Fault::VisitsLogOff(_) => SqlState::ObjectNotInPrerequisiteState,
                 Fault::UnknownSite(_) => SqlState::InvalidParameterValue,
                 Fault::RateLimited(_) => SqlState::ConfigurationLimitExceeded,
                 Fault::TooLarge(_) | Fault::VisitTooLarge(..) | Fault::Exhausted(_) => {
@@ -151,9 +157,13 @@ impl Error {
                 Fault::Status(500..) => SqlState::ConnectionFailure,
                 Fault::NotHttp(_)
                 | Fault::Redirected(_)
+                | Fault::NeedsTls(_)
+                | Fault::Passing(_)
                 | Fault::Matomo(_)
                 | Fault::Status(_)
                 | Fault::NotJson(_)
+                | Fault::Php(_)
+                | Fault::Mixed(_)
                 | Fault::OtherSite(..)
                 | Fault::Unexpected(_) => SqlState::ProtocolViolation,
             },
@@ -256,6 +266,8 @@ impl Error {
                     | Fault::TimedOut(_)
                     | Fault::Broken(_)
                     | Fault::RateLimited(_)
+                    | Fault::Maintenance
+                    | Fault::Passing(_)
                     | Fault::Status(408 | 500..)
             ),
             _ => false,

@@ -23,6 +23,7 @@ mod hostile;
 mod idle;
 mod interrupts;
 mod keep_alive;
+mod languages;
 mod ledger;
 mod ledger_apart;
 mod ledger_keeping;
