@@ -69,7 +69,7 @@ pub fn run(order: Order, how: How) -> Result<BTreeMap<NaiveDate, DayChecked>> {
     let mut check = Check {
         client,
         site,
-        store: Store::new(destination.clone()).everywhere(),
+        store: Store::new(destination.clone()),
         destination,
         how,
         listed: HashSet::new(),

@@ -31,6 +31,14 @@ pub enum Error {
     AlreadyRunning { site: i32, name: String },
     /// The destination holds the visits of another Matomo than the one that is asked; their URLs.
     OtherMatomo { name: String, known: String, asked: String },
+    /// A stored visit is another one than Matomo's of the same ID: the site and the day of the stored one,
+    /// and Matomo's day.
+    OtherVisit {
+        name: String,
+        visit: i64,
+        stored: (String, Option<NaiveDate>),
+        asked: Option<NaiveDate>,
+    },
     /// The database cannot hold what Matomo sends.
     Encoding(String),
     /// Something is wrong with a server, a registered site or its run.
@@ -121,7 +129,9 @@ impl Error {
             Error::NoUniqueIndex(_) => SqlState::InvalidColumnReference,
             Error::Privilege { .. } => SqlState::InsufficientPrivilege,
             Error::AlreadyRunning { .. } => SqlState::LockNotAvailable,
-            Error::OtherMatomo { .. } => SqlState::ObjectNotInPrerequisiteState,
+            Error::OtherMatomo { .. } | Error::OtherVisit { .. } => {
+                SqlState::ObjectNotInPrerequisiteState
+            }
             Error::Encoding(_) => SqlState::FeatureNotSupported,
             Error::Stored(error) => error.state(),
             Error::Internal(_) => SqlState::InternalError,
@@ -167,6 +177,17 @@ impl Error {
                  alone or with action_timestamp, idsite or idvisit."
                     .to_owned(),
             ),
+            Error::OtherVisit { stored: (site, day), asked, .. } => {
+                let on = |day: &Option<NaiveDate>| {
+                    day.map_or_else(|| "at no known time".to_owned(), |day| format!("on {day}"))
+                };
+                Some(format!(
+                    "The stored visit, of site {site}, began {}, Matomo's {}; they have neither the \
+                     visitor nor the first action in common.",
+                    on(day),
+                    on(asked)
+                ))
+            }
             Error::Stored(error) => error.detail(),
             _ => None,
         }
@@ -203,6 +224,11 @@ impl Error {
             Error::OtherMatomo { name, known, asked } => format!(
                 "Give each Matomo a table of its own, with destination => '...'. If this one has moved: \
                  SELECT matomo_change_url('{}', '{known}', '{asked}').",
+                name.replace('\'', "''")
+            ),
+            Error::OtherVisit { name, .. } => format!(
+                "Take a table of its own if Matomo's numbers began anew, as after a new installation; or \
+                 remove what is older: CALL matomo_drop_before('{}', '...').",
                 name.replace('\'', "''")
             ),
             Error::Encoding(_) => "Use a database with encoding UTF8.".to_owned(),
@@ -260,6 +286,9 @@ impl fmt::Display for Error {
             }
             Error::OtherMatomo { name, known, .. } => {
                 write!(f, "destination \"{name}\" holds the visits of another Matomo, {known}")
+            }
+            Error::OtherVisit { name, visit, .. } => {
+                write!(f, "destination \"{name}\" holds another visit {visit} than Matomo")
             }
             Error::Encoding(name) => write!(f, "database encoding {name} is not supported"),
             Error::Stored(error) => error.fmt(f),

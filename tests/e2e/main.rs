@@ -64,6 +64,7 @@ mod updates;
 mod upgrade;
 mod upkeep;
 mod valgrind;
+mod visits_anew;
 mod worker_faults;
 mod worker_life;
 mod worker_support;
