@@ -39,6 +39,8 @@ pub enum Error {
         stored: (String, Option<NaiveDate>),
         asked: Option<NaiveDate>,
     },
+    /// Of rows that were written not all are to be seen.
+    NotSeen { name: String, written: i64, seen: i64 },
     /// The database cannot hold what Matomo sends.
     Encoding(String),
     /// Something is wrong with a server, a registered site or its run.
@@ -132,7 +134,7 @@ impl Error {
             Error::OtherMatomo { .. } | Error::OtherVisit { .. } => {
                 SqlState::ObjectNotInPrerequisiteState
             }
-            Error::Encoding(_) => SqlState::FeatureNotSupported,
+            Error::NotSeen { .. } | Error::Encoding(_) => SqlState::FeatureNotSupported,
             Error::Stored(error) => error.state(),
             Error::Internal(_) => SqlState::InternalError,
             Error::Request { fault, .. } => match fault {
@@ -177,6 +179,9 @@ impl Error {
                  alone or with action_timestamp, idsite or idvisit."
                     .to_owned(),
             ),
+            Error::NotSeen { written, seen, .. } => {
+                Some(format!("Of {written} rows, a query of the table sees {seen}."))
+            }
             Error::OtherVisit { stored: (site, day), asked, .. } => {
                 let on = |day: &Option<NaiveDate>| {
                     day.map_or_else(|| "at no known time".to_owned(), |day| format!("on {day}"))
@@ -231,6 +236,11 @@ impl Error {
                  remove what is older: CALL matomo_drop_before('{}', '...').",
                 name.replace('\'', "''")
             ),
+            Error::NotSeen { .. } => {
+                "Take an ordinary table of Postgres, partitioned or not: an extension keeps the rows of \
+                 this one elsewhere."
+                    .to_owned()
+            }
             Error::Encoding(_) => "Use a database with encoding UTF8.".to_owned(),
             Error::Request { fault, .. } => fault.hint().to_owned(),
         };
@@ -289,6 +299,9 @@ impl fmt::Display for Error {
             }
             Error::OtherVisit { name, visit, .. } => {
                 write!(f, "destination \"{name}\" holds another visit {visit} than Matomo")
+            }
+            Error::NotSeen { name, .. } => {
+                write!(f, "rows written to \"{name}\" are not to be seen in it")
             }
             Error::Encoding(name) => write!(f, "database encoding {name} is not supported"),
             Error::Stored(error) => error.fmt(f),

@@ -27,6 +27,8 @@ pub const COLUMNS: [&str; 43] = [
 ];
 
 /// Places in [`COLUMNS`].
+pub const ACTION_ID: usize = 0;
+pub const IDVISIT: usize = 2;
 pub const ACTION_TIMESTAMP: usize = 22;
 pub const VISITORID: usize = 38;
 

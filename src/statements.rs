@@ -31,6 +31,10 @@ pub struct Statements {
     pub update: String,
     /// `(43 columns)`
     pub insert: String,
+    /// `(visits[, from, to], actions)` → how many rows there are of these actions.
+    pub seen: String,
+    /// `(destination)` → whether the user may have rows of an INSERT dropped, moved or hidden.
+    pub diverts: &'static str,
     /// `(destination, from, to)`
     pub make_partitions: String,
     /// `(destination)` → (from, to) of each partition, in seconds.
@@ -161,6 +165,20 @@ impl Statements {
                  FROM unnest({}) AS u({places})",
                 arrays(1, WIDTH),
             ),
+            seen: format!(
+                "SELECT count(*) FROM {name} AS d WHERE {} AND d.action_id = ANY (${}::text[]::{}[])",
+                of_visits(1),
+                if destination.key_has_time() { 4 } else { 2 },
+                types[0]
+            ),
+            // Triggers of extensions are not the user's: an engine's say that the table is its own.
+            diverts: "SELECT row_security_active($1) \
+                 OR EXISTS (SELECT FROM pg_rewrite r WHERE r.ev_class = $1 AND r.ev_type = '3') \
+                 OR EXISTS (SELECT FROM pg_trigger t \
+                     WHERE t.tgrelid IN (SELECT $1 UNION ALL SELECT p.relid FROM pg_partition_tree($1) AS p) \
+                     AND NOT t.tgisinternal AND t.tgenabled <> 'D' AND t.tgtype & 4 <> 0 \
+                     AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass \
+                         AND d.objid = t.tgfoid AND d.deptype = 'e'))",
             partition_ranges: format!(
                 "SELECT pg_catalog.date_part('epoch', r.lower_bound), \
                  pg_catalog.date_part('epoch', r.upper_bound) \

@@ -3,7 +3,7 @@
 //! A visit is replaced as a unit: of its rows, new ones are inserted, those that differ updated,
 //! those that no longer exist deleted, and equal ones not touched at all: no dead row, no WAL.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::{AddAssign, Range};
 
 use pgrx::prelude::*;
@@ -13,10 +13,11 @@ use crate::compare::{Changes, Comparison, Lock, columns, span_args};
 use crate::copy_from::copy_from;
 use crate::destination::{Destination, query, spi};
 use crate::encoding;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::fetch::Batch;
 use crate::indexes::ByVisit;
 use crate::lines::Lines;
+use crate::rows::{ACTION_ID, IDVISIT};
 use crate::scope::Scope;
 use crate::seen::count;
 use crate::statements::Statements;
@@ -54,6 +55,8 @@ pub struct Store {
     days: HashSet<i64>,
     /// From when to when, in seconds, partitions are known to be there.
     ranges: Vec<(f64, f64)>,
+    /// Whether rows that were inserted have been seen in the table.
+    is_read_back: bool,
 }
 
 const DAY: i64 = 86_400;
@@ -66,7 +69,7 @@ impl Store {
     pub fn new(destination: Destination) -> Store {
         let statements = Statements::of(&destination);
         let (days, ranges) = (HashSet::new(), Vec::new());
-        Store { destination, statements, days, ranges }
+        Store { destination, statements, days, ranges, is_read_back: false }
     }
 
     /// Replaces the batch's visits.
@@ -92,7 +95,10 @@ impl Store {
             }
             written.new_visits = changes.new_visits;
             if !changes.insert.is_empty() {
-                written.inserted = self.insert(client, &batch.rows, changes.insert)?;
+                written.inserted = self.insert(client, &batch.rows, &changes.insert)?;
+                if !self.is_read_back {
+                    self.read_back(client, &batch.rows, span, changes.insert)?;
+                }
             }
             Ok(written)
         })
@@ -191,19 +197,52 @@ impl Store {
         Comparison { name, statements: &mut self.statements, span, lock }.changes(client, batch)
     }
 
-    fn insert(
-        &self,
-        client: &mut SpiClient,
-        lines: &Lines,
-        rows: Vec<Range<usize>>,
-    ) -> Result<i64> {
+    fn insert(&self, client: &mut SpiClient, lines: &Lines, rows: &[Range<usize>]) -> Result<i64> {
         let parts: Vec<_> =
             rows.iter().map(|rows| encoding::to_server(lines.text(rows.clone()))).collect();
         if let Some(inserted) = copy_from(self.destination.oid, &parts)? {
             return Ok(i64::try_from(inserted).unwrap_or(i64::MAX));
         }
-        let rows: Vec<_> = rows.into_iter().flatten().collect();
+        let rows: Vec<_> = rows.iter().cloned().flatten().collect();
         Ok(count(query(client, &self.statements.insert, &columns(lines, &rows))?.len()))
+    }
+
+    /// Looks whether rows that were inserted are in the table, by its name. Extensions that keep the
+    /// rows of a table elsewhere do not know what a COPY from our memory has put into it. What a trigger,
+    /// a rule or a policy of the user's does to rows is none of our business.
+    fn read_back(
+        &mut self,
+        client: &mut SpiClient,
+        lines: &Lines,
+        span: Option<(f64, f64)>,
+        rows: Vec<Range<usize>>,
+    ) -> Result<()> {
+        let _by_visit = ByVisit::only();
+        let _safe =
+            Scope::of(&[(c"search_path", c"pg_catalog, pg_temp"), (c"enable_seqscan", c"off")]);
+        let cells = |column: usize| {
+            let cell = move |row| lines.cells(row).nth(column).unwrap_or_default().to_owned();
+            rows.iter().cloned().flatten().map(cell)
+        };
+        let visits: BTreeSet<String> = cells(IDVISIT).collect();
+        let actions: Vec<String> = cells(ACTION_ID).collect();
+        let written = count(actions.len());
+        let mut args = vec![visits.into_iter().collect::<Vec<_>>().into()];
+        args.extend(span_args(span));
+        args.push(actions.into());
+        let seen: Option<i64> =
+            query(client, &self.statements.seen, &args)?.first().get_one().map_err(spi)?;
+        let seen = seen.unwrap_or(0);
+        if seen < written {
+            let args = [self.destination.oid.into()];
+            let diverts: Option<bool> =
+                query(client, self.statements.diverts, &args)?.first().get_one().map_err(spi)?;
+            if diverts != Some(true) {
+                return Err(Error::NotSeen { name: self.destination.name.clone(), written, seen });
+            }
+        }
+        self.is_read_back = true;
+        Ok(())
     }
 
     /// Between which instants all stored rows of the batch's visits lie, where time tells partitions

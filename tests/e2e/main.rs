@@ -38,6 +38,7 @@ mod partitions;
 mod privileges;
 mod procedure_faults;
 mod procedures;
+mod read_back;
 mod readme;
 mod recordings;
 mod restores;
