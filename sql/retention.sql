@@ -57,7 +57,7 @@ BEGIN
     PERFORM set_config('lock_timeout',
         ceil(extract(epoch FROM greatest(lock_timeout, '1 millisecond')) * 1000)::text, true);
     -- First, and committed with the first rows that go: no sync shall bring them back.
-    PERFORM @extschema@.matomo_seal_dropped(destination, before, site);
+    PERFORM @extschema@.matomo_seal_dropped(destination::oid, before, site);
 
     -- Every table of the tree, with the bounds of time that it has from its partitions' bounds.
     WITH RECURSIVE tree AS (
@@ -273,54 +273,3 @@ COMMENT ON PROCEDURE matomo_drop_before(regclass, timestamptz, integer, interval
 
 COMMENT ON FUNCTION matomo_seal_dropped(oid, timestamptz, integer) IS
     'Internal: notes in the ledger that the days of a table before an instant hold nothing any more, so that no sync reads them';
-
--- A step of the upkeep of a registered site: retention, and the partitions of the coming weeks. What
--- fails in it does not fail the sync; it is noted, and tried again on the next day.
-CREATE FUNCTION matomo_upkeep_step(site_id integer) RETURNS text
-LANGUAGE plpgsql
-AS $$
-DECLARE
-    state pg_catalog.text;
-    message pg_catalog.text;
-    detail pg_catalog.text;
-    hint pg_catalog.text;
-BEGIN
-    RETURN @extschema@.matomo_upkeep(site_id);
-EXCEPTION WHEN OTHERS THEN
-    GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, message = MESSAGE_TEXT,
-        detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
-    PERFORM @extschema@.matomo_upkeep_fail(site_id, message);
-    PERFORM @extschema@.matomo_run_warn(state,
-        pg_catalog.format('upkeep of registered site %s: %s', site_id, message), detail, hint);
-    RETURN 'failed';
-END
-$$;
-
-COMMENT ON FUNCTION matomo_upkeep(integer) IS 'Internal: does a step of the upkeep of a registered site';
-COMMENT ON FUNCTION matomo_upkeep_fail(integer, text) IS 'Internal: notes what the upkeep of a registered site has failed with';
-COMMENT ON FUNCTION matomo_upkeep_step(integer) IS 'Internal: a step of the upkeep of a registered site, to be committed; gives more, blocked, done or failed';
-
-CREATE PROCEDURE matomo_upkeep_site(id integer)
-LANGUAGE plpgsql
-AS $$
-DECLARE
-    status pg_catalog.text;
-    tries pg_catalog.int4 := 0;
-BEGIN
-    LOOP
-        status := @extschema@.matomo_upkeep_step(id);
-        COMMIT;
-        IF status OPERATOR(pg_catalog.=) 'blocked' THEN
-            -- The next run tries again.
-            tries := tries OPERATOR(pg_catalog.+) 1;
-            EXIT WHEN tries OPERATOR(pg_catalog.>) 20;
-            PERFORM pg_catalog.pg_sleep(0.5);
-        ELSE
-            EXIT WHEN status OPERATOR(pg_catalog.<>) 'more';
-        END IF;
-    END LOOP;
-END
-$$;
-
-COMMENT ON PROCEDURE matomo_upkeep_site(integer) IS
-    'Internal: the upkeep of a registered site, once a day: drops what is older than its retention, makes the partitions of the coming weeks';

@@ -6,7 +6,10 @@ CREATE VIEW matomo_status WITH (security_barrier) AS
            t.last_success_at AS synced_to,
            pg_catalog.now() - t.last_success_at AS lag,
            d.sealed_to, d.newest_action, coalesce(d.visits_today, 0) AS visits_today,
-           coalesce(t.failures, 0) AS failures,
+           -- One that is over though nobody has said so yet counts.
+           coalesce(t.failures, 0) + (SELECT pg_catalog.count(*) FROM matomo_run_log r
+               WHERE r.site_id = s.id AND r.status = 'running' AND r.changes = t.changes
+                 AND NOT matomo_is_running(s.id))::integer AS failures,
            t.last_error_at, t.last_sqlstate, t.last_error, t.last_detail, t.last_hint,
            CASE WHEN s.enabled THEN coalesce(t.next_at, pg_catalog.now()) END AS next_run,
            t.upkeep_error
@@ -19,7 +22,7 @@ CREATE VIEW matomo_status WITH (security_barrier) AS
         FROM matomo_ledger l
         WHERE l.destination = s.destination AND l.idsite = s.idsite AND l.matomo = t.matomo
     ) d
-    WHERE matomo_may_see(s.owner);
+    WHERE matomo_may_see(s.owner::pg_catalog.oid);
 
 COMMENT ON VIEW matomo_status IS 'How your registered sites are: one row per site';
 COMMENT ON COLUMN matomo_status.site_id IS 'The registered site';
@@ -56,7 +59,7 @@ CREATE VIEW matomo_progress WITH (security_barrier) AS
         WHERE a.datname = pg_catalog.current_database() AND a.state = 'active' AND a.query LIKE 'matomo: site %'
     ), run AS (
         SELECT r.* FROM matomo_run_log r
-        WHERE r.status = 'running' AND matomo_may_see(r.owner) AND matomo_is_running(r.site_id)
+        WHERE r.status = 'running' AND matomo_may_see(r.owner::pg_catalog.oid) AND matomo_is_running(r.site_id)
     )
     SELECT coalesce(l.pid, r.job_pid) AS pid, coalesce(r.username, l.usename) AS username,
            r.runid, r.site_id, r.server, coalesce(r.idsite, l.part[1]::integer) AS idsite, r.destination,
@@ -69,7 +72,6 @@ CREATE VIEW matomo_progress WITH (security_barrier) AS
            l.part[9]::interval AS time_left,
            coalesce(r.start_time, l.query_start) AS start_time
     FROM (SELECT * FROM live WHERE part IS NOT NULL) l
-    -- The background worker has several runs, perhaps of sites with the same ID, and is at one of them.
     FULL JOIN run r ON r.job_pid = l.pid AND r.site_id = l.part[2]::integer;
 
 COMMENT ON VIEW matomo_progress IS 'What syncs and checks do at present: of your registered sites, and of sessions that you may see in pg_stat_activity';

@@ -1,11 +1,10 @@
-//! The SQL surface of retention and of the upkeep of registered sites. Internal, but for the
-//! procedures that stand on it.
+//! The SQL surface of retention. Internal, but for the procedure that stands on it.
 
 use pgrx::prelude::*;
 
 use crate::error::Error;
 use crate::report::or_raise;
-use crate::{retention, upkeep};
+use crate::retention;
 
 /// Tells the ledger that rows of a destination before an instant, of one site or of all, are dropped
 /// for their age. Called by `matomo_drop_step`. Gives how many days that concerns.
@@ -22,16 +21,4 @@ fn matomo_seal_dropped(
         let before = before.div_euclid(1_000_000).saturating_add(946_684_800);
         retention::seal_dropped(destination, before, site)
     })())
-}
-
-/// Does a step of the upkeep of a registered site; raises what it fails with.
-#[pg_extern(volatile, parallel_unsafe)]
-fn matomo_upkeep(site: i32) -> &'static str {
-    or_raise(upkeep::step(site)).name()
-}
-
-/// Notes what the upkeep of a registered site has failed with.
-#[pg_extern(volatile, parallel_unsafe)]
-fn matomo_upkeep_fail(site: i32, message: &str) {
-    or_raise(upkeep::fail(site, message));
 }

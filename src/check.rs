@@ -1,18 +1,20 @@
 //! Compares what Matomo lists of a range of days with what is stored, and mends what differs if
 //! asked to. Runs on the backend's main thread, in the caller's transaction.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use chrono::{NaiveDate, Utc};
 
 use crate::access::Access;
+use crate::batch::Batch;
 use crate::client::{Client, SiteInfo};
 use crate::destination::Destination;
 use crate::error::{Error, Result};
-use crate::fetch::{self, Batch};
-use crate::inspect;
+use crate::fetch::{self, Reading};
+use crate::inspect::{self, Differing};
 use crate::ledger::Ledger;
 use crate::plan::{self, Start};
+use crate::recheck;
 use crate::remote;
 use crate::report::warn;
 use crate::rows::{ActionTime, Site};
@@ -55,9 +57,6 @@ pub struct DayChecked {
 /// A day of which Matomo lists fewer visits than this part of what is stored looks purged.
 const NEXT_TO_NOTHING: i64 = 10;
 
-/// So many listed visits are compared at once.
-const AT_ONCE: usize = 500;
-
 /// Does it all; gives what was found by day.
 ///
 /// # Errors
@@ -73,20 +72,29 @@ pub fn run(order: Order, how: How) -> Result<BTreeMap<NaiveDate, DayChecked>> {
     let today = zone.day(Utc::now().timestamp()).unwrap_or_default();
     let days = plan::days(Start::Day(start), end, today, zone)?;
     ledger.check_matomo(&destination.name)?;
-    let site = Site { id: site, zone, action_time: settings::action_time(), is_rollup };
+    let action_time = settings::action_time();
+    let site = Site { id: site, zone, action_time, is_rollup };
+    let is_other = |kind: &ActionTime| *kind != action_time;
+    let entries = ledger.read()?;
+    let of_other_kind =
+        entries.values().filter(|entry| entry.action_time.as_ref().is_some_and(is_other));
+    let now = Utc::now().timestamp();
+    let reading =
+        Reading { site, page_size, most_pages: i32::MAX, began: now, is_zone_known: true };
     let mut check = Check {
         client,
         site,
         store: Store::new(destination.clone()),
         destination,
         how,
+        of_other_kind: of_other_kind.map(|entry| entry.day).collect(),
         listed: HashSet::new(),
         of_days: BTreeMap::new(),
     };
     let mut found = BTreeMap::new();
     for day in &days {
         show_activity(&format!("matomo: site {}, checks {day}", site.id));
-        found.insert(*day, check.day(*day, page_size)?);
+        found.insert(*day, check.day(*day, reading)?);
     }
     check.extra(&days, &mut found)?;
     if how.repair {
@@ -94,7 +102,8 @@ pub fn run(order: Order, how: How) -> Result<BTreeMap<NaiveDate, DayChecked>> {
     }
     let mended = |checked: &DayChecked| checked.repaired > 0 && checked.purged == 0;
     for (day, checked) in found.iter().filter(|(_, checked)| mended(checked)) {
-        ledger.correct(*day, checked.there, check.rows_of(*day)?)?;
+        let kind = check.of_other_kind.contains(day).then_some(action_time);
+        ledger.correct(*day, checked.there, check.rows_of(*day)?, kind)?;
     }
     Ok(found)
 }
@@ -119,6 +128,8 @@ struct Check {
     store: Store,
     destination: Destination,
     how: How,
+    /// Days whose rows hold the other kind of time.
+    of_other_kind: BTreeSet<NaiveDate>,
     /// All visits that Matomo has listed.
     listed: HashSet<i64>,
     /// The same by day, for a repair.
@@ -126,22 +137,20 @@ struct Check {
 }
 
 impl Check {
-    fn day(&mut self, day: NaiveDate, page_size: u32) -> Result<DayChecked> {
-        let site = self.site;
+    fn day(&mut self, day: NaiveDate, reading: Reading) -> Result<DayChecked> {
         let listed = remote::ask(&self.client, move |client, notice| {
-            fetch::list_day(client, site, day, page_size, notice)
+            fetch::list_day(client, reading, day, notice)
         })?;
         self.listed.extend(listed.iter().map(|visit| visit.id));
         if self.how.repair {
             self.of_days.insert(day, listed.iter().map(|visit| visit.id).collect());
         }
         let mut checked = DayChecked { there: count(listed.len()), ..DayChecked::default() };
-        let mut stale = Vec::new();
-        let mut missing = Vec::new();
-        for listed in listed.chunks(AT_ONCE) {
-            let differing = inspect::differing(&self.destination, listed)?;
-            stale.extend(differing.stale);
-            missing.extend(differing.missing);
+        let Differing { mut stale, mut missing } = recheck::compare(&self.destination, &listed)?;
+        if self.of_other_kind.contains(&day) {
+            let missing: HashSet<_> = missing.iter().collect();
+            stale =
+                listed.iter().map(|visit| visit.id).filter(|id| !missing.contains(id)).collect();
         }
         checked.stale = count(stale.len());
         if self.how.deep {
@@ -150,7 +159,7 @@ impl Check {
             let mut equal: Vec<_> =
                 listed.iter().map(|visit| visit.id).filter(|id| !known.contains(id)).collect();
             while !equal.is_empty() {
-                let batch = self.by_id(&mut equal, true)?;
+                let batch = recheck::by_id(&self.client, self.site, &mut equal, true)?;
                 let differing = self.store.differing(&batch)?;
                 checked.stale += count(differing);
                 if differing > 0 {
@@ -160,14 +169,14 @@ impl Check {
         }
         checked.here = checked.there - count(missing.len());
         while !missing.is_empty() {
-            let batch = self.by_id(&mut missing, true)?;
+            let batch = recheck::by_id(&self.client, self.site, &mut missing, true)?;
             // A visit without actions has no rows to miss.
             let with_rows = batch.visits.iter().filter(|(_, rows)| !rows.is_empty()).count();
             checked.missing += count(with_rows);
             checked.repaired += self.mend(&batch, with_rows)?;
         }
         while self.how.repair && !stale.is_empty() {
-            let batch = self.by_id(&mut stale, true)?;
+            let batch = recheck::by_id(&self.client, self.site, &mut stale, true)?;
             checked.repaired += self.mend(&batch, batch.visits.len())?;
         }
         Ok(checked)
@@ -208,7 +217,7 @@ impl Check {
         // Some may only have moved to another day.
         let suspects = stored.iter().map(|(id, _)| *id).filter(|id| !self.listed.contains(id));
         let suspects: Vec<i64> = suspects.collect();
-        let known = self.by_id(&mut suspects.clone(), false)?;
+        let known = recheck::by_id(&self.client, self.site, &mut suspects.clone(), false)?;
         let known: HashSet<_> = known.visits.into_iter().map(|(id, _)| id).collect();
         let gone: HashSet<i64> = suspects.into_iter().filter(|id| !known.contains(id)).collect();
         let day = |at: i64| {
@@ -246,16 +255,5 @@ impl Check {
             self.store.remove(self.site.id, &to_remove)?;
         }
         Ok(())
-    }
-
-    /// The visits of these IDs, which are taken away; as many as make a batch, those without their
-    /// actions all.
-    fn by_id(&self, ids: &mut Vec<i64>, actions: bool) -> Result<Batch> {
-        let (site, wanted) = (self.site, std::mem::take(ids));
-        let (batch, left) = remote::ask(&self.client, move |client, notice| {
-            fetch::by_id(client, site, wanted, actions, notice)
-        })?;
-        *ids = left;
-        Ok(batch)
     }
 }

@@ -13,6 +13,7 @@ use crate::error::{Call, Error, Fault, Result};
 use crate::hosts::Hosts;
 use crate::http::{Answer, Http};
 use crate::json;
+use crate::memory::Body;
 use crate::pager::Page;
 use crate::patience::Patience;
 use crate::refusal;
@@ -154,7 +155,7 @@ impl Client {
         which: Which,
         actions: bool,
         on_retry: OnRetry,
-    ) -> Result<String> {
+    ) -> Result<Body> {
         let mut params = vec![("filter_sort_order", "asc".to_owned())];
         let (day, limit) = match which {
             Which::Day(day, page) => {
@@ -224,7 +225,7 @@ impl Client {
         params: &[(&str, String)],
         can_shrink: bool,
         on_retry: OnRetry,
-    ) -> Result<String> {
+    ) -> Result<Body> {
         let can_shrink = can_shrink && self.manner.max_retries > 0;
         let mut retry = 0;
         loop {
@@ -250,12 +251,7 @@ impl Client {
         }
     }
 
-    fn ask_once(
-        &self,
-        call: &Call,
-        params: &[(&str, String)],
-        timeout: Duration,
-    ) -> Result<String> {
+    fn ask_once(&self, call: &Call, params: &[(&str, String)], timeout: Duration) -> Result<Body> {
         let answer = self.http.ask(call.method, call.site, params, timeout);
         let Answer { status, headers, body } = answer.map_err(|fault| self.fault(call, fault))?;
         let call = &Call { status: Some(status.as_u16()), ..call.clone() };

@@ -19,6 +19,8 @@ pub enum Error {
     Argument { message: String, hint: String },
     /// The destination does not exist.
     NoDestination(String),
+    /// The destination got another name while it was written to.
+    Renamed(String),
     /// The destination is no table; what it is.
     NotATable { name: String, kind: &'static str },
     /// The destination lacks columns.
@@ -41,6 +43,8 @@ pub enum Error {
     },
     /// Of rows that were written not all are to be seen.
     NotSeen { name: String, written: i64, seen: i64 },
+    /// Sealed days of the destination hold the other kind of time than `matomo.action_time` says.
+    OtherActionTime { name: String, kind: &'static str, first: NaiveDate, last: NaiveDate },
     /// The database cannot hold what Matomo sends.
     Encoding(String),
     /// Something is wrong with a server, a registered site or its run.
@@ -87,6 +91,8 @@ pub enum SqlState {
     ProtocolViolation,
     /// 53400
     ConfigurationLimitExceeded,
+    /// 53200
+    OutOfMemory,
     /// 54000
     ProgramLimitExceeded,
     /// 42704
@@ -95,6 +101,8 @@ pub enum SqlState {
     UniqueViolation,
     /// 25001
     ActiveSqlTransaction,
+    /// 57014
+    QueryCanceled,
     /// HV00D
     FdwInvalidOptionName,
     /// HV002
@@ -131,9 +139,10 @@ impl Error {
             Error::NoUniqueIndex(_) => SqlState::InvalidColumnReference,
             Error::Privilege { .. } => SqlState::InsufficientPrivilege,
             Error::AlreadyRunning { .. } => SqlState::LockNotAvailable,
-            Error::OtherMatomo { .. } | Error::OtherVisit { .. } => {
-                SqlState::ObjectNotInPrerequisiteState
-            }
+            Error::OtherMatomo { .. }
+            | Error::OtherVisit { .. }
+            | Error::OtherActionTime { .. }
+            | Error::Renamed(_) => SqlState::ObjectNotInPrerequisiteState,
             Error::NotSeen { .. } | Error::Encoding(_) => SqlState::FeatureNotSupported,
             Error::Stored(error) => error.state(),
             Error::Internal(_) => SqlState::InternalError,
@@ -149,6 +158,7 @@ impl Error {
                 Fault::TooLarge(_) | Fault::VisitTooLarge(..) | Fault::Exhausted(_) => {
                     SqlState::ProgramLimitExceeded
                 }
+                Fault::OutOfMemory => SqlState::OutOfMemory,
                 Fault::Status(500..) => SqlState::ConnectionFailure,
                 Fault::NotHttp(_)
                 | Fault::Redirected(_)
@@ -174,6 +184,9 @@ impl Error {
             Error::Privilege { missing, .. } => {
                 Some(format!("Privileges missing: {}.", missing.join(", ")))
             }
+            Error::OtherActionTime { kind, first, last, .. } => Some(format!(
+                "Its action_timestamp is of the kind '{kind}' from {first} to {last}."
+            )),
             Error::NoUniqueIndex(_) => Some(
                 "A sync needs a valid unique index, neither partial nor deferrable, on action_id, \
                  alone or with action_timestamp, idsite or idvisit."
@@ -209,6 +222,7 @@ impl Error {
                 let quoted = name.replace('\'', "''");
                 format!("Create it with SELECT matomo_create_table('{quoted}').")
             }
+            Error::Renamed(_) => "Sync again.".to_owned(),
             Error::NotATable { .. } => {
                 "Give the name of a table, partitioned or not.".to_owned()
             }
@@ -241,13 +255,17 @@ impl Error {
                  this one elsewhere."
                     .to_owned()
             }
+            Error::OtherActionTime { kind, first, last, .. } => format!(
+                "Set matomo.action_time to '{kind}' again, or have these days read again by \
+                 matomo_sync(..., start_date => '{first}', end_date => '{last}', force => true)."
+            ),
             Error::Encoding(_) => "Use a database with encoding UTF8.".to_owned(),
             Error::Request { fault, .. } => fault.hint().to_owned(),
         };
         Some(text)
     }
 
-    /// Whether Matomo, or a gateway before it, may have given up over the size of the request.
+    /// Whether Matomo, a gateway before it or this server may have given up over the size of the request.
     pub fn is_overload(&self) -> bool {
         matches!(
             self,
@@ -255,6 +273,7 @@ impl Error {
                 fault: Fault::TimedOut(_)
                     | Fault::Exhausted(_)
                     | Fault::TooLarge(_)
+                    | Fault::OutOfMemory
                     | Fault::Status(502 | 504),
                 ..
             }
@@ -285,6 +304,7 @@ impl fmt::Display for Error {
             Error::Null(argument) => write!(f, "argument \"{argument}\" must not be null"),
             Error::Argument { message, .. } => f.write_str(message),
             Error::NoDestination(name) => write!(f, "destination \"{name}\" does not exist"),
+            Error::Renamed(name) => write!(f, "destination \"{name}\" was renamed during the sync"),
             Error::NotATable { name, kind } => write!(f, "destination \"{name}\" is {kind}"),
             Error::MissingColumns { name, .. } => write!(f, "destination \"{name}\" lacks columns"),
             Error::NoUniqueIndex(name) => {
@@ -302,6 +322,12 @@ impl fmt::Display for Error {
             }
             Error::NotSeen { name, .. } => {
                 write!(f, "rows written to \"{name}\" are not to be seen in it")
+            }
+            Error::OtherActionTime { name, .. } => {
+                write!(
+                    f,
+                    "destination \"{name}\" holds another kind of time than matomo.action_time"
+                )
             }
             Error::Encoding(name) => write!(f, "database encoding {name} is not supported"),
             Error::Stored(error) => error.fmt(f),

@@ -21,11 +21,15 @@ mod api_runs;
 mod api_server;
 mod api_sites;
 mod api_upkeep;
+mod attempt;
 mod background;
 mod backoff;
+mod batch;
+mod calls;
 mod check;
 mod client;
 mod compare;
+mod coordinator;
 mod copy;
 mod copy_from;
 mod credentials;
@@ -36,8 +40,10 @@ mod encoding;
 mod endpoint;
 mod error;
 mod extension;
+mod failed;
 mod fault;
 mod fetch;
+mod fleet;
 mod helper;
 mod hosts;
 mod http;
@@ -48,6 +54,7 @@ mod launcher;
 mod ledger;
 mod lines;
 mod locks;
+mod memory;
 mod moved;
 mod options;
 mod owner;
@@ -56,11 +63,13 @@ mod pages;
 mod patience;
 mod plan;
 mod progress;
+mod recheck;
 mod refusal;
 mod remote;
 mod report;
 mod retention;
 mod rows;
+mod run;
 mod runs;
 mod scope;
 mod secrecy;
@@ -79,9 +88,11 @@ mod times;
 mod token;
 mod transport;
 mod upkeep;
+mod valid;
 mod values;
 mod visit;
 mod wake;
+mod watch;
 mod worker;
 mod zone;
 
@@ -100,11 +111,7 @@ extension_sql_file!("../sql/forget.sql", name = "forget", requires = ["ledger"])
 extension_sql_file!(
     "../sql/retention.sql",
     name = "retention",
-    requires = [
-        api_upkeep::matomo_seal_dropped,
-        api_upkeep::matomo_upkeep,
-        api_upkeep::matomo_upkeep_fail
-    ]
+    requires = [api_upkeep::matomo_seal_dropped, api_runs::matomo_run_outside_transaction]
 );
 extension_sql_file!("../sql/sites.sql", name = "sites");
 extension_sql_file!("../sql/runs.sql", name = "runs", requires = ["sites"]);
@@ -121,17 +128,7 @@ extension_sql_file!(
 extension_sql_file!(
     "../sql/procedures.sql",
     name = "procedures",
-    requires = [
-        "runs",
-        "retention",
-        api_runs::matomo_run_outside_transaction,
-        api_runs::matomo_run_begin,
-        api_runs::matomo_run_copy,
-        api_runs::matomo_run_fail,
-        api_runs::matomo_run_report,
-        api_runs::matomo_run_warn,
-        api_sites::matomo_note_ownerless
-    ]
+    requires = ["runs", "retention", api_runs::matomo_run_sites, api_runs::matomo_run_step]
 );
 extension_sql_file!(
     "../sql/privileges.sql",

@@ -1,7 +1,25 @@
 //! Heavyweight locks that only this extension can take: SQL has no function that takes a lock of their
 //! type, nor one that releases it. `pg_locks` shows them as `userlock`.
 
+use std::time::Duration;
+
 use pgrx::pg_sys;
+
+use crate::scope::Scope;
+
+/// The longest that runs and upkeep of registered sites wait for any lock.
+pub const LONGEST_WAIT: Duration = Duration::from_secs(10);
+
+/// As long as this lives, statements wait no longer than that for a lock; where the session's own
+/// `lock_timeout` is shorter, no longer than that.
+pub fn bounded_waits() -> Scope {
+    // SAFETY: main thread; a setting of the session.
+    let own = unsafe { pg_sys::LockTimeout };
+    match own {
+        1..=10_000 => Scope::of(&[]),
+        _ => Scope::of(&[(c"lock_timeout", c"10s")]),
+    }
+}
 
 /// What a lock is on, in this database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,7 +42,7 @@ pub enum Until {
 }
 
 /// `objsubid` in `pg_locks`.
-const RUN: u16 = 0x6d72;
+pub const RUN: u16 = 0x6d72;
 const ROWS: u16 = 0x6d64;
 const MATOMO: u16 = 0x6d6d;
 

@@ -9,15 +9,16 @@ use std::ops::{AddAssign, Range};
 use pgrx::prelude::*;
 use pgrx::spi::SpiClient;
 
+use crate::batch::Batch;
 use crate::compare::{Changes, Comparison, Lock, columns, span_args};
 use crate::copy_from::copy_from;
 use crate::destination::{Destination, query, spi};
 use crate::encoding;
 use crate::error::{Error, Result};
-use crate::fetch::Batch;
 use crate::indexes::ByVisit;
 use crate::lines::Lines;
-use crate::rows::{ACTION_ID, IDVISIT};
+use crate::memory::Room;
+use crate::rows::{ACTION_ID, COLUMNS, IDVISIT};
 use crate::scope::Scope;
 use crate::seen::count;
 use crate::statements::Statements;
@@ -81,6 +82,7 @@ impl Store {
         // session's TimeZone: the Node tool's trigger makes weeks of it. JIT costs more than it
         // brings for a page of rows.
         let _plain = Scope::of(&[(c"timezone", c"UTC"), (c"jit", c"off")]);
+        check_room(&batch.rows);
         Spi::connect_mut(|client| {
             self.make_partitions(client, &batch.rows)?;
             let span = self.span(client, batch)?;
@@ -100,6 +102,7 @@ impl Store {
                     self.read_back(client, &batch.rows, span, changes.insert)?;
                 }
             }
+            self.destination.check_name()?;
             Ok(written)
         })
     }
@@ -134,6 +137,7 @@ impl Store {
     /// Only internal ones.
     pub fn differing(&mut self, batch: &Batch) -> Result<usize> {
         let _plain = Scope::of(&[(c"timezone", c"UTC"), (c"jit", c"off")]);
+        check_room(&batch.rows);
         let changes = Spi::connect_mut(|client| {
             let span = self.span(client, batch)?;
             self.changes(client, batch, span, Lock::No)
@@ -306,4 +310,13 @@ impl Store {
         }
         Ok(false)
     }
+}
+
+/// Raises an ERROR when there is no memory for what is made of a batch: texts in other encodings, and a
+/// text of its own for each cell.
+fn check_room(rows: &Lines) {
+    let cell = size_of::<Option<String>>() + 32;
+    let bytes = rows.len() * COLUMNS.len() * cell + 4 * rows.size() + Room::of_all();
+    // SAFETY: main thread, within a transaction.
+    unsafe { pg_sys::pfree(pg_sys::MemoryContextAllocHuge(pg_sys::CurrentMemoryContext, bytes)) };
 }

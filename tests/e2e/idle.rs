@@ -31,7 +31,7 @@ fn a_worker_with_nothing_due_takes_no_transaction_id_and_writes_no_wal() {
         since.elapsed() > STILL
     });
     // It looked meanwhile: a site that comes due is synced within a naptime.
-    assert!(worker_pid(&mut db, "postgres").is_some());
+    assert!(coordinator_pid(&mut db, "postgres").is_some());
 }
 
 /// Runs a statement in a transaction, which must not have got an ID then.

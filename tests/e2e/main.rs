@@ -1,6 +1,7 @@
 //! End-to-end tests: a real Postgres with the built extension, and a fake Matomo over real HTTP.
 //! `make test` builds what they need.
 
+mod action_time;
 mod bad_input;
 mod boundaries;
 mod check;
@@ -27,11 +28,14 @@ mod ledger_apart;
 mod ledger_keeping;
 mod leftovers;
 mod lifecycle;
+mod memory;
 mod monitoring;
 mod moved;
 mod node_tables;
 mod node_tool;
 mod odd_data;
+mod open_days;
+mod overloads;
 mod own_tables;
 mod paging;
 mod partitions;
@@ -41,6 +45,7 @@ mod procedures;
 mod read_back;
 mod readme;
 mod recordings;
+mod renamed;
 mod restores;
 mod retention;
 mod retention_locks;
@@ -59,6 +64,7 @@ mod soak;
 mod stored;
 mod supply_chain;
 mod support;
+mod timezones;
 mod traps;
 mod trust;
 mod updates;

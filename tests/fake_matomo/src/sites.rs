@@ -90,7 +90,7 @@ pub fn visits(world: &World, site: &Site, params: &Params) -> Result<Answer, Str
 }
 
 /// `Live.getMostRecentVisitsDateTime`, in UTC.
-pub fn most_recent(site: &Site) -> Answer {
-    let last = site.ends().into_iter().map(|(last, _, _)| last).max();
+pub fn most_recent(world: &World, site: &Site) -> Answer {
+    let last = site.ends(world.now.seconds()).into_iter().map(|(last, _, _)| last).max();
     value(&last.map_or_else(String::new, |at| utc(at).to_string()))
 }
