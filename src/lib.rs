@@ -24,6 +24,7 @@ mod api_upkeep;
 mod attempt;
 mod background;
 mod backoff;
+mod batch;
 mod calls;
 mod certificates;
 mod check;
