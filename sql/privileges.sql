@@ -42,10 +42,9 @@ GRANT EXECUTE ON FUNCTION
     matomo_create_table(text, boolean, name),
     matomo_partition_ranges(regclass),
     matomo_create_partitions(regclass, timestamptz, timestamptz),
-    matomo_destinations(),
     matomo_forget(text, text, regclass),
-    matomo_seal_dropped(oid, timestamptz, integer),
-    matomo_drop_step(regclass, timestamptz, integer, interval, jsonb)
+    matomo_drop_step(regclass, timestamptz, integer, interval, jsonb),
+    matomo_drop_rows(regclass, timestamptz, integer, interval, text, jsonb)
 TO PUBLIC;
 GRANT EXECUTE ON PROCEDURE matomo_drop_before(regclass, timestamptz, integer, interval, interval) TO PUBLIC;
 
@@ -90,5 +89,8 @@ COMMENT ON FUNCTION matomo_run_report(bigint, boolean) IS 'Internal: tells what 
 
 COMMENT ON FUNCTION matomo_run_warn(text, text, text, text) IS 'Internal: a WARNING of an error that was caught';
 COMMENT ON FUNCTION matomo_note_ownerless() IS 'Internal: notes of registered sites whose owner is gone that they fail; gives how many that is news of';
+
+COMMENT ON FUNCTION matomo_drop_step(regclass, timestamptz, integer, interval, jsonb) IS
+    'One step of matomo_drop_before: at first tells the ledger what goes, then drops a partition or deletes a batch of rows';
 
 COMMENT ON FUNCTION matomo_today(text) IS 'Today in a timezone as Matomo names it';

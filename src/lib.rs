@@ -38,6 +38,7 @@ mod error;
 mod extension;
 mod fault;
 mod fetch;
+mod forget;
 mod helper;
 mod hosts;
 mod indexes;
@@ -94,15 +95,11 @@ const VERSION: &CStr =
 extension_sql_file!("../sql/tables.sql", name = "tables");
 extension_sql_file!("../sql/partitions.sql", name = "partitions", requires = ["tables"]);
 extension_sql_file!("../sql/ledger.sql", name = "ledger");
-extension_sql_file!("../sql/forget.sql", name = "forget", requires = ["ledger"]);
+extension_sql_file!("../sql/forget.sql", name = "forget", requires = [api_upkeep::matomo_forget]);
 extension_sql_file!(
     "../sql/retention.sql",
     name = "retention",
-    requires = [
-        api_upkeep::matomo_seal_dropped,
-        api_upkeep::matomo_upkeep,
-        api_upkeep::matomo_upkeep_fail
-    ]
+    requires = [api_upkeep::matomo_upkeep, api_upkeep::matomo_upkeep_fail]
 );
 extension_sql_file!("../sql/sites.sql", name = "sites");
 extension_sql_file!("../sql/runs.sql", name = "runs", requires = ["sites"]);

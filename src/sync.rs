@@ -151,7 +151,12 @@ fn known_days(ledger: &Ledger, destination: &Destination) -> Result<Entries> {
         let name = &destination.name;
         say(PgLogLevel::NOTICE, format!("table {name} is empty: all that it had is read anew"));
     }
-    ledger.read()
+    let known = ledger.read()?;
+    if known.is_empty() {
+        // A new table, perhaps in place of one that was dropped.
+        crate::ledger::forget_dropped(&destination.extension)?;
+    }
+    Ok(known)
 }
 
 /// The site as the ledger has it, if Matomo was asked on the same day of the site: a poll is one

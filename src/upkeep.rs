@@ -7,6 +7,7 @@ use pgrx::prelude::*;
 use crate::destination::{query, spi};
 use crate::error::{Error, Result, Stored};
 use crate::extension::Extension;
+use crate::ledger;
 use crate::owner::AsSiteOwner;
 use crate::retention;
 use crate::settings;
@@ -63,7 +64,10 @@ pub fn step(id: i32) -> Result<Outcome> {
     let Some(plan) = plan(&extension, id)? else { return Ok(Outcome::Done) };
     let (outcome, place) = as_owner(&extension, &site, &plan)?;
     match outcome {
-        Outcome::Done => note(&extension, id, plan.today, None)?,
+        Outcome::Done => {
+            ledger::forget_dropped(&extension)?;
+            note(&extension, id, plan.today, None)?;
+        }
         Outcome::More | Outcome::Blocked => keep_place(&extension, id, place)?,
     }
     Ok(outcome)

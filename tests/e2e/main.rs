@@ -63,6 +63,7 @@ mod updates;
 mod upgrade;
 mod upkeep;
 mod valgrind;
+mod whose;
 mod worker_faults;
 mod worker_life;
 mod worker_support;
