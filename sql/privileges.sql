@@ -49,22 +49,13 @@ TO PUBLIC;
 GRANT EXECUTE ON PROCEDURE matomo_drop_before(regclass, timestamptz, integer, interval, interval) TO PUBLIC;
 
 -- Checks whose the registered site is. What procedures are made of, whoever may call these has to be
--- able to call; matomo_run_begin sees to it that nobody else does.
+-- able to call; matomo_run_step sees to it that nobody else does.
 GRANT EXECUTE ON FUNCTION
     matomo_remove_site(integer),
     matomo_run_outside_transaction(text),
-    matomo_run_begin(integer, text),
-    matomo_run_copy(bigint),
-    matomo_run_step(bigint),
-    matomo_run_fail(bigint, text, text, text, text),
-    matomo_run_report(bigint, boolean),
-    matomo_run_warn(text, text, text, text),
-    matomo_note_ownerless(),
-    matomo_upkeep(integer),
-    matomo_upkeep_fail(integer, text),
-    matomo_upkeep_step(integer)
+    matomo_run_sites(),
+    matomo_run_step(integer, boolean)
 TO PUBLIC;
-GRANT EXECUTE ON PROCEDURE matomo_upkeep_site(integer) TO PUBLIC;
 
 COMMENT ON FUNCTION matomo_sync(integer, text, text, date, date, text, boolean, integer, text) IS
     'Copies the visits of a Matomo site from start_date to end_date (today) into a table; gives a row per day';
@@ -80,15 +71,6 @@ COMMENT ON FUNCTION matomo_add_site(text, integer, date, text, interval, interva
 COMMENT ON FUNCTION matomo_alter_site(integer, text, integer, date, text, interval, interval, boolean, text) IS
     'Changes a registered site; what is NULL stays as it is. A site that failed is tried again';
 COMMENT ON FUNCTION matomo_remove_site(integer) IS 'Removes a registered site; the copied visits stay';
-
-COMMENT ON FUNCTION matomo_run_outside_transaction(text) IS 'Internal: raises an error where a procedure cannot commit';
-COMMENT ON FUNCTION matomo_run_begin(integer, text) IS 'Internal: begins a run of a registered site; NULL when another session syncs it';
-COMMENT ON FUNCTION matomo_run_copy(bigint) IS 'Internal: does a step of a run of this session';
-COMMENT ON FUNCTION matomo_run_fail(bigint, text, text, text, text) IS 'Internal: notes what the last step of a run of this session failed with';
-COMMENT ON FUNCTION matomo_run_report(bigint, boolean) IS 'Internal: tells what a run has failed with, as an error or as a warning';
-
-COMMENT ON FUNCTION matomo_run_warn(text, text, text, text) IS 'Internal: a WARNING of an error that was caught';
-COMMENT ON FUNCTION matomo_note_ownerless() IS 'Internal: notes of registered sites whose owner is gone that they fail; gives how many that is news of';
 
 COMMENT ON FUNCTION matomo_drop_step(regclass, timestamptz, integer, interval, jsonb) IS
     'One step of matomo_drop_before: at first tells the ledger what goes, then drops a partition or deletes a batch of rows';

@@ -7,7 +7,7 @@ CREATE TABLE matomo_run_log (
     database         name NOT NULL,
     username         name NOT NULL,
     command          text NOT NULL,
-    status           text NOT NULL CHECK (status IN ('running', 'succeeded', 'failed')),
+    status           text NOT NULL CHECK (status IN ('running', 'paused', 'succeeded', 'failed')),
     return_message   text,
     start_time       timestamptz NOT NULL,
     end_time         timestamptz,
@@ -31,10 +31,12 @@ CREATE TABLE matomo_run_log (
     hint             text,
     next_day         date,
     done             date[],
-    timezone         text
+    timezone         text,
+    step_pages       integer,
+    changes          integer NOT NULL DEFAULT 0
 );
 CREATE INDEX matomo_run_log_of_site ON matomo_run_log (site_id, runid);
-CREATE INDEX matomo_run_log_running ON matomo_run_log (site_id) WHERE status = 'running';
+CREATE INDEX matomo_run_log_running ON matomo_run_log (site_id) WHERE status IN ('running', 'paused');
 
 COMMENT ON TABLE matomo_run_log IS 'What became of each sync of a registered site';
 COMMENT ON COLUMN matomo_run_log.runid IS 'Number of the run';
@@ -42,7 +44,7 @@ COMMENT ON COLUMN matomo_run_log.job_pid IS 'Process that does or did it';
 COMMENT ON COLUMN matomo_run_log.database IS 'Database in which it runs';
 COMMENT ON COLUMN matomo_run_log.username IS 'Role that called for it';
 COMMENT ON COLUMN matomo_run_log.command IS 'What called for it';
-COMMENT ON COLUMN matomo_run_log.status IS 'running, succeeded or failed';
+COMMENT ON COLUMN matomo_run_log.status IS 'running, paused (it goes on by itself), succeeded or failed';
 COMMENT ON COLUMN matomo_run_log.return_message IS 'Message of the error it failed with';
 COMMENT ON COLUMN matomo_run_log.start_time IS 'When it began';
 COMMENT ON COLUMN matomo_run_log.end_time IS 'When it ended';
@@ -67,6 +69,9 @@ COMMENT ON COLUMN matomo_run_log.hint IS 'HINT of that error';
 COMMENT ON COLUMN matomo_run_log.next_day IS 'First day that is not done';
 COMMENT ON COLUMN matomo_run_log.done IS 'Days after that which are done already';
 COMMENT ON COLUMN matomo_run_log.timezone IS 'Timezone of the site, as Matomo told this run';
+
+COMMENT ON COLUMN matomo_run_log.step_pages IS 'Pages of a day after which it commits; NULL: as matomo.step_pages';
+COMMENT ON COLUMN matomo_run_log.changes IS 'Of matomo_site_state, when it began';
 
 COMMENT ON SEQUENCE matomo_run_log_runid_seq IS 'Numbers the runs';
 
@@ -93,7 +98,7 @@ CREATE VIEW matomo_runs WITH (security_barrier) AS
     SELECT r.runid, r.job_pid, r.database, r.username, r.command,
            CASE WHEN r.status = 'running' AND NOT matomo_is_running(r.site_id) THEN 'failed' ELSE r.status END AS status,
            CASE WHEN r.status = 'running' AND NOT matomo_is_running(r.site_id)
-                THEN 'the session ended before the run did' ELSE r.return_message END AS return_message,
+                THEN 'the run was interrupted' ELSE r.return_message END AS return_message,
            r.start_time, r.end_time, r.site_id, r.owner, r.server, r.idsite, r.destination,
            r.days, r.days_total, r.pages, r.visits, r.actions, r.inserted, r.updated, r.deleted,
            r.truncated_visits, r.bytes, r.sqlstate, r.detail, r.hint
@@ -106,7 +111,7 @@ COMMENT ON COLUMN matomo_runs.job_pid IS 'Process that does or did it';
 COMMENT ON COLUMN matomo_runs.database IS 'Database in which it runs';
 COMMENT ON COLUMN matomo_runs.username IS 'Role that called for it';
 COMMENT ON COLUMN matomo_runs.command IS 'What called for it';
-COMMENT ON COLUMN matomo_runs.status IS 'running, succeeded or failed';
+COMMENT ON COLUMN matomo_runs.status IS 'running, paused (it goes on by itself), succeeded or failed';
 COMMENT ON COLUMN matomo_runs.return_message IS 'Message of the error it failed with';
 COMMENT ON COLUMN matomo_runs.start_time IS 'When it began';
 COMMENT ON COLUMN matomo_runs.end_time IS 'When it ended';

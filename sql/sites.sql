@@ -48,7 +48,8 @@ CREATE TABLE matomo_site_state (
     refused_credentials text,
     tended_on           date,
     upkeep_place        jsonb,
-    upkeep_error        text
+    upkeep_error        text,
+    changes             integer NOT NULL DEFAULT 0
 );
 
 COMMENT ON TABLE matomo_site_state IS 'How the syncs of each registered site go';
@@ -66,6 +67,7 @@ COMMENT ON COLUMN matomo_site_state.refused_credentials IS 'Which version of ser
 COMMENT ON COLUMN matomo_site_state.tended_on IS 'Day of the site on which retention and premade partitions were seen to last';
 COMMENT ON COLUMN matomo_site_state.upkeep_place IS 'Where retention goes on, while it is under way';
 COMMENT ON COLUMN matomo_site_state.upkeep_error IS 'Message of the error that that failed with';
+COMMENT ON COLUMN matomo_site_state.changes IS 'Times that what a sync fills was changed: a run that began before says nothing of the site as it is now';
 
 -- Dumped with the database, but for what hangs on tables and roles that are gone.
 SELECT pg_catalog.pg_extension_config_dump('matomo_site_config',

@@ -6,7 +6,10 @@ CREATE VIEW matomo_status WITH (security_barrier) AS
            t.last_success_at AS synced_to,
            pg_catalog.now() - t.last_success_at AS lag,
            d.sealed_to, d.newest_action, coalesce(d.visits_today, 0) AS visits_today,
-           coalesce(t.failures, 0) AS failures,
+           -- One that is over though nobody has said so yet counts.
+           coalesce(t.failures, 0) + (SELECT pg_catalog.count(*) FROM matomo_run_log r
+               WHERE r.site_id = s.id AND r.status = 'running' AND r.changes = t.changes
+                 AND NOT matomo_is_running(s.id))::integer AS failures,
            t.last_error_at, t.last_sqlstate, t.last_error, t.last_detail, t.last_hint,
            CASE WHEN s.enabled THEN coalesce(t.next_at, pg_catalog.now()) END AS next_run,
            t.upkeep_error
@@ -69,7 +72,6 @@ CREATE VIEW matomo_progress WITH (security_barrier) AS
            l.part[9]::interval AS time_left,
            coalesce(r.start_time, l.query_start) AS start_time
     FROM (SELECT * FROM live WHERE part IS NOT NULL) l
-    -- The background worker has several runs, perhaps of sites with the same ID, and is at one of them.
     FULL JOIN run r ON r.job_pid = l.pid AND r.site_id = l.part[2]::integer;
 
 COMMENT ON VIEW matomo_progress IS 'What syncs and checks do at present: of your registered sites, and of sessions that you may see in pg_stat_activity';

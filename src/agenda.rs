@@ -1,33 +1,40 @@
-//! What the worker of a database has to do, and the functions by which it does it. SPI only.
+//! What there is to do in a database, and in which order. Reads only. SPI only.
 
 use std::time::Duration;
 
-use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
 
 use crate::credentials::Credentials;
 use crate::destination::{query, spi};
-use crate::error::{Error, Result, Stored};
+use crate::error::{Error, Result};
 use crate::extension::Extension;
+use crate::locks;
 use crate::owner::AsSiteOwner;
-use crate::report::warn_of;
-use crate::sites;
 use crate::upkeep;
 
 /// The sites of a database as they are at some moment.
+#[derive(Default)]
 pub struct Agenda {
-    /// The schema of the extension, quoted.
-    schema: String,
-    /// The sites that are due, in the order in which they came due.
-    pub due: Vec<i32>,
-    /// Until the next one is.
+    /// What there is to do, in the order in which it came due; the sites that fail come last.
+    pub errands: Vec<Errand>,
+    /// Until there is more.
     pub pause: Option<Duration>,
-    /// The sites whose table was not seen to today.
-    pub untended: Vec<i32>,
+    /// Whether there are sites whose owner is gone.
+    pub has_ownerless: bool,
 }
 
-/// What a run is called for by, in `matomo_runs`.
-const COMMAND: &str = "background worker";
+/// What there is to do for a site.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Errand {
+    pub site: i32,
+    /// Whether it is to be synced.
+    pub syncs: bool,
+    /// Whether its table was not seen to today.
+    pub tends: bool,
+    pub is_failing: bool,
+    /// When it came due, as text: a process that does its work changes that.
+    pub due_at: String,
+}
 
 /// A site that there may be something to do for.
 struct Waiting {
@@ -40,6 +47,10 @@ struct Waiting {
     server: String,
     /// Seconds until it is due; `None`: never.
     seconds: Option<f64>,
+    due_at: String,
+    failures: i32,
+    /// Whether its last run was interrupted, which is yet to be noted.
+    is_dead: bool,
     /// The credentials that Matomo has refused.
     refused: Option<String>,
     /// As Matomo names it.
@@ -57,52 +68,64 @@ pub fn read() -> Result<Option<Agenda>> {
         return Ok(None);
     }
     let extension = Extension::find()?;
-    let schema = extension.schema.clone();
-    let mut agenda = Agenda { schema, due: Vec::new(), pause: None, untended: Vec::new() };
-    let (all, ownerless): (Vec<_>, Vec<_>) =
-        waiting(&extension)?.into_iter().partition(|waiting| waiting.is_owned);
-    if !ownerless.is_empty() {
-        for site in sites::note_ownerless(&extension)? {
-            warn_of(&Stored::NoOwner(site).into());
-        }
-    }
-    for waiting in all {
-        if !waiting.is_tended() {
-            agenda.untended.push(waiting.site);
-        }
-        if !waiting.is_enabled {
+    let mut agenda = Agenda::default();
+    for waiting in waiting(&extension)? {
+        if !waiting.is_owned {
+            agenda.has_ownerless = true;
             continue;
         }
-        match waiting.seconds {
-            Some(seconds) if seconds <= 0.0 => agenda.due.push(waiting.site),
-            Some(seconds) if agenda.pause.is_none() => {
-                agenda.pause = Duration::try_from_secs_f64(seconds.max(0.001)).ok();
-            }
-            // Not asked again before somebody has altered server or user mapping.
-            None if waiting.has_new_credentials() => agenda.due.push(waiting.site),
-            _ => {}
+        let syncs = waiting.is_dead
+            || waiting.is_enabled
+                && match waiting.seconds {
+                    Some(seconds) => seconds <= 0.0,
+                    // Not before somebody has altered server or user mapping.
+                    None => waiting.has_new_credentials(),
+                };
+        let tends = !waiting.is_tended();
+        if syncs || tends {
+            let is_failing = waiting.is_dead || waiting.failures > 0;
+            let (site, due_at) = (waiting.site, waiting.due_at);
+            agenda.errands.push(Errand { site, syncs, tends, is_failing, due_at });
+        }
+        if let Some(seconds) = waiting.seconds.filter(|_| waiting.is_enabled && !syncs) {
+            let pause = Duration::try_from_secs_f64(seconds.max(0.001)).ok();
+            agenda.pause = agenda.pause.into_iter().chain(pause).min();
         }
     }
+    // The others keep their order.
+    agenda.errands.sort_by_key(|errand| errand.is_failing);
     Ok(Some(agenda))
 }
 
-fn is_created() -> Result<bool> {
+/// Whether the extension is created in this database.
+///
+/// # Errors
+/// Only internal ones.
+pub fn is_created() -> Result<bool> {
     let sql = "SELECT 1 FROM pg_catalog.pg_extension e \
                WHERE e.extname OPERATOR(pg_catalog.=) 'matomo_postgres'";
     Spi::connect_mut(|client| Ok(!query(client, sql, &[])?.is_empty()))
 }
 
-/// The sites that are enabled, or have a retention, the one first that is due first.
+/// The sites that are enabled, or have a retention, and that nobody works on; the one first that is
+/// due first.
 fn waiting(extension: &Extension) -> Result<Vec<Waiting>> {
     let sql = format!(
-        "SELECT s.id, s.owner::oid, s.server::text, \
+        "WITH locked AS MATERIALIZED (SELECT l.objid FROM pg_locks l \
+             JOIN pg_database d ON d.oid = l.database AND d.datname = current_database() \
+             WHERE l.locktype = 'userlock' AND l.granted AND l.classid = 0::oid AND l.objsubid = {1}) \
+         SELECT s.id, s.owner::oid, s.server::text, \
              CASE WHEN isfinite(a.at) THEN date_part('epoch', a.at - clock_timestamp()) END, \
-             t.refused_credentials, s.timezone, t.tended_on::text, r.oid IS NOT NULL, s.enabled \
+             t.refused_credentials, s.timezone, t.tended_on::text, r.oid IS NOT NULL, s.enabled, \
+             a.at::text, coalesce(t.failures, 0), EXISTS (SELECT FROM {0}.matomo_run_log g \
+                 WHERE g.site_id = s.id AND g.status = 'running') \
          FROM {0}.matomo_site_config s LEFT JOIN pg_roles r ON r.oid = s.owner \
          LEFT JOIN {0}.matomo_site_state t ON t.site_id = s.id \
          CROSS JOIN LATERAL (SELECT coalesce(t.next_at, now())) AS a(at) \
-         WHERE s.enabled OR s.retention IS NOT NULL ORDER BY a.at, s.id",
-        extension.schema
+         WHERE (s.enabled OR s.retention IS NOT NULL) \
+         AND NOT EXISTS (SELECT FROM locked l WHERE l.objid = s.id::oid) ORDER BY a.at, s.id",
+        extension.schema,
+        locks::RUN
     );
     extension.run(|client| {
         let corrupt = || Error::Internal("a registered site lacks what it cannot lack".to_owned());
@@ -118,6 +141,9 @@ fn waiting(extension: &Extension) -> Result<Vec<Waiting>> {
                     tended_on: row.get(7).map_err(spi)?,
                     is_owned: row.get(8).map_err(spi)?.ok_or_else(corrupt)?,
                     is_enabled: row.get(9).map_err(spi)?.ok_or_else(corrupt)?,
+                    due_at: row.get(10).map_err(spi)?.ok_or_else(corrupt)?,
+                    failures: row.get(11).map_err(spi)?.ok_or_else(corrupt)?,
+                    is_dead: row.get(12).map_err(spi)?.ok_or_else(corrupt)?,
                 })
             })
             .collect()
@@ -137,56 +163,5 @@ impl Waiting {
         let _owner = AsSiteOwner::become_(self.owner);
         // Where there are none, the run tells why; it asks nobody.
         Credentials::of_server(&self.server).map_or(true, |found| found.version != *refused)
-    }
-}
-
-impl Agenda {
-    /// Begins a run; `None` when another session syncs the site.
-    ///
-    /// # Errors
-    /// Postgres' own.
-    pub fn begin(&self, site: i32) -> Result<Option<i64>> {
-        self.call("matomo_run_begin($1, $2)", &[site.into(), COMMAND.into()])
-    }
-
-    /// A step of a run; gives its status.
-    ///
-    /// # Errors
-    /// Postgres' own.
-    pub fn step(&self, run: i64) -> Result<String> {
-        self.status("matomo_run_step($1)", run.into())
-    }
-
-    /// Tells the log what a run failed with.
-    ///
-    /// # Errors
-    /// Postgres' own.
-    pub fn report(&self, run: i64) -> Result<()> {
-        self.call::<String>("matomo_run_report($1, false)::pg_catalog.text", &[run.into()])?;
-        Ok(())
-    }
-
-    /// A step of a site's upkeep; gives whether there are more.
-    ///
-    /// # Errors
-    /// Postgres' own.
-    pub fn look_after(&self, site: i32) -> Result<String> {
-        self.status("matomo_upkeep_step($1)", site.into())
-    }
-
-    fn status(&self, call: &str, argument: DatumWithOid) -> Result<String> {
-        let status = self.call(call, &[argument])?;
-        status.ok_or_else(|| Error::Internal(format!("{call} gave no status")))
-    }
-
-    fn call<T: FromDatum + IntoDatum>(
-        &self,
-        call: &str,
-        args: &[DatumWithOid],
-    ) -> Result<Option<T>> {
-        // Not as long as somebody drops it.
-        Extension::find()?;
-        let sql = format!("SELECT {}.{call}", self.schema);
-        Spi::connect_mut(|client| query(client, &sql, args)?.first().get_one().map_err(spi))
     }
 }

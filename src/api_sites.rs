@@ -11,6 +11,7 @@ use crate::destination::{Destination, query, spi};
 use crate::encoding;
 use crate::error::{Error, Result, Stored};
 use crate::extension::Extension;
+use crate::ledger::Ledger;
 use crate::owner::AsSiteOwner;
 use crate::plan::{self, Start};
 use crate::report::or_raise;
@@ -60,6 +61,8 @@ fn matomo_add_site(
         let extension = Extension::find()?;
         entry.check_is_new(&extension, None)?;
         entry.info = Some(ask(&access, idsite, start)?);
+        Ledger::of(&destination, access.client.endpoint(), idsite)
+            .check_matomo(&destination.name)?;
         let id = entry.insert(&extension)?;
         wake::after_commit(&extension)?;
         Ok(id)
@@ -138,13 +141,6 @@ fn matomo_remove_site(id: Option<i32>) {
     })());
 }
 
-/// Notes of the sites whose owner is gone that they fail, once; gives how many that is news of.
-#[pg_extern(volatile, parallel_unsafe)]
-fn matomo_note_ownerless() -> i32 {
-    let note = || sites::note_ownerless(&Extension::find()?);
-    i32::try_from(or_raise(note()).len()).unwrap_or(i32::MAX)
-}
-
 /// Today in a site's timezone, as Matomo names it; NULL for a zone that there is not.
 #[pg_extern(stable, strict, parallel_safe)]
 fn matomo_today(timezone: &str) -> Option<Date> {
@@ -195,20 +191,25 @@ fn role(name: &str) -> Result<pg_sys::Oid> {
 }
 
 fn check_intervals(every: Option<Interval>, retention: Option<Interval>) -> Result<()> {
-    // Sums of months, days and times are compared as Postgres does. Beyond a century there is nothing
-    // to be kept, and soon no date.
-    let sql = "SELECT $1 OPERATOR(pg_catalog.<) '1 second' OR $1 OPERATOR(pg_catalog.>) '100 years', \
-               $2 OPERATOR(pg_catalog.<) '0' OR $2 OPERATOR(pg_catalog.>) '100 years'";
-    let args = [every.into(), retention.into()];
-    let (every, retention): (Option<bool>, Option<bool>) =
-        Spi::connect_mut(|client| query(client, sql, &args)?.first().get_two().map_err(spi))?;
-    let (argument, hint) = match (every, retention) {
-        (Some(true), _) => ("every", "It must be at least 1 second, and at most 100 years."),
-        (_, Some(true)) => (
+    const SECOND: i128 = 1_000_000;
+    const DAY: i128 = 86_400 * SECOND;
+    // Each field counts: what is subtracted from a date overflows by any of them. Beyond a century
+    // there is nothing to be kept, and soon no date.
+    let is_out = |interval: Interval, least: i128| {
+        let (months, days, micros) = (interval.months(), interval.days(), interval.micros());
+        let days_in_all = 30 * i128::from(months) + i128::from(days);
+        let sum = days_in_all * DAY + i128::from(micros);
+        months < 0 || days < 0 || micros < 0 || sum < least || sum > 36_000 * DAY
+    };
+    let (argument, hint) = if every.is_some_and(|every| is_out(every, SECOND)) {
+        ("every", "It must be at least 1 second, at most 100 years, and no part of it negative.")
+    } else if retention.is_some_and(|retention| is_out(retention, 0)) {
+        (
             "retention",
-            "It must not be negative, and be at most 100 years; 0 keeps visits for ever.",
-        ),
-        _ => return Ok(()),
+            "No part of it may be negative, and it must be at most 100 years; 0 keeps visits for ever.",
+        )
+    } else {
+        return Ok(());
     };
     Err(Error::Argument { message: format!("{argument} is out of range"), hint: hint.to_owned() })
 }

@@ -1,5 +1,4 @@
-//! The SQL surface of erasure, of retention and of the upkeep of registered sites. The latter two are
-//! internal, but for the procedures that stand on them.
+//! The SQL surface of erasure and of retention.
 
 use pgrx::JsonB;
 use pgrx::datum::Interval;
@@ -9,7 +8,6 @@ use crate::error::Error;
 use crate::forget::{self, Visitor};
 use crate::report::or_raise;
 use crate::retention::{self, Step};
-use crate::upkeep;
 
 /// Deletes all rows of a visitor from every table that syncs write to, or from one.
 #[pg_extern(
@@ -80,16 +78,4 @@ fn matomo_drop_step(
         done.blocked,
         done.holders,
     ))
-}
-
-/// Does a step of the upkeep of a registered site; raises what it fails with.
-#[pg_extern(volatile, parallel_unsafe)]
-fn matomo_upkeep(site: i32) -> &'static str {
-    or_raise(upkeep::step(site)).name()
-}
-
-/// Notes what the upkeep of a registered site has failed with.
-#[pg_extern(volatile, parallel_unsafe)]
-fn matomo_upkeep_fail(site: i32, message: &str) {
-    or_raise(upkeep::fail(site, message));
 }

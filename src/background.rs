@@ -3,15 +3,33 @@
 
 use std::ffi::CString;
 use std::panic::AssertUnwindSafe;
-use std::time::Duration;
+use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
-use pgrx::PgSqlErrorCode;
-use pgrx::bgworkers::BackgroundWorker;
-use pgrx::pg_sys::panic::{CaughtError, ErrorReport};
+use pgrx::bgworkers::{BackgroundWorker, BackgroundWorkerBuilder, BgWorkerStartTime};
 use pgrx::prelude::*;
 
+use crate::attempt::report;
 use crate::error::Result;
+use crate::failed::Failed;
 use crate::report::or_raise;
+
+/// Whether this process is one of ours.
+static IS_OURS: AtomicBool = AtomicBool::new(false);
+
+/// Whether this process is a background worker of ours, and no session of anybody's.
+pub fn is_ours() -> bool {
+    IS_OURS.load(Ordering::Relaxed)
+}
+
+/// What a process of ours is connected to.
+#[derive(Debug, Clone, Copy)]
+pub enum Database<'a> {
+    None,
+    Named(&'a str),
+    Of(pg_sys::Oid),
+}
 
 /// The server's own handlers, as it wants to be given them: pgrx's only wrap them.
 mod handlers {
@@ -23,15 +41,20 @@ mod handlers {
     }
 }
 
-/// Makes a background worker of this process, in a database or in none, as the superuser.
-pub fn begin(database: Option<&str>) {
+/// Makes a background worker of this process, as the superuser.
+pub fn begin(database: Database) {
+    IS_OURS.store(true, Ordering::Relaxed);
     // SAFETY: the main thread of a background worker that has just begun, with signals blocked.
     unsafe {
         handle(pg_sys::SIGTERM, handlers::die);
         handle(pg_sys::SIGHUP, handlers::SignalHandlerForConfigReload);
         pg_sys::BackgroundWorkerUnblockSignals();
     }
-    BackgroundWorker::connect_worker_to_spi(database, None);
+    match database {
+        Database::None => BackgroundWorker::connect_worker_to_spi(None, None),
+        Database::Named(name) => BackgroundWorker::connect_worker_to_spi(Some(name), None),
+        Database::Of(oid) => BackgroundWorker::connect_worker_to_spi_by_oid(Some(oid), None),
+    }
     // SAFETY: main thread, connected.
     unsafe { pg_sys::pgstat_report_appname((*pg_sys::MyBgworkerEntry).bgw_name.as_ptr()) };
 }
@@ -70,6 +93,22 @@ pub fn sleep(time: Duration) {
     }
 }
 
+/// Waits within a transaction, and heeds what interrupts it.
+pub fn pause(time: Duration) {
+    let until = Instant::now() + time;
+    while let Some(left) = until.checked_duration_since(Instant::now()).filter(|l| !l.is_zero()) {
+        let events = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
+        let milliseconds = i64::try_from(left.as_millis()).unwrap_or(i64::MAX).clamp(1, 100);
+        // SAFETY: main thread; MyLatch lives as long as the process.
+        unsafe {
+            let latch = pg_sys::MyLatch;
+            pg_sys::WaitLatch(latch, events as i32, milliseconds, pg_sys::PG_WAIT_EXTENSION);
+            pg_sys::ResetLatch(latch);
+        }
+        pgrx::check_for_interrupts!();
+    }
+}
+
 /// Shows in `pg_stat_activity` what an idle process waits for.
 pub fn show_idle(text: &str) {
     let text = CString::new(text).unwrap_or_default();
@@ -81,43 +120,8 @@ pub fn show_idle(text: &str) {
     }
 }
 
-/// Why a transaction came to nothing.
-#[derive(Debug, Clone)]
-pub struct Failure {
-    code: PgSqlErrorCode,
-    message: String,
-    detail: Option<String>,
-    hint: Option<String>,
-}
-
-impl Failure {
-    fn of(caught: CaughtError) -> Failure {
-        let (CaughtError::PostgresError(report)
-        | CaughtError::ErrorReport(report)
-        | CaughtError::RustPanic { ereport: report, .. }) = caught;
-        Failure {
-            code: report.sql_error_code(),
-            message: report.message().to_owned(),
-            detail: report.detail().map(str::to_owned),
-            hint: report.hint().map(str::to_owned),
-        }
-    }
-
-    /// Tells the server log.
-    pub fn log(self) {
-        let mut report = ErrorReport::new(self.code, self.message, "matomo");
-        if let Some(detail) = self.detail {
-            report = report.set_detail(detail);
-        }
-        if let Some(hint) = self.hint {
-            report = report.set_hint(hint);
-        }
-        report.report(PgLogLevel::WARNING);
-    }
-}
-
 /// Does something in a transaction of its own. An error undoes it and ends nothing else.
-pub fn transaction<T>(work: impl FnOnce() -> Result<T>) -> std::result::Result<T, Failure> {
+pub fn transaction<T>(work: impl FnOnce() -> Result<T>) -> std::result::Result<T, Failed> {
     let attempt = AssertUnwindSafe(|| {
         // SAFETY: main thread, outside of a transaction.
         unsafe {
@@ -135,13 +139,75 @@ pub fn transaction<T>(work: impl FnOnce() -> Result<T>) -> std::result::Result<T
     });
     let result = PgTryBuilder::new(attempt)
         .catch_others(|caught| {
-            let failure = Failure::of(caught);
+            let failed = Failed::raised(report(&caught));
             // SAFETY: main thread; whatever state the error left the transaction in.
             unsafe { pg_sys::AbortCurrentTransaction() };
-            Err(failure)
+            Err(failed)
         })
         .execute();
     // SAFETY: main thread, outside of a transaction.
     unsafe { pg_sys::pgstat_report_stat(false) };
     result
+}
+
+/// A process that this one has started, and that ends with it.
+pub struct Child(*mut pg_sys::BackgroundWorkerHandle);
+
+impl Child {
+    /// Has the postmaster start one; `None` where `max_worker_processes` leaves no room. This process
+    /// wakes when it begins and when it ends.
+    pub fn start(builder: BackgroundWorkerBuilder) -> Option<Child> {
+        let mut handle = ptr::null_mut();
+        // SAFETY: main thread, outside of a transaction; what is registered is copied. The handle
+        // must outlive whatever the current memory context is.
+        let is_registered = unsafe {
+            let builder = builder.set_notify_pid(pg_sys::MyProcPid);
+            let mut worker: pg_sys::BackgroundWorker = (&builder).into();
+            let context = pg_sys::CurrentMemoryContext;
+            pg_sys::CurrentMemoryContext = pg_sys::TopMemoryContext;
+            let is_registered = pg_sys::RegisterDynamicBackgroundWorker(&mut worker, &mut handle);
+            pg_sys::CurrentMemoryContext = context;
+            is_registered
+        };
+        is_registered.then(|| Child(handle))
+    }
+
+    /// Whether it has ended, or could not be started.
+    pub fn has_ended(&self) -> bool {
+        let mut pid = 0;
+        // SAFETY: main thread; the handle is good as long as self is.
+        let status = unsafe { pg_sys::GetBackgroundWorkerPid(self.0, &mut pid) };
+        status == pg_sys::BgwHandleStatus::BGWH_STOPPED
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        // SAFETY: main thread; the handle is not used any more. There may be nothing to end.
+        unsafe {
+            pg_sys::TerminateBackgroundWorker(self.0);
+            pg_sys::pfree(self.0.cast());
+        }
+    }
+}
+
+/// A background worker that begins when there is no recovery (any more): a standby has none.
+pub fn builder(name: &str, kind: &str, function: &str) -> BackgroundWorkerBuilder {
+    BackgroundWorkerBuilder::new(name)
+        .set_type(kind)
+        .set_library("matomo_postgres")
+        .set_function(function)
+        .enable_spi_access()
+        .set_start_time(BgWorkerStartTime::RecoveryFinished)
+}
+
+/// Has the children of this process end with it.
+pub fn end_with<T>(children: &mut T) -> &mut T {
+    unsafe extern "C-unwind" fn end<T>(_code: i32, children: pg_sys::Datum) {
+        // SAFETY: the process' own, which nobody uses any more, and which nobody drops.
+        unsafe { children.cast_mut_ptr::<T>().drop_in_place() };
+    }
+    // SAFETY: main thread; the pointer is good till the end.
+    unsafe { pg_sys::before_shmem_exit(Some(end::<T>), pg_sys::Datum::from(&raw mut *children)) };
+    children
 }

@@ -1,31 +1,26 @@
-//! Requests to Matomo's HTTP API. The only module that uses the token. No Postgres.
+//! Questions to Matomo's HTTP API, asked until there is an answer. No Postgres.
 
-use std::io::Read;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use chrono::NaiveDate;
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use ureq::http::{Response, header};
+use ureq::http::{HeaderMap, header};
 
-use crate::agent::Agent;
 use crate::backoff::backoff;
-use crate::dial::dialled;
 use crate::endpoint::Endpoint;
 use crate::error::{Call, Error, Fault, Result};
 use crate::hosts::Hosts;
+use crate::http::{Answer, Http};
 use crate::json;
+use crate::memory::Body;
 use crate::pager::Page;
+use crate::patience::Patience;
 use crate::refusal;
 use crate::stop::Stop;
 use crate::token::Token;
-use crate::transport::{head_fault, seconds_to_wait, transport_fault};
+use crate::transport::seconds_to_wait;
 use crate::zone::Zone;
-
-/// Bytes of room to have ready for an answer, however long it says it is.
-const MOST_ROOM: usize = 8 << 20;
 
 const LIVE: &str = "Live.getLastVisitsDetails";
 
@@ -34,6 +29,9 @@ const LIVE: &str = "Live.getLastVisitsDetails";
 pub struct Manner {
     pub connect_timeout: Duration,
     pub request_timeout: Duration,
+    /// How long a request may stay without an answer in all: with its retries, the waits between
+    /// them, and the smaller pages that follow it. `None` for no bound.
+    pub patience: Option<Duration>,
     /// How often a request is asked again after a passing failure.
     pub max_retries: u32,
     /// Bytes, after decompression.
@@ -54,6 +52,8 @@ pub struct SiteInfo {
     pub zone: Zone,
     /// The zone's name, as Matomo has it.
     pub timezone: String,
+    /// Whether it shows the visits of other sites, if it was asked for.
+    pub is_rollup: Option<bool>,
 }
 
 /// Which visits to ask for.
@@ -68,16 +68,14 @@ pub enum Which<'a> {
 /// Told before a request is asked again: the failure, which retry it is, how long until then.
 pub type OnRetry<'a> = &'a mut dyn FnMut(&Error, u32, Duration);
 
-/// One Matomo, one token; connections are kept and used again.
+/// One Matomo, one token; connections are kept and used again. Its clones share them, and
+/// nobody else does.
 #[derive(Clone)]
 pub struct Client {
-    agent: Agent,
-    endpoint: Endpoint,
-    token: Token,
+    http: Http,
     manner: Manner,
+    patience: Patience,
     stop: Stop,
-    /// Bytes of answers, unpacked.
-    received: Arc<AtomicU64>,
 }
 
 impl Client {
@@ -86,26 +84,33 @@ impl Client {
     /// # Errors
     /// [`Error::Argument`] when the CA file holds no certificate.
     pub fn new(endpoint: Endpoint, token: Token, manner: Manner, stop: Stop) -> Result<Client> {
-        let agent = Agent::obtain(&manner)?;
-        let received = Arc::default();
-        Ok(Client { agent, endpoint, token, manner, stop, received })
+        let patience = Patience::new(manner.patience);
+        let http = Http::new(endpoint, token, &manner, stop.clone())?;
+        Ok(Client { http, manner, patience, stop })
+    }
+
+    /// The same client with a patience of one request timeout.
+    pub fn patient(mut self) -> Client {
+        self.manner.patience = Some(self.manner.request_timeout);
+        self.patience = Patience::new(self.manner.patience);
+        self
     }
 
     /// The Matomo.
     pub fn endpoint(&self) -> &Endpoint {
-        &self.endpoint
+        &self.http.endpoint
     }
 
     /// Bytes of all answers so far, unpacked.
     pub fn received(&self) -> u64 {
-        self.received.load(Ordering::Relaxed)
+        self.http.received()
     }
 
     /// Breaks off whatever is under way, from any thread; gives when that was done first. The
     /// client is of no use afterwards.
     pub fn shut_down(&self) -> Instant {
         let since = self.stop.set();
-        self.agent.shut_down();
+        self.http.shut_down();
         since
     }
 
@@ -121,18 +126,22 @@ impl Client {
             #[serde(borrow)]
             name: Option<&'a RawValue>,
             timezone: String,
+            #[serde(borrow, rename = "type")]
+            kind: Option<&'a RawValue>,
         }
         let answer: Answer = serde_json::from_str(&body).map_err(|_| {
             self.fault(&call, Fault::Unexpected("a site without timezone".to_owned()))
         })?;
         let zone = Zone::parse(&answer.timezone).ok_or_else(|| {
-            let zone = refusal::excerpt(&self.token.hide_in(&answer.timezone));
+            let zone = refusal::excerpt(&self.hide(&answer.timezone));
             self.fault(&call, Fault::Unexpected(format!("timezone \"{zone}\"")))
         })?;
         // A name of digits only may come as a number.
         let name = answer.name.and_then(json::text).unwrap_or_default();
-        let name = Some(self.token.hide_in(&name));
-        Ok(SiteInfo { name, zone, timezone: answer.timezone })
+        let name = Some(self.hide(&name));
+        // A type of the plugin RollUpReporting.
+        let is_rollup = Some(answer.kind.and_then(json::text).is_some_and(|kind| kind == "rollup"));
+        Ok(SiteInfo { name, zone, timezone: answer.timezone, is_rollup })
     }
 
     /// `Live.getLastVisitsDetails`: visits as the text of a JSON list, without their actions if
@@ -146,7 +155,7 @@ impl Client {
         which: Which,
         actions: bool,
         on_retry: OnRetry,
-    ) -> Result<String> {
+    ) -> Result<Body> {
         let mut params = vec![("filter_sort_order", "asc".to_owned())];
         let (day, limit) = match which {
             Which::Day(day, page) => {
@@ -182,12 +191,12 @@ impl Client {
 
     /// Whether to ask for less after this failure.
     pub fn may_shrink(&self, error: &Error) -> bool {
-        self.manner.max_retries > 0 && error.is_overload()
+        self.manner.max_retries > 0 && error.is_overload() && self.patience.allows(Duration::ZERO)
     }
 
     /// The error for an answer to `Live.getLastVisitsDetails` that the caller could not read.
     pub fn unexpected(&self, site: i32, day: Option<NaiveDate>, what: &str) -> Error {
-        self.failed(site, day, Fault::Unexpected(self.token.hide_in(what)))
+        self.failed(site, day, Fault::Unexpected(self.hide(what)))
     }
 
     /// The error for an answer to `Live.getLastVisitsDetails` of which no use can be made.
@@ -201,7 +210,7 @@ impl Client {
     }
 
     fn call(&self, method: &'static str, site: i32, day: Option<NaiveDate>) -> Call {
-        Call { method, site, day, host: self.endpoint.host().to_owned(), status: None }
+        Call { method, site, day, host: self.http.endpoint.host().to_owned(), status: None }
     }
 
     fn fault(&self, call: &Call, fault: Fault) -> Error {
@@ -216,19 +225,25 @@ impl Client {
         params: &[(&str, String)],
         can_shrink: bool,
         on_retry: OnRetry,
-    ) -> Result<String> {
+    ) -> Result<Body> {
+        let can_shrink = can_shrink && self.manner.max_retries > 0;
         let mut retry = 0;
         loop {
-            let error = match self.ask_once(call, params) {
+            let timeout = self.patience.timeout(self.manner.request_timeout, can_shrink);
+            let error = match self.ask_once(call, params, timeout) {
                 Err(error) if can_shrink && self.may_shrink(&error) => return Err(error),
                 Err(error) if error.is_transient() && retry < self.manner.max_retries => error,
-                done => return done,
+                Err(error) => return Err(error),
+                Ok(body) => {
+                    self.patience.renew();
+                    return Ok(body);
+                }
             };
-            if self.stop.is_set() {
-                return Err(error);
-            }
             retry += 1;
             let wait = backoff(retry, &error);
+            if self.stop.is_set() || !self.patience.allows(wait) {
+                return Err(error);
+            }
             on_retry(&error, retry, wait);
             if self.stop.sleep(wait) {
                 return Err(error);
@@ -236,70 +251,23 @@ impl Client {
         }
     }
 
-    fn ask_once(&self, call: &Call, params: &[(&str, String)]) -> Result<String> {
-        let mut response = self.send(call, params).map_err(|fault| self.fault(call, fault))?;
-        let call = &Call { status: Some(response.status().as_u16()), ..call.clone() };
-        let body = self.body(&mut response).map_err(|fault| self.fault(call, fault))?;
-        let body = json::mend(body);
-        match refusal::judge(response.status(), &body, &|words| self.token.hide_in(words)) {
+    fn ask_once(&self, call: &Call, params: &[(&str, String)], timeout: Duration) -> Result<Body> {
+        let answer = self.http.ask(call.method, call.site, params, timeout);
+        let Answer { status, headers, body } = answer.map_err(|fault| self.fault(call, fault))?;
+        let call = &Call { status: Some(status.as_u16()), ..call.clone() };
+        match refusal::judge(status, &body, &|words| self.hide(words)) {
             None => Ok(body),
-            Some(verdict) => Err(self.fault(call, self.with_headers(verdict, &response))),
-        }
-    }
-
-    /// Sends a request; gives the answer as far as its headers.
-    fn send(
-        &self,
-        call: &Call,
-        params: &[(&str, String)],
-    ) -> std::result::Result<Response<ureq::Body>, Fault> {
-        loop {
-            let before = dialled();
-            let request = self
-                .agent
-                .post(self.endpoint.url())
-                .query("module", "API")
-                .query("method", call.method)
-                .query("format", "JSON")
-                .query("idSite", call.site.to_string())
-                .query_pairs(params.iter().map(|(key, value)| (*key, value.as_str())));
-            // In the body: Matomo refuses "secure only" tokens elsewhere, and logs keep URLs.
-            let fault = match request.send_form([("token_auth", self.token.secret())]) {
-                Ok(response) => return Ok(response),
-                Err(error) => self.retired(head_fault(error, &self.manner, &self.token)),
-            };
-            // The server may end a kept connection just when it is used again: nobody's fault, and
-            // no reason to wait. Each try costs a kept connection, of which there are few.
-            let was_kept = dialled() == before;
-            if !(was_kept && matches!(fault, Fault::Broken(_))) || self.stop.is_set() {
-                return Err(fault);
-            }
-        }
-    }
-
-    fn body(&self, response: &mut Response<ureq::Body>) -> std::result::Result<Vec<u8>, Fault> {
-        let limit = self.manner.max_response_size;
-        // What is announced is room to begin with, and no more than that.
-        let announced = response.headers().get(header::CONTENT_LENGTH);
-        let announced = announced.and_then(|length| length.to_str().ok()?.parse().ok());
-        let mut body = Vec::with_capacity(announced.unwrap_or(0).min(MOST_ROOM));
-        let reader = response.body_mut().with_config().limit(u64::MAX).reader();
-        let read = reader.take(limit + 1).read_to_end(&mut body);
-        self.received.fetch_add(body.len() as u64, Ordering::Relaxed);
-        match read {
-            Ok(_) if body.len() as u64 > limit => Err(Fault::TooLarge(limit)),
-            Ok(_) => Ok(body),
-            Err(error) => Err(transport_fault(ureq::Error::from(error), &self.manner, &self.token)),
+            Some(verdict) => Err(self.fault(call, self.with_headers(verdict, &headers))),
         }
     }
 
     /// Completes a verdict by what only the headers know.
-    fn with_headers(&self, verdict: Fault, response: &Response<ureq::Body>) -> Fault {
-        let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
+    fn with_headers(&self, verdict: Fault, headers: &HeaderMap) -> Fault {
+        let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
         match verdict {
             Fault::Redirected(_) => {
                 let location = header(header::LOCATION).unwrap_or_default();
-                Fault::Redirected(self.token.hide_in(location))
+                Fault::Redirected(self.hide(location))
             }
             Fault::RateLimited(_) => {
                 Fault::RateLimited(header(header::RETRY_AFTER).and_then(seconds_to_wait))
@@ -308,11 +276,11 @@ impl Client {
         }
     }
 
-    /// A failure of TLS ends the use of the agent: the system's store of CAs may be mended.
-    fn retired(&self, fault: Fault) -> Fault {
-        if matches!(fault, Fault::Tls(_)) {
-            self.agent.retire();
-        }
-        fault
+    fn hide(&self, words: &str) -> String {
+        self.http.token.hide_in(words)
     }
 }
+
+#[cfg(test)]
+#[path = "client_tests.rs"]
+mod tests;

@@ -12,12 +12,12 @@ use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
 use pgrx::spi::SpiClient;
 
-use crate::destination::{Destination, query, spi};
+use crate::destination::{query, spi};
 use crate::encoding::to_server;
-use crate::error::{Error, Other, Result};
+use crate::error::{Error, Result};
 use crate::fetch::Batch;
 use crate::lines::{self, Lines};
-use crate::rows::{COLUMNS, VISITORID};
+use crate::rows::COLUMNS;
 use crate::scope::Scope;
 use crate::seen::count;
 use crate::statements::Statements;
@@ -51,10 +51,7 @@ impl Changes {
 
 /// What to compare with.
 pub struct Comparison<'a> {
-    pub destination: &'a Destination,
     pub statements: &'a mut Statements,
-    /// Another Matomo that has a site of the same ID in the destination.
-    pub other_matomo: Option<&'a str>,
     /// The instants between which the stored rows lie, as arguments of the statements.
     pub span: Option<(f64, f64)>,
     pub lock: Lock,
@@ -80,7 +77,7 @@ impl Comparison<'_> {
     /// Compares the batch's visits.
     ///
     /// # Errors
-    /// [`Error::Collision`] when a stored visit of the same ID is another visit.
+    /// Only internal ones.
     pub fn changes(&mut self, client: &mut SpiClient, batch: &Batch) -> Result<Changes> {
         let stored = self.stored(client, batch)?;
         let mut changes = Changes::default();
@@ -103,7 +100,7 @@ impl Comparison<'_> {
     /// Which of the batch's visits are stored, and which of these differ in some text.
     fn stored(&mut self, client: &mut SpiClient, batch: &Batch) -> Result<Stored> {
         let visits = batch.visits.iter().map(|(id, _)| *id);
-        let args = self.of_visits(batch, visits);
+        let args = self.of_visits(visits);
         // Texts are those of Postgres' own style, as the batch's.
         let _as_sent = Scope::of(&[(c"datestyle", c"ISO")]);
         self.statements.run_stored(client, &args)?;
@@ -113,41 +110,13 @@ impl Comparison<'_> {
         if texts.len() == 0 {
             return Ok(stored);
         }
-        let with_rows = batch.visits.iter().filter(|(_, rows)| !rows.is_empty());
-        let visitors: HashMap<i64, &str> = with_rows
-            .filter_map(|(id, rows)| Some((*id, batch.rows.cells(rows.start).nth(VISITORID)?)))
-            .collect();
-        let key_has = |name: &str| self.destination.key.iter().any(|column| column == name);
-        let rooms = key_has("idsite") || self.destination.key_has_time();
         let mut sieve = Sieve::of(&batch.rows);
-        // Of a site that is here and there: visits of another visitor, and visits that begin as ours.
-        let (mut strangers, mut begin_alike) = (HashSet::new(), HashSet::new());
         for row in 0..texts.len() {
             let found = sieve.compare(&mut texts, row);
             let Ok(id) = found.visit.parse() else { continue };
-            if !found.of_sites {
-                if rooms {
-                    continue;
-                }
-                return Err(self.collision(&found.visit, Other::Site(found.site)));
-            }
             stored.visits.insert(id);
             if !found.is_equal {
                 stored.differing.insert(id);
-            }
-            if found.begins_alike {
-                begin_alike.insert(id);
-            }
-            if visitors.get(&id).is_some_and(|known| !is(known, found.visitor.as_deref())) {
-                strangers.insert(id);
-            }
-        }
-        // The visitor tells whether it is the same visit; but his ID changes when he logs in, and
-        // the visit's first action stays.
-        if let Some(other) = self.other_matomo {
-            let another = |id: &i64| strangers.contains(id) && !begin_alike.contains(id);
-            if let Some((id, _)) = batch.visits.iter().find(|(id, _)| another(id)) {
-                return Err(self.collision(&id.to_string(), Other::Matomo(other.to_owned())));
             }
         }
         for (id, rows) in &batch.visits {
@@ -156,11 +125,6 @@ impl Comparison<'_> {
             }
         }
         Ok(stored)
-    }
-
-    fn collision(&self, visit: &str, other: Other) -> Error {
-        let (name, visit) = (self.destination.name.clone(), visit.to_owned());
-        Error::Collision { name, visit, other }
     }
 
     /// The second sieve.
@@ -173,7 +137,7 @@ impl Comparison<'_> {
     ) -> Result<()> {
         let rows: Vec<usize> = visits.iter().flat_map(|(_, rows)| rows.clone()).collect();
         let mut args = columns(&batch.rows, &rows);
-        args.extend(self.of_visits(batch, visits.iter().map(|(id, _)| *id)));
+        args.extend(self.of_visits(visits.iter().map(|(id, _)| *id)));
         let sql = match self.lock {
             Lock::No => &self.statements.compare,
             Lock::Rows => &self.statements.compare_locked,
@@ -204,14 +168,9 @@ impl Comparison<'_> {
     }
 
     /// Arguments that find what is stored of visits.
-    fn of_visits<'b>(
-        &self,
-        batch: &Batch,
-        visits: impl Iterator<Item = i64>,
-    ) -> Vec<DatumWithOid<'b>> {
+    fn of_visits<'b>(&self, visits: impl Iterator<Item = i64>) -> Vec<DatumWithOid<'b>> {
         let visits: Vec<_> = visits.map(|id| id.to_string()).collect();
-        let sites: Vec<_> = batch.sites.iter().cloned().collect();
-        let mut args = vec![sites.into(), visits.into()];
+        let mut args = vec![visits.into()];
         args.extend(span_args(self.span));
         args
     }
@@ -227,18 +186,10 @@ struct Sieve<'a> {
 /// A stored row.
 #[derive(Default)]
 struct Found {
-    of_sites: bool,
-    site: String,
     visit: String,
-    visitor: Option<Vec<u8>>,
     /// Whether it is as in the batch, in every text.
     is_equal: bool,
-    /// Whether it is its visit's first action, and in the batch too, at the same instant.
-    begins_alike: bool,
 }
-
-/// By which a visit's first action is known.
-const BEGINNING: [&str; 3] = ["serverdateprettyfirstaction", "action_timestamp", "action_url"];
 
 impl<'a> Sieve<'a> {
     fn of(rows: &'a Lines) -> Sieve<'a> {
@@ -254,29 +205,18 @@ impl<'a> Sieve<'a> {
             |text: Option<&[u8]>| text.map(|text| String::from_utf8_lossy(text).into_owned());
         let (mut line, mut cells) = (None, None);
         texts.row(row, |column, text| {
-            // Before the columns of the destination stands whether the row is of the sites asked for.
-            let Some(column) = column.checked_sub(1) else {
-                found.of_sites = text == Some(b"t");
-                return;
-            };
             match column {
                 0 => {
                     line = text.and_then(|text| self.by_action.get(text)).copied();
                     cells = line.map(|line| self.rows.cells(line));
                     found.is_equal = line.is_some_and(|line| !self.met[line]);
-                    found.begins_alike =
-                        line.is_some() && text.is_some_and(|text| text.ends_with(b"_0"));
                 }
-                1 => found.site = owned(text).unwrap_or_default(),
                 2 => found.visit = owned(text).unwrap_or_default(),
-                VISITORID => found.visitor = text.map(<[u8]>::to_vec),
                 _ => {}
             }
-            if found.is_equal || found.begins_alike {
+            if found.is_equal {
                 let cell = cells.as_mut().and_then(Iterator::next).unwrap_or_default();
-                let is_same = is(cell, text);
-                found.is_equal &= is_same;
-                found.begins_alike &= is_same || !BEGINNING.contains(&COLUMNS[column]);
+                found.is_equal = is(cell, text);
             }
         });
         if let Some(line) = line.filter(|_| found.is_equal) {

@@ -10,7 +10,7 @@ use std::ffi::{CStr, CString, c_int, c_void};
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
-use pgrx::{PgMemoryContexts, pg_sys};
+use pgrx::pg_sys;
 
 use crate::encoding;
 use crate::error::{Error, Result};
@@ -39,12 +39,24 @@ pub fn copy_from(relation: pg_sys::Oid, parts: &[Cow<[u8]>]) -> Result<Option<u6
         .map(|column| CString::new(*column))
         .collect::<std::result::Result<Vec<_>, _>>();
     let columns = columns.map_err(|_| Error::Internal("a column with a NUL".to_owned()))?;
-    // SAFETY: main thread, in a transaction with a snapshot. All that is allocated dies with the
-    // context, and the relation stays locked as after any INSERT.
-    let inserted = unsafe {
-        PgMemoryContexts::new("matomo copy").switch_to(|_| copy_into(relation, &columns))
-    };
-    Ok(inserted)
+    // SAFETY: main thread, in a transaction with a snapshot. The relation stays locked as after any
+    // INSERT. The memory context is the transaction's and deleted here on success only: when a trigger
+    // raises an ERROR within an SPI level of its own, unwinding goes back to that level's context,
+    // which lies in ours, and allocates the error's texts there.
+    unsafe {
+        let context = pg_sys::AllocSetContextCreateExtended(
+            pg_sys::CurTransactionContext,
+            c"matomo copy".as_ptr(),
+            pg_sys::ALLOCSET_DEFAULT_MINSIZE as usize,
+            pg_sys::ALLOCSET_DEFAULT_INITSIZE as usize,
+            pg_sys::ALLOCSET_DEFAULT_MAXSIZE as usize,
+        );
+        let before = pg_sys::MemoryContextSwitchTo(context);
+        let inserted = copy_into(relation, &columns);
+        pg_sys::MemoryContextSwitchTo(before);
+        pg_sys::MemoryContextDelete(context);
+        Ok(inserted)
+    }
 }
 
 /// # Safety

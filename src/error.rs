@@ -19,6 +19,8 @@ pub enum Error {
     Argument { message: String, hint: String },
     /// The destination does not exist.
     NoDestination(String),
+    /// The destination got another name while it was written to.
+    Renamed(String),
     /// The destination is no table; what it is.
     NotATable { name: String, kind: &'static str },
     /// The destination lacks columns.
@@ -33,8 +35,10 @@ pub enum Error {
     NoVisitor,
     /// Another session syncs the same site into the same destination.
     AlreadyRunning { site: i32, name: String },
-    /// The destination holds another visit of the same ID: of another Matomo.
-    Collision { name: String, visit: String, other: Other },
+    /// The destination holds the visits of another Matomo than the one that is asked; their URLs.
+    OtherMatomo { name: String, known: String, asked: String },
+    /// Sealed days of the destination hold the other kind of time than `matomo.action_time` says.
+    OtherActionTime { name: String, kind: &'static str, first: NaiveDate, last: NaiveDate },
     /// The database cannot hold what Matomo sends.
     Encoding(String),
     /// Something is wrong with a server, a registered site or its run.
@@ -43,15 +47,6 @@ pub enum Error {
     Request { fault: Fault, call: Call },
     /// A fault of our own.
     Internal(String),
-}
-
-/// Whose visit stands where another of the same ID is to go.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Other {
-    /// That of another site, by its ID.
-    Site(String),
-    /// That of the same site's ID in another Matomo, by its URL.
-    Matomo(String),
 }
 
 /// `Result` with this crate's error.
@@ -90,6 +85,8 @@ pub enum SqlState {
     ProtocolViolation,
     /// 53400
     ConfigurationLimitExceeded,
+    /// 53200
+    OutOfMemory,
     /// 54000
     ProgramLimitExceeded,
     /// 42704
@@ -98,6 +95,8 @@ pub enum SqlState {
     UniqueViolation,
     /// 25001
     ActiveSqlTransaction,
+    /// 57014
+    QueryCanceled,
     /// HV00D
     FdwInvalidOptionName,
     /// HV002
@@ -134,7 +133,9 @@ impl Error {
             Error::NoUniqueIndex(_) => SqlState::InvalidColumnReference,
             Error::Privilege { .. } | Error::RowSecurity(_) => SqlState::InsufficientPrivilege,
             Error::AlreadyRunning { .. } => SqlState::LockNotAvailable,
-            Error::Collision { .. } => SqlState::ObjectNotInPrerequisiteState,
+            Error::OtherMatomo { .. } | Error::OtherActionTime { .. } | Error::Renamed(_) => {
+                SqlState::ObjectNotInPrerequisiteState
+            }
             Error::Encoding(_) => SqlState::FeatureNotSupported,
             Error::Stored(error) => error.state(),
             Error::Internal(_) => SqlState::InternalError,
@@ -150,12 +151,14 @@ impl Error {
                 Fault::TooLarge(_) | Fault::VisitTooLarge(..) | Fault::Exhausted(_) => {
                     SqlState::ProgramLimitExceeded
                 }
+                Fault::OutOfMemory => SqlState::OutOfMemory,
                 Fault::Status(500..) => SqlState::ConnectionFailure,
                 Fault::NotHttp(_)
                 | Fault::Redirected(_)
                 | Fault::Matomo(_)
                 | Fault::Status(_)
                 | Fault::NotJson(_)
+                | Fault::OtherSite(..)
                 | Fault::Unexpected(_) => SqlState::ProtocolViolation,
             },
         }
@@ -174,6 +177,9 @@ impl Error {
             Error::Privilege { missing, .. } => {
                 Some(format!("Privileges missing: {}.", missing.join(", ")))
             }
+            Error::OtherActionTime { kind, first, last, .. } => Some(format!(
+                "Its action_timestamp is of the kind '{kind}' from {first} to {last}."
+            )),
             Error::NoUniqueIndex(_) => Some(
                 "A sync needs a valid unique index, neither partial nor deferrable, on action_id, \
                  alone or with action_timestamp, idsite or idvisit."
@@ -196,6 +202,7 @@ impl Error {
                 let quoted = name.replace('\'', "''");
                 format!("Create it with SELECT matomo_create_table('{quoted}').")
             }
+            Error::Renamed(_) => "Sync again.".to_owned(),
             Error::NotATable { .. } => {
                 "Give the name of a table, partitioned or not.".to_owned()
             }
@@ -217,24 +224,22 @@ impl Error {
             Error::AlreadyRunning { .. } => {
                 "Wait for it to end, or look for it in pg_stat_activity.".to_owned()
             }
-            Error::Collision { name, other, .. } => {
-                let apart =
-                    "idVisit is unique only within one Matomo: give each Matomo a table of its own.";
-                match other {
-                    Other::Site(_) => apart.to_owned(),
-                    Other::Matomo(url) => format!(
-                        "{apart} If the Matomo has moved: SELECT matomo_change_url('{}', '{url}', '...').",
-                        name.replace('\'', "''")
-                    ),
-                }
-            }
+            Error::OtherMatomo { name, known, asked } => format!(
+                "Give each Matomo a table of its own, with destination => '...'. If this one has moved: \
+                 SELECT matomo_change_url('{}', '{known}', '{asked}').",
+                name.replace('\'', "''")
+            ),
+            Error::OtherActionTime { kind, first, last, .. } => format!(
+                "Set matomo.action_time to '{kind}' again, or have these days read again by \
+                 matomo_sync(..., start_date => '{first}', end_date => '{last}', force => true)."
+            ),
             Error::Encoding(_) => "Use a database with encoding UTF8.".to_owned(),
             Error::Request { fault, .. } => fault.hint().to_owned(),
         };
         Some(text)
     }
 
-    /// Whether Matomo, or a gateway before it, may have given up over the size of the request.
+    /// Whether Matomo, a gateway before it or this server may have given up over the size of the request.
     pub fn is_overload(&self) -> bool {
         matches!(
             self,
@@ -242,6 +247,7 @@ impl Error {
                 fault: Fault::TimedOut(_)
                     | Fault::Exhausted(_)
                     | Fault::TooLarge(_)
+                    | Fault::OutOfMemory
                     | Fault::Status(502 | 504),
                 ..
             }
@@ -272,6 +278,7 @@ impl fmt::Display for Error {
             Error::Null(argument) => write!(f, "argument \"{argument}\" must not be null"),
             Error::Argument { message, .. } => f.write_str(message),
             Error::NoDestination(name) => write!(f, "destination \"{name}\" does not exist"),
+            Error::Renamed(name) => write!(f, "destination \"{name}\" was renamed during the sync"),
             Error::NotATable { name, kind } => write!(f, "destination \"{name}\" is {kind}"),
             Error::MissingColumns { name, .. } => write!(f, "destination \"{name}\" lacks columns"),
             Error::NoUniqueIndex(name) => {
@@ -285,22 +292,19 @@ impl fmt::Display for Error {
             Error::AlreadyRunning { site, name } => {
                 write!(f, "site {site} is being synced into \"{name}\" by another session")
             }
-            Error::Collision { name, visit, other } => {
-                write!(f, "destination \"{name}\" holds another visit {visit}, of {other}")
+            Error::OtherMatomo { name, known, .. } => {
+                write!(f, "destination \"{name}\" holds the visits of another Matomo, {known}")
+            }
+            Error::OtherActionTime { name, .. } => {
+                write!(
+                    f,
+                    "destination \"{name}\" holds another kind of time than matomo.action_time"
+                )
             }
             Error::Encoding(name) => write!(f, "database encoding {name} is not supported"),
             Error::Stored(error) => error.fmt(f),
             Error::Request { fault, .. } => fault.fmt(f),
             Error::Internal(what) => write!(f, "internal error: {what}"),
-        }
-    }
-}
-
-impl fmt::Display for Other {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Other::Site(id) => write!(f, "site {id}"),
-            Other::Matomo(url) => f.write_str(url),
         }
     }
 }

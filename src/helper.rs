@@ -91,7 +91,10 @@ impl<T: Send + 'static> Helper<T> {
         loop {
             pgrx::check_for_interrupts!();
             match self.mail.as_ref()?.try_recv() {
-                Ok(item) => return Some(item),
+                Ok(item) => {
+                    crate::watch::progress();
+                    return Some(item);
+                }
                 Err(TryRecvError::Disconnected) => {
                     self.mail = None;
                     return None;

@@ -1,21 +1,18 @@
-//! The launcher: the background worker that keeps one worker running in each database of
+//! The launcher: the background worker that keeps a coordinator running in each database of
 //! `matomo.database`.
 
 use std::ffi::CStr;
 use std::ptr;
 use std::time::{Duration, Instant};
 
-use pgrx::bgworkers::{
-    BackgroundWorkerBuilder, BackgroundWorkerStatus, BgWorkerStartTime, DynamicBackgroundWorker,
-};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use pgrx::{PgSqlErrorCode, pg_guard};
 
-use crate::background;
-use crate::settings;
+use crate::background::{self, Child, Database, builder};
+use crate::fleet;
 
-/// The least and the most time between two starts of a worker.
+/// The least and the most time between two starts of a coordinator.
 const PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
@@ -32,54 +29,34 @@ pub fn register() {
     }
 }
 
-/// A background worker that begins when there is no recovery (any more): a standby has none.
-fn builder(name: &str, kind: &str, function: &str) -> BackgroundWorkerBuilder {
-    BackgroundWorkerBuilder::new(name)
-        .set_type(kind)
-        .set_library("matomo_postgres")
-        .set_function(function)
-        .enable_spi_access()
-        .set_start_time(BgWorkerStartTime::RecoveryFinished)
-}
-
 /// The launcher's process.
 #[pg_guard]
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn matomo_launcher_main(_argument: pg_sys::Datum) {
-    background::begin(None);
-    // Lives as long as the process, whose end finds it.
-    let posts: &mut Vec<Post> = Box::leak(Box::default());
-    // SAFETY: main thread; the pointer is good till the end.
-    unsafe { pg_sys::before_shmem_exit(Some(leave_all), pg_sys::Datum::from(&raw mut *posts)) };
+    background::begin(Database::None);
+    // Lives as long as the process; the next launcher will start coordinators of its own.
+    let posts: &mut Vec<Post> = background::end_with(Box::leak(Box::default()));
     loop {
-        let databases = settings::databases();
-        posts.retain_mut(|post| databases.contains(&post.database) || post.leave());
+        let databases = fleet::databases();
+        posts.retain(|post| databases.contains(&post.database));
         for database in databases {
             if posts.iter().all(|post| post.database != database) {
                 posts.push(Post::new(database));
             }
         }
         let pauses: Vec<_> = posts.iter_mut().map(Post::look_after).collect();
-        let workers = posts.iter().filter(|post| post.worker.is_some()).count();
-        background::show_idle(&format!("matomo: workers: {workers}"));
+        let coordinators = posts.iter().filter(|post| post.coordinator.is_some()).count();
+        background::show_idle(&format!("matomo: databases: {coordinators}"));
         background::sleep(pauses.into_iter().min().unwrap_or(LONGEST_PAUSE));
     }
 }
 
-/// Ends the workers with their launcher, as the next one will start its own.
-unsafe extern "C-unwind" fn leave_all(_code: i32, posts: pg_sys::Datum) {
-    // SAFETY: the launcher's own list, which nobody uses any more.
-    if let Some(posts) = unsafe { posts.cast_mut_ptr::<Vec<Post>>().as_mut() } {
-        posts.retain_mut(Post::leave);
-    }
-}
-
-/// A database, and the worker in it.
+/// A database, and its coordinator.
 struct Post {
     database: String,
-    worker: Option<DynamicBackgroundWorker>,
+    coordinator: Option<Child>,
     started: Instant,
-    /// Between a worker's end and the next one's start.
+    /// Between a coordinator's end and the next one's start.
     pause: Duration,
     /// What was complained of last, so as to say it once.
     trouble: Option<Trouble>,
@@ -98,34 +75,24 @@ enum Trouble {
 impl Post {
     fn new(database: String) -> Post {
         let started = Instant::now().checked_sub(LONGEST_PAUSE).unwrap_or_else(Instant::now);
-        Post { database, worker: None, started, pause: Duration::ZERO, trouble: None }
+        Post { database, coordinator: None, started, pause: Duration::ZERO, trouble: None }
     }
 
-    /// Ends the worker; nothing is left to look after.
-    fn leave(&mut self) -> bool {
-        if let Some(worker) = self.worker.take() {
-            worker.terminate();
-        }
-        false
-    }
-
-    /// Starts a worker if there is none; gives when to look again.
+    /// Starts a coordinator if there is none; gives when to look again.
     fn look_after(&mut self) -> Duration {
-        if let Some(worker) = &self.worker {
-            match worker.pid() {
-                Err(BackgroundWorkerStatus::Stopped) => {
-                    // One that falls over its own feet is given time.
-                    let lived = self.started.elapsed();
-                    self.pause = match lived > LONGEST_PAUSE {
-                        true => PAUSE,
-                        false => (self.pause * 2).clamp(PAUSE, LONGEST_PAUSE),
-                    };
-                    self.started = Instant::now();
-                    self.worker = None;
-                }
+        if let Some(coordinator) = &self.coordinator {
+            if !coordinator.has_ended() {
                 // The postmaster wakes us when that changes.
-                _ => return LONGEST_PAUSE,
+                return LONGEST_PAUSE;
             }
+            // One that falls over its own feet is given time.
+            let lived = self.started.elapsed();
+            self.pause = match lived > LONGEST_PAUSE {
+                true => PAUSE,
+                false => (self.pause * 2).clamp(PAUSE, LONGEST_PAUSE),
+            };
+            self.started = Instant::now();
+            self.coordinator = None;
         }
         let waited = self.started.elapsed();
         if waited < self.pause {
@@ -133,8 +100,8 @@ impl Post {
         }
         self.started = Instant::now();
         match self.start() {
-            Ok(worker) => {
-                self.worker = Some(worker);
+            Ok(coordinator) => {
+                self.coordinator = Some(coordinator);
                 self.trouble = None;
                 LONGEST_PAUSE
             }
@@ -142,30 +109,26 @@ impl Post {
                 if self.trouble.replace(trouble) != Some(trouble) {
                     self.complain(trouble);
                 }
-                self.pause = PAUSE.max(settings::naptime()).min(LONGEST_PAUSE);
+                self.pause = PAUSE.max(fleet::naptime()).min(LONGEST_PAUSE);
                 self.pause
             }
         }
     }
 
-    fn start(&self) -> Result<DynamicBackgroundWorker, Trouble> {
+    fn start(&self) -> Result<Child, Trouble> {
         match background::transaction(|| Ok(accepts_connections(&self.database))) {
             Ok(Some(true)) => {}
             Ok(Some(false)) => return Err(Trouble::Closed),
             Ok(None) => return Err(Trouble::Missing),
-            Err(failure) => {
-                failure.log();
+            Err(failed) => {
+                failed.tell(PgLogLevel::WARNING);
                 return Err(Trouble::Missing);
             }
         }
-        // SAFETY: main thread; a constant of the process.
-        let launcher = unsafe { pg_sys::MyProcPid };
-        let name = format!("matomo worker: {}", self.database);
-        builder(&name, "matomo worker", "matomo_worker_main")
-            .set_extra(&self.database)
-            .set_notify_pid(launcher)
-            .load_dynamic()
-            .map_err(|_| Trouble::NoRoom)
+        let name = format!("matomo coordinator: {}", self.database);
+        let coordinator = builder(&name, "matomo coordinator", "matomo_coordinator_main")
+            .set_extra(&self.database);
+        Child::start(coordinator).ok_or(Trouble::NoRoom)
     }
 
     fn complain(&self, trouble: Trouble) {
@@ -183,8 +146,8 @@ impl Post {
             ),
             Trouble::NoRoom => (
                 PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
-                format!("could not start the background worker of database \"{name}\""),
-                "Increase max_worker_processes: the launcher and each database of matomo.database need one.",
+                format!("could not start the coordinator of database \"{name}\""),
+                fleet::MORE_PROCESSES,
             ),
         };
         ErrorReport::new(code, message, "matomo").set_hint(hint).report(PgLogLevel::WARNING);

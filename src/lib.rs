@@ -21,11 +21,14 @@ mod api_runs;
 mod api_server;
 mod api_sites;
 mod api_upkeep;
+mod attempt;
 mod background;
 mod backoff;
+mod calls;
 mod check;
 mod client;
 mod compare;
+mod coordinator;
 mod copy;
 mod copy_from;
 mod credentials;
@@ -36,11 +39,14 @@ mod encoding;
 mod endpoint;
 mod error;
 mod extension;
+mod failed;
 mod fault;
 mod fetch;
+mod fleet;
 mod forget;
 mod helper;
 mod hosts;
+mod http;
 mod indexes;
 mod inspect;
 mod json;
@@ -48,18 +54,22 @@ mod launcher;
 mod ledger;
 mod lines;
 mod locks;
+mod memory;
 mod moved;
 mod options;
 mod owner;
 mod pager;
 mod pages;
+mod patience;
 mod plan;
 mod progress;
+mod recheck;
 mod refusal;
 mod remote;
 mod report;
 mod retention;
 mod rows;
+mod run;
 mod runs;
 mod scope;
 mod secrecy;
@@ -78,9 +88,11 @@ mod times;
 mod token;
 mod transport;
 mod upkeep;
+mod valid;
 mod values;
 mod visit;
 mod wake;
+mod watch;
 mod worker;
 mod zone;
 
@@ -99,7 +111,7 @@ extension_sql_file!("../sql/forget.sql", name = "forget", requires = [api_upkeep
 extension_sql_file!(
     "../sql/retention.sql",
     name = "retention",
-    requires = [api_upkeep::matomo_upkeep, api_upkeep::matomo_upkeep_fail]
+    requires = [api_runs::matomo_run_outside_transaction]
 );
 extension_sql_file!("../sql/sites.sql", name = "sites");
 extension_sql_file!("../sql/runs.sql", name = "runs", requires = ["sites"]);
@@ -116,17 +128,7 @@ extension_sql_file!(
 extension_sql_file!(
     "../sql/procedures.sql",
     name = "procedures",
-    requires = [
-        "runs",
-        "retention",
-        api_runs::matomo_run_outside_transaction,
-        api_runs::matomo_run_begin,
-        api_runs::matomo_run_copy,
-        api_runs::matomo_run_fail,
-        api_runs::matomo_run_report,
-        api_runs::matomo_run_warn,
-        api_sites::matomo_note_ownerless
-    ]
+    requires = ["runs", "retention", api_runs::matomo_run_sites, api_runs::matomo_run_step]
 );
 extension_sql_file!(
     "../sql/privileges.sql",

@@ -1,7 +1,25 @@
 //! Heavyweight locks that only this extension can take: SQL has no function that takes a lock of their
 //! type, nor one that releases it. `pg_locks` shows them as `userlock`.
 
+use std::time::Duration;
+
 use pgrx::pg_sys;
+
+use crate::scope::Scope;
+
+/// The longest that runs and upkeep of registered sites wait for any lock.
+pub const LONGEST_WAIT: Duration = Duration::from_secs(10);
+
+/// As long as this lives, statements wait no longer than that for a lock; where the session's own
+/// `lock_timeout` is shorter, no longer than that.
+pub fn bounded_waits() -> Scope {
+    // SAFETY: main thread; a setting of the session.
+    let own = unsafe { pg_sys::LockTimeout };
+    match own {
+        1..=10_000 => Scope::of(&[]),
+        _ => Scope::of(&[(c"lock_timeout", c"10s")]),
+    }
+}
 
 /// What a lock is on, in this database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -10,6 +28,8 @@ pub enum Lock {
     Run(i32),
     /// The rows of a site (idSite) in a destination.
     Rows(pg_sys::Oid, i32),
+    /// Which Matomo a destination is of, as long as the ledger does not say.
+    Matomo(pg_sys::Oid),
 }
 
 /// How long a lock is held.
@@ -22,8 +42,9 @@ pub enum Until {
 }
 
 /// `objsubid` in `pg_locks`.
-const RUN: u16 = 0x6d72;
+pub const RUN: u16 = 0x6d72;
 const ROWS: u16 = 0x6d64;
+const MATOMO: u16 = 0x6d6d;
 
 const MODE: pg_sys::LOCKMODE = pg_sys::ExclusiveLock as pg_sys::LOCKMODE;
 
@@ -32,6 +53,12 @@ pub fn try_take(lock: Lock, until: Until) -> bool {
     // SAFETY: main thread, within a transaction.
     let result = unsafe { pg_sys::LockAcquire(&lock.tag(), MODE, until == Until::Released, true) };
     result != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL
+}
+
+/// Takes a lock till the end of the transaction, and waits for it.
+pub fn take(lock: Lock) {
+    // SAFETY: main thread, within a transaction.
+    unsafe { pg_sys::LockAcquire(&lock.tag(), MODE, false, false) };
 }
 
 /// Releases a lock that was taken until then.
@@ -45,6 +72,7 @@ impl Lock {
         let (class, object, kind) = match self {
             Lock::Run(site) => (0, site.cast_unsigned(), RUN),
             Lock::Rows(destination, site) => (destination.to_u32(), site.cast_unsigned(), ROWS),
+            Lock::Matomo(destination) => (destination.to_u32(), 0, MATOMO),
         };
         pg_sys::LOCKTAG {
             // SAFETY: main thread; a number that is set when the session begins.

@@ -46,7 +46,8 @@ pub fn warn(line: String, hint: &str) {
         .report(PgLogLevel::WARNING);
 }
 
-fn code(state: SqlState) -> Code {
+/// The constant of a SQLSTATE.
+pub fn code(state: SqlState) -> Code {
     match state {
         SqlState::NullValueNotAllowed => Code::ERRCODE_NULL_VALUE_NOT_ALLOWED,
         SqlState::InvalidParameterValue => Code::ERRCODE_INVALID_PARAMETER_VALUE,
@@ -67,9 +68,11 @@ fn code(state: SqlState) -> Code {
         SqlState::ConnectionFailure => Code::ERRCODE_CONNECTION_FAILURE,
         SqlState::ProtocolViolation => Code::ERRCODE_PROTOCOL_VIOLATION,
         SqlState::ConfigurationLimitExceeded => Code::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
+        SqlState::OutOfMemory => Code::ERRCODE_OUT_OF_MEMORY,
         SqlState::ProgramLimitExceeded => Code::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
         SqlState::UndefinedObject => Code::ERRCODE_UNDEFINED_OBJECT,
         SqlState::UniqueViolation => Code::ERRCODE_UNIQUE_VIOLATION,
+        SqlState::QueryCanceled => Code::ERRCODE_QUERY_CANCELED,
         SqlState::ActiveSqlTransaction => Code::ERRCODE_ACTIVE_SQL_TRANSACTION,
         SqlState::FdwInvalidOptionName => Code::ERRCODE_FDW_INVALID_OPTION_NAME,
         SqlState::FdwDynamicParameterValueNeeded => {

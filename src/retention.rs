@@ -1,7 +1,7 @@
 //! The retention of registered sites, and what the ledger is told when rows are dropped for their age:
 //! days that are gone stay gone, and nothing is claimed of them. SPI only.
 
-use chrono::{Days, NaiveDate};
+use chrono::{Datelike, Days, Months, NaiveDate, TimeDelta};
 use pgrx::JsonB;
 use pgrx::datum::Interval;
 use pgrx::prelude::*;
@@ -35,22 +35,34 @@ pub fn of(extension: &Extension, site: i32) -> Result<Option<Interval>> {
 /// The first day that the retention of a registered site keeps; `None`: all are kept.
 ///
 /// # Errors
-/// Only internal ones; Postgres' own for a retention of more years than there are.
+/// Only internal ones.
 pub fn first_day(extension: &Extension, site: i32) -> Result<Option<NaiveDate>> {
-    let schema = &extension.schema;
-    let corrupt = || Error::Internal("a registered site has no retention".to_owned());
+    let sql = format!(
+        "SELECT s.timezone, s.retention FROM {}.matomo_site_config s WHERE s.id = $1",
+        extension.schema
+    );
     extension.run(|client| {
-        let sql = format!("SELECT s.timezone FROM {schema}.matomo_site_config s WHERE s.id = $1");
         let Some(row) = query(client, &sql, &[site.into()])?.next() else { return Ok(None) };
         let timezone: String = row.get(1).map_err(spi)?.unwrap_or_default();
-        let sql = format!(
-            "SELECT ($2::date - s.retention)::date::text FROM {schema}.matomo_site_config s \
-             WHERE s.id = $1"
-        );
-        let args = [site.into(), today(&timezone).to_string().into()];
-        let first: Option<String> = query(client, &sql, &args)?.first().get_one().map_err(spi)?;
-        first.map(|day| day.parse().map_err(|_| corrupt())).transpose()
+        let retention: Option<Interval> = row.get(2).map_err(spi)?;
+        Ok(retention
+            .and_then(|kept| before(today(&timezone), kept.months(), kept.days(), kept.micros())))
     })
+}
+
+/// A day so much before another one, as Postgres subtracts it; `None` where there is no such day, or
+/// none that Postgres knows: what older versions took for a retention may be of any size.
+fn before(day: NaiveDate, months: i32, days: i32, micros: i64) -> Option<NaiveDate> {
+    const DAY: i64 = 86_400_000_000;
+    let size = Months::new(months.unsigned_abs());
+    let day = match months {
+        0.. => day.checked_sub_months(size)?,
+        _ => day.checked_add_months(size)?,
+    };
+    // Part of a day reaches into the day before.
+    let days = i64::from(days) - (-micros).div_euclid(DAY);
+    let day = day.checked_sub_signed(TimeDelta::try_days(days)?)?;
+    (1..=9999).contains(&day.year()).then_some(day)
 }
 
 /// Opens the days again that the retention of a site has dropped and does not drop any more, so that
@@ -243,6 +255,19 @@ mod tests {
     fn last(timezone: &str, before: &str) -> String {
         let before = before.parse::<chrono::DateTime<chrono::Utc>>().unwrap().timestamp();
         last_day(timezone, before).unwrap().to_string()
+    }
+
+    #[test]
+    fn a_retention_counts_back_as_postgres_does() {
+        let day = NaiveDate::from_ymd_opt(2026, 3, 31).unwrap();
+        let back = |months, days, micros| before(day, months, days, micros).map(|d| d.to_string());
+        assert_eq!(back(1, 0, 0).as_deref(), Some("2026-02-28"));
+        assert_eq!(back(1, -3, 0).as_deref(), Some("2026-03-03"));
+        assert_eq!(back(0, 1, 1).as_deref(), Some("2026-03-29"));
+        assert_eq!(back(0, 0, 86_400_000_000).as_deref(), Some("2026-03-30"));
+        assert_eq!(back(0, i32::MAX, 0), None);
+        assert_eq!(back(i32::MIN, i32::MIN, i64::MAX), None);
+        assert_eq!(back(0, 0, i64::MIN + 1), None);
     }
 
     #[test]

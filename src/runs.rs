@@ -1,48 +1,50 @@
-//! The runs of registered sites: the table `matomo_run_log`, and what each means for the state of its
-//! site. SPI only.
+//! The course of the runs of registered sites: how each begins, pauses and ends, and what that means
+//! for the state of its site. SPI only.
 
-use chrono::NaiveDate;
-use pgrx::prelude::*;
+use pgrx::spi::SpiClient;
 
-use crate::copy::DayResult;
 use crate::destination::{query, spi};
-use crate::error::{Error, Result, Stored};
+use crate::error::{Result, Stored};
 use crate::extension::Extension;
-use crate::plan::Due;
+use crate::failed::Failed;
+use crate::report::warn;
+use crate::settings;
 use crate::sites::Site;
 
-/// A run, as its row says.
-#[derive(Debug, Clone)]
-pub struct Run {
-    pub run: i64,
-    pub site: i32,
-    /// When it began, in seconds.
-    pub began: i64,
-    pub days: i32,
-    pub visits: i64,
-    pub actions: i64,
-    pub truncated_visits: i64,
-    /// The first day that it has not done.
-    pub next_day: Option<NaiveDate>,
-    /// Days after that which it has done.
-    pub done: Vec<NaiveDate>,
-    /// The site's, as Matomo told it.
-    pub timezone: Option<String>,
+/// What is noted of a run that ended without a word: cancelled, or with its session or server.
+const INTERRUPTED: &str = "the run was interrupted";
+
+/// What is noted of one that paused while its site was changed.
+const CHANGED: &str = "the registered site was changed";
+
+/// How long a site that has failed so often waits: a minute, or its `every` if that is less, doubled
+/// each time, an hour at most. By seconds: no interval overflows.
+fn backoff(failures: &str) -> String {
+    format!(
+        "make_interval(secs => least(3600, least(greatest(date_part('epoch', s.every), 1), 60) \
+         * power(2, least({failures}, 30) - 1)))"
+    )
 }
 
-/// An error as it is noted.
-pub struct Failed {
-    pub state: String,
-    pub message: String,
-    pub detail: Option<String>,
-    pub hint: Option<String>,
+/// When a site that has succeeded is due again. What older versions took for an interval may overflow
+/// by its fields.
+const NEXT: &str = "r.start_time + CASE WHEN s.every BETWEEN '1 second' AND '100 years' \
+    AND date_part('year', s.every) BETWEEN 0 AND 100 AND date_part('month', s.every) >= 0 \
+    AND date_part('day', s.every) BETWEEN 0 AND 36000 THEN s.every \
+    ELSE make_interval(secs => least(greatest(date_part('epoch', s.every), 1), 3110400000)) END";
+
+/// How a run begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Begun {
+    /// By its number; it may be one that was paused.
+    Run(i64),
+    /// Not now: the site is not due, perhaps as the last run was interrupted, which is noted.
+    Waits,
 }
 
-/// What a dead session left behind.
-const LEFT_BEHIND: &str = "the session ended before the run did";
-
-/// Notes the beginning of a run; gives its number. Runs that are over, though nobody has said so,
-/// have failed; and the oldest of the site are forgotten.
+/// Begins a run of a site whose lock is ours. From its commit on the site waits as if the run had
+/// failed: should the run die, that is so already. `at_once`: whether it begins although the site is
+/// not due.
 ///
 /// # Errors
 /// Only internal ones.
@@ -51,175 +53,157 @@ pub fn begin(
     site: &Site,
     user: &str,
     command: &str,
-    keep: i32,
-) -> Result<i64> {
+    at_once: bool,
+) -> Result<Begun> {
     let schema = &extension.schema;
-    // The lock of this site is ours: no other run of it is alive.
-    let sweep = format!(
-        "WITH dead AS (UPDATE {schema}.matomo_run_log r SET status = 'failed', \
-             return_message = $2, end_time = clock_timestamp() \
-             WHERE r.status = 'running' AND (r.site_id = $1 OR NOT {schema}.matomo_is_running(r.site_id)) \
-             RETURNING r.site_id) \
-         UPDATE {schema}.matomo_site_state t SET failures = t.failures + 1, \
-             last_error_at = clock_timestamp(), last_sqlstate = NULL, last_error = $2, \
-             last_detail = NULL, last_hint = NULL \
-         FROM (SELECT DISTINCT site_id FROM dead) d WHERE t.site_id = d.site_id"
+    let id = site.id;
+    let resume = format!(
+        "UPDATE {schema}.matomo_run_log SET status = 'running', job_pid = pg_backend_pid(), \
+             username = $2, command = $3 WHERE site_id = $1 AND status = 'paused' RETURNING runid"
     );
     let insert = format!(
         "INSERT INTO {schema}.matomo_run_log (job_pid, database, username, command, status, start_time, \
-             site_id, owner, server, idsite, destination) \
+             site_id, owner, server, idsite, destination, changes, step_pages) \
          SELECT pg_backend_pid(), current_database(), $2, $3, 'running', clock_timestamp(), \
-             s.id, s.owner, s.server, s.idsite, s.destination::text \
-         FROM {schema}.matomo_site_config s WHERE s.id = $1 RETURNING runid"
+             s.id, s.owner, s.server, s.idsite, s.destination::text, coalesce(t.changes, 0), $4 \
+         FROM {schema}.matomo_site_config s LEFT JOIN {schema}.matomo_site_state t ON t.site_id = s.id \
+         WHERE s.id = $1 RETURNING runid"
+    );
+    // After a refused token: due once that is another one, which the coordinator has seen to.
+    let is_due = format!(
+        "SELECT FROM {schema}.matomo_site_state WHERE site_id = $1 \
+         AND (next_at <= clock_timestamp() OR next_at = 'infinity')"
+    );
+    let wait = format!(
+        "UPDATE {schema}.matomo_site_state t SET next_at = clock_timestamp() + {} \
+         FROM {schema}.matomo_site_config s WHERE s.id = $1 AND t.site_id = s.id",
+        backoff("t.failures + 1")
     );
     let forget = format!(
-        "DELETE FROM {schema}.matomo_run_log WHERE site_id = $1 AND status <> 'running' AND runid <= \
-             (SELECT runid FROM {schema}.matomo_run_log WHERE site_id = $1 \
+        "DELETE FROM {schema}.matomo_run_log WHERE site_id = $1 AND status IN ('succeeded', 'failed') \
+         AND runid <= (SELECT runid FROM {schema}.matomo_run_log WHERE site_id = $1 \
              ORDER BY runid DESC OFFSET $2 LIMIT 1)"
     );
     extension.run(|client| {
-        query(client, &sweep, &[site.id.into(), LEFT_BEHIND.into()])?;
-        let args = [site.id.into(), user.into(), command.into()];
-        let run: Option<i64> = query(client, &insert, &args)?.first().get_one().map_err(spi)?;
-        let run = run.ok_or(Stored::NoSite(site.id))?;
-        query(client, &forget, &[site.id.into(), i64::from(keep).into()])?;
-        Ok(run)
+        note_dead(client, schema, id)?;
+        if !at_once && query(client, &is_due, &[id.into()])?.is_empty() {
+            return Ok(Begun::Waits);
+        }
+        query(client, &wait, &[id.into()])?;
+        let args = [id.into(), user.into(), command.into()];
+        if let Some(row) = query(client, &resume, &args)?.next() {
+            let run: Option<i64> = row.get(1).map_err(spi)?;
+            return run.map(Begun::Run).ok_or_else(|| Stored::NoSite(id).into());
+        }
+        let pages = smaller_steps(client, schema, id)?;
+        let args = [id.into(), user.into(), command.into(), pages.into()];
+        let row = query(client, &insert, &args)?.next().ok_or(Stored::NoSite(id))?;
+        let run: Option<i64> = row.get(1).map_err(spi)?;
+        query(client, &forget, &[id.into(), i64::from(settings::keep_runs()).into()])?;
+        run.map(Begun::Run).ok_or_else(|| Stored::NoSite(id).into())
     })
 }
 
-/// Forgets the oldest runs of sites that are registered no more: of all these together so many are
-/// kept.
+/// Notes that runs are over of which nobody has said so. The lock of the site is ours: what is said to
+/// run is not alive.
+fn note_dead(client: &mut SpiClient, schema: &str, site: i32) -> Result<()> {
+    let dead = format!(
+        "WITH dead AS (UPDATE {schema}.matomo_run_log SET status = 'failed', return_message = $2, \
+             end_time = clock_timestamp() WHERE site_id = $1 AND status = 'running' RETURNING changes) \
+         SELECT max(changes) FROM dead"
+    );
+    // One that was begun before the site was changed says nothing of what it is now.
+    let count = format!(
+        "UPDATE {schema}.matomo_site_state t SET failures = t.failures + 1, \
+             next_at = clock_timestamp() + {}, last_error_at = clock_timestamp(), last_sqlstate = NULL, \
+             last_error = $2, last_detail = NULL, last_hint = NULL \
+         FROM {schema}.matomo_site_config s \
+         WHERE s.id = $1 AND t.site_id = s.id AND t.changes = $3",
+        backoff("t.failures + 1")
+    );
+    let changed = format!(
+        "UPDATE {schema}.matomo_run_log r SET status = 'failed', return_message = $2, \
+             end_time = clock_timestamp() WHERE r.site_id = $1 AND r.status = 'paused' \
+         AND r.changes IS DISTINCT FROM \
+             (SELECT t.changes FROM {schema}.matomo_site_state t WHERE t.site_id = $1)"
+    );
+    query(client, &changed, &[site.into(), CHANGED.into()])?;
+    let args = [site.into(), INTERRUPTED.into()];
+    let changes: Option<i32> = query(client, &dead, &args)?.first().get_one().map_err(spi)?;
+    if changes.is_some() {
+        query(client, &count, &[site.into(), INTERRUPTED.into(), changes.into()])?;
+    }
+    Ok(())
+}
+
+/// Pages of a day in a step of the next run, if not as many as usual: a run that was interrupted
+/// before its first step was done would else be so for ever.
+fn smaller_steps(client: &mut SpiClient, schema: &str, site: i32) -> Result<Option<i32>> {
+    let sql = format!(
+        "SELECT pages = 0, step_pages FROM (SELECT * FROM {schema}.matomo_run_log WHERE site_id = $1 \
+         ORDER BY runid DESC LIMIT 1) r WHERE status = 'failed' AND return_message = $2 \
+         AND sqlstate IS NULL"
+    );
+    let Some(row) = query(client, &sql, &[site.into(), INTERRUPTED.into()])?.next() else {
+        return Ok(None);
+    };
+    let before: Option<i32> = row.get(2).map_err(spi)?;
+    if row.get(1).map_err(spi)? != Some(true) {
+        return Ok(before);
+    }
+    let pages = (before.unwrap_or_else(settings::step_pages) / 2).max(1);
+    warn(
+        format!(
+            "registered site {site}: the last run was interrupted before its first step was done, \
+             this one commits every {pages} pages of a day"
+        ),
+        "If statement_timeout or the like ends it, raise that, or set matomo.step_pages and matomo.page_size lower.",
+    );
+    Ok(Some(pages))
+}
+
+/// Leaves a run to be gone on with by whoever comes next, and has its site wait behind those that are
+/// due already.
 ///
 /// # Errors
 /// Only internal ones.
-pub fn forget_removed(extension: &Extension, keep: i32) -> Result<()> {
+pub fn pause(extension: &Extension, run: i64) -> Result<()> {
     let schema = &extension.schema;
-    let removed =
-        format!("NOT EXISTS (SELECT FROM {schema}.matomo_site_config s WHERE s.id = r.site_id)");
     let sql = format!(
-        "DELETE FROM {schema}.matomo_run_log r WHERE {removed} AND status <> 'running' AND runid <= \
-             (SELECT runid FROM {schema}.matomo_run_log r WHERE {removed} \
-             ORDER BY runid DESC OFFSET $1 LIMIT 1)"
+        "WITH r AS (UPDATE {schema}.matomo_run_log SET status = 'paused' WHERE runid = $1 \
+             RETURNING site_id) \
+         UPDATE {schema}.matomo_site_state t SET next_at = clock_timestamp() \
+         FROM r WHERE t.site_id = r.site_id"
     );
-    extension.run(|client| query(client, &sql, &[i64::from(keep).into()]).map(drop))
+    extension.run(|client| query(client, &sql, &[run.into()]).map(drop))
 }
 
-impl Run {
-    /// Reads the row of a run.
-    ///
-    /// # Errors
-    /// [`Stored::NoRun`].
-    pub fn get(extension: &Extension, run: i64) -> Result<Run> {
-        let sql = format!(
-            "SELECT site_id, date_part('epoch', start_time), days, visits, actions, truncated_visits, \
-                 next_day::text, array_to_string(done, ','), timezone \
-             FROM {}.matomo_run_log WHERE runid = $1",
-            extension.schema
-        );
-        extension.run(|client| {
-            let row = query(client, &sql, &[run.into()])?.next().ok_or(Stored::NoRun(run))?;
-            let corrupt = || Error::Internal("a run holds what it cannot hold".to_owned());
-            let parse = |text: &str| text.parse::<NaiveDate>().map_err(|_| corrupt());
-            let next_day: Option<String> = row.get(7).map_err(spi)?;
-            let done: Option<String> = row.get(8).map_err(spi)?;
-            let done = done.unwrap_or_default();
-            Ok(Run {
-                run,
-                site: row.get(1).map_err(spi)?.ok_or_else(corrupt)?,
-                began: row.get::<f64>(2).map_err(spi)?.ok_or_else(corrupt)? as i64,
-                days: row.get(3).map_err(spi)?.ok_or_else(corrupt)?,
-                visits: row.get(4).map_err(spi)?.ok_or_else(corrupt)?,
-                actions: row.get(5).map_err(spi)?.ok_or_else(corrupt)?,
-                truncated_visits: row.get(6).map_err(spi)?.ok_or_else(corrupt)?,
-                next_day: next_day.as_deref().map(parse).transpose()?,
-                done: done
-                    .split(',')
-                    .filter(|day| !day.is_empty())
-                    .map(parse)
-                    .collect::<Result<_>>()?,
-                timezone: row.get(9).map_err(spi)?,
-            })
-        })
-    }
-
-    /// Whether the run has not done a day.
-    pub fn has_to_do(&self, due: &Due) -> bool {
-        self.next_day.is_none_or(|next| due.day >= next) && !self.done.contains(&due.day)
-    }
-
-    /// Notes what a step has done of the days that were due, and how many bytes it took; gives how
-    /// many days are left.
-    ///
-    /// # Errors
-    /// Only internal ones.
-    pub fn add(
-        &mut self,
-        extension: &Extension,
-        due: &[NaiveDate],
-        results: &[DayResult],
-        bytes: u64,
-    ) -> Result<usize> {
-        let sum = |each: &dyn Fn(&DayResult) -> i64| results.iter().map(each).sum::<i64>();
-        let is_done = |(read, _): &&DayResult| read.rest.is_none();
-        self.done.extend(results.iter().filter(is_done).map(|(read, _)| read.day));
-        let new_days = i32::try_from(results.iter().filter(is_done).count()).unwrap_or(i32::MAX);
-        let left: Vec<_> = due.iter().filter(|day| !self.done.contains(day)).collect();
-        if let Some(next) = left.first().copied().copied() {
-            self.next_day = Some(next);
-        } else if let Some(last) = due.last() {
-            self.next_day = last.succ_opt();
-        }
-        self.done.retain(|day| Some(*day) > self.next_day);
-        self.days += new_days;
-        self.truncated_visits +=
-            sum(&|(read, _)| read.met.truncated_visits - read.met_before.truncated_visits);
-        let total = self.days.saturating_add(i32::try_from(left.len()).unwrap_or(i32::MAX));
-        let done: Vec<_> = self.done.iter().map(NaiveDate::to_string).collect();
-        let sql = format!(
-            "UPDATE {}.matomo_run_log SET days = $2, days_total = $3, pages = pages + $4, \
-                 visits = visits + $5, actions = actions + $6, inserted = inserted + $7, \
-                 updated = updated + $8, deleted = deleted + $9, truncated_visits = $10, \
-                 bytes = bytes + $11, next_day = $12::date, done = $13::text[]::date[], timezone = $14 \
-             WHERE runid = $1",
-            extension.schema
-        );
-        let args = [
-            self.run.into(),
-            self.days.into(),
-            total.into(),
-            sum(&|(read, _)| read.pages.into()).into(),
-            sum(&|(read, _)| read.met.visits - read.met_before.visits).into(),
-            sum(&|(read, _)| read.met.actions - read.met_before.actions).into(),
-            sum(&|(_, written)| written.inserted).into(),
-            sum(&|(_, written)| written.updated).into(),
-            sum(&|(_, written)| written.deleted).into(),
-            self.truncated_visits.into(),
-            i64::try_from(bytes).unwrap_or(i64::MAX).into(),
-            self.next_day.map(|day| day.to_string()).into(),
-            done.into(),
-            self.timezone.as_deref().into(),
-        ];
-        extension.run(|client| query(client, &sql, &args).map(drop))?;
-        Ok(left.len())
-    }
-
-    /// Notes that the run has come to its end well: the table holds what Matomo had when it began.
-    ///
-    /// # Errors
-    /// Only internal ones.
-    pub fn succeed(&self, extension: &Extension) -> Result<()> {
-        let schema = &extension.schema;
-        let sql = format!(
-            "WITH r AS (UPDATE {schema}.matomo_run_log SET status = 'succeeded', \
-                 end_time = clock_timestamp() WHERE runid = $1 RETURNING site_id, start_time) \
-             INSERT INTO {schema}.matomo_site_state AS t (site_id, last_success_at, next_at) \
-             SELECT s.id, r.start_time, r.start_time + s.every \
-             FROM r JOIN {schema}.matomo_site_config s ON s.id = r.site_id \
-             ON CONFLICT (site_id) DO UPDATE SET last_success_at = excluded.last_success_at, \
-                 next_at = excluded.next_at, failures = 0, refused_credentials = NULL"
-        );
-        extension.run(|client| query(client, &sql, &[self.run.into()]).map(drop))
-    }
+/// Notes that a run has come to its end well: the table holds what Matomo had when it began. A site
+/// that was changed meanwhile is due at once.
+///
+/// # Errors
+/// Only internal ones.
+pub fn succeed(extension: &Extension, run: i64) -> Result<()> {
+    let schema = &extension.schema;
+    let sql = format!(
+        "WITH r AS (UPDATE {schema}.matomo_run_log SET status = 'succeeded', \
+             end_time = clock_timestamp() WHERE runid = $1 RETURNING site_id, start_time, changes) \
+         INSERT INTO {schema}.matomo_site_state AS t (site_id, last_success_at, next_at, changes) \
+         SELECT s.id, r.start_time, {NEXT}, r.changes \
+         FROM r JOIN {schema}.matomo_site_config s ON s.id = r.site_id \
+         ON CONFLICT (site_id) DO UPDATE SET last_success_at = excluded.last_success_at, \
+             next_at = excluded.next_at, failures = 0, refused_credentials = NULL \
+         WHERE t.changes = excluded.changes"
+    );
+    let due = format!(
+        "UPDATE {schema}.matomo_site_state t SET next_at = clock_timestamp() \
+         FROM {schema}.matomo_run_log r \
+         WHERE r.runid = $1 AND t.site_id = r.site_id AND t.changes <> r.changes"
+    );
+    extension.run(|client| {
+        query(client, &sql, &[run.into()])?;
+        query(client, &due, &[run.into()]).map(drop)
+    })
 }
 
 /// Notes that a run has failed, and over which credentials if Matomo has refused them. The longer a
@@ -232,21 +216,23 @@ pub fn fail(extension: &Extension, run: i64, error: &Failed, refused: Option<&st
     let sql = format!(
         "WITH r AS (UPDATE {schema}.matomo_run_log SET status = 'failed', \
              end_time = clock_timestamp(), sqlstate = $2, return_message = $3, detail = $4, hint = $5 \
-             WHERE runid = $1 RETURNING site_id), \
-         f AS (SELECT s.id, s.every, coalesce(t.failures, 0) + 1 AS failures \
+             WHERE runid = $1 RETURNING site_id, changes), \
+         f AS (SELECT s.id, s.every, r.changes, coalesce(t.failures, 0) + 1 AS failures \
              FROM r JOIN {schema}.matomo_site_config s ON s.id = r.site_id \
              LEFT JOIN {schema}.matomo_site_state t ON t.site_id = s.id) \
          INSERT INTO {schema}.matomo_site_state AS t (site_id, next_at, failures, last_error_at, \
-             last_sqlstate, last_error, last_detail, last_hint, refused_credentials) \
-         SELECT f.id, CASE WHEN $6 IS NULL THEN clock_timestamp() + least(interval '1 hour', \
-                 least(f.every, interval '1 minute') * power(2, least(f.failures, 30) - 1)) \
-             ELSE 'infinity' END, \
-             f.failures, clock_timestamp(), $2, $3, $4, $5, $6 FROM f \
-         ON CONFLICT (site_id) DO UPDATE SET next_at = excluded.next_at, \
+             last_sqlstate, last_error, last_detail, last_hint, refused_credentials, changes) \
+         SELECT s.id, CASE WHEN $6 IS NULL THEN clock_timestamp() + {} ELSE 'infinity' END, \
+             s.failures, clock_timestamp(), $2, $3, $4, $5, $6, s.changes FROM f AS s \
+         ON CONFLICT (site_id) DO UPDATE SET \
+             next_at = CASE WHEN t.changes = excluded.changes THEN excluded.next_at \
+                 ELSE clock_timestamp() END, \
              failures = excluded.failures, last_error_at = excluded.last_error_at, \
              last_sqlstate = excluded.last_sqlstate, last_error = excluded.last_error, \
              last_detail = excluded.last_detail, last_hint = excluded.last_hint, \
-             refused_credentials = excluded.refused_credentials",
+             refused_credentials = CASE WHEN t.changes = excluded.changes \
+                 THEN excluded.refused_credentials END",
+        backoff("s.failures")
     );
     let args = [
         run.into(),
@@ -268,26 +254,20 @@ pub fn take_back(extension: &Extension, run: i64) -> Result<()> {
     extension.run(|client| query(client, &sql, &[run.into()]).map(drop))
 }
 
-/// The error that a run has failed with, if it has, and of which site and owner it is.
+/// Forgets the oldest runs of sites that are registered no more: of all these together so many are
+/// kept.
 ///
 /// # Errors
 /// Only internal ones.
-pub fn failure(extension: &Extension, run: i64) -> Result<Option<(i32, pg_sys::Oid, Failed)>> {
+pub fn forget_removed(extension: &Extension, keep: i32) -> Result<()> {
+    let schema = &extension.schema;
+    let removed =
+        format!("NOT EXISTS (SELECT FROM {schema}.matomo_site_config s WHERE s.id = r.site_id)");
     let sql = format!(
-        "SELECT site_id, owner::oid, coalesce(sqlstate, 'XX000'), coalesce(return_message, ''), detail, \
-             hint FROM {}.matomo_run_log WHERE runid = $1 AND status = 'failed'",
-        extension.schema
+        "DELETE FROM {schema}.matomo_run_log r WHERE {removed} \
+         AND (status <> 'running' OR NOT {schema}.matomo_is_running(r.site_id)) AND runid <= \
+             (SELECT runid FROM {schema}.matomo_run_log r WHERE {removed} \
+             ORDER BY runid DESC OFFSET $1 LIMIT 1)"
     );
-    extension.run(|client| {
-        let Some(row) = query(client, &sql, &[run.into()])?.next() else { return Ok(None) };
-        let text = |column: usize| row.get::<String>(column).map_err(spi);
-        let failed = Failed {
-            state: text(3)?.unwrap_or_default(),
-            message: text(4)?.unwrap_or_default(),
-            detail: text(5)?,
-            hint: text(6)?,
-        };
-        let of = row.get::<i32>(1).map_err(spi)?.zip(row.get(2).map_err(spi)?);
-        Ok(of.map(|(site, owner)| (site, owner, failed)))
-    })
+    extension.run(|client| query(client, &sql, &[i64::from(keep).into()]).map(drop))
 }

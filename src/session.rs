@@ -1,32 +1,43 @@
-//! The run that this session does: which it is, the lock that keeps others from the same site, and
-//! what one step leaves for the next. The lock is the session's, as a run commits many times; it is
-//! given back with the commit that ends the run, and with every transaction that fails.
-//! In the background worker there may be several, which take turns; a transaction is always one's.
+//! The registered site that this session works on: the lock that keeps others from it, and what one
+//! step leaves for the next. The lock is the session's, as a run commits many times; it is given back
+//! with the commit that ends or pauses the run, and with every transaction that fails.
 
 use std::ptr;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use pgrx::pg_sys;
 
 use crate::client::Client;
-use crate::error::{Result, Stored};
+use crate::error::{Error, Result};
+use crate::failed::Failed;
 use crate::locks::{self, Lock, Until};
 
-/// A run under way.
-pub struct Run {
-    pub run: i64,
+/// The work under way.
+pub struct Work {
     pub site: i32,
+    pub phase: Phase,
+    /// What the run has failed with.
+    pub failed: Option<Failed>,
     /// Which credentials the step used last.
     pub version: Option<String>,
     /// The connection to the Matomo, and which credentials it is of.
     pub client: Option<(String, Client)>,
     /// What to make of an error of the last step.
     pub failure: Failure,
-    /// Whether the transaction is its.
-    is_at_work: bool,
-    /// Whether the next commit ends it.
+    is_locked: bool,
+    /// Whether the next commit gives the lock back.
     ends: bool,
+}
+
+/// What comes next of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// A step of a run, by its number.
+    Run(i64),
+    /// A step of the site's upkeep; how often somebody was in the way.
+    Upkeep(u32),
+    /// The end, which tells what went wrong.
+    End,
 }
 
 /// Kinds of failure.
@@ -41,18 +52,10 @@ pub enum Failure {
 }
 
 /// Only the main thread looks.
-static RUNS: Mutex<Vec<Run>> = Mutex::new(Vec::new());
+static WORK: Mutex<Option<Work>> = Mutex::new(None);
 
-/// Whether there may be several.
-static TAKE_TURNS: AtomicBool = AtomicBool::new(false);
-
-fn all() -> MutexGuard<'static, Vec<Run>> {
-    RUNS.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// From now on a run does not end the others of this session.
-pub fn take_turns() {
-    TAKE_TURNS.store(true, Ordering::Relaxed);
+fn current() -> MutexGuard<'static, Option<Work>> {
+    WORK.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Has Postgres tell of the end of transactions. Called once, when the library is loaded.
@@ -61,53 +64,60 @@ pub fn register() {
     unsafe { pg_sys::RegisterXactCallback(Some(transaction_ends), ptr::null_mut()) };
 }
 
-/// Takes the lock of a registered site; gives false when another session has it. A run of this
-/// session that was left behind ends.
+/// Begins work on a site; what this session worked on before is left.
+pub fn begin(site: i32, phase: Phase) {
+    clear();
+    let (failed, version, client, failure) = (None, None, None, Failure::Passing);
+    let (is_locked, ends) = (false, false);
+    let work = Work { site, phase, failed, version, client, failure, is_locked, ends };
+    *current() = Some(work);
+}
+
+/// Takes the lock of the site that the work is on; gives false when another session has it.
 pub fn lock(site: i32) -> bool {
-    let take_turns = TAKE_TURNS.load(Ordering::Relaxed);
-    release(|run| !take_turns || run.site == site);
     let is_locked = locks::try_take(Lock::Run(site), Until::Released);
-    if is_locked {
-        let (version, client, failure) = (None, None, Failure::Passing);
-        all().push(Run { run: 0, site, version, client, failure, is_at_work: true, ends: false });
+    if let Some(work) = current().as_mut().filter(|_| is_locked) {
+        work.is_locked = true;
     }
     is_locked
 }
 
-/// The run that was locked is this one.
-pub fn begins(run: i64) {
-    if let Some(locked) = all().last_mut() {
-        locked.run = run;
-    }
-}
-
-/// The next commit ends the run.
+/// The next commit gives the lock back.
 pub fn ends() {
-    for run in all().iter_mut().filter(|run| run.is_at_work) {
-        run.ends = true;
+    if let Some(work) = current().as_mut() {
+        work.ends = true;
     }
 }
 
-/// Looks at or changes a run under way.
+/// What comes next for a site, if this session works on it.
+pub fn phase(site: i32) -> Option<Phase> {
+    current().as_ref().filter(|work| work.site == site).map(|work| work.phase)
+}
+
+/// Looks at or changes the work under way.
 ///
 /// # Errors
-/// [`Stored::NoRun`] when it is none of this session.
-pub fn with<T>(run: i64, work: impl FnOnce(&mut Run) -> T) -> Result<T> {
-    match all().iter_mut().find(|known| known.run == run && !known.ends) {
-        Some(known) => {
-            known.is_at_work = true;
-            Ok(work(known))
-        }
-        None => Err(Stored::NoRun(run).into()),
-    }
+/// Only internal ones: there is none.
+pub fn with<T>(look: impl FnOnce(&mut Work) -> T) -> Result<T> {
+    let none = || Error::Internal("no registered site is worked on".to_owned());
+    current().as_mut().map(look).ok_or_else(none)
 }
 
-/// Ends runs, and gives their locks back.
-pub fn release(which: impl Fn(&Run) -> bool) {
+/// Leaves the work, and gives its lock back.
+pub fn clear() -> Option<Work> {
     // Not held while a client is dropped.
-    let ended: Vec<Run> = all().extract_if(.., |run| which(run)).collect();
-    for run in ended {
-        locks::release(Lock::Run(run.site));
+    let mut left = current().take();
+    if let Some(work) = &mut left {
+        work.unlock();
+    }
+    left
+}
+
+impl Work {
+    fn unlock(&mut self) {
+        if std::mem::take(&mut self.is_locked) {
+            locks::release(Lock::Run(self.site));
+        }
     }
 }
 
@@ -116,13 +126,14 @@ unsafe extern "C-unwind" fn transaction_ends(
     event: pg_sys::XactEvent::Type,
     _: *mut std::ffi::c_void,
 ) {
-    let take_turns = TAKE_TURNS.load(Ordering::Relaxed);
     match event {
-        pg_sys::XactEvent::XACT_EVENT_ABORT => release(|run| run.is_at_work || !take_turns),
+        pg_sys::XactEvent::XACT_EVENT_ABORT => {
+            clear();
+        }
         pg_sys::XactEvent::XACT_EVENT_COMMIT => {
-            release(|run| run.ends);
-            for run in all().iter_mut() {
-                run.is_at_work = false;
+            if let Some(work) = current().as_mut().filter(|work| work.ends) {
+                work.unlock();
+                work.ends = false;
             }
         }
         _ => {}

@@ -6,8 +6,8 @@ use std::time::Duration;
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum, pg_sys};
 
 use crate::client::Manner;
-use crate::databases;
 use crate::error::{Error, Result};
+use crate::fleet;
 use crate::hosts::Hosts;
 use crate::options::Options;
 use crate::rows;
@@ -29,20 +29,21 @@ static FETCH_WORKERS: GucSetting<i32> = GucSetting::<i32>::new(2);
 static STEP_PAGES: GucSetting<i32> = GucSetting::<i32>::new(20);
 static KEEP_RUNS: GucSetting<i32> = GucSetting::<i32>::new(1000);
 static LOOKBACK: GucSetting<i32> = GucSetting::<i32>::new(0);
+/// As long as a queue of tracking requests that is worked off every minute or two may well take.
+static OVERLAP: GucSetting<i32> = GucSetting::<i32>::new(300);
+static RECHECK: GucSetting<i32> = GucSetting::<i32>::new(3600);
 static SETTLE_TIME: GucSetting<i32> = GucSetting::<i32>::new(3 * 3600);
 static DESTINATION: GucSetting<Option<CString>> =
     GucSetting::<Option<CString>>::new(Some(c"matomo"));
 static CONNECT_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(10);
 static REQUEST_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(120);
 static MAX_RETRIES: GucSetting<i32> = GucSetting::<i32>::new(3);
-static MAX_RESPONSE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(64 * 1024);
+static MAX_RESPONSE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(16 * 1024);
 static LANGUAGE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 static CA_FILE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 static ALLOWED_HOSTS: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"*"));
 static ALLOW_HTTP: GucSetting<bool> = GucSetting::<bool>::new(false);
 static PREMAKE: GucSetting<i32> = GucSetting::<i32>::new(4);
-static DATABASE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
-static NAPTIME: GucSetting<i32> = GucSetting::<i32>::new(60);
 static ACTION_TIME: GucSetting<ActionTime> = GucSetting::<ActionTime>::new(ActionTime::Utc);
 
 /// Visits a page: the least and the most that may be asked for.
@@ -119,6 +120,26 @@ pub fn register() {
         36_500,
         GucContext::Userset,
         none,
+    );
+    GucRegistry::define_int_guc(
+        c"matomo.overlap",
+        c"Time before the newest visit copied from which on a poll of an open day reads again.",
+        c"For visits that reach Matomo's database later than newer ones, as by a queue.",
+        &OVERLAP,
+        0,
+        86_400,
+        GucContext::Userset,
+        GucFlags::UNIT_S,
+    );
+    GucRegistry::define_int_guc(
+        c"matomo.recheck",
+        c"Time between two rechecks of an open day; 0 or less: never.",
+        c"A recheck lists all visits of the day without their actions, and fetches those that differ.",
+        &RECHECK,
+        -1,
+        30 * 86_400,
+        GucContext::Userset,
+        GucFlags::UNIT_S,
     );
     GucRegistry::define_int_guc(
         c"matomo.settle_time",
@@ -230,24 +251,7 @@ pub fn register() {
         GucContext::Userset,
         none,
     );
-    GucRegistry::define_string_guc(
-        c"matomo.database",
-        c"Databases in which a background worker syncs the registered sites.",
-        c"A list. The library must be in shared_preload_libraries.",
-        &DATABASE,
-        GucContext::Sighup,
-        none,
-    );
-    GucRegistry::define_int_guc(
-        c"matomo.naptime",
-        c"Longest time between two looks of the background worker for sites that are due.",
-        c"",
-        &NAPTIME,
-        1,
-        86_400,
-        GucContext::Sighup,
-        GucFlags::UNIT_S,
-    );
+    fleet::register();
     // SAFETY: called from _PG_init on the main thread; the name is static.
     unsafe { pg_sys::MarkGUCPrefixReserved(c"matomo".as_ptr()) };
 }
@@ -282,6 +286,16 @@ pub fn lookback() -> u32 {
     LOOKBACK.get().unsigned_abs()
 }
 
+/// Seconds before the newest visit copied.
+pub fn overlap() -> i64 {
+    OVERLAP.get().into()
+}
+
+/// Seconds between two rechecks of an open day; `None`: never.
+pub fn recheck() -> Option<i64> {
+    Some(RECHECK.get().into()).filter(|seconds| *seconds > 0)
+}
+
 /// Seconds after a day's end.
 pub fn settle_time() -> i64 {
     SETTLE_TIME.get().into()
@@ -297,14 +311,9 @@ pub fn premake() -> i32 {
     PREMAKE.get()
 }
 
-/// Databases with a worker.
-pub fn databases() -> Vec<String> {
-    text(&DATABASE).map(|list| databases::parse(&list)).unwrap_or_default()
-}
-
-/// Between two looks for sites that are due.
-pub fn naptime() -> Duration {
-    Duration::from_secs(NAPTIME.get().unsigned_abs().into())
+/// Time within which Matomo must have answered a request, where a server has no option for it.
+pub fn request_timeout() -> Duration {
+    Duration::from_secs(REQUEST_TIMEOUT.get().unsigned_abs().into())
 }
 
 /// What `action_timestamp` holds.
@@ -327,6 +336,7 @@ pub fn manner(own: &Options) -> Result<Manner> {
     Ok(Manner {
         connect_timeout: seconds(own.connect_timeout, &CONNECT_TIMEOUT),
         request_timeout: seconds(own.timeout, &REQUEST_TIMEOUT),
+        patience: None,
         max_retries: MAX_RETRIES.get().unsigned_abs(),
         max_response_size: u64::from(MAX_RESPONSE_SIZE.get().unsigned_abs()) * 1024,
         language: own.language.clone().or_else(|| text(&LANGUAGE)),

@@ -25,6 +25,7 @@ pub struct Site {
     /// Of the owner.
     pub owner_name: String,
     pub start: Option<NaiveDate>,
+    pub is_enabled: bool,
 }
 
 /// What is registered of a site; `None` is left as it is.
@@ -65,7 +66,7 @@ impl Site {
     pub fn find(extension: &Extension, id: i32) -> Result<Option<Site>> {
         let sql = format!(
             "SELECT s.id, s.server::text, s.idsite, s.destination::oid, s.owner::oid, r.rolname::text, \
-                 s.start_date::text \
+                 s.start_date::text, s.enabled \
              FROM {0}.matomo_site_config s LEFT JOIN pg_roles r ON r.oid = s.owner WHERE s.id = $1",
             extension.schema
         );
@@ -89,6 +90,7 @@ impl Site {
             owner: oid(5)?,
             owner_name: text(6)?.unwrap_or_default(),
             start,
+            is_enabled: row.get(8).map_err(spi)?.ok_or_else(corrupt)?,
         })
     }
 
@@ -155,10 +157,17 @@ impl Entry<'_> {
         // of its server is.
         let is_other = self.idsite.is_some_and(|idsite| idsite != site.idsite)
             || self.destination.is_some_and(|destination| destination != site.destination);
+        // What a run that is under way fills, it fills no more, or only in part.
+        let is_changed = self.server.is_some()
+            || self.idsite.is_some()
+            || self.destination.is_some()
+            || self.owner.is_some()
+            || self.start.is_some()
+            || self.retention.is_some();
         let sql = format!(
             "INSERT INTO {}.matomo_site_state AS t (site_id) VALUES ($1) ON CONFLICT (site_id) DO UPDATE \
              SET next_at = now(), failures = 0, refused_credentials = NULL, tended_on = NULL, \
-                 upkeep_place = NULL, \
+                 upkeep_place = NULL, changes = t.changes + $4::integer, \
                  matomo = CASE WHEN $2 OR t.matomo <> $3 THEN NULL ELSE t.matomo END, \
                  last_success_at = CASE WHEN $2 OR t.matomo <> $3 THEN NULL ELSE t.last_success_at END",
             extension.schema
@@ -170,7 +179,12 @@ impl Entry<'_> {
                  WHERE t.site_id = $1)",
             extension.schema
         );
-        let args = [site.id.into(), is_other.into(), self.matomo.as_deref().into()];
+        let args = [
+            site.id.into(),
+            is_other.into(),
+            self.matomo.as_deref().into(),
+            i32::from(is_changed).into(),
+        ];
         extension.run(|client| {
             query(client, &sites_too, &args[..1])?;
             query(client, &sql, &args).map(drop)

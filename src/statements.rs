@@ -6,19 +6,18 @@ use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
 use pgrx::spi::{OwnedPreparedStatement, SpiClient};
 
-use crate::destination::{Destination, spi};
-use crate::encoding;
+use crate::destination::{Destination, run_plan, spi};
 use crate::error::Result;
 use crate::rows::COLUMNS;
+use crate::scope::Scope;
 
 /// Statement texts. `$1` to `$43` are arrays of text, one a column, wherever rows go in.
 pub struct Statements {
-    /// `(sites, visits[, from, to])` → whether of the sites, and all columns, of the rows of all
-    /// visits of these IDs, of any site.
+    /// `(visits[, from, to])` → all columns of the rows of visits.
     stored: String,
     /// The same, planned.
     plan: Option<OwnedPreparedStatement>,
-    /// `(43 columns, sites, visits[, from, to])` → (place in the batch, partition, ctid, visit) of all
+    /// `(43 columns, visits[, from, to])` → (place in the batch, partition, ctid, visit) of all
     /// that is on one side only or differs.
     pub compare: String,
     /// The same, with the stored rows locked.
@@ -84,12 +83,9 @@ impl Statements {
         };
         let of_visits = |first: usize| {
             format!(
-                "d.idsite OPERATOR(pg_catalog.=) ANY (${first}::pg_catalog.text[]::{}[]) \
-                 AND d.idvisit OPERATOR(pg_catalog.=) ANY (${}::pg_catalog.text[]::{}[]){}",
-                types[1],
-                first + 1,
+                "d.idvisit OPERATOR(pg_catalog.=) ANY (${first}::pg_catalog.text[]::{}[]){}",
                 types[2],
-                span(first + 2)
+                span(first + 1)
             )
         };
         let same: Vec<_> = key.iter().map(|column| format!("i.{column} = s.{column}")).collect();
@@ -124,13 +120,7 @@ impl Statements {
         };
 
         Statements {
-            stored: format!(
-                "SELECT d.idsite = ANY ($1::text[]::{}[]), {stored_columns} \
-                 FROM {name} AS d WHERE d.idvisit = ANY ($2::text[]::{}[]){}",
-                types[1],
-                types[2],
-                span(3)
-            ),
+            stored: format!("SELECT {stored_columns} FROM {name} AS d WHERE {}", of_visits(1)),
             plan: None,
             compare: compare(""),
             compare_locked: compare(" FOR UPDATE OF d"),
@@ -186,9 +176,9 @@ impl Statements {
                 client.prepare_mut(self.stored.as_str(), &kinds).map_err(spi)?.keep()
             }
         };
-        let converted = encoding::arguments(args);
-        let args = converted.as_deref().unwrap_or(args);
-        let done = client.update(&plan, None, args).map_err(spi);
+        // Planned for each batch, with all partitions there are, it would take longer than the rest.
+        let _once = Scope::of(&[(c"plan_cache_mode", c"force_generic_plan")]);
+        let done = run_plan(client, &plan, args);
         self.plan = Some(plan);
         done.map(drop)
     }

@@ -7,60 +7,98 @@ use chrono::{NaiveDate, Utc};
 use pgrx::prelude::*;
 
 use crate::access::Access;
+use crate::attempt::attempt;
 use crate::client::{Client, SiteInfo};
-use crate::copy::DayResult;
+use crate::copy::{DayResult, Outcome};
 use crate::credentials::{Credentials, user_name};
 use crate::destination::{Destination, query, spi};
 use crate::error::{Error, Fault, Result, Stored};
 use crate::extension::Extension;
-use crate::owner::{AsSiteOwner, has_rights_of};
+use crate::failed::Failed;
+use crate::locks;
+use crate::owner::AsSiteOwner;
 use crate::progress::Progress;
 use crate::report::say;
 use crate::retention;
-use crate::runs::{self, Failed, Run};
-use crate::session::{self, Failure};
+use crate::run::Run;
+use crate::runs::{self, Begun};
+use crate::session::{self, Failure, Phase};
 use crate::settings;
 use crate::sites::{self, Site};
-use crate::sync::{Before, Range, Sync, warn_of_truncation};
+use crate::sync::{OfRun, Range, Sync, warn_of_truncation};
+use crate::watch::{self, Watch};
 use crate::zone::Zone;
 
 /// How a run stands after a step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Status {
     Running,
     Succeeded,
-    Failed,
+    Failed(Failed),
     /// Another session syncs the site.
     Skipped,
 }
 
-impl Status {
-    /// As SQL sees it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Status::Running => "running",
-            Status::Succeeded => "succeeded",
-            Status::Failed => "failed",
-            Status::Skipped => "skipped",
-        }
-    }
-}
-
-/// Begins a run; `None` when another session syncs the site.
+/// Begins work on a site with a run, or goes on with one that was paused; `None` when another session
+/// syncs the site, or when it has to wait for now. `at_once`: whether it need not, though the last run
+/// was interrupted.
 ///
 /// # Errors
 /// [`Stored::ProcedurePrivilege`]; those of [`Site::get`].
-pub fn begin(site: i32, command: &str) -> Result<Option<i64>> {
+pub fn begin(site: i32, command: &str, at_once: bool) -> Result<Option<i64>> {
+    let _bounded = locks::bounded_waits();
     let extension = Extension::find()?;
     check_may_call(&extension)?;
     let site = Site::get(&extension, site)?;
+    session::begin(site.id, Phase::End);
     if !session::lock(site.id) {
         say_busy(site.id);
         return Ok(None);
     }
-    let run = runs::begin(&extension, &site, &user_name(), command, settings::keep_runs())?;
-    session::begins(run);
-    Ok(Some(run))
+    match runs::begin(&extension, &site, &user_name(), command, at_once)? {
+        Begun::Run(run) => {
+            session::with(|work| work.phase = Phase::Run(run))?;
+            Ok(Some(run))
+        }
+        Begun::Waits => {
+            session::ends();
+            Ok(None)
+        }
+    }
+}
+
+/// Does a step of a run, and notes what it fails with. Nothing that the site's destination does ends
+/// more than the run; only a cancel of the session is an error.
+pub fn step(run: i64) -> Status {
+    let _bounded = locks::bounded_waits();
+    let outcome = {
+        let _watch = Watch::begin(settings::request_timeout());
+        attempt(|| copy(run))
+    };
+    let outcome = outcome.or_else(|failed| {
+        // Where not even that can be done, the run is over all the same: its lock is given back, and
+        // the site waits as its beginning has noted.
+        attempt(|| fail(run, &failed)).or_else(|second| {
+            second.about("could not note a failure").tell(PgLogLevel::WARNING);
+            Ok(Status::Failed(failed))
+        })
+    });
+    let status = outcome.unwrap_or_else(Status::Failed);
+    if status != Status::Running {
+        session::ends();
+    }
+    status
+}
+
+/// Leaves a run to be gone on with later.
+///
+/// # Errors
+/// Only internal ones.
+pub fn pause(run: i64) -> Result<()> {
+    let _bounded = locks::bounded_waits();
+    runs::pause(&Extension::find()?, run)?;
+    session::ends();
+    Ok(())
 }
 
 /// Whether the current user may call one of the procedures that runs are made for.
@@ -82,15 +120,12 @@ fn say_busy(site: i32) {
     say(PgLogLevel::NOTICE, line);
 }
 
-/// Does a step of a run.
-///
-/// # Errors
-/// Any of [`Error`]; nothing of the step may remain then.
-pub fn copy(run: i64) -> Result<Status> {
-    let cached = session::with(run, |run| {
-        run.failure = Failure::Passing;
-        run.version = None;
-        run.client.take()
+/// Does a step of a run; when that fails, nothing of it may remain.
+fn copy(run: i64) -> Result<Status> {
+    let cached = session::with(|work| {
+        work.failure = Failure::Passing;
+        work.version = None;
+        work.client.take()
     })?;
     let extension = Extension::find()?;
     let mut state = Run::get(&extension, run)?;
@@ -102,8 +137,8 @@ pub fn copy(run: i64) -> Result<Status> {
             | Error::Request { fault: Fault::TokenRefused(_), .. } => Failure::Refused,
             _ => Failure::Passing,
         };
-        // The run is there, as above.
-        let _ = session::with(run, |run| run.failure = failure);
+        // The work is there, as above.
+        let _ = session::with(|work| work.failure = failure);
     })?;
     if state.timezone.is_none() {
         sites::note(&extension, site.id, &step.info, step.client.endpoint().url())?;
@@ -111,15 +146,14 @@ pub fn copy(run: i64) -> Result<Status> {
     }
     let left = state.add(&extension, &step.due, &step.results, step.bytes)?;
     if left > 0 {
-        session::with(run, |run| {
-            let version = run.version.clone();
-            run.client = version.map(|version| (version, step.client));
+        session::with(|work| {
+            let version = work.version.clone();
+            work.client = version.map(|version| (version, step.client));
         })?;
         return Ok(Status::Running);
     }
     warn_of_truncation(&format!("registered site {}: ", site.id), state.truncated_visits);
-    state.succeed(&extension)?;
-    session::ends();
+    runs::succeed(&extension, run)?;
     Ok(Status::Succeeded)
 }
 
@@ -148,12 +182,16 @@ fn as_owner(
     undefer()?;
     let credentials = Credentials::of_site(site)?;
     let version = credentials.version.clone();
-    session::with(run.run, |run| run.version = Some(version.clone()))?;
+    if let Some(seconds) = credentials.options.timeout {
+        watch::allow(Duration::from_secs(seconds.into()));
+    }
+    session::with(|work| work.version = Some(version.clone()))?;
     if sites::is_refused(extension, &version)? {
         let (server, user) = (site.server.clone(), site.owner_name.clone());
         return Err(Stored::RefusedBefore { server, site: site.id, user }.into());
     }
     let mut access = Access::stored(credentials)?;
+    access.client = access.client.patient();
     if let Some((_, client)) = cached.filter(|(of, _)| *of == version) {
         // Connections are kept.
         access.client = client;
@@ -164,60 +202,50 @@ fn as_owner(
     let received = client.received();
     let range = Range { start: site.start, end: None, not_before };
     let known = run.timezone.as_deref().and_then(info);
-    let before = Before { registered: site.id, began: run.began, site: known };
-    let mut sync = Sync::prepare(site.idsite, access, destination, range, false, Some(before))?;
-    sync.due.retain(|due| run.has_to_do(due));
-    let due: Vec<_> = sync.due.iter().map(|due| due.day).collect();
-    sync.due.truncate(workers);
-    let elapsed = Utc::now().timestamp().saturating_sub(run.began);
-    let mut progress = Progress::new(site.idsite, due.len()).of_registered(Some(site.id)).go_on(
-        usize::try_from(run.days).unwrap_or_default(),
-        run.visits,
-        run.actions,
-        Duration::from_secs(elapsed.unsigned_abs()),
-    );
-    let results = sync.copy.days(sync.due, settings::step_pages(), &mut progress)?;
+    let of_run = OfRun { registered: site.id, began: run.began };
+    let pages = run.step_pages.map_or_else(settings::step_pages, |n| n.min(settings::step_pages()));
+    let mut told = known;
+    let (info, due, results) = loop {
+        let (access, destination) = (access.clone(), destination.clone());
+        let mut sync =
+            Sync::prepare(site.idsite, access, destination, range, false, told, Some(of_run))?;
+        sync.due.retain(|due| run.has_to_do(due));
+        let due: Vec<_> = sync.due.iter().map(|due| due.day).collect();
+        sync.due.truncate(workers);
+        let elapsed = Utc::now().timestamp().saturating_sub(run.began);
+        let mut progress =
+            Progress::new(site.idsite, due.len()).of_registered(Some(site.id)).go_on(
+                usize::try_from(run.days).unwrap_or_default(),
+                run.visits,
+                run.actions,
+                Duration::from_secs(elapsed.unsigned_abs()),
+            );
+        match sync.copy.days(sync.due, pages, &mut progress)? {
+            Outcome::Done(results) => break (sync.info, due, results),
+            Outcome::ZoneChanged(info) => told = Some(info),
+        }
+    };
     let bytes = client.received().saturating_sub(received);
-    Ok(Step { client, info: sync.info, due, results, bytes })
+    Ok(Step { client, info, due, results, bytes })
 }
 
 /// What an earlier step was told of the site.
 fn info(timezone: &str) -> Option<SiteInfo> {
     let zone = Zone::parse(timezone)?;
-    Some(SiteInfo { name: None, zone, timezone: timezone.to_owned() })
+    Some(SiteInfo { name: None, zone, timezone: timezone.to_owned(), is_rollup: None })
 }
 
 /// Notes that the last step of a run has failed, and that ends it.
-///
-/// # Errors
-/// [`Stored::NoRun`].
-pub fn fail(run: i64, error: &Failed) -> Result<Status> {
-    let (failure, version) = session::with(run, |run| (run.failure, run.version.clone()))?;
+fn fail(run: i64, error: &Failed) -> Result<Status> {
+    let (failure, version) = session::with(|work| (work.failure, work.version.clone()))?;
     let extension = Extension::find()?;
     let state = Run::get(&extension, run)?;
-    let status = if failure == Failure::Busy && state.timezone.is_none() {
+    if failure == Failure::Busy && state.timezone.is_none() {
         runs::take_back(&extension, run)?;
         say_busy(state.site);
-        Status::Skipped
-    } else {
-        let refused = version.filter(|_| failure == Failure::Refused);
-        runs::fail(&extension, run, error, refused.as_deref())?;
-        Status::Failed
-    };
-    session::ends();
-    Ok(status)
-}
-
-/// The error that a run has failed with, if it has, and which site it is of.
-///
-/// # Errors
-/// [`Stored::SitePrivilege`] for somebody else's.
-pub fn failure(run: i64) -> Result<Option<(i32, Failed)>> {
-    let extension = Extension::find()?;
-    let failure = runs::failure(&extension, run)?;
-    let Some((site, owner, failed)) = failure else { return Ok(None) };
-    if !has_rights_of(owner) {
-        return Err(Stored::NoRun(run).into());
+        return Ok(Status::Skipped);
     }
-    Ok(Some((site, failed)))
+    let refused = version.filter(|_| failure == Failure::Refused);
+    runs::fail(&extension, run, error, refused.as_deref())?;
+    Ok(Status::Failed(error.clone()))
 }

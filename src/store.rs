@@ -17,6 +17,8 @@ use crate::error::Result;
 use crate::fetch::Batch;
 use crate::indexes::ByVisit;
 use crate::lines::Lines;
+use crate::memory::Room;
+use crate::rows::COLUMNS;
 use crate::scope::Scope;
 use crate::seen::count;
 use crate::statements::Statements;
@@ -54,8 +56,6 @@ pub struct Store {
     days: HashSet<i64>,
     /// From when to when, in seconds, partitions are known to be there.
     ranges: Vec<(f64, f64)>,
-    /// Another Matomo that has a site of the same ID in the destination.
-    other_matomo: Option<String>,
     /// Whether rows of a visit may lie at any time.
     everywhere: bool,
 }
@@ -69,18 +69,13 @@ impl Store {
     /// Prepares to write visits.
     pub fn new(destination: Destination) -> Store {
         let statements = Statements::of(&destination);
-        let (days, ranges, other_matomo) = (HashSet::new(), Vec::new(), None);
-        Store { destination, statements, days, ranges, other_matomo, everywhere: false }
+        let (days, ranges) = (HashSet::new(), Vec::new());
+        Store { destination, statements, days, ranges, everywhere: false }
     }
 
     /// Looks for stored rows at any time, not only about when the visits were.
     pub fn everywhere(self) -> Store {
         Store { everywhere: true, ..self }
-    }
-
-    /// Looks whether stored visits are those of another Matomo, if there is one.
-    pub fn wary_of(self, other_matomo: Option<String>) -> Store {
-        Store { other_matomo, ..self }
     }
 
     /// Replaces the batch's visits.
@@ -92,6 +87,7 @@ impl Store {
         // session's TimeZone: the Node tool's trigger makes weeks of it. JIT costs more than it
         // brings for a page of rows.
         let _plain = Scope::of(&[(c"timezone", c"UTC"), (c"jit", c"off")]);
+        check_room(&batch.rows);
         Spi::connect_mut(|client| {
             self.make_partitions(client, &batch.rows)?;
             let mut changes = self.changes(client, batch, Lock::No)?;
@@ -107,6 +103,7 @@ impl Store {
             if !changes.insert.is_empty() {
                 written.inserted = self.insert(client, &batch.rows, changes.insert)?;
             }
+            self.destination.check_name()?;
             Ok(written)
         })
     }
@@ -136,6 +133,7 @@ impl Store {
     /// Only internal ones.
     pub fn differing(&mut self, batch: &Batch) -> Result<usize> {
         let _plain = Scope::of(&[(c"timezone", c"UTC"), (c"jit", c"off")]);
+        check_room(&batch.rows);
         let changes = Spi::connect_mut(|client| self.changes(client, batch, Lock::No))?;
         Ok(changes.visits.len())
     }
@@ -182,23 +180,12 @@ impl Store {
 
     /// What differs between the batch and what is stored of its visits.
     fn changes(&mut self, client: &mut SpiClient, batch: &Batch, lock: Lock) -> Result<Changes> {
-        // Operators are found by search_path too; and planning for each batch, with all partitions
-        // there are, would take longer than the rest.
+        // Operators are found by search_path too.
         let _by_visit = ByVisit::only();
-        let _safe = Scope::of(&[
-            (c"search_path", c"pg_catalog, pg_temp"),
-            (c"enable_seqscan", c"off"),
-            (c"plan_cache_mode", c"force_generic_plan"),
-        ]);
+        let _safe =
+            Scope::of(&[(c"search_path", c"pg_catalog, pg_temp"), (c"enable_seqscan", c"off")]);
         let span = self.span(batch);
-        Comparison {
-            destination: &self.destination,
-            statements: &mut self.statements,
-            other_matomo: self.other_matomo.as_deref(),
-            span,
-            lock,
-        }
-        .changes(client, batch)
+        Comparison { statements: &mut self.statements, span, lock }.changes(client, batch)
     }
 
     fn insert(
@@ -223,4 +210,13 @@ impl Store {
         let span = ((from - DAY) as f64, (to + DAY) as f64);
         self.destination.key_has_time().then_some(span)
     }
+}
+
+/// Raises an ERROR when there is no memory for what is made of a batch: texts in other encodings, and a
+/// text of its own for each cell.
+fn check_room(rows: &Lines) {
+    let cell = size_of::<Option<String>>() + 32;
+    let bytes = rows.len() * COLUMNS.len() * cell + 4 * rows.size() + Room::of_all();
+    // SAFETY: main thread, within a transaction.
+    unsafe { pg_sys::pfree(pg_sys::MemoryContextAllocHuge(pg_sys::CurrentMemoryContext, bytes)) };
 }

@@ -2,6 +2,7 @@
 //! user is told of it. Pure.
 
 use std::fmt;
+use std::time::Duration;
 
 use crate::error::SqlState;
 
@@ -48,8 +49,10 @@ pub enum Stored {
     InTransactionBlock(String),
     /// The same, within a function.
     InFunction(String),
-    /// The run is not one that this session does.
+    /// The run is not there any more.
     NoRun(i64),
+    /// Work for a site made no progress for so long.
+    NoProgress(Duration),
 }
 
 impl Stored {
@@ -75,6 +78,7 @@ impl Stored {
             Stored::NoDestination(_) => SqlState::UndefinedTable,
             Stored::InTransactionBlock(_) | Stored::InFunction(_) => SqlState::ActiveSqlTransaction,
             Stored::NoRun(_) => SqlState::ObjectNotInPrerequisiteState,
+            Stored::NoProgress(_) => SqlState::QueryCanceled,
         }
     }
 
@@ -166,6 +170,10 @@ impl Stored {
                 }
             }
             Stored::NoRun(_) => "CALL matomo_sync_site or matomo_sync_all.".to_owned(),
+            Stored::NoProgress(_) => {
+                "Look for a slow trigger or index of the destination; or set matomo.page_size lower."
+                    .to_owned()
+            }
         })
     }
 
@@ -229,7 +237,10 @@ impl fmt::Display for Stored {
                 write!(f, "{what} cannot run inside a transaction block")
             }
             Stored::InFunction(what) => write!(f, "{what} cannot be executed from a function"),
-            Stored::NoRun(run) => write!(f, "run {run} is not under way in this session"),
+            Stored::NoRun(run) => write!(f, "run {run} does not exist any more"),
+            Stored::NoProgress(time) => {
+                write!(f, "canceled after {} s without progress", time.as_secs())
+            }
         }
     }
 }

@@ -1,33 +1,47 @@
 //! What lies below HTTP: certificates, and what failures of the connection mean. No Postgres.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 use ureq::Timeout;
 use ureq::tls::{Certificate, PemItem, parse_pem};
 
-use crate::client::Manner;
 use crate::error::{Error, Fault, Result};
 use crate::hosts::Refusal;
 use crate::token::Token;
 
+/// The time that an attempt had.
+#[derive(Debug, Clone, Copy)]
+pub struct Timeouts {
+    pub connect: Duration,
+    /// Of all of it.
+    pub request: Duration,
+}
+
+/// Rounded up.
+fn seconds(time: Duration) -> u64 {
+    time.as_secs_f64().ceil() as u64
+}
+
 /// The fault behind a request that failed before the body of its answer.
-pub fn head_fault(error: ureq::Error, manner: &Manner, token: &Token) -> Fault {
+pub fn head_fault(error: ureq::Error, timeouts: Timeouts, token: &Token) -> Fault {
     match error {
         ureq::Error::Protocol(why) => Fault::NotHttp(token.hide_in(&why.to_string())),
         ureq::Error::LargeResponseHeader(_, limit) => {
             Fault::NotHttp(format!("its headers are larger than {limit} bytes"))
         }
-        other => transport_fault(other, manner, token),
+        other => transport_fault(other, timeouts, token),
     }
 }
 
 /// The fault behind a request that failed.
-pub fn transport_fault(error: ureq::Error, manner: &Manner, token: &Token) -> Fault {
+pub fn transport_fault(error: ureq::Error, timeouts: Timeouts, token: &Token) -> Fault {
     match error {
         ureq::Error::Timeout(Timeout::Resolve | Timeout::Connect) => {
-            let seconds = manner.connect_timeout.as_secs();
+            let seconds = seconds(timeouts.connect.min(timeouts.request));
             Fault::Unreachable(format!("no connection within {seconds} s"))
         }
-        ureq::Error::Timeout(_) => Fault::TimedOut(manner.request_timeout.as_secs()),
+        ureq::Error::Timeout(_) => Fault::TimedOut(seconds(timeouts.request)),
         ureq::Error::HostNotFound => Fault::Unreachable("unknown host".to_owned()),
         ureq::Error::Rustls(error) => Fault::Tls(error.to_string()),
         ureq::Error::Tls(why) => Fault::Tls(why.to_owned()),

@@ -1,18 +1,30 @@
 //! The upkeep of a registered site's table, once a day of the site: what is older than its retention
 //! goes, and the partitions of the coming weeks are made. Step by step, each a transaction.
 
+use std::time::Duration;
+
 use chrono::{NaiveDate, Utc};
 use pgrx::prelude::*;
 
+use crate::attempt::attempt;
 use crate::destination::{query, spi};
 use crate::error::{Error, Result, Stored};
 use crate::extension::Extension;
 use crate::ledger;
+use crate::locks;
 use crate::owner::AsSiteOwner;
 use crate::retention;
 use crate::settings;
 use crate::sites::Site;
+use crate::watch::Watch;
 use crate::zone::Zone;
+
+/// How often a table is tried to get at that somebody holds, and how long to wait in between.
+pub const MOST_TRIES: u32 = 20;
+pub const BETWEEN_TRIES: Duration = Duration::from_millis(500);
+
+/// A step may look through a large partition.
+const LIMIT: Duration = Duration::from_secs(300);
 
 /// How the upkeep stands after a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,17 +33,8 @@ pub enum Outcome {
     /// Somebody holds the table; to be tried again in a moment.
     Blocked,
     Done,
-}
-
-impl Outcome {
-    /// As SQL sees it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Outcome::More => "more",
-            Outcome::Blocked => "blocked",
-            Outcome::Done => "done",
-        }
-    }
+    /// Not today any more; that is noted and told.
+    Failed,
 }
 
 /// What there is to do for a site.
@@ -54,11 +57,25 @@ pub fn today(timezone: &str) -> NaiveDate {
     zone(timezone).day(Utc::now().timestamp()).unwrap_or_default()
 }
 
-/// Does a step, if there is anything to do today.
-///
-/// # Errors
-/// Those of [`Site::get`]; Postgres' own.
-pub fn step(id: i32) -> Result<Outcome> {
+/// Does a step, if there is anything to do today, and notes what it fails with; only a cancel of the
+/// session is an error.
+pub fn step(id: i32) -> Outcome {
+    let _bounded = locks::bounded_waits();
+    let outcome = {
+        let _watch = Watch::begin(LIMIT);
+        attempt(|| tend(id))
+    };
+    outcome.unwrap_or_else(|failed| {
+        let what = format!("upkeep of registered site {id}");
+        if let Err(second) = attempt(|| fail(id, &failed.message)) {
+            second.about(&what).tell(PgLogLevel::WARNING);
+        }
+        failed.about(&what).tell(PgLogLevel::WARNING);
+        Outcome::Failed
+    })
+}
+
+fn tend(id: i32) -> Result<Outcome> {
     let extension = Extension::find()?;
     let site = Site::get(&extension, id)?;
     let Some(plan) = plan(&extension, id)? else { return Ok(Outcome::Done) };
@@ -68,17 +85,14 @@ pub fn step(id: i32) -> Result<Outcome> {
             ledger::forget_dropped(&extension)?;
             note(&extension, id, plan.today, None)?;
         }
-        Outcome::More | Outcome::Blocked => keep_place(&extension, id, place)?,
+        _ => keep_place(&extension, id, place)?,
     }
     Ok(outcome)
 }
 
 /// Notes what the upkeep has failed with; it is tried again on the next day. Of a site that is gone, or
 /// whose owner is, there is nothing to note.
-///
-/// # Errors
-/// [`Stored::SitePrivilege`].
-pub fn fail(id: i32, message: &str) -> Result<()> {
+fn fail(id: i32, message: &str) -> Result<()> {
     let extension = Extension::find()?;
     match Site::get(&extension, id) {
         Err(Error::Stored(Stored::NoSite(_) | Stored::NoOwner(_))) => return Ok(()),

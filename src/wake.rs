@@ -1,4 +1,4 @@
-//! Wakes the background worker of this database when a transaction commits that gives it work.
+//! Wakes the coordinator of this database when a transaction commits that gives it work.
 
 use pgrx::prelude::*;
 use pgrx::{PgXactCallbackEvent, register_xact_callback};
@@ -13,16 +13,16 @@ use crate::extension::Extension;
 /// Only internal ones.
 pub fn after_commit(extension: &Extension) -> Result<()> {
     // What a process is, only superusers and pg_read_all_stats are told.
-    let sql = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'matomo worker' \
+    let sql = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'matomo coordinator' \
                AND datname = current_database()";
-    let workers: Vec<i32> = extension.run(|client| {
+    let coordinators: Vec<i32> = extension.run(|client| {
         query(client, sql, &[])?
             .filter_map(|row| row.get::<i32>(1).map_err(spi).transpose())
             .collect()
     })?;
-    if !workers.is_empty() {
+    if !coordinators.is_empty() {
         register_xact_callback(PgXactCallbackEvent::Commit, move || {
-            workers.iter().copied().for_each(wake);
+            coordinators.iter().copied().for_each(wake);
         });
     }
     Ok(())

@@ -168,12 +168,16 @@ fn is_alive(pid: i32) -> bool {
 fn a_fast_shutdown_and_the_postmasters_death_end_syncs_at_once() {
     let cluster = Cluster::start();
     let name = cluster.database();
-    // Or one waits for the other to make it.
-    cluster.connect(&name).batch_execute("SELECT matomo_create_table('matomo')").unwrap();
+    // A Matomo each, and so a table each.
+    let tables = PLACES.map(|place| format!("at_{place:?}").to_lowercase());
+    for table in &tables {
+        let sql = format!("SELECT matomo_create_table('{table}')");
+        cluster.connect(&name).batch_execute(&sql).unwrap();
+    }
     let start = |traps: &[Trap]| -> Vec<(i32, Call)> {
-        let calls = traps.iter().map(|trap| {
+        let calls = traps.iter().zip(&tables).map(|(trap, destination)| {
             let mut db = cluster.connect(&name);
-            (pid(&mut db), call(db, trap.sync().sql()))
+            (pid(&mut db), call(db, Sync { destination, ..trap.sync() }.sql()))
         });
         let calls = calls.collect();
         traps.iter().for_each(Trap::wait);
@@ -215,8 +219,10 @@ fn a_fast_shutdown_and_the_postmasters_death_end_syncs_at_once() {
     wait_until("the postmaster's end", || is_gone(postmaster));
     // It recovers; and so the shared memory of the dead one goes.
     cluster.start_again();
-    let rows: i64 = one(&mut cluster.connect(&name), "SELECT count(*) FROM matomo");
-    assert_eq!(rows, 0);
+    for table in &tables {
+        let sql = format!("SELECT count(*) FROM {table}");
+        assert_eq!(one::<i64>(&mut cluster.connect(&name), &sql), 0, "{table}");
+    }
 }
 
 /// A database whose `matomo` takes its time with each row.

@@ -107,7 +107,8 @@ fn the_exporters_queries_tell_how_it_is() {
     };
     assert_eq!(upkeep(&mut exporter), ["0", "0"]);
     run(&mut db, &format!("SELECT matomo_alter_site({good})"));
-    run(&mut db, &format!("SELECT matomo_upkeep_fail({good}, 'it was in the way')"));
+    let set = "UPDATE matomo_site_state SET upkeep_error = 'it was in the way' WHERE site_id =";
+    run(&mut db, &format!("{set} {good}"));
     assert_eq!(upkeep(&mut exporter), ["1", "0"]);
     // Others are shown nothing.
     let nobody = crate::support::role(&mut db);

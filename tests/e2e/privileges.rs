@@ -10,7 +10,7 @@ use crate::support::*;
 use crate::trust::{all_there, proven};
 
 /// What roles without any grant may do, an object a line. On all others they may do nothing.
-const EVERYBODY: [&str; 29] = [
+const EVERYBODY: [&str; 20] = [
     // Work with the caller's rights.
     "f matomo_create_partitions(regclass,timestamp with time zone,timestamp with time zone): EXECUTE",
     "f matomo_create_table(text,boolean,name): EXECUTE",
@@ -19,25 +19,14 @@ const EVERYBODY: [&str; 29] = [
     "f matomo_forget(text,text,regclass): EXECUTE",
     "f matomo_is_running(integer): EXECUTE",
     "f matomo_may_see(oid): EXECUTE",
-    // Notes what is so, whoever calls it.
-    "f matomo_note_ownerless(): EXECUTE",
     "f matomo_partition_ranges(regclass): EXECUTE",
     // Those of a registered site check whose it is: see below.
     "f matomo_remove_site(integer): EXECUTE",
-    "f matomo_run_begin(integer,text): EXECUTE",
-    "f matomo_run_copy(bigint): EXECUTE",
-    "f matomo_run_fail(bigint,text,text,text,text): EXECUTE",
     "f matomo_run_outside_transaction(text): EXECUTE",
-    "f matomo_run_report(bigint,boolean): EXECUTE",
-    "f matomo_run_step(bigint): EXECUTE",
-    // Does what RAISE does.
-    "f matomo_run_warn(text,text,text,text): EXECUTE",
+    "f matomo_run_sites(): EXECUTE",
+    "f matomo_run_step(integer,boolean): EXECUTE",
     "f matomo_today(text): EXECUTE",
-    "f matomo_upkeep(integer): EXECUTE",
-    "f matomo_upkeep_fail(integer,text): EXECUTE",
-    "f matomo_upkeep_step(integer): EXECUTE",
     "p matomo_drop_before(regclass,timestamp with time zone,integer,interval,interval): EXECUTE",
-    "p matomo_upkeep_site(integer): EXECUTE",
     "r matomo_action: SELECT",
     "r matomo_days: SELECT",
     "r matomo_progress: SELECT",
@@ -313,7 +302,6 @@ fn others_sites_and_tables_are_nobodys_business() {
     fake.fail(Fault::ErrorEnvelope("not for strangers".to_owned()), When::always());
     let failed = error(&mut admin, &format!("CALL matomo_sync_site({site})"));
     assert!(failed.message().contains("not for strangers"), "{failed:?}");
-    let run_id: i64 = one(&mut admin, "SELECT max(runid) FROM matomo_runs");
     let state = |admin: &mut postgres::Client| -> String {
         let tables = [
             "matomo",
@@ -346,16 +334,10 @@ fn others_sites_and_tables_are_nobodys_business() {
     );
     let statements = [
         format!("SELECT matomo_remove_site({site})"),
-        format!("SELECT matomo_run_begin({site}, 'x')"),
-        format!("SELECT matomo_run_copy({run_id})"),
-        format!("SELECT matomo_run_fail({run_id}, 'XX000', 'x', 'x', 'x')"),
-        format!("SELECT matomo_run_report({run_id}, true)"),
-        format!("SELECT matomo_run_step({run_id})"),
-        "SELECT matomo_note_ownerless()".to_owned(),
-        format!("SELECT matomo_upkeep({site})"),
-        format!("SELECT matomo_upkeep_fail({site}, 'x')"),
-        format!("SELECT matomo_upkeep_step({site})"),
-        format!("CALL matomo_upkeep_site({site})"),
+        "SELECT matomo_run_sites()".to_owned(),
+        format!("SELECT matomo_run_step({site}, false)"),
+        format!("DO $$ BEGIN PERFORM matomo_run_step({site}, false); END $$"),
+        format!("DO $$ BEGIN PERFORM matomo_run_step({site}, true); END $$"),
         format!("CALL matomo_sync_site({site})"),
         "CALL matomo_sync_all()".to_owned(),
         "SELECT matomo_drop_rows('matomo', now(), 1, '1 s', '', NULL)".to_owned(),

@@ -217,13 +217,13 @@ fn a_run_whose_session_ends_has_failed() {
     // At once for who looks, and for good with the next run.
     let last =
         "SELECT concat_ws(' | ', status, return_message, days) FROM matomo_runs WHERE runid = 1";
-    assert_eq!(one::<String>(&mut db, last), "failed | the session ended before the run did | 3");
+    assert_eq!(one::<String>(&mut db, last), "failed | the run was interrupted | 3");
     let kept = "SELECT concat_ws(' | ', status, return_message, end_time IS NOT NULL) FROM matomo_run_log WHERE runid = 1";
     assert_eq!(one::<String>(&mut db, kept), "running | f");
     fake.heal();
     fake.clear_requests();
     run(&mut db, &format!("CALL matomo_sync_site({site})"));
-    assert_eq!(one::<String>(&mut db, kept), "failed | the session ended before the run did | t");
+    assert_eq!(one::<String>(&mut db, kept), "failed | the run was interrupted | t");
     let asked = asked(&fake);
     assert!(asked.iter().any(|line| line == "day 2026-10-22"));
     assert!(!asked.iter().any(|line| line == "day 2026-10-21"), "{asked:?}");

@@ -217,7 +217,7 @@ fn a_worker_polls_for_long_and_misses_nothing() {
     let site =
         register(&mut db, &format!("'analytics', 1, '{first}', 'matomo', every => '1 second'"));
     wait_until("the first run", || runs(&mut db, site, "succeeded") > 0);
-    let worker = worker_pid(&mut db, "postgres").unwrap();
+    let worker = coordinator_pid(&mut db, "postgres").unwrap();
     let end = AtomicBool::new(false);
     let (mut samples, mut faults, mut requests) = (Vec::new(), 0, 0);
     let visits = thread::scope(|scope| {
@@ -252,7 +252,7 @@ fn a_worker_polls_for_long_and_misses_nothing() {
         one::<i64>(&mut db, &later) > 0 && runs(&mut db, site, "succeeded") > 2
     });
     assert_equal(&mut db, "matomo", &all_of(&fake, 1));
-    assert_eq!(worker_pid(&mut db, "postgres"), Some(worker), "it is still the same");
+    assert_eq!(coordinator_pid(&mut db, "postgres"), Some(worker), "it is still the same");
     let (good, bad) = (runs(&mut db, site, "succeeded"), runs(&mut db, site, "failed"));
     assert!(bad > 0, "{good} {bad}");
     let memory: Vec<_> = samples.iter().map(|sample| sample.memory).collect();

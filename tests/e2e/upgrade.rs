@@ -108,7 +108,7 @@ fn filled(fake: &Fake, noon: &Noon) -> (Cluster, Client) {
             )
     });
     set(&mut db, "matomo.database", "");
-    wait_until("the worker is gone", || worker_pid(&mut db, "postgres").is_none());
+    wait_until("the worker is gone", || coordinator_pid(&mut db, "postgres").is_none());
     (old, db)
 }
 

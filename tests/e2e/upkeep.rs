@@ -27,7 +27,7 @@ fn what_is_older_than_the_retention_goes_and_coming_weeks_are_made() {
         if !by_worker {
             set(&mut db, "matomo.database", "");
             wait_until("the worker has left", || {
-                workers(&mut db) == ["matomo launcher matomo: workers: 0"]
+                workers(&mut db) == ["matomo launcher matomo: databases: 0"]
             });
         }
         store(&mut db, "analytics", &fake);
@@ -180,7 +180,7 @@ fn what_is_too_old_goes_though_the_site_is_disabled_or_matomo_down() {
     // The procedure does so too.
     set(&mut db, "matomo.database", "");
     wait_until("the worker has left", || {
-        workers(&mut db) == ["matomo launcher matomo: workers: 0"]
+        workers(&mut db) == ["matomo launcher matomo: databases: 0"]
     });
     let alter = format!("SELECT matomo_alter_site({site}, retention => '1 day', enabled => false)");
     run(&mut db, &alter);
@@ -208,7 +208,7 @@ fn upkeep_waits_for_readers_and_lets_the_sync_go_on() {
     );
     run(&mut report, "COMMIT");
     run(&mut db, &format!("SELECT matomo_alter_site({site}, retention => '2 days')"));
-    run(&mut db, &format!("CALL matomo_upkeep_site({site})"));
+    run(&mut db, &format!("CALL matomo_sync_site({site})"));
     assert_eq!(one::<i64>(&mut db, visits), 9);
     assert!(!cluster.log().contains("WARNING"), "{}", cluster.log());
 }
@@ -283,7 +283,7 @@ fn it_goes_on_where_the_last_step_was() {
     let noon = Noon::new();
     let fake = serve(noon.world(1));
     store(&mut db, "analytics", &fake);
-    let site = register(&mut db, "'analytics', 1, retention => '5 days'");
+    let site = register(&mut db, "'analytics', 1, retention => '5 days', enabled => false");
     run(
         &mut db,
         "INSERT INTO matomo (action_id, idsite, action_timestamp)
@@ -292,11 +292,9 @@ fn it_goes_on_where_the_last_step_was() {
     let place =
         "SELECT upkeep_place ->> 'done' FROM matomo_site_state WHERE upkeep_place IS NOT NULL";
     let left = "SELECT count(*) FROM matomo";
-    for (status, rows, done) in
-        [("more", 5000, Some("false")), ("more", 0, Some("true")), ("done", 0, None)]
-    {
-        let step = format!("SELECT matomo_upkeep_step({site})");
-        assert_eq!(one::<String>(&mut db, &step), status);
+    // A transaction each, of those that matomo_sync_all is made of; the first one begins.
+    for (rows, done) in [(15000, None), (5000, Some("false")), (0, Some("true")), (0, None)] {
+        run(&mut db, &format!("DO $$ BEGIN PERFORM matomo_run_step({site}, true); END $$"));
         assert_eq!(one::<i64>(&mut db, left), rows);
         assert_eq!(texts(&mut db, place).first().map(String::as_str), done);
     }
@@ -317,7 +315,8 @@ fn what_has_no_detail_and_no_hint_is_told_without() {
          INSERT INTO matomo (action_id, idsite, action_timestamp) VALUES ('old', '1', '2026-01-01')",
     );
     let (mut db, said) = connect_with_notices(crate::cluster::shared(), &name, "postgres");
-    run(&mut db, &format!("CALL matomo_upkeep_site({site})"));
+    run(&mut db, &format!("SELECT matomo_alter_site({site}, enabled => false)"));
+    run(&mut db, "CALL matomo_sync_all()");
     let warnings = said.warnings();
     let [warning] = &warnings[..] else { panic!("{warnings:?}") };
     assert_eq!(warning.message(), format!("upkeep of registered site {site}: no"));

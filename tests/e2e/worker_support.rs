@@ -38,14 +38,13 @@ pub fn register(db: &mut Client, arguments: &str) -> i32 {
     one(db, &format!("SELECT matomo_add_site({arguments})"))
 }
 
-/// The worker of a database, if it runs.
-pub fn worker_pid(db: &mut Client, database: &str) -> Option<i32> {
-    let sql =
-        "SELECT pid FROM pg_stat_activity WHERE backend_type = 'matomo worker' AND datname = $1";
+/// The coordinator of a database, if it runs.
+pub fn coordinator_pid(db: &mut Client, database: &str) -> Option<i32> {
+    let sql = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'matomo coordinator' AND datname = $1";
     db.query_opt(sql, &[&database]).unwrap().map(|row| row.get(0))
 }
 
-/// The launcher and the workers that run, a line each: `type (database) query`.
+/// The launcher and the other processes that run, a line each: `type (database) query`.
 pub fn workers(db: &mut Client) -> Vec<String> {
     texts(
         db,
@@ -75,4 +74,11 @@ pub fn wait_long(seconds: u64, what: &str, mut holds: impl FnMut() -> bool) {
 pub fn set(db: &mut Client, name: &str, value: &str) {
     run(db, &format!("ALTER SYSTEM SET {name} = '{value}'"));
     run(db, "SELECT pg_reload_conf()");
+}
+
+/// The process that works on a site, if there is one.
+pub fn process_of(db: &mut Client, site: i32) -> Option<i32> {
+    let sql = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'matomo worker' AND application_name = $1";
+    let name = format!("matomo worker: site {site}");
+    db.query_opt(sql, &[&name]).unwrap().map(|row| row.get(0))
 }

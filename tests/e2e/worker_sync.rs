@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use chrono::{Days, Utc};
 use fake_matomo::{Action, Clock, Fault, Page, Site, Visit, When, World};
 
+use crate::stored::look_before_each;
 use crate::support::*;
 use crate::worker_support::*;
 
@@ -129,9 +130,9 @@ fn sites_take_turns() {
     let line = "SELECT query FROM pg_stat_activity WHERE backend_type = 'matomo worker' AND query LIKE 'matomo: site 1 (registered site %), % of 81 days%'";
     wait_until("the import is seen", || !db.query(line, &[]).unwrap().is_empty());
     wait_until("the other site has been polled", || runs(&mut db, polls, "succeeded") >= 3);
-    assert_eq!(runs(&mut db, import, "running"), 1, "the import still goes on");
+    assert_eq!(runs(&mut db, import, "succeeded"), 0, "the import still goes on");
     assert_equal(&mut db, "matomo", &all_of(&quick, 1));
-    // Both locks are held by the one session, and none is left.
+    // No lock is left.
     slow.knobs().latency = Duration::ZERO;
     wait_long(60, "the import is done", || runs(&mut db, import, "succeeded") == 1);
     assert_equal(&mut db, "weeks", &all_of(&slow, 1));
@@ -142,7 +143,7 @@ fn sites_take_turns() {
 
 #[test]
 fn another_sessions_sync_is_waited_for_and_a_disabled_site_left_alone() {
-    let (_cluster, mut db) = cluster_with_worker();
+    let (cluster, mut db) = cluster_with_worker();
     let noon = Noon::new();
     let fake = serve(noon.world(2));
     store(&mut db, "analytics", &fake);
@@ -152,12 +153,61 @@ fn another_sessions_sync_is_waited_for_and_a_disabled_site_left_alone() {
     fake.clear_requests();
     run(&mut db, "SELECT count(*) FROM generate_series(1, 3), pg_sleep(1)");
     assert_eq!(asked(&fake), [""; 0]);
-    run(&mut db, &format!("SELECT pg_advisory_lock(1835103343, {site})"));
+    // Somebody syncs it by hand, and hangs.
+    fake.fail(Fault::Hang, When::live());
+    let mut other = cluster.connect("postgres");
+    let token = other.cancel_token();
+    let call = format!("CALL matomo_sync_site({site})");
+    let hanging = std::thread::spawn(move || other.batch_execute(&call).unwrap_err());
+    wait_until("it hangs", || fake.requests().iter().any(|seen| seen.fault.is_some()));
+    fake.clear_requests();
     run(&mut db, &format!("SELECT matomo_alter_site({site}, enabled => true)"));
     run(&mut db, "SELECT count(*) FROM generate_series(1, 3), pg_sleep(1)");
     assert_eq!(asked(&fake), [""; 0]);
-    run(&mut db, "SELECT pg_advisory_unlock_all()");
+    fake.heal();
+    token.cancel_query(postgres::NoTls).unwrap();
+    assert_eq!(hanging.join().unwrap().code().unwrap().code(), "57014");
     wait_until("it is synced", || runs(&mut db, site, "succeeded") > 0);
+}
+
+#[test]
+fn no_lock_that_sql_can_take_or_give_back_concerns_a_run() {
+    let (cluster, mut db) = cluster_with_worker();
+    let noon = Noon::new();
+    let fake = serve(noon.world(2));
+    store(&mut db, "analytics", &fake);
+    let site = register(
+        &mut db,
+        &format!("'analytics', 1, '{}', every => '1 second', enabled => false", noon.text(1)),
+    );
+    // Whatever key: those of 0.1.0, and those that pg_locks shows of ours.
+    run(
+        &mut db,
+        &format!(
+            "SELECT pg_advisory_lock(1835103343, {site}), pg_advisory_lock(0, {site}), pg_advisory_lock({site}),
+                 pg_advisory_lock(1835103332, {site}), pg_advisory_lock('matomo'::regclass::oid::int, 1);
+             SELECT matomo_alter_site({site}, enabled => true)"
+        ),
+    );
+    wait_until("it is synced", || runs(&mut db, site, "succeeded") > 0);
+    // A trigger gives back all that the session has.
+    run(
+        &mut db,
+        &format!(
+            "SELECT matomo_alter_site({site}, enabled => false);
+             CREATE FUNCTION give_back() RETURNS trigger LANGUAGE plpgsql AS $$
+             BEGIN PERFORM pg_advisory_unlock_all(); RETURN NULL; END $$;
+             CREATE TRIGGER give_back AFTER INSERT ON matomo FOR EACH STATEMENT EXECUTE FUNCTION give_back();
+             DELETE FROM matomo; SET matomo.lookback = 10"
+        ),
+    );
+    let held = "SELECT count(*) FROM pg_locks WHERE locktype = 'userlock' AND granted";
+    let count = look_before_each(&fake, cluster.connect("postgres"), |db| one::<i64>(db, held));
+    run(&mut db, &format!("CALL matomo_sync_site({site})"));
+    fake.clear_before_each();
+    let count: Vec<_> = count.iter().map(|(_, held)| held).collect();
+    assert!(count.len() >= 2 && count.iter().all(|held| *held >= 1), "{count:?}");
+    assert_equal(&mut db, "matomo", &all_of(&fake, 1));
 }
 
 #[test]
@@ -193,7 +243,7 @@ fn a_new_site_wakes_it_and_a_new_naptime_is_heeded_at_once() {
     store(&mut db, "analytics", &fake);
     let sleeps = |db: &mut postgres::Client| {
         wait_until("it sleeps", || {
-            workers(db).iter().any(|line| line.ends_with("matomo: sleeps until"))
+            workers(db).iter().any(|line| line.ends_with("matomo: 0 at work, sleeps until"))
         });
     };
     sleeps(&mut db);
@@ -247,20 +297,21 @@ fn progress_tells_apart_sites_of_the_same_id() {
         register(&mut db, &arguments)
     };
     let sites = [at("first", 2, "matomo"), at("second", 4, "apart"), at("second", 4, "copy")];
-    // The first step of the first does not end.
+    set(&mut db, "matomo.max_workers", "3");
+    // The first steps do not end.
     for fake in [&first, &second] {
         fake.fail(Fault::Hang, When::live());
     }
     run(&mut db, "UPDATE matomo_site_config SET enabled = true");
     let progress = "SELECT concat_ws(' ', site_id, server, idsite, destination, phase, days, visits, runid IS NULL)
-        FROM matomo_progress ORDER BY phase = 'waits', site_id";
+        FROM matomo_progress ORDER BY site_id";
     let line = |site: i32, server: &str, table: &str, phase: &str| {
         format!("{site} {server} 1 public.{table} {phase} 0 0 f")
     };
     let expected = [
         line(sites[0], "first", "matomo", "begins"),
-        line(sites[1], "second", "apart", "waits"),
-        line(sites[2], "second", "copy", "waits"),
+        line(sites[1], "second", "apart", "begins"),
+        line(sites[2], "second", "copy", "begins"),
     ];
     wait_until("all three are under way", || texts(&mut db, progress) == expected);
 }

@@ -13,7 +13,7 @@ use super::victim::Victim;
 use super::{hold, victim};
 use crate::cluster::Cluster;
 use crate::support::*;
-use crate::worker_support::{wait_long, worker_pid};
+use crate::worker_support::{coordinator_pid, process_of, wait_long};
 
 /// A server and what is in it.
 pub struct Course {
@@ -94,10 +94,14 @@ impl Course {
 
     fn begin(&self, db: &mut Client, way: Way) -> Writer {
         if way == Way::Worker {
-            wait_long(60, "the worker is there", || worker_pid(db, "postgres").is_some());
-            let pid = worker_pid(db, "postgres").unwrap();
+            wait_long(60, "the worker is there", || coordinator_pid(db, "postgres").is_some());
             self.enable(db);
-            return Writer { pid, waits: None };
+            let mut pid = None;
+            wait_long(60, "a process works on the site", || {
+                pid = process_of(db, self.scene.site);
+                pid.is_some()
+            });
+            return Writer { pid: pid.unwrap(), waits: None };
         }
         let mut session = victim::connect(&self.cluster);
         let (pid, sql) = (pid(&mut session), self.statement(way));

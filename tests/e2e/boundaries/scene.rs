@@ -17,7 +17,7 @@ use crate::support::*;
 /// Settings of the server. A day takes some pages; nothing is tried again by itself.
 pub const CONF: &str = "matomo.settle_time = 0\nmatomo.max_retries = 0\nmatomo.page_size = 2\nmatomo.step_pages = 4\nmatomo.premake = 2\n";
 
-const DEAD: &str = "the session ended before the run did";
+const DEAD: &str = "the run was interrupted";
 
 pub struct Scene {
     pub fake: Fake,

@@ -168,6 +168,8 @@ impl Stage {
 impl Scene {
     fn event(&mut self, world: &mut World, when: &str) {
         let Scene { calendar, random, last_id, .. } = self;
+        // The number of a visit that is deleted is not given again.
+        *last_id = world.next_visit_id().max(*last_id + 1) - 1;
         let (what, ids) = Scenery { calendar: *calendar, random, world, last_id }.happen();
         for id in ids {
             self.witness.changed(world, id);

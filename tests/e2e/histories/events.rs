@@ -110,7 +110,7 @@ impl Scenery<'_> {
     fn add(&mut self, last: i64) -> i64 {
         let begin = self.calendar.zone.midnight(self.calendar.zone.day(last));
         let first = self.random.between((last - 900).max(begin), last);
-        *self.last_id = self.world.next_visit_id().max(*self.last_id + 1);
+        *self.last_id += 1;
         let mut visit = Visit::new(*self.last_id, first);
         visit.push(action(self.random, first));
         for _ in 0..self.random.below(3) {

@@ -58,7 +58,7 @@ pub fn answer(
         Ok(Call::Version) => sites::value("5.2.0-b5"),
         Ok(Call::Sites(all)) => sites::all(all.into_iter(), style),
         Ok(Call::Site(site)) => sites::one(site, style),
-        Ok(Call::MostRecent(site)) => sites::most_recent(site),
+        Ok(Call::MostRecent(site)) => sites::most_recent(world, site),
         Ok(Call::Visits(site)) => sites::visits(world, site, &seen.params)
             .unwrap_or_else(|words| Answer::error(200, &words)),
         Ok(Call::Live(site)) => live::last_visits_details(world, site, &seen.params, style)

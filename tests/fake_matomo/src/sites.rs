@@ -56,7 +56,7 @@ fn describe(w: &mut Writer, site: &Site) {
         ] {
             w.str(empty, "");
         }
-        w.str("type", "website");
+        w.str("type", &site.kind);
         w.db("keep_url_fragment", 0);
         w.str("creator_login", "anonymous");
         w.str("timezone_name", &zone_name.replace('_', " "));
@@ -90,7 +90,7 @@ pub fn visits(world: &World, site: &Site, params: &Params) -> Result<Answer, Str
 }
 
 /// `Live.getMostRecentVisitsDateTime`, in UTC.
-pub fn most_recent(site: &Site) -> Answer {
-    let last = site.ends().into_iter().map(|(last, _, _)| last).max();
+pub fn most_recent(world: &World, site: &Site) -> Answer {
+    let last = site.ends(world.now.seconds()).into_iter().map(|(last, _, _)| last).max();
     value(&last.map_or_else(String::new, |at| utc(at).to_string()))
 }

@@ -1,0 +1,146 @@
+//! One request over HTTP and its answer. The only module that uses the token. No Postgres.
+
+use std::io::{ErrorKind, Read};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use ureq::http::{HeaderMap, Response, StatusCode, header};
+
+use crate::agent::Agent;
+use crate::client::Manner;
+use crate::dial::dialled;
+use crate::endpoint::Endpoint;
+use crate::error::{Fault, Result};
+use crate::memory::Body;
+use crate::stop::Stop;
+use crate::token::Token;
+use crate::transport::{Timeouts, head_fault, transport_fault};
+
+/// Bytes of room to have ready for an answer, however long it says it is.
+const MOST_ROOM: usize = 8 << 20;
+
+/// Sends the requests of a client and its clones.
+#[derive(Clone)]
+pub struct Http {
+    agent: Agent,
+    pub endpoint: Endpoint,
+    pub token: Token,
+    connect_timeout: Duration,
+    max_response_size: u64,
+    stop: Stop,
+    /// Bytes of answers, unpacked.
+    received: Arc<AtomicU64>,
+}
+
+/// What came, of whatever status; its body as JSON needs it.
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Body,
+}
+
+type Outcome<T> = std::result::Result<T, Fault>;
+
+impl Http {
+    /// Connects to nothing yet.
+    ///
+    /// # Errors
+    /// [`crate::error::Error::Argument`] when the CA file holds no certificate.
+    pub fn new(endpoint: Endpoint, token: Token, manner: &Manner, stop: Stop) -> Result<Http> {
+        let agent = Agent::obtain(&endpoint, &token, manner)?;
+        let Manner { connect_timeout, max_response_size, .. } = *manner;
+        let received = Arc::default();
+        Ok(Http { agent, endpoint, token, connect_timeout, max_response_size, stop, received })
+    }
+
+    /// Bytes of all answers so far, unpacked.
+    pub fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
+    }
+
+    /// Breaks off all requests, on any thread, and makes further ones impossible.
+    pub fn shut_down(&self) {
+        self.agent.shut_down();
+    }
+
+    /// Asks for a method; all of it may take `timeout`.
+    ///
+    /// # Errors
+    /// Those of the connection; after one, nobody else uses it.
+    pub fn ask(
+        &self,
+        method: &str,
+        site: i32,
+        params: &[(&str, String)],
+        timeout: Duration,
+    ) -> Outcome<Answer> {
+        let timeouts = Timeouts { connect: self.connect_timeout, request: timeout };
+        let asked = self.send(method, site, params, timeouts).and_then(|mut response| {
+            let body = Body::new(self.body(&mut response, timeouts)?, self.max_response_size)?;
+            let (head, _) = response.into_parts();
+            Ok(Answer { status: head.status, headers: head.headers, body })
+        });
+        asked.inspect_err(|_| self.agent.distrust())
+    }
+
+    /// Sends a request; gives the answer as far as its headers.
+    fn send(
+        &self,
+        method: &str,
+        site: i32,
+        params: &[(&str, String)],
+        timeouts: Timeouts,
+    ) -> Outcome<Response<ureq::Body>> {
+        let (began, before) = (Instant::now(), dialled());
+        match self.post(method, site, params, timeouts, false) {
+            // The server may end a kept connection just when it is used again: nobody's fault, and
+            // no reason to wait. A new one has no such excuse.
+            Err(Fault::Broken(_)) if dialled() == before && !self.stop.is_set() => {
+                let request = timeouts.request.saturating_sub(began.elapsed());
+                self.post(method, site, params, Timeouts { request, ..timeouts }, true)
+            }
+            done => done,
+        }
+    }
+
+    fn post(
+        &self,
+        method: &str,
+        site: i32,
+        params: &[(&str, String)],
+        timeouts: Timeouts,
+        is_fresh: bool,
+    ) -> Outcome<Response<ureq::Body>> {
+        let request = self
+            .agent
+            .post(self.endpoint.url(), timeouts.request, is_fresh)
+            .query("module", "API")
+            .query("method", method)
+            .query("format", "JSON")
+            .query("idSite", site.to_string())
+            .query_pairs(params.iter().map(|(key, value)| (*key, value.as_str())));
+        // In the body: Matomo refuses "secure only" tokens elsewhere, and logs keep URLs.
+        let sent = request.send_form([("token_auth", self.token.secret())]);
+        sent.map_err(|error| head_fault(error, timeouts, &self.token))
+    }
+
+    fn body(&self, response: &mut Response<ureq::Body>, timeouts: Timeouts) -> Outcome<Vec<u8>> {
+        let limit = self.max_response_size;
+        // What is announced is room to begin with, and no more than that.
+        let announced = response.headers().get(header::CONTENT_LENGTH);
+        let announced = announced.and_then(|length| length.to_str().ok()?.parse().ok());
+        let mut body = Vec::new();
+        let room = announced.unwrap_or(0).min(MOST_ROOM);
+        body.try_reserve_exact(room).map_err(|_| Fault::OutOfMemory)?;
+        let reader = response.body_mut().with_config().limit(u64::MAX).reader();
+        let read = reader.take(limit + 1).read_to_end(&mut body);
+        self.received.fetch_add(body.len() as u64, Ordering::Relaxed);
+        match read {
+            Ok(_) if body.len() as u64 > limit => Err(Fault::TooLarge(limit)),
+            Ok(_) => Ok(body),
+            Err(error) if error.kind() == ErrorKind::OutOfMemory => Err(Fault::OutOfMemory),
+            Err(error) => Err(transport_fault(ureq::Error::from(error), timeouts, &self.token)),
+        }
+    }
+}
