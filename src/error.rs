@@ -29,6 +29,10 @@ pub enum Error {
     NoUniqueIndex(String),
     /// The role may not do what a sync does with the destination.
     Privilege { name: String, missing: Vec<String> },
+    /// Policies may hide rows of a table from a role that is to delete all of some kind.
+    RowSecurity(String),
+    /// An erasure without a visitor.
+    NoVisitor,
     /// Another session syncs the same site into the same destination.
     AlreadyRunning { site: i32, name: String },
     /// The destination holds the visits of another Matomo than the one that is asked; their URLs.
@@ -131,13 +135,13 @@ impl Error {
     /// The SQLSTATE.
     pub fn state(&self) -> SqlState {
         match self {
-            Error::Null(_) => SqlState::NullValueNotAllowed,
+            Error::Null(_) | Error::NoVisitor => SqlState::NullValueNotAllowed,
             Error::Argument { .. } => SqlState::InvalidParameterValue,
             Error::NoDestination(_) => SqlState::UndefinedTable,
             Error::NotATable { .. } => SqlState::WrongObjectType,
             Error::MissingColumns { .. } => SqlState::UndefinedColumn,
             Error::NoUniqueIndex(_) => SqlState::InvalidColumnReference,
-            Error::Privilege { .. } => SqlState::InsufficientPrivilege,
+            Error::Privilege { .. } | Error::RowSecurity(_) => SqlState::InsufficientPrivilege,
             Error::AlreadyRunning { .. } => SqlState::LockNotAvailable,
             Error::OtherMatomo { .. }
             | Error::OtherActionTime { .. }
@@ -216,6 +220,7 @@ impl Error {
                     on(asked)
                 ))
             }
+            Error::RowSecurity(_) => Some("What a policy hides would be left.".to_owned()),
             Error::Stored(error) => error.detail(),
             _ => None,
         }
@@ -247,6 +252,10 @@ impl Error {
             Error::Privilege { name, .. } => {
                 format!("Ask the owner of {name} to GRANT them.")
             }
+            Error::RowSecurity(_) => {
+                "Have it done by a role that no policy concerns, such as the table's owner.".to_owned()
+            }
+            Error::NoVisitor => "Name the visitor by one of them, or by both.".to_owned(),
             Error::AlreadyRunning { .. } => {
                 "Wait for it to end, or look for it in pg_stat_activity.".to_owned()
             }
@@ -322,6 +331,10 @@ impl fmt::Display for Error {
             Error::NoUniqueIndex(name) => {
                 write!(f, "destination \"{name}\" has no usable unique index")
             }
+            Error::RowSecurity(name) => {
+                write!(f, "row-level security may hide rows of table {name}")
+            }
+            Error::NoVisitor => f.write_str("neither visitorid nor userid is given"),
             Error::Privilege { name, .. } => write!(f, "permission denied for table {name}"),
             Error::AlreadyRunning { site, name } => {
                 write!(f, "site {site} is being synced into \"{name}\" by another session")
