@@ -120,7 +120,7 @@ impl Sync {
                 None => Start::Ago(settings::initial_offset()),
             },
         };
-        let run_began = run.map_or(now, |run| run.began);
+        let run_began = run.map_or(i64::MAX, |run| run.began);
         let ask = || ask_for_site(&client, site, run.map(|run| run.registered));
         let known_site = known_site(&known, now).filter(|_| told.is_none() && !force);
         let mut is_zone_known = known_site.is_none();
@@ -184,7 +184,7 @@ fn known_days(ledger: &Ledger, destination: &Destination, now: i64) -> Result<En
         }
     }
     let known = ledger.read()?;
-    if known.values().all(|entry| entry.read_at <= now) {
+    if known.values().all(|entry| entry.known.read_at <= now) {
         return Ok(known);
     }
     ledger.disbelieve_after(now)?;
@@ -194,7 +194,7 @@ fn known_days(ledger: &Ledger, destination: &Destination, now: i64) -> Result<En
 /// The site as the ledger has it, if today is known: a poll is one request. The visits that it lists
 /// prove the timezone, or else Matomo is asked.
 fn known_site(known: &Entries, now: i64) -> Option<SiteInfo> {
-    let entry = known.values().max_by_key(|entry| entry.read_at)?;
+    let entry = known.values().max_by_key(|entry| entry.known.read_at)?;
     let zone = Zone::parse(&entry.timezone)?;
     let timezone = entry.timezone.clone();
     let info = SiteInfo { name: None, zone, timezone, is_rollup: None };
