@@ -54,6 +54,7 @@ mod ledger;
 mod lines;
 mod locks;
 mod moved;
+mod open_days;
 mod options;
 mod owner;
 mod pager;

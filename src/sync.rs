@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::fetch::Reading;
 use crate::ledger::{Entry, Ledger};
 use crate::locks::{self, Lock, Until};
+use crate::open_days;
 use crate::pages::retry_line;
 use crate::plan::{self, Again, Due, Start, Times};
 use crate::progress::Progress;
@@ -142,8 +143,8 @@ impl Sync {
                 now,
                 run_began,
                 settle: settings::settle_time(),
-                overlap: settings::overlap(),
-                recheck: settings::recheck(),
+                overlap: open_days::overlap(),
+                recheck: open_days::recheck(),
             };
             let valid = valid::known(&known, zone, action_time, now);
             let due = plan::due(&days, &valid, again, zone, times);
