@@ -159,20 +159,17 @@ fn read_day(
         }
     }
     let met = seen.counts();
+    let seen = if part == Part::New { Seen::default() } else { seen };
     let mut rest = rest.map(|since| Pass { began, since, seen: Some(seen) });
     let (mut asked, mut rechecked) = (pages.asked, None);
-    if let Some(pass) = due.recheck {
-        if rest.is_none() {
-            let mut pages = Pages::new(client, *reading, due.day, Some(pass.since), false);
-            pages.asked = asked;
-            rest = list(client, &mut pages, &mut reading.site, most_pages, send)?
-                .map(|since| Pass { since, ..pass.clone() });
-            rechecked = rest.is_none().then_some(pass.began);
-            asked = pages.asked;
-        } else {
-            // After the rest of what is new.
-            rest = Some(pass);
-        }
+    // Not before all is read that is new.
+    if let Some(pass) = due.recheck.filter(|_| rest.is_none()) {
+        let mut pages = Pages::new(client, *reading, due.day, Some(pass.since), false);
+        pages.asked = asked;
+        let more = list(client, &mut pages, &mut reading.site, most_pages, send)?;
+        rechecked = more.is_none().then_some(pass.began);
+        rest = more.map(|since| Pass { since, ..pass });
+        asked = pages.asked;
     }
     let (day, seals, pages) = (due.day, due.seals, asked);
     let read = DayRead { day, seals, part, pages, met, met_before, newest, rest, rechecked };

@@ -58,6 +58,7 @@ mod lines;
 mod locks;
 mod memory;
 mod moved;
+mod open_days;
 mod options;
 mod owner;
 mod pager;
