@@ -8,12 +8,13 @@ use chrono::NaiveDate;
 
 use crate::client::{Client, SiteInfo, Which};
 use crate::error::{Error, Fault, Result};
+use crate::json;
 use crate::lines::Lines;
 use crate::pages::{Page, Pages, read_page, retry_line};
 use crate::plan::{Due, Extent, Pass};
 use crate::rows::{self, Site};
 use crate::seen::{Counts, Seen};
-use crate::visit::Visit;
+use crate::visit::{VISIT_KEYS, Visit};
 
 /// Visits of Matomo, ready to be stored.
 #[derive(Debug, Default)]
@@ -23,8 +24,24 @@ pub struct Batch {
     pub visits: Vec<(i64, Range<usize>)>,
     /// Their rows.
     pub rows: Lines,
-    /// Between which instants their rows lie or may have lain, in seconds.
-    pub span: Option<(i64, i64)>,
+    /// Those without actions.
+    pub bare: HashMap<i64, Bare>,
+}
+
+/// What tells a visit without actions from another of its ID.
+#[derive(Debug, Default)]
+pub struct Bare {
+    pub visitor: Option<String>,
+    /// When its first and its last action were, in seconds.
+    pub instants: Vec<i64>,
+}
+
+impl Bare {
+    fn of(visit: &Visit) -> Bare {
+        let visitor = VISIT_KEYS.iter().position(|key| *key == "visitorId");
+        let visitor = visitor.and_then(|place| visit.values[place]).and_then(json::text);
+        Bare { visitor, instants: [visit.first, visit.last].into_iter().flatten().collect() }
+    }
 }
 
 /// What is known of a site-day when all its pages are read, or as many as were to be read at once.
@@ -345,23 +362,9 @@ impl Batch {
             return Err(client.failed(site.id, day, fault));
         }
         self.visits.push((id, begin..self.rows.len()));
-        self.span = union(self.span, span(visit, &self.rows.instants()[begin..], site));
+        if begin == self.rows.len() {
+            self.bare.insert(id, Bare::of(visit));
+        }
         Ok(())
-    }
-}
-
-/// Between which instants the rows of a visit lie; or may have lain at an earlier sight, with
-/// either kind of time.
-fn span(visit: &Visit, instants: &[i64], site: Site) -> Option<(i64, i64)> {
-    let bounds = [visit.first, visit.last].into_iter().filter_map(rows::sane);
-    let bounds = bounds.flat_map(|at| [at, at + site.zone.offset_at(at)]);
-    instants.iter().copied().chain(bounds).fold(None, |span, at| union(span, Some((at, at))))
-}
-
-/// The smallest span that holds both.
-fn union(one: Option<(i64, i64)>, other: Option<(i64, i64)>) -> Option<(i64, i64)> {
-    match (one, other) {
-        (Some((a, b)), Some((c, d))) => Some((a.min(c), b.max(d))),
-        (one, other) => one.or(other),
     }
 }

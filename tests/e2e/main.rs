@@ -1,6 +1,7 @@
 //! End-to-end tests: a real Postgres with the built extension, and a fake Matomo over real HTTP.
 //! `make test` builds what they need.
 
+mod action_time;
 mod bad_input;
 mod boundaries;
 mod check;
@@ -16,12 +17,15 @@ mod dump;
 mod encodings;
 mod exactness;
 mod failed_copies;
+mod fleet;
 mod forget;
 mod histories;
+mod hostages;
 mod hostile;
 mod idle;
 mod interrupts;
 mod keep_alive;
+mod languages;
 mod ledger;
 mod ledger_apart;
 mod ledger_keeping;
@@ -41,6 +45,7 @@ mod partitions;
 mod privileges;
 mod procedure_faults;
 mod procedures;
+mod read_back;
 mod readme;
 mod recordings;
 mod renamed;
@@ -62,12 +67,14 @@ mod soak;
 mod stored;
 mod supply_chain;
 mod support;
+mod timezones;
 mod traps;
 mod trust;
 mod updates;
 mod upgrade;
 mod upkeep;
 mod valgrind;
+mod visits_anew;
 mod worker_faults;
 mod worker_life;
 mod worker_support;
