@@ -19,6 +19,8 @@ pub enum Error {
     Argument { message: String, hint: String },
     /// The destination does not exist.
     NoDestination(String),
+    /// Something was made after the transaction's snapshot, as of REPEATABLE READ; what.
+    TooNew(String),
     /// The destination got another name while it was written to.
     Renamed(String),
     /// The destination is no table; what it is.
@@ -95,6 +97,8 @@ pub enum SqlState {
     ProtocolViolation,
     /// 53400
     ConfigurationLimitExceeded,
+    /// 40001
+    SerializationFailure,
     /// 53200
     OutOfMemory,
     /// 54000
@@ -148,6 +152,7 @@ impl Error {
             | Error::OtherVisit { .. }
             | Error::Renamed(_) => SqlState::ObjectNotInPrerequisiteState,
             Error::NotSeen { .. } | Error::Encoding(_) => SqlState::FeatureNotSupported,
+            Error::TooNew(_) => SqlState::SerializationFailure,
             Error::Stored(error) => error.state(),
             Error::Internal(_) => SqlState::InternalError,
             Error::Request { fault, .. } => match fault {
@@ -237,6 +242,7 @@ impl Error {
                 let quoted = name.replace('\'', "''");
                 format!("Create it with SELECT matomo_create_table('{quoted}').")
             }
+            Error::TooNew(_) => "Try the transaction again.".to_owned(),
             Error::Renamed(_) => "Sync again.".to_owned(),
             Error::NotATable { .. } => {
                 "Give the name of a table, partitioned or not.".to_owned()
@@ -325,6 +331,9 @@ impl fmt::Display for Error {
             Error::Null(argument) => write!(f, "argument \"{argument}\" must not be null"),
             Error::Argument { message, .. } => f.write_str(message),
             Error::NoDestination(name) => write!(f, "destination \"{name}\" does not exist"),
+            Error::TooNew(what) => {
+                write!(f, "could not serialize access: {what} is newer than the transaction")
+            }
             Error::Renamed(name) => write!(f, "destination \"{name}\" was renamed during the sync"),
             Error::NotATable { name, kind } => write!(f, "destination \"{name}\" is {kind}"),
             Error::MissingColumns { name, .. } => write!(f, "destination \"{name}\" lacks columns"),
