@@ -3,10 +3,11 @@
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, RwLockReadGuard, mpsc};
 use std::thread;
 
 use super::*;
+use crate::agent::ALONE;
 use crate::error::Error;
 
 /// What a server does with a request.
@@ -23,6 +24,7 @@ struct Server {
     requests: Arc<AtomicUsize>,
     /// `filter_limit` of each request; "" for none.
     limits: mpsc::Receiver<String>,
+    _store: RwLockReadGuard<'static, ()>,
 }
 
 const SITE: &str = r#"{"timezone":"UTC"}"#;
@@ -40,7 +42,7 @@ impl Server {
                 thread::spawn(move || serve(stream.unwrap(), &count, &*decide, &sender));
             }
         });
-        Server { url, requests, limits }
+        Server { url, requests, limits, _store: ALONE.read().unwrap() }
     }
 
     fn client(&self, change: impl FnOnce(&mut Manner)) -> Client {

@@ -27,6 +27,12 @@ pub const COLUMNS: [&str; 43] = [
     "action_title", "visitorid", "referrertype", "referrername", "resolution", "experiments",
 ];
 
+/// Places in [`COLUMNS`].
+pub const ACTION_ID: usize = 0;
+pub const IDVISIT: usize = 2;
+pub const ACTION_TIMESTAMP: usize = 22;
+pub const VISITORID: usize = 38;
+
 /// What `action_timestamp` holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ActionTime {
