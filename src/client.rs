@@ -12,6 +12,7 @@ use crate::error::{Call, Error, Fault, Result};
 use crate::hosts::Hosts;
 use crate::http::Http;
 use crate::json;
+use crate::memory::Body;
 use crate::pager::Page;
 use crate::patience::Patience;
 use crate::refusal;
@@ -156,7 +157,7 @@ impl Client {
         which: Which,
         actions: bool,
         on_retry: OnRetry,
-    ) -> Result<String> {
+    ) -> Result<Body> {
         let mut params = vec![("filter_sort_order", "asc".to_owned())];
         let (day, limit) = match which {
             Which::Day(day, page) => {
@@ -226,7 +227,7 @@ impl Client {
         params: &[(&'static str, String)],
         can_shrink: bool,
         on_retry: OnRetry,
-    ) -> Result<String> {
+    ) -> Result<Body> {
         let can_shrink = can_shrink && self.manner.max_retries > 0;
         let mut retry = 0;
         loop {

@@ -172,7 +172,7 @@ fn day(client: &Client, mut limit: u32) -> Result<String> {
         let which = Which::Day(NaiveDate::default(), Page { limit, offset: 0, after: None });
         match client.visits(1, which, true, &mut no_retry) {
             Err(error) if client.may_shrink(&error) && limit > 1 => limit = (limit / 8).max(1),
-            done => return done,
+            done => return done.map(|body| body.to_owned()),
         }
     }
 }

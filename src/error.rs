@@ -35,6 +35,16 @@ pub enum Error {
     OtherMatomo { name: String, known: String, asked: String },
     /// Sealed days of the destination hold the other kind of time than `matomo.action_time` says.
     OtherActionTime { name: String, kind: &'static str, first: NaiveDate, last: NaiveDate },
+    /// A stored visit is another one than Matomo's of the same ID: the site and the day of the stored one,
+    /// and Matomo's day.
+    OtherVisit {
+        name: String,
+        visit: i64,
+        stored: (String, Option<NaiveDate>),
+        asked: Option<NaiveDate>,
+    },
+    /// Of rows that were written not all are to be seen.
+    NotSeen { name: String, written: i64, seen: i64 },
     /// The database cannot hold what Matomo sends.
     Encoding(String),
     /// Something is wrong with a server, a registered site or its run.
@@ -81,6 +91,8 @@ pub enum SqlState {
     ProtocolViolation,
     /// 53400
     ConfigurationLimitExceeded,
+    /// 53200
+    OutOfMemory,
     /// 54000
     ProgramLimitExceeded,
     /// 42704
@@ -127,10 +139,11 @@ impl Error {
             Error::NoUniqueIndex(_) => SqlState::InvalidColumnReference,
             Error::Privilege { .. } => SqlState::InsufficientPrivilege,
             Error::AlreadyRunning { .. } => SqlState::LockNotAvailable,
-            Error::OtherMatomo { .. } | Error::OtherActionTime { .. } | Error::Renamed(_) => {
-                SqlState::ObjectNotInPrerequisiteState
-            }
-            Error::Encoding(_) => SqlState::FeatureNotSupported,
+            Error::OtherMatomo { .. }
+            | Error::OtherActionTime { .. }
+            | Error::OtherVisit { .. }
+            | Error::Renamed(_) => SqlState::ObjectNotInPrerequisiteState,
+            Error::NotSeen { .. } | Error::Encoding(_) => SqlState::FeatureNotSupported,
             Error::Stored(error) => error.state(),
             Error::Internal(_) => SqlState::InternalError,
             Error::Request { fault, .. } => match fault {
@@ -151,6 +164,7 @@ impl Error {
                 Fault::TooLarge(_) | Fault::VisitTooLarge(..) | Fault::Exhausted(_) => {
                     SqlState::ProgramLimitExceeded
                 }
+                Fault::OutOfMemory => SqlState::OutOfMemory,
                 Fault::Status(500..) => SqlState::ConnectionFailure,
                 Fault::NotHttp(_)
                 | Fault::Redirected(_)
@@ -188,6 +202,20 @@ impl Error {
                  alone or with action_timestamp, idsite or idvisit."
                     .to_owned(),
             ),
+            Error::NotSeen { written, seen, .. } => {
+                Some(format!("Of {written} rows, a query of the table sees {seen}."))
+            }
+            Error::OtherVisit { stored: (site, day), asked, .. } => {
+                let on = |day: &Option<NaiveDate>| {
+                    day.map_or_else(|| "at no known time".to_owned(), |day| format!("on {day}"))
+                };
+                Some(format!(
+                    "The stored visit, of site {site}, began {}, Matomo's {}; they have neither the \
+                     visitor nor the first action in common.",
+                    on(day),
+                    on(asked)
+                ))
+            }
             Error::Stored(error) => error.detail(),
             _ => None,
         }
@@ -231,13 +259,23 @@ impl Error {
                 "Set matomo.action_time to '{kind}' again, or have these days read again by \
                  matomo_sync(..., start_date => '{first}', end_date => '{last}', force => true)."
             ),
+            Error::OtherVisit { name, .. } => format!(
+                "Take a table of its own if Matomo's numbers began anew, as after a new installation; or \
+                 remove what is older: CALL matomo_drop_before('{}', '...').",
+                name.replace('\'', "''")
+            ),
+            Error::NotSeen { .. } => {
+                "Take an ordinary table of Postgres, partitioned or not: an extension keeps the rows of \
+                 this one elsewhere."
+                    .to_owned()
+            }
             Error::Encoding(_) => "Use a database with encoding UTF8.".to_owned(),
             Error::Request { fault, .. } => fault.hint().to_owned(),
         };
         Some(text)
     }
 
-    /// Whether Matomo, or a gateway before it, may have given up over the size of the request.
+    /// Whether Matomo, a gateway before it or this server may have given up over the size of the request.
     pub fn is_overload(&self) -> bool {
         matches!(
             self,
@@ -245,6 +283,7 @@ impl Error {
                 fault: Fault::TimedOut(_)
                     | Fault::Exhausted(_)
                     | Fault::TooLarge(_)
+                    | Fault::OutOfMemory
                     | Fault::Status(502 | 504),
                 ..
             }
@@ -295,6 +334,12 @@ impl fmt::Display for Error {
                     f,
                     "destination \"{name}\" holds another kind of time than matomo.action_time"
                 )
+            }
+            Error::OtherVisit { name, visit, .. } => {
+                write!(f, "destination \"{name}\" holds another visit {visit} than Matomo")
+            }
+            Error::NotSeen { name, .. } => {
+                write!(f, "rows written to \"{name}\" are not to be seen in it")
             }
             Error::Encoding(name) => write!(f, "database encoding {name} is not supported"),
             Error::Stored(error) => error.fmt(f),

@@ -83,6 +83,8 @@ pub enum Fault {
     TooLarge(u64),
     /// The rows of a visit (idVisit) are longer than that too.
     VisitTooLarge(i64, u64),
+    /// This server has no memory for an answer.
+    OutOfMemory,
     /// A visit (idVisit) of another site (idSite) than the one asked for, which is no roll-up.
     OtherSite(i64, i64),
     /// The body is not the JSON that the method gives; what it is instead.
@@ -181,6 +183,10 @@ impl Fault {
             Fault::VisitTooLarge(..) => {
                 "Raise matomo.max_response_size: it bounds the rows of a visit as well."
             }
+            Fault::OutOfMemory => {
+                "Lower matomo.page_size or matomo.max_response_size, or give the database server \
+                 more memory."
+            }
             Fault::OtherSite(..) => {
                 "Visits of other sites are taken only where Matomo says that the site is a roll-up: \
                  check the URL, and Matomo's plugins."
@@ -241,6 +247,7 @@ impl fmt::Display for Fault {
             Fault::VisitTooLarge(id, limit) => {
                 write!(f, "the rows of visit {id} are larger than {limit} bytes")
             }
+            Fault::OutOfMemory => f.write_str("out of memory for an answer of Matomo"),
             Fault::OtherSite(visit, site) => {
                 write!(f, "unexpected answer of Matomo: visit {visit} is of site {site}")
             }

@@ -1,6 +1,6 @@
 //! One request over HTTP and its answer. The only module that uses the token. No Postgres.
 
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use crate::client::Manner;
 use crate::dial::dialled;
 use crate::endpoint::Endpoint;
 use crate::error::{Fault, Result};
-use crate::json;
+use crate::memory::Body;
 use crate::stop::Stop;
 use crate::token::Token;
 use crate::transport::{Attempt, head_fault, transport_fault};
@@ -37,7 +37,7 @@ pub struct Http {
 pub struct Answer {
     pub status: StatusCode,
     pub headers: HeaderMap,
-    pub body: String,
+    pub body: Body,
 }
 
 type Outcome<T> = std::result::Result<T, Fault>;
@@ -80,7 +80,7 @@ impl Http {
         let mut status = None;
         let asked = self.send(method, site, params, attempt).and_then(|mut response| {
             status = Some(response.status().as_u16());
-            let body = json::mend(self.body(&mut response, attempt)?);
+            let body = Body::new(self.body(&mut response, attempt)?, self.max_response_size)?;
             let (head, _) = response.into_parts();
             Ok(Answer { status: head.status, headers: head.headers, body })
         });
@@ -136,13 +136,16 @@ impl Http {
         // What is announced is room to begin with, and no more than that.
         let announced = response.headers().get(header::CONTENT_LENGTH);
         let announced = announced.and_then(|length| length.to_str().ok()?.parse().ok());
-        let mut body = Vec::with_capacity(announced.unwrap_or(0).min(MOST_ROOM));
+        let mut body = Vec::new();
+        let room = announced.unwrap_or(0).min(MOST_ROOM);
+        body.try_reserve_exact(room).map_err(|_| Fault::OutOfMemory)?;
         let reader = response.body_mut().with_config().limit(u64::MAX).reader();
         let read = reader.take(limit + 1).read_to_end(&mut body);
         self.received.fetch_add(body.len() as u64, Ordering::Relaxed);
         match read {
             Ok(_) if body.len() as u64 > limit => Err(Fault::TooLarge(limit)),
             Ok(_) => Ok(body),
+            Err(error) if error.kind() == ErrorKind::OutOfMemory => Err(Fault::OutOfMemory),
             Err(error) => Err(transport_fault(ureq::Error::from(error), attempt, &self.token)),
         }
     }

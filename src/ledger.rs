@@ -164,20 +164,27 @@ impl Ledger {
         self.run(|client| query(client, &sql, &args).map(drop))
     }
 
-    /// Days count as read in another timezone.
+    /// Days count as read in another timezone, or have to be read in it.
     ///
     /// # Errors
     /// Only internal ones.
-    pub fn set_timezone(&self, days: &[NaiveDate], timezone: &str) -> Result<()> {
-        let sql = format!(
-            "UPDATE {} SET timezone = $5 WHERE matomo = $1 AND idsite = $2 AND destination = $3 \
-             AND day = ANY ($4::text[]::date[])",
-            self.table
-        );
-        let days: Vec<_> = days.iter().map(NaiveDate::to_string).collect();
-        let mut args = Vec::from(self.key());
-        args.extend([days.into(), timezone.into()]);
-        self.run(|client| query(client, &sql, &args).map(drop))
+    pub fn set_timezone(
+        &self,
+        (read, unread): (Vec<NaiveDate>, Vec<NaiveDate>),
+        timezone: &str,
+    ) -> Result<()> {
+        for (days, more) in [(read, String::new()), (unread, format!(", {UNREAD}"))] {
+            let sql = format!(
+                "UPDATE {} SET timezone = $5{more} WHERE matomo = $1 AND idsite = $2 \
+                 AND destination = $3 AND day = ANY ($4::text[]::date[])",
+                self.table
+            );
+            let days: Vec<_> = days.iter().map(NaiveDate::to_string).collect();
+            let mut args = Vec::from(self.key());
+            args.extend([days.into(), timezone.into()]);
+            self.run(|client| query(client, &sql, &args).map(drop))?;
+        }
+        Ok(())
     }
 
     /// The rows of the destination are gone, those of all sites: their days have to be read again. Days

@@ -203,23 +203,27 @@ fn as_owner(
     let range = Range { start: site.start, end: None, not_before };
     let known = run.timezone.as_deref().and_then(info);
     let of_run = OfRun { registered: site.id, began: run.began };
-    let mut sync =
-        Sync::prepare(site.idsite, access, destination, range, false, known, Some(of_run))?;
-    sync.due.retain(|due| run.has_to_do(due));
-    let due: Vec<_> = sync.due.iter().map(|due| due.day).collect();
-    sync.due.truncate(workers);
-    let elapsed = Utc::now().timestamp().saturating_sub(run.began);
-    let mut progress = Progress::new(site.idsite, due.len()).of_registered(Some(site.id)).go_on(
-        usize::try_from(run.days).unwrap_or_default(),
-        run.visits,
-        run.actions,
-        Duration::from_secs(elapsed.unsigned_abs()),
-    );
     let pages = run.step_pages.map_or_else(settings::step_pages, |n| n.min(settings::step_pages()));
-    let (info, results) = match sync.copy.days(sync.due, pages, &mut progress)? {
-        Outcome::Done(results) => (sync.info, results),
-        // The next step goes by it.
-        Outcome::ZoneChanged(info) => (info, Vec::new()),
+    let mut told = known;
+    let (info, due, results) = loop {
+        let (access, destination) = (access.clone(), destination.clone());
+        let mut sync =
+            Sync::prepare(site.idsite, access, destination, range, false, told, Some(of_run))?;
+        sync.due.retain(|due| run.has_to_do(due));
+        let due: Vec<_> = sync.due.iter().map(|due| due.day).collect();
+        sync.due.truncate(workers);
+        let elapsed = Utc::now().timestamp().saturating_sub(run.began);
+        let mut progress =
+            Progress::new(site.idsite, due.len()).of_registered(Some(site.id)).go_on(
+                usize::try_from(run.days).unwrap_or_default(),
+                run.visits,
+                run.actions,
+                Duration::from_secs(elapsed.unsigned_abs()),
+            );
+        match sync.copy.days(sync.due, pages, &mut progress)? {
+            Outcome::Done(results) => break (sync.info, due, results),
+            Outcome::ZoneChanged(info) => told = Some(info),
+        }
     };
     let bytes = client.received().saturating_sub(received);
     Ok(Step { client, info, due, results, bytes })

@@ -23,7 +23,7 @@ use crate::rows::Site;
 use crate::secrecy::show_activity;
 use crate::settings;
 use crate::store::Store;
-use crate::valid::{self, Present};
+use crate::valid;
 use crate::zone::Zone;
 
 /// What the caller of `matomo_sync` wants.
@@ -131,6 +131,9 @@ impl Sync {
         let action_time = settings::action_time();
         let (days, due) = loop {
             let zone = info.zone;
+            if is_zone_known {
+                known = in_timezone(known, &ledger, &info)?;
+            }
             let today = zone.day(now).unwrap_or_default();
             let mut days = plan::days(start, range.end, today, zone)?;
             days.retain(|day| range.not_before.is_none_or(|first| *day >= first));
@@ -142,7 +145,7 @@ impl Sync {
                 overlap: settings::overlap(),
                 recheck: settings::recheck(),
             };
-            let valid = valid::known(&known, Present { now, zone, action_time });
+            let valid = valid::known(&known, zone, action_time, now);
             let due = plan::due(&days, &valid, again, zone, times);
             if !due.is_empty() || is_zone_known {
                 break (days, due);
@@ -155,18 +158,11 @@ impl Sync {
             let name = destination.name.clone();
             return Err(Error::OtherActionTime { name, kind: kind.name(), first, last });
         }
-        let zone = info.zone;
         // Not before Matomo has answered: a mistyped URL is no other Matomo.
         ledger.check_matomo(&destination.name)?;
-        let moved = valid::covered_days(&known, zone);
-        if !moved.is_empty() {
-            ledger.set_timezone(&moved, &info.timezone)?;
-            for day in moved {
-                known.entry(day).and_modify(|entry| entry.timezone.clone_from(&info.timezone));
-            }
-        }
         let store = Store::new(destination.clone());
-        let site = Site { id: site, zone, action_time, is_rollup: info.is_rollup };
+        let (zone, is_rollup) = (info.zone, info.is_rollup);
+        let site = Site { id: site, zone, action_time, is_rollup };
         let reading = Reading { site, page_size, most_pages: i32::MAX, began: now, is_zone_known };
         let record = Record { ledger, known, timezone: info.timezone.clone(), action_time, now };
         let copy = Copy { client, workers, reading, destination, store, record };
@@ -203,6 +199,16 @@ fn known_site(known: &Entries, now: i64) -> Option<SiteInfo> {
     let timezone = entry.timezone.clone();
     let info = SiteInfo { name: None, zone, timezone, is_rollup: None };
     known.contains_key(&zone.day(now)?).then_some(info)
+}
+
+/// What is known, in the timezone that Matomo has told.
+fn in_timezone(known: Entries, ledger: &Ledger, info: &SiteInfo) -> Result<Entries> {
+    let others = valid::of_other_zones(&known, info.zone);
+    if others.0.is_empty() && others.1.is_empty() {
+        return Ok(known);
+    }
+    ledger.set_timezone(others, &info.timezone)?;
+    ledger.read()
 }
 
 /// Which days `matomo.lookback` reads again.

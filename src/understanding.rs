@@ -6,6 +6,7 @@ use ureq::http::{HeaderMap, header};
 
 use crate::error::{Call, Error, Fault, Result};
 use crate::http::{Answer, Http};
+use crate::memory::Body;
 use crate::refusal;
 use crate::transport::seconds_to_wait;
 
@@ -31,7 +32,7 @@ pub fn ask(
     params: &Params,
     timeout: Duration,
     besides: &dyn Fn() -> Duration,
-) -> Result<String> {
+) -> Result<Body> {
     let asked = match exchange(http, call, params, timeout) {
         Err(Error::Request { fault: Fault::Matomo(words), call })
             if !params.contains(&english()) =>
@@ -56,7 +57,7 @@ pub fn ask(
 
 /// What a refusal means. It is of the site, unless Matomo refuses the token for the question that
 /// every token may ask as well.
-fn refused(words: String, call: &Call, sites: Result<String>) -> Fault {
+fn refused(words: String, call: &Call, sites: Result<Body>) -> Fault {
     match sites {
         Ok(sites) => match refusal::sites(&sites) {
             Some(sites) if sites.contains(&call.site) && !refusal::names_a_right(&words) => {
@@ -78,7 +79,7 @@ fn refused(words: String, call: &Call, sites: Result<String>) -> Fault {
 }
 
 /// Asks, and judges by the answer alone.
-fn exchange(http: &Http, call: &Call, params: &Params, timeout: Duration) -> Result<String> {
+fn exchange(http: &Http, call: &Call, params: &Params, timeout: Duration) -> Result<Body> {
     let failed = |fault, status| Error::Request { fault, call: Call { status, ..call.clone() } };
     let answer = http.ask(call.method, call.site, params, timeout);
     let Answer { status, headers, body } =

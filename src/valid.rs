@@ -10,32 +10,21 @@ use crate::plan::{Due, Known};
 use crate::rows::ActionTime;
 use crate::zone::Zone;
 
-/// What a sync goes by now.
-#[derive(Debug, Clone, Copy)]
-pub struct Present {
-    pub now: i64,
-    pub zone: Zone,
-    pub action_time: ActionTime,
-}
-
-/// What is known of the days of the entries. Nothing is known of an open day that was read in another
-/// timezone or with the other kind of time: it is read whole. A sealed day of another timezone holds
-/// where the sealed days cover it, so that only days at the ends of what was copied are read again.
-pub fn known(entries: &BTreeMap<NaiveDate, Entry>, present: Present) -> BTreeMap<NaiveDate, Known> {
-    let Present { now, zone, .. } = present;
-    let covered = covered_days(entries, zone);
+/// What is known of the days of the entries, by a clock and a kind of time. Nothing is known of an open
+/// day with the other kind: it is read whole.
+pub fn known(
+    entries: &BTreeMap<NaiveDate, Entry>,
+    zone: Zone,
+    action_time: ActionTime,
+    now: i64,
+) -> BTreeMap<NaiveDate, Known> {
     let known = |entry: &Entry| {
         let mut known = entry.known.clone();
         known.newest = known.newest.map(|newest| newest.min(entry.read_at));
         // As by a clock that was ahead.
         known.sealed &= span(zone, entry.day).1 <= now;
-        let is_of_zone = Zone::parse(&entry.timezone) == Some(zone);
-        let holds = if known.sealed {
-            is_of_zone || covered.contains(&entry.day)
-        } else {
-            is_of_zone && entry.action_time.is_none_or(|kind| kind == present.action_time)
-        };
-        if holds { known } else { Known::default() }
+        let is_of_kind = entry.action_time.is_none_or(|kind| kind == action_time);
+        if known.sealed || is_of_kind { known } else { Known::default() }
     };
     entries.iter().map(|(day, entry)| (*day, known(entry))).collect()
 }
@@ -45,18 +34,20 @@ fn span(zone: Zone, day: NaiveDate) -> (i64, i64) {
     (zone.midnight(day), day.succ_opt().map_or(i64::MAX, |next| zone.midnight(next)))
 }
 
-/// The sealed days of other timezones that are as good as read in this one: the sealed days, each in
-/// its own timezone, cover them.
-pub fn covered_days(entries: &BTreeMap<NaiveDate, Entry>, zone: Zone) -> Vec<NaiveDate> {
-    let sealed = entries.values().filter(|entry| entry.known.sealed);
-    let of_zones: Vec<_> =
-        sealed.filter_map(|entry| Some((Zone::parse(&entry.timezone)?, entry.day))).collect();
-    let others = of_zones.iter().filter(|(of, _)| *of != zone).map(|(_, day)| *day);
-    let others: Vec<_> = others.collect();
+/// The days that were read in other timezones: those that are as good as read in this one, as the
+/// sealed days, each in its own timezone, cover them; and the others, at the ends of what was copied.
+pub fn of_other_zones(
+    entries: &BTreeMap<NaiveDate, Entry>,
+    zone: Zone,
+) -> (Vec<NaiveDate>, Vec<NaiveDate>) {
+    let is_other = |entry: &&Entry| Zone::parse(&entry.timezone) != Some(zone);
+    let others: Vec<_> = entries.values().filter(is_other).collect();
     if others.is_empty() {
-        return others;
+        return Default::default();
     }
-    let mut spans: Vec<_> = of_zones.into_iter().map(|(of, day)| span(of, day)).collect();
+    let sealed = entries.values().filter(|entry| entry.known.sealed);
+    let spans = sealed.filter_map(|entry| Some(span(Zone::parse(&entry.timezone)?, entry.day)));
+    let mut spans: Vec<_> = spans.collect();
     spans.sort_unstable();
     let mut union: Vec<(i64, i64)> = Vec::new();
     for (from, to) in spans {
@@ -65,12 +56,15 @@ pub fn covered_days(entries: &BTreeMap<NaiveDate, Entry>, zone: Zone) -> Vec<Nai
             _ => union.push((from, to)),
         }
     }
-    let is_covered = |day: &NaiveDate| {
-        let (begin, end) = span(zone, *day);
+    let is_covered = |entry: &&Entry| {
+        let (begin, end) = span(zone, entry.day);
         let before = union.partition_point(|(from, _)| *from <= begin);
-        before.checked_sub(1).is_some_and(|place| end <= union[place].1)
+        let is_within = before.checked_sub(1).is_some_and(|place| end <= union[place].1);
+        entry.known.sealed && is_within
     };
-    others.into_iter().filter(is_covered).collect()
+    let (covered, open): (Vec<_>, Vec<_>) = others.into_iter().partition(is_covered);
+    let days = |entries: Vec<&Entry>| entries.into_iter().map(|entry| entry.day).collect();
+    (days(covered), days(open))
 }
 
 /// The first and the last of the days whose rows hold the other kind of time and stay so, as they are
@@ -115,20 +109,8 @@ mod tests {
         entries.iter().map(|entry| (entry.day, entry.clone())).collect()
     }
 
-    /// The numbers of the days of which nothing is known any more.
-    fn unread(entries: &[Entry], zone: &str) -> Vec<u64> {
-        let zone = Zone::parse(zone).unwrap();
-        let present = Present { now: i64::MAX, zone, action_time: KIND };
-        let known = known(&all(entries), present);
-        (0..99).filter(|n| known.get(&day(*n)) == Some(&Known::default())).collect()
-    }
-
     #[test]
     fn the_ends_of_what_was_copied_in_another_timezone_are_read_again() {
-        let copied = |zone: &str| -> Vec<Entry> {
-            let days = [1, 2, 3, 4, 7, 8, 9];
-            days.into_iter().map(|n| entry(n, zone, true)).collect()
-        };
         let cases: [(&str, &str, &[u64]); 6] = [
             ("UTC", "UTC", &[]),
             ("UTC", "UTC+0", &[]),
@@ -139,36 +121,28 @@ mod tests {
             ("Pacific/Kiritimati", "Pacific/Niue", &[3, 4, 8, 9]),
         ];
         for (before, after, expected) in cases {
-            assert_eq!(unread(&copied(before), after), expected, "{before} to {after}");
+            let copied = [1, 2, 3, 4, 7, 8, 9].map(|n| entry(n, before, true));
+            let (covered, open) = of_other_zones(&all(&copied), Zone::parse(after).unwrap());
+            assert_eq!(open, expected.iter().map(|n| day(*n)).collect::<Vec<_>>(), "{before}");
+            assert!(before == after || covered.len() + open.len() == 7, "{before} to {after}");
         }
-        // Those that are covered count as read in the new timezone, so that what is read again since
-        // uncovers none of them.
-        let mut entries = copied("UTC");
-        let covered = covered_days(&all(&entries), Zone::Fixed(3600));
-        assert_eq!(covered, [2, 3, 4, 8, 9].map(day));
-        for entry in entries.iter_mut().filter(|entry| covered.contains(&entry.day)) {
-            entry.timezone = "UTC+1".to_owned();
-        }
-        assert_eq!(unread(&entries, "UTC+1"), [1, 7]);
+        // An open day, and one that was read in the new timezone.
+        let mut entries = [1, 2, 3, 4].map(|n| entry(n, "UTC", n < 4));
         entries[0] = entry(1, "UTC+1", true);
-        assert_eq!(unread(&entries, "UTC+1"), [7]);
-        // An open day is read whole.
-        entries[6] = entry(9, "UTC", false);
-        assert_eq!(unread(&entries, "UTC+1"), [7, 9]);
-        entries[6] = entry(9, "UTC+1", false);
-        assert_eq!(unread(&entries, "UTC+1"), [7]);
+        let (covered, open) = of_other_zones(&all(&entries), Zone::Fixed(3600));
+        assert_eq!((covered, open), (vec![day(3)], vec![day(2), day(4)]));
     }
 
     #[test]
     fn neither_seal_nor_cursor_is_ahead_of_the_clock() {
         let entries = [entry(1, "UTC", true), entry(2, "UTC", true)];
         let zone = Zone::parse("UTC").unwrap();
-        let present = Present { now: span(zone, day(1)).1, zone, action_time: KIND };
-        let known = known(&all(&entries), present);
+        let now = span(zone, day(1)).1;
+        let known = known(&all(&entries), zone, KIND, now);
         assert_eq!((known[&day(1)].sealed, known[&day(2)].sealed), (true, false));
         let mut ahead = entry(1, "UTC", false);
         ahead.known.newest = Some(ahead.read_at + 500);
-        let known = super::known(&all(&[ahead.clone()]), present);
+        let known = super::known(&all(&[ahead.clone()]), zone, KIND, now);
         assert_eq!(known[&day(1)].newest, Some(ahead.read_at));
     }
 
@@ -181,8 +155,7 @@ mod tests {
         let days = [1, 2, 3, 4].map(day);
         let kind = ActionTime::AsSent;
         let zone = Zone::parse("UTC").unwrap();
-        let present = Present { now: i64::MAX, zone, action_time: kind };
-        let known = known(&entries, present);
+        let known = known(&entries, zone, kind, i64::MAX);
         assert_eq!((known[&day(3)].sealed, &known[&day(4)]), (true, &Known::default()));
         let due = |n: u64| Due { day: day(n), extent: Extent::Whole, seals: false, recheck: None };
         let other = |due: &[Due], kind| of_other_kind(&entries, &days, due, kind);

@@ -1,9 +1,10 @@
 //! An open day becomes exact: whatever clocks are ahead, whatever comes late.
 
-use fake_matomo::{Action, Clock, Fake, Site, Visit, World};
+use fake_matomo::{Action, Clock, Fake, Fault, Page, Site, Visit, When, World};
 use postgres::Client;
 
 use crate::ledger_keeping::{from, noon, settled};
+use crate::stored;
 use crate::support::*;
 
 fn page(id: i64, at: i64) -> Visit {
@@ -184,6 +185,57 @@ fn a_recheck_asks_for_no_actions_of_what_is_equal() {
     let without: Vec<_> =
         fake.requests().iter().map(|seen| seen.param("doNotFetchActions").to_owned()).collect();
     assert_eq!(without, ["", "1"]);
+}
+
+#[test]
+fn a_recheck_of_a_large_day_takes_several_steps_and_goes_on_where_it_was() {
+    let (noon, fake, mut db) = noon(1);
+    let begin = noon.at(0, "05:00:00");
+    for n in 0..60 {
+        add(&fake, page(5000 + n, begin + 7 * n));
+    }
+    stored::server(&mut db, &fake);
+    let site = stored::add_site(&mut db, &format!(", start_date => '{}'", noon.text(0)));
+    run(
+        &mut db,
+        "SET matomo.page_size = 10; SET matomo.step_pages = 2; SET matomo.max_retries = 0",
+    );
+    let call = format!("CALL matomo_sync_site({site})");
+    run(&mut db, &call);
+    pass(&mut db, "1 hour");
+    let missing = [5003, 5033, 5058].map(|after| page(after + 1000, begin + 7 * (after - 5000)));
+    for visit in missing {
+        add(&fake, visit);
+    }
+    // The fourth page of the list is not to be had.
+    let listing = || When::live().param("doNotFetchActions", "1");
+    fake.fail(Fault::Status(404, Page::Html), listing().after(3));
+    asked(&fake);
+    error(&mut db, &call);
+    let unfinished =
+        "SELECT count(*) FROM matomo_ledger WHERE pass_since > pass_began - interval '1 day'
+                      AND pass_seen IS NULL AND rechecked_at < now() - interval '1 hour'";
+    assert_eq!(one::<i64>(&mut db, unfinished), 1);
+    assert_eq!(one::<i64>(&mut db, "SELECT count(*) FROM matomo WHERE idvisit = '6003'"), 1);
+    fake.heal();
+    fake.clear_requests();
+    run(&mut db, &call);
+    let listed = |text: &str| text.parse::<i64>().unwrap();
+    let requests = fake.requests();
+    let lists: Vec<_> = requests
+        .iter()
+        .filter(|seen| seen.param("doNotFetchActions") == "1")
+        .map(|seen| listed(seen.param("minTimestamp")))
+        .collect();
+    assert!(lists[0] > begin + 60, "{lists:?}");
+    assert!(lists.is_sorted_by(|one, next| one < next), "{lists:?}");
+    assert_equal(&mut db, "matomo", &all_of(&fake, 1));
+    assert!(rechecked_ago(&mut db) < 60);
+    let left = "SELECT count(*) FROM matomo_ledger WHERE num_nonnulls(pass_began, pass_since, pass_seen) > 0";
+    assert_eq!(one::<i64>(&mut db, left), 0);
+    // Each step commits, and polls first.
+    let steps = requests.iter().filter(|seen| seen.param("doNotFetchActions").is_empty()).count();
+    assert!(steps >= 3, "{steps} steps");
 }
 
 /// A day of visits by the minute, of which every fourth is up to ten minutes late, and one in ten
