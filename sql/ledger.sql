@@ -16,6 +16,8 @@ CREATE TABLE matomo_ledger (
     pass_began       timestamptz,
     pass_since       timestamptz,
     pass_seen        bytea,
+    rechecked_at     timestamptz,
+    action_time      text,
     PRIMARY KEY (destination, idsite, matomo, day)
 );
 
@@ -28,12 +30,14 @@ COMMENT ON COLUMN matomo_ledger.sealed IS 'Whether the day was read whole after 
 COMMENT ON COLUMN matomo_ledger.visits IS 'Visits of the day; of an open day those met so far';
 COMMENT ON COLUMN matomo_ledger.actions IS 'Their actions';
 COMMENT ON COLUMN matomo_ledger.truncated_visits IS 'Visits of which Matomo listed only the first actions';
-COMMENT ON COLUMN matomo_ledger.newest IS 'Last action of the newest visit met: where an open day is read on';
+COMMENT ON COLUMN matomo_ledger.newest IS 'Last action of the newest visit copied, up to the time of the reading: the next poll of an open day begins matomo.overlap before it';
 COMMENT ON COLUMN matomo_ledger.timezone IS 'The site''s timezone when the day was read';
 COMMENT ON COLUMN matomo_ledger.read_at IS 'When the day was read last';
-COMMENT ON COLUMN matomo_ledger.pass_began IS 'When a reading of the whole day began that is not finished; NULL: there is none';
+COMMENT ON COLUMN matomo_ledger.pass_began IS 'When a reading or a recheck of the whole day began that is not finished; NULL: there is none';
 COMMENT ON COLUMN matomo_ledger.pass_since IS 'Where that reading goes on';
-COMMENT ON COLUMN matomo_ledger.pass_seen IS 'Which visits it has met';
+COMMENT ON COLUMN matomo_ledger.pass_seen IS 'Which visits that reading has met; NULL: it is a recheck';
+COMMENT ON COLUMN matomo_ledger.rechecked_at IS 'When the last recheck or whole reading of an open day began; see matomo.recheck';
+COMMENT ON COLUMN matomo_ledger.action_time IS 'What action_timestamp holds in the day''s rows, as matomo.action_time names it; NULL: unknown';
 
 -- Dumped with the database, as the tables are whose rows it knows; but for tables that are gone, or
 -- will be with their session.
@@ -45,7 +49,7 @@ SELECT pg_catalog.pg_extension_config_dump('matomo_ledger',
 -- may read. Only syncs write, as the extension's owner.
 CREATE VIEW matomo_days WITH (security_barrier) AS
     SELECT l.matomo, l.idsite, l.destination, l.day, l.sealed, l.visits, l.actions,
-           l.truncated_visits, l.newest, l.timezone, l.read_at
+           l.truncated_visits, l.newest, l.timezone, l.read_at, l.rechecked_at, l.action_time
     FROM matomo_ledger l
     WHERE pg_catalog.has_table_privilege(l.destination, 'SELECT');
 
@@ -58,6 +62,8 @@ COMMENT ON COLUMN matomo_days.sealed IS 'Whether the day was read whole after it
 COMMENT ON COLUMN matomo_days.visits IS 'Visits of the day; of an open day those met so far';
 COMMENT ON COLUMN matomo_days.actions IS 'Their actions';
 COMMENT ON COLUMN matomo_days.truncated_visits IS 'Visits of which Matomo listed only the first actions';
-COMMENT ON COLUMN matomo_days.newest IS 'Last action of the newest visit met: where an open day is read on';
+COMMENT ON COLUMN matomo_days.newest IS 'Last action of the newest visit copied, up to the time of the reading: the next poll of an open day begins matomo.overlap before it';
 COMMENT ON COLUMN matomo_days.timezone IS 'The site''s timezone when the day was read';
 COMMENT ON COLUMN matomo_days.read_at IS 'When the day was read last';
+COMMENT ON COLUMN matomo_days.rechecked_at IS 'When the last recheck or whole reading of an open day began; see matomo.recheck';
+COMMENT ON COLUMN matomo_days.action_time IS 'What action_timestamp holds in the day''s rows, as matomo.action_time names it; NULL: unknown';

@@ -61,7 +61,7 @@ TO PUBLIC;
 COMMENT ON FUNCTION matomo_sync(integer, text, text, date, date, text, boolean, integer, text) IS
     'Copies the visits of a Matomo site from start_date to end_date (today) into a table; gives a row per day';
 
-COMMENT ON FUNCTION matomo_check(integer, date, date, text, text, text, boolean, boolean, integer, text) IS
+COMMENT ON FUNCTION matomo_check(integer, date, date, text, text, text, boolean, boolean, integer, text, boolean) IS
     'Compares what Matomo lists of a site with what a table holds, day by day, and mends what differs if asked to';
 
 COMMENT ON FUNCTION matomo_change_url(regclass, text, text) IS

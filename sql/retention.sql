@@ -57,7 +57,7 @@ BEGIN
     PERFORM set_config('lock_timeout',
         ceil(extract(epoch FROM greatest(lock_timeout, '1 millisecond')) * 1000)::text, true);
     -- First, and committed with the first rows that go: no sync shall bring them back.
-    PERFORM @extschema@.matomo_seal_dropped(destination, before, site);
+    PERFORM @extschema@.matomo_seal_dropped(destination::oid, before, site);
 
     -- Every table of the tree, with the bounds of time that it has from its partitions' bounds.
     WITH RECURSIVE tree AS (

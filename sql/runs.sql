@@ -103,7 +103,7 @@ CREATE VIEW matomo_runs WITH (security_barrier) AS
            r.days, r.days_total, r.pages, r.visits, r.actions, r.inserted, r.updated, r.deleted,
            r.truncated_visits, r.bytes, r.sqlstate, r.detail, r.hint
     FROM matomo_run_log r
-    WHERE matomo_may_see(r.owner);
+    WHERE matomo_may_see(r.owner::pg_catalog.oid);
 
 COMMENT ON VIEW matomo_runs IS 'The syncs of your registered sites, running and past';
 COMMENT ON COLUMN matomo_runs.runid IS 'Number of the run';

@@ -91,7 +91,7 @@ CREATE VIEW matomo_sites WITH (security_barrier) AS
     SELECT s.id, s.server, s.idsite, s.name, s.timezone, s.destination, s.owner, s.start_date, s.every,
            s.retention, s.enabled, s.created_at
     FROM matomo_site_config s
-    WHERE matomo_may_see(s.owner);
+    WHERE matomo_may_see(s.owner::pg_catalog.oid);
 
 COMMENT ON VIEW matomo_sites IS 'The registered sites that are yours: one row per server, site and destination';
 COMMENT ON COLUMN matomo_sites.id IS 'What matomo_sync_site, matomo_alter_site and matomo_remove_site know the site by';

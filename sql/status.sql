@@ -22,7 +22,7 @@ CREATE VIEW matomo_status WITH (security_barrier) AS
         FROM matomo_ledger l
         WHERE l.destination = s.destination AND l.idsite = s.idsite AND l.matomo = t.matomo
     ) d
-    WHERE matomo_may_see(s.owner);
+    WHERE matomo_may_see(s.owner::pg_catalog.oid);
 
 COMMENT ON VIEW matomo_status IS 'How your registered sites are: one row per site';
 COMMENT ON COLUMN matomo_status.site_id IS 'The registered site';
@@ -59,7 +59,7 @@ CREATE VIEW matomo_progress WITH (security_barrier) AS
         WHERE a.datname = pg_catalog.current_database() AND a.state = 'active' AND a.query LIKE 'matomo: site %'
     ), run AS (
         SELECT r.* FROM matomo_run_log r
-        WHERE r.status = 'running' AND matomo_may_see(r.owner) AND matomo_is_running(r.site_id)
+        WHERE r.status = 'running' AND matomo_may_see(r.owner::pg_catalog.oid) AND matomo_is_running(r.site_id)
     )
     SELECT coalesce(l.pid, r.job_pid) AS pid, coalesce(r.username, l.usename) AS username,
            r.runid, r.site_id, r.server, coalesce(r.idsite, l.part[1]::integer) AS idsite, r.destination,

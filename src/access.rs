@@ -10,6 +10,7 @@ use crate::stop::Stop;
 use crate::token::Token;
 
 /// A Matomo, and how much to ask of it at once.
+#[derive(Clone)]
 pub struct Access {
     pub client: Client,
     /// Visits a page.

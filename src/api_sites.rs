@@ -11,6 +11,7 @@ use crate::destination::{Destination, query, spi};
 use crate::encoding;
 use crate::error::{Error, Result, Stored};
 use crate::extension::Extension;
+use crate::ledger::Ledger;
 use crate::owner::AsSiteOwner;
 use crate::plan::{self, Start};
 use crate::report::or_raise;
@@ -60,6 +61,8 @@ fn matomo_add_site(
         let extension = Extension::find()?;
         entry.check_is_new(&extension, None)?;
         entry.info = Some(ask(&access, idsite, start)?);
+        Ledger::of(&destination, access.client.endpoint(), idsite)
+            .check_matomo(&destination.name)?;
         let id = entry.insert(&extension)?;
         wake::after_commit(&extension)?;
         Ok(id)
@@ -166,12 +169,15 @@ fn lasting(destination: Destination) -> Result<Destination> {
     }
 }
 
-/// A role that the current user is a member of.
+/// What it takes to be a role: since Postgres 16 a member need not be allowed to.
+const MAY_BE: &str = if cfg!(feature = "pg15") { "MEMBER" } else { "SET" };
+
+/// A role that the current user may be.
 fn role(name: &str) -> Result<pg_sys::Oid> {
-    let sql = "SELECT r.oid, pg_catalog.pg_has_role(r.oid, 'MEMBER') FROM pg_catalog.pg_roles r \
+    let sql = "SELECT r.oid, pg_catalog.pg_has_role(r.oid, $2) FROM pg_catalog.pg_roles r \
                WHERE r.rolname OPERATOR(pg_catalog.=) $1";
     let found = Spi::connect_mut(|client| {
-        let table = query(client, sql, &[name.into()])?;
+        let table = query(client, sql, &[name.into(), MAY_BE.into()])?;
         if table.is_empty() {
             return Ok((None, None));
         }

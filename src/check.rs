@@ -1,19 +1,21 @@
 //! Compares what Matomo lists of a range of days with what is stored, and mends what differs if
 //! asked to. Runs on the backend's main thread, in the caller's transaction.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use chrono::{NaiveDate, Utc};
 
 use crate::access::Access;
-use crate::client::Client;
+use crate::client::{Client, SiteInfo};
 use crate::destination::Destination;
-use crate::error::{Error, Other, Result};
-use crate::fetch::{self, Batch};
-use crate::inspect;
+use crate::error::{Error, Result};
+use crate::fetch::{self, Batch, Reading};
+use crate::inspect::{self, Differing};
 use crate::ledger::Ledger;
 use crate::plan::{self, Start};
+use crate::recheck;
 use crate::remote;
+use crate::report::warn;
 use crate::rows::{ActionTime, Site};
 use crate::secrecy::show_activity;
 use crate::seen::count;
@@ -28,6 +30,8 @@ pub struct How {
     pub repair: bool,
     /// Whether to compare every action, not only the visits' own values.
     pub deep: bool,
+    /// Whether a repair removes the visits of days that look purged too.
+    pub delete_purged: bool,
 }
 
 /// What a check found of a day.
@@ -45,10 +49,12 @@ pub struct DayChecked {
     pub stale: i64,
     /// Visits mended.
     pub repaired: i64,
+    /// Of the extra ones, those of a day that looks purged in Matomo; they stay.
+    pub purged: i64,
 }
 
-/// So many listed visits are compared at once.
-const AT_ONCE: usize = 500;
+/// A day of which Matomo lists fewer visits than this part of what is stored looks purged.
+const NEXT_TO_NOTHING: i64 = 10;
 
 /// Does it all; gives what was found by day.
 ///
@@ -61,37 +67,58 @@ pub fn run(order: Order, how: How) -> Result<BTreeMap<NaiveDate, DayChecked>> {
     lock(site, &destination)?;
     let start = start.ok_or(Error::Null("start_date"))?;
     let ledger = Ledger::of(&destination, client.endpoint(), site);
-    let other_matomo = ledger.other_matomo()?;
-    let zone = ask_for_site(&client, site, None)?.zone;
+    let SiteInfo { zone, is_rollup, .. } = ask_for_site(&client, site, None)?;
     let today = zone.day(Utc::now().timestamp()).unwrap_or_default();
     let days = plan::days(Start::Day(start), end, today, zone)?;
-    let site = Site { id: site, zone, action_time: settings::action_time() };
+    ledger.check_matomo(&destination.name)?;
+    let action_time = settings::action_time();
+    let site = Site { id: site, zone, action_time, is_rollup };
+    let is_other = |kind: &ActionTime| *kind != action_time;
+    let entries = ledger.read()?;
+    let of_other_kind =
+        entries.values().filter(|entry| entry.action_time.as_ref().is_some_and(is_other));
+    let now = Utc::now().timestamp();
+    let reading =
+        Reading { site, page_size, most_pages: i32::MAX, began: now, is_zone_known: true };
     let mut check = Check {
         client,
         site,
-        store: Store::new(destination.clone()).everywhere().wary_of(other_matomo.clone()),
+        store: Store::new(destination.clone()),
         destination,
-        other_matomo,
         how,
+        of_other_kind: of_other_kind.map(|entry| entry.day).collect(),
         listed: HashSet::new(),
         of_days: BTreeMap::new(),
-        sites: BTreeSet::new(),
     };
     let mut found = BTreeMap::new();
     for day in &days {
         show_activity(&format!("matomo: site {}, checks {day}", site.id));
-        found.insert(*day, check.day(*day, page_size)?);
+        found.insert(*day, check.day(*day, reading)?);
     }
-    for day in check.extra(&days)? {
-        let checked = found.entry(day).or_default();
-        checked.extra += 1;
-        checked.here += 1;
-        checked.repaired += i64::from(how.repair);
+    check.extra(&days, &mut found)?;
+    if how.repair {
+        warn_of_purged(&found);
     }
-    for (day, checked) in found.iter().filter(|(_, checked)| checked.repaired > 0) {
-        ledger.correct(*day, checked.there, check.rows_of(*day)?)?;
+    let mended = |checked: &DayChecked| checked.repaired > 0 && checked.purged == 0;
+    for (day, checked) in found.iter().filter(|(_, checked)| mended(checked)) {
+        let kind = check.of_other_kind.contains(day).then_some(action_time);
+        ledger.correct(*day, checked.there, check.rows_of(*day)?, kind)?;
     }
     Ok(found)
+}
+
+fn warn_of_purged(found: &BTreeMap<NaiveDate, DayChecked>) {
+    let purged = || found.iter().filter(|(_, checked)| checked.purged > 0);
+    if let (Some((first, _)), Some((last, _))) = (purged().next(), purged().next_back()) {
+        let visits: i64 = purged().map(|(_, checked)| checked.purged).sum();
+        warn(
+            format!(
+                "Matomo's raw data from {first} to {last} looks purged: {visits} visits that only \
+                 the table has stay"
+            ),
+            "If Matomo has deleted these visits and they should go here too, add delete_purged => true.",
+        );
+    }
 }
 
 struct Check {
@@ -100,38 +127,29 @@ struct Check {
     store: Store,
     destination: Destination,
     how: How,
-    /// Another Matomo that has a site of the same ID in the destination.
-    other_matomo: Option<String>,
+    /// Days whose rows hold the other kind of time.
+    of_other_kind: BTreeSet<NaiveDate>,
     /// All visits that Matomo has listed.
     listed: HashSet<i64>,
     /// The same by day, for a repair.
     of_days: BTreeMap<NaiveDate, Vec<i64>>,
-    /// Their sites: of a roll-up those that it is made of.
-    sites: BTreeSet<String>,
 }
 
 impl Check {
-    fn day(&mut self, day: NaiveDate, page_size: u32) -> Result<DayChecked> {
-        let site = self.site;
+    fn day(&mut self, day: NaiveDate, reading: Reading) -> Result<DayChecked> {
         let listed = remote::ask(&self.client, move |client, notice| {
-            fetch::list_day(client, site, day, page_size, notice)
+            fetch::list_day(client, reading, day, notice)
         })?;
         self.listed.extend(listed.iter().map(|visit| visit.id));
         if self.how.repair {
             self.of_days.insert(day, listed.iter().map(|visit| visit.id).collect());
-            for site in listed.iter().filter_map(|visit| visit.values[0].as_ref()) {
-                if !self.sites.contains(site) {
-                    self.sites.insert(site.clone());
-                }
-            }
         }
         let mut checked = DayChecked { there: count(listed.len()), ..DayChecked::default() };
-        let mut stale = Vec::new();
-        let mut missing = Vec::new();
-        for listed in listed.chunks(AT_ONCE) {
-            let differing = inspect::differing(&self.destination, listed)?;
-            stale.extend(differing.stale);
-            missing.extend(differing.missing);
+        let Differing { mut stale, mut missing } = recheck::compare(&self.destination, &listed)?;
+        if self.of_other_kind.contains(&day) {
+            let missing: HashSet<_> = missing.iter().collect();
+            stale =
+                listed.iter().map(|visit| visit.id).filter(|id| !missing.contains(id)).collect();
         }
         checked.stale = count(stale.len());
         if self.how.deep {
@@ -140,7 +158,7 @@ impl Check {
             let mut equal: Vec<_> =
                 listed.iter().map(|visit| visit.id).filter(|id| !known.contains(id)).collect();
             while !equal.is_empty() {
-                let batch = self.by_id(&mut equal, true)?;
+                let batch = recheck::by_id(&self.client, self.site, &mut equal, true)?;
                 let differing = self.store.differing(&batch)?;
                 checked.stale += count(differing);
                 if differing > 0 {
@@ -150,14 +168,14 @@ impl Check {
         }
         checked.here = checked.there - count(missing.len());
         while !missing.is_empty() {
-            let batch = self.by_id(&mut missing, true)?;
+            let batch = recheck::by_id(&self.client, self.site, &mut missing, true)?;
             // A visit without actions has no rows to miss.
             let with_rows = batch.visits.iter().filter(|(_, rows)| !rows.is_empty()).count();
             checked.missing += count(with_rows);
             checked.repaired += self.mend(&batch, with_rows)?;
         }
         while self.how.repair && !stale.is_empty() {
-            let batch = self.by_id(&mut stale, true)?;
+            let batch = recheck::by_id(&self.client, self.site, &mut stale, true)?;
             checked.repaired += self.mend(&batch, batch.visits.len())?;
         }
         Ok(checked)
@@ -175,15 +193,17 @@ impl Check {
     /// How many rows are stored of the visits that Matomo has listed of a day.
     fn rows_of(&self, day: NaiveDate) -> Result<i64> {
         let visits = self.of_days.get(&day).map_or(&[][..], Vec::as_slice);
-        inspect::count_rows(&self.destination, &self.sites, visits)
+        inspect::count_rows(&self.destination, visits)
     }
 
     /// Finds the stored visits of the days that Matomo does not have at all, and removes them if
-    /// they are to be mended; gives the day of each.
-    fn extra(&mut self, days: &[NaiveDate]) -> Result<Vec<NaiveDate>> {
-        let (Some(first), Some(last)) = (days.first(), days.last()) else {
-            return Ok(Vec::new());
-        };
+    /// they are to be mended; but not those of days that look purged.
+    fn extra(
+        &mut self,
+        days: &[NaiveDate],
+        found: &mut BTreeMap<NaiveDate, DayChecked>,
+    ) -> Result<()> {
+        let (Some(first), Some(last)) = (days.first(), days.last()) else { return Ok(()) };
         let zone = self.site.zone;
         let after = last.succ_opt().unwrap_or(*last);
         // The axis of the stored times.
@@ -193,39 +213,46 @@ impl Check {
         };
         let (from, to) = (on_axis(zone.midnight(*first)), on_axis(zone.midnight(after)));
         let stored = inspect::visits_between(&self.destination, self.site.id, from, to)?;
-        let suspects: HashMap<i64, i64> =
-            stored.into_iter().filter(|(id, _)| !self.listed.contains(id)).collect();
         // Some may only have moved to another day.
-        let mut ids: Vec<i64> = suspects.keys().copied().collect();
-        let known = self.by_id(&mut ids, false)?;
+        let suspects = stored.iter().map(|(id, _)| *id).filter(|id| !self.listed.contains(id));
+        let suspects: Vec<i64> = suspects.collect();
+        let known = recheck::by_id(&self.client, self.site, &mut suspects.clone(), false)?;
         let known: HashSet<_> = known.visits.into_iter().map(|(id, _)| id).collect();
-        let gone: Vec<i64> = suspects.keys().copied().filter(|id| !known.contains(id)).collect();
-        if self.how.repair && !gone.is_empty() {
-            // They may be the other's, who has the right to them.
-            if let (Some(other), Some(visit)) = (self.other_matomo.clone(), gone.first()) {
-                let name = self.destination.name.clone();
-                let (visit, other) = (visit.to_string(), Other::Matomo(other));
-                return Err(Error::Collision { name, visit, other });
-            }
-            self.store.remove(self.site.id, &gone)?;
-        }
-        let day = |id: &i64| {
-            let at = suspects.get(id).copied().unwrap_or_default();
+        let gone: HashSet<i64> = suspects.into_iter().filter(|id| !known.contains(id)).collect();
+        let day = |at: i64| {
             let instant =
                 if self.site.action_time == ActionTime::Utc { at } else { zone.instants(at).0 };
             zone.day(instant).unwrap_or(*first).clamp(*first, *last)
         };
-        Ok(gone.iter().map(day).collect())
-    }
-
-    /// The visits of these IDs, which are taken away; as many as make a batch, those without their
-    /// actions all.
-    fn by_id(&self, ids: &mut Vec<i64>, actions: bool) -> Result<Batch> {
-        let (site, wanted) = (self.site, std::mem::take(ids));
-        let (batch, left) = remote::ask(&self.client, move |client, notice| {
-            fetch::by_id(client, site, wanted, actions, notice)
-        })?;
-        *ids = left;
-        Ok(batch)
+        let mut by_day: BTreeMap<NaiveDate, Vec<(i64, i64)>> = BTreeMap::new();
+        for (id, at) in stored {
+            by_day.entry(day(at)).or_default().push((id, at));
+        }
+        let (mut to_remove, mut last_purged) = (Vec::new(), None);
+        for (day, visits) in by_day {
+            let (gone, left): (Vec<_>, Vec<_>) =
+                visits.into_iter().partition(|(id, _)| gone.contains(id));
+            let checked = found.entry(day).or_default();
+            checked.extra += count(gone.len());
+            checked.here += count(gone.len());
+            // What is purged are the oldest visits, so that of a day the last ones may be left.
+            let is_purged = checked.there * NEXT_TO_NOTHING < count(gone.len() + left.len());
+            let first_left = left.iter().map(|(_, at)| *at).min().unwrap_or(i64::MAX);
+            let is_begun = last_purged.is_some_and(|last: NaiveDate| last.succ_opt() == Some(day))
+                && gone.iter().all(|(_, at)| *at < first_left);
+            if is_purged {
+                last_purged = Some(day);
+            }
+            if (is_purged || is_begun) && !self.how.delete_purged {
+                checked.purged = count(gone.len());
+            } else if self.how.repair {
+                checked.repaired += count(gone.len());
+                to_remove.extend(gone.into_iter().map(|(id, _)| id));
+            }
+        }
+        if !to_remove.is_empty() {
+            self.store.remove(self.site.id, &to_remove)?;
+        }
+        Ok(())
     }
 }

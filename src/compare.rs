@@ -7,17 +7,18 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
 
+use chrono::{DateTime, NaiveDateTime};
 use memchr::memchr;
 use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
 use pgrx::spi::SpiClient;
 
-use crate::destination::{Destination, query, spi};
+use crate::destination::{query, spi};
 use crate::encoding::to_server;
-use crate::error::{Error, Other, Result};
+use crate::error::{Error, Result};
 use crate::fetch::Batch;
 use crate::lines::{self, Lines};
-use crate::rows::{COLUMNS, VISITORID};
+use crate::rows::{ACTION_TIMESTAMP, COLUMNS, VISITORID};
 use crate::scope::Scope;
 use crate::seen::count;
 use crate::statements::Statements;
@@ -51,14 +52,17 @@ impl Changes {
 
 /// What to compare with.
 pub struct Comparison<'a> {
-    pub destination: &'a Destination,
+    /// The destination.
+    pub name: &'a str,
     pub statements: &'a mut Statements,
-    /// Another Matomo that has a site of the same ID in the destination.
-    pub other_matomo: Option<&'a str>,
     /// The instants between which the stored rows lie, as arguments of the statements.
     pub span: Option<(f64, f64)>,
     pub lock: Lock,
 }
+
+/// Offsets of zones are multiples of it, in seconds.
+const QUARTER: u64 = 900;
+const MOST_OFFSET: u64 = 14 * 3600;
 
 /// What is locked till the end of the transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,11 +80,21 @@ struct Stored {
     differing: HashSet<i64>,
 }
 
+/// What is stored of a visit that differs.
+#[derive(Default)]
+struct Differing {
+    site: String,
+    /// Whether it is of another visitor.
+    has_other_visitor: bool,
+    /// Its first instant, as ISO text.
+    first: String,
+}
+
 impl Comparison<'_> {
     /// Compares the batch's visits.
     ///
     /// # Errors
-    /// [`Error::Collision`] when a stored visit of the same ID is another visit.
+    /// [`Error::OtherVisit`] when a stored visit of the same ID is another visit.
     pub fn changes(&mut self, client: &mut SpiClient, batch: &Batch) -> Result<Changes> {
         let stored = self.stored(client, batch)?;
         let mut changes = Changes::default();
@@ -103,53 +117,46 @@ impl Comparison<'_> {
     /// Which of the batch's visits are stored, and which of these differ in some text.
     fn stored(&mut self, client: &mut SpiClient, batch: &Batch) -> Result<Stored> {
         let visits = batch.visits.iter().map(|(id, _)| *id);
-        let args = self.of_visits(batch, visits);
+        let args = self.of_visits(visits);
         // Texts are those of Postgres' own style, as the batch's.
         let _as_sent = Scope::of(&[(c"datestyle", c"ISO")]);
-        self.statements.run_stored(client, &args)?;
+        self.statements.stored.run(client, &args)?;
         // SAFETY: read before the next query.
         let mut texts = unsafe { Texts::of_last_query() };
         let mut stored = Stored::default();
         if texts.len() == 0 {
             return Ok(stored);
         }
-        let with_rows = batch.visits.iter().filter(|(_, rows)| !rows.is_empty());
-        let visitors: HashMap<i64, &str> = with_rows
-            .filter_map(|(id, rows)| Some((*id, batch.rows.cells(rows.start).nth(VISITORID)?)))
-            .collect();
-        let key_has = |name: &str| self.destination.key.iter().any(|column| column == name);
-        let rooms = key_has("idsite") || self.destination.key_has_time();
         let mut sieve = Sieve::of(&batch.rows);
-        // Of a site that is here and there: visits of another visitor, and visits that begin as ours.
-        let (mut strangers, mut begin_alike) = (HashSet::new(), HashSet::new());
+        let mut differing: HashMap<i64, Differing> = HashMap::new();
+        let visits: HashMap<i64, &Range<usize>> =
+            batch.visits.iter().map(|(id, rows)| (*id, rows)).collect();
         for row in 0..texts.len() {
             let found = sieve.compare(&mut texts, row);
             let Ok(id) = found.visit.parse() else { continue };
-            if !found.of_sites {
-                if rooms {
-                    continue;
-                }
-                return Err(self.collision(&found.visit, Other::Site(found.site)));
-            }
             stored.visits.insert(id);
             if !found.is_equal {
-                stored.differing.insert(id);
-            }
-            if found.begins_alike {
-                begin_alike.insert(id);
-            }
-            if visitors.get(&id).is_some_and(|known| !is(known, found.visitor.as_deref())) {
-                strangers.insert(id);
+                let visit = differing.entry(id).or_default();
+                visit.has_other_visitor |= !match visits.get(&id) {
+                    Some(rows) if !rows.is_empty() => batch
+                        .rows
+                        .cells(rows.start)
+                        .nth(VISITORID)
+                        .is_some_and(|cell| is(cell, found.visitor.as_deref())),
+                    _ => {
+                        let visitor = batch.bare.get(&id).and_then(|bare| bare.visitor.as_deref());
+                        visitor.map(to_server).as_deref() == found.visitor.as_deref()
+                    }
+                };
+                if visit.first.is_empty() || found.at < visit.first {
+                    (visit.first, visit.site) = (found.at, found.site);
+                }
             }
         }
-        // The visitor tells whether it is the same visit; but his ID changes when he logs in, and
-        // the visit's first action stays.
-        if let Some(other) = self.other_matomo {
-            let another = |id: &i64| strangers.contains(id) && !begin_alike.contains(id);
-            if let Some((id, _)) = batch.visits.iter().find(|(id, _)| another(id)) {
-                return Err(self.collision(&id.to_string(), Other::Matomo(other.to_owned())));
-            }
+        for (id, visit) in &differing {
+            self.check_same(batch, *id, visits.get(id).copied(), visit)?;
         }
+        stored.differing.extend(differing.keys());
         for (id, rows) in &batch.visits {
             if stored.visits.contains(id) && rows.clone().any(|row| !sieve.met[row]) {
                 stored.differing.insert(*id);
@@ -158,9 +165,40 @@ impl Comparison<'_> {
         Ok(stored)
     }
 
-    fn collision(&self, visit: &str, other: Other) -> Error {
-        let (name, visit) = (self.destination.name.clone(), visit.to_owned());
-        Error::Collision { name, visit, other }
+    /// Whether a stored visit is the one that Matomo has under that ID, not one of before its numbers
+    /// began anew. A visitor's ID changes when he logs in, and a late hit may come before the first;
+    /// not both to another. Kinds of time differ by the offset of a zone.
+    fn check_same(
+        &self,
+        batch: &Batch,
+        visit: i64,
+        rows: Option<&Range<usize>>,
+        stored: &Differing,
+    ) -> Result<()> {
+        if !stored.has_other_visitor {
+            return Ok(());
+        }
+        let rows = rows.cloned().unwrap_or_default();
+        let instants = match batch.bare.get(&visit) {
+            Some(bare) => &bare.instants,
+            None => &batch.rows.instants()[rows.clone()],
+        };
+        let first = stored.first.get(..19).unwrap_or_default();
+        let first = NaiveDateTime::parse_from_str(first, "%Y-%m-%d %H:%M:%S").ok();
+        let is_first = |at: &i64| {
+            let apart = first.map(|first| at.abs_diff(first.and_utc().timestamp()));
+            apart.is_some_and(|apart| apart % QUARTER == 0 && apart <= MOST_OFFSET)
+        };
+        if instants.iter().any(is_first) {
+            return Ok(());
+        }
+        let day = |at: i64| DateTime::from_timestamp(at, 0).map(|at| at.date_naive());
+        Err(Error::OtherVisit {
+            name: self.name.to_owned(),
+            visit,
+            stored: (stored.site.clone(), first.map(|first| first.date())),
+            asked: instants.iter().min().copied().and_then(day),
+        })
     }
 
     /// The second sieve.
@@ -173,7 +211,7 @@ impl Comparison<'_> {
     ) -> Result<()> {
         let rows: Vec<usize> = visits.iter().flat_map(|(_, rows)| rows.clone()).collect();
         let mut args = columns(&batch.rows, &rows);
-        args.extend(self.of_visits(batch, visits.iter().map(|(id, _)| *id)));
+        args.extend(self.of_visits(visits.iter().map(|(id, _)| *id)));
         let sql = match self.lock {
             Lock::No => &self.statements.compare,
             Lock::Rows => &self.statements.compare_locked,
@@ -204,14 +242,9 @@ impl Comparison<'_> {
     }
 
     /// Arguments that find what is stored of visits.
-    fn of_visits<'b>(
-        &self,
-        batch: &Batch,
-        visits: impl Iterator<Item = i64>,
-    ) -> Vec<DatumWithOid<'b>> {
+    fn of_visits<'b>(&self, visits: impl Iterator<Item = i64>) -> Vec<DatumWithOid<'b>> {
         let visits: Vec<_> = visits.map(|id| id.to_string()).collect();
-        let sites: Vec<_> = batch.sites.iter().cloned().collect();
-        let mut args = vec![sites.into(), visits.into()];
+        let mut args = vec![visits.into()];
         args.extend(span_args(self.span));
         args
     }
@@ -227,18 +260,14 @@ struct Sieve<'a> {
 /// A stored row.
 #[derive(Default)]
 struct Found {
-    of_sites: bool,
-    site: String,
     visit: String,
+    site: String,
+    /// `action_timestamp`.
+    at: String,
     visitor: Option<Vec<u8>>,
     /// Whether it is as in the batch, in every text.
     is_equal: bool,
-    /// Whether it is its visit's first action, and in the batch too, at the same instant.
-    begins_alike: bool,
 }
-
-/// By which a visit's first action is known.
-const BEGINNING: [&str; 3] = ["serverdateprettyfirstaction", "action_timestamp", "action_url"];
 
 impl<'a> Sieve<'a> {
     fn of(rows: &'a Lines) -> Sieve<'a> {
@@ -254,29 +283,21 @@ impl<'a> Sieve<'a> {
             |text: Option<&[u8]>| text.map(|text| String::from_utf8_lossy(text).into_owned());
         let (mut line, mut cells) = (None, None);
         texts.row(row, |column, text| {
-            // Before the columns of the destination stands whether the row is of the sites asked for.
-            let Some(column) = column.checked_sub(1) else {
-                found.of_sites = text == Some(b"t");
-                return;
-            };
             match column {
                 0 => {
                     line = text.and_then(|text| self.by_action.get(text)).copied();
                     cells = line.map(|line| self.rows.cells(line));
                     found.is_equal = line.is_some_and(|line| !self.met[line]);
-                    found.begins_alike =
-                        line.is_some() && text.is_some_and(|text| text.ends_with(b"_0"));
                 }
                 1 => found.site = owned(text).unwrap_or_default(),
-                2 => found.visit = owned(text).unwrap_or_default(),
+                ACTION_TIMESTAMP => found.at = owned(text).unwrap_or_default(),
                 VISITORID => found.visitor = text.map(<[u8]>::to_vec),
+                2 => found.visit = owned(text).unwrap_or_default(),
                 _ => {}
             }
-            if found.is_equal || found.begins_alike {
+            if found.is_equal {
                 let cell = cells.as_mut().and_then(Iterator::next).unwrap_or_default();
-                let is_same = is(cell, text);
-                found.is_equal &= is_same;
-                found.begins_alike &= is_same || !BEGINNING.contains(&COLUMNS[column]);
+                found.is_equal = is(cell, text);
             }
         });
         if let Some(line) = line.filter(|_| found.is_equal) {

@@ -1,6 +1,8 @@
 //! The table that a sync writes to: found, made if it is one of the standard two, and checked
 //! before anything is asked of Matomo. SPI only.
 
+use std::ffi::CStr;
+
 use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
 use pgrx::spi::{PreparedStatement, SpiClient, SpiTupleTable};
@@ -86,14 +88,9 @@ impl Destination {
     /// As above.
     pub fn open_known(oid: pg_sys::Oid) -> Result<Option<Destination>> {
         let extension = Extension::find()?;
-        Spi::connect_mut(|client| {
-            let _names_in_full = Scope::of(&[(c"search_path", c"pg_catalog, pg_temp")]);
-            let sql = "SELECT oid::regclass::text FROM pg_class WHERE oid = $1";
-            match strings(query(client, sql, &[oid.into()])?)?.into_iter().flatten().next() {
-                Some(name) => check(client, oid, &name, true, extension).map(Some),
-                None => Ok(None),
-            }
-        })
+        // SAFETY: main thread, within a transaction.
+        unsafe { pg_sys::LockRelationOid(oid, lock_mode(true)) };
+        Spi::connect_mut(|client| check(client, oid, true, extension))
     }
 
     fn open_with(
@@ -103,13 +100,25 @@ impl Destination {
     ) -> Result<Destination> {
         let extension = Extension::find()?;
         Spi::connect_mut(|client| {
-            let oid = match find(client, name)? {
+            let oid = match find(name, to_write) {
                 Some(oid) => oid,
                 None => make(client, name, &extension.schema)?,
             };
-            let _names_in_full = Scope::of(&[(c"search_path", c"pg_catalog, pg_temp")]);
-            check(client, oid, name, to_write, extension)
+            let found = check(client, oid, to_write, extension)?;
+            found.ok_or_else(|| Error::NoDestination(name.to_owned()))
         })
+    }
+
+    /// Statements find the table by its name, `COPY` by its OID: whether both are still the same. The
+    /// lock keeps the table from being renamed, but not its schema.
+    ///
+    /// # Errors
+    /// [`Error::Renamed`].
+    pub fn check_name(&self) -> Result<()> {
+        if name_of(self.oid)?.as_ref() == Some(&self.name) {
+            return Ok(());
+        }
+        Err(Error::Renamed(self.name.clone()))
     }
 
     /// Whether rows are told apart by their time too, so that it can narrow where they may lie.
@@ -149,9 +158,43 @@ impl Destination {
     }
 }
 
-fn find(client: &mut SpiClient, name: &str) -> Result<Option<pg_sys::Oid>> {
-    let sql = "SELECT pg_catalog.to_regclass($1)::pg_catalog.oid";
-    query(client, sql, &[name.into()])?.first().get_one().map_err(spi)
+/// With which lock a table is held till the end of the transaction. No lock lets others rename it.
+fn lock_mode(to_write: bool) -> pg_sys::LOCKMODE {
+    let mode = if to_write { pg_sys::RowExclusiveLock } else { pg_sys::AccessShareLock };
+    mode as pg_sys::LOCKMODE
+}
+
+/// Finds a relation as the search_path has it, and locks it: the one that has the name once the lock
+/// is there.
+fn find(name: &str, to_write: bool) -> Option<pg_sys::Oid> {
+    let name = encoding::to_server(name);
+    let length = i32::try_from(name.len()).unwrap_or(i32::MAX);
+    let missing_ok = pg_sys::RVROption::RVR_MISSING_OK;
+    // SAFETY: main thread, within a transaction; what it takes of memory is SPI's.
+    let oid = unsafe {
+        let name = pg_sys::cstring_to_text_with_len(name.as_ptr().cast(), length);
+        let name = pg_sys::makeRangeVarFromNameList(pg_sys::textToQualifiedNameList(name));
+        let (mode, nobody) = (lock_mode(to_write), std::ptr::null_mut());
+        pg_sys::RangeVarGetRelidExtended(name, mode, missing_ok, None, nobody)
+    };
+    Some(oid).filter(|oid| *oid != pg_sys::Oid::INVALID)
+}
+
+/// The name of a relation, schema-qualified and quoted; `None` when there is none of that OID. Not
+/// from a query, whose snapshot may be older than the name.
+fn name_of(oid: pg_sys::Oid) -> Result<Option<String>> {
+    // SAFETY: main thread, within a transaction.
+    let name = unsafe {
+        pg_sys::AcceptInvalidationMessages();
+        let name = pg_sys::get_rel_name(oid);
+        let schema = pg_sys::get_namespace_name(pg_sys::get_rel_namespace(oid));
+        if name.is_null() || schema.is_null() {
+            return Ok(None);
+        }
+        CStr::from_ptr(pg_sys::quote_qualified_identifier(schema, name))
+    };
+    let name = name.to_str().map_err(|_| Error::Internal("a name that is not UTF-8".to_owned()))?;
+    Ok(Some(name.to_owned()))
 }
 
 fn create(client: &mut SpiClient, name: &str, extension_schema: &str) -> Result<pg_sys::Oid> {
@@ -174,30 +217,32 @@ fn create(client: &mut SpiClient, name: &str, extension_schema: &str) -> Result<
     // An advisory lock brings no news of others' tables, as the lock of a table does.
     // SAFETY: main thread, within a transaction.
     unsafe { pg_sys::AcceptInvalidationMessages() };
-    if let Some(oid) = find(client, name)? {
+    if let Some(oid) = find(name, true) {
         return Ok(oid);
     }
-    let sql = format!("SELECT {extension_schema}.matomo_create_table($1, $2)::pg_catalog.oid");
+    // With all arguments: fewer would be those of another's function too.
+    let sql = format!(
+        "SELECT {extension_schema}.matomo_create_table($1, $2, pg_catalog.current_schema())::pg_catalog.oid"
+    );
     let oid =
         query(client, &sql, &[name.into(), partitioned.into()])?.first().get_one().map_err(spi)?;
     oid.ok_or_else(|| Error::NoDestination(name.to_owned()))
 }
 
-/// The rest runs with a safe search_path.
+/// Checks a table that is locked; `None` when it is gone.
 fn check(
     client: &mut SpiClient,
     oid: pg_sys::Oid,
-    given: &str,
     to_write: bool,
     extension: Extension,
-) -> Result<Destination> {
-    // Not regclass: it leaves pg_temp out, and others may have a table of that name.
-    let sql = "SELECT format('%I.%I', n.nspname, c.relname), c.relkind::text, \
-                      c.relpersistence = 't' AND c.relowner <> current_user::regrole \
-               FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = $1";
-    let found = query(client, sql, &[oid.into()])?.first();
-    let (name, kind, foreign) = found.get_three::<String, String, bool>().map_err(spi)?;
-    let name = name.ok_or_else(|| Error::NoDestination(given.to_owned()))?;
+) -> Result<Option<Destination>> {
+    let _names_in_full = Scope::of(&[(c"search_path", c"pg_catalog, pg_temp")]);
+    let Some(name) = name_of(oid)? else { return Ok(None) };
+    let sql = "SELECT c.relkind::text, c.relpersistence = 't' AND c.relowner <> current_user::regrole \
+               FROM pg_class c WHERE c.oid = $1";
+    let found = query(client, sql, &[oid.into()])?;
+    let (kind, foreign): (Option<String>, Option<bool>) =
+        if found.is_empty() { (None, None) } else { found.first().get_two().map_err(spi)? };
     let kind = match kind.as_deref() {
         Some("r" | "p") => None,
         Some("v") => Some("a view"),
@@ -221,7 +266,7 @@ fn check(
         return Err(Error::Privilege { name, missing });
     }
     let key = key(client, oid)?.ok_or_else(|| Error::NoUniqueIndex(name.clone()))?;
-    Ok(Destination { oid, name, types, key, extension })
+    Ok(Some(Destination { oid, name, types, key, extension }))
 }
 
 fn types(client: &mut SpiClient, oid: pg_sys::Oid, name: &str) -> Result<Vec<String>> {

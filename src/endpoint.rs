@@ -58,13 +58,25 @@ impl Endpoint {
             return refuse("it has a query or a fragment");
         }
         let folder = uri.path().trim_end_matches("index.php").trim_end_matches('/');
-        let host = format!("{scheme}://{authority}");
+        // One Matomo has one URL, however it is written.
+        let default_port = if scheme == "https" { 443 } else { 80 };
+        let name = authority.host().to_ascii_lowercase();
+        let host = match authority.port_u16().filter(|port| *port != default_port) {
+            Some(port) => format!("{scheme}://{name}:{port}"),
+            None => format!("{scheme}://{name}"),
+        };
         Ok(Endpoint { url: format!("{host}{folder}/index.php"), host })
     }
 
     /// Where requests go.
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// The port, given or not.
+    pub fn port(&self) -> u16 {
+        let port = self.url.parse::<Uri>().ok().and_then(|uri| uri.port_u16());
+        port.unwrap_or(if self.host.starts_with("https:") { 443 } else { 80 })
     }
 
     /// Scheme, host and port, for messages.
@@ -85,11 +97,20 @@ mod tests {
             ("https://a.example.org/index.php", "https://a.example.org/index.php"),
             ("http://127.0.0.1:8080/matomo", "http://127.0.0.1:8080/matomo/index.php"),
             ("https://[::1]:8443/m/", "https://[::1]:8443/m/index.php"),
+            ("HTTPS://A.Example.ORG:443/Matomo", "https://a.example.org/Matomo/index.php"),
+            ("https://a.example.org:0443", "https://a.example.org/index.php"),
+            ("http://127.0.0.1:80", "http://127.0.0.1/index.php"),
+            ("http://a.example.org:443", "http://a.example.org:443/index.php"),
+            ("https://[FE80::1]:443", "https://[fe80::1]/index.php"),
         ] {
             assert_eq!(Endpoint::parse(given).unwrap().url(), url);
         }
         let endpoint = Endpoint::parse("https://a.example.org:444/x").unwrap();
         assert_eq!(endpoint.host(), "https://a.example.org:444");
+        assert_eq!(endpoint.port(), 444);
+        for (url, port) in [("https://a.example.org", 443), ("http://[::1]", 80)] {
+            assert_eq!(Endpoint::parse(url).unwrap().port(), port);
+        }
     }
 
     #[test]

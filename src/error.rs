@@ -19,6 +19,8 @@ pub enum Error {
     Argument { message: String, hint: String },
     /// The destination does not exist.
     NoDestination(String),
+    /// The destination got another name while it was written to.
+    Renamed(String),
     /// The destination is no table; what it is.
     NotATable { name: String, kind: &'static str },
     /// The destination lacks columns.
@@ -29,8 +31,20 @@ pub enum Error {
     Privilege { name: String, missing: Vec<String> },
     /// Another session syncs the same site into the same destination.
     AlreadyRunning { site: i32, name: String },
-    /// The destination holds another visit of the same ID: of another Matomo.
-    Collision { name: String, visit: String, other: Other },
+    /// The destination holds the visits of another Matomo than the one that is asked; their URLs.
+    OtherMatomo { name: String, known: String, asked: String },
+    /// Sealed days of the destination hold the other kind of time than `matomo.action_time` says.
+    OtherActionTime { name: String, kind: &'static str, first: NaiveDate, last: NaiveDate },
+    /// A stored visit is another one than Matomo's of the same ID: the site and the day of the stored one,
+    /// and Matomo's day.
+    OtherVisit {
+        name: String,
+        visit: i64,
+        stored: (String, Option<NaiveDate>),
+        asked: Option<NaiveDate>,
+    },
+    /// Of rows that were written not all are to be seen.
+    NotSeen { name: String, written: i64, seen: i64 },
     /// The database cannot hold what Matomo sends.
     Encoding(String),
     /// Something is wrong with a server, a registered site or its run.
@@ -39,15 +53,6 @@ pub enum Error {
     Request { fault: Fault, call: Call },
     /// A fault of our own.
     Internal(String),
-}
-
-/// Whose visit stands where another of the same ID is to go.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Other {
-    /// That of another site, by its ID.
-    Site(String),
-    /// That of the same site's ID in another Matomo, by its URL.
-    Matomo(String),
 }
 
 /// `Result` with this crate's error.
@@ -86,6 +91,8 @@ pub enum SqlState {
     ProtocolViolation,
     /// 53400
     ConfigurationLimitExceeded,
+    /// 53200
+    OutOfMemory,
     /// 54000
     ProgramLimitExceeded,
     /// 42704
@@ -132,28 +139,43 @@ impl Error {
             Error::NoUniqueIndex(_) => SqlState::InvalidColumnReference,
             Error::Privilege { .. } => SqlState::InsufficientPrivilege,
             Error::AlreadyRunning { .. } => SqlState::LockNotAvailable,
-            Error::Collision { .. } => SqlState::ObjectNotInPrerequisiteState,
-            Error::Encoding(_) => SqlState::FeatureNotSupported,
+            Error::OtherMatomo { .. }
+            | Error::OtherActionTime { .. }
+            | Error::OtherVisit { .. }
+            | Error::Renamed(_) => SqlState::ObjectNotInPrerequisiteState,
+            Error::NotSeen { .. } | Error::Encoding(_) => SqlState::FeatureNotSupported,
             Error::Stored(error) => error.state(),
             Error::Internal(_) => SqlState::InternalError,
             Error::Request { fault, .. } => match fault {
                 Fault::Forbidden(_) => SqlState::InsufficientPrivilege,
-                Fault::Unreachable(_) | Fault::Tls(_) => SqlState::UnableToEstablishSqlConnection,
-                Fault::TimedOut(_) | Fault::Broken(_) => SqlState::ConnectionFailure,
-                Fault::TokenRefused(_) | Fault::NoAccess(_) | Fault::LockedOut(_) => {
-                    SqlState::InvalidAuthorizationSpecification
+                Fault::Unreachable(_) | Fault::Tls(_) | Fault::NoTls(_) => {
+                    SqlState::UnableToEstablishSqlConnection
                 }
+                Fault::TimedOut(_) | Fault::Broken(_) => SqlState::ConnectionFailure,
+                Fault::Maintenance => SqlState::ConnectionFailure,
+                Fault::TokenRefused(_)
+                | Fault::NoAccess(_)
+                | Fault::AddressRefused(_)
+                | Fault::LockedOut(_)
+                | Fault::Status(401 | 407) => SqlState::InvalidAuthorizationSpecification,
+                Fault::VisitsLogOff(_) => SqlState::ObjectNotInPrerequisiteState,
                 Fault::UnknownSite(_) => SqlState::InvalidParameterValue,
                 Fault::RateLimited(_) => SqlState::ConfigurationLimitExceeded,
                 Fault::TooLarge(_) | Fault::VisitTooLarge(..) | Fault::Exhausted(_) => {
                     SqlState::ProgramLimitExceeded
                 }
+                Fault::OutOfMemory => SqlState::OutOfMemory,
                 Fault::Status(500..) => SqlState::ConnectionFailure,
                 Fault::NotHttp(_)
                 | Fault::Redirected(_)
+                | Fault::NeedsTls(_)
+                | Fault::Passing(_)
                 | Fault::Matomo(_)
                 | Fault::Status(_)
                 | Fault::NotJson(_)
+                | Fault::Php(_)
+                | Fault::Mixed(_)
+                | Fault::OtherSite(..)
                 | Fault::Unexpected(_) => SqlState::ProtocolViolation,
             },
         }
@@ -172,11 +194,28 @@ impl Error {
             Error::Privilege { missing, .. } => {
                 Some(format!("Privileges missing: {}.", missing.join(", ")))
             }
+            Error::OtherActionTime { kind, first, last, .. } => Some(format!(
+                "Its action_timestamp is of the kind '{kind}' from {first} to {last}."
+            )),
             Error::NoUniqueIndex(_) => Some(
                 "A sync needs a valid unique index, neither partial nor deferrable, on action_id, \
                  alone or with action_timestamp, idsite or idvisit."
                     .to_owned(),
             ),
+            Error::NotSeen { written, seen, .. } => {
+                Some(format!("Of {written} rows, a query of the table sees {seen}."))
+            }
+            Error::OtherVisit { stored: (site, day), asked, .. } => {
+                let on = |day: &Option<NaiveDate>| {
+                    day.map_or_else(|| "at no known time".to_owned(), |day| format!("on {day}"))
+                };
+                Some(format!(
+                    "The stored visit, of site {site}, began {}, Matomo's {}; they have neither the \
+                     visitor nor the first action in common.",
+                    on(day),
+                    on(asked)
+                ))
+            }
             Error::Stored(error) => error.detail(),
             _ => None,
         }
@@ -193,6 +232,7 @@ impl Error {
                 let quoted = name.replace('\'', "''");
                 format!("Create it with SELECT matomo_create_table('{quoted}').")
             }
+            Error::Renamed(_) => "Sync again.".to_owned(),
             Error::NotATable { .. } => {
                 "Give the name of a table, partitioned or not.".to_owned()
             }
@@ -210,16 +250,24 @@ impl Error {
             Error::AlreadyRunning { .. } => {
                 "Wait for it to end, or look for it in pg_stat_activity.".to_owned()
             }
-            Error::Collision { name, other, .. } => {
-                let apart =
-                    "idVisit is unique only within one Matomo: give each Matomo a table of its own.";
-                match other {
-                    Other::Site(_) => apart.to_owned(),
-                    Other::Matomo(url) => format!(
-                        "{apart} If the Matomo has moved: SELECT matomo_change_url('{}', '{url}', '...').",
-                        name.replace('\'', "''")
-                    ),
-                }
+            Error::OtherMatomo { name, known, asked } => format!(
+                "Give each Matomo a table of its own, with destination => '...'. If this one has moved: \
+                 SELECT matomo_change_url('{}', '{known}', '{asked}').",
+                name.replace('\'', "''")
+            ),
+            Error::OtherActionTime { kind, first, last, .. } => format!(
+                "Set matomo.action_time to '{kind}' again, or have these days read again by \
+                 matomo_sync(..., start_date => '{first}', end_date => '{last}', force => true)."
+            ),
+            Error::OtherVisit { name, .. } => format!(
+                "Take a table of its own if Matomo's numbers began anew, as after a new installation; or \
+                 remove what is older: CALL matomo_drop_before('{}', '...').",
+                name.replace('\'', "''")
+            ),
+            Error::NotSeen { .. } => {
+                "Take an ordinary table of Postgres, partitioned or not: an extension keeps the rows of \
+                 this one elsewhere."
+                    .to_owned()
             }
             Error::Encoding(_) => "Use a database with encoding UTF8.".to_owned(),
             Error::Request { fault, .. } => fault.hint().to_owned(),
@@ -227,7 +275,7 @@ impl Error {
         Some(text)
     }
 
-    /// Whether Matomo, or a gateway before it, may have given up over the size of the request.
+    /// Whether Matomo, a gateway before it or this server may have given up over the size of the request.
     pub fn is_overload(&self) -> bool {
         matches!(
             self,
@@ -235,6 +283,7 @@ impl Error {
                 fault: Fault::TimedOut(_)
                     | Fault::Exhausted(_)
                     | Fault::TooLarge(_)
+                    | Fault::OutOfMemory
                     | Fault::Status(502 | 504),
                 ..
             }
@@ -252,6 +301,8 @@ impl Error {
                     | Fault::TimedOut(_)
                     | Fault::Broken(_)
                     | Fault::RateLimited(_)
+                    | Fault::Maintenance
+                    | Fault::Passing(_)
                     | Fault::Status(408 | 500..)
             ),
             _ => false,
@@ -265,6 +316,7 @@ impl fmt::Display for Error {
             Error::Null(argument) => write!(f, "argument \"{argument}\" must not be null"),
             Error::Argument { message, .. } => f.write_str(message),
             Error::NoDestination(name) => write!(f, "destination \"{name}\" does not exist"),
+            Error::Renamed(name) => write!(f, "destination \"{name}\" was renamed during the sync"),
             Error::NotATable { name, kind } => write!(f, "destination \"{name}\" is {kind}"),
             Error::MissingColumns { name, .. } => write!(f, "destination \"{name}\" lacks columns"),
             Error::NoUniqueIndex(name) => {
@@ -274,22 +326,25 @@ impl fmt::Display for Error {
             Error::AlreadyRunning { site, name } => {
                 write!(f, "site {site} is being synced into \"{name}\" by another session")
             }
-            Error::Collision { name, visit, other } => {
-                write!(f, "destination \"{name}\" holds another visit {visit}, of {other}")
+            Error::OtherMatomo { name, known, .. } => {
+                write!(f, "destination \"{name}\" holds the visits of another Matomo, {known}")
+            }
+            Error::OtherActionTime { name, .. } => {
+                write!(
+                    f,
+                    "destination \"{name}\" holds another kind of time than matomo.action_time"
+                )
+            }
+            Error::OtherVisit { name, visit, .. } => {
+                write!(f, "destination \"{name}\" holds another visit {visit} than Matomo")
+            }
+            Error::NotSeen { name, .. } => {
+                write!(f, "rows written to \"{name}\" are not to be seen in it")
             }
             Error::Encoding(name) => write!(f, "database encoding {name} is not supported"),
             Error::Stored(error) => error.fmt(f),
             Error::Request { fault, .. } => fault.fmt(f),
             Error::Internal(what) => write!(f, "internal error: {what}"),
-        }
-    }
-}
-
-impl fmt::Display for Other {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Other::Site(id) => write!(f, "site {id}"),
-            Other::Matomo(url) => f.write_str(url),
         }
     }
 }

@@ -1,19 +1,20 @@
 //! Reads site-days from Matomo and makes batches of rows of them. Runs on a helper thread: HTTP,
 //! JSON and pure Rust only.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::ops::Range;
 
 use chrono::NaiveDate;
 
-use crate::client::{Client, Which};
+use crate::client::{Client, SiteInfo, Which};
 use crate::error::{Error, Fault, Result};
+use crate::json;
 use crate::lines::Lines;
-use crate::pages::{Pages, read_page, retry_line};
+use crate::pages::{Page, Pages, read_page, retry_line};
 use crate::plan::{Due, Extent, Pass};
 use crate::rows::{self, Site};
-use crate::seen::Counts;
-use crate::visit::Visit;
+use crate::seen::{Counts, Seen};
+use crate::visit::{VISIT_KEYS, Visit};
 
 /// Visits of Matomo, ready to be stored.
 #[derive(Debug, Default)]
@@ -21,12 +22,26 @@ pub struct Batch {
     /// idVisit of each visit and where its rows stand in `rows`; also of those without actions,
     /// whose old rows must go.
     pub visits: Vec<(i64, Range<usize>)>,
-    /// Their sites: the one asked for, or those that a roll-up of sites is made of.
-    pub sites: BTreeSet<String>,
     /// Their rows.
     pub rows: Lines,
-    /// Between which instants their rows lie or may have lain, in seconds.
-    pub span: Option<(i64, i64)>,
+    /// Those without actions.
+    pub bare: HashMap<i64, Bare>,
+}
+
+/// What tells a visit without actions from another of its ID.
+#[derive(Debug, Default)]
+pub struct Bare {
+    pub visitor: Option<String>,
+    /// When its first and its last action were, in seconds.
+    pub instants: Vec<i64>,
+}
+
+impl Bare {
+    fn of(visit: &Visit) -> Bare {
+        let visitor = VISIT_KEYS.iter().position(|key| *key == "visitorId");
+        let visitor = visitor.and_then(|place| visit.values[place]).and_then(json::text);
+        Bare { visitor, instants: [visit.first, visit.last].into_iter().flatten().collect() }
+    }
 }
 
 /// What is known of a site-day when all its pages are read, or as many as were to be read at once.
@@ -35,8 +50,8 @@ pub struct DayRead {
     pub day: NaiveDate,
     /// Whether the day is sealed by this.
     pub seals: bool,
-    /// Whether all visits of the day were to be met.
-    pub is_whole: bool,
+    /// How much of the day was asked for.
+    pub part: Part,
     /// Requests made.
     pub pages: i32,
     /// The distinct visits met; those of a reading that went on, all of them.
@@ -45,8 +60,21 @@ pub struct DayRead {
     pub met_before: Counts,
     /// The greatest `lastActionTimestamp` met.
     pub newest: Option<i64>,
-    /// How the reading goes on, if it has not come to its end.
+    /// How the reading or the recheck goes on, if it has not come to its end.
     pub rest: Option<Pass>,
+    /// When the recheck began that has come to its end.
+    pub rechecked: Option<i64>,
+}
+
+/// A part of a site-day.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// All of it, from its beginning.
+    Whole,
+    /// What an unfinished reading of all of it had left.
+    Rest,
+    /// What is new.
+    New,
 }
 
 /// What comes from the helper thread while it reads days.
@@ -54,10 +82,14 @@ pub struct DayRead {
 pub enum News {
     /// Rows to store.
     Batch(Batch),
+    /// Visits of an open day, to be compared with what is stored.
+    Listed(Vec<Listed>),
     /// A day is complete.
     Day(DayRead),
     /// Something went wrong for now; a line for the user.
     Notice(String),
+    /// The end: the site has another timezone than was thought.
+    ZoneChanged(SiteInfo),
     /// The end: something failed for good.
     Failed(Error),
 }
@@ -81,13 +113,20 @@ pub struct Reading {
     pub most_pages: i32,
     /// When it began.
     pub began: i64,
+    /// Whether Matomo has just told the site's timezone.
+    pub is_zone_known: bool,
 }
 
 /// Reads the days in order and hands everything to `send`, which gives false to stop; a failure
 /// comes last.
-pub fn days(client: &Client, reading: Reading, days: Vec<Due>, send: &mut dyn FnMut(News) -> bool) {
+pub fn days(
+    client: &Client,
+    mut reading: Reading,
+    days: Vec<Due>,
+    send: &mut dyn FnMut(News) -> bool,
+) {
     for due in days {
-        match read_day(client, reading, due, send) {
+        match read_day(client, &mut reading, due, send) {
             Ok(true) => {}
             Ok(false) => return,
             Err(error) => {
@@ -100,18 +139,17 @@ pub fn days(client: &Client, reading: Reading, days: Vec<Due>, send: &mut dyn Fn
 
 fn read_day(
     client: &Client,
-    reading: Reading,
+    reading: &mut Reading,
     due: Due,
     send: &mut dyn FnMut(News) -> bool,
 ) -> Result<bool> {
-    let Reading { site, page_size, most_pages, began } = reading;
+    let Reading { site, most_pages, began, .. } = *reading;
     let begin = site.zone.midnight(due.day);
-    let since = due.extent.since();
-    let is_whole = due.extent.is_whole();
-    let mut pages = Pages::new(client, site, due.day, since, page_size, true);
-    let (mut seen, began) = match due.extent {
-        Extent::Rest(pass) => (pass.seen, pass.began),
-        Extent::Whole | Extent::Since(_) => (Default::default(), began),
+    let mut pages = Pages::new(client, *reading, due.day, due.extent.since(), true);
+    let (part, mut seen, began) = match due.extent {
+        Extent::Rest(pass) => (Part::Rest, pass.seen.unwrap_or_default(), pass.began),
+        Extent::Whole => (Part::Whole, Seen::default(), began),
+        Extent::Since(_) => (Part::New, Seen::default(), began),
     };
     let met_before = seen.counts();
     let (mut newest, mut rest) = (None, None);
@@ -119,9 +157,23 @@ fn read_day(
         send(News::Notice(line));
     })? {
         let page = pages.read(&body)?;
+        if !reading.is_zone_known && !page.proves(site.zone) {
+            let info = client.site(site.id, &mut |error, retry, wait| {
+                send(News::Notice(retry_line(error, retry, wait)));
+            })?;
+            if info.zone != site.zone {
+                send(News::ZoneChanged(info));
+                return Ok(false);
+            }
+            reading.site.is_rollup = info.is_rollup;
+        }
+        reading.is_zone_known = true;
         newest = newest.max(page.newest);
         let mut batch = Batch::default();
         for (id, visit) in &page.visits {
+            check_site(client, &mut reading.site, (*id, visit), &mut |line| {
+                send(News::Notice(line));
+            })?;
             seen.insert(*id, visit.actions.len(), visit.truncated > 0);
             batch.add(client, site, (*id, visit), Some(due.day), begin)?;
             if batch.is_large() && !send(News::Batch(std::mem::take(&mut batch))) {
@@ -137,10 +189,66 @@ fn read_day(
         }
     }
     let met = seen.counts();
-    let rest = rest.map(|since| Pass { began, since, seen });
-    let (day, seals, pages) = (due.day, due.seals, pages.asked);
-    let read = DayRead { day, seals, is_whole, pages, met, met_before, newest, rest };
+    let mut rest = rest.map(|since| Pass { began, since, seen: Some(seen) });
+    let (mut asked, mut rechecked) = (pages.asked, None);
+    if let Some(pass) = due.recheck {
+        if rest.is_none() {
+            let mut pages = Pages::new(client, *reading, due.day, Some(pass.since), false);
+            pages.asked = asked;
+            rest = list(client, &mut pages, &mut reading.site, most_pages, send)?
+                .map(|since| Pass { since, ..pass.clone() });
+            rechecked = rest.is_none().then_some(pass.began);
+            asked = pages.asked;
+        } else {
+            // After the rest of what is new.
+            rest = Some(pass);
+        }
+    }
+    let (day, seals, pages) = (due.day, due.seals, asked);
+    let read = DayRead { day, seals, part, pages, met, met_before, newest, rest, rechecked };
     Ok(send(News::Day(read)))
+}
+
+/// Lists visits page by page, a page at the least; gives from which instant on there are more.
+fn list(
+    client: &Client,
+    pages: &mut Pages,
+    site: &mut Site,
+    most_pages: i32,
+    send: &mut dyn FnMut(News) -> bool,
+) -> Result<Option<i64>> {
+    while let Some(body) = pages.next(&mut |line| {
+        send(News::Notice(line));
+    })? {
+        let page = pages.read(&body)?;
+        let listed = listed(client, &page, site, &mut |line| {
+            send(News::Notice(line));
+        })?;
+        if !send(News::Listed(listed)) {
+            return Ok(None);
+        }
+        let rest = pages.goes_on().filter(|_| pages.asked >= most_pages);
+        if rest.is_some() {
+            return Ok(rest);
+        }
+    }
+    Ok(None)
+}
+
+fn listed(
+    client: &Client,
+    page: &Page,
+    site: &mut Site,
+    notice: &mut dyn FnMut(String),
+) -> Result<Vec<Listed>> {
+    let mut all = Vec::with_capacity(page.visits.len());
+    for (id, visit) in &page.visits {
+        check_site(client, site, (*id, visit), notice)?;
+        let short = || client.failed(site.id, None, Fault::OutOfMemory);
+        let values = rows::visit_values(visit, *id, *site).ok_or_else(short)?;
+        all.push(Listed { id: *id, values });
+    }
+    Ok(all)
 }
 
 /// The visits of a site-day without their actions.
@@ -149,24 +257,21 @@ fn read_day(
 /// Those of [`Client::visits`].
 pub fn list_day(
     client: &Client,
-    site: Site,
+    mut reading: Reading,
     day: NaiveDate,
-    page_size: u32,
     notice: &mut dyn FnMut(String),
 ) -> Result<Vec<Listed>> {
-    let mut pages = Pages::new(client, site, day, None, page_size, false);
-    let mut listed = HashMap::new();
+    let mut pages = Pages::new(client, reading, day, None, false);
+    let mut all = HashMap::new();
     while let Some(body) = pages.next(notice)? {
-        for (id, visit) in &pages.read(&body)?.visits {
-            let values = rows::visit_values(visit, *id, site);
-            listed.insert(*id, Listed { id: *id, values });
-        }
+        let page = listed(client, &pages.read(&body)?, &mut reading.site, notice)?;
+        all.extend(page.into_iter().map(|visit| (visit.id, visit)));
     }
-    Ok(listed.into_values().collect())
+    Ok(all.into_values().collect())
 }
 
 /// IDs that are asked for at once: a segment has to fit into a URL, and a visit may have many actions.
-const IDS: usize = 50;
+pub const IDS: usize = 50;
 
 /// Visits by their IDs, whenever they were, with their actions if those are wanted; and the IDs of those
 /// that were too much for one batch. Those that Matomo does not know are missing in both.
@@ -175,7 +280,7 @@ const IDS: usize = 50;
 /// Those of [`Client::visits`].
 pub fn by_id(
     client: &Client,
-    site: Site,
+    mut site: Site,
     mut ids: Vec<i64>,
     actions: bool,
     notice: &mut dyn FnMut(String),
@@ -192,6 +297,7 @@ pub fn by_id(
             if !asked.contains(id) {
                 continue;
             }
+            check_site(client, &mut site, (*id, visit), notice)?;
             if batch.is_large() {
                 ids.push(*id);
                 continue;
@@ -201,6 +307,30 @@ pub fn by_id(
         }
     }
     Ok((batch, ids))
+}
+
+/// Sees to it that a visit is of the site that was asked for, unless that is a roll-up; Matomo is asked
+/// for that once, when it matters.
+fn check_site(
+    client: &Client,
+    site: &mut Site,
+    (id, visit): (i64, &Visit),
+    notice: &mut dyn FnMut(String),
+) -> Result<()> {
+    let other = rows::id_site(visit, *site);
+    if other == i64::from(site.id) {
+        return Ok(());
+    }
+    if site.is_rollup.is_none() {
+        let info = client.site(site.id, &mut |error, retry, wait| {
+            notice(retry_line(error, retry, wait));
+        })?;
+        site.is_rollup = info.is_rollup;
+    }
+    if site.is_rollup == Some(true) {
+        return Ok(());
+    }
+    Err(client.failed(site.id, None, Fault::OtherSite(id, other)))
 }
 
 /// Bytes of rows from which on a batch is handed over: so large that what each costs of its own
@@ -225,30 +355,16 @@ impl Batch {
         let (begin, most) = (self.rows.len(), client.max_response_size());
         let room = usize::try_from(most).unwrap_or(usize::MAX);
         if !rows::add(&mut self.rows, visit, id, site, from, room) {
-            return Err(client.failed(site.id, day, Fault::VisitTooLarge(id, most)));
+            let fault = match self.rows.is_cut() {
+                true => Fault::OutOfMemory,
+                false => Fault::VisitTooLarge(id, most),
+            };
+            return Err(client.failed(site.id, day, fault));
         }
         self.visits.push((id, begin..self.rows.len()));
-        self.span = union(self.span, span(visit, &self.rows.instants()[begin..], site));
-        let id_site = rows::id_site(visit, site);
-        if !self.sites.contains(&id_site) {
-            self.sites.insert(id_site);
+        if begin == self.rows.len() {
+            self.bare.insert(id, Bare::of(visit));
         }
         Ok(())
-    }
-}
-
-/// Between which instants the rows of a visit lie; or may have lain at an earlier sight, with
-/// either kind of time.
-fn span(visit: &Visit, instants: &[i64], site: Site) -> Option<(i64, i64)> {
-    let bounds = [visit.first, visit.last].into_iter().filter_map(rows::sane);
-    let bounds = bounds.flat_map(|at| [at, at + site.zone.offset_at(at)]);
-    instants.iter().copied().chain(bounds).fold(None, |span, at| union(span, Some((at, at))))
-}
-
-/// The smallest span that holds both.
-fn union(one: Option<(i64, i64)>, other: Option<(i64, i64)>) -> Option<(i64, i64)> {
-    match (one, other) {
-        (Some((a, b)), Some((c, d))) => Some((a.min(c), b.max(d))),
-        (one, other) => one.or(other),
     }
 }

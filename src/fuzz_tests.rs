@@ -14,10 +14,20 @@ use super::*;
 use crate::json::mend;
 
 const SITES: [Site; 4] = [
-    Site { id: 1, zone: Zone::Fixed(0), action_time: ActionTime::Utc },
-    Site { id: 1, zone: Zone::Iana(Tz::Europe__Paris), action_time: ActionTime::Utc },
-    Site { id: 1, zone: Zone::Iana(Tz::Australia__Lord_Howe), action_time: ActionTime::AsSent },
-    Site { id: 1, zone: Zone::Fixed(-12_600), action_time: ActionTime::Utc },
+    Site { id: 1, zone: Zone::Fixed(0), action_time: ActionTime::Utc, is_rollup: None },
+    Site {
+        id: 1,
+        zone: Zone::Iana(Tz::Europe__Paris),
+        action_time: ActionTime::Utc,
+        is_rollup: None,
+    },
+    Site {
+        id: 1,
+        zone: Zone::Iana(Tz::Australia__Lord_Howe),
+        action_time: ActionTime::AsSent,
+        is_rollup: None,
+    },
+    Site { id: 1, zone: Zone::Fixed(-12_600), action_time: ActionTime::Utc, is_rollup: None },
 ];
 
 /// Visits of a real Matomo.

@@ -1,7 +1,5 @@
 //! Reads what the destination holds of a site, for `matomo_check`. SPI only.
 
-use std::collections::BTreeSet;
-
 use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
 
@@ -49,13 +47,11 @@ pub fn differing(destination: &Destination, listed: &[Listed]) -> Result<Differi
         "WITH i AS MATERIALIZED (SELECT u.place, {typed} \
              FROM unnest({arrays}) WITH ORDINALITY AS u({places}, place)), \
          s AS MATERIALIZED (SELECT {stored} FROM {} AS d \
-             WHERE d.idsite = ANY (${}::text[]::{}[]) AND d.idvisit = ANY (${}::text[]::{}[])) \
-         SELECT i.place, bool_or(s.idvisit IS NULL) FROM i LEFT JOIN s ON s.idsite = i.idsite AND s.idvisit = i.idvisit \
+             WHERE d.idvisit = ANY (${}::text[]::{}[])) \
+         SELECT i.place, bool_or(s.idvisit IS NULL) FROM i LEFT JOIN s ON s.idvisit = i.idvisit \
          WHERE {differs} GROUP BY i.place ORDER BY i.place",
         destination.name,
         width + 1,
-        type_of("idsite"),
-        width + 2,
         type_of("idvisit"),
     );
     let mut args: Vec<DatumWithOid> = (0..width)
@@ -66,9 +62,7 @@ pub fn differing(destination: &Destination, listed: &[Listed]) -> Result<Differi
         })
         .collect();
     let ids: Vec<_> = listed.iter().map(|visit| visit.id.to_string()).collect();
-    let sites: BTreeSet<_> = listed.iter().filter_map(|visit| visit.values[0].as_deref()).collect();
-    let sites: Vec<_> = sites.into_iter().collect();
-    args.extend([sites.into(), ids.into()]);
+    args.push(ids.into());
     let _safe = Scope::of(&[
         (c"search_path", c"pg_catalog, pg_temp"),
         (c"enable_seqscan", c"off"),
@@ -88,29 +82,23 @@ pub fn differing(destination: &Destination, listed: &[Listed]) -> Result<Differi
     })
 }
 
-/// How many rows are stored of visits of these sites.
+/// How many rows are stored of visits.
 ///
 /// # Errors
 /// Only internal ones.
-pub fn count_rows(
-    destination: &Destination,
-    sites: &BTreeSet<String>,
-    visits: &[i64],
-) -> Result<i64> {
+pub fn count_rows(destination: &Destination, visits: &[i64]) -> Result<i64> {
     let sql = format!(
-        "SELECT count(*) FROM {} AS d \
-         WHERE d.idsite = ANY ($1::text[]::{}[]) AND d.idvisit = ANY ($2::text[]::{}[])",
-        destination.name, destination.types[1], destination.types[2]
+        "SELECT count(*) FROM {} AS d WHERE d.idvisit = ANY ($1::text[]::{}[])",
+        destination.name, destination.types[2]
     );
     let ids: Vec<_> = visits.iter().map(i64::to_string).collect();
-    let sites: Vec<_> = sites.iter().map(String::as_str).collect();
     let _safe = Scope::of(&[
         (c"search_path", c"pg_catalog, pg_temp"),
         (c"enable_seqscan", c"off"),
         (c"jit", c"off"),
     ]);
     Spi::connect_mut(|client| {
-        let found = query(client, &sql, &[sites.into(), ids.into()])?;
+        let found = query(client, &sql, &[ids.into()])?;
         Ok(found.first().get_one().map_err(spi)?.unwrap_or(0))
     })
 }

@@ -12,6 +12,7 @@ use crate::endpoint::Endpoint;
 use crate::error::{Error, Result};
 use crate::extension::Extension;
 use crate::plan::{Known, Pass};
+use crate::rows::ActionTime;
 use crate::seen::{Counts, Seen};
 
 /// The entries of one Matomo, site and destination.
@@ -31,13 +32,15 @@ pub struct Entry {
     pub counts: Counts,
     /// The site's timezone, as Matomo names it.
     pub timezone: String,
+    /// What `action_timestamp` holds in its rows, if that is known.
+    pub action_time: Option<ActionTime>,
     /// An instant, in seconds.
     pub read_at: i64,
 }
 
 /// What an entry is set to of whose day nothing is known but that there is one.
-pub const UNREAD: &str =
-    "sealed = false, newest = NULL, pass_began = NULL, pass_since = NULL, pass_seen = NULL";
+pub const UNREAD: &str = "sealed = false, newest = NULL, rechecked_at = NULL, \
+     pass_began = NULL, pass_since = NULL, pass_seen = NULL";
 
 impl Ledger {
     /// The ledger of a site in a destination.
@@ -59,7 +62,8 @@ impl Ledger {
         let sql = format!(
             "SELECT day::text, sealed, date_part('epoch', newest), visits, actions, \
              truncated_visits, timezone, date_part('epoch', read_at), date_part('epoch', pass_began), \
-             date_part('epoch', pass_since), pass_seen FROM {} \
+             date_part('epoch', pass_since), pass_seen, date_part('epoch', rechecked_at), action_time \
+             FROM {} \
              WHERE matomo = $1 AND idsite = $2 AND destination = $3",
             self.table
         );
@@ -71,15 +75,17 @@ impl Ledger {
                 let day: NaiveDate = day.parse().map_err(|_| corrupt())?;
                 let seconds = |at: Option<f64>| at.map(|at| at as i64);
                 let seen: Option<Vec<u8>> = row.get(11).map_err(spi)?;
+                let seen = seen.and_then(|seen| Seen::from_bytes(&seen));
                 let pass = seconds(row.get(9).map_err(spi)?)
                     .zip(seconds(row.get(10).map_err(spi)?))
-                    .zip(seen.and_then(|seen| Seen::from_bytes(&seen)))
-                    .map(|((began, since), seen)| Pass { began, since, seen });
+                    .map(|(began, since)| Pass { began, since, seen });
+                let action_time: Option<String> = row.get(13).map_err(spi)?;
                 let entry = Entry {
                     day,
                     known: Known {
                         sealed: row.get(2).map_err(spi)?.unwrap_or(false),
                         newest: seconds(row.get(3).map_err(spi)?),
+                        rechecked: seconds(row.get(12).map_err(spi)?),
                         pass,
                     },
                     counts: Counts {
@@ -88,6 +94,7 @@ impl Ledger {
                         truncated_visits: row.get(6).map_err(spi)?.unwrap_or(0),
                     },
                     timezone: row.get(7).map_err(spi)?.unwrap_or_default(),
+                    action_time: action_time.as_deref().and_then(ActionTime::parse),
                     read_at: seconds(row.get(8).map_err(spi)?).unwrap_or(0),
                 };
                 entries.insert(day, entry);
@@ -96,20 +103,40 @@ impl Ledger {
         })
     }
 
-    /// Another Matomo which has a site of this ID in the destination, if there is one.
+    /// Whether it is known which Matomo the destination is of.
     ///
     /// # Errors
     /// Only internal ones.
-    pub fn other_matomo(&self) -> Result<Option<String>> {
+    pub fn knows_destination(&self) -> Result<bool> {
+        let sql = format!("SELECT 1 FROM {} WHERE destination = $1 LIMIT 1", self.table);
+        self.run(|client| Ok(!query(client, &sql, &[self.destination.into()])?.is_empty()))
+    }
+
+    /// Whether the destination is of this Matomo, or of none yet: `idVisit` is unique only within one.
+    ///
+    /// # Errors
+    /// [`Error::OtherMatomo`].
+    pub fn check_matomo(&self, name: &str) -> Result<()> {
+        // From site to site, as a table of many has very many entries.
         let sql = format!(
-            "SELECT matomo FROM {} WHERE destination = $1 AND idsite = $3 AND matomo <> $2 LIMIT 1",
+            "WITH RECURSIVE m AS ( \
+                 (SELECT idsite, matomo FROM {0} WHERE destination = $1 ORDER BY 1, 2 LIMIT 1) \
+                 UNION ALL \
+                 SELECT n.idsite, n.matomo FROM m CROSS JOIN LATERAL ( \
+                     SELECT l.idsite, l.matomo FROM {0} l WHERE l.destination = $1 \
+                     AND (l.idsite, l.matomo) > (m.idsite, m.matomo) ORDER BY 1, 2 LIMIT 1) n) \
+             SELECT matomo FROM m WHERE matomo <> $2 LIMIT 1",
             self.table
         );
-        self.run(|client| {
-            let args = [self.destination.into(), self.matomo.as_str().into(), self.site.into()];
-            let found = query(client, &sql, &args)?;
-            if found.is_empty() { Ok(None) } else { found.first().get_one().map_err(spi) }
-        })
+        let other: Option<String> = self.run(|client| {
+            let args = [self.destination.into(), self.matomo.as_str().into()];
+            query(client, &sql, &args)?.next().map_or(Ok(None), |row| row.get(1).map_err(spi))
+        })?;
+        let refuse = |known| {
+            let (name, asked) = (name.to_owned(), self.matomo.clone());
+            Err(Error::OtherMatomo { name, known, asked })
+        };
+        other.map_or(Ok(()), refuse)
     }
 
     /// Whether the destination has to hold rows, of whichever site.
@@ -122,33 +149,62 @@ impl Ledger {
         self.run(|client| Ok(!query(client, &sql, &[self.destination.into()])?.is_empty()))
     }
 
-    /// Days have to be read again: they are no longer sealed.
+    /// Days that were read after `now`, as by a clock that was ahead, have to be read again.
     ///
     /// # Errors
     /// Only internal ones.
-    pub fn open_again(&self, from: NaiveDate) -> Result<()> {
+    pub fn disbelieve_after(&self, now: i64) -> Result<()> {
         let sql = format!(
-            "UPDATE {} SET {UNREAD} WHERE matomo = $1 AND idsite = $2 \
-             AND destination = $3 AND day >= $4::date",
+            "UPDATE {} SET {UNREAD}, read_at = to_timestamp($4) WHERE matomo = $1 AND idsite = $2 \
+             AND destination = $3 AND read_at > to_timestamp($4)",
             self.table
         );
         let mut args = Vec::from(self.key());
-        args.push(from.to_string().into());
+        args.push((now as f64).into());
         self.run(|client| query(client, &sql, &args).map(drop))
     }
 
+    /// Days count as read in another timezone, or have to be read in it.
+    ///
+    /// # Errors
+    /// Only internal ones.
+    pub fn set_timezone(
+        &self,
+        (read, unread): (Vec<NaiveDate>, Vec<NaiveDate>),
+        timezone: &str,
+    ) -> Result<()> {
+        for (days, more) in [(read, String::new()), (unread, format!(", {UNREAD}"))] {
+            let sql = format!(
+                "UPDATE {} SET timezone = $5{more} WHERE matomo = $1 AND idsite = $2 \
+                 AND destination = $3 AND day = ANY ($4::text[]::date[])",
+                self.table
+            );
+            let days: Vec<_> = days.iter().map(NaiveDate::to_string).collect();
+            let mut args = Vec::from(self.key());
+            args.extend([days.into(), timezone.into()]);
+            self.run(|client| query(client, &sql, &args).map(drop))?;
+        }
+        Ok(())
+    }
+
     /// The rows of the destination are gone, those of all sites: their days have to be read again. Days
-    /// without visits stay as they are, such as those that were dropped for their age.
+    /// without visits stay as they are, such as those that were dropped for their age. Of another
+    /// Matomo nothing stays.
     ///
     /// # Errors
     /// Only internal ones.
     pub fn disclaim_rows(&self) -> Result<()> {
+        let others = format!("DELETE FROM {} WHERE destination = $1 AND matomo <> $2", self.table);
         let sql = format!(
             "UPDATE {} SET {UNREAD}, visits = 0, actions = 0, truncated_visits = 0 \
              WHERE destination = $1 AND visits > 0",
             self.table
         );
-        self.run(|client| query(client, &sql, &[self.destination.into()]).map(drop))
+        self.run(|client| {
+            let args = [self.destination.into(), self.matomo.as_str().into()];
+            query(client, &others, &args)?;
+            query(client, &sql, &args[..1]).map(drop)
+        })
     }
 
     /// Writes an entry; one that says what is there already is not written again.
@@ -158,15 +214,17 @@ impl Ledger {
     pub fn write(&self, entry: &Entry) -> Result<()> {
         let sql = format!(
             "INSERT INTO {} AS l (matomo, idsite, destination, day, sealed, visits, actions, \
-                 truncated_visits, newest, timezone, read_at, pass_began, pass_since, pass_seen) \
+                 truncated_visits, newest, timezone, read_at, pass_began, pass_since, pass_seen, \
+                 rechecked_at, action_time) \
              VALUES ($1, $2, $3, $4::date, $5, $6, $7, $8, to_timestamp($9), $10, to_timestamp($11), \
-                 to_timestamp($12), to_timestamp($13), $14) \
+                 to_timestamp($12), to_timestamp($13), $14, to_timestamp($15), $16) \
              ON CONFLICT (destination, idsite, matomo, day) DO UPDATE SET sealed = excluded.sealed, \
                  visits = excluded.visits, actions = excluded.actions, \
                  truncated_visits = excluded.truncated_visits, newest = excluded.newest, \
                  timezone = excluded.timezone, read_at = excluded.read_at, \
                  pass_began = excluded.pass_began, pass_since = excluded.pass_since, \
-                 pass_seen = excluded.pass_seen",
+                 pass_seen = excluded.pass_seen, rechecked_at = excluded.rechecked_at, \
+                 action_time = excluded.action_time",
             self.table
         );
         let pass = entry.known.pass.as_ref();
@@ -182,23 +240,34 @@ impl Ledger {
             (entry.read_at as f64).into(),
             pass.map(|pass| pass.began as f64).into(),
             pass.map(|pass| pass.since as f64).into(),
-            pass.map(|pass| pass.seen.to_bytes()).into(),
+            pass.and_then(|pass| pass.seen.as_ref()).map(Seen::to_bytes).into(),
+            entry.known.rechecked.map(|at| at as f64).into(),
+            entry.action_time.map(ActionTime::name).into(),
         ]);
         self.run(|client| query(client, &sql, &args).map(drop))
     }
 
-    /// Mends what an entry says of how much its day holds; where there is none, none is made.
+    /// Mends what an entry says of how much its day holds, and of which kind of time where all of
+    /// the day was written; where there is none, none is made.
     ///
     /// # Errors
     /// Only internal ones.
-    pub fn correct(&self, day: NaiveDate, visits: i64, actions: i64) -> Result<()> {
+    pub fn correct(
+        &self,
+        day: NaiveDate,
+        visits: i64,
+        actions: i64,
+        action_time: Option<ActionTime>,
+    ) -> Result<()> {
         let sql = format!(
-            "UPDATE {} SET visits = $5, actions = $6 WHERE matomo = $1 AND idsite = $2 \
-             AND destination = $3 AND day = $4::date AND (visits, actions) <> ($5, $6)",
+            "UPDATE {} SET visits = $5, actions = $6, action_time = coalesce($7, action_time) \
+             WHERE matomo = $1 AND idsite = $2 AND destination = $3 AND day = $4::date \
+             AND ((visits, actions) <> ($5, $6) OR action_time <> $7)",
             self.table
         );
         let mut args = Vec::from(self.key());
-        args.extend([day.to_string().into(), visits.into(), actions.into()]);
+        let action_time = action_time.map(ActionTime::name);
+        args.extend([day.to_string().into(), visits.into(), actions.into(), action_time.into()]);
         self.run(|client| query(client, &sql, &args).map(drop))
     }
 
@@ -219,6 +288,7 @@ impl Entry {
             known: Known::default(),
             counts: Counts::default(),
             timezone: timezone.to_owned(),
+            action_time: None,
             read_at: 0,
         }
     }

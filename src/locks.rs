@@ -28,6 +28,8 @@ pub enum Lock {
     Run(i32),
     /// The rows of a site (idSite) in a destination.
     Rows(pg_sys::Oid, i32),
+    /// Which Matomo a destination is of, as long as the ledger does not say.
+    Matomo(pg_sys::Oid),
 }
 
 /// How long a lock is held.
@@ -42,6 +44,7 @@ pub enum Until {
 /// `objsubid` in `pg_locks`.
 pub const RUN: u16 = 0x6d72;
 const ROWS: u16 = 0x6d64;
+const MATOMO: u16 = 0x6d6d;
 
 const MODE: pg_sys::LOCKMODE = pg_sys::ExclusiveLock as pg_sys::LOCKMODE;
 
@@ -50,6 +53,12 @@ pub fn try_take(lock: Lock, until: Until) -> bool {
     // SAFETY: main thread, within a transaction.
     let result = unsafe { pg_sys::LockAcquire(&lock.tag(), MODE, until == Until::Released, true) };
     result != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL
+}
+
+/// Takes a lock till the end of the transaction, and waits for it.
+pub fn take(lock: Lock) {
+    // SAFETY: main thread, within a transaction.
+    unsafe { pg_sys::LockAcquire(&lock.tag(), MODE, false, false) };
 }
 
 /// Releases a lock that was taken until then.
@@ -63,6 +72,7 @@ impl Lock {
         let (class, object, kind) = match self {
             Lock::Run(site) => (0, site.cast_unsigned(), RUN),
             Lock::Rows(destination, site) => (destination.to_u32(), site.cast_unsigned(), ROWS),
+            Lock::Matomo(destination) => (destination.to_u32(), 0, MATOMO),
         };
         pg_sys::LOCKTAG {
             // SAFETY: main thread; a number that is set when the session begins.

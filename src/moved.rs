@@ -24,20 +24,16 @@ pub fn change_url(destination: &Destination, old: &Endpoint, new: &Endpoint) -> 
     for site in sites {
         lock(site, destination)?;
     }
-    // Of a day that both have, the new entry counts, as it goes on from there. But a day that was read
-    // whole and sealed is not opened again, unless it had other bounds then.
+    // Tables that 0.1.0 has written may have days of both: the new entry counts.
+    let both = format!(
+        "DELETE FROM {schema}.matomo_ledger l WHERE destination = $1 AND matomo = $2 AND EXISTS ( \
+             SELECT FROM {schema}.matomo_ledger n WHERE n.destination = $1 AND n.matomo = $3 \
+             AND n.idsite = l.idsite AND n.day = l.day)"
+    );
     let entries = format!(
-        "WITH gone AS (DELETE FROM {schema}.matomo_ledger WHERE destination = $1 AND matomo = $2 RETURNING *), \
-         moved AS (INSERT INTO {schema}.matomo_ledger AS l (matomo, idsite, destination, day, sealed, visits, \
-                 actions, truncated_visits, newest, timezone, read_at, pass_began, pass_since, pass_seen) \
-             SELECT $3, idsite, destination, day, sealed, visits, actions, truncated_visits, newest, timezone, \
-                 read_at, pass_began, pass_since, pass_seen FROM gone \
-             ON CONFLICT (destination, idsite, matomo, day) DO UPDATE SET sealed = true, \
-                 visits = excluded.visits, actions = excluded.actions, \
-                 truncated_visits = excluded.truncated_visits, newest = excluded.newest, \
-                 read_at = excluded.read_at, pass_began = NULL, pass_since = NULL, pass_seen = NULL \
-             WHERE excluded.sealed AND NOT l.sealed AND l.timezone = excluded.timezone) \
-         SELECT count(*) FROM gone"
+        "WITH moved AS (UPDATE {schema}.matomo_ledger SET matomo = $3 \
+             WHERE destination = $1 AND matomo = $2 RETURNING 1) \
+         SELECT count(*) FROM moved"
     );
     // So that the status of registered sites does not forget them until their next run.
     let states = format!(
@@ -46,6 +42,7 @@ pub fn change_url(destination: &Destination, old: &Endpoint, new: &Endpoint) -> 
     );
     destination.extension.run(|client| {
         let args = [destination.oid.into(), old.url().into(), new.url().into()];
+        query(client, &both, &args)?;
         let days: Option<i64> = query(client, &entries, &args)?.first().get_one().map_err(spi)?;
         query(client, &states, &args)?;
         Ok(days.unwrap_or(0))

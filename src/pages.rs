@@ -7,9 +7,12 @@ use chrono::NaiveDate;
 use crate::answer;
 use crate::client::{Client, Which};
 use crate::error::{Error, Fault, Result};
+use crate::fetch::Reading;
+use crate::memory::Body;
 use crate::pager::Pager;
 use crate::rows::{self, Site};
 use crate::visit::Visit;
+use crate::zone::Zone;
 
 /// The pages of a site-day, one request after the other.
 pub struct Pages<'a> {
@@ -18,6 +21,8 @@ pub struct Pages<'a> {
     day: NaiveDate,
     /// The first second of the next day, whose visits Matomo counts to this one as well.
     end: i64,
+    /// When the reading began.
+    now: i64,
     actions: bool,
     pager: Pager,
     more: bool,
@@ -33,37 +38,37 @@ pub struct Page<'a> {
     pub visits: Vec<(i64, Visit<'a>)>,
     /// Elements of the answer.
     pub length: usize,
-    /// The greatest `lastActionTimestamp`.
+    /// The greatest `lastActionTimestamp` within the day and up to now.
     pub newest: Option<i64>,
 }
 
 impl<'a> Pages<'a> {
-    /// The pages of a day from an instant on.
+    /// The pages of a day from an instant on, with or without the visits' actions.
     pub fn new(
         client: &'a Client,
-        site: Site,
+        reading: Reading,
         day: NaiveDate,
         since: Option<i64>,
-        page_size: u32,
         actions: bool,
     ) -> Pages<'a> {
+        let Reading { site, page_size, began: now, .. } = reading;
         let end = day.succ_opt().map_or(i64::MAX, |next| site.zone.midnight(next));
         let pager = Pager::new(page_size, since);
         let (more, asked, before) = (true, 0, Vec::new());
-        Pages { client, site, day, end, actions, pager, more, asked, before }
+        Pages { client, site, day, end, now, actions, pager, more, asked, before }
     }
 
     /// From which instant on another reading can go on, if there is more to come and it would not
-    /// begin where this one has.
+    /// begin where this one has, nor after now.
     pub fn goes_on(&self) -> Option<i64> {
-        self.pager.goes_on().filter(|_| self.more)
+        self.pager.goes_on().filter(|since| self.more && *since <= self.now)
     }
 
     /// The text of the next page; `None` when there is none.
     ///
     /// # Errors
     /// Those of [`Client::visits`].
-    pub fn next(&mut self, notice: &mut dyn FnMut(String)) -> Result<Option<String>> {
+    pub fn next(&mut self, notice: &mut dyn FnMut(String)) -> Result<Option<Body>> {
         while self.more {
             self.asked += 1;
             let which = Which::Day(self.day, self.pager.page());
@@ -99,9 +104,28 @@ impl<'a> Pages<'a> {
         }
         self.before = ids;
         page.visits.retain(|(_, visit)| visit.last != Some(self.end));
-        // Nor is it where the day goes on.
-        page.newest = page.visits.iter().filter_map(|(_, visit)| rows::sane(visit.last)).max();
+        // Nor does a visit move the cursor that lies after the day (today's window has no end) or
+        // after now, as by a tracker's clock that is ahead: others before it are still to come.
+        let most = self.now.min(self.end - 1);
+        let ends = page.visits.iter().filter_map(|(_, visit)| rows::sane(visit.last));
+        page.newest = ends.filter(|last| *last <= most).max();
         Ok(page)
+    }
+}
+
+impl Page<'_> {
+    /// Whether the visits prove the site's timezone: for each, the site's clock at its first or last
+    /// action shows what it shows in that timezone at the visit's beginning or end.
+    pub fn proves(&self, zone: Zone) -> bool {
+        let mut visits = self.visits.iter().filter_map(|(_, visit)| {
+            let clocks = || visit.actions.iter().filter_map(|action| action.wall);
+            let is_at = |at: Option<i64>, wall: i64| {
+                rows::sane(at).is_some_and(|at| at + zone.offset_at(at) == wall)
+            };
+            let (first, last) = clocks().min().zip(clocks().max())?;
+            Some(is_at(visit.first, first) || is_at(visit.last, last))
+        });
+        visits.next() == Some(true) && visits.all(|agrees| agrees)
     }
 }
 

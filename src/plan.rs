@@ -24,10 +24,6 @@ pub enum Start {
 
 const LOOK_BACK: Days = Days::new(2);
 
-/// A poll asks once more for so many seconds before the newest visit met: Matomo stamps a visit when the
-/// request of its visitor comes in, and can only tell of it when it has written that.
-const LATE: i64 = 60;
-
 /// The site-days from `start` to `end`, both included; `end` is today at the latest.
 ///
 /// # Errors
@@ -70,21 +66,24 @@ pub fn days(
 pub struct Known {
     /// Read whole after it had ended and settled.
     pub sealed: bool,
-    /// `lastActionTimestamp` of the newest visit met.
+    /// `lastActionTimestamp` of the newest visit met: all visits of the day up to it that Matomo had
+    /// then are stored.
     pub newest: Option<i64>,
-    /// A reading of the whole day that has not come to its end.
+    /// When the last recheck or reading of the whole day began.
+    pub rechecked: Option<i64>,
+    /// A reading or a recheck of the whole day that has not come to its end.
     pub pass: Option<Pass>,
 }
 
-/// A reading of a whole day, as far as it has come.
+/// A reading or a recheck of a whole day, as far as it has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pass {
     /// When it began.
     pub began: i64,
     /// From which instant on it goes on.
     pub since: i64,
-    /// What it has met.
-    pub seen: Seen,
+    /// What it has met; `None` for a recheck, which fetches only what differs.
+    pub seen: Option<Seen>,
 }
 
 /// A day to ask for.
@@ -94,6 +93,8 @@ pub struct Due {
     pub extent: Extent,
     /// Whether the day is sealed by this reading.
     pub seals: bool,
+    /// Where a recheck of the day, after this reading, begins or goes on.
+    pub recheck: Option<Pass>,
 }
 
 /// How much of a day to ask for.
@@ -114,11 +115,6 @@ impl Extent {
             Extent::Whole => None,
             Extent::Rest(Pass { since, .. }) | Extent::Since(since) => Some(*since),
         }
-    }
-
-    /// Whether all visits of the day are met when it is read.
-    pub fn is_whole(&self) -> bool {
-        !matches!(self, Extent::Since(_))
     }
 }
 
@@ -142,11 +138,15 @@ pub struct Times {
     pub run_began: i64,
     /// How long after its end a day is settled.
     pub settle: i64,
+    /// How far before the newest visit met a poll begins.
+    pub overlap: i64,
+    /// How long after a recheck of an open day the next one is due; `None`: never.
+    pub recheck: Option<i64>,
 }
 
-/// What is due of `days`: sealed days nothing, open ones what is new, and days that have settled
-/// all, which seals them. A reading that was broken off goes on, unless the day has settled only
-/// since it began, or is to be read again by a later run.
+/// What is due of `days`: sealed days nothing, open ones what is new, with a recheck now and then, and
+/// days that have settled all, which seals them. A reading that was broken off goes on, unless the day
+/// has settled only since it began, or is to be read again by a later run.
 pub fn due(
     days: &[NaiveDate],
     known: &BTreeMap<NaiveDate, Known>,
@@ -169,135 +169,30 @@ pub fn due(
         let settled = end.saturating_add(times.settle);
         let seals = settled <= times.now;
         let goes_on = |pass: &Pass| {
-            (!seals || pass.began >= settled) && (!is_again || pass.began >= times.run_began)
+            pass.seen.is_some()
+                && (!seals || pass.began >= settled)
+                && (!is_again || pass.began >= times.run_began)
         };
+        let mut recheck = None;
         let extent = if seals || is_again {
             known.pass.filter(goes_on).map_or(Extent::Whole, Extent::Rest)
+        } else if let Some(newest) = known.newest {
+            let is_due =
+                |every| known.rechecked.is_none_or(|at| at > times.now || at + every <= times.now);
+            if times.recheck.is_some_and(is_due) {
+                let pass = known.pass.map(|pass| Pass { seen: None, ..pass });
+                let begin = Pass { began: times.now, since: zone.midnight(*day), seen: None };
+                recheck = Some(pass.unwrap_or(begin));
+            }
+            Extent::Since(newest - times.overlap)
         } else {
-            known.newest.map_or(Extent::Whole, |newest| Extent::Since(newest - LATE))
+            Extent::Whole
         };
-        Some(Due { day: *day, extent, seals })
+        Some(Due { day: *day, extent, seals, recheck })
     };
     days.iter().filter_map(one).collect()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn day(text: &str) -> NaiveDate {
-        text.parse().unwrap()
-    }
-
-    fn plan(start: Start, end: Option<&str>) -> Result<Vec<NaiveDate>> {
-        days(start, end.map(day), day("2026-11-24"), Zone::Fixed(0))
-    }
-
-    #[test]
-    fn both_ends_are_included() {
-        let all = plan(Start::Day(day("2026-11-22")), None).unwrap();
-        assert_eq!(all, [day("2026-11-22"), day("2026-11-23"), day("2026-11-24")]);
-        let one = plan(Start::Day(day("2026-11-22")), Some("2026-11-22")).unwrap();
-        assert_eq!(one, [day("2026-11-22")]);
-    }
-
-    #[test]
-    fn the_end_is_today_at_the_latest() {
-        let all = plan(Start::Day(day("2026-11-24")), Some("2027-01-01")).unwrap();
-        assert_eq!(all, [day("2026-11-24")]);
-    }
-
-    #[test]
-    fn what_cannot_be_is_refused() {
-        let future = plan(Start::Day(day("2026-11-25")), None).unwrap_err();
-        assert_eq!(future.to_string(), "start_date 2026-11-25 is in the future");
-        let turned = plan(Start::Day(day("2026-11-24")), Some("2026-11-23")).unwrap_err();
-        assert_eq!(turned.to_string(), "end_date 2026-11-23 is before start_date 2026-11-24");
-    }
-
-    #[test]
-    fn without_a_start() {
-        let newest = day("2026-11-23").and_hms_opt(1, 0, 0).unwrap().and_utc().timestamp();
-        assert_eq!(plan(Start::Newest(newest), None).unwrap()[0], day("2026-11-21"));
-        assert_eq!(plan(Start::Newest(newest), Some("2026-11-01")).unwrap(), []);
-        assert_eq!(plan(Start::Newest(i64::MAX), None).unwrap(), [day("2026-11-24")]);
-        assert_eq!(plan(Start::Ago(3), None).unwrap()[0], day("2026-11-21"));
-        assert_eq!(plan(Start::Known(day("2026-11-20")), None).unwrap()[0], day("2026-11-20"));
-        // 23:00 UTC is the next day already where the clock is two hours ahead.
-        let late = day("2026-11-22").and_hms_opt(23, 0, 0).unwrap().and_utc().timestamp();
-        let days = days(Start::Newest(late), None, day("2026-11-24"), Zone::Fixed(7200)).unwrap();
-        assert_eq!(days[0], day("2026-11-21"));
-    }
-
-    fn whole(text: &str, seals: bool) -> Due {
-        Due { day: day(text), extent: Extent::Whole, seals }
-    }
-
-    #[test]
-    fn what_is_due() {
-        let zone = Zone::Fixed(0);
-        let days = plan(Start::Day(day("2026-11-21")), None).unwrap();
-        let known = |sealed, newest| Known { sealed, newest: Some(newest), pass: None };
-        let known = BTreeMap::from([
-            (day("2026-11-21"), known(true, 1)),
-            (day("2026-11-22"), known(false, 2)),
-            (day("2026-11-23"), known(false, 3)),
-        ]);
-        let midnight = zone.midnight(day("2026-11-24"));
-        let at = |now: i64, again: Again| {
-            due(&days, &known, again, zone, Times { now, run_began: now, settle: 3600 })
-        };
-        // An hour before the 23rd has settled, and when it has.
-        assert_eq!(
-            at(midnight + 3599, Again::No),
-            [
-                whole("2026-11-22", true),
-                Due { day: day("2026-11-23"), extent: Extent::Since(3 - LATE), seals: false },
-                whole("2026-11-24", false)
-            ]
-        );
-        assert_eq!(at(midnight + 3600, Again::No)[1], whole("2026-11-23", true));
-        let since = Again::From(day("2026-11-23"));
-        assert_eq!(at(midnight, since)[1], whole("2026-11-23", false));
-        assert_eq!(at(midnight, since).len(), 3);
-        assert_eq!(at(midnight, Again::All)[0], whole("2026-11-21", true));
-    }
-
-    #[test]
-    fn a_reading_that_was_broken_off_goes_on() {
-        let zone = Zone::Fixed(0);
-        let the_day = day("2026-11-22");
-        let midnight = zone.midnight(day("2026-11-23"));
-        let extent = |sealed: bool, began: i64, again: Again, now: i64, run_began: i64| {
-            let pass = Pass { began, since: 7, seen: Seen::default() };
-            let known = Known { sealed, newest: Some(9), pass: Some(pass.clone()) };
-            let known = BTreeMap::from([(the_day, known)]);
-            let times = Times { now, run_began, settle: 100 };
-            let due = due(&[the_day], &known, again, zone, times);
-            due.into_iter().next().map(|due| match due.extent {
-                Extent::Rest(rest) => {
-                    assert_eq!(rest, pass);
-                    "rest"
-                }
-                Extent::Whole => "whole",
-                Extent::Since(_) => "since",
-            })
-        };
-        let settled = midnight + 100;
-        // Begun after the day had settled, by this run or by another one.
-        assert_eq!(extent(false, settled, Again::No, settled + 50, settled + 40), Some("rest"));
-        // Begun before: it cannot seal the day.
-        assert_eq!(extent(false, settled - 1, Again::No, settled + 50, settled - 1), Some("whole"));
-        // An open day goes on from its newest visit.
-        assert_eq!(extent(false, midnight, Again::No, midnight, midnight), Some("since"));
-        // A sealed day is finished, whatever a reading of it was broken off for.
-        assert_eq!(extent(true, settled, Again::No, settled + 50, settled + 40), None);
-        // What is read again is read whole by each run, once.
-        assert_eq!(extent(true, settled, Again::All, settled + 50, settled + 40), Some("whole"));
-        assert_eq!(
-            extent(true, settled + 45, Again::All, settled + 50, settled + 40),
-            Some("rest")
-        );
-        assert_eq!(extent(false, midnight, Again::All, midnight + 9, midnight), Some("rest"));
-    }
-}
+#[path = "plan_tests.rs"]
+mod tests;

@@ -4,7 +4,8 @@ use chrono_tz::Tz;
 
 use super::*;
 
-const UTC: Site = Site { id: 42, zone: Zone::Fixed(0), action_time: ActionTime::Utc };
+const UTC: Site =
+    Site { id: 42, zone: Zone::Fixed(0), action_time: ActionTime::Utc, is_rollup: None };
 const DAY_BEGIN: i64 = 1_629_417_600;
 
 #[derive(Debug, PartialEq)]

@@ -9,7 +9,7 @@ use pgrx::prelude::*;
 use crate::access::Access;
 use crate::attempt::attempt;
 use crate::client::{Client, SiteInfo};
-use crate::copy::DayResult;
+use crate::copy::{DayResult, Outcome};
 use crate::credentials::{Credentials, user_name};
 use crate::destination::{Destination, query, spi};
 use crate::error::{Error, Fault, Result, Stored};
@@ -25,7 +25,7 @@ use crate::runs::{self, Begun};
 use crate::session::{self, Failure, Phase};
 use crate::settings;
 use crate::sites::{self, Site};
-use crate::sync::{Before, Range, Sync, warn_of_truncation};
+use crate::sync::{OfRun, Range, Sync, warn_of_truncation};
 use crate::watch::{self, Watch};
 use crate::zone::Zone;
 
@@ -203,28 +203,37 @@ fn as_owner(
     let received = client.received();
     let range = Range { start: site.start, end: None, not_before };
     let known = run.timezone.as_deref().and_then(info);
-    let before = Before { registered: site.id, began: run.began, site: known };
-    let mut sync = Sync::prepare(site.idsite, access, destination, range, false, Some(before))?;
-    sync.due.retain(|due| run.has_to_do(due));
-    let due: Vec<_> = sync.due.iter().map(|due| due.day).collect();
-    sync.due.truncate(workers);
-    let elapsed = Utc::now().timestamp().saturating_sub(run.began);
-    let mut progress = Progress::new(site.idsite, due.len()).of_registered(Some(site.id)).go_on(
-        usize::try_from(run.days).unwrap_or_default(),
-        run.visits,
-        run.actions,
-        Duration::from_secs(elapsed.unsigned_abs()),
-    );
+    let of_run = OfRun { registered: site.id, began: run.began };
     let pages = run.step_pages.map_or_else(settings::step_pages, |n| n.min(settings::step_pages()));
-    let results = sync.copy.days(sync.due, pages, &mut progress)?;
+    let mut told = known;
+    let (info, due, results) = loop {
+        let (access, destination) = (access.clone(), destination.clone());
+        let mut sync =
+            Sync::prepare(site.idsite, access, destination, range, false, told, Some(of_run))?;
+        sync.due.retain(|due| run.has_to_do(due));
+        let due: Vec<_> = sync.due.iter().map(|due| due.day).collect();
+        sync.due.truncate(workers);
+        let elapsed = Utc::now().timestamp().saturating_sub(run.began);
+        let mut progress =
+            Progress::new(site.idsite, due.len()).of_registered(Some(site.id)).go_on(
+                usize::try_from(run.days).unwrap_or_default(),
+                run.visits,
+                run.actions,
+                Duration::from_secs(elapsed.unsigned_abs()),
+            );
+        match sync.copy.days(sync.due, pages, &mut progress)? {
+            Outcome::Done(results) => break (sync.info, due, results),
+            Outcome::ZoneChanged(info) => told = Some(info),
+        }
+    };
     let bytes = client.received().saturating_sub(received);
-    Ok(Step { client, info: sync.info, due, results, bytes })
+    Ok(Step { client, info, due, results, bytes })
 }
 
 /// What an earlier step was told of the site.
 fn info(timezone: &str) -> Option<SiteInfo> {
     let zone = Zone::parse(timezone)?;
-    Some(SiteInfo { name: None, zone, timezone: timezone.to_owned() })
+    Some(SiteInfo { name: None, zone, timezone: timezone.to_owned(), is_rollup: None })
 }
 
 /// Notes that the last step of a run has failed, and that ends it.

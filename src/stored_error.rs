@@ -138,7 +138,7 @@ impl Stored {
                     .to_owned()
             }
             Stored::RolePrivilege(_) | Stored::NoRole(_) => {
-                "Name a role that you are a member of.".to_owned()
+                "Name a role that you may SET ROLE to.".to_owned()
             }
             Stored::Registered { is_yours: true, .. } => {
                 "Change it with matomo_alter_site; the view matomo_sites has its ID.".to_owned()

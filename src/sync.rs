@@ -8,14 +8,14 @@ use pgrx::prelude::*;
 
 use crate::access::Access;
 use crate::client::{Client, SiteInfo};
-use crate::copy::{Copy, DayResult, Record};
+use crate::copy::{Copy, DayResult, Outcome, Record};
 use crate::destination::Destination;
 use crate::error::{Error, Result};
 use crate::fetch::Reading;
 use crate::ledger::{Entry, Ledger};
 use crate::locks::{self, Lock, Until};
 use crate::pages::retry_line;
-use crate::plan::{self, Again, Due, Known, Start, Times};
+use crate::plan::{self, Again, Due, Start, Times};
 use crate::progress::Progress;
 use crate::remote;
 use crate::report::{say, warn};
@@ -23,6 +23,7 @@ use crate::rows::Site;
 use crate::secrecy::show_activity;
 use crate::settings;
 use crate::store::Store;
+use crate::valid;
 use crate::zone::Zone;
 
 /// What the caller of `matomo_sync` wants.
@@ -49,11 +50,21 @@ pub fn run(order: Order) -> Result<Vec<DayResult>> {
     let Order { site, access, start, end, destination, force } = order;
     let destination = Destination::open_or_create(&destination)?;
     let range = Range { start, end, not_before: None };
-    let sync = Sync::prepare(site, access, destination, range, force, None)?;
-    let mut progress = Progress::new(site, sync.due.len());
-    let results = sync.copy.days(sync.due, i32::MAX, &mut progress)?;
-    warn_of_truncation("", results.iter().map(|(read, _)| read.met.truncated_visits).sum());
-    Ok(results)
+    let mut info = None;
+    loop {
+        let sync =
+            Sync::prepare(site, access.clone(), destination.clone(), range, force, info, None)?;
+        let mut progress = Progress::new(site, sync.due.len());
+        match sync.copy.days(sync.due, i32::MAX, &mut progress)? {
+            Outcome::Done(results) => {
+                let truncated = results.iter().map(|(read, _)| read.met.truncated_visits).sum();
+                warn_of_truncation("", truncated);
+                return Ok(results);
+            }
+            // Once: then the timezone is what Matomo has just told.
+            Outcome::ZoneChanged(told) => info = Some(told),
+        }
+    }
 }
 
 /// The days that are asked for.
@@ -65,15 +76,13 @@ pub struct Range {
     pub not_before: Option<NaiveDate>,
 }
 
-/// What the earlier steps of a run have found out.
-#[derive(Debug, Clone)]
-pub struct Before {
+/// The run that a sync is a step of.
+#[derive(Debug, Clone, Copy)]
+pub struct OfRun {
     /// The registered site.
     pub registered: i32,
     /// When the run began.
     pub began: i64,
-    /// What Matomo told of the site.
-    pub site: Option<SiteInfo>,
 }
 
 /// A sync that is ready to begin.
@@ -85,7 +94,7 @@ pub struct Sync {
 }
 
 impl Sync {
-    /// Locks, and finds out which days are due.
+    /// Locks, and finds out which days are due. `told` is what Matomo has just told of the site.
     ///
     /// # Errors
     /// Any of [`Error`].
@@ -95,12 +104,14 @@ impl Sync {
         destination: Destination,
         range: Range,
         force: bool,
-        before: Option<Before>,
+        told: Option<SiteInfo>,
+        run: Option<OfRun>,
     ) -> Result<Sync> {
         let Access { client, page_size, workers } = access;
         lock(site, &destination)?;
         let ledger = Ledger::of(&destination, client.endpoint(), site);
-        let mut known = known_days(&ledger, &destination)?;
+        let now = Utc::now().timestamp();
+        let mut known = known_days(&ledger, &destination, now)?;
         let start = match (range.start, known.keys().next()) {
             (Some(day), _) => Start::Day(day),
             (None, Some(first)) => Start::Known(*first),
@@ -109,64 +120,95 @@ impl Sync {
                 None => Start::Ago(settings::initial_offset()),
             },
         };
-        let now = Utc::now().timestamp();
-        let run_began = before.as_ref().map_or(now, |before| before.began);
-        let registered = before.as_ref().map(|before| before.registered);
-        let info = match before.and_then(|before| before.site) {
+        let run_began = run.map_or(now, |run| run.began);
+        let ask = || ask_for_site(&client, site, run.map(|run| run.registered));
+        let known_site = known_site(&known, now).filter(|_| told.is_none() && !force);
+        let mut is_zone_known = known_site.is_none();
+        let mut info = match told.or(known_site) {
             Some(info) => info,
-            None => {
-                let info = match known_site(&known, now).filter(|_| !force) {
-                    Some(info) => info,
-                    None => ask_for_site(&client, site, registered)?,
-                };
-                if let Some(moved) = moved(&known, &info.timezone) {
-                    ledger.open_again(moved)?;
-                    for (_, entry) in known.range_mut(moved..) {
-                        entry.known = Known::default();
-                    }
-                }
-                info
-            }
+            None => ask()?,
         };
-        let zone = info.zone;
-        let today = zone.day(now).unwrap_or_default();
-        let mut days = plan::days(start, range.end, today, zone)?;
-        days.retain(|day| range.not_before.is_none_or(|first| *day >= first));
-        let again = if force { Again::All } else { lookback(today) };
-        let of_days = known.iter().map(|(day, entry)| (*day, entry.known.clone())).collect();
-        let times = Times { now, run_began, settle: settings::settle_time() };
-        let due = plan::due(&days, &of_days, again, zone, times);
-        let store = Store::new(destination).wary_of(ledger.other_matomo()?);
-        let site = Site { id: site, zone, action_time: settings::action_time() };
-        let reading = Reading { site, page_size, most_pages: i32::MAX, began: now };
-        let record = Record { ledger, known, timezone: info.timezone.clone(), now };
-        Ok(Sync { copy: Copy { client, workers, reading, store, record }, info, due })
+        let action_time = settings::action_time();
+        let (days, due) = loop {
+            let zone = info.zone;
+            if is_zone_known {
+                known = in_timezone(known, &ledger, &info)?;
+            }
+            let today = zone.day(now).unwrap_or_default();
+            let mut days = plan::days(start, range.end, today, zone)?;
+            days.retain(|day| range.not_before.is_none_or(|first| *day >= first));
+            let again = if force { Again::All } else { lookback(today) };
+            let times = Times {
+                now,
+                run_began,
+                settle: settings::settle_time(),
+                overlap: settings::overlap(),
+                recheck: settings::recheck(),
+            };
+            let valid = valid::known(&known, zone, action_time, now);
+            let due = plan::due(&days, &valid, again, zone, times);
+            if !due.is_empty() || is_zone_known {
+                break (days, due);
+            }
+            // No visit will tell whether the timezone is still the same.
+            info = ask()?;
+            is_zone_known = true;
+        };
+        if let Some((first, last, kind)) = valid::of_other_kind(&known, &days, &due, action_time) {
+            let name = destination.name.clone();
+            return Err(Error::OtherActionTime { name, kind: kind.name(), first, last });
+        }
+        // Not before Matomo has answered: a mistyped URL is no other Matomo.
+        ledger.check_matomo(&destination.name)?;
+        let store = Store::new(destination.clone());
+        let (zone, is_rollup) = (info.zone, info.is_rollup);
+        let site = Site { id: site, zone, action_time, is_rollup };
+        let reading = Reading { site, page_size, most_pages: i32::MAX, began: now, is_zone_known };
+        let record = Record { ledger, known, timezone: info.timezone.clone(), action_time, now };
+        let copy = Copy { client, workers, reading, destination, store, record };
+        Ok(Sync { copy, info, due })
     }
 }
 
-/// What the ledger knows; if somebody has emptied the table under it, that all has to be read anew.
-fn known_days(ledger: &Ledger, destination: &Destination) -> Result<Entries> {
-    if ledger.claims_rows()? && destination.is_empty()? {
-        ledger.disclaim_rows()?;
-        let name = &destination.name;
-        say(PgLogLevel::NOTICE, format!("table {name} is empty: all that it had is read anew"));
+/// What the ledger knows; if somebody has emptied the table under it, that all has to be read anew, as
+/// have days that were read in the future.
+fn known_days(ledger: &Ledger, destination: &Destination, now: i64) -> Result<Entries> {
+    let name = &destination.name;
+    let is_emptied = || -> Result<bool> { Ok(ledger.claims_rows()? && destination.is_empty()?) };
+    if !ledger.knows_destination()? || is_emptied()? {
+        // Any Matomo may take the table now: one after the other.
+        locks::take(Lock::Matomo(destination.oid));
+        if is_emptied()? {
+            ledger.disclaim_rows()?;
+            say(PgLogLevel::NOTICE, format!("table {name} is empty: all that it had is read anew"));
+        }
     }
+    let known = ledger.read()?;
+    if known.values().all(|entry| entry.read_at <= now) {
+        return Ok(known);
+    }
+    ledger.disbelieve_after(now)?;
     ledger.read()
 }
 
-/// The site as the ledger has it, if Matomo was asked on the same day of the site: a poll is one
-/// request.
+/// The site as the ledger has it, if today is known: a poll is one request. The visits that it lists
+/// prove the timezone, or else Matomo is asked.
 fn known_site(known: &Entries, now: i64) -> Option<SiteInfo> {
-    let (day, entry) = known.last_key_value()?;
+    let entry = known.values().max_by_key(|entry| entry.read_at)?;
     let zone = Zone::parse(&entry.timezone)?;
     let timezone = entry.timezone.clone();
-    (zone.day(now) == Some(*day)).then_some(SiteInfo { name: None, zone, timezone })
+    let info = SiteInfo { name: None, zone, timezone, is_rollup: None };
+    known.contains_key(&zone.day(now)?).then_some(info)
 }
 
-/// The last days of a site whose timezone has changed: their bounds have moved.
-fn moved(known: &Entries, timezone: &str) -> Option<NaiveDate> {
-    let (day, _) = known.last_key_value().filter(|(_, entry)| entry.timezone != timezone)?;
-    day.checked_sub_days(Days::new(2))
+/// What is known, in the timezone that Matomo has told.
+fn in_timezone(known: Entries, ledger: &Ledger, info: &SiteInfo) -> Result<Entries> {
+    let others = valid::of_other_zones(&known, info.zone);
+    if others.0.is_empty() && others.1.is_empty() {
+        return Ok(known);
+    }
+    ledger.set_timezone(others, &info.timezone)?;
+    ledger.read()
 }
 
 /// Which days `matomo.lookback` reads again.

@@ -146,7 +146,8 @@ fn as_owner(extension: &Extension, site: &Site, plan: &Plan) -> Result<(Outcome,
             let sql = format!(
                 "SELECT s.more, s.blocked, s.place::pg_catalog.text \
                  FROM {schema}.matomo_drop_step($1::pg_catalog.regclass, \
-                     pg_catalog.to_timestamp($2), $3, '100 milliseconds', $4::pg_catalog.jsonb) AS s"
+                     pg_catalog.to_timestamp($2), $3, '100 milliseconds'::pg_catalog.interval, \
+                     $4::pg_catalog.jsonb) AS s"
             );
             let args = [
                 site.destination.into(),

@@ -49,6 +49,7 @@ impl Stage {
             assert!(sums.inserted > 100, "{sums:?} prove little");
             *before = versions(&mut db, table);
         }
+        forget_matomo(&mut db);
         for visit in &mut fake.world().site_mut(1).visits {
             visit.push(Action::event(visit.last, "News", "of the visit"));
         }

@@ -14,35 +14,6 @@ fn experiments_of_type_json_can_be_compared() {
 }
 
 #[test]
-fn a_repair_removes_nothing_that_another_matomo_has_brought() {
-    let mut case = Case::new("matomo");
-    let mut world = case.noon.world(5);
-    for visit in &mut world.site_mut(1).visits {
-        visit.id += 100_000;
-        visit.visitor_id = format!("ffff{:012x}", visit.id);
-    }
-    let ours = case.fake.url();
-    let other = serve(world);
-    let range = format!(", '{}', '{}'", case.noon.text(4), case.noon.text(1));
-    sync(&mut case.db, &other, &range);
-    let before = fingerprint(&mut case.db, "matomo");
-    let sql = format!(
-        "SELECT * FROM matomo_check(1{range}, '{}', '{}', repair => true)",
-        other.url(),
-        other.token()
-    );
-    let refused = error(&mut case.db, &sql);
-    assert_eq!(refused.code().code(), "55000", "{refused:?}");
-    let message = refused.message();
-    assert!(
-        message.starts_with("destination \"public.matomo\" holds another visit 10"),
-        "{message}"
-    );
-    assert!(message.ends_with(&format!(", of {ours}/index.php")), "{message}");
-    assert_eq!(fingerprint(&mut case.db, "matomo"), before);
-}
-
-#[test]
 fn a_range_that_lies_partly_in_the_future_ends_today() {
     let mut case = Case::new("matomo");
     let check = |first: String, last: &str| {

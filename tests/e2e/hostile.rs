@@ -24,7 +24,9 @@ fn seeds(corpus: u64) -> impl Iterator<Item = u64> {
 
 fn matomo() -> Fake {
     let mut world = World::new(Clock::Real);
-    world.add_site(Site::new(1, "Hostile", "Europe/Paris"));
+    let site = world.add_site(Site::new(1, "Hostile", "Europe/Paris"));
+    // Any idSite will do.
+    site.kind = "rollup".to_owned();
     serve(world)
 }
 

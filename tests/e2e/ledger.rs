@@ -35,7 +35,7 @@ fn between(noon: &Noon, first: u64, last: u64) -> String {
 
 /// What a poll of today asks for when the newest visit is the third of `Noon::world`.
 fn poll_of_today(noon: &Noon) -> String {
-    format!("day {} after {}", noon.text(0), noon.at(0, "09:59:39"))
+    format!("day {} after {}", noon.text(0), noon.at(0, "09:55:39"))
 }
 
 /// Blocks of user tables, their indexes and the ledger in the WAL since a place in it.
@@ -125,7 +125,7 @@ fn a_closed_day_is_polled_from_its_cursor_until_it_has_settled_then_read_whole()
     late.id = 5000;
     fake.world().site_mut(1).add(late);
     assert_eq!(sync(&mut db, &fake, "").written(), 0);
-    let cursor = noon.at(1, "09:59:39");
+    let cursor = noon.at(1, "09:55:39");
     assert_eq!(
         asked(&fake),
         [format!("day {} after {cursor}", noon.text(1)), poll_of_today(&noon)]

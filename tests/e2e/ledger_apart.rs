@@ -1,85 +1,115 @@
 //! Several Matomos and several sessions at one table: what would collide is refused.
 
-use fake_matomo::{Action, Fake, Visit};
+use std::thread;
+
+use fake_matomo::Fake;
+use postgres::Client;
 
 use crate::cluster::shared;
 use crate::ledger_keeping::{add_site, from, noon};
 use crate::support::*;
 
-const COLLIDES: &str = "idVisit is unique only within one Matomo";
+/// Another Matomo with a site 2 of its own, whose visits have IDs that ours has not.
+fn another(noon: &Noon) -> Fake {
+    let other = serve(Noon::new().world(0));
+    add_site(&other, noon, 2, 5000, 1);
+    other
+}
+
+fn assert_refused(db: &mut Client, ours: &Fake, sql: &str) {
+    let message = format!(
+        "destination \"public.matomo\" holds the visits of another Matomo, {}/index.php",
+        ours.url()
+    );
+    assert_says(&error(db, sql), "55000", &message, &[], "Give each Matomo a table of its own");
+}
 
 #[test]
-fn a_visit_of_another_site_with_the_same_id_is_refused() {
+fn a_second_matomo_is_refused_whatever_its_sites() {
     let (noon, fake, mut db) = noon(3);
     sync(&mut db, &fake, &from(&noon, 2));
-    let other = serve(Noon::new().world(0));
-    add_site(&other, &noon, 2, 1022, 1);
+    let other = another(&noon);
     let before = (fingerprint(&mut db, "matomo"), fingerprint(&mut db, "matomo_ledger"));
-    let failed = error(&mut db, &sync_sql(&other, 2, &from(&noon, 2)));
-    let message = "destination \"public.matomo\" holds another visit 1022, of site 1";
-    assert_says(&failed, "55000", message, &[], COLLIDES);
-    assert_eq!((fingerprint(&mut db, "matomo"), fingerprint(&mut db, "matomo_ledger")), before);
-    // Where the key tells sites apart, both have room.
-    run(
-        &mut db,
-        "SELECT matomo_create_table('roomy'); ALTER TABLE roomy DROP CONSTRAINT roomy_pkey; CREATE UNIQUE INDEX ON roomy (idsite, action_id)",
+    asked(&other);
+    assert_refused(&mut db, &fake, &sync_sql(&other, 2, &from(&noon, 2)));
+    let check = format!(
+        "SELECT * FROM matomo_check(2{}, NULL, '{}', '{}')",
+        from(&noon, 2),
+        other.url(),
+        other.token()
     );
-    let to_roomy = format!("{}, destination => 'roomy'", from(&noon, 2));
-    sync(&mut db, &fake, &to_roomy);
-    sync_site(&mut db, &other, 2, &to_roomy);
-    let all: Vec<_> = all_of(&fake, 1).into_iter().chain(all_of(&other, 2)).collect();
-    assert_equal(&mut db, "roomy", &all);
-}
-
-/// Another Matomo with a site 1 of its own: the same IDs, other visitors at other times.
-fn another(noon: &Noon) -> Fake {
-    let mut world = noon.world(3);
-    for visit in &mut world.site_mut(1).visits {
-        visit.visitor_id = format!("ffff{:012x}", visit.id);
-        visit.first += 1;
-        visit.last += 1;
-        visit.actions.iter_mut().for_each(|action| action.at += 1);
-    }
-    serve(world)
+    assert_refused(&mut db, &fake, &check);
+    crate::worker_support::store(&mut db, "other", &other);
+    assert_refused(&mut db, &fake, "SELECT matomo_add_site('other', 2)");
+    assert_eq!(asked(&other), ["site"; 3], "it is asked for no visit");
+    assert_eq!((fingerprint(&mut db, "matomo"), fingerprint(&mut db, "matomo_ledger")), before);
+    // In a table of its own it has room, and another site of the first Matomo has in the first.
+    let apart = format!("{}, destination => 'matomo_partitioned'", from(&noon, 2));
+    sync_site(&mut db, &other, 2, &apart);
+    assert_equal(&mut db, "matomo_partitioned", &all_of(&other, 2));
+    add_site(&fake, &noon, 3, 5000, 1);
+    sync_site(&mut db, &fake, 3, &from(&noon, 2));
+    let all: Vec<_> = all_of(&fake, 1).into_iter().chain(all_of(&fake, 3)).collect();
+    assert_equal(&mut db, "matomo", &all);
 }
 
 #[test]
-fn a_visit_of_another_matomos_same_site_is_refused() {
+fn one_matomo_may_be_written_in_many_ways() {
+    let (noon, fake, mut db) = noon(3);
+    let url = fake.url().replace("127.0.0.1", "localhost");
+    let as_written =
+        |url: &str, arguments: &str| sync_sql(&fake, 1, arguments).replace(&fake.url(), url);
+    run(&mut db, &as_written(&url, &from(&noon, 2)));
+    let loud = url.replace("http", "HTTP").replace("localhost", "LocalHost") + "/index.php";
+    run(&mut db, &as_written(&loud, ""));
+    let known = texts(&mut db, "SELECT DISTINCT matomo FROM matomo_days");
+    assert_eq!(known, [format!("{url}/index.php")]);
+}
+
+#[test]
+fn a_table_that_was_emptied_may_be_filled_by_another_matomo() {
     for table in ["matomo", "matomo_partitioned"] {
         let (noon, fake, mut db) = noon(3);
         let other = another(&noon);
-        let range = format!("{}, destination => '{table}'", from(&noon, 2));
-        sync(&mut db, &fake, &range);
-        let before = (fingerprint(&mut db, table), fingerprint(&mut db, "matomo_ledger"));
-        let failed = error(&mut db, &sync_sql(&other, 1, &range));
-        let message = format!(
-            "destination \"public.{table}\" holds another visit 1021, of {}/index.php",
-            fake.url()
-        );
-        assert_says(&failed, "55000", &message, &[], COLLIDES);
-        assert_eq!((fingerprint(&mut db, table), fingerprint(&mut db, "matomo_ledger")), before);
-        assert_equal(&mut db, table, &all_of(&fake, 1));
+        let into = format!("{}, destination => '{table}'", from(&noon, 2));
+        sync(&mut db, &fake, &into);
+        run(&mut db, &format!("TRUNCATE {table}"));
+        sync_site(&mut db, &other, 2, &into);
+        assert_equal(&mut db, table, &all_of(&other, 2));
+        let known = texts(&mut db, "SELECT DISTINCT matomo FROM matomo_days");
+        assert_eq!(known, [other.url() + "/index.php"]);
+        assert_eq!(error(&mut db, &sync_sql(&fake, 1, &into)).code().code(), "55000");
     }
 }
 
+/// Two first syncs at once into a table that nobody has written to, or that was emptied.
 #[test]
-fn the_same_matomo_under_a_new_url_goes_on() {
-    let (noon, fake, mut db) = noon(6);
-    let silent = Visit::new(1049, noon.at(1, "07:00:00")).and(Action::page(
-        noon.at(1, "07:00:00"),
-        "/",
-        "A",
-    ));
-    fake.world().site_mut(1).add(silent);
-    sync(&mut db, &fake, &from(&noon, 5));
-    let moved = serve(fake.world().clone());
-    // One visit has grown, one has lost all its actions.
-    let at = noon.at(0, "10:10:00");
-    moved.world().site_mut(1).visit_mut(1003).push(Action::page(at, "/", "More"));
-    moved.world().site_mut(1).visit_mut(1049).actions.clear();
-    sync(&mut db, &moved, "");
-    assert_eq!(asked(&moved)[1], format!("day {}", noon.text(2)));
-    assert_equal(&mut db, "matomo", &all_of(&moved, 1));
+fn of_two_matomos_at_once_the_first_has_the_table() {
+    for begins in ["SELECT matomo_create_table('matomo')", "TRUNCATE matomo"] {
+        let (noon, fake, mut db) = noon(3);
+        let mut second =
+            shared().connect(&one::<String>(&mut db, "SELECT current_database()::text"));
+        let other = another(&noon);
+        let range = from(&noon, 2);
+        if begins.starts_with("TRUNCATE") {
+            sync(&mut db, &fake, &range);
+        }
+        run(&mut db, begins);
+        run(&mut db, "BEGIN");
+        sync(&mut db, &fake, &range);
+        let process = pid(&mut second);
+        let sql = sync_sql(&other, 2, &range);
+        let refused = thread::scope(|scope| {
+            let call = scope.spawn(|| error(&mut second, &sql));
+            let mut watch =
+                shared().connect(&one::<String>(&mut db, "SELECT current_database()::text"));
+            wait_until("it waits for the other", || waits(&mut watch, process));
+            run(&mut db, "COMMIT");
+            call.join().unwrap()
+        });
+        assert_eq!(refused.code().code(), "55000", "{refused:?}");
+        assert_equal(&mut db, "matomo", &all_of(&fake, 1));
+    }
 }
 
 #[test]

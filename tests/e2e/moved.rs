@@ -36,6 +36,24 @@ fn log_in(fake: &Fake, noon: &Noon, visit: i64) {
     visit.push(Action::page(noon.at(0, "11:00:00"), "https://noon.test/account", "Account"));
 }
 
+/// The call that the hint of a refused sync names.
+fn change(fake: &Fake, table: &str) -> String {
+    format!(
+        "SELECT matomo_change_url('public.{table}', '{0}/index.php', '{1}/index.php')",
+        fake.url(),
+        new_url(fake)
+    )
+}
+
+fn assert_refused(db: &mut Client, fake: &Fake, table: &str, sql: &str) {
+    let message = format!(
+        "destination \"public.{table}\" holds the visits of another Matomo, {}/index.php",
+        fake.url()
+    );
+    let hint = format!("If this one has moved: {}.", change(fake, table));
+    assert_says(&error(db, sql), "55000", &message, &[], &hint);
+}
+
 #[test]
 fn a_visit_whose_visitor_logs_in_after_the_move_is_the_same() {
     for (table, style) in [("matomo", "ISO"), ("matomo_partitioned", "German")] {
@@ -43,29 +61,13 @@ fn a_visit_whose_visitor_logs_in_after_the_move_is_the_same() {
         let into = format!(", destination => '{table}'");
         run(&mut db, &format!("SET datestyle = '{style}'"));
         sync(&mut db, &fake, &(from(&noon, 2) + &into));
-        sync_there(&mut db, &fake, &into);
+        let there = sync_sql(&fake, 1, &into).replace(&fake.url(), &new_url(&fake));
+        assert_refused(&mut db, &fake, table, &there);
+        run(&mut db, &change(&fake, table));
         log_in(&fake, &noon, 1002);
         let sums = sync_there(&mut db, &fake, &into);
         assert_eq!((sums.inserted, sums.updated), (1, 3), "{table}");
         assert_equal(&mut db, table, &all_of(&fake, 1));
-        // Another visit of that ID is still another.
-        let mut world = fake.world();
-        let visit = world.site_mut(1).visit_mut(1002);
-        visit.visitor_id = "cafe".repeat(4);
-        visit.first -= 1;
-        visit.actions[0].at -= 1;
-        drop(world);
-        let sql = sync_sql(&fake, 1, &format!("{into}, force => true"));
-        let refused = error(&mut db, &sql.replace(&fake.url(), &new_url(&fake)));
-        let message = format!(
-            "destination \"public.{table}\" holds another visit 1002, of {}/index.php",
-            fake.url()
-        );
-        let hint = format!(
-            "If the Matomo has moved: SELECT matomo_change_url('public.{table}', '{}/index.php', '...').",
-            fake.url()
-        );
-        assert_says(&refused, "55000", &message, &[], &hint);
     }
 }
 
@@ -74,24 +76,17 @@ fn the_days_of_a_matomo_that_has_moved_go_with_it() {
     let (noon, fake, mut db) = noon(6);
     sync(&mut db, &fake, &from(&noon, 5));
     let before = ledger(&mut db, "matomo");
-    // From two days before the newest row on.
-    assert_eq!(sync_there(&mut db, &fake, "").days, 3);
     fake.world().site_mut(1).delete(1021);
     let check = check_there(&noon, &fake, ", repair => true");
-    let refused = error(&mut db, &check);
-    let message = format!(
-        "destination \"public.matomo\" holds another visit 1021, of {}/index.php",
-        fake.url()
-    );
-    assert_says(&refused, "55000", &message, &[], "matomo_change_url");
-
-    let change =
-        format!("SELECT matomo_change_url('matomo', '{}/', '{}')", fake.url(), new_url(&fake));
-    assert_eq!(one::<i64>(&mut db, &change), 6);
+    for refused in [&check, &check_there(&noon, &fake, "")] {
+        assert_refused(&mut db, &fake, "matomo", refused);
+    }
+    assert_eq!(ledger(&mut db, "matomo"), before);
+    assert_eq!(one::<i64>(&mut db, &change(&fake, "matomo")), 6);
     assert_eq!(ledger(&mut db, "matomo"), before);
     let of = "SELECT string_agg(DISTINCT matomo, ' ') FROM matomo_days";
     assert_eq!(one::<String>(&mut db, of), new_url(&fake) + "/index.php");
-    assert_eq!(one::<i64>(&mut db, &change), 0);
+    assert_eq!(one::<i64>(&mut db, &change(&fake, "matomo")), 0);
 
     asked(&fake);
     assert_eq!(one::<String>(&mut db, &check), "1 0 0 1");
@@ -104,52 +99,42 @@ fn the_days_of_a_matomo_that_has_moved_go_with_it() {
     assert_equal(&mut db, "matomo", &all_of(&fake, 1));
 }
 
-/// Of a day that both have: the new entry, but what is sealed stays so. Not where the day has other
-/// bounds now, as in another timezone.
+/// As 0.1.0 left them: of a day that both have, the new entry counts.
 #[test]
-fn no_day_is_sealed_that_was_not_read_whole() {
+fn days_of_both_urls_become_those_of_the_new_one() {
     let mut db = database();
     run(&mut db, "SELECT matomo_create_table('matomo'); SELECT matomo_create_table('other')");
     let (old, new) = ("https://a.org/index.php", "https://b.org/m/index.php");
-    let entry = |table: &str, url: &str, site: i32, sealed: bool, visits: i64, zone: &str| {
+    let entry = |table: &str, url: &str, site: i32, sealed: bool, visits: i64| {
         format!(
             "INSERT INTO matomo_ledger (matomo, idsite, destination, day, sealed, visits, actions, \
              truncated_visits, timezone, read_at) \
-             VALUES ('{url}', {site}, '{table}', '2026-03-02', {sealed}, {visits}, 9, 0, '{zone}', now())"
+             VALUES ('{url}', {site}, '{table}', '2026-03-02', {sealed}, {visits}, 9, 0, 'UTC', now())"
         )
     };
-    for (site, sealed_before, sealed_now, zone) in [
-        (1, false, false, "UTC"),
-        (2, false, true, "UTC"),
-        (3, true, false, "UTC"),
-        (4, true, true, "UTC"),
-        (5, true, false, "Asia/Tokyo"),
+    for (table, url, site, sealed, visits) in [
+        ("matomo", old, 1, true, 1),
+        ("matomo", new, 1, false, 2),
+        ("matomo", old, 2, true, 1),
+        ("matomo", "https://c.org/index.php", 2, true, 3),
+        ("other", old, 1, true, 1),
     ] {
-        run(&mut db, &entry("matomo", old, site, sealed_before, 1, zone));
-        run(&mut db, &entry("matomo", new, site, sealed_now, 2, "UTC"));
+        run(&mut db, &entry(table, url, site, sealed, visits));
     }
-    run(&mut db, &entry("matomo", old, 6, false, 1, "UTC"));
-    run(&mut db, &entry("matomo", old, 7, true, 1, "UTC"));
-    run(&mut db, &entry("matomo", "https://c.org/index.php", 7, true, 3, "UTC"));
-    run(&mut db, &entry("other", old, 1, true, 1, "UTC"));
-    let moved = "SELECT matomo_change_url('matomo', 'https://a.org', 'https://b.org/m/index.php')";
-    assert_eq!(one::<i64>(&mut db, moved), 7);
+    let moved =
+        "SELECT matomo_change_url('matomo', 'https://A.org:443', 'https://b.org/m/index.php')";
+    assert_eq!(one::<i64>(&mut db, moved), 1);
     let entries = texts(
         &mut db,
-        "SELECT concat_ws(' ', idsite, matomo, sealed, visits, timezone) FROM matomo_ledger \
+        "SELECT concat_ws(' ', idsite, matomo, sealed, visits) FROM matomo_ledger \
          WHERE destination = 'matomo'::regclass ORDER BY idsite, matomo",
     );
     assert_eq!(
         entries,
         [
-            "1 https://b.org/m/index.php f 2 UTC",
-            "2 https://b.org/m/index.php t 2 UTC",
-            "3 https://b.org/m/index.php t 1 UTC",
-            "4 https://b.org/m/index.php t 2 UTC",
-            "5 https://b.org/m/index.php f 2 UTC",
-            "6 https://b.org/m/index.php f 1 UTC",
-            "7 https://b.org/m/index.php t 1 UTC",
-            "7 https://c.org/index.php t 3 UTC",
+            "1 https://b.org/m/index.php f 2",
+            "2 https://b.org/m/index.php t 1",
+            "2 https://c.org/index.php t 3",
         ]
     );
     assert_eq!(ledger(&mut db, "other"), ["1 2026-03-02 sealed 1 9 0"]);
@@ -233,15 +218,12 @@ fn a_url_that_cannot_be_changed_is_refused() {
     run(&mut db, "ROLLBACK");
     // Not under the feet of a sync.
     let mut second = shared().connect(&one::<String>(&mut db, "SELECT current_database()::text"));
-    for url in [&url, &now] {
-        run(&mut second, "BEGIN");
-        let sql = sync_sql(&fake, 1, "").replace(&fake.url(), url);
-        run(&mut second, &sql);
-        let refused = error(&mut db, &change);
-        let message = "site 1 is being synced into \"public.matomo\" by another session";
-        assert_says(&refused, "55P03", message, &[], "Wait for it to end");
-        run(&mut second, "ROLLBACK");
-    }
+    run(&mut second, "BEGIN");
+    sync(&mut second, &fake, "");
+    let refused = error(&mut db, &change);
+    let message = "site 1 is being synced into \"public.matomo\" by another session";
+    assert_says(&refused, "55P03", message, &[], "Wait for it to end");
+    run(&mut second, "ROLLBACK");
     assert_eq!(fingerprint(&mut db, "matomo_ledger"), before);
     assert_eq!(one::<i64>(&mut db, &change), 2);
 }

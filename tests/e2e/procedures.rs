@@ -29,10 +29,12 @@ fn a_site_is_copied_day_by_day_and_each_is_committed() {
         runs(&mut db, site)[0].split(' ').take(2).collect::<Vec<_>>(),
         ["succeeded", &days.to_string()]
     );
-    // The next one polls: today, in one request, and yesterday if it has not settled.
+    // The next one polls: today, and yesterday if it has not settled. As they have no visits, which
+    // would tell the site's timezone, it asks for that.
     fake.clear_requests();
     run(&mut db, &format!("CALL matomo_sync_site({site})"));
-    let asked = asked(&fake);
+    let mut asked = asked(&fake);
+    asked.retain(|line| line != "site");
     assert!(asked.len() <= 2 && asked.iter().all(|line| line.starts_with("day ")), "{asked:?}");
     assert_equal(&mut db, "matomo", &all_of(&fake, 1));
 }

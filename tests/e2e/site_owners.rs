@@ -95,7 +95,7 @@ fn a_site_is_its_owners_and_nobody_elses() {
         "42501",
         &format!("must be member of role \"{stranger}\""),
         &[],
-        "Name a role that you are a member of.",
+        "Name a role that you may SET ROLE to.",
     );
     // Who gets it needs the rights on the table, and a mapping.
     let give = |to: &str| format!("SELECT matomo_alter_site({site}, owner => '{to}')");

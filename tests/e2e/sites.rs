@@ -225,7 +225,7 @@ fn a_site_is_changed_where_something_is_named() {
             format!("matomo_alter_site({site}, owner => 'nobody')"),
             "42704",
             "role \"nobody\" does not exist",
-            "Name a role that you are a member of.",
+            "Name a role that you may SET ROLE to.",
         ),
         (
             format!("matomo_alter_site({site}, start_date => '2999-01-01')"),

@@ -408,6 +408,11 @@ pub fn ledger(db: &mut Client, destination: &str) -> Vec<String> {
     )
 }
 
+/// Tables as other tools have filled them: the same Matomo may go on by another URL.
+pub fn forget_matomo(db: &mut Client) {
+    run(db, "DELETE FROM matomo_ledger");
+}
+
 /// All rows of a site that a right copy has.
 pub fn all_of(fake: &Fake, site: i64) -> Vec<OracleRow> {
     fake.world().oracle(site, day("1990-01-01"), day("2200-01-01"), ActionTime::Utc)

@@ -256,9 +256,66 @@ fn a_visit_that_comes_twice_in_an_answer_is_stored_once() {
 
 /// A roll-up site shows the visits of other sites under their own IDs.
 #[test]
-fn visits_of_other_sites_are_stored_as_theirs() {
-    let mut db = synced(&saying(visit_with(r#""idSite":2"#, "")));
+fn visits_of_other_sites_are_stored_as_theirs_where_the_site_is_a_rollup() {
+    let fake = saying(visit_with(r#""idSite":2"#, ""));
+    fake.world().site_mut(1).kind = "rollup".to_owned();
+    let mut db = synced(&fake);
     assert_rows(&mut db, "idsite", &["2"; 2]);
+    let check = format!(
+        "SELECT concat_ws(' ', visits_there, visits_here, missing, extra, stale) \
+         FROM matomo_check(1, '{DAY}', '{DAY}', '{}', '{}', deep => true)",
+        fake.url(),
+        fake.token()
+    );
+    assert_eq!(one::<String>(&mut db, &check), "1 1 0 0 0");
+}
+
+/// A poll of today does not ask for the site: then it is asked when it matters.
+#[test]
+fn a_rollup_is_asked_for_when_the_ledger_knows_the_site() {
+    let noon = Noon::new();
+    let fake = serve(noon.world(1));
+    let mut db = database();
+    sync(&mut db, &fake, &format!(", '{}'", noon.text(0)));
+    let at = noon.at(0, "11:00:00");
+    let body = format!(
+        r#"[{{"idSite":2,"idVisit":7,"firstActionTimestamp":{at},"lastActionTimestamp":{at},
+        "actionDetails":[{{"type":"action","timestamp":{at}}}]}}]"#
+    );
+    fake.fail(Fault::Raw(body.into_bytes()), When::live());
+    let sql = sync_sql(&fake, 1, "");
+    assert_eq!(error(&mut db, &sql).message(), "unexpected answer of Matomo: visit 7 is of site 2");
+    fake.world().site_mut(1).kind = "rollup".to_owned();
+    asked(&fake);
+    assert_eq!(sync(&mut db, &fake, "").inserted, 1);
+    let lines = asked(&fake);
+    assert_eq!((lines.len(), &*lines[1]), (2, "site"), "{lines:?}");
+}
+
+#[test]
+fn a_visit_of_another_site_than_the_one_asked_for_is_an_error() {
+    let ours = matomo([Visit::new(7, NOON).and(Action::page(NOON, "/", "Ours"))]);
+    ours.world().add_site(Site::new(2, "Second", "UTC"));
+    let mut db = database();
+    for table in TABLES {
+        let sync = Sync::of(&ours, DAY, DAY).into(table);
+        ours.heal();
+        sync.run(&mut db);
+        ours.fail(Fault::Raw(visit_with("", "").into_bytes()), When::live());
+        let before = fingerprint(&mut db, table);
+        let of_second = Sync { site: 2, ..Sync::of(&ours, DAY, DAY).into(table) };
+        let check = format!(
+            "SELECT * FROM matomo_check(2, '{DAY}', '{DAY}', '{}', '{}', '{table}', repair => true)",
+            ours.url(),
+            ours.token()
+        );
+        for sql in [of_second.sql(), check] {
+            let refused = error(&mut db, &sql);
+            let message = "unexpected answer of Matomo: visit 7 is of site 1";
+            assert_says(&refused, "08P01", message, &["site 2 at"], "roll-up");
+        }
+        assert_eq!(fingerprint(&mut db, table), before);
+    }
 }
 
 #[test]
@@ -276,6 +333,7 @@ fn a_matomo_that_ignores_the_size_of_pages_is_not_asked_without_end() {
     let sums = Sync::of(&visits(3), DAY, DAY).pages_of(1).run(&mut db);
     assert_eq!((sums.visits, sums.inserted), (3, 3));
     let whole = sums.inserted;
+    forget_matomo(&mut db);
     let error = Sync::of(&visits(1100), DAY, DAY).pages_of(1000).error(&mut db);
     let message = "unexpected answer of Matomo: the same page again and again";
     assert_eq!((error.code().code(), error.message()), ("08P01", message));

@@ -95,7 +95,7 @@ fn reserved(stage: &mut Stage) {
         ("Google's name", "metadata.google.internal"),
         ("in capitals and with a dot", "Metadata.Google.INTERNAL."),
     ] {
-        let message = format!("a connection to \"{host}\" is not allowed");
+        let message = format!("a connection to \"{}\" is not allowed", host.to_lowercase());
         let detail = "The host's name is that of a cloud's metadata service.";
         stage.forbids(case, &format!("http://{host}"), &message, detail, NEVER);
     }

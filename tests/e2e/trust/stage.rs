@@ -124,6 +124,7 @@ impl Stage {
             let sql = stage.sql(&plain.url(), table);
             run(&mut stage.db, &sql);
         }
+        forget_matomo(&mut stage.db);
         for visit in &mut stage.fake.world().site_mut(1).visits {
             visit.push(Action::event(visit.last, "News", "of the visit"));
         }

@@ -91,6 +91,7 @@ pub fn limits(span: Option<Span>, zone: Zone, today: NaiveDate) -> (i64, i64) {
         // Matomo's quirk: today begins yesterday, and has no end.
         return (zone.midnight(today - Days::new(1)), i64::MAX);
     }
-    // The end takes in the first second of the next day.
-    (zone.midnight(span.first), zone.midnight(next(span.last)))
+    // A window that goes to today has no end; others take in the first second of the next day.
+    let end = if span.last == today { i64::MAX } else { zone.midnight(next(span.last)) };
+    (zone.midnight(span.first), end)
 }

@@ -68,7 +68,7 @@ fn select(world: &World, site: &Site, params: &Params) -> Result<Vec<usize>, Str
     let (from, to) = limits(span(params, today)?, zone, today);
     let segment = params.filled("segment").map(Segment::parse).transpose()?;
     let after: Option<i64> = params.get("minTimestamp").and_then(|t| t.parse().ok());
-    let mut found = site.ends();
+    let mut found = site.ends(world.now.seconds());
     found.retain(|(last, id, _)| {
         (from..=to).contains(last)
             && after.is_none_or(|after| *last > after)

@@ -47,7 +47,7 @@ impl OracleRow {
 
 impl World {
     /// The rows of the site-days from the first to the last, by the visits' last action, id and index.
-    /// A visit belongs to the day of its last action. Recorded visits are not looked at.
+    /// A visit belongs to the day of its last action; one that has not arrived yet has no rows. Recorded visits are not looked at.
     pub fn oracle(
         &self,
         site: i64,
@@ -57,7 +57,8 @@ impl World {
     ) -> Vec<OracleRow> {
         let site = self.site(site);
         let zone = site.zone();
-        let within = |v: &&Visit| (first..=last).contains(&zone.day(v.last));
+        let now = self.now.seconds();
+        let within = |v: &&Visit| v.arrives <= now && (first..=last).contains(&zone.day(v.last));
         let mut visits: Vec<_> = site.visits.iter().filter(within).collect();
         visits.sort_by_key(|v| (v.last, v.id));
         visits.into_iter().flat_map(|v| rows(self, site, zone, v, time)).collect()

@@ -33,6 +33,12 @@ pub fn all<'a>(sites: impl Iterator<Item = &'a Site>, style: Style) -> Answer {
     Answer::json(200, w.out)
 }
 
+/// `SitesManager.getSitesIdWithAtLeastViewAccess`.
+pub fn ids<'a>(sites: impl Iterator<Item = &'a Site>) -> Answer {
+    let ids: Vec<_> = sites.map(|site| site.id.to_string()).collect();
+    Answer::json(200, format!("[{}]", ids.join(",")))
+}
+
 fn describe(w: &mut Writer, site: &Site) {
     let zone_name = site.timezone.rsplit('/').next().unwrap_or_default();
     w.braces(|w| {
@@ -56,7 +62,7 @@ fn describe(w: &mut Writer, site: &Site) {
         ] {
             w.str(empty, "");
         }
-        w.str("type", "website");
+        w.str("type", &site.kind);
         w.db("keep_url_fragment", 0);
         w.str("creator_login", "anonymous");
         w.str("timezone_name", &zone_name.replace('_', " "));
@@ -90,7 +96,7 @@ pub fn visits(world: &World, site: &Site, params: &Params) -> Result<Answer, Str
 }
 
 /// `Live.getMostRecentVisitsDateTime`, in UTC.
-pub fn most_recent(site: &Site) -> Answer {
-    let last = site.ends().into_iter().map(|(last, _, _)| last).max();
+pub fn most_recent(world: &World, site: &Site) -> Answer {
+    let last = site.ends(world.now.seconds()).into_iter().map(|(last, _, _)| last).max();
     value(&last.map_or_else(String::new, |at| utc(at).to_string()))
 }

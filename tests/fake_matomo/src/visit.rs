@@ -35,6 +35,8 @@ pub struct Visit {
     pub id: i64,
     pub first: i64,
     pub last: i64,
+    /// From when on Matomo's database has it, as behind a queue of tracking requests.
+    pub arrives: i64,
     pub visitor_id: String,
     pub ip: String,
     pub user_id: Option<String>,
@@ -73,6 +75,7 @@ impl Visit {
             id,
             first,
             last: first,
+            arrives: i64::MIN,
             visitor_id: format!("{:016x}", (id as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)),
             ip: "203.0.113.7".to_owned(),
             user_id: None,

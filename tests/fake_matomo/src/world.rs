@@ -42,6 +42,8 @@ pub struct Site {
     pub timezone: String,
     pub currency: String,
     pub ecommerce: bool,
+    /// `type`: `website`, or `rollup` of the plugin RollUpReporting, which lists visits of others.
+    pub kind: String,
     pub visits: Vec<Visit>,
     /// When set, these are served in place of `visits` (which the oracle goes on reading).
     pub recorded: Option<Vec<Recorded>>,
@@ -56,6 +58,7 @@ impl Site {
             timezone: timezone.to_owned(),
             currency: "EUR".to_owned(),
             ecommerce: false,
+            kind: "website".to_owned(),
             visits: Vec::new(),
             recorded: None,
         }
@@ -117,11 +120,14 @@ impl Site {
         self.recorded = Some(visits.into_iter().map(recorded).collect());
     }
 
-    /// The last instant and id of every visit served, with its place in the list.
-    pub(crate) fn ends(&self) -> Vec<(i64, i64, usize)> {
+    /// The last instant and id of every visit that has arrived by now, with its place in the list.
+    pub(crate) fn ends(&self, now: i64) -> Vec<(i64, i64, usize)> {
         match &self.recorded {
             Some(all) => all.iter().enumerate().map(|(i, r)| (r.last, r.id, i)).collect(),
-            None => self.visits.iter().enumerate().map(|(i, v)| (v.last, v.id, i)).collect(),
+            None => {
+                let arrived = self.visits.iter().enumerate().filter(|(_, v)| v.arrives <= now);
+                arrived.map(|(i, v)| (v.last, v.id, i)).collect()
+            }
         }
     }
 }
@@ -181,7 +187,7 @@ impl World {
 
     /// An id for the next visit: one more than the greatest of all sites.
     pub fn next_visit_id(&self) -> i64 {
-        let ids = self.sites.iter().flat_map(|s| s.ends()).map(|(_, id, _)| id);
+        let ids = self.sites.iter().flat_map(|s| s.ends(i64::MAX)).map(|(_, id, _)| id);
         ids.max().unwrap_or(1000) + 1
     }
 
@@ -196,7 +202,7 @@ impl World {
         let site = self.site(site);
         let zone = site.zone();
         let mut counts = BTreeMap::new();
-        for (last, _, _) in site.ends() {
+        for (last, _, _) in site.ends(self.now.seconds()) {
             *counts.entry(zone.day(last)).or_insert(0) += 1;
         }
         if let (Some((&first, _)), Some((&last, _))) =

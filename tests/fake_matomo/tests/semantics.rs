@@ -3,7 +3,7 @@
 mod common;
 
 use common::{at, call, day, http, ids, live, paris, refusal, serve};
-use fake_matomo::{Action, Site, TokenPlace, Visit};
+use fake_matomo::{Action, ActionTime, Clock, Site, TokenPlace, Visit};
 use serde_json::json;
 
 #[test]
@@ -56,6 +56,32 @@ fn today_as_a_day_begins_yesterday() {
     assert_eq!(ids(&fake, "period=range&date=2026-11-24,2026-11-24"), [3]);
     assert_eq!(ids(&fake, "period=day&date=yesterday"), [2]);
     assert_eq!(ids(&fake, "period=range&date=2026-11-25,2026-11-25"), [0; 0]);
+}
+
+#[test]
+fn a_range_that_ends_today_has_no_end() {
+    let fake = serve(paris(&[
+        (1, "2026-11-23 10:00:00"),
+        (2, "2026-11-24 10:00:00"),
+        (3, "2026-11-26 10:00:00"),
+    ]));
+    assert_eq!(ids(&fake, "period=range&date=2026-11-24,2026-11-24"), [3, 2]);
+    assert_eq!(ids(&fake, "period=range&date=2026-11-23,2026-11-23"), [1]);
+}
+
+#[test]
+fn a_visit_is_there_when_it_has_arrived() {
+    let fake = serve(paris(&[(1, "2026-11-23 10:00:00"), (2, "2026-11-24 10:00:00")]));
+    let now = fake.world().now.seconds();
+    let rows =
+        || fake.world().oracle(1, day("2026-11-23"), day("2026-11-24"), ActionTime::Utc).len();
+    let all = rows();
+    fake.world().site_mut(1).visit_mut(2).arrives = now + 1;
+    assert_eq!(ids(&fake, "period=range&date=2026-11-23,2026-11-24"), [1]);
+    assert!(rows() < all);
+    fake.world().now = Clock::Fixed(now + 1);
+    assert_eq!(ids(&fake, "period=range&date=2026-11-23,2026-11-24"), [2, 1]);
+    assert_eq!(rows(), all);
 }
 
 #[test]
