@@ -159,6 +159,28 @@ fn what_others_have_locked_is_not_waited_for_for_long_and_no_lock_stays() {
 }
 
 #[test]
+fn a_matomo_that_hangs_costs_one_request_timeout() {
+    let fake = serve(sites(421, 2));
+    let (name, mut db, [first, second]) = two(&fake);
+    fake.fail(Fault::Hang, When::always().param("idSite", "1"));
+    let (mut caller, said) = connect_with_notices(shared(), &name, "postgres");
+    run(
+        &mut caller,
+        "LOAD 'matomo_postgres'; SET matomo.request_timeout = '3 s'; SET matomo.max_retries = 3",
+    );
+    let begin = Instant::now();
+    run(&mut caller, &format!("CALL matomo_sync_site({second})"));
+    let alone = begin.elapsed();
+    let begin = Instant::now();
+    run(&mut caller, "CALL matomo_sync_all()");
+    let took = begin.elapsed();
+    assert!(took < alone + Duration::from_secs(6), "{took:?}, alone {alone:?}");
+    assert_eq!(said.warnings()[0].code().code(), "08006");
+    assert!(state(&mut db, first).starts_with("1|08006|"), "{}", state(&mut db, first));
+    assert_equal(&mut db, "two", &all_of(&fake, 2));
+}
+
+#[test]
 fn a_step_that_makes_no_progress_is_cancelled() {
     let fake = serve(sites(414, 2));
     let (name, mut db, [first, second]) = two(&fake);
