@@ -33,9 +33,9 @@ COMMENT ON COLUMN matomo_ledger.truncated_visits IS 'Visits of which Matomo list
 COMMENT ON COLUMN matomo_ledger.newest IS 'Last action of the newest visit copied, up to the time of the reading: the next poll of an open day begins matomo.overlap before it';
 COMMENT ON COLUMN matomo_ledger.timezone IS 'The site''s timezone when the day was read';
 COMMENT ON COLUMN matomo_ledger.read_at IS 'When the day was read last';
-COMMENT ON COLUMN matomo_ledger.pass_began IS 'When a reading or a recheck of the whole day began that is not finished; NULL: there is none';
+COMMENT ON COLUMN matomo_ledger.pass_began IS 'When a reading or a recheck began that is not finished; NULL: there is none';
 COMMENT ON COLUMN matomo_ledger.pass_since IS 'Where that reading goes on';
-COMMENT ON COLUMN matomo_ledger.pass_seen IS 'Which visits that reading has met; NULL: it is a recheck';
+COMMENT ON COLUMN matomo_ledger.pass_seen IS 'Which visits that reading has met; empty: it reads only what is new; NULL: it is a recheck';
 COMMENT ON COLUMN matomo_ledger.rechecked_at IS 'When the last recheck or whole reading of an open day began; see matomo.recheck';
 COMMENT ON COLUMN matomo_ledger.action_time IS 'What action_timestamp holds in the day''s rows, as matomo.action_time names it; NULL: unknown';
 
@@ -51,7 +51,9 @@ CREATE VIEW matomo_days WITH (security_barrier) AS
     SELECT l.matomo, l.idsite, l.destination, l.day, l.sealed, l.visits, l.actions,
            l.truncated_visits, l.newest, l.timezone, l.read_at, l.rechecked_at, l.action_time
     FROM matomo_ledger l
-    WHERE pg_catalog.has_table_privilege(l.destination, 'SELECT');
+    WHERE pg_catalog.has_table_privilege(l.destination, 'SELECT')
+      -- Of a table that a policy shows in part, nobody can say which days are shown.
+      AND NOT pg_catalog.row_security_active(l.destination::pg_catalog.oid);
 
 COMMENT ON VIEW matomo_days IS 'What syncs have copied: one row per Matomo, site, destination and site-day, of tables that you may read';
 COMMENT ON COLUMN matomo_days.matomo IS 'URL of the Matomo''s API';

@@ -34,7 +34,7 @@ COMMENT ON COLUMN matomo_status.destination IS 'Table that the visits go to';
 COMMENT ON COLUMN matomo_status.owner IS 'Role with whose rights and user mapping the site is synced';
 COMMENT ON COLUMN matomo_status.enabled IS 'Whether matomo_sync_all and the background worker sync the site';
 COMMENT ON COLUMN matomo_status.running IS 'Whether some session syncs the site at present';
-COMMENT ON COLUMN matomo_status.synced_to IS 'The table holds all that Matomo had then: the start of the last run that succeeded';
+COMMENT ON COLUMN matomo_status.synced_to IS 'Start of the last run that succeeded: the table holds all that Matomo had then, but for what came late into open days after their last recheck';
 COMMENT ON COLUMN matomo_status.lag IS 'How long ago that was';
 COMMENT ON COLUMN matomo_status.sealed_to IS 'Last day that was read whole after it had ended and settled';
 COMMENT ON COLUMN matomo_status.newest_action IS 'Last action of the newest visit copied';

@@ -6,10 +6,11 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use chrono::{NaiveDate, Utc};
 
 use crate::access::Access;
+use crate::batch::Batch;
 use crate::client::{Client, SiteInfo};
 use crate::destination::Destination;
 use crate::error::{Error, Result};
-use crate::fetch::{self, Batch, Reading};
+use crate::fetch::{self, Reading};
 use crate::inspect::{self, Differing};
 use crate::ledger::Ledger;
 use crate::plan::{self, Start};

@@ -13,10 +13,10 @@ use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
 use pgrx::spi::SpiClient;
 
+use crate::batch::Batch;
 use crate::destination::{query, spi};
 use crate::encoding::to_server;
 use crate::error::{Error, Result};
-use crate::fetch::Batch;
 use crate::lines::{self, Lines};
 use crate::rows::{ACTION_TIMESTAMP, COLUMNS, VISITORID};
 use crate::scope::Scope;

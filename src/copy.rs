@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::fetch::{self, DayRead, News, Part, Reading};
 use crate::helper::Helper;
 use crate::ledger::{Entry, Ledger};
-use crate::plan::{Due, Pass};
+use crate::plan::Due;
 use crate::progress::Progress;
 use crate::recheck;
 use crate::remote;
@@ -188,8 +188,7 @@ impl Record {
         known.newest = known.newest.max(read.newest);
         known.sealed = read.seals && read.rest.is_none();
         known.rechecked = read.rechecked.or(known.rechecked).filter(|_| !known.sealed);
-        let is_kept = |pass: &Pass| read.part != Part::New || pass.seen.is_none();
-        known.pass = read.rest.clone().filter(is_kept);
+        known.pass.clone_from(&read.rest);
         entry.timezone.clone_from(&self.timezone);
         let counts = &mut entry.counts;
         if read.part != Part::New && read.rest.is_none() {
@@ -200,7 +199,7 @@ impl Record {
             counts.truncated_visits = counts.truncated_visits.max(read.met.truncated_visits);
         }
         if before != Some(&entry) {
-            entry.read_at = self.now;
+            entry.known.read_at = self.now;
             self.ledger.write(&entry)?;
         }
         Ok(())

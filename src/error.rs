@@ -19,6 +19,8 @@ pub enum Error {
     Argument { message: String, hint: String },
     /// The destination does not exist.
     NoDestination(String),
+    /// Something was made after the transaction's snapshot, as of REPEATABLE READ; what.
+    TooNew(String),
     /// The destination got another name while it was written to.
     Renamed(String),
     /// The destination is no table; what it is.
@@ -29,6 +31,10 @@ pub enum Error {
     NoUniqueIndex(String),
     /// The role may not do what a sync does with the destination.
     Privilege { name: String, missing: Vec<String> },
+    /// Policies may hide rows of a table from a role that is to delete all of some kind.
+    RowSecurity(String),
+    /// An erasure without a visitor.
+    NoVisitor,
     /// Another session syncs the same site into the same destination.
     AlreadyRunning { site: i32, name: String },
     /// The destination holds the visits of another Matomo than the one that is asked; their URLs.
@@ -91,6 +97,8 @@ pub enum SqlState {
     ProtocolViolation,
     /// 53400
     ConfigurationLimitExceeded,
+    /// 40001
+    SerializationFailure,
     /// 53200
     OutOfMemory,
     /// 54000
@@ -131,19 +139,20 @@ impl Error {
     /// The SQLSTATE.
     pub fn state(&self) -> SqlState {
         match self {
-            Error::Null(_) => SqlState::NullValueNotAllowed,
+            Error::Null(_) | Error::NoVisitor => SqlState::NullValueNotAllowed,
             Error::Argument { .. } => SqlState::InvalidParameterValue,
             Error::NoDestination(_) => SqlState::UndefinedTable,
             Error::NotATable { .. } => SqlState::WrongObjectType,
             Error::MissingColumns { .. } => SqlState::UndefinedColumn,
             Error::NoUniqueIndex(_) => SqlState::InvalidColumnReference,
-            Error::Privilege { .. } => SqlState::InsufficientPrivilege,
+            Error::Privilege { .. } | Error::RowSecurity(_) => SqlState::InsufficientPrivilege,
             Error::AlreadyRunning { .. } => SqlState::LockNotAvailable,
             Error::OtherMatomo { .. }
             | Error::OtherActionTime { .. }
             | Error::OtherVisit { .. }
             | Error::Renamed(_) => SqlState::ObjectNotInPrerequisiteState,
             Error::NotSeen { .. } | Error::Encoding(_) => SqlState::FeatureNotSupported,
+            Error::TooNew(_) => SqlState::SerializationFailure,
             Error::Stored(error) => error.state(),
             Error::Internal(_) => SqlState::InternalError,
             Error::Request { fault, .. } => match fault {
@@ -216,6 +225,7 @@ impl Error {
                     on(asked)
                 ))
             }
+            Error::RowSecurity(_) => Some("What a policy hides would be left.".to_owned()),
             Error::Stored(error) => error.detail(),
             _ => None,
         }
@@ -232,6 +242,7 @@ impl Error {
                 let quoted = name.replace('\'', "''");
                 format!("Create it with SELECT matomo_create_table('{quoted}').")
             }
+            Error::TooNew(_) => "Try the transaction again.".to_owned(),
             Error::Renamed(_) => "Sync again.".to_owned(),
             Error::NotATable { .. } => {
                 "Give the name of a table, partitioned or not.".to_owned()
@@ -247,6 +258,10 @@ impl Error {
             Error::Privilege { name, .. } => {
                 format!("Ask the owner of {name} to GRANT them.")
             }
+            Error::RowSecurity(_) => {
+                "Have it done by a role that no policy concerns, such as the table's owner.".to_owned()
+            }
+            Error::NoVisitor => "Name the visitor by one of them, or by both.".to_owned(),
             Error::AlreadyRunning { .. } => {
                 "Wait for it to end, or look for it in pg_stat_activity.".to_owned()
             }
@@ -316,12 +331,19 @@ impl fmt::Display for Error {
             Error::Null(argument) => write!(f, "argument \"{argument}\" must not be null"),
             Error::Argument { message, .. } => f.write_str(message),
             Error::NoDestination(name) => write!(f, "destination \"{name}\" does not exist"),
+            Error::TooNew(what) => {
+                write!(f, "could not serialize access: {what} is newer than the transaction")
+            }
             Error::Renamed(name) => write!(f, "destination \"{name}\" was renamed during the sync"),
             Error::NotATable { name, kind } => write!(f, "destination \"{name}\" is {kind}"),
             Error::MissingColumns { name, .. } => write!(f, "destination \"{name}\" lacks columns"),
             Error::NoUniqueIndex(name) => {
                 write!(f, "destination \"{name}\" has no usable unique index")
             }
+            Error::RowSecurity(name) => {
+                write!(f, "row-level security may hide rows of table {name}")
+            }
+            Error::NoVisitor => f.write_str("neither visitorid nor userid is given"),
             Error::Privilege { name, .. } => write!(f, "permission denied for table {name}"),
             Error::AlreadyRunning { site, name } => {
                 write!(f, "site {site} is being synced into \"{name}\" by another session")

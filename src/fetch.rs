@@ -2,47 +2,17 @@
 //! JSON and pure Rust only.
 
 use std::collections::HashMap;
-use std::ops::Range;
 
 use chrono::NaiveDate;
 
+use crate::batch::Batch;
 use crate::client::{Client, SiteInfo, Which};
 use crate::error::{Error, Fault, Result};
-use crate::json;
-use crate::lines::Lines;
 use crate::pages::{Page, Pages, read_page, retry_line};
 use crate::plan::{Due, Extent, Pass};
 use crate::rows::{self, Site};
 use crate::seen::{Counts, Seen};
-use crate::visit::{VISIT_KEYS, Visit};
-
-/// Visits of Matomo, ready to be stored.
-#[derive(Debug, Default)]
-pub struct Batch {
-    /// idVisit of each visit and where its rows stand in `rows`; also of those without actions,
-    /// whose old rows must go.
-    pub visits: Vec<(i64, Range<usize>)>,
-    /// Their rows.
-    pub rows: Lines,
-    /// Those without actions.
-    pub bare: HashMap<i64, Bare>,
-}
-
-/// What tells a visit without actions from another of its ID.
-#[derive(Debug, Default)]
-pub struct Bare {
-    pub visitor: Option<String>,
-    /// When its first and its last action were, in seconds.
-    pub instants: Vec<i64>,
-}
-
-impl Bare {
-    fn of(visit: &Visit) -> Bare {
-        let visitor = VISIT_KEYS.iter().position(|key| *key == "visitorId");
-        let visitor = visitor.and_then(|place| visit.values[place]).and_then(json::text);
-        Bare { visitor, instants: [visit.first, visit.last].into_iter().flatten().collect() }
-    }
-}
+use crate::visit::Visit;
 
 /// What is known of a site-day when all its pages are read, or as many as were to be read at once.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -189,20 +159,17 @@ fn read_day(
         }
     }
     let met = seen.counts();
+    let seen = if part == Part::New { Seen::default() } else { seen };
     let mut rest = rest.map(|since| Pass { began, since, seen: Some(seen) });
     let (mut asked, mut rechecked) = (pages.asked, None);
-    if let Some(pass) = due.recheck {
-        if rest.is_none() {
-            let mut pages = Pages::new(client, *reading, due.day, Some(pass.since), false);
-            pages.asked = asked;
-            rest = list(client, &mut pages, &mut reading.site, most_pages, send)?
-                .map(|since| Pass { since, ..pass.clone() });
-            rechecked = rest.is_none().then_some(pass.began);
-            asked = pages.asked;
-        } else {
-            // After the rest of what is new.
-            rest = Some(pass);
-        }
+    // Not before all is read that is new.
+    if let Some(pass) = due.recheck.filter(|_| rest.is_none()) {
+        let mut pages = Pages::new(client, *reading, due.day, Some(pass.since), false);
+        pages.asked = asked;
+        let more = list(client, &mut pages, &mut reading.site, most_pages, send)?;
+        rechecked = more.is_none().then_some(pass.began);
+        rest = more.map(|since| Pass { since, ..pass });
+        asked = pages.asked;
     }
     let (day, seals, pages) = (due.day, due.seals, asked);
     let read = DayRead { day, seals, part, pages, met, met_before, newest, rest, rechecked };
@@ -331,40 +298,4 @@ fn check_site(
         return Ok(());
     }
     Err(client.failed(site.id, None, Fault::OtherSite(id, other)))
-}
-
-/// Bytes of rows from which on a batch is handed over: so large that what each costs of its own
-/// does not count, so small that a few of them are no burden.
-const LARGE: usize = 2 << 20;
-
-impl Batch {
-    fn is_large(&self) -> bool {
-        self.rows.size() >= LARGE
-    }
-
-    /// Adds a visit of a day, or of whichever; its rows may take no more than an answer. `from` is the
-    /// instant of last resort for its actions.
-    fn add(
-        &mut self,
-        client: &Client,
-        site: Site,
-        (id, visit): (i64, &Visit),
-        day: Option<NaiveDate>,
-        from: i64,
-    ) -> Result<()> {
-        let (begin, most) = (self.rows.len(), client.max_response_size());
-        let room = usize::try_from(most).unwrap_or(usize::MAX);
-        if !rows::add(&mut self.rows, visit, id, site, from, room) {
-            let fault = match self.rows.is_cut() {
-                true => Fault::OutOfMemory,
-                false => Fault::VisitTooLarge(id, most),
-            };
-            return Err(client.failed(site.id, day, fault));
-        }
-        self.visits.push((id, begin..self.rows.len()));
-        if begin == self.rows.len() {
-            self.bare.insert(id, Bare::of(visit));
-        }
-        Ok(())
-    }
 }

@@ -34,8 +34,6 @@ pub struct Entry {
     pub timezone: String,
     /// What `action_timestamp` holds in its rows, if that is known.
     pub action_time: Option<ActionTime>,
-    /// An instant, in seconds.
-    pub read_at: i64,
 }
 
 /// What an entry is set to of whose day nothing is known but that there is one.
@@ -85,6 +83,7 @@ impl Ledger {
                     known: Known {
                         sealed: row.get(2).map_err(spi)?.unwrap_or(false),
                         newest: seconds(row.get(3).map_err(spi)?),
+                        read_at: seconds(row.get(8).map_err(spi)?).unwrap_or(0),
                         rechecked: seconds(row.get(12).map_err(spi)?),
                         pass,
                     },
@@ -95,7 +94,6 @@ impl Ledger {
                     },
                     timezone: row.get(7).map_err(spi)?.unwrap_or_default(),
                     action_time: action_time.as_deref().and_then(ActionTime::parse),
-                    read_at: seconds(row.get(8).map_err(spi)?).unwrap_or(0),
                 };
                 entries.insert(day, entry);
             }
@@ -237,7 +235,7 @@ impl Ledger {
             entry.counts.truncated_visits.into(),
             entry.known.newest.map(|at| at as f64).into(),
             entry.timezone.as_str().into(),
-            (entry.read_at as f64).into(),
+            (entry.known.read_at as f64).into(),
             pass.map(|pass| pass.began as f64).into(),
             pass.map(|pass| pass.since as f64).into(),
             pass.and_then(|pass| pass.seen.as_ref()).map(Seen::to_bytes).into(),
@@ -280,6 +278,20 @@ impl Ledger {
     }
 }
 
+/// Entries of tables that are gone go too: a later table may get the same OID.
+///
+/// # Errors
+/// Only internal ones.
+pub fn forget_dropped(extension: &Extension) -> Result<()> {
+    let table = format!("{}.matomo_ledger", extension.schema);
+    let sql = format!(
+        "DELETE FROM {table} WHERE ctid = ANY (ARRAY(SELECT l.ctid FROM {table} l \
+         WHERE NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = l.destination) \
+         FOR UPDATE SKIP LOCKED))"
+    );
+    extension.run(|client| query(client, &sql, &[]).map(drop))
+}
+
 impl Entry {
     /// The entry of a day about which nothing is known yet.
     pub fn new(day: NaiveDate, timezone: &str) -> Entry {
@@ -289,7 +301,6 @@ impl Entry {
             counts: Counts::default(),
             timezone: timezone.to_owned(),
             action_time: None,
-            read_at: 0,
         }
     }
 }

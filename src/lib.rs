@@ -24,6 +24,7 @@ mod api_upkeep;
 mod attempt;
 mod background;
 mod backoff;
+mod batch;
 mod calls;
 mod certificates;
 mod check;
@@ -44,6 +45,7 @@ mod failed;
 mod fault;
 mod fetch;
 mod fleet;
+mod forget;
 mod helper;
 mod hosts;
 mod http;
@@ -56,6 +58,7 @@ mod lines;
 mod locks;
 mod memory;
 mod moved;
+mod open_days;
 mod options;
 mod owner;
 mod pager;
@@ -109,11 +112,11 @@ const VERSION: &CStr =
 extension_sql_file!("../sql/tables.sql", name = "tables");
 extension_sql_file!("../sql/partitions.sql", name = "partitions", requires = ["tables"]);
 extension_sql_file!("../sql/ledger.sql", name = "ledger");
-extension_sql_file!("../sql/forget.sql", name = "forget", requires = ["ledger"]);
+extension_sql_file!("../sql/forget.sql", name = "forget", requires = [api_upkeep::matomo_forget]);
 extension_sql_file!(
     "../sql/retention.sql",
     name = "retention",
-    requires = [api_upkeep::matomo_seal_dropped, api_runs::matomo_run_outside_transaction]
+    requires = [api_runs::matomo_run_outside_transaction]
 );
 extension_sql_file!("../sql/sites.sql", name = "sites");
 extension_sql_file!("../sql/runs.sql", name = "runs", requires = ["sites"]);

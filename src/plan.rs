@@ -69,21 +69,33 @@ pub struct Known {
     /// `lastActionTimestamp` of the newest visit met: all visits of the day up to it that Matomo had
     /// then are stored.
     pub newest: Option<i64>,
+    /// When the day was read last.
+    pub read_at: i64,
     /// When the last recheck or reading of the whole day began.
     pub rechecked: Option<i64>,
-    /// A reading or a recheck of the whole day that has not come to its end.
+    /// A reading or a recheck that has not come to its end.
     pub pass: Option<Pass>,
 }
 
-/// A reading or a recheck of a whole day, as far as it has come.
+/// A reading or a recheck, as far as it has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pass {
     /// When it began.
     pub began: i64,
     /// From which instant on it goes on.
     pub since: i64,
-    /// What it has met; `None` for a recheck, which fetches only what differs.
+    /// What a reading of the whole day has met; nothing for one of what is new, `None` for a recheck.
     pub seen: Option<Seen>,
+}
+
+impl Pass {
+    fn is_whole(&self) -> bool {
+        self.seen.as_ref().is_some_and(|seen| *seen != Seen::default())
+    }
+
+    fn is_of_new(&self) -> bool {
+        self.seen.as_ref().is_some_and(|seen| *seen == Seen::default())
+    }
 }
 
 /// A day to ask for.
@@ -134,7 +146,7 @@ pub enum Again {
 pub struct Times {
     /// Now.
     pub now: i64,
-    /// When the run began that this is a step of.
+    /// When the run began that this is a step of; for a sync of one step the end of time.
     pub run_began: i64,
     /// How long after its end a day is settled.
     pub settle: i64,
@@ -169,7 +181,7 @@ pub fn due(
         let settled = end.saturating_add(times.settle);
         let seals = settled <= times.now;
         let goes_on = |pass: &Pass| {
-            pass.seen.is_some()
+            pass.is_whole()
                 && (!seals || pass.began >= settled)
                 && (!is_again || pass.began >= times.run_began)
         };
@@ -179,12 +191,20 @@ pub fn due(
         } else if let Some(newest) = known.newest {
             let is_due =
                 |every| known.rechecked.is_none_or(|at| at > times.now || at + every <= times.now);
+            // A run reads the overlap once: it may be more than a step reads.
+            let of_run = known.pass.as_ref().filter(|pass| pass.began >= times.run_began);
+            let since = match of_run {
+                Some(pass) if pass.is_of_new() => pass.since,
+                Some(_) => newest,
+                None => newest - times.overlap,
+            };
             if times.recheck.is_some_and(is_due) {
-                let pass = known.pass.map(|pass| Pass { seen: None, ..pass });
+                let pass = known.pass.filter(|pass| !pass.is_of_new());
+                let pass = pass.map(|pass| Pass { seen: None, ..pass });
                 let begin = Pass { began: times.now, since: zone.midnight(*day), seen: None };
                 recheck = Some(pass.unwrap_or(begin));
             }
-            Extent::Since(newest - times.overlap)
+            Extent::Since(since)
         } else {
             Extent::Whole
         };

@@ -86,8 +86,8 @@ fn a_reading_that_was_broken_off_goes_on() {
     let the_day = day("2026-11-22");
     let midnight = zone.midnight(day("2026-11-23"));
     let extent = |sealed: bool, began: i64, again: Again, now: i64, run_began: i64| {
-        let pass = Pass { began, since: 7, seen: Some(Seen::default()) };
-        let known = Known { sealed, newest: Some(9), rechecked: None, pass: Some(pass.clone()) };
+        let pass = Pass { began, since: 7, seen: Some(met()) };
+        let known = Known { sealed, newest: Some(9), pass: Some(pass.clone()), ..Known::default() };
         let known = BTreeMap::from([(the_day, known)]);
         let due = due(&[the_day], &known, again, zone, times(now, run_began, 100));
         due.into_iter().next().map(|due| match due.extent {
@@ -119,7 +119,13 @@ fn an_open_day_is_rechecked_now_and_then() {
     let (zone, the_day) = (Zone::Fixed(0), day("2026-11-22"));
     let midnight = zone.midnight(the_day);
     let recheck = |rechecked, pass: Option<Pass>, every, now: i64| {
-        let known = Known { sealed: false, newest: Some(midnight + 9), rechecked, pass };
+        let known = Known {
+            sealed: false,
+            newest: Some(midnight + 9),
+            rechecked,
+            pass,
+            ..Known::default()
+        };
         let known = BTreeMap::from([(the_day, known)]);
         let times = Times { recheck: every, ..times(now, now, 100) };
         due(&[the_day], &known, Again::No, zone, times).remove(0).recheck
@@ -135,7 +141,7 @@ fn an_open_day_is_rechecked_now_and_then() {
     // One that was broken off goes on; so does a reading of the whole day, as a recheck.
     let half = begun(now - 50, midnight + 5);
     assert_eq!(recheck(None, half.clone(), Some(3600), now), half);
-    let read = half.clone().map(|pass| Pass { seen: Some(Seen::default()), ..pass });
+    let read = half.clone().map(|pass| Pass { seen: Some(met()), ..pass });
     assert_eq!(recheck(None, read, Some(3600), now), half);
     // A recheck that was broken off seals nothing.
     let known = Known { pass: begun(midnight + 90_000, midnight), ..Known::default() };
@@ -143,4 +149,29 @@ fn an_open_day_is_rechecked_now_and_then() {
     let at = midnight + 100_000;
     let due = due(&[the_day], &known, Again::No, zone, times(at, at, 100));
     assert_eq!(due, [whole("2026-11-22", true)]);
+}
+
+#[test]
+fn a_run_reads_the_overlap_once() {
+    let (zone, the_day) = (Zone::Fixed(0), day("2026-11-22"));
+    let since = |began: i64, seen: Option<Seen>| {
+        let pass = Some(Pass { began, since: 4950, seen });
+        let known = Known { newest: Some(5000), pass, ..Known::default() };
+        let known = BTreeMap::from([(the_day, known)]);
+        due(&[the_day], &known, Again::No, zone, times(9000, 8000, 100)).remove(0).extent
+    };
+    // It goes on where it was, within the overlap or after it.
+    assert_eq!(since(8000, Some(Seen::default())), Extent::Since(4950));
+    assert_eq!(since(8000, Some(met())), Extent::Since(5000));
+    assert_eq!(since(8000, None), Extent::Since(5000));
+    // The next run reads it again.
+    for seen in [None, Some(Seen::default()), Some(met())] {
+        assert_eq!(since(7999, seen), Extent::Since(4940));
+    }
+}
+
+fn met() -> Seen {
+    let mut seen = Seen::default();
+    seen.insert(1, 1, false);
+    seen
 }

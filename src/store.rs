@@ -9,12 +9,12 @@ use std::ops::{AddAssign, Range};
 use pgrx::prelude::*;
 use pgrx::spi::SpiClient;
 
+use crate::batch::Batch;
 use crate::compare::{Changes, Comparison, Lock, columns, span_args};
 use crate::copy_from::copy_from;
 use crate::destination::{Destination, query, spi};
 use crate::encoding;
 use crate::error::{Error, Result};
-use crate::fetch::Batch;
 use crate::indexes::ByVisit;
 use crate::lines::Lines;
 use crate::memory::Room;

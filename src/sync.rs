@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::fetch::Reading;
 use crate::ledger::{Entry, Ledger};
 use crate::locks::{self, Lock, Until};
+use crate::open_days;
 use crate::pages::retry_line;
 use crate::plan::{self, Again, Due, Start, Times};
 use crate::progress::Progress;
@@ -120,7 +121,7 @@ impl Sync {
                 None => Start::Ago(settings::initial_offset()),
             },
         };
-        let run_began = run.map_or(now, |run| run.began);
+        let run_began = run.map_or(i64::MAX, |run| run.began);
         let ask = || ask_for_site(&client, site, run.map(|run| run.registered));
         let known_site = known_site(&known, now).filter(|_| told.is_none() && !force);
         let mut is_zone_known = known_site.is_none();
@@ -142,8 +143,8 @@ impl Sync {
                 now,
                 run_began,
                 settle: settings::settle_time(),
-                overlap: settings::overlap(),
-                recheck: settings::recheck(),
+                overlap: open_days::overlap(),
+                recheck: open_days::recheck(),
             };
             let valid = valid::known(&known, zone, action_time, now);
             let due = plan::due(&days, &valid, again, zone, times);
@@ -184,7 +185,11 @@ fn known_days(ledger: &Ledger, destination: &Destination, now: i64) -> Result<En
         }
     }
     let known = ledger.read()?;
-    if known.values().all(|entry| entry.read_at <= now) {
+    if known.is_empty() {
+        // A new table, perhaps in place of one that was dropped.
+        crate::ledger::forget_dropped(&destination.extension)?;
+    }
+    if known.values().all(|entry| entry.known.read_at <= now) {
         return Ok(known);
     }
     ledger.disbelieve_after(now)?;
@@ -194,7 +199,7 @@ fn known_days(ledger: &Ledger, destination: &Destination, now: i64) -> Result<En
 /// The site as the ledger has it, if today is known: a poll is one request. The visits that it lists
 /// prove the timezone, or else Matomo is asked.
 fn known_site(known: &Entries, now: i64) -> Option<SiteInfo> {
-    let entry = known.values().max_by_key(|entry| entry.read_at)?;
+    let entry = known.values().max_by_key(|entry| entry.known.read_at)?;
     let zone = Zone::parse(&entry.timezone)?;
     let timezone = entry.timezone.clone();
     let info = SiteInfo { name: None, zone, timezone, is_rollup: None };

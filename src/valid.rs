@@ -20,7 +20,7 @@ pub fn known(
 ) -> BTreeMap<NaiveDate, Known> {
     let known = |entry: &Entry| {
         let mut known = entry.known.clone();
-        known.newest = known.newest.map(|newest| newest.min(entry.read_at));
+        known.newest = known.newest.map(|newest| newest.min(known.read_at));
         // As by a clock that was ahead.
         known.sealed &= span(zone, entry.day).1 <= now;
         let is_of_kind = entry.action_time.is_none_or(|kind| kind == action_time);
@@ -101,8 +101,8 @@ mod tests {
 
     fn entry(n: u64, zone: &str, sealed: bool) -> Entry {
         let read_at = span(Zone::parse(zone).unwrap(), day(n)).1 + 9;
-        let known = Known { sealed, newest: Some(read_at - 10), ..Known::default() };
-        Entry { known, read_at, action_time: Some(KIND), ..Entry::new(day(n), zone) }
+        let known = Known { sealed, newest: Some(read_at - 10), read_at, ..Known::default() };
+        Entry { known, action_time: Some(KIND), ..Entry::new(day(n), zone) }
     }
 
     fn all(entries: &[Entry]) -> BTreeMap<NaiveDate, Entry> {
@@ -141,9 +141,9 @@ mod tests {
         let known = known(&all(&entries), zone, KIND, now);
         assert_eq!((known[&day(1)].sealed, known[&day(2)].sealed), (true, false));
         let mut ahead = entry(1, "UTC", false);
-        ahead.known.newest = Some(ahead.read_at + 500);
+        ahead.known.newest = Some(ahead.known.read_at + 500);
         let known = super::known(&all(&[ahead.clone()]), zone, KIND, now);
-        assert_eq!(known[&day(1)].newest, Some(ahead.read_at));
+        assert_eq!(known[&day(1)].newest, Some(ahead.known.read_at));
     }
 
     #[test]

@@ -75,6 +75,7 @@ mod upgrade;
 mod upkeep;
 mod valgrind;
 mod visits_anew;
+mod whose;
 mod worker_faults;
 mod worker_life;
 mod worker_support;
