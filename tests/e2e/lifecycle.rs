@@ -37,7 +37,6 @@ fn the_version_is_the_same_wherever_it_stands() {
     }
 }
 
-/// The versions that CHANGELOG.md has, the newest first.
 /// The released versions, the newest first.
 fn changelog() -> Vec<&'static str> {
     let headings = CHANGELOG.lines().filter_map(|line| line.strip_prefix("## "));
