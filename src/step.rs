@@ -130,6 +130,7 @@ fn copy(run: i64) -> Result<Status> {
     })?;
     let extension = Extension::find()?;
     let mut state = Run::get(&extension, run)?;
+    state.follow_clock(&extension)?;
     let site = Site::get(&extension, state.site)?;
     let step = as_owner(&extension, &site, &state, cached).inspect_err(|error| {
         let failure = match error {
