@@ -51,7 +51,9 @@ CREATE VIEW matomo_days WITH (security_barrier) AS
     SELECT l.matomo, l.idsite, l.destination, l.day, l.sealed, l.visits, l.actions,
            l.truncated_visits, l.newest, l.timezone, l.read_at, l.rechecked_at, l.action_time
     FROM matomo_ledger l
-    WHERE pg_catalog.has_table_privilege(l.destination, 'SELECT');
+    WHERE pg_catalog.has_table_privilege(l.destination, 'SELECT')
+      -- Of a table that a policy shows in part, nobody can say which days are shown.
+      AND NOT pg_catalog.row_security_active(l.destination::pg_catalog.oid);
 
 COMMENT ON VIEW matomo_days IS 'What syncs have copied: one row per Matomo, site, destination and site-day, of tables that you may read';
 COMMENT ON COLUMN matomo_days.matomo IS 'URL of the Matomo''s API';

@@ -42,10 +42,9 @@ GRANT EXECUTE ON FUNCTION
     matomo_create_table(text, boolean, name),
     matomo_partition_ranges(regclass),
     matomo_create_partitions(regclass, timestamptz, timestamptz),
-    matomo_destinations(),
     matomo_forget(text, text, regclass),
-    matomo_seal_dropped(oid, timestamptz, integer),
-    matomo_drop_step(regclass, timestamptz, integer, interval, jsonb)
+    matomo_drop_step(regclass, timestamptz, integer, interval, jsonb),
+    matomo_drop_rows(regclass, timestamptz, integer, interval, text, jsonb)
 TO PUBLIC;
 GRANT EXECUTE ON PROCEDURE matomo_drop_before(regclass, timestamptz, integer, interval, interval) TO PUBLIC;
 
@@ -61,7 +60,7 @@ TO PUBLIC;
 COMMENT ON FUNCTION matomo_sync(integer, text, text, date, date, text, boolean, integer, text) IS
     'Copies the visits of a Matomo site from start_date to end_date (today) into a table; gives a row per day';
 
-COMMENT ON FUNCTION matomo_check(integer, date, date, text, text, text, boolean, boolean, integer, text) IS
+COMMENT ON FUNCTION matomo_check(integer, date, date, text, text, text, boolean, boolean, integer, text, boolean) IS
     'Compares what Matomo lists of a site with what a table holds, day by day, and mends what differs if asked to';
 
 COMMENT ON FUNCTION matomo_change_url(regclass, text, text) IS
@@ -72,5 +71,8 @@ COMMENT ON FUNCTION matomo_add_site(text, integer, date, text, interval, interva
 COMMENT ON FUNCTION matomo_alter_site(integer, text, integer, date, text, interval, interval, boolean, text) IS
     'Changes a registered site; what is NULL stays as it is. A site that failed is tried again';
 COMMENT ON FUNCTION matomo_remove_site(integer) IS 'Removes a registered site; the copied visits stay';
+
+COMMENT ON FUNCTION matomo_drop_step(regclass, timestamptz, integer, interval, jsonb) IS
+    'One step of matomo_drop_before: at first tells the ledger what goes, then drops a partition or deletes a batch of rows';
 
 COMMENT ON FUNCTION matomo_today(text) IS 'Today in a timezone as Matomo names it';

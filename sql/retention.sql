@@ -1,15 +1,18 @@
 -- Retention: what is older than some instant goes. Whole partitions are dropped; elsewhere rows are
 -- deleted in batches. Each step is a transaction of its own, so that nothing is locked for long.
 
--- One step. Gives whether there may be more to do, and the place where the next one goes on, so that
--- what was looked through is not looked through again; `blocked` when a lock was not to be had within
--- lock_timeout: whoever waits longer for the lock of a table has all its new readers wait behind him.
-CREATE FUNCTION matomo_drop_step(
+-- The rows of one step, see matomo_drop_step. Gives whether there may be more to do, and the place where
+-- the next one goes on, so that what was looked through is not looked through again; `blocked` when a
+-- lock was not to be had within lock_timeout: whoever waits longer for the lock of a table has all its
+-- new readers wait behind. Deletes under the search_path in `path`, for triggers to find the names that
+-- they find at an INSERT.
+CREATE FUNCTION matomo_drop_rows(
     destination regclass,
     before timestamptz,
     site integer,
     lock_timeout interval,
-    INOUT place jsonb DEFAULT NULL,
+    path text,
+    INOUT place jsonb,
     OUT more boolean,
     OUT dropped text,
     OUT actions bigint,
@@ -41,23 +44,14 @@ DECLARE
     found_actions bigint;
     done boolean;
     out_of_reach text;
+    -- As regclass it could be without its schema.
+    root CONSTANT text := (SELECT format('%I.%I', n.nspname, c.relname)
+        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = destination);
 BEGIN
-    IF destination IS NULL OR before IS NULL OR lock_timeout IS NULL THEN
-        RAISE null_value_not_allowed USING
-            MESSAGE = format('argument "%s" must not be null', CASE WHEN destination IS NULL THEN 'destination'
-                WHEN before IS NULL THEN 'before' ELSE 'lock_timeout' END);
-    END IF;
-    IF before > now() THEN
-        RAISE invalid_parameter_value USING
-            MESSAGE = format('%s is in the future', before),
-            HINT = 'To empty the whole table use TRUNCATE.';
-    END IF;
     more := false;
     actions := 0;
     PERFORM set_config('lock_timeout',
         ceil(extract(epoch FROM greatest(lock_timeout, '1 millisecond')) * 1000)::text, true);
-    -- First, and committed with the first rows that go: no sync shall bring them back.
-    PERFORM @extschema@.matomo_seal_dropped(destination::oid, before, site);
 
     -- Every table of the tree, with the bounds of time that it has from its partitions' bounds.
     WITH RECURSIVE tree AS (
@@ -139,13 +133,20 @@ BEGIN
 
         IF part.kind = 'r' THEN
             -- Who does not own the partition may delete through the table, by the rights that he has there.
-            among := CASE WHEN part.is_his THEN 'ONLY ' || part.name ELSE destination::text END;
+            IF part.is_his AND row_security_active(part.id) THEN
+                RAISE insufficient_privilege USING
+                    MESSAGE = format('row-level security may hide rows of table %s', part.name),
+                    DETAIL = 'What a policy hides would be left.',
+                    HINT = 'Have it done by a role that no policy concerns, such as the table''s owner.';
+            END IF;
+            among := CASE WHEN part.is_his THEN 'ONLY ' || part.name ELSE root END;
             which := concat_ws(' AND ',
                 CASE WHEN NOT part.is_his THEN
-                    format('d.tableoid = %L::oid AND d.action_timestamp >= %L AND d.action_timestamp < %L',
+                    format('d.tableoid OPERATOR(pg_catalog.=) %L::pg_catalog.oid'
+                        ' AND d.action_timestamp OPERATOR(pg_catalog.>=) %L AND d.action_timestamp OPERATOR(pg_catalog.<) %L',
                         part.id, part.lo, part.hi) END,
-                CASE WHEN NOT part.is_old THEN 'd.action_timestamp < $1' END,
-                CASE WHEN site IS NOT NULL THEN 'd.idsite::text = $2' END,
+                CASE WHEN NOT part.is_old THEN 'd.action_timestamp OPERATOR(pg_catalog.<) $1' END,
+                CASE WHEN site IS NOT NULL THEN 'd.idsite::pg_catalog.text OPERATOR(pg_catalog.=) $2' END,
                 'true');
             since := CASE WHEN part.number = begun_at AND NOT part.is_old THEN (place ->> 'since')::timestamptz END;
             -- In the order of time where that leads past what went before: an index may give it.
@@ -156,18 +157,24 @@ BEGIN
             INTO ids USING before, site::text, batch, since;
             found_actions := cardinality(ids);
             CONTINUE WHEN found_actions = 0;
-            EXECUTE format(
-                'WITH gone AS (DELETE FROM %s AS d WHERE %s AND d.ctid = ANY ($3) RETURNING d.action_timestamp)'
-                ' SELECT count(*), max(g.action_timestamp) FROM gone AS g', among, which)
-            INTO actions, latest USING before, site::text, ids;
+            PERFORM set_config('search_path', path, true);
+            EXECUTE pg_catalog.format(
+                'WITH gone AS (DELETE FROM %s AS d WHERE %s AND d.ctid OPERATOR(pg_catalog.=) ANY ($3) RETURNING d.action_timestamp)'
+                ' SELECT pg_catalog.count(*), pg_catalog.max(g.action_timestamp) FROM gone AS g', among, which)
+            INTO actions, latest USING before, site::pg_catalog.text, ids;
+            PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
         ELSIF part.kind = 'f' AND part.deletable THEN
             -- Not every server has a ctid: by the day.
-            which := concat('d.action_timestamp < $1', CASE WHEN site IS NOT NULL THEN ' AND d.idsite::text = $2' END);
-            EXECUTE format(
-                'DELETE FROM ONLY %1$s AS d WHERE %2$s AND d.action_timestamp <= ('
-                'SELECT min(d.action_timestamp) + ''1 day'' FROM ONLY %1$s AS d WHERE %2$s)', part.name, which)
-            USING before, site::text;
+            which := concat('d.action_timestamp OPERATOR(pg_catalog.<) $1',
+                CASE WHEN site IS NOT NULL THEN ' AND d.idsite::pg_catalog.text OPERATOR(pg_catalog.=) $2' END);
+            PERFORM set_config('search_path', path, true);
+            EXECUTE pg_catalog.format(
+                'DELETE FROM ONLY %1$s AS d WHERE %2$s AND d.action_timestamp OPERATOR(pg_catalog.<=) ('
+                'SELECT pg_catalog.min(d.action_timestamp) OPERATOR(pg_catalog.+) ''1 day''::pg_catalog.interval'
+                ' FROM ONLY %1$s AS d WHERE %2$s)', part.name, which)
+            USING before, site::pg_catalog.text;
             GET DIAGNOSTICS actions = ROW_COUNT;
+            PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
             found_actions := batch;
             latest := NULL;
         ELSE
@@ -210,8 +217,8 @@ EXCEPTION
 END
 $$;
 
-COMMENT ON FUNCTION matomo_drop_step(regclass, timestamptz, integer, interval, jsonb) IS
-    'One step of matomo_drop_before: drops a partition or deletes a batch of rows';
+COMMENT ON FUNCTION matomo_drop_rows(regclass, timestamptz, integer, interval, text, jsonb) IS
+    'Internal: drops a partition or deletes a batch of rows, for matomo_drop_step';
 
 -- A procedure that commits can have no SET clauses: everything in it is qualified.
 CREATE PROCEDURE matomo_drop_before(
@@ -270,6 +277,3 @@ $$;
 
 COMMENT ON PROCEDURE matomo_drop_before(regclass, timestamptz, integer, interval, interval) IS
     'Removes all actions before an instant, of all sites or of one: drops whole partitions, deletes rows elsewhere, commits as it goes. Syncs do not bring them back';
-
-COMMENT ON FUNCTION matomo_seal_dropped(oid, timestamptz, integer) IS
-    'Internal: notes in the ledger that the days of a table before an instant hold nothing any more, so that no sync reads them';

@@ -6,16 +6,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use ureq::tls::{RootCerts, TlsConfig};
-use ureq::unversioned::transport::{Connector, RustlsConnector};
+use ureq::unversioned::transport::Connector;
 
+use crate::certificates;
 use crate::client::Manner;
 use crate::dial::{Dialler, Later};
 use crate::endpoint::Endpoint;
 use crate::error::Result;
 use crate::hosts::Hosts;
+use crate::tls::TlsConnector;
 use crate::token::Token;
-use crate::transport::certificates;
 
 /// An agent of one client and its clones. With the last of them it goes back to the store, unless a
 /// request of theirs has failed.
@@ -120,10 +120,7 @@ impl Drop for Held {
 pub type Request = ureq::RequestBuilder<ureq::typestate::WithBody>;
 
 fn new(manner: &Manner) -> Result<ureq::Agent> {
-    let roots = match &manner.ca_pem {
-        None => RootCerts::PlatformVerifier,
-        Some(pem) => RootCerts::from(certificates(pem)?),
-    };
+    let named = manner.ca_pem.as_deref().map(certificates::parse).transpose()?;
     let config = ureq::Agent::config_builder()
         .http_status_as_error(false)
         .max_redirects(0)
@@ -135,15 +132,18 @@ fn new(manner: &Manner) -> Result<ureq::Agent> {
         .max_idle_connections_per_host(MOST_IDLE)
         .max_idle_age(IDLE)
         .user_agent(concat!("matomo_postgres/", env!("CARGO_PKG_VERSION")))
-        .tls_config(TlsConfig::builder().root_certs(roots).build())
         .build();
-    let chain = Dialler::new(manner.hosts.clone()).chain(RustlsConnector::default());
+    let chain = Dialler::new(manner.hosts.clone()).chain(TlsConnector::new(named));
     Ok(ureq::Agent::with_parts(config, chain, Later))
 }
 
 fn kept() -> MutexGuard<'static, Vec<Kept>> {
     KEPT.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+/// Held by tests for reading while they use the one store there is, for writing where it is theirs.
+#[cfg(test)]
+pub static ALONE: std::sync::RwLock<()> = std::sync::RwLock::new(());
 
 #[cfg(test)]
 mod tests {
@@ -172,9 +172,9 @@ mod tests {
         agent.0.made
     }
 
-    /// One test, as there is one store.
     #[test]
     fn an_agent_has_one_user_at_a_time_and_is_kept_while_nothing_fails() {
+        let _alone = ALONE.write().unwrap();
         let first = obtain("a", &manner(1));
         let at = made(&first);
         let other = obtain("a", &manner(1));

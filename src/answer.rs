@@ -10,7 +10,7 @@ use crate::visit::{Action, Actions, Visit};
 
 /// Bytes that an answer has for each of its visits and actions, at the least: Matomo's have several
 /// hundred each. Of two bytes would else come two or four hundred in memory.
-const LEAST: usize = 128;
+const LEAST: usize = 256;
 /// So many are no burden, however short they are.
 const FREE: usize = 10_000;
 

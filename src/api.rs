@@ -81,6 +81,7 @@ fn matomo_check(
     deep: default!(Option<bool>, "false"),
     page_size: default!(Option<i32>, "NULL"),
     server: default!(Option<&str>, "NULL"),
+    delete_purged: default!(Option<bool>, "false"),
 ) -> TableIterator<
     'static,
     (
@@ -91,10 +92,15 @@ fn matomo_check(
         name!(extra, i64),
         name!(stale, i64),
         name!(repaired, i64),
+        name!(purged, i64),
     ),
 > {
     let _hidden = begin(site, key);
-    let how = How { repair: repair.unwrap_or(false), deep: deep.unwrap_or(false) };
+    let how = How {
+        repair: repair.unwrap_or(false),
+        deep: deep.unwrap_or(false),
+        delete_purged: delete_purged.unwrap_or(false),
+    };
     if how.repair {
         // SAFETY: main thread; raises an ERROR in a read-only transaction and on a standby.
         unsafe { pg_sys::PreventCommandIfReadOnly(c"matomo_check(repair)".as_ptr()) };
@@ -105,8 +111,8 @@ fn matomo_check(
             .and_then(|order| check::run(order, how)),
     );
     let rows = days.into_iter().map(|(day, found)| {
-        let DayChecked { there, here, missing, extra, stale, repaired } = found;
-        (date(day), there, here, missing, extra, stale, repaired)
+        let DayChecked { there, here, missing, extra, stale, repaired, purged } = found;
+        (date(day), there, here, missing, extra, stale, repaired, purged)
     });
     TableIterator::new(rows.collect::<Vec<_>>())
 }

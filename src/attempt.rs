@@ -13,7 +13,8 @@ use crate::error::{Result, Stored};
 use crate::failed::Failed;
 use crate::watch;
 
-/// Does something in a subtransaction, which an error undoes. A cancel of the session is not caught.
+/// Does something in a subtransaction, which an error undoes. A cancel of the session undoes it too,
+/// and goes on.
 pub fn attempt<T>(work: impl FnOnce() -> Result<T>) -> std::result::Result<T, Failed> {
     // SAFETY: main thread, within a transaction.
     let (context, owner) = unsafe {
@@ -22,10 +23,8 @@ pub fn attempt<T>(work: impl FnOnce() -> Result<T>) -> std::result::Result<T, Fa
         pg_sys::CurrentMemoryContext = before.0;
         before
     };
-    let outcome =
-        PgTryBuilder::new(AssertUnwindSafe(|| work().map_err(|error| Failed::of(&error))))
-            .catch_others(|caught| Err(failed_or_cancelled(caught)))
-            .execute();
+    let work = AssertUnwindSafe(|| work().map_err(|error| Ended::Failed(Failed::of(&error))));
+    let outcome = PgTryBuilder::new(work).catch_others(|caught| Err(ended(caught))).execute();
     // SAFETY: main thread; ends what began above, and restores what was before it.
     unsafe {
         match &outcome {
@@ -35,17 +34,30 @@ pub fn attempt<T>(work: impl FnOnce() -> Result<T>) -> std::result::Result<T, Fa
         pg_sys::CurrentMemoryContext = context;
         pg_sys::CurrentResourceOwner = owner;
     }
-    outcome
+    outcome.map_err(|ended| match ended {
+        Ended::Failed(failed) => failed,
+        Ended::Cancelled(caught) => caught.rethrow(),
+    })
 }
 
-fn failed_or_cancelled(caught: CaughtError) -> Failed {
-    match report(&caught) {
-        report if !is_interrupt(report) => Failed::raised(report),
-        _ if watch::has_fired() => Failed::of(&Stored::NoProgress(watch::limit()).into()),
-        // A process of ours serves one site only, and goes on.
-        report if background::is_ours() => Failed::raised(report),
-        _ => caught.rethrow(),
+enum Ended {
+    Failed(Failed),
+    Cancelled(Box<CaughtError>),
+}
+
+fn ended(caught: CaughtError) -> Ended {
+    let report = report(&caught);
+    if !is_interrupt(report) {
+        return Ended::Failed(Failed::raised(report));
     }
+    if watch::has_fired() {
+        return Ended::Failed(Failed::of(&Stored::NoProgress(watch::limit()).into()));
+    }
+    // A process of ours serves one site only, and goes on.
+    if background::is_ours() {
+        return Ended::Failed(Failed::raised(report));
+    }
+    Ended::Cancelled(Box::new(caught))
 }
 
 /// What was raised.

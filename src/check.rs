@@ -1,20 +1,22 @@
 //! Compares what Matomo lists of a range of days with what is stored, and mends what differs if
 //! asked to. Runs on the backend's main thread, in the caller's transaction.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use chrono::{NaiveDate, Utc};
 
 use crate::access::Access;
+use crate::batch::Batch;
 use crate::client::{Client, SiteInfo};
 use crate::destination::Destination;
 use crate::error::{Error, Result};
-use crate::fetch::{self, Batch, Reading};
+use crate::fetch::{self, Reading};
 use crate::inspect::{self, Differing};
 use crate::ledger::Ledger;
 use crate::plan::{self, Start};
 use crate::recheck;
 use crate::remote;
+use crate::report::warn;
 use crate::rows::{ActionTime, Site};
 use crate::secrecy::show_activity;
 use crate::seen::count;
@@ -29,6 +31,8 @@ pub struct How {
     pub repair: bool,
     /// Whether to compare every action, not only the visits' own values.
     pub deep: bool,
+    /// Whether a repair removes the visits of days that look purged too.
+    pub delete_purged: bool,
 }
 
 /// What a check found of a day.
@@ -46,7 +50,12 @@ pub struct DayChecked {
     pub stale: i64,
     /// Visits mended.
     pub repaired: i64,
+    /// Of the extra ones, those of a day that looks purged in Matomo; they stay.
+    pub purged: i64,
 }
+
+/// A day of which Matomo lists fewer visits than this part of what is stored looks purged.
+const NEXT_TO_NOTHING: i64 = 10;
 
 /// Does it all; gives what was found by day.
 ///
@@ -75,7 +84,7 @@ pub fn run(order: Order, how: How) -> Result<BTreeMap<NaiveDate, DayChecked>> {
     let mut check = Check {
         client,
         site,
-        store: Store::new(destination.clone()).everywhere(),
+        store: Store::new(destination.clone()),
         destination,
         how,
         of_other_kind: of_other_kind.map(|entry| entry.day).collect(),
@@ -87,17 +96,30 @@ pub fn run(order: Order, how: How) -> Result<BTreeMap<NaiveDate, DayChecked>> {
         show_activity(&format!("matomo: site {}, checks {day}", site.id));
         found.insert(*day, check.day(*day, reading)?);
     }
-    for day in check.extra(&days)? {
-        let checked = found.entry(day).or_default();
-        checked.extra += 1;
-        checked.here += 1;
-        checked.repaired += i64::from(how.repair);
+    check.extra(&days, &mut found)?;
+    if how.repair {
+        warn_of_purged(&found);
     }
-    for (day, checked) in found.iter().filter(|(_, checked)| checked.repaired > 0) {
+    let mended = |checked: &DayChecked| checked.repaired > 0 && checked.purged == 0;
+    for (day, checked) in found.iter().filter(|(_, checked)| mended(checked)) {
         let kind = check.of_other_kind.contains(day).then_some(action_time);
         ledger.correct(*day, checked.there, check.rows_of(*day)?, kind)?;
     }
     Ok(found)
+}
+
+fn warn_of_purged(found: &BTreeMap<NaiveDate, DayChecked>) {
+    let purged = || found.iter().filter(|(_, checked)| checked.purged > 0);
+    if let (Some((first, _)), Some((last, _))) = (purged().next(), purged().next_back()) {
+        let visits: i64 = purged().map(|(_, checked)| checked.purged).sum();
+        warn(
+            format!(
+                "Matomo's raw data from {first} to {last} looks purged: {visits} visits that only \
+                 the table has stay"
+            ),
+            "If Matomo has deleted these visits and they should go here too, add delete_purged => true.",
+        );
+    }
 }
 
 struct Check {
@@ -176,11 +198,13 @@ impl Check {
     }
 
     /// Finds the stored visits of the days that Matomo does not have at all, and removes them if
-    /// they are to be mended; gives the day of each.
-    fn extra(&mut self, days: &[NaiveDate]) -> Result<Vec<NaiveDate>> {
-        let (Some(first), Some(last)) = (days.first(), days.last()) else {
-            return Ok(Vec::new());
-        };
+    /// they are to be mended; but not those of days that look purged.
+    fn extra(
+        &mut self,
+        days: &[NaiveDate],
+        found: &mut BTreeMap<NaiveDate, DayChecked>,
+    ) -> Result<()> {
+        let (Some(first), Some(last)) = (days.first(), days.last()) else { return Ok(()) };
         let zone = self.site.zone;
         let after = last.succ_opt().unwrap_or(*last);
         // The axis of the stored times.
@@ -190,22 +214,46 @@ impl Check {
         };
         let (from, to) = (on_axis(zone.midnight(*first)), on_axis(zone.midnight(after)));
         let stored = inspect::visits_between(&self.destination, self.site.id, from, to)?;
-        let suspects: HashMap<i64, i64> =
-            stored.into_iter().filter(|(id, _)| !self.listed.contains(id)).collect();
         // Some may only have moved to another day.
-        let mut ids: Vec<i64> = suspects.keys().copied().collect();
-        let known = recheck::by_id(&self.client, self.site, &mut ids, false)?;
+        let suspects = stored.iter().map(|(id, _)| *id).filter(|id| !self.listed.contains(id));
+        let suspects: Vec<i64> = suspects.collect();
+        let known = recheck::by_id(&self.client, self.site, &mut suspects.clone(), false)?;
         let known: HashSet<_> = known.visits.into_iter().map(|(id, _)| id).collect();
-        let gone: Vec<i64> = suspects.keys().copied().filter(|id| !known.contains(id)).collect();
-        if self.how.repair && !gone.is_empty() {
-            self.store.remove(self.site.id, &gone)?;
-        }
-        let day = |id: &i64| {
-            let at = suspects.get(id).copied().unwrap_or_default();
+        let gone: HashSet<i64> = suspects.into_iter().filter(|id| !known.contains(id)).collect();
+        let day = |at: i64| {
             let instant =
                 if self.site.action_time == ActionTime::Utc { at } else { zone.instants(at).0 };
             zone.day(instant).unwrap_or(*first).clamp(*first, *last)
         };
-        Ok(gone.iter().map(day).collect())
+        let mut by_day: BTreeMap<NaiveDate, Vec<(i64, i64)>> = BTreeMap::new();
+        for (id, at) in stored {
+            by_day.entry(day(at)).or_default().push((id, at));
+        }
+        let (mut to_remove, mut last_purged) = (Vec::new(), None);
+        for (day, visits) in by_day {
+            let (gone, left): (Vec<_>, Vec<_>) =
+                visits.into_iter().partition(|(id, _)| gone.contains(id));
+            let checked = found.entry(day).or_default();
+            checked.extra += count(gone.len());
+            checked.here += count(gone.len());
+            // What is purged are the oldest visits, so that of a day the last ones may be left.
+            let is_purged = checked.there * NEXT_TO_NOTHING < count(gone.len() + left.len());
+            let first_left = left.iter().map(|(_, at)| *at).min().unwrap_or(i64::MAX);
+            let is_begun = last_purged.is_some_and(|last: NaiveDate| last.succ_opt() == Some(day))
+                && gone.iter().all(|(_, at)| *at < first_left);
+            if is_purged {
+                last_purged = Some(day);
+            }
+            if (is_purged || is_begun) && !self.how.delete_purged {
+                checked.purged = count(gone.len());
+            } else if self.how.repair {
+                checked.repaired += count(gone.len());
+                to_remove.extend(gone.into_iter().map(|(id, _)| id));
+            }
+        }
+        if !to_remove.is_empty() {
+            self.store.remove(self.site.id, &to_remove)?;
+        }
+        Ok(())
     }
 }

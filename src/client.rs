@@ -5,20 +5,20 @@ use std::time::{Duration, Instant};
 use chrono::NaiveDate;
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use ureq::http::{HeaderMap, header};
 
 use crate::backoff::backoff;
 use crate::endpoint::Endpoint;
 use crate::error::{Call, Error, Fault, Result};
 use crate::hosts::Hosts;
-use crate::http::{Answer, Http};
+use crate::http::Http;
 use crate::json;
+use crate::memory::Body;
 use crate::pager::Page;
 use crate::patience::Patience;
 use crate::refusal;
 use crate::stop::Stop;
 use crate::token::Token;
-use crate::transport::seconds_to_wait;
+use crate::understanding::{self, english};
 use crate::zone::Zone;
 
 const LIVE: &str = "Live.getLastVisitsDetails";
@@ -119,7 +119,7 @@ impl Client {
     /// [`Error::Request`], for an unknown site and a refused token too.
     pub fn site(&self, site: i32, on_retry: OnRetry) -> Result<SiteInfo> {
         let call = self.call("SitesManager.getSiteFromId", site, None);
-        let body = self.ask(&call, &[], false, on_retry)?;
+        let body = self.ask(&call, &[english()], false, on_retry)?;
         #[derive(Deserialize)]
         struct Answer<'a> {
             #[serde(borrow)]
@@ -154,7 +154,7 @@ impl Client {
         which: Which,
         actions: bool,
         on_retry: OnRetry,
-    ) -> Result<String> {
+    ) -> Result<Body> {
         let mut params = vec![("filter_sort_order", "asc".to_owned())];
         let (day, limit) = match which {
             Which::Day(day, page) => {
@@ -221,15 +221,16 @@ impl Client {
     fn ask(
         &self,
         call: &Call,
-        params: &[(&str, String)],
+        params: &[(&'static str, String)],
         can_shrink: bool,
         on_retry: OnRetry,
-    ) -> Result<String> {
+    ) -> Result<Body> {
         let can_shrink = can_shrink && self.manner.max_retries > 0;
         let mut retry = 0;
         loop {
             let timeout = self.patience.timeout(self.manner.request_timeout, can_shrink);
-            let error = match self.ask_once(call, params, timeout) {
+            let besides = || self.patience.timeout(self.manner.request_timeout, false);
+            let error = match understanding::ask(&self.http, call, params, timeout, &besides) {
                 Err(error) if can_shrink && self.may_shrink(&error) => return Err(error),
                 Err(error) if error.is_transient() && retry < self.manner.max_retries => error,
                 Err(error) => return Err(error),
@@ -247,36 +248,6 @@ impl Client {
             if self.stop.sleep(wait) {
                 return Err(error);
             }
-        }
-    }
-
-    fn ask_once(
-        &self,
-        call: &Call,
-        params: &[(&str, String)],
-        timeout: Duration,
-    ) -> Result<String> {
-        let answer = self.http.ask(call.method, call.site, params, timeout);
-        let Answer { status, headers, body } = answer.map_err(|fault| self.fault(call, fault))?;
-        let call = &Call { status: Some(status.as_u16()), ..call.clone() };
-        match refusal::judge(status, &body, &|words| self.hide(words)) {
-            None => Ok(body),
-            Some(verdict) => Err(self.fault(call, self.with_headers(verdict, &headers))),
-        }
-    }
-
-    /// Completes a verdict by what only the headers know.
-    fn with_headers(&self, verdict: Fault, headers: &HeaderMap) -> Fault {
-        let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
-        match verdict {
-            Fault::Redirected(_) => {
-                let location = header(header::LOCATION).unwrap_or_default();
-                Fault::Redirected(self.hide(location))
-            }
-            Fault::RateLimited(_) => {
-                Fault::RateLimited(header(header::RETRY_AFTER).and_then(seconds_to_wait))
-            }
-            other => other,
         }
     }
 

@@ -3,10 +3,11 @@
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, RwLockReadGuard, mpsc};
 use std::thread;
 
 use super::*;
+use crate::agent::ALONE;
 use crate::error::Error;
 
 /// What a server does with a request.
@@ -23,6 +24,7 @@ struct Server {
     requests: Arc<AtomicUsize>,
     /// `filter_limit` of each request; "" for none.
     limits: mpsc::Receiver<String>,
+    _store: RwLockReadGuard<'static, ()>,
 }
 
 const SITE: &str = r#"{"timezone":"UTC"}"#;
@@ -40,7 +42,7 @@ impl Server {
                 thread::spawn(move || serve(stream.unwrap(), &count, &*decide, &sender));
             }
         });
-        Server { url, requests, limits }
+        Server { url, requests, limits, _store: ALONE.read().unwrap() }
     }
 
     fn client(&self, change: impl FnOnce(&mut Manner)) -> Client {
@@ -170,7 +172,7 @@ fn day(client: &Client, mut limit: u32) -> Result<String> {
         let which = Which::Day(NaiveDate::default(), Page { limit, offset: 0, after: None });
         match client.visits(1, which, true, &mut no_retry) {
             Err(error) if client.may_shrink(&error) && limit > 1 => limit = (limit / 8).max(1),
-            done => return done,
+            done => return done.map(|body| body.to_owned()),
         }
     }
 }

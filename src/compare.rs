@@ -7,17 +7,18 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
 
+use chrono::{DateTime, NaiveDateTime};
 use memchr::memchr;
 use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
 use pgrx::spi::SpiClient;
 
+use crate::batch::Batch;
 use crate::destination::{query, spi};
 use crate::encoding::to_server;
 use crate::error::{Error, Result};
-use crate::fetch::Batch;
 use crate::lines::{self, Lines};
-use crate::rows::COLUMNS;
+use crate::rows::{ACTION_TIMESTAMP, COLUMNS, VISITORID};
 use crate::scope::Scope;
 use crate::seen::count;
 use crate::statements::Statements;
@@ -51,11 +52,17 @@ impl Changes {
 
 /// What to compare with.
 pub struct Comparison<'a> {
+    /// The destination.
+    pub name: &'a str,
     pub statements: &'a mut Statements,
     /// The instants between which the stored rows lie, as arguments of the statements.
     pub span: Option<(f64, f64)>,
     pub lock: Lock,
 }
+
+/// Offsets of zones are multiples of it, in seconds.
+const QUARTER: u64 = 900;
+const MOST_OFFSET: u64 = 14 * 3600;
 
 /// What is locked till the end of the transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,11 +80,21 @@ struct Stored {
     differing: HashSet<i64>,
 }
 
+/// What is stored of a visit that differs.
+#[derive(Default)]
+struct Differing {
+    site: String,
+    /// Whether it is of another visitor.
+    has_other_visitor: bool,
+    /// Its first instant, as ISO text.
+    first: String,
+}
+
 impl Comparison<'_> {
     /// Compares the batch's visits.
     ///
     /// # Errors
-    /// Only internal ones.
+    /// [`Error::OtherVisit`] when a stored visit of the same ID is another visit.
     pub fn changes(&mut self, client: &mut SpiClient, batch: &Batch) -> Result<Changes> {
         let stored = self.stored(client, batch)?;
         let mut changes = Changes::default();
@@ -103,7 +120,7 @@ impl Comparison<'_> {
         let args = self.of_visits(visits);
         // Texts are those of Postgres' own style, as the batch's.
         let _as_sent = Scope::of(&[(c"datestyle", c"ISO")]);
-        self.statements.run_stored(client, &args)?;
+        self.statements.stored.run(client, &args)?;
         // SAFETY: read before the next query.
         let mut texts = unsafe { Texts::of_last_query() };
         let mut stored = Stored::default();
@@ -111,20 +128,77 @@ impl Comparison<'_> {
             return Ok(stored);
         }
         let mut sieve = Sieve::of(&batch.rows);
+        let mut differing: HashMap<i64, Differing> = HashMap::new();
+        let visits: HashMap<i64, &Range<usize>> =
+            batch.visits.iter().map(|(id, rows)| (*id, rows)).collect();
         for row in 0..texts.len() {
             let found = sieve.compare(&mut texts, row);
             let Ok(id) = found.visit.parse() else { continue };
             stored.visits.insert(id);
             if !found.is_equal {
-                stored.differing.insert(id);
+                let visit = differing.entry(id).or_default();
+                visit.has_other_visitor |= !match visits.get(&id) {
+                    Some(rows) if !rows.is_empty() => batch
+                        .rows
+                        .cells(rows.start)
+                        .nth(VISITORID)
+                        .is_some_and(|cell| is(cell, found.visitor.as_deref())),
+                    _ => {
+                        let visitor = batch.bare.get(&id).and_then(|bare| bare.visitor.as_deref());
+                        visitor.map(to_server).as_deref() == found.visitor.as_deref()
+                    }
+                };
+                if visit.first.is_empty() || found.at < visit.first {
+                    (visit.first, visit.site) = (found.at, found.site);
+                }
             }
         }
+        for (id, visit) in &differing {
+            self.check_same(batch, *id, visits.get(id).copied(), visit)?;
+        }
+        stored.differing.extend(differing.keys());
         for (id, rows) in &batch.visits {
             if stored.visits.contains(id) && rows.clone().any(|row| !sieve.met[row]) {
                 stored.differing.insert(*id);
             }
         }
         Ok(stored)
+    }
+
+    /// Whether a stored visit is the one that Matomo has under that ID, not one of before its numbers
+    /// began anew. A visitor's ID changes when he logs in, and a late hit may come before the first;
+    /// not both to another. Kinds of time differ by the offset of a zone.
+    fn check_same(
+        &self,
+        batch: &Batch,
+        visit: i64,
+        rows: Option<&Range<usize>>,
+        stored: &Differing,
+    ) -> Result<()> {
+        if !stored.has_other_visitor {
+            return Ok(());
+        }
+        let rows = rows.cloned().unwrap_or_default();
+        let instants = match batch.bare.get(&visit) {
+            Some(bare) => &bare.instants,
+            None => &batch.rows.instants()[rows.clone()],
+        };
+        let first = stored.first.get(..19).unwrap_or_default();
+        let first = NaiveDateTime::parse_from_str(first, "%Y-%m-%d %H:%M:%S").ok();
+        let is_first = |at: &i64| {
+            let apart = first.map(|first| at.abs_diff(first.and_utc().timestamp()));
+            apart.is_some_and(|apart| apart % QUARTER == 0 && apart <= MOST_OFFSET)
+        };
+        if instants.iter().any(is_first) {
+            return Ok(());
+        }
+        let day = |at: i64| DateTime::from_timestamp(at, 0).map(|at| at.date_naive());
+        Err(Error::OtherVisit {
+            name: self.name.to_owned(),
+            visit,
+            stored: (stored.site.clone(), first.map(|first| first.date())),
+            asked: instants.iter().min().copied().and_then(day),
+        })
     }
 
     /// The second sieve.
@@ -187,6 +261,10 @@ struct Sieve<'a> {
 #[derive(Default)]
 struct Found {
     visit: String,
+    site: String,
+    /// `action_timestamp`.
+    at: String,
+    visitor: Option<Vec<u8>>,
     /// Whether it is as in the batch, in every text.
     is_equal: bool,
 }
@@ -211,6 +289,9 @@ impl<'a> Sieve<'a> {
                     cells = line.map(|line| self.rows.cells(line));
                     found.is_equal = line.is_some_and(|line| !self.met[line]);
                 }
+                1 => found.site = owned(text).unwrap_or_default(),
+                ACTION_TIMESTAMP => found.at = owned(text).unwrap_or_default(),
+                VISITORID => found.visitor = text.map(<[u8]>::to_vec),
                 2 => found.visit = owned(text).unwrap_or_default(),
                 _ => {}
             }

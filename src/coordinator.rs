@@ -48,8 +48,8 @@ struct Coordinator {
     at_work: Vec<(Errand, Child)>,
     /// Sites that are left alone for a while, for reasons that their state does not tell.
     not_before: HashMap<i32, Instant>,
-    /// The same of their upkeep.
-    upkeep_not_before: HashMap<i32, Instant>,
+    /// The same of their upkeep, as long as they are not changed.
+    upkeep_not_before: HashMap<i32, (Instant, i32)>,
     /// What was said last, so as to say it once.
     said: Said,
 }
@@ -91,10 +91,11 @@ impl Coordinator {
             self.see_what_came(&errand, &agenda, now + naptime, now + UPKEEP_PAUSE);
         }
         self.not_before.retain(|_, until| *until > now);
-        self.upkeep_not_before.retain(|_, until| *until > now);
+        self.upkeep_not_before.retain(|_, (until, _)| *until > now);
         for errand in &mut agenda.errands {
             errand.syncs &= !self.not_before.contains_key(&errand.site);
-            errand.tends &= !self.upkeep_not_before.contains_key(&errand.site);
+            let later = self.upkeep_not_before.get(&errand.site);
+            errand.tends &= later.is_none_or(|(_, changes)| *changes != errand.changes);
         }
         agenda.errands.retain(|errand| errand.syncs || errand.tends);
         self.start(&agenda);
@@ -117,7 +118,7 @@ impl Coordinator {
             self.not_before.insert(site, later);
         }
         if done.tends && left.tends {
-            self.upkeep_not_before.insert(site, much_later);
+            self.upkeep_not_before.insert(site, (much_later, done.changes));
         }
     }
 

@@ -73,6 +73,12 @@ impl Endpoint {
         &self.url
     }
 
+    /// The port, given or not.
+    pub fn port(&self) -> u16 {
+        let port = self.url.parse::<Uri>().ok().and_then(|uri| uri.port_u16());
+        port.unwrap_or(if self.host.starts_with("https:") { 443 } else { 80 })
+    }
+
     /// Scheme, host and port, for messages.
     pub fn host(&self) -> &str {
         &self.host
@@ -101,6 +107,10 @@ mod tests {
         }
         let endpoint = Endpoint::parse("https://a.example.org:444/x").unwrap();
         assert_eq!(endpoint.host(), "https://a.example.org:444");
+        assert_eq!(endpoint.port(), 444);
+        for (url, port) in [("https://a.example.org", 443), ("http://[::1]", 80)] {
+            assert_eq!(Endpoint::parse(url).unwrap().port(), port);
+        }
     }
 
     #[test]

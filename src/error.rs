@@ -29,12 +29,26 @@ pub enum Error {
     NoUniqueIndex(String),
     /// The role may not do what a sync does with the destination.
     Privilege { name: String, missing: Vec<String> },
+    /// Policies may hide rows of a table from a role that is to delete all of some kind.
+    RowSecurity(String),
+    /// An erasure without a visitor.
+    NoVisitor,
     /// Another session syncs the same site into the same destination.
     AlreadyRunning { site: i32, name: String },
     /// The destination holds the visits of another Matomo than the one that is asked; their URLs.
     OtherMatomo { name: String, known: String, asked: String },
     /// Sealed days of the destination hold the other kind of time than `matomo.action_time` says.
     OtherActionTime { name: String, kind: &'static str, first: NaiveDate, last: NaiveDate },
+    /// A stored visit is another one than Matomo's of the same ID: the site and the day of the stored one,
+    /// and Matomo's day.
+    OtherVisit {
+        name: String,
+        visit: i64,
+        stored: (String, Option<NaiveDate>),
+        asked: Option<NaiveDate>,
+    },
+    /// Of rows that were written not all are to be seen.
+    NotSeen { name: String, written: i64, seen: i64 },
     /// The database cannot hold what Matomo sends.
     Encoding(String),
     /// Something is wrong with a server, a registered site or its run.
@@ -81,6 +95,8 @@ pub enum SqlState {
     ProtocolViolation,
     /// 53400
     ConfigurationLimitExceeded,
+    /// 53200
+    OutOfMemory,
     /// 54000
     ProgramLimitExceeded,
     /// 42704
@@ -119,38 +135,50 @@ impl Error {
     /// The SQLSTATE.
     pub fn state(&self) -> SqlState {
         match self {
-            Error::Null(_) => SqlState::NullValueNotAllowed,
+            Error::Null(_) | Error::NoVisitor => SqlState::NullValueNotAllowed,
             Error::Argument { .. } => SqlState::InvalidParameterValue,
             Error::NoDestination(_) => SqlState::UndefinedTable,
             Error::NotATable { .. } => SqlState::WrongObjectType,
             Error::MissingColumns { .. } => SqlState::UndefinedColumn,
             Error::NoUniqueIndex(_) => SqlState::InvalidColumnReference,
-            Error::Privilege { .. } => SqlState::InsufficientPrivilege,
+            Error::Privilege { .. } | Error::RowSecurity(_) => SqlState::InsufficientPrivilege,
             Error::AlreadyRunning { .. } => SqlState::LockNotAvailable,
-            Error::OtherMatomo { .. } | Error::OtherActionTime { .. } | Error::Renamed(_) => {
-                SqlState::ObjectNotInPrerequisiteState
-            }
-            Error::Encoding(_) => SqlState::FeatureNotSupported,
+            Error::OtherMatomo { .. }
+            | Error::OtherActionTime { .. }
+            | Error::OtherVisit { .. }
+            | Error::Renamed(_) => SqlState::ObjectNotInPrerequisiteState,
+            Error::NotSeen { .. } | Error::Encoding(_) => SqlState::FeatureNotSupported,
             Error::Stored(error) => error.state(),
             Error::Internal(_) => SqlState::InternalError,
             Error::Request { fault, .. } => match fault {
                 Fault::Forbidden(_) => SqlState::InsufficientPrivilege,
-                Fault::Unreachable(_) | Fault::Tls(_) => SqlState::UnableToEstablishSqlConnection,
-                Fault::TimedOut(_) | Fault::Broken(_) => SqlState::ConnectionFailure,
-                Fault::TokenRefused(_) | Fault::NoAccess(_) | Fault::LockedOut(_) => {
-                    SqlState::InvalidAuthorizationSpecification
+                Fault::Unreachable(_) | Fault::Tls(_) | Fault::NoTls(_) => {
+                    SqlState::UnableToEstablishSqlConnection
                 }
+                Fault::TimedOut(_) | Fault::Broken(_) => SqlState::ConnectionFailure,
+                Fault::Maintenance => SqlState::ConnectionFailure,
+                Fault::TokenRefused(_)
+                | Fault::NoAccess(_)
+                | Fault::AddressRefused(_)
+                | Fault::LockedOut(_)
+                | Fault::Status(401 | 407) => SqlState::InvalidAuthorizationSpecification,
+                Fault::VisitsLogOff(_) => SqlState::ObjectNotInPrerequisiteState,
                 Fault::UnknownSite(_) => SqlState::InvalidParameterValue,
                 Fault::RateLimited(_) => SqlState::ConfigurationLimitExceeded,
                 Fault::TooLarge(_) | Fault::VisitTooLarge(..) | Fault::Exhausted(_) => {
                     SqlState::ProgramLimitExceeded
                 }
+                Fault::OutOfMemory => SqlState::OutOfMemory,
                 Fault::Status(500..) => SqlState::ConnectionFailure,
                 Fault::NotHttp(_)
                 | Fault::Redirected(_)
+                | Fault::NeedsTls(_)
+                | Fault::Passing(_)
                 | Fault::Matomo(_)
                 | Fault::Status(_)
                 | Fault::NotJson(_)
+                | Fault::Php(_)
+                | Fault::Mixed(_)
                 | Fault::OtherSite(..)
                 | Fault::Unexpected(_) => SqlState::ProtocolViolation,
             },
@@ -178,6 +206,21 @@ impl Error {
                  alone or with action_timestamp, idsite or idvisit."
                     .to_owned(),
             ),
+            Error::NotSeen { written, seen, .. } => {
+                Some(format!("Of {written} rows, a query of the table sees {seen}."))
+            }
+            Error::OtherVisit { stored: (site, day), asked, .. } => {
+                let on = |day: &Option<NaiveDate>| {
+                    day.map_or_else(|| "at no known time".to_owned(), |day| format!("on {day}"))
+                };
+                Some(format!(
+                    "The stored visit, of site {site}, began {}, Matomo's {}; they have neither the \
+                     visitor nor the first action in common.",
+                    on(day),
+                    on(asked)
+                ))
+            }
+            Error::RowSecurity(_) => Some("What a policy hides would be left.".to_owned()),
             Error::Stored(error) => error.detail(),
             _ => None,
         }
@@ -209,6 +252,10 @@ impl Error {
             Error::Privilege { name, .. } => {
                 format!("Ask the owner of {name} to GRANT them.")
             }
+            Error::RowSecurity(_) => {
+                "Have it done by a role that no policy concerns, such as the table's owner.".to_owned()
+            }
+            Error::NoVisitor => "Name the visitor by one of them, or by both.".to_owned(),
             Error::AlreadyRunning { .. } => {
                 "Wait for it to end, or look for it in pg_stat_activity.".to_owned()
             }
@@ -221,13 +268,23 @@ impl Error {
                 "Set matomo.action_time to '{kind}' again, or have these days read again by \
                  matomo_sync(..., start_date => '{first}', end_date => '{last}', force => true)."
             ),
+            Error::OtherVisit { name, .. } => format!(
+                "Take a table of its own if Matomo's numbers began anew, as after a new installation; or \
+                 remove what is older: CALL matomo_drop_before('{}', '...').",
+                name.replace('\'', "''")
+            ),
+            Error::NotSeen { .. } => {
+                "Take an ordinary table of Postgres, partitioned or not: an extension keeps the rows of \
+                 this one elsewhere."
+                    .to_owned()
+            }
             Error::Encoding(_) => "Use a database with encoding UTF8.".to_owned(),
             Error::Request { fault, .. } => fault.hint().to_owned(),
         };
         Some(text)
     }
 
-    /// Whether Matomo, or a gateway before it, may have given up over the size of the request.
+    /// Whether Matomo, a gateway before it or this server may have given up over the size of the request.
     pub fn is_overload(&self) -> bool {
         matches!(
             self,
@@ -235,6 +292,7 @@ impl Error {
                 fault: Fault::TimedOut(_)
                     | Fault::Exhausted(_)
                     | Fault::TooLarge(_)
+                    | Fault::OutOfMemory
                     | Fault::Status(502 | 504),
                 ..
             }
@@ -252,6 +310,8 @@ impl Error {
                     | Fault::TimedOut(_)
                     | Fault::Broken(_)
                     | Fault::RateLimited(_)
+                    | Fault::Maintenance
+                    | Fault::Passing(_)
                     | Fault::Status(408 | 500..)
             ),
             _ => false,
@@ -271,6 +331,10 @@ impl fmt::Display for Error {
             Error::NoUniqueIndex(name) => {
                 write!(f, "destination \"{name}\" has no usable unique index")
             }
+            Error::RowSecurity(name) => {
+                write!(f, "row-level security may hide rows of table {name}")
+            }
+            Error::NoVisitor => f.write_str("neither visitorid nor userid is given"),
             Error::Privilege { name, .. } => write!(f, "permission denied for table {name}"),
             Error::AlreadyRunning { site, name } => {
                 write!(f, "site {site} is being synced into \"{name}\" by another session")
@@ -283,6 +347,12 @@ impl fmt::Display for Error {
                     f,
                     "destination \"{name}\" holds another kind of time than matomo.action_time"
                 )
+            }
+            Error::OtherVisit { name, visit, .. } => {
+                write!(f, "destination \"{name}\" holds another visit {visit} than Matomo")
+            }
+            Error::NotSeen { name, .. } => {
+                write!(f, "rows written to \"{name}\" are not to be seen in it")
             }
             Error::Encoding(name) => write!(f, "database encoding {name} is not supported"),
             Error::Stored(error) => error.fmt(f),

@@ -2,30 +2,17 @@
 //! JSON and pure Rust only.
 
 use std::collections::HashMap;
-use std::ops::Range;
 
 use chrono::NaiveDate;
 
+use crate::batch::Batch;
 use crate::client::{Client, SiteInfo, Which};
 use crate::error::{Error, Fault, Result};
-use crate::lines::Lines;
 use crate::pages::{Page, Pages, read_page, retry_line};
 use crate::plan::{Due, Extent, Pass};
 use crate::rows::{self, Site};
 use crate::seen::{Counts, Seen};
 use crate::visit::Visit;
-
-/// Visits of Matomo, ready to be stored.
-#[derive(Debug, Default)]
-pub struct Batch {
-    /// idVisit of each visit and where its rows stand in `rows`; also of those without actions,
-    /// whose old rows must go.
-    pub visits: Vec<(i64, Range<usize>)>,
-    /// Their rows.
-    pub rows: Lines,
-    /// Between which instants their rows lie or may have lain, in seconds.
-    pub span: Option<(i64, i64)>,
-}
 
 /// What is known of a site-day when all its pages are read, or as many as were to be read at once.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -224,7 +211,9 @@ fn listed(
     let mut all = Vec::with_capacity(page.visits.len());
     for (id, visit) in &page.visits {
         check_site(client, site, (*id, visit), notice)?;
-        all.push(Listed { id: *id, values: rows::visit_values(visit, *id, *site) });
+        let short = || client.failed(site.id, None, Fault::OutOfMemory);
+        let values = rows::visit_values(visit, *id, *site).ok_or_else(short)?;
+        all.push(Listed { id: *id, values });
     }
     Ok(all)
 }
@@ -309,50 +298,4 @@ fn check_site(
         return Ok(());
     }
     Err(client.failed(site.id, None, Fault::OtherSite(id, other)))
-}
-
-/// Bytes of rows from which on a batch is handed over: so large that what each costs of its own
-/// does not count, so small that a few of them are no burden.
-const LARGE: usize = 2 << 20;
-
-impl Batch {
-    fn is_large(&self) -> bool {
-        self.rows.size() >= LARGE
-    }
-
-    /// Adds a visit of a day, or of whichever; its rows may take no more than an answer. `from` is the
-    /// instant of last resort for its actions.
-    fn add(
-        &mut self,
-        client: &Client,
-        site: Site,
-        (id, visit): (i64, &Visit),
-        day: Option<NaiveDate>,
-        from: i64,
-    ) -> Result<()> {
-        let (begin, most) = (self.rows.len(), client.max_response_size());
-        let room = usize::try_from(most).unwrap_or(usize::MAX);
-        if !rows::add(&mut self.rows, visit, id, site, from, room) {
-            return Err(client.failed(site.id, day, Fault::VisitTooLarge(id, most)));
-        }
-        self.visits.push((id, begin..self.rows.len()));
-        self.span = union(self.span, span(visit, &self.rows.instants()[begin..], site));
-        Ok(())
-    }
-}
-
-/// Between which instants the rows of a visit lie; or may have lain at an earlier sight, with
-/// either kind of time.
-fn span(visit: &Visit, instants: &[i64], site: Site) -> Option<(i64, i64)> {
-    let bounds = [visit.first, visit.last].into_iter().filter_map(rows::sane);
-    let bounds = bounds.flat_map(|at| [at, at + site.zone.offset_at(at)]);
-    instants.iter().copied().chain(bounds).fold(None, |span, at| union(span, Some((at, at))))
-}
-
-/// The smallest span that holds both.
-fn union(one: Option<(i64, i64)>, other: Option<(i64, i64)>) -> Option<(i64, i64)> {
-    match (one, other) {
-        (Some((a, b)), Some((c, d))) => Some((a.min(c), b.max(d))),
-        (one, other) => one.or(other),
-    }
 }

@@ -1,6 +1,6 @@
 //! One request over HTTP and its answer. The only module that uses the token. No Postgres.
 
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -12,10 +12,10 @@ use crate::client::Manner;
 use crate::dial::dialled;
 use crate::endpoint::Endpoint;
 use crate::error::{Fault, Result};
-use crate::json;
+use crate::memory::Body;
 use crate::stop::Stop;
 use crate::token::Token;
-use crate::transport::{Timeouts, head_fault, transport_fault};
+use crate::transport::{Attempt, head_fault, transport_fault};
 
 /// Bytes of room to have ready for an answer, however long it says it is.
 const MOST_ROOM: usize = 8 << 20;
@@ -37,7 +37,7 @@ pub struct Http {
 pub struct Answer {
     pub status: StatusCode,
     pub headers: HeaderMap,
-    pub body: String,
+    pub body: Body,
 }
 
 type Outcome<T> = std::result::Result<T, Fault>;
@@ -67,21 +67,27 @@ impl Http {
     /// Asks for a method; all of it may take `timeout`.
     ///
     /// # Errors
-    /// Those of the connection; after one, nobody else uses it.
+    /// Those of the connection, with the status if one came; after one, nobody else uses it.
     pub fn ask(
         &self,
         method: &str,
         site: i32,
         params: &[(&str, String)],
         timeout: Duration,
-    ) -> Outcome<Answer> {
-        let timeouts = Timeouts { connect: self.connect_timeout, request: timeout };
-        let asked = self.send(method, site, params, timeouts).and_then(|mut response| {
-            let body = json::mend(self.body(&mut response, timeouts)?);
+    ) -> std::result::Result<Answer, (Fault, Option<u16>)> {
+        let (connect_timeout, port) = (self.connect_timeout, self.endpoint.port());
+        let attempt = Attempt { connect_timeout, timeout, port };
+        let mut status = None;
+        let asked = self.send(method, site, params, attempt).and_then(|mut response| {
+            status = Some(response.status().as_u16());
+            let body = Body::new(self.body(&mut response, attempt)?, self.max_response_size)?;
             let (head, _) = response.into_parts();
             Ok(Answer { status: head.status, headers: head.headers, body })
         });
-        asked.inspect_err(|_| self.agent.distrust())
+        asked.map_err(|fault| {
+            self.agent.distrust();
+            (fault, status)
+        })
     }
 
     /// Sends a request; gives the answer as far as its headers.
@@ -90,15 +96,15 @@ impl Http {
         method: &str,
         site: i32,
         params: &[(&str, String)],
-        timeouts: Timeouts,
+        attempt: Attempt,
     ) -> Outcome<Response<ureq::Body>> {
         let (began, before) = (Instant::now(), dialled());
-        match self.post(method, site, params, timeouts, false) {
+        match self.post(method, site, params, attempt, false) {
             // The server may end a kept connection just when it is used again: nobody's fault, and
             // no reason to wait. A new one has no such excuse.
             Err(Fault::Broken(_)) if dialled() == before && !self.stop.is_set() => {
-                let request = timeouts.request.saturating_sub(began.elapsed());
-                self.post(method, site, params, Timeouts { request, ..timeouts }, true)
+                let timeout = attempt.timeout.saturating_sub(began.elapsed());
+                self.post(method, site, params, Attempt { timeout, ..attempt }, true)
             }
             done => done,
         }
@@ -109,12 +115,12 @@ impl Http {
         method: &str,
         site: i32,
         params: &[(&str, String)],
-        timeouts: Timeouts,
+        attempt: Attempt,
         is_fresh: bool,
     ) -> Outcome<Response<ureq::Body>> {
         let request = self
             .agent
-            .post(self.endpoint.url(), timeouts.request, is_fresh)
+            .post(self.endpoint.url(), attempt.timeout, is_fresh)
             .query("module", "API")
             .query("method", method)
             .query("format", "JSON")
@@ -122,22 +128,25 @@ impl Http {
             .query_pairs(params.iter().map(|(key, value)| (*key, value.as_str())));
         // In the body: Matomo refuses "secure only" tokens elsewhere, and logs keep URLs.
         let sent = request.send_form([("token_auth", self.token.secret())]);
-        sent.map_err(|error| head_fault(error, timeouts, &self.token))
+        sent.map_err(|error| head_fault(error, attempt, &self.token))
     }
 
-    fn body(&self, response: &mut Response<ureq::Body>, timeouts: Timeouts) -> Outcome<Vec<u8>> {
+    fn body(&self, response: &mut Response<ureq::Body>, attempt: Attempt) -> Outcome<Vec<u8>> {
         let limit = self.max_response_size;
         // What is announced is room to begin with, and no more than that.
         let announced = response.headers().get(header::CONTENT_LENGTH);
         let announced = announced.and_then(|length| length.to_str().ok()?.parse().ok());
-        let mut body = Vec::with_capacity(announced.unwrap_or(0).min(MOST_ROOM));
+        let mut body = Vec::new();
+        let room = announced.unwrap_or(0).min(MOST_ROOM);
+        body.try_reserve_exact(room).map_err(|_| Fault::OutOfMemory)?;
         let reader = response.body_mut().with_config().limit(u64::MAX).reader();
         let read = reader.take(limit + 1).read_to_end(&mut body);
         self.received.fetch_add(body.len() as u64, Ordering::Relaxed);
         match read {
             Ok(_) if body.len() as u64 > limit => Err(Fault::TooLarge(limit)),
             Ok(_) => Ok(body),
-            Err(error) => Err(transport_fault(ureq::Error::from(error), timeouts, &self.token)),
+            Err(error) if error.kind() == ErrorKind::OutOfMemory => Err(Fault::OutOfMemory),
+            Err(error) => Err(transport_fault(ureq::Error::from(error), attempt, &self.token)),
         }
     }
 }

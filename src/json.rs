@@ -163,7 +163,7 @@ pub fn compact(raw: &RawValue) -> String {
 }
 
 /// Lists and objects longer than this are not taken apart: a tree takes many times their room.
-const LONGEST_TREE: usize = 1 << 20;
+const LONGEST_TREE: usize = 1 << 17;
 
 /// A value taken apart; nothing for what is nested too deep, has a number that is too large, or is
 /// too long, all of which stays as it was sent.

@@ -278,6 +278,20 @@ impl Ledger {
     }
 }
 
+/// Entries of tables that are gone go too: a later table may get the same OID.
+///
+/// # Errors
+/// Only internal ones.
+pub fn forget_dropped(extension: &Extension) -> Result<()> {
+    let table = format!("{}.matomo_ledger", extension.schema);
+    let sql = format!(
+        "DELETE FROM {table} WHERE ctid = ANY (ARRAY(SELECT l.ctid FROM {table} l \
+         WHERE NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = l.destination) \
+         FOR UPDATE SKIP LOCKED))"
+    );
+    extension.run(|client| query(client, &sql, &[]).map(drop))
+}
+
 impl Entry {
     /// The entry of a day about which nothing is known yet.
     pub fn new(day: NaiveDate, timezone: &str) -> Entry {

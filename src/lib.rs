@@ -24,7 +24,9 @@ mod api_upkeep;
 mod attempt;
 mod background;
 mod backoff;
+mod batch;
 mod calls;
+mod certificates;
 mod check;
 mod client;
 mod compare;
@@ -43,6 +45,7 @@ mod failed;
 mod fault;
 mod fetch;
 mod fleet;
+mod forget;
 mod helper;
 mod hosts;
 mod http;
@@ -53,6 +56,7 @@ mod launcher;
 mod ledger;
 mod lines;
 mod locks;
+mod memory;
 mod moved;
 mod open_days;
 mod options;
@@ -84,8 +88,10 @@ mod stored;
 mod stored_error;
 mod sync;
 mod times;
+mod tls;
 mod token;
 mod transport;
+mod understanding;
 mod upkeep;
 mod valid;
 mod values;
@@ -106,11 +112,11 @@ const VERSION: &CStr =
 extension_sql_file!("../sql/tables.sql", name = "tables");
 extension_sql_file!("../sql/partitions.sql", name = "partitions", requires = ["tables"]);
 extension_sql_file!("../sql/ledger.sql", name = "ledger");
-extension_sql_file!("../sql/forget.sql", name = "forget", requires = ["ledger"]);
+extension_sql_file!("../sql/forget.sql", name = "forget", requires = [api_upkeep::matomo_forget]);
 extension_sql_file!(
     "../sql/retention.sql",
     name = "retention",
-    requires = [api_upkeep::matomo_seal_dropped, api_runs::matomo_run_outside_transaction]
+    requires = [api_runs::matomo_run_outside_transaction]
 );
 extension_sql_file!("../sql/sites.sql", name = "sites");
 extension_sql_file!("../sql/runs.sql", name = "runs", requires = ["sites"]);

@@ -6,16 +6,19 @@ use std::borrow::Cow;
 use std::fmt::{Display, Write};
 use std::ops::Range;
 
+use crate::memory::Text;
+
 const NULL: &str = r"\N";
 
 /// Rows, each with the instant by which it finds its partition.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Lines {
-    text: String,
+    text: Text,
     /// Where each line begins.
     begins: Vec<usize>,
     /// In seconds.
     instants: Vec<i64>,
+    is_cut: bool,
 }
 
 impl Lines {
@@ -25,8 +28,12 @@ impl Lines {
 
     /// Begins a line, which [`Cells::end_line`] has to end.
     pub fn begin(&mut self, at: i64) -> Cells<'_> {
-        self.begins.push(self.text.len());
-        self.instants.push(at);
+        if self.begins.try_reserve(1).and_then(|()| self.instants.try_reserve(1)).is_ok() {
+            self.begins.push(self.text.len());
+            self.instants.push(at);
+        } else {
+            self.is_cut = true;
+        }
         Cells(&mut self.text)
     }
 
@@ -38,6 +45,12 @@ impl Lines {
     pub fn size(&self) -> usize {
         self.text.len()
     }
+
+    /// Whether there was no memory for all of them.
+    pub fn is_cut(&self) -> bool {
+        self.is_cut || self.text.is_cut()
+    }
+
     /// Whole lines as they stand.
     pub fn text(&self, lines: Range<usize>) -> &str {
         let begin = |line: usize| self.begins.get(line).copied().unwrap_or(self.text.len());
@@ -80,7 +93,7 @@ pub fn value(cell: &str) -> Option<Cow<'_, str>> {
 }
 
 /// Writes cells, each with its tab behind it.
-pub struct Cells<'a>(pub &'a mut String);
+pub struct Cells<'a>(pub &'a mut Text);
 
 impl Cells<'_> {
     pub fn null(&mut self) {
@@ -98,8 +111,8 @@ impl Cells<'_> {
                 b'\r' => r"\r",
                 _ => continue,
             };
-            self.0.push_str(&text[from..at]);
-            self.0.push_str(escape);
+            self.0.push(&text[from..at]);
+            self.0.push(escape);
             from = at + 1;
         }
         self.plain(&text[from..]);
@@ -107,24 +120,24 @@ impl Cells<'_> {
 
     /// A text that has neither backslashes nor control characters.
     pub fn plain(&mut self, text: &str) {
-        self.0.push_str(text);
-        self.0.push('\t');
+        self.0.push(text);
+        self.0.push("\t");
     }
 
     /// The same, of what can be shown.
     pub fn show(&mut self, what: impl Display) {
-        // Writing to a String cannot fail.
+        // It never fails.
         let _ = write!(self.0, "{what}\t");
     }
 
     /// Cells that were written elsewhere.
-    pub fn written(&mut self, cells: &str) {
-        self.0.push_str(cells);
+    pub fn written(&mut self, cells: &Text) {
+        self.0.push_all(cells);
     }
 
     pub fn end_line(self) {
         self.0.pop();
-        self.0.push('\n');
+        self.0.push("\n");
     }
 }
 
@@ -164,13 +177,13 @@ mod tests {
 
     #[test]
     fn as_copy_has_them() {
-        let mut text = String::new();
+        let mut text = Text::default();
         let mut cells = Cells(&mut text);
         cells.text("a\\b\tc\nd\re");
         cells.null();
         cells.text(r"\N");
         cells.show(12);
         cells.end_line();
-        assert_eq!(text, "a\\\\b\\tc\\nd\\re\t\\N\t\\\\N\t12\n");
+        assert_eq!(&*text, "a\\\\b\\tc\\nd\\re\t\\N\t\\\\N\t12\n");
     }
 }

@@ -8,6 +8,7 @@ use crate::answer;
 use crate::client::{Client, Which};
 use crate::error::{Error, Fault, Result};
 use crate::fetch::Reading;
+use crate::memory::Body;
 use crate::pager::Pager;
 use crate::rows::{self, Site};
 use crate::visit::Visit;
@@ -67,7 +68,7 @@ impl<'a> Pages<'a> {
     ///
     /// # Errors
     /// Those of [`Client::visits`].
-    pub fn next(&mut self, notice: &mut dyn FnMut(String)) -> Result<Option<String>> {
+    pub fn next(&mut self, notice: &mut dyn FnMut(String)) -> Result<Option<Body>> {
         while self.more {
             self.asked += 1;
             let which = Which::Day(self.day, self.pager.page());

@@ -1,10 +1,11 @@
 //! Finds visits that are not stored as Matomo lists them, and fetches them: for checks, and for the
 //! rechecks of open days. Runs on the backend's main thread.
 
+use crate::batch::Batch;
 use crate::client::Client;
 use crate::destination::Destination;
 use crate::error::Result;
-use crate::fetch::{self, Batch, Listed};
+use crate::fetch::{self, Listed};
 use crate::inspect::{self, Differing};
 use crate::remote;
 use crate::rows::Site;

@@ -1,7 +1,12 @@
 //! Whether an answer of Matomo is an error, and which: status and body both count, as failures
 //! also come with HTTP 200. Pure.
+//!
+//! Matomo's messages come in the language of the token's user, or of the request. What has no
+//! language counts first; words count only where they are known. The client has the rest said in
+//! English, and asks whom the token may see before it says that a token is refused.
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use ureq::http::StatusCode;
 
 use crate::error::Fault;
@@ -14,53 +19,157 @@ struct Envelope {
 }
 
 /// `None` for JSON that is no error. `hide` takes the token out of words of Matomo, before they are
-/// cut to length: it would not know half a token.
+/// cut to length: it would not know half a token. [`Fault::Matomo`] is a message that is not
+/// understood, [`Fault::NoAccess`] any refusal.
 pub fn judge(status: StatusCode, body: &str, hide: &dyn Fn(&str) -> String) -> Option<Fault> {
-    let text = body.trim_start();
+    let text = body.trim();
     let excerpt = |text: &str| excerpt(&hide(text));
     let envelope =
         serde_json::from_str::<Envelope>(text).ok().filter(|envelope| envelope.result == "error");
     if let Some(envelope) = envelope {
         return Some(by_message(status, &envelope.message, excerpt(&envelope.message)));
     }
+    let is_complete = (text.starts_with('{') && text.ends_with('}'))
+        || (text.starts_with('[') && text.ends_with(']'));
+    if !is_complete && let Some(words) = exhausted(text) {
+        return Some(Fault::Exhausted(excerpt(words)));
+    }
     match status.as_u16() {
         300..=399 => return Some(Fault::Redirected(String::new())),
         429 => return Some(Fault::RateLimited(None)),
-        401 => return Some(Fault::TokenRefused(String::new())),
         200..=299 => {}
+        503 if text.contains("maintenance") => return Some(Fault::Maintenance),
+        _ if text.starts_with("GIF8") => {}
         other => return Some(Fault::Status(other)),
+    }
+    if is_complete {
+        return None;
     }
     match text.as_bytes().first() {
         None => Some(Fault::Broken("it is empty".to_owned())),
-        Some(b'{') if text.trim_end().ends_with('}') => None,
-        Some(b'[') if text.trim_end().ends_with(']') => None,
-        Some(b'{' | b'[') => Some(Fault::Broken("it ends in the middle".to_owned())),
+        Some(b'{' | b'[') => Some(behind(text)),
+        Some(_) if php(text).is_some() => php(text),
+        Some(_) if holds_json(text) => Some(Fault::Mixed("text before")),
         Some(b'<') => Some(Fault::NotJson(html(title(text).map(excerpt)))),
-        Some(_) => Some(Fault::NotJson(format!("text: {}", excerpt(text)))),
+        Some(b'G') if text.starts_with("GIF8") => Some(Fault::NotJson("a GIF image".to_owned())),
+        Some(_) => {
+            // Never a part of visits.
+            let words = text.split(['{', '[', '"']).next().unwrap_or_default().trim();
+            let what = if words.is_empty() { "text" } else { "text: " };
+            Some(Fault::NotJson(what.to_owned() + &excerpt(words)))
+        }
     }
 }
+
+/// Matomo says this in every language, when each further question makes it worse. Known texts are
+/// worth more here than a question in English.
+const LOCKED_OUT: [&str; 2] = ["Too many failed logins", "Trop d'échecs de connexion"];
+/// The database gave a query up: MySQL and MariaDB, by number or name.
+const QUERY_TOO_LONG: [&str; 4] =
+    ["SQLSTATE[70100]", "General error: 3024", "General error: 1969", "max_statement_time"];
+/// The database is not there or too busy: other errors than those of the query itself.
+const DATABASE: [&str; 3] = ["SQLSTATE[HY000]", "SQLSTATE[08", "SQLSTATE[40"];
 
 /// Judges by the whole of a message; the fault gets what may be shown of it.
 fn by_message(status: StatusCode, whole: &str, message: String) -> Fault {
     let has = |words: &str| whole.contains(words);
-    if has("Too many failed logins") {
+    let has_any = |all: &[&str]| all.iter().any(|words| has(words));
+    if has_any(&LOCKED_OUT) {
         Fault::LockedOut(message)
-    } else if has("Allowed memory size") || has("aximum execution time") {
-        Fault::Exhausted(message)
-    } else if has("requires '") || has("requires at least one of") || has("checkUserHas") {
-        Fault::NoAccess(message)
-    } else if status == StatusCode::UNAUTHORIZED
-        || has("authenticate with the provided token")
-        || has("token_auth")
+    } else if exhausted(whole).is_some()
+        || has_any(&QUERY_TOO_LONG)
+        || has("Could not run the query in time")
+        || has("The query took too long to execute")
     {
-        Fault::TokenRefused(message)
-    } else if has("unexpected website was found") {
-        Fault::UnknownSite(message)
+        Fault::Exhausted(message)
+    } else if has_any(&DATABASE) {
+        Fault::Passing(message)
     } else if status == StatusCode::TOO_MANY_REQUESTS {
         Fault::RateLimited(None)
+    } else if has("You cannot use this Matomo as your IP") {
+        Fault::AddressRefused(message)
+    } else if status == StatusCode::UNAUTHORIZED || names_a_right(whole) || speaks_of_token(whole) {
+        Fault::NoAccess(message)
+    } else if has("unexpected website was found") {
+        Fault::UnknownSite(message)
+    } else if has("Visits log is deactivated") {
+        Fault::VisitsLogOff(message)
     } else {
         Fault::Matomo(message)
     }
+}
+
+/// Whether a message names a right that is missing: it is quoted in every language.
+pub fn names_a_right(message: &str) -> bool {
+    ["'view'", "'write'", "'admin'", "'superuser'"].iter().any(|right| message.contains(right))
+}
+
+/// Whether an English message speaks of the token rather than of a site.
+pub fn speaks_of_token(message: &str) -> bool {
+    message.contains("authenticate with the provided token") || message.contains("token_auth")
+}
+
+/// The answer to the question for the sites that a token may see.
+pub fn sites(body: &str) -> Option<Vec<i32>> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Id {
+        Number(i32),
+        Text(String),
+    }
+    let ids: Vec<Id> = serde_json::from_str(body).ok()?;
+    ids.into_iter()
+        .map(|id| match id {
+            Id::Number(id) => Some(id),
+            Id::Text(id) => id.parse().ok(),
+        })
+        .collect()
+}
+
+/// PHP's own words when it gives a request up, which are English everywhere.
+fn exhausted(text: &str) -> Option<&str> {
+    let at = ["Allowed memory size", "Maximum execution time", "maximum execution time"]
+        .iter()
+        .find_map(|words| text.rfind(words))?;
+    // Up to the file's name, or the end of the sentence.
+    let words = &text[at..];
+    let end = words.find(['<', '\n', '"']).unwrap_or(words.len());
+    let end = words.find(" in /").map_or(end, |file| file.min(end));
+    Some(words[..end].trim_end().trim_end_matches(" in"))
+}
+
+/// What follows JSON, or is missing of it.
+fn behind(text: &str) -> Fault {
+    let mut values = serde_json::Deserializer::from_str(text).into_iter::<IgnoredAny>();
+    if !matches!(values.next(), Some(Ok(_))) {
+        return Fault::Broken("it ends in the middle".to_owned());
+    }
+    let rest = text[values.byte_offset()..].trim_start();
+    match php(rest) {
+        Some(fault) => fault,
+        None if rest.starts_with("<!--") => Fault::Mixed("an HTML comment behind"),
+        None => Fault::Mixed("text behind"),
+    }
+}
+
+/// A message of PHP in front of any JSON, as text or as HTML.
+fn php(text: &str) -> Option<Fault> {
+    let text = text.split(['[', '{']).next().unwrap_or_default();
+    let is_said = |kind: &&str| {
+        let mut places = text.match_indices(*kind).map(|(at, _)| &text[at + kind.len()..]);
+        places.any(|rest| rest.starts_with(": ") || rest.starts_with("</b>:"))
+    };
+    let kinds = ["Fatal error", "Parse error", "Warning", "Notice", "Deprecated"];
+    kinds.into_iter().find(is_said).map(Fault::Php)
+}
+
+/// How many places of a text may be where JSON begins.
+const PLACES: usize = 100;
+
+/// Whether a text ends in JSON.
+fn holds_json(text: &str) -> bool {
+    let mut places = text.match_indices(['[', '{']).take(PLACES);
+    places.any(|(at, _)| serde_json::from_str::<IgnoredAny>(&text[at..]).is_ok())
 }
 
 /// What a person needs of an HTML page to recognise it.
@@ -89,58 +198,5 @@ pub fn excerpt(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn judged(status: u16, body: &str) -> Option<Fault> {
-        judge(StatusCode::from_u16(status).unwrap(), body, &str::to_owned)
-    }
-
-    fn error(message: &str) -> String {
-        format!(r#"{{"result":"error","message":"{message}"}}"#)
-    }
-
-    #[test]
-    fn good_answers() {
-        assert_eq!(judged(200, "[]"), None);
-        assert_eq!(judged(200, r#"{"idsite":1,"result":"fine"}"#), None);
-    }
-
-    /// Messages as Matomo 5.2 sends them, and older ones with HTTP 200.
-    #[test]
-    fn errors_of_matomo() {
-        let no_access =
-            "You can't access this resource as it requires 'view' access for the website id = 4.";
-        let refused =
-            "Unable to authenticate with the provided token. It is either invalid or expired.";
-        let locked = "Too many failed logins. Please wait and try logging in again later.";
-        let unknown =
-            "An unexpected website was found in the request: website id was set to '999' .";
-        for status in [200, 401] {
-            assert!(matches!(judged(status, &error(no_access)), Some(Fault::NoAccess(_))));
-            assert!(matches!(judged(status, &error(refused)), Some(Fault::TokenRefused(_))));
-        }
-        assert!(matches!(judged(500, &error(locked)), Some(Fault::LockedOut(_))));
-        assert!(matches!(judged(200, &error(unknown)), Some(Fault::UnknownSite(_))));
-        assert_eq!(judged(200, &error("x  y")), Some(Fault::Matomo("x y".to_owned())));
-        let memory = error("Allowed memory size of 134217728 bytes exhausted");
-        assert!(matches!(judged(500, &memory), Some(Fault::Exhausted(_))));
-    }
-
-    #[test]
-    fn answers_that_are_none() {
-        assert_eq!(judged(502, "<html>"), Some(Fault::Status(502)));
-        assert_eq!(judged(404, ""), Some(Fault::Status(404)));
-        assert_eq!(judged(301, ""), Some(Fault::Redirected(String::new())));
-        assert_eq!(judged(429, ""), Some(Fault::RateLimited(None)));
-        for broken in [" \n", "[{", "{\"a\":[", "[1,2] x"] {
-            assert!(matches!(judged(200, broken), Some(Fault::Broken(_))), "{broken}");
-        }
-        let page = judged(200, "<!DOCTYPE html><TITLE>\n Sign in </TITLE>");
-        assert_eq!(
-            page,
-            Some(Fault::NotJson("an HTML page with the title \"Sign in\"".to_owned()))
-        );
-        assert_eq!(judged(200, "GIF89a"), Some(Fault::NotJson("text: GIF89a".to_owned())));
-    }
-}
+#[path = "refusal_tests.rs"]
+mod tests;

@@ -2,12 +2,14 @@
 //! days that are gone stay gone, and nothing is claimed of them. SPI only.
 
 use chrono::{Datelike, Days, Months, NaiveDate, TimeDelta};
+use pgrx::JsonB;
 use pgrx::datum::Interval;
 use pgrx::prelude::*;
 
 use crate::destination::{query, spi};
 use crate::error::{Error, Result};
 use crate::extension::Extension;
+use crate::forget::Table;
 use crate::ledger::UNREAD;
 use crate::scope::Scope;
 use crate::sites::Site;
@@ -91,23 +93,119 @@ pub fn open_again(extension: &Extension, site: &Site, before: Option<Interval>) 
     extension.run(|client| query(client, &sql, &args).map(drop))
 }
 
-/// Seals all days of a destination, of one site or of all, that end at an instant or before: they
-/// hold nothing any more, and no sync reads them again unless it is forced to. Gives how many
-/// were otherwise before.
+/// What is to be dropped, and where the last step was.
+pub struct Step {
+    pub destination: pg_sys::Oid,
+    pub before: TimestampWithTimeZone,
+    pub site: Option<i32>,
+    pub lock_timeout: Interval,
+    pub place: Option<JsonB>,
+}
+
+/// What a step has done, and whether there may be more to do.
+#[derive(Default)]
+pub struct Dropped {
+    pub place: Option<JsonB>,
+    pub more: bool,
+    pub dropped: Option<String>,
+    pub actions: i64,
+    pub blocked: Option<String>,
+    pub holders: Option<String>,
+}
+
+/// Drops a partition, or deletes a batch of rows. The first step also seals the days that go: no sync
+/// shall bring them back, and days are sealed in no other way. Waits for nobody's rows of the ledger.
 ///
 /// # Errors
-/// [`Error::Privilege`] for who may not delete from the destination.
-pub fn seal_dropped(destination: pg_sys::Oid, before: i64, site: Option<i32>) -> Result<i64> {
-    let Some((name, allowed)) = may_delete_from(destination)? else { return Ok(0) };
-    if !allowed {
-        return Err(Error::Privilege { name, missing: vec!["DELETE".to_owned()] });
+/// [`Error::Argument`] for an instant of the future; [`Error::Privilege`] and [`Error::RowSecurity`] for
+/// who cannot delete all of it.
+pub fn drop_step(step: Step) -> Result<Dropped> {
+    let Some(table) = Table::find(step.destination)? else { return Ok(Dropped::default()) };
+    let Step { destination, before, site, lock_timeout, place } = step;
+    let path: Option<String> = Spi::connect_mut(|client| {
+        let sql = "SELECT pg_catalog.current_setting('search_path')";
+        query(client, sql, &[])?.first().get_one().map_err(spi)
+    })?;
+    let _safe = Scope::of(&[
+        (c"search_path", c"pg_catalog, pg_temp"),
+        (c"timezone", c"UTC"),
+        (c"datestyle", c"ISO"),
+    ]);
+    // A place is good for the same bound only.
+    let sql = "SELECT $1::text, $1 > now(), ($2 ->> 'before')::timestamptz IS DISTINCT FROM $1";
+    let args = [before.into(), place.as_ref().map(|place| JsonB(place.0.clone())).into()];
+    let (text, is_future, is_first): (Option<String>, Option<bool>, Option<bool>) =
+        Spi::connect_mut(|client| query(client, sql, &args)?.first().get_three().map_err(spi))?;
+    if is_future != Some(false) {
+        return Err(Error::Argument {
+            message: format!("{} is in the future", text.unwrap_or_default()),
+            hint: "To empty the whole table use TRUNCATE.".to_owned(),
+        });
     }
+    table.check()?;
     let extension = Extension::find()?;
+    if is_first == Some(true) {
+        // From microseconds since 2000.
+        let instant = i64::from(before).div_euclid(1_000_000).saturating_add(946_684_800);
+        if !seal_dropped(&extension, destination, instant, site)? {
+            let blocked = format!("{}.matomo_ledger", extension.schema);
+            let holders = holders(&blocked)?;
+            return Ok(Dropped {
+                more: true,
+                blocked: Some(blocked),
+                holders,
+                ..Dropped::default()
+            });
+        }
+    }
+    let sql = format!(
+        "SELECT s.place, s.more, s.dropped, s.actions, s.blocked, s.holders \
+         FROM {}.matomo_drop_rows($1::regclass, $2, $3, $4, $5, $6) AS s",
+        extension.schema
+    );
+    let args = [
+        destination.into(),
+        before.into(),
+        site.into(),
+        lock_timeout.into(),
+        path.into(),
+        place.into(),
+    ];
+    Spi::connect_mut(|client| {
+        let Some(row) = query(client, &sql, &args)?.next() else { return Ok(Dropped::default()) };
+        Ok(Dropped {
+            place: row.get(1).map_err(spi)?,
+            more: row.get(2).map_err(spi)?.unwrap_or(false),
+            dropped: row.get(3).map_err(spi)?,
+            actions: row.get(4).map_err(spi)?.unwrap_or(0),
+            blocked: row.get(5).map_err(spi)?,
+            holders: row.get(6).map_err(spi)?,
+        })
+    })
+}
+
+/// The processes that may hold rows of a table of ours.
+fn holders(table: &str) -> Result<Option<String>> {
+    let sql = "SELECT string_agg(DISTINCT l.pid::text, ', ') FROM pg_locks l \
+               WHERE l.relation = $1::regclass AND l.pid <> pg_backend_pid() \
+               AND l.mode IN ('RowShareLock', 'RowExclusiveLock') \
+               AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())";
+    Spi::connect_mut(|client| query(client, sql, &[table.into()])?.first().get_one().map_err(spi))
+}
+
+/// Seals all days of a destination, of one site or of all, that end at an instant or before. Gives whether
+/// it could: not while another session holds one of them.
+fn seal_dropped(
+    extension: &Extension,
+    destination: pg_sys::Oid,
+    before: i64,
+    site: Option<i32>,
+) -> Result<bool> {
     extension.run(|client| {
+        let ledger = format!("{}.matomo_ledger", extension.schema);
         let sql = format!(
-            "SELECT DISTINCT matomo, idsite, timezone FROM {}.matomo_ledger \
-             WHERE destination = $1 AND ($2 IS NULL OR idsite = $2)",
-            extension.schema
+            "SELECT DISTINCT matomo, idsite, timezone FROM {ledger} \
+             WHERE destination = $1 AND ($2 IS NULL OR idsite = $2)"
         );
         let mut ends = Vec::new();
         for row in query(client, &sql, &[destination.into(), site.into()])? {
@@ -116,42 +214,32 @@ pub fn seal_dropped(destination: pg_sys::Oid, before: i64, site: Option<i32>) ->
             let timezone: String = row.get(3).map_err(spi)?.unwrap_or_default();
             ends.extend(last_day(&timezone, before).map(|day| (matomo, site, timezone, day)));
         }
-        let sql = format!(
-            "UPDATE {}.matomo_ledger \
-             SET sealed = true, visits = 0, actions = 0, truncated_visits = 0, \
-                 pass_began = NULL, pass_since = NULL, pass_seen = NULL \
-             WHERE destination = $1 AND matomo = $2 AND idsite = $3 AND timezone = $4 AND day <= $5::date \
-             AND NOT (sealed AND visits = 0 AND actions = 0 AND truncated_visits = 0) RETURNING 1",
-            extension.schema
+        let days = "destination = $1 AND matomo = $2 AND idsite = $3 AND timezone = $4 AND day <= $5::date \
+             AND NOT (sealed AND visits = 0 AND actions = 0 AND truncated_visits = 0)";
+        let locked = format!(
+            "WITH locked AS (SELECT FROM {ledger} WHERE {days} FOR UPDATE SKIP LOCKED) \
+             SELECT (SELECT count(*) FROM locked) = (SELECT count(*) FROM {ledger} WHERE {days})"
         );
-        let mut days = 0;
-        for (matomo, site, timezone, day) in ends {
-            let args = [
-                destination.into(),
-                matomo.into(),
-                site.into(),
-                timezone.into(),
-                day.to_string().into(),
-            ];
-            days += query(client, &sql, &args)?.len();
+        let seal = format!(
+            "UPDATE {ledger} SET sealed = true, visits = 0, actions = 0, truncated_visits = 0, \
+                 pass_began = NULL, pass_since = NULL, pass_seen = NULL WHERE {days}"
+        );
+        for sql in [&locked, &seal] {
+            for (matomo, site, timezone, day) in &ends {
+                let args = [
+                    destination.into(),
+                    matomo.as_deref().into(),
+                    (*site).into(),
+                    timezone.as_str().into(),
+                    day.to_string().into(),
+                ];
+                let found = query(client, sql, &args)?;
+                if sql == &locked && found.first().get_one::<bool>().map_err(spi)? != Some(true) {
+                    return Ok(false);
+                }
+            }
         }
-        Ok(i64::try_from(days).unwrap_or(i64::MAX))
-    })
-}
-
-/// The name of a table, and whether the user may delete from it; `None` when it is gone, which is
-/// the business of whoever wanted to delete.
-fn may_delete_from(table: pg_sys::Oid) -> Result<Option<(String, bool)>> {
-    let _safe = Scope::of(&[(c"search_path", c"pg_catalog, pg_temp")]);
-    let sql = "SELECT format('%I.%I', n.nspname, c.relname), has_table_privilege(c.oid, 'DELETE') \
-               FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = $1";
-    Spi::connect_mut(|client| {
-        let found = query(client, sql, &[table.into()])?;
-        if found.is_empty() {
-            return Ok(None);
-        }
-        let (name, allowed) = found.first().get_two::<String, bool>().map_err(spi)?;
-        Ok(name.zip(allowed))
+        Ok(true)
     })
 }
 

@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 
 use crate::json;
 use crate::lines::{self, Cells, Lines};
+use crate::memory::Text;
 use crate::times::{self, Clock};
 use crate::values;
 use crate::visit::{Action, Visit};
@@ -25,6 +26,12 @@ pub const COLUMNS: [&str; 43] = [
     "dimension7", "dimension8", "dimension9", "dimension10", "action_url", "sitesearchkeyword",
     "action_title", "visitorid", "referrertype", "referrername", "resolution", "experiments",
 ];
+
+/// Places in [`COLUMNS`].
+pub const ACTION_ID: usize = 0;
+pub const IDVISIT: usize = 2;
+pub const ACTION_TIMESTAMP: usize = 22;
+pub const VISITORID: usize = 38;
 
 /// What `action_timestamp` holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,14 +83,14 @@ pub const VISIT_COLUMNS: [&str; 20] = [
 #[derive(Default)]
 struct OfVisit {
     /// Those before the action's own columns, but for `action_id`.
-    head: String,
+    head: Text,
     /// Those behind.
-    tail: String,
+    tail: Text,
 }
 
 impl OfVisit {
     fn new(visit: &Visit, id: i64, site: Site) -> OfVisit {
-        let (mut head, mut tail) = (String::new(), String::new());
+        let (mut head, mut tail) = (Text::default(), Text::default());
         let mut cells = Cells(&mut head);
         cells.show(id_site(visit, site));
         cells.show(id);
@@ -107,17 +114,17 @@ impl OfVisit {
 /// Of [`crate::visit::VISIT_KEYS`], those whose columns stand before the action's own.
 const VISIT_KEYS_BEFORE_ACTION: usize = 13;
 
-/// The values of [`VISIT_COLUMNS`].
-pub fn visit_values(visit: &Visit, id: i64, site: Site) -> Vec<Option<String>> {
-    let OfVisit { head, tail } = OfVisit::new(visit, id, site);
-    let both = head + &tail;
-    lines::cells(both.strip_suffix('\t').unwrap_or_default())
-        .map(|cell| lines::value(cell).map(Cow::into_owned))
-        .collect()
+/// The values of [`VISIT_COLUMNS`]; `None` when there is no memory for them.
+pub fn visit_values(visit: &Visit, id: i64, site: Site) -> Option<Vec<Option<String>>> {
+    let OfVisit { mut head, tail } = OfVisit::new(visit, id, site);
+    head.push_all(&tail);
+    let cells = lines::cells(head.strip_suffix('\t').unwrap_or_default());
+    let values = cells.map(|cell| lines::value(cell).map(Cow::into_owned));
+    (!head.is_cut()).then(|| values.collect())
 }
 
 /// Adds the rows of a visit, one an action. `day_begin` is the instant of last resort for actions of
-/// a visit without any time. Gives false when they are of more than `most` bytes: what the visit has
+/// a visit without any time. Gives false when there is no memory for them, or when they are of more than `most` bytes: what the visit has
 /// stands in each of its rows, so that a short answer could become rows beyond all measure.
 #[must_use]
 pub fn add(
@@ -139,7 +146,7 @@ pub fn add(
         add_action(&mut cells, action, at, visit, &visit_variables);
         cells.written(&of_visit.tail);
         cells.end_line();
-        if rows.size() - begin > most {
+        if rows.size() - begin > most || rows.is_cut() {
             return false;
         }
     }

@@ -152,13 +152,16 @@ fn smaller_steps(client: &mut SpiClient, schema: &str, site: i32) -> Result<Opti
         return Ok(before);
     }
     let pages = (before.unwrap_or_else(settings::step_pages) / 2).max(1);
-    warn(
-        format!(
-            "registered site {site}: the last run was interrupted before its first step was done, \
-             this one commits every {pages} pages of a day"
-        ),
-        "If statement_timeout or the like ends it, raise that, or set matomo.step_pages and matomo.page_size lower.",
-    );
+    // Not for the first time.
+    if before.is_some() {
+        warn(
+            format!(
+                "registered site {site}: runs are interrupted before their first step is done, \
+                 this one commits every {pages} pages of a day"
+            ),
+            "Raise statement_timeout, if that is what ends them, or set matomo.step_pages and matomo.page_size lower.",
+        );
+    }
     Ok(Some(pages))
 }
 

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum, pg_sys};
 
+use crate::certificates;
 use crate::client::Manner;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::fleet;
 use crate::hosts::Hosts;
 use crate::open_days;
@@ -36,7 +37,7 @@ static DESTINATION: GucSetting<Option<CString>> =
 static CONNECT_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(10);
 static REQUEST_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(120);
 static MAX_RETRIES: GucSetting<i32> = GucSetting::<i32>::new(3);
-static MAX_RESPONSE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(64 * 1024);
+static MAX_RESPONSE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(16 * 1024);
 static LANGUAGE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 static CA_FILE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 static ALLOWED_HOSTS: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"*"));
@@ -296,12 +297,12 @@ pub fn action_time() -> rows::ActionTime {
 /// How to ask Matomo, where a server has no options of its own for it.
 ///
 /// # Errors
-/// [`Error::Argument`] when the CA file cannot be read, or the list of hosts.
+/// [`crate::error::Error::Argument`] when the CA file cannot be read, or the list of hosts.
 pub fn manner(own: &Options) -> Result<Manner> {
     let seconds = |own: Option<u32>, setting: &GucSetting<i32>| {
         Duration::from_secs(own.unwrap_or(setting.get().unsigned_abs()).into())
     };
-    let ca_pem = own.ca_file.clone().or_else(|| text(&CA_FILE)).map(read_ca_file).transpose()?;
+    let ca_file = own.ca_file.clone().or_else(|| text(&CA_FILE));
     Ok(Manner {
         connect_timeout: seconds(own.connect_timeout, &CONNECT_TIMEOUT),
         request_timeout: seconds(own.timeout, &REQUEST_TIMEOUT),
@@ -309,17 +310,8 @@ pub fn manner(own: &Options) -> Result<Manner> {
         max_retries: MAX_RETRIES.get().unsigned_abs(),
         max_response_size: u64::from(MAX_RESPONSE_SIZE.get().unsigned_abs()) * 1024,
         language: own.language.clone().or_else(|| text(&LANGUAGE)),
-        ca_pem,
+        ca_pem: ca_file.map(certificates::read).transpose()?,
         hosts: Hosts::new(&text(&ALLOWED_HOSTS).unwrap_or_default(), ALLOW_HTTP.get())?,
-    })
-}
-
-fn read_ca_file(path: String) -> Result<Vec<u8>> {
-    std::fs::read(&path).map_err(|error| Error::Argument {
-        message: format!("could not read the file \"{path}\": {error}"),
-        hint: "matomo.ca_file, or the option ca_file of the server, names a file on the database \
-               server, readable by Postgres."
-            .to_owned(),
     })
 }
 

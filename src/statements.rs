@@ -4,7 +4,7 @@
 
 use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
-use pgrx::spi::{OwnedPreparedStatement, SpiClient};
+use pgrx::spi::{OwnedPreparedStatement, SpiClient, SpiTupleTable};
 
 use crate::destination::{Destination, run_plan, spi};
 use crate::error::Result;
@@ -14,9 +14,10 @@ use crate::scope::Scope;
 /// Statement texts. `$1` to `$43` are arrays of text, one a column, wherever rows go in.
 pub struct Statements {
     /// `(visits[, from, to])` → all columns of the rows of visits.
-    stored: String,
-    /// The same, planned.
-    plan: Option<OwnedPreparedStatement>,
+    pub stored: Planned,
+    /// `(first visit, last visit, from, to, most)` → the visits between these two that have rows
+    /// outside of that time, one a row; at most so many.
+    pub elsewhere: Planned,
     /// `(43 columns, visits[, from, to])` → (place in the batch, partition, ctid, visit) of all
     /// that is on one side only or differs.
     pub compare: String,
@@ -30,6 +31,10 @@ pub struct Statements {
     pub update: String,
     /// `(43 columns)`
     pub insert: String,
+    /// `(visits[, from, to], actions)` → how many rows there are of these actions.
+    pub seen: String,
+    /// `(destination)` → whether the user may have rows of an INSERT dropped, moved or hidden.
+    pub diverts: &'static str,
     /// `(destination, from, to)`
     pub make_partitions: String,
     /// `(destination)` → (from, to) of each partition, in seconds.
@@ -74,7 +79,7 @@ impl Statements {
             if destination.key_has_time() {
                 format!(
                     " AND d.action_timestamp OPERATOR(pg_catalog.>=) pg_catalog.to_timestamp(${first}) \
-                     AND d.action_timestamp OPERATOR(pg_catalog.<=) pg_catalog.to_timestamp(${})",
+                     AND d.action_timestamp OPERATOR(pg_catalog.<) pg_catalog.to_timestamp(${})",
                     first + 1
                 )
             } else {
@@ -120,8 +125,17 @@ impl Statements {
         };
 
         Statements {
-            stored: format!("SELECT {stored_columns} FROM {name} AS d WHERE {}", of_visits(1)),
-            plan: None,
+            stored: Planned::of(format!(
+                "SELECT {stored_columns} FROM {name} AS d WHERE {}",
+                of_visits(1)
+            )),
+            elsewhere: Planned::of(format!(
+                "SELECT d.idvisit::text FROM {name} AS d \
+                 WHERE d.idvisit >= $1::text::{0} AND d.idvisit <= $2::text::{0} \
+                 AND (d.action_timestamp < to_timestamp($3) OR d.action_timestamp >= to_timestamp($4)) \
+                 LIMIT $5",
+                types[2]
+            )),
             compare: compare(""),
             compare_locked: compare(" FOR UPDATE OF d"),
             remove: format!(
@@ -151,6 +165,20 @@ impl Statements {
                  FROM unnest({}) AS u({places})",
                 arrays(1, WIDTH),
             ),
+            seen: format!(
+                "SELECT count(*) FROM {name} AS d WHERE {} AND d.action_id = ANY (${}::text[]::{}[])",
+                of_visits(1),
+                if destination.key_has_time() { 4 } else { 2 },
+                types[0]
+            ),
+            // Triggers of extensions are not the user's: an engine's say that the table is its own.
+            diverts: "SELECT row_security_active($1) \
+                 OR EXISTS (SELECT FROM pg_rewrite r WHERE r.ev_class = $1 AND r.ev_type = '3') \
+                 OR EXISTS (SELECT FROM pg_trigger t \
+                     WHERE t.tgrelid IN (SELECT $1 UNION ALL SELECT p.relid FROM pg_partition_tree($1) AS p) \
+                     AND NOT t.tgisinternal AND t.tgenabled <> 'D' AND t.tgtype & 4 <> 0 \
+                     AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass \
+                         AND d.objid = t.tgfoid AND d.deptype = 'e'))",
             partition_ranges: format!(
                 "SELECT pg_catalog.date_part('epoch', r.lower_bound), \
                  pg_catalog.date_part('epoch', r.upper_bound) \
@@ -164,22 +192,39 @@ impl Statements {
             ),
         }
     }
-    /// Runs `stored`, which every batch needs: planned once a sync.
+}
+
+/// A statement that every batch needs: planned once a sync.
+pub struct Planned {
+    sql: String,
+    plan: Option<OwnedPreparedStatement>,
+}
+
+impl Planned {
+    fn of(sql: String) -> Planned {
+        Planned { sql, plan: None }
+    }
+
+    /// Runs it.
     ///
     /// # Errors
     /// Only internal ones.
-    pub fn run_stored(&mut self, client: &mut SpiClient, args: &[DatumWithOid]) -> Result<()> {
+    pub fn run<'conn>(
+        &mut self,
+        client: &mut SpiClient<'conn>,
+        args: &[DatumWithOid],
+    ) -> Result<SpiTupleTable<'conn>> {
         let plan = match self.plan.take() {
             Some(plan) => plan,
             None => {
                 let kinds: Vec<_> = args.iter().map(|arg| PgOid::from(arg.oid())).collect();
-                client.prepare_mut(self.stored.as_str(), &kinds).map_err(spi)?.keep()
+                client.prepare_mut(self.sql.as_str(), &kinds).map_err(spi)?.keep()
             }
         };
         // Planned for each batch, with all partitions there are, it would take longer than the rest.
         let _once = Scope::of(&[(c"plan_cache_mode", c"force_generic_plan")]);
         let done = run_plan(client, &plan, args);
         self.plan = Some(plan);
-        done.map(drop)
+        done
     }
 }

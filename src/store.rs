@@ -3,20 +3,22 @@
 //! A visit is replaced as a unit: of its rows, new ones are inserted, those that differ updated,
 //! those that no longer exist deleted, and equal ones not touched at all: no dead row, no WAL.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::{AddAssign, Range};
 
 use pgrx::prelude::*;
 use pgrx::spi::SpiClient;
 
+use crate::batch::Batch;
 use crate::compare::{Changes, Comparison, Lock, columns, span_args};
 use crate::copy_from::copy_from;
 use crate::destination::{Destination, query, spi};
 use crate::encoding;
-use crate::error::Result;
-use crate::fetch::Batch;
+use crate::error::{Error, Result};
 use crate::indexes::ByVisit;
 use crate::lines::Lines;
+use crate::memory::Room;
+use crate::rows::{ACTION_ID, COLUMNS, IDVISIT};
 use crate::scope::Scope;
 use crate::seen::count;
 use crate::statements::Statements;
@@ -54,26 +56,21 @@ pub struct Store {
     days: HashSet<i64>,
     /// From when to when, in seconds, partitions are known to be there.
     ranges: Vec<(f64, f64)>,
-    /// Whether rows of a visit may lie at any time.
-    everywhere: bool,
+    /// Whether rows that were inserted have been seen in the table.
+    is_read_back: bool,
 }
 
 const DAY: i64 = 86_400;
 
-/// From the year 6 to 9891.
-const ALWAYS: (i64, i64) = (-62_000_000_000, 250_000_000_000);
+/// So few visits are looked for in all partitions one by one.
+const FEW: usize = 16;
 
 impl Store {
     /// Prepares to write visits.
     pub fn new(destination: Destination) -> Store {
         let statements = Statements::of(&destination);
         let (days, ranges) = (HashSet::new(), Vec::new());
-        Store { destination, statements, days, ranges, everywhere: false }
-    }
-
-    /// Looks for stored rows at any time, not only about when the visits were.
-    pub fn everywhere(self) -> Store {
-        Store { everywhere: true, ..self }
+        Store { destination, statements, days, ranges, is_read_back: false }
     }
 
     /// Replaces the batch's visits.
@@ -85,20 +82,25 @@ impl Store {
         // session's TimeZone: the Node tool's trigger makes weeks of it. JIT costs more than it
         // brings for a page of rows.
         let _plain = Scope::of(&[(c"timezone", c"UTC"), (c"jit", c"off")]);
+        check_room(&batch.rows);
         Spi::connect_mut(|client| {
             self.make_partitions(client, &batch.rows)?;
-            let mut changes = self.changes(client, batch, Lock::No)?;
-            let mut written = self.replace(client, batch, &changes)?;
+            let span = self.span(client, batch)?;
+            let mut changes = self.changes(client, batch, span, Lock::No)?;
+            let mut written = self.replace(client, batch, span, &changes)?;
             if written.replaced() < changes.replaced() {
                 // Somebody has changed some of these rows since they were compared, and a row that has
                 // moved is passed over: once more, and this time nobody comes in between. What is
                 // missing still, a trigger has refused.
-                changes = self.changes(client, batch, Lock::Rows)?;
-                written += self.replace(client, batch, &changes)?;
+                changes = self.changes(client, batch, span, Lock::Rows)?;
+                written += self.replace(client, batch, span, &changes)?;
             }
             written.new_visits = changes.new_visits;
             if !changes.insert.is_empty() {
-                written.inserted = self.insert(client, &batch.rows, changes.insert)?;
+                written.inserted = self.insert(client, &batch.rows, &changes.insert)?;
+                if !self.is_read_back {
+                    self.read_back(client, &batch.rows, span, changes.insert)?;
+                }
             }
             self.destination.check_name()?;
             Ok(written)
@@ -106,9 +108,14 @@ impl Store {
     }
 
     /// Deletes and updates rows where they lie.
-    fn replace(&self, client: &mut SpiClient, batch: &Batch, changes: &Changes) -> Result<Written> {
+    fn replace(
+        &self,
+        client: &mut SpiClient,
+        batch: &Batch,
+        span: Option<(f64, f64)>,
+        changes: &Changes,
+    ) -> Result<Written> {
         let _by_ctid = Scope::of(&[(c"enable_seqscan", c"off")]);
-        let span = self.span(batch);
         let mut written = Written::default();
         for (partition, ctids) in &changes.delete {
             let mut args = vec![pg_sys::Oid::from(*partition).into(), ctids.clone().into()];
@@ -130,7 +137,11 @@ impl Store {
     /// Only internal ones.
     pub fn differing(&mut self, batch: &Batch) -> Result<usize> {
         let _plain = Scope::of(&[(c"timezone", c"UTC"), (c"jit", c"off")]);
-        let changes = Spi::connect_mut(|client| self.changes(client, batch, Lock::No))?;
+        check_room(&batch.rows);
+        let changes = Spi::connect_mut(|client| {
+            let span = self.span(client, batch)?;
+            self.changes(client, batch, span, Lock::No)
+        })?;
         Ok(changes.visits.len())
     }
 
@@ -175,35 +186,137 @@ impl Store {
     }
 
     /// What differs between the batch and what is stored of its visits.
-    fn changes(&mut self, client: &mut SpiClient, batch: &Batch, lock: Lock) -> Result<Changes> {
+    fn changes(
+        &mut self,
+        client: &mut SpiClient,
+        batch: &Batch,
+        span: Option<(f64, f64)>,
+        lock: Lock,
+    ) -> Result<Changes> {
         // Operators are found by search_path too.
         let _by_visit = ByVisit::only();
         let _safe =
             Scope::of(&[(c"search_path", c"pg_catalog, pg_temp"), (c"enable_seqscan", c"off")]);
-        let span = self.span(batch);
-        Comparison { statements: &mut self.statements, span, lock }.changes(client, batch)
+        let name = &self.destination.name;
+        Comparison { name, statements: &mut self.statements, span, lock }.changes(client, batch)
     }
 
-    fn insert(
-        &self,
-        client: &mut SpiClient,
-        lines: &Lines,
-        rows: Vec<Range<usize>>,
-    ) -> Result<i64> {
+    fn insert(&self, client: &mut SpiClient, lines: &Lines, rows: &[Range<usize>]) -> Result<i64> {
         let parts: Vec<_> =
             rows.iter().map(|rows| encoding::to_server(lines.text(rows.clone()))).collect();
         if let Some(inserted) = copy_from(self.destination.oid, &parts)? {
             return Ok(i64::try_from(inserted).unwrap_or(i64::MAX));
         }
-        let rows: Vec<_> = rows.into_iter().flatten().collect();
+        let rows: Vec<_> = rows.iter().cloned().flatten().collect();
         Ok(count(query(client, &self.statements.insert, &columns(lines, &rows))?.len()))
     }
 
-    /// Between which instants stored rows of the batch's visits lie, where that narrows the search.
-    fn span(&self, batch: &Batch) -> Option<(f64, f64)> {
-        // A day more on each side, for rows that were stored with the other kind of time.
-        let (from, to) = batch.span.filter(|_| !self.everywhere).unwrap_or(ALWAYS);
-        let span = ((from - DAY) as f64, (to + DAY) as f64);
-        self.destination.key_has_time().then_some(span)
+    /// Looks whether rows that were inserted are in the table, by its name. Extensions that keep the
+    /// rows of a table elsewhere do not know what a COPY from our memory has put into it. What a trigger,
+    /// a rule or a policy of the user's does to rows is none of our business.
+    fn read_back(
+        &mut self,
+        client: &mut SpiClient,
+        lines: &Lines,
+        span: Option<(f64, f64)>,
+        rows: Vec<Range<usize>>,
+    ) -> Result<()> {
+        let _by_visit = ByVisit::only();
+        let _safe =
+            Scope::of(&[(c"search_path", c"pg_catalog, pg_temp"), (c"enable_seqscan", c"off")]);
+        let cells = |column: usize| {
+            let cell = move |row| lines.cells(row).nth(column).unwrap_or_default().to_owned();
+            rows.iter().cloned().flatten().map(cell)
+        };
+        let visits: BTreeSet<String> = cells(IDVISIT).collect();
+        let actions: Vec<String> = cells(ACTION_ID).collect();
+        let written = count(actions.len());
+        let mut args = vec![visits.into_iter().collect::<Vec<_>>().into()];
+        args.extend(span_args(span));
+        args.push(actions.into());
+        let seen: Option<i64> =
+            query(client, &self.statements.seen, &args)?.first().get_one().map_err(spi)?;
+        let seen = seen.unwrap_or(0);
+        if seen < written {
+            let args = [self.destination.oid.into()];
+            let diverts: Option<bool> =
+                query(client, self.statements.diverts, &args)?.first().get_one().map_err(spi)?;
+            if diverts != Some(true) {
+                return Err(Error::NotSeen { name: self.destination.name.clone(), written, seen });
+            }
+        }
+        self.is_read_back = true;
+        Ok(())
     }
+
+    /// Between which instants all stored rows of the batch's visits lie, where time tells partitions
+    /// apart: in those that the batch goes to, as a rule. But a visit may have had other times, or
+    /// been another visit.
+    fn span(&mut self, client: &mut SpiClient, batch: &Batch) -> Result<Option<(f64, f64)>> {
+        if !self.destination.key_has_time() {
+            return Ok(None);
+        }
+        let instants = batch.rows.instants();
+        if let (Some(first), Some(last)) = (instants.iter().min(), instants.iter().max())
+            && batch.visits.len() > FEW
+        {
+            // A day more on each side, for rows that were stored with the other kind of time.
+            let (mut from, mut to) = ((first - DAY) as f64, (last + DAY) as f64);
+            let met = |(a, b): &&(f64, f64)| *a < to && *b > from;
+            let met: Vec<_> = self.ranges.iter().filter(met).copied().collect();
+            for (a, b) in met {
+                (from, to) = (from.min(a), to.max(b));
+            }
+            if !self.has_elsewhere(client, batch, from, to)? {
+                return Ok(Some((from, to)));
+            }
+        }
+        Ok(Some((f64::NEG_INFINITY, f64::INFINITY)))
+    }
+
+    /// Whether visits of the batch may have stored rows outside of a time. Numbers that follow each
+    /// other are neighbours in an index too, so that a look at each partition will do; as texts only
+    /// those of the same length are, with longer ones in between.
+    fn has_elsewhere(
+        &mut self,
+        client: &mut SpiClient,
+        batch: &Batch,
+        from: f64,
+        to: f64,
+    ) -> Result<bool> {
+        let _by_visit = ByVisit::only();
+        let _safe =
+            Scope::of(&[(c"search_path", c"pg_catalog, pg_temp"), (c"enable_seqscan", c"off")]);
+        let mut lengths: BTreeMap<usize, (i64, i64)> = BTreeMap::new();
+        for (id, _) in &batch.visits {
+            let (least, most) = lengths.entry(id.to_string().len()).or_insert((*id, *id));
+            (*least, *most) = ((*least).min(*id), (*most).max(*id));
+        }
+        // From so many on, looking for each visit in each partition costs less.
+        let most = count(batch.visits.len() * self.ranges.len().max(1));
+        for (least, greatest) in lengths.into_values() {
+            let [least, greatest] = [least, greatest].map(|id| id.to_string().into());
+            let args = [least, greatest, from.into(), to.into(), most.into()];
+            let found = self.statements.elsewhere.run(client, &args)?;
+            if count(found.len()) >= most {
+                return Ok(true);
+            }
+            for row in found {
+                let id = row.get::<String>(1).map_err(spi)?.and_then(|id| id.parse::<i64>().ok());
+                if batch.visits.iter().any(|(visit, _)| id == Some(*visit)) {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// Raises an ERROR when there is no memory for what is made of a batch: texts in other encodings, and a
+/// text of its own for each cell.
+fn check_room(rows: &Lines) {
+    let cell = size_of::<Option<String>>() + 32;
+    let bytes = rows.len() * COLUMNS.len() * cell + 4 * rows.size() + Room::of_all();
+    // SAFETY: main thread, within a transaction.
+    unsafe { pg_sys::pfree(pg_sys::MemoryContextAllocHuge(pg_sys::CurrentMemoryContext, bytes)) };
 }

@@ -185,6 +185,10 @@ fn known_days(ledger: &Ledger, destination: &Destination, now: i64) -> Result<En
         }
     }
     let known = ledger.read()?;
+    if known.is_empty() {
+        // A new table, perhaps in place of one that was dropped.
+        crate::ledger::forget_dropped(&destination.extension)?;
+    }
     if known.values().all(|entry| entry.known.read_at <= now) {
         return Ok(known);
     }

@@ -4,18 +4,19 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use ureq::Timeout;
-use ureq::tls::{Certificate, PemItem, parse_pem};
 
-use crate::error::{Error, Fault, Result};
+use crate::certificates;
+use crate::error::Fault;
 use crate::hosts::Refusal;
 use crate::token::Token;
 
-/// The time that an attempt had.
+/// What an attempt had: the time, and the port it went to.
 #[derive(Debug, Clone, Copy)]
-pub struct Timeouts {
-    pub connect: Duration,
-    /// Of all of it.
-    pub request: Duration,
+pub struct Attempt {
+    pub connect_timeout: Duration,
+    /// For all of it.
+    pub timeout: Duration,
+    pub port: u16,
 }
 
 /// Rounded up.
@@ -24,34 +25,44 @@ fn seconds(time: Duration) -> u64 {
 }
 
 /// The fault behind a request that failed before the body of its answer.
-pub fn head_fault(error: ureq::Error, timeouts: Timeouts, token: &Token) -> Fault {
+pub fn head_fault(error: ureq::Error, attempt: Attempt, token: &Token) -> Fault {
     match error {
         ureq::Error::Protocol(why) => Fault::NotHttp(token.hide_in(&why.to_string())),
         ureq::Error::LargeResponseHeader(_, limit) => {
             Fault::NotHttp(format!("its headers are larger than {limit} bytes"))
         }
-        other => transport_fault(other, timeouts, token),
+        other => transport_fault(other, attempt, token),
     }
 }
 
 /// The fault behind a request that failed.
-pub fn transport_fault(error: ureq::Error, timeouts: Timeouts, token: &Token) -> Fault {
+pub fn transport_fault(error: ureq::Error, attempt: Attempt, token: &Token) -> Fault {
     match error {
         ureq::Error::Timeout(Timeout::Resolve | Timeout::Connect) => {
-            let seconds = seconds(timeouts.connect.min(timeouts.request));
+            let seconds = seconds(attempt.connect_timeout.min(attempt.timeout));
             Fault::Unreachable(format!("no connection within {seconds} s"))
         }
-        ureq::Error::Timeout(_) => Fault::TimedOut(seconds(timeouts.request)),
+        ureq::Error::Timeout(_) => Fault::TimedOut(seconds(attempt.timeout)),
         ureq::Error::HostNotFound => Fault::Unreachable("unknown host".to_owned()),
-        ureq::Error::Rustls(error) => Fault::Tls(error.to_string()),
+        ureq::Error::Rustls(error) => tls_fault(&error, attempt),
         ureq::Error::Tls(why) => Fault::Tls(why.to_owned()),
-        ureq::Error::Io(error) => io_fault(&error),
+        ureq::Error::Io(error) => io_fault(&error, attempt),
         ureq::Error::ConnectionFailed => Fault::Unreachable("connection failed".to_owned()),
         ureq::Error::Other(error) => match error.downcast::<Refusal>() {
             Ok(refusal) => Fault::Forbidden(refusal),
             Err(other) => Fault::Broken(token.hide_in(&other.to_string())),
         },
         other => Fault::Broken(token.hide_in(&other.to_string())),
+    }
+}
+
+fn tls_fault(error: &rustls::Error, attempt: Attempt) -> Fault {
+    match error {
+        // The first bytes are of another protocol.
+        rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType) => {
+            Fault::NoTls(attempt.port)
+        }
+        other => Fault::Tls(certificates::words(other)),
     }
 }
 
@@ -65,11 +76,11 @@ pub fn seconds_to_wait(text: &str) -> Option<u64> {
 }
 
 /// The fault behind an I/O error of a request.
-fn io_fault(error: &std::io::Error) -> Fault {
+fn io_fault(error: &std::io::Error, attempt: Attempt) -> Fault {
     use std::io::ErrorKind as Kind;
     // rustls hands its own errors on as I/O errors.
     if let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-        return Fault::Tls(tls.to_string());
+        return tls_fault(tls, attempt);
     }
     match error.kind() {
         Kind::ConnectionRefused
@@ -82,26 +93,6 @@ fn io_fault(error: &std::io::Error) -> Fault {
         }
         _ => Fault::Broken(error.to_string()),
     }
-}
-
-/// The certificates of a PEM file.
-///
-/// # Errors
-/// [`Error::Argument`] when there are none.
-pub fn certificates(pem: &[u8]) -> Result<Vec<Certificate<'static>>> {
-    let found: Vec<_> = parse_pem(pem)
-        .filter_map(|item| match item {
-            Ok(PemItem::Certificate(certificate)) => Some(certificate),
-            _ => None,
-        })
-        .collect();
-    if found.is_empty() {
-        return Err(Error::Argument {
-            message: "the file that matomo.ca_file names holds no certificate".to_owned(),
-            hint: "It must hold the certificates of one or more CAs in PEM form.".to_owned(),
-        });
-    }
-    Ok(found)
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use crate::attempt::attempt;
 use crate::destination::{query, spi};
 use crate::error::{Error, Result, Stored};
 use crate::extension::Extension;
+use crate::ledger;
 use crate::locks;
 use crate::owner::AsSiteOwner;
 use crate::retention;
@@ -80,7 +81,10 @@ fn tend(id: i32) -> Result<Outcome> {
     let Some(plan) = plan(&extension, id)? else { return Ok(Outcome::Done) };
     let (outcome, place) = as_owner(&extension, &site, &plan)?;
     match outcome {
-        Outcome::Done => note(&extension, id, plan.today, None)?,
+        Outcome::Done => {
+            ledger::forget_dropped(&extension)?;
+            note(&extension, id, plan.today, None)?;
+        }
         _ => keep_place(&extension, id, place)?,
     }
     Ok(outcome)

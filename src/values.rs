@@ -42,7 +42,7 @@ fn plain_number(text: &str) -> Option<String> {
 }
 
 /// JSON that Postgres is sure to take; what it might refuse (too deep, numbers too large), or is a
-/// list or object of more than a megabyte, is kept as a string.
+/// list or object of more than 128 kB, is kept as a string.
 pub fn json(raw: &RawValue) -> String {
     // A string without escapes, which nearly all are, is as it would be written.
     if raw.get().starts_with('"') && !raw.get().contains('\\') {

@@ -91,3 +91,69 @@ fn a_day_that_goes_on_counts_on_after_a_repair() {
     assert_eq!(ledger(&mut db, "matomo"), today("4 8"));
     assert_equal(&mut db, "matomo", &all_of(&fake, 1));
 }
+
+/// Raw data is purged from the oldest on, so that a day may be left in part.
+#[test]
+fn a_repair_keeps_what_matomo_has_purged() {
+    for table in ["matomo", "matomo_partitioned"] {
+        let mut case = Case::new(table);
+        let whole = case.oracle();
+        // Two days whole, of the next the first visit; of the last a visit was deleted.
+        let purged = [1041, 1042, 1043, 1031, 1032, 1033, 1021];
+        let before = ledger(&mut case.db, table);
+        for visit in purged.into_iter().chain([1012]) {
+            case.fake.world().site_mut(1).delete(visit);
+        }
+        let columns =
+            "SELECT concat_ws(' ', visits_there, visits_here, extra, repaired, purged) FROM";
+        let sql = |case: &Case, arguments: &str| {
+            case.sql(arguments).replacen("SELECT * FROM", columns, 1)
+        };
+        let lines = |repaired: i64| {
+            vec![
+                "0 3 3 0 3".to_owned(),
+                "0 3 3 0 3".to_owned(),
+                "2 3 1 0 1".to_owned(),
+                format!("2 3 1 {repaired} 0"),
+            ]
+        };
+        let look = sql(&case, "");
+        assert_eq!(texts(&mut case.db, &look), lines(0));
+        let repair = sql(&case, ", repair => true");
+        assert_eq!(texts(&mut case.db, &repair), lines(1));
+        let left: Vec<_> =
+            whole.into_iter().filter(|row| row.0[2].as_deref() != Some("1012")).collect();
+        assert_equal(&mut case.db, table, &left);
+        assert_eq!(ledger(&mut case.db, table)[..3], before[..3]);
+        let all = sql(&case, ", repair => true, delete_purged => true");
+        assert_eq!(texts(&mut case.db, &all), ["0 3 3 3 0", "0 3 3 3 0", "2 3 1 1 0", "2 2 0 0 0"]);
+        let oracle = case.oracle();
+        assert_equal(&mut case.db, table, &oracle);
+    }
+}
+
+#[test]
+fn a_repair_warns_of_what_matomo_has_purged() {
+    let noon = Noon::new();
+    let fake = serve(noon.world(3));
+    let (mut db, notices) = database_with_notices();
+    sync(&mut db, &fake, &from(&noon, 2));
+    fake.world().site_mut(1).visits.retain(|visit| visit.id < 1020);
+    notices.take();
+    let check = |arguments: &str| {
+        format!(
+            "SELECT * FROM matomo_check(1, '{}', NULL, '{}', '{}'{arguments})",
+            noon.text(2),
+            fake.url(),
+            fake.token()
+        )
+    };
+    for (arguments, warned) in [("", false), (", repair => true", true)] {
+        run(&mut db, &check(arguments));
+        let message = format!(
+            "Matomo's raw data from {0} to {0} looks purged: 3 visits that only the table has stay",
+            noon.text(2)
+        );
+        assert_eq!(notices.take().contains(&("WARNING".to_owned(), message)), warned);
+    }
+}

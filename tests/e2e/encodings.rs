@@ -143,3 +143,40 @@ fn an_encoding_that_postgres_cannot_convert_is_refused() {
         &format!("`{}`", error.replace("ERROR:  ", "")),
     );
 }
+
+/// A trigger's error, in the encoding of the database or in none: what is no UTF-8 is not kept.
+#[test]
+fn a_failure_in_any_encoding_is_noted() {
+    for (encoding, text, noted) in [
+        ("LATIN1", "'Größe'", "Gr??e"),
+        ("KOI8R", "'Россия 1'", "?????? 1"),
+        ("SQL_ASCII", "convert_from('\\xe4'::bytea, 'SQL_ASCII')", "\u{fffd}"),
+    ] {
+        let fake = serve(Noon::new().world(1));
+        let name = format!("{}_{}", shared().database(), encoding.to_lowercase());
+        let sql =
+            format!("CREATE DATABASE {name} TEMPLATE template0 ENCODING '{encoding}' LOCALE 'C'");
+        run(&mut shared().connect("postgres"), &sql);
+        let mut db = shared().connect(&name);
+        run(&mut db, "CREATE EXTENSION matomo_postgres");
+        crate::stored::server(&mut db, &fake);
+        run(&mut db, "SELECT matomo_add_site('analytics', 1)");
+        run(
+            &mut db,
+            &format!(
+                "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $f$ BEGIN
+                     RAISE EXCEPTION '%', {text} USING DETAIL = {text}, HINT = {text};
+                 END $f$;
+                 CREATE TRIGGER refuse BEFORE INSERT ON matomo FOR EACH ROW EXECUTE FUNCTION refuse()"
+            ),
+        );
+        run(&mut db, "CALL matomo_sync_all()");
+        run(&mut db, "CALL matomo_sync_all()");
+        let state = "SELECT concat_ws(' ', failures, last_sqlstate, last_error, last_detail, last_hint) FROM matomo_status";
+        assert_eq!(
+            one::<String>(&mut db, state),
+            format!("2 P0001 {noted} {noted} {noted}"),
+            "{encoding}"
+        );
+    }
+}

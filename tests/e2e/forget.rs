@@ -134,7 +134,11 @@ fn a_role_that_may_not_delete_everywhere_deletes_nothing() {
         }
         let refused = error(&mut shared().connect_as(&name, &role), forget_ann);
         let found = (refused.code().code(), refused.message());
-        assert_eq!(found, ("42501", "permission denied for table Visits \"26\""), "{grant}");
+        assert_eq!(
+            found,
+            ("42501", "permission denied for table archive.\"Visits \"\"26\"\"\""),
+            "{grant}"
+        );
         assert_left(&mut db, 9);
     }
     run(&mut db, &format!("GRANT SELECT, DELETE ON {} TO {role}", TABLES[2]));

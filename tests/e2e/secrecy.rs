@@ -116,7 +116,7 @@ fn no_failure_of_matomo_tells_the_token() {
     let cut = format!("{} {token} and more", "x".repeat(185));
     let page = format!("<html><title>Error: token_auth={token}</title></html>");
     let cases = [
-        (Fault::Status(401, Page::Html), "28000", "Matomo refused the token"),
+        (Fault::Status(401, Page::Html), "28000", "Matomo answered with HTTP status 401"),
         (Fault::Status(500, Page::Html), "08006", "Matomo answered with HTTP status 500"),
         (Fault::EchoToken, "08006", "Matomo answered with HTTP status 500"),
         (Fault::Html, "08P01", "the answer of Matomo is not JSON but an HTML page"),
@@ -127,7 +127,7 @@ fn no_failure_of_matomo_tells_the_token() {
         (Fault::Reset, "08006", "the answer of Matomo broke off"),
         (Fault::ErrorEnvelope(format!("{token} is odd")), "08P01", "error: *** is odd"),
         (Fault::ErrorEnvelope(cut), "08P01", "Matomo answered with an error: xxxx"),
-        (Fault::ErrorEnvelope(format!("token_auth {token}")), "28000", "refused the token"),
+        (Fault::ErrorEnvelope(format!("token_auth {token}")), "08P01", "error: token_auth ***"),
         (Fault::Status500Envelope(format!("no {token}")), "08P01", "error: no ***"),
         (Fault::Redirect(302, format!("/?token_auth={token}")), "08P01", "\"/?token_auth=***\""),
         (Fault::RetryAfter(1), "53400", "wait 1 s"),

@@ -1,7 +1,7 @@
 //! The token, continued: calls from plpgsql, other ways to call, and what Postgres itself logs
 //! before a sync begins, which README's section on security names.
 
-use fake_matomo::{Fault, Page, When};
+use fake_matomo::{Fault, Saying, When};
 
 use crate::secrecy::*;
 use crate::support::*;
@@ -33,7 +33,7 @@ fn calls_from_plpgsql_do_not_tell_the_token() {
         session.db.batch_execute(&call).unwrap();
         assert!(!session.said.lock().unwrap().is_empty());
         session.assert_kept(&call, token);
-        fake.fail(Fault::Status(401, Page::Html), When::once());
+        fake.fail(Fault::Says(Saying::WrongToken), When::always());
         let error = session.fails(&call);
         assert_eq!(error.code().code(), "28000", "{error:?}");
         assert_absent(&call, token, &format!("{error:?}"));
@@ -58,7 +58,7 @@ fn calls_from_plpgsql_do_not_tell_the_token() {
 fn a_caught_error_does_not_tell_the_token() {
     let token = "0b7e4c92caughtcontext5d3f1a86e9c7";
     let fake = serve_with(token);
-    fake.fail(Fault::Status(401, Page::Html), When::always());
+    fake.fail(Fault::Says(Saying::WrongToken), When::always());
     let mut session = Session::with_function(&database_with_table());
     session
         .db
@@ -88,7 +88,7 @@ fn a_key_as_a_parameter_shows_in_no_text() {
     let sql = "SELECT * FROM matomo_sync(1, $1, $2, '2026-03-02', '2026-03-03')";
     session.db.query(sql, &[&fake.url(), &token]).unwrap();
     session.assert_kept("a parameter", token);
-    fake.fail(Fault::Status(401, Page::Html), When::always());
+    fake.fail(Fault::Says(Saying::WrongToken), When::always());
     // log_parameter_max_length_on_error puts parameters into the context, for the client too.
     let error = session.db.query(sql, &[&fake.url(), &token]).unwrap_err();
     let error = error.as_db_error().unwrap();
@@ -112,7 +112,7 @@ fn a_key_read_from_a_table_shows_in_no_text_whatever_is_logged() {
         .unwrap();
     let sql = "SELECT s.* FROM keys, matomo_sync(keys.site, keys.url, keys.key, '2026-03-02', '2026-03-03') AS s";
     session.db.batch_execute(sql).unwrap();
-    fake.fail(Fault::Status(401, Page::Html), When::always());
+    fake.fail(Fault::Says(Saying::WrongToken), When::always());
     let error = session.fails(sql);
     assert_eq!(error.code().code(), "28000");
     assert_absent("a table", token, &format!("{error:?}"));
@@ -146,7 +146,7 @@ fn a_later_statement_of_the_session_is_logged_as_usual() {
     session.db.batch_execute("SET matomo.max_retries = 0").unwrap();
     session.db.batch_execute(&Sync::of(&fake, FIRST, LAST).sql()).unwrap();
     session.fails("SELECT 1 / 0 AS after_a_good_sync");
-    fake.fail(Fault::Status(401, Page::Html), When::always());
+    fake.fail(Fault::Says(Saying::WrongToken), When::always());
     session.fails(&Sync::of(&fake, FIRST, LAST).sql());
     session.fails("DO $$ BEGIN RAISE 'after a failed sync'; END $$");
     session.db.batch_execute("SET log_min_duration_statement = 0; SELECT 'a later one'").unwrap();
@@ -171,7 +171,7 @@ fn pg_stat_statements_does_not_hold_the_token() {
     session.db.batch_execute("CREATE EXTENSION pg_stat_statements").unwrap();
     session.db.batch_execute("SET matomo.max_retries = 0").unwrap();
     session.db.batch_execute(&Sync::of(&fake, FIRST, LAST).sql()).unwrap();
-    fake.fail(Fault::Status(401, Page::Html), When::always());
+    fake.fail(Fault::Says(Saying::WrongToken), When::always());
     session.fails(&Sync::of(&fake, FIRST, LAST).sql());
     let sql = "SELECT string_agg(query, E'\\n') FROM pg_stat_statements";
     let all: String = one(&mut session.db, sql);

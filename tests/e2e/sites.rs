@@ -64,7 +64,7 @@ fn what_cannot_be_registered_is_refused() {
             "'analytics', 1, every => '999 ms'",
             "22023",
             "every is out of range".to_owned(),
-            "It must be at least 1 second, and at most 100 years.",
+            "It must be at least 1 second, at most 100 years, and no part of it negative.",
         ),
         (
             "'analytics', 1, every => '300000 years'",
@@ -76,7 +76,7 @@ fn what_cannot_be_registered_is_refused() {
             "'analytics', 1, retention => '100 years 1 day'",
             "22023",
             "retention is out of range".to_owned(),
-            "It must not be negative, and be at most 100 years; 0 keeps visits for ever.",
+            "No part of it may be negative, and it must be at most 100 years; 0 keeps visits for ever.",
         ),
         (
             "'analytics', 1, every => '-1 day'",
@@ -88,7 +88,7 @@ fn what_cannot_be_registered_is_refused() {
             "'analytics', 1, retention => '-1 day'",
             "22023",
             "retention is out of range".to_owned(),
-            "It must not be negative, and be at most 100 years; 0 keeps visits for ever.",
+            "No part of it may be negative, and it must be at most 100 years; 0 keeps visits for ever.",
         ),
         (
             "'analytics', 1, start_date => '1989-12-31'",

@@ -8,6 +8,7 @@ use fake_matomo::{Fault, Page, When};
 use super::*;
 
 const SERVER: &str = "Look into the log of the Matomo";
+const FOLDER: &str = "Check the folder in the URL";
 const NOT_MATOMO: &str = "Check that the URL is that of a Matomo";
 const BROKEN: &str = "Try again";
 
@@ -67,7 +68,14 @@ fn statuses_that_say_nothing_more() {
         [(400, Page::Json), (403, Page::Html), (404, Page::Html), (413, Page::Empty)]
     {
         let message = format!("Matomo answered with HTTP status {status}");
-        stage.meets(Fault::Status(status, page), "08P01", &message, Some(status), SERVER);
+        let hint = if status == 404 { FOLDER } else { SERVER };
+        stage.meets(Fault::Status(status, page), "08P01", &message, Some(status), hint);
+    }
+    for status in [401, 407] {
+        let message = format!("Matomo answered with HTTP status {status}");
+        let hint = "Look for what asks for a password in front of the Matomo";
+        let fault = Fault::Status(status, Page::Html);
+        stage.meets(fault, "28000", &message, Some(status), hint);
     }
     stage.recovers();
 }
@@ -75,9 +83,79 @@ fn statuses_that_say_nothing_more() {
 #[test]
 fn a_url_behind_which_there_is_no_matomo() {
     let mut stage = Stage::new();
-    let error = stage.refuses(&[("url", &format!("'{}/piwik'", stage.fake.url()))]);
-    let message = "Matomo answered with HTTP status 404";
-    expect(&error, "08P01", message, &stage.of_site(Some(404)), SERVER);
+    for behind in ["piwik", "matomo.php"] {
+        let error = stage.refuses(&[("url", &format!("'{}/{behind}'", stage.fake.url()))]);
+        let message = "Matomo answered with HTTP status 404";
+        expect(&error, "08P01", message, &stage.of_site(Some(404)), FOLDER);
+    }
+}
+
+#[test]
+fn a_matomo_in_maintenance() {
+    let mut stage = Stage::new();
+    stage.fake.knobs().maintenance = true;
+    let error = stage.refuses(&[]);
+    let (message, hint) = ("Matomo is in maintenance mode", "Wait until it is over");
+    expect(&error, "08006", message, &stage.of_site(Some(503)), hint);
+    stage.fake.knobs().maintenance = false;
+    stage.recovers();
+}
+
+#[test]
+fn a_visits_log_that_is_switched_off() {
+    let mut stage = Stage::new();
+    stage.fake.knobs().visits_log_off.insert(1);
+    let error = stage.refuses(&[]);
+    let says = "Matomo says: Visits log is deactivated in website settings.";
+    let detail = format!("{} {says}", stage.of_day(FIRST, Some(200)));
+    let message = "the visits log of the site is switched off";
+    expect(&error, "55000", message, &detail, "Switch the visits log on in Matomo");
+    stage.fake.knobs().visits_log_off.clear();
+    stage.recovers();
+}
+
+/// With a visit in it, of which no word may be told.
+#[test]
+fn what_stands_around_the_json() {
+    let mut stage = Stage::new();
+    let notice = "<br />\n<b>Warning</b>:  Undefined array key \"x\" in <b>/var/www/y.php</b> on line <b>3</b><br />\n";
+    let memory = "<br />\n<b>Fatal error</b>:  Allowed memory size of 134217728 bytes exhausted (tried to allocate \
+                  20480 bytes) in <b>/var/www/x.php</b> on line <b>5</b><br />\n";
+    let php = |kind| format!("the answer of Matomo holds a message of PHP: \"{kind}\"");
+    let too_much = "the request is too much for Matomo: Allowed memory size of 134217728 bytes exhausted (tried to \
+                    allocate 20480 bytes)";
+    let log = "display_errors = Off in php.ini";
+    let adds = "Find what adds it";
+    for (fault, state, message, hint) in [
+        (
+            Fault::Around("\nNotice: Undefined index: x in /var/www/y.php on line 3\n", ""),
+            "08P01",
+            php("Notice"),
+            log,
+        ),
+        (Fault::Around(notice, ""), "08P01", php("Warning"), log),
+        (Fault::Around("", notice), "08P01", php("Warning"), log),
+        (
+            Fault::Around("DEBUG: Live[2026-11-20 01:02:03] [1a2b3] Executed\n", ""),
+            "08P01",
+            "the answer of Matomo has text before its JSON".to_owned(),
+            adds,
+        ),
+        (
+            Fault::Around("", "\n<!-- served from cache -->"),
+            "08P01",
+            "the answer of Matomo has an HTML comment behind its JSON".to_owned(),
+            adds,
+        ),
+        (Fault::CutBy(300, memory), "54000", too_much.to_owned(), "Lower matomo.page_size"),
+    ] {
+        stage.meets(fault, state, &message, Some(200), hint);
+    }
+    // A proxy that forgets the beginning.
+    let body = "\"idVisit\":5,\"ip\":\"192.0.2.7\"}]".into();
+    let text = "the answer of Matomo is not JSON but text";
+    stage.meets(Fault::Raw(body), "08P01", text, Some(200), NOT_MATOMO);
+    stage.recovers();
 }
 
 #[test]
@@ -99,10 +177,11 @@ fn what_is_no_json() {
     stage.meets(Fault::Html, "08P01", login, Some(200), NOT_MATOMO);
     for (body, what) in [
         ("<html><p>no title", "an HTML page"),
-        ("GIF89a", "text: GIF89a"),
+        ("GIF89a", "a GIF image"),
         ("5", "text: 5"),
         ("null", "text: null"),
-        ("\"words\"", "text: \"words\""),
+        ("\"words\"", "text"),
+        ("Wörter { und", "text: Wörter"),
     ] {
         let message = format!("the answer of Matomo is not JSON but {what}");
         let fault = Fault::Raw(body.into());
@@ -210,6 +289,11 @@ fn a_redirect_is_named_and_never_followed() {
             );
         }
     }
+    // As force_ssl does it.
+    let to = stage.fake.url().replace("http:", "https:") + "/index.php";
+    let message = format!("Matomo redirects to \"{to}\"");
+    let fault = Fault::Redirect(302, to);
+    stage.meets(fault, "08P01", &message, Some(302), "Begin the URL with https");
     assert!(elsewhere.requests().is_empty(), "the redirect was followed");
     stage.recovers();
 }

@@ -1,7 +1,7 @@
 //! Arguments and settings that cannot be right, and callers who may not.
 
 use chrono::{Days, Utc};
-use fake_matomo::{Fault, When};
+use fake_matomo::{Fault, Saying, When};
 
 use super::*;
 use crate::cluster::shared;
@@ -13,6 +13,12 @@ const WRONG: &str =
 const NO_VIEW: &str =
     "You can't access this resource as it requires 'view' access for the website id = 1.";
 const LOCKED: &str = "Too many failed logins. Please wait and try logging in again later.";
+
+const SITES: &str = "SitesManager.getSitesIdWithAtLeastViewAccess";
+
+fn in_the_middle() -> When {
+    When::live().param("date", &format!("{MIDDLE},{MIDDLE}"))
+}
 
 #[test]
 fn an_unknown_site_is_named() {
@@ -33,20 +39,21 @@ fn a_refused_token_is_never_tried_twice() {
     let error = stage.refuses(&[("key", "'my-secret-key'")]);
     let detail = format!("{} Matomo says: {WRONG}", stage.of_site(Some(401)));
     expect(&error, "28000", "Matomo refused the token", &detail, hint);
-    assert_eq!(stage.fake.requests().len(), CALLS);
-    // As older versions say it; and in the middle, when it was revoked meanwhile.
-    let envelope = Fault::ErrorEnvelope(WRONG.to_owned());
-    stage.fake.fail(envelope.clone(), When::always().method("SitesManager.getSiteFromId"));
+    // Once for the site, once for what every token may ask.
+    assert_eq!(stage.fake.requests().len(), 2 * CALLS);
+    // In the middle, when it was revoked meanwhile.
+    stage.fake.fail(Fault::Says(Saying::WrongToken), in_the_middle());
+    stage.fake.fail(Fault::Says(Saying::WrongToken), When::always().method(SITES));
     let error = stage.refuses(&[]);
-    let detail = format!("{} Matomo says: {WRONG}", stage.of_site(Some(200)));
+    let detail = format!("{} Matomo says: {WRONG}", stage.of_day(MIDDLE, Some(401)));
     expect(&error, "28000", "Matomo refused the token", &detail, hint);
-    assert_eq!(stage.fake.requests().len(), CALLS);
+    assert_eq!(stage.fake.requests().len(), 4 * CALLS);
+    // A good one that meets such words only once was not refused.
     stage.fake.heal();
-    stage.fake.fail(envelope, When::live().param("date", &format!("{MIDDLE},{MIDDLE}")));
+    stage.fake.fail(Fault::Says(Saying::WrongToken), in_the_middle());
     let error = stage.refuses(&[]);
-    let detail = format!("{} Matomo says: {WRONG}", stage.of_day(MIDDLE, Some(200)));
-    expect(&error, "28000", "Matomo refused the token", &detail, hint);
-    assert_eq!(stage.fake.requests().len(), 3 * CALLS);
+    let message = format!("Matomo answered with an error: {WRONG}");
+    expect(&error, "08P01", &message, &stage.of_day(MIDDLE, Some(401)), "Matomo's own");
     stage.recovers();
 }
 
@@ -59,7 +66,7 @@ fn a_token_without_access_to_the_site_is_told_from_a_wrong_one() {
     let detail = format!("{} Matomo says: {NO_VIEW}", stage.of_site(Some(401)));
     let message = "the token has no access to the site";
     expect(&error, "28000", message, &detail, "at least view access");
-    assert_eq!(stage.fake.requests().len(), CALLS);
+    assert_eq!(stage.fake.requests().len(), 2 * CALLS);
     stage.fake.knobs().hidden_sites.clear();
     stage.recovers();
 }

@@ -99,8 +99,10 @@ fn a_port_that_speaks_another_protocol() {
     // TLS where plain HTTP is spoken.
     let url = stage.fake.url().replace("http:", "https:");
     let error = stage.refuses(&[("url", &format!("'{url}'"))]);
-    let message = "could not connect to Matomo over TLS: ...";
-    expect(&error, "08001", message, &detail_at(&url), CERTIFICATE);
+    let port = stage.fake.port();
+    let message = format!("could not connect to Matomo over TLS: port {port} does not speak it");
+    let hint = "Check the scheme and the port of the URL: https needs a port with TLS";
+    expect(&error, "08001", &message, &detail_at(&url), hint);
     assert!(stage.fake.requests().is_empty());
     stage.recovers();
 }
@@ -124,9 +126,12 @@ fn ca_file(stage: &Stage) -> String {
 #[test]
 fn certificates_that_nobody_should_trust() {
     for (kind, what) in [
-        (TlsKind::SelfSigned, "invalid peer certificate: UnknownIssuer"),
-        (TlsKind::WrongHost, "invalid peer certificate: certificate not valid for name..."),
-        (TlsKind::Expired, "invalid peer certificate: certificate expired..."),
+        (TlsKind::SelfSigned, "its certificate is of a CA that is not trusted here"),
+        (TlsKind::WrongHost, "its certificate is for another host: other.example.org"),
+        (TlsKind::Expired, "its certificate has expired: 2021-01-01"),
+        (TlsKind::NotYet, "its certificate is not valid yet, but from 2090-01-01"),
+        (TlsKind::OpenSslWrongHost, "its certificate is for another host: other.example.org"),
+        (TlsKind::OpenSslExpired, "its certificate has expired: 2021-01-01"),
     ] {
         let mut stage = Stage::with(|options| options.tls = Some(kind));
         let path = ca_file(&stage);
@@ -140,10 +145,36 @@ fn certificates_that_nobody_should_trust() {
 }
 
 #[test]
+fn a_self_signed_certificate_is_trusted_when_its_file_is_named() {
+    for kind in [TlsKind::OpenSsl, TlsKind::OpenSslNameOnly] {
+        let mut stage = Stage::with(|options| options.tls = Some(kind));
+        let error = stage.refuses(&[]);
+        let message = "could not connect to Matomo over TLS: its certificate is a CA's, or \
+                       self-signed, and not trusted here";
+        expect(&error, "08001", message, &detail_at(&stage.fake.url()), CERTIFICATE);
+        // Another one for the same host is not the same one.
+        let other = Stage::with(|options| options.tls = Some(kind));
+        let path = ca_file(&other);
+        stage.execute(&format!("SET matomo.ca_file = '{path}'"));
+        assert_eq!(stage.refuses(&[]).message(), message);
+        std::fs::write(&path, stage.fake.ca_pem()).unwrap();
+        if kind == TlsKind::OpenSslNameOnly {
+            let url = stage.fake.url().replace("127.0.0.1", "localhost");
+            let error = stage.refuses(&[("url", &format!("'{url}'"))]);
+            let message = "could not connect to Matomo over TLS: its certificate names no host";
+            expect(&error, "08001", message, &detail_at(&url), CERTIFICATE);
+        }
+        stage.recovers();
+        std::fs::remove_file(path).unwrap();
+    }
+}
+
+#[test]
 fn a_private_ca_is_trusted_when_its_file_is_named() {
     let mut stage = Stage::with(|options| options.tls = Some(TlsKind::Good));
     let error = stage.refuses(&[]);
-    let message = "could not connect to Matomo over TLS: invalid peer certificate: ...";
+    let message = "could not connect to Matomo over TLS: its certificate is of a CA that is not \
+                   trusted here";
     expect(&error, "08001", message, &detail_at(&stage.fake.url()), CERTIFICATE);
     let path = ca_file(&stage);
     stage.execute(&format!("SET matomo.ca_file = '{path}'"));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fake_matomo::{Fault, Page, When};
+use fake_matomo::{Fault, Page, Saying, When};
 
 use super::*;
 
@@ -148,10 +148,10 @@ fn what_will_not_pass_is_asked_once() {
     let words = |text: &str| Fault::ErrorEnvelope(text.to_owned());
     for (fault, state) in [
         (Fault::Status(401, Page::Html), "28000"),
-        (words("Unable to authenticate with the provided token."), "28000"),
-        (words("You can't access this resource as it requires 'view' access"), "28000"),
-        (words("Too many failed logins. Please wait"), "28000"),
-        (Fault::Status500Envelope("Too many failed logins.".to_owned()), "28000"),
+        (Fault::Says(Saying::AddressRefused), "28000"),
+        (Fault::Says(Saying::NoView("1".to_owned())), "28000"),
+        (Fault::Says(Saying::LockedOut), "28000"),
+        (Fault::Says(Saying::VisitsLogOff), "55000"),
         (words("An unexpected website was found in the request"), "22023"),
         (words("The plugin Live is not enabled."), "08P01"),
         (Fault::Status(400, Page::Json), "08P01"),
@@ -161,13 +161,18 @@ fn what_will_not_pass_is_asked_once() {
         (Fault::Html, "08P01"),
         (Fault::NotArray, "08P01"),
     ] {
-        for when in [When::always(), of_day(MIDDLE)] {
+        for when in [When::always(), of_day(MIDDLE).times(usize::MAX)] {
             fake.clear_requests();
             fake.fail(fault.clone(), when);
             let error = Sync::of(&fake, FIRST, LAST).error(&mut db);
             assert_eq!(error.code().code(), state, "{fault:?}: {error:?}");
-            let failed = fake.requests().iter().filter(|seen| seen.fault.is_some()).count();
-            assert_eq!(failed, 1, "{fault:?}");
+            let requests = fake.requests();
+            let failed: Vec<_> = requests.iter().filter(|seen| seen.fault.is_some()).collect();
+            // A refusal is understood by one question more; one that is not in English by another.
+            let asked: Vec<_> =
+                failed.iter().map(|seen| (&seen.method, seen.params.get("language"))).collect();
+            let twice = asked.iter().enumerate().any(|(n, one)| asked[..n].contains(one));
+            assert!(!twice && failed.len() <= 3, "{fault:?}: {asked:?}");
             fake.heal();
         }
     }

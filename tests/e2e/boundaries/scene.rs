@@ -96,7 +96,7 @@ impl Scene {
         run(
             db,
             "DROP TABLE IF EXISTS visits, other;
-             DELETE FROM matomo_site_config; DELETE FROM matomo_run_log; DELETE FROM matomo_ledger",
+             DELETE FROM matomo_site_config; DELETE FROM matomo_site_state; DELETE FROM matomo_run_log; DELETE FROM matomo_ledger",
         );
         self.make_table(db);
         run(

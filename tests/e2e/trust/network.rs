@@ -5,7 +5,7 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fake_matomo::{Fault, Options, Page, When};
+use fake_matomo::{Fault, Options, Page, Saying, When};
 
 use super::stage::{FIRST, LAST, MARK, MIDDLE, Promise, Stage};
 use super::wire::{Wire, linger, reset};
@@ -123,13 +123,16 @@ fn statuses(stage: &mut Stage) {
         stage.meets(&case, injected, fault, &promise("08P01", &message, status, "Matomo's own"));
     }
     let message = "Matomo refused the token";
-    let fault = Fault::Status(401, Page::Html);
+    let fault = Fault::Says(Saying::WrongToken);
+    let sites = "SitesManager.getSitesIdWithAtLeastViewAccess";
+    stage.fake.fail(fault.clone(), When::always().method(sites));
     stage.fake.clear_requests();
     run(&mut stage.db, "SET matomo.max_retries = 3");
     let injected = "401; `matomo.max_retries` is 3";
     stage.meets("a refused token", injected, fault, &promise("28000", message, 401, "18 refused"));
     let refused = stage.fake.requests().iter().filter(|seen| seen.fault.is_some()).count();
-    assert_eq!(refused, 1, "a refused token was tried again");
+    // The day's, and the one that every token may ask.
+    assert_eq!(refused, 2, "a refused token was tried again");
     run(&mut stage.db, "SET matomo.max_retries = 0");
     let login = "the answer of Matomo is not JSON but an HTML page with the title \"Sign in\"";
     let fault = Fault::Html;
@@ -146,9 +149,9 @@ fn statuses(stage: &mut Stage) {
     let fault = Fault::EchoToken;
     stage.meets("an echo", injected, fault, &promise("08006", message, 500, SERVER));
     let fault = Fault::ErrorEnvelope(format!("token_auth={} is odd", stage.fake.token()));
-    let message = "Matomo refused the token";
+    let message = "Matomo answered with an error: token_auth=*** is odd";
     let injected = "an error of Matomo whose message quotes the token";
-    stage.meets("a quoted token", injected, fault, &promise("28000", message, 200, "18 refused"));
+    stage.meets("a quoted token", injected, fault, &promise("08P01", message, 200, "Matomo's own"));
 }
 
 fn breaks(stage: &mut Stage) {
@@ -210,8 +213,11 @@ fn redirects(stage: &mut Stage) {
         ] {
             stage.fake.clear_requests();
             let message = format!("Matomo redirects to \"{}\"", shown.unwrap_or(&to));
-            let promised =
-                promise("08P01", &message, status, "the URL that the redirect points to");
+            let hint = match to.starts_with("https:") {
+                true => "Begin the URL with https",
+                false => "the URL that the redirect points to",
+            };
+            let promised = promise("08P01", &message, status, hint);
             let case = format!("{status} to {whither}").replace("to the token", "with the token");
             let injected = format!("`Location: {}`", to.replace(&token, "TOKEN"));
             let injected = injected

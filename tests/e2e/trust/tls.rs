@@ -21,7 +21,7 @@ fn tls() {
     let named = format!("SET matomo.ca_file = '{}'", file.display());
     // Where somebody is trusted, but not the one who is asked.
     std::fs::write(&store, matomo(token, TlsKind::Good).ca_pem()).unwrap();
-    let message = "could not connect to Matomo over TLS: invalid peer certificate: …";
+    let message = "could not connect to Matomo over TLS: its certificate …";
     let refused = promise("08001", message, 0, CERTIFICATE);
     for (kind, case, injected) in [
         (TlsKind::SelfSigned, "self-signed", "a certificate signed by itself"),
@@ -66,9 +66,10 @@ fn tls() {
 fn schemes(stage: &mut Stage, token: &str) {
     let plain = stage.url.clone();
     stage.url = plain.replace("http:", "https:");
-    let message = "could not connect to Matomo over TLS: …";
+    let message = "could not connect to Matomo over TLS: port …";
+    let hint = "https needs a port with TLS";
     let injected = "`https://` and the port of a server without TLS";
-    stage.fails("TLS where there is none", injected, &promise("08001", message, 0, CERTIFICATE));
+    stage.fails("TLS where there is none", injected, &promise("08001", message, 0, hint));
     let secure = matomo(token, TlsKind::Good);
     stage.url = secure.url().replace("https:", "http:");
     let message = "the answer of Matomo is not valid HTTP: …";

@@ -1,6 +1,7 @@
 //! From a request to its answer: who may ask, and for what.
 
 use crate::answer::Answer;
+use crate::errors::{self, Saying};
 use crate::live;
 use crate::params::Params;
 use crate::seen::{Seen, TokenPlace};
@@ -8,13 +9,12 @@ use crate::server::Knobs;
 use crate::sites;
 use crate::world::{Site, World};
 
-const WRONG_IN_BODY: &str =
-    "Unable to authenticate with the provided token. It is either invalid or expired.";
 const WRONG_ELSEWHERE: &str = "Unable to authenticate with the provided token. It is either invalid, expired or is \
     required to be sent as a POST parameter.";
-const LOCKED_OUT: &str = "Too many failed logins. Please wait and try logging in again later.";
 const NO_VIEW: &str =
     "You can't access this resource as it requires 'view' access for at least one website.";
+const MAINTENANCE: &str = "<!DOCTYPE html>\n<html><head><title>Matomo &rsaquo; Error</title></head><body>Matomo is \
+    in scheduled maintenance. Please come back later.</body></html>\n";
 /// How many refused tokens Matomo puts up with.
 pub const PATIENCE: usize = 18;
 
@@ -40,16 +40,28 @@ pub fn answer(
             "<html><body>Piwik\\Exception\\NotYetInstalledException</body></html>",
         );
     }
+    if knobs.maintenance {
+        return Answer::html(503, MAINTENANCE);
+    }
+    let says = |saying| errors::answer(&saying, &seen.params, knobs);
+    if knobs.address_refused {
+        return formatted(seen, says(Saying::AddressRefused));
+    }
     if knobs.lockout && *refused >= PATIENCE {
-        return Answer::error(500, LOCKED_OUT);
+        return says(Saying::LockedOut);
     }
     let caller = match seen.token {
         TokenPlace::Body if right => Caller::Token,
         TokenPlace::Body | TokenPlace::Query | TokenPlace::BodyAndQuery => {
             *refused += 1;
-            let words =
-                if seen.token == TokenPlace::Body { WRONG_IN_BODY } else { WRONG_ELSEWHERE };
-            return formatted(seen, Answer::error(401, words));
+            if !knobs.matomo_4 {
+                let wrong = match seen.token {
+                    TokenPlace::Body => says(Saying::WrongToken),
+                    _ => Answer::error(401, WRONG_ELSEWHERE),
+                };
+                return formatted(seen, wrong);
+            }
+            Caller::Anonymous
         }
         TokenPlace::Header | TokenPlace::None => Caller::Anonymous,
     };
@@ -57,10 +69,14 @@ pub fn answer(
         Err(refusal) => refusal,
         Ok(Call::Version) => sites::value("5.2.0-b5"),
         Ok(Call::Sites(all)) => sites::all(all.into_iter(), style),
+        Ok(Call::SiteIds(all)) => sites::ids(all.into_iter()),
         Ok(Call::Site(site)) => sites::one(site, style),
         Ok(Call::MostRecent(site)) => sites::most_recent(world, site),
         Ok(Call::Visits(site)) => sites::visits(world, site, &seen.params)
             .unwrap_or_else(|words| Answer::error(200, &words)),
+        Ok(Call::Live(site)) if knobs.visits_log_off.contains(&site.id) => {
+            says(Saying::VisitsLogOff)
+        }
         Ok(Call::Live(site)) => live::last_visits_details(world, site, &seen.params, style)
             .unwrap_or_else(|words| Answer::error(200, &words)),
     };
@@ -70,6 +86,7 @@ pub fn answer(
 enum Call<'a> {
     Version,
     Sites(Vec<&'a Site>),
+    SiteIds(Vec<&'a Site>),
     Site(&'a Site),
     MostRecent(&'a Site),
     Visits(&'a Site),
@@ -83,14 +100,16 @@ fn called<'a>(
     caller: Caller,
 ) -> Result<Call<'a>, Answer> {
     let site = || site(world, knobs, &seen.params, caller);
+    let allowed = || {
+        let is_allowed =
+            |site: &&Site| caller == Caller::Token && !knobs.hidden_sites.contains(&site.id);
+        world.sites.iter().filter(is_allowed).collect()
+    };
     match seen.method.as_str() {
         "API.getMatomoVersion" if caller == Caller::Anonymous => Err(Answer::error(401, NO_VIEW)),
         "API.getMatomoVersion" => Ok(Call::Version),
-        "SitesManager.getSitesWithAtLeastViewAccess" => {
-            let allowed =
-                |s: &&Site| caller == Caller::Token && !knobs.hidden_sites.contains(&s.id);
-            Ok(Call::Sites(world.sites.iter().filter(allowed).collect()))
-        }
+        "SitesManager.getSitesWithAtLeastViewAccess" => Ok(Call::Sites(allowed())),
+        "SitesManager.getSitesIdWithAtLeastViewAccess" => Ok(Call::SiteIds(allowed())),
         "SitesManager.getSiteFromId" => site().map(Call::Site),
         "Live.getMostRecentVisitsDateTime" => site().map(Call::MostRecent),
         "VisitsSummary.getVisits" => site().map(Call::Visits),
@@ -125,10 +144,7 @@ fn site<'a>(
     let found = asked.parse().ok().and_then(|id| world.find(id));
     let forbidden = found.is_some_and(|s| knobs.hidden_sites.contains(&s.id));
     if caller == Caller::Anonymous || forbidden {
-        let words = format!(
-            "You can't access this resource as it requires 'view' access for the website id = {asked}."
-        );
-        return Err(Answer::error(401, &words));
+        return Err(errors::answer(&Saying::NoView(asked.to_owned()), params, knobs));
     }
     found.ok_or_else(|| {
         let words = format!(

@@ -1,5 +1,6 @@
 //! Faults on demand.
 
+use crate::errors::Saying;
 use crate::seen::Seen;
 
 /// The body of a faulty status.
@@ -33,6 +34,8 @@ pub enum Fault {
     Reset,
     /// 200 with Matomo's error envelope.
     ErrorEnvelope(String),
+    /// What Matomo says then, in the language of the request.
+    Says(Saying),
     /// 500 with Matomo's error envelope.
     Status500Envelope(String),
     /// This status and this Location.
@@ -43,6 +46,10 @@ pub enum Fault {
     OverSize(usize),
     /// 200 with these bytes as JSON.
     Raw(Vec<u8>),
+    /// The right answer with this text in front of it and that one behind.
+    Around(&'static str, &'static str),
+    /// The right answer up to this byte, then this text.
+    CutBy(usize, &'static str),
     /// 200 with `{"value":1}`.
     NotArray,
     /// A 500 page that quotes the request's body, token included.

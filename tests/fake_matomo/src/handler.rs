@@ -3,6 +3,7 @@
 use crate::answer::{Answer, NOT_FOUND};
 use crate::api;
 use crate::body::{Script, Step};
+use crate::errors;
 use crate::faults::{Fault, Page};
 use crate::params::Params;
 use crate::seen::{Seen, TokenPlace};
@@ -57,10 +58,23 @@ pub async fn handle(
     let answer = match &fault {
         Some(Fault::Hang) => return pending().await,
         Some(Fault::Reset) => return Err(io::Error::other("closed on purpose")),
+        Some(Fault::Says(saying)) => {
+            Some(errors::answer(saying, &seen.params, &locked(&shared.knobs)))
+        }
         Some(fault) => spoilt(fault, &body),
         None => None,
     };
     let mut answer = answer.unwrap_or_else(|| remembered(&shared, &seen, right));
+    match &fault {
+        Some(Fault::Around(before, behind)) => {
+            answer.body = [before.as_bytes(), &answer.body, behind.as_bytes()].concat();
+        }
+        Some(Fault::CutBy(at, by)) => {
+            answer.body.truncate(*at);
+            answer.body.extend_from_slice(by.as_bytes());
+        }
+        _ => {}
+    }
     shared.amend(number, answer.status, seen.fault);
     let accepts_gzip =
         seen.headers.iter().any(|(n, v)| n == "accept-encoding" && v.contains("gzip"));
@@ -171,9 +185,14 @@ fn spoilt(fault: &Fault, body: &Bytes) -> Option<Answer> {
             )
         }
         Fault::Endless | Fault::OverSize(_) => Answer::json(200, ""),
-        Fault::Hang | Fault::Reset | Fault::HangMidBody | Fault::Dribble | Fault::HalfBody => {
-            return None;
-        }
+        Fault::Hang
+        | Fault::Reset
+        | Fault::HangMidBody
+        | Fault::Dribble
+        | Fault::HalfBody
+        | Fault::Says(_)
+        | Fault::Around(..)
+        | Fault::CutBy(..) => return None,
     })
 }
 

@@ -8,6 +8,7 @@ mod api;
 mod body;
 pub mod catalog;
 mod dates;
+mod errors;
 mod faults;
 pub mod generate;
 mod handler;
@@ -30,6 +31,7 @@ mod writer;
 pub mod zone;
 
 pub use action::{Action, CustomVariable, Item, Kind, TimeSpent};
+pub use errors::Saying;
 pub use faults::{Fault, Page, When};
 pub use generate::{Plan, SitePlan};
 pub use oracle::{ActionTime, COLUMNS, OracleRow};

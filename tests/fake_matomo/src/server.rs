@@ -49,6 +49,17 @@ pub struct Knobs {
     pub gzip: bool,
     /// Sites that the token may not view.
     pub hidden_sites: BTreeSet<i64>,
+    /// The language of the token's user, for messages to requests without `language`. English by
+    /// default; also `fr`, `de`, `es`, `ru`.
+    pub language: String,
+    /// Matomo 4: a wrong token is nobody's, and refusals come with HTTP 200.
+    pub matomo_4: bool,
+    /// `login_allowlist_ip` has no place for the client.
+    pub address_refused: bool,
+    /// `maintenance_mode`.
+    pub maintenance: bool,
+    /// Sites without a visits log.
+    pub visits_log_off: BTreeSet<i64>,
     /// JSON without PHP's `\/` and `\uXXXX`.
     pub unescaped: bool,
     /// A Live answer once made is sent again to whoever asks the same, whatever has happened since:
@@ -130,6 +141,11 @@ impl Fake {
             latency: Duration::ZERO,
             gzip: false,
             hidden_sites: BTreeSet::new(),
+            language: "en".to_owned(),
+            matomo_4: false,
+            address_refused: false,
+            maintenance: false,
+            visits_log_off: BTreeSet::new(),
             unescaped: false,
             remembers: false,
         };

@@ -33,6 +33,12 @@ pub fn all<'a>(sites: impl Iterator<Item = &'a Site>, style: Style) -> Answer {
     Answer::json(200, w.out)
 }
 
+/// `SitesManager.getSitesIdWithAtLeastViewAccess`.
+pub fn ids<'a>(sites: impl Iterator<Item = &'a Site>) -> Answer {
+    let ids: Vec<_> = sites.map(|site| site.id.to_string()).collect();
+    Answer::json(200, format!("[{}]", ids.join(",")))
+}
+
 fn describe(w: &mut Writer, site: &Site) {
     let zone_name = site.timezone.rsplit('/').next().unwrap_or_default();
     w.braces(|w| {

@@ -17,6 +17,15 @@ pub enum TlsKind {
     Good,
     /// Of nobody but itself.
     SelfSigned,
+    /// As `openssl req -x509` makes it, with the host in `subjectAltName`: self-signed, and a CA by
+    /// openssl.cnf.
+    OpenSsl,
+    /// The same without `subjectAltName`: the host is the common name.
+    OpenSslNameOnly,
+    /// The same for another host.
+    OpenSslWrongHost,
+    /// The same, until 2021.
+    OpenSslExpired,
     /// Of the CA, for another host.
     WrongHost,
     /// Of the CA, for the right host, until 2021.
@@ -28,6 +37,7 @@ pub enum TlsKind {
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// Makes a CA and a certificate of the kind; returns the CA's certificate as PEM with the acceptor.
+/// Of openssl's kinds it is the server's own.
 pub fn acceptor(kind: TlsKind) -> Result<(String, TlsAcceptor), Failure> {
     let ca_key = KeyPair::generate()?;
     // By the name alone nobody takes one for another.
@@ -39,12 +49,25 @@ pub fn acceptor(kind: TlsKind) -> Result<(String, TlsAcceptor), Failure> {
     let issuer = Issuer::new(ca, ca_key);
 
     let hosts: &[&str] = match kind {
-        TlsKind::WrongHost => &["other.example.org"],
+        TlsKind::WrongHost | TlsKind::OpenSslWrongHost => &["other.example.org"],
+        TlsKind::OpenSslNameOnly => &[],
         _ => &["localhost", "127.0.0.1"],
     };
-    let mut leaf = params(hosts, "Fake Matomo")?;
-    leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-    if kind == TlsKind::Expired {
+    let is_openssls = matches!(
+        kind,
+        TlsKind::OpenSsl
+            | TlsKind::OpenSslNameOnly
+            | TlsKind::OpenSslWrongHost
+            | TlsKind::OpenSslExpired
+    );
+    let name = if is_openssls { "127.0.0.1" } else { "Fake Matomo" };
+    let mut leaf = params(hosts, name)?;
+    if is_openssls {
+        leaf.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    } else {
+        leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    }
+    if matches!(kind, TlsKind::Expired | TlsKind::OpenSslExpired) {
         leaf.not_after = date_time_ymd(2021, 1, 1);
     }
     if kind == TlsKind::NotYet {
@@ -53,8 +76,10 @@ pub fn acceptor(kind: TlsKind) -> Result<(String, TlsAcceptor), Failure> {
     let key = KeyPair::generate()?;
     let certificate = match kind {
         TlsKind::SelfSigned => leaf.self_signed(&key)?,
+        _ if is_openssls => leaf.self_signed(&key)?,
         _ => leaf.signed_by(&key, &issuer)?,
     };
+    let ca_pem = if is_openssls { certificate.pem() } else { ca_pem };
     let config = ServerConfig::builder_with_provider(Arc::new(crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()

@@ -1,0 +1,81 @@
+//! Visits of Matomo and the rows that are made of them, a piece that is stored at once. Pure.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use chrono::NaiveDate;
+
+use crate::client::Client;
+use crate::error::{Fault, Result};
+use crate::json;
+use crate::lines::Lines;
+use crate::rows::{self, Site};
+use crate::visit::{VISIT_KEYS, Visit};
+
+/// Visits of Matomo, ready to be stored.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// idVisit of each visit and where its rows stand in `rows`; also of those without actions,
+    /// whose old rows must go.
+    pub visits: Vec<(i64, Range<usize>)>,
+    /// Their rows.
+    pub rows: Lines,
+    /// Those without actions.
+    pub bare: HashMap<i64, Bare>,
+}
+
+/// What tells a visit without actions from another of its ID.
+#[derive(Debug, Default)]
+pub struct Bare {
+    pub visitor: Option<String>,
+    /// When its first and its last action were, in seconds.
+    pub instants: Vec<i64>,
+}
+
+impl Bare {
+    fn of(visit: &Visit) -> Bare {
+        let visitor = VISIT_KEYS.iter().position(|key| *key == "visitorId");
+        let visitor = visitor.and_then(|place| visit.values[place]).and_then(json::text);
+        Bare { visitor, instants: [visit.first, visit.last].into_iter().flatten().collect() }
+    }
+}
+
+/// Bytes of rows from which on a batch is handed over: so large that what each costs of its own
+/// does not count, so small that a few of them are no burden.
+const LARGE: usize = 2 << 20;
+
+impl Batch {
+    /// Whether it is large enough to be handed over.
+    pub fn is_large(&self) -> bool {
+        self.rows.size() >= LARGE
+    }
+
+    /// Adds a visit of a day, or of whichever; its rows may take no more than an answer. `from` is the
+    /// instant of last resort for its actions.
+    ///
+    /// # Errors
+    /// [`Fault::VisitTooLarge`], [`Fault::OutOfMemory`].
+    pub fn add(
+        &mut self,
+        client: &Client,
+        site: Site,
+        (id, visit): (i64, &Visit),
+        day: Option<NaiveDate>,
+        from: i64,
+    ) -> Result<()> {
+        let (begin, most) = (self.rows.len(), client.max_response_size());
+        let room = usize::try_from(most).unwrap_or(usize::MAX);
+        if !rows::add(&mut self.rows, visit, id, site, from, room) {
+            let fault = match self.rows.is_cut() {
+                true => Fault::OutOfMemory,
+                false => Fault::VisitTooLarge(id, most),
+            };
+            return Err(client.failed(site.id, day, fault));
+        }
+        self.visits.push((id, begin..self.rows.len()));
+        if begin == self.rows.len() {
+            self.bare.insert(id, Bare::of(visit));
+        }
+        Ok(())
+    }
+}
