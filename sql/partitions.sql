@@ -49,6 +49,7 @@ DECLARE
     stem text;
     partition text;
     made regclass;
+    has_grants boolean;
     attempt integer;
     change text;
     lacks text;
@@ -152,12 +153,13 @@ BEGIN
         made := format('%I.%I', of_schema, partition)::regclass;
         -- LIKE copies neither owner nor grants, and the session's default privileges are not the table's.
         EXECUTE format('ALTER TABLE %s OWNER TO %I', made, pg_get_userbyid(table_owner));
+        SELECT bool_or(c.relacl IS NOT NULL) INTO has_grants FROM pg_class c WHERE c.oid IN (destination, made);
         FOR change IN
             SELECT format('REVOKE ALL ON %s FROM %s', made, g.grantee)
             FROM pg_class c
             CROSS JOIN LATERAL aclexplode(coalesce(c.relacl, acldefault('r', c.relowner))) a
             CROSS JOIN LATERAL (SELECT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END) AS g(grantee)
-            WHERE c.oid = made
+            WHERE c.oid = made AND has_grants
             GROUP BY g.grantee
         LOOP
             EXECUTE change;
@@ -165,16 +167,18 @@ BEGIN
         FOR change IN
             SELECT format('GRANT %s ON %s TO %s', string_agg(a.privilege_type || a.columns, ', '), made, g.grantee)
                    || CASE WHEN a.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END
-            FROM (SELECT a.grantee, a.privilege_type, '' AS columns, a.is_grantable
+            FROM (SELECT a.grantee, a.privilege_type, '' AS columns, a.is_grantable, a.place
                   FROM pg_class c
-                  CROSS JOIN LATERAL aclexplode(coalesce(c.relacl, acldefault('r', c.relowner))) a
-                  WHERE c.oid = destination
+                  CROSS JOIN LATERAL aclexplode(coalesce(c.relacl, acldefault('r', c.relowner)))
+                      WITH ORDINALITY AS a(grantor, grantee, privilege_type, is_grantable, place)
+                  WHERE c.oid = destination AND has_grants
                   UNION ALL
-                  SELECT a.grantee, a.privilege_type, format(' (%I)', t.attname), a.is_grantable
+                  SELECT a.grantee, a.privilege_type, format(' (%I)', t.attname), a.is_grantable, NULL
                   FROM pg_attribute t CROSS JOIN LATERAL aclexplode(t.attacl) a
                   WHERE t.attrelid = destination AND NOT t.attisdropped) AS a
             CROSS JOIN LATERAL (SELECT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END) AS g(grantee)
             GROUP BY g.grantee, a.is_grantable
+            ORDER BY min(a.place)
         LOOP
             EXECUTE change;
         END LOOP;

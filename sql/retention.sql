@@ -132,13 +132,13 @@ BEGIN
         END IF;
 
         IF part.kind = 'r' THEN
-            -- Who does not own the partition may delete through the table, by the rights that he has there.
             IF part.is_his AND row_security_active(part.id) THEN
                 RAISE insufficient_privilege USING
                     MESSAGE = format('row-level security may hide rows of table %s', part.name),
                     DETAIL = 'What a policy hides would be left.',
                     HINT = 'Have it done by a role that no policy concerns, such as the table''s owner.';
             END IF;
+            -- Who does not own the partition may delete through the table, by the rights that it gives.
             among := CASE WHEN part.is_his THEN 'ONLY ' || part.name ELSE root END;
             which := concat_ws(' AND ',
                 CASE WHEN NOT part.is_his THEN

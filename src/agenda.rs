@@ -34,8 +34,8 @@ pub struct Errand {
     pub is_failing: bool,
     /// When it came due, as text: a process that does its work changes that.
     pub due_at: String,
-    /// Of `matomo_site_state`.
-    pub changes: i32,
+    /// What changes when the upkeep comes on, or has to begin anew.
+    pub upkeep: String,
 }
 
 /// A site that there may be something to do for.
@@ -51,7 +51,7 @@ struct Waiting {
     seconds: Option<f64>,
     due_at: String,
     failures: i32,
-    changes: i32,
+    upkeep: String,
     /// Whether its last run was interrupted, which is yet to be noted.
     is_dead: bool,
     /// The credentials that Matomo has refused.
@@ -87,8 +87,8 @@ pub fn read() -> Result<Option<Agenda>> {
         let tends = !waiting.is_tended();
         if syncs || tends {
             let is_failing = waiting.is_dead || waiting.failures > 0;
-            let Waiting { site, due_at, changes, .. } = waiting;
-            agenda.errands.push(Errand { site, syncs, tends, is_failing, due_at, changes });
+            let Waiting { site, due_at, upkeep, .. } = waiting;
+            agenda.errands.push(Errand { site, syncs, tends, is_failing, due_at, upkeep });
         }
         if let Some(seconds) = waiting.seconds.filter(|_| waiting.is_enabled && !syncs) {
             let pause = Duration::try_from_secs_f64(seconds.max(0.001)).ok();
@@ -121,7 +121,7 @@ fn waiting(extension: &Extension) -> Result<Vec<Waiting>> {
              CASE WHEN isfinite(a.at) THEN date_part('epoch', a.at - clock_timestamp()) END, \
              t.refused_credentials, s.timezone, t.tended_on::text, r.oid IS NOT NULL, s.enabled, \
              a.at::text, coalesce(t.failures, 0), EXISTS (SELECT FROM {0}.matomo_run_log g \
-                 WHERE g.site_id = s.id AND g.status = 'running'), coalesce(t.changes, 0) \
+                 WHERE g.site_id = s.id AND g.status = 'running'), concat_ws(' ', t.changes, t.upkeep_place) \
          FROM {0}.matomo_site_config s LEFT JOIN pg_roles r ON r.oid = s.owner \
          LEFT JOIN {0}.matomo_site_state t ON t.site_id = s.id \
          CROSS JOIN LATERAL (SELECT coalesce(t.next_at, now())) AS a(at) \
@@ -147,7 +147,7 @@ fn waiting(extension: &Extension) -> Result<Vec<Waiting>> {
                     due_at: row.get(10).map_err(spi)?.ok_or_else(corrupt)?,
                     failures: row.get(11).map_err(spi)?.ok_or_else(corrupt)?,
                     is_dead: row.get(12).map_err(spi)?.ok_or_else(corrupt)?,
-                    changes: row.get(13).map_err(spi)?.ok_or_else(corrupt)?,
+                    upkeep: row.get(13).map_err(spi)?.ok_or_else(corrupt)?,
                 })
             })
             .collect()

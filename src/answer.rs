@@ -47,7 +47,11 @@ pub fn visits(body: &str) -> Result<Vec<Visit<'_>>, String> {
 /// What a reading gives if it found room for all.
 fn within<T>(body: &str, read: impl FnOnce() -> serde_json::Result<T>) -> Result<T, String> {
     ROOM.set(Some(FREE + body.len() / LEAST));
-    let read = read().map_err(|error| format!("it is no JSON: {error}"));
+    // An error of data quotes them.
+    let read = read().map_err(|error| match error.is_data() {
+        true => format!("it is no list of visits from column {} on", error.column()),
+        false => format!("it is no JSON: {error}"),
+    });
     if ROOM.get().is_none() { Err(TOO_MANY.to_owned()) } else { read }
 }
 
@@ -134,7 +138,7 @@ mod tests {
     fn what_is_no_list_is_said() {
         assert!(error("[1").starts_with("it is no JSON: EOF"), "{}", error("[1"));
         for body in ["5", "{\"a\":{\"idVisit\":7}}"] {
-            assert!(error(body).starts_with("it is no JSON: invalid type"), "{}", error(body));
+            assert!(error(body).starts_with("it is no list of visits"), "{}", error(body));
         }
     }
 }

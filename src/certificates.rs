@@ -44,10 +44,9 @@ pub type Certificate = CertificateDer<'static>;
 pub fn read(path: String) -> Result<Vec<u8>> {
     std::fs::read(&path).map_err(|error| Error::Argument {
         message: format!("could not read the file \"{path}\": {error}"),
-        hint:
-            "matomo.ca_file, or the server's option ca_file, names a file on the database server, \
-               readable by Postgres."
-                .to_owned(),
+        hint: "matomo.ca_file, or the option ca_file of the server, names a file on the database \
+               server, readable by Postgres."
+            .to_owned(),
     })
 }
 

@@ -21,6 +21,9 @@ use crate::token::Token;
 use crate::understanding::{self, english};
 use crate::zone::Zone;
 
+/// What an overloaded Matomo gets before a smaller request.
+const RESPITE: Duration = Duration::from_millis(200);
+
 const LIVE: &str = "Live.getLastVisitsDetails";
 
 /// How to ask: a snapshot of the settings, as helper threads cannot read them.
@@ -231,7 +234,10 @@ impl Client {
             let timeout = self.patience.timeout(self.manner.request_timeout, can_shrink);
             let besides = || self.patience.timeout(self.manner.request_timeout, false);
             let error = match understanding::ask(&self.http, call, params, timeout, &besides) {
-                Err(error) if can_shrink && self.may_shrink(&error) => return Err(error),
+                Err(error) if can_shrink && self.may_shrink(&error) => {
+                    self.stop.sleep(RESPITE);
+                    return Err(error);
+                }
                 Err(error) if error.is_transient() && retry < self.manner.max_retries => error,
                 Err(error) => return Err(error),
                 Ok(body) => {

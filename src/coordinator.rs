@@ -48,8 +48,8 @@ struct Coordinator {
     at_work: Vec<(Errand, Child)>,
     /// Sites that are left alone for a while, for reasons that their state does not tell.
     not_before: HashMap<i32, Instant>,
-    /// The same of their upkeep, as long as they are not changed.
-    upkeep_not_before: HashMap<i32, (Instant, i32)>,
+    /// The same of their upkeep, as long as it stands as it does.
+    upkeep_not_before: HashMap<i32, (Instant, String)>,
     /// What was said last, so as to say it once.
     said: Said,
 }
@@ -95,7 +95,7 @@ impl Coordinator {
         for errand in &mut agenda.errands {
             errand.syncs &= !self.not_before.contains_key(&errand.site);
             let later = self.upkeep_not_before.get(&errand.site);
-            errand.tends &= later.is_none_or(|(_, changes)| *changes != errand.changes);
+            errand.tends &= later.is_none_or(|(_, upkeep)| *upkeep != errand.upkeep);
         }
         agenda.errands.retain(|errand| errand.syncs || errand.tends);
         self.start(&agenda);
@@ -117,8 +117,8 @@ impl Coordinator {
         if done.syncs && left.syncs && left.due_at == done.due_at {
             self.not_before.insert(site, later);
         }
-        if done.tends && left.tends {
-            self.upkeep_not_before.insert(site, (much_later, done.changes));
+        if done.tends && left.tends && left.upkeep == done.upkeep {
+            self.upkeep_not_before.insert(site, (much_later, done.upkeep.clone()));
         }
     }
 

@@ -241,8 +241,10 @@ fn check(
     let sql = "SELECT c.relkind::text, c.relpersistence = 't' AND c.relowner <> current_user::regrole \
                FROM pg_class c WHERE c.oid = $1";
     let found = query(client, sql, &[oid.into()])?;
-    let (kind, foreign): (Option<String>, Option<bool>) =
-        if found.is_empty() { (None, None) } else { found.first().get_two().map_err(spi)? };
+    if found.is_empty() {
+        return Err(Error::TooNew(format!("table {name}")));
+    }
+    let (kind, foreign) = found.first().get_two::<String, bool>().map_err(spi)?;
     let kind = match kind.as_deref() {
         Some("r" | "p") => None,
         Some("v") => Some("a view"),

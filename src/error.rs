@@ -8,6 +8,7 @@ use std::fmt;
 use chrono::NaiveDate;
 
 pub use crate::fault::{Call, Fault};
+pub use crate::sql_state::SqlState;
 pub use crate::stored_error::Stored;
 
 /// Every error of the extension.
@@ -19,6 +20,8 @@ pub enum Error {
     Argument { message: String, hint: String },
     /// The destination does not exist.
     NoDestination(String),
+    /// Something was made after the transaction's snapshot, as of REPEATABLE READ; what.
+    TooNew(String),
     /// The destination got another name while it was written to.
     Renamed(String),
     /// The destination is no table; what it is.
@@ -62,59 +65,6 @@ pub enum Error {
 /// `Result` with this crate's error.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// SQLSTATEs by name, so that this module needs no Postgres; `report` knows Postgres' constants.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SqlState {
-    /// 22004
-    NullValueNotAllowed,
-    /// 22023
-    InvalidParameterValue,
-    /// 42P01
-    UndefinedTable,
-    /// 42809
-    WrongObjectType,
-    /// 42703
-    UndefinedColumn,
-    /// 42P10
-    InvalidColumnReference,
-    /// 42501
-    InsufficientPrivilege,
-    /// 55P03
-    LockNotAvailable,
-    /// 55000
-    ObjectNotInPrerequisiteState,
-    /// 0A000
-    FeatureNotSupported,
-    /// 28000
-    InvalidAuthorizationSpecification,
-    /// 08001
-    UnableToEstablishSqlConnection,
-    /// 08006
-    ConnectionFailure,
-    /// 08P01
-    ProtocolViolation,
-    /// 53400
-    ConfigurationLimitExceeded,
-    /// 53200
-    OutOfMemory,
-    /// 54000
-    ProgramLimitExceeded,
-    /// 42704
-    UndefinedObject,
-    /// 23505
-    UniqueViolation,
-    /// 25001
-    ActiveSqlTransaction,
-    /// 57014
-    QueryCanceled,
-    /// HV00D
-    FdwInvalidOptionName,
-    /// HV002
-    FdwDynamicParameterValueNeeded,
-    /// XX000
-    InternalError,
-}
-
 impl Error {
     /// A range of days whose end lies before its start.
     pub fn reversed(start: NaiveDate, end: NaiveDate) -> Error {
@@ -148,6 +98,7 @@ impl Error {
             | Error::OtherVisit { .. }
             | Error::Renamed(_) => SqlState::ObjectNotInPrerequisiteState,
             Error::NotSeen { .. } | Error::Encoding(_) => SqlState::FeatureNotSupported,
+            Error::TooNew(_) => SqlState::SerializationFailure,
             Error::Stored(error) => error.state(),
             Error::Internal(_) => SqlState::InternalError,
             Error::Request { fault, .. } => match fault {
@@ -237,6 +188,7 @@ impl Error {
                 let quoted = name.replace('\'', "''");
                 format!("Create it with SELECT matomo_create_table('{quoted}').")
             }
+            Error::TooNew(_) => "Try the transaction again.".to_owned(),
             Error::Renamed(_) => "Sync again.".to_owned(),
             Error::NotATable { .. } => {
                 "Give the name of a table, partitioned or not.".to_owned()
@@ -325,6 +277,9 @@ impl fmt::Display for Error {
             Error::Null(argument) => write!(f, "argument \"{argument}\" must not be null"),
             Error::Argument { message, .. } => f.write_str(message),
             Error::NoDestination(name) => write!(f, "destination \"{name}\" does not exist"),
+            Error::TooNew(what) => {
+                write!(f, "could not serialize access: {what} is newer than the transaction")
+            }
             Error::Renamed(name) => write!(f, "destination \"{name}\" was renamed during the sync"),
             Error::NotATable { name, kind } => write!(f, "destination \"{name}\" is {kind}"),
             Error::MissingColumns { name, .. } => write!(f, "destination \"{name}\" lacks columns"),

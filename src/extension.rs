@@ -27,10 +27,12 @@ impl Extension {
         let sql = "SELECT pg_catalog.quote_ident(n.nspname), e.extowner, e.oid FROM pg_catalog.pg_extension e \
                    JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) e.extnamespace \
                    WHERE e.extname OPERATOR(pg_catalog.=) 'matomo_postgres'";
+        // Its functions are there, so that it is new or just dropped.
+        let unseen = || Error::TooNew("extension matomo_postgres".to_owned());
         let find = || -> Result<(Extension, pg_sys::Oid)> {
             Spi::connect_mut(|client| {
                 let missing = || Error::Internal("the extension is not created".to_owned());
-                let row = query(client, sql, &[])?.next().ok_or_else(missing)?;
+                let row = query(client, sql, &[])?.next().ok_or_else(unseen)?;
                 let schema: String = row.get(1).map_err(spi)?.ok_or_else(missing)?;
                 let owner: pg_sys::Oid = row.get(2).map_err(spi)?.ok_or_else(missing)?;
                 let oid: pg_sys::Oid = row.get(3).map_err(spi)?.ok_or_else(missing)?;

@@ -39,10 +39,13 @@ pub fn forget(visitor: &Visitor, only_in: Option<pg_sys::Oid>) -> Result<Vec<Era
     };
     let mut tables = Vec::new();
     for oid in oids {
-        tables.extend(Table::find(oid)?);
-    }
-    for table in &tables {
+        let Some(table) = Table::find(oid)? else { continue };
         table.check()?;
+        // From now on it keeps its owner, its policies and its triggers.
+        let lock = pg_sys::RowExclusiveLock as pg_sys::LOCKMODE;
+        // SAFETY: main thread, within a transaction.
+        unsafe { pg_sys::LockRelationOid(oid, lock) };
+        tables.extend(Table::find(oid)?);
     }
     if only_in.is_none() {
         // What is deferred would run after the owners' rights have been given back.

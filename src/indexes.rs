@@ -8,7 +8,7 @@ use std::ffi::CStr;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use pgrx::pg_sys;
+use pgrx::{pg_guard, pg_sys};
 
 /// Whether statements are planned for which only indexes that begin with the visit will do.
 static BY_VISIT: AtomicBool = AtomicBool::new(false);
@@ -41,7 +41,8 @@ impl Drop for ByVisit {
     }
 }
 
-/// Runs for each relation of a statement that is being planned.
+/// Runs for each relation of a statement that is being planned. Raises what a look into the catalog may.
+#[pg_guard]
 unsafe extern "C-unwind" fn choose(
     root: *mut pg_sys::PlannerInfo,
     relation: pg_sys::Oid,

@@ -80,6 +80,7 @@ mod seen;
 mod session;
 mod settings;
 mod sites;
+mod sql_state;
 mod statements;
 mod step;
 mod stop;

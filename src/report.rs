@@ -68,6 +68,7 @@ pub fn code(state: SqlState) -> Code {
         SqlState::ConnectionFailure => Code::ERRCODE_CONNECTION_FAILURE,
         SqlState::ProtocolViolation => Code::ERRCODE_PROTOCOL_VIOLATION,
         SqlState::ConfigurationLimitExceeded => Code::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
+        SqlState::SerializationFailure => Code::ERRCODE_T_R_SERIALIZATION_FAILURE,
         SqlState::OutOfMemory => Code::ERRCODE_OUT_OF_MEMORY,
         SqlState::ProgramLimitExceeded => Code::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
         SqlState::UndefinedObject => Code::ERRCODE_UNDEFINED_OBJECT,

@@ -257,8 +257,8 @@ pub fn take_back(extension: &Extension, run: i64) -> Result<()> {
     extension.run(|client| query(client, &sql, &[run.into()]).map(drop))
 }
 
-/// Forgets the oldest runs of sites that are registered no more: of all these together so many are
-/// kept.
+/// Ends the runs of sites that are registered no more, and forgets the oldest: of all these together
+/// so many are kept.
 ///
 /// # Errors
 /// Only internal ones.
@@ -272,5 +272,12 @@ pub fn forget_removed(extension: &Extension, keep: i32) -> Result<()> {
              (SELECT runid FROM {schema}.matomo_run_log r WHERE {removed} \
              ORDER BY runid DESC OFFSET $1 LIMIT 1)"
     );
-    extension.run(|client| query(client, &sql, &[i64::from(keep).into()]).map(drop))
+    let end = format!(
+        "UPDATE {schema}.matomo_run_log r SET status = 'failed', return_message = $1, \
+             end_time = clock_timestamp() WHERE {removed} AND status = 'paused'"
+    );
+    extension.run(|client| {
+        query(client, &end, &[CHANGED.into()])?;
+        query(client, &sql, &[i64::from(keep).into()]).map(drop)
+    })
 }

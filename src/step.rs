@@ -52,6 +52,7 @@ pub fn begin(site: i32, command: &str, at_once: bool) -> Result<Option<i64>> {
     let site = Site::get(&extension, site)?;
     session::begin(site.id, Phase::End);
     if !session::lock(site.id) {
+        session::clear();
         say_busy(site.id);
         return Ok(None);
     }

@@ -202,6 +202,8 @@ fn the_mapping_equals_the_node_tools_example() {
     });
     let mut made = world(1, "UTC", 1, "2021-08-20", "2021-08-20");
     made.site_mut(1).replace_visits_json(vec![json]);
+    // The visit is of site 42.
+    made.site_mut(1).kind = "rollup".to_owned();
     let fake = serve(made);
     for table in ["matomo", "matomo_partitioned"] {
         let mut db = database();

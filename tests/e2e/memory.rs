@@ -25,7 +25,8 @@ fn limit(other: &mut Client, pid: i32, more: Option<u64>) {
 /// A list of as many visits as have so many bytes.
 fn list(bytes: u64, visit: impl Fn(i64) -> Vec<u8>) -> Vec<u8> {
     let mut all = b"[".to_vec();
-    let mut id = 0;
+    // Other visits than those of the world, which follow.
+    let mut id = 1_000_000;
     while (all.len() as u64) < bytes {
         id += 1;
         all.extend(visit(id));

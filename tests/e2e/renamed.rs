@@ -124,3 +124,37 @@ fn lock_timeout_ends_the_wait_for_a_table() {
     run(&mut case.db, "ROLLBACK");
     run(&mut case.second, &call);
 }
+
+#[test]
+fn what_is_newer_than_the_transactions_snapshot_is_a_serialization_failure() {
+    let fake = serve(world(66, "Europe/Berlin", 20, DAYS[0], DAYS[1]));
+    let call = Sync::of(&fake, DAYS[0], DAYS[1]);
+    for level in ["REPEATABLE READ", "SERIALIZABLE"] {
+        // What others do meanwhile, and what of it is too new.
+        for (made, too_new) in [
+            (
+                "CREATE EXTENSION matomo_postgres; SELECT matomo_create_table('matomo')".to_owned(),
+                "extension matomo_postgres is newer than the transaction",
+            ),
+            (
+                "SELECT matomo_create_table('matomo')".to_owned(),
+                "table public.matomo is newer than the transaction",
+            ),
+            (call.sql(), "table public.matomo is newer than the transaction"),
+        ] {
+            let (name, mut other) = named_database();
+            let mut db = shared().connect(&name);
+            if made.starts_with("CREATE EXTENSION") {
+                run(&mut other, "DROP EXTENSION matomo_postgres");
+            }
+            run(&mut db, &format!("BEGIN ISOLATION LEVEL {level}; SELECT count(*) FROM pg_class"));
+            run(&mut other, &made);
+            let failed = error(&mut db, &call.sql());
+            assert_eq!(failed.code().code(), "40001", "{failed:?}");
+            assert!(failed.message().ends_with(too_new), "{failed:?}");
+            run(&mut db, "ROLLBACK");
+            run(&mut db, &call.sql());
+            assert_equal(&mut db, "matomo", &oracle(&fake, DAYS[0], DAYS[1]));
+        }
+    }
+}

@@ -296,6 +296,9 @@ fn what_was_looked_through_is_not_looked_through_again() {
              SELECT format('%s_%s', site, n), site, '2026-01-05'::timestamptz + n * interval '1 hour'
              FROM generate_series(1, 2) site, generate_series(0, 12 * 7 * 24 - 1) n",
     );
+    // What has made and filled the table does not count, whenever it is told.
+    run(&mut db, "SELECT pg_stat_force_next_flush()");
+    run(&mut db, "SELECT pg_stat_reset()");
     run(
         &mut shared().connect(&name),
         "CALL matomo_drop_before('visits', '2026-03-30 00:00+00', site => 1)",
@@ -308,8 +311,8 @@ fn what_was_looked_through_is_not_looked_through_again() {
     wait_until("it is counted", || one::<i64>(&mut db, &deleted) == 12 * 7 * 24);
     let most = scans.replace("WHAT", "max(seq_scan + coalesce(idx_scan, 0))");
     let most = one::<i64>(&mut db, &most);
-    // For rows of others, for those to delete; and before that, here, for the INSERT.
-    assert!((2..=4).contains(&most), "a week was read {most} times");
+    // For rows of others, and for those to delete.
+    assert!((1..=3).contains(&most), "a week was read {most} times");
 }
 
 #[test]

@@ -70,7 +70,7 @@ fn what_cannot_be_registered_is_refused() {
             "'analytics', 1, every => '300000 years'",
             "22023",
             "every is out of range".to_owned(),
-            "at most 100 years.",
+            "at most 100 years",
         ),
         (
             "'analytics', 1, retention => '100 years 1 day'",

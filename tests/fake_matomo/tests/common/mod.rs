@@ -17,10 +17,10 @@ pub fn http(fake: &Fake, verb: &str, target: &str, body: &str) -> (u16, String, 
     (status, head, bytes.get(end + 4..).unwrap_or_default().to_vec())
 }
 
-/// The same, but returns the bytes that came within a second, whatever they are.
+/// The same, but returns the bytes that came before it was silent for that long, whatever they are.
 pub fn raw(fake: &Fake, verb: &str, target: &str, body: &str) -> Vec<u8> {
     let mut stream = TcpStream::connect(("127.0.0.1", fake.port())).unwrap();
-    stream.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    stream.set_read_timeout(Some(Duration::from_millis(1500))).unwrap();
     let length = body.len();
     write!(
         stream,
