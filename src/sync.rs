@@ -62,7 +62,6 @@ pub fn run(order: Order) -> Result<Vec<DayResult>> {
                 warn_of_truncation("", truncated);
                 return Ok(results);
             }
-            // Once: then the timezone is what Matomo has just told.
             Outcome::ZoneChanged(told) => info = Some(told),
         }
     }
@@ -92,6 +91,8 @@ pub struct Sync {
     pub info: SiteInfo,
     /// The days to read.
     pub due: Vec<Due>,
+    /// Whether the table was found empty, so that days are due that were done.
+    pub is_emptied: bool,
 }
 
 impl Sync {
@@ -112,7 +113,7 @@ impl Sync {
         lock(site, &destination)?;
         let ledger = Ledger::of(&destination, client.endpoint(), site);
         let now = Utc::now().timestamp();
-        let mut known = known_days(&ledger, &destination, now)?;
+        let (mut known, is_emptied) = known_days(&ledger, &destination, now)?;
         let start = match (range.start, known.keys().next()) {
             (Some(day), _) => Start::Day(day),
             (None, Some(first)) => Start::Known(*first),
@@ -121,7 +122,10 @@ impl Sync {
                 None => Start::Ago(settings::initial_offset()),
             },
         };
-        let run_began = run.map_or(i64::MAX, |run| run.began);
+        // By a clock that has been set back since then, any reading there is counts as the run's: it
+        // would else begin again in each step, until the clock is there.
+        let began = |run: OfRun| if run.began > now { i64::MIN } else { run.began };
+        let run_began = run.map_or(i64::MAX, began);
         let ask = || ask_for_site(&client, site, run.map(|run| run.registered));
         let known_site = known_site(&known, now).filter(|_| told.is_none() && !force);
         let mut is_zone_known = known_site.is_none();
@@ -167,19 +171,21 @@ impl Sync {
         let reading = Reading { site, page_size, most_pages: i32::MAX, began: now, is_zone_known };
         let record = Record { ledger, known, timezone: info.timezone.clone(), action_time, now };
         let copy = Copy { client, workers, reading, destination, store, record };
-        Ok(Sync { copy, info, due })
+        Ok(Sync { copy, info, due, is_emptied })
     }
 }
 
 /// What the ledger knows; if somebody has emptied the table under it, that all has to be read anew, as
-/// have days that were read in the future.
-fn known_days(ledger: &Ledger, destination: &Destination, now: i64) -> Result<Entries> {
+/// have days that were read in the future. And whether it was emptied.
+fn known_days(ledger: &Ledger, destination: &Destination, now: i64) -> Result<(Entries, bool)> {
     let name = &destination.name;
     let is_emptied = || -> Result<bool> { Ok(ledger.claims_rows()? && destination.is_empty()?) };
+    let mut was_emptied = false;
     if !ledger.knows_destination()? || is_emptied()? {
         // Any Matomo may take the table now: one after the other.
         locks::take(Lock::Matomo(destination.oid));
-        if is_emptied()? {
+        was_emptied = is_emptied()?;
+        if was_emptied {
             ledger.disclaim_rows()?;
             say(PgLogLevel::NOTICE, format!("table {name} is empty: all that it had is read anew"));
         }
@@ -190,10 +196,10 @@ fn known_days(ledger: &Ledger, destination: &Destination, now: i64) -> Result<En
         crate::ledger::forget_dropped(&destination.extension)?;
     }
     if known.values().all(|entry| entry.known.read_at <= now) {
-        return Ok(known);
+        return Ok((known, was_emptied));
     }
     ledger.disbelieve_after(now)?;
-    ledger.read()
+    Ok((ledger.read()?, was_emptied))
 }
 
 /// The site as the ledger has it, if today is known: a poll is one request. The visits that it lists
