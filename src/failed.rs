@@ -17,13 +17,16 @@ pub struct Failed {
     pub message: String,
     pub detail: Option<String>,
     pub hint: Option<String>,
+    /// Whether it comes from Postgres or the destination, not from us.
+    is_raised: bool,
 }
 
 impl Failed {
     /// An error of ours.
     pub fn of(error: &Error) -> Failed {
         let state = unpack(report::code(error.state()) as i32);
-        Failed { state, message: error.to_string(), detail: error.detail(), hint: error.hint() }
+        let (detail, hint) = (error.detail(), error.hint());
+        Failed { state, message: error.to_string(), detail, hint, is_raised: false }
     }
 
     /// An error that was raised.
@@ -33,7 +36,15 @@ impl Failed {
             message: report.message().to_owned(),
             detail: report.detail().map(str::to_owned),
             hint: report.hint().map(str::to_owned),
+            is_raised: true,
         }
+    }
+
+    /// The DETAIL as far as it may be kept. That of a constraint or a type may quote a row: whoever
+    /// watches over the server would read it, and no erasure would find it.
+    pub fn kept_detail(&self) -> Option<&str> {
+        let quotes = ["22", "23", "44"].iter().any(|class| self.state.starts_with(class));
+        self.detail.as_deref().filter(|_| !(self.is_raised && quotes))
     }
 
     /// The same, with a word on what it is about.

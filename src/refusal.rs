@@ -31,8 +31,8 @@ pub fn judge(status: StatusCode, body: &str, hide: &dyn Fn(&str) -> String) -> O
     }
     let is_complete = (text.starts_with('{') && text.ends_with('}'))
         || (text.starts_with('[') && text.ends_with(']'));
-    if !is_complete && let Some(words) = exhausted(text) {
-        return Some(Fault::Exhausted(excerpt(words)));
+    if !is_complete && let Some(words) = given_up(text) {
+        return Some(Fault::Exhausted(words.to_owned()));
     }
     match status.as_u16() {
         300..=399 => return Some(Fault::Redirected(String::new())),
@@ -67,6 +67,9 @@ const LOCKED_OUT: [&str; 2] = ["Too many failed logins", "Trop d'échecs de conn
 /// The database gave a query up: MySQL and MariaDB, by number or name.
 const QUERY_TOO_LONG: [&str; 4] =
     ["SQLSTATE[70100]", "General error: 3024", "General error: 1969", "max_statement_time"];
+/// PHP or the database gave a request up.
+const EXHAUSTED: [&str; 3] =
+    ["Allowed memory size", "Maximum execution time", "maximum execution time"];
 /// The database is not there or too busy: other errors than those of the query itself.
 const DATABASE: [&str; 3] = ["SQLSTATE[HY000]", "SQLSTATE[08", "SQLSTATE[40"];
 
@@ -76,7 +79,7 @@ fn by_message(status: StatusCode, whole: &str, message: String) -> Fault {
     let has_any = |all: &[&str]| all.iter().any(|words| has(words));
     if has_any(&LOCKED_OUT) {
         Fault::LockedOut(message)
-    } else if exhausted(whole).is_some()
+    } else if has_any(&EXHAUSTED)
         || has_any(&QUERY_TOO_LONG)
         || has("Could not run the query in time")
         || has("The query took too long to execute")
@@ -126,16 +129,24 @@ pub fn sites(body: &str) -> Option<Vec<i32>> {
         .collect()
 }
 
-/// PHP's own words when it gives a request up, which are English everywhere.
-fn exhausted(text: &str) -> Option<&str> {
-    let at = ["Allowed memory size", "Maximum execution time", "maximum execution time"]
-        .iter()
-        .find_map(|words| text.rfind(words))?;
-    // Up to the file's name, or the end of the sentence.
-    let words = &text[at..];
-    let end = words.find(['<', '\n', '"']).unwrap_or(words.len());
-    let end = words.find(" in /").map_or(end, |file| file.min(end));
-    Some(words[..end].trim_end().trim_end_matches(" in"))
+/// What PHP says when it gives a request up, in English everywhere, with a number after each part but
+/// the last. No more than that is told of it: it may stand in the midst of visits.
+const GIVEN_UP: [&[&str]; 4] = [
+    &["Allowed memory size of ", " bytes exhausted (tried to allocate ", " bytes)"],
+    &["Allowed memory size of ", " bytes exhausted"],
+    &["Maximum execution time of ", " seconds exceeded"],
+    &["Maximum execution time of ", " second exceeded"],
+];
+
+fn given_up(text: &str) -> Option<&str> {
+    GIVEN_UP.iter().find_map(|parts| {
+        let words = &text[text.rfind(parts[0])?..];
+        let mut rest = words;
+        for part in *parts {
+            rest = rest.strip_prefix(part)?.trim_start_matches(|c: char| c.is_ascii_digit());
+        }
+        Some(&words[..words.len() - rest.len()])
+    })
 }
 
 /// What follows JSON, or is missing of it.

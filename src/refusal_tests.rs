@@ -142,4 +142,12 @@ fn what_stands_around_json() {
             assert_eq!(judged(status, &body), Some(Fault::Exhausted(words.to_owned())), "{body}");
         }
     }
+    // Of a visit that PHP's words stand in, no more than these is told, and nothing of one that has
+    // only some of them.
+    let title = |title: &str| judged(200, &format!(r#"[{{"idVisit":7,"title":"{title}"#));
+    let broken = Some(Fault::Broken("it ends in the middle".to_owned()));
+    assert_eq!(title("Maximum execution time of jane@example.org"), broken);
+    assert_eq!(title("Allowed memory size of 5 bytes for jane"), broken);
+    let words = "Maximum execution time of 30 seconds exceeded".to_owned();
+    assert_eq!(title(&format!("{words} by jane@example.org")), Some(Fault::Exhausted(words)));
 }

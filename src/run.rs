@@ -87,6 +87,12 @@ impl Run {
         extension.run(|client| query(client, &sql, &args).map(drop))
     }
 
+    /// No day is done that has to be read: what the ledger knew when it was does not hold any more.
+    pub fn begin_anew(&mut self) {
+        self.next_day = None;
+        self.done.clear();
+    }
+
     /// Whether the run has not done a day.
     pub fn has_to_do(&self, due: &Due) -> bool {
         self.next_day.is_none_or(|next| due.day >= next) && !self.done.contains(&due.day)

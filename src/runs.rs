@@ -269,7 +269,7 @@ pub fn fail(extension: &Extension, run: i64, error: &Failed, refused: Option<&st
         run.into(),
         error.state.as_str().into(),
         error.message.as_str().into(),
-        error.detail.as_deref().into(),
+        error.kept_detail().into(),
         error.hint.as_deref().into(),
         refused.into(),
     ];

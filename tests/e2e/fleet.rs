@@ -262,3 +262,37 @@ fn without_room_for_all_processes_it_says_so_once_and_goes_on_with_those_it_has(
     assert!(log.contains("HINT:  Increase max_worker_processes"), "{log}");
     assert!(!log.contains("ERROR"), "{log}");
 }
+
+#[test]
+fn a_refused_token_costs_a_fleet_few_attempts() {
+    let (_cluster, mut db) = cluster_with_worker();
+    let fake = serve(many(50));
+    store(&mut db, "analytics", &fake);
+    run(&mut db, "SELECT matomo_create_table('matomo')");
+    let yesterday = (Utc::now().date_naive() - Days::new(1)).to_string();
+    for site in 1..=50 {
+        register(&mut db, &format!("'analytics', {site}, '{yesterday}', every => '1 second'"));
+    }
+    let of_status = |status: &str| {
+        format!("SELECT count(DISTINCT site_id) FROM matomo_runs WHERE status = '{status}'")
+    };
+    wait_long(60, "all are synced", || one::<i64>(&mut db, &of_status("succeeded")) == 50);
+    // Whatever is under way may be asked for with the good token still.
+    let before = "UPDATE matomo_site_config SET enabled = false";
+    run(&mut db, before);
+    wait_until("all are at rest", || {
+        workers(&mut db).iter().all(|line| !line.starts_with("matomo worker"))
+    });
+    fake.clear_requests();
+    run(
+        &mut db,
+        "ALTER USER MAPPING FOR CURRENT_USER SERVER analytics OPTIONS (SET token 'revoked');
+         UPDATE matomo_site_config SET enabled = true; UPDATE matomo_site_state SET next_at = now()",
+    );
+    let stopped = "SELECT count(*) FROM matomo_site_state WHERE next_at = 'infinity'";
+    wait_long(60, "all are stopped", || one::<i64>(&mut db, stopped) == 50);
+    let asked = fake.requests().len();
+    println!("{asked} attempts");
+    // Each of matomo.max_workers with matomo.fetch_workers, and once more to be sure.
+    assert!(asked <= 8, "{asked}");
+}

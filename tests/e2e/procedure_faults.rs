@@ -201,7 +201,8 @@ fn a_site_that_is_being_synced_is_skipped() {
             let before = one::<i64>(&mut db, "SELECT count(*) FROM matomo_runs");
             run(&mut db, "CALL matomo_sync_all()");
             assert_eq!(said.notices_of("skipped"), std::slice::from_ref(&skipped));
-            assert_eq!(said.warnings().len(), 0);
+            let warnings = said.warnings();
+            assert_eq!(warnings.len(), 0, "{warnings:?}");
             // The other site had its turn, and the skipped one no run.
             assert_eq!(one::<i64>(&mut db, "SELECT count(*) FROM matomo_runs"), before + 1);
             run(&mut db, &format!("CALL matomo_sync_site({hung})"));
@@ -282,4 +283,39 @@ fn a_site_whose_table_or_server_or_owner_is_gone_says_so() {
         &format!("Give it another one with SELECT matomo_alter_site({site}, owner => '...')."),
     );
     run(&mut admin, &format!("SELECT matomo_remove_site({site})"));
+}
+
+#[test]
+fn what_a_constraint_refuses_is_told_without_keeping_the_row() {
+    let fake = serve(sites(110, 1));
+    let mut db = database();
+    server(&mut db, &fake);
+    let site: i32 =
+        one(&mut db, "SELECT matomo_add_site('analytics', 1, start_date => '2026-10-19')");
+    let noted = "SELECT concat_ws(' | ', sqlstate, return_message, last_detail, r.detail)
+        FROM matomo_runs r JOIN matomo_status USING (site_id) ORDER BY runid DESC LIMIT 1";
+    for (change, message, quoted) in [
+        (
+            "ALTER TABLE matomo ADD CONSTRAINT few CHECK (visitorid IS NULL)",
+            "23514 | new row for relation \"matomo\" violates check constraint \"few\"",
+            "Failing row contains",
+        ),
+        (
+            "ALTER TABLE matomo DROP CONSTRAINT few; CREATE UNIQUE INDEX one ON matomo (idsite, visitorid)",
+            "23505 | duplicate key value violates unique constraint \"one\"",
+            "Key (idsite, visitorid)=(",
+        ),
+    ] {
+        run(&mut db, change);
+        let failed = error(&mut db, &format!("CALL matomo_sync_site({site})"));
+        assert!(failed.detail().unwrap().starts_with(quoted), "{failed:?}");
+        assert_eq!(one::<String>(&mut db, noted), message);
+    }
+    // What we have to say ourselves stays.
+    run(&mut db, "DROP INDEX one");
+    let unknown = "An unexpected website was found in the request: website id was set to '1' .";
+    fake.fail(Fault::ErrorEnvelope(unknown.to_owned()), When::always());
+    error(&mut db, &format!("CALL matomo_sync_site({site})"));
+    let noted = one::<String>(&mut db, noted);
+    assert!(noted.starts_with("22023 | Matomo does not know the site | Method "), "{noted}");
 }
