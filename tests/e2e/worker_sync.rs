@@ -231,6 +231,32 @@ fn a_run_that_ends_well_is_at_no_moment_seen_to_have_failed() {
 }
 
 #[test]
+fn of_a_disabled_site_a_dead_run_is_noted_and_none_begun() {
+    let (_cluster, mut db) = cluster_with_worker();
+    let noon = Noon::new();
+    let fake = serve(noon.world(2));
+    store(&mut db, "analytics", &fake);
+    let site = register(
+        &mut db,
+        &format!("'analytics', 1, '{}', retention => '9 years', enabled => false", noon.text(1)),
+    );
+    fake.clear_requests();
+    // Begun before the site was changed for the last time.
+    run(
+        &mut db,
+        "INSERT INTO matomo_run_log (job_pid, database, username, command, status, start_time, site_id,
+             owner, server, idsite, destination, changes)
+         SELECT 1, current_database(), current_user, '', 'running', now(), id, owner, server, idsite,
+             destination::text, -1 FROM matomo_site_config",
+    );
+    let noted = "SELECT count(*) FROM matomo_run_log WHERE status = 'failed'";
+    wait_until("it is noted", || one::<i64>(&mut db, noted) == 1);
+    run(&mut db, "SELECT pg_sleep(2)");
+    assert_eq!(runs(&mut db, site, "succeeded"), 0);
+    assert_eq!(fake.requests().len(), 0);
+}
+
+#[test]
 fn no_lock_that_sql_can_take_or_give_back_concerns_a_run() {
     let (cluster, mut db) = cluster_with_worker();
     let noon = Noon::new();
