@@ -38,6 +38,8 @@ pub enum Error {
     NoVisitor,
     /// Another session syncs the same site into the same destination.
     AlreadyRunning { site: i32, name: String },
+    /// Another Matomo is just being synced into the destination for the first time.
+    OtherFirst(String),
     /// The destination holds the visits of another Matomo than the one that is asked; their URLs.
     OtherMatomo { name: String, known: String, asked: String },
     /// Sealed days of the destination hold the other kind of time than `matomo.action_time` says.
@@ -92,7 +94,7 @@ impl Error {
             Error::MissingColumns { .. } => SqlState::UndefinedColumn,
             Error::NoUniqueIndex(_) => SqlState::InvalidColumnReference,
             Error::Privilege { .. } | Error::RowSecurity(_) => SqlState::InsufficientPrivilege,
-            Error::AlreadyRunning { .. } => SqlState::LockNotAvailable,
+            Error::AlreadyRunning { .. } | Error::OtherFirst(_) => SqlState::LockNotAvailable,
             Error::OtherMatomo { .. }
             | Error::OtherActionTime { .. }
             | Error::OtherVisit { .. }
@@ -211,6 +213,9 @@ impl Error {
             Error::AlreadyRunning { .. } => {
                 "Wait for it to end, or look for it in pg_stat_activity.".to_owned()
             }
+            Error::OtherFirst(_) => "Give each Matomo a table of its own, with destination => '...'. If \
+                                     it is the same under another URL, use one URL."
+                .to_owned(),
             Error::OtherMatomo { name, known, asked } => format!(
                 "Give each Matomo a table of its own, with destination => '...'. If this one has moved: \
                  SELECT matomo_change_url('{}', '{known}', '{asked}').",
@@ -293,6 +298,9 @@ impl fmt::Display for Error {
             Error::Privilege { name, .. } => write!(f, "permission denied for table {name}"),
             Error::AlreadyRunning { site, name } => {
                 write!(f, "site {site} is being synced into \"{name}\" by another session")
+            }
+            Error::OtherFirst(name) => {
+                write!(f, "another Matomo is being synced into \"{name}\" for the first time")
             }
             Error::OtherMatomo { name, known, .. } => {
                 write!(f, "destination \"{name}\" holds the visits of another Matomo, {known}")

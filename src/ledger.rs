@@ -11,6 +11,7 @@ use crate::destination::{Destination, query, spi};
 use crate::endpoint::Endpoint;
 use crate::error::{Error, Result};
 use crate::extension::Extension;
+use crate::locks::{self, Lock, Until};
 use crate::plan::{Known, Pass};
 use crate::rows::ActionTime;
 use crate::seen::{Counts, Seen};
@@ -108,6 +109,26 @@ impl Ledger {
     pub fn knows_destination(&self) -> Result<bool> {
         let sql = format!("SELECT 1 FROM {} WHERE destination = $1 LIMIT 1", self.table);
         self.run(|client| Ok(!query(client, &sql, &[self.destination.into()])?.is_empty()))
+    }
+
+    /// Sees to it that no other Matomo takes the destination before this transaction has ended. Nobody
+    /// waits: of two at once one has its lock first, and the other sees that.
+    ///
+    /// # Errors
+    /// [`Error::OtherFirst`].
+    pub fn claim_destination(&self, name: &str) -> Result<()> {
+        let hash = fnv(self.matomo.as_bytes());
+        locks::try_take(Lock::Matomo(self.destination, hash), Until::TransactionEnd);
+        let sql = "SELECT FROM pg_locks l JOIN pg_database d ON d.oid = l.database \
+                       AND d.datname = current_database() \
+                   WHERE l.locktype = 'userlock' AND l.granted AND l.classid = $1 \
+                   AND l.objsubid = $2 AND l.objid::int8 <> $3";
+        let args =
+            [self.destination.into(), i32::from(locks::MATOMO).into(), i64::from(hash).into()];
+        match self.run(|client| Ok(query(client, sql, &args)?.is_empty()))? {
+            true => Ok(()),
+            false => Err(Error::OtherFirst(name.to_owned())),
+        }
     }
 
     /// Whether the destination is of this Matomo, or of none yet: `idVisit` is unique only within one.
@@ -290,6 +311,11 @@ pub fn forget_dropped(extension: &Extension) -> Result<()> {
          FOR UPDATE SKIP LOCKED))"
     );
     extension.run(|client| query(client, &sql, &[]).map(drop))
+}
+
+/// A hash (FNV-1a) that is the same in all sessions.
+fn fnv(bytes: &[u8]) -> u32 {
+    bytes.iter().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
 }
 
 impl Entry {

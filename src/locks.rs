@@ -28,8 +28,11 @@ pub enum Lock {
     Run(i32),
     /// The rows of a site (idSite) in a destination.
     Rows(pg_sys::Oid, i32),
-    /// Which Matomo a destination is of, as long as the ledger does not say.
-    Matomo(pg_sys::Oid),
+    /// That a destination becomes the Matomo's with this hash of its URL, as long as the ledger does
+    /// not say whose it is; syncs of one Matomo share it.
+    Matomo(pg_sys::Oid, u32),
+    /// What the ledger says of a destination that was emptied.
+    Emptied(pg_sys::Oid),
 }
 
 /// How long a lock is held.
@@ -44,35 +47,38 @@ pub enum Until {
 /// `objsubid` in `pg_locks`.
 pub const RUN: u16 = 0x6d72;
 const ROWS: u16 = 0x6d64;
-const MATOMO: u16 = 0x6d6d;
-
-const MODE: pg_sys::LOCKMODE = pg_sys::ExclusiveLock as pg_sys::LOCKMODE;
+pub const MATOMO: u16 = 0x6d6d;
+const EMPTIED: u16 = 0x6d65;
 
 /// Takes a lock without waiting; gives false when another session has it.
 pub fn try_take(lock: Lock, until: Until) -> bool {
     // SAFETY: main thread, within a transaction.
-    let result = unsafe { pg_sys::LockAcquire(&lock.tag(), MODE, until == Until::Released, true) };
+    let result =
+        unsafe { pg_sys::LockAcquire(&lock.tag(), lock.mode(), until == Until::Released, true) };
     result != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL
-}
-
-/// Takes a lock till the end of the transaction, and waits for it.
-pub fn take(lock: Lock) {
-    // SAFETY: main thread, within a transaction.
-    unsafe { pg_sys::LockAcquire(&lock.tag(), MODE, false, false) };
 }
 
 /// Releases a lock that was taken until then.
 pub fn release(lock: Lock) {
     // SAFETY: main thread; needs no transaction.
-    unsafe { pg_sys::LockRelease(&lock.tag(), MODE, true) };
+    unsafe { pg_sys::LockRelease(&lock.tag(), lock.mode(), true) };
 }
 
 impl Lock {
+    fn mode(self) -> pg_sys::LOCKMODE {
+        let mode = match self {
+            Lock::Matomo(..) => pg_sys::ShareLock,
+            Lock::Run(_) | Lock::Rows(..) | Lock::Emptied(_) => pg_sys::ExclusiveLock,
+        };
+        mode as pg_sys::LOCKMODE
+    }
+
     fn tag(self) -> pg_sys::LOCKTAG {
         let (class, object, kind) = match self {
             Lock::Run(site) => (0, site.cast_unsigned(), RUN),
             Lock::Rows(destination, site) => (destination.to_u32(), site.cast_unsigned(), ROWS),
-            Lock::Matomo(destination) => (destination.to_u32(), 0, MATOMO),
+            Lock::Matomo(destination, hash) => (destination.to_u32(), hash, MATOMO),
+            Lock::Emptied(destination) => (destination.to_u32(), 0, EMPTIED),
         };
         pg_sys::LOCKTAG {
             // SAFETY: main thread; a number that is set when the session begins.

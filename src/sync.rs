@@ -112,7 +112,7 @@ impl Sync {
         lock(site, &destination)?;
         let ledger = Ledger::of(&destination, client.endpoint(), site);
         let now = Utc::now().timestamp();
-        let mut known = known_days(&ledger, &destination, now)?;
+        let mut known = known_days(site, &ledger, &destination, now)?;
         let start = match (range.start, known.keys().next()) {
             (Some(day), _) => Start::Day(day),
             (None, Some(first)) => Start::Known(*first),
@@ -173,16 +173,21 @@ impl Sync {
 
 /// What the ledger knows; if somebody has emptied the table under it, that all has to be read anew, as
 /// have days that were read in the future.
-fn known_days(ledger: &Ledger, destination: &Destination, now: i64) -> Result<Entries> {
+fn known_days(site: i32, ledger: &Ledger, destination: &Destination, now: i64) -> Result<Entries> {
     let name = &destination.name;
     let is_emptied = || -> Result<bool> { Ok(ledger.claims_rows()? && destination.is_empty()?) };
-    if !ledger.knows_destination()? || is_emptied()? {
-        // Any Matomo may take the table now: one after the other.
-        locks::take(Lock::Matomo(destination.oid));
+    if is_emptied()? {
+        // One after the other, or the second would undo what the first has noted since.
+        if !locks::try_take(Lock::Emptied(destination.oid), Until::TransactionEnd) {
+            return Err(Error::AlreadyRunning { site, name: name.clone() });
+        }
         if is_emptied()? {
             ledger.disclaim_rows()?;
             say(PgLogLevel::NOTICE, format!("table {name} is empty: all that it had is read anew"));
         }
+    }
+    if !ledger.knows_destination()? {
+        ledger.claim_destination(name)?;
     }
     let known = ledger.read()?;
     if known.is_empty() {

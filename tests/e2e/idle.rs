@@ -57,7 +57,6 @@ fn what_only_reads_takes_no_transaction_id() {
             "SELECT * FROM matomo_sites",
             "SELECT * FROM matomo_runs",
             "SELECT * FROM matomo_days",
-            "SELECT * FROM matomo_destinations()",
         ] {
             assert_takes_no_id(&mut case, sql);
         }

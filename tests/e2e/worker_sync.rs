@@ -100,7 +100,7 @@ fn a_refused_token_is_asked_with_once_until_it_changes() {
     run(&mut db, &format!("SELECT matomo_alter_site({site}, enabled => true)"));
     wait_until("it has failed", || runs(&mut db, site, "failed") == 1);
     run(&mut db, "SELECT count(*) FROM generate_series(1, 4), pg_sleep(1)");
-    // With the second one it is sure.
+    // The token is asked for what it may see before it counts as refused.
     assert_eq!(fake.requests().len(), 2, "{:?}", asked(&fake));
     assert_eq!(runs(&mut db, site, "failed"), 1);
     let next = "SELECT next_at FROM matomo_site_state WHERE next_at = 'infinity' AND last_sqlstate = '28000'";

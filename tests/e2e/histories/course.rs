@@ -334,7 +334,8 @@ impl<'a, 'b> Course<'a, 'b> {
         self.stage.note(format!("check, repair {repair}, deep {deep}, pages of {page_size}"));
         let sql = format!(
             "SELECT day::text, visits_there, visits_here, missing, extra, stale, repaired FROM \
-             matomo_check(1, '{first}', '{last}', '{}', '{}', '{}', {repair}, {deep}, {page_size})",
+             matomo_check(1, '{first}', '{last}', '{}', '{}', '{}', {repair}, {deep}, {page_size}, \
+             delete_purged => true)",
             self.fake.url(),
             self.fake.token(),
             self.table,

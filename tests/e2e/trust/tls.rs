@@ -69,6 +69,8 @@ fn schemes(stage: &mut Stage, token: &str) {
     let message = "could not connect to Matomo over TLS: port …";
     let hint = "https needs a port with TLS";
     let injected = "`https://` and the port of a server without TLS";
+    let port = plain.rsplit(':').next().unwrap().trim_end_matches('/');
+    stage.masks.push((format!("port {port}"), "port N"));
     stage.fails("TLS where there is none", injected, &promise("08001", message, 0, hint));
     let secure = matomo(token, TlsKind::Good);
     stage.url = secure.url().replace("https:", "http:");
