@@ -10,18 +10,23 @@ use crate::error::{Error, Result};
 use crate::extension::Extension;
 use crate::locks;
 use crate::owner::AsSiteOwner;
+use crate::runs;
 use crate::upkeep;
 
 /// The sites of a database as they are at some moment.
 #[derive(Default)]
 pub struct Agenda {
-    /// What there is to do, in the order in which it came due; the sites that fail come last.
+    /// What there is to do, in the order in which it came due; a site that fails counts as due later
+    /// than it is, so that it comes after the others and yet at some time.
     pub errands: Vec<Errand>,
     /// Until there is more.
     pub pause: Option<Duration>,
     /// Whether there are sites whose owner is gone.
     pub has_ownerless: bool,
 }
+
+/// By so many seconds.
+const LATER: f64 = 60.0;
 
 /// What there is to do for a site.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,7 +76,7 @@ pub fn read() -> Result<Option<Agenda>> {
         return Ok(None);
     }
     let extension = Extension::find()?;
-    let mut agenda = Agenda::default();
+    let (mut agenda, mut errands) = (Agenda::default(), Vec::new());
     for waiting in waiting(&extension)? {
         if !waiting.is_owned {
             agenda.has_ownerless = true;
@@ -87,16 +92,21 @@ pub fn read() -> Result<Option<Agenda>> {
         let tends = !waiting.is_tended();
         if syncs || tends {
             let is_failing = waiting.is_dead || waiting.failures > 0;
+            // What is only looked after has waited for nothing.
+            let seconds = waiting.seconds.filter(|_| syncs).unwrap_or_default();
             let Waiting { site, due_at, upkeep, .. } = waiting;
-            agenda.errands.push(Errand { site, syncs, tends, is_failing, due_at, upkeep });
+            errands.push((
+                seconds + if is_failing { LATER } else { 0.0 },
+                Errand { site, syncs, tends, is_failing, due_at, upkeep },
+            ));
         }
         if let Some(seconds) = waiting.seconds.filter(|_| waiting.is_enabled && !syncs) {
             let pause = Duration::try_from_secs_f64(seconds.max(0.001)).ok();
             agenda.pause = agenda.pause.into_iter().chain(pause).min();
         }
     }
-    // The others keep their order.
-    agenda.errands.sort_by_key(|errand| errand.is_failing);
+    errands.sort_by(|(one, _), (other, _)| one.total_cmp(other));
+    agenda.errands = errands.into_iter().map(|(_, errand)| errand).collect();
     Ok(Some(agenda))
 }
 
@@ -110,15 +120,15 @@ pub fn is_created() -> Result<bool> {
     Spi::connect_mut(|client| Ok(!query(client, sql, &[])?.is_empty()))
 }
 
-/// The sites that are enabled, or have a retention, and that nobody works on; the one first that is
-/// due first.
+/// The sites that are enabled, or have a retention, and that nobody works on.
 fn waiting(extension: &Extension) -> Result<Vec<Waiting>> {
     let sql = format!(
         "WITH locked AS MATERIALIZED (SELECT l.objid FROM pg_locks l \
              JOIN pg_database d ON d.oid = l.database AND d.datname = current_database() \
              WHERE l.locktype = 'userlock' AND l.granted AND l.classid = 0::oid AND l.objsubid = {1}) \
          SELECT s.id, s.owner::oid, s.server::text, \
-             CASE WHEN isfinite(a.at) THEN date_part('epoch', a.at - clock_timestamp()) END, \
+             CASE WHEN NOT isfinite(a.at) THEN NULL WHEN a.at > clock_timestamp() AND {2} THEN 0 \
+                 ELSE date_part('epoch', a.at - clock_timestamp()) END, \
              t.refused_credentials, s.timezone, t.tended_on::text, r.oid IS NOT NULL, s.enabled, \
              a.at::text, coalesce(t.failures, 0), EXISTS (SELECT FROM {0}.matomo_run_log g \
                  WHERE g.site_id = s.id AND g.status = 'running'), concat_ws(' ', t.changes, t.upkeep_place) \
@@ -126,9 +136,10 @@ fn waiting(extension: &Extension) -> Result<Vec<Waiting>> {
          LEFT JOIN {0}.matomo_site_state t ON t.site_id = s.id \
          CROSS JOIN LATERAL (SELECT coalesce(t.next_at, now())) AS a(at) \
          WHERE (s.enabled OR s.retention IS NOT NULL) \
-         AND NOT EXISTS (SELECT FROM locked l WHERE l.objid = s.id::oid) ORDER BY a.at, s.id",
+         AND NOT EXISTS (SELECT FROM locked l WHERE l.objid = s.id::oid) ORDER BY s.id",
         extension.schema,
-        locks::RUN
+        locks::RUN,
+        runs::IS_DUE
     );
     extension.run(|client| {
         let corrupt = || Error::Internal("a registered site lacks what it cannot lack".to_owned());
@@ -158,7 +169,8 @@ impl Waiting {
     /// Whether its table was seen to today.
     fn is_tended(&self) -> bool {
         let tended_on = self.tended_on.as_deref().and_then(|day| day.parse().ok());
-        tended_on >= Some(upkeep::today(&self.timezone))
+        // A later day is of a clock that was ahead.
+        tended_on == Some(upkeep::today(&self.timezone))
     }
 
     /// Whether the credentials are no longer those that were refused.

@@ -20,24 +20,16 @@ pub struct Batch {
     pub visits: Vec<(i64, Range<usize>)>,
     /// Their rows.
     pub rows: Lines,
-    /// Those without actions.
-    pub bare: HashMap<i64, Bare>,
+    /// The visitors of those without actions.
+    pub bare: HashMap<i64, Option<String>>,
+    /// When each visit began and ended by its own account, in seconds: its rows may not tell, as a
+    /// cart goes once it is ordered.
+    pub ends: HashMap<i64, [Option<i64>; 2]>,
 }
 
-/// What tells a visit without actions from another of its ID.
-#[derive(Debug, Default)]
-pub struct Bare {
-    pub visitor: Option<String>,
-    /// When its first and its last action were, in seconds.
-    pub instants: Vec<i64>,
-}
-
-impl Bare {
-    fn of(visit: &Visit) -> Bare {
-        let visitor = VISIT_KEYS.iter().position(|key| *key == "visitorId");
-        let visitor = visitor.and_then(|place| visit.values[place]).and_then(json::text);
-        Bare { visitor, instants: [visit.first, visit.last].into_iter().flatten().collect() }
-    }
+fn visitor(visit: &Visit) -> Option<String> {
+    let place = VISIT_KEYS.iter().position(|key| *key == "visitorId")?;
+    visit.values[place].and_then(json::text)
 }
 
 /// Bytes of rows from which on a batch is handed over: so large that what each costs of its own
@@ -73,8 +65,9 @@ impl Batch {
             return Err(client.failed(site.id, day, fault));
         }
         self.visits.push((id, begin..self.rows.len()));
+        self.ends.insert(id, [visit.first, visit.last]);
         if begin == self.rows.len() {
-            self.bare.insert(id, Bare::of(visit));
+            self.bare.insert(id, visitor(visit));
         }
         Ok(())
     }

@@ -4,6 +4,7 @@
 //! and nearly all rows that are read again are. Only visits in which some text differs go through
 //! the second, which has Postgres compare values by their types: `1.50` and `1.5` are one number.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
 
@@ -62,7 +63,8 @@ pub struct Comparison<'a> {
 
 /// Offsets of zones are multiples of it, in seconds.
 const QUARTER: u64 = 900;
-const MOST_OFFSET: u64 = 14 * 3600;
+/// From the one end of the earth to the other.
+const MOST_OFFSET: u64 = 26 * 3600;
 
 /// What is locked till the end of the transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,8 +86,8 @@ struct Stored {
 #[derive(Default)]
 struct Differing {
     site: String,
-    /// Whether it is of another visitor.
-    has_other_visitor: bool,
+    /// Whether it is the visit that Matomo has under that ID, as far as can be told.
+    is_same: bool,
     /// Its first instant, as ISO text.
     first: String,
 }
@@ -134,27 +136,31 @@ impl Comparison<'_> {
         for row in 0..texts.len() {
             let found = sieve.compare(&mut texts, row);
             let Ok(id) = found.visit.parse() else { continue };
-            stored.visits.insert(id);
-            if !found.is_equal {
-                let visit = differing.entry(id).or_default();
-                visit.has_other_visitor |= !match visits.get(&id) {
-                    Some(rows) if !rows.is_empty() => batch
-                        .rows
-                        .cells(rows.start)
-                        .nth(VISITORID)
-                        .is_some_and(|cell| is(cell, found.visitor.as_deref())),
-                    _ => {
-                        let visitor = batch.bare.get(&id).and_then(|bare| bare.visitor.as_deref());
-                        visitor.map(to_server).as_deref() == found.visitor.as_deref()
-                    }
-                };
-                if visit.first.is_empty() || found.at < visit.first {
-                    (visit.first, visit.site) = (found.at, found.site);
+            let is_first = stored.visits.insert(id);
+            if found.is_equal {
+                // Which settles it for its other rows.
+                if !is_first && let Some(visit) = differing.get_mut(&id) {
+                    visit.is_same = true;
                 }
+                continue;
+            }
+            let visit = differing
+                .entry(id)
+                .or_insert_with(|| Differing { is_same: !is_first, ..Differing::default() });
+            visit.is_same = visit.is_same || may_be_of(batch, id, visits.get(&id).copied(), &found);
+            if visit.first.is_empty() || found.at < visit.first {
+                (visit.first, visit.site) = (found.at, found.site);
             }
         }
-        for (id, visit) in &differing {
-            self.check_same(batch, *id, visits.get(id).copied(), visit)?;
+        if let Some((id, visit)) = differing.iter().find(|(_, visit)| !visit.is_same) {
+            let day = |at: i64| DateTime::from_timestamp(at, 0).map(|at| at.date_naive());
+            let asked = instants(batch, *id, visits.get(id).copied()).min();
+            return Err(Error::OtherVisit {
+                name: self.name.to_owned(),
+                visit: *id,
+                stored: (visit.site.clone(), instant(&visit.first).and_then(day)),
+                asked: asked.and_then(day),
+            });
         }
         stored.differing.extend(differing.keys());
         for (id, rows) in &batch.visits {
@@ -163,42 +169,6 @@ impl Comparison<'_> {
             }
         }
         Ok(stored)
-    }
-
-    /// Whether a stored visit is the one that Matomo has under that ID, not one of before its numbers
-    /// began anew. A visitor's ID changes when he logs in, and a late hit may come before the first;
-    /// not both to another. Kinds of time differ by the offset of a zone.
-    fn check_same(
-        &self,
-        batch: &Batch,
-        visit: i64,
-        rows: Option<&Range<usize>>,
-        stored: &Differing,
-    ) -> Result<()> {
-        if !stored.has_other_visitor {
-            return Ok(());
-        }
-        let rows = rows.cloned().unwrap_or_default();
-        let instants = match batch.bare.get(&visit) {
-            Some(bare) => &bare.instants,
-            None => &batch.rows.instants()[rows.clone()],
-        };
-        let first = stored.first.get(..19).unwrap_or_default();
-        let first = NaiveDateTime::parse_from_str(first, "%Y-%m-%d %H:%M:%S").ok();
-        let is_first = |at: &i64| {
-            let apart = first.map(|first| at.abs_diff(first.and_utc().timestamp()));
-            apart.is_some_and(|apart| apart % QUARTER == 0 && apart <= MOST_OFFSET)
-        };
-        if instants.iter().any(is_first) {
-            return Ok(());
-        }
-        let day = |at: i64| DateTime::from_timestamp(at, 0).map(|at| at.date_naive());
-        Err(Error::OtherVisit {
-            name: self.name.to_owned(),
-            visit,
-            stored: (stored.site.clone(), first.map(|first| first.date())),
-            asked: instants.iter().min().copied().and_then(day),
-        })
     }
 
     /// The second sieve.
@@ -248,6 +218,43 @@ impl Comparison<'_> {
         args.extend(span_args(self.span));
         args
     }
+}
+
+/// Whether a stored row may be of the visit that Matomo has under that ID, not of one of before its
+/// numbers began anew: it has the visitor, or an instant of it. A visitor's ID changes when he logs in,
+/// a late hit may come before the first, and a cart goes when it is ordered. Kinds of time differ by the
+/// offset of a zone. What is unknown proves nothing.
+fn may_be_of(batch: &Batch, id: i64, rows: Option<&Range<usize>>, found: &Found) -> bool {
+    let visitor = match rows.filter(|rows| !rows.is_empty()) {
+        Some(rows) => batch.rows.cells(rows.start).nth(VISITORID).and_then(lines::value),
+        None => batch.bare.get(&id).and_then(Option::as_deref).map(Cow::Borrowed),
+    };
+    let (Some(visitor), Some(stored)) = (visitor, &found.visitor) else { return true };
+    let Some(at) = instant(&found.at).filter(|_| *to_server(&visitor) != **stored) else {
+        return true;
+    };
+    instants(batch, id, rows).any(|of_visit| {
+        let apart = of_visit.abs_diff(at);
+        apart % QUARTER == 0 && apart <= MOST_OFFSET
+    })
+}
+
+/// The instants of a visit of the batch, in seconds.
+fn instants<'a>(
+    batch: &'a Batch,
+    id: i64,
+    rows: Option<&Range<usize>>,
+) -> impl Iterator<Item = i64> + 'a {
+    let of_rows = &batch.rows.instants()[rows.cloned().unwrap_or_default()];
+    let ends = batch.ends.get(&id).into_iter().flatten().flatten();
+    of_rows.iter().chain(ends).copied()
+}
+
+/// An instant as ISO text in UTC, in seconds.
+fn instant(text: &str) -> Option<i64> {
+    let text = text.get(..19)?;
+    let at = NaiveDateTime::parse_from_str(text, "%Y-%m-%d %H:%M:%S").ok()?;
+    Some(at.and_utc().timestamp())
 }
 
 /// The rows of a batch by `action_id`, and which of them have been met as they are.

@@ -168,7 +168,7 @@ impl Error {
                 };
                 Some(format!(
                     "The stored visit, of site {site}, began {}, Matomo's {}; they have neither the \
-                     visitor nor the first action in common.",
+                     visitor nor the time of an action in common.",
                     on(day),
                     on(asked)
                 ))

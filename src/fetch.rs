@@ -127,7 +127,12 @@ fn read_day(
         send(News::Notice(line));
     })? {
         let page = pages.read(&body)?;
-        if !reading.is_zone_known && !page.proves(site.zone) {
+        // It may have been changed since Matomo told it.
+        let is_in_doubt = match reading.is_zone_known {
+            true => page.contradicts(site.zone),
+            false => !page.proves(site.zone),
+        };
+        if is_in_doubt {
             let info = client.site(site.id, &mut |error, retry, wait| {
                 send(News::Notice(retry_line(error, retry, wait)));
             })?;

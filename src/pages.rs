@@ -114,18 +114,29 @@ impl<'a> Pages<'a> {
 }
 
 impl Page<'_> {
-    /// Whether the visits prove the site's timezone: for each, the site's clock at its first or last
-    /// action shows what it shows in that timezone at the visit's beginning or end.
+    /// Whether all visits, of which there are some, prove the site's timezone.
     pub fn proves(&self, zone: Zone) -> bool {
-        let mut visits = self.visits.iter().filter_map(|(_, visit)| {
+        let mut visits = self.agreeing(zone);
+        visits.next() == Some(true) && visits.all(|agrees| agrees)
+    }
+
+    /// Whether no visit proves the site's timezone, though there are some that could.
+    pub fn contradicts(&self, zone: Zone) -> bool {
+        let mut visits = self.agreeing(zone);
+        visits.next() == Some(false) && !visits.any(|agrees| agrees)
+    }
+
+    /// For each visit that can tell, whether the site's clock at its first or last action shows what it
+    /// shows in a timezone at the visit's beginning or end.
+    fn agreeing(&self, zone: Zone) -> impl Iterator<Item = bool> {
+        self.visits.iter().filter_map(move |(_, visit)| {
             let clocks = || visit.actions.iter().filter_map(|action| action.wall);
             let is_at = |at: Option<i64>, wall: i64| {
                 rows::sane(at).is_some_and(|at| at + zone.offset_at(at) == wall)
             };
             let (first, last) = clocks().min().zip(clocks().max())?;
             Some(is_at(visit.first, first) || is_at(visit.last, last))
-        });
-        visits.next() == Some(true) && visits.all(|agrees| agrees)
+        })
     }
 }
 

@@ -1,6 +1,6 @@
 //! A run of a registered site as its row in `matomo_run_log` has it: how far it is. SPI only.
 
-use chrono::NaiveDate;
+use chrono::{NaiveDate, Utc};
 
 use crate::copy::DayResult;
 use crate::destination::{query, spi};
@@ -66,6 +66,31 @@ impl Run {
                 step_pages: row.get(10).map_err(spi)?,
             })
         })
+    }
+
+    /// Sees to it that the run has not begun after now, as by a clock that was set back since: what it
+    /// has read would count for nothing, and be read again and again.
+    ///
+    /// # Errors
+    /// Only internal ones.
+    pub fn follow_clock(&mut self, extension: &Extension) -> Result<()> {
+        let now = Utc::now().timestamp();
+        if self.began <= now {
+            return Ok(());
+        }
+        self.began = now;
+        let sql = format!(
+            "UPDATE {}.matomo_run_log SET start_time = to_timestamp($2) WHERE runid = $1",
+            extension.schema
+        );
+        let args = [self.run.into(), (now as f64).into()];
+        extension.run(|client| query(client, &sql, &args).map(drop))
+    }
+
+    /// No day is done that has to be read: what the ledger knew when it was does not hold any more.
+    pub fn begin_anew(&mut self) {
+        self.next_day = None;
+        self.done.clear();
     }
 
     /// Whether the run has not done a day.

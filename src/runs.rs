@@ -33,6 +33,12 @@ const NEXT: &str = "r.start_time + CASE WHEN s.every BETWEEN '1 second' AND '100
     AND date_part('day', s.every) BETWEEN 0 AND 36000 THEN s.every \
     ELSE make_interval(secs => least(greatest(date_part('epoch', s.every), 1), 3110400000)) END";
 
+/// Whether a site (`s`, its state `t`) is due: also if it would wait longer than any site does, as a
+/// clock that was ahead leaves it. Months and years are not all as long.
+pub const IS_DUE: &str = "(t.next_at <= clock_timestamp() OR isfinite(t.next_at) \
+    AND t.next_at > clock_timestamp() + make_interval(secs => greatest( \
+        1.1 * least(date_part('epoch', s.every), 3110400000), CASE t.failures WHEN 0 THEN 60 ELSE 3600 END)))";
+
 /// How a run begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Begun {
@@ -44,7 +50,7 @@ pub enum Begun {
 
 /// Begins a run of a site whose lock is ours. From its commit on the site waits as if the run had
 /// failed: should the run die, that is so already. `at_once`: whether it begins although the site is
-/// not due.
+/// not due, or not enabled.
 ///
 /// # Errors
 /// Only internal ones.
@@ -71,8 +77,8 @@ pub fn begin(
     );
     // After a refused token: due once that is another one, which the coordinator has seen to.
     let is_due = format!(
-        "SELECT FROM {schema}.matomo_site_state WHERE site_id = $1 \
-         AND (next_at <= clock_timestamp() OR next_at = 'infinity')"
+        "SELECT FROM {schema}.matomo_site_state t JOIN {schema}.matomo_site_config s ON s.id = t.site_id \
+         WHERE t.site_id = $1 AND s.enabled AND ({IS_DUE} OR t.next_at = 'infinity')"
     );
     let wait = format!(
         "UPDATE {schema}.matomo_site_state t SET next_at = clock_timestamp() + {} \

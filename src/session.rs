@@ -1,9 +1,9 @@
 //! The registered site that this session works on: the lock that keeps others from it, and what one
 //! step leaves for the next. The lock is the session's, as a run commits many times; it is given back
-//! with the commit that ends or pauses the run, and with every transaction that fails.
+//! with the commit that ends or pauses the run, with every transaction that fails, and with the process.
 
 use std::ptr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
 use pgrx::pg_sys;
 
@@ -75,6 +75,10 @@ pub fn begin(site: i32, phase: Phase) {
 
 /// Takes the lock of the site that the work is on; gives false when another session has it.
 pub fn lock(site: i32) -> bool {
+    static AT_EXIT: Once = Once::new();
+    // SAFETY: main thread.
+    AT_EXIT
+        .call_once(|| unsafe { pg_sys::on_shmem_exit(Some(process_ends), pg_sys::Datum::null()) });
     let is_locked = locks::try_take(Lock::Run(site), Until::Released);
     if let Some(work) = current().as_mut().filter(|_| is_locked) {
         work.is_locked = true;
@@ -119,6 +123,12 @@ impl Work {
             locks::release(Lock::Run(self.site));
         }
     }
+}
+
+/// Called by Postgres on the main thread. A process that ends between two transactions aborts none, and
+/// Postgres itself gives back no lock of this kind then: whoever gets its place would hold it.
+unsafe extern "C-unwind" fn process_ends(_code: i32, _: pg_sys::Datum) {
+    clear();
 }
 
 /// Called by Postgres on the main thread.

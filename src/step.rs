@@ -130,8 +130,9 @@ fn copy(run: i64) -> Result<Status> {
     })?;
     let extension = Extension::find()?;
     let mut state = Run::get(&extension, run)?;
+    state.follow_clock(&extension)?;
     let site = Site::get(&extension, state.site)?;
-    let step = as_owner(&extension, &site, &state, cached).inspect_err(|error| {
+    let step = as_owner(&extension, &site, &mut state, cached).inspect_err(|error| {
         let failure = match error {
             Error::AlreadyRunning { .. } => Failure::Busy,
             Error::Stored(Stored::RefusedBefore { .. })
@@ -141,7 +142,7 @@ fn copy(run: i64) -> Result<Status> {
         // The work is there, as above.
         let _ = session::with(|work| work.failure = failure);
     })?;
-    if state.timezone.is_none() {
+    if state.timezone.as_ref() != Some(&step.info.timezone) {
         sites::note(&extension, site.id, &step.info, step.client.endpoint().url())?;
         state.timezone = Some(step.info.timezone);
     }
@@ -172,7 +173,7 @@ struct Step {
 fn as_owner(
     extension: &Extension,
     site: &Site,
-    run: &Run,
+    run: &mut Run,
     cached: Option<(String, Client)>,
 ) -> Result<Step> {
     let not_before = retention::first_day(extension, site.id)?;
@@ -210,6 +211,9 @@ fn as_owner(
         let (access, destination) = (access.clone(), destination.clone());
         let mut sync =
             Sync::prepare(site.idsite, access, destination, range, false, told, Some(of_run))?;
+        if sync.is_emptied {
+            run.begin_anew();
+        }
         sync.due.retain(|due| run.has_to_do(due));
         let due: Vec<_> = sync.due.iter().map(|due| due.day).collect();
         sync.due.truncate(workers);
@@ -223,7 +227,10 @@ fn as_owner(
             );
         match sync.copy.days(sync.due, pages, &mut progress)? {
             Outcome::Done(results) => break (sync.info, due, results),
-            Outcome::ZoneChanged(info) => told = Some(info),
+            Outcome::ZoneChanged(info) => {
+                run.begin_anew();
+                told = Some(info);
+            }
         }
     };
     let bytes = client.received().saturating_sub(received);

@@ -62,7 +62,6 @@ pub fn run(order: Order) -> Result<Vec<DayResult>> {
                 warn_of_truncation("", truncated);
                 return Ok(results);
             }
-            // Once: then the timezone is what Matomo has just told.
             Outcome::ZoneChanged(told) => info = Some(told),
         }
     }
@@ -92,6 +91,8 @@ pub struct Sync {
     pub info: SiteInfo,
     /// The days to read.
     pub due: Vec<Due>,
+    /// Whether the table was found empty, so that days are due that were done.
+    pub is_emptied: bool,
 }
 
 impl Sync {
@@ -112,7 +113,7 @@ impl Sync {
         lock(site, &destination)?;
         let ledger = Ledger::of(&destination, client.endpoint(), site);
         let now = Utc::now().timestamp();
-        let mut known = known_days(site, &ledger, &destination, now)?;
+        let (mut known, is_emptied) = known_days(site, &ledger, &destination, now)?;
         let start = match (range.start, known.keys().next()) {
             (Some(day), _) => Start::Day(day),
             (None, Some(first)) => Start::Known(*first),
@@ -167,21 +168,28 @@ impl Sync {
         let reading = Reading { site, page_size, most_pages: i32::MAX, began: now, is_zone_known };
         let record = Record { ledger, known, timezone: info.timezone.clone(), action_time, now };
         let copy = Copy { client, workers, reading, destination, store, record };
-        Ok(Sync { copy, info, due })
+        Ok(Sync { copy, info, due, is_emptied })
     }
 }
 
 /// What the ledger knows; if somebody has emptied the table under it, that all has to be read anew, as
-/// have days that were read in the future.
-fn known_days(site: i32, ledger: &Ledger, destination: &Destination, now: i64) -> Result<Entries> {
+/// have days that were read in the future. And whether it was emptied.
+fn known_days(
+    site: i32,
+    ledger: &Ledger,
+    destination: &Destination,
+    now: i64,
+) -> Result<(Entries, bool)> {
     let name = &destination.name;
     let is_emptied = || -> Result<bool> { Ok(ledger.claims_rows()? && destination.is_empty()?) };
+    let mut was_emptied = false;
     if is_emptied()? {
         // One after the other, or the second would undo what the first has noted since.
         if !locks::try_take(Lock::Emptied(destination.oid), Until::TransactionEnd) {
             return Err(Error::AlreadyRunning { site, name: name.clone() });
         }
-        if is_emptied()? {
+        was_emptied = is_emptied()?;
+        if was_emptied {
             ledger.disclaim_rows()?;
             say(PgLogLevel::NOTICE, format!("table {name} is empty: all that it had is read anew"));
         }
@@ -195,10 +203,10 @@ fn known_days(site: i32, ledger: &Ledger, destination: &Destination, now: i64) -
         crate::ledger::forget_dropped(&destination.extension)?;
     }
     if known.values().all(|entry| entry.known.read_at <= now) {
-        return Ok(known);
+        return Ok((known, was_emptied));
     }
     ledger.disbelieve_after(now)?;
-    ledger.read()
+    Ok((ledger.read()?, was_emptied))
 }
 
 /// The site as the ledger has it, if today is known: a poll is one request. The visits that it lists

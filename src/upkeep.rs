@@ -124,7 +124,7 @@ fn plan(extension: &Extension, id: i32) -> Result<Option<Plan>> {
         Ok((timezone.unwrap_or_default(), tended_on, place, is_enabled == Some(true)))
     })?;
     let today = today(&timezone);
-    if tended_on.and_then(|day| day.parse().ok()) >= Some(today) {
+    if tended_on.and_then(|day| day.parse().ok()) == Some(today) {
         return Ok(None);
     }
     let first = retention::first_day(extension, id)?;

@@ -206,6 +206,39 @@ fn sites_that_fail_leave_a_process_free() {
 }
 
 #[test]
+fn a_site_that_failed_has_its_turn_beside_imports_without_end() {
+    let (_cluster, mut db) = cluster_with_worker();
+    let [first, last] = [500, 1].map(|ago| (Utc::now().date_naive() - Days::new(ago)).to_string());
+    let (large, small) = (serve(world(432, "UTC", 1, &first, &last)), serve(many(1)));
+    store(&mut db, "large", &large);
+    store(&mut db, "small", &small);
+    large.knobs().latency = Duration::from_millis(150);
+    run(&mut db, "SELECT matomo_create_table('failed')");
+    for table in ["one", "two", "three"] {
+        run(&mut db, &format!("SELECT matomo_create_table('{table}')"));
+        register(&mut db, &format!("'large', 1, '{first}', destination => '{table}'"));
+    }
+    let paused = "SELECT count(*) FROM matomo_runs WHERE status = 'paused'";
+    wait_long(30, "they take turns", || one::<i64>(&mut db, paused) > 0);
+    let failed = register(&mut db, "'small', 1, destination => 'failed', enabled => false");
+    run(
+        &mut db,
+        &format!(
+            "UPDATE matomo_site_state SET failures = 1, next_at = now() - interval '2 minutes'
+                 WHERE site_id = {failed};
+             UPDATE matomo_site_config SET enabled = true WHERE id = {failed}"
+        ),
+    );
+    wait_long(25, "it has had its turn", || runs(&mut db, failed, "succeeded") > 0);
+    let others = format!(
+        "SELECT concat_ws(' ', status, return_message) FROM matomo_run_log WHERE site_id <> {failed}"
+    );
+    let others = texts(&mut db, &others);
+    let goes_on = |status: &String| ["running", "paused"].contains(&status.as_str());
+    assert!(others.iter().all(goes_on), "{others:?}");
+}
+
+#[test]
 fn without_room_for_all_processes_it_says_so_once_and_goes_on_with_those_it_has() {
     // The launcher, the coordinator and that of logical replication leave one.
     let conf = format!("{PRELOADED}max_worker_processes = 4\n");

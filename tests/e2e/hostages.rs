@@ -425,6 +425,21 @@ fn runs_that_are_killed_wait_longer_and_longer() {
     assert_equal(&mut db, "one", &all_of(&fake, 1));
 }
 
+#[test]
+fn a_session_that_ends_takes_its_lock_along() {
+    let fake = serve(sites(431, 2));
+    let (name, mut db, [site, _]) = two(&fake);
+    let mut other = connect_as(&name, "postgres");
+    // The run begins, and is not gone on with.
+    run(&mut other, &format!("DO $$ BEGIN PERFORM matomo_run_step({site}, false); END $$"));
+    let held = format!("SELECT matomo_is_running({site})");
+    assert!(one::<bool>(&mut db, &held));
+    drop(other);
+    wait_until("the lock is gone", || !one::<bool>(&mut db, &held));
+    run(&mut db, &format!("CALL matomo_sync_site({site})"));
+    assert_equal(&mut db, "one", &all_of(&fake, 1));
+}
+
 fn runs_of(db: &mut Client, status: &str) -> i64 {
     one(db, &format!("SELECT count(*) FROM matomo_runs WHERE status = '{status}'"))
 }

@@ -32,6 +32,7 @@ mod ledger_keeping;
 mod leftovers;
 mod lifecycle;
 mod memory;
+mod mid_run;
 mod monitoring;
 mod moved;
 mod node_tables;

@@ -238,6 +238,38 @@ fn a_recheck_of_a_large_day_takes_several_steps_and_goes_on_where_it_was() {
     assert!(steps >= 3, "{steps} steps");
 }
 
+#[test]
+fn a_run_ends_though_the_clock_was_set_back_meanwhile() {
+    let (noon, fake, mut db) = noon(1);
+    let begin = noon.at(0, "05:00:00");
+    for n in 0..60 {
+        add(&fake, page(5000 + n, begin + 7 * n));
+    }
+    stored::server(&mut db, &fake);
+    for (table, settings) in
+        [("one", "SET matomo.lookback = 0"), ("two", "SET matomo.lookback = 1")]
+    {
+        let arguments = format!(", destination => '{table}', start_date => '{}'", noon.text(0));
+        run(&mut db, &format!("SELECT matomo_create_table('{table}'); {settings}"));
+        let site = stored::add_site(&mut db, &arguments);
+        run(&mut db, "SET matomo.page_size = 10; SET matomo.step_pages = 2");
+        // The run has begun, an hour from now.
+        run(&mut db, &format!("DO $$ BEGIN PERFORM matomo_run_step({site}, false); END $$"));
+        run(
+            &mut db,
+            "UPDATE matomo_run_log SET start_time = start_time + interval '1 hour' WHERE status = 'running'",
+        );
+        run(&mut db, "SET statement_timeout = '30s'");
+        run(&mut db, &format!("CALL matomo_sync_site({site})"));
+        run(&mut db, "RESET statement_timeout");
+        assert_equal(&mut db, table, &all_of(&fake, 1));
+        let is_past =
+            "SELECT last_success_at <= clock_timestamp() FROM matomo_site_state WHERE site_id =";
+        assert!(one::<bool>(&mut db, &format!("{is_past} {site}")));
+        assert_eq!(stored::runs(&mut db, site).len(), 1);
+    }
+}
+
 /// A day of visits by the minute, of which every fourth is up to ten minutes late, and one in ten
 /// is pinged a quarter of an hour later; polled every ten minutes of it. Gives what is missing or stale after each poll.
 fn polled(settings: &str) -> Vec<(i64, String)> {

@@ -10,12 +10,12 @@ use crate::support::*;
 const CHANGES: [(i64, i64); 8] =
     [(0, 1), (0, -1), (-3, 9), (9, -3), (-12, 14), (14, -12), (5, 6), (-8, -9)];
 
-fn zone(hours: i64) -> String {
+pub fn zone(hours: i64) -> String {
     format!("UTC{hours:+}")
 }
 
 /// A visit every hour of eight days until now.
-fn hourly(hours: i64) -> World {
+pub fn hourly(hours: i64) -> World {
     let mut world = World::new(Clock::Real);
     let now = world.now.seconds();
     let site = world.add_site(Site::new(1, "Mover", &zone(hours)));
@@ -35,11 +35,11 @@ fn settled() -> Client {
     db
 }
 
-fn first_day(fake: &Fake, ago: u64) -> chrono::NaiveDate {
+pub fn first_day(fake: &Fake, ago: u64) -> chrono::NaiveDate {
     fake.world().today(1) - chrono::Days::new(ago)
 }
 
-fn midnight(fake: &Fake, ago: u64) -> i64 {
+pub fn midnight(fake: &Fake, ago: u64) -> i64 {
     let day = first_day(fake, ago);
     fake.world().site(1).zone().midnight(day)
 }
@@ -49,7 +49,7 @@ fn copied_from(fake: &Fake, ago: u64) -> String {
 }
 
 /// The visits of these days of the site that the table lacks.
-fn lost(db: &mut Client, fake: &Fake, since: i64) -> Vec<i64> {
+pub fn lost(db: &mut Client, fake: &Fake, since: i64) -> Vec<i64> {
     let stored = texts(db, "SELECT idvisit FROM matomo");
     let world = fake.world();
     let visits = world.site(1).visits.iter().filter(|visit| visit.last >= since);

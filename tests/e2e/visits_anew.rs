@@ -137,3 +137,60 @@ fn a_visit_of_another_visitor_with_an_earlier_first_action_is_the_same() {
         let _ = noon;
     });
 }
+
+#[test]
+fn a_cart_that_was_ordered_after_a_login_leaves_the_same_visit() {
+    in_each(|table, noon, fake, db, range| {
+        let at = noon.at(1, "07:00:00") + 7;
+        let visit = Visit::new(5001, at).and(Action::cart(at, Vec::new()));
+        fake.world().site_mut(1).add(visit);
+        sync(db, fake, range);
+        {
+            let mut world = fake.world();
+            let visit = world.site_mut(1).visit_mut(5001);
+            visit.visitor_id = "cafe".repeat(4);
+            visit.actions.clear();
+            visit.push(Action::order(at + 100, "A-1", Vec::new()));
+            assert_eq!(visit.first, at);
+        }
+        sync(db, fake, &format!("{range}, force => true"));
+        assert_equal(db, table, &all_of(fake, 1));
+    });
+}
+
+#[test]
+fn visits_are_the_same_whose_stored_visitor_is_hidden() {
+    let (noon, fake, mut db) = noon(3);
+    let range = from(&noon, 2);
+    run(
+        &mut db,
+        "SELECT matomo_create_table('matomo');
+         CREATE FUNCTION hide() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             NEW.visitorid := NULL;
+             NEW.action_timestamp := date_trunc('hour', NEW.action_timestamp) + interval '7 minutes';
+             RETURN NEW;
+         END $$;
+         CREATE TRIGGER hide BEFORE INSERT OR UPDATE ON matomo FOR EACH ROW EXECUTE FUNCTION hide()",
+    );
+    let inserted = sync(&mut db, &fake, &range).inserted;
+    assert_eq!(sync(&mut db, &fake, &format!("{range}, force => true")).inserted, 0);
+    assert_eq!(one::<i64>(&mut db, "SELECT count(*) FROM matomo"), inserted);
+}
+
+#[test]
+fn a_visit_is_the_same_of_which_a_row_has_the_visitor() {
+    in_each(|table, noon, fake, db, range| {
+        sync(db, fake, range);
+        // As a tool leaves it that does not touch what it has: a login came with the second page.
+        run(
+            db,
+            &format!(
+                "UPDATE {table} SET visitorid = 'deadbeef', action_timestamp = action_timestamp - interval '1 s' \
+                 WHERE action_id = '1012_0'"
+            ),
+        );
+        sync(db, fake, &format!("{range}, force => true"));
+        assert_equal(db, table, &all_of(fake, 1));
+        let _ = noon;
+    });
+}

@@ -172,6 +172,65 @@ fn another_sessions_sync_is_waited_for_and_a_disabled_site_left_alone() {
 }
 
 #[test]
+fn what_a_clock_that_was_ahead_has_left_is_waited_for_by_nobody() {
+    let (_cluster, mut db) = cluster_with_worker();
+    let noon = Noon::new();
+    let fake = serve(noon.world(2));
+    store(&mut db, "analytics", &fake);
+    let ids = [("one", "1 second"), ("two", "1 day")].map(|(table, every)| {
+        run(&mut db, &format!("SELECT matomo_create_table('{table}')"));
+        let rest = format!("'{}', '{table}', every => '{every}'", noon.text(1));
+        register(&mut db, &format!("'analytics', 1, {rest}"))
+    });
+    let tended = "SELECT count(*) FROM matomo_site_state WHERE tended_on <= current_date + 1";
+    for site in ids {
+        wait_until("it is synced", || runs(&mut db, site, "succeeded") > 0);
+    }
+    wait_until("it is looked after", || one::<i64>(&mut db, tended) == 2);
+    // An hour and a bit may well be the wait of one that fails.
+    for (failures, ahead) in [(0, "3 days"), (3, "1 day 3 hours")] {
+        // Not while the coordinator has yet to see what the last process has done.
+        run(&mut db, "SELECT pg_sleep(2)");
+        let before = ids.map(|site| runs(&mut db, site, "succeeded"));
+        run(
+            &mut db,
+            &format!(
+                "UPDATE matomo_site_state SET next_at = now() + interval '{ahead}', failures = {failures},
+                     tended_on = current_date + 3, last_success_at = now() + interval '{ahead}'"
+            ),
+        );
+        for (site, before) in ids.into_iter().zip(before) {
+            wait_until("it is synced again", || runs(&mut db, site, "succeeded") > before);
+        }
+        wait_until("it is looked after again", || one::<i64>(&mut db, tended) == 2);
+    }
+    // What lies within the usual is waited for.
+    let count = runs(&mut db, ids[1], "succeeded");
+    run(&mut db, "SELECT pg_sleep(3)");
+    assert_eq!(runs(&mut db, ids[1], "succeeded"), count);
+}
+
+#[test]
+fn a_run_that_ends_well_is_at_no_moment_seen_to_have_failed() {
+    let (_cluster, mut db) = cluster_with_worker();
+    let noon = Noon::new();
+    let fake = serve(noon.world(2));
+    store(&mut db, "analytics", &fake);
+    let site =
+        register(&mut db, &format!("'analytics', 1, '{}', every => '1 second'", noon.text(1)));
+    let seen = "SELECT (SELECT count(*) FROM matomo_runs WHERE status = 'failed')
+                    + (SELECT sum(failures) FROM matomo_status)";
+    let seen = db.prepare(&format!("SELECT ({seen})::bigint")).unwrap();
+    wait_long(60, "it was synced often", || {
+        for _ in 0..100 {
+            let failed: i64 = db.query_one(&seen, &[]).unwrap().get(0);
+            assert_eq!(failed, 0, "after {} runs", runs(&mut db, site, "succeeded"));
+        }
+        runs(&mut db, site, "succeeded") > 15
+    });
+}
+
+#[test]
 fn no_lock_that_sql_can_take_or_give_back_concerns_a_run() {
     let (cluster, mut db) = cluster_with_worker();
     let noon = Noon::new();
