@@ -143,24 +143,26 @@ fn note_dead(client: &mut SpiClient, schema: &str, site: i32) -> Result<()> {
 }
 
 /// Whether a run is over though its row does not say so. A run that ends gives its lock back after its
-/// row is committed: the row is looked at again once the lock was seen to be free.
+/// row is committed: the row is looked at again once the lock was seen to be free. Somebody may note
+/// meanwhile that it has died.
 ///
 /// # Errors
 /// Only internal ones.
 pub fn is_dead(extension: &Extension, run: i64) -> Result<bool> {
     let schema = &extension.schema;
     let unlocked = format!(
-        "SELECT concat_ws(' ', r.ctid, r.xmin) FROM {schema}.matomo_run_log r \
-         WHERE r.runid = $1 AND r.status = 'running' AND NOT {schema}.matomo_is_running(r.site_id)"
+        "SELECT CASE WHEN r.status = 'running' AND NOT {schema}.matomo_is_running(r.site_id) \
+             THEN concat_ws(' ', r.ctid, r.xmin) END FROM {schema}.matomo_run_log r WHERE r.runid = $1"
     );
     let same = format!(
         "SELECT FROM {schema}.matomo_run_log r \
-         WHERE r.runid = $1 AND r.status = 'running' AND concat_ws(' ', r.ctid, r.xmin) = $2"
+         WHERE r.runid = $1 AND (r.status = 'running' AND concat_ws(' ', r.ctid, r.xmin) = $2 \
+             OR r.status = 'failed' AND r.return_message = $3)"
     );
     extension.run(|client| {
         let Some(row) = query(client, &unlocked, &[run.into()])?.next() else { return Ok(false) };
         let row: Option<String> = row.get(1).map_err(spi)?;
-        Ok(!query(client, &same, &[run.into(), row.into()])?.is_empty())
+        Ok(!query(client, &same, &[run.into(), row.into(), INTERRUPTED.into()])?.is_empty())
     })
 }
 
