@@ -92,12 +92,13 @@ AS $$
           AND l.classid = 0::oid AND l.objid = site_id::oid AND l.objsubid = x'6d72'::int)
 $$;
 
+COMMENT ON FUNCTION matomo_run_is_dead(bigint) IS 'Internal: whether a run is over though its row does not say so';
 COMMENT ON FUNCTION matomo_is_running(integer) IS 'Whether some session syncs a registered site at present';
 
 CREATE VIEW matomo_runs WITH (security_barrier) AS
     SELECT r.runid, r.job_pid, r.database, r.username, r.command,
-           CASE WHEN r.status = 'running' AND NOT matomo_is_running(r.site_id) THEN 'failed' ELSE r.status END AS status,
-           CASE WHEN r.status = 'running' AND NOT matomo_is_running(r.site_id)
+           CASE WHEN r.status = 'running' AND matomo_run_is_dead(r.runid) THEN 'failed' ELSE r.status END AS status,
+           CASE WHEN r.status = 'running' AND matomo_run_is_dead(r.runid)
                 THEN 'the run was interrupted' ELSE r.return_message END AS return_message,
            r.start_time, r.end_time, r.site_id, r.owner, r.server, r.idsite, r.destination,
            r.days, r.days_total, r.pages, r.visits, r.actions, r.inserted, r.updated, r.deleted,

@@ -9,7 +9,7 @@ CREATE VIEW matomo_status WITH (security_barrier) AS
            -- One that is over though nobody has said so yet counts.
            coalesce(t.failures, 0) + (SELECT pg_catalog.count(*) FROM matomo_run_log r
                WHERE r.site_id = s.id AND r.status = 'running' AND r.changes = t.changes
-                 AND NOT matomo_is_running(s.id))::integer AS failures,
+                 AND matomo_run_is_dead(r.runid))::integer AS failures,
            t.last_error_at, t.last_sqlstate, t.last_error, t.last_detail, t.last_hint,
            CASE WHEN s.enabled THEN coalesce(t.next_at, pg_catalog.now()) END AS next_run,
            t.upkeep_error

@@ -5,12 +5,20 @@ use pgrx::prelude::*;
 
 use crate::calls;
 use crate::error::Error;
+use crate::extension::Extension;
 use crate::report::or_raise;
+use crate::runs;
 
 /// Raises an error where a procedure cannot commit.
 #[pg_extern(volatile, parallel_unsafe)]
 fn matomo_run_outside_transaction(what: &str) {
     or_raise(calls::check_can_commit(what));
+}
+
+/// Whether a run is over though its row does not say so.
+#[pg_extern(volatile, strict, parallel_restricted)]
+fn matomo_run_is_dead(runid: i64) -> bool {
+    or_raise(Extension::find().and_then(|extension| runs::is_dead(&extension, runid)))
 }
 
 /// The sites that `matomo_sync_all` has something to do for.

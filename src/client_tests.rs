@@ -209,3 +209,28 @@ fn waits_between_retries_count_too() {
     assert!(matches!(fault(failed), Fault::Broken(_)));
     assert!(begin.elapsed() < Duration::from_secs(10) && (1..5).contains(&retries));
 }
+
+#[test]
+fn a_handshake_byte_by_byte_takes_no_longer_than_a_connection_may() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("https://{}", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        // The head of a record of 16 kB, and then half a minute of it.
+        let begin = [0x16, 3, 3, 0x3f, 0xff].into_iter();
+        for byte in begin.chain(std::iter::repeat_n(0, 300)) {
+            if stream.write_all(&[byte]).is_err() {
+                return;
+            }
+            thread::sleep(Duration::from_millis(100));
+        }
+    });
+    let server = Server::start(|_| Do::Answer);
+    let client = Server { url, ..server }.client(|manner| {
+        (manner.connect_timeout, manner.max_retries) = (Duration::from_secs(1), 0);
+    });
+    let begin = Instant::now();
+    let unreachable = Fault::Unreachable("no connection within 1 s".to_owned());
+    assert_eq!(fault(ask(&client)), unreachable);
+    assert!(begin.elapsed() < Duration::from_secs(15));
+}

@@ -120,7 +120,11 @@ extension_sql_file!(
     requires = [api_runs::matomo_run_outside_transaction]
 );
 extension_sql_file!("../sql/sites.sql", name = "sites");
-extension_sql_file!("../sql/runs.sql", name = "runs", requires = ["sites"]);
+extension_sql_file!(
+    "../sql/runs.sql",
+    name = "runs",
+    requires = ["sites", api_runs::matomo_run_is_dead]
+);
 extension_sql_file!(
     "../sql/status.sql",
     name = "status",

@@ -50,6 +50,8 @@ pub fn judge(status: StatusCode, body: &str, hide: &dyn Fn(&str) -> String) -> O
         Some(b'{' | b'[') => Some(behind(text)),
         Some(_) if php(text).is_some() => php(text),
         Some(_) if holds_json(text) => Some(Fault::Mixed("text before")),
+        // Of visits, perhaps, which have titles as well.
+        Some(_) if text.starts_with("<?xml") => Some(Fault::NotJson("XML".to_owned())),
         Some(b'<') => Some(Fault::NotJson(html(title(text).map(excerpt)))),
         Some(b'G') if text.starts_with("GIF8") => Some(Fault::NotJson("a GIF image".to_owned())),
         Some(_) => {

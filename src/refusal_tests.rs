@@ -150,4 +150,6 @@ fn what_stands_around_json() {
     assert_eq!(title("Allowed memory size of 5 bytes for jane"), broken);
     let words = "Maximum execution time of 30 seconds exceeded".to_owned();
     assert_eq!(title(&format!("{words} by jane@example.org")), Some(Fault::Exhausted(words)));
+    let xml = "<?xml version=\"1.0\" encoding=\"utf-8\" ?>\n<result><row><title>jane</title></row></result>";
+    assert_eq!(judged(200, xml), Some(Fault::NotJson("XML".to_owned())));
 }

@@ -142,6 +142,28 @@ fn note_dead(client: &mut SpiClient, schema: &str, site: i32) -> Result<()> {
     Ok(())
 }
 
+/// Whether a run is over though its row does not say so. A run that ends gives its lock back after its
+/// row is committed: the row is looked at again once the lock was seen to be free.
+///
+/// # Errors
+/// Only internal ones.
+pub fn is_dead(extension: &Extension, run: i64) -> Result<bool> {
+    let schema = &extension.schema;
+    let unlocked = format!(
+        "SELECT concat_ws(' ', r.ctid, r.xmin) FROM {schema}.matomo_run_log r \
+         WHERE r.runid = $1 AND r.status = 'running' AND NOT {schema}.matomo_is_running(r.site_id)"
+    );
+    let same = format!(
+        "SELECT FROM {schema}.matomo_run_log r \
+         WHERE r.runid = $1 AND r.status = 'running' AND concat_ws(' ', r.ctid, r.xmin) = $2"
+    );
+    extension.run(|client| {
+        let Some(row) = query(client, &unlocked, &[run.into()])?.next() else { return Ok(false) };
+        let row: Option<String> = row.get(1).map_err(spi)?;
+        Ok(!query(client, &same, &[run.into(), row.into()])?.is_empty())
+    })
+}
+
 /// Pages of a day in a step of the next run, if not as many as usual: a run that was interrupted
 /// before its first step was done would else be so for ever.
 fn smaller_steps(client: &mut SpiClient, schema: &str, site: i32) -> Result<Option<i32>> {

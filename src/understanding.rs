@@ -69,12 +69,24 @@ fn refused(words: String, call: &Call, sites: Result<Body>) -> Fault {
             }
             _ => Fault::NoAccess(words),
         },
-        Err(Error::Request { fault, .. }) => match fault {
-            Fault::NoAccess(said) if refusal::speaks_of_token(&said) => Fault::TokenRefused(said),
-            Fault::LockedOut(_) | Fault::AddressRefused(_) => fault,
-            _ => Fault::NoAccess(words),
-        },
-        Err(_) => Fault::NoAccess(words),
+        Err(error) => {
+            let may_pass = error.is_transient() || error.is_overload();
+            match error {
+                Error::Request { fault: Fault::NoAccess(said), .. }
+                    if refusal::speaks_of_token(&said) =>
+                {
+                    Fault::TokenRefused(said)
+                }
+                Error::Request {
+                    fault: fault @ (Fault::LockedOut(_) | Fault::AddressRefused(_)),
+                    ..
+                } => fault,
+                // Something in between lets that question not through, and never will: other sites
+                // would go on with the token until Matomo locks the address out.
+                _ if !may_pass && refusal::speaks_of_token(&words) => Fault::TokenRefused(words),
+                _ => Fault::NoAccess(words),
+            }
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Matomo's errors in the languages of its users, from Matomo 4 and 5: the same in each.
 
-use fake_matomo::{Fake, Fault, Saying, When};
+use fake_matomo::{Fake, Fault, Page, Saying, When};
 use postgres::Client;
 
 use crate::stored::many::{FIRST, LAST, START, sites};
@@ -90,6 +90,30 @@ fn a_refused_token_stops_all_sites_of_its_mapping() {
         let before = "1 Matomo has refused the token for server \"analytics\" before t";
         assert_eq!(second, before, "{case}");
         assert_eq!(fake.requests().len(), 2, "{case}");
+    }
+}
+
+/// A proxy that lets only some methods through; and one that fails for a moment, so that nothing is sure.
+#[test]
+fn a_refused_token_stops_its_sites_where_more_cannot_be_asked_for() {
+    let which = "SitesManager.getSitesIdWithAtLeastViewAccess";
+    for (status, first, second) in [
+        (
+            403,
+            "1 Matomo refused the token t",
+            "1 Matomo has refused the token for server \"analytics\" before t",
+        ),
+        (503, "1 the token has no access to the site f", "1 the token has no access to the site f"),
+    ] {
+        let fake = matomo(2, "fr", false);
+        let mut db = two_sites(&fake);
+        run(
+            &mut db,
+            "ALTER USER MAPPING FOR CURRENT_USER SERVER analytics OPTIONS (SET token 'wrong')",
+        );
+        fake.fail(Fault::Status(status, Page::Html), When::always().method(which));
+        run(&mut db, "CALL matomo_sync_all()");
+        assert_eq!(states(&mut db), [first, second], "{status}");
     }
 }
 

@@ -10,7 +10,7 @@ use crate::support::*;
 use crate::trust::{all_there, proven};
 
 /// What roles without any grant may do, an object a line. On all others they may do nothing.
-const EVERYBODY: [&str; 20] = [
+const EVERYBODY: [&str; 21] = [
     // Work with the caller's rights.
     "f matomo_create_partitions(regclass,timestamp with time zone,timestamp with time zone): EXECUTE",
     "f matomo_create_table(text,boolean,name): EXECUTE",
@@ -22,6 +22,7 @@ const EVERYBODY: [&str; 20] = [
     "f matomo_partition_ranges(regclass): EXECUTE",
     // Those of a registered site check whose it is: see below.
     "f matomo_remove_site(integer): EXECUTE",
+    "f matomo_run_is_dead(bigint): EXECUTE",
     "f matomo_run_outside_transaction(text): EXECUTE",
     "f matomo_run_sites(): EXECUTE",
     "f matomo_run_step(integer,boolean): EXECUTE",
