@@ -17,10 +17,11 @@ pub fn http(fake: &Fake, verb: &str, target: &str, body: &str) -> (u16, String, 
     (status, head, bytes.get(end + 4..).unwrap_or_default().to_vec())
 }
 
-/// The same, but returns the bytes that came before it was silent for that long, whatever they are.
+/// The same, but returns the bytes that came before it was silent for long, whatever they are.
 pub fn raw(fake: &Fake, verb: &str, target: &str, body: &str) -> Vec<u8> {
     let mut stream = TcpStream::connect(("127.0.0.1", fake.port())).unwrap();
-    stream.set_read_timeout(Some(Duration::from_millis(1500))).unwrap();
+    // A large answer takes its time to be made, on a busy machine too.
+    stream.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
     let length = body.len();
     write!(
         stream,
@@ -31,6 +32,7 @@ pub fn raw(fake: &Fake, verb: &str, target: &str, body: &str) -> Vec<u8> {
     let mut block = [0; 65_536];
     while let Ok(n @ 1..) = stream.read(&mut block) {
         bytes.extend_from_slice(&block[..n]);
+        stream.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
         if bytes.len() > 3_000_000 {
             break;
         }
