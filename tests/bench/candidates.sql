@@ -1,4 +1,4 @@
--- Ways to get a batch of rows, given as texts, into a table: what `src/copy_from.rs` was chosen by.
+-- Ways to get a batch of rows, given as texts, into a table: what `src/store/copy_from.rs` was chosen by.
 -- Run by `tests/bench/run candidates`, which says :file (rows as COPY writes them).
 \set ON_ERROR_STOP 1
 \pset format unaligned

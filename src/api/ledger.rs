@@ -1,0 +1,47 @@
+//! The SQL surface of the ledger.
+
+use pgrx::prelude::*;
+
+use crate::error::{Error, Result};
+use crate::matomo::http::endpoint::Endpoint;
+use crate::pg::report::or_raise;
+use crate::state::change_url;
+use crate::store::destination::Destination;
+
+/// Tells that a Matomo has moved to another URL; gives the number of days that the destination holds
+/// of it.
+#[pg_extern(
+    volatile,
+    parallel_unsafe,
+    requires = ["ledger"],
+    sql = "CREATE FUNCTION matomo_change_url(destination regclass, old_url text, new_url text) RETURNS bigint
+VOLATILE PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';"
+)]
+fn matomo_change_url(
+    destination: Option<pg_sys::Oid>,
+    old_url: Option<&str>,
+    new_url: Option<&str>,
+) -> i64 {
+    // SAFETY: main thread; raises an ERROR in a read-only transaction and on a standby.
+    unsafe { pg_sys::PreventCommandIfReadOnly(c"matomo_change_url()".as_ptr()) };
+    or_raise(change_url(destination, old_url, new_url))
+}
+
+fn change_url(
+    destination: Option<pg_sys::Oid>,
+    old_url: Option<&str>,
+    new_url: Option<&str>,
+) -> Result<i64> {
+    let oid = destination.ok_or(Error::Null("destination"))?;
+    let old = Endpoint::parse(old_url.ok_or(Error::Null("old_url"))?)?;
+    let new = Endpoint::parse(new_url.ok_or(Error::Null("new_url"))?)?;
+    if old == new {
+        return Err(Error::Argument {
+            message: format!("old_url and new_url are the same Matomo, {}", old.url()),
+            hint: String::new(),
+        });
+    }
+    let gone = || Error::NoDestination(oid.to_u32().to_string());
+    let destination = Destination::open_known(oid)?.ok_or_else(gone)?;
+    change_url::change_url(&destination, &old, &new)
+}

@@ -1,0 +1,38 @@
+//! The SQL surface of runs, on which the procedures stand. Internal: whoever may call the procedures
+//! may call these.
+
+use pgrx::prelude::*;
+
+use crate::error::Error;
+use crate::pg::extension::Extension;
+use crate::pg::report::or_raise;
+use crate::state::runs;
+use crate::worker::calls;
+
+/// Raises an error where a procedure cannot commit.
+#[pg_extern(volatile, parallel_unsafe)]
+fn matomo_run_outside_transaction(what: &str) {
+    or_raise(calls::check_can_commit(what));
+}
+
+/// Whether a run is over though its row does not say so.
+#[pg_extern(volatile, strict, parallel_restricted)]
+fn matomo_run_is_dead(runid: i64) -> bool {
+    or_raise(Extension::find().and_then(|extension| runs::is_dead(&extension, runid)))
+}
+
+/// The sites that `matomo_sync_all` has something to do for.
+#[pg_extern(volatile, parallel_unsafe)]
+fn matomo_run_sites() -> Vec<i32> {
+    or_raise(calls::check_can_commit("matomo_sync_all()").and_then(|()| calls::sites()))
+}
+
+/// Does what comes next for a registered site; gives whether there is more.
+#[pg_extern(volatile, parallel_unsafe)]
+fn matomo_run_step(site: Option<i32>, is_one_of_all: bool) -> bool {
+    let what = if is_one_of_all { "matomo_sync_all()" } else { "matomo_sync_site()" };
+    or_raise((|| {
+        calls::check_can_commit(what)?;
+        calls::advance(site.ok_or(Error::Null("id"))?, is_one_of_all)
+    })())
+}

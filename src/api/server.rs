@@ -1,0 +1,22 @@
+//! The SQL surface of stored credentials: the validator of the foreign-data wrapper `matomo`.
+
+use pgrx::prelude::*;
+
+use crate::config::options::{self, Holder};
+use crate::pg::report::or_raise;
+
+/// Checks the options of a server or a user mapping; Postgres calls it when they are made or altered.
+#[pg_extern(strict, volatile, parallel_unsafe)]
+fn matomo_fdw_validator(options: Vec<String>, catalog: pg_sys::Oid) {
+    let options: Vec<_> = options
+        .iter()
+        .map(|option| option.split_once('=').unwrap_or((option, "")))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect();
+    let holder = match catalog {
+        pg_sys::ForeignServerRelationId => Holder::Server,
+        pg_sys::UserMappingRelationId => Holder::UserMapping,
+        _ => Holder::Other,
+    };
+    or_raise(options::validate(&options, holder));
+}

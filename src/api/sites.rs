@@ -1,0 +1,215 @@
+//! The SQL surface of registered sites.
+
+use pgrx::datum::{Date, Interval};
+use pgrx::prelude::*;
+
+use crate::api::sync::{date, day, id_of_site};
+use crate::config::access::Access;
+use crate::config::credentials::Credentials;
+use crate::config::settings;
+use crate::error::{Error, Result, Stored};
+use crate::matomo::client::SiteInfo;
+use crate::matomo::zone::Zone;
+use crate::pg::encoding;
+use crate::pg::extension::Extension;
+use crate::pg::report::or_raise;
+use crate::pg::roles::AsSiteOwner;
+use crate::state::ledger::Ledger;
+use crate::state::sites::{self, Entry, Site};
+use crate::store::destination::{Destination, query, spi};
+use crate::sync::plan::{self, Start};
+use crate::sync::site_sync::ask_for_site;
+use crate::worker::wake;
+
+/// Registers a site, so that the procedures and the background worker sync it; gives its ID.
+#[pg_extern(volatile, parallel_unsafe, requires = ["tables", "partitions", "sites"])]
+#[allow(clippy::too_many_arguments)]
+fn matomo_add_site(
+    server: Option<&str>,
+    site: Option<i32>,
+    start_date: default!(Option<Date>, "NULL"),
+    destination: default!(Option<&str>, "NULL"),
+    every: default!(Option<Interval>, "'10 minutes'"),
+    retention: default!(Option<Interval>, "NULL"),
+    enabled: default!(Option<bool>, "true"),
+) -> i32 {
+    // SAFETY: main thread; raises an ERROR in a read-only transaction and on a standby.
+    unsafe { pg_sys::PreventCommandIfReadOnly(c"matomo_add_site()".as_ptr()) };
+    or_raise((|| {
+        let server = server.ok_or(Error::Null("server"))?;
+        let idsite = id_of_site(site)?;
+        let start = day("start_date", start_date)?;
+        let every = every.ok_or(Error::Null("every"))?;
+        check_intervals(Some(every), retention)?;
+        encoding::check()?;
+        let access = Access::stored(Credentials::of_server(server)?)?;
+        let name = destination.map_or_else(settings::destination, str::to_owned);
+        let destination = lasting(Destination::open_or_create(&name)?)?;
+        // SAFETY: main thread, within a transaction.
+        let owner = unsafe { pg_sys::GetUserId() };
+        let mut entry = Entry {
+            server: Some(server),
+            idsite: Some(idsite),
+            destination: Some(destination.oid),
+            owner: Some(owner),
+            start,
+            every: Some(every),
+            retention,
+            enabled: Some(enabled.unwrap_or(true)),
+            ..Entry::default()
+        };
+        let extension = Extension::find()?;
+        entry.check_is_new(&extension, None)?;
+        entry.info = Some(ask(&access, idsite, start)?);
+        Ledger::of(&destination, access.client.endpoint(), idsite)
+            .check_matomo(&destination.name)?;
+        let id = entry.insert(&extension)?;
+        wake::after_commit(&extension)?;
+        Ok(id)
+    })())
+}
+
+/// Changes a registered site; what is NULL stays as it is. Failures until now count no more.
+#[pg_extern(volatile, parallel_unsafe, requires = ["tables", "partitions", "sites"])]
+#[allow(clippy::too_many_arguments)]
+fn matomo_alter_site(
+    id: Option<i32>,
+    server: default!(Option<&str>, "NULL"),
+    site: default!(Option<i32>, "NULL"),
+    start_date: default!(Option<Date>, "NULL"),
+    destination: default!(Option<&str>, "NULL"),
+    every: default!(Option<Interval>, "NULL"),
+    retention: default!(Option<Interval>, "NULL"),
+    enabled: default!(Option<bool>, "NULL"),
+    owner: default!(Option<&str>, "NULL"),
+) {
+    // SAFETY: main thread; raises an ERROR in a read-only transaction and on a standby.
+    unsafe { pg_sys::PreventCommandIfReadOnly(c"matomo_alter_site()".as_ptr()) };
+    or_raise((|| {
+        let extension = Extension::find()?;
+        let id = id.ok_or(Error::Null("id"))?;
+        let known = Site::find(&extension, id)?.ok_or(Stored::NoSite(id))?;
+        known.check_rights()?;
+        let start = day("start_date", start_date)?;
+        check_intervals(every, retention)?;
+        let new_owner = owner.map(role).transpose()?;
+        let idsite = site.map(|site| id_of_site(Some(site))).transpose()?;
+        let mut entry = Entry {
+            server,
+            idsite,
+            owner: new_owner,
+            start,
+            every,
+            retention,
+            enabled,
+            ..Entry::default()
+        };
+        {
+            let _owner = AsSiteOwner::become_(new_owner.unwrap_or(known.owner));
+            if let Some(name) = destination {
+                entry.destination = Some(lasting(Destination::open_or_create(name)?)?.oid);
+            } else if new_owner.is_some() {
+                // Whether he may write to it.
+                Destination::open_known(known.destination)?.ok_or(Stored::NoDestination(id))?;
+            }
+            if server.is_some() || idsite.is_some() || start.is_some() || new_owner.is_some() {
+                let credentials = match server {
+                    Some(server) => Credentials::of_server(server)?,
+                    None => Credentials::of_site(&known)?,
+                };
+                let access = Access::stored(credentials)?;
+                entry.matomo = server.map(|_| access.client.endpoint().url().to_owned());
+                entry.info = Some(ask(&access, idsite.unwrap_or(known.idsite), start)?);
+            }
+        }
+        entry.update(&extension, &known)?;
+        wake::after_commit(&extension)
+    })());
+}
+
+/// Removes a registered site. The copied visits stay.
+#[pg_extern(volatile, parallel_unsafe, requires = ["sites"])]
+fn matomo_remove_site(id: Option<i32>) {
+    // SAFETY: main thread; raises an ERROR in a read-only transaction and on a standby.
+    unsafe { pg_sys::PreventCommandIfReadOnly(c"matomo_remove_site()".as_ptr()) };
+    or_raise((|| {
+        let extension = Extension::find()?;
+        let id = id.ok_or(Error::Null("id"))?;
+        let known = Site::find(&extension, id)?.ok_or(Stored::NoSite(id))?;
+        known.check_rights()?;
+        sites::remove(&extension, id, settings::keep_runs())
+    })());
+}
+
+/// Today in a site's timezone, as Matomo names it; NULL for a zone that there is not.
+#[pg_extern(stable, strict, parallel_safe)]
+fn matomo_today(timezone: &str) -> Option<Date> {
+    Zone::parse(timezone)?.day(chrono::Utc::now().timestamp()).map(date)
+}
+
+/// Asks Matomo for the site, and whether its days reach to `start`.
+fn ask(access: &Access, idsite: i32, start: Option<chrono::NaiveDate>) -> Result<SiteInfo> {
+    let info = ask_for_site(&access.client, idsite, None)?;
+    if let Some(start) = start {
+        let today = info.zone.day(chrono::Utc::now().timestamp()).unwrap_or_default();
+        plan::days(Start::Day(start), None, today, info.zone)?;
+    }
+    Ok(info)
+}
+
+fn lasting(destination: Destination) -> Result<Destination> {
+    let sql = "SELECT c.relpersistence OPERATOR(pg_catalog.=) 't' FROM pg_catalog.pg_class c \
+               WHERE c.oid OPERATOR(pg_catalog.=) $1";
+    let is_temporary: Option<bool> = Spi::connect_mut(|client| {
+        query(client, sql, &[destination.oid.into()])?.first().get_one().map_err(spi)
+    })?;
+    match is_temporary {
+        Some(false) => Ok(destination),
+        _ => Err(Stored::TemporaryDestination(destination.name).into()),
+    }
+}
+
+/// What it takes to be a role: since Postgres 16 a member need not be allowed to.
+const MAY_BE: &str = if cfg!(feature = "pg15") { "MEMBER" } else { "SET" };
+
+/// A role that the current user may be.
+fn role(name: &str) -> Result<pg_sys::Oid> {
+    let sql = "SELECT r.oid, pg_catalog.pg_has_role(r.oid, $2) FROM pg_catalog.pg_roles r \
+               WHERE r.rolname OPERATOR(pg_catalog.=) $1";
+    let found = Spi::connect_mut(|client| {
+        let table = query(client, sql, &[name.into(), MAY_BE.into()])?;
+        if table.is_empty() {
+            return Ok((None, None));
+        }
+        table.first().get_two::<pg_sys::Oid, bool>().map_err(spi)
+    })?;
+    match found {
+        (Some(oid), Some(true)) => Ok(oid),
+        (Some(_), _) => Err(Stored::RolePrivilege(name.to_owned()).into()),
+        (None, _) => Err(Stored::NoRole(name.to_owned()).into()),
+    }
+}
+
+fn check_intervals(every: Option<Interval>, retention: Option<Interval>) -> Result<()> {
+    const SECOND: i128 = 1_000_000;
+    const DAY: i128 = 86_400 * SECOND;
+    // Each field counts: what is subtracted from a date overflows by any of them. Beyond a century
+    // there is nothing to be kept, and soon no date.
+    let is_out = |interval: Interval, least: i128| {
+        let (months, days, micros) = (interval.months(), interval.days(), interval.micros());
+        let days_in_all = 30 * i128::from(months) + i128::from(days);
+        let sum = days_in_all * DAY + i128::from(micros);
+        months < 0 || days < 0 || micros < 0 || sum < least || sum > 36_000 * DAY
+    };
+    let (argument, hint) = if every.is_some_and(|every| is_out(every, SECOND)) {
+        ("every", "It must be at least 1 second, at most 100 years, and no part of it negative.")
+    } else if retention.is_some_and(|retention| is_out(retention, 0)) {
+        (
+            "retention",
+            "No part of it may be negative, and it must be at most 100 years; 0 keeps visits for ever.",
+        )
+    } else {
+        return Ok(());
+    };
+    Err(Error::Argument { message: format!("{argument} is out of range"), hint: hint.to_owned() })
+}

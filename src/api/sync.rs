@@ -1,0 +1,248 @@
+//! The SQL surface. Checks arguments; everything else happens in [`crate::sync::site_sync`].
+
+use chrono::{Days, NaiveDate};
+use pgrx::datum::Date;
+use pgrx::prelude::*;
+
+use crate::config::access::Access;
+use crate::config::credentials::Credentials;
+use crate::config::settings;
+use crate::error::{Error, Result};
+use crate::matomo::http::endpoint::Endpoint;
+use crate::matomo::http::token::Token;
+use crate::pg::encoding;
+use crate::pg::report::or_raise;
+use crate::pg::secrecy;
+use crate::sync::check::{self, DayChecked, How};
+use crate::sync::site_sync::{self, Order};
+
+/// Copies the visits of a Matomo site, by the day of their last action in the site's timezone,
+/// into a table. See README for the arguments and the result.
+#[pg_extern(volatile, parallel_unsafe, requires = ["tables", "partitions", "ledger"])]
+#[allow(clippy::too_many_arguments, clippy::type_complexity)]
+fn matomo_sync(
+    site: Option<i32>,
+    url: default!(Option<&str>, "NULL"),
+    key: default!(Option<&str>, "NULL"),
+    start_date: default!(Option<Date>, "NULL"),
+    end_date: default!(Option<Date>, "NULL"),
+    destination: default!(Option<&str>, "NULL"),
+    force: default!(Option<bool>, "false"),
+    page_size: default!(Option<i32>, "NULL"),
+    server: default!(Option<&str>, "NULL"),
+) -> TableIterator<
+    'static,
+    (
+        name!(day, Date),
+        name!(pages, i32),
+        name!(visits, i64),
+        name!(actions, i64),
+        name!(inserted, i64),
+        name!(updated, i64),
+        name!(deleted, i64),
+        name!(truncated_visits, i64),
+    ),
+> {
+    let _hidden = begin(site, key);
+    // SAFETY: main thread; raises an ERROR in a read-only transaction and on a standby.
+    unsafe { pg_sys::PreventCommandIfReadOnly(c"matomo_sync()".as_ptr()) };
+    let days = or_raise(
+        Given { site, url, key, server, start_date, end_date, destination, force, page_size }
+            .order()
+            .and_then(site_sync::run),
+    );
+    let rows = days.into_iter().map(|(read, written)| {
+        (
+            date(read.day),
+            read.pages,
+            read.met.visits,
+            read.met.actions,
+            written.inserted,
+            written.updated,
+            written.deleted,
+            read.met.truncated_visits,
+        )
+    });
+    TableIterator::new(rows.collect::<Vec<_>>())
+}
+
+/// Compares what Matomo lists of a range of days with what a table holds, and mends what differs
+/// if asked to. See README for the arguments and the result.
+#[pg_extern(volatile, parallel_unsafe, requires = ["tables", "partitions", "ledger"])]
+#[allow(clippy::too_many_arguments, clippy::type_complexity)]
+fn matomo_check(
+    site: Option<i32>,
+    start_date: Option<Date>,
+    end_date: Option<Date>,
+    url: default!(Option<&str>, "NULL"),
+    key: default!(Option<&str>, "NULL"),
+    destination: default!(Option<&str>, "NULL"),
+    repair: default!(Option<bool>, "false"),
+    deep: default!(Option<bool>, "false"),
+    page_size: default!(Option<i32>, "NULL"),
+    server: default!(Option<&str>, "NULL"),
+    delete_purged: default!(Option<bool>, "false"),
+) -> TableIterator<
+    'static,
+    (
+        name!(day, Date),
+        name!(visits_there, i64),
+        name!(visits_here, i64),
+        name!(missing, i64),
+        name!(extra, i64),
+        name!(stale, i64),
+        name!(repaired, i64),
+        name!(purged, i64),
+    ),
+> {
+    let _hidden = begin(site, key);
+    let how = How {
+        repair: repair.unwrap_or(false),
+        deep: deep.unwrap_or(false),
+        delete_purged: delete_purged.unwrap_or(false),
+    };
+    if how.repair {
+        // SAFETY: main thread; raises an ERROR in a read-only transaction and on a standby.
+        unsafe { pg_sys::PreventCommandIfReadOnly(c"matomo_check(repair)".as_ptr()) };
+    }
+    let days = or_raise(
+        Given { site, url, key, server, start_date, end_date, destination, force: None, page_size }
+            .order()
+            .and_then(|order| check::run(order, how)),
+    );
+    let rows = days.into_iter().map(|(day, found)| {
+        let DayChecked { there, here, missing, extra, stale, repaired, purged } = found;
+        (date(day), there, here, missing, extra, stale, repaired, purged)
+    });
+    TableIterator::new(rows.collect::<Vec<_>>())
+}
+
+/// Shows what is done. A statement that holds a key is taken out of sight for that, before anything
+/// can fail or wait.
+fn begin(site: Option<i32>, key: Option<&str>) -> Option<secrecy::WithoutContext> {
+    let hidden = key.map(secrecy::hide_running_statement);
+    secrecy::show_activity(&site.map_or_else(
+        || "matomo: begins".to_owned(),
+        |site| format!("matomo: site {site}, begins"),
+    ));
+    hidden
+}
+
+/// The arguments that `matomo_sync` and `matomo_check` share.
+struct Given<'a> {
+    site: Option<i32>,
+    url: Option<&'a str>,
+    key: Option<&'a str>,
+    server: Option<&'a str>,
+    start_date: Option<Date>,
+    end_date: Option<Date>,
+    destination: Option<&'a str>,
+    force: Option<bool>,
+    page_size: Option<i32>,
+}
+
+impl Given<'_> {
+    fn order(self) -> Result<Order> {
+        let site = id_of_site(self.site)?;
+        self.only_one_way()?;
+        if self.key.is_some_and(|key| key.trim().is_empty()) {
+            return Err(Error::empty_token("the key"));
+        }
+        if let Some(size) = self.page_size
+            && !settings::PAGE_SIZES.contains(&size)
+        {
+            return Err(Error::Argument {
+                message: format!("page_size {size} is out of range"),
+                hint: format!(
+                    "It must be from {} to {}.",
+                    settings::PAGE_SIZES.start(),
+                    settings::PAGE_SIZES.end()
+                ),
+            });
+        }
+        let start = day("start_date", self.start_date)?;
+        let end = day("end_date", self.end_date)?;
+        if let (Some(start), Some(end)) = (start, end)
+            && end < start
+        {
+            return Err(Error::reversed(start, end));
+        }
+        encoding::check()?;
+        let mut access = match (self.server, self.url, self.key) {
+            (None, Some(url), Some(key)) => Access::direct(Endpoint::parse(url)?, Token::new(key))?,
+            (Some(server), ..) => Access::stored(Credentials::of_server(server)?)?,
+            (None, None, _) => return Err(Error::Null("url")),
+            (None, _, None) => return Err(Error::Null("key")),
+        };
+        if let Some(size) = self.page_size {
+            access.page_size = size.unsigned_abs();
+        }
+        Ok(Order {
+            site,
+            access,
+            start,
+            end,
+            destination: self.destination.map_or_else(settings::destination, str::to_owned),
+            force: self.force.unwrap_or(false),
+        })
+    }
+
+    /// A Matomo is named by a server, or by url and key.
+    fn only_one_way(&self) -> Result<()> {
+        let message = match (self.server, self.url, self.key) {
+            (Some(_), Some(_), _) | (Some(_), _, Some(_)) => {
+                "both a server and a url or key are given"
+            }
+            (None, None, None) => "neither a server nor a url and key are given",
+            _ => return Ok(()),
+        };
+        Err(Error::Argument {
+            message: message.to_owned(),
+            hint: "Give either server => 'analytics', a foreign server with a user mapping, or \
+                   url => 'https://analytics.example.org', key => '...'."
+                .to_owned(),
+        })
+    }
+}
+
+/// The ID of a site.
+pub fn id_of_site(site: Option<i32>) -> Result<i32> {
+    let site = site.ok_or(Error::Null("site"))?;
+    if site >= 1 {
+        return Ok(site);
+    }
+    Err(Error::Argument {
+        message: format!("site {site} is no ID of a site"),
+        hint: "Matomo numbers its sites from 1 (Administration > Measurables > Manage).".to_owned(),
+    })
+}
+
+/// The day from which Postgres counts.
+const POSTGRES_EPOCH: NaiveDate = NaiveDate::from_ymd_opt(2000, 1, 1).unwrap();
+
+/// A date argument as a day.
+pub fn day(argument: &str, date: Option<Date>) -> Result<Option<NaiveDate>> {
+    let Some(date) = date else { return Ok(None) };
+    let days = i64::from(date.to_pg_epoch_days());
+    let shift = Days::new(days.unsigned_abs());
+    let day = if days < 0 {
+        POSTGRES_EPOCH.checked_sub_days(shift)
+    } else {
+        POSTGRES_EPOCH.checked_add_days(shift)
+    };
+    // Nothing was tracked before there was a web; and an infinite range never ends.
+    match day {
+        Some(day) if NaiveDate::from_ymd_opt(1990, 1, 1) <= Some(day) => Ok(Some(day)),
+        _ => Err(Error::Argument {
+            message: format!("{argument} is out of range"),
+            hint: "Give a day from 1990-01-01 on.".to_owned(),
+        }),
+    }
+}
+
+/// A day as a date of Postgres.
+pub fn date(day: NaiveDate) -> Date {
+    let days = day.signed_duration_since(POSTGRES_EPOCH).num_days();
+    // SAFETY: days of a NaiveDate from 1990 on are far from Postgres' bounds.
+    unsafe { Date::from_pg_epoch_days(i32::try_from(days).unwrap_or(0)) }
+}

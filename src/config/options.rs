@@ -1,0 +1,127 @@
+//! The options of foreign servers and user mappings: which there are, and what they may hold.
+
+use std::ffi::CString;
+use std::ops::RangeInclusive;
+use std::ptr;
+
+use pgrx::pg_sys;
+
+use crate::config::settings;
+use crate::error::{Error, Result, Stored};
+use crate::matomo::http::endpoint::Endpoint;
+
+/// What a server says of how to ask its Matomo; what it does not say is as in the settings.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Options {
+    pub url: Option<String>,
+    /// The file's name.
+    pub ca_file: Option<String>,
+    /// Seconds.
+    pub timeout: Option<u32>,
+    /// Seconds.
+    pub connect_timeout: Option<u32>,
+    pub language: Option<String>,
+    /// Visits a page.
+    pub page_size: Option<u32>,
+    /// Days to ask for at once.
+    pub fetch_workers: Option<u32>,
+}
+
+/// The names of [`Options`].
+const OF_SERVER: [&str; 7] =
+    ["url", "ca_file", "timeout", "connect_timeout", "language", "page_size", "fetch_workers"];
+
+/// The only option of a user mapping.
+pub const TOKEN: &str = "token";
+
+/// What options belong to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holder {
+    Server,
+    UserMapping,
+    /// The foreign-data wrapper itself, and foreign tables, which it does not have.
+    Other,
+}
+
+/// Checks options as they are given in DDL.
+///
+/// # Errors
+/// [`Stored::InvalidOption`], [`Stored::MissingOption`], [`Stored::SuperuserOption`] and
+/// [`Error::Argument`].
+pub fn validate(given: &[(String, String)], holder: Holder) -> Result<()> {
+    let names: &[&'static str] = match holder {
+        Holder::Server => &OF_SERVER,
+        Holder::UserMapping => &[TOKEN],
+        Holder::Other => &[],
+    };
+    if let Some((name, _)) = given.iter().find(|(name, _)| !names.contains(&name.as_str())) {
+        return Err(Stored::InvalidOption { name: name.clone(), valid: names.to_vec() }.into());
+    }
+    match holder {
+        Holder::Server => {
+            let options = Options::read(given)?;
+            if let Some(url) = &options.url {
+                Endpoint::parse(url)?;
+            }
+            // SAFETY: main thread, within a transaction.
+            if options.ca_file.is_some() && !unsafe { pg_sys::superuser() } {
+                return Err(Stored::SuperuserOption("ca_file").into());
+            }
+            if options.url.is_none() {
+                return Err(Stored::MissingOption("url").into());
+            }
+            Ok(())
+        }
+        Holder::UserMapping => {
+            // None at all is what a dump holds of a mapping whose options may not be read; the token
+            // is missed when the server is used.
+            let is_blank = given.iter().any(|(_, token)| token.trim().is_empty());
+            if is_blank { Err(Error::empty_token("option \"token\"")) } else { Ok(()) }
+        }
+        Holder::Other => Ok(()),
+    }
+}
+
+impl Options {
+    /// Reads the options of a server; those of other names are passed over.
+    ///
+    /// # Errors
+    /// [`Error::Argument`].
+    pub fn read(given: &[(String, String)]) -> Result<Options> {
+        let mut options = Options::default();
+        for (name, value) in given {
+            let text = || Some(value.clone()).filter(|value| !value.is_empty());
+            let seconds = pg_sys::GUC_UNIT_S as i32;
+            let number = |range, unit| number(name, value, range, unit).map(Some);
+            match name.as_str() {
+                "url" => options.url = text(),
+                "ca_file" => options.ca_file = text(),
+                "language" => options.language = text(),
+                "timeout" => options.timeout = number(settings::REQUEST_TIMEOUTS, seconds)?,
+                "connect_timeout" => {
+                    options.connect_timeout = number(settings::CONNECT_TIMEOUTS, seconds)?;
+                }
+                "page_size" => options.page_size = number(settings::PAGE_SIZES, 0)?,
+                "fetch_workers" => options.fetch_workers = number(settings::WORKERS, 0)?,
+                _ => {}
+            }
+        }
+        Ok(options)
+    }
+}
+
+/// A number as a setting takes it, with a unit of time where it has one.
+fn number(name: &str, value: &str, range: RangeInclusive<i32>, unit: i32) -> Result<u32> {
+    let text = CString::new(value).unwrap_or_default();
+    let mut number = 0;
+    // SAFETY: main thread; both pointers are to locals.
+    let is_number = unsafe { pg_sys::parse_int(text.as_ptr(), &mut number, unit, ptr::null_mut()) };
+    if !is_number || !range.contains(&number) {
+        let what = if unit == 0 { "" } else { " seconds, or a time such as 2min" };
+        return Err(Error::Argument {
+            message: format!("invalid value for option \"{name}\": \"{value}\""),
+            hint: format!("It must be from {} to {}{what}.", range.start(), range.end()),
+        });
+    }
+    Ok(number.unsigned_abs())
+}

@@ -1,0 +1,336 @@
+//! What can go wrong, and what the user is told of it: one enum, one table of SQLSTATEs.
+//!
+//! Texts follow Postgres' style: a lower-case message without a full stop, a DETAIL that gives the
+//! facts, a HINT that says what to do. No variant ever holds the token.
+
+mod fault;
+mod sql_state;
+mod stored_error;
+
+use std::fmt;
+
+use chrono::NaiveDate;
+
+pub use crate::error::fault::{Call, Fault};
+pub use crate::error::sql_state::SqlState;
+pub use crate::error::stored_error::Stored;
+
+/// Every error of the extension.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Error {
+    /// An argument that must not be NULL.
+    Null(&'static str),
+    /// An argument or a setting that cannot be used.
+    Argument { message: String, hint: String },
+    /// The destination does not exist.
+    NoDestination(String),
+    /// Something was made after the transaction's snapshot, as of REPEATABLE READ; what.
+    TooNew(String),
+    /// The destination got another name while it was written to.
+    Renamed(String),
+    /// The destination is no table; what it is.
+    NotATable { name: String, kind: &'static str },
+    /// The destination lacks columns.
+    MissingColumns { name: String, columns: Vec<String> },
+    /// No unique index of the destination can tell one action from another.
+    NoUniqueIndex(String),
+    /// The role may not do what a sync does with the destination.
+    Privilege { name: String, missing: Vec<String> },
+    /// Policies may hide rows of a table from a role that is to delete all of some kind.
+    RowSecurity(String),
+    /// An erasure without a visitor.
+    NoVisitor,
+    /// Another session syncs the same site into the same destination.
+    AlreadyRunning { site: i32, name: String },
+    /// Another Matomo is just being synced into the destination for the first time.
+    OtherFirst(String),
+    /// The destination holds the visits of another Matomo than the one that is asked; their URLs.
+    OtherMatomo { name: String, known: String, asked: String },
+    /// Sealed days of the destination hold the other kind of time than `matomo.action_time` says.
+    OtherActionTime { name: String, kind: &'static str, first: NaiveDate, last: NaiveDate },
+    /// A stored visit is another one than Matomo's of the same ID: the site and the day of the stored one,
+    /// and Matomo's day.
+    OtherVisit {
+        name: String,
+        visit: i64,
+        stored: (String, Option<NaiveDate>),
+        asked: Option<NaiveDate>,
+    },
+    /// Of rows that were written not all are to be seen.
+    NotSeen { name: String, written: i64, seen: i64 },
+    /// The database cannot hold what Matomo sends.
+    Encoding(String),
+    /// Something is wrong with a server, a registered site or its run.
+    Stored(Stored),
+    /// A request failed.
+    Request { fault: Fault, call: Call },
+    /// A fault of our own.
+    Internal(String),
+}
+
+/// `Result` with this crate's error.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// A range of days whose end lies before its start.
+    pub fn reversed(start: NaiveDate, end: NaiveDate) -> Error {
+        Error::Argument {
+            message: format!("end_date {end} is before start_date {start}"),
+            hint: "Both days are included in the range.".to_owned(),
+        }
+    }
+
+    /// A token without a letter; what holds it.
+    pub fn empty_token(what: &str) -> Error {
+        Error::Argument {
+            message: format!("{what} is empty"),
+            hint: "Give a token_auth of Matomo (Personal > Security > Auth tokens).".to_owned(),
+        }
+    }
+
+    /// The SQLSTATE.
+    pub fn state(&self) -> SqlState {
+        match self {
+            Error::Null(_) | Error::NoVisitor => SqlState::NullValueNotAllowed,
+            Error::Argument { .. } => SqlState::InvalidParameterValue,
+            Error::NoDestination(_) => SqlState::UndefinedTable,
+            Error::NotATable { .. } => SqlState::WrongObjectType,
+            Error::MissingColumns { .. } => SqlState::UndefinedColumn,
+            Error::NoUniqueIndex(_) => SqlState::InvalidColumnReference,
+            Error::Privilege { .. } | Error::RowSecurity(_) => SqlState::InsufficientPrivilege,
+            Error::AlreadyRunning { .. } | Error::OtherFirst(_) => SqlState::LockNotAvailable,
+            Error::OtherMatomo { .. }
+            | Error::OtherActionTime { .. }
+            | Error::OtherVisit { .. }
+            | Error::Renamed(_) => SqlState::ObjectNotInPrerequisiteState,
+            Error::NotSeen { .. } | Error::Encoding(_) => SqlState::FeatureNotSupported,
+            Error::TooNew(_) => SqlState::SerializationFailure,
+            Error::Stored(error) => error.state(),
+            Error::Internal(_) => SqlState::InternalError,
+            Error::Request { fault, .. } => match fault {
+                Fault::Forbidden(_) => SqlState::InsufficientPrivilege,
+                Fault::Unreachable(_) | Fault::Tls(_) | Fault::NoTls(_) => {
+                    SqlState::UnableToEstablishSqlConnection
+                }
+                Fault::TimedOut(_) | Fault::Broken(_) => SqlState::ConnectionFailure,
+                Fault::Maintenance => SqlState::ConnectionFailure,
+                Fault::TokenRefused(_)
+                | Fault::NoAccess(_)
+                | Fault::AddressRefused(_)
+                | Fault::LockedOut(_)
+                | Fault::Status(401 | 407) => SqlState::InvalidAuthorizationSpecification,
+                Fault::VisitsLogOff(_) => SqlState::ObjectNotInPrerequisiteState,
+                Fault::UnknownSite(_) => SqlState::InvalidParameterValue,
+                Fault::RateLimited(_) => SqlState::ConfigurationLimitExceeded,
+                Fault::TooLarge(_) | Fault::VisitTooLarge(..) | Fault::Exhausted(_) => {
+                    SqlState::ProgramLimitExceeded
+                }
+                Fault::OutOfMemory => SqlState::OutOfMemory,
+                Fault::Status(500..) => SqlState::ConnectionFailure,
+                Fault::NotHttp(_)
+                | Fault::Redirected(_)
+                | Fault::NeedsTls(_)
+                | Fault::Passing(_)
+                | Fault::Matomo(_)
+                | Fault::Status(_)
+                | Fault::NotJson(_)
+                | Fault::Php(_)
+                | Fault::Mixed(_)
+                | Fault::OtherSite(..)
+                | Fault::Unexpected(_) => SqlState::ProtocolViolation,
+            },
+        }
+    }
+
+    /// The DETAIL line, if there is more to say than the message.
+    pub fn detail(&self) -> Option<String> {
+        match self {
+            Error::Request { fault, call } => Some(match fault.detail() {
+                Some(more) => format!("{call} {more}"),
+                None => call.to_string(),
+            }),
+            Error::MissingColumns { columns, .. } => {
+                Some(format!("Missing: {}.", columns.join(", ")))
+            }
+            Error::Privilege { missing, .. } => {
+                Some(format!("Privileges missing: {}.", missing.join(", ")))
+            }
+            Error::OtherActionTime { kind, first, last, .. } => Some(format!(
+                "Its action_timestamp is of the kind '{kind}' from {first} to {last}."
+            )),
+            Error::NoUniqueIndex(_) => Some(
+                "A sync needs a valid unique index, neither partial nor deferrable, on action_id, \
+                 alone or with action_timestamp, idsite or idvisit."
+                    .to_owned(),
+            ),
+            Error::NotSeen { written, seen, .. } => {
+                Some(format!("Of {written} rows, a query of the table sees {seen}."))
+            }
+            Error::OtherVisit { stored: (site, day), asked, .. } => {
+                let on = |day: &Option<NaiveDate>| {
+                    day.map_or_else(|| "at no known time".to_owned(), |day| format!("on {day}"))
+                };
+                Some(format!(
+                    "The stored visit, of site {site}, began {}, Matomo's {}; they have neither the \
+                     visitor nor the time of an action in common.",
+                    on(day),
+                    on(asked)
+                ))
+            }
+            Error::RowSecurity(_) => Some("What a policy hides would be left.".to_owned()),
+            Error::Stored(error) => error.detail(),
+            _ => None,
+        }
+    }
+
+    /// The HINT line: what to do.
+    pub fn hint(&self) -> Option<String> {
+        let text = match self {
+            Error::Null(_) | Error::Internal(_) => return None,
+            Error::Stored(error) => return error.hint(),
+            Error::Argument { hint, .. } if hint.is_empty() => return None,
+            Error::Argument { hint, .. } => hint.clone(),
+            Error::NoDestination(name) => {
+                let quoted = name.replace('\'', "''");
+                format!("Create it with SELECT matomo_create_table('{quoted}').")
+            }
+            Error::TooNew(_) => "Try the transaction again.".to_owned(),
+            Error::Renamed(_) => "Sync again.".to_owned(),
+            Error::NotATable { .. } => {
+                "Give the name of a table, partitioned or not.".to_owned()
+            }
+            Error::MissingColumns { .. } => {
+                "Add them with ALTER TABLE ... ADD COLUMN, with the types of the table matomo_action."
+                    .to_owned()
+            }
+            Error::NoUniqueIndex(name) => format!(
+                "CREATE UNIQUE INDEX ON {name} (action_id), or (action_id, action_timestamp) where \
+                 the table is partitioned by action_timestamp."
+            ),
+            Error::Privilege { name, .. } => {
+                format!("Ask the owner of {name} to GRANT them.")
+            }
+            Error::RowSecurity(_) => {
+                "Have it done by a role that no policy concerns, such as the table's owner.".to_owned()
+            }
+            Error::NoVisitor => "Name the visitor by one of them, or by both.".to_owned(),
+            Error::AlreadyRunning { .. } => {
+                "Wait for it to end, or look for it in pg_stat_activity.".to_owned()
+            }
+            Error::OtherFirst(_) => "Give each Matomo a table of its own, with destination => '...'. If \
+                                     it is the same under another URL, use one URL."
+                .to_owned(),
+            Error::OtherMatomo { name, known, asked } => format!(
+                "Give each Matomo a table of its own, with destination => '...'. If this one has moved: \
+                 SELECT matomo_change_url('{}', '{known}', '{asked}').",
+                name.replace('\'', "''")
+            ),
+            Error::OtherActionTime { kind, first, last, .. } => format!(
+                "Set matomo.action_time to '{kind}' again, or have these days read again by \
+                 matomo_sync(..., start_date => '{first}', end_date => '{last}', force => true)."
+            ),
+            Error::OtherVisit { name, .. } => format!(
+                "Take a table of its own if Matomo's numbers began anew, as after a new installation; or \
+                 remove what is older: CALL matomo_drop_before('{}', '...').",
+                name.replace('\'', "''")
+            ),
+            Error::NotSeen { .. } => {
+                "Take an ordinary table of Postgres, partitioned or not: an extension keeps the rows of \
+                 this one elsewhere."
+                    .to_owned()
+            }
+            Error::Encoding(_) => "Use a database with encoding UTF8.".to_owned(),
+            Error::Request { fault, .. } => fault.hint().to_owned(),
+        };
+        Some(text)
+    }
+
+    /// Whether Matomo, a gateway before it or this server may have given up over the size of the request.
+    pub fn is_overload(&self) -> bool {
+        matches!(
+            self,
+            Error::Request {
+                fault: Fault::TimedOut(_)
+                    | Fault::Exhausted(_)
+                    | Fault::TooLarge(_)
+                    | Fault::OutOfMemory
+                    | Fault::Status(502 | 504),
+                ..
+            }
+        )
+    }
+
+    /// Whether the same request may succeed in a moment.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            // Any 5xx may pass, but for what Matomo says will not.
+            Error::Request { fault: Fault::Matomo(_), call } => call.status >= Some(500),
+            Error::Request { fault, .. } => matches!(
+                fault,
+                Fault::Unreachable(_)
+                    | Fault::TimedOut(_)
+                    | Fault::Broken(_)
+                    | Fault::RateLimited(_)
+                    | Fault::Maintenance
+                    | Fault::Passing(_)
+                    | Fault::Status(408 | 500..)
+            ),
+            _ => false,
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Null(argument) => write!(f, "argument \"{argument}\" must not be null"),
+            Error::Argument { message, .. } => f.write_str(message),
+            Error::NoDestination(name) => write!(f, "destination \"{name}\" does not exist"),
+            Error::TooNew(what) => {
+                write!(f, "could not serialize access: {what} is newer than the transaction")
+            }
+            Error::Renamed(name) => write!(f, "destination \"{name}\" was renamed during the sync"),
+            Error::NotATable { name, kind } => write!(f, "destination \"{name}\" is {kind}"),
+            Error::MissingColumns { name, .. } => write!(f, "destination \"{name}\" lacks columns"),
+            Error::NoUniqueIndex(name) => {
+                write!(f, "destination \"{name}\" has no usable unique index")
+            }
+            Error::RowSecurity(name) => {
+                write!(f, "row-level security may hide rows of table {name}")
+            }
+            Error::NoVisitor => f.write_str("neither visitorid nor userid is given"),
+            Error::Privilege { name, .. } => write!(f, "permission denied for table {name}"),
+            Error::AlreadyRunning { site, name } => {
+                write!(f, "site {site} is being synced into \"{name}\" by another session")
+            }
+            Error::OtherFirst(name) => {
+                write!(f, "another Matomo is being synced into \"{name}\" for the first time")
+            }
+            Error::OtherMatomo { name, known, .. } => {
+                write!(f, "destination \"{name}\" holds the visits of another Matomo, {known}")
+            }
+            Error::OtherActionTime { name, .. } => {
+                write!(
+                    f,
+                    "destination \"{name}\" holds another kind of time than matomo.action_time"
+                )
+            }
+            Error::OtherVisit { name, visit, .. } => {
+                write!(f, "destination \"{name}\" holds another visit {visit} than Matomo")
+            }
+            Error::NotSeen { name, .. } => {
+                write!(f, "rows written to \"{name}\" are not to be seen in it")
+            }
+            Error::Encoding(name) => write!(f, "database encoding {name} is not supported"),
+            Error::Stored(error) => error.fmt(f),
+            Error::Request { fault, .. } => fault.fmt(f),
+            Error::Internal(what) => write!(f, "internal error: {what}"),
+        }
+    }
+}
+
+impl From<Stored> for Error {
+    fn from(error: Stored) -> Error {
+        Error::Stored(error)
+    }
+}

@@ -1,0 +1,14 @@
+//! How a Matomo is reached: hosts, connections, TLS, requests. No Postgres.
+
+pub mod address;
+pub mod agent;
+pub mod certificates;
+pub mod dial;
+pub mod endpoint;
+pub mod hosts;
+pub mod patience;
+pub mod request;
+pub mod stop;
+pub mod tls;
+pub mod token;
+pub mod transport;

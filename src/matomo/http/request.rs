@@ -1,0 +1,152 @@
+//! One request over HTTP and its answer. The only module that uses the token. No Postgres.
+
+use std::io::{ErrorKind, Read};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use ureq::http::{HeaderMap, Response, StatusCode, header};
+
+use crate::error::{Fault, Result};
+use crate::matomo::client::Manner;
+use crate::matomo::http::agent::Agent;
+use crate::matomo::http::dial::dialled;
+use crate::matomo::http::endpoint::Endpoint;
+use crate::matomo::http::stop::Stop;
+use crate::matomo::http::token::Token;
+use crate::matomo::http::transport::{Attempt, head_fault, transport_fault};
+use crate::matomo::memory::Body;
+
+/// Bytes of room to have ready for an answer, however long it says it is.
+const MOST_ROOM: usize = 8 << 20;
+
+/// Sends the requests of a client and its clones.
+#[derive(Clone)]
+pub struct Http {
+    agent: Agent,
+    pub endpoint: Endpoint,
+    pub token: Token,
+    connect_timeout: Duration,
+    max_response_size: u64,
+    stop: Stop,
+    /// Bytes of answers, unpacked.
+    received: Arc<AtomicU64>,
+}
+
+/// What came, of whatever status; its body as JSON needs it.
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Body,
+}
+
+type Outcome<T> = std::result::Result<T, Fault>;
+
+impl Http {
+    /// Connects to nothing yet.
+    ///
+    /// # Errors
+    /// [`crate::error::Error::Argument`] when the CA file holds no certificate.
+    pub fn new(endpoint: Endpoint, token: Token, manner: &Manner, stop: Stop) -> Result<Http> {
+        let agent = Agent::obtain(&endpoint, &token, manner)?;
+        let Manner { connect_timeout, max_response_size, .. } = *manner;
+        let received = Arc::default();
+        Ok(Http { agent, endpoint, token, connect_timeout, max_response_size, stop, received })
+    }
+
+    /// Bytes of all answers so far, unpacked.
+    pub fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
+    }
+
+    /// Breaks off all requests, on any thread, and makes further ones impossible.
+    pub fn shut_down(&self) {
+        self.agent.shut_down();
+    }
+
+    /// Asks for a method; all of it may take `timeout`.
+    ///
+    /// # Errors
+    /// Those of the connection, with the status if one came; after one, nobody else uses it.
+    pub fn ask(
+        &self,
+        method: &str,
+        site: i32,
+        params: &[(&str, String)],
+        timeout: Duration,
+    ) -> std::result::Result<Answer, (Fault, Option<u16>)> {
+        let (connect_timeout, port) = (self.connect_timeout, self.endpoint.port());
+        let attempt = Attempt { connect_timeout, timeout, port };
+        let mut status = None;
+        let asked = self.send(method, site, params, attempt).and_then(|mut response| {
+            status = Some(response.status().as_u16());
+            let body = Body::new(self.body(&mut response, attempt)?, self.max_response_size)?;
+            let (head, _) = response.into_parts();
+            Ok(Answer { status: head.status, headers: head.headers, body })
+        });
+        asked.map_err(|fault| {
+            self.agent.distrust();
+            (fault, status)
+        })
+    }
+
+    /// Sends a request; gives the answer as far as its headers.
+    fn send(
+        &self,
+        method: &str,
+        site: i32,
+        params: &[(&str, String)],
+        attempt: Attempt,
+    ) -> Outcome<Response<ureq::Body>> {
+        let (began, before) = (Instant::now(), dialled());
+        match self.post(method, site, params, attempt, false) {
+            // The server may end a kept connection just when it is used again: nobody's fault, and
+            // no reason to wait. A new one has no such excuse.
+            Err(Fault::Broken(_)) if dialled() == before && !self.stop.is_set() => {
+                let timeout = attempt.timeout.saturating_sub(began.elapsed());
+                self.post(method, site, params, Attempt { timeout, ..attempt }, true)
+            }
+            done => done,
+        }
+    }
+
+    fn post(
+        &self,
+        method: &str,
+        site: i32,
+        params: &[(&str, String)],
+        attempt: Attempt,
+        is_fresh: bool,
+    ) -> Outcome<Response<ureq::Body>> {
+        let request = self
+            .agent
+            .post(self.endpoint.url(), attempt.timeout, is_fresh)
+            .query("module", "API")
+            .query("method", method)
+            .query("format", "JSON")
+            .query("idSite", site.to_string())
+            .query_pairs(params.iter().map(|(key, value)| (*key, value.as_str())));
+        // In the body: Matomo refuses "secure only" tokens elsewhere, and logs keep URLs.
+        let sent = request.send_form([("token_auth", self.token.secret())]);
+        sent.map_err(|error| head_fault(error, attempt, &self.token))
+    }
+
+    fn body(&self, response: &mut Response<ureq::Body>, attempt: Attempt) -> Outcome<Vec<u8>> {
+        let limit = self.max_response_size;
+        // What is announced is room to begin with, and no more than that.
+        let announced = response.headers().get(header::CONTENT_LENGTH);
+        let announced = announced.and_then(|length| length.to_str().ok()?.parse().ok());
+        let mut body = Vec::new();
+        let room = announced.unwrap_or(0).min(MOST_ROOM);
+        body.try_reserve_exact(room).map_err(|_| Fault::OutOfMemory)?;
+        let reader = response.body_mut().with_config().limit(u64::MAX).reader();
+        let read = reader.take(limit + 1).read_to_end(&mut body);
+        self.received.fetch_add(body.len() as u64, Ordering::Relaxed);
+        match read {
+            Ok(_) if body.len() as u64 > limit => Err(Fault::TooLarge(limit)),
+            Ok(_) => Ok(body),
+            Err(error) if error.kind() == ErrorKind::OutOfMemory => Err(Fault::OutOfMemory),
+            Err(error) => Err(transport_fault(ureq::Error::from(error), attempt, &self.token)),
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! What a failure of Matomo means: further questions where its words do not tell. No Postgres.
+
+use std::time::Duration;
+
+use ureq::http::{HeaderMap, header};
+
+use crate::error::{Call, Error, Fault, Result};
+use crate::matomo::http::request::{Answer, Http};
+use crate::matomo::http::transport::seconds_to_wait;
+use crate::matomo::memory::Body;
+use crate::matomo::refusal;
+
+/// The sites that a token may see: a question that every token may ask, and that is answered in no
+/// language.
+const SITES: &str = "SitesManager.getSitesIdWithAtLeastViewAccess";
+
+type Params = [(&'static str, String)];
+
+/// The parameter for messages in English, which Matomo heeds with every method.
+pub fn english() -> (&'static str, String) {
+    ("language", "en".to_owned())
+}
+
+/// Asks once. After a failure whose words do not tell what it is, it asks once more in English;
+/// after a refusal, for the sites that the token may see. `besides` gives the time for these.
+///
+/// # Errors
+/// [`Error::Request`].
+pub fn ask(
+    http: &Http,
+    call: &Call,
+    params: &Params,
+    timeout: Duration,
+    besides: &dyn Fn() -> Duration,
+) -> Result<Body> {
+    let asked = match exchange(http, call, params, timeout) {
+        Err(Error::Request { fault: Fault::Matomo(words), call })
+            if !params.contains(&english()) =>
+        {
+            let others = params.iter().filter(|(key, _)| *key != "language").cloned();
+            let params: Vec<_> = others.chain([english()]).collect();
+            let again = exchange(http, &call, &params, besides());
+            // It has passed, then; but this answer is in the wrong language.
+            again.and(Err(Error::Request { fault: Fault::Passing(words), call }))
+        }
+        done => done,
+    };
+    match asked {
+        Err(Error::Request { fault: Fault::NoAccess(words), call }) => {
+            let question = Call { method: SITES, day: None, status: None, ..call.clone() };
+            let sites = exchange(http, &question, &[english()], besides());
+            Err(Error::Request { fault: refused(words, &call, sites), call })
+        }
+        done => done,
+    }
+}
+
+/// What a refusal means. It is of the site, unless Matomo refuses the token for the question that
+/// every token may ask as well.
+fn refused(words: String, call: &Call, sites: Result<Body>) -> Fault {
+    match sites {
+        Ok(sites) => match refusal::sites(&sites) {
+            Some(sites) if sites.contains(&call.site) && !refusal::names_a_right(&words) => {
+                Fault::Matomo(words)
+            }
+            // Matomo 4 has no other words for a wrong token.
+            Some(sites) if sites.is_empty() && call.status == Some(200) => {
+                Fault::TokenRefused(words)
+            }
+            _ => Fault::NoAccess(words),
+        },
+        Err(error) => {
+            let may_pass = error.is_transient() || error.is_overload();
+            match error {
+                Error::Request { fault: Fault::NoAccess(said), .. }
+                    if refusal::speaks_of_token(&said) =>
+                {
+                    Fault::TokenRefused(said)
+                }
+                Error::Request {
+                    fault: fault @ (Fault::LockedOut(_) | Fault::AddressRefused(_)),
+                    ..
+                } => fault,
+                // Something in between lets that question not through, and never will: other sites
+                // would go on with the token until Matomo locks the address out.
+                _ if !may_pass && refusal::speaks_of_token(&words) => Fault::TokenRefused(words),
+                _ => Fault::NoAccess(words),
+            }
+        }
+    }
+}
+
+/// Asks, and judges by the answer alone.
+fn exchange(http: &Http, call: &Call, params: &Params, timeout: Duration) -> Result<Body> {
+    let failed = |fault, status| Error::Request { fault, call: Call { status, ..call.clone() } };
+    let answer = http.ask(call.method, call.site, params, timeout);
+    let Answer { status, headers, body } =
+        answer.map_err(|(fault, status)| failed(fault, status))?;
+    match refusal::judge(status, &body, &|words| http.token.hide_in(words)) {
+        None => Ok(body),
+        Some(fault) => Err(failed(with_headers(http, fault, &headers), Some(status.as_u16()))),
+    }
+}
+
+/// Completes a fault by what only the headers know.
+fn with_headers(http: &Http, fault: Fault, headers: &HeaderMap) -> Fault {
+    let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    match fault {
+        Fault::Redirected(_) => {
+            let to = header(header::LOCATION).unwrap_or_default();
+            let is_plain = http.endpoint.host().starts_with("http:");
+            let needs_tls = is_plain && to.starts_with("https:");
+            let to = http.token.hide_in(to);
+            if needs_tls { Fault::NeedsTls(to) } else { Fault::Redirected(to) }
+        }
+        Fault::RateLimited(_) => {
+            Fault::RateLimited(header(header::RETRY_AFTER).and_then(seconds_to_wait))
+        }
+        other => other,
+    }
+}

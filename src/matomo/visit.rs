@@ -1,0 +1,249 @@
+//! A visit as `Live.getLastVisitsDetails` sends it, read leniently. Pure.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+use crate::matomo::answer::take_room;
+use crate::matomo::json::{self, Key};
+
+/// Custom dimensions by number, in order.
+pub type Dimensions<'a> = BTreeMap<u32, &'a RawValue>;
+
+/// One element of the answer, with what the columns need.
+#[derive(Debug, Default)]
+pub struct Visit<'a> {
+    /// `idVisit`, a whole number: the only key without which a visit cannot be stored.
+    pub id: Option<i64>,
+    /// `firstActionTimestamp`, a true instant in seconds.
+    pub first: Option<i64>,
+    /// `lastActionTimestamp`, a true instant in seconds, by which Matomo filters and sorts.
+    pub last: Option<i64>,
+    /// `truncatedActionsCount`: actions that Matomo did not send.
+    pub truncated: i64,
+    /// The values of the visit-level columns, in the order of [`VISIT_KEYS`].
+    pub values: [Option<&'a RawValue>; VISIT_KEYS.len()],
+    /// `experiments` of the A/B testing plugin.
+    pub experiments: Option<&'a RawValue>,
+    /// `customVariables`, whichever shape they have.
+    pub custom_variables: Option<&'a RawValue>,
+    /// Those `dimensionN` that have a value.
+    pub dimensions: Dimensions<'a>,
+    /// `actionDetails`.
+    pub actions: Vec<Action<'a>>,
+}
+
+/// The keys that become columns as they are, in the order of the columns.
+pub const VISIT_KEYS: [&str; 17] = [
+    "idSite",
+    "actions",
+    "country",
+    "region",
+    "city",
+    "operatingSystemName",
+    "deviceModel",
+    "deviceBrand",
+    "visitDuration",
+    "daysSinceFirstVisit",
+    "visitorType",
+    "siteName",
+    "userId",
+    "visitorId",
+    "referrerType",
+    "referrerName",
+    "resolution",
+];
+
+/// One element of `actionDetails`.
+#[derive(Debug, Default)]
+pub struct Action<'a> {
+    pub kind: Option<&'a RawValue>,
+    pub event_category: Option<&'a RawValue>,
+    pub event_action: Option<&'a RawValue>,
+    pub event_name: Option<&'a RawValue>,
+    pub event_value: Option<&'a RawValue>,
+    pub time_spent: Option<&'a RawValue>,
+    /// `timestamp`: the site's wall clock, in seconds since 1970-01-01 00:00 on that clock.
+    pub wall: Option<i64>,
+    pub url: Option<&'a RawValue>,
+    pub title: Option<&'a RawValue>,
+    pub site_search_keyword: Option<&'a RawValue>,
+    pub custom_variables: Option<&'a RawValue>,
+    pub dimensions: Dimensions<'a>,
+}
+
+/// Reads a map key by key; whatever stands in its place is a map without keys, as one odd value must
+/// not cost the others. A list is one too: PHP writes an empty map as a list.
+macro_rules! read_leniently {
+    ($kind:ident, $name:literal) => {
+        impl<'de: 'a, 'a> Deserialize<'de> for $kind<'a> {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                take_room()?;
+                struct Reader;
+                impl<'de> Visitor<'de> for Reader {
+                    type Value = $kind<'de>;
+
+                    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                        f.write_str($name)
+                    }
+
+                    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+                        $kind::read(map)
+                    }
+
+                    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Self::Value, A::Error> {
+                        $kind::read_list(seq)
+                    }
+
+                    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+                        Ok($kind::default())
+                    }
+
+                    fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
+                        Ok($kind::default())
+                    }
+
+                    fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
+                        Ok($kind::default())
+                    }
+
+                    fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
+                        Ok($kind::default())
+                    }
+
+                    fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
+                        Ok($kind::default())
+                    }
+
+                    fn visit_str<E>(self, _: &str) -> Result<Self::Value, E> {
+                        Ok($kind::default())
+                    }
+                }
+                deserializer.deserialize_any(Reader)
+            }
+        }
+    };
+}
+
+read_leniently!(Visit, "a visit");
+read_leniently!(Action, "an action");
+read_leniently!(Actions, "a list of actions");
+
+/// `actionDetails`, which may be a list or a map of actions.
+#[derive(Debug, Default)]
+pub struct Actions<'a>(pub Vec<Action<'a>>);
+
+impl<'a> Actions<'a> {
+    fn read<A: MapAccess<'a>>(mut map: A) -> Result<Self, A::Error> {
+        let mut actions = Vec::new();
+        while let Some((_, action)) = map.next_entry::<IgnoredAny, _>()? {
+            actions.push(action);
+        }
+        Ok(Actions(actions))
+    }
+
+    fn read_list<A: SeqAccess<'a>>(mut list: A) -> Result<Self, A::Error> {
+        let mut actions = Vec::new();
+        while let Some(action) = list.next_element()? {
+            actions.push(action);
+        }
+        Ok(Actions(actions))
+    }
+}
+
+impl<'a> Visit<'a> {
+    fn read<A: MapAccess<'a>>(map: A) -> Result<Self, A::Error> {
+        Visit::read_with(map, MapAccess::next_value)
+    }
+
+    /// Takes a visit apart. Unknown keys are passed over; of a key that comes twice the last counts.
+    pub fn read_with<A: MapAccess<'a>>(
+        mut map: A,
+        actions: impl Fn(&mut A) -> Result<Actions<'a>, A::Error>,
+    ) -> Result<Self, A::Error> {
+        let mut visit = Visit::default();
+        let mut server_timestamp = None;
+        while let Some(Key(key)) = map.next_key()? {
+            match key.as_ref() {
+                "idVisit" => visit.id = json::integer(map.next_value()?),
+                "firstActionTimestamp" => visit.first = json::integer(map.next_value()?),
+                "lastActionTimestamp" => visit.last = json::integer(map.next_value()?),
+                "serverTimestamp" => server_timestamp = json::integer(map.next_value()?),
+                "truncatedActionsCount" => {
+                    visit.truncated = json::integer(map.next_value()?).unwrap_or(0);
+                }
+                "experiments" => visit.experiments = present(map.next_value()?),
+                "customVariables" => visit.custom_variables = present(map.next_value()?),
+                "actionDetails" => visit.actions = actions(&mut map)?.0,
+                key => {
+                    if let Some(place) = VISIT_KEYS.iter().position(|known| *known == key) {
+                        visit.values[place] = present(map.next_value()?);
+                    } else {
+                        note_dimension(&mut visit.dimensions, key, &mut map)?;
+                    }
+                }
+            }
+        }
+        // The same instant under another name.
+        visit.last = visit.last.or(server_timestamp);
+        Ok(visit)
+    }
+
+    fn read_list<A: SeqAccess<'a>>(mut list: A) -> Result<Self, A::Error> {
+        while list.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Visit::default())
+    }
+}
+
+impl<'a> Action<'a> {
+    fn read<A: MapAccess<'a>>(mut map: A) -> Result<Self, A::Error> {
+        let mut action = Action::default();
+        while let Some(Key(key)) = map.next_key()? {
+            match key.as_ref() {
+                "type" => action.kind = present(map.next_value()?),
+                "eventCategory" => action.event_category = present(map.next_value()?),
+                "eventAction" => action.event_action = present(map.next_value()?),
+                "eventName" => action.event_name = present(map.next_value()?),
+                "eventValue" => action.event_value = present(map.next_value()?),
+                "timeSpent" => action.time_spent = present(map.next_value()?),
+                "timestamp" => action.wall = json::integer(map.next_value()?),
+                "url" => action.url = present(map.next_value()?),
+                "title" => action.title = present(map.next_value()?),
+                "siteSearchKeyword" => action.site_search_keyword = present(map.next_value()?),
+                "customVariables" => action.custom_variables = present(map.next_value()?),
+                key => note_dimension(&mut action.dimensions, key, &mut map)?,
+            }
+        }
+        Ok(action)
+    }
+
+    fn read_list<A: SeqAccess<'a>>(mut list: A) -> Result<Self, A::Error> {
+        while list.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Action::default())
+    }
+}
+
+fn present(raw: &RawValue) -> Option<&RawValue> {
+    (raw.get() != "null").then_some(raw)
+}
+
+fn note_dimension<'a, A: MapAccess<'a>>(
+    dimensions: &mut Dimensions<'a>,
+    key: &str,
+    map: &mut A,
+) -> Result<(), A::Error> {
+    match key.strip_prefix("dimension").and_then(|number| number.parse().ok()) {
+        Some(number) => {
+            let value: &RawValue = map.next_value()?;
+            if !matches!(value.get(), "null" | r#""""#) {
+                dimensions.insert(number, value);
+            }
+        }
+        None => {
+            map.next_value::<IgnoredAny>()?;
+        }
+    }
+    Ok(())
+}

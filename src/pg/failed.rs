@@ -1,0 +1,106 @@
+//! An error as it is noted of a run or an upkeep, and told again.
+
+use std::ffi::{CString, c_char};
+use std::ptr;
+
+use pgrx::pg_sys::panic::ErrorReportWithLevel;
+use pgrx::{PgLogLevel, pg_sys};
+
+use crate::error::Error;
+use crate::pg::encoding;
+use crate::pg::report;
+
+/// SQLSTATE, message, DETAIL and HINT.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failed {
+    pub state: String,
+    pub message: String,
+    pub detail: Option<String>,
+    pub hint: Option<String>,
+    /// Whether it comes from Postgres or the destination, not from us.
+    is_raised: bool,
+}
+
+impl Failed {
+    /// An error of ours.
+    pub fn of(error: &Error) -> Failed {
+        let state = unpack(report::code(error.state()) as i32);
+        let (detail, hint) = (error.detail(), error.hint());
+        Failed { state, message: error.to_string(), detail, hint, is_raised: false }
+    }
+
+    /// An error that was raised.
+    pub fn raised(report: &ErrorReportWithLevel) -> Failed {
+        Failed {
+            state: unpack(report.sql_error_code() as i32),
+            message: report.message().to_owned(),
+            detail: report.detail().map(str::to_owned),
+            hint: report.hint().map(str::to_owned),
+            is_raised: true,
+        }
+    }
+
+    /// The DETAIL as far as it may be kept. That of a constraint or a type may quote a row: whoever
+    /// watches over the server would read it, and no erasure would find it.
+    pub fn kept_detail(&self) -> Option<&str> {
+        let quotes = ["22", "23", "44"].iter().any(|class| self.state.starts_with(class));
+        self.detail.as_deref().filter(|_| !(self.is_raised && quotes))
+    }
+
+    /// The same, with a word on what it is about.
+    pub fn about(mut self, what: &str) -> Failed {
+        self.message = format!("{what}: {}", self.message);
+        self
+    }
+
+    /// Tells of it at a level; an ERROR does not return.
+    pub fn tell(self, level: PgLogLevel) {
+        let c_text = |text: String| {
+            CString::new(encoding::message(text).replace('\0', " ")).unwrap_or_default()
+        };
+        let (message, detail, hint) =
+            (c_text(self.message), self.detail.map(c_text), self.hint.map(c_text));
+        let pointer = |text: &Option<CString>| {
+            text.as_ref().map_or(ptr::null_mut(), |text| text.as_ptr().cast_mut())
+        };
+        let mut data = pg_sys::ErrorData {
+            elevel: level as i32,
+            sqlerrcode: pack(&self.state),
+            message: message.as_ptr().cast_mut().cast::<c_char>(),
+            detail: pointer(&detail),
+            hint: pointer(&hint),
+            ..Default::default()
+        };
+        // SAFETY: main thread; all that is pointed to is copied.
+        unsafe { pg_sys::ThrowErrorData(&mut data) };
+    }
+}
+
+/// As the macro MAKE_SQLSTATE: six bits a letter.
+fn pack(text: &str) -> i32 {
+    let bits =
+        |(place, letter): (usize, u8)| i32::from(letter.wrapping_sub(b'0') & 0x3f) << (6 * place);
+    text.bytes().take(5).enumerate().map(bits).sum()
+}
+
+fn unpack(code: i32) -> String {
+    (0..5).map(|place| char::from(((code >> (6 * place)) & 0x3f) as u8 + b'0')).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use pgrx::PgSqlErrorCode;
+
+    use super::*;
+
+    #[test]
+    fn states_are_packed_as_postgres_packs_them() {
+        for (text, code) in [
+            ("42P01", PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE),
+            ("XX000", PgSqlErrorCode::ERRCODE_INTERNAL_ERROR),
+        ] {
+            assert_eq!(pack(text), code as i32);
+            assert_eq!(unpack(code as i32), text);
+        }
+    }
+}

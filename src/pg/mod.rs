@@ -1,0 +1,11 @@
+//! A thin, safe layer over pgrx: SPI, settings, roles, `ereport`, encodings, secrecy.
+
+pub mod encoding;
+pub mod extension;
+pub mod failed;
+pub mod local_settings;
+pub mod locks;
+pub mod report;
+pub mod roles;
+pub mod secrecy;
+pub mod watch;

@@ -1,0 +1,189 @@
+//! Rows as `COPY` reads them: cells parted by tabs, rows ended by line feeds. Pure.
+//!
+//! Helper threads make them, so that the main thread has nothing left to do but hand them over.
+
+use std::borrow::Cow;
+use std::fmt::{Display, Write};
+use std::ops::Range;
+
+use crate::matomo::memory::Text;
+
+const NULL: &str = r"\N";
+
+/// Rows, each with the instant by which it finds its partition.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Lines {
+    text: Text,
+    /// Where each line begins.
+    begins: Vec<usize>,
+    /// In seconds.
+    instants: Vec<i64>,
+    is_cut: bool,
+}
+
+impl Lines {
+    pub fn len(&self) -> usize {
+        self.begins.len()
+    }
+
+    /// Begins a line, which [`Cells::end_line`] has to end.
+    pub fn begin(&mut self, at: i64) -> Cells<'_> {
+        if self.begins.try_reserve(1).and_then(|()| self.instants.try_reserve(1)).is_ok() {
+            self.begins.push(self.text.len());
+            self.instants.push(at);
+        } else {
+            self.is_cut = true;
+        }
+        Cells(&mut self.text)
+    }
+
+    pub fn instants(&self) -> &[i64] {
+        &self.instants
+    }
+
+    /// Bytes of all lines.
+    pub fn size(&self) -> usize {
+        self.text.len()
+    }
+
+    /// Whether there was no memory for all of them.
+    pub fn is_cut(&self) -> bool {
+        self.is_cut || self.text.is_cut()
+    }
+
+    /// Whole lines as they stand.
+    pub fn text(&self, lines: Range<usize>) -> &str {
+        let begin = |line: usize| self.begins.get(line).copied().unwrap_or(self.text.len());
+        self.text.get(begin(lines.start)..begin(lines.end)).unwrap_or_default()
+    }
+
+    /// The cells of a line as they stand.
+    pub fn cells(&self, line: usize) -> impl Iterator<Item = &str> {
+        cells(self.text(line..line + 1).strip_suffix('\n').unwrap_or_default())
+    }
+}
+
+/// The cells of a text without its line feed.
+pub fn cells(text: &str) -> impl Iterator<Item = &str> {
+    text.split('\t')
+}
+
+/// What a cell means.
+pub fn value(cell: &str) -> Option<Cow<'_, str>> {
+    if cell == NULL {
+        return None;
+    }
+    if !cell.contains('\\') {
+        return Some(Cow::Borrowed(cell));
+    }
+    let mut text = String::with_capacity(cell.len());
+    let mut chars = cell.chars();
+    while let Some(char) = chars.next() {
+        text.push(match char {
+            '\\' => match chars.next() {
+                Some('t') => '\t',
+                Some('n') => '\n',
+                Some('r') => '\r',
+                other => other.unwrap_or('\\'),
+            },
+            other => other,
+        });
+    }
+    Some(Cow::Owned(text))
+}
+
+/// Writes cells, each with its tab behind it.
+pub struct Cells<'a>(pub &'a mut Text);
+
+impl Cells<'_> {
+    pub fn null(&mut self) {
+        self.plain(NULL);
+    }
+
+    /// Any text.
+    pub fn text(&mut self, text: &str) {
+        let mut from = 0;
+        for (at, byte) in text.bytes().enumerate() {
+            let escape = match byte {
+                b'\\' => r"\\",
+                b'\t' => r"\t",
+                b'\n' => r"\n",
+                b'\r' => r"\r",
+                _ => continue,
+            };
+            self.0.push(&text[from..at]);
+            self.0.push(escape);
+            from = at + 1;
+        }
+        self.plain(&text[from..]);
+    }
+
+    /// A text that has neither backslashes nor control characters.
+    pub fn plain(&mut self, text: &str) {
+        self.0.push(text);
+        self.0.push("\t");
+    }
+
+    /// The same, of what can be shown.
+    pub fn show(&mut self, what: impl Display) {
+        // It never fails.
+        let _ = write!(self.0, "{what}\t");
+    }
+
+    /// Cells that were written elsewhere.
+    pub fn written(&mut self, cells: &Text) {
+        self.0.push_all(cells);
+    }
+
+    pub fn end_line(self) {
+        self.0.pop();
+        self.0.push("\n");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn every_value_comes_back(
+            rows in prop::collection::vec(
+                prop::collection::vec(prop::option::of("(\\PC|[\\\\\t\n\rN])*"), 1..5),
+                0..5,
+            ),
+        ) {
+            let mut lines = Lines::default();
+            for (at, row) in rows.iter().enumerate() {
+                let mut cells = lines.begin(at as i64);
+                for value in row {
+                    match value {
+                        Some(text) => cells.text(text),
+                        None => cells.null(),
+                    }
+                }
+                cells.end_line();
+            }
+            prop_assert_eq!(lines.text(0..rows.len()).lines().count(), rows.len());
+            for (at, row) in rows.iter().enumerate() {
+                let found: Vec<_> =
+                    lines.cells(at).map(|cell| value(cell).map(Cow::into_owned)).collect();
+                prop_assert_eq!(&found, row);
+            }
+        }
+    }
+
+    #[test]
+    fn as_copy_has_them() {
+        let mut text = Text::default();
+        let mut cells = Cells(&mut text);
+        cells.text("a\\b\tc\nd\re");
+        cells.null();
+        cells.text(r"\N");
+        cells.show(12);
+        cells.end_line();
+        assert_eq!(&*text, "a\\\\b\\tc\\nd\\re\t\\N\t\\\\N\t12\n");
+    }
+}

@@ -1,0 +1,8 @@
+//! From visits to rows: columns, types, times, the text of `COPY`. No Postgres.
+
+pub mod batch;
+pub mod lines;
+pub mod mapping;
+pub mod times;
+pub mod values;
+pub mod visits_read;

@@ -1,0 +1,168 @@
+//! A visitor's erasure: from every table that syncs write to, also those that the caller may not read;
+//! whole, or refused. SPI only.
+
+use std::panic::AssertUnwindSafe;
+
+use pgrx::PgLogLevel;
+use pgrx::pg_sys::panic::{CaughtError, ErrorReport};
+use pgrx::prelude::*;
+
+use crate::error::{Error, Result};
+use crate::pg::extension::Extension;
+use crate::pg::local_settings::Scope;
+use crate::pg::roles::{AsSiteOwner, has_rights_of};
+use crate::state::ledger;
+use crate::store::destination::{query, spi};
+
+/// A visitor, by one name or by both.
+pub struct Visitor<'a> {
+    pub id: Option<&'a str>,
+    pub account: Option<&'a str>,
+}
+
+/// A table, and how many visits and actions went from it.
+pub type Erased = (pg_sys::Oid, i64, i64);
+
+/// Deletes all rows of a visitor, from one table or from all.
+///
+/// # Errors
+/// [`Error::Privilege`] and [`Error::RowSecurity`] for a table from which the caller cannot delete all
+/// that there is; those of the tables' triggers and constraints.
+pub fn forget(visitor: &Visitor, only_in: Option<pg_sys::Oid>) -> Result<Vec<Erased>> {
+    let extension = Extension::find()?;
+    let oids = match only_in {
+        Some(oid) => vec![oid],
+        None => {
+            ledger::forget_dropped(&extension)?;
+            destinations(&extension)?
+        }
+    };
+    let mut tables = Vec::new();
+    for oid in oids {
+        let Some(table) = Table::find(oid)? else { continue };
+        table.check()?;
+        // From now on it keeps its owner, its policies and its triggers.
+        let lock = pg_sys::RowExclusiveLock as pg_sys::LOCKMODE;
+        // SAFETY: main thread, within a transaction.
+        unsafe { pg_sys::LockRelationOid(oid, lock) };
+        tables.extend(Table::find(oid)?);
+    }
+    if only_in.is_none() {
+        // What is deferred would run after the owners' rights have been given back.
+        Spi::connect_mut(|client| query(client, "SET CONSTRAINTS ALL IMMEDIATE", &[]).map(drop))?;
+    }
+    tables.iter().map(|table| table.erase(visitor, only_in.is_some())).collect()
+}
+
+/// Every table that syncs have written to. Nobody reaches the temporary tables of another session,
+/// and they end with it.
+fn destinations(extension: &Extension) -> Result<Vec<pg_sys::Oid>> {
+    let sql = format!(
+        "SELECT c.oid FROM pg_class c WHERE c.oid IN (SELECT l.destination FROM {}.matomo_ledger l) \
+         AND (c.relpersistence <> 't' OR c.relnamespace = pg_my_temp_schema()) ORDER BY 1",
+        extension.schema
+    );
+    extension.run(|client| {
+        let found = query(client, &sql, &[])?;
+        let oids: Result<Vec<Option<_>>> = found.map(|row| row.get(1).map_err(spi)).collect();
+        Ok(oids?.into_iter().flatten().collect())
+    })
+}
+
+/// A table that rows are to be deleted from.
+pub struct Table {
+    oid: pg_sys::Oid,
+    /// Schema-qualified and quoted.
+    pub name: String,
+    owner: pg_sys::Oid,
+}
+
+impl Table {
+    /// `None` when there is none.
+    ///
+    /// # Errors
+    /// Only internal ones.
+    pub fn find(oid: pg_sys::Oid) -> Result<Option<Table>> {
+        let _safe = Scope::of(&[(c"search_path", c"pg_catalog, pg_temp")]);
+        let sql = "SELECT format('%I.%I', n.nspname, c.relname), c.relowner \
+                   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = $1";
+        Spi::connect_mut(|client| {
+            let Some(row) = query(client, sql, &[oid.into()])?.next() else { return Ok(None) };
+            let name: Option<String> = row.get(1).map_err(spi)?;
+            let owner: Option<pg_sys::Oid> = row.get(2).map_err(spi)?;
+            Ok(name.zip(owner).map(|(name, owner)| Table { oid, name, owner }))
+        })
+    }
+
+    /// Whether the current user may read and delete all rows of it.
+    ///
+    /// # Errors
+    /// [`Error::Privilege`] and [`Error::RowSecurity`].
+    pub fn check(&self) -> Result<()> {
+        let _safe = Scope::of(&[(c"search_path", c"pg_catalog, pg_temp")]);
+        let sql = "SELECT concat_ws(', ', \
+                       CASE WHEN NOT coalesce(has_table_privilege($1, 'SELECT'), false) AND EXISTS ( \
+                           SELECT FROM pg_attribute a WHERE a.attrelid = $1 AND NOT a.attisdropped \
+                           AND a.attname IN ('visitorid', 'userid', 'idsite', 'idvisit', 'action_timestamp') \
+                           AND NOT has_column_privilege($1, a.attnum, 'SELECT')) THEN 'SELECT' END, \
+                       CASE WHEN NOT coalesce(has_table_privilege($1, 'DELETE'), false) THEN 'DELETE' END), \
+                   row_security_active($1)";
+        let (missing, hides): (Option<String>, Option<bool>) = Spi::connect_mut(|client| {
+            query(client, sql, &[self.oid.into()])?.first().get_two().map_err(spi)
+        })?;
+        match missing.filter(|missing| !missing.is_empty()) {
+            Some(missing) => {
+                Err(Error::Privilege { name: self.name.clone(), missing: vec![missing] })
+            }
+            None if hides == Some(true) => Err(Error::RowSecurity(self.name.clone())),
+            None => Ok(()),
+        }
+    }
+
+    /// Where the caller has named the table, with the caller's rights; elsewhere with its owner's, as
+    /// its triggers are the owner's.
+    fn erase(&self, visitor: &Visitor, is_named: bool) -> Result<Erased> {
+        // They find names as at an INSERT; but for a caller who lacks the owner's rights, and could
+        // have them find something else.
+        let is_trusted = is_named || has_rights_of(self.owner);
+        let _owner = (!is_named).then(|| AsSiteOwner::become_(self.owner));
+        let _path = (!is_trusted).then(|| Scope::of(&[(c"search_path", c"pg_catalog, pg_temp")]));
+        // Policies may be forced on the owner.
+        self.check()?;
+        let sql = format!(
+            "WITH gone AS (DELETE FROM {} AS d WHERE d.visitorid OPERATOR(pg_catalog.=) $1 \
+                 OR d.userid OPERATOR(pg_catalog.=) $2 RETURNING d.idsite, d.idvisit) \
+             SELECT pg_catalog.count(DISTINCT (g.idsite, g.idvisit)), pg_catalog.count(*) FROM gone AS g",
+            self.name
+        );
+        let args = [visitor.id.into(), visitor.account.into()];
+        let delete = || {
+            Spi::connect_mut(|client| query(client, &sql, &args)?.first().get_two().map_err(spi))
+        };
+        let counts: Result<(Option<i64>, Option<i64>)> =
+            PgTryBuilder::new(AssertUnwindSafe(delete))
+                .catch_others(|caught| self.name_in(caught))
+                .execute();
+        let (visits, actions) = counts?;
+        Ok((self.oid, visits.unwrap_or(0), actions.unwrap_or(0)))
+    }
+
+    /// Raises an error of the table's triggers or constraints again, with the table's name.
+    fn name_in<T>(&self, caught: CaughtError) -> T {
+        let report = match caught {
+            CaughtError::PostgresError(report) => report,
+            ours => ours.rethrow(),
+        };
+        let place = format!("Rows of table {} were to be deleted.", self.name);
+        let detail = report.detail().map_or_else(|| place.clone(), |of| format!("{of} {place}"));
+        let hint = report
+            .hint()
+            .unwrap_or("To erase elsewhere, name one table after the other as only_in.")
+            .to_owned();
+        ErrorReport::new(report.sql_error_code(), report.message().to_owned(), "matomo")
+            .set_detail(detail)
+            .set_hint(hint)
+            .report(PgLogLevel::ERROR);
+        unreachable!("an ERROR does not return")
+    }
+}

@@ -1,0 +1,332 @@
+//! What is known of each site-day: the table `matomo_ledger`. SPI only.
+
+use std::collections::BTreeMap;
+
+use chrono::NaiveDate;
+use pgrx::datum::DatumWithOid;
+use pgrx::prelude::*;
+use pgrx::spi::SpiClient;
+
+use crate::error::{Error, Result};
+use crate::matomo::http::endpoint::Endpoint;
+use crate::pg::extension::Extension;
+use crate::pg::locks::{self, Lock, Until};
+use crate::rows::mapping::ActionTime;
+use crate::rows::visits_read::{Counts, Seen};
+use crate::store::destination::{Destination, query, spi};
+use crate::sync::plan::{Known, Pass};
+
+/// The entries of one Matomo, site and destination.
+pub struct Ledger {
+    table: String,
+    extension: Extension,
+    matomo: String,
+    site: i32,
+    destination: pg_sys::Oid,
+}
+
+/// What is known of a day when it was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    pub day: NaiveDate,
+    pub known: Known,
+    pub counts: Counts,
+    /// The site's timezone, as Matomo names it.
+    pub timezone: String,
+    /// What `action_timestamp` holds in its rows, if that is known.
+    pub action_time: Option<ActionTime>,
+}
+
+/// What an entry is set to of whose day nothing is known but that there is one.
+pub const UNREAD: &str = "sealed = false, newest = NULL, rechecked_at = NULL, \
+     pass_began = NULL, pass_since = NULL, pass_seen = NULL";
+
+impl Ledger {
+    /// The ledger of a site in a destination.
+    pub fn of(destination: &Destination, endpoint: &Endpoint, site: i32) -> Ledger {
+        Ledger {
+            table: format!("{}.matomo_ledger", destination.extension.schema),
+            extension: destination.extension.clone(),
+            matomo: endpoint.url().to_owned(),
+            site,
+            destination: destination.oid,
+        }
+    }
+
+    /// All entries by day.
+    ///
+    /// # Errors
+    /// Only internal ones.
+    pub fn read(&self) -> Result<BTreeMap<NaiveDate, Entry>> {
+        let sql = format!(
+            "SELECT day::text, sealed, date_part('epoch', newest), visits, actions, \
+             truncated_visits, timezone, date_part('epoch', read_at), date_part('epoch', pass_began), \
+             date_part('epoch', pass_since), pass_seen, date_part('epoch', rechecked_at), action_time \
+             FROM {} \
+             WHERE matomo = $1 AND idsite = $2 AND destination = $3",
+            self.table
+        );
+        self.run(|client| {
+            let mut entries = BTreeMap::new();
+            for row in query(client, &sql, &self.key())? {
+                let corrupt = || Error::Internal("the ledger holds what it cannot hold".to_owned());
+                let day: String = row.get(1).map_err(spi)?.ok_or_else(corrupt)?;
+                let day: NaiveDate = day.parse().map_err(|_| corrupt())?;
+                let seconds = |at: Option<f64>| at.map(|at| at as i64);
+                let seen: Option<Vec<u8>> = row.get(11).map_err(spi)?;
+                let seen = seen.and_then(|seen| Seen::from_bytes(&seen));
+                let pass = seconds(row.get(9).map_err(spi)?)
+                    .zip(seconds(row.get(10).map_err(spi)?))
+                    .map(|(began, since)| Pass { began, since, seen });
+                let action_time: Option<String> = row.get(13).map_err(spi)?;
+                let entry = Entry {
+                    day,
+                    known: Known {
+                        sealed: row.get(2).map_err(spi)?.unwrap_or(false),
+                        newest: seconds(row.get(3).map_err(spi)?),
+                        read_at: seconds(row.get(8).map_err(spi)?).unwrap_or(0),
+                        rechecked: seconds(row.get(12).map_err(spi)?),
+                        pass,
+                    },
+                    counts: Counts {
+                        visits: row.get(4).map_err(spi)?.unwrap_or(0),
+                        actions: row.get(5).map_err(spi)?.unwrap_or(0),
+                        truncated_visits: row.get(6).map_err(spi)?.unwrap_or(0),
+                    },
+                    timezone: row.get(7).map_err(spi)?.unwrap_or_default(),
+                    action_time: action_time.as_deref().and_then(ActionTime::parse),
+                };
+                entries.insert(day, entry);
+            }
+            Ok(entries)
+        })
+    }
+
+    /// Whether it is known which Matomo the destination is of.
+    ///
+    /// # Errors
+    /// Only internal ones.
+    pub fn knows_destination(&self) -> Result<bool> {
+        let sql = format!("SELECT 1 FROM {} WHERE destination = $1 LIMIT 1", self.table);
+        self.run(|client| Ok(!query(client, &sql, &[self.destination.into()])?.is_empty()))
+    }
+
+    /// Sees to it that no other Matomo takes the destination before this transaction has ended. Nobody
+    /// waits: of two at once one has its lock first, and the other sees that.
+    ///
+    /// # Errors
+    /// [`Error::OtherFirst`].
+    pub fn claim_destination(&self, name: &str) -> Result<()> {
+        let hash = fnv(self.matomo.as_bytes());
+        locks::try_take(Lock::Matomo(self.destination, hash), Until::TransactionEnd);
+        let sql = "SELECT FROM pg_locks l JOIN pg_database d ON d.oid = l.database \
+                       AND d.datname = current_database() \
+                   WHERE l.locktype = 'userlock' AND l.granted AND l.classid = $1 \
+                   AND l.objsubid = $2 AND l.objid::int8 <> $3";
+        let args =
+            [self.destination.into(), i32::from(locks::MATOMO).into(), i64::from(hash).into()];
+        match self.run(|client| Ok(query(client, sql, &args)?.is_empty()))? {
+            true => Ok(()),
+            false => Err(Error::OtherFirst(name.to_owned())),
+        }
+    }
+
+    /// Whether the destination is of this Matomo, or of none yet: `idVisit` is unique only within one.
+    ///
+    /// # Errors
+    /// [`Error::OtherMatomo`].
+    pub fn check_matomo(&self, name: &str) -> Result<()> {
+        // From site to site, as a table of many has very many entries.
+        let sql = format!(
+            "WITH RECURSIVE m AS ( \
+                 (SELECT idsite, matomo FROM {0} WHERE destination = $1 ORDER BY 1, 2 LIMIT 1) \
+                 UNION ALL \
+                 SELECT n.idsite, n.matomo FROM m CROSS JOIN LATERAL ( \
+                     SELECT l.idsite, l.matomo FROM {0} l WHERE l.destination = $1 \
+                     AND (l.idsite, l.matomo) > (m.idsite, m.matomo) ORDER BY 1, 2 LIMIT 1) n) \
+             SELECT matomo FROM m WHERE matomo <> $2 LIMIT 1",
+            self.table
+        );
+        let other: Option<String> = self.run(|client| {
+            let args = [self.destination.into(), self.matomo.as_str().into()];
+            query(client, &sql, &args)?.next().map_or(Ok(None), |row| row.get(1).map_err(spi))
+        })?;
+        let refuse = |known| {
+            let (name, asked) = (name.to_owned(), self.matomo.clone());
+            Err(Error::OtherMatomo { name, known, asked })
+        };
+        other.map_or(Ok(()), refuse)
+    }
+
+    /// Whether the destination has to hold rows, of whichever site.
+    ///
+    /// # Errors
+    /// Only internal ones.
+    pub fn claims_rows(&self) -> Result<bool> {
+        let sql =
+            format!("SELECT 1 FROM {} WHERE destination = $1 AND actions > 0 LIMIT 1", self.table);
+        self.run(|client| Ok(!query(client, &sql, &[self.destination.into()])?.is_empty()))
+    }
+
+    /// Days that were read after `now`, as by a clock that was ahead, have to be read again.
+    ///
+    /// # Errors
+    /// Only internal ones.
+    pub fn disbelieve_after(&self, now: i64) -> Result<()> {
+        let sql = format!(
+            "UPDATE {} SET {UNREAD}, read_at = to_timestamp($4) WHERE matomo = $1 AND idsite = $2 \
+             AND destination = $3 AND read_at > to_timestamp($4)",
+            self.table
+        );
+        let mut args = Vec::from(self.key());
+        args.push((now as f64).into());
+        self.run(|client| query(client, &sql, &args).map(drop))
+    }
+
+    /// Days count as read in another timezone, or have to be read in it.
+    ///
+    /// # Errors
+    /// Only internal ones.
+    pub fn set_timezone(
+        &self,
+        (read, unread): (Vec<NaiveDate>, Vec<NaiveDate>),
+        timezone: &str,
+    ) -> Result<()> {
+        for (days, more) in [(read, String::new()), (unread, format!(", {UNREAD}"))] {
+            let sql = format!(
+                "UPDATE {} SET timezone = $5{more} WHERE matomo = $1 AND idsite = $2 \
+                 AND destination = $3 AND day = ANY ($4::text[]::date[])",
+                self.table
+            );
+            let days: Vec<_> = days.iter().map(NaiveDate::to_string).collect();
+            let mut args = Vec::from(self.key());
+            args.extend([days.into(), timezone.into()]);
+            self.run(|client| query(client, &sql, &args).map(drop))?;
+        }
+        Ok(())
+    }
+
+    /// The rows of the destination are gone, those of all sites: their days have to be read again. Days
+    /// without visits stay as they are, such as those that were dropped for their age. Of another
+    /// Matomo nothing stays.
+    ///
+    /// # Errors
+    /// Only internal ones.
+    pub fn disclaim_rows(&self) -> Result<()> {
+        let others = format!("DELETE FROM {} WHERE destination = $1 AND matomo <> $2", self.table);
+        let sql = format!(
+            "UPDATE {} SET {UNREAD}, visits = 0, actions = 0, truncated_visits = 0 \
+             WHERE destination = $1 AND visits > 0",
+            self.table
+        );
+        self.run(|client| {
+            let args = [self.destination.into(), self.matomo.as_str().into()];
+            query(client, &others, &args)?;
+            query(client, &sql, &args[..1]).map(drop)
+        })
+    }
+
+    /// Writes an entry; one that says what is there already is not written again.
+    ///
+    /// # Errors
+    /// Only internal ones.
+    pub fn write(&self, entry: &Entry) -> Result<()> {
+        let sql = format!(
+            "INSERT INTO {} AS l (matomo, idsite, destination, day, sealed, visits, actions, \
+                 truncated_visits, newest, timezone, read_at, pass_began, pass_since, pass_seen, \
+                 rechecked_at, action_time) \
+             VALUES ($1, $2, $3, $4::date, $5, $6, $7, $8, to_timestamp($9), $10, to_timestamp($11), \
+                 to_timestamp($12), to_timestamp($13), $14, to_timestamp($15), $16) \
+             ON CONFLICT (destination, idsite, matomo, day) DO UPDATE SET sealed = excluded.sealed, \
+                 visits = excluded.visits, actions = excluded.actions, \
+                 truncated_visits = excluded.truncated_visits, newest = excluded.newest, \
+                 timezone = excluded.timezone, read_at = excluded.read_at, \
+                 pass_began = excluded.pass_began, pass_since = excluded.pass_since, \
+                 pass_seen = excluded.pass_seen, rechecked_at = excluded.rechecked_at, \
+                 action_time = excluded.action_time",
+            self.table
+        );
+        let pass = entry.known.pass.as_ref();
+        let mut args = Vec::from(self.key());
+        args.extend([
+            entry.day.to_string().into(),
+            entry.known.sealed.into(),
+            entry.counts.visits.into(),
+            entry.counts.actions.into(),
+            entry.counts.truncated_visits.into(),
+            entry.known.newest.map(|at| at as f64).into(),
+            entry.timezone.as_str().into(),
+            (entry.known.read_at as f64).into(),
+            pass.map(|pass| pass.began as f64).into(),
+            pass.map(|pass| pass.since as f64).into(),
+            pass.and_then(|pass| pass.seen.as_ref()).map(Seen::to_bytes).into(),
+            entry.known.rechecked.map(|at| at as f64).into(),
+            entry.action_time.map(ActionTime::name).into(),
+        ]);
+        self.run(|client| query(client, &sql, &args).map(drop))
+    }
+
+    /// Mends what an entry says of how much its day holds, and of which kind of time where all of
+    /// the day was written; where there is none, none is made.
+    ///
+    /// # Errors
+    /// Only internal ones.
+    pub fn correct(
+        &self,
+        day: NaiveDate,
+        visits: i64,
+        actions: i64,
+        action_time: Option<ActionTime>,
+    ) -> Result<()> {
+        let sql = format!(
+            "UPDATE {} SET visits = $5, actions = $6, action_time = coalesce($7, action_time) \
+             WHERE matomo = $1 AND idsite = $2 AND destination = $3 AND day = $4::date \
+             AND ((visits, actions) <> ($5, $6) OR action_time <> $7)",
+            self.table
+        );
+        let mut args = Vec::from(self.key());
+        let action_time = action_time.map(ActionTime::name);
+        args.extend([day.to_string().into(), visits.into(), actions.into(), action_time.into()]);
+        self.run(|client| query(client, &sql, &args).map(drop))
+    }
+
+    fn key(&self) -> [DatumWithOid<'_>; 3] {
+        [self.matomo.as_str().into(), self.site.into(), self.destination.into()]
+    }
+
+    fn run<T>(&self, work: impl FnOnce(&mut SpiClient) -> Result<T>) -> Result<T> {
+        self.extension.run(work)
+    }
+}
+
+/// Entries of tables that are gone go too: a later table may get the same OID.
+///
+/// # Errors
+/// Only internal ones.
+pub fn forget_dropped(extension: &Extension) -> Result<()> {
+    let table = format!("{}.matomo_ledger", extension.schema);
+    let sql = format!(
+        "DELETE FROM {table} WHERE ctid = ANY (ARRAY(SELECT l.ctid FROM {table} l \
+         WHERE NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = l.destination) \
+         FOR UPDATE SKIP LOCKED))"
+    );
+    extension.run(|client| query(client, &sql, &[]).map(drop))
+}
+
+/// A hash (FNV-1a) that is the same in all sessions.
+fn fnv(bytes: &[u8]) -> u32 {
+    bytes.iter().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
+}
+
+impl Entry {
+    /// The entry of a day about which nothing is known yet.
+    pub fn new(day: NaiveDate, timezone: &str) -> Entry {
+        Entry {
+            day,
+            known: Known::default(),
+            counts: Counts::default(),
+            timezone: timezone.to_owned(),
+            action_time: None,
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! The extension's own tables: what it knows of site-days, registered sites and their runs.
+
+pub mod change_url;
+pub mod forget;
+pub mod ledger;
+pub mod retention;
+pub mod run;
+pub mod runs;
+pub mod sites;

@@ -1,0 +1,156 @@
+//! A run of a registered site as its row in `matomo_run_log` has it: how far it is. SPI only.
+
+use chrono::{NaiveDate, Utc};
+
+use crate::error::{Error, Result, Stored};
+use crate::pg::extension::Extension;
+use crate::store::destination::{query, spi};
+use crate::sync::plan::Due;
+use crate::sync::site_days::DayResult;
+
+/// A run, as its row says.
+#[derive(Debug, Clone)]
+pub struct Run {
+    pub run: i64,
+    pub site: i32,
+    /// When it began, in seconds.
+    pub began: i64,
+    pub days: i32,
+    pub visits: i64,
+    pub actions: i64,
+    pub truncated_visits: i64,
+    /// Pages of a day in a step, where an earlier run did not come to the end of one.
+    pub step_pages: Option<i32>,
+    /// The first day that it has not done.
+    pub next_day: Option<NaiveDate>,
+    /// Days after that which it has done.
+    pub done: Vec<NaiveDate>,
+    /// The site's, as Matomo told it.
+    pub timezone: Option<String>,
+}
+
+impl Run {
+    /// Reads the row of a run.
+    ///
+    /// # Errors
+    /// [`Stored::NoRun`].
+    pub fn get(extension: &Extension, run: i64) -> Result<Run> {
+        let sql = format!(
+            "SELECT site_id, date_part('epoch', start_time), days, visits, actions, truncated_visits, \
+                 next_day::text, array_to_string(done, ','), timezone, step_pages \
+             FROM {}.matomo_run_log WHERE runid = $1",
+            extension.schema
+        );
+        extension.run(|client| {
+            let row = query(client, &sql, &[run.into()])?.next().ok_or(Stored::NoRun(run))?;
+            let corrupt = || Error::Internal("a run holds what it cannot hold".to_owned());
+            let parse = |text: &str| text.parse::<NaiveDate>().map_err(|_| corrupt());
+            let next_day: Option<String> = row.get(7).map_err(spi)?;
+            let done: Option<String> = row.get(8).map_err(spi)?;
+            let done = done.unwrap_or_default();
+            Ok(Run {
+                run,
+                site: row.get(1).map_err(spi)?.ok_or_else(corrupt)?,
+                began: row.get::<f64>(2).map_err(spi)?.ok_or_else(corrupt)? as i64,
+                days: row.get(3).map_err(spi)?.ok_or_else(corrupt)?,
+                visits: row.get(4).map_err(spi)?.ok_or_else(corrupt)?,
+                actions: row.get(5).map_err(spi)?.ok_or_else(corrupt)?,
+                truncated_visits: row.get(6).map_err(spi)?.ok_or_else(corrupt)?,
+                next_day: next_day.as_deref().map(parse).transpose()?,
+                done: done
+                    .split(',')
+                    .filter(|day| !day.is_empty())
+                    .map(parse)
+                    .collect::<Result<_>>()?,
+                timezone: row.get(9).map_err(spi)?,
+                step_pages: row.get(10).map_err(spi)?,
+            })
+        })
+    }
+
+    /// Sees to it that the run has not begun after now, as by a clock that was set back since: what it
+    /// has read would count for nothing, and be read again and again.
+    ///
+    /// # Errors
+    /// Only internal ones.
+    pub fn follow_clock(&mut self, extension: &Extension) -> Result<()> {
+        let now = Utc::now().timestamp();
+        if self.began <= now {
+            return Ok(());
+        }
+        self.began = now;
+        let sql = format!(
+            "UPDATE {}.matomo_run_log SET start_time = to_timestamp($2) WHERE runid = $1",
+            extension.schema
+        );
+        let args = [self.run.into(), (now as f64).into()];
+        extension.run(|client| query(client, &sql, &args).map(drop))
+    }
+
+    /// No day is done that has to be read: what the ledger knew when it was does not hold any more.
+    pub fn begin_anew(&mut self) {
+        self.next_day = None;
+        self.done.clear();
+    }
+
+    /// Whether the run has not done a day.
+    pub fn has_to_do(&self, due: &Due) -> bool {
+        self.next_day.is_none_or(|next| due.day >= next) && !self.done.contains(&due.day)
+    }
+
+    /// Notes what a step has done of the days that were due, and how many bytes it took; gives how
+    /// many days are left.
+    ///
+    /// # Errors
+    /// Only internal ones.
+    pub fn add(
+        &mut self,
+        extension: &Extension,
+        due: &[NaiveDate],
+        results: &[DayResult],
+        bytes: u64,
+    ) -> Result<usize> {
+        let sum = |each: &dyn Fn(&DayResult) -> i64| results.iter().map(each).sum::<i64>();
+        let is_done = |(read, _): &&DayResult| read.rest.is_none();
+        self.done.extend(results.iter().filter(is_done).map(|(read, _)| read.day));
+        let new_days = i32::try_from(results.iter().filter(is_done).count()).unwrap_or(i32::MAX);
+        let left: Vec<_> = due.iter().filter(|day| !self.done.contains(day)).collect();
+        if let Some(next) = left.first().copied().copied() {
+            self.next_day = Some(next);
+        } else if let Some(last) = due.last() {
+            self.next_day = last.succ_opt();
+        }
+        self.done.retain(|day| Some(*day) > self.next_day);
+        self.days += new_days;
+        self.truncated_visits +=
+            sum(&|(read, _)| read.met.truncated_visits - read.met_before.truncated_visits);
+        let total = self.days.saturating_add(i32::try_from(left.len()).unwrap_or(i32::MAX));
+        let done: Vec<_> = self.done.iter().map(NaiveDate::to_string).collect();
+        let sql = format!(
+            "UPDATE {}.matomo_run_log SET days = $2, days_total = $3, pages = pages + $4, \
+                 visits = visits + $5, actions = actions + $6, inserted = inserted + $7, \
+                 updated = updated + $8, deleted = deleted + $9, truncated_visits = $10, \
+                 bytes = bytes + $11, next_day = $12::date, done = $13::text[]::date[], timezone = $14 \
+             WHERE runid = $1",
+            extension.schema
+        );
+        let args = [
+            self.run.into(),
+            self.days.into(),
+            total.into(),
+            sum(&|(read, _)| read.pages.into()).into(),
+            sum(&|(read, _)| read.met.visits - read.met_before.visits).into(),
+            sum(&|(read, _)| read.met.actions - read.met_before.actions).into(),
+            sum(&|(_, written)| written.inserted).into(),
+            sum(&|(_, written)| written.updated).into(),
+            sum(&|(_, written)| written.deleted).into(),
+            self.truncated_visits.into(),
+            i64::try_from(bytes).unwrap_or(i64::MAX).into(),
+            self.next_day.map(|day| day.to_string()).into(),
+            done.into(),
+            self.timezone.as_deref().into(),
+        ];
+        extension.run(|client| query(client, &sql, &args).map(drop))?;
+        Ok(left.len())
+    }
+}

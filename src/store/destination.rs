@@ -1,0 +1,330 @@
+//! The table that a sync writes to: found, made if it is one of the standard two, and checked
+//! before anything is asked of Matomo. SPI only.
+
+use std::ffi::CStr;
+
+use pgrx::datum::DatumWithOid;
+use pgrx::prelude::*;
+use pgrx::spi::{PreparedStatement, SpiClient, SpiTupleTable};
+
+use crate::error::{Error, Result};
+use crate::pg::encoding;
+use crate::pg::extension::Extension;
+use crate::pg::local_settings::Scope;
+use crate::rows::mapping::COLUMNS;
+
+/// Names that a first sync makes a table of: the Node tool's standard and partitioned table.
+const STANDARD: &str = "matomo";
+const STANDARD_PARTITIONED: &str = "matomo_partitioned";
+
+/// A table fit to be written to.
+#[derive(Debug, Clone)]
+pub struct Destination {
+    pub oid: pg_sys::Oid,
+    /// Schema-qualified and quoted, for statements.
+    pub name: String,
+    /// The types of [`COLUMNS`] there, for casts.
+    pub types: Vec<String>,
+    /// The columns of the unique index that tells actions apart.
+    pub key: Vec<String>,
+    pub extension: Extension,
+}
+
+/// Runs one statement, which sees what this transaction has written before. Only one that writes
+/// takes a transaction ID. What SPI finds wrong with it is a fault of ours; what Postgres finds
+/// wrong is raised as its own ERROR.
+pub fn query<'conn>(
+    client: &mut SpiClient<'conn>,
+    sql: &str,
+    args: &[DatumWithOid],
+) -> Result<SpiTupleTable<'conn>> {
+    let kinds: Vec<_> = args.iter().map(|arg| PgOid::from(arg.oid())).collect();
+    run_plan(client, &client.prepare_mut(sql, &kinds).map_err(spi)?, args)
+}
+
+/// Runs a statement that was prepared with `prepare_mut`.
+///
+/// `select` and `prepare_mut` are what they are not called: pgrx's `update` takes a transaction ID
+/// even for a query, and so fails on a standby; its `select` of what `prepare` has made would not
+/// see this transaction's own writes.
+pub fn run_plan<'conn>(
+    client: &SpiClient<'conn>,
+    plan: &PreparedStatement<'conn>,
+    args: &[DatumWithOid],
+) -> Result<SpiTupleTable<'conn>> {
+    let converted = encoding::arguments(args);
+    client.select(plan, None, converted.as_deref().unwrap_or(args)).map_err(spi)
+}
+
+/// An SPI error as ours.
+pub fn spi(error: pgrx::spi::SpiError) -> Error {
+    Error::Internal(error.to_string())
+}
+
+impl Destination {
+    /// Finds the table as the caller's search_path does, makes it if it is a standard one, and
+    /// checks that a sync can write to it.
+    ///
+    /// # Errors
+    /// [`Error::NoDestination`] and its siblings; Postgres' own for an impossible name or a schema
+    /// in which the caller may not create.
+    pub fn open_or_create(name: &str) -> Result<Destination> {
+        Destination::open_with(name, true, create)
+    }
+
+    /// The same, but for a table that must be there, and may be one only to read.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn open(name: &str, to_write: bool) -> Result<Destination> {
+        Destination::open_with(name, to_write, |_, name, _| {
+            Err(Error::NoDestination(name.to_owned()))
+        })
+    }
+
+    /// A table that is known by its OID; `None` when there is no table of it any more.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn open_known(oid: pg_sys::Oid) -> Result<Option<Destination>> {
+        let extension = Extension::find()?;
+        // SAFETY: main thread, within a transaction.
+        unsafe { pg_sys::LockRelationOid(oid, lock_mode(true)) };
+        Spi::connect_mut(|client| check(client, oid, true, extension))
+    }
+
+    fn open_with(
+        name: &str,
+        to_write: bool,
+        make: impl FnOnce(&mut SpiClient, &str, &str) -> Result<pg_sys::Oid>,
+    ) -> Result<Destination> {
+        let extension = Extension::find()?;
+        Spi::connect_mut(|client| {
+            let oid = match find(name, to_write) {
+                Some(oid) => oid,
+                None => make(client, name, &extension.schema)?,
+            };
+            let found = check(client, oid, to_write, extension)?;
+            found.ok_or_else(|| Error::NoDestination(name.to_owned()))
+        })
+    }
+
+    /// Statements find the table by its name, `COPY` by its OID: whether both are still the same. The
+    /// lock keeps the table from being renamed, but not its schema.
+    ///
+    /// # Errors
+    /// [`Error::Renamed`].
+    pub fn check_name(&self) -> Result<()> {
+        if name_of(self.oid)?.as_ref() == Some(&self.name) {
+            return Ok(());
+        }
+        Err(Error::Renamed(self.name.clone()))
+    }
+
+    /// Whether rows are told apart by their time too, so that it can narrow where they may lie.
+    pub fn key_has_time(&self) -> bool {
+        self.key.iter().any(|column| column == "action_timestamp")
+    }
+
+    /// Whether the table holds no row at all, of any site; where a policy may hide rows, nobody can
+    /// say so.
+    ///
+    /// # Errors
+    /// Only internal ones.
+    pub fn is_empty(&self) -> Result<bool> {
+        let sql = format!(
+            "SELECT 1 WHERE NOT pg_catalog.row_security_active($1) \
+             AND NOT EXISTS (SELECT FROM {})",
+            self.name
+        );
+        Spi::connect_mut(|client| Ok(!query(client, &sql, &[self.oid.into()])?.is_empty()))
+    }
+
+    /// `action_timestamp` of the site's newest row, in seconds since 1970.
+    ///
+    /// # Errors
+    /// Only internal ones.
+    pub fn newest(&self, site: i32) -> Result<Option<i64>> {
+        let sql = format!(
+            "SELECT pg_catalog.floor(pg_catalog.date_part('epoch', d.action_timestamp))::pg_catalog.int8 \
+             FROM {} AS d WHERE d.idsite OPERATOR(pg_catalog.=) $1::{} \
+             ORDER BY d.action_timestamp DESC NULLS LAST LIMIT 1",
+            self.name, self.types[1]
+        );
+        Spi::connect_mut(|client| {
+            let table = query(client, &sql, &[site.to_string().into()])?;
+            if table.is_empty() { Ok(None) } else { table.first().get_one().map_err(spi) }
+        })
+    }
+}
+
+/// With which lock a table is held till the end of the transaction. No lock lets others rename it.
+fn lock_mode(to_write: bool) -> pg_sys::LOCKMODE {
+    let mode = if to_write { pg_sys::RowExclusiveLock } else { pg_sys::AccessShareLock };
+    mode as pg_sys::LOCKMODE
+}
+
+/// Finds a relation as the search_path has it, and locks it: the one that has the name once the lock
+/// is there.
+fn find(name: &str, to_write: bool) -> Option<pg_sys::Oid> {
+    let name = encoding::to_server(name);
+    let length = i32::try_from(name.len()).unwrap_or(i32::MAX);
+    let missing_ok = pg_sys::RVROption::RVR_MISSING_OK;
+    // SAFETY: main thread, within a transaction; what it takes of memory is SPI's.
+    let oid = unsafe {
+        let name = pg_sys::cstring_to_text_with_len(name.as_ptr().cast(), length);
+        let name = pg_sys::makeRangeVarFromNameList(pg_sys::textToQualifiedNameList(name));
+        let (mode, nobody) = (lock_mode(to_write), std::ptr::null_mut());
+        pg_sys::RangeVarGetRelidExtended(name, mode, missing_ok, None, nobody)
+    };
+    Some(oid).filter(|oid| *oid != pg_sys::Oid::INVALID)
+}
+
+/// The name of a relation, schema-qualified and quoted; `None` when there is none of that OID. Not
+/// from a query, whose snapshot may be older than the name.
+fn name_of(oid: pg_sys::Oid) -> Result<Option<String>> {
+    // SAFETY: main thread, within a transaction.
+    let name = unsafe {
+        pg_sys::AcceptInvalidationMessages();
+        let name = pg_sys::get_rel_name(oid);
+        let schema = pg_sys::get_namespace_name(pg_sys::get_rel_namespace(oid));
+        if name.is_null() || schema.is_null() {
+            return Ok(None);
+        }
+        CStr::from_ptr(pg_sys::quote_qualified_identifier(schema, name))
+    };
+    let name = name.to_str().map_err(|_| Error::Internal("a name that is not UTF-8".to_owned()))?;
+    Ok(Some(name.to_owned()))
+}
+
+fn create(client: &mut SpiClient, name: &str, extension_schema: &str) -> Result<pg_sys::Oid> {
+    let sql =
+        "SELECT (pg_catalog.parse_ident($1))[pg_catalog.cardinality(pg_catalog.parse_ident($1))]";
+    let table: Option<String> =
+        query(client, sql, &[name.into()])?.first().get_one().map_err(spi)?;
+    let partitioned = match table.as_deref() {
+        Some(STANDARD) => false,
+        Some(STANDARD_PARTITIONED) => true,
+        _ => return Err(Error::NoDestination(name.to_owned())),
+    };
+    // Two first syncs at once: the second waits, then finds what the first has made.
+    query(
+        client,
+        "SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended(\
+         pg_catalog.concat_ws(' ', 'matomo_create_table', pg_catalog.current_schema(), $1), 0))",
+        &[name.into()],
+    )?;
+    // An advisory lock brings no news of others' tables, as the lock of a table does.
+    // SAFETY: main thread, within a transaction.
+    unsafe { pg_sys::AcceptInvalidationMessages() };
+    if let Some(oid) = find(name, true) {
+        return Ok(oid);
+    }
+    // With all arguments: fewer would be those of another's function too.
+    let sql = format!(
+        "SELECT {extension_schema}.matomo_create_table($1, $2, pg_catalog.current_schema())::pg_catalog.oid"
+    );
+    let oid =
+        query(client, &sql, &[name.into(), partitioned.into()])?.first().get_one().map_err(spi)?;
+    oid.ok_or_else(|| Error::NoDestination(name.to_owned()))
+}
+
+/// Checks a table that is locked; `None` when it is gone.
+fn check(
+    client: &mut SpiClient,
+    oid: pg_sys::Oid,
+    to_write: bool,
+    extension: Extension,
+) -> Result<Option<Destination>> {
+    let _names_in_full = Scope::of(&[(c"search_path", c"pg_catalog, pg_temp")]);
+    let Some(name) = name_of(oid)? else { return Ok(None) };
+    let sql = "SELECT c.relkind::text, c.relpersistence = 't' AND c.relowner <> current_user::regrole \
+               FROM pg_class c WHERE c.oid = $1";
+    let found = query(client, sql, &[oid.into()])?;
+    if found.is_empty() {
+        return Err(Error::TooNew(format!("table {name}")));
+    }
+    let (kind, foreign) = found.first().get_two::<String, bool>().map_err(spi)?;
+    let kind = match kind.as_deref() {
+        Some("r" | "p") => None,
+        Some("v") => Some("a view"),
+        Some("m") => Some("a materialized view"),
+        Some("f") => Some("a foreign table"),
+        Some("S") => Some("a sequence"),
+        Some("i" | "I") => Some("an index"),
+        _ => Some("not a table"),
+    };
+    if let Some(kind) = kind {
+        return Err(Error::NotATable { name, kind });
+    }
+    // It hides a table of that name from who searches pg_temp, and its triggers would run with the
+    // rights of a SECURITY DEFINER function that calls us.
+    if foreign == Some(true) {
+        return Err(Error::Privilege { name, missing: vec!["ownership".to_owned()] });
+    }
+    let types = types(client, oid, &name)?;
+    let missing = missing_privileges(client, oid, to_write)?;
+    if !missing.is_empty() {
+        return Err(Error::Privilege { name, missing });
+    }
+    let key = key(client, oid)?.ok_or_else(|| Error::NoUniqueIndex(name.clone()))?;
+    Ok(Some(Destination { oid, name, types, key, extension }))
+}
+
+fn types(client: &mut SpiClient, oid: pg_sys::Oid, name: &str) -> Result<Vec<String>> {
+    // Types of pg_catalog too are named in full: the caller may have a type text of his own. Those
+    // with a modifier are syntax, such as numeric(10,2), or qualified already. A cast to varchar(9)
+    // cuts what is too long, which only the column itself refuses.
+    let sql = "SELECT CASE WHEN a.atttypmod < 0 OR t.oid IN ('varchar'::regtype, 'bpchar'::regtype) \
+                           THEN format('%I.%I', n.nspname, t.typname) \
+                           ELSE format_type(a.atttypid, a.atttypmod) END \
+               FROM unnest($2::text[]) WITH ORDINALITY AS c(name, place) \
+               LEFT JOIN (pg_attribute a JOIN pg_type t ON t.oid = a.atttypid \
+                          JOIN pg_namespace n ON n.oid = t.typnamespace) \
+                    ON a.attrelid = $1 AND a.attname = c.name \
+                    AND a.attnum > 0 AND NOT a.attisdropped \
+               ORDER BY c.place";
+    let columns = COLUMNS.to_vec();
+    let found: Vec<Option<String>> = strings(query(client, sql, &[oid.into(), columns.into()])?)?;
+    let missing: Vec<_> = COLUMNS.iter().zip(&found).filter(|(_, found)| found.is_none()).collect();
+    if !missing.is_empty() {
+        let columns = missing.into_iter().map(|(column, _)| (*column).to_owned()).collect();
+        return Err(Error::MissingColumns { name: name.to_owned(), columns });
+    }
+    Ok(found.into_iter().flatten().collect())
+}
+
+fn missing_privileges(
+    client: &mut SpiClient,
+    oid: pg_sys::Oid,
+    to_write: bool,
+) -> Result<Vec<String>> {
+    let needed: &[&str] =
+        if to_write { &["SELECT", "INSERT", "UPDATE", "DELETE"] } else { &["SELECT"] };
+    let sql = "SELECT p FROM unnest($2::text[]) AS p \
+               WHERE NOT CASE p WHEN 'DELETE' THEN has_table_privilege($1, p) \
+                                ELSE has_any_column_privilege($1, p) END";
+    let missing = strings(query(client, sql, &[oid.into(), needed.to_vec().into()])?)?;
+    Ok(missing.into_iter().flatten().collect())
+}
+
+/// The narrowest unique index that tells actions apart, if there is one.
+fn key(client: &mut SpiClient, oid: pg_sys::Oid) -> Result<Option<Vec<String>>> {
+    let sql = "SELECT string_agg(a.attname, ',' ORDER BY k.place) \
+               FROM pg_index i \
+               CROSS JOIN LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY AS k(attnum, place) \
+               JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum \
+               WHERE i.indrelid = $1 AND i.indisunique AND i.indisvalid AND i.indimmediate \
+                 AND i.indpred IS NULL AND i.indexprs IS NULL AND k.place <= i.indnkeyatts \
+               GROUP BY i.indexrelid \
+               HAVING bool_or(a.attname = 'action_id') AND bool_and(a.attname IN \
+                   ('action_id', 'action_timestamp', 'idsite', 'idvisit')) \
+               ORDER BY count(*), i.indexrelid LIMIT 1";
+    let found = strings(query(client, sql, &[oid.into()])?)?.into_iter().flatten().next();
+    Ok(found.map(|columns| columns.split(',').map(str::to_owned).collect()))
+}
+
+/// The first column of a result.
+fn strings(table: SpiTupleTable) -> Result<Vec<Option<String>>> {
+    table.map(|row| row.get::<String>(1).map_err(spi)).collect()
+}

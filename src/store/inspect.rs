@@ -1,0 +1,136 @@
+//! Reads what the destination holds of a site, for `matomo_check`. SPI only.
+
+use pgrx::datum::DatumWithOid;
+use pgrx::prelude::*;
+
+use crate::error::Result;
+use crate::pg::local_settings::Scope;
+use crate::rows::mapping::{COLUMNS, VISIT_COLUMNS};
+use crate::store::destination::{Destination, query, spi};
+use crate::store::statements::differs;
+use crate::sync::fetch::Listed;
+
+/// Visits whose stored rows are not as listed.
+#[derive(Debug, Default)]
+pub struct Differing {
+    /// Nothing is stored of them.
+    pub missing: Vec<i64>,
+    /// A value of the visit differs in some row.
+    pub stale: Vec<i64>,
+}
+
+/// Compares listed visits with the stored ones.
+///
+/// # Errors
+/// Only internal ones.
+pub fn differing(destination: &Destination, listed: &[Listed]) -> Result<Differing> {
+    let mut found = Differing::default();
+    if listed.is_empty() {
+        return Ok(found);
+    }
+    let width = VISIT_COLUMNS.len();
+    let type_of = |column: &str| {
+        let place = COLUMNS.iter().position(|known| *known == column).unwrap_or_default();
+        destination.types[place].as_str()
+    };
+    let list = |each: &dyn Fn(usize, &str) -> String| {
+        let all: Vec<_> =
+            VISIT_COLUMNS.iter().enumerate().map(|(n, column)| each(n, column)).collect();
+        all
+    };
+    let arrays = list(&|n, _| format!("${}::text[]", n + 1)).join(", ");
+    let places = list(&|n, _| format!("c{n}")).join(", ");
+    let typed = list(&|n, column| format!("u.c{n}::{} AS {column}", type_of(column))).join(", ");
+    let stored = list(&|_, column| format!("d.{column}")).join(", ");
+    let differs = list(&|_, column| differs(column, type_of(column))).join(" OR ");
+    let sql = format!(
+        "WITH i AS MATERIALIZED (SELECT u.place, {typed} \
+             FROM unnest({arrays}) WITH ORDINALITY AS u({places}, place)), \
+         s AS MATERIALIZED (SELECT {stored} FROM {} AS d \
+             WHERE d.idvisit = ANY (${}::text[]::{}[])) \
+         SELECT i.place, bool_or(s.idvisit IS NULL) FROM i LEFT JOIN s ON s.idvisit = i.idvisit \
+         WHERE {differs} GROUP BY i.place ORDER BY i.place",
+        destination.name,
+        width + 1,
+        type_of("idvisit"),
+    );
+    let mut args: Vec<DatumWithOid> = (0..width)
+        .map(|n| {
+            let column: Vec<Option<&str>> =
+                listed.iter().map(|visit| visit.values[n].as_deref()).collect();
+            column.into()
+        })
+        .collect();
+    let ids: Vec<_> = listed.iter().map(|visit| visit.id.to_string()).collect();
+    args.push(ids.into());
+    let _safe = Scope::of(&[
+        (c"search_path", c"pg_catalog, pg_temp"),
+        (c"enable_seqscan", c"off"),
+        (c"jit", c"off"),
+    ]);
+    Spi::connect_mut(|client| {
+        for row in query(client, &sql, &args)? {
+            let place =
+                row.get::<i64>(1).map_err(spi)?.and_then(|place| usize::try_from(place - 1).ok());
+            let Some(visit) = place.and_then(|place| listed.get(place)) else { continue };
+            match row.get::<bool>(2).map_err(spi)? {
+                Some(true) => found.missing.push(visit.id),
+                _ => found.stale.push(visit.id),
+            }
+        }
+        Ok(found)
+    })
+}
+
+/// How many rows are stored of visits.
+///
+/// # Errors
+/// Only internal ones.
+pub fn count_rows(destination: &Destination, visits: &[i64]) -> Result<i64> {
+    let sql = format!(
+        "SELECT count(*) FROM {} AS d WHERE d.idvisit = ANY ($1::text[]::{}[])",
+        destination.name, destination.types[2]
+    );
+    let ids: Vec<_> = visits.iter().map(i64::to_string).collect();
+    let _safe = Scope::of(&[
+        (c"search_path", c"pg_catalog, pg_temp"),
+        (c"enable_seqscan", c"off"),
+        (c"jit", c"off"),
+    ]);
+    Spi::connect_mut(|client| {
+        let found = query(client, &sql, &[ids.into()])?;
+        Ok(found.first().get_one().map_err(spi)?.unwrap_or(0))
+    })
+}
+
+/// The stored visits of a site of which some row lies between two instants (seconds, the second not
+/// included), each with the instant of its last such row.
+///
+/// # Errors
+/// Only internal ones.
+pub fn visits_between(
+    destination: &Destination,
+    site: i32,
+    from: i64,
+    to: i64,
+) -> Result<Vec<(i64, i64)>> {
+    let sql = format!(
+        "SELECT d.idvisit::text, max(date_part('epoch', d.action_timestamp)) FROM {} AS d \
+         WHERE d.idsite = $1::{} AND d.action_timestamp >= to_timestamp($2) \
+         AND d.action_timestamp < to_timestamp($3) GROUP BY 1",
+        destination.name, destination.types[1]
+    );
+    let _safe = Scope::of(&[(c"search_path", c"pg_catalog, pg_temp"), (c"jit", c"off")]);
+    Spi::connect_mut(|client| {
+        let args = [site.to_string().into(), (from as f64).into(), (to as f64).into()];
+        let mut visits = Vec::new();
+        for row in query(client, &sql, &args)? {
+            let id: Option<String> = row.get(1).map_err(spi)?;
+            let last: Option<f64> = row.get(2).map_err(spi)?;
+            if let (Some(Ok(id)), Some(last)) = (id.map(|id| id.parse()), last) {
+                visits.push((id, last as i64));
+            }
+        }
+        Ok(visits)
+    })
+}

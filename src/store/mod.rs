@@ -1,0 +1,10 @@
+//! The users' tables: nothing else writes them.
+
+pub mod compare;
+pub mod copy_from;
+pub mod destination;
+pub mod indexes;
+pub mod inspect;
+pub mod row_texts;
+pub mod statements;
+pub mod writer;

@@ -1,0 +1,230 @@
+//! The statements of [`crate::store::writer`], built once per sync from the destination's columns, types
+//! and key. Everything is qualified: some run under the caller's search_path.
+//! But for `unnest` of several arrays, which is syntax: Postgres makes pg_catalog.unnest of it.
+
+use pgrx::datum::DatumWithOid;
+use pgrx::prelude::*;
+use pgrx::spi::{OwnedPreparedStatement, SpiClient, SpiTupleTable};
+
+use crate::error::Result;
+use crate::pg::local_settings::Scope;
+use crate::rows::mapping::COLUMNS;
+use crate::store::destination::{Destination, run_plan, spi};
+
+/// Statement texts. `$1` to `$43` are arrays of text, one a column, wherever rows go in.
+pub struct Statements {
+    /// `(visits[, from, to])` → all columns of the rows of visits.
+    pub stored: Planned,
+    /// `(first visit, last visit, from, to, most)` → the visits between these two that have rows
+    /// outside of that time, one a row; at most so many.
+    pub elsewhere: Planned,
+    /// `(43 columns, visits[, from, to])` → (place in the batch, partition, ctid, visit) of all
+    /// that is on one side only or differs.
+    pub compare: String,
+    /// The same, with the stored rows locked.
+    pub compare_locked: String,
+    /// `(sites, visits)`
+    pub remove: String,
+    /// `(partition, ctids[, from, to])`
+    pub delete: String,
+    /// `(43 columns, partition, ctids[, from, to])`
+    pub update: String,
+    /// `(43 columns)`
+    pub insert: String,
+    /// `(visits[, from, to], actions)` → how many rows there are of these actions.
+    pub seen: String,
+    /// `(destination)` → whether the user may have rows of an INSERT dropped, moved or hidden.
+    pub diverts: &'static str,
+    /// `(destination, from, to)`
+    pub make_partitions: String,
+    /// `(destination)` → (from, to) of each partition, in seconds.
+    pub partition_ranges: String,
+}
+
+/// Whether a column of a type differs between `i`, what Matomo has, and `s`, what is stored.
+pub fn differs(column: &str, kind: &str) -> String {
+    match kind.replace('"', "").as_str() {
+        // json has no equality of its own. Its name may be quoted: as a keyword, or as all are by
+        // quote_all_identifiers.
+        "pg_catalog.json" => {
+            format!("i.{column}::text IS DISTINCT FROM s.{column}::text")
+        }
+        _ => format!("i.{column} IS DISTINCT FROM s.{column}"),
+    }
+}
+
+const WIDTH: usize = COLUMNS.len();
+
+impl Statements {
+    /// Builds the statements for a destination.
+    pub fn of(destination: &Destination) -> Statements {
+        let Destination { name, types, key, extension, .. } = destination;
+        let column_list = COLUMNS.join(", ");
+        let arrays = |first: usize, count: usize| {
+            let arrays: Vec<_> =
+                (first..first + count).map(|n| format!("${n}::pg_catalog.text[]")).collect();
+            arrays.join(", ")
+        };
+        let places: Vec<_> = (0..WIDTH).map(|n| format!("c{n}")).collect();
+        let places = places.join(", ");
+        let typed: Vec<_> = types
+            .iter()
+            .enumerate()
+            .map(|(n, kind)| format!("u.c{n}::{kind} AS {}", COLUMNS[n]))
+            .collect();
+        let typed = typed.join(", ");
+        let stored_columns = COLUMNS.map(|column| format!("d.{column}")).join(", ");
+        let is_key = |column: &str| key.iter().any(|key| key == column);
+        let span = |first: usize| {
+            if destination.key_has_time() {
+                format!(
+                    " AND d.action_timestamp OPERATOR(pg_catalog.>=) pg_catalog.to_timestamp(${first}) \
+                     AND d.action_timestamp OPERATOR(pg_catalog.<) pg_catalog.to_timestamp(${})",
+                    first + 1
+                )
+            } else {
+                String::new()
+            }
+        };
+        let of_visits = |first: usize| {
+            format!(
+                "d.idvisit OPERATOR(pg_catalog.=) ANY (${first}::pg_catalog.text[]::{}[]){}",
+                types[2],
+                span(first + 1)
+            )
+        };
+        let same: Vec<_> = key.iter().map(|column| format!("i.{column} = s.{column}")).collect();
+        let differs: Vec<_> = COLUMNS
+            .iter()
+            .zip(types)
+            .filter(|(column, _)| !is_key(column))
+            .map(|(column, kind)| differs(column, kind))
+            .collect();
+        let sets: Vec<_> = COLUMNS
+            .iter()
+            .enumerate()
+            .filter(|(_, column)| !is_key(column))
+            .map(|(n, column)| format!("{column} = u.c{n}::{}", types[n]))
+            .collect();
+
+        let compare = |lock: &str| {
+            format!(
+                "WITH i AS MATERIALIZED (SELECT u.place, {typed} \
+                     FROM unnest({}) WITH ORDINALITY AS u({places}, place)), \
+                 s AS MATERIALIZED (SELECT d.tableoid AS partition, d.ctid AS tid, {} \
+                     FROM {name} AS d WHERE {}{lock}) \
+                 SELECT i.place, s.partition, s.tid::text, coalesce(i.idvisit, s.idvisit)::text \
+                 FROM i FULL JOIN s ON {} \
+                 WHERE i.place IS NULL OR s.partition IS NULL OR {}",
+                arrays(1, WIDTH),
+                stored_columns,
+                of_visits(WIDTH + 1),
+                same.join(" AND "),
+                differs.join(" OR "),
+            )
+        };
+
+        Statements {
+            stored: Planned::of(format!(
+                "SELECT {stored_columns} FROM {name} AS d WHERE {}",
+                of_visits(1)
+            )),
+            elsewhere: Planned::of(format!(
+                "SELECT d.idvisit::text FROM {name} AS d \
+                 WHERE d.idvisit >= $1::text::{0} AND d.idvisit <= $2::text::{0} \
+                 AND (d.action_timestamp < to_timestamp($3) OR d.action_timestamp >= to_timestamp($4)) \
+                 LIMIT $5",
+                types[2]
+            )),
+            compare: compare(""),
+            compare_locked: compare(" FOR UPDATE OF d"),
+            remove: format!(
+                "DELETE FROM {name} AS d WHERE d.idsite OPERATOR(pg_catalog.=) \
+                 ANY ($1::pg_catalog.text[]::{}[]) AND d.idvisit OPERATOR(pg_catalog.=) \
+                 ANY ($2::pg_catalog.text[]::{}[])",
+                types[1], types[2]
+            ),
+            delete: format!(
+                "DELETE FROM {name} AS d WHERE d.tableoid OPERATOR(pg_catalog.=) $1 \
+                 AND d.ctid OPERATOR(pg_catalog.=) ANY ($2::pg_catalog.text[]::pg_catalog.tid[]){}",
+                span(3)
+            ),
+            update: format!(
+                "UPDATE {name} AS d SET {} \
+                 FROM unnest({}, ${}::pg_catalog.text[]) AS u({places}, tid) \
+                 WHERE d.tableoid OPERATOR(pg_catalog.=) ${} \
+                 AND d.ctid OPERATOR(pg_catalog.=) u.tid::pg_catalog.tid{}",
+                sets.join(", "),
+                arrays(1, WIDTH),
+                WIDTH + 2,
+                WIDTH + 1,
+                span(WIDTH + 3),
+            ),
+            insert: format!(
+                "INSERT INTO {name} ({column_list}) SELECT {typed} \
+                 FROM unnest({}) AS u({places})",
+                arrays(1, WIDTH),
+            ),
+            seen: format!(
+                "SELECT count(*) FROM {name} AS d WHERE {} AND d.action_id = ANY (${}::text[]::{}[])",
+                of_visits(1),
+                if destination.key_has_time() { 4 } else { 2 },
+                types[0]
+            ),
+            // Triggers of extensions are not the user's: an engine's say that the table is its own.
+            diverts: "SELECT row_security_active($1) \
+                 OR EXISTS (SELECT FROM pg_rewrite r WHERE r.ev_class = $1 AND r.ev_type = '3') \
+                 OR EXISTS (SELECT FROM pg_trigger t \
+                     WHERE t.tgrelid IN (SELECT $1 UNION ALL SELECT p.relid FROM pg_partition_tree($1) AS p) \
+                     AND NOT t.tgisinternal AND t.tgenabled <> 'D' AND t.tgtype & 4 <> 0 \
+                     AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass \
+                         AND d.objid = t.tgfoid AND d.deptype = 'e'))",
+            partition_ranges: format!(
+                "SELECT pg_catalog.date_part('epoch', r.lower_bound), \
+                 pg_catalog.date_part('epoch', r.upper_bound) \
+                 FROM {}.matomo_partition_ranges($1::pg_catalog.regclass) AS r",
+                extension.schema
+            ),
+            make_partitions: format!(
+                "SELECT {}.matomo_create_partitions($1::pg_catalog.regclass, \
+                 pg_catalog.to_timestamp($2), pg_catalog.to_timestamp($3))",
+                extension.schema
+            ),
+        }
+    }
+}
+
+/// A statement that every batch needs: planned once a sync.
+pub struct Planned {
+    sql: String,
+    plan: Option<OwnedPreparedStatement>,
+}
+
+impl Planned {
+    fn of(sql: String) -> Planned {
+        Planned { sql, plan: None }
+    }
+
+    /// Runs it.
+    ///
+    /// # Errors
+    /// Only internal ones.
+    pub fn run<'conn>(
+        &mut self,
+        client: &mut SpiClient<'conn>,
+        args: &[DatumWithOid],
+    ) -> Result<SpiTupleTable<'conn>> {
+        let plan = match self.plan.take() {
+            Some(plan) => plan,
+            None => {
+                let kinds: Vec<_> = args.iter().map(|arg| PgOid::from(arg.oid())).collect();
+                client.prepare_mut(self.sql.as_str(), &kinds).map_err(spi)?.keep()
+            }
+        };
+        // Planned for each batch, with all partitions there are, it would take longer than the rest.
+        let _once = Scope::of(&[(c"plan_cache_mode", c"force_generic_plan")]);
+        let done = run_plan(client, &plan, args);
+        self.plan = Some(plan);
+        done
+    }
+}

@@ -1,0 +1,322 @@
+//! Writes batches into the destination. SPI only; the only module that writes user tables.
+//!
+//! A visit is replaced as a unit: of its rows, new ones are inserted, those that differ updated,
+//! those that no longer exist deleted, and equal ones not touched at all: no dead row, no WAL.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::ops::{AddAssign, Range};
+
+use pgrx::prelude::*;
+use pgrx::spi::SpiClient;
+
+use crate::error::{Error, Result};
+use crate::matomo::memory::Room;
+use crate::pg::encoding;
+use crate::pg::local_settings::Scope;
+use crate::rows::batch::Batch;
+use crate::rows::lines::Lines;
+use crate::rows::mapping::{ACTION_ID, COLUMNS, IDVISIT};
+use crate::rows::visits_read::count;
+use crate::store::compare::{Changes, Comparison, Lock, columns, span_args};
+use crate::store::copy_from::copy_from;
+use crate::store::destination::{Destination, query, spi};
+use crate::store::indexes::ByVisit;
+use crate::store::statements::Statements;
+
+/// What became of rows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Written {
+    pub inserted: i64,
+    pub updated: i64,
+    pub deleted: i64,
+    /// Visits with rows of which none was stored before.
+    pub new_visits: i64,
+}
+
+impl Written {
+    fn replaced(&self) -> i64 {
+        self.updated + self.deleted
+    }
+}
+
+impl AddAssign for Written {
+    fn add_assign(&mut self, other: Written) {
+        self.inserted += other.inserted;
+        self.updated += other.updated;
+        self.deleted += other.deleted;
+        self.new_visits += other.new_visits;
+    }
+}
+
+/// Writes visits into one destination.
+pub struct Store {
+    destination: Destination,
+    statements: Statements,
+    /// Days, by number since 1970 in UTC, whose partitions are known to be there.
+    days: HashSet<i64>,
+    /// From when to when, in seconds, partitions are known to be there.
+    ranges: Vec<(f64, f64)>,
+    /// Whether rows that were inserted have been seen in the table.
+    is_read_back: bool,
+}
+
+const DAY: i64 = 86_400;
+
+/// So few visits are looked for in all partitions one by one.
+const FEW: usize = 16;
+
+impl Store {
+    /// Prepares to write visits.
+    pub fn new(destination: Destination) -> Store {
+        let statements = Statements::of(&destination);
+        let (days, ranges) = (HashSet::new(), Vec::new());
+        Store { destination, statements, days, ranges, is_read_back: false }
+    }
+
+    /// Replaces the batch's visits.
+    ///
+    /// # Errors
+    /// Only internal ones; Postgres' own, such as a constraint of the user's, are raised.
+    pub fn write(&mut self, batch: &Batch) -> Result<Written> {
+        // Triggers and defaults of the user's keep his search_path, but no row may depend on the
+        // session's TimeZone: the Node tool's trigger makes weeks of it. JIT costs more than it
+        // brings for a page of rows.
+        let _plain = Scope::of(&[(c"timezone", c"UTC"), (c"jit", c"off")]);
+        check_room(&batch.rows);
+        Spi::connect_mut(|client| {
+            self.make_partitions(client, &batch.rows)?;
+            let span = self.span(client, batch)?;
+            let mut changes = self.changes(client, batch, span, Lock::No)?;
+            let mut written = self.replace(client, batch, span, &changes)?;
+            if written.replaced() < changes.replaced() {
+                // Somebody has changed some of these rows since they were compared, and a row that has
+                // moved is passed over: once more, and this time nobody comes in between. What is
+                // missing still, a trigger has refused.
+                changes = self.changes(client, batch, span, Lock::Rows)?;
+                written += self.replace(client, batch, span, &changes)?;
+            }
+            written.new_visits = changes.new_visits;
+            if !changes.insert.is_empty() {
+                written.inserted = self.insert(client, &batch.rows, &changes.insert)?;
+                if !self.is_read_back {
+                    self.read_back(client, &batch.rows, span, changes.insert)?;
+                }
+            }
+            self.destination.check_name()?;
+            Ok(written)
+        })
+    }
+
+    /// Deletes and updates rows where they lie.
+    fn replace(
+        &self,
+        client: &mut SpiClient,
+        batch: &Batch,
+        span: Option<(f64, f64)>,
+        changes: &Changes,
+    ) -> Result<Written> {
+        let _by_ctid = Scope::of(&[(c"enable_seqscan", c"off")]);
+        let mut written = Written::default();
+        for (partition, ctids) in &changes.delete {
+            let mut args = vec![pg_sys::Oid::from(*partition).into(), ctids.clone().into()];
+            args.extend(span_args(span));
+            written.deleted += count(query(client, &self.statements.delete, &args)?.len());
+        }
+        for (partition, (rows, ctids)) in &changes.update {
+            let mut args = columns(&batch.rows, rows);
+            args.extend([pg_sys::Oid::from(*partition).into(), ctids.clone().into()]);
+            args.extend(span_args(span));
+            written.updated += count(query(client, &self.statements.update, &args)?.len());
+        }
+        Ok(written)
+    }
+
+    /// How many of the batch's visits are not stored as they are.
+    ///
+    /// # Errors
+    /// Only internal ones.
+    pub fn differing(&mut self, batch: &Batch) -> Result<usize> {
+        let _plain = Scope::of(&[(c"timezone", c"UTC"), (c"jit", c"off")]);
+        check_room(&batch.rows);
+        let changes = Spi::connect_mut(|client| {
+            let span = self.span(client, batch)?;
+            self.changes(client, batch, span, Lock::No)
+        })?;
+        Ok(changes.visits.len())
+    }
+
+    /// Removes all rows of visits.
+    ///
+    /// # Errors
+    /// Only internal ones.
+    pub fn remove(&self, site: i32, visits: &[i64]) -> Result<()> {
+        let visits: Vec<_> = visits.iter().map(i64::to_string).collect();
+        let args = [vec![site.to_string()].into(), visits.into()];
+        Spi::connect_mut(|client| query(client, &self.statements.remove, &args).map(drop))
+    }
+
+    /// Makes the weekly partitions that the rows need, before they are routed.
+    fn make_partitions(&mut self, client: &mut SpiClient, rows: &Lines) -> Result<()> {
+        if !self.destination.key_has_time() {
+            return Ok(());
+        }
+        // By whole days: next to partitions with the bounds of another zone the Node tool's trigger
+        // looks for the week of a row's instant in UTC, which lies in the same day. Not by whole
+        // weeks: the rest of one may belong to a partition of months that is still to be made.
+        for day in rows.instants().iter().map(|at| at.div_euclid(DAY)) {
+            if !self.days.insert(day) {
+                continue;
+            }
+            let (from, to) = ((day * DAY) as f64, (day * DAY + DAY - 1) as f64);
+            let is_there =
+                |ranges: &[(f64, f64)]| ranges.iter().any(|(a, b)| *a <= from && to < *b);
+            if is_there(&self.ranges) {
+                continue;
+            }
+            let destination = self.destination.oid;
+            let args = [destination.into(), from.into(), to.into()];
+            query(client, &self.statements.make_partitions, &args)?;
+            self.ranges.clear();
+            for row in query(client, &self.statements.partition_ranges, &[destination.into()])? {
+                let (from, to) = (row.get(1).map_err(spi)?, row.get(2).map_err(spi)?);
+                self.ranges.extend(from.zip(to));
+            }
+        }
+        Ok(())
+    }
+
+    /// What differs between the batch and what is stored of its visits.
+    fn changes(
+        &mut self,
+        client: &mut SpiClient,
+        batch: &Batch,
+        span: Option<(f64, f64)>,
+        lock: Lock,
+    ) -> Result<Changes> {
+        // Operators are found by search_path too.
+        let _by_visit = ByVisit::only();
+        let _safe =
+            Scope::of(&[(c"search_path", c"pg_catalog, pg_temp"), (c"enable_seqscan", c"off")]);
+        let name = &self.destination.name;
+        Comparison { name, statements: &mut self.statements, span, lock }.changes(client, batch)
+    }
+
+    fn insert(&self, client: &mut SpiClient, lines: &Lines, rows: &[Range<usize>]) -> Result<i64> {
+        let parts: Vec<_> =
+            rows.iter().map(|rows| encoding::to_server(lines.text(rows.clone()))).collect();
+        if let Some(inserted) = copy_from(self.destination.oid, &parts)? {
+            return Ok(i64::try_from(inserted).unwrap_or(i64::MAX));
+        }
+        let rows: Vec<_> = rows.iter().cloned().flatten().collect();
+        Ok(count(query(client, &self.statements.insert, &columns(lines, &rows))?.len()))
+    }
+
+    /// Looks whether rows that were inserted are in the table, by its name. Extensions that keep the
+    /// rows of a table elsewhere do not know what a COPY from our memory has put into it. What a trigger,
+    /// a rule or a policy of the user's does to rows is none of our business.
+    fn read_back(
+        &mut self,
+        client: &mut SpiClient,
+        lines: &Lines,
+        span: Option<(f64, f64)>,
+        rows: Vec<Range<usize>>,
+    ) -> Result<()> {
+        let _by_visit = ByVisit::only();
+        let _safe =
+            Scope::of(&[(c"search_path", c"pg_catalog, pg_temp"), (c"enable_seqscan", c"off")]);
+        let cells = |column: usize| {
+            let cell = move |row| lines.cells(row).nth(column).unwrap_or_default().to_owned();
+            rows.iter().cloned().flatten().map(cell)
+        };
+        let visits: BTreeSet<String> = cells(IDVISIT).collect();
+        let actions: Vec<String> = cells(ACTION_ID).collect();
+        let written = count(actions.len());
+        let mut args = vec![visits.into_iter().collect::<Vec<_>>().into()];
+        args.extend(span_args(span));
+        args.push(actions.into());
+        let seen: Option<i64> =
+            query(client, &self.statements.seen, &args)?.first().get_one().map_err(spi)?;
+        let seen = seen.unwrap_or(0);
+        if seen < written {
+            let args = [self.destination.oid.into()];
+            let diverts: Option<bool> =
+                query(client, self.statements.diverts, &args)?.first().get_one().map_err(spi)?;
+            if diverts != Some(true) {
+                return Err(Error::NotSeen { name: self.destination.name.clone(), written, seen });
+            }
+        }
+        self.is_read_back = true;
+        Ok(())
+    }
+
+    /// Between which instants all stored rows of the batch's visits lie, where time tells partitions
+    /// apart: in those that the batch goes to, as a rule. But a visit may have had other times, or
+    /// been another visit.
+    fn span(&mut self, client: &mut SpiClient, batch: &Batch) -> Result<Option<(f64, f64)>> {
+        if !self.destination.key_has_time() {
+            return Ok(None);
+        }
+        let instants = batch.rows.instants();
+        if let (Some(first), Some(last)) = (instants.iter().min(), instants.iter().max())
+            && batch.visits.len() > FEW
+        {
+            // A day more on each side, for rows that were stored with the other kind of time.
+            let (mut from, mut to) = ((first - DAY) as f64, (last + DAY) as f64);
+            let met = |(a, b): &&(f64, f64)| *a < to && *b > from;
+            let met: Vec<_> = self.ranges.iter().filter(met).copied().collect();
+            for (a, b) in met {
+                (from, to) = (from.min(a), to.max(b));
+            }
+            if !self.has_elsewhere(client, batch, from, to)? {
+                return Ok(Some((from, to)));
+            }
+        }
+        Ok(Some((f64::NEG_INFINITY, f64::INFINITY)))
+    }
+
+    /// Whether visits of the batch may have stored rows outside of a time. Numbers that follow each
+    /// other are neighbours in an index too, so that a look at each partition will do; as texts only
+    /// those of the same length are, with longer ones in between.
+    fn has_elsewhere(
+        &mut self,
+        client: &mut SpiClient,
+        batch: &Batch,
+        from: f64,
+        to: f64,
+    ) -> Result<bool> {
+        let _by_visit = ByVisit::only();
+        let _safe =
+            Scope::of(&[(c"search_path", c"pg_catalog, pg_temp"), (c"enable_seqscan", c"off")]);
+        let mut lengths: BTreeMap<usize, (i64, i64)> = BTreeMap::new();
+        for (id, _) in &batch.visits {
+            let (least, most) = lengths.entry(id.to_string().len()).or_insert((*id, *id));
+            (*least, *most) = ((*least).min(*id), (*most).max(*id));
+        }
+        // From so many on, looking for each visit in each partition costs less.
+        let most = count(batch.visits.len() * self.ranges.len().max(1));
+        for (least, greatest) in lengths.into_values() {
+            let [least, greatest] = [least, greatest].map(|id| id.to_string().into());
+            let args = [least, greatest, from.into(), to.into(), most.into()];
+            let found = self.statements.elsewhere.run(client, &args)?;
+            if count(found.len()) >= most {
+                return Ok(true);
+            }
+            for row in found {
+                let id = row.get::<String>(1).map_err(spi)?.and_then(|id| id.parse::<i64>().ok());
+                if batch.visits.iter().any(|(visit, _)| id == Some(*visit)) {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// Raises an ERROR when there is no memory for what is made of a batch: texts in other encodings, and a
+/// text of its own for each cell.
+fn check_room(rows: &Lines) {
+    let cell = size_of::<Option<String>>() + 32;
+    let bytes = rows.len() * COLUMNS.len() * cell + 4 * rows.size() + Room::of_all();
+    // SAFETY: main thread, within a transaction.
+    unsafe { pg_sys::pfree(pg_sys::MemoryContextAllocHuge(pg_sys::CurrentMemoryContext, bytes)) };
+}

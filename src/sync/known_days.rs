@@ -1,0 +1,167 @@
+//! Which of the ledger's entries still hold: the site's timezone, `matomo.action_time` or the server's
+//! clock may have changed since they were written. Pure.
+
+use std::collections::BTreeMap;
+
+use chrono::NaiveDate;
+
+use crate::matomo::zone::Zone;
+use crate::rows::mapping::ActionTime;
+use crate::state::ledger::Entry;
+use crate::sync::plan::{Due, Known};
+
+/// What is known of the days of the entries, by a clock and a kind of time. Nothing is known of an open
+/// day with the other kind: it is read whole.
+pub fn known(
+    entries: &BTreeMap<NaiveDate, Entry>,
+    zone: Zone,
+    action_time: ActionTime,
+    now: i64,
+) -> BTreeMap<NaiveDate, Known> {
+    let known = |entry: &Entry| {
+        let mut known = entry.known.clone();
+        known.newest = known.newest.map(|newest| newest.min(known.read_at));
+        // As by a clock that was ahead.
+        known.sealed &= span(zone, entry.day).1 <= now;
+        let is_of_kind = entry.action_time.is_none_or(|kind| kind == action_time);
+        if known.sealed || is_of_kind { known } else { Known::default() }
+    };
+    entries.iter().map(|(day, entry)| (*day, known(entry))).collect()
+}
+
+/// When a day begins and ends.
+fn span(zone: Zone, day: NaiveDate) -> (i64, i64) {
+    (zone.midnight(day), day.succ_opt().map_or(i64::MAX, |next| zone.midnight(next)))
+}
+
+/// The days that were read in other timezones: those that are as good as read in this one, as the
+/// sealed days, each in its own timezone, cover them; and the others, at the ends of what was copied.
+pub fn of_other_zones(
+    entries: &BTreeMap<NaiveDate, Entry>,
+    zone: Zone,
+) -> (Vec<NaiveDate>, Vec<NaiveDate>) {
+    let is_other = |entry: &&Entry| Zone::parse(&entry.timezone) != Some(zone);
+    let others: Vec<_> = entries.values().filter(is_other).collect();
+    if others.is_empty() {
+        return Default::default();
+    }
+    let sealed = entries.values().filter(|entry| entry.known.sealed);
+    let spans = sealed.filter_map(|entry| Some(span(Zone::parse(&entry.timezone)?, entry.day)));
+    let mut spans: Vec<_> = spans.collect();
+    spans.sort_unstable();
+    let mut union: Vec<(i64, i64)> = Vec::new();
+    for (from, to) in spans {
+        match union.last_mut() {
+            Some(last) if from <= last.1 => last.1 = last.1.max(to),
+            _ => union.push((from, to)),
+        }
+    }
+    let is_covered = |entry: &&Entry| {
+        let (begin, end) = span(zone, entry.day);
+        let before = union.partition_point(|(from, _)| *from <= begin);
+        let is_within = before.checked_sub(1).is_some_and(|place| end <= union[place].1);
+        entry.known.sealed && is_within
+    };
+    let (covered, open): (Vec<_>, Vec<_>) = others.into_iter().partition(is_covered);
+    let days = |entries: Vec<&Entry>| entries.into_iter().map(|entry| entry.day).collect();
+    (days(covered), days(open))
+}
+
+/// The first and the last of the days whose rows hold the other kind of time and stay so, as they are
+/// sealed and not due; and that kind.
+pub fn of_other_kind(
+    entries: &BTreeMap<NaiveDate, Entry>,
+    days: &[NaiveDate],
+    due: &[Due],
+    action_time: ActionTime,
+) -> Option<(NaiveDate, NaiveDate, ActionTime)> {
+    let other = |day: &&NaiveDate| {
+        let entry = entries.get(day)?;
+        let kind = entry.action_time.filter(|kind| *kind != action_time)?;
+        let stays = entry.counts.actions > 0 && due.iter().all(|due| due.day != **day);
+        stays.then_some((**day, kind))
+    };
+    let mut found = days.iter().filter_map(|day| other(&day));
+    let (first, kind) = found.next()?;
+    Some((first, found.next_back().map_or(first, |(last, _)| last), kind))
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::Days;
+
+    use super::*;
+    use crate::sync::plan::Extent;
+
+    const KIND: ActionTime = ActionTime::Utc;
+
+    fn day(n: u64) -> NaiveDate {
+        "2026-11-01".parse::<NaiveDate>().unwrap() + Days::new(n)
+    }
+
+    fn entry(n: u64, zone: &str, sealed: bool) -> Entry {
+        let read_at = span(Zone::parse(zone).unwrap(), day(n)).1 + 9;
+        let known = Known { sealed, newest: Some(read_at - 10), read_at, ..Known::default() };
+        Entry { known, action_time: Some(KIND), ..Entry::new(day(n), zone) }
+    }
+
+    fn all(entries: &[Entry]) -> BTreeMap<NaiveDate, Entry> {
+        entries.iter().map(|entry| (entry.day, entry.clone())).collect()
+    }
+
+    #[test]
+    fn the_ends_of_what_was_copied_in_another_timezone_are_read_again() {
+        let cases: [(&str, &str, &[u64]); 6] = [
+            ("UTC", "UTC", &[]),
+            ("UTC", "UTC+0", &[]),
+            // Days that begin earlier now: the first ones; later: the last ones.
+            ("UTC", "UTC+1", &[1, 7]),
+            ("UTC", "UTC-1", &[4, 9]),
+            ("Pacific/Niue", "Pacific/Kiritimati", &[1, 2, 7, 8]),
+            ("Pacific/Kiritimati", "Pacific/Niue", &[3, 4, 8, 9]),
+        ];
+        for (before, after, expected) in cases {
+            let copied = [1, 2, 3, 4, 7, 8, 9].map(|n| entry(n, before, true));
+            let (covered, open) = of_other_zones(&all(&copied), Zone::parse(after).unwrap());
+            assert_eq!(open, expected.iter().map(|n| day(*n)).collect::<Vec<_>>(), "{before}");
+            assert!(before == after || covered.len() + open.len() == 7, "{before} to {after}");
+        }
+        // An open day, and one that was read in the new timezone.
+        let mut entries = [1, 2, 3, 4].map(|n| entry(n, "UTC", n < 4));
+        entries[0] = entry(1, "UTC+1", true);
+        let (covered, open) = of_other_zones(&all(&entries), Zone::Fixed(3600));
+        assert_eq!((covered, open), (vec![day(3)], vec![day(2), day(4)]));
+    }
+
+    #[test]
+    fn neither_seal_nor_cursor_is_ahead_of_the_clock() {
+        let entries = [entry(1, "UTC", true), entry(2, "UTC", true)];
+        let zone = Zone::parse("UTC").unwrap();
+        let now = span(zone, day(1)).1;
+        let known = known(&all(&entries), zone, KIND, now);
+        assert_eq!((known[&day(1)].sealed, known[&day(2)].sealed), (true, false));
+        let mut ahead = entry(1, "UTC", false);
+        ahead.known.newest = Some(ahead.known.read_at + 500);
+        let known = super::known(&all(&[ahead.clone()]), zone, KIND, now);
+        assert_eq!(known[&day(1)].newest, Some(ahead.known.read_at));
+    }
+
+    #[test]
+    fn days_of_the_other_kind_of_time_are_read_again_or_told() {
+        let mut entries = [1, 2, 3, 4].map(|n| entry(n, "UTC", n < 4));
+        entries.iter_mut().for_each(|entry| entry.counts.actions = 1);
+        entries[0].counts.actions = 0;
+        let entries = all(&entries);
+        let days = [1, 2, 3, 4].map(day);
+        let kind = ActionTime::AsSent;
+        let zone = Zone::parse("UTC").unwrap();
+        let known = known(&entries, zone, kind, i64::MAX);
+        assert_eq!((known[&day(3)].sealed, &known[&day(4)]), (true, &Known::default()));
+        let due = |n: u64| Due { day: day(n), extent: Extent::Whole, seals: false, recheck: None };
+        let other = |due: &[Due], kind| of_other_kind(&entries, &days, due, kind);
+        assert_eq!(other(&[due(4)], kind), Some((day(2), day(3), KIND)));
+        assert_eq!(other(&[due(3), due(4)], kind), Some((day(2), day(2), KIND)));
+        assert_eq!(other(&[due(2), due(3), due(4)], kind), None);
+        assert_eq!(other(&[due(4)], KIND), None);
+    }
+}

@@ -1,0 +1,125 @@
+//! How far a sync is, in a line for the user, which the view `matomo_progress` takes apart again.
+
+use std::time::{Duration, Instant};
+
+use crate::sync::fetch::DayRead;
+
+/// Counts days, visits and actions of a sync.
+#[derive(Debug, Clone)]
+pub struct Progress {
+    site: i32,
+    /// The registered site, if it is a run of one.
+    registered: Option<i32>,
+    days_to_do: usize,
+    days_done: usize,
+    visits: i64,
+    actions: i64,
+    /// What earlier transactions of the same sync took.
+    earlier: Duration,
+    begin: Instant,
+}
+
+impl Progress {
+    /// A sync of so many days.
+    pub fn new(site: i32, days_to_do: usize) -> Progress {
+        let (earlier, begin) = (Duration::ZERO, Instant::now());
+        let (registered, days_done, visits, actions) = (None, 0, 0, 0);
+        Progress { site, registered, days_to_do, days_done, visits, actions, earlier, begin }
+    }
+
+    /// The same, of a registered site: there may be several of this ID, even in one process.
+    pub fn of_registered(self, registered: Option<i32>) -> Progress {
+        Progress { registered, ..self }
+    }
+
+    /// The same, of which so much is done already.
+    pub fn go_on(self, days: usize, visits: i64, actions: i64, earlier: Duration) -> Progress {
+        let days_to_do = self.days_to_do + days;
+        Progress { days_to_do, days_done: days, visits, actions, earlier, ..self }
+    }
+
+    /// Whether some of it is done.
+    pub fn goes_on(&self) -> bool {
+        self.days_done > 0 || self.visits > 0
+    }
+
+    /// Takes note of a day, or a part of one, that is stored.
+    pub fn read(&mut self, read: &DayRead) {
+        self.add(
+            read.rest.is_none(),
+            read.met.visits - read.met_before.visits,
+            read.met.actions - read.met_before.actions,
+        );
+    }
+
+    fn add(&mut self, is_day_done: bool, visits: i64, actions: i64) {
+        self.days_done += usize::from(is_day_done);
+        self.visits += visits;
+        self.actions += actions;
+    }
+
+    /// Days done of days to do, visits, actions, rate and time left.
+    pub fn line(&self, what: &str) -> String {
+        self.line_after(what, self.earlier + self.begin.elapsed())
+    }
+
+    fn line_after(&self, what: &str, elapsed: Duration) -> String {
+        let Progress { site, days_to_do, days_done, visits, actions, .. } = self;
+        let registered =
+            self.registered.map(|id| format!(" (registered site {id})")).unwrap_or_default();
+        let mut line = format!(
+            "matomo: site {site}{registered}, {what}: {days_done} of {days_to_do} days, {visits} visits, {actions} actions"
+        );
+        let seconds = elapsed.as_secs_f64();
+        if *days_done > 0 && seconds > 0.0 {
+            let rate = *actions as f64 / seconds;
+            let days_left = days_to_do.saturating_sub(*days_done);
+            let left = seconds / *days_done as f64 * days_left as f64;
+            line += &format!(", {rate:.0} actions/s, {} left", duration(left));
+        }
+        line
+    }
+}
+
+fn duration(seconds: f64) -> String {
+    let seconds = seconds.round() as u64;
+    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
+        (0, 0, s) => format!("{s} s"),
+        (0, m, s) => format!("{m} min {s} s"),
+        (h, m, _) => format!("{h} h {m} min"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line() {
+        let mut progress = Progress::new(7, 4);
+        assert_eq!(
+            progress.line_after("begins", Duration::ZERO),
+            "matomo: site 7, begins: 0 of 4 days, 0 visits, 0 actions"
+        );
+        progress.add(true, 10, 300);
+        assert_eq!(
+            progress.line_after("2026-11-24", Duration::from_secs(30)),
+            "matomo: site 7, 2026-11-24: 1 of 4 days, 10 visits, 300 actions, 10 actions/s, 1 min 30 s left"
+        );
+        // Part of a day, in a later transaction.
+        let mut progress =
+            Progress::new(7, 3).of_registered(Some(12)).go_on(1, 10, 300, Duration::from_secs(30));
+        progress.add(false, 5, 100);
+        assert_eq!(
+            progress.line_after("2026-11-25", Duration::from_secs(40)),
+            "matomo: site 7 (registered site 12), 2026-11-25: 1 of 4 days, 15 visits, 400 actions, 10 actions/s, 2 min 0 s left"
+        );
+    }
+
+    #[test]
+    fn durations() {
+        assert_eq!(duration(59.4), "59 s");
+        assert_eq!(duration(60.0), "1 min 0 s");
+        assert_eq!(duration(7_260.0), "2 h 1 min");
+    }
+}

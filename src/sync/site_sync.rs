@@ -1,0 +1,273 @@
+//! One sync of one site: plan, fetch, store, tell. Runs on the backend's main thread, in the
+//! caller's transaction.
+
+use std::collections::BTreeMap;
+
+use chrono::{Days, NaiveDate, Utc};
+use pgrx::prelude::*;
+
+use crate::config::access::Access;
+use crate::config::open_days;
+use crate::config::settings;
+use crate::error::{Error, Result};
+use crate::matomo::client::{Client, SiteInfo};
+use crate::matomo::zone::Zone;
+use crate::pg::locks::{self, Lock, Until};
+use crate::pg::report::{say, warn};
+use crate::pg::secrecy::show_activity;
+use crate::rows::mapping::Site;
+use crate::state::ledger::{Entry, Ledger};
+use crate::store::destination::Destination;
+use crate::store::writer::Store;
+use crate::sync::fetch::Reading;
+use crate::sync::known_days;
+use crate::sync::pages::retry_line;
+use crate::sync::plan::{self, Again, Due, Start, Times};
+use crate::sync::progress::Progress;
+use crate::sync::remote;
+use crate::sync::site_days::{Copy, DayResult, Outcome, Record};
+
+/// What the caller of `matomo_sync` wants.
+pub struct Order {
+    /// idSite.
+    pub site: i32,
+    pub access: Access,
+    pub start: Option<NaiveDate>,
+    pub end: Option<NaiveDate>,
+    /// The name of the destination, as given.
+    pub destination: String,
+    /// Whether sealed days are read again.
+    pub force: bool,
+}
+
+/// What is known of a site's days, by day.
+pub type Entries = BTreeMap<NaiveDate, Entry>;
+
+/// Does it all; gives a result per day.
+///
+/// # Errors
+/// Any of [`Error`]; nothing of the transaction remains then.
+pub fn run(order: Order) -> Result<Vec<DayResult>> {
+    let Order { site, access, start, end, destination, force } = order;
+    let destination = Destination::open_or_create(&destination)?;
+    let range = Range { start, end, not_before: None };
+    let mut info = None;
+    loop {
+        let sync =
+            Sync::prepare(site, access.clone(), destination.clone(), range, force, info, None)?;
+        let mut progress = Progress::new(site, sync.due.len());
+        match sync.copy.days(sync.due, i32::MAX, &mut progress)? {
+            Outcome::Done(results) => {
+                let truncated = results.iter().map(|(read, _)| read.met.truncated_visits).sum();
+                warn_of_truncation("", truncated);
+                return Ok(results);
+            }
+            Outcome::ZoneChanged(told) => info = Some(told),
+        }
+    }
+}
+
+/// The days that are asked for.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Range {
+    pub start: Option<NaiveDate>,
+    pub end: Option<NaiveDate>,
+    /// The first day that is kept.
+    pub not_before: Option<NaiveDate>,
+}
+
+/// The run that a sync is a step of.
+#[derive(Debug, Clone, Copy)]
+pub struct OfRun {
+    /// The registered site.
+    pub registered: i32,
+    /// When the run began.
+    pub began: i64,
+}
+
+/// A sync that is ready to begin.
+pub struct Sync {
+    pub copy: Copy,
+    pub info: SiteInfo,
+    /// The days to read.
+    pub due: Vec<Due>,
+    /// Whether the table was found empty, so that days are due that were done.
+    pub is_emptied: bool,
+}
+
+impl Sync {
+    /// Locks, and finds out which days are due. `told` is what Matomo has just told of the site.
+    ///
+    /// # Errors
+    /// Any of [`Error`].
+    pub fn prepare(
+        site: i32,
+        access: Access,
+        destination: Destination,
+        range: Range,
+        force: bool,
+        told: Option<SiteInfo>,
+        run: Option<OfRun>,
+    ) -> Result<Sync> {
+        let Access { client, page_size, workers } = access;
+        lock(site, &destination)?;
+        let ledger = Ledger::of(&destination, client.endpoint(), site);
+        let now = Utc::now().timestamp();
+        let (mut known, is_emptied) = known_days(site, &ledger, &destination, now)?;
+        let start = match (range.start, known.keys().next()) {
+            (Some(day), _) => Start::Day(day),
+            (None, Some(first)) => Start::Known(*first),
+            (None, None) => match destination.newest(site)? {
+                Some(newest) => Start::Newest(newest),
+                None => Start::Ago(settings::initial_offset()),
+            },
+        };
+        let run_began = run.map_or(i64::MAX, |run| run.began);
+        let ask = || ask_for_site(&client, site, run.map(|run| run.registered));
+        let known_site = known_site(&known, now).filter(|_| told.is_none() && !force);
+        let mut is_zone_known = known_site.is_none();
+        let mut info = match told.or(known_site) {
+            Some(info) => info,
+            None => ask()?,
+        };
+        let action_time = settings::action_time();
+        let (days, due) = loop {
+            let zone = info.zone;
+            if is_zone_known {
+                known = in_timezone(known, &ledger, &info)?;
+            }
+            let today = zone.day(now).unwrap_or_default();
+            let mut days = plan::days(start, range.end, today, zone)?;
+            days.retain(|day| range.not_before.is_none_or(|first| *day >= first));
+            let again = if force { Again::All } else { lookback(today) };
+            let times = Times {
+                now,
+                run_began,
+                settle: settings::settle_time(),
+                overlap: open_days::overlap(),
+                recheck: open_days::recheck(),
+            };
+            let valid = known_days::known(&known, zone, action_time, now);
+            let due = plan::due(&days, &valid, again, zone, times);
+            if !due.is_empty() || is_zone_known {
+                break (days, due);
+            }
+            // No visit will tell whether the timezone is still the same.
+            info = ask()?;
+            is_zone_known = true;
+        };
+        if let Some((first, last, kind)) =
+            known_days::of_other_kind(&known, &days, &due, action_time)
+        {
+            let name = destination.name.clone();
+            return Err(Error::OtherActionTime { name, kind: kind.name(), first, last });
+        }
+        // Not before Matomo has answered: a mistyped URL is no other Matomo.
+        ledger.check_matomo(&destination.name)?;
+        let store = Store::new(destination.clone());
+        let (zone, is_rollup) = (info.zone, info.is_rollup);
+        let site = Site { id: site, zone, action_time, is_rollup };
+        let reading = Reading { site, page_size, most_pages: i32::MAX, began: now, is_zone_known };
+        let record = Record { ledger, known, timezone: info.timezone.clone(), action_time, now };
+        let copy = Copy { client, workers, reading, destination, store, record };
+        Ok(Sync { copy, info, due, is_emptied })
+    }
+}
+
+/// What the ledger knows; if somebody has emptied the table under it, that all has to be read anew, as
+/// have days that were read in the future. And whether it was emptied.
+fn known_days(
+    site: i32,
+    ledger: &Ledger,
+    destination: &Destination,
+    now: i64,
+) -> Result<(Entries, bool)> {
+    let name = &destination.name;
+    let is_emptied = || -> Result<bool> { Ok(ledger.claims_rows()? && destination.is_empty()?) };
+    let mut was_emptied = false;
+    if is_emptied()? {
+        // One after the other, or the second would undo what the first has noted since.
+        if !locks::try_take(Lock::Emptied(destination.oid), Until::TransactionEnd) {
+            return Err(Error::AlreadyRunning { site, name: name.clone() });
+        }
+        was_emptied = is_emptied()?;
+        if was_emptied {
+            ledger.disclaim_rows()?;
+            say(PgLogLevel::NOTICE, format!("table {name} is empty: all that it had is read anew"));
+        }
+    }
+    if !ledger.knows_destination()? {
+        ledger.claim_destination(name)?;
+    }
+    let known = ledger.read()?;
+    if known.is_empty() {
+        // A new table, perhaps in place of one that was dropped.
+        crate::state::ledger::forget_dropped(&destination.extension)?;
+    }
+    if known.values().all(|entry| entry.known.read_at <= now) {
+        return Ok((known, was_emptied));
+    }
+    ledger.disbelieve_after(now)?;
+    Ok((ledger.read()?, was_emptied))
+}
+
+/// The site as the ledger has it, if today is known: a poll is one request. The visits that it lists
+/// prove the timezone, or else Matomo is asked.
+fn known_site(known: &Entries, now: i64) -> Option<SiteInfo> {
+    let entry = known.values().max_by_key(|entry| entry.known.read_at)?;
+    let zone = Zone::parse(&entry.timezone)?;
+    let timezone = entry.timezone.clone();
+    let info = SiteInfo { name: None, zone, timezone, is_rollup: None };
+    known.contains_key(&zone.day(now)?).then_some(info)
+}
+
+/// What is known, in the timezone that Matomo has told.
+fn in_timezone(known: Entries, ledger: &Ledger, info: &SiteInfo) -> Result<Entries> {
+    let others = known_days::of_other_zones(&known, info.zone);
+    if others.0.is_empty() && others.1.is_empty() {
+        return Ok(known);
+    }
+    ledger.set_timezone(others, &info.timezone)?;
+    ledger.read()
+}
+
+/// Which days `matomo.lookback` reads again.
+fn lookback(today: NaiveDate) -> Again {
+    match settings::lookback() {
+        0 => Again::No,
+        days => today.checked_sub_days(Days::new(days.into())).map_or(Again::All, Again::From),
+    }
+}
+
+/// One sync at a time of a site into a destination, till the end of the transaction.
+///
+/// # Errors
+/// [`Error::AlreadyRunning`].
+pub fn lock(site: i32, destination: &Destination) -> Result<()> {
+    if locks::try_take(Lock::Rows(destination.oid, site), Until::TransactionEnd) {
+        return Ok(());
+    }
+    Err(Error::AlreadyRunning { site, name: destination.name.clone() })
+}
+
+/// What Matomo knows of the site; in a run, that of the registered site.
+///
+/// # Errors
+/// Those of [`Client::site`].
+pub fn ask_for_site(client: &Client, site: i32, registered: Option<i32>) -> Result<SiteInfo> {
+    let progress = Progress::new(site, 0).of_registered(registered);
+    show_activity(&progress.line("asks for the site"));
+    remote::ask(client, move |client, notice| {
+        client.site(site, &mut |error, retry, wait| notice(retry_line(error, retry, wait)))
+    })
+}
+
+/// Says once that Matomo did not list all actions of some visits.
+pub fn warn_of_truncation(prefix: &str, visits: i64) {
+    if visits > 0 {
+        warn(
+            format!("{prefix}Matomo listed only the first actions of {visits} visits"),
+            "Raise visitor_log_maximum_actions_per_visit in the section [General] of Matomo's config.ini.php, then sync these days again.",
+        );
+    }
+}

@@ -1,0 +1,135 @@
+//! What `CALL matomo_sync_site` and `CALL matomo_sync_all` do, a transaction at a time: the procedures
+//! only commit. Each call goes on where this session's last one was.
+
+use std::ffi::CString;
+
+use pgrx::prelude::*;
+
+use crate::error::{Result, Stored};
+use crate::pg::extension::Extension;
+use crate::pg::failed::Failed;
+use crate::pg::locks;
+use crate::state::sites::{self, Site};
+use crate::store::destination::{query, spi};
+use crate::worker::attempt::attempt;
+use crate::worker::background;
+use crate::worker::session::{self, Phase};
+use crate::worker::step::{self, Status};
+use crate::worker::upkeep::{self, Outcome};
+
+/// Raises an error where a procedure cannot commit: in a transaction block, a function, a trigger, or
+/// a step of ours; and where nothing can be written.
+///
+/// # Errors
+/// [`Stored::InTransactionBlock`], [`Stored::InFunction`].
+pub fn check_can_commit(what: &str) -> Result<()> {
+    // SAFETY: main thread, within a transaction.
+    let (is_block, can_commit) = unsafe {
+        let is_top = pg_sys::GetCurrentTransactionNestLevel() == 1;
+        (pg_sys::IsTransactionBlock(), is_top && pg_sys::SPI_inside_nonatomic_context())
+    };
+    if is_block {
+        return Err(Stored::InTransactionBlock(what.to_owned()).into());
+    }
+    if !can_commit {
+        return Err(Stored::InFunction(what.to_owned()).into());
+    }
+    let what = CString::new(what).unwrap_or_default();
+    // SAFETY: main thread; the text is only read.
+    unsafe { pg_sys::PreventCommandIfReadOnly(what.as_ptr()) };
+    Ok(())
+}
+
+/// The sites that `matomo_sync_all` has something to do for. Notes of those whose owner is gone that
+/// they fail.
+///
+/// # Errors
+/// Only internal ones.
+pub fn sites() -> Result<Vec<i32>> {
+    let _bounded = locks::bounded_waits();
+    let extension = Extension::find()?;
+    sites::note_ownerless(&extension)?;
+    let sql = format!(
+        "SELECT s.id FROM {}.matomo_site_config s WHERE pg_has_role($1::oid, s.owner::oid, 'USAGE') \
+         AND (s.enabled OR s.retention IS NOT NULL \
+             AND EXISTS (SELECT FROM pg_roles r WHERE r.oid = s.owner)) ORDER BY s.id",
+        extension.schema
+    );
+    // SAFETY: main thread, within a transaction.
+    let user = unsafe { pg_sys::GetUserId() };
+    extension.run(|client| {
+        let rows = query(client, &sql, &[user.into()])?;
+        let ids = rows.map(|row| row.get::<i32>(1).map_err(spi));
+        ids.filter_map(Result::transpose).collect()
+    })
+}
+
+/// Does what comes next for a site, to be committed; gives whether there is more. `is_one_of_all`: a
+/// site that is not enabled is only looked after, and what goes wrong is a WARNING.
+///
+/// # Errors
+/// Those of [`step::begin`], and what the run has failed with, unless it is one of all.
+pub fn advance(site: i32, is_one_of_all: bool) -> Result<bool> {
+    let next = match session::phase(site) {
+        None => return begin(site, is_one_of_all),
+        Some(Phase::Run(run)) => match step::step(run) {
+            Status::Running => Phase::Run(run),
+            Status::Skipped => {
+                session::with(|work| work.phase = Phase::End)?;
+                return Ok(true);
+            }
+            Status::Succeeded => Phase::Upkeep(0),
+            // What is too old goes all the same.
+            Status::Failed(failed) => {
+                session::with(|work| work.failed = Some(failed))?;
+                Phase::Upkeep(0)
+            }
+        },
+        Some(Phase::Upkeep(tries)) => {
+            if tries > 0 {
+                background::pause(upkeep::BETWEEN_TRIES);
+            }
+            match upkeep::step(site) {
+                Outcome::More => Phase::Upkeep(0),
+                // The next run tries again.
+                Outcome::Blocked if tries < upkeep::MOST_TRIES => Phase::Upkeep(tries + 1),
+                _ => Phase::End,
+            }
+        }
+        Some(Phase::End) => {
+            let failed = session::clear().and_then(|work| work.failed);
+            match failed {
+                Some(failed) if is_one_of_all => warn(site, failed),
+                Some(failed) => failed.tell(PgLogLevel::ERROR),
+                None => {}
+            }
+            return Ok(false);
+        }
+    };
+    session::with(|work| work.phase = next)?;
+    Ok(true)
+}
+
+fn begin(site: i32, is_one_of_all: bool) -> Result<bool> {
+    if !is_one_of_all {
+        let command = format!("CALL matomo_sync_site({site})");
+        return Ok(step::begin(site, &command, true)?.is_some());
+    }
+    let begun = attempt(|| {
+        if Site::get(&Extension::find()?, site)?.is_enabled {
+            return Ok(step::begin(site, "CALL matomo_sync_all()", true)?.is_some());
+        }
+        session::begin(site, Phase::Upkeep(0));
+        Ok(true)
+    });
+    Ok(begun.unwrap_or_else(|failed| {
+        // Removed, given to somebody else, without an owner, or locked.
+        session::clear();
+        warn(site, failed);
+        false
+    }))
+}
+
+fn warn(site: i32, failed: Failed) {
+    failed.about(&format!("registered site {site}")).tell(PgLogLevel::WARNING);
+}

@@ -1,0 +1,207 @@
+//! The coordinator of a database: has a process work on each registered site that is due. It reaches
+//! no Matomo and no table of a user, and waits for nobody.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use chrono::{DateTime, Utc};
+use pgrx::PgSqlErrorCode;
+use pgrx::bgworkers::BackgroundWorker;
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+
+use crate::config::worker;
+use crate::pg::extension::Extension;
+use crate::pg::failed::Failed;
+use crate::pg::local_settings::Scope;
+use crate::pg::report::warn_of;
+use crate::state::sites;
+use crate::worker::background::{self, Child, Database};
+use crate::worker::queue::{self, Agenda, Errand};
+use crate::worker::site_worker;
+
+/// After upkeep that did not come to its end, how long to wait till the next attempt.
+const UPKEEP_PAUSE: Duration = Duration::from_secs(300);
+
+/// The coordinator's process; its argument is the database's name.
+#[pg_guard]
+#[unsafe(no_mangle)]
+pub extern "C-unwind" fn matomo_coordinator_main(_argument: pg_sys::Datum) {
+    let database = BackgroundWorker::get_extra();
+    background::begin(Database::Named(database));
+    // Lives as long as the process; the next coordinator will start processes of its own.
+    let coordinator: &mut Coordinator = background::end_with(Box::leak(Box::default()));
+    loop {
+        let pause = coordinator.round(database);
+        let until = DateTime::<Utc>::from(std::time::SystemTime::now() + pause);
+        background::show_idle(&format!(
+            "matomo: {} at work, sleeps until {}",
+            coordinator.at_work.len(),
+            until.format("%Y-%m-%d %H:%M:%S UTC")
+        ));
+        background::sleep(pause);
+    }
+}
+
+#[derive(Default)]
+struct Coordinator {
+    at_work: Vec<(Errand, Child)>,
+    /// Sites that are left alone for a while, for reasons that their state does not tell.
+    not_before: HashMap<i32, Instant>,
+    /// The same of their upkeep, as long as it stands as it does.
+    upkeep_not_before: HashMap<i32, (Instant, String)>,
+    /// What was said last, so as to say it once.
+    said: Said,
+}
+
+#[derive(Default)]
+struct Said {
+    missing: bool,
+    no_room: bool,
+    failure: Option<Failed>,
+}
+
+impl Coordinator {
+    /// Looks at what has ended and what is due; gives how long to sleep then.
+    fn round(&mut self, database: &str) -> Duration {
+        let naptime = worker::naptime();
+        let (ended, at_work) = self.at_work.drain(..).partition(|(_, child)| child.has_ended());
+        self.at_work = at_work;
+        let mut agenda = match look(queue::read) {
+            Ok(Some(agenda)) => agenda,
+            Ok(None) => {
+                self.without_extension(database);
+                return naptime;
+            }
+            Err(failed) => {
+                self.keep_for_later(ended);
+                self.complain(failed);
+                return naptime.min(Duration::from_secs(1));
+            }
+        };
+        self.said.missing = false;
+        self.said.failure = None;
+        if agenda.has_ownerless
+            && let Err(failed) = look(note_ownerless)
+        {
+            self.complain(failed);
+        }
+        let now = Instant::now();
+        for (errand, _) in ended {
+            self.see_what_came(&errand, &agenda, now + naptime, now + UPKEEP_PAUSE);
+        }
+        self.not_before.retain(|_, until| *until > now);
+        self.upkeep_not_before.retain(|_, (until, _)| *until > now);
+        for errand in &mut agenda.errands {
+            errand.syncs &= !self.not_before.contains_key(&errand.site);
+            let later = self.upkeep_not_before.get(&errand.site);
+            errand.tends &= later.is_none_or(|(_, upkeep)| *upkeep != errand.upkeep);
+        }
+        agenda.errands.retain(|errand| errand.syncs || errand.tends);
+        self.start(&agenda);
+        let again = self.not_before.values().map(|until| *until - now);
+        again.chain(agenda.pause).chain([naptime]).min().unwrap_or(naptime)
+    }
+
+    /// A site that a process leaves as it was would be due again at once: whatever kept the process
+    /// from it, it is tried again later.
+    fn see_what_came(
+        &mut self,
+        done: &Errand,
+        agenda: &Agenda,
+        later: Instant,
+        much_later: Instant,
+    ) {
+        let site = done.site;
+        let Some(left) = agenda.errands.iter().find(|left| left.site == site) else { return };
+        if done.syncs && left.syncs && left.due_at == done.due_at {
+            self.not_before.insert(site, later);
+        }
+        if done.tends && left.tends && left.upkeep == done.upkeep {
+            self.upkeep_not_before.insert(site, (much_later, done.upkeep.clone()));
+        }
+    }
+
+    /// Nothing is known of what they have left.
+    fn keep_for_later(&mut self, ended: Vec<(Errand, Child)>) {
+        let later = Instant::now() + worker::naptime();
+        self.not_before.extend(ended.into_iter().map(|(errand, _)| (errand.site, later)));
+    }
+
+    /// Starts as many processes as there may be. One is kept free of sites that fail, if there are
+    /// several.
+    fn start(&mut self, agenda: &Agenda) {
+        let most = worker::max_workers();
+        let most_failing = most.saturating_sub(1).max(1);
+        for errand in &agenda.errands {
+            if self.at_work.len() >= most {
+                return;
+            }
+            let failing = self.at_work.iter().filter(|(errand, _)| errand.is_failing).count();
+            let is_at_work = self.at_work.iter().any(|(other, _)| other.site == errand.site);
+            if is_at_work || errand.is_failing && failing >= most_failing {
+                continue;
+            }
+            match Child::start(site_worker::process(errand)) {
+                Some(child) => {
+                    self.said.no_room = false;
+                    self.at_work.push((errand.clone(), child));
+                }
+                None => {
+                    self.complain_of_room(errand.site);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn complain_of_room(&mut self, site: i32) {
+        if !std::mem::replace(&mut self.said.no_room, true) {
+            ErrorReport::new(
+                PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
+                format!("could not start a process for registered site {site}"),
+                "matomo",
+            )
+            .set_detail(format!("{} sites are being synced.", self.at_work.len()))
+            .set_hint(worker::MORE_PROCESSES)
+            .report(PgLogLevel::WARNING);
+        }
+    }
+
+    fn complain(&mut self, failed: Failed) {
+        if self.said.failure.as_ref() != Some(&failed) {
+            failed.clone().tell(PgLogLevel::WARNING);
+            self.said.failure = Some(failed);
+        }
+    }
+
+    /// The extension is not there, or no longer: nothing of it is left to be done.
+    fn without_extension(&mut self, database: &str) {
+        if !std::mem::replace(&mut self.said.missing, true) {
+            ErrorReport::new(
+                PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+                format!("extension \"matomo_postgres\" is not created in database \"{database}\""),
+                "matomo",
+            )
+            .set_hint("CREATE EXTENSION matomo_postgres; the background worker finds it by itself.")
+            .report(PgLogLevel::LOG);
+        }
+        self.not_before.clear();
+        self.upkeep_not_before.clear();
+    }
+}
+
+/// Does something in a transaction, and waits for nobody's lock: the next round comes soon.
+fn look<T>(work: impl FnOnce() -> crate::error::Result<T>) -> Result<T, Failed> {
+    background::transaction(|| {
+        let _bounded = Scope::of(&[(c"lock_timeout", c"500ms")]);
+        work()
+    })
+}
+
+fn note_ownerless() -> crate::error::Result<()> {
+    for site in sites::note_ownerless(&Extension::find()?)? {
+        warn_of(&crate::error::Stored::NoOwner(site).into());
+    }
+    Ok(())
+}

@@ -1,0 +1,181 @@
+//! The launcher: the background worker that keeps a coordinator running in each database of
+//! `matomo.database`.
+
+use std::ffi::CStr;
+use std::ptr;
+use std::time::{Duration, Instant};
+
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+use pgrx::{PgSqlErrorCode, pg_guard};
+
+use crate::config::worker;
+use crate::worker::background::{self, Child, Database, builder};
+
+/// The least and the most time between two starts of a coordinator.
+const PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// Has the postmaster start the launcher, where the library is preloaded; not under `pg_upgrade`, to
+/// whose database nobody else may connect, and which copies what nobody may write to.
+pub fn register() {
+    // SAFETY: called from _PG_init on the main thread.
+    let (preloaded, upgrade) =
+        unsafe { (pg_sys::process_shared_preload_libraries_in_progress, pg_sys::IsBinaryUpgrade) };
+    if preloaded && !upgrade {
+        builder("matomo launcher", "matomo launcher", "matomo_launcher_main")
+            .set_restart_time(Some(PAUSE))
+            .load();
+    }
+}
+
+/// The launcher's process.
+#[pg_guard]
+#[unsafe(no_mangle)]
+pub extern "C-unwind" fn matomo_launcher_main(_argument: pg_sys::Datum) {
+    background::begin(Database::None);
+    // Lives as long as the process; the next launcher will start coordinators of its own.
+    let posts: &mut Vec<Post> = background::end_with(Box::leak(Box::default()));
+    loop {
+        let databases = worker::databases();
+        posts.retain(|post| databases.contains(&post.database));
+        for database in databases {
+            if posts.iter().all(|post| post.database != database) {
+                posts.push(Post::new(database));
+            }
+        }
+        let pauses: Vec<_> = posts.iter_mut().map(Post::look_after).collect();
+        let coordinators = posts.iter().filter(|post| post.coordinator.is_some()).count();
+        background::show_idle(&format!("matomo: databases: {coordinators}"));
+        background::sleep(pauses.into_iter().min().unwrap_or(LONGEST_PAUSE));
+    }
+}
+
+/// A database, and its coordinator.
+struct Post {
+    database: String,
+    coordinator: Option<Child>,
+    started: Instant,
+    /// Between a coordinator's end and the next one's start.
+    pause: Duration,
+    /// What was complained of last, so as to say it once.
+    trouble: Option<Trouble>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Trouble {
+    /// There is no such database.
+    Missing,
+    /// It lets nobody in.
+    Closed,
+    /// No room for another process.
+    NoRoom,
+}
+
+impl Post {
+    fn new(database: String) -> Post {
+        let started = Instant::now().checked_sub(LONGEST_PAUSE).unwrap_or_else(Instant::now);
+        Post { database, coordinator: None, started, pause: Duration::ZERO, trouble: None }
+    }
+
+    /// Starts a coordinator if there is none; gives when to look again.
+    fn look_after(&mut self) -> Duration {
+        if let Some(coordinator) = &self.coordinator {
+            if !coordinator.has_ended() {
+                // The postmaster wakes us when that changes.
+                return LONGEST_PAUSE;
+            }
+            // One that falls over its own feet is given time.
+            let lived = self.started.elapsed();
+            self.pause = match lived > LONGEST_PAUSE {
+                true => PAUSE,
+                false => (self.pause * 2).clamp(PAUSE, LONGEST_PAUSE),
+            };
+            self.started = Instant::now();
+            self.coordinator = None;
+        }
+        let waited = self.started.elapsed();
+        if waited < self.pause {
+            return self.pause - waited;
+        }
+        self.started = Instant::now();
+        match self.start() {
+            Ok(coordinator) => {
+                self.coordinator = Some(coordinator);
+                self.trouble = None;
+                LONGEST_PAUSE
+            }
+            Err(trouble) => {
+                if self.trouble.replace(trouble) != Some(trouble) {
+                    self.complain(trouble);
+                }
+                self.pause = PAUSE.max(worker::naptime()).min(LONGEST_PAUSE);
+                self.pause
+            }
+        }
+    }
+
+    fn start(&self) -> Result<Child, Trouble> {
+        match background::transaction(|| Ok(accepts_connections(&self.database))) {
+            Ok(Some(true)) => {}
+            Ok(Some(false)) => return Err(Trouble::Closed),
+            Ok(None) => return Err(Trouble::Missing),
+            Err(failed) => {
+                failed.tell(PgLogLevel::WARNING);
+                return Err(Trouble::Missing);
+            }
+        }
+        let name = format!("matomo coordinator: {}", self.database);
+        let coordinator = builder(&name, "matomo coordinator", "matomo_coordinator_main")
+            .set_extra(&self.database);
+        Child::start(coordinator).ok_or(Trouble::NoRoom)
+    }
+
+    fn complain(&self, trouble: Trouble) {
+        let name = &self.database;
+        let (code, message, hint) = match trouble {
+            Trouble::Missing => (
+                PgSqlErrorCode::ERRCODE_INVALID_CATALOG_NAME,
+                format!("database \"{name}\" of matomo.database does not exist"),
+                "Create it, or correct matomo.database and reload the configuration.",
+            ),
+            Trouble::Closed => (
+                PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("database \"{name}\" of matomo.database does not accept connections"),
+                "ALTER DATABASE ... ALLOW_CONNECTIONS true, or correct matomo.database and reload the configuration.",
+            ),
+            Trouble::NoRoom => (
+                PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
+                format!("could not start the coordinator of database \"{name}\""),
+                worker::MORE_PROCESSES,
+            ),
+        };
+        ErrorReport::new(code, message, "matomo").set_hint(hint).report(PgLogLevel::WARNING);
+    }
+}
+
+/// Whether a database lets anybody in; `None` when it does not exist.
+fn accepts_connections(name: &str) -> Option<bool> {
+    let mut accepts = None;
+    // SAFETY: main thread, within a transaction; each row is looked at before the next one.
+    unsafe {
+        let lock = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
+        let catalog = pg_sys::table_open(pg_sys::DatabaseRelationId, lock);
+        // A process without a database may find no index of it.
+        let (no_index, current, no_keys) = (pg_sys::Oid::INVALID, ptr::null_mut(), ptr::null_mut());
+        let scan = pg_sys::systable_beginscan(catalog, no_index, false, current, 0, no_keys);
+        loop {
+            let tuple = pg_sys::systable_getnext(scan);
+            if tuple.is_null() {
+                break;
+            }
+            let row = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_database>();
+            if CStr::from_ptr((*row).datname.data.as_ptr()).to_bytes() == name.as_bytes() {
+                accepts = Some((*row).datallowconn);
+            }
+        }
+        pg_sys::systable_endscan(scan);
+        pg_sys::table_close(catalog, lock);
+    }
+    accepts
+}

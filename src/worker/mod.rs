@@ -1,0 +1,13 @@
+//! Runs of registered sites: the launcher, a coordinator a database, a process a site, and the steps that processes and procedures share.
+
+pub mod attempt;
+pub mod background;
+pub mod calls;
+pub mod coordinator;
+pub mod launcher;
+pub mod queue;
+pub mod session;
+pub mod site_worker;
+pub mod step;
+pub mod upkeep;
+pub mod wake;

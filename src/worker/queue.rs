@@ -1,0 +1,183 @@
+//! What there is to do in a database, and in which order. Reads only. SPI only.
+
+use std::time::Duration;
+
+use pgrx::prelude::*;
+
+use crate::config::credentials::Credentials;
+use crate::error::{Error, Result};
+use crate::pg::extension::Extension;
+use crate::pg::locks;
+use crate::pg::roles::AsSiteOwner;
+use crate::state::runs;
+use crate::store::destination::{query, spi};
+use crate::worker::upkeep;
+
+/// The sites of a database as they are at some moment.
+#[derive(Default)]
+pub struct Agenda {
+    /// What there is to do, in the order in which it came due; a site that fails counts as due later
+    /// than it is, so that it comes after the others and yet at some time.
+    pub errands: Vec<Errand>,
+    /// Until there is more.
+    pub pause: Option<Duration>,
+    /// Whether there are sites whose owner is gone.
+    pub has_ownerless: bool,
+}
+
+/// By so many seconds.
+const LATER: f64 = 60.0;
+
+/// What there is to do for a site.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Errand {
+    pub site: i32,
+    /// Whether it is to be synced.
+    pub syncs: bool,
+    /// Whether its table was not seen to today.
+    pub tends: bool,
+    pub is_failing: bool,
+    /// When it came due, as text: a process that does its work changes that.
+    pub due_at: String,
+    /// What changes when the upkeep comes on, or has to begin anew.
+    pub upkeep: String,
+}
+
+/// A site that there may be something to do for.
+struct Waiting {
+    site: i32,
+    owner: pg_sys::Oid,
+    /// Whether the owner is still there.
+    is_owned: bool,
+    /// Whether it is to be synced, and not only what is too old removed.
+    is_enabled: bool,
+    server: String,
+    /// Seconds until it is due; `None`: never.
+    seconds: Option<f64>,
+    due_at: String,
+    failures: i32,
+    upkeep: String,
+    /// Whether its last run was interrupted, which is yet to be noted.
+    is_dead: bool,
+    /// The credentials that Matomo has refused.
+    refused: Option<String>,
+    /// As Matomo names it.
+    timezone: String,
+    /// The day on which its table was seen to last.
+    tended_on: Option<String>,
+}
+
+/// Looks at the sites; `None` where the extension is not created.
+///
+/// # Errors
+/// Only internal ones.
+pub fn read() -> Result<Option<Agenda>> {
+    if !is_created()? {
+        return Ok(None);
+    }
+    let extension = Extension::find()?;
+    let (mut agenda, mut errands) = (Agenda::default(), Vec::new());
+    for waiting in waiting(&extension)? {
+        if !waiting.is_owned {
+            agenda.has_ownerless = true;
+            continue;
+        }
+        let syncs = waiting.is_dead
+            || waiting.is_enabled
+                && match waiting.seconds {
+                    Some(seconds) => seconds <= 0.0,
+                    // Not before somebody has altered server or user mapping.
+                    None => waiting.has_new_credentials(),
+                };
+        let tends = !waiting.is_tended();
+        if syncs || tends {
+            let is_failing = waiting.is_dead || waiting.failures > 0;
+            // What is only looked after has waited for nothing.
+            let seconds = waiting.seconds.filter(|_| syncs).unwrap_or_default();
+            let Waiting { site, due_at, upkeep, .. } = waiting;
+            errands.push((
+                seconds + if is_failing { LATER } else { 0.0 },
+                Errand { site, syncs, tends, is_failing, due_at, upkeep },
+            ));
+        }
+        if let Some(seconds) = waiting.seconds.filter(|_| waiting.is_enabled && !syncs) {
+            let pause = Duration::try_from_secs_f64(seconds.max(0.001)).ok();
+            agenda.pause = agenda.pause.into_iter().chain(pause).min();
+        }
+    }
+    errands.sort_by(|(one, _), (other, _)| one.total_cmp(other));
+    agenda.errands = errands.into_iter().map(|(_, errand)| errand).collect();
+    Ok(Some(agenda))
+}
+
+/// Whether the extension is created in this database.
+///
+/// # Errors
+/// Only internal ones.
+pub fn is_created() -> Result<bool> {
+    let sql = "SELECT 1 FROM pg_catalog.pg_extension e \
+               WHERE e.extname OPERATOR(pg_catalog.=) 'matomo_postgres'";
+    Spi::connect_mut(|client| Ok(!query(client, sql, &[])?.is_empty()))
+}
+
+/// The sites that are enabled, or have a retention, and that nobody works on.
+fn waiting(extension: &Extension) -> Result<Vec<Waiting>> {
+    let sql = format!(
+        "WITH locked AS MATERIALIZED (SELECT l.objid FROM pg_locks l \
+             JOIN pg_database d ON d.oid = l.database AND d.datname = current_database() \
+             WHERE l.locktype = 'userlock' AND l.granted AND l.classid = 0::oid AND l.objsubid = {1}) \
+         SELECT s.id, s.owner::oid, s.server::text, \
+             CASE WHEN NOT isfinite(a.at) THEN NULL WHEN a.at > clock_timestamp() AND {2} THEN 0 \
+                 ELSE date_part('epoch', a.at - clock_timestamp()) END, \
+             t.refused_credentials, s.timezone, t.tended_on::text, r.oid IS NOT NULL, s.enabled, \
+             a.at::text, coalesce(t.failures, 0), EXISTS (SELECT FROM {0}.matomo_run_log g \
+                 WHERE g.site_id = s.id AND g.status = 'running'), concat_ws(' ', t.changes, t.upkeep_place) \
+         FROM {0}.matomo_site_config s LEFT JOIN pg_roles r ON r.oid = s.owner \
+         LEFT JOIN {0}.matomo_site_state t ON t.site_id = s.id \
+         CROSS JOIN LATERAL (SELECT coalesce(t.next_at, now())) AS a(at) \
+         WHERE (s.enabled OR s.retention IS NOT NULL) \
+         AND NOT EXISTS (SELECT FROM locked l WHERE l.objid = s.id::oid) ORDER BY s.id",
+        extension.schema,
+        locks::RUN,
+        runs::IS_DUE
+    );
+    extension.run(|client| {
+        let corrupt = || Error::Internal("a registered site lacks what it cannot lack".to_owned());
+        query(client, &sql, &[])?
+            .map(|row| {
+                Ok(Waiting {
+                    site: row.get(1).map_err(spi)?.ok_or_else(corrupt)?,
+                    owner: row.get(2).map_err(spi)?.ok_or_else(corrupt)?,
+                    server: row.get(3).map_err(spi)?.ok_or_else(corrupt)?,
+                    seconds: row.get(4).map_err(spi)?,
+                    refused: row.get(5).map_err(spi)?,
+                    timezone: row.get(6).map_err(spi)?.unwrap_or_default(),
+                    tended_on: row.get(7).map_err(spi)?,
+                    is_owned: row.get(8).map_err(spi)?.ok_or_else(corrupt)?,
+                    is_enabled: row.get(9).map_err(spi)?.ok_or_else(corrupt)?,
+                    due_at: row.get(10).map_err(spi)?.ok_or_else(corrupt)?,
+                    failures: row.get(11).map_err(spi)?.ok_or_else(corrupt)?,
+                    is_dead: row.get(12).map_err(spi)?.ok_or_else(corrupt)?,
+                    upkeep: row.get(13).map_err(spi)?.ok_or_else(corrupt)?,
+                })
+            })
+            .collect()
+    })
+}
+
+impl Waiting {
+    /// Whether its table was seen to today.
+    fn is_tended(&self) -> bool {
+        let tended_on = self.tended_on.as_deref().and_then(|day| day.parse().ok());
+        // A later day is of a clock that was ahead.
+        tended_on == Some(upkeep::today(&self.timezone))
+    }
+
+    /// Whether the credentials are no longer those that were refused.
+    fn has_new_credentials(&self) -> bool {
+        let Some(refused) = &self.refused else { return false };
+        let _owner = AsSiteOwner::become_(self.owner);
+        // Where there are none, the run tells why; it asks nobody.
+        Credentials::of_server(&self.server).map_or(true, |found| found.version != *refused)
+    }
+}

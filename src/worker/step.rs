@@ -1,0 +1,259 @@
+//! A run of a registered site, step by step. Each step is a transaction: its days, their ledger and
+//! the run's own row are committed together. Runs on the backend's main thread.
+
+use std::time::Duration;
+
+use chrono::{NaiveDate, Utc};
+use pgrx::prelude::*;
+
+use crate::config::access::Access;
+use crate::config::credentials::{Credentials, user_name};
+use crate::config::settings;
+use crate::error::{Error, Fault, Result, Stored};
+use crate::matomo::client::{Client, SiteInfo};
+use crate::matomo::zone::Zone;
+use crate::pg::extension::Extension;
+use crate::pg::failed::Failed;
+use crate::pg::locks;
+use crate::pg::report::say;
+use crate::pg::roles::AsSiteOwner;
+use crate::pg::watch::{self, Watch};
+use crate::state::retention;
+use crate::state::run::Run;
+use crate::state::runs::{self, Begun};
+use crate::state::sites::{self, Site};
+use crate::store::destination::{Destination, query, spi};
+use crate::sync::progress::Progress;
+use crate::sync::site_days::{DayResult, Outcome};
+use crate::sync::site_sync::{OfRun, Range, Sync, warn_of_truncation};
+use crate::worker::attempt::attempt;
+use crate::worker::session::{self, Failure, Phase};
+
+/// How a run stands after a step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Status {
+    Running,
+    Succeeded,
+    Failed(Failed),
+    /// Another session syncs the site.
+    Skipped,
+}
+
+/// Begins work on a site with a run, or goes on with one that was paused; `None` when another session
+/// syncs the site, or when it has to wait for now. `at_once`: whether it need not, though the last run
+/// was interrupted.
+///
+/// # Errors
+/// [`Stored::ProcedurePrivilege`]; those of [`Site::get`].
+pub fn begin(site: i32, command: &str, at_once: bool) -> Result<Option<i64>> {
+    let _bounded = locks::bounded_waits();
+    let extension = Extension::find()?;
+    check_may_call(&extension)?;
+    let site = Site::get(&extension, site)?;
+    session::begin(site.id, Phase::End);
+    if !session::lock(site.id) {
+        session::clear();
+        say_busy(site.id);
+        return Ok(None);
+    }
+    match runs::begin(&extension, &site, &user_name(), command, at_once)? {
+        Begun::Run(run) => {
+            session::with(|work| work.phase = Phase::Run(run))?;
+            Ok(Some(run))
+        }
+        Begun::Waits => {
+            session::ends();
+            Ok(None)
+        }
+    }
+}
+
+/// Does a step of a run, and notes what it fails with. Nothing that the site's destination does ends
+/// more than the run; only a cancel of the session is an error.
+pub fn step(run: i64) -> Status {
+    let _bounded = locks::bounded_waits();
+    let outcome = {
+        let _watch = Watch::begin(settings::request_timeout());
+        attempt(|| copy(run))
+    };
+    let outcome = outcome.or_else(|failed| {
+        // Where not even that can be done, the run is over all the same: its lock is given back, and
+        // the site waits as its beginning has noted.
+        attempt(|| fail(run, &failed)).or_else(|second| {
+            second.about("could not note a failure").tell(PgLogLevel::WARNING);
+            Ok(Status::Failed(failed))
+        })
+    });
+    let status = outcome.unwrap_or_else(Status::Failed);
+    if status != Status::Running {
+        session::ends();
+    }
+    status
+}
+
+/// Leaves a run to be gone on with later.
+///
+/// # Errors
+/// Only internal ones.
+pub fn pause(run: i64) -> Result<()> {
+    let _bounded = locks::bounded_waits();
+    runs::pause(&Extension::find()?, run)?;
+    session::ends();
+    Ok(())
+}
+
+/// Whether the current user may call one of the procedures that runs are made for.
+fn check_may_call(extension: &Extension) -> Result<()> {
+    let schema = &extension.schema;
+    let sql = "SELECT pg_catalog.has_function_privilege($1, 'EXECUTE') \
+               OR pg_catalog.has_function_privilege($2, 'EXECUTE')";
+    let procedures =
+        [format!("{schema}.matomo_sync_site(integer)"), format!("{schema}.matomo_sync_all()")];
+    let may_call: Option<bool> = Spi::connect_mut(|client| {
+        query(client, sql, &procedures.map(Into::into))?.first().get_one().map_err(spi)
+    })?;
+    if may_call == Some(true) { Ok(()) } else { Err(Stored::ProcedurePrivilege.into()) }
+}
+
+fn say_busy(site: i32) {
+    let line =
+        format!("matomo: registered site {site} is being synced by another session, skipped");
+    say(PgLogLevel::NOTICE, line);
+}
+
+/// Does a step of a run; when that fails, nothing of it may remain.
+fn copy(run: i64) -> Result<Status> {
+    let cached = session::with(|work| {
+        work.failure = Failure::Passing;
+        work.version = None;
+        work.client.take()
+    })?;
+    let extension = Extension::find()?;
+    let mut state = Run::get(&extension, run)?;
+    state.follow_clock(&extension)?;
+    let site = Site::get(&extension, state.site)?;
+    let step = as_owner(&extension, &site, &mut state, cached).inspect_err(|error| {
+        let failure = match error {
+            Error::AlreadyRunning { .. } => Failure::Busy,
+            Error::Stored(Stored::RefusedBefore { .. })
+            | Error::Request { fault: Fault::TokenRefused(_), .. } => Failure::Refused,
+            _ => Failure::Passing,
+        };
+        // The work is there, as above.
+        let _ = session::with(|work| work.failure = failure);
+    })?;
+    if state.timezone.as_ref() != Some(&step.info.timezone) {
+        sites::note(&extension, site.id, &step.info, step.client.endpoint().url())?;
+        state.timezone = Some(step.info.timezone);
+    }
+    let left = state.add(&extension, &step.due, &step.results, step.bytes)?;
+    if left > 0 {
+        session::with(|work| {
+            let version = work.version.clone();
+            work.client = version.map(|version| (version, step.client));
+        })?;
+        return Ok(Status::Running);
+    }
+    warn_of_truncation(&format!("registered site {}: ", site.id), state.truncated_visits);
+    runs::succeed(&extension, run)?;
+    Ok(Status::Succeeded)
+}
+
+/// What a step has done.
+struct Step {
+    client: Client,
+    info: SiteInfo,
+    /// The days that were due.
+    due: Vec<NaiveDate>,
+    results: Vec<DayResult>,
+    bytes: u64,
+}
+
+/// Does the part of a step that reaches Matomo and the destination, as the owner of the site.
+fn as_owner(
+    extension: &Extension,
+    site: &Site,
+    run: &mut Run,
+    cached: Option<(String, Client)>,
+) -> Result<Step> {
+    let not_before = retention::first_day(extension, site.id)?;
+    let _owner = AsSiteOwner::become_(site.owner);
+    // Whatever is deferred runs as the owner too, and fails where it can be noted.
+    let undefer =
+        || Spi::connect_mut(|client| query(client, "SET CONSTRAINTS ALL IMMEDIATE", &[]).map(drop));
+    undefer()?;
+    let credentials = Credentials::of_site(site)?;
+    let version = credentials.version.clone();
+    if let Some(seconds) = credentials.options.timeout {
+        watch::allow(Duration::from_secs(seconds.into()));
+    }
+    session::with(|work| work.version = Some(version.clone()))?;
+    if sites::is_refused(extension, &version)? {
+        let (server, user) = (site.server.clone(), site.owner_name.clone());
+        return Err(Stored::RefusedBefore { server, site: site.id, user }.into());
+    }
+    let mut access = Access::stored(credentials)?;
+    access.client = access.client.patient();
+    if let Some((_, client)) = cached.filter(|(of, _)| *of == version) {
+        // Connections are kept.
+        access.client = client;
+    }
+    let destination =
+        Destination::open_known(site.destination)?.ok_or(Stored::NoDestination(site.id))?;
+    let (client, workers) = (access.client.clone(), access.workers);
+    let received = client.received();
+    let range = Range { start: site.start, end: None, not_before };
+    let known = run.timezone.as_deref().and_then(info);
+    let of_run = OfRun { registered: site.id, began: run.began };
+    let pages = run.step_pages.map_or_else(settings::step_pages, |n| n.min(settings::step_pages()));
+    let mut told = known;
+    let (info, due, results) = loop {
+        let (access, destination) = (access.clone(), destination.clone());
+        let mut sync =
+            Sync::prepare(site.idsite, access, destination, range, false, told, Some(of_run))?;
+        if sync.is_emptied {
+            run.begin_anew();
+        }
+        sync.due.retain(|due| run.has_to_do(due));
+        let due: Vec<_> = sync.due.iter().map(|due| due.day).collect();
+        sync.due.truncate(workers);
+        let elapsed = Utc::now().timestamp().saturating_sub(run.began);
+        let mut progress =
+            Progress::new(site.idsite, due.len()).of_registered(Some(site.id)).go_on(
+                usize::try_from(run.days).unwrap_or_default(),
+                run.visits,
+                run.actions,
+                Duration::from_secs(elapsed.unsigned_abs()),
+            );
+        match sync.copy.days(sync.due, pages, &mut progress)? {
+            Outcome::Done(results) => break (sync.info, due, results),
+            Outcome::ZoneChanged(info) => {
+                run.begin_anew();
+                told = Some(info);
+            }
+        }
+    };
+    let bytes = client.received().saturating_sub(received);
+    Ok(Step { client, info, due, results, bytes })
+}
+
+/// What an earlier step was told of the site.
+fn info(timezone: &str) -> Option<SiteInfo> {
+    let zone = Zone::parse(timezone)?;
+    Some(SiteInfo { name: None, zone, timezone: timezone.to_owned(), is_rollup: None })
+}
+
+/// Notes that the last step of a run has failed, and that ends it.
+fn fail(run: i64, error: &Failed) -> Result<Status> {
+    let (failure, version) = session::with(|work| (work.failure, work.version.clone()))?;
+    let extension = Extension::find()?;
+    let state = Run::get(&extension, run)?;
+    if failure == Failure::Busy && state.timezone.is_none() {
+        runs::take_back(&extension, run)?;
+        say_busy(state.site);
+        return Ok(Status::Skipped);
+    }
+    let refused = version.filter(|_| failure == Failure::Refused);
+    runs::fail(&extension, run, error, refused.as_deref())?;
+    Ok(Status::Failed(error.clone()))
+}

@@ -1,0 +1,200 @@
+//! The upkeep of a registered site's table, once a day of the site: what is older than its retention
+//! goes, and the partitions of the coming weeks are made. Step by step, each a transaction.
+
+use std::time::Duration;
+
+use chrono::{NaiveDate, Utc};
+use pgrx::prelude::*;
+
+use crate::config::settings;
+use crate::error::{Error, Result, Stored};
+use crate::matomo::zone::Zone;
+use crate::pg::extension::Extension;
+use crate::pg::locks;
+use crate::pg::roles::AsSiteOwner;
+use crate::pg::watch::Watch;
+use crate::state::ledger;
+use crate::state::retention;
+use crate::state::sites::Site;
+use crate::store::destination::{query, spi};
+use crate::worker::attempt::attempt;
+
+/// How often a table is tried to get at that somebody holds, and how long to wait in between.
+pub const MOST_TRIES: u32 = 20;
+pub const BETWEEN_TRIES: Duration = Duration::from_millis(500);
+
+/// A step may look through a large partition.
+const LIMIT: Duration = Duration::from_secs(300);
+
+/// How the upkeep stands after a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    More,
+    /// Somebody holds the table; to be tried again in a moment.
+    Blocked,
+    Done,
+    /// Not today any more; that is noted and told.
+    Failed,
+}
+
+/// What there is to do for a site.
+struct Plan {
+    today: NaiveDate,
+    /// What lies before this instant goes.
+    before: Option<i64>,
+    /// Where the last step was, as `matomo_drop_step` has it.
+    place: Option<String>,
+    /// Whether the site is synced, so that partitions are needed ahead.
+    is_enabled: bool,
+}
+
+fn zone(timezone: &str) -> Zone {
+    Zone::parse(timezone).unwrap_or(Zone::Fixed(0))
+}
+
+/// What day it is in a site's timezone.
+pub fn today(timezone: &str) -> NaiveDate {
+    zone(timezone).day(Utc::now().timestamp()).unwrap_or_default()
+}
+
+/// Does a step, if there is anything to do today, and notes what it fails with; only a cancel of the
+/// session is an error.
+pub fn step(id: i32) -> Outcome {
+    let _bounded = locks::bounded_waits();
+    let outcome = {
+        let _watch = Watch::begin(LIMIT);
+        attempt(|| tend(id))
+    };
+    outcome.unwrap_or_else(|failed| {
+        let what = format!("upkeep of registered site {id}");
+        if let Err(second) = attempt(|| fail(id, &failed.message)) {
+            second.about(&what).tell(PgLogLevel::WARNING);
+        }
+        failed.about(&what).tell(PgLogLevel::WARNING);
+        Outcome::Failed
+    })
+}
+
+fn tend(id: i32) -> Result<Outcome> {
+    let extension = Extension::find()?;
+    let site = Site::get(&extension, id)?;
+    let Some(plan) = plan(&extension, id)? else { return Ok(Outcome::Done) };
+    let (outcome, place) = as_owner(&extension, &site, &plan)?;
+    match outcome {
+        Outcome::Done => {
+            ledger::forget_dropped(&extension)?;
+            note(&extension, id, plan.today, None)?;
+        }
+        _ => keep_place(&extension, id, place)?,
+    }
+    Ok(outcome)
+}
+
+/// Notes what the upkeep has failed with; it is tried again on the next day. Of a site that is gone, or
+/// whose owner is, there is nothing to note.
+fn fail(id: i32, message: &str) -> Result<()> {
+    let extension = Extension::find()?;
+    match Site::get(&extension, id) {
+        Err(Error::Stored(Stored::NoSite(_) | Stored::NoOwner(_))) => return Ok(()),
+        site => site?,
+    };
+    match plan(&extension, id)? {
+        Some(plan) => note(&extension, id, plan.today, Some(message)),
+        None => Ok(()),
+    }
+}
+
+/// What is to be done today; `None` when it is done.
+fn plan(extension: &Extension, id: i32) -> Result<Option<Plan>> {
+    let schema = &extension.schema;
+    let sql = format!(
+        "SELECT s.timezone, t.tended_on::text, t.upkeep_place::text, s.enabled FROM {schema}.matomo_site_config s \
+         LEFT JOIN {schema}.matomo_site_state t ON t.site_id = s.id WHERE s.id = $1"
+    );
+    let (timezone, tended_on, place, is_enabled) = extension.run(|client| {
+        // Who changes the retention meanwhile waits, and then has it seen to anew.
+        let lock =
+            format!("SELECT 1 FROM {schema}.matomo_site_state t WHERE t.site_id = $1 FOR UPDATE");
+        query(client, &lock, &[id.into()])?;
+        let row = query(client, &sql, &[id.into()])?.next().ok_or(Stored::NoSite(id))?;
+        let timezone: Option<String> = row.get(1).map_err(spi)?;
+        let tended_on: Option<String> = row.get(2).map_err(spi)?;
+        let is_enabled: Option<bool> = row.get(4).map_err(spi)?;
+        let place: Option<String> = row.get(3).map_err(spi)?;
+        Ok((timezone.unwrap_or_default(), tended_on, place, is_enabled == Some(true)))
+    })?;
+    let today = today(&timezone);
+    if tended_on.and_then(|day| day.parse().ok()) == Some(today) {
+        return Ok(None);
+    }
+    let first = retention::first_day(extension, id)?;
+    let before = first.map(|day| zone(&timezone).midnight(day));
+    Ok(Some(Plan { today, before, place, is_enabled }))
+}
+
+/// Does the part that reaches the table, as the owner of the site; gives where it is then, too.
+fn as_owner(extension: &Extension, site: &Site, plan: &Plan) -> Result<(Outcome, Option<String>)> {
+    let schema = &extension.schema;
+    let _owner = AsSiteOwner::become_(site.owner);
+    Spi::connect_mut(|client| {
+        // Whatever is deferred runs as the owner too.
+        query(client, "SET CONSTRAINTS ALL IMMEDIATE", &[])?;
+        let sql = "SELECT pg_catalog.pg_has_role(c.relowner, 'USAGE') FROM pg_catalog.pg_class c \
+                   WHERE c.oid OPERATOR(pg_catalog.=) $1";
+        let found = query(client, sql, &[site.destination.into()])?;
+        if found.is_empty() {
+            return Ok((Outcome::Done, None));
+        }
+        let is_his: Option<bool> = found.first().get_one().map_err(spi)?;
+        if let Some(before) = plan.before {
+            let sql = format!(
+                "SELECT s.more, s.blocked, s.place::pg_catalog.text \
+                 FROM {schema}.matomo_drop_step($1::pg_catalog.regclass, \
+                     pg_catalog.to_timestamp($2), $3, '100 milliseconds'::pg_catalog.interval, \
+                     $4::pg_catalog.jsonb) AS s"
+            );
+            let args = [
+                site.destination.into(),
+                (before as f64).into(),
+                site.idsite.into(),
+                plan.place.as_deref().into(),
+            ];
+            let (more, blocked, place): (Option<bool>, Option<String>, Option<String>) =
+                query(client, &sql, &args)?.first().get_three().map_err(spi)?;
+            if more == Some(true) {
+                let is_blocked = blocked.is_some();
+                return Ok((if is_blocked { Outcome::Blocked } else { Outcome::More }, place));
+            }
+        }
+        // Who does not own the table leaves its partitions to who does.
+        let weeks = settings::premake();
+        if weeks > 0 && is_his == Some(true) && plan.is_enabled {
+            let sql = format!(
+                "SELECT {schema}.matomo_create_partitions($1::pg_catalog.regclass, pg_catalog.now(), \
+                 pg_catalog.now() OPERATOR(pg_catalog.+) pg_catalog.make_interval(weeks => $2))"
+            );
+            query(client, &sql, &[site.destination.into(), weeks.into()])?;
+        }
+        Ok((Outcome::Done, None))
+    })
+}
+
+fn keep_place(extension: &Extension, id: i32, place: Option<String>) -> Result<()> {
+    let sql = format!(
+        "UPDATE {}.matomo_site_state SET upkeep_place = $2::jsonb WHERE site_id = $1",
+        extension.schema
+    );
+    extension.run(|client| query(client, &sql, &[id.into(), place.into()]).map(drop))
+}
+
+fn note(extension: &Extension, id: i32, day: NaiveDate, error: Option<&str>) -> Result<()> {
+    let sql = format!(
+        "INSERT INTO {}.matomo_site_state AS t (site_id, tended_on, upkeep_error) \
+         VALUES ($1, $2::date, $3) ON CONFLICT (site_id) DO UPDATE \
+         SET tended_on = excluded.tended_on, upkeep_error = excluded.upkeep_error, \
+             upkeep_place = NULL",
+        extension.schema
+    );
+    let args = [id.into(), day.to_string().into(), error.into()];
+    extension.run(|client| query(client, &sql, &args).map(drop))
+}
