@@ -22,8 +22,6 @@ mod store;
 mod sync;
 mod worker;
 
-use api::{deletion, ledger, runs, server, sites};
-
 // pgrx' own `version` would stand in place of the name.
 const VERSION: &CStr =
     match CStr::from_bytes_with_nul(concat!(env!("CARGO_PKG_VERSION"), "\0").as_bytes()) {
@@ -31,43 +29,6 @@ const VERSION: &CStr =
         Err(_) => c"",
     };
 ::pgrx::pg_module_magic!(name, version = VERSION);
-
-extension_sql_file!("../sql/tables.sql", name = "tables");
-extension_sql_file!("../sql/partitions.sql", name = "partitions", requires = ["tables"]);
-extension_sql_file!("../sql/ledger.sql", name = "ledger");
-extension_sql_file!("../sql/forget.sql", name = "forget", requires = [deletion::matomo_forget]);
-extension_sql_file!(
-    "../sql/retention.sql",
-    name = "retention",
-    requires = [runs::matomo_run_outside_transaction]
-);
-extension_sql_file!("../sql/sites.sql", name = "sites");
-extension_sql_file!(
-    "../sql/runs.sql",
-    name = "runs",
-    requires = ["sites", runs::matomo_run_is_dead]
-);
-extension_sql_file!(
-    "../sql/status.sql",
-    name = "status",
-    requires = ["ledger", "runs", sites::matomo_today]
-);
-extension_sql_file!(
-    "../sql/server.sql",
-    name = "server",
-    requires = [server::matomo_fdw_validator]
-);
-extension_sql_file!(
-    "../sql/procedures.sql",
-    name = "procedures",
-    requires = ["runs", "retention", runs::matomo_run_sites, runs::matomo_run_step]
-);
-extension_sql_file!(
-    "../sql/privileges.sql",
-    name = "privileges",
-    requires = ["procedures", ledger::matomo_change_url],
-    finalize
-);
 
 /// Runs when a backend loads the library.
 #[pg_guard]
