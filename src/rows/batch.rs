@@ -8,7 +8,7 @@ use chrono::NaiveDate;
 use crate::error::{Fault, Result};
 use crate::matomo::client::Client;
 use crate::matomo::json;
-use crate::matomo::visit::{VISIT_KEYS, Visit};
+use crate::matomo::visit::Visit;
 use crate::rows::lines::Lines;
 use crate::rows::mapping::{self, Site};
 
@@ -28,8 +28,7 @@ pub struct Batch {
 }
 
 fn visitor(visit: &Visit) -> Option<String> {
-    let place = VISIT_KEYS.iter().position(|key| *key == "visitorId")?;
-    visit.values[place].and_then(json::text)
+    visit.values[const { mapping::visit_key("visitorId") }].and_then(json::text)
 }
 
 /// Bytes of rows from which on a batch is handed over: so large that what each costs of its own

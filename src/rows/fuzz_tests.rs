@@ -78,7 +78,7 @@ fn assert_well_formed(lines: &Lines, line: usize, id: i64, seed: u64) {
     let cells: Vec<_> = lines.cells(line).map(lines::value).collect();
     assert_eq!(cells.len(), COLUMNS.len(), "seed {seed}: {text:?}");
     let get = |column: &str| {
-        let place = COLUMNS.iter().position(|known| *known == column).unwrap();
+        let place = columns::position(column);
         cells[place].as_deref()
     };
     assert_eq!(get("action_id"), Some(format!("{id}_{line}").as_str()), "seed {seed}");

@@ -36,7 +36,7 @@ fn action(members: &str) -> Row {
 }
 
 fn get<'a>(row: &'a Row, column: &str) -> Option<&'a str> {
-    let place = COLUMNS.iter().position(|known| *known == column).unwrap();
+    let place = columns::position(column);
     row.values[place].as_deref()
 }
 
@@ -102,7 +102,7 @@ fn the_node_tools_example() {
         ("resolution", Some("1920x1080")),
         ("experiments", None),
     ];
-    let row: Vec<_> = COLUMNS.iter().map(|column| (*column, get(&rows[0], column))).collect();
+    let row: Vec<_> = columns::names().map(|column| (column, get(&rows[0], column))).collect();
     assert_eq!(row, expected);
     assert_eq!(get(&rows[1], "action_id"), Some("124_1"));
     assert_eq!(get(&rows[1], "action_url"), Some("https://a.example.org/"));

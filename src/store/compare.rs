@@ -18,12 +18,12 @@ use crate::error::{Error, Result};
 use crate::pg::encoding::to_server;
 use crate::pg::local_settings::Scope;
 use crate::rows::batch::Batch;
+use crate::rows::columns::position;
 use crate::rows::lines::{self, Lines};
-use crate::rows::mapping::{ACTION_TIMESTAMP, COLUMNS, VISITORID};
 use crate::rows::visits_read::count;
 use crate::store::destination::{query, spi};
 use crate::store::row_texts::Texts;
-use crate::store::statements::Statements;
+use crate::store::statements::{Statements, column_arrays, span_args};
 
 /// Where a stored row lies: its partition, its ctid as text.
 type Place = (u32, String);
@@ -60,6 +60,14 @@ pub struct Comparison<'a> {
     pub span: Option<(f64, f64)>,
     pub lock: Lock,
 }
+
+/// Positions of columns. `ACTION_ID` finds the row to compare with, so it has to be the first.
+const ACTION_ID: usize = position("action_id");
+const IDSITE: usize = position("idsite");
+const IDVISIT: usize = position("idvisit");
+const ACTION_TIMESTAMP: usize = position("action_timestamp");
+const VISITORID: usize = position("visitorid");
+const _: () = assert!(ACTION_ID == 0);
 
 /// Offsets of zones are multiples of it, in seconds.
 const QUARTER: u64 = 900;
@@ -180,7 +188,7 @@ impl Comparison<'_> {
         changes: &mut Changes,
     ) -> Result<()> {
         let rows: Vec<usize> = visits.iter().flat_map(|(_, rows)| rows.clone()).collect();
-        let mut args = columns(&batch.rows, &rows);
+        let mut args = column_arrays(&batch.rows, &rows);
         args.extend(self.of_visits(visits.iter().map(|(id, _)| *id)));
         let sql = match self.lock {
             Lock::No => &self.statements.compare,
@@ -278,7 +286,7 @@ struct Found {
 
 impl<'a> Sieve<'a> {
     fn of(rows: &'a Lines) -> Sieve<'a> {
-        let action = |row: usize| rows.cells(row).next().unwrap_or_default().as_bytes();
+        let action = |row: usize| rows.cells(row).nth(ACTION_ID).unwrap_or_default().as_bytes();
         let by_action = (0..rows.len()).map(|row| (action(row), row)).collect();
         Sieve { rows, by_action, met: vec![false; rows.len()] }
     }
@@ -291,15 +299,15 @@ impl<'a> Sieve<'a> {
         let (mut line, mut cells) = (None, None);
         texts.row(row, |column, text| {
             match column {
-                0 => {
+                ACTION_ID => {
                     line = text.and_then(|text| self.by_action.get(text)).copied();
                     cells = line.map(|line| self.rows.cells(line));
                     found.is_equal = line.is_some_and(|line| !self.met[line]);
                 }
-                1 => found.site = owned(text).unwrap_or_default(),
+                IDSITE => found.site = owned(text).unwrap_or_default(),
+                IDVISIT => found.visit = owned(text).unwrap_or_default(),
                 ACTION_TIMESTAMP => found.at = owned(text).unwrap_or_default(),
                 VISITORID => found.visitor = text.map(<[u8]>::to_vec),
-                2 => found.visit = owned(text).unwrap_or_default(),
                 _ => {}
             }
             if found.is_equal {
@@ -331,20 +339,4 @@ fn push(ranges: &mut Vec<Range<usize>>, rows: Range<usize>) {
         Some(last) if last.end == rows.start => last.end = rows.end,
         _ => ranges.push(rows),
     }
-}
-
-/// A span as arguments of a statement, the last ones.
-pub fn span_args<'a>(span: Option<(f64, f64)>) -> Vec<DatumWithOid<'a>> {
-    span.map_or_else(Vec::new, |(from, to)| vec![from.into(), to.into()])
-}
-
-/// The rows as one array a column.
-pub fn columns<'a>(lines: &Lines, rows: &[usize]) -> Vec<DatumWithOid<'a>> {
-    let mut columns: Vec<Vec<Option<String>>> = vec![Vec::with_capacity(rows.len()); COLUMNS.len()];
-    for row in rows {
-        for (column, cell) in columns.iter_mut().zip(lines.cells(*row)) {
-            column.push(lines::value(cell).map(Into::into));
-        }
-    }
-    columns.into_iter().map(DatumWithOid::from).collect()
 }

@@ -14,7 +14,7 @@ use pgrx::pg_sys;
 
 use crate::error::{Error, Result};
 use crate::pg::encoding;
-use crate::rows::mapping::COLUMNS;
+use crate::rows::columns;
 
 /// What is still to be read, in order.
 struct Source<'a> {
@@ -34,11 +34,8 @@ static SOURCE: AtomicPtr<Source> = AtomicPtr::new(ptr::null_mut());
 pub fn copy_from(relation: pg_sys::Oid, parts: &[Cow<[u8]>]) -> Result<Option<u64>> {
     let mut source = Source { parts: parts.iter(), rest: &[] };
     let _reading = Reading::of(&mut source);
-    let columns = COLUMNS
-        .iter()
-        .map(|column| CString::new(*column))
-        .collect::<std::result::Result<Vec<_>, _>>();
-    let columns = columns.map_err(|_| Error::Internal("a column with a NUL".to_owned()))?;
+    let names: std::result::Result<Vec<_>, _> = columns::names().map(CString::new).collect();
+    let columns = names.map_err(|_| Error::Internal("a column with a NUL".to_owned()))?;
     // SAFETY: main thread, in a transaction with a snapshot. The relation stays locked as after any
     // INSERT. The memory context is the transaction's and deleted here on success only: when a trigger
     // raises an ERROR within an SPI level of its own, unwinding goes back to that level's context,

@@ -14,14 +14,14 @@ use crate::matomo::memory::Room;
 use crate::pg::encoding;
 use crate::pg::local_settings::Scope;
 use crate::rows::batch::Batch;
+use crate::rows::columns::{COLUMNS, position};
 use crate::rows::lines::Lines;
-use crate::rows::mapping::{ACTION_ID, COLUMNS, IDVISIT};
 use crate::rows::visits_read::count;
-use crate::store::compare::{Changes, Comparison, Lock, columns, span_args};
+use crate::store::compare::{Changes, Comparison, Lock};
 use crate::store::copy_from::copy_from;
 use crate::store::destination::{Destination, query, spi};
 use crate::store::indexes::ByVisit;
-use crate::store::statements::Statements;
+use crate::store::statements::{Statements, column_arrays, span_args};
 
 /// What became of rows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -123,7 +123,7 @@ impl Store {
             written.deleted += count(query(client, &self.statements.delete, &args)?.len());
         }
         for (partition, (rows, ctids)) in &changes.update {
-            let mut args = columns(&batch.rows, rows);
+            let mut args = column_arrays(&batch.rows, rows);
             args.extend([pg_sys::Oid::from(*partition).into(), ctids.clone().into()]);
             args.extend(span_args(span));
             written.updated += count(query(client, &self.statements.update, &args)?.len());
@@ -208,7 +208,7 @@ impl Store {
             return Ok(i64::try_from(inserted).unwrap_or(i64::MAX));
         }
         let rows: Vec<_> = rows.iter().cloned().flatten().collect();
-        Ok(count(query(client, &self.statements.insert, &columns(lines, &rows))?.len()))
+        Ok(count(query(client, &self.statements.insert, &column_arrays(lines, &rows))?.len()))
     }
 
     /// Looks whether rows that were inserted are in the table, by its name. Extensions that keep the
@@ -228,8 +228,8 @@ impl Store {
             let cell = move |row| lines.cells(row).nth(column).unwrap_or_default().to_owned();
             rows.iter().cloned().flatten().map(cell)
         };
-        let visits: BTreeSet<String> = cells(IDVISIT).collect();
-        let actions: Vec<String> = cells(ACTION_ID).collect();
+        let visits: BTreeSet<String> = cells(const { position("idvisit") }).collect();
+        let actions: Vec<String> = cells(const { position("action_id") }).collect();
         let written = count(actions.len());
         let mut args = vec![visits.into_iter().collect::<Vec<_>>().into()];
         args.extend(span_args(span));

@@ -69,7 +69,7 @@ pub enum News {
 pub struct Listed {
     /// idVisit.
     pub id: i64,
-    /// In the order of [`rows::VISIT_COLUMNS`].
+    /// Of the columns of the visit, in order.
     pub values: Vec<Option<String>>,
 }
 
