@@ -157,6 +157,7 @@ pub fn add(
     most: usize,
 ) -> bool {
     let begin = rows.size();
+    let parts: Vec<_> = parts().collect();
     let of_visit = visit_cells(visit, id, site);
     let visit_variables = custom::variables(visit.custom_variables);
     let instants = instants(visit, site, day_begin);
@@ -173,7 +174,7 @@ pub fn add(
         let row = Row { id, index, at, action, dimensions, visit_variables: &visit_variables };
         let mut cells = rows.begin(at);
         let mut of_visit = of_visit.iter();
-        for (columns, keys) in parts() {
+        for (columns, keys) in &parts {
             match columns[0].source {
                 source if source.is_of_visit() => {
                     of_visit.next().into_iter().for_each(|run| cells.written(run));

@@ -15,10 +15,10 @@ use crate::store::destination::{Destination, run_plan, spi};
 /// Statement texts. Where rows go in, the first arguments are the *columns*: for each an array of text.
 pub struct Statements {
     /// `(visits[, from, to])` → all columns of the rows of visits.
-    pub stored: Planned,
+    pub select: CachedStatement,
     /// `(first visit, last visit, from, to, most)` → the visits between these two that have rows
     /// outside of that time, one a row; at most so many.
-    pub elsewhere: Planned,
+    pub outside_span: CachedStatement,
     /// `(columns, visits[, from, to])` → (place in the batch, partition, ctid, visit) of all
     /// that is on one side only or differs.
     pub compare: String,
@@ -33,7 +33,7 @@ pub struct Statements {
     /// `(columns)`
     pub insert: String,
     /// `(visits[, from, to], actions)` → how many rows there are of these actions.
-    pub seen: String,
+    pub count_actions: String,
     /// `(destination)` → whether the user may have rows of an INSERT dropped, moved or hidden.
     pub diverts: &'static str,
     /// `(destination, from, to)`
@@ -127,11 +127,11 @@ impl Statements {
         };
 
         Statements {
-            stored: Planned::of(format!(
+            select: CachedStatement::of(format!(
                 "SELECT {stored_columns} FROM {name} AS d WHERE {}",
                 of_visits(1)
             )),
-            elsewhere: Planned::of(format!(
+            outside_span: CachedStatement::of(format!(
                 "SELECT d.idvisit::text FROM {name} AS d \
                  WHERE d.idvisit >= $1::text::{0} AND d.idvisit <= $2::text::{0} \
                  AND (d.action_timestamp < to_timestamp($3) OR d.action_timestamp >= to_timestamp($4)) \
@@ -167,7 +167,7 @@ impl Statements {
                  FROM unnest({}) AS u({places})",
                 arrays(1, WIDTH),
             ),
-            seen: format!(
+            count_actions: format!(
                 "SELECT count(*) FROM {name} AS d WHERE {} AND d.action_id = ANY (${}::text[]::{}[])",
                 of_visits(1),
                 if destination.key_has_time() { 4 } else { 2 },
@@ -197,14 +197,14 @@ impl Statements {
 }
 
 /// A statement that every batch needs: planned once a sync.
-pub struct Planned {
+pub struct CachedStatement {
     sql: String,
     plan: Option<OwnedPreparedStatement>,
 }
 
-impl Planned {
-    fn of(sql: String) -> Planned {
-        Planned { sql, plan: None }
+impl CachedStatement {
+    fn of(sql: String) -> CachedStatement {
+        CachedStatement { sql, plan: None }
     }
 
     /// Runs it.
@@ -224,7 +224,7 @@ impl Planned {
             }
         };
         // Planned for each batch, with all partitions there are, it would take longer than the rest.
-        let _once = Scope::of(&[(c"plan_cache_mode", c"force_generic_plan")]);
+        let _generic = Scope::of(&[(c"plan_cache_mode", c"force_generic_plan")]);
         let done = run_plan(client, &plan, args);
         self.plan = Some(plan);
         done

@@ -17,10 +17,10 @@ use crate::rows::batch::Batch;
 use crate::rows::columns::{COLUMNS, position};
 use crate::rows::lines::Lines;
 use crate::rows::visits_read::count;
-use crate::store::compare::{Changes, Comparison, Lock};
+use crate::store::compare::{Changes, Comparison, RowLock};
 use crate::store::copy_from::copy_from;
 use crate::store::destination::{Destination, query, spi};
-use crate::store::indexes::ByVisit;
+use crate::store::planner_hook::VisitIndexOnly;
 use crate::store::statements::{Statements, column_arrays, span_args};
 
 /// What became of rows.
@@ -86,13 +86,13 @@ impl Store {
         Spi::connect_mut(|client| {
             self.make_partitions(client, &batch.rows)?;
             let span = self.span(client, batch)?;
-            let mut changes = self.changes(client, batch, span, Lock::No)?;
+            let mut changes = self.changes(client, batch, span, RowLock::No)?;
             let mut written = self.replace(client, batch, span, &changes)?;
             if written.replaced() < changes.replaced() {
                 // Somebody has changed some of these rows since they were compared, and a row that has
                 // moved is passed over: once more, and this time nobody comes in between. What is
                 // missing still, a trigger has refused.
-                changes = self.changes(client, batch, span, Lock::Rows)?;
+                changes = self.changes(client, batch, span, RowLock::Rows)?;
                 written += self.replace(client, batch, span, &changes)?;
             }
             written.new_visits = changes.new_visits;
@@ -140,7 +140,7 @@ impl Store {
         check_room(&batch.rows);
         let changes = Spi::connect_mut(|client| {
             let span = self.span(client, batch)?;
-            self.changes(client, batch, span, Lock::No)
+            self.changes(client, batch, span, RowLock::No)
         })?;
         Ok(changes.visits.len())
     }
@@ -191,10 +191,10 @@ impl Store {
         client: &mut SpiClient,
         batch: &Batch,
         span: Option<(f64, f64)>,
-        lock: Lock,
+        lock: RowLock,
     ) -> Result<Changes> {
         // Operators are found by search_path too.
-        let _by_visit = ByVisit::only();
+        let _by_visit = VisitIndexOnly::set();
         let _safe =
             Scope::of(&[(c"search_path", c"pg_catalog, pg_temp"), (c"enable_seqscan", c"off")]);
         let name = &self.destination.name;
@@ -221,7 +221,7 @@ impl Store {
         span: Option<(f64, f64)>,
         rows: Vec<Range<usize>>,
     ) -> Result<()> {
-        let _by_visit = ByVisit::only();
+        let _by_visit = VisitIndexOnly::set();
         let _safe =
             Scope::of(&[(c"search_path", c"pg_catalog, pg_temp"), (c"enable_seqscan", c"off")]);
         let cells = |column: usize| {
@@ -235,7 +235,7 @@ impl Store {
         args.extend(span_args(span));
         args.push(actions.into());
         let seen: Option<i64> =
-            query(client, &self.statements.seen, &args)?.first().get_one().map_err(spi)?;
+            query(client, &self.statements.count_actions, &args)?.first().get_one().map_err(spi)?;
         let seen = seen.unwrap_or(0);
         if seen < written {
             let args = [self.destination.oid.into()];
@@ -267,7 +267,7 @@ impl Store {
             for (a, b) in met {
                 (from, to) = (from.min(a), to.max(b));
             }
-            if !self.has_elsewhere(client, batch, from, to)? {
+            if !self.has_rows_outside(client, batch, from, to)? {
                 return Ok(Some((from, to)));
             }
         }
@@ -277,14 +277,14 @@ impl Store {
     /// Whether visits of the batch may have stored rows outside of a time. Numbers that follow each
     /// other are neighbours in an index too, so that a look at each partition will do; as texts only
     /// those of the same length are, with longer ones in between.
-    fn has_elsewhere(
+    fn has_rows_outside(
         &mut self,
         client: &mut SpiClient,
         batch: &Batch,
         from: f64,
         to: f64,
     ) -> Result<bool> {
-        let _by_visit = ByVisit::only();
+        let _by_visit = VisitIndexOnly::set();
         let _safe =
             Scope::of(&[(c"search_path", c"pg_catalog, pg_temp"), (c"enable_seqscan", c"off")]);
         let mut lengths: BTreeMap<usize, (i64, i64)> = BTreeMap::new();
@@ -297,7 +297,7 @@ impl Store {
         for (least, greatest) in lengths.into_values() {
             let [least, greatest] = [least, greatest].map(|id| id.to_string().into());
             let args = [least, greatest, from.into(), to.into(), most.into()];
-            let found = self.statements.elsewhere.run(client, &args)?;
+            let found = self.statements.outside_span.run(client, &args)?;
             if count(found.len()) >= most {
                 return Ok(true);
             }
