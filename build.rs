@@ -14,7 +14,7 @@ fn main() {
     // none of them; tests/setup tells it not to.
     println!("cargo::rustc-link-arg-cdylib=-Wl,--no-gc-sections");
     // pgrx takes SQL only as a literal. A macro, so that the SQL file of the extension names
-    // src/lib.rs as its place, not a folder of whoever builds it.
+    // src/api/schema.rs as its place, not a folder of whoever builds it.
     let code = format!(
         "macro_rules! create_template {{ () => {{ \
          ::pgrx::extension_sql!({:?}, name = \"template\"); }} }}\n",

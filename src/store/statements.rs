@@ -8,9 +8,10 @@ use pgrx::spi::{OwnedPreparedStatement, SpiClient, SpiTupleTable};
 
 use crate::error::Result;
 use crate::pg::local_settings::Scope;
+use crate::pg::spi::{run_plan, spi};
 use crate::rows::columns::{self, COLUMNS};
 use crate::rows::lines::{self, Lines};
-use crate::store::destination::{Destination, run_plan, spi};
+use crate::store::destination::Destination;
 
 /// Statement texts. Where rows go in, the first arguments are the *columns*: for each an array of text.
 pub struct Statements {
