@@ -6,7 +6,7 @@ use chrono::DateTime;
 use serde_json::value::RawValue;
 
 use crate::matomo::json;
-use crate::matomo::memory::Text;
+use crate::matomo::memory::FallibleText;
 use crate::matomo::visit::{ACTION_KEYS, Action, Dimensions, VISIT_KEYS, Visit};
 use crate::matomo::zone::Zone;
 use crate::rows::columns::{self, COLUMNS, Column, Source};
@@ -99,16 +99,16 @@ fn parts() -> impl Iterator<Item = (&'static [Column], &'static [usize])> {
 }
 
 /// The cells of each run of columns of the visit, which are the same in all its rows.
-fn visit_cells(visit: &Visit, id: i64, site: Site) -> Vec<Text> {
+fn visit_cells(visit: &Visit, id: i64, site: Site) -> Vec<FallibleText> {
     let runs = parts().filter(|(columns, _)| columns[0].source.is_of_visit());
-    let written = runs.map(|(columns, keys)| {
-        let mut text = Text::default();
+    let cells = runs.map(|(columns, keys)| {
+        let mut text = FallibleText::default();
         for (column, key) in columns.iter().zip(keys) {
             write_of_visit(&mut Cells(&mut text), column.source, *key, (id, visit), site);
         }
         text
     });
-    written.collect()
+    cells.collect()
 }
 
 fn write_of_visit(
@@ -119,11 +119,11 @@ fn write_of_visit(
     site: Site,
 ) {
     match source {
-        Source::Visit(_) => show(cells, visit.values[key]),
-        Source::SiteId => cells.show(id_site(visit, site)),
-        Source::VisitId => cells.show(id),
+        Source::Visit(_) => write_value(cells, visit.values[key]),
+        Source::SiteId => cells.display(id_site(visit, site)),
+        Source::VisitId => cells.display(id),
         Source::FirstDay => match visit.first.and_then(calendar) {
-            Some(first) => cells.show(first.date_naive()),
+            Some(first) => cells.display(first.date_naive()),
             None => cells.null(),
         },
         Source::Experiments => match visit.experiments {
@@ -137,7 +137,7 @@ fn write_of_visit(
 
 /// The values of the columns of the visit, in order; `None` when there is no memory for them.
 pub fn visit_values(visit: &Visit, id: i64, site: Site) -> Option<Vec<Option<String>>> {
-    let mut all = Text::default();
+    let mut all = FallibleText::default();
     visit_cells(visit, id, site).iter().for_each(|cells| all.push_all(cells));
     let cells = lines::cells(all.strip_suffix('\t').unwrap_or_default());
     let values = cells.map(|cell| lines::value(cell).map(Cow::into_owned));
@@ -156,7 +156,7 @@ pub fn add(
     day_begin: i64,
     most: usize,
 ) -> bool {
-    let begin = rows.size();
+    let size_before = rows.size();
     let parts: Vec<_> = parts().collect();
     let of_visit = visit_cells(visit, id, site);
     let visit_variables = custom::variables(visit.custom_variables);
@@ -172,18 +172,18 @@ pub fn add(
             }
         };
         let row = Row { id, index, at, action, dimensions, visit_variables: &visit_variables };
-        let mut cells = rows.begin(at);
+        let mut cells = rows.begin_line(at);
         let mut of_visit = of_visit.iter();
         for (columns, keys) in &parts {
             match columns[0].source {
                 source if source.is_of_visit() => {
-                    of_visit.next().into_iter().for_each(|run| cells.written(run));
+                    of_visit.next().into_iter().for_each(|run| cells.append(run));
                 }
                 source => row.write(&mut cells, source, keys[0]),
             }
         }
         cells.end_line();
-        if rows.size() - begin > most || rows.is_cut() {
+        if rows.size() - size_before > most || rows.is_cut() {
             return false;
         }
     }
@@ -211,16 +211,16 @@ struct Row<'a> {
 impl Row<'_> {
     fn write(&self, cells: &mut Cells, source: Source, key: usize) {
         match source {
-            Source::Action(_) => show(cells, self.action.values[key]),
+            Source::Action(_) => write_value(cells, self.action.values[key]),
             Source::ActionOr(_, default) => match self.action.values[key] {
-                Some(raw) => show(cells, Some(raw)),
+                Some(raw) => write_value(cells, Some(raw)),
                 None => cells.plain(default),
             },
             Source::EventValue => match self.action.values[const { action_key("eventValue") }] {
                 Some(raw) => cells.plain(&values::number(raw)),
                 None => cells.plain("0"),
             },
-            Source::ActionId => cells.show(format_args!("{}_{}", self.id, self.index)),
+            Source::ActionId => cells.display(format_args!("{}_{}", self.id, self.index)),
             Source::Instant => match calendar(self.at) {
                 Some(at) => timestamp(cells, at),
                 None => cells.null(),
@@ -233,7 +233,7 @@ impl Row<'_> {
                 none if none.is_empty() => cells.plain("{}"),
                 all => cells.text(&custom::dimensions(all)),
             },
-            Source::Dimension(number) => show(cells, self.dimensions.get(&number).copied()),
+            Source::Dimension(number) => write_value(cells, self.dimensions.get(&number).copied()),
             // Of the visit.
             _ => cells.null(),
         }
@@ -241,7 +241,7 @@ impl Row<'_> {
 }
 
 /// A value as it is, or null.
-fn show(cells: &mut Cells, raw: Option<&RawValue>) {
+fn write_value(cells: &mut Cells, raw: Option<&RawValue>) {
     let mut is_null = true;
     if let Some(raw) = raw {
         json::with_text(raw, |text| {
@@ -298,7 +298,7 @@ fn calendar(seconds: i64) -> Option<DateTime<chrono::Utc>> {
 fn timestamp(cells: &mut Cells, at: DateTime<chrono::Utc>) {
     let (day, time) = (at.date_naive(), at.time());
     // A template per part is several times as fast as `format`.
-    cells.show(format_args!("{day} {time}+00"));
+    cells.display(format_args!("{day} {time}+00"));
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use pgrx::prelude::*;
 use pgrx::spi::SpiClient;
 
 use crate::error::{Error, Result};
-use crate::matomo::memory::Room;
+use crate::matomo::memory::Reservation;
 use crate::pg::encoding;
 use crate::pg::local_settings::Scope;
 use crate::pg::spi::{query, spi};
@@ -317,7 +317,7 @@ impl Store {
 /// text of its own for each cell.
 fn check_room(rows: &Lines) {
     let cell = size_of::<Option<String>>() + 32;
-    let bytes = rows.len() * COLUMNS.len() * cell + 4 * rows.size() + Room::of_all();
+    let bytes = rows.len() * COLUMNS.len() * cell + 4 * rows.size() + Reservation::total_bytes();
     // SAFETY: main thread, within a transaction.
     unsafe { pg_sys::pfree(pg_sys::MemoryContextAllocHuge(pg_sys::CurrentMemoryContext, bytes)) };
 }

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use chrono::NaiveDate;
 
 use crate::error::{Error, Fault, Result};
-use crate::matomo::client::{Client, SiteInfo, Which};
+use crate::matomo::client::{Client, SiteInfo, VisitSelection};
 use crate::matomo::visit::Visit;
 use crate::rows::batch::Batch;
 use crate::rows::batch::Listed;
@@ -138,7 +138,7 @@ fn read_day(
         if !batch.visits.is_empty() && !send(News::Batch(batch)) {
             return Ok(false);
         }
-        rest = pages.goes_on().filter(|_| pages.asked >= most_pages);
+        rest = pages.resume_at().filter(|_| pages.asked >= most_pages);
         if rest.is_some() {
             break;
         }
@@ -179,7 +179,7 @@ fn list(
         if !send(News::Listed(listed)) {
             return Ok(None);
         }
-        let rest = pages.goes_on().filter(|_| pages.asked >= most_pages);
+        let rest = pages.resume_at().filter(|_| pages.asked >= most_pages);
         if rest.is_some() {
             return Ok(rest);
         }
@@ -241,7 +241,7 @@ pub fn by_id(
     while !ids.is_empty() && !batch.is_large() {
         let rest = ids.split_off(ids.len().min(IDS));
         let asked = std::mem::replace(&mut ids, rest);
-        let which = Which::Ids(&asked);
+        let which = VisitSelection::Ids(&asked);
         let body = client.visits(site.id, which, actions, &mut |error, retry, wait| {
             notice(retry_line(error, retry, wait));
         })?;

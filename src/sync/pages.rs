@@ -6,7 +6,7 @@ use chrono::NaiveDate;
 
 use crate::error::{Error, Fault, Result};
 use crate::matomo::answer;
-use crate::matomo::client::{Client, Which};
+use crate::matomo::client::{Client, VisitSelection};
 use crate::matomo::memory::Body;
 use crate::matomo::pager::Pager;
 use crate::matomo::visit::Visit;
@@ -73,8 +73,8 @@ impl<'a> Pages<'a> {
 
     /// From which instant on another reading can go on, if there is more to come and it would not
     /// begin where this one has, nor after now.
-    pub fn goes_on(&self) -> Option<i64> {
-        self.pager.goes_on().filter(|since| self.more && *since <= self.now)
+    pub fn resume_at(&self) -> Option<i64> {
+        self.pager.resume_at().filter(|since| self.more && *since <= self.now)
     }
 
     /// The text of the next page; `None` when there is none.
@@ -84,7 +84,7 @@ impl<'a> Pages<'a> {
     pub fn next(&mut self, notice: &mut dyn FnMut(String)) -> Result<Option<Body>> {
         while self.more {
             self.asked += 1;
-            let which = Which::Day(self.day, self.pager.page());
+            let which = VisitSelection::Day(self.day, self.pager.page());
             let asked =
                 self.client.visits(self.site.id, which, self.actions, &mut |error, retry, wait| {
                     notice(retry_line(error, retry, wait));
