@@ -14,7 +14,7 @@ use crate::rows::mapping::{self, Site};
 
 /// A visit as Matomo lists it, without its actions.
 #[derive(Debug, Clone)]
-pub struct Listed {
+pub struct ListedVisit {
     /// idVisit.
     pub id: i64,
     /// The values of [`crate::rows::columns::of_visit`].
@@ -30,7 +30,7 @@ pub struct Batch {
     /// Their rows.
     pub rows: Lines,
     /// The visitors of those without actions.
-    pub bare: HashMap<i64, Option<String>>,
+    pub visitors_without_actions: HashMap<i64, Option<String>>,
     /// When each visit began and ended by its own account, in seconds: its rows may not tell, as a
     /// cart goes once it is ordered.
     pub ends: HashMap<i64, [Option<i64>; 2]>,
@@ -42,12 +42,12 @@ fn visitor(visit: &Visit) -> Option<String> {
 
 /// Bytes of rows from which on a batch is handed over: so large that what each costs of its own
 /// does not count, so small that a few of them are no burden.
-const LARGE: usize = 2 << 20;
+const HANDOVER_BYTES: usize = 2 << 20;
 
 impl Batch {
     /// Whether it is large enough to be handed over.
     pub fn is_large(&self) -> bool {
-        self.rows.size() >= LARGE
+        self.rows.size() >= HANDOVER_BYTES
     }
 
     /// Adds a visit of a day, or of whichever; its rows may take no more than an answer. `from` is the
@@ -63,19 +63,19 @@ impl Batch {
         day: Option<NaiveDate>,
         from: i64,
     ) -> Result<()> {
-        let (begin, most) = (self.rows.len(), client.max_response_size());
-        let room = usize::try_from(most).unwrap_or(usize::MAX);
-        if !mapping::add(&mut self.rows, visit, id, site, from, room) {
+        let (begin, max_bytes) = (self.rows.len(), client.max_response_size());
+        let room = usize::try_from(max_bytes).unwrap_or(usize::MAX);
+        if !mapping::add_rows(&mut self.rows, visit, id, site, from, room) {
             let fault = match self.rows.is_cut() {
                 true => Fault::OutOfMemory,
-                false => Fault::VisitTooLarge(id, most),
+                false => Fault::VisitTooLarge(id, max_bytes),
             };
             return Err(client.failed(site.id, day, fault));
         }
         self.visits.push((id, begin..self.rows.len()));
         self.ends.insert(id, [visit.first, visit.last]);
         if begin == self.rows.len() {
-            self.bare.insert(id, visitor(visit));
+            self.visitors_without_actions.insert(id, visitor(visit));
         }
         Ok(())
     }

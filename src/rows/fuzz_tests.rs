@@ -57,7 +57,7 @@ fn visits_and_rows(seed: u64, body: &[u8]) -> Option<Vec<(i64, usize)>> {
     for visit in &visits {
         let Some(id) = visit.id else { continue };
         let mut lines = Lines::default();
-        assert!(add(&mut lines, visit, id, site, DAY_BEGIN, usize::MAX));
+        assert!(add_rows(&mut lines, visit, id, site, DAY_BEGIN, usize::MAX));
         assert_eq!(lines.len(), visit.actions.len(), "seed {seed}: rows of visit {id}");
         for line in 0..lines.len() {
             assert_well_formed(&lines, line, id, seed);

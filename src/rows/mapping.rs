@@ -12,7 +12,7 @@ use crate::matomo::zone::Zone;
 use crate::rows::columns::{self, COLUMNS, Column, Source};
 use crate::rows::custom;
 use crate::rows::lines::{self, Cells, Lines};
-use crate::rows::times::{self, Clock};
+use crate::rows::times::{self, ActionClock};
 use crate::rows::values;
 
 /// What `action_timestamp` holds.
@@ -145,16 +145,16 @@ pub fn visit_values(visit: &Visit, id: i64, site: Site) -> Option<Vec<Option<Str
 }
 
 /// Adds the rows of a visit, one an action. `day_begin` is the instant for actions of a visit without
-/// any time. Returns false if there is no memory for them, or if they exceed `most` bytes: the values
+/// any time. Returns false if there is no memory for them, or if they exceed `max_bytes`: the values
 /// of the visit are repeated in each of its rows, so a short answer could become very many bytes.
 #[must_use]
-pub fn add(
+pub fn add_rows(
     rows: &mut Lines,
     visit: &Visit,
     id: i64,
     site: Site,
     day_begin: i64,
-    most: usize,
+    max_bytes: usize,
 ) -> bool {
     let size_before = rows.size();
     let parts: Vec<_> = parts().collect();
@@ -183,7 +183,7 @@ pub fn add(
             }
         }
         cells.end_line();
-        if rows.size() - size_before > most || rows.is_cut() {
+        if rows.size() - size_before > max_bytes || rows.is_cut() {
             return false;
         }
     }
@@ -256,9 +256,9 @@ fn write_value(cells: &mut Cells, raw: Option<&RawValue>) {
 
 /// The instants of the actions as `action_timestamp` is to hold them, none missing.
 fn instants(visit: &Visit, site: Site, day_begin: i64) -> Vec<i64> {
-    let (first, last) = (sane(visit.first), sane(visit.last));
-    let clocks = visit.actions.iter().map(|action| Clock {
-        wall: sane(action.wall),
+    let (first, last) = (representable(visit.first), representable(visit.last));
+    let clocks = visit.actions.iter().map(|action| ActionClock {
+        wall: representable(action.wall),
         time_spent: action.values[const { action_key("timeSpent") }].and_then(json::integer),
     });
     let (times, fallback): (Vec<_>, _) = match site.action_time {
@@ -269,7 +269,8 @@ fn instants(visit: &Visit, site: Site, day_begin: i64) -> Vec<i64> {
         }
         ActionTime::AsSent => {
             let fallback = first.or(last).unwrap_or(day_begin);
-            let wall = sane(Some(fallback + site.zone.offset_at(fallback))).unwrap_or(fallback);
+            let wall =
+                representable(Some(fallback + site.zone.offset_at(fallback))).unwrap_or(fallback);
             (clocks.map(|clock| clock.wall).collect(), wall)
         }
     };
@@ -278,14 +279,14 @@ fn instants(visit: &Visit, site: Site, day_begin: i64) -> Vec<i64> {
         .into_iter()
         .map(|at| {
             // A zone may shift the first or the last hours of the calendar out of it.
-            before = sane(at).unwrap_or(before);
+            before = representable(at).unwrap_or(before);
             before
         })
         .collect()
 }
 
 /// A time that Postgres or a calendar cannot hold is as good as none.
-pub fn sane(at: Option<i64>) -> Option<i64> {
+pub fn representable(at: Option<i64>) -> Option<i64> {
     at.filter(|at| calendar(*at).is_some())
 }
 

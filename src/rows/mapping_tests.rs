@@ -18,7 +18,7 @@ fn rows_at(site: Site, json: &str) -> Vec<Row> {
     let list = format!("[{json}]");
     let visit = crate::matomo::answer::visits(&list).unwrap().remove(0);
     let mut lines = Lines::default();
-    assert!(add(&mut lines, &visit, visit.id.unwrap(), site, DAY_BEGIN, usize::MAX));
+    assert!(add_rows(&mut lines, &visit, visit.id.unwrap(), site, DAY_BEGIN, usize::MAX));
     let row = |(line, at): (usize, &i64)| {
         let values = lines.cells(line).map(|cell| lines::value(cell).map(Cow::into_owned));
         Row { values: values.collect(), at: *at }

@@ -7,4 +7,4 @@ pub mod lines;
 pub mod mapping;
 pub mod times;
 pub mod values;
-pub mod visits_read;
+pub mod visit_tally;

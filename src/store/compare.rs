@@ -21,7 +21,7 @@ use crate::pg::spi::{query, spi};
 use crate::rows::batch::Batch;
 use crate::rows::columns::position;
 use crate::rows::lines::{self, Lines};
-use crate::rows::visits_read::count;
+use crate::rows::visit_tally::count;
 use crate::store::row_texts::RowTexts;
 use crate::store::statements::{Statements, column_arrays, span_args};
 
@@ -242,7 +242,9 @@ fn may_be_same_visit(
 ) -> bool {
     let visitor = match rows.filter(|rows| !rows.is_empty()) {
         Some(rows) => batch.rows.cells(rows.start).nth(VISITORID).and_then(lines::value),
-        None => batch.bare.get(&id).and_then(Option::as_deref).map(Cow::Borrowed),
+        None => {
+            batch.visitors_without_actions.get(&id).and_then(Option::as_deref).map(Cow::Borrowed)
+        }
     };
     let (Some(visitor), Some(stored)) = (visitor, &found.visitor) else { return true };
     let Some(at) = instant(&found.at).filter(|_| *to_server(&visitor) != **stored) else {

@@ -6,7 +6,7 @@ use pgrx::prelude::*;
 use crate::error::Result;
 use crate::pg::local_settings::Scope;
 use crate::pg::spi::{query, spi};
-use crate::rows::batch::Listed;
+use crate::rows::batch::ListedVisit;
 use crate::rows::columns;
 use crate::store::destination::Destination;
 use crate::store::statements::differs;
@@ -24,7 +24,7 @@ pub struct Differing {
 ///
 /// # Errors
 /// Only internal ones.
-pub fn differing(destination: &Destination, listed: &[Listed]) -> Result<Differing> {
+pub fn differing(destination: &Destination, listed: &[ListedVisit]) -> Result<Differing> {
     let mut found = Differing::default();
     if listed.is_empty() {
         return Ok(found);

@@ -17,7 +17,7 @@ use crate::pg::spi::{query, spi};
 use crate::rows::batch::Batch;
 use crate::rows::columns::{COLUMNS, position};
 use crate::rows::lines::Lines;
-use crate::rows::visits_read::count;
+use crate::rows::visit_tally::count;
 use crate::store::compare::{Changes, Comparison, RowLock};
 use crate::store::copy_from::copy_from;
 use crate::store::destination::Destination;
@@ -50,7 +50,7 @@ impl AddAssign for Written {
 }
 
 /// Writes visits into one destination.
-pub struct Store {
+pub struct Writer {
     destination: Destination,
     statements: Statements,
     /// Days, by number since 1970 in UTC, whose partitions are known to be there.
@@ -66,12 +66,12 @@ const DAY: i64 = 86_400;
 /// So few visits are looked for in all partitions one by one.
 const FEW: usize = 16;
 
-impl Store {
+impl Writer {
     /// Prepares to write visits.
-    pub fn new(destination: Destination) -> Store {
+    pub fn new(destination: Destination) -> Writer {
         let statements = Statements::of(&destination);
         let (days, ranges) = (HashSet::new(), Vec::new());
-        Store { destination, statements, days, ranges, is_read_back: false }
+        Writer { destination, statements, days, ranges, is_read_back: false }
     }
 
     /// Replaces the batch's visits.

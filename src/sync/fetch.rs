@@ -9,9 +9,9 @@ use crate::error::{Error, Fault, Result};
 use crate::matomo::client::{Client, SiteInfo, VisitSelection};
 use crate::matomo::visit::Visit;
 use crate::rows::batch::Batch;
-use crate::rows::batch::Listed;
+use crate::rows::batch::ListedVisit;
 use crate::rows::mapping::{self, Site};
-use crate::rows::visits_read::{Counts, Seen};
+use crate::rows::visit_tally::{Counts, VisitTally};
 use crate::state::known::Pass;
 use crate::sync::pages::Reading;
 use crate::sync::pages::{Page, Pages, read_page, retry_line};
@@ -56,7 +56,7 @@ pub enum News {
     /// Rows to store.
     Batch(Batch),
     /// Visits of an open day, to be compared with what is stored.
-    Listed(Vec<Listed>),
+    Listed(Vec<ListedVisit>),
     /// A day is complete.
     Day(DayRead),
     /// Something went wrong for now; a line for the user.
@@ -98,8 +98,8 @@ fn read_day(
     let mut pages = Pages::new(client, *reading, due.day, due.extent.since(), true);
     let (part, mut seen, began) = match due.extent {
         Extent::Rest(pass) => (Part::Rest, pass.seen.unwrap_or_default(), pass.began),
-        Extent::Whole => (Part::Whole, Seen::default(), began),
-        Extent::Since(_) => (Part::New, Seen::default(), began),
+        Extent::Whole => (Part::Whole, VisitTally::default(), began),
+        Extent::Since(_) => (Part::New, VisitTally::default(), began),
     };
     let met_before = seen.counts();
     let (mut newest, mut rest) = (None, None);
@@ -144,7 +144,7 @@ fn read_day(
         }
     }
     let met = seen.counts();
-    let seen = if part == Part::New { Seen::default() } else { seen };
+    let seen = if part == Part::New { VisitTally::default() } else { seen };
     let mut rest = rest.map(|since| Pass { began, since, seen: Some(seen) });
     let (mut asked, mut rechecked) = (pages.asked, None);
     // Not before all is read that is new.
@@ -192,13 +192,13 @@ fn listed(
     page: &Page,
     site: &mut Site,
     notice: &mut dyn FnMut(String),
-) -> Result<Vec<Listed>> {
+) -> Result<Vec<ListedVisit>> {
     let mut all = Vec::with_capacity(page.visits.len());
     for (id, visit) in &page.visits {
         check_site(client, site, (*id, visit), notice)?;
         let short = || client.failed(site.id, None, Fault::OutOfMemory);
         let values = mapping::visit_values(visit, *id, *site).ok_or_else(short)?;
-        all.push(Listed { id: *id, values });
+        all.push(ListedVisit { id: *id, values });
     }
     Ok(all)
 }
@@ -212,7 +212,7 @@ pub fn list_day(
     mut reading: Reading,
     day: NaiveDate,
     notice: &mut dyn FnMut(String),
-) -> Result<Vec<Listed>> {
+) -> Result<Vec<ListedVisit>> {
     let mut pages = Pages::new(client, reading, day, None, false);
     let mut all = HashMap::new();
     while let Some(body) = pages.next(notice)? {
