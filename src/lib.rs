@@ -1,7 +1,7 @@
 //! Copies the visits of a Matomo site into Postgres tables, from inside the database.
 //!
 //! Data flows one way: *plan* (which days) → *fetch* (client, pager) → *rows* (visit to rows) →
-//! *store* → the result. `README.md` tells users of it.
+//! *store* → the result. `README.md` tells users of it, `docs/development.md` how the code is laid out.
 
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
