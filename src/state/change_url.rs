@@ -2,8 +2,8 @@
 
 use crate::error::Result;
 use crate::matomo::http::endpoint::Endpoint;
-use crate::store::destination::{Destination, query, spi};
-use crate::sync::site_sync::lock;
+use crate::pg::spi::{query, spi};
+use crate::store::destination::Destination;
 
 /// Gives the ledger's entries of a Matomo in a destination to its new URL; gives their number.
 ///
@@ -22,7 +22,7 @@ pub fn change_url(destination: &Destination, old: &Endpoint, new: &Endpoint) -> 
     })?;
     // A sync would write what it knew before.
     for site in sites {
-        lock(site, destination)?;
+        destination.lock_rows(site)?;
     }
     // Tables that 0.1.0 has written may have days of both: the new entry counts.
     let both = format!(

@@ -11,8 +11,8 @@ use crate::error::{Error, Result};
 use crate::pg::extension::Extension;
 use crate::pg::local_settings::Scope;
 use crate::pg::roles::{AsSiteOwner, has_rights_of};
+use crate::pg::spi::{query, spi};
 use crate::state::ledger;
-use crate::store::destination::{query, spi};
 
 /// A visitor, by one name or by both.
 pub struct Visitor<'a> {

@@ -18,11 +18,12 @@ use crate::state::ledger::Ledger;
 use crate::store::destination::Destination;
 use crate::store::inspect::{self, Differing};
 use crate::store::writer::Store;
-use crate::sync::fetch::{self, Reading};
+use crate::sync::fetch;
+use crate::sync::pages::Reading;
 use crate::sync::plan::{self, Start};
 use crate::sync::recheck;
 use crate::sync::remote;
-use crate::sync::site_sync::{Order, ask_for_site, lock};
+use crate::sync::site_sync::{Order, ask_for_site};
 
 /// How to check.
 #[derive(Debug, Clone, Copy)]
@@ -65,7 +66,7 @@ pub fn run(order: Order, how: How) -> Result<BTreeMap<NaiveDate, DayChecked>> {
     let Order { site, access, start, end, destination, .. } = order;
     let Access { client, page_size, .. } = access;
     let destination = Destination::open(&destination, how.repair)?;
-    lock(site, &destination)?;
+    destination.lock_rows(site)?;
     let start = start.ok_or(Error::Null("start_date"))?;
     let ledger = Ledger::of(&destination, client.endpoint(), site);
     let SiteInfo { zone, is_rollup, .. } = ask_for_site(&client, site, None)?;
