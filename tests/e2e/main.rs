@@ -48,6 +48,7 @@ mod partitions;
 mod privileges;
 mod procedure_faults;
 mod procedures;
+mod progress;
 mod read_back;
 mod recordings;
 mod renamed;

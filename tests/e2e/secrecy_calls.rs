@@ -128,7 +128,7 @@ fn logged_durations_and_plans_do_not_tell_the_token() {
     session.db.batch_execute("SET log_min_duration_statement = 0").unwrap();
     session.db.batch_execute(&Sync::of(&fake, FIRST, LAST).sql()).unwrap();
     let log = session.log();
-    let at = log.find("1 of 2 days").unwrap();
+    let at = log.find("2 of 2 days").unwrap();
     assert!(log[at..].contains("LOG:  00000: duration: "), "{}", &log[at..]);
     session.assert_kept("a duration", token);
     session.db.batch_execute("LOAD 'auto_explain'; SET auto_explain.log_min_duration = 0").unwrap();
