@@ -13,7 +13,7 @@ help:
 	    '                  MATOMO_URL=… MATOMO_SITE=… MATOMO_KEY=… make demo' \
 	    'make demo-stop    end what the demo left running' \
 	    'make test         format, lints, unit and end-to-end tests' \
-	    'make trust        the end-to-end tests; they write the table of faults and attacks, tests/TRUST.md' \
+	    'make trust        the end-to-end tests; they write the table of faults and attacks, docs/trust.md' \
 	    'make soak         long use of one process, valgrind, fuzzing; writes tests/SOAK.md (ten minutes)' \
 	    'make fuzz         hostile answers for MATOMO_FUZZ_SECONDS, 300 by default' \
 	    'make bench        what a sync costs, beside COPY; writes tests/bench/RESULTS.md (half an hour)' \

@@ -18,7 +18,7 @@ use crate::sync::check::{self, CheckOptions, DayChecked};
 use crate::sync::site_sync::{self, SyncRequest};
 
 /// Copies the visits of a Matomo site, by the day of their last action in the site's timezone,
-/// into a table. See README for the arguments and the result.
+/// into a table. See docs/functions.md for the arguments and the result.
 #[pg_extern(volatile, parallel_unsafe, requires = ["tables", "partitions", "ledger"])]
 #[allow(clippy::too_many_arguments, clippy::type_complexity)]
 fn matomo_sync(
@@ -68,7 +68,7 @@ fn matomo_sync(
 }
 
 /// Compares what Matomo lists of a range of days with what a table holds, and mends what differs
-/// if asked to. See README for the arguments and the result.
+/// if asked to. See docs/functions.md for the arguments and the result.
 #[pg_extern(volatile, parallel_unsafe, requires = ["tables", "partitions", "ledger"])]
 #[allow(clippy::too_many_arguments, clippy::type_complexity)]
 fn matomo_check(

@@ -163,10 +163,11 @@ impl Copier {
 
     fn record(&self, day: &Day, progress: &mut Progress) -> Result<()> {
         self.record.day(&day.read, &day.written)?;
-        progress.read(&day.read);
-        let line = progress.line(&day.read.day.to_string());
-        show_activity(&line);
-        say(PgLogLevel::NOTICE, line);
+        let notice = progress.read(&day.read);
+        show_activity(&progress.line(&day.read.day.to_string()));
+        if let Some(line) = notice {
+            say(PgLogLevel::NOTICE, line);
+        }
         Ok(())
     }
 }

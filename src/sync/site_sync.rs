@@ -19,6 +19,7 @@ use crate::state::ledger::Ledger;
 use crate::store::destination::Destination;
 use crate::store::writer::Writer;
 use crate::sync::known_days;
+use crate::sync::notices::readable;
 use crate::sync::pages::ReadOptions;
 use crate::sync::pages::retry_line;
 use crate::sync::plan::{self, Due, Reread, Start, Times};
@@ -54,6 +55,9 @@ pub fn run(request: SyncRequest) -> Result<Vec<DayResult>> {
         let mut progress = Progress::new(site, sync.due.len());
         match sync.copy.days(sync.due, i32::MAX, &mut progress)? {
             Outcome::Done(results) => {
+                if let Some(line) = progress.end() {
+                    say(PgLogLevel::NOTICE, line);
+                }
                 let truncated = results.iter().map(|(read, _)| read.met.truncated_visits).sum();
                 warn_of_truncation("", truncated);
                 return Ok(results);
@@ -252,7 +256,7 @@ pub fn ask_for_site(client: &Client, site: i32, registered: Option<i32>) -> Resu
 pub fn warn_of_truncation(prefix: &str, visits: i64) {
     if visits > 0 {
         warn(
-            format!("{prefix}Matomo listed only the first actions of {visits} visits"),
+            format!("{prefix}Matomo listed only the first actions of {} visits", readable(visits)),
             "Raise visitor_log_maximum_actions_per_visit in the section [General] of Matomo's config.ini.php, then sync these days again.",
         );
     }

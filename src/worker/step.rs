@@ -24,6 +24,7 @@ use crate::state::run::Run;
 use crate::state::runs::{self, Begun};
 use crate::state::sites::{self, Site};
 use crate::store::destination::Destination;
+use crate::sync::notices::Notices;
 use crate::sync::progress::Progress;
 use crate::sync::site_days::{DayResult, Outcome, counts};
 use crate::sync::site_sync::{Range, RunContext, Sync, warn_of_truncation};
@@ -124,25 +125,26 @@ fn say_busy(site: i32) {
 
 /// Does a step of a run; when that fails, nothing of it may remain.
 fn copy(run: i64) -> Result<Status> {
-    let cached = session::with(|work| {
+    let (cached, notices) = session::with(|work| {
         work.failure = Failure::Passing;
         work.version = None;
-        work.client.take()
+        (work.client.take(), work.notices)
     })?;
     let extension = Extension::find()?;
     let mut state = Run::get(&extension, run)?;
     state.follow_clock(&extension)?;
     let site = Site::get(&extension, state.site)?;
-    let step = as_owner(&extension, &site, &mut state, cached).inspect_err(|error| {
-        let failure = match error {
-            Error::AlreadyRunning { .. } => Failure::Busy,
-            Error::Stored(Stored::RefusedBefore { .. })
-            | Error::Request { fault: Fault::TokenRefused(_), .. } => Failure::Refused,
-            _ => Failure::Passing,
-        };
-        // The work is there, as above.
-        let _ = session::with(|work| work.failure = failure);
-    })?;
+    let mut step =
+        as_owner(&extension, &site, &mut state, cached, notices).inspect_err(|error| {
+            let failure = match error {
+                Error::AlreadyRunning { .. } => Failure::Busy,
+                Error::Stored(Stored::RefusedBefore { .. })
+                | Error::Request { fault: Fault::TokenRefused(_), .. } => Failure::Refused,
+                _ => Failure::Passing,
+            };
+            // The work is there, as above.
+            let _ = session::with(|work| work.failure = failure);
+        })?;
     if state.timezone.as_ref() != Some(&step.info.timezone) {
         sites::note(&extension, site.id, &step.info, step.client.endpoint().url())?;
         state.timezone = Some(step.info.timezone);
@@ -152,8 +154,12 @@ fn copy(run: i64) -> Result<Status> {
         session::with(|work| {
             let version = work.version.clone();
             work.client = version.map(|version| (version, step.client));
+            work.notices = step.progress.notices;
         })?;
         return Ok(Status::Running);
+    }
+    if let Some(line) = step.progress.end() {
+        say(PgLogLevel::NOTICE, line);
     }
     warn_of_truncation(&format!("registered site {}: ", site.id), state.truncated_visits);
     runs::succeed(&extension, run)?;
@@ -168,6 +174,7 @@ struct Step {
     due: Vec<NaiveDate>,
     results: Vec<DayResult>,
     bytes: u64,
+    progress: Progress,
 }
 
 /// Does the part of a step that reaches Matomo and the destination, as the owner of the site.
@@ -176,6 +183,7 @@ fn as_owner(
     site: &Site,
     run: &mut Run,
     cached: Option<(String, Client)>,
+    notices: Notices,
 ) -> Result<Step> {
     let not_before = retention::first_day(extension, site.id)?;
     let _owner = AsSiteOwner::become_(site.owner);
@@ -208,7 +216,7 @@ fn as_owner(
     let of_run = RunContext { registered: site.id, began: run.began };
     let pages = run.step_pages.map_or_else(settings::step_pages, |n| n.min(settings::step_pages()));
     let mut told = known;
-    let (info, due, results) = loop {
+    let (info, due, results, progress) = loop {
         let (access, destination) = (access.clone(), destination.clone());
         let mut sync =
             Sync::prepare(site.idsite, access, destination, range, false, told, Some(of_run))?;
@@ -219,15 +227,17 @@ fn as_owner(
         let due: Vec<_> = sync.due.iter().map(|due| due.day).collect();
         sync.due.truncate(workers);
         let elapsed = Utc::now().timestamp().saturating_sub(run.began);
-        let mut progress =
-            Progress::new(site.idsite, due.len()).of_registered(Some(site.id)).go_on(
+        let mut progress = Progress::new(site.idsite, due.len())
+            .of_registered(Some(site.id))
+            .go_on(
                 usize::try_from(run.days).unwrap_or_default(),
                 run.visits,
                 run.actions,
                 Duration::from_secs(elapsed.unsigned_abs()),
-            );
+            )
+            .having_said(notices);
         match sync.copy.days(sync.due, pages, &mut progress)? {
-            Outcome::Done(results) => break (sync.info, due, results),
+            Outcome::Done(results) => break (sync.info, due, results, progress),
             Outcome::ZoneChanged(info) => {
                 run.begin_anew();
                 told = Some(info);
@@ -235,7 +245,7 @@ fn as_owner(
         }
     };
     let bytes = client.received().saturating_sub(received);
-    Ok(Step { client, info, due, results, bytes })
+    Ok(Step { client, info, due, results, bytes, progress })
 }
 
 /// What an earlier step was told of the site.

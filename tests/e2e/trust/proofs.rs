@@ -1,4 +1,4 @@
-//! Rows of `tests/TRUST.md` from tests all over the suite, and which test each comes from.
+//! Rows of `docs/trust.md` from tests all over the suite, and which test each comes from.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -346,7 +346,7 @@ fn each_row_comes_from_a_test_and_each_test_has_its_row() {
         if !table::is_writing() {
             let rows = table::rows(section);
             let found: Vec<_> = rows.iter().map(|row| table::case_of(row)).collect();
-            assert_eq!(found, cases, "{section} of tests/TRUST.md, and proofs.rs");
+            assert_eq!(found, cases, "{section} of docs/trust.md, and proofs.rs");
         }
     }
 }

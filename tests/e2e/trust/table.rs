@@ -1,4 +1,4 @@
-//! The table of cases in `tests/TRUST.md`.
+//! The table of cases in `docs/trust.md`.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -158,7 +158,7 @@ pub fn is_writing() -> bool {
 fn assert_same(kept: &str, now: &str) {
     assert!(
         kept == now,
-        "tests/TRUST.md says something else; if that is right, run make trust.\n\
+        "docs/trust.md says something else; if that is right, run make trust.\n\
          It has:\n{kept}\nNow:\n{now}"
     );
 }
@@ -175,7 +175,7 @@ fn write(section: &str, text: String) {
 }
 
 fn path() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/TRUST.md")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/trust.md")
 }
 
 /// The sections of the file.
