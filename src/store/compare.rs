@@ -9,19 +9,19 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
 
 use chrono::{DateTime, NaiveDateTime};
-use memchr::memchr;
 use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
 use pgrx::spi::SpiClient;
 
 use crate::error::{Error, Result};
 use crate::pg::encoding::to_server;
-use crate::pg::local_settings::Scope;
+use crate::pg::local_settings::LocalSettings;
 use crate::pg::spi::{query, spi};
 use crate::rows::batch::Batch;
 use crate::rows::columns::position;
-use crate::rows::lines::{self, Lines};
+use crate::rows::lines;
 use crate::rows::visit_tally::count;
+use crate::store::row_matcher::{RowMatcher, StoredRow};
 use crate::store::row_texts::RowTexts;
 use crate::store::statements::{Statements, column_arrays, span_args};
 
@@ -60,14 +60,6 @@ pub struct Comparison<'a> {
     pub span: Option<(f64, f64)>,
     pub lock: RowLock,
 }
-
-/// Positions of columns. `ACTION_ID` finds the row to compare with, so it has to be the first.
-const ACTION_ID: usize = position("action_id");
-const IDSITE: usize = position("idsite");
-const IDVISIT: usize = position("idvisit");
-const ACTION_TIMESTAMP: usize = position("action_timestamp");
-const VISITORID: usize = position("visitorid");
-const _: () = assert!(ACTION_ID == 0);
 
 /// Offsets of zones are multiples of it, in seconds.
 const QUARTER: u64 = 900;
@@ -129,7 +121,7 @@ impl Comparison<'_> {
         let visits = batch.visits.iter().map(|(id, _)| *id);
         let args = self.visit_args(visits);
         // Texts are those of Postgres' own style, as the batch's.
-        let _as_sent = Scope::of(&[(c"datestyle", c"ISO")]);
+        let _as_sent = LocalSettings::of(&[(c"datestyle", c"ISO")]);
         self.statements.select.run(client, &args)?;
         // SAFETY: read before the next query.
         let mut texts = unsafe { RowTexts::of_last_query() };
@@ -241,7 +233,9 @@ fn may_be_same_visit(
     found: &StoredRow,
 ) -> bool {
     let visitor = match rows.filter(|rows| !rows.is_empty()) {
-        Some(rows) => batch.rows.cells(rows.start).nth(VISITORID).and_then(lines::value),
+        Some(rows) => {
+            batch.rows.cells(rows.start).nth(const { position("visitorid") }).and_then(lines::value)
+        }
         None => {
             batch.visitors_without_actions.get(&id).and_then(Option::as_deref).map(Cow::Borrowed)
         }
@@ -272,74 +266,6 @@ fn instant(text: &str) -> Option<i64> {
     let text = text.get(..19)?;
     let at = NaiveDateTime::parse_from_str(text, "%Y-%m-%d %H:%M:%S").ok()?;
     Some(at.and_utc().timestamp())
-}
-
-/// The rows of a batch by `action_id`, and which of them have been matched as they are.
-struct RowMatcher<'a> {
-    rows: &'a Lines,
-    by_action: HashMap<&'a [u8], usize>,
-    matched: Vec<bool>,
-}
-
-/// A stored row.
-#[derive(Default)]
-struct StoredRow {
-    visit: String,
-    site: String,
-    /// `action_timestamp`.
-    at: String,
-    visitor: Option<Vec<u8>>,
-    /// Whether it is as in the batch, in every text.
-    is_equal: bool,
-}
-
-impl<'a> RowMatcher<'a> {
-    fn of(rows: &'a Lines) -> RowMatcher<'a> {
-        let action = |row: usize| rows.cells(row).nth(ACTION_ID).unwrap_or_default().as_bytes();
-        let by_action = (0..rows.len()).map(|row| (action(row), row)).collect();
-        RowMatcher { rows, by_action, matched: vec![false; rows.len()] }
-    }
-
-    /// Compares a stored row with that of the same `action_id`.
-    fn compare(&mut self, texts: &mut RowTexts, row: usize) -> StoredRow {
-        let mut found = StoredRow::default();
-        let owned =
-            |text: Option<&[u8]>| text.map(|text| String::from_utf8_lossy(text).into_owned());
-        let (mut line, mut cells) = (None, None);
-        texts.row(row, |column, text| {
-            match column {
-                ACTION_ID => {
-                    line = text.and_then(|text| self.by_action.get(text)).copied();
-                    cells = line.map(|line| self.rows.cells(line));
-                    found.is_equal = line.is_some_and(|line| !self.matched[line]);
-                }
-                IDSITE => found.site = owned(text).unwrap_or_default(),
-                IDVISIT => found.visit = owned(text).unwrap_or_default(),
-                ACTION_TIMESTAMP => found.at = owned(text).unwrap_or_default(),
-                VISITORID => found.visitor = text.map(<[u8]>::to_vec),
-                _ => {}
-            }
-            if found.is_equal {
-                let cell = cells.as_mut().and_then(Iterator::next).unwrap_or_default();
-                found.is_equal = is_equal(cell, text);
-            }
-        });
-        if let Some(line) = line.filter(|_| found.is_equal) {
-            self.matched[line] = true;
-        }
-        found
-    }
-}
-
-/// Whether a cell means this value, which is in the database's encoding.
-fn is_equal(cell: &str, value: Option<&[u8]>) -> bool {
-    match value {
-        Some(value) if memchr(b'\\', cell.as_bytes()).is_none() => *to_server(cell) == *value,
-        value => {
-            let of_cell = lines::value(cell);
-            of_cell.as_deref().map(to_server).as_deref() == value
-        }
-    }
 }
 
 /// Adds rows behind others; neighbours become one range.
