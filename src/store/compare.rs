@@ -1,8 +1,8 @@
-//! What differs between a batch of visits and what is stored of them. SPI only.
+//! Compares a batch of visits with the stored ones. SPI only.
 //!
-//! Two sieves. The first reads the stored rows and compares texts: what is equal as text is equal,
-//! and nearly all rows that are read again are. Only visits in which some text differs go through
-//! the second, which has Postgres compare values by their types: `1.50` and `1.5` are one number.
+//! In two steps. The first reads the stored rows and compares texts; nearly all rows that are read
+//! again are equal. Only visits with a text that differs go to the second step, in which Postgres
+//! compares values by their types: `1.50` and `1.5` are one number.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -28,10 +28,10 @@ use crate::store::statements::{Statements, column_arrays, span_args};
 /// Where a stored row lies: its partition, its ctid as text.
 type RowAddress = (u32, String);
 
-/// What has to be done to make the stored rows equal to a batch.
+/// The changes that make the stored rows equal to a batch.
 #[derive(Default)]
 pub struct Changes {
-    /// Visits with rows of which none is stored.
+    /// Visits that have rows, none of them stored.
     pub new_visits: i64,
     /// Visits that differ in any way.
     pub visits: HashSet<i64>,
@@ -44,7 +44,7 @@ pub struct Changes {
 }
 
 impl Changes {
-    /// How many stored rows are to be replaced or removed.
+    /// Number of stored rows to update or delete.
     pub fn replaced(&self) -> i64 {
         let updated = self.update.values().map(|(rows, _)| rows.len());
         count(updated.chain(self.delete.values().map(Vec::len)).sum())
@@ -61,32 +61,32 @@ pub struct Comparison<'a> {
     pub lock: RowLock,
 }
 
-/// Offsets of zones are multiples of it, in seconds.
+/// The offset of every zone is a multiple of this, in seconds.
 const QUARTER: u64 = 900;
-/// From the one end of the earth to the other.
+/// Greatest difference between the offsets of two zones, in seconds.
 const MOST_OFFSET: u64 = 26 * 3600;
 
-/// What is locked till the end of the transaction.
+/// Which stored rows are locked until the end of the transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RowLock {
     No,
-    /// The stored rows of the visits that differ.
+    /// Those of visits that differ.
     Rows,
 }
 
-/// What the first sieve finds.
+/// The result of the first step.
 #[derive(Default)]
 struct StoredVisits {
     visits: HashSet<i64>,
-    /// Of these, those of which some text differs.
+    /// Those with a text that differs.
     differing: HashSet<i64>,
 }
 
-/// What is stored of a visit that differs.
+/// A stored visit that differs.
 #[derive(Default)]
 struct DifferingVisit {
     site: String,
-    /// Whether it is the visit that Matomo has under that ID, as far as can be told.
+    /// Whether it seems to be the same visit that Matomo has under this ID.
     is_same: bool,
     /// Its first instant, as ISO text.
     first: String,
@@ -138,7 +138,7 @@ impl Comparison<'_> {
             let Ok(id) = found.visit.parse() else { continue };
             let is_first = stored.visits.insert(id);
             if found.is_equal {
-                // Which settles it for its other rows.
+                // The visit is the same, so its other rows are too.
                 if !is_first && let Some(visit) = differing.get_mut(&id) {
                     visit.is_same = true;
                 }
@@ -173,7 +173,7 @@ impl Comparison<'_> {
         Ok(stored)
     }
 
-    /// The second matcher.
+    /// The second step.
     fn by_type(
         &mut self,
         client: &mut SpiClient,
@@ -213,7 +213,7 @@ impl Comparison<'_> {
         Ok(())
     }
 
-    /// Arguments that find what is stored of visits.
+    /// Arguments of statements that find the rows of visits.
     fn visit_args<'b>(&self, visits: impl Iterator<Item = i64>) -> Vec<DatumWithOid<'b>> {
         let visits: Vec<_> = visits.map(|id| id.to_string()).collect();
         let mut args = vec![visits.into()];
@@ -222,10 +222,11 @@ impl Comparison<'_> {
     }
 }
 
-/// Whether a stored row may be of the visit that Matomo has under that ID, not of one of before its
-/// numbers began anew: it has the visitor, or an instant of it. A visitor's ID changes when he logs in,
-/// a late hit may come before the first, and a cart goes when it is ordered. Kinds of time differ by the
-/// offset of a zone. What is unknown proves nothing.
+/// Whether a stored row may belong to the visit that Matomo now has under this ID, and not to an
+/// older visit from before Matomo's IDs restarted. It does if it has the same visitor or an instant
+/// of the visit. The visitor's ID changes with a login, a late hit may precede the first one, and
+/// an abandoned cart disappears once it is ordered. The two values of matomo.action_time differ by
+/// the offset of a zone. Without a visitor or an instant to compare, the answer is yes.
 fn may_be_same_visit(
     batch: &Batch,
     id: i64,
@@ -268,7 +269,7 @@ fn instant(text: &str) -> Option<i64> {
     Some(at.and_utc().timestamp())
 }
 
-/// Adds rows behind others; neighbours become one range.
+/// Appends rows; adjacent ones become one range.
 fn push(ranges: &mut Vec<Range<usize>>, rows: Range<usize>) {
     match ranges.last_mut() {
         Some(last) if last.end == rows.start => last.end = rows.end,
