@@ -23,46 +23,46 @@ help:
 	    'PG_CONFIG=/path/to/pg_config chooses the Postgres, version 15 to 18.'
 
 install:
-	tests/setup build
-	folder=$$(tests/package install)
-	environment=$$(tests/setup env); eval "$$environment"
+	packaging/setup build
+	folder=$$(packaging/package install)
+	environment=$$(packaging/setup env); eval "$$environment"
 	echo "Installed into $$($$PG_CONFIG --version). In your database, as a superuser:"
 	echo "    CREATE EXTENSION matomo_postgres;"
 
 demo:
-	tests/demo
+	demo/run
 
 demo-stop:
-	tests/demo stop
+	demo/run stop
 
 # All steps share one environment and one profile, so that nothing is built twice.
 test: export PROFILE ?= dev
 test:
 	step() { echo; echo "== $$*"; "$$@"; }
-	step tests/setup
-	environment=$$(tests/setup env); eval "$$environment"
+	step packaging/setup
+	environment=$$(packaging/setup env); eval "$$environment"
 	step cargo fmt --all --check
 	step cargo clippy --workspace --all-targets $$PG_FEATURES -- -D warnings
 	step cargo test --lib $$PG_FEATURES
 	step cargo test -p fake_matomo
-	echo; echo "== tests/package"
-	MATOMO_PACKAGE=$$(tests/package); export MATOMO_PACKAGE
+	echo; echo "== packaging/package"
+	MATOMO_PACKAGE=$$(packaging/package); export MATOMO_PACKAGE
 	step cargo test --test e2e $$PG_FEATURES
 
 fuzz: export MATOMO_FUZZ_SECONDS ?= 300
 fuzz:
-	tests/setup
-	environment=$$(tests/setup env); eval "$$environment"
-	MATOMO_PACKAGE=$$(PROFILE=dev tests/package); export MATOMO_PACKAGE
+	packaging/setup
+	environment=$$(packaging/setup env); eval "$$environment"
+	MATOMO_PACKAGE=$$(PROFILE=dev packaging/package); export MATOMO_PACKAGE
 	cargo test --test e2e $$PG_FEATURES -- hostile:: --nocapture
 
 # Rows come from tests all over the suite.
 trust: export PROFILE ?= dev
 trust: export MATOMO_TRUST = write
 trust:
-	tests/setup
-	environment=$$(tests/setup env); eval "$$environment"
-	MATOMO_PACKAGE=$$(tests/package); export MATOMO_PACKAGE
+	packaging/setup
+	environment=$$(packaging/setup env); eval "$$environment"
+	MATOMO_PACKAGE=$$(packaging/package); export MATOMO_PACKAGE
 	cargo test --test e2e $$PG_FEATURES
 
 soak:

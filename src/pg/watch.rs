@@ -28,7 +28,7 @@ mod timers {
 }
 
 /// What a step may take beyond a request: the wait for a lock, and some time to store a batch.
-const MARGIN: Duration = locks::LONGEST_WAIT.saturating_add(Duration::from_secs(5));
+const MARGIN: Duration = locks::LONGEST_WAIT.saturating_add(Duration::from_secs(10));
 
 /// The timer's number; 0 before there is one.
 static TIMER: AtomicI32 = AtomicI32::new(0);

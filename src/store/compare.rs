@@ -16,7 +16,7 @@ use pgrx::spi::SpiClient;
 
 use crate::error::{Error, Result};
 use crate::pg::encoding::to_server;
-use crate::pg::local_settings::Scope;
+use crate::pg::local_settings::LocalSettings;
 use crate::pg::spi::{query, spi};
 use crate::rows::batch::Batch;
 use crate::rows::lines::{self, Lines};
@@ -121,7 +121,7 @@ impl Comparison<'_> {
         let visits = batch.visits.iter().map(|(id, _)| *id);
         let args = self.of_visits(visits);
         // Texts are those of Postgres' own style, as the batch's.
-        let _as_sent = Scope::of(&[(c"datestyle", c"ISO")]);
+        let _as_sent = LocalSettings::of(&[(c"datestyle", c"ISO")]);
         self.statements.stored.run(client, &args)?;
         // SAFETY: read before the next query.
         let mut texts = unsafe { Texts::of_last_query() };

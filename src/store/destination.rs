@@ -9,7 +9,7 @@ use pgrx::spi::{SpiClient, SpiTupleTable};
 use crate::error::{Error, Result};
 use crate::pg::encoding;
 use crate::pg::extension::Extension;
-use crate::pg::local_settings::Scope;
+use crate::pg::local_settings::LocalSettings;
 use crate::pg::locks::{self, Lock, Until};
 use crate::pg::spi::{query, spi};
 use crate::rows::mapping::COLUMNS;
@@ -217,7 +217,7 @@ fn check(
     to_write: bool,
     extension: Extension,
 ) -> Result<Option<Destination>> {
-    let _names_in_full = Scope::of(&[(c"search_path", c"pg_catalog, pg_temp")]);
+    let _names_in_full = LocalSettings::of(&[(c"search_path", c"pg_catalog, pg_temp")]);
     let Some(name) = name_of(oid)? else { return Ok(None) };
     let sql = "SELECT c.relkind::text, c.relpersistence = 't' AND c.relowner <> current_user::regrole \
                FROM pg_class c WHERE c.oid = $1";

@@ -4,7 +4,7 @@ use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
 
 use crate::error::Result;
-use crate::pg::local_settings::Scope;
+use crate::pg::local_settings::LocalSettings;
 use crate::pg::spi::{query, spi};
 use crate::rows::batch::Listed;
 use crate::rows::mapping::{COLUMNS, VISIT_COLUMNS};
@@ -64,7 +64,7 @@ pub fn differing(destination: &Destination, listed: &[Listed]) -> Result<Differi
         .collect();
     let ids: Vec<_> = listed.iter().map(|visit| visit.id.to_string()).collect();
     args.push(ids.into());
-    let _safe = Scope::of(&[
+    let _safe = LocalSettings::of(&[
         (c"search_path", c"pg_catalog, pg_temp"),
         (c"enable_seqscan", c"off"),
         (c"jit", c"off"),
@@ -93,7 +93,7 @@ pub fn count_rows(destination: &Destination, visits: &[i64]) -> Result<i64> {
         destination.name, destination.types[2]
     );
     let ids: Vec<_> = visits.iter().map(i64::to_string).collect();
-    let _safe = Scope::of(&[
+    let _safe = LocalSettings::of(&[
         (c"search_path", c"pg_catalog, pg_temp"),
         (c"enable_seqscan", c"off"),
         (c"jit", c"off"),
@@ -121,7 +121,7 @@ pub fn visits_between(
          AND d.action_timestamp < to_timestamp($3) GROUP BY 1",
         destination.name, destination.types[1]
     );
-    let _safe = Scope::of(&[(c"search_path", c"pg_catalog, pg_temp"), (c"jit", c"off")]);
+    let _safe = LocalSettings::of(&[(c"search_path", c"pg_catalog, pg_temp"), (c"jit", c"off")]);
     Spi::connect_mut(|client| {
         let args = [site.to_string().into(), (from as f64).into(), (to as f64).into()];
         let mut visits = Vec::new();

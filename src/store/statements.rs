@@ -7,7 +7,7 @@ use pgrx::prelude::*;
 use pgrx::spi::{OwnedPreparedStatement, SpiClient, SpiTupleTable};
 
 use crate::error::Result;
-use crate::pg::local_settings::Scope;
+use crate::pg::local_settings::LocalSettings;
 use crate::pg::spi::{run_plan, spi};
 use crate::rows::mapping::COLUMNS;
 use crate::store::destination::Destination;
@@ -223,7 +223,7 @@ impl Planned {
             }
         };
         // Planned for each batch, with all partitions there are, it would take longer than the rest.
-        let _once = Scope::of(&[(c"plan_cache_mode", c"force_generic_plan")]);
+        let _once = LocalSettings::of(&[(c"plan_cache_mode", c"force_generic_plan")]);
         let done = run_plan(client, &plan, args);
         self.plan = Some(plan);
         done

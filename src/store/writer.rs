@@ -12,7 +12,7 @@ use pgrx::spi::SpiClient;
 use crate::error::{Error, Result};
 use crate::matomo::memory::Room;
 use crate::pg::encoding;
-use crate::pg::local_settings::Scope;
+use crate::pg::local_settings::LocalSettings;
 use crate::pg::spi::{query, spi};
 use crate::rows::batch::Batch;
 use crate::rows::lines::Lines;
@@ -82,7 +82,7 @@ impl Store {
         // Triggers and defaults of the user's keep his search_path, but no row may depend on the
         // session's TimeZone: the Node tool's trigger makes weeks of it. JIT costs more than it
         // brings for a page of rows.
-        let _plain = Scope::of(&[(c"timezone", c"UTC"), (c"jit", c"off")]);
+        let _plain = LocalSettings::of(&[(c"timezone", c"UTC"), (c"jit", c"off")]);
         check_room(&batch.rows);
         Spi::connect_mut(|client| {
             self.make_partitions(client, &batch.rows)?;
@@ -116,7 +116,7 @@ impl Store {
         span: Option<(f64, f64)>,
         changes: &Changes,
     ) -> Result<Written> {
-        let _by_ctid = Scope::of(&[(c"enable_seqscan", c"off")]);
+        let _by_ctid = LocalSettings::of(&[(c"enable_seqscan", c"off")]);
         let mut written = Written::default();
         for (partition, ctids) in &changes.delete {
             let mut args = vec![pg_sys::Oid::from(*partition).into(), ctids.clone().into()];
@@ -137,7 +137,7 @@ impl Store {
     /// # Errors
     /// Only internal ones.
     pub fn differing(&mut self, batch: &Batch) -> Result<usize> {
-        let _plain = Scope::of(&[(c"timezone", c"UTC"), (c"jit", c"off")]);
+        let _plain = LocalSettings::of(&[(c"timezone", c"UTC"), (c"jit", c"off")]);
         check_room(&batch.rows);
         let changes = Spi::connect_mut(|client| {
             let span = self.span(client, batch)?;
@@ -196,8 +196,10 @@ impl Store {
     ) -> Result<Changes> {
         // Operators are found by search_path too.
         let _by_visit = ByVisit::only();
-        let _safe =
-            Scope::of(&[(c"search_path", c"pg_catalog, pg_temp"), (c"enable_seqscan", c"off")]);
+        let _safe = LocalSettings::of(&[
+            (c"search_path", c"pg_catalog, pg_temp"),
+            (c"enable_seqscan", c"off"),
+        ]);
         let name = &self.destination.name;
         Comparison { name, statements: &mut self.statements, span, lock }.changes(client, batch)
     }
@@ -223,8 +225,10 @@ impl Store {
         rows: Vec<Range<usize>>,
     ) -> Result<()> {
         let _by_visit = ByVisit::only();
-        let _safe =
-            Scope::of(&[(c"search_path", c"pg_catalog, pg_temp"), (c"enable_seqscan", c"off")]);
+        let _safe = LocalSettings::of(&[
+            (c"search_path", c"pg_catalog, pg_temp"),
+            (c"enable_seqscan", c"off"),
+        ]);
         let cells = |column: usize| {
             let cell = move |row| lines.cells(row).nth(column).unwrap_or_default().to_owned();
             rows.iter().cloned().flatten().map(cell)
@@ -286,8 +290,10 @@ impl Store {
         to: f64,
     ) -> Result<bool> {
         let _by_visit = ByVisit::only();
-        let _safe =
-            Scope::of(&[(c"search_path", c"pg_catalog, pg_temp"), (c"enable_seqscan", c"off")]);
+        let _safe = LocalSettings::of(&[
+            (c"search_path", c"pg_catalog, pg_temp"),
+            (c"enable_seqscan", c"off"),
+        ]);
         let mut lengths: BTreeMap<usize, (i64, i64)> = BTreeMap::new();
         for (id, _) in &batch.visits {
             let (least, most) = lengths.entry(id.to_string().len()).or_insert((*id, *id));

@@ -13,7 +13,7 @@ use crate::rows::batch::Listed;
 use crate::rows::mapping::{self, Site};
 use crate::rows::visits_read::{Counts, Seen};
 use crate::state::known::Pass;
-use crate::sync::pages::Reading;
+use crate::sync::pages::ReadOptions;
 use crate::sync::pages::{Page, Pages, read_page, retry_line};
 use crate::sync::plan::{Due, Extent};
 
@@ -52,7 +52,7 @@ pub enum Part {
 
 /// What comes from the helper thread while it reads days.
 #[derive(Debug)]
-pub enum News {
+pub enum Message {
     /// Rows to store.
     Batch(Batch),
     /// Visits of an open day, to be compared with what is stored.
@@ -71,16 +71,16 @@ pub enum News {
 /// comes last.
 pub fn days(
     client: &Client,
-    mut reading: Reading,
+    mut reading: ReadOptions,
     days: Vec<Due>,
-    send: &mut dyn FnMut(News) -> bool,
+    send: &mut dyn FnMut(Message) -> bool,
 ) {
     for due in days {
         match read_day(client, &mut reading, due, send) {
             Ok(true) => {}
             Ok(false) => return,
             Err(error) => {
-                send(News::Failed(error));
+                send(Message::Failed(error));
                 return;
             }
         }
@@ -89,11 +89,11 @@ pub fn days(
 
 fn read_day(
     client: &Client,
-    reading: &mut Reading,
+    reading: &mut ReadOptions,
     due: Due,
-    send: &mut dyn FnMut(News) -> bool,
+    send: &mut dyn FnMut(Message) -> bool,
 ) -> Result<bool> {
-    let Reading { site, most_pages, began, .. } = *reading;
+    let ReadOptions { site, most_pages, began, .. } = *reading;
     let begin = site.zone.midnight(due.day);
     let mut pages = Pages::new(client, *reading, due.day, due.extent.since(), true);
     let (part, mut seen, began) = match due.extent {
@@ -104,7 +104,7 @@ fn read_day(
     let met_before = seen.counts();
     let (mut newest, mut rest) = (None, None);
     while let Some(body) = pages.next(&mut |line| {
-        send(News::Notice(line));
+        send(Message::Notice(line));
     })? {
         let page = pages.read(&body)?;
         // It may have been changed since Matomo told it.
@@ -114,10 +114,10 @@ fn read_day(
         };
         if is_in_doubt {
             let info = client.site(site.id, &mut |error, retry, wait| {
-                send(News::Notice(retry_line(error, retry, wait)));
+                send(Message::Notice(retry_line(error, retry, wait)));
             })?;
             if info.zone != site.zone {
-                send(News::ZoneChanged(info));
+                send(Message::ZoneChanged(info));
                 return Ok(false);
             }
             reading.site.is_rollup = info.is_rollup;
@@ -127,15 +127,15 @@ fn read_day(
         let mut batch = Batch::default();
         for (id, visit) in &page.visits {
             check_site(client, &mut reading.site, (*id, visit), &mut |line| {
-                send(News::Notice(line));
+                send(Message::Notice(line));
             })?;
             seen.insert(*id, visit.actions.len(), visit.truncated > 0);
             batch.add(client, site, (*id, visit), Some(due.day), begin)?;
-            if batch.is_large() && !send(News::Batch(std::mem::take(&mut batch))) {
+            if batch.is_large() && !send(Message::Batch(std::mem::take(&mut batch))) {
                 return Ok(false);
             }
         }
-        if !batch.visits.is_empty() && !send(News::Batch(batch)) {
+        if !batch.visits.is_empty() && !send(Message::Batch(batch)) {
             return Ok(false);
         }
         rest = pages.goes_on().filter(|_| pages.asked >= most_pages);
@@ -158,7 +158,7 @@ fn read_day(
     }
     let (day, seals, pages) = (due.day, due.seals, asked);
     let read = DayRead { day, seals, part, pages, met, met_before, newest, rest, rechecked };
-    Ok(send(News::Day(read)))
+    Ok(send(Message::Day(read)))
 }
 
 /// Lists visits page by page, a page at the least; gives from which instant on there are more.
@@ -167,16 +167,16 @@ fn list(
     pages: &mut Pages,
     site: &mut Site,
     most_pages: i32,
-    send: &mut dyn FnMut(News) -> bool,
+    send: &mut dyn FnMut(Message) -> bool,
 ) -> Result<Option<i64>> {
     while let Some(body) = pages.next(&mut |line| {
-        send(News::Notice(line));
+        send(Message::Notice(line));
     })? {
         let page = pages.read(&body)?;
         let listed = listed(client, &page, site, &mut |line| {
-            send(News::Notice(line));
+            send(Message::Notice(line));
         })?;
-        if !send(News::Listed(listed)) {
+        if !send(Message::Listed(listed)) {
             return Ok(None);
         }
         let rest = pages.goes_on().filter(|_| pages.asked >= most_pages);
@@ -209,7 +209,7 @@ fn listed(
 /// Those of [`Client::visits`].
 pub fn list_day(
     client: &Client,
-    mut reading: Reading,
+    mut reading: ReadOptions,
     day: NaiveDate,
     notice: &mut dyn FnMut(String),
 ) -> Result<Vec<Listed>> {

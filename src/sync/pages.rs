@@ -15,7 +15,7 @@ use crate::rows::mapping::{self, Site};
 
 /// How to read days.
 #[derive(Debug, Clone, Copy)]
-pub struct Reading {
+pub struct ReadOptions {
     pub site: Site,
     /// Visits a page.
     pub page_size: u32,
@@ -59,12 +59,12 @@ impl<'a> Pages<'a> {
     /// The pages of a day from an instant on, with or without the visits' actions.
     pub fn new(
         client: &'a Client,
-        reading: Reading,
+        reading: ReadOptions,
         day: NaiveDate,
         since: Option<i64>,
         actions: bool,
     ) -> Pages<'a> {
-        let Reading { site, page_size, began: now, .. } = reading;
+        let ReadOptions { site, page_size, began: now, .. } = reading;
         let end = day.succ_opt().map_or(i64::MAX, |next| site.zone.midnight(next));
         let pager = Pager::new(page_size, since);
         let (more, asked, before) = (true, 0, Vec::new());

@@ -20,15 +20,15 @@ use crate::store::destination::Destination;
 use crate::store::writer::Store;
 use crate::sync::known_days;
 use crate::sync::notices::readable;
-use crate::sync::pages::Reading;
+use crate::sync::pages::ReadOptions;
 use crate::sync::pages::retry_line;
-use crate::sync::plan::{self, Again, Due, Start, Times};
+use crate::sync::plan::{self, Due, Reread, Start, Times};
 use crate::sync::progress::Progress;
 use crate::sync::remote;
-use crate::sync::site_days::{Copy, DayResult, Outcome, Record};
+use crate::sync::site_days::{Copier, DayResult, Outcome, Recorder};
 
 /// What the caller of `matomo_sync` wants.
-pub struct Order {
+pub struct SyncRequest {
     /// idSite.
     pub site: i32,
     pub access: Access,
@@ -44,8 +44,8 @@ pub struct Order {
 ///
 /// # Errors
 /// Any of [`Error`]; nothing of the transaction remains then.
-pub fn run(order: Order) -> Result<Vec<DayResult>> {
-    let Order { site, access, start, end, destination, force } = order;
+pub fn run(request: SyncRequest) -> Result<Vec<DayResult>> {
+    let SyncRequest { site, access, start, end, destination, force } = request;
     let destination = Destination::open_or_create(&destination)?;
     let range = Range { start, end, not_before: None };
     let mut info = None;
@@ -78,7 +78,7 @@ pub struct Range {
 
 /// The run that a sync is a step of.
 #[derive(Debug, Clone, Copy)]
-pub struct OfRun {
+pub struct RunContext {
     /// The registered site.
     pub registered: i32,
     /// When the run began.
@@ -87,7 +87,7 @@ pub struct OfRun {
 
 /// A sync that is ready to begin.
 pub struct Sync {
-    pub copy: Copy,
+    pub copy: Copier,
     pub info: SiteInfo,
     /// The days to read.
     pub due: Vec<Due>,
@@ -107,7 +107,7 @@ impl Sync {
         range: Range,
         force: bool,
         told: Option<SiteInfo>,
-        run: Option<OfRun>,
+        run: Option<RunContext>,
     ) -> Result<Sync> {
         let Access { client, page_size, workers } = access;
         destination.lock_rows(site)?;
@@ -139,7 +139,7 @@ impl Sync {
             let today = zone.day(now).unwrap_or_default();
             let mut days = plan::days(start, range.end, today, zone)?;
             days.retain(|day| range.not_before.is_none_or(|first| *day >= first));
-            let again = if force { Again::All } else { lookback(today) };
+            let again = if force { Reread::All } else { lookback(today) };
             let times = Times {
                 now,
                 run_began,
@@ -167,9 +167,10 @@ impl Sync {
         let store = Store::new(destination.clone());
         let (zone, is_rollup) = (info.zone, info.is_rollup);
         let site = Site { id: site, zone, action_time, is_rollup };
-        let reading = Reading { site, page_size, most_pages: i32::MAX, began: now, is_zone_known };
-        let record = Record { ledger, known, timezone: info.timezone.clone(), action_time, now };
-        let copy = Copy { client, workers, reading, destination, store, record };
+        let reading =
+            ReadOptions { site, page_size, most_pages: i32::MAX, began: now, is_zone_known };
+        let record = Recorder { ledger, known, timezone: info.timezone.clone(), action_time, now };
+        let copy = Copier { client, workers, reading, destination, store, record };
         Ok(Sync { copy, info, due, is_emptied })
     }
 }
@@ -232,10 +233,10 @@ fn in_timezone(known: Entries, ledger: &Ledger, info: &SiteInfo) -> Result<Entri
 }
 
 /// Which days `matomo.lookback` reads again.
-fn lookback(today: NaiveDate) -> Again {
+fn lookback(today: NaiveDate) -> Reread {
     match settings::lookback() {
-        0 => Again::No,
-        days => today.checked_sub_days(Days::new(days.into())).map_or(Again::All, Again::From),
+        0 => Reread::No,
+        days => today.checked_sub_days(Days::new(days.into())).map_or(Reread::All, Reread::From),
     }
 }
 

@@ -27,7 +27,7 @@ use crate::store::destination::Destination;
 use crate::sync::notices::Notices;
 use crate::sync::progress::Progress;
 use crate::sync::site_days::{DayResult, Outcome, counts};
-use crate::sync::site_sync::{OfRun, Range, Sync, warn_of_truncation};
+use crate::sync::site_sync::{Range, RunContext, Sync, warn_of_truncation};
 use crate::worker::attempt::attempt;
 use crate::worker::session::{self, Failure, Phase};
 
@@ -213,7 +213,7 @@ fn as_owner(
     let received = client.received();
     let range = Range { start: site.start, end: None, not_before };
     let known = run.timezone.as_deref().and_then(info);
-    let of_run = OfRun { registered: site.id, began: run.began };
+    let of_run = RunContext { registered: site.id, began: run.began };
     let pages = run.step_pages.map_or_else(settings::step_pages, |n| n.min(settings::step_pages()));
     let mut told = known;
     let (info, due, results, progress) = loop {
