@@ -8,21 +8,21 @@ use serde_json::value::RawValue;
 
 use crate::error::{Call, Error, Fault, Result};
 use crate::matomo::backoff::backoff;
+use crate::matomo::classify;
+use crate::matomo::diagnosis::{self, english};
+use crate::matomo::http::deadline::Deadline;
 use crate::matomo::http::endpoint::Endpoint;
+use crate::matomo::http::http_client::HttpClient;
 use crate::matomo::http::http_settings::HttpSettings;
-use crate::matomo::http::patience::Patience;
-use crate::matomo::http::request::Http;
 use crate::matomo::http::stop::Stop;
 use crate::matomo::http::token::Token;
 use crate::matomo::json;
 use crate::matomo::memory::Body;
-use crate::matomo::pager::Page;
-use crate::matomo::refusal;
-use crate::matomo::understanding::{self, english};
+use crate::matomo::pager::PageRequest;
 use crate::matomo::zone::Zone;
 
 /// What an overloaded Matomo gets before a smaller request.
-const RESPITE: Duration = Duration::from_millis(200);
+const PAUSE_BEFORE_SMALLER_PAGE: Duration = Duration::from_millis(200);
 
 const LIVE: &str = "Live.getLastVisitsDetails";
 
@@ -40,9 +40,9 @@ pub struct SiteInfo {
 
 /// Which visits to ask for.
 #[derive(Debug, Clone, Copy)]
-pub enum Which<'a> {
+pub enum VisitSelection<'a> {
     /// Those whose last action lies in a site-day, a page of them.
-    Day(NaiveDate, Page),
+    Day(NaiveDate, PageRequest),
     /// Those of these IDs, of any time.
     Ids(&'a [i64]),
 }
@@ -54,9 +54,9 @@ pub type OnRetry<'a> = &'a mut dyn FnMut(&Error, u32, Duration);
 /// nobody else does.
 #[derive(Clone)]
 pub struct Client {
-    http: Http,
-    manner: HttpSettings,
-    patience: Patience,
+    http: HttpClient,
+    settings: HttpSettings,
+    deadline: Deadline,
     stop: Stop,
 }
 
@@ -68,18 +68,18 @@ impl Client {
     pub fn new(
         endpoint: Endpoint,
         token: Token,
-        manner: HttpSettings,
+        settings: HttpSettings,
         stop: Stop,
     ) -> Result<Client> {
-        let patience = Patience::new(manner.patience);
-        let http = Http::new(endpoint, token, &manner, stop.clone())?;
-        Ok(Client { http, manner, patience, stop })
+        let deadline = Deadline::new(settings.answer_timeout);
+        let http = HttpClient::new(endpoint, token, &settings, stop.clone())?;
+        Ok(Client { http, settings, deadline, stop })
     }
 
-    /// The same client with a patience of one request timeout.
-    pub fn patient(mut self) -> Client {
-        self.manner.patience = Some(self.manner.request_timeout);
-        self.patience = Patience::new(self.manner.patience);
+    /// The same client with an answer timeout of one request timeout.
+    pub fn with_answer_timeout(mut self) -> Client {
+        self.settings.answer_timeout = Some(self.settings.request_timeout);
+        self.deadline = Deadline::new(self.settings.answer_timeout);
         self
     }
 
@@ -120,7 +120,7 @@ impl Client {
             self.fault(&call, Fault::Unexpected("a site without timezone".to_owned()))
         })?;
         let zone = Zone::parse(&answer.timezone).ok_or_else(|| {
-            let zone = refusal::excerpt(&self.hide(&answer.timezone));
+            let zone = classify::excerpt(&self.hide(&answer.timezone));
             self.fault(&call, Fault::Unexpected(format!("timezone \"{zone}\"")))
         })?;
         // A name of digits only may come as a number.
@@ -139,13 +139,13 @@ impl Client {
     pub fn visits(
         &self,
         site: i32,
-        which: Which,
+        which: VisitSelection,
         actions: bool,
         on_retry: OnRetry,
     ) -> Result<Body> {
         let mut params = vec![("filter_sort_order", "asc".to_owned())];
         let (day, limit) = match which {
-            Which::Day(day, page) => {
+            VisitSelection::Day(day, page) => {
                 // A range of one day, as period=day of today also returns yesterday.
                 params.extend([("period", "range".to_owned()), ("date", format!("{day},{day}"))]);
                 params.push(("filter_offset", page.offset.to_string()));
@@ -154,7 +154,7 @@ impl Client {
                 }
                 (Some(day), page.limit)
             }
-            Which::Ids(ids) => {
+            VisitSelection::Ids(ids) => {
                 let segment: Vec<_> = ids.iter().map(|id| format!("visitId=={id}")).collect();
                 params.push(("segment", segment.join(",")));
                 (None, u32::try_from(ids.len()).unwrap_or(u32::MAX))
@@ -164,7 +164,7 @@ impl Client {
         if !actions {
             params.push(("doNotFetchActions", "1".to_owned()));
         }
-        if let Some(language) = &self.manner.language {
+        if let Some(language) = &self.settings.language {
             params.push(("language", language.clone()));
         }
         let call = self.call(LIVE, site, day);
@@ -178,7 +178,7 @@ impl Client {
 
     /// Whether to ask for less after this failure.
     pub fn may_shrink(&self, error: &Error) -> bool {
-        self.manner.max_retries > 0 && error.is_overload() && self.patience.allows(Duration::ZERO)
+        self.settings.max_retries > 0 && error.is_overload() && self.deadline.allows(Duration::ZERO)
     }
 
     /// The error for an answer to `Live.getLastVisitsDetails` that the caller could not read.
@@ -193,7 +193,7 @@ impl Client {
 
     /// Bytes that an answer may have, and the rows that are made of one visit.
     pub fn max_response_size(&self) -> u64 {
-        self.manner.max_response_size
+        self.settings.max_response_size
     }
 
     fn call(&self, method: &'static str, site: i32, day: Option<NaiveDate>) -> Call {
@@ -213,26 +213,26 @@ impl Client {
         can_shrink: bool,
         on_retry: OnRetry,
     ) -> Result<Body> {
-        let can_shrink = can_shrink && self.manner.max_retries > 0;
+        let can_shrink = can_shrink && self.settings.max_retries > 0;
         let mut retry = 0;
         loop {
-            let timeout = self.patience.timeout(self.manner.request_timeout, can_shrink);
-            let besides = || self.patience.timeout(self.manner.request_timeout, false);
-            let error = match understanding::ask(&self.http, call, params, timeout, &besides) {
+            let timeout = self.deadline.timeout(self.settings.request_timeout, can_shrink);
+            let besides = || self.deadline.timeout(self.settings.request_timeout, false);
+            let error = match diagnosis::ask(&self.http, call, params, timeout, &besides) {
                 Err(error) if can_shrink && self.may_shrink(&error) => {
-                    self.stop.sleep(RESPITE);
+                    self.stop.sleep(PAUSE_BEFORE_SMALLER_PAGE);
                     return Err(error);
                 }
-                Err(error) if error.is_transient() && retry < self.manner.max_retries => error,
+                Err(error) if error.is_transient() && retry < self.settings.max_retries => error,
                 Err(error) => return Err(error),
                 Ok(body) => {
-                    self.patience.renew();
+                    self.deadline.renew();
                     return Ok(body);
                 }
             };
             retry += 1;
             let wait = backoff(retry, &error);
-            if self.stop.is_set() || !self.patience.allows(wait) {
+            if self.stop.is_set() || !self.deadline.allows(wait) {
                 return Err(error);
             }
             on_retry(&error, retry, wait);

@@ -16,11 +16,11 @@ static RESERVED: AtomicUsize = AtomicUsize::new(0);
 const SLACK: usize = 16 << 20;
 
 /// Memory that there was when it was asked for; others are not promised it while this lives.
-pub struct Room(usize);
+pub struct Reservation(usize);
 
-impl Room {
+impl Reservation {
     /// Bytes that all threads may still take.
-    pub fn of_all() -> usize {
+    pub fn total_bytes() -> usize {
         RESERVED.load(Ordering::Relaxed)
     }
 
@@ -28,9 +28,9 @@ impl Room {
     ///
     /// # Errors
     /// [`Fault::OutOfMemory`].
-    pub fn reserve(bytes: usize) -> Result<Room, Fault> {
+    pub fn reserve(bytes: usize) -> Result<Reservation, Fault> {
         let others = RESERVED.fetch_add(bytes, Ordering::Relaxed);
-        let room = Room(bytes);
+        let room = Reservation(bytes);
         let all = others.saturating_add(bytes).saturating_add(SLACK);
         let mut probe: Vec<u8> = Vec::new();
         probe.try_reserve_exact(all).map_err(|_| Fault::OutOfMemory)?;
@@ -40,7 +40,7 @@ impl Room {
     }
 }
 
-impl Drop for Room {
+impl Drop for Reservation {
     fn drop(&mut self) {
         RESERVED.fetch_sub(self.0, Ordering::Relaxed);
     }
@@ -49,7 +49,7 @@ impl Drop for Room {
 /// The text of an answer, with room for what is made of it while it lives.
 pub struct Body {
     text: String,
-    _room: Room,
+    _reservation: Reservation,
 }
 
 /// What may be made of a byte at most: 5 by the visits and actions that [`crate::matomo::answer`] allows for
@@ -65,14 +65,14 @@ impl Body {
     /// # Errors
     /// [`Fault::OutOfMemory`]; [`Fault::TooLarge`] when it is longer than that many bytes.
     pub fn new(bytes: Vec<u8>, most: u64) -> Result<Body, Fault> {
-        let room = Room::reserve(TO_MEND * bytes.len())?;
+        let room = Reservation::reserve(TO_MEND * bytes.len())?;
         let text = json::mend(bytes);
         if text.len() as u64 > most {
             return Err(Fault::TooLarge(most));
         }
         drop(room);
-        let room = Room::reserve(FACTOR * text.len())?;
-        Ok(Body { text, _room: room })
+        let room = Reservation::reserve(FACTOR * text.len())?;
+        Ok(Body { text, _reservation: room })
     }
 }
 
@@ -86,12 +86,12 @@ impl Deref for Body {
 
 /// A text that only grows as far as there is memory.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Text {
+pub struct FallibleText {
     text: String,
     is_cut: bool,
 }
 
-impl Text {
+impl FallibleText {
     pub fn push(&mut self, text: &str) {
         if self.text.try_reserve(text.len()).is_ok() {
             self.text.push_str(text);
@@ -101,7 +101,7 @@ impl Text {
     }
 
     /// Another one.
-    pub fn push_all(&mut self, text: &Text) {
+    pub fn push_all(&mut self, text: &FallibleText) {
         self.push(text);
         self.is_cut |= text.is_cut;
     }
@@ -117,7 +117,7 @@ impl Text {
     }
 }
 
-impl Deref for Text {
+impl Deref for FallibleText {
     type Target = str;
 
     fn deref(&self) -> &str {
@@ -125,7 +125,7 @@ impl Deref for Text {
     }
 }
 
-impl fmt::Write for Text {
+impl fmt::Write for FallibleText {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         self.push(text);
         Ok(())
@@ -141,10 +141,10 @@ mod tests {
 
     #[test]
     fn what_there_is_not_is_not_promised() {
-        assert!(Room::reserve(1 << 20).is_ok());
-        assert!(matches!(Room::reserve(TOO_MUCH), Err(Fault::OutOfMemory)));
+        assert!(Reservation::reserve(1 << 20).is_ok());
+        assert!(matches!(Reservation::reserve(TOO_MUCH), Err(Fault::OutOfMemory)));
         // Nothing is left of it.
-        assert!(Room::reserve(1 << 20).is_ok());
+        assert!(Reservation::reserve(1 << 20).is_ok());
     }
 
     #[test]

@@ -2,13 +2,13 @@
 
 pub mod answer;
 pub mod backoff;
+pub mod classify;
 pub mod client;
+pub mod diagnosis;
+pub mod element_limit;
 pub mod http;
 pub mod json;
 pub mod memory;
 pub mod pager;
-pub mod refusal;
-pub mod room;
-pub mod understanding;
 pub mod visit;
 pub mod zone;

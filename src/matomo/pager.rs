@@ -7,7 +7,7 @@
 
 /// What to ask Matomo for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Page {
+pub struct PageRequest {
     /// `filter_limit`.
     pub limit: u32,
     /// `filter_offset`, only ever above 0 within one second.
@@ -22,7 +22,7 @@ pub struct Pager {
     page_size: u32,
     /// Where the first page began.
     first: Option<i64>,
-    next: Page,
+    next: PageRequest,
     /// What Matomo could not answer, and how many answers ago.
     too_large: Option<(u32, u32)>,
     /// The visits of the second that is stepped through by offsets, as listed this time, and last
@@ -33,30 +33,30 @@ pub struct Pager {
 
 /// A page that has grown to this many visits (still half of what a PHP with 128 MB can hold)
 /// grows no further; then offsets step through the second.
-const LARGEST: u32 = 1000;
+const MAX_PAGE_SIZE: u32 = 1000;
 
 /// So many answers after one that was too large for Matomo, pages grow again.
-const TRUST: u32 = 4;
+const ANSWERS_BEFORE_GROWTH: u32 = 4;
 
 impl Pager {
     /// Starts a day with pages of `page_size` visits, at the visits of an instant if one is given.
     pub fn new(page_size: u32, since: Option<i64>) -> Pager {
-        let next = Page { limit: page_size, offset: 0, after: since.map(|at| at - 1) };
+        let next = PageRequest { limit: page_size, offset: 0, after: since.map(|at| at - 1) };
         let (first, walk) = (next.after, Vec::new());
         Pager { page_size, first, next, too_large: None, walk, walk_before: None }
     }
 
     /// The instant at which another pager can go on in place of this one: not within a second that
     /// is stepped through, and not where this one began.
-    pub fn goes_on(&self) -> Option<i64> {
-        let Page { offset, after, .. } = self.next;
+    pub fn resume_at(&self) -> Option<i64> {
+        let PageRequest { offset, after, .. } = self.next;
         (offset == 0 && self.walk_before.is_none() && after > self.first)
             .then(|| after.map(|after| after + 1))
             .flatten()
     }
 
     /// The page to ask for now.
-    pub fn page(&self) -> Page {
+    pub fn page(&self) -> PageRequest {
         self.next
     }
 
@@ -95,8 +95,8 @@ impl Pager {
         }
         if after > asked.after {
             self.walk_before = None;
-            self.next = Page { limit: self.limit(asked.limit), offset: 0, after };
-        } else if asked.limit < LARGEST && self.may_ask(asked.limit.saturating_mul(2)) {
+            self.next = PageRequest { limit: self.limit(asked.limit), offset: 0, after };
+        } else if asked.limit < MAX_PAGE_SIZE && self.may_ask(asked.limit.saturating_mul(2)) {
             // The whole page lies in one second. From offset 0: what was seen may have moved on.
             self.next.limit = asked.limit.saturating_mul(2);
             self.next.offset = 0;
@@ -122,7 +122,7 @@ impl Pager {
     fn limit(&mut self, asked: u32) -> u32 {
         match self.too_large {
             None => self.page_size,
-            Some((_, answers)) if answers % TRUST == 0 => {
+            Some((_, answers)) if answers % ANSWERS_BEFORE_GROWTH == 0 => {
                 let larger = asked.saturating_mul(2).min(self.page_size);
                 if larger == self.page_size {
                     self.too_large = None;
@@ -147,7 +147,7 @@ mod tests {
     use super::*;
 
     /// Matomo: visits (last action, id), by time and id, after a time, from an offset.
-    fn answer(visits: &BTreeSet<(i64, u32)>, page: Page) -> Vec<(i64, u32)> {
+    fn answer(visits: &BTreeSet<(i64, u32)>, page: PageRequest) -> Vec<(i64, u32)> {
         visits
             .iter()
             .filter(|(at, _)| page.after.is_none_or(|after| *at > after))
@@ -178,7 +178,7 @@ mod tests {
                 return seen;
             }
             pages += 1;
-            if let Some(since) = pager.goes_on().filter(|_| pages >= most_pages) {
+            if let Some(since) = pager.resume_at().filter(|_| pages >= most_pages) {
                 (pager, pages) = (Pager::new(page_size, Some(since)), 0);
             }
             between(visits);
@@ -190,7 +190,7 @@ mod tests {
     fn a_short_page_ends_the_day() {
         let mut pager = Pager::new(3, None);
         assert!(pager.advance(3, Some(10)));
-        assert_eq!(pager.page(), Page { limit: 3, offset: 0, after: Some(9) });
+        assert_eq!(pager.page(), PageRequest { limit: 3, offset: 0, after: Some(9) });
         assert!(!pager.advance(2, Some(12)));
     }
 
@@ -199,22 +199,22 @@ mod tests {
         let mut pager = Pager::new(400, None);
         assert!(pager.advance(400, Some(10)));
         assert!(pager.advance(400, Some(10)));
-        assert_eq!(pager.page(), Page { limit: 800, offset: 0, after: Some(9) });
+        assert_eq!(pager.page(), PageRequest { limit: 800, offset: 0, after: Some(9) });
         assert!(pager.advance(800, Some(10)));
         assert!(pager.advance(1600, Some(10)));
-        assert_eq!(pager.page(), Page { limit: 1600, offset: 1600, after: Some(9) });
+        assert_eq!(pager.page(), PageRequest { limit: 1600, offset: 1600, after: Some(9) });
         assert!(pager.advance(1600, Some(11)));
         // Once more, as visits may have left the second meanwhile.
-        assert_eq!(pager.page(), Page { limit: 1600, offset: 0, after: Some(9) });
+        assert_eq!(pager.page(), PageRequest { limit: 1600, offset: 0, after: Some(9) });
         assert!(pager.advance(1600, Some(10)));
         assert!(pager.advance(1600, Some(11)));
-        assert_eq!(pager.page(), Page { limit: 400, offset: 0, after: Some(10) });
+        assert_eq!(pager.page(), PageRequest { limit: 400, offset: 0, after: Some(10) });
     }
 
     #[test]
     fn a_page_too_large_is_halved_and_grows_again() {
         let mut pager = Pager::new(8, Some(100));
-        assert_eq!(pager.page(), Page { limit: 8, offset: 0, after: Some(99) });
+        assert_eq!(pager.page(), PageRequest { limit: 8, offset: 0, after: Some(99) });
         assert!(pager.shrink(2) && pager.shrink(8));
         assert!(!pager.shrink(2));
         let mut sizes = Vec::new();
@@ -232,14 +232,14 @@ mod tests {
         assert!(pager.shrink(2));
         assert!(pager.advance(2, Some(10)));
         assert!(pager.advance(2, Some(10)));
-        assert_eq!(pager.page(), Page { limit: 2, offset: 2, after: Some(9) });
+        assert_eq!(pager.page(), PageRequest { limit: 2, offset: 2, after: Some(9) });
     }
 
     #[test]
     fn visits_without_a_time_are_not_asked_for_without_end() {
         let mut pager = Pager::new(1000, None);
         assert!(pager.advance(1000, None));
-        assert_eq!(pager.page(), Page { limit: 1000, offset: 1000, after: None });
+        assert_eq!(pager.page(), PageRequest { limit: 1000, offset: 1000, after: None });
         assert!(pager.advance(0, None));
         assert!(pager.advance(1000, None));
         assert!(!pager.advance(0, None));

@@ -6,8 +6,8 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
+use crate::matomo::element_limit;
 use crate::matomo::json::{self, Key};
-use crate::matomo::room;
 
 /// Custom dimensions by number, in order.
 pub type Dimensions<'a> = BTreeMap<u32, &'a RawValue>;
@@ -23,7 +23,7 @@ pub struct Visit<'a> {
     pub last: Option<i64>,
     /// `truncatedActionsCount`: actions that Matomo did not send.
     pub truncated: i64,
-    /// The values of the visit-level columns, in the order of [`VISIT_KEYS`].
+    /// The values of [`VISIT_KEYS`].
     pub values: [Option<&'a RawValue>; VISIT_KEYS.len()],
     /// `experiments` of the A/B testing plugin.
     pub experiments: Option<&'a RawValue>,
@@ -35,7 +35,7 @@ pub struct Visit<'a> {
     pub actions: Vec<Action<'a>>,
 }
 
-/// The keys that become columns as they are, in the order of the columns.
+/// Keys of a visit whose values are kept as they are; those that columns need.
 pub const VISIT_KEYS: [&str; 17] = [
     "idSite",
     "actions",
@@ -59,20 +59,26 @@ pub const VISIT_KEYS: [&str; 17] = [
 /// One element of `actionDetails`.
 #[derive(Debug, Default)]
 pub struct Action<'a> {
-    pub kind: Option<&'a RawValue>,
-    pub event_category: Option<&'a RawValue>,
-    pub event_action: Option<&'a RawValue>,
-    pub event_name: Option<&'a RawValue>,
-    pub event_value: Option<&'a RawValue>,
-    pub time_spent: Option<&'a RawValue>,
     /// `timestamp`: the site's wall clock, in seconds since 1970-01-01 00:00 on that clock.
     pub wall: Option<i64>,
-    pub url: Option<&'a RawValue>,
-    pub title: Option<&'a RawValue>,
-    pub site_search_keyword: Option<&'a RawValue>,
+    /// The values of [`ACTION_KEYS`].
+    pub values: [Option<&'a RawValue>; ACTION_KEYS.len()],
     pub custom_variables: Option<&'a RawValue>,
     pub dimensions: Dimensions<'a>,
 }
+
+/// The same of an action.
+pub const ACTION_KEYS: [&str; 9] = [
+    "type",
+    "eventCategory",
+    "eventAction",
+    "eventName",
+    "eventValue",
+    "timeSpent",
+    "url",
+    "title",
+    "siteSearchKeyword",
+];
 
 /// Reads a map key by key; whatever stands in its place is a map without keys, as one odd value must
 /// not cost the others. A list is one too: PHP writes an empty map as a list.
@@ -80,7 +86,7 @@ macro_rules! read_leniently {
     ($kind:ident, $name:literal) => {
         impl<'de: 'a, 'a> Deserialize<'de> for $kind<'a> {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                room::take()?;
+                element_limit::count_one()?;
                 struct Reader;
                 impl<'de> Visitor<'de> for Reader {
                     type Value = $kind<'de>;
@@ -202,18 +208,15 @@ impl<'a> Action<'a> {
         let mut action = Action::default();
         while let Some(Key(key)) = map.next_key()? {
             match key.as_ref() {
-                "type" => action.kind = present(map.next_value()?),
-                "eventCategory" => action.event_category = present(map.next_value()?),
-                "eventAction" => action.event_action = present(map.next_value()?),
-                "eventName" => action.event_name = present(map.next_value()?),
-                "eventValue" => action.event_value = present(map.next_value()?),
-                "timeSpent" => action.time_spent = present(map.next_value()?),
                 "timestamp" => action.wall = json::integer(map.next_value()?),
-                "url" => action.url = present(map.next_value()?),
-                "title" => action.title = present(map.next_value()?),
-                "siteSearchKeyword" => action.site_search_keyword = present(map.next_value()?),
                 "customVariables" => action.custom_variables = present(map.next_value()?),
-                key => note_dimension(&mut action.dimensions, key, &mut map)?,
+                key => {
+                    if let Some(place) = ACTION_KEYS.iter().position(|known| *known == key) {
+                        action.values[place] = present(map.next_value()?);
+                    } else {
+                        note_dimension(&mut action.dimensions, key, &mut map)?;
+                    }
+                }
             }
         }
         Ok(action)

@@ -6,14 +6,14 @@ use std::borrow::Cow;
 use std::fmt::{Display, Write};
 use std::ops::Range;
 
-use crate::matomo::memory::Text;
+use crate::matomo::memory::FallibleText;
 
 const NULL: &str = r"\N";
 
 /// Rows, each with the instant by which it finds its partition.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Lines {
-    text: Text,
+    text: FallibleText,
     /// Where each line begins.
     begins: Vec<usize>,
     /// In seconds.
@@ -27,7 +27,7 @@ impl Lines {
     }
 
     /// Begins a line, which [`Cells::end_line`] has to end.
-    pub fn begin(&mut self, at: i64) -> Cells<'_> {
+    pub fn begin_line(&mut self, at: i64) -> Cells<'_> {
         if self.begins.try_reserve(1).and_then(|()| self.instants.try_reserve(1)).is_ok() {
             self.begins.push(self.text.len());
             self.instants.push(at);
@@ -93,7 +93,7 @@ pub fn value(cell: &str) -> Option<Cow<'_, str>> {
 }
 
 /// Writes cells, each with its tab behind it.
-pub struct Cells<'a>(pub &'a mut Text);
+pub struct Cells<'a>(pub &'a mut FallibleText);
 
 impl Cells<'_> {
     pub fn null(&mut self) {
@@ -125,13 +125,13 @@ impl Cells<'_> {
     }
 
     /// The same, of what can be shown.
-    pub fn show(&mut self, what: impl Display) {
+    pub fn display(&mut self, what: impl Display) {
         // It never fails.
         let _ = write!(self.0, "{what}\t");
     }
 
     /// Cells that were written elsewhere.
-    pub fn written(&mut self, cells: &Text) {
+    pub fn append(&mut self, cells: &FallibleText) {
         self.0.push_all(cells);
     }
 
@@ -157,7 +157,7 @@ mod tests {
         ) {
             let mut lines = Lines::default();
             for (at, row) in rows.iter().enumerate() {
-                let mut cells = lines.begin(at as i64);
+                let mut cells = lines.begin_line(at as i64);
                 for value in row {
                     match value {
                         Some(text) => cells.text(text),
@@ -177,12 +177,12 @@ mod tests {
 
     #[test]
     fn as_copy_has_them() {
-        let mut text = Text::default();
+        let mut text = FallibleText::default();
         let mut cells = Cells(&mut text);
         cells.text("a\\b\tc\nd\re");
         cells.null();
         cells.text(r"\N");
-        cells.show(12);
+        cells.display(12);
         cells.end_line();
         assert_eq!(&*text, "a\\\\b\\tc\\nd\\re\t\\N\t\\\\N\t12\n");
     }

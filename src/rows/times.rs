@@ -9,7 +9,7 @@ use crate::matomo::zone::Zone;
 /// What `true_times` needs of an action: its wall clock, and the seconds until the next page view
 /// if it is a page view that knows them.
 #[derive(Debug, Clone, Copy)]
-pub struct Clock {
+pub struct ActionClock {
     pub wall: Option<i64>,
     pub time_spent: Option<i64>,
 }
@@ -21,7 +21,7 @@ pub fn true_times(
     first: Option<i64>,
     last: Option<i64>,
     whole: bool,
-    actions: &[Clock],
+    actions: &[ActionClock],
 ) -> Vec<Option<i64>> {
     let candidates: Vec<_> =
         actions.iter().map(|action| action.wall.map(|wall| zone.instants(wall))).collect();
@@ -86,8 +86,8 @@ mod tests {
     const FIRST_PASS: i64 = 1_792_886_400;
     const SECOND_PASS: i64 = FIRST_PASS + 3600;
 
-    fn wall(instant: i64) -> Clock {
-        Clock { wall: Some(instant + PARIS.offset_at(instant)), time_spent: None }
+    fn wall(instant: i64) -> ActionClock {
+        ActionClock { wall: Some(instant + PARIS.offset_at(instant)), time_spent: None }
     }
 
     fn proven(instants: &[i64]) {
@@ -139,7 +139,7 @@ mod tests {
 
     #[test]
     fn contradictions_and_gaps_do_no_harm() {
-        let gap = Clock { wall: None, time_spent: None };
+        let gap = ActionClock { wall: None, time_spent: None };
         assert_eq!(true_times(PARIS, None, None, true, &[gap]), [None]);
         let times = true_times(PARIS, Some(0), Some(1), true, &[wall(FIRST_PASS), gap]);
         assert_eq!(times, [Some(FIRST_PASS), None]);

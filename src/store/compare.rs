@@ -19,14 +19,14 @@ use crate::pg::encoding::to_server;
 use crate::pg::local_settings::LocalSettings;
 use crate::pg::spi::{query, spi};
 use crate::rows::batch::Batch;
+use crate::rows::columns::position;
 use crate::rows::lines::{self, Lines};
-use crate::rows::mapping::{ACTION_TIMESTAMP, COLUMNS, VISITORID};
-use crate::rows::visits_read::count;
-use crate::store::row_texts::Texts;
-use crate::store::statements::Statements;
+use crate::rows::visit_tally::count;
+use crate::store::row_texts::RowTexts;
+use crate::store::statements::{Statements, column_arrays, span_args};
 
 /// Where a stored row lies: its partition, its ctid as text.
-type Place = (u32, String);
+type RowAddress = (u32, String);
 
 /// What has to be done to make the stored rows equal to a batch.
 #[derive(Default)]
@@ -58,8 +58,16 @@ pub struct Comparison<'a> {
     pub statements: &'a mut Statements,
     /// The instants between which the stored rows lie, as arguments of the statements.
     pub span: Option<(f64, f64)>,
-    pub lock: Lock,
+    pub lock: RowLock,
 }
+
+/// Positions of columns. `ACTION_ID` finds the row to compare with, so it has to be the first.
+const ACTION_ID: usize = position("action_id");
+const IDSITE: usize = position("idsite");
+const IDVISIT: usize = position("idvisit");
+const ACTION_TIMESTAMP: usize = position("action_timestamp");
+const VISITORID: usize = position("visitorid");
+const _: () = assert!(ACTION_ID == 0);
 
 /// Offsets of zones are multiples of it, in seconds.
 const QUARTER: u64 = 900;
@@ -68,7 +76,7 @@ const MOST_OFFSET: u64 = 26 * 3600;
 
 /// What is locked till the end of the transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Lock {
+pub enum RowLock {
     No,
     /// The stored rows of the visits that differ.
     Rows,
@@ -76,7 +84,7 @@ pub enum Lock {
 
 /// What the first sieve finds.
 #[derive(Default)]
-struct Stored {
+struct StoredVisits {
     visits: HashSet<i64>,
     /// Of these, those of which some text differs.
     differing: HashSet<i64>,
@@ -84,7 +92,7 @@ struct Stored {
 
 /// What is stored of a visit that differs.
 #[derive(Default)]
-struct Differing {
+struct DifferingVisit {
     site: String,
     /// Whether it is the visit that Matomo has under that ID, as far as can be told.
     is_same: bool,
@@ -98,7 +106,7 @@ impl Comparison<'_> {
     /// # Errors
     /// [`Error::OtherVisit`] when a stored visit of the same ID is another visit.
     pub fn changes(&mut self, client: &mut SpiClient, batch: &Batch) -> Result<Changes> {
-        let stored = self.stored(client, batch)?;
+        let stored = self.stored_visits(client, batch)?;
         let mut changes = Changes::default();
         let mut compared = Vec::new();
         for (id, rows) in &batch.visits {
@@ -117,24 +125,24 @@ impl Comparison<'_> {
     }
 
     /// Which of the batch's visits are stored, and which of these differ in some text.
-    fn stored(&mut self, client: &mut SpiClient, batch: &Batch) -> Result<Stored> {
+    fn stored_visits(&mut self, client: &mut SpiClient, batch: &Batch) -> Result<StoredVisits> {
         let visits = batch.visits.iter().map(|(id, _)| *id);
-        let args = self.of_visits(visits);
+        let args = self.visit_args(visits);
         // Texts are those of Postgres' own style, as the batch's.
         let _as_sent = LocalSettings::of(&[(c"datestyle", c"ISO")]);
-        self.statements.stored.run(client, &args)?;
+        self.statements.select.run(client, &args)?;
         // SAFETY: read before the next query.
-        let mut texts = unsafe { Texts::of_last_query() };
-        let mut stored = Stored::default();
+        let mut texts = unsafe { RowTexts::of_last_query() };
+        let mut stored = StoredVisits::default();
         if texts.len() == 0 {
             return Ok(stored);
         }
-        let mut sieve = Sieve::of(&batch.rows);
-        let mut differing: HashMap<i64, Differing> = HashMap::new();
+        let mut matcher = RowMatcher::of(&batch.rows);
+        let mut differing: HashMap<i64, DifferingVisit> = HashMap::new();
         let visits: HashMap<i64, &Range<usize>> =
             batch.visits.iter().map(|(id, rows)| (*id, rows)).collect();
         for row in 0..texts.len() {
-            let found = sieve.compare(&mut texts, row);
+            let found = matcher.compare(&mut texts, row);
             let Ok(id) = found.visit.parse() else { continue };
             let is_first = stored.visits.insert(id);
             if found.is_equal {
@@ -144,10 +152,12 @@ impl Comparison<'_> {
                 }
                 continue;
             }
-            let visit = differing
-                .entry(id)
-                .or_insert_with(|| Differing { is_same: !is_first, ..Differing::default() });
-            visit.is_same = visit.is_same || may_be_of(batch, id, visits.get(&id).copied(), &found);
+            let visit = differing.entry(id).or_insert_with(|| DifferingVisit {
+                is_same: !is_first,
+                ..DifferingVisit::default()
+            });
+            visit.is_same =
+                visit.is_same || may_be_same_visit(batch, id, visits.get(&id).copied(), &found);
             if visit.first.is_empty() || found.at < visit.first {
                 (visit.first, visit.site) = (found.at, found.site);
             }
@@ -164,14 +174,14 @@ impl Comparison<'_> {
         }
         stored.differing.extend(differing.keys());
         for (id, rows) in &batch.visits {
-            if stored.visits.contains(id) && rows.clone().any(|row| !sieve.met[row]) {
+            if stored.visits.contains(id) && rows.clone().any(|row| !matcher.matched[row]) {
                 stored.differing.insert(*id);
             }
         }
         Ok(stored)
     }
 
-    /// The second sieve.
+    /// The second matcher.
     fn by_type(
         &mut self,
         client: &mut SpiClient,
@@ -180,11 +190,11 @@ impl Comparison<'_> {
         changes: &mut Changes,
     ) -> Result<()> {
         let rows: Vec<usize> = visits.iter().flat_map(|(_, rows)| rows.clone()).collect();
-        let mut args = columns(&batch.rows, &rows);
-        args.extend(self.of_visits(visits.iter().map(|(id, _)| *id)));
+        let mut args = column_arrays(&batch.rows, &rows);
+        args.extend(self.visit_args(visits.iter().map(|(id, _)| *id)));
         let sql = match self.lock {
-            Lock::No => &self.statements.compare,
-            Lock::Rows => &self.statements.compare_locked,
+            RowLock::No => &self.statements.compare,
+            RowLock::Rows => &self.statements.compare_locked,
         };
         for row in query(client, sql, &args)? {
             let place = row.get::<i64>(1).map_err(spi)?;
@@ -192,7 +202,7 @@ impl Comparison<'_> {
             let partition = row.get::<pg_sys::Oid>(2).map_err(spi)?.map(pg_sys::Oid::to_u32);
             let visit = row.get::<String>(4).map_err(spi)?;
             changes.visits.extend(visit.and_then(|id| id.parse::<i64>().ok()));
-            let place: Option<Place> = partition.zip(row.get::<String>(3).map_err(spi)?);
+            let place: Option<RowAddress> = partition.zip(row.get::<String>(3).map_err(spi)?);
             match (line, place) {
                 (Some(line), None) => push(&mut changes.insert, line..line + 1),
                 (Some(line), Some((partition, ctid))) => {
@@ -212,7 +222,7 @@ impl Comparison<'_> {
     }
 
     /// Arguments that find what is stored of visits.
-    fn of_visits<'b>(&self, visits: impl Iterator<Item = i64>) -> Vec<DatumWithOid<'b>> {
+    fn visit_args<'b>(&self, visits: impl Iterator<Item = i64>) -> Vec<DatumWithOid<'b>> {
         let visits: Vec<_> = visits.map(|id| id.to_string()).collect();
         let mut args = vec![visits.into()];
         args.extend(span_args(self.span));
@@ -224,10 +234,17 @@ impl Comparison<'_> {
 /// numbers began anew: it has the visitor, or an instant of it. A visitor's ID changes when he logs in,
 /// a late hit may come before the first, and a cart goes when it is ordered. Kinds of time differ by the
 /// offset of a zone. What is unknown proves nothing.
-fn may_be_of(batch: &Batch, id: i64, rows: Option<&Range<usize>>, found: &Found) -> bool {
+fn may_be_same_visit(
+    batch: &Batch,
+    id: i64,
+    rows: Option<&Range<usize>>,
+    found: &StoredRow,
+) -> bool {
     let visitor = match rows.filter(|rows| !rows.is_empty()) {
         Some(rows) => batch.rows.cells(rows.start).nth(VISITORID).and_then(lines::value),
-        None => batch.bare.get(&id).and_then(Option::as_deref).map(Cow::Borrowed),
+        None => {
+            batch.visitors_without_actions.get(&id).and_then(Option::as_deref).map(Cow::Borrowed)
+        }
     };
     let (Some(visitor), Some(stored)) = (visitor, &found.visitor) else { return true };
     let Some(at) = instant(&found.at).filter(|_| *to_server(&visitor) != **stored) else {
@@ -257,16 +274,16 @@ fn instant(text: &str) -> Option<i64> {
     Some(at.and_utc().timestamp())
 }
 
-/// The rows of a batch by `action_id`, and which of them have been met as they are.
-struct Sieve<'a> {
+/// The rows of a batch by `action_id`, and which of them have been matched as they are.
+struct RowMatcher<'a> {
     rows: &'a Lines,
     by_action: HashMap<&'a [u8], usize>,
-    met: Vec<bool>,
+    matched: Vec<bool>,
 }
 
 /// A stored row.
 #[derive(Default)]
-struct Found {
+struct StoredRow {
     visit: String,
     site: String,
     /// `action_timestamp`.
@@ -276,46 +293,46 @@ struct Found {
     is_equal: bool,
 }
 
-impl<'a> Sieve<'a> {
-    fn of(rows: &'a Lines) -> Sieve<'a> {
-        let action = |row: usize| rows.cells(row).next().unwrap_or_default().as_bytes();
+impl<'a> RowMatcher<'a> {
+    fn of(rows: &'a Lines) -> RowMatcher<'a> {
+        let action = |row: usize| rows.cells(row).nth(ACTION_ID).unwrap_or_default().as_bytes();
         let by_action = (0..rows.len()).map(|row| (action(row), row)).collect();
-        Sieve { rows, by_action, met: vec![false; rows.len()] }
+        RowMatcher { rows, by_action, matched: vec![false; rows.len()] }
     }
 
     /// Compares a stored row with that of the same `action_id`.
-    fn compare(&mut self, texts: &mut Texts, row: usize) -> Found {
-        let mut found = Found::default();
+    fn compare(&mut self, texts: &mut RowTexts, row: usize) -> StoredRow {
+        let mut found = StoredRow::default();
         let owned =
             |text: Option<&[u8]>| text.map(|text| String::from_utf8_lossy(text).into_owned());
         let (mut line, mut cells) = (None, None);
         texts.row(row, |column, text| {
             match column {
-                0 => {
+                ACTION_ID => {
                     line = text.and_then(|text| self.by_action.get(text)).copied();
                     cells = line.map(|line| self.rows.cells(line));
-                    found.is_equal = line.is_some_and(|line| !self.met[line]);
+                    found.is_equal = line.is_some_and(|line| !self.matched[line]);
                 }
-                1 => found.site = owned(text).unwrap_or_default(),
+                IDSITE => found.site = owned(text).unwrap_or_default(),
+                IDVISIT => found.visit = owned(text).unwrap_or_default(),
                 ACTION_TIMESTAMP => found.at = owned(text).unwrap_or_default(),
                 VISITORID => found.visitor = text.map(<[u8]>::to_vec),
-                2 => found.visit = owned(text).unwrap_or_default(),
                 _ => {}
             }
             if found.is_equal {
                 let cell = cells.as_mut().and_then(Iterator::next).unwrap_or_default();
-                found.is_equal = is(cell, text);
+                found.is_equal = is_equal(cell, text);
             }
         });
         if let Some(line) = line.filter(|_| found.is_equal) {
-            self.met[line] = true;
+            self.matched[line] = true;
         }
         found
     }
 }
 
 /// Whether a cell means this value, which is in the database's encoding.
-fn is(cell: &str, value: Option<&[u8]>) -> bool {
+fn is_equal(cell: &str, value: Option<&[u8]>) -> bool {
     match value {
         Some(value) if memchr(b'\\', cell.as_bytes()).is_none() => *to_server(cell) == *value,
         value => {
@@ -331,20 +348,4 @@ fn push(ranges: &mut Vec<Range<usize>>, rows: Range<usize>) {
         Some(last) if last.end == rows.start => last.end = rows.end,
         _ => ranges.push(rows),
     }
-}
-
-/// A span as arguments of a statement, the last ones.
-pub fn span_args<'a>(span: Option<(f64, f64)>) -> Vec<DatumWithOid<'a>> {
-    span.map_or_else(Vec::new, |(from, to)| vec![from.into(), to.into()])
-}
-
-/// The rows as one array a column.
-pub fn columns<'a>(lines: &Lines, rows: &[usize]) -> Vec<DatumWithOid<'a>> {
-    let mut columns: Vec<Vec<Option<String>>> = vec![Vec::with_capacity(rows.len()); COLUMNS.len()];
-    for row in rows {
-        for (column, cell) in columns.iter_mut().zip(lines.cells(*row)) {
-            column.push(lines::value(cell).map(Into::into));
-        }
-    }
-    columns.into_iter().map(DatumWithOid::from).collect()
 }

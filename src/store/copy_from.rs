@@ -14,16 +14,16 @@ use pgrx::pg_sys;
 
 use crate::error::{Error, Result};
 use crate::pg::encoding;
-use crate::rows::mapping::COLUMNS;
+use crate::rows::columns;
 
 /// What is still to be read, in order.
-struct Source<'a> {
+struct CopySource<'a> {
     parts: std::slice::Iter<'a, Cow<'a, [u8]>>,
     rest: &'a [u8],
 }
 
 /// What the innermost running `COPY` reads; a trigger of the table may start another one.
-static SOURCE: AtomicPtr<Source> = AtomicPtr::new(ptr::null_mut());
+static SOURCE: AtomicPtr<CopySource> = AtomicPtr::new(ptr::null_mut());
 
 /// Copies lines, in the database's encoding, into a relation, with its triggers, defaults and
 /// constraints; gives how many rows there are more, or `None` when `COPY` is not what the relation
@@ -32,13 +32,10 @@ static SOURCE: AtomicPtr<Source> = AtomicPtr::new(ptr::null_mut());
 /// # Errors
 /// Only internal ones; Postgres' own are raised.
 pub fn copy_from(relation: pg_sys::Oid, parts: &[Cow<[u8]>]) -> Result<Option<u64>> {
-    let mut source = Source { parts: parts.iter(), rest: &[] };
-    let _reading = Reading::of(&mut source);
-    let columns = COLUMNS
-        .iter()
-        .map(|column| CString::new(*column))
-        .collect::<std::result::Result<Vec<_>, _>>();
-    let columns = columns.map_err(|_| Error::Internal("a column with a NUL".to_owned()))?;
+    let mut source = CopySource { parts: parts.iter(), rest: &[] };
+    let _guard = SourceGuard::of(&mut source);
+    let names: std::result::Result<Vec<_>, _> = columns::names().map(CString::new).collect();
+    let columns = names.map_err(|_| Error::Internal("a column with a NUL".to_owned()))?;
     // SAFETY: main thread, in a transaction with a snapshot. The relation stays locked as after any
     // INSERT. The memory context is the transaction's and deleted here on success only: when a trigger
     // raises an ERROR within an SPI level of its own, unwinding goes back to that level's context,
@@ -149,18 +146,18 @@ unsafe fn check_privileges(
 }
 
 /// Makes a source the one that is read, until it is dropped.
-struct Reading {
-    outer: *mut Source<'static>,
+struct SourceGuard {
+    outer: *mut CopySource<'static>,
 }
 
-impl Reading {
-    fn of(source: &mut Source) -> Reading {
-        let source = ptr::from_mut(source).cast::<Source<'static>>();
-        Reading { outer: SOURCE.swap(source, Ordering::Relaxed) }
+impl SourceGuard {
+    fn of(source: &mut CopySource) -> SourceGuard {
+        let source = ptr::from_mut(source).cast::<CopySource<'static>>();
+        SourceGuard { outer: SOURCE.swap(source, Ordering::Relaxed) }
     }
 }
 
-impl Drop for Reading {
+impl Drop for SourceGuard {
     fn drop(&mut self) {
         SOURCE.store(self.outer, Ordering::Relaxed);
     }

@@ -12,7 +12,7 @@ use crate::pg::extension::Extension;
 use crate::pg::local_settings::LocalSettings;
 use crate::pg::locks::{self, Lock, Until};
 use crate::pg::spi::{query, spi};
-use crate::rows::mapping::COLUMNS;
+use crate::rows::columns;
 
 /// Names that a first sync makes a table of: the Node tool's standard and partitioned table.
 const STANDARD: &str = "matomo";
@@ -24,7 +24,7 @@ pub struct Destination {
     pub oid: pg_sys::Oid,
     /// Schema-qualified and quoted, for statements.
     pub name: String,
-    /// The types of [`COLUMNS`] there, for casts.
+    /// The types of [`columns::COLUMNS`] in this table, for casts.
     pub types: Vec<String>,
     /// The columns of the unique index that tells actions apart.
     pub key: Vec<String>,
@@ -91,6 +91,11 @@ impl Destination {
         Err(Error::Renamed(self.name.clone()))
     }
 
+    /// The type of a column in this table, for casts.
+    pub fn type_of(&self, column: &str) -> &str {
+        &self.types[columns::position(column)]
+    }
+
     /// One sync at a time of a site into a destination, till the end of the transaction.
     ///
     /// # Errors
@@ -130,7 +135,8 @@ impl Destination {
             "SELECT pg_catalog.floor(pg_catalog.date_part('epoch', d.action_timestamp))::pg_catalog.int8 \
              FROM {} AS d WHERE d.idsite OPERATOR(pg_catalog.=) $1::{} \
              ORDER BY d.action_timestamp DESC NULLS LAST LIMIT 1",
-            self.name, self.types[1]
+            self.name,
+            self.type_of("idsite")
         );
         Spi::connect_mut(|client| {
             let table = query(client, &sql, &[site.to_string().into()])?;
@@ -265,11 +271,12 @@ fn types(client: &mut SpiClient, oid: pg_sys::Oid, name: &str) -> Result<Vec<Str
                     ON a.attrelid = $1 AND a.attname = c.name \
                     AND a.attnum > 0 AND NOT a.attisdropped \
                ORDER BY c.place";
-    let columns = COLUMNS.to_vec();
+    let columns: Vec<_> = columns::names().collect();
     let found: Vec<Option<String>> = strings(query(client, sql, &[oid.into(), columns.into()])?)?;
-    let missing: Vec<_> = COLUMNS.iter().zip(&found).filter(|(_, found)| found.is_none()).collect();
+    let is_missing = |(_, found): &(&str, &Option<String>)| found.is_none();
+    let missing: Vec<_> = columns::names().zip(&found).filter(is_missing).collect();
     if !missing.is_empty() {
-        let columns = missing.into_iter().map(|(column, _)| (*column).to_owned()).collect();
+        let columns = missing.into_iter().map(|(column, _)| column.to_owned()).collect();
         return Err(Error::MissingColumns { name: name.to_owned(), columns });
     }
     Ok(found.into_iter().flatten().collect())

@@ -6,8 +6,8 @@ use pgrx::prelude::*;
 use crate::error::Result;
 use crate::pg::local_settings::LocalSettings;
 use crate::pg::spi::{query, spi};
-use crate::rows::batch::Listed;
-use crate::rows::mapping::{COLUMNS, VISIT_COLUMNS};
+use crate::rows::batch::ListedVisit;
+use crate::rows::columns;
 use crate::store::destination::Destination;
 use crate::store::statements::differs;
 
@@ -24,21 +24,17 @@ pub struct Differing {
 ///
 /// # Errors
 /// Only internal ones.
-pub fn differing(destination: &Destination, listed: &[Listed]) -> Result<Differing> {
+pub fn differing(destination: &Destination, listed: &[ListedVisit]) -> Result<Differing> {
     let mut found = Differing::default();
     if listed.is_empty() {
         return Ok(found);
     }
-    let width = VISIT_COLUMNS.len();
-    let type_of = |column: &str| {
-        let place = COLUMNS.iter().position(|known| *known == column).unwrap_or_default();
-        destination.types[place].as_str()
-    };
+    let width = columns::of_visit().count();
     let list = |each: &dyn Fn(usize, &str) -> String| {
-        let all: Vec<_> =
-            VISIT_COLUMNS.iter().enumerate().map(|(n, column)| each(n, column)).collect();
-        all
+        let names = columns::of_visit().map(|column| column.name);
+        names.enumerate().map(|(n, column)| each(n, column)).collect::<Vec<_>>()
     };
+    let type_of = |column: &str| destination.type_of(column);
     let arrays = list(&|n, _| format!("${}::text[]", n + 1)).join(", ");
     let places = list(&|n, _| format!("c{n}")).join(", ");
     let typed = list(&|n, column| format!("u.c{n}::{} AS {column}", type_of(column))).join(", ");
@@ -90,7 +86,8 @@ pub fn differing(destination: &Destination, listed: &[Listed]) -> Result<Differi
 pub fn count_rows(destination: &Destination, visits: &[i64]) -> Result<i64> {
     let sql = format!(
         "SELECT count(*) FROM {} AS d WHERE d.idvisit = ANY ($1::text[]::{}[])",
-        destination.name, destination.types[2]
+        destination.name,
+        destination.type_of("idvisit")
     );
     let ids: Vec<_> = visits.iter().map(i64::to_string).collect();
     let _safe = LocalSettings::of(&[
@@ -119,7 +116,8 @@ pub fn visits_between(
         "SELECT d.idvisit::text, max(date_part('epoch', d.action_timestamp)) FROM {} AS d \
          WHERE d.idsite = $1::{} AND d.action_timestamp >= to_timestamp($2) \
          AND d.action_timestamp < to_timestamp($3) GROUP BY 1",
-        destination.name, destination.types[1]
+        destination.name,
+        destination.type_of("idsite")
     );
     let _safe = LocalSettings::of(&[(c"search_path", c"pg_catalog, pg_temp"), (c"jit", c"off")]);
     Spi::connect_mut(|client| {

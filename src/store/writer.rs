@@ -10,19 +10,19 @@ use pgrx::prelude::*;
 use pgrx::spi::SpiClient;
 
 use crate::error::{Error, Result};
-use crate::matomo::memory::Room;
+use crate::matomo::memory::Reservation;
 use crate::pg::encoding;
 use crate::pg::local_settings::LocalSettings;
 use crate::pg::spi::{query, spi};
 use crate::rows::batch::Batch;
+use crate::rows::columns::{COLUMNS, position};
 use crate::rows::lines::Lines;
-use crate::rows::mapping::{ACTION_ID, COLUMNS, IDVISIT};
-use crate::rows::visits_read::count;
-use crate::store::compare::{Changes, Comparison, Lock, columns, span_args};
+use crate::rows::visit_tally::count;
+use crate::store::compare::{Changes, Comparison, RowLock};
 use crate::store::copy_from::copy_from;
 use crate::store::destination::Destination;
-use crate::store::indexes::ByVisit;
-use crate::store::statements::Statements;
+use crate::store::planner_hook::VisitIndexOnly;
+use crate::store::statements::{Statements, column_arrays, span_args};
 
 /// What became of rows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -50,7 +50,7 @@ impl AddAssign for Written {
 }
 
 /// Writes visits into one destination.
-pub struct Store {
+pub struct Writer {
     destination: Destination,
     statements: Statements,
     /// Days, by number since 1970 in UTC, whose partitions are known to be there.
@@ -66,12 +66,12 @@ const DAY: i64 = 86_400;
 /// So few visits are looked for in all partitions one by one.
 const FEW: usize = 16;
 
-impl Store {
+impl Writer {
     /// Prepares to write visits.
-    pub fn new(destination: Destination) -> Store {
+    pub fn new(destination: Destination) -> Writer {
         let statements = Statements::of(&destination);
         let (days, ranges) = (HashSet::new(), Vec::new());
-        Store { destination, statements, days, ranges, is_read_back: false }
+        Writer { destination, statements, days, ranges, is_read_back: false }
     }
 
     /// Replaces the batch's visits.
@@ -87,13 +87,13 @@ impl Store {
         Spi::connect_mut(|client| {
             self.make_partitions(client, &batch.rows)?;
             let span = self.span(client, batch)?;
-            let mut changes = self.changes(client, batch, span, Lock::No)?;
+            let mut changes = self.changes(client, batch, span, RowLock::No)?;
             let mut written = self.replace(client, batch, span, &changes)?;
             if written.replaced() < changes.replaced() {
                 // Somebody has changed some of these rows since they were compared, and a row that has
                 // moved is passed over: once more, and this time nobody comes in between. What is
                 // missing still, a trigger has refused.
-                changes = self.changes(client, batch, span, Lock::Rows)?;
+                changes = self.changes(client, batch, span, RowLock::Rows)?;
                 written += self.replace(client, batch, span, &changes)?;
             }
             written.new_visits = changes.new_visits;
@@ -124,7 +124,7 @@ impl Store {
             written.deleted += count(query(client, &self.statements.delete, &args)?.len());
         }
         for (partition, (rows, ctids)) in &changes.update {
-            let mut args = columns(&batch.rows, rows);
+            let mut args = column_arrays(&batch.rows, rows);
             args.extend([pg_sys::Oid::from(*partition).into(), ctids.clone().into()]);
             args.extend(span_args(span));
             written.updated += count(query(client, &self.statements.update, &args)?.len());
@@ -141,7 +141,7 @@ impl Store {
         check_room(&batch.rows);
         let changes = Spi::connect_mut(|client| {
             let span = self.span(client, batch)?;
-            self.changes(client, batch, span, Lock::No)
+            self.changes(client, batch, span, RowLock::No)
         })?;
         Ok(changes.visits.len())
     }
@@ -192,10 +192,10 @@ impl Store {
         client: &mut SpiClient,
         batch: &Batch,
         span: Option<(f64, f64)>,
-        lock: Lock,
+        lock: RowLock,
     ) -> Result<Changes> {
         // Operators are found by search_path too.
-        let _by_visit = ByVisit::only();
+        let _by_visit = VisitIndexOnly::set();
         let _safe = LocalSettings::of(&[
             (c"search_path", c"pg_catalog, pg_temp"),
             (c"enable_seqscan", c"off"),
@@ -211,7 +211,7 @@ impl Store {
             return Ok(i64::try_from(inserted).unwrap_or(i64::MAX));
         }
         let rows: Vec<_> = rows.iter().cloned().flatten().collect();
-        Ok(count(query(client, &self.statements.insert, &columns(lines, &rows))?.len()))
+        Ok(count(query(client, &self.statements.insert, &column_arrays(lines, &rows))?.len()))
     }
 
     /// Looks whether rows that were inserted are in the table, by its name. Extensions that keep the
@@ -224,7 +224,7 @@ impl Store {
         span: Option<(f64, f64)>,
         rows: Vec<Range<usize>>,
     ) -> Result<()> {
-        let _by_visit = ByVisit::only();
+        let _by_visit = VisitIndexOnly::set();
         let _safe = LocalSettings::of(&[
             (c"search_path", c"pg_catalog, pg_temp"),
             (c"enable_seqscan", c"off"),
@@ -233,14 +233,14 @@ impl Store {
             let cell = move |row| lines.cells(row).nth(column).unwrap_or_default().to_owned();
             rows.iter().cloned().flatten().map(cell)
         };
-        let visits: BTreeSet<String> = cells(IDVISIT).collect();
-        let actions: Vec<String> = cells(ACTION_ID).collect();
+        let visits: BTreeSet<String> = cells(const { position("idvisit") }).collect();
+        let actions: Vec<String> = cells(const { position("action_id") }).collect();
         let written = count(actions.len());
         let mut args = vec![visits.into_iter().collect::<Vec<_>>().into()];
         args.extend(span_args(span));
         args.push(actions.into());
         let seen: Option<i64> =
-            query(client, &self.statements.seen, &args)?.first().get_one().map_err(spi)?;
+            query(client, &self.statements.count_actions, &args)?.first().get_one().map_err(spi)?;
         let seen = seen.unwrap_or(0);
         if seen < written {
             let args = [self.destination.oid.into()];
@@ -272,7 +272,7 @@ impl Store {
             for (a, b) in met {
                 (from, to) = (from.min(a), to.max(b));
             }
-            if !self.has_elsewhere(client, batch, from, to)? {
+            if !self.has_rows_outside(client, batch, from, to)? {
                 return Ok(Some((from, to)));
             }
         }
@@ -282,14 +282,14 @@ impl Store {
     /// Whether visits of the batch may have stored rows outside of a time. Numbers that follow each
     /// other are neighbours in an index too, so that a look at each partition will do; as texts only
     /// those of the same length are, with longer ones in between.
-    fn has_elsewhere(
+    fn has_rows_outside(
         &mut self,
         client: &mut SpiClient,
         batch: &Batch,
         from: f64,
         to: f64,
     ) -> Result<bool> {
-        let _by_visit = ByVisit::only();
+        let _by_visit = VisitIndexOnly::set();
         let _safe = LocalSettings::of(&[
             (c"search_path", c"pg_catalog, pg_temp"),
             (c"enable_seqscan", c"off"),
@@ -304,7 +304,7 @@ impl Store {
         for (least, greatest) in lengths.into_values() {
             let [least, greatest] = [least, greatest].map(|id| id.to_string().into());
             let args = [least, greatest, from.into(), to.into(), most.into()];
-            let found = self.statements.elsewhere.run(client, &args)?;
+            let found = self.statements.outside_span.run(client, &args)?;
             if count(found.len()) >= most {
                 return Ok(true);
             }
@@ -323,7 +323,7 @@ impl Store {
 /// text of its own for each cell.
 fn check_room(rows: &Lines) {
     let cell = size_of::<Option<String>>() + 32;
-    let bytes = rows.len() * COLUMNS.len() * cell + 4 * rows.size() + Room::of_all();
+    let bytes = rows.len() * COLUMNS.len() * cell + 4 * rows.size() + Reservation::total_bytes();
     // SAFETY: main thread, within a transaction.
     unsafe { pg_sys::pfree(pg_sys::MemoryContextAllocHuge(pg_sys::CurrentMemoryContext, bytes)) };
 }

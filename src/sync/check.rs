@@ -13,11 +13,11 @@ use crate::pg::report::warn;
 use crate::pg::secrecy::show_activity;
 use crate::rows::batch::Batch;
 use crate::rows::mapping::{ActionTime, Site};
-use crate::rows::visits_read::count;
+use crate::rows::visit_tally::count;
 use crate::state::ledger::Ledger;
 use crate::store::destination::Destination;
 use crate::store::inspect::{self, Differing};
-use crate::store::writer::Store;
+use crate::store::writer::Writer;
 use crate::sync::fetch;
 use crate::sync::pages::ReadOptions;
 use crate::sync::plan::{self, Start};
@@ -85,7 +85,7 @@ pub fn run(request: SyncRequest, options: CheckOptions) -> Result<BTreeMap<Naive
     let mut check = Check {
         client,
         site,
-        store: Store::new(destination.clone()),
+        store: Writer::new(destination.clone()),
         destination,
         options,
         of_other_kind: of_other_kind.map(|entry| entry.day).collect(),
@@ -126,7 +126,7 @@ fn warn_of_purged(found: &BTreeMap<NaiveDate, DayChecked>) {
 struct Check {
     client: Client,
     site: Site,
-    store: Store,
+    store: Writer,
     destination: Destination,
     options: CheckOptions,
     /// Days whose rows hold the other kind of time.

@@ -6,12 +6,12 @@ use std::collections::HashMap;
 use chrono::NaiveDate;
 
 use crate::error::{Error, Fault, Result};
-use crate::matomo::client::{Client, SiteInfo, Which};
+use crate::matomo::client::{Client, SiteInfo, VisitSelection};
 use crate::matomo::visit::Visit;
 use crate::rows::batch::Batch;
-use crate::rows::batch::Listed;
+use crate::rows::batch::ListedVisit;
 use crate::rows::mapping::{self, Site};
-use crate::rows::visits_read::{Counts, Seen};
+use crate::rows::visit_tally::{Counts, VisitTally};
 use crate::state::known::Pass;
 use crate::sync::pages::ReadOptions;
 use crate::sync::pages::{Page, Pages, read_page, retry_line};
@@ -56,7 +56,7 @@ pub enum Message {
     /// Rows to store.
     Batch(Batch),
     /// Visits of an open day, to be compared with what is stored.
-    Listed(Vec<Listed>),
+    Listed(Vec<ListedVisit>),
     /// A day is complete.
     Day(DayRead),
     /// Something went wrong for now; a line for the user.
@@ -98,8 +98,8 @@ fn read_day(
     let mut pages = Pages::new(client, *reading, due.day, due.extent.since(), true);
     let (part, mut seen, began) = match due.extent {
         Extent::Rest(pass) => (Part::Rest, pass.seen.unwrap_or_default(), pass.began),
-        Extent::Whole => (Part::Whole, Seen::default(), began),
-        Extent::Since(_) => (Part::New, Seen::default(), began),
+        Extent::Whole => (Part::Whole, VisitTally::default(), began),
+        Extent::Since(_) => (Part::New, VisitTally::default(), began),
     };
     let met_before = seen.counts();
     let (mut newest, mut rest) = (None, None);
@@ -138,13 +138,13 @@ fn read_day(
         if !batch.visits.is_empty() && !send(Message::Batch(batch)) {
             return Ok(false);
         }
-        rest = pages.goes_on().filter(|_| pages.asked >= most_pages);
+        rest = pages.resume_at().filter(|_| pages.asked >= most_pages);
         if rest.is_some() {
             break;
         }
     }
     let met = seen.counts();
-    let seen = if part == Part::New { Seen::default() } else { seen };
+    let seen = if part == Part::New { VisitTally::default() } else { seen };
     let mut rest = rest.map(|since| Pass { began, since, seen: Some(seen) });
     let (mut asked, mut rechecked) = (pages.asked, None);
     // Not before all is read that is new.
@@ -179,7 +179,7 @@ fn list(
         if !send(Message::Listed(listed)) {
             return Ok(None);
         }
-        let rest = pages.goes_on().filter(|_| pages.asked >= most_pages);
+        let rest = pages.resume_at().filter(|_| pages.asked >= most_pages);
         if rest.is_some() {
             return Ok(rest);
         }
@@ -192,13 +192,13 @@ fn listed(
     page: &Page,
     site: &mut Site,
     notice: &mut dyn FnMut(String),
-) -> Result<Vec<Listed>> {
+) -> Result<Vec<ListedVisit>> {
     let mut all = Vec::with_capacity(page.visits.len());
     for (id, visit) in &page.visits {
         check_site(client, site, (*id, visit), notice)?;
         let short = || client.failed(site.id, None, Fault::OutOfMemory);
         let values = mapping::visit_values(visit, *id, *site).ok_or_else(short)?;
-        all.push(Listed { id: *id, values });
+        all.push(ListedVisit { id: *id, values });
     }
     Ok(all)
 }
@@ -212,7 +212,7 @@ pub fn list_day(
     mut reading: ReadOptions,
     day: NaiveDate,
     notice: &mut dyn FnMut(String),
-) -> Result<Vec<Listed>> {
+) -> Result<Vec<ListedVisit>> {
     let mut pages = Pages::new(client, reading, day, None, false);
     let mut all = HashMap::new();
     while let Some(body) = pages.next(notice)? {
@@ -241,7 +241,7 @@ pub fn by_id(
     while !ids.is_empty() && !batch.is_large() {
         let rest = ids.split_off(ids.len().min(IDS));
         let asked = std::mem::replace(&mut ids, rest);
-        let which = Which::Ids(&asked);
+        let which = VisitSelection::Ids(&asked);
         let body = client.visits(site.id, which, actions, &mut |error, retry, wait| {
             notice(retry_line(error, retry, wait));
         })?;

@@ -1,5 +1,5 @@
 use super::*;
-use crate::rows::visits_read::Seen;
+use crate::rows::visit_tally::VisitTally;
 
 fn day(text: &str) -> NaiveDate {
     text.parse().unwrap()
@@ -155,24 +155,24 @@ fn an_open_day_is_rechecked_now_and_then() {
 #[test]
 fn a_run_reads_the_overlap_once() {
     let (zone, the_day) = (Zone::Fixed(0), day("2026-11-22"));
-    let since = |began: i64, seen: Option<Seen>| {
+    let since = |began: i64, seen: Option<VisitTally>| {
         let pass = Some(Pass { began, since: 4950, seen });
         let known = Known { newest: Some(5000), pass, ..Known::default() };
         let known = BTreeMap::from([(the_day, known)]);
         due(&[the_day], &known, Reread::No, zone, times(9000, 8000, 100)).remove(0).extent
     };
     // It goes on where it was, within the overlap or after it.
-    assert_eq!(since(8000, Some(Seen::default())), Extent::Since(4950));
+    assert_eq!(since(8000, Some(VisitTally::default())), Extent::Since(4950));
     assert_eq!(since(8000, Some(met())), Extent::Since(5000));
     assert_eq!(since(8000, None), Extent::Since(5000));
     // The next run reads it again.
-    for seen in [None, Some(Seen::default()), Some(met())] {
+    for seen in [None, Some(VisitTally::default()), Some(met())] {
         assert_eq!(since(7999, seen), Extent::Since(4940));
     }
 }
 
-fn met() -> Seen {
-    let mut seen = Seen::default();
+fn met() -> VisitTally {
+    let mut seen = VisitTally::default();
     seen.insert(1, 1, false);
     seen
 }

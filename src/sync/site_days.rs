@@ -8,12 +8,12 @@ use crate::matomo::client::{Client, SiteInfo};
 use crate::pg::report::say;
 use crate::pg::secrecy::show_activity;
 use crate::rows::mapping::ActionTime;
-use crate::rows::visits_read::count;
+use crate::rows::visit_tally::count;
 use crate::state::ledger::Entries;
 use crate::state::ledger::{Entry, Ledger};
 use crate::state::run::StepCounts;
 use crate::store::destination::Destination;
-use crate::store::writer::{Store, Written};
+use crate::store::writer::{Writer, Written};
 use crate::sync::fetch::{self, DayRead, Message, Part};
 use crate::sync::helper::Helper;
 use crate::sync::pages::ReadOptions;
@@ -62,7 +62,7 @@ pub struct Copier {
     pub workers: usize,
     pub reading: ReadOptions,
     pub destination: Destination,
-    pub store: Store,
+    pub store: Writer,
     pub record: Recorder,
 }
 

@@ -17,7 +17,7 @@ use crate::rows::mapping::Site;
 use crate::state::ledger::Entries;
 use crate::state::ledger::Ledger;
 use crate::store::destination::Destination;
-use crate::store::writer::Store;
+use crate::store::writer::Writer;
 use crate::sync::known_days;
 use crate::sync::notices::readable;
 use crate::sync::pages::ReadOptions;
@@ -164,7 +164,7 @@ impl Sync {
         }
         // Not before Matomo has answered: a mistyped URL is no other Matomo.
         ledger.check_matomo(&destination.name)?;
-        let store = Store::new(destination.clone());
+        let store = Writer::new(destination.clone());
         let (zone, is_rollup) = (info.zone, info.is_rollup);
         let site = Site { id: site, zone, action_time, is_rollup };
         let reading =

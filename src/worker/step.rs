@@ -202,7 +202,7 @@ fn as_owner(
         return Err(Stored::RefusedBefore { server, site: site.id, user }.into());
     }
     let mut access = Access::stored(credentials)?;
-    access.client = access.client.patient();
+    access.client = access.client.with_answer_timeout();
     if let Some((_, client)) = cached.filter(|(of, _)| *of == version) {
         // Connections are kept.
         access.client = client;

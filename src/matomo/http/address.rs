@@ -5,13 +5,13 @@ use std::str::FromStr;
 
 /// A block of addresses, in CIDR form; a single address is a block of one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Block {
+pub struct AddressBlock {
     first: IpAddr,
     /// Bits that all of them share.
     prefix: u32,
 }
 
-impl Block {
+impl AddressBlock {
     /// Whether an address, in canonical form, is of the block.
     pub fn has(&self, address: IpAddr) -> bool {
         match (self.first, address) {
@@ -28,11 +28,11 @@ impl Block {
     }
 }
 
-impl FromStr for Block {
+impl FromStr for AddressBlock {
     type Err = &'static str;
 
     /// `10.0.0.0/8`, `fd00::/8`, `192.0.2.7`, `2001:db8::7`, `[2001:db8::7]`.
-    fn from_str(text: &str) -> Result<Block, &'static str> {
+    fn from_str(text: &str) -> Result<AddressBlock, &'static str> {
         let (address, prefix) = match text.split_once('/') {
             Some((address, prefix)) => (address, Some(prefix)),
             None => (text, None),
@@ -50,7 +50,7 @@ impl FromStr for Block {
         if prefix > width {
             return Err("its mask is longer than the address");
         }
-        let block = Block { first, prefix };
+        let block = AddressBlock { first, prefix };
         let (all, _) = bits(first);
         if block.network(first).unwrap_or(0).checked_shl(width - prefix).unwrap_or(0) != all {
             return Err("it has bits set to the right of the mask");
@@ -58,7 +58,7 @@ impl FromStr for Block {
         Ok(match (first, first.to_canonical()) {
             // IPv4 in the clothes of IPv6.
             (IpAddr::V6(_), canonical @ IpAddr::V4(_)) if prefix >= 96 => {
-                Block { first: canonical, prefix: prefix - 96 }
+                AddressBlock { first: canonical, prefix: prefix - 96 }
             }
             _ => block,
         })
@@ -163,7 +163,7 @@ mod tests {
             ("::ffff:10.0.0.0/104", "10.9.9.9", "11.0.0.0"),
             ("::ffff:10.0.0.1", "10.0.0.1", "10.0.0.2"),
         ] {
-            let parsed: Block = block.parse().unwrap();
+            let parsed: AddressBlock = block.parse().unwrap();
             assert!(parsed.has(ip(inside)), "{block}");
             assert!(!parsed.has(ip(outside)), "{block}");
         }
@@ -185,7 +185,7 @@ mod tests {
             ("fe80::1%eth0", "no address"),
             ("", "no address"),
         ] {
-            let error = text.parse::<Block>().unwrap_err();
+            let error = text.parse::<AddressBlock>().unwrap_err();
             assert!(error.contains(why), "{text}: {error}");
         }
     }

@@ -14,25 +14,25 @@ use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{ConnectionDetails, Connector, NextTimeout, TcpConnector, time};
 
 use crate::error::HostRefusal;
-use crate::matomo::http::hosts::Hosts;
+use crate::matomo::http::hosts::AllowedHosts;
 
 thread_local! {
-    static DIALLED: Cell<u64> = const { Cell::new(0) };
+    static DIALS: Cell<u64> = const { Cell::new(0) };
 }
 
 /// How many connections this thread has tried to open. A request that opens none goes out on a
 /// connection that was kept.
-pub fn dialled() -> u64 {
-    DIALLED.get()
+pub fn dials() -> u64 {
+    DIALS.get()
 }
 
 /// Addresses of a host to try: as many as ureq has room for.
-const MOST: usize = 16;
+const MAX_ADDRESSES: usize = 16;
 
 /// The first link of the chain of connectors: TCP, to whom it may concern.
 #[derive(Debug)]
 pub struct Dialler {
-    hosts: Hosts,
+    hosts: AllowedHosts,
     lookup: Lookup,
     tcp: TcpConnector,
 }
@@ -47,7 +47,7 @@ fn system(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
 
 impl Dialler {
     /// One that connects to these hosts only.
-    pub fn new(hosts: Hosts) -> Dialler {
+    pub fn new(hosts: AllowedHosts) -> Dialler {
         Dialler { hosts, lookup: system, tcp: TcpConnector::default() }
     }
 }
@@ -60,7 +60,7 @@ impl Connector for Dialler {
         details: &ConnectionDetails,
         chained: Option<()>,
     ) -> Result<Option<Self::Out>, Error> {
-        DIALLED.set(dialled() + 1);
+        DIALS.set(dials() + 1);
         let begin = Instant::now();
         let time = details.timeout;
         let addresses = look_up(details.uri, &self.hosts, self.lookup, time)?;
@@ -88,7 +88,7 @@ impl Connector for Dialler {
 /// to: a name that is given another address a moment later gains nothing.
 fn look_up(
     uri: &Uri,
-    hosts: &Hosts,
+    hosts: &AllowedHosts,
     lookup: Lookup,
     time: NextTimeout,
 ) -> Result<ResolvedSocketAddrs, Error> {
@@ -101,9 +101,9 @@ fn look_up(
         Ok(address) => vec![SocketAddr::new(address, port)],
         Err(_) => resolve(host.to_owned(), port, lookup, time)?,
     };
-    let mut admitted = Later.empty();
+    let mut admitted = NoResolver.empty();
     let mut refused = None;
-    for address in found.into_iter().take(MOST) {
+    for address in found.into_iter().take(MAX_ADDRESSES) {
         match hosts.admit(host, address.ip(), tls) {
             Ok(()) => admitted.push(address),
             Err(refusal) => refused = refused.or(Some(refusal)),
@@ -140,9 +140,9 @@ fn resolve(
 /// Looks nothing up: the dialler does, once there is a connection to be made. A request on a kept
 /// one needs no address.
 #[derive(Debug)]
-pub struct Later;
+pub struct NoResolver;
 
-impl Resolver for Later {
+impl Resolver for NoResolver {
     fn resolve(&self, _: &Uri, _: &Config, _: NextTimeout) -> Result<ResolvedSocketAddrs, Error> {
         Ok(self.empty())
     }
@@ -158,7 +158,7 @@ mod tests {
             after: time::Duration::Exact(Duration::from_secs(10)),
             ..NextTimeout::default()
         };
-        let hosts = Hosts::new(hosts, true).unwrap();
+        let hosts = AllowedHosts::new(hosts, true).unwrap();
         let addresses = look_up(&url.parse().unwrap(), &hosts, system, time);
         let addresses = addresses.map_err(|error| error.to_string())?;
         Ok(addresses.iter().map(ToString::to_string).collect())
@@ -208,9 +208,9 @@ mod tests {
         };
         let server = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://rebinding.example.org:{}", server.local_addr().unwrap().port());
-        let hosts = Hosts::new("*", true).unwrap();
+        let hosts = AllowedHosts::new("*", true).unwrap();
         let dialler = Dialler { hosts, lookup: rebinding, tcp: TcpConnector::default() };
-        let agent = ureq::Agent::with_parts(ureq::config::Config::default(), dialler, Later);
+        let agent = ureq::Agent::with_parts(ureq::config::Config::default(), dialler, NoResolver);
         let asked = std::thread::spawn(move || {
             for _ in 0..3 {
                 let (mut stream, _) = server.accept().unwrap();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::matomo::http::hosts::Hosts;
+use crate::matomo::http::hosts::AllowedHosts;
 
 /// How to ask: a snapshot of the settings, as helper threads cannot read them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,7 +11,7 @@ pub struct HttpSettings {
     pub request_timeout: Duration,
     /// How long a request may stay without an answer in all: with its retries, the waits between
     /// them, and the smaller pages that follow it. `None` for no bound.
-    pub patience: Option<Duration>,
+    pub answer_timeout: Option<Duration>,
     /// How often a request is asked again after a passing failure.
     pub max_retries: u32,
     /// Bytes, after decompression.
@@ -21,5 +21,5 @@ pub struct HttpSettings {
     /// The contents of `matomo.ca_file`; `None` for the system's store.
     pub ca_pem: Option<Vec<u8>>,
     /// Whom connections may be made to.
-    pub hosts: Hosts,
+    pub hosts: AllowedHosts,
 }

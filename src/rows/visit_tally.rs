@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 /// Visits by ID, each with what its last sight told: how many actions, and whether Matomo listed
 /// all of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Seen(BTreeMap<i64, (usize, bool)>);
+pub struct VisitTally(BTreeMap<i64, (usize, bool)>);
 
 /// Sums over the visits.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -17,7 +17,7 @@ pub struct Counts {
     pub truncated_visits: i64,
 }
 
-impl Seen {
+impl VisitTally {
     /// Takes note of a visit.
     pub fn insert(&mut self, visit: i64, actions: usize, is_truncated: bool) {
         self.0.insert(visit, (actions, is_truncated));
@@ -46,15 +46,15 @@ impl Seen {
     }
 
     /// The visits of such a form; `None` when it is none.
-    pub fn from_bytes(mut bytes: &[u8]) -> Option<Seen> {
-        let mut seen = Seen::default();
+    pub fn from_bytes(mut bytes: &[u8]) -> Option<VisitTally> {
+        let mut tally = VisitTally::default();
         let mut before = 0i64;
         while !bytes.is_empty() {
             before = before.wrapping_add(read(&mut bytes)? as i64);
             let actions = read(&mut bytes)?;
-            seen.insert(before, usize::try_from(actions >> 1).ok()?, actions & 1 == 1);
+            tally.insert(before, usize::try_from(actions >> 1).ok()?, actions & 1 == 1);
         }
-        Some(seen)
+        Some(tally)
     }
 }
 
@@ -93,19 +93,19 @@ mod tests {
 
     #[test]
     fn a_visit_met_twice_counts_once_as_it_was_last() {
-        let mut seen = Seen::default();
-        seen.insert(7, 3, false);
-        seen.insert(9, 500, true);
-        seen.insert(7, 4, false);
-        assert_eq!(seen.counts(), Counts { visits: 2, actions: 504, truncated_visits: 1 });
+        let mut tally = VisitTally::default();
+        tally.insert(7, 3, false);
+        tally.insert(9, 500, true);
+        tally.insert(7, 4, false);
+        assert_eq!(tally.counts(), Counts { visits: 2, actions: 504, truncated_visits: 1 });
     }
 
     #[test]
     fn what_is_no_such_form_is_refused() {
-        assert_eq!(Seen::from_bytes(&[0x80]), None);
-        assert_eq!(Seen::from_bytes(&[1]), None);
-        assert_eq!(Seen::from_bytes(&[0xff; 20]), None);
-        assert_eq!(Seen::from_bytes(&[]), Some(Seen::default()));
+        assert_eq!(VisitTally::from_bytes(&[0x80]), None);
+        assert_eq!(VisitTally::from_bytes(&[1]), None);
+        assert_eq!(VisitTally::from_bytes(&[0xff; 20]), None);
+        assert_eq!(VisitTally::from_bytes(&[]), Some(VisitTally::default()));
     }
 
     proptest! {
@@ -113,11 +113,11 @@ mod tests {
         fn what_is_kept_comes_back(
             visits in prop::collection::vec((any::<i64>(), 0usize..5_000, any::<bool>()), 0..200),
         ) {
-            let mut seen = Seen::default();
+            let mut tally = VisitTally::default();
             for (visit, actions, cut) in visits {
-                seen.insert(visit, actions, cut);
+                tally.insert(visit, actions, cut);
             }
-            prop_assert_eq!(Seen::from_bytes(&seen.to_bytes()), Some(seen));
+            prop_assert_eq!(VisitTally::from_bytes(&tally.to_bytes()), Some(tally));
         }
     }
 }

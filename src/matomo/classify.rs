@@ -20,8 +20,8 @@ struct Envelope {
 
 /// `None` for JSON that is no error. `hide` takes the token out of words of Matomo, before they are
 /// cut to length: it would not know half a token. [`Fault::Matomo`] is a message that is not
-/// understood, [`Fault::NoAccess`] any refusal.
-pub fn judge(status: StatusCode, body: &str, hide: &dyn Fn(&str) -> String) -> Option<Fault> {
+/// understood, [`Fault::NoAccess`] any classify.
+pub fn fault_of(status: StatusCode, body: &str, hide: &dyn Fn(&str) -> String) -> Option<Fault> {
     let text = body.trim();
     let excerpt = |text: &str| excerpt(&hide(text));
     let envelope =
@@ -211,5 +211,5 @@ pub fn excerpt(text: &str) -> String {
 }
 
 #[cfg(test)]
-#[path = "refusal_tests.rs"]
+#[path = "classify_tests.rs"]
 mod tests;

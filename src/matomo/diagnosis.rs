@@ -5,10 +5,10 @@ use std::time::Duration;
 use ureq::http::{HeaderMap, header};
 
 use crate::error::{Call, Error, Fault, Result};
-use crate::matomo::http::request::{Answer, Http};
+use crate::matomo::classify;
+use crate::matomo::http::http_client::{Answer, HttpClient};
 use crate::matomo::http::transport::seconds_to_wait;
 use crate::matomo::memory::Body;
-use crate::matomo::refusal;
 
 /// The sites that a token may see: a question that every token may ask, and that is answered in no
 /// language.
@@ -22,12 +22,12 @@ pub fn english() -> (&'static str, String) {
 }
 
 /// Asks once. After a failure whose words do not tell what it is, it asks once more in English;
-/// after a refusal, for the sites that the token may see. `besides` gives the time for these.
+/// after a classify, for the sites that the token may see. `besides` gives the time for these.
 ///
 /// # Errors
 /// [`Error::Request`].
 pub fn ask(
-    http: &Http,
+    http: &HttpClient,
     call: &Call,
     params: &Params,
     timeout: Duration,
@@ -55,12 +55,12 @@ pub fn ask(
     }
 }
 
-/// What a refusal means. It is of the site, unless Matomo refuses the token for the question that
+/// What a classify means. It is of the site, unless Matomo refuses the token for the question that
 /// every token may ask as well.
 fn refused(words: String, call: &Call, sites: Result<Body>) -> Fault {
     match sites {
-        Ok(sites) => match refusal::sites(&sites) {
-            Some(sites) if sites.contains(&call.site) && !refusal::names_a_right(&words) => {
+        Ok(sites) => match classify::sites(&sites) {
+            Some(sites) if sites.contains(&call.site) && !classify::names_a_right(&words) => {
                 Fault::Matomo(words)
             }
             // Matomo 4 has no other words for a wrong token.
@@ -73,7 +73,7 @@ fn refused(words: String, call: &Call, sites: Result<Body>) -> Fault {
             let may_pass = error.is_transient() || error.is_overload();
             match error {
                 Error::Request { fault: Fault::NoAccess(said), .. }
-                    if refusal::speaks_of_token(&said) =>
+                    if classify::speaks_of_token(&said) =>
                 {
                     Fault::TokenRefused(said)
                 }
@@ -83,7 +83,7 @@ fn refused(words: String, call: &Call, sites: Result<Body>) -> Fault {
                 } => fault,
                 // Something in between lets that question not through, and never will: other sites
                 // would go on with the token until Matomo locks the address out.
-                _ if !may_pass && refusal::speaks_of_token(&words) => Fault::TokenRefused(words),
+                _ if !may_pass && classify::speaks_of_token(&words) => Fault::TokenRefused(words),
                 _ => Fault::NoAccess(words),
             }
         }
@@ -91,19 +91,19 @@ fn refused(words: String, call: &Call, sites: Result<Body>) -> Fault {
 }
 
 /// Asks, and judges by the answer alone.
-fn exchange(http: &Http, call: &Call, params: &Params, timeout: Duration) -> Result<Body> {
+fn exchange(http: &HttpClient, call: &Call, params: &Params, timeout: Duration) -> Result<Body> {
     let failed = |fault, status| Error::Request { fault, call: Call { status, ..call.clone() } };
     let answer = http.ask(call.method, call.site, params, timeout);
     let Answer { status, headers, body } =
         answer.map_err(|(fault, status)| failed(fault, status))?;
-    match refusal::judge(status, &body, &|words| http.token.hide_in(words)) {
+    match classify::fault_of(status, &body, &|words| http.token.hide_in(words)) {
         None => Ok(body),
         Some(fault) => Err(failed(with_headers(http, fault, &headers), Some(status.as_u16()))),
     }
 }
 
 /// Completes a fault by what only the headers know.
-fn with_headers(http: &Http, fault: Fault, headers: &HeaderMap) -> Fault {
+fn with_headers(http: &HttpClient, fault: Fault, headers: &HeaderMap) -> Fault {
     let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
     match fault {
         Fault::Redirected(_) => {

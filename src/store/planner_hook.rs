@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use pgrx::{pg_guard, pg_sys};
 
 /// Whether statements are planned for which only indexes that begin with the visit will do.
-static BY_VISIT: AtomicBool = AtomicBool::new(false);
+static VISIT_INDEX_ONLY: AtomicBool = AtomicBool::new(false);
 
 static mut NEXT_HOOK: pg_sys::get_relation_info_hook_type = None;
 
@@ -27,17 +27,17 @@ pub fn register() {
 }
 
 /// As long as this lives, statements find rows by their visit.
-pub struct ByVisit(bool);
+pub struct VisitIndexOnly(bool);
 
-impl ByVisit {
-    pub fn only() -> ByVisit {
-        ByVisit(BY_VISIT.swap(true, Ordering::Relaxed))
+impl VisitIndexOnly {
+    pub fn set() -> VisitIndexOnly {
+        VisitIndexOnly(VISIT_INDEX_ONLY.swap(true, Ordering::Relaxed))
     }
 }
 
-impl Drop for ByVisit {
+impl Drop for VisitIndexOnly {
     fn drop(&mut self) {
-        BY_VISIT.store(self.0, Ordering::Relaxed);
+        VISIT_INDEX_ONLY.store(self.0, Ordering::Relaxed);
     }
 }
 
@@ -51,7 +51,7 @@ unsafe extern "C-unwind" fn choose(
 ) {
     // SAFETY: Postgres hands over valid pointers, on the main thread.
     unsafe {
-        if BY_VISIT.load(Ordering::Relaxed) {
+        if VISIT_INDEX_ONLY.load(Ordering::Relaxed) {
             let visit = i32::from(pg_sys::get_attnum(relation, VISIT.as_ptr()));
             let all = (*info).indexlist;
             let mut chosen = ptr::null_mut();

@@ -9,7 +9,7 @@ use ureq::http::{HeaderMap, Response, StatusCode, header};
 
 use crate::error::{Fault, Result};
 use crate::matomo::http::agent::Agent;
-use crate::matomo::http::dial::dialled;
+use crate::matomo::http::dial::dials;
 use crate::matomo::http::endpoint::Endpoint;
 use crate::matomo::http::http_settings::HttpSettings;
 use crate::matomo::http::stop::Stop;
@@ -18,11 +18,11 @@ use crate::matomo::http::transport::{Attempt, head_fault, transport_fault};
 use crate::matomo::memory::Body;
 
 /// Bytes of room to have ready for an answer, however long it says it is.
-const MOST_ROOM: usize = 8 << 20;
+const MAX_INITIAL_CAPACITY: usize = 8 << 20;
 
 /// Sends the requests of a client and its clones.
 #[derive(Clone)]
-pub struct Http {
+pub struct HttpClient {
     agent: Agent,
     pub endpoint: Endpoint,
     pub token: Token,
@@ -42,7 +42,7 @@ pub struct Answer {
 
 type Outcome<T> = std::result::Result<T, Fault>;
 
-impl Http {
+impl HttpClient {
     /// Connects to nothing yet.
     ///
     /// # Errors
@@ -50,13 +50,21 @@ impl Http {
     pub fn new(
         endpoint: Endpoint,
         token: Token,
-        manner: &HttpSettings,
+        settings: &HttpSettings,
         stop: Stop,
-    ) -> Result<Http> {
-        let agent = Agent::obtain(&endpoint, &token, manner)?;
-        let HttpSettings { connect_timeout, max_response_size, .. } = *manner;
+    ) -> Result<HttpClient> {
+        let agent = Agent::obtain(&endpoint, &token, settings)?;
+        let HttpSettings { connect_timeout, max_response_size, .. } = *settings;
         let received = Arc::default();
-        Ok(Http { agent, endpoint, token, connect_timeout, max_response_size, stop, received })
+        Ok(HttpClient {
+            agent,
+            endpoint,
+            token,
+            connect_timeout,
+            max_response_size,
+            stop,
+            received,
+        })
     }
 
     /// Bytes of all answers so far, unpacked.
@@ -90,7 +98,7 @@ impl Http {
             Ok(Answer { status: head.status, headers: head.headers, body })
         });
         asked.map_err(|fault| {
-            self.agent.distrust();
+            self.agent.discard();
             (fault, status)
         })
     }
@@ -103,11 +111,11 @@ impl Http {
         params: &[(&str, String)],
         attempt: Attempt,
     ) -> Outcome<Response<ureq::Body>> {
-        let (began, before) = (Instant::now(), dialled());
+        let (began, before) = (Instant::now(), dials());
         match self.post(method, site, params, attempt, false) {
             // The server may end a kept connection just when it is used again: nobody's fault, and
             // no reason to wait. A new one has no such excuse.
-            Err(Fault::Broken(_)) if dialled() == before && !self.stop.is_set() => {
+            Err(Fault::Broken(_)) if dials() == before && !self.stop.is_set() => {
                 let timeout = attempt.timeout.saturating_sub(began.elapsed());
                 self.post(method, site, params, Attempt { timeout, ..attempt }, true)
             }
@@ -121,11 +129,11 @@ impl Http {
         site: i32,
         params: &[(&str, String)],
         attempt: Attempt,
-        is_fresh: bool,
+        is_new_connection: bool,
     ) -> Outcome<Response<ureq::Body>> {
         let request = self
             .agent
-            .post(self.endpoint.url(), attempt.timeout, is_fresh)
+            .post(self.endpoint.url(), attempt.timeout, is_new_connection)
             .query("module", "API")
             .query("method", method)
             .query("format", "JSON")
@@ -142,7 +150,7 @@ impl Http {
         let announced = response.headers().get(header::CONTENT_LENGTH);
         let announced = announced.and_then(|length| length.to_str().ok()?.parse().ok());
         let mut body = Vec::new();
-        let room = announced.unwrap_or(0).min(MOST_ROOM);
+        let room = announced.unwrap_or(0).min(MAX_INITIAL_CAPACITY);
         body.try_reserve_exact(room).map_err(|_| Fault::OutOfMemory)?;
         let reader = response.body_mut().with_config().limit(u64::MAX).reader();
         let read = reader.take(limit + 1).read_to_end(&mut body);
