@@ -11,7 +11,7 @@ fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=src/rows/columns.rs");
     // cargo-pgrx sets this for every crate through RUSTFLAGS, with which `cargo test` could share
-    // none of them; tests/setup tells it not to.
+    // none of them; packaging/setup tells it not to.
     println!("cargo::rustc-link-arg-cdylib=-Wl,--no-gc-sections");
     // pgrx takes SQL only as a literal. A macro, so that the SQL file of the extension names
     // src/api/schema.rs as its place, not a folder of whoever builds it.

@@ -148,7 +148,7 @@ fn an_everyday_role_schedules_its_own_sites() {
     within_minutes("its job is done", Instant::now(), || one::<i64>(&mut etl, jobs) > 0);
 }
 
-/// tests/setup installs it wherever apt has it.
+/// packaging/setup installs it wherever apt has it.
 fn is_pg_cron_here() -> bool {
     let here = std::path::Path::new(&format!("{}/pg_cron.so", pkglibdir())).exists();
     if !here {
