@@ -218,8 +218,9 @@ impl Client {
         let mut retry = 0;
         loop {
             let timeout = self.deadline.timeout(self.settings.request_timeout, can_shrink);
-            let besides = || self.deadline.timeout(self.settings.request_timeout, false);
-            let error = match diagnosis::ask(&self.http, call, params, timeout, &besides) {
+            let follow_up_timeout = || self.deadline.timeout(self.settings.request_timeout, false);
+            let error = match diagnosis::ask(&self.http, call, params, timeout, &follow_up_timeout)
+            {
                 Err(error) if can_shrink && self.may_shrink(&error) => {
                     self.stop.sleep(PAUSE_BEFORE_SMALLER_PAGE);
                     return Err(error);

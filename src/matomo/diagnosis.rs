@@ -22,7 +22,7 @@ pub fn english() -> (&'static str, String) {
 }
 
 /// Sends one request. After an unknown message it repeats the request in English; after a refusal
-/// it requests the sites that the token may see. `besides` returns the timeout of these.
+/// it requests the sites that the token may see. `follow_up_timeout` returns the timeout of these.
 ///
 /// # Errors
 /// [`Error::Request`].
@@ -31,7 +31,7 @@ pub fn ask(
     call: &Call,
     params: &Params,
     timeout: Duration,
-    besides: &dyn Fn() -> Duration,
+    follow_up_timeout: &dyn Fn() -> Duration,
 ) -> Result<Body> {
     let asked = match exchange(http, call, params, timeout) {
         Err(Error::Request { fault: Fault::Matomo(words), call })
@@ -39,7 +39,7 @@ pub fn ask(
         {
             let others = params.iter().filter(|(key, _)| *key != "language").cloned();
             let params: Vec<_> = others.chain([english()]).collect();
-            let again = exchange(http, &call, &params, besides());
+            let again = exchange(http, &call, &params, follow_up_timeout());
             // The failure has passed, but this answer is in the wrong language.
             again.and(Err(Error::Request { fault: Fault::Passing(words), call }))
         }
@@ -48,7 +48,7 @@ pub fn ask(
     match asked {
         Err(Error::Request { fault: Fault::NoAccess(words), call }) => {
             let question = Call { method: SITES, day: None, status: None, ..call.clone() };
-            let sites = exchange(http, &question, &[english()], besides());
+            let sites = exchange(http, &question, &[english()], follow_up_timeout());
             Err(Error::Request { fault: refused(words, &call, sites), call })
         }
         done => done,

@@ -119,7 +119,7 @@ impl Drop for BusyAgent {
 pub type PostRequest = ureq::RequestBuilder<ureq::typestate::WithBody>;
 
 fn new(settings: &HttpSettings) -> Result<ureq::Agent> {
-    let named = settings.ca_pem.as_deref().map(certificates::parse).transpose()?;
+    let ca_file = settings.ca_pem.as_deref().map(certificates::parse).transpose()?;
     let config = ureq::Agent::config_builder()
         .http_status_as_error(false)
         .max_redirects(0)
@@ -132,7 +132,7 @@ fn new(settings: &HttpSettings) -> Result<ureq::Agent> {
         .max_idle_age(MAX_IDLE_TIME)
         .user_agent(concat!("matomo_postgres/", env!("CARGO_PKG_VERSION")))
         .build();
-    let chain = Dialler::new(settings.hosts.clone()).chain(TlsConnector::new(named));
+    let chain = Dialler::new(settings.hosts.clone()).chain(TlsConnector::new(ca_file));
     Ok(ureq::Agent::with_parts(config, chain, NoResolver))
 }
 

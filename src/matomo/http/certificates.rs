@@ -20,9 +20,9 @@ use crate::error::{Error, Result};
 ///
 /// # Errors
 /// If there are none.
-pub fn config(named: Option<&[Certificate]>) -> std::result::Result<ClientConfig, rustls::Error> {
+pub fn config(ca_file: Option<&[Certificate]>) -> std::result::Result<ClientConfig, rustls::Error> {
     let provider = Arc::new(ring::default_provider());
-    let verifier = match named {
+    let verifier = match ca_file {
         Some(certificates) => verifier(certificates, &provider)?,
         None => Arc::new(rustls_platform_verifier::Verifier::new(Arc::clone(&provider))?),
     };
@@ -76,25 +76,25 @@ fn verifier(
 ) -> std::result::Result<Arc<dyn ServerCertVerifier>, rustls::Error> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(certificates.iter().cloned());
-    let usual = WebPkiServerVerifier::builder_with_provider(roots.into(), Arc::clone(provider));
-    let usual = usual.build().map_err(|_| {
+    let webpki = WebPkiServerVerifier::builder_with_provider(roots.into(), Arc::clone(provider));
+    let webpki = webpki.build().map_err(|_| {
         rustls::Error::General("matomo.ca_file holds no certificate that can be used".to_owned())
     })?;
-    Ok(Arc::new(Named { usual, certificates: certificates.to_vec() }))
+    Ok(Arc::new(CaFileVerifier { webpki, certificates: certificates.to_vec() }))
 }
 
 /// Trusts CAs, and server certificates that are in the file themselves: `openssl req -x509` makes
-/// self-signed ones marked as a CA, which the usual verifier refuses for a server.
+/// self-signed ones marked as a CA, which webpki refuses for a server.
 #[derive(Debug)]
-struct Named {
-    usual: Arc<WebPkiServerVerifier>,
+struct CaFileVerifier {
+    webpki: Arc<WebPkiServerVerifier>,
     certificates: Vec<Certificate>,
 }
 
 type Verified = std::result::Result<ServerCertVerified, rustls::Error>;
 type Signature = std::result::Result<HandshakeSignatureValid, rustls::Error>;
 
-impl ServerCertVerifier for Named {
+impl ServerCertVerifier for CaFileVerifier {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -103,9 +103,9 @@ impl ServerCertVerifier for Named {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Verified {
-        let usual = &self.usual;
+        let webpki = &self.webpki;
         let verified =
-            usual.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
+            webpki.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
         match verified {
             // Both come after the check of dates.
             Err(rustls::Error::InvalidCertificate(error))
@@ -124,7 +124,7 @@ impl ServerCertVerifier for Named {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Signature {
-        self.usual.verify_tls12_signature(message, certificate, signed)
+        self.webpki.verify_tls12_signature(message, certificate, signed)
     }
 
     fn verify_tls13_signature(
@@ -133,11 +133,11 @@ impl ServerCertVerifier for Named {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Signature {
-        self.usual.verify_tls13_signature(message, certificate, signed)
+        self.webpki.verify_tls13_signature(message, certificate, signed)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.usual.supported_verify_schemes()
+        self.webpki.supported_verify_schemes()
     }
 }
 

@@ -19,22 +19,22 @@ use crate::matomo::http::certificates::{self, Certificate};
 /// Adds TLS where the URL asks for it.
 pub struct TlsConnector {
     /// The certificates to trust; `None` for the system's.
-    named: Option<Vec<Certificate>>,
+    ca_file: Option<Vec<Certificate>>,
     /// Made with the first connection, as reading the system's CAs takes milliseconds.
     config: OnceLock<Arc<ClientConfig>>,
 }
 
 impl TlsConnector {
     /// Trusts these certificates, or the system's.
-    pub fn new(named: Option<Vec<Certificate>>) -> TlsConnector {
-        TlsConnector { named, config: OnceLock::new() }
+    pub fn new(ca_file: Option<Vec<Certificate>>) -> TlsConnector {
+        TlsConnector { ca_file, config: OnceLock::new() }
     }
 
     fn config(&self) -> Result<Arc<ClientConfig>, Error> {
         if let Some(config) = self.config.get() {
             return Ok(Arc::clone(config));
         }
-        let made = Arc::new(certificates::config(self.named.as_deref())?);
+        let made = Arc::new(certificates::config(self.ca_file.as_deref())?);
         Ok(Arc::clone(self.config.get_or_init(|| made)))
     }
 }
