@@ -2,6 +2,7 @@
 
 use crate::error::Result;
 use crate::matomo::http::endpoint::Endpoint;
+use crate::state::restored;
 use crate::store::destination::{Destination, query, spi};
 use crate::sync::site_sync::lock;
 
@@ -10,6 +11,7 @@ use crate::sync::site_sync::lock;
 /// # Errors
 /// [`crate::error::Error::AlreadyRunning`].
 pub fn change_url(destination: &Destination, old: &Endpoint, new: &Endpoint) -> Result<i64> {
+    restored::resolve(&destination.extension)?;
     let schema = &destination.extension.schema;
     let sites = format!(
         "SELECT DISTINCT idsite FROM {schema}.matomo_ledger WHERE destination = $1 AND matomo = $2 \

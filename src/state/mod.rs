@@ -3,6 +3,7 @@
 pub mod change_url;
 pub mod forget;
 pub mod ledger;
+pub mod restored;
 pub mod retention;
 pub mod run;
 pub mod runs;

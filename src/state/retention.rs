@@ -12,6 +12,7 @@ use crate::pg::extension::Extension;
 use crate::pg::local_settings::Scope;
 use crate::state::forget::Table;
 use crate::state::ledger::UNREAD;
+use crate::state::restored;
 use crate::state::sites::Site;
 use crate::store::destination::{query, spi};
 use crate::worker::upkeep::today;
@@ -145,6 +146,7 @@ pub fn drop_step(step: Step) -> Result<Dropped> {
     table.check()?;
     let extension = Extension::find()?;
     if is_first == Some(true) {
+        restored::resolve(&extension)?;
         // From microseconds since 2000.
         let instant = i64::from(before).div_euclid(1_000_000).saturating_add(946_684_800);
         if !seal_dropped(&extension, destination, instant, site)? {

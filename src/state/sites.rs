@@ -9,6 +9,7 @@ use crate::error::{Error, Result, Stored};
 use crate::matomo::client::SiteInfo;
 use crate::pg::extension::Extension;
 use crate::pg::roles::has_rights_of;
+use crate::state::restored;
 use crate::state::retention;
 use crate::state::runs;
 use crate::store::destination::{query, spi};
@@ -20,13 +21,24 @@ pub struct Site {
     pub server: String,
     /// ID in Matomo.
     pub idsite: i32,
+    /// 0 where a dump was restored without it.
     pub destination: pg_sys::Oid,
+    /// Its last known name.
+    pub destination_name: String,
+    /// 0 where a dump was restored without it.
     pub owner: pg_sys::Oid,
-    /// Of the owner.
+    /// Its last known name.
     pub owner_name: String,
+    /// Whether the owner is there.
+    pub is_owned: bool,
     pub start: Option<NaiveDate>,
     pub is_enabled: bool,
 }
+
+/// Schema, name and owner of the table `$3`.
+const TABLE_NAME: &str = "(SELECT ARRAY[n.nspname::text, c.relname::text, r.rolname::text] \
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+    JOIN pg_roles r ON r.oid = c.relowner WHERE c.oid = $3)";
 
 /// What is registered of a site; `None` is left as it is.
 #[derive(Default)]
@@ -52,8 +64,8 @@ impl Site {
     /// [`Stored::NoSite`], [`Stored::NoOwner`], [`Stored::SitePrivilege`].
     pub fn get(extension: &Extension, id: i32) -> Result<Site> {
         let site = Site::find(extension, id)?.ok_or(Stored::NoSite(id))?;
-        if site.owner_name.is_empty() {
-            return Err(Stored::NoOwner(id).into());
+        if !site.is_owned {
+            return Err(Stored::NoOwner { site: id, role: site.owner_name }.into());
         }
         site.check_rights()?;
         Ok(site)
@@ -64,9 +76,11 @@ impl Site {
     /// # Errors
     /// Only internal ones.
     pub fn find(extension: &Extension, id: i32) -> Result<Option<Site>> {
+        restored::resolve(extension)?;
         let sql = format!(
-            "SELECT s.id, s.server::text, s.idsite, s.destination::oid, s.owner::oid, r.rolname::text, \
-                 s.start_date::text, s.enabled \
+            "SELECT s.id, s.server::text, s.idsite, s.destination::oid, s.owner::oid, \
+                 coalesce(r.rolname, s.owner_name)::text, s.start_date::text, s.enabled, \
+                 r.oid IS NOT NULL, format('%I.%I', s.destination_name[1], s.destination_name[2]) \
              FROM {0}.matomo_site_config s LEFT JOIN pg_roles r ON r.oid = s.owner WHERE s.id = $1",
             extension.schema
         );
@@ -89,9 +103,16 @@ impl Site {
             destination: oid(4)?,
             owner: oid(5)?,
             owner_name: text(6)?.unwrap_or_default(),
+            is_owned: row.get(9).map_err(spi)?.ok_or_else(corrupt)?,
+            destination_name: text(10)?.unwrap_or_default(),
             start,
             is_enabled: row.get(8).map_err(spi)?.ok_or_else(corrupt)?,
         })
+    }
+
+    /// That its destination is missing.
+    pub fn no_destination(&self) -> Stored {
+        Stored::NoDestination { site: self.id, table: self.destination_name.clone() }
     }
 
     /// Whether the current user has the rights of the owner.
@@ -115,9 +136,9 @@ impl Entry<'_> {
         self.check_is_new(extension, None)?;
         let sql = format!(
             "WITH s AS (INSERT INTO {0}.matomo_site_config (server, idsite, destination, owner, start_date, \
-                 every, retention, enabled, name, timezone) \
+                 every, retention, enabled, name, timezone, destination_name, owner_name) \
              VALUES ($1::name, $2, $3::regclass, $4::regrole, $5::date, $6, nullif($7, interval '0'), $8, \
-                 coalesce($9, ''), $10) RETURNING id) \
+                 coalesce($9, ''), $10, {TABLE_NAME}, pg_get_userbyid($4)) RETURNING id) \
              INSERT INTO {0}.matomo_site_state (site_id) SELECT s.id FROM s RETURNING site_id",
             extension.schema
         );
@@ -147,7 +168,10 @@ impl Entry<'_> {
                  owner = coalesce($4::regrole, owner), start_date = coalesce($5::date, start_date), \
                  every = coalesce($6, every), retention = nullif(coalesce($7, retention), interval '0'), \
                  enabled = coalesce($8, enabled), name = coalesce($9, name), \
-                 timezone = coalesce($10, timezone) WHERE id = $11",
+                 timezone = coalesce($10, timezone), \
+                 destination_name = coalesce({TABLE_NAME}, destination_name), \
+                 owner_name = CASE WHEN $4 IS NULL THEN owner_name ELSE pg_get_userbyid($4) END \
+             WHERE id = $11",
             extension.schema
         );
         let mut args = self.values();
@@ -214,6 +238,7 @@ impl Entry<'_> {
     /// # Errors
     /// [`Stored::Registered`].
     pub fn check_is_new(&self, extension: &Extension, but: Option<i32>) -> Result<()> {
+        restored::resolve(extension)?;
         let sql = format!(
             "SELECT destination::text, owner::oid FROM {}.matomo_site_config WHERE server = $1::name AND idsite = $2 \
              AND destination = $3::regclass AND id IS DISTINCT FROM $4",
@@ -259,38 +284,43 @@ pub fn remove(extension: &Extension, id: i32, keep_runs: i32) -> Result<()> {
 }
 
 /// Notes of the sites whose owner is gone that they fail, once: no run of theirs can begin that would.
-/// Gives those that it is news of.
+/// Gives what is new.
 ///
 /// # Errors
 /// Only internal ones.
-pub fn note_ownerless(extension: &Extension) -> Result<Vec<i32>> {
+pub fn note_ownerless(extension: &Extension) -> Result<Vec<Stored>> {
     let schema = &extension.schema;
     let ownerless = format!(
-        "SELECT s.id, CASE WHEN t.failures > 0 THEN t.last_error END FROM {schema}.matomo_site_config s \
+        "SELECT s.id, CASE WHEN t.failures > 0 THEN t.last_error END, s.owner_name::text \
+         FROM {schema}.matomo_site_config s \
          LEFT JOIN {schema}.matomo_site_state t ON t.site_id = s.id \
          WHERE (s.enabled OR s.retention IS NOT NULL) \
          AND NOT EXISTS (SELECT FROM pg_roles r WHERE r.oid = s.owner) ORDER BY s.id"
     );
     let note = format!(
         "INSERT INTO {schema}.matomo_site_state AS t (site_id, failures, last_error_at, last_sqlstate, \
-             last_error, last_hint) VALUES ($1, 1, clock_timestamp(), '42704', $2, $3) \
+             last_error, last_detail, last_hint) VALUES ($1, 1, clock_timestamp(), '42704', $2, $3, $4) \
          ON CONFLICT (site_id) DO UPDATE SET failures = t.failures + 1, \
              last_error_at = excluded.last_error_at, last_sqlstate = excluded.last_sqlstate, \
-             last_error = excluded.last_error, last_detail = NULL, last_hint = excluded.last_hint"
+             last_error = excluded.last_error, last_detail = excluded.last_detail, last_hint = excluded.last_hint"
     );
+    restored::resolve(extension)?;
     extension.run(|client| {
         let mut news = Vec::new();
         for row in query(client, &ownerless, &[])? {
             let Some(id) = row.get::<i32>(1).map_err(spi)? else { continue };
-            let error = Stored::NoOwner(id);
+            let role = row.get::<String>(3).map_err(spi)?.unwrap_or_default();
+            let error = Stored::NoOwner { site: id, role };
             if row.get::<String>(2).map_err(spi)? != Some(error.to_string()) {
                 news.push((id, error));
             }
         }
         for (id, error) in &news {
-            query(client, &note, &[(*id).into(), error.to_string().into(), error.hint().into()])?;
+            let (detail, hint) = (error.detail(), error.hint());
+            let args = [(*id).into(), error.to_string().into(), detail.into(), hint.into()];
+            query(client, &note, &args)?;
         }
-        Ok(news.into_iter().map(|(id, _)| id).collect())
+        Ok(news.into_iter().map(|(_, error)| error).collect())
     })
 }
 

@@ -15,6 +15,7 @@ use crate::rows::batch::Batch;
 use crate::rows::mapping::{ActionTime, Site};
 use crate::rows::visits_read::count;
 use crate::state::ledger::Ledger;
+use crate::state::restored;
 use crate::store::destination::Destination;
 use crate::store::inspect::{self, Differing};
 use crate::store::writer::Store;
@@ -67,6 +68,7 @@ pub fn run(order: Order, how: How) -> Result<BTreeMap<NaiveDate, DayChecked>> {
     let destination = Destination::open(&destination, how.repair)?;
     lock(site, &destination)?;
     let start = start.ok_or(Error::Null("start_date"))?;
+    restored::resolve(&destination.extension)?;
     let ledger = Ledger::of(&destination, client.endpoint(), site);
     let SiteInfo { zone, is_rollup, .. } = ask_for_site(&client, site, None)?;
     let today = zone.day(Utc::now().timestamp()).unwrap_or_default();

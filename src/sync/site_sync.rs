@@ -17,6 +17,7 @@ use crate::pg::report::{say, warn};
 use crate::pg::secrecy::show_activity;
 use crate::rows::mapping::Site;
 use crate::state::ledger::{Entry, Ledger};
+use crate::state::restored;
 use crate::store::destination::Destination;
 use crate::store::writer::Store;
 use crate::sync::fetch::Reading;
@@ -111,6 +112,7 @@ impl Sync {
     ) -> Result<Sync> {
         let Access { client, page_size, workers } = access;
         lock(site, &destination)?;
+        restored::resolve(&destination.extension)?;
         let ledger = Ledger::of(&destination, client.endpoint(), site);
         let now = Utc::now().timestamp();
         let (mut known, is_emptied) = known_days(site, &ledger, &destination, now)?;

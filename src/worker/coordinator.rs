@@ -200,8 +200,8 @@ fn look<T>(work: impl FnOnce() -> crate::error::Result<T>) -> Result<T, Failed> 
 }
 
 fn note_ownerless() -> crate::error::Result<()> {
-    for site in sites::note_ownerless(&Extension::find()?)? {
-        warn_of(&crate::error::Stored::NoOwner(site).into());
+    for ownerless in sites::note_ownerless(&Extension::find()?)? {
+        warn_of(&ownerless.into());
     }
     Ok(())
 }

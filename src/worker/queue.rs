@@ -1,4 +1,4 @@
-//! What there is to do in a database, and in which order. Reads only. SPI only.
+//! What there is to do in a database, and in which order. SPI only.
 
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::pg::extension::Extension;
 use crate::pg::locks;
 use crate::pg::roles::AsSiteOwner;
+use crate::state::restored;
 use crate::state::runs;
 use crate::store::destination::{query, spi};
 use crate::worker::upkeep;
@@ -76,6 +77,7 @@ pub fn read() -> Result<Option<Agenda>> {
         return Ok(None);
     }
     let extension = Extension::find()?;
+    restored::resolve(&extension)?;
     let (mut agenda, mut errands) = (Agenda::default(), Vec::new());
     for waiting in waiting(&extension)? {
         if !waiting.is_owned {

@@ -95,7 +95,7 @@ fn tend(id: i32) -> Result<Outcome> {
 fn fail(id: i32, message: &str) -> Result<()> {
     let extension = Extension::find()?;
     match Site::get(&extension, id) {
-        Err(Error::Stored(Stored::NoSite(_) | Stored::NoOwner(_))) => return Ok(()),
+        Err(Error::Stored(Stored::NoSite(_) | Stored::NoOwner { .. })) => return Ok(()),
         site => site?,
     };
     match plan(&extension, id)? {

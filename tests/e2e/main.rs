@@ -50,6 +50,7 @@ mod read_back;
 mod readme;
 mod recordings;
 mod renamed;
+mod restored_names;
 mod restores;
 mod retention;
 mod retention_locks;

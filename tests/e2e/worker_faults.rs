@@ -241,8 +241,7 @@ fn a_site_whose_owner_is_gone_is_told_of_once() {
             fake.token()
         ),
     );
-    let by_etl =
-        "SELECT count(*) FROM matomo_runs WHERE owner = 'etl'::regrole AND status = 'succeeded'";
+    let by_etl = "SELECT count(*) FROM matomo_runs WHERE owner = 'etl' AND status = 'succeeded'";
     wait_until("it is synced again", || one::<i64>(&mut db, by_etl) > 0);
     run(&mut db, "DROP OWNED BY etl; DROP ROLE etl");
     let before = runs(&mut db, site, "succeeded");
