@@ -283,47 +283,6 @@ pub fn remove(extension: &Extension, id: i32, keep_runs: i32) -> Result<()> {
     runs::forget_removed(extension, keep_runs)
 }
 
-/// Notes of the sites whose owner is gone that they fail, once: no run of theirs can begin that would.
-/// Gives what is new.
-///
-/// # Errors
-/// Only internal ones.
-pub fn note_ownerless(extension: &Extension) -> Result<Vec<Stored>> {
-    let schema = &extension.schema;
-    let ownerless = format!(
-        "SELECT s.id, CASE WHEN t.failures > 0 THEN t.last_error END, s.owner_name::text \
-         FROM {schema}.matomo_site_config s \
-         LEFT JOIN {schema}.matomo_site_state t ON t.site_id = s.id \
-         WHERE (s.enabled OR s.retention IS NOT NULL) \
-         AND NOT EXISTS (SELECT FROM pg_roles r WHERE r.oid = s.owner) ORDER BY s.id"
-    );
-    let note = format!(
-        "INSERT INTO {schema}.matomo_site_state AS t (site_id, failures, last_error_at, last_sqlstate, \
-             last_error, last_detail, last_hint) VALUES ($1, 1, clock_timestamp(), '42704', $2, $3, $4) \
-         ON CONFLICT (site_id) DO UPDATE SET failures = t.failures + 1, \
-             last_error_at = excluded.last_error_at, last_sqlstate = excluded.last_sqlstate, \
-             last_error = excluded.last_error, last_detail = excluded.last_detail, last_hint = excluded.last_hint"
-    );
-    restored::resolve(extension)?;
-    extension.run(|client| {
-        let mut news = Vec::new();
-        for row in query(client, &ownerless, &[])? {
-            let Some(id) = row.get::<i32>(1).map_err(spi)? else { continue };
-            let role = row.get::<String>(3).map_err(spi)?.unwrap_or_default();
-            let error = Stored::NoOwner { site: id, role };
-            if row.get::<String>(2).map_err(spi)? != Some(error.to_string()) {
-                news.push((id, error));
-            }
-        }
-        for (id, error) in &news {
-            let (detail, hint) = (error.detail(), error.hint());
-            let args = [(*id).into(), error.to_string().into(), detail.into(), hint.into()];
-            query(client, &note, &args)?;
-        }
-        Ok(news.into_iter().map(|(_, error)| error).collect())
-    })
-}
-
 /// Whether Matomo has refused these credentials, for whichever site: there may be more sites than
 /// refusals that it puts up with.
 ///
