@@ -6,6 +6,7 @@ use pgrx::prelude::*;
 
 use crate::config::access::Access;
 use crate::config::credentials::Credentials;
+use crate::config::options;
 use crate::config::settings;
 use crate::error::{Error, Result};
 use crate::matomo::http::endpoint::Endpoint;
@@ -149,14 +150,14 @@ impl Given<'_> {
             return Err(Error::empty_token("the key"));
         }
         if let Some(size) = self.page_size
-            && !settings::PAGE_SIZES.contains(&size)
+            && !options::PAGE_SIZES.contains(&size)
         {
             return Err(Error::Argument {
                 message: format!("page_size {size} is out of range"),
                 hint: format!(
                     "It must be from {} to {}.",
-                    settings::PAGE_SIZES.start(),
-                    settings::PAGE_SIZES.end()
+                    options::PAGE_SIZES.start(),
+                    options::PAGE_SIZES.end()
                 ),
             });
         }

@@ -4,6 +4,7 @@
 //! facts, a HINT that says what to do. No variant ever holds the token.
 
 mod fault;
+mod host_refusal;
 mod sql_state;
 mod stored_error;
 
@@ -12,6 +13,7 @@ use std::fmt;
 use chrono::NaiveDate;
 
 pub use crate::error::fault::{Call, Fault};
+pub use crate::error::host_refusal::{HostRefusal, Why};
 pub use crate::error::sql_state::SqlState;
 pub use crate::error::stored_error::Stored;
 

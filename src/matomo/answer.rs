@@ -1,36 +1,11 @@
 //! An answer to `Live.getLastVisitsDetails`, read as a list of visits in bounded memory. Pure.
 
-use std::cell::Cell;
-
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::matomo::json;
+use crate::matomo::room;
 use crate::matomo::visit::{Action, Actions, Visit};
-
-/// Bytes that an answer has for each of its visits and actions, at the least: Matomo's have several
-/// hundred each. Of two bytes would else come two or four hundred in memory.
-const LEAST: usize = 256;
-/// So many are no burden, however short they are.
-const FREE: usize = 10_000;
-
-const TOO_MANY: &str = "it has more visits and actions than an answer of its length can have";
-
-thread_local! {
-    /// How many visits and actions the answer that is being read may still have; none once they
-    /// were too many.
-    static ROOM: Cell<Option<usize>> = const { Cell::new(None) };
-}
-
-/// Takes room for a visit or an action.
-///
-/// # Errors
-/// When there is none.
-pub fn take_room<E: Error>() -> Result<(), E> {
-    let left = ROOM.get().and_then(|room| room.checked_sub(1));
-    ROOM.set(left);
-    left.map(drop).ok_or_else(|| E::custom(TOO_MANY))
-}
 
 /// Reads an answer.
 ///
@@ -38,21 +13,21 @@ pub fn take_room<E: Error>() -> Result<(), E> {
 /// What is wrong with it.
 pub fn visits(body: &str) -> Result<Vec<Visit<'_>>, String> {
     match within(body, || serde_json::from_str(body)) {
-        Err(error) if error != TOO_MANY => within(body, || visits_carefully(body))
-            .map_err(|again| if again == TOO_MANY { again } else { error }),
+        Err(error) if error != room::TOO_MANY => within(body, || visits_carefully(body))
+            .map_err(|again| if again == room::TOO_MANY { again } else { error }),
         done => done,
     }
 }
 
 /// What a reading gives if it found room for all.
 fn within<T>(body: &str, read: impl FnOnce() -> serde_json::Result<T>) -> Result<T, String> {
-    ROOM.set(Some(FREE + body.len() / LEAST));
+    room::set(body);
     // An error of data quotes them.
     let read = read().map_err(|error| match error.is_data() {
         true => format!("it is no list of visits from column {} on", error.column()),
         false => format!("it is no JSON: {error}"),
     });
-    if ROOM.get().is_none() { Err(TOO_MANY.to_owned()) } else { read }
+    if !room::is_left() { Err(room::TOO_MANY.to_owned()) } else { read }
 }
 
 /// The same at half the speed, of each answer at which the parser stops: with a number that no `f64`
@@ -64,7 +39,7 @@ fn visits_carefully(body: &str) -> serde_json::Result<Vec<Visit<'_>>> {
     }
     let mut visits = Vec::new();
     json::each_member(list, |_, raw| {
-        if take_room::<serde_json::Error>().is_ok() {
+        if room::take::<serde_json::Error>().is_ok() {
             let read = serde_json::from_str(raw.get());
             visits.push(read.map_or_else(|_| Visit::default(), |Careful(visit)| visit));
         }
@@ -91,7 +66,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Careful<'a> {
                     let mut actions = Vec::new();
                     json::each_member(raw, |_, raw| match serde_json::from_str(raw.get()) {
                         Ok(action) => actions.push(action),
-                        Err(_) if ROOM.get().is_some() => actions.push(Action::default()),
+                        Err(_) if room::is_left() => actions.push(Action::default()),
                         Err(_) => {}
                     });
                     Ok(Actions(actions))
@@ -115,16 +90,16 @@ mod tests {
     fn an_answer_has_no_more_visits_and_actions_than_its_length_allows() {
         for part in ["1,", "{},", "[],", "null,", r#"{"url":1},"#] {
             let many = part.repeat(20_000);
-            assert_eq!(error(&format!("[{many}0]")), TOO_MANY, "{part}");
+            assert_eq!(error(&format!("[{many}0]")), room::TOO_MANY, "{part}");
             let visit = format!(r#"[{{"idVisit":7,"actionDetails":[{many}0]}}]"#);
-            assert_eq!(error(&visit), TOO_MANY, "{part}");
+            assert_eq!(error(&visit), room::TOO_MANY, "{part}");
             // Nor by the slow way.
             let visit = format!(r#"[{{"idVisit":7,"actionDetails":[{many}1e999]}}]"#);
-            assert_eq!(error(&visit), TOO_MANY, "{part}");
-            assert_eq!(error(&format!("[1e999,{many}0]")), TOO_MANY, "{part}");
+            assert_eq!(error(&visit), room::TOO_MANY, "{part}");
+            assert_eq!(error(&format!("[1e999,{many}0]")), room::TOO_MANY, "{part}");
         }
         let few = "{},".repeat(8000);
-        let long = format!(r#"{{"url":"{}"}},"#, "x".repeat(LEAST)).repeat(20_000);
+        let long = format!(r#"{{"url":"{}"}},"#, "x".repeat(room::LEAST)).repeat(20_000);
         // By both ways.
         for last in ["1", "1e999"] {
             for (all, count) in [(&few, 8001), (&long, 20_001)] {

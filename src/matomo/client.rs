@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use crate::error::{Call, Error, Fault, Result};
 use crate::matomo::backoff::backoff;
 use crate::matomo::http::endpoint::Endpoint;
-use crate::matomo::http::hosts::Hosts;
+use crate::matomo::http::http_settings::HttpSettings;
 use crate::matomo::http::patience::Patience;
 use crate::matomo::http::request::Http;
 use crate::matomo::http::stop::Stop;
@@ -25,26 +25,6 @@ use crate::matomo::zone::Zone;
 const RESPITE: Duration = Duration::from_millis(200);
 
 const LIVE: &str = "Live.getLastVisitsDetails";
-
-/// How to ask: a snapshot of the settings, as helper threads cannot read them.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Manner {
-    pub connect_timeout: Duration,
-    pub request_timeout: Duration,
-    /// How long a request may stay without an answer in all: with its retries, the waits between
-    /// them, and the smaller pages that follow it. `None` for no bound.
-    pub patience: Option<Duration>,
-    /// How often a request is asked again after a passing failure.
-    pub max_retries: u32,
-    /// Bytes, after decompression.
-    pub max_response_size: u64,
-    /// `matomo.language`; `None` leaves it to the token's user.
-    pub language: Option<String>,
-    /// The contents of `matomo.ca_file`; `None` for the system's store.
-    pub ca_pem: Option<Vec<u8>>,
-    /// Whom connections may be made to.
-    pub hosts: Hosts,
-}
 
 /// What `SitesManager.getSiteFromId` tells of a site.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,7 +55,7 @@ pub type OnRetry<'a> = &'a mut dyn FnMut(&Error, u32, Duration);
 #[derive(Clone)]
 pub struct Client {
     http: Http,
-    manner: Manner,
+    manner: HttpSettings,
     patience: Patience,
     stop: Stop,
 }
@@ -85,7 +65,12 @@ impl Client {
     ///
     /// # Errors
     /// [`Error::Argument`] when the CA file holds no certificate.
-    pub fn new(endpoint: Endpoint, token: Token, manner: Manner, stop: Stop) -> Result<Client> {
+    pub fn new(
+        endpoint: Endpoint,
+        token: Token,
+        manner: HttpSettings,
+        stop: Stop,
+    ) -> Result<Client> {
         let patience = Patience::new(manner.patience);
         let http = Http::new(endpoint, token, &manner, stop.clone())?;
         Ok(Client { http, manner, patience, stop })

@@ -9,6 +9,7 @@ use std::thread;
 use super::*;
 use crate::error::Error;
 use crate::matomo::http::agent::ALONE;
+use crate::matomo::http::hosts::Hosts;
 
 /// What a server does with a request.
 #[derive(Clone, Copy)]
@@ -45,8 +46,8 @@ impl Server {
         Server { url, requests, limits, _store: ALONE.read().unwrap() }
     }
 
-    fn client(&self, change: impl FnOnce(&mut Manner)) -> Client {
-        let mut manner = Manner {
+    fn client(&self, change: impl FnOnce(&mut HttpSettings)) -> Client {
+        let mut manner = HttpSettings {
             connect_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(60),
             patience: None,
@@ -135,7 +136,8 @@ fn a_client_whose_requests_were_broken_off_fails_at_once() {
     ask(&client).unwrap();
     // Its connections only, as if somebody else had done it.
     client.http.shut_down();
-    let client = Client { manner: Manner { max_retries: 0, ..client.manner.clone() }, ..client };
+    let client =
+        Client { manner: HttpSettings { max_retries: 0, ..client.manner.clone() }, ..client };
     assert!(matches!(fault(ask(&client)), Fault::Broken(_)));
     assert_eq!(server.requests(), 1);
 }
@@ -189,7 +191,11 @@ fn smaller_pages_have_their_chance_within_the_patience() {
     let limits: Vec<_> = server.limits.try_iter().collect();
     assert!(limits.len() >= 2 && limits.len() <= 4, "{limits:?}");
     assert_eq!(limits[..2], ["1000", "125"]);
-    // One that answers small pages gets by.
+}
+
+#[test]
+fn a_server_that_answers_small_pages_gets_by() {
+    let patience = Duration::from_secs(4);
     let server = Server::start(|request| if request < 3 { Do::Hang } else { Do::Answer });
     let client = server.client(|manner| manner.patience = Some(patience));
     assert_eq!(day(&client, 1000).unwrap(), "[]");

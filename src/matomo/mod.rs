@@ -8,6 +8,7 @@ pub mod json;
 pub mod memory;
 pub mod pager;
 pub mod refusal;
+pub mod room;
 pub mod understanding;
 pub mod visit;
 pub mod zone;

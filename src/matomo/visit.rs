@@ -6,8 +6,8 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::matomo::answer::take_room;
 use crate::matomo::json::{self, Key};
+use crate::matomo::room;
 
 /// Custom dimensions by number, in order.
 pub type Dimensions<'a> = BTreeMap<u32, &'a RawValue>;
@@ -80,7 +80,7 @@ macro_rules! read_leniently {
     ($kind:ident, $name:literal) => {
         impl<'de: 'a, 'a> Deserialize<'de> for $kind<'a> {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                take_room()?;
+                room::take()?;
                 struct Reader;
                 impl<'de> Visitor<'de> for Reader {
                     type Value = $kind<'de>;

@@ -7,7 +7,7 @@ use pgrx::spi::SpiClient;
 use crate::error::{Error, Result};
 use crate::pg::local_settings::Scope;
 use crate::pg::roles::AsOwner;
-use crate::store::destination::{query, spi};
+use crate::pg::spi::{query, spi};
 
 /// Where the extension is, and whose.
 #[derive(Debug, Clone)]

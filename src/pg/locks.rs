@@ -8,7 +8,7 @@ use pgrx::pg_sys;
 use crate::pg::local_settings::Scope;
 
 /// The longest that runs and upkeep of registered sites wait for any lock.
-pub const LONGEST_WAIT: Duration = Duration::from_secs(10);
+pub const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
 /// As long as this lives, statements wait no longer than that for a lock; where the session's own
 /// `lock_timeout` is shorter, no longer than that.
@@ -16,8 +16,8 @@ pub fn bounded_waits() -> Scope {
     // SAFETY: main thread; a setting of the session.
     let own = unsafe { pg_sys::LockTimeout };
     match own {
-        1..=10_000 => Scope::of(&[]),
-        _ => Scope::of(&[(c"lock_timeout", c"10s")]),
+        1..=5_000 => Scope::of(&[]),
+        _ => Scope::of(&[(c"lock_timeout", c"5s")]),
     }
 }
 

@@ -12,6 +12,15 @@ use crate::matomo::visit::{VISIT_KEYS, Visit};
 use crate::rows::lines::Lines;
 use crate::rows::mapping::{self, Site};
 
+/// A visit as Matomo lists it, without its actions.
+#[derive(Debug, Clone)]
+pub struct Listed {
+    /// idVisit.
+    pub id: i64,
+    /// In the order of [`crate::rows::mapping::VISIT_COLUMNS`].
+    pub values: Vec<Option<String>>,
+}
+
 /// Visits of Matomo, ready to be stored.
 #[derive(Debug, Default)]
 pub struct Batch {

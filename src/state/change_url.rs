@@ -2,9 +2,9 @@
 
 use crate::error::Result;
 use crate::matomo::http::endpoint::Endpoint;
+use crate::pg::spi::{query, spi};
 use crate::state::restored;
-use crate::store::destination::{Destination, query, spi};
-use crate::sync::site_sync::lock;
+use crate::store::destination::Destination;
 
 /// Gives the ledger's entries of a Matomo in a destination to its new URL; gives their number.
 ///
@@ -24,7 +24,7 @@ pub fn change_url(destination: &Destination, old: &Endpoint, new: &Endpoint) -> 
     })?;
     // A sync would write what it knew before.
     for site in sites {
-        lock(site, destination)?;
+        destination.lock_rows(site)?;
     }
     // Tables that 0.1.0 has written may have days of both: the new entry counts.
     let both = format!(

@@ -13,9 +13,9 @@ use crate::pg::failed::Failed;
 use crate::pg::local_settings::Scope;
 use crate::pg::report::warn;
 use crate::pg::roles::{AsSiteOwner, has_rights_of};
+use crate::pg::spi::{query, spi};
 use crate::state::ledger;
 use crate::state::restored;
-use crate::store::destination::{query, spi};
 
 /// A visitor, by one name or by both.
 pub struct Visitor<'a> {

@@ -11,10 +11,11 @@ use crate::error::{Error, Result};
 use crate::matomo::http::endpoint::Endpoint;
 use crate::pg::extension::Extension;
 use crate::pg::locks::{self, Lock, Until};
+use crate::pg::spi::{query, spi};
 use crate::rows::mapping::ActionTime;
 use crate::rows::visits_read::{Counts, Seen};
-use crate::store::destination::{Destination, query, spi};
-use crate::sync::plan::{Known, Pass};
+use crate::state::known::{Known, Pass};
+use crate::store::destination::Destination;
 
 /// The entries of one Matomo, site and destination.
 pub struct Ledger {
@@ -36,6 +37,9 @@ pub struct Entry {
     /// What `action_timestamp` holds in its rows, if that is known.
     pub action_time: Option<ActionTime>,
 }
+
+/// What is known of a site's days, by day.
+pub type Entries = BTreeMap<NaiveDate, Entry>;
 
 /// What an entry is set to of whose day nothing is known but that there is one.
 pub const UNREAD: &str = "sealed = false, newest = NULL, rechecked_at = NULL, \

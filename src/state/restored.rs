@@ -4,7 +4,7 @@ use pgrx::prelude::*;
 
 use crate::error::{Result, Stored};
 use crate::pg::extension::Extension;
-use crate::store::destination::{query, spi};
+use crate::pg::spi::{query, spi};
 
 /// Finds the tables and roles that are known by name only, as far as they are there. All that reads the
 /// destinations of the ledger or of sites begins with it. Writes once after a restore; never where

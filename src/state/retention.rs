@@ -1,7 +1,7 @@
 //! The retention of registered sites, and what the ledger is told when rows are dropped for their age:
 //! days that are gone stay gone, and nothing is claimed of them. SPI only.
 
-use chrono::{Datelike, Days, Months, NaiveDate, TimeDelta};
+use chrono::{Datelike, Days, Months, NaiveDate, TimeDelta, Utc};
 use pgrx::JsonB;
 use pgrx::datum::Interval;
 use pgrx::prelude::*;
@@ -11,13 +11,22 @@ use crate::error::{Error, Result};
 use crate::matomo::zone::Zone;
 use crate::pg::extension::Extension;
 use crate::pg::local_settings::Scope;
+use crate::pg::spi::{query, spi};
 use crate::rows::mapping::ActionTime;
 use crate::state::forget::Table;
 use crate::state::ledger::UNREAD;
 use crate::state::restored;
 use crate::state::sites::Site;
-use crate::store::destination::{query, spi};
-use crate::worker::upkeep::today;
+
+/// What day it is in a site's timezone.
+pub fn today(timezone: &str) -> NaiveDate {
+    zone(timezone).day(Utc::now().timestamp()).unwrap_or_default()
+}
+
+/// A site's timezone; UTC if it is none that we know.
+pub fn zone(timezone: &str) -> Zone {
+    Zone::parse(timezone).unwrap_or(Zone::Fixed(0))
+}
 
 /// The retention of a registered site, `None`: for ever. Nobody else changes it till the end of the
 /// transaction.

@@ -17,11 +17,11 @@ use pgrx::spi::SpiClient;
 use crate::error::{Error, Result};
 use crate::pg::encoding::to_server;
 use crate::pg::local_settings::Scope;
+use crate::pg::spi::{query, spi};
 use crate::rows::batch::Batch;
 use crate::rows::lines::{self, Lines};
 use crate::rows::mapping::{ACTION_TIMESTAMP, COLUMNS, VISITORID};
 use crate::rows::visits_read::count;
-use crate::store::destination::{query, spi};
 use crate::store::row_texts::Texts;
 use crate::store::statements::Statements;
 

@@ -3,14 +3,15 @@
 
 use std::ffi::CStr;
 
-use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
-use pgrx::spi::{PreparedStatement, SpiClient, SpiTupleTable};
+use pgrx::spi::{SpiClient, SpiTupleTable};
 
 use crate::error::{Error, Result};
 use crate::pg::encoding;
 use crate::pg::extension::Extension;
 use crate::pg::local_settings::Scope;
+use crate::pg::locks::{self, Lock, Until};
+use crate::pg::spi::{query, spi};
 use crate::rows::mapping::COLUMNS;
 
 /// Names that a first sync makes a table of: the Node tool's standard and partitioned table.
@@ -28,37 +29,6 @@ pub struct Destination {
     /// The columns of the unique index that tells actions apart.
     pub key: Vec<String>,
     pub extension: Extension,
-}
-
-/// Runs one statement, which sees what this transaction has written before. Only one that writes
-/// takes a transaction ID. What SPI finds wrong with it is a fault of ours; what Postgres finds
-/// wrong is raised as its own ERROR.
-pub fn query<'conn>(
-    client: &mut SpiClient<'conn>,
-    sql: &str,
-    args: &[DatumWithOid],
-) -> Result<SpiTupleTable<'conn>> {
-    let kinds: Vec<_> = args.iter().map(|arg| PgOid::from(arg.oid())).collect();
-    run_plan(client, &client.prepare_mut(sql, &kinds).map_err(spi)?, args)
-}
-
-/// Runs a statement that was prepared with `prepare_mut`.
-///
-/// `select` and `prepare_mut` are what they are not called: pgrx's `update` takes a transaction ID
-/// even for a query, and so fails on a standby; its `select` of what `prepare` has made would not
-/// see this transaction's own writes.
-pub fn run_plan<'conn>(
-    client: &SpiClient<'conn>,
-    plan: &PreparedStatement<'conn>,
-    args: &[DatumWithOid],
-) -> Result<SpiTupleTable<'conn>> {
-    let converted = encoding::arguments(args);
-    client.select(plan, None, converted.as_deref().unwrap_or(args)).map_err(spi)
-}
-
-/// An SPI error as ours.
-pub fn spi(error: pgrx::spi::SpiError) -> Error {
-    Error::Internal(error.to_string())
 }
 
 impl Destination {
@@ -119,6 +89,17 @@ impl Destination {
             return Ok(());
         }
         Err(Error::Renamed(self.name.clone()))
+    }
+
+    /// One sync at a time of a site into a destination, till the end of the transaction.
+    ///
+    /// # Errors
+    /// [`Error::AlreadyRunning`].
+    pub fn lock_rows(&self, site: i32) -> Result<()> {
+        if locks::try_take(Lock::Rows(self.oid, site), Until::TransactionEnd) {
+            return Ok(());
+        }
+        Err(Error::AlreadyRunning { site, name: self.name.clone() })
     }
 
     /// Whether rows are told apart by their time too, so that it can narrow where they may lie.

@@ -5,10 +5,11 @@ use pgrx::prelude::*;
 
 use crate::error::Result;
 use crate::pg::local_settings::Scope;
+use crate::pg::spi::{query, spi};
+use crate::rows::batch::Listed;
 use crate::rows::mapping::{COLUMNS, VISIT_COLUMNS};
-use crate::store::destination::{Destination, query, spi};
+use crate::store::destination::Destination;
 use crate::store::statements::differs;
-use crate::sync::fetch::Listed;
 
 /// Visits whose stored rows are not as listed.
 #[derive(Debug, Default)]

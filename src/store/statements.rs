@@ -8,8 +8,9 @@ use pgrx::spi::{OwnedPreparedStatement, SpiClient, SpiTupleTable};
 
 use crate::error::Result;
 use crate::pg::local_settings::Scope;
+use crate::pg::spi::{run_plan, spi};
 use crate::rows::mapping::COLUMNS;
-use crate::store::destination::{Destination, run_plan, spi};
+use crate::store::destination::Destination;
 
 /// Statement texts. `$1` to `$43` are arrays of text, one a column, wherever rows go in.
 pub struct Statements {

@@ -13,13 +13,14 @@ use crate::error::{Error, Result};
 use crate::matomo::memory::Room;
 use crate::pg::encoding;
 use crate::pg::local_settings::Scope;
+use crate::pg::spi::{query, spi};
 use crate::rows::batch::Batch;
 use crate::rows::lines::Lines;
 use crate::rows::mapping::{ACTION_ID, COLUMNS, IDVISIT};
 use crate::rows::visits_read::count;
 use crate::store::compare::{Changes, Comparison, Lock, columns, span_args};
 use crate::store::copy_from::copy_from;
-use crate::store::destination::{Destination, query, spi};
+use crate::store::destination::Destination;
 use crate::store::indexes::ByVisit;
 use crate::store::statements::Statements;
 

@@ -19,11 +19,12 @@ use crate::state::restored;
 use crate::store::destination::Destination;
 use crate::store::inspect::{self, Differing};
 use crate::store::writer::Store;
-use crate::sync::fetch::{self, Reading};
+use crate::sync::fetch;
+use crate::sync::pages::Reading;
 use crate::sync::plan::{self, Start};
 use crate::sync::recheck;
 use crate::sync::remote;
-use crate::sync::site_sync::{Order, ask_for_site, lock};
+use crate::sync::site_sync::{Order, ask_for_site};
 
 /// How to check.
 #[derive(Debug, Clone, Copy)]
@@ -66,7 +67,7 @@ pub fn run(order: Order, how: How) -> Result<BTreeMap<NaiveDate, DayChecked>> {
     let Order { site, access, start, end, destination, .. } = order;
     let Access { client, page_size, .. } = access;
     let destination = Destination::open(&destination, how.repair)?;
-    lock(site, &destination)?;
+    destination.lock_rows(site)?;
     let start = start.ok_or(Error::Null("start_date"))?;
     restored::resolve(&destination.extension)?;
     let ledger = Ledger::of(&destination, client.endpoint(), site);

@@ -9,10 +9,13 @@ use crate::error::{Error, Fault, Result};
 use crate::matomo::client::{Client, SiteInfo, Which};
 use crate::matomo::visit::Visit;
 use crate::rows::batch::Batch;
+use crate::rows::batch::Listed;
 use crate::rows::mapping::{self, Site};
 use crate::rows::visits_read::{Counts, Seen};
+use crate::state::known::Pass;
+use crate::sync::pages::Reading;
 use crate::sync::pages::{Page, Pages, read_page, retry_line};
-use crate::sync::plan::{Due, Extent, Pass};
+use crate::sync::plan::{Due, Extent};
 
 /// What is known of a site-day when all its pages are read, or as many as were to be read at once.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,29 +65,6 @@ pub enum News {
     ZoneChanged(SiteInfo),
     /// The end: something failed for good.
     Failed(Error),
-}
-
-/// A visit as Matomo lists it, without its actions.
-#[derive(Debug, Clone)]
-pub struct Listed {
-    /// idVisit.
-    pub id: i64,
-    /// In the order of [`rows::VISIT_COLUMNS`].
-    pub values: Vec<Option<String>>,
-}
-
-/// How to read days.
-#[derive(Debug, Clone, Copy)]
-pub struct Reading {
-    pub site: Site,
-    /// Visits a page.
-    pub page_size: u32,
-    /// Pages of a day after which its reading is broken off, to go on another time.
-    pub most_pages: i32,
-    /// When it began.
-    pub began: i64,
-    /// Whether Matomo has just told the site's timezone.
-    pub is_zone_known: bool,
 }
 
 /// Reads the days in order and hands everything to `send`, which gives false to stop; a failure

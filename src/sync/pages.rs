@@ -12,7 +12,20 @@ use crate::matomo::pager::Pager;
 use crate::matomo::visit::Visit;
 use crate::matomo::zone::Zone;
 use crate::rows::mapping::{self, Site};
-use crate::sync::fetch::Reading;
+
+/// How to read days.
+#[derive(Debug, Clone, Copy)]
+pub struct Reading {
+    pub site: Site,
+    /// Visits a page.
+    pub page_size: u32,
+    /// Pages of a day after which its reading is broken off, to go on another time.
+    pub most_pages: i32,
+    /// When it began.
+    pub began: i64,
+    /// Whether Matomo has just told the site's timezone.
+    pub is_zone_known: bool,
+}
 
 /// The pages of a site-day, one request after the other.
 pub struct Pages<'a> {

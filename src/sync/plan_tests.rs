@@ -1,4 +1,5 @@
 use super::*;
+use crate::rows::visits_read::Seen;
 
 fn day(text: &str) -> NaiveDate {
     text.parse().unwrap()

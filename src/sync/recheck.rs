@@ -4,10 +4,11 @@
 use crate::error::Result;
 use crate::matomo::client::Client;
 use crate::rows::batch::Batch;
+use crate::rows::batch::Listed;
 use crate::rows::mapping::Site;
 use crate::store::destination::Destination;
 use crate::store::inspect::{self, Differing};
-use crate::sync::fetch::{self, Listed};
+use crate::sync::fetch;
 use crate::sync::remote;
 
 /// So many listed visits are compared at once.

@@ -9,19 +9,40 @@ use crate::pg::report::say;
 use crate::pg::secrecy::show_activity;
 use crate::rows::mapping::ActionTime;
 use crate::rows::visits_read::count;
+use crate::state::ledger::Entries;
 use crate::state::ledger::{Entry, Ledger};
+use crate::state::run::StepCounts;
 use crate::store::destination::Destination;
 use crate::store::writer::{Store, Written};
-use crate::sync::fetch::{self, DayRead, News, Part, Reading};
+use crate::sync::fetch::{self, DayRead, News, Part};
 use crate::sync::helper::Helper;
+use crate::sync::pages::Reading;
 use crate::sync::plan::Due;
 use crate::sync::progress::Progress;
 use crate::sync::recheck;
 use crate::sync::remote;
-use crate::sync::site_sync::Entries;
 
 /// What became of a day.
 pub type DayResult = (DayRead, Written);
+
+/// What the days of a step come to.
+pub fn counts(results: &[DayResult], bytes: u64) -> StepCounts {
+    let mut counts = StepCounts { bytes, ..StepCounts::default() };
+    for (read, written) in results {
+        if read.rest.is_none() {
+            counts.days.push(read.day);
+        }
+        counts.pages += i64::from(read.pages);
+        counts.visits += read.met.visits - read.met_before.visits;
+        counts.actions += read.met.actions - read.met_before.actions;
+        counts.truncated_visits += read.met.truncated_visits - read.met_before.truncated_visits;
+        counts.written.inserted += written.inserted;
+        counts.written.updated += written.updated;
+        counts.written.deleted += written.deleted;
+        counts.written.new_visits += written.new_visits;
+    }
+    counts
+}
 
 /// What became of all of them.
 pub enum Outcome {

@@ -1,8 +1,6 @@
 //! One sync of one site: plan, fetch, store, tell. Runs on the backend's main thread, in the
 //! caller's transaction.
 
-use std::collections::BTreeMap;
-
 use chrono::{Days, NaiveDate, Utc};
 use pgrx::prelude::*;
 
@@ -16,12 +14,12 @@ use crate::pg::locks::{self, Lock, Until};
 use crate::pg::report::{say, warn};
 use crate::pg::secrecy::show_activity;
 use crate::rows::mapping::Site;
-use crate::state::ledger::{Entry, Ledger};
+use crate::state::ledger::{Entries, Ledger};
 use crate::state::restored;
 use crate::store::destination::Destination;
 use crate::store::writer::Store;
-use crate::sync::fetch::Reading;
 use crate::sync::known_days;
+use crate::sync::pages::Reading;
 use crate::sync::pages::retry_line;
 use crate::sync::plan::{self, Again, Due, Start, Times};
 use crate::sync::progress::Progress;
@@ -40,9 +38,6 @@ pub struct Order {
     /// Whether sealed days are read again.
     pub force: bool,
 }
-
-/// What is known of a site's days, by day.
-pub type Entries = BTreeMap<NaiveDate, Entry>;
 
 /// Does it all; gives a result per day.
 ///
@@ -111,7 +106,7 @@ impl Sync {
         run: Option<OfRun>,
     ) -> Result<Sync> {
         let Access { client, page_size, workers } = access;
-        lock(site, &destination)?;
+        destination.lock_rows(site)?;
         restored::resolve(&destination.extension)?;
         let ledger = Ledger::of(&destination, client.endpoint(), site);
         let now = Utc::now().timestamp();
@@ -239,17 +234,6 @@ fn lookback(today: NaiveDate) -> Again {
         0 => Again::No,
         days => today.checked_sub_days(Days::new(days.into())).map_or(Again::All, Again::From),
     }
-}
-
-/// One sync at a time of a site into a destination, till the end of the transaction.
-///
-/// # Errors
-/// [`Error::AlreadyRunning`].
-pub fn lock(site: i32, destination: &Destination) -> Result<()> {
-    if locks::try_take(Lock::Rows(destination.oid, site), Until::TransactionEnd) {
-        return Ok(());
-    }
-    Err(Error::AlreadyRunning { site, name: destination.name.clone() })
 }
 
 /// What Matomo knows of the site; in a run, that of the registered site.

@@ -9,10 +9,10 @@ use crate::error::{Error, Result};
 use crate::pg::extension::Extension;
 use crate::pg::locks;
 use crate::pg::roles::AsSiteOwner;
+use crate::pg::spi::{query, spi};
 use crate::state::restored;
+use crate::state::retention;
 use crate::state::runs;
-use crate::store::destination::{query, spi};
-use crate::worker::upkeep;
 
 /// The sites of a database as they are at some moment.
 #[derive(Default)]
@@ -172,7 +172,7 @@ impl Waiting {
     fn is_tended(&self) -> bool {
         let tended_on = self.tended_on.as_deref().and_then(|day| day.parse().ok());
         // A later day is of a clock that was ahead.
-        tended_on == Some(upkeep::today(&self.timezone))
+        tended_on == Some(retention::today(&self.timezone))
     }
 
     /// Whether the credentials are no longer those that were refused.

@@ -17,14 +17,15 @@ use crate::pg::failed::Failed;
 use crate::pg::locks;
 use crate::pg::report::say;
 use crate::pg::roles::AsSiteOwner;
+use crate::pg::spi::{query, spi};
 use crate::pg::watch::{self, Watch};
 use crate::state::retention;
 use crate::state::run::Run;
 use crate::state::runs::{self, Begun};
 use crate::state::sites::{self, Site};
-use crate::store::destination::{Destination, query, spi};
+use crate::store::destination::Destination;
 use crate::sync::progress::Progress;
-use crate::sync::site_days::{DayResult, Outcome};
+use crate::sync::site_days::{DayResult, Outcome, counts};
 use crate::sync::site_sync::{OfRun, Range, Sync, warn_of_truncation};
 use crate::worker::attempt::attempt;
 use crate::worker::session::{self, Failure, Phase};
@@ -146,7 +147,7 @@ fn copy(run: i64) -> Result<Status> {
         sites::note(&extension, site.id, &step.info, step.client.endpoint().url())?;
         state.timezone = Some(step.info.timezone);
     }
-    let left = state.add(&extension, &step.due, &step.results, step.bytes)?;
+    let left = state.add(&extension, &step.due, &counts(&step.results, step.bytes))?;
     if left > 0 {
         session::with(|work| {
             let version = work.version.clone();
@@ -182,7 +183,7 @@ fn as_owner(
     let undefer =
         || Spi::connect_mut(|client| query(client, "SET CONSTRAINTS ALL IMMEDIATE", &[]).map(drop));
     undefer()?;
-    let credentials = Credentials::of_site(site)?;
+    let credentials = Credentials::of_site(site.id, &site.server)?;
     let version = credentials.version.clone();
     if let Some(seconds) = credentials.options.timeout {
         watch::allow(Duration::from_secs(seconds.into()));
@@ -214,7 +215,7 @@ fn as_owner(
         if sync.is_emptied {
             run.begin_anew();
         }
-        sync.due.retain(|due| run.has_to_do(due));
+        sync.due.retain(|due| run.has_to_do(due.day));
         let due: Vec<_> = sync.due.iter().map(|due| due.day).collect();
         sync.due.truncate(workers);
         let elapsed = Utc::now().timestamp().saturating_sub(run.began);

@@ -2,6 +2,7 @@
 //! `make test` builds what they need.
 
 mod action_time;
+mod architecture;
 mod bad_input;
 mod boundaries;
 mod check;

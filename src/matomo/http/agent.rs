@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 use ureq::unversioned::transport::Connector;
 
 use crate::error::Result;
-use crate::matomo::client::Manner;
 use crate::matomo::http::certificates;
 use crate::matomo::http::dial::{Dialler, Later};
 use crate::matomo::http::endpoint::Endpoint;
 use crate::matomo::http::hosts::Hosts;
+use crate::matomo::http::http_settings::HttpSettings;
 use crate::matomo::http::tls::TlsConnector;
 use crate::matomo::http::token::Token;
 
@@ -67,7 +67,7 @@ impl Agent {
     ///
     /// # Errors
     /// [`crate::error::Error::Argument`] when the CA file holds no certificate.
-    pub fn obtain(endpoint: &Endpoint, token: &Token, manner: &Manner) -> Result<Agent> {
+    pub fn obtain(endpoint: &Endpoint, token: &Token, manner: &HttpSettings) -> Result<Agent> {
         let key = Key {
             credentials: HASHER.hash_one((endpoint.url(), token.secret())),
             connect_timeout: manner.connect_timeout,
@@ -119,7 +119,7 @@ impl Drop for Held {
 /// A request that has a body.
 pub type Request = ureq::RequestBuilder<ureq::typestate::WithBody>;
 
-fn new(manner: &Manner) -> Result<ureq::Agent> {
+fn new(manner: &HttpSettings) -> Result<ureq::Agent> {
     let named = manner.ca_pem.as_deref().map(certificates::parse).transpose()?;
     let config = ureq::Agent::config_builder()
         .http_status_as_error(false)
@@ -149,8 +149,8 @@ pub static ALONE: std::sync::RwLock<()> = std::sync::RwLock::new(());
 mod tests {
     use super::*;
 
-    fn manner(seconds: u64) -> Manner {
-        Manner {
+    fn manner(seconds: u64) -> HttpSettings {
+        HttpSettings {
             connect_timeout: Duration::from_secs(seconds),
             request_timeout: Duration::from_secs(60),
             patience: None,
@@ -162,7 +162,7 @@ mod tests {
         }
     }
 
-    fn obtain(token: &str, manner: &Manner) -> Agent {
+    fn obtain(token: &str, manner: &HttpSettings) -> Agent {
         let endpoint = Endpoint::parse("https://kept.example.org").unwrap();
         Agent::obtain(&endpoint, &Token::new(token), manner).unwrap()
     }
@@ -181,10 +181,10 @@ mod tests {
         assert_ne!(made(&other), at, "in use");
         drop(other.clone());
         drop(first);
-        assert_eq!(made(&obtain("a", &Manner { max_retries: 3, ..manner(1) })), at);
+        assert_eq!(made(&obtain("a", &HttpSettings { max_retries: 3, ..manner(1) })), at);
         assert_ne!(made(&obtain("b", &manner(1))), at, "somebody else's");
         let hosts = Hosts::new("a.example.org", false).unwrap();
-        assert_ne!(made(&obtain("a", &Manner { hosts, ..manner(1) })), at);
+        assert_ne!(made(&obtain("a", &HttpSettings { hosts, ..manner(1) })), at);
         let again = obtain("a", &manner(1));
         assert_eq!(made(&again), at);
         again.clone().shut_down();

@@ -13,7 +13,8 @@ use ureq::http::Uri;
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{ConnectionDetails, Connector, NextTimeout, TcpConnector, time};
 
-use crate::matomo::http::hosts::{Hosts, Refusal};
+use crate::error::HostRefusal;
+use crate::matomo::http::hosts::Hosts;
 
 thread_local! {
     static DIALLED: Cell<u64> = const { Cell::new(0) };
@@ -94,7 +95,7 @@ fn look_up(
     let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
     let tls = uri.scheme_str() == Some("https");
     let port = uri.port_u16().unwrap_or(if tls { 443 } else { 80 });
-    let refuse = |refusal: Refusal| Error::Other(Box::new(refusal));
+    let refuse = |refusal: HostRefusal| Error::Other(Box::new(refusal));
     hosts.admit_name(host).map_err(refuse)?;
     let found = match host.parse::<IpAddr>() {
         Ok(address) => vec![SocketAddr::new(address, port)],
@@ -225,7 +226,9 @@ mod tests {
                 Ok(_) => assert_eq!(round % 2, 0),
                 Err(Error::Other(refusal)) => {
                     assert_eq!(round % 2, 1);
-                    assert!(refusal.downcast::<Refusal>().unwrap().detail().contains("link-local"));
+                    assert!(
+                        refusal.downcast::<HostRefusal>().unwrap().detail().contains("link-local")
+                    );
                 }
                 Err(other) => panic!("{other}"),
             }

@@ -1,9 +1,8 @@
 //! Which machines requests may go to: `matomo.allowed_hosts` and `matomo.allow_http`. Pure.
 
-use std::fmt;
 use std::net::IpAddr;
 
-use crate::error::Error;
+use crate::error::{Error, HostRefusal, Why};
 use crate::matomo::http::address::{Block, is_here, reserved};
 
 /// The two settings, ready to judge by.
@@ -33,25 +32,6 @@ pub struct BadEntry {
     pub why: &'static str,
 }
 
-/// Why a host may not be asked.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
-    pub host: String,
-    pub address: Option<IpAddr>,
-    pub why: Why,
-}
-
-/// The rule that was broken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Why {
-    /// `matomo.allowed_hosts` has neither the host nor its address.
-    NotListed,
-    /// What the host or its address is that no Matomo is.
-    Reserved(&'static str),
-    /// `http://`, and another machine.
-    Plain,
-}
-
 /// Names of metadata services, whatever address they are given.
 const METADATA: [&str; 3] =
     ["metadata.google.internal", "metadata.goog", "instance-data.ec2.internal"];
@@ -70,9 +50,9 @@ impl Hosts {
     /// Judges a host by its name, before anybody looks it up: what is refused is not even asked for.
     ///
     /// # Errors
-    /// [`Refusal`].
-    pub fn admit_name(&self, host: &str) -> Result<(), Refusal> {
-        let refuse = |why| Err(Refusal { host: host.to_owned(), address: None, why });
+    /// [`HostRefusal`].
+    pub fn admit_name(&self, host: &str) -> Result<(), HostRefusal> {
+        let refuse = |why| Err(HostRefusal { host: host.to_owned(), address: None, why });
         let name = normal(host);
         if METADATA.contains(&name.as_str()) {
             return refuse(Why::Reserved("that of a cloud's metadata service"));
@@ -85,9 +65,9 @@ impl Hosts {
     /// Judges one address of a host, to which a connection is about to be made.
     ///
     /// # Errors
-    /// [`Refusal`].
-    pub fn admit(&self, host: &str, address: IpAddr, tls: bool) -> Result<(), Refusal> {
-        let refuse = |why| Err(Refusal { host: host.to_owned(), address: Some(address), why });
+    /// [`HostRefusal`].
+    pub fn admit(&self, host: &str, address: IpAddr, tls: bool) -> Result<(), HostRefusal> {
+        let refuse = |why| Err(HostRefusal { host: host.to_owned(), address: Some(address), why });
         if let Some(what) = reserved(address) {
             return refuse(Why::Reserved(what));
         }
@@ -180,53 +160,6 @@ fn is_number(label: &str) -> bool {
         None => label.bytes().all(|byte| byte.is_ascii_digit()),
     }
 }
-
-impl Refusal {
-    /// Completes the DETAIL.
-    pub fn detail(&self) -> String {
-        let address = self.address.map(|address| address.to_string());
-        match (self.why, address) {
-            (Why::NotListed, Some(address)) => {
-                format!("Neither the host nor its address {address} is in matomo.allowed_hosts.")
-            }
-            (Why::NotListed, None) => "The host is not in matomo.allowed_hosts.".to_owned(),
-            (Why::Reserved(what), Some(address)) => {
-                format!("The host's address {address} is {what}.")
-            }
-            (Why::Reserved(what), None) => format!("The host's name is {what}."),
-            (Why::Plain, address) => format!(
-                "The host's address {} is of another machine, and the URL begins with http://.",
-                address.unwrap_or_default()
-            ),
-        }
-    }
-
-    /// What to do.
-    pub fn hint(&self) -> &'static str {
-        match self.why {
-            Why::NotListed => "A superuser can add it to matomo.allowed_hosts.",
-            Why::Reserved(_) => {
-                "Check the URL. Link-local addresses and metadata services are never allowed, \
-                 whatever matomo.allowed_hosts says."
-            }
-            Why::Plain => {
-                "Use https://. Without it everybody on the way can read the token; where that is no \
-                 danger, a superuser can set matomo.allow_http."
-            }
-        }
-    }
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.why {
-            Why::Plain => write!(f, "a connection to \"{}\" without TLS is not allowed", self.host),
-            _ => write!(f, "a connection to \"{}\" is not allowed", self.host),
-        }
-    }
-}
-
-impl std::error::Error for Refusal {}
 
 #[cfg(test)]
 #[path = "hosts_tests.rs"]

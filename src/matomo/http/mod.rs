@@ -6,6 +6,7 @@ pub mod certificates;
 pub mod dial;
 pub mod endpoint;
 pub mod hosts;
+pub mod http_settings;
 pub mod patience;
 pub mod request;
 pub mod stop;

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use ureq::http::{HeaderMap, Response, StatusCode, header};
 
 use crate::error::{Fault, Result};
-use crate::matomo::client::Manner;
 use crate::matomo::http::agent::Agent;
 use crate::matomo::http::dial::dialled;
 use crate::matomo::http::endpoint::Endpoint;
+use crate::matomo::http::http_settings::HttpSettings;
 use crate::matomo::http::stop::Stop;
 use crate::matomo::http::token::Token;
 use crate::matomo::http::transport::{Attempt, head_fault, transport_fault};
@@ -47,9 +47,14 @@ impl Http {
     ///
     /// # Errors
     /// [`crate::error::Error::Argument`] when the CA file holds no certificate.
-    pub fn new(endpoint: Endpoint, token: Token, manner: &Manner, stop: Stop) -> Result<Http> {
+    pub fn new(
+        endpoint: Endpoint,
+        token: Token,
+        manner: &HttpSettings,
+        stop: Stop,
+    ) -> Result<Http> {
         let agent = Agent::obtain(&endpoint, &token, manner)?;
-        let Manner { connect_timeout, max_response_size, .. } = *manner;
+        let HttpSettings { connect_timeout, max_response_size, .. } = *manner;
         let received = Arc::default();
         Ok(Http { agent, endpoint, token, connect_timeout, max_response_size, stop, received })
     }

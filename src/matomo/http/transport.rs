@@ -6,8 +6,8 @@ use chrono::{DateTime, Utc};
 use ureq::Timeout;
 
 use crate::error::Fault;
+use crate::error::HostRefusal;
 use crate::matomo::http::certificates;
-use crate::matomo::http::hosts::Refusal;
 use crate::matomo::http::token::Token;
 
 /// What an attempt had: the time, and the port it went to.
@@ -48,7 +48,7 @@ pub fn transport_fault(error: ureq::Error, attempt: Attempt, token: &Token) -> F
         ureq::Error::Tls(why) => Fault::Tls(why.to_owned()),
         ureq::Error::Io(error) => io_fault(&error, attempt),
         ureq::Error::ConnectionFailed => Fault::Unreachable("connection failed".to_owned()),
-        ureq::Error::Other(error) => match error.downcast::<Refusal>() {
+        ureq::Error::Other(error) => match error.downcast::<HostRefusal>() {
             Ok(refusal) => Fault::Forbidden(refusal),
             Err(other) => Fault::Broken(token.hide_in(&other.to_string())),
         },
