@@ -189,13 +189,11 @@ fn create(client: &mut SpiClient, name: &str, extension_schema: &str) -> Result<
         _ => return Err(Error::NoDestination(name.to_owned())),
     };
     // Two first syncs at once: the second waits, then finds what the first has made.
-    query(
-        client,
-        "SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended(\
-         pg_catalog.concat_ws(' ', 'matomo_create_table', pg_catalog.current_schema(), $1), 0))",
-        &[name.into()],
-    )?;
-    // An advisory lock brings no news of others' tables, as the lock of a table does.
+    let sql =
+        "SELECT pg_catalog.hashtext(pg_catalog.concat_ws(' ', pg_catalog.current_schema(), $1))";
+    let hash: Option<i32> = query(client, sql, &[name.into()])?.first().get_one().map_err(spi)?;
+    locks::wait_to_create(hash.unwrap_or_default());
+    // Such a lock brings no news of others' tables, as the lock of a table does.
     // SAFETY: main thread, within a transaction.
     unsafe { pg_sys::AcceptInvalidationMessages() };
     if let Some(oid) = find(name, true) {

@@ -20,6 +20,7 @@ mod exactness;
 mod failed_copies;
 mod fleet;
 mod forget;
+mod grants;
 mod histories;
 mod hostages;
 mod hostile;
