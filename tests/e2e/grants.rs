@@ -234,3 +234,18 @@ fn a_first_sync_waits_for_another_one_of_the_same_name_only() {
     run(&mut admin, "ROLLBACK");
     assert!(sync(&mut second, &fake, RANGE).inserted > 0);
 }
+
+#[test]
+fn the_tests_that_docs_security_names_are_there() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |path: String| {
+        std::fs::read_to_string(root.join(&path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+    };
+    let page = read("docs/security.md".to_owned());
+    let named: Vec<_> = page.split('`').filter_map(|text| text.split_once("::")).collect();
+    assert!(named.len() > 20, "{named:?}");
+    for (module, test) in named {
+        let code = read(format!("tests/e2e/{module}.rs"));
+        assert!(code.contains(&format!("#[test]\nfn {test}()")), "{module}::{test}");
+    }
+}
