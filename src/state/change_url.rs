@@ -3,6 +3,7 @@
 use crate::error::Result;
 use crate::matomo::http::endpoint::Endpoint;
 use crate::pg::spi::{query, spi};
+use crate::state::restored;
 use crate::store::destination::Destination;
 
 /// Gives the ledger's entries of a Matomo in a destination to its new URL; gives their number.
@@ -10,6 +11,7 @@ use crate::store::destination::Destination;
 /// # Errors
 /// [`crate::error::Error::AlreadyRunning`].
 pub fn change_url(destination: &Destination, old: &Endpoint, new: &Endpoint) -> Result<i64> {
+    restored::resolve(&destination.extension)?;
     let schema = &destination.extension.schema;
     let sites = format!(
         "SELECT DISTINCT idsite FROM {schema}.matomo_ledger WHERE destination = $1 AND matomo = $2 \

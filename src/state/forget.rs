@@ -4,15 +4,18 @@
 use std::panic::AssertUnwindSafe;
 
 use pgrx::PgLogLevel;
-use pgrx::pg_sys::panic::{CaughtError, ErrorReport};
+use pgrx::pg_sys::panic::CaughtError;
 use pgrx::prelude::*;
 
 use crate::error::{Error, Result};
 use crate::pg::extension::Extension;
+use crate::pg::failed::Failed;
 use crate::pg::local_settings::LocalSettings;
+use crate::pg::report::warn;
 use crate::pg::roles::{AsSiteOwner, has_rights_of};
 use crate::pg::spi::{query, spi};
 use crate::state::ledger;
+use crate::state::restored;
 
 /// A visitor, by one name or by both.
 pub struct Visitor<'a> {
@@ -34,6 +37,8 @@ pub fn forget(visitor: &Visitor, only_in: Option<pg_sys::Oid>) -> Result<Vec<Era
         Some(oid) => vec![oid],
         None => {
             ledger::forget_dropped(&extension)?;
+            restored::resolve(&extension)?;
+            warn_of_missing(&restored::missing(&extension)?);
             destinations(&extension)?
         }
     };
@@ -52,6 +57,17 @@ pub fn forget(visitor: &Visitor, only_in: Option<pg_sys::Oid>) -> Result<Vec<Era
         Spi::connect_mut(|client| query(client, "SET CONSTRAINTS ALL IMMEDIATE", &[]).map(drop))?;
     }
     tables.iter().map(|table| table.erase(visitor, only_in.is_some())).collect()
+}
+
+/// Whatever they hold of the visitor stays.
+fn warn_of_missing(tables: &[String]) {
+    if !tables.is_empty() {
+        let names = tables.join(", ");
+        warn(
+            format!("tables that a dump was restored without are not searched: {names}"),
+            "Restore them, then erase again; or, if they are gone for good, DELETE FROM matomo_ledger WHERE destination = 0.",
+        );
+    }
 }
 
 /// Every table that syncs have written to. Nobody reaches the temporary tables of another session,
@@ -150,20 +166,16 @@ impl Table {
 
     /// Raises an error of the table's triggers or constraints again, with the table's name.
     fn name_in<T>(&self, caught: CaughtError) -> T {
-        let report = match caught {
-            CaughtError::PostgresError(report) => report,
-            ours => ours.rethrow(),
-        };
-        let place = format!("Rows of table {} were to be deleted.", self.name);
-        let detail = report.detail().map_or_else(|| place.clone(), |of| format!("{of} {place}"));
-        let hint = report
-            .hint()
-            .unwrap_or("To erase elsewhere, name one table after the other as only_in.")
-            .to_owned();
-        ErrorReport::new(report.sql_error_code(), report.message().to_owned(), "matomo")
-            .set_detail(detail)
-            .set_hint(hint)
-            .report(PgLogLevel::ERROR);
-        unreachable!("an ERROR does not return")
+        if let CaughtError::PostgresError(report) = &caught {
+            let mut failed = Failed::raised(report);
+            let place = format!("Rows of table {} were to be deleted.", self.name);
+            failed.detail =
+                Some(failed.detail.map_or_else(|| place.clone(), |of| format!("{of} {place}")));
+            failed.hint.get_or_insert_with(|| {
+                "To erase elsewhere, name one table after the other as only_in.".to_owned()
+            });
+            failed.tell(PgLogLevel::ERROR);
+        }
+        caught.rethrow()
     }
 }
