@@ -10,7 +10,7 @@ use crate::matomo::visit::{Action, Actions, Visit};
 /// Reads an answer.
 ///
 /// # Errors
-/// What is wrong with it.
+/// A description of what is wrong with it.
 pub fn visits(body: &str) -> Result<Vec<Visit<'_>>, String> {
     match within(body, || serde_json::from_str(body)) {
         Err(error) if error != element_limit::EXCEEDED => within(body, || visits_tolerantly(body))
@@ -19,10 +19,10 @@ pub fn visits(body: &str) -> Result<Vec<Visit<'_>>, String> {
     }
 }
 
-/// What a reading gives if it found room for all.
+/// Reads an answer within its limit of visits and actions.
 fn within<T>(body: &str, read: impl FnOnce() -> serde_json::Result<T>) -> Result<T, String> {
     element_limit::begin(body);
-    // An error of data quotes them.
+    // serde's message would quote the visitor's data.
     let read = read().map_err(|error| match error.is_data() {
         true => format!("it is no list of visits from column {} on", error.column()),
         false => format!("it is no JSON: {error}"),
@@ -30,8 +30,9 @@ fn within<T>(body: &str, read: impl FnOnce() -> serde_json::Result<T>) -> Result
     if element_limit::is_exceeded() { Err(element_limit::EXCEEDED.to_owned()) } else { read }
 }
 
-/// The same at half the speed, of each answer at which the parser stops: with a number that no `f64`
-/// holds (1e999) in place of an action or of a list of them, which counts as anything else does there.
+/// Reads an answer at which the parser stops: one with a number that no `f64` holds (1e999) in
+/// place of an action or a list of them. That counts as an element without keys, like any other odd
+/// value. Half as fast.
 fn visits_tolerantly(body: &str) -> serde_json::Result<Vec<Visit<'_>>> {
     let list: &RawValue = serde_json::from_str(body)?;
     if !list.get().starts_with('[') {
@@ -47,7 +48,7 @@ fn visits_tolerantly(body: &str) -> serde_json::Result<Vec<Visit<'_>>> {
     Ok(visits)
 }
 
-/// A visit whose actions are each read on their own.
+/// A visit whose actions are parsed one by one.
 struct TolerantVisit<'a>(Visit<'a>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for TolerantVisit<'a> {

@@ -1,4 +1,4 @@
-//! Questions to Matomo's HTTP API, asked until there is an answer. No Postgres.
+//! The client of Matomo's HTTP API, with retries. No Postgres.
 
 use std::time::{Duration, Instant};
 
@@ -21,37 +21,37 @@ use crate::matomo::memory::Body;
 use crate::matomo::pager::PageRequest;
 use crate::matomo::zone::Zone;
 
-/// What an overloaded Matomo gets before a smaller request.
+/// Pause before a smaller request to an overloaded Matomo.
 const PAUSE_BEFORE_SMALLER_PAGE: Duration = Duration::from_millis(200);
 
 const LIVE: &str = "Live.getLastVisitsDetails";
 
-/// What `SitesManager.getSiteFromId` tells of a site.
+/// The answer of `SitesManager.getSiteFromId`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SiteInfo {
-    /// Its name there, if it was asked for.
+    /// Its name in Matomo, if requested.
     pub name: Option<String>,
     pub zone: Zone,
     /// The zone's name, as Matomo has it.
     pub timezone: String,
-    /// Whether it shows the visits of other sites, if it was asked for.
+    /// Whether it is a roll-up of other sites, if requested.
     pub is_rollup: Option<bool>,
 }
 
-/// Which visits to ask for.
+/// The visits to request.
 #[derive(Debug, Clone, Copy)]
 pub enum VisitSelection<'a> {
-    /// Those whose last action lies in a site-day, a page of them.
+    /// A page of the visits whose last action is on a site-day.
     Day(NaiveDate, PageRequest),
-    /// Those of these IDs, of any time.
+    /// The visits with these IDs, of any day.
     Ids(&'a [i64]),
 }
 
-/// Told before a request is asked again: the failure, which retry it is, how long until then.
+/// Called before a retry, with the error, the number of the retry, and the wait.
 pub type OnRetry<'a> = &'a mut dyn FnMut(&Error, u32, Duration);
 
-/// One Matomo, one token; connections are kept and used again. Its clones share them, and
-/// nobody else does.
+/// A client for one Matomo and one token. It reuses connections, which it shares with its clones
+/// only.
 #[derive(Clone)]
 pub struct Client {
     http: HttpClient,
@@ -61,7 +61,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// Prepares a client; connects to nothing yet.
+    /// Creates a client without connecting.
     ///
     /// # Errors
     /// [`Error::Argument`] when the CA file holds no certificate.
@@ -76,25 +76,25 @@ impl Client {
         Ok(Client { http, settings, deadline, stop })
     }
 
-    /// The same client with an answer timeout of one request timeout.
+    /// The same client, with the request timeout as its answer timeout.
     pub fn with_answer_timeout(mut self) -> Client {
         self.settings.answer_timeout = Some(self.settings.request_timeout);
         self.deadline = Deadline::new(self.settings.answer_timeout);
         self
     }
 
-    /// The Matomo.
+    /// The Matomo that it talks to.
     pub fn endpoint(&self) -> &Endpoint {
         &self.http.endpoint
     }
 
-    /// Bytes of all answers so far, unpacked.
+    /// Bytes of all answers so far, after decompression.
     pub fn received(&self) -> u64 {
         self.http.received()
     }
 
-    /// Breaks off whatever is under way, from any thread; gives when that was done first. The
-    /// client is of no use afterwards.
+    /// Aborts all requests, from any thread. Returns when that was first done. The client is
+    /// unusable afterwards.
     pub fn shut_down(&self) -> Instant {
         let since = self.stop.set();
         self.http.shut_down();
@@ -123,16 +123,16 @@ impl Client {
             let zone = classify::excerpt(&self.hide(&answer.timezone));
             self.fault(&call, Fault::Unexpected(format!("timezone \"{zone}\"")))
         })?;
-        // A name of digits only may come as a number.
+        // A name of digits may come as a number.
         let name = answer.name.and_then(json::text).unwrap_or_default();
         let name = Some(self.hide(&name));
-        // A type of the plugin RollUpReporting.
+        // A site type of the plugin RollUpReporting.
         let is_rollup = Some(answer.kind.and_then(json::text).is_some_and(|kind| kind == "rollup"));
         Ok(SiteInfo { name, zone, timezone: answer.timezone, is_rollup })
     }
 
-    /// `Live.getLastVisitsDetails`: visits as the text of a JSON list, without their actions if
-    /// those are not wanted.
+    /// `Live.getLastVisitsDetails`: the text of a JSON list of visits, with or without their
+    /// actions.
     ///
     /// # Errors
     /// [`Error::Request`].
@@ -146,7 +146,8 @@ impl Client {
         let mut params = vec![("filter_sort_order", "asc".to_owned())];
         let (day, limit) = match which {
             VisitSelection::Day(day, page) => {
-                // A range of one day, as period=day of today also returns yesterday.
+                // A range of one day, as period=day also returns yesterday's visits when it is
+                // today.
                 params.extend([("period", "range".to_owned()), ("date", format!("{day},{day}"))]);
                 params.push(("filter_offset", page.offset.to_string()));
                 if let Some(after) = page.after {
@@ -176,22 +177,22 @@ impl Client {
         Ok(body)
     }
 
-    /// Whether to ask for less after this failure.
+    /// Whether to request a smaller page after this failure.
     pub fn may_shrink(&self, error: &Error) -> bool {
         self.settings.max_retries > 0 && error.is_overload() && self.deadline.allows(Duration::ZERO)
     }
 
-    /// The error for an answer to `Live.getLastVisitsDetails` that the caller could not read.
+    /// The error for visits that the caller could not parse.
     pub fn unexpected(&self, site: i32, day: Option<NaiveDate>, what: &str) -> Error {
         self.failed(site, day, Fault::Unexpected(self.hide(what)))
     }
 
-    /// The error for an answer to `Live.getLastVisitsDetails` of which no use can be made.
+    /// The error for unusable visits.
     pub fn failed(&self, site: i32, day: Option<NaiveDate>, fault: Fault) -> Error {
         self.fault(&self.call(LIVE, site, day), fault)
     }
 
-    /// Bytes that an answer may have, and the rows that are made of one visit.
+    /// Maximum bytes of an answer, and of the rows of one visit.
     pub fn max_response_size(&self) -> u64 {
         self.settings.max_response_size
     }
@@ -204,8 +205,8 @@ impl Client {
         Error::Request { fault, call: call.clone() }
     }
 
-    /// Asks until there is an answer or a failure that will not pass, or that a smaller request may
-    /// avoid where there is one.
+    /// Sends a request, with retries, until there is an answer, a permanent failure, or a failure
+    /// that a smaller request may avoid.
     fn ask(
         &self,
         call: &Call,
@@ -217,8 +218,9 @@ impl Client {
         let mut retry = 0;
         loop {
             let timeout = self.deadline.timeout(self.settings.request_timeout, can_shrink);
-            let besides = || self.deadline.timeout(self.settings.request_timeout, false);
-            let error = match diagnosis::ask(&self.http, call, params, timeout, &besides) {
+            let follow_up_timeout = || self.deadline.timeout(self.settings.request_timeout, false);
+            let error = match diagnosis::ask(&self.http, call, params, timeout, &follow_up_timeout)
+            {
                 Err(error) if can_shrink && self.may_shrink(&error) => {
                     self.stop.sleep(PAUSE_BEFORE_SMALLER_PAGE);
                     return Err(error);

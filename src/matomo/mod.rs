@@ -1,4 +1,4 @@
-//! Matomo: questions, answers, paging, errors, timezones. No Postgres, no settings.
+//! Matomo: requests, answers, paging, errors, timezones. No Postgres, no settings.
 
 pub mod answer;
 pub mod backoff;

@@ -1,4 +1,4 @@
-//! A visit as `Live.getLastVisitsDetails` sends it, read leniently. Pure.
+//! Parses a visit of `Live.getLastVisitsDetails`, leniently. Pure.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,10 +12,10 @@ use crate::matomo::json::{self, Key};
 /// Custom dimensions by number, in order.
 pub type Dimensions<'a> = BTreeMap<u32, &'a RawValue>;
 
-/// One element of the answer, with what the columns need.
+/// One element of the answer, with the keys that columns need.
 #[derive(Debug, Default)]
 pub struct Visit<'a> {
-    /// `idVisit`, a whole number: the only key without which a visit cannot be stored.
+    /// `idVisit`, a whole number, the only required key.
     pub id: Option<i64>,
     /// `firstActionTimestamp`, a true instant in seconds.
     pub first: Option<i64>,
@@ -27,15 +27,15 @@ pub struct Visit<'a> {
     pub values: [Option<&'a RawValue>; VISIT_KEYS.len()],
     /// `experiments` of the A/B testing plugin.
     pub experiments: Option<&'a RawValue>,
-    /// `customVariables`, whichever shape they have.
+    /// `customVariables`, as a map or a list.
     pub custom_variables: Option<&'a RawValue>,
-    /// Those `dimensionN` that have a value.
+    /// The `dimensionN` that have a value.
     pub dimensions: Dimensions<'a>,
     /// `actionDetails`.
     pub actions: Vec<Action<'a>>,
 }
 
-/// Keys of a visit whose values are kept as they are; those that columns need.
+/// Keys of a visit that columns take unchanged.
 pub const VISIT_KEYS: [&str; 17] = [
     "idSite",
     "actions",
@@ -67,7 +67,7 @@ pub struct Action<'a> {
     pub dimensions: Dimensions<'a>,
 }
 
-/// The same of an action.
+/// Keys of an action that columns take unchanged.
 pub const ACTION_KEYS: [&str; 9] = [
     "type",
     "eventCategory",
@@ -80,8 +80,8 @@ pub const ACTION_KEYS: [&str; 9] = [
     "siteSearchKeyword",
 ];
 
-/// Reads a map key by key; whatever stands in its place is a map without keys, as one odd value must
-/// not cost the others. A list is one too: PHP writes an empty map as a list.
+/// Parses a map key by key. Anything else counts as a map without keys, as one odd value must not
+/// cost the others; so does a list, as PHP writes an empty map as a list.
 macro_rules! read_leniently {
     ($kind:ident, $name:literal) => {
         impl<'de: 'a, 'a> Deserialize<'de> for $kind<'a> {
@@ -164,7 +164,7 @@ impl<'a> Visit<'a> {
         Visit::read_with(map, MapAccess::next_value)
     }
 
-    /// Takes a visit apart. Unknown keys are passed over; of a key that comes twice the last counts.
+    /// Parses a visit. Unknown keys are skipped; of duplicate keys the last counts.
     pub fn read_with<A: MapAccess<'a>>(
         mut map: A,
         actions: impl Fn(&mut A) -> Result<Actions<'a>, A::Error>,
@@ -192,7 +192,7 @@ impl<'a> Visit<'a> {
                 }
             }
         }
-        // The same instant under another name.
+        // `serverTimestamp` is the same instant.
         visit.last = visit.last.or(server_timestamp);
         Ok(visit)
     }

@@ -1,4 +1,4 @@
-//! Visits of Matomo and the rows that are made of them, a piece that is stored at once. Pure.
+//! A batch: visits of Matomo and their rows, stored at once. Pure.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -24,15 +24,15 @@ pub struct ListedVisit {
 /// Visits of Matomo, ready to be stored.
 #[derive(Debug, Default)]
 pub struct Batch {
-    /// idVisit of each visit and where its rows stand in `rows`; also of those without actions,
-    /// whose old rows must go.
+    /// idVisit of each visit and the range of its rows in `rows`. The range is empty for visits
+    /// without actions, whose stored rows are deleted.
     pub visits: Vec<(i64, Range<usize>)>,
     /// Their rows.
     pub rows: Lines,
-    /// The visitors of those without actions.
+    /// visitorId of visits without actions.
     pub visitors_without_actions: HashMap<i64, Option<String>>,
-    /// When each visit began and ended by its own account, in seconds: its rows may not tell, as a
-    /// cart goes once it is ordered.
+    /// First and last instant of each visit as Matomo gives them, in seconds. Its rows may lack
+    /// these: an abandoned cart disappears once it is ordered.
     pub ends: HashMap<i64, [Option<i64>; 2]>,
 }
 
@@ -40,8 +40,8 @@ fn visitor(visit: &Visit) -> Option<String> {
     visit.values[const { mapping::visit_key("visitorId") }].and_then(json::text)
 }
 
-/// Bytes of rows from which on a batch is handed over: so large that what each costs of its own
-/// does not count, so small that a few of them are no burden.
+/// Size of rows at which a batch is handed over: large enough that the cost per batch does not
+/// matter, small enough that several fit in memory.
 const HANDOVER_BYTES: usize = 2 << 20;
 
 impl Batch {
@@ -50,8 +50,8 @@ impl Batch {
         self.rows.size() >= HANDOVER_BYTES
     }
 
-    /// Adds a visit of a day, or of whichever; its rows may take no more than an answer. `from` is the
-    /// instant of last resort for its actions.
+    /// Adds a visit. Its rows may be as large as an answer. `from` is the instant for actions
+    /// without any time.
     ///
     /// # Errors
     /// [`Fault::VisitTooLarge`], [`Fault::OutOfMemory`].

@@ -1,5 +1,5 @@
-//! The columns of a destination: the one place where they stand. `CREATE TABLE`, the comments, the
-//! order of COPY and the comparison follow from it; tests hold the documentation to it.
+//! The columns of a destination, in one list. `CREATE TABLE`, comments, the order of COPY and
+//! comparison follow from it, and tests compare the documentation with it.
 //!
 //! `build.rs` includes this file, so it uses nothing but the standard library.
 
@@ -126,7 +126,7 @@ pub const COLUMNS: &[Column] = &[
 /// The position of a column in [`COLUMNS`].
 ///
 /// # Panics
-/// When there is no such column: at compile time, as it is for constants.
+/// If there is no such column; in constants, at compile time.
 pub const fn position(name: &str) -> usize {
     let mut n = 0;
     while n < COLUMNS.len() && !is_same(COLUMNS[n].name, name) {

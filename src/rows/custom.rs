@@ -11,10 +11,11 @@ use crate::rows::values;
 /// A custom variable: its name, and its value as JSON.
 pub type Variable = (String, String);
 
-/// The custom variables in order; of a name that comes twice the last value counts. Actions have `customVariablePageName1`, visits `customVariableName1`.
+/// The custom variables in order; of duplicate names the last value counts. Keys are
+/// `customVariablePageName1` in actions, `customVariableName1` in visits.
 pub fn variables(raw: Option<&RawValue>) -> Vec<Variable> {
     let mut found: Vec<Variable> = Vec::new();
-    // Of ten thousand none must be looked for one by one.
+    // Keeps ten thousand variables from taking quadratic time.
     let mut places: HashMap<String, usize> = HashMap::new();
     let Some(raw) = raw else { return found };
     json::each_member(raw, |_, entry| {
@@ -44,7 +45,7 @@ pub fn variables(raw: Option<&RawValue>) -> Vec<Variable> {
     found
 }
 
-/// What the keys of a custom variable begin with.
+/// Prefix of the keys of a custom variable.
 const VARIABLE: &str = "customVariable";
 
 /// `customVariablePageName3` → (`Page`, `3`).
@@ -54,7 +55,7 @@ fn split_name(key: &str) -> Option<(&str, &str)> {
     matches!(scope, "" | "Page").then_some((scope, number))
 }
 
-/// The custom variables of an action as an object, then those of its visit that have other names.
+/// The custom variables of an action, then those of its visit that have other names, as an object.
 pub fn variables_of_both(action: Option<&RawValue>, of_visit: &[Variable]) -> String {
     let mut all = variables(action);
     let known: HashSet<_> = all.iter().map(|(name, _)| name.clone()).collect();

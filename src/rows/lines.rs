@@ -1,6 +1,6 @@
-//! Rows as `COPY` reads them: cells parted by tabs, rows ended by line feeds. Pure.
+//! Rows as `COPY` reads them: cells separated by tabs, rows ended by line feeds. Pure.
 //!
-//! Helper threads make them, so that the main thread has nothing left to do but hand them over.
+//! Helper threads format them, so that the main thread only passes them on.
 
 use std::borrow::Cow;
 use std::fmt::{Display, Write};
@@ -10,7 +10,7 @@ use crate::matomo::memory::FallibleText;
 
 const NULL: &str = r"\N";
 
-/// Rows, each with the instant by which it finds its partition.
+/// Rows, each with the instant that decides its partition.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Lines {
     text: FallibleText,
@@ -26,7 +26,7 @@ impl Lines {
         self.begins.len()
     }
 
-    /// Begins a line, which [`Cells::end_line`] has to end.
+    /// Begins a line; end it with [`Cells::end_line`].
     pub fn begin_line(&mut self, at: i64) -> Cells<'_> {
         if self.begins.try_reserve(1).and_then(|()| self.instants.try_reserve(1)).is_ok() {
             self.begins.push(self.text.len());
@@ -46,18 +46,18 @@ impl Lines {
         self.text.len()
     }
 
-    /// Whether there was no memory for all of them.
+    /// Whether some are missing for lack of memory.
     pub fn is_cut(&self) -> bool {
         self.is_cut || self.text.is_cut()
     }
 
-    /// Whole lines as they stand.
+    /// Whole lines, unparsed.
     pub fn text(&self, lines: Range<usize>) -> &str {
         let begin = |line: usize| self.begins.get(line).copied().unwrap_or(self.text.len());
         self.text.get(begin(lines.start)..begin(lines.end)).unwrap_or_default()
     }
 
-    /// The cells of a line as they stand.
+    /// The cells of a line, still escaped.
     pub fn cells(&self, line: usize) -> impl Iterator<Item = &str> {
         cells(self.text(line..line + 1).strip_suffix('\n').unwrap_or_default())
     }
@@ -68,7 +68,7 @@ pub fn cells(text: &str) -> impl Iterator<Item = &str> {
     text.split('\t')
 }
 
-/// What a cell means.
+/// The value of a cell.
 pub fn value(cell: &str) -> Option<Cow<'_, str>> {
     if cell == NULL {
         return None;
@@ -92,7 +92,7 @@ pub fn value(cell: &str) -> Option<Cow<'_, str>> {
     Some(Cow::Owned(text))
 }
 
-/// Writes cells, each with its tab behind it.
+/// Writes cells, each followed by a tab.
 pub struct Cells<'a>(pub &'a mut FallibleText);
 
 impl Cells<'_> {
@@ -124,9 +124,9 @@ impl Cells<'_> {
         self.0.push("\t");
     }
 
-    /// The same, of what can be shown.
+    /// A value whose text has neither backslashes nor control characters.
     pub fn display(&mut self, what: impl Display) {
-        // It never fails.
+        // Never fails.
         let _ = write!(self.0, "{what}\t");
     }
 

@@ -1,4 +1,4 @@
-//! From a visit to rows, column for column those of the Node tool. Pure.
+//! Makes rows from a visit, with the columns of the Node tool. Pure.
 
 use std::borrow::Cow;
 
@@ -39,7 +39,7 @@ impl ActionTime {
     }
 }
 
-/// What is the same for all visits of a sync.
+/// A site in Matomo, as far as its rows depend on it.
 #[derive(Debug, Clone, Copy)]
 pub struct Site {
     /// idSite.
@@ -48,11 +48,11 @@ pub struct Site {
     pub zone: Zone,
     /// The setting `matomo.action_time`.
     pub action_time: ActionTime,
-    /// Whether visits of other sites are shown under it; `None` until somebody has asked.
+    /// Whether it shows visits of other sites; `None` until Matomo was asked.
     pub is_rollup: Option<bool>,
 }
 
-/// For each of [`COLUMNS`] the place of its key among those of a visit or an action.
+/// For each of [`COLUMNS`] the position of its key in [`VISIT_KEYS`] or [`ACTION_KEYS`].
 const KEYS: [usize; COLUMNS.len()] = {
     let mut keys = [0; COLUMNS.len()];
     let mut n = 0;
@@ -67,12 +67,12 @@ const KEYS: [usize; COLUMNS.len()] = {
     keys
 };
 
-/// The place of a key in [`VISIT_KEYS`]; for constants.
+/// The position of a key in [`VISIT_KEYS`], for constants.
 pub const fn visit_key(key: &str) -> usize {
     find(&VISIT_KEYS, key)
 }
 
-/// The place of a key in [`ACTION_KEYS`]; for constants.
+/// The position of a key in [`ACTION_KEYS`], for constants.
 const fn action_key(key: &str) -> usize {
     find(&ACTION_KEYS, key)
 }
@@ -86,8 +86,8 @@ const fn find(keys: &[&str], key: &str) -> usize {
     n
 }
 
-/// A run of neighbouring columns of the visit, or one column of the action, with the places of their
-/// keys.
+/// The columns in order: each item is a run of adjacent columns of the visit, or one column of the
+/// action, with the positions of their keys.
 fn parts() -> impl Iterator<Item = (&'static [Column], &'static [usize])> {
     let runs = COLUMNS.chunk_by(|a, b| a.source.is_of_visit() && b.source.is_of_visit());
     let mut begin = 0;
@@ -98,7 +98,7 @@ fn parts() -> impl Iterator<Item = (&'static [Column], &'static [usize])> {
     })
 }
 
-/// The cells of each run of columns of the visit, which are the same in all its rows.
+/// The cells of each run of columns of the visit, written once for all its rows.
 fn visit_cells(visit: &Visit, id: i64, site: Site) -> Vec<FallibleText> {
     let runs = parts().filter(|(columns, _)| columns[0].source.is_of_visit());
     let cells = runs.map(|(columns, keys)| {
@@ -190,14 +190,14 @@ pub fn add_rows(
     true
 }
 
-/// `idSite`, which for a roll-up is not the one asked for.
+/// `idSite`; in a roll-up it differs from the requested site.
 pub fn id_site(visit: &Visit, site: Site) -> i64 {
     visit.values[const { visit_key("idSite") }]
         .and_then(json::integer)
         .unwrap_or_else(|| site.id.into())
 }
 
-/// What an action's own columns are made of.
+/// The sources of an action's own columns.
 struct Row<'a> {
     id: i64,
     index: usize,
@@ -254,7 +254,7 @@ fn write_value(cells: &mut Cells, raw: Option<&RawValue>) {
     }
 }
 
-/// The instants of the actions as `action_timestamp` is to hold them, none missing.
+/// The value of `action_timestamp` for each action; none is missing.
 fn instants(visit: &Visit, site: Site, day_begin: i64) -> Vec<i64> {
     let (first, last) = (representable(visit.first), representable(visit.last));
     let clocks = visit.actions.iter().map(|action| ActionClock {
@@ -278,14 +278,14 @@ fn instants(visit: &Visit, site: Site, day_begin: i64) -> Vec<i64> {
     times
         .into_iter()
         .map(|at| {
-            // A zone may shift the first or the last hours of the calendar out of it.
+            // The zone's offset may push an instant out of the calendar.
             before = representable(at).unwrap_or(before);
             before
         })
         .collect()
 }
 
-/// A time that Postgres or a calendar cannot hold is as good as none.
+/// Discards a time that Postgres or the calendar cannot represent.
 pub fn representable(at: Option<i64>) -> Option<i64> {
     at.filter(|at| calendar(*at).is_some())
 }
@@ -298,7 +298,7 @@ fn calendar(seconds: i64) -> Option<DateTime<chrono::Utc>> {
 /// As Postgres shows it in UTC.
 fn timestamp(cells: &mut Cells, at: DateTime<chrono::Utc>) {
     let (day, time) = (at.date_naive(), at.time());
-    // A template per part is several times as fast as `format`.
+    // Formatting date and time apart is several times as fast as `format`.
     cells.display(format_args!("{day} {time}+00"));
 }
 

@@ -1,10 +1,9 @@
-//! Which visits a reading of a site-day has met, so that one that is met twice counts once, also
-//! when the reading takes several transactions. Pure.
+//! The visits that a reading of a site-day has listed so far, so that each counts once, even across
+//! transactions. Pure.
 
 use std::collections::BTreeMap;
 
-/// Visits by ID, each with what its last sight told: how many actions, and whether Matomo listed
-/// all of them.
+/// Visits by ID, each as it was listed last: its number of actions, and whether Matomo cut them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct VisitTally(BTreeMap<i64, (usize, bool)>);
 
@@ -18,7 +17,7 @@ pub struct Counts {
 }
 
 impl VisitTally {
-    /// Takes note of a visit.
+    /// Adds or replaces a visit.
     pub fn insert(&mut self, visit: i64, actions: usize, is_truncated: bool) {
         self.0.insert(visit, (actions, is_truncated));
     }
@@ -32,8 +31,8 @@ impl VisitTally {
         }
     }
 
-    /// A compact form to keep, some four bytes a visit: the distance of each ID from the one before,
-    /// then twice the actions, and one more where they were cut.
+    /// A compact encoding, about four bytes per visit: the difference to the previous ID, then
+    /// twice the number of actions, plus one if they were cut.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(4 * self.0.len());
         let mut before = 0;
@@ -45,7 +44,7 @@ impl VisitTally {
         bytes
     }
 
-    /// The visits of such a form; `None` when it is none.
+    /// Decodes it; `None` if it is invalid.
     pub fn from_bytes(mut bytes: &[u8]) -> Option<VisitTally> {
         let mut tally = VisitTally::default();
         let mut before = 0i64;
@@ -58,7 +57,7 @@ impl VisitTally {
     }
 }
 
-/// Seven bits a byte, the lowest first; the eighth says that more follow.
+/// Seven bits per byte, lowest first; the eighth bit means that more follow.
 fn write(bytes: &mut Vec<u8>, mut number: u64) {
     while number >= 0x80 {
         bytes.push(number as u8 | 0x80);
@@ -80,7 +79,7 @@ fn read(bytes: &mut &[u8]) -> Option<u64> {
     None
 }
 
-/// A number of things as Postgres and the ledger have it.
+/// A count as `bigint`.
 pub fn count(n: usize) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
 }

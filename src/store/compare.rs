@@ -1,15 +1,14 @@
-//! What differs between a batch of visits and what is stored of them. SPI only.
+//! Compares a batch of visits with the stored ones. SPI only.
 //!
-//! Two sieves. The first reads the stored rows and compares texts: what is equal as text is equal,
-//! and nearly all rows that are read again are. Only visits in which some text differs go through
-//! the second, which has Postgres compare values by their types: `1.50` and `1.5` are one number.
+//! In two steps. The first reads the stored rows and compares texts; nearly all rows that are read
+//! again are equal. Only visits with a text that differs go to the second step, in which Postgres
+//! compares values by their types: `1.50` and `1.5` are one number.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
 
 use chrono::{DateTime, NaiveDateTime};
-use memchr::memchr;
 use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
 use pgrx::spi::SpiClient;
@@ -20,18 +19,19 @@ use crate::pg::local_settings::LocalSettings;
 use crate::pg::spi::{query, spi};
 use crate::rows::batch::Batch;
 use crate::rows::columns::position;
-use crate::rows::lines::{self, Lines};
+use crate::rows::lines;
 use crate::rows::visit_tally::count;
+use crate::store::row_matcher::{RowMatcher, StoredRow};
 use crate::store::row_texts::RowTexts;
 use crate::store::statements::{Statements, column_arrays, span_args};
 
 /// Where a stored row lies: its partition, its ctid as text.
 type RowAddress = (u32, String);
 
-/// What has to be done to make the stored rows equal to a batch.
+/// The changes that make the stored rows equal to a batch.
 #[derive(Default)]
 pub struct Changes {
-    /// Visits with rows of which none is stored.
+    /// Visits that have rows, none of them stored.
     pub new_visits: i64,
     /// Visits that differ in any way.
     pub visits: HashSet<i64>,
@@ -44,7 +44,7 @@ pub struct Changes {
 }
 
 impl Changes {
-    /// How many stored rows are to be replaced or removed.
+    /// Number of stored rows to update or delete.
     pub fn replaced(&self) -> i64 {
         let updated = self.update.values().map(|(rows, _)| rows.len());
         count(updated.chain(self.delete.values().map(Vec::len)).sum())
@@ -61,40 +61,32 @@ pub struct Comparison<'a> {
     pub lock: RowLock,
 }
 
-/// Positions of columns. `ACTION_ID` finds the row to compare with, so it has to be the first.
-const ACTION_ID: usize = position("action_id");
-const IDSITE: usize = position("idsite");
-const IDVISIT: usize = position("idvisit");
-const ACTION_TIMESTAMP: usize = position("action_timestamp");
-const VISITORID: usize = position("visitorid");
-const _: () = assert!(ACTION_ID == 0);
-
-/// Offsets of zones are multiples of it, in seconds.
+/// The offset of every zone is a multiple of this, in seconds.
 const QUARTER: u64 = 900;
-/// From the one end of the earth to the other.
+/// Greatest difference between the offsets of two zones, in seconds.
 const MOST_OFFSET: u64 = 26 * 3600;
 
-/// What is locked till the end of the transaction.
+/// Which stored rows are locked until the end of the transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RowLock {
     No,
-    /// The stored rows of the visits that differ.
+    /// Those of visits that differ.
     Rows,
 }
 
-/// What the first sieve finds.
+/// The result of the first step.
 #[derive(Default)]
 struct StoredVisits {
     visits: HashSet<i64>,
-    /// Of these, those of which some text differs.
+    /// Those with a text that differs.
     differing: HashSet<i64>,
 }
 
-/// What is stored of a visit that differs.
+/// A stored visit that differs.
 #[derive(Default)]
 struct DifferingVisit {
     site: String,
-    /// Whether it is the visit that Matomo has under that ID, as far as can be told.
+    /// Whether it seems to be the same visit that Matomo has under this ID.
     is_same: bool,
     /// Its first instant, as ISO text.
     first: String,
@@ -146,7 +138,7 @@ impl Comparison<'_> {
             let Ok(id) = found.visit.parse() else { continue };
             let is_first = stored.visits.insert(id);
             if found.is_equal {
-                // Which settles it for its other rows.
+                // The visit is the same, so its other rows are too.
                 if !is_first && let Some(visit) = differing.get_mut(&id) {
                     visit.is_same = true;
                 }
@@ -181,7 +173,7 @@ impl Comparison<'_> {
         Ok(stored)
     }
 
-    /// The second matcher.
+    /// The second step.
     fn by_type(
         &mut self,
         client: &mut SpiClient,
@@ -221,7 +213,7 @@ impl Comparison<'_> {
         Ok(())
     }
 
-    /// Arguments that find what is stored of visits.
+    /// Arguments of statements that find the rows of visits.
     fn visit_args<'b>(&self, visits: impl Iterator<Item = i64>) -> Vec<DatumWithOid<'b>> {
         let visits: Vec<_> = visits.map(|id| id.to_string()).collect();
         let mut args = vec![visits.into()];
@@ -230,10 +222,11 @@ impl Comparison<'_> {
     }
 }
 
-/// Whether a stored row may be of the visit that Matomo has under that ID, not of one of before its
-/// numbers began anew: it has the visitor, or an instant of it. A visitor's ID changes when he logs in,
-/// a late hit may come before the first, and a cart goes when it is ordered. Kinds of time differ by the
-/// offset of a zone. What is unknown proves nothing.
+/// Whether a stored row may belong to the visit that Matomo now has under this ID, and not to an
+/// older visit from before Matomo's IDs restarted. It does if it has the same visitor or an instant
+/// of the visit. The visitor's ID changes with a login, a late hit may precede the first one, and
+/// an abandoned cart disappears once it is ordered. The two values of matomo.action_time differ by
+/// the offset of a zone. Without a visitor or an instant to compare, the answer is yes.
 fn may_be_same_visit(
     batch: &Batch,
     id: i64,
@@ -241,7 +234,9 @@ fn may_be_same_visit(
     found: &StoredRow,
 ) -> bool {
     let visitor = match rows.filter(|rows| !rows.is_empty()) {
-        Some(rows) => batch.rows.cells(rows.start).nth(VISITORID).and_then(lines::value),
+        Some(rows) => {
+            batch.rows.cells(rows.start).nth(const { position("visitorid") }).and_then(lines::value)
+        }
         None => {
             batch.visitors_without_actions.get(&id).and_then(Option::as_deref).map(Cow::Borrowed)
         }
@@ -274,75 +269,7 @@ fn instant(text: &str) -> Option<i64> {
     Some(at.and_utc().timestamp())
 }
 
-/// The rows of a batch by `action_id`, and which of them have been matched as they are.
-struct RowMatcher<'a> {
-    rows: &'a Lines,
-    by_action: HashMap<&'a [u8], usize>,
-    matched: Vec<bool>,
-}
-
-/// A stored row.
-#[derive(Default)]
-struct StoredRow {
-    visit: String,
-    site: String,
-    /// `action_timestamp`.
-    at: String,
-    visitor: Option<Vec<u8>>,
-    /// Whether it is as in the batch, in every text.
-    is_equal: bool,
-}
-
-impl<'a> RowMatcher<'a> {
-    fn of(rows: &'a Lines) -> RowMatcher<'a> {
-        let action = |row: usize| rows.cells(row).nth(ACTION_ID).unwrap_or_default().as_bytes();
-        let by_action = (0..rows.len()).map(|row| (action(row), row)).collect();
-        RowMatcher { rows, by_action, matched: vec![false; rows.len()] }
-    }
-
-    /// Compares a stored row with that of the same `action_id`.
-    fn compare(&mut self, texts: &mut RowTexts, row: usize) -> StoredRow {
-        let mut found = StoredRow::default();
-        let owned =
-            |text: Option<&[u8]>| text.map(|text| String::from_utf8_lossy(text).into_owned());
-        let (mut line, mut cells) = (None, None);
-        texts.row(row, |column, text| {
-            match column {
-                ACTION_ID => {
-                    line = text.and_then(|text| self.by_action.get(text)).copied();
-                    cells = line.map(|line| self.rows.cells(line));
-                    found.is_equal = line.is_some_and(|line| !self.matched[line]);
-                }
-                IDSITE => found.site = owned(text).unwrap_or_default(),
-                IDVISIT => found.visit = owned(text).unwrap_or_default(),
-                ACTION_TIMESTAMP => found.at = owned(text).unwrap_or_default(),
-                VISITORID => found.visitor = text.map(<[u8]>::to_vec),
-                _ => {}
-            }
-            if found.is_equal {
-                let cell = cells.as_mut().and_then(Iterator::next).unwrap_or_default();
-                found.is_equal = is_equal(cell, text);
-            }
-        });
-        if let Some(line) = line.filter(|_| found.is_equal) {
-            self.matched[line] = true;
-        }
-        found
-    }
-}
-
-/// Whether a cell means this value, which is in the database's encoding.
-fn is_equal(cell: &str, value: Option<&[u8]>) -> bool {
-    match value {
-        Some(value) if memchr(b'\\', cell.as_bytes()).is_none() => *to_server(cell) == *value,
-        value => {
-            let of_cell = lines::value(cell);
-            of_cell.as_deref().map(to_server).as_deref() == value
-        }
-    }
-}
-
-/// Adds rows behind others; neighbours become one range.
+/// Appends rows; adjacent ones become one range.
 fn push(ranges: &mut Vec<Range<usize>>, rows: Range<usize>) {
     match ranges.last_mut() {
         Some(last) if last.end == rows.start => last.end = rows.end,

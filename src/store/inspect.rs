@@ -1,4 +1,4 @@
-//! Reads what the destination holds of a site, for `matomo_check`. SPI only.
+//! Reads a site's stored visits for `matomo_check` and rechecks. SPI only.
 
 use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
@@ -11,12 +11,12 @@ use crate::rows::columns;
 use crate::store::destination::Destination;
 use crate::store::statements::differs;
 
-/// Visits whose stored rows are not as listed.
+/// Visits whose stored rows differ from Matomo's list.
 #[derive(Debug, Default)]
 pub struct Differing {
-    /// Nothing is stored of them.
+    /// Visits without stored rows.
     pub missing: Vec<i64>,
-    /// A value of the visit differs in some row.
+    /// Visits with a row in which a value of the visit differs.
     pub stale: Vec<i64>,
 }
 
@@ -79,7 +79,7 @@ pub fn differing(destination: &Destination, listed: &[ListedVisit]) -> Result<Di
     })
 }
 
-/// How many rows are stored of visits.
+/// Number of stored rows of visits.
 ///
 /// # Errors
 /// Only internal ones.
@@ -101,8 +101,8 @@ pub fn count_rows(destination: &Destination, visits: &[i64]) -> Result<i64> {
     })
 }
 
-/// The stored visits of a site of which some row lies between two instants (seconds, the second not
-/// included), each with the instant of its last such row.
+/// The stored visits of a site that have a row between two instants (in seconds, the second
+/// excluded), each with the instant of its last such row.
 ///
 /// # Errors
 /// Only internal ones.

@@ -5,6 +5,7 @@ pub mod copy_from;
 pub mod destination;
 pub mod inspect;
 pub mod planner_hook;
+pub mod row_matcher;
 pub mod row_texts;
 pub mod statements;
 pub mod writer;

@@ -1,5 +1,5 @@
-//! Reads rows that a query has found as the texts of their values, without a copy where the text is
-//! what is stored: several times as fast as a cast to text in the query, or a value at a time.
+//! Reads the rows of a query as texts, without copying values that are stored as text: several
+//! times as fast as a cast to text in the query, or as reading single values.
 
 use std::ffi::CStr;
 
@@ -16,14 +16,14 @@ pub struct RowTexts {
 
 /// How a value becomes text.
 enum Conversion {
-    /// It is one.
+    /// The value is stored as text.
     Text,
-    /// By the output function of its type.
+    /// The output function of its type.
     Output(pg_sys::FmgrInfo),
 }
 
 impl RowTexts {
-    /// Of the query that SPI has just run.
+    /// The rows of the query that SPI has just run.
     ///
     /// # Safety
     /// Inside the SPI connection of that query; the result must not outlive it, nor the next query.
@@ -58,7 +58,7 @@ impl RowTexts {
         self.count
     }
 
-    /// The values of a row, each handed to `work` with its column.
+    /// Passes each value of a row to `work`, with its column.
     pub fn row(&mut self, row: usize, mut work: impl FnMut(usize, Option<&[u8]>)) {
         assert!(row < self.count);
         // SAFETY: the row is there; both arrays have room for all columns.

@@ -1,6 +1,6 @@
-//! The statements of [`crate::store::writer`], built once per sync from the destination's columns, types
-//! and key. Everything is qualified: some run under the caller's search_path.
-//! But for `unnest` of several arrays, which is syntax: Postgres makes pg_catalog.unnest of it.
+//! The SQL of [`crate::store::writer`], built once per sync from the destination's columns, types
+//! and key. All names are qualified, as some statements run under the caller's search_path;
+//! `unnest` of several arrays is syntax, which Postgres resolves to pg_catalog.unnest itself.
 
 use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
@@ -13,15 +13,16 @@ use crate::rows::columns::{self, COLUMNS};
 use crate::rows::lines::{self, Lines};
 use crate::store::destination::Destination;
 
-/// Statement texts. Where rows go in, the first arguments are the *columns*: for each an array of text.
+/// SQL texts. *columns* are the leading arguments of statements that take rows: one text array per
+/// column.
 pub struct Statements {
     /// `(visits[, from, to])` → all columns of the rows of visits.
     pub select: CachedStatement,
-    /// `(first visit, last visit, from, to, most)` → the visits between these two that have rows
-    /// outside of that time, one a row; at most so many.
+    /// `(first visit, last visit, from, to, limit)` → the IDs between these two that have rows
+    /// outside the span, one per row.
     pub outside_span: CachedStatement,
-    /// `(columns, visits[, from, to])` → (place in the batch, partition, ctid, visit) of all
-    /// that is on one side only or differs.
+    /// `(columns, visits[, from, to])` → (position in the batch, partition, ctid, visit) of all
+    /// rows that exist on one side only or differ.
     pub compare: String,
     /// The same, with the stored rows locked.
     pub compare_locked: String,
@@ -33,9 +34,10 @@ pub struct Statements {
     pub update: String,
     /// `(columns)`
     pub insert: String,
-    /// `(visits[, from, to], actions)` → how many rows there are of these actions.
+    /// `(visits[, from, to], actions)` → number of stored rows with these action IDs.
     pub count_actions: String,
-    /// `(destination)` → whether the user may have rows of an INSERT dropped, moved or hidden.
+    /// `(destination)` → whether a trigger, rule or policy of the user may drop, move or hide
+    /// inserted rows.
     pub diverts: &'static str,
     /// `(destination, from, to)`
     pub make_partitions: String,
@@ -46,8 +48,7 @@ pub struct Statements {
 /// Whether a column of a type differs between `i`, what Matomo has, and `s`, what is stored.
 pub fn differs(column: &str, kind: &str) -> String {
     match kind.replace('"', "").as_str() {
-        // json has no equality of its own. Its name may be quoted: as a keyword, or as all are by
-        // quote_all_identifiers.
+        // json has no `=`. Its name may be quoted, as a keyword or by quote_all_identifiers.
         "pg_catalog.json" => {
             format!("i.{column}::text IS DISTINCT FROM s.{column}::text")
         }
@@ -174,7 +175,8 @@ impl Statements {
                 if destination.key_has_time() { 4 } else { 2 },
                 action_type
             ),
-            // Triggers of extensions are not the user's: an engine's say that the table is its own.
+            // A trigger whose function belongs to an extension is not the user's: it shows that an
+            // engine manages the table.
             diverts: "SELECT row_security_active($1) \
                  OR EXISTS (SELECT FROM pg_rewrite r WHERE r.ev_class = $1 AND r.ev_type = '3') \
                  OR EXISTS (SELECT FROM pg_trigger t \
@@ -197,7 +199,7 @@ impl Statements {
     }
 }
 
-/// A statement that every batch needs: planned once a sync.
+/// A statement that every batch runs: planned once per sync.
 pub struct CachedStatement {
     sql: String,
     plan: Option<OwnedPreparedStatement>,
@@ -224,7 +226,7 @@ impl CachedStatement {
                 client.prepare_mut(self.sql.as_str(), &kinds).map_err(spi)?.keep()
             }
         };
-        // Planned for each batch, with all partitions there are, it would take longer than the rest.
+        // Planning it for each batch, with all partitions, would take longer than the rest.
         let _generic = LocalSettings::of(&[(c"plan_cache_mode", c"force_generic_plan")]);
         let done = run_plan(client, &plan, args);
         self.plan = Some(plan);
@@ -232,12 +234,12 @@ impl CachedStatement {
     }
 }
 
-/// A span as arguments of a statement, the last ones.
+/// A span as the last arguments of a statement.
 pub fn span_args<'a>(span: Option<(f64, f64)>) -> Vec<DatumWithOid<'a>> {
     span.map_or_else(Vec::new, |(from, to)| vec![from.into(), to.into()])
 }
 
-/// The rows as one array a column.
+/// The rows as one array per column.
 pub fn column_arrays<'a>(lines: &Lines, rows: &[usize]) -> Vec<DatumWithOid<'a>> {
     let mut columns: Vec<Vec<Option<String>>> =
         (0..WIDTH).map(|_| Vec::with_capacity(rows.len())).collect();

@@ -24,13 +24,13 @@ use crate::store::destination::Destination;
 use crate::store::planner_hook::VisitIndexOnly;
 use crate::store::statements::{Statements, column_arrays, span_args};
 
-/// What became of rows.
+/// Counts of written rows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Written {
     pub inserted: i64,
     pub updated: i64,
     pub deleted: i64,
-    /// Visits with rows of which none was stored before.
+    /// Visits that have rows, none of them stored before.
     pub new_visits: i64,
 }
 
@@ -53,9 +53,9 @@ impl AddAssign for Written {
 pub struct Writer {
     destination: Destination,
     statements: Statements,
-    /// Days, by number since 1970 in UTC, whose partitions are known to be there.
+    /// UTC days since 1970 whose partitions are known to exist.
     days: HashSet<i64>,
-    /// From when to when, in seconds, partitions are known to be there.
+    /// Ranges, in seconds, whose partitions are known to exist.
     ranges: Vec<(f64, f64)>,
     /// Whether rows that were inserted have been seen in the table.
     is_read_back: bool,
@@ -63,7 +63,7 @@ pub struct Writer {
 
 const DAY: i64 = 86_400;
 
-/// So few visits are looked for in all partitions one by one.
+/// Up to this many visits, all partitions are searched.
 const FEW: usize = 16;
 
 impl Writer {
@@ -79,9 +79,9 @@ impl Writer {
     /// # Errors
     /// Only internal ones; Postgres' own, such as a constraint of the user's, are raised.
     pub fn write(&mut self, batch: &Batch) -> Result<Written> {
-        // Triggers and defaults of the user's keep his search_path, but no row may depend on the
-        // session's TimeZone: the Node tool's trigger makes weeks of it. JIT costs more than it
-        // brings for a page of rows.
+        // The user's triggers and defaults keep the session's search_path, but no row may depend on
+        // its TimeZone: the Node tool's trigger derives weeks from it. JIT costs more than it gains
+        // for a page of rows.
         let _plain = LocalSettings::of(&[(c"timezone", c"UTC"), (c"jit", c"off")]);
         check_room(&batch.rows);
         Spi::connect_mut(|client| {
@@ -90,9 +90,9 @@ impl Writer {
             let mut changes = self.changes(client, batch, span, RowLock::No)?;
             let mut written = self.replace(client, batch, span, &changes)?;
             if written.replaced() < changes.replaced() {
-                // Somebody has changed some of these rows since they were compared, and a row that has
-                // moved is passed over: once more, and this time nobody comes in between. What is
-                // missing still, a trigger has refused.
+                // Another session has changed or moved some of these rows since they were compared.
+                // Compare again, with the rows locked. If rows are still missing then, a trigger
+                // has refused them.
                 changes = self.changes(client, batch, span, RowLock::Rows)?;
                 written += self.replace(client, batch, span, &changes)?;
             }
@@ -156,14 +156,14 @@ impl Writer {
         Spi::connect_mut(|client| query(client, &self.statements.remove, &args).map(drop))
     }
 
-    /// Makes the weekly partitions that the rows need, before they are routed.
+    /// Creates the weekly partitions that the rows need.
     fn make_partitions(&mut self, client: &mut SpiClient, rows: &Lines) -> Result<()> {
         if !self.destination.key_has_time() {
             return Ok(());
         }
-        // By whole days: next to partitions with the bounds of another zone the Node tool's trigger
-        // looks for the week of a row's instant in UTC, which lies in the same day. Not by whole
-        // weeks: the rest of one may belong to a partition of months that is still to be made.
+        // By whole days: beside partitions with bounds in another zone, the Node tool's trigger
+        // looks up the week of a row's instant in UTC, which is in the same day. Not by whole
+        // weeks: the rest of a week may belong to a monthly partition that does not exist yet.
         for day in rows.instants().iter().map(|at| at.div_euclid(DAY)) {
             if !self.days.insert(day) {
                 continue;
@@ -186,7 +186,7 @@ impl Writer {
         Ok(())
     }
 
-    /// What differs between the batch and what is stored of its visits.
+    /// The differences between the batch and its stored visits.
     fn changes(
         &mut self,
         client: &mut SpiClient,
@@ -194,7 +194,7 @@ impl Writer {
         span: Option<(f64, f64)>,
         lock: RowLock,
     ) -> Result<Changes> {
-        // Operators are found by search_path too.
+        // The search_path decides which operators are used, too.
         let _by_visit = VisitIndexOnly::set();
         let _safe = LocalSettings::of(&[
             (c"search_path", c"pg_catalog, pg_temp"),
@@ -214,9 +214,9 @@ impl Writer {
         Ok(count(query(client, &self.statements.insert, &column_arrays(lines, &rows))?.len()))
     }
 
-    /// Looks whether rows that were inserted are in the table, by its name. Extensions that keep the
-    /// rows of a table elsewhere do not know what a COPY from our memory has put into it. What a trigger,
-    /// a rule or a policy of the user's does to rows is none of our business.
+    /// Checks that inserted rows can be read through the table's name. Extensions that keep a
+    /// table's rows elsewhere do not see a COPY from memory. Rows that a trigger, rule or policy of
+    /// the user diverts are not checked.
     fn read_back(
         &mut self,
         client: &mut SpiClient,
@@ -254,9 +254,9 @@ impl Writer {
         Ok(())
     }
 
-    /// Between which instants all stored rows of the batch's visits lie, where time tells partitions
-    /// apart: in those that the batch goes to, as a rule. But a visit may have had other times, or
-    /// been another visit.
+    /// The span of instants in which all stored rows of the batch's visits lie, for partitioning by
+    /// time. Usually that is the span of the batch's own partitions, unless a visit had other times
+    /// before or was another visit.
     fn span(&mut self, client: &mut SpiClient, batch: &Batch) -> Result<Option<(f64, f64)>> {
         if !self.destination.key_has_time() {
             return Ok(None);
@@ -265,7 +265,7 @@ impl Writer {
         if let (Some(first), Some(last)) = (instants.iter().min(), instants.iter().max())
             && batch.visits.len() > FEW
         {
-            // A day more on each side, for rows that were stored with the other kind of time.
+            // One more day on each side, for rows stored with the other matomo.action_time.
             let (mut from, mut to) = ((first - DAY) as f64, (last + DAY) as f64);
             let met = |(a, b): &&(f64, f64)| *a < to && *b > from;
             let met: Vec<_> = self.ranges.iter().filter(met).copied().collect();
@@ -279,9 +279,9 @@ impl Writer {
         Ok(Some((f64::NEG_INFINITY, f64::INFINITY)))
     }
 
-    /// Whether visits of the batch may have stored rows outside of a time. Numbers that follow each
-    /// other are neighbours in an index too, so that a look at each partition will do; as texts only
-    /// those of the same length are, with longer ones in between.
+    /// Whether visits of the batch may have stored rows outside a span. Consecutive IDs are
+    /// neighbours in an index, so one range scan per partition is enough. As text this holds only
+    /// among IDs of the same length, with longer ones in between.
     fn has_rows_outside(
         &mut self,
         client: &mut SpiClient,
@@ -299,7 +299,7 @@ impl Writer {
             let (least, most) = lengths.entry(id.to_string().len()).or_insert((*id, *id));
             (*least, *most) = ((*least).min(*id), (*most).max(*id));
         }
-        // From so many on, looking for each visit in each partition costs less.
+        // With more rows than this, searching each partition for each visit is cheaper.
         let most = count(batch.visits.len() * self.ranges.len().max(1));
         for (least, greatest) in lengths.into_values() {
             let [least, greatest] = [least, greatest].map(|id| id.to_string().into());
@@ -319,8 +319,8 @@ impl Writer {
     }
 }
 
-/// Raises an ERROR when there is no memory for what is made of a batch: texts in other encodings, and a
-/// text of its own for each cell.
+/// Raises an ERROR if there is no memory to store a batch: for its text in the server's encoding,
+/// and for a string per cell.
 fn check_room(rows: &Lines) {
     let cell = size_of::<Option<String>>() + 32;
     let bytes = rows.len() * COLUMNS.len() * cell + 4 * rows.size() + Reservation::total_bytes();

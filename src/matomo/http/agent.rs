@@ -1,5 +1,5 @@
-//! The HTTP agents of a backend: kept, with their connections, from one sync to the next. No
-//! Postgres.
+//! A pool of HTTP agents: a backend keeps them, with their connections, from one sync to the next.
+//! No Postgres.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,8 +17,8 @@ use crate::matomo::http::http_settings::HttpSettings;
 use crate::matomo::http::tls::TlsConnector;
 use crate::matomo::http::token::Token;
 
-/// An agent of one client and its clones. With the last of them it goes back to the store, unless a
-/// request of theirs has failed.
+/// The agent of a client and its clones. It returns to the pool with the last of them, unless one
+/// of their requests has failed.
 #[derive(Clone)]
 pub struct Agent(Arc<BusyAgent>);
 
@@ -26,40 +26,40 @@ struct BusyAgent {
     agent: ureq::Agent,
     key: AgentKey,
     made: Instant,
-    /// Whether all requests so far got an answer.
+    /// False once a request has failed.
     is_reusable: AtomicBool,
 }
 
-/// Whose connections may be used again.
+/// An agent is reused only for an equal key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct AgentKey {
-    /// A hash of the Matomo's URL and the token, so that no token outlives its sync.
+    /// A hash of URL and token, so that no token outlives its sync.
     credentials: u64,
     connect_timeout: Duration,
     ca_pem: Option<Vec<u8>>,
     hosts: AllowedHosts,
 }
 
-/// An agent that nobody uses at the moment.
+/// An agent in the pool.
 struct IdleAgent {
     agent: ureq::Agent,
     key: AgentKey,
     made: Instant,
 }
 
-/// The agent that was used last comes last.
+/// In the order of their last use.
 static POOL: Mutex<Vec<IdleAgent>> = Mutex::new(Vec::new());
 
-/// Of this process, so that hashes of tokens cannot be compared with others.
+/// Random for each process, so that hashes of tokens cannot be compared.
 static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
-/// Agents to keep: a session seldom changes the settings that make another one necessary.
+/// Size of the pool: sessions seldom change the settings that require another agent.
 const MAX_AGENTS: usize = 4;
-/// Connections an agent keeps: as many as `matomo.fetch_workers` may need.
+/// Idle connections per agent: as many as `matomo.fetch_workers` may need.
 const MAX_IDLE_CONNECTIONS: usize = 8;
-/// How long a connection is kept. Servers end most of them earlier, which is noticed.
+/// Maximum idle time of a connection. Most servers close it earlier, which is noticed.
 const MAX_IDLE_TIME: Duration = Duration::from_secs(60);
-/// After that long the system's CAs are read again.
+/// Age at which an agent is dropped, so that the system's CAs are read again.
 const MAX_AGE: Duration = Duration::from_secs(3600);
 
 impl Agent {
@@ -115,24 +115,24 @@ impl Drop for BusyAgent {
     }
 }
 
-/// A request that has a body.
+/// A POST request under construction.
 pub type PostRequest = ureq::RequestBuilder<ureq::typestate::WithBody>;
 
 fn new(settings: &HttpSettings) -> Result<ureq::Agent> {
-    let named = settings.ca_pem.as_deref().map(certificates::parse).transpose()?;
+    let ca_file = settings.ca_pem.as_deref().map(certificates::parse).transpose()?;
     let config = ureq::Agent::config_builder()
         .http_status_as_error(false)
         .max_redirects(0)
         .max_redirects_will_error(false)
         .proxy(None)
-        // Looking the host up is part of connecting here.
+        // Includes the DNS lookup, which is part of connecting here.
         .timeout_connect(Some(settings.connect_timeout))
         .max_idle_connections(MAX_IDLE_CONNECTIONS)
         .max_idle_connections_per_host(MAX_IDLE_CONNECTIONS)
         .max_idle_age(MAX_IDLE_TIME)
         .user_agent(concat!("matomo_postgres/", env!("CARGO_PKG_VERSION")))
         .build();
-    let chain = Dialler::new(settings.hosts.clone()).chain(TlsConnector::new(named));
+    let chain = Dialler::new(settings.hosts.clone()).chain(TlsConnector::new(ca_file));
     Ok(ureq::Agent::with_parts(config, chain, NoResolver))
 }
 
@@ -140,7 +140,7 @@ fn pool() -> MutexGuard<'static, Vec<IdleAgent>> {
     POOL.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// BusyAgent by tests for reading while they use the one store there is, for writing where it is theirs.
+/// Tests that use the pool hold a read lock, a test that needs it to itself a write lock.
 #[cfg(test)]
 pub static ALONE: std::sync::RwLock<()> = std::sync::RwLock::new(());
 

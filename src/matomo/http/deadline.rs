@@ -1,10 +1,10 @@
-//! How long requests may go on without progress. Pure.
+//! A bound on the time without an answer. Pure.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-/// Bounds the time without an answer over all attempts: retries, waits between them, and smaller
-/// pages. A clone starts anew.
+/// Bounds the time without an answer over all attempts: retries, their waits, and smaller pages. A
+/// clone starts afresh.
 #[derive(Debug)]
 pub struct Deadline {
     most: Option<Duration>,
@@ -13,13 +13,13 @@ pub struct Deadline {
 }
 
 impl Deadline {
-    /// At most this long without an answer; `None` for no bound.
+    /// A bound of `most`; `None` for no bound.
     pub fn new(most: Option<Duration>) -> Deadline {
         Deadline { most, since: Cell::new(None) }
     }
 
-    /// The timeout of an attempt that begins now. Where a smaller request may follow, it takes half
-    /// of what is left, so that the smaller one has its chance.
+    /// The timeout of an attempt that begins now. If a smaller request may follow, this one gets
+    /// half of the time left.
     pub fn timeout(&self, request_timeout: Duration, may_shrink: bool) -> Duration {
         let Some(left) = self.left() else { return request_timeout };
         self.since.set(self.since.get().or_else(|| Some(Instant::now())));
@@ -32,7 +32,7 @@ impl Deadline {
         self.left().is_none_or(|left| left > wait + least)
     }
 
-    /// An answer came.
+    /// Starts afresh after an answer.
     pub fn renew(&self) {
         self.since.set(None);
     }

@@ -1,4 +1,4 @@
-//! Opens connections: looks the host up and connects. What HTTP and TLS stand on. No Postgres.
+//! Opens TCP connections: looks up the host, checks its addresses, connects. No Postgres.
 
 use std::cell::Cell;
 use std::io;
@@ -20,16 +20,16 @@ thread_local! {
     static DIALS: Cell<u64> = const { Cell::new(0) };
 }
 
-/// How many connections this thread has tried to open. A request that opens none goes out on a
-/// connection that was kept.
+/// Number of connections that this thread has tried to open. If a request does not increase it, it
+/// used a kept connection.
 pub fn dials() -> u64 {
     DIALS.get()
 }
 
-/// Addresses of a host to try: as many as ureq has room for.
+/// Addresses of a host to try; ureq has room for no more.
 const MAX_ADDRESSES: usize = 16;
 
-/// The first link of the chain of connectors: TCP, to whom it may concern.
+/// The first connector of the chain: TCP, to allowed hosts only.
 #[derive(Debug)]
 pub struct Dialler {
     hosts: AllowedHosts,
@@ -37,16 +37,16 @@ pub struct Dialler {
     tcp: TcpConnector,
 }
 
-/// How to find the addresses of a host and port.
+/// Looks up the addresses of a host and port.
 type Lookup = fn(&str, u16) -> io::Result<Vec<SocketAddr>>;
 
-/// The system's way, which knows the DNS and `/etc/hosts`.
+/// The system's lookup: DNS and `/etc/hosts`.
 fn system(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     (host, port).to_socket_addrs().map(Vec::from_iter)
 }
 
 impl Dialler {
-    /// One that connects to these hosts only.
+    /// Connects to these hosts only.
     pub fn new(hosts: AllowedHosts) -> Dialler {
         Dialler { hosts, lookup: system, tcp: TcpConnector::default() }
     }
@@ -84,8 +84,8 @@ impl Connector for Dialler {
     }
 }
 
-/// Where the host of a URL may be found, and asked. It is these very addresses that are connected
-/// to: a name that is given another address a moment later gains nothing.
+/// The allowed addresses of a URL's host. The connection goes to these very addresses, so a name
+/// whose address changes in between gains nothing.
 fn look_up(
     uri: &Uri,
     hosts: &AllowedHosts,
@@ -116,8 +116,8 @@ fn look_up(
     }
 }
 
-/// Looks a name up. The system knows no timeout of ours: it is asked on a thread that is left to itself
-/// when it takes too long.
+/// Looks up a name. The system's lookup has no timeout, so it runs on a thread that is abandoned if
+/// it takes too long.
 fn resolve(
     host: String,
     port: u16,
@@ -126,7 +126,7 @@ fn resolve(
 ) -> Result<Vec<SocketAddr>, Error> {
     let (sender, answer) = sync_channel(1);
     let ask = move || {
-        // Nobody waits any more, perhaps.
+        // Fails if the caller has stopped waiting.
         let _ = sender.send(lookup(&host, port));
     };
     thread::Builder::new().name("matomo resolve".to_owned()).spawn(ask)?;
@@ -137,8 +137,8 @@ fn resolve(
     }
 }
 
-/// Looks nothing up: the dialler does, once there is a connection to be made. A request on a kept
-/// one needs no address.
+/// Looks nothing up: the dialler does that when it opens a connection. A kept connection needs no
+/// address.
 #[derive(Debug)]
 pub struct NoResolver;
 

@@ -1,4 +1,4 @@
-//! Which machines requests may go to: `matomo.allowed_hosts` and `matomo.allow_http`. Pure.
+//! Which hosts requests may go to: `matomo.allowed_hosts` and `matomo.allow_http`. Pure.
 
 use std::net::IpAddr;
 
@@ -8,9 +8,9 @@ use crate::matomo::http::address::{AddressBlock, is_here, reserved};
 /// The hosts that the two settings allow.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AllowedHosts {
-    /// A host that any of these matches may be asked.
+    /// A host is allowed if one of these matches.
     patterns: Vec<HostPattern>,
-    /// Whether other machines may be asked without TLS.
+    /// Whether other machines are allowed without TLS.
     http: bool,
 }
 
@@ -25,14 +25,14 @@ enum HostPattern {
     Block(AddressBlock),
 }
 
-/// An entry of the setting that cannot be read, and why.
+/// An invalid entry of the setting, and why.
 #[derive(Debug, PartialEq, Eq)]
 pub struct InvalidHostPattern {
     pub entry: String,
     pub why: &'static str,
 }
 
-/// Names of metadata services, whatever address they are given.
+/// Names of metadata services, refused whatever their address.
 const METADATA: [&str; 3] =
     ["metadata.google.internal", "metadata.goog", "instance-data.ec2.internal"];
 
@@ -40,14 +40,14 @@ impl AllowedHosts {
     /// Reads the settings.
     ///
     /// # Errors
-    /// The first entry that is none.
+    /// The first invalid entry.
     pub fn new(list: &str, http: bool) -> Result<AllowedHosts, InvalidHostPattern> {
         let texts = list.split(',').map(str::trim).filter(|text| !text.is_empty());
         let patterns = texts.map(HostPattern::parse).collect::<Result<_, _>>()?;
         Ok(AllowedHosts { patterns, http })
     }
 
-    /// Judges a host by its name, before anybody looks it up: what is refused is not even asked for.
+    /// Checks a host's name before the lookup: a refused name is not looked up.
     ///
     /// # Errors
     /// [`HostRefusal`].
@@ -57,13 +57,13 @@ impl AllowedHosts {
         if METADATA.contains(&name.as_str()) {
             return refuse(Why::Reserved("that of a cloud's metadata service"));
         }
-        // A block may have its address.
+        // The host's address may be in a block.
         let may_be =
             |entry: &HostPattern| matches!(entry, HostPattern::Block(_)) || entry.names(&name);
         if self.patterns.iter().any(may_be) { Ok(()) } else { refuse(Why::NotListed) }
     }
 
-    /// Judges one address of a host, to which a connection is about to be made.
+    /// Checks an address of a host before connecting to it.
     ///
     /// # Errors
     /// [`HostRefusal`].
@@ -131,14 +131,14 @@ impl HostPattern {
         if !name.split('.').all(is_label) {
             return bad("it is neither a name nor an address");
         }
-        // As programs read numbers for addresses in several ways, such an entry would mislead.
+        // Programs read numbers as addresses in several ways, so such an entry would mislead.
         if name.split('.').next_back().is_some_and(is_number) {
             return bad("write the address in its usual form");
         }
         Ok(if suffix { HostPattern::Suffix(format!(".{name}")) } else { HostPattern::Name(name) })
     }
 
-    /// Whether it means a host by this name, in its normal form.
+    /// Whether it matches a host's normalised name.
     fn names(&self, name: &str) -> bool {
         match self {
             HostPattern::Any => true,
@@ -149,7 +149,7 @@ impl HostPattern {
     }
 }
 
-/// A name in lower case and without the dot that may end it.
+/// A name in lower case, without a final dot.
 fn normal(host: &str) -> String {
     host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase()
 }

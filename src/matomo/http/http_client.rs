@@ -1,4 +1,5 @@
-//! One request over HTTP and its answer. The only module that uses the token. No Postgres.
+//! Sends a request over HTTP and reads its answer. The only module that uses the token. No
+//! Postgres.
 
 use std::io::{ErrorKind, Read};
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use crate::matomo::http::token::Token;
 use crate::matomo::http::transport::{Attempt, head_fault, transport_fault};
 use crate::matomo::memory::Body;
 
-/// Bytes of room to have ready for an answer, however long it says it is.
+/// Largest buffer allocated in advance, whatever Content-Length says.
 const MAX_INITIAL_CAPACITY: usize = 8 << 20;
 
 /// Sends the requests of a client and its clones.
@@ -29,11 +30,11 @@ pub struct HttpClient {
     connect_timeout: Duration,
     max_response_size: u64,
     stop: Stop,
-    /// Bytes of answers, unpacked.
+    /// Bytes of answers, after decompression.
     received: Arc<AtomicU64>,
 }
 
-/// What came, of whatever status; its body as JSON needs it.
+/// An answer of any status; its body is mended for the JSON parser.
 pub struct Answer {
     pub status: StatusCode,
     pub headers: HeaderMap,
@@ -43,7 +44,7 @@ pub struct Answer {
 type Outcome<T> = std::result::Result<T, Fault>;
 
 impl HttpClient {
-    /// Connects to nothing yet.
+    /// Creates a client without connecting.
     ///
     /// # Errors
     /// [`crate::error::Error::Argument`] when the CA file holds no certificate.
@@ -67,20 +68,20 @@ impl HttpClient {
         })
     }
 
-    /// Bytes of all answers so far, unpacked.
+    /// Bytes of all answers so far, after decompression.
     pub fn received(&self) -> u64 {
         self.received.load(Ordering::Relaxed)
     }
 
-    /// Breaks off all requests, on any thread, and makes further ones impossible.
+    /// Aborts all requests, on any thread, and prevents further ones.
     pub fn shut_down(&self) {
         self.agent.shut_down();
     }
 
-    /// Asks for a method; all of it may take `timeout`.
+    /// Calls a method of the API, within `timeout`.
     ///
     /// # Errors
-    /// Those of the connection, with the status if one came; after one, nobody else uses it.
+    /// Faults of the connection, with the status if one came. The agent is not reused then.
     pub fn ask(
         &self,
         method: &str,
@@ -103,7 +104,7 @@ impl HttpClient {
         })
     }
 
-    /// Sends a request; gives the answer as far as its headers.
+    /// Sends a request and returns the answer up to its headers.
     fn send(
         &self,
         method: &str,
@@ -113,8 +114,8 @@ impl HttpClient {
     ) -> Outcome<Response<ureq::Body>> {
         let (began, before) = (Instant::now(), dials());
         match self.post(method, site, params, attempt, false) {
-            // The server may end a kept connection just when it is used again: nobody's fault, and
-            // no reason to wait. A new one has no such excuse.
+            // The server may close a kept connection just as it is reused: retry at once, on a new
+            // connection.
             Err(Fault::Broken(_)) if dials() == before && !self.stop.is_set() => {
                 let timeout = attempt.timeout.saturating_sub(began.elapsed());
                 self.post(method, site, params, Attempt { timeout, ..attempt }, true)
@@ -146,7 +147,7 @@ impl HttpClient {
 
     fn body(&self, response: &mut Response<ureq::Body>, attempt: Attempt) -> Outcome<Vec<u8>> {
         let limit = self.max_response_size;
-        // What is announced is room to begin with, and no more than that.
+        // Content-Length decides the initial capacity only.
         let announced = response.headers().get(header::CONTENT_LENGTH);
         let announced = announced.and_then(|length| length.to_str().ok()?.parse().ok());
         let mut body = Vec::new();
