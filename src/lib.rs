@@ -46,7 +46,7 @@ extension_sql_file!("../sql/sites.sql", name = "sites");
 extension_sql_file!(
     "../sql/runs.sql",
     name = "runs",
-    requires = ["sites", api::runs::matomo_run_is_dead]
+    requires = ["sites", api::runs::matomo_run_is_dead, api::runs::matomo_is_running]
 );
 extension_sql_file!(
     "../sql/status.sql",

@@ -22,7 +22,7 @@ use crate::sync::fetch::{self, Reading};
 use crate::sync::plan::{self, Start};
 use crate::sync::recheck;
 use crate::sync::remote;
-use crate::sync::site_sync::{Order, ask_for_site, lock};
+use crate::sync::site_sync::{Order, ask_for_site, lock, note_emptied};
 
 /// How to check.
 #[derive(Debug, Clone, Copy)]
@@ -68,6 +68,9 @@ pub fn run(order: Order, how: How) -> Result<BTreeMap<NaiveDate, DayChecked>> {
     lock(site, &destination)?;
     let start = start.ok_or(Error::Null("start_date"))?;
     let ledger = Ledger::of(&destination, client.endpoint(), site);
+    if how.repair {
+        note_emptied(&ledger, &destination)?;
+    }
     let SiteInfo { zone, is_rollup, .. } = ask_for_site(&client, site, None)?;
     let today = zone.day(Utc::now().timestamp()).unwrap_or_default();
     let days = plan::days(Start::Day(start), end, today, zone)?;
