@@ -4,6 +4,7 @@
 mod operations;
 mod scene;
 mod verdict;
+mod waits;
 
 use std::thread;
 use std::time::{Duration, Instant};

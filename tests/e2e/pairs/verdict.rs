@@ -97,7 +97,10 @@ pub fn faults(
     // Erased in Matomo; where the erasure here has failed, what is here stays.
     let is_erased = |id: &i64| is_persons(id) && tried(Operation::Forget);
     let is_dropped = |id: i64| {
-        done(&[Operation::DropBefore, Operation::Retention]) && ago(id) > 10 && of_day(id).0
+        // Also in part, before an error.
+        (tried(Operation::DropBefore) || tried(Operation::Retention))
+            && ago(id) > 10
+            && of_day(id).0
     };
     let wrong = |ids: &BTreeSet<i64>, is_right: &dyn Fn(&i64) -> bool| -> Vec<i64> {
         ids.iter().copied().filter(|id| !is_right(id)).collect()
@@ -121,7 +124,7 @@ pub fn faults(
     let all: BTreeSet<i64> = all.iter().flat_map(|id| [*id, *id + 2000]).collect();
     // The upkeep of a site that is gone comes to no end.
     let is_cut_off =
-        done(&[Operation::Retention]) && done(&[Operation::RemoveSite, Operation::DropRole]);
+        tried(Operation::Retention) && done(&[Operation::RemoveSite, Operation::DropRole]);
     let left_behind = wrong(&all, &|id| lacking.contains(id) || !of_day(*id).1);
     if !left_behind.is_empty() && !is_cut_off {
         faults.push(format!("visits {left_behind:?} are in days that are sealed as empty"));
