@@ -82,7 +82,7 @@ SELECT pg_catalog.pg_extension_config_dump('matomo_run_log_runid_seq', '');
 -- A run holds the lock of its site (src/pg/locks.rs) from before its row is committed until after its end
 -- is: a row that says running without it is of a run that has died.
 COMMENT ON FUNCTION matomo_run_is_dead(bigint) IS 'Internal: whether a run is over though its row does not say so';
-COMMENT ON FUNCTION matomo_is_running(integer) IS 'Whether some session syncs a registered site at present';
+COMMENT ON FUNCTION matomo_is_running(integer) IS 'Internal: whether some session syncs a registered site at present';
 
 CREATE VIEW matomo_runs WITH (security_barrier) AS
     SELECT r.runid, r.job_pid, r.database, r.username, r.command,

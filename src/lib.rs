@@ -1,7 +1,8 @@
 //! Copies the visits of a Matomo site into Postgres tables, from inside the database.
 //!
-//! Data flows one way: *plan* (which days) → *fetch* (client, pager) → *rows* (visit to rows) →
-//! *store* → the result. `README.md` tells users of it.
+//! Data flows one way: *plan* (which days) → *fetch* (from Matomo) → *rows* (of each visit) → *store*
+//! → *record* (the ledger). A folder is a floor, and uses only those below it; `docs/development.md`
+//! shows the house.
 
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
@@ -29,53 +30,12 @@ const VERSION: &CStr =
     };
 ::pgrx::pg_module_magic!(name, version = VERSION);
 
-extension_sql_file!("../sql/tables.sql", name = "tables");
-extension_sql_file!("../sql/partitions.sql", name = "partitions", requires = ["tables"]);
-extension_sql_file!("../sql/ledger.sql", name = "ledger");
-extension_sql_file!(
-    "../sql/forget.sql",
-    name = "forget",
-    requires = [api::deletion::matomo_forget]
-);
-extension_sql_file!(
-    "../sql/retention.sql",
-    name = "retention",
-    requires = [api::runs::matomo_run_outside_transaction]
-);
-extension_sql_file!("../sql/sites.sql", name = "sites");
-extension_sql_file!(
-    "../sql/runs.sql",
-    name = "runs",
-    requires = ["sites", api::runs::matomo_run_is_dead, api::runs::matomo_is_running]
-);
-extension_sql_file!(
-    "../sql/status.sql",
-    name = "status",
-    requires = ["ledger", "runs", api::sites::matomo_today]
-);
-extension_sql_file!(
-    "../sql/server.sql",
-    name = "server",
-    requires = [api::server::matomo_fdw_validator]
-);
-extension_sql_file!(
-    "../sql/procedures.sql",
-    name = "procedures",
-    requires = ["runs", "retention", api::runs::matomo_run_sites, api::runs::matomo_run_step]
-);
-extension_sql_file!(
-    "../sql/privileges.sql",
-    name = "privileges",
-    requires = ["procedures", api::ledger::matomo_change_url],
-    finalize
-);
-
 /// Runs when a backend loads the library.
 #[pg_guard]
 pub extern "C-unwind" fn _PG_init() {
     config::settings::register();
     pg::secrecy::register();
-    store::indexes::register();
+    store::planner_hook::register();
     worker::launcher::register();
     worker::session::register();
 }

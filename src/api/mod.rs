@@ -3,6 +3,7 @@
 pub mod deletion;
 pub mod ledger;
 pub mod runs;
+pub mod schema;
 pub mod server;
 pub mod sites;
 pub mod sync;

@@ -14,9 +14,11 @@ use crate::pg::encoding;
 use crate::pg::extension::Extension;
 use crate::pg::report::or_raise;
 use crate::pg::roles::AsSiteOwner;
+use crate::pg::spi::{query, spi};
 use crate::state::ledger::Ledger;
-use crate::state::sites::{self, Entry, Site};
-use crate::store::destination::{Destination, query, spi};
+use crate::state::registration::{self, Registration};
+use crate::state::sites::Site;
+use crate::store::destination::Destination;
 use crate::sync::plan::{self, Start};
 use crate::sync::site_sync::ask_for_site;
 use crate::worker::wake;
@@ -47,7 +49,7 @@ fn matomo_add_site(
         let destination = lasting(Destination::open_or_create(&name)?)?;
         // SAFETY: main thread, within a transaction.
         let owner = unsafe { pg_sys::GetUserId() };
-        let mut entry = Entry {
+        let mut entry = Registration {
             server: Some(server),
             idsite: Some(idsite),
             destination: Some(destination.oid),
@@ -56,7 +58,7 @@ fn matomo_add_site(
             every: Some(every),
             retention,
             enabled: Some(enabled.unwrap_or(true)),
-            ..Entry::default()
+            ..Registration::default()
         };
         let extension = Extension::find()?;
         entry.check_is_new(&extension, None)?;
@@ -94,7 +96,7 @@ fn matomo_alter_site(
         check_intervals(every, retention)?;
         let new_owner = owner.map(role).transpose()?;
         let idsite = site.map(|site| id_of_site(Some(site))).transpose()?;
-        let mut entry = Entry {
+        let mut entry = Registration {
             server,
             idsite,
             owner: new_owner,
@@ -102,7 +104,7 @@ fn matomo_alter_site(
             every,
             retention,
             enabled,
-            ..Entry::default()
+            ..Registration::default()
         };
         {
             let _owner = AsSiteOwner::become_(new_owner.unwrap_or(known.owner));
@@ -115,7 +117,7 @@ fn matomo_alter_site(
             if server.is_some() || idsite.is_some() || start.is_some() || new_owner.is_some() {
                 let credentials = match server {
                     Some(server) => Credentials::of_server(server)?,
-                    None => Credentials::of_site(&known)?,
+                    None => Credentials::of_site(known.id, &known.server)?,
                 };
                 let access = Access::stored(credentials)?;
                 entry.matomo = server.map(|_| access.client.endpoint().url().to_owned());
@@ -137,7 +139,7 @@ fn matomo_remove_site(id: Option<i32>) {
         let id = id.ok_or(Error::Null("id"))?;
         let known = Site::find(&extension, id)?.ok_or(Stored::NoSite(id))?;
         known.check_rights()?;
-        sites::remove(&extension, id, settings::keep_runs())
+        registration::remove(&extension, id, settings::keep_runs())
     })());
 }
 

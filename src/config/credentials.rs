@@ -10,8 +10,7 @@ use crate::config::options::{Options, TOKEN};
 use crate::error::{Error, Result, Stored};
 use crate::matomo::http::endpoint::Endpoint;
 use crate::matomo::http::token::Token;
-use crate::state::sites::Site;
-use crate::store::destination::{query, spi};
+use crate::pg::spi::{query, spi};
 
 /// The foreign-data wrapper of our servers.
 const WRAPPER: &CStr = c"matomo";
@@ -30,10 +29,10 @@ impl Credentials {
     ///
     /// # Errors
     /// As below.
-    pub fn of_site(site: &Site) -> Result<Credentials> {
-        Credentials::of_server(&site.server).map_err(|error| match error {
+    pub fn of_site(id: i32, server: &str) -> Result<Credentials> {
+        Credentials::of_server(server).map_err(|error| match error {
             Error::Stored(Stored::NoServer { name, .. }) => {
-                Stored::NoServer { name, site: Some(site.id) }.into()
+                Stored::NoServer { name, site: Some(id) }.into()
             }
             error => error,
         })

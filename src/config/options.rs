@@ -6,7 +6,6 @@ use std::ptr;
 
 use pgrx::pg_sys;
 
-use crate::config::settings;
 use crate::error::{Error, Result, Stored};
 use crate::matomo::http::endpoint::Endpoint;
 
@@ -30,6 +29,18 @@ pub struct Options {
 /// The names of [`Options`].
 const OF_SERVER: [&str; 7] =
     ["url", "ca_file", "timeout", "connect_timeout", "language", "page_size", "fetch_workers"];
+
+/// Visits a page: the least and the most that may be asked for.
+pub const PAGE_SIZES: std::ops::RangeInclusive<i32> = 1..=10_000;
+
+/// Days to ask for at once.
+pub const WORKERS: std::ops::RangeInclusive<i32> = 1..=8;
+
+/// Seconds to connect within.
+pub const CONNECT_TIMEOUTS: std::ops::RangeInclusive<i32> = 1..=3_600;
+
+/// Seconds to answer within.
+pub const REQUEST_TIMEOUTS: std::ops::RangeInclusive<i32> = 1..=86_400;
 
 /// The only option of a user mapping.
 pub const TOKEN: &str = "token";
@@ -97,12 +108,12 @@ impl Options {
                 "url" => options.url = text(),
                 "ca_file" => options.ca_file = text(),
                 "language" => options.language = text(),
-                "timeout" => options.timeout = number(settings::REQUEST_TIMEOUTS, seconds)?,
+                "timeout" => options.timeout = number(REQUEST_TIMEOUTS, seconds)?,
                 "connect_timeout" => {
-                    options.connect_timeout = number(settings::CONNECT_TIMEOUTS, seconds)?;
+                    options.connect_timeout = number(CONNECT_TIMEOUTS, seconds)?;
                 }
-                "page_size" => options.page_size = number(settings::PAGE_SIZES, 0)?,
-                "fetch_workers" => options.fetch_workers = number(settings::WORKERS, 0)?,
+                "page_size" => options.page_size = number(PAGE_SIZES, 0)?,
+                "fetch_workers" => options.fetch_workers = number(WORKERS, 0)?,
                 _ => {}
             }
         }

@@ -6,12 +6,12 @@ use std::time::Duration;
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum, pg_sys};
 
 use crate::config::open_days;
-use crate::config::options::Options;
+use crate::config::options::{CONNECT_TIMEOUTS, Options, PAGE_SIZES, REQUEST_TIMEOUTS, WORKERS};
 use crate::config::worker;
 use crate::error::Result;
-use crate::matomo::client::Manner;
 use crate::matomo::http::certificates;
-use crate::matomo::http::hosts::Hosts;
+use crate::matomo::http::hosts::AllowedHosts;
+use crate::matomo::http::http_settings::HttpSettings;
 use crate::rows::mapping;
 
 /// `matomo.action_time`.
@@ -44,18 +44,6 @@ static ALLOWED_HOSTS: GucSetting<Option<CString>> = GucSetting::<Option<CString>
 static ALLOW_HTTP: GucSetting<bool> = GucSetting::<bool>::new(false);
 static PREMAKE: GucSetting<i32> = GucSetting::<i32>::new(4);
 static ACTION_TIME: GucSetting<ActionTime> = GucSetting::<ActionTime>::new(ActionTime::Utc);
-
-/// Visits a page: the least and the most that may be asked for.
-pub const PAGE_SIZES: std::ops::RangeInclusive<i32> = 1..=10_000;
-
-/// Days to ask for at once.
-pub const WORKERS: std::ops::RangeInclusive<i32> = 1..=8;
-
-/// Seconds to connect within.
-pub const CONNECT_TIMEOUTS: std::ops::RangeInclusive<i32> = 1..=3_600;
-
-/// Seconds to answer within.
-pub const REQUEST_TIMEOUTS: std::ops::RangeInclusive<i32> = 1..=86_400;
 
 /// Makes the settings known to Postgres. Called once, when the library is loaded.
 pub fn register() {
@@ -199,7 +187,7 @@ pub fn register() {
     // value in postgresql.conf that is refused. A sync refuses it instead.
     GucRegistry::define_string_guc(
         c"matomo.allowed_hosts",
-        c"Hosts that syncs may connect to: names, *.suffix, addresses, CIDR blocks; * for any.",
+        c"AllowedHosts that syncs may connect to: names, *.suffix, addresses, CIDR blocks; * for any.",
         c"Link-local addresses and metadata services of clouds are never allowed.",
         &ALLOWED_HOSTS,
         GucContext::Suset,
@@ -298,20 +286,20 @@ pub fn action_time() -> mapping::ActionTime {
 ///
 /// # Errors
 /// [`crate::error::Error::Argument`] when the CA file cannot be read, or the list of hosts.
-pub fn manner(own: &Options) -> Result<Manner> {
+pub fn http(own: &Options) -> Result<HttpSettings> {
     let seconds = |own: Option<u32>, setting: &GucSetting<i32>| {
         Duration::from_secs(own.unwrap_or(setting.get().unsigned_abs()).into())
     };
     let ca_file = own.ca_file.clone().or_else(|| text(&CA_FILE));
-    Ok(Manner {
+    Ok(HttpSettings {
         connect_timeout: seconds(own.connect_timeout, &CONNECT_TIMEOUT),
         request_timeout: seconds(own.timeout, &REQUEST_TIMEOUT),
-        patience: None,
+        answer_timeout: None,
         max_retries: MAX_RETRIES.get().unsigned_abs(),
         max_response_size: u64::from(MAX_RESPONSE_SIZE.get().unsigned_abs()) * 1024,
         language: own.language.clone().or_else(|| text(&LANGUAGE)),
         ca_pem: ca_file.map(certificates::read).transpose()?,
-        hosts: Hosts::new(&text(&ALLOWED_HOSTS).unwrap_or_default(), ALLOW_HTTP.get())?,
+        hosts: AllowedHosts::new(&text(&ALLOWED_HOSTS).unwrap_or_default(), ALLOW_HTTP.get())?,
     })
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 
 use chrono::NaiveDate;
 
-use crate::matomo::http::hosts::Refusal;
+use super::host_refusal::HostRefusal;
 
 /// The request that an error speaks of; becomes the DETAIL.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -38,7 +38,7 @@ impl fmt::Display for Call {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
     /// No connection is made to that host: the settings forbid it.
-    Forbidden(Box<Refusal>),
+    Forbidden(Box<HostRefusal>),
     /// No connection: refused, no route, unknown host.
     Unreachable(String),
     /// No answer within so many seconds.

@@ -5,6 +5,7 @@
 
 mod busy;
 mod fault;
+mod host_refusal;
 mod sql_state;
 mod stored_error;
 
@@ -14,6 +15,7 @@ use chrono::NaiveDate;
 
 pub use crate::error::busy::Busy;
 pub use crate::error::fault::{Call, Fault};
+pub use crate::error::host_refusal::{HostRefusal, Why};
 pub use crate::error::sql_state::SqlState;
 pub use crate::error::stored_error::Stored;
 

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::error::SqlState;
+use super::sql_state::SqlState;
 
 /// Errors about what is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,21 +6,21 @@ use std::time::{Duration, Instant};
 
 use pgrx::prelude::*;
 
-use crate::pg::local_settings::Scope;
+use crate::pg::local_settings::LocalSettings;
 
 /// The longest that runs and upkeep of registered sites wait for any lock.
-pub const LONGEST_WAIT: Duration = Duration::from_secs(10);
+pub const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
 /// As long as this lives, statements wait no longer than that for a lock; where the session's own
 /// `lock_timeout` is shorter, no longer than that.
-pub fn bounded_waits() -> Scope {
+pub fn bounded_waits() -> LocalSettings {
     waits_up_to(own_timeout().unwrap_or(LONGEST_WAIT).min(LONGEST_WAIT))
 }
 
 /// The same for another time.
-pub fn waits_up_to(longest: Duration) -> Scope {
+pub fn waits_up_to(longest: Duration) -> LocalSettings {
     let setting = CString::new(longest.as_millis().max(1).to_string()).unwrap_or_default();
-    Scope::of(&[(c"lock_timeout", &setting)])
+    LocalSettings::of(&[(c"lock_timeout", &setting)])
 }
 
 /// The session's `lock_timeout`, if it has one.

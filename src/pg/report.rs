@@ -3,6 +3,7 @@
 use pgrx::PgLogLevel;
 use pgrx::PgSqlErrorCode as Code;
 use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::pg_sys::panic::{CaughtError, ErrorReportWithLevel};
 
 use crate::error::{Error, Result, SqlState};
 use crate::pg::encoding::message;
@@ -81,4 +82,12 @@ pub fn code(state: SqlState) -> Code {
         }
         SqlState::InternalError => Code::ERRCODE_INTERNAL_ERROR,
     }
+}
+
+/// What was raised.
+pub fn raised(caught: &CaughtError) -> &ErrorReportWithLevel {
+    let (CaughtError::PostgresError(report)
+    | CaughtError::ErrorReport(report)
+    | CaughtError::RustPanic { ereport: report, .. }) = caught;
+    report
 }

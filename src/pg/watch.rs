@@ -8,7 +8,7 @@ use std::time::Duration;
 use pgrx::pg_sys;
 
 use crate::pg::locks;
-use crate::worker::background;
+use crate::pg::process;
 
 /// Postgres' own timers, of which pgrx knows nothing.
 mod timers {
@@ -28,7 +28,7 @@ mod timers {
 }
 
 /// What a step may take beyond a request: the wait for a lock, and some time to store a batch.
-const MARGIN: Duration = locks::LONGEST_WAIT.saturating_add(Duration::from_secs(5));
+const MARGIN: Duration = locks::LONGEST_WAIT.saturating_add(Duration::from_secs(10));
 
 /// The timer's number; 0 before there is one.
 static TIMER: AtomicI32 = AtomicI32::new(0);
@@ -101,7 +101,7 @@ pub fn limit() -> Duration {
 /// The signal's handler: cancels. Who catches that, in a process of ours, is ended the next time.
 unsafe extern "C-unwind" fn fire() {
     let again = FIRED.fetch_add(1, Ordering::Relaxed) > 0;
-    let signal = if again && background::is_ours() { libc::SIGTERM } else { libc::SIGINT };
+    let signal = if again && process::is_ours() { libc::SIGTERM } else { libc::SIGINT };
     // SAFETY: both may be called in a handler.
     unsafe { libc::kill(libc::getpid(), signal) };
 }

@@ -3,7 +3,8 @@
 use crate::error::{Busy, Result};
 use crate::matomo::http::endpoint::Endpoint;
 use crate::pg::locks::{self, ALL_SITES, Kind, Lock, Mode, Until};
-use crate::store::destination::{Destination, query, spi};
+use crate::pg::spi::{query, spi};
+use crate::store::destination::Destination;
 
 /// Gives the ledger's entries of a Matomo in a destination to its new URL; gives their number.
 ///

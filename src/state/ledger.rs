@@ -11,10 +11,11 @@ use crate::error::{Busy, Error, Result};
 use crate::matomo::http::endpoint::Endpoint;
 use crate::pg::extension::Extension;
 use crate::pg::locks::{self, Kind, Lock, Mode, Until};
+use crate::pg::spi::{query, spi};
 use crate::rows::mapping::ActionTime;
-use crate::rows::visits_read::{Counts, Seen};
-use crate::store::destination::{Destination, query, spi};
-use crate::sync::plan::{Known, Pass};
+use crate::rows::visit_tally::{Counts, VisitTally};
+use crate::state::known::{Known, Pass};
+use crate::store::destination::Destination;
 
 /// The entries of one Matomo, site and destination.
 pub struct Ledger {
@@ -36,6 +37,9 @@ pub struct Entry {
     /// What `action_timestamp` holds in its rows, if that is known.
     pub action_time: Option<ActionTime>,
 }
+
+/// What is known of a site's days, by day.
+pub type Entries = BTreeMap<NaiveDate, Entry>;
 
 /// What an entry is set to of whose day nothing is known but that there is one.
 pub const UNREAD: &str = "sealed = false, newest = NULL, rechecked_at = NULL, \
@@ -74,7 +78,7 @@ impl Ledger {
                 let day: NaiveDate = day.parse().map_err(|_| corrupt())?;
                 let seconds = |at: Option<f64>| at.map(|at| at as i64);
                 let seen: Option<Vec<u8>> = row.get(11).map_err(spi)?;
-                let seen = seen.and_then(|seen| Seen::from_bytes(&seen));
+                let seen = seen.and_then(|seen| VisitTally::from_bytes(&seen));
                 let pass = seconds(row.get(9).map_err(spi)?)
                     .zip(seconds(row.get(10).map_err(spi)?))
                     .map(|(began, since)| Pass { began, since, seen });
@@ -256,7 +260,7 @@ impl Ledger {
             (entry.known.read_at as f64).into(),
             pass.map(|pass| pass.began as f64).into(),
             pass.map(|pass| pass.since as f64).into(),
-            pass.and_then(|pass| pass.seen.as_ref()).map(Seen::to_bytes).into(),
+            pass.and_then(|pass| pass.seen.as_ref()).map(VisitTally::to_bytes).into(),
             entry.known.rechecked.map(|at| at as f64).into(),
             entry.action_time.map(ActionTime::name).into(),
         ]);

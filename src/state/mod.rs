@@ -2,7 +2,9 @@
 
 pub mod change_url;
 pub mod forget;
+pub mod known;
 pub mod ledger;
+pub mod registration;
 pub mod retention;
 pub mod run;
 pub mod runs;

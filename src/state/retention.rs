@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use chrono::{Datelike, Days, Months, NaiveDate, TimeDelta};
+use chrono::{Datelike, Days, Months, NaiveDate, TimeDelta, Utc};
 use pgrx::JsonB;
 use pgrx::datum::Interval;
 use pgrx::prelude::*;
@@ -11,13 +11,22 @@ use pgrx::prelude::*;
 use crate::error::{Error, Result};
 use crate::matomo::zone::Zone;
 use crate::pg::extension::Extension;
-use crate::pg::local_settings::Scope;
+use crate::pg::local_settings::LocalSettings;
 use crate::pg::locks::{self, ALL_SITES, Held, Kind, Lock, Mode, Until};
+use crate::pg::spi::{query, spi};
 use crate::state::forget::Table;
 use crate::state::ledger::UNREAD;
 use crate::state::sites::Site;
-use crate::store::destination::{query, spi};
-use crate::worker::upkeep::today;
+
+/// What day it is in a site's timezone.
+pub fn today(timezone: &str) -> NaiveDate {
+    zone(timezone).day(Utc::now().timestamp()).unwrap_or_default()
+}
+
+/// A site's timezone; UTC if it is none that we know.
+pub fn zone(timezone: &str) -> Zone {
+    Zone::parse(timezone).unwrap_or(Zone::Fixed(0))
+}
 
 /// The retention of a registered site, `None`: for ever. Nobody else changes it till the end of the
 /// transaction.
@@ -129,7 +138,7 @@ pub fn drop_step(step: Step) -> Result<Dropped> {
         let sql = "SELECT pg_catalog.current_setting('search_path')";
         query(client, sql, &[])?.first().get_one().map_err(spi)
     })?;
-    let _safe = Scope::of(&[
+    let _safe = LocalSettings::of(&[
         (c"search_path", c"pg_catalog, pg_temp"),
         (c"timezone", c"UTC"),
         (c"datestyle", c"ISO"),

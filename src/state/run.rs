@@ -4,9 +4,8 @@ use chrono::{NaiveDate, Utc};
 
 use crate::error::{Error, Result, Stored};
 use crate::pg::extension::Extension;
-use crate::store::destination::{query, spi};
-use crate::sync::plan::Due;
-use crate::sync::site_days::DayResult;
+use crate::pg::spi::{query, spi};
+use crate::store::writer::Written;
 
 /// A run, as its row says.
 #[derive(Debug, Clone)]
@@ -27,6 +26,22 @@ pub struct Run {
     pub done: Vec<NaiveDate>,
     /// The site's, as Matomo told it.
     pub timezone: Option<String>,
+}
+
+/// What a step of a run has done.
+#[derive(Debug, Default)]
+pub struct StepCounts {
+    /// The days that it has finished.
+    pub days: Vec<NaiveDate>,
+    /// Requests for pages.
+    pub pages: i64,
+    pub visits: i64,
+    pub actions: i64,
+    /// Visits whose actions Matomo cut.
+    pub truncated_visits: i64,
+    pub written: Written,
+    /// Bytes read from Matomo.
+    pub bytes: u64,
 }
 
 impl Run {
@@ -94,8 +109,8 @@ impl Run {
     }
 
     /// Whether the run has not done a day.
-    pub fn has_to_do(&self, due: &Due) -> bool {
-        self.next_day.is_none_or(|next| due.day >= next) && !self.done.contains(&due.day)
+    pub fn has_to_do(&self, day: NaiveDate) -> bool {
+        self.next_day.is_none_or(|next| day >= next) && !self.done.contains(&day)
     }
 
     /// Notes what a step has done of the days that were due, and how many bytes it took; gives how
@@ -107,13 +122,10 @@ impl Run {
         &mut self,
         extension: &Extension,
         due: &[NaiveDate],
-        results: &[DayResult],
-        bytes: u64,
+        step: &StepCounts,
     ) -> Result<usize> {
-        let sum = |each: &dyn Fn(&DayResult) -> i64| results.iter().map(each).sum::<i64>();
-        let is_done = |(read, _): &&DayResult| read.rest.is_none();
-        self.done.extend(results.iter().filter(is_done).map(|(read, _)| read.day));
-        let new_days = i32::try_from(results.iter().filter(is_done).count()).unwrap_or(i32::MAX);
+        self.done.extend(&step.days);
+        let new_days = i32::try_from(step.days.len()).unwrap_or(i32::MAX);
         let left: Vec<_> = due.iter().filter(|day| !self.done.contains(day)).collect();
         if let Some(next) = left.first().copied().copied() {
             self.next_day = Some(next);
@@ -122,8 +134,7 @@ impl Run {
         }
         self.done.retain(|day| Some(*day) > self.next_day);
         self.days += new_days;
-        self.truncated_visits +=
-            sum(&|(read, _)| read.met.truncated_visits - read.met_before.truncated_visits);
+        self.truncated_visits += step.truncated_visits;
         let total = self.days.saturating_add(i32::try_from(left.len()).unwrap_or(i32::MAX));
         let done: Vec<_> = self.done.iter().map(NaiveDate::to_string).collect();
         let sql = format!(
@@ -138,14 +149,14 @@ impl Run {
             self.run.into(),
             self.days.into(),
             total.into(),
-            sum(&|(read, _)| read.pages.into()).into(),
-            sum(&|(read, _)| read.met.visits - read.met_before.visits).into(),
-            sum(&|(read, _)| read.met.actions - read.met_before.actions).into(),
-            sum(&|(_, written)| written.inserted).into(),
-            sum(&|(_, written)| written.updated).into(),
-            sum(&|(_, written)| written.deleted).into(),
+            step.pages.into(),
+            step.visits.into(),
+            step.actions.into(),
+            step.written.inserted.into(),
+            step.written.updated.into(),
+            step.written.deleted.into(),
             self.truncated_visits.into(),
-            i64::try_from(bytes).unwrap_or(i64::MAX).into(),
+            i64::try_from(step.bytes).unwrap_or(i64::MAX).into(),
             self.next_day.map(|day| day.to_string()).into(),
             done.into(),
             self.timezone.as_deref().into(),

@@ -9,8 +9,8 @@ use crate::pg::extension::Extension;
 use crate::pg::failed::Failed;
 use crate::pg::locks::{self, Kind};
 use crate::pg::report::warn;
+use crate::pg::spi::{query, spi};
 use crate::state::sites::Site;
-use crate::store::destination::{query, spi};
 
 /// What is noted of a run that ended without a word: cancelled, or with its session or server.
 const INTERRUPTED: &str = "the run was interrupted";

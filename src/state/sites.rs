@@ -1,7 +1,6 @@
 //! The registered sites: the tables `matomo_site_config` and `matomo_site_state`. SPI only.
 
 use chrono::NaiveDate;
-use pgrx::datum::{DatumWithOid, Interval};
 use pgrx::prelude::*;
 use pgrx::spi::SpiHeapTupleData;
 
@@ -9,9 +8,7 @@ use crate::error::{Error, Result, Stored};
 use crate::matomo::client::SiteInfo;
 use crate::pg::extension::Extension;
 use crate::pg::roles::has_rights_of;
-use crate::state::retention;
-use crate::state::runs;
-use crate::store::destination::{query, spi};
+use crate::pg::spi::{query, spi};
 
 /// A registered site.
 #[derive(Debug, Clone)]
@@ -26,23 +23,6 @@ pub struct Site {
     pub owner_name: String,
     pub start: Option<NaiveDate>,
     pub is_enabled: bool,
-}
-
-/// What is registered of a site; `None` is left as it is.
-#[derive(Default)]
-pub struct Entry<'a> {
-    pub server: Option<&'a str>,
-    pub idsite: Option<i32>,
-    pub destination: Option<pg_sys::Oid>,
-    pub owner: Option<pg_sys::Oid>,
-    pub start: Option<NaiveDate>,
-    pub every: Option<Interval>,
-    /// Zero is for ever.
-    pub retention: Option<Interval>,
-    pub enabled: Option<bool>,
-    pub info: Option<SiteInfo>,
-    /// URL of the server's Matomo, as in the ledger.
-    pub matomo: Option<String>,
 }
 
 impl Site {
@@ -104,158 +84,6 @@ impl Site {
         }
         Err(Stored::SitePrivilege { site: self.id, owner: self.owner_name.clone() }.into())
     }
-}
-
-impl Entry<'_> {
-    /// Registers a site; gives its ID.
-    ///
-    /// # Errors
-    /// [`Stored::Registered`].
-    pub fn insert(&self, extension: &Extension) -> Result<i32> {
-        self.check_is_new(extension, None)?;
-        let sql = format!(
-            "WITH s AS (INSERT INTO {0}.matomo_site_config (server, idsite, destination, owner, start_date, \
-                 every, retention, enabled, name, timezone) \
-             VALUES ($1::name, $2, $3::regclass, $4::regrole, $5::date, $6, nullif($7, interval '0'), $8, \
-                 coalesce($9, ''), $10) RETURNING id) \
-             INSERT INTO {0}.matomo_site_state (site_id) SELECT s.id FROM s RETURNING site_id",
-            extension.schema
-        );
-        let id = extension
-            .run(|client| query(client, &sql, &self.values())?.first().get_one().map_err(spi))?;
-        id.ok_or_else(|| Error::Internal("a registered site has no ID".to_owned()))
-    }
-
-    /// Changes a registered site. What went wrong with it counts no more.
-    ///
-    /// # Errors
-    /// [`Stored::Registered`].
-    pub fn update(&self, extension: &Extension, site: &Site) -> Result<()> {
-        if self.server.is_some() || self.idsite.is_some() || self.destination.is_some() {
-            let whole = Entry {
-                server: Some(self.server.unwrap_or(&site.server)),
-                idsite: self.idsite.or(Some(site.idsite)),
-                destination: self.destination.or(Some(site.destination)),
-                ..Entry::default()
-            };
-            whole.check_is_new(extension, Some(site.id))?;
-        }
-        let retention = retention::of(extension, site.id)?;
-        let sql = format!(
-            "UPDATE {}.matomo_site_config SET server = coalesce($1::name, server), \
-                 idsite = coalesce($2, idsite), destination = coalesce($3::regclass, destination), \
-                 owner = coalesce($4::regrole, owner), start_date = coalesce($5::date, start_date), \
-                 every = coalesce($6, every), retention = nullif(coalesce($7, retention), interval '0'), \
-                 enabled = coalesce($8, enabled), name = coalesce($9, name), \
-                 timezone = coalesce($10, timezone) WHERE id = $11",
-            extension.schema
-        );
-        let mut args = self.values();
-        args.push(site.id.into());
-        extension.run(|client| query(client, &sql, &args).map(drop))?;
-        // Another table, or another site, is not synced up to anything; the same under another name
-        // of its server is.
-        let is_other = self.idsite.is_some_and(|idsite| idsite != site.idsite)
-            || self.destination.is_some_and(|destination| destination != site.destination);
-        // What a run that is under way fills, it fills no more, or only in part.
-        let is_changed = self.server.is_some()
-            || self.idsite.is_some()
-            || self.destination.is_some()
-            || self.owner.is_some()
-            || self.start.is_some()
-            || self.retention.is_some();
-        let sql = format!(
-            "INSERT INTO {}.matomo_site_state AS t (site_id) VALUES ($1) ON CONFLICT (site_id) DO UPDATE \
-             SET next_at = now(), failures = 0, refused_credentials = NULL, tended_on = NULL, \
-                 upkeep_place = NULL, changes = t.changes + $4::integer, \
-                 matomo = CASE WHEN $2 OR t.matomo <> $3 THEN NULL ELSE t.matomo END, \
-                 last_success_at = CASE WHEN $2 OR t.matomo <> $3 THEN NULL ELSE t.last_success_at END",
-            extension.schema
-        );
-        // The same token, of other sites, is tried again too.
-        let sites_too = format!(
-            "UPDATE {0}.matomo_site_state SET next_at = now(), refused_credentials = NULL \
-             WHERE refused_credentials = (SELECT t.refused_credentials FROM {0}.matomo_site_state t \
-                 WHERE t.site_id = $1)",
-            extension.schema
-        );
-        let args = [
-            site.id.into(),
-            is_other.into(),
-            self.matomo.as_deref().into(),
-            i32::from(is_changed).into(),
-        ];
-        extension.run(|client| {
-            query(client, &sites_too, &args[..1])?;
-            query(client, &sql, &args).map(drop)
-        })?;
-        // By now no upkeep is under way that could still drop by the old one.
-        retention::open_again(extension, site, retention)
-    }
-
-    fn values(&self) -> Vec<DatumWithOid<'_>> {
-        let info = self.info.as_ref();
-        vec![
-            self.server.into(),
-            self.idsite.into(),
-            self.destination.into(),
-            self.owner.into(),
-            self.start.map(|day| day.to_string()).into(),
-            self.every.into(),
-            self.retention.into(),
-            self.enabled.into(),
-            info.and_then(|info| info.name.as_deref()).into(),
-            info.map(|info| info.timezone.as_str()).into(),
-        ]
-    }
-
-    /// Whether no other registered site is of the same server, site and destination.
-    ///
-    /// # Errors
-    /// [`Stored::Registered`].
-    pub fn check_is_new(&self, extension: &Extension, but: Option<i32>) -> Result<()> {
-        let sql = format!(
-            "SELECT destination::text, owner::oid FROM {}.matomo_site_config WHERE server = $1::name AND idsite = $2 \
-             AND destination = $3::regclass AND id IS DISTINCT FROM $4",
-            extension.schema
-        );
-        let args = [self.server.into(), self.idsite.into(), self.destination.into(), but.into()];
-        let found = extension.run(|client| {
-            let row = query(client, &sql, &args)?.next();
-            row.map(|row| Ok((row.get::<String>(1).map_err(spi)?, row.get(2).map_err(spi)?)))
-                .transpose()
-        })?;
-        match found {
-            None => Ok(()),
-            Some((destination, owner)) => Err(Stored::Registered {
-                server: self.server.unwrap_or_default().to_owned(),
-                site: self.idsite.unwrap_or_default(),
-                destination: destination.unwrap_or_default(),
-                is_yours: owner.is_some_and(has_rights_of),
-            }
-            .into()),
-        }
-    }
-}
-
-/// Removes a registered site; its visits, and what the ledger knows of them, stay. Of the runs of
-/// removed sites so many are kept.
-///
-/// # Errors
-/// Only internal ones.
-pub fn remove(extension: &Extension, id: i32, keep_runs: i32) -> Result<()> {
-    let schema = &extension.schema;
-    let config = format!("DELETE FROM {schema}.matomo_site_config WHERE id = $1");
-    // Also what a run has noted of a site that was removed meanwhile.
-    let state = format!(
-        "DELETE FROM {schema}.matomo_site_state t \
-         WHERE NOT EXISTS (SELECT FROM {schema}.matomo_site_config s WHERE s.id = t.site_id)"
-    );
-    extension.run(|client| {
-        query(client, &config, &[id.into()])?;
-        query(client, &state, &[]).map(drop)
-    })?;
-    runs::forget_removed(extension, keep_runs)
 }
 
 /// Notes of the sites whose owner is gone that they fail, once: no run of theirs can begin that would.

@@ -7,8 +7,9 @@ use chrono::NaiveDate;
 
 use crate::matomo::zone::Zone;
 use crate::rows::mapping::ActionTime;
+use crate::state::known::Known;
 use crate::state::ledger::Entry;
-use crate::sync::plan::{Due, Known};
+use crate::sync::plan::Due;
 
 /// What is known of the days of the entries, by a clock and a kind of time. Nothing is known of an open
 /// day with the other kind: it is read whole.

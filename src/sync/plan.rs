@@ -6,7 +6,7 @@ use chrono::{Days, NaiveDate};
 
 use crate::error::{Error, Result};
 use crate::matomo::zone::Zone;
-use crate::rows::visits_read::Seen;
+use crate::state::known::{Known, Pass};
 
 /// Where a sync begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,43 +61,6 @@ pub fn days(
     Ok(first.iter_days().take_while(|day| *day <= last).collect())
 }
 
-/// What the ledger knows of a day.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Known {
-    /// Read whole after it had ended and settled.
-    pub sealed: bool,
-    /// `lastActionTimestamp` of the newest visit met: all visits of the day up to it that Matomo had
-    /// then are stored.
-    pub newest: Option<i64>,
-    /// When the day was read last.
-    pub read_at: i64,
-    /// When the last recheck or reading of the whole day began.
-    pub rechecked: Option<i64>,
-    /// A reading or a recheck that has not come to its end.
-    pub pass: Option<Pass>,
-}
-
-/// A reading or a recheck, as far as it has come.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pass {
-    /// When it began.
-    pub began: i64,
-    /// From which instant on it goes on.
-    pub since: i64,
-    /// What a reading of the whole day has met; nothing for one of what is new, `None` for a recheck.
-    pub seen: Option<Seen>,
-}
-
-impl Pass {
-    fn is_whole(&self) -> bool {
-        self.seen.as_ref().is_some_and(|seen| *seen != Seen::default())
-    }
-
-    fn is_of_new(&self) -> bool {
-        self.seen.as_ref().is_some_and(|seen| *seen == Seen::default())
-    }
-}
-
 /// A day to ask for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Due {
@@ -132,7 +95,7 @@ impl Extent {
 
 /// Which days have to be read again although the ledger knows them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Again {
+pub enum Reread {
     /// None.
     No,
     /// Those from a day on: `matomo.lookback`.
@@ -162,14 +125,14 @@ pub struct Times {
 pub fn due(
     days: &[NaiveDate],
     known: &BTreeMap<NaiveDate, Known>,
-    again: Again,
+    reread: Reread,
     zone: Zone,
     times: Times,
 ) -> Vec<Due> {
-    let is_again = |day: NaiveDate| match again {
-        Again::No => false,
-        Again::From(first) => day >= first,
-        Again::All => true,
+    let is_again = |day: NaiveDate| match reread {
+        Reread::No => false,
+        Reread::From(first) => day >= first,
+        Reread::All => true,
     };
     let one = |day: &NaiveDate| {
         let known = known.get(day).cloned().unwrap_or_default();

@@ -9,20 +9,41 @@ use crate::matomo::client::{Client, SiteInfo};
 use crate::pg::report::say;
 use crate::pg::secrecy::show_activity;
 use crate::rows::mapping::ActionTime;
-use crate::rows::visits_read::count;
+use crate::rows::visit_tally::count;
+use crate::state::ledger::Entries;
 use crate::state::ledger::{Entry, Ledger};
+use crate::state::run::StepCounts;
 use crate::store::destination::Destination;
-use crate::store::writer::{Store, Written};
-use crate::sync::fetch::{self, DayRead, News, Part, Reading};
+use crate::store::writer::{Writer, Written};
+use crate::sync::fetch::{self, DayRead, Message, Part};
 use crate::sync::helper::Helper;
+use crate::sync::pages::ReadOptions;
 use crate::sync::plan::Due;
 use crate::sync::progress::Progress;
 use crate::sync::recheck;
 use crate::sync::remote;
-use crate::sync::site_sync::Entries;
 
 /// What became of a day.
 pub type DayResult = (DayRead, Written);
+
+/// What the days of a step come to.
+pub fn counts(results: &[DayResult], bytes: u64) -> StepCounts {
+    let mut counts = StepCounts { bytes, ..StepCounts::default() };
+    for (read, written) in results {
+        if read.rest.is_none() {
+            counts.days.push(read.day);
+        }
+        counts.pages += i64::from(read.pages);
+        counts.visits += read.met.visits - read.met_before.visits;
+        counts.actions += read.met.actions - read.met_before.actions;
+        counts.truncated_visits += read.met.truncated_visits - read.met_before.truncated_visits;
+        counts.written.inserted += written.inserted;
+        counts.written.updated += written.updated;
+        counts.written.deleted += written.deleted;
+        counts.written.new_visits += written.new_visits;
+    }
+    counts
+}
 
 /// What became of all of them.
 pub enum Outcome {
@@ -36,17 +57,17 @@ pub enum Outcome {
 const ROOM: usize = 4;
 
 /// All that it takes to copy days.
-pub struct Copy {
+pub struct Copier {
     pub client: Client,
     /// Days to read at once.
     pub workers: usize,
-    pub reading: Reading,
+    pub reading: ReadOptions,
     pub destination: Destination,
-    pub store: Store,
-    pub record: Record,
+    pub store: Writer,
+    pub record: Recorder,
 }
 
-impl Copy {
+impl Copier {
     /// Fetches and stores the days, of each at most so many pages.
     ///
     /// # Errors
@@ -64,7 +85,7 @@ impl Copy {
         show_activity(&progress.line(&phase));
         let count = days.len();
         let workers = self.workers.min(count);
-        let reading = Reading { most_pages, ..self.reading };
+        let reading = ReadOptions { most_pages, ..self.reading };
         // Each worker reads every n-th day; what it is ahead waits in its mailbox.
         let mut of_workers = vec![Vec::new(); workers];
         for (index, due) in days.into_iter().enumerate() {
@@ -108,19 +129,19 @@ impl Copy {
     }
 
     /// Stores what a worker reads of its next day.
-    fn store_day(&mut self, helper: &mut Helper<News>) -> Result<DayStored> {
+    fn store_day(&mut self, helper: &mut Helper<Message>) -> Result<DayStored> {
         let (mut written, mut differing) = (Written::default(), Vec::new());
         while let Some(news) = helper.next() {
             match news {
-                News::Batch(batch) => written += self.store.write(&batch)?,
-                News::Listed(visits) => {
+                Message::Batch(batch) => written += self.store.write(&batch)?,
+                Message::Listed(visits) => {
                     let found = recheck::compare(&self.destination, &visits)?;
                     differing.extend(found.missing.into_iter().chain(found.stale));
                 }
-                News::Day(read) => return Ok(DayStored::Done(Day { read, written, differing })),
-                News::Notice(line) => say(PgLogLevel::NOTICE, line),
-                News::ZoneChanged(info) => return Ok(DayStored::ZoneChanged(info)),
-                News::Failed(error) => return Err(error),
+                Message::Day(read) => return Ok(DayStored::Done(Day { read, written, differing })),
+                Message::Notice(line) => say(PgLogLevel::NOTICE, line),
+                Message::ZoneChanged(info) => return Ok(DayStored::ZoneChanged(info)),
+                Message::Failed(error) => return Err(error),
             }
         }
         Err(remote::ended_early())
@@ -143,10 +164,11 @@ impl Copy {
 
     fn record(&self, day: &Day, progress: &mut Progress) -> Result<()> {
         self.record.day(&day.read, &day.written)?;
-        progress.read(&day.read);
-        let line = progress.line(&day.read.day.to_string());
-        show_activity(&line);
-        say(PgLogLevel::NOTICE, line);
+        let notice = progress.read(&day.read);
+        show_activity(&progress.line(&day.read.day.to_string()));
+        if let Some(line) = notice {
+            say(PgLogLevel::NOTICE, line);
+        }
         Ok(())
     }
 }
@@ -165,7 +187,7 @@ enum DayStored {
 }
 
 /// Notes in the ledger what became of days.
-pub struct Record {
+pub struct Recorder {
     pub ledger: Ledger,
     /// What was known before.
     pub known: Entries,
@@ -175,7 +197,7 @@ pub struct Record {
     pub now: i64,
 }
 
-impl Record {
+impl Recorder {
     /// Whether the ledger knows that a day was read, but not what of.
     pub fn is_to_read_anew(&self, day: NaiveDate) -> bool {
         self.known.get(&day).is_some_and(|entry| entry.known.read_at == 0)

@@ -1,8 +1,6 @@
 //! One sync of one site: plan, fetch, store, tell. Runs on the backend's main thread, in the
 //! caller's transaction.
 
-use std::collections::BTreeMap;
-
 use chrono::{Days, NaiveDate, Utc};
 use pgrx::prelude::*;
 
@@ -12,23 +10,25 @@ use crate::config::settings;
 use crate::error::{Busy, Error, Result};
 use crate::matomo::client::{Client, SiteInfo};
 use crate::matomo::zone::Zone;
-use crate::pg::locks::{self, ALL_SITES, Lock, Mode, Until};
+use crate::pg::locks::{self, ALL_SITES, Lock, Mode};
 use crate::pg::report::{say, warn};
 use crate::pg::secrecy::show_activity;
 use crate::rows::mapping::Site;
-use crate::state::ledger::{Entry, Ledger};
+use crate::state::ledger::Entries;
+use crate::state::ledger::Ledger;
 use crate::store::destination::Destination;
-use crate::store::writer::Store;
-use crate::sync::fetch::Reading;
+use crate::store::writer::Writer;
 use crate::sync::known_days;
+use crate::sync::notices::readable;
+use crate::sync::pages::ReadOptions;
 use crate::sync::pages::retry_line;
-use crate::sync::plan::{self, Again, Due, Start, Times};
+use crate::sync::plan::{self, Due, Reread, Start, Times};
 use crate::sync::progress::Progress;
 use crate::sync::remote;
-use crate::sync::site_days::{Copy, DayResult, Outcome, Record};
+use crate::sync::site_days::{Copier, DayResult, Outcome, Recorder};
 
 /// What the caller of `matomo_sync` wants.
-pub struct Order {
+pub struct SyncRequest {
     /// idSite.
     pub site: i32,
     pub access: Access,
@@ -40,15 +40,12 @@ pub struct Order {
     pub force: bool,
 }
 
-/// What is known of a site's days, by day.
-pub type Entries = BTreeMap<NaiveDate, Entry>;
-
 /// Does it all; gives a result per day.
 ///
 /// # Errors
 /// Any of [`Error`]; nothing of the transaction remains then.
-pub fn run(order: Order) -> Result<Vec<DayResult>> {
-    let Order { site, access, start, end, destination, force } = order;
+pub fn run(request: SyncRequest) -> Result<Vec<DayResult>> {
+    let SyncRequest { site, access, start, end, destination, force } = request;
     let destination = Destination::open_or_create(&destination)?;
     let range = Range { start, end, not_before: None };
     let mut info = None;
@@ -58,6 +55,9 @@ pub fn run(order: Order) -> Result<Vec<DayResult>> {
         let mut progress = Progress::new(site, sync.due.len());
         match sync.copy.days(sync.due, i32::MAX, &mut progress)? {
             Outcome::Done(results) => {
+                if let Some(line) = progress.end() {
+                    say(PgLogLevel::NOTICE, line);
+                }
                 let truncated = results.iter().map(|(read, _)| read.met.truncated_visits).sum();
                 warn_of_truncation("", truncated);
                 return Ok(results);
@@ -78,7 +78,7 @@ pub struct Range {
 
 /// The run that a sync is a step of.
 #[derive(Debug, Clone, Copy)]
-pub struct OfRun {
+pub struct RunContext {
     /// The registered site.
     pub registered: i32,
     /// When the run began.
@@ -87,7 +87,7 @@ pub struct OfRun {
 
 /// A sync that is ready to begin.
 pub struct Sync {
-    pub copy: Copy,
+    pub copy: Copier,
     pub info: SiteInfo,
     /// The days to read.
     pub due: Vec<Due>,
@@ -105,10 +105,10 @@ impl Sync {
         range: Range,
         force: bool,
         told: Option<SiteInfo>,
-        run: Option<OfRun>,
+        run: Option<RunContext>,
     ) -> Result<Sync> {
         let Access { client, page_size, workers } = access;
-        lock(site, &destination)?;
+        destination.lock_rows(site)?;
         let ledger = Ledger::of(&destination, client.endpoint(), site);
         let now = Utc::now().timestamp();
         let mut known = known_days(&ledger, &destination, now)?;
@@ -137,7 +137,7 @@ impl Sync {
             let today = zone.day(now).unwrap_or_default();
             let mut days = plan::days(start, range.end, today, zone)?;
             days.retain(|day| range.not_before.is_none_or(|first| *day >= first));
-            let again = if force { Again::All } else { lookback(today) };
+            let again = if force { Reread::All } else { lookback(today) };
             let times = Times {
                 now,
                 run_began,
@@ -162,12 +162,13 @@ impl Sync {
         }
         // Not before Matomo has answered: a mistyped URL is no other Matomo.
         ledger.check_matomo(&destination.name)?;
-        let store = Store::new(destination.clone());
+        let store = Writer::new(destination.clone());
         let (zone, is_rollup) = (info.zone, info.is_rollup);
         let site = Site { id: site, zone, action_time, is_rollup };
-        let reading = Reading { site, page_size, most_pages: i32::MAX, began: now, is_zone_known };
-        let record = Record { ledger, known, timezone: info.timezone.clone(), action_time, now };
-        let copy = Copy { client, workers, reading, destination, store, record };
+        let reading =
+            ReadOptions { site, page_size, most_pages: i32::MAX, began: now, is_zone_known };
+        let record = Recorder { ledger, known, timezone: info.timezone.clone(), action_time, now };
+        let copy = Copier { client, workers, reading, destination, store, record };
         Ok(Sync { copy, info, due })
     }
 }
@@ -233,30 +234,11 @@ fn in_timezone(known: Entries, ledger: &Ledger, info: &SiteInfo) -> Result<Entri
 }
 
 /// Which days `matomo.lookback` reads again.
-fn lookback(today: NaiveDate) -> Again {
+fn lookback(today: NaiveDate) -> Reread {
     match settings::lookback() {
-        0 => Again::No,
-        days => today.checked_sub_days(Days::new(days.into())).map_or(Again::All, Again::From),
+        0 => Reread::No,
+        days => today.checked_sub_days(Days::new(days.into())).map_or(Reread::All, Reread::From),
     }
-}
-
-/// One sync at a time of a site into a destination, till the end of the transaction, and none while old
-/// rows of it are removed: a step of that is waited for.
-///
-/// # Errors
-/// [`Busy::Drops`], [`Busy::Syncs`].
-pub fn lock(site: i32, destination: &Destination) -> Result<()> {
-    let name = || destination.name.clone();
-    let rows = Lock::Rows(destination.oid, site);
-    for shared in [Lock::Rows(destination.oid, ALL_SITES), rows] {
-        if !locks::take(shared, Mode::Shared) {
-            return Err(Busy::Drops(name()).into());
-        }
-    }
-    if !locks::try_take(rows, Mode::Alone, Until::TransactionEnd) {
-        return Err(Busy::Syncs { site, name: name() }.into());
-    }
-    Ok(())
 }
 
 /// What Matomo knows of the site; in a run, that of the registered site.
@@ -275,7 +257,7 @@ pub fn ask_for_site(client: &Client, site: i32, registered: Option<i32>) -> Resu
 pub fn warn_of_truncation(prefix: &str, visits: i64) {
     if visits > 0 {
         warn(
-            format!("{prefix}Matomo listed only the first actions of {visits} visits"),
+            format!("{prefix}Matomo listed only the first actions of {} visits", readable(visits)),
             "Raise visitor_log_maximum_actions_per_visit in the section [General] of Matomo's config.ini.php, then sync these days again.",
         );
     }

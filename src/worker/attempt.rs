@@ -10,8 +10,9 @@ use pgrx::prelude::*;
 
 use crate::error::{Result, Stored};
 use crate::pg::failed::Failed;
+use crate::pg::process;
+use crate::pg::report::raised;
 use crate::pg::watch;
-use crate::worker::background;
 
 /// Does something in a subtransaction, which an error undoes. A cancel of the session undoes it too,
 /// and goes on.
@@ -46,7 +47,7 @@ enum Ended {
 }
 
 fn ended(caught: CaughtError) -> Ended {
-    let report = report(&caught);
+    let report = raised(&caught);
     if !is_interrupt(report) {
         return Ended::Failed(Failed::raised(report));
     }
@@ -54,18 +55,10 @@ fn ended(caught: CaughtError) -> Ended {
         return Ended::Failed(Failed::of(&Stored::NoProgress(watch::limit()).into()));
     }
     // A process of ours serves one site only, and goes on.
-    if background::is_ours() {
+    if process::is_ours() {
         return Ended::Failed(Failed::raised(report));
     }
     Ended::Cancelled(Box::new(caught))
-}
-
-/// What was raised.
-pub fn report(caught: &CaughtError) -> &ErrorReportWithLevel {
-    let (CaughtError::PostgresError(report)
-    | CaughtError::ErrorReport(report)
-    | CaughtError::RustPanic { ereport: report, .. }) = caught;
-    report
 }
 
 /// Whether the session was to be interrupted: by a cancel or `statement_timeout`. A trigger or another

@@ -4,7 +4,6 @@
 use std::ffi::CString;
 use std::panic::AssertUnwindSafe;
 use std::ptr;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use pgrx::bgworkers::{BackgroundWorker, BackgroundWorkerBuilder, BgWorkerStartTime};
@@ -12,16 +11,9 @@ use pgrx::prelude::*;
 
 use crate::error::Result;
 use crate::pg::failed::Failed;
+use crate::pg::process;
 use crate::pg::report::or_raise;
-use crate::worker::attempt::report;
-
-/// Whether this process is one of ours.
-static IS_OURS: AtomicBool = AtomicBool::new(false);
-
-/// Whether this process is a background worker of ours, and no session of anybody's.
-pub fn is_ours() -> bool {
-    IS_OURS.load(Ordering::Relaxed)
-}
+use crate::pg::report::raised;
 
 /// What a process of ours is connected to.
 #[derive(Debug, Clone, Copy)]
@@ -43,7 +35,7 @@ mod handlers {
 
 /// Makes a background worker of this process, as the superuser.
 pub fn begin(database: Database) {
-    IS_OURS.store(true, Ordering::Relaxed);
+    process::mark_ours();
     // SAFETY: the main thread of a background worker that has just begun, with signals blocked.
     unsafe {
         handle(pg_sys::SIGTERM, handlers::die);
@@ -139,7 +131,7 @@ pub fn transaction<T>(work: impl FnOnce() -> Result<T>) -> std::result::Result<T
     });
     let result = PgTryBuilder::new(attempt)
         .catch_others(|caught| {
-            let failed = Failed::raised(report(&caught));
+            let failed = Failed::raised(raised(&caught));
             // SAFETY: main thread; whatever state the error left the transaction in.
             unsafe { pg_sys::AbortCurrentTransaction() };
             Err(failed)

@@ -3,20 +3,19 @@
 
 use std::time::Duration;
 
-use chrono::{NaiveDate, Utc};
+use chrono::NaiveDate;
 use pgrx::prelude::*;
 
 use crate::config::settings;
 use crate::error::{Error, Result, Stored};
-use crate::matomo::zone::Zone;
 use crate::pg::extension::Extension;
 use crate::pg::locks;
 use crate::pg::roles::AsSiteOwner;
+use crate::pg::spi::{query, spi};
 use crate::pg::watch::Watch;
 use crate::state::ledger;
 use crate::state::retention;
 use crate::state::sites::Site;
-use crate::store::destination::{query, spi};
 use crate::worker::attempt::attempt;
 
 /// How often a table is tried to get at that somebody holds, and how long to wait in between.
@@ -46,15 +45,6 @@ struct Plan {
     place: Option<String>,
     /// Whether the site is synced, so that partitions are needed ahead.
     is_enabled: bool,
-}
-
-fn zone(timezone: &str) -> Zone {
-    Zone::parse(timezone).unwrap_or(Zone::Fixed(0))
-}
-
-/// What day it is in a site's timezone.
-pub fn today(timezone: &str) -> NaiveDate {
-    zone(timezone).day(Utc::now().timestamp()).unwrap_or_default()
 }
 
 /// Does a step, if there is anything to do today, and notes what it fails with; only a cancel of the
@@ -123,12 +113,12 @@ fn plan(extension: &Extension, id: i32) -> Result<Option<Plan>> {
         let place: Option<String> = row.get(3).map_err(spi)?;
         Ok((timezone.unwrap_or_default(), tended_on, place, is_enabled == Some(true)))
     })?;
-    let today = today(&timezone);
+    let today = retention::today(&timezone);
     if tended_on.and_then(|day| day.parse().ok()) == Some(today) {
         return Ok(None);
     }
     let first = retention::first_day(extension, id)?;
-    let before = first.map(|day| zone(&timezone).midnight(day));
+    let before = first.map(|day| retention::zone(&timezone).midnight(day));
     Ok(Some(Plan { today, before, place, is_enabled }))
 }
 

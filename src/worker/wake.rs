@@ -5,7 +5,7 @@ use pgrx::{PgXactCallbackEvent, register_xact_callback};
 
 use crate::error::Result;
 use crate::pg::extension::Extension;
-use crate::store::destination::{query, spi};
+use crate::pg::spi::{query, spi};
 
 /// Wakes it with the commit, if there is one.
 ///

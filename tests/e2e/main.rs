@@ -2,6 +2,7 @@
 //! `make test` builds what they need.
 
 mod action_time;
+mod architecture;
 mod bad_input;
 mod boundaries;
 mod check;
@@ -13,6 +14,7 @@ mod crash;
 mod credentials;
 mod cron;
 mod definers;
+mod docs;
 mod dump;
 mod encodings;
 mod exactness;
@@ -47,8 +49,8 @@ mod partitions;
 mod privileges;
 mod procedure_faults;
 mod procedures;
+mod progress;
 mod read_back;
-mod readme;
 mod recordings;
 mod renamed;
 mod restores;

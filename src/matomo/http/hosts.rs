@@ -1,102 +1,83 @@
-//! Which machines requests may go to: `matomo.allowed_hosts` and `matomo.allow_http`. Pure.
+//! Which hosts requests may go to: `matomo.allowed_hosts` and `matomo.allow_http`. Pure.
 
-use std::fmt;
 use std::net::IpAddr;
 
-use crate::error::Error;
-use crate::matomo::http::address::{Block, is_here, reserved};
+use crate::error::{Error, HostRefusal, Why};
+use crate::matomo::http::address::{AddressBlock, is_here, reserved};
 
-/// The two settings, ready to judge by.
+/// The hosts that the two settings allow.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Hosts {
-    /// Hosts that may be asked, and by which of their properties.
-    entries: Vec<Entry>,
-    /// Whether other machines may be asked without TLS.
+pub struct AllowedHosts {
+    /// A host is allowed if one of these matches.
+    patterns: Vec<HostPattern>,
+    /// Whether other machines are allowed without TLS.
     http: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Entry {
+enum HostPattern {
     /// `*`
     Any,
     /// `analytics.example.org`
     Name(String),
     /// `*.example.org`, kept with its first dot.
     Suffix(String),
-    Block(Block),
+    Block(AddressBlock),
 }
 
-/// An entry of the setting that means nothing, and why.
+/// An invalid entry of the setting, and why.
 #[derive(Debug, PartialEq, Eq)]
-pub struct BadEntry {
+pub struct InvalidHostPattern {
     pub entry: String,
     pub why: &'static str,
 }
 
-/// Why a host may not be asked.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
-    pub host: String,
-    pub address: Option<IpAddr>,
-    pub why: Why,
-}
-
-/// The rule that was broken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Why {
-    /// `matomo.allowed_hosts` has neither the host nor its address.
-    NotListed,
-    /// What the host or its address is that no Matomo is.
-    Reserved(&'static str),
-    /// `http://`, and another machine.
-    Plain,
-}
-
-/// Names of metadata services, whatever address they are given.
+/// Names of metadata services, refused whatever their address.
 const METADATA: [&str; 3] =
     ["metadata.google.internal", "metadata.goog", "instance-data.ec2.internal"];
 
-impl Hosts {
+impl AllowedHosts {
     /// Reads the settings.
     ///
     /// # Errors
-    /// The first entry that is none.
-    pub fn new(list: &str, http: bool) -> Result<Hosts, BadEntry> {
+    /// The first invalid entry.
+    pub fn new(list: &str, http: bool) -> Result<AllowedHosts, InvalidHostPattern> {
         let texts = list.split(',').map(str::trim).filter(|text| !text.is_empty());
-        let entries = texts.map(Entry::parse).collect::<Result<_, _>>()?;
-        Ok(Hosts { entries, http })
+        let patterns = texts.map(HostPattern::parse).collect::<Result<_, _>>()?;
+        Ok(AllowedHosts { patterns, http })
     }
 
-    /// Judges a host by its name, before anybody looks it up: what is refused is not even asked for.
+    /// Checks a host's name before the lookup: a refused name is not looked up.
     ///
     /// # Errors
-    /// [`Refusal`].
-    pub fn admit_name(&self, host: &str) -> Result<(), Refusal> {
-        let refuse = |why| Err(Refusal { host: host.to_owned(), address: None, why });
+    /// [`HostRefusal`].
+    pub fn admit_name(&self, host: &str) -> Result<(), HostRefusal> {
+        let refuse = |why| Err(HostRefusal { host: host.to_owned(), address: None, why });
         let name = normal(host);
         if METADATA.contains(&name.as_str()) {
             return refuse(Why::Reserved("that of a cloud's metadata service"));
         }
-        // A block may have its address.
-        let may_be = |entry: &Entry| matches!(entry, Entry::Block(_)) || entry.names(&name);
-        if self.entries.iter().any(may_be) { Ok(()) } else { refuse(Why::NotListed) }
+        // The host's address may be in a block.
+        let may_be =
+            |entry: &HostPattern| matches!(entry, HostPattern::Block(_)) || entry.names(&name);
+        if self.patterns.iter().any(may_be) { Ok(()) } else { refuse(Why::NotListed) }
     }
 
-    /// Judges one address of a host, to which a connection is about to be made.
+    /// Checks an address of a host before connecting to it.
     ///
     /// # Errors
-    /// [`Refusal`].
-    pub fn admit(&self, host: &str, address: IpAddr, tls: bool) -> Result<(), Refusal> {
-        let refuse = |why| Err(Refusal { host: host.to_owned(), address: Some(address), why });
+    /// [`HostRefusal`].
+    pub fn admit(&self, host: &str, address: IpAddr, tls: bool) -> Result<(), HostRefusal> {
+        let refuse = |why| Err(HostRefusal { host: host.to_owned(), address: Some(address), why });
         if let Some(what) = reserved(address) {
             return refuse(Why::Reserved(what));
         }
         let (name, canonical) = (normal(host), address.to_canonical());
-        let listed = |entry: &Entry| match entry {
-            Entry::Block(block) => block.has(canonical),
+        let listed = |entry: &HostPattern| match entry {
+            HostPattern::Block(block) => block.has(canonical),
             other => other.names(&name),
         };
-        if !self.entries.iter().any(listed) {
+        if !self.patterns.iter().any(listed) {
             return refuse(Why::NotListed);
         }
         if !(tls || self.http || is_here(address)) {
@@ -106,8 +87,8 @@ impl Hosts {
     }
 }
 
-impl From<BadEntry> for Error {
-    fn from(BadEntry { entry, why }: BadEntry) -> Error {
+impl From<InvalidHostPattern> for Error {
+    fn from(InvalidHostPattern { entry, why }: InvalidHostPattern) -> Error {
         Error::Argument {
             message: format!("invalid entry \"{entry}\" in matomo.allowed_hosts: {why}"),
             hint: "A list of names, *.suffix, addresses and CIDR blocks is needed, separated by \
@@ -117,11 +98,11 @@ impl From<BadEntry> for Error {
     }
 }
 
-impl Entry {
-    fn parse(text: &str) -> Result<Entry, BadEntry> {
-        let bad = |why| Err(BadEntry { entry: text.to_owned(), why });
+impl HostPattern {
+    fn parse(text: &str) -> Result<HostPattern, InvalidHostPattern> {
+        let bad = |why| Err(InvalidHostPattern { entry: text.to_owned(), why });
         if text == "*" {
-            return Ok(Entry::Any);
+            return Ok(HostPattern::Any);
         }
         let (name, suffix) = match text.strip_prefix("*.") {
             Some(name) => (name, true),
@@ -129,7 +110,7 @@ impl Entry {
         };
         if text.contains(['/', ':']) {
             return match text.parse() {
-                Ok(block) => Ok(Entry::Block(block)),
+                Ok(block) => Ok(HostPattern::Block(block)),
                 Err(_) if !text.contains('/') || text.contains("//") => {
                     bad("give the host alone, without scheme, port and folder")
                 }
@@ -137,7 +118,7 @@ impl Entry {
             };
         }
         if let Ok(block) = text.parse() {
-            return Ok(Entry::Block(block));
+            return Ok(HostPattern::Block(block));
         }
         if !name.is_ascii() {
             return bad("write it in the form xn--");
@@ -150,25 +131,25 @@ impl Entry {
         if !name.split('.').all(is_label) {
             return bad("it is neither a name nor an address");
         }
-        // As programs read numbers for addresses in several ways, such an entry would mislead.
+        // Programs read numbers as addresses in several ways, so such an entry would mislead.
         if name.split('.').next_back().is_some_and(is_number) {
             return bad("write the address in its usual form");
         }
-        Ok(if suffix { Entry::Suffix(format!(".{name}")) } else { Entry::Name(name) })
+        Ok(if suffix { HostPattern::Suffix(format!(".{name}")) } else { HostPattern::Name(name) })
     }
 
-    /// Whether it means a host by this name, in its normal form.
+    /// Whether it matches a host's normalised name.
     fn names(&self, name: &str) -> bool {
         match self {
-            Entry::Any => true,
-            Entry::Name(own) => own == name,
-            Entry::Suffix(suffix) => name.len() > suffix.len() && name.ends_with(suffix),
-            Entry::Block(_) => false,
+            HostPattern::Any => true,
+            HostPattern::Name(own) => own == name,
+            HostPattern::Suffix(suffix) => name.len() > suffix.len() && name.ends_with(suffix),
+            HostPattern::Block(_) => false,
         }
     }
 }
 
-/// A name in lower case and without the dot that may end it.
+/// A name in lower case, without a final dot.
 fn normal(host: &str) -> String {
     host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase()
 }
@@ -180,53 +161,6 @@ fn is_number(label: &str) -> bool {
         None => label.bytes().all(|byte| byte.is_ascii_digit()),
     }
 }
-
-impl Refusal {
-    /// Completes the DETAIL.
-    pub fn detail(&self) -> String {
-        let address = self.address.map(|address| address.to_string());
-        match (self.why, address) {
-            (Why::NotListed, Some(address)) => {
-                format!("Neither the host nor its address {address} is in matomo.allowed_hosts.")
-            }
-            (Why::NotListed, None) => "The host is not in matomo.allowed_hosts.".to_owned(),
-            (Why::Reserved(what), Some(address)) => {
-                format!("The host's address {address} is {what}.")
-            }
-            (Why::Reserved(what), None) => format!("The host's name is {what}."),
-            (Why::Plain, address) => format!(
-                "The host's address {} is of another machine, and the URL begins with http://.",
-                address.unwrap_or_default()
-            ),
-        }
-    }
-
-    /// What to do.
-    pub fn hint(&self) -> &'static str {
-        match self.why {
-            Why::NotListed => "A superuser can add it to matomo.allowed_hosts.",
-            Why::Reserved(_) => {
-                "Check the URL. Link-local addresses and metadata services are never allowed, \
-                 whatever matomo.allowed_hosts says."
-            }
-            Why::Plain => {
-                "Use https://. Without it everybody on the way can read the token; where that is no \
-                 danger, a superuser can set matomo.allow_http."
-            }
-        }
-    }
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.why {
-            Why::Plain => write!(f, "a connection to \"{}\" without TLS is not allowed", self.host),
-            _ => write!(f, "a connection to \"{}\" is not allowed", self.host),
-        }
-    }
-}
-
-impl std::error::Error for Refusal {}
 
 #[cfg(test)]
 #[path = "hosts_tests.rs"]

@@ -1,0 +1,267 @@
+//! The house: which folder of `src/` may use which, and no circle between files.
+//!
+//! A failure names the file, the path that it uses, and the rule. Move what is used down to the floor
+//! of its lowest user, or hand it over as a plain value; a new arrow in [`ARROWS`] is the last resort.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+/// A folder, and those that it may use. A folder may use itself.
+const ARROWS: [(&str, &[&str]); 10] = [
+    ("api", &["worker", "sync", "state", "store", "config", "rows", "matomo", "pg", "error"]),
+    ("worker", &["sync", "state", "store", "config", "rows", "matomo", "pg", "error"]),
+    ("sync", &["state", "store", "config", "rows", "matomo", "pg", "error"]),
+    ("state", &["store", "config", "rows", "matomo", "pg", "error"]),
+    ("store", &["rows", "matomo", "pg", "error"]),
+    ("config", &["rows", "matomo", "pg", "error"]),
+    ("rows", &["matomo", "error"]),
+    ("matomo", &["error"]),
+    ("pg", &["error"]),
+    ("error", &[]),
+];
+
+/// Folders that know no Postgres.
+const PURE: [&str; 2] = ["rows", "matomo"];
+
+const MOST_LINES: usize = 350;
+const MOST_MODULES: usize = 20;
+
+/// Files by their path in `src/` without `.rs` and `/mod`, with their text.
+type Files = BTreeMap<String, String>;
+
+#[test]
+fn the_source_keeps_to_the_house() {
+    let files = source();
+    assert!(files.len() > 50, "found {} files", files.len());
+    assert_eq!(broken(&files), [""; 0]);
+    assert!(files["lib"].lines().count() < 80);
+}
+
+#[test]
+fn no_file_is_long_and_no_list_of_modules() {
+    for (file, text) in source() {
+        let code = text.split("#[cfg(test)]\nmod ").next().unwrap().lines().count();
+        assert!(file.ends_with("_tests") || code <= MOST_LINES, "src/{file}.rs: {code} lines");
+        let modules = text.lines().filter(|line| is_module(line)).count();
+        assert!(modules <= MOST_MODULES, "src/{file}.rs: {modules} modules");
+    }
+    for entry in fs::read_dir(root().join("sql")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_file() {
+            let lines = fs::read_to_string(&path).unwrap().lines().count();
+            assert!(lines <= MOST_LINES, "{}: {lines} lines", path.display());
+        }
+    }
+}
+
+#[test]
+fn an_arrow_upwards_is_refused() {
+    let files = files(&[
+        ("api/sync", "use crate::store::writer;"),
+        ("store/writer", "fn f() { crate::state::ledger::f() }"),
+        ("state/ledger", "use crate::error::Error;"),
+        ("error", ""),
+    ]);
+    assert_eq!(broken(&files), ["src/store/writer.rs uses state/ledger: store may not use state"]);
+}
+
+#[test]
+fn an_arrow_within_braces_counts() {
+    let files = files(&[
+        ("matomo/client", "use crate::{\n    error::Error,\n    rows::{batch::Batch, lines},\n};"),
+        ("rows/batch", ""),
+        ("rows/lines", ""),
+        ("error", ""),
+    ]);
+    assert_eq!(
+        broken(&files),
+        [
+            "src/matomo/client.rs uses rows/batch: matomo may not use rows",
+            "src/matomo/client.rs uses rows/lines: matomo may not use rows"
+        ]
+    );
+}
+
+#[test]
+fn a_circle_within_a_folder_is_refused() {
+    let files = files(&[
+        ("sync/plan", "use crate::sync::fetch::f;"),
+        ("sync/fetch", "use super::pages::g;"),
+        ("sync/pages", "use crate::sync::plan::h;"),
+        ("sync/check", "use crate::sync::plan::h;"),
+    ]);
+    assert_eq!(broken(&files), ["a circle: sync/fetch, sync/pages, sync/plan"]);
+}
+
+#[test]
+fn pgrx_in_a_pure_folder_is_refused() {
+    let files =
+        files(&[("rows/values", "fn f(x: pgrx::pg_sys::Oid) {}"), ("pg/spi", "use pgrx::spi;")]);
+    assert_eq!(broken(&files), ["src/rows/values.rs uses pgrx: rows knows no Postgres"]);
+}
+
+#[test]
+fn comments_and_tests_are_no_arrows() {
+    let files = files(&[
+        (
+            "rows/values",
+            "//! [`crate::api::sync`]\n#[cfg(test)]\nmod tests { use crate::api::sync; }",
+        ),
+        ("api/sync", ""),
+    ]);
+    assert_eq!(broken(&files), [""; 0]);
+}
+
+fn files(texts: &[(&str, &str)]) -> Files {
+    texts.iter().map(|(file, text)| ((*file).to_owned(), (*text).to_owned())).collect()
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn source() -> Files {
+    let mut files = Files::new();
+    let mut folders = vec![root().join("src")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                let name = path.strip_prefix(root().join("src")).unwrap().with_extension("");
+                let name = name.to_str().unwrap().trim_end_matches("/mod").to_owned();
+                files.insert(name, fs::read_to_string(&path).unwrap());
+            }
+        }
+    }
+    files
+}
+
+fn is_module(line: &str) -> bool {
+    let line = line.strip_prefix("pub ").unwrap_or(line);
+    line.starts_with("mod ") && line.ends_with(';')
+}
+
+fn folder(file: &str) -> &str {
+    file.split('/').next().unwrap_or(file)
+}
+
+/// Which rules are broken, a line each.
+fn broken(files: &Files) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut arrows: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for (file, text) in files {
+        if file == "lib" || file.ends_with("_tests") {
+            continue;
+        }
+        let code = code(text);
+        let from = folder(file);
+        let allowed = ARROWS.iter().find(|(name, _)| *name == from).map(|(_, to)| *to);
+        let Some(allowed) = allowed else {
+            lines.push(format!("src/{file}.rs: {from} is no folder of the house"));
+            continue;
+        };
+        if PURE.contains(&from) && code.contains("pgrx") {
+            lines.push(format!("src/{file}.rs uses pgrx: {from} knows no Postgres"));
+        }
+        for used in paths(file, &code).iter().filter_map(|path| file_of(files, path)) {
+            let to = folder(used);
+            if to != from && !allowed.contains(&to) {
+                lines.push(format!("src/{file}.rs uses {used}: {from} may not use {to}"));
+            }
+            // What a module declares belongs to it; the other way round it is an arrow.
+            if used != file {
+                arrows.entry(file).or_default().insert(used);
+            }
+        }
+    }
+    lines.extend(circles(&arrows));
+    lines
+}
+
+/// The text without comments and without its tests.
+fn code(text: &str) -> String {
+    let text = text.split("#[cfg(test)]\nmod ").next().unwrap_or(text);
+    text.lines().map(|line| line.split("//").next().unwrap_or(line)).collect::<Vec<_>>().join("\n")
+}
+
+/// The paths that a file names which begin at `crate` or `super`, from `src/` on, in all their
+/// branches.
+fn paths(file: &str, code: &str) -> Vec<Vec<String>> {
+    let here: Vec<_> = file.split('/').map(str::to_owned).collect();
+    let mut all = Vec::new();
+    for (begin, prefix) in [("crate::", &[][..]), ("super::", &here[..here.len() - 1])] {
+        for (at, _) in code.match_indices(begin) {
+            let before = code[..at].chars().next_back();
+            if !before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == ':') {
+                branches(&code[at + begin.len()..], prefix.to_vec(), &mut all);
+            }
+        }
+    }
+    all
+}
+
+/// Reads a path with its braces; gives what is left of the text.
+fn branches<'a>(mut text: &'a str, mut path: Vec<String>, all: &mut Vec<Vec<String>>) -> &'a str {
+    loop {
+        text = text.trim_start();
+        if let Some(mut inner) = text.strip_prefix('{') {
+            loop {
+                inner = branches(inner, path.clone(), all).trim_start();
+                match inner.strip_prefix(',') {
+                    Some(next) if !next.trim_start().starts_with('}') => inner = next,
+                    rest => {
+                        let rest = rest.unwrap_or(inner).trim_start();
+                        return rest.strip_prefix('}').unwrap_or(rest);
+                    }
+                }
+            }
+        }
+        let end = text.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(text.len());
+        path.push(text[..end].to_owned());
+        text = &text[end..];
+        match text.strip_prefix("::") {
+            Some(rest) => text = rest,
+            None => {
+                all.push(path);
+                return text;
+            }
+        }
+    }
+}
+
+/// The file that a path leads into: the longest that there is.
+fn file_of<'a>(files: &'a Files, path: &[String]) -> Option<&'a str> {
+    let longest = (1..=path.len()).rev().map(|parts| path[..parts].join("/"));
+    longest.filter_map(|name| files.get_key_value(&name)).map(|(name, _)| name.as_str()).next()
+}
+
+/// Groups of files of which each leads to each other.
+fn circles(arrows: &BTreeMap<&str, BTreeSet<&str>>) -> Vec<String> {
+    let reach = |from: &str| {
+        let mut met = BTreeSet::new();
+        let mut left: Vec<&str> = arrows.get(from).into_iter().flatten().copied().collect();
+        while let Some(file) = left.pop() {
+            if met.insert(file) {
+                left.extend(arrows.get(file).into_iter().flatten());
+            }
+        }
+        met
+    };
+    let all: BTreeMap<&str, BTreeSet<&str>> =
+        arrows.keys().map(|file| (*file, reach(file))).collect();
+    let mut groups = BTreeSet::new();
+    for (file, met) in &all {
+        if met.contains(file) {
+            let group: Vec<&str> = met
+                .iter()
+                .filter(|other| all.get(*other).is_some_and(|back| back.contains(file)))
+                .copied()
+                .collect();
+            groups.insert(format!("a circle: {}", group.join(", ")));
+        }
+    }
+    groups.into_iter().collect()
+}
