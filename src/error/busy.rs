@@ -2,8 +2,6 @@
 
 use std::fmt;
 
-use crate::error::Error;
-
 /// What another session does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Busy {
@@ -17,12 +15,6 @@ pub enum Busy {
     Refills(String),
     /// It has synced the site into the destination for longer than an erasure waits.
     StillSyncs { site: u32, name: String, pid: i32 },
-}
-
-impl From<Busy> for Error {
-    fn from(busy: Busy) -> Error {
-        Error::Busy(busy)
-    }
 }
 
 impl Busy {

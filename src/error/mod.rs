@@ -75,6 +75,12 @@ pub enum Error {
 /// `Result` with this crate's error.
 pub type Result<T> = std::result::Result<T, Error>;
 
+impl From<Busy> for Error {
+    fn from(busy: Busy) -> Error {
+        Error::Busy(busy)
+    }
+}
+
 impl Error {
     /// A range of days whose end lies before its start.
     pub fn reversed(start: NaiveDate, end: NaiveDate) -> Error {
