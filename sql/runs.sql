@@ -87,19 +87,8 @@ SELECT pg_catalog.pg_extension_config_dump('matomo_run_log', $$WHERE false UNION
     FROM @extschema@.matomo_run_log l LEFT JOIN pg_catalog.pg_roles o ON o.oid = l.owner$$);
 SELECT pg_catalog.pg_extension_config_dump('matomo_run_log_runid_seq', '');
 
--- A run holds the lock of its site (src/locks.rs) from before its row is committed until after its end
+-- A run holds the lock of its site (src/pg/locks.rs) from before its row is committed until after its end
 -- is: a row that says running without it is of a run that has died.
-CREATE FUNCTION matomo_is_running(site_id integer) RETURNS boolean
-LANGUAGE sql VOLATILE PARALLEL RESTRICTED
-SET search_path = pg_catalog, pg_temp
-AS $$
-    SELECT EXISTS (
-        SELECT FROM pg_locks l
-        WHERE l.locktype = 'userlock' AND l.granted
-          AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
-          AND l.classid = 0::oid AND l.objid = site_id::oid AND l.objsubid = x'6d72'::int)
-$$;
-
 COMMENT ON FUNCTION matomo_run_is_dead(bigint) IS 'Internal: whether a run is over though its row does not say so';
 COMMENT ON FUNCTION matomo_is_running(integer) IS 'Internal: whether some session syncs a registered site at present';
 

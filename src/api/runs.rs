@@ -5,6 +5,7 @@ use pgrx::prelude::*;
 
 use crate::error::Error;
 use crate::pg::extension::Extension;
+use crate::pg::locks::{self, Kind};
 use crate::pg::report::or_raise;
 use crate::state::runs;
 use crate::worker::calls;
@@ -19,6 +20,13 @@ fn matomo_run_outside_transaction(what: &str) {
 #[pg_extern(volatile, strict, parallel_restricted)]
 fn matomo_run_is_dead(runid: i64) -> bool {
     or_raise(Extension::find().and_then(|extension| runs::is_dead(&extension, runid)))
+}
+
+/// Whether some session syncs a registered site.
+#[pg_extern(volatile, parallel_restricted)]
+fn matomo_is_running(site_id: Option<i32>) -> bool {
+    let is_meant = |held: &locks::Held| Some(held.object.cast_signed()) == site_id;
+    locks::held(Kind::Run).iter().any(is_meant)
 }
 
 /// The sites that `matomo_sync_all` has something to do for.

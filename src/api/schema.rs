@@ -23,7 +23,7 @@ extension_sql_file!("../../sql/sites.sql", name = "sites", requires = ["ledger"]
 extension_sql_file!(
     "../../sql/runs.sql",
     name = "runs",
-    requires = ["sites", api::runs::matomo_run_is_dead]
+    requires = ["sites", api::runs::matomo_run_is_dead, api::runs::matomo_is_running]
 );
 extension_sql_file!(
     "../../sql/status.sql",

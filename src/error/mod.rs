@@ -3,6 +3,7 @@
 //! Texts follow Postgres' style: a lower-case message without a full stop, a DETAIL that gives the
 //! facts, a HINT that says what to do. No variant ever holds the token.
 
+mod busy;
 mod fault;
 mod host_refusal;
 mod sql_state;
@@ -12,6 +13,7 @@ use std::fmt;
 
 use chrono::NaiveDate;
 
+pub use crate::error::busy::Busy;
 pub use crate::error::fault::{Call, Fault};
 pub use crate::error::host_refusal::{HostRefusal, Why};
 pub use crate::error::sql_state::SqlState;
@@ -42,10 +44,10 @@ pub enum Error {
     RowSecurity(String),
     /// An erasure without a visitor.
     NoVisitor,
-    /// Another session syncs the same site into the same destination.
-    AlreadyRunning { site: i32, name: String },
-    /// Another Matomo is just being synced into the destination for the first time.
-    OtherFirst(String),
+    /// Another session is in the way.
+    Busy(Busy),
+    /// An erasure that would not see what others have committed since the transaction's snapshot.
+    OldSnapshot,
     /// The destination holds the visits of another Matomo than the one that is asked; their URLs.
     OtherMatomo { name: String, known: String, asked: String },
     /// Sealed days of the destination hold the other kind of time than `matomo.action_time` says.
@@ -72,6 +74,12 @@ pub enum Error {
 
 /// `Result` with this crate's error.
 pub type Result<T> = std::result::Result<T, Error>;
+
+impl From<Busy> for Error {
+    fn from(busy: Busy) -> Error {
+        Error::Busy(busy)
+    }
+}
 
 impl Error {
     /// A range of days whose end lies before its start.
@@ -100,12 +108,14 @@ impl Error {
             Error::MissingColumns { .. } => SqlState::UndefinedColumn,
             Error::NoUniqueIndex(_) => SqlState::InvalidColumnReference,
             Error::Privilege { .. } | Error::RowSecurity(_) => SqlState::InsufficientPrivilege,
-            Error::AlreadyRunning { .. } | Error::OtherFirst(_) => SqlState::LockNotAvailable,
+            Error::Busy(_) => SqlState::LockNotAvailable,
             Error::OtherMatomo { .. }
             | Error::OtherActionTime { .. }
             | Error::OtherVisit { .. }
             | Error::Renamed(_) => SqlState::ObjectNotInPrerequisiteState,
-            Error::NotSeen { .. } | Error::Encoding(_) => SqlState::FeatureNotSupported,
+            Error::NotSeen { .. } | Error::Encoding(_) | Error::OldSnapshot => {
+                SqlState::FeatureNotSupported
+            }
             Error::TooNew(_) => SqlState::SerializationFailure,
             Error::Stored(error) => error.state(),
             Error::Internal(_) => SqlState::InternalError,
@@ -197,7 +207,7 @@ impl Error {
                 format!("Create it with SELECT matomo_create_table('{quoted}').")
             }
             Error::TooNew(_) => "Try the transaction again.".to_owned(),
-            Error::Renamed(_) => "Sync again.".to_owned(),
+            Error::Renamed(_) => "Try it again.".to_owned(),
             Error::NotATable { .. } => {
                 "Give the name of a table, partitioned or not.".to_owned()
             }
@@ -216,12 +226,8 @@ impl Error {
                 "Have it done by a role that no policy concerns, such as the table's owner.".to_owned()
             }
             Error::NoVisitor => "Name the visitor by one of them, or by both.".to_owned(),
-            Error::AlreadyRunning { .. } => {
-                "Wait for it to end, or look for it in pg_stat_activity.".to_owned()
-            }
-            Error::OtherFirst(_) => "Give each Matomo a table of its own, with destination => '...'. If \
-                                     it is the same under another URL, use one URL."
-                .to_owned(),
+            Error::Busy(busy) => busy.hint(),
+            Error::OldSnapshot => "Call it at READ COMMITTED.".to_owned(),
             Error::OtherMatomo { name, known, asked } => format!(
                 "Give each Matomo a table of its own, with destination => '...'. If this one has moved: \
                  SELECT matomo_change_url('{}', '{known}', '{asked}').",
@@ -291,7 +297,7 @@ impl fmt::Display for Error {
             Error::TooNew(what) => {
                 write!(f, "could not serialize access: {what} is newer than the transaction")
             }
-            Error::Renamed(name) => write!(f, "destination \"{name}\" was renamed during the sync"),
+            Error::Renamed(name) => write!(f, "destination \"{name}\" was renamed meanwhile"),
             Error::NotATable { name, kind } => write!(f, "destination \"{name}\" is {kind}"),
             Error::MissingColumns { name, .. } => write!(f, "destination \"{name}\" lacks columns"),
             Error::NoUniqueIndex(name) => {
@@ -302,11 +308,9 @@ impl fmt::Display for Error {
             }
             Error::NoVisitor => f.write_str("neither visitorid nor userid is given"),
             Error::Privilege { name, .. } => write!(f, "permission denied for table {name}"),
-            Error::AlreadyRunning { site, name } => {
-                write!(f, "site {site} is being synced into \"{name}\" by another session")
-            }
-            Error::OtherFirst(name) => {
-                write!(f, "another Matomo is being synced into \"{name}\" for the first time")
+            Error::Busy(busy) => busy.fmt(f),
+            Error::OldSnapshot => {
+                f.write_str("an erasure in this transaction cannot see what others have committed")
             }
             Error::OtherMatomo { name, known, .. } => {
                 write!(f, "destination \"{name}\" holds the visits of another Matomo, {known}")

@@ -1,9 +1,10 @@
 //! Heavyweight locks that only this extension can take: SQL has no function that takes a lock of their
 //! type, nor one that releases it. `pg_locks` shows them as `userlock`.
 
-use std::time::Duration;
+use std::ffi::CString;
+use std::time::{Duration, Instant};
 
-use pgrx::pg_sys;
+use pgrx::prelude::*;
 
 use crate::pg::local_settings::LocalSettings;
 
@@ -13,12 +14,20 @@ pub const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// As long as this lives, statements wait no longer than that for a lock; where the session's own
 /// `lock_timeout` is shorter, no longer than that.
 pub fn bounded_waits() -> LocalSettings {
+    waits_up_to(own_timeout().unwrap_or(LONGEST_WAIT).min(LONGEST_WAIT))
+}
+
+/// The same for another time.
+pub fn waits_up_to(longest: Duration) -> LocalSettings {
+    let setting = CString::new(longest.as_millis().max(1).to_string()).unwrap_or_default();
+    LocalSettings::of(&[(c"lock_timeout", &setting)])
+}
+
+/// The session's `lock_timeout`, if it has one.
+pub fn own_timeout() -> Option<Duration> {
     // SAFETY: main thread; a setting of the session.
-    let own = unsafe { pg_sys::LockTimeout };
-    match own {
-        1..=5_000 => LocalSettings::of(&[]),
-        _ => LocalSettings::of(&[(c"lock_timeout", c"5s")]),
-    }
+    let milliseconds = u64::try_from(unsafe { pg_sys::LockTimeout }).unwrap_or(0);
+    (milliseconds > 0).then(|| Duration::from_millis(milliseconds))
 }
 
 /// What a lock is on, in this database.
@@ -26,13 +35,25 @@ pub fn bounded_waits() -> LocalSettings {
 pub enum Lock {
     /// The run of a registered site (its ID).
     Run(i32),
-    /// The rows of a site (idSite) in a destination.
+    /// The rows of a site (idSite) in a destination; of all sites by [`ALL_SITES`].
     Rows(pg_sys::Oid, i32),
     /// That a destination becomes the Matomo's with this hash of its URL, as long as the ledger does
-    /// not say whose it is; syncs of one Matomo share it.
+    /// not say whose it is.
     Matomo(pg_sys::Oid, u32),
-    /// What the ledger says of a destination that was emptied.
-    Emptied(pg_sys::Oid),
+}
+
+/// In place of an idSite.
+pub const ALL_SITES: i32 = 0;
+
+/// Beside whom a lock is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Others that share it, and one that has it alone.
+    Shared,
+    /// Others that share it.
+    Alone,
+    /// Nobody.
+    Exclusive,
 }
 
 /// How long a lock is held.
@@ -44,48 +65,143 @@ pub enum Until {
     Released,
 }
 
-/// `objsubid` in `pg_locks`.
-pub const RUN: u16 = 0x6d72;
-const ROWS: u16 = 0x6d64;
-pub const MATOMO: u16 = 0x6d6d;
-const EMPTIED: u16 = 0x6d65;
+/// Kinds of locks, `objsubid` in `pg_locks`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Run = 0x6d72,
+    Rows = 0x6d64,
+    Matomo = 0x6d6d,
+}
 
-/// Takes a lock without waiting; gives false when another session has it.
-pub fn try_take(lock: Lock, until: Until) -> bool {
+/// A lock that a transaction holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Held {
+    /// The destination.
+    pub class: u32,
+    /// The site, or the hash.
+    pub object: u32,
+    /// The process; 0 for a prepared transaction.
+    pub pid: i32,
+    /// Tells the process' transactions apart.
+    transaction: u32,
+}
+
+/// Takes a lock without waiting; gives false when another session is in the way.
+pub fn try_take(lock: Lock, mode: Mode, until: Until) -> bool {
+    let is_of_session = until == Until::Released;
     // SAFETY: main thread, within a transaction.
-    let result =
-        unsafe { pg_sys::LockAcquire(&lock.tag(), lock.mode(), until == Until::Released, true) };
+    let result = unsafe { pg_sys::LockAcquire(&lock.tag(), mode.number(), is_of_session, true) };
     result != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL
 }
 
-/// Releases a lock that was taken until then.
-pub fn release(lock: Lock) {
-    // SAFETY: main thread; needs no transaction.
-    unsafe { pg_sys::LockRelease(&lock.tag(), lock.mode(), true) };
+/// Takes a lock till the end of the transaction, and waits for it no longer than [`bounded_waits`] says;
+/// gives false when it was not to be had: the transaction, or the subtransaction, then has to end with an
+/// error.
+pub fn take(lock: Lock, mode: Mode) -> bool {
+    let _bounded = bounded_waits();
+    let wait = || {
+        // SAFETY: main thread, within a transaction.
+        unsafe { pg_sys::LockAcquire(&lock.tag(), mode.number(), false, false) };
+        true
+    };
+    PgTryBuilder::new(wait)
+        .catch_when(PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE, |_| false)
+        .execute()
 }
 
-impl Lock {
-    fn mode(self) -> pg_sys::LOCKMODE {
+/// Releases a lock that was taken until then.
+pub fn release(lock: Lock, mode: Mode) {
+    // SAFETY: main thread; needs no transaction.
+    unsafe { pg_sys::LockRelease(&lock.tag(), mode.number(), true) };
+}
+
+/// All locks of a kind that are held in this database.
+pub fn held(kind: Kind) -> Vec<Held> {
+    // SAFETY: main thread; what Postgres gives is a copy, made in the current memory context.
+    unsafe {
+        let data = pg_sys::GetLockStatusData();
+        let count = usize::try_from((*data).nelements).unwrap_or(0);
+        let locks = std::slice::from_raw_parts((*data).locks, count);
+        let is_meant = |lock: &&pg_sys::LockInstanceData| {
+            lock.holdMask != 0
+                && lock.locktag.locktag_type == pg_sys::LockTagType::LOCKTAG_USERLOCK as u8
+                && lock.locktag.locktag_field1 == pg_sys::MyDatabaseId.to_u32()
+                && lock.locktag.locktag_field4 == kind as u16
+        };
+        let found = locks.iter().filter(is_meant).map(Held::of).collect();
+        pg_sys::pfree((*data).locks.cast());
+        pg_sys::pfree(data.cast());
+        found
+    }
+}
+
+/// Waits till all transactions of other sessions have ended that hold such a lock now; gives one that
+/// has not after so long. Whoever takes the lock meanwhile is not waited for, nor hindered.
+pub fn outwait(kind: Kind, is_meant: impl Fn(&Held) -> bool, longest: Duration) -> Option<Held> {
+    let begin = Instant::now();
+    // SAFETY: main thread; a number that is set when the process begins.
+    let own = unsafe { pg_sys::MyProcPid };
+    let mut left = held(kind);
+    left.retain(|held| held.pid != own && is_meant(held));
+    while let Some(first) = left.first() {
+        if begin.elapsed() >= longest {
+            return Some(*first);
+        }
+        pause();
+        let now = held(kind);
+        left.retain(|held| now.contains(held));
+    }
+    None
+}
+
+/// Waits for a moment, which an interrupt ends.
+fn pause() {
+    let events = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
+    // SAFETY: main thread; the latch is the process' own.
+    unsafe {
+        pg_sys::WaitLatch(pg_sys::MyLatch, events as i32, 50, pg_sys::PG_WAIT_EXTENSION);
+        pg_sys::ResetLatch(pg_sys::MyLatch);
+    }
+    pgrx::check_for_interrupts!();
+}
+
+impl Held {
+    fn of(lock: &pg_sys::LockInstanceData) -> Held {
+        #[cfg(any(feature = "pg15", feature = "pg16"))]
+        let transaction = lock.lxid;
+        #[cfg(not(any(feature = "pg15", feature = "pg16")))]
+        let transaction = lock.vxid.localTransactionId;
+        let (class, object) = (lock.locktag.locktag_field2, lock.locktag.locktag_field3);
+        Held { class, object, pid: lock.pid, transaction }
+    }
+}
+
+impl Mode {
+    fn number(self) -> pg_sys::LOCKMODE {
         let mode = match self {
-            Lock::Matomo(..) => pg_sys::ShareLock,
-            Lock::Run(_) | Lock::Rows(..) | Lock::Emptied(_) => pg_sys::ExclusiveLock,
+            Mode::Shared => pg_sys::AccessShareLock,
+            Mode::Alone => pg_sys::ShareUpdateExclusiveLock,
+            Mode::Exclusive => pg_sys::AccessExclusiveLock,
         };
         mode as pg_sys::LOCKMODE
     }
+}
 
+impl Lock {
     fn tag(self) -> pg_sys::LOCKTAG {
         let (class, object, kind) = match self {
-            Lock::Run(site) => (0, site.cast_unsigned(), RUN),
-            Lock::Rows(destination, site) => (destination.to_u32(), site.cast_unsigned(), ROWS),
-            Lock::Matomo(destination, hash) => (destination.to_u32(), hash, MATOMO),
-            Lock::Emptied(destination) => (destination.to_u32(), 0, EMPTIED),
+            Lock::Run(site) => (0, site.cast_unsigned(), Kind::Run),
+            Lock::Rows(destination, site) => {
+                (destination.to_u32(), site.cast_unsigned(), Kind::Rows)
+            }
+            Lock::Matomo(destination, hash) => (destination.to_u32(), hash, Kind::Matomo),
         };
         pg_sys::LOCKTAG {
             // SAFETY: main thread; a number that is set when the session begins.
             locktag_field1: unsafe { pg_sys::MyDatabaseId }.to_u32(),
             locktag_field2: class,
             locktag_field3: object,
-            locktag_field4: kind,
+            locktag_field4: kind as u16,
             locktag_type: pg_sys::LockTagType::LOCKTAG_USERLOCK as u8,
             locktag_lockmethodid: pg_sys::DEFAULT_LOCKMETHOD as u8,
         }

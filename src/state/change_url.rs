@@ -1,7 +1,8 @@
 //! A Matomo that has moved to another URL: what is known of it under the old one. SPI only.
 
-use crate::error::Result;
+use crate::error::{Busy, Result};
 use crate::matomo::http::endpoint::Endpoint;
+use crate::pg::locks::{self, ALL_SITES, Kind, Lock, Mode, Until};
 use crate::pg::spi::{query, spi};
 use crate::state::restored;
 use crate::store::destination::Destination;
@@ -9,22 +10,20 @@ use crate::store::destination::Destination;
 /// Gives the ledger's entries of a Matomo in a destination to its new URL; gives their number.
 ///
 /// # Errors
-/// [`crate::error::Error::AlreadyRunning`].
+/// [`Busy::Syncs`].
 pub fn change_url(destination: &Destination, old: &Endpoint, new: &Endpoint) -> Result<i64> {
     restored::resolve(&destination.extension)?;
     let schema = &destination.extension.schema;
-    let sites = format!(
-        "SELECT DISTINCT idsite FROM {schema}.matomo_ledger WHERE destination = $1 AND matomo = $2 \
-         ORDER BY 1"
-    );
-    let sites: Vec<i32> = destination.extension.run(|client| {
-        let args = [destination.oid.into(), old.url().into()];
-        let sites = query(client, &sites, &args)?.map(|row| row.get(1).map_err(spi));
-        Ok(sites.collect::<Result<Vec<Option<i32>>>>()?.into_iter().flatten().collect())
-    })?;
     // A sync would write what it knew before.
-    for site in sites {
-        destination.lock_rows(site)?;
+    if !locks::try_take(
+        Lock::Rows(destination.oid, ALL_SITES),
+        Mode::Exclusive,
+        Until::TransactionEnd,
+    ) {
+        let of_sync = |held: &locks::Held| held.class == destination.oid.to_u32();
+        let sites = locks::held(Kind::Rows).into_iter().filter(of_sync).map(|held| held.object);
+        let site = sites.max().unwrap_or_default().cast_signed();
+        return Err(Busy::Syncs { site, name: destination.name.clone() }.into());
     }
     // Tables that 0.1.0 has written may have days of both: the new entry counts.
     let both = format!(

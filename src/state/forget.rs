@@ -2,20 +2,25 @@
 //! whole, or refused. SPI only.
 
 use std::panic::AssertUnwindSafe;
+use std::time::Duration;
 
 use pgrx::PgLogLevel;
 use pgrx::pg_sys::panic::CaughtError;
 use pgrx::prelude::*;
 
-use crate::error::{Error, Result};
+use crate::error::{Busy, Error, Result};
 use crate::pg::extension::Extension;
 use crate::pg::failed::Failed;
 use crate::pg::local_settings::LocalSettings;
+use crate::pg::locks::{self, Held, Kind};
 use crate::pg::report::warn;
 use crate::pg::roles::{AsSiteOwner, has_rights_of};
 use crate::pg::spi::{query, spi};
 use crate::state::ledger;
 use crate::state::restored;
+
+/// How long an erasure waits where the session has no `lock_timeout`.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A visitor, by one name or by both.
 pub struct Visitor<'a> {
@@ -32,18 +37,24 @@ pub type Erased = (pg_sys::Oid, i64, i64);
 /// [`Error::Privilege`] and [`Error::RowSecurity`] for a table from which the caller cannot delete all
 /// that there is; those of the tables' triggers and constraints.
 pub fn forget(visitor: &Visitor, only_in: Option<pg_sys::Oid>) -> Result<Vec<Erased>> {
+    // SAFETY: main thread; a number of the transaction's.
+    if unsafe { pg_sys::XactIsoLevel } >= pg_sys::XACT_REPEATABLE_READ as i32 {
+        return Err(Error::OldSnapshot);
+    }
     let extension = Extension::find()?;
-    let oids = match only_in {
-        Some(oid) => vec![oid],
-        None => {
-            ledger::forget_dropped(&extension)?;
-            restored::resolve(&extension)?;
-            warn_of_missing(&restored::missing(&extension)?);
-            destinations(&extension)?
-        }
-    };
+    let longest = locks::own_timeout().unwrap_or(PATIENCE);
+    // Whoever may not is told so at once.
+    for oid in oids(&extension, only_in)? {
+        Table::find(oid)?.map_or(Ok(()), |table| table.check())?;
+    }
+    outwait_syncs(only_in, longest)?;
+    let _bounded = locks::waits_up_to(longest);
     let mut tables = Vec::new();
-    for oid in oids {
+    if only_in.is_none() {
+        warn_of_missing(&restored::missing(&extension)?);
+    }
+    // Those of first syncs are known by now.
+    for oid in oids(&extension, only_in)? {
         let Some(table) = Table::find(oid)? else { continue };
         table.check()?;
         // From now on it keeps its owner, its policies and its triggers.
@@ -68,6 +79,54 @@ fn warn_of_missing(tables: &[String]) {
             "Restore them, then erase again; or, if they are gone for good, DELETE FROM matomo_ledger WHERE destination = 0.",
         );
     }
+}
+
+/// Waits till the syncs and checks that are under way have ended: what they have read of the visitor is
+/// seen then. Those that begin meanwhile read what Matomo has now.
+fn outwait_syncs(only_in: Option<pg_sys::Oid>, longest: Duration) -> Result<()> {
+    let trees = only_in.map_or(Ok(Vec::new()), tree)?;
+    // Nobody reaches the temporary tables of another session.
+    let is_out_of_reach = |oid| {
+        // SAFETY: main thread, within a transaction.
+        unsafe { pg_sys::isOtherTempNamespace(pg_sys::get_rel_namespace(oid)) }
+    };
+    let is_meant = |held: &Held| {
+        let oid = pg_sys::Oid::from(held.class);
+        if only_in.is_some() { trees.contains(&oid) } else { !is_out_of_reach(oid) }
+    };
+    let Some(held) = locks::outwait(Kind::Rows, is_meant, longest) else { return Ok(()) };
+    let of_site = |other: &Held| other.pid == held.pid && other.class == held.class;
+    let sites = locks::held(Kind::Rows).into_iter().filter(of_site).map(|held| held.object);
+    let site = sites.max().unwrap_or(held.object);
+    let table = Table::find(held.class.into())?;
+    let name = table.map_or_else(|| "a new table".to_owned(), |table| table.name);
+    Err(Busy::StillSyncs { site, name, pid: held.pid }.into())
+}
+
+/// A table, those that it is part of, and those that are part of it.
+fn tree(oid: pg_sys::Oid) -> Result<Vec<pg_sys::Oid>> {
+    let sql = "WITH RECURSIVE above AS (SELECT $1::pg_catalog.oid AS oid UNION \
+                   SELECT i.inhparent FROM above a JOIN pg_catalog.pg_inherits i \
+                   ON i.inhrelid OPERATOR(pg_catalog.=) a.oid), \
+               below AS (SELECT $1::pg_catalog.oid AS oid UNION \
+                   SELECT i.inhrelid FROM below b JOIN pg_catalog.pg_inherits i \
+                   ON i.inhparent OPERATOR(pg_catalog.=) b.oid) \
+               SELECT a.oid FROM above a UNION ALL SELECT b.oid FROM below b";
+    Spi::connect_mut(|client| {
+        let found = query(client, sql, &[oid.into()])?;
+        let oids: Result<Vec<Option<_>>> = found.map(|row| row.get(1).map_err(spi)).collect();
+        Ok(oids?.into_iter().flatten().collect())
+    })
+}
+
+/// The one that is named, or all.
+fn oids(extension: &Extension, only_in: Option<pg_sys::Oid>) -> Result<Vec<pg_sys::Oid>> {
+    if let Some(oid) = only_in {
+        return Ok(vec![oid]);
+    }
+    ledger::forget_dropped(extension)?;
+    restored::resolve(extension)?;
+    destinations(extension)
 }
 
 /// Every table that syncs have written to. Nobody reaches the temporary tables of another session,
@@ -161,6 +220,10 @@ impl Table {
                 .catch_others(|caught| self.name_in(caught))
                 .execute();
         let (visits, actions) = counts?;
+        // The lock keeps the table from being renamed, but not its schema.
+        if Table::find(self.oid)?.is_none_or(|table| table.name != self.name) {
+            return Err(Error::Renamed(self.name.clone()));
+        }
         Ok((self.oid, visits.unwrap_or(0), actions.unwrap_or(0)))
     }
 

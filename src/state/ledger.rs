@@ -7,10 +7,10 @@ use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
 use pgrx::spi::SpiClient;
 
-use crate::error::{Error, Result};
+use crate::error::{Busy, Error, Result};
 use crate::matomo::http::endpoint::Endpoint;
 use crate::pg::extension::Extension;
-use crate::pg::locks::{self, Lock, Until};
+use crate::pg::locks::{self, Kind, Lock, Mode, Until};
 use crate::pg::spi::{query, spi};
 use crate::rows::mapping::ActionTime;
 use crate::rows::visit_tally::{Counts, VisitTally};
@@ -119,19 +119,15 @@ impl Ledger {
     /// waits: of two at once one has its lock first, and the other sees that.
     ///
     /// # Errors
-    /// [`Error::OtherFirst`].
+    /// [`Busy::OtherFirst`].
     pub fn claim_destination(&self, name: &str) -> Result<()> {
         let hash = fnv(self.matomo.as_bytes());
-        locks::try_take(Lock::Matomo(self.destination, hash), Until::TransactionEnd);
-        let sql = "SELECT FROM pg_locks l JOIN pg_database d ON d.oid = l.database \
-                       AND d.datname = current_database() \
-                   WHERE l.locktype = 'userlock' AND l.granted AND l.classid = $1 \
-                   AND l.objsubid = $2 AND l.objid::int8 <> $3";
-        let args =
-            [self.destination.into(), i32::from(locks::MATOMO).into(), i64::from(hash).into()];
-        match self.run(|client| Ok(query(client, sql, &args)?.is_empty()))? {
-            true => Ok(()),
-            false => Err(Error::OtherFirst(name.to_owned())),
+        locks::try_take(Lock::Matomo(self.destination, hash), Mode::Shared, Until::TransactionEnd);
+        let is_other =
+            |held: &locks::Held| held.class == self.destination.to_u32() && held.object != hash;
+        match locks::held(Kind::Matomo).iter().any(is_other) {
+            true => Err(Busy::OtherFirst(name.to_owned()).into()),
+            false => Ok(()),
         }
     }
 
@@ -210,7 +206,8 @@ impl Ledger {
         Ok(())
     }
 
-    /// The rows of the destination are gone, those of all sites: their days have to be read again. Days
+    /// The rows of the destination are gone, those of all sites: their days have to be read again, also by
+    /// runs that have read them already (`read_at`, as if in 1970). Days
     /// without visits stay as they are, such as those that were dropped for their age. Of another
     /// Matomo nothing stays.
     ///
@@ -219,8 +216,8 @@ impl Ledger {
     pub fn disclaim_rows(&self) -> Result<()> {
         let others = format!("DELETE FROM {} WHERE destination = $1 AND matomo <> $2", self.table);
         let sql = format!(
-            "UPDATE {} SET {UNREAD}, visits = 0, actions = 0, truncated_visits = 0 \
-             WHERE destination = $1 AND visits > 0",
+            "UPDATE {} SET {UNREAD}, visits = 0, actions = 0, truncated_visits = 0, \
+                 read_at = to_timestamp(0) WHERE destination = $1 AND visits > 0",
             self.table
         );
         self.run(|client| {

@@ -1,6 +1,8 @@
 //! The retention of registered sites, and what the ledger is told when rows are dropped for their age:
 //! days that are gone stay gone, and nothing is claimed of them. SPI only.
 
+use std::collections::BTreeSet;
+
 use chrono::{Datelike, Days, Months, NaiveDate, TimeDelta, Utc};
 use pgrx::JsonB;
 use pgrx::datum::Interval;
@@ -11,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::matomo::zone::Zone;
 use crate::pg::extension::Extension;
 use crate::pg::local_settings::LocalSettings;
+use crate::pg::locks::{self, ALL_SITES, Held, Kind, Lock, Mode, Until};
 use crate::pg::spi::{query, spi};
 use crate::rows::mapping::ActionTime;
 use crate::state::forget::Table;
@@ -148,8 +151,8 @@ pub struct Dropped {
     pub holders: Option<String>,
 }
 
-/// Drops a partition, or deletes a batch of rows. The first step also seals the days that go: no sync
-/// shall bring them back, and days are sealed in no other way. Waits for nobody's rows of the ledger.
+/// Drops a partition, or deletes a batch of rows, and seals the days that go: no sync shall bring them
+/// back, and days are sealed in no other way. Waits for nobody, neither a sync nor rows of the ledger.
 ///
 /// # Errors
 /// [`Error::Argument`] for an instant of the future; [`Error::Privilege`] and [`Error::RowSecurity`] for
@@ -166,11 +169,10 @@ pub fn drop_step(step: Step) -> Result<Dropped> {
         (c"timezone", c"UTC"),
         (c"datestyle", c"ISO"),
     ]);
-    // A place is good for the same bound only.
-    let sql = "SELECT $1::text, $1 > now(), ($2 ->> 'before')::timestamptz IS DISTINCT FROM $1";
-    let args = [before.into(), place.as_ref().map(|place| JsonB(place.0.clone())).into()];
-    let (text, is_future, is_first): (Option<String>, Option<bool>, Option<bool>) =
-        Spi::connect_mut(|client| query(client, sql, &args)?.first().get_three().map_err(spi))?;
+    let sql = "SELECT $1::text, $1 > now()";
+    let (text, is_future): (Option<String>, Option<bool>) = Spi::connect_mut(|client| {
+        query(client, sql, &[before.into()])?.first().get_two().map_err(spi)
+    })?;
     if is_future != Some(false) {
         return Err(Error::Argument {
             message: format!("{} is in the future", text.unwrap_or_default()),
@@ -179,19 +181,30 @@ pub fn drop_step(step: Step) -> Result<Dropped> {
     }
     table.check()?;
     let extension = Extension::find()?;
-    if is_first == Some(true) {
+    let blocked = |what: String, holders| {
+        let blocked = Some(what);
+        Ok(Dropped { more: true, blocked, holders, ..Dropped::default() })
+    };
+    // What a sync has stored and not committed would stay, in days that are sealed as empty; and it would
+    // seal days as whole of which rows go.
+    let rows = Lock::Rows(destination, site.unwrap_or(ALL_SITES));
+    if !locks::try_take(rows, Mode::Exclusive, Until::TransactionEnd) {
+        return blocked(table.name, processes_of(destination, site));
+    }
+    if place.is_none() {
         restored::resolve(&extension)?;
-        // From microseconds since 2000.
-        let instant = i64::from(before).div_euclid(1_000_000).saturating_add(946_684_800);
-        if !seal_dropped(&extension, destination, instant, site)? {
-            let blocked = format!("{}.matomo_ledger", extension.schema);
-            let holders = holders(&blocked)?;
-            return Ok(Dropped {
-                more: true,
-                blocked: Some(blocked),
-                holders,
-                ..Dropped::default()
-            });
+    }
+    // From microseconds since 2000.
+    let instant = i64::from(before).div_euclid(1_000_000).saturating_add(946_684_800);
+    let mut place = place;
+    match seal_dropped(&extension, destination, instant, site)? {
+        Sealed::Already => {}
+        // A sync has read such days since, as by force: all of it once more.
+        Sealed::Now => place = None,
+        Sealed::Locked => {
+            let ledger = format!("{}.matomo_ledger", extension.schema);
+            let holders = holders(&ledger)?;
+            return blocked(ledger, holders);
         }
     }
     let sql = format!(
@@ -229,14 +242,34 @@ fn holders(table: &str) -> Result<Option<String>> {
     Spi::connect_mut(|client| query(client, sql, &[table.into()])?.first().get_one().map_err(spi))
 }
 
-/// Seals all days of a destination, of one site or of all, that end at an instant or before. Gives whether
-/// it could: not while another session holds one of them.
+/// The processes that sync a site, or any, into a destination.
+fn processes_of(destination: pg_sys::Oid, site: Option<i32>) -> Option<String> {
+    let is_meant = |held: &Held| {
+        let is_site = site.is_none_or(|site| held.object == site.cast_unsigned());
+        held.class == destination.to_u32() && is_site
+    };
+    let held = locks::held(Kind::Rows).into_iter().filter(is_meant).map(|held| held.pid);
+    let held: BTreeSet<i32> = held.collect();
+    let held: Vec<_> = held.iter().map(i32::to_string).collect();
+    (!held.is_empty()).then(|| held.join(", "))
+}
+
+/// Whether days are sealed.
+enum Sealed {
+    /// They were.
+    Already,
+    Now,
+    /// Another session holds one of them.
+    Locked,
+}
+
+/// Seals all days of a destination, of one site or of all, that end at an instant or before.
 fn seal_dropped(
     extension: &Extension,
     destination: pg_sys::Oid,
     before: i64,
     site: Option<i32>,
-) -> Result<bool> {
+) -> Result<Sealed> {
     extension.run(|client| {
         let ledger = format!("{}.matomo_ledger", extension.schema);
         let sql = format!(
@@ -261,12 +294,13 @@ fn seal_dropped(
              AND NOT (sealed AND visits = 0 AND actions = 0 AND truncated_visits = 0)";
         let locked = format!(
             "WITH locked AS (SELECT FROM {ledger} WHERE {days} FOR UPDATE SKIP LOCKED) \
-             SELECT (SELECT count(*) FROM locked) = (SELECT count(*) FROM {ledger} WHERE {days})"
+             SELECT (SELECT count(*) FROM locked), (SELECT count(*) FROM {ledger} WHERE {days})"
         );
         let seal = format!(
             "UPDATE {ledger} SET sealed = true, visits = 0, actions = 0, truncated_visits = 0, \
                  pass_began = NULL, pass_since = NULL, pass_seen = NULL WHERE {days}"
         );
+        let mut sealed = Sealed::Already;
         for sql in [&locked, &seal] {
             for (matomo, site, timezone, kind, day) in &ends {
                 let args = [
@@ -279,12 +313,22 @@ fn seal_dropped(
                     usual.into(),
                 ];
                 let found = query(client, sql, &args)?;
-                if sql == &locked && found.first().get_one::<bool>().map_err(spi)? != Some(true) {
-                    return Ok(false);
+                if sql == &seal {
+                    continue;
+                }
+                let (locked, all) = found.first().get_two::<i64, i64>().map_err(spi)?;
+                if locked != all {
+                    return Ok(Sealed::Locked);
+                }
+                if locked > Some(0) {
+                    sealed = Sealed::Now;
                 }
             }
+            if matches!(sealed, Sealed::Already) {
+                break;
+            }
         }
-        Ok(true)
+        Ok(sealed)
     })
 }
 

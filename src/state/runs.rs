@@ -7,6 +7,7 @@ use crate::config::settings;
 use crate::error::{Result, Stored};
 use crate::pg::extension::Extension;
 use crate::pg::failed::Failed;
+use crate::pg::locks::{self, Kind};
 use crate::pg::report::warn;
 use crate::pg::spi::{query, spi};
 use crate::state::sites::Site;
@@ -144,17 +145,17 @@ fn note_dead(client: &mut SpiClient, schema: &str, site: i32) -> Result<()> {
     Ok(())
 }
 
-/// Whether a run is over though its row does not say so. A run that ends gives its lock back after its
-/// row is committed: the row is looked at again once the lock was seen to be free. Somebody may note
-/// meanwhile that it has died.
+/// Whether a run is over though its row does not say so: its process does not hold the site's lock. A
+/// run that ends gives its lock back after its row is committed: the row is looked at again after the
+/// lock. Somebody may note meanwhile that it has died.
 ///
 /// # Errors
 /// Only internal ones.
 pub fn is_dead(extension: &Extension, run: i64) -> Result<bool> {
     let schema = &extension.schema;
-    let unlocked = format!(
-        "SELECT CASE WHEN r.status = 'running' AND NOT {schema}.matomo_is_running(r.site_id) \
-             THEN concat_ws(' ', r.ctid, r.xmin) END FROM {schema}.matomo_run_log r WHERE r.runid = $1"
+    let before = format!(
+        "SELECT r.site_id, r.job_pid, CASE WHEN r.status = 'running' THEN concat_ws(' ', r.ctid, r.xmin) END \
+         FROM {schema}.matomo_run_log r WHERE r.runid = $1"
     );
     let same = format!(
         "SELECT FROM {schema}.matomo_run_log r \
@@ -162,8 +163,16 @@ pub fn is_dead(extension: &Extension, run: i64) -> Result<bool> {
              OR r.status = 'failed' AND r.return_message = $3)"
     );
     extension.run(|client| {
-        let Some(row) = query(client, &unlocked, &[run.into()])?.next() else { return Ok(false) };
-        let row: Option<String> = row.get(1).map_err(spi)?;
+        let Some(row) = query(client, &before, &[run.into()])?.next() else { return Ok(false) };
+        let site: Option<i32> = row.get(1).map_err(spi)?;
+        let process: Option<i32> = row.get(2).map_err(spi)?;
+        let row: Option<String> = row.get(3).map_err(spi)?;
+        let is_its = |held: &locks::Held| {
+            Some(held.object.cast_signed()) == site && Some(held.pid) == process
+        };
+        if locks::held(Kind::Run).iter().any(is_its) {
+            return Ok(false);
+        }
         Ok(!query(client, &same, &[run.into(), row.into(), INTERRUPTED.into()])?.is_empty())
     })
 }

@@ -6,11 +6,11 @@ use std::ffi::CStr;
 use pgrx::prelude::*;
 use pgrx::spi::{SpiClient, SpiTupleTable};
 
-use crate::error::{Error, Result};
+use crate::error::{Busy, Error, Result};
 use crate::pg::encoding;
 use crate::pg::extension::Extension;
 use crate::pg::local_settings::LocalSettings;
-use crate::pg::locks::{self, Lock, Until};
+use crate::pg::locks::{self, ALL_SITES, Lock, Mode, Until};
 use crate::pg::spi::{query, spi};
 use crate::rows::columns;
 
@@ -96,15 +96,22 @@ impl Destination {
         &self.types[columns::position(column)]
     }
 
-    /// Allows one sync at a time of a site into a destination, until the end of the transaction.
+    /// Allows one sync at a time of a site into a destination, until the end of the transaction, and none
+    /// while old rows are being removed. It waits for the step that removes them.
     ///
     /// # Errors
-    /// [`Error::AlreadyRunning`].
+    /// [`Busy::Drops`], [`Busy::Syncs`].
     pub fn lock_rows(&self, site: i32) -> Result<()> {
-        if locks::try_take(Lock::Rows(self.oid, site), Until::TransactionEnd) {
-            return Ok(());
+        let rows = Lock::Rows(self.oid, site);
+        for shared in [Lock::Rows(self.oid, ALL_SITES), rows] {
+            if !locks::take(shared, Mode::Shared) {
+                return Err(Busy::Drops(self.name.clone()).into());
+            }
         }
-        Err(Error::AlreadyRunning { site, name: self.name.clone() })
+        if !locks::try_take(rows, Mode::Alone, Until::TransactionEnd) {
+            return Err(Busy::Syncs { site, name: self.name.clone() }.into());
+        }
+        Ok(())
     }
 
     /// Whether the key has action_timestamp, so that a span of instants can limit the search.

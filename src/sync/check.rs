@@ -24,7 +24,7 @@ use crate::sync::pages::ReadOptions;
 use crate::sync::plan::{self, Start};
 use crate::sync::recheck;
 use crate::sync::remote;
-use crate::sync::site_sync::{SyncRequest, ask_for_site};
+use crate::sync::site_sync::{SyncRequest, ask_for_site, note_emptied};
 
 /// How to check.
 #[derive(Debug, Clone, Copy)]
@@ -71,6 +71,9 @@ pub fn run(request: SyncRequest, options: CheckOptions) -> Result<BTreeMap<Naive
     let start = start.ok_or(Error::Null("start_date"))?;
     restored::resolve(&destination.extension)?;
     let ledger = Ledger::of(&destination, client.endpoint(), site);
+    if options.repair {
+        note_emptied(&ledger, &destination)?;
+    }
     let SiteInfo { zone, is_rollup, .. } = ask_for_site(&client, site, None)?;
     let today = zone.day(Utc::now().timestamp()).unwrap_or_default();
     let days = plan::days(Start::Day(start), end, today, zone)?;

@@ -1,6 +1,7 @@
 //! Copies site-days: fetches and stores at the same time, and notes in the ledger what became of
 //! them. Runs on the backend's main thread.
 
+use chrono::NaiveDate;
 use pgrx::prelude::*;
 
 use crate::error::Result;
@@ -197,6 +198,11 @@ pub struct Recorder {
 }
 
 impl Recorder {
+    /// Whether the ledger knows that a day was read, but not what of.
+    pub fn is_to_read_anew(&self, day: NaiveDate) -> bool {
+        self.known.get(&day).is_some_and(|entry| entry.known.read_at == 0)
+    }
+
     fn day(&self, read: &DayRead, written: &Written) -> Result<()> {
         let before = self.known.get(&read.day);
         let mut entry = before.cloned().unwrap_or_else(|| Entry::new(read.day, &self.timezone));
@@ -220,7 +226,7 @@ impl Recorder {
             counts.actions += written.inserted - written.deleted;
             counts.truncated_visits = counts.truncated_visits.max(read.met.truncated_visits);
         }
-        if before != Some(&entry) {
+        if before != Some(&entry) || self.is_to_read_anew(read.day) {
             entry.known.read_at = self.now;
             self.ledger.write(&entry)?;
         }

@@ -7,10 +7,10 @@ use pgrx::prelude::*;
 use crate::config::access::Access;
 use crate::config::open_days;
 use crate::config::settings;
-use crate::error::{Error, Result};
+use crate::error::{Busy, Error, Result};
 use crate::matomo::client::{Client, SiteInfo};
 use crate::matomo::zone::Zone;
-use crate::pg::locks::{self, Lock, Until};
+use crate::pg::locks::{self, ALL_SITES, Lock, Mode};
 use crate::pg::report::{say, warn};
 use crate::pg::secrecy::show_activity;
 use crate::rows::mapping::Site;
@@ -91,8 +91,6 @@ pub struct Sync {
     pub info: SiteInfo,
     /// The days to read.
     pub due: Vec<Due>,
-    /// Whether the table was found empty, so that days are due that were done.
-    pub is_emptied: bool,
 }
 
 impl Sync {
@@ -114,7 +112,7 @@ impl Sync {
         restored::resolve(&destination.extension)?;
         let ledger = Ledger::of(&destination, client.endpoint(), site);
         let now = Utc::now().timestamp();
-        let (mut known, is_emptied) = known_days(site, &ledger, &destination, now)?;
+        let mut known = known_days(&ledger, &destination, now)?;
         let start = match (range.start, known.keys().next()) {
             (Some(day), _) => Start::Day(day),
             (None, Some(first)) => Start::Known(*first),
@@ -172,34 +170,37 @@ impl Sync {
             ReadOptions { site, page_size, most_pages: i32::MAX, began: now, is_zone_known };
         let record = Recorder { ledger, known, timezone: info.timezone.clone(), action_time, now };
         let copy = Copier { client, workers, reading, destination, store, record };
-        Ok(Sync { copy, info, due, is_emptied })
+        Ok(Sync { copy, info, due })
     }
 }
 
-/// What the ledger knows; if somebody has emptied the table under it, that all has to be read anew, as
-/// have days that were read in the future. And whether it was emptied.
-fn known_days(
-    site: i32,
-    ledger: &Ledger,
-    destination: &Destination,
-    now: i64,
-) -> Result<(Entries, bool)> {
+/// If somebody has emptied the table under the ledger, all has to be read anew, of all sites. Whoever
+/// writes to the table looks first, or it would not look empty to the next.
+///
+/// # Errors
+/// [`Busy::Refills`].
+pub fn note_emptied(ledger: &Ledger, destination: &Destination) -> Result<()> {
     let name = &destination.name;
     let is_emptied = || -> Result<bool> { Ok(ledger.claims_rows()? && destination.is_empty()?) };
-    let mut was_emptied = false;
-    if is_emptied()? {
-        // One after the other, or the second would undo what the first has noted since.
-        if !locks::try_take(Lock::Emptied(destination.oid), Until::TransactionEnd) {
-            return Err(Error::AlreadyRunning { site, name: name.clone() });
-        }
-        was_emptied = is_emptied()?;
-        if was_emptied {
-            ledger.disclaim_rows()?;
-            say(PgLogLevel::NOTICE, format!("table {name} is empty: all that it had is read anew"));
-        }
+    if !is_emptied()? {
+        return Ok(());
     }
+    // One after the other, or the second would undo what the first has noted since.
+    if !locks::take(Lock::Rows(destination.oid, ALL_SITES), Mode::Alone) {
+        return Err(Busy::Refills(name.clone()).into());
+    }
+    if is_emptied()? {
+        ledger.disclaim_rows()?;
+        say(PgLogLevel::NOTICE, format!("table {name} is empty: all that it had is read anew"));
+    }
+    Ok(())
+}
+
+/// What the ledger knows; days that were read in the future have to be read anew.
+fn known_days(ledger: &Ledger, destination: &Destination, now: i64) -> Result<Entries> {
+    note_emptied(ledger, destination)?;
     if !ledger.knows_destination()? {
-        ledger.claim_destination(name)?;
+        ledger.claim_destination(&destination.name)?;
     }
     let known = ledger.read()?;
     if known.is_empty() {
@@ -207,10 +208,10 @@ fn known_days(
         crate::state::ledger::forget_dropped(&destination.extension)?;
     }
     if known.values().all(|entry| entry.known.read_at <= now) {
-        return Ok((known, was_emptied));
+        return Ok(known);
     }
     ledger.disbelieve_after(now)?;
-    Ok((ledger.read()?, was_emptied))
+    ledger.read()
 }
 
 /// The site as the ledger has it, if today is known: a poll is one request. The visits that it lists

@@ -7,7 +7,7 @@ use pgrx::prelude::*;
 use crate::config::credentials::Credentials;
 use crate::error::{Error, Result};
 use crate::pg::extension::Extension;
-use crate::pg::locks;
+use crate::pg::locks::{self, Kind};
 use crate::pg::roles::AsSiteOwner;
 use crate::pg::spi::{query, spi};
 use crate::state::restored;
@@ -125,11 +125,8 @@ pub fn is_created() -> Result<bool> {
 /// The sites that are enabled, or have a retention, and that nobody works on.
 fn waiting(extension: &Extension) -> Result<Vec<Candidate>> {
     let sql = format!(
-        "WITH locked AS MATERIALIZED (SELECT l.objid FROM pg_locks l \
-             JOIN pg_database d ON d.oid = l.database AND d.datname = current_database() \
-             WHERE l.locktype = 'userlock' AND l.granted AND l.classid = 0::oid AND l.objsubid = {1}) \
-         SELECT s.id, s.owner::oid, s.server::text, \
-             CASE WHEN NOT isfinite(a.at) THEN NULL WHEN a.at > clock_timestamp() AND {2} THEN 0 \
+        "SELECT s.id, s.owner::oid, s.server::text, \
+             CASE WHEN NOT isfinite(a.at) THEN NULL WHEN a.at > clock_timestamp() AND {1} THEN 0 \
                  ELSE date_part('epoch', a.at - clock_timestamp()) END, \
              t.refused_credentials, s.timezone, t.tended_on::text, r.oid IS NOT NULL, s.enabled, \
              a.at::text, coalesce(t.failures, 0), EXISTS (SELECT FROM {0}.matomo_run_log g \
@@ -138,14 +135,15 @@ fn waiting(extension: &Extension) -> Result<Vec<Candidate>> {
          LEFT JOIN {0}.matomo_site_state t ON t.site_id = s.id \
          CROSS JOIN LATERAL (SELECT coalesce(t.next_at, now())) AS a(at) \
          WHERE (s.enabled OR s.retention IS NOT NULL) \
-         AND NOT EXISTS (SELECT FROM locked l WHERE l.objid = s.id::oid) ORDER BY s.id",
+         AND s.id <> ALL ($1) ORDER BY s.id",
         extension.schema,
-        locks::RUN,
         runs::IS_DUE
     );
+    let worked_on: Vec<i32> =
+        locks::held(Kind::Run).iter().map(|held| held.object.cast_signed()).collect();
     extension.run(|client| {
         let corrupt = || Error::Internal("a registered site lacks what it cannot lack".to_owned());
-        query(client, &sql, &[])?
+        query(client, &sql, &[worked_on.into()])?
             .map(|row| {
                 Ok(Candidate {
                     site: row.get(1).map_err(spi)?.ok_or_else(corrupt)?,

@@ -10,7 +10,7 @@ use pgrx::pg_sys;
 use crate::error::{Error, Result};
 use crate::matomo::client::Client;
 use crate::pg::failed::Failed;
-use crate::pg::locks::{self, Lock, Until};
+use crate::pg::locks::{self, Lock, Mode, Until};
 use crate::sync::notices::Notices;
 
 /// The work under way.
@@ -82,7 +82,7 @@ pub fn lock(site: i32) -> bool {
     // SAFETY: main thread.
     AT_EXIT
         .call_once(|| unsafe { pg_sys::on_shmem_exit(Some(process_ends), pg_sys::Datum::null()) });
-    let is_locked = locks::try_take(Lock::Run(site), Until::Released);
+    let is_locked = locks::try_take(Lock::Run(site), Mode::Alone, Until::Released);
     if let Some(work) = current().as_mut().filter(|_| is_locked) {
         work.is_locked = true;
     }
@@ -123,7 +123,7 @@ pub fn clear() -> Option<Work> {
 impl Work {
     fn unlock(&mut self) {
         if std::mem::take(&mut self.is_locked) {
-            locks::release(Lock::Run(self.site));
+            locks::release(Lock::Run(self.site), Mode::Alone);
         }
     }
 }

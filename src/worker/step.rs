@@ -9,7 +9,7 @@ use pgrx::prelude::*;
 use crate::config::access::Access;
 use crate::config::credentials::{Credentials, user_name};
 use crate::config::settings;
-use crate::error::{Error, Fault, Result, Stored};
+use crate::error::{Busy, Error, Fault, Result, Stored};
 use crate::matomo::client::{Client, SiteInfo};
 use crate::matomo::zone::Zone;
 use crate::pg::extension::Extension;
@@ -137,7 +137,7 @@ fn copy(run: i64) -> Result<Status> {
     let mut step =
         as_owner(&extension, &site, &mut state, cached, notices).inspect_err(|error| {
             let failure = match error {
-                Error::AlreadyRunning { .. } => Failure::Busy,
+                Error::Busy(Busy::Syncs { .. } | Busy::Refills(_)) => Failure::Busy,
                 Error::Stored(Stored::RefusedBefore { .. })
                 | Error::Request { fault: Fault::TokenRefused(_), .. } => Failure::Refused,
                 _ => Failure::Passing,
@@ -220,10 +220,10 @@ fn as_owner(
         let (access, destination) = (access.clone(), destination.clone());
         let mut sync =
             Sync::prepare(site.idsite, access, destination, range, false, told, Some(of_run))?;
-        if sync.is_emptied {
-            run.begin_anew();
-        }
-        sync.due.retain(|due| run.has_to_do(due.day));
+        // Also what it has read into a table that was emptied since, by whichever site's sync that was
+        // found.
+        let record = &sync.copy.record;
+        sync.due.retain(|due| run.has_to_do(due.day) || record.is_to_read_anew(due.day));
         let due: Vec<_> = sync.due.iter().map(|due| due.day).collect();
         sync.due.truncate(workers);
         let elapsed = Utc::now().timestamp().saturating_sub(run.began);

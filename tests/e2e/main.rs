@@ -45,6 +45,7 @@ mod open_days;
 mod overloads;
 mod own_tables;
 mod paging;
+mod pairs;
 mod partitions;
 mod privileges;
 mod procedure_faults;

@@ -91,6 +91,43 @@ fn a_run_comes_to_its_end_by_a_clock_that_was_set_back() {
     assert_equal(&mut db, "matomo", &all_of(&fake, 1));
 }
 
+/// The next step of the one site finds a table that is no longer empty.
+#[test]
+fn a_table_that_is_emptied_and_filled_by_another_site_in_the_middle_of_a_run_is_whole_after_it() {
+    let noon = Noon::new();
+    let mut world = noon.world(5);
+    let mut other = fake_matomo::Site::new(2, "Other", &noon.zone);
+    for visit in &world.site(1).visits {
+        other.add(fake_matomo::Visit { id: visit.id + 2000, ..visit.clone() });
+    }
+    world.add_site(other);
+    let fake = serve(world);
+    let (name, mut db) = named_database();
+    stored::server(&mut db, &fake);
+    let site = add_site(&mut db, &format!(", start_date => '{}'", noon.text(4)));
+    run(&mut db, "SET matomo.fetch_workers = 1");
+    let (mut second, look) = (shared().connect(&name), shared().connect(&name));
+    let waiting = pid(&mut second);
+    let (begin, begun) = std::sync::mpsc::channel();
+    let look = Mutex::new(look);
+    before_answer(&fake, 3, move |_| {
+        begin.send(()).unwrap();
+        let wait = || wait_until("TRUNCATE waits", || waits(&mut look.lock().unwrap(), waiting));
+        std::thread::scope(|scope| scope.spawn(wait).join()).unwrap();
+    });
+    let sync = sync_sql(&fake, 2, &format!(", '{}'", noon.text(4)));
+    let fills = std::thread::spawn(move || {
+        begun.recv_timeout(Duration::from_secs(60)).unwrap();
+        run(&mut second, &format!("BEGIN; TRUNCATE matomo; {sync}; COMMIT"));
+    });
+    run(&mut db, &format!("CALL matomo_sync_site({site})"));
+    fake.clear_before_each();
+    fills.join().unwrap();
+    let oracle: Vec<_> = all_of(&fake, 1).into_iter().chain(all_of(&fake, 2)).collect();
+    assert_equal(&mut db, "matomo", &oracle);
+    assert!(one::<bool>(&mut db, "SELECT failures = 0 FROM matomo_status"));
+}
+
 #[test]
 fn a_table_that_is_emptied_in_the_middle_of_a_run_is_whole_after_it() {
     let noon = Noon::new();

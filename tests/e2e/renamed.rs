@@ -106,8 +106,8 @@ fn schemas_that_change_places_during_a_sync_fail_it() {
          SELECT pg_advisory_unlock(64)",
     );
     let failed = sync.join().unwrap();
-    let message = "destination \"app.wanted\" was renamed during the sync";
-    assert_says(&failed, "55000", message, &[], "Sync again");
+    let message = "destination \"app.wanted\" was renamed meanwhile";
+    assert_says(&failed, "55000", message, &[], "Try it again");
     for table in ["app.wanted", "before.wanted"] {
         assert_eq!(one::<i64>(&mut case.db, &format!("SELECT count(*) FROM {table}")), 0);
     }

@@ -1,0 +1,126 @@
+//! What the two do.
+
+use crate::pairs::scene::{PERSON, Scene, VISITOR};
+
+/// One of the two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// All days of site 1, by force.
+    Sync,
+    /// The same of site 2.
+    OtherSync,
+    /// Registered site 1.
+    Run,
+    Repair,
+    Forget,
+    /// All sites, before the bound.
+    DropBefore,
+    /// Registered site 1, with the upkeep that drops what lies before the bound.
+    Retention,
+    Truncate,
+    Rename,
+    /// The partition of the day 12 days ago.
+    Detach,
+    AlterSite,
+    RemoveSite,
+    DropServer,
+    DropRole,
+}
+
+pub const ALL: [Operation; 14] = [
+    Operation::Sync,
+    Operation::OtherSync,
+    Operation::Run,
+    Operation::Repair,
+    Operation::Forget,
+    Operation::DropBefore,
+    Operation::Retention,
+    Operation::Truncate,
+    Operation::Rename,
+    Operation::Detach,
+    Operation::AlterSite,
+    Operation::RemoveSite,
+    Operation::DropServer,
+    Operation::DropRole,
+];
+
+/// Where it stops in the middle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// All is done but the commit.
+    AtCommit,
+    /// In a trigger at a row, or a partition, which it inserts or deletes.
+    AtRow(&'static str),
+}
+
+impl Operation {
+    pub fn stop(self) -> Stop {
+        match self {
+            Operation::Sync | Operation::OtherSync | Operation::Run | Operation::Repair => {
+                Stop::AtRow("INSERT")
+            }
+            Operation::DropBefore | Operation::Retention => Stop::AtRow("DELETE"),
+            _ => Stop::AtCommit,
+        }
+    }
+
+    /// Whether it is a statement of Postgres.
+    pub fn is_of_postgres(self) -> bool {
+        matches!(
+            self,
+            Operation::Truncate
+                | Operation::Rename
+                | Operation::Detach
+                | Operation::DropServer
+                | Operation::DropRole
+        )
+    }
+
+    /// What comes before it. Whoever is erased is erased in Matomo first.
+    pub fn prepare(self, scene: &Scene) {
+        if self == Operation::Forget {
+            let mut world = scene.fake.world();
+            for (site, id) in PERSON.iter().flat_map(|id| [(1, *id), (2, *id + 2000)]) {
+                world.site_mut(site).delete(id);
+            }
+        }
+    }
+
+    pub fn sql(self, scene: &Scene) -> String {
+        let access = format!("'{}', '{}'", scene.fake.url(), scene.fake.token());
+        let (first, today) = (scene.noon.text(19), scene.noon.text(0));
+        let (role, site) = (&scene.role, scene.site);
+        match self {
+            Operation::Sync | Operation::OtherSync => {
+                let site = if self == Operation::Sync { 1 } else { 2 };
+                format!(
+                    "SELECT * FROM matomo_sync({site}, {access}, '{first}', destination => 'visits', force => true)"
+                )
+            }
+            Operation::Run | Operation::Retention => format!("CALL matomo_sync_site({site})"),
+            Operation::Repair => format!(
+                "SELECT * FROM matomo_check(1, '{first}', '{today}', {access}, 'visits', repair => true, deep => true)"
+            ),
+            Operation::Forget => format!("SELECT * FROM matomo_forget('{VISITOR}')"),
+            Operation::DropBefore => format!(
+                "CALL matomo_drop_before('visits', to_timestamp({}), patience => '10 s')",
+                scene.bound()
+            ),
+            Operation::Truncate => "TRUNCATE visits".to_owned(),
+            Operation::Rename => "ALTER TABLE visits RENAME TO renamed".to_owned(),
+            Operation::Detach => {
+                format!("ALTER TABLE visits DETACH PARTITION {}", scene.partition)
+            }
+            Operation::AlterSite => {
+                format!("SELECT matomo_alter_site({site}, start_date => '{}')", scene.noon.text(17))
+            }
+            Operation::RemoveSite => format!("SELECT matomo_remove_site({site})"),
+            Operation::DropServer => "DROP SERVER analytics CASCADE".to_owned(),
+            Operation::DropRole => {
+                format!(
+                    "REASSIGN OWNED BY {role} TO postgres; DROP OWNED BY {role}; DROP ROLE {role}"
+                )
+            }
+        }
+    }
+}

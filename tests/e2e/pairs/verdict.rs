@@ -1,0 +1,136 @@
+//! Whether what two have left agrees with some order of them.
+
+use std::collections::BTreeSet;
+
+use crate::pairs::Outcome;
+use crate::pairs::operations::Operation;
+use crate::pairs::scene::{PERSON, Scene, VISITOR};
+use crate::support::*;
+
+/// What one of the two may end with: somebody else has the lock, the table has another name, the site,
+/// its server or its owner is gone.
+const CLEAR: [&str; 5] = ["55P03", "42P01", "55000", "42704", "40P01"];
+
+/// What is wrong.
+pub fn faults(
+    scene: &mut Scene,
+    first: Operation,
+    second: Operation,
+    (one_ended, two_ended): &(Outcome, Outcome),
+) -> Vec<String> {
+    let mut faults = Vec::new();
+    for (operation, ended) in [(first, one_ended), (second, two_ended)] {
+        let Err(error) = ended else { continue };
+        let is_clear = CLEAR.contains(&error.code().code())
+            || error.code().code() == "42501" && [first, second].contains(&Operation::DropRole);
+        // What Postgres says of its own statements is its own business.
+        if !is_clear && !operation.is_of_postgres() {
+            faults.push(format!("{} is no clear error: {error:?}", error.code().code()));
+        }
+    }
+    if one_ended.is_err() && two_ended.is_err() {
+        faults.push("both have failed".to_owned());
+    }
+    let done = |operations: &[Operation]| {
+        operations.contains(&first) && one_ended.is_ok()
+            || operations.contains(&second) && two_ended.is_ok()
+    };
+    let tried = |operation| first == operation || second == operation;
+    let db = &mut scene.db;
+    run(db, "ALTER TABLE IF EXISTS renamed RENAME TO visits");
+    let left = "SELECT count(*) FROM pg_locks WHERE locktype = 'userlock'
+        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+    wait_until("no lock of ours is left", || one::<i64>(db, left) == 0);
+    let runs = texts(db, "SELECT runid::text FROM matomo_run_log WHERE status = 'running'");
+    if !runs.is_empty() {
+        faults.push(format!("{} runs are said to run", runs.len()));
+    }
+    let of_person = format!("SELECT count(*) FROM visits WHERE visitorid = '{VISITOR}'");
+    if done(&[Operation::Forget]) && one::<i64>(db, &of_person) > 0 {
+        faults.push("rows of the person erased are left".to_owned());
+    }
+    // What is still to be copied.
+    for site in [1, 2] {
+        let days = format!(", '{}', destination => 'visits'", scene.noon.text(19));
+        sync_site(db, &scene.fake, site, &days);
+    }
+    if done(&[Operation::Forget]) && one::<i64>(db, &of_person) > 0 {
+        faults.push("rows of the person erased are left after a sync".to_owned());
+    }
+    let columns = fake_matomo::COLUMNS.map(|column| format!("{column}::text")).join(", ");
+    let visits = |one: &str, other: &str| {
+        format!(
+            "SELECT DISTINCT idvisit FROM (SELECT {columns} FROM {one} EXCEPT ALL \
+             SELECT {columns} FROM {other}) AS x ORDER BY 1"
+        )
+    };
+    let numbers = |texts: Vec<String>| -> BTreeSet<i64> {
+        texts.iter().map(|id| id.parse().unwrap()).collect()
+    };
+    let more = numbers(texts(db, &visits("visits", "oracle")));
+    let lacking = numbers(texts(db, &visits("oracle", "visits")));
+    // Days that the ledger knows to be empty.
+    let empty: BTreeSet<String> = texts(
+        db,
+        "SELECT concat_ws(' ', idsite, day) FROM matomo_ledger WHERE sealed AND visits = 0 AND actions = 0",
+    )
+    .into_iter()
+    .collect();
+    let detached = numbers(if done(&[Operation::Detach]) {
+        texts(
+            db,
+            "SELECT DISTINCT o.idvisit FROM oracle o WHERE date_trunc('week', o.action_timestamp) = \
+             (SELECT date_trunc('week', action_timestamp) FROM oracle WHERE idvisit = '1121' LIMIT 1)",
+        )
+    } else {
+        Vec::new()
+    });
+    let is_persons = |id: &i64| PERSON.contains(id) || PERSON.contains(&(id - 2000));
+    let ago = |id: i64| u64::try_from((id - 1000) % 2000 / 10).unwrap();
+    let of_day = |id: i64| {
+        let site = if id > 3000 { 2 } else { 1 };
+        let base = id - id % 10;
+        let gone = (1..=3).all(|n| lacking.contains(&(base + n)));
+        let day = format!("{site} {}", scene.noon.text(ago(id)));
+        (gone, empty.contains(&day))
+    };
+    // Erased in Matomo; where the erasure here has failed, what is here stays.
+    let is_erased = |id: &i64| is_persons(id) && tried(Operation::Forget);
+    let is_dropped = |id: i64| {
+        // Also in part, before an error.
+        (tried(Operation::DropBefore) || tried(Operation::Retention))
+            && ago(id) > 10
+            && of_day(id).0
+    };
+    let wrong = |ids: &BTreeSet<i64>, is_right: &dyn Fn(&i64) -> bool| -> Vec<i64> {
+        ids.iter().copied().filter(|id| !is_right(id)).collect()
+    };
+    let more = wrong(&more, &|_| false);
+    if !more.is_empty() {
+        faults.push(format!("wrong rows of visits {more:?}"));
+    }
+    let unsealed = wrong(&lacking, &|id| {
+        // Those that lacked from the beginning.
+        [1122, 3122].contains(id)
+            || is_erased(id)
+            || detached.contains(id)
+            || is_dropped(*id) && of_day(*id).1
+    });
+    if !unsealed.is_empty() {
+        faults.push(format!("visits {unsealed:?} lack, in days that should have them"));
+    }
+    let all: BTreeSet<i64> =
+        (1..=19).flat_map(|ago| (1..=3).map(move |n| 1000 + 10 * ago + n)).collect();
+    let all: BTreeSet<i64> = all.iter().flat_map(|id| [*id, *id + 2000]).collect();
+    // The upkeep of a site that is gone comes to no end.
+    let is_cut_off =
+        tried(Operation::Retention) && done(&[Operation::RemoveSite, Operation::DropRole]);
+    let left_behind = wrong(&all, &|id| lacking.contains(id) || !of_day(*id).1);
+    if !left_behind.is_empty() && !is_cut_off {
+        faults.push(format!("visits {left_behind:?} are in days that are sealed as empty"));
+    }
+    if !faults.is_empty() {
+        faults.extend(scene.said().into_iter().map(|line| format!("  run: {line}")));
+    }
+    faults
+}
