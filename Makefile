@@ -13,7 +13,7 @@ help:
 	    '                  MATOMO_URL=… MATOMO_SITE=… MATOMO_KEY=… make demo' \
 	    'make demo-stop    end what the demo left running' \
 	    'make test         format, lints, unit and end-to-end tests' \
-	    'make trust        the end-to-end tests; they write the table of faults and attacks, tests/TRUST.md' \
+	    'make trust        the end-to-end tests; they write the report docs/trust.md' \
 	    'make soak         long use of one process, valgrind, fuzzing; writes tests/SOAK.md (ten minutes)' \
 	    'make fuzz         hostile answers for MATOMO_FUZZ_SECONDS, 300 by default' \
 	    'make bench        what a sync costs, beside COPY; writes tests/bench/RESULTS.md (half an hour)' \
@@ -23,47 +23,49 @@ help:
 	    'PG_CONFIG=/path/to/pg_config chooses the Postgres, version 15 to 18.'
 
 install:
-	tests/setup build
-	folder=$$(tests/package install)
-	environment=$$(tests/setup env); eval "$$environment"
+	packaging/setup build
+	folder=$$(packaging/package install)
+	environment=$$(packaging/setup env); eval "$$environment"
 	echo "Installed into $$($$PG_CONFIG --version). In your database, as a superuser:"
 	echo "    CREATE EXTENSION matomo_postgres;"
 
 demo:
-	tests/demo
+	demo/run
 
 demo-stop:
-	tests/demo stop
+	demo/run stop
 
 # All steps share one environment and one profile, so that nothing is built twice.
 test: export PROFILE ?= dev
 test:
 	step() { echo; echo "== $$*"; "$$@"; }
-	step tests/setup
-	environment=$$(tests/setup env); eval "$$environment"
+	step packaging/setup
+	environment=$$(packaging/setup env); eval "$$environment"
 	step cargo fmt --all --check
 	step cargo clippy --workspace --all-targets $$PG_FEATURES -- -D warnings
 	step cargo test --lib $$PG_FEATURES
 	step cargo test -p fake_matomo
-	echo; echo "== tests/package"
-	MATOMO_PACKAGE=$$(tests/package); export MATOMO_PACKAGE
+	echo; echo "== packaging/package"
+	MATOMO_PACKAGE=$$(packaging/package); export MATOMO_PACKAGE
 	step cargo test --test e2e $$PG_FEATURES
 
 fuzz: export MATOMO_FUZZ_SECONDS ?= 300
 fuzz:
-	tests/setup
-	environment=$$(tests/setup env); eval "$$environment"
-	MATOMO_PACKAGE=$$(PROFILE=dev tests/package); export MATOMO_PACKAGE
+	packaging/setup
+	environment=$$(packaging/setup env); eval "$$environment"
+	MATOMO_PACKAGE=$$(PROFILE=dev packaging/package); export MATOMO_PACKAGE
 	cargo test --test e2e $$PG_FEATURES -- hostile:: --nocapture
 
-# Rows come from tests all over the suite.
+# Rows come from tests all over the suite; none stays whose test is gone.
 trust: export PROFILE ?= dev
-trust: export MATOMO_TRUST = write
+trust: export MATOMO_TRUST = target/trust.md
 trust:
-	tests/setup
-	environment=$$(tests/setup env); eval "$$environment"
-	MATOMO_PACKAGE=$$(tests/package); export MATOMO_PACKAGE
+	packaging/setup
+	environment=$$(packaging/setup env); eval "$$environment"
+	MATOMO_PACKAGE=$$(packaging/package); export MATOMO_PACKAGE
+	mkdir -p target; rm -f $$MATOMO_TRUST
 	cargo test --test e2e $$PG_FEATURES
+	mv $$MATOMO_TRUST docs/trust.md
 
 soak:
 	tests/soak

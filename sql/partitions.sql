@@ -20,7 +20,7 @@ AS $$
 $$;
 
 COMMENT ON FUNCTION matomo_partition_ranges(regclass) IS
-    'From when to when (not included) each partition of a destination partitioned by action_timestamp goes';
+    'Internal: from when to when (not included) each partition of a destination partitioned by action_timestamp goes';
 
 CREATE FUNCTION matomo_create_partitions(destination regclass, from_time timestamptz, to_time timestamptz)
 RETURNS integer

@@ -73,6 +73,6 @@ COMMENT ON FUNCTION matomo_alter_site(integer, text, integer, date, text, interv
 COMMENT ON FUNCTION matomo_remove_site(integer) IS 'Removes a registered site; the copied visits stay';
 
 COMMENT ON FUNCTION matomo_drop_step(regclass, timestamptz, integer, interval, jsonb) IS
-    'One step of matomo_drop_before: at first tells the ledger what goes, then drops a partition or deletes a batch of rows';
+    'Internal: one step of matomo_drop_before: at first tells the ledger what goes, then drops a partition or deletes a batch of rows';
 
-COMMENT ON FUNCTION matomo_today(text) IS 'Today in a timezone as Matomo names it';
+COMMENT ON FUNCTION matomo_today(text) IS 'Internal: today in a timezone as Matomo names it';

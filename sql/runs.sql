@@ -101,7 +101,7 @@ AS $$
 $$;
 
 COMMENT ON FUNCTION matomo_run_is_dead(bigint) IS 'Internal: whether a run is over though its row does not say so';
-COMMENT ON FUNCTION matomo_is_running(integer) IS 'Whether some session syncs a registered site at present';
+COMMENT ON FUNCTION matomo_is_running(integer) IS 'Internal: whether some session syncs a registered site at present';
 
 CREATE VIEW matomo_runs WITH (security_barrier) AS
     SELECT r.runid, r.job_pid, r.database, r.username, r.command,

@@ -99,7 +99,7 @@ LANGUAGE sql STABLE PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp
 AS $$ SELECT pg_has_role(owner, 'USAGE') OR pg_has_role('pg_read_all_stats'::name, 'USAGE') $$;
 
-COMMENT ON FUNCTION matomo_may_see(oid) IS 'Whether the current user sees the sites and runs of a role';
+COMMENT ON FUNCTION matomo_may_see(oid) IS 'Internal: whether the current user sees the sites and runs of a role';
 
 -- Not row-level security, with which pg_dump would need a superuser.
 CREATE VIEW matomo_sites WITH (security_barrier) AS

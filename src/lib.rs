@@ -35,7 +35,7 @@ const VERSION: &CStr =
 pub extern "C-unwind" fn _PG_init() {
     config::settings::register();
     pg::secrecy::register();
-    store::indexes::register();
+    store::planner_hook::register();
     worker::launcher::register();
     worker::session::register();
 }

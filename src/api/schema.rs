@@ -2,7 +2,11 @@
 
 use pgrx::prelude::*;
 
-extension_sql_file!("../../sql/tables.sql", name = "tables");
+// The template of all destinations: `rows::columns` as SQL, written by build.rs.
+include!(concat!(env!("OUT_DIR"), "/template.rs"));
+create_template!();
+
+extension_sql_file!("../../sql/tables.sql", name = "tables", requires = ["template"]);
 extension_sql_file!("../../sql/partitions.sql", name = "partitions", requires = ["tables"]);
 extension_sql_file!("../../sql/ledger.sql", name = "ledger");
 extension_sql_file!(

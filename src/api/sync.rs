@@ -14,11 +14,11 @@ use crate::matomo::http::token::Token;
 use crate::pg::encoding;
 use crate::pg::report::or_raise;
 use crate::pg::secrecy;
-use crate::sync::check::{self, DayChecked, How};
-use crate::sync::site_sync::{self, Order};
+use crate::sync::check::{self, CheckOptions, DayChecked};
+use crate::sync::site_sync::{self, SyncRequest};
 
 /// Copies the visits of a Matomo site, by the day of their last action in the site's timezone,
-/// into a table. See README for the arguments and the result.
+/// into a table. See docs/functions.md for the arguments and the result.
 #[pg_extern(volatile, parallel_unsafe, requires = ["tables", "partitions", "ledger"])]
 #[allow(clippy::too_many_arguments, clippy::type_complexity)]
 fn matomo_sync(
@@ -48,8 +48,8 @@ fn matomo_sync(
     // SAFETY: main thread; raises an ERROR in a read-only transaction and on a standby.
     unsafe { pg_sys::PreventCommandIfReadOnly(c"matomo_sync()".as_ptr()) };
     let days = or_raise(
-        Given { site, url, key, server, start_date, end_date, destination, force, page_size }
-            .order()
+        Arguments { site, url, key, server, start_date, end_date, destination, force, page_size }
+            .request()
             .and_then(site_sync::run),
     );
     let rows = days.into_iter().map(|(read, written)| {
@@ -68,7 +68,7 @@ fn matomo_sync(
 }
 
 /// Compares what Matomo lists of a range of days with what a table holds, and mends what differs
-/// if asked to. See README for the arguments and the result.
+/// if asked to. See docs/functions.md for the arguments and the result.
 #[pg_extern(volatile, parallel_unsafe, requires = ["tables", "partitions", "ledger"])]
 #[allow(clippy::too_many_arguments, clippy::type_complexity)]
 fn matomo_check(
@@ -97,19 +97,29 @@ fn matomo_check(
     ),
 > {
     let _hidden = begin(site, key);
-    let how = How {
+    let check_options = CheckOptions {
         repair: repair.unwrap_or(false),
         deep: deep.unwrap_or(false),
         delete_purged: delete_purged.unwrap_or(false),
     };
-    if how.repair {
+    if check_options.repair {
         // SAFETY: main thread; raises an ERROR in a read-only transaction and on a standby.
         unsafe { pg_sys::PreventCommandIfReadOnly(c"matomo_check(repair)".as_ptr()) };
     }
     let days = or_raise(
-        Given { site, url, key, server, start_date, end_date, destination, force: None, page_size }
-            .order()
-            .and_then(|order| check::run(order, how)),
+        Arguments {
+            site,
+            url,
+            key,
+            server,
+            start_date,
+            end_date,
+            destination,
+            force: None,
+            page_size,
+        }
+        .request()
+        .and_then(|request| check::run(request, check_options)),
     );
     let rows = days.into_iter().map(|(day, found)| {
         let DayChecked { there, here, missing, extra, stale, repaired, purged } = found;
@@ -130,7 +140,7 @@ fn begin(site: Option<i32>, key: Option<&str>) -> Option<secrecy::WithoutContext
 }
 
 /// The arguments that `matomo_sync` and `matomo_check` share.
-struct Given<'a> {
+struct Arguments<'a> {
     site: Option<i32>,
     url: Option<&'a str>,
     key: Option<&'a str>,
@@ -142,8 +152,8 @@ struct Given<'a> {
     page_size: Option<i32>,
 }
 
-impl Given<'_> {
-    fn order(self) -> Result<Order> {
+impl Arguments<'_> {
+    fn request(self) -> Result<SyncRequest> {
         let site = id_of_site(self.site)?;
         self.only_one_way()?;
         if self.key.is_some_and(|key| key.trim().is_empty()) {
@@ -178,7 +188,7 @@ impl Given<'_> {
         if let Some(size) = self.page_size {
             access.page_size = size.unsigned_abs();
         }
-        Ok(Order {
+        Ok(SyncRequest {
             site,
             access,
             start,

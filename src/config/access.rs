@@ -38,7 +38,7 @@ impl Access {
     }
 
     fn new(endpoint: Endpoint, token: Token, options: &Options) -> Result<Access> {
-        let client = Client::new(endpoint, token, settings::manner(options)?, Stop::default())?;
+        let client = Client::new(endpoint, token, settings::http(options)?, Stop::default())?;
         let page_size = options.page_size.unwrap_or_else(|| settings::page_size().unsigned_abs());
         let workers = options.fetch_workers.map_or_else(settings::fetch_workers, |n| n as usize);
         Ok(Access { client, page_size, workers })

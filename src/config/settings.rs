@@ -10,7 +10,7 @@ use crate::config::options::{CONNECT_TIMEOUTS, Options, PAGE_SIZES, REQUEST_TIME
 use crate::config::worker;
 use crate::error::Result;
 use crate::matomo::http::certificates;
-use crate::matomo::http::hosts::Hosts;
+use crate::matomo::http::hosts::AllowedHosts;
 use crate::matomo::http::http_settings::HttpSettings;
 use crate::rows::mapping;
 
@@ -187,7 +187,7 @@ pub fn register() {
     // value in postgresql.conf that is refused. A sync refuses it instead.
     GucRegistry::define_string_guc(
         c"matomo.allowed_hosts",
-        c"Hosts that syncs may connect to: names, *.suffix, addresses, CIDR blocks; * for any.",
+        c"AllowedHosts that syncs may connect to: names, *.suffix, addresses, CIDR blocks; * for any.",
         c"Link-local addresses and metadata services of clouds are never allowed.",
         &ALLOWED_HOSTS,
         GucContext::Suset,
@@ -286,7 +286,7 @@ pub fn action_time() -> mapping::ActionTime {
 ///
 /// # Errors
 /// [`crate::error::Error::Argument`] when the CA file cannot be read, or the list of hosts.
-pub fn manner(own: &Options) -> Result<HttpSettings> {
+pub fn http(own: &Options) -> Result<HttpSettings> {
     let seconds = |own: Option<u32>, setting: &GucSetting<i32>| {
         Duration::from_secs(own.unwrap_or(setting.get().unsigned_abs()).into())
     };
@@ -294,12 +294,12 @@ pub fn manner(own: &Options) -> Result<HttpSettings> {
     Ok(HttpSettings {
         connect_timeout: seconds(own.connect_timeout, &CONNECT_TIMEOUT),
         request_timeout: seconds(own.timeout, &REQUEST_TIMEOUT),
-        patience: None,
+        answer_timeout: None,
         max_retries: MAX_RETRIES.get().unsigned_abs(),
         max_response_size: u64::from(MAX_RESPONSE_SIZE.get().unsigned_abs()) * 1024,
         language: own.language.clone().or_else(|| text(&LANGUAGE)),
         ca_pem: ca_file.map(certificates::read).transpose()?,
-        hosts: Hosts::new(&text(&ALLOWED_HOSTS).unwrap_or_default(), ALLOW_HTTP.get())?,
+        hosts: AllowedHosts::new(&text(&ALLOWED_HOSTS).unwrap_or_default(), ALLOW_HTTP.get())?,
     })
 }
 

@@ -3,58 +3,59 @@
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use crate::matomo::element_limit;
 use crate::matomo::json;
-use crate::matomo::room;
 use crate::matomo::visit::{Action, Actions, Visit};
 
 /// Reads an answer.
 ///
 /// # Errors
-/// What is wrong with it.
+/// A description of what is wrong with it.
 pub fn visits(body: &str) -> Result<Vec<Visit<'_>>, String> {
     match within(body, || serde_json::from_str(body)) {
-        Err(error) if error != room::TOO_MANY => within(body, || visits_carefully(body))
-            .map_err(|again| if again == room::TOO_MANY { again } else { error }),
+        Err(error) if error != element_limit::EXCEEDED => within(body, || visits_tolerantly(body))
+            .map_err(|again| if again == element_limit::EXCEEDED { again } else { error }),
         done => done,
     }
 }
 
-/// What a reading gives if it found room for all.
+/// Reads an answer within its limit of visits and actions.
 fn within<T>(body: &str, read: impl FnOnce() -> serde_json::Result<T>) -> Result<T, String> {
-    room::set(body);
-    // An error of data quotes them.
+    element_limit::begin(body);
+    // serde's message would quote the visitor's data.
     let read = read().map_err(|error| match error.is_data() {
         true => format!("it is no list of visits from column {} on", error.column()),
         false => format!("it is no JSON: {error}"),
     });
-    if !room::is_left() { Err(room::TOO_MANY.to_owned()) } else { read }
+    if element_limit::is_exceeded() { Err(element_limit::EXCEEDED.to_owned()) } else { read }
 }
 
-/// The same at half the speed, of each answer at which the parser stops: with a number that no `f64`
-/// holds (1e999) in place of an action or of a list of them, which counts as anything else does there.
-fn visits_carefully(body: &str) -> serde_json::Result<Vec<Visit<'_>>> {
+/// Reads an answer at which the parser stops: one with a number that no `f64` holds (1e999) in
+/// place of an action or a list of them. That counts as an element without keys, like any other odd
+/// value. Half as fast.
+fn visits_tolerantly(body: &str) -> serde_json::Result<Vec<Visit<'_>>> {
     let list: &RawValue = serde_json::from_str(body)?;
     if !list.get().starts_with('[') {
         return Err(Error::custom("no list"));
     }
     let mut visits = Vec::new();
     json::each_member(list, |_, raw| {
-        if room::take::<serde_json::Error>().is_ok() {
+        if element_limit::count_one::<serde_json::Error>().is_ok() {
             let read = serde_json::from_str(raw.get());
-            visits.push(read.map_or_else(|_| Visit::default(), |Careful(visit)| visit));
+            visits.push(read.map_or_else(|_| Visit::default(), |TolerantVisit(visit)| visit));
         }
     });
     Ok(visits)
 }
 
-/// A visit whose actions are each read on their own.
-struct Careful<'a>(Visit<'a>);
+/// A visit whose actions are parsed one by one.
+struct TolerantVisit<'a>(Visit<'a>);
 
-impl<'de: 'a, 'a> Deserialize<'de> for Careful<'a> {
+impl<'de: 'a, 'a> Deserialize<'de> for TolerantVisit<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Reader;
         impl<'de> Visitor<'de> for Reader {
-            type Value = Careful<'de>;
+            type Value = TolerantVisit<'de>;
 
             fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str("a visit")
@@ -66,12 +67,12 @@ impl<'de: 'a, 'a> Deserialize<'de> for Careful<'a> {
                     let mut actions = Vec::new();
                     json::each_member(raw, |_, raw| match serde_json::from_str(raw.get()) {
                         Ok(action) => actions.push(action),
-                        Err(_) if room::is_left() => actions.push(Action::default()),
+                        Err(_) if !element_limit::is_exceeded() => actions.push(Action::default()),
                         Err(_) => {}
                     });
                     Ok(Actions(actions))
                 })?;
-                Ok(Careful(visit))
+                Ok(TolerantVisit(visit))
             }
         }
         deserializer.deserialize_map(Reader)
@@ -90,16 +91,17 @@ mod tests {
     fn an_answer_has_no_more_visits_and_actions_than_its_length_allows() {
         for part in ["1,", "{},", "[],", "null,", r#"{"url":1},"#] {
             let many = part.repeat(20_000);
-            assert_eq!(error(&format!("[{many}0]")), room::TOO_MANY, "{part}");
+            assert_eq!(error(&format!("[{many}0]")), element_limit::EXCEEDED, "{part}");
             let visit = format!(r#"[{{"idVisit":7,"actionDetails":[{many}0]}}]"#);
-            assert_eq!(error(&visit), room::TOO_MANY, "{part}");
+            assert_eq!(error(&visit), element_limit::EXCEEDED, "{part}");
             // Nor by the slow way.
             let visit = format!(r#"[{{"idVisit":7,"actionDetails":[{many}1e999]}}]"#);
-            assert_eq!(error(&visit), room::TOO_MANY, "{part}");
-            assert_eq!(error(&format!("[1e999,{many}0]")), room::TOO_MANY, "{part}");
+            assert_eq!(error(&visit), element_limit::EXCEEDED, "{part}");
+            assert_eq!(error(&format!("[1e999,{many}0]")), element_limit::EXCEEDED, "{part}");
         }
         let few = "{},".repeat(8000);
-        let long = format!(r#"{{"url":"{}"}},"#, "x".repeat(room::LEAST)).repeat(20_000);
+        let long = format!(r#"{{"url":"{}"}},"#, "x".repeat(element_limit::BYTES_PER_ELEMENT))
+            .repeat(20_000);
         // By both ways.
         for last in ["1", "1e999"] {
             for (all, count) in [(&few, 8001), (&long, 20_001)] {

@@ -1,4 +1,4 @@
-//! Questions to Matomo's HTTP API, asked until there is an answer. No Postgres.
+//! The client of Matomo's HTTP API, with retries. No Postgres.
 
 use std::time::{Duration, Instant};
 
@@ -8,93 +8,93 @@ use serde_json::value::RawValue;
 
 use crate::error::{Call, Error, Fault, Result};
 use crate::matomo::backoff::backoff;
+use crate::matomo::classify;
+use crate::matomo::diagnosis::{self, english};
+use crate::matomo::http::deadline::Deadline;
 use crate::matomo::http::endpoint::Endpoint;
+use crate::matomo::http::http_client::HttpClient;
 use crate::matomo::http::http_settings::HttpSettings;
-use crate::matomo::http::patience::Patience;
-use crate::matomo::http::request::Http;
 use crate::matomo::http::stop::Stop;
 use crate::matomo::http::token::Token;
 use crate::matomo::json;
 use crate::matomo::memory::Body;
-use crate::matomo::pager::Page;
-use crate::matomo::refusal;
-use crate::matomo::understanding::{self, english};
+use crate::matomo::pager::PageRequest;
 use crate::matomo::zone::Zone;
 
-/// What an overloaded Matomo gets before a smaller request.
-const RESPITE: Duration = Duration::from_millis(200);
+/// Pause before a smaller request to an overloaded Matomo.
+const PAUSE_BEFORE_SMALLER_PAGE: Duration = Duration::from_millis(200);
 
 const LIVE: &str = "Live.getLastVisitsDetails";
 
-/// What `SitesManager.getSiteFromId` tells of a site.
+/// The answer of `SitesManager.getSiteFromId`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SiteInfo {
-    /// Its name there, if it was asked for.
+    /// Its name in Matomo, if requested.
     pub name: Option<String>,
     pub zone: Zone,
     /// The zone's name, as Matomo has it.
     pub timezone: String,
-    /// Whether it shows the visits of other sites, if it was asked for.
+    /// Whether it is a roll-up of other sites, if requested.
     pub is_rollup: Option<bool>,
 }
 
-/// Which visits to ask for.
+/// The visits to request.
 #[derive(Debug, Clone, Copy)]
-pub enum Which<'a> {
-    /// Those whose last action lies in a site-day, a page of them.
-    Day(NaiveDate, Page),
-    /// Those of these IDs, of any time.
+pub enum VisitSelection<'a> {
+    /// A page of the visits whose last action is on a site-day.
+    Day(NaiveDate, PageRequest),
+    /// The visits with these IDs, of any day.
     Ids(&'a [i64]),
 }
 
-/// Told before a request is asked again: the failure, which retry it is, how long until then.
+/// Called before a retry, with the error, the number of the retry, and the wait.
 pub type OnRetry<'a> = &'a mut dyn FnMut(&Error, u32, Duration);
 
-/// One Matomo, one token; connections are kept and used again. Its clones share them, and
-/// nobody else does.
+/// A client for one Matomo and one token. It reuses connections, which it shares with its clones
+/// only.
 #[derive(Clone)]
 pub struct Client {
-    http: Http,
-    manner: HttpSettings,
-    patience: Patience,
+    http: HttpClient,
+    settings: HttpSettings,
+    deadline: Deadline,
     stop: Stop,
 }
 
 impl Client {
-    /// Prepares a client; connects to nothing yet.
+    /// Creates a client without connecting.
     ///
     /// # Errors
     /// [`Error::Argument`] when the CA file holds no certificate.
     pub fn new(
         endpoint: Endpoint,
         token: Token,
-        manner: HttpSettings,
+        settings: HttpSettings,
         stop: Stop,
     ) -> Result<Client> {
-        let patience = Patience::new(manner.patience);
-        let http = Http::new(endpoint, token, &manner, stop.clone())?;
-        Ok(Client { http, manner, patience, stop })
+        let deadline = Deadline::new(settings.answer_timeout);
+        let http = HttpClient::new(endpoint, token, &settings, stop.clone())?;
+        Ok(Client { http, settings, deadline, stop })
     }
 
-    /// The same client with a patience of one request timeout.
-    pub fn patient(mut self) -> Client {
-        self.manner.patience = Some(self.manner.request_timeout);
-        self.patience = Patience::new(self.manner.patience);
+    /// The same client, with the request timeout as its answer timeout.
+    pub fn with_answer_timeout(mut self) -> Client {
+        self.settings.answer_timeout = Some(self.settings.request_timeout);
+        self.deadline = Deadline::new(self.settings.answer_timeout);
         self
     }
 
-    /// The Matomo.
+    /// The Matomo that it talks to.
     pub fn endpoint(&self) -> &Endpoint {
         &self.http.endpoint
     }
 
-    /// Bytes of all answers so far, unpacked.
+    /// Bytes of all answers so far, after decompression.
     pub fn received(&self) -> u64 {
         self.http.received()
     }
 
-    /// Breaks off whatever is under way, from any thread; gives when that was done first. The
-    /// client is of no use afterwards.
+    /// Aborts all requests, from any thread. Returns when that was first done. The client is
+    /// unusable afterwards.
     pub fn shut_down(&self) -> Instant {
         let since = self.stop.set();
         self.http.shut_down();
@@ -120,33 +120,34 @@ impl Client {
             self.fault(&call, Fault::Unexpected("a site without timezone".to_owned()))
         })?;
         let zone = Zone::parse(&answer.timezone).ok_or_else(|| {
-            let zone = refusal::excerpt(&self.hide(&answer.timezone));
+            let zone = classify::excerpt(&self.hide(&answer.timezone));
             self.fault(&call, Fault::Unexpected(format!("timezone \"{zone}\"")))
         })?;
-        // A name of digits only may come as a number.
+        // A name of digits may come as a number.
         let name = answer.name.and_then(json::text).unwrap_or_default();
         let name = Some(self.hide(&name));
-        // A type of the plugin RollUpReporting.
+        // A site type of the plugin RollUpReporting.
         let is_rollup = Some(answer.kind.and_then(json::text).is_some_and(|kind| kind == "rollup"));
         Ok(SiteInfo { name, zone, timezone: answer.timezone, is_rollup })
     }
 
-    /// `Live.getLastVisitsDetails`: visits as the text of a JSON list, without their actions if
-    /// those are not wanted.
+    /// `Live.getLastVisitsDetails`: the text of a JSON list of visits, with or without their
+    /// actions.
     ///
     /// # Errors
     /// [`Error::Request`].
     pub fn visits(
         &self,
         site: i32,
-        which: Which,
+        which: VisitSelection,
         actions: bool,
         on_retry: OnRetry,
     ) -> Result<Body> {
         let mut params = vec![("filter_sort_order", "asc".to_owned())];
         let (day, limit) = match which {
-            Which::Day(day, page) => {
-                // A range of one day, as period=day of today also returns yesterday.
+            VisitSelection::Day(day, page) => {
+                // A range of one day, as period=day also returns yesterday's visits when it is
+                // today.
                 params.extend([("period", "range".to_owned()), ("date", format!("{day},{day}"))]);
                 params.push(("filter_offset", page.offset.to_string()));
                 if let Some(after) = page.after {
@@ -154,7 +155,7 @@ impl Client {
                 }
                 (Some(day), page.limit)
             }
-            Which::Ids(ids) => {
+            VisitSelection::Ids(ids) => {
                 let segment: Vec<_> = ids.iter().map(|id| format!("visitId=={id}")).collect();
                 params.push(("segment", segment.join(",")));
                 (None, u32::try_from(ids.len()).unwrap_or(u32::MAX))
@@ -164,7 +165,7 @@ impl Client {
         if !actions {
             params.push(("doNotFetchActions", "1".to_owned()));
         }
-        if let Some(language) = &self.manner.language {
+        if let Some(language) = &self.settings.language {
             params.push(("language", language.clone()));
         }
         let call = self.call(LIVE, site, day);
@@ -176,24 +177,24 @@ impl Client {
         Ok(body)
     }
 
-    /// Whether to ask for less after this failure.
+    /// Whether to request a smaller page after this failure.
     pub fn may_shrink(&self, error: &Error) -> bool {
-        self.manner.max_retries > 0 && error.is_overload() && self.patience.allows(Duration::ZERO)
+        self.settings.max_retries > 0 && error.is_overload() && self.deadline.allows(Duration::ZERO)
     }
 
-    /// The error for an answer to `Live.getLastVisitsDetails` that the caller could not read.
+    /// The error for visits that the caller could not parse.
     pub fn unexpected(&self, site: i32, day: Option<NaiveDate>, what: &str) -> Error {
         self.failed(site, day, Fault::Unexpected(self.hide(what)))
     }
 
-    /// The error for an answer to `Live.getLastVisitsDetails` of which no use can be made.
+    /// The error for unusable visits.
     pub fn failed(&self, site: i32, day: Option<NaiveDate>, fault: Fault) -> Error {
         self.fault(&self.call(LIVE, site, day), fault)
     }
 
-    /// Bytes that an answer may have, and the rows that are made of one visit.
+    /// Maximum bytes of an answer, and of the rows of one visit.
     pub fn max_response_size(&self) -> u64 {
-        self.manner.max_response_size
+        self.settings.max_response_size
     }
 
     fn call(&self, method: &'static str, site: i32, day: Option<NaiveDate>) -> Call {
@@ -204,8 +205,8 @@ impl Client {
         Error::Request { fault, call: call.clone() }
     }
 
-    /// Asks until there is an answer or a failure that will not pass, or that a smaller request may
-    /// avoid where there is one.
+    /// Sends a request, with retries, until there is an answer, a permanent failure, or a failure
+    /// that a smaller request may avoid.
     fn ask(
         &self,
         call: &Call,
@@ -213,26 +214,27 @@ impl Client {
         can_shrink: bool,
         on_retry: OnRetry,
     ) -> Result<Body> {
-        let can_shrink = can_shrink && self.manner.max_retries > 0;
+        let can_shrink = can_shrink && self.settings.max_retries > 0;
         let mut retry = 0;
         loop {
-            let timeout = self.patience.timeout(self.manner.request_timeout, can_shrink);
-            let besides = || self.patience.timeout(self.manner.request_timeout, false);
-            let error = match understanding::ask(&self.http, call, params, timeout, &besides) {
+            let timeout = self.deadline.timeout(self.settings.request_timeout, can_shrink);
+            let follow_up_timeout = || self.deadline.timeout(self.settings.request_timeout, false);
+            let error = match diagnosis::ask(&self.http, call, params, timeout, &follow_up_timeout)
+            {
                 Err(error) if can_shrink && self.may_shrink(&error) => {
-                    self.stop.sleep(RESPITE);
+                    self.stop.sleep(PAUSE_BEFORE_SMALLER_PAGE);
                     return Err(error);
                 }
-                Err(error) if error.is_transient() && retry < self.manner.max_retries => error,
+                Err(error) if error.is_transient() && retry < self.settings.max_retries => error,
                 Err(error) => return Err(error),
                 Ok(body) => {
-                    self.patience.renew();
+                    self.deadline.renew();
                     return Ok(body);
                 }
             };
             retry += 1;
             let wait = backoff(retry, &error);
-            if self.stop.is_set() || !self.patience.allows(wait) {
+            if self.stop.is_set() || !self.deadline.allows(wait) {
                 return Err(error);
             }
             on_retry(&error, retry, wait);

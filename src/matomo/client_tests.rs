@@ -9,7 +9,7 @@ use std::thread;
 use super::*;
 use crate::error::Error;
 use crate::matomo::http::agent::ALONE;
-use crate::matomo::http::hosts::Hosts;
+use crate::matomo::http::hosts::AllowedHosts;
 
 /// What a server does with a request.
 #[derive(Clone, Copy)]
@@ -47,19 +47,19 @@ impl Server {
     }
 
     fn client(&self, change: impl FnOnce(&mut HttpSettings)) -> Client {
-        let mut manner = HttpSettings {
+        let mut settings = HttpSettings {
             connect_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(60),
-            patience: None,
+            answer_timeout: None,
             max_retries: 3,
             max_response_size: 1 << 20,
             language: None,
             ca_pem: None,
-            hosts: Hosts::new("*", true).unwrap(),
+            hosts: AllowedHosts::new("*", true).unwrap(),
         };
-        change(&mut manner);
+        change(&mut settings);
         let endpoint = Endpoint::parse(&self.url).unwrap();
-        Client::new(endpoint, Token::new("secret"), manner, Stop::default()).unwrap()
+        Client::new(endpoint, Token::new("secret"), settings, Stop::default()).unwrap()
     }
 
     fn requests(&self) -> usize {
@@ -137,7 +137,7 @@ fn a_client_whose_requests_were_broken_off_fails_at_once() {
     // Its connections only, as if somebody else had done it.
     client.http.shut_down();
     let client =
-        Client { manner: HttpSettings { max_retries: 0, ..client.manner.clone() }, ..client };
+        Client { settings: HttpSettings { max_retries: 0, ..client.settings.clone() }, ..client };
     assert!(matches!(fault(ask(&client)), Fault::Broken(_)));
     assert_eq!(server.requests(), 1);
 }
@@ -145,7 +145,7 @@ fn a_client_whose_requests_were_broken_off_fails_at_once() {
 #[test]
 fn a_kept_connection_that_breaks_is_replaced_once() {
     let server = Server::start(|request| if request < 3 { Do::Answer } else { Do::Close });
-    let client = server.client(|manner| manner.max_retries = 0);
+    let client = server.client(|settings| settings.max_retries = 0);
     // Two connections to keep.
     thread::scope(|scope| {
         for client in [client.clone(), client.clone()] {
@@ -157,9 +157,9 @@ fn a_kept_connection_that_breaks_is_replaced_once() {
 }
 
 #[test]
-fn a_server_that_hangs_costs_no_more_than_the_patience() {
+fn a_server_that_hangs_costs_no_more_than_the_answer_timeout() {
     let server = Server::start(|request| if request == 1 { Do::Answer } else { Do::Hang });
-    let client = server.client(|manner| manner.patience = Some(Duration::from_secs(2)));
+    let client = server.client(|settings| settings.answer_timeout = Some(Duration::from_secs(2)));
     ask(&client).unwrap();
     let begin = Instant::now();
     assert_eq!(fault(ask(&client)), Fault::TimedOut(2));
@@ -171,7 +171,10 @@ fn a_server_that_hangs_costs_no_more_than_the_patience() {
 /// As [`crate::sync::pages`] does it.
 fn day(client: &Client, mut limit: u32) -> Result<String> {
     loop {
-        let which = Which::Day(NaiveDate::default(), Page { limit, offset: 0, after: None });
+        let which = VisitSelection::Day(
+            NaiveDate::default(),
+            PageRequest { limit, offset: 0, after: None },
+        );
         match client.visits(1, which, true, &mut no_retry) {
             Err(error) if client.may_shrink(&error) && limit > 1 => limit = (limit / 8).max(1),
             done => return done.map(|body| body.to_owned()),
@@ -180,14 +183,14 @@ fn day(client: &Client, mut limit: u32) -> Result<String> {
 }
 
 #[test]
-fn smaller_pages_have_their_chance_within_the_patience() {
-    let patience = Duration::from_secs(4);
+fn smaller_pages_have_their_chance_within_the_answer_timeout() {
+    let answer_timeout = Duration::from_secs(4);
     let server = Server::start(|_| Do::Hang);
-    let client = server.client(|manner| manner.patience = Some(patience));
+    let client = server.client(|settings| settings.answer_timeout = Some(answer_timeout));
     let begin = Instant::now();
     assert!(matches!(fault(day(&client, 1000)), Fault::TimedOut(_)));
     let took = begin.elapsed();
-    assert!(took > patience / 2 && took < patience * 5, "{took:?}");
+    assert!(took > answer_timeout / 2 && took < answer_timeout * 5, "{took:?}");
     let limits: Vec<_> = server.limits.try_iter().collect();
     assert!(limits.len() >= 2 && limits.len() <= 4, "{limits:?}");
     assert_eq!(limits[..2], ["1000", "125"]);
@@ -195,9 +198,9 @@ fn smaller_pages_have_their_chance_within_the_patience() {
 
 #[test]
 fn a_server_that_answers_small_pages_gets_by() {
-    let patience = Duration::from_secs(4);
+    let answer_timeout = Duration::from_secs(4);
     let server = Server::start(|request| if request < 3 { Do::Hang } else { Do::Answer });
-    let client = server.client(|manner| manner.patience = Some(patience));
+    let client = server.client(|settings| settings.answer_timeout = Some(answer_timeout));
     assert_eq!(day(&client, 1000).unwrap(), "[]");
     assert_eq!(server.limits.try_iter().collect::<Vec<_>>(), ["1000", "125", "15"]);
 }
@@ -205,9 +208,9 @@ fn a_server_that_answers_small_pages_gets_by() {
 #[test]
 fn waits_between_retries_count_too() {
     let server = Server::start(|_| Do::Close);
-    let client = server.client(|manner| {
-        manner.max_retries = 100;
-        manner.patience = Some(Duration::from_secs(3));
+    let client = server.client(|settings| {
+        settings.max_retries = 100;
+        settings.answer_timeout = Some(Duration::from_secs(3));
     });
     let begin = Instant::now();
     let mut retries = 0;
@@ -232,8 +235,8 @@ fn a_handshake_byte_by_byte_takes_no_longer_than_a_connection_may() {
         }
     });
     let server = Server::start(|_| Do::Answer);
-    let client = Server { url, ..server }.client(|manner| {
-        (manner.connect_timeout, manner.max_retries) = (Duration::from_secs(1), 0);
+    let client = Server { url, ..server }.client(|settings| {
+        (settings.connect_timeout, settings.max_retries) = (Duration::from_secs(1), 0);
     });
     let begin = Instant::now();
     let unreachable = Fault::Unreachable("no connection within 1 s".to_owned());

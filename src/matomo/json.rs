@@ -1,5 +1,5 @@
-//! Tolerant reading of JSON as PHP writes it: numbers may come as strings, `{}` as `[]`, keys may
-//! be missing, unknown or twice. Pure.
+//! Tolerant parsing of JSON as PHP writes it: numbers as strings, `{}` as `[]`, keys missing,
+//! unknown or duplicate. Pure.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,12 +11,12 @@ use serde_json::value::RawValue;
 
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
-/// Replaces what Postgres' text cannot hold, U+0000 and lone surrogates, by U+FFFD, and bytes that
-/// are no UTF-8 too. Control characters that JSON does not allow inside strings become spaces.
+/// Replaces what text in Postgres cannot hold by U+FFFD: U+0000, lone surrogates and invalid UTF-8.
+/// Control characters that JSON forbids in strings become spaces.
 ///
-/// Works on the text of the document, as no parser hands over a string with a lone surrogate.
+/// Works on the unparsed document, as no parser returns a string with a lone surrogate.
 pub fn mend(mut body: Vec<u8>) -> String {
-    // PHP sends one for each of its files that was saved with one.
+    // PHP sends a byte order mark for each source file that was saved with one.
     let marks = body.chunks(3).take_while(|bytes| *bytes == BYTE_ORDER_MARK).count();
     body.drain(..marks * 3);
     let mut text = match String::from_utf8(body) {
@@ -26,17 +26,17 @@ pub fn mend(mut body: Vec<u8>) -> String {
     if has_controls(&text) {
         text = mend_controls(&text);
     }
-    // In JSON a backslash stands in strings only, and each begins an escape.
+    // In JSON a backslash occurs in strings only, and each begins an escape.
     let mut at = 0;
     while let Some(next) = memchr(b'\\', &text[at..]) {
         at += next;
         at += mend_escape(&mut text[at..]);
     }
-    // Only whole ASCII bytes and whole escapes were exchanged, so it is still UTF-8.
+    // Only ASCII bytes and escapes were replaced, so it is still UTF-8.
     String::from_utf8(text).unwrap_or_default()
 }
 
-/// Whether there are any, in blocks that the compiler makes vectors of.
+/// Whether there are control characters; in blocks that the compiler vectorises.
 fn has_controls(text: &[u8]) -> bool {
     text.chunks(256).any(|block| block.iter().fold(false, |found, byte| found | (*byte < 0x20)))
 }
@@ -63,7 +63,7 @@ fn mend_controls(text: &[u8]) -> Vec<u8> {
     mended
 }
 
-/// Mends the escape that `text` starts with; gives its length.
+/// Mends the escape at the start of `text` and returns its length.
 fn mend_escape(text: &mut [u8]) -> usize {
     let Some(unit) = code_unit(text) else {
         return 2.min(text.len());
@@ -85,8 +85,8 @@ fn code_unit(text: &[u8]) -> Option<u16> {
     u16::from_str_radix(digits, 16).ok()
 }
 
-/// Hands the members of an object to `work`, in order; those of a list without a key, as PHP writes an
-/// empty or gapless map as a list. Anything else has none.
+/// Passes each member of an object to `work`, in order. Elements of a list have an empty key, as
+/// PHP writes an empty or gapless map as a list. Other values have no members.
 pub fn each_member<'a>(raw: &'a RawValue, work: impl FnMut(Cow<'a, str>, &'a RawValue)) {
     struct Reader<F>(F);
     impl<'de, F: FnMut(Cow<'de, str>, &'de RawValue)> Visitor<'de> for Reader<F> {
@@ -110,24 +110,24 @@ pub fn each_member<'a>(raw: &'a RawValue, work: impl FnMut(Cow<'a, str>, &'a Raw
             Ok(())
         }
     }
-    // It is JSON already.
+    // It was parsed before, so this cannot fail.
     let _ = serde_json::Deserializer::from_str(raw.get()).deserialize_any(Reader(work));
 }
 
-/// A key, borrowed from the document where it has no escapes.
+/// A key, borrowed from the document unless it has escapes.
 #[derive(Deserialize)]
 #[serde(transparent)]
 pub struct Key<'a>(#[serde(borrow)] pub Cow<'a, str>);
 
-/// A value as text: the digits of a number as sent, `true`, a string's contents, the compact JSON
-/// of a list or an object. `None` for null.
+/// A value as text: a number's digits as sent, `true`, a string's contents, or the compact JSON of
+/// a list or an object. `None` for null.
 pub fn text(raw: &RawValue) -> Option<String> {
     let mut found = None;
     with_text(raw, |text| found = Some(text.to_owned()));
     found
 }
 
-/// Hands the same to `work`, from where it stands if it can.
+/// Passes the same text to `work`, without a copy if possible.
 pub fn with_text(raw: &RawValue, work: impl FnOnce(&str)) {
     let json = raw.get();
     match json.as_bytes() {
@@ -149,7 +149,7 @@ pub fn with_text(raw: &RawValue, work: impl FnOnce(&str)) {
                     Ok(())
                 }
             }
-            // A string that cannot be read is as good as none.
+            // An unreadable string counts as null.
             let _ = serde_json::Deserializer::from_str(json).deserialize_str(Contents(work));
         }
         [b'{' | b'[', ..] => work(&compact(raw)),
@@ -157,16 +157,17 @@ pub fn with_text(raw: &RawValue, work: impl FnOnce(&str)) {
     }
 }
 
-/// A value's JSON as `JSON.stringify` writes it: no spaces, nothing escaped that need not be.
+/// A value's JSON as `JSON.stringify` writes it: no spaces, minimal escapes.
 pub fn compact(raw: &RawValue) -> String {
     tree(raw).map_or_else(|| raw.get().to_owned(), |value| value.to_string())
 }
 
-/// Lists and objects longer than this are not taken apart: a tree takes many times their room.
+/// Lists and objects longer than this are not parsed into a tree, which takes many times the
+/// memory.
 const LONGEST_TREE: usize = 1 << 17;
 
-/// A value taken apart; nothing for what is nested too deep, has a number that is too large, or is
-/// too long, all of which stays as it was sent.
+/// A parsed value; `None` if it is nested too deeply, has too large a number, or is too long. Such
+/// values stay as sent.
 pub fn tree(raw: &RawValue) -> Option<serde_json::Value> {
     let is_string = raw.get().starts_with('"');
     (is_string || raw.get().len() <= LONGEST_TREE)
@@ -174,7 +175,7 @@ pub fn tree(raw: &RawValue) -> Option<serde_json::Value> {
         .flatten()
 }
 
-/// A whole number, also if sent as a string.
+/// A whole number, sent as a number or a string.
 pub fn integer(raw: &RawValue) -> Option<i64> {
     if let Ok(plain) = raw.get().trim_matches('"').parse() {
         return Some(plain);

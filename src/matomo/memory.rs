@@ -1,5 +1,5 @@
-//! Memory that grows with an answer of Matomo. Rust ends the process when there is none, and
-//! Postgres then restarts with all its sessions; so it is asked for first, and its lack is an error.
+//! Memory that grows with an answer of Matomo. A failed allocation in Rust aborts the process, and
+//! Postgres restarts with all sessions. So memory is probed first, and a lack of it is an error.
 
 use std::fmt;
 use std::hint::black_box;
@@ -9,70 +9,70 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crate::error::Fault;
 use crate::matomo::json;
 
-/// What the room of all threads together comes to.
+/// Bytes reserved by all threads together.
 static RESERVED: AtomicUsize = AtomicUsize::new(0);
 
-/// What else takes memory meanwhile.
+/// Bytes for everything else.
 const SLACK: usize = 16 << 20;
 
-/// Memory that there was when it was asked for; others are not promised it while this lives.
-pub struct Room(usize);
+/// Memory that was available when it was reserved; it is not promised to others while this exists.
+pub struct Reservation(usize);
 
-impl Room {
-    /// Bytes that all threads may still take.
-    pub fn of_all() -> usize {
+impl Reservation {
+    /// Bytes reserved by all threads.
+    pub fn total_bytes() -> usize {
         RESERVED.load(Ordering::Relaxed)
     }
 
-    /// Asks for so many bytes.
+    /// Reserves bytes.
     ///
     /// # Errors
     /// [`Fault::OutOfMemory`].
-    pub fn reserve(bytes: usize) -> Result<Room, Fault> {
+    pub fn reserve(bytes: usize) -> Result<Reservation, Fault> {
         let others = RESERVED.fetch_add(bytes, Ordering::Relaxed);
-        let room = Room(bytes);
+        let room = Reservation(bytes);
         let all = others.saturating_add(bytes).saturating_add(SLACK);
         let mut probe: Vec<u8> = Vec::new();
         probe.try_reserve_exact(all).map_err(|_| Fault::OutOfMemory)?;
-        // Else the compiler would leave it out.
+        // Keeps the compiler from removing the probe.
         black_box(probe.as_ptr());
         Ok(room)
     }
 }
 
-impl Drop for Room {
+impl Drop for Reservation {
     fn drop(&mut self) {
         RESERVED.fetch_sub(self.0, Ordering::Relaxed);
     }
 }
 
-/// The text of an answer, with room for what is made of it while it lives.
+/// The text of an answer, with a reservation for what is made of it.
 pub struct Body {
     text: String,
-    _room: Room,
+    _reservation: Reservation,
 }
 
-/// What may be made of a byte at most: 5 by the visits and actions that [`crate::matomo::answer`] allows for
-/// an answer of some length, each of some 400 bytes in two lists, one of which doubles; 8 by the parts
-/// of a visit while its rows are made, of which custom variables take most.
+/// Maximum bytes made of one byte of an answer: 5 for visits and actions, of which
+/// [`crate::matomo::answer`] limits the number, each about 400 bytes in two lists, one of which
+/// doubles; 8 for the parts of a visit while its rows are made, mostly custom variables.
 const FACTOR: usize = 14;
-/// The same of mending: three bytes in place of one, in a text that doubles.
+/// The same for mending: three bytes in place of one, in a text that doubles.
 const TO_MEND: usize = 6;
 
 impl Body {
     /// Mends the body of an answer.
     ///
     /// # Errors
-    /// [`Fault::OutOfMemory`]; [`Fault::TooLarge`] when it is longer than that many bytes.
+    /// [`Fault::OutOfMemory`]; [`Fault::TooLarge`] if it is longer than `most` bytes.
     pub fn new(bytes: Vec<u8>, most: u64) -> Result<Body, Fault> {
-        let room = Room::reserve(TO_MEND * bytes.len())?;
+        let room = Reservation::reserve(TO_MEND * bytes.len())?;
         let text = json::mend(bytes);
         if text.len() as u64 > most {
             return Err(Fault::TooLarge(most));
         }
         drop(room);
-        let room = Room::reserve(FACTOR * text.len())?;
-        Ok(Body { text, _room: room })
+        let room = Reservation::reserve(FACTOR * text.len())?;
+        Ok(Body { text, _reservation: room })
     }
 }
 
@@ -84,14 +84,14 @@ impl Deref for Body {
     }
 }
 
-/// A text that only grows as far as there is memory.
+/// A text that is cut off when memory runs out, instead of aborting.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Text {
+pub struct FallibleText {
     text: String,
     is_cut: bool,
 }
 
-impl Text {
+impl FallibleText {
     pub fn push(&mut self, text: &str) {
         if self.text.try_reserve(text.len()).is_ok() {
             self.text.push_str(text);
@@ -100,24 +100,24 @@ impl Text {
         }
     }
 
-    /// Another one.
-    pub fn push_all(&mut self, text: &Text) {
+    /// Appends another one.
+    pub fn push_all(&mut self, text: &FallibleText) {
         self.push(text);
         self.is_cut |= text.is_cut;
     }
 
-    /// Takes the last character away.
+    /// Removes the last character.
     pub fn pop(&mut self) {
         self.text.pop();
     }
 
-    /// Whether there was no memory for a part of it.
+    /// Whether a part is missing for lack of memory.
     pub fn is_cut(&self) -> bool {
         self.is_cut
     }
 }
 
-impl Deref for Text {
+impl Deref for FallibleText {
     type Target = str;
 
     fn deref(&self) -> &str {
@@ -125,7 +125,7 @@ impl Deref for Text {
     }
 }
 
-impl fmt::Write for Text {
+impl fmt::Write for FallibleText {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         self.push(text);
         Ok(())
@@ -141,10 +141,10 @@ mod tests {
 
     #[test]
     fn what_there_is_not_is_not_promised() {
-        assert!(Room::reserve(1 << 20).is_ok());
-        assert!(matches!(Room::reserve(TOO_MUCH), Err(Fault::OutOfMemory)));
+        assert!(Reservation::reserve(1 << 20).is_ok());
+        assert!(matches!(Reservation::reserve(TOO_MUCH), Err(Fault::OutOfMemory)));
         // Nothing is left of it.
-        assert!(Room::reserve(1 << 20).is_ok());
+        assert!(Reservation::reserve(1 << 20).is_ok());
     }
 
     #[test]

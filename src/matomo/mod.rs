@@ -1,14 +1,14 @@
-//! Matomo: questions, answers, paging, errors, timezones. No Postgres, no settings.
+//! Matomo: requests, answers, paging, errors, timezones. No Postgres, no settings.
 
 pub mod answer;
 pub mod backoff;
+pub mod classify;
 pub mod client;
+pub mod diagnosis;
+pub mod element_limit;
 pub mod http;
 pub mod json;
 pub mod memory;
 pub mod pager;
-pub mod refusal;
-pub mod room;
-pub mod understanding;
 pub mod visit;
 pub mod zone;

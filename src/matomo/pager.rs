@@ -1,67 +1,66 @@
 //! Keyset paging through one site-day, so that no visit is skipped. Pure.
 //!
-//! Matomo's offset counts places in a list that moves while visits go on; a time does not move.
-//! Each page asks for visits whose last action is *after* `minTimestamp`, oldest first. The next
-//! page starts one second before the last visit seen (Matomo compares with a strict `>`), so visits
-//! that share a second with it come again rather than never.
+//! Matomo's offset counts positions in a list that changes while visits go on; times do not change.
+//! Each page requests visits whose last action is *after* `minTimestamp`, oldest first. The next
+//! page starts one second before the last visit listed (Matomo compares with a strict `>`), so
+//! visits of the same second come twice rather than never.
 
-/// What to ask Matomo for.
+/// The parameters of a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Page {
+pub struct PageRequest {
     /// `filter_limit`.
     pub limit: u32,
-    /// `filter_offset`, only ever above 0 within one second.
+    /// `filter_offset`, above 0 only within one second.
     pub offset: u32,
     /// `minTimestamp`, an instant in seconds.
     pub after: Option<i64>,
 }
 
-/// The place reached in a site-day.
+/// The position reached in a site-day.
 #[derive(Debug)]
 pub struct Pager {
     page_size: u32,
     /// Where the first page began.
     first: Option<i64>,
-    next: Page,
-    /// What Matomo could not answer, and how many answers ago.
+    next: PageRequest,
+    /// The page size that was too large for Matomo, and the number of answers since.
     too_large: Option<(u32, u32)>,
-    /// The visits of the second that is stepped through by offsets, as listed this time, and last
-    /// time: when both are the same, none has slipped through by others' coming or leaving.
+    /// The visits of the second that is paged by offset, as listed in this pass and the previous
+    /// one. If both are equal, no visit was skipped because others came or left.
     walk: Vec<i64>,
     walk_before: Option<Vec<i64>>,
 }
 
-/// A page that has grown to this many visits (still half of what a PHP with 128 MB can hold)
-/// grows no further; then offsets step through the second.
-const LARGEST: u32 = 1000;
+/// Largest page, still half of what PHP with 128 MB can hold. Beyond it, a second is paged by
+/// offset.
+const MAX_PAGE_SIZE: u32 = 1000;
 
-/// So many answers after one that was too large for Matomo, pages grow again.
-const TRUST: u32 = 4;
+/// Pages grow again after this many answers.
+const ANSWERS_BEFORE_GROWTH: u32 = 4;
 
 impl Pager {
-    /// Starts a day with pages of `page_size` visits, at the visits of an instant if one is given.
+    /// Starts a day with pages of `page_size` visits, from an instant if one is given.
     pub fn new(page_size: u32, since: Option<i64>) -> Pager {
-        let next = Page { limit: page_size, offset: 0, after: since.map(|at| at - 1) };
+        let next = PageRequest { limit: page_size, offset: 0, after: since.map(|at| at - 1) };
         let (first, walk) = (next.after, Vec::new());
         Pager { page_size, first, next, too_large: None, walk, walk_before: None }
     }
 
-    /// The instant at which another pager can go on in place of this one: not within a second that
-    /// is stepped through, and not where this one began.
-    pub fn goes_on(&self) -> Option<i64> {
-        let Page { offset, after, .. } = self.next;
+    /// The instant from which another pager can continue; `None` within a second that is paged by
+    /// offset, and where this pager started.
+    pub fn resume_at(&self) -> Option<i64> {
+        let PageRequest { offset, after, .. } = self.next;
         (offset == 0 && self.walk_before.is_none() && after > self.first)
             .then(|| after.map(|after| after + 1))
             .flatten()
     }
 
-    /// The page to ask for now.
-    pub fn page(&self) -> Page {
+    /// The page to request now.
+    pub fn page(&self) -> PageRequest {
         self.next
     }
 
-    /// Takes note of which visits (ID, `lastActionTimestamp`) an answer listed; comes before
-    /// `advance`.
+    /// Records the visits (ID, `lastActionTimestamp`) of an answer. Call it before `advance`.
     pub fn listed(&mut self, visits: impl Iterator<Item = (i64, Option<i64>)>) {
         if self.next.offset == 0 {
             self.walk.clear();
@@ -71,15 +70,15 @@ impl Pager {
         self.walk.extend(of_second.map(|(id, _)| id));
     }
 
-    /// Takes note of an answer: how many visits it had and the greatest `lastActionTimestamp`
-    /// among them. Gives false when the day is done.
+    /// Records an answer: its number of visits and their greatest `lastActionTimestamp`. Returns
+    /// false when the day is complete.
     pub fn advance(&mut self, visits: usize, newest: Option<i64>) -> bool {
         let asked = self.next;
         let is_short = visits < asked.limit as usize;
         let after = newest.map(|instant| instant - 1);
         if asked.offset > 0 && (is_short || after > asked.after) {
-            // The end of a second walked by offsets, under which visits that leave it move others
-            // to where they are not looked for: again, until nothing has moved.
+            // The end of a second paged by offset. A visit that leaves the second moves others to
+            // positions already read: page it again until nothing has moved.
             let walk = std::mem::take(&mut self.walk);
             if self.walk_before.as_ref() != Some(&walk) {
                 self.walk_before = Some(walk);
@@ -95,9 +94,9 @@ impl Pager {
         }
         if after > asked.after {
             self.walk_before = None;
-            self.next = Page { limit: self.limit(asked.limit), offset: 0, after };
-        } else if asked.limit < LARGEST && self.may_ask(asked.limit.saturating_mul(2)) {
-            // The whole page lies in one second. From offset 0: what was seen may have moved on.
+            self.next = PageRequest { limit: self.limit(asked.limit), offset: 0, after };
+        } else if asked.limit < MAX_PAGE_SIZE && self.may_ask(asked.limit.saturating_mul(2)) {
+            // The whole page is of one second. Start at offset 0, as positions may have moved.
             self.next.limit = asked.limit.saturating_mul(2);
             self.next.offset = 0;
         } else {
@@ -106,8 +105,8 @@ impl Pager {
         true
     }
 
-    /// Matomo could not answer the last page: asks for a part of it. Gives false when it was of one
-    /// visit.
+    /// Matomo could not answer the last page: requests a part of it. Returns false if it was a page
+    /// of one visit.
     pub fn shrink(&mut self, by: u32) -> bool {
         let asked = self.next.limit;
         if asked <= 1 {
@@ -118,11 +117,11 @@ impl Pager {
         true
     }
 
-    /// The size of the next page: as large as allowed, once some answers have come.
+    /// The size of the next page, growing back after some answers.
     fn limit(&mut self, asked: u32) -> u32 {
         match self.too_large {
             None => self.page_size,
-            Some((_, answers)) if answers % TRUST == 0 => {
+            Some((_, answers)) if answers % ANSWERS_BEFORE_GROWTH == 0 => {
                 let larger = asked.saturating_mul(2).min(self.page_size);
                 if larger == self.page_size {
                     self.too_large = None;
@@ -147,7 +146,7 @@ mod tests {
     use super::*;
 
     /// Matomo: visits (last action, id), by time and id, after a time, from an offset.
-    fn answer(visits: &BTreeSet<(i64, u32)>, page: Page) -> Vec<(i64, u32)> {
+    fn answer(visits: &BTreeSet<(i64, u32)>, page: PageRequest) -> Vec<(i64, u32)> {
         visits
             .iter()
             .filter(|(at, _)| page.after.is_none_or(|after| *at > after))
@@ -178,7 +177,7 @@ mod tests {
                 return seen;
             }
             pages += 1;
-            if let Some(since) = pager.goes_on().filter(|_| pages >= most_pages) {
+            if let Some(since) = pager.resume_at().filter(|_| pages >= most_pages) {
                 (pager, pages) = (Pager::new(page_size, Some(since)), 0);
             }
             between(visits);
@@ -190,7 +189,7 @@ mod tests {
     fn a_short_page_ends_the_day() {
         let mut pager = Pager::new(3, None);
         assert!(pager.advance(3, Some(10)));
-        assert_eq!(pager.page(), Page { limit: 3, offset: 0, after: Some(9) });
+        assert_eq!(pager.page(), PageRequest { limit: 3, offset: 0, after: Some(9) });
         assert!(!pager.advance(2, Some(12)));
     }
 
@@ -199,22 +198,22 @@ mod tests {
         let mut pager = Pager::new(400, None);
         assert!(pager.advance(400, Some(10)));
         assert!(pager.advance(400, Some(10)));
-        assert_eq!(pager.page(), Page { limit: 800, offset: 0, after: Some(9) });
+        assert_eq!(pager.page(), PageRequest { limit: 800, offset: 0, after: Some(9) });
         assert!(pager.advance(800, Some(10)));
         assert!(pager.advance(1600, Some(10)));
-        assert_eq!(pager.page(), Page { limit: 1600, offset: 1600, after: Some(9) });
+        assert_eq!(pager.page(), PageRequest { limit: 1600, offset: 1600, after: Some(9) });
         assert!(pager.advance(1600, Some(11)));
         // Once more, as visits may have left the second meanwhile.
-        assert_eq!(pager.page(), Page { limit: 1600, offset: 0, after: Some(9) });
+        assert_eq!(pager.page(), PageRequest { limit: 1600, offset: 0, after: Some(9) });
         assert!(pager.advance(1600, Some(10)));
         assert!(pager.advance(1600, Some(11)));
-        assert_eq!(pager.page(), Page { limit: 400, offset: 0, after: Some(10) });
+        assert_eq!(pager.page(), PageRequest { limit: 400, offset: 0, after: Some(10) });
     }
 
     #[test]
     fn a_page_too_large_is_halved_and_grows_again() {
         let mut pager = Pager::new(8, Some(100));
-        assert_eq!(pager.page(), Page { limit: 8, offset: 0, after: Some(99) });
+        assert_eq!(pager.page(), PageRequest { limit: 8, offset: 0, after: Some(99) });
         assert!(pager.shrink(2) && pager.shrink(8));
         assert!(!pager.shrink(2));
         let mut sizes = Vec::new();
@@ -232,14 +231,14 @@ mod tests {
         assert!(pager.shrink(2));
         assert!(pager.advance(2, Some(10)));
         assert!(pager.advance(2, Some(10)));
-        assert_eq!(pager.page(), Page { limit: 2, offset: 2, after: Some(9) });
+        assert_eq!(pager.page(), PageRequest { limit: 2, offset: 2, after: Some(9) });
     }
 
     #[test]
     fn visits_without_a_time_are_not_asked_for_without_end() {
         let mut pager = Pager::new(1000, None);
         assert!(pager.advance(1000, None));
-        assert_eq!(pager.page(), Page { limit: 1000, offset: 1000, after: None });
+        assert_eq!(pager.page(), PageRequest { limit: 1000, offset: 1000, after: None });
         assert!(pager.advance(0, None));
         assert!(pager.advance(1000, None));
         assert!(!pager.advance(0, None));

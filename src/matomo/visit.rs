@@ -1,4 +1,4 @@
-//! A visit as `Live.getLastVisitsDetails` sends it, read leniently. Pure.
+//! Parses a visit of `Live.getLastVisitsDetails`, leniently. Pure.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,16 +6,16 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
+use crate::matomo::element_limit;
 use crate::matomo::json::{self, Key};
-use crate::matomo::room;
 
 /// Custom dimensions by number, in order.
 pub type Dimensions<'a> = BTreeMap<u32, &'a RawValue>;
 
-/// One element of the answer, with what the columns need.
+/// One element of the answer, with the keys that columns need.
 #[derive(Debug, Default)]
 pub struct Visit<'a> {
-    /// `idVisit`, a whole number: the only key without which a visit cannot be stored.
+    /// `idVisit`, a whole number, the only required key.
     pub id: Option<i64>,
     /// `firstActionTimestamp`, a true instant in seconds.
     pub first: Option<i64>,
@@ -23,19 +23,19 @@ pub struct Visit<'a> {
     pub last: Option<i64>,
     /// `truncatedActionsCount`: actions that Matomo did not send.
     pub truncated: i64,
-    /// The values of the visit-level columns, in the order of [`VISIT_KEYS`].
+    /// The values of [`VISIT_KEYS`].
     pub values: [Option<&'a RawValue>; VISIT_KEYS.len()],
     /// `experiments` of the A/B testing plugin.
     pub experiments: Option<&'a RawValue>,
-    /// `customVariables`, whichever shape they have.
+    /// `customVariables`, as a map or a list.
     pub custom_variables: Option<&'a RawValue>,
-    /// Those `dimensionN` that have a value.
+    /// The `dimensionN` that have a value.
     pub dimensions: Dimensions<'a>,
     /// `actionDetails`.
     pub actions: Vec<Action<'a>>,
 }
 
-/// The keys that become columns as they are, in the order of the columns.
+/// Keys of a visit that columns take unchanged.
 pub const VISIT_KEYS: [&str; 17] = [
     "idSite",
     "actions",
@@ -59,28 +59,34 @@ pub const VISIT_KEYS: [&str; 17] = [
 /// One element of `actionDetails`.
 #[derive(Debug, Default)]
 pub struct Action<'a> {
-    pub kind: Option<&'a RawValue>,
-    pub event_category: Option<&'a RawValue>,
-    pub event_action: Option<&'a RawValue>,
-    pub event_name: Option<&'a RawValue>,
-    pub event_value: Option<&'a RawValue>,
-    pub time_spent: Option<&'a RawValue>,
     /// `timestamp`: the site's wall clock, in seconds since 1970-01-01 00:00 on that clock.
     pub wall: Option<i64>,
-    pub url: Option<&'a RawValue>,
-    pub title: Option<&'a RawValue>,
-    pub site_search_keyword: Option<&'a RawValue>,
+    /// The values of [`ACTION_KEYS`].
+    pub values: [Option<&'a RawValue>; ACTION_KEYS.len()],
     pub custom_variables: Option<&'a RawValue>,
     pub dimensions: Dimensions<'a>,
 }
 
-/// Reads a map key by key; whatever stands in its place is a map without keys, as one odd value must
-/// not cost the others. A list is one too: PHP writes an empty map as a list.
+/// Keys of an action that columns take unchanged.
+pub const ACTION_KEYS: [&str; 9] = [
+    "type",
+    "eventCategory",
+    "eventAction",
+    "eventName",
+    "eventValue",
+    "timeSpent",
+    "url",
+    "title",
+    "siteSearchKeyword",
+];
+
+/// Parses a map key by key. Anything else counts as a map without keys, as one odd value must not
+/// cost the others; so does a list, as PHP writes an empty map as a list.
 macro_rules! read_leniently {
     ($kind:ident, $name:literal) => {
         impl<'de: 'a, 'a> Deserialize<'de> for $kind<'a> {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                room::take()?;
+                element_limit::count_one()?;
                 struct Reader;
                 impl<'de> Visitor<'de> for Reader {
                     type Value = $kind<'de>;
@@ -158,7 +164,7 @@ impl<'a> Visit<'a> {
         Visit::read_with(map, MapAccess::next_value)
     }
 
-    /// Takes a visit apart. Unknown keys are passed over; of a key that comes twice the last counts.
+    /// Parses a visit. Unknown keys are skipped; of duplicate keys the last counts.
     pub fn read_with<A: MapAccess<'a>>(
         mut map: A,
         actions: impl Fn(&mut A) -> Result<Actions<'a>, A::Error>,
@@ -186,7 +192,7 @@ impl<'a> Visit<'a> {
                 }
             }
         }
-        // The same instant under another name.
+        // `serverTimestamp` is the same instant.
         visit.last = visit.last.or(server_timestamp);
         Ok(visit)
     }
@@ -202,18 +208,15 @@ impl<'a> Action<'a> {
         let mut action = Action::default();
         while let Some(Key(key)) = map.next_key()? {
             match key.as_ref() {
-                "type" => action.kind = present(map.next_value()?),
-                "eventCategory" => action.event_category = present(map.next_value()?),
-                "eventAction" => action.event_action = present(map.next_value()?),
-                "eventName" => action.event_name = present(map.next_value()?),
-                "eventValue" => action.event_value = present(map.next_value()?),
-                "timeSpent" => action.time_spent = present(map.next_value()?),
                 "timestamp" => action.wall = json::integer(map.next_value()?),
-                "url" => action.url = present(map.next_value()?),
-                "title" => action.title = present(map.next_value()?),
-                "siteSearchKeyword" => action.site_search_keyword = present(map.next_value()?),
                 "customVariables" => action.custom_variables = present(map.next_value()?),
-                key => note_dimension(&mut action.dimensions, key, &mut map)?,
+                key => {
+                    if let Some(place) = ACTION_KEYS.iter().position(|known| *known == key) {
+                        action.values[place] = present(map.next_value()?);
+                    } else {
+                        note_dimension(&mut action.dimensions, key, &mut map)?;
+                    }
+                }
             }
         }
         Ok(action)

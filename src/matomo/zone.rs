@@ -1,4 +1,4 @@
-//! A site's timezone, as Matomo names it: from wall clock to instant and back. Pure.
+//! A site's timezone: from wall clock to instant and back. Pure.
 //!
 //! Instants and wall clocks are seconds: since 1970-01-01 UTC, or since 1970-01-01 00:00 on the
 //! site's clock.
@@ -16,7 +16,7 @@ pub enum Zone {
 }
 
 impl Zone {
-    /// Reads `SitesManager.getSiteFromId`'s `timezone`; `None` for a name that nobody knows.
+    /// Parses the `timezone` of `SitesManager.getSiteFromId`; `None` for an unknown name.
     pub fn parse(name: &str) -> Option<Zone> {
         if let Some(hours) = name.strip_prefix("UTC").filter(|hours| !hours.is_empty()) {
             let hours: f64 = hours.parse().ok()?;
@@ -34,8 +34,9 @@ impl Zone {
         }
     }
 
-    /// The instants at which the site's clock shows `wall`: two in the repeated hour of autumn
-    /// (the earlier first), else one. A time that the clock skips in spring counts on from before.
+    /// The instants at which the site's clock shows `wall`: two in the repeated hour of autumn (the
+    /// earlier first), else one. A time skipped in spring is read with the offset before the
+    /// change.
     pub fn instants(self, wall: i64) -> (i64, Option<i64>) {
         let (Zone::Iana(tz), Some(local)) = (self, naive(wall)) else {
             return (wall - self.offset_at(wall), None);
@@ -46,7 +47,7 @@ impl Zone {
                 let (a, b) = (a.timestamp(), b.timestamp());
                 (a.min(b), Some(a.max(b)))
             }
-            // No zone jumps twice within a day, so the day before has the offset from before.
+            // No zone changes twice within a day, so the day before still has the old offset.
             LocalResult::None => {
                 (wall - self.offset_at(wall - self.offset_at(wall) - 86_400), None)
             }

@@ -5,7 +5,7 @@ use pgrx::prelude::*;
 use pgrx::spi::SpiClient;
 
 use crate::error::{Error, Result};
-use crate::pg::local_settings::Scope;
+use crate::pg::local_settings::LocalSettings;
 use crate::pg::roles::AsOwner;
 use crate::pg::spi::{query, spi};
 
@@ -52,7 +52,7 @@ impl Extension {
     /// # Errors
     /// Those of `work`.
     pub fn run<T>(&self, work: impl FnOnce(&mut SpiClient) -> Result<T>) -> Result<T> {
-        let _safe = Scope::of(&[
+        let _safe = LocalSettings::of(&[
             (c"search_path", c"pg_catalog, pg_temp"),
             (c"datestyle", c"ISO"),
             (c"intervalstyle", c"postgres"),

@@ -6,11 +6,11 @@ use pgrx::pg_sys;
 
 /// As `SET LOCAL` within a function that has `SET` clauses: undone on drop, or by the abort of
 /// the transaction when an ERROR unwinds the stack.
-pub struct Scope(i32);
+pub struct LocalSettings(i32);
 
-impl Scope {
+impl LocalSettings {
     /// Sets each (name, value).
-    pub fn of(settings: &[(&CStr, &CStr)]) -> Scope {
+    pub fn of(settings: &[(&CStr, &CStr)]) -> LocalSettings {
         // SAFETY: main thread; set_config_option copies both texts.
         unsafe {
             let level = pg_sys::NewGUCNestLevel();
@@ -26,12 +26,12 @@ impl Scope {
                     false,
                 );
             }
-            Scope(level)
+            LocalSettings(level)
         }
     }
 }
 
-impl Drop for Scope {
+impl Drop for LocalSettings {
     fn drop(&mut self) {
         if !std::thread::panicking() {
             // SAFETY: main thread; levels are left in the reverse order of entering.

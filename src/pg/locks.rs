@@ -5,19 +5,19 @@ use std::time::Duration;
 
 use pgrx::pg_sys;
 
-use crate::pg::local_settings::Scope;
+use crate::pg::local_settings::LocalSettings;
 
 /// The longest that runs and upkeep of registered sites wait for any lock.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
 /// As long as this lives, statements wait no longer than that for a lock; where the session's own
 /// `lock_timeout` is shorter, no longer than that.
-pub fn bounded_waits() -> Scope {
+pub fn bounded_waits() -> LocalSettings {
     // SAFETY: main thread; a setting of the session.
     let own = unsafe { pg_sys::LockTimeout };
     match own {
-        1..=5_000 => Scope::of(&[]),
-        _ => Scope::of(&[(c"lock_timeout", c"5s")]),
+        1..=5_000 => LocalSettings::of(&[]),
+        _ => LocalSettings::of(&[(c"lock_timeout", c"5s")]),
     }
 }
 

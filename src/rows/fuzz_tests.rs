@@ -57,7 +57,7 @@ fn visits_and_rows(seed: u64, body: &[u8]) -> Option<Vec<(i64, usize)>> {
     for visit in &visits {
         let Some(id) = visit.id else { continue };
         let mut lines = Lines::default();
-        assert!(add(&mut lines, visit, id, site, DAY_BEGIN, usize::MAX));
+        assert!(add_rows(&mut lines, visit, id, site, DAY_BEGIN, usize::MAX));
         assert_eq!(lines.len(), visit.actions.len(), "seed {seed}: rows of visit {id}");
         for line in 0..lines.len() {
             assert_well_formed(&lines, line, id, seed);
@@ -78,7 +78,7 @@ fn assert_well_formed(lines: &Lines, line: usize, id: i64, seed: u64) {
     let cells: Vec<_> = lines.cells(line).map(lines::value).collect();
     assert_eq!(cells.len(), COLUMNS.len(), "seed {seed}: {text:?}");
     let get = |column: &str| {
-        let place = COLUMNS.iter().position(|known| *known == column).unwrap();
+        let place = columns::position(column);
         cells[place].as_deref()
     };
     assert_eq!(get("action_id"), Some(format!("{id}_{line}").as_str()), "seed {seed}");

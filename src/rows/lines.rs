@@ -1,19 +1,19 @@
-//! Rows as `COPY` reads them: cells parted by tabs, rows ended by line feeds. Pure.
+//! Rows as `COPY` reads them: cells separated by tabs, rows ended by line feeds. Pure.
 //!
-//! Helper threads make them, so that the main thread has nothing left to do but hand them over.
+//! Helper threads format them, so that the main thread only passes them on.
 
 use std::borrow::Cow;
 use std::fmt::{Display, Write};
 use std::ops::Range;
 
-use crate::matomo::memory::Text;
+use crate::matomo::memory::FallibleText;
 
 const NULL: &str = r"\N";
 
-/// Rows, each with the instant by which it finds its partition.
+/// Rows, each with the instant that decides its partition.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Lines {
-    text: Text,
+    text: FallibleText,
     /// Where each line begins.
     begins: Vec<usize>,
     /// In seconds.
@@ -26,8 +26,8 @@ impl Lines {
         self.begins.len()
     }
 
-    /// Begins a line, which [`Cells::end_line`] has to end.
-    pub fn begin(&mut self, at: i64) -> Cells<'_> {
+    /// Begins a line; end it with [`Cells::end_line`].
+    pub fn begin_line(&mut self, at: i64) -> Cells<'_> {
         if self.begins.try_reserve(1).and_then(|()| self.instants.try_reserve(1)).is_ok() {
             self.begins.push(self.text.len());
             self.instants.push(at);
@@ -46,18 +46,18 @@ impl Lines {
         self.text.len()
     }
 
-    /// Whether there was no memory for all of them.
+    /// Whether some are missing for lack of memory.
     pub fn is_cut(&self) -> bool {
         self.is_cut || self.text.is_cut()
     }
 
-    /// Whole lines as they stand.
+    /// Whole lines, unparsed.
     pub fn text(&self, lines: Range<usize>) -> &str {
         let begin = |line: usize| self.begins.get(line).copied().unwrap_or(self.text.len());
         self.text.get(begin(lines.start)..begin(lines.end)).unwrap_or_default()
     }
 
-    /// The cells of a line as they stand.
+    /// The cells of a line, still escaped.
     pub fn cells(&self, line: usize) -> impl Iterator<Item = &str> {
         cells(self.text(line..line + 1).strip_suffix('\n').unwrap_or_default())
     }
@@ -68,7 +68,7 @@ pub fn cells(text: &str) -> impl Iterator<Item = &str> {
     text.split('\t')
 }
 
-/// What a cell means.
+/// The value of a cell.
 pub fn value(cell: &str) -> Option<Cow<'_, str>> {
     if cell == NULL {
         return None;
@@ -92,8 +92,8 @@ pub fn value(cell: &str) -> Option<Cow<'_, str>> {
     Some(Cow::Owned(text))
 }
 
-/// Writes cells, each with its tab behind it.
-pub struct Cells<'a>(pub &'a mut Text);
+/// Writes cells, each followed by a tab.
+pub struct Cells<'a>(pub &'a mut FallibleText);
 
 impl Cells<'_> {
     pub fn null(&mut self) {
@@ -124,14 +124,14 @@ impl Cells<'_> {
         self.0.push("\t");
     }
 
-    /// The same, of what can be shown.
-    pub fn show(&mut self, what: impl Display) {
-        // It never fails.
+    /// A value whose text has neither backslashes nor control characters.
+    pub fn display(&mut self, what: impl Display) {
+        // Never fails.
         let _ = write!(self.0, "{what}\t");
     }
 
     /// Cells that were written elsewhere.
-    pub fn written(&mut self, cells: &Text) {
+    pub fn append(&mut self, cells: &FallibleText) {
         self.0.push_all(cells);
     }
 
@@ -157,7 +157,7 @@ mod tests {
         ) {
             let mut lines = Lines::default();
             for (at, row) in rows.iter().enumerate() {
-                let mut cells = lines.begin(at as i64);
+                let mut cells = lines.begin_line(at as i64);
                 for value in row {
                     match value {
                         Some(text) => cells.text(text),
@@ -177,12 +177,12 @@ mod tests {
 
     #[test]
     fn as_copy_has_them() {
-        let mut text = Text::default();
+        let mut text = FallibleText::default();
         let mut cells = Cells(&mut text);
         cells.text("a\\b\tc\nd\re");
         cells.null();
         cells.text(r"\N");
-        cells.show(12);
+        cells.display(12);
         cells.end_line();
         assert_eq!(&*text, "a\\\\b\\tc\\nd\\re\t\\N\t\\\\N\t12\n");
     }

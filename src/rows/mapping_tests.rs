@@ -18,7 +18,7 @@ fn rows_at(site: Site, json: &str) -> Vec<Row> {
     let list = format!("[{json}]");
     let visit = crate::matomo::answer::visits(&list).unwrap().remove(0);
     let mut lines = Lines::default();
-    assert!(add(&mut lines, &visit, visit.id.unwrap(), site, DAY_BEGIN, usize::MAX));
+    assert!(add_rows(&mut lines, &visit, visit.id.unwrap(), site, DAY_BEGIN, usize::MAX));
     let row = |(line, at): (usize, &i64)| {
         let values = lines.cells(line).map(|cell| lines::value(cell).map(Cow::into_owned));
         Row { values: values.collect(), at: *at }
@@ -36,7 +36,7 @@ fn action(members: &str) -> Row {
 }
 
 fn get<'a>(row: &'a Row, column: &str) -> Option<&'a str> {
-    let place = COLUMNS.iter().position(|known| *known == column).unwrap();
+    let place = columns::position(column);
     row.values[place].as_deref()
 }
 
@@ -102,7 +102,7 @@ fn the_node_tools_example() {
         ("resolution", Some("1920x1080")),
         ("experiments", None),
     ];
-    let row: Vec<_> = COLUMNS.iter().map(|column| (*column, get(&rows[0], column))).collect();
+    let row: Vec<_> = columns::names().map(|column| (column, get(&rows[0], column))).collect();
     assert_eq!(row, expected);
     assert_eq!(get(&rows[1], "action_id"), Some("124_1"));
     assert_eq!(get(&rows[1], "action_url"), Some("https://a.example.org/"));

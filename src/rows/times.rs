@@ -1,27 +1,27 @@
 //! The true instants of a visit's actions. Pure.
 //!
-//! Matomo sends an action's `timestamp` as the site's wall clock, but the first and last instant
-//! of the visit as they are. In the hour that autumn repeats, a wall clock has two instants: the
-//! visit's own bounds, the order of its actions and the time spent on its pages decide.
+//! Matomo sends an action's `timestamp` in the site's wall clock, but the first and last instant of
+//! the visit in UTC. In the hour that autumn repeats, a wall-clock time has two instants: the
+//! visit's bounds, the order of its actions and the time spent on its pages decide.
 
 use crate::matomo::zone::Zone;
 
-/// What `true_times` needs of an action: its wall clock, and the seconds until the next page view
-/// if it is a page view that knows them.
+/// The times of an action: its wall clock, and for page views the seconds until the next one, if
+/// known.
 #[derive(Debug, Clone, Copy)]
-pub struct Clock {
+pub struct ActionClock {
     pub wall: Option<i64>,
     pub time_spent: Option<i64>,
 }
 
-/// The instants of the actions, in their order, in seconds; `None` where the action has no wall
-/// clock. `first` and `last` are the visit's; `whole` says that no action was cut off.
+/// The instants of the actions in order, in seconds; `None` for an action without wall clock.
+/// `first` and `last` are the visit's; `whole` tells that no action was cut off.
 pub fn true_times(
     zone: Zone,
     first: Option<i64>,
     last: Option<i64>,
     whole: bool,
-    actions: &[Clock],
+    actions: &[ActionClock],
 ) -> Vec<Option<i64>> {
     let candidates: Vec<_> =
         actions.iter().map(|action| action.wall.map(|wall| zone.instants(wall))).collect();
@@ -42,10 +42,11 @@ pub fn true_times(
                 let is_end = whole && end == Some(index) && last == Some(two);
                 match (possible(one), possible(two)) {
                     (true, true) if is_end || next_page == Some(two) => two,
-                    // Two actions of a visit lie less than the repeated hour apart.
+                    // Two actions of a visit are less than the repeated hour apart.
                     (true, _) => one,
                     (false, true) => two,
-                    // The visit contradicts itself: the nearer one to what came before.
+                    // The visit's times are contradictory: take the one nearer to the previous
+                    // action.
                     (false, false) if one < earliest => two,
                     (false, false) => one,
                 }
@@ -60,7 +61,7 @@ pub fn true_times(
     times
 }
 
-/// For each action the latest instant that leaves room for those behind it.
+/// For each action the latest instant that leaves room for the following ones.
 fn latest_possible(candidates: &[Option<(i64, Option<i64>)>], last: Option<i64>) -> Vec<i64> {
     let mut bound = last.unwrap_or(i64::MAX);
     let mut bounds = vec![bound; candidates.len()];
@@ -86,8 +87,8 @@ mod tests {
     const FIRST_PASS: i64 = 1_792_886_400;
     const SECOND_PASS: i64 = FIRST_PASS + 3600;
 
-    fn wall(instant: i64) -> Clock {
-        Clock { wall: Some(instant + PARIS.offset_at(instant)), time_spent: None }
+    fn wall(instant: i64) -> ActionClock {
+        ActionClock { wall: Some(instant + PARIS.offset_at(instant)), time_spent: None }
     }
 
     fn proven(instants: &[i64]) {
@@ -139,7 +140,7 @@ mod tests {
 
     #[test]
     fn contradictions_and_gaps_do_no_harm() {
-        let gap = Clock { wall: None, time_spent: None };
+        let gap = ActionClock { wall: None, time_spent: None };
         assert_eq!(true_times(PARIS, None, None, true, &[gap]), [None]);
         let times = true_times(PARIS, Some(0), Some(1), true, &[wall(FIRST_PASS), gap]);
         assert_eq!(times, [Some(FIRST_PASS), None]);

@@ -1,5 +1,5 @@
-//! Values in the form in which Postgres keeps and shows them, so that what is read again equals what
-//! is stored, text by text. Pure.
+//! Values formatted as Postgres shows them, so that a value read again equals the stored text.
+//! Pure.
 
 use std::fmt::Write;
 
@@ -8,8 +8,8 @@ use serde_json::value::RawValue;
 
 use crate::matomo::json as lenient;
 
-/// A number as Postgres shows a `numeric`, with all digits that were sent, so that it equals what is
-/// stored; `0` for what is no number, or one that `numeric` cannot hold.
+/// A number as Postgres shows a `numeric`, with all digits that were sent; `0` for anything that is
+/// no number or does not fit a `numeric`.
 pub fn number(raw: &RawValue) -> String {
     let text = lenient::text(raw).unwrap_or_default();
     plain_number(text.trim()).unwrap_or_else(|| "0".to_owned())
@@ -41,10 +41,10 @@ fn plain_number(text: &str) -> Option<String> {
     Some(format!("{sign}{whole}{point}{fraction}"))
 }
 
-/// JSON that Postgres is sure to take; what it might refuse (too deep, numbers too large), or is a
-/// list or object of more than 128 kB, is kept as a string.
+/// JSON that Postgres accepts. Values that it might refuse (too deep, too large a number) and lists
+/// or objects above 128 kB become strings.
 pub fn json(raw: &RawValue) -> String {
-    // A string without escapes, which nearly all are, is as it would be written.
+    // Nearly all values are strings without escapes, which need no formatting.
     if raw.get().starts_with('"') && !raw.get().contains('\\') {
         return raw.get().to_owned();
     }

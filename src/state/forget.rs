@@ -10,7 +10,7 @@ use pgrx::prelude::*;
 use crate::error::{Error, Result};
 use crate::pg::extension::Extension;
 use crate::pg::failed::Failed;
-use crate::pg::local_settings::Scope;
+use crate::pg::local_settings::LocalSettings;
 use crate::pg::report::warn;
 use crate::pg::roles::{AsSiteOwner, has_rights_of};
 use crate::pg::spi::{query, spi};
@@ -99,7 +99,7 @@ impl Table {
     /// # Errors
     /// Only internal ones.
     pub fn find(oid: pg_sys::Oid) -> Result<Option<Table>> {
-        let _safe = Scope::of(&[(c"search_path", c"pg_catalog, pg_temp")]);
+        let _safe = LocalSettings::of(&[(c"search_path", c"pg_catalog, pg_temp")]);
         let sql = "SELECT format('%I.%I', n.nspname, c.relname), c.relowner \
                    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = $1";
         Spi::connect_mut(|client| {
@@ -115,7 +115,7 @@ impl Table {
     /// # Errors
     /// [`Error::Privilege`] and [`Error::RowSecurity`].
     pub fn check(&self) -> Result<()> {
-        let _safe = Scope::of(&[(c"search_path", c"pg_catalog, pg_temp")]);
+        let _safe = LocalSettings::of(&[(c"search_path", c"pg_catalog, pg_temp")]);
         let sql = "SELECT concat_ws(', ', \
                        CASE WHEN NOT coalesce(has_table_privilege($1, 'SELECT'), false) AND EXISTS ( \
                            SELECT FROM pg_attribute a WHERE a.attrelid = $1 AND NOT a.attisdropped \
@@ -142,7 +142,8 @@ impl Table {
         // have them find something else.
         let is_trusted = is_named || has_rights_of(self.owner);
         let _owner = (!is_named).then(|| AsSiteOwner::become_(self.owner));
-        let _path = (!is_trusted).then(|| Scope::of(&[(c"search_path", c"pg_catalog, pg_temp")]));
+        let _path =
+            (!is_trusted).then(|| LocalSettings::of(&[(c"search_path", c"pg_catalog, pg_temp")]));
         // Policies may be forced on the owner.
         self.check()?;
         let sql = format!(

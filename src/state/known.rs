@@ -1,6 +1,6 @@
 //! What the ledger knows of a site-day. Pure.
 
-use crate::rows::visits_read::Seen;
+use crate::rows::visit_tally::VisitTally;
 
 /// What the ledger knows of a day.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -26,17 +26,17 @@ pub struct Pass {
     /// From which instant on it goes on.
     pub since: i64,
     /// What a reading of the whole day has met; nothing for one of what is new, `None` for a recheck.
-    pub seen: Option<Seen>,
+    pub seen: Option<VisitTally>,
 }
 
 impl Pass {
     /// Whether it reads the whole day.
     pub fn is_whole(&self) -> bool {
-        self.seen.as_ref().is_some_and(|seen| *seen != Seen::default())
+        self.seen.as_ref().is_some_and(|seen| *seen != VisitTally::default())
     }
 
     /// Whether it reads only what is new.
     pub fn is_of_new(&self) -> bool {
-        self.seen.as_ref().is_some_and(|seen| *seen == Seen::default())
+        self.seen.as_ref().is_some_and(|seen| *seen == VisitTally::default())
     }
 }

@@ -13,7 +13,7 @@ use crate::pg::extension::Extension;
 use crate::pg::locks::{self, Lock, Until};
 use crate::pg::spi::{query, spi};
 use crate::rows::mapping::ActionTime;
-use crate::rows::visits_read::{Counts, Seen};
+use crate::rows::visit_tally::{Counts, VisitTally};
 use crate::state::known::{Known, Pass};
 use crate::store::destination::Destination;
 
@@ -78,7 +78,7 @@ impl Ledger {
                 let day: NaiveDate = day.parse().map_err(|_| corrupt())?;
                 let seconds = |at: Option<f64>| at.map(|at| at as i64);
                 let seen: Option<Vec<u8>> = row.get(11).map_err(spi)?;
-                let seen = seen.and_then(|seen| Seen::from_bytes(&seen));
+                let seen = seen.and_then(|seen| VisitTally::from_bytes(&seen));
                 let pass = seconds(row.get(9).map_err(spi)?)
                     .zip(seconds(row.get(10).map_err(spi)?))
                     .map(|(began, since)| Pass { began, since, seen });
@@ -263,7 +263,7 @@ impl Ledger {
             (entry.known.read_at as f64).into(),
             pass.map(|pass| pass.began as f64).into(),
             pass.map(|pass| pass.since as f64).into(),
-            pass.and_then(|pass| pass.seen.as_ref()).map(Seen::to_bytes).into(),
+            pass.and_then(|pass| pass.seen.as_ref()).map(VisitTally::to_bytes).into(),
             entry.known.rechecked.map(|at| at as f64).into(),
             entry.action_time.map(ActionTime::name).into(),
         ]);

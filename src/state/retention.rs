@@ -10,7 +10,7 @@ use crate::config::settings;
 use crate::error::{Error, Result};
 use crate::matomo::zone::Zone;
 use crate::pg::extension::Extension;
-use crate::pg::local_settings::Scope;
+use crate::pg::local_settings::LocalSettings;
 use crate::pg::spi::{query, spi};
 use crate::rows::mapping::ActionTime;
 use crate::state::forget::Table;
@@ -161,7 +161,7 @@ pub fn drop_step(step: Step) -> Result<Dropped> {
         let sql = "SELECT pg_catalog.current_setting('search_path')";
         query(client, sql, &[])?.first().get_one().map_err(spi)
     })?;
-    let _safe = Scope::of(&[
+    let _safe = LocalSettings::of(&[
         (c"search_path", c"pg_catalog, pg_temp"),
         (c"timezone", c"UTC"),
         (c"datestyle", c"ISO"),

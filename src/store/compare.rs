@@ -1,37 +1,37 @@
-//! What differs between a batch of visits and what is stored of them. SPI only.
+//! Compares a batch of visits with the stored ones. SPI only.
 //!
-//! Two sieves. The first reads the stored rows and compares texts: what is equal as text is equal,
-//! and nearly all rows that are read again are. Only visits in which some text differs go through
-//! the second, which has Postgres compare values by their types: `1.50` and `1.5` are one number.
+//! In two steps. The first reads the stored rows and compares texts; nearly all rows that are read
+//! again are equal. Only visits with a text that differs go to the second step, in which Postgres
+//! compares values by their types: `1.50` and `1.5` are one number.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
 
 use chrono::{DateTime, NaiveDateTime};
-use memchr::memchr;
 use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
 use pgrx::spi::SpiClient;
 
 use crate::error::{Error, Result};
 use crate::pg::encoding::to_server;
-use crate::pg::local_settings::Scope;
+use crate::pg::local_settings::LocalSettings;
 use crate::pg::spi::{query, spi};
 use crate::rows::batch::Batch;
-use crate::rows::lines::{self, Lines};
-use crate::rows::mapping::{ACTION_TIMESTAMP, COLUMNS, VISITORID};
-use crate::rows::visits_read::count;
-use crate::store::row_texts::Texts;
-use crate::store::statements::Statements;
+use crate::rows::columns::position;
+use crate::rows::lines;
+use crate::rows::visit_tally::count;
+use crate::store::row_matcher::{RowMatcher, StoredRow};
+use crate::store::row_texts::RowTexts;
+use crate::store::statements::{Statements, column_arrays, span_args};
 
 /// Where a stored row lies: its partition, its ctid as text.
-type Place = (u32, String);
+type RowAddress = (u32, String);
 
-/// What has to be done to make the stored rows equal to a batch.
+/// The changes that make the stored rows equal to a batch.
 #[derive(Default)]
 pub struct Changes {
-    /// Visits with rows of which none is stored.
+    /// Visits that have rows, none of them stored.
     pub new_visits: i64,
     /// Visits that differ in any way.
     pub visits: HashSet<i64>,
@@ -44,7 +44,7 @@ pub struct Changes {
 }
 
 impl Changes {
-    /// How many stored rows are to be replaced or removed.
+    /// Number of stored rows to update or delete.
     pub fn replaced(&self) -> i64 {
         let updated = self.update.values().map(|(rows, _)| rows.len());
         count(updated.chain(self.delete.values().map(Vec::len)).sum())
@@ -58,35 +58,35 @@ pub struct Comparison<'a> {
     pub statements: &'a mut Statements,
     /// The instants between which the stored rows lie, as arguments of the statements.
     pub span: Option<(f64, f64)>,
-    pub lock: Lock,
+    pub lock: RowLock,
 }
 
-/// Offsets of zones are multiples of it, in seconds.
+/// The offset of every zone is a multiple of this, in seconds.
 const QUARTER: u64 = 900;
-/// From the one end of the earth to the other.
+/// Greatest difference between the offsets of two zones, in seconds.
 const MOST_OFFSET: u64 = 26 * 3600;
 
-/// What is locked till the end of the transaction.
+/// Which stored rows are locked until the end of the transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Lock {
+pub enum RowLock {
     No,
-    /// The stored rows of the visits that differ.
+    /// Those of visits that differ.
     Rows,
 }
 
-/// What the first sieve finds.
+/// The result of the first step.
 #[derive(Default)]
-struct Stored {
+struct StoredVisits {
     visits: HashSet<i64>,
-    /// Of these, those of which some text differs.
+    /// Those with a text that differs.
     differing: HashSet<i64>,
 }
 
-/// What is stored of a visit that differs.
+/// A stored visit that differs.
 #[derive(Default)]
-struct Differing {
+struct DifferingVisit {
     site: String,
-    /// Whether it is the visit that Matomo has under that ID, as far as can be told.
+    /// Whether it seems to be the same visit that Matomo has under this ID.
     is_same: bool,
     /// Its first instant, as ISO text.
     first: String,
@@ -98,7 +98,7 @@ impl Comparison<'_> {
     /// # Errors
     /// [`Error::OtherVisit`] when a stored visit of the same ID is another visit.
     pub fn changes(&mut self, client: &mut SpiClient, batch: &Batch) -> Result<Changes> {
-        let stored = self.stored(client, batch)?;
+        let stored = self.stored_visits(client, batch)?;
         let mut changes = Changes::default();
         let mut compared = Vec::new();
         for (id, rows) in &batch.visits {
@@ -117,37 +117,39 @@ impl Comparison<'_> {
     }
 
     /// Which of the batch's visits are stored, and which of these differ in some text.
-    fn stored(&mut self, client: &mut SpiClient, batch: &Batch) -> Result<Stored> {
+    fn stored_visits(&mut self, client: &mut SpiClient, batch: &Batch) -> Result<StoredVisits> {
         let visits = batch.visits.iter().map(|(id, _)| *id);
-        let args = self.of_visits(visits);
+        let args = self.visit_args(visits);
         // Texts are those of Postgres' own style, as the batch's.
-        let _as_sent = Scope::of(&[(c"datestyle", c"ISO")]);
-        self.statements.stored.run(client, &args)?;
+        let _as_sent = LocalSettings::of(&[(c"datestyle", c"ISO")]);
+        self.statements.select.run(client, &args)?;
         // SAFETY: read before the next query.
-        let mut texts = unsafe { Texts::of_last_query() };
-        let mut stored = Stored::default();
+        let mut texts = unsafe { RowTexts::of_last_query() };
+        let mut stored = StoredVisits::default();
         if texts.len() == 0 {
             return Ok(stored);
         }
-        let mut sieve = Sieve::of(&batch.rows);
-        let mut differing: HashMap<i64, Differing> = HashMap::new();
+        let mut matcher = RowMatcher::of(&batch.rows);
+        let mut differing: HashMap<i64, DifferingVisit> = HashMap::new();
         let visits: HashMap<i64, &Range<usize>> =
             batch.visits.iter().map(|(id, rows)| (*id, rows)).collect();
         for row in 0..texts.len() {
-            let found = sieve.compare(&mut texts, row);
+            let found = matcher.compare(&mut texts, row);
             let Ok(id) = found.visit.parse() else { continue };
             let is_first = stored.visits.insert(id);
             if found.is_equal {
-                // Which settles it for its other rows.
+                // The visit is the same, so its other rows are too.
                 if !is_first && let Some(visit) = differing.get_mut(&id) {
                     visit.is_same = true;
                 }
                 continue;
             }
-            let visit = differing
-                .entry(id)
-                .or_insert_with(|| Differing { is_same: !is_first, ..Differing::default() });
-            visit.is_same = visit.is_same || may_be_of(batch, id, visits.get(&id).copied(), &found);
+            let visit = differing.entry(id).or_insert_with(|| DifferingVisit {
+                is_same: !is_first,
+                ..DifferingVisit::default()
+            });
+            visit.is_same =
+                visit.is_same || may_be_same_visit(batch, id, visits.get(&id).copied(), &found);
             if visit.first.is_empty() || found.at < visit.first {
                 (visit.first, visit.site) = (found.at, found.site);
             }
@@ -164,14 +166,14 @@ impl Comparison<'_> {
         }
         stored.differing.extend(differing.keys());
         for (id, rows) in &batch.visits {
-            if stored.visits.contains(id) && rows.clone().any(|row| !sieve.met[row]) {
+            if stored.visits.contains(id) && rows.clone().any(|row| !matcher.matched[row]) {
                 stored.differing.insert(*id);
             }
         }
         Ok(stored)
     }
 
-    /// The second sieve.
+    /// The second step.
     fn by_type(
         &mut self,
         client: &mut SpiClient,
@@ -180,11 +182,11 @@ impl Comparison<'_> {
         changes: &mut Changes,
     ) -> Result<()> {
         let rows: Vec<usize> = visits.iter().flat_map(|(_, rows)| rows.clone()).collect();
-        let mut args = columns(&batch.rows, &rows);
-        args.extend(self.of_visits(visits.iter().map(|(id, _)| *id)));
+        let mut args = column_arrays(&batch.rows, &rows);
+        args.extend(self.visit_args(visits.iter().map(|(id, _)| *id)));
         let sql = match self.lock {
-            Lock::No => &self.statements.compare,
-            Lock::Rows => &self.statements.compare_locked,
+            RowLock::No => &self.statements.compare,
+            RowLock::Rows => &self.statements.compare_locked,
         };
         for row in query(client, sql, &args)? {
             let place = row.get::<i64>(1).map_err(spi)?;
@@ -192,7 +194,7 @@ impl Comparison<'_> {
             let partition = row.get::<pg_sys::Oid>(2).map_err(spi)?.map(pg_sys::Oid::to_u32);
             let visit = row.get::<String>(4).map_err(spi)?;
             changes.visits.extend(visit.and_then(|id| id.parse::<i64>().ok()));
-            let place: Option<Place> = partition.zip(row.get::<String>(3).map_err(spi)?);
+            let place: Option<RowAddress> = partition.zip(row.get::<String>(3).map_err(spi)?);
             match (line, place) {
                 (Some(line), None) => push(&mut changes.insert, line..line + 1),
                 (Some(line), Some((partition, ctid))) => {
@@ -211,8 +213,8 @@ impl Comparison<'_> {
         Ok(())
     }
 
-    /// Arguments that find what is stored of visits.
-    fn of_visits<'b>(&self, visits: impl Iterator<Item = i64>) -> Vec<DatumWithOid<'b>> {
+    /// Arguments of statements that find the rows of visits.
+    fn visit_args<'b>(&self, visits: impl Iterator<Item = i64>) -> Vec<DatumWithOid<'b>> {
         let visits: Vec<_> = visits.map(|id| id.to_string()).collect();
         let mut args = vec![visits.into()];
         args.extend(span_args(self.span));
@@ -220,14 +222,24 @@ impl Comparison<'_> {
     }
 }
 
-/// Whether a stored row may be of the visit that Matomo has under that ID, not of one of before its
-/// numbers began anew: it has the visitor, or an instant of it. A visitor's ID changes when he logs in,
-/// a late hit may come before the first, and a cart goes when it is ordered. Kinds of time differ by the
-/// offset of a zone. What is unknown proves nothing.
-fn may_be_of(batch: &Batch, id: i64, rows: Option<&Range<usize>>, found: &Found) -> bool {
+/// Whether a stored row may belong to the visit that Matomo now has under this ID, and not to an
+/// older visit from before Matomo's IDs restarted. It does if it has the same visitor or an instant
+/// of the visit. The visitor's ID changes with a login, a late hit may precede the first one, and
+/// an abandoned cart disappears once it is ordered. The two values of matomo.action_time differ by
+/// the offset of a zone. Without a visitor or an instant to compare, the answer is yes.
+fn may_be_same_visit(
+    batch: &Batch,
+    id: i64,
+    rows: Option<&Range<usize>>,
+    found: &StoredRow,
+) -> bool {
     let visitor = match rows.filter(|rows| !rows.is_empty()) {
-        Some(rows) => batch.rows.cells(rows.start).nth(VISITORID).and_then(lines::value),
-        None => batch.bare.get(&id).and_then(Option::as_deref).map(Cow::Borrowed),
+        Some(rows) => {
+            batch.rows.cells(rows.start).nth(const { position("visitorid") }).and_then(lines::value)
+        }
+        None => {
+            batch.visitors_without_actions.get(&id).and_then(Option::as_deref).map(Cow::Borrowed)
+        }
     };
     let (Some(visitor), Some(stored)) = (visitor, &found.visitor) else { return true };
     let Some(at) = instant(&found.at).filter(|_| *to_server(&visitor) != **stored) else {
@@ -257,94 +269,10 @@ fn instant(text: &str) -> Option<i64> {
     Some(at.and_utc().timestamp())
 }
 
-/// The rows of a batch by `action_id`, and which of them have been met as they are.
-struct Sieve<'a> {
-    rows: &'a Lines,
-    by_action: HashMap<&'a [u8], usize>,
-    met: Vec<bool>,
-}
-
-/// A stored row.
-#[derive(Default)]
-struct Found {
-    visit: String,
-    site: String,
-    /// `action_timestamp`.
-    at: String,
-    visitor: Option<Vec<u8>>,
-    /// Whether it is as in the batch, in every text.
-    is_equal: bool,
-}
-
-impl<'a> Sieve<'a> {
-    fn of(rows: &'a Lines) -> Sieve<'a> {
-        let action = |row: usize| rows.cells(row).next().unwrap_or_default().as_bytes();
-        let by_action = (0..rows.len()).map(|row| (action(row), row)).collect();
-        Sieve { rows, by_action, met: vec![false; rows.len()] }
-    }
-
-    /// Compares a stored row with that of the same `action_id`.
-    fn compare(&mut self, texts: &mut Texts, row: usize) -> Found {
-        let mut found = Found::default();
-        let owned =
-            |text: Option<&[u8]>| text.map(|text| String::from_utf8_lossy(text).into_owned());
-        let (mut line, mut cells) = (None, None);
-        texts.row(row, |column, text| {
-            match column {
-                0 => {
-                    line = text.and_then(|text| self.by_action.get(text)).copied();
-                    cells = line.map(|line| self.rows.cells(line));
-                    found.is_equal = line.is_some_and(|line| !self.met[line]);
-                }
-                1 => found.site = owned(text).unwrap_or_default(),
-                ACTION_TIMESTAMP => found.at = owned(text).unwrap_or_default(),
-                VISITORID => found.visitor = text.map(<[u8]>::to_vec),
-                2 => found.visit = owned(text).unwrap_or_default(),
-                _ => {}
-            }
-            if found.is_equal {
-                let cell = cells.as_mut().and_then(Iterator::next).unwrap_or_default();
-                found.is_equal = is(cell, text);
-            }
-        });
-        if let Some(line) = line.filter(|_| found.is_equal) {
-            self.met[line] = true;
-        }
-        found
-    }
-}
-
-/// Whether a cell means this value, which is in the database's encoding.
-fn is(cell: &str, value: Option<&[u8]>) -> bool {
-    match value {
-        Some(value) if memchr(b'\\', cell.as_bytes()).is_none() => *to_server(cell) == *value,
-        value => {
-            let of_cell = lines::value(cell);
-            of_cell.as_deref().map(to_server).as_deref() == value
-        }
-    }
-}
-
-/// Adds rows behind others; neighbours become one range.
+/// Appends rows; adjacent ones become one range.
 fn push(ranges: &mut Vec<Range<usize>>, rows: Range<usize>) {
     match ranges.last_mut() {
         Some(last) if last.end == rows.start => last.end = rows.end,
         _ => ranges.push(rows),
     }
-}
-
-/// A span as arguments of a statement, the last ones.
-pub fn span_args<'a>(span: Option<(f64, f64)>) -> Vec<DatumWithOid<'a>> {
-    span.map_or_else(Vec::new, |(from, to)| vec![from.into(), to.into()])
-}
-
-/// The rows as one array a column.
-pub fn columns<'a>(lines: &Lines, rows: &[usize]) -> Vec<DatumWithOid<'a>> {
-    let mut columns: Vec<Vec<Option<String>>> = vec![Vec::with_capacity(rows.len()); COLUMNS.len()];
-    for row in rows {
-        for (column, cell) in columns.iter_mut().zip(lines.cells(*row)) {
-            column.push(lines::value(cell).map(Into::into));
-        }
-    }
-    columns.into_iter().map(DatumWithOid::from).collect()
 }

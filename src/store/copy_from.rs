@@ -1,4 +1,4 @@
-//! `COPY … FROM` our own memory: the server's fastest way in, in one transaction with the rest.
+//! `COPY … FROM` memory: the fastest way into a table, in the current transaction.
 //!
 //! Chosen by `tests/bench/run candidates`: batches of 1,500 rows given as texts, into a table with our
 //! three indexes, median of three rounds, one `COPY` of everything being 1: `COPY` of each batch 0.94,
@@ -14,31 +14,28 @@ use pgrx::pg_sys;
 
 use crate::error::{Error, Result};
 use crate::pg::encoding;
-use crate::rows::mapping::COLUMNS;
+use crate::rows::columns;
 
-/// What is still to be read, in order.
-struct Source<'a> {
+/// The data that COPY has yet to read, in order.
+struct CopySource<'a> {
     parts: std::slice::Iter<'a, Cow<'a, [u8]>>,
     rest: &'a [u8],
 }
 
-/// What the innermost running `COPY` reads; a trigger of the table may start another one.
-static SOURCE: AtomicPtr<Source> = AtomicPtr::new(ptr::null_mut());
+/// The source of the innermost running `COPY`; a trigger of the table may start another one.
+static SOURCE: AtomicPtr<CopySource> = AtomicPtr::new(ptr::null_mut());
 
 /// Copies lines, in the database's encoding, into a relation, with its triggers, defaults and
-/// constraints; gives how many rows there are more, or `None` when `COPY` is not what the relation
-/// wants: row-level security and rules are heeded by INSERT only.
+/// constraints. Returns the number of inserted rows, or `None` if the relation has row-level
+/// security or rules, which only INSERT applies.
 ///
 /// # Errors
 /// Only internal ones; Postgres' own are raised.
 pub fn copy_from(relation: pg_sys::Oid, parts: &[Cow<[u8]>]) -> Result<Option<u64>> {
-    let mut source = Source { parts: parts.iter(), rest: &[] };
-    let _reading = Reading::of(&mut source);
-    let columns = COLUMNS
-        .iter()
-        .map(|column| CString::new(*column))
-        .collect::<std::result::Result<Vec<_>, _>>();
-    let columns = columns.map_err(|_| Error::Internal("a column with a NUL".to_owned()))?;
+    let mut source = CopySource { parts: parts.iter(), rest: &[] };
+    let _guard = SourceGuard::of(&mut source);
+    let names: std::result::Result<Vec<_>, _> = columns::names().map(CString::new).collect();
+    let columns = names.map_err(|_| Error::Internal("a column with a NUL".to_owned()))?;
     // SAFETY: main thread, in a transaction with a snapshot. The relation stays locked as after any
     // INSERT. The memory context is the transaction's and deleted here on success only: when a trigger
     // raises an ERROR within an SPI level of its own, unwinding goes back to that level's context,
@@ -72,7 +69,8 @@ unsafe fn copy_into(relation: pg_sys::Oid, columns: &[CString]) -> Option<u64> {
             pg_sys::table_close(rel, pg_sys::NoLock as c_int);
             return None;
         }
-        // Sees what this transaction has done so far, and is seen by what it does next.
+        // Makes earlier changes of this transaction visible to COPY, and its rows to later
+        // commands.
         pg_sys::CommandCounterIncrement();
         let state = pg_sys::make_parsestate(ptr::null_mut());
         let item =
@@ -106,7 +104,7 @@ unsafe fn copy_into(relation: pg_sys::Oid, columns: &[CString]) -> Option<u64> {
     }
 }
 
-/// A name as the parser has it.
+/// A name as a parser node.
 ///
 /// # Safety
 /// Main thread; the copy lives in the current memory context.
@@ -148,25 +146,25 @@ unsafe fn check_privileges(
     }
 }
 
-/// Makes a source the one that is read, until it is dropped.
-struct Reading {
-    outer: *mut Source<'static>,
+/// Makes a source the current one until it is dropped.
+struct SourceGuard {
+    outer: *mut CopySource<'static>,
 }
 
-impl Reading {
-    fn of(source: &mut Source) -> Reading {
-        let source = ptr::from_mut(source).cast::<Source<'static>>();
-        Reading { outer: SOURCE.swap(source, Ordering::Relaxed) }
+impl SourceGuard {
+    fn of(source: &mut CopySource) -> SourceGuard {
+        let source = ptr::from_mut(source).cast::<CopySource<'static>>();
+        SourceGuard { outer: SOURCE.swap(source, Ordering::Relaxed) }
     }
 }
 
-impl Drop for Reading {
+impl Drop for SourceGuard {
     fn drop(&mut self) {
         SOURCE.store(self.outer, Ordering::Relaxed);
     }
 }
 
-/// Gives `COPY` what it asks for: up to `most` bytes, 0 at the end.
+/// Callback of `COPY`: writes up to `most` bytes, 0 at the end.
 unsafe extern "C-unwind" fn read(buffer: *mut c_void, _least: c_int, most: c_int) -> c_int {
     // SAFETY: `copy_from` has set it, and it lives as long as the COPY that calls us.
     let Some(source) = (unsafe { SOURCE.load(Ordering::Relaxed).as_mut() }) else { return 0 };

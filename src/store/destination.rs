@@ -1,5 +1,5 @@
-//! The table that a sync writes to: found, made if it is one of the standard two, and checked
-//! before anything is asked of Matomo. SPI only.
+//! The table that a sync writes to: found or created, and checked before the first request to
+//! Matomo. SPI only.
 
 use std::ffi::CStr;
 
@@ -9,22 +9,22 @@ use pgrx::spi::{SpiClient, SpiTupleTable};
 use crate::error::{Error, Result};
 use crate::pg::encoding;
 use crate::pg::extension::Extension;
-use crate::pg::local_settings::Scope;
+use crate::pg::local_settings::LocalSettings;
 use crate::pg::locks::{self, Lock, Until};
 use crate::pg::spi::{query, spi};
-use crate::rows::mapping::COLUMNS;
+use crate::rows::columns;
 
-/// Names that a first sync makes a table of: the Node tool's standard and partitioned table.
+/// Tables that the first sync creates: the Node tool's standard and partitioned table.
 const STANDARD: &str = "matomo";
 const STANDARD_PARTITIONED: &str = "matomo_partitioned";
 
-/// A table fit to be written to.
+/// A table that a sync can write to.
 #[derive(Debug, Clone)]
 pub struct Destination {
     pub oid: pg_sys::Oid,
     /// Schema-qualified and quoted, for statements.
     pub name: String,
-    /// The types of [`COLUMNS`] there, for casts.
+    /// The types of [`columns::COLUMNS`] in this table, for casts.
     pub types: Vec<String>,
     /// The columns of the unique index that tells actions apart.
     pub key: Vec<String>,
@@ -32,8 +32,8 @@ pub struct Destination {
 }
 
 impl Destination {
-    /// Finds the table as the caller's search_path does, makes it if it is a standard one, and
-    /// checks that a sync can write to it.
+    /// Finds the table by the caller's search_path, creates it if it is a standard one, and checks
+    /// that a sync can write to it.
     ///
     /// # Errors
     /// [`Error::NoDestination`] and its siblings; Postgres' own for an impossible name or a schema
@@ -42,7 +42,7 @@ impl Destination {
         Destination::open_with(name, true, create)
     }
 
-    /// The same, but for a table that must be there, and may be one only to read.
+    /// The same for an existing table, which may be opened read-only.
     ///
     /// # Errors
     /// As above.
@@ -52,7 +52,7 @@ impl Destination {
         })
     }
 
-    /// A table that is known by its OID; `None` when there is no table of it any more.
+    /// Opens a table by its OID; `None` if it no longer exists.
     ///
     /// # Errors
     /// As above.
@@ -79,8 +79,8 @@ impl Destination {
         })
     }
 
-    /// Statements find the table by its name, `COPY` by its OID: whether both are still the same. The
-    /// lock keeps the table from being renamed, but not its schema.
+    /// Checks that the name still refers to this table: statements use the name, `COPY` the OID.
+    /// The lock prevents renaming the table, but not its schema.
     ///
     /// # Errors
     /// [`Error::Renamed`].
@@ -91,7 +91,12 @@ impl Destination {
         Err(Error::Renamed(self.name.clone()))
     }
 
-    /// One sync at a time of a site into a destination, till the end of the transaction.
+    /// The type of a column in this table, for casts.
+    pub fn type_of(&self, column: &str) -> &str {
+        &self.types[columns::position(column)]
+    }
+
+    /// Allows one sync at a time of a site into a destination, until the end of the transaction.
     ///
     /// # Errors
     /// [`Error::AlreadyRunning`].
@@ -102,13 +107,12 @@ impl Destination {
         Err(Error::AlreadyRunning { site, name: self.name.clone() })
     }
 
-    /// Whether rows are told apart by their time too, so that it can narrow where they may lie.
+    /// Whether the key has action_timestamp, so that a span of instants can limit the search.
     pub fn key_has_time(&self) -> bool {
         self.key.iter().any(|column| column == "action_timestamp")
     }
 
-    /// Whether the table holds no row at all, of any site; where a policy may hide rows, nobody can
-    /// say so.
+    /// Whether the table has no row, of any site. False where a policy may hide rows.
     ///
     /// # Errors
     /// Only internal ones.
@@ -130,7 +134,8 @@ impl Destination {
             "SELECT pg_catalog.floor(pg_catalog.date_part('epoch', d.action_timestamp))::pg_catalog.int8 \
              FROM {} AS d WHERE d.idsite OPERATOR(pg_catalog.=) $1::{} \
              ORDER BY d.action_timestamp DESC NULLS LAST LIMIT 1",
-            self.name, self.types[1]
+            self.name,
+            self.type_of("idsite")
         );
         Spi::connect_mut(|client| {
             let table = query(client, &sql, &[site.to_string().into()])?;
@@ -139,14 +144,13 @@ impl Destination {
     }
 }
 
-/// With which lock a table is held till the end of the transaction. No lock lets others rename it.
+/// The lock held on a table until the end of the transaction. Any lock prevents renaming.
 fn lock_mode(to_write: bool) -> pg_sys::LOCKMODE {
     let mode = if to_write { pg_sys::RowExclusiveLock } else { pg_sys::AccessShareLock };
     mode as pg_sys::LOCKMODE
 }
 
-/// Finds a relation as the search_path has it, and locks it: the one that has the name once the lock
-/// is there.
+/// Finds a relation by the search_path and locks it; it still has this name once it is locked.
 fn find(name: &str, to_write: bool) -> Option<pg_sys::Oid> {
     let name = encoding::to_server(name);
     let length = i32::try_from(name.len()).unwrap_or(i32::MAX);
@@ -161,8 +165,8 @@ fn find(name: &str, to_write: bool) -> Option<pg_sys::Oid> {
     Some(oid).filter(|oid| *oid != pg_sys::Oid::INVALID)
 }
 
-/// The name of a relation, schema-qualified and quoted; `None` when there is none of that OID. Not
-/// from a query, whose snapshot may be older than the name.
+/// The qualified and quoted name of a relation; `None` if there is none with that OID. Not from a
+/// query, whose snapshot may be older than the name.
 fn name_of(oid: pg_sys::Oid) -> Result<Option<String>> {
     // SAFETY: main thread, within a transaction.
     let name = unsafe {
@@ -188,18 +192,18 @@ fn create(client: &mut SpiClient, name: &str, extension_schema: &str) -> Result<
         Some(STANDARD_PARTITIONED) => true,
         _ => return Err(Error::NoDestination(name.to_owned())),
     };
-    // Two first syncs at once: the second waits, then finds what the first has made.
+    // Of two concurrent first syncs, the second waits and then finds the table of the first.
     let sql =
         "SELECT pg_catalog.hashtext(pg_catalog.concat_ws(' ', pg_catalog.current_schema(), $1))";
     let hash: Option<i32> = query(client, sql, &[name.into()])?.first().get_one().map_err(spi)?;
     locks::wait_to_create(hash.unwrap_or_default());
-    // Such a lock brings no news of others' tables, as the lock of a table does.
+    // Unlike a table lock, such a lock does not process invalidations.
     // SAFETY: main thread, within a transaction.
     unsafe { pg_sys::AcceptInvalidationMessages() };
     if let Some(oid) = find(name, true) {
         return Ok(oid);
     }
-    // With all arguments: fewer would be those of another's function too.
+    // All arguments are given, as another schema's function could match with fewer.
     let sql = format!(
         "SELECT {extension_schema}.matomo_create_table($1, $2, pg_catalog.current_schema())::pg_catalog.oid"
     );
@@ -215,7 +219,7 @@ fn check(
     to_write: bool,
     extension: Extension,
 ) -> Result<Option<Destination>> {
-    let _names_in_full = Scope::of(&[(c"search_path", c"pg_catalog, pg_temp")]);
+    let _names_in_full = LocalSettings::of(&[(c"search_path", c"pg_catalog, pg_temp")]);
     let Some(name) = name_of(oid)? else { return Ok(None) };
     let sql = "SELECT c.relkind::text, c.relpersistence = 't' AND c.relowner <> current_user::regrole \
                FROM pg_class c WHERE c.oid = $1";
@@ -236,8 +240,8 @@ fn check(
     if let Some(kind) = kind {
         return Err(Error::NotATable { name, kind });
     }
-    // It hides a table of that name from who searches pg_temp, and its triggers would run with the
-    // rights of a SECURITY DEFINER function that calls us.
+    // Another role's temporary table would hide the table of that name, and its triggers would run
+    // with the rights of a SECURITY DEFINER function that calls us.
     if foreign == Some(true) {
         return Err(Error::Privilege { name, missing: vec!["ownership".to_owned()] });
     }
@@ -251,9 +255,10 @@ fn check(
 }
 
 fn types(client: &mut SpiClient, oid: pg_sys::Oid, name: &str) -> Result<Vec<String>> {
-    // Types of pg_catalog too are named in full: the caller may have a type text of his own. Those
-    // with a modifier are syntax, such as numeric(10,2), or qualified already. A cast to varchar(9)
-    // cuts what is too long, which only the column itself refuses.
+    // Types of pg_catalog are qualified as well: the caller may have a type named text. Types with
+    // a modifier are either syntax, such as numeric(10,2), or already qualified. varchar and bpchar
+    // go without their modifier: a cast to varchar(9) would truncate, while the column itself
+    // refuses.
     let sql = "SELECT CASE WHEN a.atttypmod < 0 OR t.oid IN ('varchar'::regtype, 'bpchar'::regtype) \
                            THEN format('%I.%I', n.nspname, t.typname) \
                            ELSE format_type(a.atttypid, a.atttypmod) END \
@@ -263,11 +268,12 @@ fn types(client: &mut SpiClient, oid: pg_sys::Oid, name: &str) -> Result<Vec<Str
                     ON a.attrelid = $1 AND a.attname = c.name \
                     AND a.attnum > 0 AND NOT a.attisdropped \
                ORDER BY c.place";
-    let columns = COLUMNS.to_vec();
+    let columns: Vec<_> = columns::names().collect();
     let found: Vec<Option<String>> = strings(query(client, sql, &[oid.into(), columns.into()])?)?;
-    let missing: Vec<_> = COLUMNS.iter().zip(&found).filter(|(_, found)| found.is_none()).collect();
+    let is_missing = |(_, found): &(&str, &Option<String>)| found.is_none();
+    let missing: Vec<_> = columns::names().zip(&found).filter(is_missing).collect();
     if !missing.is_empty() {
-        let columns = missing.into_iter().map(|(column, _)| (*column).to_owned()).collect();
+        let columns = missing.into_iter().map(|(column, _)| column.to_owned()).collect();
         return Err(Error::MissingColumns { name: name.to_owned(), columns });
     }
     Ok(found.into_iter().flatten().collect())

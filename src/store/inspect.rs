@@ -1,22 +1,22 @@
-//! Reads what the destination holds of a site, for `matomo_check`. SPI only.
+//! Reads a site's stored visits for `matomo_check` and rechecks. SPI only.
 
 use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
 
 use crate::error::Result;
-use crate::pg::local_settings::Scope;
+use crate::pg::local_settings::LocalSettings;
 use crate::pg::spi::{query, spi};
-use crate::rows::batch::Listed;
-use crate::rows::mapping::{COLUMNS, VISIT_COLUMNS};
+use crate::rows::batch::ListedVisit;
+use crate::rows::columns;
 use crate::store::destination::Destination;
 use crate::store::statements::differs;
 
-/// Visits whose stored rows are not as listed.
+/// Visits whose stored rows differ from Matomo's list.
 #[derive(Debug, Default)]
 pub struct Differing {
-    /// Nothing is stored of them.
+    /// Visits without stored rows.
     pub missing: Vec<i64>,
-    /// A value of the visit differs in some row.
+    /// Visits with a row in which a value of the visit differs.
     pub stale: Vec<i64>,
 }
 
@@ -24,21 +24,17 @@ pub struct Differing {
 ///
 /// # Errors
 /// Only internal ones.
-pub fn differing(destination: &Destination, listed: &[Listed]) -> Result<Differing> {
+pub fn differing(destination: &Destination, listed: &[ListedVisit]) -> Result<Differing> {
     let mut found = Differing::default();
     if listed.is_empty() {
         return Ok(found);
     }
-    let width = VISIT_COLUMNS.len();
-    let type_of = |column: &str| {
-        let place = COLUMNS.iter().position(|known| *known == column).unwrap_or_default();
-        destination.types[place].as_str()
-    };
+    let width = columns::of_visit().count();
     let list = |each: &dyn Fn(usize, &str) -> String| {
-        let all: Vec<_> =
-            VISIT_COLUMNS.iter().enumerate().map(|(n, column)| each(n, column)).collect();
-        all
+        let names = columns::of_visit().map(|column| column.name);
+        names.enumerate().map(|(n, column)| each(n, column)).collect::<Vec<_>>()
     };
+    let type_of = |column: &str| destination.type_of(column);
     let arrays = list(&|n, _| format!("${}::text[]", n + 1)).join(", ");
     let places = list(&|n, _| format!("c{n}")).join(", ");
     let typed = list(&|n, column| format!("u.c{n}::{} AS {column}", type_of(column))).join(", ");
@@ -64,7 +60,7 @@ pub fn differing(destination: &Destination, listed: &[Listed]) -> Result<Differi
         .collect();
     let ids: Vec<_> = listed.iter().map(|visit| visit.id.to_string()).collect();
     args.push(ids.into());
-    let _safe = Scope::of(&[
+    let _safe = LocalSettings::of(&[
         (c"search_path", c"pg_catalog, pg_temp"),
         (c"enable_seqscan", c"off"),
         (c"jit", c"off"),
@@ -83,17 +79,18 @@ pub fn differing(destination: &Destination, listed: &[Listed]) -> Result<Differi
     })
 }
 
-/// How many rows are stored of visits.
+/// Number of stored rows of visits.
 ///
 /// # Errors
 /// Only internal ones.
 pub fn count_rows(destination: &Destination, visits: &[i64]) -> Result<i64> {
     let sql = format!(
         "SELECT count(*) FROM {} AS d WHERE d.idvisit = ANY ($1::text[]::{}[])",
-        destination.name, destination.types[2]
+        destination.name,
+        destination.type_of("idvisit")
     );
     let ids: Vec<_> = visits.iter().map(i64::to_string).collect();
-    let _safe = Scope::of(&[
+    let _safe = LocalSettings::of(&[
         (c"search_path", c"pg_catalog, pg_temp"),
         (c"enable_seqscan", c"off"),
         (c"jit", c"off"),
@@ -104,8 +101,8 @@ pub fn count_rows(destination: &Destination, visits: &[i64]) -> Result<i64> {
     })
 }
 
-/// The stored visits of a site of which some row lies between two instants (seconds, the second not
-/// included), each with the instant of its last such row.
+/// The stored visits of a site that have a row between two instants (in seconds, the second
+/// excluded), each with the instant of its last such row.
 ///
 /// # Errors
 /// Only internal ones.
@@ -119,9 +116,10 @@ pub fn visits_between(
         "SELECT d.idvisit::text, max(date_part('epoch', d.action_timestamp)) FROM {} AS d \
          WHERE d.idsite = $1::{} AND d.action_timestamp >= to_timestamp($2) \
          AND d.action_timestamp < to_timestamp($3) GROUP BY 1",
-        destination.name, destination.types[1]
+        destination.name,
+        destination.type_of("idsite")
     );
-    let _safe = Scope::of(&[(c"search_path", c"pg_catalog, pg_temp"), (c"jit", c"off")]);
+    let _safe = LocalSettings::of(&[(c"search_path", c"pg_catalog, pg_temp"), (c"jit", c"off")]);
     Spi::connect_mut(|client| {
         let args = [site.to_string().into(), (from as f64).into(), (to as f64).into()];
         let mut visits = Vec::new();

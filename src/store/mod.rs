@@ -3,8 +3,9 @@
 pub mod compare;
 pub mod copy_from;
 pub mod destination;
-pub mod indexes;
 pub mod inspect;
+pub mod planner_hook;
+pub mod row_matcher;
 pub mod row_texts;
 pub mod statements;
 pub mod writer;

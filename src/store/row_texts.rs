@@ -1,56 +1,56 @@
-//! Reads rows that a query has found as the texts of their values, without a copy where the text is
-//! what is stored: several times as fast as a cast to text in the query, or a value at a time.
+//! Reads the rows of a query as texts, without copying values that are stored as text: several
+//! times as fast as a cast to text in the query, or as reading single values.
 
 use std::ffi::CStr;
 
 use pgrx::prelude::*;
 
 /// Reads the rows of the last query.
-pub struct Texts {
+pub struct RowTexts {
     rows: *mut pg_sys::SPITupleTable,
     count: usize,
-    kinds: Vec<Kind>,
+    conversions: Vec<Conversion>,
     values: Vec<pg_sys::Datum>,
     nulls: Vec<bool>,
 }
 
 /// How a value becomes text.
-enum Kind {
-    /// It is one.
+enum Conversion {
+    /// The value is stored as text.
     Text,
-    /// By the output function of its type.
+    /// The output function of its type.
     Output(pg_sys::FmgrInfo),
 }
 
-impl Texts {
-    /// Of the query that SPI has just run.
+impl RowTexts {
+    /// The rows of the query that SPI has just run.
     ///
     /// # Safety
     /// Inside the SPI connection of that query; the result must not outlive it, nor the next query.
-    pub unsafe fn of_last_query() -> Texts {
+    pub unsafe fn of_last_query() -> RowTexts {
         // SAFETY: the caller's promise; SPI set all this, or null for a query without a result.
         unsafe {
             let rows = pg_sys::SPI_tuptable;
             if rows.is_null() {
-                let (kinds, values, nulls) = (Vec::new(), Vec::new(), Vec::new());
-                return Texts { rows, count: 0, kinds, values, nulls };
+                let (conversions, values, nulls) = (Vec::new(), Vec::new(), Vec::new());
+                return RowTexts { rows, count: 0, conversions, values, nulls };
             }
             let columns = usize::try_from((*(*rows).tupdesc).natts).unwrap_or(0);
-            let kinds = (1..).take(columns).map(|n| {
+            let conversions = (1..).take(columns).map(|n| {
                 let kind = pg_sys::SPI_gettypeid((*rows).tupdesc, n);
                 if [pg_sys::TEXTOID, pg_sys::VARCHAROID, pg_sys::JSONOID].contains(&kind) {
-                    return Kind::Text;
+                    return Conversion::Text;
                 }
                 let (mut function, mut is_varlena) = (pg_sys::Oid::INVALID, false);
                 let mut found = pg_sys::FmgrInfo::default();
                 pg_sys::getTypeOutputInfo(kind, &mut function, &mut is_varlena);
                 pg_sys::fmgr_info(function, &mut found);
-                Kind::Output(found)
+                Conversion::Output(found)
             });
-            let kinds = kinds.collect();
+            let conversions = conversions.collect();
             let values = vec![pg_sys::Datum::null(); columns];
             let count = usize::try_from((*rows).numvals).unwrap_or(0);
-            Texts { rows, count, kinds, values, nulls: vec![true; columns] }
+            RowTexts { rows, count, conversions, values, nulls: vec![true; columns] }
         }
     }
 
@@ -58,7 +58,7 @@ impl Texts {
         self.count
     }
 
-    /// The values of a row, each handed to `work` with its column.
+    /// Passes each value of a row to `work`, with its column.
     pub fn row(&mut self, row: usize, mut work: impl FnMut(usize, Option<&[u8]>)) {
         assert!(row < self.count);
         // SAFETY: the row is there; both arrays have room for all columns.
@@ -67,7 +67,7 @@ impl Texts {
             let (values, nulls) = (self.values.as_mut_ptr(), self.nulls.as_mut_ptr());
             pg_sys::heap_deform_tuple(tuple, (*self.rows).tupdesc, values, nulls);
         }
-        for (column, kind) in self.kinds.iter_mut().enumerate() {
+        for (column, kind) in self.conversions.iter_mut().enumerate() {
             if self.nulls[column] {
                 work(column, None);
                 continue;
@@ -76,11 +76,11 @@ impl Texts {
             // SAFETY: the value is of the type whose kind this is.
             unsafe {
                 match kind {
-                    Kind::Text => {
+                    Conversion::Text => {
                         let text = pg_sys::pg_detoast_datum_packed(value.cast_mut_ptr());
                         work(column, Some(pgrx::varlena::varlena_to_byte_slice(text)));
                     }
-                    Kind::Output(function) => {
+                    Conversion::Output(function) => {
                         let text = pg_sys::OutputFunctionCall(function, value);
                         work(column, Some(CStr::from_ptr(text).to_bytes()));
                         pg_sys::pfree(text.cast());

@@ -1,26 +1,28 @@
-//! The statements of [`crate::store::writer`], built once per sync from the destination's columns, types
-//! and key. Everything is qualified: some run under the caller's search_path.
-//! But for `unnest` of several arrays, which is syntax: Postgres makes pg_catalog.unnest of it.
+//! The SQL of [`crate::store::writer`], built once per sync from the destination's columns, types
+//! and key. All names are qualified, as some statements run under the caller's search_path;
+//! `unnest` of several arrays is syntax, which Postgres resolves to pg_catalog.unnest itself.
 
 use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
 use pgrx::spi::{OwnedPreparedStatement, SpiClient, SpiTupleTable};
 
 use crate::error::Result;
-use crate::pg::local_settings::Scope;
+use crate::pg::local_settings::LocalSettings;
 use crate::pg::spi::{run_plan, spi};
-use crate::rows::mapping::COLUMNS;
+use crate::rows::columns::{self, COLUMNS};
+use crate::rows::lines::{self, Lines};
 use crate::store::destination::Destination;
 
-/// Statement texts. `$1` to `$43` are arrays of text, one a column, wherever rows go in.
+/// SQL texts. *columns* are the leading arguments of statements that take rows: one text array per
+/// column.
 pub struct Statements {
     /// `(visits[, from, to])` → all columns of the rows of visits.
-    pub stored: Planned,
-    /// `(first visit, last visit, from, to, most)` → the visits between these two that have rows
-    /// outside of that time, one a row; at most so many.
-    pub elsewhere: Planned,
-    /// `(43 columns, visits[, from, to])` → (place in the batch, partition, ctid, visit) of all
-    /// that is on one side only or differs.
+    pub select: CachedStatement,
+    /// `(first visit, last visit, from, to, limit)` → the IDs between these two that have rows
+    /// outside the span, one per row.
+    pub outside_span: CachedStatement,
+    /// `(columns, visits[, from, to])` → (position in the batch, partition, ctid, visit) of all
+    /// rows that exist on one side only or differ.
     pub compare: String,
     /// The same, with the stored rows locked.
     pub compare_locked: String,
@@ -28,13 +30,14 @@ pub struct Statements {
     pub remove: String,
     /// `(partition, ctids[, from, to])`
     pub delete: String,
-    /// `(43 columns, partition, ctids[, from, to])`
+    /// `(columns, partition, ctids[, from, to])`
     pub update: String,
-    /// `(43 columns)`
+    /// `(columns)`
     pub insert: String,
-    /// `(visits[, from, to], actions)` → how many rows there are of these actions.
-    pub seen: String,
-    /// `(destination)` → whether the user may have rows of an INSERT dropped, moved or hidden.
+    /// `(visits[, from, to], actions)` → number of stored rows with these action IDs.
+    pub count_actions: String,
+    /// `(destination)` → whether a trigger, rule or policy of the user may drop, move or hide
+    /// inserted rows.
     pub diverts: &'static str,
     /// `(destination, from, to)`
     pub make_partitions: String,
@@ -45,8 +48,7 @@ pub struct Statements {
 /// Whether a column of a type differs between `i`, what Matomo has, and `s`, what is stored.
 pub fn differs(column: &str, kind: &str) -> String {
     match kind.replace('"', "").as_str() {
-        // json has no equality of its own. Its name may be quoted: as a keyword, or as all are by
-        // quote_all_identifiers.
+        // json has no `=`. Its name may be quoted, as a keyword or by quote_all_identifiers.
         "pg_catalog.json" => {
             format!("i.{column}::text IS DISTINCT FROM s.{column}::text")
         }
@@ -60,7 +62,9 @@ impl Statements {
     /// Builds the statements for a destination.
     pub fn of(destination: &Destination) -> Statements {
         let Destination { name, types, key, extension, .. } = destination;
-        let column_list = COLUMNS.join(", ");
+        let [action_type, site_type, visit_type] =
+            ["action_id", "idsite", "idvisit"].map(|column| destination.type_of(column));
+        let column_list = columns::names().collect::<Vec<_>>().join(", ");
         let arrays = |first: usize, count: usize| {
             let arrays: Vec<_> =
                 (first..first + count).map(|n| format!("${n}::pg_catalog.text[]")).collect();
@@ -71,10 +75,11 @@ impl Statements {
         let typed: Vec<_> = types
             .iter()
             .enumerate()
-            .map(|(n, kind)| format!("u.c{n}::{kind} AS {}", COLUMNS[n]))
+            .map(|(n, kind)| format!("u.c{n}::{kind} AS {}", COLUMNS[n].name))
             .collect();
         let typed = typed.join(", ");
-        let stored_columns = COLUMNS.map(|column| format!("d.{column}")).join(", ");
+        let stored_columns: Vec<_> = columns::names().map(|name| format!("d.{name}")).collect();
+        let stored_columns = stored_columns.join(", ");
         let is_key = |column: &str| key.iter().any(|key| key == column);
         let span = |first: usize| {
             if destination.key_has_time() {
@@ -90,19 +95,17 @@ impl Statements {
         let of_visits = |first: usize| {
             format!(
                 "d.idvisit OPERATOR(pg_catalog.=) ANY (${first}::pg_catalog.text[]::{}[]){}",
-                types[2],
+                visit_type,
                 span(first + 1)
             )
         };
         let same: Vec<_> = key.iter().map(|column| format!("i.{column} = s.{column}")).collect();
-        let differs: Vec<_> = COLUMNS
-            .iter()
+        let differs: Vec<_> = columns::names()
             .zip(types)
             .filter(|(column, _)| !is_key(column))
             .map(|(column, kind)| differs(column, kind))
             .collect();
-        let sets: Vec<_> = COLUMNS
-            .iter()
+        let sets: Vec<_> = columns::names()
             .enumerate()
             .filter(|(_, column)| !is_key(column))
             .map(|(n, column)| format!("{column} = u.c{n}::{}", types[n]))
@@ -126,16 +129,16 @@ impl Statements {
         };
 
         Statements {
-            stored: Planned::of(format!(
+            select: CachedStatement::of(format!(
                 "SELECT {stored_columns} FROM {name} AS d WHERE {}",
                 of_visits(1)
             )),
-            elsewhere: Planned::of(format!(
+            outside_span: CachedStatement::of(format!(
                 "SELECT d.idvisit::text FROM {name} AS d \
                  WHERE d.idvisit >= $1::text::{0} AND d.idvisit <= $2::text::{0} \
                  AND (d.action_timestamp < to_timestamp($3) OR d.action_timestamp >= to_timestamp($4)) \
                  LIMIT $5",
-                types[2]
+                visit_type
             )),
             compare: compare(""),
             compare_locked: compare(" FOR UPDATE OF d"),
@@ -143,7 +146,7 @@ impl Statements {
                 "DELETE FROM {name} AS d WHERE d.idsite OPERATOR(pg_catalog.=) \
                  ANY ($1::pg_catalog.text[]::{}[]) AND d.idvisit OPERATOR(pg_catalog.=) \
                  ANY ($2::pg_catalog.text[]::{}[])",
-                types[1], types[2]
+                site_type, visit_type
             ),
             delete: format!(
                 "DELETE FROM {name} AS d WHERE d.tableoid OPERATOR(pg_catalog.=) $1 \
@@ -166,13 +169,14 @@ impl Statements {
                  FROM unnest({}) AS u({places})",
                 arrays(1, WIDTH),
             ),
-            seen: format!(
+            count_actions: format!(
                 "SELECT count(*) FROM {name} AS d WHERE {} AND d.action_id = ANY (${}::text[]::{}[])",
                 of_visits(1),
                 if destination.key_has_time() { 4 } else { 2 },
-                types[0]
+                action_type
             ),
-            // Triggers of extensions are not the user's: an engine's say that the table is its own.
+            // A trigger whose function belongs to an extension is not the user's: it shows that an
+            // engine manages the table.
             diverts: "SELECT row_security_active($1) \
                  OR EXISTS (SELECT FROM pg_rewrite r WHERE r.ev_class = $1 AND r.ev_type = '3') \
                  OR EXISTS (SELECT FROM pg_trigger t \
@@ -195,15 +199,15 @@ impl Statements {
     }
 }
 
-/// A statement that every batch needs: planned once a sync.
-pub struct Planned {
+/// A statement that every batch runs: planned once per sync.
+pub struct CachedStatement {
     sql: String,
     plan: Option<OwnedPreparedStatement>,
 }
 
-impl Planned {
-    fn of(sql: String) -> Planned {
-        Planned { sql, plan: None }
+impl CachedStatement {
+    fn of(sql: String) -> CachedStatement {
+        CachedStatement { sql, plan: None }
     }
 
     /// Runs it.
@@ -222,10 +226,27 @@ impl Planned {
                 client.prepare_mut(self.sql.as_str(), &kinds).map_err(spi)?.keep()
             }
         };
-        // Planned for each batch, with all partitions there are, it would take longer than the rest.
-        let _once = Scope::of(&[(c"plan_cache_mode", c"force_generic_plan")]);
+        // Planning it for each batch, with all partitions, would take longer than the rest.
+        let _generic = LocalSettings::of(&[(c"plan_cache_mode", c"force_generic_plan")]);
         let done = run_plan(client, &plan, args);
         self.plan = Some(plan);
         done
     }
+}
+
+/// A span as the last arguments of a statement.
+pub fn span_args<'a>(span: Option<(f64, f64)>) -> Vec<DatumWithOid<'a>> {
+    span.map_or_else(Vec::new, |(from, to)| vec![from.into(), to.into()])
+}
+
+/// The rows as one array per column.
+pub fn column_arrays<'a>(lines: &Lines, rows: &[usize]) -> Vec<DatumWithOid<'a>> {
+    let mut columns: Vec<Vec<Option<String>>> =
+        (0..WIDTH).map(|_| Vec::with_capacity(rows.len())).collect();
+    for row in rows {
+        for (column, cell) in columns.iter_mut().zip(lines.cells(*row)) {
+            column.push(lines::value(cell).map(Into::into));
+        }
+    }
+    columns.into_iter().map(DatumWithOid::from).collect()
 }

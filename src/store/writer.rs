@@ -10,27 +10,27 @@ use pgrx::prelude::*;
 use pgrx::spi::SpiClient;
 
 use crate::error::{Error, Result};
-use crate::matomo::memory::Room;
+use crate::matomo::memory::Reservation;
 use crate::pg::encoding;
-use crate::pg::local_settings::Scope;
+use crate::pg::local_settings::LocalSettings;
 use crate::pg::spi::{query, spi};
 use crate::rows::batch::Batch;
+use crate::rows::columns::{COLUMNS, position};
 use crate::rows::lines::Lines;
-use crate::rows::mapping::{ACTION_ID, COLUMNS, IDVISIT};
-use crate::rows::visits_read::count;
-use crate::store::compare::{Changes, Comparison, Lock, columns, span_args};
+use crate::rows::visit_tally::count;
+use crate::store::compare::{Changes, Comparison, RowLock};
 use crate::store::copy_from::copy_from;
 use crate::store::destination::Destination;
-use crate::store::indexes::ByVisit;
-use crate::store::statements::Statements;
+use crate::store::planner_hook::VisitIndexOnly;
+use crate::store::statements::{Statements, column_arrays, span_args};
 
-/// What became of rows.
+/// Counts of written rows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Written {
     pub inserted: i64,
     pub updated: i64,
     pub deleted: i64,
-    /// Visits with rows of which none was stored before.
+    /// Visits that have rows, none of them stored before.
     pub new_visits: i64,
 }
 
@@ -50,12 +50,12 @@ impl AddAssign for Written {
 }
 
 /// Writes visits into one destination.
-pub struct Store {
+pub struct Writer {
     destination: Destination,
     statements: Statements,
-    /// Days, by number since 1970 in UTC, whose partitions are known to be there.
+    /// UTC days since 1970 whose partitions are known to exist.
     days: HashSet<i64>,
-    /// From when to when, in seconds, partitions are known to be there.
+    /// Ranges, in seconds, whose partitions are known to exist.
     ranges: Vec<(f64, f64)>,
     /// Whether rows that were inserted have been seen in the table.
     is_read_back: bool,
@@ -63,15 +63,15 @@ pub struct Store {
 
 const DAY: i64 = 86_400;
 
-/// So few visits are looked for in all partitions one by one.
+/// Up to this many visits, all partitions are searched.
 const FEW: usize = 16;
 
-impl Store {
+impl Writer {
     /// Prepares to write visits.
-    pub fn new(destination: Destination) -> Store {
+    pub fn new(destination: Destination) -> Writer {
         let statements = Statements::of(&destination);
         let (days, ranges) = (HashSet::new(), Vec::new());
-        Store { destination, statements, days, ranges, is_read_back: false }
+        Writer { destination, statements, days, ranges, is_read_back: false }
     }
 
     /// Replaces the batch's visits.
@@ -79,21 +79,21 @@ impl Store {
     /// # Errors
     /// Only internal ones; Postgres' own, such as a constraint of the user's, are raised.
     pub fn write(&mut self, batch: &Batch) -> Result<Written> {
-        // Triggers and defaults of the user's keep his search_path, but no row may depend on the
-        // session's TimeZone: the Node tool's trigger makes weeks of it. JIT costs more than it
-        // brings for a page of rows.
-        let _plain = Scope::of(&[(c"timezone", c"UTC"), (c"jit", c"off")]);
+        // The user's triggers and defaults keep the session's search_path, but no row may depend on
+        // its TimeZone: the Node tool's trigger derives weeks from it. JIT costs more than it gains
+        // for a page of rows.
+        let _plain = LocalSettings::of(&[(c"timezone", c"UTC"), (c"jit", c"off")]);
         check_room(&batch.rows);
         Spi::connect_mut(|client| {
             self.make_partitions(client, &batch.rows)?;
             let span = self.span(client, batch)?;
-            let mut changes = self.changes(client, batch, span, Lock::No)?;
+            let mut changes = self.changes(client, batch, span, RowLock::No)?;
             let mut written = self.replace(client, batch, span, &changes)?;
             if written.replaced() < changes.replaced() {
-                // Somebody has changed some of these rows since they were compared, and a row that has
-                // moved is passed over: once more, and this time nobody comes in between. What is
-                // missing still, a trigger has refused.
-                changes = self.changes(client, batch, span, Lock::Rows)?;
+                // Another session has changed or moved some of these rows since they were compared.
+                // Compare again, with the rows locked. If rows are still missing then, a trigger
+                // has refused them.
+                changes = self.changes(client, batch, span, RowLock::Rows)?;
                 written += self.replace(client, batch, span, &changes)?;
             }
             written.new_visits = changes.new_visits;
@@ -116,7 +116,7 @@ impl Store {
         span: Option<(f64, f64)>,
         changes: &Changes,
     ) -> Result<Written> {
-        let _by_ctid = Scope::of(&[(c"enable_seqscan", c"off")]);
+        let _by_ctid = LocalSettings::of(&[(c"enable_seqscan", c"off")]);
         let mut written = Written::default();
         for (partition, ctids) in &changes.delete {
             let mut args = vec![pg_sys::Oid::from(*partition).into(), ctids.clone().into()];
@@ -124,7 +124,7 @@ impl Store {
             written.deleted += count(query(client, &self.statements.delete, &args)?.len());
         }
         for (partition, (rows, ctids)) in &changes.update {
-            let mut args = columns(&batch.rows, rows);
+            let mut args = column_arrays(&batch.rows, rows);
             args.extend([pg_sys::Oid::from(*partition).into(), ctids.clone().into()]);
             args.extend(span_args(span));
             written.updated += count(query(client, &self.statements.update, &args)?.len());
@@ -137,11 +137,11 @@ impl Store {
     /// # Errors
     /// Only internal ones.
     pub fn differing(&mut self, batch: &Batch) -> Result<usize> {
-        let _plain = Scope::of(&[(c"timezone", c"UTC"), (c"jit", c"off")]);
+        let _plain = LocalSettings::of(&[(c"timezone", c"UTC"), (c"jit", c"off")]);
         check_room(&batch.rows);
         let changes = Spi::connect_mut(|client| {
             let span = self.span(client, batch)?;
-            self.changes(client, batch, span, Lock::No)
+            self.changes(client, batch, span, RowLock::No)
         })?;
         Ok(changes.visits.len())
     }
@@ -156,14 +156,14 @@ impl Store {
         Spi::connect_mut(|client| query(client, &self.statements.remove, &args).map(drop))
     }
 
-    /// Makes the weekly partitions that the rows need, before they are routed.
+    /// Creates the weekly partitions that the rows need.
     fn make_partitions(&mut self, client: &mut SpiClient, rows: &Lines) -> Result<()> {
         if !self.destination.key_has_time() {
             return Ok(());
         }
-        // By whole days: next to partitions with the bounds of another zone the Node tool's trigger
-        // looks for the week of a row's instant in UTC, which lies in the same day. Not by whole
-        // weeks: the rest of one may belong to a partition of months that is still to be made.
+        // By whole days: beside partitions with bounds in another zone, the Node tool's trigger
+        // looks up the week of a row's instant in UTC, which is in the same day. Not by whole
+        // weeks: the rest of a week may belong to a monthly partition that does not exist yet.
         for day in rows.instants().iter().map(|at| at.div_euclid(DAY)) {
             if !self.days.insert(day) {
                 continue;
@@ -186,18 +186,20 @@ impl Store {
         Ok(())
     }
 
-    /// What differs between the batch and what is stored of its visits.
+    /// The differences between the batch and its stored visits.
     fn changes(
         &mut self,
         client: &mut SpiClient,
         batch: &Batch,
         span: Option<(f64, f64)>,
-        lock: Lock,
+        lock: RowLock,
     ) -> Result<Changes> {
-        // Operators are found by search_path too.
-        let _by_visit = ByVisit::only();
-        let _safe =
-            Scope::of(&[(c"search_path", c"pg_catalog, pg_temp"), (c"enable_seqscan", c"off")]);
+        // The search_path decides which operators are used, too.
+        let _by_visit = VisitIndexOnly::set();
+        let _safe = LocalSettings::of(&[
+            (c"search_path", c"pg_catalog, pg_temp"),
+            (c"enable_seqscan", c"off"),
+        ]);
         let name = &self.destination.name;
         Comparison { name, statements: &mut self.statements, span, lock }.changes(client, batch)
     }
@@ -209,12 +211,12 @@ impl Store {
             return Ok(i64::try_from(inserted).unwrap_or(i64::MAX));
         }
         let rows: Vec<_> = rows.iter().cloned().flatten().collect();
-        Ok(count(query(client, &self.statements.insert, &columns(lines, &rows))?.len()))
+        Ok(count(query(client, &self.statements.insert, &column_arrays(lines, &rows))?.len()))
     }
 
-    /// Looks whether rows that were inserted are in the table, by its name. Extensions that keep the
-    /// rows of a table elsewhere do not know what a COPY from our memory has put into it. What a trigger,
-    /// a rule or a policy of the user's does to rows is none of our business.
+    /// Checks that inserted rows can be read through the table's name. Extensions that keep a
+    /// table's rows elsewhere do not see a COPY from memory. Rows that a trigger, rule or policy of
+    /// the user diverts are not checked.
     fn read_back(
         &mut self,
         client: &mut SpiClient,
@@ -222,21 +224,23 @@ impl Store {
         span: Option<(f64, f64)>,
         rows: Vec<Range<usize>>,
     ) -> Result<()> {
-        let _by_visit = ByVisit::only();
-        let _safe =
-            Scope::of(&[(c"search_path", c"pg_catalog, pg_temp"), (c"enable_seqscan", c"off")]);
+        let _by_visit = VisitIndexOnly::set();
+        let _safe = LocalSettings::of(&[
+            (c"search_path", c"pg_catalog, pg_temp"),
+            (c"enable_seqscan", c"off"),
+        ]);
         let cells = |column: usize| {
             let cell = move |row| lines.cells(row).nth(column).unwrap_or_default().to_owned();
             rows.iter().cloned().flatten().map(cell)
         };
-        let visits: BTreeSet<String> = cells(IDVISIT).collect();
-        let actions: Vec<String> = cells(ACTION_ID).collect();
+        let visits: BTreeSet<String> = cells(const { position("idvisit") }).collect();
+        let actions: Vec<String> = cells(const { position("action_id") }).collect();
         let written = count(actions.len());
         let mut args = vec![visits.into_iter().collect::<Vec<_>>().into()];
         args.extend(span_args(span));
         args.push(actions.into());
         let seen: Option<i64> =
-            query(client, &self.statements.seen, &args)?.first().get_one().map_err(spi)?;
+            query(client, &self.statements.count_actions, &args)?.first().get_one().map_err(spi)?;
         let seen = seen.unwrap_or(0);
         if seen < written {
             let args = [self.destination.oid.into()];
@@ -250,9 +254,9 @@ impl Store {
         Ok(())
     }
 
-    /// Between which instants all stored rows of the batch's visits lie, where time tells partitions
-    /// apart: in those that the batch goes to, as a rule. But a visit may have had other times, or
-    /// been another visit.
+    /// The span of instants in which all stored rows of the batch's visits lie, for partitioning by
+    /// time. Usually that is the span of the batch's own partitions, unless a visit had other times
+    /// before or was another visit.
     fn span(&mut self, client: &mut SpiClient, batch: &Batch) -> Result<Option<(f64, f64)>> {
         if !self.destination.key_has_time() {
             return Ok(None);
@@ -261,44 +265,46 @@ impl Store {
         if let (Some(first), Some(last)) = (instants.iter().min(), instants.iter().max())
             && batch.visits.len() > FEW
         {
-            // A day more on each side, for rows that were stored with the other kind of time.
+            // One more day on each side, for rows stored with the other matomo.action_time.
             let (mut from, mut to) = ((first - DAY) as f64, (last + DAY) as f64);
             let met = |(a, b): &&(f64, f64)| *a < to && *b > from;
             let met: Vec<_> = self.ranges.iter().filter(met).copied().collect();
             for (a, b) in met {
                 (from, to) = (from.min(a), to.max(b));
             }
-            if !self.has_elsewhere(client, batch, from, to)? {
+            if !self.has_rows_outside(client, batch, from, to)? {
                 return Ok(Some((from, to)));
             }
         }
         Ok(Some((f64::NEG_INFINITY, f64::INFINITY)))
     }
 
-    /// Whether visits of the batch may have stored rows outside of a time. Numbers that follow each
-    /// other are neighbours in an index too, so that a look at each partition will do; as texts only
-    /// those of the same length are, with longer ones in between.
-    fn has_elsewhere(
+    /// Whether visits of the batch may have stored rows outside a span. Consecutive IDs are
+    /// neighbours in an index, so one range scan per partition is enough. As text this holds only
+    /// among IDs of the same length, with longer ones in between.
+    fn has_rows_outside(
         &mut self,
         client: &mut SpiClient,
         batch: &Batch,
         from: f64,
         to: f64,
     ) -> Result<bool> {
-        let _by_visit = ByVisit::only();
-        let _safe =
-            Scope::of(&[(c"search_path", c"pg_catalog, pg_temp"), (c"enable_seqscan", c"off")]);
+        let _by_visit = VisitIndexOnly::set();
+        let _safe = LocalSettings::of(&[
+            (c"search_path", c"pg_catalog, pg_temp"),
+            (c"enable_seqscan", c"off"),
+        ]);
         let mut lengths: BTreeMap<usize, (i64, i64)> = BTreeMap::new();
         for (id, _) in &batch.visits {
             let (least, most) = lengths.entry(id.to_string().len()).or_insert((*id, *id));
             (*least, *most) = ((*least).min(*id), (*most).max(*id));
         }
-        // From so many on, looking for each visit in each partition costs less.
+        // With more rows than this, searching each partition for each visit is cheaper.
         let most = count(batch.visits.len() * self.ranges.len().max(1));
         for (least, greatest) in lengths.into_values() {
             let [least, greatest] = [least, greatest].map(|id| id.to_string().into());
             let args = [least, greatest, from.into(), to.into(), most.into()];
-            let found = self.statements.elsewhere.run(client, &args)?;
+            let found = self.statements.outside_span.run(client, &args)?;
             if count(found.len()) >= most {
                 return Ok(true);
             }
@@ -313,11 +319,11 @@ impl Store {
     }
 }
 
-/// Raises an ERROR when there is no memory for what is made of a batch: texts in other encodings, and a
-/// text of its own for each cell.
+/// Raises an ERROR if there is no memory to store a batch: for its text in the server's encoding,
+/// and for a string per cell.
 fn check_room(rows: &Lines) {
     let cell = size_of::<Option<String>>() + 32;
-    let bytes = rows.len() * COLUMNS.len() * cell + 4 * rows.size() + Room::of_all();
+    let bytes = rows.len() * COLUMNS.len() * cell + 4 * rows.size() + Reservation::total_bytes();
     // SAFETY: main thread, within a transaction.
     unsafe { pg_sys::pfree(pg_sys::MemoryContextAllocHuge(pg_sys::CurrentMemoryContext, bytes)) };
 }

@@ -13,22 +13,22 @@ use crate::pg::report::warn;
 use crate::pg::secrecy::show_activity;
 use crate::rows::batch::Batch;
 use crate::rows::mapping::{ActionTime, Site};
-use crate::rows::visits_read::count;
+use crate::rows::visit_tally::count;
 use crate::state::ledger::Ledger;
 use crate::state::restored;
 use crate::store::destination::Destination;
 use crate::store::inspect::{self, Differing};
-use crate::store::writer::Store;
+use crate::store::writer::Writer;
 use crate::sync::fetch;
-use crate::sync::pages::Reading;
+use crate::sync::pages::ReadOptions;
 use crate::sync::plan::{self, Start};
 use crate::sync::recheck;
 use crate::sync::remote;
-use crate::sync::site_sync::{Order, ask_for_site};
+use crate::sync::site_sync::{SyncRequest, ask_for_site};
 
 /// How to check.
 #[derive(Debug, Clone, Copy)]
-pub struct How {
+pub struct CheckOptions {
     /// Whether to mend what differs.
     pub repair: bool,
     /// Whether to compare every action, not only the visits' own values.
@@ -63,10 +63,10 @@ const NEXT_TO_NOTHING: i64 = 10;
 ///
 /// # Errors
 /// Any of [`Error`]; nothing of the transaction remains then.
-pub fn run(order: Order, how: How) -> Result<BTreeMap<NaiveDate, DayChecked>> {
-    let Order { site, access, start, end, destination, .. } = order;
+pub fn run(request: SyncRequest, options: CheckOptions) -> Result<BTreeMap<NaiveDate, DayChecked>> {
+    let SyncRequest { site, access, start, end, destination, .. } = request;
     let Access { client, page_size, .. } = access;
-    let destination = Destination::open(&destination, how.repair)?;
+    let destination = Destination::open(&destination, options.repair)?;
     destination.lock_rows(site)?;
     let start = start.ok_or(Error::Null("start_date"))?;
     restored::resolve(&destination.extension)?;
@@ -83,13 +83,13 @@ pub fn run(order: Order, how: How) -> Result<BTreeMap<NaiveDate, DayChecked>> {
         entries.values().filter(|entry| entry.action_time.as_ref().is_some_and(is_other));
     let now = Utc::now().timestamp();
     let reading =
-        Reading { site, page_size, most_pages: i32::MAX, began: now, is_zone_known: true };
+        ReadOptions { site, page_size, most_pages: i32::MAX, began: now, is_zone_known: true };
     let mut check = Check {
         client,
         site,
-        store: Store::new(destination.clone()),
+        store: Writer::new(destination.clone()),
         destination,
-        how,
+        options,
         of_other_kind: of_other_kind.map(|entry| entry.day).collect(),
         listed: HashSet::new(),
         of_days: BTreeMap::new(),
@@ -100,7 +100,7 @@ pub fn run(order: Order, how: How) -> Result<BTreeMap<NaiveDate, DayChecked>> {
         found.insert(*day, check.day(*day, reading)?);
     }
     check.extra(&days, &mut found)?;
-    if how.repair {
+    if options.repair {
         warn_of_purged(&found);
     }
     let mended = |checked: &DayChecked| checked.repaired > 0 && checked.purged == 0;
@@ -128,9 +128,9 @@ fn warn_of_purged(found: &BTreeMap<NaiveDate, DayChecked>) {
 struct Check {
     client: Client,
     site: Site,
-    store: Store,
+    store: Writer,
     destination: Destination,
-    how: How,
+    options: CheckOptions,
     /// Days whose rows hold the other kind of time.
     of_other_kind: BTreeSet<NaiveDate>,
     /// All visits that Matomo has listed.
@@ -140,12 +140,12 @@ struct Check {
 }
 
 impl Check {
-    fn day(&mut self, day: NaiveDate, reading: Reading) -> Result<DayChecked> {
+    fn day(&mut self, day: NaiveDate, reading: ReadOptions) -> Result<DayChecked> {
         let listed = remote::ask(&self.client, move |client, notice| {
             fetch::list_day(client, reading, day, notice)
         })?;
         self.listed.extend(listed.iter().map(|visit| visit.id));
-        if self.how.repair {
+        if self.options.repair {
             self.of_days.insert(day, listed.iter().map(|visit| visit.id).collect());
         }
         let mut checked = DayChecked { there: count(listed.len()), ..DayChecked::default() };
@@ -156,7 +156,7 @@ impl Check {
                 listed.iter().map(|visit| visit.id).filter(|id| !missing.contains(id)).collect();
         }
         checked.stale = count(stale.len());
-        if self.how.deep {
+        if self.options.deep {
             // Those whose own values are equal may have other actions.
             let known: HashSet<_> = stale.iter().chain(&missing).copied().collect();
             let mut equal: Vec<_> =
@@ -178,7 +178,7 @@ impl Check {
             checked.missing += count(with_rows);
             checked.repaired += self.mend(&batch, with_rows)?;
         }
-        while self.how.repair && !stale.is_empty() {
+        while self.options.repair && !stale.is_empty() {
             let batch = recheck::by_id(&self.client, self.site, &mut stale, true)?;
             checked.repaired += self.mend(&batch, batch.visits.len())?;
         }
@@ -187,7 +187,7 @@ impl Check {
 
     /// Writes the visits if they are to be mended; gives how many were.
     fn mend(&mut self, batch: &Batch, visits: usize) -> Result<i64> {
-        if !self.how.repair {
+        if !self.options.repair {
             return Ok(0);
         }
         self.store.write(batch)?;
@@ -247,9 +247,9 @@ impl Check {
             if is_purged {
                 last_purged = Some(day);
             }
-            if (is_purged || is_begun) && !self.how.delete_purged {
+            if (is_purged || is_begun) && !self.options.delete_purged {
                 checked.purged = count(gone.len());
-            } else if self.how.repair {
+            } else if self.options.repair {
                 checked.repaired += count(gone.len());
                 to_remove.extend(gone.into_iter().map(|(id, _)| id));
             }

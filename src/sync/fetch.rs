@@ -6,14 +6,14 @@ use std::collections::HashMap;
 use chrono::NaiveDate;
 
 use crate::error::{Error, Fault, Result};
-use crate::matomo::client::{Client, SiteInfo, Which};
+use crate::matomo::client::{Client, SiteInfo, VisitSelection};
 use crate::matomo::visit::Visit;
 use crate::rows::batch::Batch;
-use crate::rows::batch::Listed;
+use crate::rows::batch::ListedVisit;
 use crate::rows::mapping::{self, Site};
-use crate::rows::visits_read::{Counts, Seen};
+use crate::rows::visit_tally::{Counts, VisitTally};
 use crate::state::known::Pass;
-use crate::sync::pages::Reading;
+use crate::sync::pages::ReadOptions;
 use crate::sync::pages::{Page, Pages, read_page, retry_line};
 use crate::sync::plan::{Due, Extent};
 
@@ -52,11 +52,11 @@ pub enum Part {
 
 /// What comes from the helper thread while it reads days.
 #[derive(Debug)]
-pub enum News {
+pub enum Message {
     /// Rows to store.
     Batch(Batch),
     /// Visits of an open day, to be compared with what is stored.
-    Listed(Vec<Listed>),
+    Listed(Vec<ListedVisit>),
     /// A day is complete.
     Day(DayRead),
     /// Something went wrong for now; a line for the user.
@@ -71,16 +71,16 @@ pub enum News {
 /// comes last.
 pub fn days(
     client: &Client,
-    mut reading: Reading,
+    mut reading: ReadOptions,
     days: Vec<Due>,
-    send: &mut dyn FnMut(News) -> bool,
+    send: &mut dyn FnMut(Message) -> bool,
 ) {
     for due in days {
         match read_day(client, &mut reading, due, send) {
             Ok(true) => {}
             Ok(false) => return,
             Err(error) => {
-                send(News::Failed(error));
+                send(Message::Failed(error));
                 return;
             }
         }
@@ -89,22 +89,22 @@ pub fn days(
 
 fn read_day(
     client: &Client,
-    reading: &mut Reading,
+    reading: &mut ReadOptions,
     due: Due,
-    send: &mut dyn FnMut(News) -> bool,
+    send: &mut dyn FnMut(Message) -> bool,
 ) -> Result<bool> {
-    let Reading { site, most_pages, began, .. } = *reading;
+    let ReadOptions { site, most_pages, began, .. } = *reading;
     let begin = site.zone.midnight(due.day);
     let mut pages = Pages::new(client, *reading, due.day, due.extent.since(), true);
     let (part, mut seen, began) = match due.extent {
         Extent::Rest(pass) => (Part::Rest, pass.seen.unwrap_or_default(), pass.began),
-        Extent::Whole => (Part::Whole, Seen::default(), began),
-        Extent::Since(_) => (Part::New, Seen::default(), began),
+        Extent::Whole => (Part::Whole, VisitTally::default(), began),
+        Extent::Since(_) => (Part::New, VisitTally::default(), began),
     };
     let met_before = seen.counts();
     let (mut newest, mut rest) = (None, None);
     while let Some(body) = pages.next(&mut |line| {
-        send(News::Notice(line));
+        send(Message::Notice(line));
     })? {
         let page = pages.read(&body)?;
         // It may have been changed since Matomo told it.
@@ -114,10 +114,10 @@ fn read_day(
         };
         if is_in_doubt {
             let info = client.site(site.id, &mut |error, retry, wait| {
-                send(News::Notice(retry_line(error, retry, wait)));
+                send(Message::Notice(retry_line(error, retry, wait)));
             })?;
             if info.zone != site.zone {
-                send(News::ZoneChanged(info));
+                send(Message::ZoneChanged(info));
                 return Ok(false);
             }
             reading.site.is_rollup = info.is_rollup;
@@ -127,24 +127,24 @@ fn read_day(
         let mut batch = Batch::default();
         for (id, visit) in &page.visits {
             check_site(client, &mut reading.site, (*id, visit), &mut |line| {
-                send(News::Notice(line));
+                send(Message::Notice(line));
             })?;
             seen.insert(*id, visit.actions.len(), visit.truncated > 0);
             batch.add(client, site, (*id, visit), Some(due.day), begin)?;
-            if batch.is_large() && !send(News::Batch(std::mem::take(&mut batch))) {
+            if batch.is_large() && !send(Message::Batch(std::mem::take(&mut batch))) {
                 return Ok(false);
             }
         }
-        if !batch.visits.is_empty() && !send(News::Batch(batch)) {
+        if !batch.visits.is_empty() && !send(Message::Batch(batch)) {
             return Ok(false);
         }
-        rest = pages.goes_on().filter(|_| pages.asked >= most_pages);
+        rest = pages.resume_at().filter(|_| pages.asked >= most_pages);
         if rest.is_some() {
             break;
         }
     }
     let met = seen.counts();
-    let seen = if part == Part::New { Seen::default() } else { seen };
+    let seen = if part == Part::New { VisitTally::default() } else { seen };
     let mut rest = rest.map(|since| Pass { began, since, seen: Some(seen) });
     let (mut asked, mut rechecked) = (pages.asked, None);
     // Not before all is read that is new.
@@ -158,7 +158,7 @@ fn read_day(
     }
     let (day, seals, pages) = (due.day, due.seals, asked);
     let read = DayRead { day, seals, part, pages, met, met_before, newest, rest, rechecked };
-    Ok(send(News::Day(read)))
+    Ok(send(Message::Day(read)))
 }
 
 /// Lists visits page by page, a page at the least; gives from which instant on there are more.
@@ -167,19 +167,19 @@ fn list(
     pages: &mut Pages,
     site: &mut Site,
     most_pages: i32,
-    send: &mut dyn FnMut(News) -> bool,
+    send: &mut dyn FnMut(Message) -> bool,
 ) -> Result<Option<i64>> {
     while let Some(body) = pages.next(&mut |line| {
-        send(News::Notice(line));
+        send(Message::Notice(line));
     })? {
         let page = pages.read(&body)?;
         let listed = listed(client, &page, site, &mut |line| {
-            send(News::Notice(line));
+            send(Message::Notice(line));
         })?;
-        if !send(News::Listed(listed)) {
+        if !send(Message::Listed(listed)) {
             return Ok(None);
         }
-        let rest = pages.goes_on().filter(|_| pages.asked >= most_pages);
+        let rest = pages.resume_at().filter(|_| pages.asked >= most_pages);
         if rest.is_some() {
             return Ok(rest);
         }
@@ -192,13 +192,13 @@ fn listed(
     page: &Page,
     site: &mut Site,
     notice: &mut dyn FnMut(String),
-) -> Result<Vec<Listed>> {
+) -> Result<Vec<ListedVisit>> {
     let mut all = Vec::with_capacity(page.visits.len());
     for (id, visit) in &page.visits {
         check_site(client, site, (*id, visit), notice)?;
         let short = || client.failed(site.id, None, Fault::OutOfMemory);
         let values = mapping::visit_values(visit, *id, *site).ok_or_else(short)?;
-        all.push(Listed { id: *id, values });
+        all.push(ListedVisit { id: *id, values });
     }
     Ok(all)
 }
@@ -209,10 +209,10 @@ fn listed(
 /// Those of [`Client::visits`].
 pub fn list_day(
     client: &Client,
-    mut reading: Reading,
+    mut reading: ReadOptions,
     day: NaiveDate,
     notice: &mut dyn FnMut(String),
-) -> Result<Vec<Listed>> {
+) -> Result<Vec<ListedVisit>> {
     let mut pages = Pages::new(client, reading, day, None, false);
     let mut all = HashMap::new();
     while let Some(body) = pages.next(notice)? {
@@ -241,7 +241,7 @@ pub fn by_id(
     while !ids.is_empty() && !batch.is_large() {
         let rest = ids.split_off(ids.len().min(IDS));
         let asked = std::mem::replace(&mut ids, rest);
-        let which = Which::Ids(&asked);
+        let which = VisitSelection::Ids(&asked);
         let body = client.visits(site.id, which, actions, &mut |error, retry, wait| {
             notice(retry_line(error, retry, wait));
         })?;

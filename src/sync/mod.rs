@@ -4,6 +4,7 @@ pub mod check;
 pub mod fetch;
 pub mod helper;
 pub mod known_days;
+pub mod notices;
 pub mod pages;
 pub mod plan;
 pub mod progress;

@@ -6,7 +6,7 @@ use chrono::NaiveDate;
 
 use crate::error::{Error, Fault, Result};
 use crate::matomo::answer;
-use crate::matomo::client::{Client, Which};
+use crate::matomo::client::{Client, VisitSelection};
 use crate::matomo::memory::Body;
 use crate::matomo::pager::Pager;
 use crate::matomo::visit::Visit;
@@ -15,7 +15,7 @@ use crate::rows::mapping::{self, Site};
 
 /// How to read days.
 #[derive(Debug, Clone, Copy)]
-pub struct Reading {
+pub struct ReadOptions {
     pub site: Site,
     /// Visits a page.
     pub page_size: u32,
@@ -59,12 +59,12 @@ impl<'a> Pages<'a> {
     /// The pages of a day from an instant on, with or without the visits' actions.
     pub fn new(
         client: &'a Client,
-        reading: Reading,
+        reading: ReadOptions,
         day: NaiveDate,
         since: Option<i64>,
         actions: bool,
     ) -> Pages<'a> {
-        let Reading { site, page_size, began: now, .. } = reading;
+        let ReadOptions { site, page_size, began: now, .. } = reading;
         let end = day.succ_opt().map_or(i64::MAX, |next| site.zone.midnight(next));
         let pager = Pager::new(page_size, since);
         let (more, asked, before) = (true, 0, Vec::new());
@@ -73,8 +73,8 @@ impl<'a> Pages<'a> {
 
     /// From which instant on another reading can go on, if there is more to come and it would not
     /// begin where this one has, nor after now.
-    pub fn goes_on(&self) -> Option<i64> {
-        self.pager.goes_on().filter(|since| self.more && *since <= self.now)
+    pub fn resume_at(&self) -> Option<i64> {
+        self.pager.resume_at().filter(|since| self.more && *since <= self.now)
     }
 
     /// The text of the next page; `None` when there is none.
@@ -84,7 +84,7 @@ impl<'a> Pages<'a> {
     pub fn next(&mut self, notice: &mut dyn FnMut(String)) -> Result<Option<Body>> {
         while self.more {
             self.asked += 1;
-            let which = Which::Day(self.day, self.pager.page());
+            let which = VisitSelection::Day(self.day, self.pager.page());
             let asked =
                 self.client.visits(self.site.id, which, self.actions, &mut |error, retry, wait| {
                     notice(retry_line(error, retry, wait));
@@ -107,7 +107,9 @@ impl<'a> Pages<'a> {
     pub fn read<'b>(&mut self, body: &'b str) -> Result<Page<'b>> {
         let mut page = read_page(self.client, self.site.id, Some(self.day), body)?;
         let offset = self.pager.page().offset;
-        self.pager.listed(page.visits.iter().map(|(id, visit)| (*id, mapping::sane(visit.last))));
+        self.pager.listed(
+            page.visits.iter().map(|(id, visit)| (*id, mapping::representable(visit.last))),
+        );
         self.more = self.pager.advance(page.length, page.newest);
         // A server that ignores offsets would be asked without end.
         let ids: Vec<_> = page.visits.iter().map(|(id, _)| *id).collect();
@@ -120,7 +122,7 @@ impl<'a> Pages<'a> {
         // Nor does a visit move the cursor that lies after the day (today's window has no end) or
         // after now, as by a tracker's clock that is ahead: others before it are still to come.
         let most = self.now.min(self.end - 1);
-        let ends = page.visits.iter().filter_map(|(_, visit)| mapping::sane(visit.last));
+        let ends = page.visits.iter().filter_map(|(_, visit)| mapping::representable(visit.last));
         page.newest = ends.filter(|last| *last <= most).max();
         Ok(page)
     }
@@ -145,7 +147,7 @@ impl Page<'_> {
         self.visits.iter().filter_map(move |(_, visit)| {
             let clocks = || visit.actions.iter().filter_map(|action| action.wall);
             let is_at = |at: Option<i64>, wall: i64| {
-                mapping::sane(at).is_some_and(|at| at + zone.offset_at(at) == wall)
+                mapping::representable(at).is_some_and(|at| at + zone.offset_at(at) == wall)
             };
             let (first, last) = clocks().min().zip(clocks().max())?;
             Some(is_at(visit.first, first) || is_at(visit.last, last))
@@ -179,7 +181,7 @@ pub fn read_page<'a>(
     let mut places = HashMap::new();
     for visit in list {
         let id = visit.id.ok_or_else(|| client.unexpected(site, day, "a visit without idVisit"))?;
-        page.newest = page.newest.max(mapping::sane(visit.last));
+        page.newest = page.newest.max(mapping::representable(visit.last));
         match places.insert(id, page.visits.len()) {
             None => page.visits.push((id, visit)),
             Some(place) => {

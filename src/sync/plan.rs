@@ -95,7 +95,7 @@ impl Extent {
 
 /// Which days have to be read again although the ledger knows them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Again {
+pub enum Reread {
     /// None.
     No,
     /// Those from a day on: `matomo.lookback`.
@@ -125,14 +125,14 @@ pub struct Times {
 pub fn due(
     days: &[NaiveDate],
     known: &BTreeMap<NaiveDate, Known>,
-    again: Again,
+    reread: Reread,
     zone: Zone,
     times: Times,
 ) -> Vec<Due> {
-    let is_again = |day: NaiveDate| match again {
-        Again::No => false,
-        Again::From(first) => day >= first,
-        Again::All => true,
+    let is_again = |day: NaiveDate| match reread {
+        Reread::No => false,
+        Reread::From(first) => day >= first,
+        Reread::All => true,
     };
     let one = |day: &NaiveDate| {
         let known = known.get(day).cloned().unwrap_or_default();

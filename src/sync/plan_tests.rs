@@ -1,5 +1,5 @@
 use super::*;
-use crate::rows::visits_read::Seen;
+use crate::rows::visit_tally::VisitTally;
 
 fn day(text: &str) -> NaiveDate {
     text.parse().unwrap()
@@ -64,21 +64,21 @@ fn what_is_due() {
         (day("2026-11-23"), known(false, 3)),
     ]);
     let midnight = zone.midnight(day("2026-11-24"));
-    let at = |now: i64, again: Again| due(&days, &known, again, zone, times(now, now, 3600));
+    let at = |now: i64, again: Reread| due(&days, &known, again, zone, times(now, now, 3600));
     // An hour before the 23rd has settled, and when it has.
     assert_eq!(
-        at(midnight + 3599, Again::No),
+        at(midnight + 3599, Reread::No),
         [
             whole("2026-11-22", true),
             Due { extent: Extent::Since(3 - 60), ..whole("2026-11-23", false) },
             whole("2026-11-24", false)
         ]
     );
-    assert_eq!(at(midnight + 3600, Again::No)[1], whole("2026-11-23", true));
-    let since = Again::From(day("2026-11-23"));
+    assert_eq!(at(midnight + 3600, Reread::No)[1], whole("2026-11-23", true));
+    let since = Reread::From(day("2026-11-23"));
     assert_eq!(at(midnight, since)[1], whole("2026-11-23", false));
     assert_eq!(at(midnight, since).len(), 3);
-    assert_eq!(at(midnight, Again::All)[0], whole("2026-11-21", true));
+    assert_eq!(at(midnight, Reread::All)[0], whole("2026-11-21", true));
 }
 
 #[test]
@@ -86,7 +86,7 @@ fn a_reading_that_was_broken_off_goes_on() {
     let zone = Zone::Fixed(0);
     let the_day = day("2026-11-22");
     let midnight = zone.midnight(day("2026-11-23"));
-    let extent = |sealed: bool, began: i64, again: Again, now: i64, run_began: i64| {
+    let extent = |sealed: bool, began: i64, again: Reread, now: i64, run_began: i64| {
         let pass = Pass { began, since: 7, seen: Some(met()) };
         let known = Known { sealed, newest: Some(9), pass: Some(pass.clone()), ..Known::default() };
         let known = BTreeMap::from([(the_day, known)]);
@@ -102,17 +102,17 @@ fn a_reading_that_was_broken_off_goes_on() {
     };
     let settled = midnight + 100;
     // Begun after the day had settled, by this run or by another one.
-    assert_eq!(extent(false, settled, Again::No, settled + 50, settled + 40), Some("rest"));
+    assert_eq!(extent(false, settled, Reread::No, settled + 50, settled + 40), Some("rest"));
     // Begun before: it cannot seal the day.
-    assert_eq!(extent(false, settled - 1, Again::No, settled + 50, settled - 1), Some("whole"));
+    assert_eq!(extent(false, settled - 1, Reread::No, settled + 50, settled - 1), Some("whole"));
     // An open day goes on from its newest visit.
-    assert_eq!(extent(false, midnight, Again::No, midnight, midnight), Some("since"));
+    assert_eq!(extent(false, midnight, Reread::No, midnight, midnight), Some("since"));
     // A sealed day is finished, whatever a reading of it was broken off for.
-    assert_eq!(extent(true, settled, Again::No, settled + 50, settled + 40), None);
+    assert_eq!(extent(true, settled, Reread::No, settled + 50, settled + 40), None);
     // What is read again is read whole by each run, once.
-    assert_eq!(extent(true, settled, Again::All, settled + 50, settled + 40), Some("whole"));
-    assert_eq!(extent(true, settled + 45, Again::All, settled + 50, settled + 40), Some("rest"));
-    assert_eq!(extent(false, midnight, Again::All, midnight + 9, midnight), Some("rest"));
+    assert_eq!(extent(true, settled, Reread::All, settled + 50, settled + 40), Some("whole"));
+    assert_eq!(extent(true, settled + 45, Reread::All, settled + 50, settled + 40), Some("rest"));
+    assert_eq!(extent(false, midnight, Reread::All, midnight + 9, midnight), Some("rest"));
 }
 
 #[test]
@@ -129,7 +129,7 @@ fn an_open_day_is_rechecked_now_and_then() {
         };
         let known = BTreeMap::from([(the_day, known)]);
         let times = Times { recheck: every, ..times(now, now, 100) };
-        due(&[the_day], &known, Again::No, zone, times).remove(0).recheck
+        due(&[the_day], &known, Reread::No, zone, times).remove(0).recheck
     };
     let now = midnight + 10_000;
     let begun = |began, since| Some(Pass { began, since, seen: None });
@@ -148,31 +148,31 @@ fn an_open_day_is_rechecked_now_and_then() {
     let known = Known { pass: begun(midnight + 90_000, midnight), ..Known::default() };
     let known = BTreeMap::from([(the_day, known)]);
     let at = midnight + 100_000;
-    let due = due(&[the_day], &known, Again::No, zone, times(at, at, 100));
+    let due = due(&[the_day], &known, Reread::No, zone, times(at, at, 100));
     assert_eq!(due, [whole("2026-11-22", true)]);
 }
 
 #[test]
 fn a_run_reads_the_overlap_once() {
     let (zone, the_day) = (Zone::Fixed(0), day("2026-11-22"));
-    let since = |began: i64, seen: Option<Seen>| {
+    let since = |began: i64, seen: Option<VisitTally>| {
         let pass = Some(Pass { began, since: 4950, seen });
         let known = Known { newest: Some(5000), pass, ..Known::default() };
         let known = BTreeMap::from([(the_day, known)]);
-        due(&[the_day], &known, Again::No, zone, times(9000, 8000, 100)).remove(0).extent
+        due(&[the_day], &known, Reread::No, zone, times(9000, 8000, 100)).remove(0).extent
     };
     // It goes on where it was, within the overlap or after it.
-    assert_eq!(since(8000, Some(Seen::default())), Extent::Since(4950));
+    assert_eq!(since(8000, Some(VisitTally::default())), Extent::Since(4950));
     assert_eq!(since(8000, Some(met())), Extent::Since(5000));
     assert_eq!(since(8000, None), Extent::Since(5000));
     // The next run reads it again.
-    for seen in [None, Some(Seen::default()), Some(met())] {
+    for seen in [None, Some(VisitTally::default()), Some(met())] {
         assert_eq!(since(7999, seen), Extent::Since(4940));
     }
 }
 
-fn met() -> Seen {
-    let mut seen = Seen::default();
+fn met() -> VisitTally {
+    let mut seen = VisitTally::default();
     seen.insert(1, 1, false);
     seen
 }

@@ -1,8 +1,12 @@
-//! How far a sync is, in a line for the user, which the view `matomo_progress` takes apart again.
+//! How far a sync is: in a line of `pg_stat_activity`, which the view `matomo_progress` takes apart
+//! again, and in NOTICEs.
 
 use std::time::{Duration, Instant};
 
+use chrono::NaiveDate;
+
 use crate::sync::fetch::DayRead;
+use crate::sync::notices::{Notices, readable};
 
 /// Counts days, visits and actions of a sync.
 #[derive(Debug, Clone)]
@@ -17,6 +21,9 @@ pub struct Progress {
     /// What earlier transactions of the same sync took.
     earlier: Duration,
     begin: Instant,
+    /// The day stored last.
+    day: Option<NaiveDate>,
+    pub notices: Notices,
 }
 
 impl Progress {
@@ -24,12 +31,29 @@ impl Progress {
     pub fn new(site: i32, days_to_do: usize) -> Progress {
         let (earlier, begin) = (Duration::ZERO, Instant::now());
         let (registered, days_done, visits, actions) = (None, 0, 0, 0);
-        Progress { site, registered, days_to_do, days_done, visits, actions, earlier, begin }
+        let (day, notices) = (None, Notices::begin());
+        Progress {
+            site,
+            registered,
+            days_to_do,
+            days_done,
+            visits,
+            actions,
+            earlier,
+            begin,
+            day,
+            notices,
+        }
     }
 
     /// The same, of a registered site: there may be several of this ID, even in one process.
     pub fn of_registered(self, registered: Option<i32>) -> Progress {
         Progress { registered, ..self }
+    }
+
+    /// The same, of which so much was said already.
+    pub fn having_said(self, notices: Notices) -> Progress {
+        Progress { notices, ..self }
     }
 
     /// The same, of which so much is done already.
@@ -43,13 +67,17 @@ impl Progress {
         self.days_done > 0 || self.visits > 0
     }
 
-    /// Takes note of a day, or a part of one, that is stored.
-    pub fn read(&mut self, read: &DayRead) {
-        self.add(
-            read.rest.is_none(),
-            read.met.visits - read.met_before.visits,
-            read.met.actions - read.met_before.actions,
-        );
+    /// Takes note of a day, or a part of one, that is stored; gives a line if one is due.
+    pub fn read(&mut self, read: &DayRead) -> Option<String> {
+        let visits = read.met.visits - read.met_before.visits;
+        self.add(read.rest.is_none(), visits, read.met.actions - read.met_before.actions);
+        self.day = Some(read.day);
+        self.notices.say(visits > 0).then(|| self.readable_line(visits > 0))
+    }
+
+    /// The last line, unless it was said.
+    pub fn end(&mut self) -> Option<String> {
+        (self.day.is_some() && self.notices.end()).then(|| self.readable_line(true))
     }
 
     fn add(&mut self, is_day_done: bool, visits: i64, actions: i64) {
@@ -60,22 +88,34 @@ impl Progress {
 
     /// Days done of days to do, visits, actions, rate and time left.
     pub fn line(&self, what: &str) -> String {
-        self.line_after(what, self.earlier + self.begin.elapsed())
+        self.line_after(what, self.earlier + self.begin.elapsed(), |number| number.to_string())
     }
 
-    fn line_after(&self, what: &str, elapsed: Duration) -> String {
-        let Progress { site, days_to_do, days_done, visits, actions, .. } = self;
+    /// The line of the day stored last, for a person.
+    fn readable_line(&self, has_visits: bool) -> String {
+        let day = self.day.map(|day| day.to_string()).unwrap_or_default();
+        let what = if has_visits { day } else { format!("{day}, no visits") };
+        self.line_after(&what, self.earlier + self.begin.elapsed(), readable)
+    }
+
+    fn line_after(&self, what: &str, elapsed: Duration, shown: fn(i64) -> String) -> String {
+        let Progress { site, days_to_do, days_done, .. } = self;
+        let days = |days: &usize| shown(i64::try_from(*days).unwrap_or(i64::MAX));
         let registered =
             self.registered.map(|id| format!(" (registered site {id})")).unwrap_or_default();
         let mut line = format!(
-            "matomo: site {site}{registered}, {what}: {days_done} of {days_to_do} days, {visits} visits, {actions} actions"
+            "matomo: site {site}{registered}, {what}: {} of {} days, {} visits, {} actions",
+            days(days_done),
+            days(days_to_do),
+            shown(self.visits),
+            shown(self.actions)
         );
         let seconds = elapsed.as_secs_f64();
         if *days_done > 0 && seconds > 0.0 {
-            let rate = *actions as f64 / seconds;
+            let rate = (self.actions as f64 / seconds).round() as i64;
             let days_left = days_to_do.saturating_sub(*days_done);
             let left = seconds / *days_done as f64 * days_left as f64;
-            line += &format!(", {rate:.0} actions/s, {} left", duration(left));
+            line += &format!(", {} actions/s, {} left", shown(rate), duration(left));
         }
         line
     }
@@ -94,16 +134,20 @@ fn duration(seconds: f64) -> String {
 mod tests {
     use super::*;
 
+    fn plain(number: i64) -> String {
+        number.to_string()
+    }
+
     #[test]
     fn a_line() {
         let mut progress = Progress::new(7, 4);
         assert_eq!(
-            progress.line_after("begins", Duration::ZERO),
+            progress.line_after("begins", Duration::ZERO, plain),
             "matomo: site 7, begins: 0 of 4 days, 0 visits, 0 actions"
         );
         progress.add(true, 10, 300);
         assert_eq!(
-            progress.line_after("2026-11-24", Duration::from_secs(30)),
+            progress.line_after("2026-11-24", Duration::from_secs(30), plain),
             "matomo: site 7, 2026-11-24: 1 of 4 days, 10 visits, 300 actions, 10 actions/s, 1 min 30 s left"
         );
         // Part of a day, in a later transaction.
@@ -111,8 +155,18 @@ mod tests {
             Progress::new(7, 3).of_registered(Some(12)).go_on(1, 10, 300, Duration::from_secs(30));
         progress.add(false, 5, 100);
         assert_eq!(
-            progress.line_after("2026-11-25", Duration::from_secs(40)),
+            progress.line_after("2026-11-25", Duration::from_secs(40), plain),
             "matomo: site 7 (registered site 12), 2026-11-25: 1 of 4 days, 15 visits, 400 actions, 10 actions/s, 2 min 0 s left"
+        );
+    }
+
+    #[test]
+    fn a_line_for_a_person() {
+        let mut progress = Progress::new(7, 1_096);
+        progress.add(true, 1_500, 30_000);
+        assert_eq!(
+            progress.line_after("2026-11-24", Duration::from_secs(2), readable),
+            "matomo: site 7, 2026-11-24: 1 of 1,096 days, 1,500 visits, 30,000 actions, 15,000 actions/s, 36 min 30 s left"
         );
     }
 

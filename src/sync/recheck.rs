@@ -4,7 +4,7 @@
 use crate::error::Result;
 use crate::matomo::client::Client;
 use crate::rows::batch::Batch;
-use crate::rows::batch::Listed;
+use crate::rows::batch::ListedVisit;
 use crate::rows::mapping::Site;
 use crate::store::destination::Destination;
 use crate::store::inspect::{self, Differing};
@@ -18,7 +18,7 @@ const AT_ONCE: usize = 500;
 ///
 /// # Errors
 /// Only internal ones.
-pub fn compare(destination: &Destination, listed: &[Listed]) -> Result<Differing> {
+pub fn compare(destination: &Destination, listed: &[ListedVisit]) -> Result<Differing> {
     let mut all = Differing::default();
     for listed in listed.chunks(AT_ONCE) {
         let found = inspect::differing(destination, listed)?;

@@ -20,7 +20,7 @@ pub fn start<T: Send + 'static>(
     Helper::start(room, move || ours.shut_down(), move |outbox| work(&theirs, outbox))
 }
 
-enum Mail<T> {
+enum Reply<T> {
     Notice(String),
     Done(Result<T>),
 }
@@ -35,15 +35,15 @@ pub fn ask<T: Send + 'static>(
 ) -> Result<T> {
     let mut helper = start(client, 1, move |client, outbox| {
         let done = work(client, &mut |line| {
-            outbox.send(Mail::Notice(line));
+            outbox.send(Reply::Notice(line));
         });
-        outbox.send(Mail::Done(done));
+        outbox.send(Reply::Done(done));
     })?;
     let mut result = Err(ended_early());
     while let Some(mail) = helper.next() {
         match mail {
-            Mail::Notice(line) => say(PgLogLevel::NOTICE, line),
-            Mail::Done(done) => result = done,
+            Reply::Notice(line) => say(PgLogLevel::NOTICE, line),
+            Reply::Done(done) => result = done,
         }
     }
     result

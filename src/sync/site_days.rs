@@ -8,15 +8,15 @@ use crate::matomo::client::{Client, SiteInfo};
 use crate::pg::report::say;
 use crate::pg::secrecy::show_activity;
 use crate::rows::mapping::ActionTime;
-use crate::rows::visits_read::count;
+use crate::rows::visit_tally::count;
 use crate::state::ledger::Entries;
 use crate::state::ledger::{Entry, Ledger};
 use crate::state::run::StepCounts;
 use crate::store::destination::Destination;
-use crate::store::writer::{Store, Written};
-use crate::sync::fetch::{self, DayRead, News, Part};
+use crate::store::writer::{Writer, Written};
+use crate::sync::fetch::{self, DayRead, Message, Part};
 use crate::sync::helper::Helper;
-use crate::sync::pages::Reading;
+use crate::sync::pages::ReadOptions;
 use crate::sync::plan::Due;
 use crate::sync::progress::Progress;
 use crate::sync::recheck;
@@ -56,17 +56,17 @@ pub enum Outcome {
 const ROOM: usize = 4;
 
 /// All that it takes to copy days.
-pub struct Copy {
+pub struct Copier {
     pub client: Client,
     /// Days to read at once.
     pub workers: usize,
-    pub reading: Reading,
+    pub reading: ReadOptions,
     pub destination: Destination,
-    pub store: Store,
-    pub record: Record,
+    pub store: Writer,
+    pub record: Recorder,
 }
 
-impl Copy {
+impl Copier {
     /// Fetches and stores the days, of each at most so many pages.
     ///
     /// # Errors
@@ -84,7 +84,7 @@ impl Copy {
         show_activity(&progress.line(&phase));
         let count = days.len();
         let workers = self.workers.min(count);
-        let reading = Reading { most_pages, ..self.reading };
+        let reading = ReadOptions { most_pages, ..self.reading };
         // Each worker reads every n-th day; what it is ahead waits in its mailbox.
         let mut of_workers = vec![Vec::new(); workers];
         for (index, due) in days.into_iter().enumerate() {
@@ -128,19 +128,19 @@ impl Copy {
     }
 
     /// Stores what a worker reads of its next day.
-    fn store_day(&mut self, helper: &mut Helper<News>) -> Result<DayStored> {
+    fn store_day(&mut self, helper: &mut Helper<Message>) -> Result<DayStored> {
         let (mut written, mut differing) = (Written::default(), Vec::new());
         while let Some(news) = helper.next() {
             match news {
-                News::Batch(batch) => written += self.store.write(&batch)?,
-                News::Listed(visits) => {
+                Message::Batch(batch) => written += self.store.write(&batch)?,
+                Message::Listed(visits) => {
                     let found = recheck::compare(&self.destination, &visits)?;
                     differing.extend(found.missing.into_iter().chain(found.stale));
                 }
-                News::Day(read) => return Ok(DayStored::Done(Day { read, written, differing })),
-                News::Notice(line) => say(PgLogLevel::NOTICE, line),
-                News::ZoneChanged(info) => return Ok(DayStored::ZoneChanged(info)),
-                News::Failed(error) => return Err(error),
+                Message::Day(read) => return Ok(DayStored::Done(Day { read, written, differing })),
+                Message::Notice(line) => say(PgLogLevel::NOTICE, line),
+                Message::ZoneChanged(info) => return Ok(DayStored::ZoneChanged(info)),
+                Message::Failed(error) => return Err(error),
             }
         }
         Err(remote::ended_early())
@@ -163,10 +163,11 @@ impl Copy {
 
     fn record(&self, day: &Day, progress: &mut Progress) -> Result<()> {
         self.record.day(&day.read, &day.written)?;
-        progress.read(&day.read);
-        let line = progress.line(&day.read.day.to_string());
-        show_activity(&line);
-        say(PgLogLevel::NOTICE, line);
+        let notice = progress.read(&day.read);
+        show_activity(&progress.line(&day.read.day.to_string()));
+        if let Some(line) = notice {
+            say(PgLogLevel::NOTICE, line);
+        }
         Ok(())
     }
 }
@@ -185,7 +186,7 @@ enum DayStored {
 }
 
 /// Notes in the ledger what became of days.
-pub struct Record {
+pub struct Recorder {
     pub ledger: Ledger,
     /// What was known before.
     pub known: Entries,
@@ -195,7 +196,7 @@ pub struct Record {
     pub now: i64,
 }
 
-impl Record {
+impl Recorder {
     fn day(&self, read: &DayRead, written: &Written) -> Result<()> {
         let before = self.known.get(&read.day);
         let mut entry = before.cloned().unwrap_or_else(|| Entry::new(read.day, &self.timezone));

@@ -17,17 +17,18 @@ use crate::rows::mapping::Site;
 use crate::state::ledger::{Entries, Ledger};
 use crate::state::restored;
 use crate::store::destination::Destination;
-use crate::store::writer::Store;
+use crate::store::writer::Writer;
 use crate::sync::known_days;
-use crate::sync::pages::Reading;
+use crate::sync::notices::readable;
+use crate::sync::pages::ReadOptions;
 use crate::sync::pages::retry_line;
-use crate::sync::plan::{self, Again, Due, Start, Times};
+use crate::sync::plan::{self, Due, Reread, Start, Times};
 use crate::sync::progress::Progress;
 use crate::sync::remote;
-use crate::sync::site_days::{Copy, DayResult, Outcome, Record};
+use crate::sync::site_days::{Copier, DayResult, Outcome, Recorder};
 
 /// What the caller of `matomo_sync` wants.
-pub struct Order {
+pub struct SyncRequest {
     /// idSite.
     pub site: i32,
     pub access: Access,
@@ -43,8 +44,8 @@ pub struct Order {
 ///
 /// # Errors
 /// Any of [`Error`]; nothing of the transaction remains then.
-pub fn run(order: Order) -> Result<Vec<DayResult>> {
-    let Order { site, access, start, end, destination, force } = order;
+pub fn run(request: SyncRequest) -> Result<Vec<DayResult>> {
+    let SyncRequest { site, access, start, end, destination, force } = request;
     let destination = Destination::open_or_create(&destination)?;
     let range = Range { start, end, not_before: None };
     let mut info = None;
@@ -54,6 +55,9 @@ pub fn run(order: Order) -> Result<Vec<DayResult>> {
         let mut progress = Progress::new(site, sync.due.len());
         match sync.copy.days(sync.due, i32::MAX, &mut progress)? {
             Outcome::Done(results) => {
+                if let Some(line) = progress.end() {
+                    say(PgLogLevel::NOTICE, line);
+                }
                 let truncated = results.iter().map(|(read, _)| read.met.truncated_visits).sum();
                 warn_of_truncation("", truncated);
                 return Ok(results);
@@ -74,7 +78,7 @@ pub struct Range {
 
 /// The run that a sync is a step of.
 #[derive(Debug, Clone, Copy)]
-pub struct OfRun {
+pub struct RunContext {
     /// The registered site.
     pub registered: i32,
     /// When the run began.
@@ -83,7 +87,7 @@ pub struct OfRun {
 
 /// A sync that is ready to begin.
 pub struct Sync {
-    pub copy: Copy,
+    pub copy: Copier,
     pub info: SiteInfo,
     /// The days to read.
     pub due: Vec<Due>,
@@ -103,7 +107,7 @@ impl Sync {
         range: Range,
         force: bool,
         told: Option<SiteInfo>,
-        run: Option<OfRun>,
+        run: Option<RunContext>,
     ) -> Result<Sync> {
         let Access { client, page_size, workers } = access;
         destination.lock_rows(site)?;
@@ -136,7 +140,7 @@ impl Sync {
             let today = zone.day(now).unwrap_or_default();
             let mut days = plan::days(start, range.end, today, zone)?;
             days.retain(|day| range.not_before.is_none_or(|first| *day >= first));
-            let again = if force { Again::All } else { lookback(today) };
+            let again = if force { Reread::All } else { lookback(today) };
             let times = Times {
                 now,
                 run_began,
@@ -161,12 +165,13 @@ impl Sync {
         }
         // Not before Matomo has answered: a mistyped URL is no other Matomo.
         ledger.check_matomo(&destination.name)?;
-        let store = Store::new(destination.clone());
+        let store = Writer::new(destination.clone());
         let (zone, is_rollup) = (info.zone, info.is_rollup);
         let site = Site { id: site, zone, action_time, is_rollup };
-        let reading = Reading { site, page_size, most_pages: i32::MAX, began: now, is_zone_known };
-        let record = Record { ledger, known, timezone: info.timezone.clone(), action_time, now };
-        let copy = Copy { client, workers, reading, destination, store, record };
+        let reading =
+            ReadOptions { site, page_size, most_pages: i32::MAX, began: now, is_zone_known };
+        let record = Recorder { ledger, known, timezone: info.timezone.clone(), action_time, now };
+        let copy = Copier { client, workers, reading, destination, store, record };
         Ok(Sync { copy, info, due, is_emptied })
     }
 }
@@ -229,10 +234,10 @@ fn in_timezone(known: Entries, ledger: &Ledger, info: &SiteInfo) -> Result<Entri
 }
 
 /// Which days `matomo.lookback` reads again.
-fn lookback(today: NaiveDate) -> Again {
+fn lookback(today: NaiveDate) -> Reread {
     match settings::lookback() {
-        0 => Again::No,
-        days => today.checked_sub_days(Days::new(days.into())).map_or(Again::All, Again::From),
+        0 => Reread::No,
+        days => today.checked_sub_days(Days::new(days.into())).map_or(Reread::All, Reread::From),
     }
 }
 
@@ -252,7 +257,7 @@ pub fn ask_for_site(client: &Client, site: i32, registered: Option<i32>) -> Resu
 pub fn warn_of_truncation(prefix: &str, visits: i64) {
     if visits > 0 {
         warn(
-            format!("{prefix}Matomo listed only the first actions of {visits} visits"),
+            format!("{prefix}Matomo listed only the first actions of {} visits", readable(visits)),
             "Raise visitor_log_maximum_actions_per_visit in the section [General] of Matomo's config.ini.php, then sync these days again.",
         );
     }

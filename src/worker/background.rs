@@ -11,7 +11,7 @@ use pgrx::prelude::*;
 
 use crate::error::Result;
 use crate::pg::failed::Failed;
-use crate::pg::local_settings::Scope;
+use crate::pg::local_settings::LocalSettings;
 use crate::pg::process;
 use crate::pg::report::or_raise;
 use crate::pg::report::raised;
@@ -147,10 +147,10 @@ pub fn transaction<T>(work: impl FnOnce() -> Result<T>) -> std::result::Result<T
 
 /// As long as this lives, nothing is written where `default_transaction_read_only` is on: for the part
 /// of a step that reaches users' tables.
-pub fn as_by_default() -> Option<Scope> {
+pub fn as_by_default() -> Option<LocalSettings> {
     // SAFETY: main thread; a setting of the session.
     let is_read_only = unsafe { pg_sys::DefaultXactReadOnly };
-    is_read_only.then(|| Scope::of(&[(c"transaction_read_only", c"on")]))
+    is_read_only.then(|| LocalSettings::of(&[(c"transaction_read_only", c"on")]))
 }
 
 /// A process that this one has started, and that ends with it.

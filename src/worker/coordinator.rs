@@ -14,11 +14,11 @@ use crate::config::worker;
 use crate::error::Stored;
 use crate::pg::extension::Extension;
 use crate::pg::failed::Failed;
-use crate::pg::local_settings::Scope;
+use crate::pg::local_settings::LocalSettings;
 use crate::pg::report::warn_of;
 use crate::state::{restored, runs};
 use crate::worker::background::{self, Child, Database};
-use crate::worker::queue::{self, Agenda, Errand};
+use crate::worker::queue::{self, Queue, Task};
 use crate::worker::site_worker;
 
 /// After upkeep that did not come to its end, how long to wait till the next attempt.
@@ -46,17 +46,17 @@ pub extern "C-unwind" fn matomo_coordinator_main(_argument: pg_sys::Datum) {
 
 #[derive(Default)]
 struct Coordinator {
-    at_work: Vec<(Errand, Child)>,
+    at_work: Vec<(Task, Child)>,
     /// Sites that are left alone for a while, for reasons that their state does not tell.
     not_before: HashMap<i32, Instant>,
     /// The same of their upkeep, as long as it stands as it does.
     upkeep_not_before: HashMap<i32, (Instant, String)>,
     /// What was said last, so as to say it once.
-    said: Said,
+    said: LastSaid,
 }
 
 #[derive(Default)]
-struct Said {
+struct LastSaid {
     missing: bool,
     no_room: bool,
     failure: Option<Failed>,
@@ -68,8 +68,8 @@ impl Coordinator {
         let naptime = worker::naptime();
         let (ended, at_work) = self.at_work.drain(..).partition(|(_, child)| child.has_ended());
         self.at_work = at_work;
-        let mut agenda = match look(queue::read) {
-            Ok(Some(agenda)) => agenda,
+        let mut queue = match look(queue::read) {
+            Ok(Some(queue)) => queue,
             Ok(None) => {
                 self.without_extension(database);
                 return naptime;
@@ -82,39 +82,33 @@ impl Coordinator {
         };
         self.said.missing = false;
         self.said.failure = None;
-        if agenda.has_ownerless
+        if queue.has_ownerless
             && let Err(failed) = look(note_ownerless)
         {
             self.complain(failed);
         }
         let now = Instant::now();
-        for (errand, _) in ended {
-            self.see_what_came(&errand, &agenda, now + naptime, now + UPKEEP_PAUSE);
+        for (task, _) in ended {
+            self.see_what_came(&task, &queue, now + naptime, now + UPKEEP_PAUSE);
         }
         self.not_before.retain(|_, until| *until > now);
         self.upkeep_not_before.retain(|_, (until, _)| *until > now);
-        for errand in &mut agenda.errands {
-            errand.syncs &= !self.not_before.contains_key(&errand.site);
-            let later = self.upkeep_not_before.get(&errand.site);
-            errand.tends &= later.is_none_or(|(_, upkeep)| *upkeep != errand.upkeep);
+        for task in &mut queue.tasks {
+            task.syncs &= !self.not_before.contains_key(&task.site);
+            let later = self.upkeep_not_before.get(&task.site);
+            task.tends &= later.is_none_or(|(_, upkeep)| *upkeep != task.upkeep);
         }
-        agenda.errands.retain(|errand| errand.syncs || errand.tends);
-        self.start(&agenda);
+        queue.tasks.retain(|task| task.syncs || task.tends);
+        self.start(&queue);
         let again = self.not_before.values().map(|until| *until - now);
-        again.chain(agenda.pause).chain([naptime]).min().unwrap_or(naptime)
+        again.chain(queue.pause).chain([naptime]).min().unwrap_or(naptime)
     }
 
     /// A site that a process leaves as it was would be due again at once: whatever kept the process
     /// from it, it is tried again later.
-    fn see_what_came(
-        &mut self,
-        done: &Errand,
-        agenda: &Agenda,
-        later: Instant,
-        much_later: Instant,
-    ) {
+    fn see_what_came(&mut self, done: &Task, queue: &Queue, later: Instant, much_later: Instant) {
         let site = done.site;
-        let Some(left) = agenda.errands.iter().find(|left| left.site == site) else { return };
+        let Some(left) = queue.tasks.iter().find(|left| left.site == site) else { return };
         if done.syncs && left.syncs && left.due_at == done.due_at {
             self.not_before.insert(site, later);
         }
@@ -124,37 +118,37 @@ impl Coordinator {
     }
 
     /// Nothing is known of what they have left.
-    fn keep_for_later(&mut self, ended: Vec<(Errand, Child)>) {
+    fn keep_for_later(&mut self, ended: Vec<(Task, Child)>) {
         let later = Instant::now() + worker::naptime();
-        self.not_before.extend(ended.into_iter().map(|(errand, _)| (errand.site, later)));
+        self.not_before.extend(ended.into_iter().map(|(task, _)| (task.site, later)));
     }
 
     /// Starts as many processes as there may be. One is kept free of sites that fail, if there are
     /// several.
-    fn start(&mut self, agenda: &Agenda) {
+    fn start(&mut self, queue: &Queue) {
         let most = worker::max_workers();
         let most_failing = most.saturating_sub(1).max(1);
-        for errand in &agenda.errands {
+        for task in &queue.tasks {
             if self.at_work.len() >= most {
                 return;
             }
-            let failing = self.at_work.iter().filter(|(errand, _)| errand.is_failing).count();
-            let is_at_work = self.at_work.iter().any(|(other, _)| other.site == errand.site);
-            if is_at_work || errand.is_failing && failing >= most_failing {
+            let failing = self.at_work.iter().filter(|(task, _)| task.is_failing).count();
+            let is_at_work = self.at_work.iter().any(|(other, _)| other.site == task.site);
+            if is_at_work || task.is_failing && failing >= most_failing {
                 continue;
             }
-            match Child::start(site_worker::process(errand)) {
+            match Child::start(site_worker::process(task)) {
                 Some(child) => {
                     self.said.no_room = false;
-                    self.at_work.push((errand.clone(), child));
+                    self.at_work.push((task.clone(), child));
                 }
-                None => return self.complain_of_room(agenda, errand.site),
+                None => return self.complain_of_room(queue, task.site),
             }
         }
     }
 
     /// While some work, there will be room; else the sites that are due have failed.
-    fn complain_of_room(&mut self, agenda: &Agenda, site: i32) {
+    fn complain_of_room(&mut self, queue: &Queue, site: i32) {
         let at_work = self.at_work.len();
         let no_process = |site| Stored::NoProcess { site, at_work, hint: worker::MORE_PROCESSES };
         if !std::mem::replace(&mut self.said.no_room, true) {
@@ -163,7 +157,7 @@ impl Coordinator {
         if at_work > 0 {
             return;
         }
-        let due = agenda.errands.iter().filter(|errand| errand.syncs);
+        let due = queue.tasks.iter().filter(|task| task.syncs);
         let failed: Vec<_> =
             due.map(|due| (due.site, Failed::of(&no_process(due.site).into()))).collect();
         if let Err(failed) = look(|| runs::note_not_begun(&Extension::find()?, &failed)) {
@@ -197,7 +191,7 @@ impl Coordinator {
 /// Does something in a transaction, and waits for nobody's lock: the next round comes soon.
 fn look<T>(work: impl FnOnce() -> crate::error::Result<T>) -> Result<T, Failed> {
     background::transaction(|| {
-        let _bounded = Scope::of(&[(c"lock_timeout", c"500ms")]);
+        let _bounded = LocalSettings::of(&[(c"lock_timeout", c"500ms")]);
         work()
     })
 }

@@ -35,24 +35,24 @@ pub fn register() {
 pub extern "C-unwind" fn matomo_launcher_main(_argument: pg_sys::Datum) {
     background::begin(Database::None);
     // Lives as long as the process; the next launcher will start coordinators of its own.
-    let posts: &mut Vec<Post> = background::end_with(Box::leak(Box::default()));
+    let slots: &mut Vec<Slot> = background::end_with(Box::leak(Box::default()));
     loop {
         let databases = worker::databases();
-        posts.retain(|post| databases.contains(&post.database));
+        slots.retain(|slot| databases.contains(&slot.database));
         for database in databases {
-            if posts.iter().all(|post| post.database != database) {
-                posts.push(Post::new(database));
+            if slots.iter().all(|slot| slot.database != database) {
+                slots.push(Slot::new(database));
             }
         }
-        let pauses: Vec<_> = posts.iter_mut().map(Post::look_after).collect();
-        let coordinators = posts.iter().filter(|post| post.coordinator.is_some()).count();
+        let pauses: Vec<_> = slots.iter_mut().map(Slot::look_after).collect();
+        let coordinators = slots.iter().filter(|slot| slot.coordinator.is_some()).count();
         background::show_idle(&format!("matomo: databases: {coordinators}"));
         background::sleep(pauses.into_iter().min().unwrap_or(LONGEST_PAUSE));
     }
 }
 
 /// A database, and its coordinator.
-struct Post {
+struct Slot {
     database: String,
     coordinator: Option<Child>,
     started: Instant,
@@ -72,10 +72,10 @@ enum Trouble {
     NoRoom,
 }
 
-impl Post {
-    fn new(database: String) -> Post {
+impl Slot {
+    fn new(database: String) -> Slot {
         let started = Instant::now().checked_sub(LONGEST_PAUSE).unwrap_or_else(Instant::now);
-        Post { database, coordinator: None, started, pause: Duration::ZERO, trouble: None }
+        Slot { database, coordinator: None, started, pause: Duration::ZERO, trouble: None }
     }
 
     /// Starts a coordinator if there is none; gives when to look again.

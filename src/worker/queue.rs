@@ -16,10 +16,10 @@ use crate::state::runs;
 
 /// The sites of a database as they are at some moment.
 #[derive(Default)]
-pub struct Agenda {
+pub struct Queue {
     /// What there is to do, in the order in which it came due; a site that fails counts as due later
     /// than it is, so that it comes after the others and yet at some time.
-    pub errands: Vec<Errand>,
+    pub tasks: Vec<Task>,
     /// Until there is more.
     pub pause: Option<Duration>,
     /// Whether there are sites whose owner is gone.
@@ -31,7 +31,7 @@ const LATER: f64 = 60.0;
 
 /// What there is to do for a site.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Errand {
+pub struct Task {
     pub site: i32,
     /// Whether it is to be synced.
     pub syncs: bool,
@@ -45,7 +45,7 @@ pub struct Errand {
 }
 
 /// A site that there may be something to do for.
-struct Waiting {
+struct Candidate {
     site: i32,
     owner: pg_sys::Oid,
     /// Whether the owner is still there.
@@ -72,16 +72,16 @@ struct Waiting {
 ///
 /// # Errors
 /// Only internal ones.
-pub fn read() -> Result<Option<Agenda>> {
+pub fn read() -> Result<Option<Queue>> {
     if !is_created()? {
         return Ok(None);
     }
     let extension = Extension::find()?;
     restored::resolve(&extension)?;
-    let (mut agenda, mut errands) = (Agenda::default(), Vec::new());
+    let (mut queued, mut tasks) = (Queue::default(), Vec::new());
     for waiting in waiting(&extension)? {
         if !waiting.is_owned {
-            agenda.has_ownerless = true;
+            queued.has_ownerless = true;
             continue;
         }
         let syncs = waiting.is_dead
@@ -96,20 +96,20 @@ pub fn read() -> Result<Option<Agenda>> {
             let is_failing = waiting.is_dead || waiting.failures > 0;
             // What is only looked after has waited for nothing.
             let seconds = waiting.seconds.filter(|_| syncs).unwrap_or_default();
-            let Waiting { site, due_at, upkeep, .. } = waiting;
-            errands.push((
+            let Candidate { site, due_at, upkeep, .. } = waiting;
+            tasks.push((
                 seconds + if is_failing { LATER } else { 0.0 },
-                Errand { site, syncs, tends, is_failing, due_at, upkeep },
+                Task { site, syncs, tends, is_failing, due_at, upkeep },
             ));
         }
         if let Some(seconds) = waiting.seconds.filter(|_| waiting.is_enabled && !syncs) {
             let pause = Duration::try_from_secs_f64(seconds.max(0.001)).ok();
-            agenda.pause = agenda.pause.into_iter().chain(pause).min();
+            queued.pause = queued.pause.into_iter().chain(pause).min();
         }
     }
-    errands.sort_by(|(one, _), (other, _)| one.total_cmp(other));
-    agenda.errands = errands.into_iter().map(|(_, errand)| errand).collect();
-    Ok(Some(agenda))
+    tasks.sort_by(|(one, _), (other, _)| one.total_cmp(other));
+    queued.tasks = tasks.into_iter().map(|(_, task)| task).collect();
+    Ok(Some(queued))
 }
 
 /// Whether the extension is created in this database.
@@ -123,7 +123,7 @@ pub fn is_created() -> Result<bool> {
 }
 
 /// The sites that are enabled, or have a retention, and that nobody works on.
-fn waiting(extension: &Extension) -> Result<Vec<Waiting>> {
+fn waiting(extension: &Extension) -> Result<Vec<Candidate>> {
     let sql = format!(
         "WITH locked AS MATERIALIZED (SELECT l.objid FROM pg_locks l \
              JOIN pg_database d ON d.oid = l.database AND d.datname = current_database() \
@@ -147,7 +147,7 @@ fn waiting(extension: &Extension) -> Result<Vec<Waiting>> {
         let corrupt = || Error::Internal("a registered site lacks what it cannot lack".to_owned());
         query(client, &sql, &[])?
             .map(|row| {
-                Ok(Waiting {
+                Ok(Candidate {
                     site: row.get(1).map_err(spi)?.ok_or_else(corrupt)?,
                     owner: row.get(2).map_err(spi)?.ok_or_else(corrupt)?,
                     server: row.get(3).map_err(spi)?.ok_or_else(corrupt)?,
@@ -167,7 +167,7 @@ fn waiting(extension: &Extension) -> Result<Vec<Waiting>> {
     })
 }
 
-impl Waiting {
+impl Candidate {
     /// Whether its table was seen to today.
     fn is_tended(&self) -> bool {
         let tended_on = self.tended_on.as_deref().and_then(|day| day.parse().ok());

@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::matomo::client::Client;
 use crate::pg::failed::Failed;
 use crate::pg::locks::{self, Lock, Until};
+use crate::sync::notices::Notices;
 
 /// The work under way.
 pub struct Work {
@@ -22,6 +23,8 @@ pub struct Work {
     pub version: Option<String>,
     /// The connection to the Matomo, and which credentials it is of.
     pub client: Option<(String, Client)>,
+    /// What was said of the run's progress.
+    pub notices: Notices,
     /// What to make of an error of the last step.
     pub failure: Failure,
     is_locked: bool,
@@ -68,8 +71,8 @@ pub fn register() {
 pub fn begin(site: i32, phase: Phase) {
     clear();
     let (failed, version, client, failure) = (None, None, None, Failure::Passing);
-    let (is_locked, ends) = (false, false);
-    let work = Work { site, phase, failed, version, client, failure, is_locked, ends };
+    let (notices, is_locked, ends) = (Notices::begin(), false, false);
+    let work = Work { site, phase, failed, version, client, notices, failure, is_locked, ends };
     *current() = Some(work);
 }
 

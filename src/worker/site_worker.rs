@@ -8,7 +8,7 @@ use pgrx::prelude::*;
 
 use crate::pg::failed::Failed;
 use crate::worker::background::{self, Database, builder};
-use crate::worker::queue::{self, Errand};
+use crate::worker::queue::{self, Task};
 use crate::worker::step::{self, Status};
 use crate::worker::upkeep::{self, Outcome};
 
@@ -18,11 +18,11 @@ const TURN: Duration = Duration::from_secs(5);
 /// What a run is called for by, in `matomo_runs`.
 const COMMAND: &str = "background worker";
 
-/// A process of this database for an errand.
-pub fn process(errand: &Errand) -> BackgroundWorkerBuilder {
+/// A process of this database for an task.
+pub fn process(task: &Task) -> BackgroundWorkerBuilder {
     // SAFETY: main thread; a number that is set when the process begins.
     let database = unsafe { pg_sys::MyDatabaseId }.to_u32();
-    let Errand { site, syncs, tends, .. } = errand;
+    let Task { site, syncs, tends, .. } = task;
     builder(&format!("matomo worker: site {site}"), "matomo worker", "matomo_worker_main")
         .set_extra(&format!("{database} {site} {syncs} {tends}"))
 }

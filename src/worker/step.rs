@@ -24,9 +24,10 @@ use crate::state::run::Run;
 use crate::state::runs::{self, Begun};
 use crate::state::sites::{self, Site};
 use crate::store::destination::Destination;
+use crate::sync::notices::Notices;
 use crate::sync::progress::Progress;
 use crate::sync::site_days::{DayResult, Outcome, counts};
-use crate::sync::site_sync::{OfRun, Range, Sync, warn_of_truncation};
+use crate::sync::site_sync::{Range, RunContext, Sync, warn_of_truncation};
 use crate::worker::attempt::attempt;
 use crate::worker::background;
 use crate::worker::session::{self, Failure, Phase};
@@ -125,25 +126,26 @@ fn say_busy(site: i32) {
 
 /// Does a step of a run; when that fails, nothing of it may remain.
 fn copy(run: i64) -> Result<Status> {
-    let cached = session::with(|work| {
+    let (cached, notices) = session::with(|work| {
         work.failure = Failure::Passing;
         work.version = None;
-        work.client.take()
+        (work.client.take(), work.notices)
     })?;
     let extension = Extension::find()?;
     let mut state = Run::get(&extension, run)?;
     state.follow_clock(&extension)?;
     let site = Site::get(&extension, state.site)?;
-    let step = as_owner(&extension, &site, &mut state, cached).inspect_err(|error| {
-        let failure = match error {
-            Error::AlreadyRunning { .. } => Failure::Busy,
-            Error::Stored(Stored::RefusedBefore { .. })
-            | Error::Request { fault: Fault::TokenRefused(_), .. } => Failure::Refused,
-            _ => Failure::Passing,
-        };
-        // The work is there, as above.
-        let _ = session::with(|work| work.failure = failure);
-    })?;
+    let mut step =
+        as_owner(&extension, &site, &mut state, cached, notices).inspect_err(|error| {
+            let failure = match error {
+                Error::AlreadyRunning { .. } => Failure::Busy,
+                Error::Stored(Stored::RefusedBefore { .. })
+                | Error::Request { fault: Fault::TokenRefused(_), .. } => Failure::Refused,
+                _ => Failure::Passing,
+            };
+            // The work is there, as above.
+            let _ = session::with(|work| work.failure = failure);
+        })?;
     if state.timezone.as_ref() != Some(&step.info.timezone) {
         sites::note(&extension, site.id, &step.info, step.client.endpoint().url())?;
         state.timezone = Some(step.info.timezone);
@@ -153,8 +155,12 @@ fn copy(run: i64) -> Result<Status> {
         session::with(|work| {
             let version = work.version.clone();
             work.client = version.map(|version| (version, step.client));
+            work.notices = step.progress.notices;
         })?;
         return Ok(Status::Running);
+    }
+    if let Some(line) = step.progress.end() {
+        say(PgLogLevel::NOTICE, line);
     }
     warn_of_truncation(&format!("registered site {}: ", site.id), state.truncated_visits);
     runs::succeed(&extension, run)?;
@@ -169,6 +175,7 @@ struct Step {
     due: Vec<NaiveDate>,
     results: Vec<DayResult>,
     bytes: u64,
+    progress: Progress,
 }
 
 /// Does the part of a step that reaches Matomo and the destination, as the owner of the site.
@@ -177,6 +184,7 @@ fn as_owner(
     site: &Site,
     run: &mut Run,
     cached: Option<(String, Client)>,
+    notices: Notices,
 ) -> Result<Step> {
     let not_before = retention::first_day(extension, site.id)?;
     let _mode = background::as_by_default();
@@ -196,7 +204,7 @@ fn as_owner(
         return Err(Stored::RefusedBefore { server, site: site.id, user }.into());
     }
     let mut access = Access::stored(credentials)?;
-    access.client = access.client.patient();
+    access.client = access.client.with_answer_timeout();
     if let Some((_, client)) = cached.filter(|(of, _)| *of == version) {
         // Connections are kept.
         access.client = client;
@@ -207,10 +215,10 @@ fn as_owner(
     let received = client.received();
     let range = Range { start: site.start, end: None, not_before };
     let known = run.timezone.as_deref().and_then(info);
-    let of_run = OfRun { registered: site.id, began: run.began };
+    let of_run = RunContext { registered: site.id, began: run.began };
     let pages = run.step_pages.map_or_else(settings::step_pages, |n| n.min(settings::step_pages()));
     let mut told = known;
-    let (info, due, results) = loop {
+    let (info, due, results, progress) = loop {
         let (access, destination) = (access.clone(), destination.clone());
         let mut sync =
             Sync::prepare(site.idsite, access, destination, range, false, told, Some(of_run))?;
@@ -221,15 +229,17 @@ fn as_owner(
         let due: Vec<_> = sync.due.iter().map(|due| due.day).collect();
         sync.due.truncate(workers);
         let elapsed = Utc::now().timestamp().saturating_sub(run.began);
-        let mut progress =
-            Progress::new(site.idsite, due.len()).of_registered(Some(site.id)).go_on(
+        let mut progress = Progress::new(site.idsite, due.len())
+            .of_registered(Some(site.id))
+            .go_on(
                 usize::try_from(run.days).unwrap_or_default(),
                 run.visits,
                 run.actions,
                 Duration::from_secs(elapsed.unsigned_abs()),
-            );
+            )
+            .having_said(notices);
         match sync.copy.days(sync.due, pages, &mut progress)? {
-            Outcome::Done(results) => break (sync.info, due, results),
+            Outcome::Done(results) => break (sync.info, due, results, progress),
             Outcome::ZoneChanged(info) => {
                 run.begin_anew();
                 told = Some(info);
@@ -237,7 +247,7 @@ fn as_owner(
         }
     };
     let bytes = client.received().saturating_sub(received);
-    Ok(Step { client, info, due, results, bytes })
+    Ok(Step { client, info, due, results, bytes, progress })
 }
 
 /// What an earlier step was told of the site.

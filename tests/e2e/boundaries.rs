@@ -13,7 +13,7 @@ use victim::Victim;
 
 use crate::trust::Section;
 
-/// Goes through all boundaries of some ways; each is a row of a section of `tests/TRUST.md`.
+/// Goes through all boundaries of some ways; each is a row of a section of `docs/trust.md`.
 fn all(ways: &[Way], victim: Victim, conf: &str, section: &'static str) {
     let mut course = Course::new(conf);
     let mut section = Section::new(section);

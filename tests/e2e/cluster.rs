@@ -55,7 +55,7 @@ impl Cluster {
     pub fn create(conf: &str, variables: &[(&str, &str)]) -> Cluster {
         assert!(
             std::env::var_os("MATOMO_PACKAGE").is_some(),
-            "MATOMO_PACKAGE is not set: run these tests with `make test`, or build the extension with tests/package"
+            "MATOMO_PACKAGE is not set: run these tests with `make test`, or build the extension with packaging/package"
         );
         adopt_orphans();
         let made = Cluster { dir: new_dir() };

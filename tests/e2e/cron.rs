@@ -12,7 +12,7 @@ use crate::soak::{figures, is_long};
 use crate::stored::server;
 use crate::support::*;
 
-/// As README has it.
+/// As docs/scheduling.md has it.
 const SCHEDULE: &str = "SELECT cron.schedule('matomo', '* * * * *', 'CALL matomo_sync_all()');";
 
 /// How many minutes.
@@ -106,16 +106,55 @@ fn runs_every_minute(mode: &str) {
 
 #[test]
 fn every_minute_in_both_modes_with_a_lag_below_two() {
-    assert!(include_str!("../../README.md").contains(SCHEDULE));
-    if !std::path::Path::new(&format!("{}/pg_cron.so", pkglibdir())).exists() {
-        // tests/setup installs it wherever apt has it.
-        println!("no pg_cron here");
+    assert!(crate::docs::page("docs/scheduling.md").contains(SCHEDULE));
+    if !is_pg_cron_here() {
         return;
     }
     let modes = ["off", "on"].map(|mode| thread::spawn(move || runs_every_minute(mode)));
     for mode in modes {
         mode.join().unwrap();
     }
+}
+
+/// What docs/install.md and docs/scheduling.md have an administrator grant is enough.
+#[test]
+fn an_everyday_role_schedules_its_own_sites() {
+    if !is_pg_cron_here() {
+        return;
+    }
+    let cluster = Cluster::start_with(
+        "shared_preload_libraries = 'pg_cron'\ncron.use_background_workers = on\n",
+    );
+    let noon = Noon::new();
+    let fake = serve(noon.world(4));
+    let mut db = cluster.connect("postgres");
+    run(&mut db, "CREATE EXTENSION pg_cron; CREATE EXTENSION matomo_postgres");
+    let install = crate::docs::page("docs/install.md");
+    let role = crate::docs::block(&install, "CREATE ROLE etl LOGIN;");
+    let role = role.replace("https://analytics.example.org", &fake.url());
+    run(&mut db, &role.replace("'TOKEN'", &format!("'{}'", fake.token())));
+    let scheduling = crate::docs::page("docs/scheduling.md");
+    run(&mut db, crate::docs::block(&scheduling, "GRANT USAGE ON SCHEMA cron TO etl;"));
+    let mut etl = cluster.connect_as("postgres", "etl");
+    let add = format!(
+        "SELECT matomo_add_site('analytics', 1, start_date => '{}', destination => 'analytics.matomo')",
+        noon.text(3)
+    );
+    run(&mut etl, &add);
+    run(&mut etl, SCHEDULE);
+    let succeeded = "SELECT count(*) FROM matomo_runs WHERE status = 'succeeded'";
+    within_minutes("a run succeeds", Instant::now(), || one::<i64>(&mut etl, succeeded) > 0);
+    let jobs = "SELECT count(*) FROM cron.job_run_details WHERE status = 'succeeded'";
+    within_minutes("its job is done", Instant::now(), || one::<i64>(&mut etl, jobs) > 0);
+}
+
+/// packaging/setup installs it wherever apt has it.
+fn is_pg_cron_here() -> bool {
+    let here = std::path::Path::new(&format!("{}/pg_cron.so", pkglibdir())).exists();
+    if !here {
+        println!("no pg_cron here");
+    }
+    here
 }
 
 /// Where the server that is tested has its libraries.

@@ -93,7 +93,7 @@ fn a_schema_that_is_renamed_has_to_be_renamed_back() {
     run(&mut db, "CALL matomo_sync_all()");
 }
 
-/// Everything that README's Reference names, by qualified name and in an empty search_path.
+/// Everything that docs/functions.md names, by qualified name and in an empty search_path.
 #[test]
 fn everything_works_with_the_extension_in_a_schema_that_nobody_searches() {
     let fake = serve(world(231, "Europe/Paris", 6, "2026-10-24", "2026-10-26"));

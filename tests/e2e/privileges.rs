@@ -117,7 +117,7 @@ fn default_privileges_give_and_take_nothing() {
         let found = privileges(&mut db, role);
         assert_eq!(found, EVERYBODY, "{found:#?}");
     }
-    // What README has an administrator grant is enough.
+    // What docs/install.md has an administrator grant is enough.
     let fake = serve_two();
     server_for(&mut db, &fake, &role);
     let mut theirs = connect_as(&name, &role);

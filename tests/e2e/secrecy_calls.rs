@@ -1,5 +1,5 @@
 //! The token, continued: calls from plpgsql, other ways to call, and what Postgres itself logs
-//! before a sync begins, which README's section on security names.
+//! before a sync begins, which docs/security.md names.
 
 use fake_matomo::{Fault, Saying, When};
 
@@ -128,7 +128,7 @@ fn logged_durations_and_plans_do_not_tell_the_token() {
     session.db.batch_execute("SET log_min_duration_statement = 0").unwrap();
     session.db.batch_execute(&Sync::of(&fake, FIRST, LAST).sql()).unwrap();
     let log = session.log();
-    let at = log.find("1 of 2 days").unwrap();
+    let at = log.find("2 of 2 days").unwrap();
     assert!(log[at..].contains("LOG:  00000: duration: "), "{}", &log[at..]);
     session.assert_kept("a duration", token);
     session.db.batch_execute("LOAD 'auto_explain'; SET auto_explain.log_min_duration = 0").unwrap();
@@ -179,7 +179,7 @@ fn pg_stat_statements_does_not_hold_the_token() {
     assert_absent("pg_stat_statements", token, &all);
 }
 
-/// The exceptions that README names: if one of them goes, README may promise more.
+/// The exceptions that docs/security.md names: if one of them goes, it may promise more.
 #[test]
 fn what_postgres_logs_before_a_sync_begins_holds_the_statement() {
     let name = database_with_table();
@@ -245,7 +245,7 @@ fn postgres_18_tells_where_it_looks_for_the_function() {
     assert_absent("the second call", token, &talkative().log()[begin..]);
 }
 
-/// More exceptions that README names, for those who do not send one plain statement.
+/// More exceptions that docs/security.md names, for those who do not send one plain statement.
 #[test]
 fn other_ways_to_call_hold_the_statement() {
     let token = "d58f3a96otherwaystocallhold20c7b1e4";

@@ -1,17 +1,19 @@
 //! What a sceptic wants to see: faults of the network, bad certificates, hosts that nobody may
-//! ask, secrets. Each test here is a section of `tests/TRUST.md`, which says of each case what was
-//! injected, what was promised and what was seen; other sections are of rows from tests elsewhere.
-//! `make trust` writes it anew.
+//! ask, secrets. Each test here is a section of `docs/trust.md`; the rows of other sections come from
+//! tests elsewhere. `make trust` writes it anew.
+//!
+//! A failure names the case and what was promised. Where a row of the report is compared (`proven`),
+//! what was seen then stands there: the test saw something else this time.
 
 mod hosts;
 mod network;
-mod proofs;
 mod protocol;
 mod secrets;
 mod stage;
 mod table;
 mod tls;
 mod wire;
+mod words;
 
-pub use proofs::{all_there, every_row, proven, said};
-pub use table::Section;
+pub use table::{Section, proven};
+pub use words::{all_there, every_row, said};

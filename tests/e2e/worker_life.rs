@@ -84,7 +84,7 @@ fn a_database_is_dropped_by_force_or_when_it_is_off_the_list() {
     run(&mut db, "DROP DATABASE second");
 }
 
-/// As README says.
+/// As docs/scheduling.md says.
 #[test]
 fn a_database_is_renamed_once_it_is_off_the_list() {
     let cluster = Cluster::start_with(

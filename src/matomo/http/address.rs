@@ -1,18 +1,18 @@
-//! IP addresses: blocks of them, and those that no Matomo has but every attacker wants. Pure.
+//! IP addresses: blocks, and reserved ones that no Matomo has but attackers aim at. Pure.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 /// A block of addresses, in CIDR form; a single address is a block of one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Block {
+pub struct AddressBlock {
     first: IpAddr,
-    /// Bits that all of them share.
+    /// Number of leading bits that all of them share.
     prefix: u32,
 }
 
-impl Block {
-    /// Whether an address, in canonical form, is of the block.
+impl AddressBlock {
+    /// Whether the block has an address, given in canonical form.
     pub fn has(&self, address: IpAddr) -> bool {
         match (self.first, address) {
             (IpAddr::V4(_), IpAddr::V4(_)) | (IpAddr::V6(_), IpAddr::V6(_)) => {
@@ -28,11 +28,11 @@ impl Block {
     }
 }
 
-impl FromStr for Block {
+impl FromStr for AddressBlock {
     type Err = &'static str;
 
     /// `10.0.0.0/8`, `fd00::/8`, `192.0.2.7`, `2001:db8::7`, `[2001:db8::7]`.
-    fn from_str(text: &str) -> Result<Block, &'static str> {
+    fn from_str(text: &str) -> Result<AddressBlock, &'static str> {
         let (address, prefix) = match text.split_once('/') {
             Some((address, prefix)) => (address, Some(prefix)),
             None => (text, None),
@@ -50,22 +50,22 @@ impl FromStr for Block {
         if prefix > width {
             return Err("its mask is longer than the address");
         }
-        let block = Block { first, prefix };
+        let block = AddressBlock { first, prefix };
         let (all, _) = bits(first);
         if block.network(first).unwrap_or(0).checked_shl(width - prefix).unwrap_or(0) != all {
             return Err("it has bits set to the right of the mask");
         }
         Ok(match (first, first.to_canonical()) {
-            // IPv4 in the clothes of IPv6.
+            // IPv4 mapped into IPv6.
             (IpAddr::V6(_), canonical @ IpAddr::V4(_)) if prefix >= 96 => {
-                Block { first: canonical, prefix: prefix - 96 }
+                AddressBlock { first: canonical, prefix: prefix - 96 }
             }
             _ => block,
         })
     }
 }
 
-/// The bits of an address, and how many there are.
+/// The bits of an address, and their number.
 fn bits(address: IpAddr) -> (u128, u32) {
     match address {
         IpAddr::V4(address) => (address.to_bits().into(), 32),
@@ -73,13 +73,13 @@ fn bits(address: IpAddr) -> (u128, u32) {
     }
 }
 
-/// Whether it is this machine that answers there: `0.0.0.0` and `::` lead back too.
+/// Whether an address is of this machine: `0.0.0.0` and `::` are, too.
 pub fn is_here(address: IpAddr) -> bool {
     let address = address.to_canonical();
     address.is_loopback() || address.is_unspecified()
 }
 
-/// What an address is that nobody may connect to, in any form it can take.
+/// The kind of a reserved address, to which no connection is allowed, in any of its forms.
 pub fn reserved(address: IpAddr) -> Option<&'static str> {
     match address {
         IpAddr::V4(address) => reserved_v4(address),
@@ -115,10 +115,10 @@ fn reserved_v6(address: Ipv6Addr) -> Option<&'static str> {
     }
 }
 
-/// The IPv4 addresses to which a gateway or the kernel may take an IPv6 address.
+/// The IPv4 addresses to which a gateway or the kernel may translate an IPv6 address.
 fn embedded(address: Ipv6Addr) -> Vec<Ipv4Addr> {
     let all = address.to_bits();
-    // A slice of 32 bits that ends so many bits from the right.
+    // 32 bits, `from_right` bits from the end.
     let slice = |from_right: u32| Ipv4Addr::from_bits((all >> from_right) as u32);
     match address.segments() {
         // Mapped, compatible, translated (RFC 2765) and NAT64.
@@ -126,14 +126,14 @@ fn embedded(address: Ipv6Addr) -> Vec<Ipv4Addr> {
         | [0, 0, 0, 0, 0, 0, ..]
         | [0, 0, 0, 0, 0xffff, 0, ..]
         | [0x64, 0xff9b, 0, 0, 0, 0, ..] => vec![slice(0)],
-        // NAT64 of one's own: the end, or around the octet that RFC 6052 leaves out.
+        // Local NAT64: the last 32 bits, or those around the octet that RFC 6052 skips.
         [0x64, 0xff9b, 1, ..] => {
             let around = ((all >> 64) as u32) << 16 | ((all >> 40) as u32 & 0xffff);
             vec![slice(0), Ipv4Addr::from_bits(around)]
         }
         // 6to4.
         [0x2002, ..] => vec![slice(80)],
-        // Teredo: the server, and the client upside down.
+        // Teredo: the server, and the client inverted.
         [0x2001, 0, ..] => vec![slice(64), Ipv4Addr::from_bits(!slice(0).to_bits())],
         // ISATAP, on any network.
         [_, _, _, _, 0 | 0x200, 0x5efe, ..] => vec![slice(0)],
@@ -163,7 +163,7 @@ mod tests {
             ("::ffff:10.0.0.0/104", "10.9.9.9", "11.0.0.0"),
             ("::ffff:10.0.0.1", "10.0.0.1", "10.0.0.2"),
         ] {
-            let parsed: Block = block.parse().unwrap();
+            let parsed: AddressBlock = block.parse().unwrap();
             assert!(parsed.has(ip(inside)), "{block}");
             assert!(!parsed.has(ip(outside)), "{block}");
         }
@@ -185,7 +185,7 @@ mod tests {
             ("fe80::1%eth0", "no address"),
             ("", "no address"),
         ] {
-            let error = text.parse::<Block>().unwrap_err();
+            let error = text.parse::<AddressBlock>().unwrap_err();
             assert!(error.contains(why), "{text}: {error}");
         }
     }

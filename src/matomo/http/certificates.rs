@@ -1,4 +1,4 @@
-//! Whose certificates are trusted, and what is said of the others. No Postgres.
+//! Which certificates are trusted, and why others are not. No Postgres.
 
 use std::sync::Arc;
 
@@ -19,14 +19,14 @@ use crate::error::{Error, Result};
 /// TLS that trusts the certificates of `matomo.ca_file`, or the CAs of the system.
 ///
 /// # Errors
-/// When there are none to be had.
-pub fn config(named: Option<&[Certificate]>) -> std::result::Result<ClientConfig, rustls::Error> {
+/// If there are none.
+pub fn config(ca_file: Option<&[Certificate]>) -> std::result::Result<ClientConfig, rustls::Error> {
     let provider = Arc::new(ring::default_provider());
-    let verifier = match named {
+    let verifier = match ca_file {
         Some(certificates) => verifier(certificates, &provider)?,
         None => Arc::new(rustls_platform_verifier::Verifier::new(Arc::clone(&provider))?),
     };
-    // "Dangerous" is what a verifier of one's own may be.
+    // rustls calls every custom verifier dangerous.
     let config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(ALL_VERSIONS)?
         .dangerous()
@@ -76,25 +76,25 @@ fn verifier(
 ) -> std::result::Result<Arc<dyn ServerCertVerifier>, rustls::Error> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(certificates.iter().cloned());
-    let usual = WebPkiServerVerifier::builder_with_provider(roots.into(), Arc::clone(provider));
-    let usual = usual.build().map_err(|_| {
+    let webpki = WebPkiServerVerifier::builder_with_provider(roots.into(), Arc::clone(provider));
+    let webpki = webpki.build().map_err(|_| {
         rustls::Error::General("matomo.ca_file holds no certificate that can be used".to_owned())
     })?;
-    Ok(Arc::new(Named { usual, certificates: certificates.to_vec() }))
+    Ok(Arc::new(CaFileVerifier { webpki, certificates: certificates.to_vec() }))
 }
 
-/// Trusts CAs, and a server's own certificate where it is one of the file's: `openssl req -x509`
-/// makes self-signed ones that call themselves a CA, which the usual verifier takes for no server's.
+/// Trusts CAs, and server certificates that are in the file themselves: `openssl req -x509` makes
+/// self-signed ones marked as a CA, which webpki refuses for a server.
 #[derive(Debug)]
-struct Named {
-    usual: Arc<WebPkiServerVerifier>,
+struct CaFileVerifier {
+    webpki: Arc<WebPkiServerVerifier>,
     certificates: Vec<Certificate>,
 }
 
 type Verified = std::result::Result<ServerCertVerified, rustls::Error>;
 type Signature = std::result::Result<HandshakeSignatureValid, rustls::Error>;
 
-impl ServerCertVerifier for Named {
+impl ServerCertVerifier for CaFileVerifier {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -103,11 +103,11 @@ impl ServerCertVerifier for Named {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Verified {
-        let usual = &self.usual;
+        let webpki = &self.webpki;
         let verified =
-            usual.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
+            webpki.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
         match verified {
-            // Both are met after the dates were found good.
+            // Both come after the check of dates.
             Err(rustls::Error::InvalidCertificate(error))
                 if self.certificates.contains(end_entity)
                     && (is_ca(&error) || names(&error).is_some()) =>
@@ -124,7 +124,7 @@ impl ServerCertVerifier for Named {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Signature {
-        self.usual.verify_tls12_signature(message, certificate, signed)
+        self.webpki.verify_tls12_signature(message, certificate, signed)
     }
 
     fn verify_tls13_signature(
@@ -133,21 +133,20 @@ impl ServerCertVerifier for Named {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Signature {
-        self.usual.verify_tls13_signature(message, certificate, signed)
+        self.webpki.verify_tls13_signature(message, certificate, signed)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.usual.supported_verify_schemes()
+        self.webpki.supported_verify_schemes()
     }
 }
 
-/// Whether the certificate was refused as a server's because it is a CA's. rustls has no name for
-/// that of its own.
+/// Whether a certificate was refused because it is a CA's. rustls has no error of its own for that.
 fn is_ca(error: &CertificateError) -> bool {
     matches!(error, CertificateError::Other(other) if format!("{other:?}").contains("CaUsedAsEndEntity"))
 }
 
-/// The names in a certificate that is for other hosts.
+/// The names in a certificate for other hosts.
 fn names(error: &CertificateError) -> Option<&[String]> {
     match error {
         CertificateError::NotValidForNameContext { presented, .. } => Some(presented),
@@ -156,8 +155,8 @@ fn names(error: &CertificateError) -> Option<&[String]> {
     }
 }
 
-/// Whether the certificate is for that host: by its alternative names or, as OpenSSL does it where
-/// there are none, by its common name.
+/// Whether the certificate is for that host, by its alternative names or, as in OpenSSL, by its
+/// common name if it has none.
 fn verify_name(certificate: &CertificateDer<'_>, host: &ServerName<'_>) -> Verified {
     let error = match verify_server_name(&ParsedCertificate::try_from(certificate)?, host) {
         Ok(()) => return Ok(ServerCertVerified::assertion()),
@@ -174,8 +173,8 @@ fn verify_name(certificate: &CertificateDer<'_>, host: &ServerName<'_>) -> Verif
     Err(error)
 }
 
-/// `commonName`, wherever it stands: followed by the tag and the length of a string. The certificate
-/// is one that was named, so that nobody else has put it there.
+/// `commonName`, wherever it is, followed by the tag and length of a string. The certificate is
+/// from the file, so no attacker has put it there.
 fn common_names(certificate: &[u8]) -> impl Iterator<Item = &[u8]> {
     const OID: [u8; 5] = [0x06, 0x03, 0x55, 0x04, 0x03];
     let places = certificate.windows(OID.len()).enumerate().filter(|(_, bytes)| *bytes == OID);
@@ -185,7 +184,7 @@ fn common_names(certificate: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// What is wrong with TLS, as one would say it.
+/// Describes an error of TLS.
 pub fn words(error: &rustls::Error) -> String {
     use rustls::Error as Tls;
     let error = match error {

@@ -1,4 +1,4 @@
-//! Opens connections: looks the host up and connects. What HTTP and TLS stand on. No Postgres.
+//! Opens TCP connections: looks up the host, checks its addresses, connects. No Postgres.
 
 use std::cell::Cell;
 use std::io;
@@ -14,40 +14,40 @@ use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{ConnectionDetails, Connector, NextTimeout, TcpConnector, time};
 
 use crate::error::HostRefusal;
-use crate::matomo::http::hosts::Hosts;
+use crate::matomo::http::hosts::AllowedHosts;
 
 thread_local! {
-    static DIALLED: Cell<u64> = const { Cell::new(0) };
+    static DIALS: Cell<u64> = const { Cell::new(0) };
 }
 
-/// How many connections this thread has tried to open. A request that opens none goes out on a
-/// connection that was kept.
-pub fn dialled() -> u64 {
-    DIALLED.get()
+/// Number of connections that this thread has tried to open. If a request does not increase it, it
+/// used a kept connection.
+pub fn dials() -> u64 {
+    DIALS.get()
 }
 
-/// Addresses of a host to try: as many as ureq has room for.
-const MOST: usize = 16;
+/// Addresses of a host to try; ureq has room for no more.
+const MAX_ADDRESSES: usize = 16;
 
-/// The first link of the chain of connectors: TCP, to whom it may concern.
+/// The first connector of the chain: TCP, to allowed hosts only.
 #[derive(Debug)]
 pub struct Dialler {
-    hosts: Hosts,
+    hosts: AllowedHosts,
     lookup: Lookup,
     tcp: TcpConnector,
 }
 
-/// How to find the addresses of a host and port.
+/// Looks up the addresses of a host and port.
 type Lookup = fn(&str, u16) -> io::Result<Vec<SocketAddr>>;
 
-/// The system's way, which knows the DNS and `/etc/hosts`.
+/// The system's lookup: DNS and `/etc/hosts`.
 fn system(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     (host, port).to_socket_addrs().map(Vec::from_iter)
 }
 
 impl Dialler {
-    /// One that connects to these hosts only.
-    pub fn new(hosts: Hosts) -> Dialler {
+    /// Connects to these hosts only.
+    pub fn new(hosts: AllowedHosts) -> Dialler {
         Dialler { hosts, lookup: system, tcp: TcpConnector::default() }
     }
 }
@@ -60,7 +60,7 @@ impl Connector for Dialler {
         details: &ConnectionDetails,
         chained: Option<()>,
     ) -> Result<Option<Self::Out>, Error> {
-        DIALLED.set(dialled() + 1);
+        DIALS.set(dials() + 1);
         let begin = Instant::now();
         let time = details.timeout;
         let addresses = look_up(details.uri, &self.hosts, self.lookup, time)?;
@@ -84,11 +84,11 @@ impl Connector for Dialler {
     }
 }
 
-/// Where the host of a URL may be found, and asked. It is these very addresses that are connected
-/// to: a name that is given another address a moment later gains nothing.
+/// The allowed addresses of a URL's host. The connection goes to these very addresses, so a name
+/// whose address changes in between gains nothing.
 fn look_up(
     uri: &Uri,
-    hosts: &Hosts,
+    hosts: &AllowedHosts,
     lookup: Lookup,
     time: NextTimeout,
 ) -> Result<ResolvedSocketAddrs, Error> {
@@ -101,9 +101,9 @@ fn look_up(
         Ok(address) => vec![SocketAddr::new(address, port)],
         Err(_) => resolve(host.to_owned(), port, lookup, time)?,
     };
-    let mut admitted = Later.empty();
+    let mut admitted = NoResolver.empty();
     let mut refused = None;
-    for address in found.into_iter().take(MOST) {
+    for address in found.into_iter().take(MAX_ADDRESSES) {
         match hosts.admit(host, address.ip(), tls) {
             Ok(()) => admitted.push(address),
             Err(refusal) => refused = refused.or(Some(refusal)),
@@ -116,8 +116,8 @@ fn look_up(
     }
 }
 
-/// Looks a name up. The system knows no timeout of ours: it is asked on a thread that is left to itself
-/// when it takes too long.
+/// Looks up a name. The system's lookup has no timeout, so it runs on a thread that is abandoned if
+/// it takes too long.
 fn resolve(
     host: String,
     port: u16,
@@ -126,7 +126,7 @@ fn resolve(
 ) -> Result<Vec<SocketAddr>, Error> {
     let (sender, answer) = sync_channel(1);
     let ask = move || {
-        // Nobody waits any more, perhaps.
+        // Fails if the caller has stopped waiting.
         let _ = sender.send(lookup(&host, port));
     };
     thread::Builder::new().name("matomo resolve".to_owned()).spawn(ask)?;
@@ -137,12 +137,12 @@ fn resolve(
     }
 }
 
-/// Looks nothing up: the dialler does, once there is a connection to be made. A request on a kept
-/// one needs no address.
+/// Looks nothing up: the dialler does that when it opens a connection. A kept connection needs no
+/// address.
 #[derive(Debug)]
-pub struct Later;
+pub struct NoResolver;
 
-impl Resolver for Later {
+impl Resolver for NoResolver {
     fn resolve(&self, _: &Uri, _: &Config, _: NextTimeout) -> Result<ResolvedSocketAddrs, Error> {
         Ok(self.empty())
     }
@@ -158,7 +158,7 @@ mod tests {
             after: time::Duration::Exact(Duration::from_secs(10)),
             ..NextTimeout::default()
         };
-        let hosts = Hosts::new(hosts, true).unwrap();
+        let hosts = AllowedHosts::new(hosts, true).unwrap();
         let addresses = look_up(&url.parse().unwrap(), &hosts, system, time);
         let addresses = addresses.map_err(|error| error.to_string())?;
         Ok(addresses.iter().map(ToString::to_string).collect())
@@ -208,9 +208,9 @@ mod tests {
         };
         let server = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://rebinding.example.org:{}", server.local_addr().unwrap().port());
-        let hosts = Hosts::new("*", true).unwrap();
+        let hosts = AllowedHosts::new("*", true).unwrap();
         let dialler = Dialler { hosts, lookup: rebinding, tcp: TcpConnector::default() };
-        let agent = ureq::Agent::with_parts(ureq::config::Config::default(), dialler, Later);
+        let agent = ureq::Agent::with_parts(ureq::config::Config::default(), dialler, NoResolver);
         let asked = std::thread::spawn(move || {
             for _ in 0..3 {
                 let (mut stream, _) = server.accept().unwrap();

@@ -1,4 +1,4 @@
-//! The URL of a Matomo: what the user gives, and where requests go. Pure.
+//! The URL of a Matomo, as given and as requested. Pure.
 
 use std::net::Ipv6Addr;
 
@@ -14,7 +14,7 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Reads the URL of a Matomo, with its folder, with or without `index.php`.
+    /// Parses the URL of a Matomo, with its folder, with or without `index.php`.
     ///
     /// # Errors
     /// [`Error::Argument`]. The message does not repeat a URL that may hold a password.
@@ -50,7 +50,7 @@ impl Endpoint {
         if !bare.map_or(authority.host().bytes().all(good), |v6| v6.parse::<Ipv6Addr>().is_ok()) {
             return refuse("its host is neither a name nor an address");
         }
-        // An authority with a port that is no number passes as a URI.
+        // `Uri` accepts a port that is no number.
         if authority.port().is_some() != (authority.as_str().len() > authority.host().len()) {
             return refuse("its port is no number");
         }
@@ -58,7 +58,7 @@ impl Endpoint {
             return refuse("it has a query or a fragment");
         }
         let folder = uri.path().trim_end_matches("index.php").trim_end_matches('/');
-        // One Matomo has one URL, however it is written.
+        // Normalises the URL: one Matomo, one URL.
         let default_port = if scheme == "https" { 443 } else { 80 };
         let name = authority.host().to_ascii_lowercase();
         let host = match authority.port_u16().filter(|port| *port != default_port) {
@@ -68,12 +68,12 @@ impl Endpoint {
         Ok(Endpoint { url: format!("{host}{folder}/index.php"), host })
     }
 
-    /// Where requests go.
+    /// The URL of requests.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// The port, given or not.
+    /// The port, given or the default.
     pub fn port(&self) -> u16 {
         let port = self.url.parse::<Uri>().ok().and_then(|uri| uri.port_u16());
         port.unwrap_or(if self.host.starts_with("https:") { 443 } else { 80 })

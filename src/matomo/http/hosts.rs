@@ -1,53 +1,53 @@
-//! Which machines requests may go to: `matomo.allowed_hosts` and `matomo.allow_http`. Pure.
+//! Which hosts requests may go to: `matomo.allowed_hosts` and `matomo.allow_http`. Pure.
 
 use std::net::IpAddr;
 
 use crate::error::{Error, HostRefusal, Why};
-use crate::matomo::http::address::{Block, is_here, reserved};
+use crate::matomo::http::address::{AddressBlock, is_here, reserved};
 
-/// The two settings, ready to judge by.
+/// The hosts that the two settings allow.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Hosts {
-    /// Hosts that may be asked, and by which of their properties.
-    entries: Vec<Entry>,
-    /// Whether other machines may be asked without TLS.
+pub struct AllowedHosts {
+    /// A host is allowed if one of these matches.
+    patterns: Vec<HostPattern>,
+    /// Whether other machines are allowed without TLS.
     http: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Entry {
+enum HostPattern {
     /// `*`
     Any,
     /// `analytics.example.org`
     Name(String),
     /// `*.example.org`, kept with its first dot.
     Suffix(String),
-    Block(Block),
+    Block(AddressBlock),
 }
 
-/// An entry of the setting that means nothing, and why.
+/// An invalid entry of the setting, and why.
 #[derive(Debug, PartialEq, Eq)]
-pub struct BadEntry {
+pub struct InvalidHostPattern {
     pub entry: String,
     pub why: &'static str,
 }
 
-/// Names of metadata services, whatever address they are given.
+/// Names of metadata services, refused whatever their address.
 const METADATA: [&str; 3] =
     ["metadata.google.internal", "metadata.goog", "instance-data.ec2.internal"];
 
-impl Hosts {
+impl AllowedHosts {
     /// Reads the settings.
     ///
     /// # Errors
-    /// The first entry that is none.
-    pub fn new(list: &str, http: bool) -> Result<Hosts, BadEntry> {
+    /// The first invalid entry.
+    pub fn new(list: &str, http: bool) -> Result<AllowedHosts, InvalidHostPattern> {
         let texts = list.split(',').map(str::trim).filter(|text| !text.is_empty());
-        let entries = texts.map(Entry::parse).collect::<Result<_, _>>()?;
-        Ok(Hosts { entries, http })
+        let patterns = texts.map(HostPattern::parse).collect::<Result<_, _>>()?;
+        Ok(AllowedHosts { patterns, http })
     }
 
-    /// Judges a host by its name, before anybody looks it up: what is refused is not even asked for.
+    /// Checks a host's name before the lookup: a refused name is not looked up.
     ///
     /// # Errors
     /// [`HostRefusal`].
@@ -57,12 +57,13 @@ impl Hosts {
         if METADATA.contains(&name.as_str()) {
             return refuse(Why::Reserved("that of a cloud's metadata service"));
         }
-        // A block may have its address.
-        let may_be = |entry: &Entry| matches!(entry, Entry::Block(_)) || entry.names(&name);
-        if self.entries.iter().any(may_be) { Ok(()) } else { refuse(Why::NotListed) }
+        // The host's address may be in a block.
+        let may_be =
+            |entry: &HostPattern| matches!(entry, HostPattern::Block(_)) || entry.names(&name);
+        if self.patterns.iter().any(may_be) { Ok(()) } else { refuse(Why::NotListed) }
     }
 
-    /// Judges one address of a host, to which a connection is about to be made.
+    /// Checks an address of a host before connecting to it.
     ///
     /// # Errors
     /// [`HostRefusal`].
@@ -72,11 +73,11 @@ impl Hosts {
             return refuse(Why::Reserved(what));
         }
         let (name, canonical) = (normal(host), address.to_canonical());
-        let listed = |entry: &Entry| match entry {
-            Entry::Block(block) => block.has(canonical),
+        let listed = |entry: &HostPattern| match entry {
+            HostPattern::Block(block) => block.has(canonical),
             other => other.names(&name),
         };
-        if !self.entries.iter().any(listed) {
+        if !self.patterns.iter().any(listed) {
             return refuse(Why::NotListed);
         }
         if !(tls || self.http || is_here(address)) {
@@ -86,8 +87,8 @@ impl Hosts {
     }
 }
 
-impl From<BadEntry> for Error {
-    fn from(BadEntry { entry, why }: BadEntry) -> Error {
+impl From<InvalidHostPattern> for Error {
+    fn from(InvalidHostPattern { entry, why }: InvalidHostPattern) -> Error {
         Error::Argument {
             message: format!("invalid entry \"{entry}\" in matomo.allowed_hosts: {why}"),
             hint: "A list of names, *.suffix, addresses and CIDR blocks is needed, separated by \
@@ -97,11 +98,11 @@ impl From<BadEntry> for Error {
     }
 }
 
-impl Entry {
-    fn parse(text: &str) -> Result<Entry, BadEntry> {
-        let bad = |why| Err(BadEntry { entry: text.to_owned(), why });
+impl HostPattern {
+    fn parse(text: &str) -> Result<HostPattern, InvalidHostPattern> {
+        let bad = |why| Err(InvalidHostPattern { entry: text.to_owned(), why });
         if text == "*" {
-            return Ok(Entry::Any);
+            return Ok(HostPattern::Any);
         }
         let (name, suffix) = match text.strip_prefix("*.") {
             Some(name) => (name, true),
@@ -109,7 +110,7 @@ impl Entry {
         };
         if text.contains(['/', ':']) {
             return match text.parse() {
-                Ok(block) => Ok(Entry::Block(block)),
+                Ok(block) => Ok(HostPattern::Block(block)),
                 Err(_) if !text.contains('/') || text.contains("//") => {
                     bad("give the host alone, without scheme, port and folder")
                 }
@@ -117,7 +118,7 @@ impl Entry {
             };
         }
         if let Ok(block) = text.parse() {
-            return Ok(Entry::Block(block));
+            return Ok(HostPattern::Block(block));
         }
         if !name.is_ascii() {
             return bad("write it in the form xn--");
@@ -130,25 +131,25 @@ impl Entry {
         if !name.split('.').all(is_label) {
             return bad("it is neither a name nor an address");
         }
-        // As programs read numbers for addresses in several ways, such an entry would mislead.
+        // Programs read numbers as addresses in several ways, so such an entry would mislead.
         if name.split('.').next_back().is_some_and(is_number) {
             return bad("write the address in its usual form");
         }
-        Ok(if suffix { Entry::Suffix(format!(".{name}")) } else { Entry::Name(name) })
+        Ok(if suffix { HostPattern::Suffix(format!(".{name}")) } else { HostPattern::Name(name) })
     }
 
-    /// Whether it means a host by this name, in its normal form.
+    /// Whether it matches a host's normalised name.
     fn names(&self, name: &str) -> bool {
         match self {
-            Entry::Any => true,
-            Entry::Name(own) => own == name,
-            Entry::Suffix(suffix) => name.len() > suffix.len() && name.ends_with(suffix),
-            Entry::Block(_) => false,
+            HostPattern::Any => true,
+            HostPattern::Name(own) => own == name,
+            HostPattern::Suffix(suffix) => name.len() > suffix.len() && name.ends_with(suffix),
+            HostPattern::Block(_) => false,
         }
     }
 }
 
-/// A name in lower case and without the dot that may end it.
+/// A name in lower case, without a final dot.
 fn normal(host: &str) -> String {
     host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase()
 }

@@ -1,7 +1,7 @@
 use super::*;
 
-fn hosts(list: &str) -> Hosts {
-    Hosts::new(list, false).unwrap()
+fn hosts(list: &str) -> AllowedHosts {
+    AllowedHosts::new(list, false).unwrap()
 }
 
 fn judge(list: &str, host: &str, address: &str) -> Option<Why> {
@@ -75,11 +75,11 @@ fn plain_http_is_for_this_machine_unless_allowed() {
     let refusal = hosts("*").admit("m.example.org", address("10.0.0.1"), false).unwrap_err();
     assert_eq!(refusal.why, Why::Plain);
     assert_eq!(hosts("*").admit("m.example.org", address("10.0.0.1"), true), Ok(()));
-    let open = Hosts::new("*", true).unwrap();
+    let open = AllowedHosts::new("*", true).unwrap();
     assert_eq!(open.admit("m.example.org", address("10.0.0.1"), false), Ok(()));
     // It opens nothing else.
     assert!(open.admit("m.example.org", address("169.254.1.1"), false).is_err());
-    assert!(Hosts::new("a", true).unwrap().admit("b", address("10.0.0.1"), false).is_err());
+    assert!(AllowedHosts::new("a", true).unwrap().admit("b", address("10.0.0.1"), false).is_err());
 }
 
 #[test]
@@ -102,7 +102,7 @@ fn entries_that_mean_nothing() {
         ("0x7f.1", "write the address in its usual form"),
         ("0177.0.0.01", "write the address in its usual form"),
     ] {
-        let expected = BadEntry { entry: entry.to_owned(), why };
-        assert_eq!(Hosts::new(&format!("good.example.org, {entry}"), false), Err(expected));
+        let expected = InvalidHostPattern { entry: entry.to_owned(), why };
+        assert_eq!(AllowedHosts::new(&format!("good.example.org, {entry}"), false), Err(expected));
     }
 }

@@ -1,18 +1,18 @@
-//! How requests are made. Pure.
+//! The settings of requests. Pure.
 
 use std::time::Duration;
 
-use crate::matomo::http::hosts::Hosts;
+use crate::matomo::http::hosts::AllowedHosts;
 
-/// How to ask: a snapshot of the settings, as helper threads cannot read them.
+/// A snapshot of the settings for helper threads, which cannot read them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpSettings {
     pub connect_timeout: Duration,
     pub request_timeout: Duration,
-    /// How long a request may stay without an answer in all: with its retries, the waits between
-    /// them, and the smaller pages that follow it. `None` for no bound.
-    pub patience: Option<Duration>,
-    /// How often a request is asked again after a passing failure.
+    /// Maximum time without an answer, over retries, their waits, and smaller pages. `None` for no
+    /// bound.
+    pub answer_timeout: Option<Duration>,
+    /// Maximum retries after a transient failure.
     pub max_retries: u32,
     /// Bytes, after decompression.
     pub max_response_size: u64,
@@ -20,6 +20,6 @@ pub struct HttpSettings {
     pub language: Option<String>,
     /// The contents of `matomo.ca_file`; `None` for the system's store.
     pub ca_pem: Option<Vec<u8>>,
-    /// Whom connections may be made to.
-    pub hosts: Hosts,
+    /// Hosts to which connections are allowed.
+    pub hosts: AllowedHosts,
 }

@@ -3,12 +3,12 @@
 pub mod address;
 pub mod agent;
 pub mod certificates;
+pub mod deadline;
 pub mod dial;
 pub mod endpoint;
 pub mod hosts;
+pub mod http_client;
 pub mod http_settings;
-pub mod patience;
-pub mod request;
 pub mod stop;
 pub mod tls;
 pub mod token;

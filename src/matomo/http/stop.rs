@@ -1,14 +1,14 @@
-//! A flag by which the main thread tells its helpers to stop, and on which a helper can sleep.
+//! A flag with which the main thread stops its helpers, and on which a helper can sleep.
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Shared between the threads; a clone is the same flag.
+/// Shared between threads; a clone is the same flag.
 #[derive(Clone, Default)]
 pub struct Stop(Arc<(Mutex<Option<Instant>>, Condvar)>);
 
 impl Stop {
-    /// Tells everyone who looks or sleeps; gives when that was done first.
+    /// Sets the flag and wakes sleepers. Returns when it was first set.
     pub fn set(&self) -> Instant {
         let (since, bell) = &*self.0;
         let mut since = since.lock().unwrap_or_else(PoisonError::into_inner);
@@ -21,7 +21,7 @@ impl Stop {
         self.0.0.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
-    /// Sleeps, but wakes at once when told to stop. Gives whether to stop.
+    /// Sleeps until the time is over or the flag is set. Returns whether it is set.
     pub fn sleep(&self, time: Duration) -> bool {
         let (since, bell) = &*self.0;
         let guard = since.lock().unwrap_or_else(PoisonError::into_inner);

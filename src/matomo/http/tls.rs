@@ -1,5 +1,5 @@
-//! The link of the chain of connectors that adds TLS, as ureq's own does, but with a configuration
-//! of ours. No Postgres.
+//! The connector of the chain that adds TLS, as ureq's own does, but with our configuration. No
+//! Postgres.
 
 use std::fmt;
 use std::io::{Read, Write};
@@ -19,22 +19,22 @@ use crate::matomo::http::certificates::{self, Certificate};
 /// Adds TLS where the URL asks for it.
 pub struct TlsConnector {
     /// The certificates to trust; `None` for the system's.
-    named: Option<Vec<Certificate>>,
-    /// Made with the first connection: reading the system's CAs takes milliseconds.
+    ca_file: Option<Vec<Certificate>>,
+    /// Made with the first connection, as reading the system's CAs takes milliseconds.
     config: OnceLock<Arc<ClientConfig>>,
 }
 
 impl TlsConnector {
-    /// One that trusts these certificates, or the system's.
-    pub fn new(named: Option<Vec<Certificate>>) -> TlsConnector {
-        TlsConnector { named, config: OnceLock::new() }
+    /// Trusts these certificates, or the system's.
+    pub fn new(ca_file: Option<Vec<Certificate>>) -> TlsConnector {
+        TlsConnector { ca_file, config: OnceLock::new() }
     }
 
     fn config(&self) -> Result<Arc<ClientConfig>, Error> {
         if let Some(config) = self.config.get() {
             return Ok(Arc::clone(config));
         }
-        let made = Arc::new(certificates::config(self.named.as_deref())?);
+        let made = Arc::new(certificates::config(self.ca_file.as_deref())?);
         Ok(Arc::clone(self.config.get_or_init(|| made)))
     }
 }
@@ -66,7 +66,7 @@ impl<In: Transport> Connector<In> for TlsConnector {
     }
 }
 
-/// What the connection to the host has left of the time to connect.
+/// Time left to connect after the TCP connection.
 fn left(details: &ConnectionDetails) -> time::Duration {
     match (details.timeout.after, details.now) {
         (time::Duration::Exact(after), time::Instant::Exact(began)) => {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// A `token_auth`, which shows itself to no one.
+/// A `token_auth` that never appears in debug output.
 #[derive(Clone)]
 pub struct Token(String);
 
@@ -12,14 +12,14 @@ impl Token {
         Token(text.to_owned())
     }
 
-    /// The token itself: for the request, and nothing else.
+    /// The token itself, for the request only.
     pub fn secret(&self) -> &str {
         &self.0
     }
 
-    /// Takes the token out of a text from outside, which may quote the request.
+    /// Removes the token from a text from outside, which may quote the request.
     pub fn hide_in(&self, text: &str) -> String {
-        // A token that needs encoding may be quoted encoded, as a URL or as a form.
+        // A token with special characters may be quoted encoded, as in a URL or a form.
         let encoded = percent_encoded(&self.0);
         let forms = [encoded.replace("%20", "+"), lower_escapes(&encoded), encoded];
         forms.iter().fold(text.replace(&self.0, "***"), |text, form| text.replace(form, "***"))

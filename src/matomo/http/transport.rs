@@ -1,4 +1,4 @@
-//! What lies below HTTP: certificates, and what failures of the connection mean. No Postgres.
+//! Which fault an error of the connection is. No Postgres.
 
 use std::time::Duration;
 
@@ -10,11 +10,11 @@ use crate::error::HostRefusal;
 use crate::matomo::http::certificates;
 use crate::matomo::http::token::Token;
 
-/// What an attempt had: the time, and the port it went to.
+/// An attempt's timeouts and port.
 #[derive(Debug, Clone, Copy)]
 pub struct Attempt {
     pub connect_timeout: Duration,
-    /// For all of it.
+    /// For the whole attempt.
     pub timeout: Duration,
     pub port: u16,
 }
@@ -24,7 +24,7 @@ fn seconds(time: Duration) -> u64 {
     time.as_secs_f64().ceil() as u64
 }
 
-/// The fault behind a request that failed before the body of its answer.
+/// The fault of a request that failed before the body of its answer.
 pub fn head_fault(error: ureq::Error, attempt: Attempt, token: &Token) -> Fault {
     match error {
         ureq::Error::Protocol(why) => Fault::NotHttp(token.hide_in(&why.to_string())),
@@ -35,7 +35,7 @@ pub fn head_fault(error: ureq::Error, attempt: Attempt, token: &Token) -> Fault 
     }
 }
 
-/// The fault behind a request that failed.
+/// The fault of a request that failed.
 pub fn transport_fault(error: ureq::Error, attempt: Attempt, token: &Token) -> Fault {
     match error {
         ureq::Error::Timeout(Timeout::Resolve | Timeout::Connect) => {
@@ -58,7 +58,7 @@ pub fn transport_fault(error: ureq::Error, attempt: Attempt, token: &Token) -> F
 
 fn tls_fault(error: &rustls::Error, attempt: Attempt) -> Fault {
     match error {
-        // The first bytes are of another protocol.
+        // The server does not speak TLS.
         rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType) => {
             Fault::NoTls(attempt.port)
         }
@@ -66,7 +66,7 @@ fn tls_fault(error: &rustls::Error, attempt: Attempt) -> Fault {
     }
 }
 
-/// What the header Retry-After asks for: seconds, or the date until which to wait.
+/// Parses Retry-After: seconds, or a date.
 pub fn seconds_to_wait(text: &str) -> Option<u64> {
     let text = text.trim();
     text.parse().ok().or_else(|| {
@@ -75,10 +75,10 @@ pub fn seconds_to_wait(text: &str) -> Option<u64> {
     })
 }
 
-/// The fault behind an I/O error of a request.
+/// The fault of an I/O error.
 fn io_fault(error: &std::io::Error, attempt: Attempt) -> Fault {
     use std::io::ErrorKind as Kind;
-    // rustls hands its own errors on as I/O errors.
+    // rustls wraps its own errors in I/O errors.
     if let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
         return tls_fault(tls, attempt);
     }
@@ -87,7 +87,7 @@ fn io_fault(error: &std::io::Error, attempt: Attempt) -> Fault {
         | Kind::HostUnreachable
         | Kind::NetworkUnreachable
         | Kind::AddrNotAvailable => Fault::Unreachable(error.to_string()),
-        // The resolver's errors have no kind of their own, only these words of the standard library.
+        // Resolver errors have no kind, only this wording of the standard library.
         _ if error.to_string().starts_with("failed to lookup address") => {
             Fault::Unreachable(error.to_string())
         }

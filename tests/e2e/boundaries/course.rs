@@ -68,6 +68,8 @@ impl Course {
         self.scene.check(&mut db, way, left);
         self.scene.check_runs(&mut db, left, point.given);
         let mut seen = words(way, self.scene.seen(&mut db, way));
+        let mut promised = words(way, left);
+        assert_eq!(seen, promised, "{}", point.name);
 
         self.scene.fake.heal();
         self.go_on(&mut db, way, left);
@@ -83,7 +85,6 @@ impl Course {
         }
         let again = self.days_asked_again(way, left);
         let rows: i64 = one(&mut db, "SELECT count(*) FROM visits");
-        let mut promised = words(way, left);
         if matches!(way, Way::Call | Way::Worker) {
             promised += "; days asked for again: 1 at most";
             seen += &format!("; days asked for again: {again}");

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use super::network::promise;
-use super::proofs::{proven, said};
 use super::stage::{Promise, Stage};
+use super::table::proven;
+use super::words::said;
 use crate::cluster::shared;
 use crate::support::*;
 

@@ -1,4 +1,5 @@
-//! The table of cases in `tests/TRUST.md`.
+//! The report `docs/trust.md`: what was tried, what was promised, and what was seen. Tests write it
+//! with `make trust`; none looks at its words, but for what `proven` compares.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -43,22 +44,37 @@ pub const SECTIONS: [(&str, &str); 15] = [
     ("Lifecycle", "The extension comes, goes, moves and is updated; what users have stays."),
 ];
 
-const HEAD: &str = "# Trust\n\n\
-    Made by the end-to-end tests, with `make trust`; `make test` fails when a case is \
-    missing here, or says something else. A promise that ends in … leaves the rest to a library.\n\n\
-    Each case of the first six sections is a sync, with the token in a user mapping, in one transaction into tables that already hold rows, of a Matomo whose \
-    every visit has changed since. After each failure these are as they were: every row's version in \
-    `matomo`, `matomo_partitioned` and the ledger. After each case, failed or not, the token is in \
-    none of: the fields of the error, the notices, the server's log at `debug5` with `log_statement = \
-    all`, `pg_stat_activity`, `pg_stat_statements`, `matomo_sites`, `matomo_runs`, `matomo_status`, \
-    `matomo_progress`, `matomo_days`; and after each section not in a `pg_dump` either, its user mapping aside. After \
-    each section the same session syncs well.\n\n\
-    Of the sections on killed processes each is a test in `tests/e2e/boundaries`. \
-    The rows of the remaining ones come each from a test that proves more than its row says; \
-    `tests/e2e/trust/proofs.rs` names it. Rows are compared with those of an oracle, which makes them \
-    from what Matomo has without any of the extension's code.\n";
+const HEAD: &str = "# Trust report
 
-/// A section being made.
+\
+    Faults and attacks that were tried, what was promised, and what was seen. The end-to-end tests \
+    write it (`make trust`). A promise that ends in … leaves the rest to a library.
+
+\
+    Each case of the first six sections is a sync, with the token in a user mapping, in one transaction \
+    into tables that already hold rows, of a Matomo whose every visit has changed since:
+
+\
+    - after each failure these are as they were: every row's version in `matomo`, `matomo_partitioned` \
+    and the ledger;
+\
+    - after each case, failed or not, the token is in none of: the fields of the error, the notices, the \
+    server's log at `debug5` with `log_statement = all`, `pg_stat_activity`, `pg_stat_statements`, \
+    `matomo_sites`, `matomo_runs`, `matomo_status`, `matomo_progress`, `matomo_days`;
+\
+    - after each section it is not in a `pg_dump` either, its user mapping aside, and the same session \
+    syncs well.
+
+\
+    The cases of killed processes are those of `tests/e2e/boundaries`. Where a test is named, it proves \
+    more than its row says. Rows are compared with those of an oracle, which makes them from what Matomo \
+    has without any of the extension's code.
+";
+
+/// Sections whose cases come from tests all over the suite, each with its test's name.
+const FROM_TESTS: [&str; 4] = ["Data", "Crash", "Privileges", "Lifecycle"];
+
+/// A section being made by one test.
 pub struct Section {
     title: &'static str,
     rows: Vec<String>,
@@ -71,143 +87,117 @@ impl Section {
     }
 
     pub fn row(&mut self, case: &str, injected: &str, promised: &str, seen: &str) {
-        let line = line([case, injected, promised, seen]);
+        let line = line(&[case, injected, promised, seen]);
         assert!(
-            self.rows.iter().all(|other| case_of(other) != case_of(&line)),
+            self.rows.iter().all(|other| cell(other, 0) != cell(&line, 0)),
             "{case} comes twice"
         );
         self.rows.push(line);
     }
 
-    /// Compares the section with the file, or writes it there.
-    #[track_caller]
+    /// Puts the section into the report, if one is written.
     pub fn finish(self) {
-        let _guard = lock();
-        let text = text(self.title, &self.rows);
-        if is_writing() {
-            return write(self.title, text);
+        if let Some(report) = Report::being_written() {
+            report.write(self.title, &self.rows);
         }
-        let parts = read();
-        let kept = parts.iter().find(|part| title(part) == self.title);
-        assert_same(kept.map_or("", String::as_str), &text);
     }
 }
 
-/// Compares one row with the file, or writes it there: into its place among the cases of its
-/// section, of which no others stay.
+/// What a test has proved, as a row of the report. `seen` is what the test saw, and the same in each
+/// run: it is compared with the report, unless one is written.
 #[track_caller]
-pub fn put(section: &'static str, cases: &[&str], row: [&str; 4]) {
-    let _guard = lock();
-    let line = line(row);
-    let kept = rows(section);
-    if !is_writing() {
-        let kept = kept.iter().find(|kept| case_of(kept) == case_of(&line));
-        return assert_same(kept.map_or("", String::as_str), &line);
+pub fn proven(section: &'static str, case: &str, injected: &str, promised: &str, seen: &str) {
+    assert!(FROM_TESTS.contains(&section));
+    // Tests run on threads of their names, but for `--test-threads=1`.
+    let here = std::thread::current();
+    let test = format!("`{}`", here.name().unwrap_or_default());
+    let new = line(&[case, injected, promised, seen, &test]);
+    let is_same = |other: &String| cell(other, 0) == cell(&new, 0);
+    if let Some(report) = Report::being_written() {
+        let mut rows = report.rows(section);
+        rows.retain(|row| !is_same(row));
+        rows.push(new);
+        rows.sort_by_key(|row| cell(row, 0).to_lowercase());
+        return report.write(section, &rows);
     }
-    let of = |case: &&str| match *case == row[0] {
-        true => Some(line.clone()),
-        false => kept.iter().find(|kept| case_of(kept) == escaped(case)).cloned(),
-    };
-    let rows: Vec<_> = cases.iter().filter_map(of).collect();
-    write(section, text(section, &rows));
+    let kept = Report::kept().rows(section).into_iter().find(is_same);
+    let kept = kept.unwrap_or_else(|| panic!("docs/trust.md has no \"{case}\": {WRITE_IT}"));
+    assert_eq!(cell(&kept, 3), cell(&new, 3), "\"{case}\": if that is right, {WRITE_IT}");
 }
 
-/// The lines of a section's cases in the file.
-pub fn rows(section: &str) -> Vec<String> {
-    let parts = read();
-    let part = parts.iter().find(|part| title(part) == section).map_or("", String::as_str);
-    let lines = part.lines().filter(|line| line.starts_with("| ")).skip(2);
-    lines.map(str::to_owned).collect()
+const WRITE_IT: &str = "MATOMO_TRUST=docs/trust.md with this test writes it";
+
+/// The report, locked while it is read and written.
+struct Report {
+    path: PathBuf,
+    _guard: MutexGuard<'static, ()>,
 }
 
-fn line(row: [&str; 4]) -> String {
-    let row = row.map(|text| {
-        assert!(!text.is_empty() && !text.contains('\n'), "no text for a table: {row:?}");
-        escaped(text)
-    });
-    format!("| {} |", row.join(" | "))
+impl Report {
+    fn at(path: impl AsRef<Path>) -> Report {
+        static FILE: Mutex<()> = Mutex::new(());
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+        Report { path, _guard: FILE.lock().unwrap_or_else(PoisonError::into_inner) }
+    }
+
+    /// That of the last `make trust`.
+    fn kept() -> Report {
+        Report::at("docs/trust.md")
+    }
+
+    /// The one that `MATOMO_TRUST` names.
+    fn being_written() -> Option<Report> {
+        std::env::var_os("MATOMO_TRUST").map(Report::at)
+    }
+
+    /// The lines of a section's cases.
+    fn rows(&self, section: &str) -> Vec<String> {
+        let parts = self.sections();
+        let part = parts.iter().find(|part| title(part) == section).map_or("", String::as_str);
+        part.lines().filter(|line| line.starts_with("| ")).skip(2).map(str::to_owned).collect()
+    }
+
+    /// Puts a section into its place.
+    fn write(&self, section: &str, rows: &[String]) {
+        let parts = self.sections();
+        let of = |(wanted, about): &(&str, &str)| match *wanted == section {
+            true => Some(text(wanted, about, rows)),
+            false => parts.iter().find(|part| title(part) == *wanted).cloned(),
+        };
+        let sections: Vec<_> = SECTIONS.iter().filter_map(of).collect();
+        std::fs::write(&self.path, format!("{HEAD}\n{}", sections.join("\n"))).unwrap();
+    }
+
+    fn sections(&self) -> Vec<String> {
+        let text = std::fs::read_to_string(&self.path).unwrap_or_default();
+        let parts = text.split("\n## ").skip(1);
+        parts.map(|part| format!("## {}\n", part.trim_end())).collect()
+    }
 }
 
-fn escaped(text: &str) -> String {
-    text.replace('|', "\\|")
+fn title(section: &str) -> &str {
+    section.lines().next().and_then(|line| line.strip_prefix("## ")).unwrap_or_default()
 }
 
-/// The case that a line of the file is about.
-pub fn case_of(line: &str) -> &str {
-    line.strip_prefix("| ").and_then(|rest| rest.split(" | ").next()).unwrap_or_default()
-}
-
-fn text(title: &str, rows: &[String]) -> String {
-    let about = SECTIONS.iter().find(|(known, _)| *known == title).unwrap().1;
+fn text(title: &str, about: &str, rows: &[String]) -> String {
     let mut text = format!("## {title}\n\n{about}\n\n");
-    text += "| case | injected | promised | seen |\n| --- | --- | --- | --- |\n";
+    text += match FROM_TESTS.contains(&title) {
+        true => "| case | injected | promised | seen | test |\n| --- | --- | --- | --- | --- |\n",
+        false => "| case | injected | promised | seen |\n| --- | --- | --- | --- |\n",
+    };
     rows.iter().for_each(|row| text += &format!("{row}\n"));
     text
 }
 
-fn lock() -> MutexGuard<'static, ()> {
-    static FILE: Mutex<()> = Mutex::new(());
-    FILE.lock().unwrap_or_else(PoisonError::into_inner)
+fn line(cells: &[&str]) -> String {
+    let cells = cells.iter().map(|text| {
+        assert!(!text.is_empty() && !text.contains('\n'), "no text for a table: {cells:?}");
+        text.replace('|', "\\|")
+    });
+    format!("| {} |", cells.collect::<Vec<_>>().join(" | "))
 }
 
-pub fn is_writing() -> bool {
-    std::env::var_os("MATOMO_TRUST").is_some()
-}
-
-#[track_caller]
-fn assert_same(kept: &str, now: &str) {
-    assert!(
-        kept == now,
-        "tests/TRUST.md says something else; if that is right, run make trust.\n\
-         It has:\n{kept}\nNow:\n{now}"
-    );
-}
-
-/// Puts a section into the file.
-fn write(section: &str, text: String) {
-    let parts = read();
-    let of = |wanted: &str| match wanted == section {
-        true => Some(text.clone()),
-        false => parts.iter().find(|part| title(part) == wanted).cloned(),
-    };
-    let sections: Vec<_> = SECTIONS.iter().filter_map(|(title, _)| of(title)).collect();
-    std::fs::write(path(), format!("{HEAD}\n{}", sections.join("\n"))).unwrap();
-}
-
-fn path() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/TRUST.md")
-}
-
-/// The sections of the file.
-fn read() -> Vec<String> {
-    let text = std::fs::read_to_string(path()).unwrap_or_default();
-    let mut parts: Vec<String> = Vec::new();
-    for line in text.lines() {
-        match parts.last_mut() {
-            _ if line.starts_with("## ") => parts.push(format!("{line}\n")),
-            Some(part) => *part += &format!("{line}\n"),
-            None => {}
-        }
-    }
-    for part in &mut parts {
-        *part = format!("{}\n", part.trim_end());
-    }
-    parts
-}
-
-fn title(part: &str) -> &str {
-    part.lines().next().and_then(|line| line.strip_prefix("## ")).unwrap_or_default()
-}
-
-/// Each section is checked by the test that makes it; this finds those that nobody makes.
-#[test]
-fn the_file_has_all_sections_and_no_others() {
-    if is_writing() {
-        return;
-    }
-    let text = std::fs::read_to_string(path()).unwrap();
-    assert!(text.starts_with(HEAD), "run make trust");
-    let parts = read();
-    let titles: Vec<_> = parts.iter().map(|part| title(part)).collect();
-    assert_eq!(titles, SECTIONS.map(|(title, _)| title));
+/// A cell of a line.
+fn cell(line: &str, index: usize) -> &str {
+    line.trim_start_matches("| ").split(" | ").nth(index).unwrap_or_default()
 }

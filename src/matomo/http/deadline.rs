@@ -1,25 +1,25 @@
-//! How long requests may go on without progress. Pure.
+//! A bound on the time without an answer. Pure.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-/// Bounds the time without an answer over all attempts: retries, waits between them, and smaller
-/// pages. A clone starts anew.
+/// Bounds the time without an answer over all attempts: retries, their waits, and smaller pages. A
+/// clone starts afresh.
 #[derive(Debug)]
-pub struct Patience {
+pub struct Deadline {
     most: Option<Duration>,
     /// When the first attempt since the last answer began.
     since: Cell<Option<Instant>>,
 }
 
-impl Patience {
-    /// At most this long without an answer; `None` for no bound.
-    pub fn new(most: Option<Duration>) -> Patience {
-        Patience { most, since: Cell::new(None) }
+impl Deadline {
+    /// A bound of `most`; `None` for no bound.
+    pub fn new(most: Option<Duration>) -> Deadline {
+        Deadline { most, since: Cell::new(None) }
     }
 
-    /// The timeout of an attempt that begins now. Where a smaller request may follow, it takes half
-    /// of what is left, so that the smaller one has its chance.
+    /// The timeout of an attempt that begins now. If a smaller request may follow, this one gets
+    /// half of the time left.
     pub fn timeout(&self, request_timeout: Duration, may_shrink: bool) -> Duration {
         let Some(left) = self.left() else { return request_timeout };
         self.since.set(self.since.get().or_else(|| Some(Instant::now())));
@@ -32,7 +32,7 @@ impl Patience {
         self.left().is_none_or(|left| left > wait + least)
     }
 
-    /// An answer came.
+    /// Starts afresh after an answer.
     pub fn renew(&self) {
         self.since.set(None);
     }
@@ -43,9 +43,9 @@ impl Patience {
     }
 }
 
-impl Clone for Patience {
-    fn clone(&self) -> Patience {
-        Patience::new(self.most)
+impl Clone for Deadline {
+    fn clone(&self) -> Deadline {
+        Deadline::new(self.most)
     }
 }
 
@@ -56,14 +56,14 @@ mod tests {
     const MINUTE: Duration = Duration::from_secs(60);
 
     /// As if the first attempt had begun so many seconds ago.
-    fn after(seconds: u64) -> Patience {
-        let patience = Patience::new(Some(MINUTE));
-        patience.since.set(Instant::now().checked_sub(Duration::from_secs(seconds)));
-        patience
+    fn after(seconds: u64) -> Deadline {
+        let deadline = Deadline::new(Some(MINUTE));
+        deadline.since.set(Instant::now().checked_sub(Duration::from_secs(seconds)));
+        deadline
     }
 
-    fn timeout(patience: &Patience, may_shrink: bool) -> u64 {
-        patience.timeout(MINUTE, may_shrink).as_secs_f64().ceil() as u64
+    fn timeout(deadline: &Deadline, may_shrink: bool) -> u64 {
+        deadline.timeout(MINUTE, may_shrink).as_secs_f64().ceil() as u64
     }
 
     #[test]
@@ -77,18 +77,18 @@ mod tests {
 
     #[test]
     fn an_answer_gives_all_the_time_back() {
-        let patience = after(50);
-        assert!(patience.allows(Duration::ZERO) && !patience.allows(Duration::from_secs(10)));
+        let deadline = after(50);
+        assert!(deadline.allows(Duration::ZERO) && !deadline.allows(Duration::from_secs(10)));
         assert!(!after(57).allows(Duration::ZERO));
-        patience.renew();
-        assert!(patience.allows(Duration::from_secs(50)));
-        assert_eq!(timeout(&patience, false), 60);
+        deadline.renew();
+        assert!(deadline.allows(Duration::from_secs(50)));
+        assert_eq!(timeout(&deadline, false), 60);
     }
 
     #[test]
     fn without_a_bound_each_attempt_has_the_whole_timeout() {
-        let patience = Patience::new(None);
-        assert_eq!(timeout(&patience, true), 60);
-        assert!(patience.allows(MINUTE * 60));
+        let deadline = Deadline::new(None);
+        assert_eq!(timeout(&deadline, true), 60);
+        assert!(deadline.allows(MINUTE * 60));
     }
 }

@@ -1,8 +1,7 @@
-//! Which indexes the planner may think of while it plans statements of ours.
+//! Makes the planner use an index on idvisit for our own statements.
 //!
-//! A destination that is just being filled has no statistics, without which the planner takes a range
-//! of instants for the narrower condition than a list of visits, and reads all of a partition for
-//! each batch. We know better.
+//! During the first import a destination has no statistics. The planner then takes a range of
+//! instants for more selective than a list of visits, and reads a whole partition for each batch.
 
 use std::ffi::CStr;
 use std::ptr;
@@ -10,14 +9,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use pgrx::{pg_guard, pg_sys};
 
-/// Whether statements are planned for which only indexes that begin with the visit will do.
-static BY_VISIT: AtomicBool = AtomicBool::new(false);
+/// Whether only indexes that begin with idvisit are offered to the planner.
+static VISIT_INDEX_ONLY: AtomicBool = AtomicBool::new(false);
 
 static mut NEXT_HOOK: pg_sys::get_relation_info_hook_type = None;
 
 const VISIT: &CStr = c"idvisit";
 
-/// Puts our hook into the planner's way. Called once, when the library is loaded.
+/// Installs the hook. Called once, when the library is loaded.
 pub fn register() {
     // SAFETY: called from _PG_init on the main thread.
     unsafe {
@@ -26,22 +25,22 @@ pub fn register() {
     }
 }
 
-/// As long as this lives, statements find rows by their visit.
-pub struct ByVisit(bool);
+/// While this exists, statements are planned with indexes on idvisit.
+pub struct VisitIndexOnly(bool);
 
-impl ByVisit {
-    pub fn only() -> ByVisit {
-        ByVisit(BY_VISIT.swap(true, Ordering::Relaxed))
+impl VisitIndexOnly {
+    pub fn set() -> VisitIndexOnly {
+        VisitIndexOnly(VISIT_INDEX_ONLY.swap(true, Ordering::Relaxed))
     }
 }
 
-impl Drop for ByVisit {
+impl Drop for VisitIndexOnly {
     fn drop(&mut self) {
-        BY_VISIT.store(self.0, Ordering::Relaxed);
+        VISIT_INDEX_ONLY.store(self.0, Ordering::Relaxed);
     }
 }
 
-/// Runs for each relation of a statement that is being planned. Raises what a look into the catalog may.
+/// Called for each relation of a statement that is planned. Raises the errors of catalog lookups.
 #[pg_guard]
 unsafe extern "C-unwind" fn choose(
     root: *mut pg_sys::PlannerInfo,
@@ -51,7 +50,7 @@ unsafe extern "C-unwind" fn choose(
 ) {
     // SAFETY: Postgres hands over valid pointers, on the main thread.
     unsafe {
-        if BY_VISIT.load(Ordering::Relaxed) {
+        if VISIT_INDEX_ONLY.load(Ordering::Relaxed) {
             let visit = i32::from(pg_sys::get_attnum(relation, VISIT.as_ptr()));
             let all = (*info).indexlist;
             let mut chosen = ptr::null_mut();
@@ -62,7 +61,7 @@ unsafe extern "C-unwind" fn choose(
                     chosen = pg_sys::lappend(chosen, index);
                 }
             }
-            // Without such an index any will do; 0 would be an expression.
+            // Without such an index, all are offered. 0 would be an expression.
             if visit != 0 && !chosen.is_null() {
                 (*info).indexlist = chosen;
             }

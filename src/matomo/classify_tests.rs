@@ -3,7 +3,7 @@
 use super::*;
 
 fn judged(status: u16, body: &str) -> Option<Fault> {
-    judge(StatusCode::from_u16(status).unwrap(), body, &str::to_owned)
+    fault_of(StatusCode::from_u16(status).unwrap(), body, &str::to_owned)
 }
 
 fn error(message: &str) -> String {

@@ -1,12 +1,11 @@
-//! Which visits a reading of a site-day has met, so that one that is met twice counts once, also
-//! when the reading takes several transactions. Pure.
+//! The visits that a reading of a site-day has listed so far, so that each counts once, even across
+//! transactions. Pure.
 
 use std::collections::BTreeMap;
 
-/// Visits by ID, each with what its last sight told: how many actions, and whether Matomo listed
-/// all of them.
+/// Visits by ID, each as it was listed last: its number of actions, and whether Matomo cut them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Seen(BTreeMap<i64, (usize, bool)>);
+pub struct VisitTally(BTreeMap<i64, (usize, bool)>);
 
 /// Sums over the visits.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -17,8 +16,8 @@ pub struct Counts {
     pub truncated_visits: i64,
 }
 
-impl Seen {
-    /// Takes note of a visit.
+impl VisitTally {
+    /// Adds or replaces a visit.
     pub fn insert(&mut self, visit: i64, actions: usize, is_truncated: bool) {
         self.0.insert(visit, (actions, is_truncated));
     }
@@ -32,8 +31,8 @@ impl Seen {
         }
     }
 
-    /// A compact form to keep, some four bytes a visit: the distance of each ID from the one before,
-    /// then twice the actions, and one more where they were cut.
+    /// A compact encoding, about four bytes per visit: the difference to the previous ID, then
+    /// twice the number of actions, plus one if they were cut.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(4 * self.0.len());
         let mut before = 0;
@@ -45,20 +44,20 @@ impl Seen {
         bytes
     }
 
-    /// The visits of such a form; `None` when it is none.
-    pub fn from_bytes(mut bytes: &[u8]) -> Option<Seen> {
-        let mut seen = Seen::default();
+    /// Decodes it; `None` if it is invalid.
+    pub fn from_bytes(mut bytes: &[u8]) -> Option<VisitTally> {
+        let mut tally = VisitTally::default();
         let mut before = 0i64;
         while !bytes.is_empty() {
             before = before.wrapping_add(read(&mut bytes)? as i64);
             let actions = read(&mut bytes)?;
-            seen.insert(before, usize::try_from(actions >> 1).ok()?, actions & 1 == 1);
+            tally.insert(before, usize::try_from(actions >> 1).ok()?, actions & 1 == 1);
         }
-        Some(seen)
+        Some(tally)
     }
 }
 
-/// Seven bits a byte, the lowest first; the eighth says that more follow.
+/// Seven bits per byte, lowest first; the eighth bit means that more follow.
 fn write(bytes: &mut Vec<u8>, mut number: u64) {
     while number >= 0x80 {
         bytes.push(number as u8 | 0x80);
@@ -80,7 +79,7 @@ fn read(bytes: &mut &[u8]) -> Option<u64> {
     None
 }
 
-/// A number of things as Postgres and the ledger have it.
+/// A count as `bigint`.
 pub fn count(n: usize) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
 }
@@ -93,19 +92,19 @@ mod tests {
 
     #[test]
     fn a_visit_met_twice_counts_once_as_it_was_last() {
-        let mut seen = Seen::default();
-        seen.insert(7, 3, false);
-        seen.insert(9, 500, true);
-        seen.insert(7, 4, false);
-        assert_eq!(seen.counts(), Counts { visits: 2, actions: 504, truncated_visits: 1 });
+        let mut tally = VisitTally::default();
+        tally.insert(7, 3, false);
+        tally.insert(9, 500, true);
+        tally.insert(7, 4, false);
+        assert_eq!(tally.counts(), Counts { visits: 2, actions: 504, truncated_visits: 1 });
     }
 
     #[test]
     fn what_is_no_such_form_is_refused() {
-        assert_eq!(Seen::from_bytes(&[0x80]), None);
-        assert_eq!(Seen::from_bytes(&[1]), None);
-        assert_eq!(Seen::from_bytes(&[0xff; 20]), None);
-        assert_eq!(Seen::from_bytes(&[]), Some(Seen::default()));
+        assert_eq!(VisitTally::from_bytes(&[0x80]), None);
+        assert_eq!(VisitTally::from_bytes(&[1]), None);
+        assert_eq!(VisitTally::from_bytes(&[0xff; 20]), None);
+        assert_eq!(VisitTally::from_bytes(&[]), Some(VisitTally::default()));
     }
 
     proptest! {
@@ -113,11 +112,11 @@ mod tests {
         fn what_is_kept_comes_back(
             visits in prop::collection::vec((any::<i64>(), 0usize..5_000, any::<bool>()), 0..200),
         ) {
-            let mut seen = Seen::default();
+            let mut tally = VisitTally::default();
             for (visit, actions, cut) in visits {
-                seen.insert(visit, actions, cut);
+                tally.insert(visit, actions, cut);
             }
-            prop_assert_eq!(Seen::from_bytes(&seen.to_bytes()), Some(seen));
+            prop_assert_eq!(VisitTally::from_bytes(&tally.to_bytes()), Some(tally));
         }
     }
 }

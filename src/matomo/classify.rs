@@ -1,9 +1,9 @@
-//! Whether an answer of Matomo is an error, and which: status and body both count, as failures
+//! Classifies an answer of Matomo: success, or which error. Status and body both count, as errors
 //! also come with HTTP 200. Pure.
 //!
-//! Matomo's messages come in the language of the token's user, or of the request. What has no
-//! language counts first; words count only where they are known. The client has the rest said in
-//! English, and asks whom the token may see before it says that a token is refused.
+//! Messages come in the language of the token's user or of the request. Language-neutral signs are
+//! checked first, then known wordings. For the rest, the client repeats the request in English, and
+//! asks which sites the token may see before it reports a refused token.
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -18,10 +18,10 @@ struct Envelope {
     message: String,
 }
 
-/// `None` for JSON that is no error. `hide` takes the token out of words of Matomo, before they are
-/// cut to length: it would not know half a token. [`Fault::Matomo`] is a message that is not
-/// understood, [`Fault::NoAccess`] any refusal.
-pub fn judge(status: StatusCode, body: &str, hide: &dyn Fn(&str) -> String) -> Option<Fault> {
+/// `None` for JSON that is no error. `hide` removes the token from Matomo's words before they are
+/// cut to length, as it would not recognise half a token. [`Fault::Matomo`] is an unknown message,
+/// [`Fault::NoAccess`] any refusal.
+pub fn fault_of(status: StatusCode, body: &str, hide: &dyn Fn(&str) -> String) -> Option<Fault> {
     let text = body.trim();
     let excerpt = |text: &str| excerpt(&hide(text));
     let envelope =
@@ -50,12 +50,12 @@ pub fn judge(status: StatusCode, body: &str, hide: &dyn Fn(&str) -> String) -> O
         Some(b'{' | b'[') => Some(behind(text)),
         Some(_) if php(text).is_some() => php(text),
         Some(_) if holds_json(text) => Some(Fault::Mixed("text before")),
-        // Of visits, perhaps, which have titles as well.
+        // It may hold visits, whose titles must not be shown.
         Some(_) if text.starts_with("<?xml") => Some(Fault::NotJson("XML".to_owned())),
         Some(b'<') => Some(Fault::NotJson(html(title(text).map(excerpt)))),
         Some(b'G') if text.starts_with("GIF8") => Some(Fault::NotJson("a GIF image".to_owned())),
         Some(_) => {
-            // Never a part of visits.
+            // Shows nothing that may belong to a visit.
             let words = text.split(['{', '[', '"']).next().unwrap_or_default().trim();
             let what = if words.is_empty() { "text" } else { "text: " };
             Some(Fault::NotJson(what.to_owned() + &excerpt(words)))
@@ -63,19 +63,19 @@ pub fn judge(status: StatusCode, body: &str, hide: &dyn Fn(&str) -> String) -> O
     }
 }
 
-/// Matomo says this in every language, when each further question makes it worse. Known texts are
-/// worth more here than a question in English.
+/// Too many failed logins, in known languages: a further request in English would prolong the
+/// lockout.
 const LOCKED_OUT: [&str; 2] = ["Too many failed logins", "Trop d'échecs de connexion"];
-/// The database gave a query up: MySQL and MariaDB, by number or name.
+/// The database aborted a query: MySQL and MariaDB, by number or name.
 const QUERY_TOO_LONG: [&str; 4] =
     ["SQLSTATE[70100]", "General error: 3024", "General error: 1969", "max_statement_time"];
-/// PHP or the database gave a request up.
+/// PHP or the database aborted a request.
 const EXHAUSTED: [&str; 3] =
     ["Allowed memory size", "Maximum execution time", "maximum execution time"];
-/// The database is not there or too busy: other errors than those of the query itself.
+/// The database is gone or too busy, as opposed to an error of the query.
 const DATABASE: [&str; 3] = ["SQLSTATE[HY000]", "SQLSTATE[08", "SQLSTATE[40"];
 
-/// Judges by the whole of a message; the fault gets what may be shown of it.
+/// Classifies by the whole message; the fault gets the part that may be shown.
 fn by_message(status: StatusCode, whole: &str, message: String) -> Fault {
     let has = |words: &str| whole.contains(words);
     let has_any = |all: &[&str]| all.iter().any(|words| has(words));
@@ -104,17 +104,17 @@ fn by_message(status: StatusCode, whole: &str, message: String) -> Fault {
     }
 }
 
-/// Whether a message names a right that is missing: it is quoted in every language.
+/// Whether a message names a missing right, which is quoted in every language.
 pub fn names_a_right(message: &str) -> bool {
     ["'view'", "'write'", "'admin'", "'superuser'"].iter().any(|right| message.contains(right))
 }
 
-/// Whether an English message speaks of the token rather than of a site.
+/// Whether an English message is about the token rather than a site.
 pub fn speaks_of_token(message: &str) -> bool {
     message.contains("authenticate with the provided token") || message.contains("token_auth")
 }
 
-/// The answer to the question for the sites that a token may see.
+/// Parses the list of sites that a token may see.
 pub fn sites(body: &str) -> Option<Vec<i32>> {
     #[derive(Deserialize)]
     #[serde(untagged)]
@@ -131,8 +131,8 @@ pub fn sites(body: &str) -> Option<Vec<i32>> {
         .collect()
 }
 
-/// What PHP says when it gives a request up, in English everywhere, with a number after each part but
-/// the last. No more than that is told of it: it may stand in the midst of visits.
+/// PHP's messages when it aborts a request, in English everywhere, with a number after each part
+/// but the last. Only the message is shown, as it may stand amid visits.
 const GIVEN_UP: [&[&str]; 4] = [
     &["Allowed memory size of ", " bytes exhausted (tried to allocate ", " bytes)"],
     &["Allowed memory size of ", " bytes exhausted"],
@@ -151,7 +151,7 @@ fn given_up(text: &str) -> Option<&str> {
     })
 }
 
-/// What follows JSON, or is missing of it.
+/// The fault of text after JSON, or of JSON that is cut off.
 fn behind(text: &str) -> Fault {
     let mut values = serde_json::Deserializer::from_str(text).into_iter::<IgnoredAny>();
     if !matches!(values.next(), Some(Ok(_))) {
@@ -165,7 +165,7 @@ fn behind(text: &str) -> Fault {
     }
 }
 
-/// A message of PHP in front of any JSON, as text or as HTML.
+/// A PHP message before any JSON, as text or HTML.
 fn php(text: &str) -> Option<Fault> {
     let text = text.split(['[', '{']).next().unwrap_or_default();
     let is_said = |kind: &&str| {
@@ -176,7 +176,7 @@ fn php(text: &str) -> Option<Fault> {
     kinds.into_iter().find(is_said).map(Fault::Php)
 }
 
-/// How many places of a text may be where JSON begins.
+/// Number of positions at which to look for the start of JSON.
 const PLACES: usize = 100;
 
 /// Whether a text ends in JSON.
@@ -185,7 +185,7 @@ fn holds_json(text: &str) -> bool {
     places.any(|(at, _)| serde_json::from_str::<IgnoredAny>(&text[at..]).is_ok())
 }
 
-/// What a person needs of an HTML page to recognise it.
+/// Describes an HTML page by its title.
 fn html(title: Option<String>) -> String {
     match title.filter(|title| !title.is_empty()) {
         Some(title) => format!("an HTML page with the title \"{title}\""),
@@ -211,5 +211,5 @@ pub fn excerpt(text: &str) -> String {
 }
 
 #[cfg(test)]
-#[path = "refusal_tests.rs"]
+#[path = "classify_tests.rs"]
 mod tests;

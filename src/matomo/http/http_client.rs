@@ -1,4 +1,5 @@
-//! One request over HTTP and its answer. The only module that uses the token. No Postgres.
+//! Sends a request over HTTP and reads its answer. The only module that uses the token. No
+//! Postgres.
 
 use std::io::{ErrorKind, Read};
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use ureq::http::{HeaderMap, Response, StatusCode, header};
 
 use crate::error::{Fault, Result};
 use crate::matomo::http::agent::Agent;
-use crate::matomo::http::dial::dialled;
+use crate::matomo::http::dial::dials;
 use crate::matomo::http::endpoint::Endpoint;
 use crate::matomo::http::http_settings::HttpSettings;
 use crate::matomo::http::stop::Stop;
@@ -17,23 +18,23 @@ use crate::matomo::http::token::Token;
 use crate::matomo::http::transport::{Attempt, head_fault, transport_fault};
 use crate::matomo::memory::Body;
 
-/// Bytes of room to have ready for an answer, however long it says it is.
-const MOST_ROOM: usize = 8 << 20;
+/// Largest buffer allocated in advance, whatever Content-Length says.
+const MAX_INITIAL_CAPACITY: usize = 8 << 20;
 
 /// Sends the requests of a client and its clones.
 #[derive(Clone)]
-pub struct Http {
+pub struct HttpClient {
     agent: Agent,
     pub endpoint: Endpoint,
     pub token: Token,
     connect_timeout: Duration,
     max_response_size: u64,
     stop: Stop,
-    /// Bytes of answers, unpacked.
+    /// Bytes of answers, after decompression.
     received: Arc<AtomicU64>,
 }
 
-/// What came, of whatever status; its body as JSON needs it.
+/// An answer of any status; its body is mended for the JSON parser.
 pub struct Answer {
     pub status: StatusCode,
     pub headers: HeaderMap,
@@ -42,37 +43,45 @@ pub struct Answer {
 
 type Outcome<T> = std::result::Result<T, Fault>;
 
-impl Http {
-    /// Connects to nothing yet.
+impl HttpClient {
+    /// Creates a client without connecting.
     ///
     /// # Errors
     /// [`crate::error::Error::Argument`] when the CA file holds no certificate.
     pub fn new(
         endpoint: Endpoint,
         token: Token,
-        manner: &HttpSettings,
+        settings: &HttpSettings,
         stop: Stop,
-    ) -> Result<Http> {
-        let agent = Agent::obtain(&endpoint, &token, manner)?;
-        let HttpSettings { connect_timeout, max_response_size, .. } = *manner;
+    ) -> Result<HttpClient> {
+        let agent = Agent::obtain(&endpoint, &token, settings)?;
+        let HttpSettings { connect_timeout, max_response_size, .. } = *settings;
         let received = Arc::default();
-        Ok(Http { agent, endpoint, token, connect_timeout, max_response_size, stop, received })
+        Ok(HttpClient {
+            agent,
+            endpoint,
+            token,
+            connect_timeout,
+            max_response_size,
+            stop,
+            received,
+        })
     }
 
-    /// Bytes of all answers so far, unpacked.
+    /// Bytes of all answers so far, after decompression.
     pub fn received(&self) -> u64 {
         self.received.load(Ordering::Relaxed)
     }
 
-    /// Breaks off all requests, on any thread, and makes further ones impossible.
+    /// Aborts all requests, on any thread, and prevents further ones.
     pub fn shut_down(&self) {
         self.agent.shut_down();
     }
 
-    /// Asks for a method; all of it may take `timeout`.
+    /// Calls a method of the API, within `timeout`.
     ///
     /// # Errors
-    /// Those of the connection, with the status if one came; after one, nobody else uses it.
+    /// Faults of the connection, with the status if one came. The agent is not reused then.
     pub fn ask(
         &self,
         method: &str,
@@ -90,12 +99,12 @@ impl Http {
             Ok(Answer { status: head.status, headers: head.headers, body })
         });
         asked.map_err(|fault| {
-            self.agent.distrust();
+            self.agent.discard();
             (fault, status)
         })
     }
 
-    /// Sends a request; gives the answer as far as its headers.
+    /// Sends a request and returns the answer up to its headers.
     fn send(
         &self,
         method: &str,
@@ -103,11 +112,11 @@ impl Http {
         params: &[(&str, String)],
         attempt: Attempt,
     ) -> Outcome<Response<ureq::Body>> {
-        let (began, before) = (Instant::now(), dialled());
+        let (began, before) = (Instant::now(), dials());
         match self.post(method, site, params, attempt, false) {
-            // The server may end a kept connection just when it is used again: nobody's fault, and
-            // no reason to wait. A new one has no such excuse.
-            Err(Fault::Broken(_)) if dialled() == before && !self.stop.is_set() => {
+            // The server may close a kept connection just as it is reused: retry at once, on a new
+            // connection.
+            Err(Fault::Broken(_)) if dials() == before && !self.stop.is_set() => {
                 let timeout = attempt.timeout.saturating_sub(began.elapsed());
                 self.post(method, site, params, Attempt { timeout, ..attempt }, true)
             }
@@ -121,11 +130,11 @@ impl Http {
         site: i32,
         params: &[(&str, String)],
         attempt: Attempt,
-        is_fresh: bool,
+        is_new_connection: bool,
     ) -> Outcome<Response<ureq::Body>> {
         let request = self
             .agent
-            .post(self.endpoint.url(), attempt.timeout, is_fresh)
+            .post(self.endpoint.url(), attempt.timeout, is_new_connection)
             .query("module", "API")
             .query("method", method)
             .query("format", "JSON")
@@ -138,11 +147,11 @@ impl Http {
 
     fn body(&self, response: &mut Response<ureq::Body>, attempt: Attempt) -> Outcome<Vec<u8>> {
         let limit = self.max_response_size;
-        // What is announced is room to begin with, and no more than that.
+        // Content-Length decides the initial capacity only.
         let announced = response.headers().get(header::CONTENT_LENGTH);
         let announced = announced.and_then(|length| length.to_str().ok()?.parse().ok());
         let mut body = Vec::new();
-        let room = announced.unwrap_or(0).min(MOST_ROOM);
+        let room = announced.unwrap_or(0).min(MAX_INITIAL_CAPACITY);
         body.try_reserve_exact(room).map_err(|_| Fault::OutOfMemory)?;
         let reader = response.body_mut().with_config().limit(u64::MAX).reader();
         let read = reader.take(limit + 1).read_to_end(&mut body);

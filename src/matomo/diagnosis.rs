@@ -1,37 +1,37 @@
-//! What a failure of Matomo means: further questions where its words do not tell. No Postgres.
+//! Sends a request and diagnoses a failure, by further requests if its words are not clear. No
+//! Postgres.
 
 use std::time::Duration;
 
 use ureq::http::{HeaderMap, header};
 
 use crate::error::{Call, Error, Fault, Result};
-use crate::matomo::http::request::{Answer, Http};
+use crate::matomo::classify;
+use crate::matomo::http::http_client::{Answer, HttpClient};
 use crate::matomo::http::transport::seconds_to_wait;
 use crate::matomo::memory::Body;
-use crate::matomo::refusal;
 
-/// The sites that a token may see: a question that every token may ask, and that is answered in no
-/// language.
+/// Lists the sites that a token may see. Every token may ask this, and the answer has no language.
 const SITES: &str = "SitesManager.getSitesIdWithAtLeastViewAccess";
 
 type Params = [(&'static str, String)];
 
-/// The parameter for messages in English, which Matomo heeds with every method.
+/// The parameter for English messages, which works with every method.
 pub fn english() -> (&'static str, String) {
     ("language", "en".to_owned())
 }
 
-/// Asks once. After a failure whose words do not tell what it is, it asks once more in English;
-/// after a refusal, for the sites that the token may see. `besides` gives the time for these.
+/// Sends one request. After an unknown message it repeats the request in English; after a refusal
+/// it requests the sites that the token may see. `follow_up_timeout` returns the timeout of these.
 ///
 /// # Errors
 /// [`Error::Request`].
 pub fn ask(
-    http: &Http,
+    http: &HttpClient,
     call: &Call,
     params: &Params,
     timeout: Duration,
-    besides: &dyn Fn() -> Duration,
+    follow_up_timeout: &dyn Fn() -> Duration,
 ) -> Result<Body> {
     let asked = match exchange(http, call, params, timeout) {
         Err(Error::Request { fault: Fault::Matomo(words), call })
@@ -39,8 +39,8 @@ pub fn ask(
         {
             let others = params.iter().filter(|(key, _)| *key != "language").cloned();
             let params: Vec<_> = others.chain([english()]).collect();
-            let again = exchange(http, &call, &params, besides());
-            // It has passed, then; but this answer is in the wrong language.
+            let again = exchange(http, &call, &params, follow_up_timeout());
+            // The failure has passed, but this answer is in the wrong language.
             again.and(Err(Error::Request { fault: Fault::Passing(words), call }))
         }
         done => done,
@@ -48,22 +48,22 @@ pub fn ask(
     match asked {
         Err(Error::Request { fault: Fault::NoAccess(words), call }) => {
             let question = Call { method: SITES, day: None, status: None, ..call.clone() };
-            let sites = exchange(http, &question, &[english()], besides());
+            let sites = exchange(http, &question, &[english()], follow_up_timeout());
             Err(Error::Request { fault: refused(words, &call, sites), call })
         }
         done => done,
     }
 }
 
-/// What a refusal means. It is of the site, unless Matomo refuses the token for the question that
-/// every token may ask as well.
+/// The fault of a refusal. It concerns the site, unless Matomo refuses the token for the list of
+/// sites too.
 fn refused(words: String, call: &Call, sites: Result<Body>) -> Fault {
     match sites {
-        Ok(sites) => match refusal::sites(&sites) {
-            Some(sites) if sites.contains(&call.site) && !refusal::names_a_right(&words) => {
+        Ok(sites) => match classify::sites(&sites) {
+            Some(sites) if sites.contains(&call.site) && !classify::names_a_right(&words) => {
                 Fault::Matomo(words)
             }
-            // Matomo 4 has no other words for a wrong token.
+            // Matomo 4 says nothing else about a wrong token.
             Some(sites) if sites.is_empty() && call.status == Some(200) => {
                 Fault::TokenRefused(words)
             }
@@ -73,7 +73,7 @@ fn refused(words: String, call: &Call, sites: Result<Body>) -> Fault {
             let may_pass = error.is_transient() || error.is_overload();
             match error {
                 Error::Request { fault: Fault::NoAccess(said), .. }
-                    if refusal::speaks_of_token(&said) =>
+                    if classify::speaks_of_token(&said) =>
                 {
                     Fault::TokenRefused(said)
                 }
@@ -81,29 +81,29 @@ fn refused(words: String, call: &Call, sites: Result<Body>) -> Fault {
                     fault: fault @ (Fault::LockedOut(_) | Fault::AddressRefused(_)),
                     ..
                 } => fault,
-                // Something in between lets that question not through, and never will: other sites
-                // would go on with the token until Matomo locks the address out.
-                _ if !may_pass && refusal::speaks_of_token(&words) => Fault::TokenRefused(words),
+                // Something in between blocks the list of sites, permanently. Otherwise other sites
+                // would use the token until Matomo locks out the address.
+                _ if !may_pass && classify::speaks_of_token(&words) => Fault::TokenRefused(words),
                 _ => Fault::NoAccess(words),
             }
         }
     }
 }
 
-/// Asks, and judges by the answer alone.
-fn exchange(http: &Http, call: &Call, params: &Params, timeout: Duration) -> Result<Body> {
+/// Sends one request and classifies the answer.
+fn exchange(http: &HttpClient, call: &Call, params: &Params, timeout: Duration) -> Result<Body> {
     let failed = |fault, status| Error::Request { fault, call: Call { status, ..call.clone() } };
     let answer = http.ask(call.method, call.site, params, timeout);
     let Answer { status, headers, body } =
         answer.map_err(|(fault, status)| failed(fault, status))?;
-    match refusal::judge(status, &body, &|words| http.token.hide_in(words)) {
+    match classify::fault_of(status, &body, &|words| http.token.hide_in(words)) {
         None => Ok(body),
         Some(fault) => Err(failed(with_headers(http, fault, &headers), Some(status.as_u16()))),
     }
 }
 
-/// Completes a fault by what only the headers know.
-fn with_headers(http: &Http, fault: Fault, headers: &HeaderMap) -> Fault {
+/// Adds what only the headers tell.
+fn with_headers(http: &HttpClient, fault: Fault, headers: &HeaderMap) -> Fault {
     let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
     match fault {
         Fault::Redirected(_) => {

@@ -1,0 +1,114 @@
+//! Which lines of progress a user gets: at most one a second, one for days without visits, and a last
+//! one. Pure.
+
+use std::time::{Duration, Instant};
+
+/// The least time between two lines.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// What was said of a sync, from one of its transactions to the next.
+#[derive(Debug, Clone, Copy)]
+pub struct Notices {
+    /// When a line was said last, or the sync began.
+    last: Instant,
+    /// Whether something was stored since.
+    is_due: bool,
+    /// Whether the last line told of days without visits, which none has followed with visits.
+    is_quiet: bool,
+}
+
+impl Notices {
+    pub fn begin() -> Notices {
+        Notices::begin_at(Instant::now())
+    }
+
+    fn begin_at(now: Instant) -> Notices {
+        Notices { last: now, is_due: false, is_quiet: false }
+    }
+
+    /// Whether to say a line of a day that was stored.
+    pub fn say(&mut self, has_visits: bool) -> bool {
+        self.say_at(Instant::now(), has_visits)
+    }
+
+    fn say_at(&mut self, now: Instant, has_visits: bool) -> bool {
+        self.is_due = true;
+        self.is_quiet &= !has_visits;
+        if self.is_quiet || now.duration_since(self.last) < PAUSE {
+            return false;
+        }
+        *self = Notices { last: now, is_due: false, is_quiet: !has_visits };
+        true
+    }
+
+    /// Whether the sync, which has ended, has something left to say.
+    pub fn end(&mut self) -> bool {
+        std::mem::take(&mut self.is_due)
+    }
+}
+
+/// A number with its thousands set apart.
+pub fn readable(number: i64) -> String {
+    let digits = number.unsigned_abs().to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    if number < 0 { format!("-{text}") } else { text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The days, one each so many milliseconds, of which a line is said; and whether there is a last one.
+    fn said(every: u64, days: &[bool]) -> (Vec<usize>, bool) {
+        let begin = Instant::now();
+        let mut notices = Notices::begin_at(begin);
+        let mut said = Vec::new();
+        for (index, has_visits) in days.iter().enumerate() {
+            let now = begin + Duration::from_millis(every * (index as u64 + 1));
+            if notices.say_at(now, *has_visits) {
+                said.push(index);
+            }
+        }
+        (said, notices.end())
+    }
+
+    #[test]
+    fn a_line_a_second_and_a_last_one() {
+        assert_eq!(said(400, &[true; 8]), (vec![2, 5], true));
+        assert_eq!(said(2_000, &[true; 3]), (vec![0, 1, 2], false));
+        // Two years in seven seconds.
+        let (lines, last) = said(10, &[true; 730]);
+        assert_eq!((lines.len(), last), (7, true));
+    }
+
+    #[test]
+    fn a_short_sync_says_one_line() {
+        assert_eq!(said(10, &[true; 21]), (vec![], true));
+        assert_eq!(said(10, &[]), (vec![], false));
+    }
+
+    #[test]
+    fn days_without_visits_are_one_line() {
+        let mut days = [false; 100].to_vec();
+        assert_eq!(said(500, &days), (vec![1], true));
+        days.extend([true, true]);
+        days.extend([false; 50]);
+        assert_eq!(said(1_000, &days), (vec![0, 100, 101, 102], true));
+    }
+
+    #[test]
+    fn thousands() {
+        for (number, text) in
+            [(0, "0"), (999, "999"), (1_000, "1,000"), (1_234_567, "1,234,567"), (-1_000, "-1,000")]
+        {
+            assert_eq!(readable(number), text);
+        }
+        assert_eq!(readable(i64::MIN), "-9,223,372,036,854,775,808");
+    }
+}
