@@ -35,7 +35,7 @@ $$;
 
 -- Views of what is one's own, and the template of the tables.
 GRANT SELECT ON matomo_action, matomo_days, matomo_sites, matomo_runs, matomo_status, matomo_progress TO PUBLIC;
-GRANT EXECUTE ON FUNCTION matomo_may_see(oid), matomo_is_running(integer), matomo_run_is_dead(bigint), matomo_today(text) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION matomo_may_see(oid), matomo_find_table(text[]), matomo_is_running(integer), matomo_run_is_dead(bigint), matomo_today(text) TO PUBLIC;
 
 -- Works with the caller's rights on tables.
 GRANT EXECUTE ON FUNCTION

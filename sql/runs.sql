@@ -33,7 +33,8 @@ CREATE TABLE matomo_run_log (
     done             date[],
     timezone         text,
     step_pages       integer,
-    changes          integer NOT NULL DEFAULT 0
+    changes          integer NOT NULL DEFAULT 0,
+    owner_name       name NOT NULL
 );
 CREATE INDEX matomo_run_log_of_site ON matomo_run_log (site_id, runid);
 CREATE INDEX matomo_run_log_running ON matomo_run_log (site_id) WHERE status IN ('running', 'paused');
@@ -49,7 +50,7 @@ COMMENT ON COLUMN matomo_run_log.return_message IS 'Message of the error it fail
 COMMENT ON COLUMN matomo_run_log.start_time IS 'When it began';
 COMMENT ON COLUMN matomo_run_log.end_time IS 'When it ended';
 COMMENT ON COLUMN matomo_run_log.site_id IS 'The registered site';
-COMMENT ON COLUMN matomo_run_log.owner IS 'Role with whose rights it runs';
+COMMENT ON COLUMN matomo_run_log.owner IS 'Role with whose rights it runs; 0: restored from a dump';
 COMMENT ON COLUMN matomo_run_log.server IS 'Foreign server of the Matomo';
 COMMENT ON COLUMN matomo_run_log.idsite IS 'ID of the site in Matomo (idSite)';
 COMMENT ON COLUMN matomo_run_log.destination IS 'Table that the visits go to';
@@ -72,11 +73,18 @@ COMMENT ON COLUMN matomo_run_log.timezone IS 'Timezone of the site, as Matomo to
 
 COMMENT ON COLUMN matomo_run_log.step_pages IS 'Pages of a day after which it commits; NULL: as matomo.step_pages';
 COMMENT ON COLUMN matomo_run_log.changes IS 'Of matomo_site_state, when it began';
+COMMENT ON COLUMN matomo_run_log.owner_name IS 'Name of that role when it began or was dumped';
 
 COMMENT ON SEQUENCE matomo_run_log_runid_seq IS 'Numbers the runs';
 
-SELECT pg_catalog.pg_extension_config_dump('matomo_run_log',
-    'WHERE owner IN (SELECT r.oid FROM pg_catalog.pg_roles r)');
+-- Dumped by names, as matomo_ledger.
+SELECT pg_catalog.pg_extension_config_dump('matomo_run_log', $$WHERE false UNION ALL
+    SELECT l.runid, l.job_pid, l.database, l.username, l.command, l.status, l.return_message, l.start_time,
+           l.end_time, l.site_id, 0::pg_catalog.oid::pg_catalog.regrole, l.server, l.idsite, l.destination, l.days,
+           l.days_total, l.pages, l.visits, l.actions, l.inserted, l.updated, l.deleted, l.truncated_visits,
+           l.bytes, l.sqlstate, l.detail, l.hint, l.next_day, l.done, l.timezone, l.step_pages, l.changes,
+           coalesce(o.rolname, l.owner_name)
+    FROM @extschema@.matomo_run_log l LEFT JOIN pg_catalog.pg_roles o ON o.oid = l.owner$$);
 SELECT pg_catalog.pg_extension_config_dump('matomo_run_log_runid_seq', '');
 
 -- A run holds the lock of its site (src/pg/locks.rs) from before its row is committed until after its end
@@ -89,11 +97,13 @@ CREATE VIEW matomo_runs WITH (security_barrier) AS
            CASE WHEN r.status = 'running' AND matomo_run_is_dead(r.runid) THEN 'failed' ELSE r.status END AS status,
            CASE WHEN r.status = 'running' AND matomo_run_is_dead(r.runid)
                 THEN 'the run was interrupted' ELSE r.return_message END AS return_message,
-           r.start_time, r.end_time, r.site_id, r.owner, r.server, r.idsite, r.destination,
+           r.start_time, r.end_time, r.site_id, coalesce((SELECT a.rolname FROM pg_catalog.pg_roles a WHERE a.oid = o.owner), r.owner_name) AS owner, r.server, r.idsite, r.destination,
            r.days, r.days_total, r.pages, r.visits, r.actions, r.inserted, r.updated, r.deleted,
            r.truncated_visits, r.bytes, r.sqlstate, r.detail, r.hint
     FROM matomo_run_log r
-    WHERE matomo_may_see(r.owner::pg_catalog.oid);
+    CROSS JOIN LATERAL (SELECT CASE r.owner WHEN 0::pg_catalog.oid
+        THEN (SELECT a.oid FROM pg_catalog.pg_roles a WHERE a.rolname = r.owner_name) ELSE r.owner END) AS o(owner)
+    WHERE matomo_may_see(coalesce(o.owner, 0::pg_catalog.oid));
 
 COMMENT ON VIEW matomo_runs IS 'The syncs of your registered sites, running and past';
 COMMENT ON COLUMN matomo_runs.runid IS 'Number of the run';

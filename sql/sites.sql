@@ -13,15 +13,18 @@ CREATE TABLE matomo_site_config (
     name        text NOT NULL,
     timezone    text NOT NULL,
     created_at  timestamptz NOT NULL DEFAULT pg_catalog.now(),
-    CONSTRAINT matomo_site_config_key UNIQUE (server, idsite, destination)
+    destination_name text[] NOT NULL,
+    owner_name  name NOT NULL
 );
+CREATE UNIQUE INDEX matomo_site_config_key ON matomo_site_config (server, idsite, destination)
+    WHERE destination <> 0::oid;
 
 COMMENT ON TABLE matomo_site_config IS 'The registered sites: one row per server, site and destination';
 COMMENT ON COLUMN matomo_site_config.id IS 'What matomo_sync_site, matomo_alter_site and matomo_remove_site know the site by';
 COMMENT ON COLUMN matomo_site_config.server IS 'Foreign server of the Matomo';
 COMMENT ON COLUMN matomo_site_config.idsite IS 'ID of the site in Matomo (idSite)';
-COMMENT ON COLUMN matomo_site_config.destination IS 'Table that the visits go to';
-COMMENT ON COLUMN matomo_site_config.owner IS 'Role with whose rights and user mapping the site is synced';
+COMMENT ON COLUMN matomo_site_config.destination IS 'Table that the visits go to; 0: restored from a dump, and not found yet';
+COMMENT ON COLUMN matomo_site_config.owner IS 'Role with whose rights and user mapping the site is synced; 0: restored from a dump, and not found yet';
 COMMENT ON COLUMN matomo_site_config.start_date IS 'First day to copy; as for matomo_sync';
 COMMENT ON COLUMN matomo_site_config.every IS 'How often the background worker syncs the site';
 COMMENT ON COLUMN matomo_site_config.retention IS 'How long visits are kept; NULL: for ever';
@@ -29,6 +32,8 @@ COMMENT ON COLUMN matomo_site_config.enabled IS 'Whether matomo_sync_all and the
 COMMENT ON COLUMN matomo_site_config.name IS 'Name of the site, as Matomo told it last';
 COMMENT ON COLUMN matomo_site_config.timezone IS 'Timezone of the site, as Matomo told it last';
 COMMENT ON COLUMN matomo_site_config.created_at IS 'When the site was registered';
+COMMENT ON COLUMN matomo_site_config.destination_name IS 'Last known schema, name and owner of the table: when it was set or, after a restore, dumped';
+COMMENT ON COLUMN matomo_site_config.owner_name IS 'Last known name of the owner, likewise';
 
 COMMENT ON SEQUENCE matomo_site_config_id_seq IS 'Numbers the registered sites';
 
@@ -69,13 +74,23 @@ COMMENT ON COLUMN matomo_site_state.upkeep_place IS 'Where retention goes on, wh
 COMMENT ON COLUMN matomo_site_state.upkeep_error IS 'Message of the error that that failed with';
 COMMENT ON COLUMN matomo_site_state.changes IS 'Times that what a sync fills was changed: a run that began before says nothing of the site as it is now';
 
--- Dumped with the database, but for what hangs on tables and roles that are gone.
-SELECT pg_catalog.pg_extension_config_dump('matomo_site_config',
-    'WHERE destination IN (SELECT c.oid FROM pg_catalog.pg_class c) AND owner IN (SELECT r.oid FROM pg_catalog.pg_roles r)');
+-- Dumped by names, as matomo_ledger.
+SELECT pg_catalog.pg_extension_config_dump('matomo_site_config', $$WHERE false UNION ALL
+    SELECT s.id, s.server, s.idsite, 0::pg_catalog.oid::pg_catalog.regclass, 0::pg_catalog.oid::pg_catalog.regrole,
+           s.start_date, s.every, s.retention, s.enabled, s.name, s.timezone, s.created_at,
+           coalesce(ARRAY[n.nspname::text, c.relname::text, r.rolname::text], s.destination_name),
+           coalesce(o.rolname, s.owner_name)
+    FROM @extschema@.matomo_site_config s
+    LEFT JOIN (pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+               JOIN pg_catalog.pg_roles r ON r.oid = c.relowner) ON c.oid = s.destination
+    LEFT JOIN pg_catalog.pg_roles o ON o.oid = s.owner$$);
 SELECT pg_catalog.pg_extension_config_dump('matomo_site_config_id_seq', '');
-SELECT pg_catalog.pg_extension_config_dump('matomo_site_state',
-    'WHERE site_id IN (SELECT s.id FROM @extschema@.matomo_site_config s
-         WHERE s.destination IN (SELECT c.oid FROM pg_catalog.pg_class c) AND s.owner IN (SELECT r.oid FROM pg_catalog.pg_roles r))');
+-- The place has OIDs of partitions.
+SELECT pg_catalog.pg_extension_config_dump('matomo_site_state', $$WHERE false UNION ALL
+    SELECT t.site_id, t.matomo, t.next_at, t.failures, t.last_success_at, t.last_error_at, t.last_sqlstate,
+           t.last_error, t.last_detail, t.last_hint, t.refused_credentials, t.tended_on, NULL::pg_catalog.jsonb,
+           t.upkeep_error, t.changes
+    FROM @extschema@.matomo_site_state t$$);
 
 -- Whose sites, runs and errors somebody may look at: his own, those of roles whose rights he has,
 -- and all of them for who watches over the server.
@@ -88,10 +103,16 @@ COMMENT ON FUNCTION matomo_may_see(oid) IS 'Internal: whether the current user s
 
 -- Not row-level security, with which pg_dump would need a superuser.
 CREATE VIEW matomo_sites WITH (security_barrier) AS
-    SELECT s.id, s.server, s.idsite, s.name, s.timezone, s.destination, s.owner, s.start_date, s.every,
-           s.retention, s.enabled, s.created_at
+    SELECT s.id, s.server, s.idsite, s.name, s.timezone,
+           coalesce(c.oid::pg_catalog.regclass::text,
+                    pg_catalog.format('%I.%I', s.destination_name[1], s.destination_name[2])) AS destination,
+           coalesce(r.rolname, s.owner_name) AS owner, s.start_date, s.every, s.retention, s.enabled, s.created_at
     FROM matomo_site_config s
-    WHERE matomo_may_see(s.owner::pg_catalog.oid);
+    LEFT JOIN pg_catalog.pg_class c ON c.oid = CASE s.destination WHEN 0::pg_catalog.oid
+        THEN matomo_find_table(s.destination_name) ELSE s.destination END
+    LEFT JOIN pg_catalog.pg_roles r ON CASE s.owner WHEN 0::pg_catalog.oid
+        THEN r.rolname = s.owner_name ELSE r.oid = s.owner END
+    WHERE matomo_may_see(coalesce(r.oid, s.owner));
 
 COMMENT ON VIEW matomo_sites IS 'The registered sites that are yours: one row per server, site and destination';
 COMMENT ON COLUMN matomo_sites.id IS 'What matomo_sync_site, matomo_alter_site and matomo_remove_site know the site by';

@@ -1,7 +1,7 @@
 -- How the registered sites are, and what runs now.
 
 CREATE VIEW matomo_status WITH (security_barrier) AS
-    SELECT s.id AS site_id, s.server, s.idsite, s.name, s.timezone, s.destination, s.owner, s.enabled,
+    SELECT s.id AS site_id, s.server, s.idsite, s.name, s.timezone, v.destination, v.owner, s.enabled,
            matomo_is_running(s.id) AS running,
            t.last_success_at AS synced_to,
            pg_catalog.now() - t.last_success_at AS lag,
@@ -13,7 +13,8 @@ CREATE VIEW matomo_status WITH (security_barrier) AS
            t.last_error_at, t.last_sqlstate, t.last_error, t.last_detail, t.last_hint,
            CASE WHEN s.enabled THEN coalesce(t.next_at, pg_catalog.now()) END AS next_run,
            t.upkeep_error
-    FROM matomo_site_config s
+    FROM matomo_sites v
+    JOIN matomo_site_config s ON s.id = v.id
     LEFT JOIN matomo_site_state t ON t.site_id = s.id
     CROSS JOIN LATERAL (
         SELECT pg_catalog.max(l.day) FILTER (WHERE l.sealed) AS sealed_to,
@@ -21,8 +22,8 @@ CREATE VIEW matomo_status WITH (security_barrier) AS
                pg_catalog.max(l.visits) FILTER (WHERE l.day = matomo_today(s.timezone)) AS visits_today
         FROM matomo_ledger l
         WHERE l.destination = s.destination AND l.idsite = s.idsite AND l.matomo = t.matomo
-    ) d
-    WHERE matomo_may_see(s.owner::pg_catalog.oid);
+          AND (s.destination <> 0::pg_catalog.oid OR l.destination_name = s.destination_name)
+    ) d;
 
 COMMENT ON VIEW matomo_status IS 'How your registered sites are: one row per site';
 COMMENT ON COLUMN matomo_status.site_id IS 'The registered site';

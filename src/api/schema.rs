@@ -19,7 +19,7 @@ extension_sql_file!(
     name = "retention",
     requires = [api::runs::matomo_run_outside_transaction]
 );
-extension_sql_file!("../../sql/sites.sql", name = "sites");
+extension_sql_file!("../../sql/sites.sql", name = "sites", requires = ["ledger"]);
 extension_sql_file!(
     "../../sql/runs.sql",
     name = "runs",

@@ -112,7 +112,8 @@ fn matomo_alter_site(
                 entry.destination = Some(lasting(Destination::open_or_create(name)?)?.oid);
             } else if new_owner.is_some() {
                 // Whether he may write to it.
-                Destination::open_known(known.destination)?.ok_or(Stored::NoDestination(id))?;
+                Destination::open_known(known.destination)?
+                    .ok_or_else(|| known.no_destination())?;
             }
             if server.is_some() || idsite.is_some() || start.is_some() || new_owner.is_some() {
                 let credentials = match server {

@@ -37,12 +37,12 @@ pub enum Stored {
     NoRole(String),
     /// The site is registered for this destination already; whether with the user's rights.
     Registered { server: String, site: i32, destination: String, is_yours: bool },
-    /// The destination of a registered site is gone.
-    NoDestination(i32),
+    /// The destination of a registered site is gone, or missing since a restore; its last known name.
+    NoDestination { site: i32, table: String },
     /// The destination ends with the session.
     TemporaryDestination(String),
-    /// The owner of a registered site is gone.
-    NoOwner(i32),
+    /// The owner of a registered site, likewise.
+    NoOwner { site: i32, role: String },
     /// Matomo has refused this token before.
     RefusedBefore { server: String, site: i32, user: String },
     /// The caller's transaction is to last.
@@ -69,13 +69,13 @@ impl Stored {
             Stored::NoServer { .. }
             | Stored::NoSite(_)
             | Stored::NoRole(_)
-            | Stored::NoOwner(_) => SqlState::UndefinedObject,
+            | Stored::NoOwner { .. } => SqlState::UndefinedObject,
             Stored::NotOurServer(_) | Stored::TemporaryDestination(_) => SqlState::WrongObjectType,
             Stored::NoMapping { .. } | Stored::NoToken { .. } | Stored::RefusedBefore { .. } => {
                 SqlState::InvalidAuthorizationSpecification
             }
             Stored::Registered { .. } => SqlState::UniqueViolation,
-            Stored::NoDestination(_) => SqlState::UndefinedTable,
+            Stored::NoDestination { .. } => SqlState::UndefinedTable,
             Stored::InTransactionBlock(_) | Stored::InFunction(_) => SqlState::ActiveSqlTransaction,
             Stored::NoRun(_) => SqlState::ObjectNotInPrerequisiteState,
             Stored::NoProgress(_) => SqlState::QueryCanceled,
@@ -147,12 +147,12 @@ impl Stored {
                 "It is another role's. Ask an administrator, or name another destination."
                     .to_owned()
             }
-            Stored::NoDestination(site) => format!(
+            Stored::NoDestination { site, .. } => format!(
                 "Give it another one with SELECT matomo_alter_site({site}, destination => '...'), or \
                  remove it with matomo_remove_site."
             ),
             Stored::TemporaryDestination(_) => "Name a table that lasts.".to_owned(),
-            Stored::NoOwner(site) => {
+            Stored::NoOwner { site, .. } => {
                 format!(
                     "Give it another one with SELECT matomo_alter_site({site}, owner => '...')."
                 )
@@ -185,6 +185,12 @@ impl Stored {
                  locks out this server's address."
                     .to_owned(),
             ),
+            Stored::NoDestination { table: name, .. } => {
+                Some(format!("The last known name of the table is {name}."))
+            }
+            Stored::NoOwner { role: name, .. } => {
+                Some(format!("The last known name of the role is {}.", quoted(name)))
+            }
             _ => None,
         }
     }
@@ -221,13 +227,13 @@ impl fmt::Display for Stored {
                 f,
                 "site {site} of server \"{server}\" is already registered for \"{destination}\""
             ),
-            Stored::NoDestination(site) => {
+            Stored::NoDestination { site, .. } => {
                 write!(f, "the destination of registered site {site} does not exist any more")
             }
             Stored::TemporaryDestination(name) => {
                 write!(f, "destination \"{name}\" is a temporary table")
             }
-            Stored::NoOwner(site) => {
+            Stored::NoOwner { site, .. } => {
                 write!(f, "the owner of registered site {site} does not exist any more")
             }
             Stored::RefusedBefore { server, .. } => {

@@ -207,3 +207,19 @@ impl Lock {
         }
     }
 }
+
+/// Waits till nobody else makes a table of a name with this hash; others wait till the end of the
+/// transaction.
+pub fn wait_to_create(hash: i32) {
+    let tag = pg_sys::LOCKTAG {
+        // SAFETY: main thread; a number that is set when the session begins.
+        locktag_field1: unsafe { pg_sys::MyDatabaseId }.to_u32(),
+        locktag_field2: 0,
+        locktag_field3: hash.cast_unsigned(),
+        locktag_field4: 0x6d74,
+        locktag_type: pg_sys::LockTagType::LOCKTAG_USERLOCK as u8,
+        locktag_lockmethodid: pg_sys::DEFAULT_LOCKMETHOD as u8,
+    };
+    // SAFETY: main thread, within a transaction.
+    unsafe { pg_sys::LockAcquire(&tag, pg_sys::ExclusiveLock as pg_sys::LOCKMODE, false, false) };
+}

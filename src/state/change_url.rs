@@ -4,6 +4,7 @@ use crate::error::{Busy, Result};
 use crate::matomo::http::endpoint::Endpoint;
 use crate::pg::locks::{self, ALL_SITES, Kind, Lock, Mode, Until};
 use crate::pg::spi::{query, spi};
+use crate::state::restored;
 use crate::store::destination::Destination;
 
 /// Gives the ledger's entries of a Matomo in a destination to its new URL; gives their number.
@@ -11,6 +12,7 @@ use crate::store::destination::Destination;
 /// # Errors
 /// [`Busy::Syncs`].
 pub fn change_url(destination: &Destination, old: &Endpoint, new: &Endpoint) -> Result<i64> {
+    restored::resolve(&destination.extension)?;
     let schema = &destination.extension.schema;
     // A sync would write what it knew before.
     if !locks::try_take(

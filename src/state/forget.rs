@@ -5,16 +5,19 @@ use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use pgrx::PgLogLevel;
-use pgrx::pg_sys::panic::{CaughtError, ErrorReport};
+use pgrx::pg_sys::panic::CaughtError;
 use pgrx::prelude::*;
 
 use crate::error::{Busy, Error, Result};
 use crate::pg::extension::Extension;
+use crate::pg::failed::Failed;
 use crate::pg::local_settings::LocalSettings;
 use crate::pg::locks::{self, Held, Kind};
+use crate::pg::report::warn;
 use crate::pg::roles::{AsSiteOwner, has_rights_of};
 use crate::pg::spi::{query, spi};
 use crate::state::ledger;
+use crate::state::restored;
 
 /// How long an erasure waits where the session has no `lock_timeout`.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -40,15 +43,21 @@ pub fn forget(visitor: &Visitor, only_in: Option<pg_sys::Oid>) -> Result<Vec<Era
     }
     let extension = Extension::find()?;
     let longest = locks::own_timeout().unwrap_or(PATIENCE);
-    // Whoever may not is told so at once.
-    for oid in oids(&extension, only_in)? {
+    let destinations = || only_in.map_or_else(|| destinations(&extension), |oid| Ok(vec![oid]));
+    // Whoever may not is told so at once. Nothing is written before the wait.
+    for oid in destinations()? {
         Table::find(oid)?.map_or(Ok(()), |table| table.check())?;
     }
     outwait_syncs(only_in, longest)?;
     let _bounded = locks::waits_up_to(longest);
+    if only_in.is_none() {
+        ledger::forget_dropped(&extension)?;
+        restored::resolve(&extension)?;
+        warn_of_missing(&restored::missing(&extension)?);
+    }
     let mut tables = Vec::new();
     // Those of first syncs are known by now.
-    for oid in oids(&extension, only_in)? {
+    for oid in destinations()? {
         let Some(table) = Table::find(oid)? else { continue };
         table.check()?;
         // From now on it keeps its owner, its policies and its triggers.
@@ -102,13 +111,15 @@ fn tree(oid: pg_sys::Oid) -> Result<Vec<pg_sys::Oid>> {
     })
 }
 
-/// The one that is named, or all.
-fn oids(extension: &Extension, only_in: Option<pg_sys::Oid>) -> Result<Vec<pg_sys::Oid>> {
-    if let Some(oid) = only_in {
-        return Ok(vec![oid]);
+/// Whatever they hold of the visitor stays.
+fn warn_of_missing(tables: &[String]) {
+    if !tables.is_empty() {
+        let names = tables.join(", ");
+        warn(
+            format!("tables that a dump was restored without are not searched: {names}"),
+            "Restore them, then erase again; or, if they are gone for good, DELETE FROM matomo_ledger WHERE destination = 0.",
+        );
     }
-    ledger::forget_dropped(extension)?;
-    destinations(extension)
 }
 
 /// Every table that syncs have written to. Nobody reaches the temporary tables of another session,
@@ -211,20 +222,16 @@ impl Table {
 
     /// Raises an error of the table's triggers or constraints again, with the table's name.
     fn name_in<T>(&self, caught: CaughtError) -> T {
-        let report = match caught {
-            CaughtError::PostgresError(report) => report,
-            ours => ours.rethrow(),
-        };
-        let place = format!("Rows of table {} were to be deleted.", self.name);
-        let detail = report.detail().map_or_else(|| place.clone(), |of| format!("{of} {place}"));
-        let hint = report
-            .hint()
-            .unwrap_or("To erase elsewhere, name one table after the other as only_in.")
-            .to_owned();
-        ErrorReport::new(report.sql_error_code(), report.message().to_owned(), "matomo")
-            .set_detail(detail)
-            .set_hint(hint)
-            .report(PgLogLevel::ERROR);
-        unreachable!("an ERROR does not return")
+        if let CaughtError::PostgresError(report) = &caught {
+            let mut failed = Failed::raised(report);
+            let place = format!("Rows of table {} were to be deleted.", self.name);
+            failed.detail =
+                Some(failed.detail.map_or_else(|| place.clone(), |of| format!("{of} {place}")));
+            failed.hint.get_or_insert_with(|| {
+                "To erase elsewhere, name one table after the other as only_in.".to_owned()
+            });
+            failed.tell(PgLogLevel::ERROR);
+        }
+        caught.rethrow()
     }
 }

@@ -238,7 +238,7 @@ impl Ledger {
                  rechecked_at, action_time) \
              VALUES ($1, $2, $3, $4::date, $5, $6, $7, $8, to_timestamp($9), $10, to_timestamp($11), \
                  to_timestamp($12), to_timestamp($13), $14, to_timestamp($15), $16) \
-             ON CONFLICT (destination, idsite, matomo, day) DO UPDATE SET sealed = excluded.sealed, \
+             ON CONFLICT (destination, idsite, matomo, day, destination_name) DO UPDATE SET sealed = excluded.sealed, \
                  visits = excluded.visits, actions = excluded.actions, \
                  truncated_visits = excluded.truncated_visits, newest = excluded.newest, \
                  timezone = excluded.timezone, read_at = excluded.read_at, \
@@ -308,7 +308,8 @@ pub fn forget_dropped(extension: &Extension) -> Result<()> {
     let table = format!("{}.matomo_ledger", extension.schema);
     let sql = format!(
         "DELETE FROM {table} WHERE ctid = ANY (ARRAY(SELECT l.ctid FROM {table} l \
-         WHERE NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = l.destination) \
+         WHERE l.destination <> 0::oid \
+         AND NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = l.destination) \
          FOR UPDATE SKIP LOCKED))"
     );
     extension.run(|client| query(client, &sql, &[]).map(drop))

@@ -5,6 +5,7 @@ pub mod forget;
 pub mod known;
 pub mod ledger;
 pub mod registration;
+pub mod restored;
 pub mod retention;
 pub mod run;
 pub mod runs;

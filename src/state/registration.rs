@@ -10,7 +10,12 @@ use crate::pg::extension::Extension;
 use crate::pg::roles::has_rights_of;
 use crate::pg::spi::{query, spi};
 use crate::state::sites::Site;
-use crate::state::{retention, runs};
+use crate::state::{restored, retention, runs};
+
+/// Schema, name and owner of the table `$3`.
+const TABLE_NAME: &str = "(SELECT ARRAY[n.nspname::text, c.relname::text, r.rolname::text] \
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+    JOIN pg_roles r ON r.oid = c.relowner WHERE c.oid = $3)";
 
 /// What is registered of a site; `None` is left as it is.
 #[derive(Default)]
@@ -38,9 +43,9 @@ impl Registration<'_> {
         self.check_is_new(extension, None)?;
         let sql = format!(
             "WITH s AS (INSERT INTO {0}.matomo_site_config (server, idsite, destination, owner, start_date, \
-                 every, retention, enabled, name, timezone) \
+                 every, retention, enabled, name, timezone, destination_name, owner_name) \
              VALUES ($1::name, $2, $3::regclass, $4::regrole, $5::date, $6, nullif($7, interval '0'), $8, \
-                 coalesce($9, ''), $10) RETURNING id) \
+                 coalesce($9, ''), $10, {TABLE_NAME}, pg_get_userbyid($4)) RETURNING id) \
              INSERT INTO {0}.matomo_site_state (site_id) SELECT s.id FROM s RETURNING site_id",
             extension.schema
         );
@@ -70,7 +75,10 @@ impl Registration<'_> {
                  owner = coalesce($4::regrole, owner), start_date = coalesce($5::date, start_date), \
                  every = coalesce($6, every), retention = nullif(coalesce($7, retention), interval '0'), \
                  enabled = coalesce($8, enabled), name = coalesce($9, name), \
-                 timezone = coalesce($10, timezone) WHERE id = $11",
+                 timezone = coalesce($10, timezone), \
+                 destination_name = coalesce({TABLE_NAME}, destination_name), \
+                 owner_name = CASE WHEN $4 IS NULL THEN owner_name ELSE pg_get_userbyid($4) END \
+             WHERE id = $11",
             extension.schema
         );
         let mut args = self.values();
@@ -137,6 +145,7 @@ impl Registration<'_> {
     /// # Errors
     /// [`Stored::Registered`].
     pub fn check_is_new(&self, extension: &Extension, but: Option<i32>) -> Result<()> {
+        restored::resolve(extension)?;
         let sql = format!(
             "SELECT destination::text, owner::oid FROM {}.matomo_site_config WHERE server = $1::name AND idsite = $2 \
              AND destination = $3::regclass AND id IS DISTINCT FROM $4",

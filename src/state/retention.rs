@@ -8,14 +8,17 @@ use pgrx::JsonB;
 use pgrx::datum::Interval;
 use pgrx::prelude::*;
 
+use crate::config::settings;
 use crate::error::{Error, Result};
 use crate::matomo::zone::Zone;
 use crate::pg::extension::Extension;
 use crate::pg::local_settings::LocalSettings;
 use crate::pg::locks::{self, ALL_SITES, Held, Kind, Lock, Mode, Until};
 use crate::pg::spi::{query, spi};
+use crate::rows::mapping::ActionTime;
 use crate::state::forget::Table;
 use crate::state::ledger::UNREAD;
+use crate::state::restored;
 use crate::state::sites::Site;
 
 /// What day it is in a site's timezone.
@@ -60,6 +63,29 @@ pub fn first_day(extension: &Extension, site: i32) -> Result<Option<NaiveDate>> 
         Ok(retention
             .and_then(|kept| before(today(&timezone), kept.months(), kept.days(), kept.micros())))
     })
+}
+
+/// Where a day begins in the rows of a site, as `action_timestamp` has it: where there are days of both
+/// kinds of time, the earlier one.
+///
+/// # Errors
+/// Only internal ones.
+pub fn begins(extension: &Extension, site: &Site, day: NaiveDate, zone: Zone) -> Result<i64> {
+    let sql = format!(
+        "SELECT DISTINCT coalesce(action_time, $3) FROM {}.matomo_ledger \
+         WHERE destination = $1 AND idsite = $2 AND visits > 0",
+        extension.schema
+    );
+    let usual = settings::action_time();
+    let args = [site.destination.into(), site.idsite.into(), usual.name().into()];
+    let kinds: Vec<Option<String>> = extension
+        .run(|client| query(client, &sql, &args)?.map(|row| row.get(1).map_err(spi)).collect())?;
+    let kinds = kinds.iter().flatten().filter_map(|kind| ActionTime::parse(kind));
+    let begins = |kind| match kind {
+        ActionTime::Utc => zone.midnight(day),
+        ActionTime::AsSent => Zone::Fixed(0).midnight(day),
+    };
+    Ok(kinds.map(begins).min().unwrap_or_else(|| begins(usual)))
 }
 
 /// A day so much before another one, as Postgres subtracts it; `None` where there is no such day, or
@@ -165,6 +191,9 @@ pub fn drop_step(step: Step) -> Result<Dropped> {
     if !locks::try_take(rows, Mode::Exclusive, Until::TransactionEnd) {
         return blocked(table.name, processes_of(destination, site));
     }
+    if place.is_none() {
+        restored::resolve(&extension)?;
+    }
     // From microseconds since 2000.
     let instant = i64::from(before).div_euclid(1_000_000).saturating_add(946_684_800);
     let mut place = place;
@@ -244,17 +273,24 @@ fn seal_dropped(
     extension.run(|client| {
         let ledger = format!("{}.matomo_ledger", extension.schema);
         let sql = format!(
-            "SELECT DISTINCT matomo, idsite, timezone FROM {ledger} \
+            "SELECT DISTINCT matomo, idsite, timezone, coalesce(action_time, $3) FROM {ledger} \
              WHERE destination = $1 AND ($2 IS NULL OR idsite = $2)"
         );
+        let usual = settings::action_time().name();
         let mut ends = Vec::new();
-        for row in query(client, &sql, &[destination.into(), site.into()])? {
+        for row in query(client, &sql, &[destination.into(), site.into(), usual.into()])? {
             let matomo: Option<String> = row.get(1).map_err(spi)?;
             let site: Option<i32> = row.get(2).map_err(spi)?;
             let timezone: String = row.get(3).map_err(spi)?.unwrap_or_default();
-            ends.extend(last_day(&timezone, before).map(|day| (matomo, site, timezone, day)));
+            let kind: String = row.get(4).map_err(spi)?.unwrap_or_default();
+            let last = match ActionTime::parse(&kind) {
+                Some(ActionTime::AsSent) => last_day("UTC", before),
+                _ => last_day(&timezone, before),
+            };
+            ends.extend(last.map(|day| (matomo, site, timezone, kind, day)));
         }
         let days = "destination = $1 AND matomo = $2 AND idsite = $3 AND timezone = $4 AND day <= $5::date \
+             AND coalesce(action_time, $7) = $6 \
              AND NOT (sealed AND visits = 0 AND actions = 0 AND truncated_visits = 0)";
         let locked = format!(
             "WITH locked AS (SELECT FROM {ledger} WHERE {days} FOR UPDATE SKIP LOCKED) \
@@ -266,13 +302,15 @@ fn seal_dropped(
         );
         let mut sealed = Sealed::Already;
         for sql in [&locked, &seal] {
-            for (matomo, site, timezone, day) in &ends {
+            for (matomo, site, timezone, kind, day) in &ends {
                 let args = [
                     destination.into(),
                     matomo.as_deref().into(),
                     (*site).into(),
                     timezone.as_str().into(),
                     day.to_string().into(),
+                    kind.as_str().into(),
+                    usual.into(),
                 ];
                 let found = query(client, sql, &args)?;
                 if sql == &seal {
@@ -300,34 +338,5 @@ fn last_day(timezone: &str, before: i64) -> Option<NaiveDate> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn last(timezone: &str, before: &str) -> String {
-        let before = before.parse::<chrono::DateTime<chrono::Utc>>().unwrap().timestamp();
-        last_day(timezone, before).unwrap().to_string()
-    }
-
-    #[test]
-    fn a_retention_counts_back_as_postgres_does() {
-        let day = NaiveDate::from_ymd_opt(2026, 3, 31).unwrap();
-        let back = |months, days, micros| before(day, months, days, micros).map(|d| d.to_string());
-        assert_eq!(back(1, 0, 0).as_deref(), Some("2026-02-28"));
-        assert_eq!(back(1, -3, 0).as_deref(), Some("2026-03-03"));
-        assert_eq!(back(0, 1, 1).as_deref(), Some("2026-03-29"));
-        assert_eq!(back(0, 0, 86_400_000_000).as_deref(), Some("2026-03-30"));
-        assert_eq!(back(0, i32::MAX, 0), None);
-        assert_eq!(back(i32::MIN, i32::MIN, i64::MAX), None);
-        assert_eq!(back(0, 0, i64::MIN + 1), None);
-    }
-
-    #[test]
-    fn a_day_is_dropped_when_it_ends_before() {
-        assert_eq!(last("UTC", "2026-11-24T00:00:00Z"), "2026-11-23");
-        assert_eq!(last("UTC", "2026-11-23T23:59:59Z"), "2026-11-22");
-        assert_eq!(last("Europe/Paris", "2026-11-23T23:00:00Z"), "2026-11-23");
-        assert_eq!(last("Europe/Paris", "2026-11-23T22:59:59Z"), "2026-11-22");
-        assert_eq!(last("UTC-3.5", "2026-11-24T03:30:00Z"), "2026-11-23");
-        assert_eq!(last("America/New_York", "2026-11-24T00:00:00Z"), "2026-11-22");
-    }
-}
+#[path = "retention_tests.rs"]
+mod tests;

@@ -70,9 +70,11 @@ pub fn begin(
     );
     let insert = format!(
         "INSERT INTO {schema}.matomo_run_log (job_pid, database, username, command, status, start_time, \
-             site_id, owner, server, idsite, destination, changes, step_pages) \
+             site_id, owner, server, idsite, destination, changes, step_pages, owner_name) \
          SELECT pg_backend_pid(), current_database(), $2, $3, 'running', clock_timestamp(), \
-             s.id, s.owner, s.server, s.idsite, s.destination::text, coalesce(t.changes, 0), $4 \
+             s.id, s.owner, s.server, s.idsite, coalesce((SELECT c.oid::regclass::text FROM pg_class c \
+                 WHERE c.oid = s.destination), format('%I.%I', s.destination_name[1], \
+                 s.destination_name[2])), coalesce(t.changes, 0), $4, pg_get_userbyid(s.owner) \
          FROM {schema}.matomo_site_config s LEFT JOIN {schema}.matomo_site_state t ON t.site_id = s.id \
          WHERE s.id = $1 RETURNING runid"
     );

@@ -9,6 +9,7 @@ use crate::matomo::client::SiteInfo;
 use crate::pg::extension::Extension;
 use crate::pg::roles::has_rights_of;
 use crate::pg::spi::{query, spi};
+use crate::state::restored;
 
 /// A registered site.
 #[derive(Debug, Clone)]
@@ -17,10 +18,16 @@ pub struct Site {
     pub server: String,
     /// ID in Matomo.
     pub idsite: i32,
+    /// 0 where a dump was restored without it.
     pub destination: pg_sys::Oid,
+    /// Its last known name.
+    pub destination_name: String,
+    /// 0 where a dump was restored without it.
     pub owner: pg_sys::Oid,
-    /// Of the owner.
+    /// Its last known name.
     pub owner_name: String,
+    /// Whether the owner is there.
+    pub is_owned: bool,
     pub start: Option<NaiveDate>,
     pub is_enabled: bool,
 }
@@ -32,8 +39,8 @@ impl Site {
     /// [`Stored::NoSite`], [`Stored::NoOwner`], [`Stored::SitePrivilege`].
     pub fn get(extension: &Extension, id: i32) -> Result<Site> {
         let site = Site::find(extension, id)?.ok_or(Stored::NoSite(id))?;
-        if site.owner_name.is_empty() {
-            return Err(Stored::NoOwner(id).into());
+        if !site.is_owned {
+            return Err(Stored::NoOwner { site: id, role: site.owner_name }.into());
         }
         site.check_rights()?;
         Ok(site)
@@ -44,9 +51,11 @@ impl Site {
     /// # Errors
     /// Only internal ones.
     pub fn find(extension: &Extension, id: i32) -> Result<Option<Site>> {
+        restored::resolve(extension)?;
         let sql = format!(
-            "SELECT s.id, s.server::text, s.idsite, s.destination::oid, s.owner::oid, r.rolname::text, \
-                 s.start_date::text, s.enabled \
+            "SELECT s.id, s.server::text, s.idsite, s.destination::oid, s.owner::oid, \
+                 coalesce(r.rolname, s.owner_name)::text, s.start_date::text, s.enabled, \
+                 r.oid IS NOT NULL, format('%I.%I', s.destination_name[1], s.destination_name[2]) \
              FROM {0}.matomo_site_config s LEFT JOIN pg_roles r ON r.oid = s.owner WHERE s.id = $1",
             extension.schema
         );
@@ -69,9 +78,16 @@ impl Site {
             destination: oid(4)?,
             owner: oid(5)?,
             owner_name: text(6)?.unwrap_or_default(),
+            is_owned: row.get(9).map_err(spi)?.ok_or_else(corrupt)?,
+            destination_name: text(10)?.unwrap_or_default(),
             start,
             is_enabled: row.get(8).map_err(spi)?.ok_or_else(corrupt)?,
         })
+    }
+
+    /// That its destination is missing.
+    pub fn no_destination(&self) -> Stored {
+        Stored::NoDestination { site: self.id, table: self.destination_name.clone() }
     }
 
     /// Whether the current user has the rights of the owner.
@@ -84,42 +100,6 @@ impl Site {
         }
         Err(Stored::SitePrivilege { site: self.id, owner: self.owner_name.clone() }.into())
     }
-}
-
-/// Notes of the sites whose owner is gone that they fail, once: no run of theirs can begin that would.
-/// Gives those that it is news of.
-///
-/// # Errors
-/// Only internal ones.
-pub fn note_ownerless(extension: &Extension) -> Result<Vec<i32>> {
-    let schema = &extension.schema;
-    let ownerless = format!(
-        "SELECT s.id, CASE WHEN t.failures > 0 THEN t.last_error END FROM {schema}.matomo_site_config s \
-         LEFT JOIN {schema}.matomo_site_state t ON t.site_id = s.id \
-         WHERE (s.enabled OR s.retention IS NOT NULL) \
-         AND NOT EXISTS (SELECT FROM pg_roles r WHERE r.oid = s.owner) ORDER BY s.id"
-    );
-    let note = format!(
-        "INSERT INTO {schema}.matomo_site_state AS t (site_id, failures, last_error_at, last_sqlstate, \
-             last_error, last_hint) VALUES ($1, 1, clock_timestamp(), '42704', $2, $3) \
-         ON CONFLICT (site_id) DO UPDATE SET failures = t.failures + 1, \
-             last_error_at = excluded.last_error_at, last_sqlstate = excluded.last_sqlstate, \
-             last_error = excluded.last_error, last_detail = NULL, last_hint = excluded.last_hint"
-    );
-    extension.run(|client| {
-        let mut news = Vec::new();
-        for row in query(client, &ownerless, &[])? {
-            let Some(id) = row.get::<i32>(1).map_err(spi)? else { continue };
-            let error = Stored::NoOwner(id);
-            if row.get::<String>(2).map_err(spi)? != Some(error.to_string()) {
-                news.push((id, error));
-            }
-        }
-        for (id, error) in &news {
-            query(client, &note, &[(*id).into(), error.to_string().into(), error.hint().into()])?;
-        }
-        Ok(news.into_iter().map(|(id, _)| id).collect())
-    })
 }
 
 /// Whether Matomo has refused these credentials, for whichever site: there may be more sites than

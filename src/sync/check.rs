@@ -15,6 +15,7 @@ use crate::rows::batch::Batch;
 use crate::rows::mapping::{ActionTime, Site};
 use crate::rows::visit_tally::count;
 use crate::state::ledger::Ledger;
+use crate::state::restored;
 use crate::store::destination::Destination;
 use crate::store::inspect::{self, Differing};
 use crate::store::writer::Writer;
@@ -68,6 +69,7 @@ pub fn run(request: SyncRequest, options: CheckOptions) -> Result<BTreeMap<Naive
     let destination = Destination::open(&destination, options.repair)?;
     destination.lock_rows(site)?;
     let start = start.ok_or(Error::Null("start_date"))?;
+    restored::resolve(&destination.extension)?;
     let ledger = Ledger::of(&destination, client.endpoint(), site);
     if options.repair {
         note_emptied(&ledger, &destination)?;

@@ -14,8 +14,8 @@ use crate::pg::locks::{self, ALL_SITES, Lock, Mode};
 use crate::pg::report::{say, warn};
 use crate::pg::secrecy::show_activity;
 use crate::rows::mapping::Site;
-use crate::state::ledger::Entries;
-use crate::state::ledger::Ledger;
+use crate::state::ledger::{Entries, Ledger};
+use crate::state::restored;
 use crate::store::destination::Destination;
 use crate::store::writer::Writer;
 use crate::sync::known_days;
@@ -109,6 +109,7 @@ impl Sync {
     ) -> Result<Sync> {
         let Access { client, page_size, workers } = access;
         destination.lock_rows(site)?;
+        restored::resolve(&destination.extension)?;
         let ledger = Ledger::of(&destination, client.endpoint(), site);
         let now = Utc::now().timestamp();
         let mut known = known_days(&ledger, &destination, now)?;

@@ -10,7 +10,8 @@ use crate::pg::extension::Extension;
 use crate::pg::failed::Failed;
 use crate::pg::locks;
 use crate::pg::spi::{query, spi};
-use crate::state::sites::{self, Site};
+use crate::state::restored;
+use crate::state::sites::Site;
 use crate::worker::attempt::attempt;
 use crate::worker::background;
 use crate::worker::session::{self, Phase};
@@ -48,7 +49,7 @@ pub fn check_can_commit(what: &str) -> Result<()> {
 pub fn sites() -> Result<Vec<i32>> {
     let _bounded = locks::bounded_waits();
     let extension = Extension::find()?;
-    sites::note_ownerless(&extension)?;
+    restored::note_ownerless(&extension)?;
     let sql = format!(
         "SELECT s.id FROM {}.matomo_site_config s WHERE pg_has_role($1::oid, s.owner::oid, 'USAGE') \
          AND (s.enabled OR s.retention IS NOT NULL \

@@ -15,7 +15,7 @@ use crate::pg::extension::Extension;
 use crate::pg::failed::Failed;
 use crate::pg::local_settings::LocalSettings;
 use crate::pg::report::warn_of;
-use crate::state::sites;
+use crate::state::restored;
 use crate::worker::background::{self, Child, Database};
 use crate::worker::queue::{self, Queue, Task};
 use crate::worker::site_worker;
@@ -194,8 +194,8 @@ fn look<T>(work: impl FnOnce() -> crate::error::Result<T>) -> Result<T, Failed> 
 }
 
 fn note_ownerless() -> crate::error::Result<()> {
-    for site in sites::note_ownerless(&Extension::find()?)? {
-        warn_of(&crate::error::Stored::NoOwner(site).into());
+    for ownerless in restored::note_ownerless(&Extension::find()?)? {
+        warn_of(&ownerless.into());
     }
     Ok(())
 }

@@ -208,7 +208,7 @@ fn as_owner(
         access.client = client;
     }
     let destination =
-        Destination::open_known(site.destination)?.ok_or(Stored::NoDestination(site.id))?;
+        Destination::open_known(site.destination)?.ok_or_else(|| site.no_destination())?;
     let (client, workers) = (access.client.clone(), access.workers);
     let received = client.received();
     let range = Range { start: site.start, end: None, not_before };

@@ -68,7 +68,7 @@ pub fn step(id: i32) -> Outcome {
 fn tend(id: i32) -> Result<Outcome> {
     let extension = Extension::find()?;
     let site = Site::get(&extension, id)?;
-    let Some(plan) = plan(&extension, id)? else { return Ok(Outcome::Done) };
+    let Some(plan) = plan(&extension, &site)? else { return Ok(Outcome::Done) };
     let (outcome, place) = as_owner(&extension, &site, &plan)?;
     match outcome {
         Outcome::Done => {
@@ -84,18 +84,19 @@ fn tend(id: i32) -> Result<Outcome> {
 /// whose owner is, there is nothing to note.
 fn fail(id: i32, message: &str) -> Result<()> {
     let extension = Extension::find()?;
-    match Site::get(&extension, id) {
-        Err(Error::Stored(Stored::NoSite(_) | Stored::NoOwner(_))) => return Ok(()),
+    let site = match Site::get(&extension, id) {
+        Err(Error::Stored(Stored::NoSite(_) | Stored::NoOwner { .. })) => return Ok(()),
         site => site?,
     };
-    match plan(&extension, id)? {
+    match plan(&extension, &site)? {
         Some(plan) => note(&extension, id, plan.today, Some(message)),
         None => Ok(()),
     }
 }
 
 /// What is to be done today; `None` when it is done.
-fn plan(extension: &Extension, id: i32) -> Result<Option<Plan>> {
+fn plan(extension: &Extension, site: &Site) -> Result<Option<Plan>> {
+    let id = site.id;
     let schema = &extension.schema;
     let sql = format!(
         "SELECT s.timezone, t.tended_on::text, t.upkeep_place::text, s.enabled FROM {schema}.matomo_site_config s \
@@ -118,7 +119,8 @@ fn plan(extension: &Extension, id: i32) -> Result<Option<Plan>> {
         return Ok(None);
     }
     let first = retention::first_day(extension, id)?;
-    let before = first.map(|day| retention::zone(&timezone).midnight(day));
+    let begins = |day| retention::begins(extension, site, day, retention::zone(&timezone));
+    let before = first.map(begins).transpose()?;
     Ok(Some(Plan { today, before, place, is_enabled }))
 }
 

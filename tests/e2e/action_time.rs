@@ -1,9 +1,10 @@
 //! The setting `matomo.action_time` is never changed in silence for a table that has rows.
 
-use fake_matomo::{ActionTime, Fake, OracleRow};
+use fake_matomo::{Action, ActionTime, Clock, Fake, OracleRow, Site, Visit, World};
 use postgres::Client;
 
 use crate::ledger_keeping::{from, noon};
+use crate::stored::{add_site, server};
 use crate::support::*;
 
 fn as_sent(fake: &Fake) -> Vec<OracleRow> {
@@ -98,4 +99,57 @@ fn a_check_finds_and_mends_days_of_the_other_kind() {
     assert_eq!(stale(""), 0);
     assert_equal(&mut db, "matomo", &as_sent(&fake));
     assert_eq!(sync(&mut db, &fake, "").days, 1);
+}
+
+/// A day of the site's wall clock begins at 00:00 there, however far from UTC the site is.
+#[test]
+fn retention_keeps_all_hours_of_the_first_kept_day_and_no_more() {
+    for (zone, offset) in [("America/Los_Angeles", -7), ("Asia/Tokyo", 9), ("UTC", 0)] {
+        // Days that have ended everywhere, an hour after midnight at the least.
+        let today = (chrono::Utc::now() + chrono::TimeDelta::hours(offset - 2)).date_naive();
+        let mut site = Site::new(1, "Hours", zone);
+        for ago in (1..=6).rev() {
+            for hour in 0..24 {
+                let wall = (today - chrono::Days::new(ago)).and_hms_opt(hour, 30, 0).unwrap();
+                // An hour off in winter, which stays within the range.
+                let at = wall.and_utc().timestamp() - offset * 3600;
+                let visit = Visit::new(100 * i64::try_from(ago).unwrap() + i64::from(hour), at);
+                site.add(visit.and(Action::page(at, "https://hours.test/", "Hours")));
+            }
+        }
+        let mut world = World::new(Clock::Real);
+        world.add_site(site);
+        let fake = serve(world);
+        let mut db = database();
+        server(&mut db, &fake);
+        run(&mut db, "SET matomo.action_time = 'as_sent'; SET TimeZone = 'Asia/Kolkata'");
+        for table in ["matomo", "matomo_partitioned"] {
+            let first = today - chrono::Days::new(6);
+            let id = add_site(&mut db, &format!(", '{first}', '{table}'"));
+            run(&mut db, &format!("CALL matomo_sync_site({id})"));
+            let by_day = |db: &mut Client, table: &str| -> Vec<String> {
+                let day = "(action_timestamp AT TIME ZONE 'UTC')::date";
+                texts(
+                    db,
+                    &format!(
+                        "SELECT concat_ws(' ', {day}, count(*)) FROM {table} GROUP BY {day} ORDER BY 1"
+                    ),
+                )
+            };
+            let before = by_day(&mut db, table);
+            run(&mut db, &format!("SELECT matomo_alter_site({id}, retention => '3 days')"));
+            run(&mut db, &format!("CALL matomo_sync_site({id})"));
+            let kept_from = format!("SELECT (matomo_today('{zone}') - 3)::text");
+            let kept_from: String = one(&mut db, &kept_from);
+            let kept: Vec<_> =
+                before.iter().filter(|line| line.as_str() >= kept_from.as_str()).cloned().collect();
+            assert_eq!(by_day(&mut db, table), kept, "{zone} {table}");
+            assert!(kept.len() >= 2 && before.len() >= kept.len() + 2, "{before:?}");
+            let told = format!(
+                "SELECT concat_ws(' ', day, visits) FROM matomo_days
+                 WHERE destination = '{table}'::regclass AND visits > 0 ORDER BY day"
+            );
+            assert_eq!(texts(&mut db, &told), kept, "{zone} {table}");
+        }
+    }
 }

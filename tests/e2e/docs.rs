@@ -315,6 +315,26 @@ fn every_link_leads_somewhere() {
     assert_eq!(broken("docs/x.md", wrong), expected);
 }
 
+/// The files and folders of this repository that a page names in code.
+fn paths(page: &str) -> Vec<&str> {
+    const FOLDERS: [&str; 7] = ["src", "sql", "tests", "packaging", "demo", "monitoring", "docs"];
+    let words = page.split("```").step_by(2).flat_map(|text| text.split('`').skip(1).step_by(2));
+    words
+        .filter(|word| word.split_once('/').is_some_and(|(folder, _)| FOLDERS.contains(&folder)))
+        .filter(|word| !word.contains([' ', '*']))
+        .collect()
+}
+
+#[test]
+fn every_path_that_is_named_is_there() {
+    for path in pages() {
+        for named in paths(&page(&path)) {
+            assert!(root().join(named).exists(), "{path} names {named}");
+        }
+    }
+    assert_eq!(paths("`src/no.rs`, `a/b`, `sql/`"), ["src/no.rs", "sql/"]);
+}
+
 #[test]
 fn readme_is_a_page() {
     assert!(page("README.md").len() <= 12_000);

@@ -10,12 +10,13 @@ use crate::support::*;
 use crate::trust::{all_there, proven};
 
 /// What roles without any grant may do, an object a line. On all others they may do nothing.
-const EVERYBODY: [&str; 21] = [
+const EVERYBODY: [&str; 22] = [
     // Work with the caller's rights.
     "f matomo_create_partitions(regclass,timestamp with time zone,timestamp with time zone): EXECUTE",
     "f matomo_create_table(text,boolean,name): EXECUTE",
     "f matomo_drop_rows(regclass,timestamp with time zone,integer,interval,text,jsonb): EXECUTE",
     "f matomo_drop_step(regclass,timestamp with time zone,integer,interval,jsonb): EXECUTE",
+    "f matomo_find_table(text[]): EXECUTE",
     "f matomo_forget(text,text,regclass): EXECUTE",
     "f matomo_is_running(integer): EXECUTE",
     "f matomo_may_see(oid): EXECUTE",

@@ -53,7 +53,7 @@ fn a_run_tells_all_that_it_did() {
     let rest = format!(
         "SELECT days_total = days AND pages = {pages} AND inserted = (SELECT count(*) FROM matomo) AND updated = 0
              AND deleted = 0 AND bytes > 100000 AND job_pid = pg_backend_pid() AND database = current_database()
-             AND username = 'postgres' AND owner = 'postgres'::regrole AND command = 'CALL matomo_sync_site({site})'
+             AND username = 'postgres' AND owner = 'postgres' AND command = 'CALL matomo_sync_site({site})'
              AND status = 'succeeded' AND end_time > start_time AND return_message IS NULL AND sqlstate IS NULL
              AND server = 'analytics' AND idsite = 1 AND destination = 'public.matomo' AND site_id = {site} FROM matomo_runs"
     );

@@ -4,7 +4,8 @@ use crate::stored::*;
 use crate::support::*;
 
 /// A site, as its owner sees it.
-const SITE: &str = "SELECT concat_ws(', ', server, idsite, name, timezone, destination, owner = current_user::regrole,
+const SITE: &str =
+    "SELECT concat_ws(', ', server, idsite, name, timezone, destination, owner = current_user,
     start_date, every, retention, enabled) FROM matomo_sites WHERE id = ";
 
 #[test]

@@ -233,8 +233,8 @@ const CHANGES: [(&str, &str); 10] = [
         "REVOKE EXECUTE ON PROCEDURE matomo_sync_all() FROM PUBLIC;",
     ),
     (
-        "SELECT pg_catalog.pg_extension_config_dump('matomo_run_log', '');",
-        "SELECT pg_catalog.pg_extension_config_dump('matomo_run_log', 'WHERE owner IN (SELECT r.oid FROM pg_catalog.pg_roles r)');",
+        "SELECT pg_catalog.pg_extension_config_dump('matomo_run_log_runid_seq', 'WHERE false');",
+        "SELECT pg_catalog.pg_extension_config_dump('matomo_run_log_runid_seq', '');",
     ),
 ];
 
