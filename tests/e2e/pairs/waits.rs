@@ -147,8 +147,8 @@ fn a_run_is_dead_when_another_process_has_the_lock_of_its_site() {
     run(
         &mut scene.db,
         "INSERT INTO matomo_run_log (job_pid, database, username, command, status, start_time, site_id,
-             owner, server, idsite, destination)
-         SELECT 1, database, username, command, status, start_time, site_id, owner, server, idsite, destination
+             owner, owner_name, server, idsite, destination)
+         SELECT 1, database, username, command, status, start_time, site_id, owner, owner_name, server, idsite, destination
          FROM matomo_run_log",
     );
     assert_eq!(texts(&mut scene.db, said), ["running failed"]);
