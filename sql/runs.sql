@@ -102,7 +102,7 @@ CREATE VIEW matomo_runs WITH (security_barrier) AS
            r.truncated_visits, r.bytes, r.sqlstate, r.detail, r.hint
     FROM matomo_run_log r
     CROSS JOIN LATERAL (SELECT CASE r.owner WHEN 0::pg_catalog.oid
-        THEN (SELECT a.oid FROM pg_catalog.pg_roles a WHERE a.rolname = r.owner_name) ELSE r.owner END) AS o(owner)
+        THEN (SELECT a.oid FROM pg_catalog.pg_roles a WHERE a.rolname = r.owner_name) ELSE r.owner::pg_catalog.oid END) AS o(owner)
     WHERE matomo_may_see(coalesce(o.owner, 0::pg_catalog.oid));
 
 COMMENT ON VIEW matomo_runs IS 'The syncs of your registered sites, running and past';

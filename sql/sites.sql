@@ -109,10 +109,10 @@ CREATE VIEW matomo_sites WITH (security_barrier) AS
            coalesce(r.rolname, s.owner_name) AS owner, s.start_date, s.every, s.retention, s.enabled, s.created_at
     FROM matomo_site_config s
     LEFT JOIN pg_catalog.pg_class c ON c.oid = CASE s.destination WHEN 0::pg_catalog.oid
-        THEN matomo_find_table(s.destination_name) ELSE s.destination END
+        THEN matomo_find_table(s.destination_name) ELSE s.destination::pg_catalog.oid END
     LEFT JOIN pg_catalog.pg_roles r ON CASE s.owner WHEN 0::pg_catalog.oid
         THEN r.rolname = s.owner_name ELSE r.oid = s.owner END
-    WHERE matomo_may_see(coalesce(r.oid, s.owner));
+    WHERE matomo_may_see(coalesce(r.oid, s.owner::pg_catalog.oid));
 
 COMMENT ON VIEW matomo_sites IS 'The registered sites that are yours: one row per server, site and destination';
 COMMENT ON COLUMN matomo_sites.id IS 'What matomo_sync_site, matomo_alter_site and matomo_remove_site know the site by';

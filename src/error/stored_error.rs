@@ -51,6 +51,8 @@ pub enum Stored {
     InFunction(String),
     /// The run is not there any more.
     NoRun(i64),
+    /// There is no room for a process that would work on a site.
+    NoProcess { site: i32, at_work: usize, hint: &'static str },
     /// Work for a site made no progress for so long.
     NoProgress(Duration),
 }
@@ -78,6 +80,7 @@ impl Stored {
             Stored::NoDestination { .. } => SqlState::UndefinedTable,
             Stored::InTransactionBlock(_) | Stored::InFunction(_) => SqlState::ActiveSqlTransaction,
             Stored::NoRun(_) => SqlState::ObjectNotInPrerequisiteState,
+            Stored::NoProcess { .. } => SqlState::ConfigurationLimitExceeded,
             Stored::NoProgress(_) => SqlState::QueryCanceled,
         }
     }
@@ -170,6 +173,7 @@ impl Stored {
                 }
             }
             Stored::NoRun(_) => "CALL matomo_sync_site or matomo_sync_all.".to_owned(),
+            Stored::NoProcess { hint, .. } => (*hint).to_owned(),
             Stored::NoProgress(_) => {
                 "Look for a slow trigger or index of the destination; or set matomo.page_size lower."
                     .to_owned()
@@ -185,6 +189,7 @@ impl Stored {
                  locks out this server's address."
                     .to_owned(),
             ),
+            Stored::NoProcess { at_work, .. } => Some(format!("{at_work} sites are being synced.")),
             Stored::NoDestination { table: name, .. } => {
                 Some(format!("The last known name of the table is {name}."))
             }
@@ -244,6 +249,9 @@ impl fmt::Display for Stored {
             }
             Stored::InFunction(what) => write!(f, "{what} cannot be executed from a function"),
             Stored::NoRun(run) => write!(f, "run {run} does not exist any more"),
+            Stored::NoProcess { site, .. } => {
+                write!(f, "could not start a process for registered site {site}")
+            }
             Stored::NoProgress(time) => {
                 write!(f, "canceled after {} s without progress", time.as_secs())
             }

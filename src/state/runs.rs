@@ -289,6 +289,32 @@ pub fn fail(extension: &Extension, run: i64, error: &Failed, refused: Option<&st
     extension.run(|client| query(client, &sql, &args).map(drop))
 }
 
+/// Notes once of sites that are due what keeps their runs from beginning.
+///
+/// # Errors
+/// Only internal ones.
+pub fn note_not_begun(extension: &Extension, sites: &[(i32, Failed)]) -> Result<()> {
+    let sql = format!(
+        "UPDATE {}.matomo_site_state SET failures = failures + 1, last_error_at = clock_timestamp(), \
+             last_sqlstate = $2, last_error = $3, last_detail = $4, last_hint = $5 \
+         WHERE site_id = $1 AND (failures = 0 OR last_error IS DISTINCT FROM $3)",
+        extension.schema
+    );
+    extension.run(|client| {
+        for (site, error) in sites {
+            let args = [
+                (*site).into(),
+                error.state.as_str().into(),
+                error.message.as_str().into(),
+                error.kept_detail().into(),
+                error.hint.as_deref().into(),
+            ];
+            query(client, &sql, &args)?;
+        }
+        Ok(())
+    })
+}
+
 /// Takes back a run that has done nothing.
 ///
 /// # Errors

@@ -11,6 +11,7 @@ use pgrx::prelude::*;
 
 use crate::error::Result;
 use crate::pg::failed::Failed;
+use crate::pg::local_settings::LocalSettings;
 use crate::pg::process;
 use crate::pg::report::or_raise;
 use crate::pg::report::raised;
@@ -119,6 +120,8 @@ pub fn transaction<T>(work: impl FnOnce() -> Result<T>) -> std::result::Result<T
         unsafe {
             pg_sys::SetCurrentStatementStartTimestamp();
             pg_sys::StartTransactionCommand();
+            // What comes of a site is noted also where `default_transaction_read_only` is on.
+            pg_sys::XactReadOnly = false;
             pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
         }
         let result = or_raise(work());
@@ -140,6 +143,14 @@ pub fn transaction<T>(work: impl FnOnce() -> Result<T>) -> std::result::Result<T
     // SAFETY: main thread, outside of a transaction.
     unsafe { pg_sys::pgstat_report_stat(false) };
     result
+}
+
+/// As long as this lives, nothing is written where `default_transaction_read_only` is on: for the part
+/// of a step that reaches users' tables.
+pub fn as_by_default() -> Option<LocalSettings> {
+    // SAFETY: main thread; a setting of the session.
+    let is_read_only = unsafe { pg_sys::DefaultXactReadOnly };
+    is_read_only.then(|| LocalSettings::of(&[(c"transaction_read_only", c"on")]))
 }
 
 /// A process that this one has started, and that ends with it.

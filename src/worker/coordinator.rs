@@ -11,11 +11,12 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 use crate::config::worker;
+use crate::error::Stored;
 use crate::pg::extension::Extension;
 use crate::pg::failed::Failed;
 use crate::pg::local_settings::LocalSettings;
 use crate::pg::report::warn_of;
-use crate::state::restored;
+use crate::state::{restored, runs};
 use crate::worker::background::{self, Child, Database};
 use crate::worker::queue::{self, Queue, Task};
 use crate::worker::site_worker;
@@ -141,24 +142,26 @@ impl Coordinator {
                     self.said.no_room = false;
                     self.at_work.push((task.clone(), child));
                 }
-                None => {
-                    self.complain_of_room(task.site);
-                    return;
-                }
+                None => return self.complain_of_room(queue, task.site),
             }
         }
     }
 
-    fn complain_of_room(&mut self, site: i32) {
+    /// While some work, there will be room; else the sites that are due have failed.
+    fn complain_of_room(&mut self, queue: &Queue, site: i32) {
+        let at_work = self.at_work.len();
+        let no_process = |site| Stored::NoProcess { site, at_work, hint: worker::MORE_PROCESSES };
         if !std::mem::replace(&mut self.said.no_room, true) {
-            ErrorReport::new(
-                PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
-                format!("could not start a process for registered site {site}"),
-                "matomo",
-            )
-            .set_detail(format!("{} sites are being synced.", self.at_work.len()))
-            .set_hint(worker::MORE_PROCESSES)
-            .report(PgLogLevel::WARNING);
+            warn_of(&no_process(site).into());
+        }
+        if at_work > 0 {
+            return;
+        }
+        let due = queue.tasks.iter().filter(|task| task.syncs);
+        let failed: Vec<_> =
+            due.map(|due| (due.site, Failed::of(&no_process(due.site).into()))).collect();
+        if let Err(failed) = look(|| runs::note_not_begun(&Extension::find()?, &failed)) {
+            self.complain(failed);
         }
     }
 

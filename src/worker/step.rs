@@ -29,6 +29,7 @@ use crate::sync::progress::Progress;
 use crate::sync::site_days::{DayResult, Outcome, counts};
 use crate::sync::site_sync::{Range, RunContext, Sync, warn_of_truncation};
 use crate::worker::attempt::attempt;
+use crate::worker::background;
 use crate::worker::session::{self, Failure, Phase};
 
 /// How a run stands after a step.
@@ -186,6 +187,7 @@ fn as_owner(
     notices: Notices,
 ) -> Result<Step> {
     let not_before = retention::first_day(extension, site.id)?;
+    let _mode = background::as_by_default();
     let _owner = AsSiteOwner::become_(site.owner);
     // Whatever is deferred runs as the owner too, and fails where it can be noted.
     let undefer =

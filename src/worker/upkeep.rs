@@ -17,6 +17,7 @@ use crate::state::ledger;
 use crate::state::retention;
 use crate::state::sites::Site;
 use crate::worker::attempt::attempt;
+use crate::worker::background;
 
 /// How often a table is tried to get at that somebody holds, and how long to wait in between.
 pub const MOST_TRIES: u32 = 20;
@@ -127,6 +128,7 @@ fn plan(extension: &Extension, site: &Site) -> Result<Option<Plan>> {
 /// Does the part that reaches the table, as the owner of the site; gives where it is then, too.
 fn as_owner(extension: &Extension, site: &Site, plan: &Plan) -> Result<(Outcome, Option<String>)> {
     let schema = &extension.schema;
+    let _mode = background::as_by_default();
     let _owner = AsSiteOwner::become_(site.owner);
     Spi::connect_mut(|client| {
         // Whatever is deferred runs as the owner too.

@@ -296,3 +296,42 @@ fn a_refused_token_costs_a_fleet_few_attempts() {
     // Each of matomo.max_workers with matomo.fetch_workers, and once more to be sure.
     assert!(asked <= 8, "{asked}");
 }
+
+/// Not only in the log, which nobody may read.
+#[test]
+fn sites_that_no_process_can_be_started_for_fail_once_and_go_on_when_there_is_room() {
+    // The launcher, the coordinator and that of logical replication leave none.
+    let conf = format!("{PRELOADED}max_worker_processes = 3\n");
+    let cluster = Cluster::start_with(&conf);
+    let mut db = cluster.connect("postgres");
+    run(&mut db, "CREATE EXTENSION matomo_postgres");
+    let fake = serve(many(2));
+    store(&mut db, "analytics", &fake);
+    for site in 1..=2 {
+        register(&mut db, &format!("'analytics', {site}, every => '1 second'"));
+    }
+    let failed =
+        "SELECT concat_ws(' ', failures, last_sqlstate, last_error, last_hint) FROM matomo_status
+        WHERE failures > 0 ORDER BY site_id";
+    wait_until("it is noted", || texts(&mut db, failed).len() == 2);
+    let round = "SELECT query FROM pg_stat_activity WHERE backend_type = 'matomo coordinator'";
+    let before: String = one(&mut db, round);
+    wait_until("it has looked again", || one::<String>(&mut db, round) != before);
+    for (site, line) in (1..).zip(texts(&mut db, failed)) {
+        let expected = format!(
+            "1 53400 could not start a process for registered site {site} Increase max_worker_processes"
+        );
+        assert!(line.starts_with(&expected), "{line}");
+    }
+    drop(db);
+    run(&mut cluster.connect("postgres"), "ALTER SYSTEM SET max_worker_processes = 8");
+    cluster.stop("fast");
+    cluster.start_again();
+    let mut db = cluster.connect("postgres");
+    wait_until("they are synced", || {
+        one::<i64>(
+            &mut db,
+            "SELECT count(*) FROM matomo_status WHERE failures = 0 AND synced_to IS NOT NULL",
+        ) == 2
+    });
+}

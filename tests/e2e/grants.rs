@@ -242,7 +242,9 @@ fn the_tests_that_docs_security_names_are_there() {
         std::fs::read_to_string(root.join(&path)).unwrap_or_else(|error| panic!("{path}: {error}"))
     };
     let page = read("docs/security.md".to_owned());
-    let named: Vec<_> = page.split('`').filter_map(|text| text.split_once("::")).collect();
+    let mut named: Vec<_> = page.split('`').filter_map(|text| text.split_once("::")).collect();
+    // Addresses have such colons too.
+    named.retain(|(_, test)| test.starts_with(char::is_alphabetic));
     assert!(named.len() > 20, "{named:?}");
     for (module, test) in named {
         let code = read(format!("tests/e2e/{module}.rs"));

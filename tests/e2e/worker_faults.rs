@@ -283,3 +283,28 @@ fn a_site_whose_owner_is_gone_is_told_of_once() {
     wait_until("it is synced once more", || runs(&mut db, site, "succeeded") > before);
     assert_eq!(one::<i32>(&mut db, "SELECT failures FROM matomo_status"), 0);
 }
+
+/// Nothing of a user's is written then; that it was not is.
+#[test]
+fn where_transactions_are_read_only_by_default_runs_fail_and_that_is_noted() {
+    let noon = Noon::new();
+    let fake = serve(noon.world(2));
+    let (_cluster, mut db) = cluster_with_worker();
+    store(&mut db, "analytics", &fake);
+    let site = register(&mut db, "'analytics', 1, every => '1 second', enabled => false");
+    run(&mut db, "ALTER DATABASE postgres SET default_transaction_read_only = on");
+    run(
+        &mut db,
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'matomo coordinator'",
+    );
+    run(&mut db, &format!("SELECT matomo_alter_site({site}, enabled => true)"));
+    let failed = "SELECT regexp_replace(last_error, ' [A-Z]+ ', ' ') FROM matomo_status
+        WHERE failures > 0 AND last_sqlstate = '25006'";
+    wait_until("it is noted", || !texts(&mut db, failed).is_empty());
+    assert_eq!(texts(&mut db, failed), ["cannot execute in a read-only transaction"]);
+    assert!(runs(&mut db, site, "failed") > 0);
+    assert_eq!(one::<i64>(&mut db, "SELECT count(*) FROM matomo"), 0);
+    run(&mut db, "ALTER DATABASE postgres RESET default_transaction_read_only");
+    run(&mut db, &format!("SELECT matomo_alter_site({site})"));
+    wait_until("it is synced", || runs(&mut db, site, "succeeded") > 0);
+}
