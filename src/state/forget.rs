@@ -43,18 +43,21 @@ pub fn forget(visitor: &Visitor, only_in: Option<pg_sys::Oid>) -> Result<Vec<Era
     }
     let extension = Extension::find()?;
     let longest = locks::own_timeout().unwrap_or(PATIENCE);
-    // Whoever may not is told so at once.
-    for oid in oids(&extension, only_in)? {
+    let destinations = || only_in.map_or_else(|| destinations(&extension), |oid| Ok(vec![oid]));
+    // Whoever may not is told so at once. Nothing is written before the wait.
+    for oid in destinations()? {
         Table::find(oid)?.map_or(Ok(()), |table| table.check())?;
     }
     outwait_syncs(only_in, longest)?;
     let _bounded = locks::waits_up_to(longest);
-    let mut tables = Vec::new();
     if only_in.is_none() {
+        ledger::forget_dropped(&extension)?;
+        restored::resolve(&extension)?;
         warn_of_missing(&restored::missing(&extension)?);
     }
+    let mut tables = Vec::new();
     // Those of first syncs are known by now.
-    for oid in oids(&extension, only_in)? {
+    for oid in destinations()? {
         let Some(table) = Table::find(oid)? else { continue };
         table.check()?;
         // From now on it keeps its owner, its policies and its triggers.
@@ -68,17 +71,6 @@ pub fn forget(visitor: &Visitor, only_in: Option<pg_sys::Oid>) -> Result<Vec<Era
         Spi::connect_mut(|client| query(client, "SET CONSTRAINTS ALL IMMEDIATE", &[]).map(drop))?;
     }
     tables.iter().map(|table| table.erase(visitor, only_in.is_some())).collect()
-}
-
-/// Whatever they hold of the visitor stays.
-fn warn_of_missing(tables: &[String]) {
-    if !tables.is_empty() {
-        let names = tables.join(", ");
-        warn(
-            format!("tables that a dump was restored without are not searched: {names}"),
-            "Restore them, then erase again; or, if they are gone for good, DELETE FROM matomo_ledger WHERE destination = 0.",
-        );
-    }
 }
 
 /// Waits till the syncs and checks that are under way have ended: what they have read of the visitor is
@@ -119,14 +111,15 @@ fn tree(oid: pg_sys::Oid) -> Result<Vec<pg_sys::Oid>> {
     })
 }
 
-/// The one that is named, or all.
-fn oids(extension: &Extension, only_in: Option<pg_sys::Oid>) -> Result<Vec<pg_sys::Oid>> {
-    if let Some(oid) = only_in {
-        return Ok(vec![oid]);
+/// Whatever they hold of the visitor stays.
+fn warn_of_missing(tables: &[String]) {
+    if !tables.is_empty() {
+        let names = tables.join(", ");
+        warn(
+            format!("tables that a dump was restored without are not searched: {names}"),
+            "Restore them, then erase again; or, if they are gone for good, DELETE FROM matomo_ledger WHERE destination = 0.",
+        );
     }
-    ledger::forget_dropped(extension)?;
-    restored::resolve(extension)?;
-    destinations(extension)
 }
 
 /// Every table that syncs have written to. Nobody reaches the temporary tables of another session,
