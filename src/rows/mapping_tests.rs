@@ -233,3 +233,20 @@ fn experiments_are_what_jsonb_takes() {
     assert_eq!(of(r#"[{"idExperiment": 1}]"#).as_deref(), Some(r#"[{"idExperiment": 1}]"#));
     assert_eq!(of("1e999").as_deref(), Some(r#""1e999""#));
 }
+
+/// The other way round the compiler checks it.
+#[test]
+fn each_key_that_is_kept_is_used_by_a_column() {
+    for key in VISIT_KEYS {
+        let is_used = |column: &Column| column.source == Source::Visit(key);
+        assert!(key == "idSite" || COLUMNS.iter().any(is_used), "{key}");
+    }
+    for key in ACTION_KEYS {
+        let is_used = |column: &Column| match column.source {
+            Source::Action(own) | Source::ActionOr(own, _) => own == key,
+            Source::EventValue => key == "eventValue",
+            _ => false,
+        };
+        assert!(COLUMNS.iter().any(is_used), "{key}");
+    }
+}

@@ -78,10 +78,10 @@ pub fn read() -> Result<Option<Queue>> {
     }
     let extension = Extension::find()?;
     restored::resolve(&extension)?;
-    let (mut queued, mut tasks) = (Queue::default(), Vec::new());
+    let (mut queue, mut tasks) = (Queue::default(), Vec::new());
     for waiting in waiting(&extension)? {
         if !waiting.is_owned {
-            queued.has_ownerless = true;
+            queue.has_ownerless = true;
             continue;
         }
         let syncs = waiting.is_dead
@@ -104,12 +104,12 @@ pub fn read() -> Result<Option<Queue>> {
         }
         if let Some(seconds) = waiting.seconds.filter(|_| waiting.is_enabled && !syncs) {
             let pause = Duration::try_from_secs_f64(seconds.max(0.001)).ok();
-            queued.pause = queued.pause.into_iter().chain(pause).min();
+            queue.pause = queue.pause.into_iter().chain(pause).min();
         }
     }
     tasks.sort_by(|(one, _), (other, _)| one.total_cmp(other));
-    queued.tasks = tasks.into_iter().map(|(_, task)| task).collect();
-    Ok(Some(queued))
+    queue.tasks = tasks.into_iter().map(|(_, task)| task).collect();
+    Ok(Some(queue))
 }
 
 /// Whether the extension is created in this database.

@@ -272,25 +272,21 @@ fn an_ordinary_role_has_its_ledger_written_and_sees_no_others() {
     assert_eq!(sync(&mut db, &fake, &from(&noon, 1)).inserted, 18);
     assert_eq!(entries(&mut db), 2);
     assert_eq!(sync(&mut db, &fake, &from(&noon, 1)).days, 1);
-    for (what, action) in [
-        ("SELECT FROM matomo_ledger", "table"),
-        ("INSERT INTO matomo_ledger (matomo) SELECT matomo FROM matomo_days", "table"),
-        ("UPDATE matomo_days SET sealed = true", "view"),
-        ("UPDATE matomo_ledger SET sealed = true", "table"),
-        ("DELETE FROM matomo_ledger", "table"),
-        ("TRUNCATE matomo_ledger", "table"),
+    for what in [
+        "SELECT FROM matomo_ledger",
+        "INSERT INTO matomo_ledger (matomo) SELECT matomo FROM matomo_days",
+        "UPDATE matomo_ledger SET sealed = true",
+        "DELETE FROM matomo_ledger",
+        "TRUNCATE matomo_ledger",
     ] {
         let refused = error(&mut db, what);
-        let message = format!(
-            "permission denied for {action} {}",
-            if action == "view" { "matomo_days" } else { "matomo_ledger" }
-        );
         assert_eq!(
             (refused.code().code(), refused.message()),
-            ("42501", message.as_str()),
+            ("42501", "permission denied for table matomo_ledger"),
             "{what}"
         );
     }
+    assert_eq!(error(&mut db, "UPDATE matomo_days SET sealed = true").code().code(), "55000");
     let mut theirs = shared().connect_as(&name, &other);
     assert_eq!(entries(&mut theirs), 0);
     run(&mut theirs, "SET matomo.settle_time = 0");
@@ -379,9 +375,9 @@ fn a_dump_brings_the_ledger_back_but_not_that_of_tables_that_are_gone() {
     assert_eq!(one::<i64>(&mut new, "SELECT count(*) FROM matomo_ledger"), 8);
     asked(&fake);
     for table in ["matomo", "matomo_partitioned"] {
-        assert_eq!(ledger(&mut new, table), ledger(&mut db, table));
         let sums = sync(&mut new, &fake, &format!("{}, destination => '{table}'", from(&noon, 3)));
         assert_eq!((sums.days, sums.written()), (1, 0));
+        assert_eq!(ledger(&mut new, table), ledger(&mut db, table));
         assert_equal(&mut new, table, &all_of(&fake, 1));
     }
     assert_eq!(asked(&fake).len(), 2);
