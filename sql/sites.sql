@@ -78,7 +78,8 @@ COMMENT ON COLUMN matomo_site_state.changes IS 'Times that what a sync fills was
 SELECT pg_catalog.pg_extension_config_dump('matomo_site_config', $$WHERE false UNION ALL
     SELECT s.id, s.server, s.idsite, 0::pg_catalog.oid::pg_catalog.regclass, 0::pg_catalog.oid::pg_catalog.regrole,
            s.start_date, s.every, s.retention, s.enabled, s.name, s.timezone, s.created_at,
-           coalesce(ARRAY[n.nspname::text, c.relname::text, r.rolname::text], s.destination_name),
+           CASE WHEN c.oid IS NULL THEN s.destination_name
+                ELSE ARRAY[n.nspname::text, c.relname::text, r.rolname::text] END,
            coalesce(o.rolname, s.owner_name)
     FROM @extschema@.matomo_site_config s
     LEFT JOIN (pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace

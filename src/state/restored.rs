@@ -38,11 +38,15 @@ pub fn resolve(extension: &Extension) -> Result<()> {
         "UPDATE {schema}.matomo_ledger SET destination = $2, destination_name = '{{}}' \
          WHERE destination = 0::oid AND destination_name = $1"
     );
+    // Of two, the older one was of a table that had been dropped.
     let sites = format!(
         "UPDATE {schema}.matomo_site_config s SET destination = f.found FROM ( \
-             SELECT id, {schema}.matomo_find_table(destination_name) AS found \
-             FROM {schema}.matomo_site_config WHERE destination = 0::oid) f \
-         WHERE s.id = f.id AND s.destination = 0::oid AND f.found IS NOT NULL \
+             SELECT DISTINCT ON (n.server, n.idsite, t.found) n.id, t.found \
+             FROM {schema}.matomo_site_config n \
+             CROSS JOIN LATERAL (SELECT {schema}.matomo_find_table(n.destination_name)) t(found) \
+             WHERE n.destination = 0::oid AND t.found IS NOT NULL \
+             ORDER BY n.server, n.idsite, t.found, n.id DESC) f \
+         WHERE s.id = f.id AND s.destination = 0::oid \
          AND NOT EXISTS (SELECT FROM {schema}.matomo_site_config o \
              WHERE (o.server, o.idsite, o.destination) = (s.server, s.idsite, f.found))"
     );

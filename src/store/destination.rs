@@ -199,12 +199,12 @@ fn create(client: &mut SpiClient, name: &str, extension_schema: &str) -> Result<
         Some(STANDARD_PARTITIONED) => true,
         _ => return Err(Error::NoDestination(name.to_owned())),
     };
-    // Of two concurrent first syncs, the second waits and then finds the table of the first.
+    // Two first syncs at once: the second waits, then finds what the first has made.
     let sql =
         "SELECT pg_catalog.hashtext(pg_catalog.concat_ws(' ', pg_catalog.current_schema(), $1))";
     let hash: Option<i32> = query(client, sql, &[name.into()])?.first().get_one().map_err(spi)?;
     locks::wait_to_create(hash.unwrap_or_default());
-    // Unlike a table lock, such a lock does not process invalidations.
+    // Unlike a table lock, this lock does not process invalidations.
     // SAFETY: main thread, within a transaction.
     unsafe { pg_sys::AcceptInvalidationMessages() };
     if let Some(oid) = find(name, true) {

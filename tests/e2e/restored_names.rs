@@ -308,3 +308,24 @@ fn a_table_of_another_role_is_not_taken_for_the_one_that_is_missing() {
     assert_eq!(one::<i64>(&mut new, "SELECT count(*) FROM matomo"), 0);
     assert_eq!(one::<i64>(&mut theirs, "SELECT count(*) FROM matomo_days"), 0);
 }
+
+/// A dump may hold the site of a table that was dropped, and one of the table that came in its place.
+#[test]
+fn of_two_sites_with_one_name_the_newer_one_has_the_table() {
+    let Scene { fake: _fake, name, mut db, owner } = scene();
+    run(
+        &mut db,
+        &format!(
+            "DROP TABLE matomo; SELECT matomo_create_table('matomo'); ALTER TABLE matomo OWNER TO {owner}"
+        ),
+    );
+    let add = format!("SELECT matomo_add_site('analytics', 1, '{FIRST}', 'public.matomo')");
+    run(&mut connect_as(&name, &owner), &add);
+    let file = dumped(&name, &["-Fc"]);
+    let mut new = restored(shared(), &file, &format!("{name}_twice"), &[]);
+    std::fs::remove_file(file).unwrap();
+    run(&mut new, "CALL matomo_sync_all()");
+    let states =
+        "SELECT concat_ws(' ', site_id, failures, last_sqlstate) FROM matomo_status ORDER BY 1";
+    assert_eq!(texts(&mut new, states), ["1 1 42P01", "2 0", "3 0"]);
+}
