@@ -253,7 +253,11 @@ fn sites_and_their_runs_survive_dump_and_restore() {
         one(&mut new, "SELECT matomo_add_site('analytics', 2, destination => 'w.fresh')");
     assert_eq!(next, 4);
     let runs: i64 = one(&mut new, "SELECT count(DISTINCT runid) FROM matomo_runs");
-    assert_eq!(runs, 5);
+    assert_eq!(runs, 6);
+    let failed =
+        "SELECT return_message FROM matomo_runs WHERE site_id = 2 ORDER BY runid DESC LIMIT 1";
+    let failed: String = one(&mut new, failed);
+    assert!(failed.contains("dropped"), "{failed}");
     proven(
         "Lifecycle",
         "a dump with sites and runs",
