@@ -1,10 +1,10 @@
 //! Databases in other encodings than UTF8. Ours is UTF-8; Postgres converts it, and what a database
 //! cannot hold becomes a question mark: no reason to lose a visit. SQL_ASCII holds any bytes.
 
+use once_cell::sync::OnceCell;
 use std::borrow::Cow;
-use std::ffi::{CStr, c_int};
-use std::sync::OnceLock;
 
+use once_cell::sync::OnceCell;
 use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys;
 
@@ -23,7 +23,7 @@ const SQL_ASCII: c_int = pg_sys::pg_enc::PG_SQL_ASCII as c_int;
 const PART: usize = 16_384;
 
 fn other() -> Option<&'static Other> {
-    static OTHER: OnceLock<Option<Other>> = OnceLock::new();
+    static OTHER: OnceCell<Option<Other>> = OnceCell::new();
     let find = || {
         // SAFETY: main thread; a constant of the database.
         let code = unsafe { pg_sys::GetDatabaseEncoding() };

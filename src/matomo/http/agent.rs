@@ -3,9 +3,10 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use once_cell::sync::Lazy;
 use ureq::unversioned::transport::Connector;
 
 use crate::error::Result;
@@ -51,7 +52,7 @@ struct IdleAgent {
 static POOL: Mutex<Vec<IdleAgent>> = Mutex::new(Vec::new());
 
 /// Random for each process, so that hashes of tokens cannot be compared.
-static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+static HASHER: Lazy<RandomState> = Lazy::new(RandomState::new);
 
 /// Size of the pool: sessions seldom change the settings that require another agent.
 const MAX_AGENTS: usize = 4;

@@ -3,9 +3,10 @@
 
 use std::fmt;
 use std::io::{Read, Write};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Instant;
 
+use once_cell::sync::OnceCell;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use ureq::Error;
@@ -21,13 +22,13 @@ pub struct TlsConnector {
     /// The certificates to trust; `None` for the system's.
     ca_file: Option<Vec<Certificate>>,
     /// Made with the first connection, as reading the system's CAs takes milliseconds.
-    config: OnceLock<Arc<ClientConfig>>,
+    config: OnceCell<Arc<ClientConfig>>,
 }
 
 impl TlsConnector {
     /// Trusts these certificates, or the system's.
     pub fn new(ca_file: Option<Vec<Certificate>>) -> TlsConnector {
-        TlsConnector { ca_file, config: OnceLock::new() }
+        TlsConnector { ca_file, config: OnceCell::new() }
     }
 
     fn config(&self) -> Result<Arc<ClientConfig>, Error> {
