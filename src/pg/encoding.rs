@@ -1,8 +1,8 @@
 //! Databases in other encodings than UTF8. Ours is UTF-8; Postgres converts it, and what a database
 //! cannot hold becomes a question mark: no reason to lose a visit. SQL_ASCII holds any bytes.
 
-use once_cell::sync::OnceCell;
 use std::borrow::Cow;
+use std::ffi::{CStr, c_int};
 
 use once_cell::sync::OnceCell;
 use pgrx::datum::DatumWithOid;
