@@ -245,8 +245,8 @@ fn of_a_disabled_site_a_dead_run_is_noted_and_none_begun() {
     run(
         &mut db,
         "INSERT INTO matomo_run_log (job_pid, database, username, command, status, start_time, site_id,
-             owner, server, idsite, destination, changes)
-         SELECT 1, current_database(), current_user, '', 'running', now(), id, owner, server, idsite,
+             owner, owner_name, server, idsite, destination, changes)
+         SELECT 1, current_database(), current_user, '', 'running', now(), id, owner, pg_get_userbyid(owner), server, idsite,
              destination::text, -1 FROM matomo_site_config",
     );
     let noted = "SELECT count(*) FROM matomo_run_log WHERE status = 'failed'";

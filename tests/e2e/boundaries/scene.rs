@@ -118,9 +118,9 @@ impl Scene {
             run(
                 db,
                 "INSERT INTO matomo_run_log (job_pid, database, username, command, status, start_time, \
-                     site_id, owner, server, idsite, destination) \
+                     site_id, owner, owner_name, server, idsite, destination) \
                  SELECT 1, current_database(), user, 'test', 'running', now() - interval '1 hour', id, owner, \
-                     server, idsite, destination::text FROM matomo_site_config",
+                     pg_get_userbyid(owner), server, idsite, destination::text FROM matomo_site_config",
             );
         }
         self.places = (0..=5).map(|ago| places(db, ago)).collect();
