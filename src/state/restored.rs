@@ -4,6 +4,7 @@ use pgrx::prelude::*;
 
 use crate::error::{Result, Stored};
 use crate::pg::extension::Extension;
+use crate::pg::locks;
 use crate::pg::spi::{query, spi};
 
 /// Finds the tables and roles that are known by name only, as far as they are there. All that reads the
@@ -58,6 +59,8 @@ pub fn resolve(extension: &Extension) -> Result<()> {
         if query(client, &any, &[])?.is_empty() {
             return Ok(());
         }
+        // Another session may resolve them in a transaction that goes on.
+        let _bounded = locks::bounded_waits();
         let found = query(client, &tables, &[])?.map(|row| {
             let name: Option<Vec<Option<String>>> = row.get(1).map_err(spi)?;
             let oid: Option<pg_sys::Oid> = row.get(2).map_err(spi)?;

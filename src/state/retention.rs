@@ -181,15 +181,15 @@ pub fn drop_step(step: Step) -> Result<Dropped> {
     }
     table.check()?;
     let extension = Extension::find()?;
-    let blocked = |what: String, holders| {
+    let blocked = |place, what: String, holders| {
         let blocked = Some(what);
-        Ok(Dropped { more: true, blocked, holders, ..Dropped::default() })
+        Ok(Dropped { place, more: true, blocked, holders, ..Dropped::default() })
     };
     // What a sync has stored and not committed would stay, in days that are sealed as empty; and it would
     // seal days as whole of which rows go.
     let rows = Lock::Rows(destination, site.unwrap_or(ALL_SITES));
     if !locks::try_take(rows, Mode::Exclusive, Until::TransactionEnd) {
-        return blocked(table.name, processes_of(destination, site));
+        return blocked(place, table.name, processes_of(destination, site));
     }
     if place.is_none() {
         restored::resolve(&extension)?;
@@ -204,7 +204,7 @@ pub fn drop_step(step: Step) -> Result<Dropped> {
         Sealed::Locked => {
             let ledger = format!("{}.matomo_ledger", extension.schema);
             let holders = holders(&ledger)?;
-            return blocked(ledger, holders);
+            return blocked(place, ledger, holders);
         }
     }
     let sql = format!(
