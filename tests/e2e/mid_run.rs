@@ -108,13 +108,7 @@ fn a_table_that_is_emptied_and_filled_by_another_site_in_the_middle_of_a_run_is_
     run(&mut db, "SET matomo.fetch_workers = 1");
     let (mut second, look) = (shared().connect(&name), shared().connect(&name));
     let waiting = pid(&mut second);
-    let (begin, begun) = std::sync::mpsc::channel();
-    let look = Mutex::new(look);
-    before_answer(&fake, 3, move |_| {
-        begin.send(()).unwrap();
-        let wait = || wait_until("TRUNCATE waits", || waits(&mut look.lock().unwrap(), waiting));
-        std::thread::scope(|scope| scope.spawn(wait).join()).unwrap();
-    });
+    let begun = hold_third_answer(&fake, look, waiting);
     let sync = sync_sql(&fake, 2, &format!(", '{}'", noon.text(4)));
     let fills = std::thread::spawn(move || {
         begun.recv_timeout(Duration::from_secs(60)).unwrap();
@@ -128,6 +122,22 @@ fn a_table_that_is_emptied_and_filled_by_another_site_in_the_middle_of_a_run_is_
     assert!(one::<bool>(&mut db, "SELECT failures = 0 FROM matomo_status"));
 }
 
+/// Holds the third answer until a session waits for a lock, and tells when it is asked for.
+fn hold_third_answer(
+    fake: &fake_matomo::Fake,
+    look: postgres::Client,
+    waiting: i32,
+) -> std::sync::mpsc::Receiver<()> {
+    let (begin, begun) = std::sync::mpsc::channel();
+    let look = Mutex::new(look);
+    before_answer(fake, 3, move |_| {
+        begin.send(()).unwrap();
+        let wait = || wait_until("TRUNCATE waits", || waits(&mut look.lock().unwrap(), waiting));
+        std::thread::scope(|scope| scope.spawn(wait).join()).unwrap();
+    });
+    begun
+}
+
 #[test]
 fn a_table_that_is_emptied_in_the_middle_of_a_run_is_whole_after_it() {
     let noon = Noon::new();
@@ -138,13 +148,7 @@ fn a_table_that_is_emptied_in_the_middle_of_a_run_is_whole_after_it() {
     run(&mut db, "SET matomo.fetch_workers = 1");
     let (mut other, look) = (shared().connect(&name), shared().connect(&name));
     let waiting = pid(&mut other);
-    let (begin, begun) = std::sync::mpsc::channel();
-    let look = Mutex::new(look);
-    before_answer(&fake, 3, move |_| {
-        begin.send(()).unwrap();
-        let wait = || wait_until("TRUNCATE waits", || waits(&mut look.lock().unwrap(), waiting));
-        std::thread::scope(|scope| scope.spawn(wait).join()).unwrap();
-    });
+    let begun = hold_third_answer(&fake, look, waiting);
     let truncates = std::thread::spawn(move || {
         begun.recv_timeout(Duration::from_secs(60)).unwrap();
         run(&mut other, "TRUNCATE matomo");
