@@ -22,8 +22,8 @@ impl Busy {
     pub fn hint(&self) -> String {
         match self {
             Busy::OtherFirst(_) => {
-                "Give each Matomo a table of its own, with destination => '...'. If it \
-                                    is the same under another URL, use one URL."
+                "Give each Matomo a table of its own, with destination => '...'. If it is \
+                 the same under another URL, use one URL."
                     .to_owned()
             }
             Busy::StillSyncs { pid, .. } => format!(
