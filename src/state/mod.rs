@@ -1,5 +1,6 @@
 //! The extension's own tables: what it knows of site-days, registered sites and their runs.
 
+pub mod adoption;
 pub mod change_url;
 pub mod forget;
 pub mod known;
@@ -10,3 +11,4 @@ pub mod retention;
 pub mod run;
 pub mod runs;
 pub mod sites;
+pub mod whose;

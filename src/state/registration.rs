@@ -9,8 +9,9 @@ use crate::matomo::client::SiteInfo;
 use crate::pg::extension::Extension;
 use crate::pg::roles::has_rights_of;
 use crate::pg::spi::{query, spi};
+use crate::state::restored::{OWNER_OF_SITE, table_of_site};
 use crate::state::sites::RegisteredSite;
-use crate::state::{restored, retention, runs};
+use crate::state::{retention, runs};
 
 /// Schema, name and owner of the table `$3`.
 const TABLE_NAME: &str = "(SELECT ARRAY[n.nspname::text, c.relname::text, r.rolname::text] \
@@ -145,11 +146,11 @@ impl Registration<'_> {
     /// # Errors
     /// [`StoredError::Registered`].
     pub fn check_is_new(&self, extension: &Extension, but: Option<i32>) -> Result<()> {
-        restored::resolve(extension)?;
         let sql = format!(
-            "SELECT destination::text, owner::oid FROM {}.matomo_site_config WHERE server = $1::name AND idsite = $2 \
-             AND destination = $3::regclass AND id IS DISTINCT FROM $4",
-            extension.schema
+            "SELECT $3::regclass::text, {OWNER_OF_SITE} FROM {}.matomo_site_config s WHERE s.server = $1::name \
+             AND s.idsite = $2 AND {} = $3 AND s.id IS DISTINCT FROM $4",
+            extension.schema,
+            table_of_site(&extension.schema)
         );
         let args = [self.server.into(), self.idsite.into(), self.destination.into(), but.into()];
         let found = extension.run(|client| {

@@ -18,7 +18,7 @@ use crate::pg::spi::{query, spi};
 use crate::rows::mapping::ActionTime;
 use crate::state::forget::Table;
 use crate::state::ledger::UNREAD;
-use crate::state::restored;
+use crate::state::restored::is_of_table;
 use crate::state::sites::RegisteredSite;
 
 /// What day it is in a site's timezone.
@@ -77,9 +77,10 @@ pub fn begins(
     zone: Zone,
 ) -> Result<i64> {
     let sql = format!(
-        "SELECT DISTINCT coalesce(action_time, $3) FROM {}.matomo_ledger \
-         WHERE destination = $1 AND idsite = $2 AND visits > 0",
-        extension.schema
+        "SELECT DISTINCT coalesce(l.action_time, $3) FROM {}.matomo_ledger l \
+         WHERE {} AND l.idsite = $2 AND l.visits > 0",
+        extension.schema,
+        is_of_table(&extension.schema, "$1")
     );
     let usual = settings::action_time();
     let args = [site.destination.into(), site.idsite.into(), usual.name().into()];
@@ -121,17 +122,17 @@ pub fn open_again(
 ) -> Result<()> {
     let Some(before) = before else { return Ok(()) };
     let first = first_day(extension, site.id)?.map(|day| day.to_string());
-    let schema = &extension.schema;
+    let (schema, is_meant) = (&extension.schema, is_of_table(&extension.schema, "$1"));
     // Where no run has told yet which Matomo it is, it is any.
     let sql = format!(
         "WITH emptied AS (SELECT l.matomo, l.day FROM {schema}.matomo_ledger l \
-             WHERE l.destination = $1 AND l.idsite = $2 AND l.sealed AND l.visits = 0 AND l.actions = 0 \
+             WHERE {is_meant} AND l.idsite = $2 AND l.sealed AND l.visits = 0 AND l.actions = 0 \
              AND ($3 IS NULL OR l.day >= $3::date) \
              AND l.matomo = coalesce((SELECT t.matomo FROM {schema}.matomo_site_state t \
                  WHERE t.site_id = $4), l.matomo)) \
          UPDATE {schema}.matomo_ledger l SET {UNREAD} \
          FROM (SELECT matomo, day FROM emptied UNION SELECT matomo, day + 1 FROM emptied) e \
-         WHERE l.destination = $1 AND l.idsite = $2 AND l.matomo = e.matomo AND l.day = e.day \
+         WHERE {is_meant} AND l.idsite = $2 AND l.matomo = e.matomo AND l.day = e.day \
          AND EXISTS (SELECT FROM {schema}.matomo_site_config s WHERE s.id = $4 \
              AND (s.retention IS NULL OR s.retention > $5))"
     );
@@ -168,7 +169,7 @@ pub struct Dropped {
 /// who cannot delete all of it.
 pub fn drop_step(step: Step) -> Result<Dropped> {
     let Some(table) = Table::find(step.destination)? else { return Ok(Dropped::default()) };
-    let Step { destination, before, site, lock_timeout, place } = step;
+    let Step { destination, before, site, lock_timeout, mut place } = step;
     let path: Option<String> = Spi::connect_mut(|client| {
         let sql = "SELECT pg_catalog.current_setting('search_path')";
         query(client, sql, &[])?.first().get_one().map_err(spi)
@@ -200,12 +201,8 @@ pub fn drop_step(step: Step) -> Result<Dropped> {
     if !locks::try_take(rows, Mode::Exclusive, Until::TransactionEnd) {
         return blocked(place, table.name, processes_of(destination, site));
     }
-    if place.is_none() {
-        restored::resolve(&extension)?;
-    }
     // From microseconds since 2000.
     let instant = i64::from(before).div_euclid(1_000_000).saturating_add(946_684_800);
-    let mut place = place;
     match seal_dropped(&extension, destination, instant, site)? {
         Sealed::Already => {}
         // A sync has read such days since, as by force: all of it once more.
@@ -281,9 +278,10 @@ fn seal_dropped(
 ) -> Result<Sealed> {
     extension.run(|client| {
         let ledger = format!("{}.matomo_ledger", extension.schema);
+        let is_meant = is_of_table(&extension.schema, "$1");
         let sql = format!(
-            "SELECT DISTINCT matomo, idsite, timezone, coalesce(action_time, $3) FROM {ledger} \
-             WHERE destination = $1 AND ($2 IS NULL OR idsite = $2)"
+            "SELECT DISTINCT matomo, idsite, timezone, coalesce(action_time, $3) FROM {ledger} l \
+             WHERE {is_meant} AND ($2 IS NULL OR idsite = $2)"
         );
         let usual = settings::action_time().name();
         let mut ends = Vec::new();
@@ -298,15 +296,16 @@ fn seal_dropped(
             };
             ends.extend(last.map(|day| (matomo, site, timezone, kind, day)));
         }
-        let days = "destination = $1 AND matomo = $2 AND idsite = $3 AND timezone = $4 AND day <= $5::date \
-             AND coalesce(action_time, $7) = $6 \
-             AND NOT (sealed AND visits = 0 AND actions = 0 AND truncated_visits = 0)";
+        let days = format!(
+            "{is_meant} AND matomo = $2 AND idsite = $3 AND timezone = $4 AND day <= $5::date \
+             AND coalesce(action_time, $7) = $6 AND NOT (sealed AND visits = 0 AND actions = 0 AND truncated_visits = 0)"
+        );
         let locked = format!(
-            "WITH locked AS (SELECT FROM {ledger} WHERE {days} FOR UPDATE SKIP LOCKED) \
-             SELECT (SELECT count(*) FROM locked), (SELECT count(*) FROM {ledger} WHERE {days})"
+            "WITH locked AS (SELECT FROM {ledger} l WHERE {days} FOR UPDATE SKIP LOCKED) \
+             SELECT (SELECT count(*) FROM locked), (SELECT count(*) FROM {ledger} l WHERE {days})"
         );
         let seal = format!(
-            "UPDATE {ledger} SET sealed = true, visits = 0, actions = 0, truncated_visits = 0, \
+            "UPDATE {ledger} l SET sealed = true, visits = 0, actions = 0, truncated_visits = 0, \
                  pass_began = NULL, pass_since = NULL, pass_seen = NULL WHERE {days}"
         );
         let mut sealed = Sealed::Already;

@@ -4,6 +4,7 @@
 mod action_time;
 mod architecture;
 mod bad_input;
+mod blocked_drops;
 mod boundaries;
 mod check;
 mod check_ledger;
@@ -54,6 +55,7 @@ mod progress;
 mod read_back;
 mod recordings;
 mod renamed;
+mod restored_days;
 mod restored_names;
 mod restores;
 mod retention;
