@@ -11,9 +11,9 @@ use crate::state::retention::zone;
 use crate::store::destination::Destination;
 use crate::store::inspect;
 
-/// Takes over the entries that a dump has of the site's days in this table: a table of that name may
-/// have been made since, or filled in part. Days without rows have to be read again. The rows are
-/// locked, so that nobody else takes them over.
+/// Takes over the entries that a dump has of the site's days in this table. A table of that name may have
+/// been made since, or filled in part: days without rows have to be read again, and those beside them,
+/// which may be there in part. The site's rows are locked, so that nobody else takes its days over.
 ///
 /// # Errors
 /// Only internal ones.
@@ -25,24 +25,33 @@ pub fn adopt(ledger: &Ledger, destination: &Destination) -> Result<()> {
     // A sync may have begun anew before the table belonged to the role of the dump.
     let known = ledger.read()?;
     restored.retain(|day, _| !known.contains_key(day));
-    let spans: Vec<_> = restored.values().map(span).collect();
+    let (with_rows, without): (Vec<_>, Vec<_>) =
+        restored.into_values().partition(|entry| entry.counts.actions > 0);
+    let spans: Vec<_> = with_rows.iter().map(span).collect();
     let filled = inspect::have_rows(destination, ledger.site, &spans)?;
-    let mut emptied = 0;
-    for (entry, is_filled) in restored.into_values().zip(filled) {
-        if entry.counts.actions == 0 || is_filled {
-            ledger.write(&entry)?;
+    let is_whole = |n: usize| {
+        let besides = n.saturating_sub(1)..filled.len().min(n + 2);
+        filled[besides].iter().all(|is_filled| *is_filled)
+    };
+    let mut unread = 0;
+    for (n, entry) in with_rows.iter().enumerate() {
+        if is_whole(n) {
+            ledger.write(entry)?;
         } else {
-            emptied += 1;
+            unread += 1;
             ledger.write(&LedgerEntry::new(entry.day, &entry.timezone))?;
         }
     }
-    if emptied > 0 {
+    for entry in &without {
+        ledger.write(entry)?;
+    }
+    if unread > 0 {
         let (site, name) = (ledger.site, &destination.name);
         say(
             PgLogLevel::NOTICE,
             format!(
-                "{emptied} days of site {site} that were restored have no rows in table {name}: \
-                 they are read anew"
+                "{unread} days of site {site} that a dump knows are not, or not wholly, in table \
+                 {name}: they are read anew"
             ),
         );
     }

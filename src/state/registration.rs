@@ -148,7 +148,7 @@ impl Registration<'_> {
     pub fn check_is_new(&self, extension: &Extension, but: Option<i32>) -> Result<()> {
         let sql = format!(
             "SELECT $3::regclass::text, {OWNER_OF_SITE} FROM {}.matomo_site_config s WHERE s.server = $1::name \
-             AND s.idsite = $2 AND {} = $3 AND s.id IS DISTINCT FROM $4",
+             AND s.idsite = $2 AND {} = $3 AND $3 <> 0::oid AND s.id IS DISTINCT FROM $4",
             extension.schema,
             table_of_site(&extension.schema)
         );

@@ -1,9 +1,10 @@
 //! What a dump knows of a table's days counts where the table really has their rows; taking it over
 //! holds up nobody.
 
+use fake_matomo::{Clock, Plan, SitePlan, World};
 use postgres::Client;
 
-use crate::restored_names::{FIRST, Scene, copied, kept, scene};
+use crate::restored_names::{FIRST, Scene, copied, kept, scene, scene_of};
 use crate::stored::*;
 use crate::support::*;
 
@@ -18,21 +19,47 @@ fn lacking(scene: &Scene, suffix: &str) -> Client {
     new
 }
 
+const LAST: &str = "2026-10-30";
+
+fn days(first: &str, last: &str) -> Vec<String> {
+    day(first)
+        .iter_days()
+        .take_while(|day_of| *day_of <= day(last))
+        .map(|day| day.to_string())
+        .collect()
+}
+
+/// Whoever fills the table anew may have filled it from one moment to another only.
 #[test]
-fn days_whose_rows_are_not_there_are_read_again() {
-    let scene = scene();
-    for (suffix, copied) in [("first", &[FIRST][..]), ("ends", &[FIRST, "2026-10-26"][..])] {
+fn days_whose_rows_are_not_all_there_are_read_again() {
+    let scene = scene_of(serve(World::generate(&Plan {
+        seed: 98,
+        sites: vec![SitePlan::new(1, "Europe/Paris", 10), SitePlan::new(2, "Asia/Tokyo", 1)],
+        first_day: day(FIRST),
+        last_day: day(LAST),
+        now: Clock::Real,
+    })));
+    // Paris is an hour or two before UTC: at noon it is the same day.
+    for (suffix, filled, again) in [
+        ("begin", "action_timestamp < '2026-10-27 12:00+00'", &["2026-10-27", LAST]),
+        ("end", "action_timestamp > '2026-10-27 12:00+00'", &[FIRST, "2026-10-27"]),
+        ("hole", "action_timestamp::date <> '2026-10-27'", &["2026-10-26", "2026-10-28"]),
+    ] {
         let mut new = lacking(&scene, suffix);
-        for day in copied {
-            copy_rows(&mut new, "matomo", &oracle(&scene.fake, day, day));
-        }
+        copy_rows(&mut new, "matomo", &all_of(&scene.fake, 1));
+        run(
+            &mut new,
+            &format!("SET TimeZone = 'Europe/Paris'; DELETE FROM matomo WHERE NOT ({filled})"),
+        );
         scene.fake.clear_requests();
         run(&mut new, "CALL matomo_sync_all()");
-        let asked = asked(&scene.fake);
-        let was_read = |day: &str| asked.iter().any(|line| line.contains(day));
-        for day in [FIRST, "2026-10-25", "2026-10-26"] {
-            assert_eq!(was_read(day), !copied.contains(&day), "{suffix} {day}: {asked:?}");
-        }
+        let mut read = asked(&scene.fake);
+        // A visit may go on after the last midnight.
+        read.retain(|line| line.starts_with("day ") && *line <= format!("day {LAST}"));
+        read.sort();
+        let expected: Vec<_> =
+            days(again[0], again[1]).iter().map(|day| format!("day {day}")).collect();
+        assert_eq!(read, expected, "{suffix}");
         assert_equal(&mut new, "matomo", &all_of(&scene.fake, 1));
         let failed = "SELECT count(*) FROM matomo_status WHERE failures > 0";
         assert_eq!(one::<i64>(&mut new, failed), 0);

@@ -22,7 +22,11 @@ pub struct Scene {
 }
 
 pub fn scene() -> Scene {
-    let fake = serve_two();
+    scene_of(serve_two())
+}
+
+/// The same of another Matomo.
+pub fn scene_of(fake: Fake) -> Scene {
     let (name, mut admin, owner) = database_and_role();
     server_for(&mut admin, &fake, &owner);
     run(&mut admin, &format!("GRANT CREATE ON SCHEMA public TO {owner}"));
