@@ -65,8 +65,7 @@ pub fn first_day(extension: &Extension, site: i32) -> Result<Option<NaiveDate>> 
     })
 }
 
-/// Where a day begins in the rows of a site, as `action_timestamp` has it: where there are days of both
-/// kinds of time, the earlier one.
+/// Where a site's day begins, as `action_timestamp` has it; of two kinds of time the earlier one.
 ///
 /// # Errors
 /// Only internal ones.
