@@ -259,7 +259,7 @@ fn of_two_sites_with_one_name_the_newer_one_has_the_table() {
 /// In the database that was dumped, nothing of the same name would have taken its place either.
 #[test]
 fn what_was_dropped_before_the_dump_is_not_found_after_it() {
-    let Scene { fake: _fake, name, mut db, owner } = scene();
+    let Scene { fake, name, mut db, owner } = scene();
     run(&mut db, "DROP TABLE matomo");
     let mut new = copied(&name, "no_table", &[]);
     let make = format!("SELECT matomo_create_table('matomo'); ALTER TABLE matomo OWNER TO {owner}");
@@ -296,6 +296,30 @@ fn what_was_dropped_before_the_dump_is_not_found_after_it() {
     let state = |id, table| format!("{id} {table} {owner} 42704");
     let expected = [state(1, "public.matomo"), state(2, "matomo_partitioned")];
     assert_eq!(texts(&mut new, states), expected);
+    // Somebody says whose it is.
+    let token = fake.token();
+    run(
+        &mut new,
+        &format!("CREATE USER MAPPING FOR postgres SERVER analytics OPTIONS (token '{token}')"),
+    );
+    run(&mut new, "SELECT matomo_alter_site(2, owner => 'postgres')");
+    run(&mut new, "CALL matomo_sync_all()");
+    let well = "SELECT concat_ws(' ', site_id, owner) FROM matomo_status WHERE failures = 0";
+    assert_eq!(texts(&mut new, well), ["2 postgres"]);
+    assert_eq!(one::<i64>(&mut theirs, "SELECT count(*) FROM matomo_runs"), 0);
+}
+
+#[test]
+fn sites_of_missing_tables_do_not_stand_in_each_others_way() {
+    let Scene { fake: _fake, name, db: _db, owner } = scene();
+    let add = format!("SELECT matomo_add_site('analytics', 1, '{FIRST}', 'matomo_partitioned')");
+    run(&mut connect_as(&name, &owner), &add);
+    let mut new =
+        copied(&name, "both", &["-T", "public.matomo", "-T", "public.matomo_partitioned*"]);
+    run(&mut new, "SELECT matomo_alter_site(1, server => 'analytics')");
+    let destinations = "SELECT destination FROM matomo_sites ORDER BY id";
+    let expected = ["public.matomo", "public.matomo_partitioned", "public.matomo_partitioned"];
+    assert_eq!(texts(&mut new, destinations), expected);
 }
 
 #[test]
