@@ -15,6 +15,7 @@ mod credentials;
 mod cron;
 mod definers;
 mod docs;
+mod drop_steps;
 mod dump;
 mod encodings;
 mod exactness;
