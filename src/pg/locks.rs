@@ -86,8 +86,8 @@ pub struct Held {
     pub pid: i32,
     /// Whether nobody else can have it.
     pub is_exclusive: bool,
-    /// Tells the process' transactions apart; the transaction ID of a prepared one.
-    transaction: u32,
+    /// Number of the session's slot, and of the transaction in it: those that prepared it.
+    transaction: (i32, u32),
 }
 
 /// Takes a lock without waiting; gives false when another session is in the way.
@@ -172,9 +172,9 @@ fn pause() {
 impl Held {
     fn of(lock: &pg_sys::LockInstanceData) -> Held {
         #[cfg(any(feature = "pg15", feature = "pg16"))]
-        let transaction = lock.lxid;
+        let transaction = (lock.backend, lock.lxid);
         #[cfg(not(any(feature = "pg15", feature = "pg16")))]
-        let transaction = lock.vxid.localTransactionId;
+        let transaction = (lock.vxid.procNumber, lock.vxid.localTransactionId);
         let (class, object) = (lock.locktag.locktag_field2, lock.locktag.locktag_field3);
         let is_exclusive = lock.holdMask & (1 << pg_sys::AccessExclusiveLock) != 0;
         Held { class, object, pid: lock.pid, is_exclusive, transaction }
@@ -195,9 +195,11 @@ impl Held {
     /// # Errors
     /// Only internal ones.
     pub fn prepared(&self) -> Result<Option<String>> {
-        let sql = "SELECT p.gid FROM pg_catalog.pg_prepared_xacts p \
-                   WHERE p.transaction::pg_catalog.text OPERATOR(pg_catalog.=) $1";
-        let transaction = self.transaction.to_string();
+        let sql = "SELECT p.gid FROM pg_catalog.pg_prepared_xacts p JOIN pg_catalog.pg_locks l \
+                   ON l.transactionid OPERATOR(pg_catalog.=) p.transaction \
+                   WHERE l.pid IS NULL AND l.virtualtransaction OPERATOR(pg_catalog.=) $1";
+        let (slot, number) = self.transaction;
+        let transaction = format!("{slot}/{number}");
         Spi::connect_mut(|client| {
             let row = query(client, sql, &[transaction.into()])?.next();
             row.map_or(Ok(None), |row| row.get(1).map_err(spi))

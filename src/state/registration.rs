@@ -151,7 +151,7 @@ impl Registration<'_> {
             "SELECT CASE s.destination WHEN 0::oid THEN format('%I.%I', s.destination_name[1], \
                  s.destination_name[2]) ELSE s.destination::text END, s.owner::oid \
              FROM {0}.matomo_site_config s WHERE s.server = $1::name AND s.idsite = $2 \
-             AND s.destination = $3 AND s.id IS DISTINCT FROM $4 \
+             AND s.destination = coalesce($3, 0::oid) AND s.id IS DISTINCT FROM $4 \
              AND (s.destination <> 0::oid OR s.destination_name = \
                  (SELECT o.destination_name FROM {0}.matomo_site_config o WHERE o.id = $4))",
             extension.schema

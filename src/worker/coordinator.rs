@@ -91,11 +91,12 @@ impl Coordinator {
             self.complain(failed);
         }
         let now = Instant::now();
+        let busy: HashSet<&String> =
+            ended.iter().chain(&self.at_work).map(|(task, _)| &task.matomo).collect();
+        self.shares.rests(|matomo| busy.contains(matomo));
         for (task, _) in ended {
             self.see_what_came(&task, &queue, now + naptime, now + UPKEEP_PAUSE);
         }
-        let at_work = &self.at_work;
-        self.shares.rests(|matomo| at_work.iter().any(|(task, _)| task.matomo == matomo));
         self.not_before.retain(|_, until| *until > now);
         self.upkeep_not_before.retain(|_, (until, _)| *until > now);
         for task in &mut queue.tasks {

@@ -29,8 +29,8 @@ impl Shares {
         *share = Share { most, is_doubtful: !is_answered };
     }
 
-    /// None of its sites is being synced: much may have changed till one is.
-    pub fn rests(&mut self, mut is_at_work: impl FnMut(&str) -> bool) {
+    /// Those of which no site is being synced begin anew: much may have changed till one is.
+    pub fn rests(&mut self, is_at_work: impl Fn(&String) -> bool) {
         self.0.retain(|matomo, share| {
             share.most = if is_at_work(matomo) { share.most } else { 1 };
             share.is_doubtful || share.most > 1
@@ -74,7 +74,7 @@ mod tests {
             shares.ended(matomo, true);
         }
         shares.ended("c", false);
-        shares.rests(|matomo| matomo == "b");
+        shares.rests(|matomo| *matomo == "b");
         assert_eq!(["a", "b", "c"].map(|matomo| shares.most(matomo)), [1, 2, 1]);
         assert_eq!(["a", "b", "c"].map(|matomo| shares.is_doubtful(matomo)), [false, false, true]);
     }

@@ -34,13 +34,15 @@ fn filled(table: &str) -> (Noon, Fake, String, Client) {
 fn kinds(db: &mut Client, noon: &Noon, table: &str, site: i32) -> [usize; 3] {
     let mut kinds = [0; 3];
     let lines = ledger(db, table);
-    for ago in 0..30 {
-        let (begin, end) = (noon.at(ago, "00:00:00"), noon.at(ago, "23:59:59"));
-        let rows = format!(
-            "SELECT count(*) FROM {table} WHERE idsite = '{site}' \
-             AND action_timestamp BETWEEN to_timestamp({begin}) AND to_timestamp({end})"
-        );
-        let rows = one::<i64>(db, &rows);
+    let rows = format!(
+        "SELECT count(x.idsite) FROM generate_series(0, 29) AS ago LEFT JOIN {table} x
+         ON ago = floor((date_part('epoch', x.action_timestamp) - {}) / 86400) AND x.idsite = '{site}'
+         GROUP BY ago ORDER BY ago DESC",
+        noon.at(29, "00:00:00")
+    );
+    let rows = db.query(&rows, &[]).unwrap();
+    for (ago, rows) in (0..30).zip(rows) {
+        let rows: i64 = rows.get(0);
         let whole = if site == 1 { 9 } else { 3 };
         let prefix = format!("{site} {} ", noon.text(ago));
         let line = lines.iter().find_map(|line| line.strip_prefix(&prefix)).expect("is known");
