@@ -219,10 +219,11 @@ EXCEPTION
         IF reached IS DISTINCT FROM place ->> 'id' THEN
             place := jsonb_build_object('before', before, 'id', reached::oid, 'done', false);
         END IF;
-        SELECT string_agg(h.pid::text, ', ' ORDER BY a.xact_start, h.pid) INTO holders
+        SELECT string_agg(coalesce('process ' || h.pid, 'a prepared transaction'), ', ' ORDER BY a.xact_start, h.pid)
+        INTO holders
         FROM (SELECT DISTINCT l.pid FROM pg_locks l
               JOIN pg_database d ON d.oid = l.database AND d.datname = current_database()
-              WHERE l.relation = to_regclass(waiting_for) AND l.granted AND l.pid <> pg_backend_pid()) AS h
+              WHERE l.relation = to_regclass(waiting_for) AND l.granted AND l.pid IS DISTINCT FROM pg_backend_pid()) AS h
         LEFT JOIN pg_stat_activity a ON a.pid = h.pid;
 END
 $$;
@@ -274,8 +275,8 @@ BEGIN
         IF pg_catalog.clock_timestamp() OPERATOR(pg_catalog.>=) give_up THEN
             RAISE lock_not_available USING
                 MESSAGE = pg_catalog.format('could not obtain lock on %s', blocked),
-                DETAIL = pg_catalog.format('%s partitions were dropped and %s actions deleted before. Held by process %s.',
-                    partitions, actions, COALESCE(holders, '(ended)')),
+                DETAIL = pg_catalog.format('%s partitions were dropped and %s actions deleted before. Held by %s.',
+                    partitions, actions, COALESCE(holders, 'a transaction that has ended')),
                 HINT = 'Call it again when the statements that use the table have ended; see pg_locks and pg_stat_activity.';
         END IF;
         -- Meanwhile everybody else gets through.

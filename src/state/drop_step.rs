@@ -167,11 +167,16 @@ fn drop_rows(extension: &Extension, args: &[DatumWithOid]) -> Result<(Dropped, O
 
 /// The processes that may hold rows of a table of ours.
 fn holders(table: &str) -> Result<Option<String>> {
-    let sql = "SELECT string_agg(DISTINCT l.pid::text, ', ') FROM pg_locks l \
-               WHERE l.relation = $1::regclass AND l.pid <> pg_backend_pid() \
+    let sql = "SELECT string_agg(DISTINCT coalesce('process ' || l.pid, 'a prepared transaction'), ', ') \
+               FROM pg_locks l \
+               WHERE l.relation = $1::regclass AND l.pid IS DISTINCT FROM pg_backend_pid() \
                AND l.mode IN ('RowShareLock', 'RowExclusiveLock') \
                AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())";
     Spi::connect_mut(|client| query(client, sql, &[table.into()])?.first().get_one().map_err(spi))
+}
+
+fn who(pid: i32) -> String {
+    if pid == 0 { "a prepared transaction".to_owned() } else { format!("process {pid}") }
 }
 
 /// The processes that sync a site, or any, into a destination.
@@ -182,6 +187,6 @@ fn processes_of(destination: pg_sys::Oid, site: Option<i32>) -> Option<String> {
     };
     let held = locks::held(Kind::Rows).into_iter().filter(is_meant).map(|held| held.pid);
     let held: BTreeSet<i32> = held.collect();
-    let held: Vec<_> = held.iter().map(i32::to_string).collect();
+    let held: Vec<_> = held.iter().map(|pid| who(*pid)).collect();
     (!held.is_empty()).then(|| held.join(", "))
 }

@@ -1,8 +1,12 @@
 //! How many processes the sites of one Matomo may have: one, until it has answered; then one more with
-//! each run that ends well. So a Matomo that hangs holds one, and one that refuses a token is asked with
-//! it a few times, whatever `matomo.max_workers` is. Pure.
+//! each run that ends well, up to four. So a Matomo that hangs holds one. One that refuses a token, with
+//! which each process then has asked twice or more, is asked less often than it puts up with, some 18
+//! times, whatever `matomo.max_workers` is. Pure.
 
 use std::collections::HashMap;
+
+/// The most at the same time.
+const MOST: usize = 4;
 
 /// What is known of the Matomos, by URL.
 #[derive(Default)]
@@ -25,7 +29,7 @@ impl Shares {
     /// A run has ended.
     pub fn ended(&mut self, matomo: &str, is_answered: bool) {
         let share = self.0.entry(matomo.to_owned()).or_default();
-        let most = if is_answered { share.most.saturating_add(1) } else { 1 };
+        let most = if is_answered { (share.most + 1).min(MOST) } else { 1 };
         *share = Share { most, is_doubtful: !is_answered };
     }
 
@@ -55,7 +59,7 @@ mod tests {
     fn a_matomo_that_answers_gets_more_and_one_that_does_not_gets_one() {
         let mut shares = Shares::default();
         assert_eq!((shares.most("a"), shares.is_doubtful("a")), (1, false));
-        for n in 2..5 {
+        for n in [2, 3, 4, 4] {
             shares.ended("a", true);
             shares.ended("b", false);
             assert_eq!((shares.most("a"), shares.is_doubtful("a")), (n, false));

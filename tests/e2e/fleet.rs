@@ -348,8 +348,9 @@ fn a_refused_token_costs_a_fleet_few_attempts() {
     wait_long(60, "all are stopped", || one::<i64>(&mut db, stopped) == 50);
     let asked = fake.requests().len();
     println!("{asked} attempts");
-    // One site, and once more to be sure; Matomo locks out after 20 in an hour.
-    assert!((1..=4).contains(&asked), "{asked}");
+    // Four sites that were at work together, each once and once more to be sure; Matomo locks out
+    // after 20 in an hour.
+    assert!((1..=10).contains(&asked), "{asked}");
 }
 
 /// Not only in the log, which nobody may read.
