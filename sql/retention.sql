@@ -4,8 +4,8 @@
 -- The rows of one step, see matomo_drop_step. Gives whether there may be more to do, and the place where
 -- the next one goes on, so that what was looked through is not looked through again; `blocked` when a
 -- lock was not to be had within lock_timeout: whoever waits longer for the lock of a table has all its
--- new readers wait behind. Of the rows that went it gives the first and the last instant, from the last
--- instant of the step before on, and the sites (NULL: any). Deletes under the search_path in `path`, for
+-- new readers wait behind. Of the rows that went it gives the sites (NULL: any) and the span: from the last
+-- instant of the step before on, to the end of the last second. Deletes under the search_path in `path`, for
 -- triggers to find the names that they find at an INSERT.
 CREATE FUNCTION matomo_drop_rows(
     destination regclass,
@@ -196,6 +196,7 @@ BEGIN
             place := jsonb_build_object('before', before, 'id', part.id, 'done', done, 'last_gone', last_gone,
                 'since', CASE WHEN done OR part.kind = 'f' THEN NULL WHEN actions = found_actions THEN last_gone ELSE since END);
             first_gone := least(first_gone, before_this);
+            last_gone := last_gone + '1 second'::interval;
             RETURN;
         END IF;
     END LOOP;

@@ -17,8 +17,9 @@ use crate::state::retention::zone;
 
 /// Which rows have gone, as far as a step knows.
 pub struct Gone {
-    /// Instants; all rows in between may have gone.
+    /// An instant.
     pub first: i64,
+    /// An instant, not included: any row in between may have gone.
     pub last: i64,
     /// `None`: of any site.
     pub sites: Option<Vec<Option<String>>>,
@@ -61,7 +62,7 @@ struct Day {
 pub fn note(extension: &Extension, bounds: &Bounds, gone: Option<&Gone>) -> Result<Noted> {
     let is_near = |day: &Day| {
         day.end <= bounds.before
-            && gone.is_none_or(|gone| day.end > gone.first && day.begin <= gone.last)
+            && gone.is_none_or(|gone| day.end > gone.first && day.begin < gone.last)
     };
     let mut days = days(extension, bounds)?;
     days.retain(is_near);
