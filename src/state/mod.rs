@@ -2,6 +2,8 @@
 
 pub mod adoption;
 pub mod change_url;
+pub mod drop_step;
+pub mod emptied_days;
 pub mod forget;
 pub mod known;
 pub mod ledger;

@@ -141,14 +141,19 @@ impl Registration<'_> {
         ]
     }
 
-    /// Whether no other registered site is of the same server, site and destination.
+    /// Whether no other registered site is of the same server, site and destination. Destinations that are
+    /// known by name only are as many as there are names.
     ///
     /// # Errors
     /// [`StoredError::Registered`].
     pub fn check_is_new(&self, extension: &Extension, but: Option<i32>) -> Result<()> {
         let sql = format!(
-            "SELECT $3::regclass::text, {OWNER_OF_SITE} FROM {}.matomo_site_config s WHERE s.server = $1::name \
-             AND s.idsite = $2 AND {} = $3 AND $3 <> 0::oid AND s.id IS DISTINCT FROM $4",
+            "SELECT CASE {1} WHEN 0::oid THEN format('%I.%I', s.destination_name[1], \
+                 s.destination_name[2]) ELSE ({1})::regclass::text END, {OWNER_OF_SITE} \
+             FROM {0}.matomo_site_config s WHERE s.server = $1::name AND s.idsite = $2 \
+             AND {1} = coalesce($3, 0::oid) AND s.id IS DISTINCT FROM $4 \
+             AND ({1} <> 0::oid OR s.destination_name = \
+                 (SELECT o.destination_name FROM {0}.matomo_site_config o WHERE o.id = $4))",
             extension.schema,
             table_of_site(&extension.schema)
         );
