@@ -51,7 +51,7 @@ COMMENT ON COLUMN matomo_run_log.return_message IS 'Message of the error it fail
 COMMENT ON COLUMN matomo_run_log.start_time IS 'When it began';
 COMMENT ON COLUMN matomo_run_log.end_time IS 'When it ended';
 COMMENT ON COLUMN matomo_run_log.site_id IS 'The registered site';
-COMMENT ON COLUMN matomo_run_log.owner IS 'Role with whose rights it runs; 0: restored from a dump, and not found yet; NULL: it was gone when that was made';
+COMMENT ON COLUMN matomo_run_log.owner IS 'Role with whose rights it runs; 0: restored from a dump, and not found yet; NULL: it was dropped before the dump';
 COMMENT ON COLUMN matomo_run_log.server IS 'Foreign server of the Matomo';
 COMMENT ON COLUMN matomo_run_log.idsite IS 'ID of the site in Matomo (idSite)';
 COMMENT ON COLUMN matomo_run_log.destination IS 'Table that the visits go to';

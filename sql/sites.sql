@@ -23,7 +23,7 @@ COMMENT ON TABLE matomo_site_config IS 'The registered sites: one row per server
 COMMENT ON COLUMN matomo_site_config.id IS 'What matomo_sync_site, matomo_alter_site and matomo_remove_site know the site by';
 COMMENT ON COLUMN matomo_site_config.server IS 'Foreign server of the Matomo';
 COMMENT ON COLUMN matomo_site_config.idsite IS 'ID of the site in Matomo (idSite)';
-COMMENT ON COLUMN matomo_site_config.destination IS 'Table that the visits go to; 0: restored from a dump, and not found yet; NULL: it was gone when that was made';
+COMMENT ON COLUMN matomo_site_config.destination IS 'Table that the visits go to; 0: restored from a dump, and not found yet; NULL: it was dropped before the dump';
 COMMENT ON COLUMN matomo_site_config.owner IS 'Role with whose rights and user mapping the site is synced; 0 and NULL: likewise';
 COMMENT ON COLUMN matomo_site_config.start_date IS 'First day to copy; as for matomo_sync';
 COMMENT ON COLUMN matomo_site_config.every IS 'How often the background worker syncs the site';

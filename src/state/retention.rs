@@ -114,7 +114,8 @@ pub fn open_again(
 ) -> Result<()> {
     let Some(before) = before else { return Ok(()) };
     let first = first_day(extension, site.id)?.map(|day| day.to_string());
-    let (schema, is_meant) = (&extension.schema, is_of_table(&extension.schema, "$1"));
+    let schema = &extension.schema;
+    let is_meant = is_of_table(schema, "$1");
     // Where no run has told yet which Matomo it is, it is any.
     let sql = format!(
         "WITH emptied AS (SELECT l.matomo, l.day FROM {schema}.matomo_ledger l \

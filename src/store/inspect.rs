@@ -104,15 +104,14 @@ pub fn count_rows(destination: &Destination, visits: &[i64]) -> Result<i64> {
     })
 }
 
-/// Which of these spans of time, in their order, a site has rows in (in seconds, the end excluded, in
-/// quarters of an hour, as no zone's midnight is at another minute). True where a policy may hide rows.
+/// In which of these spans of time (seconds, the end excluded) a site has rows, in their order. Exact to a
+/// quarter of an hour, which every zone's midnight is at. True where a policy may hide rows.
 ///
 /// # Errors
 /// Only internal ones.
 pub fn have_rows(destination: &Destination, site: i32, spans: &[(i64, i64)]) -> Result<Vec<bool>> {
     const QUARTER: i64 = 900;
-    // Each row is read once, whatever indexes there are, where partitions or an index by time end with
-    // the year.
+    // A year at a time, so that there is progress: in most tables an index or partitions find a year.
     const AT_ONCE: usize = 366;
     let sql = format!(
         "SELECT DISTINCT floor(date_part('epoch', d.action_timestamp) / {QUARTER})::int8 FROM {} AS d \
