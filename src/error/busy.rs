@@ -1,19 +1,19 @@
-//! Another session is at work on the same table. Pure.
+//! Conflicts with another session that works on the same table. Pure.
 
 use std::fmt;
 
-/// What another session does.
+/// What the other session does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Busy {
     /// It syncs the same site into the same destination.
     Syncs { site: i32, name: String },
-    /// It syncs another Matomo into the destination for the first time.
+    /// It is the first to sync another Matomo into the destination.
     OtherFirst(String),
     /// It removes old rows of the destination.
     Drops(String),
-    /// It is the first to sync into the destination since that was emptied.
+    /// It is the first to sync into the destination after a TRUNCATE.
     Refills(String),
-    /// It has synced the site into the destination for longer than an erasure waits.
+    /// It is still syncing the site into the destination after an erasure's longest wait.
     StillSyncs { site: u32, name: String, pid: i32 },
 }
 
@@ -27,7 +27,7 @@ impl Busy {
                     .to_owned()
             }
             Busy::StillSyncs { pid, .. } => format!(
-                "Call it again when that sync has ended, see matomo_progress; or end it by \
+                "Call it again when that sync has ended, see matomo_progress; or end it with \
                  pg_cancel_backend({pid})."
             ),
             _ => "Wait for it to end, or look for it in pg_stat_activity.".to_owned(),
@@ -44,7 +44,7 @@ impl fmt::Display for Busy {
             Busy::OtherFirst(name) => {
                 write!(f, "another Matomo is being synced into \"{name}\" for the first time")
             }
-            Busy::Drops(name) => write!(f, "another session removes old rows of \"{name}\""),
+            Busy::Drops(name) => write!(f, "another session is removing old rows of \"{name}\""),
             Busy::Refills(name) => {
                 write!(
                     f,
