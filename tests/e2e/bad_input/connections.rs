@@ -1,4 +1,4 @@
-//! No way to Matomo: closed ports, unknown hosts, other protocols, TLS.
+//! Failed connections to Matomo: closed ports, unknown hosts, other protocols, TLS.
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};

@@ -1,4 +1,4 @@
-//! Certificates, and whom they are of.
+//! Certificates and their names.
 
 use fake_matomo::{Fake, Options, TlsKind};
 
