@@ -217,6 +217,9 @@ impl Arguments<'_> {
 }
 
 /// Checks an idSite.
+///
+/// # Errors
+/// [`Error::Null`], or [`Error::Argument`] below 1.
 pub fn id_of_site(site: Option<i32>) -> Result<i32> {
     let site = site.ok_or(Error::Null("site"))?;
     if site >= 1 {
@@ -232,6 +235,9 @@ pub fn id_of_site(site: Option<i32>) -> Result<i32> {
 const POSTGRES_EPOCH: NaiveDate = NaiveDate::from_ymd_opt(2000, 1, 1).unwrap();
 
 /// Converts and checks a date argument.
+///
+/// # Errors
+/// [`Error::Argument`] for infinity, and for days before 1990.
 pub fn day(argument: &str, date: Option<Date>) -> Result<Option<NaiveDate>> {
     let Some(date) = date else { return Ok(None) };
     let days = i64::from(date.to_pg_epoch_days());
@@ -241,7 +247,7 @@ pub fn day(argument: &str, date: Option<Date>) -> Result<Option<NaiveDate>> {
     } else {
         POSTGRES_EPOCH.checked_add_days(shift)
     };
-    // Refuse infinity, and days before the web.
+    // There was no web before.
     match day {
         Some(day) if NaiveDate::from_ymd_opt(1990, 1, 1) <= Some(day) => Ok(Some(day)),
         _ => Err(Error::Argument {

@@ -11,7 +11,7 @@ pub enum Busy {
     OtherFirst(String),
     /// It removes old rows of the destination.
     Drops(String),
-    /// It is the first to sync into the destination after a TRUNCATE.
+    /// It is the first to sync into the destination after that was emptied.
     Refills(String),
     /// It is still syncing the site into the destination after an erasure's longest wait.
     StillSyncs { site: u32, name: String, pid: i32 },

@@ -261,8 +261,8 @@ pub fn by_id(
     Ok((batch, ids))
 }
 
-/// Checks that a visit belongs to the requested site, unless that is a roll-up. Asks Matomo whether it
-/// is one only when needed, and once.
+/// Checks that a visit belongs to the requested site, unless that is a roll-up. Asks Matomo about that
+/// only when needed, and only once.
 fn check_site(
     client: &Client,
     site: &mut SiteContext,

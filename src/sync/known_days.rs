@@ -35,8 +35,8 @@ fn span(zone: Zone, day: NaiveDate) -> (i64, i64) {
     (zone.midnight(day), day.succ_opt().map_or(i64::MAX, |next| zone.midnight(next)))
 }
 
-/// The days that were read in other timezones: first those that sealed days, each in its own timezone,
-/// cover completely in this one; then the others, at the ends of the copied time.
+/// The days that were read in other timezones, in two lists: those whose time in this timezone is all
+/// covered by sealed days, and the others, at the ends of the copied range.
 pub fn of_other_zones(
     entries: &BTreeMap<NaiveDate, LedgerEntry>,
     zone: Zone,

@@ -18,6 +18,7 @@ pub struct Notices {
 }
 
 impl Notices {
+    /// State at the start of a sync.
     pub fn begin() -> Notices {
         Notices::begin_at(Instant::now())
     }

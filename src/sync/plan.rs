@@ -104,7 +104,7 @@ pub enum Reread {
     All,
 }
 
-/// Times to plan by, in Unix seconds or seconds.
+/// Times for planning: instants in Unix seconds, durations in seconds.
 #[derive(Debug, Clone, Copy)]
 pub struct Times {
     pub now: i64,

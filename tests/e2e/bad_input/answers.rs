@@ -95,7 +95,7 @@ fn a_matomo_in_maintenance() {
     let mut stage = Stage::new();
     stage.fake.knobs().maintenance = true;
     let error = stage.refuses(&[]);
-    let (message, hint) = ("Matomo is in maintenance mode", "Wait until it is over");
+    let (message, hint) = ("Matomo is in maintenance mode", "Wait until it ends");
     expect(&error, "08006", message, &stage.of_site(Some(503)), hint);
     stage.fake.knobs().maintenance = false;
     stage.recovers();
