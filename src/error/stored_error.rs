@@ -178,7 +178,8 @@ impl StoredError {
             StoredError::NoRun(_) => "CALL matomo_sync_site or matomo_sync_all.".to_owned(),
             StoredError::NoProcess { hint, .. } => (*hint).to_owned(),
             StoredError::NoProgress(_) => {
-                "Look for a slow trigger or index of the destination; or set matomo.page_size lower."
+                "Look for a slow trigger or index of the destination; or lower matomo.page_size, or \
+                 raise matomo.request_timeout if its triggers need that long."
                     .to_owned()
             }
         })

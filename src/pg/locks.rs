@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use pgrx::prelude::*;
 
+use crate::error::Result;
 use crate::pg::local_settings::LocalSettings;
+use crate::pg::spi::{query, spi};
 
 /// The longest wait for a lock in runs and upkeep of registered sites.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(5);
@@ -73,7 +75,7 @@ pub enum Kind {
 }
 
 /// A lock held by a transaction.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub struct Held {
     /// The destination.
     pub class: u32,
@@ -81,8 +83,11 @@ pub struct Held {
     pub object: u32,
     /// The process; 0 for a prepared transaction.
     pub pid: i32,
-    /// Local transaction ID, to distinguish transactions of one process.
-    transaction: u32,
+    /// Whether it is held in [`Mode::Exclusive`].
+    pub is_exclusive: bool,
+    /// Virtual transaction ID, which a prepared transaction keeps: backend number and local
+    /// transaction ID.
+    transaction: (i32, u32),
 }
 
 /// Takes a lock without waiting. Returns false if another session holds a conflicting one.
@@ -147,7 +152,7 @@ pub fn outwait(kind: Kind, is_meant: impl Fn(&Held) -> bool, longest: Duration) 
         }
         pause();
         let now = held(kind);
-        left.retain(|held| now.contains(held));
+        left.retain(|held| now.iter().any(|other| other.is_same(held)));
     }
     None
 }
@@ -166,11 +171,38 @@ fn pause() {
 impl Held {
     fn of(lock: &pg_sys::LockInstanceData) -> Held {
         #[cfg(any(feature = "pg15", feature = "pg16"))]
-        let transaction = lock.lxid;
+        let transaction = (lock.backend, lock.lxid);
         #[cfg(not(any(feature = "pg15", feature = "pg16")))]
-        let transaction = lock.vxid.localTransactionId;
+        let transaction = (lock.vxid.procNumber, lock.vxid.localTransactionId);
         let (class, object) = (lock.locktag.locktag_field2, lock.locktag.locktag_field3);
-        Held { class, object, pid: lock.pid, transaction }
+        let is_exclusive = lock.holdMask & (1 << pg_sys::AccessExclusiveLock) != 0;
+        Held { class, object, pid: lock.pid, is_exclusive, transaction }
+    }
+
+    /// Whether the same transaction holds both.
+    pub fn is_of_same(&self, other: &Held) -> bool {
+        self.pid == other.pid && self.transaction == other.transaction
+    }
+
+    /// Whether it is the same lock of the same transaction, possibly in more modes.
+    fn is_same(&self, other: &Held) -> bool {
+        self.is_of_same(other) && self.class == other.class && self.object == other.object
+    }
+
+    /// The identifier of the prepared transaction; `None` if it is not one.
+    ///
+    /// # Errors
+    /// Only internal ones.
+    pub fn prepared(&self) -> Result<Option<String>> {
+        let sql = "SELECT p.gid FROM pg_catalog.pg_prepared_xacts p JOIN pg_catalog.pg_locks l \
+                   ON l.transactionid OPERATOR(pg_catalog.=) p.transaction \
+                   WHERE l.pid IS NULL AND l.virtualtransaction OPERATOR(pg_catalog.=) $1";
+        let (slot, number) = self.transaction;
+        let transaction = format!("{slot}/{number}");
+        Spi::connect_mut(|client| {
+            let row = query(client, sql, &[transaction.into()])?.next();
+            row.map_or(Ok(None), |row| row.get(1).map_err(spi))
+        })
     }
 }
 

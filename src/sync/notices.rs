@@ -3,6 +3,8 @@
 
 use std::time::{Duration, Instant};
 
+use chrono::NaiveDate;
+
 /// Minimum time between two lines.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -11,8 +13,8 @@ const PAUSE: Duration = Duration::from_secs(1);
 pub struct Notices {
     /// Time of the last line, or start of the sync.
     last: Instant,
-    /// Whether a day was stored since.
-    is_due: bool,
+    /// The last stored day, if it was stored since.
+    unsaid: Option<NaiveDate>,
     /// Whether the last line was for days without visits, and no day with visits has followed.
     is_quiet: bool,
 }
@@ -24,27 +26,27 @@ impl Notices {
     }
 
     fn begin_at(now: Instant) -> Notices {
-        Notices { last: now, is_due: false, is_quiet: false }
+        Notices { last: now, unsaid: None, is_quiet: false }
     }
 
     /// Whether to send a line for a stored day.
-    pub fn say(&mut self, has_visits: bool) -> bool {
-        self.say_at(Instant::now(), has_visits)
+    pub fn say(&mut self, day: NaiveDate, has_visits: bool) -> bool {
+        self.say_at(Instant::now(), day, has_visits)
     }
 
-    fn say_at(&mut self, now: Instant, has_visits: bool) -> bool {
-        self.is_due = true;
+    fn say_at(&mut self, now: Instant, day: NaiveDate, has_visits: bool) -> bool {
+        self.unsaid = Some(day);
         self.is_quiet &= !has_visits;
         if self.is_quiet || now.duration_since(self.last) < PAUSE {
             return false;
         }
-        *self = Notices { last: now, is_due: false, is_quiet: !has_visits };
+        *self = Notices { last: now, unsaid: None, is_quiet: !has_visits };
         true
     }
 
-    /// Whether to send a last line at the end of the sync.
-    pub fn end(&mut self) -> bool {
-        std::mem::take(&mut self.is_due)
+    /// The day of the last line at the end of the sync, if one is due.
+    pub fn end(&mut self) -> Option<NaiveDate> {
+        self.unsaid.take()
     }
 }
 
@@ -73,11 +75,11 @@ mod tests {
         let mut said = Vec::new();
         for (index, has_visits) in days.iter().enumerate() {
             let now = begin + Duration::from_millis(every * (index as u64 + 1));
-            if notices.say_at(now, *has_visits) {
+            if notices.say_at(now, NaiveDate::default(), *has_visits) {
                 said.push(index);
             }
         }
-        (said, notices.end())
+        (said, notices.end().is_some())
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The extension's own tables: ledger, sites, runs; and retention.
 
+mod drop_steps;
 mod dump;
 mod ledger;
 mod ledger_apart;
