@@ -86,8 +86,8 @@ BEGIN
         -- table and the partition may only delete.
         'whole', t.hi <= before AND pg_has_role(c.relowner, 'USAGE') AND pg_has_role(p.relowner, 'USAGE')
             AND NOT EXISTS (SELECT FROM tree f WHERE f.relkind = 'f' AND t.oid = ANY (f.path)),
-        -- 1 << CMD_DELETE
-        'deletable', pg_relation_is_updatable(t.oid, false) & 16 <> 0)
+        -- 1 << CMD_DELETE; it locks the table.
+        'deletable', CASE t.relkind WHEN 'f' THEN pg_relation_is_updatable(t.oid, false) & 16 <> 0 END)
         ORDER BY t.hi, cardinality(t.path), c.relname)
     INTO parts
     FROM tree t
@@ -213,6 +213,9 @@ BEGIN
 EXCEPTION
     -- What was locked is free again at the end of this block.
     WHEN lock_not_available OR deadlock_detected THEN
+        IF reached IS NULL THEN
+            RAISE;
+        END IF;
         more := true;
         actions := 0;
         dropped := NULL;

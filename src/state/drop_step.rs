@@ -185,9 +185,11 @@ fn drop_rows(extension: &Extension, args: &[DatumWithOid]) -> Result<(Dropped, O
 
 /// Who has a table, or a partition of it, locked in one of some modes.
 fn holders(table: &str, modes: &[&str]) -> Result<Option<String>> {
-    let sql = "SELECT string_agg(DISTINCT coalesce('process ' || l.pid, 'a prepared transaction'), ', ') \
+    let sql = "WITH RECURSIVE tree AS (SELECT $1::regclass::oid AS oid UNION \
+                   SELECT i.inhrelid FROM tree t JOIN pg_inherits i ON i.inhparent = t.oid) \
+               SELECT string_agg(DISTINCT coalesce('process ' || l.pid, 'a prepared transaction'), ', ') \
                FROM pg_locks l \
-               WHERE l.relation IN (SELECT t.relid FROM pg_partition_tree($1::regclass) t) \
+               WHERE l.relation IN (SELECT t.oid FROM tree t) \
                AND l.granted AND l.pid IS DISTINCT FROM pg_backend_pid() \
                AND l.mode = ANY ($2) \
                AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())";
