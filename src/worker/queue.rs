@@ -19,8 +19,8 @@ use crate::state::runs;
 /// A snapshot of the work of a database.
 #[derive(Default)]
 pub struct Queue {
-    /// Tasks in the order in which they became due. A failing site counts as due [`LATER`], so that it
-    /// comes after the others but does not starve.
+    /// Tasks in the order in which they became due. A failing site counts as due [`LATER`]
+    /// seconds later, so that it comes after the others but does not starve.
     pub tasks: Vec<Task>,
     /// Time until the next task is due.
     pub pause: Option<Duration>,
@@ -28,15 +28,12 @@ pub struct Queue {
     pub has_ownerless: bool,
     /// The Matomos of enabled sites.
     pub matomos: HashSet<String>,
-    /// Sites whose last run failed because their Matomo was unreachable or refused the token.
+    /// Sites whose last run failed because their Matomo was unreachable.
     pub unanswered: HashSet<i32>,
 }
 
 /// In seconds.
 const LATER: f64 = 60.0;
-
-/// Classes of SQLSTATE: connection exceptions, invalid authorization.
-const IS_UNANSWERED: [&str; 2] = ["08", "28"];
 
 /// The work that is due for a site.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,8 +100,8 @@ pub fn read() -> Result<Option<Queue>> {
         if waiting.is_enabled {
             queue.matomos.insert(matomo.clone());
         }
-        if waiting.failures > 0 && IS_UNANSWERED.contains(&waiting.sqlstate.get(..2).unwrap_or(""))
-        {
+        // Connection exceptions.
+        if waiting.failures > 0 && waiting.sqlstate.starts_with("08") {
             queue.unanswered.insert(waiting.site);
         }
         let syncs = waiting.is_dead
