@@ -1,4 +1,4 @@
-//! What is known of each site-day: the table `matomo_ledger`. SPI only.
+//! The ledger: the table `matomo_ledger`. SPI only.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ use crate::rows::visit_tally::{Counts, VisitTally};
 use crate::state::known::{Known, Pass};
 use crate::store::destination::Destination;
 
-/// The entries of one Matomo, site and destination.
+/// The entries of a Matomo, site and destination.
 pub struct Ledger {
     table: String,
     extension: Extension,
@@ -26,7 +26,7 @@ pub struct Ledger {
     destination: pg_sys::Oid,
 }
 
-/// What is known of a day when it was read.
+/// The entry of a site-day.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LedgerEntry {
     pub day: NaiveDate,
@@ -34,14 +34,14 @@ pub struct LedgerEntry {
     pub counts: Counts,
     /// The site's timezone, as Matomo names it.
     pub timezone: String,
-    /// What `action_timestamp` holds in its rows, if that is known.
+    /// The kind of time in `action_timestamp`, if known.
     pub action_time: Option<ActionTime>,
 }
 
-/// What is known of a site's days, by day.
+/// Entries of a site, by day.
 pub type LedgerDays = BTreeMap<NaiveDate, LedgerEntry>;
 
-/// What an entry is set to of whose day nothing is known but that there is one.
+/// SQL that resets an entry, so that its day is read again.
 pub const UNREAD: &str = "sealed = false, newest = NULL, rechecked_at = NULL, \
      pass_began = NULL, pass_since = NULL, pass_seen = NULL";
 
@@ -57,7 +57,7 @@ impl Ledger {
         }
     }
 
-    /// All entries by day.
+    /// Reads all entries.
     ///
     /// # Errors
     /// Only internal ones.
@@ -106,7 +106,7 @@ impl Ledger {
         })
     }
 
-    /// Whether it is known which Matomo the destination is of.
+    /// Whether the destination has any entry, and so belongs to a Matomo.
     ///
     /// # Errors
     /// Only internal ones.
@@ -115,8 +115,8 @@ impl Ledger {
         self.run(|client| Ok(!query(client, &sql, &[self.destination.into()])?.is_empty()))
     }
 
-    /// Sees to it that no other Matomo takes the destination before this transaction has ended. Nobody
-    /// waits: of two at once one has its lock first, and the other sees that.
+    /// Claims the destination for this Matomo until the end of the transaction. Does not wait: of two
+    /// concurrent sessions, the second one finds the lock of the first.
     ///
     /// # Errors
     /// [`Busy::OtherFirst`].
@@ -131,12 +131,12 @@ impl Ledger {
         }
     }
 
-    /// Whether the destination is of this Matomo, or of none yet: `idVisit` is unique only within one.
+    /// Checks that the destination belongs to this Matomo or to none: `idVisit` is unique only within one.
     ///
     /// # Errors
     /// [`Error::OtherMatomo`].
     pub fn check_matomo(&self, name: &str) -> Result<()> {
-        // From site to site, as a table of many has very many entries.
+        // Skips from site to site, as there may be very many entries.
         let sql = format!(
             "WITH RECURSIVE m AS ( \
                  (SELECT idsite, matomo FROM {0} WHERE destination = $1 ORDER BY 1, 2 LIMIT 1) \
@@ -158,7 +158,7 @@ impl Ledger {
         other.map_or(Ok(()), refuse)
     }
 
-    /// Whether the destination has to hold rows, of whichever site.
+    /// Whether the destination must have rows, of any site.
     ///
     /// # Errors
     /// Only internal ones.
@@ -168,7 +168,7 @@ impl Ledger {
         self.run(|client| Ok(!query(client, &sql, &[self.destination.into()])?.is_empty()))
     }
 
-    /// Days that were read after `now`, as by a clock that was ahead, have to be read again.
+    /// Resets days that were read after `now`, by a clock that was ahead.
     ///
     /// # Errors
     /// Only internal ones.
@@ -183,7 +183,7 @@ impl Ledger {
         self.run(|client| query(client, &sql, &args).map(drop))
     }
 
-    /// Days count as read in another timezone, or have to be read in it.
+    /// Sets the timezone of days; the first ones stay valid, the second ones are reset.
     ///
     /// # Errors
     /// Only internal ones.
@@ -206,10 +206,9 @@ impl Ledger {
         Ok(())
     }
 
-    /// The rows of the destination are gone, those of all sites: their days have to be read again, also by
-    /// runs that have read them already (`read_at`, as if in 1970). Days
-    /// without visits stay as they are, such as those that were dropped for their age. Of another
-    /// Matomo nothing stays.
+    /// Resets all days of all sites after the destination was emptied. `read_at` becomes 1970, so that
+    /// runs which have already read a day read it again. Keeps days without visits, such as those that
+    /// retention has dropped. Deletes entries of other Matomos.
     ///
     /// # Errors
     /// Only internal ones.
@@ -227,7 +226,7 @@ impl Ledger {
         })
     }
 
-    /// Writes an entry; one that says what is there already is not written again.
+    /// Writes an entry.
     ///
     /// # Errors
     /// Only internal ones.
@@ -267,8 +266,8 @@ impl Ledger {
         self.run(|client| query(client, &sql, &args).map(drop))
     }
 
-    /// Mends what an entry says of how much its day holds, and of which kind of time where all of
-    /// the day was written; where there is none, none is made.
+    /// Corrects the counts of a day's entry, and its kind of time if the whole day was written. Creates no
+    /// entry.
     ///
     /// # Errors
     /// Only internal ones.
@@ -300,7 +299,7 @@ impl Ledger {
     }
 }
 
-/// Days of tables that are gone go too: a later table may get the same OID.
+/// Deletes entries of dropped tables, as a later table may get the same OID.
 ///
 /// # Errors
 /// Only internal ones.
@@ -321,7 +320,7 @@ fn fnv(bytes: &[u8]) -> u32 {
 }
 
 impl LedgerEntry {
-    /// The entry of a day about which nothing is known yet.
+    /// A new entry.
     pub fn new(day: NaiveDate, timezone: &str) -> LedgerEntry {
         LedgerEntry {
             day,

@@ -1,4 +1,4 @@
-//! What a dump was restored with: tables and roles by name, until they are found. SPI only.
+//! Tables and roles that are known only by name after a restore, until they are found. SPI only.
 
 use pgrx::prelude::*;
 
@@ -76,7 +76,7 @@ pub fn resolve(extension: &Extension) -> Result<()> {
     })
 }
 
-/// The names of the tables that the ledger has days of and that are missing.
+/// Names of missing tables of which the ledger has days.
 ///
 /// # Errors
 /// Only internal ones.
@@ -91,7 +91,7 @@ pub fn missing(extension: &Extension) -> Result<Vec<String>> {
     })
 }
 
-/// From name to name, as there may be very many days.
+/// SQL for these names. Skips from name to name, as there may be very many days.
 fn missing_names(schema: &str) -> String {
     let next = |and: &str| {
         format!(
@@ -107,8 +107,8 @@ fn missing_names(schema: &str) -> String {
     )
 }
 
-/// Notes of the sites whose owner is gone that they fail, once: no run of theirs can begin that would.
-/// Gives what is new.
+/// Records once that sites without an owner fail, as no run of theirs can start and fail. Returns the new
+/// failures.
 ///
 /// # Errors
 /// Only internal ones.
