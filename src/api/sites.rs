@@ -63,8 +63,7 @@ fn matomo_add_site(
         let extension = Extension::find()?;
         entry.check_is_new(&extension, None)?;
         entry.info = Some(ask(&access, idsite, start)?);
-        Ledger::of(&destination, access.client.endpoint(), idsite)
-            .check_matomo(&destination.name)?;
+        Ledger::of(&destination, access.client.endpoint(), idsite).check_matomo(&destination)?;
         let id = entry.insert(&extension)?;
         wake::after_commit(&extension)?;
         Ok(id)

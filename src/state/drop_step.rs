@@ -17,7 +17,6 @@ use crate::pg::spi::{query, spi};
 use crate::pg::subtransaction;
 use crate::state::emptied_days::{self, Bounds, Gone, Noted};
 use crate::state::forget::Table;
-use crate::state::restored;
 
 /// Arguments of a step: the rows to remove, and where the last step stopped.
 pub struct Step {
@@ -79,9 +78,6 @@ pub fn drop_step(step: Step) -> Result<Dropped> {
     let rows = Lock::Rows(destination, site.unwrap_or(ALL_SITES));
     if !locks::try_take(rows, Mode::Exclusive, Until::TransactionEnd) {
         return blocked(place, table.name, processes_of(destination, site));
-    }
-    if place.is_none() {
-        restored::resolve(&extension)?;
     }
     let bounds = Bounds { destination, table: &table.name, site, before: seconds(before) };
     let rows = || {

@@ -13,6 +13,7 @@ use crate::pg::extension::Extension;
 use crate::pg::spi::{query, spi};
 use crate::rows::mapping::ActionTime;
 use crate::state::ledger::UNREAD;
+use crate::state::restored::is_of_table;
 use crate::state::retention::zone;
 
 /// The rows that a step has removed, as a span in Unix seconds: any row in it may be gone.
@@ -95,10 +96,11 @@ pub fn note(extension: &Extension, bounds: &Bounds, gone: Option<&Gone>) -> Resu
 fn days(extension: &Extension, bounds: &Bounds) -> Result<Vec<Day>> {
     let last = chrono::DateTime::from_timestamp(bounds.before, 0).map(|at| at.date_naive());
     let sql = format!(
-        "SELECT matomo, idsite, day::text, timezone, coalesce(action_time, $4) FROM {}.matomo_ledger \
-         WHERE destination = $1 AND ($2 IS NULL OR idsite = $2) AND day <= $3::date + 1 \
+        "SELECT matomo, idsite, day::text, timezone, coalesce(action_time, $4) FROM {}.matomo_ledger l \
+         WHERE {} AND ($2 IS NULL OR idsite = $2) AND day <= $3::date + 1 \
          AND NOT (sealed AND visits = 0 AND actions = 0 AND truncated_visits = 0)",
-        extension.schema
+        extension.schema,
+        is_of_table(&extension.schema, "$1")
     );
     let args = [
         bounds.destination.into(),
@@ -174,8 +176,11 @@ fn update(
         return Ok(true);
     }
     let ledger = format!("{}.matomo_ledger", extension.schema);
-    let these = "unnest($2::text[], $3::int[], $4::text[]::date[]) AS k(matomo, idsite, day) \
-         WHERE l.destination = $1 AND (l.matomo, l.idsite, l.day) = (k.matomo, k.idsite, k.day)";
+    let these = format!(
+        "unnest($2::text[], $3::int[], $4::text[]::date[]) AS k(matomo, idsite, day) \
+         WHERE {} AND (l.matomo, l.idsite, l.day) = (k.matomo, k.idsite, k.day)",
+        is_of_table(&extension.schema, "$1")
+    );
     let lock = format!("SELECT 1 FROM {ledger} l, {these} FOR UPDATE OF l SKIP LOCKED");
     let update = format!("UPDATE {ledger} l SET {set} FROM {these}");
     let matomos: Vec<_> = days.iter().map(|day| day.matomo.as_str()).collect();

@@ -52,7 +52,6 @@ pub fn forget(visitor: &Visitor, only_in: Option<pg_sys::Oid>) -> Result<Vec<Era
     let _bounded = locks::waits_up_to(longest);
     if only_in.is_none() {
         ledger::forget_dropped(&extension)?;
-        restored::resolve(&extension)?;
         warn_of_missing(&restored::missing(&extension)?);
     }
     let mut tables = Vec::new();
@@ -134,10 +133,12 @@ fn warn_of_missing(tables: &[String]) {
 /// All tables that syncs have written to, except temporary tables of other sessions, which are
 /// inaccessible and end with these.
 fn destinations(extension: &Extension) -> Result<Vec<pg_sys::Oid>> {
+    let schema = &extension.schema;
     let sql = format!(
-        "SELECT c.oid FROM pg_class c WHERE c.oid IN (SELECT l.destination FROM {}.matomo_ledger l) \
+        "{} SELECT c.oid FROM pg_class c WHERE c.oid IN (SELECT l.destination FROM {schema}.matomo_ledger l \
+             UNION ALL SELECT {schema}.matomo_find_table(m.name) FROM missing m) \
          AND (c.relpersistence <> 't' OR c.relnamespace = pg_my_temp_schema()) ORDER BY 1",
-        extension.schema
+        restored::missing_names(schema)
     );
     extension.run(|client| {
         let found = query(client, &sql, &[])?;

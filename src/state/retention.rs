@@ -11,6 +11,7 @@ use crate::pg::extension::Extension;
 use crate::pg::spi::{query, spi};
 use crate::rows::mapping::ActionTime;
 use crate::state::ledger::UNREAD;
+use crate::state::restored::is_of_table;
 use crate::state::sites::RegisteredSite;
 
 /// Today in a site's timezone.
@@ -69,9 +70,10 @@ pub fn begins(
     zone: Zone,
 ) -> Result<i64> {
     let sql = format!(
-        "SELECT DISTINCT coalesce(action_time, $3) FROM {}.matomo_ledger \
-         WHERE destination = $1 AND idsite = $2 AND visits > 0",
-        extension.schema
+        "SELECT DISTINCT coalesce(l.action_time, $3) FROM {}.matomo_ledger l \
+         WHERE {} AND l.idsite = $2 AND l.visits > 0",
+        extension.schema,
+        is_of_table(&extension.schema, "$1")
     );
     let usual = settings::action_time();
     let args = [site.destination.into(), site.idsite.into(), usual.name().into()];
@@ -114,16 +116,17 @@ pub fn open_again(
     let Some(before) = before else { return Ok(()) };
     let first = first_day(extension, site.id)?.map(|day| day.to_string());
     let schema = &extension.schema;
+    let is_meant = is_of_table(schema, "$1");
     // Before the site's first run its Matomo is unknown, so any matches.
     let sql = format!(
         "WITH emptied AS (SELECT l.matomo, l.day FROM {schema}.matomo_ledger l \
-             WHERE l.destination = $1 AND l.idsite = $2 AND l.sealed AND l.visits = 0 AND l.actions = 0 \
+             WHERE {is_meant} AND l.idsite = $2 AND l.sealed AND l.visits = 0 AND l.actions = 0 \
              AND ($3 IS NULL OR l.day >= $3::date) \
              AND l.matomo = coalesce((SELECT t.matomo FROM {schema}.matomo_site_state t \
                  WHERE t.site_id = $4), l.matomo)) \
          UPDATE {schema}.matomo_ledger l SET {UNREAD} \
          FROM (SELECT matomo, day FROM emptied UNION SELECT matomo, day + 1 FROM emptied) e \
-         WHERE l.destination = $1 AND l.idsite = $2 AND l.matomo = e.matomo AND l.day = e.day \
+         WHERE {is_meant} AND l.idsite = $2 AND l.matomo = e.matomo AND l.day = e.day \
          AND EXISTS (SELECT FROM {schema}.matomo_site_config s WHERE s.id = $4 \
              AND (s.retention IS NULL OR s.retention > $5))"
     );

@@ -12,7 +12,7 @@ use crate::pg::extension::Extension;
 use crate::pg::locks::{self, Kind};
 use crate::pg::roles::AsSiteOwner;
 use crate::pg::spi::{query, spi};
-use crate::state::restored;
+use crate::state::restored::{self, OWNER_OF_SITE};
 use crate::state::retention;
 use crate::state::runs;
 
@@ -145,7 +145,7 @@ pub fn is_created() -> Result<bool> {
 /// Sites that are enabled or have a retention, and that no session is working on.
 fn waiting(extension: &Extension) -> Result<Vec<Candidate>> {
     let sql = format!(
-        "SELECT s.id, s.owner::oid, s.server::text, \
+        "SELECT s.id, {OWNER_OF_SITE}, s.server::text, \
              CASE WHEN NOT isfinite(a.at) THEN NULL WHEN a.at > clock_timestamp() AND {1} THEN 0 \
                  ELSE date_part('epoch', a.at - clock_timestamp()) END, \
              t.refused_credentials, s.timezone, t.tended_on::text, r.oid IS NOT NULL, s.enabled, \
@@ -153,7 +153,7 @@ fn waiting(extension: &Extension) -> Result<Vec<Candidate>> {
                  WHERE g.site_id = s.id AND g.status = 'running'), concat_ws(' ', t.changes, t.upkeep_place), \
              coalesce(t.last_sqlstate, ''), (SELECT o.option_value FROM pg_foreign_server f, \
                  pg_options_to_table(f.srvoptions) o WHERE f.srvname = s.server AND o.option_name = 'url') \
-         FROM {0}.matomo_site_config s LEFT JOIN pg_roles r ON r.oid = s.owner \
+         FROM {0}.matomo_site_config s LEFT JOIN pg_roles r ON r.oid = {OWNER_OF_SITE} \
          LEFT JOIN {0}.matomo_site_state t ON t.site_id = s.id \
          CROSS JOIN LATERAL (SELECT coalesce(t.next_at, now())) AS a(at) \
          WHERE (s.enabled OR s.retention IS NOT NULL) \
