@@ -1,5 +1,5 @@
-//! `matomo_drop_before` that ends after some of its steps: the ledger calls days empty that are, and no
-//! others; what is left of the rest comes back with the next sync, or goes with the next call.
+//! `matomo_drop_before` that ends after some of its steps: the ledger has exactly the empty days as empty;
+//! other days are completed by the next sync, or removed by the next call.
 
 use chrono::DateTime;
 use fake_matomo::{ActionTime, Fake};
