@@ -7,7 +7,7 @@ use crate::api::sync::{date, day, id_of_site};
 use crate::config::access::Access;
 use crate::config::credentials::Credentials;
 use crate::config::settings;
-use crate::error::{Error, Result, Stored};
+use crate::error::{Error, Result, StoredError};
 use crate::matomo::client::SiteInfo;
 use crate::matomo::zone::Zone;
 use crate::pg::encoding;
@@ -17,7 +17,7 @@ use crate::pg::roles::AsSiteOwner;
 use crate::pg::spi::{query, spi};
 use crate::state::ledger::Ledger;
 use crate::state::registration::{self, Registration};
-use crate::state::sites::Site;
+use crate::state::sites::RegisteredSite;
 use crate::store::destination::Destination;
 use crate::sync::plan::{self, Start};
 use crate::sync::site_sync::ask_for_site;
@@ -90,7 +90,7 @@ fn matomo_alter_site(
     or_raise((|| {
         let extension = Extension::find()?;
         let id = id.ok_or(Error::Null("id"))?;
-        let known = Site::find(&extension, id)?.ok_or(Stored::NoSite(id))?;
+        let known = RegisteredSite::find(&extension, id)?.ok_or(StoredError::NoSite(id))?;
         known.check_rights()?;
         let start = day("start_date", start_date)?;
         check_intervals(every, retention)?;
@@ -138,7 +138,7 @@ fn matomo_remove_site(id: Option<i32>) {
     or_raise((|| {
         let extension = Extension::find()?;
         let id = id.ok_or(Error::Null("id"))?;
-        let known = Site::find(&extension, id)?.ok_or(Stored::NoSite(id))?;
+        let known = RegisteredSite::find(&extension, id)?.ok_or(StoredError::NoSite(id))?;
         known.check_rights()?;
         registration::remove(&extension, id, settings::keep_runs())
     })());
@@ -168,7 +168,7 @@ fn lasting(destination: Destination) -> Result<Destination> {
     })?;
     match is_temporary {
         Some(false) => Ok(destination),
-        _ => Err(Stored::TemporaryDestination(destination.name).into()),
+        _ => Err(StoredError::TemporaryDestination(destination.name).into()),
     }
 }
 
@@ -188,8 +188,8 @@ fn role(name: &str) -> Result<pg_sys::Oid> {
     })?;
     match found {
         (Some(oid), Some(true)) => Ok(oid),
-        (Some(_), _) => Err(Stored::RolePrivilege(name.to_owned()).into()),
-        (None, _) => Err(Stored::NoRole(name.to_owned()).into()),
+        (Some(_), _) => Err(StoredError::RolePrivilege(name.to_owned()).into()),
+        (None, _) => Err(StoredError::NoRole(name.to_owned()).into()),
     }
 }
 

@@ -6,7 +6,7 @@ use std::ptr;
 
 use pgrx::pg_sys;
 
-use crate::error::{Error, Result, Stored};
+use crate::error::{Error, Result, StoredError};
 use crate::matomo::http::endpoint::Endpoint;
 
 /// What a server says of how to ask its Matomo; what it does not say is as in the settings.
@@ -57,7 +57,7 @@ pub enum Holder {
 /// Checks options as they are given in DDL.
 ///
 /// # Errors
-/// [`Stored::InvalidOption`], [`Stored::MissingOption`], [`Stored::SuperuserOption`] and
+/// [`StoredError::InvalidOption`], [`StoredError::MissingOption`], [`StoredError::SuperuserOption`] and
 /// [`Error::Argument`].
 pub fn validate(given: &[(String, String)], holder: Holder) -> Result<()> {
     let names: &[&'static str] = match holder {
@@ -66,7 +66,7 @@ pub fn validate(given: &[(String, String)], holder: Holder) -> Result<()> {
         Holder::Other => &[],
     };
     if let Some((name, _)) = given.iter().find(|(name, _)| !names.contains(&name.as_str())) {
-        return Err(Stored::InvalidOption { name: name.clone(), valid: names.to_vec() }.into());
+        return Err(StoredError::InvalidOption { name: name.clone(), valid: names.to_vec() }.into());
     }
     match holder {
         Holder::Server => {
@@ -76,10 +76,10 @@ pub fn validate(given: &[(String, String)], holder: Holder) -> Result<()> {
             }
             // SAFETY: main thread, within a transaction.
             if options.ca_file.is_some() && !unsafe { pg_sys::superuser() } {
-                return Err(Stored::SuperuserOption("ca_file").into());
+                return Err(StoredError::SuperuserOption("ca_file").into());
             }
             if options.url.is_none() {
-                return Err(Stored::MissingOption("url").into());
+                return Err(StoredError::MissingOption("url").into());
             }
             Ok(())
         }

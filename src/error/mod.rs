@@ -15,9 +15,9 @@ use chrono::NaiveDate;
 
 pub use crate::error::busy::Busy;
 pub use crate::error::fault::{Call, Fault};
-pub use crate::error::host_refusal::{HostRefusal, Why};
+pub use crate::error::host_refusal::{HostRefusal, RefusalReason};
 pub use crate::error::sql_state::SqlState;
-pub use crate::error::stored_error::Stored;
+pub use crate::error::stored_error::StoredError;
 
 /// Every error of the extension.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,7 +65,7 @@ pub enum Error {
     /// The database cannot hold what Matomo sends.
     Encoding(String),
     /// Something is wrong with a server, a registered site or its run.
-    Stored(Stored),
+    Stored(StoredError),
     /// A request failed.
     Request { fault: Fault, call: Call },
     /// A fault of our own.
@@ -335,8 +335,8 @@ impl fmt::Display for Error {
     }
 }
 
-impl From<Stored> for Error {
-    fn from(error: Stored) -> Error {
+impl From<StoredError> for Error {
+    fn from(error: StoredError) -> Error {
         Error::Stored(error)
     }
 }

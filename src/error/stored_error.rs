@@ -8,7 +8,7 @@ use super::sql_state::SqlState;
 
 /// Errors about what is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Stored {
+pub enum StoredError {
     /// An option that there is not; those that there are.
     InvalidOption { name: String, valid: Vec<&'static str> },
     /// An option that has to be there.
@@ -57,57 +57,61 @@ pub enum Stored {
     NoProgress(Duration),
 }
 
-impl Stored {
+impl StoredError {
     /// The SQLSTATE.
     pub fn state(&self) -> SqlState {
         match self {
-            Stored::InvalidOption { .. } => SqlState::FdwInvalidOptionName,
-            Stored::MissingOption(_) => SqlState::FdwDynamicParameterValueNeeded,
-            Stored::SuperuserOption(_)
-            | Stored::ServerPrivilege { .. }
-            | Stored::SitePrivilege { .. }
-            | Stored::ProcedurePrivilege
-            | Stored::RolePrivilege(_) => SqlState::InsufficientPrivilege,
-            Stored::NoServer { .. }
-            | Stored::NoSite(_)
-            | Stored::NoRole(_)
-            | Stored::NoOwner { .. } => SqlState::UndefinedObject,
-            Stored::NotOurServer(_) | Stored::TemporaryDestination(_) => SqlState::WrongObjectType,
-            Stored::NoMapping { .. } | Stored::NoToken { .. } | Stored::RefusedBefore { .. } => {
-                SqlState::InvalidAuthorizationSpecification
+            StoredError::InvalidOption { .. } => SqlState::FdwInvalidOptionName,
+            StoredError::MissingOption(_) => SqlState::FdwDynamicParameterValueNeeded,
+            StoredError::SuperuserOption(_)
+            | StoredError::ServerPrivilege { .. }
+            | StoredError::SitePrivilege { .. }
+            | StoredError::ProcedurePrivilege
+            | StoredError::RolePrivilege(_) => SqlState::InsufficientPrivilege,
+            StoredError::NoServer { .. }
+            | StoredError::NoSite(_)
+            | StoredError::NoRole(_)
+            | StoredError::NoOwner { .. } => SqlState::UndefinedObject,
+            StoredError::NotOurServer(_) | StoredError::TemporaryDestination(_) => {
+                SqlState::WrongObjectType
             }
-            Stored::Registered { .. } => SqlState::UniqueViolation,
-            Stored::NoDestination { .. } => SqlState::UndefinedTable,
-            Stored::InTransactionBlock(_) | Stored::InFunction(_) => SqlState::ActiveSqlTransaction,
-            Stored::NoRun(_) => SqlState::ObjectNotInPrerequisiteState,
-            Stored::NoProcess { .. } => SqlState::ConfigurationLimitExceeded,
-            Stored::NoProgress(_) => SqlState::QueryCanceled,
+            StoredError::NoMapping { .. }
+            | StoredError::NoToken { .. }
+            | StoredError::RefusedBefore { .. } => SqlState::InvalidAuthorizationSpecification,
+            StoredError::Registered { .. } => SqlState::UniqueViolation,
+            StoredError::NoDestination { .. } => SqlState::UndefinedTable,
+            StoredError::InTransactionBlock(_) | StoredError::InFunction(_) => {
+                SqlState::ActiveSqlTransaction
+            }
+            StoredError::NoRun(_) => SqlState::ObjectNotInPrerequisiteState,
+            StoredError::NoProcess { .. } => SqlState::ConfigurationLimitExceeded,
+            StoredError::NoProgress(_) => SqlState::QueryCanceled,
         }
     }
 
     /// The HINT line: what to do.
     pub fn hint(&self) -> Option<String> {
         Some(match self {
-            Stored::InvalidOption { valid, .. } if valid.is_empty() => {
+            StoredError::InvalidOption { valid, .. } if valid.is_empty() => {
                 "There are no valid options in this context.".to_owned()
             }
-            Stored::InvalidOption { valid, .. } => {
+            StoredError::InvalidOption { valid, .. } => {
                 format!("Valid options in this context are: {}.", valid.join(", "))
             }
-            Stored::MissingOption(_) => {
+            StoredError::MissingOption(_) => {
                 "CREATE SERVER ... FOREIGN DATA WRAPPER matomo OPTIONS (url \
                  'https://analytics.example.org')."
                     .to_owned()
             }
-            Stored::NoToken { server, user } => format!(
+            StoredError::NoToken { server, user } => format!(
                 "ALTER USER MAPPING FOR {} SERVER {} OPTIONS (ADD token '...').",
                 user.as_deref().map_or_else(|| "PUBLIC".to_owned(), quoted),
                 quoted(server)
             ),
-            Stored::SuperuserOption(_) => {
+            StoredError::SuperuserOption(_) => {
                 "Only superusers may have the server read a file.".to_owned()
             }
-            Stored::NoServer { name, site } => {
+            StoredError::NoServer { name, site } => {
                 let create = format!(
                     "CREATE SERVER {} FOREIGN DATA WRAPPER matomo OPTIONS (url '...')",
                     quoted(name)
@@ -119,62 +123,62 @@ impl Stored {
                     None => create + ".",
                 }
             }
-            Stored::NotOurServer(_) => {
+            StoredError::NotOurServer(_) => {
                 "Name a server of the foreign-data wrapper matomo.".to_owned()
             }
-            Stored::ServerPrivilege { server, user } => format!(
+            StoredError::ServerPrivilege { server, user } => format!(
                 "Ask the owner of the server to GRANT USAGE ON FOREIGN SERVER {} TO {}.",
                 quoted(server),
                 quoted(user)
             ),
-            Stored::NoMapping { server, user } => format!(
+            StoredError::NoMapping { server, user } => format!(
                 "CREATE USER MAPPING FOR {} SERVER {} OPTIONS (token '...').",
                 quoted(user),
                 quoted(server)
             ),
-            Stored::NoSite(_) => "The view matomo_sites lists those that are yours.".to_owned(),
-            Stored::SitePrivilege { owner, .. } => {
+            StoredError::NoSite(_) => "The view matomo_sites lists those that are yours.".to_owned(),
+            StoredError::SitePrivilege { owner, .. } => {
                 format!("It takes the rights of its owner, {}.", quoted(owner))
             }
-            Stored::ProcedurePrivilege => {
+            StoredError::ProcedurePrivilege => {
                 "Ask a superuser to GRANT EXECUTE ON PROCEDURE matomo_sync_site, matomo_sync_all."
                     .to_owned()
             }
-            Stored::RolePrivilege(_) | Stored::NoRole(_) => {
+            StoredError::RolePrivilege(_) | StoredError::NoRole(_) => {
                 "Name a role that you may SET ROLE to.".to_owned()
             }
-            Stored::Registered { is_yours: true, .. } => {
+            StoredError::Registered { is_yours: true, .. } => {
                 "Change it with matomo_alter_site; the view matomo_sites has its ID.".to_owned()
             }
-            Stored::Registered { .. } => {
+            StoredError::Registered { .. } => {
                 "It is another role's. Ask an administrator, or name another destination."
                     .to_owned()
             }
-            Stored::NoDestination { site, .. } => format!(
+            StoredError::NoDestination { site, .. } => format!(
                 "Give it another one with SELECT matomo_alter_site({site}, destination => '...'), or \
                  remove it with matomo_remove_site."
             ),
-            Stored::TemporaryDestination(_) => "Name a table that lasts.".to_owned(),
-            Stored::NoOwner { site, .. } => {
+            StoredError::TemporaryDestination(_) => "Name a table that lasts.".to_owned(),
+            StoredError::NoOwner { site, .. } => {
                 format!(
                     "Give it another one with SELECT matomo_alter_site({site}, owner => '...')."
                 )
             }
-            Stored::RefusedBefore { server, site, user } => format!(
+            StoredError::RefusedBefore { server, site, user } => format!(
                 "Mend it with ALTER USER MAPPING FOR {} SERVER {} OPTIONS (SET token '...'); or, if \
                  the token is good now, have it tried again with SELECT matomo_alter_site({site}).",
                 quoted(user),
                 quoted(server)
             ),
-            Stored::InTransactionBlock(what) | Stored::InFunction(what) => {
+            StoredError::InTransactionBlock(what) | StoredError::InFunction(what) => {
                 match what.starts_with("matomo_sync") {
                     true => "It commits as it goes. matomo_sync runs in a transaction.".to_owned(),
                     false => "It commits as it goes.".to_owned(),
                 }
             }
-            Stored::NoRun(_) => "CALL matomo_sync_site or matomo_sync_all.".to_owned(),
-            Stored::NoProcess { hint, .. } => (*hint).to_owned(),
-            Stored::NoProgress(_) => {
+            StoredError::NoRun(_) => "CALL matomo_sync_site or matomo_sync_all.".to_owned(),
+            StoredError::NoProcess { hint, .. } => (*hint).to_owned(),
+            StoredError::NoProgress(_) => {
                 "Look for a slow trigger or index of the destination; or set matomo.page_size lower."
                     .to_owned()
             }
@@ -184,16 +188,18 @@ impl Stored {
     /// The DETAIL line, if there is more to say than the message.
     pub fn detail(&self) -> Option<String> {
         match self {
-            Stored::RefusedBefore { .. } => Some(
+            StoredError::RefusedBefore { .. } => Some(
                 "It is not asked with the same token again: after some 18 refused tokens Matomo \
                  locks out this server's address."
                     .to_owned(),
             ),
-            Stored::NoProcess { at_work, .. } => Some(format!("{at_work} sites are being synced.")),
-            Stored::NoDestination { table: name, .. } => {
+            StoredError::NoProcess { at_work, .. } => {
+                Some(format!("{at_work} sites are being synced."))
+            }
+            StoredError::NoDestination { table: name, .. } => {
                 Some(format!("The last known name of the table is {name}."))
             }
-            Stored::NoOwner { role: name, .. } => {
+            StoredError::NoOwner { role: name, .. } => {
                 Some(format!("The last known name of the role is {}.", quoted(name)))
             }
             _ => None,
@@ -201,58 +207,60 @@ impl Stored {
     }
 }
 
-impl fmt::Display for Stored {
+impl fmt::Display for StoredError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Stored::InvalidOption { name, .. } => write!(f, "invalid option \"{name}\""),
-            Stored::MissingOption(name) => write!(f, "option \"{name}\" is required"),
-            Stored::SuperuserOption(name) => {
+            StoredError::InvalidOption { name, .. } => write!(f, "invalid option \"{name}\""),
+            StoredError::MissingOption(name) => write!(f, "option \"{name}\" is required"),
+            StoredError::SuperuserOption(name) => {
                 write!(f, "permission denied to set option \"{name}\"")
             }
-            Stored::NoServer { name, .. } => write!(f, "server \"{name}\" does not exist"),
-            Stored::NotOurServer(name) => write!(f, "server \"{name}\" is not a Matomo"),
-            Stored::ServerPrivilege { server, .. } => {
+            StoredError::NoServer { name, .. } => write!(f, "server \"{name}\" does not exist"),
+            StoredError::NotOurServer(name) => write!(f, "server \"{name}\" is not a Matomo"),
+            StoredError::ServerPrivilege { server, .. } => {
                 write!(f, "permission denied for foreign server {server}")
             }
-            Stored::NoMapping { user, .. } => write!(f, "user mapping not found for \"{user}\""),
-            Stored::NoToken { user, .. } => {
+            StoredError::NoMapping { user, .. } => {
+                write!(f, "user mapping not found for \"{user}\"")
+            }
+            StoredError::NoToken { user, .. } => {
                 let user = user.as_deref().unwrap_or("public");
                 write!(f, "user mapping for \"{user}\" has no token")
             }
-            Stored::NoSite(site) => write!(f, "registered site {site} does not exist"),
-            Stored::SitePrivilege { site, .. } => {
+            StoredError::NoSite(site) => write!(f, "registered site {site} does not exist"),
+            StoredError::SitePrivilege { site, .. } => {
                 write!(f, "permission denied for registered site {site}")
             }
-            Stored::ProcedurePrivilege => {
+            StoredError::ProcedurePrivilege => {
                 f.write_str("permission denied for procedure matomo_sync_site")
             }
-            Stored::RolePrivilege(role) => write!(f, "must be member of role \"{role}\""),
-            Stored::NoRole(role) => write!(f, "role \"{role}\" does not exist"),
-            Stored::Registered { server, site, destination, .. } => write!(
+            StoredError::RolePrivilege(role) => write!(f, "must be member of role \"{role}\""),
+            StoredError::NoRole(role) => write!(f, "role \"{role}\" does not exist"),
+            StoredError::Registered { server, site, destination, .. } => write!(
                 f,
                 "site {site} of server \"{server}\" is already registered for \"{destination}\""
             ),
-            Stored::NoDestination { site, .. } => {
+            StoredError::NoDestination { site, .. } => {
                 write!(f, "the destination of registered site {site} does not exist any more")
             }
-            Stored::TemporaryDestination(name) => {
+            StoredError::TemporaryDestination(name) => {
                 write!(f, "destination \"{name}\" is a temporary table")
             }
-            Stored::NoOwner { site, .. } => {
+            StoredError::NoOwner { site, .. } => {
                 write!(f, "the owner of registered site {site} does not exist any more")
             }
-            Stored::RefusedBefore { server, .. } => {
+            StoredError::RefusedBefore { server, .. } => {
                 write!(f, "Matomo has refused the token for server \"{server}\" before")
             }
-            Stored::InTransactionBlock(what) => {
+            StoredError::InTransactionBlock(what) => {
                 write!(f, "{what} cannot run inside a transaction block")
             }
-            Stored::InFunction(what) => write!(f, "{what} cannot be executed from a function"),
-            Stored::NoRun(run) => write!(f, "run {run} does not exist any more"),
-            Stored::NoProcess { site, .. } => {
+            StoredError::InFunction(what) => write!(f, "{what} cannot be executed from a function"),
+            StoredError::NoRun(run) => write!(f, "run {run} does not exist any more"),
+            StoredError::NoProcess { site, .. } => {
                 write!(f, "could not start a process for registered site {site}")
             }
-            Stored::NoProgress(time) => {
+            StoredError::NoProgress(time) => {
                 write!(f, "canceled after {} s without progress", time.as_secs())
             }
         }

@@ -10,7 +10,7 @@ use crate::matomo::client::Client;
 use crate::matomo::json;
 use crate::matomo::visit::Visit;
 use crate::rows::lines::Lines;
-use crate::rows::mapping::{self, Site};
+use crate::rows::mapping::{self, SiteContext};
 
 /// A visit as Matomo lists it, without its actions.
 #[derive(Debug, Clone)]
@@ -58,7 +58,7 @@ impl Batch {
     pub fn add(
         &mut self,
         client: &Client,
-        site: Site,
+        site: SiteContext,
         (id, visit): (i64, &Visit),
         day: Option<NaiveDate>,
         from: i64,

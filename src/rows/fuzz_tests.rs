@@ -13,21 +13,26 @@ use serde_json::Value;
 use super::*;
 use crate::matomo::json::mend;
 
-const SITES: [Site; 4] = [
-    Site { id: 1, zone: Zone::Fixed(0), action_time: ActionTime::Utc, is_rollup: None },
-    Site {
+const SITES: [SiteContext; 4] = [
+    SiteContext { id: 1, zone: Zone::Fixed(0), action_time: ActionTime::Utc, is_rollup: None },
+    SiteContext {
         id: 1,
         zone: Zone::Iana(Tz::Europe__Paris),
         action_time: ActionTime::Utc,
         is_rollup: None,
     },
-    Site {
+    SiteContext {
         id: 1,
         zone: Zone::Iana(Tz::Australia__Lord_Howe),
         action_time: ActionTime::AsSent,
         is_rollup: None,
     },
-    Site { id: 1, zone: Zone::Fixed(-12_600), action_time: ActionTime::Utc, is_rollup: None },
+    SiteContext {
+        id: 1,
+        zone: Zone::Fixed(-12_600),
+        action_time: ActionTime::Utc,
+        is_rollup: None,
+    },
 ];
 
 /// Visits of a real Matomo.

@@ -41,7 +41,7 @@ impl ActionTime {
 
 /// A site in Matomo, as far as its rows depend on it.
 #[derive(Debug, Clone, Copy)]
-pub struct Site {
+pub struct SiteContext {
     /// idSite.
     pub id: i32,
     /// The site's timezone.
@@ -99,7 +99,7 @@ fn parts() -> impl Iterator<Item = (&'static [Column], &'static [usize])> {
 }
 
 /// The cells of each run of columns of the visit, written once for all its rows.
-fn visit_cells(visit: &Visit, id: i64, site: Site) -> Vec<FallibleText> {
+fn visit_cells(visit: &Visit, id: i64, site: SiteContext) -> Vec<FallibleText> {
     let runs = parts().filter(|(columns, _)| columns[0].source.is_of_visit());
     let cells = runs.map(|(columns, keys)| {
         let mut text = FallibleText::default();
@@ -116,7 +116,7 @@ fn write_of_visit(
     source: Source,
     key: usize,
     (id, visit): (i64, &Visit),
-    site: Site,
+    site: SiteContext,
 ) {
     match source {
         Source::Visit(_) => write_value(cells, visit.values[key]),
@@ -136,7 +136,7 @@ fn write_of_visit(
 }
 
 /// The values of the columns of the visit, in order; `None` when there is no memory for them.
-pub fn visit_values(visit: &Visit, id: i64, site: Site) -> Option<Vec<Option<String>>> {
+pub fn visit_values(visit: &Visit, id: i64, site: SiteContext) -> Option<Vec<Option<String>>> {
     let mut all = FallibleText::default();
     visit_cells(visit, id, site).iter().for_each(|cells| all.push_all(cells));
     let cells = lines::cells(all.strip_suffix('\t').unwrap_or_default());
@@ -152,7 +152,7 @@ pub fn add_rows(
     rows: &mut Lines,
     visit: &Visit,
     id: i64,
-    site: Site,
+    site: SiteContext,
     day_begin: i64,
     max_bytes: usize,
 ) -> bool {
@@ -191,7 +191,7 @@ pub fn add_rows(
 }
 
 /// `idSite`; in a roll-up it differs from the requested site.
-pub fn id_site(visit: &Visit, site: Site) -> i64 {
+pub fn id_site(visit: &Visit, site: SiteContext) -> i64 {
     visit.values[const { visit_key("idSite") }]
         .and_then(json::integer)
         .unwrap_or_else(|| site.id.into())
@@ -255,7 +255,7 @@ fn write_value(cells: &mut Cells, raw: Option<&RawValue>) {
 }
 
 /// The value of `action_timestamp` for each action; none is missing.
-fn instants(visit: &Visit, site: Site, day_begin: i64) -> Vec<i64> {
+fn instants(visit: &Visit, site: SiteContext, day_begin: i64) -> Vec<i64> {
     let (first, last) = (representable(visit.first), representable(visit.last));
     let clocks = visit.actions.iter().map(|action| ActionClock {
         wall: representable(action.wall),

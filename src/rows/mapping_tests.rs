@@ -4,8 +4,8 @@ use chrono_tz::Tz;
 
 use super::*;
 
-const UTC: Site =
-    Site { id: 42, zone: Zone::Fixed(0), action_time: ActionTime::Utc, is_rollup: None };
+const UTC: SiteContext =
+    SiteContext { id: 42, zone: Zone::Fixed(0), action_time: ActionTime::Utc, is_rollup: None };
 const DAY_BEGIN: i64 = 1_629_417_600;
 
 #[derive(Debug, PartialEq)]
@@ -14,7 +14,7 @@ struct Row {
     at: i64,
 }
 
-fn rows_at(site: Site, json: &str) -> Vec<Row> {
+fn rows_at(site: SiteContext, json: &str) -> Vec<Row> {
     let list = format!("[{json}]");
     let visit = crate::matomo::answer::visits(&list).unwrap().remove(0);
     let mut lines = Lines::default();
@@ -204,12 +204,16 @@ fn a_time_for_every_action() {
 #[test]
 fn true_time_or_as_sent() {
     let json = r#"{"idVisit":1,"firstActionTimestamp":1782900000,"actionDetails":[{"timestamp":1782907200},{}]}"#;
-    let paris = Site { zone: Zone::Iana(Tz::Europe__Paris), ..UTC };
-    let of = |site: Site| get(&rows_at(site, json)[0], "action_timestamp").unwrap().to_owned();
+    let paris = SiteContext { zone: Zone::Iana(Tz::Europe__Paris), ..UTC };
+    let of =
+        |site: SiteContext| get(&rows_at(site, json)[0], "action_timestamp").unwrap().to_owned();
     assert_eq!(of(paris), "2026-07-01 10:00:00+00");
-    assert_eq!(of(Site { action_time: ActionTime::AsSent, ..paris }), "2026-07-01 12:00:00+00");
+    assert_eq!(
+        of(SiteContext { action_time: ActionTime::AsSent, ..paris }),
+        "2026-07-01 12:00:00+00"
+    );
     let none = r#"{"idVisit":1,"firstActionTimestamp":1782900000,"actionDetails":[{}]}"#;
-    let as_sent = rows_at(Site { action_time: ActionTime::AsSent, ..paris }, none);
+    let as_sent = rows_at(SiteContext { action_time: ActionTime::AsSent, ..paris }, none);
     assert_eq!(as_sent[0].at, 1_782_907_200);
 }
 

@@ -28,7 +28,7 @@ pub struct Ledger {
 
 /// What is known of a day when it was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+pub struct LedgerEntry {
     pub day: NaiveDate,
     pub known: Known,
     pub counts: Counts,
@@ -39,7 +39,7 @@ pub struct Entry {
 }
 
 /// What is known of a site's days, by day.
-pub type Entries = BTreeMap<NaiveDate, Entry>;
+pub type LedgerDays = BTreeMap<NaiveDate, LedgerEntry>;
 
 /// What an entry is set to of whose day nothing is known but that there is one.
 pub const UNREAD: &str = "sealed = false, newest = NULL, rechecked_at = NULL, \
@@ -61,7 +61,7 @@ impl Ledger {
     ///
     /// # Errors
     /// Only internal ones.
-    pub fn read(&self) -> Result<BTreeMap<NaiveDate, Entry>> {
+    pub fn read(&self) -> Result<BTreeMap<NaiveDate, LedgerEntry>> {
         let sql = format!(
             "SELECT day::text, sealed, date_part('epoch', newest), visits, actions, \
              truncated_visits, timezone, date_part('epoch', read_at), date_part('epoch', pass_began), \
@@ -83,7 +83,7 @@ impl Ledger {
                     .zip(seconds(row.get(10).map_err(spi)?))
                     .map(|(began, since)| Pass { began, since, seen });
                 let action_time: Option<String> = row.get(13).map_err(spi)?;
-                let entry = Entry {
+                let entry = LedgerEntry {
                     day,
                     known: Known {
                         sealed: row.get(2).map_err(spi)?.unwrap_or(false),
@@ -231,7 +231,7 @@ impl Ledger {
     ///
     /// # Errors
     /// Only internal ones.
-    pub fn write(&self, entry: &Entry) -> Result<()> {
+    pub fn write(&self, entry: &LedgerEntry) -> Result<()> {
         let sql = format!(
             "INSERT INTO {} AS l (matomo, idsite, destination, day, sealed, visits, actions, \
                  truncated_visits, newest, timezone, read_at, pass_began, pass_since, pass_seen, \
@@ -300,7 +300,7 @@ impl Ledger {
     }
 }
 
-/// Entries of tables that are gone go too: a later table may get the same OID.
+/// Days of tables that are gone go too: a later table may get the same OID.
 ///
 /// # Errors
 /// Only internal ones.
@@ -320,10 +320,10 @@ fn fnv(bytes: &[u8]) -> u32 {
     bytes.iter().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
 }
 
-impl Entry {
+impl LedgerEntry {
     /// The entry of a day about which nothing is known yet.
-    pub fn new(day: NaiveDate, timezone: &str) -> Entry {
-        Entry {
+    pub fn new(day: NaiveDate, timezone: &str) -> LedgerEntry {
+        LedgerEntry {
             day,
             known: Known::default(),
             counts: Counts::default(),

@@ -4,12 +4,12 @@ use chrono::NaiveDate;
 use pgrx::datum::{DatumWithOid, Interval};
 use pgrx::prelude::*;
 
-use crate::error::{Error, Result, Stored};
+use crate::error::{Error, Result, StoredError};
 use crate::matomo::client::SiteInfo;
 use crate::pg::extension::Extension;
 use crate::pg::roles::has_rights_of;
 use crate::pg::spi::{query, spi};
-use crate::state::sites::Site;
+use crate::state::sites::RegisteredSite;
 use crate::state::{restored, retention, runs};
 
 /// Schema, name and owner of the table `$3`.
@@ -38,7 +38,7 @@ impl Registration<'_> {
     /// Registers a site; gives its ID.
     ///
     /// # Errors
-    /// [`Stored::Registered`].
+    /// [`StoredError::Registered`].
     pub fn insert(&self, extension: &Extension) -> Result<i32> {
         self.check_is_new(extension, None)?;
         let sql = format!(
@@ -57,8 +57,8 @@ impl Registration<'_> {
     /// Changes a registered site. What went wrong with it counts no more.
     ///
     /// # Errors
-    /// [`Stored::Registered`].
-    pub fn update(&self, extension: &Extension, site: &Site) -> Result<()> {
+    /// [`StoredError::Registered`].
+    pub fn update(&self, extension: &Extension, site: &RegisteredSite) -> Result<()> {
         if self.server.is_some() || self.idsite.is_some() || self.destination.is_some() {
             let whole = Registration {
                 server: Some(self.server.unwrap_or(&site.server)),
@@ -143,7 +143,7 @@ impl Registration<'_> {
     /// Whether no other registered site is of the same server, site and destination.
     ///
     /// # Errors
-    /// [`Stored::Registered`].
+    /// [`StoredError::Registered`].
     pub fn check_is_new(&self, extension: &Extension, but: Option<i32>) -> Result<()> {
         restored::resolve(extension)?;
         let sql = format!(
@@ -159,7 +159,7 @@ impl Registration<'_> {
         })?;
         match found {
             None => Ok(()),
-            Some((destination, owner)) => Err(Stored::Registered {
+            Some((destination, owner)) => Err(StoredError::Registered {
                 server: self.server.unwrap_or_default().to_owned(),
                 site: self.idsite.unwrap_or_default(),
                 destination: destination.unwrap_or_default(),

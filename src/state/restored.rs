@@ -2,7 +2,7 @@
 
 use pgrx::prelude::*;
 
-use crate::error::{Result, Stored};
+use crate::error::{Result, StoredError};
 use crate::pg::extension::Extension;
 use crate::pg::locks;
 use crate::pg::spi::{query, spi};
@@ -112,7 +112,7 @@ fn missing_names(schema: &str) -> String {
 ///
 /// # Errors
 /// Only internal ones.
-pub fn note_ownerless(extension: &Extension) -> Result<Vec<Stored>> {
+pub fn note_ownerless(extension: &Extension) -> Result<Vec<StoredError>> {
     let schema = &extension.schema;
     let ownerless = format!(
         "SELECT s.id, CASE WHEN t.failures > 0 THEN t.last_error END, s.owner_name::text \
@@ -134,7 +134,7 @@ pub fn note_ownerless(extension: &Extension) -> Result<Vec<Stored>> {
         for row in query(client, &ownerless, &[])? {
             let Some(id) = row.get::<i32>(1).map_err(spi)? else { continue };
             let role = row.get::<String>(3).map_err(spi)?.unwrap_or_default();
-            let error = Stored::NoOwner { site: id, role };
+            let error = StoredError::NoOwner { site: id, role };
             if row.get::<String>(2).map_err(spi)? != Some(error.to_string()) {
                 news.push((id, error));
             }

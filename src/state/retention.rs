@@ -19,7 +19,7 @@ use crate::rows::mapping::ActionTime;
 use crate::state::forget::Table;
 use crate::state::ledger::UNREAD;
 use crate::state::restored;
-use crate::state::sites::Site;
+use crate::state::sites::RegisteredSite;
 
 /// What day it is in a site's timezone.
 pub fn today(timezone: &str) -> NaiveDate {
@@ -65,12 +65,16 @@ pub fn first_day(extension: &Extension, site: i32) -> Result<Option<NaiveDate>> 
     })
 }
 
-/// Where a day begins in the rows of a site, as `action_timestamp` has it: where there are days of both
-/// kinds of time, the earlier one.
+/// Where a site's day begins, as `action_timestamp` has it; of two kinds of time the earlier one.
 ///
 /// # Errors
 /// Only internal ones.
-pub fn begins(extension: &Extension, site: &Site, day: NaiveDate, zone: Zone) -> Result<i64> {
+pub fn begins(
+    extension: &Extension,
+    site: &RegisteredSite,
+    day: NaiveDate,
+    zone: Zone,
+) -> Result<i64> {
     let sql = format!(
         "SELECT DISTINCT coalesce(action_time, $3) FROM {}.matomo_ledger \
          WHERE destination = $1 AND idsite = $2 AND visits > 0",
@@ -109,7 +113,11 @@ fn before(day: NaiveDate, months: i32, days: i32, micros: i64) -> Option<NaiveDa
 ///
 /// # Errors
 /// As [`first_day`].
-pub fn open_again(extension: &Extension, site: &Site, before: Option<Interval>) -> Result<()> {
+pub fn open_again(
+    extension: &Extension,
+    site: &RegisteredSite,
+    before: Option<Interval>,
+) -> Result<()> {
     let Some(before) = before else { return Ok(()) };
     let first = first_day(extension, site.id)?.map(|day| day.to_string());
     let schema = &extension.schema;

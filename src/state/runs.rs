@@ -4,13 +4,13 @@
 use pgrx::spi::SpiClient;
 
 use crate::config::settings;
-use crate::error::{Result, Stored};
+use crate::error::{Result, StoredError};
 use crate::pg::extension::Extension;
 use crate::pg::failed::Failed;
 use crate::pg::locks::{self, Kind};
 use crate::pg::report::warn;
 use crate::pg::spi::{query, spi};
-use crate::state::sites::Site;
+use crate::state::sites::RegisteredSite;
 
 /// What is noted of a run that ended without a word: cancelled, or with its session or server.
 const INTERRUPTED: &str = "the run was interrupted";
@@ -57,7 +57,7 @@ pub enum Begun {
 /// Only internal ones.
 pub fn begin(
     extension: &Extension,
-    site: &Site,
+    site: &RegisteredSite,
     user: &str,
     command: &str,
     at_once: bool,
@@ -102,14 +102,14 @@ pub fn begin(
         let args = [id.into(), user.into(), command.into()];
         if let Some(row) = query(client, &resume, &args)?.next() {
             let run: Option<i64> = row.get(1).map_err(spi)?;
-            return run.map(Begun::Run).ok_or_else(|| Stored::NoSite(id).into());
+            return run.map(Begun::Run).ok_or_else(|| StoredError::NoSite(id).into());
         }
         let pages = smaller_steps(client, schema, id)?;
         let args = [id.into(), user.into(), command.into(), pages.into()];
-        let row = query(client, &insert, &args)?.next().ok_or(Stored::NoSite(id))?;
+        let row = query(client, &insert, &args)?.next().ok_or(StoredError::NoSite(id))?;
         let run: Option<i64> = row.get(1).map_err(spi)?;
         query(client, &forget, &[id.into(), i64::from(settings::keep_runs()).into()])?;
-        run.map(Begun::Run).ok_or_else(|| Stored::NoSite(id).into())
+        run.map(Begun::Run).ok_or_else(|| StoredError::NoSite(id).into())
     })
 }
 

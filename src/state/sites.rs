@@ -4,7 +4,7 @@ use chrono::NaiveDate;
 use pgrx::prelude::*;
 use pgrx::spi::SpiHeapTupleData;
 
-use crate::error::{Error, Result, Stored};
+use crate::error::{Error, Result, StoredError};
 use crate::matomo::client::SiteInfo;
 use crate::pg::extension::Extension;
 use crate::pg::roles::has_rights_of;
@@ -13,7 +13,7 @@ use crate::state::restored;
 
 /// A registered site.
 #[derive(Debug, Clone)]
-pub struct Site {
+pub struct RegisteredSite {
     pub id: i32,
     pub server: String,
     /// ID in Matomo.
@@ -32,15 +32,15 @@ pub struct Site {
     pub is_enabled: bool,
 }
 
-impl Site {
+impl RegisteredSite {
     /// A registered site that the current user may act on.
     ///
     /// # Errors
-    /// [`Stored::NoSite`], [`Stored::NoOwner`], [`Stored::SitePrivilege`].
-    pub fn get(extension: &Extension, id: i32) -> Result<Site> {
-        let site = Site::find(extension, id)?.ok_or(Stored::NoSite(id))?;
+    /// [`StoredError::NoSite`], [`StoredError::NoOwner`], [`StoredError::SitePrivilege`].
+    pub fn get(extension: &Extension, id: i32) -> Result<RegisteredSite> {
+        let site = RegisteredSite::find(extension, id)?.ok_or(StoredError::NoSite(id))?;
         if !site.is_owned {
-            return Err(Stored::NoOwner { site: id, role: site.owner_name }.into());
+            return Err(StoredError::NoOwner { site: id, role: site.owner_name }.into());
         }
         site.check_rights()?;
         Ok(site)
@@ -50,7 +50,7 @@ impl Site {
     ///
     /// # Errors
     /// Only internal ones.
-    pub fn find(extension: &Extension, id: i32) -> Result<Option<Site>> {
+    pub fn find(extension: &Extension, id: i32) -> Result<Option<RegisteredSite>> {
         restored::resolve(extension)?;
         let sql = format!(
             "SELECT s.id, s.server::text, s.idsite, s.destination::oid, s.owner::oid, \
@@ -61,17 +61,17 @@ impl Site {
         );
         extension.run(|client| {
             let row = query(client, &sql, &[id.into()])?.next();
-            row.map(|row| Site::of(&row)).transpose()
+            row.map(|row| RegisteredSite::of(&row)).transpose()
         })
     }
 
-    fn of(row: &SpiHeapTupleData) -> Result<Site> {
+    fn of(row: &SpiHeapTupleData) -> Result<RegisteredSite> {
         let corrupt = || Error::Internal("a registered site lacks what it cannot lack".to_owned());
         let text = |column: usize| row.get::<String>(column).map_err(spi);
         let number = |column: usize| row.get::<i32>(column).map_err(spi)?.ok_or_else(corrupt);
         let oid = |column: usize| row.get::<pg_sys::Oid>(column).map_err(spi)?.ok_or_else(corrupt);
         let start = text(7)?.map(|day| day.parse().map_err(|_| corrupt())).transpose()?;
-        Ok(Site {
+        Ok(RegisteredSite {
             id: number(1)?,
             server: text(2)?.ok_or_else(corrupt)?,
             idsite: number(3)?,
@@ -86,19 +86,19 @@ impl Site {
     }
 
     /// That its destination is missing.
-    pub fn no_destination(&self) -> Stored {
-        Stored::NoDestination { site: self.id, table: self.destination_name.clone() }
+    pub fn no_destination(&self) -> StoredError {
+        StoredError::NoDestination { site: self.id, table: self.destination_name.clone() }
     }
 
     /// Whether the current user has the rights of the owner.
     ///
     /// # Errors
-    /// [`Stored::SitePrivilege`].
+    /// [`StoredError::SitePrivilege`].
     pub fn check_rights(&self) -> Result<()> {
         if has_rights_of(self.owner) {
             return Ok(());
         }
-        Err(Stored::SitePrivilege { site: self.id, owner: self.owner_name.clone() }.into())
+        Err(StoredError::SitePrivilege { site: self.id, owner: self.owner_name.clone() }.into())
     }
 }
 

@@ -12,7 +12,7 @@ use crate::matomo::client::{Client, SiteInfo};
 use crate::pg::report::warn;
 use crate::pg::secrecy::show_activity;
 use crate::rows::batch::Batch;
-use crate::rows::mapping::{ActionTime, Site};
+use crate::rows::mapping::{ActionTime, SiteContext};
 use crate::rows::visit_tally::count;
 use crate::state::ledger::Ledger;
 use crate::state::restored;
@@ -79,7 +79,7 @@ pub fn run(request: SyncRequest, options: CheckOptions) -> Result<BTreeMap<Naive
     let days = plan::days(Start::Day(start), end, today, zone)?;
     ledger.check_matomo(&destination.name)?;
     let action_time = settings::action_time();
-    let site = Site { id: site, zone, action_time, is_rollup };
+    let site = SiteContext { id: site, zone, action_time, is_rollup };
     let is_other = |kind: &ActionTime| *kind != action_time;
     let entries = ledger.read()?;
     let of_other_kind =
@@ -130,7 +130,7 @@ fn warn_of_purged(found: &BTreeMap<NaiveDate, DayChecked>) {
 
 struct Check {
     client: Client,
-    site: Site,
+    site: SiteContext,
     store: Writer,
     destination: Destination,
     options: CheckOptions,

@@ -10,7 +10,7 @@ use crate::matomo::client::{Client, SiteInfo, VisitSelection};
 use crate::matomo::visit::Visit;
 use crate::rows::batch::Batch;
 use crate::rows::batch::ListedVisit;
-use crate::rows::mapping::{self, Site};
+use crate::rows::mapping::{self, SiteContext};
 use crate::rows::visit_tally::{Counts, VisitTally};
 use crate::state::known::Pass;
 use crate::sync::pages::ReadOptions;
@@ -165,7 +165,7 @@ fn read_day(
 fn list(
     client: &Client,
     pages: &mut Pages,
-    site: &mut Site,
+    site: &mut SiteContext,
     most_pages: i32,
     send: &mut dyn FnMut(Message) -> bool,
 ) -> Result<Option<i64>> {
@@ -190,7 +190,7 @@ fn list(
 fn listed(
     client: &Client,
     page: &Page,
-    site: &mut Site,
+    site: &mut SiteContext,
     notice: &mut dyn FnMut(String),
 ) -> Result<Vec<ListedVisit>> {
     let mut all = Vec::with_capacity(page.visits.len());
@@ -232,7 +232,7 @@ pub const IDS: usize = 50;
 /// Those of [`Client::visits`].
 pub fn by_id(
     client: &Client,
-    mut site: Site,
+    mut site: SiteContext,
     mut ids: Vec<i64>,
     actions: bool,
     notice: &mut dyn FnMut(String),
@@ -265,7 +265,7 @@ pub fn by_id(
 /// for that once, when it matters.
 fn check_site(
     client: &Client,
-    site: &mut Site,
+    site: &mut SiteContext,
     (id, visit): (i64, &Visit),
     notice: &mut dyn FnMut(String),
 ) -> Result<()> {

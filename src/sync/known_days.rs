@@ -8,18 +8,18 @@ use chrono::NaiveDate;
 use crate::matomo::zone::Zone;
 use crate::rows::mapping::ActionTime;
 use crate::state::known::Known;
-use crate::state::ledger::Entry;
+use crate::state::ledger::LedgerEntry;
 use crate::sync::plan::Due;
 
 /// What is known of the days of the entries, by a clock and a kind of time. Nothing is known of an open
 /// day with the other kind: it is read whole.
 pub fn known(
-    entries: &BTreeMap<NaiveDate, Entry>,
+    entries: &BTreeMap<NaiveDate, LedgerEntry>,
     zone: Zone,
     action_time: ActionTime,
     now: i64,
 ) -> BTreeMap<NaiveDate, Known> {
-    let known = |entry: &Entry| {
+    let known = |entry: &LedgerEntry| {
         let mut known = entry.known.clone();
         known.newest = known.newest.map(|newest| newest.min(known.read_at));
         // As by a clock that was ahead.
@@ -38,10 +38,10 @@ fn span(zone: Zone, day: NaiveDate) -> (i64, i64) {
 /// The days that were read in other timezones: those that are as good as read in this one, as the
 /// sealed days, each in its own timezone, cover them; and the others, at the ends of what was copied.
 pub fn of_other_zones(
-    entries: &BTreeMap<NaiveDate, Entry>,
+    entries: &BTreeMap<NaiveDate, LedgerEntry>,
     zone: Zone,
 ) -> (Vec<NaiveDate>, Vec<NaiveDate>) {
-    let is_other = |entry: &&Entry| Zone::parse(&entry.timezone) != Some(zone);
+    let is_other = |entry: &&LedgerEntry| Zone::parse(&entry.timezone) != Some(zone);
     let others: Vec<_> = entries.values().filter(is_other).collect();
     if others.is_empty() {
         return Default::default();
@@ -57,21 +57,21 @@ pub fn of_other_zones(
             _ => union.push((from, to)),
         }
     }
-    let is_covered = |entry: &&Entry| {
+    let is_covered = |entry: &&LedgerEntry| {
         let (begin, end) = span(zone, entry.day);
         let before = union.partition_point(|(from, _)| *from <= begin);
         let is_within = before.checked_sub(1).is_some_and(|place| end <= union[place].1);
         entry.known.sealed && is_within
     };
     let (covered, open): (Vec<_>, Vec<_>) = others.into_iter().partition(is_covered);
-    let days = |entries: Vec<&Entry>| entries.into_iter().map(|entry| entry.day).collect();
+    let days = |entries: Vec<&LedgerEntry>| entries.into_iter().map(|entry| entry.day).collect();
     (days(covered), days(open))
 }
 
 /// The first and the last of the days whose rows hold the other kind of time and stay so, as they are
 /// sealed and not due; and that kind.
 pub fn of_other_kind(
-    entries: &BTreeMap<NaiveDate, Entry>,
+    entries: &BTreeMap<NaiveDate, LedgerEntry>,
     days: &[NaiveDate],
     due: &[Due],
     action_time: ActionTime,
@@ -100,13 +100,13 @@ mod tests {
         "2026-11-01".parse::<NaiveDate>().unwrap() + Days::new(n)
     }
 
-    fn entry(n: u64, zone: &str, sealed: bool) -> Entry {
+    fn entry(n: u64, zone: &str, sealed: bool) -> LedgerEntry {
         let read_at = span(Zone::parse(zone).unwrap(), day(n)).1 + 9;
         let known = Known { sealed, newest: Some(read_at - 10), read_at, ..Known::default() };
-        Entry { known, action_time: Some(KIND), ..Entry::new(day(n), zone) }
+        LedgerEntry { known, action_time: Some(KIND), ..LedgerEntry::new(day(n), zone) }
     }
 
-    fn all(entries: &[Entry]) -> BTreeMap<NaiveDate, Entry> {
+    fn all(entries: &[LedgerEntry]) -> BTreeMap<NaiveDate, LedgerEntry> {
         entries.iter().map(|entry| (entry.day, entry.clone())).collect()
     }
 

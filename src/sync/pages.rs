@@ -11,12 +11,12 @@ use crate::matomo::memory::Body;
 use crate::matomo::pager::Pager;
 use crate::matomo::visit::Visit;
 use crate::matomo::zone::Zone;
-use crate::rows::mapping::{self, Site};
+use crate::rows::mapping::{self, SiteContext};
 
 /// How to read days.
 #[derive(Debug, Clone, Copy)]
 pub struct ReadOptions {
-    pub site: Site,
+    pub site: SiteContext,
     /// Visits a page.
     pub page_size: u32,
     /// Pages of a day after which its reading is broken off, to go on another time.
@@ -30,7 +30,7 @@ pub struct ReadOptions {
 /// The pages of a site-day, one request after the other.
 pub struct Pages<'a> {
     client: &'a Client,
-    site: Site,
+    site: SiteContext,
     day: NaiveDate,
     /// The first second of the next day, whose visits Matomo counts to this one as well.
     end: i64,

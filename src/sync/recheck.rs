@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::matomo::client::Client;
 use crate::rows::batch::Batch;
 use crate::rows::batch::ListedVisit;
-use crate::rows::mapping::Site;
+use crate::rows::mapping::SiteContext;
 use crate::store::destination::Destination;
 use crate::store::inspect::{self, Differing};
 use crate::sync::fetch;
@@ -33,7 +33,12 @@ pub fn compare(destination: &Destination, listed: &[ListedVisit]) -> Result<Diff
 ///
 /// # Errors
 /// Those of [`Client::visits`].
-pub fn by_id(client: &Client, site: Site, ids: &mut Vec<i64>, actions: bool) -> Result<Batch> {
+pub fn by_id(
+    client: &Client,
+    site: SiteContext,
+    ids: &mut Vec<i64>,
+    actions: bool,
+) -> Result<Batch> {
     let wanted = std::mem::take(ids);
     let (batch, left) = remote::ask(client, move |client, notice| {
         fetch::by_id(client, site, wanted, actions, notice)

@@ -10,8 +10,8 @@ use crate::pg::report::say;
 use crate::pg::secrecy::show_activity;
 use crate::rows::mapping::ActionTime;
 use crate::rows::visit_tally::count;
-use crate::state::ledger::Entries;
-use crate::state::ledger::{Entry, Ledger};
+use crate::state::ledger::LedgerDays;
+use crate::state::ledger::{Ledger, LedgerEntry};
 use crate::state::run::StepCounts;
 use crate::store::destination::Destination;
 use crate::store::writer::{Writer, Written};
@@ -190,7 +190,7 @@ enum DayStored {
 pub struct Recorder {
     pub ledger: Ledger,
     /// What was known before.
-    pub known: Entries,
+    pub known: LedgerDays,
     pub timezone: String,
     pub action_time: ActionTime,
     /// When the sync began: a day is sealed by what was asked after it had settled.
@@ -205,7 +205,8 @@ impl Recorder {
 
     fn day(&self, read: &DayRead, written: &Written) -> Result<()> {
         let before = self.known.get(&read.day);
-        let mut entry = before.cloned().unwrap_or_else(|| Entry::new(read.day, &self.timezone));
+        let mut entry =
+            before.cloned().unwrap_or_else(|| LedgerEntry::new(read.day, &self.timezone));
         let known = &mut entry.known;
         // What a whole reading has not come to is read again, as by other bounds of the day.
         if read.part == Part::Whole {

@@ -13,8 +13,8 @@ use crate::matomo::zone::Zone;
 use crate::pg::locks::{self, ALL_SITES, Lock, Mode};
 use crate::pg::report::{say, warn};
 use crate::pg::secrecy::show_activity;
-use crate::rows::mapping::Site;
-use crate::state::ledger::{Entries, Ledger};
+use crate::rows::mapping::SiteContext;
+use crate::state::ledger::{Ledger, LedgerDays};
 use crate::state::restored;
 use crate::store::destination::Destination;
 use crate::store::writer::Writer;
@@ -165,7 +165,7 @@ impl Sync {
         ledger.check_matomo(&destination.name)?;
         let store = Writer::new(destination.clone());
         let (zone, is_rollup) = (info.zone, info.is_rollup);
-        let site = Site { id: site, zone, action_time, is_rollup };
+        let site = SiteContext { id: site, zone, action_time, is_rollup };
         let reading =
             ReadOptions { site, page_size, most_pages: i32::MAX, began: now, is_zone_known };
         let record = Recorder { ledger, known, timezone: info.timezone.clone(), action_time, now };
@@ -197,7 +197,7 @@ pub fn note_emptied(ledger: &Ledger, destination: &Destination) -> Result<()> {
 }
 
 /// What the ledger knows; days that were read in the future have to be read anew.
-fn known_days(ledger: &Ledger, destination: &Destination, now: i64) -> Result<Entries> {
+fn known_days(ledger: &Ledger, destination: &Destination, now: i64) -> Result<LedgerDays> {
     note_emptied(ledger, destination)?;
     if !ledger.knows_destination()? {
         ledger.claim_destination(&destination.name)?;
@@ -216,7 +216,7 @@ fn known_days(ledger: &Ledger, destination: &Destination, now: i64) -> Result<En
 
 /// The site as the ledger has it, if today is known: a poll is one request. The visits that it lists
 /// prove the timezone, or else Matomo is asked.
-fn known_site(known: &Entries, now: i64) -> Option<SiteInfo> {
+fn known_site(known: &LedgerDays, now: i64) -> Option<SiteInfo> {
     let entry = known.values().max_by_key(|entry| entry.known.read_at)?;
     let zone = Zone::parse(&entry.timezone)?;
     let timezone = entry.timezone.clone();
@@ -225,7 +225,7 @@ fn known_site(known: &Entries, now: i64) -> Option<SiteInfo> {
 }
 
 /// What is known, in the timezone that Matomo has told.
-fn in_timezone(known: Entries, ledger: &Ledger, info: &SiteInfo) -> Result<Entries> {
+fn in_timezone(known: LedgerDays, ledger: &Ledger, info: &SiteInfo) -> Result<LedgerDays> {
     let others = known_days::of_other_zones(&known, info.zone);
     if others.0.is_empty() && others.1.is_empty() {
         return Ok(known);

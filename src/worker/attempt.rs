@@ -8,7 +8,7 @@ use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::panic::{CaughtError, ErrorReportWithLevel};
 use pgrx::prelude::*;
 
-use crate::error::{Result, Stored};
+use crate::error::{Result, StoredError};
 use crate::pg::failed::Failed;
 use crate::pg::process;
 use crate::pg::report::raised;
@@ -52,7 +52,7 @@ fn ended(caught: CaughtError) -> Ended {
         return Ended::Failed(Failed::raised(report));
     }
     if watch::has_fired() {
-        return Ended::Failed(Failed::of(&Stored::NoProgress(watch::limit()).into()));
+        return Ended::Failed(Failed::of(&StoredError::NoProgress(watch::limit()).into()));
     }
     // A process of ours serves one site only, and goes on.
     if process::is_ours() {

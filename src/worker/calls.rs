@@ -5,13 +5,13 @@ use std::ffi::CString;
 
 use pgrx::prelude::*;
 
-use crate::error::{Result, Stored};
+use crate::error::{Result, StoredError};
 use crate::pg::extension::Extension;
 use crate::pg::failed::Failed;
 use crate::pg::locks;
 use crate::pg::spi::{query, spi};
 use crate::state::restored;
-use crate::state::sites::Site;
+use crate::state::sites::RegisteredSite;
 use crate::worker::attempt::attempt;
 use crate::worker::background;
 use crate::worker::session::{self, Phase};
@@ -22,7 +22,7 @@ use crate::worker::upkeep::{self, Outcome};
 /// a step of ours; and where nothing can be written.
 ///
 /// # Errors
-/// [`Stored::InTransactionBlock`], [`Stored::InFunction`].
+/// [`StoredError::InTransactionBlock`], [`StoredError::InFunction`].
 pub fn check_can_commit(what: &str) -> Result<()> {
     // SAFETY: main thread, within a transaction.
     let (is_block, can_commit) = unsafe {
@@ -30,10 +30,10 @@ pub fn check_can_commit(what: &str) -> Result<()> {
         (pg_sys::IsTransactionBlock(), is_top && pg_sys::SPI_inside_nonatomic_context())
     };
     if is_block {
-        return Err(Stored::InTransactionBlock(what.to_owned()).into());
+        return Err(StoredError::InTransactionBlock(what.to_owned()).into());
     }
     if !can_commit {
-        return Err(Stored::InFunction(what.to_owned()).into());
+        return Err(StoredError::InFunction(what.to_owned()).into());
     }
     let what = CString::new(what).unwrap_or_default();
     // SAFETY: main thread; the text is only read.
@@ -117,7 +117,7 @@ fn begin(site: i32, is_one_of_all: bool) -> Result<bool> {
         return Ok(step::begin(site, &command, true)?.is_some());
     }
     let begun = attempt(|| {
-        if Site::get(&Extension::find()?, site)?.is_enabled {
+        if RegisteredSite::get(&Extension::find()?, site)?.is_enabled {
             return Ok(step::begin(site, "CALL matomo_sync_all()", true)?.is_some());
         }
         session::begin(site, Phase::Upkeep(0));

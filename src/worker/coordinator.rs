@@ -11,7 +11,7 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 use crate::config::worker;
-use crate::error::Stored;
+use crate::error::StoredError;
 use crate::pg::extension::Extension;
 use crate::pg::failed::Failed;
 use crate::pg::local_settings::LocalSettings;
@@ -150,7 +150,8 @@ impl Coordinator {
     /// While some work, there will be room; else the sites that are due have failed.
     fn complain_of_room(&mut self, queue: &Queue, site: i32) {
         let at_work = self.at_work.len();
-        let no_process = |site| Stored::NoProcess { site, at_work, hint: worker::MORE_PROCESSES };
+        let no_process =
+            |site| StoredError::NoProcess { site, at_work, hint: worker::MORE_PROCESSES };
         if !std::mem::replace(&mut self.said.no_room, true) {
             warn_of(&no_process(site).into());
         }

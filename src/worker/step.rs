@@ -9,7 +9,7 @@ use pgrx::prelude::*;
 use crate::config::access::Access;
 use crate::config::credentials::{Credentials, user_name};
 use crate::config::settings;
-use crate::error::{Busy, Error, Fault, Result, Stored};
+use crate::error::{Busy, Error, Fault, Result, StoredError};
 use crate::matomo::client::{Client, SiteInfo};
 use crate::matomo::zone::Zone;
 use crate::pg::extension::Extension;
@@ -22,7 +22,7 @@ use crate::pg::watch::{self, Watch};
 use crate::state::retention;
 use crate::state::run::Run;
 use crate::state::runs::{self, Begun};
-use crate::state::sites::{self, Site};
+use crate::state::sites::{self, RegisteredSite};
 use crate::store::destination::Destination;
 use crate::sync::notices::Notices;
 use crate::sync::progress::Progress;
@@ -47,12 +47,12 @@ pub enum Status {
 /// was interrupted.
 ///
 /// # Errors
-/// [`Stored::ProcedurePrivilege`]; those of [`Site::get`].
+/// [`StoredError::ProcedurePrivilege`]; those of [`RegisteredSite::get`].
 pub fn begin(site: i32, command: &str, at_once: bool) -> Result<Option<i64>> {
     let _bounded = locks::bounded_waits();
     let extension = Extension::find()?;
     check_may_call(&extension)?;
-    let site = Site::get(&extension, site)?;
+    let site = RegisteredSite::get(&extension, site)?;
     session::begin(site.id, Phase::End);
     if !session::lock(site.id) {
         session::clear();
@@ -115,7 +115,7 @@ fn check_may_call(extension: &Extension) -> Result<()> {
     let may_call: Option<bool> = Spi::connect_mut(|client| {
         query(client, sql, &procedures.map(Into::into))?.first().get_one().map_err(spi)
     })?;
-    if may_call == Some(true) { Ok(()) } else { Err(Stored::ProcedurePrivilege.into()) }
+    if may_call == Some(true) { Ok(()) } else { Err(StoredError::ProcedurePrivilege.into()) }
 }
 
 fn say_busy(site: i32) {
@@ -134,14 +134,14 @@ fn copy(run: i64) -> Result<Status> {
     let extension = Extension::find()?;
     let mut state = Run::get(&extension, run)?;
     state.follow_clock(&extension)?;
-    let site = Site::get(&extension, state.site)?;
+    let site = RegisteredSite::get(&extension, state.site)?;
     let mut step =
         as_owner(&extension, &site, &mut state, cached, notices).inspect_err(|error| {
             let failure = match error {
                 Error::Busy(Busy::Syncs { .. } | Busy::Drops(_) | Busy::Refills(_)) => {
                     Failure::Busy
                 }
-                Error::Stored(Stored::RefusedBefore { .. })
+                Error::Stored(StoredError::RefusedBefore { .. })
                 | Error::Request { fault: Fault::TokenRefused(_), .. } => Failure::Refused,
                 _ => Failure::Passing,
             };
@@ -183,7 +183,7 @@ struct Step {
 /// Does the part of a step that reaches Matomo and the destination, as the owner of the site.
 fn as_owner(
     extension: &Extension,
-    site: &Site,
+    site: &RegisteredSite,
     run: &mut Run,
     cached: Option<(String, Client)>,
     notices: Notices,
@@ -203,7 +203,7 @@ fn as_owner(
     session::with(|work| work.version = Some(version.clone()))?;
     if sites::is_refused(extension, &version)? {
         let (server, user) = (site.server.clone(), site.owner_name.clone());
-        return Err(Stored::RefusedBefore { server, site: site.id, user }.into());
+        return Err(StoredError::RefusedBefore { server, site: site.id, user }.into());
     }
     let mut access = Access::stored(credentials)?;
     access.client = access.client.with_answer_timeout();

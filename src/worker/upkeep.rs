@@ -7,7 +7,7 @@ use chrono::NaiveDate;
 use pgrx::prelude::*;
 
 use crate::config::settings;
-use crate::error::{Error, Result, Stored};
+use crate::error::{Error, Result, StoredError};
 use crate::pg::extension::Extension;
 use crate::pg::locks;
 use crate::pg::roles::AsSiteOwner;
@@ -15,7 +15,7 @@ use crate::pg::spi::{query, spi};
 use crate::pg::watch::Watch;
 use crate::state::ledger;
 use crate::state::retention;
-use crate::state::sites::Site;
+use crate::state::sites::RegisteredSite;
 use crate::worker::attempt::attempt;
 use crate::worker::background;
 
@@ -68,7 +68,7 @@ pub fn step(id: i32) -> Outcome {
 
 fn tend(id: i32) -> Result<Outcome> {
     let extension = Extension::find()?;
-    let site = Site::get(&extension, id)?;
+    let site = RegisteredSite::get(&extension, id)?;
     let Some(plan) = plan(&extension, &site)? else { return Ok(Outcome::Done) };
     let (outcome, place) = as_owner(&extension, &site, &plan)?;
     match outcome {
@@ -85,8 +85,8 @@ fn tend(id: i32) -> Result<Outcome> {
 /// whose owner is, there is nothing to note.
 fn fail(id: i32, message: &str) -> Result<()> {
     let extension = Extension::find()?;
-    let site = match Site::get(&extension, id) {
-        Err(Error::Stored(Stored::NoSite(_) | Stored::NoOwner { .. })) => return Ok(()),
+    let site = match RegisteredSite::get(&extension, id) {
+        Err(Error::Stored(StoredError::NoSite(_) | StoredError::NoOwner { .. })) => return Ok(()),
         site => site?,
     };
     match plan(&extension, &site)? {
@@ -96,7 +96,7 @@ fn fail(id: i32, message: &str) -> Result<()> {
 }
 
 /// What is to be done today; `None` when it is done.
-fn plan(extension: &Extension, site: &Site) -> Result<Option<Plan>> {
+fn plan(extension: &Extension, site: &RegisteredSite) -> Result<Option<Plan>> {
     let id = site.id;
     let schema = &extension.schema;
     let sql = format!(
@@ -108,7 +108,7 @@ fn plan(extension: &Extension, site: &Site) -> Result<Option<Plan>> {
         let lock =
             format!("SELECT 1 FROM {schema}.matomo_site_state t WHERE t.site_id = $1 FOR UPDATE");
         query(client, &lock, &[id.into()])?;
-        let row = query(client, &sql, &[id.into()])?.next().ok_or(Stored::NoSite(id))?;
+        let row = query(client, &sql, &[id.into()])?.next().ok_or(StoredError::NoSite(id))?;
         let timezone: Option<String> = row.get(1).map_err(spi)?;
         let tended_on: Option<String> = row.get(2).map_err(spi)?;
         let is_enabled: Option<bool> = row.get(4).map_err(spi)?;
@@ -126,7 +126,11 @@ fn plan(extension: &Extension, site: &Site) -> Result<Option<Plan>> {
 }
 
 /// Does the part that reaches the table, as the owner of the site; gives where it is then, too.
-fn as_owner(extension: &Extension, site: &Site, plan: &Plan) -> Result<(Outcome, Option<String>)> {
+fn as_owner(
+    extension: &Extension,
+    site: &RegisteredSite,
+    plan: &Plan,
+) -> Result<(Outcome, Option<String>)> {
     let schema = &extension.schema;
     let _mode = background::as_by_default();
     let _owner = AsSiteOwner::become_(site.owner);

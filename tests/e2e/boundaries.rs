@@ -1,5 +1,14 @@
 //! Kill -9, at every boundary between two things that are written or asked for: nothing half-done is
 //! ever seen, and what was committed goes on where it was, without anybody's doing.
+//!
+//! How to read a failure:
+//! - The last line printed before it names the victim, the way (who writes: a sync, the worker, a
+//!   drop, …) and the point of `points.rs` at which it was held.
+//! - "it ran through": the point was not met. The code no longer does there what the point waits for.
+//! - left and right that differ: what was found after the kill beside what was promised; both are in
+//!   the words of `Left` in `points.rs`.
+//! - "N times" of a request: the step that was lost was asked for again more or less often than once.
+//! - To try one point alone, leave only its line in `POINTS`.
 
 mod course;
 mod hold;
@@ -11,7 +20,7 @@ use course::Course;
 use points::{POINTS, Way};
 use victim::Victim;
 
-use crate::trust::Section;
+use crate::support::report::Section;
 
 /// Goes through all boundaries of some ways; each is a row of a section of `docs/trust.md`.
 fn all(ways: &[Way], victim: Victim, conf: &str, section: &'static str) {

@@ -1,6 +1,15 @@
 //! Random histories: whatever happens to a site, and to the syncs, what can be known is stored, and
 //! after a check with repair everything is. `MATOMO_HISTORIES` sets how many are tried,
 //! `MATOMO_HISTORY_SEED` one to be tried alone and told.
+//!
+//! How to read a failure:
+//! - It begins with the seed and ends with what is wrong; between them stand all steps, a line each,
+//!   in order: `events.rs` says what happens to the site, `trouble.rs` what happens to a sync.
+//! - `MATOMO_HISTORY_SEED=n` lives through that history alone, and prints it.
+//! - "after the sync", "after the kill", "after the repair": when the table was compared. What it
+//!   should hold comes from `witness.rs`, which sees each answer of the fake; what a check should
+//!   find, from `reckoning.rs`.
+//! - "too quiet": nothing failed, but too little happened for that to prove anything.
 
 mod bench;
 mod course;
@@ -17,7 +26,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use self::bench::Bench;
 use self::course::{Course, Tally};
-use crate::cluster::{Cluster, shared};
+use crate::support::cluster::{Cluster, shared};
 
 const HISTORIES: u64 = 300;
 /// Every so manieth history is one in which the server is killed.

@@ -1,5 +1,15 @@
 //! Two at once: the first stops in the middle, the second begins, the first goes on. After both, rows,
 //! ledger and results agree with some order of the two, or one has failed with a clear error.
+//!
+//! How to read a failure:
+//! - A line a pair: the first and the second operation, what each ended with, and what does not agree
+//!   with any order of the two. All pairs are tried before the test fails.
+//! - Where the first stops stands in `Operation::stop`: before its COMMIT, or within the trigger that
+//!   its first row of a kind fires.
+//! - "done" of both, and a fault: one did not see what the other did. "55P03" of one: it waited for the
+//!   other and gave up, which is right only if its words say for whom.
+//! - `verdict.rs` says what must agree: rows, ledger and what both said; `scene.rs` is the database
+//!   before them.
 
 mod operations;
 mod scene;

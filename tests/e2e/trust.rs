@@ -10,10 +10,5 @@ mod network;
 mod protocol;
 mod secrets;
 mod stage;
-mod table;
 mod tls;
 mod wire;
-mod words;
-
-pub use table::{Section, proven};
-pub use words::{all_there, every_row, said};

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::error::{Error, HostRefusal, Why};
+use crate::error::{Error, HostRefusal, RefusalReason};
 use crate::matomo::http::address::{AddressBlock, is_here, reserved};
 
 /// The hosts that the two settings allow.
@@ -55,12 +55,12 @@ impl AllowedHosts {
         let refuse = |why| Err(HostRefusal { host: host.to_owned(), address: None, why });
         let name = normal(host);
         if METADATA.contains(&name.as_str()) {
-            return refuse(Why::Reserved("that of a cloud's metadata service"));
+            return refuse(RefusalReason::Reserved("that of a cloud's metadata service"));
         }
         // The host's address may be in a block.
         let may_be =
             |entry: &HostPattern| matches!(entry, HostPattern::Block(_)) || entry.names(&name);
-        if self.patterns.iter().any(may_be) { Ok(()) } else { refuse(Why::NotListed) }
+        if self.patterns.iter().any(may_be) { Ok(()) } else { refuse(RefusalReason::NotListed) }
     }
 
     /// Checks an address of a host before connecting to it.
@@ -70,7 +70,7 @@ impl AllowedHosts {
     pub fn admit(&self, host: &str, address: IpAddr, tls: bool) -> Result<(), HostRefusal> {
         let refuse = |why| Err(HostRefusal { host: host.to_owned(), address: Some(address), why });
         if let Some(what) = reserved(address) {
-            return refuse(Why::Reserved(what));
+            return refuse(RefusalReason::Reserved(what));
         }
         let (name, canonical) = (normal(host), address.to_canonical());
         let listed = |entry: &HostPattern| match entry {
@@ -78,10 +78,10 @@ impl AllowedHosts {
             other => other.names(&name),
         };
         if !self.patterns.iter().any(listed) {
-            return refuse(Why::NotListed);
+            return refuse(RefusalReason::NotListed);
         }
         if !(tls || self.http || is_here(address)) {
-            return refuse(Why::Plain);
+            return refuse(RefusalReason::Plain);
         }
         Ok(())
     }

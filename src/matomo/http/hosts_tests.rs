@@ -4,7 +4,7 @@ fn hosts(list: &str) -> AllowedHosts {
     AllowedHosts::new(list, false).unwrap()
 }
 
-fn judge(list: &str, host: &str, address: &str) -> Option<Why> {
+fn judge(list: &str, host: &str, address: &str) -> Option<RefusalReason> {
     let hosts = hosts(list);
     let named = hosts.admit_name(host);
     let judged = named.and_then(|()| hosts.admit(host, address.parse().unwrap(), true));
@@ -39,20 +39,20 @@ fn names_suffixes_and_blocks_allow_what_they_name() {
         // A gateway's way to an address is not that address.
         ("nat.example.net", "64:ff9b::10.1.2.3"),
     ] {
-        assert_eq!(judge(list, host, address), Some(Why::NotListed), "{host}");
+        assert_eq!(judge(list, host, address), Some(RefusalReason::NotListed), "{host}");
     }
 }
 
 #[test]
 fn a_name_is_not_looked_up_in_vain() {
     let refused = |list, host| hosts(list).admit_name(host).err().map(|refusal| refusal.why);
-    assert_eq!(refused("a.example.org", "b.example.org"), Some(Why::NotListed));
+    assert_eq!(refused("a.example.org", "b.example.org"), Some(RefusalReason::NotListed));
     assert_eq!(refused("a.example.org,10.0.0.0/8", "b.example.org"), None);
-    assert_eq!(refused("", "a.example.org"), Some(Why::NotListed));
+    assert_eq!(refused("", "a.example.org"), Some(RefusalReason::NotListed));
     assert_eq!(refused("*", "a.example.org"), None);
     for host in ["metadata.google.internal", "Metadata.Google.Internal.", "metadata.goog"] {
-        assert!(matches!(refused("*", host), Some(Why::Reserved(_))), "{host}");
-        assert!(matches!(refused(host, host), Some(Why::Reserved(_))), "{host}");
+        assert!(matches!(refused("*", host), Some(RefusalReason::Reserved(_))), "{host}");
+        assert!(matches!(refused(host, host), Some(RefusalReason::Reserved(_))), "{host}");
     }
 }
 
@@ -61,7 +61,10 @@ fn no_entry_allows_what_is_reserved() {
     for list in ["*", "evil.example.org", "169.254.0.0/16", "169.254.169.254,::/0,0.0.0.0/0"] {
         for address in ["169.254.169.254", "::ffff:169.254.169.254", "64:ff9b::a9fe:a9fe"] {
             let why = judge(list, "evil.example.org", address);
-            assert!(matches!(why, Some(Why::Reserved("link-local"))), "{list} {address}: {why:?}");
+            assert!(
+                matches!(why, Some(RefusalReason::Reserved("link-local"))),
+                "{list} {address}: {why:?}"
+            );
         }
     }
 }
@@ -73,7 +76,7 @@ fn plain_http_is_for_this_machine_unless_allowed() {
         assert_eq!(hosts("*").admit("localhost", address(here), false), Ok(()));
     }
     let refusal = hosts("*").admit("m.example.org", address("10.0.0.1"), false).unwrap_err();
-    assert_eq!(refusal.why, Why::Plain);
+    assert_eq!(refusal.why, RefusalReason::Plain);
     assert_eq!(hosts("*").admit("m.example.org", address("10.0.0.1"), true), Ok(()));
     let open = AllowedHosts::new("*", true).unwrap();
     assert_eq!(open.admit("m.example.org", address("10.0.0.1"), false), Ok(()));

@@ -4,7 +4,7 @@ use chrono::{Days, Utc};
 use fake_matomo::{Fault, Saying, When};
 
 use super::*;
-use crate::cluster::shared;
+use crate::support::cluster::shared;
 
 const UNKNOWN: &str =
     "An unexpected website was found in the request: website id was set to '999' .";
@@ -218,12 +218,12 @@ fn a_read_only_transaction_is_refused_without_a_request() {
     expect(&error, "25006", message, "", "");
     let requests = stage.fake.requests().len();
     assert_eq!(requests, 0);
-    crate::trust::proven(
+    crate::support::report::proven(
         "Crash",
         "a read-only transaction",
         "`default_transaction_read_only` is on",
         "`25006`, with no request and nothing written",
-        &format!("{}; {requests} requests; rows as before", crate::trust::said(&error)),
+        &format!("{}; {requests} requests; rows as before", crate::support::report::said(&error)),
     );
     stage.execute("SET default_transaction_read_only = off");
     stage.db.batch_execute("SET TimeZone = 'UTC'").unwrap();

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use fake_matomo::TlsKind;
 
 use super::*;
-use crate::cluster::Cluster;
+use crate::support::cluster::Cluster;
 
 const UNREACHABLE: &str = "Check the URL, and that the database server may reach it";
 const CERTIFICATE: &str = "or into the file that matomo.ca_file names";

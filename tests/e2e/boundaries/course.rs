@@ -11,9 +11,9 @@ use super::points::{Given, Left, Point, Run, Way};
 use super::scene::Scene;
 use super::victim::Victim;
 use super::{hold, victim};
-use crate::cluster::Cluster;
+use crate::support::cluster::Cluster;
+use crate::support::worker::{coordinator_pid, process_of, wait_long};
 use crate::support::*;
-use crate::worker_support::{coordinator_pid, process_of, wait_long};
 
 /// A server and what is in it.
 pub struct Course {

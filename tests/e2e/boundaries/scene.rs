@@ -11,7 +11,7 @@ use postgres::Client;
 
 use super::hold;
 use super::points::{Given, Left, Run, Way};
-use crate::stored::server;
+use crate::support::sites::server;
 use crate::support::*;
 
 /// Settings of the server. A day takes some pages; nothing is tried again by itself.

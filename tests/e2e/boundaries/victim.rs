@@ -4,9 +4,9 @@ use std::path::Path;
 
 use postgres::{Client, NoTls};
 
-use crate::cluster::{Cluster, is_gone};
+use crate::support::cluster::{Cluster, is_gone};
+use crate::support::worker::wait_long;
 use crate::support::*;
-use crate::worker_support::wait_long;
 
 /// Who is ended, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

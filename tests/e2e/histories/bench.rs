@@ -10,7 +10,7 @@ use postgres::{Client, Config, NoTls};
 use super::events::{Calendar, Scenery};
 use super::random::Random;
 use super::witness::Witness;
-use crate::cluster::{Cluster, is_gone};
+use crate::support::cluster::{Cluster, is_gone};
 use crate::support::*;
 
 /// A database with a connection.

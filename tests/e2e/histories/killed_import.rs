@@ -7,7 +7,7 @@ use chrono::{Days, NaiveDate, Utc};
 
 use super::bench::Bench;
 use super::random::Random;
-use crate::cluster::Cluster;
+use crate::support::cluster::Cluster;
 use crate::support::*;
 
 const DAYS: u64 = 30;

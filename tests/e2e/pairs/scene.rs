@@ -3,8 +3,7 @@
 use fake_matomo::{ActionTime, Fake, Site, World};
 use postgres::Client;
 
-use crate::cluster::shared;
-use crate::stored::server_for;
+use crate::support::cluster::shared;
 use crate::support::*;
 
 pub const VISITOR: &str = "00000000deadbeef";

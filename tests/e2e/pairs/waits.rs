@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use postgres::Client;
 
-use crate::cluster::shared;
 use crate::pairs::operations::Operation;
 use crate::pairs::outcome;
 use crate::pairs::scene::{Scene, VISITOR};
+use crate::support::cluster::shared;
 use crate::support::*;
 
 const FORGET: &str = "SELECT * FROM matomo_forget('00000000deadbeef')";

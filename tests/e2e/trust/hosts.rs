@@ -4,9 +4,8 @@ use std::time::Duration;
 
 use super::network::promise;
 use super::stage::{Promise, Stage};
-use super::table::proven;
-use super::words::said;
-use crate::cluster::shared;
+use crate::support::cluster::shared;
+use crate::support::report::{proven, said};
 use crate::support::*;
 
 const NEVER: &str = "Link-local addresses and metadata services are never allowed";

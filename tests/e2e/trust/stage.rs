@@ -9,9 +9,9 @@ use fake_matomo::{Action, Fake, Options};
 use postgres::error::DbError;
 use postgres::{Client, NoTls};
 
-use super::table::Section;
-use crate::cluster::Cluster;
-use crate::secrecy::assert_absent;
+use crate::support::cluster::Cluster;
+use crate::support::report::Section;
+use crate::support::secrecy::assert_absent;
 use crate::support::*;
 
 pub const FIRST: &str = "2026-10-24";

@@ -1,0 +1,253 @@
+//! What whoever has a grant can make others do: the rows of the table in docs/security.md that no other
+//! module shows.
+
+use fake_matomo::Fake;
+use postgres::Client;
+
+use crate::support::sites::*;
+use crate::support::*;
+
+const RANGE: &str = ", '2026-10-24', '2026-10-26'";
+
+/// An owner with a registered site that was synced into its table `matomo`, and another role that may
+/// use the owner's schema.
+struct Scene {
+    fake: Fake,
+    name: String,
+    admin: Client,
+    owner: String,
+    owners: Client,
+    other: String,
+    others: Client,
+}
+
+fn scene() -> Scene {
+    let fake = serve_two();
+    let (name, mut admin, owner) = database_and_role();
+    server_for(&mut admin, &fake, &owner);
+    let mut owners = connect_as(&name, &owner);
+    add_site(&mut owners, ", start_date => '2026-10-24'");
+    run(&mut owners, "CALL matomo_sync_all()");
+    let other = role(&mut admin);
+    run(
+        &mut admin,
+        &format!(
+            "GRANT USAGE ON SCHEMA {owner} TO {other}; CREATE SCHEMA {other} AUTHORIZATION {other}"
+        ),
+    );
+    let others = connect_as(&name, &other);
+    Scene { fake, name, admin, owner, owners, other, others }
+}
+
+fn last_run(db: &mut Client) -> String {
+    one(
+        db,
+        "SELECT concat_ws(' ', status, sqlstate, return_message) FROM matomo_runs ORDER BY runid DESC LIMIT 1",
+    )
+}
+
+/// As with any table of Postgres: whoever may make triggers has the rights of those who write to it.
+#[test]
+fn a_trigger_lends_the_rights_of_the_tables_owner_and_of_nobody_else() {
+    let Scene { fake: _fake, mut admin, owner, mut owners, other, mut others, .. } = scene();
+    run(&mut owners, &format!("GRANT TRIGGER, SELECT ON matomo TO {other}"));
+    run(
+        &mut others,
+        &format!(
+            "CREATE TABLE notes (who text); GRANT INSERT ON notes TO PUBLIC; GRANT USAGE ON SCHEMA {other} TO PUBLIC;
+             CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                 INSERT INTO {other}.notes VALUES (current_user);
+                 BEGIN SET ROLE postgres; EXCEPTION WHEN OTHERS THEN END;
+                 BEGIN ALTER ROLE {other} SUPERUSER; EXCEPTION WHEN insufficient_privilege THEN END;
+                 RETURN NULL; END $$;
+             CREATE TRIGGER note AFTER INSERT OR DELETE ON {owner}.matomo EXECUTE FUNCTION note()"
+        ),
+    );
+    // A superuser erases, and syncs all.
+    run(&mut admin, "SELECT matomo_forget(visitorid => 'nobody')");
+    run(&mut owners, "TRUNCATE matomo");
+    run(&mut admin, "CALL matomo_sync_all()");
+    assert!(last_run(&mut owners).starts_with("succeeded"));
+    let who = "SELECT string_agg(DISTINCT who, ', ') FROM notes";
+    assert_eq!(texts(&mut others, who), [owner.as_str()]);
+    let is_superuser = format!("SELECT rolsuper FROM pg_roles WHERE rolname = '{other}'");
+    assert!(!one::<bool>(&mut admin, &is_superuser));
+}
+
+/// A foreign key holds rows fast; what that stops says which table it is, and nothing else stops.
+#[test]
+fn a_foreign_key_stops_erasure_with_the_tables_name_and_lends_no_more_than_a_trigger() {
+    let Scene { fake: _fake, mut admin, owner, mut owners, other, mut others, .. } = scene();
+    run(&mut owners, &format!("GRANT REFERENCES, SELECT ON matomo TO {other}"));
+    run(
+        &mut others,
+        &format!(
+            "CREATE TABLE held (id text REFERENCES {owner}.matomo (action_id));
+             INSERT INTO held SELECT action_id FROM {owner}.matomo"
+        ),
+    );
+    let visitor: String = one(&mut owners, "SELECT visitorid FROM matomo LIMIT 1");
+    let forget = format!("SELECT * FROM matomo_forget('{visitor}')");
+    let refused = error(&mut admin, &forget);
+    assert_eq!(refused.code().code(), "23503");
+    let place = format!("Rows of table {owner}.matomo were to be deleted.");
+    assert!(refused.detail().unwrap().contains(&place), "{refused:?}");
+    // A sync without changes goes on.
+    run(&mut admin, "CALL matomo_sync_all()");
+    assert!(last_run(&mut owners).starts_with("succeeded"));
+    // With a cascade, triggers of the key's table run as those of the table itself.
+    run(
+        &mut others,
+        &format!(
+            "DROP TABLE held; CREATE TABLE notes (who text); GRANT INSERT ON notes TO PUBLIC;
+             GRANT USAGE ON SCHEMA {other} TO PUBLIC;
+             CREATE TABLE held (id text REFERENCES {owner}.matomo (action_id) ON DELETE CASCADE);
+             INSERT INTO held SELECT action_id FROM {owner}.matomo;
+             CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                 INSERT INTO {other}.notes VALUES (current_user); RETURN NULL; END $$;
+             CREATE TRIGGER note AFTER DELETE ON held EXECUTE FUNCTION note()"
+        ),
+    );
+    run(&mut admin, &forget);
+    assert_eq!(texts(&mut others, "SELECT DISTINCT who FROM notes"), [owner.as_str()]);
+}
+
+/// Tokens go where the server's owner says, as for any foreign server; visits do not mix.
+#[test]
+fn who_turns_a_server_gets_tokens_and_writes_nothing_into_tables_that_are_filled() {
+    let Scene { fake: _fake, mut admin, mut owners, other, mut others, .. } = scene();
+    run(
+        &mut admin,
+        &format!(
+            "GRANT USAGE ON FOREIGN DATA WRAPPER matomo TO {other}; ALTER SERVER analytics OWNER TO {other}"
+        ),
+    );
+    let thief = serve(world(7, "Europe/Paris", 9, "2026-10-24", "2026-10-26"));
+    let before = fingerprint(&mut owners, "matomo");
+    run(&mut others, &format!("ALTER SERVER analytics OPTIONS (SET url '{}')", thief.url()));
+    run(&mut admin, "CALL matomo_sync_all()");
+    assert!(last_run(&mut owners).starts_with("failed 55000"), "{}", last_run(&mut owners));
+    assert!(!thief.requests().is_empty());
+    assert_eq!(fingerprint(&mut owners, "matomo"), before);
+    // Nor can the owner of the server read tokens, or have the database read a file.
+    let tokens = "SELECT count(*) FROM pg_user_mappings WHERE umoptions IS NOT NULL";
+    assert_eq!(one::<i64>(&mut others, tokens), 0);
+    let file = error(&mut others, "ALTER SERVER analytics OPTIONS (ADD ca_file '/etc/passwd')");
+    assert_eq!(file.code().code(), "42501");
+}
+
+/// The token of PUBLIC is lent to whoever may use the server, and shown to the server's owner only.
+#[test]
+fn a_mapping_of_public_is_used_by_all_and_shown_to_the_servers_owner() {
+    let Scene { fake, mut admin, other, mut others, .. } = scene();
+    let mapping = format!(
+        "CREATE USER MAPPING FOR PUBLIC SERVER analytics OPTIONS (token '{}')",
+        fake.token()
+    );
+    run(&mut admin, &mapping);
+    run(&mut admin, &format!("GRANT EXECUTE ON FUNCTION matomo_sync TO {other}"));
+    let sync = format!(
+        "SELECT matomo_sync(1, server => 'analytics', start_date => '2026-10-24', destination => '{other}.visits')"
+    );
+    run(&mut others, "SELECT matomo_create_table('visits')");
+    assert_eq!(error(&mut others, &sync).code().code(), "42501");
+    run(&mut admin, &format!("GRANT USAGE ON FOREIGN SERVER analytics TO {other}"));
+    run(&mut others, &sync);
+    let tokens = "SELECT count(*) FROM pg_user_mappings WHERE umoptions IS NOT NULL";
+    assert_eq!(one::<i64>(&mut others, tokens), 0);
+    run(&mut admin, &format!("ALTER SERVER analytics OWNER TO {other}"));
+    assert_eq!(one::<i64>(&mut others, tokens), 1);
+}
+
+/// A registered site knows its table, not its name; one that is not there is found nowhere else.
+#[test]
+fn a_table_in_front_in_the_search_path_diverts_no_registered_site() {
+    let Scene { fake: _fake, name, mut admin, owner, mut owners, mut others, .. } = scene();
+    let before: i64 = one(&mut owners, "SELECT count(*) FROM matomo");
+    run(&mut others, "SELECT matomo_create_table('matomo'); GRANT ALL ON matomo TO PUBLIC");
+    let schema: String = one(&mut others, "SELECT current_schema()::text");
+    run(&mut others, &format!("GRANT USAGE ON SCHEMA {schema} TO PUBLIC"));
+    run(&mut owners, "DELETE FROM matomo");
+    run(&mut admin, &format!("ALTER ROLE {owner} SET search_path = {schema}, {owner}, public"));
+    let mut owners = connect_as(&name, &owner);
+    run(&mut owners, "CALL matomo_sync_all()");
+    assert!(last_run(&mut owners).starts_with("succeeded"));
+    let count = |db: &mut Client, schema: &str| {
+        one::<i64>(db, &format!("SELECT count(*) FROM {schema}.matomo"))
+    };
+    assert_eq!((count(&mut owners, &owner), count(&mut owners, &schema)), (before, 0));
+}
+
+/// The function of a policy would run with the rights of who reads the table.
+#[test]
+fn no_policy_is_asked_before_it_is_refused() {
+    let Scene { fake: _fake, name, mut admin, owner, mut owners, other, .. } = scene();
+    run(
+        &mut owners,
+        &format!(
+            "CREATE TABLE notes (who text); GRANT INSERT ON notes TO PUBLIC;
+             CREATE FUNCTION note() RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN
+                 INSERT INTO {owner}.notes VALUES (current_user); RETURN true; END $$;
+             ALTER TABLE matomo ENABLE ROW LEVEL SECURITY; CREATE POLICY trap ON matomo USING ({owner}.note());
+             GRANT SELECT, DELETE ON matomo TO {other}"
+        ),
+    );
+    let mut others = connect_as(&name, &other);
+    for call in [
+        "SELECT * FROM matomo_forget('x')".to_owned(),
+        format!("SELECT * FROM matomo_forget('x', only_in => '{owner}.matomo')"),
+        format!("CALL matomo_drop_before('{owner}.matomo', '2026-10-25')"),
+    ] {
+        assert_eq!(error(&mut others, &call).code().code(), "42501", "{call}");
+    }
+    run(&mut others, "SELECT * FROM matomo_days");
+    run(&mut admin, "SELECT * FROM matomo_forget('x'); SELECT * FROM matomo_days");
+    assert_eq!(texts(&mut owners, "SELECT who FROM notes"), [""; 0]);
+}
+
+/// Who makes the table first is settled by a lock that SQL cannot take.
+#[test]
+fn no_advisory_lock_keeps_a_first_sync_from_making_its_table() {
+    let Scene { fake, name, mut others, .. } = scene();
+    run(
+        &mut others,
+        "SELECT pg_advisory_lock(hashtextextended('matomo_create_table public matomo', 0)),
+             pg_advisory_lock(hashtext('matomo_create_table public matomo'))",
+    );
+    let mut admin = connect_as(&name, "postgres");
+    run(&mut admin, "SET lock_timeout = '2 s'");
+    assert!(sync(&mut admin, &fake, RANGE).inserted > 0);
+}
+
+/// Of two at once one makes it, and the other waits for no longer than its `lock_timeout`.
+#[test]
+fn a_first_sync_waits_for_another_one_of_the_same_name_only() {
+    let Scene { fake, name, mut admin, .. } = scene();
+    run(&mut admin, "BEGIN");
+    sync(&mut admin, &fake, RANGE);
+    let mut second = connect_as(&name, "postgres");
+    run(&mut second, "SET lock_timeout = '200 ms'");
+    let refused = error(&mut second, &sync_sql(&fake, 1, RANGE));
+    assert_eq!(refused.code().code(), "55P03");
+    let other = format!("{RANGE}, destination => 'matomo_partitioned'");
+    assert!(sync(&mut second, &fake, &other).inserted > 0);
+    run(&mut admin, "ROLLBACK");
+    assert!(sync(&mut second, &fake, RANGE).inserted > 0);
+}
+
+#[test]
+fn the_tests_that_docs_security_names_are_there() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |path: String| {
+        std::fs::read_to_string(root.join(&path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+    };
+    let page = read("docs/security.md".to_owned());
+    let mut named: Vec<_> = page.split('`').filter_map(|text| text.rsplit_once("::")).collect();
+    // Addresses have such colons too.
+    named.retain(|(_, test)| test.starts_with(char::is_alphabetic));
+    assert!(named.len() > 20, "{named:?}");
+    for (module, test) in named {
+        let code = read(format!("tests/e2e/{}.rs", module.replace("::", "/")));
+        assert!(code.contains(&format!("#[test]\nfn {test}()")), "{module}::{test}");
+    }
+}

@@ -1,0 +1,327 @@
+//! Nobody's code runs with another's rights, and what row-level security hides is not taken for gone.
+
+use fake_matomo::Fake;
+use postgres::Client;
+
+use crate::support::sites::*;
+use crate::support::*;
+
+/// The role's own table, filled by a sync, which every visitor's erasure concerns from then on.
+fn table_of(admin: &mut Client, database: &str, fake: &Fake) -> (String, Client) {
+    let role = role(admin);
+    may_have_sites(admin, &role);
+    let mut db = connect_as(database, &role);
+    run(&mut db, "SELECT matomo_create_table('visits')");
+    sync(&mut db, fake, ", '2026-10-24', '2026-10-26', destination => 'visits'");
+    (role, db)
+}
+
+/// A trigger that tries to make its owner a superuser, and notes who it runs as.
+fn set_trap(owner: &str, db: &mut Client) {
+    run(
+        db,
+        &format!(
+            "CREATE TABLE notes (who text); GRANT INSERT ON notes TO PUBLIC;
+             CREATE FUNCTION trap() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                 INSERT INTO {owner}.notes VALUES (current_user);
+                 BEGIN ALTER ROLE {owner} SUPERUSER; EXCEPTION WHEN insufficient_privilege THEN END;
+                 RETURN NULL;
+             END $$;
+             CREATE TRIGGER trap AFTER DELETE ON visits EXECUTE FUNCTION trap();
+             CREATE CONSTRAINT TRIGGER later AFTER DELETE ON visits DEFERRABLE INITIALLY DEFERRED
+                 FOR EACH ROW EXECUTE FUNCTION trap()"
+        ),
+    );
+}
+
+#[test]
+fn an_erasure_runs_nobodys_triggers_with_the_callers_rights() {
+    let fake = serve_two();
+    let (name, mut admin) = named_database();
+    let (owner, mut theirs) = table_of(&mut admin, &name, &fake);
+    set_trap(&owner, &mut theirs);
+    let visitor: String = one(&mut theirs, "SELECT visitorid FROM visits LIMIT 1");
+    let forget = format!("SELECT * FROM matomo_forget('{visitor}')");
+    // A superuser; then a role that may delete there, but has none of the owner's rights.
+    run(&mut admin, &forget);
+    let left = format!("SELECT count(*) FROM visits WHERE visitorid = '{visitor}'");
+    assert_eq!(one::<i64>(&mut theirs, &left), 0);
+    let officer = role(&mut admin);
+    run(
+        &mut theirs,
+        &format!(
+            "GRANT USAGE ON SCHEMA {owner} TO {officer}; GRANT SELECT, DELETE ON visits TO {officer}"
+        ),
+    );
+    let visitor: String = one(&mut theirs, "SELECT visitorid FROM visits LIMIT 1");
+    run(&mut connect_as(&name, &officer), &format!("SELECT * FROM matomo_forget('{visitor}')"));
+    let who = "SELECT string_agg(DISTINCT who, ', ') FROM notes";
+    assert_eq!(texts(&mut theirs, who), [owner.as_str()]);
+    let is_superuser = format!("SELECT rolsuper FROM pg_roles WHERE rolname = '{owner}'");
+    assert!(!one::<bool>(&mut admin, &is_superuser));
+}
+
+/// The owner's trigger may look for names in the search_path, which is the caller's.
+#[test]
+fn an_erasure_lends_the_owners_rights_to_no_function_of_the_callers() {
+    let fake = serve_two();
+    let (name, mut admin) = named_database();
+    let (owner, mut theirs) = table_of(&mut admin, &name, &fake);
+    run(
+        &mut theirs,
+        &format!(
+            "CREATE FUNCTION helper() RETURNS text LANGUAGE sql AS $$ SELECT 'own' $$;
+             CREATE TABLE notes (who text);
+             CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                 INSERT INTO {owner}.notes VALUES (helper()); RETURN NULL; END $$;
+             CREATE TRIGGER note AFTER DELETE ON visits EXECUTE FUNCTION note()"
+        ),
+    );
+    let officer = role(&mut admin);
+    run(&mut admin, &format!("CREATE SCHEMA evil AUTHORIZATION {officer}"));
+    run(
+        &mut theirs,
+        &format!(
+            "GRANT USAGE ON SCHEMA {owner} TO {officer}; GRANT SELECT, DELETE ON visits TO {officer}"
+        ),
+    );
+    let mut db = connect_as(&name, &officer);
+    run(
+        &mut db,
+        "CREATE FUNCTION evil.helper() RETURNS text LANGUAGE sql AS $$ SELECT current_user::text $$;
+         GRANT USAGE ON SCHEMA evil TO PUBLIC; SET search_path = evil, public",
+    );
+    let refused = error(&mut db, "SELECT * FROM matomo_forget('x')");
+    assert!(refused.message().contains("helper() does not exist"), "{refused:?}");
+    // Whoever has the owner's rights has his triggers find what they find at an INSERT.
+    run(
+        &mut admin,
+        &format!("SET search_path = {owner}, public; SELECT * FROM matomo_forget('x')"),
+    );
+    assert_eq!(texts(&mut theirs, "SELECT who FROM notes"), ["own"]);
+}
+
+#[test]
+fn an_erasure_that_a_trigger_refuses_says_which_table_it_was() {
+    let fake = serve_two();
+    let (name, mut admin) = named_database();
+    let (owner, mut theirs) = table_of(&mut admin, &name, &fake);
+    run(
+        &mut theirs,
+        "CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no'; END $$;
+         CREATE TRIGGER no BEFORE DELETE ON visits FOR EACH STATEMENT EXECUTE FUNCTION no()",
+    );
+    sync(&mut admin, &fake, ", '2026-10-24', '2026-10-26'");
+    let visitor: String = one(&mut admin, "SELECT visitorid FROM matomo LIMIT 1");
+    let refused = error(&mut admin, &format!("SELECT * FROM matomo_forget('{visitor}')"));
+    assert_eq!(refused.message(), "no");
+    let detail = format!("Rows of table {owner}.visits were to be deleted.");
+    let hint = "To erase elsewhere, name one table after the other as only_in.";
+    assert_eq!((refused.detail(), refused.hint()), (Some(detail.as_str()), Some(hint)));
+    // Elsewhere it is erased all the same.
+    run(&mut admin, &format!("SELECT * FROM matomo_forget('{visitor}', only_in => 'matomo')"));
+    let left = format!("SELECT count(*) FROM matomo WHERE visitorid = '{visitor}'");
+    assert_eq!(one::<i64>(&mut admin, &left), 0);
+}
+
+/// A table with sites 1 and 2, of which a policy shows a role site 1.
+fn half_hidden() -> (Fake, String, Client, String) {
+    let fake = serve_two();
+    let (name, mut admin, reader) = database_and_role();
+    for site in [1, 2] {
+        sync_site(&mut admin, &fake, site, ", '2026-10-24', '2026-10-26'");
+    }
+    run(
+        &mut admin,
+        &format!(
+            "ALTER TABLE matomo ENABLE ROW LEVEL SECURITY;
+             CREATE POLICY one ON matomo TO {reader} USING (idsite = '1');
+             GRANT SELECT, DELETE ON matomo TO {reader}"
+        ),
+    );
+    (fake, name, admin, reader)
+}
+
+#[test]
+fn the_ledger_speaks_only_of_tables_of_which_all_is_shown() {
+    let (_fake, name, mut admin, reader) = half_hidden();
+    let days = "SELECT count(*) FROM matomo_days";
+    let mut db = connect_as(&name, &reader);
+    assert_eq!(one::<i64>(&mut db, days), 0);
+    assert!(one::<i64>(&mut admin, days) > 3);
+    run(&mut admin, "ALTER TABLE matomo DISABLE ROW LEVEL SECURITY");
+    assert!(one::<i64>(&mut db, days) > 3);
+}
+
+#[test]
+fn erasure_and_retention_are_whole_or_refused_where_policies_hide_rows() {
+    let (_fake, name, mut admin, reader) = half_hidden();
+    let mut db = connect_as(&name, &reader);
+    let state = |admin: &mut Client| (fingerprint(admin, "matomo"), ledger(admin, "matomo"));
+    let before = state(&mut admin);
+    let visitor: String =
+        one(&mut admin, "SELECT visitorid FROM matomo WHERE idsite = '2' LIMIT 1");
+    for call in [
+        format!("SELECT * FROM matomo_forget('{visitor}')"),
+        format!("SELECT * FROM matomo_forget('{visitor}', only_in => 'matomo')"),
+        "CALL matomo_drop_before('matomo', '2026-10-26')".to_owned(),
+        "CALL matomo_drop_before('matomo', '2026-10-26', site => 2)".to_owned(),
+    ] {
+        for security in ["on", "off"] {
+            run(&mut db, &format!("SET row_security = {security}"));
+            assert_says(
+                &error(&mut db, &call),
+                "42501",
+                "row-level security may hide rows of table public.matomo",
+                &["What a policy hides would be left."],
+                "Have it done by a role that no policy concerns",
+            );
+            assert_eq!(state(&mut admin), before, "{call}");
+        }
+    }
+    // Nor does the owner see all, when policies are forced on it.
+    let owner = role(&mut admin);
+    run(
+        &mut admin,
+        &format!(
+            "ALTER TABLE matomo OWNER TO {owner}; ALTER TABLE matomo FORCE ROW LEVEL SECURITY"
+        ),
+    );
+    let mut theirs = connect_as(&name, &owner);
+    for call in
+        ["SELECT * FROM matomo_forget('x')", "CALL matomo_drop_before('matomo', '2026-10-26')"]
+    {
+        assert_eq!(error(&mut theirs, call).code().code(), "42501");
+    }
+    run(&mut admin, "ALTER TABLE matomo NO FORCE ROW LEVEL SECURITY");
+    run(&mut admin, &format!("SELECT * FROM matomo_forget('{visitor}')"));
+    let left = format!("SELECT count(*) FROM matomo WHERE visitorid = '{visitor}'");
+    assert_eq!(one::<i64>(&mut admin, &left), 0);
+}
+
+/// Who may delete seals no day but by deleting.
+#[test]
+fn days_are_sealed_as_empty_only_where_rows_are_dropped() {
+    let noon = Noon::new();
+    let fake = serve(noon.world(3));
+    let (name, mut admin, role) = database_and_role();
+    sync(&mut admin, &fake, &format!(", '{}'", noon.text(2)));
+    let before = ledger(&mut admin, "matomo");
+    let mut db = connect_as(&name, &role);
+    let calls = [
+        "SELECT matomo_drop_step('matomo', 'infinity', NULL, '1s')",
+        "SELECT matomo_drop_step('matomo', now() + interval '1 day', 1, '1s')",
+        "CALL matomo_drop_before('matomo', now() + interval '1 day')",
+        "SELECT matomo_drop_step('matomo', now() - interval '1 s', NULL, '1s')",
+        "CALL matomo_drop_before('matomo', now() - interval '1 s')",
+    ];
+    for grant in ["DELETE", "SELECT"] {
+        run(
+            &mut admin,
+            &format!("REVOKE ALL ON matomo FROM {role}; GRANT {grant} ON matomo TO {role}"),
+        );
+        for call in calls {
+            let state = error(&mut db, call).code().code().to_owned();
+            assert!(["42501", "22023"].contains(&state.as_str()), "{call}: {state}");
+            assert_eq!(ledger(&mut admin, "matomo"), before, "{grant}: {call}");
+        }
+    }
+    run(&mut admin, &format!("GRANT SELECT, DELETE ON matomo TO {role}"));
+    for call in &calls[..3] {
+        assert_eq!(error(&mut db, call).code().code(), "22023", "{call}");
+        assert_eq!(ledger(&mut admin, "matomo"), before, "{call}");
+    }
+    // A place that is made up skips no rows of days that are sealed by it.
+    let made_up = "SELECT matomo_drop_step('matomo', $1::text::timestamptz, NULL, '1s',
+        jsonb_build_object('before', $1::text, 'id', 'matomo'::regclass::oid, 'done', true))";
+    let bound = format!("{}T00:00:00Z", noon.text(1));
+    db.query(made_up, &[&bound]).unwrap();
+    assert_eq!(ledger(&mut admin, "matomo")[1..], before[1..]);
+    assert!(ledger(&mut admin, "matomo")[0].ends_with(" sealed 0 0 0"));
+    assert_eq!(one::<i64>(&mut admin, "SELECT count(*) FROM matomo"), 18);
+    // There is no other function that tells the ledger such things.
+    let functions = "SELECT count(*) FROM pg_proc WHERE proname LIKE 'matomo%seal%'";
+    assert_eq!(one::<i64>(&mut admin, functions), 0);
+}
+
+#[test]
+fn triggers_on_delete_see_the_search_path_that_they_see_on_insert() {
+    let fake = serve_two();
+    let mut db = database();
+    run(
+        &mut db,
+        "CREATE SCHEMA app; CREATE TABLE app.seen (what text, path text);
+         SELECT matomo_create_table('app.visits'), matomo_create_table('app.weekly', true);
+         CREATE FUNCTION app.note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             INSERT INTO seen VALUES (TG_OP, current_setting('search_path')); RETURN NULL; END $$;
+         CREATE TRIGGER note AFTER INSERT OR DELETE ON app.visits EXECUTE FUNCTION app.note();
+         CREATE TRIGGER note AFTER INSERT OR DELETE ON app.weekly FOR EACH ROW EXECUTE FUNCTION app.note();
+         SET search_path = app, public",
+    );
+    for table in ["visits", "weekly"] {
+        sync(&mut db, &fake, &format!(", '2026-10-24', '2026-10-26', destination => '{table}'"));
+        run(&mut db, &format!("CALL matomo_drop_before('{table}', '2026-10-25T12:00:00Z')"));
+        run(&mut db, "SELECT matomo_forget((SELECT visitorid FROM visits LIMIT 1))");
+        let seen = "SELECT string_agg(DISTINCT what || ' ' || path, '; ' ORDER BY what || ' ' || path) FROM seen";
+        assert_eq!(texts(&mut db, seen), ["DELETE app, public; INSERT app, public"]);
+        run(&mut db, "TRUNCATE seen");
+    }
+}
+
+#[test]
+fn a_ledger_row_that_another_session_has_locked_ends_in_an_error_and_no_busy_loop() {
+    let noon = Noon::new();
+    let fake = serve(noon.world(4));
+    let (name, mut db) = named_database();
+    sync(&mut db, &fake, &format!(", '{}'", noon.text(3)));
+    let mut other = connect_as(&name, "postgres");
+    run(&mut other, "BEGIN; SELECT FROM matomo_ledger FOR UPDATE");
+    let holder = pid(&mut other);
+    let call =
+        format!("CALL matomo_drop_before('matomo', '{}', patience => '1 second')", noon.text(1));
+    let commits =
+        "SELECT sum(calls)::bigint FROM pg_stat_user_functions WHERE funcname = 'matomo_drop_step'";
+    run(&mut db, "SET track_functions = 'all'");
+    let refused = error(&mut db, &call);
+    assert_says(
+        &refused,
+        "55P03",
+        "could not obtain lock on public.matomo_ledger",
+        &[&format!("Held by process {holder}.")],
+        "Call it again",
+    );
+    // Twice a second.
+    let steps = one::<Option<i64>>(&mut db, commits).unwrap_or(0);
+    assert!(steps < 10, "{steps} steps in a second");
+    assert_eq!(one::<i64>(&mut db, "SELECT count(*) FROM matomo"), 36);
+    run(&mut other, "ROLLBACK");
+    run(&mut db, &call);
+    assert!(one::<i64>(&mut db, "SELECT count(*) FROM matomo") < 36);
+}
+
+#[test]
+fn ledger_rows_of_dropped_tables_go() {
+    let fake = serve_two();
+    let mut db = database();
+    for table in ["one", "two", "three"] {
+        run(&mut db, &format!("SELECT matomo_create_table('{table}')"));
+        sync(&mut db, &fake, &format!(", '2026-10-24', '2026-10-26', destination => '{table}'"));
+    }
+    let of_dropped = "SELECT count(*) FROM matomo_ledger l WHERE NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = l.destination)";
+    // By an erasure, by a first sync into a table, and once a day with the upkeep of a site.
+    for (drop, by) in [
+        ("one", "SELECT matomo_forget('x')".to_owned()),
+        ("two", sync_sql(&fake, 1, ", '2026-10-24', '2026-10-26'")),
+        ("three", "SELECT matomo_add_site('analytics', 1, start_date => '2026-10-24'); CALL matomo_sync_all()".to_owned()),
+    ] {
+        if drop == "three" {
+            server(&mut db, &fake);
+        }
+        run(&mut db, &format!("DROP TABLE {drop}"));
+        assert!(one::<i64>(&mut db, of_dropped) > 0);
+        for statement in by.split("; ") {
+            run(&mut db, statement);
+        }
+        assert_eq!(one::<i64>(&mut db, of_dropped), 0, "{by}");
+    }
+}

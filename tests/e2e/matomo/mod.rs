@@ -1,0 +1,6 @@
+//! Questions to Matomo and its answers.
+
+mod keep_alive;
+mod languages;
+mod paging;
+mod recordings;

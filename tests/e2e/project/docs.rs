@@ -1,0 +1,326 @@
+//! README and `docs/`: their SQL runs, their results are true, their links lead somewhere, and
+//! nothing that the extension has is left out.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+
+use chrono::{Days, Utc};
+use fake_matomo::{Clock, Plan, SitePlan, World};
+use postgres::{Client, SimpleQueryMessage};
+
+use crate::support::cluster::{Cluster, shared};
+use crate::support::pages::*;
+use crate::support::*;
+
+/// Its queries are run by a test of their own.
+const QUERIES: &str = "docs/queries.md";
+
+/// The paths of README and of the pages in `docs/`: first README, then how to install.
+fn pages() -> Vec<String> {
+    let files = std::fs::read_dir(root().join("docs")).unwrap();
+    let mut pages: Vec<_> = files
+        .map(|file| format!("docs/{}", file.unwrap().file_name().into_string().unwrap()))
+        .filter(|path| path.ends_with(".md"))
+        .collect();
+    pages.push("README.md".to_owned());
+    pages.sort_by_key(|path| (path != "README.md", path != "docs/install.md", path.clone()));
+    pages
+}
+
+/// The blocks marked as SQL.
+fn examples(page: &str) -> impl Iterator<Item = &str> {
+    page.split("```sql\n").skip(1).map(|rest| rest.split("```").next().unwrap())
+}
+
+/// Statements one by one, as psql sends them.
+fn statements(sql: &str) -> impl Iterator<Item = &str> {
+    sql.split_inclusive(';').map(str::trim).filter(|statement| {
+        statement.contains(|c: char| c.is_alphabetic()) && statement.ends_with(';')
+    })
+}
+
+/// Runs all SQL of a page, in its order.
+fn run_examples(db: &mut Client, path: &str, url: &str, token: &str) {
+    for example in examples(&page(path)) {
+        let sql = example
+            .replace("https://analytics.example.org", url)
+            .replace("'TOKEN'", &format!("'{token}'"));
+        for statement in statements(&sql) {
+            let answer = db
+                .simple_query(statement)
+                .unwrap_or_else(|error| panic!("{path}: {statement}: {error:?}"));
+            let rows = answer.iter().filter(|part| matches!(part, SimpleQueryMessage::Row(_)));
+            let may_be_empty = !statement.contains("SELECT") || statement.contains("no rows: ");
+            assert!(rows.count() > 0 || may_be_empty, "{path}: no rows: {statement}");
+        }
+    }
+}
+
+/// README and how to install begin in a new database, the other pages where README ends. Roles are
+/// the whole server's: a server of its own.
+#[test]
+fn every_example_runs() {
+    let today = Utc::now().date_naive();
+    let first = (today - Days::new(7)).to_string();
+    let fake = serve(world(11, "Europe/Paris", 20, &first, &today.to_string()));
+    let cluster = Cluster::start();
+    for (number, path) in pages().iter().filter(|path| *path != QUERIES).enumerate() {
+        run(&mut cluster.connect("postgres"), &format!("CREATE DATABASE page_{number}"));
+        let mut db = cluster.connect(&format!("page_{number}"));
+        if number > 1 {
+            run_examples(&mut db, "README.md", &fake.url(), fake.token());
+            run(&mut db, "CREATE SCHEMA analytics");
+        }
+        run_examples(&mut db, path, &fake.url(), fake.token());
+        if path == "docs/install.md" {
+            // Its last example is DROP EXTENSION: the visits are still there.
+            assert_eq!(one::<i64>(&mut db, "SELECT count(*) FROM pg_foreign_server"), 0);
+            assert!(one::<i64>(&mut db, "SELECT count(*) FROM analytics.matomo") > 100);
+        }
+    }
+}
+
+/// The three weeks of the demo, at a time that stays.
+fn three_weeks() -> World {
+    World::generate(&Plan {
+        seed: 1,
+        sites: vec![SitePlan {
+            name: "Example shop".to_owned(),
+            ecommerce: true,
+            ..SitePlan::new(1, "Europe/Paris", 300)
+        }],
+        first_day: day("2026-06-01"),
+        last_day: day("2026-06-21"),
+        now: Clock::Real,
+    })
+}
+
+/// With `MATOMO_DOCS=write` the page gets the results that the queries have now.
+#[test]
+fn the_queries_have_the_results_that_the_page_shows() {
+    let fake = serve(three_weeks());
+    let (name, mut db) = named_database();
+    Sync::of(&fake, "2026-06-01", "2026-06-21").run(&mut db);
+    let text = page(QUERIES);
+    let mut parts = text.split("```sql\n");
+    let mut now = parts.next().unwrap().to_owned();
+    let (mut settings, mut queries) = (String::new(), 0);
+    for part in parts {
+        let (sql, rest) = part.split_once("```\n").unwrap();
+        now += &format!("```sql\n{sql}```\n");
+        let rest = match rest.strip_prefix("\n```text\n") {
+            Some(shown) => shown.split_once("```\n").unwrap().1,
+            None => rest,
+        };
+        if sql.starts_with("SET ") {
+            settings = sql.to_owned();
+        } else {
+            now += &format!("\n```text\n{}```\n", psql(&name, &settings, sql));
+            queries += 1;
+        }
+        now += rest;
+    }
+    assert_eq!(queries, 20);
+    if std::env::var_os("MATOMO_DOCS").is_some() {
+        std::fs::write(root().join(QUERIES), now).unwrap();
+    } else {
+        assert!(
+            now == text,
+            "{QUERIES} shows other results; MATOMO_DOCS=write writes these:\n{now}"
+        );
+    }
+}
+
+/// What psql shows.
+fn psql(database: &str, settings: &str, sql: &str) -> String {
+    let mut command = shared().program("psql");
+    command.args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-P", "footer=off", "-d", database]);
+    let output = command.args(["-c", settings, "-c", sql]).output().unwrap();
+    assert!(output.status.success(), "{sql}: {}", String::from_utf8_lossy(&output.stderr));
+    let shown = String::from_utf8(output.stdout).unwrap();
+    shown.trim_end().lines().map(|line| format!("{}\n", line.trim_end())).collect()
+}
+
+#[test]
+fn the_tables_of_settings_have_all_settings_with_their_defaults() {
+    let mut db = shared().connect(&shared().database());
+    db.batch_execute("LOAD 'matomo_postgres'").unwrap();
+    let rows = db
+        .query(
+            // What the tests' own file says is no default.
+            "SELECT name, CASE source WHEN 'configuration file' THEN boot_val ELSE current_setting(name) END
+             FROM pg_settings WHERE name LIKE 'matomo.%' ORDER BY 1",
+            &[],
+        )
+        .unwrap();
+    assert!(rows.len() >= 10);
+    let page = page("docs/settings.md");
+    for row in rows {
+        let (name, value): (String, String) = (row.get(0), row.get(1));
+        let default = if value.is_empty() { String::new() } else { format!("`{value}` ") };
+        let line = format!("| `{name}` | {default}|");
+        assert!(page.contains(&line), "docs/settings.md lacks: {line}");
+    }
+}
+
+/// A condition for members of the extension, by class and OID.
+fn is_member(class: &str, oid: &str) -> String {
+    format!(
+        "EXISTS (SELECT FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid
+             AND d.refclassid = 'pg_extension'::regclass AND e.extname = 'matomo_postgres'
+         WHERE d.classid = '{class}'::regclass AND d.objid = {oid} AND d.deptype = 'e')"
+    )
+}
+
+#[test]
+fn every_function_is_described_with_all_its_arguments() {
+    let mut db = database();
+    let calls = texts(
+        &mut db,
+        &format!(
+            "SELECT format('%s(%s)', p.proname, (
+                 SELECT string_agg(a.name, ', ' ORDER BY a.place)
+                 FROM unnest(p.proargnames, p.proargmodes::text[]) WITH ORDINALITY a (name, mode, place)
+                 WHERE coalesce(a.mode, 'i') = 'i'))
+             FROM pg_proc p WHERE {} AND obj_description(p.oid, 'pg_proc') NOT LIKE 'Internal: %' ORDER BY 1",
+            is_member("pg_proc", "p.oid")
+        ),
+    );
+    assert!(calls.len() >= 12, "{calls:?}");
+    let page = page("docs/functions.md");
+    for call in calls {
+        let described = page.contains(&format!("`{call}`"));
+        assert!(
+            described || page.contains(&format!("`CALL {call}`")),
+            "docs/functions.md lacks: {call}"
+        );
+    }
+}
+
+/// The text below a heading of the second level.
+fn section<'a>(page: &'a str, title: &str) -> &'a str {
+    let begin =
+        page.find(&format!("\n## {title}\n")).unwrap_or_else(|| panic!("no section {title}"));
+    let rest = &page[begin + 1..];
+    rest.find("\n## ").map_or(rest, |end| &rest[..end])
+}
+
+#[test]
+fn every_view_and_every_column_is_described() {
+    let mut db = database();
+    let page = page("docs/tables.md");
+    let views = format!(
+        "SELECT c.relname::text FROM pg_class c WHERE c.relkind = 'v' AND {} ORDER BY 1",
+        is_member("pg_class", "c.oid")
+    );
+    let views = texts(&mut db, &views);
+    assert!(views.len() >= 5, "{views:?}");
+    let sections = views.iter().map(|view| (view.as_str(), view.as_str()));
+    for (table, title) in sections.chain([("matomo_action", "Columns")]) {
+        let section = section(&page, title);
+        let columns = format!(
+            "SELECT attname::text FROM pg_attribute WHERE attrelid = '{table}'::regclass AND attnum > 0
+                 AND attname !~ '^dimension[2-9]$'"
+        );
+        for column in texts(&mut db, &columns) {
+            assert!(section.contains(&format!("`{column}`")), "docs/tables.md, {title}: {column}");
+        }
+    }
+}
+
+#[test]
+fn every_sqlstate_is_described() {
+    let states: Vec<_> = include_str!("../../../src/error/sql_state.rs")
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("/// "))
+        .filter(|code| code.len() == 5 && code.chars().all(|c| c.is_ascii_alphanumeric()))
+        .collect();
+    assert!(states.len() >= 20, "{states:?}");
+    let page = page("docs/errors.md");
+    let rows: Vec<_> = page.lines().filter(|line| line.starts_with("| `")).collect();
+    for state in states {
+        let described = rows.iter().any(|row| row.contains(&format!("`{state}`")));
+        assert!(described, "docs/errors.md lacks: {state}");
+    }
+}
+
+/// As GitHub makes them.
+fn anchors(page: &str) -> HashSet<String> {
+    let headings = page.lines().filter(|line| line.starts_with('#'));
+    headings
+        .map(|line| {
+            let kept = |c: &char| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_');
+            let title = line.trim_start_matches('#').trim().to_lowercase();
+            title.chars().filter(kept).collect::<String>().replace(' ', "-")
+        })
+        .collect()
+}
+
+/// Targets of a page's links.
+fn links(page: &str) -> Vec<&str> {
+    // Every second part is a block of code.
+    let prose = page.split("```").step_by(2);
+    prose
+        .flat_map(|text| text.split("](").skip(1))
+        .map(|rest| rest.split(')').next().unwrap())
+        .collect()
+}
+
+/// The links of a page, by its path, that lead nowhere.
+fn broken(path: &str, text: &str) -> Vec<String> {
+    let mut broken = Vec::new();
+    for link in links(text).into_iter().filter(|link| !link.starts_with("https://")) {
+        let (file, anchor) = link.split_once('#').map_or((link, None), |(f, a)| (f, Some(a)));
+        let mut target = PathBuf::from(path);
+        if !file.is_empty() {
+            target.pop();
+            target.push(file);
+        }
+        let there = match std::fs::read_to_string(root().join(&target)) {
+            Ok(text) => anchor.is_none_or(|anchor| anchors(&text).contains(anchor)),
+            Err(_) => false,
+        };
+        if !there {
+            broken.push(format!("{path}: {link}"));
+        }
+    }
+    broken
+}
+
+#[test]
+fn every_link_leads_somewhere() {
+    let mut paths = pages();
+    paths.extend(["SECURITY.md", "CHANGELOG.md", "sql/released/README.md"].map(str::to_owned));
+    let found: Vec<_> = paths.iter().flat_map(|path| broken(path, &page(path))).collect();
+    assert_eq!(found, [""; 0]);
+    // This can fail.
+    let wrong =
+        "[a](nowhere.md), [b](tables.md#nowhere), [c](tables.md#columns), [d](../README.md)";
+    let expected = ["docs/x.md: nowhere.md", "docs/x.md: tables.md#nowhere"];
+    assert_eq!(broken("docs/x.md", wrong), expected);
+}
+
+/// The files and folders of this repository that a page names in code.
+fn paths(page: &str) -> Vec<&str> {
+    const FOLDERS: [&str; 7] = ["src", "sql", "tests", "packaging", "demo", "monitoring", "docs"];
+    let words = page.split("```").step_by(2).flat_map(|text| text.split('`').skip(1).step_by(2));
+    words
+        .filter(|word| word.split_once('/').is_some_and(|(folder, _)| FOLDERS.contains(&folder)))
+        .filter(|word| !word.contains([' ', '*']))
+        .collect()
+}
+
+#[test]
+fn every_path_that_is_named_is_there() {
+    for path in pages() {
+        for named in paths(&page(&path)) {
+            assert!(root().join(named).exists(), "{path} names {named}");
+        }
+    }
+    assert_eq!(paths("`src/no.rs`, `a/b`, `sql/`"), ["src/no.rs", "sql/"]);
+}
+
+#[test]
+fn readme_is_a_page() {
+    assert!(page("README.md").len() <= 12_000);
+}

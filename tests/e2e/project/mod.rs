@@ -1,0 +1,9 @@
+//! The project as a whole: its house, its pages, its versions.
+
+mod architecture;
+mod docs;
+mod lifecycle;
+mod supply_chain;
+mod updates;
+mod upgrade;
+mod valgrind;

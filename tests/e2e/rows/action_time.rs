@@ -1,0 +1,155 @@
+//! The setting `matomo.action_time` is never changed in silence for a table that has rows.
+
+use fake_matomo::{Action, ActionTime, Clock, Fake, OracleRow, Site, Visit, World};
+use postgres::Client;
+
+use crate::support::noon::{from, noon};
+use crate::support::sites::{add_site, server};
+use crate::support::*;
+
+fn as_sent(fake: &Fake) -> Vec<OracleRow> {
+    fake.world().oracle(1, day("1990-01-01"), day("2200-01-01"), ActionTime::AsSent)
+}
+
+fn kinds(db: &mut Client) -> Vec<String> {
+    texts(db, "SELECT concat_ws(' ', sealed, action_time) FROM matomo_days ORDER BY day")
+}
+
+#[test]
+fn sealed_days_of_the_other_kind_are_an_error_that_says_what_to_do() {
+    let (noon, fake, mut db) = noon(4);
+    sync(&mut db, &fake, &from(&noon, 3));
+    let before = fingerprint(&mut db, "matomo");
+    run(&mut db, "SET matomo.action_time = 'as_sent'");
+    let (first, last) = (noon.text(3), noon.text(1));
+    let kind = format!("is of the kind 'utc' from {first} to {last}.");
+    assert_says(
+        &error(&mut db, &sync_sql(&fake, 1, "")),
+        "55000",
+        "destination \"public.matomo\" holds another kind of time than matomo.action_time",
+        &[&kind],
+        &format!("start_date => '{first}', end_date => '{last}', force => true)"),
+    );
+    assert_eq!(fingerprint(&mut db, "matomo"), before);
+    // What it says helps: in parts, too.
+    for ago in [3, 2, 1] {
+        let only = format!(", '{0}', '{0}', force => true", noon.text(ago));
+        sync(&mut db, &fake, &only);
+    }
+    sync(&mut db, &fake, "");
+    assert_equal(&mut db, "matomo", &as_sent(&fake));
+    let sealed = ["t as_sent", "t as_sent", "t as_sent", "f as_sent"];
+    assert_eq!(kinds(&mut db), sealed);
+    // And so does the other way.
+    run(&mut db, "RESET matomo.action_time");
+    error(&mut db, &sync_sql(&fake, 1, ""));
+    run(&mut db, "SET matomo.action_time = 'as_sent'");
+    assert_eq!(sync(&mut db, &fake, "").written(), 0);
+}
+
+#[test]
+fn open_days_of_the_other_kind_are_read_whole() {
+    for table in ["matomo", "matomo_partitioned"] {
+        let (noon, fake, mut db) = noon(2);
+        run(
+            &mut db,
+            &format!("SET matomo.settle_time = '1 d'; SET matomo.destination = '{table}'"),
+        );
+        sync(&mut db, &fake, &from(&noon, 1));
+        run(&mut db, "SET matomo.action_time = 'as_sent'");
+        sync(&mut db, &fake, "");
+        assert_equal(&mut db, table, &as_sent(&fake));
+        assert_eq!(kinds(&mut db), ["f as_sent"; 2]);
+        run(&mut db, "SET matomo.action_time = 'utc'");
+        sync(&mut db, &fake, "");
+        assert_equal(&mut db, table, &all_of(&fake, 1));
+    }
+}
+
+#[test]
+fn days_that_were_dropped_for_their_age_are_of_no_kind() {
+    let (noon, fake, mut db) = noon(3);
+    sync(&mut db, &fake, &from(&noon, 2));
+    let drop =
+        format!("CALL matomo_drop_before('matomo', to_timestamp({}))", noon.at(0, "00:00:00"));
+    run(&mut db, &drop);
+    run(&mut db, "SET matomo.action_time = 'as_sent'");
+    sync(&mut db, &fake, "");
+    assert_eq!(sync(&mut db, &fake, &from(&noon, 2)).days, 1);
+}
+
+#[test]
+fn a_check_finds_and_mends_days_of_the_other_kind() {
+    let (noon, fake, mut db) = noon(3);
+    sync(&mut db, &fake, &from(&noon, 2));
+    run(&mut db, "SET matomo.action_time = 'as_sent'");
+    let mut stale = |arguments: &str| -> i64 {
+        let check = format!(
+            "SELECT sum(stale)::bigint FROM matomo_check(1, '{}', '{}', '{}', '{}'{arguments})",
+            noon.text(2),
+            noon.text(0),
+            fake.url(),
+            fake.token()
+        );
+        one(&mut db, &check)
+    };
+    assert_eq!(stale(""), 9);
+    assert_eq!(stale(", deep => true"), 9);
+    assert_eq!(stale(", repair => true"), 9);
+    assert_eq!(stale(""), 0);
+    assert_equal(&mut db, "matomo", &as_sent(&fake));
+    assert_eq!(sync(&mut db, &fake, "").days, 1);
+}
+
+/// A day of the site's wall clock begins at 00:00 there, however far from UTC the site is.
+#[test]
+fn retention_keeps_all_hours_of_the_first_kept_day_and_no_more() {
+    for (zone, offset) in [("America/Los_Angeles", -7), ("Asia/Tokyo", 9), ("UTC", 0)] {
+        // Days that have ended everywhere, an hour after midnight at the least.
+        let today = (chrono::Utc::now() + chrono::TimeDelta::hours(offset - 2)).date_naive();
+        let mut site = Site::new(1, "Hours", zone);
+        for ago in (1..=6).rev() {
+            for hour in 0..24 {
+                let wall = (today - chrono::Days::new(ago)).and_hms_opt(hour, 30, 0).unwrap();
+                // An hour off in winter, which stays within the range.
+                let at = wall.and_utc().timestamp() - offset * 3600;
+                let visit = Visit::new(100 * i64::try_from(ago).unwrap() + i64::from(hour), at);
+                site.add(visit.and(Action::page(at, "https://hours.test/", "Hours")));
+            }
+        }
+        let mut world = World::new(Clock::Real);
+        world.add_site(site);
+        let fake = serve(world);
+        let mut db = database();
+        server(&mut db, &fake);
+        run(&mut db, "SET matomo.action_time = 'as_sent'; SET TimeZone = 'Asia/Kolkata'");
+        for table in ["matomo", "matomo_partitioned"] {
+            let first = today - chrono::Days::new(6);
+            let id = add_site(&mut db, &format!(", '{first}', '{table}'"));
+            run(&mut db, &format!("CALL matomo_sync_site({id})"));
+            let by_day = |db: &mut Client, table: &str| -> Vec<String> {
+                let day = "(action_timestamp AT TIME ZONE 'UTC')::date";
+                texts(
+                    db,
+                    &format!(
+                        "SELECT concat_ws(' ', {day}, count(*)) FROM {table} GROUP BY {day} ORDER BY 1"
+                    ),
+                )
+            };
+            let before = by_day(&mut db, table);
+            run(&mut db, &format!("SELECT matomo_alter_site({id}, retention => '3 days')"));
+            run(&mut db, &format!("CALL matomo_sync_site({id})"));
+            let kept_from = format!("SELECT (matomo_today('{zone}') - 3)::text");
+            let kept_from: String = one(&mut db, &kept_from);
+            let kept: Vec<_> =
+                before.iter().filter(|line| line.as_str() >= kept_from.as_str()).cloned().collect();
+            assert_eq!(by_day(&mut db, table), kept, "{zone} {table}");
+            assert!(kept.len() >= 2 && before.len() >= kept.len() + 2, "{before:?}");
+            let told = format!(
+                "SELECT concat_ws(' ', day, visits) FROM matomo_days
+                 WHERE destination = '{table}'::regclass AND visits > 0 ORDER BY day"
+            );
+            assert_eq!(texts(&mut db, &told), kept, "{zone} {table}");
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! From visits to rows.
+
+mod action_time;
+mod encodings;
+mod exactness;
+mod hostile;
+mod odd_data;

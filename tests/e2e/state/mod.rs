@@ -1,0 +1,14 @@
+//! What the extension keeps: ledger, sites, runs, and what of it goes.
+
+mod dump;
+mod ledger;
+mod ledger_apart;
+mod ledger_keeping;
+mod moved;
+mod restored_names;
+mod restores;
+mod retention;
+mod retention_locks;
+mod runs;
+mod site_owners;
+mod sites;

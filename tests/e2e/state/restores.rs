@@ -1,0 +1,145 @@
+//! What the extension keeps of its own comes back by whatever way a dump is restored.
+
+use std::path::PathBuf;
+
+use fake_matomo::Fake;
+use postgres::Client;
+
+use crate::support::cluster::shared;
+use crate::support::dump::{empty_database, output};
+use crate::support::sites::*;
+use crate::support::*;
+
+/// A registered site that was synced once, and the database that it is in.
+fn synced() -> (Fake, String, Client) {
+    let fake = serve_two();
+    let (name, mut db) = named_database();
+    server(&mut db, &fake);
+    add_site(&mut db, ", start_date => '2026-10-24'");
+    run(&mut db, "CALL matomo_sync_all()");
+    (fake, name, db)
+}
+
+/// What is known of the registered sites.
+fn known(db: &mut Client) -> Vec<String> {
+    texts(
+        db,
+        "SELECT concat_ws(' ', site_id, server, destination, failures, synced_to) FROM matomo_status",
+    )
+}
+
+fn dumped(database: &str, user: &str) -> PathBuf {
+    let name = format!("matomo_e2e.{}.{database}.{user}.dump", std::process::id());
+    let file = std::env::temp_dir().join(name);
+    output(shared().program("pg_dump").args(["-U", user, "-Fc", "-f"]).arg(&file).arg(database));
+    file
+}
+
+#[test]
+fn the_state_of_sites_comes_back_in_whatever_order_tables_are_loaded() {
+    let (_fake, name, mut old) = synced();
+    let file = dumped(&name, "postgres");
+    let copy = format!("{name}_order");
+    let mut db = empty_database(shared(), &copy);
+    let restore = || {
+        let mut command = shared().program("pg_restore");
+        command.args(["-e", "-d", &copy]);
+        command
+    };
+    output(restore().arg("--section=pre-data").arg(&file));
+    // The last first, as parallel jobs may have it.
+    let list = output(shared().program("pg_restore").args(["-l", "--section=data"]).arg(&file));
+    let list = String::from_utf8(list).unwrap();
+    assert!(list.find("matomo_site_config").unwrap() < list.find("matomo_site_state").unwrap());
+    let reversed: Vec<_> = list.lines().rev().collect();
+    let order = file.with_extension("list");
+    std::fs::write(&order, reversed.join("\n")).unwrap();
+    output(restore().arg("-L").arg(&order).arg(&file));
+    output(restore().arg("--section=post-data").arg(&file));
+    assert_eq!(known(&mut db), known(&mut old));
+    assert_eq!(known(&mut db).len(), 1);
+    for file in [file, order] {
+        std::fs::remove_file(file).unwrap();
+    }
+}
+
+#[test]
+fn parallel_jobs_restore_everything() {
+    let (_fake, name, mut old) = synced();
+    let file = dumped(&name, "postgres");
+    for n in 0..5 {
+        let copy = format!("{name}_jobs_{n}");
+        let mut db = empty_database(shared(), &copy);
+        output(shared().program("pg_restore").args(["-j4", "-e", "-d", &copy]).arg(&file));
+        assert_eq!(known(&mut db), known(&mut old));
+    }
+    std::fs::remove_file(file).unwrap();
+}
+
+#[test]
+fn a_dump_by_a_role_that_reads_no_tokens_is_restored_without_them() {
+    let (fake, name, mut old) = synced();
+    let reader = role(&mut old);
+    run(
+        &mut old,
+        &format!(
+            "GRANT pg_read_all_data TO {reader};
+             CREATE USER MAPPING FOR PUBLIC SERVER analytics OPTIONS (token '{}')",
+            fake.token()
+        ),
+    );
+    let file = dumped(&name, &reader);
+    let copy = format!("{name}_reader");
+    let mut db = empty_database(shared(), &copy);
+    output(shared().program("pg_restore").args(["-1", "-e", "-d", &copy]).arg(&file));
+    std::fs::remove_file(file).unwrap();
+    assert_eq!(known(&mut db), known(&mut old));
+    let sync = "SELECT * FROM matomo_sync(1, server => 'analytics', force => true, start_date => '2026-10-24', end_date => '2026-10-24')";
+    for (mapping, user) in [("postgres", "postgres"), ("PUBLIC", "public")] {
+        let hint =
+            format!("ALTER USER MAPPING FOR {mapping} SERVER analytics OPTIONS (ADD token '...').");
+        let message = format!("user mapping for \"{user}\" has no token");
+        assert_says(&error(&mut db, sync), "28000", &message, &[], &hint);
+        if user == "public" {
+            run(&mut db, &hint.trim_end_matches('.').replace("...", fake.token()));
+        } else {
+            run(&mut db, "DROP USER MAPPING FOR postgres SERVER analytics");
+        }
+    }
+    run(&mut db, sync);
+    // A run says so too, and goes on when there is a token.
+    run(&mut db, "CREATE USER MAPPING FOR postgres SERVER analytics");
+    run(&mut db, "CALL matomo_sync_all()");
+    let failed =
+        "SELECT concat_ws(' ', last_sqlstate, last_error) FROM matomo_status WHERE failures = 1";
+    assert_eq!(texts(&mut db, failed), ["28000 user mapping for \"postgres\" has no token"]);
+    let token = format!(
+        "ALTER USER MAPPING FOR postgres SERVER analytics OPTIONS (ADD token '{}')",
+        fake.token()
+    );
+    run(&mut db, &token);
+    run(&mut db, "CALL matomo_sync_all()");
+    assert_eq!(one::<i32>(&mut db, "SELECT failures FROM matomo_status"), 0);
+}
+
+/// Foreign keys would want an order that pg_restore does not keep.
+#[test]
+fn no_table_of_the_extension_has_a_foreign_key() {
+    let mut db = database();
+    let keys = texts(
+        &mut db,
+        "SELECT format('%s of %s', o.conname, o.conrelid::regclass) FROM pg_constraint o
+         JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = o.conrelid AND d.deptype = 'e'
+         WHERE o.contype = 'f'",
+    );
+    assert_eq!(keys, [""; 0]);
+}
+
+#[test]
+fn the_state_of_a_removed_site_goes_with_it() {
+    let (_fake, _, mut db) = synced();
+    let left = "SELECT count(*) FROM matomo_site_state";
+    assert_eq!(one::<i64>(&mut db, left), 1);
+    run(&mut db, "SELECT matomo_remove_site(id) FROM matomo_sites");
+    assert_eq!(one::<i64>(&mut db, left), 0);
+}

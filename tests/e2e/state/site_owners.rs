@@ -1,0 +1,266 @@
+//! Whose registered sites are, who may do what with them, and that they survive a dump.
+
+use postgres::Client;
+
+use crate::support::cluster::shared;
+use crate::support::report::proven;
+use crate::support::sites::*;
+use crate::support::*;
+
+/// What a role sees of sites, runs and status.
+fn seen(db: &mut Client) -> (i64, i64, i64) {
+    let count = |db: &mut Client, view: &str| one(db, &format!("SELECT count(*) FROM {view}"));
+    (count(db, "matomo_sites"), count(db, "matomo_runs"), count(db, "matomo_status"))
+}
+
+#[test]
+fn a_site_is_its_owners_and_nobody_elses() {
+    let fake = serve_two();
+    let (name, mut admin, owner) = database_and_role();
+    let (stranger, member, watcher) = (role(&mut admin), role(&mut admin), role(&mut admin));
+    server_for(&mut admin, &fake, &owner);
+    server_for(&mut admin, &fake, &stranger);
+    may_have_sites(&mut admin, &member);
+    run(&mut admin, &format!("GRANT {owner} TO {member}; GRANT pg_monitor TO {watcher}"));
+    let mut db = connect_as(&name, &owner);
+    run(&mut db, &format!("SET search_path = {owner}, public"));
+    let site = add_site(&mut db, ", start_date => '2026-10-24'");
+    run(&mut db, "CALL public.matomo_sync_all()");
+    assert_eq!(seen(&mut db), (1, 1, 1));
+    assert_equal(&mut admin, &format!("{owner}.matomo"), &all_of(&fake, 1));
+
+    let mut db = connect_as(&name, &stranger);
+    assert_eq!(seen(&mut db), (0, 0, 0));
+    let hint = format!("It takes the rights of its owner, {owner}.");
+    let message = format!("permission denied for registered site {site}");
+    for sql in [
+        format!("SELECT matomo_alter_site({site}, enabled => false)"),
+        format!("SELECT matomo_alter_site({site}, owner => '{stranger}')"),
+        format!("SELECT matomo_remove_site({site})"),
+        format!("CALL matomo_sync_site({site})"),
+        format!("DO $$ BEGIN PERFORM public.matomo_run_step({site}, false); END $$"),
+    ] {
+        assert_says(&error(&mut db, &sql), "42501", &message, &[], &hint);
+    }
+    fake.clear_requests();
+    run(&mut db, "CALL matomo_sync_all()");
+    assert_eq!(asked(&fake), [""; 0]);
+    for table in ["matomo_site_config", "matomo_site_state", "matomo_run_log", "matomo_ledger"] {
+        let refused = error(&mut db, &format!("SELECT * FROM {table}"));
+        assert_eq!(refused.message(), format!("permission denied for table {table}"));
+    }
+    // One table takes a site of a server once, whoever registers it.
+    run(
+        &mut admin,
+        &format!(
+            "GRANT ALL ON SCHEMA {owner} TO {stranger}; GRANT ALL ON {owner}.matomo TO {stranger}"
+        ),
+    );
+    let again = format!("SELECT matomo_add_site('analytics', 1, destination => '{owner}.matomo')");
+    let message_again =
+        format!("site 1 of server \"analytics\" is already registered for \"{owner}.matomo\"");
+    let of_another = "It is another role's. Ask an administrator, or name another destination.";
+    assert_says(&error(&mut db, &again), "23505", &message_again, &[], of_another);
+    run(
+        &mut admin,
+        &format!(
+            "REVOKE ALL ON SCHEMA {owner} FROM {stranger}; REVOKE ALL ON {owner}.matomo FROM {stranger}"
+        ),
+    );
+    // A watcher sees, and does nothing.
+    let mut db = connect_as(&name, &watcher);
+    assert_eq!(seen(&mut db), (1, 1, 1));
+    assert_eq!(error(&mut db, "CALL matomo_sync_all()").code().code(), "42501");
+    assert_says(
+        &error(&mut db, &format!("SELECT matomo_remove_site({site})")),
+        "42501",
+        &message,
+        &[],
+        &hint,
+    );
+    // A member does it in the owner's name: he has no mapping of his own.
+    let mut db = connect_as(&name, &member);
+    assert_eq!(seen(&mut db), (1, 1, 1));
+    run(&mut db, "CALL matomo_sync_all()");
+    assert_eq!(
+        one::<String>(
+            &mut db,
+            "SELECT concat_ws(' ', username, owner, status) FROM matomo_runs ORDER BY runid DESC LIMIT 1"
+        ),
+        format!("{member} {owner} succeeded")
+    );
+    // He may not give it to whom he is not.
+    assert_says(
+        &error(&mut db, &format!("SELECT matomo_alter_site({site}, owner => '{stranger}')")),
+        "42501",
+        &format!("must be member of role \"{stranger}\""),
+        &[],
+        "Name a role that you may SET ROLE to.",
+    );
+    // Who gets it needs the rights on the table, and a mapping.
+    let give = |to: &str| format!("SELECT matomo_alter_site({site}, owner => '{to}')");
+    let refused = error(&mut admin, &give(&stranger));
+    assert_eq!(refused.message(), format!("permission denied for table {owner}.matomo"));
+    run(
+        &mut admin,
+        &format!(
+            "GRANT USAGE ON SCHEMA {owner} TO {stranger}; GRANT ALL ON {owner}.matomo TO {stranger}"
+        ),
+    );
+    run(&mut admin, &give(&stranger));
+    let mut db = connect_as(&name, &stranger);
+    // The runs of before are the former owner's.
+    assert_eq!(seen(&mut db), (1, 0, 1));
+    run(&mut db, &format!("CALL matomo_sync_site({site})"));
+    run(&mut db, &format!("SELECT matomo_remove_site({site})"));
+    assert_eq!(seen(&mut admin), (0, 3, 0));
+}
+
+#[test]
+fn nobody_reaches_the_network_unless_he_was_allowed_to() {
+    let (name, mut admin, owner) = database_and_role();
+    let stranger = role(&mut admin);
+    let fake = serve_two();
+    server_for(&mut admin, &fake, &owner);
+    let mut db = connect_as(&name, &owner);
+    let site = add_site(&mut db, "");
+    run(
+        &mut admin,
+        &format!(
+            "ALTER ROLE {stranger} NOINHERIT; GRANT {owner} TO {stranger};
+             GRANT USAGE ON FOREIGN SERVER analytics TO {stranger}"
+        ),
+    );
+    let plain = role(&mut admin);
+    let mut db = connect_as(&name, &plain);
+    fake.clear_requests();
+    let mut refused = Vec::new();
+    for (sql, message) in [
+        (
+            "SELECT matomo_sync(1, server => 'analytics')".to_owned(),
+            "permission denied for function matomo_sync",
+        ),
+        (
+            "SELECT matomo_check(1, '2026-01-01', '2026-01-01', server => 'analytics')".to_owned(),
+            "permission denied for function matomo_check",
+        ),
+        (
+            "SELECT matomo_add_site('analytics', 1)".to_owned(),
+            "permission denied for function matomo_add_site",
+        ),
+        (
+            format!("SELECT matomo_alter_site({site})"),
+            "permission denied for function matomo_alter_site",
+        ),
+        (
+            format!("CALL matomo_sync_site({site})"),
+            "permission denied for procedure matomo_sync_site",
+        ),
+        ("CALL matomo_sync_all()".to_owned(), "permission denied for procedure matomo_sync_all"),
+        // What the procedures are made of is no way round.
+        (
+            format!("SELECT matomo_run_step({site}, false)"),
+            "matomo_sync_site() cannot be executed from a function",
+        ),
+        (
+            format!("DO $$ BEGIN PERFORM matomo_run_step({site}, false); END $$"),
+            "permission denied for procedure matomo_sync_site",
+        ),
+        (
+            "CREATE SERVER s FOREIGN DATA WRAPPER matomo OPTIONS (url 'https://a.example.org')"
+                .to_owned(),
+            "permission denied for foreign-data wrapper matomo",
+        ),
+    ] {
+        let error = error(&mut db, &sql);
+        assert_eq!(error.message(), message, "{sql}");
+        refused.push(error.code().code().to_owned());
+    }
+    let requests = asked(&fake);
+    assert_eq!(requests, [""; 0]);
+    let count = |state: &str| refused.iter().filter(|found| *found == state).count();
+    proven(
+        "Privileges",
+        "the network, for a role without grants",
+        &format!(
+            "each of the {} ways to have the server ask somebody, those included that the procedures are made of",
+            refused.len()
+        ),
+        "refused; nobody is asked",
+        &format!(
+            "{} × `42501`, {} × `25001`; {} requests",
+            count("42501"),
+            count("25001"),
+            requests.len()
+        ),
+    );
+    // Nor does he see the sites of a role whose rights he does not inherit.
+    let mut db = connect_as(&name, &stranger);
+    assert_eq!(seen(&mut db), (0, 0, 0));
+}
+
+#[test]
+fn sites_and_their_runs_survive_dump_and_restore() {
+    let fake = serve_two();
+    let (name, mut old, gone) = database_and_role();
+    server(&mut old, &fake);
+    server_for(&mut old, &fake, &gone);
+    let first = add_site(
+        &mut old,
+        ", start_date => '2026-10-24', retention => '9 years', every => '1 min'",
+    );
+    run(&mut old, "CREATE SCHEMA w; SELECT matomo_create_table('w.dropped')");
+    let dropped: i32 =
+        one(&mut old, "SELECT matomo_add_site('analytics', 2, destination => 'w.dropped')");
+    let kept: i32 = one(
+        &mut old,
+        "SELECT matomo_add_site('analytics', 2, destination => 'matomo_partitioned')",
+    );
+    assert_eq!((first, dropped, kept), (1, 2, 3));
+    run(&mut old, "CALL matomo_sync_all()");
+    run(&mut old, "DROP TABLE w.dropped");
+    let contents = [
+        "SELECT s::text FROM matomo_sites s WHERE id <> 2 ORDER BY id",
+        "SELECT r::text FROM matomo_runs r ORDER BY runid",
+        "SELECT s::text FROM (SELECT site_id, synced_to, sealed_to, failures, next_run FROM matomo_status) s WHERE site_id <> 2 ORDER BY site_id",
+    ];
+    let copy = format!("{name}_copy");
+    run(&mut old, &format!("CREATE DATABASE {copy}"));
+    let program = shared().program("pg_dump").get_program().to_owned();
+    let bindir = std::path::Path::new(&program).parent().unwrap().display().to_string();
+    let copied = std::process::Command::new("bash")
+        .args(["-o", "pipefail", "-c"])
+        .arg(format!("{bindir}/pg_dump -Fc {name} | {bindir}/pg_restore -1 -e -d {copy}"))
+        .envs([("PGHOST", "127.0.0.1"), ("PGUSER", "postgres")])
+        .env("PGPORT", shared().port().to_string())
+        .status();
+    assert!(copied.unwrap().success());
+    let mut new = shared().connect(&copy);
+    for sql in contents {
+        assert_eq!(texts(&mut new, sql), texts(&mut old, sql));
+        assert!(!texts(&mut new, sql).is_empty());
+    }
+    // They go on, and new ones get new IDs.
+    fake.clear_requests();
+    run(&mut new, "CALL matomo_sync_all()");
+    let requests = asked(&fake);
+    assert!(!requests.is_empty());
+    let sealed = requests.iter().filter(|line| line.starts_with("day 2026-10-2")).count();
+    assert_eq!(sealed, 0, "{requests:?}");
+    assert_equal(&mut new, "matomo", &all_of(&fake, 1));
+    run(&mut new, "SELECT matomo_create_table('w.fresh')");
+    let next: i32 =
+        one(&mut new, "SELECT matomo_add_site('analytics', 2, destination => 'w.fresh')");
+    assert_eq!(next, 4);
+    let runs: i64 = one(&mut new, "SELECT count(DISTINCT runid) FROM matomo_runs");
+    assert_eq!(runs, 6);
+    let last = "SELECT status FROM matomo_runs WHERE site_id = 2 ORDER BY runid DESC LIMIT 1";
+    assert_eq!(texts(&mut new, last), ["failed"], "the site whose table was dropped");
+    proven(
+        "Lifecycle",
+        "a dump with sites and runs",
+        "`pg_dump -Fc`, `pg_restore -1 -e`; three sites, one of whose tables was dropped, with runs and a ledger",
+        "sites, runs and states are there; sealed days are not asked for again; new IDs follow the old",
+        &format!("{sealed} requests for sealed days; site {next} and {runs} runs after it"),
+    );
+}

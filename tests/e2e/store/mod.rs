@@ -1,0 +1,14 @@
+//! Destinations: tables and how rows get into them.
+
+mod companions;
+mod crash;
+mod definers;
+mod failed_copies;
+mod memory;
+mod node_tables;
+mod own_tables;
+mod partitions;
+mod read_back;
+mod renamed;
+mod schema;
+mod visits_anew;

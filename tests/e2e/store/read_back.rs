@@ -1,0 +1,179 @@
+//! What is written is to be seen in the table, by its name; what users do to rows is their own business.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use postgres::Client;
+
+use crate::support::cluster::shared;
+use crate::support::noon::{from, noon};
+use crate::support::*;
+
+const TABLES: [&str; 2] = ["matomo", "matomo_partitioned"];
+
+/// A table access method that stores rows as heap does and shows none.
+const SOURCE: &str = r#"
+#include "postgres.h"
+#include "fmgr.h"
+#include "access/heapam.h"
+#include "access/tableam.h"
+PG_MODULE_MAGIC;
+PG_FUNCTION_INFO_V1(vanish_handler);
+static bool no_row(TableScanDesc scan, ScanDirection direction, TupleTableSlot *slot)
+{
+    ExecClearTuple(slot);
+    return false;
+}
+static bool no_tuple(struct IndexFetchTableData *scan, ItemPointer tid, Snapshot snapshot,
+    TupleTableSlot *slot, bool *again, bool *all_dead)
+{
+    ExecClearTuple(slot);
+    *again = false;
+    return false;
+}
+#if PG_VERSION_NUM >= 180000
+static bool no_bitmap(TableScanDesc scan, TupleTableSlot *slot, bool *recheck, uint64 *lossy, uint64 *exact)
+#else
+static bool no_bitmap(TableScanDesc scan, struct TBMIterateResult *page, TupleTableSlot *slot)
+#endif
+{
+    ExecClearTuple(slot);
+    return false;
+}
+static double no_build(Relation table, Relation index, struct IndexInfo *info, bool sync, bool anyvisible,
+    bool progress, BlockNumber start, BlockNumber blocks, IndexBuildCallback callback, void *state,
+    TableScanDesc scan)
+{
+    return 0;
+}
+Datum vanish_handler(PG_FUNCTION_ARGS)
+{
+    static TableAmRoutine routine;
+    routine = *GetHeapamTableAmRoutine();
+    routine.scan_getnextslot = no_row;
+    routine.index_fetch_tuple = no_tuple;
+    routine.scan_bitmap_next_tuple = no_bitmap;
+    routine.index_build_range_scan = no_build;
+    PG_RETURN_POINTER(&routine);
+}
+"#;
+
+/// Compiles it and makes the access method.
+fn create_vanish(db: &mut Client) {
+    let [source, library] = ["c", "so"]
+        .map(|kind| PathBuf::from(format!("/tmp/matomo_e2e_vanish_{}.{kind}", std::process::id())));
+    std::fs::write(&source, SOURCE).unwrap();
+    let config = std::env::var("PG_CONFIG").unwrap_or_else(|_| "pg_config".to_owned());
+    let headers = Command::new(config).arg("--includedir-server").output().unwrap();
+    let headers = String::from_utf8(headers.stdout).unwrap();
+    let done = Command::new("cc")
+        .args(["-shared", "-fPIC", "-O1", "-I", headers.trim(), "-o"])
+        .args([&library, &source])
+        .output()
+        .unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    run(
+        db,
+        &format!(
+            "CREATE FUNCTION vanish_handler(internal) RETURNS table_am_handler LANGUAGE c \
+                 AS '{}', 'vanish_handler';
+             CREATE ACCESS METHOD vanish TYPE TABLE HANDLER vanish_handler",
+            library.display()
+        ),
+    );
+    for file in [source, library] {
+        std::fs::remove_file(file).unwrap();
+    }
+}
+
+#[test]
+fn a_sync_whose_rows_are_not_to_be_seen_fails_with_all_undone() {
+    let (noon, fake, mut db) = noon(3);
+    create_vanish(&mut db);
+    run(&mut db, "SET default_table_access_method = vanish");
+    for (table, partitioned) in TABLES.into_iter().zip([false, true]) {
+        run(&mut db, &format!("SELECT matomo_create_table('{table}', {partitioned})"));
+        let size = format!("SELECT pg_table_size('{table}')");
+        let before: i64 = one(&mut db, &size);
+        let refused = error(
+            &mut db,
+            &sync_sql(&fake, 1, &format!("{}, destination => '{table}'", from(&noon, 2))),
+        );
+        let message = format!("rows written to \"public.{table}\" are not to be seen in it");
+        let detail = "Of 9 rows, a query of the table sees 0.";
+        assert_says(&refused, "0A000", &message, &[detail], "Take an ordinary table of Postgres");
+        assert_eq!(ledger(&mut db, table), [""; 0]);
+        if !partitioned {
+            // Pages of a table stay when its rows are rolled back.
+            assert!(one::<i64>(&mut db, &size) > before, "nothing was written");
+        }
+    }
+}
+
+#[test]
+fn rows_that_a_trigger_or_a_rule_of_the_users_takes_away_are_none_of_ours() {
+    for table in TABLES {
+        for (what, left) in [
+            // Drops one row of three, has other keys, moves all.
+            (
+                "BEFORE INSERT ON {table} FOR EACH ROW WHEN (NEW.action_type = 'goal') EXECUTE FUNCTION drops()",
+                18,
+            ),
+            ("BEFORE INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION renames()", 27),
+            ("AFTER INSERT ON {table} REFERENCING NEW TABLE AS anew EXECUTE FUNCTION moves()", 0),
+            ("", 0),
+        ] {
+            let (noon, fake, mut db) = noon(3);
+            run(
+                &mut db,
+                &format!(
+                    "SELECT matomo_create_table('{table}', {}); CREATE TABLE elsewhere (LIKE {table});
+                     CREATE FUNCTION drops() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+                     CREATE FUNCTION renames() RETURNS trigger LANGUAGE plpgsql AS
+                         $$ BEGIN NEW.action_id := 'x' || NEW.action_id; RETURN NEW; END $$;
+                     CREATE FUNCTION moves() RETURNS trigger LANGUAGE plpgsql AS
+                         $$ BEGIN INSERT INTO elsewhere SELECT * FROM anew; DELETE FROM {table}; RETURN NULL; END $$",
+                    table == "matomo_partitioned"
+                ),
+            );
+            let does = match what {
+                "" => format!(
+                    "CREATE RULE moves AS ON INSERT TO {table} DO INSTEAD INSERT INTO elsewhere VALUES (NEW.*)"
+                ),
+                trigger => format!("CREATE TRIGGER theirs {}", trigger.replace("{table}", table)),
+            };
+            run(&mut db, &does);
+            sync(&mut db, &fake, &format!("{}, destination => '{table}'", from(&noon, 2)));
+            assert_eq!(
+                one::<i64>(&mut db, &format!("SELECT count(*) FROM {table}")),
+                left,
+                "{does}"
+            );
+        }
+    }
+}
+
+#[test]
+fn rows_that_a_policy_hides_from_their_writer_are_there() {
+    for table in TABLES {
+        let (noon, fake, mut db) = noon(3);
+        let role = role(&mut db);
+        run(
+            &mut db,
+            &format!(
+                "SELECT matomo_create_table('{table}', {}); ALTER TABLE {table} ENABLE ROW LEVEL SECURITY;
+                 SELECT matomo_create_partitions('{table}', now() - interval '9 days', now() + interval '1 day');
+                 CREATE POLICY adds ON {table} FOR INSERT WITH CHECK (true);
+                 CREATE POLICY sees ON {table} FOR SELECT USING (idvisit = '1002');
+                 GRANT ALL ON {table} TO {role}; GRANT EXECUTE ON FUNCTION matomo_sync TO {role}",
+                table == "matomo_partitioned"
+            ),
+        );
+        let name: String = one(&mut db, "SELECT current_database()::text");
+        let mut theirs = shared().connect_as(&name, &role);
+        let into = format!("{}, destination => '{table}'", from(&noon, 2));
+        assert_eq!(sync(&mut theirs, &fake, &into).inserted, 27);
+        assert_eq!(one::<i64>(&mut theirs, &format!("SELECT count(*) FROM {table}")), 3);
+        assert_equal(&mut db, table, &all_of(&fake, 1));
+    }
+}

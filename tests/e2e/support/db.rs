@@ -1,0 +1,162 @@
+//! Databases, statements, and the comparison of a table with the oracle.
+
+use std::fmt::Write;
+
+use fake_matomo::OracleRow;
+use postgres::Client;
+use postgres::error::DbError;
+
+use crate::support::cluster::shared;
+
+/// A database of its own, in the shared cluster.
+pub fn database() -> Client {
+    shared().connect(&shared().database())
+}
+
+/// The error that a statement ends with.
+pub fn error(db: &mut Client, sql: &str) -> DbError {
+    let error = db.batch_execute(sql).expect_err("the statement must fail");
+    error.as_db_error().unwrap_or_else(|| panic!("no error of the server: {error}")).clone()
+}
+
+pub fn one<T: postgres::types::FromSqlOwned>(db: &mut Client, sql: &str) -> T {
+    db.query_one(sql, &[]).unwrap_or_else(|error| panic!("{sql}: {error:?}")).get(0)
+}
+
+/// The process of a session.
+pub fn pid(db: &mut Client) -> i32 {
+    one(db, "SELECT pg_backend_pid()")
+}
+
+/// Proves that a table holds exactly the oracle's rows, each value compared as Postgres prints it.
+pub fn assert_equal(db: &mut Client, table: &str, oracle: &[OracleRow]) {
+    let found = differences(db, table, oracle);
+    assert!(found.is_empty(), "{table} differs from the oracle:\n{found}");
+}
+
+/// The rows that only one side has, as text; empty when there are none.
+pub fn differences(db: &mut Client, table: &str, oracle: &[OracleRow]) -> String {
+    db.batch_execute(
+        "SET client_min_messages = warning; SET TimeZone = 'UTC';
+         DROP TABLE IF EXISTS oracle; CREATE TEMP TABLE oracle (LIKE matomo_action)",
+    )
+    .unwrap();
+    let mut writer = db.copy_in("COPY oracle FROM STDIN").unwrap();
+    for row in oracle {
+        let fields: Vec<_> = row.0.iter().map(|value| copy_field(value.as_deref())).collect();
+        std::io::Write::write_all(&mut writer, (fields.join("\t") + "\n").as_bytes()).unwrap();
+    }
+    writer.finish().unwrap();
+    let columns = fake_matomo::COLUMNS.map(|column| format!("{column}::text")).join(", ");
+    let (ours, theirs) =
+        (format!("SELECT {columns} FROM {table}"), format!("SELECT {columns} FROM oracle"));
+    let mut text = String::new();
+    for (name, sql) in [
+        ("only in the table", format!("{ours} EXCEPT ALL {theirs}")),
+        ("only in the oracle", format!("{theirs} EXCEPT ALL {ours}")),
+    ] {
+        for row in db
+            .query(&format!("SELECT to_jsonb(x)::text FROM ({sql} ORDER BY 1 LIMIT 3) x"), &[])
+            .unwrap()
+        {
+            writeln!(text, "{name}: {}", row.get::<_, String>(0)).unwrap();
+        }
+    }
+    text
+}
+
+fn copy_field(value: Option<&str>) -> String {
+    value.map_or("\\N".to_owned(), |text| {
+        text.replace('\\', "\\\\").replace('\t', "\\t").replace('\n', "\\n").replace('\r', "\\r")
+    })
+}
+
+/// A digest of where every row lies and which transaction wrote it: equal as long as nothing
+/// touches the table.
+pub fn fingerprint(db: &mut Client, table: &str) -> String {
+    one(
+        db,
+        &format!(
+            "SELECT coalesce(md5(string_agg(format('%s %s %s %s', tableoid, ctid, xmin, xmax), ',' \
+             ORDER BY tableoid, ctid)), 'empty') FROM {table}"
+        ),
+    )
+}
+
+/// A database of its own in the shared cluster, by name, for tests with several sessions.
+pub fn named_database() -> (String, Client) {
+    let name = shared().database();
+    let db = shared().connect(&name);
+    (name, db)
+}
+
+/// Runs statements that must succeed; a failure shows them.
+pub fn run(db: &mut Client, sql: &str) {
+    db.batch_execute(sql).unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+}
+
+/// The first column of a result, which must be text.
+pub fn texts(db: &mut Client, sql: &str) -> Vec<String> {
+    let rows = db.query(sql, &[]).unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+    rows.iter().map(|row| row.get(0)).collect()
+}
+
+/// Puts rows of the oracle into a table, as another tool would have.
+pub fn copy_rows(db: &mut Client, table: &str, rows: &[OracleRow]) {
+    let columns = fake_matomo::COLUMNS.join(", ");
+    let mut writer = db.copy_in(&format!("COPY {table} ({columns}) FROM STDIN")).unwrap();
+    for row in rows {
+        let fields: Vec<_> = row.0.iter().map(|value| copy_field(value.as_deref())).collect();
+        std::io::Write::write_all(&mut writer, (fields.join("\t") + "\n").as_bytes()).unwrap();
+    }
+    writer.finish().unwrap();
+}
+
+/// Waits until something holds, for ten seconds at most.
+pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let begin = std::time::Instant::now();
+    while !holds() {
+        assert!(
+            begin.elapsed() < std::time::Duration::from_secs(10),
+            "waited in vain until {what}"
+        );
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+}
+
+/// Whether a session waits for a lock that another one holds.
+pub fn waits(db: &mut Client, pid: i32) -> bool {
+    one(
+        db,
+        &format!(
+            "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = {pid} AND wait_event_type = 'Lock')"
+        ),
+    )
+}
+
+/// The ledger, a line an entry: `site day sealed|open visits actions truncated`.
+pub fn ledger(db: &mut Client, destination: &str) -> Vec<String> {
+    texts(
+        db,
+        &format!(
+            "SELECT concat_ws(' ', idsite, day, CASE WHEN sealed THEN 'sealed' ELSE 'open' END, visits, \
+             actions, truncated_visits) FROM matomo_ledger \
+             WHERE destination = '{destination}'::regclass ORDER BY idsite, matomo, day"
+        ),
+    )
+}
+
+/// Tables as other tools have filled them: the same Matomo may go on by another URL.
+pub fn forget_matomo(db: &mut Client) {
+    run(db, "DELETE FROM matomo_ledger");
+}
+
+/// Proves that an error says what it should: SQLSTATE, message, and words of its DETAIL and HINT.
+pub fn assert_says(error: &DbError, state: &str, message: &str, details: &[&str], hint: &str) {
+    assert_eq!((error.code().code(), error.message()), (state, message));
+    for words in details {
+        assert!(error.detail().unwrap_or_default().contains(words), "{error:?} lacks {words}");
+    }
+    assert!(error.hint().unwrap_or_default().contains(hint), "{error:?} lacks {hint}");
+    assert!(!format!("{error:?}").contains("secret-token"), "{error:?}");
+}

@@ -1,0 +1,29 @@
+//! What tests need. Most need all that stands here for `use`: databases, worlds, calls, roles.
+
+pub mod call;
+pub mod case;
+pub mod cluster;
+pub mod db;
+pub mod dump;
+pub mod footprint;
+pub mod hostile;
+pub mod log;
+pub mod node_tool;
+pub mod noon;
+pub mod pages;
+pub mod report;
+pub mod roles;
+pub mod secrecy;
+pub mod sites;
+pub mod soak;
+pub mod traps;
+pub mod worker;
+pub mod world;
+pub mod zones;
+
+pub use call::*;
+pub use db::*;
+pub use log::*;
+pub use noon::Noon;
+pub use roles::*;
+pub use world::*;

@@ -1,0 +1,96 @@
+//! Servers, user mappings and registered sites, for the tests that need them.
+
+use fake_matomo::{Clock, Fake, Plan, Seen, SitePlan, World};
+use postgres::Client;
+
+use crate::support::*;
+
+/// Sites by the number, for syncs of all of them.
+pub mod many {
+    use super::*;
+
+    pub const FIRST: &str = "2026-10-19";
+    pub const LAST: &str = "2026-10-30";
+    /// From [`FIRST`] on, as an argument of `matomo_add_site`.
+    pub const START: &str = ", start_date => '2026-10-19'";
+
+    /// So many sites with visits from [`FIRST`] to [`LAST`].
+    pub fn sites(seed: u64, count: i64) -> World {
+        World::generate(&Plan {
+            seed,
+            sites: (1..=count).map(|id| SitePlan::new(id, "Europe/Paris", 20)).collect(),
+            first_day: day(FIRST),
+            last_day: day(LAST),
+            now: Clock::Real,
+        })
+    }
+}
+
+/// Sites 1 in Paris and 2 in Tokyo.
+pub fn serve_two() -> Fake {
+    let mut world = World::generate(&Plan {
+        seed: 95,
+        sites: vec![SitePlan::new(1, "Europe/Paris", 10), SitePlan::new(2, "Asia/Tokyo", 10)],
+        first_day: day("2026-10-24"),
+        last_day: day("2026-10-26"),
+        now: Clock::Real,
+    });
+    world.site_mut(1).name = "Café & Co".to_owned();
+    world.site_mut(2).name = "Tōkyō".to_owned();
+    serve(world)
+}
+
+/// The server `analytics`, and a mapping for the current user.
+pub fn server(db: &mut Client, fake: &Fake) {
+    run(
+        db,
+        &format!(
+            "CREATE SERVER analytics FOREIGN DATA WRAPPER matomo OPTIONS (url '{}');
+             CREATE USER MAPPING FOR CURRENT_USER SERVER analytics OPTIONS (token '{}')",
+            fake.url(),
+            fake.token()
+        ),
+    );
+}
+
+/// Registers site 1 of the server `analytics` with further arguments, as in
+/// `", start_date => '2026-01-01'"`.
+pub fn add_site(db: &mut Client, arguments: &str) -> i32 {
+    one(db, &format!("SELECT matomo_add_site('analytics', 1{arguments})"))
+}
+
+/// Has another session look at something before each answer of Matomo, which waits for it; gives
+/// what was asked and what was seen.
+pub fn look_before_each<T: Send + 'static>(
+    fake: &Fake,
+    mut db: Client,
+    look: impl Fn(&mut Client) -> T + Send + 'static,
+) -> std::sync::mpsc::Receiver<(Seen, T)> {
+    let (asks, asked) = std::sync::mpsc::channel::<(Seen, std::sync::mpsc::Sender<()>)>();
+    let (sender, seen) = std::sync::mpsc::channel();
+    // A thread of its own: the fake's are no place for a client that waits.
+    std::thread::spawn(move || {
+        for (request, done) in asked {
+            let _ = sender.send((request, look(&mut db)));
+            let _ = done.send(());
+        }
+    });
+    let asks = std::sync::Mutex::new(asks);
+    fake.before_each(Box::new(move |_, request| {
+        let (done, wait) = std::sync::mpsc::channel();
+        asks.lock().unwrap().send((request.clone(), done)).unwrap();
+        let _ = wait.recv();
+    }));
+    seen
+}
+
+/// Runs of a site, the oldest first: `status days pages visits`.
+pub fn runs(db: &mut Client, site: i32) -> Vec<String> {
+    texts(
+        db,
+        &format!(
+            "SELECT concat_ws(' ', status, days, pages, visits) FROM matomo_runs
+             WHERE site_id = {site} ORDER BY runid"
+        ),
+    )
+}

@@ -1,0 +1,84 @@
+//! What the tests of the background worker need: a server that has one, and a registered site.
+
+use std::time::{Duration, Instant};
+
+use fake_matomo::Fake;
+use postgres::Client;
+
+use crate::support::cluster::Cluster;
+use crate::support::*;
+
+/// Settings of a server with a worker in the database postgres.
+pub const PRELOADED: &str = "shared_preload_libraries = 'matomo_postgres'\nmatomo.database = 'postgres'\n\
+    matomo.naptime = '1s'\nmatomo.settle_time = 0\nmatomo.max_retries = 0\n";
+
+/// A server whose worker finds the extension, and a connection to it.
+pub fn cluster_with_worker() -> (Cluster, Client) {
+    let cluster = Cluster::start_with(PRELOADED);
+    let mut db = cluster.connect("postgres");
+    run(&mut db, "CREATE EXTENSION matomo_postgres");
+    (cluster, db)
+}
+
+/// Stores how to reach a Matomo, for the current user.
+pub fn store(db: &mut Client, server: &str, fake: &Fake) {
+    run(
+        db,
+        &format!(
+            "CREATE SERVER {server} FOREIGN DATA WRAPPER matomo OPTIONS (url '{}');
+             CREATE USER MAPPING FOR CURRENT_USER SERVER {server} OPTIONS (token '{}')",
+            fake.url(),
+            fake.token()
+        ),
+    );
+}
+
+/// Registers a site; gives its ID.
+pub fn register(db: &mut Client, arguments: &str) -> i32 {
+    one(db, &format!("SELECT matomo_add_site({arguments})"))
+}
+
+/// The coordinator of a database, if it runs.
+pub fn coordinator_pid(db: &mut Client, database: &str) -> Option<i32> {
+    let sql = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'matomo coordinator' AND datname = $1";
+    db.query_opt(sql, &[&database]).unwrap().map(|row| row.get(0))
+}
+
+/// The launcher and the other processes that run, a line each: `type (database) query`.
+pub fn workers(db: &mut Client) -> Vec<String> {
+    texts(
+        db,
+        "SELECT concat_ws(' ', backend_type, '(' || datname || ')', regexp_replace(query, ' [0-9-]+ [0-9:]+ UTC', ''))
+         FROM pg_stat_activity WHERE backend_type LIKE 'matomo %' ORDER BY 1",
+    )
+}
+
+/// Runs of a site that have ended so.
+pub fn runs(db: &mut Client, site: i32, status: &str) -> i64 {
+    one(
+        db,
+        &format!("SELECT count(*) FROM matomo_runs WHERE site_id = {site} AND status = '{status}'"),
+    )
+}
+
+/// Waits until something holds, for so many seconds at most.
+pub fn wait_long(seconds: u64, what: &str, mut holds: impl FnMut() -> bool) {
+    let begin = Instant::now();
+    while !holds() {
+        assert!(begin.elapsed() < Duration::from_secs(seconds), "waited in vain until {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Reads the configuration anew with a setting.
+pub fn set(db: &mut Client, name: &str, value: &str) {
+    run(db, &format!("ALTER SYSTEM SET {name} = '{value}'"));
+    run(db, "SELECT pg_reload_conf()");
+}
+
+/// The process that works on a site, if there is one.
+pub fn process_of(db: &mut Client, site: i32) -> Option<i32> {
+    let sql = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'matomo worker' AND application_name = $1";
+    let name = format!("matomo worker: site {site}");
+    db.query_opt(sql, &[&name]).unwrap().map(|row| row.get(0))
+}

@@ -1,0 +1,63 @@
+//! Worlds of the fake Matomo, what they hold, and what they were asked.
+
+use std::fmt::Write;
+
+use chrono::NaiveDate;
+use fake_matomo::{ActionTime, Clock, Fake, Options, OracleRow, Plan, Seen, SitePlan, World};
+
+pub fn day(text: &str) -> NaiveDate {
+    text.parse().unwrap()
+}
+
+pub fn instant(text: &str) -> i64 {
+    text.parse::<chrono::DateTime<chrono::Utc>>().unwrap().timestamp()
+}
+
+/// A world with one site (ID 1), its days given as in SQL.
+pub fn world(seed: u64, zone: &str, visits_per_day: usize, first: &str, last: &str) -> World {
+    World::generate(&Plan {
+        seed,
+        sites: vec![SitePlan { ecommerce: true, ..SitePlan::new(1, zone, visits_per_day) }],
+        first_day: day(first),
+        last_day: day(last),
+        now: Clock::Real,
+    })
+}
+
+pub fn serve(world: World) -> Fake {
+    Fake::start(Options::new(world))
+}
+
+/// The oracle of site 1, true times.
+pub fn oracle(fake: &Fake, first: &str, last: &str) -> Vec<OracleRow> {
+    fake.world().oracle(1, day(first), day(last), ActionTime::Utc)
+}
+
+/// What Matomo was asked since the last look, a line a request: `site`, `day D`, `day D after T`
+/// (an instant), with `, offset N` where there is one, or `visits 1, 2`.
+pub fn asked(fake: &Fake) -> Vec<String> {
+    let line = |seen: &Seen| {
+        if seen.method != "Live.getLastVisitsDetails" {
+            return seen.method.replace("SitesManager.getSiteFromId", "site");
+        }
+        if !seen.param("segment").is_empty() {
+            return seen.param("segment").replace("visitId==", "").replace(',', ", ");
+        }
+        let mut text = format!("day {}", seen.param("date").split(',').next().unwrap());
+        for (key, word) in [("minTimestamp", " after "), ("filter_offset", ", offset ")] {
+            match seen.param(key) {
+                "" | "0" => {}
+                value => write!(text, "{word}{value}").unwrap(),
+            }
+        }
+        text
+    };
+    let lines = fake.requests().iter().map(line).collect();
+    fake.clear_requests();
+    lines
+}
+
+/// All rows of a site that a right copy has.
+pub fn all_of(fake: &Fake, site: i64) -> Vec<OracleRow> {
+    fake.world().oracle(site, day("1990-01-01"), day("2200-01-01"), ActionTime::Utc)
+}

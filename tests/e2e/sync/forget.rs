@@ -1,0 +1,197 @@
+//! A visitor's erasure.
+
+use fake_matomo::Fake;
+use postgres::Client;
+
+use crate::support::cluster::shared;
+use crate::support::*;
+
+const TABLES: [&str; 3] = ["matomo", "matomo_partitioned", r#"archive."Visits ""26""""#];
+const VISITOR: &str = "00000000deadbeef";
+
+/// Three destinations with the same three days of visits; two are of one visitor, two of one user,
+/// one of both.
+fn filled() -> (Fake, Client) {
+    let noon = Noon::new();
+    let mut world = noon.world(3);
+    let site = world.site_mut(1);
+    for (id, visitor, user) in [
+        (1001, Some(VISITOR), None),
+        (1011, Some(VISITOR), Some("ann@x.org")),
+        (1021, None, Some("ann@x.org")),
+        (1002, None, Some("")),
+        (1012, None, Some("bob@x.org")),
+    ] {
+        let visit = site.visit_mut(id);
+        visit.user_id = user.map(str::to_owned);
+        if let Some(visitor) = visitor {
+            visitor.clone_into(&mut visit.visitor_id);
+        }
+    }
+    let fake = serve(world);
+    let mut db = database();
+    run(&mut db, r#"CREATE SCHEMA archive; SELECT matomo_create_table('archive."Visits ""26"""')"#);
+    for table in TABLES {
+        let arguments = format!(", '{}', destination => '{table}'", noon.text(2));
+        assert_eq!(sync(&mut db, &fake, &arguments).inserted, 27);
+    }
+    (fake, db)
+}
+
+/// What it gives, a line a table: `table visits actions`.
+fn forget(db: &mut Client, arguments: &str) -> Vec<String> {
+    let sql = format!(
+        "SELECT concat_ws(' ', destination, visits, actions) FROM matomo_forget({arguments}) ORDER BY destination::text"
+    );
+    let mut lines = texts(db, &sql);
+    lines.sort();
+    lines
+}
+
+fn all(counts: &str) -> Vec<String> {
+    let mut lines: Vec<_> = TABLES.map(|table| format!("{table} {counts}")).into();
+    lines.sort();
+    lines
+}
+
+/// How many visits each table still holds.
+fn assert_left(db: &mut Client, visits: i64) {
+    for table in TABLES {
+        let sql = format!("SELECT count(DISTINCT idvisit) FROM {table}");
+        assert_eq!(one::<i64>(db, &sql), visits, "{table}");
+    }
+}
+
+#[test]
+fn a_visitor_is_forgotten_in_every_destination() {
+    let (_fake, mut db) = filled();
+    assert_eq!(forget(&mut db, &format!("visitorid => '{VISITOR}'")), all("2 6"));
+    assert_left(&mut db, 7);
+    assert_eq!(forget(&mut db, "userid => 'ann@x.org'"), all("1 3"));
+    assert_left(&mut db, 6);
+    assert_eq!(forget(&mut db, "userid => 'ann@x.org'"), all("0 0"));
+    let (_fake, mut db) = filled();
+    assert_eq!(forget(&mut db, &format!("'{VISITOR}', 'ann@x.org'")), all("3 9"));
+    assert_left(&mut db, 6);
+    let rows =
+        "SELECT count(*) FROM matomo WHERE visitorid = '00000000deadbeef' OR userid = 'ann@x.org'";
+    assert_eq!(one::<i64>(&mut db, rows), 0);
+}
+
+#[test]
+fn only_in_spares_the_other_tables() {
+    let (_fake, mut db) = filled();
+    let line = format!("{} 2 6", TABLES[2]);
+    let arguments = format!("visitorid => '{VISITOR}', only_in => '{}'", TABLES[2]);
+    assert_eq!(forget(&mut db, &arguments), [line]);
+    for (table, left) in TABLES.iter().zip([9, 9, 7]) {
+        let sql = format!("SELECT count(DISTINCT idvisit) FROM {table}");
+        assert_eq!(one::<i64>(&mut db, &sql), left);
+    }
+    // A table that no sync has written to may be named too.
+    run(&mut db, "CREATE TABLE copied AS SELECT * FROM matomo");
+    let arguments = format!("visitorid => '{VISITOR}', only_in => 'copied'");
+    assert_eq!(forget(&mut db, &arguments), ["copied 2 6"]);
+}
+
+#[test]
+fn nobody_is_forgotten_by_an_empty_name() {
+    let (_fake, mut db) = filled();
+    for arguments in ["", "NULL, NULL", "'', ''", "''", "userid => ''", "NULL, ''"] {
+        let refused = error(&mut db, &format!("SELECT matomo_forget({arguments})"));
+        let message = "neither visitorid nor userid is given";
+        assert_says(&refused, "22004", message, &[], "Name the visitor");
+    }
+    assert_left(&mut db, 9);
+    // An empty one besides a name counts as none, and not as all those without a user.
+    assert_eq!(forget(&mut db, &format!("'{VISITOR}', ''")), all("2 6"));
+    assert_eq!(forget(&mut db, "'', 'bob@x.org'"), all("1 3"));
+    assert_left(&mut db, 6);
+    assert_eq!(one::<i64>(&mut db, "SELECT count(*) FROM matomo WHERE userid = ''"), 3);
+}
+
+#[test]
+fn a_role_that_may_not_delete_everywhere_deletes_nothing() {
+    let (_fake, mut db) = filled();
+    let name: String = one(&mut db, "SELECT current_database()::text");
+    let role = role(&mut db);
+    run(
+        &mut db,
+        &format!(
+            "GRANT USAGE ON SCHEMA archive TO {role}; GRANT SELECT, DELETE ON matomo, matomo_partitioned TO {role}"
+        ),
+    );
+    let forget_ann = "SELECT matomo_forget(userid => 'ann@x.org')";
+    for grant in ["", "SELECT", "DELETE"] {
+        if !grant.is_empty() {
+            run(
+                &mut db,
+                &format!(
+                    "REVOKE ALL ON {0} FROM {role}; GRANT {grant} ON {0} TO {role}",
+                    TABLES[2]
+                ),
+            );
+        }
+        let refused = error(&mut shared().connect_as(&name, &role), forget_ann);
+        let found = (refused.code().code(), refused.message());
+        assert_eq!(
+            found,
+            ("42501", "permission denied for table archive.\"Visits \"\"26\"\"\""),
+            "{grant}"
+        );
+        assert_left(&mut db, 9);
+    }
+    run(&mut db, &format!("GRANT SELECT, DELETE ON {} TO {role}", TABLES[2]));
+    assert_eq!(forget(&mut shared().connect_as(&name, &role), "userid => 'ann@x.org'"), all("2 6"));
+}
+
+#[test]
+fn tables_that_are_gone_are_skipped() {
+    let (_fake, mut db) = filled();
+    run(&mut db, "DROP TABLE matomo");
+    let lines = forget(&mut db, "userid => 'ann@x.org'");
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    let arguments = "userid => 'ann@x.org', only_in => 999999999";
+    assert_eq!(forget(&mut db, arguments), [""; 0]);
+}
+
+#[test]
+fn a_temporary_table_of_another_session_hinders_no_erasure() {
+    let (fake, mut db) = filled();
+    let name: String = one(&mut db, "SELECT current_database()::text");
+    let mut other = shared().connect(&name);
+    let noon = Noon::new();
+    let copy = |db: &mut Client| {
+        run(
+            db,
+            "CREATE TEMP TABLE passing (LIKE matomo_action); CREATE UNIQUE INDEX ON passing (action_id)",
+        );
+        sync(db, &fake, &format!(", '{}', destination => 'pg_temp.passing'", noon.text(2)));
+    };
+    copy(&mut other);
+    assert_eq!(forget(&mut db, "userid => 'ann@x.org'"), all("2 6"));
+    // One's own is among them.
+    copy(&mut db);
+    assert_eq!(forget(&mut db, "userid => 'ann@x.org'").len(), 4);
+    assert_eq!(one::<i64>(&mut db, "SELECT count(DISTINCT idvisit) FROM passing"), 7);
+}
+
+#[test]
+fn names_in_the_search_path_cannot_stand_in() {
+    let (_fake, mut db) = filled();
+    run(
+        &mut db,
+        "CREATE SCHEMA evil; CREATE TABLE evil.matomo AS SELECT * FROM matomo;
+         CREATE FUNCTION evil.never(text, text) RETURNS boolean LANGUAGE sql AS 'SELECT false';
+         CREATE OPERATOR evil.= (LEFTARG = text, RIGHTARG = text, FUNCTION = evil.never);
+         SET search_path = evil, public, pg_catalog",
+    );
+    let lines = texts(
+        &mut db,
+        "SELECT concat_ws(' ', visits, actions) FROM public.matomo_forget(userid => 'ann@x.org')",
+    );
+    assert_eq!(lines, ["2 6"; 3]);
+    run(&mut db, "RESET search_path");
+    assert_left(&mut db, 7);
+    assert_eq!(one::<i64>(&mut db, "SELECT count(DISTINCT idvisit) FROM evil.matomo"), 9);
+}

@@ -1,0 +1,113 @@
+//! A site's timezone that is changed in Matomo is noticed by the next sync, and loses no visit.
+
+use fake_matomo::Fake;
+use postgres::Client;
+
+use crate::support::sites;
+use crate::support::zones::*;
+use crate::support::*;
+
+/// Hours that the site's clock was ahead of UTC, and is ahead now.
+const CHANGES: [(i64, i64); 8] =
+    [(0, 1), (0, -1), (-3, 9), (9, -3), (-12, 14), (14, -12), (5, 6), (-8, -9)];
+
+fn settled() -> Client {
+    let mut db = database();
+    run(&mut db, "LOAD 'matomo_postgres'; SET matomo.settle_time = 0");
+    db
+}
+
+fn copied_from(fake: &Fake, ago: u64) -> String {
+    format!(", '{}'", first_day(fake, ago))
+}
+
+#[test]
+fn the_next_sync_notices_a_changed_timezone_and_loses_no_visit() {
+    for (before, after) in CHANGES {
+        let fake = serve(hourly(before));
+        let mut db = settled();
+        let first = first_day(&fake, 4);
+        sync(&mut db, &fake, &copied_from(&fake, 4));
+        let since = fake.world().site(1).zone().midnight(first);
+        asked(&fake);
+        sync(&mut db, &fake, "");
+        let polls = asked(&fake);
+        assert!(polls.len() <= 2, "{before}: {polls:?}");
+
+        fake.world().site_mut(1).timezone = zone(after);
+        let since = since.min(fake.world().site(1).zone().midnight(first));
+        let now = chrono::Utc::now().timestamp();
+        fake.world().site_mut(1).add(hit(2000, now));
+        sync(&mut db, &fake, "");
+        assert_eq!(lost(&mut db, &fake, since), [0; 0], "{before} to {after}");
+        let mut requests = asked(&fake);
+        assert!(requests.contains(&"site".to_owned()), "{before} to {after}: {requests:?}");
+        let of_days: Vec<_> = requests.extract_if(.., |line| line.starts_with("day")).collect();
+        // The poll by which it is noticed, two days at each end, and today.
+        assert!(of_days.len() <= 7, "{before} to {after}: {of_days:?}");
+        let zones = texts(&mut db, "SELECT DISTINCT timezone FROM matomo_days WHERE day <= now()");
+        assert!(zones.contains(&zone(after)), "{zones:?}");
+
+        // That was all: the next one is a poll.
+        sync(&mut db, &fake, "");
+        let polls = asked(&fake);
+        assert!(polls.len() <= 2, "{before} to {after}: {polls:?}");
+        // And what is sealed then is exact.
+        let check = format!(
+            "SELECT sum(missing + extra + stale)::bigint FROM matomo_check(1, '{}', '{}', '{}', '{}')",
+            first,
+            fake.world().today(1),
+            fake.url(),
+            fake.token()
+        );
+        assert_eq!(one::<i64>(&mut db, &check), 0, "{before} to {after}");
+    }
+}
+
+#[test]
+fn a_day_without_visits_hides_no_changed_timezone() {
+    let fake = serve(hourly(0));
+    let today = midnight(&fake, 0);
+    fake.world().site_mut(1).visits.retain(|visit| visit.last < today);
+    let mut db = settled();
+    sync(&mut db, &fake, &copied_from(&fake, 3));
+    let since = midnight(&fake, 3);
+    fake.world().site_mut(1).timezone = zone(-12);
+    fake.world().site_mut(1).add(hit(2000, chrono::Utc::now().timestamp()));
+    sync(&mut db, &fake, "");
+    assert_eq!(lost(&mut db, &fake, since), [0; 0]);
+}
+
+#[test]
+fn a_sync_with_nothing_to_read_notices_a_changed_timezone() {
+    let fake = serve(hourly(0));
+    let mut db = settled();
+    sync(&mut db, &fake, &copied_from(&fake, 4));
+    fake.world().site_mut(1).timezone = zone(3);
+    let (first, last) = (first_day(&fake, 4), first_day(&fake, 3));
+    asked(&fake);
+    sync(&mut db, &fake, &format!(", '{first}', '{last}'"));
+    assert_eq!(asked(&fake), ["site".to_owned(), format!("day {first}")]);
+    let since = fake.world().site(1).zone().midnight(first);
+    assert_eq!(lost(&mut db, &fake, since), [0; 0]);
+}
+
+#[test]
+fn a_run_notices_a_changed_timezone() {
+    for (before, after) in [(-3, 9), (9, -3)] {
+        let fake = serve(hourly(before));
+        let mut db = settled();
+        sites::server(&mut db, &fake);
+        let first = first_day(&fake, 4);
+        let call = format!("SELECT matomo_add_site('analytics', 1, start_date => '{first}')");
+        let site: i32 = one(&mut db, &call);
+        run(&mut db, &format!("CALL matomo_sync_site({site})"));
+        fake.world().site_mut(1).timezone = zone(after);
+        fake.world().site_mut(1).add(hit(2000, chrono::Utc::now().timestamp()));
+        run(&mut db, &format!("CALL matomo_sync_site({site})"));
+        let since = fake.world().site(1).zone().midnight(first);
+        assert_eq!(lost(&mut db, &fake, since), [0; 0], "{before} to {after}");
+        let known = "SELECT timezone FROM matomo_status";
+        assert_eq!(texts(&mut db, known), [zone(after)]);
+    }
+}

@@ -1,0 +1,445 @@
+//! `CALL matomo_sync_all()` and the background worker beside destinations that misbehave: each fails
+//! its own site, which is noted, and the next one is synced.
+
+use std::time::{Duration, Instant};
+
+use fake_matomo::{Fault, When};
+use postgres::Client;
+
+use crate::support::cluster::shared;
+use crate::support::sites::many::{START, sites};
+use crate::support::sites::*;
+use crate::support::traps::{call, end_of};
+use crate::support::worker::{cluster_with_worker, process_of, register, store, wait_long};
+use crate::support::*;
+
+/// Two sites, each with a table of its own; gives the database, and the IDs.
+fn two(fake: &fake_matomo::Fake) -> (String, Client, [i32; 2]) {
+    let (name, mut db) = named_database();
+    server(&mut db, fake);
+    run(&mut db, "SELECT matomo_create_table('one'), matomo_create_table('two')");
+    let ids = [(1, "one"), (2, "two")].map(|(site, table)| {
+        let arguments = format!("'analytics', {site}, destination => '{table}'{START}");
+        register(&mut db, &arguments)
+    });
+    (name, db, ids)
+}
+
+fn trigger(table: &str, body: &str) -> String {
+    format!(
+        "CREATE OR REPLACE FUNCTION {table}_trigger() RETURNS trigger LANGUAGE plpgsql AS $t$ BEGIN {body} RETURN NULL; END $t$;
+         DROP TRIGGER IF EXISTS t ON {table};
+         CREATE TRIGGER t AFTER INSERT ON {table} FOR EACH STATEMENT EXECUTE FUNCTION {table}_trigger()"
+    )
+}
+
+fn state(db: &mut Client, site: i32) -> String {
+    let sql = "SELECT concat_ws('|', failures, last_sqlstate, last_error) FROM matomo_status WHERE site_id =";
+    one(db, &format!("{sql} {site}"))
+}
+
+#[test]
+fn whatever_a_trigger_raises_fails_its_own_site() {
+    let fake = serve(sites(411, 2));
+    let (name, mut db, [first, second]) = two(&fake);
+    for (failures, (body, state_of_it, message)) in [
+        ("ASSERT false, 'untrue';", "P0004", "untrue"),
+        (
+            "RAISE query_canceled USING MESSAGE = 'canceling statement due to user request';",
+            "57014",
+            "canceling statement due to user request",
+        ),
+        ("PERFORM 1 / 0;", "22012", "division by zero"),
+        ("RAISE 'no' USING ERRCODE = 'insufficient_resources';", "53000", "no"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        run(&mut db, &trigger("one", body));
+        run(&mut db, "DELETE FROM two; SET matomo.lookback = 1000");
+        let (mut caller, said) = connect_with_notices(shared(), &name, "postgres");
+        run(&mut caller, "CALL matomo_sync_all()");
+        let warnings = said.warnings();
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        assert_says(
+            &warnings[0],
+            state_of_it,
+            &format!("registered site {first}: {message}"),
+            &[],
+            "",
+        );
+        let noted = format!("{}|{state_of_it}|{message}", failures + 1);
+        assert_eq!(state(&mut db, first), noted);
+        assert_eq!(state(&mut db, second), "0");
+        assert_equal(&mut db, "two", &all_of(&fake, 2));
+        // By itself it raises what it failed with, of which nothing is left.
+        run(
+            &mut db,
+            &format!("UPDATE matomo_site_state SET failures = {failures} WHERE site_id = {first}"),
+        );
+        let raised = error(&mut db, &format!("CALL matomo_sync_site({first})"));
+        assert_eq!((raised.code().code(), raised.message()), (state_of_it, message));
+        assert_eq!(one::<i64>(&mut db, "SELECT count(*) FROM one"), 0);
+    }
+}
+
+#[test]
+fn a_cancel_ends_a_call_at_once_and_counts_as_a_failure() {
+    let fake = serve(sites(412, 2));
+    let (name, mut db, [first, second]) = two(&fake);
+    let mut other = shared().connect(&name);
+    for how in ["", "SET statement_timeout = '3 s'"] {
+        fake.fail(Fault::Hang, When::live());
+        fake.clear_requests();
+        run(&mut db, how);
+        let token = db.cancel_token();
+        let running = call(db, "CALL matomo_sync_all()".to_owned());
+        wait_until("it hangs", || fake.requests().iter().any(|seen| seen.fault.is_some()));
+        let begin = Instant::now();
+        if how.is_empty() {
+            token.cancel_query(postgres::NoTls).unwrap();
+        }
+        let (again, result, _) = running.join().unwrap();
+        db = again;
+        assert_eq!(end_of(result).0.code(), "57014");
+        assert!(begin.elapsed() < Duration::from_secs(5));
+        let untouched = format!(
+            "SELECT count(*) FROM matomo_runs WHERE site_id = {second}
+             UNION ALL SELECT count(*) FROM matomo_site_state WHERE tended_on IS NOT NULL"
+        );
+        let counts = other.query(&untouched, &[]).unwrap();
+        assert!(counts.iter().all(|row| row.get::<_, i64>(0) == 0), "no upkeep, no other site");
+        let waits = format!(
+            "SELECT next_at > now() + interval '50 s' FROM matomo_site_state WHERE site_id = {first}"
+        );
+        assert!(one::<bool>(&mut other, &waits));
+        fake.heal();
+    }
+    // Twice; the client is told of a cancel before the lock is given back.
+    wait_until("both are counted", || state(&mut other, first).starts_with('2'));
+    run(&mut db, "SET statement_timeout = 0");
+    run(&mut db, "CALL matomo_sync_all()");
+    assert_eq!(state(&mut other, first), "0|the run was interrupted");
+    assert_equal(&mut other, "one", &all_of(&fake, 1));
+}
+
+#[test]
+fn what_others_have_locked_is_not_waited_for_for_long_and_no_lock_stays() {
+    let fake = serve(sites(413, 2));
+    let (name, mut db, [first, second]) = two(&fake);
+    let mut holder = shared().connect(&name);
+    let (mut caller, said) = connect_with_notices(shared(), &name, "postgres");
+    run(&mut caller, "LOAD 'matomo_postgres'; SET lock_timeout = '1 s'");
+    for lock in [
+        "LOCK TABLE one".to_owned(),
+        // The rows that a run begins with, and those that it ends with.
+        format!("SELECT matomo_alter_site({first}, every => '1 hour')"),
+        format!("SELECT * FROM matomo_run_log WHERE site_id = {first} FOR UPDATE"),
+    ] {
+        run(&mut holder, &format!("BEGIN; {lock}"));
+        run(&mut db, "DELETE FROM two; SET matomo.lookback = 1000");
+        let begin = Instant::now();
+        run(&mut caller, "CALL matomo_sync_all()");
+        assert!(begin.elapsed() < Duration::from_secs(9), "{lock}");
+        let warnings = said.warnings();
+        if !lock.contains("run_log") {
+            assert_eq!(warnings[0].code().code(), "55P03", "{lock}: {warnings:?}");
+        }
+        assert_equal(&mut db, "two", &all_of(&fake, 2));
+        // Nothing that was begun keeps others from the site.
+        let held = "SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database \
+            WHERE l.locktype = 'userlock' AND d.datname = current_database()";
+        assert_eq!(one::<i64>(&mut db, held), 0, "{lock}");
+        run(&mut holder, "ROLLBACK");
+        assert_eq!(said.notices_of("skipped"), [""; 0]);
+    }
+    run(&mut db, "CALL matomo_sync_all()");
+    assert_equal(&mut db, "one", &all_of(&fake, 1));
+    assert_eq!(state(&mut db, second), "0");
+}
+
+#[test]
+fn a_matomo_that_hangs_costs_one_request_timeout() {
+    let fake = serve(sites(421, 2));
+    let (name, mut db, [first, second]) = two(&fake);
+    fake.fail(Fault::Hang, When::always().param("idSite", "1"));
+    let (mut caller, said) = connect_with_notices(shared(), &name, "postgres");
+    run(
+        &mut caller,
+        "LOAD 'matomo_postgres'; SET matomo.request_timeout = '3 s'; SET matomo.max_retries = 3",
+    );
+    let begin = Instant::now();
+    run(&mut caller, &format!("CALL matomo_sync_site({second})"));
+    let alone = begin.elapsed();
+    let begin = Instant::now();
+    run(&mut caller, "CALL matomo_sync_all()");
+    let took = begin.elapsed();
+    assert!(took < alone + Duration::from_secs(6), "{took:?}, alone {alone:?}");
+    assert_eq!(said.warnings()[0].code().code(), "08006");
+    assert!(state(&mut db, first).starts_with("1|08006|"), "{}", state(&mut db, first));
+    assert_equal(&mut db, "two", &all_of(&fake, 2));
+}
+
+#[test]
+fn a_step_that_makes_no_progress_is_cancelled() {
+    let fake = serve(sites(414, 2));
+    let (name, mut db, [first, second]) = two(&fake);
+    run(&mut db, &trigger("one", "PERFORM pg_sleep(1000);"));
+    run(&mut db, "ALTER SERVER analytics OPTIONS (ADD timeout '1')");
+    let (mut caller, said) = connect_with_notices(shared(), &name, "postgres");
+    let begin = Instant::now();
+    run(&mut caller, "CALL matomo_sync_all()");
+    assert!(begin.elapsed() < Duration::from_secs(40), "{:?}", begin.elapsed());
+    let message = format!("registered site {first}: canceled after 16 s without progress");
+    assert_says(&said.warnings()[0], "57014", &message, &[], "slow trigger");
+    assert_eq!(state(&mut db, first), "1|57014|canceled after 16 s without progress");
+    assert_eq!(state(&mut db, second), "0");
+    assert_equal(&mut db, "two", &all_of(&fake, 2));
+}
+
+/// One that catches what cancels it is ended with its process.
+#[test]
+fn no_trigger_holds_a_process_for_ever() {
+    let (_cluster, mut db) = cluster_with_worker();
+    let fake = serve(sites(415, 1));
+    store(&mut db, "analytics", &fake);
+    run(
+        &mut db,
+        "ALTER SERVER analytics OPTIONS (ADD timeout '1'); SELECT matomo_create_table('one')",
+    );
+    run(
+        &mut db,
+        &trigger(
+            "one",
+            "LOOP BEGIN PERFORM pg_sleep(1000); EXCEPTION WHEN query_canceled THEN NULL; END; END LOOP;",
+        ),
+    );
+    let site = register(&mut db, &format!("'analytics', 1, destination => 'one'{START}"));
+    wait_until("it sleeps", || process_of(&mut db, site).is_some());
+    wait_long(60, "it has failed", || state(&mut db, site).starts_with("1|the run was"));
+    assert_eq!(process_of(&mut db, site), None);
+}
+
+#[test]
+fn a_step_is_no_place_to_begin_another() {
+    let fake = serve(sites(416, 2));
+    let (_, mut db, [first, second]) = two(&fake);
+    run(&mut db, "CREATE TABLE tried (what text, came text)");
+    run(
+        &mut db,
+        &trigger(
+            "one",
+            &format!(
+                "DECLARE what text; BEGIN
+                     FOREACH what IN ARRAY ARRAY['SELECT matomo_run_step({first}, true)', 'SELECT matomo_run_step({second}, false)',
+                         'SELECT matomo_run_sites()', 'CALL matomo_sync_all()', 'CALL matomo_sync_site({first})'] LOOP
+                         BEGIN EXECUTE what; INSERT INTO tried VALUES (what, 'done');
+                         EXCEPTION WHEN OTHERS THEN INSERT INTO tried VALUES (what, SQLSTATE); END;
+                     END LOOP; END;"
+            ),
+        ),
+    );
+    // Without a trigger's SPI in between.
+    let column =
+        format!("ALTER TABLE two ADD again boolean DEFAULT matomo_run_step({first}, true)");
+    run(&mut db, &column);
+    run(&mut db, "CALL matomo_sync_all()");
+    let came = texts(&mut db, "SELECT DISTINCT came FROM tried");
+    assert_eq!(came, ["25001"]);
+    assert_eq!(one::<i64>(&mut db, "SELECT count(DISTINCT what) FROM tried"), 5);
+    assert_equal(&mut db, "one", &all_of(&fake, 1));
+    assert_eq!(state(&mut db, first), "0");
+    let told = "1|25001|matomo_sync_all() cannot run inside a transaction block";
+    assert_eq!(state(&mut db, second), told);
+    run(&mut db, "ALTER TABLE two DROP again");
+    run(&mut db, "CALL matomo_sync_all()");
+    assert_equal(&mut db, "two", &all_of(&fake, 2));
+}
+
+#[test]
+fn intervals_are_checked_by_their_fields() {
+    let fake = serve(sites(417, 2));
+    let (_, mut db, [first, second]) = two(&fake);
+    for (argument, value) in [
+        ("every", "1 day -1 second"),
+        ("every", "2147483647 days -2147483647 hours"),
+        ("every", "0.5 seconds"),
+        ("every", "101 years"),
+        ("retention", "1 month -1 day"),
+        ("retention", "2147483647 days -2147483647 hours"),
+        ("retention", "36001 days"),
+    ] {
+        let hint = if argument == "every" { "at least 1 second" } else { "keeps visits for ever" };
+        let call = format!("SELECT matomo_alter_site({first}, {argument} => '{value}')");
+        let message = format!("{argument} is out of range");
+        assert_says(&error(&mut db, &call), "22023", &message, &[], hint);
+    }
+    run(
+        &mut db,
+        &format!(
+            "SELECT matomo_alter_site({first}, every => '100 years', retention => '100 years')"
+        ),
+    );
+    // Those that an older version has stored.
+    for (every, retention) in [
+        ("2147483647 days -2147483647 hours", "2147483647 days -2147483647 hours"),
+        ("-178000000 years 2147483647 days 2000000000 hours", "178000000 years"),
+        ("178000000 years", "-178000000 years"),
+    ] {
+        for fails in [false, true] {
+            run(
+                &mut db,
+                &format!(
+                    "UPDATE matomo_site_config SET every = '{every}', retention = '{retention}' WHERE id = {first};
+                     UPDATE matomo_site_state SET failures = 0, tended_on = NULL; DELETE FROM two; SET matomo.lookback = 1000"
+                ),
+            );
+            if fails {
+                fake.fail(Fault::Html, When::always().param("idSite", "1"));
+            }
+            run(&mut db, "CALL matomo_sync_all()");
+            fake.heal();
+            assert_eq!(one::<i32>(&mut db, &failures(first)), i32::from(fails), "{every}");
+            assert_equal(&mut db, "two", &all_of(&fake, 2));
+            assert_eq!(state(&mut db, second), "0");
+        }
+    }
+}
+
+fn failures(site: i32) -> String {
+    format!("SELECT failures FROM matomo_status WHERE site_id = {site}")
+}
+
+#[test]
+fn a_statement_timeout_shorter_than_a_step_still_makes_progress() {
+    let fake = serve(world(418, "UTC", 60, "2026-10-24", "2026-10-24"));
+    let (name, mut db) = named_database();
+    server(&mut db, &fake);
+    let site = add_site(&mut db, ", start_date => '2026-10-24'");
+    fake.knobs().latency = Duration::from_millis(400);
+    let (mut caller, said) = connect_with_notices(shared(), &name, "postgres");
+    run(
+        &mut caller,
+        "LOAD 'matomo_postgres'; SET matomo.page_size = 3; SET statement_timeout = '3 s'",
+    );
+    let call = format!("CALL matomo_sync_site({site})");
+    // Some twenty pages, at eight seconds; then every third one or so comes to something.
+    let mut calls = 0;
+    while one::<i64>(&mut db, "SELECT count(*) FROM matomo") == 0 {
+        assert_eq!(error(&mut caller, &call).code().code(), "57014");
+        calls += 1;
+        assert!(calls < 5, "no progress");
+    }
+    let hints: Vec<_> =
+        said.warnings().iter().filter_map(|line| line.hint().map(str::to_owned)).collect();
+    assert!(hints.iter().any(|hint| hint.contains("matomo.step_pages")), "{hints:?}");
+    while caller.batch_execute(&call).is_err() {
+        calls += 1;
+        assert!(calls < 15, "no end");
+    }
+    assert_equal(&mut db, "matomo", &all_of(&fake, 1));
+}
+
+#[test]
+fn what_is_changed_during_a_run_is_filled_by_the_next_one_at_once() {
+    let fake = serve(sites(419, 2));
+    let (cluster, mut db) = cluster_with_worker();
+    store(&mut db, "analytics", &fake);
+    run(&mut db, "SELECT matomo_create_table('one'), matomo_create_table('two')");
+    fake.fail(Fault::Hang, When::live().param("date", "2026-10-22,2026-10-22").times(1));
+    let arguments = format!("'analytics', 1, destination => 'one', every => '1 hour'{START}");
+    let site = register(&mut db, &arguments);
+    wait_until("it hangs", || fake.requests().iter().any(|seen| seen.fault.is_some()));
+    run(&mut db, &format!("SELECT matomo_alter_site({site}, destination => 'two')"));
+    let process = process_of(&mut db, site).unwrap();
+    // The step goes on, and comes to its end.
+    run(&mut db, &format!("SELECT pg_cancel_backend({process})"));
+    wait_long(30, "the new one is filled", || {
+        differences(&mut db, "two", &all_of(&fake, 1)).is_empty()
+    });
+    wait_until("that is the state", || state(&mut db, site).starts_with('0'));
+    // A run that comes to its end well says nothing of what it did not fill.
+    run(&mut db, &format!("SELECT matomo_alter_site({site}, enabled => false)"));
+    let (asks, wait) = (std::sync::mpsc::channel::<()>(), std::sync::mpsc::channel::<()>());
+    let wait_for = std::sync::Mutex::new(wait.1);
+    let ask = std::sync::Mutex::new(Some(asks.0));
+    fake.before_each(Box::new(move |_, request| {
+        if request.method.starts_with("Live") && ask.lock().unwrap().take().is_some() {
+            let _ = wait_for.lock().unwrap().recv();
+        }
+    }));
+    let other = cluster.connect("postgres");
+    let running = call(other, format!("CALL matomo_sync_site({site})"));
+    assert!(asks.1.recv().is_err(), "it asks");
+    run(&mut db, "SELECT matomo_create_table('three')");
+    run(&mut db, &format!("SELECT matomo_alter_site({site}, destination => 'three')"));
+    drop(wait.0);
+    running.join().unwrap().1.unwrap();
+    fake.clear_before_each();
+    let open = "SELECT synced_to IS NULL AND lag IS NULL FROM matomo_status";
+    assert!(one::<bool>(&mut db, open));
+    assert!(one::<bool>(&mut db, "SELECT next_at <= now() FROM matomo_site_state"));
+    run(&mut db, &format!("SELECT matomo_alter_site({site}, enabled => true)"));
+    wait_long(30, "it is filled", || differences(&mut db, "three", &all_of(&fake, 1)).is_empty());
+    wait_until("it is synced", || !one::<bool>(&mut db, open));
+}
+
+#[test]
+fn runs_that_are_killed_wait_longer_and_longer() {
+    let fake = serve(sites(420, 1));
+    let (cluster, mut db) = cluster_with_worker();
+    store(&mut db, "analytics", &fake);
+    run(&mut db, "SELECT matomo_create_table('one')");
+    fake.fail(Fault::Hang, When::live());
+    let every = "every => '1 second'";
+    let site = register(&mut db, &format!("'analytics', 1, destination => 'one', {every}{START}"));
+    for _ in 0..4 {
+        let mut pid = None;
+        wait_long(20, "it hangs", || {
+            let hangs = fake.requests().iter().any(|seen| seen.fault.is_some());
+            pid = process_of(&mut db, site);
+            hangs && pid.is_some()
+        });
+        fake.clear_requests();
+        // SAFETY: a process of this test's own.
+        assert_eq!(unsafe { libc::kill(pid.unwrap(), libc::SIGKILL) }, 0);
+        wait_until("this session has ended", || db.query("SELECT 1", &[]).is_err());
+        wait_long(30, "the server is back", || {
+            cluster.config("postgres", "postgres").connect(postgres::NoTls).is_ok_and(|again| {
+                db = again;
+                true
+            })
+        });
+        // Counted by who looks, or noted by who has the lock already.
+        wait_until("it counts", || one::<i32>(&mut db, &failures(site)) > 0);
+    }
+    wait_long(20, "that is noted", || state(&mut db, site) == "4|the run was interrupted");
+    // 1, 2, 4 seconds, and the time of a restart.
+    let waits = "SELECT date_part('epoch', start_time - lag(start_time) OVER (ORDER BY runid))::text FROM matomo_runs ORDER BY runid OFFSET 1";
+    let waits: Vec<f64> = texts(&mut db, waits).iter().map(|text| text.parse().unwrap()).collect();
+    for (wait, least) in waits.iter().zip([1.0, 2.0, 4.0]) {
+        assert!(*wait >= least, "{waits:?}");
+    }
+    fake.heal();
+    wait_long(30, "it is synced", || runs_of(&mut db, "succeeded") > 0);
+    assert_equal(&mut db, "one", &all_of(&fake, 1));
+}
+
+#[test]
+fn a_session_that_ends_takes_its_lock_along() {
+    let fake = serve(sites(431, 2));
+    let (name, mut db, [site, _]) = two(&fake);
+    let mut other = connect_as(&name, "postgres");
+    // The run begins, and is not gone on with.
+    run(&mut other, &format!("DO $$ BEGIN PERFORM matomo_run_step({site}, false); END $$"));
+    let held = format!("SELECT matomo_is_running({site})");
+    assert!(one::<bool>(&mut db, &held));
+    drop(other);
+    wait_until("the lock is gone", || !one::<bool>(&mut db, &held));
+    run(&mut db, &format!("CALL matomo_sync_site({site})"));
+    assert_equal(&mut db, "one", &all_of(&fake, 1));
+}
+
+fn runs_of(db: &mut Client, status: &str) -> i64 {
+    one(db, &format!("SELECT count(*) FROM matomo_runs WHERE status = '{status}'"))
+}

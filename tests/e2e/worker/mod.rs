@@ -1,0 +1,14 @@
+//! The background worker, the procedures, and long use.
+
+mod cron;
+mod fleet;
+mod hostages;
+mod monitoring;
+mod procedure_faults;
+mod procedures;
+mod soak;
+mod upkeep;
+mod worker_faults;
+mod worker_life;
+mod worker_sync;
+mod year;

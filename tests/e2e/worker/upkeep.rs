@@ -1,0 +1,323 @@
+//! The upkeep of registered sites: retention and premade partitions, by the worker and by the
+//! procedures, once a day.
+
+use fake_matomo::{Action, Fault, Page, Visit, When};
+
+use crate::support::worker::*;
+use crate::support::*;
+
+/// Weeks that `table` has partitions for, and whether they are past.
+fn weeks(db: &mut postgres::Client, table: &str) -> (i64, i64) {
+    let sql = format!(
+        "SELECT count(*) FILTER (WHERE hi > now()), count(*) FILTER (WHERE hi <= now()) FROM (
+             SELECT substring(pg_get_expr(c.relpartbound, c.oid) FROM 'TO \\(''([^'']*)''\\)')::timestamptz AS hi
+             FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = '{table}'::regclass) w"
+    );
+    let row = db.query_one(&sql, &[]).unwrap();
+    (row.get(0), row.get(1))
+}
+
+#[test]
+fn what_is_older_than_the_retention_goes_and_coming_weeks_are_made() {
+    let noon = Noon::new();
+    let fake = serve(noon.world(40));
+    for by_worker in [true, false] {
+        let (_cluster, mut db) = cluster_with_worker();
+        if !by_worker {
+            set(&mut db, "matomo.database", "");
+            wait_until("the worker has left", || {
+                workers(&mut db) == ["matomo launcher matomo: databases: 0"]
+            });
+        }
+        store(&mut db, "analytics", &fake);
+        let mut sites = Vec::new();
+        for table in ["matomo", "matomo_partitioned"] {
+            // What was copied before the retention was given.
+            sync(&mut db, &fake, &format!(", '{}', destination => '{table}'", noon.text(39)));
+            let arguments = format!(
+                "'analytics', 1, '{}', '{table}', every => '1 second', retention => '10 days'",
+                noon.text(39)
+            );
+            sites.push(register(&mut db, &arguments));
+        }
+        assert_eq!(weeks(&mut db, "matomo_partitioned").0, 1);
+        fake.clear_requests();
+        for site in &sites {
+            if !by_worker {
+                run(&mut db, &format!("CALL matomo_sync_site({site})"));
+            }
+            let tended = format!(
+                "SELECT count(*) FROM matomo_site_state WHERE site_id = {site} AND tended_on IS NOT NULL"
+            );
+            wait_until("it is tended", || one::<i64>(&mut db, &tended) == 1);
+        }
+        for table in ["matomo", "matomo_partitioned"] {
+            let left = format!("SELECT count(DISTINCT idvisit) FROM {table}");
+            assert_eq!(one::<i64>(&mut db, &left), 33, "{table}: ten days and today");
+            let old = format!(
+                "SELECT count(*) FROM {table} WHERE action_timestamp < to_timestamp({})",
+                noon.at(10, "00:00:00")
+            );
+            assert_eq!(one::<i64>(&mut db, &old), 0, "{table}");
+        }
+        let (coming, past) = weeks(&mut db, "matomo_partitioned");
+        assert_eq!(coming, 5, "this week and four ahead");
+        assert!(past <= 2, "{past}");
+
+        // None of it comes back, and it is done once a day.
+        asked(&fake);
+        run(
+            &mut db,
+            "CREATE TABLE noted (at timestamptz); INSERT INTO matomo (action_id, idsite, action_timestamp) VALUES ('old', '1', '2026-01-01')",
+        );
+        for site in &sites {
+            let before = runs(&mut db, *site, "succeeded");
+            if !by_worker {
+                run(&mut db, &format!("CALL matomo_sync_site({site})"));
+            }
+            wait_until("it has run again", || runs(&mut db, *site, "succeeded") > before);
+        }
+        assert_eq!(one::<i64>(&mut db, "SELECT count(*) FROM matomo WHERE action_id = 'old'"), 1);
+        let again = asked(&fake);
+        assert!(again.iter().all(|line| line.contains(&noon.text(0))), "{again:?}");
+    }
+}
+
+#[test]
+fn a_first_import_asks_for_nothing_that_would_go_at_once() {
+    let noon = Noon::new();
+    let fake = serve(noon.world(20));
+    let mut db = database();
+    store(&mut db, "analytics", &fake);
+    run(&mut db, "LOAD 'matomo_postgres'; SET matomo.settle_time = 0");
+    // In one of these zones it is another day than in the site's.
+    for (zone, table) in
+        [("Pacific/Kiritimati", "matomo"), ("Pacific/Pago_Pago", "matomo_partitioned")]
+    {
+        run(&mut db, &format!("SET TimeZone = '{zone}'"));
+        let arguments =
+            format!("'analytics', 1, '{}', '{table}', retention => '5 days'", noon.text(19));
+        let site = register(&mut db, &arguments);
+        fake.clear_requests();
+        run(&mut db, &format!("CALL matomo_sync_site({site})"));
+        let mut days = asked(&fake);
+        days.retain(|line| line.starts_with("day"));
+        days.sort();
+        let kept: Vec<_> = (0..=5).rev().map(|ago| format!("day {}", noon.text(ago))).collect();
+        assert_eq!(days, kept, "{zone}");
+        let visits = format!("SELECT count(DISTINCT idvisit) FROM {table}");
+        assert_eq!(one::<i64>(&mut db, &visits), 18, "{zone}");
+    }
+}
+
+#[test]
+fn a_longer_retention_brings_back_what_a_shorter_one_dropped() {
+    let noon = Noon::new();
+    let mut world = noon.world(31);
+    // Of two days, the second of which is the first that three days keep.
+    let evening = noon.at(4, "23:50:00");
+    world.site_mut(1).add(
+        Visit::new(9000, evening)
+            .and(Action::page(evening, "https://noon.test/", "Home"))
+            .and(Action::page(evening + 1200, "https://noon.test/late", "Late")),
+    );
+    let fake = serve(world);
+    let mut db = database();
+    store(&mut db, "analytics", &fake);
+    run(&mut db, "LOAD 'matomo_postgres'; SET matomo.settle_time = 0");
+    let start = noon.text(30);
+    let site = register(&mut db, &format!("'analytics', 1, '{start}', retention => '12 days'"));
+    let mut sync_with = |retention: &str| {
+        if !retention.is_empty() {
+            let alter = format!("SELECT matomo_alter_site({site}, retention => '{retention}')");
+            run(&mut db, &alter);
+        }
+        fake.clear_requests();
+        run(&mut db, &format!("CALL matomo_sync_site({site})"));
+        let days = asked(&fake).into_iter().filter(|line| line.starts_with("day")).count();
+        (days, one::<i64>(&mut db, "SELECT count(*) FROM matomo"))
+    };
+    // Nine actions a day; the visit of two days has one on each.
+    assert_eq!(sync_with(""), (13, 13 * 9 + 2));
+    assert_eq!(sync_with("3 days"), (1, 4 * 9 + 1));
+    assert_eq!(sync_with(""), (1, 4 * 9 + 1));
+    // Three days more and the one that lost an action; then nothing but today.
+    assert_eq!(sync_with("6 days"), (5, 7 * 9 + 2));
+    assert_eq!(sync_with("6 days"), (1, 7 * 9 + 2));
+    assert_eq!(sync_with("3 days"), (1, 4 * 9 + 1));
+    assert_eq!(sync_with("25 months"), (29, 31 * 9 + 2));
+    assert_eq!(sync_with("5 days"), (1, 6 * 9 + 2));
+    assert_eq!(sync_with("0"), (27, 31 * 9 + 2));
+    assert_equal(&mut db, "matomo", &all_of(&fake, 1));
+}
+
+#[test]
+fn what_is_too_old_goes_though_the_site_is_disabled_or_matomo_down() {
+    let noon = Noon::new();
+    let fake = serve(noon.world(20));
+    let (_cluster, mut db) = cluster_with_worker();
+    store(&mut db, "analytics", &fake);
+    sync(&mut db, &fake, &format!(", '{}'", noon.text(19)));
+    let site = register(
+        &mut db,
+        "'analytics', 1, every => '1 hour', retention => '5 days', enabled => false",
+    );
+    let visits = "SELECT count(DISTINCT idvisit) FROM matomo";
+    fake.clear_requests();
+    wait_until("the old visits are gone", || one::<i64>(&mut db, visits) == 18);
+    run(&mut db, &format!("SELECT matomo_alter_site({site}, retention => '4 days')"));
+    wait_until("a day more is gone", || one::<i64>(&mut db, visits) == 15);
+    assert_eq!(asked(&fake), [""; 0]);
+    assert_eq!(one::<i64>(&mut db, "SELECT count(*) FROM matomo_runs"), 0);
+    fake.fail(Fault::Status(503, Page::Html), When::always());
+    run(&mut db, &format!("SELECT matomo_alter_site({site}, enabled => true)"));
+    wait_until("it has failed", || runs(&mut db, site, "failed") == 1);
+    // A shorter retention is not put off till tomorrow.
+    run(&mut db, &format!("SELECT matomo_alter_site({site}, retention => '2 days')"));
+    wait_until("more are gone", || one::<i64>(&mut db, visits) == 9);
+
+    // The procedure does so too.
+    set(&mut db, "matomo.database", "");
+    wait_until("the worker has left", || {
+        workers(&mut db) == ["matomo launcher matomo: databases: 0"]
+    });
+    let alter = format!("SELECT matomo_alter_site({site}, retention => '1 day', enabled => false)");
+    run(&mut db, &alter);
+    run(&mut db, "CALL matomo_sync_all()");
+    assert_eq!(one::<i64>(&mut db, visits), 6);
+}
+
+#[test]
+fn upkeep_waits_for_readers_and_lets_the_sync_go_on() {
+    let noon = Noon::new();
+    let fake = serve(noon.world(20));
+    let (cluster, mut db) = cluster_with_worker();
+    store(&mut db, "analytics", &fake);
+    sync(&mut db, &fake, &format!(", '{}', destination => 'matomo_partitioned'", noon.text(19)));
+    let mut report = cluster.connect("postgres");
+    run(&mut report, "BEGIN; SELECT count(*) FROM matomo_partitioned");
+    let arguments = "'analytics', 1, destination => 'matomo_partitioned', every => '1 second', retention => '2 days'";
+    let site = register(&mut db, arguments);
+    wait_long(30, "it is synced again and again", || runs(&mut db, site, "succeeded") >= 3);
+    let visits = "SELECT count(DISTINCT idvisit) FROM matomo_partitioned";
+    assert_eq!(one::<i64>(&mut db, visits), 60);
+    assert_eq!(
+        one::<i64>(&mut db, "SELECT count(*) FROM matomo_site_state WHERE tended_on IS NULL"),
+        1
+    );
+    run(&mut report, "COMMIT");
+    run(&mut db, &format!("SELECT matomo_alter_site({site}, retention => '2 days')"));
+    run(&mut db, &format!("CALL matomo_sync_site({site})"));
+    assert_eq!(one::<i64>(&mut db, visits), 9);
+    assert!(!cluster.log().contains("WARNING"), "{}", cluster.log());
+}
+
+#[test]
+fn upkeep_that_fails_fails_no_sync_and_is_told() {
+    let noon = Noon::new();
+    let fake = serve(noon.world(20));
+    let (name, mut db) = named_database();
+    store(&mut db, "analytics", &fake);
+    run(&mut db, "LOAD 'matomo_postgres'; SET matomo.settle_time = 0");
+    sync(&mut db, &fake, &format!(", '{}', destination => 'matomo_partitioned'", noon.text(19)));
+    let oldest: String = one(
+        &mut db,
+        "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'matomo_partitioned'::regclass ORDER BY 1 LIMIT 1",
+    );
+    run(&mut db, &format!("CREATE VIEW mine AS SELECT count(*) FROM {oldest}"));
+    let site = register(
+        &mut db,
+        "'analytics', 1, destination => 'matomo_partitioned', retention => '5 days'",
+    );
+    let (mut db, said) = connect_with_notices(crate::support::cluster::shared(), &name, "postgres");
+    for times in [1, 0] {
+        run(&mut db, &format!("CALL matomo_sync_site({site})"));
+        let message = format!(
+            "upkeep of registered site {site}: cannot drop table public.{oldest} because other objects depend on it"
+        );
+        let warnings = said.warnings();
+        for warning in &warnings {
+            let detail = format!("view public.mine depends on table public.{oldest}");
+            assert_says(warning, "2BP01", &message, &[&detail], "DROP ... CASCADE");
+        }
+        assert_eq!(warnings.len(), times, "once a day");
+    }
+    assert_eq!(runs(&mut db, site, "succeeded"), 2);
+    let noted: String = one(&mut db, "SELECT upkeep_error FROM matomo_site_state");
+    assert_eq!(
+        noted,
+        format!("cannot drop table public.{oldest} because other objects depend on it")
+    );
+}
+
+#[test]
+fn in_anothers_partitioned_table_it_deletes_by_the_rights_on_the_table() {
+    let noon = Noon::new();
+    let fake = serve(noon.world(20));
+    let (name, mut admin, owner) = database_and_role();
+    server_for(&mut admin, &fake, &owner);
+    run(&mut admin, "LOAD 'matomo_postgres'; SET matomo.settle_time = 0");
+    sync(&mut admin, &fake, &format!(", '{}', destination => 'matomo_partitioned'", noon.text(19)));
+    run(
+        &mut admin,
+        &format!("GRANT SELECT, INSERT, UPDATE, DELETE ON matomo_partitioned TO {owner}"),
+    );
+    let before = weeks(&mut admin, "matomo_partitioned");
+    let mut db = connect_as(&name, &owner);
+    let site = register(
+        &mut db,
+        "'analytics', 1, destination => 'matomo_partitioned', retention => '10 days'",
+    );
+    run(&mut db, &format!("CALL matomo_sync_site({site})"));
+    let error = "SELECT upkeep_error FROM matomo_status WHERE upkeep_error IS NOT NULL";
+    assert_eq!(texts(&mut admin, error), [""; 0]);
+    let visits = "SELECT count(DISTINCT idvisit) FROM matomo_partitioned";
+    assert_eq!(one::<i64>(&mut admin, visits), 33);
+    assert_eq!(weeks(&mut admin, "matomo_partitioned"), before, "none is dropped, none made");
+}
+
+#[test]
+fn it_goes_on_where_the_last_step_was() {
+    let (_, mut db) = named_database();
+    let noon = Noon::new();
+    let fake = serve(noon.world(1));
+    store(&mut db, "analytics", &fake);
+    let site = register(&mut db, "'analytics', 1, retention => '5 days', enabled => false");
+    run(
+        &mut db,
+        "INSERT INTO matomo (action_id, idsite, action_timestamp)
+             SELECT n, 1, '2026-01-06'::timestamptz + n * interval '1 second' FROM generate_series(1, 15000) n",
+    );
+    let place =
+        "SELECT upkeep_place ->> 'done' FROM matomo_site_state WHERE upkeep_place IS NOT NULL";
+    let left = "SELECT count(*) FROM matomo";
+    // A transaction each, of those that matomo_sync_all is made of; the first one begins.
+    for (rows, done) in [(15000, None), (5000, Some("false")), (0, Some("true")), (0, None)] {
+        run(&mut db, &format!("DO $$ BEGIN PERFORM matomo_run_step({site}, true); END $$"));
+        assert_eq!(one::<i64>(&mut db, left), rows);
+        assert_eq!(texts(&mut db, place).first().map(String::as_str), done);
+    }
+}
+
+#[test]
+fn what_has_no_detail_and_no_hint_is_told_without() {
+    let (name, mut db) = named_database();
+    let noon = Noon::new();
+    let fake = serve(noon.world(2));
+    store(&mut db, "analytics", &fake);
+    sync(&mut db, &fake, &format!(", '{}'", noon.text(1)));
+    let site = register(&mut db, "'analytics', 1, retention => '1 day'");
+    run(
+        &mut db,
+        "CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no'; END $$;
+         CREATE TRIGGER no BEFORE DELETE ON matomo EXECUTE FUNCTION no();
+         INSERT INTO matomo (action_id, idsite, action_timestamp) VALUES ('old', '1', '2026-01-01')",
+    );
+    let (mut db, said) = connect_with_notices(crate::support::cluster::shared(), &name, "postgres");
+    run(&mut db, &format!("SELECT matomo_alter_site({site}, enabled => false)"));
+    run(&mut db, "CALL matomo_sync_all()");
+    let warnings = said.warnings();
+    let [warning] = &warnings[..] else { panic!("{warnings:?}") };
+    assert_eq!(warning.message(), format!("upkeep of registered site {site}: no"));
+    assert_eq!((warning.code().code(), warning.detail(), warning.hint()), ("P0001", None, None));
+}
