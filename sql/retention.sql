@@ -4,8 +4,9 @@
 -- The rows of one step, see matomo_drop_step. Gives whether there may be more to do, and the place where
 -- the next one goes on, so that what was looked through is not looked through again; `blocked` when a
 -- lock was not to be had within lock_timeout: whoever waits longer for the lock of a table has all its
--- new readers wait behind. Deletes under the search_path in `path`, for triggers to find the names that
--- they find at an INSERT.
+-- new readers wait behind. Of the rows that went it gives the sites (NULL: any) and the span: from the last
+-- instant of the step before on, to the end of the last second. Deletes under the search_path in `path`, for
+-- triggers to find the names that they find at an INSERT.
 CREATE FUNCTION matomo_drop_rows(
     destination regclass,
     before timestamptz,
@@ -17,7 +18,10 @@ CREATE FUNCTION matomo_drop_rows(
     OUT dropped text,
     OUT actions bigint,
     OUT blocked text,
-    OUT holders text
+    OUT holders text,
+    OUT first_gone timestamptz,
+    OUT last_gone timestamptz,
+    OUT sites_gone text[]
 )
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -39,7 +43,7 @@ DECLARE
     among text;
     which text;
     since timestamptz;
-    latest timestamptz;
+    before_this CONSTANT timestamptz := place ->> 'last_gone';
     ids tid[];
     found_actions bigint;
     done boolean;
@@ -125,8 +129,11 @@ BEGIN
                 EXECUTE format('DROP TABLE %s', part.name);
                 more := true;
                 dropped := part.name;
-                place := CASE WHEN part.number > 1 THEN
-                    jsonb_build_object('before', before, 'id', part.previous, 'done', true) END;
+                first_gone := least(part.lo::timestamptz, before_this);
+                last_gone := part.hi;
+                sites_gone := CASE WHEN site IS NOT NULL THEN ARRAY[site::text] END;
+                place := CASE WHEN part.number > 1 THEN jsonb_build_object(
+                    'before', before, 'id', part.previous, 'done', true, 'last_gone', last_gone) END;
                 RETURN;
             END IF;
         END IF;
@@ -159,24 +166,26 @@ BEGIN
             CONTINUE WHEN found_actions = 0;
             PERFORM set_config('search_path', path, true);
             EXECUTE pg_catalog.format(
-                'WITH gone AS (DELETE FROM %s AS d WHERE %s AND d.ctid OPERATOR(pg_catalog.=) ANY ($3) RETURNING d.action_timestamp)'
-                ' SELECT pg_catalog.count(*), pg_catalog.max(g.action_timestamp) FROM gone AS g', among, which)
-            INTO actions, latest USING before, site::pg_catalog.text, ids;
+                'WITH gone AS (DELETE FROM %s AS d WHERE %s AND d.ctid OPERATOR(pg_catalog.=) ANY ($3) RETURNING d.action_timestamp, d.idsite)'
+                ' SELECT pg_catalog.count(*), pg_catalog.min(g.action_timestamp), pg_catalog.max(g.action_timestamp),'
+                ' pg_catalog.array_agg(DISTINCT g.idsite::pg_catalog.text) FROM gone AS g', among, which)
+            INTO actions, first_gone, last_gone, sites_gone USING before, site::pg_catalog.text, ids;
             PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
         ELSIF part.kind = 'f' AND part.deletable THEN
             -- Not every server has a ctid: by the day.
             which := concat('d.action_timestamp OPERATOR(pg_catalog.<) $1',
                 CASE WHEN site IS NOT NULL THEN ' AND d.idsite::pg_catalog.text OPERATOR(pg_catalog.=) $2' END);
+            EXECUTE format('SELECT min(d.action_timestamp) FROM ONLY %s AS d WHERE %s', part.name, which)
+            INTO first_gone USING before, site::text;
+            last_gone := first_gone + '1 day'::interval;
+            sites_gone := CASE WHEN site IS NOT NULL THEN ARRAY[site::text] END;
             PERFORM set_config('search_path', path, true);
             EXECUTE pg_catalog.format(
-                'DELETE FROM ONLY %1$s AS d WHERE %2$s AND d.action_timestamp OPERATOR(pg_catalog.<=) ('
-                'SELECT pg_catalog.min(d.action_timestamp) OPERATOR(pg_catalog.+) ''1 day''::pg_catalog.interval'
-                ' FROM ONLY %1$s AS d WHERE %2$s)', part.name, which)
-            USING before, site::pg_catalog.text;
+                'DELETE FROM ONLY %s AS d WHERE %s AND d.action_timestamp OPERATOR(pg_catalog.<=) $3', part.name, which)
+            USING before, site::pg_catalog.text, last_gone;
             GET DIAGNOSTICS actions = ROW_COUNT;
             PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
             found_actions := batch;
-            latest := NULL;
         ELSE
             CONTINUE;
         END IF;
@@ -184,8 +193,10 @@ BEGIN
             more := true;
             -- Those that were changed meanwhile were passed over, and are to be found again.
             done := actions = found_actions AND found_actions < batch;
-            place := jsonb_build_object('before', before, 'id', part.id, 'done', done,
-                'since', CASE WHEN done THEN NULL WHEN actions = found_actions THEN latest ELSE since END);
+            place := jsonb_build_object('before', before, 'id', part.id, 'done', done, 'last_gone', last_gone,
+                'since', CASE WHEN done OR part.kind = 'f' THEN NULL WHEN actions = found_actions THEN last_gone ELSE since END);
+            first_gone := least(first_gone, before_this);
+            last_gone := last_gone + '1 second'::interval;
             RETURN;
         END IF;
     END LOOP;
@@ -209,10 +220,11 @@ EXCEPTION
         IF reached IS DISTINCT FROM place ->> 'id' THEN
             place := jsonb_build_object('before', before, 'id', reached::oid, 'done', false);
         END IF;
-        SELECT string_agg(h.pid::text, ', ' ORDER BY a.xact_start, h.pid) INTO holders
+        SELECT string_agg(coalesce('process ' || h.pid, 'a prepared transaction'), ', ' ORDER BY a.xact_start, h.pid)
+        INTO holders
         FROM (SELECT DISTINCT l.pid FROM pg_locks l
               JOIN pg_database d ON d.oid = l.database AND d.datname = current_database()
-              WHERE l.relation = to_regclass(waiting_for) AND l.granted AND l.pid <> pg_backend_pid()) AS h
+              WHERE l.relation = to_regclass(waiting_for) AND l.granted AND l.pid IS DISTINCT FROM pg_backend_pid()) AS h
         LEFT JOIN pg_stat_activity a ON a.pid = h.pid;
 END
 $$;
@@ -264,8 +276,8 @@ BEGIN
         IF pg_catalog.clock_timestamp() OPERATOR(pg_catalog.>=) give_up THEN
             RAISE lock_not_available USING
                 MESSAGE = pg_catalog.format('could not obtain lock on %s', blocked),
-                DETAIL = pg_catalog.format('%s partitions were dropped and %s actions deleted before. Held by process %s.',
-                    partitions, actions, COALESCE(holders, '(ended)')),
+                DETAIL = pg_catalog.format('%s partitions were dropped and %s actions deleted before. Held by %s.',
+                    partitions, actions, COALESCE(holders, 'a transaction that has ended')),
                 HINT = 'Call it again when the statements that use the table have ended; see pg_locks and pg_stat_activity.';
         END IF;
         -- Meanwhile everybody else gets through.

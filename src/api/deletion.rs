@@ -6,8 +6,8 @@ use pgrx::prelude::*;
 
 use crate::error::Error;
 use crate::pg::report::or_raise;
+use crate::state::drop_step::{self, Step};
 use crate::state::forget::{self, Visitor};
-use crate::state::retention::{self, Step};
 
 /// Deletes all rows of a visitor from every table that syncs write to, or from one.
 #[pg_extern(
@@ -68,7 +68,7 @@ fn matomo_drop_step(
         let destination = destination.ok_or(Error::Null("destination"))?;
         let before = before.ok_or(Error::Null("before"))?;
         let lock_timeout = lock_timeout.ok_or(Error::Null("lock_timeout"))?;
-        retention::drop_step(Step { destination, before, site, lock_timeout, place })
+        drop_step::drop_step(Step { destination, before, site, lock_timeout, place })
     })());
     TableIterator::once((
         done.place,

@@ -13,7 +13,7 @@ use std::fmt;
 
 use chrono::NaiveDate;
 
-pub use crate::error::busy::Busy;
+pub use crate::error::busy::{Busy, Holder};
 pub use crate::error::fault::{Call, Fault};
 pub use crate::error::host_refusal::{HostRefusal, RefusalReason};
 pub use crate::error::sql_state::SqlState;

@@ -179,7 +179,8 @@ impl StoredError {
             StoredError::NoRun(_) => "CALL matomo_sync_site or matomo_sync_all.".to_owned(),
             StoredError::NoProcess { hint, .. } => (*hint).to_owned(),
             StoredError::NoProgress(_) => {
-                "Look for a slow trigger or index of the destination; or set matomo.page_size lower."
+                "Look for a slow trigger or index of the destination; or set matomo.page_size lower, or \
+                 matomo.request_timeout higher, if its triggers need so long."
                     .to_owned()
             }
         })

@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use pgrx::prelude::*;
 
+use crate::error::Result;
 use crate::pg::local_settings::LocalSettings;
+use crate::pg::spi::{query, spi};
 
 /// The longest that runs and upkeep of registered sites wait for any lock.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(5);
@@ -74,7 +76,7 @@ pub enum Kind {
 }
 
 /// A lock that a transaction holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub struct Held {
     /// The destination.
     pub class: u32,
@@ -82,8 +84,10 @@ pub struct Held {
     pub object: u32,
     /// The process; 0 for a prepared transaction.
     pub pid: i32,
-    /// Tells the process' transactions apart.
-    transaction: u32,
+    /// Whether nobody else can have it.
+    pub is_exclusive: bool,
+    /// Number of the session's slot, and of the transaction in it: those that prepared it.
+    transaction: (i32, u32),
 }
 
 /// Takes a lock without waiting; gives false when another session is in the way.
@@ -149,7 +153,7 @@ pub fn outwait(kind: Kind, is_meant: impl Fn(&Held) -> bool, longest: Duration) 
         }
         pause();
         let now = held(kind);
-        left.retain(|held| now.contains(held));
+        left.retain(|held| now.iter().any(|other| other.is_same(held)));
     }
     None
 }
@@ -168,11 +172,38 @@ fn pause() {
 impl Held {
     fn of(lock: &pg_sys::LockInstanceData) -> Held {
         #[cfg(any(feature = "pg15", feature = "pg16"))]
-        let transaction = lock.lxid;
+        let transaction = (lock.backend, lock.lxid);
         #[cfg(not(any(feature = "pg15", feature = "pg16")))]
-        let transaction = lock.vxid.localTransactionId;
+        let transaction = (lock.vxid.procNumber, lock.vxid.localTransactionId);
         let (class, object) = (lock.locktag.locktag_field2, lock.locktag.locktag_field3);
-        Held { class, object, pid: lock.pid, transaction }
+        let is_exclusive = lock.holdMask & (1 << pg_sys::AccessExclusiveLock) != 0;
+        Held { class, object, pid: lock.pid, is_exclusive, transaction }
+    }
+
+    /// Whether one transaction holds both.
+    pub fn is_of_same(&self, other: &Held) -> bool {
+        self.pid == other.pid && self.transaction == other.transaction
+    }
+
+    /// Whether it is the same lock of the same transaction, which may have it in more modes by now.
+    fn is_same(&self, other: &Held) -> bool {
+        self.is_of_same(other) && self.class == other.class && self.object == other.object
+    }
+
+    /// The identifier of the prepared transaction.
+    ///
+    /// # Errors
+    /// Only internal ones.
+    pub fn prepared(&self) -> Result<Option<String>> {
+        let sql = "SELECT p.gid FROM pg_catalog.pg_prepared_xacts p JOIN pg_catalog.pg_locks l \
+                   ON l.transactionid OPERATOR(pg_catalog.=) p.transaction \
+                   WHERE l.pid IS NULL AND l.virtualtransaction OPERATOR(pg_catalog.=) $1";
+        let (slot, number) = self.transaction;
+        let transaction = format!("{slot}/{number}");
+        Spi::connect_mut(|client| {
+            let row = query(client, sql, &[transaction.into()])?.next();
+            row.map_or(Ok(None), |row| row.get(1).map_err(spi))
+        })
     }
 }
 

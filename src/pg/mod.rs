@@ -10,4 +10,5 @@ pub mod report;
 pub mod roles;
 pub mod secrecy;
 pub mod spi;
+pub mod subtransaction;
 pub mod watch;

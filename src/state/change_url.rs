@@ -10,7 +10,7 @@ use crate::store::destination::Destination;
 /// Gives the ledger's entries of a Matomo in a destination to its new URL; gives their number.
 ///
 /// # Errors
-/// [`Busy::Syncs`].
+/// [`Busy::Syncs`], [`Busy::Drops`].
 pub fn change_url(destination: &Destination, old: &Endpoint, new: &Endpoint) -> Result<i64> {
     restored::resolve(&destination.extension)?;
     let schema = &destination.extension.schema;
@@ -20,10 +20,14 @@ pub fn change_url(destination: &Destination, old: &Endpoint, new: &Endpoint) -> 
         Mode::Exclusive,
         Until::TransactionEnd,
     ) {
-        let of_sync = |held: &locks::Held| held.class == destination.oid.to_u32();
-        let sites = locks::held(Kind::Rows).into_iter().filter(of_sync).map(|held| held.object);
-        let site = sites.max().unwrap_or_default().cast_signed();
-        return Err(Busy::Syncs { site, name: destination.name.clone() }.into());
+        let mut held = locks::held(Kind::Rows);
+        held.retain(|held| held.class == destination.oid.to_u32());
+        let name = destination.name.clone();
+        if held.iter().any(|held| held.is_exclusive) {
+            return Err(Busy::Drops(name).into());
+        }
+        let site = held.iter().map(|held| held.object.cast_signed()).max().unwrap_or(ALL_SITES);
+        return Err(Busy::Syncs { site, name }.into());
     }
     // Tables that 0.1.0 has written may have days of both: the new entry counts.
     let both = format!(

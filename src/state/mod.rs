@@ -1,6 +1,8 @@
 //! The extension's own tables: what it knows of site-days, registered sites and their runs.
 
 pub mod change_url;
+pub mod drop_step;
+pub mod emptied_days;
 pub mod forget;
 pub mod known;
 pub mod ledger;

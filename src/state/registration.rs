@@ -140,15 +140,20 @@ impl Registration<'_> {
         ]
     }
 
-    /// Whether no other registered site is of the same server, site and destination.
+    /// Whether no other registered site is of the same server, site and destination. Destinations that are
+    /// known by name only are as many as there are names.
     ///
     /// # Errors
     /// [`StoredError::Registered`].
     pub fn check_is_new(&self, extension: &Extension, but: Option<i32>) -> Result<()> {
         restored::resolve(extension)?;
         let sql = format!(
-            "SELECT destination::text, owner::oid FROM {}.matomo_site_config WHERE server = $1::name AND idsite = $2 \
-             AND destination = $3::regclass AND id IS DISTINCT FROM $4",
+            "SELECT CASE s.destination WHEN 0::oid THEN format('%I.%I', s.destination_name[1], \
+                 s.destination_name[2]) ELSE s.destination::text END, s.owner::oid \
+             FROM {0}.matomo_site_config s WHERE s.server = $1::name AND s.idsite = $2 \
+             AND s.destination = coalesce($3, 0::oid) AND s.id IS DISTINCT FROM $4 \
+             AND (s.destination <> 0::oid OR s.destination_name = \
+                 (SELECT o.destination_name FROM {0}.matomo_site_config o WHERE o.id = $4))",
             extension.schema
         );
         let args = [self.server.into(), self.idsite.into(), self.destination.into(), but.into()];

@@ -3,6 +3,8 @@
 
 use std::time::{Duration, Instant};
 
+use chrono::NaiveDate;
+
 /// The least time between two lines.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -11,8 +13,8 @@ const PAUSE: Duration = Duration::from_secs(1);
 pub struct Notices {
     /// When a line was said last, or the sync began.
     last: Instant,
-    /// Whether something was stored since.
-    is_due: bool,
+    /// The day stored last, if that was since.
+    unsaid: Option<NaiveDate>,
     /// Whether the last line told of days without visits, which none has followed with visits.
     is_quiet: bool,
 }
@@ -23,27 +25,27 @@ impl Notices {
     }
 
     fn begin_at(now: Instant) -> Notices {
-        Notices { last: now, is_due: false, is_quiet: false }
+        Notices { last: now, unsaid: None, is_quiet: false }
     }
 
     /// Whether to say a line of a day that was stored.
-    pub fn say(&mut self, has_visits: bool) -> bool {
-        self.say_at(Instant::now(), has_visits)
+    pub fn say(&mut self, day: NaiveDate, has_visits: bool) -> bool {
+        self.say_at(Instant::now(), day, has_visits)
     }
 
-    fn say_at(&mut self, now: Instant, has_visits: bool) -> bool {
-        self.is_due = true;
+    fn say_at(&mut self, now: Instant, day: NaiveDate, has_visits: bool) -> bool {
+        self.unsaid = Some(day);
         self.is_quiet &= !has_visits;
         if self.is_quiet || now.duration_since(self.last) < PAUSE {
             return false;
         }
-        *self = Notices { last: now, is_due: false, is_quiet: !has_visits };
+        *self = Notices { last: now, unsaid: None, is_quiet: !has_visits };
         true
     }
 
-    /// Whether the sync, which has ended, has something left to say.
-    pub fn end(&mut self) -> bool {
-        std::mem::take(&mut self.is_due)
+    /// The day that the sync, which has ended, has still to tell of.
+    pub fn end(&mut self) -> Option<NaiveDate> {
+        self.unsaid.take()
     }
 }
 
@@ -71,11 +73,11 @@ mod tests {
         let mut said = Vec::new();
         for (index, has_visits) in days.iter().enumerate() {
             let now = begin + Duration::from_millis(every * (index as u64 + 1));
-            if notices.say_at(now, *has_visits) {
+            if notices.say_at(now, NaiveDate::default(), *has_visits) {
                 said.push(index);
             }
         }
-        (said, notices.end())
+        (said, notices.end().is_some())
     }
 
     #[test]

@@ -21,8 +21,6 @@ pub struct Progress {
     /// What earlier transactions of the same sync took.
     earlier: Duration,
     begin: Instant,
-    /// The day stored last.
-    day: Option<NaiveDate>,
     pub notices: Notices,
 }
 
@@ -31,7 +29,7 @@ impl Progress {
     pub fn new(site: i32, days_to_do: usize) -> Progress {
         let (earlier, begin) = (Duration::ZERO, Instant::now());
         let (registered, days_done, visits, actions) = (None, 0, 0, 0);
-        let (day, notices) = (None, Notices::begin());
+        let notices = Notices::begin();
         Progress {
             site,
             registered,
@@ -41,7 +39,6 @@ impl Progress {
             actions,
             earlier,
             begin,
-            day,
             notices,
         }
     }
@@ -71,13 +68,13 @@ impl Progress {
     pub fn read(&mut self, read: &DayRead) -> Option<String> {
         let visits = read.met.visits - read.met_before.visits;
         self.add(read.rest.is_none(), visits, read.met.actions - read.met_before.actions);
-        self.day = Some(read.day);
-        self.notices.say(visits > 0).then(|| self.readable_line(visits > 0))
+        let is_due = self.notices.say(read.day, visits > 0);
+        is_due.then(|| self.readable_line(read.day, visits > 0))
     }
 
     /// The last line, unless it was said.
     pub fn end(&mut self) -> Option<String> {
-        (self.day.is_some() && self.notices.end()).then(|| self.readable_line(true))
+        self.notices.end().map(|day| self.readable_line(day, true))
     }
 
     fn add(&mut self, is_day_done: bool, visits: i64, actions: i64) {
@@ -91,10 +88,9 @@ impl Progress {
         self.line_after(what, self.earlier + self.begin.elapsed(), |number| number.to_string())
     }
 
-    /// The line of the day stored last, for a person.
-    fn readable_line(&self, has_visits: bool) -> String {
-        let day = self.day.map(|day| day.to_string()).unwrap_or_default();
-        let what = if has_visits { day } else { format!("{day}, no visits") };
+    /// The line of a day, for a person.
+    fn readable_line(&self, day: NaiveDate, has_visits: bool) -> String {
+        let what = if has_visits { day.to_string() } else { format!("{day}, no visits") };
         self.line_after(&what, self.earlier + self.begin.elapsed(), readable)
     }
 
@@ -168,6 +164,18 @@ mod tests {
             progress.line_after("2026-11-24", Duration::from_secs(2), readable),
             "matomo: site 7, 2026-11-24: 1 of 1,096 days, 1,500 visits, 30,000 actions, 15,000 actions/s, 36 min 30 s left"
         );
+    }
+
+    #[test]
+    fn the_last_line_is_said_by_a_step_that_finds_nothing_to_do() {
+        let day = NaiveDate::from_ymd_opt(2026, 11, 24).unwrap();
+        let mut notices = Notices::begin();
+        assert!(!notices.say(day, true), "the first second has not passed");
+        let step = Progress::new(7, 0).go_on(2, 10, 300, Duration::from_secs(1));
+        let mut step = step.having_said(notices);
+        let line = step.end().expect("a last line");
+        assert!(line.starts_with("matomo: site 7, 2026-11-24: 2 of 2 days, 10 visits"), "{line}");
+        assert_eq!(step.end(), None);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What the extension keeps: ledger, sites, runs, and what of it goes.
 
+mod drop_steps;
 mod dump;
 mod ledger;
 mod ledger_apart;

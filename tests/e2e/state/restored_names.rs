@@ -329,3 +329,24 @@ fn of_two_sites_with_one_name_the_newer_one_has_the_table() {
         "SELECT concat_ws(' ', site_id, failures, last_sqlstate) FROM matomo_status ORDER BY 1";
     assert_eq!(texts(&mut new, states), ["1 1 42P01", "2 0", "3 0"]);
 }
+
+#[test]
+fn of_two_sites_whose_tables_are_missing_one_may_become_as_the_other_but_for_the_table() {
+    let Scene { fake: _fake, name, mut db, owner } = scene();
+    run(
+        &mut db,
+        "DROP TABLE matomo, matomo_partitioned; UPDATE matomo_site_config SET destination = 0",
+    );
+    let mut theirs = connect_as(&name, &owner);
+    run(&mut theirs, "SELECT matomo_alter_site(1, site => 2)");
+    let shown = "SELECT concat_ws(' ', id, idsite) FROM matomo_sites ORDER BY id";
+    assert_eq!(texts(&mut db, shown), ["1 2", "2 2"]);
+    run(
+        &mut db,
+        "UPDATE matomo_site_config s SET destination_name = o.destination_name
+         FROM matomo_site_config o WHERE (s.id, o.id) = (2, 1)",
+    );
+    let refused = error(&mut theirs, "SELECT matomo_alter_site(2, site => 2)");
+    let message = "site 2 of server \"analytics\" is already registered for \"public.matomo\"";
+    assert_says(&refused, "23505", message, &[], "matomo_alter_site");
+}
