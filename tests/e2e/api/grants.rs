@@ -239,7 +239,7 @@ fn a_first_sync_waits_for_another_one_of_the_same_name_only() {
 
 #[test]
 fn the_tests_that_docs_security_names_are_there() {
-    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = crate::support::pages::root();
     let read = |path: String| {
         std::fs::read_to_string(root.join(&path)).unwrap_or_else(|error| panic!("{path}: {error}"))
     };

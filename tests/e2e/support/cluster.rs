@@ -7,13 +7,15 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use postgres::{Client, Config, NoTls};
 
+use crate::support::pages::root;
+
 /// A running server of its own; ends with its owner.
 pub struct Cluster {
     pub dir: PathBuf,
 }
 
 fn script() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cluster")
+    root().join("tests/cluster")
 }
 
 fn cluster(args: &[&str]) {
