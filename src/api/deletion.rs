@@ -1,4 +1,4 @@
-//! The SQL surface of erasure and of retention.
+//! SQL functions for erasure and retention.
 
 use pgrx::JsonB;
 use pgrx::datum::Interval;
@@ -9,7 +9,7 @@ use crate::pg::report::or_raise;
 use crate::state::drop_step::{self, Step};
 use crate::state::forget::{self, Visitor};
 
-/// Deletes all rows of a visitor from every table that syncs write to, or from one.
+/// Deletes all rows of a visitor from all destinations, or from one.
 #[pg_extern(
     volatile,
     parallel_unsafe,

@@ -1,4 +1,4 @@
-//! The SQL surface: arguments in, rows out. What the functions do lies on the floors below.
+//! The SQL functions: they check arguments and return rows. The work is done in the layers below.
 
 pub mod deletion;
 pub mod ledger;

@@ -1,25 +1,25 @@
-//! Another session is at work on the same table. Pure.
+//! Conflicts with another session that works on the same table. Pure.
 
 use std::fmt;
 
-/// What another session does.
+/// What the other session does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Busy {
     /// It syncs the same site into the same destination.
     Syncs { site: i32, name: String },
-    /// It syncs another Matomo into the destination for the first time.
+    /// It is the first to sync another Matomo into the destination.
     OtherFirst(String),
     /// It removes old rows of the destination.
     Drops(String),
-    /// It is the first to sync into the destination since that was emptied.
+    /// It is the first to sync into the destination after that was emptied.
     Refills(String),
-    /// It has synced the site into the destination for longer than an erasure waits.
+    /// It is still syncing the site into the destination after an erasure's longest wait.
     StillSyncs { site: i32, name: String, holder: Holder },
-    /// It has the destination to itself for longer than that; for one site, or for all.
+    /// It still has an exclusive lock on the destination after that wait, for one site or all.
     StillDrops { site: Option<i32>, name: String, holder: Holder },
 }
 
-/// What has a lock.
+/// The holder of a lock.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Holder {
     Process(i32),
@@ -28,7 +28,7 @@ pub enum Holder {
 }
 
 impl Busy {
-    /// The HINT line.
+    /// The HINT.
     pub fn hint(&self) -> String {
         match self {
             Busy::OtherFirst(_) => {
@@ -37,11 +37,11 @@ impl Busy {
                     .to_owned()
             }
             Busy::StillSyncs { holder: Holder::Process(pid), .. } => format!(
-                "Call it again when that sync has ended, see matomo_progress; or end it by \
+                "Call it again when that sync has ended, see matomo_progress; or end it with \
                  pg_cancel_backend({pid})."
             ),
             Busy::StillDrops { holder: Holder::Process(pid), .. } => format!(
-                "Call it again when that has ended, see pg_stat_activity; or end it by \
+                "Call it again when that has ended, see pg_stat_activity; or end it with \
                  pg_cancel_backend({pid})."
             ),
             Busy::StillSyncs { holder: Holder::Prepared(gid), .. }
@@ -63,7 +63,7 @@ impl fmt::Display for Busy {
             Busy::OtherFirst(name) => {
                 write!(f, "another Matomo is being synced into \"{name}\" for the first time")
             }
-            Busy::Drops(name) => write!(f, "another session removes old rows of \"{name}\""),
+            Busy::Drops(name) => write!(f, "another session is removing old rows of \"{name}\""),
             Busy::Refills(name) => {
                 write!(
                     f,

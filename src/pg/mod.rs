@@ -1,4 +1,4 @@
-//! A thin, safe layer over pgrx: SPI, settings, roles, `ereport`, encodings, secrecy.
+//! A thin, safe layer over pgrx: SPI, settings, roles, locks, `ereport`, encodings, secrecy.
 
 pub mod encoding;
 pub mod extension;

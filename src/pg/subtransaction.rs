@@ -1,4 +1,4 @@
-//! Work that can be undone without ending the transaction.
+//! Subtransactions.
 
 use std::panic::AssertUnwindSafe;
 use std::ptr;
@@ -6,7 +6,10 @@ use std::ptr;
 use pgrx::pg_sys::panic::CaughtError;
 use pgrx::prelude::*;
 
-/// Does something in a subtransaction, which is undone when it gives an error, or when one is raised.
+/// Runs `work` in a subtransaction, which is rolled back if it returns an error or raises one.
+///
+/// # Errors
+/// Those of `work`; a raised one is converted by `raised`.
 pub fn within<T, E>(
     work: impl FnOnce() -> Result<T, E>,
     raised: fn(CaughtError) -> E,
@@ -21,7 +24,7 @@ pub fn within<T, E>(
     let outcome = PgTryBuilder::new(AssertUnwindSafe(work))
         .catch_others(move |caught| Err(raised(caught)))
         .execute();
-    // SAFETY: main thread; ends what began above, and restores what was before it.
+    // SAFETY: main thread; ends the subtransaction and restores the context and owner before it.
     unsafe {
         match &outcome {
             Ok(_) => pg_sys::ReleaseCurrentSubTransaction(),

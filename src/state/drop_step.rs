@@ -1,6 +1,7 @@
 //! The steps by which old rows go from a table, for `matomo_drop_before` and for retention. SPI only.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use pgrx::JsonB;
 use pgrx::datum::{DatumWithOid, Interval};
@@ -11,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::pg::extension::Extension;
 use crate::pg::local_settings::LocalSettings;
 use crate::pg::locks::{self, ALL_SITES, Held, Kind, Lock, Mode, Until};
+use crate::pg::report;
 use crate::pg::spi::{query, spi};
 use crate::pg::subtransaction;
 use crate::state::emptied_days::{self, Bounds, Gone, Noted};
@@ -83,6 +85,9 @@ pub fn drop_step(step: Step) -> Result<Dropped> {
     }
     let bounds = Bounds { destination, table: &table.name, site, before: seconds(before) };
     let rows = || {
+        // Whoever has a partition to itself is not waited for either.
+        let wait = u64::try_from(lock_timeout.micros()).unwrap_or_default();
+        let _bounded = locks::waits_up_to(Duration::from_micros(wait));
         let args = [
             destination.into(),
             before.into(),
@@ -102,14 +107,18 @@ pub fn drop_step(step: Step) -> Result<Dropped> {
         }
         Ok(dropped)
     };
-    let undone = subtransaction::within(rows, |caught| Undone::Raised(Box::new(caught)));
+    let undone = subtransaction::within(rows, raised);
     undone.or_else(|undone| match undone {
         Undone::Failed(error) => Err(error),
         Undone::Raised(caught) => caught.rethrow(),
         Undone::Locked => {
             let ledger = format!("{}.matomo_ledger", extension.schema);
-            let holders = holders(&ledger)?;
+            let holders = holders(&ledger, &["RowShareLock", "RowExclusiveLock"])?;
             blocked(place, ledger, holders)
+        }
+        Undone::TableLocked => {
+            let holders = holders(&table.name, &["AccessExclusiveLock"])?;
+            blocked(place, table.name, holders)
         }
     })
 }
@@ -120,6 +129,15 @@ enum Undone {
     Raised(Box<CaughtError>),
     /// Another session holds an entry of the ledger.
     Locked,
+    /// Or the table or a partition.
+    TableLocked,
+}
+
+fn raised(caught: CaughtError) -> Undone {
+    match report::raised(&caught).sql_error_code() {
+        PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE => Undone::TableLocked,
+        _ => Undone::Raised(Box::new(caught)),
+    }
 }
 
 impl From<Error> for Undone {
@@ -165,14 +183,17 @@ fn drop_rows(extension: &Extension, args: &[DatumWithOid]) -> Result<(Dropped, O
     })
 }
 
-/// The processes that may hold rows of a table of ours.
-fn holders(table: &str) -> Result<Option<String>> {
+/// Who has a table, or a partition of it, locked in one of some modes.
+fn holders(table: &str, modes: &[&str]) -> Result<Option<String>> {
     let sql = "SELECT string_agg(DISTINCT coalesce('process ' || l.pid, 'a prepared transaction'), ', ') \
                FROM pg_locks l \
-               WHERE l.relation = $1::regclass AND l.pid IS DISTINCT FROM pg_backend_pid() \
-               AND l.mode IN ('RowShareLock', 'RowExclusiveLock') \
+               WHERE l.relation IN (SELECT t.relid FROM pg_partition_tree($1::regclass) t) \
+               AND l.granted AND l.pid IS DISTINCT FROM pg_backend_pid() \
+               AND l.mode = ANY ($2) \
                AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())";
-    Spi::connect_mut(|client| query(client, sql, &[table.into()])?.first().get_one().map_err(spi))
+    Spi::connect_mut(|client| {
+        query(client, sql, &[table.into(), modes.to_vec().into()])?.first().get_one().map_err(spi)
+    })
 }
 
 fn who(pid: i32) -> String {

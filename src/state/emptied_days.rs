@@ -132,16 +132,19 @@ fn days(extension: &Extension, bounds: &Bounds) -> Result<Vec<Day>> {
 
 /// Which of some days have rows, by their place. With the caller's rights; no policy hides any.
 fn filled(bounds: &Bounds, days: &[Day]) -> Result<BTreeSet<usize>> {
-    if days.is_empty() {
+    let begin = days.iter().map(|day| day.begin).min();
+    let Some((begin, end)) = begin.zip(days.iter().map(|day| day.end).max()) else {
         return Ok(BTreeSet::new());
-    }
-    // Day by day, as long as there is an index or a partition that has it.
+    };
+    // Partitions beyond all of them are not looked at, nor locked. Day by day, as long as there is an index or a partition that has it.
     let sql = format!(
         "SELECT k.n FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3)) \
              WITH ORDINALITY AS k(site, b, e, n) \
          CROSS JOIN LATERAL (SELECT FROM {} AS d \
              WHERE d.action_timestamp OPERATOR(pg_catalog.>=) pg_catalog.to_timestamp(k.b) \
              AND d.action_timestamp OPERATOR(pg_catalog.<) pg_catalog.to_timestamp(k.e) \
+             AND d.action_timestamp OPERATOR(pg_catalog.>=) pg_catalog.to_timestamp($4) \
+             AND d.action_timestamp OPERATOR(pg_catalog.<) pg_catalog.to_timestamp($5) \
              AND d.idsite::pg_catalog.text OPERATOR(pg_catalog.=) k.site LIMIT 1) AS x",
         bounds.table
     );
@@ -149,7 +152,10 @@ fn filled(bounds: &Bounds, days: &[Day]) -> Result<BTreeSet<usize>> {
     let [begins, ends] = [|day: &Day| day.begin as f64, |day: &Day| day.end as f64]
         .map(|instant| days.iter().map(instant).collect::<Vec<f64>>());
     Spi::connect_mut(|client| {
-        let found = query(client, &sql, &[sites.into(), begins.into(), ends.into()])?;
+        let all = [(begin as f64).into(), (end as f64).into()];
+        let args: Vec<_> =
+            [sites.into(), begins.into(), ends.into()].into_iter().chain(all).collect();
+        let found = query(client, &sql, &args)?;
         let places = found.map(|row| row.get::<i64>(1).map_err(spi));
         let places = places.collect::<Result<Vec<_>>>()?.into_iter().flatten();
         Ok(places.filter_map(|place| usize::try_from(place - 1).ok()).collect())

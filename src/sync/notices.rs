@@ -1,25 +1,26 @@
-//! Which lines of progress a user gets: at most one a second, one for days without visits, and a last
-//! one. Pure.
+//! Limits progress NOTICEs: at most one per second, one for consecutive days without visits, and a
+//! last one. Pure.
 
 use std::time::{Duration, Instant};
 
 use chrono::NaiveDate;
 
-/// The least time between two lines.
+/// Minimum time between two lines.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// What was said of a sync, from one of its transactions to the next.
+/// State of a sync's NOTICEs, kept across its transactions.
 #[derive(Debug, Clone, Copy)]
 pub struct Notices {
-    /// When a line was said last, or the sync began.
+    /// Time of the last line, or start of the sync.
     last: Instant,
-    /// The day stored last, if that was since.
+    /// The last stored day, if it was stored since.
     unsaid: Option<NaiveDate>,
-    /// Whether the last line told of days without visits, which none has followed with visits.
+    /// Whether the last line was for days without visits, and no day with visits has followed.
     is_quiet: bool,
 }
 
 impl Notices {
+    /// State at the start of a sync.
     pub fn begin() -> Notices {
         Notices::begin_at(Instant::now())
     }
@@ -28,7 +29,7 @@ impl Notices {
         Notices { last: now, unsaid: None, is_quiet: false }
     }
 
-    /// Whether to say a line of a day that was stored.
+    /// Whether to send a line for a stored day.
     pub fn say(&mut self, day: NaiveDate, has_visits: bool) -> bool {
         self.say_at(Instant::now(), day, has_visits)
     }
@@ -43,13 +44,13 @@ impl Notices {
         true
     }
 
-    /// The day that the sync, which has ended, has still to tell of.
+    /// The day of the last line at the end of the sync, if one is due.
     pub fn end(&mut self) -> Option<NaiveDate> {
         self.unsaid.take()
     }
 }
 
-/// A number with its thousands set apart.
+/// A number with commas between thousands.
 pub fn readable(number: i64) -> String {
     let digits = number.unsigned_abs().to_string();
     let mut text = String::new();
@@ -66,7 +67,8 @@ pub fn readable(number: i64) -> String {
 mod tests {
     use super::*;
 
-    /// The days, one each so many milliseconds, of which a line is said; and whether there is a last one.
+    /// For days that take `every` milliseconds each: the days with a line, and whether there is a
+    /// last line.
     fn said(every: u64, days: &[bool]) -> (Vec<usize>, bool) {
         let begin = Instant::now();
         let mut notices = Notices::begin_at(begin);
@@ -84,7 +86,7 @@ mod tests {
     fn a_line_a_second_and_a_last_one() {
         assert_eq!(said(400, &[true; 8]), (vec![2, 5], true));
         assert_eq!(said(2_000, &[true; 3]), (vec![0, 1, 2], false));
-        // Two years in seven seconds.
+        // Two years of days in seven seconds.
         let (lines, last) = said(10, &[true; 730]);
         assert_eq!((lines.len(), last), (7, true));
     }

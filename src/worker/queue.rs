@@ -28,15 +28,12 @@ pub struct Queue {
     pub has_ownerless: bool,
     /// The Matomos of the sites that are enabled.
     pub matomos: HashSet<String>,
-    /// Sites whose last run failed as their Matomo was out of reach or refused the token.
+    /// Sites whose last run failed as their Matomo was out of reach.
     pub unanswered: HashSet<i32>,
 }
 
 /// By so many seconds.
 const LATER: f64 = 60.0;
-
-/// Classes of SQLSTATE: connection exceptions, invalid authorization.
-const IS_UNANSWERED: [&str; 2] = ["08", "28"];
 
 /// What there is to do for a site.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,8 +100,8 @@ pub fn read() -> Result<Option<Queue>> {
         if waiting.is_enabled {
             queue.matomos.insert(matomo.clone());
         }
-        if waiting.failures > 0 && IS_UNANSWERED.contains(&waiting.sqlstate.get(..2).unwrap_or(""))
-        {
+        // Connection exceptions.
+        if waiting.failures > 0 && waiting.sqlstate.starts_with("08") {
             queue.unanswered.insert(waiting.site);
         }
         let syncs = waiting.is_dead

@@ -1,4 +1,5 @@
-//! Nobody's code runs with another's rights, and what row-level security hides is not taken for gone.
+//! No role's code runs with another role's rights, and rows hidden by row-level security are not
+//! treated as missing.
 
 use fake_matomo::Fake;
 use postgres::Client;
@@ -173,8 +174,8 @@ fn erasure_and_retention_are_whole_or_refused_where_policies_hide_rows() {
                 &error(&mut db, &call),
                 "42501",
                 "row-level security may hide rows of table public.matomo",
-                &["What a policy hides would be left."],
-                "Have it done by a role that no policy concerns",
+                &["Rows that a policy hides would remain."],
+                "Use a role to which no policy applies",
             );
             assert_eq!(state(&mut admin), before, "{call}");
         }

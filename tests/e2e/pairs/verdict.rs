@@ -1,4 +1,4 @@
-//! Whether what two have left agrees with some order of them.
+//! Whether the state after two operations matches some order of them.
 
 use std::collections::BTreeSet;
 

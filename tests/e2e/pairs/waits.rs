@@ -1,4 +1,4 @@
-//! Who waits for whom, and for how long.
+//! Which operation waits for which, and for how long.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -144,7 +144,7 @@ fn a_sync_waits_for_a_step_that_removes_old_rows_and_not_for_ever() {
     assert_says(
         &error(&mut db, &sync),
         "55P03",
-        "another session removes old rows of \"public.visits\"",
+        "another session is removing old rows of \"public.visits\"",
         &[],
         "Wait for it to end",
     );

@@ -1,4 +1,4 @@
-//! `ALTER EXTENSION … UPDATE` from every released version makes what a new installation makes.
+//! `ALTER EXTENSION … UPDATE` from every released version gives the same as a new installation.
 
 use std::path::{Path, PathBuf};
 

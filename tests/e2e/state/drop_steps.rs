@@ -90,6 +90,25 @@ fn a_drop_that_gives_up_has_sealed_only_the_days_of_the_weeks_that_are_gone() {
     }
 }
 
+#[test]
+fn a_partition_that_is_kept_may_be_locked_by_another_session() {
+    let (noon, _fake, name, mut db) = filled("weekly");
+    let newest: String = one(
+        &mut db,
+        "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'weekly'::regclass
+         ORDER BY 1 DESC LIMIT 1",
+    );
+    let mut other = shared().connect(&name);
+    run(&mut other, &format!("BEGIN; LOCK TABLE {newest}"));
+    run(&mut db, "SET lock_timeout = '20 s'");
+    let bound = at(&noon, 20, "00:00:00");
+    run(&mut db, &format!("CALL matomo_drop_before('weekly', '{bound}', patience => '100 ms')"));
+    run(&mut other, "ROLLBACK");
+    for site in [1, 2] {
+        assert_eq!(kinds(&mut db, &noon, "weekly", site), [20, 9, 1]);
+    }
+}
+
 /// Tables of several kinds, and how they are made.
 const TABLES: [(&str, &str); 4] = [
     ("plain", "SELECT matomo_create_table('plain')"),

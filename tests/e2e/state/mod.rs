@@ -1,4 +1,4 @@
-//! What the extension keeps: ledger, sites, runs, and what of it goes.
+//! The extension's own tables: ledger, sites, runs; and retention.
 
 mod drop_steps;
 mod dump;

@@ -1,5 +1,5 @@
-//! Dumps hold names of tables and roles: what is missing where one is restored costs nothing else, is
-//! told of, and is found when it comes.
+//! Dumps have names of tables and roles. One that is missing after a restore is reported, does not
+//! affect the others, and is found once it exists.
 
 use std::path::{Path, PathBuf};
 

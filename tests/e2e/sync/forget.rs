@@ -1,4 +1,4 @@
-//! A visitor's erasure.
+//! Erasure of a visitor.
 
 use fake_matomo::Fake;
 use postgres::Client;

@@ -1,5 +1,5 @@
-//! The background worker with a fleet: sites that hang, fail, are locked or import for ever hold up no
-//! site that is well. `MATOMO_FLEET_SECONDS` makes it long, with 50 sites that are well.
+//! The background worker with a fleet: sites that hang, fail, are locked or import endlessly do not
+//! delay healthy sites. `MATOMO_FLEET_SECONDS` makes it long, with 50 healthy sites.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
