@@ -4,7 +4,7 @@
 use pgrx::prelude::*;
 use pgrx::spi::SpiClient;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, OtherVersion, Result};
 use crate::pg::local_settings::LocalSettings;
 use crate::pg::roles::AsOwner;
 use crate::pg::spi::{query, spi};
@@ -22,9 +22,10 @@ impl Extension {
     /// it has locked anything that we want next.
     ///
     /// # Errors
-    /// Only internal ones.
+    /// [`Error::OtherVersion`].
     pub fn find() -> Result<Extension> {
-        let sql = "SELECT pg_catalog.quote_ident(n.nspname), e.extowner, e.oid FROM pg_catalog.pg_extension e \
+        let sql = "SELECT pg_catalog.quote_ident(n.nspname), e.extowner, e.oid, e.extversion \
+                   FROM pg_catalog.pg_extension e \
                    JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) e.extnamespace \
                    WHERE e.extname OPERATOR(pg_catalog.=) 'matomo_postgres'";
         // Its functions are there, so that it is new or just dropped.
@@ -36,6 +37,10 @@ impl Extension {
                 let schema: String = row.get(1).map_err(spi)?.ok_or_else(missing)?;
                 let owner: pg_sys::Oid = row.get(2).map_err(spi)?.ok_or_else(missing)?;
                 let oid: pg_sys::Oid = row.get(3).map_err(spi)?.ok_or_else(missing)?;
+                let version: String = row.get(4).map_err(spi)?.ok_or_else(missing)?;
+                if let Some(versions) = OtherVersion::find(env!("CARGO_PKG_VERSION"), &version) {
+                    return Err(Error::OtherVersion(versions));
+                }
                 Ok((Extension { schema, owner }, oid))
             })
         };
