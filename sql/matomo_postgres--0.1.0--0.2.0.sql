@@ -5,6 +5,7 @@ DO $do$
 BEGIN
     CREATE FUNCTION matomo_run_sites() RETURNS integer[] VOLATILE PARALLEL UNSAFE LANGUAGE c
         AS 'MODULE_PATHNAME', 'matomo_run_sites_0_2_reconnect_wrapper';
+    DROP FUNCTION matomo_run_sites();
 EXCEPTION WHEN undefined_function THEN
     RAISE object_not_in_prerequisite_state USING
         MESSAGE = 'this session has loaded an older library of matomo_postgres than 0.2.0',
@@ -32,7 +33,9 @@ SELECT pg_catalog.set_config('matomo_update.grants', (
           WHERE p.oid = 'matomo_check'::regproc) AS o(name, owner, acl)
     CROSS JOIN LATERAL pg_catalog.aclexplode(o.acl) a WHERE a.grantee <> o.owner), true);
 
-DROP VIEW matomo_status, matomo_sites, matomo_runs;
+DROP VIEW matomo_status;
+DROP VIEW matomo_sites;
+DROP VIEW matomo_runs;
 DROP FUNCTION matomo_check(integer, date, date, text, text, text, boolean, boolean, integer, text);
 DROP FUNCTION matomo_destinations(), matomo_seal_dropped(oid, timestamptz, integer);
 DROP FUNCTION matomo_drop_step(regclass, timestamptz, integer, interval, jsonb);
