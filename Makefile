@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .ONESHELL:
 .SILENT:
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-stop test trust fuzz soak bench fmt clean
+.PHONY: help packages compose release install demo demo-stop test trust fuzz soak bench fmt clean
 
 help:
 	printf '%s\n' \
@@ -17,6 +17,9 @@ help:
 	    'make soak         long use of one process, valgrind, fuzzing; writes tests/SOAK.md (ten minutes)' \
 	    'make fuzz         hostile answers for MATOMO_FUZZ_SECONDS, 300 by default' \
 	    'make bench        what a sync costs, beside COPY; writes tests/bench/RESULTS.md (half an hour)' \
+	    'make packages     a .deb and an .rpm of each of MAJORS (15), in target/packages' \
+	    'make compose      a Postgres in a container, with the site of MATOMO_URL, MATOMO_SITE, MATOMO_KEY' \
+	    'make release      all that a release has: packages of MAJORS (15 17 18), PGXN'\''s zip, SBOM, checksums' \
 	    'make fmt          format the Rust code' \
 	    'make clean        remove what was built' \
 	    '' \
@@ -72,6 +75,23 @@ soak:
 
 bench:
 	tests/bench/run
+
+packages: MAJORS ?= 15
+packages:
+	packaging/setup majors
+	packaging/packages $(MAJORS)
+	tests/lint-packaging
+
+compose: MAJOR ?= 17
+compose:
+	packaging/setup majors
+	packaging/packages $(MAJOR)
+	MAJOR=$(MAJOR) docker compose -f packaging/docker/compose.yaml up --build --wait
+
+release: MAJORS ?= 15 17 18
+release:
+	packaging/setup majors
+	packaging/release $(MAJORS)
 
 fmt:
 	cargo fmt --all
