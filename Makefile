@@ -1,4 +1,4 @@
-# PG_CONFIG=/path/to/pg_config chooses the Postgres; without it the one in PATH, else the newest.
+# PG_CONFIG=/path/to/pg_config selects the Postgres; the default is the one in PATH, else the newest.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
@@ -9,21 +9,21 @@ SHELL := /bin/bash
 help:
 	printf '%s\n' \
 	    'make install      build the extension and install it into your Postgres' \
-	    'make demo         three weeks of a fake Matomo in a Postgres of its own, or of yours:' \
+	    'make demo         copy three weeks of a fake Matomo into a new Postgres, or of your own Matomo:' \
 	    '                  MATOMO_URL=… MATOMO_SITE=… MATOMO_KEY=… make demo' \
-	    'make demo-stop    end what the demo left running' \
-	    'make test         format, lints, unit and end-to-end tests' \
-	    'make trust        the end-to-end tests; they write the report docs/trust.md' \
-	    'make soak         long use of one process, valgrind, fuzzing; writes tests/SOAK.md (ten minutes)' \
-	    'make fuzz         hostile answers for MATOMO_FUZZ_SECONDS, 300 by default' \
-	    'make bench        what a sync costs, beside COPY; writes tests/bench/RESULTS.md (half an hour)' \
+	    'make demo-stop    stop the demo and remove its files' \
+	    'make test         check the format, run lints, unit and end-to-end tests' \
+	    'make trust        run the end-to-end tests and write the report docs/trust.md' \
+	    'make soak         test long use, valgrind, fuzzing; writes tests/SOAK.md (ten minutes)' \
+	    'make fuzz         test hostile answers for MATOMO_FUZZ_SECONDS, 300 by default' \
+	    'make bench        compare a sync with COPY; writes tests/bench/RESULTS.md (half an hour)' \
 	    'make packages     a .deb and an .rpm of each of MAJORS (15), in target/packages' \
 	    'make compose      a Postgres in a container, with the site of MATOMO_URL, MATOMO_SITE, MATOMO_KEY' \
 	    'make release      all that a release has: packages of MAJORS (15 17 18), PGXN'\''s zip, SBOM, checksums' \
 	    'make fmt          format the Rust code' \
-	    'make clean        remove what was built' \
+	    'make clean        remove build results' \
 	    '' \
-	    'PG_CONFIG=/path/to/pg_config chooses the Postgres, version 15 to 18.'
+	    'PG_CONFIG=/path/to/pg_config selects the Postgres, version 15 to 18.'
 
 install:
 	packaging/setup build
@@ -38,7 +38,7 @@ demo:
 demo-stop:
 	demo/run stop
 
-# All steps share one environment and one profile, so that nothing is built twice.
+# All steps share one environment and profile, so that nothing is built twice.
 test: export PROFILE ?= dev
 test:
 	step() { echo; echo "== $$*"; "$$@"; }
@@ -59,7 +59,7 @@ fuzz:
 	MATOMO_PACKAGE=$$(PROFILE=dev packaging/package); export MATOMO_PACKAGE
 	cargo test --test e2e $$PG_FEATURES -- hostile:: --nocapture
 
-# Rows come from tests all over the suite; none stays whose test is gone.
+# All tests add rows; a new file drops rows of removed tests.
 trust: export PROFILE ?= dev
 trust: export MATOMO_TRUST = target/trust.md
 trust:

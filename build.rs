@@ -1,20 +1,21 @@
-//! Keeps in the library what only its SQL refers to, and writes the SQL of the template table.
+//! Keeps functions in the library that only its SQL refers to, and writes the SQL of the template
+//! table.
 
 use std::fmt::Write;
 use std::path::Path;
 
-#[allow(dead_code, reason = "of the columns, only their SQL is needed here")]
+#[allow(dead_code, reason = "only the SQL of the columns is needed here")]
 #[path = "src/rows/columns.rs"]
 mod columns;
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=src/rows/columns.rs");
-    // cargo-pgrx sets this for every crate through RUSTFLAGS, with which `cargo test` could share
-    // none of them; packaging/setup tells it not to.
+    // cargo-pgrx sets this for every crate through RUSTFLAGS, so that `cargo test` would rebuild
+    // them all; packaging/setup turns that off.
     println!("cargo::rustc-link-arg-cdylib=-Wl,--no-gc-sections");
-    // pgrx takes SQL only as a literal. A macro, so that the SQL file of the extension names
-    // src/api/schema.rs as its place, not a folder of whoever builds it.
+    // pgrx takes SQL only as a literal. A macro, so that the extension's SQL file names
+    // src/api/schema.rs as the source, not a folder of the build machine.
     let code = format!(
         "macro_rules! create_template {{ () => {{ \
          ::pgrx::extension_sql!({:?}, name = \"template\"); }} }}\n",

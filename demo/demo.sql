@@ -1,4 +1,4 @@
--- What the demo shows of the copied visits. Variables: zone, bold, plain.
+-- Queries of the copied visits. Variables: zone, bold, plain.
 
 \pset border 1
 \pset linestyle unicode
@@ -15,12 +15,12 @@ SELECT c.oid::regclass AS "table",
 FROM pg_class AS c
 JOIN pg_namespace AS n ON n.oid = c.relnamespace
 WHERE c.relkind = 'r' AND n.nspname NOT IN ('pg_catalog', 'information_schema')
-  -- not the extension's own
+  -- without the extension's own tables
   AND NOT EXISTS (SELECT FROM pg_depend AS d WHERE d.objid = c.oid AND d.deptype = 'e')
 ORDER BY pg_total_relation_size(c.oid) DESC, 1;
 
 \echo :bold'Visits per day,' :zone:plain
--- As Matomo counts: a visit belongs to the day of its last action.
+-- As in Matomo, a visit belongs to the day of its last action.
 WITH visits AS (
     SELECT idvisit, (max(action_timestamp) AT TIME ZONE :'zone')::date AS day
     FROM matomo
@@ -35,7 +35,7 @@ SELECT day,
 FROM days
 ORDER BY day;
 
-\echo :bold'The ten pages most viewed':plain
+\echo :bold'The ten most viewed pages':plain
 WITH pages AS (
     SELECT left(action_title, 36) AS title,
            left(substring(action_url FROM '^[^:/]*://[^/?#]*([^?#]*)'), 32) AS path,

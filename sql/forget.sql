@@ -1,4 +1,4 @@
--- A visitor's erasure: of all that is copied of him, wherever it is.
+-- Erases all copied rows of a visitor.
 
 COMMENT ON FUNCTION matomo_forget(text, text, regclass) IS
-    'Deletes all rows of a visitor, by visitorid or userid, from every table that syncs write to (or from one), and gives their number. Erase him in Matomo first: a sync copies what is there';
+    'Deletes all rows of a visitor, by visitorid or userid, from all destinations or one, and returns their number. Erase the visitor in Matomo first, or a sync copies the visits again';

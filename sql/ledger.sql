@@ -1,5 +1,5 @@
--- What is known of each site-day that was copied: written in the transaction of the rows that it
--- speaks of, so that it never knows more than the table holds.
+-- The ledger: the state of each copied site-day. It is written in the same transaction as the rows,
+-- so that it never claims rows that the table does not have.
 
 CREATE TABLE matomo_ledger (
     matomo           text NOT NULL,
@@ -23,43 +23,42 @@ CREATE TABLE matomo_ledger (
 );
 CREATE INDEX matomo_ledger_missing ON matomo_ledger (destination_name) WHERE destination = 0::oid;
 
-COMMENT ON TABLE matomo_ledger IS 'One row per Matomo, site, destination and site-day: what syncs have copied';
+COMMENT ON TABLE matomo_ledger IS 'Copied site-days: one row per Matomo, site, destination and day';
 COMMENT ON COLUMN matomo_ledger.matomo IS 'URL of the Matomo''s API';
 COMMENT ON COLUMN matomo_ledger.idsite IS 'ID of the site (idSite)';
-COMMENT ON COLUMN matomo_ledger.destination IS 'Table that the visits are in; 0: restored from a dump, and not found yet';
+COMMENT ON COLUMN matomo_ledger.destination IS 'Table with the visits; 0 if restored from a dump and not found yet';
 COMMENT ON COLUMN matomo_ledger.day IS 'Day in the site''s timezone';
-COMMENT ON COLUMN matomo_ledger.sealed IS 'Whether the day was read whole after it had ended and settled; such a day is not asked for again';
-COMMENT ON COLUMN matomo_ledger.visits IS 'Visits of the day; of an open day those met so far';
-COMMENT ON COLUMN matomo_ledger.actions IS 'Their actions';
-COMMENT ON COLUMN matomo_ledger.truncated_visits IS 'Visits of which Matomo listed only the first actions';
-COMMENT ON COLUMN matomo_ledger.newest IS 'Last action of the newest visit copied, up to the time of the reading: the next poll of an open day begins matomo.overlap before it';
+COMMENT ON COLUMN matomo_ledger.sealed IS 'Whether the day was read whole after it had ended and settled; sealed days are not requested again';
+COMMENT ON COLUMN matomo_ledger.visits IS 'Visits of the day; for an open day, those read so far';
+COMMENT ON COLUMN matomo_ledger.actions IS 'Actions of these visits';
+COMMENT ON COLUMN matomo_ledger.truncated_visits IS 'Visits with only their first actions listed by Matomo';
+COMMENT ON COLUMN matomo_ledger.newest IS 'Last action of the newest copied visit, at most read_at; the next poll of an open day starts matomo.overlap before it';
 COMMENT ON COLUMN matomo_ledger.timezone IS 'The site''s timezone when the day was read';
-COMMENT ON COLUMN matomo_ledger.read_at IS 'When the day was read last';
-COMMENT ON COLUMN matomo_ledger.pass_began IS 'When a reading or a recheck began that is not finished; NULL: there is none';
-COMMENT ON COLUMN matomo_ledger.pass_since IS 'Where that reading goes on';
-COMMENT ON COLUMN matomo_ledger.pass_seen IS 'Which visits that reading has met; empty: it reads only what is new; NULL: it is a recheck';
+COMMENT ON COLUMN matomo_ledger.read_at IS 'When the day was last read';
+COMMENT ON COLUMN matomo_ledger.pass_began IS 'When the unfinished reading or recheck began; NULL if there is none';
+COMMENT ON COLUMN matomo_ledger.pass_since IS 'Where it resumes';
+COMMENT ON COLUMN matomo_ledger.pass_seen IS 'Visits that it has read; empty if it reads only new visits, NULL if it is a recheck';
 COMMENT ON COLUMN matomo_ledger.rechecked_at IS 'When the last recheck or whole reading of an open day began; see matomo.recheck';
-COMMENT ON COLUMN matomo_ledger.action_time IS 'What action_timestamp holds in the day''s rows, as matomo.action_time names it; NULL: unknown';
-COMMENT ON COLUMN matomo_ledger.destination_name IS 'Schema, name and owner of the table, in dumps and until it is found after a restore; empty: destination is known';
+COMMENT ON COLUMN matomo_ledger.action_time IS 'Value of matomo.action_time for the day''s rows; NULL if unknown';
+COMMENT ON COLUMN matomo_ledger.destination_name IS 'Schema, name and owner of the table in a dump, and after a restore until the table is found; otherwise empty';
 
--- An OID means nothing where a dump is restored, and a name that is not there would fail the COPY of
--- the whole table. So a dump has names as text, as they are at that moment. pg_dump appends the condition
--- to SELECT column, ... FROM table: the UNION gives it other values for the same columns, in their order.
--- Tables that are gone, or will be with their session, are left out.
-SELECT pg_catalog.pg_extension_config_dump('matomo_ledger', $$WHERE false UNION ALL
-    SELECT l.matomo, l.idsite, 0::pg_catalog.oid::pg_catalog.regclass, l.day, l.sealed, l.visits, l.actions,
-           l.truncated_visits, l.newest, l.timezone, l.read_at, l.pass_began, l.pass_since, l.pass_seen,
-           l.rechecked_at, l.action_time,
-           CASE l.destination WHEN 0::pg_catalog.oid THEN l.destination_name
-                ELSE ARRAY[n.nspname::text, c.relname::text, r.rolname::text] END
-    FROM @extschema@.matomo_ledger l
+-- OIDs are meaningless after a restore, and a regclass name that does not exist would fail the COPY of
+-- the whole table. So a dump has the current names as text. pg_dump appends this condition to
+-- SELECT column, ... FROM table: columns renamed here are replaced by others with their names. It does
+-- not name the table, whose schema may be renamed. Dropped and temporary tables are left out.
+SELECT pg_catalog.pg_extension_config_dump('matomo_ledger', $$
+    AS l (matomo, idsite, table_here, day, sealed, visits, actions, truncated_visits, newest, timezone, read_at,
+          pass_began, pass_since, pass_seen, rechecked_at, action_time, known_name)
     LEFT JOIN (pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-               JOIN pg_catalog.pg_roles r ON r.oid = c.relowner) ON c.oid = l.destination
-    WHERE l.destination = 0::pg_catalog.oid OR c.relpersistence <> 't'$$);
+               JOIN pg_catalog.pg_roles r ON r.oid = c.relowner) ON c.oid = l.table_here
+    CROSS JOIN LATERAL (SELECT 0::pg_catalog.oid::pg_catalog.regclass,
+        CASE l.table_here WHEN 0::pg_catalog.oid THEN l.known_name
+             ELSE ARRAY[n.nspname::text, c.relname::text, r.rolname::text] END) AS d (destination, destination_name)
+    WHERE l.table_here = 0::pg_catalog.oid OR c.relpersistence <> 't'$$);
 
--- The table of a name from a dump; NULL: there is none. Whoever may create in the schema must not get
--- another's visits by a table of the same name: it belongs to the same role as in the dump, or to one
--- that may have restored it.
+-- Finds a table by name from a dump; NULL if there is none. A role with CREATE on the schema must not
+-- receive another role's visits in a table of the same name. So the table's owner must be the one in
+-- the dump, a superuser, or the extension's owner.
 CREATE FUNCTION matomo_find_table(name text[]) RETURNS oid
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
@@ -72,18 +71,18 @@ AS $$
            OR r.oid = (SELECT e.extowner FROM pg_extension e WHERE e.extname = 'matomo_postgres'))
 $$;
 
-COMMENT ON FUNCTION matomo_find_table(text[]) IS 'Internal: the table of a schema, name and owner, as dumps have them';
+COMMENT ON FUNCTION matomo_find_table(text[]) IS 'Internal: finds a table by schema, name and owner from a dump';
 
--- The table is not for everybody, as visits a day may be nobody's business; nor has it row-level
--- security, with which pg_dump would need a superuser. A view shows what concerns tables that one
--- may read. Only syncs write, as the extension's owner.
+-- The table is private, as the number of visits may be confidential. Row-level security is no option:
+-- pg_dump would then need a superuser. So a view shows the days of tables that the user may read. Only
+-- syncs write the table, as the extension's owner.
 CREATE VIEW matomo_days WITH (security_barrier) AS
     SELECT l.matomo, l.idsite, l.destination, l.day, l.sealed, l.visits, l.actions,
            l.truncated_visits, l.newest, l.timezone, l.read_at, l.rechecked_at, l.action_time,
            NULL::text AS missing
     FROM matomo_ledger l
     WHERE pg_catalog.has_table_privilege(l.destination, 'SELECT')
-      -- Of a table that a policy shows in part, nobody can say which days are shown.
+      -- A policy may hide any of the table's days, so none is shown.
       AND NOT pg_catalog.row_security_active(l.destination::pg_catalog.oid)
     UNION ALL
     SELECT l.matomo, l.idsite, f.found::regclass, l.day, l.sealed, l.visits, l.actions,
@@ -91,24 +90,27 @@ CREATE VIEW matomo_days WITH (security_barrier) AS
            CASE WHEN f.found IS NULL
                 THEN pg_catalog.format('%I.%I', l.destination_name[1], l.destination_name[2]) END
     FROM matomo_ledger l
-    CROSS JOIN LATERAL (SELECT matomo_find_table(l.destination_name)) AS f(found)
+    CROSS JOIN LATERAL (SELECT matomo_find_table(l.destination_name) OFFSET 0) AS t(oid)
+    -- One that has become another Matomo's is not it.
+    CROSS JOIN LATERAL (SELECT CASE coalesce((SELECT k.matomo FROM matomo_ledger k
+        WHERE k.destination = t.oid LIMIT 1), l.matomo) WHEN l.matomo THEN t.oid END OFFSET 0) AS f(found)
     WHERE l.destination = 0::pg_catalog.oid
       AND CASE WHEN f.found IS NULL THEN pg_catalog.pg_has_role('pg_read_all_data', 'USAGE')
                ELSE pg_catalog.has_table_privilege(f.found, 'SELECT')
                     AND NOT pg_catalog.row_security_active(f.found) END;
 
-COMMENT ON VIEW matomo_days IS 'What syncs have copied: one row per Matomo, site, destination and site-day, of tables that you may read';
+COMMENT ON VIEW matomo_days IS 'Copied site-days of tables that you may read: one row per Matomo, site, destination and day';
 COMMENT ON COLUMN matomo_days.matomo IS 'URL of the Matomo''s API';
 COMMENT ON COLUMN matomo_days.idsite IS 'ID of the site (idSite)';
-COMMENT ON COLUMN matomo_days.destination IS 'Table that the visits are in; NULL: it is missing';
+COMMENT ON COLUMN matomo_days.destination IS 'Table with the visits; NULL if it is missing';
 COMMENT ON COLUMN matomo_days.day IS 'Day in the site''s timezone';
-COMMENT ON COLUMN matomo_days.sealed IS 'Whether the day was read whole after it had ended and settled; such a day is not asked for again';
-COMMENT ON COLUMN matomo_days.visits IS 'Visits of the day; of an open day those met so far';
-COMMENT ON COLUMN matomo_days.actions IS 'Their actions';
-COMMENT ON COLUMN matomo_days.truncated_visits IS 'Visits of which Matomo listed only the first actions';
-COMMENT ON COLUMN matomo_days.newest IS 'Last action of the newest visit copied, up to the time of the reading: the next poll of an open day begins matomo.overlap before it';
+COMMENT ON COLUMN matomo_days.sealed IS 'Whether the day was read whole after it had ended and settled; sealed days are not requested again';
+COMMENT ON COLUMN matomo_days.visits IS 'Visits of the day; for an open day, those read so far';
+COMMENT ON COLUMN matomo_days.actions IS 'Actions of these visits';
+COMMENT ON COLUMN matomo_days.truncated_visits IS 'Visits with only their first actions listed by Matomo';
+COMMENT ON COLUMN matomo_days.newest IS 'Last action of the newest copied visit, at most read_at; the next poll of an open day starts matomo.overlap before it';
 COMMENT ON COLUMN matomo_days.timezone IS 'The site''s timezone when the day was read';
-COMMENT ON COLUMN matomo_days.read_at IS 'When the day was read last';
+COMMENT ON COLUMN matomo_days.read_at IS 'When the day was last read';
 COMMENT ON COLUMN matomo_days.rechecked_at IS 'When the last recheck or whole reading of an open day began; see matomo.recheck';
-COMMENT ON COLUMN matomo_days.action_time IS 'What action_timestamp holds in the day''s rows, as matomo.action_time names it; NULL: unknown';
-COMMENT ON COLUMN matomo_days.missing IS 'Name of the table, where a dump was restored without it; only members of pg_read_all_data see such days';
+COMMENT ON COLUMN matomo_days.action_time IS 'Value of matomo.action_time for the day''s rows; NULL if unknown';
+COMMENT ON COLUMN matomo_days.missing IS 'Name of the table if a dump was restored without it; only members of pg_read_all_data see such days';

@@ -1,6 +1,6 @@
--- Weekly partitions, Monday 00:00 UTC to Monday 00:00 UTC, whatever the session's TimeZone.
+-- Weekly partitions, from Monday 00:00 UTC to Monday 00:00 UTC, in any session's TimeZone.
 
--- The bounds as they are: a table of the Node tool has those of its sessions' zones.
+-- Partitions of the Node tool may have bounds in other timezones, so they are read from the catalog.
 CREATE FUNCTION matomo_partition_ranges(destination regclass)
 RETURNS TABLE (lower_bound timestamptz, upper_bound timestamptz)
 LANGUAGE sql STABLE
@@ -20,7 +20,7 @@ AS $$
 $$;
 
 COMMENT ON FUNCTION matomo_partition_ranges(regclass) IS
-    'Internal: from when to when (not included) each partition of a destination partitioned by action_timestamp goes';
+    'Internal: bounds of each partition of a destination partitioned by action_timestamp; the upper one is exclusive';
 
 CREATE FUNCTION matomo_create_partitions(destination regclass, from_time timestamptz, to_time timestamptz)
 RETURNS integer
@@ -52,11 +52,10 @@ DECLARE
     has_grants boolean;
     attempt integer;
     change text;
-    lacks text;
-    to_do text;
+    missing text;
+    advice text;
 BEGIN
-    -- Partitioned some other way, or with a default partition that takes every row: whoever made
-    -- it so makes its partitions too.
+    -- A table that is partitioned another way, or has a default partition, needs no partitions from us.
     SELECT n.nspname, c.relname, c.relowner,
            concat(' USING ' || quote_ident(m.amname), ' TABLESPACE ' || quote_ident(s.spcname))
     INTO of_schema, of_table, table_owner, storage
@@ -89,7 +88,7 @@ BEGIN
             CONTINUE;
         END IF;
         IF NOT locked THEN
-            -- One session at a time; reading and writing go on. Then look again.
+            -- One session at a time, without blocking reads and writes. Then check again.
             EXECUTE format('LOCK TABLE ONLY %s IN SHARE UPDATE EXCLUSIVE MODE', destination);
             locked := true;
             CONTINUE;
@@ -97,8 +96,8 @@ BEGIN
 
         lower_bound := date_trunc('week', at);
         upper_bound := lower_bound + week;
-        -- Next to partitions with other bounds a sliver of the week may be all that is missing: it
-        -- goes to the neighbouring week. Nor is a sliver left over for a partition of its own.
+        -- Next to partitions with other bounds, less than a day of a week may be missing. Such a part
+        -- goes into the partition of the adjacent week.
         IF below > upper_bound - day THEN
             upper_bound := upper_bound + week;
         ELSIF above < lower_bound + day THEN
@@ -111,33 +110,33 @@ BEGIN
             upper_bound := above;
         END IF;
 
-        -- What may be written to may still lack a week that only its owner can make. A superuser can
-        -- give the owner a table in any schema.
+        -- A role that may write to the table may still not be able to create its partitions. The owner
+        -- of the table needs CREATE on its schema too: a superuser may have created the table for it.
         SELECT CASE WHEN NOT pg_has_role(table_owner, 'USAGE')
-                    THEN format('It takes the rights of its owner, %I.', pg_get_userbyid(table_owner))
+                    THEN format('This requires the rights of its owner, %I.', pg_get_userbyid(table_owner))
                     WHEN needs_create IS NOT NULL
-                    THEN format('It takes the privilege CREATE on schema %I.', of_schema) END,
+                    THEN format('This requires CREATE on schema %I.', of_schema) END,
                CASE WHEN NOT pg_has_role(table_owner, 'USAGE')
-                    THEN 'Ask the owner to run matomo_create_partitions, or to register a site, which makes partitions ahead.'
+                    THEN 'Ask the owner to run matomo_create_partitions, or to register a site, which creates partitions ahead.'
                     WHEN needs_create IS NOT NULL
                     THEN format('GRANT CREATE ON SCHEMA %I TO %I.', of_schema, needs_create) END
-        INTO lacks, to_do
+        INTO missing, advice
         FROM (SELECT min(r.rolname::text) FROM pg_roles r, pg_roles me
               WHERE me.rolname = current_user AND NOT me.rolsuper AND r.oid IN (me.oid, table_owner)
                 AND NOT has_schema_privilege(r.oid, of_schema::text, 'CREATE')) AS x(needs_create);
-        IF lacks IS NOT NULL THEN
+        IF missing IS NOT NULL THEN
             RAISE insufficient_privilege USING
                 MESSAGE = format('permission denied to create the partition of table %I.%I for the week of %s',
                     of_schema, of_table, date_trunc('week', at)::date),
-                DETAIL = lacks,
-                HINT = to_do;
+                DETAIL = missing,
+                HINT = advice;
         END IF;
 
         stem := of_table || to_char(lower_bound + (upper_bound - lower_bound) / 2, '"_"IYYY"w"IW');
         attempt := 1;
         LOOP
             partition := stem || CASE WHEN attempt > 1 THEN '_' || attempt ELSE '' END;
-            -- Names of the Node tool's tables may be too long for the week: shorten the table's.
+            -- The name of a Node tool's table may leave no room for the week: shorten it.
             WHILE octet_length(partition) > 63 LOOP
                 of_table := left(of_table, -1);
                 stem := of_table || right(stem, 8);
@@ -147,11 +146,11 @@ BEGIN
             attempt := attempt + 1;
         END LOOP;
 
-        -- Attached rather than created in place, which would lock out readers until the commit.
+        -- Create and attach: CREATE TABLE ... PARTITION OF would block readers until the commit.
         EXECUTE format('CREATE TABLE %I.%I (LIKE %s INCLUDING ALL EXCLUDING IDENTITY EXCLUDING COMMENTS)%s',
             of_schema, partition, destination, storage);
         made := format('%I.%I', of_schema, partition)::regclass;
-        -- LIKE copies neither owner nor grants, and the session's default privileges are not the table's.
+        -- LIKE copies neither owner nor grants, and default privileges may differ from the table's.
         EXECUTE format('ALTER TABLE %s OWNER TO %I', made, pg_get_userbyid(table_owner));
         SELECT bool_or(c.relacl IS NOT NULL) INTO has_grants FROM pg_class c WHERE c.oid IN (destination, made);
         FOR change IN
@@ -182,13 +181,13 @@ BEGIN
         LOOP
             EXECUTE change;
         END LOOP;
-        -- The table's policies hold for what is read through the table; past it there is nothing to see.
+        -- Policies of the table do not apply to direct reads of a partition; this allows none.
         IF (SELECT c.relrowsecurity FROM pg_class c WHERE c.oid = destination) THEN
             EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', made);
         END IF;
         EXECUTE format('ALTER TABLE %s ATTACH PARTITION %s FOR VALUES FROM (%L) TO (%L)',
             destination, made, lower_bound, upper_bound);
-        -- By an index: by the one that has become a part of the table's.
+        -- If an index is the replica identity, use the partition's index attached to it.
         SELECT format('ALTER TABLE %s REPLICA IDENTITY ', made) || CASE c.relreplident
                    WHEN 'f' THEN 'FULL' WHEN 'n' THEN 'NOTHING' WHEN 'i' THEN format('USING INDEX %I', x.relname) END
         INTO change
@@ -208,4 +207,4 @@ END
 $$;
 
 COMMENT ON FUNCTION matomo_create_partitions(regclass, timestamptz, timestamptz) IS
-    'Creates the weekly partitions (UTC) that a destination partitioned by action_timestamp lacks between two instants, and gives their number';
+    'Creates the missing weekly partitions (UTC) between two instants, and returns their number';

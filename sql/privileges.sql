@@ -1,7 +1,6 @@
--- What a role may do here does not depend on the default privileges of whoever creates the extension:
--- nobody but the owner may do anything, except for what is granted below. So functions that reach the
--- network, and could have the server send requests to any host or fill its disks, are the
--- administrator's to grant.
+-- Privileges do not depend on the default privileges of the role that creates the extension: all are
+-- revoked, except the grants below. Functions that reach the network could make the server send
+-- requests to any host, or fill its disks, so only an administrator grants them.
 DO $$
 DECLARE
     change pg_catalog.text;
@@ -33,11 +32,11 @@ BEGIN
 END
 $$;
 
--- Views of what is one's own, and the template of the tables.
+-- Views that show only what the user may see, and the template of the tables.
 GRANT SELECT ON matomo_action, matomo_days, matomo_sites, matomo_runs, matomo_status, matomo_progress TO PUBLIC;
 GRANT EXECUTE ON FUNCTION matomo_may_see(oid), matomo_find_table(text[]), matomo_is_running(integer), matomo_run_is_dead(bigint), matomo_today(text) TO PUBLIC;
 
--- Works with the caller's rights on tables.
+-- These have only the caller's rights on tables.
 GRANT EXECUTE ON FUNCTION
     matomo_create_table(text, boolean, name),
     matomo_partition_ranges(regclass),
@@ -48,8 +47,8 @@ GRANT EXECUTE ON FUNCTION
 TO PUBLIC;
 GRANT EXECUTE ON PROCEDURE matomo_drop_before(regclass, timestamptz, integer, interval, interval) TO PUBLIC;
 
--- Checks whose the registered site is. What procedures are made of, whoever may call these has to be
--- able to call; matomo_run_step sees to it that nobody else does.
+-- These check the owner of the registered site. Roles that may call the procedures must be able to call
+-- the procedures' functions; matomo_run_step checks that they may.
 GRANT EXECUTE ON FUNCTION
     matomo_remove_site(integer),
     matomo_run_outside_transaction(text),
@@ -58,21 +57,21 @@ GRANT EXECUTE ON FUNCTION
 TO PUBLIC;
 
 COMMENT ON FUNCTION matomo_sync(integer, text, text, date, date, text, boolean, integer, text) IS
-    'Copies the visits of a Matomo site from start_date to end_date (today) into a table; gives a row per day';
+    'Copies the visits of a Matomo site from start_date to end_date (default today) into a table; returns a row per day';
 
 COMMENT ON FUNCTION matomo_check(integer, date, date, text, text, text, boolean, boolean, integer, text, boolean) IS
-    'Compares what Matomo lists of a site with what a table holds, day by day, and mends what differs if asked to';
+    'Compares the visits of a site in Matomo and in a table, day by day, and optionally repairs differences';
 
 COMMENT ON FUNCTION matomo_change_url(regclass, text, text) IS
-    'Tells that a Matomo has moved to another URL: what is known of the days that a table holds of it goes on counting; gives their number';
+    'Moves a destination''s ledger entries to a Matomo''s new URL, and returns their number';
 
 COMMENT ON FUNCTION matomo_add_site(text, integer, date, text, interval, interval, boolean) IS
-    'Registers a site, so that the procedures and the background worker sync it into a table with your rights; gives its ID';
+    'Registers a site that the procedures and the background worker sync with your rights; returns its ID';
 COMMENT ON FUNCTION matomo_alter_site(integer, text, integer, date, text, interval, interval, boolean, text) IS
-    'Changes a registered site; what is NULL stays as it is. A site that failed is tried again';
-COMMENT ON FUNCTION matomo_remove_site(integer) IS 'Removes a registered site; the copied visits stay';
+    'Changes a registered site; NULL keeps a value. A failed site is retried';
+COMMENT ON FUNCTION matomo_remove_site(integer) IS 'Removes a registered site, but not its copied visits';
 
 COMMENT ON FUNCTION matomo_drop_step(regclass, timestamptz, integer, interval, jsonb) IS
-    'Internal: one step of matomo_drop_before: at first tells the ledger what goes, then drops a partition or deletes a batch of rows';
+    'Internal: one step of matomo_drop_before: updates the ledger first, then drops a partition or deletes a batch of rows';
 
-COMMENT ON FUNCTION matomo_today(text) IS 'Internal: today in a timezone as Matomo names it';
+COMMENT ON FUNCTION matomo_today(text) IS 'Internal: today in a timezone, named as Matomo does';

@@ -1,7 +1,6 @@
--- Syncs of registered sites that commit as they go. What is done in each transaction, and what comes
--- next, is in Rust (src/calls.rs), and the same as in the background worker.
--- Procedures that commit may have no SET clause: whatever they name is qualified, and there is no
--- operator but in full.
+-- Syncs of registered sites with a commit after each step. The steps are in Rust (src/worker/calls.rs),
+-- and the same as in the background worker.
+-- Procedures that commit cannot have SET clauses, so every name and operator is qualified.
 
 CREATE PROCEDURE matomo_sync_site(id integer)
 LANGUAGE plpgsql
@@ -13,7 +12,7 @@ BEGIN
 END
 $$;
 
-COMMENT ON PROCEDURE matomo_sync_site(integer) IS 'Syncs a registered site and commits as it goes';
+COMMENT ON PROCEDURE matomo_sync_site(integer) IS 'Syncs a registered site, with a commit after each step';
 
 CREATE PROCEDURE matomo_sync_all()
 LANGUAGE plpgsql
@@ -30,8 +29,8 @@ BEGIN
 END
 $$;
 
-COMMENT ON PROCEDURE matomo_sync_all() IS 'Syncs all registered sites that are enabled and whose owner''s rights you have, one after the other, and commits as it goes; a site that fails is a WARNING. Retention goes on for the others too';
+COMMENT ON PROCEDURE matomo_sync_all() IS 'Syncs all enabled registered sites whose owner''s rights you have, one after the other, with a commit after each step; a failed site is a WARNING. Also applies retention to disabled sites';
 
 COMMENT ON FUNCTION matomo_run_outside_transaction(text) IS 'Internal: raises an error where a procedure cannot commit';
-COMMENT ON FUNCTION matomo_run_sites() IS 'Internal: the registered sites that matomo_sync_all has something to do for';
-COMMENT ON FUNCTION matomo_run_step(integer, boolean) IS 'Internal: does what comes next for a registered site, to be committed; gives whether there is more';
+COMMENT ON FUNCTION matomo_run_sites() IS 'Internal: IDs of the registered sites that matomo_sync_all has work for';
+COMMENT ON FUNCTION matomo_run_step(integer, boolean) IS 'Internal: runs the next step for a registered site; returns whether more steps follow';

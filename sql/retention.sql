@@ -1,11 +1,12 @@
--- Retention: what is older than some instant goes. Whole partitions are dropped; elsewhere rows are
--- deleted in batches. Each step is a transaction of its own, so that nothing is locked for long.
+-- Retention removes actions before an instant. It drops whole partitions and deletes other rows in
+-- batches. Each step is a transaction of its own, so that no lock is held for long.
 
--- The rows of one step, see matomo_drop_step. Gives whether there may be more to do, and the place where
--- the next one goes on, so that what was looked through is not looked through again; `blocked` when a
--- lock was not to be had within lock_timeout: whoever waits longer for the lock of a table has all its
--- new readers wait behind. Deletes under the search_path in `path`, for triggers to find the names that
--- they find at an INSERT.
+-- Removes the rows of one step, see matomo_drop_step. Returns whether more steps may follow (`more`),
+-- and where the next one resumes (`place`), so that no rows are scanned twice. Sets `blocked` if a lock
+-- is not available within lock_timeout: a longer wait for a table's lock would block all of its new
+-- readers. Also returns the sites of the removed rows (NULL means any) and their span, from the last
+-- instant of the previous step to the end of the last second. Deletes with the search_path in `path`, so
+-- that triggers find the same names as at an INSERT.
 CREATE FUNCTION matomo_drop_rows(
     destination regclass,
     before timestamptz,
@@ -17,7 +18,10 @@ CREATE FUNCTION matomo_drop_rows(
     OUT dropped text,
     OUT actions bigint,
     OUT blocked text,
-    OUT holders text
+    OUT holders text,
+    OUT first_gone timestamptz,
+    OUT last_gone timestamptz,
+    OUT sites_gone text[]
 )
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -32,18 +36,18 @@ DECLARE
     batch CONSTANT integer := 10000;
     parts jsonb;
     part record;
-    begun_at bigint;
+    start_number bigint;
     reached text;
     waiting_for text;
-    is_only_his boolean;
+    has_only_site boolean;
     among text;
     which text;
     since timestamptz;
-    latest timestamptz;
+    before_this CONSTANT timestamptz := place ->> 'last_gone';
     ids tid[];
-    found_actions bigint;
+    selected bigint;
     done boolean;
-    out_of_reach text;
+    not_deletable text;
     -- As regclass it could be without its schema.
     root CONSTANT text := (SELECT format('%I.%I', n.nspname, c.relname)
         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = destination);
@@ -53,7 +57,7 @@ BEGIN
     PERFORM set_config('lock_timeout',
         ceil(extract(epoch FROM greatest(lock_timeout, '1 millisecond')) * 1000)::text, true);
 
-    -- Every table of the tree, with the bounds of time that it has from its partitions' bounds.
+    -- Every table of the partition tree, with its bounds of time.
     WITH RECURSIVE tree AS (
         SELECT c.oid, 0::oid AS parent, ARRAY[c.oid] AS path, c.relkind,
                '-infinity'::timestamptz AS lo, 'infinity'::timestamptz AS hi
@@ -77,9 +81,9 @@ BEGIN
         'name', format('%I.%I', n.nspname, c.relname), 'parent', quote_ident(pn.nspname) || '.' || quote_ident(p.relname),
         'kind', t.relkind, 'lo', t.lo::text, 'hi', t.hi::text,
         'is_old', t.hi <= before,
-        'is_his', pg_has_role(c.relowner, 'USAGE'),
-        -- To drop a foreign table would leave its rows where they are; and who does not own both the
-        -- table and the partition may only delete.
+        'is_owned', pg_has_role(c.relowner, 'USAGE'),
+        -- Dropping a foreign table would not remove its rows. Dropping a partition requires ownership of
+        -- both the table and the partition.
         'whole', t.hi <= before AND pg_has_role(c.relowner, 'USAGE') AND pg_has_role(p.relowner, 'USAGE')
             AND NOT EXISTS (SELECT FROM tree f WHERE f.relkind = 'f' AND t.oid = ANY (f.path)),
         -- 1 << CMD_DELETE
@@ -92,8 +96,8 @@ BEGIN
     LEFT JOIN (pg_class p JOIN pg_namespace pn ON pn.oid = p.relnamespace) ON p.oid = t.parent
     WHERE t.lo < before;
 
-    -- The place is good for the same bound only. Where it is gone, all is looked through again.
-    SELECT e.number + CASE WHEN (place ->> 'done')::boolean THEN 1 ELSE 0 END INTO begun_at
+    -- The place is valid only for the same bound. If its partition is gone, scan from the start.
+    SELECT e.number + CASE WHEN (place ->> 'done')::boolean THEN 1 ELSE 0 END INTO start_number
     FROM jsonb_array_elements(parts) WITH ORDINALITY AS e(part, number)
     WHERE e.part -> 'id' = place -> 'id' AND (place ->> 'before')::timestamptz = before;
 
@@ -101,106 +105,113 @@ BEGIN
         SELECT x.*, e.number, parts -> (e.number - 2)::integer -> 'id' AS previous
         FROM jsonb_array_elements(parts) WITH ORDINALITY AS e(part, number)
         CROSS JOIN LATERAL jsonb_to_record(e.part) AS x(id oid, name text, parent text, kind text, lo text, hi text,
-            is_old boolean, is_his boolean, whole boolean, deletable boolean)
-        WHERE e.number >= coalesce(begun_at, 1)
+            is_old boolean, is_owned boolean, whole boolean, deletable boolean)
+        WHERE e.number >= coalesce(start_number, 1)
         ORDER BY e.number
     LOOP
         reached := part.id;
         waiting_for := part.name;
         IF part.whole THEN
-            -- Visits of other sites stay: nothing but rows of this one may go with the partition.
-            is_only_his := true;
+            -- Drop the partition only if it has no rows of other sites.
+            has_only_site := true;
             IF site IS NOT NULL THEN
                 EXECUTE format('SELECT NOT EXISTS (SELECT FROM %s AS d WHERE d.idsite::text IS DISTINCT FROM $1)', part.name)
-                INTO is_only_his USING site::text;
-                IF is_only_his THEN
+                INTO has_only_site USING site::text;
+                IF has_only_site THEN
                     EXECUTE format('LOCK TABLE %s IN SHARE MODE', part.name);
                     EXECUTE format('SELECT NOT EXISTS (SELECT FROM %s AS d WHERE d.idsite::text IS DISTINCT FROM $1)', part.name)
-                    INTO is_only_his USING site::text;
+                    INTO has_only_site USING site::text;
                 END IF;
             END IF;
-            IF is_only_his THEN
+            IF has_only_site THEN
                 waiting_for := part.parent;
                 EXECUTE format('ALTER TABLE %s DETACH PARTITION %s', part.parent, part.name);
                 EXECUTE format('DROP TABLE %s', part.name);
                 more := true;
                 dropped := part.name;
-                place := CASE WHEN part.number > 1 THEN
-                    jsonb_build_object('before', before, 'id', part.previous, 'done', true) END;
+                first_gone := least(part.lo::timestamptz, before_this);
+                last_gone := part.hi;
+                sites_gone := CASE WHEN site IS NOT NULL THEN ARRAY[site::text] END;
+                place := CASE WHEN part.number > 1 THEN jsonb_build_object(
+                    'before', before, 'id', part.previous, 'done', true, 'last_gone', last_gone) END;
                 RETURN;
             END IF;
         END IF;
 
         IF part.kind = 'r' THEN
-            IF part.is_his AND row_security_active(part.id) THEN
+            IF part.is_owned AND row_security_active(part.id) THEN
                 RAISE insufficient_privilege USING
                     MESSAGE = format('row-level security may hide rows of table %s', part.name),
-                    DETAIL = 'What a policy hides would be left.',
-                    HINT = 'Have it done by a role that no policy concerns, such as the table''s owner.';
+                    DETAIL = 'Rows that a policy hides would remain.',
+                    HINT = 'Use a role to which no policy applies, such as the table''s owner.';
             END IF;
-            -- Who does not own the partition may delete through the table, by the rights that it gives.
-            among := CASE WHEN part.is_his THEN 'ONLY ' || part.name ELSE root END;
+            -- A role that does not own the partition deletes through the table, with its rights there.
+            among := CASE WHEN part.is_owned THEN 'ONLY ' || part.name ELSE root END;
             which := concat_ws(' AND ',
-                CASE WHEN NOT part.is_his THEN
+                CASE WHEN NOT part.is_owned THEN
                     format('d.tableoid OPERATOR(pg_catalog.=) %L::pg_catalog.oid'
                         ' AND d.action_timestamp OPERATOR(pg_catalog.>=) %L AND d.action_timestamp OPERATOR(pg_catalog.<) %L',
                         part.id, part.lo, part.hi) END,
                 CASE WHEN NOT part.is_old THEN 'd.action_timestamp OPERATOR(pg_catalog.<) $1' END,
                 CASE WHEN site IS NOT NULL THEN 'd.idsite::pg_catalog.text OPERATOR(pg_catalog.=) $2' END,
                 'true');
-            since := CASE WHEN part.number = begun_at AND NOT part.is_old THEN (place ->> 'since')::timestamptz END;
-            -- In the order of time where that leads past what went before: an index may give it.
+            since := CASE WHEN part.number = start_number AND NOT part.is_old THEN (place ->> 'since')::timestamptz END;
+            -- Ordered by time, if rows can be skipped this way; an index may supply the order.
             EXECUTE format('SELECT ARRAY(SELECT d.ctid FROM %s AS d WHERE %s%s LIMIT $3)', among, which,
                 CASE WHEN NOT part.is_old THEN
                     CASE WHEN since IS NOT NULL THEN ' AND d.action_timestamp >= $4' ELSE '' END
                     || ' ORDER BY d.action_timestamp' END)
             INTO ids USING before, site::text, batch, since;
-            found_actions := cardinality(ids);
-            CONTINUE WHEN found_actions = 0;
+            selected := cardinality(ids);
+            CONTINUE WHEN selected = 0;
             PERFORM set_config('search_path', path, true);
             EXECUTE pg_catalog.format(
-                'WITH gone AS (DELETE FROM %s AS d WHERE %s AND d.ctid OPERATOR(pg_catalog.=) ANY ($3) RETURNING d.action_timestamp)'
-                ' SELECT pg_catalog.count(*), pg_catalog.max(g.action_timestamp) FROM gone AS g', among, which)
-            INTO actions, latest USING before, site::pg_catalog.text, ids;
+                'WITH gone AS (DELETE FROM %s AS d WHERE %s AND d.ctid OPERATOR(pg_catalog.=) ANY ($3) RETURNING d.action_timestamp, d.idsite)'
+                ' SELECT pg_catalog.count(*), pg_catalog.min(g.action_timestamp), pg_catalog.max(g.action_timestamp),'
+                ' pg_catalog.array_agg(DISTINCT g.idsite::pg_catalog.text) FROM gone AS g', among, which)
+            INTO actions, first_gone, last_gone, sites_gone USING before, site::pg_catalog.text, ids;
             PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
         ELSIF part.kind = 'f' AND part.deletable THEN
-            -- Not every server has a ctid: by the day.
+            -- Not every foreign server has a ctid, so delete by the day.
             which := concat('d.action_timestamp OPERATOR(pg_catalog.<) $1',
                 CASE WHEN site IS NOT NULL THEN ' AND d.idsite::pg_catalog.text OPERATOR(pg_catalog.=) $2' END);
+            EXECUTE format('SELECT min(d.action_timestamp) FROM ONLY %s AS d WHERE %s', part.name, which)
+            INTO first_gone USING before, site::text;
+            last_gone := first_gone + '1 day'::interval;
+            sites_gone := CASE WHEN site IS NOT NULL THEN ARRAY[site::text] END;
             PERFORM set_config('search_path', path, true);
             EXECUTE pg_catalog.format(
-                'DELETE FROM ONLY %1$s AS d WHERE %2$s AND d.action_timestamp OPERATOR(pg_catalog.<=) ('
-                'SELECT pg_catalog.min(d.action_timestamp) OPERATOR(pg_catalog.+) ''1 day''::pg_catalog.interval'
-                ' FROM ONLY %1$s AS d WHERE %2$s)', part.name, which)
-            USING before, site::pg_catalog.text;
+                'DELETE FROM ONLY %s AS d WHERE %s AND d.action_timestamp OPERATOR(pg_catalog.<=) $3', part.name, which)
+            USING before, site::pg_catalog.text, last_gone;
             GET DIAGNOSTICS actions = ROW_COUNT;
             PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
-            found_actions := batch;
-            latest := NULL;
+            selected := batch;
         ELSE
             CONTINUE;
         END IF;
         IF actions > 0 THEN
             more := true;
-            -- Those that were changed meanwhile were passed over, and are to be found again.
-            done := actions = found_actions AND found_actions < batch;
-            place := jsonb_build_object('before', before, 'id', part.id, 'done', done,
-                'since', CASE WHEN done THEN NULL WHEN actions = found_actions THEN latest ELSE since END);
+            -- Rows that another session changed meanwhile were skipped, so find them again.
+            done := actions = selected AND selected < batch;
+            place := jsonb_build_object('before', before, 'id', part.id, 'done', done, 'last_gone', last_gone,
+                'since', CASE WHEN done OR part.kind = 'f' THEN NULL WHEN actions = selected THEN last_gone ELSE since END);
+            first_gone := least(first_gone, before_this);
+            last_gone := last_gone + '1 second'::interval;
             RETURN;
         END IF;
     END LOOP;
     place := NULL;
-    SELECT string_agg(x.name, ', ' ORDER BY e.number) INTO out_of_reach
+    SELECT string_agg(x.name, ', ' ORDER BY e.number) INTO not_deletable
     FROM jsonb_array_elements(parts) WITH ORDINALITY AS e(part, number)
     CROSS JOIN LATERAL jsonb_to_record(e.part) AS x(name text, kind text, deletable boolean)
     WHERE x.kind = 'f' AND NOT x.deletable;
-    IF out_of_reach IS NOT NULL THEN
+    IF not_deletable IS NOT NULL THEN
         RAISE WARNING USING
-            MESSAGE = format('foreign tables from which nothing can be deleted: %s', out_of_reach),
+            MESSAGE = format('foreign tables from which nothing can be deleted: %s', not_deletable),
             HINT = 'Delete their rows where they are, or detach them.';
     END IF;
 EXCEPTION
-    -- What was locked is free again at the end of this block.
+    -- The rollback of this block has released its locks.
     WHEN lock_not_available OR deadlock_detected THEN
         more := true;
         actions := 0;
@@ -209,10 +220,11 @@ EXCEPTION
         IF reached IS DISTINCT FROM place ->> 'id' THEN
             place := jsonb_build_object('before', before, 'id', reached::oid, 'done', false);
         END IF;
-        SELECT string_agg(h.pid::text, ', ' ORDER BY a.xact_start, h.pid) INTO holders
+        SELECT string_agg(coalesce('process ' || h.pid, 'a prepared transaction'), ', ' ORDER BY a.xact_start, h.pid)
+        INTO holders
         FROM (SELECT DISTINCT l.pid FROM pg_locks l
               JOIN pg_database d ON d.oid = l.database AND d.datname = current_database()
-              WHERE l.relation = to_regclass(waiting_for) AND l.granted AND l.pid <> pg_backend_pid()) AS h
+              WHERE l.relation = to_regclass(waiting_for) AND l.granted AND l.pid IS DISTINCT FROM pg_backend_pid()) AS h
         LEFT JOIN pg_stat_activity a ON a.pid = h.pid;
 END
 $$;
@@ -220,7 +232,7 @@ $$;
 COMMENT ON FUNCTION matomo_drop_rows(regclass, timestamptz, integer, interval, text, jsonb) IS
     'Internal: drops a partition or deletes a batch of rows, for matomo_drop_step';
 
--- A procedure that commits can have no SET clauses: everything in it is qualified.
+-- A procedure that commits cannot have SET clauses, so every name and operator is qualified.
 CREATE PROCEDURE matomo_drop_before(
     destination regclass,
     before timestamptz,
@@ -239,7 +251,7 @@ DECLARE
     place pg_catalog.jsonb;
     partitions pg_catalog.int8 := 0;
     actions pg_catalog.int8 := 0;
-    give_up pg_catalog.timestamptz;
+    deadline pg_catalog.timestamptz;
 BEGIN
     PERFORM @extschema@.matomo_run_outside_transaction('matomo_drop_before()');
     IF patience IS NULL THEN
@@ -257,18 +269,18 @@ BEGIN
             RAISE NOTICE 'dropped partition %', dropped;
         END IF;
         IF blocked IS NULL THEN
-            give_up := NULL;
+            deadline := NULL;
             CONTINUE;
         END IF;
-        give_up := COALESCE(give_up, pg_catalog.clock_timestamp() OPERATOR(pg_catalog.+) patience);
-        IF pg_catalog.clock_timestamp() OPERATOR(pg_catalog.>=) give_up THEN
+        deadline := COALESCE(deadline, pg_catalog.clock_timestamp() OPERATOR(pg_catalog.+) patience);
+        IF pg_catalog.clock_timestamp() OPERATOR(pg_catalog.>=) deadline THEN
             RAISE lock_not_available USING
                 MESSAGE = pg_catalog.format('could not obtain lock on %s', blocked),
-                DETAIL = pg_catalog.format('%s partitions were dropped and %s actions deleted before. Held by process %s.',
-                    partitions, actions, COALESCE(holders, '(ended)')),
+                DETAIL = pg_catalog.format('%s partitions were dropped and %s actions deleted before. Held by %s.',
+                    partitions, actions, COALESCE(holders, 'a transaction that has ended')),
                 HINT = 'Call it again when the statements that use the table have ended; see pg_locks and pg_stat_activity.';
         END IF;
-        -- Meanwhile everybody else gets through.
+        -- Let the sessions that wait for the lock proceed.
         PERFORM pg_catalog.pg_sleep(0.5);
     END LOOP;
     RAISE NOTICE '% partitions dropped, % actions deleted', partitions, actions;
@@ -276,4 +288,4 @@ END
 $$;
 
 COMMENT ON PROCEDURE matomo_drop_before(regclass, timestamptz, integer, interval, interval) IS
-    'Removes all actions before an instant, of all sites or of one: drops whole partitions, deletes rows elsewhere, commits as it goes. Syncs do not bring them back';
+    'Removes all actions before an instant, of all sites or one: drops whole partitions and deletes other rows, with a commit after each step. Syncs do not copy them again';

@@ -1,5 +1,5 @@
--- Stored credentials, as for dblink: a server has the URL of a Matomo, a user mapping the token. There
--- is no handler: no foreign table can be made.
+-- Stored credentials, as for dblink: a server has the URL of a Matomo, a user mapping the token. Without
+-- a handler, no foreign table can be created.
 
 COMMENT ON FUNCTION matomo_fdw_validator(text[], oid) IS 'Internal: checks the options of servers and user mappings';
 

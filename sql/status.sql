@@ -1,4 +1,4 @@
--- How the registered sites are, and what runs now.
+-- Status of registered sites, and progress of syncs.
 
 CREATE VIEW matomo_status WITH (security_barrier) AS
     SELECT s.id AS site_id, s.server, s.idsite, s.name, s.timezone, v.destination, v.owner, s.enabled,
@@ -6,7 +6,7 @@ CREATE VIEW matomo_status WITH (security_barrier) AS
            t.last_success_at AS synced_to,
            pg_catalog.now() - t.last_success_at AS lag,
            d.sealed_to, d.newest_action, coalesce(d.visits_today, 0) AS visits_today,
-           -- One that is over though nobody has said so yet counts.
+           -- An interrupted run that is not yet recorded as failed counts too.
            coalesce(t.failures, 0) + (SELECT pg_catalog.count(*) FROM matomo_run_log r
                WHERE r.site_id = s.id AND r.status = 'running' AND r.changes = t.changes
                  AND matomo_run_is_dead(r.runid))::integer AS failures,
@@ -21,37 +21,38 @@ CREATE VIEW matomo_status WITH (security_barrier) AS
                pg_catalog.max(l.newest) AS newest_action,
                pg_catalog.max(l.visits) FILTER (WHERE l.day = matomo_today(s.timezone)) AS visits_today
         FROM matomo_ledger l
-        WHERE l.destination = s.destination AND l.idsite = s.idsite AND l.matomo = t.matomo
-          AND (s.destination <> 0::pg_catalog.oid OR l.destination_name = s.destination_name)
+        WHERE l.destination IN (s.destination::pg_catalog.oid, 0::pg_catalog.oid) AND l.idsite = s.idsite AND l.matomo = t.matomo
+          -- Known by name until the site's first sync after a restore.
+          AND (l.destination <> 0::pg_catalog.oid OR l.destination_name = s.destination_name AND s.destination IS NOT NULL)
     ) d;
 
-COMMENT ON VIEW matomo_status IS 'How your registered sites are: one row per site';
-COMMENT ON COLUMN matomo_status.site_id IS 'The registered site';
+COMMENT ON VIEW matomo_status IS 'Status of your registered sites: one row per site';
+COMMENT ON COLUMN matomo_status.site_id IS 'ID of the registered site';
 COMMENT ON COLUMN matomo_status.server IS 'Foreign server of the Matomo';
 COMMENT ON COLUMN matomo_status.idsite IS 'ID of the site in Matomo (idSite)';
-COMMENT ON COLUMN matomo_status.name IS 'Name of the site, as Matomo told it last';
-COMMENT ON COLUMN matomo_status.timezone IS 'Timezone of the site, as Matomo told it last';
-COMMENT ON COLUMN matomo_status.destination IS 'Table that the visits go to';
-COMMENT ON COLUMN matomo_status.owner IS 'Role with whose rights and user mapping the site is synced';
+COMMENT ON COLUMN matomo_status.name IS 'Name of the site, as Matomo last reported it';
+COMMENT ON COLUMN matomo_status.timezone IS 'Timezone of the site, as Matomo last reported it';
+COMMENT ON COLUMN matomo_status.destination IS 'Table with the visits';
+COMMENT ON COLUMN matomo_status.owner IS 'Role whose rights and user mapping its syncs use';
 COMMENT ON COLUMN matomo_status.enabled IS 'Whether matomo_sync_all and the background worker sync the site';
-COMMENT ON COLUMN matomo_status.running IS 'Whether some session syncs the site at present';
-COMMENT ON COLUMN matomo_status.synced_to IS 'Start of the last run that succeeded: the table holds all that Matomo had then, but for what came late into open days after their last recheck';
-COMMENT ON COLUMN matomo_status.lag IS 'How long ago that was';
-COMMENT ON COLUMN matomo_status.sealed_to IS 'Last day that was read whole after it had ended and settled';
-COMMENT ON COLUMN matomo_status.newest_action IS 'Last action of the newest visit copied';
-COMMENT ON COLUMN matomo_status.visits_today IS 'Visits copied of today, in the site''s timezone';
-COMMENT ON COLUMN matomo_status.failures IS 'Failed runs since the last one that succeeded; 0: all is well';
-COMMENT ON COLUMN matomo_status.last_error_at IS 'When a run failed last, perhaps long before the last success';
+COMMENT ON COLUMN matomo_status.running IS 'Whether any session is syncing the site';
+COMMENT ON COLUMN matomo_status.synced_to IS 'Start of the last successful run: the table has all visits that Matomo had then, except late ones since the last recheck of open days';
+COMMENT ON COLUMN matomo_status.lag IS 'Time since synced_to';
+COMMENT ON COLUMN matomo_status.sealed_to IS 'Last sealed day: read whole after it had ended and settled';
+COMMENT ON COLUMN matomo_status.newest_action IS 'Last action of the newest copied visit';
+COMMENT ON COLUMN matomo_status.visits_today IS 'Copied visits of today, in the site''s timezone';
+COMMENT ON COLUMN matomo_status.failures IS 'Failed runs since the last success; 0 means healthy';
+COMMENT ON COLUMN matomo_status.last_error_at IS 'When a run last failed, even if runs have succeeded since';
 COMMENT ON COLUMN matomo_status.last_sqlstate IS 'SQLSTATE of its error';
 COMMENT ON COLUMN matomo_status.last_error IS 'Message of its error';
 COMMENT ON COLUMN matomo_status.last_detail IS 'DETAIL of its error';
 COMMENT ON COLUMN matomo_status.last_hint IS 'HINT of its error: what to do';
-COMMENT ON COLUMN matomo_status.next_run IS 'When the background worker, if there is one, syncs the site next; infinity: not before the token is mended; NULL: the site is not enabled';
-COMMENT ON COLUMN matomo_status.upkeep_error IS 'What went wrong today with retention or with premade partitions, which fails no run';
+COMMENT ON COLUMN matomo_status.next_run IS 'When the background worker, if running, next syncs the site; infinity if the token must be fixed first; NULL if the site is disabled';
+COMMENT ON COLUMN matomo_status.upkeep_error IS 'Today''s error of retention or of creating partitions ahead; it does not make a run fail';
 
--- The text is that of pg_stat_activity, which shows others' only to superusers and members of
--- pg_read_all_stats; the runs of one's own sites are seen whoever does them, as of the last commit.
--- Whoever likes can have text like ours shown there: the pattern takes no number that is too large.
+-- Parses pg_stat_activity, which shows the text of other roles' sessions only to members of
+-- pg_read_all_stats. Runs of the user's own sites are shown as of their last commit, whichever role runs
+-- them. Any session can put such text there, so the pattern accepts no number that would overflow.
 CREATE VIEW matomo_progress WITH (security_barrier) AS
     WITH live AS (
         SELECT a.pid, a.usename, a.query_start,
@@ -75,19 +76,19 @@ CREATE VIEW matomo_progress WITH (security_barrier) AS
     FROM (SELECT * FROM live WHERE part IS NOT NULL) l
     FULL JOIN run r ON r.job_pid = l.pid AND r.site_id = l.part[2]::integer;
 
-COMMENT ON VIEW matomo_progress IS 'What syncs and checks do at present: of your registered sites, and of sessions that you may see in pg_stat_activity';
-COMMENT ON COLUMN matomo_progress.pid IS 'Process that does it';
-COMMENT ON COLUMN matomo_progress.username IS 'Role that called for it';
-COMMENT ON COLUMN matomo_progress.runid IS 'Number of the run in matomo_runs; NULL: a call of matomo_sync or matomo_check';
-COMMENT ON COLUMN matomo_progress.site_id IS 'The registered site';
+COMMENT ON VIEW matomo_progress IS 'Progress of syncs and checks of your registered sites, and of sessions that you may see in pg_stat_activity';
+COMMENT ON COLUMN matomo_progress.pid IS 'Process ID';
+COMMENT ON COLUMN matomo_progress.username IS 'Role that started it';
+COMMENT ON COLUMN matomo_progress.runid IS 'ID of the run in matomo_runs; NULL for a call of matomo_sync or matomo_check';
+COMMENT ON COLUMN matomo_progress.site_id IS 'ID of the registered site';
 COMMENT ON COLUMN matomo_progress.server IS 'Foreign server of the Matomo';
 COMMENT ON COLUMN matomo_progress.idsite IS 'ID of the site in Matomo (idSite)';
-COMMENT ON COLUMN matomo_progress.destination IS 'Table that the visits go to';
-COMMENT ON COLUMN matomo_progress.phase IS 'What it is at: the day that it has stored last, or what it waits for';
+COMMENT ON COLUMN matomo_progress.destination IS 'Table with the visits';
+COMMENT ON COLUMN matomo_progress.phase IS 'The last stored day, or what it is waiting for';
 COMMENT ON COLUMN matomo_progress.days IS 'Days done';
-COMMENT ON COLUMN matomo_progress.days_total IS 'Days done and days still to do';
+COMMENT ON COLUMN matomo_progress.days_total IS 'Days done and still to do';
 COMMENT ON COLUMN matomo_progress.visits IS 'Visits that Matomo has sent';
-COMMENT ON COLUMN matomo_progress.actions IS 'Their actions';
-COMMENT ON COLUMN matomo_progress.actions_per_second IS 'Actions a second since it began';
-COMMENT ON COLUMN matomo_progress.time_left IS 'How long it goes on if all days are like those done';
-COMMENT ON COLUMN matomo_progress.start_time IS 'When it began';
+COMMENT ON COLUMN matomo_progress.actions IS 'Actions of these visits';
+COMMENT ON COLUMN matomo_progress.actions_per_second IS 'Actions per second since it started';
+COMMENT ON COLUMN matomo_progress.time_left IS 'Time left if the remaining days are like those done';
+COMMENT ON COLUMN matomo_progress.start_time IS 'When it started';

@@ -1,12 +1,12 @@
--- Every table that we make copies the columns, defaults and comments of an empty template, which
--- build.rs makes of src/rows/columns.rs. The tables themselves are ordinary tables of whoever makes
--- them: members of an extension would be dropped with it, and could not be restored with their
+-- Every table that we create copies the columns, defaults and comments of an empty template, which
+-- build.rs generates from src/rows/columns.rs. The tables themselves are ordinary tables of the role that
+-- creates them: members of an extension would be dropped with it, and could not be restored with their
 -- partitions.
 
-COMMENT ON TABLE matomo_action IS 'Template of the tables that hold Matomo actions: one row per action of a visit. Stays empty; see matomo_create_table';
+COMMENT ON TABLE matomo_action IS 'Template of tables of Matomo actions: one row per action of a visit. Always empty; see matomo_create_table';
 
--- The third argument has its default evaluated where the call stands, so the name is looked for in
--- the caller's search_path although the body has one of its own.
+-- The default of the third argument is evaluated in the calling query, so that it uses the caller's
+-- search_path, although the function sets its own.
 CREATE FUNCTION matomo_create_table(
     name text,
     partitioned boolean DEFAULT false,
@@ -37,7 +37,7 @@ BEGIN
             MESSAGE = 'no schema has been selected to create in',
             HINT = 'Name the schema, or set search_path.';
     END IF;
-    -- 63 bytes is all that a name may have, and partitions add a week such as _2026w47.
+    -- A name has at most 63 bytes, and partitions append a week such as _2026w47.
     IF octet_length(table_name) > (CASE WHEN partitioned THEN 55 ELSE 63 END) THEN
         RAISE name_too_long USING
             MESSAGE = format('table name "%s" is too long', table_name),
@@ -45,14 +45,14 @@ BEGIN
     END IF;
     qualified := format('%I.%I', schema_name, table_name);
 
-    -- Two indexes besides the unique one would be one too many: each costs as much as the table.
-    --   action_id: what makes writing idempotent; the primary key, so that a publication of all tables
-    --     does not stop every UPDATE for want of a replica identity.
+    -- As few indexes as possible: each costs as much as the table.
+    --   action_id: makes writes idempotent. A primary key, so that UPDATE has a replica identity in a
+    --     publication of all tables.
     --   idvisit: finds the stored rows of a visit, for analysts and for every sync.
-    --   action_timestamp: the range of days that nearly every report asks for; a partitioned table
-    --     has its partitions for that.
-    -- All are of bounded length, so that none can refuse a row; URLs, titles, names and dimensions
-    -- are not.
+    --   action_timestamp: for the range of days in nearly every report; a partitioned table uses its
+    --     partitions for that.
+    -- All have keys of bounded length, so that no row is refused. URLs, titles, names and dimensions
+    -- have no such bound.
     IF partitioned THEN
         EXECUTE format(
             'CREATE TABLE %s (LIKE %s INCLUDING DEFAULTS INCLUDING COMMENTS,'
@@ -69,4 +69,4 @@ END
 $$;
 
 COMMENT ON FUNCTION matomo_create_table(text, boolean, name) IS
-    'Creates a destination of syncs, owned by the caller, partitioned by week if asked. An unqualified name goes to the current schema';
+    'Creates a destination owned by the caller, optionally partitioned by week. An unqualified name is created in the current schema';

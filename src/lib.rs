@@ -1,8 +1,8 @@
 //! Copies the visits of a Matomo site into Postgres tables, from inside the database.
 //!
 //! Data flows one way: *plan* (which days) → *fetch* (from Matomo) → *rows* (of each visit) → *store*
-//! → *record* (the ledger). A folder is a floor, and uses only those below it; `docs/development.md`
-//! shows the house.
+//! → *record* (the ledger). Each folder is a layer and uses only the layers below it; see
+//! `docs/development.md`.
 
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
@@ -22,7 +22,7 @@ mod store;
 mod sync;
 mod worker;
 
-// pgrx' own `version` would stand in place of the name.
+// pgrx's own `version` would be reported instead of ours.
 const VERSION: &CStr =
     match CStr::from_bytes_with_nul(concat!(env!("CARGO_PKG_VERSION"), "\0").as_bytes()) {
         Ok(version) => version,

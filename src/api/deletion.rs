@@ -1,4 +1,4 @@
-//! The SQL surface of erasure and of retention.
+//! SQL functions for erasure and retention.
 
 use pgrx::JsonB;
 use pgrx::datum::Interval;
@@ -6,10 +6,10 @@ use pgrx::prelude::*;
 
 use crate::error::Error;
 use crate::pg::report::or_raise;
+use crate::state::drop_step::{self, Step};
 use crate::state::forget::{self, Visitor};
-use crate::state::retention::{self, Step};
 
-/// Deletes all rows of a visitor from every table that syncs write to, or from one.
+/// Deletes all rows of a visitor from all destinations, or from one.
 #[pg_extern(
     volatile,
     parallel_unsafe,
@@ -68,7 +68,7 @@ fn matomo_drop_step_0_2_reconnect(
         let destination = destination.ok_or(Error::Null("destination"))?;
         let before = before.ok_or(Error::Null("before"))?;
         let lock_timeout = lock_timeout.ok_or(Error::Null("lock_timeout"))?;
-        retention::drop_step(Step { destination, before, site, lock_timeout, place })
+        drop_step::drop_step(Step { destination, before, site, lock_timeout, place })
     })());
     TableIterator::once((
         done.place,

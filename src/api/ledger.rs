@@ -1,4 +1,4 @@
-//! The SQL surface of the ledger.
+//! SQL functions for the ledger.
 
 use pgrx::prelude::*;
 
@@ -8,8 +8,8 @@ use crate::pg::report::or_raise;
 use crate::state::change_url;
 use crate::store::destination::Destination;
 
-/// Tells that a Matomo has moved to another URL; gives the number of days that the destination holds
-/// of it.
+/// Moves a destination's ledger entries to a Matomo's new URL. Returns the number of site-days
+/// moved.
 #[pg_extern(
     volatile,
     parallel_unsafe,

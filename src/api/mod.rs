@@ -1,8 +1,8 @@
-//! The SQL surface: arguments in, rows out. What the functions do lies on the floors below.
+//! The SQL functions: they check arguments and return rows. The work is done in the layers below.
 //!
-//! Functions that use the extension's tables have the oldest version that may run them in their Rust
-//! name. A session that has loaded an older library lacks the symbol, and Postgres's error quotes it:
-//! could not find function "matomo_sync_0_2_reconnect_wrapper".
+//! The Rust name of a function that uses the extension's tables ends with the first version that has it in
+//! this form. In a session with an older library, Postgres's error quotes the missing symbol: could not
+//! find function "matomo_sync_0_2_reconnect_wrapper".
 
 pub mod deletion;
 pub mod ledger;

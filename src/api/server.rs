@@ -1,11 +1,11 @@
-//! The SQL surface of stored credentials: the validator of the foreign-data wrapper `matomo`.
+//! The validator of the foreign-data wrapper `matomo`.
 
 use pgrx::prelude::*;
 
 use crate::config::options::{self, Holder};
 use crate::pg::report::or_raise;
 
-/// Checks the options of a server or a user mapping; Postgres calls it when they are made or altered.
+/// Checks the options of a server or user mapping. Postgres calls it on CREATE and ALTER.
 #[pg_extern(strict, volatile, parallel_unsafe)]
 fn matomo_fdw_validator(options: Vec<String>, catalog: pg_sys::Oid) {
     let options: Vec<_> = options

@@ -1,4 +1,4 @@
-//! The SQL surface of registered sites.
+//! SQL functions for registered sites.
 
 use pgrx::datum::{Date, Interval};
 use pgrx::prelude::*;
@@ -23,7 +23,7 @@ use crate::sync::plan::{self, Start};
 use crate::sync::site_sync::ask_for_site;
 use crate::worker::wake;
 
-/// Registers a site, so that the procedures and the background worker sync it; gives its ID.
+/// Registers a site for the procedures and the background worker. Returns its ID.
 #[pg_extern(name = "matomo_add_site", volatile, parallel_unsafe, requires = ["tables", "partitions", "sites"])]
 #[allow(clippy::too_many_arguments)]
 fn matomo_add_site_0_2_reconnect(
@@ -63,15 +63,14 @@ fn matomo_add_site_0_2_reconnect(
         let extension = Extension::find()?;
         entry.check_is_new(&extension, None)?;
         entry.info = Some(ask(&access, idsite, start)?);
-        Ledger::of(&destination, access.client.endpoint(), idsite)
-            .check_matomo(&destination.name)?;
+        Ledger::of(&destination, access.client.endpoint(), idsite).check_matomo(&destination)?;
         let id = entry.insert(&extension)?;
         wake::after_commit(&extension)?;
         Ok(id)
     })())
 }
 
-/// Changes a registered site; what is NULL stays as it is. Failures until now count no more.
+/// Changes a registered site; NULL keeps a value. Resets the count of failures.
 #[pg_extern(name = "matomo_alter_site", volatile, parallel_unsafe, requires = ["tables", "partitions", "sites"])]
 #[allow(clippy::too_many_arguments)]
 fn matomo_alter_site_0_2_reconnect(
@@ -111,7 +110,7 @@ fn matomo_alter_site_0_2_reconnect(
             if let Some(name) = destination {
                 entry.destination = Some(lasting(Destination::open_or_create(name)?)?.oid);
             } else if new_owner.is_some() {
-                // Whether he may write to it.
+                // Check that the new owner may write to it.
                 Destination::open_known(known.destination)?
                     .ok_or_else(|| known.no_destination())?;
             }
@@ -130,7 +129,7 @@ fn matomo_alter_site_0_2_reconnect(
     })());
 }
 
-/// Removes a registered site. The copied visits stay.
+/// Removes a registered site, but not its copied visits.
 #[pg_extern(name = "matomo_remove_site", volatile, parallel_unsafe, requires = ["sites"])]
 fn matomo_remove_site_0_2_reconnect(id: Option<i32>) {
     // SAFETY: main thread; raises an ERROR in a read-only transaction and on a standby.
@@ -144,13 +143,13 @@ fn matomo_remove_site_0_2_reconnect(id: Option<i32>) {
     })());
 }
 
-/// Today in a site's timezone, as Matomo names it; NULL for a zone that there is not.
+/// Today in a timezone, named as Matomo does; NULL if the zone is unknown.
 #[pg_extern(stable, strict, parallel_safe)]
 fn matomo_today(timezone: &str) -> Option<Date> {
     Zone::parse(timezone)?.day(chrono::Utc::now().timestamp()).map(date)
 }
 
-/// Asks Matomo for the site, and whether its days reach to `start`.
+/// Asks Matomo for the site, and checks that `start` is not after its current day.
 fn ask(access: &Access, idsite: i32, start: Option<chrono::NaiveDate>) -> Result<SiteInfo> {
     let info = ask_for_site(&access.client, idsite, None)?;
     if let Some(start) = start {
@@ -172,10 +171,10 @@ fn lasting(destination: Destination) -> Result<Destination> {
     }
 }
 
-/// What it takes to be a role: since Postgres 16 a member need not be allowed to.
+/// The privilege to SET ROLE: since Postgres 16, membership is not enough.
 const MAY_BE: &str = if cfg!(feature = "pg15") { "MEMBER" } else { "SET" };
 
-/// A role that the current user may be.
+/// The OID of a role that the current user may SET ROLE to.
 fn role(name: &str) -> Result<pg_sys::Oid> {
     let sql = "SELECT r.oid, pg_catalog.pg_has_role(r.oid, $2) FROM pg_catalog.pg_roles r \
                WHERE r.rolname OPERATOR(pg_catalog.=) $1";
@@ -196,8 +195,7 @@ fn role(name: &str) -> Result<pg_sys::Oid> {
 fn check_intervals(every: Option<Interval>, retention: Option<Interval>) -> Result<()> {
     const SECOND: i128 = 1_000_000;
     const DAY: i128 = 86_400 * SECOND;
-    // Each field counts: what is subtracted from a date overflows by any of them. Beyond a century
-    // there is nothing to be kept, and soon no date.
+    // Check each field: any of them can overflow a date that the interval is subtracted from.
     let is_out = |interval: Interval, least: i128| {
         let (months, days, micros) = (interval.months(), interval.days(), interval.micros());
         let days_in_all = 30 * i128::from(months) + i128::from(days);

@@ -1,4 +1,4 @@
-//! The SQL surface. Checks arguments; everything else happens in [`crate::sync::site_sync`].
+//! SQL functions that sync and check. They check arguments; the work is done in [`crate::sync`].
 
 use chrono::{Days, NaiveDate};
 use pgrx::datum::Date;
@@ -17,8 +17,8 @@ use crate::pg::secrecy;
 use crate::sync::check::{self, CheckOptions, DayChecked};
 use crate::sync::site_sync::{self, SyncRequest};
 
-/// Copies the visits of a Matomo site, by the day of their last action in the site's timezone,
-/// into a table. See docs/functions.md for the arguments and the result.
+/// Copies the visits of a Matomo site into a table, by the day of their last action in the site's
+/// timezone. See docs/functions.md for the arguments and the result.
 #[pg_extern(name = "matomo_sync", volatile, parallel_unsafe, requires = ["tables", "partitions", "ledger"])]
 #[allow(clippy::too_many_arguments, clippy::type_complexity)]
 fn matomo_sync_0_2_reconnect(
@@ -67,8 +67,8 @@ fn matomo_sync_0_2_reconnect(
     TableIterator::new(rows.collect::<Vec<_>>())
 }
 
-/// Compares what Matomo lists of a range of days with what a table holds, and mends what differs
-/// if asked to. See docs/functions.md for the arguments and the result.
+/// Compares the visits that Matomo lists for a range of days with those in a table, and optionally
+/// repairs differences. See docs/functions.md for the arguments and the result.
 #[pg_extern(name = "matomo_check", volatile, parallel_unsafe, requires = ["tables", "partitions", "ledger"])]
 #[allow(clippy::too_many_arguments, clippy::type_complexity)]
 fn matomo_check_0_2_reconnect(
@@ -128,8 +128,8 @@ fn matomo_check_0_2_reconnect(
     TableIterator::new(rows.collect::<Vec<_>>())
 }
 
-/// Shows what is done. A statement that holds a key is taken out of sight for that, before anything
-/// can fail or wait.
+/// Shows the activity in `pg_stat_activity`. Hides the statement first if it has a key, before
+/// anything can fail or wait.
 fn begin(site: Option<i32>, key: Option<&str>) -> Option<secrecy::WithoutContext> {
     let hidden = key.map(secrecy::hide_running_statement);
     secrecy::show_activity(&site.map_or_else(
@@ -139,7 +139,7 @@ fn begin(site: Option<i32>, key: Option<&str>) -> Option<secrecy::WithoutContext
     hidden
 }
 
-/// The arguments that `matomo_sync` and `matomo_check` share.
+/// The common arguments of `matomo_sync` and `matomo_check`.
 struct Arguments<'a> {
     site: Option<i32>,
     url: Option<&'a str>,
@@ -198,7 +198,7 @@ impl Arguments<'_> {
         })
     }
 
-    /// A Matomo is named by a server, or by url and key.
+    /// Checks that the Matomo is given either by server or by url and key.
     fn only_one_way(&self) -> Result<()> {
         let message = match (self.server, self.url, self.key) {
             (Some(_), Some(_), _) | (Some(_), _, Some(_)) => {
@@ -216,7 +216,10 @@ impl Arguments<'_> {
     }
 }
 
-/// The ID of a site.
+/// Checks an idSite.
+///
+/// # Errors
+/// [`Error::Null`], or [`Error::Argument`] below 1.
 pub fn id_of_site(site: Option<i32>) -> Result<i32> {
     let site = site.ok_or(Error::Null("site"))?;
     if site >= 1 {
@@ -228,10 +231,13 @@ pub fn id_of_site(site: Option<i32>) -> Result<i32> {
     })
 }
 
-/// The day from which Postgres counts.
+/// Day 0 of Postgres dates.
 const POSTGRES_EPOCH: NaiveDate = NaiveDate::from_ymd_opt(2000, 1, 1).unwrap();
 
-/// A date argument as a day.
+/// Converts and checks a date argument.
+///
+/// # Errors
+/// [`Error::Argument`] for infinity, and for days before 1990.
 pub fn day(argument: &str, date: Option<Date>) -> Result<Option<NaiveDate>> {
     let Some(date) = date else { return Ok(None) };
     let days = i64::from(date.to_pg_epoch_days());
@@ -241,7 +247,7 @@ pub fn day(argument: &str, date: Option<Date>) -> Result<Option<NaiveDate>> {
     } else {
         POSTGRES_EPOCH.checked_add_days(shift)
     };
-    // Nothing was tracked before there was a web; and an infinite range never ends.
+    // There was no web before.
     match day {
         Some(day) if NaiveDate::from_ymd_opt(1990, 1, 1) <= Some(day) => Ok(Some(day)),
         _ => Err(Error::Argument {
@@ -251,7 +257,7 @@ pub fn day(argument: &str, date: Option<Date>) -> Result<Option<NaiveDate>> {
     }
 }
 
-/// A day as a date of Postgres.
+/// Converts a day to a Postgres date.
 pub fn date(day: NaiveDate) -> Date {
     let days = day.signed_duration_since(POSTGRES_EPOCH).num_days();
     // SAFETY: days of a NaiveDate from 1990 on are far from Postgres' bounds.

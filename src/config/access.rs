@@ -1,4 +1,4 @@
-//! How a Matomo is reached: by a URL and a key in the call, or by a server and its user mapping.
+//! Access to a Matomo: by URL and key, or by foreign server and user mapping.
 
 use crate::config::credentials::Credentials;
 use crate::config::options::Options;
@@ -9,29 +9,29 @@ use crate::matomo::http::endpoint::Endpoint;
 use crate::matomo::http::stop::Stop;
 use crate::matomo::http::token::Token;
 
-/// A Matomo, and how much to ask of it at once.
+/// A client of a Matomo, and limits for its requests.
 #[derive(Clone)]
 pub struct Access {
     pub client: Client,
-    /// Visits a page.
+    /// Visits per page.
     pub page_size: u32,
-    /// Days.
+    /// Days fetched at once.
     pub workers: usize,
 }
 
 impl Access {
-    /// By what the call holds.
+    /// From a URL and key given in a call.
     ///
     /// # Errors
-    /// [`crate::error::Error::Argument`] when the CA file is none.
+    /// [`crate::error::Error::Argument`] if the CA file or the list of hosts is invalid.
     pub fn direct(endpoint: Endpoint, token: Token) -> Result<Access> {
         Access::new(endpoint, token, &Options::default())
     }
 
-    /// By what is stored for the current user.
+    /// From stored credentials.
     ///
     /// # Errors
-    /// Those of [`Credentials::of_server`]; and as above.
+    /// As above.
     pub fn stored(credentials: Credentials) -> Result<Access> {
         let Credentials { endpoint, token, options, .. } = credentials;
         Access::new(endpoint, token, &options)

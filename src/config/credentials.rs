@@ -1,4 +1,4 @@
-//! Stored credentials: a foreign server has the Matomo's URL, a user mapping the token.
+//! Stored credentials: a foreign server has the URL of a Matomo, a user mapping the token.
 
 use std::ffi::{CStr, CString};
 
@@ -15,17 +15,17 @@ use crate::pg::spi::{query, spi};
 /// The foreign-data wrapper of our servers.
 const WRAPPER: &CStr = c"matomo";
 
-/// What a server and a user mapping hold.
+/// The options of a server and a user mapping.
 pub struct Credentials {
     pub endpoint: Endpoint,
     pub token: Token,
     pub options: Options,
-    /// Changes whenever the server or the mapping is altered or made anew.
+    /// Changes whenever the server or the mapping is altered or recreated.
     pub version: String,
 }
 
 impl Credentials {
-    /// Those of a registered site's server for the current user.
+    /// Reads the current user's credentials for the server of a registered site.
     ///
     /// # Errors
     /// As below.
@@ -38,14 +38,14 @@ impl Credentials {
         })
     }
 
-    /// Those of the server for the current user.
+    /// Reads the current user's credentials for a server.
     ///
     /// # Errors
     /// [`StoredError::NoServer`] and its siblings.
     pub fn of_server(name: &str) -> Result<Credentials> {
         let c_name = CString::new(name).unwrap_or_default();
-        // SAFETY: main thread, within a transaction; Postgres hands over structures that live in
-        // the current memory context.
+        // SAFETY: main thread, within a transaction; the structures live in the current memory
+        // context.
         unsafe {
             let server = pg_sys::GetForeignServerByName(c_name.as_ptr(), true).as_ref();
             let server = server
@@ -108,16 +108,16 @@ fn has_usage(server: pg_sys::Oid) -> Result<bool> {
     Ok(has.unwrap_or(false))
 }
 
-/// The place of a row of a catalog and the transaction that wrote it; `None` when there is none.
+/// The ctid of a catalog row and the transaction that wrote it; `None` if there is no such row.
 ///
 /// # Safety
-/// Main thread, within a transaction; the cache has one or two keys, which are OIDs.
+/// Main thread, within a transaction; the cache has one or two keys, all OIDs.
 unsafe fn version(
     cache: pg_sys::SysCacheIdentifier::Type,
     key: pg_sys::Oid,
     other_key: Option<pg_sys::Oid>,
 ) -> Option<String> {
-    // SAFETY: the caller's promise; the row is looked at before it is given back.
+    // SAFETY: the caller's promise; the row is read before it is released.
     unsafe {
         let cache = cache as i32;
         let tuple = match other_key {
@@ -133,10 +133,10 @@ unsafe fn version(
     }
 }
 
-/// A list of options as text.
+/// Converts a list of options to text.
 ///
 /// # Safety
-/// Main thread; the list is one of options.
+/// Main thread; the list contains only `DefElem` nodes.
 unsafe fn options(list: *mut pg_sys::List) -> Vec<(String, String)> {
     // SAFETY: the caller's promise.
     unsafe {

@@ -1,7 +1,7 @@
-//! `matomo.database`: a list of names of databases. Pure.
+//! Parses `matomo.database`, a list of database names. Pure.
 
-/// Reads the list: names between commas, in double quotes where they hold a comma, a quote or
-/// blanks at an end. As for `pg_cron`, letters keep their case. No name comes twice.
+/// Parses the list: names separated by commas, in double quotes if they contain a comma, a quote, or
+/// leading or trailing blanks. Letters keep their case, as with `pg_cron`. Duplicates are dropped.
 pub fn parse(list: &str) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
     let mut rest = list.chars().peekable();

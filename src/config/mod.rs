@@ -1,4 +1,4 @@
-//! Settings, options of servers and mappings, credentials.
+//! Settings, options of servers and user mappings, credentials.
 
 pub mod access;
 pub mod credentials;

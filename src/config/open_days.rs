@@ -1,17 +1,17 @@
-//! The settings by which open days are kept exact.
+//! Settings for polls and rechecks of open days.
 
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
 
-/// As long as a queue of tracking requests that is worked off every minute or two may well take.
+/// Covers a queue of tracking requests that is processed every minute or two.
 static OVERLAP: GucSetting<i32> = GucSetting::<i32>::new(300);
 static RECHECK: GucSetting<i32> = GucSetting::<i32>::new(3600);
 
-/// Makes them known to Postgres.
+/// Registers these settings.
 pub fn register() {
     GucRegistry::define_int_guc(
         c"matomo.overlap",
-        c"Time before the newest visit copied from which on a poll of an open day reads again.",
-        c"For visits that reach Matomo's database later than newer ones, as by a queue.",
+        c"Sets how far before the newest copied visit a poll of an open day starts.",
+        c"Finds visits that reach Matomo's database late, for example through a queue.",
         &OVERLAP,
         0,
         86_400,
@@ -20,7 +20,7 @@ pub fn register() {
     );
     GucRegistry::define_int_guc(
         c"matomo.recheck",
-        c"Time between two rechecks of an open day; 0 or less: never.",
+        c"Sets the time between two rechecks of an open day; 0 or less disables them.",
         c"A recheck lists all visits of the day without their actions, and fetches those that differ.",
         &RECHECK,
         -1,
@@ -30,12 +30,12 @@ pub fn register() {
     );
 }
 
-/// Seconds before the newest visit copied.
+/// `matomo.overlap` in seconds.
 pub fn overlap() -> i64 {
     OVERLAP.get().into()
 }
 
-/// Seconds between two rechecks of an open day; `None`: never.
+/// `matomo.recheck` in seconds; `None` if disabled.
 pub fn recheck() -> Option<i64> {
     Some(RECHECK.get().into()).filter(|seconds| *seconds > 0)
 }

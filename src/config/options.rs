@@ -1,4 +1,4 @@
-//! The options of foreign servers and user mappings: which there are, and what they may hold.
+//! The options of foreign servers and user mappings, and their valid values.
 
 use std::ffi::CString;
 use std::ops::RangeInclusive;
@@ -9,20 +9,20 @@ use pgrx::pg_sys;
 use crate::error::{Error, Result, StoredError};
 use crate::matomo::http::endpoint::Endpoint;
 
-/// What a server says of how to ask its Matomo; what it does not say is as in the settings.
+/// The options of a server. They override the settings.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Options {
     pub url: Option<String>,
-    /// The file's name.
+    /// Path.
     pub ca_file: Option<String>,
     /// Seconds.
     pub timeout: Option<u32>,
     /// Seconds.
     pub connect_timeout: Option<u32>,
     pub language: Option<String>,
-    /// Visits a page.
+    /// Visits per page.
     pub page_size: Option<u32>,
-    /// Days to ask for at once.
+    /// Days fetched at once.
     pub fetch_workers: Option<u32>,
 }
 
@@ -30,27 +30,27 @@ pub struct Options {
 const OF_SERVER: [&str; 7] =
     ["url", "ca_file", "timeout", "connect_timeout", "language", "page_size", "fetch_workers"];
 
-/// Visits a page: the least and the most that may be asked for.
+/// Valid page sizes, in visits.
 pub const PAGE_SIZES: std::ops::RangeInclusive<i32> = 1..=10_000;
 
-/// Days to ask for at once.
+/// Valid numbers of days fetched at once.
 pub const WORKERS: std::ops::RangeInclusive<i32> = 1..=8;
 
-/// Seconds to connect within.
+/// Valid connect timeouts, in seconds.
 pub const CONNECT_TIMEOUTS: std::ops::RangeInclusive<i32> = 1..=3_600;
 
-/// Seconds to answer within.
+/// Valid request timeouts, in seconds.
 pub const REQUEST_TIMEOUTS: std::ops::RangeInclusive<i32> = 1..=86_400;
 
 /// The only option of a user mapping.
 pub const TOKEN: &str = "token";
 
-/// What options belong to.
+/// The kind of object that has options.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Holder {
     Server,
     UserMapping,
-    /// The foreign-data wrapper itself, and foreign tables, which it does not have.
+    /// The foreign-data wrapper itself, or a foreign table; neither has options.
     Other,
 }
 
@@ -84,8 +84,8 @@ pub fn validate(given: &[(String, String)], holder: Holder) -> Result<()> {
             Ok(())
         }
         Holder::UserMapping => {
-            // None at all is what a dump holds of a mapping whose options may not be read; the token
-            // is missed when the server is used.
+            // A dump by a role that may not read a mapping's options has a mapping without any. So
+            // a missing token is reported only when the server is used.
             let is_blank = given.iter().any(|(_, token)| token.trim().is_empty());
             if is_blank { Err(Error::empty_token("option \"token\"")) } else { Ok(()) }
         }
@@ -94,7 +94,7 @@ pub fn validate(given: &[(String, String)], holder: Holder) -> Result<()> {
 }
 
 impl Options {
-    /// Reads the options of a server; those of other names are passed over.
+    /// Reads the options of a server; unknown ones are ignored.
     ///
     /// # Errors
     /// [`Error::Argument`].
@@ -121,7 +121,7 @@ impl Options {
     }
 }
 
-/// A number as a setting takes it, with a unit of time where it has one.
+/// Parses a number as Postgres does for a setting, with an optional unit of time.
 fn number(name: &str, value: &str, range: RangeInclusive<i32>, unit: i32) -> Result<u32> {
     let text = CString::new(value).unwrap_or_default();
     let mut number = 0;

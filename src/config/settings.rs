@@ -1,4 +1,4 @@
-//! The settings, `matomo.*`, and a snapshot of them for one sync.
+//! The settings `matomo.*`.
 
 use std::ffi::CString;
 use std::time::Duration;
@@ -25,8 +25,8 @@ enum ActionTime {
 
 static PAGE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(500);
 static INITIAL_OFFSET: GucSetting<i32> = GucSetting::<i32>::new(3);
-/// Measured (tests/bench/RESULTS.md): two halve the time that is spent on waiting and cost nothing where
-/// there is none; more than that is for a Matomo that can bear it.
+/// Measured (tests/bench/RESULTS.md): two halve the time spent waiting for Matomo, and cost nothing
+/// if there is no wait. Not every Matomo can serve more.
 static FETCH_WORKERS: GucSetting<i32> = GucSetting::<i32>::new(2);
 static STEP_PAGES: GucSetting<i32> = GucSetting::<i32>::new(20);
 static KEEP_RUNS: GucSetting<i32> = GucSetting::<i32>::new(1000);
@@ -45,13 +45,13 @@ static ALLOW_HTTP: GucSetting<bool> = GucSetting::<bool>::new(false);
 static PREMAKE: GucSetting<i32> = GucSetting::<i32>::new(4);
 static ACTION_TIME: GucSetting<ActionTime> = GucSetting::<ActionTime>::new(ActionTime::Utc);
 
-/// Makes the settings known to Postgres. Called once, when the library is loaded.
+/// Registers the settings. Called once, when the library is loaded.
 pub fn register() {
     let none = GucFlags::default();
     GucRegistry::define_int_guc(
         c"matomo.page_size",
-        c"Visits to ask Matomo for in one request.",
-        c"More makes fewer requests, and larger ones; 3,000 exhaust a PHP with 128 MB.",
+        c"Sets the number of visits per request to Matomo.",
+        c"A larger page means fewer requests; 3,000 visits exhaust a PHP memory limit of 128 MB.",
         &PAGE_SIZE,
         *PAGE_SIZES.start(),
         *PAGE_SIZES.end(),
@@ -60,7 +60,7 @@ pub fn register() {
     );
     GucRegistry::define_int_guc(
         c"matomo.initial_offset",
-        c"Days before today at which the first sync of a site begins without start_date.",
+        c"Sets how many days before today the first sync of a site starts without start_date.",
         c"",
         &INITIAL_OFFSET,
         0,
@@ -70,8 +70,8 @@ pub fn register() {
     );
     GucRegistry::define_int_guc(
         c"matomo.fetch_workers",
-        c"Days to ask Matomo for at once.",
-        c"Matomo gets so many requests at once at the most.",
+        c"Sets the maximum number of concurrent requests of a sync.",
+        c"Each request fetches another day.",
         &FETCH_WORKERS,
         *WORKERS.start(),
         *WORKERS.end(),
@@ -80,7 +80,7 @@ pub fn register() {
     );
     GucRegistry::define_int_guc(
         c"matomo.step_pages",
-        c"Pages of a day after which a sync of a registered site commits.",
+        c"Sets the number of pages of a day after which a sync of a registered site commits.",
         c"",
         &STEP_PAGES,
         1,
@@ -90,8 +90,8 @@ pub fn register() {
     );
     GucRegistry::define_int_guc(
         c"matomo.keep_runs",
-        c"Runs of each registered site to keep in matomo_runs; the oldest go.",
-        c"Of sites that were removed, so many all together.",
+        c"Sets the number of runs kept in matomo_runs for each registered site.",
+        c"All removed sites together keep the same number.",
         &KEEP_RUNS,
         1,
         i32::MAX,
@@ -100,8 +100,8 @@ pub fn register() {
     );
     GucRegistry::define_int_guc(
         c"matomo.lookback",
-        c"Days before today that a sync reads again although they are sealed.",
-        c"For what does not move a visit's last action: heartbeats, late hits, imports.",
+        c"Sets the number of days before today that a sync reads again although they are sealed.",
+        c"Finds changes that do not move a visit's last action: heartbeats, late hits, imports.",
         &LOOKBACK,
         0,
         36_500,
@@ -111,7 +111,7 @@ pub fn register() {
     open_days::register();
     GucRegistry::define_int_guc(
         c"matomo.settle_time",
-        c"Time after a day's end from which on a reading of it seals it.",
+        c"Sets the time after the end of a day before a sync can seal it.",
         c"",
         &SETTLE_TIME,
         0,
@@ -121,7 +121,7 @@ pub fn register() {
     );
     GucRegistry::define_string_guc(
         c"matomo.destination",
-        c"Table that syncs write to unless they name one.",
+        c"Sets the table that syncs write to by default.",
         c"",
         &DESTINATION,
         GucContext::Userset,
@@ -129,7 +129,7 @@ pub fn register() {
     );
     GucRegistry::define_int_guc(
         c"matomo.connect_timeout",
-        c"Time to connect to Matomo within.",
+        c"Sets the maximum time to connect to Matomo.",
         c"",
         &CONNECT_TIMEOUT,
         *CONNECT_TIMEOUTS.start(),
@@ -139,7 +139,7 @@ pub fn register() {
     );
     GucRegistry::define_int_guc(
         c"matomo.request_timeout",
-        c"Time within which Matomo must have answered a request whole.",
+        c"Sets the maximum time for a complete answer from Matomo.",
         c"",
         &REQUEST_TIMEOUT,
         *REQUEST_TIMEOUTS.start(),
@@ -149,7 +149,7 @@ pub fn register() {
     );
     GucRegistry::define_int_guc(
         c"matomo.max_retries",
-        c"How often a request that failed in passing is asked again.",
+        c"Sets the maximum number of retries of a request after a transient failure.",
         c"",
         &MAX_RETRIES,
         0,
@@ -159,8 +159,8 @@ pub fn register() {
     );
     GucRegistry::define_int_guc(
         c"matomo.max_response_size",
-        c"Largest answer of Matomo to accept, after decompression, and most that the rows of one visit may take.",
-        c"",
+        c"Sets the maximum size of an answer from Matomo, after decompression.",
+        c"The rows of one visit may not be larger either.",
         &MAX_RESPONSE_SIZE,
         1,
         1024 * 1024,
@@ -169,49 +169,49 @@ pub fn register() {
     );
     GucRegistry::define_string_guc(
         c"matomo.language",
-        c"Language of names such as countries, as in 'fr'; empty leaves it to the token's user.",
-        c"",
+        c"Sets the language of names such as countries, for example 'fr'.",
+        c"An empty string means the language of the token's user.",
         &LANGUAGE,
         GucContext::Userset,
         none,
     );
     GucRegistry::define_string_guc(
         c"matomo.ca_file",
-        c"File with the certificates (PEM) of the CAs to trust; empty for the system's store.",
-        c"Read by the server.",
+        c"Sets the file with trusted CA certificates (PEM).",
+        c"An empty string means the system's certificate store.",
         &CA_FILE,
         GucContext::Suset,
         GucFlags::SUPERUSER_ONLY,
     );
-    // No hook checks the list: Postgres would put the default, which allows more, in the place of a
-    // value in postgresql.conf that is refused. A sync refuses it instead.
+    // No check hook: for a refused value in postgresql.conf, Postgres would use the default, which
+    // allows more. A sync refuses the value instead.
     GucRegistry::define_string_guc(
         c"matomo.allowed_hosts",
-        c"AllowedHosts that syncs may connect to: names, *.suffix, addresses, CIDR blocks; * for any.",
-        c"Link-local addresses and metadata services of clouds are never allowed.",
+        c"Sets the hosts that syncs may connect to: names, *.suffix, addresses, CIDR blocks; * for any.",
+        c"Link-local addresses and cloud metadata services are never allowed.",
         &ALLOWED_HOSTS,
         GucContext::Suset,
         GucFlags::from_bits_retain(pg_sys::GUC_LIST_INPUT as i32),
     );
     GucRegistry::define_bool_guc(
         c"matomo.allow_http",
-        c"Allows URLs that begin with http:// for other machines than this one.",
-        c"Everybody on the way can read the token then.",
+        c"Allows http:// URLs of other machines.",
+        c"The token is then sent unencrypted.",
         &ALLOW_HTTP,
         GucContext::Suset,
         none,
     );
     GucRegistry::define_enum_guc(
         c"matomo.action_time",
-        c"What action_timestamp holds: 'utc', the true instant, or 'as_sent', the site's wall clock.",
-        c"'as_sent' keeps the values of the Node tool, for those who go on with its tables.",
+        c"Sets the time in action_timestamp: 'utc', the true instant, or 'as_sent', the site's wall clock.",
+        c"'as_sent' matches tables that the Node tool filled.",
         &ACTION_TIME,
         GucContext::Userset,
         none,
     );
     GucRegistry::define_int_guc(
         c"matomo.premake",
-        c"Weeks ahead for which a registered site's table has its partitions made.",
+        c"Sets the number of weeks ahead for which partitions are created for registered sites.",
         c"",
         &PREMAKE,
         0,
@@ -224,27 +224,27 @@ pub fn register() {
     unsafe { pg_sys::MarkGUCPrefixReserved(c"matomo".as_ptr()) };
 }
 
-/// Visits a page.
+/// Visits per page.
 pub fn page_size() -> i32 {
     PAGE_SIZE.get()
 }
 
-/// Days before today.
+/// Days before today at which a first sync starts.
 pub fn initial_offset() -> u32 {
     INITIAL_OFFSET.get().unsigned_abs()
 }
 
-/// Days to ask for at once.
+/// Days fetched at once.
 pub fn fetch_workers() -> usize {
     FETCH_WORKERS.get().unsigned_abs() as usize
 }
 
-/// Pages of a day in a step of a run.
+/// Pages of a day per step.
 pub fn step_pages() -> i32 {
     STEP_PAGES.get()
 }
 
-/// Runs to keep.
+/// Runs to keep per registered site.
 pub fn keep_runs() -> i32 {
     KEEP_RUNS.get()
 }
@@ -254,27 +254,27 @@ pub fn lookback() -> u32 {
     LOOKBACK.get().unsigned_abs()
 }
 
-/// Seconds after a day's end.
+/// Seconds after a day's end before it can be sealed.
 pub fn settle_time() -> i64 {
     SETTLE_TIME.get().into()
 }
 
-/// The destination of syncs that name none.
+/// Name of the default destination.
 pub fn destination() -> String {
     text(&DESTINATION).unwrap_or_else(|| "matomo".to_owned())
 }
 
-/// Weeks ahead.
+/// Weeks ahead for which partitions are created.
 pub fn premake() -> i32 {
     PREMAKE.get()
 }
 
-/// Time within which Matomo must have answered a request, where a server has no option for it.
+/// Maximum time for an answer, unless the server has an option for it.
 pub fn request_timeout() -> Duration {
     Duration::from_secs(REQUEST_TIMEOUT.get().unsigned_abs().into())
 }
 
-/// What `action_timestamp` holds.
+/// The time in `action_timestamp`.
 pub fn action_time() -> mapping::ActionTime {
     match ACTION_TIME.get() {
         ActionTime::Utc => mapping::ActionTime::Utc,
@@ -282,10 +282,10 @@ pub fn action_time() -> mapping::ActionTime {
     }
 }
 
-/// How to ask Matomo, where a server has no options of its own for it.
+/// The HTTP settings, with the options of a server.
 ///
 /// # Errors
-/// [`crate::error::Error::Argument`] when the CA file cannot be read, or the list of hosts.
+/// [`crate::error::Error::Argument`] if the CA file or the list of hosts is invalid.
 pub fn http(own: &Options) -> Result<HttpSettings> {
     let seconds = |own: Option<u32>, setting: &GucSetting<i32>| {
         Duration::from_secs(own.unwrap_or(setting.get().unsigned_abs()).into())

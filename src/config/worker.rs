@@ -1,4 +1,4 @@
-//! The settings of the background worker.
+//! Settings of the background worker.
 
 use std::ffi::CString;
 use std::time::Duration;
@@ -11,24 +11,24 @@ static DATABASE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::ne
 static NAPTIME: GucSetting<i32> = GucSetting::<i32>::new(60);
 static MAX_WORKERS: GucSetting<i32> = GucSetting::<i32>::new(2);
 
-/// What to do when there is no room for another process.
+/// Hint if there is no slot for another background process.
 pub const MORE_PROCESSES: &str = "Increase max_worker_processes: the launcher needs one, and each database \
     of matomo.database 1 + matomo.max_workers.";
 
-/// Makes them known to Postgres. Called once, when the library is loaded.
+/// Registers these settings. Called once, when the library is loaded.
 pub fn register() {
     let none = GucFlags::default();
     GucRegistry::define_string_guc(
         c"matomo.database",
-        c"Databases in which a background worker syncs the registered sites.",
-        c"A list. The library must be in shared_preload_libraries.",
+        c"Sets the databases in which the background worker syncs registered sites.",
+        c"A comma-separated list. Requires the library in shared_preload_libraries.",
         &DATABASE,
         GucContext::Sighup,
         none,
     );
     GucRegistry::define_int_guc(
         c"matomo.naptime",
-        c"Longest time between two looks of the background worker for sites that are due.",
+        c"Sets the maximum time between two checks of the background worker for due sites.",
         c"",
         &NAPTIME,
         1,
@@ -38,8 +38,8 @@ pub fn register() {
     );
     GucRegistry::define_int_guc(
         c"matomo.max_workers",
-        c"Sites that the background worker syncs at the same time, in each database.",
-        c"Each has a process of its own, of max_worker_processes.",
+        c"Sets the maximum number of sites that the background worker syncs at once in each database.",
+        c"Each site has its own process, which counts towards max_worker_processes.",
         &MAX_WORKERS,
         1,
         1000,
@@ -48,18 +48,18 @@ pub fn register() {
     );
 }
 
-/// Databases with a coordinator.
+/// Names of the databases with a coordinator.
 pub fn databases() -> Vec<String> {
     let list = DATABASE.get().map(|list| list.to_string_lossy().into_owned());
     databases::parse(&list.unwrap_or_default())
 }
 
-/// Between two looks for sites that are due.
+/// Maximum time between two checks for due sites.
 pub fn naptime() -> Duration {
     Duration::from_secs(NAPTIME.get().unsigned_abs().into())
 }
 
-/// Sites at the same time.
+/// Maximum number of sites synced at once in each database.
 pub fn max_workers() -> usize {
     MAX_WORKERS.get().unsigned_abs() as usize
 }

@@ -1,24 +1,34 @@
-//! Another session is at work on the same table. Pure.
+//! Conflicts with another session that works on the same table. Pure.
 
 use std::fmt;
 
-/// What another session does.
+/// What the other session does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Busy {
     /// It syncs the same site into the same destination.
     Syncs { site: i32, name: String },
-    /// It syncs another Matomo into the destination for the first time.
+    /// It is the first to sync another Matomo into the destination.
     OtherFirst(String),
     /// It removes old rows of the destination.
     Drops(String),
-    /// It is the first to sync into the destination since that was emptied.
+    /// It is the first to sync into the destination after that was emptied.
     Refills(String),
-    /// It has synced the site into the destination for longer than an erasure waits.
-    StillSyncs { site: u32, name: String, pid: i32 },
+    /// It is still syncing the site into the destination after an erasure's longest wait.
+    StillSyncs { site: i32, name: String, holder: Holder },
+    /// It still has an exclusive lock on the destination after that wait, for one site or all.
+    StillDrops { site: Option<i32>, name: String, holder: Holder },
+}
+
+/// The holder of a lock.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Holder {
+    Process(i32),
+    /// A prepared transaction, by its identifier.
+    Prepared(String),
 }
 
 impl Busy {
-    /// The HINT line.
+    /// The HINT.
     pub fn hint(&self) -> String {
         match self {
             Busy::OtherFirst(_) => {
@@ -26,10 +36,19 @@ impl Busy {
                  the same under another URL, use one URL."
                     .to_owned()
             }
-            Busy::StillSyncs { pid, .. } => format!(
-                "Call it again when that sync has ended, see matomo_progress; or end it by \
+            Busy::StillSyncs { holder: Holder::Process(pid), .. } => format!(
+                "Call it again when that sync has ended, see matomo_progress; or end it with \
                  pg_cancel_backend({pid})."
             ),
+            Busy::StillDrops { holder: Holder::Process(pid), .. } => format!(
+                "Call it again when that has ended, see pg_stat_activity; or end it with \
+                 pg_cancel_backend({pid})."
+            ),
+            Busy::StillSyncs { holder: Holder::Prepared(gid), .. }
+            | Busy::StillDrops { holder: Holder::Prepared(gid), .. } => {
+                let gid = gid.replace('\'', "''");
+                format!("COMMIT PREPARED '{gid}' or ROLLBACK PREPARED '{gid}', then call it again.")
+            }
             _ => "Wait for it to end, or look for it in pg_stat_activity.".to_owned(),
         }
     }
@@ -44,16 +63,35 @@ impl fmt::Display for Busy {
             Busy::OtherFirst(name) => {
                 write!(f, "another Matomo is being synced into \"{name}\" for the first time")
             }
-            Busy::Drops(name) => write!(f, "another session removes old rows of \"{name}\""),
+            Busy::Drops(name) => write!(f, "another session is removing old rows of \"{name}\""),
             Busy::Refills(name) => {
                 write!(
                     f,
                     "\"{name}\" was emptied, and another session is the first to sync into it"
                 )
             }
-            Busy::StillSyncs { site, name, .. } => {
+            Busy::StillSyncs { site, name, holder: Holder::Process(_) } => {
                 write!(f, "could not erase: site {site} is still being synced into {name}")
             }
+            Busy::StillSyncs { site, name, holder: Holder::Prepared(gid) } => write!(
+                f,
+                "could not erase: prepared transaction \"{gid}\" has synced site {site} into {name}"
+            ),
+            Busy::StillDrops { site: Some(site), name, holder: Holder::Process(_) } => {
+                write!(
+                    f,
+                    "could not erase: old rows of site {site} are still being removed from {name}"
+                )
+            }
+            Busy::StillDrops { site: None, name, holder: Holder::Process(_) } => write!(
+                f,
+                "could not erase: old rows are still being removed from {name}, or its URL changed"
+            ),
+            Busy::StillDrops { name, holder: Holder::Prepared(gid), .. } => write!(
+                f,
+                "could not erase: prepared transaction \"{gid}\" has removed old rows from {name}, or \
+                 changed its URL"
+            ),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! How requests to Matomo fail, and what the user is told of it. Pure.
+//! Failures of requests to Matomo, with their messages. Pure.
 
 use std::fmt;
 
@@ -6,14 +6,14 @@ use chrono::NaiveDate;
 
 use super::host_refusal::HostRefusal;
 
-/// The request that an error speaks of; becomes the DETAIL.
+/// The failed request, for the DETAIL.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Call {
     /// The Matomo API method, such as `Live.getLastVisitsDetails`.
     pub method: &'static str,
     /// idSite.
     pub site: i32,
-    /// The site-day asked for, if the method takes one.
+    /// The requested site-day, if the method takes one.
     pub day: Option<NaiveDate>,
     /// Scheme, host and port of the Matomo.
     pub host: String,
@@ -34,10 +34,10 @@ impl fmt::Display for Call {
     }
 }
 
-/// How a request to Matomo failed. Texts from outside are already free of the token.
+/// How a request to Matomo failed. The token is already removed from texts of other origin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
-    /// No connection is made to that host: the settings forbid it.
+    /// The settings forbid a connection to the host.
     Forbidden(Box<HostRefusal>),
     /// No connection: refused, no route, unknown host.
     Unreachable(String),
@@ -47,59 +47,58 @@ pub enum Fault {
     Tls(String),
     /// The port does not speak TLS.
     NoTls(u16),
-    /// The connection broke in the middle of an answer.
+    /// The connection broke during an answer.
     Broken(String),
-    /// The answer is not HTTP, or bad HTTP; what is wrong with it.
+    /// The answer is not valid HTTP; why.
     NotHttp(String),
-    /// A redirect, which is never followed; where it points.
+    /// A redirect, which is never followed; its target.
     Redirected(String),
-    /// HTTP 429; how long Matomo asks to wait, in seconds.
+    /// HTTP 429; the wait that Matomo asks for, in seconds.
     RateLimited(Option<u64>),
-    /// It redirects to HTTPS (`force_ssl`); where.
+    /// A redirect to HTTPS (`force_ssl`); its target.
     NeedsTls(String),
-    /// The token is refused, for the question that every token may ask.
+    /// The token is refused even for a request that every valid token may send.
     TokenRefused(String),
-    /// Refused for this site.
+    /// The token is refused for this site.
     NoAccess(String),
-    /// Matomo does not let this server's address in (`login_allowlist_ip`).
+    /// Matomo refuses this server's address (`login_allowlist_ip`).
     AddressRefused(String),
     /// Too many refused tokens from this address.
     LockedOut(String),
     /// Matomo does not know the site.
     UnknownSite(String),
-    /// Matomo ran out of memory or time over the request; its message.
+    /// Matomo ran out of memory or time for the request; its message.
     Exhausted(String),
-    /// Matomo keeps no visits log for the site, or shows none.
+    /// Matomo has no visits log for the site, or does not show it.
     VisitsLogOff(String),
     /// Matomo is in maintenance mode.
     Maintenance,
-    /// An error of Matomo that may pass, such as of its database; its message.
+    /// A transient error of Matomo, for example of its database; its message.
     Passing(String),
     /// Matomo's own error message, in an answer of any HTTP status.
     Matomo(String),
-    /// An HTTP status that says nothing more.
+    /// Any other HTTP status.
     Status(u16),
-    /// The body is longer than `matomo.max_response_size` (bytes).
+    /// The body is larger than `matomo.max_response_size` (bytes).
     TooLarge(u64),
-    /// The rows of a visit (idVisit) are longer than that too.
+    /// The rows of a visit (idVisit) are larger than that (bytes).
     VisitTooLarge(i64, u64),
     /// This server has no memory for an answer.
     OutOfMemory,
-    /// A visit (idVisit) of another site (idSite) than the one asked for, which is no roll-up.
+    /// A visit (idVisit) of another site (idSite) than the requested one, which is not a roll-up.
     OtherSite(i64, i64),
-    /// The body is not the JSON that the method gives; what it is instead.
+    /// The body is not JSON; what it is instead.
     NotJson(String),
-    /// A message of PHP in the answer; its kind.
+    /// A PHP message in the answer; its kind.
     Php(&'static str),
-    /// JSON, and more than that; what, and on which side.
+    /// JSON with other text; what, and on which side.
     Mixed(&'static str),
-    /// JSON, but a part of it is not what Matomo sends; which.
+    /// JSON with a part that Matomo does not send; which.
     Unexpected(String),
 }
 
 impl Fault {
-    /// What completes the DETAIL: Matomo's own words where the message is not theirs, the rule
-    /// that was broken.
+    /// The second part of the DETAIL, if any: Matomo's own words, or the rule that was broken.
     pub fn detail(&self) -> Option<String> {
         match self {
             Fault::Forbidden(refusal) => Some(refusal.detail()),
@@ -117,7 +116,7 @@ impl Fault {
         }
     }
 
-    /// What to do.
+    /// The HINT.
     pub fn hint(&self) -> &'static str {
         match self {
             Fault::Forbidden(refusal) => refusal.hint(),
@@ -125,21 +124,21 @@ impl Fault {
             Fault::TimedOut(_) => "Lower matomo.page_size, or raise matomo.request_timeout.",
             Fault::Tls(_) => {
                 "Check the certificate of the Matomo; a private CA, or a self-signed certificate, \
-                 belongs into the system's store or into the file that matomo.ca_file names."
+                 belongs in the system's store or in the file that matomo.ca_file names."
             }
             Fault::NoTls(_) => {
                 "Check the scheme and the port of the URL: https needs a port with TLS, usually 443."
             }
             Fault::NotHttp(_) => "Check the scheme and the port of the URL.",
-            Fault::Broken(_) => "Try again; if it lasts, lower matomo.page_size.",
+            Fault::Broken(_) => "Try again; if it fails again, lower matomo.page_size.",
             Fault::Redirected(_) => {
-                "Give the URL that the redirect points to. A redirect is never followed: the token \
-                 would be lost or go astray."
+                "Use the URL that the redirect points to. Redirects are never followed, to protect \
+                 the token."
             }
             Fault::NeedsTls(_) => {
-                "Begin the URL with https: this Matomo takes no plain HTTP (force_ssl)."
+                "Begin the URL with https: this Matomo does not accept plain HTTP (force_ssl)."
             }
-            Fault::RateLimited(_) => "Wait, then try again; ask less often.",
+            Fault::RateLimited(_) => "Wait, then try again; send fewer requests.",
             Fault::TokenRefused(_) => {
                 "Check the key: a token_auth of Matomo (Personal > Security > Auth tokens). After \
                  some 18 refused tokens Matomo locks out this server's address."
@@ -152,8 +151,8 @@ impl Fault {
                  login_allowlist_apply_to_reporting_api_requests = 0 there."
             }
             Fault::LockedOut(_) => {
-                "Matomo refuses every token from this address for up to an hour. Mend the key, then \
-                 wait, or unblock the address in Matomo (Administration > Brute Force)."
+                "Fix the key, then wait up to an hour, or unblock the address in Matomo \
+                 (Administration > Brute Force): until then, Matomo refuses every token from it."
             }
             Fault::UnknownSite(_) => {
                 "Check the site's ID in Matomo (Administration > Measurables > Manage)."
@@ -164,17 +163,17 @@ impl Fault {
                  sites and for this one."
             }
             Fault::Maintenance => {
-                "Wait until it is over: maintenance_mode in Matomo's config.ini.php ends it."
+                "Wait until it ends; maintenance_mode in Matomo's config.ini.php controls it."
             }
-            Fault::Passing(_) => "Try again; if it lasts, look into the log of the Matomo.",
-            Fault::Matomo(_) => "The message is Matomo's own; look there.",
+            Fault::Passing(_) => "Try again; if it fails again, look into the log of the Matomo.",
+            Fault::Matomo(_) => "Look into the log of the Matomo: the message is Matomo's own.",
             Fault::Status(404) => {
                 "Check the folder in the URL: that of Matomo's own pages, such as \
-                 https://www.example.org/matomo, without matomo.php or anything else behind it."
+                 https://www.example.org/matomo, without matomo.php or anything else after it."
             }
             Fault::Status(401 | 407) => {
-                "Look for what asks for a password in front of the Matomo: it is not Matomo that \
-                 answers so."
+                "Look for a proxy in front of the Matomo that asks for a password: Matomo itself \
+                 does not answer like this."
             }
             Fault::Status(_) => {
                 "Look into the log of the Matomo and of the proxies in front of it."
@@ -192,8 +191,8 @@ impl Fault {
                  check the URL, and Matomo's plugins."
             }
             Fault::NotJson(_) => {
-                "Check that the URL is that of a Matomo, with its folder and nothing behind it, such \
-                 as matomo.php."
+                "Check that the URL is that of a Matomo, with its folder, and without matomo.php or \
+                 anything else after it."
             }
             Fault::Php(_) => {
                 "Look into the log of PHP on the Matomo, and keep its messages out of answers: \

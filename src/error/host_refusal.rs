@@ -1,9 +1,9 @@
-//! Why no connection is made to a host. Pure.
+//! Hosts that the settings forbid. Pure.
 
 use std::fmt;
 use std::net::IpAddr;
 
-/// Why a host may not be asked.
+/// A forbidden host and the reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostRefusal {
     pub host: String,
@@ -14,16 +14,16 @@ pub struct HostRefusal {
 /// The rule that was broken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RefusalReason {
-    /// `matomo.allowed_hosts` has neither the host nor its address.
+    /// Neither the host nor its address is in `matomo.allowed_hosts`.
     NotListed,
-    /// What the host or its address is that no Matomo is.
+    /// The host or its address is never a Matomo's; what it is.
     Reserved(&'static str),
-    /// `http://`, and another machine.
+    /// `http://` to another machine.
     Plain,
 }
 
 impl HostRefusal {
-    /// Completes the DETAIL.
+    /// The second part of the DETAIL.
     pub fn detail(&self) -> String {
         let address = self.address.map(|address| address.to_string());
         match (self.why, address) {
@@ -44,7 +44,7 @@ impl HostRefusal {
         }
     }
 
-    /// What to do.
+    /// The HINT.
     pub fn hint(&self) -> &'static str {
         match self.why {
             RefusalReason::NotListed => "A superuser can add it to matomo.allowed_hosts.",
@@ -53,8 +53,8 @@ impl HostRefusal {
                  whatever matomo.allowed_hosts says."
             }
             RefusalReason::Plain => {
-                "Use https://. Without it everybody on the way can read the token; where that is no \
-                 danger, a superuser can set matomo.allow_http."
+                "Use https://. Without it the token is sent unencrypted; where that is safe, a \
+                 superuser can set matomo.allow_http."
             }
         }
     }

@@ -1,7 +1,7 @@
-//! What can go wrong, and what the user is told of it: one enum, one table of SQLSTATEs.
+//! All errors, with their SQLSTATEs and messages.
 //!
-//! Texts follow Postgres' style: a lower-case message without a full stop, a DETAIL that gives the
-//! facts, a HINT that says what to do. No variant ever holds the token.
+//! Texts follow Postgres' style: a lower-case message without a full stop, a DETAIL with the facts,
+//! a HINT that says what to do. No variant ever contains the token.
 
 mod busy;
 mod fault;
@@ -14,7 +14,7 @@ use std::fmt;
 
 use chrono::NaiveDate;
 
-pub use crate::error::busy::Busy;
+pub use crate::error::busy::{Busy, Holder};
 pub use crate::error::fault::{Call, Fault};
 pub use crate::error::host_refusal::{HostRefusal, RefusalReason};
 pub use crate::error::other_version::OtherVersion;
@@ -26,53 +26,53 @@ pub use crate::error::stored_error::StoredError;
 pub enum Error {
     /// An argument that must not be NULL.
     Null(&'static str),
-    /// An argument or a setting that cannot be used.
+    /// An invalid argument or setting.
     Argument { message: String, hint: String },
     /// The destination does not exist.
     NoDestination(String),
-    /// Something was made after the transaction's snapshot, as of REPEATABLE READ; what.
+    /// Something was created after the transaction's snapshot, as with REPEATABLE READ; what.
     TooNew(String),
-    /// The destination got another name while it was written to.
+    /// The destination was renamed during a sync.
     Renamed(String),
-    /// The destination is no table; what it is.
+    /// The destination is not a table; what it is.
     NotATable { name: String, kind: &'static str },
     /// The destination lacks columns.
     MissingColumns { name: String, columns: Vec<String> },
-    /// No unique index of the destination can tell one action from another.
+    /// The destination has no suitable unique index on actions.
     NoUniqueIndex(String),
-    /// The role may not do what a sync does with the destination.
+    /// The role lacks privileges on the destination.
     Privilege { name: String, missing: Vec<String> },
-    /// Policies may hide rows of a table from a role that is to delete all of some kind.
+    /// Policies may hide rows of a table from a role that must see them all.
     RowSecurity(String),
     /// An erasure without a visitor.
     NoVisitor,
-    /// Another session is in the way.
+    /// Another session conflicts.
     Busy(Busy),
-    /// An erasure that would not see what others have committed since the transaction's snapshot.
+    /// An erasure that cannot see rows committed after the transaction's snapshot.
     OldSnapshot,
-    /// The destination holds the visits of another Matomo than the one that is asked; their URLs.
+    /// The destination belongs to another Matomo: its URL, and the URL of the requested one.
     OtherMatomo { name: String, known: String, asked: String },
-    /// Sealed days of the destination hold the other kind of time than `matomo.action_time` says.
+    /// Sealed days of the destination do not match `matomo.action_time`.
     OtherActionTime { name: String, kind: &'static str, first: NaiveDate, last: NaiveDate },
-    /// A stored visit is another one than Matomo's of the same ID: the site and the day of the stored one,
-    /// and Matomo's day.
+    /// A stored visit is not Matomo's visit of the same ID: site and day of the stored one, and
+    /// Matomo's day.
     OtherVisit {
         name: String,
         visit: i64,
         stored: (String, Option<NaiveDate>),
         asked: Option<NaiveDate>,
     },
-    /// Of rows that were written not all are to be seen.
+    /// A query does not find all rows that were written.
     NotSeen { name: String, written: i64, seen: i64 },
-    /// The database cannot hold what Matomo sends.
+    /// Postgres cannot convert UTF-8 to the database's encoding.
     Encoding(String),
-    /// The extension's objects are not of the library's version.
+    /// The library and the extension's SQL objects are of different versions.
     OtherVersion(OtherVersion),
-    /// Something is wrong with a server, a registered site or its run.
+    /// An error of a server, user mapping, registered site or run.
     Stored(StoredError),
-    /// A request failed.
+    /// A request to Matomo failed.
     Request { fault: Fault, call: Call },
-    /// A fault of our own.
+    /// A bug.
     Internal(String),
 }
 
@@ -86,7 +86,7 @@ impl From<Busy> for Error {
 }
 
 impl Error {
-    /// A range of days whose end lies before its start.
+    /// A range of days that ends before its start.
     pub fn reversed(start: NaiveDate, end: NaiveDate) -> Error {
         Error::Argument {
             message: format!("end_date {end} is before start_date {start}"),
@@ -94,7 +94,7 @@ impl Error {
         }
     }
 
-    /// A token without a letter; what holds it.
+    /// A blank token; where it was given.
     pub fn empty_token(what: &str) -> Error {
         Error::Argument {
             message: format!("{what} is empty"),
@@ -159,7 +159,7 @@ impl Error {
         }
     }
 
-    /// The DETAIL line, if there is more to say than the message.
+    /// The DETAIL, if any.
     pub fn detail(&self) -> Option<String> {
         match self {
             Error::Request { fault, call } => Some(match fault.detail() {
@@ -181,7 +181,7 @@ impl Error {
                     .to_owned(),
             ),
             Error::NotSeen { written, seen, .. } => {
-                Some(format!("Of {written} rows, a query of the table sees {seen}."))
+                Some(format!("A query of the table finds {seen} of {written} rows."))
             }
             Error::OtherVisit { stored: (site, day), asked, .. } => {
                 let on = |day: &Option<NaiveDate>| {
@@ -194,13 +194,13 @@ impl Error {
                     on(asked)
                 ))
             }
-            Error::RowSecurity(_) => Some("What a policy hides would be left.".to_owned()),
+            Error::RowSecurity(_) => Some("Rows that a policy hides would remain.".to_owned()),
             Error::Stored(error) => error.detail(),
             _ => None,
         }
     }
 
-    /// The HINT line: what to do.
+    /// The HINT, if any.
     pub fn hint(&self) -> Option<String> {
         let text = match self {
             Error::Null(_) | Error::Internal(_) => return None,
@@ -229,27 +229,27 @@ impl Error {
                 format!("Ask the owner of {name} to GRANT them.")
             }
             Error::RowSecurity(_) => {
-                "Have it done by a role that no policy concerns, such as the table's owner.".to_owned()
+                "Use a role to which no policy applies, such as the table's owner.".to_owned()
             }
             Error::NoVisitor => "Name the visitor by one of them, or by both.".to_owned(),
             Error::Busy(busy) => busy.hint(),
-            Error::OldSnapshot => "Call it at READ COMMITTED.".to_owned(),
+            Error::OldSnapshot => "Call it in a READ COMMITTED transaction.".to_owned(),
             Error::OtherMatomo { name, known, asked } => format!(
                 "Give each Matomo a table of its own, with destination => '...'. If this one has moved: \
                  SELECT matomo_change_url('{}', '{known}', '{asked}').",
                 name.replace('\'', "''")
             ),
             Error::OtherActionTime { kind, first, last, .. } => format!(
-                "Set matomo.action_time to '{kind}' again, or have these days read again by \
+                "Set matomo.action_time to '{kind}' again, or read these days again with \
                  matomo_sync(..., start_date => '{first}', end_date => '{last}', force => true)."
             ),
             Error::OtherVisit { name, .. } => format!(
-                "Take a table of its own if Matomo's numbers began anew, as after a new installation; or \
-                 remove what is older: CALL matomo_drop_before('{}', '...').",
+                "Use another table if Matomo's IDs restarted, as after a new installation; or remove \
+                 the older visits: CALL matomo_drop_before('{}', '...').",
                 name.replace('\'', "''")
             ),
             Error::NotSeen { .. } => {
-                "Take an ordinary table of Postgres, partitioned or not: an extension keeps the rows of \
+                "Use an ordinary Postgres table, partitioned or not: an extension stores the rows of \
                  this one elsewhere."
                     .to_owned()
             }
@@ -259,7 +259,7 @@ impl Error {
         Some(text)
     }
 
-    /// Whether Matomo, a gateway before it or this server may have given up over the size of the request.
+    /// Whether the request may have been too large for Matomo, a gateway, or this server.
     pub fn is_overload(&self) -> bool {
         matches!(
             self,
@@ -277,7 +277,7 @@ impl Error {
     /// Whether the same request may succeed in a moment.
     pub fn is_transient(&self) -> bool {
         match self {
-            // Any 5xx may pass, but for what Matomo says will not.
+            // Any 5xx may be transient, unless Matomo's message says otherwise.
             Error::Request { fault: Fault::Matomo(_), call } => call.status >= Some(500),
             Error::Request { fault, .. } => matches!(
                 fault,
@@ -328,10 +328,10 @@ impl fmt::Display for Error {
                 )
             }
             Error::OtherVisit { name, visit, .. } => {
-                write!(f, "destination \"{name}\" holds another visit {visit} than Matomo")
+                write!(f, "destination \"{name}\" holds a different visit {visit} than Matomo")
             }
             Error::NotSeen { name, .. } => {
-                write!(f, "rows written to \"{name}\" are not to be seen in it")
+                write!(f, "rows written to \"{name}\" are not visible in it")
             }
             Error::Encoding(name) => write!(f, "database encoding {name} is not supported"),
             Error::OtherVersion(versions) => versions.fmt(f),

@@ -1,6 +1,6 @@
 //! The SQLSTATEs of our errors. Pure.
 
-/// SQLSTATEs by name, so that this module needs no Postgres; `report` knows Postgres' constants.
+/// SQLSTATEs by name, without pgrx; `src/pg/report.rs` maps them to its constants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SqlState {
     /// 22004

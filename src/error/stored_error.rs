@@ -1,59 +1,58 @@
-//! What can be wrong with servers, user mappings, registered sites and their runs, and what the
-//! user is told of it. Pure.
+//! Errors of servers, user mappings, registered sites and their runs. Pure.
 
 use std::fmt;
 use std::time::Duration;
 
 use super::sql_state::SqlState;
 
-/// Errors about what is stored.
+/// An error of stored configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoredError {
-    /// An option that there is not; those that there are.
+    /// An unknown option, and the valid ones.
     InvalidOption { name: String, valid: Vec<&'static str> },
-    /// An option that has to be there.
+    /// A required option.
     MissingOption(&'static str),
-    /// An option that only superusers set.
+    /// An option that only superusers may set.
     SuperuserOption(&'static str),
-    /// There is no foreign server of this name, which a registered site has.
+    /// The foreign server does not exist; the registered site that has it, if any.
     NoServer { name: String, site: Option<i32> },
-    /// The foreign server is of another foreign-data wrapper.
+    /// The foreign server has another foreign-data wrapper.
     NotOurServer(String),
-    /// The user may not use the server.
+    /// The user lacks USAGE on the server.
     ServerPrivilege { server: String, user: String },
     /// The user has no user mapping.
     NoMapping { server: String, user: String },
-    /// The user mapping has no token; `None`: it is that of PUBLIC.
+    /// The user mapping has no token; `None` is the mapping of PUBLIC.
     NoToken { server: String, user: Option<String> },
-    /// There is no registered site of this ID.
+    /// The registered site does not exist.
     NoSite(i32),
-    /// The registered site is somebody else's.
+    /// The registered site has another owner.
     SitePrivilege { site: i32, owner: String },
     /// The user may not call the procedures.
     ProcedurePrivilege,
-    /// What somebody is to own, whose rights the user does not have.
+    /// The user may not SET ROLE to a new owner.
     RolePrivilege(String),
     /// The role does not exist.
     NoRole(String),
-    /// The site is registered for this destination already; whether with the user's rights.
+    /// The site is already registered for this destination; whether the user has its owner's rights.
     Registered { server: String, site: i32, destination: String, is_yours: bool },
-    /// The destination of a registered site is gone, or missing since a restore; its last known name.
+    /// The destination of a registered site was dropped, or not restored; its last known name.
     NoDestination { site: i32, table: String },
-    /// The destination ends with the session.
+    /// The destination is a temporary table.
     TemporaryDestination(String),
-    /// The owner of a registered site, likewise.
+    /// The owner of a registered site was dropped, or not restored; its last known name.
     NoOwner { site: i32, role: String },
     /// Matomo has refused this token before.
     RefusedBefore { server: String, site: i32, user: String },
-    /// The caller's transaction is to last.
+    /// A procedure that commits was called in a transaction block.
     InTransactionBlock(String),
-    /// The same, within a function.
+    /// A procedure that commits was called in a function.
     InFunction(String),
-    /// The run is not there any more.
+    /// The run no longer exists.
     NoRun(i64),
-    /// There is no room for a process that would work on a site.
+    /// No slot is left for a process that would sync a site.
     NoProcess { site: i32, at_work: usize, hint: &'static str },
-    /// Work for a site made no progress for so long.
+    /// Work for a site made no progress for this long.
     NoProgress(Duration),
 }
 
@@ -89,7 +88,7 @@ impl StoredError {
         }
     }
 
-    /// The HINT line: what to do.
+    /// The HINT.
     pub fn hint(&self) -> Option<String> {
         Some(match self {
             StoredError::InvalidOption { valid, .. } if valid.is_empty() => {
@@ -138,7 +137,7 @@ impl StoredError {
             ),
             StoredError::NoSite(_) => "The view matomo_sites lists those that are yours.".to_owned(),
             StoredError::SitePrivilege { owner, .. } => {
-                format!("It takes the rights of its owner, {}.", quoted(owner))
+                format!("This requires the rights of its owner, {}.", quoted(owner))
             }
             StoredError::ProcedurePrivilege => {
                 "Ask a superuser to GRANT EXECUTE ON PROCEDURE matomo_sync_site, matomo_sync_all."
@@ -158,15 +157,15 @@ impl StoredError {
                 "Give it another one with SELECT matomo_alter_site({site}, destination => '...'), or \
                  remove it with matomo_remove_site."
             ),
-            StoredError::TemporaryDestination(_) => "Name a table that lasts.".to_owned(),
+            StoredError::TemporaryDestination(_) => "Name a permanent table.".to_owned(),
             StoredError::NoOwner { site, .. } => {
                 format!(
                     "Give it another one with SELECT matomo_alter_site({site}, owner => '...')."
                 )
             }
             StoredError::RefusedBefore { server, site, user } => format!(
-                "Mend it with ALTER USER MAPPING FOR {} SERVER {} OPTIONS (SET token '...'); or, if \
-                 the token is good now, have it tried again with SELECT matomo_alter_site({site}).",
+                "Fix it with ALTER USER MAPPING FOR {} SERVER {} OPTIONS (SET token '...'); or, if \
+                 the token is good now, retry with SELECT matomo_alter_site({site}).",
                 quoted(user),
                 quoted(server)
             ),
@@ -179,18 +178,19 @@ impl StoredError {
             StoredError::NoRun(_) => "CALL matomo_sync_site or matomo_sync_all.".to_owned(),
             StoredError::NoProcess { hint, .. } => (*hint).to_owned(),
             StoredError::NoProgress(_) => {
-                "Look for a slow trigger or index of the destination; or set matomo.page_size lower."
+                "Look for a slow trigger or index of the destination; or lower matomo.page_size, or \
+                 raise matomo.request_timeout if its triggers need that long."
                     .to_owned()
             }
         })
     }
 
-    /// The DETAIL line, if there is more to say than the message.
+    /// The DETAIL, if any.
     pub fn detail(&self) -> Option<String> {
         match self {
             StoredError::RefusedBefore { .. } => Some(
-                "It is not asked with the same token again: after some 18 refused tokens Matomo \
-                 locks out this server's address."
+                "The same token is not sent again: after some 18 refused tokens Matomo locks out \
+                 this server's address."
                     .to_owned(),
             ),
             StoredError::NoProcess { at_work, .. } => {
@@ -267,7 +267,7 @@ impl fmt::Display for StoredError {
     }
 }
 
-/// A name as it stands in SQL.
+/// Quotes a name for SQL.
 fn quoted(name: &str) -> String {
     let is_plain = name.starts_with(|first: char| first.is_ascii_lowercase() || first == '_')
         && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');

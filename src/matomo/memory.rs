@@ -92,6 +92,7 @@ pub struct FallibleText {
 }
 
 impl FallibleText {
+    /// Appends text.
     pub fn push(&mut self, text: &str) {
         if self.text.try_reserve(text.len()).is_ok() {
             self.text.push_str(text);

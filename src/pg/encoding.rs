@@ -1,5 +1,6 @@
-//! Databases in other encodings than UTF8. Ours is UTF-8; Postgres converts it, and what a database
-//! cannot hold becomes a question mark: no reason to lose a visit. SQL_ASCII holds any bytes.
+//! Databases in encodings other than UTF8. Our text is UTF-8. Postgres converts it, and characters
+//! that the database cannot hold become question marks, so that no visit is lost. SQL_ASCII holds
+//! any bytes.
 
 use std::borrow::Cow;
 use std::ffi::{CStr, c_int};
@@ -10,7 +11,7 @@ use pgrx::pg_sys;
 
 use crate::error::{Error, Result};
 
-/// The encoding of this database, if texts must be converted to it; the same for the backend's life.
+/// The encoding of this database if it needs conversion. Constant for the life of the backend.
 struct Other {
     code: c_int,
     /// The conversion from UTF8, `None` if Postgres has none.
@@ -19,7 +20,7 @@ struct Other {
 
 const UTF8: c_int = pg_sys::pg_enc::PG_UTF8 as c_int;
 const SQL_ASCII: c_int = pg_sys::pg_enc::PG_SQL_ASCII as c_int;
-/// Bytes of text to convert at once; each may become four.
+/// Bytes of text to convert at once; each may become four bytes.
 const PART: usize = 16_384;
 
 fn other() -> Option<&'static Other> {
@@ -40,7 +41,7 @@ fn other() -> Option<&'static Other> {
     OTHER.get_or_init(find).as_ref()
 }
 
-/// Whether the database can hold what Matomo sends.
+/// Checks that Postgres can convert UTF-8 to the encoding of the database.
 ///
 /// # Errors
 /// [`Error::Encoding`].
@@ -53,13 +54,13 @@ pub fn check() -> Result<()> {
     }
 }
 
-/// The encoding's name.
+/// Name of the database's encoding.
 pub fn name() -> &'static CStr {
     // SAFETY: main thread; the name is static.
     unsafe { CStr::from_ptr(pg_sys::GetDatabaseEncodingName()) }
 }
 
-/// A text in the database's encoding.
+/// Converts a text to the database's encoding.
 pub fn to_server(text: &str) -> Cow<'_, [u8]> {
     match other() {
         Some(Other { code, conversion: Some(conversion) }) if !text.is_ascii() => {
@@ -69,8 +70,8 @@ pub fn to_server(text: &str) -> Cow<'_, [u8]> {
     }
 }
 
-/// A message of ours, as Postgres takes messages. Rust's texts are UTF-8 and nothing else, so that
-/// in other encodings only ASCII is left of them.
+/// Prepares a message for ereport. A Rust string is always UTF-8, so in other encodings only its
+/// ASCII characters are kept.
 pub fn message(text: String) -> String {
     if text.is_ascii() || other().is_none() {
         return text;
@@ -78,13 +79,13 @@ pub fn message(text: String) -> String {
     text.chars().map(|char| if char.is_ascii() { char } else { '?' }).collect()
 }
 
-/// Arguments of a query in the database's encoding; `None` if they are already.
+/// Converts the arguments of a query to the database's encoding; `None` if it needs no conversion.
 pub fn arguments<'a>(args: &[DatumWithOid<'a>]) -> Option<Vec<DatumWithOid<'a>>> {
     other()?;
     let convert = |arg: &DatumWithOid<'a>| {
         let kind = arg.oid();
         let datum = arg.datum().map(|datum| datum.sans_lifetime());
-        // SAFETY: main thread; a value of the type it says it is, and another one of that type.
+        // SAFETY: main thread; the value has the type `kind`, and so has the result.
         let datum = datum.map(|datum| unsafe {
             match kind {
                 pg_sys::TEXTOID => text(datum),
@@ -99,7 +100,7 @@ pub fn arguments<'a>(args: &[DatumWithOid<'a>]) -> Option<Vec<DatumWithOid<'a>>>
 }
 
 /// # Safety
-/// Main thread; the datum is a text of ours, in UTF-8.
+/// Main thread; the datum is a text in UTF-8.
 unsafe fn text(datum: pg_sys::Datum) -> pg_sys::Datum {
     // SAFETY: the caller's promise; the copy lives in the current memory context.
     unsafe {
@@ -112,10 +113,10 @@ unsafe fn text(datum: pg_sys::Datum) -> pg_sys::Datum {
 }
 
 /// # Safety
-/// Main thread; the datum is an array of texts of ours, in UTF-8, with one dimension or none.
+/// Main thread; the datum is an array of texts in UTF-8, with at most one dimension.
 unsafe fn texts(datum: pg_sys::Datum) -> pg_sys::Datum {
     let (mut elements, mut nulls, mut count) = (std::ptr::null_mut(), std::ptr::null_mut(), 0);
-    // SAFETY: the caller's promise; text is of variable length and aligned as integers are.
+    // SAFETY: the caller's promise; text has variable length and integer alignment.
     unsafe {
         let array = pg_sys::pg_detoast_datum(datum.cast_mut_ptr()).cast();
         let (length, by_value, align) = (-1, false, b'i' as std::ffi::c_char);
@@ -156,8 +157,8 @@ fn convert(text: &str, code: c_int, conversion: pg_sys::Oid) -> Vec<u8> {
     let mut rest = text;
     while !rest.is_empty() {
         let part = &rest[..floor_char_boundary(rest, PART)];
-        // SAFETY: main thread, within a transaction; the room is enough for any part. It is ended by
-        // a NUL, of which texts have none.
+        // SAFETY: main thread, within a transaction; the room is enough for any part. The result
+        // ends at the first NUL; texts contain none.
         let done = unsafe {
             let done = pg_sys::pg_do_encoding_conversion_buf(
                 conversion,
@@ -183,7 +184,7 @@ fn convert(text: &str, code: c_int, conversion: pg_sys::Oid) -> Vec<u8> {
     converted
 }
 
-/// The last boundary of characters that is not behind a place.
+/// The last character boundary at or before a place.
 fn floor_char_boundary(text: &str, place: usize) -> usize {
     if place >= text.len() {
         return text.len();

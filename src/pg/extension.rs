@@ -1,5 +1,4 @@
-//! The extension as it is created in this database, and work on its own tables, which users may read
-//! parts of but not write.
+//! The extension in this database, and statements on its own tables with its owner's rights.
 
 use pgrx::prelude::*;
 use pgrx::spi::SpiClient;
@@ -9,17 +8,17 @@ use crate::pg::local_settings::LocalSettings;
 use crate::pg::roles::AsOwner;
 use crate::pg::spi::{query, spi};
 
-/// Where the extension is, and whose.
+/// The extension's schema and owner.
 #[derive(Debug, Clone)]
 pub struct Extension {
-    /// The schema, quoted.
+    /// Quoted.
     pub schema: String,
     pub owner: pg_sys::Oid,
 }
 
 impl Extension {
-    /// Looks it up. Till the end of the transaction it cannot be dropped: DROP EXTENSION waits before
-    /// it has locked anything that we want next.
+    /// Finds the extension and locks it against DROP EXTENSION until the end of the transaction.
+    /// Without this lock, DROP EXTENSION could deadlock with the statements that follow.
     ///
     /// # Errors
     /// [`Error::OtherVersion`].
@@ -28,7 +27,7 @@ impl Extension {
                    FROM pg_catalog.pg_extension e \
                    JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) e.extnamespace \
                    WHERE e.extname OPERATOR(pg_catalog.=) 'matomo_postgres'";
-        // Its functions are there, so that it is new or just dropped.
+        // One of its functions is running, so it has just been created or dropped.
         let unseen = || Error::TooNew("extension matomo_postgres".to_owned());
         let find = || -> Result<(Extension, pg_sys::Oid)> {
             Spi::connect_mut(|client| {
@@ -48,11 +47,11 @@ impl Extension {
         let lock = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
         // SAFETY: main thread, within a transaction.
         unsafe { pg_sys::LockDatabaseObject(pg_sys::ExtensionRelationId, oid, 0, lock) };
-        // Who had it locked may have dropped or moved it.
+        // The lock's last holder may have dropped or moved it.
         Ok(find()?.0)
     }
 
-    /// Runs statements of ours with the rights of the extension's owner.
+    /// Runs our own statements with the rights of the extension's owner.
     ///
     /// # Errors
     /// Those of `work`.

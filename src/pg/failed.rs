@@ -1,4 +1,4 @@
-//! An error as it is noted of a run or an upkeep, and told again.
+//! An error to record in a table, and to report later.
 
 use std::ffi::{CString, c_char};
 use std::ptr;
@@ -10,26 +10,26 @@ use crate::error::Error;
 use crate::pg::encoding;
 use crate::pg::report;
 
-/// SQLSTATE, message, DETAIL and HINT.
+/// SQLSTATE, message, DETAIL and HINT of an error.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failed {
     pub state: String,
     pub message: String,
     pub detail: Option<String>,
     pub hint: Option<String>,
-    /// Whether it comes from Postgres or the destination, not from us.
+    /// Whether Postgres or code of the destination raised it.
     is_raised: bool,
 }
 
 impl Failed {
-    /// An error of ours.
+    /// From one of our own errors.
     pub fn of(error: &Error) -> Failed {
         let state = unpack(report::code(error.state()) as i32);
         let (detail, hint) = (error.detail(), error.hint());
         Failed { state, message: error.to_string(), detail, hint, is_raised: false }
     }
 
-    /// An error that was raised.
+    /// From an error that Postgres raised.
     pub fn raised(report: &ErrorReportWithLevel) -> Failed {
         Failed {
             state: unpack(report.sql_error_code() as i32),
@@ -40,20 +40,20 @@ impl Failed {
         }
     }
 
-    /// The DETAIL as far as it may be kept. That of a constraint or a type may quote a row: whoever
-    /// watches over the server would read it, and no erasure would find it.
+    /// The DETAIL, if it may be recorded. Errors of constraints and types can quote a row's values,
+    /// which monitoring roles must not read and `matomo_forget` would not find.
     pub fn kept_detail(&self) -> Option<&str> {
         let quotes = ["22", "23", "44"].iter().any(|class| self.state.starts_with(class));
         self.detail.as_deref().filter(|_| !(self.is_raised && quotes))
     }
 
-    /// The same, with a word on what it is about.
+    /// Adds the subject of the error to its message.
     pub fn about(mut self, what: &str) -> Failed {
         self.message = format!("{what}: {}", self.message);
         self
     }
 
-    /// Tells of it at a level; an ERROR does not return.
+    /// Reports it at a level; ERROR does not return.
     pub fn tell(self, level: PgLogLevel) {
         let c_text = |text: String| {
             CString::new(encoding::message(text).replace('\0', " ")).unwrap_or_default()
@@ -71,12 +71,12 @@ impl Failed {
             hint: pointer(&hint),
             ..Default::default()
         };
-        // SAFETY: main thread; all that is pointed to is copied.
+        // SAFETY: main thread; Postgres copies the texts.
         unsafe { pg_sys::ThrowErrorData(&mut data) };
     }
 }
 
-/// As the macro MAKE_SQLSTATE: six bits a letter.
+/// As the macro MAKE_SQLSTATE: six bits per character.
 fn pack(text: &str) -> i32 {
     let bits =
         |(place, letter): (usize, u8)| i32::from(letter.wrapping_sub(b'0') & 0x3f) << (6 * place);

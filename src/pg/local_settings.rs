@@ -1,11 +1,11 @@
-//! Settings of Postgres that hold for a few statements of ours, and no longer.
+//! Changes settings for a few statements.
 
 use std::ffi::CStr;
 
 use pgrx::pg_sys;
 
-/// As `SET LOCAL` within a function that has `SET` clauses: undone on drop, or by the abort of
-/// the transaction when an ERROR unwinds the stack.
+/// Changed settings, as by the `SET` clauses of a function. Undone on drop, or after an ERROR when
+/// the transaction aborts.
 pub struct LocalSettings(i32);
 
 impl LocalSettings {
@@ -34,7 +34,7 @@ impl LocalSettings {
 impl Drop for LocalSettings {
     fn drop(&mut self) {
         if !std::thread::panicking() {
-            // SAFETY: main thread; levels are left in the reverse order of entering.
+            // SAFETY: main thread; nested levels end in reverse order.
             unsafe { pg_sys::AtEOXact_GUC(true, self.0) };
         }
     }

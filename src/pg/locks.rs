@@ -1,58 +1,59 @@
-//! Heavyweight locks that only this extension can take: SQL has no function that takes a lock of their
-//! type, nor one that releases it. `pg_locks` shows them as `userlock`.
+//! Heavyweight locks that only this extension can take and release: SQL has no function for their
+//! type. `pg_locks` shows them as `userlock`.
 
 use std::ffi::CString;
 use std::time::{Duration, Instant};
 
 use pgrx::prelude::*;
 
+use crate::error::Result;
 use crate::pg::local_settings::LocalSettings;
+use crate::pg::spi::{query, spi};
 
-/// The longest that runs and upkeep of registered sites wait for any lock.
+/// The longest wait for a lock in runs and upkeep of registered sites.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
-/// As long as this lives, statements wait no longer than that for a lock; where the session's own
-/// `lock_timeout` is shorter, no longer than that.
+/// Limits `lock_timeout` to [`LONGEST_WAIT`] until the result is dropped.
 pub fn bounded_waits() -> LocalSettings {
     waits_up_to(own_timeout().unwrap_or(LONGEST_WAIT).min(LONGEST_WAIT))
 }
 
-/// The same for another time.
+/// Sets `lock_timeout` until the result is dropped.
 pub fn waits_up_to(longest: Duration) -> LocalSettings {
     let setting = CString::new(longest.as_millis().max(1).to_string()).unwrap_or_default();
     LocalSettings::of(&[(c"lock_timeout", &setting)])
 }
 
-/// The session's `lock_timeout`, if it has one.
+/// The session's `lock_timeout`; `None` if disabled.
 pub fn own_timeout() -> Option<Duration> {
     // SAFETY: main thread; a setting of the session.
     let milliseconds = u64::try_from(unsafe { pg_sys::LockTimeout }).unwrap_or(0);
     (milliseconds > 0).then(|| Duration::from_millis(milliseconds))
 }
 
-/// What a lock is on, in this database.
+/// The object of a lock, in this database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lock {
     /// The run of a registered site (its ID).
     Run(i32),
-    /// The rows of a site (idSite) in a destination; of all sites by [`ALL_SITES`].
+    /// The rows of a site (idSite) in a destination, or of [`ALL_SITES`].
     Rows(pg_sys::Oid, i32),
-    /// That a destination becomes the Matomo's with this hash of its URL, as long as the ledger does
-    /// not say whose it is.
+    /// A destination whose ledger does not yet have a Matomo, and a hash of the URL of the Matomo
+    /// that claims it.
     Matomo(pg_sys::Oid, u32),
 }
 
-/// In place of an idSite.
+/// Takes the place of an idSite.
 pub const ALL_SITES: i32 = 0;
 
-/// Beside whom a lock is held.
+/// Lock modes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// Others that share it, and one that has it alone.
+    /// Conflicts with `Exclusive`.
     Shared,
-    /// Others that share it.
+    /// Conflicts with itself and `Exclusive`.
     Alone,
-    /// Nobody.
+    /// Conflicts with every mode.
     Exclusive,
 }
 
@@ -61,7 +62,7 @@ pub enum Mode {
 pub enum Until {
     /// The end of the transaction, or of the subtransaction if that aborts.
     TransactionEnd,
-    /// [`release`], or the next transaction that aborts.
+    /// [`release`], or the next abort of a transaction.
     Released,
 }
 
@@ -73,8 +74,8 @@ pub enum Kind {
     Matomo = 0x6d6d,
 }
 
-/// A lock that a transaction holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A lock held by a transaction.
+#[derive(Debug, Clone, Copy)]
 pub struct Held {
     /// The destination.
     pub class: u32,
@@ -82,11 +83,14 @@ pub struct Held {
     pub object: u32,
     /// The process; 0 for a prepared transaction.
     pub pid: i32,
-    /// Tells the process' transactions apart.
-    transaction: u32,
+    /// Whether it is held in [`Mode::Exclusive`].
+    pub is_exclusive: bool,
+    /// Virtual transaction ID, which a prepared transaction keeps: backend number and local
+    /// transaction ID.
+    transaction: (i32, u32),
 }
 
-/// Takes a lock without waiting; gives false when another session is in the way.
+/// Takes a lock without waiting. Returns false if another session holds a conflicting one.
 pub fn try_take(lock: Lock, mode: Mode, until: Until) -> bool {
     let is_of_session = until == Until::Released;
     // SAFETY: main thread, within a transaction.
@@ -94,9 +98,8 @@ pub fn try_take(lock: Lock, mode: Mode, until: Until) -> bool {
     result != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL
 }
 
-/// Takes a lock till the end of the transaction, and waits for it no longer than [`bounded_waits`] says;
-/// gives false when it was not to be had: the transaction, or the subtransaction, then has to end with an
-/// error.
+/// Takes a lock until the end of the transaction, waiting as long as [`bounded_waits`] allows.
+/// Returns false on timeout; the caller must then abort the transaction or subtransaction.
 pub fn take(lock: Lock, mode: Mode) -> bool {
     let _bounded = bounded_waits();
     let wait = || {
@@ -109,15 +112,15 @@ pub fn take(lock: Lock, mode: Mode) -> bool {
         .execute()
 }
 
-/// Releases a lock that was taken until then.
+/// Releases a lock taken with [`Until::Released`].
 pub fn release(lock: Lock, mode: Mode) {
     // SAFETY: main thread; needs no transaction.
     unsafe { pg_sys::LockRelease(&lock.tag(), mode.number(), true) };
 }
 
-/// All locks of a kind that are held in this database.
+/// All locks of a kind held in this database.
 pub fn held(kind: Kind) -> Vec<Held> {
-    // SAFETY: main thread; what Postgres gives is a copy, made in the current memory context.
+    // SAFETY: main thread; Postgres returns a copy in the current memory context.
     unsafe {
         let data = pg_sys::GetLockStatusData();
         let count = usize::try_from((*data).nelements).unwrap_or(0);
@@ -135,11 +138,11 @@ pub fn held(kind: Kind) -> Vec<Held> {
     }
 }
 
-/// Waits till all transactions of other sessions have ended that hold such a lock now; gives one that
-/// has not after so long. Whoever takes the lock meanwhile is not waited for, nor hindered.
+/// Waits until all other sessions' transactions that hold such a lock now have ended. On timeout,
+/// returns one that has not. Does not wait for later holders, nor block them.
 pub fn outwait(kind: Kind, is_meant: impl Fn(&Held) -> bool, longest: Duration) -> Option<Held> {
     let begin = Instant::now();
-    // SAFETY: main thread; a number that is set when the process begins.
+    // SAFETY: main thread; set at process start.
     let own = unsafe { pg_sys::MyProcPid };
     let mut left = held(kind);
     left.retain(|held| held.pid != own && is_meant(held));
@@ -149,15 +152,15 @@ pub fn outwait(kind: Kind, is_meant: impl Fn(&Held) -> bool, longest: Duration) 
         }
         pause();
         let now = held(kind);
-        left.retain(|held| now.contains(held));
+        left.retain(|held| now.iter().any(|other| other.is_same(held)));
     }
     None
 }
 
-/// Waits for a moment, which an interrupt ends.
+/// Sleeps for up to 50 ms, then handles interrupts.
 fn pause() {
     let events = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
-    // SAFETY: main thread; the latch is the process' own.
+    // SAFETY: main thread; the process's own latch.
     unsafe {
         pg_sys::WaitLatch(pg_sys::MyLatch, events as i32, 50, pg_sys::PG_WAIT_EXTENSION);
         pg_sys::ResetLatch(pg_sys::MyLatch);
@@ -168,11 +171,38 @@ fn pause() {
 impl Held {
     fn of(lock: &pg_sys::LockInstanceData) -> Held {
         #[cfg(any(feature = "pg15", feature = "pg16"))]
-        let transaction = lock.lxid;
+        let transaction = (lock.backend, lock.lxid);
         #[cfg(not(any(feature = "pg15", feature = "pg16")))]
-        let transaction = lock.vxid.localTransactionId;
+        let transaction = (lock.vxid.procNumber, lock.vxid.localTransactionId);
         let (class, object) = (lock.locktag.locktag_field2, lock.locktag.locktag_field3);
-        Held { class, object, pid: lock.pid, transaction }
+        let is_exclusive = lock.holdMask & (1 << pg_sys::AccessExclusiveLock) != 0;
+        Held { class, object, pid: lock.pid, is_exclusive, transaction }
+    }
+
+    /// Whether the same transaction holds both.
+    pub fn is_of_same(&self, other: &Held) -> bool {
+        self.pid == other.pid && self.transaction == other.transaction
+    }
+
+    /// Whether it is the same lock of the same transaction, possibly in more modes.
+    fn is_same(&self, other: &Held) -> bool {
+        self.is_of_same(other) && self.class == other.class && self.object == other.object
+    }
+
+    /// The identifier of the prepared transaction; `None` if it is not one.
+    ///
+    /// # Errors
+    /// Only internal ones.
+    pub fn prepared(&self) -> Result<Option<String>> {
+        let sql = "SELECT p.gid FROM pg_catalog.pg_prepared_xacts p JOIN pg_catalog.pg_locks l \
+                   ON l.transactionid OPERATOR(pg_catalog.=) p.transaction \
+                   WHERE l.pid IS NULL AND l.virtualtransaction OPERATOR(pg_catalog.=) $1";
+        let (slot, number) = self.transaction;
+        let transaction = format!("{slot}/{number}");
+        Spi::connect_mut(|client| {
+            let row = query(client, sql, &[transaction.into()])?.next();
+            row.map_or(Ok(None), |row| row.get(1).map_err(spi))
+        })
     }
 }
 
@@ -197,7 +227,7 @@ impl Lock {
             Lock::Matomo(destination, hash) => (destination.to_u32(), hash, Kind::Matomo),
         };
         pg_sys::LOCKTAG {
-            // SAFETY: main thread; a number that is set when the session begins.
+            // SAFETY: main thread; set at session start.
             locktag_field1: unsafe { pg_sys::MyDatabaseId }.to_u32(),
             locktag_field2: class,
             locktag_field3: object,
@@ -208,11 +238,10 @@ impl Lock {
     }
 }
 
-/// Waits till nobody else makes a table of a name with this hash; others wait till the end of the
-/// transaction.
+/// Takes the lock for creating a table whose name has this hash, until the end of the transaction.
 pub fn wait_to_create(hash: i32) {
     let tag = pg_sys::LOCKTAG {
-        // SAFETY: main thread; a number that is set when the session begins.
+        // SAFETY: main thread; set at session start.
         locktag_field1: unsafe { pg_sys::MyDatabaseId }.to_u32(),
         locktag_field2: 0,
         locktag_field3: hash.cast_unsigned(),

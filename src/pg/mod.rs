@@ -1,4 +1,4 @@
-//! A thin, safe layer over pgrx: SPI, settings, roles, `ereport`, encodings, secrecy.
+//! A thin, safe layer over pgrx: SPI, settings, roles, locks, `ereport`, encodings, secrecy.
 
 pub mod encoding;
 pub mod extension;
@@ -10,4 +10,5 @@ pub mod report;
 pub mod roles;
 pub mod secrecy;
 pub mod spi;
+pub mod subtransaction;
 pub mod watch;

@@ -1,15 +1,15 @@
-//! Whose process this is.
+//! Whether this process is one of our background workers.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
 static IS_OURS: AtomicBool = AtomicBool::new(false);
 
-/// Whether this process is a background worker of ours, and no session of anybody's.
+/// Whether this process is one of our background workers and not a client's session.
 pub fn is_ours() -> bool {
     IS_OURS.load(Ordering::Relaxed)
 }
 
-/// Notes that this process is a background worker of ours.
+/// Marks this process as one of our background workers.
 pub fn mark_ours() {
     IS_OURS.store(true, Ordering::Relaxed);
 }

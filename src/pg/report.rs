@@ -1,4 +1,4 @@
-//! From [`Error`] to `ereport`: the only place that knows both.
+//! Reports [`Error`] through `ereport`.
 
 use pgrx::PgLogLevel;
 use pgrx::PgSqlErrorCode as Code;
@@ -8,7 +8,7 @@ use pgrx::pg_sys::panic::{CaughtError, ErrorReportWithLevel};
 use crate::error::{Error, Result, SqlState};
 use crate::pg::encoding::message;
 
-/// Gives the value, or raises the error as a Postgres ERROR with SQLSTATE, DETAIL and HINT.
+/// Returns the value, or raises the error as a Postgres ERROR with SQLSTATE, DETAIL and HINT.
 pub fn or_raise<T>(result: Result<T>) -> T {
     match result {
         Ok(value) => value,
@@ -19,7 +19,7 @@ pub fn or_raise<T>(result: Result<T>) -> T {
     }
 }
 
-/// Tells of an error as a WARNING, and goes on.
+/// Reports an error as a WARNING.
 pub fn warn_of(error: &Error) {
     send(PgLogLevel::WARNING, error);
 }
@@ -35,19 +35,19 @@ fn send(level: PgLogLevel, error: &Error) {
     report.report(level);
 }
 
-/// Sends a line to the client and the log, below ERROR.
+/// Reports a message at a level below ERROR.
 pub fn say(level: PgLogLevel, line: String) {
     ErrorReport::new(Code::ERRCODE_SUCCESSFUL_COMPLETION, message(line), "matomo").report(level);
 }
 
-/// Sends a WARNING with a hint.
+/// Reports a WARNING with a HINT.
 pub fn warn(line: String, hint: &str) {
     ErrorReport::new(Code::ERRCODE_WARNING, message(line), "matomo")
         .set_hint(hint)
         .report(PgLogLevel::WARNING);
 }
 
-/// The constant of a SQLSTATE.
+/// pgrx's constant for a SQLSTATE.
 pub fn code(state: SqlState) -> Code {
     match state {
         SqlState::NullValueNotAllowed => Code::ERRCODE_NULL_VALUE_NOT_ALLOWED,
@@ -84,7 +84,7 @@ pub fn code(state: SqlState) -> Code {
     }
 }
 
-/// What was raised.
+/// The report in a caught error.
 pub fn raised(caught: &CaughtError) -> &ErrorReportWithLevel {
     let (CaughtError::PostgresError(report)
     | CaughtError::ErrorReport(report)

@@ -1,17 +1,17 @@
-//! Being another user for a while: the extension's owner for a few statements of ours on tables that
-//! users do not write, and the owner of a registered site for its sync.
+//! Switches the current user: to the extension's owner for our own statements on its tables, and to
+//! the owner of a registered site for its sync.
 
 use pgrx::pg_sys;
 
-/// The user is another while this lives; an ERROR gives him back with the abort.
+/// The current user is the owner until this is dropped, or after an ERROR until the abort.
 pub struct AsOwner {
     user: pg_sys::Oid,
     context: i32,
 }
 
 impl AsOwner {
-    /// Becomes `owner`, as a SECURITY DEFINER function would. Only for statements whose text is
-    /// ours and whose names are safe.
+    /// Switches to `owner`, as a SECURITY DEFINER function would. Only for our own statements with
+    /// qualified names.
     pub fn become_(owner: pg_sys::Oid) -> AsOwner {
         let (mut user, mut context) = (pg_sys::Oid::INVALID, 0);
         // SAFETY: main thread; both pointers are to locals.
@@ -27,15 +27,16 @@ impl AsOwner {
 impl Drop for AsOwner {
     fn drop(&mut self) {
         if !std::thread::panicking() {
-            // SAFETY: main thread; what was before.
+            // SAFETY: main thread; restores the previous values.
             unsafe { pg_sys::SetUserIdAndSecContext(self.user, self.context) };
         }
     }
 }
 
-/// The user is the owner of a site while this lives; an ERROR gives him back with the abort. What
-/// is the owner's may run then, such as triggers of his tables, and can do no more than he: nor set
-/// anything that would last, or leave anything behind to be run by the user.
+/// The current user is the owner of a site until this is dropped, or after an ERROR until the
+/// abort. The owner's code, such as triggers, may run in this state. It has only the owner's rights,
+/// its settings do not outlast it, and it cannot leave behind anything that the caller would run
+/// later.
 pub struct AsSiteOwner(Option<Before>);
 
 struct Before {
@@ -45,7 +46,7 @@ struct Before {
 }
 
 impl AsSiteOwner {
-    /// Becomes `owner`, if the user is not he already.
+    /// Switches to `owner`, unless that is the current user.
     pub fn become_(owner: pg_sys::Oid) -> AsSiteOwner {
         let (mut user, mut context) = (pg_sys::Oid::INVALID, 0);
         // SAFETY: main thread; both pointers are to locals.
@@ -67,7 +68,7 @@ impl Drop for AsSiteOwner {
         if let Some(before) = &self.0
             && !std::thread::panicking()
         {
-            // SAFETY: main thread; what was before, whatever was set meanwhile.
+            // SAFETY: main thread; restores the previous user and settings.
             unsafe {
                 pg_sys::AtEOXact_GUC(false, before.settings);
                 pg_sys::SetUserIdAndSecContext(before.user, before.context);

@@ -1,5 +1,5 @@
-//! Keeps the key of `matomo_sync(…, key, …)` out of sight: the text of a statement is shown by
-//! `pg_stat_activity` while it runs, and logged with every error it meets; plans quote it too.
+//! Hides the key of `matomo_sync(…, key, …)`. `pg_stat_activity` shows the text of a running
+//! statement, and the log has it with every error and in plans.
 
 use std::ffi::{CStr, CString, c_char};
 use std::ptr;
@@ -8,23 +8,23 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use pgrx::pg_sys;
 
-/// Start of the statement whose text the log must not show; a statement's start identifies it.
+/// Start of the statement that the log must not show. The start identifies a statement.
 static SECRET_STATEMENT: AtomicI64 = AtomicI64::new(i64::MIN);
 
-/// The last keys of this session, as the part of each that reads the same in any quotes or escapes.
-/// A plan may be logged when the statement is long over.
+/// The last keys of this session, each reduced to a part that no quoting changes. A plan may be
+/// logged long after the statement has ended.
 static KEYS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 const KEPT_KEYS: usize = 16;
 
-/// What a statement that may hold a key calls.
+/// Functions that take a key.
 const CALLS: [&[u8]; 2] = [b"matomo_sync", b"matomo_check"];
 
-/// What comes before the plan in a message of auto_explain.
+/// The text before the plan in messages of auto_explain.
 const PLAN: &[u8] = b" ms  plan:\n";
 
 static mut NEXT_HOOK: pg_sys::emit_log_hook_type = None;
 
-/// Puts our hook into the server log's way. Called once, when the library is loaded.
+/// Installs the hook. Called once, when the library is loaded.
 pub fn register() {
     // SAFETY: called from _PG_init on the main thread.
     unsafe {
@@ -33,16 +33,15 @@ pub fn register() {
     }
 }
 
-/// From now on the log shows neither text nor context of the running statement, whoever raises
-/// the error: errors of ours, a cancel, or a unique index of the user. As long as the result lives,
-/// nobody is told the context in which we were called: a caller in plpgsql quotes its SQL there,
-/// key and all, to the client too.
+/// Hides the text and context of the running statement from the log, for errors of any origin.
+/// Until the result is dropped, errors go without the caller's context as well: plpgsql quotes its
+/// SQL there, with the key, and also to the client.
 pub fn hide_running_statement(key: &str) -> WithoutContext {
     keep(key);
     // SAFETY: main thread, inside a statement.
     let start = unsafe { pg_sys::GetCurrentStatementStartTimestamp() };
     SECRET_STATEMENT.store(start, Ordering::Relaxed);
-    // SAFETY: main thread; whoever catches an ERROR restores the stack himself.
+    // SAFETY: main thread; code that catches an ERROR restores the stack.
     unsafe {
         let context = pg_sys::error_context_stack;
         pg_sys::error_context_stack = ptr::null_mut();
@@ -56,26 +55,26 @@ pub struct WithoutContext(*mut pg_sys::ErrorContextCallback);
 
 impl Drop for WithoutContext {
     fn drop(&mut self) {
-        // The ERROR that unwinds the stack is yet to be reported.
+        // While an ERROR unwinds the stack, it is not yet reported.
         if !std::thread::panicking() {
-            // SAFETY: main thread; our caller's frames are as they were.
+            // SAFETY: main thread; the caller's frames still exist.
             unsafe { pg_sys::error_context_stack = self.0 };
         }
     }
 }
 
-/// Shows `text` in `pg_stat_activity` in place of the statement.
+/// Shows `text` instead of the statement in `pg_stat_activity`.
 pub fn show_activity(text: &str) {
-    // Cut at a NUL, of which there is none.
+    // Our texts contain no NUL.
     let text = CString::new(text).unwrap_or_default();
     // SAFETY: main thread; the text is copied.
     unsafe { pg_sys::pgstat_report_activity(pg_sys::BackendState::STATE_RUNNING, text.as_ptr()) };
 }
 
-/// Keeps a key in mind, so that no line shows it.
+/// Remembers a key to mask it in log messages.
 fn keep(key: &str) {
     let plain = key.split(|c: char| !c.is_ascii_alphanumeric()).max_by_key(|part| part.len());
-    // A short one is in many words.
+    // Short parts occur in ordinary words.
     let Some(plain) = plain.filter(|part| part.len() >= 8) else { return };
     if let Ok(mut keys) = KEYS.lock()
         && !keys.iter().any(|key| key == plain)
@@ -87,10 +86,10 @@ fn keep(key: &str) {
     }
 }
 
-/// Runs for each line that is about to be logged.
+/// Called for each message before it is logged.
 unsafe extern "C-unwind" fn hide_statement(line: *mut pg_sys::ErrorData) {
-    // SAFETY: Postgres hands over a valid line, on the main thread; its texts are its own, as is the
-    // text of the statement.
+    // SAFETY: main thread; Postgres passes a valid message, which owns its texts. The statement's
+    // text is valid too.
     unsafe {
         let is_secret =
             pg_sys::GetCurrentStatementStartTimestamp() == SECRET_STATEMENT.load(Ordering::Relaxed);
@@ -104,7 +103,7 @@ unsafe extern "C-unwind" fn hide_statement(line: *mut pg_sys::ErrorData) {
         if is_secret {
             (*line).hide_stmt = true;
             (*line).hide_ctx = true;
-            // As log_min_duration_statement and auto_explain quote it.
+            // log_min_duration_statement and auto_explain quote the statement in the message.
             has_parameters |= end_before(message, statement);
         }
         if has_parameters {
@@ -129,10 +128,10 @@ fn find(text: &[u8], part: &[u8]) -> Option<usize> {
     if part.is_empty() { None } else { text.windows(part.len()).position(|at| at == part) }
 }
 
-/// Ends a text before a part of it; whether that was there.
+/// Cuts a text before a part of it. Returns whether the part was found.
 ///
 /// # Safety
-/// The text is a C string that may be written to, or null.
+/// The text is a writable C string or null.
 unsafe fn end_before(text: *mut c_char, part: &[u8]) -> bool {
     // SAFETY: the caller's promise.
     unsafe {
@@ -147,8 +146,9 @@ unsafe fn end_before(text: *mut c_char, part: &[u8]) -> bool {
     }
 }
 
-/// Takes the plan out of a message of auto_explain of a statement that has a key, or, where there were
-/// keys before, may have one: it holds the statement, its parameters and the call, in whatever format.
+/// Cuts the plan from a message of auto_explain if the statement has a key, or may have an earlier
+/// one: a plan contains the statement, its parameters and the call, in any format. Returns whether
+/// it did.
 ///
 /// # Safety
 /// As above.
@@ -168,7 +168,7 @@ unsafe fn end_after_plan(message: *mut c_char, is_secret: bool, had_keys: bool) 
     }
 }
 
-/// Writes asterisks over each place of a key in a text.
+/// Overwrites each occurrence of a key in a text with asterisks.
 ///
 /// # Safety
 /// As above.

@@ -1,4 +1,4 @@
-//! Statements through SPI. They take a transaction ID only when they write.
+//! Statements through SPI. Only those that write take a transaction ID.
 
 use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
@@ -7,9 +7,10 @@ use pgrx::spi::{PreparedStatement, SpiClient, SpiTupleTable};
 use crate::error::{Error, Result};
 use crate::pg::encoding;
 
-/// Runs one statement, which sees what this transaction has written before. Only one that writes
-/// takes a transaction ID. What SPI finds wrong with it is a fault of ours; what Postgres finds
-/// wrong is raised as its own ERROR.
+/// Runs a statement, which sees earlier writes of this transaction.
+///
+/// # Errors
+/// Errors of SPI itself are internal. Postgres' own are raised.
 pub fn query<'conn>(
     client: &mut SpiClient<'conn>,
     sql: &str,
@@ -19,11 +20,14 @@ pub fn query<'conn>(
     run_plan(client, &client.prepare_mut(sql, &kinds).map_err(spi)?, args)
 }
 
-/// Runs a statement that was prepared with `prepare_mut`.
+/// Runs a statement prepared with `prepare_mut`.
 ///
-/// `select` and `prepare_mut` are what they are not called: pgrx's `update` takes a transaction ID
-/// even for a query, and so fails on a standby; its `select` of what `prepare` has made would not
-/// see this transaction's own writes.
+/// Uses `select` with `prepare_mut` even for statements that write: pgrx's `update` takes a
+/// transaction ID even for a query, and so fails on a standby. `select` with `prepare` would not see
+/// this transaction's own writes.
+///
+/// # Errors
+/// As above.
 pub fn run_plan<'conn>(
     client: &SpiClient<'conn>,
     plan: &PreparedStatement<'conn>,
@@ -33,7 +37,7 @@ pub fn run_plan<'conn>(
     client.select(plan, None, converted.as_deref().unwrap_or(args)).map_err(spi)
 }
 
-/// An SPI error as ours.
+/// Converts an SPI error.
 pub fn spi(error: pgrx::spi::SpiError) -> Error {
     Error::Internal(error.to_string())
 }

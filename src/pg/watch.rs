@@ -1,5 +1,6 @@
-//! Bounds how long a step of a registered site may go on without progress, whatever it waits for: a
-//! trigger that sleeps has no lock to wait for, and a process without a client no `statement_timeout`.
+//! Bounds how long a step of a registered site may run without progress, for any cause. For
+//! example, `lock_timeout` does not stop a trigger that sleeps, and a background process has no
+//! `statement_timeout`.
 
 use std::ffi::c_int;
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
@@ -10,11 +11,11 @@ use pgrx::pg_sys;
 use crate::pg::locks;
 use crate::pg::process;
 
-/// Postgres' own timers, of which pgrx knows nothing.
+/// Postgres' timers, for which pgrx has no bindings.
 mod timers {
     use std::ffi::c_int;
 
-    /// The first that extensions may have.
+    /// The first ID for extensions.
     #[cfg(not(any(feature = "pg17", feature = "pg18")))]
     pub const USER_TIMEOUT: c_int = 12;
     #[cfg(any(feature = "pg17", feature = "pg18"))]
@@ -27,22 +28,22 @@ mod timers {
     }
 }
 
-/// What a step may take beyond a request: the wait for a lock, and some time to store a batch.
+/// Time beyond that of a request: to wait for a lock and to store a batch.
 const MARGIN: Duration = locks::LONGEST_WAIT.saturating_add(Duration::from_secs(10));
 
-/// The timer's number; 0 before there is one.
+/// ID of the timer; 0 before it is registered.
 static TIMER: AtomicI32 = AtomicI32::new(0);
-/// In milliseconds; 0 while nothing is watched.
+/// In milliseconds; 0 without a watch.
 static LIMIT: AtomicI32 = AtomicI32::new(0);
-/// How often the timer has gone off since the last progress.
+/// How often the timer has fired since the last progress.
 static FIRED: AtomicU32 = AtomicU32::new(0);
 
-/// As long as this lives, what makes no progress is cancelled.
+/// Until this is dropped, work without progress is cancelled.
 #[must_use]
 pub struct Watch(());
 
 impl Watch {
-    /// Begins to watch work that waits so long for a request.
+    /// Starts to watch work whose requests have this timeout.
     pub fn begin(request_timeout: Duration) -> Watch {
         FIRED.store(0, Ordering::Relaxed);
         allow(request_timeout);
@@ -53,8 +54,8 @@ impl Watch {
 impl Drop for Watch {
     fn drop(&mut self) {
         LIMIT.store(0, Ordering::Relaxed);
-        // SAFETY: main thread; the timer is registered. A cancel of ours that came too late to be
-        // heeded must not meet what follows.
+        // SAFETY: main thread; the timer is registered. A cancel that fired too late must not hit
+        // later work.
         unsafe {
             timers::disable_timeout(TIMER.load(Ordering::Relaxed), false);
             if FIRED.swap(0, Ordering::Relaxed) > 0 {
@@ -64,14 +65,14 @@ impl Drop for Watch {
     }
 }
 
-/// The request timeout is this one.
+/// Sets the request timeout.
 pub fn allow(request_timeout: Duration) {
     let limit = request_timeout.saturating_add(MARGIN).as_millis();
     LIMIT.store(c_int::try_from(limit).unwrap_or(c_int::MAX), Ordering::Relaxed);
     progress();
 }
 
-/// There was progress: the time begins anew, if anything is watched.
+/// Records progress: restarts the timer if there is a watch.
 pub fn progress() {
     let limit = LIMIT.load(Ordering::Relaxed);
     if limit == 0 || has_fired() {
@@ -88,17 +89,18 @@ pub fn progress() {
     }
 }
 
-/// Whether the work was cancelled for want of progress.
+/// Whether the work was cancelled for lack of progress.
 pub fn has_fired() -> bool {
     FIRED.load(Ordering::Relaxed) > 0
 }
 
-/// How long work may go on without progress.
+/// How long work may run without progress.
 pub fn limit() -> Duration {
     Duration::from_millis(LIMIT.load(Ordering::Relaxed).unsigned_abs().into())
 }
 
-/// The signal's handler: cancels. Who catches that, in a process of ours, is ended the next time.
+/// The timer's handler: cancels. If the cancel is caught, the next one terminates a background
+/// worker.
 unsafe extern "C-unwind" fn fire() {
     let again = FIRED.fetch_add(1, Ordering::Relaxed) > 0;
     let signal = if again && process::is_ours() { libc::SIGTERM } else { libc::SIGINT };

@@ -22,6 +22,7 @@ pub struct Lines {
 }
 
 impl Lines {
+    /// Number of rows.
     pub fn len(&self) -> usize {
         self.begins.len()
     }
@@ -37,6 +38,7 @@ impl Lines {
         Cells(&mut self.text)
     }
 
+    /// The instant of each row, in Unix seconds.
     pub fn instants(&self) -> &[i64] {
         &self.instants
     }
@@ -96,6 +98,7 @@ pub fn value(cell: &str) -> Option<Cow<'_, str>> {
 pub struct Cells<'a>(pub &'a mut FallibleText);
 
 impl Cells<'_> {
+    /// NULL.
     pub fn null(&mut self) {
         self.plain(NULL);
     }
@@ -135,6 +138,7 @@ impl Cells<'_> {
         self.0.push_all(cells);
     }
 
+    /// Ends the line.
     pub fn end_line(self) {
         self.0.pop();
         self.0.push("\n");

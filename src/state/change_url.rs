@@ -4,15 +4,14 @@ use crate::error::{Busy, Result};
 use crate::matomo::http::endpoint::Endpoint;
 use crate::pg::locks::{self, ALL_SITES, Kind, Lock, Mode, Until};
 use crate::pg::spi::{query, spi};
-use crate::state::restored;
+use crate::state::restored::{is_of_table, table_of_site};
 use crate::store::destination::Destination;
 
 /// Gives the ledger's entries of a Matomo in a destination to its new URL; gives their number.
 ///
 /// # Errors
-/// [`Busy::Syncs`].
+/// [`Busy::Syncs`], [`Busy::Drops`].
 pub fn change_url(destination: &Destination, old: &Endpoint, new: &Endpoint) -> Result<i64> {
-    restored::resolve(&destination.extension)?;
     let schema = &destination.extension.schema;
     // A sync would write what it knew before.
     if !locks::try_take(
@@ -20,26 +19,33 @@ pub fn change_url(destination: &Destination, old: &Endpoint, new: &Endpoint) -> 
         Mode::Exclusive,
         Until::TransactionEnd,
     ) {
-        let of_sync = |held: &locks::Held| held.class == destination.oid.to_u32();
-        let sites = locks::held(Kind::Rows).into_iter().filter(of_sync).map(|held| held.object);
-        let site = sites.max().unwrap_or_default().cast_signed();
-        return Err(Busy::Syncs { site, name: destination.name.clone() }.into());
+        let mut held = locks::held(Kind::Rows);
+        held.retain(|held| held.class == destination.oid.to_u32());
+        let name = destination.name.clone();
+        if held.iter().any(|held| held.is_exclusive) {
+            return Err(Busy::Drops(name).into());
+        }
+        let site = held.iter().map(|held| held.object.cast_signed()).max().unwrap_or(ALL_SITES);
+        return Err(Busy::Syncs { site, name }.into());
     }
     // Tables that 0.1.0 has written may have days of both: the new entry counts.
+    let is_meant = is_of_table(schema, "$1");
     let both = format!(
-        "DELETE FROM {schema}.matomo_ledger l WHERE destination = $1 AND matomo = $2 AND EXISTS ( \
-             SELECT FROM {schema}.matomo_ledger n WHERE n.destination = $1 AND n.matomo = $3 \
-             AND n.idsite = l.idsite AND n.day = l.day)"
+        "DELETE FROM {schema}.matomo_ledger l WHERE {is_meant} AND l.matomo = $2 AND EXISTS ( \
+             SELECT FROM {schema}.matomo_ledger n WHERE n.destination = l.destination \
+             AND n.idsite = l.idsite AND n.matomo = $3 AND n.day = l.day \
+             AND n.destination_name = l.destination_name)"
     );
     let entries = format!(
-        "WITH moved AS (UPDATE {schema}.matomo_ledger SET matomo = $3 \
-             WHERE destination = $1 AND matomo = $2 RETURNING 1) \
+        "WITH moved AS (UPDATE {schema}.matomo_ledger l SET matomo = $3 \
+             WHERE {is_meant} AND l.matomo = $2 RETURNING 1) \
          SELECT count(*) FROM moved"
     );
     // So that the status of registered sites does not forget them until their next run.
     let states = format!(
         "UPDATE {schema}.matomo_site_state t SET matomo = $3 FROM {schema}.matomo_site_config s \
-         WHERE s.id = t.site_id AND s.destination = $1 AND t.matomo = $2"
+         WHERE s.id = t.site_id AND {} = $1 AND t.matomo = $2",
+        table_of_site(schema)
     );
     destination.extension.run(|client| {
         let args = [destination.oid.into(), old.url().into(), new.url().into()];

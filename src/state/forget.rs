@@ -8,11 +8,11 @@ use pgrx::PgLogLevel;
 use pgrx::pg_sys::panic::CaughtError;
 use pgrx::prelude::*;
 
-use crate::error::{Busy, Error, Result};
+use crate::error::{Busy, Error, Holder, Result};
 use crate::pg::extension::Extension;
 use crate::pg::failed::Failed;
 use crate::pg::local_settings::LocalSettings;
-use crate::pg::locks::{self, Held, Kind};
+use crate::pg::locks::{self, ALL_SITES, Held, Kind};
 use crate::pg::report::warn;
 use crate::pg::roles::{AsSiteOwner, has_rights_of};
 use crate::pg::spi::{query, spi};
@@ -52,7 +52,6 @@ pub fn forget(visitor: &Visitor, only_in: Option<pg_sys::Oid>) -> Result<Vec<Era
     let _bounded = locks::waits_up_to(longest);
     if only_in.is_none() {
         ledger::forget_dropped(&extension)?;
-        restored::resolve(&extension)?;
         warn_of_missing(&restored::missing(&extension)?);
     }
     let mut tables = Vec::new();
@@ -87,12 +86,21 @@ fn outwait_syncs(only_in: Option<pg_sys::Oid>, longest: Duration) -> Result<()> 
         if only_in.is_some() { trees.contains(&oid) } else { !is_out_of_reach(oid) }
     };
     let Some(held) = locks::outwait(Kind::Rows, is_meant, longest) else { return Ok(()) };
-    let of_site = |other: &Held| other.pid == held.pid && other.class == held.class;
-    let sites = locks::held(Kind::Rows).into_iter().filter(of_site).map(|held| held.object);
-    let site = sites.max().unwrap_or(held.object);
     let table = Table::find(held.class.into())?;
     let name = table.map_or_else(|| "a new table".to_owned(), |table| table.name);
-    Err(Busy::StillSyncs { site, name, pid: held.pid }.into())
+    let holder = match held.pid {
+        0 => Holder::Prepared(held.prepared()?.unwrap_or_default()),
+        pid => Holder::Process(pid),
+    };
+    let is_its = |other: &Held| held.is_of_same(other) && other.class == held.class;
+    let its: Vec<_> = locks::held(Kind::Rows).into_iter().filter(is_its).chain([held]).collect();
+    // A sync has a lock of its site besides the one of all sites.
+    let site = its.iter().map(|held| held.object.cast_signed()).max().unwrap_or(ALL_SITES);
+    if its.iter().any(|held| held.is_exclusive) {
+        let site = (site != ALL_SITES).then_some(site);
+        return Err(Busy::StillDrops { site, name, holder }.into());
+    }
+    Err(Busy::StillSyncs { site, name, holder }.into())
 }
 
 /// A table, those that it is part of, and those that are part of it.
@@ -125,10 +133,12 @@ fn warn_of_missing(tables: &[String]) {
 /// Every table that syncs have written to. Nobody reaches the temporary tables of another session,
 /// and they end with it.
 fn destinations(extension: &Extension) -> Result<Vec<pg_sys::Oid>> {
+    let schema = &extension.schema;
     let sql = format!(
-        "SELECT c.oid FROM pg_class c WHERE c.oid IN (SELECT l.destination FROM {}.matomo_ledger l) \
+        "{} SELECT c.oid FROM pg_class c WHERE c.oid IN (SELECT l.destination FROM {schema}.matomo_ledger l \
+             UNION ALL SELECT {schema}.matomo_find_table(m.name) FROM missing m) \
          AND (c.relpersistence <> 't' OR c.relnamespace = pg_my_temp_schema()) ORDER BY 1",
-        extension.schema
+        restored::missing_names(schema)
     );
     extension.run(|client| {
         let found = query(client, &sql, &[])?;

@@ -7,23 +7,23 @@ use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
 use pgrx::spi::SpiClient;
 
-use crate::error::{Busy, Error, Result};
+use crate::error::{Error, Result};
 use crate::matomo::http::endpoint::Endpoint;
 use crate::pg::extension::Extension;
-use crate::pg::locks::{self, Kind, Lock, Mode, Until};
 use crate::pg::spi::{query, spi};
 use crate::rows::mapping::ActionTime;
 use crate::rows::visit_tally::{Counts, VisitTally};
 use crate::state::known::{Known, Pass};
+use crate::state::restored::is_of_table;
 use crate::store::destination::Destination;
 
 /// The entries of one Matomo, site and destination.
 pub struct Ledger {
-    table: String,
-    extension: Extension,
-    matomo: String,
-    site: i32,
-    destination: pg_sys::Oid,
+    pub(super) table: String,
+    pub(super) extension: Extension,
+    pub(super) matomo: String,
+    pub(super) site: i32,
+    pub(super) destination: pg_sys::Oid,
 }
 
 /// What is known of a day when it was read.
@@ -57,18 +57,40 @@ impl Ledger {
         }
     }
 
-    /// All entries by day.
+    /// All entries by day, also those that are known by the destination's name only.
     ///
     /// # Errors
     /// Only internal ones.
-    pub fn read(&self) -> Result<BTreeMap<NaiveDate, LedgerEntry>> {
+    pub fn read(&self) -> Result<LedgerDays> {
+        self.read_where("true")
+    }
+
+    /// The entries that a restore has left with the destination's name; they are there no more then.
+    ///
+    /// # Errors
+    /// Only internal ones.
+    pub fn take_restored(&self) -> Result<LedgerDays> {
+        let by_name = "l.destination = 0::oid";
+        let found = self.read_where(by_name)?;
+        if !found.is_empty() {
+            let sql = format!(
+                "DELETE FROM {} l WHERE {} AND l.matomo = $1 AND l.idsite = $2 AND {by_name}",
+                self.table,
+                is_of_table(&self.extension.schema, "$3")
+            );
+            self.run(|client| query(client, &sql, &self.key()).map(drop))?;
+        }
+        Ok(found)
+    }
+
+    fn read_where(&self, condition: &str) -> Result<LedgerDays> {
         let sql = format!(
             "SELECT day::text, sealed, date_part('epoch', newest), visits, actions, \
              truncated_visits, timezone, date_part('epoch', read_at), date_part('epoch', pass_began), \
              date_part('epoch', pass_since), pass_seen, date_part('epoch', rechecked_at), action_time \
-             FROM {} \
-             WHERE matomo = $1 AND idsite = $2 AND destination = $3",
-            self.table
+             FROM {} l WHERE matomo = $1 AND idsite = $2 AND {} AND {condition} ORDER BY l.destination",
+            self.table,
+            is_of_table(&self.extension.schema, "$3")
         );
         self.run(|client| {
             let mut entries = BTreeMap::new();
@@ -104,58 +126,6 @@ impl Ledger {
             }
             Ok(entries)
         })
-    }
-
-    /// Whether it is known which Matomo the destination is of.
-    ///
-    /// # Errors
-    /// Only internal ones.
-    pub fn knows_destination(&self) -> Result<bool> {
-        let sql = format!("SELECT 1 FROM {} WHERE destination = $1 LIMIT 1", self.table);
-        self.run(|client| Ok(!query(client, &sql, &[self.destination.into()])?.is_empty()))
-    }
-
-    /// Sees to it that no other Matomo takes the destination before this transaction has ended. Nobody
-    /// waits: of two at once one has its lock first, and the other sees that.
-    ///
-    /// # Errors
-    /// [`Busy::OtherFirst`].
-    pub fn claim_destination(&self, name: &str) -> Result<()> {
-        let hash = fnv(self.matomo.as_bytes());
-        locks::try_take(Lock::Matomo(self.destination, hash), Mode::Shared, Until::TransactionEnd);
-        let is_other =
-            |held: &locks::Held| held.class == self.destination.to_u32() && held.object != hash;
-        match locks::held(Kind::Matomo).iter().any(is_other) {
-            true => Err(Busy::OtherFirst(name.to_owned()).into()),
-            false => Ok(()),
-        }
-    }
-
-    /// Whether the destination is of this Matomo, or of none yet: `idVisit` is unique only within one.
-    ///
-    /// # Errors
-    /// [`Error::OtherMatomo`].
-    pub fn check_matomo(&self, name: &str) -> Result<()> {
-        // From site to site, as a table of many has very many entries.
-        let sql = format!(
-            "WITH RECURSIVE m AS ( \
-                 (SELECT idsite, matomo FROM {0} WHERE destination = $1 ORDER BY 1, 2 LIMIT 1) \
-                 UNION ALL \
-                 SELECT n.idsite, n.matomo FROM m CROSS JOIN LATERAL ( \
-                     SELECT l.idsite, l.matomo FROM {0} l WHERE l.destination = $1 \
-                     AND (l.idsite, l.matomo) > (m.idsite, m.matomo) ORDER BY 1, 2 LIMIT 1) n) \
-             SELECT matomo FROM m WHERE matomo <> $2 LIMIT 1",
-            self.table
-        );
-        let other: Option<String> = self.run(|client| {
-            let args = [self.destination.into(), self.matomo.as_str().into()];
-            query(client, &sql, &args)?.next().map_or(Ok(None), |row| row.get(1).map_err(spi))
-        })?;
-        let refuse = |known| {
-            let (name, asked) = (name.to_owned(), self.matomo.clone());
-            Err(Error::OtherMatomo { name, known, asked })
-        };
-        other.map_or(Ok(()), refuse)
     }
 
     /// Whether the destination has to hold rows, of whichever site.
@@ -295,7 +265,7 @@ impl Ledger {
         [self.matomo.as_str().into(), self.site.into(), self.destination.into()]
     }
 
-    fn run<T>(&self, work: impl FnOnce(&mut SpiClient) -> Result<T>) -> Result<T> {
+    pub(super) fn run<T>(&self, work: impl FnOnce(&mut SpiClient) -> Result<T>) -> Result<T> {
         self.extension.run(work)
     }
 }
@@ -313,11 +283,6 @@ pub fn forget_dropped(extension: &Extension) -> Result<()> {
          FOR UPDATE SKIP LOCKED))"
     );
     extension.run(|client| query(client, &sql, &[]).map(drop))
-}
-
-/// A hash (FNV-1a) that is the same in all sessions.
-fn fnv(bytes: &[u8]) -> u32 {
-    bytes.iter().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
 }
 
 impl LedgerEntry {

@@ -1,6 +1,9 @@
 //! The extension's own tables: what it knows of site-days, registered sites and their runs.
 
+pub mod adoption;
 pub mod change_url;
+pub mod drop_step;
+pub mod emptied_days;
 pub mod forget;
 pub mod known;
 pub mod ledger;
@@ -10,3 +13,4 @@ pub mod retention;
 pub mod run;
 pub mod runs;
 pub mod sites;
+pub mod whose;

@@ -9,8 +9,9 @@ use crate::matomo::client::SiteInfo;
 use crate::pg::extension::Extension;
 use crate::pg::roles::has_rights_of;
 use crate::pg::spi::{query, spi};
+use crate::state::restored::{OWNER_OF_SITE, table_of_site};
 use crate::state::sites::RegisteredSite;
-use crate::state::{restored, retention, runs};
+use crate::state::{retention, runs};
 
 /// Schema, name and owner of the table `$3`.
 const TABLE_NAME: &str = "(SELECT ARRAY[n.nspname::text, c.relname::text, r.rolname::text] \
@@ -140,16 +141,21 @@ impl Registration<'_> {
         ]
     }
 
-    /// Whether no other registered site is of the same server, site and destination.
+    /// Whether no other registered site is of the same server, site and destination. Destinations that are
+    /// known by name only are as many as there are names.
     ///
     /// # Errors
     /// [`StoredError::Registered`].
     pub fn check_is_new(&self, extension: &Extension, but: Option<i32>) -> Result<()> {
-        restored::resolve(extension)?;
         let sql = format!(
-            "SELECT destination::text, owner::oid FROM {}.matomo_site_config WHERE server = $1::name AND idsite = $2 \
-             AND destination = $3::regclass AND id IS DISTINCT FROM $4",
-            extension.schema
+            "SELECT CASE {1} WHEN 0::oid THEN format('%I.%I', s.destination_name[1], \
+                 s.destination_name[2]) ELSE ({1})::regclass::text END, {OWNER_OF_SITE} \
+             FROM {0}.matomo_site_config s WHERE s.server = $1::name AND s.idsite = $2 \
+             AND {1} = coalesce($3, 0::oid) AND s.id IS DISTINCT FROM $4 \
+             AND ({1} <> 0::oid OR s.destination_name = \
+                 (SELECT o.destination_name FROM {0}.matomo_site_config o WHERE o.id = $4))",
+            extension.schema,
+            table_of_site(&extension.schema)
         );
         let args = [self.server.into(), self.idsite.into(), self.destination.into(), but.into()];
         let found = extension.run(|client| {

@@ -10,6 +10,7 @@ use crate::pg::failed::Failed;
 use crate::pg::locks::{self, Kind};
 use crate::pg::report::warn;
 use crate::pg::spi::{query, spi};
+use crate::state::restored::{OWNER_OF_SITE, table_of_site};
 use crate::state::sites::RegisteredSite;
 
 /// What is noted of a run that ended without a word: cancelled, or with its session or server.
@@ -62,8 +63,7 @@ pub fn begin(
     command: &str,
     at_once: bool,
 ) -> Result<Begun> {
-    let schema = &extension.schema;
-    let id = site.id;
+    let (schema, table, id) = (&extension.schema, table_of_site(&extension.schema), site.id);
     let resume = format!(
         "UPDATE {schema}.matomo_run_log SET status = 'running', job_pid = pg_backend_pid(), \
              username = $2, command = $3 WHERE site_id = $1 AND status = 'paused' RETURNING runid"
@@ -72,9 +72,9 @@ pub fn begin(
         "INSERT INTO {schema}.matomo_run_log (job_pid, database, username, command, status, start_time, \
              site_id, owner, server, idsite, destination, changes, step_pages, owner_name) \
          SELECT pg_backend_pid(), current_database(), $2, $3, 'running', clock_timestamp(), \
-             s.id, s.owner, s.server, s.idsite, coalesce((SELECT c.oid::regclass::text FROM pg_class c \
-                 WHERE c.oid = s.destination), format('%I.%I', s.destination_name[1], \
-                 s.destination_name[2])), coalesce(t.changes, 0), $4, pg_get_userbyid(s.owner) \
+             s.id, {OWNER_OF_SITE}, s.server, s.idsite, coalesce((SELECT c.oid::regclass::text FROM pg_class c \
+                 WHERE c.oid = {table}), format('%I.%I', s.destination_name[1], \
+                 s.destination_name[2])), coalesce(t.changes, 0), $4, pg_get_userbyid({OWNER_OF_SITE}) \
          FROM {schema}.matomo_site_config s LEFT JOIN {schema}.matomo_site_state t ON t.site_id = s.id \
          WHERE s.id = $1 RETURNING runid"
     );

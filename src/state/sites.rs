@@ -9,7 +9,7 @@ use crate::matomo::client::SiteInfo;
 use crate::pg::extension::Extension;
 use crate::pg::roles::has_rights_of;
 use crate::pg::spi::{query, spi};
-use crate::state::restored;
+use crate::state::restored::{OWNER_OF_SITE, table_of_site};
 
 /// A registered site.
 #[derive(Debug, Clone)]
@@ -18,11 +18,11 @@ pub struct RegisteredSite {
     pub server: String,
     /// ID in Matomo.
     pub idsite: i32,
-    /// 0 where a dump was restored without it.
+    /// 0 where it is missing after a restore.
     pub destination: pg_sys::Oid,
     /// Its last known name.
     pub destination_name: String,
-    /// 0 where a dump was restored without it.
+    /// 0 where it is missing after a restore.
     pub owner: pg_sys::Oid,
     /// Its last known name.
     pub owner_name: String,
@@ -51,13 +51,13 @@ impl RegisteredSite {
     /// # Errors
     /// Only internal ones.
     pub fn find(extension: &Extension, id: i32) -> Result<Option<RegisteredSite>> {
-        restored::resolve(extension)?;
         let sql = format!(
-            "SELECT s.id, s.server::text, s.idsite, s.destination::oid, s.owner::oid, \
+            "SELECT s.id, s.server::text, s.idsite, {1}, {OWNER_OF_SITE}, \
                  coalesce(r.rolname, s.owner_name)::text, s.start_date::text, s.enabled, \
                  r.oid IS NOT NULL, format('%I.%I', s.destination_name[1], s.destination_name[2]) \
-             FROM {0}.matomo_site_config s LEFT JOIN pg_roles r ON r.oid = s.owner WHERE s.id = $1",
-            extension.schema
+             FROM {0}.matomo_site_config s LEFT JOIN pg_roles r ON r.oid = {OWNER_OF_SITE} WHERE s.id = $1",
+            extension.schema,
+            table_of_site(&extension.schema)
         );
         extension.run(|client| {
             let row = query(client, &sql, &[id.into()])?.next();

@@ -29,6 +29,7 @@ pub fn register() {
 pub struct VisitIndexOnly(bool);
 
 impl VisitIndexOnly {
+    /// Restricts planning until the result is dropped.
     pub fn set() -> VisitIndexOnly {
         VisitIndexOnly(VISIT_INDEX_ONLY.swap(true, Ordering::Relaxed))
     }

@@ -37,6 +37,7 @@ pub struct StoredRow {
 }
 
 impl<'a> RowMatcher<'a> {
+    /// Indexes the rows of a batch by action_id.
     pub fn of(rows: &'a Lines) -> RowMatcher<'a> {
         let action = |row: usize| rows.cells(row).nth(ACTION_ID).unwrap_or_default().as_bytes();
         let by_action = (0..rows.len()).map(|row| (action(row), row)).collect();

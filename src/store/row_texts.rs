@@ -54,6 +54,7 @@ impl RowTexts {
         }
     }
 
+    /// Number of rows.
     pub fn len(&self) -> usize {
         self.count
     }

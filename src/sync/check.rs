@@ -1,5 +1,5 @@
-//! Compares what Matomo lists of a range of days with what is stored, and mends what differs if
-//! asked to. Runs on the backend's main thread, in the caller's transaction.
+//! Compares the visits that Matomo lists for a range of days with the stored ones, and optionally
+//! repairs differences. Runs on the main thread, in the caller's transaction.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -14,8 +14,8 @@ use crate::pg::secrecy::show_activity;
 use crate::rows::batch::Batch;
 use crate::rows::mapping::{ActionTime, SiteContext};
 use crate::rows::visit_tally::count;
+use crate::state::adoption::adopt;
 use crate::state::ledger::Ledger;
-use crate::state::restored;
 use crate::store::destination::Destination;
 use crate::store::inspect::{self, Differing};
 use crate::store::writer::Writer;
@@ -26,58 +26,57 @@ use crate::sync::recheck;
 use crate::sync::remote;
 use crate::sync::site_sync::{SyncRequest, ask_for_site, note_emptied};
 
-/// How to check.
+/// Options of a check.
 #[derive(Debug, Clone, Copy)]
 pub struct CheckOptions {
-    /// Whether to mend what differs.
+    /// Whether to repair differences.
     pub repair: bool,
-    /// Whether to compare every action, not only the visits' own values.
+    /// Whether to compare actions as well, not only the visits' own values.
     pub deep: bool,
-    /// Whether a repair removes the visits of days that look purged too.
+    /// Whether a repair also deletes visits of days that look purged in Matomo.
     pub delete_purged: bool,
 }
 
-/// What a check found of a day.
+/// Result of a check for a day, in visits.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct DayChecked {
-    /// Visits that Matomo lists.
+    /// Listed by Matomo.
     pub there: i64,
-    /// Of these, those of which rows are stored, and the extra ones.
+    /// Stored: those of the listed ones that have rows, and the extra ones.
     pub here: i64,
-    /// Visits of which nothing is stored, though they have actions.
+    /// Listed, with actions, but not stored.
     pub missing: i64,
-    /// Stored visits that Matomo does not have any more; of the day of their last row.
+    /// Stored, but no longer in Matomo; counted on the day of their last row.
     pub extra: i64,
-    /// Visits whose rows are not as Matomo has them.
+    /// Stored rows differ from Matomo.
     pub stale: i64,
-    /// Visits mended.
     pub repaired: i64,
-    /// Of the extra ones, those of a day that looks purged in Matomo; they stay.
+    /// Extra visits that were kept, as their day looks purged in Matomo.
     pub purged: i64,
 }
 
-/// A day of which Matomo lists fewer visits than this part of what is stored looks purged.
-const NEXT_TO_NOTHING: i64 = 10;
+/// A day looks purged if Matomo lists fewer than one in this many of its stored visits.
+const PURGED_FACTOR: i64 = 10;
 
-/// Does it all; gives what was found by day.
+/// Checks a range of days. Returns the result of each day.
 ///
 /// # Errors
-/// Any of [`Error`]; nothing of the transaction remains then.
+/// Any of [`Error`]; the transaction must then abort.
 pub fn run(request: SyncRequest, options: CheckOptions) -> Result<BTreeMap<NaiveDate, DayChecked>> {
     let SyncRequest { site, access, start, end, destination, .. } = request;
     let Access { client, page_size, .. } = access;
     let destination = Destination::open(&destination, options.repair)?;
     destination.lock_rows(site)?;
     let start = start.ok_or(Error::Null("start_date"))?;
-    restored::resolve(&destination.extension)?;
     let ledger = Ledger::of(&destination, client.endpoint(), site);
     if options.repair {
         note_emptied(&ledger, &destination)?;
+        adopt(&ledger, &destination)?;
     }
     let SiteInfo { zone, is_rollup, .. } = ask_for_site(&client, site, None)?;
     let today = zone.day(Utc::now().timestamp()).unwrap_or_default();
     let days = plan::days(Start::Day(start), end, today, zone)?;
-    ledger.check_matomo(&destination.name)?;
+    ledger.check_matomo(&destination)?;
     let action_time = settings::action_time();
     let site = SiteContext { id: site, zone, action_time, is_rollup };
     let is_other = |kind: &ActionTime| *kind != action_time;
@@ -106,8 +105,8 @@ pub fn run(request: SyncRequest, options: CheckOptions) -> Result<BTreeMap<Naive
     if options.repair {
         warn_of_purged(&found);
     }
-    let mended = |checked: &DayChecked| checked.repaired > 0 && checked.purged == 0;
-    for (day, checked) in found.iter().filter(|(_, checked)| mended(checked)) {
+    let is_repaired = |checked: &DayChecked| checked.repaired > 0 && checked.purged == 0;
+    for (day, checked) in found.iter().filter(|(_, checked)| is_repaired(checked)) {
         let kind = check.of_other_kind.contains(day).then_some(action_time);
         ledger.correct(*day, checked.there, check.rows_of(*day)?, kind)?;
     }
@@ -120,10 +119,10 @@ fn warn_of_purged(found: &BTreeMap<NaiveDate, DayChecked>) {
         let visits: i64 = purged().map(|(_, checked)| checked.purged).sum();
         warn(
             format!(
-                "Matomo's raw data from {first} to {last} looks purged: {visits} visits that only \
-                 the table has stay"
+                "Matomo's raw data from {first} to {last} looks purged: kept {visits} visits that \
+                 only the table has"
             ),
-            "If Matomo has deleted these visits and they should go here too, add delete_purged => true.",
+            "To delete these visits here too, add delete_purged => true.",
         );
     }
 }
@@ -134,11 +133,11 @@ struct Check {
     store: Writer,
     destination: Destination,
     options: CheckOptions,
-    /// Days whose rows hold the other kind of time.
+    /// Days whose rows do not match `matomo.action_time`.
     of_other_kind: BTreeSet<NaiveDate>,
-    /// All visits that Matomo has listed.
+    /// All visits that Matomo listed.
     listed: HashSet<i64>,
-    /// The same by day, for a repair.
+    /// The same by day; only for a repair.
     of_days: BTreeMap<NaiveDate, Vec<i64>>,
 }
 
@@ -160,7 +159,7 @@ impl Check {
         }
         checked.stale = count(stale.len());
         if self.options.deep {
-            // Those whose own values are equal may have other actions.
+            // Visits with equal values may have different actions.
             let known: HashSet<_> = stale.iter().chain(&missing).copied().collect();
             let mut equal: Vec<_> =
                 listed.iter().map(|visit| visit.id).filter(|id| !known.contains(id)).collect();
@@ -169,27 +168,27 @@ impl Check {
                 let differing = self.store.differing(&batch)?;
                 checked.stale += count(differing);
                 if differing > 0 {
-                    checked.repaired += self.mend(&batch, differing)?;
+                    checked.repaired += self.repair(&batch, differing)?;
                 }
             }
         }
         checked.here = checked.there - count(missing.len());
         while !missing.is_empty() {
             let batch = recheck::by_id(&self.client, self.site, &mut missing, true)?;
-            // A visit without actions has no rows to miss.
+            // A visit without actions has no rows, so it is not missing.
             let with_rows = batch.visits.iter().filter(|(_, rows)| !rows.is_empty()).count();
             checked.missing += count(with_rows);
-            checked.repaired += self.mend(&batch, with_rows)?;
+            checked.repaired += self.repair(&batch, with_rows)?;
         }
         while self.options.repair && !stale.is_empty() {
             let batch = recheck::by_id(&self.client, self.site, &mut stale, true)?;
-            checked.repaired += self.mend(&batch, batch.visits.len())?;
+            checked.repaired += self.repair(&batch, batch.visits.len())?;
         }
         Ok(checked)
     }
 
-    /// Writes the visits if they are to be mended; gives how many were.
-    fn mend(&mut self, batch: &Batch, visits: usize) -> Result<i64> {
+    /// Writes the batch if this is a repair. Returns the number of repaired visits.
+    fn repair(&mut self, batch: &Batch, visits: usize) -> Result<i64> {
         if !self.options.repair {
             return Ok(0);
         }
@@ -197,14 +196,14 @@ impl Check {
         Ok(count(visits))
     }
 
-    /// How many rows are stored of the visits that Matomo has listed of a day.
+    /// Number of stored rows of the visits that Matomo listed for a day.
     fn rows_of(&self, day: NaiveDate) -> Result<i64> {
         let visits = self.of_days.get(&day).map_or(&[][..], Vec::as_slice);
         inspect::count_rows(&self.destination, visits)
     }
 
-    /// Finds the stored visits of the days that Matomo does not have at all, and removes them if
-    /// they are to be mended; but not those of days that look purged.
+    /// Finds stored visits of the days that Matomo no longer has. A repair deletes them, except on
+    /// days that look purged.
     fn extra(
         &mut self,
         days: &[NaiveDate],
@@ -213,14 +212,14 @@ impl Check {
         let (Some(first), Some(last)) = (days.first(), days.last()) else { return Ok(()) };
         let zone = self.site.zone;
         let after = last.succ_opt().unwrap_or(*last);
-        // The axis of the stored times.
+        // Converts an instant to the kind of time that is stored.
         let on_axis = |instant: i64| match self.site.action_time {
             ActionTime::Utc => instant,
             ActionTime::AsSent => instant + zone.offset_at(instant),
         };
         let (from, to) = (on_axis(zone.midnight(*first)), on_axis(zone.midnight(after)));
         let stored = inspect::visits_between(&self.destination, self.site.id, from, to)?;
-        // Some may only have moved to another day.
+        // Matomo may have moved some of them to another day.
         let suspects = stored.iter().map(|(id, _)| *id).filter(|id| !self.listed.contains(id));
         let suspects: Vec<i64> = suspects.collect();
         let known = recheck::by_id(&self.client, self.site, &mut suspects.clone(), false)?;
@@ -242,8 +241,9 @@ impl Check {
             let checked = found.entry(day).or_default();
             checked.extra += count(gone.len());
             checked.here += count(gone.len());
-            // What is purged are the oldest visits, so that of a day the last ones may be left.
-            let is_purged = checked.there * NEXT_TO_NOTHING < count(gone.len() + left.len());
+            // Matomo purges the oldest visits first. So the first day after the purged ones may have
+            // lost only its oldest visits.
+            let is_purged = checked.there * PURGED_FACTOR < count(gone.len() + left.len());
             let first_left = left.iter().map(|(_, at)| *at).min().unwrap_or(i64::MAX);
             let is_begun = last_purged.is_some_and(|last: NaiveDate| last.succ_opt() == Some(day))
                 && gone.iter().all(|(_, at)| *at < first_left);

@@ -1,4 +1,4 @@
-//! Reads site-days from Matomo and makes batches of rows of them. Runs on a helper thread: HTTP,
+//! Reads site-days from Matomo and converts them to batches of rows. Runs on a helper thread: HTTP,
 //! JSON and pure Rust only.
 
 use std::collections::HashMap;
@@ -17,58 +17,58 @@ use crate::sync::pages::ReadOptions;
 use crate::sync::pages::{Page, Pages, read_page, retry_line};
 use crate::sync::plan::{Due, Extent};
 
-/// What is known of a site-day when all its pages are read, or as many as were to be read at once.
+/// A site-day after all its pages are read, or the maximum for one step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DayRead {
     pub day: NaiveDate,
-    /// Whether the day is sealed by this.
+    /// Whether the day is now sealed.
     pub seals: bool,
-    /// How much of the day was asked for.
+    /// Which part of the day was requested.
     pub part: Part,
-    /// Requests made.
+    /// Number of requests.
     pub pages: i32,
-    /// The distinct visits met; those of a reading that went on, all of them.
+    /// Distinct visits read; includes those of earlier steps of the same reading.
     pub met: Counts,
-    /// Of these, those met before it went on.
+    /// Those read in earlier steps.
     pub met_before: Counts,
-    /// The greatest `lastActionTimestamp` met.
+    /// The greatest `lastActionTimestamp` read.
     pub newest: Option<i64>,
-    /// How the reading or the recheck goes on, if it has not come to its end.
+    /// Where the reading or the recheck resumes, if it is unfinished.
     pub rest: Option<Pass>,
-    /// When the recheck began that has come to its end.
+    /// Start of the recheck, if it is finished.
     pub rechecked: Option<i64>,
 }
 
 /// A part of a site-day.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
-    /// All of it, from its beginning.
+    /// The whole day.
     Whole,
-    /// What an unfinished reading of all of it had left.
+    /// The rest of an unfinished reading of the whole day.
     Rest,
-    /// What is new.
+    /// New visits.
     New,
 }
 
-/// What comes from the helper thread while it reads days.
+/// A message from a helper thread that reads days.
 #[derive(Debug)]
 pub enum Message {
     /// Rows to store.
     Batch(Batch),
-    /// Visits of an open day, to be compared with what is stored.
+    /// Visits of an open day, to compare with the stored ones.
     Listed(Vec<ListedVisit>),
-    /// A day is complete.
+    /// The end of a day.
     Day(DayRead),
-    /// Something went wrong for now; a line for the user.
+    /// A NOTICE for the user, for example about a retry.
     Notice(String),
-    /// The end: the site has another timezone than was thought.
+    /// The last message: the site has another timezone than expected.
     ZoneChanged(SiteInfo),
-    /// The end: something failed for good.
+    /// The last message: an error.
     Failed(Error),
 }
 
-/// Reads the days in order and hands everything to `send`, which gives false to stop; a failure
-/// comes last.
+/// Reads the days in order and passes messages to `send`, which returns false to stop. An error is
+/// the last message.
 pub fn days(
     client: &Client,
     mut reading: ReadOptions,
@@ -107,7 +107,7 @@ fn read_day(
         send(Message::Notice(line));
     })? {
         let page = pages.read(&body)?;
-        // It may have been changed since Matomo told it.
+        // The timezone may have changed since Matomo reported it.
         let is_in_doubt = match reading.is_zone_known {
             true => page.contradicts(site.zone),
             false => !page.proves(site.zone),
@@ -147,7 +147,7 @@ fn read_day(
     let seen = if part == Part::New { VisitTally::default() } else { seen };
     let mut rest = rest.map(|since| Pass { began, since, seen: Some(seen) });
     let (mut asked, mut rechecked) = (pages.asked, None);
-    // Not before all is read that is new.
+    // A recheck waits until all new visits are read.
     if let Some(pass) = due.recheck.filter(|_| rest.is_none()) {
         let mut pages = Pages::new(client, *reading, due.day, Some(pass.since), false);
         pages.asked = asked;
@@ -161,7 +161,7 @@ fn read_day(
     Ok(send(Message::Day(read)))
 }
 
-/// Lists visits page by page, a page at the least; gives from which instant on there are more.
+/// Lists visits page by page, at least one page. Returns the instant from which there are more.
 fn list(
     client: &Client,
     pages: &mut Pages,
@@ -203,7 +203,7 @@ fn listed(
     Ok(all)
 }
 
-/// The visits of a site-day without their actions.
+/// Lists the visits of a site-day without their actions.
 ///
 /// # Errors
 /// Those of [`Client::visits`].
@@ -222,11 +222,11 @@ pub fn list_day(
     Ok(all.into_values().collect())
 }
 
-/// IDs that are asked for at once: a segment has to fit into a URL, and a visit may have many actions.
+/// Maximum IDs per request: the segment must fit into a URL, and a visit may have many actions.
 pub const IDS: usize = 50;
 
-/// Visits by their IDs, whenever they were, with their actions if those are wanted; and the IDs of those
-/// that were too much for one batch. Those that Matomo does not know are missing in both.
+/// Fetches visits of any day by ID, with or without their actions. Returns a batch and the IDs that
+/// did not fit into it. IDs unknown to Matomo are in neither.
 ///
 /// # Errors
 /// Those of [`Client::visits`].
@@ -261,8 +261,8 @@ pub fn by_id(
     Ok((batch, ids))
 }
 
-/// Sees to it that a visit is of the site that was asked for, unless that is a roll-up; Matomo is asked
-/// for that once, when it matters.
+/// Checks that a visit belongs to the requested site, unless that is a roll-up. Asks Matomo about that
+/// only when needed, and only once.
 fn check_site(
     client: &Client,
     site: &mut SiteContext,

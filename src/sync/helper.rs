@@ -1,8 +1,8 @@
-//! A helper thread and its mailbox: work that waits for the network happens there, while the main
-//! thread of the backend stays ready for cancel, terminate and shutdown.
+//! A helper thread and its queue of messages: the thread waits for the network, while the main thread
+//! of the backend can react to cancel, terminate and shutdown.
 //!
-//! Postgres is called by the main thread only. The helper has all signals blocked, so that every
-//! signal meets the thread whose handlers know Postgres.
+//! Only the main thread calls Postgres. The helper blocks all signals, so that Postgres' handlers run
+//! on the main thread.
 
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
@@ -16,54 +16,54 @@ use pgrx::pg_sys;
 
 use crate::error::{Error, Result};
 
-/// The main thread's end. Dropping it ends the helper, also when an ERROR unwinds the stack.
+/// The main thread's end. Dropping it stops the helper, also after an ERROR.
 pub struct Helper<T> {
-    mail: Option<Receiver<T>>,
-    bell: UnixStream,
+    queue: Option<Receiver<T>>,
+    wakeup: UnixStream,
     thread: Option<JoinHandle<()>>,
     cancel: Box<dyn Fn() -> Instant>,
 }
 
 /// The helper's end.
 pub struct Outbox<T> {
-    mail: Option<SyncSender<T>>,
-    bell: UnixStream,
+    queue: Option<SyncSender<T>>,
+    wakeup: UnixStream,
 }
 
 impl<T> Outbox<T> {
-    /// Hands something over; waits while the mailbox is full. False when nobody reads any more.
+    /// Sends a message; waits while the queue is full. Returns false if the reader is gone.
     pub fn send(&mut self, item: T) -> bool {
-        let sent = self.mail.as_ref().is_some_and(|mail| mail.send(item).is_ok());
-        self.ring();
+        let sent = self.queue.as_ref().is_some_and(|queue| queue.send(item).is_ok());
+        self.wake_reader();
         sent
     }
 
-    fn ring(&mut self) {
-        // A full pipe is a bell that is ringing already.
-        let _ = self.bell.write(&[1]);
+    fn wake_reader(&mut self) {
+        // If the socket is full, the reader already has a wakeup.
+        let _ = self.wakeup.write(&[1]);
     }
 }
 
 impl<T> Drop for Outbox<T> {
     fn drop(&mut self) {
-        // Hang up first, so that the reader whom the bell wakes sees it.
-        self.mail = None;
-        self.ring();
+        // Close the queue first, so that the reader finds it closed when it wakes.
+        self.queue = None;
+        self.wake_reader();
     }
 }
 
-/// How often the main thread looks for interrupts, should no signal wake it.
-const GLANCE_MS: i64 = 100;
-/// How long to wait for helpers that were told to stop, all together, before leaving it to end by itself, as one
-/// does that hangs in a connect or in the resolver, at the latest after `matomo.connect_timeout`.
-const PATIENCE: Duration = Duration::from_millis(300);
+/// Longest time between two checks for interrupts, in milliseconds.
+const CHECK_MS: i64 = 100;
+/// How long to wait in total for helpers that were told to stop. After that they are left alone: one
+/// that hangs in connect or in the resolver ends after `matomo.connect_timeout` at the latest.
+const STOP_GRACE: Duration = Duration::from_millis(300);
 
 impl<T: Send + 'static> Helper<T> {
-    /// Starts `work` on a thread of its own. At most `room` items wait in the mailbox. `cancel`
-    /// must make `work` return soon, from any thread, and gives when that was asked for first.
+    /// Starts `work` on a new thread. The queue holds at most `room` items. `cancel` must make
+    /// `work` return soon, from any thread; it returns the time of the first cancel.
     ///
     /// # Errors
-    /// [`Error::Internal`] when the system gives no thread or socket.
+    /// [`Error::Internal`] if no thread or socket can be created.
     pub fn start(
         room: usize,
         cancel: impl Fn() -> Instant + 'static,
@@ -71,32 +71,32 @@ impl<T: Send + 'static> Helper<T> {
     ) -> Result<Helper<T>> {
         let failed =
             |error: std::io::Error| Error::Internal(format!("cannot start a thread: {error}"));
-        let (bell, their_bell) = UnixStream::pair().map_err(failed)?;
-        bell.set_nonblocking(true).map_err(failed)?;
-        their_bell.set_nonblocking(true).map_err(failed)?;
-        let (sender, mail) = sync_channel(room);
+        let (wakeup, their_wakeup) = UnixStream::pair().map_err(failed)?;
+        wakeup.set_nonblocking(true).map_err(failed)?;
+        their_wakeup.set_nonblocking(true).map_err(failed)?;
+        let (sender, queue) = sync_channel(room);
         let run = move || {
-            let mut outbox = Outbox { mail: Some(sender), bell: their_bell };
-            // A panic ends the mail without a last word, which the reader reports.
+            let mut outbox = Outbox { queue: Some(sender), wakeup: their_wakeup };
+            // After a panic the last message is missing, which the reader reports.
             let _ = catch_unwind(AssertUnwindSafe(|| work(&mut outbox)));
         };
         let builder = thread::Builder::new().name("matomo fetch".to_owned());
         let thread = with_signals_blocked(|| builder.spawn(run)).map_err(failed)?;
-        Ok(Helper { mail: Some(mail), bell, thread: Some(thread), cancel: Box::new(cancel) })
+        Ok(Helper { queue: Some(queue), wakeup, thread: Some(thread), cancel: Box::new(cancel) })
     }
 
-    /// The next item, or `None` when the helper has ended. Raises an ERROR on cancel, terminate
-    /// or `statement_timeout`, as any wait of Postgres does.
+    /// The next item; `None` if the helper has ended. Raises an ERROR on cancel, terminate or
+    /// `statement_timeout`, like any wait of Postgres.
     pub fn next(&mut self) -> Option<T> {
         loop {
             pgrx::check_for_interrupts!();
-            match self.mail.as_ref()?.try_recv() {
+            match self.queue.as_ref()?.try_recv() {
                 Ok(item) => {
                     crate::pg::watch::progress();
                     return Some(item);
                 }
                 Err(TryRecvError::Disconnected) => {
-                    self.mail = None;
+                    self.queue = None;
                     return None;
                 }
                 Err(TryRecvError::Empty) => self.wait(),
@@ -104,7 +104,7 @@ impl<T: Send + 'static> Helper<T> {
         }
     }
 
-    /// Waits for the bell, a signal or [`GLANCE_MS`].
+    /// Waits for a wakeup, a signal or [`CHECK_MS`].
     fn wait(&mut self) {
         let events = pg_sys::WL_LATCH_SET
             | pg_sys::WL_SOCKET_READABLE
@@ -115,28 +115,28 @@ impl<T: Send + 'static> Helper<T> {
             pg_sys::WaitLatchOrSocket(
                 pg_sys::MyLatch,
                 events as i32,
-                self.bell.as_raw_fd(),
-                GLANCE_MS,
+                self.wakeup.as_raw_fd(),
+                CHECK_MS,
                 pg_sys::PG_WAIT_EXTENSION,
             );
             pg_sys::ResetLatch(pg_sys::MyLatch);
         }
-        let mut rings = [0; 64];
-        while matches!(self.bell.read(&mut rings), Ok(1..)) {}
+        let mut wakeups = [0; 64];
+        while matches!(self.wakeup.read(&mut wakeups), Ok(1..)) {}
     }
 }
 
 impl<T> Drop for Helper<T> {
     fn drop(&mut self) {
-        // A helper that has hung up by itself needs no telling, and its tools can be used again.
-        // One that waits for room finds nobody to send to.
-        let since = match self.mail.take() {
+        // A helper that has ended needs no cancel, so that its client stays usable. One that waits
+        // for room in the queue fails to send.
+        let since = match self.queue.take() {
             Some(_) => (self.cancel)(),
             None => Instant::now(),
         };
         let Some(thread) = self.thread.take() else { return };
-        let patience = since + PATIENCE;
-        while !thread.is_finished() && Instant::now() < patience {
+        let deadline = since + STOP_GRACE;
+        while !thread.is_finished() && Instant::now() < deadline {
             thread::sleep(Duration::from_millis(1));
         }
         if thread.is_finished() {
@@ -145,7 +145,7 @@ impl<T> Drop for Helper<T> {
     }
 }
 
-/// Runs `start` with all signals blocked, which a thread started in it inherits.
+/// Runs `start` with all signals blocked; a thread started in it inherits that.
 fn with_signals_blocked<R>(start: impl FnOnce() -> R) -> R {
     // SAFETY: plain libc calls on local sets.
     unsafe {

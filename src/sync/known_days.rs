@@ -1,5 +1,5 @@
-//! Which of the ledger's entries still hold: the site's timezone, `matomo.action_time` or the server's
-//! clock may have changed since they were written. Pure.
+//! Finds ledger entries that are no longer valid: the site's timezone, `matomo.action_time` or the
+//! server's clock may have changed since they were written. Pure.
 
 use std::collections::BTreeMap;
 
@@ -11,8 +11,8 @@ use crate::state::known::Known;
 use crate::state::ledger::LedgerEntry;
 use crate::sync::plan::Due;
 
-/// What is known of the days of the entries, by a clock and a kind of time. Nothing is known of an open
-/// day with the other kind: it is read whole.
+/// What is known of each day, given the current time and `matomo.action_time`. Of an open day that
+/// does not match `matomo.action_time`, nothing is known: it is read whole.
 pub fn known(
     entries: &BTreeMap<NaiveDate, LedgerEntry>,
     zone: Zone,
@@ -22,7 +22,7 @@ pub fn known(
     let known = |entry: &LedgerEntry| {
         let mut known = entry.known.clone();
         known.newest = known.newest.map(|newest| newest.min(known.read_at));
-        // As by a clock that was ahead.
+        // A clock that was ahead may have sealed it too early.
         known.sealed &= span(zone, entry.day).1 <= now;
         let is_of_kind = entry.action_time.is_none_or(|kind| kind == action_time);
         if known.sealed || is_of_kind { known } else { Known::default() }
@@ -30,13 +30,13 @@ pub fn known(
     entries.iter().map(|(day, entry)| (*day, known(entry))).collect()
 }
 
-/// When a day begins and ends.
+/// Start and end of a day.
 fn span(zone: Zone, day: NaiveDate) -> (i64, i64) {
     (zone.midnight(day), day.succ_opt().map_or(i64::MAX, |next| zone.midnight(next)))
 }
 
-/// The days that were read in other timezones: those that are as good as read in this one, as the
-/// sealed days, each in its own timezone, cover them; and the others, at the ends of what was copied.
+/// The days that were read in other timezones, in two lists: those whose time in this timezone is all
+/// covered by sealed days, and the others, at the ends of the copied range.
 pub fn of_other_zones(
     entries: &BTreeMap<NaiveDate, LedgerEntry>,
     zone: Zone,
@@ -68,8 +68,8 @@ pub fn of_other_zones(
     (days(covered), days(open))
 }
 
-/// The first and the last of the days whose rows hold the other kind of time and stay so, as they are
-/// sealed and not due; and that kind.
+/// The first and last day with rows that do not match `matomo.action_time` and are not due, and the
+/// kind of time in these rows.
 pub fn of_other_kind(
     entries: &BTreeMap<NaiveDate, LedgerEntry>,
     days: &[NaiveDate],

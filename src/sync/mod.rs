@@ -1,4 +1,5 @@
-//! One sync on the main thread: plan, fetch on helper threads, store in order, record; and the check, which compares and repairs.
+//! A sync: plans, fetches on helper threads, stores in order, records. Also checks, which compare and
+//! repair.
 
 pub mod check;
 pub mod fetch;

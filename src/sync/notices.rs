@@ -1,53 +1,56 @@
-//! Which lines of progress a user gets: at most one a second, one for days without visits, and a last
-//! one. Pure.
+//! Limits progress NOTICEs: at most one per second, one for consecutive days without visits, and a
+//! last one. Pure.
 
 use std::time::{Duration, Instant};
 
-/// The least time between two lines.
+use chrono::NaiveDate;
+
+/// Minimum time between two lines.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// What was said of a sync, from one of its transactions to the next.
+/// State of a sync's NOTICEs, kept across its transactions.
 #[derive(Debug, Clone, Copy)]
 pub struct Notices {
-    /// When a line was said last, or the sync began.
+    /// Time of the last line, or start of the sync.
     last: Instant,
-    /// Whether something was stored since.
-    is_due: bool,
-    /// Whether the last line told of days without visits, which none has followed with visits.
+    /// The last stored day, if it was stored since.
+    unsaid: Option<NaiveDate>,
+    /// Whether the last line was for days without visits, and no day with visits has followed.
     is_quiet: bool,
 }
 
 impl Notices {
+    /// State at the start of a sync.
     pub fn begin() -> Notices {
         Notices::begin_at(Instant::now())
     }
 
     fn begin_at(now: Instant) -> Notices {
-        Notices { last: now, is_due: false, is_quiet: false }
+        Notices { last: now, unsaid: None, is_quiet: false }
     }
 
-    /// Whether to say a line of a day that was stored.
-    pub fn say(&mut self, has_visits: bool) -> bool {
-        self.say_at(Instant::now(), has_visits)
+    /// Whether to send a line for a stored day.
+    pub fn say(&mut self, day: NaiveDate, has_visits: bool) -> bool {
+        self.say_at(Instant::now(), day, has_visits)
     }
 
-    fn say_at(&mut self, now: Instant, has_visits: bool) -> bool {
-        self.is_due = true;
+    fn say_at(&mut self, now: Instant, day: NaiveDate, has_visits: bool) -> bool {
+        self.unsaid = Some(day);
         self.is_quiet &= !has_visits;
         if self.is_quiet || now.duration_since(self.last) < PAUSE {
             return false;
         }
-        *self = Notices { last: now, is_due: false, is_quiet: !has_visits };
+        *self = Notices { last: now, unsaid: None, is_quiet: !has_visits };
         true
     }
 
-    /// Whether the sync, which has ended, has something left to say.
-    pub fn end(&mut self) -> bool {
-        std::mem::take(&mut self.is_due)
+    /// The day of the last line at the end of the sync, if one is due.
+    pub fn end(&mut self) -> Option<NaiveDate> {
+        self.unsaid.take()
     }
 }
 
-/// A number with its thousands set apart.
+/// A number with commas between thousands.
 pub fn readable(number: i64) -> String {
     let digits = number.unsigned_abs().to_string();
     let mut text = String::new();
@@ -64,25 +67,26 @@ pub fn readable(number: i64) -> String {
 mod tests {
     use super::*;
 
-    /// The days, one each so many milliseconds, of which a line is said; and whether there is a last one.
+    /// For days that take `every` milliseconds each: the days with a line, and whether there is a
+    /// last line.
     fn said(every: u64, days: &[bool]) -> (Vec<usize>, bool) {
         let begin = Instant::now();
         let mut notices = Notices::begin_at(begin);
         let mut said = Vec::new();
         for (index, has_visits) in days.iter().enumerate() {
             let now = begin + Duration::from_millis(every * (index as u64 + 1));
-            if notices.say_at(now, *has_visits) {
+            if notices.say_at(now, NaiveDate::default(), *has_visits) {
                 said.push(index);
             }
         }
-        (said, notices.end())
+        (said, notices.end().is_some())
     }
 
     #[test]
     fn a_line_a_second_and_a_last_one() {
         assert_eq!(said(400, &[true; 8]), (vec![2, 5], true));
         assert_eq!(said(2_000, &[true; 3]), (vec![0, 1, 2], false));
-        // Two years in seven seconds.
+        // Two years of days in seven seconds.
         let (lines, last) = said(10, &[true; 730]);
         assert_eq!((lines.len(), last), (7, true));
     }

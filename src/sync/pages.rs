@@ -1,4 +1,4 @@
-//! The pages of a site-day: asked for one after the other, and taken apart. Runs on a helper thread.
+//! Requests and parses the pages of a site-day. Runs on a helper thread.
 
 use std::collections::HashMap;
 
@@ -13,50 +13,50 @@ use crate::matomo::visit::Visit;
 use crate::matomo::zone::Zone;
 use crate::rows::mapping::{self, SiteContext};
 
-/// How to read days.
+/// Options for reading days.
 #[derive(Debug, Clone, Copy)]
 pub struct ReadOptions {
     pub site: SiteContext,
-    /// Visits a page.
+    /// Visits per page.
     pub page_size: u32,
-    /// Pages of a day after which its reading is broken off, to go on another time.
+    /// Maximum pages of a day per step.
     pub most_pages: i32,
-    /// When it began.
+    /// Start of the reading, in Unix seconds.
     pub began: i64,
-    /// Whether Matomo has just told the site's timezone.
+    /// Whether Matomo has just reported the site's timezone.
     pub is_zone_known: bool,
 }
 
-/// The pages of a site-day, one request after the other.
+/// Requests the pages of a site-day, one after the other.
 pub struct Pages<'a> {
     client: &'a Client,
     site: SiteContext,
     day: NaiveDate,
-    /// The first second of the next day, whose visits Matomo counts to this one as well.
+    /// The first second of the next day. Matomo lists its visits for this day too.
     end: i64,
-    /// When the reading began.
+    /// Start of the reading.
     now: i64,
     actions: bool,
     pager: Pager,
     more: bool,
     /// Requests so far.
     pub asked: i32,
-    /// The visits of the page before.
+    /// IDs of the previous page.
     before: Vec<i64>,
 }
 
-/// A page taken apart.
+/// A parsed page.
 pub struct Page<'a> {
-    /// Visits by their ID, each once.
+    /// Visits with their idVisit, without duplicates.
     pub visits: Vec<(i64, Visit<'a>)>,
-    /// Elements of the answer.
+    /// Number of elements in the answer, with duplicates.
     pub length: usize,
     /// The greatest `lastActionTimestamp` within the day and up to now.
     pub newest: Option<i64>,
 }
 
 impl<'a> Pages<'a> {
-    /// The pages of a day from an instant on, with or without the visits' actions.
+    /// The pages of a day, optionally from an instant on, with or without the visits' actions.
     pub fn new(
         client: &'a Client,
         reading: ReadOptions,
@@ -71,13 +71,13 @@ impl<'a> Pages<'a> {
         Pages { client, site, day, end, now, actions, pager, more, asked, before }
     }
 
-    /// From which instant on another reading can go on, if there is more to come and it would not
-    /// begin where this one has, nor after now.
+    /// The instant from which another reading can resume, if more pages follow, and that instant is
+    /// neither this reading's own start nor in the future.
     pub fn resume_at(&self) -> Option<i64> {
         self.pager.resume_at().filter(|since| self.more && *since <= self.now)
     }
 
-    /// The text of the next page; `None` when there is none.
+    /// Requests the next page; `None` after the last one.
     ///
     /// # Errors
     /// Those of [`Client::visits`].
@@ -100,7 +100,7 @@ impl<'a> Pages<'a> {
         Ok(None)
     }
 
-    /// Takes the page apart and moves on.
+    /// Parses the page and advances to the next one.
     ///
     /// # Errors
     /// [`Fault::Unexpected`].
@@ -111,7 +111,7 @@ impl<'a> Pages<'a> {
             page.visits.iter().map(|(id, visit)| (*id, mapping::representable(visit.last))),
         );
         self.more = self.pager.advance(page.length, page.newest);
-        // A server that ignores offsets would be asked without end.
+        // A server that ignores offsets would cause endless requests.
         let ids: Vec<_> = page.visits.iter().map(|(id, _)| *id).collect();
         if self.more && offset > 0 && ids == self.before {
             let what = "the same page again and again";
@@ -119,8 +119,8 @@ impl<'a> Pages<'a> {
         }
         self.before = ids;
         page.visits.retain(|(_, visit)| visit.last != Some(self.end));
-        // Nor does a visit move the cursor that lies after the day (today's window has no end) or
-        // after now, as by a tracker's clock that is ahead: others before it are still to come.
+        // A visit after the day (today's window has no end) or in the future (a tracker's clock may
+        // be ahead) does not move the cursor: earlier visits are still to come.
         let most = self.now.min(self.end - 1);
         let ends = page.visits.iter().filter_map(|(_, visit)| mapping::representable(visit.last));
         page.newest = ends.filter(|last| *last <= most).max();
@@ -129,20 +129,20 @@ impl<'a> Pages<'a> {
 }
 
 impl Page<'_> {
-    /// Whether all visits, of which there are some, prove the site's timezone.
+    /// Whether at least one visit confirms the site's timezone and none contradicts it.
     pub fn proves(&self, zone: Zone) -> bool {
         let mut visits = self.agreeing(zone);
         visits.next() == Some(true) && visits.all(|agrees| agrees)
     }
 
-    /// Whether no visit proves the site's timezone, though there are some that could.
+    /// Whether at least one visit contradicts the site's timezone and none confirms it.
     pub fn contradicts(&self, zone: Zone) -> bool {
         let mut visits = self.agreeing(zone);
         visits.next() == Some(false) && !visits.any(|agrees| agrees)
     }
 
-    /// For each visit that can tell, whether the site's clock at its first or last action shows what it
-    /// shows in a timezone at the visit's beginning or end.
+    /// For each visit with the site's wall clock in its actions: whether the clock at the first or
+    /// last action matches the timezone at the visit's start or end.
     fn agreeing(&self, zone: Zone) -> impl Iterator<Item = bool> {
         self.visits.iter().filter_map(move |(_, visit)| {
             let clocks = || visit.actions.iter().filter_map(|action| action.wall);
@@ -155,8 +155,8 @@ impl Page<'_> {
     }
 }
 
-/// A request that was too much is halved; one that took all the time there is, and may take it
-/// again, falls faster.
+/// Divisor of the page size after an overload. A request that timed out may do so again, so its page
+/// shrinks faster.
 fn part(error: &Error) -> u32 {
     match error {
         Error::Request { fault: Fault::TimedOut(_), .. } => 8,
@@ -164,7 +164,7 @@ fn part(error: &Error) -> u32 {
     }
 }
 
-/// Takes an answer apart.
+/// Parses an answer.
 ///
 /// # Errors
 /// [`Fault::Unexpected`].
@@ -177,7 +177,7 @@ pub fn read_page<'a>(
     let list = answer::visits(body).map_err(|what| client.unexpected(site, day, &what))?;
     let mut page =
         Page { visits: Vec::with_capacity(list.len()), length: list.len(), newest: None };
-    // Of a visit that comes twice the last sight counts.
+    // The last one of duplicates counts.
     let mut places = HashMap::new();
     for visit in list {
         let id = visit.id.ok_or_else(|| client.unexpected(site, day, "a visit without idVisit"))?;
@@ -193,7 +193,7 @@ pub fn read_page<'a>(
     Ok(page)
 }
 
-/// The line that tells the user of a retry.
+/// The NOTICE about a retry.
 pub fn retry_line(error: &Error, retry: u32, wait: std::time::Duration) -> String {
     format!("matomo: {error}; retry {retry} in {:.1} s", wait.as_secs_f64())
 }

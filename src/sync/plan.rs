@@ -1,4 +1,4 @@
-//! Which site-days a sync has to ask for, and how much of each. Pure.
+//! Plans which site-days a sync requests, and which part of each. Pure.
 
 use std::collections::BTreeMap;
 
@@ -8,26 +8,26 @@ use crate::error::{Error, Result};
 use crate::matomo::zone::Zone;
 use crate::state::known::{Known, Pass};
 
-/// Where a sync begins.
+/// Where a sync starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Start {
-    /// The caller named the day.
+    /// A day given by the caller.
     Day(NaiveDate),
-    /// The first day that the ledger knows: all that is not sealed since then.
+    /// The first day in the ledger.
     Known(NaiveDate),
-    /// Two days before the site's newest row in the destination (an instant, in seconds), as the
-    /// Node tool does: late hits of those days are still to come.
+    /// Two days before the site's newest row in the destination (an instant, in seconds), like the
+    /// Node tool: late hits of those days are still to come.
     Newest(i64),
-    /// So many days before today: the first sync of a site.
+    /// This many days before today, for the first sync of a site.
     Ago(u32),
 }
 
 const LOOK_BACK: Days = Days::new(2);
 
-/// The site-days from `start` to `end`, both included; `end` is today at the latest.
+/// The site-days from `start` to `end`, inclusive, up to today.
 ///
 /// # Errors
-/// [`Error::Argument`] for a start in the future or after the end.
+/// [`Error::Argument`] if the start is in the future or after the end.
 pub fn days(
     start: Start,
     end: Option<NaiveDate>,
@@ -52,7 +52,7 @@ pub fn days(
     }
     let last = end.map_or(today, |end| end.min(today));
     if first > last {
-        // A start that the caller did not name may lie behind the end he named: nothing is due.
+        // If the caller gave only an end, the start may be later: then nothing is due.
         if !matches!(start, Start::Day(_)) {
             return Ok(Vec::new());
         }
@@ -61,30 +61,30 @@ pub fn days(
     Ok(first.iter_days().take_while(|day| *day <= last).collect())
 }
 
-/// A day to ask for.
+/// A day to request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Due {
     pub day: NaiveDate,
     pub extent: Extent,
-    /// Whether the day is sealed by this reading.
+    /// Whether this reading seals the day.
     pub seals: bool,
-    /// Where a recheck of the day, after this reading, begins or goes on.
+    /// The recheck that follows this reading, new or resumed.
     pub recheck: Option<Pass>,
 }
 
-/// How much of a day to ask for.
+/// The part of a day to request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Extent {
-    /// All of it.
+    /// The whole day.
     Whole,
-    /// What an unfinished reading of all of it has left.
+    /// The rest of an unfinished reading of the whole day.
     Rest(Pass),
-    /// What has happened since an instant.
+    /// Visits since an instant.
     Since(i64),
 }
 
 impl Extent {
-    /// From which instant on to ask.
+    /// The first instant to request; `None` for the start of the day.
     pub fn since(&self) -> Option<i64> {
         match self {
             Extent::Whole => None,
@@ -93,7 +93,7 @@ impl Extent {
     }
 }
 
-/// Which days have to be read again although the ledger knows them.
+/// Which days to read again although the ledger knows them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reread {
     /// None.
@@ -104,24 +104,23 @@ pub enum Reread {
     All,
 }
 
-/// When something is planned.
+/// Times for planning: instants in Unix seconds, durations in seconds.
 #[derive(Debug, Clone, Copy)]
 pub struct Times {
-    /// Now.
     pub now: i64,
-    /// When the run began that this is a step of; for a sync of one step the end of time.
+    /// Start of the run that this step belongs to; `i64::MAX` for a sync in one transaction.
     pub run_began: i64,
-    /// How long after its end a day is settled.
+    /// Time after its end when a day has settled.
     pub settle: i64,
-    /// How far before the newest visit met a poll begins.
+    /// How far before the newest visit read a poll starts.
     pub overlap: i64,
-    /// How long after a recheck of an open day the next one is due; `None`: never.
+    /// Time between two rechecks of an open day; `None` if disabled.
     pub recheck: Option<i64>,
 }
 
-/// What is due of `days`: sealed days nothing, open ones what is new, with a recheck now and then, and
-/// days that have settled all, which seals them. A reading that was broken off goes on, unless the day
-/// has settled only since it began, or is to be read again by a later run.
+/// The days of `days` that are due. Sealed days are not; of open days, only new visits are, with a
+/// recheck from time to time; days that have settled are read whole and sealed. An unfinished reading
+/// resumes, unless it began before the day had settled, or a later run reads the day again.
 pub fn due(
     days: &[NaiveDate],
     known: &BTreeMap<NaiveDate, Known>,
@@ -154,7 +153,7 @@ pub fn due(
         } else if let Some(newest) = known.newest {
             let is_due =
                 |every| known.rechecked.is_none_or(|at| at > times.now || at + every <= times.now);
-            // A run reads the overlap once: it may be more than a step reads.
+            // A run reads the overlap only once, as it may take more than one step.
             let of_run = known.pass.as_ref().filter(|pass| pass.began >= times.run_began);
             let since = match of_run {
                 Some(pass) if pass.is_of_new() => pass.since,

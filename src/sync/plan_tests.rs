@@ -39,7 +39,7 @@ fn without_a_start() {
     assert_eq!(plan(Start::Newest(i64::MAX), None).unwrap(), [day("2026-11-24")]);
     assert_eq!(plan(Start::Ago(3), None).unwrap()[0], day("2026-11-21"));
     assert_eq!(plan(Start::Known(day("2026-11-20")), None).unwrap()[0], day("2026-11-20"));
-    // 23:00 UTC is the next day already where the clock is two hours ahead.
+    // 23:00 UTC is already the next day in a timezone two hours ahead.
     let late = day("2026-11-22").and_hms_opt(23, 0, 0).unwrap().and_utc().timestamp();
     let days = days(Start::Newest(late), None, day("2026-11-24"), Zone::Fixed(7200)).unwrap();
     assert_eq!(days[0], day("2026-11-21"));
@@ -101,15 +101,15 @@ fn a_reading_that_was_broken_off_goes_on() {
         })
     };
     let settled = midnight + 100;
-    // Begun after the day had settled, by this run or by another one.
+    // Begun after the day had settled, by this run or an earlier one.
     assert_eq!(extent(false, settled, Reread::No, settled + 50, settled + 40), Some("rest"));
-    // Begun before: it cannot seal the day.
+    // Begun before that: it cannot seal the day.
     assert_eq!(extent(false, settled - 1, Reread::No, settled + 50, settled - 1), Some("whole"));
-    // An open day goes on from its newest visit.
+    // An open day resumes from its newest visit.
     assert_eq!(extent(false, midnight, Reread::No, midnight, midnight), Some("since"));
-    // A sealed day is finished, whatever a reading of it was broken off for.
+    // A sealed day is finished, even if a later reading of it is not.
     assert_eq!(extent(true, settled, Reread::No, settled + 50, settled + 40), None);
-    // What is read again is read whole by each run, once.
+    // A day to read again is read whole once by each run.
     assert_eq!(extent(true, settled, Reread::All, settled + 50, settled + 40), Some("whole"));
     assert_eq!(extent(true, settled + 45, Reread::All, settled + 50, settled + 40), Some("rest"));
     assert_eq!(extent(false, midnight, Reread::All, midnight + 9, midnight), Some("rest"));
@@ -137,14 +137,14 @@ fn an_open_day_is_rechecked_now_and_then() {
     assert_eq!(recheck(Some(now - 3600), None, Some(3600), now), begun(now, midnight));
     assert_eq!(recheck(None, None, None, now), None);
     assert_eq!(recheck(None, None, Some(3600), now), begun(now, midnight));
-    // A clock that was ahead is not believed.
+    // A recheck in the future, by a clock that was ahead, does not count.
     assert_eq!(recheck(Some(now + 1), None, Some(3600), now), begun(now, midnight));
-    // One that was broken off goes on; so does a reading of the whole day, as a recheck.
+    // An unfinished recheck resumes; so does an unfinished reading of the whole day, as a recheck.
     let half = begun(now - 50, midnight + 5);
     assert_eq!(recheck(None, half.clone(), Some(3600), now), half);
     let read = half.clone().map(|pass| Pass { seen: Some(met()), ..pass });
     assert_eq!(recheck(None, read, Some(3600), now), half);
-    // A recheck that was broken off seals nothing.
+    // An unfinished recheck seals nothing.
     let known = Known { pass: begun(midnight + 90_000, midnight), ..Known::default() };
     let known = BTreeMap::from([(the_day, known)]);
     let at = midnight + 100_000;
@@ -161,7 +161,7 @@ fn a_run_reads_the_overlap_once() {
         let known = BTreeMap::from([(the_day, known)]);
         due(&[the_day], &known, Reread::No, zone, times(9000, 8000, 100)).remove(0).extent
     };
-    // It goes on where it was, within the overlap or after it.
+    // It resumes where it was, within the overlap or after it.
     assert_eq!(since(8000, Some(VisitTally::default())), Extent::Since(4950));
     assert_eq!(since(8000, Some(met())), Extent::Since(5000));
     assert_eq!(since(8000, None), Extent::Since(5000));

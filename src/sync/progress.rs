@@ -1,5 +1,5 @@
-//! How far a sync is: in a line of `pg_stat_activity`, which the view `matomo_progress` takes apart
-//! again, and in NOTICEs.
+//! Progress of a sync, shown in NOTICEs and in `pg_stat_activity`, whose text the view
+//! `matomo_progress` parses.
 
 use std::time::{Duration, Instant};
 
@@ -8,30 +8,28 @@ use chrono::NaiveDate;
 use crate::sync::fetch::DayRead;
 use crate::sync::notices::{Notices, readable};
 
-/// Counts days, visits and actions of a sync.
+/// Progress of a sync.
 #[derive(Debug, Clone)]
 pub struct Progress {
     site: i32,
-    /// The registered site, if it is a run of one.
+    /// The registered site, if this is a run.
     registered: Option<i32>,
     days_to_do: usize,
     days_done: usize,
     visits: i64,
     actions: i64,
-    /// What earlier transactions of the same sync took.
+    /// Time of earlier transactions of the same sync.
     earlier: Duration,
     begin: Instant,
-    /// The day stored last.
-    day: Option<NaiveDate>,
     pub notices: Notices,
 }
 
 impl Progress {
-    /// A sync of so many days.
+    /// Starts a sync of this many days.
     pub fn new(site: i32, days_to_do: usize) -> Progress {
         let (earlier, begin) = (Duration::ZERO, Instant::now());
         let (registered, days_done, visits, actions) = (None, 0, 0, 0);
-        let (day, notices) = (None, Notices::begin());
+        let notices = Notices::begin();
         Progress {
             site,
             registered,
@@ -41,43 +39,42 @@ impl Progress {
             actions,
             earlier,
             begin,
-            day,
             notices,
         }
     }
 
-    /// The same, of a registered site: there may be several of this ID, even in one process.
+    /// Sets the registered site: one idSite may be registered more than once.
     pub fn of_registered(self, registered: Option<i32>) -> Progress {
         Progress { registered, ..self }
     }
 
-    /// The same, of which so much was said already.
+    /// Sets the state of NOTICEs from earlier transactions.
     pub fn having_said(self, notices: Notices) -> Progress {
         Progress { notices, ..self }
     }
 
-    /// The same, of which so much is done already.
+    /// Adds the progress of earlier transactions.
     pub fn go_on(self, days: usize, visits: i64, actions: i64, earlier: Duration) -> Progress {
         let days_to_do = self.days_to_do + days;
         Progress { days_to_do, days_done: days, visits, actions, earlier, ..self }
     }
 
-    /// Whether some of it is done.
+    /// Whether any progress has been made.
     pub fn goes_on(&self) -> bool {
         self.days_done > 0 || self.visits > 0
     }
 
-    /// Takes note of a day, or a part of one, that is stored; gives a line if one is due.
+    /// Counts a stored day, or part of one. Returns a NOTICE if one is due.
     pub fn read(&mut self, read: &DayRead) -> Option<String> {
         let visits = read.met.visits - read.met_before.visits;
         self.add(read.rest.is_none(), visits, read.met.actions - read.met_before.actions);
-        self.day = Some(read.day);
-        self.notices.say(visits > 0).then(|| self.readable_line(visits > 0))
+        let is_due = self.notices.say(read.day, visits > 0);
+        is_due.then(|| self.readable_line(read.day, visits > 0))
     }
 
-    /// The last line, unless it was said.
+    /// The last NOTICE, if one is due.
     pub fn end(&mut self) -> Option<String> {
-        (self.day.is_some() && self.notices.end()).then(|| self.readable_line(true))
+        self.notices.end().map(|day| self.readable_line(day, true))
     }
 
     fn add(&mut self, is_day_done: bool, visits: i64, actions: i64) {
@@ -86,15 +83,14 @@ impl Progress {
         self.actions += actions;
     }
 
-    /// Days done of days to do, visits, actions, rate and time left.
+    /// The text for `pg_stat_activity`: days done of days to do, visits, actions, rate and time left.
     pub fn line(&self, what: &str) -> String {
         self.line_after(what, self.earlier + self.begin.elapsed(), |number| number.to_string())
     }
 
-    /// The line of the day stored last, for a person.
-    fn readable_line(&self, has_visits: bool) -> String {
-        let day = self.day.map(|day| day.to_string()).unwrap_or_default();
-        let what = if has_visits { day } else { format!("{day}, no visits") };
+    /// The NOTICE for a day.
+    fn readable_line(&self, day: NaiveDate, has_visits: bool) -> String {
+        let what = if has_visits { day.to_string() } else { format!("{day}, no visits") };
         self.line_after(&what, self.earlier + self.begin.elapsed(), readable)
     }
 
@@ -168,6 +164,18 @@ mod tests {
             progress.line_after("2026-11-24", Duration::from_secs(2), readable),
             "matomo: site 7, 2026-11-24: 1 of 1,096 days, 1,500 visits, 30,000 actions, 15,000 actions/s, 36 min 30 s left"
         );
+    }
+
+    #[test]
+    fn the_last_line_is_said_by_a_step_that_finds_nothing_to_do() {
+        let day = NaiveDate::from_ymd_opt(2026, 11, 24).unwrap();
+        let mut notices = Notices::begin();
+        assert!(!notices.say(day, true), "the first second has not passed");
+        let step = Progress::new(7, 0).go_on(2, 10, 300, Duration::from_secs(1));
+        let mut step = step.having_said(notices);
+        let line = step.end().expect("a last line");
+        assert!(line.starts_with("matomo: site 7, 2026-11-24: 2 of 2 days, 10 visits"), "{line}");
+        assert_eq!(step.end(), None);
     }
 
     #[test]

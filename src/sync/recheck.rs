@@ -1,5 +1,5 @@
-//! Finds visits that are not stored as Matomo lists them, and fetches them: for checks, and for the
-//! rechecks of open days. Runs on the backend's main thread.
+//! Finds visits whose stored rows differ from Matomo's list, and fetches them. For checks, and for
+//! rechecks of open days. Runs on the main thread.
 
 use crate::error::Result;
 use crate::matomo::client::Client;
@@ -11,10 +11,10 @@ use crate::store::inspect::{self, Differing};
 use crate::sync::fetch;
 use crate::sync::remote;
 
-/// So many listed visits are compared at once.
+/// Number of visits to compare per statement.
 const AT_ONCE: usize = 500;
 
-/// The listed visits that are missing or stale, by what Matomo tells of visits without their actions.
+/// Finds listed visits that are missing or stale, without comparing their actions.
 ///
 /// # Errors
 /// Only internal ones.
@@ -28,8 +28,8 @@ pub fn compare(destination: &Destination, listed: &[ListedVisit]) -> Result<Diff
     Ok(all)
 }
 
-/// The visits of these IDs, which are taken away; as many as make a batch, those without their
-/// actions all.
+/// Fetches visits by ID until a batch is full, or all of them without actions. Removes their IDs from
+/// `ids`.
 ///
 /// # Errors
 /// Those of [`Client::visits`].

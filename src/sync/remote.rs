@@ -1,4 +1,4 @@
-//! Requests from the main thread's point of view: made by a helper thread, waited for.
+//! Runs requests on a helper thread, and waits for them on the main thread.
 
 use pgrx::PgLogLevel;
 
@@ -7,10 +7,10 @@ use crate::matomo::client::Client;
 use crate::pg::report::say;
 use crate::sync::helper::{Helper, Outbox};
 
-/// Starts a thread that works with the client and tells what it finds. At most `room` items wait.
+/// Starts a helper thread with a clone of the client. Its queue holds at most `room` items.
 ///
 /// # Errors
-/// [`Error::Internal`] when there is no thread to be had.
+/// [`Error::Internal`] if no thread can be created.
 pub fn start<T: Send + 'static>(
     client: &Client,
     room: usize,
@@ -25,7 +25,7 @@ enum Reply<T> {
     Done(Result<T>),
 }
 
-/// Has one thing done, and waits for it; lines for the user are shown meanwhile.
+/// Runs `work` on a helper thread and waits for its result. Shows its NOTICEs meanwhile.
 ///
 /// # Errors
 /// Those of `work`.
@@ -40,8 +40,8 @@ pub fn ask<T: Send + 'static>(
         outbox.send(Reply::Done(done));
     })?;
     let mut result = Err(ended_early());
-    while let Some(mail) = helper.next() {
-        match mail {
+    while let Some(reply) = helper.next() {
+        match reply {
             Reply::Notice(line) => say(PgLogLevel::NOTICE, line),
             Reply::Done(done) => result = done,
         }
@@ -49,7 +49,7 @@ pub fn ask<T: Send + 'static>(
     result
 }
 
-/// A helper that ended without its last word, as after a panic.
+/// The error if a helper ends without its last message, as after a panic.
 pub fn ended_early() -> Error {
-    Error::Internal("the thread that fetches ended without a word".to_owned())
+    Error::Internal("the fetch thread ended unexpectedly".to_owned())
 }

@@ -1,5 +1,5 @@
-//! Copies site-days: fetches and stores at the same time, and notes in the ledger what became of
-//! them. Runs on the backend's main thread.
+//! Copies site-days: fetches and stores at the same time, and records the result in the ledger. Runs
+//! on the main thread.
 
 use chrono::NaiveDate;
 use pgrx::prelude::*;
@@ -23,10 +23,10 @@ use crate::sync::progress::Progress;
 use crate::sync::recheck;
 use crate::sync::remote;
 
-/// What became of a day.
+/// What was read and written for a day.
 pub type DayResult = (DayRead, Written);
 
-/// What the days of a step come to.
+/// Sums up the days of a step. `bytes` is the size of the answers.
 pub fn counts(results: &[DayResult], bytes: u64) -> StepCounts {
     let mut counts = StepCounts { bytes, ..StepCounts::default() };
     for (read, written) in results {
@@ -45,21 +45,21 @@ pub fn counts(results: &[DayResult], bytes: u64) -> StepCounts {
     counts
 }
 
-/// What became of all of them.
+/// The result of copying days.
 pub enum Outcome {
     Done(Vec<DayResult>),
-    /// Nothing: the site has another timezone, so that other days are due.
+    /// The site has another timezone, so that other days are due.
     ZoneChanged(SiteInfo),
 }
 
-/// What of a worker's may wait to be stored: batches, of a megabyte or two each, and the ends of days.
-/// Enough to read two small days or a few pages ahead, few enough for memory.
+/// Maximum messages queued per fetch thread, with batches of one or two megabytes: enough to read two
+/// small days or a few pages ahead.
 const ROOM: usize = 4;
 
-/// All that it takes to copy days.
+/// Copies days.
 pub struct Copier {
     pub client: Client,
-    /// Days to read at once.
+    /// Number of fetch threads.
     pub workers: usize,
     pub reading: ReadOptions,
     pub destination: Destination,
@@ -68,7 +68,7 @@ pub struct Copier {
 }
 
 impl Copier {
-    /// Fetches and stores the days, of each at most so many pages.
+    /// Fetches and stores the days, at most `most_pages` of each.
     ///
     /// # Errors
     /// Any of [`crate::error::Error`].
@@ -86,7 +86,7 @@ impl Copier {
         let count = days.len();
         let workers = self.workers.min(count);
         let reading = ReadOptions { most_pages, ..self.reading };
-        // Each worker reads every n-th day; what it is ahead waits in its mailbox.
+        // Each of n threads reads every n-th day, ahead of storing by the length of its queue.
         let mut of_workers = vec![Vec::new(); workers];
         for (index, due) in days.into_iter().enumerate() {
             of_workers[index % workers].push(due);
@@ -95,7 +95,7 @@ impl Copier {
             .into_iter()
             .map(|days| {
                 remote::start(&self.client, ROOM, move |client, outbox| {
-                    fetch::days(client, reading, days, &mut |news| outbox.send(news));
+                    fetch::days(client, reading, days, &mut |message| outbox.send(message));
                 })
             })
             .collect::<Result<Vec<_>>>()?;
@@ -114,7 +114,7 @@ impl Copier {
             }
             results.push(day);
         }
-        // Their last word, so that the client can be used again.
+        // Wait until the threads have ended, so that the client can be used again.
         for helper in &mut helpers {
             while helper.next().is_some() {}
         }
@@ -128,11 +128,11 @@ impl Copier {
         Ok(Outcome::Done(results.into_iter().map(|day| (day.read, day.written)).collect()))
     }
 
-    /// Stores what a worker reads of its next day.
+    /// Stores the next day of a fetch thread.
     fn store_day(&mut self, helper: &mut Helper<Message>) -> Result<DayStored> {
         let (mut written, mut differing) = (Written::default(), Vec::new());
-        while let Some(news) = helper.next() {
-            match news {
+        while let Some(message) = helper.next() {
+            match message {
                 Message::Batch(batch) => written += self.store.write(&batch)?,
                 Message::Listed(visits) => {
                     let found = recheck::compare(&self.destination, &visits)?;
@@ -147,8 +147,8 @@ impl Copier {
         Err(remote::ended_early())
     }
 
-    /// Fetches and stores the visits that a recheck has found to differ. Not while other days are
-    /// read: Matomo gets no more requests at once than `matomo.fetch_workers`.
+    /// Fetches and stores the visits that a recheck found to differ. Called after all threads have
+    /// ended: `matomo.fetch_workers` limits concurrent requests.
     fn fetch_differing(&mut self, day: &mut Day) -> Result<()> {
         let mut ids = std::mem::take(&mut day.differing);
         let requests = i32::try_from(ids.len().div_ceil(fetch::IDS)).unwrap_or(i32::MAX);
@@ -173,11 +173,11 @@ impl Copier {
     }
 }
 
-/// A day as far as it is stored.
+/// A stored day.
 struct Day {
     read: DayRead,
     written: Written,
-    /// Visits that a recheck has found to be missing or stale.
+    /// IDs of visits that a recheck found missing or stale.
     differing: Vec<i64>,
 }
 
@@ -186,19 +186,19 @@ enum DayStored {
     ZoneChanged(SiteInfo),
 }
 
-/// Notes in the ledger what became of days.
+/// Records days in the ledger.
 pub struct Recorder {
     pub ledger: Ledger,
-    /// What was known before.
+    /// The entries before this sync.
     pub known: LedgerDays,
     pub timezone: String,
     pub action_time: ActionTime,
-    /// When the sync began: a day is sealed by what was asked after it had settled.
+    /// Start of the sync, in Unix seconds. Only requests after a day has settled can seal it.
     pub now: i64,
 }
 
 impl Recorder {
-    /// Whether the ledger knows that a day was read, but not what of.
+    /// Whether a day's entry in the ledger was reset, so that the day is read again.
     pub fn is_to_read_anew(&self, day: NaiveDate) -> bool {
         self.known.get(&day).is_some_and(|entry| entry.known.read_at == 0)
     }
@@ -208,7 +208,8 @@ impl Recorder {
         let mut entry =
             before.cloned().unwrap_or_else(|| LedgerEntry::new(read.day, &self.timezone));
         let known = &mut entry.known;
-        // What a whole reading has not come to is read again, as by other bounds of the day.
+        // A whole reading drops the old cursor, even if unfinished: its rest is read too, as the day's
+        // bounds may have changed.
         if read.part == Part::Whole {
             known.newest = None;
             known.rechecked = read.newest.map(|_| self.now);

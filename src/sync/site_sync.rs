@@ -1,5 +1,5 @@
-//! One sync of one site: plan, fetch, store, tell. Runs on the backend's main thread, in the
-//! caller's transaction.
+//! Syncs one site: plans, then copies the days that are due. Runs on the main thread, in the caller's
+//! transaction.
 
 use chrono::{Days, NaiveDate, Utc};
 use pgrx::prelude::*;
@@ -14,8 +14,8 @@ use crate::pg::locks::{self, ALL_SITES, Lock, Mode};
 use crate::pg::report::{say, warn};
 use crate::pg::secrecy::show_activity;
 use crate::rows::mapping::SiteContext;
+use crate::state::adoption::adopt;
 use crate::state::ledger::{Ledger, LedgerDays};
-use crate::state::restored;
 use crate::store::destination::Destination;
 use crate::store::writer::Writer;
 use crate::sync::known_days;
@@ -27,23 +27,23 @@ use crate::sync::progress::Progress;
 use crate::sync::remote;
 use crate::sync::site_days::{Copier, DayResult, Outcome, Recorder};
 
-/// What the caller of `matomo_sync` wants.
+/// Arguments of `matomo_sync` and `matomo_check`.
 pub struct SyncRequest {
     /// idSite.
     pub site: i32,
     pub access: Access,
     pub start: Option<NaiveDate>,
     pub end: Option<NaiveDate>,
-    /// The name of the destination, as given.
+    /// Name of the destination, as given.
     pub destination: String,
-    /// Whether sealed days are read again.
+    /// Whether to read sealed days again.
     pub force: bool,
 }
 
-/// Does it all; gives a result per day.
+/// Syncs a site. Returns a result per day.
 ///
 /// # Errors
-/// Any of [`Error`]; nothing of the transaction remains then.
+/// Any of [`Error`]; the transaction must then abort.
 pub fn run(request: SyncRequest) -> Result<Vec<DayResult>> {
     let SyncRequest { site, access, start, end, destination, force } = request;
     let destination = Destination::open_or_create(&destination)?;
@@ -67,25 +67,25 @@ pub fn run(request: SyncRequest) -> Result<Vec<DayResult>> {
     }
 }
 
-/// The days that are asked for.
+/// The requested days.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Range {
     pub start: Option<NaiveDate>,
     pub end: Option<NaiveDate>,
-    /// The first day that is kept.
+    /// The first day within the site's retention.
     pub not_before: Option<NaiveDate>,
 }
 
-/// The run that a sync is a step of.
+/// The run that a step belongs to.
 #[derive(Debug, Clone, Copy)]
 pub struct RunContext {
-    /// The registered site.
+    /// ID of the registered site.
     pub registered: i32,
-    /// When the run began.
+    /// Start of the run, in Unix seconds.
     pub began: i64,
 }
 
-/// A sync that is ready to begin.
+/// A sync that is ready to copy.
 pub struct Sync {
     pub copy: Copier,
     pub info: SiteInfo,
@@ -94,7 +94,8 @@ pub struct Sync {
 }
 
 impl Sync {
-    /// Locks, and finds out which days are due. `told` is what Matomo has just told of the site.
+    /// Takes the lock and plans the days that are due. `told` is the site as Matomo has just reported
+    /// it.
     ///
     /// # Errors
     /// Any of [`Error`].
@@ -109,7 +110,6 @@ impl Sync {
     ) -> Result<Sync> {
         let Access { client, page_size, workers } = access;
         destination.lock_rows(site)?;
-        restored::resolve(&destination.extension)?;
         let ledger = Ledger::of(&destination, client.endpoint(), site);
         let now = Utc::now().timestamp();
         let mut known = known_days(&ledger, &destination, now)?;
@@ -151,7 +151,7 @@ impl Sync {
             if !due.is_empty() || is_zone_known {
                 break (days, due);
             }
-            // No visit will tell whether the timezone is still the same.
+            // No visits are due that could confirm the timezone.
             info = ask()?;
             is_zone_known = true;
         };
@@ -161,8 +161,8 @@ impl Sync {
             let name = destination.name.clone();
             return Err(Error::OtherActionTime { name, kind: kind.name(), first, last });
         }
-        // Not before Matomo has answered: a mistyped URL is no other Matomo.
-        ledger.check_matomo(&destination.name)?;
+        // Only after Matomo has answered: a mistyped URL is not another Matomo.
+        ledger.check_matomo(&destination)?;
         let store = Writer::new(destination.clone());
         let (zone, is_rollup) = (info.zone, info.is_rollup);
         let site = SiteContext { id: site, zone, action_time, is_rollup };
@@ -174,8 +174,8 @@ impl Sync {
     }
 }
 
-/// If somebody has emptied the table under the ledger, all has to be read anew, of all sites. Whoever
-/// writes to the table looks first, or it would not look empty to the next.
+/// If the table is empty although the ledger has rows for it, marks all days of all sites to be read
+/// again. Must run before each write, as the table is not empty afterwards.
 ///
 /// # Errors
 /// [`Busy::Refills`].
@@ -185,26 +185,27 @@ pub fn note_emptied(ledger: &Ledger, destination: &Destination) -> Result<()> {
     if !is_emptied()? {
         return Ok(());
     }
-    // One after the other, or the second would undo what the first has noted since.
+    // One session at a time: a second one would undo what the first has recorded since.
     if !locks::take(Lock::Rows(destination.oid, ALL_SITES), Mode::Alone) {
         return Err(Busy::Refills(name.clone()).into());
     }
     if is_emptied()? {
         ledger.disclaim_rows()?;
-        say(PgLogLevel::NOTICE, format!("table {name} is empty: all that it had is read anew"));
+        say(PgLogLevel::NOTICE, format!("table {name} is empty: all of its days are read again"));
     }
     Ok(())
 }
 
-/// What the ledger knows; days that were read in the future have to be read anew.
+/// Reads the ledger. Marks days whose reading lies in the future to be read again.
 fn known_days(ledger: &Ledger, destination: &Destination, now: i64) -> Result<LedgerDays> {
     note_emptied(ledger, destination)?;
     if !ledger.knows_destination()? {
         ledger.claim_destination(&destination.name)?;
     }
+    adopt(ledger, destination)?;
     let known = ledger.read()?;
     if known.is_empty() {
-        // A new table, perhaps in place of one that was dropped.
+        // The table is new, perhaps instead of one that was dropped.
         crate::state::ledger::forget_dropped(&destination.extension)?;
     }
     if known.values().all(|entry| entry.known.read_at <= now) {
@@ -214,8 +215,8 @@ fn known_days(ledger: &Ledger, destination: &Destination, now: i64) -> Result<Le
     ledger.read()
 }
 
-/// The site as the ledger has it, if today is known: a poll is one request. The visits that it lists
-/// prove the timezone, or else Matomo is asked.
+/// The site as recorded in the ledger, if that has today: then a poll takes one request. If the visits
+/// do not confirm the timezone, Matomo is asked for it.
 fn known_site(known: &LedgerDays, now: i64) -> Option<SiteInfo> {
     let entry = known.values().max_by_key(|entry| entry.known.read_at)?;
     let zone = Zone::parse(&entry.timezone)?;
@@ -224,7 +225,7 @@ fn known_site(known: &LedgerDays, now: i64) -> Option<SiteInfo> {
     known.contains_key(&zone.day(now)?).then_some(info)
 }
 
-/// What is known, in the timezone that Matomo has told.
+/// Updates the ledger to the timezone that Matomo reported.
 fn in_timezone(known: LedgerDays, ledger: &Ledger, info: &SiteInfo) -> Result<LedgerDays> {
     let others = known_days::of_other_zones(&known, info.zone);
     if others.0.is_empty() && others.1.is_empty() {
@@ -234,7 +235,7 @@ fn in_timezone(known: LedgerDays, ledger: &Ledger, info: &SiteInfo) -> Result<Le
     ledger.read()
 }
 
-/// Which days `matomo.lookback` reads again.
+/// The days that `matomo.lookback` reads again.
 fn lookback(today: NaiveDate) -> Reread {
     match settings::lookback() {
         0 => Reread::No,
@@ -242,7 +243,7 @@ fn lookback(today: NaiveDate) -> Reread {
     }
 }
 
-/// What Matomo knows of the site; in a run, that of the registered site.
+/// Asks Matomo for a site. `registered` is the ID of the registered site in a run.
 ///
 /// # Errors
 /// Those of [`Client::site`].
@@ -254,7 +255,7 @@ pub fn ask_for_site(client: &Client, site: i32, registered: Option<i32>) -> Resu
     })
 }
 
-/// Says once that Matomo did not list all actions of some visits.
+/// Warns that Matomo did not list all actions of some visits.
 pub fn warn_of_truncation(prefix: &str, visits: i64) {
     if visits > 0 {
         warn(

@@ -1,41 +1,21 @@
 //! Work in a subtransaction, whatever error it ends with: what a registered site's destination raises
 //! is a failure of that site, and nothing more.
 
-use std::panic::AssertUnwindSafe;
-use std::ptr;
-
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::panic::{CaughtError, ErrorReportWithLevel};
-use pgrx::prelude::*;
 
 use crate::error::{Result, StoredError};
 use crate::pg::failed::Failed;
 use crate::pg::process;
 use crate::pg::report::raised;
+use crate::pg::subtransaction;
 use crate::pg::watch;
 
 /// Does something in a subtransaction, which an error undoes. A cancel of the session undoes it too,
 /// and goes on.
 pub fn attempt<T>(work: impl FnOnce() -> Result<T>) -> std::result::Result<T, Failed> {
-    // SAFETY: main thread, within a transaction.
-    let (context, owner) = unsafe {
-        let before = (pg_sys::CurrentMemoryContext, pg_sys::CurrentResourceOwner);
-        pg_sys::BeginInternalSubTransaction(ptr::null());
-        pg_sys::CurrentMemoryContext = before.0;
-        before
-    };
-    let work = AssertUnwindSafe(|| work().map_err(|error| Ended::Failed(Failed::of(&error))));
-    let outcome = PgTryBuilder::new(work).catch_others(|caught| Err(ended(caught))).execute();
-    // SAFETY: main thread; ends what began above, and restores what was before it.
-    unsafe {
-        match &outcome {
-            Ok(_) => pg_sys::ReleaseCurrentSubTransaction(),
-            Err(_) => pg_sys::RollbackAndReleaseCurrentSubTransaction(),
-        }
-        pg_sys::CurrentMemoryContext = context;
-        pg_sys::CurrentResourceOwner = owner;
-    }
-    outcome.map_err(|ended| match ended {
+    let work = || work().map_err(|error| Ended::Failed(Failed::of(&error)));
+    subtransaction::within(work, ended).map_err(|ended| match ended {
         Ended::Failed(failed) => failed,
         Ended::Cancelled(caught) => caught.rethrow(),
     })

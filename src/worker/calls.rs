@@ -10,7 +10,7 @@ use crate::pg::extension::Extension;
 use crate::pg::failed::Failed;
 use crate::pg::locks;
 use crate::pg::spi::{query, spi};
-use crate::state::restored;
+use crate::state::restored::{self, OWNER_OF_SITE};
 use crate::state::sites::RegisteredSite;
 use crate::worker::attempt::attempt;
 use crate::worker::background;
@@ -51,9 +51,9 @@ pub fn sites() -> Result<Vec<i32>> {
     let extension = Extension::find()?;
     restored::note_ownerless(&extension)?;
     let sql = format!(
-        "SELECT s.id FROM {}.matomo_site_config s WHERE pg_has_role($1::oid, s.owner::oid, 'USAGE') \
+        "SELECT s.id FROM {}.matomo_site_config s WHERE pg_has_role($1::oid, {OWNER_OF_SITE}, 'USAGE') \
          AND (s.enabled OR s.retention IS NOT NULL \
-             AND EXISTS (SELECT FROM pg_roles r WHERE r.oid = s.owner)) ORDER BY s.id",
+             AND EXISTS (SELECT FROM pg_roles r WHERE r.oid = {OWNER_OF_SITE})) ORDER BY s.id",
         extension.schema
     );
     // SAFETY: main thread, within a transaction.

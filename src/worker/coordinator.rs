@@ -1,7 +1,7 @@
 //! The coordinator of a database: has a process work on each registered site that is due. It reaches
 //! no Matomo and no table of a user, and waits for nobody.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
@@ -19,6 +19,7 @@ use crate::pg::report::warn_of;
 use crate::state::{restored, runs};
 use crate::worker::background::{self, Child, Database};
 use crate::worker::queue::{self, Queue, Task};
+use crate::worker::shares::Shares;
 use crate::worker::site_worker;
 
 /// After upkeep that did not come to its end, how long to wait till the next attempt.
@@ -51,6 +52,8 @@ struct Coordinator {
     not_before: HashMap<i32, Instant>,
     /// The same of their upkeep, as long as it stands as it does.
     upkeep_not_before: HashMap<i32, (Instant, String)>,
+    /// How many processes each Matomo may have.
+    shares: Shares,
     /// What was said last, so as to say it once.
     said: LastSaid,
 }
@@ -88,6 +91,9 @@ impl Coordinator {
             self.complain(failed);
         }
         let now = Instant::now();
+        let busy: HashSet<&String> =
+            ended.iter().chain(&self.at_work).map(|(task, _)| &task.matomo).collect();
+        self.shares.rests(|matomo| busy.contains(matomo));
         for (task, _) in ended {
             self.see_what_came(&task, &queue, now + naptime, now + UPKEEP_PAUSE);
         }
@@ -108,6 +114,9 @@ impl Coordinator {
     /// from it, it is tried again later.
     fn see_what_came(&mut self, done: &Task, queue: &Queue, later: Instant, much_later: Instant) {
         let site = done.site;
+        if done.syncs {
+            self.shares.ended(&done.matomo, !queue.unanswered.contains(&site));
+        }
         let Some(left) = queue.tasks.iter().find(|left| left.site == site) else { return };
         if done.syncs && left.syncs && left.due_at == done.due_at {
             self.not_before.insert(site, later);
@@ -123,18 +132,28 @@ impl Coordinator {
         self.not_before.extend(ended.into_iter().map(|(task, _)| (task.site, later)));
     }
 
-    /// Starts as many processes as there may be. One is kept free of sites that fail, if there are
-    /// several.
+    /// Starts as many processes as there may be. If there are several, one is kept free of sites that
+    /// fail; and of each Matomo, if there are several, as any of them may hang.
     fn start(&mut self, queue: &Queue) {
         let most = worker::max_workers();
-        let most_failing = most.saturating_sub(1).max(1);
+        let all_but_one = most.saturating_sub(1).max(1);
+        let matomos: HashSet<&String> =
+            self.at_work.iter().map(|(task, _)| &task.matomo).chain(&queue.matomos).collect();
+        let most_of_one = if matomos.len() > 1 { all_but_one } else { most };
         for task in &queue.tasks {
             if self.at_work.len() >= most {
                 return;
             }
-            let failing = self.at_work.iter().filter(|(task, _)| task.is_failing).count();
-            let is_at_work = self.at_work.iter().any(|(other, _)| other.site == task.site);
-            if is_at_work || task.is_failing && failing >= most_failing {
+            let at_work = |is: &dyn Fn(&Task) -> bool| {
+                self.at_work.iter().filter(|(task, _)| is(task)).count()
+            };
+            let is_failing = |task: &Task| task.is_failing || self.shares.is_doubtful(&task.matomo);
+            let asks_the_same = |other: &Task| other.syncs && other.matomo == task.matomo;
+            let most_of_one = most_of_one.min(self.shares.most(&task.matomo));
+            if at_work(&|other| other.site == task.site) > 0
+                || is_failing(task) && at_work(&is_failing) >= all_but_one
+                || task.syncs && at_work(&asks_the_same) >= most_of_one
+            {
                 continue;
             }
             match Child::start(site_worker::process(task)) {

@@ -7,6 +7,7 @@ pub mod coordinator;
 pub mod launcher;
 pub mod queue;
 pub mod session;
+pub mod shares;
 pub mod site_worker;
 pub mod step;
 pub mod upkeep;

@@ -1,16 +1,18 @@
 //! What there is to do in a database, and in which order. SPI only.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use pgrx::prelude::*;
 
 use crate::config::credentials::Credentials;
 use crate::error::{Error, Result};
+use crate::matomo::http::endpoint::Endpoint;
 use crate::pg::extension::Extension;
 use crate::pg::locks::{self, Kind};
 use crate::pg::roles::AsSiteOwner;
 use crate::pg::spi::{query, spi};
-use crate::state::restored;
+use crate::state::restored::{self, OWNER_OF_SITE};
 use crate::state::retention;
 use crate::state::runs;
 
@@ -24,6 +26,10 @@ pub struct Queue {
     pub pause: Option<Duration>,
     /// Whether there are sites whose owner is gone.
     pub has_ownerless: bool,
+    /// The Matomos of the sites that are enabled.
+    pub matomos: HashSet<String>,
+    /// Sites whose last run failed as their Matomo was out of reach.
+    pub unanswered: HashSet<i32>,
 }
 
 /// By so many seconds.
@@ -33,6 +39,8 @@ const LATER: f64 = 60.0;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Task {
     pub site: i32,
+    /// The URL of its Matomo; where that is unknown the name of its server.
+    pub matomo: String,
     /// Whether it is to be synced.
     pub syncs: bool,
     /// Whether its table was not seen to today.
@@ -53,10 +61,14 @@ struct Candidate {
     /// Whether it is to be synced, and not only what is too old removed.
     is_enabled: bool,
     server: String,
+    /// The server's option.
+    url: Option<String>,
     /// Seconds until it is due; `None`: never.
     seconds: Option<f64>,
     due_at: String,
     failures: i32,
+    /// What it fails with.
+    sqlstate: String,
     upkeep: String,
     /// Whether its last run was interrupted, which is yet to be noted.
     is_dead: bool,
@@ -84,6 +96,14 @@ pub fn read() -> Result<Option<Queue>> {
             queue.has_ownerless = true;
             continue;
         }
+        let matomo = waiting.matomo();
+        if waiting.is_enabled {
+            queue.matomos.insert(matomo.clone());
+        }
+        // Connection exceptions.
+        if waiting.failures > 0 && waiting.sqlstate.starts_with("08") {
+            queue.unanswered.insert(waiting.site);
+        }
         let syncs = waiting.is_dead
             || waiting.is_enabled
                 && match waiting.seconds {
@@ -99,7 +119,7 @@ pub fn read() -> Result<Option<Queue>> {
             let Candidate { site, due_at, upkeep, .. } = waiting;
             tasks.push((
                 seconds + if is_failing { LATER } else { 0.0 },
-                Task { site, syncs, tends, is_failing, due_at, upkeep },
+                Task { site, matomo, syncs, tends, is_failing, due_at, upkeep },
             ));
         }
         if let Some(seconds) = waiting.seconds.filter(|_| waiting.is_enabled && !syncs) {
@@ -125,13 +145,15 @@ pub fn is_created() -> Result<bool> {
 /// The sites that are enabled, or have a retention, and that nobody works on.
 fn waiting(extension: &Extension) -> Result<Vec<Candidate>> {
     let sql = format!(
-        "SELECT s.id, s.owner::oid, s.server::text, \
+        "SELECT s.id, {OWNER_OF_SITE}, s.server::text, \
              CASE WHEN NOT isfinite(a.at) THEN NULL WHEN a.at > clock_timestamp() AND {1} THEN 0 \
                  ELSE date_part('epoch', a.at - clock_timestamp()) END, \
              t.refused_credentials, s.timezone, t.tended_on::text, r.oid IS NOT NULL, s.enabled, \
              a.at::text, coalesce(t.failures, 0), EXISTS (SELECT FROM {0}.matomo_run_log g \
-                 WHERE g.site_id = s.id AND g.status = 'running'), concat_ws(' ', t.changes, t.upkeep_place) \
-         FROM {0}.matomo_site_config s LEFT JOIN pg_roles r ON r.oid = s.owner \
+                 WHERE g.site_id = s.id AND g.status = 'running'), concat_ws(' ', t.changes, t.upkeep_place), \
+             coalesce(t.last_sqlstate, ''), (SELECT o.option_value FROM pg_foreign_server f, \
+                 pg_options_to_table(f.srvoptions) o WHERE f.srvname = s.server AND o.option_name = 'url') \
+         FROM {0}.matomo_site_config s LEFT JOIN pg_roles r ON r.oid = {OWNER_OF_SITE} \
          LEFT JOIN {0}.matomo_site_state t ON t.site_id = s.id \
          CROSS JOIN LATERAL (SELECT coalesce(t.next_at, now())) AS a(at) \
          WHERE (s.enabled OR s.retention IS NOT NULL) \
@@ -159,6 +181,8 @@ fn waiting(extension: &Extension) -> Result<Vec<Candidate>> {
                     failures: row.get(11).map_err(spi)?.ok_or_else(corrupt)?,
                     is_dead: row.get(12).map_err(spi)?.ok_or_else(corrupt)?,
                     upkeep: row.get(13).map_err(spi)?.ok_or_else(corrupt)?,
+                    sqlstate: row.get(14).map_err(spi)?.ok_or_else(corrupt)?,
+                    url: row.get(15).map_err(spi)?,
                 })
             })
             .collect()
@@ -166,6 +190,12 @@ fn waiting(extension: &Extension) -> Result<Vec<Candidate>> {
 }
 
 impl Candidate {
+    /// Two servers may have one.
+    fn matomo(&self) -> String {
+        let endpoint = self.url.as_deref().and_then(|url| Endpoint::parse(url).ok());
+        endpoint.map_or_else(|| self.server.clone(), |endpoint| endpoint.url().to_owned())
+    }
+
     /// Whether its table was seen to today.
     fn is_tended(&self) -> bool {
         let tended_on = self.tended_on.as_deref().and_then(|day| day.parse().ok());

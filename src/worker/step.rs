@@ -19,6 +19,7 @@ use crate::pg::report::say;
 use crate::pg::roles::AsSiteOwner;
 use crate::pg::spi::{query, spi};
 use crate::pg::watch::{self, Watch};
+use crate::state::restored;
 use crate::state::retention;
 use crate::state::run::Run;
 use crate::state::runs::{self, Begun};
@@ -52,6 +53,7 @@ pub fn begin(site: i32, command: &str, at_once: bool) -> Result<Option<i64>> {
     let _bounded = locks::bounded_waits();
     let extension = Extension::find()?;
     check_may_call(&extension)?;
+    restored::resolve(&extension)?;
     let site = RegisteredSite::get(&extension, site)?;
     session::begin(site.id, Phase::End);
     if !session::lock(site.id) {

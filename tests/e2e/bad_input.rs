@@ -1,5 +1,5 @@
 //! Bad input: each case has its own error, which says what to do and never shows the token, and
-//! leaves all tables as they were. Here is what these tests share.
+//! leaves all tables as they were. This file has the helpers of these tests.
 
 mod answers;
 mod arguments;

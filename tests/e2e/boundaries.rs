@@ -1,14 +1,14 @@
-//! Kill -9, at every boundary between two things that are written or asked for: nothing half-done is
-//! ever seen, and what was committed goes on where it was, without anybody's doing.
+//! Kill -9 at every boundary between two writes or requests: nothing half-done is ever visible, and
+//! committed work resumes by itself.
 //!
 //! How to read a failure:
-//! - The last line printed before it names the victim, the way (who writes: a sync, the worker, a
-//!   drop, …) and the point of `points.rs` at which it was held.
-//! - "it ran through": the point was not met. The code no longer does there what the point waits for.
-//! - left and right that differ: what was found after the kill beside what was promised; both are in
-//!   the words of `Left` in `points.rs`.
-//! - "N times" of a request: the step that was lost was asked for again more or less often than once.
-//! - To try one point alone, leave only its line in `POINTS`.
+//! - The last line printed before it names the victim, the writer (a sync, the worker, a drop, …) and
+//!   the point of `points.rs` at which it was held.
+//! - "it ran through": the point was not reached. The code no longer does what the point waits for.
+//! - left and right that differ: the state after the kill and the expected state, in the terms of
+//!   `Left` in `points.rs`.
+//! - "N times" of a request: the lost step was not repeated exactly once.
+//! - To run one point alone, leave only its line in `POINTS`.
 
 mod course;
 mod hold;

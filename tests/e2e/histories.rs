@@ -1,15 +1,15 @@
-//! Random histories: whatever happens to a site, and to the syncs, what can be known is stored, and
-//! after a check with repair everything is. `MATOMO_HISTORIES` sets how many are tried,
-//! `MATOMO_HISTORY_SEED` one to be tried alone and told.
+//! Random histories: whatever happens to a site and to its syncs, everything that syncs can know is
+//! stored, and everything is after a check with repair. `MATOMO_HISTORIES` sets the number of
+//! histories, `MATOMO_HISTORY_SEED` runs and prints a single one.
 //!
 //! How to read a failure:
-//! - It begins with the seed and ends with what is wrong; between them stand all steps, a line each,
-//!   in order: `events.rs` says what happens to the site, `trouble.rs` what happens to a sync.
-//! - `MATOMO_HISTORY_SEED=n` lives through that history alone, and prints it.
-//! - "after the sync", "after the kill", "after the repair": when the table was compared. What it
-//!   should hold comes from `witness.rs`, which sees each answer of the fake; what a check should
-//!   find, from `reckoning.rs`.
-//! - "too quiet": nothing failed, but too little happened for that to prove anything.
+//! - It starts with the seed and ends with the fault; in between are all steps, one per line, in
+//!   order: `events.rs` has the events of the site, `trouble.rs` those of a sync.
+//! - `MATOMO_HISTORY_SEED=n` runs that history alone, and prints it.
+//! - "after the sync", "after the kill", "after the repair": when the table was compared. The expected
+//!   rows come from `witness.rs`, which sees each answer of the fake; the expected result of a check
+//!   from `reckoning.rs`.
+//! - "too quiet": nothing failed, but too little happened to prove anything.
 
 mod bench;
 mod course;

@@ -1,7 +1,7 @@
 //! End-to-end tests: a real Postgres with the built extension, and a fake Matomo over real HTTP.
-//! `make test` builds what they need. Folders are those of `src/`; `support` is what tests need;
-//! `bad_input`, `boundaries`, `histories`, `pairs` and `trust` are suites with words of their own, and
-//! begin with how to read a failure.
+//! `make test` builds what they need. Folders mirror those of `src/`; `support` has shared helpers.
+//! `bad_input`, `boundaries`, `histories`, `pairs` and `trust` are suites with terms of their own,
+//! which start with how to read a failure.
 
 mod api;
 mod bad_input;

@@ -1,14 +1,14 @@
-//! Two at once: the first stops in the middle, the second begins, the first goes on. After both, rows,
-//! ledger and results agree with some order of the two, or one has failed with a clear error.
+//! Two operations at once: the first stops in the middle, the second starts, the first resumes. After
+//! both, rows, ledger and results match some order of the two, or one has failed with a clear error.
 //!
 //! How to read a failure:
-//! - A line a pair: the first and the second operation, what each ended with, and what does not agree
-//!   with any order of the two. All pairs are tried before the test fails.
-//! - Where the first stops stands in `Operation::stop`: before its COMMIT, or within the trigger that
-//!   its first row of a kind fires.
-//! - "done" of both, and a fault: one did not see what the other did. "55P03" of one: it waited for the
-//!   other and gave up, which is right only if its words say for whom.
-//! - `verdict.rs` says what must agree: rows, ledger and what both said; `scene.rs` is the database
+//! - One line per pair: both operations, their results, and what does not match any order of the two.
+//!   All pairs are tried before the test fails.
+//! - `Operation::stop` says where the first one stops: before its COMMIT, or in the trigger that its
+//!   first row of a kind fires.
+//! - "done" for both, and a fault: one did not see the other's changes. "55P03" for one: it waited for
+//!   the other and gave up, which is correct only if its message names the other.
+//! - `verdict.rs` says what must match: rows, ledger and both results; `scene.rs` is the database
 //!   before them.
 
 mod operations;

@@ -1,9 +1,9 @@
-//! What a sceptic wants to see: faults of the network, bad certificates, hosts that nobody may
-//! ask, secrets. Each test here is a section of `docs/trust.md`; the rows of other sections come from
-//! tests elsewhere. `make trust` writes it anew.
+//! Evidence for a sceptic: faults of the network, bad certificates, forbidden hosts, secrets. Each test
+//! here is a section of `docs/trust.md`; tests elsewhere add rows to other sections. `make trust`
+//! regenerates it.
 //!
-//! A failure names the case and what was promised. Where a row of the report is compared (`proven`),
-//! what was seen then stands there: the test saw something else this time.
+//! A failure names the case and what was promised. A row that is compared with the report (`proven`)
+//! has the earlier result: this time the test saw something else.
 
 mod hosts;
 mod network;

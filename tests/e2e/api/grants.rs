@@ -1,5 +1,5 @@
-//! What whoever has a grant can make others do: the rows of the table in docs/security.md that no other
-//! module shows.
+//! What each grant lets a role make others do: the rows of the table in docs/security.md that no other
+//! module tests.
 
 use fake_matomo::Fake;
 use postgres::Client;

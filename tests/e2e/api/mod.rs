@@ -1,4 +1,4 @@
-//! Who may call what, and with whose rights.
+//! Who may call which functions, and with whose rights they run.
 
 mod grants;
 mod overloads;

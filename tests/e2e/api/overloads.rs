@@ -1,4 +1,4 @@
-//! Functions of users in the schema of the extension are never called in place of ours.
+//! A user's functions in the extension's schema are never called instead of ours.
 
 use crate::support::sites::*;
 use crate::support::*;

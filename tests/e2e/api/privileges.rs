@@ -1,4 +1,4 @@
-//! Who may do what with the objects of the extension, by its list: what is new must be put on it.
+//! Privileges on all objects of the extension, as a list: a new object must be added to it.
 
 use std::collections::BTreeMap;
 

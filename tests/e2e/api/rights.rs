@@ -1,4 +1,4 @@
-//! Whose rights a sync of a registered site has: its owner's, whoever calls for it, and no more.
+//! A sync of a registered site has its owner's rights and no others, whichever role starts it.
 
 use fake_matomo::Fake;
 use postgres::Client;
@@ -310,8 +310,8 @@ fn who_does_not_own_a_partitioned_table_is_told_whom_to_ask_for_a_week() {
         &error(&mut db, sync),
         "42501",
         message,
-        &[&format!("It takes the rights of its owner, {owner}.")],
-        "Ask the owner to run matomo_create_partitions, or to register a site, which makes partitions ahead.",
+        &[&format!("This requires the rights of its owner, {owner}.")],
+        "Ask the owner to run matomo_create_partitions, or to register a site, which creates partitions ahead.",
     );
     let ahead = "SELECT matomo_create_partitions('shop.visits', '2026-10-20', now())";
     assert_eq!(error(&mut db, ahead).message(), message);
@@ -325,7 +325,7 @@ fn who_does_not_own_a_partitioned_table_is_told_whom_to_ask_for_a_week() {
         &error(&mut theirs, ahead),
         "42501",
         message,
-        &["It takes the privilege CREATE on schema shop."],
+        &["This requires CREATE on schema shop."],
         &format!("GRANT CREATE ON SCHEMA shop TO {owner}."),
     );
     run(&mut admin, &format!("GRANT CREATE ON SCHEMA shop TO {owner}"));

@@ -1,5 +1,5 @@
-//! Answers that are none. Each is met when asking for the site and in the middle of a range, after
-//! a day that was good.
+//! Invalid answers. Each is tested for the request for the site, and in the middle of a range, after
+//! a valid day.
 
 use std::time::{Duration, Instant};
 
@@ -73,7 +73,7 @@ fn statuses_that_say_nothing_more() {
     }
     for status in [401, 407] {
         let message = format!("Matomo answered with HTTP status {status}");
-        let hint = "Look for what asks for a password in front of the Matomo";
+        let hint = "Look for a proxy in front of the Matomo that asks for a password";
         let fault = Fault::Status(status, Page::Html);
         stage.meets(fault, "28000", &message, Some(status), hint);
     }
@@ -95,7 +95,7 @@ fn a_matomo_in_maintenance() {
     let mut stage = Stage::new();
     stage.fake.knobs().maintenance = true;
     let error = stage.refuses(&[]);
-    let (message, hint) = ("Matomo is in maintenance mode", "Wait until it is over");
+    let (message, hint) = ("Matomo is in maintenance mode", "Wait until it ends");
     expect(&error, "08006", message, &stage.of_site(Some(503)), hint);
     stage.fake.knobs().maintenance = false;
     stage.recovers();
@@ -162,10 +162,10 @@ fn what_stands_around_the_json() {
 fn a_limited_rate() {
     let mut stage = Stage::new();
     let message = "Matomo limits the rate of requests: wait 7 s";
-    stage.meets(Fault::RetryAfter(7), "53400", message, Some(429), "ask less often");
+    stage.meets(Fault::RetryAfter(7), "53400", message, Some(429), "send fewer requests");
     let message = "Matomo limits the rate of requests";
     for page in [Page::Json, Page::Html, Page::Empty] {
-        stage.meets(Fault::Status(429, page), "53400", message, Some(429), "ask less often");
+        stage.meets(Fault::Status(429, page), "53400", message, Some(429), "send fewer requests");
     }
     stage.recovers();
 }
@@ -256,7 +256,7 @@ fn matomos_own_errors_are_passed_on() {
     let mut stage = Stage::new();
     let words = "The plugin Live is not enabled.";
     let message = format!("Matomo answered with an error: {words}");
-    let hint = "The message is Matomo's own";
+    let hint = "the message is Matomo's own";
     let fault = Fault::ErrorEnvelope(words.to_owned());
     stage.meets(fault, "08P01", &message, Some(200), hint);
     let fault = Fault::Status500Envelope(words.to_owned());

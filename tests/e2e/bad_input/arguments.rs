@@ -1,4 +1,4 @@
-//! Arguments and settings that cannot be right, and callers who may not.
+//! Invalid arguments and settings, and callers without privileges.
 
 use chrono::{Days, Utc};
 use fake_matomo::{Fault, Saying, When};

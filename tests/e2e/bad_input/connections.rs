@@ -1,4 +1,4 @@
-//! No way to Matomo: closed ports, unknown hosts, other protocols, TLS.
+//! Failed connections to Matomo: closed ports, unknown hosts, other protocols, TLS.
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -11,7 +11,7 @@ use super::*;
 use crate::support::cluster::Cluster;
 
 const UNREACHABLE: &str = "Check the URL, and that the database server may reach it";
-const CERTIFICATE: &str = "or into the file that matomo.ca_file names";
+const CERTIFICATE: &str = "or in the file that matomo.ca_file names";
 
 fn detail_at(url: &str) -> String {
     detail("SitesManager.getSiteFromId, site 1", url, "", None)

@@ -1,4 +1,4 @@
-//! Destinations that cannot be written to. They are found out before anything is asked of Matomo.
+//! Destinations that cannot be written to are refused before the first request to Matomo.
 
 use super::*;
 

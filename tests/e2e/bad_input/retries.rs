@@ -1,4 +1,4 @@
-//! What may pass is asked again, and told; what will not is not.
+//! Transient failures are retried, with a NOTICE; others are not.
 
 use std::time::Duration;
 

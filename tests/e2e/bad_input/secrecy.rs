@@ -1,4 +1,4 @@
-//! The token goes into the body of requests and nowhere else, whatever Matomo answers.
+//! The token is sent in the body of requests and nowhere else, whatever Matomo answers.
 
 use fake_matomo::{Fault, TokenPlace, When};
 

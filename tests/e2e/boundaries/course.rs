@@ -1,5 +1,5 @@
-//! One case: somebody writes, is held at a boundary, is ended there; what is left is looked at; the
-//! same is done again, and comes to its end.
+//! One case: a writer is held at a boundary and killed there; the remaining state is checked; then the
+//! same work is done again and completes.
 
 use std::collections::BTreeMap;
 use std::thread::JoinHandle;

@@ -1,5 +1,5 @@
-//! Has a process stop at a boundary and wait there: for a Matomo that does not answer, or for a lock
-//! that a trigger asks for.
+//! Holds a process at a boundary: by a Matomo that does not answer, or by a lock that a trigger
+//! requests.
 
 use fake_matomo::{Fake, Fault, When};
 use postgres::Client;

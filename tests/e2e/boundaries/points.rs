@@ -1,5 +1,5 @@
-//! All boundaries at which a sync, its upkeep, or another statement that writes may be ended, and
-//! what must be left then.
+//! All boundaries at which a sync, its upkeep, or another writing statement may be killed, and the
+//! state that must remain.
 
 use super::hold::Hold::{self, Commit, Ddl, Request, Row};
 

@@ -1,10 +1,10 @@
-//! The table, the site and the Matomo that each case begins with, and what must be there at any
-//! point of its course.
+//! The table, the site and the Matomo at the start of each case, and what must hold at any point of
+//! it.
 //!
-//! Of the days d5 to d0 (today), d5 and d4 are older than the site's retention, each in its own way:
-//! d5 fills a partition, d4 shares one. d3 and d2 are stored but still open, and d2 has changed
-//! since: a visit with an action less, one with another title, a new one. d1 and d0 are new, and
-//! need a partition that is not there; d1 has more visits than a step reads.
+//! Of the days d5 to d0 (today), d5 and d4 are older than the site's retention: d5 fills a partition,
+//! d4 shares one. d3 and d2 are stored but still open, and d2 has changed since: one visit has an
+//! action less, one another title, one is new. d1 and d0 are new and need a partition that does not
+//! exist; d1 has more visits than a step reads.
 
 use fake_matomo::{ActionTime, Fake, Kind, OracleRow};
 use postgres::Client;

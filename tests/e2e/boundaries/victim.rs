@@ -1,4 +1,4 @@
-//! Ends a process that stands at a boundary, and waits until the server is there again.
+//! Kills a process at a boundary, and waits until the server is up again.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! Settings, credentials, and the token that shows nowhere.
+//! Settings, credentials, and the secrecy of the token.
 
 mod credentials;
 mod secrecy;

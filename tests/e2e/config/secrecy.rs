@@ -1,5 +1,5 @@
-//! The token shows nowhere: in no error, no `pg_stat_activity`, no log line. Each test has a token
-//! of its own, so that all may look at the whole log of one server.
+//! The token is never shown: in no error, `pg_stat_activity` or log line. Each test has its own token,
+//! so that all can check the whole log of one server.
 
 use std::thread;
 

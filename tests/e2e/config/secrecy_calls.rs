@@ -1,5 +1,5 @@
-//! The token, continued: calls from plpgsql, other ways to call, and what Postgres itself logs
-//! before a sync begins, which docs/security.md names.
+//! The secrecy of the token in calls from plpgsql, in other kinds of calls, and in what Postgres
+//! itself logs before a sync starts, as listed in docs/security.md.
 
 use fake_matomo::{Fault, Saying, When};
 

@@ -1,4 +1,5 @@
-//! The token, continued: plans that auto_explain logs, in each of its formats, and parameters.
+//! The secrecy of the token in plans that auto_explain logs, in each of its formats, and in
+//! parameters.
 
 use postgres::types::Type;
 

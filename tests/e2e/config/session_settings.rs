@@ -1,4 +1,4 @@
-//! No setting of a session changes what its calls do.
+//! No setting of a session changes the result of its calls.
 
 use crate::support::sites::*;
 use crate::support::*;

@@ -1,4 +1,4 @@
-//! The database of a history, which may be killed, and what is done to a sync on its way.
+//! The database of a history, which may be killed, and the faults of a sync.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;

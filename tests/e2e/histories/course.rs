@@ -1,4 +1,4 @@
-//! One history: steps of events and syncs, then the reckoning.
+//! One history: events and syncs, then a check.
 
 use std::collections::BTreeMap;
 use std::ops::AddAssign;

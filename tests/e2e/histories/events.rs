@@ -1,4 +1,4 @@
-//! What happens to a site: one random event after the other.
+//! Random events of a site.
 
 use chrono::{Datelike, Days, NaiveDate};
 use fake_matomo::{Action, Item, Kind, Visit, World, Zone};

@@ -1,4 +1,4 @@
-//! An import that is killed goes on where it was.
+//! An import resumes after a kill.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,4 +1,4 @@
-//! Chance that a seed repeats.
+//! Random numbers from a seed.
 
 /// SplitMix64.
 pub struct Random(u64);

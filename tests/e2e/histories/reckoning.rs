@@ -1,4 +1,4 @@
-//! What a check must find.
+//! The expected result of a check.
 
 use std::collections::BTreeMap;
 use std::ops::AddAssign;

@@ -1,4 +1,4 @@
-//! What goes wrong with a sync.
+//! Faults of a sync.
 
 use fake_matomo::{Fault, Page, When};
 

@@ -1,10 +1,9 @@
-//! What a right copy may know: it watches each answer of the fake, follows the rules of the ledger
-//! (design, section 4) on its own, and so tells which rows must be stored, and which visits must be
-//! stored as they are now.
+//! The expected rows: watches each answer of the fake and follows the rules of the ledger on its own,
+//! and so knows which rows must be stored, and which visits must be stored in their current state.
 //!
-//! A sync may miss of a visit only what lies behind the cursor of an open day, or in a sealed day
-//! (heartbeat, late hits, imports, deletions, values that change without a further action), until
-//! the day is read whole again. All else is known, and `Witness::known` says of which visits.
+//! A sync may miss only changes of a visit before the cursor of an open day, or in a sealed day
+//! (heartbeats, late hits, imports, deletions, values that change without a further action), until
+//! the whole day is read again. Everything else is known; `Witness::known` tells for which visits.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,4 @@
-//! Connections are kept from one sync of a session to the next, and nobody notices when they break.
+//! Connections are kept between syncs of a session, and a broken one is replaced unnoticed.
 
 use std::time::Duration;
 

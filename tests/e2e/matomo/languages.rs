@@ -1,4 +1,4 @@
-//! Matomo's errors in the languages of its users, from Matomo 4 and 5: the same in each.
+//! Matomo's errors in its users' languages, from Matomo 4 and 5, are understood alike.
 
 use fake_matomo::{Fake, Fault, Page, Saying, When};
 use postgres::Client;

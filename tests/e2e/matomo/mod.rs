@@ -1,4 +1,4 @@
-//! Questions to Matomo and its answers.
+//! Requests to Matomo and its answers.
 
 mod keep_alive;
 mod languages;

@@ -1,4 +1,4 @@
-//! Pages that cannot skip a visit, grow within a second and shrink when Matomo is overstrained.
+//! Pages skip no visit, grow within a second, and shrink when Matomo is overloaded.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};

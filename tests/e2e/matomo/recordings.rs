@@ -1,4 +1,4 @@
-//! Answers of a real Matomo, see tests/recordings/README.md, through the fake into both tables.
+//! Answers of a real Matomo (tests/recordings/README.md), through the fake into both tables.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! What the two do.
+//! The operations of the pairs.
 
 use crate::pairs::scene::{PERSON, Scene, VISITOR};
 

@@ -1,4 +1,4 @@
-//! The database that the pairs meet in, the same before each of them.
+//! The database of the pairs, the same before each of them.
 
 use fake_matomo::{ActionTime, Fake, Site, World};
 use postgres::Client;

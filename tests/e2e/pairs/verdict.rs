@@ -1,4 +1,4 @@
-//! Whether what two have left agrees with some order of them.
+//! Whether the state after two operations matches some order of them.
 
 use std::collections::BTreeSet;
 
@@ -69,6 +69,8 @@ pub fn faults(
     };
     let more = numbers(texts(db, &visits("visits", "oracle")));
     let lacking = numbers(texts(db, &visits("oracle", "visits")));
+    faults.extend(check_disagrees(scene, &more, &lacking));
+    let db = &mut scene.db;
     // Days that the ledger knows to be empty.
     let empty: BTreeSet<String> = texts(
         db,
@@ -131,6 +133,41 @@ pub fn faults(
     }
     if !faults.is_empty() {
         faults.extend(scene.said().into_iter().map(|line| format!("  run: {line}")));
+    }
+    faults
+}
+
+/// What `matomo_check` says of the table beside Matomo as it is now, where that is something else than
+/// what was found by comparing the rows.
+fn check_disagrees(
+    scene: &mut Scene,
+    more: &BTreeSet<i64>,
+    lacking: &BTreeSet<i64>,
+) -> Vec<String> {
+    let mut faults = Vec::new();
+    for site in [1, 2] {
+        let there: BTreeSet<i64> =
+            scene.fake.world().site(site).visits.iter().map(|visit| visit.id).collect();
+        let ids = format!("SELECT DISTINCT idvisit FROM visits WHERE idsite = '{site}'");
+        let here: BTreeSet<i64> =
+            texts(&mut scene.db, &ids).iter().map(|id| id.parse().unwrap()).collect();
+        let differs = |id: &&i64| more.contains(id) || lacking.contains(id);
+        let stale = there.intersection(&here).filter(differs).count();
+        let found = format!("{} {} {stale}", (&there - &here).len(), (&here - &there).len());
+        let sql = format!(
+            "SELECT concat_ws(' ', sum(missing), sum(extra), sum(stale))
+             FROM matomo_check({site}, '{}', '{}', '{}', '{}', 'visits', deep => true)",
+            scene.noon.text(19),
+            scene.noon.text(0),
+            scene.fake.url(),
+            scene.fake.token()
+        );
+        let said: String = one(&mut scene.db, &sql);
+        if said != found {
+            faults.push(format!(
+                "site {site}: missing, extra, stale are {found}, matomo_check says {said}"
+            ));
+        }
     }
     faults
 }

@@ -1,4 +1,4 @@
-//! Who waits for whom, and for how long.
+//! Which operation waits for which, and for how long.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -62,6 +62,32 @@ fn an_erasure_gives_up_a_sync_that_does_not_end_and_hinders_no_other() {
 }
 
 #[test]
+fn an_erasure_that_gives_up_a_drop_says_so() {
+    let mut scene = Scene::new();
+    scene.reset(false);
+    for (site, message) in [
+        ("1", "could not erase: old rows of site 1 are still being removed from public.visits"),
+        (
+            "NULL",
+            "could not erase: old rows are still being removed from public.visits, or its URL changed",
+        ),
+    ] {
+        let mut dropping = scene.connect();
+        let holder = pid(&mut dropping);
+        let step = format!(
+            "BEGIN; SELECT * FROM matomo_drop_step('visits', to_timestamp({}), {site}, '100 ms')",
+            scene.bound()
+        );
+        run(&mut dropping, &step);
+        let mut officer = scene.connect();
+        run(&mut officer, "SET lock_timeout = '300 ms'");
+        let refused = error(&mut officer, FORGET);
+        assert_says(&refused, "55P03", message, &[], &format!("pg_cancel_backend({holder})"));
+        run(&mut dropping, "ROLLBACK");
+    }
+}
+
+#[test]
 fn an_erasure_that_waits_is_cancelled_at_once() {
     let mut scene = Scene::new();
     scene.reset(false);
@@ -118,7 +144,7 @@ fn a_sync_waits_for_a_step_that_removes_old_rows_and_not_for_ever() {
     assert_says(
         &error(&mut db, &sync),
         "55P03",
-        "another session removes old rows of \"public.visits\"",
+        "another session is removing old rows of \"public.visits\"",
         &[],
         "Wait for it to end",
     );

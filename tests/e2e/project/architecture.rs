@@ -1,7 +1,7 @@
-//! The house: which folder of `src/` may use which, and no circle between files.
+//! The layers: which folder of `src/` may use which, without circles between files.
 //!
-//! A failure names the file, the path that it uses, and the rule. Move what is used down to the floor
-//! of its lowest user, or hand it over as a plain value; a new arrow in [`ARROWS`] is the last resort.
+//! A failure names the file, the path that it uses, and the rule. Move the used item down to the layer
+//! of its lowest user, or pass it as a plain value; a new arrow in [`ARROWS`] is the last resort.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

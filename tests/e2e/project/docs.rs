@@ -1,5 +1,5 @@
-//! README and `docs/`: their SQL runs, their results are true, their links lead somewhere, and
-//! nothing that the extension has is left out.
+//! README and `docs/`: their SQL runs, their results are correct, their links work, and they cover
+//! everything that the extension has.
 
 use std::collections::HashSet;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! From one version of the extension to the next, and to its end.
+//! Updating and dropping the extension.
 
 use crate::support::cluster::shared;
 use crate::support::report::{all_there, proven, said};

@@ -1,4 +1,4 @@
-//! The project as a whole: its house, its pages, its versions.
+//! The project as a whole: its layers, documentation, versions.
 
 mod architecture;
 mod docs;

@@ -1,5 +1,5 @@
-//! What the extension is made of besides itself: licences, sources, versions. Known weaknesses of
-//! crates are another matter, for which SECURITY.md names the tools: their list is on the network.
+//! Dependencies of the extension: licences, sources, versions. Known vulnerabilities of crates are not
+//! tested, as their list is on the network; SECURITY.md names the tools.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;

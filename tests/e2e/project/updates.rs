@@ -1,4 +1,4 @@
-//! `ALTER EXTENSION … UPDATE` from every released version makes what a new installation makes.
+//! `ALTER EXTENSION … UPDATE` from every released version gives the same as a new installation.
 
 use std::path::{Path, PathBuf};
 
@@ -242,7 +242,7 @@ fn an_update_that_forgets_something_is_found() {
     let mut shelf = Shelf::new();
     let fresh = shelf.fresh(CURRENT);
     assert!(fresh.iter().any(|line| line == "member function matomo_may_see(oid)"), "{fresh:#?}");
-    assert!(fresh.iter().any(|line| line.starts_with("dumped matomo_ledger WHERE")), "{fresh:#?}");
+    assert!(fresh.iter().any(|line| line.starts_with("dumped matomo_ledger ")), "{fresh:#?}");
     assert!(
         fresh.iter().any(|line| line.starts_with("REVOKE ALL ON FUNCTION public.matomo_sync(")),
         "{fresh:#?}"

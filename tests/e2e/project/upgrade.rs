@@ -1,5 +1,5 @@
-//! `pg_upgrade`, from one server of ours to another of the same major version: it does all that it
-//! does between different ones.
+//! `pg_upgrade` between two servers of the same major version: it does all that it does between
+//! different ones.
 
 use std::path::Path;
 use std::process::Command;

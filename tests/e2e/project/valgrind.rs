@@ -1,7 +1,6 @@
-//! A session under valgrind: whatever it does with memory that is not its own, or not yet written, or
-//! lost, is found. Postgres' programs have faults of that kind which are none (padding that is
-//! written, memory that goes with the process); counted is what the extension's library does itself.
-//! Part of `make soak`, as it takes minutes.
+//! A session under valgrind, which finds invalid reads and writes, uninitialized memory, and leaks.
+//! Postgres itself has harmless ones (padding that is written, memory freed at exit), so only those of
+//! the extension's library count. Part of `make soak`, as it takes minutes.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! The setting `matomo.action_time` is never changed in silence for a table that has rows.
+//! A change of `matomo.action_time` never goes unnoticed for a table that has rows.
 
 use fake_matomo::{Action, ActionTime, Clock, Fake, OracleRow, Site, Visit, World};
 use postgres::Client;

@@ -1,4 +1,4 @@
-//! Databases in other encodings than UTF8: what they can hold is there, the rest is a question mark.
+//! Databases in encodings other than UTF8: characters that they cannot hold become question marks.
 
 use fake_matomo::{Action, Fault, OracleRow, When};
 use postgres::Client;

@@ -1,5 +1,5 @@
-//! Pages made to do harm, a fixed corpus of them. `MATOMO_FUZZ_SECONDS` goes on from there with
-//! others for so long; a page that fails is named by its seed.
+//! A fixed corpus of hostile pages. `MATOMO_FUZZ_SECONDS` continues with other pages for that long. A
+//! failure names the seed of its page.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};

@@ -1,5 +1,5 @@
-//! Odd data is no reason to lose a visit: what Matomo and its plugins have been seen to send, and
-//! what they might. Everything is synced into both tables, and again, which touches nothing.
+//! Odd data loses no visit: data that Matomo and its plugins have been seen to send, or might.
+//! Everything is synced into both tables, and then again, which changes nothing.
 
 mod values;
 mod visits;

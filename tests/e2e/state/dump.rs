@@ -1,4 +1,4 @@
-//! What users keep when they dump, restore, drop and create again: everything.
+//! Users lose nothing when they dump, restore, drop and create again.
 
 use std::io::Write;
 use std::path::PathBuf;

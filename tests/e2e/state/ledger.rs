@@ -1,4 +1,4 @@
-//! What a sync asks for, and what it leaves out because the ledger knows it.
+//! What a sync requests, and what it skips because of the ledger.
 
 use fake_matomo::{Action, Fake, Site, Visit};
 use postgres::Client;

@@ -1,4 +1,4 @@
-//! Several Matomos and several sessions at one table: what would collide is refused.
+//! Several Matomos and several sessions with one table: conflicts are refused.
 
 use fake_matomo::Fake;
 use postgres::Client;

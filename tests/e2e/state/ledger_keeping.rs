@@ -1,4 +1,4 @@
-//! The ledger never claims more than its table holds, whoever does what to the table.
+//! The ledger never claims more than its table holds, whatever happens to the table.
 
 use std::process::Stdio;
 
@@ -106,7 +106,7 @@ fn a_table_emptied_is_filled_from_where_it_began_without_a_start_too() {
     notices.take();
     assert_eq!(sync_site(&mut db, &fake, 2, "").days, 7);
     assert_eq!(sync(&mut db, &fake, "").days, 8);
-    let empty = "table public.matomo is empty: all that it had is read anew";
+    let empty = "table public.matomo is empty: all of its days are read again";
     let said = notices.take().into_iter().filter(|(_, line)| line == empty).count();
     assert_eq!(said, 1);
     let kept = fake.world().oracle(1, noon.day(7), noon.day(0), fake_matomo::ActionTime::Utc);

@@ -1,10 +1,12 @@
-//! What the extension keeps: ledger, sites, runs, and what of it goes.
+//! The extension's own tables: ledger, sites, runs; and retention.
 
+mod drop_steps;
 mod dump;
 mod ledger;
 mod ledger_apart;
 mod ledger_keeping;
 mod moved;
+mod restored_days;
 mod restored_names;
 mod restores;
 mod retention;

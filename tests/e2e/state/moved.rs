@@ -1,4 +1,4 @@
-//! A Matomo that moves to another URL: what was copied under the old one stays its own.
+//! A Matomo that moves to another URL keeps the visits copied under the old one.
 
 use fake_matomo::{Action, Fake};
 use postgres::Client;

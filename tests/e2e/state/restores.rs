@@ -1,4 +1,4 @@
-//! What the extension keeps of its own comes back by whatever way a dump is restored.
+//! The extension's own tables are restored, whichever way a dump is restored.
 
 use std::path::PathBuf;
 

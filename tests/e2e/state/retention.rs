@@ -1,5 +1,5 @@
-//! `matomo_drop_before`: what is old goes, nothing else does, nobody waits for it, and no sync
-//! brings it back.
+//! `matomo_drop_before` removes old rows and no others, blocks no other session, and no sync copies
+//! them again.
 
 use fake_matomo::Fake;
 use postgres::Client;

@@ -1,4 +1,4 @@
-//! `matomo_drop_before` beside other sessions, and for those who may not.
+//! `matomo_drop_before` with concurrent sessions, and for roles without privileges.
 
 use std::thread;
 use std::time::{Duration, Instant};

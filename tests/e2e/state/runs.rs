@@ -1,5 +1,5 @@
-//! What is said of runs, past and present: `matomo_runs`, `matomo_status`, `matomo_progress`; and what
-//! becomes of runs that are broken off.
+//! Runs, past and present, in `matomo_runs`, `matomo_status` and `matomo_progress`; and interrupted
+//! runs.
 
 use std::time::{Duration, Instant};
 

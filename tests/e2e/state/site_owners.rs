@@ -1,4 +1,4 @@
-//! Whose registered sites are, who may do what with them, and that they survive a dump.
+//! Owners of registered sites, what other roles may do with these, and that a dump keeps owners.
 
 use postgres::Client;
 
@@ -31,7 +31,7 @@ fn a_site_is_its_owners_and_nobody_elses() {
 
     let mut db = connect_as(&name, &stranger);
     assert_eq!(seen(&mut db), (0, 0, 0));
-    let hint = format!("It takes the rights of its owner, {owner}.");
+    let hint = format!("This requires the rights of its owner, {owner}.");
     let message = format!("permission denied for registered site {site}");
     for sql in [
         format!("SELECT matomo_alter_site({site}, enabled => false)"),

@@ -1,4 +1,4 @@
-//! Registered sites: what is asked of whom registers them, and what he may change.
+//! Registered sites: requirements for registering them, and what can be changed.
 
 use crate::support::sites::*;
 use crate::support::*;
@@ -136,7 +136,7 @@ fn what_cannot_be_registered_is_refused() {
         error(&mut db, "SELECT matomo_add_site('analytics', 1, destination => 'short')");
     assert_eq!(temporary.code().code(), "42809");
     assert!(temporary.message().ends_with(".short\" is a temporary table"), "{temporary:?}");
-    assert_eq!(temporary.hint(), Some("Name a table that lasts."));
+    assert_eq!(temporary.hint(), Some("Name a permanent table."));
     let tomorrow =
         error(&mut db, "SELECT matomo_add_site('analytics', 1, start_date => current_date + 2)");
     assert!(tomorrow.message().ends_with("is in the future"), "{tomorrow:?}");

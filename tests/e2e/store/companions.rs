@@ -1,5 +1,4 @@
-//! Others at work on a destination while syncs are: sessions that change rows meanwhile, publications,
-//! policies.
+//! Other activity on a destination during syncs: sessions that change rows, publications, policies.
 
 use std::thread;
 

@@ -1,5 +1,5 @@
-//! What may go wrong in Postgres itself while a sync stores: full disks, the user's own triggers and
-//! constraints, locks, transactions of all kinds. Afterwards all is as before, and works again.
+//! Failures in Postgres itself while a sync stores: full disks, the user's triggers and constraints,
+//! locks, transactions of all kinds. Afterwards everything is as before, and works again.
 
 use std::path::PathBuf;
 use std::process::Command;

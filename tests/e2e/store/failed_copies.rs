@@ -1,5 +1,5 @@
-//! A trigger or a foreign key of the user's that fails while rows are copied in: its error comes out
-//! as it is, and the session goes on.
+//! A user's trigger or foreign key that fails during COPY: its error is passed on unchanged, and the
+//! session continues.
 
 use postgres::Client;
 use postgres::error::DbError;

@@ -1,4 +1,4 @@
-//! A backend that gets no more memory fails as an ERROR (53200): Rust would end the process, and
+//! A backend that is out of memory fails with an ERROR (53200). Rust would abort the process, and
 //! Postgres restart with all its sessions.
 
 use fake_matomo::{Fake, Fault, When};

@@ -1,4 +1,4 @@
-//! Destinations: tables and how rows get into them.
+//! Destinations, and how rows get into them.
 
 mod companions;
 mod crash;

@@ -1,4 +1,4 @@
-//! Tables of the Node tool, and of people who made theirs otherwise, as destinations as they stand.
+//! Existing tables of the Node tool, and similar tables that users created, as destinations.
 
 use fake_matomo::{Action, ActionTime, Clock, Fake, Kind, OracleRow, Site, Visit, World};
 use postgres::Client;

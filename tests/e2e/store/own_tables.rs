@@ -1,4 +1,4 @@
-//! Destinations that users made themselves: other types, names, partitions, columns, triggers.
+//! Destinations that users created themselves: other types, names, partitions, columns, triggers.
 
 use fake_matomo::Fake;
 use postgres::Client;

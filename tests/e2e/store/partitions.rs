@@ -1,4 +1,4 @@
-//! New weekly partitions are like their table, whoever's session makes them.
+//! New weekly partitions are like their table, whichever session creates them.
 
 use postgres::Client;
 

@@ -1,4 +1,5 @@
-//! What is written is to be seen in the table, by its name; what users do to rows is their own business.
+//! Written rows are visible in the table, by its name, unless the user's own triggers, rules or
+//! policies change that.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -99,9 +100,9 @@ fn a_sync_whose_rows_are_not_to_be_seen_fails_with_all_undone() {
             &mut db,
             &sync_sql(&fake, 1, &format!("{}, destination => '{table}'", from(&noon, 2))),
         );
-        let message = format!("rows written to \"public.{table}\" are not to be seen in it");
-        let detail = "Of 9 rows, a query of the table sees 0.";
-        assert_says(&refused, "0A000", &message, &[detail], "Take an ordinary table of Postgres");
+        let message = format!("rows written to \"public.{table}\" are not visible in it");
+        let detail = "A query of the table finds 0 of 9 rows.";
+        assert_says(&refused, "0A000", &message, &[detail], "Use an ordinary Postgres table");
         assert_eq!(ledger(&mut db, table), [""; 0]);
         if !partitioned {
             // Pages of a table stay when its rows are rolled back.

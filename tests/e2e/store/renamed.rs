@@ -1,5 +1,5 @@
-//! A table that gets another name while a sync or a check begins: what has the name by then is meant,
-//! and no table gets rows that another one was compared for.
+//! A table that is renamed while a sync or check starts: the table that has the name by then is used,
+//! and rows compared with one table are never written to another.
 
 use std::thread;
 

@@ -1,4 +1,4 @@
-//! The extension's own schema: the template, the tables and partitions made from it, the comments.
+//! The extension's own schema: the template, tables and partitions created from it, comments.
 
 use postgres::Client;
 

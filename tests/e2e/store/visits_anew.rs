@@ -1,4 +1,4 @@
-//! A visit is known by its ID as long as it is the same visit, whenever its rows were.
+//! A visit is identified by its ID as long as it is the same visit, whatever the times of its rows.
 
 use fake_matomo::{Action, Fake, Visit};
 use postgres::Client;
@@ -94,8 +94,9 @@ fn a_visit_whose_number_was_anothers_is_an_error() {
             let before = fingerprint(db, table);
             for arguments in [range.to_owned(), format!("{range}, force => true")] {
                 let refused = error(db, &sync_sql(fake, 1, &arguments));
-                let message =
-                    format!("destination \"public.{table}\" holds another visit 1022 than Matomo");
+                let message = format!(
+                    "destination \"public.{table}\" holds a different visit 1022 than Matomo"
+                );
                 let detail = format!(
                     "The stored visit, of site 1, began on {}, Matomo's on {}",
                     chrono::DateTime::from_timestamp(old, 0).unwrap().date_naive(),

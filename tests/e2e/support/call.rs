@@ -1,4 +1,4 @@
-//! Calls of `matomo_sync`, and the sums of what they say.
+//! Calls of `matomo_sync`, and the sums of their results.
 
 use fake_matomo::Fake;
 use postgres::error::DbError;
@@ -19,7 +19,7 @@ pub struct Sync<'a> {
 }
 
 impl<'a> Sync<'a> {
-    /// Into `matomo`, pages of 500, all days read whole whatever the ledger knows.
+    /// Into `matomo`, with pages of 500; reads all days whole, whatever the ledger has.
     pub fn of(fake: &Fake, start: &'a str, end: &'a str) -> Sync<'a> {
         Sync {
             url: fake.url(),
@@ -55,13 +55,13 @@ impl<'a> Sync<'a> {
         )
     }
 
-    /// Runs it; the sums over all days.
+    /// Runs it; returns the sums over all days.
     pub fn run(&self, db: &mut Client) -> Sums {
         let rows = db.query(&self.sql(), &[]).unwrap_or_else(|error| panic!("{error:?}"));
         Sums::of(&rows)
     }
 
-    /// Runs it; the error it ends with.
+    /// Runs it; returns its error.
     pub fn error(&self, db: &mut Client) -> DbError {
         error(db, &self.sql())
     }
@@ -95,18 +95,18 @@ impl Sums {
         }
     }
 
-    /// Rows written in any way.
+    /// Rows inserted, updated or deleted.
     pub fn written(&self) -> i64 {
         self.inserted + self.updated + self.deleted
     }
 }
 
-/// A call of `matomo_sync` on a site with further arguments, as in `", start_date => '2026-01-01'"`.
+/// A call of `matomo_sync` on a site with more arguments, for example `", start_date => '2026-01-01'"`.
 pub fn sync_sql(fake: &Fake, site: i64, arguments: &str) -> String {
     format!("SELECT * FROM matomo_sync({site}, '{}', '{}'{arguments})", fake.url(), fake.token())
 }
 
-/// Runs such a call; the sums over all days.
+/// Runs such a call on site 1; returns the sums over all days.
 pub fn sync(db: &mut Client, fake: &Fake, arguments: &str) -> Sums {
     sync_site(db, fake, 1, arguments)
 }

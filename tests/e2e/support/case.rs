@@ -1,4 +1,4 @@
-//! Days that are copied, for the tests of `matomo_check`.
+//! Copied days, for tests of `matomo_check`.
 
 use fake_matomo::{ActionTime, Fake};
 use postgres::Client;
@@ -46,8 +46,8 @@ impl Case {
         )
     }
 
-    /// What it says of each day, as `ago: there here missing extra stale repaired`; days on which
-    /// nothing differs are left out.
+    /// Its result per day, as `ago: there here missing extra stale repaired`, without days on which
+    /// nothing differs.
     pub fn check(&mut self, arguments: &str) -> Vec<String> {
         let rows = self.db.query(&self.sql(arguments), &[]).unwrap_or_else(|e| panic!("{e:?}"));
         assert_eq!(rows.len(), 4);
@@ -62,7 +62,7 @@ impl Case {
         lines
     }
 
-    /// Where all rows lie, but for those of some visits.
+    /// The addresses of all rows, except those of some visits.
     pub fn untouched(&mut self, but: &str) -> String {
         fingerprint(&mut self.db, &format!("{} WHERE idvisit NOT IN ({but})", self.table))
     }
@@ -71,8 +71,8 @@ impl Case {
         self.fake.world().oracle(1, self.noon.day(4), self.noon.day(1), ActionTime::Utc)
     }
 
-    /// A check finds this and writes nothing; a repair finds the same, mends it and touches no
-    /// other rows; then there is nothing to find.
+    /// A check finds this and writes nothing; a repair finds the same, repairs it and touches no
+    /// other rows; then a check finds nothing.
     pub fn assert_found(&mut self, arguments: &str, found: &str, but: &str) {
         let others = self.untouched(but);
         let all = fingerprint(&mut self.db, self.table);

@@ -7,7 +7,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use postgres::{Client, Config, NoTls};
 
-/// A running server of its own; ends with its owner.
+/// A running server; stopped and removed on drop.
 pub struct Cluster {
     pub dir: PathBuf,
 }
@@ -20,7 +20,7 @@ fn cluster(args: &[&str]) {
     cluster_in(args, &[]);
 }
 
-/// The same, with variables in the environment.
+/// Runs `tests/cluster` with variables in its environment.
 fn cluster_in(args: &[&str], variables: &[(&str, &str)]) {
     let mut command = Command::new(script());
     command.args(args).envs(variables.iter().copied());
@@ -39,7 +39,7 @@ fn new_dir() -> PathBuf {
 }
 
 impl Cluster {
-    /// Makes and starts a server.
+    /// Creates and starts a server.
     pub fn start() -> Cluster {
         Cluster::start_with("")
     }
@@ -51,7 +51,7 @@ impl Cluster {
         made
     }
 
-    /// Makes a server, and does not start it; with variables in the environment of `tests/cluster`.
+    /// Creates a server without starting it, with variables in the environment of `tests/cluster`.
     pub fn create(conf: &str, variables: &[(&str, &str)]) -> Cluster {
         assert!(
             std::env::var_os("MATOMO_PACKAGE").is_some(),
@@ -62,14 +62,14 @@ impl Cluster {
         cluster_in(&["create", made.path()], variables);
         let file = made.dir.join("data/postgresql.conf");
         let mut text = std::fs::read_to_string(&file).unwrap();
-        // Tests wait for no disk, and most of them look at requests in the order of days.
+        // Tests do not wait for the disk, and most expect requests in the order of days.
         text += "\nfsync = off\nmax_connections = 60\nmatomo.fetch_workers = 1\n";
         text += conf;
         std::fs::write(&file, text).unwrap();
         made
     }
 
-    /// Makes and starts a standby of it.
+    /// Creates and starts a standby of it.
     pub fn standby(&self) -> Cluster {
         let made = Cluster { dir: new_dir() };
         cluster(&["create", made.path()]);
@@ -101,7 +101,7 @@ impl Cluster {
         std::fs::read_to_string(self.dir.join("port")).unwrap().trim().parse().unwrap()
     }
 
-    /// Everything that the server has logged.
+    /// The server's log.
     pub fn log(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(self.dir.join("log")).unwrap()).into_owned()
     }
@@ -146,20 +146,20 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        // A dead postmaster that is not buried would be waited for.
+        // `pg_ctl` would wait for a zombie postmaster.
         let file =
             std::fs::read_to_string(self.dir.join("data/postmaster.pid")).unwrap_or_default();
         let _ = file.lines().next().and_then(|pid| pid.parse().ok()).map(is_gone);
-        // Not `cluster`, whose panic within a panic would hide what failed.
+        // Not `cluster`, which may panic: a second panic would hide the first one.
         let _ = Command::new(script()).args(["destroy", self.path()]).output();
     }
 }
 
 impl Cluster {
-    /// The same as `start_with`, for many tests: ends with the process, not with an owner.
+    /// The same as `start_with`, shared by many tests: ends with the process.
     pub fn keep_with(conf: &str) -> &'static Cluster {
         static KEPT: Mutex<Vec<&'static Cluster>> = Mutex::new(Vec::new());
-        // A static is never dropped.
+        // Statics are never dropped.
         extern "C" fn destroy() {
             for cluster in KEPT.lock().unwrap_or_else(PoisonError::into_inner).iter() {
                 let _ = Command::new(script()).args(["destroy", cluster.path()]).output();
@@ -176,23 +176,23 @@ impl Cluster {
     }
 }
 
-/// The server that tests share which neither stop it nor look at all of its log.
+/// The server for all tests that neither stop it nor check its whole log.
 pub fn shared() -> &'static Cluster {
     static SHARED: OnceLock<&'static Cluster> = OnceLock::new();
     SHARED.get_or_init(|| Cluster::keep_with(""))
 }
 
-/// Has orphans come to this process, so that `is_gone` need not wait for whoever else buries them: a
-/// dead process that is not buried is there for Postgres too, which then does not start anew.
+/// Makes this process the parent of orphans, so that `is_gone` can reap them. Postgres takes a zombie
+/// for a running process, and does not start again.
 fn adopt_orphans() {
     // SAFETY: sets a flag of this process.
     unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1) };
 }
 
-/// Whether a process is dead and buried.
+/// Whether a process has ended and was reaped.
 pub fn is_gone(pid: i32) -> bool {
-    // Signal 0 only asks whether the process is there.
-    // SAFETY: both look at nothing but the process, which may be a child of ours.
+    // Signal 0 only checks that the process exists.
+    // SAFETY: both calls only query the process, which may be our child.
     unsafe {
         libc::waitpid(pid, std::ptr::null_mut(), libc::WNOHANG);
         libc::kill(pid, 0) != 0

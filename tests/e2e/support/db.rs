@@ -8,12 +8,12 @@ use postgres::error::DbError;
 
 use crate::support::cluster::shared;
 
-/// A database of its own, in the shared cluster.
+/// A new database in the shared cluster.
 pub fn database() -> Client {
     shared().connect(&shared().database())
 }
 
-/// The error that a statement ends with.
+/// Runs a statement that must fail; returns its error.
 pub fn error(db: &mut Client, sql: &str) -> DbError {
     let error = db.batch_execute(sql).expect_err("the statement must fail");
     error.as_db_error().unwrap_or_else(|| panic!("no error of the server: {error}")).clone()
@@ -23,18 +23,18 @@ pub fn one<T: postgres::types::FromSqlOwned>(db: &mut Client, sql: &str) -> T {
     db.query_one(sql, &[]).unwrap_or_else(|error| panic!("{sql}: {error:?}")).get(0)
 }
 
-/// The process of a session.
+/// The process ID of a session.
 pub fn pid(db: &mut Client) -> i32 {
     one(db, "SELECT pg_backend_pid()")
 }
 
-/// Proves that a table holds exactly the oracle's rows, each value compared as Postgres prints it.
+/// Asserts that a table has exactly the oracle's rows, comparing values as text.
 pub fn assert_equal(db: &mut Client, table: &str, oracle: &[OracleRow]) {
     let found = differences(db, table, oracle);
     assert!(found.is_empty(), "{table} differs from the oracle:\n{found}");
 }
 
-/// The rows that only one side has, as text; empty when there are none.
+/// The rows that only one side has, as text; empty if there are none.
 pub fn differences(db: &mut Client, table: &str, oracle: &[OracleRow]) -> String {
     db.batch_execute(
         "SET client_min_messages = warning; SET TimeZone = 'UTC';
@@ -71,8 +71,8 @@ fn copy_field(value: Option<&str>) -> String {
     })
 }
 
-/// A digest of where every row lies and which transaction wrote it: equal as long as nothing
-/// touches the table.
+/// A digest of the address and transaction of every row: unchanged as long as nothing writes the
+/// table.
 pub fn fingerprint(db: &mut Client, table: &str) -> String {
     one(
         db,
@@ -83,14 +83,15 @@ pub fn fingerprint(db: &mut Client, table: &str) -> String {
     )
 }
 
-/// A database of its own in the shared cluster, by name, for tests with several sessions.
+/// The name of a new database in the shared cluster, and a connection. For tests with several
+/// sessions.
 pub fn named_database() -> (String, Client) {
     let name = shared().database();
     let db = shared().connect(&name);
     (name, db)
 }
 
-/// Runs statements that must succeed; a failure shows them.
+/// Runs statements that must succeed.
 pub fn run(db: &mut Client, sql: &str) {
     db.batch_execute(sql).unwrap_or_else(|error| panic!("{sql}: {error:?}"));
 }
@@ -101,7 +102,7 @@ pub fn texts(db: &mut Client, sql: &str) -> Vec<String> {
     rows.iter().map(|row| row.get(0)).collect()
 }
 
-/// Puts rows of the oracle into a table, as another tool would have.
+/// Inserts rows of the oracle into a table, like another tool.
 pub fn copy_rows(db: &mut Client, table: &str, rows: &[OracleRow]) {
     let columns = fake_matomo::COLUMNS.join(", ");
     let mut writer = db.copy_in(&format!("COPY {table} ({columns}) FROM STDIN")).unwrap();
@@ -112,7 +113,7 @@ pub fn copy_rows(db: &mut Client, table: &str, rows: &[OracleRow]) {
     writer.finish().unwrap();
 }
 
-/// Waits until something holds, for ten seconds at most.
+/// Waits up to ten seconds for a condition.
 pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     let begin = std::time::Instant::now();
     while !holds() {
@@ -134,7 +135,7 @@ pub fn waits(db: &mut Client, pid: i32) -> bool {
     )
 }
 
-/// The ledger, a line an entry: `site day sealed|open visits actions truncated`.
+/// The ledger, one line per entry: `site day sealed|open visits actions truncated`.
 pub fn ledger(db: &mut Client, destination: &str) -> Vec<String> {
     texts(
         db,
@@ -146,12 +147,12 @@ pub fn ledger(db: &mut Client, destination: &str) -> Vec<String> {
     )
 }
 
-/// Tables as other tools have filled them: the same Matomo may go on by another URL.
+/// Empties the ledger, as for tables that another tool filled: the Matomo may then have another URL.
 pub fn forget_matomo(db: &mut Client) {
     run(db, "DELETE FROM matomo_ledger");
 }
 
-/// Proves that an error says what it should: SQLSTATE, message, and words of its DETAIL and HINT.
+/// Asserts an error's SQLSTATE, message, and parts of its DETAIL and HINT.
 pub fn assert_says(error: &DbError, state: &str, message: &str, details: &[&str], hint: &str) {
     assert_eq!((error.code().code(), error.message()), (state, message));
     for words in details {

@@ -1,4 +1,4 @@
-//! Programs of Postgres that dump and restore.
+//! Postgres' programs for dump and restore.
 
 use std::process::Command;
 
@@ -7,7 +7,7 @@ use postgres::Client;
 use crate::support::cluster::Cluster;
 use crate::support::*;
 
-/// Runs a program to its end; its output.
+/// Runs a program; returns its output.
 pub fn output(command: &mut Command) -> Vec<u8> {
     let output = command.output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);

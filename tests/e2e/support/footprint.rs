@@ -1,15 +1,15 @@
-//! What a process holds.
+//! Threads, files and memory of a process.
 
 use crate::support::traps::threads;
 use crate::support::*;
 
-/// What a process holds.
+/// Threads, files and memory of a process.
 #[derive(Debug, Clone, Copy)]
 pub struct Footprint {
     pub threads: usize,
     pub files: usize,
     pub sockets: usize,
-    /// Memory of its own, in KB; what it has touched of the shared buffers would grow for long.
+    /// Private memory, in kB; touched shared buffers would grow for long.
     pub memory: usize,
 }
 
@@ -18,7 +18,7 @@ impl Footprint {
         let links: Vec<_> = std::fs::read_dir(format!("/proc/{pid}/fd"))
             .unwrap()
             .map(|entry| std::fs::read_link(entry.unwrap().path()).unwrap_or_default())
-            // Postgres keeps files of tables open, more and more up to its own limit.
+            // Postgres keeps files of tables open, up to its own limit.
             .filter(|file| !file.to_string_lossy().starts_with("/tmp/matomo_e2e."))
             .collect();
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
@@ -31,8 +31,8 @@ impl Footprint {
         }
     }
 
-    /// The first one from now on that is within bounds, for a process that may be at work. What has
-    /// leaked is in all of them.
+    /// The first footprint from now on that is within bounds, as the process may be working. A leak
+    /// would be in all of them.
     pub fn at_rest(pid: i32, within: impl Fn(&Footprint) -> bool) -> Footprint {
         let mut found = Footprint::of(pid);
         wait_until(&format!("a process at rest after {found:?}"), || {

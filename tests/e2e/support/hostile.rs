@@ -1,4 +1,4 @@
-//! Pages made to do harm, on their way into tables.
+//! Stores hostile pages in tables.
 
 use fake_matomo::{Clock, Fake, Fault, Site, When, World, hostile};
 use postgres::Client;
@@ -10,12 +10,12 @@ pub const DAY: &str = "2026-10-25";
 pub fn matomo() -> Fake {
     let mut world = World::new(Clock::Real);
     let site = world.add_site(Site::new(1, "Hostile", "Europe/Paris"));
-    // Any idSite will do.
+    // A roll-up accepts any idSite.
     site.kind = "rollup".to_owned();
     serve(world)
 }
 
-/// What is stored of a page's visits: (idVisit, rows), in order.
+/// Stored visits of a page: (idVisit, rows), in order.
 pub fn stored(db: &mut Client, table: &str, seed: u64) -> Vec<(i64, i64)> {
     let sql = format!(
         "SELECT idvisit::bigint, count(*) FROM {table} WHERE idvisit::bigint BETWEEN $1 AND $2 \
@@ -26,7 +26,8 @@ pub fn stored(db: &mut Client, table: &str, seed: u64) -> Vec<(i64, i64)> {
     rows.iter().map(|row| (row.get(0), row.get(1))).collect()
 }
 
-/// Stores pages of these seeds, and proves that no visit is missing; gives pages, visits and rows.
+/// Stores pages of these seeds, and asserts that no visit is missing. Returns the numbers of pages,
+/// visits and rows.
 pub fn keeps_all(db: &mut Client, seeds: impl Iterator<Item = u64>) -> (usize, usize, i64) {
     let fake = matomo();
     run(

@@ -1,4 +1,4 @@
-//! What a server says besides results.
+//! Messages of a server.
 
 use std::sync::{Arc, Mutex};
 
@@ -7,24 +7,24 @@ use postgres::{Client, NoTls};
 
 use crate::support::cluster::{Cluster, shared};
 
-/// What a server says besides results, as (severity, message), the oldest first.
+/// Messages of a server, as (severity, message), the oldest first.
 #[derive(Clone, Default)]
 pub struct Notices(Arc<Mutex<Vec<(String, String)>>>);
 
 impl Notices {
-    /// Takes note of one, as a connection's callback.
+    /// A connection's callback.
     pub fn push(&self, notice: DbError) {
         let line = (notice.severity().to_owned(), notice.message().to_owned());
         self.0.lock().unwrap().push(line);
     }
 
-    /// Takes all that have come so far.
+    /// Takes all messages so far.
     pub fn take(&self) -> Vec<(String, String)> {
         std::mem::take(&mut self.0.lock().unwrap())
     }
 }
 
-/// A database of its own in the shared cluster, and what it says to the connection.
+/// A connection to a new database in the shared cluster, and its messages.
 pub fn database_with_notices() -> (Client, Notices) {
     let notices = Notices::default();
     let mut config = shared().config(&shared().database(), "postgres");
@@ -33,7 +33,7 @@ pub fn database_with_notices() -> (Client, Notices) {
     (config.connect(postgres::NoTls).expect("connects"), notices)
 }
 
-/// A connection that keeps what the server says besides results.
+/// A connection that keeps the server's messages.
 pub fn connect_with_notices(cluster: &Cluster, database: &str, user: &str) -> (Client, Errors) {
     let errors = Errors::default();
     let theirs = errors.clone();
@@ -47,14 +47,13 @@ pub fn connect_with_notices(cluster: &Cluster, database: &str, user: &str) -> (C
 pub struct Errors(std::sync::Arc<std::sync::Mutex<Vec<DbError>>>);
 
 impl Errors {
-    /// Takes the warnings that have come so far, but for those of long visits, which made-up worlds
-    /// are full of.
+    /// Takes all warnings so far, except those about long visits, of which random worlds have many.
     pub fn warnings(&self) -> Vec<DbError> {
         let all = self.take("WARNING");
         all.into_iter().filter(|line| !line.message().contains("only the first actions")).collect()
     }
 
-    /// Takes the notices that speak of something.
+    /// Takes the notices that contain some words.
     pub fn notices_of(&self, words: &str) -> Vec<String> {
         let all = self.take("NOTICE");
         all.iter()

@@ -1,4 +1,4 @@
-//! What tests need. Most need all that stands here for `use`: databases, worlds, calls, roles.
+//! Shared helpers. Exports those that most tests need: databases, worlds, calls, roles.
 
 pub mod call;
 pub mod case;
@@ -12,6 +12,7 @@ pub mod node_tool;
 pub mod noon;
 pub mod pages;
 pub mod report;
+pub mod restored;
 pub mod roles;
 pub mod secrecy;
 pub mod sites;

@@ -1,11 +1,11 @@
-//! The tables of the Node tool @socialgouv/matomo-postgres, as its migrations leave them, written
-//! from their description.
+//! The tables of the Node tool @socialgouv/matomo-postgres as its migrations create them, written from
+//! their description.
 
 use postgres::Client;
 
 use crate::support::run;
 
-/// The columns of its first migration; the later ones add theirs at the end.
+/// The columns of its first migration; later ones append theirs.
 const COLUMNS: &str = "
     idsite text, idvisit text, actions text, country text, region text, city text,
     operatingsystemname text, devicemodel text, devicebrand text, visitduration text,
@@ -53,8 +53,8 @@ pub fn standard_table(db: &mut Client) {
     }
 }
 
-/// Its table `matomo_partitioned`, with the trigger that is to make the weeks: in the session's
-/// zone, by name in the current schema, and after the row was routed already.
+/// Its table `matomo_partitioned`, with the trigger that creates partitions: in the session's timezone,
+/// by name in the current schema, and too late, as the row is already routed.
 pub fn partitioned_table(db: &mut Client) {
     let columns = COLUMNS;
     run(
@@ -90,7 +90,7 @@ pub fn partitioned_table(db: &mut Client) {
     );
 }
 
-/// The partition of an instant's week, as a session in this zone makes it.
+/// Creates the partition for the week of an instant, like a session in this timezone.
 pub fn week(db: &mut Client, zone: &str, at: &str) {
     run(
         db,

@@ -1,4 +1,4 @@
-//! A zone in which it is noon now, so that no test meets midnight.
+//! A timezone in which it is noon now, so that no test runs across midnight.
 
 use chrono::{Days, NaiveDate, TimeDelta, Timelike, Utc};
 use fake_matomo::{Action, Clock, Fake, Site, Visit, World};
@@ -6,8 +6,8 @@ use postgres::Client;
 
 use crate::support::*;
 
-/// A zone in which it is noon now, or some hours later, so that no test meets midnight; nor do the
-/// mornings of its days meet that of UTC. Days are counted back from its today.
+/// A timezone in which it is noon now, or some hours later, so that neither midnight there nor midnight
+/// UTC falls into a test or into the mornings of its days. Days count back from its today.
 pub struct Noon {
     pub zone: String,
     offset: i64,
@@ -29,19 +29,19 @@ impl Noon {
         self.today - Days::new(ago)
     }
 
-    /// The same as text.
+    /// A day as text.
     pub fn text(&self, ago: u64) -> String {
         self.day(ago).to_string()
     }
 
-    /// An instant by the site's clock, as in "08:30:00".
+    /// An instant by the site's clock, for example "08:30:00".
     pub fn at(&self, ago: u64, clock: &str) -> i64 {
         let wall = self.day(ago).and_time(clock.parse().unwrap());
         wall.and_utc().timestamp() - self.offset * 3600
     }
 
-    /// A world with site 1: on each day, today included, three visits in the morning. Visit
-    /// `1000 + 10 * ago + n` is the n-th of the day so long ago, n from 1 to 3.
+    /// A world with site 1, which has three visits in the morning of each day, including today. Visit
+    /// `1000 + 10 * ago + n` is the n-th of its day, n from 1 to 3.
     pub fn world(&self, days: u64) -> World {
         let mut world = World::new(Clock::Real);
         let mut site = Site::new(1, "Noon", &self.zone);
@@ -54,7 +54,7 @@ impl Noon {
         world
     }
 
-    /// A visit of two pages and a goal, as `world` has it.
+    /// A visit of two pages and a goal, as in `world`.
     pub fn visit(&self, ago: u64, n: i64) -> Visit {
         let id = 1000 + 10 * i64::try_from(ago).unwrap() + n;
         let at = self.at(ago, &format!("{:02}:00:00", 7 + n));
@@ -81,7 +81,7 @@ pub fn from(noon: &Noon, ago: u64) -> String {
     format!(", '{}'", noon.text(ago))
 }
 
-/// Adds site `id` with visits of the same days, of IDs from `first` on.
+/// Adds site `id` with visits of the same days, with IDs from `first` on.
 pub fn add_site(fake: &Fake, noon: &Noon, id: i64, first: i64, days: u64) {
     let mut site = Site::new(id, "Second", &noon.zone);
     for (n, ago) in (0..days).enumerate() {

@@ -1,4 +1,4 @@
-//! The pages of the documentation.
+//! Pages of the documentation.
 
 use std::path::Path;
 
@@ -6,12 +6,12 @@ pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// A page by its path from the root.
+/// A page by its path in the repository.
 pub fn page(path: &str) -> String {
     std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// The block of code that begins so.
+/// The code block that begins with `begin`.
 pub fn block<'a>(page: &'a str, begin: &str) -> &'a str {
     let mut blocks =
         page.split("```").skip(1).step_by(2).map(|block| block.split_once('\n').unwrap().1);

@@ -1,4 +1,4 @@
-//! Roles, and what they may do.
+//! Roles and their privileges.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -8,7 +8,7 @@ use postgres::Client;
 use crate::support::cluster::shared;
 use crate::support::*;
 
-/// A new role that may log in and that owns nothing. Roles are the whole cluster's.
+/// A new role that may log in and owns nothing. Roles belong to the whole cluster.
 pub fn role(db: &mut Client) -> String {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let name = format!("role_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
@@ -16,7 +16,7 @@ pub fn role(db: &mut Client) -> String {
     name
 }
 
-/// The server for another role, who may create tables and do all that there is to do with sites.
+/// The server `analytics` for another role, which may create tables and call all functions for sites.
 pub fn server_for(admin: &mut Client, fake: &Fake, role: &str) {
     run(
         admin,
@@ -33,7 +33,7 @@ pub fn server_for(admin: &mut Client, fake: &Fake, role: &str) {
     may_have_sites(admin, role);
 }
 
-/// Lets a role call everything, and create tables in a schema of its own name.
+/// Lets a role call everything, and create tables in a schema of the same name.
 pub fn may_have_sites(admin: &mut Client, role: &str) {
     run(
         admin,
@@ -45,19 +45,19 @@ pub fn may_have_sites(admin: &mut Client, role: &str) {
     );
 }
 
-/// A database of its own, and a role that may log in there.
+/// A new database, and a role that may log in.
 pub fn database_and_role() -> (String, Client, String) {
     let (name, mut admin) = named_database();
     let role = role(&mut admin);
     (name, admin, role)
 }
 
-/// The same in the shared cluster.
+/// A connection of a user in the shared cluster.
 pub fn connect_as(database: &str, user: &str) -> Client {
     shared().connect_as(database, user)
 }
 
-/// Things named like those of pg_catalog: whoever uses one of them fails.
+/// Objects with names of pg_catalog, all of which fail when used.
 pub const HOSTILE: &str = "
     CREATE SCHEMA evil;
     CREATE FUNCTION evil.boom(what text) RETURNS boolean LANGUAGE plpgsql AS
@@ -105,8 +105,7 @@ pub const HOSTILE: &str = "
         END LOOP;
     END $do$";
 
-/// Objects of the extension, each with the privileges that a role has on it, but for those on which
-/// it has none.
+/// Objects of the extension on which a role has privileges, with these.
 pub fn privileges(db: &mut postgres::Client, role: &str) -> Vec<String> {
     let sql = format!(
         "WITH members AS (

@@ -1,4 +1,4 @@
-//! A server that tells all it can, and the proof that it does not tell the token.
+//! A server that logs as much as it can, and the proof that it does not reveal the token.
 
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -13,7 +13,7 @@ pub const FIRST: &str = "2026-03-02";
 
 pub const LAST: &str = "2026-03-03";
 
-/// A server that tells as much as it can.
+/// A server that logs as much as it can.
 pub fn talkative() -> &'static Cluster {
     static TALKATIVE: OnceLock<&'static Cluster> = OnceLock::new();
     TALKATIVE.get_or_init(|| {
@@ -30,11 +30,11 @@ pub fn serve_with(token: &str) -> Fake {
     Fake::start(Options { token: token.to_owned(), ..Options::new(world) })
 }
 
-/// A session, and everything that the server says to it besides results.
+/// A session and the messages that it received.
 pub struct Session {
     pub db: Client,
     pub said: Arc<Mutex<Vec<DbError>>>,
-    /// Where the log stood when it began.
+    /// Length of the log at the start of the session.
     log_begin: usize,
 }
 
@@ -52,7 +52,7 @@ impl Session {
         Session { db: config.connect(NoTls).unwrap(), said, log_begin }
     }
 
-    /// The same, in which Postgres has found the function before: see
+    /// A session in which Postgres has already looked up the function: see
     /// `postgres_18_tells_where_it_looks_for_the_function`.
     pub fn with_function(database: &str) -> Session {
         let mut session = Session::new(database);
@@ -60,17 +60,17 @@ impl Session {
         session
     }
 
-    /// Runs statements that fail; the error.
+    /// Runs statements that must fail; returns the error.
     pub fn fails(&mut self, sql: &str) -> DbError {
         error(&mut self.db, sql)
     }
 
-    /// What the log says since the session began.
+    /// The log since the start of the session.
     pub fn log(&self) -> String {
         talkative().log().split_off(self.log_begin)
     }
 
-    /// Proves that nobody was told the token: not the client, not the log, not other sessions.
+    /// Asserts that the token is not shown to the client, in the log, or to other sessions.
     pub fn assert_kept(&self, what: &str, token: &str) {
         let said = format!("{:?}", self.said.lock().unwrap());
         assert_absent(&format!("{what}, notices"), token, &said);
@@ -79,7 +79,7 @@ impl Session {
     }
 }
 
-/// Neither the token nor the greater part of it.
+/// Asserts that a text has neither the token nor most of it.
 pub fn assert_absent(what: &str, token: &str, text: &str) {
     for part in [&token[..12], &token[token.len() - 12..]] {
         if let Some(at) = text.find(part) {
@@ -95,7 +95,7 @@ pub fn activity() -> String {
     one(&mut db, "SELECT string_agg(to_jsonb(a)::text, E'\\n') FROM pg_stat_activity a")
 }
 
-/// The same of one process: others of the suite do alike.
+/// The same for one process, as other tests run at the same time.
 pub fn activity_of(process: i32) -> String {
     let sql = "SELECT to_jsonb(a)::text FROM pg_stat_activity a WHERE pid = $1";
     talkative().connect("postgres").query_one(sql, &[&process]).unwrap().get(0)

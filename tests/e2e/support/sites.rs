@@ -1,20 +1,20 @@
-//! Servers, user mappings and registered sites, for the tests that need them.
+//! Servers, user mappings and registered sites.
 
 use fake_matomo::{Clock, Fake, Plan, Seen, SitePlan, World};
 use postgres::Client;
 
 use crate::support::*;
 
-/// Sites by the number, for syncs of all of them.
+/// Many sites, for syncs of all of them.
 pub mod many {
     use super::*;
 
     pub const FIRST: &str = "2026-10-19";
     pub const LAST: &str = "2026-10-30";
-    /// From [`FIRST`] on, as an argument of `matomo_add_site`.
+    /// [`FIRST`] as an argument of `matomo_add_site`.
     pub const START: &str = ", start_date => '2026-10-19'";
 
-    /// So many sites with visits from [`FIRST`] to [`LAST`].
+    /// `count` sites with visits from [`FIRST`] to [`LAST`].
     pub fn sites(seed: u64, count: i64) -> World {
         World::generate(&Plan {
             seed,
@@ -53,14 +53,14 @@ pub fn server(db: &mut Client, fake: &Fake) {
     );
 }
 
-/// Registers site 1 of the server `analytics` with further arguments, as in
+/// Registers site 1 of the server `analytics` with more arguments, for example
 /// `", start_date => '2026-01-01'"`.
 pub fn add_site(db: &mut Client, arguments: &str) -> i32 {
     one(db, &format!("SELECT matomo_add_site('analytics', 1{arguments})"))
 }
 
-/// Has another session look at something before each answer of Matomo, which waits for it; gives
-/// what was asked and what was seen.
+/// Runs a query in another session before each answer of Matomo. Returns the requests and the
+/// results.
 pub fn look_before_each<T: Send + 'static>(
     fake: &Fake,
     mut db: Client,
@@ -68,7 +68,7 @@ pub fn look_before_each<T: Send + 'static>(
 ) -> std::sync::mpsc::Receiver<(Seen, T)> {
     let (asks, asked) = std::sync::mpsc::channel::<(Seen, std::sync::mpsc::Sender<()>)>();
     let (sender, seen) = std::sync::mpsc::channel();
-    // A thread of its own: the fake's are no place for a client that waits.
+    // On a thread of its own, as the client must not block the fake's threads.
     std::thread::spawn(move || {
         for (request, done) in asked {
             let _ = sender.send((request, look(&mut db)));
@@ -84,7 +84,7 @@ pub fn look_before_each<T: Send + 'static>(
     seen
 }
 
-/// Runs of a site, the oldest first: `status days pages visits`.
+/// Runs of a site, oldest first: `status days pages visits`.
 pub fn runs(db: &mut Client, site: i32) -> Vec<String> {
     texts(
         db,

@@ -1,4 +1,4 @@
-//! A session that is used for long, and figures of it.
+//! A session for long use, and its figures.
 
 use chrono::Utc;
 use fake_matomo::{Action, Fake, Fault, Page, Visit, When};
@@ -7,17 +7,17 @@ use postgres::Client;
 use crate::support::sites::{add_site, server};
 use crate::support::*;
 
-/// Whether there is time.
+/// Whether this is the long version, `make soak`.
 pub fn is_long() -> bool {
     std::env::var_os("MATOMO_SOAK").is_some()
 }
 
-/// A row of the table in `tests/SOAK.md`.
+/// Writes a row of the table in `tests/SOAK.md`.
 pub fn figures(what: &str, text: &str) {
     println!("soak: | {what} | {text} |");
 }
 
-/// What a call does, in turns; every eleventh fails or is cancelled.
+/// A session with different calls in turns; every eleventh fails or is cancelled.
 pub struct Session {
     pub db: Client,
     pub fake: Fake,
@@ -72,7 +72,7 @@ impl Session {
         self.fake.clear_requests();
     }
 
-    /// A sync with further arguments; rows written.
+    /// Runs a sync with more arguments; returns the rows written.
     fn sync(&mut self, arguments: &str) -> i64 {
         let sql = format!("SELECT * FROM matomo_sync(1, server => 'analytics'{arguments})");
         let rows = self.db.query(&sql, &[]).unwrap_or_else(|error| panic!("{sql}: {error:?}"));
@@ -106,7 +106,7 @@ impl Session {
         self.fake.clear_requests();
     }
 
-    /// Memory of Postgres' own contexts, by name.
+    /// Sizes of Postgres' memory contexts, by name.
     pub fn contexts(&mut self) -> Vec<(String, i64)> {
         let sql = "SELECT name, sum(total_bytes)::bigint FROM pg_backend_memory_contexts GROUP BY 1 ORDER BY 1";
         let rows = self.db.query(sql, &[]).unwrap();

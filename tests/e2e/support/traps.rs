@@ -22,20 +22,20 @@ pub enum Place {
     Site,
     /// Before the headers of a page of visits.
     Page,
-    /// In the middle of a body.
+    /// Within a body.
     Body,
-    /// In a body that comes byte by byte.
+    /// In a body sent byte by byte.
     Dribble,
     /// Between a failure and the next attempt.
     Backoff,
-    /// In a connect that is never answered.
+    /// In a connect without an answer.
     Connect,
 }
 
 pub const PLACES: [Place; 6] =
     [Place::Site, Place::Page, Place::Body, Place::Dribble, Place::Backoff, Place::Connect];
 
-/// What a sync waits for.
+/// A place where a sync waits.
 pub struct Trap {
     pub place: Place,
     pub fake: Fake,
@@ -65,7 +65,7 @@ impl Trap {
         }
     }
 
-    /// Waits until somebody sits in it.
+    /// Waits until a sync is in it.
     pub fn wait(&self) {
         wait_until(&format!("a sync at {:?}", self.place), || match &self.wall {
             None => self.fake.requests().iter().any(|request| request.fault.is_some()),
@@ -74,8 +74,8 @@ impl Trap {
     }
 }
 
-/// A listener whose queue is full: Linux drops what else comes, so that a connect neither succeeds
-/// nor fails.
+/// A listener with a full queue: Linux drops further packets, so that a connect neither succeeds nor
+/// fails.
 pub struct Wall {
     address: SocketAddr,
     _listener: TcpListener,
@@ -85,7 +85,7 @@ pub struct Wall {
 impl Wall {
     pub fn new() -> Wall {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        // SAFETY: a second listen only makes the queue shorter.
+        // SAFETY: a second listen only shortens the queue.
         assert_eq!(unsafe { libc::listen(listener.as_raw_fd(), 0) }, 0);
         let address = listener.local_addr().unwrap();
         let mut queue = Vec::new();
@@ -100,7 +100,7 @@ impl Wall {
         Wall { address, _listener: listener, _queue: queue }
     }
 
-    /// Whether a socket waits for its connect: state 02 is SYN_SENT.
+    /// Whether a socket is in a connect: state 02 is SYN_SENT.
     pub fn is_met(&self) -> bool {
         let remote = format!("0100007F:{:04X}", self.address.port());
         std::fs::read_to_string("/proc/net/tcp").unwrap().lines().any(|line| {
@@ -110,7 +110,7 @@ impl Wall {
     }
 }
 
-/// A statement under way on a thread of its own.
+/// A statement that runs on another thread.
 pub type Call = JoinHandle<(Client, Result<(), Error>, Instant)>;
 
 pub fn call(mut db: Client, sql: String) -> Call {
@@ -120,7 +120,7 @@ pub fn call(mut db: Client, sql: String) -> Call {
     })
 }
 
-/// The SQLSTATE and message that a call ended with.
+/// The SQLSTATE and message of a call's error.
 pub fn end_of(result: Result<(), Error>) -> (SqlState, String) {
     let error = result.expect_err("the call must end with an error");
     let error = error.as_db_error().unwrap_or_else(|| panic!("no error of the server: {error}"));
@@ -135,13 +135,13 @@ pub fn cancelled(reason: &str) -> (SqlState, String) {
     (SqlState::QUERY_CANCELED, format!("canceling statement due to {reason}"))
 }
 
-/// IDs of a process' threads.
+/// Thread IDs of a process.
 pub fn threads(pid: i32) -> Vec<i32> {
     let folder = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
     folder.map(|entry| entry.unwrap().file_name().to_str().unwrap().parse().unwrap()).collect()
 }
 
-/// `pg_cancel_backend`, which unlike a cancel request of the client sends exactly one signal.
+/// `pg_cancel_backend`, which sends exactly one signal, unlike a client's cancel request.
 pub fn cancel(other: &mut Client, pid: i32) {
     let sent: bool = other.query_one("SELECT pg_cancel_backend($1)", &[&pid]).unwrap().get(0);
     assert!(sent);

@@ -1,4 +1,4 @@
-//! What the tests of the background worker need: a server that has one, and a registered site.
+//! A server with a background worker, and a registered site.
 
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,7 @@ pub fn cluster_with_worker() -> (Cluster, Client) {
     (cluster, db)
 }
 
-/// Stores how to reach a Matomo, for the current user.
+/// Creates a server and a user mapping for the current user.
 pub fn store(db: &mut Client, server: &str, fake: &Fake) {
     run(
         db,
@@ -33,18 +33,18 @@ pub fn store(db: &mut Client, server: &str, fake: &Fake) {
     );
 }
 
-/// Registers a site; gives its ID.
+/// Registers a site; returns its ID.
 pub fn register(db: &mut Client, arguments: &str) -> i32 {
     one(db, &format!("SELECT matomo_add_site({arguments})"))
 }
 
-/// The coordinator of a database, if it runs.
+/// The process ID of a database's coordinator, if it runs.
 pub fn coordinator_pid(db: &mut Client, database: &str) -> Option<i32> {
     let sql = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'matomo coordinator' AND datname = $1";
     db.query_opt(sql, &[&database]).unwrap().map(|row| row.get(0))
 }
 
-/// The launcher and the other processes that run, a line each: `type (database) query`.
+/// The launcher and the other background processes, one line each: `type (database) query`.
 pub fn workers(db: &mut Client) -> Vec<String> {
     texts(
         db,
@@ -53,7 +53,7 @@ pub fn workers(db: &mut Client) -> Vec<String> {
     )
 }
 
-/// Runs of a site that have ended so.
+/// Number of runs of a site with this status.
 pub fn runs(db: &mut Client, site: i32, status: &str) -> i64 {
     one(
         db,
@@ -61,7 +61,7 @@ pub fn runs(db: &mut Client, site: i32, status: &str) -> i64 {
     )
 }
 
-/// Waits until something holds, for so many seconds at most.
+/// Waits up to `seconds` for a condition.
 pub fn wait_long(seconds: u64, what: &str, mut holds: impl FnMut() -> bool) {
     let begin = Instant::now();
     while !holds() {
@@ -70,13 +70,13 @@ pub fn wait_long(seconds: u64, what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// Reads the configuration anew with a setting.
+/// Changes a setting and reloads the configuration.
 pub fn set(db: &mut Client, name: &str, value: &str) {
     run(db, &format!("ALTER SYSTEM SET {name} = '{value}'"));
     run(db, "SELECT pg_reload_conf()");
 }
 
-/// The process that works on a site, if there is one.
+/// The ID of the process that syncs a site, if there is one.
 pub fn process_of(db: &mut Client, site: i32) -> Option<i32> {
     let sql = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'matomo worker' AND application_name = $1";
     let name = format!("matomo worker: site {site}");

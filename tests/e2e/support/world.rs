@@ -1,4 +1,4 @@
-//! Worlds of the fake Matomo, what they hold, and what they were asked.
+//! Worlds of the fake Matomo, their rows, and the requests they received.
 
 use std::fmt::Write;
 
@@ -13,7 +13,7 @@ pub fn instant(text: &str) -> i64 {
     text.parse::<chrono::DateTime<chrono::Utc>>().unwrap().timestamp()
 }
 
-/// A world with one site (ID 1), its days given as in SQL.
+/// A world with one site (ID 1); days as in SQL.
 pub fn world(seed: u64, zone: &str, visits_per_day: usize, first: &str, last: &str) -> World {
     World::generate(&Plan {
         seed,
@@ -28,13 +28,13 @@ pub fn serve(world: World) -> Fake {
     Fake::start(Options::new(world))
 }
 
-/// The oracle of site 1, true times.
+/// The oracle of site 1, with true times.
 pub fn oracle(fake: &Fake, first: &str, last: &str) -> Vec<OracleRow> {
     fake.world().oracle(1, day(first), day(last), ActionTime::Utc)
 }
 
-/// What Matomo was asked since the last look, a line a request: `site`, `day D`, `day D after T`
-/// (an instant), with `, offset N` where there is one, or `visits 1, 2`.
+/// Requests to Matomo since the last call, one per line: `site`, `day D`, `day D after T` (an
+/// instant), with `, offset N` if there is one, or `visits 1, 2`.
 pub fn asked(fake: &Fake) -> Vec<String> {
     let line = |seen: &Seen| {
         if seen.method != "Live.getLastVisitsDetails" {
@@ -57,7 +57,7 @@ pub fn asked(fake: &Fake) -> Vec<String> {
     lines
 }
 
-/// All rows of a site that a right copy has.
+/// All rows that a correct copy of a site has.
 pub fn all_of(fake: &Fake, site: i64) -> Vec<OracleRow> {
     fake.world().oracle(site, day("1990-01-01"), day("2200-01-01"), ActionTime::Utc)
 }

@@ -9,7 +9,7 @@ pub fn zone(hours: i64) -> String {
     format!("UTC{hours:+}")
 }
 
-/// A visit every hour of eight days until now.
+/// A world with a visit every hour of the last eight days.
 pub fn hourly(hours: i64) -> World {
     let mut world = World::new(Clock::Real);
     let now = world.now.seconds();
@@ -33,7 +33,7 @@ pub fn midnight(fake: &Fake, ago: u64) -> i64 {
     fake.world().site(1).zone().midnight(day)
 }
 
-/// The visits of these days of the site that the table lacks.
+/// The site's visits since an instant that are missing in the table.
 pub fn lost(db: &mut Client, fake: &Fake, since: i64) -> Vec<i64> {
     let stored = texts(db, "SELECT idvisit FROM matomo");
     let world = fake.world();

@@ -1,4 +1,4 @@
-//! `matomo_check` finds each difference between Matomo and a table, and mends exactly those.
+//! `matomo_check` finds each difference between Matomo and a table, and repairs exactly those.
 
 use fake_matomo::{Action, ActionTime, Visit};
 use postgres::Client;

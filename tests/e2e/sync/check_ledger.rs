@@ -1,4 +1,4 @@
-//! What a repair tells the ledger.
+//! What a repair records in the ledger.
 
 use fake_matomo::{Action, Visit};
 use postgres::Client;
@@ -151,7 +151,7 @@ fn a_repair_warns_of_what_matomo_has_purged() {
     for (arguments, warned) in [("", false), (", repair => true", true)] {
         run(&mut db, &check(arguments));
         let message = format!(
-            "Matomo's raw data from {0} to {0} looks purged: 3 visits that only the table has stay",
+            "Matomo's raw data from {0} to {0} looks purged: kept 3 visits that only the table has",
             noon.text(2)
         );
         assert_eq!(notices.take().contains(&("WARNING".to_owned(), message)), warned);

@@ -1,9 +1,9 @@
-//! A visitor's erasure.
+//! Erasure of a visitor.
 
 use fake_matomo::Fake;
 use postgres::Client;
 
-use crate::support::cluster::shared;
+use crate::support::cluster::{Cluster, shared};
 use crate::support::*;
 
 const TABLES: [&str; 3] = ["matomo", "matomo_partitioned", r#"archive."Visits ""26""""#];
@@ -194,4 +194,28 @@ fn names_in_the_search_path_cannot_stand_in() {
     run(&mut db, "RESET search_path");
     assert_left(&mut db, 7);
     assert_eq!(one::<i64>(&mut db, "SELECT count(DISTINCT idvisit) FROM evil.matomo"), 9);
+}
+
+#[test]
+fn an_erasure_that_gives_up_a_prepared_transaction_names_it() {
+    let noon = Noon::new();
+    let fake = serve(noon.world(2));
+    let cluster = Cluster::start_with("max_prepared_transactions = 2");
+    let name = cluster.database();
+    let mut db = cluster.connect(&name);
+    run(&mut db, "SELECT matomo_create_table('matomo'); SET lock_timeout = '300 ms'");
+    let sync = sync_sql(&fake, 1, &format!(", '{}'", noon.text(1)));
+    let drop = "SELECT * FROM matomo_drop_step('matomo', '2020-01-01', 1, '100 ms')";
+    for (statement, what) in [
+        (sync.as_str(), "has synced site 1 into public.matomo"),
+        (drop, "has removed old rows from public.matomo, or changed its URL"),
+    ] {
+        run(&mut db, &format!("BEGIN; {statement}; PREPARE TRANSACTION 'it''s'"));
+        let refused = error(&mut db, &format!("SELECT * FROM matomo_forget('{VISITOR}')"));
+        let message = format!("could not erase: prepared transaction \"it's\" {what}");
+        let hint = "COMMIT PREPARED 'it''s' or ROLLBACK PREPARED 'it''s', then";
+        assert_says(&refused, "55P03", &message, &[], hint);
+        run(&mut db, "COMMIT PREPARED 'it''s'");
+    }
+    run(&mut db, &format!("SELECT * FROM matomo_forget('{VISITOR}')"));
 }

@@ -1,5 +1,5 @@
-//! What only reads takes no transaction ID and writes no WAL, and so works where nothing can be
-//! written: in a read-only transaction and on a standby.
+//! Reads take no transaction ID and write no WAL, and so work in a read-only transaction and on a
+//! standby.
 
 use std::time::{Duration, Instant};
 

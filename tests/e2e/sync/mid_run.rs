@@ -1,4 +1,4 @@
-//! What changes in the middle of a run counts for all of it.
+//! Changes in the middle of a run count for all of it.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};

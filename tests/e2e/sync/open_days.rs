@@ -1,4 +1,4 @@
-//! An open day becomes exact: whatever clocks are ahead, whatever comes late.
+//! An open day becomes exact, despite clocks that are ahead and visits that come late.
 
 use fake_matomo::{Action, Clock, Fake, Fault, Page, Site, Visit, When, World};
 use postgres::Client;

@@ -1,4 +1,4 @@
-//! What a person sees while a sync runs.
+//! What a user sees while a sync runs.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,5 @@
-//! Who may sync, what others' names in the search_path can do (nothing), and two syncs at once.
+//! Who may sync, names of other roles in the search_path, which have no effect, and two concurrent
+//! syncs.
 
 use std::time::{Duration, Instant};
 

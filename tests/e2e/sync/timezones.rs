@@ -1,4 +1,4 @@
-//! A site's timezone that is changed in Matomo is noticed by the next sync, and loses no visit.
+//! The next sync notices when a site's timezone was changed in Matomo, and loses no visit.
 
 use fake_matomo::Fake;
 use postgres::Client;

@@ -1,4 +1,4 @@
-//! Several days fetched at once, stored in order.
+//! Several days are fetched at once and stored in order.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! Hosts that nobody may ask, in all the forms in which they can be written.
+//! Forbidden hosts, in all the forms in which they can be written.
 
 use std::time::Duration;
 

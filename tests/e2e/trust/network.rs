@@ -84,7 +84,7 @@ fn silences(stage: &mut Stage) {
 fn statuses(stage: &mut Stage) {
     let limits = "Matomo limits the rate of requests";
     let wait = "Matomo limits the rate of requests: wait 7 s";
-    let slow = "ask less often";
+    let slow = "send fewer requests";
     let fault = Fault::RetryAfter(7);
     stage.meets("429 with seconds", "`Retry-After: 7`", fault, &promise("53400", wait, 429, slow));
     let fault = Fault::Status(429, Page::Html);

@@ -1,4 +1,4 @@
-//! Answers that keep to HTTP badly, or in ways that few servers know.
+//! Answers that violate HTTP, or use rare features of it.
 
 use std::io::{self, Write};
 use std::net::TcpStream;

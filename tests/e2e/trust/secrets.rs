@@ -1,4 +1,5 @@
-//! What is kept of failures of registered sites, by a Matomo that quotes the token wherever it can.
+//! What is recorded of failures of registered sites, with a Matomo that quotes the token wherever it
+//! can.
 
 use fake_matomo::{Fault, When};
 

@@ -1,4 +1,4 @@
-//! A database with rows, a Matomo that has news, and the proof that a failure changes and tells
+//! A database with rows, a Matomo with new visits, and the proof that a failure changes and reveals
 //! nothing.
 
 use std::io::{Read, Seek, SeekFrom};

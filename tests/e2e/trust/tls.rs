@@ -1,4 +1,4 @@
-//! Certificates, and whom they are of.
+//! Certificates and their names.
 
 use fake_matomo::{Fake, Options, TlsKind};
 
@@ -6,7 +6,7 @@ use super::network::promise;
 use super::stage::{FIRST, LAST, Stage, talkative};
 use crate::support::*;
 
-const CERTIFICATE: &str = "or into the file that matomo.ca_file names";
+const CERTIFICATE: &str = "or in the file that matomo.ca_file names";
 
 fn matomo(token: &str, kind: TlsKind) -> Fake {
     let world = world(73, "UTC", 3, FIRST, LAST);

@@ -1,4 +1,4 @@
-//! A server that stands before the fake and may spoil an answer byte by byte.
+//! A server in front of the fake that may corrupt an answer byte by byte.
 
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};

@@ -1,5 +1,5 @@
-//! pg_cron runs `CALL matomo_sync_all()` every minute, in both of its modes: two minutes here, five by
-//! `make soak`.
+//! pg_cron runs `CALL matomo_sync_all()` every minute, in both of its modes: for two minutes here, five
+//! in `make soak`.
 
 use std::thread;
 use std::time::{Duration, Instant};

@@ -1,5 +1,5 @@
-//! `CALL matomo_sync_all()` and the background worker beside destinations that misbehave: each fails
-//! its own site, which is noted, and the next one is synced.
+//! `CALL matomo_sync_all()` and the background worker with destinations that misbehave: each makes its
+//! own site fail, which is recorded, and the next site is synced.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! The queries for monitoring: they run, for the role that is meant to run them, and tell the truth.
+//! The queries for monitoring run for the intended role, and give correct results.
 
 use std::collections::BTreeMap;
 

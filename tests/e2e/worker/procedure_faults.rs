@@ -1,4 +1,4 @@
-//! Syncs of registered sites that fail: what is said, what is kept, and that the others go on.
+//! Syncs of registered sites that fail: messages, what is recorded, and that other sites continue.
 
 use fake_matomo::{Fault, When};
 
@@ -107,9 +107,9 @@ fn a_refused_token_is_asked_with_once() {
             "28000",
             "registered site 1: Matomo has refused the token for server \"analytics\" before",
             &[
-                "It is not asked with the same token again: after some 18 refused tokens Matomo locks out this server's address.",
+                "The same token is not sent again: after some 18 refused tokens Matomo locks out this server's address.",
             ],
-            "Mend it with ALTER USER MAPPING FOR postgres SERVER analytics OPTIONS (SET token '...'); or, if the token is good now, have it tried again with SELECT matomo_alter_site(1).",
+            "Fix it with ALTER USER MAPPING FOR postgres SERVER analytics OPTIONS (SET token '...'); or, if the token is good now, retry with SELECT matomo_alter_site(1).",
         );
     }
     assert_eq!(error(&mut db, "CALL matomo_sync_site(1)").code().code(), "28000");

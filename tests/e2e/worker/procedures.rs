@@ -1,4 +1,4 @@
-//! `CALL matomo_sync_site` and `CALL matomo_sync_all` copy what there is, and commit as they go.
+//! `CALL matomo_sync_site` and `CALL matomo_sync_all` copy all visits, with a commit after each step.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! Long use of one process: a session that syncs again and again, a worker that polls for long. Short
-//! here; `make soak` sets `MATOMO_SOAK`, and keeps the figures in `tests/SOAK.md`.
+//! Long use of one process: a session that syncs repeatedly, a worker that polls for long. Short here;
+//! `make soak` sets `MATOMO_SOAK`, and records the figures in `tests/SOAK.md`.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;

@@ -1,5 +1,5 @@
-//! The upkeep of registered sites: retention and premade partitions, by the worker and by the
-//! procedures, once a day.
+//! Upkeep of registered sites once a day, by the worker and by the procedures: retention, and
+//! partitions created ahead.
 
 use fake_matomo::{Action, Fault, Page, Visit, When};
 

@@ -1,4 +1,4 @@
-//! What the background worker survives, and what it does not outlive.
+//! Which failures the background worker survives, and which end it.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};

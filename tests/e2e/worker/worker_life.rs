@@ -1,4 +1,4 @@
-//! The background worker as a process: where it starts, where it is quiet, what ends it.
+//! The background worker as a process: when it starts, when it is idle, what ends it.
 
 use crate::support::cluster::{Cluster, is_gone};
 use crate::support::worker::*;

@@ -1,4 +1,4 @@
-//! The background worker at work: what is due is synced, in turns, whatever happens to the others.
+//! The background worker at work: due sites are synced in turns, whatever happens to other sites.
 
 use std::time::{Duration, Instant};
 

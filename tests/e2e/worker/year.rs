@@ -1,4 +1,4 @@
-//! `CALL` imports a year: it holds nothing back, and other sessions see how far it is.
+//! `CALL` imports a year: it blocks nothing, and other sessions see its progress.
 
 use chrono::{Days, Utc};
 

@@ -1,4 +1,4 @@
-//! Values that are no text, no number, too long, too deep, too many, or of another kind than usual.
+//! Values that are not text or numbers, or are too long, too deep, too many, or of an unusual type.
 
 use fake_matomo::{Action, Visit};
 

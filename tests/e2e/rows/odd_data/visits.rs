@@ -1,4 +1,4 @@
-//! Visits without times, actions or IDs, or that come twice, from elsewhere or without end.
+//! Visits without times, actions or IDs, duplicates, visits of other sites, and endless ones.
 
 use fake_matomo::{Action, Visit};
 use serde_json::Value;

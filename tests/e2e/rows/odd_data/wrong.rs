@@ -1,4 +1,4 @@
-//! Values of every wrong kind in every field, and in the place of whole actions, visits and answers.
+//! Values of every wrong type in every field, and in place of whole actions, visits and answers.
 
 use std::collections::BTreeMap;
 

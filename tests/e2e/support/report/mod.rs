@@ -1,4 +1,4 @@
-//! The report `docs/trust.md`, and what tests all over the suite say in its rows.
+//! The report `docs/trust.md`, and helpers for tests that add rows to it.
 
 mod table;
 mod words;

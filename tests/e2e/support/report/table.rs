@@ -1,10 +1,10 @@
-//! The report `docs/trust.md`: what was tried, what was promised, and what was seen. Tests write it
-//! with `make trust`; none looks at its words, but for what `proven` compares.
+//! The report `docs/trust.md`: what was tried, promised, and seen. Tests write it with `make trust`;
+//! only `proven` compares its text.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// All sections, in the file's order.
+/// All sections, in order.
 pub const SECTIONS: [(&str, &str); 15] = [
     (
         "Network",
@@ -71,10 +71,10 @@ const HEAD: &str = "# Trust report
     has without any of the extension's code.
 ";
 
-/// Sections whose cases come from tests all over the suite, each with its test's name.
+/// Sections with cases from all tests, each with the name of its test.
 const FROM_TESTS: [&str; 4] = ["Data", "Crash", "Privileges", "Lifecycle"];
 
-/// A section being made by one test.
+/// A section that one test writes.
 pub struct Section {
     title: &'static str,
     rows: Vec<String>,
@@ -95,7 +95,7 @@ impl Section {
         self.rows.push(line);
     }
 
-    /// Puts the section into the report, if one is written.
+    /// Adds the section to the report, if one is being written.
     pub fn finish(self) {
         if let Some(report) = Report::being_written() {
             report.write(self.title, &self.rows);
@@ -103,12 +103,12 @@ impl Section {
     }
 }
 
-/// What a test has proved, as a row of the report. `seen` is what the test saw, and the same in each
-/// run: it is compared with the report, unless one is written.
+/// Adds a row to the report. `seen` must be the same in each run: it is compared with the existing
+/// report, unless one is being written.
 #[track_caller]
 pub fn proven(section: &'static str, case: &str, injected: &str, promised: &str, seen: &str) {
     assert!(FROM_TESTS.contains(&section));
-    // Tests run on threads of their names, but for `--test-threads=1`.
+    // The thread has the name of the test, except with `--test-threads=1`.
     let here = std::thread::current();
     let test = format!("`{}`", here.name().unwrap_or_default());
     let new = line(&[case, injected, promised, seen, &test]);
@@ -127,7 +127,7 @@ pub fn proven(section: &'static str, case: &str, injected: &str, promised: &str,
 
 const WRITE_IT: &str = "MATOMO_TRUST=docs/trust.md with this test writes it";
 
-/// The report, locked while it is read and written.
+/// The report; the file is locked during reads and writes.
 struct Report {
     path: PathBuf,
     _guard: MutexGuard<'static, ()>,
@@ -140,24 +140,24 @@ impl Report {
         Report { path, _guard: FILE.lock().unwrap_or_else(PoisonError::into_inner) }
     }
 
-    /// That of the last `make trust`.
+    /// The existing report.
     fn kept() -> Report {
         Report::at("docs/trust.md")
     }
 
-    /// The one that `MATOMO_TRUST` names.
+    /// The report to write, named by `MATOMO_TRUST`.
     fn being_written() -> Option<Report> {
         std::env::var_os("MATOMO_TRUST").map(Report::at)
     }
 
-    /// The lines of a section's cases.
+    /// The rows of a section.
     fn rows(&self, section: &str) -> Vec<String> {
         let parts = self.sections();
         let part = parts.iter().find(|part| title(part) == section).map_or("", String::as_str);
         part.lines().filter(|line| line.starts_with("| ")).skip(2).map(str::to_owned).collect()
     }
 
-    /// Puts a section into its place.
+    /// Replaces a section.
     fn write(&self, section: &str, rows: &[String]) {
         let parts = self.sections();
         let of = |(wanted, about): &(&str, &str)| match *wanted == section {
@@ -197,7 +197,7 @@ fn line(cells: &[&str]) -> String {
     format!("| {} |", cells.collect::<Vec<_>>().join(" | "))
 }
 
-/// A cell of a line.
+/// A cell of a row.
 fn cell(line: &str, index: usize) -> &str {
     line.trim_start_matches("| ").split(" | ").nth(index).unwrap_or_default()
 }

@@ -1,0 +1,37 @@
+//! Subtransactions.
+
+use std::panic::AssertUnwindSafe;
+use std::ptr;
+
+use pgrx::pg_sys::panic::CaughtError;
+use pgrx::prelude::*;
+
+/// Runs `work` in a subtransaction, which is rolled back if it returns an error or raises one.
+///
+/// # Errors
+/// Those of `work`; a raised one is converted by `raised`.
+pub fn within<T, E>(
+    work: impl FnOnce() -> Result<T, E>,
+    raised: fn(CaughtError) -> E,
+) -> Result<T, E> {
+    // SAFETY: main thread, within a transaction.
+    let (context, owner) = unsafe {
+        let before = (pg_sys::CurrentMemoryContext, pg_sys::CurrentResourceOwner);
+        pg_sys::BeginInternalSubTransaction(ptr::null());
+        pg_sys::CurrentMemoryContext = before.0;
+        before
+    };
+    let outcome = PgTryBuilder::new(AssertUnwindSafe(work))
+        .catch_others(move |caught| Err(raised(caught)))
+        .execute();
+    // SAFETY: main thread; ends the subtransaction and restores the context and owner before it.
+    unsafe {
+        match &outcome {
+            Ok(_) => pg_sys::ReleaseCurrentSubTransaction(),
+            Err(_) => pg_sys::RollbackAndReleaseCurrentSubTransaction(),
+        }
+        pg_sys::CurrentMemoryContext = context;
+        pg_sys::CurrentResourceOwner = owner;
+    }
+    outcome
+}

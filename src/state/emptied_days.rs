@@ -1,0 +1,195 @@
+//! What the ledger is told when old rows go: a day is sealed as empty in the step that takes its last
+//! row, and open as long as it has lost only some, so that a drop that ends early leaves no day that is
+//! neither. SPI only.
+
+use std::collections::BTreeSet;
+
+use chrono::{Days, NaiveDate};
+use pgrx::prelude::*;
+
+use crate::config::settings;
+use crate::error::{Error, Result};
+use crate::pg::extension::Extension;
+use crate::pg::spi::{query, spi};
+use crate::rows::mapping::ActionTime;
+use crate::state::ledger::UNREAD;
+use crate::state::restored::is_of_table;
+use crate::state::retention::zone;
+
+/// Which rows have gone, as far as a step knows.
+pub struct Gone {
+    /// An instant.
+    pub first: i64,
+    /// An instant, not included: any row in between may have gone.
+    pub last: i64,
+    /// `None`: of any site.
+    pub sites: Option<Vec<Option<String>>>,
+}
+
+/// Rows that are to go from a table.
+pub struct Bounds<'a> {
+    pub destination: pg_sys::Oid,
+    /// Schema-qualified and quoted.
+    pub table: &'a str,
+    pub site: Option<i32>,
+    pub before: i64,
+}
+
+/// How the ledger stands after a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Noted {
+    Done,
+    /// Days that were to be empty have rows: a sync has stored them since, or they cannot be deleted.
+    RowsLeft,
+    /// Another session holds an entry: the step has to be undone.
+    Locked,
+}
+
+/// An entry of the ledger that does not say that its day is empty.
+struct Day {
+    matomo: String,
+    site: i32,
+    day: NaiveDate,
+    /// Of its rows, as `action_timestamp` has it.
+    begin: i64,
+    end: i64,
+}
+
+/// Notes what a step has removed; `None` where there was nothing to remove any more, so that all days
+/// must be empty. Only days that end at the bound or before are noted.
+///
+/// # Errors
+/// Only internal ones.
+pub fn note(extension: &Extension, bounds: &Bounds, gone: Option<&Gone>) -> Result<Noted> {
+    let is_near = |day: &Day| {
+        day.end <= bounds.before
+            && gone.is_none_or(|gone| day.end > gone.first && day.begin < gone.last)
+    };
+    let mut days = days(extension, bounds)?;
+    days.retain(is_near);
+    // Of the day that the step has stopped in, rows are left.
+    let passed = |day: &Day| gone.is_none_or(|gone| day.end <= gone.last);
+    let (passed, mut opened): (Vec<_>, Vec<_>) = days.into_iter().partition(passed);
+    let filled = filled(bounds, &passed)?;
+    let (mut emptied, mut kept) = (Vec::new(), Vec::new());
+    for (index, day) in passed.into_iter().enumerate() {
+        if filled.contains(&index) { kept.push(day) } else { emptied.push(day) }
+    }
+    let has_rows_left = !kept.is_empty();
+    opened.extend(kept);
+    opened.retain(|day| {
+        let site = Some(day.site.to_string());
+        gone.is_some_and(|gone| gone.sites.as_ref().is_none_or(|sites| sites.contains(&site)))
+    });
+    let sealed = "sealed = true, visits = 0, actions = 0, truncated_visits = 0, \
+         pass_began = NULL, pass_since = NULL, pass_seen = NULL";
+    let unread = format!("{UNREAD}, visits = 0, actions = 0, truncated_visits = 0");
+    for (days, set) in [(&emptied, sealed), (&opened, unread.as_str())] {
+        if !update(extension, bounds.destination, days, set)? {
+            return Ok(Noted::Locked);
+        }
+    }
+    Ok(if has_rows_left && gone.is_none() { Noted::RowsLeft } else { Noted::Done })
+}
+
+/// All days that are not known to be empty.
+fn days(extension: &Extension, bounds: &Bounds) -> Result<Vec<Day>> {
+    let last = chrono::DateTime::from_timestamp(bounds.before, 0).map(|at| at.date_naive());
+    let sql = format!(
+        "SELECT matomo, idsite, day::text, timezone, coalesce(action_time, $4) FROM {}.matomo_ledger l \
+         WHERE {} AND ($2 IS NULL OR idsite = $2) AND day <= $3::date + 1 \
+         AND NOT (sealed AND visits = 0 AND actions = 0 AND truncated_visits = 0)",
+        extension.schema,
+        is_of_table(&extension.schema, "$1")
+    );
+    let args = [
+        bounds.destination.into(),
+        bounds.site.into(),
+        last.unwrap_or_default().to_string().into(),
+        settings::action_time().name().into(),
+    ];
+    let corrupt = || Error::Internal("the ledger holds what it cannot hold".to_owned());
+    extension.run(|client| {
+        let rows = query(client, &sql, &args)?.map(|row| {
+            let day: String = row.get(3).map_err(spi)?.ok_or_else(corrupt)?;
+            let day: NaiveDate = day.parse().map_err(|_| corrupt())?;
+            let timezone: String = row.get(4).map_err(spi)?.unwrap_or_default();
+            let kind: Option<String> = row.get(5).map_err(spi)?;
+            let zone = match kind.as_deref().and_then(ActionTime::parse) {
+                Some(ActionTime::AsSent) => zone("UTC"),
+                _ => zone(&timezone),
+            };
+            let after = day.checked_add_days(Days::new(1)).ok_or_else(corrupt)?;
+            Ok(Day {
+                matomo: row.get(1).map_err(spi)?.ok_or_else(corrupt)?,
+                site: row.get(2).map_err(spi)?.ok_or_else(corrupt)?,
+                day,
+                begin: zone.midnight(day),
+                end: zone.midnight(after),
+            })
+        });
+        rows.collect()
+    })
+}
+
+/// Which of some days have rows, by their place. With the caller's rights; no policy hides any.
+fn filled(bounds: &Bounds, days: &[Day]) -> Result<BTreeSet<usize>> {
+    let begin = days.iter().map(|day| day.begin).min();
+    let Some((begin, end)) = begin.zip(days.iter().map(|day| day.end).max()) else {
+        return Ok(BTreeSet::new());
+    };
+    // Partitions beyond all of them are not looked at, nor locked. Day by day, as long as there is an index or a partition that has it.
+    let sql = format!(
+        "SELECT k.n FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3)) \
+             WITH ORDINALITY AS k(site, b, e, n) \
+         CROSS JOIN LATERAL (SELECT FROM {} AS d \
+             WHERE d.action_timestamp OPERATOR(pg_catalog.>=) pg_catalog.to_timestamp(k.b) \
+             AND d.action_timestamp OPERATOR(pg_catalog.<) pg_catalog.to_timestamp(k.e) \
+             AND d.action_timestamp OPERATOR(pg_catalog.>=) pg_catalog.to_timestamp($4) \
+             AND d.action_timestamp OPERATOR(pg_catalog.<) pg_catalog.to_timestamp($5) \
+             AND d.idsite::pg_catalog.text OPERATOR(pg_catalog.=) k.site LIMIT 1) AS x",
+        bounds.table
+    );
+    let sites: Vec<_> = days.iter().map(|day| day.site.to_string()).collect();
+    let [begins, ends] = [|day: &Day| day.begin as f64, |day: &Day| day.end as f64]
+        .map(|instant| days.iter().map(instant).collect::<Vec<f64>>());
+    Spi::connect_mut(|client| {
+        let all = [(begin as f64).into(), (end as f64).into()];
+        let args: Vec<_> =
+            [sites.into(), begins.into(), ends.into()].into_iter().chain(all).collect();
+        let found = query(client, &sql, &args)?;
+        let places = found.map(|row| row.get::<i64>(1).map_err(spi));
+        let places = places.collect::<Result<Vec<_>>>()?.into_iter().flatten();
+        Ok(places.filter_map(|place| usize::try_from(place - 1).ok()).collect())
+    })
+}
+
+/// Changes the entries of days; false when another session holds one of them.
+fn update(
+    extension: &Extension,
+    destination: pg_sys::Oid,
+    days: &[Day],
+    set: &str,
+) -> Result<bool> {
+    if days.is_empty() {
+        return Ok(true);
+    }
+    let ledger = format!("{}.matomo_ledger", extension.schema);
+    let these = format!(
+        "unnest($2::text[], $3::int[], $4::text[]::date[]) AS k(matomo, idsite, day) \
+         WHERE {} AND (l.matomo, l.idsite, l.day) = (k.matomo, k.idsite, k.day)",
+        is_of_table(&extension.schema, "$1")
+    );
+    let lock = format!("SELECT 1 FROM {ledger} l, {these} FOR UPDATE OF l SKIP LOCKED");
+    let update = format!("UPDATE {ledger} l SET {set} FROM {these}");
+    let matomos: Vec<_> = days.iter().map(|day| day.matomo.as_str()).collect();
+    let sites: Vec<_> = days.iter().map(|day| day.site).collect();
+    let dates: Vec<_> = days.iter().map(|day| day.day.to_string()).collect();
+    let args = [destination.into(), matomos.into(), sites.into(), dates.into()];
+    extension.run(|client| {
+        if query(client, &lock, &args)?.len() < days.len() {
+            return Ok(false);
+        }
+        query(client, &update, &args).map(|_| true)
+    })
+}
