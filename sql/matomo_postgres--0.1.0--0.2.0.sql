@@ -106,6 +106,219 @@ CREATE INDEX matomo_ledger_missing ON matomo_ledger (destination_name) WHERE des
 
 -- Written by packaging/update-script from here …
 
+COMMENT ON TABLE matomo_ledger IS 'Copied site-days: one row per Matomo, site, destination and day';
+COMMENT ON COLUMN matomo_ledger.matomo IS 'URL of the Matomo''s API';
+COMMENT ON COLUMN matomo_ledger.idsite IS 'ID of the site (idSite)';
+COMMENT ON COLUMN matomo_ledger.destination IS 'Table with the visits; 0 if restored from a dump and not found yet';
+COMMENT ON COLUMN matomo_ledger.day IS 'Day in the site''s timezone';
+COMMENT ON COLUMN matomo_ledger.sealed IS 'Whether the day was read whole after it had ended and settled; sealed days are not requested again';
+COMMENT ON COLUMN matomo_ledger.visits IS 'Visits of the day; for an open day, those read so far';
+COMMENT ON COLUMN matomo_ledger.actions IS 'Actions of these visits';
+COMMENT ON COLUMN matomo_ledger.truncated_visits IS 'Visits with only their first actions listed by Matomo';
+COMMENT ON COLUMN matomo_ledger.newest IS 'Last action of the newest copied visit, at most read_at; the next poll of an open day starts matomo.overlap before it';
+COMMENT ON COLUMN matomo_ledger.timezone IS 'The site''s timezone when the day was read';
+COMMENT ON COLUMN matomo_ledger.read_at IS 'When the day was last read';
+COMMENT ON COLUMN matomo_ledger.pass_began IS 'When the unfinished reading or recheck began; NULL if there is none';
+COMMENT ON COLUMN matomo_ledger.pass_since IS 'Where it resumes';
+COMMENT ON COLUMN matomo_ledger.pass_seen IS 'Visits that it has read; empty if it reads only new visits, NULL if it is a recheck';
+COMMENT ON COLUMN matomo_ledger.rechecked_at IS 'When the last recheck or whole reading of an open day began; see matomo.recheck';
+COMMENT ON COLUMN matomo_ledger.action_time IS 'Value of matomo.action_time for the day''s rows; NULL if unknown';
+COMMENT ON COLUMN matomo_ledger.destination_name IS 'Schema, name and owner of the table in a dump, and after a restore until the table is found; otherwise empty';
+
+SELECT pg_catalog.pg_extension_config_dump('matomo_ledger', $$
+    AS l (matomo, idsite, table_here, day, sealed, visits, actions, truncated_visits, newest, timezone, read_at,
+          pass_began, pass_since, pass_seen, rechecked_at, action_time, known_name)
+    LEFT JOIN (pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+               JOIN pg_catalog.pg_roles r ON r.oid = c.relowner) ON c.oid = l.table_here
+    CROSS JOIN LATERAL (SELECT 0::pg_catalog.oid::pg_catalog.regclass,
+        CASE l.table_here WHEN 0::pg_catalog.oid THEN l.known_name
+             ELSE ARRAY[n.nspname::text, c.relname::text, r.rolname::text] END) AS d (destination, destination_name)
+    WHERE l.table_here = 0::pg_catalog.oid OR c.relpersistence <> 't'$$);
+
+CREATE OR REPLACE FUNCTION matomo_find_table(name text[]) RETURNS oid
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT c.oid FROM pg_class c
+    JOIN pg_namespace n ON n.oid = c.relnamespace
+    JOIN pg_roles r ON r.oid = c.relowner
+    WHERE n.nspname = name[1] AND c.relname = name[2] AND c.relpersistence <> 't'
+      AND (r.rolname = name[3] OR r.rolsuper
+           OR r.oid = (SELECT e.extowner FROM pg_extension e WHERE e.extname = 'matomo_postgres'))
+$$;
+
+COMMENT ON FUNCTION matomo_find_table(text[]) IS 'Internal: finds a table by schema, name and owner from a dump';
+
+CREATE OR REPLACE VIEW matomo_days WITH (security_barrier) AS
+    SELECT l.matomo, l.idsite, l.destination, l.day, l.sealed, l.visits, l.actions,
+           l.truncated_visits, l.newest, l.timezone, l.read_at, l.rechecked_at, l.action_time,
+           NULL::text AS missing
+    FROM matomo_ledger l
+    WHERE pg_catalog.has_table_privilege(l.destination, 'SELECT')
+      -- A policy may hide any of the table's days, so none is shown.
+      AND NOT pg_catalog.row_security_active(l.destination::pg_catalog.oid)
+    UNION ALL
+    SELECT l.matomo, l.idsite, f.found::regclass, l.day, l.sealed, l.visits, l.actions,
+           l.truncated_visits, l.newest, l.timezone, l.read_at, l.rechecked_at, l.action_time,
+           CASE WHEN f.found IS NULL
+                THEN pg_catalog.format('%I.%I', l.destination_name[1], l.destination_name[2]) END
+    FROM matomo_ledger l
+    CROSS JOIN LATERAL (SELECT matomo_find_table(l.destination_name) OFFSET 0) AS t(oid)
+    -- One that has become another Matomo's is not it.
+    CROSS JOIN LATERAL (SELECT CASE coalesce((SELECT k.matomo FROM matomo_ledger k
+        WHERE k.destination = t.oid LIMIT 1), l.matomo) WHEN l.matomo THEN t.oid END OFFSET 0) AS f(found)
+    WHERE l.destination = 0::pg_catalog.oid
+      AND CASE WHEN f.found IS NULL THEN pg_catalog.pg_has_role('pg_read_all_data', 'USAGE')
+               ELSE pg_catalog.has_table_privilege(f.found, 'SELECT')
+                    AND NOT pg_catalog.row_security_active(f.found) END;
+
+COMMENT ON VIEW matomo_days IS 'Copied site-days of tables that you may read: one row per Matomo, site, destination and day';
+COMMENT ON COLUMN matomo_days.destination IS 'Table with the visits; NULL if it is missing';
+COMMENT ON COLUMN matomo_days.sealed IS 'Whether the day was read whole after it had ended and settled; sealed days are not requested again';
+COMMENT ON COLUMN matomo_days.visits IS 'Visits of the day; for an open day, those read so far';
+COMMENT ON COLUMN matomo_days.actions IS 'Actions of these visits';
+COMMENT ON COLUMN matomo_days.truncated_visits IS 'Visits with only their first actions listed by Matomo';
+COMMENT ON COLUMN matomo_days.newest IS 'Last action of the newest copied visit, at most read_at; the next poll of an open day starts matomo.overlap before it';
+COMMENT ON COLUMN matomo_days.read_at IS 'When the day was last read';
+COMMENT ON COLUMN matomo_days.rechecked_at IS 'When the last recheck or whole reading of an open day began; see matomo.recheck';
+COMMENT ON COLUMN matomo_days.action_time IS 'Value of matomo.action_time for the day''s rows; NULL if unknown';
+COMMENT ON COLUMN matomo_days.missing IS 'Name of the table if a dump was restored without it; only members of pg_read_all_data see such days';
+COMMENT ON TABLE matomo_action IS 'Template of tables of Matomo actions: one row per action of a visit. Always empty; see matomo_create_table';
+
+CREATE OR REPLACE FUNCTION matomo_create_table(
+    name text,
+    partitioned boolean DEFAULT false,
+    schema_name name DEFAULT pg_catalog.current_schema()
+) RETURNS regclass
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    parts text[] := parse_ident(name);
+    table_name text := parts[cardinality(parts)];
+    qualified text;
+    template CONSTANT text := '@extschema@.matomo_action';
+BEGIN
+    IF name IS NULL OR partitioned IS NULL THEN
+        RAISE null_value_not_allowed USING MESSAGE = 'arguments of matomo_create_table must not be null';
+    END IF;
+    IF cardinality(parts) > 2 THEN
+        RAISE invalid_name USING
+            MESSAGE = format('improper relation name (too many dotted names): %s', name),
+            HINT = 'Give the name of a table, or of a schema and a table.';
+    END IF;
+    IF cardinality(parts) = 2 THEN
+        schema_name := parts[1];
+    END IF;
+    IF schema_name IS NULL THEN
+        RAISE invalid_schema_name USING
+            MESSAGE = 'no schema has been selected to create in',
+            HINT = 'Name the schema, or set search_path.';
+    END IF;
+    -- A name has at most 63 bytes, and partitions append a week such as _2026w47.
+    IF octet_length(table_name) > (CASE WHEN partitioned THEN 55 ELSE 63 END) THEN
+        RAISE name_too_long USING
+            MESSAGE = format('table name "%s" is too long', table_name),
+            HINT = 'A name has at most 63 bytes, that of a partitioned table at most 55.';
+    END IF;
+    qualified := format('%I.%I', schema_name, table_name);
+
+    -- As few indexes as possible: each costs as much as the table.
+    --   action_id: makes writes idempotent. A primary key, so that UPDATE has a replica identity in a
+    --     publication of all tables.
+    --   idvisit: finds the stored rows of a visit, for analysts and for every sync.
+    --   action_timestamp: for the range of days in nearly every report; a partitioned table uses its
+    --     partitions for that.
+    -- All have keys of bounded length, so that no row is refused. URLs, titles, names and dimensions
+    -- have no such bound.
+    IF partitioned THEN
+        EXECUTE format(
+            'CREATE TABLE %s (LIKE %s INCLUDING DEFAULTS INCLUDING COMMENTS,'
+            ' PRIMARY KEY (action_id, action_timestamp)) PARTITION BY RANGE (action_timestamp)', qualified, template);
+    ELSE
+        EXECUTE format(
+            'CREATE TABLE %s (LIKE %s INCLUDING DEFAULTS INCLUDING COMMENTS, PRIMARY KEY (action_id))', qualified, template);
+        EXECUTE format('CREATE INDEX ON %s (action_timestamp)', qualified);
+    END IF;
+    EXECUTE format('CREATE INDEX ON %s (idvisit)', qualified);
+    EXECUTE format('COMMENT ON TABLE %s IS %L', qualified, 'Matomo actions, one row per action of a visit');
+    RETURN qualified::regclass;
+END
+$$;
+
+COMMENT ON FUNCTION matomo_create_table(text, boolean, name) IS
+    'Creates a destination owned by the caller, optionally partitioned by week. An unqualified name is created in the current schema';
+COMMENT ON TABLE matomo_site_config IS 'Registered sites: one row per server, site and destination';
+COMMENT ON COLUMN matomo_site_config.id IS 'ID for matomo_sync_site, matomo_alter_site and matomo_remove_site';
+COMMENT ON COLUMN matomo_site_config.destination IS 'Table with the visits; 0 if restored from a dump and not found yet, NULL if dropped before the dump';
+COMMENT ON COLUMN matomo_site_config.owner IS 'Role whose rights and user mapping its syncs use; 0 if restored from a dump and not found yet, NULL if dropped before the dump';
+COMMENT ON COLUMN matomo_site_config.start_date IS 'First day to copy, as for matomo_sync';
+COMMENT ON COLUMN matomo_site_config.retention IS 'How long visits are kept; NULL means forever';
+COMMENT ON COLUMN matomo_site_config.name IS 'Name of the site, as Matomo last reported it';
+COMMENT ON COLUMN matomo_site_config.timezone IS 'Timezone of the site, as Matomo last reported it';
+COMMENT ON COLUMN matomo_site_config.destination_name IS 'Last known schema, name and owner of the table, from when it was set or dumped';
+COMMENT ON COLUMN matomo_site_config.owner_name IS 'Last known name of the owner, from when it was set or dumped';
+COMMENT ON SEQUENCE matomo_site_config_id_seq IS 'IDs of registered sites';
+COMMENT ON TABLE matomo_site_state IS 'State of each registered site';
+COMMENT ON COLUMN matomo_site_state.site_id IS 'ID of the registered site';
+COMMENT ON COLUMN matomo_site_state.next_at IS 'When the background worker next syncs the site; infinity after a refused token';
+COMMENT ON COLUMN matomo_site_state.failures IS 'Failed runs since the last success';
+COMMENT ON COLUMN matomo_site_state.last_success_at IS 'Start of the last successful run: the table has all visits that Matomo had then';
+COMMENT ON COLUMN matomo_site_state.last_error_at IS 'End of the last failed run';
+COMMENT ON COLUMN matomo_site_state.refused_credentials IS 'Version of the server and user mapping whose token Matomo refused; it is not sent again';
+COMMENT ON COLUMN matomo_site_state.tended_on IS 'Last day, in the site''s timezone, on which retention was applied and partitions were created ahead';
+COMMENT ON COLUMN matomo_site_state.upkeep_place IS 'Where unfinished retention resumes';
+COMMENT ON COLUMN matomo_site_state.upkeep_error IS 'Message of the error that retention or partitions failed with';
+COMMENT ON COLUMN matomo_site_state.changes IS 'Number of configuration changes that make earlier runs irrelevant';
+
+SELECT pg_catalog.pg_extension_config_dump('matomo_site_config', $$
+    AS s (id, server, idsite, table_here, role_here, start_date, every, retention, enabled, name, timezone,
+          created_at, table_name, role_name)
+    LEFT JOIN (pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+               JOIN pg_catalog.pg_roles r ON r.oid = c.relowner) ON c.oid = s.table_here
+    LEFT JOIN pg_catalog.pg_roles o ON o.oid = s.role_here
+    CROSS JOIN LATERAL (SELECT
+        CASE WHEN c.oid IS NOT NULL OR s.table_here = 0::pg_catalog.oid
+             THEN 0::pg_catalog.oid::pg_catalog.regclass END,
+        CASE WHEN o.oid IS NOT NULL OR s.role_here = 0::pg_catalog.oid
+             THEN 0::pg_catalog.oid::pg_catalog.regrole END,
+        CASE WHEN c.oid IS NULL THEN s.table_name
+             ELSE ARRAY[n.nspname::text, c.relname::text, r.rolname::text] END,
+        coalesce(o.rolname, s.role_name)) AS d (destination, owner, destination_name, owner_name)$$);
+
+SELECT pg_catalog.pg_extension_config_dump('matomo_site_state', $$
+    AS t (site_id, matomo, next_at, failures, last_success_at, last_error_at, last_sqlstate, last_error,
+          last_detail, last_hint, refused_credentials, tended_on, place_here)
+    CROSS JOIN (SELECT NULL::pg_catalog.jsonb) AS d (upkeep_place)$$);
+
+COMMENT ON FUNCTION matomo_may_see(oid) IS 'Internal: whether the current user may see the sites and runs of a role';
+
+CREATE OR REPLACE VIEW matomo_sites WITH (security_barrier) AS
+    SELECT s.id, s.server, s.idsite, s.name, s.timezone,
+           coalesce(c.oid::pg_catalog.regclass::text,
+                    pg_catalog.format('%I.%I', s.destination_name[1], s.destination_name[2])) AS destination,
+           coalesce(r.rolname, s.owner_name) AS owner, s.start_date, s.every, s.retention, s.enabled, s.created_at
+    FROM matomo_site_config s
+    LEFT JOIN pg_catalog.pg_class c ON c.oid = CASE s.destination WHEN 0::pg_catalog.oid
+        THEN matomo_find_table(s.destination_name) ELSE s.destination::pg_catalog.oid END
+    LEFT JOIN pg_catalog.pg_roles r ON CASE s.owner WHEN 0::pg_catalog.oid
+        THEN r.rolname = s.owner_name ELSE r.oid = s.owner END
+    WHERE matomo_may_see(coalesce(r.oid, s.owner::pg_catalog.oid));
+
+COMMENT ON VIEW matomo_sites IS 'Your registered sites: one row per server, site and destination';
+COMMENT ON COLUMN matomo_sites.id IS 'ID for matomo_sync_site, matomo_alter_site and matomo_remove_site';
+COMMENT ON COLUMN matomo_sites.server IS 'Foreign server of the Matomo';
+COMMENT ON COLUMN matomo_sites.idsite IS 'ID of the site in Matomo (idSite)';
+COMMENT ON COLUMN matomo_sites.name IS 'Name of the site, as Matomo last reported it';
+COMMENT ON COLUMN matomo_sites.timezone IS 'Timezone of the site, as Matomo last reported it';
+COMMENT ON COLUMN matomo_sites.destination IS 'Table with the visits';
+COMMENT ON COLUMN matomo_sites.owner IS 'Role whose rights and user mapping its syncs use';
+COMMENT ON COLUMN matomo_sites.start_date IS 'First day to copy, as for matomo_sync';
+COMMENT ON COLUMN matomo_sites.every IS 'How often the background worker syncs the site';
+COMMENT ON COLUMN matomo_sites.retention IS 'How long visits are kept; NULL means forever';
+COMMENT ON COLUMN matomo_sites.enabled IS 'Whether matomo_sync_all and the background worker sync the site';
+COMMENT ON COLUMN matomo_sites.created_at IS 'When the site was registered';
+
 CREATE OR REPLACE FUNCTION matomo_partition_ranges(destination regclass)
 RETURNS TABLE (lower_bound timestamptz, upper_bound timestamptz)
 LANGUAGE sql STABLE
@@ -125,7 +338,7 @@ AS $$
 $$;
 
 COMMENT ON FUNCTION matomo_partition_ranges(regclass) IS
-    'Internal: from when to when (not included) each partition of a destination partitioned by action_timestamp goes';
+    'Internal: bounds of each partition of a destination partitioned by action_timestamp; the upper one is exclusive';
 
 CREATE OR REPLACE FUNCTION matomo_create_partitions(destination regclass, from_time timestamptz, to_time timestamptz)
 RETURNS integer
@@ -157,11 +370,10 @@ DECLARE
     has_grants boolean;
     attempt integer;
     change text;
-    lacks text;
-    to_do text;
+    missing text;
+    advice text;
 BEGIN
-    -- Partitioned some other way, or with a default partition that takes every row: whoever made
-    -- it so makes its partitions too.
+    -- A table that is partitioned another way, or has a default partition, needs no partitions from us.
     SELECT n.nspname, c.relname, c.relowner,
            concat(' USING ' || quote_ident(m.amname), ' TABLESPACE ' || quote_ident(s.spcname))
     INTO of_schema, of_table, table_owner, storage
@@ -194,7 +406,7 @@ BEGIN
             CONTINUE;
         END IF;
         IF NOT locked THEN
-            -- One session at a time; reading and writing go on. Then look again.
+            -- One session at a time, without blocking reads and writes. Then check again.
             EXECUTE format('LOCK TABLE ONLY %s IN SHARE UPDATE EXCLUSIVE MODE', destination);
             locked := true;
             CONTINUE;
@@ -202,8 +414,8 @@ BEGIN
 
         lower_bound := date_trunc('week', at);
         upper_bound := lower_bound + week;
-        -- Next to partitions with other bounds a sliver of the week may be all that is missing: it
-        -- goes to the neighbouring week. Nor is a sliver left over for a partition of its own.
+        -- Next to partitions with other bounds, less than a day of a week may be missing. Such a part
+        -- goes into the partition of the adjacent week.
         IF below > upper_bound - day THEN
             upper_bound := upper_bound + week;
         ELSIF above < lower_bound + day THEN
@@ -216,33 +428,33 @@ BEGIN
             upper_bound := above;
         END IF;
 
-        -- What may be written to may still lack a week that only its owner can make. A superuser can
-        -- give the owner a table in any schema.
+        -- A role that may write to the table may still not be able to create its partitions. The owner
+        -- of the table needs CREATE on its schema too: a superuser may have created the table for it.
         SELECT CASE WHEN NOT pg_has_role(table_owner, 'USAGE')
-                    THEN format('It takes the rights of its owner, %I.', pg_get_userbyid(table_owner))
+                    THEN format('This requires the rights of its owner, %I.', pg_get_userbyid(table_owner))
                     WHEN needs_create IS NOT NULL
-                    THEN format('It takes the privilege CREATE on schema %I.', of_schema) END,
+                    THEN format('This requires CREATE on schema %I.', of_schema) END,
                CASE WHEN NOT pg_has_role(table_owner, 'USAGE')
-                    THEN 'Ask the owner to run matomo_create_partitions, or to register a site, which makes partitions ahead.'
+                    THEN 'Ask the owner to run matomo_create_partitions, or to register a site, which creates partitions ahead.'
                     WHEN needs_create IS NOT NULL
                     THEN format('GRANT CREATE ON SCHEMA %I TO %I.', of_schema, needs_create) END
-        INTO lacks, to_do
+        INTO missing, advice
         FROM (SELECT min(r.rolname::text) FROM pg_roles r, pg_roles me
               WHERE me.rolname = current_user AND NOT me.rolsuper AND r.oid IN (me.oid, table_owner)
                 AND NOT has_schema_privilege(r.oid, of_schema::text, 'CREATE')) AS x(needs_create);
-        IF lacks IS NOT NULL THEN
+        IF missing IS NOT NULL THEN
             RAISE insufficient_privilege USING
                 MESSAGE = format('permission denied to create the partition of table %I.%I for the week of %s',
                     of_schema, of_table, date_trunc('week', at)::date),
-                DETAIL = lacks,
-                HINT = to_do;
+                DETAIL = missing,
+                HINT = advice;
         END IF;
 
         stem := of_table || to_char(lower_bound + (upper_bound - lower_bound) / 2, '"_"IYYY"w"IW');
         attempt := 1;
         LOOP
             partition := stem || CASE WHEN attempt > 1 THEN '_' || attempt ELSE '' END;
-            -- Names of the Node tool's tables may be too long for the week: shorten the table's.
+            -- The name of a Node tool's table may leave no room for the week: shorten it.
             WHILE octet_length(partition) > 63 LOOP
                 of_table := left(of_table, -1);
                 stem := of_table || right(stem, 8);
@@ -252,11 +464,11 @@ BEGIN
             attempt := attempt + 1;
         END LOOP;
 
-        -- Attached rather than created in place, which would lock out readers until the commit.
+        -- Create and attach: CREATE TABLE ... PARTITION OF would block readers until the commit.
         EXECUTE format('CREATE TABLE %I.%I (LIKE %s INCLUDING ALL EXCLUDING IDENTITY EXCLUDING COMMENTS)%s',
             of_schema, partition, destination, storage);
         made := format('%I.%I', of_schema, partition)::regclass;
-        -- LIKE copies neither owner nor grants, and the session's default privileges are not the table's.
+        -- LIKE copies neither owner nor grants, and default privileges may differ from the table's.
         EXECUTE format('ALTER TABLE %s OWNER TO %I', made, pg_get_userbyid(table_owner));
         SELECT bool_or(c.relacl IS NOT NULL) INTO has_grants FROM pg_class c WHERE c.oid IN (destination, made);
         FOR change IN
@@ -287,13 +499,13 @@ BEGIN
         LOOP
             EXECUTE change;
         END LOOP;
-        -- The table's policies hold for what is read through the table; past it there is nothing to see.
+        -- Policies of the table do not apply to direct reads of a partition; this allows none.
         IF (SELECT c.relrowsecurity FROM pg_class c WHERE c.oid = destination) THEN
             EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', made);
         END IF;
         EXECUTE format('ALTER TABLE %s ATTACH PARTITION %s FOR VALUES FROM (%L) TO (%L)',
             destination, made, lower_bound, upper_bound);
-        -- By an index: by the one that has become a part of the table's.
+        -- If an index is the replica identity, use the partition's index attached to it.
         SELECT format('ALTER TABLE %s REPLICA IDENTITY ', made) || CASE c.relreplident
                    WHEN 'f' THEN 'FULL' WHEN 'n' THEN 'NOTHING' WHEN 'i' THEN format('USING INDEX %I', x.relname) END
         INTO change
@@ -312,125 +524,8 @@ BEGIN
 END
 $$;
 
-COMMENT ON TABLE matomo_ledger IS 'One row per Matomo, site, destination and site-day: what syncs have copied';
-COMMENT ON COLUMN matomo_ledger.matomo IS 'URL of the Matomo''s API';
-COMMENT ON COLUMN matomo_ledger.idsite IS 'ID of the site (idSite)';
-COMMENT ON COLUMN matomo_ledger.destination IS 'Table that the visits are in; 0: restored from a dump, and not found yet';
-COMMENT ON COLUMN matomo_ledger.day IS 'Day in the site''s timezone';
-COMMENT ON COLUMN matomo_ledger.sealed IS 'Whether the day was read whole after it had ended and settled; such a day is not asked for again';
-COMMENT ON COLUMN matomo_ledger.visits IS 'Visits of the day; of an open day those met so far';
-COMMENT ON COLUMN matomo_ledger.actions IS 'Their actions';
-COMMENT ON COLUMN matomo_ledger.truncated_visits IS 'Visits of which Matomo listed only the first actions';
-COMMENT ON COLUMN matomo_ledger.newest IS 'Last action of the newest visit copied, up to the time of the reading: the next poll of an open day begins matomo.overlap before it';
-COMMENT ON COLUMN matomo_ledger.timezone IS 'The site''s timezone when the day was read';
-COMMENT ON COLUMN matomo_ledger.read_at IS 'When the day was read last';
-COMMENT ON COLUMN matomo_ledger.pass_began IS 'When a reading or a recheck began that is not finished; NULL: there is none';
-COMMENT ON COLUMN matomo_ledger.pass_since IS 'Where that reading goes on';
-COMMENT ON COLUMN matomo_ledger.pass_seen IS 'Which visits that reading has met; empty: it reads only what is new; NULL: it is a recheck';
-COMMENT ON COLUMN matomo_ledger.rechecked_at IS 'When the last recheck or whole reading of an open day began; see matomo.recheck';
-COMMENT ON COLUMN matomo_ledger.action_time IS 'What action_timestamp holds in the day''s rows, as matomo.action_time names it; NULL: unknown';
-COMMENT ON COLUMN matomo_ledger.destination_name IS 'Schema, name and owner of the table, in dumps and until it is found after a restore; empty: destination is known';
-
-SELECT pg_catalog.pg_extension_config_dump('matomo_ledger', $$WHERE false UNION ALL
-    SELECT l.matomo, l.idsite, 0::pg_catalog.oid::pg_catalog.regclass, l.day, l.sealed, l.visits, l.actions,
-           l.truncated_visits, l.newest, l.timezone, l.read_at, l.pass_began, l.pass_since, l.pass_seen,
-           l.rechecked_at, l.action_time,
-           CASE l.destination WHEN 0::pg_catalog.oid THEN l.destination_name
-                ELSE ARRAY[n.nspname::text, c.relname::text, r.rolname::text] END
-    FROM @extschema@.matomo_ledger l
-    LEFT JOIN (pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-               JOIN pg_catalog.pg_roles r ON r.oid = c.relowner) ON c.oid = l.destination
-    WHERE l.destination = 0::pg_catalog.oid OR c.relpersistence <> 't'$$);
-
-CREATE OR REPLACE FUNCTION matomo_find_table(name text[]) RETURNS oid
-LANGUAGE sql STABLE
-SET search_path = pg_catalog, pg_temp
-AS $$
-    SELECT c.oid FROM pg_class c
-    JOIN pg_namespace n ON n.oid = c.relnamespace
-    JOIN pg_roles r ON r.oid = c.relowner
-    WHERE n.nspname = name[1] AND c.relname = name[2] AND c.relpersistence <> 't'
-      AND (r.rolname = name[3] OR r.rolsuper
-           OR r.oid = (SELECT e.extowner FROM pg_extension e WHERE e.extname = 'matomo_postgres'))
-$$;
-
-COMMENT ON FUNCTION matomo_find_table(text[]) IS 'Internal: the table of a schema, name and owner, as dumps have them';
-
-CREATE OR REPLACE VIEW matomo_days WITH (security_barrier) AS
-    SELECT l.matomo, l.idsite, l.destination, l.day, l.sealed, l.visits, l.actions,
-           l.truncated_visits, l.newest, l.timezone, l.read_at, l.rechecked_at, l.action_time,
-           NULL::text AS missing
-    FROM matomo_ledger l
-    WHERE pg_catalog.has_table_privilege(l.destination, 'SELECT')
-      -- Of a table that a policy shows in part, nobody can say which days are shown.
-      AND NOT pg_catalog.row_security_active(l.destination::pg_catalog.oid)
-    UNION ALL
-    SELECT l.matomo, l.idsite, f.found::regclass, l.day, l.sealed, l.visits, l.actions,
-           l.truncated_visits, l.newest, l.timezone, l.read_at, l.rechecked_at, l.action_time,
-           CASE WHEN f.found IS NULL
-                THEN pg_catalog.format('%I.%I', l.destination_name[1], l.destination_name[2]) END
-    FROM matomo_ledger l
-    CROSS JOIN LATERAL (SELECT matomo_find_table(l.destination_name)) AS f(found)
-    WHERE l.destination = 0::pg_catalog.oid
-      AND CASE WHEN f.found IS NULL THEN pg_catalog.pg_has_role('pg_read_all_data', 'USAGE')
-               ELSE pg_catalog.has_table_privilege(f.found, 'SELECT')
-                    AND NOT pg_catalog.row_security_active(f.found) END;
-
-COMMENT ON COLUMN matomo_days.destination IS 'Table that the visits are in; NULL: it is missing';
-COMMENT ON COLUMN matomo_days.newest IS 'Last action of the newest visit copied, up to the time of the reading: the next poll of an open day begins matomo.overlap before it';
-COMMENT ON COLUMN matomo_days.rechecked_at IS 'When the last recheck or whole reading of an open day began; see matomo.recheck';
-COMMENT ON COLUMN matomo_days.action_time IS 'What action_timestamp holds in the day''s rows, as matomo.action_time names it; NULL: unknown';
-COMMENT ON COLUMN matomo_days.missing IS 'Name of the table, where a dump was restored without it; only members of pg_read_all_data see such days';
-COMMENT ON COLUMN matomo_site_config.destination IS 'Table that the visits go to; 0: restored from a dump, and not found yet';
-COMMENT ON COLUMN matomo_site_config.owner IS 'Role with whose rights and user mapping the site is synced; 0: restored from a dump, and not found yet';
-COMMENT ON COLUMN matomo_site_config.destination_name IS 'Last known schema, name and owner of the table: when it was set or, after a restore, dumped';
-COMMENT ON COLUMN matomo_site_config.owner_name IS 'Last known name of the owner, likewise';
-COMMENT ON COLUMN matomo_site_state.changes IS 'Times that what a sync fills was changed: a run that began before says nothing of the site as it is now';
-
-SELECT pg_catalog.pg_extension_config_dump('matomo_site_config', $$WHERE false UNION ALL
-    SELECT s.id, s.server, s.idsite, 0::pg_catalog.oid::pg_catalog.regclass, 0::pg_catalog.oid::pg_catalog.regrole,
-           s.start_date, s.every, s.retention, s.enabled, s.name, s.timezone, s.created_at,
-           CASE WHEN c.oid IS NULL THEN s.destination_name
-                ELSE ARRAY[n.nspname::text, c.relname::text, r.rolname::text] END,
-           coalesce(o.rolname, s.owner_name)
-    FROM @extschema@.matomo_site_config s
-    LEFT JOIN (pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-               JOIN pg_catalog.pg_roles r ON r.oid = c.relowner) ON c.oid = s.destination
-    LEFT JOIN pg_catalog.pg_roles o ON o.oid = s.owner$$);
-
-SELECT pg_catalog.pg_extension_config_dump('matomo_site_state', $$WHERE false UNION ALL
-    SELECT t.site_id, t.matomo, t.next_at, t.failures, t.last_success_at, t.last_error_at, t.last_sqlstate,
-           t.last_error, t.last_detail, t.last_hint, t.refused_credentials, t.tended_on, NULL::pg_catalog.jsonb,
-           t.upkeep_error, t.changes
-    FROM @extschema@.matomo_site_state t$$);
-
-COMMENT ON FUNCTION matomo_may_see(oid) IS 'Internal: whether the current user sees the sites and runs of a role';
-
-CREATE OR REPLACE VIEW matomo_sites WITH (security_barrier) AS
-    SELECT s.id, s.server, s.idsite, s.name, s.timezone,
-           coalesce(c.oid::pg_catalog.regclass::text,
-                    pg_catalog.format('%I.%I', s.destination_name[1], s.destination_name[2])) AS destination,
-           coalesce(r.rolname, s.owner_name) AS owner, s.start_date, s.every, s.retention, s.enabled, s.created_at
-    FROM matomo_site_config s
-    LEFT JOIN pg_catalog.pg_class c ON c.oid = CASE s.destination WHEN 0::pg_catalog.oid
-        THEN matomo_find_table(s.destination_name) ELSE s.destination::pg_catalog.oid END
-    LEFT JOIN pg_catalog.pg_roles r ON CASE s.owner WHEN 0::pg_catalog.oid
-        THEN r.rolname = s.owner_name ELSE r.oid = s.owner END
-    WHERE matomo_may_see(coalesce(r.oid, s.owner::pg_catalog.oid));
-
-COMMENT ON VIEW matomo_sites IS 'The registered sites that are yours: one row per server, site and destination';
-COMMENT ON COLUMN matomo_sites.id IS 'What matomo_sync_site, matomo_alter_site and matomo_remove_site know the site by';
-COMMENT ON COLUMN matomo_sites.server IS 'Foreign server of the Matomo';
-COMMENT ON COLUMN matomo_sites.idsite IS 'ID of the site in Matomo (idSite)';
-COMMENT ON COLUMN matomo_sites.name IS 'Name of the site, as Matomo told it last';
-COMMENT ON COLUMN matomo_sites.timezone IS 'Timezone of the site, as Matomo told it last';
-COMMENT ON COLUMN matomo_sites.destination IS 'Table that the visits go to';
-COMMENT ON COLUMN matomo_sites.owner IS 'Role with whose rights and user mapping the site is synced';
-COMMENT ON COLUMN matomo_sites.start_date IS 'First day to copy; as for matomo_sync';
-COMMENT ON COLUMN matomo_sites.every IS 'How often the background worker syncs the site';
-COMMENT ON COLUMN matomo_sites.retention IS 'How long visits are kept; NULL: for ever';
-COMMENT ON COLUMN matomo_sites.enabled IS 'Whether matomo_sync_all and the background worker sync the site';
-COMMENT ON COLUMN matomo_sites.created_at IS 'When the site was registered';
+COMMENT ON FUNCTION matomo_create_partitions(regclass, timestamptz, timestamptz) IS
+    'Creates the missing weekly partitions (UTC) between two instants, and returns their number';
 
 CREATE OR REPLACE FUNCTION "matomo_add_site"(
 	"server" TEXT, 
@@ -493,6 +588,9 @@ CREATE OR REPLACE FUNCTION matomo_forget(visitorid text DEFAULT NULL, userid tex
 RETURNS TABLE (destination regclass, visits bigint, actions bigint)
 VOLATILE PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', 'matomo_forget_0_2_reconnect_wrapper';
 
+COMMENT ON FUNCTION matomo_forget(text, text, regclass) IS
+    'Deletes all rows of a visitor, by visitorid or userid, from all destinations or one, and returns their number. Erase the visitor in Matomo first, or a sync copies the visits again';
+
 CREATE OR REPLACE FUNCTION "matomo_is_running"(
 	"site_id" INT 
 ) RETURNS bool 
@@ -514,22 +612,44 @@ STRICT VOLATILE PARALLEL RESTRICTED
 LANGUAGE c 
 AS 'MODULE_PATHNAME', 'matomo_run_is_dead_0_2_reconnect_wrapper';
 
-COMMENT ON COLUMN matomo_run_log.status IS 'running, paused (it goes on by itself), succeeded or failed';
-COMMENT ON COLUMN matomo_run_log.owner IS 'Role with whose rights it runs; 0: restored from a dump';
-COMMENT ON COLUMN matomo_run_log.step_pages IS 'Pages of a day after which it commits; NULL: as matomo.step_pages';
-COMMENT ON COLUMN matomo_run_log.changes IS 'Of matomo_site_state, when it began';
-COMMENT ON COLUMN matomo_run_log.owner_name IS 'Name of that role when it began or was dumped';
+COMMENT ON TABLE matomo_run_log IS 'Syncs of registered sites';
+COMMENT ON COLUMN matomo_run_log.runid IS 'ID of the run';
+COMMENT ON COLUMN matomo_run_log.job_pid IS 'Process ID';
+COMMENT ON COLUMN matomo_run_log.database IS 'Database';
+COMMENT ON COLUMN matomo_run_log.username IS 'Role that started it';
+COMMENT ON COLUMN matomo_run_log.command IS 'What started it';
+COMMENT ON COLUMN matomo_run_log.status IS 'running, paused (resumes by itself), succeeded or failed';
+COMMENT ON COLUMN matomo_run_log.return_message IS 'Message of the error that it failed with';
+COMMENT ON COLUMN matomo_run_log.start_time IS 'When it started';
+COMMENT ON COLUMN matomo_run_log.site_id IS 'ID of the registered site';
+COMMENT ON COLUMN matomo_run_log.owner IS 'Role whose rights it has; 0 if restored from a dump and not found yet, NULL if dropped before the dump';
+COMMENT ON COLUMN matomo_run_log.destination IS 'Table with the visits';
+COMMENT ON COLUMN matomo_run_log.days_total IS 'Days done and still to do';
+COMMENT ON COLUMN matomo_run_log.pages IS 'Pages of visits requested';
+COMMENT ON COLUMN matomo_run_log.actions IS 'Actions of these visits';
+COMMENT ON COLUMN matomo_run_log.truncated_visits IS 'Visits with only their first actions listed by Matomo';
+COMMENT ON COLUMN matomo_run_log.bytes IS 'Size of the answers in bytes, after decompression';
+COMMENT ON COLUMN matomo_run_log.sqlstate IS 'SQLSTATE of that error';
+COMMENT ON COLUMN matomo_run_log.done IS 'Later days that are already done';
+COMMENT ON COLUMN matomo_run_log.timezone IS 'Timezone of the site, as Matomo reported it to this run';
+COMMENT ON COLUMN matomo_run_log.step_pages IS 'Pages of a day after which it commits; NULL means matomo.step_pages';
+COMMENT ON COLUMN matomo_run_log.changes IS 'Value in matomo_site_state when it started';
+COMMENT ON COLUMN matomo_run_log.owner_name IS 'Name of that role when the run started or was dumped';
+COMMENT ON SEQUENCE matomo_run_log_runid_seq IS 'IDs of runs';
 
-SELECT pg_catalog.pg_extension_config_dump('matomo_run_log', $$WHERE false UNION ALL
-    SELECT l.runid, l.job_pid, l.database, l.username, l.command, l.status, l.return_message, l.start_time,
-           l.end_time, l.site_id, 0::pg_catalog.oid::pg_catalog.regrole, l.server, l.idsite, l.destination, l.days,
-           l.days_total, l.pages, l.visits, l.actions, l.inserted, l.updated, l.deleted, l.truncated_visits,
-           l.bytes, l.sqlstate, l.detail, l.hint, l.next_day, l.done, l.timezone, l.step_pages, l.changes,
-           coalesce(o.rolname, l.owner_name)
-    FROM @extschema@.matomo_run_log l LEFT JOIN pg_catalog.pg_roles o ON o.oid = l.owner$$);
+SELECT pg_catalog.pg_extension_config_dump('matomo_run_log', $$
+    AS l (runid, job_pid, database, username, command, status, return_message, start_time, end_time, site_id,
+          role_here, server, idsite, destination, days, days_total, pages, visits, actions, inserted, updated,
+          deleted, truncated_visits, bytes, sqlstate, detail, hint, next_day, done, timezone, step_pages, changes,
+          role_name)
+    LEFT JOIN pg_catalog.pg_roles o ON o.oid = l.role_here
+    CROSS JOIN LATERAL (SELECT
+        CASE WHEN o.oid IS NOT NULL OR l.role_here = 0::pg_catalog.oid
+             THEN 0::pg_catalog.oid::pg_catalog.regrole END,
+        coalesce(o.rolname, l.role_name)) AS d (owner, owner_name)$$);
 
-COMMENT ON FUNCTION matomo_run_is_dead(bigint) IS 'Internal: whether a run is over though its row does not say so';
-COMMENT ON FUNCTION matomo_is_running(integer) IS 'Internal: whether some session syncs a registered site at present';
+COMMENT ON FUNCTION matomo_run_is_dead(bigint) IS 'Internal: whether a run has ended without recording it in its row';
+COMMENT ON FUNCTION matomo_is_running(integer) IS 'Internal: whether any session is syncing a registered site';
 
 CREATE OR REPLACE VIEW matomo_runs WITH (security_barrier) AS
     SELECT r.runid, r.job_pid, r.database, r.username, r.command,
@@ -544,32 +664,32 @@ CREATE OR REPLACE VIEW matomo_runs WITH (security_barrier) AS
         THEN (SELECT a.oid FROM pg_catalog.pg_roles a WHERE a.rolname = r.owner_name) ELSE r.owner::pg_catalog.oid END) AS o(owner)
     WHERE matomo_may_see(coalesce(o.owner, 0::pg_catalog.oid));
 
-COMMENT ON VIEW matomo_runs IS 'The syncs of your registered sites, running and past';
-COMMENT ON COLUMN matomo_runs.runid IS 'Number of the run';
-COMMENT ON COLUMN matomo_runs.job_pid IS 'Process that does or did it';
-COMMENT ON COLUMN matomo_runs.database IS 'Database in which it runs';
-COMMENT ON COLUMN matomo_runs.username IS 'Role that called for it';
-COMMENT ON COLUMN matomo_runs.command IS 'What called for it';
-COMMENT ON COLUMN matomo_runs.status IS 'running, paused (it goes on by itself), succeeded or failed';
-COMMENT ON COLUMN matomo_runs.return_message IS 'Message of the error it failed with';
-COMMENT ON COLUMN matomo_runs.start_time IS 'When it began';
+COMMENT ON VIEW matomo_runs IS 'Current and past syncs of your registered sites';
+COMMENT ON COLUMN matomo_runs.runid IS 'ID of the run';
+COMMENT ON COLUMN matomo_runs.job_pid IS 'Process ID';
+COMMENT ON COLUMN matomo_runs.database IS 'Database';
+COMMENT ON COLUMN matomo_runs.username IS 'Role that started it';
+COMMENT ON COLUMN matomo_runs.command IS 'What started it';
+COMMENT ON COLUMN matomo_runs.status IS 'running, paused (resumes by itself), succeeded or failed';
+COMMENT ON COLUMN matomo_runs.return_message IS 'Message of the error that it failed with';
+COMMENT ON COLUMN matomo_runs.start_time IS 'When it started';
 COMMENT ON COLUMN matomo_runs.end_time IS 'When it ended';
-COMMENT ON COLUMN matomo_runs.site_id IS 'The registered site';
-COMMENT ON COLUMN matomo_runs.owner IS 'Role with whose rights it runs';
+COMMENT ON COLUMN matomo_runs.site_id IS 'ID of the registered site';
+COMMENT ON COLUMN matomo_runs.owner IS 'Role whose rights it has';
 COMMENT ON COLUMN matomo_runs.server IS 'Foreign server of the Matomo';
 COMMENT ON COLUMN matomo_runs.idsite IS 'ID of the site in Matomo (idSite)';
-COMMENT ON COLUMN matomo_runs.destination IS 'Table that the visits go to';
+COMMENT ON COLUMN matomo_runs.destination IS 'Table with the visits';
 COMMENT ON COLUMN matomo_runs.days IS 'Days done';
-COMMENT ON COLUMN matomo_runs.days_total IS 'Days done and days still to do';
-COMMENT ON COLUMN matomo_runs.pages IS 'Pages of visits asked for';
+COMMENT ON COLUMN matomo_runs.days_total IS 'Days done and still to do';
+COMMENT ON COLUMN matomo_runs.pages IS 'Pages of visits requested';
 COMMENT ON COLUMN matomo_runs.visits IS 'Visits that Matomo sent';
-COMMENT ON COLUMN matomo_runs.actions IS 'Their actions';
+COMMENT ON COLUMN matomo_runs.actions IS 'Actions of these visits';
 COMMENT ON COLUMN matomo_runs.inserted IS 'Rows inserted';
 COMMENT ON COLUMN matomo_runs.updated IS 'Rows updated';
 COMMENT ON COLUMN matomo_runs.deleted IS 'Rows deleted';
-COMMENT ON COLUMN matomo_runs.truncated_visits IS 'Visits of which Matomo listed only the first actions';
-COMMENT ON COLUMN matomo_runs.bytes IS 'Bytes of the answers, unpacked';
-COMMENT ON COLUMN matomo_runs.sqlstate IS 'SQLSTATE of the error it failed with';
+COMMENT ON COLUMN matomo_runs.truncated_visits IS 'Visits with only their first actions listed by Matomo';
+COMMENT ON COLUMN matomo_runs.bytes IS 'Size of the answers in bytes, after decompression';
+COMMENT ON COLUMN matomo_runs.sqlstate IS 'SQLSTATE of that error';
 COMMENT ON COLUMN matomo_runs.detail IS 'DETAIL of that error';
 COMMENT ON COLUMN matomo_runs.hint IS 'HINT of that error';
 
@@ -584,7 +704,10 @@ CREATE OR REPLACE FUNCTION matomo_drop_rows(
     OUT dropped text,
     OUT actions bigint,
     OUT blocked text,
-    OUT holders text
+    OUT holders text,
+    OUT first_gone timestamptz,
+    OUT last_gone timestamptz,
+    OUT sites_gone text[]
 )
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -599,18 +722,18 @@ DECLARE
     batch CONSTANT integer := 10000;
     parts jsonb;
     part record;
-    begun_at bigint;
+    start_number bigint;
     reached text;
     waiting_for text;
-    is_only_his boolean;
+    has_only_site boolean;
     among text;
     which text;
     since timestamptz;
-    latest timestamptz;
+    before_this CONSTANT timestamptz := place ->> 'last_gone';
     ids tid[];
-    found_actions bigint;
+    selected bigint;
     done boolean;
-    out_of_reach text;
+    not_deletable text;
     -- As regclass it could be without its schema.
     root CONSTANT text := (SELECT format('%I.%I', n.nspname, c.relname)
         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = destination);
@@ -620,7 +743,7 @@ BEGIN
     PERFORM set_config('lock_timeout',
         ceil(extract(epoch FROM greatest(lock_timeout, '1 millisecond')) * 1000)::text, true);
 
-    -- Every table of the tree, with the bounds of time that it has from its partitions' bounds.
+    -- Every table of the partition tree, with its bounds of time.
     WITH RECURSIVE tree AS (
         SELECT c.oid, 0::oid AS parent, ARRAY[c.oid] AS path, c.relkind,
                '-infinity'::timestamptz AS lo, 'infinity'::timestamptz AS hi
@@ -644,9 +767,9 @@ BEGIN
         'name', format('%I.%I', n.nspname, c.relname), 'parent', quote_ident(pn.nspname) || '.' || quote_ident(p.relname),
         'kind', t.relkind, 'lo', t.lo::text, 'hi', t.hi::text,
         'is_old', t.hi <= before,
-        'is_his', pg_has_role(c.relowner, 'USAGE'),
-        -- To drop a foreign table would leave its rows where they are; and who does not own both the
-        -- table and the partition may only delete.
+        'is_owned', pg_has_role(c.relowner, 'USAGE'),
+        -- Dropping a foreign table would not remove its rows. Dropping a partition requires ownership of
+        -- both the table and the partition.
         'whole', t.hi <= before AND pg_has_role(c.relowner, 'USAGE') AND pg_has_role(p.relowner, 'USAGE')
             AND NOT EXISTS (SELECT FROM tree f WHERE f.relkind = 'f' AND t.oid = ANY (f.path)),
         -- 1 << CMD_DELETE
@@ -659,8 +782,8 @@ BEGIN
     LEFT JOIN (pg_class p JOIN pg_namespace pn ON pn.oid = p.relnamespace) ON p.oid = t.parent
     WHERE t.lo < before;
 
-    -- The place is good for the same bound only. Where it is gone, all is looked through again.
-    SELECT e.number + CASE WHEN (place ->> 'done')::boolean THEN 1 ELSE 0 END INTO begun_at
+    -- The place is valid only for the same bound. If its partition is gone, scan from the start.
+    SELECT e.number + CASE WHEN (place ->> 'done')::boolean THEN 1 ELSE 0 END INTO start_number
     FROM jsonb_array_elements(parts) WITH ORDINALITY AS e(part, number)
     WHERE e.part -> 'id' = place -> 'id' AND (place ->> 'before')::timestamptz = before;
 
@@ -668,106 +791,113 @@ BEGIN
         SELECT x.*, e.number, parts -> (e.number - 2)::integer -> 'id' AS previous
         FROM jsonb_array_elements(parts) WITH ORDINALITY AS e(part, number)
         CROSS JOIN LATERAL jsonb_to_record(e.part) AS x(id oid, name text, parent text, kind text, lo text, hi text,
-            is_old boolean, is_his boolean, whole boolean, deletable boolean)
-        WHERE e.number >= coalesce(begun_at, 1)
+            is_old boolean, is_owned boolean, whole boolean, deletable boolean)
+        WHERE e.number >= coalesce(start_number, 1)
         ORDER BY e.number
     LOOP
         reached := part.id;
         waiting_for := part.name;
         IF part.whole THEN
-            -- Visits of other sites stay: nothing but rows of this one may go with the partition.
-            is_only_his := true;
+            -- Drop the partition only if it has no rows of other sites.
+            has_only_site := true;
             IF site IS NOT NULL THEN
                 EXECUTE format('SELECT NOT EXISTS (SELECT FROM %s AS d WHERE d.idsite::text IS DISTINCT FROM $1)', part.name)
-                INTO is_only_his USING site::text;
-                IF is_only_his THEN
+                INTO has_only_site USING site::text;
+                IF has_only_site THEN
                     EXECUTE format('LOCK TABLE %s IN SHARE MODE', part.name);
                     EXECUTE format('SELECT NOT EXISTS (SELECT FROM %s AS d WHERE d.idsite::text IS DISTINCT FROM $1)', part.name)
-                    INTO is_only_his USING site::text;
+                    INTO has_only_site USING site::text;
                 END IF;
             END IF;
-            IF is_only_his THEN
+            IF has_only_site THEN
                 waiting_for := part.parent;
                 EXECUTE format('ALTER TABLE %s DETACH PARTITION %s', part.parent, part.name);
                 EXECUTE format('DROP TABLE %s', part.name);
                 more := true;
                 dropped := part.name;
-                place := CASE WHEN part.number > 1 THEN
-                    jsonb_build_object('before', before, 'id', part.previous, 'done', true) END;
+                first_gone := least(part.lo::timestamptz, before_this);
+                last_gone := part.hi;
+                sites_gone := CASE WHEN site IS NOT NULL THEN ARRAY[site::text] END;
+                place := CASE WHEN part.number > 1 THEN jsonb_build_object(
+                    'before', before, 'id', part.previous, 'done', true, 'last_gone', last_gone) END;
                 RETURN;
             END IF;
         END IF;
 
         IF part.kind = 'r' THEN
-            IF part.is_his AND row_security_active(part.id) THEN
+            IF part.is_owned AND row_security_active(part.id) THEN
                 RAISE insufficient_privilege USING
                     MESSAGE = format('row-level security may hide rows of table %s', part.name),
-                    DETAIL = 'What a policy hides would be left.',
-                    HINT = 'Have it done by a role that no policy concerns, such as the table''s owner.';
+                    DETAIL = 'Rows that a policy hides would remain.',
+                    HINT = 'Use a role to which no policy applies, such as the table''s owner.';
             END IF;
-            -- Who does not own the partition may delete through the table, by the rights that it gives.
-            among := CASE WHEN part.is_his THEN 'ONLY ' || part.name ELSE root END;
+            -- A role that does not own the partition deletes through the table, with its rights there.
+            among := CASE WHEN part.is_owned THEN 'ONLY ' || part.name ELSE root END;
             which := concat_ws(' AND ',
-                CASE WHEN NOT part.is_his THEN
+                CASE WHEN NOT part.is_owned THEN
                     format('d.tableoid OPERATOR(pg_catalog.=) %L::pg_catalog.oid'
                         ' AND d.action_timestamp OPERATOR(pg_catalog.>=) %L AND d.action_timestamp OPERATOR(pg_catalog.<) %L',
                         part.id, part.lo, part.hi) END,
                 CASE WHEN NOT part.is_old THEN 'd.action_timestamp OPERATOR(pg_catalog.<) $1' END,
                 CASE WHEN site IS NOT NULL THEN 'd.idsite::pg_catalog.text OPERATOR(pg_catalog.=) $2' END,
                 'true');
-            since := CASE WHEN part.number = begun_at AND NOT part.is_old THEN (place ->> 'since')::timestamptz END;
-            -- In the order of time where that leads past what went before: an index may give it.
+            since := CASE WHEN part.number = start_number AND NOT part.is_old THEN (place ->> 'since')::timestamptz END;
+            -- Ordered by time, if rows can be skipped this way; an index may supply the order.
             EXECUTE format('SELECT ARRAY(SELECT d.ctid FROM %s AS d WHERE %s%s LIMIT $3)', among, which,
                 CASE WHEN NOT part.is_old THEN
                     CASE WHEN since IS NOT NULL THEN ' AND d.action_timestamp >= $4' ELSE '' END
                     || ' ORDER BY d.action_timestamp' END)
             INTO ids USING before, site::text, batch, since;
-            found_actions := cardinality(ids);
-            CONTINUE WHEN found_actions = 0;
+            selected := cardinality(ids);
+            CONTINUE WHEN selected = 0;
             PERFORM set_config('search_path', path, true);
             EXECUTE pg_catalog.format(
-                'WITH gone AS (DELETE FROM %s AS d WHERE %s AND d.ctid OPERATOR(pg_catalog.=) ANY ($3) RETURNING d.action_timestamp)'
-                ' SELECT pg_catalog.count(*), pg_catalog.max(g.action_timestamp) FROM gone AS g', among, which)
-            INTO actions, latest USING before, site::pg_catalog.text, ids;
+                'WITH gone AS (DELETE FROM %s AS d WHERE %s AND d.ctid OPERATOR(pg_catalog.=) ANY ($3) RETURNING d.action_timestamp, d.idsite)'
+                ' SELECT pg_catalog.count(*), pg_catalog.min(g.action_timestamp), pg_catalog.max(g.action_timestamp),'
+                ' pg_catalog.array_agg(DISTINCT g.idsite::pg_catalog.text) FROM gone AS g', among, which)
+            INTO actions, first_gone, last_gone, sites_gone USING before, site::pg_catalog.text, ids;
             PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
         ELSIF part.kind = 'f' AND part.deletable THEN
-            -- Not every server has a ctid: by the day.
+            -- Not every foreign server has a ctid, so delete by the day.
             which := concat('d.action_timestamp OPERATOR(pg_catalog.<) $1',
                 CASE WHEN site IS NOT NULL THEN ' AND d.idsite::pg_catalog.text OPERATOR(pg_catalog.=) $2' END);
+            EXECUTE format('SELECT min(d.action_timestamp) FROM ONLY %s AS d WHERE %s', part.name, which)
+            INTO first_gone USING before, site::text;
+            last_gone := first_gone + '1 day'::interval;
+            sites_gone := CASE WHEN site IS NOT NULL THEN ARRAY[site::text] END;
             PERFORM set_config('search_path', path, true);
             EXECUTE pg_catalog.format(
-                'DELETE FROM ONLY %1$s AS d WHERE %2$s AND d.action_timestamp OPERATOR(pg_catalog.<=) ('
-                'SELECT pg_catalog.min(d.action_timestamp) OPERATOR(pg_catalog.+) ''1 day''::pg_catalog.interval'
-                ' FROM ONLY %1$s AS d WHERE %2$s)', part.name, which)
-            USING before, site::pg_catalog.text;
+                'DELETE FROM ONLY %s AS d WHERE %s AND d.action_timestamp OPERATOR(pg_catalog.<=) $3', part.name, which)
+            USING before, site::pg_catalog.text, last_gone;
             GET DIAGNOSTICS actions = ROW_COUNT;
             PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
-            found_actions := batch;
-            latest := NULL;
+            selected := batch;
         ELSE
             CONTINUE;
         END IF;
         IF actions > 0 THEN
             more := true;
-            -- Those that were changed meanwhile were passed over, and are to be found again.
-            done := actions = found_actions AND found_actions < batch;
-            place := jsonb_build_object('before', before, 'id', part.id, 'done', done,
-                'since', CASE WHEN done THEN NULL WHEN actions = found_actions THEN latest ELSE since END);
+            -- Rows that another session changed meanwhile were skipped, so find them again.
+            done := actions = selected AND selected < batch;
+            place := jsonb_build_object('before', before, 'id', part.id, 'done', done, 'last_gone', last_gone,
+                'since', CASE WHEN done OR part.kind = 'f' THEN NULL WHEN actions = selected THEN last_gone ELSE since END);
+            first_gone := least(first_gone, before_this);
+            last_gone := last_gone + '1 second'::interval;
             RETURN;
         END IF;
     END LOOP;
     place := NULL;
-    SELECT string_agg(x.name, ', ' ORDER BY e.number) INTO out_of_reach
+    SELECT string_agg(x.name, ', ' ORDER BY e.number) INTO not_deletable
     FROM jsonb_array_elements(parts) WITH ORDINALITY AS e(part, number)
     CROSS JOIN LATERAL jsonb_to_record(e.part) AS x(name text, kind text, deletable boolean)
     WHERE x.kind = 'f' AND NOT x.deletable;
-    IF out_of_reach IS NOT NULL THEN
+    IF not_deletable IS NOT NULL THEN
         RAISE WARNING USING
-            MESSAGE = format('foreign tables from which nothing can be deleted: %s', out_of_reach),
+            MESSAGE = format('foreign tables from which nothing can be deleted: %s', not_deletable),
             HINT = 'Delete their rows where they are, or detach them.';
     END IF;
 EXCEPTION
-    -- What was locked is free again at the end of this block.
+    -- The rollback of this block has released its locks.
     WHEN lock_not_available OR deadlock_detected THEN
         more := true;
         actions := 0;
@@ -776,16 +906,74 @@ EXCEPTION
         IF reached IS DISTINCT FROM place ->> 'id' THEN
             place := jsonb_build_object('before', before, 'id', reached::oid, 'done', false);
         END IF;
-        SELECT string_agg(h.pid::text, ', ' ORDER BY a.xact_start, h.pid) INTO holders
+        SELECT string_agg(coalesce('process ' || h.pid, 'a prepared transaction'), ', ' ORDER BY a.xact_start, h.pid)
+        INTO holders
         FROM (SELECT DISTINCT l.pid FROM pg_locks l
               JOIN pg_database d ON d.oid = l.database AND d.datname = current_database()
-              WHERE l.relation = to_regclass(waiting_for) AND l.granted AND l.pid <> pg_backend_pid()) AS h
+              WHERE l.relation = to_regclass(waiting_for) AND l.granted AND l.pid IS DISTINCT FROM pg_backend_pid()) AS h
         LEFT JOIN pg_stat_activity a ON a.pid = h.pid;
 END
 $$;
 
 COMMENT ON FUNCTION matomo_drop_rows(regclass, timestamptz, integer, interval, text, jsonb) IS
     'Internal: drops a partition or deletes a batch of rows, for matomo_drop_step';
+
+CREATE OR REPLACE PROCEDURE matomo_drop_before(
+    destination regclass,
+    before timestamptz,
+    site integer DEFAULT NULL,
+    lock_timeout interval DEFAULT '100 milliseconds',
+    patience interval DEFAULT '1 minute'
+)
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    more pg_catalog.bool;
+    dropped pg_catalog.text;
+    deleted pg_catalog.int8;
+    blocked pg_catalog.text;
+    holders pg_catalog.text;
+    place pg_catalog.jsonb;
+    partitions pg_catalog.int8 := 0;
+    actions pg_catalog.int8 := 0;
+    deadline pg_catalog.timestamptz;
+BEGIN
+    PERFORM @extschema@.matomo_run_outside_transaction('matomo_drop_before()');
+    IF patience IS NULL THEN
+        RAISE null_value_not_allowed USING MESSAGE = 'argument "patience" must not be null';
+    END IF;
+    LOOP
+        SELECT s.more, s.dropped, s.actions, s.blocked, s.holders, s.place
+        INTO more, dropped, deleted, blocked, holders, place
+        FROM @extschema@.matomo_drop_step(destination, before, site, lock_timeout, place) AS s;
+        COMMIT;
+        EXIT WHEN NOT more;
+        actions := actions OPERATOR(pg_catalog.+) deleted;
+        IF dropped IS NOT NULL THEN
+            partitions := partitions OPERATOR(pg_catalog.+) 1;
+            RAISE NOTICE 'dropped partition %', dropped;
+        END IF;
+        IF blocked IS NULL THEN
+            deadline := NULL;
+            CONTINUE;
+        END IF;
+        deadline := COALESCE(deadline, pg_catalog.clock_timestamp() OPERATOR(pg_catalog.+) patience);
+        IF pg_catalog.clock_timestamp() OPERATOR(pg_catalog.>=) deadline THEN
+            RAISE lock_not_available USING
+                MESSAGE = pg_catalog.format('could not obtain lock on %s', blocked),
+                DETAIL = pg_catalog.format('%s partitions were dropped and %s actions deleted before. Held by %s.',
+                    partitions, actions, COALESCE(holders, 'a transaction that has ended')),
+                HINT = 'Call it again when the statements that use the table have ended; see pg_locks and pg_stat_activity.';
+        END IF;
+        -- Let the sessions that wait for the lock proceed.
+        PERFORM pg_catalog.pg_sleep(0.5);
+    END LOOP;
+    RAISE NOTICE '% partitions dropped, % actions deleted', partitions, actions;
+END
+$$;
+
+COMMENT ON PROCEDURE matomo_drop_before(regclass, timestamptz, integer, interval, interval) IS
+    'Removes all actions before an instant, of all sites or one: drops whole partitions and deletes other rows, with a commit after each step. Syncs do not copy them again';
 
 CREATE OR REPLACE FUNCTION matomo_drop_step(destination regclass, before timestamptz, site integer, lock_timeout interval, place jsonb DEFAULT NULL)
 RETURNS TABLE (place jsonb, more boolean, dropped text, actions bigint, blocked text, holders text)
@@ -814,6 +1002,8 @@ BEGIN
 END
 $$;
 
+COMMENT ON PROCEDURE matomo_sync_site(integer) IS 'Syncs a registered site, with a commit after each step';
+
 CREATE OR REPLACE PROCEDURE matomo_sync_all()
 LANGUAGE plpgsql
 AS $$
@@ -829,8 +1019,9 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION matomo_run_sites() IS 'Internal: the registered sites that matomo_sync_all has something to do for';
-COMMENT ON FUNCTION matomo_run_step(integer, boolean) IS 'Internal: does what comes next for a registered site, to be committed; gives whether there is more';
+COMMENT ON PROCEDURE matomo_sync_all() IS 'Syncs all enabled registered sites whose owner''s rights you have, one after the other, with a commit after each step; a failed site is a WARNING. Also applies retention to disabled sites';
+COMMENT ON FUNCTION matomo_run_sites() IS 'Internal: IDs of the registered sites that matomo_sync_all has work for';
+COMMENT ON FUNCTION matomo_run_step(integer, boolean) IS 'Internal: runs the next step for a registered site; returns whether more steps follow';
 
 CREATE OR REPLACE FUNCTION "matomo_sync"(
 	"site" INT, 
@@ -862,7 +1053,7 @@ CREATE OR REPLACE VIEW matomo_status WITH (security_barrier) AS
            t.last_success_at AS synced_to,
            pg_catalog.now() - t.last_success_at AS lag,
            d.sealed_to, d.newest_action, coalesce(d.visits_today, 0) AS visits_today,
-           -- One that is over though nobody has said so yet counts.
+           -- An interrupted run that is not yet recorded as failed counts too.
            coalesce(t.failures, 0) + (SELECT pg_catalog.count(*) FROM matomo_run_log r
                WHERE r.site_id = s.id AND r.status = 'running' AND r.changes = t.changes
                  AND matomo_run_is_dead(r.runid))::integer AS failures,
@@ -877,33 +1068,34 @@ CREATE OR REPLACE VIEW matomo_status WITH (security_barrier) AS
                pg_catalog.max(l.newest) AS newest_action,
                pg_catalog.max(l.visits) FILTER (WHERE l.day = matomo_today(s.timezone)) AS visits_today
         FROM matomo_ledger l
-        WHERE l.destination = s.destination AND l.idsite = s.idsite AND l.matomo = t.matomo
-          AND (s.destination <> 0::pg_catalog.oid OR l.destination_name = s.destination_name)
+        WHERE l.destination IN (s.destination::pg_catalog.oid, 0::pg_catalog.oid) AND l.idsite = s.idsite AND l.matomo = t.matomo
+          -- Known by name until the site's first sync after a restore.
+          AND (l.destination <> 0::pg_catalog.oid OR l.destination_name = s.destination_name AND s.destination IS NOT NULL)
     ) d;
 
-COMMENT ON VIEW matomo_status IS 'How your registered sites are: one row per site';
-COMMENT ON COLUMN matomo_status.site_id IS 'The registered site';
+COMMENT ON VIEW matomo_status IS 'Status of your registered sites: one row per site';
+COMMENT ON COLUMN matomo_status.site_id IS 'ID of the registered site';
 COMMENT ON COLUMN matomo_status.server IS 'Foreign server of the Matomo';
 COMMENT ON COLUMN matomo_status.idsite IS 'ID of the site in Matomo (idSite)';
-COMMENT ON COLUMN matomo_status.name IS 'Name of the site, as Matomo told it last';
-COMMENT ON COLUMN matomo_status.timezone IS 'Timezone of the site, as Matomo told it last';
-COMMENT ON COLUMN matomo_status.destination IS 'Table that the visits go to';
-COMMENT ON COLUMN matomo_status.owner IS 'Role with whose rights and user mapping the site is synced';
+COMMENT ON COLUMN matomo_status.name IS 'Name of the site, as Matomo last reported it';
+COMMENT ON COLUMN matomo_status.timezone IS 'Timezone of the site, as Matomo last reported it';
+COMMENT ON COLUMN matomo_status.destination IS 'Table with the visits';
+COMMENT ON COLUMN matomo_status.owner IS 'Role whose rights and user mapping its syncs use';
 COMMENT ON COLUMN matomo_status.enabled IS 'Whether matomo_sync_all and the background worker sync the site';
-COMMENT ON COLUMN matomo_status.running IS 'Whether some session syncs the site at present';
-COMMENT ON COLUMN matomo_status.synced_to IS 'Start of the last run that succeeded: the table holds all that Matomo had then, but for what came late into open days after their last recheck';
-COMMENT ON COLUMN matomo_status.lag IS 'How long ago that was';
-COMMENT ON COLUMN matomo_status.sealed_to IS 'Last day that was read whole after it had ended and settled';
-COMMENT ON COLUMN matomo_status.newest_action IS 'Last action of the newest visit copied';
-COMMENT ON COLUMN matomo_status.visits_today IS 'Visits copied of today, in the site''s timezone';
-COMMENT ON COLUMN matomo_status.failures IS 'Failed runs since the last one that succeeded; 0: all is well';
-COMMENT ON COLUMN matomo_status.last_error_at IS 'When a run failed last, perhaps long before the last success';
+COMMENT ON COLUMN matomo_status.running IS 'Whether any session is syncing the site';
+COMMENT ON COLUMN matomo_status.synced_to IS 'Start of the last successful run: the table has all visits that Matomo had then, except late ones since the last recheck of open days';
+COMMENT ON COLUMN matomo_status.lag IS 'Time since synced_to';
+COMMENT ON COLUMN matomo_status.sealed_to IS 'Last sealed day: read whole after it had ended and settled';
+COMMENT ON COLUMN matomo_status.newest_action IS 'Last action of the newest copied visit';
+COMMENT ON COLUMN matomo_status.visits_today IS 'Copied visits of today, in the site''s timezone';
+COMMENT ON COLUMN matomo_status.failures IS 'Failed runs since the last success; 0 means healthy';
+COMMENT ON COLUMN matomo_status.last_error_at IS 'When a run last failed, even if runs have succeeded since';
 COMMENT ON COLUMN matomo_status.last_sqlstate IS 'SQLSTATE of its error';
 COMMENT ON COLUMN matomo_status.last_error IS 'Message of its error';
 COMMENT ON COLUMN matomo_status.last_detail IS 'DETAIL of its error';
 COMMENT ON COLUMN matomo_status.last_hint IS 'HINT of its error: what to do';
-COMMENT ON COLUMN matomo_status.next_run IS 'When the background worker, if there is one, syncs the site next; infinity: not before the token is mended; NULL: the site is not enabled';
-COMMENT ON COLUMN matomo_status.upkeep_error IS 'What went wrong today with retention or with premade partitions, which fails no run';
+COMMENT ON COLUMN matomo_status.next_run IS 'When the background worker, if running, next syncs the site; infinity if the token must be fixed first; NULL if the site is disabled';
+COMMENT ON COLUMN matomo_status.upkeep_error IS 'Today''s error of retention or of creating partitions ahead; it does not make a run fail';
 
 CREATE OR REPLACE VIEW matomo_progress WITH (security_barrier) AS
     WITH live AS (
@@ -928,11 +1120,32 @@ CREATE OR REPLACE VIEW matomo_progress WITH (security_barrier) AS
     FROM (SELECT * FROM live WHERE part IS NOT NULL) l
     FULL JOIN run r ON r.job_pid = l.pid AND r.site_id = l.part[2]::integer;
 
+COMMENT ON VIEW matomo_progress IS 'Progress of syncs and checks of your registered sites, and of sessions that you may see in pg_stat_activity';
+COMMENT ON COLUMN matomo_progress.pid IS 'Process ID';
+COMMENT ON COLUMN matomo_progress.username IS 'Role that started it';
+COMMENT ON COLUMN matomo_progress.runid IS 'ID of the run in matomo_runs; NULL for a call of matomo_sync or matomo_check';
+COMMENT ON COLUMN matomo_progress.site_id IS 'ID of the registered site';
+COMMENT ON COLUMN matomo_progress.destination IS 'Table with the visits';
+COMMENT ON COLUMN matomo_progress.phase IS 'The last stored day, or what it is waiting for';
+COMMENT ON COLUMN matomo_progress.days_total IS 'Days done and still to do';
+COMMENT ON COLUMN matomo_progress.actions IS 'Actions of these visits';
+COMMENT ON COLUMN matomo_progress.actions_per_second IS 'Actions per second since it started';
+COMMENT ON COLUMN matomo_progress.time_left IS 'Time left if the remaining days are like those done';
+COMMENT ON COLUMN matomo_progress.start_time IS 'When it started';
+COMMENT ON FUNCTION matomo_sync(integer, text, text, date, date, text, boolean, integer, text) IS
+    'Copies the visits of a Matomo site from start_date to end_date (default today) into a table; returns a row per day';
 COMMENT ON FUNCTION matomo_check(integer, date, date, text, text, text, boolean, boolean, integer, text, boolean) IS
-    'Compares what Matomo lists of a site with what a table holds, day by day, and mends what differs if asked to';
+    'Compares the visits of a site in Matomo and in a table, day by day, and optionally repairs differences';
+COMMENT ON FUNCTION matomo_change_url(regclass, text, text) IS
+    'Moves a destination''s ledger entries to a Matomo''s new URL, and returns their number';
+COMMENT ON FUNCTION matomo_add_site(text, integer, date, text, interval, interval, boolean) IS
+    'Registers a site that the procedures and the background worker sync with your rights; returns its ID';
+COMMENT ON FUNCTION matomo_alter_site(integer, text, integer, date, text, interval, interval, boolean, text) IS
+    'Changes a registered site; NULL keeps a value. A failed site is retried';
+COMMENT ON FUNCTION matomo_remove_site(integer) IS 'Removes a registered site, but not its copied visits';
 COMMENT ON FUNCTION matomo_drop_step(regclass, timestamptz, integer, interval, jsonb) IS
-    'Internal: one step of matomo_drop_before: at first tells the ledger what goes, then drops a partition or deletes a batch of rows';
-COMMENT ON FUNCTION matomo_today(text) IS 'Internal: today in a timezone as Matomo names it';
+    'Internal: one step of matomo_drop_before: updates the ledger first, then drops a partition or deletes a batch of rows';
+COMMENT ON FUNCTION matomo_today(text) IS 'Internal: today in a timezone, named as Matomo does';
 -- … to here.
 
 -- As sql/privileges.sql, but for what the administrator has granted or revoked.
