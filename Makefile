@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .ONESHELL:
 .SILENT:
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-stop test trust fuzz soak bench fmt clean
+.PHONY: help packages compose release install demo demo-stop test test-majors trust fuzz soak bench fmt clean
 
 help:
 	printf '%s\n' \
@@ -13,10 +13,15 @@ help:
 	    '                  MATOMO_URL=… MATOMO_SITE=… MATOMO_KEY=… make demo' \
 	    'make demo-stop    stop the demo and remove its files' \
 	    'make test         check the format, run lints, unit and end-to-end tests' \
+	    'make test-majors  run the end-to-end tests on PostgreSQL 16, 17 and 18 (MAJORS=17 for one of them,' \
+	    '                  TESTS=selected for those that may differ; needs root)' \
 	    'make trust        run the end-to-end tests and write the report docs/trust.md' \
 	    'make soak         test long use, valgrind, fuzzing; writes tests/SOAK.md (ten minutes)' \
 	    'make fuzz         test hostile answers for MATOMO_FUZZ_SECONDS, 300 by default' \
 	    'make bench        compare a sync with COPY; writes tests/bench/RESULTS.md (half an hour)' \
+	    'make packages     a .deb and an .rpm of each of MAJORS (15), in target/packages' \
+	    'make compose      a Postgres in a container, with the site of MATOMO_URL, MATOMO_SITE, MATOMO_KEY' \
+	    'make release      all that a release has: packages of MAJORS (15 17 18), PGXN'\''s zip, SBOM, checksums' \
 	    'make fmt          format the Rust code' \
 	    'make clean        remove build results' \
 	    '' \
@@ -49,6 +54,13 @@ test:
 	MATOMO_PACKAGE=$$(packaging/package); export MATOMO_PACKAGE
 	step cargo test --test e2e $$PG_FEATURES
 
+# Those that `make test` does not test, on Debian 12.
+test-majors: MAJORS ?= 16 17 18
+test-majors: TESTS ?= all
+test-majors:
+	packaging/setup majors
+	tests/majors $(TESTS) $(MAJORS)
+
 fuzz: export MATOMO_FUZZ_SECONDS ?= 300
 fuzz:
 	packaging/setup
@@ -72,6 +84,23 @@ soak:
 
 bench:
 	tests/bench/run
+
+packages: MAJORS ?= 15
+packages:
+	packaging/setup majors
+	packaging/packages $(MAJORS)
+	tests/lint-packaging
+
+compose: MAJOR ?= 17
+compose:
+	packaging/setup majors
+	packaging/packages $(MAJOR)
+	MAJOR=$(MAJOR) docker compose -f packaging/docker/compose.yaml up --build --wait
+
+release: MAJORS ?= 15 17 18
+release:
+	packaging/setup majors
+	packaging/release $(MAJORS)
 
 fmt:
 	cargo fmt --all
