@@ -58,7 +58,9 @@ UPDATE matomo_site_config s SET
         FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
         WHERE c.oid = s.destination), ARRAY['?', s.destination::oid::text, '?']),
     owner_name = coalesce((SELECT r.rolname FROM pg_catalog.pg_roles r WHERE r.oid = s.owner), s.owner::oid::text::name);
-ALTER TABLE matomo_site_config ALTER destination_name SET NOT NULL, ALTER owner_name SET NOT NULL;
+ALTER TABLE matomo_site_config
+    ALTER destination DROP NOT NULL, ALTER owner DROP NOT NULL,
+    ALTER destination_name SET NOT NULL, ALTER owner_name SET NOT NULL;
 
 ALTER TABLE matomo_site_state
     DROP CONSTRAINT matomo_site_state_site_id_fkey,
@@ -72,8 +74,9 @@ ALTER TABLE matomo_run_log
     ADD COLUMN owner_name name;
 UPDATE matomo_run_log l SET
     owner_name = coalesce((SELECT r.rolname FROM pg_catalog.pg_roles r WHERE r.oid = l.owner), l.owner::oid::text::name);
-ALTER TABLE matomo_run_log ALTER owner_name SET NOT NULL;
+ALTER TABLE matomo_run_log ALTER owner DROP NOT NULL, ALTER owner_name SET NOT NULL;
 DROP INDEX matomo_run_log_running;
+CREATE INDEX matomo_run_log_ownerless ON matomo_run_log (owner_name) WHERE owner = 0::oid;
 CREATE INDEX matomo_run_log_running ON matomo_run_log (site_id) WHERE status IN ('running', 'paused');
 
 ALTER TABLE matomo_ledger
