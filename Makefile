@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .ONESHELL:
 .SILENT:
 .DEFAULT_GOAL := help
-.PHONY: help packages compose release install demo demo-stop test trust fuzz soak bench fmt clean
+.PHONY: help packages compose release install demo demo-stop test test-majors trust fuzz soak bench fmt clean
 
 help:
 	printf '%s\n' \
@@ -13,6 +13,8 @@ help:
 	    '                  MATOMO_URL=… MATOMO_SITE=… MATOMO_KEY=… make demo' \
 	    'make demo-stop    stop the demo and remove its files' \
 	    'make test         check the format, run lints, unit and end-to-end tests' \
+	    'make test-majors  run the end-to-end tests on PostgreSQL 16, 17 and 18 (MAJORS=17 for one of them,' \
+	    '                  TESTS=selected for those that may differ; needs root)' \
 	    'make trust        run the end-to-end tests and write the report docs/trust.md' \
 	    'make soak         test long use, valgrind, fuzzing; writes tests/SOAK.md (ten minutes)' \
 	    'make fuzz         test hostile answers for MATOMO_FUZZ_SECONDS, 300 by default' \
@@ -51,6 +53,13 @@ test:
 	echo; echo "== packaging/package"
 	MATOMO_PACKAGE=$$(packaging/package); export MATOMO_PACKAGE
 	step cargo test --test e2e $$PG_FEATURES
+
+# Those that `make test` does not test, on Debian 12.
+test-majors: MAJORS ?= 16 17 18
+test-majors: TESTS ?= all
+test-majors:
+	packaging/setup majors
+	tests/majors $(TESTS) $(MAJORS)
 
 fuzz: export MATOMO_FUZZ_SECONDS ?= 300
 fuzz:

@@ -91,7 +91,7 @@ CREATE VIEW matomo_days WITH (security_barrier) AS
                 THEN pg_catalog.format('%I.%I', l.destination_name[1], l.destination_name[2]) END
     FROM matomo_ledger l
     CROSS JOIN LATERAL (SELECT matomo_find_table(l.destination_name) OFFSET 0) AS t(oid)
-    -- One that has become another Matomo's is not it.
+    -- A table that belongs to another Matomo by now is a different one.
     CROSS JOIN LATERAL (SELECT CASE coalesce((SELECT k.matomo FROM matomo_ledger k
         WHERE k.destination = t.oid LIMIT 1), l.matomo) WHEN l.matomo THEN t.oid END OFFSET 0) AS f(found)
     WHERE l.destination = 0::pg_catalog.oid

@@ -1,4 +1,4 @@
-//! What a restore has left of a site's days becomes its table's, as far as their rows are there. SPI only.
+//! Assigns a site's restored ledger entries to its table, if their rows exist. SPI only.
 
 use pgrx::PgLogLevel;
 
@@ -11,9 +11,9 @@ use crate::state::retention::zone;
 use crate::store::destination::Destination;
 use crate::store::inspect;
 
-/// Takes over the entries that a dump has of the site's days in this table. A table of that name may have
-/// been made since, or filled in part: days without rows have to be read again, and those beside them,
-/// which may be there in part. The site's rows are locked, so that nobody else takes its days over.
+/// Assigns restored entries of a site to this table. The table may be a new one of the same name, or only
+/// partly filled: days without rows are read again, and so are the adjacent days, which may be
+/// incomplete. The caller has the lock of the site's rows, so that no other session does the same.
 ///
 /// # Errors
 /// Only internal ones.
@@ -22,7 +22,7 @@ pub fn adopt(ledger: &Ledger, destination: &Destination) -> Result<()> {
     if restored.is_empty() {
         return Ok(());
     }
-    // A sync may have begun anew before the table belonged to the role of the dump.
+    // A sync may have written new entries before the table got the owner of the dump.
     let known = ledger.read()?;
     restored.retain(|day, _| !known.contains_key(day));
     let (with_rows, without): (Vec<_>, Vec<_>) =
@@ -50,15 +50,14 @@ pub fn adopt(ledger: &Ledger, destination: &Destination) -> Result<()> {
         say(
             PgLogLevel::NOTICE,
             format!(
-                "{unread} days of site {site} that a dump knows are not, or not wholly, in table \
-                 {name}: they are read anew"
+                "restored table {name} lacks rows of {unread} days of site {site}: they are read again"
             ),
         );
     }
     Ok(())
 }
 
-/// Between which instants the actions of a day are, as `action_timestamp` has them.
+/// Bounds of a day's actions in `action_timestamp`, in Unix seconds.
 fn span(entry: &LedgerEntry) -> (i64, i64) {
     let zone = match entry.action_time {
         Some(ActionTime::AsSent) => Zone::Fixed(0),

@@ -1,4 +1,4 @@
-//! What is known of each site-day: the table `matomo_ledger`. SPI only.
+//! The ledger: the table `matomo_ledger`. SPI only.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ use crate::state::known::{Known, Pass};
 use crate::state::restored::is_of_table;
 use crate::store::destination::Destination;
 
-/// The entries of one Matomo, site and destination.
+/// The entries of a Matomo, site and destination.
 pub struct Ledger {
     pub(super) table: String,
     pub(super) extension: Extension,
@@ -26,7 +26,7 @@ pub struct Ledger {
     pub(super) destination: pg_sys::Oid,
 }
 
-/// What is known of a day when it was read.
+/// The entry of a site-day.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LedgerEntry {
     pub day: NaiveDate,
@@ -34,14 +34,14 @@ pub struct LedgerEntry {
     pub counts: Counts,
     /// The site's timezone, as Matomo names it.
     pub timezone: String,
-    /// What `action_timestamp` holds in its rows, if that is known.
+    /// The kind of time in `action_timestamp`, if known.
     pub action_time: Option<ActionTime>,
 }
 
-/// What is known of a site's days, by day.
+/// Entries of a site, by day.
 pub type LedgerDays = BTreeMap<NaiveDate, LedgerEntry>;
 
-/// What an entry is set to of whose day nothing is known but that there is one.
+/// SQL that resets an entry, so that its day is read again.
 pub const UNREAD: &str = "sealed = false, newest = NULL, rechecked_at = NULL, \
      pass_began = NULL, pass_since = NULL, pass_seen = NULL";
 
@@ -57,7 +57,7 @@ impl Ledger {
         }
     }
 
-    /// All entries by day, also those that are known by the destination's name only.
+    /// Reads all entries, also restored ones that have only the destination's name.
     ///
     /// # Errors
     /// Only internal ones.
@@ -65,7 +65,7 @@ impl Ledger {
         self.read_where("true")
     }
 
-    /// The entries that a restore has left with the destination's name; they are there no more then.
+    /// Reads and deletes restored entries that have only the destination's name.
     ///
     /// # Errors
     /// Only internal ones.
@@ -128,7 +128,7 @@ impl Ledger {
         })
     }
 
-    /// Whether the destination has to hold rows, of whichever site.
+    /// Whether the destination must have rows, of any site.
     ///
     /// # Errors
     /// Only internal ones.
@@ -138,7 +138,7 @@ impl Ledger {
         self.run(|client| Ok(!query(client, &sql, &[self.destination.into()])?.is_empty()))
     }
 
-    /// Days that were read after `now`, as by a clock that was ahead, have to be read again.
+    /// Resets days that were read after `now`, by a clock that was ahead.
     ///
     /// # Errors
     /// Only internal ones.
@@ -153,7 +153,7 @@ impl Ledger {
         self.run(|client| query(client, &sql, &args).map(drop))
     }
 
-    /// Days count as read in another timezone, or have to be read in it.
+    /// Sets the timezone of days; the first ones stay valid, the second ones are reset.
     ///
     /// # Errors
     /// Only internal ones.
@@ -176,10 +176,9 @@ impl Ledger {
         Ok(())
     }
 
-    /// The rows of the destination are gone, those of all sites: their days have to be read again, also by
-    /// runs that have read them already (`read_at`, as if in 1970). Days
-    /// without visits stay as they are, such as those that were dropped for their age. Of another
-    /// Matomo nothing stays.
+    /// Resets all days of all sites after the destination was emptied. `read_at` becomes 1970, so that
+    /// runs which have already read a day read it again. Keeps days without visits, such as those that
+    /// retention has dropped. Deletes entries of other Matomos.
     ///
     /// # Errors
     /// Only internal ones.
@@ -197,7 +196,7 @@ impl Ledger {
         })
     }
 
-    /// Writes an entry; one that says what is there already is not written again.
+    /// Writes an entry.
     ///
     /// # Errors
     /// Only internal ones.
@@ -237,8 +236,8 @@ impl Ledger {
         self.run(|client| query(client, &sql, &args).map(drop))
     }
 
-    /// Mends what an entry says of how much its day holds, and of which kind of time where all of
-    /// the day was written; where there is none, none is made.
+    /// Corrects the counts of a day's entry, and its kind of time if the whole day was written. Creates no
+    /// entry.
     ///
     /// # Errors
     /// Only internal ones.
@@ -270,7 +269,7 @@ impl Ledger {
     }
 }
 
-/// Days of tables that are gone go too: a later table may get the same OID.
+/// Deletes entries of dropped tables, as a later table may get the same OID.
 ///
 /// # Errors
 /// Only internal ones.
@@ -286,7 +285,7 @@ pub fn forget_dropped(extension: &Extension) -> Result<()> {
 }
 
 impl LedgerEntry {
-    /// The entry of a day about which nothing is known yet.
+    /// A new entry.
     pub fn new(day: NaiveDate, timezone: &str) -> LedgerEntry {
         LedgerEntry {
             day,

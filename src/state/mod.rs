@@ -1,4 +1,4 @@
-//! The extension's own tables: what it knows of site-days, registered sites and their runs.
+//! The extension's own tables: ledger, registered sites, runs; and retention.
 
 pub mod adoption;
 pub mod change_url;

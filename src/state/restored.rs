@@ -1,4 +1,4 @@
-//! What a dump was restored with: tables and roles by name, until they are found. SPI only.
+//! Tables and roles that are known only by name after a restore, until they are found. SPI only.
 
 use pgrx::prelude::*;
 
@@ -6,7 +6,7 @@ use crate::error::{Result, StoredError};
 use crate::pg::extension::Extension;
 use crate::pg::spi::{query, spi};
 
-/// SQL: the table of a registered site `s`, also by its name; 0 where it is missing.
+/// SQL for the table of a registered site `s`, found by name if necessary; 0 if it is missing.
 pub fn table_of_site(schema: &str) -> String {
     format!(
         "coalesce(CASE s.destination WHEN 0::oid THEN {schema}.matomo_find_table(s.destination_name) \
@@ -14,11 +14,11 @@ pub fn table_of_site(schema: &str) -> String {
     )
 }
 
-/// SQL: the owner of a registered site `s`, likewise.
+/// SQL for the owner of a registered site `s`, found by name if necessary; 0 if missing.
 pub const OWNER_OF_SITE: &str = "coalesce(CASE s.owner WHEN 0::oid \
     THEN (SELECT n.oid FROM pg_roles n WHERE n.rolname = s.owner_name) ELSE s.owner::oid END, 0::oid)";
 
-/// SQL: whether an entry `l` of the ledger is of a table (a parameter), also by its name.
+/// SQL for whether a ledger entry `l` belongs to a table (a parameter), also by name.
 pub fn is_of_table(schema: &str, table: &str) -> String {
     format!(
         "l.destination IN ({table}, 0::oid) AND (l.destination <> 0::oid OR l.destination_name IN ( \
@@ -27,9 +27,9 @@ pub fn is_of_table(schema: &str, table: &str) -> String {
     )
 }
 
-/// Notes which tables and roles the names of registered sites and their runs are of, so that renaming is
-/// followed from then on. For transactions that end at once: what it finds is locked. What another session
-/// has locked is left for the next time. Writes once after a restore; never where nothing can be written.
+/// Resolves the names of tables and roles of registered sites and their runs, so that later renames are
+/// followed. Only for short transactions, as it locks the rows that it changes. Skips rows that another
+/// session has locked. Writes only once after a restore, and never in a read-only transaction.
 ///
 /// # Errors
 /// Only internal ones.
@@ -40,7 +40,7 @@ pub fn resolve(extension: &Extension) -> Result<()> {
     }
     let schema = &extension.schema;
     let table = table_of_site(schema);
-    // Of two of one table, the older one's had been dropped.
+    // If two sites match a table, the table of the older one had been dropped.
     let tables = format!(
         "WITH free AS (SELECT s.id, s.server, s.idsite, {table} AS found FROM {schema}.matomo_site_config s \
              WHERE s.destination = 0::oid AND {table} <> 0::oid \
@@ -66,7 +66,7 @@ pub fn resolve(extension: &Extension) -> Result<()> {
     })
 }
 
-/// The names of the tables that the ledger has days of and that are missing.
+/// Names of missing tables of which the ledger has days.
 ///
 /// # Errors
 /// Only internal ones.
@@ -83,8 +83,8 @@ pub fn missing(extension: &Extension) -> Result<Vec<String>> {
     })
 }
 
-/// SQL: the names of tables that the ledger has days by, as `missing`. From name to name, as there may
-/// be very many days.
+/// SQL for the names of tables in restored ledger entries, as `missing`. Skips from name to name, as
+/// there may be very many days.
 pub fn missing_names(schema: &str) -> String {
     let next = |and: &str| {
         format!(
@@ -100,8 +100,8 @@ pub fn missing_names(schema: &str) -> String {
     )
 }
 
-/// Notes of the sites whose owner is gone that they fail, once: no run of theirs can begin that would.
-/// Gives what is new.
+/// Records once that sites without an owner fail, as no run of theirs can start and fail. Returns the new
+/// failures.
 ///
 /// # Errors
 /// Only internal ones.

@@ -1,4 +1,4 @@
-//! The registered sites: the tables `matomo_site_config` and `matomo_site_state`. SPI only.
+//! Registered sites: the tables `matomo_site_config` and `matomo_site_state`. SPI only.
 
 use chrono::NaiveDate;
 use pgrx::prelude::*;
@@ -16,24 +16,24 @@ use crate::state::restored::{OWNER_OF_SITE, table_of_site};
 pub struct RegisteredSite {
     pub id: i32,
     pub server: String,
-    /// ID in Matomo.
+    /// idSite.
     pub idsite: i32,
-    /// 0 where it is missing after a restore.
+    /// 0 if it is missing after a restore.
     pub destination: pg_sys::Oid,
     /// Its last known name.
     pub destination_name: String,
-    /// 0 where it is missing after a restore.
+    /// 0 if it is missing after a restore.
     pub owner: pg_sys::Oid,
     /// Its last known name.
     pub owner_name: String,
-    /// Whether the owner is there.
+    /// Whether the owner exists.
     pub is_owned: bool,
     pub start: Option<NaiveDate>,
     pub is_enabled: bool,
 }
 
 impl RegisteredSite {
-    /// A registered site that the current user may act on.
+    /// Reads a registered site whose owner's rights the current user has.
     ///
     /// # Errors
     /// [`StoredError::NoSite`], [`StoredError::NoOwner`], [`StoredError::SitePrivilege`].
@@ -46,7 +46,7 @@ impl RegisteredSite {
         Ok(site)
     }
 
-    /// The same, of whomever.
+    /// Reads a registered site of any owner; `None` if it does not exist.
     ///
     /// # Errors
     /// Only internal ones.
@@ -85,12 +85,12 @@ impl RegisteredSite {
         })
     }
 
-    /// That its destination is missing.
+    /// The error if its destination is missing.
     pub fn no_destination(&self) -> StoredError {
         StoredError::NoDestination { site: self.id, table: self.destination_name.clone() }
     }
 
-    /// Whether the current user has the rights of the owner.
+    /// Checks that the current user has the rights of the owner.
     ///
     /// # Errors
     /// [`StoredError::SitePrivilege`].
@@ -102,8 +102,8 @@ impl RegisteredSite {
     }
 }
 
-/// Whether Matomo has refused these credentials, for whichever site: there may be more sites than
-/// refusals that it puts up with.
+/// Whether Matomo has refused these credentials for any site. With many sites, one request each could
+/// lock out this server's address.
 ///
 /// # Errors
 /// Only internal ones.
@@ -115,7 +115,7 @@ pub fn is_refused(extension: &Extension, version: &str) -> Result<bool> {
     extension.run(|client| Ok(!query(client, &sql, &[version.into()])?.is_empty()))
 }
 
-/// Notes what Matomo tells of a site, and where it was asked.
+/// Records a site's name and timezone as reported by Matomo, and the URL of the Matomo.
 ///
 /// # Errors
 /// Only internal ones.

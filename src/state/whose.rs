@@ -1,4 +1,4 @@
-//! Which Matomo a destination is of: `idVisit` is unique only within one. SPI only.
+//! The Matomo of a destination: `idVisit` is unique only within one. SPI only.
 
 use crate::error::{Busy, Error, Result};
 use crate::pg::locks::{self, Kind, Lock, Mode, Until};
@@ -8,7 +8,7 @@ use crate::state::restored::is_of_table;
 use crate::store::destination::Destination;
 
 impl Ledger {
-    /// Whether it is known which Matomo the destination is of.
+    /// Whether the destination has any entry, and so belongs to a Matomo.
     ///
     /// # Errors
     /// Only internal ones.
@@ -17,8 +17,8 @@ impl Ledger {
         self.run(|client| Ok(!query(client, &sql, &[self.destination.into()])?.is_empty()))
     }
 
-    /// Sees to it that no other Matomo takes the destination before this transaction has ended. Nobody
-    /// waits: of two at once one has its lock first, and the other sees that.
+    /// Claims the destination for this Matomo until the end of the transaction. Does not wait: of two
+    /// concurrent sessions, the second one finds the lock of the first.
     ///
     /// # Errors
     /// [`Busy::OtherFirst`].
@@ -33,12 +33,12 @@ impl Ledger {
         }
     }
 
-    /// Whether the destination is of this Matomo, or of none yet.
+    /// Checks that the destination belongs to this Matomo or to none.
     ///
     /// # Errors
     /// [`Error::OtherMatomo`].
     pub fn check_matomo(&self, destination: &Destination) -> Result<()> {
-        // From site to site, as a table of many has very many entries.
+        // Skips from site to site, as there may be very many entries.
         let sql = format!(
             "WITH RECURSIVE m AS ( \
                  (SELECT idsite, matomo FROM {0} WHERE destination = $1 ORDER BY 1, 2 LIMIT 1) \
@@ -49,7 +49,7 @@ impl Ledger {
              SELECT matomo FROM m WHERE matomo <> $2 LIMIT 1",
             self.table
         );
-        // As long as a table that was restored is known by its name only.
+        // Restored entries have only the table's name.
         let by_name = format!(
             "SELECT l.matomo FROM {} l WHERE {} AND l.matomo <> $2 LIMIT 1",
             self.table,

@@ -104,14 +104,14 @@ pub fn count_rows(destination: &Destination, visits: &[i64]) -> Result<i64> {
     })
 }
 
-/// In which of these spans of time (seconds, the end excluded) a site has rows, in their order. Exact to a
-/// quarter of an hour, which every zone's midnight is at. True where a policy may hide rows.
+/// Whether a site has rows in each of these spans (Unix seconds, exclusive end), in the same order. Exact
+/// to a quarter of an hour, as the midnights of all timezones are. True where a policy may hide rows.
 ///
 /// # Errors
 /// Only internal ones.
 pub fn have_rows(destination: &Destination, site: i32, spans: &[(i64, i64)]) -> Result<Vec<bool>> {
     const QUARTER: i64 = 900;
-    // A year at a time, so that there is progress: in most tables an index or partitions find a year.
+    // One year per statement, to make progress: in most tables an index or partitions support that.
     const AT_ONCE: usize = 366;
     let sql = format!(
         "SELECT DISTINCT floor(date_part('epoch', d.action_timestamp) / {QUARTER})::int8 FROM {} AS d \

@@ -231,8 +231,7 @@ fn postgres_18_tells_where_it_looks_for_the_function() {
     let token = "5c02e7b9lookupofthelibrary84d6a1f3";
     let fake = serve_with(token);
     let mut session = Session::new(&database_with_table());
-    let since_18: bool =
-        one(&mut session.db, "SELECT current_setting('server_version_num')::int >= 180000");
+    let since_18 = since(&mut session.db, 18);
     let sync = Sync::of(&fake, FIRST, LAST).sql();
     let call = format!("DO $do$ BEGIN PERFORM * FROM ({sync}) s; END $do$");
     session.db.batch_execute(&call).unwrap();

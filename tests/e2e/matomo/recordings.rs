@@ -8,6 +8,7 @@ use flate2::read::GzDecoder;
 use postgres::Client;
 use serde_json::Value;
 
+use crate::support::pages::root;
 use crate::support::*;
 
 /// Files, and the timezone of their sites.
@@ -179,7 +180,7 @@ impl Recording {
 
 fn extract(number: usize) -> Recording {
     let (file, zone) = FILES[number];
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recordings");
+    let folder = root().join("tests/recordings");
     Recording::read(&folder.join(file), zone)
 }
 

@@ -5,7 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::Path;
+
+use crate::support::pages::root;
 
 /// A folder, and those that it may use. A folder may use itself.
 const ARROWS: [(&str, &[&str]); 10] = [
@@ -117,10 +118,6 @@ fn comments_and_tests_are_no_arrows() {
 
 fn files(texts: &[(&str, &str)]) -> Files {
     texts.iter().map(|(file, text)| ((*file).to_owned(), (*text).to_owned())).collect()
-}
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
 fn source() -> Files {

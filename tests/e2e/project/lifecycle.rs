@@ -30,7 +30,7 @@ fn the_version_stands_in_one_place() {
         "SELECT version FROM pg_available_extension_versions WHERE name = 'matomo_postgres'";
     assert_eq!(texts(&mut db, installable), [CARGO], "packages hold one install script");
     // From Postgres 18 on the library tells its own.
-    if one(&mut db, "SELECT current_setting('server_version_num')::int >= 180000") {
+    if since(&mut db, 18) {
         run(&mut db, "LOAD 'matomo_postgres'");
         let loaded = "SELECT concat_ws(' ', module_name, version) FROM pg_get_loaded_modules()
                       WHERE file_name = 'matomo_postgres.so'";

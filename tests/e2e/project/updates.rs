@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use postgres::Client;
 
 use crate::support::cluster::Cluster;
+use crate::support::pages::root;
 use crate::support::report::proven;
 use crate::support::*;
 
@@ -129,7 +130,7 @@ pub fn assert_same(what: &str, found: &[String], expected: &[String]) {
 
 /// The install scripts of released versions: (version, SQL).
 pub fn released() -> Vec<(String, String)> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("sql/released");
+    let folder = root().join("sql/released");
     let files = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap());
     let mut found: Vec<_> = files
         .filter_map(|file| {

@@ -1,5 +1,5 @@
-//! What a dump knows of a table's days counts where the table really has their rows; taking it over
-//! holds up nobody.
+//! Restored ledger entries count only if the table has their rows; assigning them to the table blocks no
+//! other session.
 
 use fake_matomo::{Clock, Plan, SitePlan, World};
 use postgres::Client;

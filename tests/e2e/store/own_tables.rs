@@ -266,7 +266,7 @@ fn columns_checks_and_triggers_of_the_users_work_on() {
              CREATE TRIGGER continent BEFORE INSERT ON shop.visits FOR EACH ROW EXECUTE FUNCTION shop.add_continent()",
         );
         // From Postgres 18 on there are generated columns that are not stored.
-        if one(&mut db, "SELECT current_setting('server_version_num')::int >= 180000") {
+        if since(&mut db, 18) {
             run(
                 &mut db,
                 "ALTER TABLE visits ADD COLUMN letters integer GENERATED ALWAYS AS (length(action_title)) VIRTUAL",

@@ -7,13 +7,15 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use postgres::{Client, Config, NoTls};
 
+use crate::support::pages::root;
+
 /// A running server; stopped and removed on drop.
 pub struct Cluster {
     pub dir: PathBuf,
 }
 
 fn script() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cluster")
+    root().join("tests/cluster")
 }
 
 fn cluster(args: &[&str]) {

@@ -23,6 +23,11 @@ pub fn one<T: postgres::types::FromSqlOwned>(db: &mut Client, sql: &str) -> T {
     db.query_one(sql, &[]).unwrap_or_else(|error| panic!("{sql}: {error:?}")).get(0)
 }
 
+/// Whether the server is of this major or a later one.
+pub fn since(db: &mut Client, major: i32) -> bool {
+    one(db, &format!("SELECT current_setting('server_version_num')::int >= {major} * 10000"))
+}
+
 /// The process ID of a session.
 pub fn pid(db: &mut Client) -> i32 {
     one(db, "SELECT pg_backend_pid()")

@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
+/// The folder of the whole project.
 pub fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
 }
 
 /// A page by its path in the repository.

@@ -1,4 +1,4 @@
-//! Registered sites that were synced, and databases that their dump was restored into.
+//! Synced registered sites, and databases into which their dump is restored.
 
 use std::path::{Path, PathBuf};
 
@@ -24,7 +24,7 @@ pub fn scene() -> Scene {
     scene_of(serve_two())
 }
 
-/// The same of another Matomo.
+/// The same for another Matomo.
 pub fn scene_of(fake: Fake) -> Scene {
     let (name, mut admin, owner) = database_and_role();
     server_for(&mut admin, &fake, &owner);
@@ -38,7 +38,7 @@ pub fn scene_of(fake: Fake) -> Scene {
     Scene { fake, name, db: admin, owner }
 }
 
-/// All that the extension keeps, by name.
+/// The contents of the extension's own tables, with names instead of OIDs.
 pub fn kept(db: &mut Client) -> Vec<String> {
     texts(
         db,
@@ -60,7 +60,7 @@ pub fn file_of(name: &str) -> PathBuf {
     std::env::temp_dir().join(format!("matomo_e2e.{}.{name}.dump", std::process::id()))
 }
 
-/// A dump with further arguments.
+/// A dump with more arguments.
 pub fn dumped(name: &str, arguments: &[&str]) -> PathBuf {
     let file = file_of(name);
     output(shared().program("pg_dump").args(arguments).arg("-f").arg(&file).arg(name));
@@ -74,7 +74,7 @@ pub fn restored(cluster: &Cluster, file: &Path, copy: &str, arguments: &[&str]) 
     db
 }
 
-/// A dump of a database with further arguments, restored into a new one, which has this suffix.
+/// A dump of a database with more arguments, restored into a new one with this suffix.
 pub fn copied(name: &str, suffix: &str, arguments: &[&str]) -> Client {
     let copy = format!("{name}_{suffix}");
     let file = dumped(name, &[&["-Fc"], arguments].concat());
@@ -83,7 +83,7 @@ pub fn copied(name: &str, suffix: &str, arguments: &[&str]) -> Client {
     new
 }
 
-/// That the sites go on where they were: nothing of the days that are sealed is read again.
+/// Asserts that the sites resume where they were: sealed days are not read again.
 pub fn assert_goes_on(db: &mut Client, fake: &Fake) {
     fake.clear_requests();
     run(db, "CALL matomo_sync_all()");

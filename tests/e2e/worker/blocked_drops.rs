@@ -1,4 +1,4 @@
-//! Steps of retention and runs that meet each other: neither fails, and each goes on where it was.
+//! Concurrent steps of retention and runs: neither fails, and each resumes where it was.
 
 use crate::support::sites::*;
 use crate::support::*;

@@ -4,6 +4,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::support::pages::root;
+
 /// All sections, in order.
 pub const SECTIONS: [(&str, &str); 15] = [
     (
@@ -136,7 +138,7 @@ struct Report {
 impl Report {
     fn at(path: impl AsRef<Path>) -> Report {
         static FILE: Mutex<()> = Mutex::new(());
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+        let path = root().join(path);
         Report { path, _guard: FILE.lock().unwrap_or_else(PoisonError::into_inner) }
     }
 
