@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .ONESHELL:
 .SILENT:
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-stop test test-majors trust fuzz soak bench fmt clean
+.PHONY: help packages compose release install demo demo-stop test test-majors trust fuzz soak bench fmt clean
 
 help:
 	printf '%s\n' \
@@ -19,6 +19,9 @@ help:
 	    'make soak         test long use, valgrind, fuzzing; writes tests/SOAK.md (ten minutes)' \
 	    'make fuzz         test hostile answers for MATOMO_FUZZ_SECONDS, 300 by default' \
 	    'make bench        compare a sync with COPY; writes tests/bench/RESULTS.md (half an hour)' \
+	    'make packages     a .deb and an .rpm of each of MAJORS (15), in target/packages' \
+	    'make compose      a Postgres in a container, with the site of MATOMO_URL, MATOMO_SITE, MATOMO_KEY' \
+	    'make release      all that a release has: packages of MAJORS (15 17 18), PGXN'\''s zip, SBOM, checksums' \
 	    'make fmt          format the Rust code' \
 	    'make clean        remove build results' \
 	    '' \
@@ -81,6 +84,23 @@ soak:
 
 bench:
 	tests/bench/run
+
+packages: MAJORS ?= 15
+packages:
+	packaging/setup majors
+	packaging/packages $(MAJORS)
+	tests/lint-packaging
+
+compose: MAJOR ?= 17
+compose:
+	packaging/setup majors
+	packaging/packages $(MAJOR)
+	MAJOR=$(MAJOR) docker compose -f packaging/docker/compose.yaml up --build --wait
+
+release: MAJORS ?= 15 17 18
+release:
+	packaging/setup majors
+	packaging/release $(MAJORS)
 
 fmt:
 	cargo fmt --all

@@ -44,18 +44,17 @@ COMMENT ON COLUMN matomo_ledger.destination_name IS 'Schema, name and owner of t
 
 -- OIDs are meaningless after a restore, and a regclass name that does not exist would fail the COPY of
 -- the whole table. So a dump has the current names as text. pg_dump appends this condition to
--- SELECT column, ... FROM table: the UNION supplies other values for the same columns, in their order.
--- Dropped and temporary tables are left out.
-SELECT pg_catalog.pg_extension_config_dump('matomo_ledger', $$WHERE false UNION ALL
-    SELECT l.matomo, l.idsite, 0::pg_catalog.oid::pg_catalog.regclass, l.day, l.sealed, l.visits, l.actions,
-           l.truncated_visits, l.newest, l.timezone, l.read_at, l.pass_began, l.pass_since, l.pass_seen,
-           l.rechecked_at, l.action_time,
-           CASE l.destination WHEN 0::pg_catalog.oid THEN l.destination_name
-                ELSE ARRAY[n.nspname::text, c.relname::text, r.rolname::text] END
-    FROM @extschema@.matomo_ledger l
+-- SELECT column, ... FROM table: columns renamed here are replaced by others with their names. It does
+-- not name the table, whose schema may be renamed. Dropped and temporary tables are left out.
+SELECT pg_catalog.pg_extension_config_dump('matomo_ledger', $$
+    AS l (matomo, idsite, table_here, day, sealed, visits, actions, truncated_visits, newest, timezone, read_at,
+          pass_began, pass_since, pass_seen, rechecked_at, action_time, known_name)
     LEFT JOIN (pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-               JOIN pg_catalog.pg_roles r ON r.oid = c.relowner) ON c.oid = l.destination
-    WHERE l.destination = 0::pg_catalog.oid OR c.relpersistence <> 't'$$);
+               JOIN pg_catalog.pg_roles r ON r.oid = c.relowner) ON c.oid = l.table_here
+    CROSS JOIN LATERAL (SELECT 0::pg_catalog.oid::pg_catalog.regclass,
+        CASE l.table_here WHEN 0::pg_catalog.oid THEN l.known_name
+             ELSE ARRAY[n.nspname::text, c.relname::text, r.rolname::text] END) AS d (destination, destination_name)
+    WHERE l.table_here = 0::pg_catalog.oid OR c.relpersistence <> 't'$$);
 
 -- Finds a table by name from a dump; NULL if there is none. A role with CREATE on the schema must not
 -- receive another role's visits in a table of the same name. So the table's owner must be the one in
@@ -91,7 +90,10 @@ CREATE VIEW matomo_days WITH (security_barrier) AS
            CASE WHEN f.found IS NULL
                 THEN pg_catalog.format('%I.%I', l.destination_name[1], l.destination_name[2]) END
     FROM matomo_ledger l
-    CROSS JOIN LATERAL (SELECT matomo_find_table(l.destination_name)) AS f(found)
+    CROSS JOIN LATERAL (SELECT matomo_find_table(l.destination_name) OFFSET 0) AS t(oid)
+    -- A table that belongs to another Matomo by now is a different one.
+    CROSS JOIN LATERAL (SELECT CASE coalesce((SELECT k.matomo FROM matomo_ledger k
+        WHERE k.destination = t.oid LIMIT 1), l.matomo) WHEN l.matomo THEN t.oid END OFFSET 0) AS f(found)
     WHERE l.destination = 0::pg_catalog.oid
       AND CASE WHEN f.found IS NULL THEN pg_catalog.pg_has_role('pg_read_all_data', 'USAGE')
                ELSE pg_catalog.has_table_privilege(f.found, 'SELECT')

@@ -5,7 +5,7 @@
 -- and where the next one resumes (`place`), so that no rows are scanned twice. Sets `blocked` if a lock
 -- is not available within lock_timeout: a longer wait for a table's lock would block all of its new
 -- readers. Also returns the sites of the removed rows (NULL means any) and their span, from the last
--- instant of the previous step to the end of the last second. Deletes with the search_path in `path`, so
+-- instant of the previous step to where it has come. Deletes with the search_path in `path`, so
 -- that triggers find the same names as at an INSERT.
 CREATE FUNCTION matomo_drop_rows(
     destination regclass,
@@ -86,8 +86,8 @@ BEGIN
         -- both the table and the partition.
         'whole', t.hi <= before AND pg_has_role(c.relowner, 'USAGE') AND pg_has_role(p.relowner, 'USAGE')
             AND NOT EXISTS (SELECT FROM tree f WHERE f.relkind = 'f' AND t.oid = ANY (f.path)),
-        -- 1 << CMD_DELETE
-        'deletable', pg_relation_is_updatable(t.oid, false) & 16 <> 0)
+        -- 1 << CMD_DELETE; it locks the table.
+        'deletable', CASE t.relkind WHEN 'f' THEN pg_relation_is_updatable(t.oid, false) & 16 <> 0 END)
         ORDER BY t.hi, cardinality(t.path), c.relname)
     INTO parts
     FROM tree t
@@ -196,7 +196,7 @@ BEGIN
             place := jsonb_build_object('before', before, 'id', part.id, 'done', done, 'last_gone', last_gone,
                 'since', CASE WHEN done OR part.kind = 'f' THEN NULL WHEN actions = selected THEN last_gone ELSE since END);
             first_gone := least(first_gone, before_this);
-            last_gone := last_gone + '1 second'::interval;
+            last_gone := CASE WHEN done THEN least(part.hi::timestamptz, before) ELSE last_gone + '1 second'::interval END;
             RETURN;
         END IF;
     END LOOP;
@@ -213,6 +213,9 @@ BEGIN
 EXCEPTION
     -- The rollback of this block has released its locks.
     WHEN lock_not_available OR deadlock_detected THEN
+        IF reached IS NULL THEN
+            RAISE;
+        END IF;
         more := true;
         actions := 0;
         dropped := NULL;

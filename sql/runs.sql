@@ -12,7 +12,7 @@ CREATE TABLE matomo_run_log (
     start_time       timestamptz NOT NULL,
     end_time         timestamptz,
     site_id          integer NOT NULL,
-    owner            regrole NOT NULL,
+    owner            regrole,
     server           name NOT NULL,
     idsite           integer NOT NULL,
     destination      text NOT NULL,
@@ -38,6 +38,7 @@ CREATE TABLE matomo_run_log (
 );
 CREATE INDEX matomo_run_log_of_site ON matomo_run_log (site_id, runid);
 CREATE INDEX matomo_run_log_running ON matomo_run_log (site_id) WHERE status IN ('running', 'paused');
+CREATE INDEX matomo_run_log_ownerless ON matomo_run_log (owner_name) WHERE owner = 0::oid;
 
 COMMENT ON TABLE matomo_run_log IS 'Syncs of registered sites';
 COMMENT ON COLUMN matomo_run_log.runid IS 'ID of the run';
@@ -50,7 +51,7 @@ COMMENT ON COLUMN matomo_run_log.return_message IS 'Message of the error that it
 COMMENT ON COLUMN matomo_run_log.start_time IS 'When it started';
 COMMENT ON COLUMN matomo_run_log.end_time IS 'When it ended';
 COMMENT ON COLUMN matomo_run_log.site_id IS 'ID of the registered site';
-COMMENT ON COLUMN matomo_run_log.owner IS 'Role whose rights it has; 0 if restored from a dump';
+COMMENT ON COLUMN matomo_run_log.owner IS 'Role whose rights it has; 0 if restored from a dump and not found yet, NULL if dropped before the dump';
 COMMENT ON COLUMN matomo_run_log.server IS 'Foreign server of the Matomo';
 COMMENT ON COLUMN matomo_run_log.idsite IS 'ID of the site in Matomo (idSite)';
 COMMENT ON COLUMN matomo_run_log.destination IS 'Table with the visits';
@@ -77,14 +78,17 @@ COMMENT ON COLUMN matomo_run_log.owner_name IS 'Name of that role when the run s
 
 COMMENT ON SEQUENCE matomo_run_log_runid_seq IS 'IDs of runs';
 
--- Dumped with names, like matomo_ledger.
-SELECT pg_catalog.pg_extension_config_dump('matomo_run_log', $$WHERE false UNION ALL
-    SELECT l.runid, l.job_pid, l.database, l.username, l.command, l.status, l.return_message, l.start_time,
-           l.end_time, l.site_id, 0::pg_catalog.oid::pg_catalog.regrole, l.server, l.idsite, l.destination, l.days,
-           l.days_total, l.pages, l.visits, l.actions, l.inserted, l.updated, l.deleted, l.truncated_visits,
-           l.bytes, l.sqlstate, l.detail, l.hint, l.next_day, l.done, l.timezone, l.step_pages, l.changes,
-           coalesce(o.rolname, l.owner_name)
-    FROM @extschema@.matomo_run_log l LEFT JOIN pg_catalog.pg_roles o ON o.oid = l.owner$$);
+-- Dumped with names, like matomo_site_config.
+SELECT pg_catalog.pg_extension_config_dump('matomo_run_log', $$
+    AS l (runid, job_pid, database, username, command, status, return_message, start_time, end_time, site_id,
+          role_here, server, idsite, destination, days, days_total, pages, visits, actions, inserted, updated,
+          deleted, truncated_visits, bytes, sqlstate, detail, hint, next_day, done, timezone, step_pages, changes,
+          role_name)
+    LEFT JOIN pg_catalog.pg_roles o ON o.oid = l.role_here
+    CROSS JOIN LATERAL (SELECT
+        CASE WHEN o.oid IS NOT NULL OR l.role_here = 0::pg_catalog.oid
+             THEN 0::pg_catalog.oid::pg_catalog.regrole END,
+        coalesce(o.rolname, l.role_name)) AS d (owner, owner_name)$$);
 SELECT pg_catalog.pg_extension_config_dump('matomo_run_log_runid_seq', '');
 
 -- A run takes the lock of its site (src/pg/locks.rs) before its row is committed, and releases it after

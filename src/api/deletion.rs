@@ -19,7 +19,7 @@ RETURNS TABLE (destination regclass, visits bigint, actions bigint)
 VOLATILE PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';"
 )]
 #[allow(clippy::type_complexity)]
-fn matomo_forget(
+fn matomo_forget_0_2_reconnect(
     visitorid: Option<&str>,
     userid: Option<&str>,
     only_in: Option<pg_sys::Oid>,
@@ -47,7 +47,7 @@ RETURNS TABLE (place jsonb, more boolean, dropped text, actions bigint, blocked 
 VOLATILE PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';"
 )]
 #[allow(clippy::type_complexity)]
-fn matomo_drop_step(
+fn matomo_drop_step_0_2_reconnect(
     destination: Option<pg_sys::Oid>,
     before: Option<TimestampWithTimeZone>,
     site: Option<i32>,

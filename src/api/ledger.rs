@@ -17,7 +17,7 @@ use crate::store::destination::Destination;
     sql = "CREATE FUNCTION matomo_change_url(destination regclass, old_url text, new_url text) RETURNS bigint
 VOLATILE PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';"
 )]
-fn matomo_change_url(
+fn matomo_change_url_0_2_reconnect(
     destination: Option<pg_sys::Oid>,
     old_url: Option<&str>,
     new_url: Option<&str>,

@@ -17,27 +17,27 @@ fn matomo_run_outside_transaction(what: &str) {
 }
 
 /// Whether a run has ended without recording it in its row.
-#[pg_extern(volatile, strict, parallel_restricted)]
-fn matomo_run_is_dead(runid: i64) -> bool {
+#[pg_extern(name = "matomo_run_is_dead", volatile, strict, parallel_restricted)]
+fn matomo_run_is_dead_0_2_reconnect(runid: i64) -> bool {
     or_raise(Extension::find().and_then(|extension| runs::is_dead(&extension, runid)))
 }
 
 /// Whether any session is syncing a registered site.
-#[pg_extern(volatile, parallel_restricted)]
-fn matomo_is_running(site_id: Option<i32>) -> bool {
+#[pg_extern(name = "matomo_is_running", volatile, parallel_restricted)]
+fn matomo_is_running_0_2_reconnect(site_id: Option<i32>) -> bool {
     let is_meant = |held: &locks::Held| Some(held.object.cast_signed()) == site_id;
     locks::held(Kind::Run).iter().any(is_meant)
 }
 
 /// IDs of the registered sites that `matomo_sync_all` has work for.
-#[pg_extern(volatile, parallel_unsafe)]
-fn matomo_run_sites() -> Vec<i32> {
+#[pg_extern(name = "matomo_run_sites", volatile, parallel_unsafe)]
+fn matomo_run_sites_0_2_reconnect() -> Vec<i32> {
     or_raise(calls::check_can_commit("matomo_sync_all()").and_then(|()| calls::sites()))
 }
 
 /// Runs the next step of a registered site's sync. Returns whether more steps follow.
-#[pg_extern(volatile, parallel_unsafe)]
-fn matomo_run_step(site: Option<i32>, is_one_of_all: bool) -> bool {
+#[pg_extern(name = "matomo_run_step", volatile, parallel_unsafe)]
+fn matomo_run_step_0_2_reconnect(site: Option<i32>, is_one_of_all: bool) -> bool {
     let what = if is_one_of_all { "matomo_sync_all()" } else { "matomo_sync_site()" };
     or_raise((|| {
         calls::check_can_commit(what)?;

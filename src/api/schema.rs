@@ -12,7 +12,7 @@ extension_sql_file!("../../sql/ledger.sql", name = "ledger");
 extension_sql_file!(
     "../../sql/forget.sql",
     name = "forget",
-    requires = [api::deletion::matomo_forget]
+    requires = [api::deletion::matomo_forget_0_2_reconnect]
 );
 extension_sql_file!(
     "../../sql/retention.sql",
@@ -23,7 +23,11 @@ extension_sql_file!("../../sql/sites.sql", name = "sites", requires = ["ledger"]
 extension_sql_file!(
     "../../sql/runs.sql",
     name = "runs",
-    requires = ["sites", api::runs::matomo_run_is_dead, api::runs::matomo_is_running]
+    requires = [
+        "sites",
+        api::runs::matomo_run_is_dead_0_2_reconnect,
+        api::runs::matomo_is_running_0_2_reconnect
+    ]
 );
 extension_sql_file!(
     "../../sql/status.sql",
@@ -38,11 +42,16 @@ extension_sql_file!(
 extension_sql_file!(
     "../../sql/procedures.sql",
     name = "procedures",
-    requires = ["runs", "retention", api::runs::matomo_run_sites, api::runs::matomo_run_step]
+    requires = [
+        "runs",
+        "retention",
+        api::runs::matomo_run_sites_0_2_reconnect,
+        api::runs::matomo_run_step_0_2_reconnect
+    ]
 );
 extension_sql_file!(
     "../../sql/privileges.sql",
     name = "privileges",
-    requires = ["procedures", api::ledger::matomo_change_url],
+    requires = ["procedures", api::ledger::matomo_change_url_0_2_reconnect],
     finalize
 );

@@ -24,9 +24,9 @@ use crate::sync::site_sync::ask_for_site;
 use crate::worker::wake;
 
 /// Registers a site for the procedures and the background worker. Returns its ID.
-#[pg_extern(volatile, parallel_unsafe, requires = ["tables", "partitions", "sites"])]
+#[pg_extern(name = "matomo_add_site", volatile, parallel_unsafe, requires = ["tables", "partitions", "sites"])]
 #[allow(clippy::too_many_arguments)]
-fn matomo_add_site(
+fn matomo_add_site_0_2_reconnect(
     server: Option<&str>,
     site: Option<i32>,
     start_date: default!(Option<Date>, "NULL"),
@@ -63,8 +63,7 @@ fn matomo_add_site(
         let extension = Extension::find()?;
         entry.check_is_new(&extension, None)?;
         entry.info = Some(ask(&access, idsite, start)?);
-        Ledger::of(&destination, access.client.endpoint(), idsite)
-            .check_matomo(&destination.name)?;
+        Ledger::of(&destination, access.client.endpoint(), idsite).check_matomo(&destination)?;
         let id = entry.insert(&extension)?;
         wake::after_commit(&extension)?;
         Ok(id)
@@ -72,9 +71,9 @@ fn matomo_add_site(
 }
 
 /// Changes a registered site; NULL keeps a value. Resets the count of failures.
-#[pg_extern(volatile, parallel_unsafe, requires = ["tables", "partitions", "sites"])]
+#[pg_extern(name = "matomo_alter_site", volatile, parallel_unsafe, requires = ["tables", "partitions", "sites"])]
 #[allow(clippy::too_many_arguments)]
-fn matomo_alter_site(
+fn matomo_alter_site_0_2_reconnect(
     id: Option<i32>,
     server: default!(Option<&str>, "NULL"),
     site: default!(Option<i32>, "NULL"),
@@ -131,8 +130,8 @@ fn matomo_alter_site(
 }
 
 /// Removes a registered site, but not its copied visits.
-#[pg_extern(volatile, parallel_unsafe, requires = ["sites"])]
-fn matomo_remove_site(id: Option<i32>) {
+#[pg_extern(name = "matomo_remove_site", volatile, parallel_unsafe, requires = ["sites"])]
+fn matomo_remove_site_0_2_reconnect(id: Option<i32>) {
     // SAFETY: main thread; raises an ERROR in a read-only transaction and on a standby.
     unsafe { pg_sys::PreventCommandIfReadOnly(c"matomo_remove_site()".as_ptr()) };
     or_raise((|| {

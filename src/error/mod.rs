@@ -6,6 +6,7 @@
 mod busy;
 mod fault;
 mod host_refusal;
+mod other_version;
 mod sql_state;
 mod stored_error;
 
@@ -16,6 +17,7 @@ use chrono::NaiveDate;
 pub use crate::error::busy::{Busy, Holder};
 pub use crate::error::fault::{Call, Fault};
 pub use crate::error::host_refusal::{HostRefusal, RefusalReason};
+pub use crate::error::other_version::OtherVersion;
 pub use crate::error::sql_state::SqlState;
 pub use crate::error::stored_error::StoredError;
 
@@ -64,6 +66,8 @@ pub enum Error {
     NotSeen { name: String, written: i64, seen: i64 },
     /// Postgres cannot convert UTF-8 to the database's encoding.
     Encoding(String),
+    /// The library and the extension's SQL objects are of different versions.
+    OtherVersion(OtherVersion),
     /// An error of a server, user mapping, registered site or run.
     Stored(StoredError),
     /// A request to Matomo failed.
@@ -111,6 +115,7 @@ impl Error {
             Error::Busy(_) => SqlState::LockNotAvailable,
             Error::OtherMatomo { .. }
             | Error::OtherActionTime { .. }
+            | Error::OtherVersion(_)
             | Error::OtherVisit { .. }
             | Error::Renamed(_) => SqlState::ObjectNotInPrerequisiteState,
             Error::NotSeen { .. } | Error::Encoding(_) | Error::OldSnapshot => {
@@ -200,6 +205,7 @@ impl Error {
         let text = match self {
             Error::Null(_) | Error::Internal(_) => return None,
             Error::Stored(error) => return error.hint(),
+            Error::OtherVersion(versions) => versions.hint().to_owned(),
             Error::Argument { hint, .. } if hint.is_empty() => return None,
             Error::Argument { hint, .. } => hint.clone(),
             Error::NoDestination(name) => {
@@ -328,6 +334,7 @@ impl fmt::Display for Error {
                 write!(f, "rows written to \"{name}\" are not visible in it")
             }
             Error::Encoding(name) => write!(f, "database encoding {name} is not supported"),
+            Error::OtherVersion(versions) => versions.fmt(f),
             Error::Stored(error) => error.fmt(f),
             Error::Request { fault, .. } => fault.fmt(f),
             Error::Internal(what) => write!(f, "internal error: {what}"),

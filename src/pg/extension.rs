@@ -3,7 +3,7 @@
 use pgrx::prelude::*;
 use pgrx::spi::SpiClient;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, OtherVersion, Result};
 use crate::pg::local_settings::LocalSettings;
 use crate::pg::roles::AsOwner;
 use crate::pg::spi::{query, spi};
@@ -21,9 +21,10 @@ impl Extension {
     /// Without this lock, DROP EXTENSION could deadlock with the statements that follow.
     ///
     /// # Errors
-    /// Only internal ones.
+    /// [`Error::OtherVersion`].
     pub fn find() -> Result<Extension> {
-        let sql = "SELECT pg_catalog.quote_ident(n.nspname), e.extowner, e.oid FROM pg_catalog.pg_extension e \
+        let sql = "SELECT pg_catalog.quote_ident(n.nspname), e.extowner, e.oid, e.extversion \
+                   FROM pg_catalog.pg_extension e \
                    JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) e.extnamespace \
                    WHERE e.extname OPERATOR(pg_catalog.=) 'matomo_postgres'";
         // One of its functions is running, so it has just been created or dropped.
@@ -35,6 +36,10 @@ impl Extension {
                 let schema: String = row.get(1).map_err(spi)?.ok_or_else(missing)?;
                 let owner: pg_sys::Oid = row.get(2).map_err(spi)?.ok_or_else(missing)?;
                 let oid: pg_sys::Oid = row.get(3).map_err(spi)?.ok_or_else(missing)?;
+                let version: String = row.get(4).map_err(spi)?.ok_or_else(missing)?;
+                if let Some(versions) = OtherVersion::find(env!("CARGO_PKG_VERSION"), &version) {
+                    return Err(Error::OtherVersion(versions));
+                }
                 Ok((Extension { schema, owner }, oid))
             })
         };

@@ -1,20 +1,19 @@
-//! A Matomo that has moved to another URL: what is known of it under the old one. SPI only.
+//! Moves ledger entries to a Matomo's new URL. SPI only.
 
 use crate::error::{Busy, Result};
 use crate::matomo::http::endpoint::Endpoint;
 use crate::pg::locks::{self, ALL_SITES, Kind, Lock, Mode, Until};
 use crate::pg::spi::{query, spi};
-use crate::state::restored;
+use crate::state::restored::{is_of_table, table_of_site};
 use crate::store::destination::Destination;
 
-/// Gives the ledger's entries of a Matomo in a destination to its new URL; gives their number.
+/// Moves a destination's ledger entries to a Matomo's new URL. Returns their number.
 ///
 /// # Errors
 /// [`Busy::Syncs`], [`Busy::Drops`].
 pub fn change_url(destination: &Destination, old: &Endpoint, new: &Endpoint) -> Result<i64> {
-    restored::resolve(&destination.extension)?;
     let schema = &destination.extension.schema;
-    // A sync would write what it knew before.
+    // A concurrent sync would write entries with the old URL.
     if !locks::try_take(
         Lock::Rows(destination.oid, ALL_SITES),
         Mode::Exclusive,
@@ -29,21 +28,24 @@ pub fn change_url(destination: &Destination, old: &Endpoint, new: &Endpoint) -> 
         let site = held.iter().map(|held| held.object.cast_signed()).max().unwrap_or(ALL_SITES);
         return Err(Busy::Syncs { site, name }.into());
     }
-    // Tables that 0.1.0 has written may have days of both: the new entry counts.
+    // Tables written by 0.1.0 may have entries of both URLs: keep the new one.
+    let is_meant = is_of_table(schema, "$1");
     let both = format!(
-        "DELETE FROM {schema}.matomo_ledger l WHERE destination = $1 AND matomo = $2 AND EXISTS ( \
-             SELECT FROM {schema}.matomo_ledger n WHERE n.destination = $1 AND n.matomo = $3 \
-             AND n.idsite = l.idsite AND n.day = l.day)"
+        "DELETE FROM {schema}.matomo_ledger l WHERE {is_meant} AND l.matomo = $2 AND EXISTS ( \
+             SELECT FROM {schema}.matomo_ledger n WHERE n.destination = l.destination \
+             AND n.idsite = l.idsite AND n.matomo = $3 AND n.day = l.day \
+             AND n.destination_name = l.destination_name)"
     );
     let entries = format!(
-        "WITH moved AS (UPDATE {schema}.matomo_ledger SET matomo = $3 \
-             WHERE destination = $1 AND matomo = $2 RETURNING 1) \
+        "WITH moved AS (UPDATE {schema}.matomo_ledger l SET matomo = $3 \
+             WHERE {is_meant} AND l.matomo = $2 RETURNING 1) \
          SELECT count(*) FROM moved"
     );
-    // So that the status of registered sites does not forget them until their next run.
+    // Otherwise matomo_status would not find these days until the next run.
     let states = format!(
         "UPDATE {schema}.matomo_site_state t SET matomo = $3 FROM {schema}.matomo_site_config s \
-         WHERE s.id = t.site_id AND s.destination = $1 AND t.matomo = $2"
+         WHERE s.id = t.site_id AND {} = $1 AND t.matomo = $2",
+        table_of_site(schema)
     );
     destination.extension.run(|client| {
         let args = [destination.oid.into(), old.url().into(), new.url().into()];

@@ -1,4 +1,4 @@
-//! The steps by which old rows go from a table, for `matomo_drop_before` and for retention. SPI only.
+//! The steps of `matomo_drop_before` and of retention, which remove old rows from a table. SPI only.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -17,9 +17,8 @@ use crate::pg::spi::{query, spi};
 use crate::pg::subtransaction;
 use crate::state::emptied_days::{self, Bounds, Gone, Noted};
 use crate::state::forget::Table;
-use crate::state::restored;
 
-/// What is to be dropped, and where the last step was.
+/// Arguments of a step: the rows to remove, and where the last step stopped.
 pub struct Step {
     pub destination: pg_sys::Oid,
     pub before: TimestampWithTimeZone,
@@ -28,7 +27,7 @@ pub struct Step {
     pub place: Option<JsonB>,
 }
 
-/// What a step has done, and whether there may be more to do.
+/// Result of a step, and whether more steps may follow.
 #[derive(Default)]
 pub struct Dropped {
     pub place: Option<JsonB>,
@@ -39,13 +38,13 @@ pub struct Dropped {
     pub holders: Option<String>,
 }
 
-/// Drops a partition, or deletes a batch of rows, and seals the days that are empty then: no sync shall
-/// bring them back, and days are sealed as empty in no other way. Waits for nobody, neither a sync nor
-/// rows of the ledger.
+/// Drops a partition or deletes a batch of rows, and seals the days that are then empty, so that no sync
+/// copies them again. Days are sealed as empty only here. Does not wait for syncs, nor for locks on
+/// ledger entries.
 ///
 /// # Errors
-/// [`Error::Argument`] for an instant of the future; [`Error::Privilege`] and [`Error::RowSecurity`] for
-/// who cannot delete all of it.
+/// [`Error::Argument`] for an instant in the future; [`Error::Privilege`] and [`Error::RowSecurity`] if
+/// the caller cannot delete all rows.
 pub fn drop_step(step: Step) -> Result<Dropped> {
     let Some(table) = Table::find(step.destination)? else { return Ok(Dropped::default()) };
     let Step { destination, before, site, lock_timeout, place } = step;
@@ -74,18 +73,15 @@ pub fn drop_step(step: Step) -> Result<Dropped> {
         let blocked = Some(what);
         Ok(Dropped { place, more: true, blocked, holders, ..Dropped::default() })
     };
-    // What a sync has stored and not committed would stay, in days that are sealed as empty; and it would
-    // seal days as whole of which rows go.
+    // Rows of a concurrent sync would remain in days that are sealed as empty; and the sync would seal
+    // days that lose rows here.
     let rows = Lock::Rows(destination, site.unwrap_or(ALL_SITES));
     if !locks::try_take(rows, Mode::Exclusive, Until::TransactionEnd) {
         return blocked(place, table.name, processes_of(destination, site));
     }
-    if place.is_none() {
-        restored::resolve(&extension)?;
-    }
     let bounds = Bounds { destination, table: &table.name, site, before: seconds(before) };
     let rows = || {
-        // Whoever has a partition to itself is not waited for either.
+        // Do not wait for an exclusive lock on a partition either.
         let wait = u64::try_from(lock_timeout.micros()).unwrap_or_default();
         let _bounded = locks::waits_up_to(Duration::from_micros(wait));
         let args = [
@@ -100,7 +96,7 @@ pub fn drop_step(step: Step) -> Result<Dropped> {
         if dropped.blocked.is_none() {
             match emptied_days::note(&extension, &bounds, gone.as_ref())? {
                 Noted::Done => {}
-                // What was passed over for its place is looked through once more.
+                // Rows before the place were skipped: scan from the start once more.
                 Noted::RowsLeft => dropped.more = place.is_some(),
                 Noted::Locked => return Err(Undone::Locked),
             }
@@ -123,13 +119,13 @@ pub fn drop_step(step: Step) -> Result<Dropped> {
     })
 }
 
-/// Why a step is undone.
+/// Why a step is rolled back.
 enum Undone {
     Failed(Error),
     Raised(Box<CaughtError>),
-    /// Another session holds an entry of the ledger.
+    /// Another session has locked a ledger entry.
     Locked,
-    /// Or the table or a partition.
+    /// Another session has locked the table or a partition.
     TableLocked,
 }
 
@@ -146,12 +142,12 @@ impl From<Error> for Undone {
     }
 }
 
-/// From microseconds since 2000 to seconds since 1970.
+/// Converts microseconds since 2000 to seconds since 1970.
 fn seconds(at: TimestampWithTimeZone) -> i64 {
     i64::from(at).div_euclid(1_000_000).saturating_add(946_684_800)
 }
 
-/// Does what `matomo_drop_rows` does, with the caller's rights; gives what it has removed, if anything.
+/// Calls `matomo_drop_rows` with the caller's rights. Also returns the removed rows, if any.
 fn drop_rows(extension: &Extension, args: &[DatumWithOid]) -> Result<(Dropped, Option<Gone>)> {
     let sql = format!(
         "SELECT s.place, s.more, s.dropped, s.actions, s.blocked, s.holders, \
@@ -183,11 +179,13 @@ fn drop_rows(extension: &Extension, args: &[DatumWithOid]) -> Result<(Dropped, O
     })
 }
 
-/// Who has a table, or a partition of it, locked in one of some modes.
+/// Holders of locks in some modes on a table or its partitions, as text.
 fn holders(table: &str, modes: &[&str]) -> Result<Option<String>> {
-    let sql = "SELECT string_agg(DISTINCT coalesce('process ' || l.pid, 'a prepared transaction'), ', ') \
+    let sql = "WITH RECURSIVE tree AS (SELECT $1::regclass::oid AS oid UNION \
+                   SELECT i.inhrelid FROM tree t JOIN pg_inherits i ON i.inhparent = t.oid) \
+               SELECT string_agg(DISTINCT coalesce('process ' || l.pid, 'a prepared transaction'), ', ') \
                FROM pg_locks l \
-               WHERE l.relation IN (SELECT t.relid FROM pg_partition_tree($1::regclass) t) \
+               WHERE l.relation IN (SELECT t.oid FROM tree t) \
                AND l.granted AND l.pid IS DISTINCT FROM pg_backend_pid() \
                AND l.mode = ANY ($2) \
                AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())";
@@ -200,7 +198,7 @@ fn who(pid: i32) -> String {
     if pid == 0 { "a prepared transaction".to_owned() } else { format!("process {pid}") }
 }
 
-/// The processes that sync a site, or any, into a destination.
+/// Holders of locks of syncs of a site, or of any, into a destination, as text.
 fn processes_of(destination: pg_sys::Oid, site: Option<i32>) -> Option<String> {
     let is_meant = |held: &Held| {
         let is_site = site.is_none_or(|site| held.object == site.cast_unsigned());

@@ -1,6 +1,6 @@
-//! What the ledger is told when old rows go: a day is sealed as empty in the step that takes its last
-//! row, and open as long as it has lost only some, so that a drop that ends early leaves no day that is
-//! neither. SPI only.
+//! Updates the ledger when old rows are removed. The step that removes a day's last row seals it as
+//! empty. A day that has lost only some rows is open, so that it is correct even if no step follows.
+//! SPI only.
 
 use std::collections::BTreeSet;
 
@@ -13,19 +13,20 @@ use crate::pg::extension::Extension;
 use crate::pg::spi::{query, spi};
 use crate::rows::mapping::ActionTime;
 use crate::state::ledger::UNREAD;
+use crate::state::restored::is_of_table;
 use crate::state::retention::zone;
 
-/// Which rows have gone, as far as a step knows.
+/// The rows that a step has removed, as a span in Unix seconds: any row in it may be gone.
 pub struct Gone {
-    /// An instant.
+    /// Inclusive.
     pub first: i64,
-    /// An instant, not included: any row in between may have gone.
+    /// Exclusive.
     pub last: i64,
-    /// `None`: of any site.
+    /// `None` means any site.
     pub sites: Option<Vec<Option<String>>>,
 }
 
-/// Rows that are to go from a table.
+/// The rows to remove from a table.
 pub struct Bounds<'a> {
     pub destination: pg_sys::Oid,
     /// Schema-qualified and quoted.
@@ -34,28 +35,28 @@ pub struct Bounds<'a> {
     pub before: i64,
 }
 
-/// How the ledger stands after a step.
+/// Result of updating the ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Noted {
     Done,
-    /// Days that were to be empty have rows: a sync has stored them since, or they cannot be deleted.
+    /// Days that should be empty have rows: a sync has stored them since, or they cannot be deleted.
     RowsLeft,
-    /// Another session holds an entry: the step has to be undone.
+    /// Another session has locked an entry: the step must be rolled back.
     Locked,
 }
 
-/// An entry of the ledger that does not say that its day is empty.
+/// A ledger entry of a day that may have rows.
 struct Day {
     matomo: String,
     site: i32,
     day: NaiveDate,
-    /// Of its rows, as `action_timestamp` has it.
+    /// Bounds of its rows in `action_timestamp`, in Unix seconds.
     begin: i64,
     end: i64,
 }
 
-/// Notes what a step has removed; `None` where there was nothing to remove any more, so that all days
-/// must be empty. Only days that end at the bound or before are noted.
+/// Records what a step has removed; `None` if nothing was left, so that all days must be empty. Changes
+/// only days that end at or before the bound.
 ///
 /// # Errors
 /// Only internal ones.
@@ -66,7 +67,7 @@ pub fn note(extension: &Extension, bounds: &Bounds, gone: Option<&Gone>) -> Resu
     };
     let mut days = days(extension, bounds)?;
     days.retain(is_near);
-    // Of the day that the step has stopped in, rows are left.
+    // The day in which the step stopped still has rows.
     let passed = |day: &Day| gone.is_none_or(|gone| day.end <= gone.last);
     let (passed, mut opened): (Vec<_>, Vec<_>) = days.into_iter().partition(passed);
     let filled = filled(bounds, &passed)?;
@@ -91,14 +92,15 @@ pub fn note(extension: &Extension, bounds: &Bounds, gone: Option<&Gone>) -> Resu
     Ok(if has_rows_left && gone.is_none() { Noted::RowsLeft } else { Noted::Done })
 }
 
-/// All days that are not known to be empty.
+/// Reads all days that may have rows.
 fn days(extension: &Extension, bounds: &Bounds) -> Result<Vec<Day>> {
     let last = chrono::DateTime::from_timestamp(bounds.before, 0).map(|at| at.date_naive());
     let sql = format!(
-        "SELECT matomo, idsite, day::text, timezone, coalesce(action_time, $4) FROM {}.matomo_ledger \
-         WHERE destination = $1 AND ($2 IS NULL OR idsite = $2) AND day <= $3::date + 1 \
+        "SELECT matomo, idsite, day::text, timezone, coalesce(action_time, $4) FROM {}.matomo_ledger l \
+         WHERE {} AND ($2 IS NULL OR idsite = $2) AND day <= $3::date + 1 \
          AND NOT (sealed AND visits = 0 AND actions = 0 AND truncated_visits = 0)",
-        extension.schema
+        extension.schema,
+        is_of_table(&extension.schema, "$1")
     );
     let args = [
         bounds.destination.into(),
@@ -130,13 +132,14 @@ fn days(extension: &Extension, bounds: &Bounds) -> Result<Vec<Day>> {
     })
 }
 
-/// Which of some days have rows, by their place. With the caller's rights; no policy hides any.
+/// Indexes of the days that have rows. Uses the caller's rights; no policy hides rows.
 fn filled(bounds: &Bounds, days: &[Day]) -> Result<BTreeSet<usize>> {
     let begin = days.iter().map(|day| day.begin).min();
     let Some((begin, end)) = begin.zip(days.iter().map(|day| day.end).max()) else {
         return Ok(BTreeSet::new());
     };
-    // Partitions beyond all of them are not looked at, nor locked. Day by day, as long as there is an index or a partition that has it.
+    // Partitions outside the span of all days are neither scanned nor locked. Day by day, as an index or
+    // partitions usually support that.
     let sql = format!(
         "SELECT k.n FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3)) \
              WITH ORDINALITY AS k(site, b, e, n) \
@@ -162,7 +165,7 @@ fn filled(bounds: &Bounds, days: &[Day]) -> Result<BTreeSet<usize>> {
     })
 }
 
-/// Changes the entries of days; false when another session holds one of them.
+/// Updates the entries of days. Returns false if another session has locked one of them.
 fn update(
     extension: &Extension,
     destination: pg_sys::Oid,
@@ -173,8 +176,11 @@ fn update(
         return Ok(true);
     }
     let ledger = format!("{}.matomo_ledger", extension.schema);
-    let these = "unnest($2::text[], $3::int[], $4::text[]::date[]) AS k(matomo, idsite, day) \
-         WHERE l.destination = $1 AND (l.matomo, l.idsite, l.day) = (k.matomo, k.idsite, k.day)";
+    let these = format!(
+        "unnest($2::text[], $3::int[], $4::text[]::date[]) AS k(matomo, idsite, day) \
+         WHERE {} AND (l.matomo, l.idsite, l.day) = (k.matomo, k.idsite, k.day)",
+        is_of_table(&extension.schema, "$1")
+    );
     let lock = format!("SELECT 1 FROM {ledger} l, {these} FOR UPDATE OF l SKIP LOCKED");
     let update = format!("UPDATE {ledger} l SET {set} FROM {these}");
     let matomos: Vec<_> = days.iter().map(|day| day.matomo.as_str()).collect();

@@ -1,5 +1,5 @@
-//! A visitor's erasure: from every table that syncs write to, also those that the caller may not read;
-//! whole, or refused. SPI only.
+//! Erases a visitor from all destinations, also those that the caller may not read: completely or not at
+//! all. SPI only.
 
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
@@ -19,32 +19,32 @@ use crate::pg::spi::{query, spi};
 use crate::state::ledger;
 use crate::state::restored;
 
-/// How long an erasure waits where the session has no `lock_timeout`.
+/// Maximum wait for locks if the session has no `lock_timeout`.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A visitor, by one name or by both.
+/// A visitor, by visitor ID, user ID, or both.
 pub struct Visitor<'a> {
     pub id: Option<&'a str>,
     pub account: Option<&'a str>,
 }
 
-/// A table, and how many visits and actions went from it.
+/// A table, and the numbers of visits and actions deleted from it.
 pub type Erased = (pg_sys::Oid, i64, i64);
 
 /// Deletes all rows of a visitor, from one table or from all.
 ///
 /// # Errors
-/// [`Error::Privilege`] and [`Error::RowSecurity`] for a table from which the caller cannot delete all
-/// that there is; those of the tables' triggers and constraints.
+/// [`Error::Privilege`] and [`Error::RowSecurity`] if the caller cannot delete all rows of a table; those
+/// of the tables' triggers and constraints.
 pub fn forget(visitor: &Visitor, only_in: Option<pg_sys::Oid>) -> Result<Vec<Erased>> {
-    // SAFETY: main thread; a number of the transaction's.
+    // SAFETY: main thread; the isolation level of the transaction.
     if unsafe { pg_sys::XactIsoLevel } >= pg_sys::XACT_REPEATABLE_READ as i32 {
         return Err(Error::OldSnapshot);
     }
     let extension = Extension::find()?;
     let longest = locks::own_timeout().unwrap_or(PATIENCE);
     let destinations = || only_in.map_or_else(|| destinations(&extension), |oid| Ok(vec![oid]));
-    // Whoever may not is told so at once. Nothing is written before the wait.
+    // Check privileges before the wait; nothing is written until then.
     for oid in destinations()? {
         Table::find(oid)?.map_or(Ok(()), |table| table.check())?;
     }
@@ -52,32 +52,31 @@ pub fn forget(visitor: &Visitor, only_in: Option<pg_sys::Oid>) -> Result<Vec<Era
     let _bounded = locks::waits_up_to(longest);
     if only_in.is_none() {
         ledger::forget_dropped(&extension)?;
-        restored::resolve(&extension)?;
         warn_of_missing(&restored::missing(&extension)?);
     }
     let mut tables = Vec::new();
-    // Those of first syncs are known by now.
+    // By now, the tables of first syncs are known.
     for oid in destinations()? {
         let Some(table) = Table::find(oid)? else { continue };
         table.check()?;
-        // From now on it keeps its owner, its policies and its triggers.
+        // The lock keeps its owner, policies and triggers unchanged.
         let lock = pg_sys::RowExclusiveLock as pg_sys::LOCKMODE;
         // SAFETY: main thread, within a transaction.
         unsafe { pg_sys::LockRelationOid(oid, lock) };
         tables.extend(Table::find(oid)?);
     }
     if only_in.is_none() {
-        // What is deferred would run after the owners' rights have been given back.
+        // Deferred constraints would run without the owners' rights.
         Spi::connect_mut(|client| query(client, "SET CONSTRAINTS ALL IMMEDIATE", &[]).map(drop))?;
     }
     tables.iter().map(|table| table.erase(visitor, only_in.is_some())).collect()
 }
 
-/// Waits till the syncs and checks that are under way have ended: what they have read of the visitor is
-/// seen then. Those that begin meanwhile read what Matomo has now.
+/// Waits for all running syncs and checks: then the rows that they have read of the visitor are visible.
+/// Later ones read the current data of Matomo.
 fn outwait_syncs(only_in: Option<pg_sys::Oid>, longest: Duration) -> Result<()> {
     let trees = only_in.map_or(Ok(Vec::new()), tree)?;
-    // Nobody reaches the temporary tables of another session.
+    // Temporary tables of other sessions are inaccessible.
     let is_out_of_reach = |oid| {
         // SAFETY: main thread, within a transaction.
         unsafe { pg_sys::isOtherTempNamespace(pg_sys::get_rel_namespace(oid)) }
@@ -95,7 +94,7 @@ fn outwait_syncs(only_in: Option<pg_sys::Oid>, longest: Duration) -> Result<()> 
     };
     let is_its = |other: &Held| held.is_of_same(other) && other.class == held.class;
     let its: Vec<_> = locks::held(Kind::Rows).into_iter().filter(is_its).chain([held]).collect();
-    // A sync has a lock of its site besides the one of all sites.
+    // A sync may have a lock of all sites besides that of its own.
     let site = its.iter().map(|held| held.object.cast_signed()).max().unwrap_or(ALL_SITES);
     if its.iter().any(|held| held.is_exclusive) {
         let site = (site != ALL_SITES).then_some(site);
@@ -104,7 +103,7 @@ fn outwait_syncs(only_in: Option<pg_sys::Oid>, longest: Duration) -> Result<()> 
     Err(Busy::StillSyncs { site, name, holder }.into())
 }
 
-/// A table, those that it is part of, and those that are part of it.
+/// A table, its ancestors and its partitions or children.
 fn tree(oid: pg_sys::Oid) -> Result<Vec<pg_sys::Oid>> {
     let sql = "WITH RECURSIVE above AS (SELECT $1::pg_catalog.oid AS oid UNION \
                    SELECT i.inhparent FROM above a JOIN pg_catalog.pg_inherits i \
@@ -120,7 +119,7 @@ fn tree(oid: pg_sys::Oid) -> Result<Vec<pg_sys::Oid>> {
     })
 }
 
-/// Whatever they hold of the visitor stays.
+/// Warns that missing tables keep their rows of the visitor.
 fn warn_of_missing(tables: &[String]) {
     if !tables.is_empty() {
         let names = tables.join(", ");
@@ -131,13 +130,15 @@ fn warn_of_missing(tables: &[String]) {
     }
 }
 
-/// Every table that syncs have written to. Nobody reaches the temporary tables of another session,
-/// and they end with it.
+/// All tables that syncs have written to, except temporary tables of other sessions, which are
+/// inaccessible and end with these.
 fn destinations(extension: &Extension) -> Result<Vec<pg_sys::Oid>> {
+    let schema = &extension.schema;
     let sql = format!(
-        "SELECT c.oid FROM pg_class c WHERE c.oid IN (SELECT l.destination FROM {}.matomo_ledger l) \
+        "{} SELECT c.oid FROM pg_class c WHERE c.oid IN (SELECT l.destination FROM {schema}.matomo_ledger l \
+             UNION ALL SELECT {schema}.matomo_find_table(m.name) FROM missing m) \
          AND (c.relpersistence <> 't' OR c.relnamespace = pg_my_temp_schema()) ORDER BY 1",
-        extension.schema
+        restored::missing_names(schema)
     );
     extension.run(|client| {
         let found = query(client, &sql, &[])?;
@@ -146,7 +147,7 @@ fn destinations(extension: &Extension) -> Result<Vec<pg_sys::Oid>> {
     })
 }
 
-/// A table that rows are to be deleted from.
+/// A table to delete rows from.
 pub struct Table {
     oid: pg_sys::Oid,
     /// Schema-qualified and quoted.
@@ -155,7 +156,7 @@ pub struct Table {
 }
 
 impl Table {
-    /// `None` when there is none.
+    /// Finds a table; `None` if it does not exist.
     ///
     /// # Errors
     /// Only internal ones.
@@ -171,7 +172,7 @@ impl Table {
         })
     }
 
-    /// Whether the current user may read and delete all rows of it.
+    /// Checks that the current user may read and delete all of its rows.
     ///
     /// # Errors
     /// [`Error::Privilege`] and [`Error::RowSecurity`].
@@ -196,16 +197,16 @@ impl Table {
         }
     }
 
-    /// Where the caller has named the table, with the caller's rights; elsewhere with its owner's, as
-    /// its triggers are the owner's.
+    /// Deletes the visitor's rows: with the caller's rights if the caller named the table, otherwise with
+    /// the owner's, as the triggers are the owner's.
     fn erase(&self, visitor: &Visitor, is_named: bool) -> Result<Erased> {
-        // They find names as at an INSERT; but for a caller who lacks the owner's rights, and could
-        // have them find something else.
+        // Triggers use the session's search_path, as at an INSERT. But a caller without the owner's
+        // rights could use it to make them call other functions.
         let is_trusted = is_named || has_rights_of(self.owner);
         let _owner = (!is_named).then(|| AsSiteOwner::become_(self.owner));
         let _path =
             (!is_trusted).then(|| LocalSettings::of(&[(c"search_path", c"pg_catalog, pg_temp")]));
-        // Policies may be forced on the owner.
+        // Row-level security may apply to the owner too.
         self.check()?;
         let sql = format!(
             "WITH gone AS (DELETE FROM {} AS d WHERE d.visitorid OPERATOR(pg_catalog.=) $1 \
@@ -222,14 +223,14 @@ impl Table {
                 .catch_others(|caught| self.name_in(caught))
                 .execute();
         let (visits, actions) = counts?;
-        // The lock keeps the table from being renamed, but not its schema.
+        // The lock prevents renaming the table, but not its schema.
         if Table::find(self.oid)?.is_none_or(|table| table.name != self.name) {
             return Err(Error::Renamed(self.name.clone()));
         }
         Ok((self.oid, visits.unwrap_or(0), actions.unwrap_or(0)))
     }
 
-    /// Raises an error of the table's triggers or constraints again, with the table's name.
+    /// Raises an error of the table's triggers or constraints again, with the name of the table.
     fn name_in<T>(&self, caught: CaughtError) -> T {
         if let CaughtError::PostgresError(report) = &caught {
             let mut failed = Failed::raised(report);

@@ -1,31 +1,31 @@
-//! What the ledger knows of a site-day. Pure.
+//! The state of a site-day in the ledger. Pure.
 
 use crate::rows::visit_tally::VisitTally;
 
-/// What the ledger knows of a day.
+/// The state of a day. Times are in Unix seconds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Known {
-    /// Read whole after it had ended and settled.
+    /// Whether it was read whole after it had ended and settled.
     pub sealed: bool,
-    /// `lastActionTimestamp` of the newest visit met: all visits of the day up to it that Matomo had
-    /// then are stored.
+    /// `lastActionTimestamp` of the newest visit read. All visits up to it that Matomo had at that time
+    /// are stored.
     pub newest: Option<i64>,
-    /// When the day was read last.
+    /// When the day was last read.
     pub read_at: i64,
-    /// When the last recheck or reading of the whole day began.
+    /// Start of the last recheck or reading of the whole day.
     pub rechecked: Option<i64>,
-    /// A reading or a recheck that has not come to its end.
+    /// The unfinished reading or recheck, if any.
     pub pass: Option<Pass>,
 }
 
-/// A reading or a recheck, as far as it has come.
+/// An unfinished reading or recheck. Times are in Unix seconds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pass {
-    /// When it began.
+    /// When it started.
     pub began: i64,
-    /// From which instant on it goes on.
+    /// The instant from which it resumes.
     pub since: i64,
-    /// What a reading of the whole day has met; nothing for one of what is new, `None` for a recheck.
+    /// Visits read by a reading of the whole day; empty for a reading of new visits, `None` for a recheck.
     pub seen: Option<VisitTally>,
 }
 
@@ -35,7 +35,7 @@ impl Pass {
         self.seen.as_ref().is_some_and(|seen| *seen != VisitTally::default())
     }
 
-    /// Whether it reads only what is new.
+    /// Whether it reads only new visits.
     pub fn is_of_new(&self) -> bool {
         self.seen.as_ref().is_some_and(|seen| *seen == VisitTally::default())
     }

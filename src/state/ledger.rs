@@ -1,4 +1,4 @@
-//! What is known of each site-day: the table `matomo_ledger`. SPI only.
+//! The ledger: the table `matomo_ledger`. SPI only.
 
 use std::collections::BTreeMap;
 
@@ -7,26 +7,26 @@ use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
 use pgrx::spi::SpiClient;
 
-use crate::error::{Busy, Error, Result};
+use crate::error::{Error, Result};
 use crate::matomo::http::endpoint::Endpoint;
 use crate::pg::extension::Extension;
-use crate::pg::locks::{self, Kind, Lock, Mode, Until};
 use crate::pg::spi::{query, spi};
 use crate::rows::mapping::ActionTime;
 use crate::rows::visit_tally::{Counts, VisitTally};
 use crate::state::known::{Known, Pass};
+use crate::state::restored::is_of_table;
 use crate::store::destination::Destination;
 
-/// The entries of one Matomo, site and destination.
+/// The entries of a Matomo, site and destination.
 pub struct Ledger {
-    table: String,
-    extension: Extension,
-    matomo: String,
-    site: i32,
-    destination: pg_sys::Oid,
+    pub(super) table: String,
+    pub(super) extension: Extension,
+    pub(super) matomo: String,
+    pub(super) site: i32,
+    pub(super) destination: pg_sys::Oid,
 }
 
-/// What is known of a day when it was read.
+/// The entry of a site-day.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LedgerEntry {
     pub day: NaiveDate,
@@ -34,14 +34,14 @@ pub struct LedgerEntry {
     pub counts: Counts,
     /// The site's timezone, as Matomo names it.
     pub timezone: String,
-    /// What `action_timestamp` holds in its rows, if that is known.
+    /// The kind of time in `action_timestamp`, if known.
     pub action_time: Option<ActionTime>,
 }
 
-/// What is known of a site's days, by day.
+/// Entries of a site, by day.
 pub type LedgerDays = BTreeMap<NaiveDate, LedgerEntry>;
 
-/// What an entry is set to of whose day nothing is known but that there is one.
+/// SQL that resets an entry, so that its day is read again.
 pub const UNREAD: &str = "sealed = false, newest = NULL, rechecked_at = NULL, \
      pass_began = NULL, pass_since = NULL, pass_seen = NULL";
 
@@ -57,18 +57,40 @@ impl Ledger {
         }
     }
 
-    /// All entries by day.
+    /// Reads all entries, also restored ones that have only the destination's name.
     ///
     /// # Errors
     /// Only internal ones.
-    pub fn read(&self) -> Result<BTreeMap<NaiveDate, LedgerEntry>> {
+    pub fn read(&self) -> Result<LedgerDays> {
+        self.read_where("true")
+    }
+
+    /// Reads and deletes restored entries that have only the destination's name.
+    ///
+    /// # Errors
+    /// Only internal ones.
+    pub fn take_restored(&self) -> Result<LedgerDays> {
+        let by_name = "l.destination = 0::oid";
+        let found = self.read_where(by_name)?;
+        if !found.is_empty() {
+            let sql = format!(
+                "DELETE FROM {} l WHERE {} AND l.matomo = $1 AND l.idsite = $2 AND {by_name}",
+                self.table,
+                is_of_table(&self.extension.schema, "$3")
+            );
+            self.run(|client| query(client, &sql, &self.key()).map(drop))?;
+        }
+        Ok(found)
+    }
+
+    fn read_where(&self, condition: &str) -> Result<LedgerDays> {
         let sql = format!(
             "SELECT day::text, sealed, date_part('epoch', newest), visits, actions, \
              truncated_visits, timezone, date_part('epoch', read_at), date_part('epoch', pass_began), \
              date_part('epoch', pass_since), pass_seen, date_part('epoch', rechecked_at), action_time \
-             FROM {} \
-             WHERE matomo = $1 AND idsite = $2 AND destination = $3",
-            self.table
+             FROM {} l WHERE matomo = $1 AND idsite = $2 AND {} AND {condition} ORDER BY l.destination",
+            self.table,
+            is_of_table(&self.extension.schema, "$3")
         );
         self.run(|client| {
             let mut entries = BTreeMap::new();
@@ -106,59 +128,7 @@ impl Ledger {
         })
     }
 
-    /// Whether it is known which Matomo the destination is of.
-    ///
-    /// # Errors
-    /// Only internal ones.
-    pub fn knows_destination(&self) -> Result<bool> {
-        let sql = format!("SELECT 1 FROM {} WHERE destination = $1 LIMIT 1", self.table);
-        self.run(|client| Ok(!query(client, &sql, &[self.destination.into()])?.is_empty()))
-    }
-
-    /// Sees to it that no other Matomo takes the destination before this transaction has ended. Nobody
-    /// waits: of two at once one has its lock first, and the other sees that.
-    ///
-    /// # Errors
-    /// [`Busy::OtherFirst`].
-    pub fn claim_destination(&self, name: &str) -> Result<()> {
-        let hash = fnv(self.matomo.as_bytes());
-        locks::try_take(Lock::Matomo(self.destination, hash), Mode::Shared, Until::TransactionEnd);
-        let is_other =
-            |held: &locks::Held| held.class == self.destination.to_u32() && held.object != hash;
-        match locks::held(Kind::Matomo).iter().any(is_other) {
-            true => Err(Busy::OtherFirst(name.to_owned()).into()),
-            false => Ok(()),
-        }
-    }
-
-    /// Whether the destination is of this Matomo, or of none yet: `idVisit` is unique only within one.
-    ///
-    /// # Errors
-    /// [`Error::OtherMatomo`].
-    pub fn check_matomo(&self, name: &str) -> Result<()> {
-        // From site to site, as a table of many has very many entries.
-        let sql = format!(
-            "WITH RECURSIVE m AS ( \
-                 (SELECT idsite, matomo FROM {0} WHERE destination = $1 ORDER BY 1, 2 LIMIT 1) \
-                 UNION ALL \
-                 SELECT n.idsite, n.matomo FROM m CROSS JOIN LATERAL ( \
-                     SELECT l.idsite, l.matomo FROM {0} l WHERE l.destination = $1 \
-                     AND (l.idsite, l.matomo) > (m.idsite, m.matomo) ORDER BY 1, 2 LIMIT 1) n) \
-             SELECT matomo FROM m WHERE matomo <> $2 LIMIT 1",
-            self.table
-        );
-        let other: Option<String> = self.run(|client| {
-            let args = [self.destination.into(), self.matomo.as_str().into()];
-            query(client, &sql, &args)?.next().map_or(Ok(None), |row| row.get(1).map_err(spi))
-        })?;
-        let refuse = |known| {
-            let (name, asked) = (name.to_owned(), self.matomo.clone());
-            Err(Error::OtherMatomo { name, known, asked })
-        };
-        other.map_or(Ok(()), refuse)
-    }
-
-    /// Whether the destination has to hold rows, of whichever site.
+    /// Whether the destination must have rows, of any site.
     ///
     /// # Errors
     /// Only internal ones.
@@ -168,7 +138,7 @@ impl Ledger {
         self.run(|client| Ok(!query(client, &sql, &[self.destination.into()])?.is_empty()))
     }
 
-    /// Days that were read after `now`, as by a clock that was ahead, have to be read again.
+    /// Resets days that were read after `now`, by a clock that was ahead.
     ///
     /// # Errors
     /// Only internal ones.
@@ -183,7 +153,7 @@ impl Ledger {
         self.run(|client| query(client, &sql, &args).map(drop))
     }
 
-    /// Days count as read in another timezone, or have to be read in it.
+    /// Sets the timezone of days; the first ones stay valid, the second ones are reset.
     ///
     /// # Errors
     /// Only internal ones.
@@ -206,10 +176,9 @@ impl Ledger {
         Ok(())
     }
 
-    /// The rows of the destination are gone, those of all sites: their days have to be read again, also by
-    /// runs that have read them already (`read_at`, as if in 1970). Days
-    /// without visits stay as they are, such as those that were dropped for their age. Of another
-    /// Matomo nothing stays.
+    /// Resets all days of all sites after the destination was emptied. `read_at` becomes 1970, so that
+    /// runs which have already read a day read it again. Keeps days without visits, such as those that
+    /// retention has dropped. Deletes entries of other Matomos.
     ///
     /// # Errors
     /// Only internal ones.
@@ -227,7 +196,7 @@ impl Ledger {
         })
     }
 
-    /// Writes an entry; one that says what is there already is not written again.
+    /// Writes an entry.
     ///
     /// # Errors
     /// Only internal ones.
@@ -267,8 +236,8 @@ impl Ledger {
         self.run(|client| query(client, &sql, &args).map(drop))
     }
 
-    /// Mends what an entry says of how much its day holds, and of which kind of time where all of
-    /// the day was written; where there is none, none is made.
+    /// Corrects the counts of a day's entry, and its kind of time if the whole day was written. Creates no
+    /// entry.
     ///
     /// # Errors
     /// Only internal ones.
@@ -295,12 +264,12 @@ impl Ledger {
         [self.matomo.as_str().into(), self.site.into(), self.destination.into()]
     }
 
-    fn run<T>(&self, work: impl FnOnce(&mut SpiClient) -> Result<T>) -> Result<T> {
+    pub(super) fn run<T>(&self, work: impl FnOnce(&mut SpiClient) -> Result<T>) -> Result<T> {
         self.extension.run(work)
     }
 }
 
-/// Days of tables that are gone go too: a later table may get the same OID.
+/// Deletes entries of dropped tables, as a later table may get the same OID.
 ///
 /// # Errors
 /// Only internal ones.
@@ -315,13 +284,8 @@ pub fn forget_dropped(extension: &Extension) -> Result<()> {
     extension.run(|client| query(client, &sql, &[]).map(drop))
 }
 
-/// A hash (FNV-1a) that is the same in all sessions.
-fn fnv(bytes: &[u8]) -> u32 {
-    bytes.iter().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
-}
-
 impl LedgerEntry {
-    /// The entry of a day about which nothing is known yet.
+    /// A new entry.
     pub fn new(day: NaiveDate, timezone: &str) -> LedgerEntry {
         LedgerEntry {
             day,

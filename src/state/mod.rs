@@ -1,5 +1,6 @@
-//! The extension's own tables: what it knows of site-days, registered sites and their runs.
+//! The extension's own tables: ledger, registered sites, runs; and retention.
 
+pub mod adoption;
 pub mod change_url;
 pub mod drop_step;
 pub mod emptied_days;
@@ -12,3 +13,4 @@ pub mod retention;
 pub mod run;
 pub mod runs;
 pub mod sites;
+pub mod whose;

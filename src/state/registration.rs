@@ -1,4 +1,4 @@
-//! Registering sites, and changing and removing what is registered. SPI only.
+//! Registers, changes and removes sites. SPI only.
 
 use chrono::NaiveDate;
 use pgrx::datum::{DatumWithOid, Interval};
@@ -9,15 +9,16 @@ use crate::matomo::client::SiteInfo;
 use crate::pg::extension::Extension;
 use crate::pg::roles::has_rights_of;
 use crate::pg::spi::{query, spi};
+use crate::state::restored::{OWNER_OF_SITE, table_of_site};
 use crate::state::sites::RegisteredSite;
-use crate::state::{restored, retention, runs};
+use crate::state::{retention, runs};
 
 /// Schema, name and owner of the table `$3`.
 const TABLE_NAME: &str = "(SELECT ARRAY[n.nspname::text, c.relname::text, r.rolname::text] \
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
     JOIN pg_roles r ON r.oid = c.relowner WHERE c.oid = $3)";
 
-/// What is registered of a site; `None` is left as it is.
+/// Configuration of a registered site; `None` keeps a value.
 #[derive(Default)]
 pub struct Registration<'a> {
     pub server: Option<&'a str>,
@@ -26,7 +27,7 @@ pub struct Registration<'a> {
     pub owner: Option<pg_sys::Oid>,
     pub start: Option<NaiveDate>,
     pub every: Option<Interval>,
-    /// Zero is for ever.
+    /// Zero means forever.
     pub retention: Option<Interval>,
     pub enabled: Option<bool>,
     pub info: Option<SiteInfo>,
@@ -35,7 +36,7 @@ pub struct Registration<'a> {
 }
 
 impl Registration<'_> {
-    /// Registers a site; gives its ID.
+    /// Registers a site. Returns its ID.
     ///
     /// # Errors
     /// [`StoredError::Registered`].
@@ -54,7 +55,7 @@ impl Registration<'_> {
         id.ok_or_else(|| Error::Internal("a registered site has no ID".to_owned()))
     }
 
-    /// Changes a registered site. What went wrong with it counts no more.
+    /// Changes a registered site, and resets its count of failures.
     ///
     /// # Errors
     /// [`StoredError::Registered`].
@@ -84,11 +85,10 @@ impl Registration<'_> {
         let mut args = self.values();
         args.push(site.id.into());
         extension.run(|client| query(client, &sql, &args).map(drop))?;
-        // Another table, or another site, is not synced up to anything; the same under another name
-        // of its server is.
+        // Another table or site has no last success; the same one by another server name keeps it.
         let is_other = self.idsite.is_some_and(|idsite| idsite != site.idsite)
             || self.destination.is_some_and(|destination| destination != site.destination);
-        // What a run that is under way fills, it fills no more, or only in part.
+        // These changes make a current run outdated or incomplete.
         let is_changed = self.server.is_some()
             || self.idsite.is_some()
             || self.destination.is_some()
@@ -103,7 +103,7 @@ impl Registration<'_> {
                  last_success_at = CASE WHEN $2 OR t.matomo <> $3 THEN NULL ELSE t.last_success_at END",
             extension.schema
         );
-        // The same token, of other sites, is tried again too.
+        // Retry the same token for other sites too.
         let sites_too = format!(
             "UPDATE {0}.matomo_site_state SET next_at = now(), refused_credentials = NULL \
              WHERE refused_credentials = (SELECT t.refused_credentials FROM {0}.matomo_site_state t \
@@ -120,7 +120,7 @@ impl Registration<'_> {
             query(client, &sites_too, &args[..1])?;
             query(client, &sql, &args).map(drop)
         })?;
-        // By now no upkeep is under way that could still drop by the old one.
+        // The lock excludes upkeep that would still drop by the old retention.
         retention::open_again(extension, site, retention)
     }
 
@@ -146,15 +146,15 @@ impl Registration<'_> {
     /// # Errors
     /// [`StoredError::Registered`].
     pub fn check_is_new(&self, extension: &Extension, but: Option<i32>) -> Result<()> {
-        restored::resolve(extension)?;
         let sql = format!(
-            "SELECT CASE s.destination WHEN 0::oid THEN format('%I.%I', s.destination_name[1], \
-                 s.destination_name[2]) ELSE s.destination::text END, s.owner::oid \
+            "SELECT CASE {1} WHEN 0::oid THEN format('%I.%I', s.destination_name[1], \
+                 s.destination_name[2]) ELSE ({1})::regclass::text END, {OWNER_OF_SITE} \
              FROM {0}.matomo_site_config s WHERE s.server = $1::name AND s.idsite = $2 \
-             AND s.destination = coalesce($3, 0::oid) AND s.id IS DISTINCT FROM $4 \
-             AND (s.destination <> 0::oid OR s.destination_name = \
+             AND {1} = coalesce($3, 0::oid) AND s.id IS DISTINCT FROM $4 \
+             AND ({1} <> 0::oid OR s.destination_name = \
                  (SELECT o.destination_name FROM {0}.matomo_site_config o WHERE o.id = $4))",
-            extension.schema
+            extension.schema,
+            table_of_site(&extension.schema)
         );
         let args = [self.server.into(), self.idsite.into(), self.destination.into(), but.into()];
         let found = extension.run(|client| {
@@ -175,15 +175,15 @@ impl Registration<'_> {
     }
 }
 
-/// Removes a registered site; its visits, and what the ledger knows of them, stay. Of the runs of
-/// removed sites so many are kept.
+/// Removes a registered site, but neither its visits nor their ledger entries. Keeps at most `keep_runs`
+/// runs of removed sites.
 ///
 /// # Errors
 /// Only internal ones.
 pub fn remove(extension: &Extension, id: i32, keep_runs: i32) -> Result<()> {
     let schema = &extension.schema;
     let config = format!("DELETE FROM {schema}.matomo_site_config WHERE id = $1");
-    // Also what a run has noted of a site that was removed meanwhile.
+    // Also the state that a run has recorded for a site that was removed meanwhile.
     let state = format!(
         "DELETE FROM {schema}.matomo_site_state t \
          WHERE NOT EXISTS (SELECT FROM {schema}.matomo_site_config s WHERE s.id = t.site_id)"

@@ -1,15 +1,35 @@
-//! What a dump was restored with: tables and roles by name, until they are found. SPI only.
+//! Tables and roles that are known only by name after a restore, until they are found. SPI only.
 
 use pgrx::prelude::*;
 
 use crate::error::{Result, StoredError};
 use crate::pg::extension::Extension;
-use crate::pg::locks;
 use crate::pg::spi::{query, spi};
 
-/// Finds the tables and roles that are known by name only, as far as they are there. All that reads the
-/// destinations of the ledger or of sites begins with it. Writes once after a restore; never where
-/// nothing can be written.
+/// SQL for the table of a registered site `s`, found by name if necessary; 0 if it is missing.
+pub fn table_of_site(schema: &str) -> String {
+    format!(
+        "coalesce(CASE s.destination WHEN 0::oid THEN {schema}.matomo_find_table(s.destination_name) \
+         ELSE s.destination::oid END, 0::oid)"
+    )
+}
+
+/// SQL for the owner of a registered site `s`, found by name if necessary; 0 if missing.
+pub const OWNER_OF_SITE: &str = "coalesce(CASE s.owner WHEN 0::oid \
+    THEN (SELECT n.oid FROM pg_roles n WHERE n.rolname = s.owner_name) ELSE s.owner::oid END, 0::oid)";
+
+/// SQL for whether a ledger entry `l` belongs to a table (a parameter), also by name.
+pub fn is_of_table(schema: &str, table: &str) -> String {
+    format!(
+        "l.destination IN ({table}, 0::oid) AND (l.destination <> 0::oid OR l.destination_name IN ( \
+             {} SELECT m.name FROM missing m WHERE {schema}.matomo_find_table(m.name) = {table}))",
+        missing_names(schema)
+    )
+}
+
+/// Resolves the names of tables and roles of registered sites and their runs, so that later renames are
+/// followed. Only for short transactions, as it locks the rows that it changes. Skips rows that another
+/// session has locked. Writes only once after a restore, and never in a read-only transaction.
 ///
 /// # Errors
 /// Only internal ones.
@@ -19,71 +39,43 @@ pub fn resolve(extension: &Extension) -> Result<()> {
         return Ok(());
     }
     let schema = &extension.schema;
-    let any = format!(
-        "SELECT 1 WHERE EXISTS (SELECT FROM {schema}.matomo_ledger WHERE destination = 0::oid) \
-         OR EXISTS (SELECT FROM {schema}.matomo_site_config WHERE destination = 0::oid OR owner = 0::oid)"
-    );
+    let table = table_of_site(schema);
+    // If two sites match a table, the table of the older one had been dropped.
     let tables = format!(
-        "{} SELECT m.name, f.found FROM missing m \
-         CROSS JOIN LATERAL (SELECT {schema}.matomo_find_table(m.name)) f(found) \
-         WHERE f.found IS NOT NULL",
-        missing_names(schema)
+        "WITH free AS (SELECT s.id, s.server, s.idsite, {table} AS found FROM {schema}.matomo_site_config s \
+             WHERE s.destination = 0::oid AND {table} <> 0::oid \
+             AND NOT EXISTS (SELECT FROM {schema}.matomo_site_config o \
+                 WHERE (o.server, o.idsite, o.destination) = (s.server, s.idsite, {table})) \
+             FOR NO KEY UPDATE OF s SKIP LOCKED) \
+         UPDATE {schema}.matomo_site_config s SET destination = f.found \
+         FROM (SELECT DISTINCT ON (server, idsite, found) id, found FROM free \
+             ORDER BY server, idsite, found, id DESC) f WHERE s.id = f.id"
     );
-    // A sync may have begun anew before the table belonged to the role of the dump.
-    let known = format!(
-        "DELETE FROM {schema}.matomo_ledger l USING {schema}.matomo_ledger k \
-         WHERE l.destination = 0::oid AND l.destination_name = $1 AND k.destination = $2 \
-         AND (k.idsite, k.matomo, k.day) = (l.idsite, l.matomo, l.day)"
-    );
-    let days = format!(
-        "UPDATE {schema}.matomo_ledger SET destination = $2, destination_name = '{{}}' \
-         WHERE destination = 0::oid AND destination_name = $1"
-    );
-    // Of two, the older one was of a table that had been dropped.
-    let sites = format!(
-        "UPDATE {schema}.matomo_site_config s SET destination = f.found FROM ( \
-             SELECT DISTINCT ON (n.server, n.idsite, t.found) n.id, t.found \
-             FROM {schema}.matomo_site_config n \
-             CROSS JOIN LATERAL (SELECT {schema}.matomo_find_table(n.destination_name)) t(found) \
-             WHERE n.destination = 0::oid AND t.found IS NOT NULL \
-             ORDER BY n.server, n.idsite, t.found, n.id DESC) f \
-         WHERE s.id = f.id AND s.destination = 0::oid \
-         AND NOT EXISTS (SELECT FROM {schema}.matomo_site_config o \
-             WHERE (o.server, o.idsite, o.destination) = (s.server, s.idsite, f.found))"
-    );
-    let owners = format!(
-        "UPDATE {schema}.matomo_site_config s SET owner = r.oid FROM pg_roles r \
-         WHERE s.owner = 0::oid AND r.rolname = s.owner_name"
-    );
+    let roles = |table: &str, id: &str| {
+        format!(
+            "WITH free AS (SELECT s.{id}, r.oid FROM {schema}.{table} s \
+                 JOIN pg_roles r ON r.rolname = s.owner_name \
+                 WHERE s.owner = 0::oid FOR NO KEY UPDATE OF s SKIP LOCKED) \
+             UPDATE {schema}.{table} s SET owner = f.oid FROM free f WHERE s.{id} = f.{id}"
+        )
+    };
     extension.run(|client| {
-        if query(client, &any, &[])?.is_empty() {
-            return Ok(());
-        }
-        // Another session may resolve them in a transaction that goes on.
-        let _bounded = locks::bounded_waits();
-        let found = query(client, &tables, &[])?.map(|row| {
-            let name: Option<Vec<Option<String>>> = row.get(1).map_err(spi)?;
-            let oid: Option<pg_sys::Oid> = row.get(2).map_err(spi)?;
-            Ok((name, oid))
-        });
-        for (name, oid) in found.collect::<Result<Vec<_>>>()? {
-            let args = [name.into(), oid.into()];
-            query(client, &known, &args)?;
-            query(client, &days, &args)?;
-        }
-        query(client, &sites, &[])?;
-        query(client, &owners, &[]).map(drop)
+        query(client, &tables, &[])?;
+        query(client, &roles("matomo_site_config", "id"), &[])?;
+        query(client, &roles("matomo_run_log", "runid"), &[]).map(drop)
     })
 }
 
-/// The names of the tables that the ledger has days of and that are missing.
+/// Names of missing tables of which the ledger has days.
 ///
 /// # Errors
 /// Only internal ones.
 pub fn missing(extension: &Extension) -> Result<Vec<String>> {
+    let schema = &extension.schema;
     let sql = format!(
-        "{} SELECT format('%I.%I', m.name[1], m.name[2]) FROM missing m",
-        missing_names(&extension.schema)
+        "{} SELECT format('%I.%I', m.name[1], m.name[2]) FROM missing m \
+         WHERE {schema}.matomo_find_table(m.name) IS NULL",
+        missing_names(schema)
     );
     extension.run(|client| {
         let names = query(client, &sql, &[])?.map(|row| row.get::<String>(1).map_err(spi));
@@ -91,8 +83,9 @@ pub fn missing(extension: &Extension) -> Result<Vec<String>> {
     })
 }
 
-/// From name to name, as there may be very many days.
-fn missing_names(schema: &str) -> String {
+/// SQL for the names of tables in restored ledger entries, as `missing`. Skips from name to name, as
+/// there may be very many days.
+pub fn missing_names(schema: &str) -> String {
     let next = |and: &str| {
         format!(
             "SELECT l.destination_name FROM {schema}.matomo_ledger l \
@@ -107,8 +100,8 @@ fn missing_names(schema: &str) -> String {
     )
 }
 
-/// Notes of the sites whose owner is gone that they fail, once: no run of theirs can begin that would.
-/// Gives what is new.
+/// Records once that sites without an owner fail, as no run of theirs can start and fail. Returns the new
+/// failures.
 ///
 /// # Errors
 /// Only internal ones.
@@ -119,7 +112,7 @@ pub fn note_ownerless(extension: &Extension) -> Result<Vec<StoredError>> {
          FROM {schema}.matomo_site_config s \
          LEFT JOIN {schema}.matomo_site_state t ON t.site_id = s.id \
          WHERE (s.enabled OR s.retention IS NOT NULL) \
-         AND NOT EXISTS (SELECT FROM pg_roles r WHERE r.oid = s.owner) ORDER BY s.id"
+         AND NOT EXISTS (SELECT FROM pg_roles r WHERE r.oid = {OWNER_OF_SITE}) ORDER BY s.id"
     );
     let note = format!(
         "INSERT INTO {schema}.matomo_site_state AS t (site_id, failures, last_error_at, last_sqlstate, \

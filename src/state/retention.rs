@@ -1,5 +1,5 @@
-//! The retention of registered sites: from which day on visits are kept, and which days come back when
-//! they are kept for longer. SPI only.
+//! The retention of registered sites: the first day to keep, and the days to read again when a retention
+//! gets longer. SPI only.
 
 use chrono::{Datelike, Months, NaiveDate, TimeDelta, Utc};
 use pgrx::datum::Interval;
@@ -11,19 +11,20 @@ use crate::pg::extension::Extension;
 use crate::pg::spi::{query, spi};
 use crate::rows::mapping::ActionTime;
 use crate::state::ledger::UNREAD;
+use crate::state::restored::is_of_table;
 use crate::state::sites::RegisteredSite;
 
-/// What day it is in a site's timezone.
+/// Today in a site's timezone.
 pub fn today(timezone: &str) -> NaiveDate {
     zone(timezone).day(Utc::now().timestamp()).unwrap_or_default()
 }
 
-/// A site's timezone; UTC if it is none that we know.
+/// A site's timezone; UTC if it is unknown.
 pub fn zone(timezone: &str) -> Zone {
     Zone::parse(timezone).unwrap_or(Zone::Fixed(0))
 }
 
-/// The retention of a registered site, `None`: for ever. Nobody else changes it till the end of the
+/// The retention of a registered site; `None` means forever. Locks the site until the end of the
 /// transaction.
 ///
 /// # Errors
@@ -39,7 +40,7 @@ pub fn of(extension: &Extension, site: i32) -> Result<Option<Interval>> {
     })
 }
 
-/// The first day that the retention of a registered site keeps; `None`: all are kept.
+/// The first day within the retention of a registered site; `None` means all days.
 ///
 /// # Errors
 /// Only internal ones.
@@ -57,7 +58,8 @@ pub fn first_day(extension: &Extension, site: i32) -> Result<Option<NaiveDate>> 
     })
 }
 
-/// Where a site's day begins, as `action_timestamp` has it; of two kinds of time the earlier one.
+/// Start of a day of a site in `action_timestamp`, in Unix seconds. If rows have both kinds of time, the
+/// earlier one.
 ///
 /// # Errors
 /// Only internal ones.
@@ -68,9 +70,10 @@ pub fn begins(
     zone: Zone,
 ) -> Result<i64> {
     let sql = format!(
-        "SELECT DISTINCT coalesce(action_time, $3) FROM {}.matomo_ledger \
-         WHERE destination = $1 AND idsite = $2 AND visits > 0",
-        extension.schema
+        "SELECT DISTINCT coalesce(l.action_time, $3) FROM {}.matomo_ledger l \
+         WHERE {} AND l.idsite = $2 AND l.visits > 0",
+        extension.schema,
+        is_of_table(&extension.schema, "$1")
     );
     let usual = settings::action_time();
     let args = [site.destination.into(), site.idsite.into(), usual.name().into()];
@@ -84,8 +87,8 @@ pub fn begins(
     Ok(kinds.map(begins).min().unwrap_or_else(|| begins(usual)))
 }
 
-/// A day so much before another one, as Postgres subtracts it; `None` where there is no such day, or
-/// none that Postgres knows: what older versions took for a retention may be of any size.
+/// Subtracts an interval from a day like Postgres. `None` if the result is out of range: older versions
+/// accepted a retention of any length.
 fn before(day: NaiveDate, months: i32, days: i32, micros: i64) -> Option<NaiveDate> {
     const DAY: i64 = 86_400_000_000;
     let size = Months::new(months.unsigned_abs());
@@ -93,15 +96,15 @@ fn before(day: NaiveDate, months: i32, days: i32, micros: i64) -> Option<NaiveDa
         0.. => day.checked_sub_months(size)?,
         _ => day.checked_add_months(size)?,
     };
-    // Part of a day reaches into the day before.
+    // Round a part of a day up to a whole one.
     let days = i64::from(days) - (-micros).div_euclid(DAY);
     let day = day.checked_sub_signed(TimeDelta::try_days(days)?)?;
     (1..=9999).contains(&day.year()).then_some(day)
 }
 
-/// Opens the days again that the retention of a site has dropped and does not drop any more, so that
-/// the next sync reads them: those that are sealed and empty. With each the day after it, whose
-/// visits may have begun before midnight.
+/// After a longer retention of a site, opens the days that the old one has dropped, so that the next sync
+/// reads them: those that are sealed and empty. Also opens the day after each, whose visits may have
+/// started before midnight.
 ///
 /// # Errors
 /// As [`first_day`].
@@ -113,16 +116,17 @@ pub fn open_again(
     let Some(before) = before else { return Ok(()) };
     let first = first_day(extension, site.id)?.map(|day| day.to_string());
     let schema = &extension.schema;
-    // Where no run has told yet which Matomo it is, it is any.
+    let is_meant = is_of_table(schema, "$1");
+    // Before the site's first run its Matomo is unknown, so any matches.
     let sql = format!(
         "WITH emptied AS (SELECT l.matomo, l.day FROM {schema}.matomo_ledger l \
-             WHERE l.destination = $1 AND l.idsite = $2 AND l.sealed AND l.visits = 0 AND l.actions = 0 \
+             WHERE {is_meant} AND l.idsite = $2 AND l.sealed AND l.visits = 0 AND l.actions = 0 \
              AND ($3 IS NULL OR l.day >= $3::date) \
              AND l.matomo = coalesce((SELECT t.matomo FROM {schema}.matomo_site_state t \
                  WHERE t.site_id = $4), l.matomo)) \
          UPDATE {schema}.matomo_ledger l SET {UNREAD} \
          FROM (SELECT matomo, day FROM emptied UNION SELECT matomo, day + 1 FROM emptied) e \
-         WHERE l.destination = $1 AND l.idsite = $2 AND l.matomo = e.matomo AND l.day = e.day \
+         WHERE {is_meant} AND l.idsite = $2 AND l.matomo = e.matomo AND l.day = e.day \
          AND EXISTS (SELECT FROM {schema}.matomo_site_config s WHERE s.id = $4 \
              AND (s.retention IS NULL OR s.retention > $5))"
     );

@@ -1,4 +1,4 @@
-//! A run of a registered site as its row in `matomo_run_log` has it: how far it is. SPI only.
+//! Progress of a run, in its row of `matomo_run_log`. SPI only.
 
 use chrono::{NaiveDate, Utc};
 
@@ -7,40 +7,40 @@ use crate::pg::extension::Extension;
 use crate::pg::spi::{query, spi};
 use crate::store::writer::Written;
 
-/// A run, as its row says.
+/// A row of `matomo_run_log`.
 #[derive(Debug, Clone)]
 pub struct Run {
     pub run: i64,
     pub site: i32,
-    /// When it began, in seconds.
+    /// When it started, in Unix seconds.
     pub began: i64,
     pub days: i32,
     pub visits: i64,
     pub actions: i64,
     pub truncated_visits: i64,
-    /// Pages of a day in a step, where an earlier run did not come to the end of one.
+    /// Pages of a day per step, if reduced after an interrupted run.
     pub step_pages: Option<i32>,
-    /// The first day that it has not done.
+    /// The first day that is not done.
     pub next_day: Option<NaiveDate>,
-    /// Days after that which it has done.
+    /// Later days that are done.
     pub done: Vec<NaiveDate>,
-    /// The site's, as Matomo told it.
+    /// Timezone of the site, as reported by Matomo.
     pub timezone: Option<String>,
 }
 
-/// What a step of a run has done.
+/// Counts of a step.
 #[derive(Debug, Default)]
 pub struct StepCounts {
-    /// The days that it has finished.
+    /// Days that the step has finished.
     pub days: Vec<NaiveDate>,
-    /// Requests for pages.
+    /// Pages requested.
     pub pages: i64,
     pub visits: i64,
     pub actions: i64,
-    /// Visits whose actions Matomo cut.
+    /// Visits for which Matomo listed only their first actions.
     pub truncated_visits: i64,
     pub written: Written,
-    /// Bytes read from Matomo.
+    /// Size of the answers, after decompression.
     pub bytes: u64,
 }
 
@@ -83,8 +83,8 @@ impl Run {
         })
     }
 
-    /// Sees to it that the run has not begun after now, as by a clock that was set back since: what it
-    /// has read would count for nothing, and be read again and again.
+    /// Moves a start in the future to now, for a clock that was set back: otherwise the days that the run
+    /// has read would not count, and be read again and again.
     ///
     /// # Errors
     /// Only internal ones.
@@ -102,19 +102,18 @@ impl Run {
         extension.run(|client| query(client, &sql, &args).map(drop))
     }
 
-    /// No day is done that has to be read: what the ledger knew when it was does not hold any more.
+    /// Marks all days as not done, after a change of the timezone.
     pub fn begin_anew(&mut self) {
         self.next_day = None;
         self.done.clear();
     }
 
-    /// Whether the run has not done a day.
+    /// Whether a day is not done.
     pub fn has_to_do(&self, day: NaiveDate) -> bool {
         self.next_day.is_none_or(|next| day >= next) && !self.done.contains(&day)
     }
 
-    /// Notes what a step has done of the days that were due, and how many bytes it took; gives how
-    /// many days are left.
+    /// Records a step. `due` are the days that were due before it. Returns how many of them are left.
     ///
     /// # Errors
     /// Only internal ones.

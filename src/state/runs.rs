@@ -1,5 +1,4 @@
-//! The course of the runs of registered sites: how each begins, pauses and ends, and what that means
-//! for the state of its site. SPI only.
+//! Starts, pauses and ends runs of registered sites, and updates the state of their sites. SPI only.
 
 use pgrx::spi::SpiClient;
 
@@ -10,16 +9,17 @@ use crate::pg::failed::Failed;
 use crate::pg::locks::{self, Kind};
 use crate::pg::report::warn;
 use crate::pg::spi::{query, spi};
+use crate::state::restored::{OWNER_OF_SITE, table_of_site};
 use crate::state::sites::RegisteredSite;
 
-/// What is noted of a run that ended without a word: cancelled, or with its session or server.
+/// Message of a run that was cancelled, or ended with its session or server.
 const INTERRUPTED: &str = "the run was interrupted";
 
-/// What is noted of one that paused while its site was changed.
+/// Message of a paused run whose site was changed.
 const CHANGED: &str = "the registered site was changed";
 
-/// How long a site that has failed so often waits: a minute, or its `every` if that is less, doubled
-/// each time, an hour at most. By seconds: no interval overflows.
+/// SQL for a failing site's wait: a minute, or its `every` if that is less, doubled after each failure,
+/// at most an hour. Computed in seconds, so that no interval overflows.
 fn backoff(failures: &str) -> String {
     format!(
         "make_interval(secs => least(3600, least(greatest(date_part('epoch', s.every), 1), 60) \
@@ -27,31 +27,31 @@ fn backoff(failures: &str) -> String {
     )
 }
 
-/// When a site that has succeeded is due again. What older versions took for an interval may overflow
-/// by its fields.
+/// SQL for the next due time after a success. Older versions accepted intervals whose fields may
+/// overflow.
 const NEXT: &str = "r.start_time + CASE WHEN s.every BETWEEN '1 second' AND '100 years' \
     AND date_part('year', s.every) BETWEEN 0 AND 100 AND date_part('month', s.every) >= 0 \
     AND date_part('day', s.every) BETWEEN 0 AND 36000 THEN s.every \
     ELSE make_interval(secs => least(greatest(date_part('epoch', s.every), 1), 3110400000)) END";
 
-/// Whether a site (`s`, its state `t`) is due: also if it would wait longer than any site does, as a
-/// clock that was ahead leaves it. Months and years are not all as long.
+/// SQL for whether a site (`s`, its state `t`) is due: also if it would wait longer than possible, after
+/// a clock that was ahead. The factor allows for months and years of different lengths.
 pub const IS_DUE: &str = "(t.next_at <= clock_timestamp() OR isfinite(t.next_at) \
     AND t.next_at > clock_timestamp() + make_interval(secs => greatest( \
         1.1 * least(date_part('epoch', s.every), 3110400000), CASE t.failures WHEN 0 THEN 60 ELSE 3600 END)))";
 
-/// How a run begins.
+/// Result of [`begin`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Begun {
-    /// By its number; it may be one that was paused.
+    /// The ID of a new or resumed run.
     Run(i64),
-    /// Not now: the site is not due, perhaps as the last run was interrupted, which is noted.
+    /// The site is not due, possibly because its last run was interrupted, which is now recorded.
     Waits,
 }
 
-/// Begins a run of a site whose lock is ours. From its commit on the site waits as if the run had
-/// failed: should the run die, that is so already. `at_once`: whether it begins although the site is
-/// not due, or not enabled.
+/// Starts a run of a site whose lock the caller has. After its commit, the site waits as if the run had
+/// failed, in case the run is interrupted. `at_once` starts it even if the site is not due or not
+/// enabled.
 ///
 /// # Errors
 /// Only internal ones.
@@ -62,8 +62,7 @@ pub fn begin(
     command: &str,
     at_once: bool,
 ) -> Result<Begun> {
-    let schema = &extension.schema;
-    let id = site.id;
+    let (schema, table, id) = (&extension.schema, table_of_site(&extension.schema), site.id);
     let resume = format!(
         "UPDATE {schema}.matomo_run_log SET status = 'running', job_pid = pg_backend_pid(), \
              username = $2, command = $3 WHERE site_id = $1 AND status = 'paused' RETURNING runid"
@@ -72,13 +71,13 @@ pub fn begin(
         "INSERT INTO {schema}.matomo_run_log (job_pid, database, username, command, status, start_time, \
              site_id, owner, server, idsite, destination, changes, step_pages, owner_name) \
          SELECT pg_backend_pid(), current_database(), $2, $3, 'running', clock_timestamp(), \
-             s.id, s.owner, s.server, s.idsite, coalesce((SELECT c.oid::regclass::text FROM pg_class c \
-                 WHERE c.oid = s.destination), format('%I.%I', s.destination_name[1], \
-                 s.destination_name[2])), coalesce(t.changes, 0), $4, pg_get_userbyid(s.owner) \
+             s.id, {OWNER_OF_SITE}, s.server, s.idsite, coalesce((SELECT c.oid::regclass::text FROM pg_class c \
+                 WHERE c.oid = {table}), format('%I.%I', s.destination_name[1], \
+                 s.destination_name[2])), coalesce(t.changes, 0), $4, pg_get_userbyid({OWNER_OF_SITE}) \
          FROM {schema}.matomo_site_config s LEFT JOIN {schema}.matomo_site_state t ON t.site_id = s.id \
          WHERE s.id = $1 RETURNING runid"
     );
-    // After a refused token: due once that is another one, which the coordinator has seen to.
+    // After a refused token, the coordinator has already checked that the token has changed.
     let is_due = format!(
         "SELECT FROM {schema}.matomo_site_state t JOIN {schema}.matomo_site_config s ON s.id = t.site_id \
          WHERE t.site_id = $1 AND s.enabled AND ({IS_DUE} OR t.next_at = 'infinity')"
@@ -113,15 +112,15 @@ pub fn begin(
     })
 }
 
-/// Notes that runs are over of which nobody has said so. The lock of the site is ours: what is said to
-/// run is not alive.
+/// Records interrupted runs of a site. The caller has the site's lock, so a run with status running is
+/// not alive.
 fn note_dead(client: &mut SpiClient, schema: &str, site: i32) -> Result<()> {
     let dead = format!(
         "WITH dead AS (UPDATE {schema}.matomo_run_log SET status = 'failed', return_message = $2, \
              end_time = clock_timestamp() WHERE site_id = $1 AND status = 'running' RETURNING changes) \
          SELECT max(changes) FROM dead"
     );
-    // One that was begun before the site was changed says nothing of what it is now.
+    // A run from before the site was changed does not count as its failure.
     let count = format!(
         "UPDATE {schema}.matomo_site_state t SET failures = t.failures + 1, \
              next_at = clock_timestamp() + {}, last_error_at = clock_timestamp(), last_sqlstate = NULL, \
@@ -145,9 +144,9 @@ fn note_dead(client: &mut SpiClient, schema: &str, site: i32) -> Result<()> {
     Ok(())
 }
 
-/// Whether a run is over though its row does not say so: its process does not hold the site's lock. A
-/// run that ends gives its lock back after its row is committed: the row is looked at again after the
-/// lock. Somebody may note meanwhile that it has died.
+/// Whether a run was interrupted without recording it in its row: its process does not hold the site's
+/// lock. A run releases its lock after the commit of its row, so the row is read again after the check of
+/// the lock. Meanwhile another session may have recorded that it was interrupted.
 ///
 /// # Errors
 /// Only internal ones.
@@ -177,8 +176,8 @@ pub fn is_dead(extension: &Extension, run: i64) -> Result<bool> {
     })
 }
 
-/// Pages of a day in a step of the next run, if not as many as usual: a run that was interrupted
-/// before its first step was done would else be so for ever.
+/// Pages of a day per step of the next run, if fewer than usual: otherwise a run that is interrupted
+/// before the end of its first step would never succeed.
 fn smaller_steps(client: &mut SpiClient, schema: &str, site: i32) -> Result<Option<i32>> {
     let sql = format!(
         "SELECT pages = 0, step_pages FROM (SELECT * FROM {schema}.matomo_run_log WHERE site_id = $1 \
@@ -193,7 +192,7 @@ fn smaller_steps(client: &mut SpiClient, schema: &str, site: i32) -> Result<Opti
         return Ok(before);
     }
     let pages = (before.unwrap_or_else(settings::step_pages) / 2).max(1);
-    // Not for the first time.
+    // Warn from the second time on.
     if before.is_some() {
         warn(
             format!(
@@ -206,8 +205,7 @@ fn smaller_steps(client: &mut SpiClient, schema: &str, site: i32) -> Result<Opti
     Ok(Some(pages))
 }
 
-/// Leaves a run to be gone on with by whoever comes next, and has its site wait behind those that are
-/// due already.
+/// Pauses a run, and queues its site after those that are already due.
 ///
 /// # Errors
 /// Only internal ones.
@@ -222,7 +220,7 @@ pub fn pause(extension: &Extension, run: i64) -> Result<()> {
     extension.run(|client| query(client, &sql, &[run.into()]).map(drop))
 }
 
-/// Notes that a run has come to its end well: the table holds what Matomo had when it began. A site
+/// Records that a run has succeeded: the table has all visits that Matomo had when it started. A site
 /// that was changed meanwhile is due at once.
 ///
 /// # Errors
@@ -250,8 +248,8 @@ pub fn succeed(extension: &Extension, run: i64) -> Result<()> {
     })
 }
 
-/// Notes that a run has failed, and over which credentials if Matomo has refused them. The longer a
-/// site fails, the later it is tried again, after an hour at the latest; with a refused token never.
+/// Records that a run has failed, and the version of the credentials if Matomo has refused them. The
+/// site is retried with backoff, after at most an hour; with a refused token, not at all.
 ///
 /// # Errors
 /// Only internal ones.
@@ -289,7 +287,7 @@ pub fn fail(extension: &Extension, run: i64, error: &Failed, refused: Option<&st
     extension.run(|client| query(client, &sql, &args).map(drop))
 }
 
-/// Notes once of sites that are due what keeps their runs from beginning.
+/// Records once why the runs of due sites cannot start.
 ///
 /// # Errors
 /// Only internal ones.
@@ -315,7 +313,7 @@ pub fn note_not_begun(extension: &Extension, sites: &[(i32, Failed)]) -> Result<
     })
 }
 
-/// Takes back a run that has done nothing.
+/// Deletes a run that has done nothing.
 ///
 /// # Errors
 /// Only internal ones.
@@ -324,8 +322,7 @@ pub fn take_back(extension: &Extension, run: i64) -> Result<()> {
     extension.run(|client| query(client, &sql, &[run.into()]).map(drop))
 }
 
-/// Ends the runs of sites that are registered no more, and forgets the oldest: of all these together
-/// so many are kept.
+/// Ends the runs of removed sites, and deletes all but the newest `keep` of them.
 ///
 /// # Errors
 /// Only internal ones.

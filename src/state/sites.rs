@@ -1,4 +1,4 @@
-//! The registered sites: the tables `matomo_site_config` and `matomo_site_state`. SPI only.
+//! Registered sites: the tables `matomo_site_config` and `matomo_site_state`. SPI only.
 
 use chrono::NaiveDate;
 use pgrx::prelude::*;
@@ -9,31 +9,31 @@ use crate::matomo::client::SiteInfo;
 use crate::pg::extension::Extension;
 use crate::pg::roles::has_rights_of;
 use crate::pg::spi::{query, spi};
-use crate::state::restored;
+use crate::state::restored::{OWNER_OF_SITE, table_of_site};
 
 /// A registered site.
 #[derive(Debug, Clone)]
 pub struct RegisteredSite {
     pub id: i32,
     pub server: String,
-    /// ID in Matomo.
+    /// idSite.
     pub idsite: i32,
-    /// 0 where a dump was restored without it.
+    /// 0 if it is missing after a restore.
     pub destination: pg_sys::Oid,
     /// Its last known name.
     pub destination_name: String,
-    /// 0 where a dump was restored without it.
+    /// 0 if it is missing after a restore.
     pub owner: pg_sys::Oid,
     /// Its last known name.
     pub owner_name: String,
-    /// Whether the owner is there.
+    /// Whether the owner exists.
     pub is_owned: bool,
     pub start: Option<NaiveDate>,
     pub is_enabled: bool,
 }
 
 impl RegisteredSite {
-    /// A registered site that the current user may act on.
+    /// Reads a registered site whose owner's rights the current user has.
     ///
     /// # Errors
     /// [`StoredError::NoSite`], [`StoredError::NoOwner`], [`StoredError::SitePrivilege`].
@@ -46,18 +46,18 @@ impl RegisteredSite {
         Ok(site)
     }
 
-    /// The same, of whomever.
+    /// Reads a registered site of any owner; `None` if it does not exist.
     ///
     /// # Errors
     /// Only internal ones.
     pub fn find(extension: &Extension, id: i32) -> Result<Option<RegisteredSite>> {
-        restored::resolve(extension)?;
         let sql = format!(
-            "SELECT s.id, s.server::text, s.idsite, s.destination::oid, s.owner::oid, \
+            "SELECT s.id, s.server::text, s.idsite, {1}, {OWNER_OF_SITE}, \
                  coalesce(r.rolname, s.owner_name)::text, s.start_date::text, s.enabled, \
                  r.oid IS NOT NULL, format('%I.%I', s.destination_name[1], s.destination_name[2]) \
-             FROM {0}.matomo_site_config s LEFT JOIN pg_roles r ON r.oid = s.owner WHERE s.id = $1",
-            extension.schema
+             FROM {0}.matomo_site_config s LEFT JOIN pg_roles r ON r.oid = {OWNER_OF_SITE} WHERE s.id = $1",
+            extension.schema,
+            table_of_site(&extension.schema)
         );
         extension.run(|client| {
             let row = query(client, &sql, &[id.into()])?.next();
@@ -85,12 +85,12 @@ impl RegisteredSite {
         })
     }
 
-    /// That its destination is missing.
+    /// The error if its destination is missing.
     pub fn no_destination(&self) -> StoredError {
         StoredError::NoDestination { site: self.id, table: self.destination_name.clone() }
     }
 
-    /// Whether the current user has the rights of the owner.
+    /// Checks that the current user has the rights of the owner.
     ///
     /// # Errors
     /// [`StoredError::SitePrivilege`].
@@ -102,8 +102,8 @@ impl RegisteredSite {
     }
 }
 
-/// Whether Matomo has refused these credentials, for whichever site: there may be more sites than
-/// refusals that it puts up with.
+/// Whether Matomo has refused these credentials for any site. With many sites, one request each could
+/// lock out this server's address.
 ///
 /// # Errors
 /// Only internal ones.
@@ -115,7 +115,7 @@ pub fn is_refused(extension: &Extension, version: &str) -> Result<bool> {
     extension.run(|client| Ok(!query(client, &sql, &[version.into()])?.is_empty()))
 }
 
-/// Notes what Matomo tells of a site, and where it was asked.
+/// Records a site's name and timezone as reported by Matomo, and the URL of the Matomo.
 ///
 /// # Errors
 /// Only internal ones.

@@ -14,8 +14,8 @@ use crate::pg::secrecy::show_activity;
 use crate::rows::batch::Batch;
 use crate::rows::mapping::{ActionTime, SiteContext};
 use crate::rows::visit_tally::count;
+use crate::state::adoption::adopt;
 use crate::state::ledger::Ledger;
-use crate::state::restored;
 use crate::store::destination::Destination;
 use crate::store::inspect::{self, Differing};
 use crate::store::writer::Writer;
@@ -68,15 +68,15 @@ pub fn run(request: SyncRequest, options: CheckOptions) -> Result<BTreeMap<Naive
     let destination = Destination::open(&destination, options.repair)?;
     destination.lock_rows(site)?;
     let start = start.ok_or(Error::Null("start_date"))?;
-    restored::resolve(&destination.extension)?;
     let ledger = Ledger::of(&destination, client.endpoint(), site);
     if options.repair {
         note_emptied(&ledger, &destination)?;
+        adopt(&ledger, &destination)?;
     }
     let SiteInfo { zone, is_rollup, .. } = ask_for_site(&client, site, None)?;
     let today = zone.day(Utc::now().timestamp()).unwrap_or_default();
     let days = plan::days(Start::Day(start), end, today, zone)?;
-    ledger.check_matomo(&destination.name)?;
+    ledger.check_matomo(&destination)?;
     let action_time = settings::action_time();
     let site = SiteContext { id: site, zone, action_time, is_rollup };
     let is_other = |kind: &ActionTime| *kind != action_time;

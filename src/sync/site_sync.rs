@@ -14,8 +14,8 @@ use crate::pg::locks::{self, ALL_SITES, Lock, Mode};
 use crate::pg::report::{say, warn};
 use crate::pg::secrecy::show_activity;
 use crate::rows::mapping::SiteContext;
+use crate::state::adoption::adopt;
 use crate::state::ledger::{Ledger, LedgerDays};
-use crate::state::restored;
 use crate::store::destination::Destination;
 use crate::store::writer::Writer;
 use crate::sync::known_days;
@@ -110,7 +110,6 @@ impl Sync {
     ) -> Result<Sync> {
         let Access { client, page_size, workers } = access;
         destination.lock_rows(site)?;
-        restored::resolve(&destination.extension)?;
         let ledger = Ledger::of(&destination, client.endpoint(), site);
         let now = Utc::now().timestamp();
         let mut known = known_days(&ledger, &destination, now)?;
@@ -163,7 +162,7 @@ impl Sync {
             return Err(Error::OtherActionTime { name, kind: kind.name(), first, last });
         }
         // Only after Matomo has answered: a mistyped URL is not another Matomo.
-        ledger.check_matomo(&destination.name)?;
+        ledger.check_matomo(&destination)?;
         let store = Writer::new(destination.clone());
         let (zone, is_rollup) = (info.zone, info.is_rollup);
         let site = SiteContext { id: site, zone, action_time, is_rollup };
@@ -203,6 +202,7 @@ fn known_days(ledger: &Ledger, destination: &Destination, now: i64) -> Result<Le
     if !ledger.knows_destination()? {
         ledger.claim_destination(&destination.name)?;
     }
+    adopt(ledger, destination)?;
     let known = ledger.read()?;
     if known.is_empty() {
         // The table is new, perhaps instead of one that was dropped.

@@ -1,5 +1,5 @@
-//! Work in a subtransaction, whatever error it ends with: what a registered site's destination raises
-//! is a failure of that site, and nothing more.
+//! Runs work in a subtransaction, so that an error of a registered site's destination affects only that
+//! site.
 
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::panic::{CaughtError, ErrorReportWithLevel};
@@ -11,8 +11,11 @@ use crate::pg::report::raised;
 use crate::pg::subtransaction;
 use crate::pg::watch;
 
-/// Does something in a subtransaction, which an error undoes. A cancel of the session undoes it too,
-/// and goes on.
+/// Runs `work` in a subtransaction, which is rolled back on error. A cancel of the session is raised
+/// again.
+///
+/// # Errors
+/// Those of `work`, returned or raised.
 pub fn attempt<T>(work: impl FnOnce() -> Result<T>) -> std::result::Result<T, Failed> {
     let work = || work().map_err(|error| Ended::Failed(Failed::of(&error)));
     subtransaction::within(work, ended).map_err(|ended| match ended {
@@ -34,15 +37,15 @@ fn ended(caught: CaughtError) -> Ended {
     if watch::has_fired() {
         return Ended::Failed(Failed::of(&StoredError::NoProgress(watch::limit()).into()));
     }
-    // A process of ours serves one site only, and goes on.
+    // A background worker serves only one site, and records the failure.
     if process::is_ours() {
         return Ended::Failed(Failed::raised(report));
     }
     Ended::Cancelled(Box::new(caught))
 }
 
-/// Whether the session was to be interrupted: by a cancel or `statement_timeout`. A trigger or another
-/// server may raise the same SQLSTATE, with any words, but from elsewhere.
+/// Whether the session was interrupted, by a cancel or `statement_timeout`. A trigger or another server
+/// may raise the same SQLSTATE with any message, but not from this function.
 fn is_interrupt(report: &ErrorReportWithLevel) -> bool {
     report.sql_error_code() == PgSqlErrorCode::ERRCODE_QUERY_CANCELED
         && report.function_name() == Some("ProcessInterrupts")

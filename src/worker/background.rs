@@ -1,5 +1,4 @@
-//! What the launcher and the workers have in common: they are processes of the server without a
-//! client, which wait, heed signals, and survive errors.
+//! Background worker processes: start, sleep, signals, transactions, child processes.
 
 use std::ffi::CString;
 use std::panic::AssertUnwindSafe;
@@ -16,7 +15,7 @@ use crate::pg::process;
 use crate::pg::report::or_raise;
 use crate::pg::report::raised;
 
-/// What a process of ours is connected to.
+/// The database that a background worker connects to.
 #[derive(Debug, Clone, Copy)]
 pub enum Database<'a> {
     None,
@@ -24,20 +23,20 @@ pub enum Database<'a> {
     Of(pg_sys::Oid),
 }
 
-/// The server's own handlers, as it wants to be given them: pgrx's only wrap them.
+/// Postgres' own signal handlers. pgrx exports only wrappers, with another ABI.
 mod handlers {
     unsafe extern "C-unwind" {
-        /// Ends the process at the next check for interrupts, also within a statement.
+        /// Terminates the process at the next check for interrupts, also within a statement.
         pub fn die(signal: std::ffi::c_int);
-        /// Notes that the configuration is to be read, and wakes the process.
+        /// Requests a reload of the configuration, and wakes the process.
         pub fn SignalHandlerForConfigReload(signal: std::ffi::c_int);
     }
 }
 
-/// Makes a background worker of this process, as the superuser.
+/// Initializes this background worker, connected as the bootstrap superuser.
 pub fn begin(database: Database) {
     process::mark_ours();
-    // SAFETY: the main thread of a background worker that has just begun, with signals blocked.
+    // SAFETY: main thread of a background worker that has just started, with signals blocked.
     unsafe {
         handle(pg_sys::SIGTERM, handlers::die);
         handle(pg_sys::SIGHUP, handlers::SignalHandlerForConfigReload);
@@ -64,8 +63,8 @@ unsafe fn handle(signal: u32, handler: unsafe extern "C-unwind" fn(std::ffi::c_i
     }
 }
 
-/// Sleeps so long, or until a signal wakes it; a fast shutdown ends the process here. Reads the
-/// configuration when it has changed.
+/// Sleeps for a time or until a signal; a fast shutdown ends the process here. Reloads a changed
+/// configuration.
 pub fn sleep(time: Duration) {
     let events = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
     let milliseconds = i64::try_from(time.as_millis()).unwrap_or(i64::MAX).min(i32::MAX.into());
@@ -73,7 +72,7 @@ pub fn sleep(time: Duration) {
     unsafe {
         pg_sys::WaitLatch(pg_sys::MyLatch, events as i32, milliseconds, pg_sys::PG_WAIT_EXTENSION);
         pg_sys::ResetLatch(pg_sys::MyLatch);
-        // There is nothing to cancel, and the error would end the process.
+        // There is nothing to cancel, and an ERROR would end the process.
         (&raw mut pg_sys::QueryCancelPending).write_volatile(0);
     }
     pgrx::check_for_interrupts!();
@@ -86,7 +85,7 @@ pub fn sleep(time: Duration) {
     }
 }
 
-/// Waits within a transaction, and heeds what interrupts it.
+/// Waits within a transaction, and checks for interrupts.
 pub fn pause(time: Duration) {
     let until = Instant::now() + time;
     while let Some(left) = until.checked_duration_since(Instant::now()).filter(|l| !l.is_zero()) {
@@ -102,30 +101,33 @@ pub fn pause(time: Duration) {
     }
 }
 
-/// Shows in `pg_stat_activity` what an idle process waits for.
+/// Shows a text for an idle process in `pg_stat_activity`.
 pub fn show_idle(text: &str) {
     let text = CString::new(text).unwrap_or_default();
     // SAFETY: main thread; the text is copied.
     unsafe {
         pg_sys::pgstat_report_activity(pg_sys::BackendState::STATE_IDLE, text.as_ptr());
-        // Autovacuum shall know of what was done before a long sleep.
+        // Report statistics before a long sleep, for autovacuum.
         pg_sys::pgstat_report_stat(true);
     }
 }
 
-/// Does something in a transaction of its own. An error undoes it and ends nothing else.
+/// Runs `work` in its own transaction. An error aborts only the transaction.
+///
+/// # Errors
+/// Those of `work`, returned or raised.
 pub fn transaction<T>(work: impl FnOnce() -> Result<T>) -> std::result::Result<T, Failed> {
     let attempt = AssertUnwindSafe(|| {
         // SAFETY: main thread, outside of a transaction.
         unsafe {
             pg_sys::SetCurrentStatementStartTimestamp();
             pg_sys::StartTransactionCommand();
-            // What comes of a site is noted also where `default_transaction_read_only` is on.
+            // The result of a run is recorded even if `default_transaction_read_only` is on.
             pg_sys::XactReadOnly = false;
             pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
         }
         let result = or_raise(work());
-        // SAFETY: main thread; ends what began above.
+        // SAFETY: main thread; ends the transaction started above.
         unsafe {
             pg_sys::PopActiveSnapshot();
             pg_sys::CommitTransactionCommand();
@@ -135,7 +137,7 @@ pub fn transaction<T>(work: impl FnOnce() -> Result<T>) -> std::result::Result<T
     let result = PgTryBuilder::new(attempt)
         .catch_others(|caught| {
             let failed = Failed::raised(raised(&caught));
-            // SAFETY: main thread; whatever state the error left the transaction in.
+            // SAFETY: main thread; allowed in any state of the transaction.
             unsafe { pg_sys::AbortCurrentTransaction() };
             Err(failed)
         })
@@ -145,24 +147,24 @@ pub fn transaction<T>(work: impl FnOnce() -> Result<T>) -> std::result::Result<T
     result
 }
 
-/// As long as this lives, nothing is written where `default_transaction_read_only` is on: for the part
-/// of a step that reaches users' tables.
+/// Applies `default_transaction_read_only` until the result is dropped, for the part of a step that
+/// writes users' tables.
 pub fn as_by_default() -> Option<LocalSettings> {
     // SAFETY: main thread; a setting of the session.
     let is_read_only = unsafe { pg_sys::DefaultXactReadOnly };
     is_read_only.then(|| LocalSettings::of(&[(c"transaction_read_only", c"on")]))
 }
 
-/// A process that this one has started, and that ends with it.
+/// A process that this one has started. Dropping it terminates the process.
 pub struct Child(*mut pg_sys::BackgroundWorkerHandle);
 
 impl Child {
-    /// Has the postmaster start one; `None` where `max_worker_processes` leaves no room. This process
-    /// wakes when it begins and when it ends.
+    /// Requests a process from the postmaster; `None` if `max_worker_processes` leaves no slot. This
+    /// process is woken when it starts and when it ends.
     pub fn start(builder: BackgroundWorkerBuilder) -> Option<Child> {
         let mut handle = ptr::null_mut();
-        // SAFETY: main thread, outside of a transaction; what is registered is copied. The handle
-        // must outlive whatever the current memory context is.
+        // SAFETY: main thread, outside of a transaction; Postgres copies the worker. The handle must
+        // outlive the current memory context.
         let is_registered = unsafe {
             let builder = builder.set_notify_pid(pg_sys::MyProcPid);
             let mut worker: pg_sys::BackgroundWorker = (&builder).into();
@@ -178,7 +180,7 @@ impl Child {
     /// Whether it has ended, or could not be started.
     pub fn has_ended(&self) -> bool {
         let mut pid = 0;
-        // SAFETY: main thread; the handle is good as long as self is.
+        // SAFETY: main thread; the handle is valid as long as self.
         let status = unsafe { pg_sys::GetBackgroundWorkerPid(self.0, &mut pid) };
         status == pg_sys::BgwHandleStatus::BGWH_STOPPED
     }
@@ -186,7 +188,7 @@ impl Child {
 
 impl Drop for Child {
     fn drop(&mut self) {
-        // SAFETY: main thread; the handle is not used any more. There may be nothing to end.
+        // SAFETY: main thread; the last use of the handle. The process may have ended already.
         unsafe {
             pg_sys::TerminateBackgroundWorker(self.0);
             pg_sys::pfree(self.0.cast());
@@ -194,7 +196,7 @@ impl Drop for Child {
     }
 }
 
-/// A background worker that begins when there is no recovery (any more): a standby has none.
+/// A background worker that starts once recovery has finished, and so never on a standby.
 pub fn builder(name: &str, kind: &str, function: &str) -> BackgroundWorkerBuilder {
     BackgroundWorkerBuilder::new(name)
         .set_type(kind)
@@ -204,13 +206,13 @@ pub fn builder(name: &str, kind: &str, function: &str) -> BackgroundWorkerBuilde
         .set_start_time(BgWorkerStartTime::RecoveryFinished)
 }
 
-/// Has the children of this process end with it.
+/// Makes the children of this process end with it.
 pub fn end_with<T>(children: &mut T) -> &mut T {
     unsafe extern "C-unwind" fn end<T>(_code: i32, children: pg_sys::Datum) {
-        // SAFETY: the process' own, which nobody uses any more, and which nobody drops.
+        // SAFETY: leaked by the caller, and not used any more when the process ends.
         unsafe { children.cast_mut_ptr::<T>().drop_in_place() };
     }
-    // SAFETY: main thread; the pointer is good till the end.
+    // SAFETY: main thread; the pointer is valid until the end of the process.
     unsafe { pg_sys::before_shmem_exit(Some(end::<T>), pg_sys::Datum::from(&raw mut *children)) };
     children
 }

@@ -1,5 +1,5 @@
-//! What `CALL matomo_sync_site` and `CALL matomo_sync_all` do, a transaction at a time: the procedures
-//! only commit. Each call goes on where this session's last one was.
+//! The steps of `CALL matomo_sync_site` and `CALL matomo_sync_all`, one per transaction; the procedures
+//! only commit. Each step resumes where the session's last one stopped.
 
 use std::ffi::CString;
 
@@ -10,7 +10,7 @@ use crate::pg::extension::Extension;
 use crate::pg::failed::Failed;
 use crate::pg::locks;
 use crate::pg::spi::{query, spi};
-use crate::state::restored;
+use crate::state::restored::{self, OWNER_OF_SITE};
 use crate::state::sites::RegisteredSite;
 use crate::worker::attempt::attempt;
 use crate::worker::background;
@@ -18,8 +18,8 @@ use crate::worker::session::{self, Phase};
 use crate::worker::step::{self, Status};
 use crate::worker::upkeep::{self, Outcome};
 
-/// Raises an error where a procedure cannot commit: in a transaction block, a function, a trigger, or
-/// a step of ours; and where nothing can be written.
+/// Checks that a procedure can commit: not in a transaction block, a function or a trigger, nor within
+/// another step. Raises an ERROR if the transaction is read-only.
 ///
 /// # Errors
 /// [`StoredError::InTransactionBlock`], [`StoredError::InFunction`].
@@ -41,8 +41,7 @@ pub fn check_can_commit(what: &str) -> Result<()> {
     Ok(())
 }
 
-/// The sites that `matomo_sync_all` has something to do for. Notes of those whose owner is gone that
-/// they fail.
+/// IDs of the sites that `matomo_sync_all` has work for. Records a failure for sites without an owner.
 ///
 /// # Errors
 /// Only internal ones.
@@ -51,9 +50,9 @@ pub fn sites() -> Result<Vec<i32>> {
     let extension = Extension::find()?;
     restored::note_ownerless(&extension)?;
     let sql = format!(
-        "SELECT s.id FROM {}.matomo_site_config s WHERE pg_has_role($1::oid, s.owner::oid, 'USAGE') \
+        "SELECT s.id FROM {}.matomo_site_config s WHERE pg_has_role($1::oid, {OWNER_OF_SITE}, 'USAGE') \
          AND (s.enabled OR s.retention IS NOT NULL \
-             AND EXISTS (SELECT FROM pg_roles r WHERE r.oid = s.owner)) ORDER BY s.id",
+             AND EXISTS (SELECT FROM pg_roles r WHERE r.oid = {OWNER_OF_SITE})) ORDER BY s.id",
         extension.schema
     );
     // SAFETY: main thread, within a transaction.
@@ -65,11 +64,11 @@ pub fn sites() -> Result<Vec<i32>> {
     })
 }
 
-/// Does what comes next for a site, to be committed; gives whether there is more. `is_one_of_all`: a
-/// site that is not enabled is only looked after, and what goes wrong is a WARNING.
+/// Runs the next step for a site; the caller commits. Returns whether more steps follow. With
+/// `is_one_of_all`, a disabled site gets only its upkeep, and failures are WARNINGs.
 ///
 /// # Errors
-/// Those of [`step::begin`], and what the run has failed with, unless it is one of all.
+/// Those of [`step::begin`], and the failure of the run, unless `is_one_of_all`.
 pub fn advance(site: i32, is_one_of_all: bool) -> Result<bool> {
     let next = match session::phase(site) {
         None => return begin(site, is_one_of_all),
@@ -80,7 +79,7 @@ pub fn advance(site: i32, is_one_of_all: bool) -> Result<bool> {
                 return Ok(true);
             }
             Status::Succeeded => Phase::Upkeep(0),
-            // What is too old goes all the same.
+            // A failed run does not stop retention.
             Status::Failed(failed) => {
                 session::with(|work| work.failed = Some(failed))?;
                 Phase::Upkeep(0)
@@ -124,7 +123,7 @@ fn begin(site: i32, is_one_of_all: bool) -> Result<bool> {
         Ok(true)
     });
     Ok(begun.unwrap_or_else(|failed| {
-        // Removed, given to somebody else, without an owner, or locked.
+        // The site was removed, has another owner or none, or is locked.
         session::clear();
         warn(site, failed);
         false

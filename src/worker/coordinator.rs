@@ -1,5 +1,5 @@
-//! The coordinator of a database: has a process work on each registered site that is due. It reaches
-//! no Matomo and no table of a user, and waits for nobody.
+//! The coordinator of a database starts a process for each registered site that is due. It sends no
+//! requests, touches no user's table, and does not wait for other sessions.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -22,16 +22,16 @@ use crate::worker::queue::{self, Queue, Task};
 use crate::worker::shares::Shares;
 use crate::worker::site_worker;
 
-/// After upkeep that did not come to its end, how long to wait till the next attempt.
+/// Wait before the next attempt after unfinished upkeep.
 const UPKEEP_PAUSE: Duration = Duration::from_secs(300);
 
-/// The coordinator's process; its argument is the database's name.
+/// Main function of the process; its argument is the name of the database.
 #[pg_guard]
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn matomo_coordinator_main(_argument: pg_sys::Datum) {
     let database = BackgroundWorker::get_extra();
     background::begin(Database::Named(database));
-    // Lives as long as the process; the next coordinator will start processes of its own.
+    // Leaked, but its child processes end with this process.
     let coordinator: &mut Coordinator = background::end_with(Box::leak(Box::default()));
     loop {
         let pause = coordinator.round(database);
@@ -48,13 +48,13 @@ pub extern "C-unwind" fn matomo_coordinator_main(_argument: pg_sys::Datum) {
 #[derive(Default)]
 struct Coordinator {
     at_work: Vec<(Task, Child)>,
-    /// Sites that are left alone for a while, for reasons that their state does not tell.
+    /// Sites to leave alone for a while, for reasons that are not in their state.
     not_before: HashMap<i32, Instant>,
-    /// The same of their upkeep, as long as it stands as it does.
+    /// Sites whose upkeep to leave alone for a while, unless its state changes.
     upkeep_not_before: HashMap<i32, (Instant, String)>,
-    /// How many processes each Matomo may have.
+    /// Maximum processes of each Matomo.
     shares: Shares,
-    /// What was said last, so as to say it once.
+    /// The last messages, to report each only once.
     said: LastSaid,
 }
 
@@ -66,7 +66,7 @@ struct LastSaid {
 }
 
 impl Coordinator {
-    /// Looks at what has ended and what is due; gives how long to sleep then.
+    /// Handles ended processes and starts new ones for due sites. Returns the time to sleep.
     fn round(&mut self, database: &str) -> Duration {
         let naptime = worker::naptime();
         let (ended, at_work) = self.at_work.drain(..).partition(|(_, child)| child.has_ended());
@@ -110,8 +110,8 @@ impl Coordinator {
         again.chain(queue.pause).chain([naptime]).min().unwrap_or(naptime)
     }
 
-    /// A site that a process leaves as it was would be due again at once: whatever kept the process
-    /// from it, it is tried again later.
+    /// Checks the result of an ended process. A site whose state it did not change would be due again at
+    /// once, so it has to wait.
     fn see_what_came(&mut self, done: &Task, queue: &Queue, later: Instant, much_later: Instant) {
         let site = done.site;
         if done.syncs {
@@ -126,14 +126,14 @@ impl Coordinator {
         }
     }
 
-    /// Nothing is known of what they have left.
+    /// Makes the sites of ended processes wait, as their state is unknown.
     fn keep_for_later(&mut self, ended: Vec<(Task, Child)>) {
         let later = Instant::now() + worker::naptime();
         self.not_before.extend(ended.into_iter().map(|(task, _)| (task.site, later)));
     }
 
-    /// Starts as many processes as there may be. If there are several, one is kept free of sites that
-    /// fail; and of each Matomo, if there are several, as any of them may hang.
+    /// Starts processes up to `matomo.max_workers`. If that is more than one, failing sites cannot use
+    /// all of them; nor can the sites of one Matomo if there are several, as any of them may hang.
     fn start(&mut self, queue: &Queue) {
         let most = worker::max_workers();
         let all_but_one = most.saturating_sub(1).max(1);
@@ -166,7 +166,8 @@ impl Coordinator {
         }
     }
 
-    /// While some work, there will be room; else the sites that are due have failed.
+    /// Warns once that no slot is left. If no process is working, no slot may become free: record a
+    /// failure for all due sites.
     fn complain_of_room(&mut self, queue: &Queue, site: i32) {
         let at_work = self.at_work.len();
         let no_process =
@@ -192,7 +193,7 @@ impl Coordinator {
         }
     }
 
-    /// The extension is not there, or no longer: nothing of it is left to be done.
+    /// The extension is not created (any more), so there is no work.
     fn without_extension(&mut self, database: &str) {
         if !std::mem::replace(&mut self.said.missing, true) {
             ErrorReport::new(
@@ -208,7 +209,7 @@ impl Coordinator {
     }
 }
 
-/// Does something in a transaction, and waits for nobody's lock: the next round comes soon.
+/// Runs `work` in a transaction with a short `lock_timeout`, as the next round follows soon.
 fn look<T>(work: impl FnOnce() -> crate::error::Result<T>) -> Result<T, Failed> {
     background::transaction(|| {
         let _bounded = LocalSettings::of(&[(c"lock_timeout", c"500ms")]);

@@ -1,4 +1,4 @@
-//! The launcher: the background worker that keeps a coordinator running in each database of
+//! The launcher: a background worker that keeps a coordinator running in each database of
 //! `matomo.database`.
 
 use std::ffi::CStr;
@@ -12,12 +12,12 @@ use pgrx::{PgSqlErrorCode, pg_guard};
 use crate::config::worker;
 use crate::worker::background::{self, Child, Database, builder};
 
-/// The least and the most time between two starts of a coordinator.
+/// Minimum and maximum time between two starts of a coordinator.
 const PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// Has the postmaster start the launcher, where the library is preloaded; not under `pg_upgrade`, to
-/// whose database nobody else may connect, and which copies what nobody may write to.
+/// Registers the launcher if the library is preloaded; not under `pg_upgrade`, which allows no other
+/// connections and no writes.
 pub fn register() {
     // SAFETY: called from _PG_init on the main thread.
     let (preloaded, upgrade) =
@@ -29,12 +29,12 @@ pub fn register() {
     }
 }
 
-/// The launcher's process.
+/// Main function of the process.
 #[pg_guard]
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn matomo_launcher_main(_argument: pg_sys::Datum) {
     background::begin(Database::None);
-    // Lives as long as the process; the next launcher will start coordinators of its own.
+    // Leaked, but its child processes end with this process.
     let slots: &mut Vec<Slot> = background::end_with(Box::leak(Box::default()));
     loop {
         let databases = worker::databases();
@@ -56,19 +56,19 @@ struct Slot {
     database: String,
     coordinator: Option<Child>,
     started: Instant,
-    /// Between a coordinator's end and the next one's start.
+    /// Time between the last start of a coordinator and the next one.
     pause: Duration,
-    /// What was complained of last, so as to say it once.
+    /// The last reported trouble, to report it only once.
     trouble: Option<Trouble>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Trouble {
-    /// There is no such database.
+    /// The database does not exist.
     Missing,
-    /// It lets nobody in.
+    /// It does not accept connections.
     Closed,
-    /// No room for another process.
+    /// No slot is left for a process.
     NoRoom,
 }
 
@@ -78,14 +78,14 @@ impl Slot {
         Slot { database, coordinator: None, started, pause: Duration::ZERO, trouble: None }
     }
 
-    /// Starts a coordinator if there is none; gives when to look again.
+    /// Starts a coordinator if none is running. Returns the time until the next check.
     fn look_after(&mut self) -> Duration {
         if let Some(coordinator) = &self.coordinator {
             if !coordinator.has_ended() {
-                // The postmaster wakes us when that changes.
+                // The postmaster wakes this process when that changes.
                 return LONGEST_PAUSE;
             }
-            // One that falls over its own feet is given time.
+            // Back off if it ended soon after its start.
             let lived = self.started.elapsed();
             self.pause = match lived > LONGEST_PAUSE {
                 true => PAUSE,
@@ -154,14 +154,14 @@ impl Slot {
     }
 }
 
-/// Whether a database lets anybody in; `None` when it does not exist.
+/// Whether a database accepts connections; `None` if it does not exist.
 fn accepts_connections(name: &str) -> Option<bool> {
     let mut accepts = None;
-    // SAFETY: main thread, within a transaction; each row is looked at before the next one.
+    // SAFETY: main thread, within a transaction; each row is read before the next one is fetched.
     unsafe {
         let lock = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
         let catalog = pg_sys::table_open(pg_sys::DatabaseRelationId, lock);
-        // A process without a database may find no index of it.
+        // Without a database, the process may not find the catalog's indexes.
         let (no_index, current, no_keys) = (pg_sys::Oid::INVALID, ptr::null_mut(), ptr::null_mut());
         let scan = pg_sys::systable_beginscan(catalog, no_index, false, current, 0, no_keys);
         loop {

@@ -1,4 +1,5 @@
-//! Runs of registered sites: the launcher, a coordinator a database, a process a site, and the steps that processes and procedures share.
+//! Runs of registered sites: the launcher, a coordinator per database, a process per site, and the steps
+//! that processes and procedures share.
 
 pub mod attempt;
 pub mod background;

@@ -1,4 +1,4 @@
-//! What there is to do in a database, and in which order. SPI only.
+//! The work that is due in a database, in order. SPI only.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -12,75 +12,75 @@ use crate::pg::extension::Extension;
 use crate::pg::locks::{self, Kind};
 use crate::pg::roles::AsSiteOwner;
 use crate::pg::spi::{query, spi};
-use crate::state::restored;
+use crate::state::restored::{self, OWNER_OF_SITE};
 use crate::state::retention;
 use crate::state::runs;
 
-/// The sites of a database as they are at some moment.
+/// A snapshot of the work of a database.
 #[derive(Default)]
 pub struct Queue {
-    /// What there is to do, in the order in which it came due; a site that fails counts as due later
-    /// than it is, so that it comes after the others and yet at some time.
+    /// Tasks in the order in which they became due. A failing site counts as due [`LATER`]
+    /// seconds later, so that it comes after the others but does not starve.
     pub tasks: Vec<Task>,
-    /// Until there is more.
+    /// Time until the next task is due.
     pub pause: Option<Duration>,
-    /// Whether there are sites whose owner is gone.
+    /// Whether there are sites without an owner.
     pub has_ownerless: bool,
-    /// The Matomos of the sites that are enabled.
+    /// The Matomos of enabled sites.
     pub matomos: HashSet<String>,
-    /// Sites whose last run failed as their Matomo was out of reach.
+    /// Sites whose last run failed because their Matomo was unreachable.
     pub unanswered: HashSet<i32>,
 }
 
-/// By so many seconds.
+/// In seconds.
 const LATER: f64 = 60.0;
 
-/// What there is to do for a site.
+/// The work that is due for a site.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Task {
     pub site: i32,
-    /// The URL of its Matomo; where that is unknown the name of its server.
+    /// The URL of its Matomo, or the name of its server if the URL is unknown.
     pub matomo: String,
-    /// Whether it is to be synced.
+    /// Whether to sync it.
     pub syncs: bool,
-    /// Whether its table was not seen to today.
+    /// Whether to do its upkeep.
     pub tends: bool,
     pub is_failing: bool,
-    /// When it came due, as text: a process that does its work changes that.
+    /// When it became due, as text. A process that makes progress changes it.
     pub due_at: String,
-    /// What changes when the upkeep comes on, or has to begin anew.
+    /// State of the upkeep, as text. Progress or a restart changes it.
     pub upkeep: String,
 }
 
-/// A site that there may be something to do for.
+/// A site that may have work.
 struct Candidate {
     site: i32,
     owner: pg_sys::Oid,
-    /// Whether the owner is still there.
+    /// Whether the owner exists.
     is_owned: bool,
-    /// Whether it is to be synced, and not only what is too old removed.
+    /// Whether to sync it; otherwise only retention applies.
     is_enabled: bool,
     server: String,
-    /// The server's option.
+    /// Option of the server.
     url: Option<String>,
-    /// Seconds until it is due; `None`: never.
+    /// Seconds until it is due; `None` means never.
     seconds: Option<f64>,
     due_at: String,
     failures: i32,
-    /// What it fails with.
+    /// Of the last error.
     sqlstate: String,
     upkeep: String,
-    /// Whether its last run was interrupted, which is yet to be noted.
+    /// Whether its last run was interrupted and that is not yet recorded.
     is_dead: bool,
-    /// The credentials that Matomo has refused.
+    /// Version of the credentials that Matomo refused.
     refused: Option<String>,
-    /// As Matomo names it.
+    /// As named by Matomo.
     timezone: String,
-    /// The day on which its table was seen to last.
+    /// Day of the last upkeep.
     tended_on: Option<String>,
 }
 
-/// Looks at the sites; `None` where the extension is not created.
+/// Reads the work of all sites; `None` if the extension is not created.
 ///
 /// # Errors
 /// Only internal ones.
@@ -108,13 +108,13 @@ pub fn read() -> Result<Option<Queue>> {
             || waiting.is_enabled
                 && match waiting.seconds {
                     Some(seconds) => seconds <= 0.0,
-                    // Not before somebody has altered server or user mapping.
+                    // After a refused token: once the server or user mapping was altered.
                     None => waiting.has_new_credentials(),
                 };
         let tends = !waiting.is_tended();
         if syncs || tends {
             let is_failing = waiting.is_dead || waiting.failures > 0;
-            // What is only looked after has waited for nothing.
+            // A site that only needs upkeep is due now.
             let seconds = waiting.seconds.filter(|_| syncs).unwrap_or_default();
             let Candidate { site, due_at, upkeep, .. } = waiting;
             tasks.push((
@@ -142,10 +142,10 @@ pub fn is_created() -> Result<bool> {
     Spi::connect_mut(|client| Ok(!query(client, sql, &[])?.is_empty()))
 }
 
-/// The sites that are enabled, or have a retention, and that nobody works on.
+/// Sites that are enabled or have a retention, and that no session is working on.
 fn waiting(extension: &Extension) -> Result<Vec<Candidate>> {
     let sql = format!(
-        "SELECT s.id, s.owner::oid, s.server::text, \
+        "SELECT s.id, {OWNER_OF_SITE}, s.server::text, \
              CASE WHEN NOT isfinite(a.at) THEN NULL WHEN a.at > clock_timestamp() AND {1} THEN 0 \
                  ELSE date_part('epoch', a.at - clock_timestamp()) END, \
              t.refused_credentials, s.timezone, t.tended_on::text, r.oid IS NOT NULL, s.enabled, \
@@ -153,7 +153,7 @@ fn waiting(extension: &Extension) -> Result<Vec<Candidate>> {
                  WHERE g.site_id = s.id AND g.status = 'running'), concat_ws(' ', t.changes, t.upkeep_place), \
              coalesce(t.last_sqlstate, ''), (SELECT o.option_value FROM pg_foreign_server f, \
                  pg_options_to_table(f.srvoptions) o WHERE f.srvname = s.server AND o.option_name = 'url') \
-         FROM {0}.matomo_site_config s LEFT JOIN pg_roles r ON r.oid = s.owner \
+         FROM {0}.matomo_site_config s LEFT JOIN pg_roles r ON r.oid = {OWNER_OF_SITE} \
          LEFT JOIN {0}.matomo_site_state t ON t.site_id = s.id \
          CROSS JOIN LATERAL (SELECT coalesce(t.next_at, now())) AS a(at) \
          WHERE (s.enabled OR s.retention IS NOT NULL) \
@@ -190,24 +190,24 @@ fn waiting(extension: &Extension) -> Result<Vec<Candidate>> {
 }
 
 impl Candidate {
-    /// Two servers may have one.
+    /// The key of its Matomo; several servers may have the same.
     fn matomo(&self) -> String {
         let endpoint = self.url.as_deref().and_then(|url| Endpoint::parse(url).ok());
         endpoint.map_or_else(|| self.server.clone(), |endpoint| endpoint.url().to_owned())
     }
 
-    /// Whether its table was seen to today.
+    /// Whether today's upkeep is done.
     fn is_tended(&self) -> bool {
         let tended_on = self.tended_on.as_deref().and_then(|day| day.parse().ok());
-        // A later day is of a clock that was ahead.
+        // A later day comes from a clock that was ahead.
         tended_on == Some(retention::today(&self.timezone))
     }
 
-    /// Whether the credentials are no longer those that were refused.
+    /// Whether the credentials differ from those that were refused.
     fn has_new_credentials(&self) -> bool {
         let Some(refused) = &self.refused else { return false };
         let _owner = AsSiteOwner::become_(self.owner);
-        // Where there are none, the run tells why; it asks nobody.
+        // Without credentials, the run fails before its first request and reports why.
         Credentials::of_server(&self.server).map_or(true, |found| found.version != *refused)
     }
 }

@@ -1,6 +1,6 @@
-//! The registered site that this session works on: the lock that keeps others from it, and what one
-//! step leaves for the next. The lock is the session's, as a run commits many times; it is given back
-//! with the commit that ends or pauses the run, with every transaction that fails, and with the process.
+//! The registered site that this session works on: its lock, and state that one step leaves for the
+//! next. It is a session-level lock, as a run commits many times. It is released by the commit that ends
+//! or pauses the run, by every abort, and at the end of the process.
 
 use std::ptr;
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
@@ -13,61 +13,61 @@ use crate::pg::failed::Failed;
 use crate::pg::locks::{self, Lock, Mode, Until};
 use crate::sync::notices::Notices;
 
-/// The work under way.
+/// The current work.
 pub struct Work {
     pub site: i32,
     pub phase: Phase,
-    /// What the run has failed with.
+    /// Failure of the run.
     pub failed: Option<Failed>,
-    /// Which credentials the step used last.
+    /// Version of the credentials that the last step used.
     pub version: Option<String>,
-    /// The connection to the Matomo, and which credentials it is of.
+    /// The client of the Matomo, with the version of its credentials.
     pub client: Option<(String, Client)>,
-    /// What was said of the run's progress.
+    /// State of the run's progress NOTICEs.
     pub notices: Notices,
-    /// What to make of an error of the last step.
+    /// Kind of the last step's error, if it fails.
     pub failure: Failure,
     is_locked: bool,
-    /// Whether the next commit gives the lock back.
+    /// Whether the next commit releases the lock.
     ends: bool,
 }
 
-/// What comes next of a call.
+/// The next step of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// A step of a run, by its number.
+    /// A step of a run, by its ID.
     Run(i64),
-    /// A step of the site's upkeep; how often somebody was in the way.
+    /// A step of the site's upkeep; how often it was blocked.
     Upkeep(u32),
-    /// The end, which tells what went wrong.
+    /// The end, which reports the failure, if any.
     End,
 }
 
 /// Kinds of failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failure {
-    /// Any that may pass.
+    /// Any other failure.
     Passing,
-    /// Another session syncs the same site without being a run.
+    /// Another session that is not a run conflicts.
     Busy,
     /// Matomo refuses the token.
     Refused,
 }
 
-/// Only the main thread looks.
+/// Used only by the main thread.
 static WORK: Mutex<Option<Work>> = Mutex::new(None);
 
 fn current() -> MutexGuard<'static, Option<Work>> {
     WORK.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Has Postgres tell of the end of transactions. Called once, when the library is loaded.
+/// Registers a callback for the end of transactions. Called once, when the library is loaded.
 pub fn register() {
     // SAFETY: called from _PG_init on the main thread.
     unsafe { pg_sys::RegisterXactCallback(Some(transaction_ends), ptr::null_mut()) };
 }
 
-/// Begins work on a site; what this session worked on before is left.
+/// Starts work on a site; drops any previous work of this session.
 pub fn begin(site: i32, phase: Phase) {
     clear();
     let (failed, version, client, failure) = (None, None, None, Failure::Passing);
@@ -76,7 +76,7 @@ pub fn begin(site: i32, phase: Phase) {
     *current() = Some(work);
 }
 
-/// Takes the lock of the site that the work is on; gives false when another session has it.
+/// Takes the lock of the current work's site. Returns false if another session has it.
 pub fn lock(site: i32) -> bool {
     static AT_EXIT: Once = Once::new();
     // SAFETY: main thread.
@@ -89,30 +89,30 @@ pub fn lock(site: i32) -> bool {
     is_locked
 }
 
-/// The next commit gives the lock back.
+/// Makes the next commit release the lock.
 pub fn ends() {
     if let Some(work) = current().as_mut() {
         work.ends = true;
     }
 }
 
-/// What comes next for a site, if this session works on it.
+/// The next step for a site, if this session works on it.
 pub fn phase(site: i32) -> Option<Phase> {
     current().as_ref().filter(|work| work.site == site).map(|work| work.phase)
 }
 
-/// Looks at or changes the work under way.
+/// Reads or changes the current work.
 ///
 /// # Errors
-/// Only internal ones: there is none.
+/// [`Error::Internal`] if there is none.
 pub fn with<T>(look: impl FnOnce(&mut Work) -> T) -> Result<T> {
     let none = || Error::Internal("no registered site is worked on".to_owned());
     current().as_mut().map(look).ok_or_else(none)
 }
 
-/// Leaves the work, and gives its lock back.
+/// Drops the current work and releases its lock.
 pub fn clear() -> Option<Work> {
-    // Not held while a client is dropped.
+    // The mutex is not held while a client is dropped.
     let mut left = current().take();
     if let Some(work) = &mut left {
         work.unlock();
@@ -128,8 +128,8 @@ impl Work {
     }
 }
 
-/// Called by Postgres on the main thread. A process that ends between two transactions aborts none, and
-/// Postgres itself gives back no lock of this kind then: whoever gets its place would hold it.
+/// Called by Postgres on the main thread. If a process ends between two transactions, none is aborted,
+/// and Postgres does not release such a lock: the next process in the same slot would hold it.
 unsafe extern "C-unwind" fn process_ends(_code: i32, _: pg_sys::Datum) {
     clear();
 }

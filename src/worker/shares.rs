@@ -1,21 +1,21 @@
-//! How many processes the sites of one Matomo may have: one, until it has answered; then one more with
-//! each run that ends well, up to four. So a Matomo that hangs holds one. One that refuses a token, with
-//! which each process then has asked twice or more, is asked less often than it puts up with, some 18
-//! times, whatever `matomo.max_workers` is. Pure.
+//! Limits the processes for sites of one Matomo: one until it has answered, then one more after each
+//! successful run, up to four. So a Matomo that hangs holds only one process. And one that refuses a
+//! token gets fewer requests with it than the about 18 after which it locks out this server's address:
+//! each process sends two or more. Independent of `matomo.max_workers`. Pure.
 
 use std::collections::HashMap;
 
-/// The most at the same time.
+/// Maximum processes at once.
 const MOST: usize = 4;
 
-/// What is known of the Matomos, by URL.
+/// Limits of Matomos, by URL.
 #[derive(Default)]
 pub struct Shares(HashMap<String, Share>);
 
 #[derive(Clone, Copy)]
 struct Share {
     most: usize,
-    /// Whether the last run that ended got no answer: all its sites count as failing then.
+    /// Whether the last run got no answer: then all sites of the Matomo count as failing.
     is_doubtful: bool,
 }
 
@@ -26,14 +26,14 @@ impl Default for Share {
 }
 
 impl Shares {
-    /// A run has ended.
+    /// Records the end of a run.
     pub fn ended(&mut self, matomo: &str, is_answered: bool) {
         let share = self.0.entry(matomo.to_owned()).or_default();
         let most = if is_answered { (share.most + 1).min(MOST) } else { 1 };
         *share = Share { most, is_doubtful: !is_answered };
     }
 
-    /// Those of which no site is being synced begin anew: much may have changed till one is.
+    /// Resets Matomos without a running process to one, as they may have changed by the next run.
     pub fn rests(&mut self, is_at_work: impl Fn(&String) -> bool) {
         self.0.retain(|matomo, share| {
             share.most = if is_at_work(matomo) { share.most } else { 1 };
@@ -41,11 +41,12 @@ impl Shares {
         });
     }
 
-    /// Processes at the same time.
+    /// Maximum processes at once for a Matomo.
     pub fn most(&self, matomo: &str) -> usize {
         self.0.get(matomo).copied().unwrap_or_default().most
     }
 
+    /// Whether the last run got no answer.
     pub fn is_doubtful(&self, matomo: &str) -> bool {
         self.0.get(matomo).copied().unwrap_or_default().is_doubtful
     }

@@ -1,5 +1,5 @@
-//! The process that works on one registered site: syncs it for a turn, and looks after its table. It
-//! does what the procedures do, by the same functions, a transaction a step; then it ends.
+//! The process for one registered site: syncs it for a turn, does the upkeep of its table, and ends. It
+//! uses the same functions as the procedures, with a transaction per step.
 
 use std::time::{Duration, Instant};
 
@@ -12,22 +12,22 @@ use crate::worker::queue::{self, Task};
 use crate::worker::step::{self, Status};
 use crate::worker::upkeep::{self, Outcome};
 
-/// How long one site goes on while others may wait: a step is begun no later than that.
+/// Length of a turn, after which other sites may follow: the last step starts before its end.
 const TURN: Duration = Duration::from_secs(5);
 
-/// What a run is called for by, in `matomo_runs`.
+/// Value of `command` in `matomo_runs`.
 const COMMAND: &str = "background worker";
 
-/// A process of this database for an task.
+/// The process for a task, in this database.
 pub fn process(task: &Task) -> BackgroundWorkerBuilder {
-    // SAFETY: main thread; a number that is set when the process begins.
+    // SAFETY: main thread; set at process start.
     let database = unsafe { pg_sys::MyDatabaseId }.to_u32();
     let Task { site, syncs, tends, .. } = task;
     builder(&format!("matomo worker: site {site}"), "matomo worker", "matomo_worker_main")
         .set_extra(&format!("{database} {site} {syncs} {tends}"))
 }
 
-/// The process; its argument is what `process` has written.
+/// Main function of the process; its argument comes from [`process`].
 #[pg_guard]
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn matomo_worker_main(_argument: pg_sys::Datum) {
@@ -49,16 +49,16 @@ fn warn(site: i32, failed: Failed) {
     failed.about(&format!("registered site {site}")).tell(PgLogLevel::WARNING);
 }
 
-/// A turn of a run.
+/// Syncs for a turn.
 fn sync(site: i32) -> Result<(), Failed> {
     let since = Instant::now();
     let begin = || {
-        // Somebody may have dropped it meanwhile.
+        // The extension may have been dropped meanwhile.
         if queue::is_created()? { step::begin(site, COMMAND, false) } else { Ok(None) }
     };
     let Some(run) = background::transaction(begin)? else { return Ok(()) };
     loop {
-        // Signals are looked at between any two steps.
+        // Handle signals between steps.
         background::sleep(Duration::ZERO);
         match background::transaction(|| Ok(step::step(run)))? {
             Status::Running if since.elapsed() < TURN => {}
@@ -69,7 +69,7 @@ fn sync(site: i32) -> Result<(), Failed> {
     }
 }
 
-/// The upkeep, as far as it comes in a turn.
+/// Does upkeep for a turn.
 fn look_after(site: i32) -> Result<(), Failed> {
     let (since, mut tries) = (Instant::now(), 0);
     while since.elapsed() < TURN || tries > 0 {

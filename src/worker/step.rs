@@ -1,5 +1,5 @@
-//! A run of a registered site, step by step. Each step is a transaction: its days, their ledger and
-//! the run's own row are committed together. Runs on the backend's main thread.
+//! A run of a registered site, step by step. Each step is a transaction: its days, their ledger entries
+//! and the run's row are committed together. Runs on the main thread.
 
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use crate::pg::report::say;
 use crate::pg::roles::AsSiteOwner;
 use crate::pg::spi::{query, spi};
 use crate::pg::watch::{self, Watch};
+use crate::state::restored;
 use crate::state::retention;
 use crate::state::run::Run;
 use crate::state::runs::{self, Begun};
@@ -32,19 +33,18 @@ use crate::worker::attempt::attempt;
 use crate::worker::background;
 use crate::worker::session::{self, Failure, Phase};
 
-/// How a run stands after a step.
+/// Status of a run after a step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Status {
     Running,
     Succeeded,
     Failed(Failed),
-    /// Another session syncs the site.
+    /// Another session is syncing the site.
     Skipped,
 }
 
-/// Begins work on a site with a run, or goes on with one that was paused; `None` when another session
-/// syncs the site, or when it has to wait for now. `at_once`: whether it need not, though the last run
-/// was interrupted.
+/// Starts a run of a site, or resumes a paused one. `None` if another session is syncing the site, or if
+/// it is not due; `at_once` starts it in that case too.
 ///
 /// # Errors
 /// [`StoredError::ProcedurePrivilege`]; those of [`RegisteredSite::get`].
@@ -52,6 +52,7 @@ pub fn begin(site: i32, command: &str, at_once: bool) -> Result<Option<i64>> {
     let _bounded = locks::bounded_waits();
     let extension = Extension::find()?;
     check_may_call(&extension)?;
+    restored::resolve(&extension)?;
     let site = RegisteredSite::get(&extension, site)?;
     session::begin(site.id, Phase::End);
     if !session::lock(site.id) {
@@ -71,8 +72,8 @@ pub fn begin(site: i32, command: &str, at_once: bool) -> Result<Option<i64>> {
     }
 }
 
-/// Does a step of a run, and notes what it fails with. Nothing that the site's destination does ends
-/// more than the run; only a cancel of the session is an error.
+/// Runs a step and records its failure. Nothing that the site's destination does affects more than the
+/// run; only a cancel of the session is raised.
 pub fn step(run: i64) -> Status {
     let _bounded = locks::bounded_waits();
     let outcome = {
@@ -80,8 +81,8 @@ pub fn step(run: i64) -> Status {
         attempt(|| copy(run))
     };
     let outcome = outcome.or_else(|failed| {
-        // Where not even that can be done, the run is over all the same: its lock is given back, and
-        // the site waits as its beginning has noted.
+        // If even that fails, the run is over nevertheless: its lock is released, and the site waits as
+        // recorded at the start of the run.
         attempt(|| fail(run, &failed)).or_else(|second| {
             second.about("could not note a failure").tell(PgLogLevel::WARNING);
             Ok(Status::Failed(failed))
@@ -94,7 +95,7 @@ pub fn step(run: i64) -> Status {
     status
 }
 
-/// Leaves a run to be gone on with later.
+/// Pauses a run.
 ///
 /// # Errors
 /// Only internal ones.
@@ -105,7 +106,7 @@ pub fn pause(run: i64) -> Result<()> {
     Ok(())
 }
 
-/// Whether the current user may call one of the procedures that runs are made for.
+/// Checks that the current user may call one of the procedures.
 fn check_may_call(extension: &Extension) -> Result<()> {
     let schema = &extension.schema;
     let sql = "SELECT pg_catalog.has_function_privilege($1, 'EXECUTE') \
@@ -124,7 +125,7 @@ fn say_busy(site: i32) {
     say(PgLogLevel::NOTICE, line);
 }
 
-/// Does a step of a run; when that fails, nothing of it may remain.
+/// Runs a step; on error, the caller must roll it back.
 fn copy(run: i64) -> Result<Status> {
     let (cached, notices) = session::with(|work| {
         work.failure = Failure::Passing;
@@ -145,7 +146,7 @@ fn copy(run: i64) -> Result<Status> {
                 | Error::Request { fault: Fault::TokenRefused(_), .. } => Failure::Refused,
                 _ => Failure::Passing,
             };
-            // The work is there, as above.
+            // Cannot fail: the call above has found the work.
             let _ = session::with(|work| work.failure = failure);
         })?;
     if state.timezone.as_ref() != Some(&step.info.timezone) {
@@ -169,7 +170,7 @@ fn copy(run: i64) -> Result<Status> {
     Ok(Status::Succeeded)
 }
 
-/// What a step has done.
+/// Result of a step.
 struct Step {
     client: Client,
     info: SiteInfo,
@@ -180,7 +181,7 @@ struct Step {
     progress: Progress,
 }
 
-/// Does the part of a step that reaches Matomo and the destination, as the owner of the site.
+/// Runs the part of a step that accesses Matomo and the destination, as the owner of the site.
 fn as_owner(
     extension: &Extension,
     site: &RegisteredSite,
@@ -191,7 +192,7 @@ fn as_owner(
     let not_before = retention::first_day(extension, site.id)?;
     let _mode = background::as_by_default();
     let _owner = AsSiteOwner::become_(site.owner);
-    // Whatever is deferred runs as the owner too, and fails where it can be noted.
+    // Deferred constraints must run as the owner too, and fail here, where that can be recorded.
     let undefer =
         || Spi::connect_mut(|client| query(client, "SET CONSTRAINTS ALL IMMEDIATE", &[]).map(drop));
     undefer()?;
@@ -208,7 +209,7 @@ fn as_owner(
     let mut access = Access::stored(credentials)?;
     access.client = access.client.with_answer_timeout();
     if let Some((_, client)) = cached.filter(|(of, _)| *of == version) {
-        // Connections are kept.
+        // Keep its connections.
         access.client = client;
     }
     let destination =
@@ -224,8 +225,8 @@ fn as_owner(
         let (access, destination) = (access.clone(), destination.clone());
         let mut sync =
             Sync::prepare(site.idsite, access, destination, range, false, told, Some(of_run))?;
-        // Also what it has read into a table that was emptied since, by whichever site's sync that was
-        // found.
+        // Includes days that the run has done if the table was emptied since, whichever site's sync
+        // noticed that.
         let record = &sync.copy.record;
         sync.due.retain(|due| run.has_to_do(due.day) || record.is_to_read_anew(due.day));
         let due: Vec<_> = sync.due.iter().map(|due| due.day).collect();
@@ -252,13 +253,13 @@ fn as_owner(
     Ok(Step { client, info, due, results, bytes, progress })
 }
 
-/// What an earlier step was told of the site.
+/// The site as reported to an earlier step.
 fn info(timezone: &str) -> Option<SiteInfo> {
     let zone = Zone::parse(timezone)?;
     Some(SiteInfo { name: None, zone, timezone: timezone.to_owned(), is_rollup: None })
 }
 
-/// Notes that the last step of a run has failed, and that ends it.
+/// Records the failure of the last step, which ends the run.
 fn fail(run: i64, error: &Failed) -> Result<Status> {
     let (failure, version) = session::with(|work| (work.failure, work.version.clone()))?;
     let extension = Extension::find()?;

@@ -1,5 +1,5 @@
-//! The upkeep of a registered site's table, once a day of the site: what is older than its retention
-//! goes, and the partitions of the coming weeks are made. Step by step, each a transaction.
+//! The upkeep of a registered site's table, once per day in the site's timezone: removes rows older than
+//! the retention, and creates the partitions of the coming weeks. Each step is a transaction.
 
 use std::time::Duration;
 
@@ -19,37 +19,38 @@ use crate::state::sites::RegisteredSite;
 use crate::worker::attempt::attempt;
 use crate::worker::background;
 
-/// How often a table is tried to get at that somebody holds, and how long to wait in between.
+/// Maximum retries if another session holds a lock on the table.
 pub const MOST_TRIES: u32 = 20;
+/// Time between two retries.
 pub const BETWEEN_TRIES: Duration = Duration::from_millis(500);
 
-/// A step may look through a large partition.
+/// Maximum time of a step, which may scan a large partition.
 const LIMIT: Duration = Duration::from_secs(300);
 
-/// How the upkeep stands after a step.
+/// Status of the upkeep after a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     More,
-    /// Somebody holds the table; to be tried again in a moment.
+    /// Another session holds a lock; retry soon.
     Blocked,
     Done,
-    /// Not today any more; that is noted and told.
+    /// Recorded and reported; next attempt tomorrow.
     Failed,
 }
 
-/// What there is to do for a site.
+/// Today's upkeep of a site.
 struct Plan {
     today: NaiveDate,
-    /// What lies before this instant goes.
+    /// Rows before this instant are removed, in Unix seconds.
     before: Option<i64>,
-    /// Where the last step was, as `matomo_drop_step` has it.
+    /// Where the last step stopped, from `matomo_drop_step`.
     place: Option<String>,
-    /// Whether the site is synced, so that partitions are needed ahead.
+    /// Whether the site is synced, so that it needs partitions ahead.
     is_enabled: bool,
 }
 
-/// Does a step, if there is anything to do today, and notes what it fails with; only a cancel of the
-/// session is an error.
+/// Runs a step, if any is left for today, and records its failure. Only a cancel of the session is
+/// raised.
 pub fn step(id: i32) -> Outcome {
     let _bounded = locks::bounded_waits();
     let outcome = {
@@ -81,8 +82,8 @@ fn tend(id: i32) -> Result<Outcome> {
     Ok(outcome)
 }
 
-/// Notes what the upkeep has failed with; it is tried again on the next day. Of a site that is gone, or
-/// whose owner is, there is nothing to note.
+/// Records a failure of the upkeep; the next attempt is on the next day. Does nothing if the site or its
+/// owner no longer exists.
 fn fail(id: i32, message: &str) -> Result<()> {
     let extension = Extension::find()?;
     let site = match RegisteredSite::get(&extension, id) {
@@ -95,7 +96,7 @@ fn fail(id: i32, message: &str) -> Result<()> {
     }
 }
 
-/// What is to be done today; `None` when it is done.
+/// Plans today's upkeep; `None` if it is done.
 fn plan(extension: &Extension, site: &RegisteredSite) -> Result<Option<Plan>> {
     let id = site.id;
     let schema = &extension.schema;
@@ -104,7 +105,7 @@ fn plan(extension: &Extension, site: &RegisteredSite) -> Result<Option<Plan>> {
          LEFT JOIN {schema}.matomo_site_state t ON t.site_id = s.id WHERE s.id = $1"
     );
     let (timezone, tended_on, place, is_enabled) = extension.run(|client| {
-        // Who changes the retention meanwhile waits, and then has it seen to anew.
+        // A concurrent change of the retention waits, and then restarts the upkeep.
         let lock =
             format!("SELECT 1 FROM {schema}.matomo_site_state t WHERE t.site_id = $1 FOR UPDATE");
         query(client, &lock, &[id.into()])?;
@@ -125,7 +126,8 @@ fn plan(extension: &Extension, site: &RegisteredSite) -> Result<Option<Plan>> {
     Ok(Some(Plan { today, before, place, is_enabled }))
 }
 
-/// Does the part that reaches the table, as the owner of the site; gives where it is then, too.
+/// Runs the part of a step that accesses the table, as the owner of the site. Also returns where it
+/// stopped.
 fn as_owner(
     extension: &Extension,
     site: &RegisteredSite,
@@ -135,7 +137,7 @@ fn as_owner(
     let _mode = background::as_by_default();
     let _owner = AsSiteOwner::become_(site.owner);
     Spi::connect_mut(|client| {
-        // Whatever is deferred runs as the owner too.
+        // Deferred constraints must run as the owner too.
         query(client, "SET CONSTRAINTS ALL IMMEDIATE", &[])?;
         let sql = "SELECT pg_catalog.pg_has_role(c.relowner, 'USAGE') FROM pg_catalog.pg_class c \
                    WHERE c.oid OPERATOR(pg_catalog.=) $1";
@@ -143,7 +145,7 @@ fn as_owner(
         if found.is_empty() {
             return Ok((Outcome::Done, None));
         }
-        let is_his: Option<bool> = found.first().get_one().map_err(spi)?;
+        let is_table_owner: Option<bool> = found.first().get_one().map_err(spi)?;
         if let Some(before) = plan.before {
             let sql = format!(
                 "SELECT s.more, s.blocked, s.place::pg_catalog.text \
@@ -164,9 +166,9 @@ fn as_owner(
                 return Ok((if is_blocked { Outcome::Blocked } else { Outcome::More }, place));
             }
         }
-        // Who does not own the table leaves its partitions to who does.
+        // Only the owner of the table creates its partitions.
         let weeks = settings::premake();
-        if weeks > 0 && is_his == Some(true) && plan.is_enabled {
+        if weeks > 0 && is_table_owner == Some(true) && plan.is_enabled {
             let sql = format!(
                 "SELECT {schema}.matomo_create_partitions($1::pg_catalog.regclass, pg_catalog.now(), \
                  pg_catalog.now() OPERATOR(pg_catalog.+) pg_catalog.make_interval(weeks => $2))"

@@ -1,4 +1,4 @@
-//! Wakes the coordinator of this database when a transaction commits that gives it work.
+//! Wakes the coordinator of this database.
 
 use pgrx::prelude::*;
 use pgrx::{PgXactCallbackEvent, register_xact_callback};
@@ -7,12 +7,12 @@ use crate::error::Result;
 use crate::pg::extension::Extension;
 use crate::pg::spi::{query, spi};
 
-/// Wakes it with the commit, if there is one.
+/// Wakes the coordinator, if there is one, when the current transaction commits.
 ///
 /// # Errors
 /// Only internal ones.
 pub fn after_commit(extension: &Extension) -> Result<()> {
-    // What a process is, only superusers and pg_read_all_stats are told.
+    // As the extension's owner: backend_type is shown only to superusers and pg_read_all_stats.
     let sql = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'matomo coordinator' \
                AND datname = current_database()";
     let coordinators: Vec<i32> = extension.run(|client| {
@@ -28,9 +28,9 @@ pub fn after_commit(extension: &Extension) -> Result<()> {
     Ok(())
 }
 
-/// Sets the latch of a process, if it is still there; to wake another one does no harm.
+/// Sets the latch of a process, if it still exists. Waking the wrong process is harmless.
 fn wake(pid: i32) {
-    // SAFETY: main thread; entries of processes are never freed, and so are their latches.
+    // SAFETY: main thread; the entries of processes and their latches are never freed.
     unsafe {
         if let Some(process) = pg_sys::BackendPidGetProc(pid).as_mut() {
             pg_sys::SetLatch(&mut process.procLatch);

@@ -207,6 +207,8 @@ impl Scene {
         let mut lines = self.ledger.clone();
         if left.upkeep > 0 {
             lines[0] = line(5, "sealed", 0, 0);
+        }
+        if left.upkeep > 1 {
             lines[1] = line(4, "sealed", 0, 0);
         }
         if left.days > 0 {

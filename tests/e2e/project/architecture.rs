@@ -49,7 +49,9 @@ fn no_file_is_long_and_no_list_of_modules() {
     }
     for entry in fs::read_dir(root().join("sql")).unwrap() {
         let path = entry.unwrap().path();
-        if path.is_file() {
+        // Scripts of ALTER EXTENSION UPDATE are one file each.
+        let is_update = path.to_string_lossy().contains("--");
+        if path.is_file() && !is_update {
             let lines = fs::read_to_string(&path).unwrap().lines().count();
             assert!(lines <= MOST_LINES, "{}: {lines} lines", path.display());
         }

@@ -8,17 +8,18 @@ use crate::support::*;
 
 const CARGO: &str = env!("CARGO_PKG_VERSION");
 const CHANGELOG: &str = include_str!("../../../CHANGELOG.md");
-const META: &str = include_str!("../../../META.json");
+const META: &str = include_str!("../../../packaging/META.json");
 const CONTROL: &str = include_str!("../../../matomo_postgres.control");
 
 #[test]
-fn the_version_is_the_same_wherever_it_stands() {
-    assert_eq!(changelog()[0], CARGO);
-    let meta: serde_json::Value = serde_json::from_str(META).unwrap();
-    assert_eq!(meta["version"], CARGO);
-    assert_eq!(meta["provides"]["matomo_postgres"]["version"], CARGO);
-    // cargo-pgrx puts Cargo.toml's there.
+fn the_version_stands_in_one_place() {
+    let is_released = changelog().contains(&CARGO);
+    assert!(is_released != CHANGELOG.contains("\n## Unreleased\n"), "{CARGO} in CHANGELOG.md");
+    // cargo-pgrx puts Cargo.toml's there, and packaging/pgxn.
     assert!(CONTROL.contains("default_version = '@CARGO_VERSION@'"), "{CONTROL}");
+    let meta: serde_json::Value = serde_json::from_str(META).unwrap();
+    assert_eq!(meta["version"], "@CARGO_VERSION@");
+    assert_eq!(meta["provides"]["matomo_postgres"]["version"], "@CARGO_VERSION@");
     let mut db = database();
     let offered =
         "SELECT default_version FROM pg_available_extensions WHERE name = 'matomo_postgres'";

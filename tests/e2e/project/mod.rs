@@ -4,6 +4,8 @@ mod architecture;
 mod docs;
 mod lifecycle;
 mod supply_chain;
+mod update_data;
+mod update_library;
 mod updates;
 mod upgrade;
 mod valgrind;

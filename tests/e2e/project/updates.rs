@@ -13,15 +13,15 @@ const NAME: &str = "matomo_postgres";
 const CURRENT: &str = env!("CARGO_PKG_VERSION");
 
 /// A server of its own, into which install scripts of other versions can be put.
-struct Shelf {
-    cluster: Cluster,
-    db: Client,
+pub struct Shelf {
+    pub cluster: Cluster,
+    pub db: Client,
     folder: PathBuf,
     databases: usize,
 }
 
 impl Shelf {
-    fn new() -> Shelf {
+    pub fn new() -> Shelf {
         let cluster = Cluster::start();
         let mut db = cluster.connect("postgres");
         let share: String = one(&mut db, "SELECT setting FROM pg_config WHERE name = 'SHAREDIR'");
@@ -30,7 +30,7 @@ impl Shelf {
     }
 
     /// Adds a script: `X` installs, `X--Y` updates.
-    fn put(&self, versions: &str, sql: &str) {
+    pub fn put(&self, versions: &str, sql: &str) {
         let file = self.folder.join(format!("{NAME}--{versions}.sql"));
         assert!(!file.exists(), "{file:?} is there already");
         std::fs::write(file, sql).unwrap();
@@ -58,7 +58,7 @@ impl Shelf {
     }
 
     /// What the database holds after these statements.
-    fn after(&mut self, statements: &str) -> Vec<String> {
+    pub fn after(&mut self, statements: &str) -> Vec<String> {
         self.databases += 1;
         let name = format!("shelf_{}", self.databases);
         run(&mut self.db, &format!("CREATE DATABASE {name}"));
@@ -117,7 +117,7 @@ fn members(db: &mut Client) -> Vec<String> {
     )
 }
 
-fn assert_same(what: &str, found: &[String], expected: &[String]) {
+pub fn assert_same(what: &str, found: &[String], expected: &[String]) {
     let lacking: Vec<_> = expected.iter().filter(|line| !found.contains(line)).collect();
     let surplus: Vec<_> = found.iter().filter(|line| !expected.contains(line)).collect();
     assert_eq!(
@@ -129,7 +129,7 @@ fn assert_same(what: &str, found: &[String], expected: &[String]) {
 }
 
 /// The install scripts of released versions: (version, SQL).
-fn released() -> Vec<(String, String)> {
+pub fn released() -> Vec<(String, String)> {
     let folder = root().join("sql/released");
     let files = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap());
     let mut found: Vec<_> = files
@@ -161,10 +161,7 @@ fn every_update_makes_what_a_new_installation_makes() {
             assert!(path.is_some(), "no script leads from {version} to {CURRENT}");
         }
     }
-    let mut seen: Vec<_> = released.iter().map(|(version, _)| version.clone()).collect();
-    if seen.is_empty() {
-        seen.push(format!("nothing was released before {CURRENT}"));
-    }
+    let mut seen = Vec::new();
     // If each script alone does right, so does every chain of them.
     let known =
         |version: &String| version == CURRENT || released.iter().any(|(known, _)| known == version);
@@ -172,7 +169,7 @@ fn every_update_makes_what_a_new_installation_makes() {
         assert!(known(&from) && known(&to), "sql/released lacks {from} or {to}");
         let (updated, fresh) = (shelf.updated(&from, &to), shelf.fresh(&to));
         assert_same(&format!("update from {from} to {to}"), &updated, &fresh);
-        seen.push(format!("{from} to {to}: {} definitions, all the same", fresh.len()));
+        seen.push(format!("{from} to {to}: all definitions the same"));
     }
     proven(
         "Lifecycle",
@@ -184,11 +181,12 @@ fn every_update_makes_what_a_new_installation_makes() {
 }
 
 #[test]
-fn every_version_of_the_changelog_but_the_newest_is_kept() {
+fn every_version_of_the_changelog_but_the_current_is_kept() {
     let changelog = include_str!("../../../CHANGELOG.md");
     let headings = changelog.lines().filter_map(|line| line.strip_prefix("## "));
     let versions = headings.map(|line| line.split_whitespace().next().unwrap());
-    let earlier: Vec<_> = versions.filter(|version| *version != "Unreleased").skip(1).collect();
+    let earlier: Vec<_> =
+        versions.filter(|version| !["Unreleased", CURRENT].contains(version)).collect();
     let released = released();
     for version in &earlier {
         assert!(released.iter().any(|(kept, _)| kept == version), "sql/released lacks {version}");
@@ -239,13 +237,13 @@ const CHANGES: [(&str, &str); 10] = [
     ),
 ];
 
-/// That the comparison finds what an update forgets: there has been no release to find it with.
+/// That the comparison finds what an update forgets.
 #[test]
 fn an_update_that_forgets_something_is_found() {
     let mut shelf = Shelf::new();
     let fresh = shelf.fresh(CURRENT);
     assert!(fresh.iter().any(|line| line == "member function matomo_may_see(oid)"), "{fresh:#?}");
-    assert!(fresh.iter().any(|line| line.starts_with("dumped matomo_ledger WHERE")), "{fresh:#?}");
+    assert!(fresh.iter().any(|line| line.starts_with("dumped matomo_ledger ")), "{fresh:#?}");
     assert!(
         fresh.iter().any(|line| line.starts_with("REVOKE ALL ON FUNCTION public.matomo_sync(")),
         "{fresh:#?}"

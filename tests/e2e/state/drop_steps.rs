@@ -1,5 +1,5 @@
-//! `matomo_drop_before` that ends after some of its steps: the ledger calls days empty that are, and no
-//! others; what is left of the rest comes back with the next sync, or goes with the next call.
+//! `matomo_drop_before` that ends after some of its steps: the ledger has exactly the empty days as empty;
+//! other days are completed by the next sync, or removed by the next call.
 
 use chrono::DateTime;
 use fake_matomo::{ActionTime, Fake};
@@ -91,7 +91,7 @@ fn a_drop_that_gives_up_has_sealed_only_the_days_of_the_weeks_that_are_gone() {
 }
 
 #[test]
-fn a_partition_that_is_kept_may_be_locked_by_another_session() {
+fn a_partition_that_another_session_has_to_itself_is_waited_for_no_longer_than_patience() {
     let (noon, _fake, name, mut db) = filled("weekly");
     let newest: String = one(
         &mut db,
@@ -100,10 +100,14 @@ fn a_partition_that_is_kept_may_be_locked_by_another_session() {
     );
     let mut other = shared().connect(&name);
     run(&mut other, &format!("BEGIN; LOCK TABLE {newest}"));
-    run(&mut db, "SET lock_timeout = '20 s'");
+    let holder = pid(&mut other);
     let bound = at(&noon, 20, "00:00:00");
-    run(&mut db, &format!("CALL matomo_drop_before('weekly', '{bound}', patience => '100 ms')"));
+    let call = format!("CALL matomo_drop_before('weekly', '{bound}', patience => '100 ms')");
+    let message = "could not obtain lock on public.weekly";
+    let details = [&format!("Held by process {holder}.") as &str];
+    assert_says(&error(&mut db, &call), "55P03", message, &details, "Call it again when");
     run(&mut other, "ROLLBACK");
+    run(&mut db, &call);
     for site in [1, 2] {
         assert_eq!(kinds(&mut db, &noon, "weekly", site), [20, 9, 1]);
     }

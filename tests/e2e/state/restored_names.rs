@@ -1,88 +1,16 @@
 //! Dumps have names of tables and roles. One that is missing after a restore is reported, does not
 //! affect the others, and is found once it exists.
 
-use std::path::{Path, PathBuf};
-
-use fake_matomo::Fake;
 use postgres::Client;
 
 use crate::support::cluster::{Cluster, shared};
 use crate::support::dump::{empty_database, output};
+use crate::support::restored::*;
 use crate::support::sites::*;
 use crate::support::*;
 
-const FIRST: &str = "2026-10-24";
-
-/// Site 1 in the table `matomo` and site 2 in `matomo_partitioned`, both synced once by an owner.
-struct Scene {
-    fake: Fake,
-    name: String,
-    db: Client,
-    owner: String,
-}
-
-fn scene() -> Scene {
-    let fake = serve_two();
-    let (name, mut admin, owner) = database_and_role();
-    server_for(&mut admin, &fake, &owner);
-    run(&mut admin, &format!("GRANT CREATE ON SCHEMA public TO {owner}"));
-    let mut db = connect_as(&name, &owner);
-    for (site, table) in [(1, "public.matomo"), (2, "public.matomo_partitioned")] {
-        let add = format!("SELECT matomo_add_site('analytics', {site}, '{FIRST}', '{table}')");
-        run(&mut db, &add);
-    }
-    run(&mut db, "CALL matomo_sync_all()");
-    Scene { fake, name, db: admin, owner }
-}
-
-/// All that the extension keeps, by name.
-fn kept(db: &mut Client) -> Vec<String> {
-    texts(
-        db,
-        "SELECT concat('site ', s) FROM matomo_sites s
-         UNION ALL SELECT concat('state ', t) FROM matomo_site_state t
-         UNION ALL SELECT concat('run ', r) FROM matomo_runs r
-         UNION ALL SELECT concat('rest of run ', r.runid, r.next_day, r.done, r.timezone, r.step_pages, r.changes)
-             FROM matomo_run_log r
-         UNION ALL SELECT concat('day ', d) FROM matomo_days d
-         UNION ALL SELECT concat('rest of day ', l.idsite, l.day, l.pass_began, l.pass_since, l.pass_seen)
-             FROM matomo_ledger l
-         UNION ALL SELECT concat('status ', site_id, destination, owner, synced_to, sealed_to, newest_action, failures)
-             FROM matomo_status
-         ORDER BY 1",
-    )
-}
-
-fn file_of(name: &str) -> PathBuf {
-    std::env::temp_dir().join(format!("matomo_e2e.{}.{name}.dump", std::process::id()))
-}
-
-/// A dump with further arguments.
-fn dumped(name: &str, arguments: &[&str]) -> PathBuf {
-    let file = file_of(name);
-    output(shared().program("pg_dump").args(arguments).arg("-f").arg(&file).arg(name));
-    file
-}
-
-/// Restores a dump in the custom format into a new database.
-fn restored(cluster: &Cluster, file: &Path, copy: &str, arguments: &[&str]) -> Client {
-    let db = empty_database(cluster, copy);
-    output(cluster.program("pg_restore").args(arguments).args(["-e", "-d", copy]).arg(file));
-    db
-}
-
 fn with_notices(name: &str) -> (Client, Errors) {
     connect_with_notices(shared(), name, "postgres")
-}
-
-/// That the sites go on where they were: nothing of the days that are sealed is read again.
-fn assert_goes_on(db: &mut Client, fake: &Fake) {
-    fake.clear_requests();
-    run(db, "CALL matomo_sync_all()");
-    let failed = texts(db, "SELECT s::text FROM matomo_status s WHERE failures <> 0");
-    assert_eq!(failed, [""; 0]);
-    let asked = asked(fake);
-    assert!(!asked.iter().any(|line| line.contains(FIRST)), "{asked:?}");
 }
 
 #[test]
@@ -321,13 +249,136 @@ fn of_two_sites_with_one_name_the_newer_one_has_the_table() {
     );
     let add = format!("SELECT matomo_add_site('analytics', 1, '{FIRST}', 'public.matomo')");
     run(&mut connect_as(&name, &owner), &add);
-    let file = dumped(&name, &["-Fc"]);
-    let mut new = restored(shared(), &file, &format!("{name}_twice"), &[]);
-    std::fs::remove_file(file).unwrap();
+    let mut new = copied(&name, "twice", &[]);
     run(&mut new, "CALL matomo_sync_all()");
     let states =
         "SELECT concat_ws(' ', site_id, failures, last_sqlstate) FROM matomo_status ORDER BY 1";
     assert_eq!(texts(&mut new, states), ["1 1 42P01", "2 0", "3 0"]);
+}
+
+/// In the database that was dumped, nothing of the same name would have taken its place either.
+#[test]
+fn what_was_dropped_before_the_dump_is_not_found_after_it() {
+    let Scene { fake, name, mut db, owner } = scene();
+    run(&mut db, "DROP TABLE matomo");
+    let mut new = copied(&name, "no_table", &[]);
+    let make = format!("SELECT matomo_create_table('matomo'); ALTER TABLE matomo OWNER TO {owner}");
+    run(&mut new, &make);
+    run(&mut new, "CALL matomo_sync_all()");
+    let states = "SELECT concat_ws(' ', site_id, destination, owner, last_sqlstate) FROM matomo_status ORDER BY site_id";
+    let expected =
+        [format!("1 public.matomo {owner} 42P01"), format!("2 matomo_partitioned {owner}")];
+    assert_eq!(texts(&mut new, states), expected);
+    assert_eq!(one::<i64>(&mut new, "SELECT count(*) FROM matomo"), 0);
+    // Nor from a dump of the dump.
+    run(&mut new, "DROP TABLE matomo");
+    let mut again = copied(&format!("{name}_no_table"), "again", &[]);
+    run(&mut again, &make);
+    run(&mut again, "CALL matomo_sync_all()");
+    assert_eq!(texts(&mut again, states), expected);
+    // Somebody says which table it is.
+    run(&mut again, "SELECT matomo_alter_site(1, destination => 'public.matomo')");
+    run(&mut again, "CALL matomo_sync_all()");
+    assert!(one::<i64>(&mut again, "SELECT count(*) FROM matomo") > 0);
+
+    for copy in ["", "_no_table", "_no_table_again"] {
+        let mut db = connect_as(&format!("{name}{copy}"), "postgres");
+        run(&mut db, &format!("REASSIGN OWNED BY {owner} TO postgres; DROP OWNED BY {owner}"));
+    }
+    run(&mut db, &format!("DROP ROLE {owner}"));
+    let mut new = copied(&name, "no_role", &[]);
+    run(&mut new, &format!("CREATE ROLE {owner} LOGIN"));
+    let mut theirs = connect_as(&format!("{name}_no_role"), &owner);
+    assert_eq!(one::<i64>(&mut theirs, "SELECT count(*) FROM matomo_sites"), 0);
+    assert_eq!(one::<i64>(&mut theirs, "SELECT count(*) FROM matomo_runs"), 0);
+    run(&mut new, "CALL matomo_sync_all()");
+    assert_eq!(one::<i64>(&mut theirs, "SELECT count(*) FROM matomo_sites"), 0);
+    let state = |id, table| format!("{id} {table} {owner} 42704");
+    let expected = [state(1, "public.matomo"), state(2, "matomo_partitioned")];
+    assert_eq!(texts(&mut new, states), expected);
+    // Somebody says whose it is.
+    let token = fake.token();
+    run(
+        &mut new,
+        &format!("CREATE USER MAPPING FOR postgres SERVER analytics OPTIONS (token '{token}')"),
+    );
+    run(&mut new, "SELECT matomo_alter_site(2, owner => 'postgres')");
+    run(&mut new, "CALL matomo_sync_all()");
+    let well = "SELECT concat_ws(' ', site_id, owner) FROM matomo_status WHERE failures = 0";
+    assert_eq!(texts(&mut new, well), ["2 postgres"]);
+    assert_eq!(one::<i64>(&mut theirs, "SELECT count(*) FROM matomo_runs"), 0);
+}
+
+#[test]
+fn sites_of_missing_tables_do_not_stand_in_each_others_way() {
+    let Scene { fake: _fake, name, db: _db, owner } = scene();
+    let add = format!("SELECT matomo_add_site('analytics', 1, '{FIRST}', 'matomo_partitioned')");
+    run(&mut connect_as(&name, &owner), &add);
+    let mut new =
+        copied(&name, "both", &["-T", "public.matomo", "-T", "public.matomo_partitioned*"]);
+    run(&mut new, "SELECT matomo_alter_site(1, server => 'analytics')");
+    let destinations = "SELECT destination FROM matomo_sites ORDER BY id";
+    let expected = ["public.matomo", "public.matomo_partitioned", "public.matomo_partitioned"];
+    assert_eq!(texts(&mut new, destinations), expected);
+}
+
+#[test]
+fn runs_stay_their_owners_when_roles_change_names_after_a_restore() {
+    let Scene { fake: _fake, name, db: _db, owner } = scene();
+    let mut new = copied(&name, "renaming", &[]);
+    run(&mut new, "CALL matomo_sync_all()");
+    run(
+        &mut new,
+        &format!("ALTER ROLE {owner} RENAME TO {owner}_renamed; CREATE ROLE {owner} LOGIN"),
+    );
+    let mut theirs = connect_as(&format!("{name}_renaming"), &owner);
+    assert_eq!(one::<i64>(&mut theirs, "SELECT count(*) FROM matomo_runs"), 0);
+    assert_eq!(one::<i64>(&mut theirs, "SELECT count(*) FROM matomo_sites"), 0);
+    let owners = "SELECT DISTINCT owner::text FROM matomo_runs";
+    assert_eq!(texts(&mut new, owners), [format!("{owner}_renamed")]);
+}
+
+#[test]
+fn what_another_session_holds_is_found_later() {
+    let Scene { fake, name, db: _db, .. } = scene();
+    let mut new = copied(&name, "held", &[]);
+    let mut other = connect_as(&format!("{name}_held"), "postgres");
+    run(&mut other, "BEGIN; SELECT matomo_alter_site(1, every => '5 minutes')");
+    run(&mut new, "SET lock_timeout = '1s'");
+    run(&mut new, "CALL matomo_sync_all()");
+    let synced = "SELECT count(*) FROM matomo_runs WHERE site_id = 2 AND status = 'succeeded'";
+    assert_eq!(one::<i64>(&mut new, synced), 2);
+    let found = "SELECT count(*) FROM matomo_site_config WHERE destination <> 0::oid";
+    assert_eq!(one::<i64>(&mut new, found), 1);
+    run(&mut other, "COMMIT");
+    assert_goes_on(&mut new, &fake);
+    assert_eq!(one::<i64>(&mut new, found), 2);
+}
+
+/// A schema keeps its name for everything but dumps.
+#[test]
+fn a_schema_that_was_renamed_is_dumped() {
+    let fake = serve_two();
+    let (name, mut db) = named_database();
+    let path = "SET search_path = public, tools, renamed";
+    run(
+        &mut db,
+        &format!(
+            "DROP EXTENSION matomo_postgres; CREATE SCHEMA tools;
+             CREATE EXTENSION matomo_postgres SCHEMA tools; {path}"
+        ),
+    );
+    server(&mut db, &fake);
+    add_site(&mut db, &format!(", start_date => '{FIRST}'"));
+    run(&mut db, "CALL matomo_sync_all()");
+    run(&mut db, "ALTER SCHEMA tools RENAME TO renamed");
+    let before = kept(&mut db);
+    assert!(before.len() > 6, "{before:#?}");
+    for (suffix, arguments) in [("copy", &[][..]), ("inserts", &["--inserts"][..])] {
+        let mut new = copied(&name, suffix, arguments);
+        run(&mut new, path);
+        assert_eq!(kept(&mut new), before, "{suffix}");
+    }
 }
 
 #[test]

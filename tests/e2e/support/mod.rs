@@ -12,6 +12,7 @@ pub mod node_tool;
 pub mod noon;
 pub mod pages;
 pub mod report;
+pub mod restored;
 pub mod roles;
 pub mod secrecy;
 pub mod sites;

@@ -1,5 +1,6 @@
 //! The background worker, the procedures, and long use.
 
+mod blocked_drops;
 mod cron;
 mod fleet;
 mod hostages;

@@ -371,7 +371,7 @@ fn two_databases_have_a_worker_each() {
 /// Two Matomos, each with a site 1, and one of them in two tables.
 #[test]
 fn progress_tells_apart_sites_of_the_same_id() {
-    let (_cluster, mut db) = cluster_with_worker();
+    let (cluster, mut db) = cluster_with_worker();
     let noon = Noon::new();
     let [first, second] = [3, 5].map(|days| serve(noon.world(days)));
     store(&mut db, "first", &first);
@@ -383,12 +383,18 @@ fn progress_tells_apart_sites_of_the_same_id() {
         register(&mut db, &arguments)
     };
     let sites = [at("first", 2, "matomo"), at("second", 4, "apart"), at("second", 4, "copy")];
-    set(&mut db, "matomo.max_workers", "3");
     // The first steps do not end.
     for fake in [&first, &second] {
         fake.fail(Fault::Hang, When::live());
     }
-    run(&mut db, "UPDATE matomo_site_config SET enabled = true");
+    // Of a Matomo that has not answered yet the worker syncs one site; a session syncs the other.
+    let of_worker =
+        format!("UPDATE matomo_site_config SET enabled = true WHERE id <> {}", sites[2]);
+    run(&mut db, &of_worker);
+    let mut caller = cluster.connect("postgres");
+    let calling = pid(&mut caller);
+    let call = format!("CALL matomo_sync_site({})", sites[2]);
+    let called = std::thread::spawn(move || error(&mut caller, &call).code().code().to_owned());
     let progress = "SELECT concat_ws(' ', site_id, server, idsite, destination, phase, days, visits, runid IS NULL)
         FROM matomo_progress ORDER BY site_id";
     let line = |site: i32, server: &str, table: &str, phase: &str| {
@@ -400,4 +406,6 @@ fn progress_tells_apart_sites_of_the_same_id() {
         line(sites[2], "second", "copy", "begins"),
     ];
     wait_until("all three are under way", || texts(&mut db, progress) == expected);
+    run(&mut db, &format!("SELECT pg_cancel_backend({calling})"));
+    assert_eq!(called.join().unwrap(), "57014");
 }

@@ -1,0 +1,1188 @@
+-- From 0.1.0 to 0.2.0: sites, their state, runs and the ledger are kept; users' tables stay as they are.
+
+-- A session that has loaded the library of 0.1.0 cannot have what is made here.
+DO $do$
+BEGIN
+    CREATE FUNCTION matomo_run_sites() RETURNS integer[] VOLATILE PARALLEL UNSAFE LANGUAGE c
+        AS 'MODULE_PATHNAME', 'matomo_run_sites_0_2_reconnect_wrapper';
+    DROP FUNCTION matomo_run_sites();
+EXCEPTION WHEN undefined_function THEN
+    RAISE object_not_in_prerequisite_state USING
+        MESSAGE = 'this session has loaded an older library of matomo_postgres than 0.2.0',
+        HINT = 'Reconnect and try again; where the library is in shared_preload_libraries, restart the server before.';
+END
+$do$;
+
+-- In the order in which a run uses them. Waits for the syncs that are at work, or for their next step.
+LOCK TABLE matomo_site_config, matomo_site_state, matomo_run_log, matomo_ledger IN ACCESS EXCLUSIVE MODE;
+
+-- What is there now; and the grants on what is dropped below and made again.
+SELECT pg_catalog.set_config('matomo_update.known', (
+    SELECT pg_catalog.array_agg(d.objid)::text FROM pg_catalog.pg_depend d
+    JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid AND e.extname = 'matomo_postgres'
+    WHERE d.refclassid = 'pg_catalog.pg_extension'::regclass AND d.deptype = 'e'
+      AND d.classid IN ('pg_catalog.pg_proc'::regclass, 'pg_catalog.pg_class'::regclass)), true);
+SELECT pg_catalog.set_config('matomo_update.grants', (
+    SELECT pg_catalog.string_agg(pg_catalog.format('GRANT %s ON %s TO %s%s', a.privilege_type, o.name,
+        CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) END,
+        CASE WHEN a.is_grantable THEN ' WITH GRANT OPTION' END), '; ')
+    FROM (SELECT c.oid::regclass::text, c.relowner, c.relacl FROM pg_catalog.pg_class c
+          WHERE c.oid IN ('matomo_sites'::regclass, 'matomo_status'::regclass, 'matomo_runs'::regclass)
+          UNION ALL
+          SELECT 'FUNCTION matomo_check', p.proowner, p.proacl FROM pg_catalog.pg_proc p
+          WHERE p.oid = 'matomo_check'::regproc) AS o(name, owner, acl)
+    CROSS JOIN LATERAL pg_catalog.aclexplode(o.acl) a WHERE a.grantee <> o.owner), true);
+
+DROP VIEW matomo_status;
+DROP VIEW matomo_sites;
+DROP VIEW matomo_runs;
+DROP FUNCTION matomo_check(integer, date, date, text, text, text, boolean, boolean, integer, text);
+DROP FUNCTION matomo_destinations(), matomo_seal_dropped(oid, timestamptz, integer);
+DROP FUNCTION matomo_drop_step(regclass, timestamptz, integer, interval, jsonb);
+DROP FUNCTION matomo_run_step(bigint), matomo_run_begin(integer, text), matomo_run_copy(bigint),
+    matomo_run_fail(bigint, text, text, text, text), matomo_run_report(bigint, boolean),
+    matomo_run_warn(text, text, text, text), matomo_note_ownerless();
+DROP FUNCTION matomo_upkeep(integer), matomo_upkeep_fail(integer, text), matomo_upkeep_step(integer);
+DROP PROCEDURE matomo_upkeep_site(integer);
+
+ALTER TABLE matomo_site_config
+    DROP CONSTRAINT matomo_site_config_key,
+    ADD COLUMN destination_name text[],
+    ADD COLUMN owner_name name;
+CREATE UNIQUE INDEX matomo_site_config_key ON matomo_site_config (server, idsite, destination)
+    WHERE destination <> 0::oid;
+-- Of tables and roles that are gone nothing is left but their numbers.
+UPDATE matomo_site_config s SET
+    destination_name = coalesce((
+        SELECT ARRAY[n.nspname::text, c.relname::text, pg_catalog.pg_get_userbyid(c.relowner)::text]
+        FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+        WHERE c.oid = s.destination), ARRAY['?', s.destination::oid::text, '?']),
+    owner_name = coalesce((SELECT r.rolname FROM pg_catalog.pg_roles r WHERE r.oid = s.owner), s.owner::oid::text::name);
+ALTER TABLE matomo_site_config ALTER destination_name SET NOT NULL, ALTER owner_name SET NOT NULL;
+
+ALTER TABLE matomo_site_state
+    DROP CONSTRAINT matomo_site_state_site_id_fkey,
+    ADD COLUMN changes integer NOT NULL DEFAULT 0;
+
+ALTER TABLE matomo_run_log
+    DROP CONSTRAINT matomo_run_log_status_check,
+    ADD CHECK (status IN ('running', 'paused', 'succeeded', 'failed')),
+    ADD COLUMN step_pages integer,
+    ADD COLUMN changes integer NOT NULL DEFAULT 0,
+    ADD COLUMN owner_name name;
+UPDATE matomo_run_log l SET
+    owner_name = coalesce((SELECT r.rolname FROM pg_catalog.pg_roles r WHERE r.oid = l.owner), l.owner::oid::text::name);
+ALTER TABLE matomo_run_log ALTER owner_name SET NOT NULL;
+DROP INDEX matomo_run_log_running;
+CREATE INDEX matomo_run_log_running ON matomo_run_log (site_id) WHERE status IN ('running', 'paused');
+
+ALTER TABLE matomo_ledger
+    DROP CONSTRAINT matomo_ledger_pkey,
+    ADD COLUMN rechecked_at timestamptz,
+    ADD COLUMN action_time text,
+    ADD COLUMN destination_name text[] NOT NULL DEFAULT '{}';
+
+-- A URL has its host in lower case and no default port now. Of a day that a table has under two URLs
+-- that are one, the sealed entry is kept, or the newer one.
+CREATE FUNCTION matomo_one_url(url text) RETURNS text LANGUAGE sql IMMUTABLE AS $$
+    SELECT coalesce(pg_catalog.concat(p[1], pg_catalog.lower(p[2]),
+        CASE WHEN p[4] <> CASE p[1] WHEN 'https://' THEN '443' ELSE '80' END THEN ':' || p[4] END, p[5]), url)
+    FROM pg_catalog.regexp_match(url, '^(https?://)([[][^]]*[]]|[^/:]+)(:0*([0-9]+))?(/.*)$') AS p
+$$;
+DELETE FROM matomo_ledger l USING matomo_ledger k
+WHERE (k.destination, k.idsite, k.day) = (l.destination, l.idsite, l.day) AND k.matomo <> l.matomo
+  AND matomo_one_url(k.matomo) = matomo_one_url(l.matomo)
+  AND (k.sealed, k.read_at, k.matomo) > (l.sealed, l.read_at, l.matomo);
+UPDATE matomo_ledger SET matomo = matomo_one_url(matomo) WHERE matomo <> matomo_one_url(matomo);
+UPDATE matomo_site_state SET matomo = matomo_one_url(matomo) WHERE matomo <> matomo_one_url(matomo);
+DROP FUNCTION matomo_one_url(text);
+
+-- What was begun and is kept otherwise now begins anew.
+UPDATE matomo_ledger SET pass_began = NULL, pass_since = NULL, pass_seen = NULL WHERE pass_seen = '';
+UPDATE matomo_site_state SET upkeep_place = NULL WHERE upkeep_place IS NOT NULL;
+
+ALTER TABLE matomo_ledger ADD PRIMARY KEY (destination, idsite, matomo, day, destination_name);
+CREATE INDEX matomo_ledger_missing ON matomo_ledger (destination_name) WHERE destination = 0::oid;
+
+-- Written by packaging/update-script from here …
+
+COMMENT ON TABLE matomo_ledger IS 'Copied site-days: one row per Matomo, site, destination and day';
+COMMENT ON COLUMN matomo_ledger.matomo IS 'URL of the Matomo''s API';
+COMMENT ON COLUMN matomo_ledger.idsite IS 'ID of the site (idSite)';
+COMMENT ON COLUMN matomo_ledger.destination IS 'Table with the visits; 0 if restored from a dump and not found yet';
+COMMENT ON COLUMN matomo_ledger.day IS 'Day in the site''s timezone';
+COMMENT ON COLUMN matomo_ledger.sealed IS 'Whether the day was read whole after it had ended and settled; sealed days are not requested again';
+COMMENT ON COLUMN matomo_ledger.visits IS 'Visits of the day; for an open day, those read so far';
+COMMENT ON COLUMN matomo_ledger.actions IS 'Actions of these visits';
+COMMENT ON COLUMN matomo_ledger.truncated_visits IS 'Visits with only their first actions listed by Matomo';
+COMMENT ON COLUMN matomo_ledger.newest IS 'Last action of the newest copied visit, at most read_at; the next poll of an open day starts matomo.overlap before it';
+COMMENT ON COLUMN matomo_ledger.timezone IS 'The site''s timezone when the day was read';
+COMMENT ON COLUMN matomo_ledger.read_at IS 'When the day was last read';
+COMMENT ON COLUMN matomo_ledger.pass_began IS 'When the unfinished reading or recheck began; NULL if there is none';
+COMMENT ON COLUMN matomo_ledger.pass_since IS 'Where it resumes';
+COMMENT ON COLUMN matomo_ledger.pass_seen IS 'Visits that it has read; empty if it reads only new visits, NULL if it is a recheck';
+COMMENT ON COLUMN matomo_ledger.rechecked_at IS 'When the last recheck or whole reading of an open day began; see matomo.recheck';
+COMMENT ON COLUMN matomo_ledger.action_time IS 'Value of matomo.action_time for the day''s rows; NULL if unknown';
+COMMENT ON COLUMN matomo_ledger.destination_name IS 'Schema, name and owner of the table in a dump, and after a restore until the table is found; otherwise empty';
+
+SELECT pg_catalog.pg_extension_config_dump('matomo_ledger', $$
+    AS l (matomo, idsite, table_here, day, sealed, visits, actions, truncated_visits, newest, timezone, read_at,
+          pass_began, pass_since, pass_seen, rechecked_at, action_time, known_name)
+    LEFT JOIN (pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+               JOIN pg_catalog.pg_roles r ON r.oid = c.relowner) ON c.oid = l.table_here
+    CROSS JOIN LATERAL (SELECT 0::pg_catalog.oid::pg_catalog.regclass,
+        CASE l.table_here WHEN 0::pg_catalog.oid THEN l.known_name
+             ELSE ARRAY[n.nspname::text, c.relname::text, r.rolname::text] END) AS d (destination, destination_name)
+    WHERE l.table_here = 0::pg_catalog.oid OR c.relpersistence <> 't'$$);
+
+CREATE OR REPLACE FUNCTION matomo_find_table(name text[]) RETURNS oid
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT c.oid FROM pg_class c
+    JOIN pg_namespace n ON n.oid = c.relnamespace
+    JOIN pg_roles r ON r.oid = c.relowner
+    WHERE n.nspname = name[1] AND c.relname = name[2] AND c.relpersistence <> 't'
+      AND (r.rolname = name[3] OR r.rolsuper
+           OR r.oid = (SELECT e.extowner FROM pg_extension e WHERE e.extname = 'matomo_postgres'))
+$$;
+
+COMMENT ON FUNCTION matomo_find_table(text[]) IS 'Internal: finds a table by schema, name and owner from a dump';
+
+CREATE OR REPLACE VIEW matomo_days WITH (security_barrier) AS
+    SELECT l.matomo, l.idsite, l.destination, l.day, l.sealed, l.visits, l.actions,
+           l.truncated_visits, l.newest, l.timezone, l.read_at, l.rechecked_at, l.action_time,
+           NULL::text AS missing
+    FROM matomo_ledger l
+    WHERE pg_catalog.has_table_privilege(l.destination, 'SELECT')
+      -- A policy may hide any of the table's days, so none is shown.
+      AND NOT pg_catalog.row_security_active(l.destination::pg_catalog.oid)
+    UNION ALL
+    SELECT l.matomo, l.idsite, f.found::regclass, l.day, l.sealed, l.visits, l.actions,
+           l.truncated_visits, l.newest, l.timezone, l.read_at, l.rechecked_at, l.action_time,
+           CASE WHEN f.found IS NULL
+                THEN pg_catalog.format('%I.%I', l.destination_name[1], l.destination_name[2]) END
+    FROM matomo_ledger l
+    CROSS JOIN LATERAL (SELECT matomo_find_table(l.destination_name) OFFSET 0) AS t(oid)
+    -- One that has become another Matomo's is not it.
+    CROSS JOIN LATERAL (SELECT CASE coalesce((SELECT k.matomo FROM matomo_ledger k
+        WHERE k.destination = t.oid LIMIT 1), l.matomo) WHEN l.matomo THEN t.oid END OFFSET 0) AS f(found)
+    WHERE l.destination = 0::pg_catalog.oid
+      AND CASE WHEN f.found IS NULL THEN pg_catalog.pg_has_role('pg_read_all_data', 'USAGE')
+               ELSE pg_catalog.has_table_privilege(f.found, 'SELECT')
+                    AND NOT pg_catalog.row_security_active(f.found) END;
+
+COMMENT ON VIEW matomo_days IS 'Copied site-days of tables that you may read: one row per Matomo, site, destination and day';
+COMMENT ON COLUMN matomo_days.destination IS 'Table with the visits; NULL if it is missing';
+COMMENT ON COLUMN matomo_days.sealed IS 'Whether the day was read whole after it had ended and settled; sealed days are not requested again';
+COMMENT ON COLUMN matomo_days.visits IS 'Visits of the day; for an open day, those read so far';
+COMMENT ON COLUMN matomo_days.actions IS 'Actions of these visits';
+COMMENT ON COLUMN matomo_days.truncated_visits IS 'Visits with only their first actions listed by Matomo';
+COMMENT ON COLUMN matomo_days.newest IS 'Last action of the newest copied visit, at most read_at; the next poll of an open day starts matomo.overlap before it';
+COMMENT ON COLUMN matomo_days.read_at IS 'When the day was last read';
+COMMENT ON COLUMN matomo_days.rechecked_at IS 'When the last recheck or whole reading of an open day began; see matomo.recheck';
+COMMENT ON COLUMN matomo_days.action_time IS 'Value of matomo.action_time for the day''s rows; NULL if unknown';
+COMMENT ON COLUMN matomo_days.missing IS 'Name of the table if a dump was restored without it; only members of pg_read_all_data see such days';
+COMMENT ON TABLE matomo_action IS 'Template of tables of Matomo actions: one row per action of a visit. Always empty; see matomo_create_table';
+
+CREATE OR REPLACE FUNCTION matomo_create_table(
+    name text,
+    partitioned boolean DEFAULT false,
+    schema_name name DEFAULT pg_catalog.current_schema()
+) RETURNS regclass
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    parts text[] := parse_ident(name);
+    table_name text := parts[cardinality(parts)];
+    qualified text;
+    template CONSTANT text := '@extschema@.matomo_action';
+BEGIN
+    IF name IS NULL OR partitioned IS NULL THEN
+        RAISE null_value_not_allowed USING MESSAGE = 'arguments of matomo_create_table must not be null';
+    END IF;
+    IF cardinality(parts) > 2 THEN
+        RAISE invalid_name USING
+            MESSAGE = format('improper relation name (too many dotted names): %s', name),
+            HINT = 'Give the name of a table, or of a schema and a table.';
+    END IF;
+    IF cardinality(parts) = 2 THEN
+        schema_name := parts[1];
+    END IF;
+    IF schema_name IS NULL THEN
+        RAISE invalid_schema_name USING
+            MESSAGE = 'no schema has been selected to create in',
+            HINT = 'Name the schema, or set search_path.';
+    END IF;
+    -- A name has at most 63 bytes, and partitions append a week such as _2026w47.
+    IF octet_length(table_name) > (CASE WHEN partitioned THEN 55 ELSE 63 END) THEN
+        RAISE name_too_long USING
+            MESSAGE = format('table name "%s" is too long', table_name),
+            HINT = 'A name has at most 63 bytes, that of a partitioned table at most 55.';
+    END IF;
+    qualified := format('%I.%I', schema_name, table_name);
+
+    -- As few indexes as possible: each costs as much as the table.
+    --   action_id: makes writes idempotent. A primary key, so that UPDATE has a replica identity in a
+    --     publication of all tables.
+    --   idvisit: finds the stored rows of a visit, for analysts and for every sync.
+    --   action_timestamp: for the range of days in nearly every report; a partitioned table uses its
+    --     partitions for that.
+    -- All have keys of bounded length, so that no row is refused. URLs, titles, names and dimensions
+    -- have no such bound.
+    IF partitioned THEN
+        EXECUTE format(
+            'CREATE TABLE %s (LIKE %s INCLUDING DEFAULTS INCLUDING COMMENTS,'
+            ' PRIMARY KEY (action_id, action_timestamp)) PARTITION BY RANGE (action_timestamp)', qualified, template);
+    ELSE
+        EXECUTE format(
+            'CREATE TABLE %s (LIKE %s INCLUDING DEFAULTS INCLUDING COMMENTS, PRIMARY KEY (action_id))', qualified, template);
+        EXECUTE format('CREATE INDEX ON %s (action_timestamp)', qualified);
+    END IF;
+    EXECUTE format('CREATE INDEX ON %s (idvisit)', qualified);
+    EXECUTE format('COMMENT ON TABLE %s IS %L', qualified, 'Matomo actions, one row per action of a visit');
+    RETURN qualified::regclass;
+END
+$$;
+
+COMMENT ON FUNCTION matomo_create_table(text, boolean, name) IS
+    'Creates a destination owned by the caller, optionally partitioned by week. An unqualified name is created in the current schema';
+COMMENT ON TABLE matomo_site_config IS 'Registered sites: one row per server, site and destination';
+COMMENT ON COLUMN matomo_site_config.id IS 'ID for matomo_sync_site, matomo_alter_site and matomo_remove_site';
+COMMENT ON COLUMN matomo_site_config.destination IS 'Table with the visits; 0 if restored from a dump and not found yet, NULL if dropped before the dump';
+COMMENT ON COLUMN matomo_site_config.owner IS 'Role whose rights and user mapping its syncs use; 0 if restored from a dump and not found yet, NULL if dropped before the dump';
+COMMENT ON COLUMN matomo_site_config.start_date IS 'First day to copy, as for matomo_sync';
+COMMENT ON COLUMN matomo_site_config.retention IS 'How long visits are kept; NULL means forever';
+COMMENT ON COLUMN matomo_site_config.name IS 'Name of the site, as Matomo last reported it';
+COMMENT ON COLUMN matomo_site_config.timezone IS 'Timezone of the site, as Matomo last reported it';
+COMMENT ON COLUMN matomo_site_config.destination_name IS 'Last known schema, name and owner of the table, from when it was set or dumped';
+COMMENT ON COLUMN matomo_site_config.owner_name IS 'Last known name of the owner, from when it was set or dumped';
+COMMENT ON SEQUENCE matomo_site_config_id_seq IS 'IDs of registered sites';
+COMMENT ON TABLE matomo_site_state IS 'State of each registered site';
+COMMENT ON COLUMN matomo_site_state.site_id IS 'ID of the registered site';
+COMMENT ON COLUMN matomo_site_state.next_at IS 'When the background worker next syncs the site; infinity after a refused token';
+COMMENT ON COLUMN matomo_site_state.failures IS 'Failed runs since the last success';
+COMMENT ON COLUMN matomo_site_state.last_success_at IS 'Start of the last successful run: the table has all visits that Matomo had then';
+COMMENT ON COLUMN matomo_site_state.last_error_at IS 'End of the last failed run';
+COMMENT ON COLUMN matomo_site_state.refused_credentials IS 'Version of the server and user mapping whose token Matomo refused; it is not sent again';
+COMMENT ON COLUMN matomo_site_state.tended_on IS 'Last day, in the site''s timezone, on which retention was applied and partitions were created ahead';
+COMMENT ON COLUMN matomo_site_state.upkeep_place IS 'Where unfinished retention resumes';
+COMMENT ON COLUMN matomo_site_state.upkeep_error IS 'Message of the error that retention or partitions failed with';
+COMMENT ON COLUMN matomo_site_state.changes IS 'Number of configuration changes that make earlier runs irrelevant';
+
+SELECT pg_catalog.pg_extension_config_dump('matomo_site_config', $$
+    AS s (id, server, idsite, table_here, role_here, start_date, every, retention, enabled, name, timezone,
+          created_at, table_name, role_name)
+    LEFT JOIN (pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+               JOIN pg_catalog.pg_roles r ON r.oid = c.relowner) ON c.oid = s.table_here
+    LEFT JOIN pg_catalog.pg_roles o ON o.oid = s.role_here
+    CROSS JOIN LATERAL (SELECT
+        CASE WHEN c.oid IS NOT NULL OR s.table_here = 0::pg_catalog.oid
+             THEN 0::pg_catalog.oid::pg_catalog.regclass END,
+        CASE WHEN o.oid IS NOT NULL OR s.role_here = 0::pg_catalog.oid
+             THEN 0::pg_catalog.oid::pg_catalog.regrole END,
+        CASE WHEN c.oid IS NULL THEN s.table_name
+             ELSE ARRAY[n.nspname::text, c.relname::text, r.rolname::text] END,
+        coalesce(o.rolname, s.role_name)) AS d (destination, owner, destination_name, owner_name)$$);
+
+SELECT pg_catalog.pg_extension_config_dump('matomo_site_state', $$
+    AS t (site_id, matomo, next_at, failures, last_success_at, last_error_at, last_sqlstate, last_error,
+          last_detail, last_hint, refused_credentials, tended_on, place_here)
+    CROSS JOIN (SELECT NULL::pg_catalog.jsonb) AS d (upkeep_place)$$);
+
+COMMENT ON FUNCTION matomo_may_see(oid) IS 'Internal: whether the current user may see the sites and runs of a role';
+
+CREATE OR REPLACE VIEW matomo_sites WITH (security_barrier) AS
+    SELECT s.id, s.server, s.idsite, s.name, s.timezone,
+           coalesce(c.oid::pg_catalog.regclass::text,
+                    pg_catalog.format('%I.%I', s.destination_name[1], s.destination_name[2])) AS destination,
+           coalesce(r.rolname, s.owner_name) AS owner, s.start_date, s.every, s.retention, s.enabled, s.created_at
+    FROM matomo_site_config s
+    LEFT JOIN pg_catalog.pg_class c ON c.oid = CASE s.destination WHEN 0::pg_catalog.oid
+        THEN matomo_find_table(s.destination_name) ELSE s.destination::pg_catalog.oid END
+    LEFT JOIN pg_catalog.pg_roles r ON CASE s.owner WHEN 0::pg_catalog.oid
+        THEN r.rolname = s.owner_name ELSE r.oid = s.owner END
+    WHERE matomo_may_see(coalesce(r.oid, s.owner::pg_catalog.oid));
+
+COMMENT ON VIEW matomo_sites IS 'Your registered sites: one row per server, site and destination';
+COMMENT ON COLUMN matomo_sites.id IS 'ID for matomo_sync_site, matomo_alter_site and matomo_remove_site';
+COMMENT ON COLUMN matomo_sites.server IS 'Foreign server of the Matomo';
+COMMENT ON COLUMN matomo_sites.idsite IS 'ID of the site in Matomo (idSite)';
+COMMENT ON COLUMN matomo_sites.name IS 'Name of the site, as Matomo last reported it';
+COMMENT ON COLUMN matomo_sites.timezone IS 'Timezone of the site, as Matomo last reported it';
+COMMENT ON COLUMN matomo_sites.destination IS 'Table with the visits';
+COMMENT ON COLUMN matomo_sites.owner IS 'Role whose rights and user mapping its syncs use';
+COMMENT ON COLUMN matomo_sites.start_date IS 'First day to copy, as for matomo_sync';
+COMMENT ON COLUMN matomo_sites.every IS 'How often the background worker syncs the site';
+COMMENT ON COLUMN matomo_sites.retention IS 'How long visits are kept; NULL means forever';
+COMMENT ON COLUMN matomo_sites.enabled IS 'Whether matomo_sync_all and the background worker sync the site';
+COMMENT ON COLUMN matomo_sites.created_at IS 'When the site was registered';
+
+CREATE OR REPLACE FUNCTION matomo_partition_ranges(destination regclass)
+RETURNS TABLE (lower_bound timestamptz, upper_bound timestamptz)
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+SET timezone = 'UTC'
+SET datestyle = 'ISO'
+AS $$
+    SELECT coalesce(substring(b.expr FROM 'FROM [(]''([^'']*)''[)]')::timestamptz, '-infinity'),
+           coalesce(substring(b.expr FROM 'TO [(]''([^'']*)''[)]')::timestamptz, 'infinity')
+    FROM pg_partitioned_table p
+    JOIN pg_attribute a ON a.attrelid = p.partrelid AND a.attnum = p.partattrs[0]
+    JOIN pg_inherits i ON i.inhparent = p.partrelid
+    JOIN pg_class c ON c.oid = i.inhrelid
+    CROSS JOIN LATERAL pg_get_expr(c.relpartbound, c.oid) AS b(expr)
+    WHERE p.partrelid = destination AND p.partstrat = 'r' AND p.partnatts = 1
+      AND a.attname = 'action_timestamp' AND b.expr <> 'DEFAULT'
+$$;
+
+COMMENT ON FUNCTION matomo_partition_ranges(regclass) IS
+    'Internal: bounds of each partition of a destination partitioned by action_timestamp; the upper one is exclusive';
+
+CREATE OR REPLACE FUNCTION matomo_create_partitions(destination regclass, from_time timestamptz, to_time timestamptz)
+RETURNS integer
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+SET timezone = 'UTC'
+SET datestyle = 'ISO'
+SET intervalstyle = 'postgres'
+SET default_tablespace = ''
+AS $$
+DECLARE
+    day CONSTANT interval := '1 day';
+    week CONSTANT interval := '7 days';
+    locked boolean := false;
+    created integer := 0;
+    at timestamptz := from_time;
+    below timestamptz;
+    above timestamptz;
+    lower_bound timestamptz;
+    upper_bound timestamptz;
+    in_partition boolean;
+    of_schema name;
+    of_table name;
+    table_owner oid;
+    storage text;
+    stem text;
+    partition text;
+    made regclass;
+    has_grants boolean;
+    attempt integer;
+    change text;
+    missing text;
+    advice text;
+BEGIN
+    -- A table that is partitioned another way, or has a default partition, needs no partitions from us.
+    SELECT n.nspname, c.relname, c.relowner,
+           concat(' USING ' || quote_ident(m.amname), ' TABLESPACE ' || quote_ident(s.spcname))
+    INTO of_schema, of_table, table_owner, storage
+    FROM pg_class c
+    LEFT JOIN pg_am m ON m.oid = c.relam
+    LEFT JOIN pg_tablespace s ON s.oid = c.reltablespace
+    JOIN pg_namespace n ON n.oid = c.relnamespace
+    JOIN pg_partitioned_table p ON p.partrelid = c.oid
+    JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = p.partattrs[0]
+    WHERE c.oid = destination AND p.partstrat = 'r' AND p.partnatts = 1
+      AND a.attname = 'action_timestamp' AND p.partdefid = 0;
+    IF NOT FOUND OR from_time IS NULL OR to_time IS NULL THEN
+        RETURN 0;
+    END IF;
+
+    IF NOT (isfinite(from_time) AND isfinite(to_time)) THEN
+        RAISE invalid_parameter_value USING MESSAGE = 'both times must be finite';
+    END IF;
+
+    WHILE at <= to_time LOOP
+        SELECT coalesce(bool_or(lo <= at AND at < hi), false),
+               coalesce(max(hi) FILTER (WHERE hi <= at), '-infinity'),
+               coalesce(min(lo) FILTER (WHERE lo > at), 'infinity'),
+               min(hi) FILTER (WHERE lo <= at AND at < hi)
+        INTO in_partition, below, above, upper_bound
+        FROM @extschema@.matomo_partition_ranges(destination) AS r(lo, hi);
+
+        IF in_partition THEN
+            at := upper_bound;
+            CONTINUE;
+        END IF;
+        IF NOT locked THEN
+            -- One session at a time, without blocking reads and writes. Then check again.
+            EXECUTE format('LOCK TABLE ONLY %s IN SHARE UPDATE EXCLUSIVE MODE', destination);
+            locked := true;
+            CONTINUE;
+        END IF;
+
+        lower_bound := date_trunc('week', at);
+        upper_bound := lower_bound + week;
+        -- Next to partitions with other bounds, less than a day of a week may be missing. Such a part
+        -- goes into the partition of the adjacent week.
+        IF below > upper_bound - day THEN
+            upper_bound := upper_bound + week;
+        ELSIF above < lower_bound + day THEN
+            lower_bound := lower_bound - week;
+        END IF;
+        IF below >= lower_bound - day THEN
+            lower_bound := below;
+        END IF;
+        IF above <= upper_bound + day THEN
+            upper_bound := above;
+        END IF;
+
+        -- A role that may write to the table may still not be able to create its partitions. The owner
+        -- of the table needs CREATE on its schema too: a superuser may have created the table for it.
+        SELECT CASE WHEN NOT pg_has_role(table_owner, 'USAGE')
+                    THEN format('This requires the rights of its owner, %I.', pg_get_userbyid(table_owner))
+                    WHEN needs_create IS NOT NULL
+                    THEN format('This requires CREATE on schema %I.', of_schema) END,
+               CASE WHEN NOT pg_has_role(table_owner, 'USAGE')
+                    THEN 'Ask the owner to run matomo_create_partitions, or to register a site, which creates partitions ahead.'
+                    WHEN needs_create IS NOT NULL
+                    THEN format('GRANT CREATE ON SCHEMA %I TO %I.', of_schema, needs_create) END
+        INTO missing, advice
+        FROM (SELECT min(r.rolname::text) FROM pg_roles r, pg_roles me
+              WHERE me.rolname = current_user AND NOT me.rolsuper AND r.oid IN (me.oid, table_owner)
+                AND NOT has_schema_privilege(r.oid, of_schema::text, 'CREATE')) AS x(needs_create);
+        IF missing IS NOT NULL THEN
+            RAISE insufficient_privilege USING
+                MESSAGE = format('permission denied to create the partition of table %I.%I for the week of %s',
+                    of_schema, of_table, date_trunc('week', at)::date),
+                DETAIL = missing,
+                HINT = advice;
+        END IF;
+
+        stem := of_table || to_char(lower_bound + (upper_bound - lower_bound) / 2, '"_"IYYY"w"IW');
+        attempt := 1;
+        LOOP
+            partition := stem || CASE WHEN attempt > 1 THEN '_' || attempt ELSE '' END;
+            -- The name of a Node tool's table may leave no room for the week: shorten it.
+            WHILE octet_length(partition) > 63 LOOP
+                of_table := left(of_table, -1);
+                stem := of_table || right(stem, 8);
+                partition := stem || CASE WHEN attempt > 1 THEN '_' || attempt ELSE '' END;
+            END LOOP;
+            EXIT WHEN to_regclass(format('%I.%I', of_schema, partition)) IS NULL;
+            attempt := attempt + 1;
+        END LOOP;
+
+        -- Create and attach: CREATE TABLE ... PARTITION OF would block readers until the commit.
+        EXECUTE format('CREATE TABLE %I.%I (LIKE %s INCLUDING ALL EXCLUDING IDENTITY EXCLUDING COMMENTS)%s',
+            of_schema, partition, destination, storage);
+        made := format('%I.%I', of_schema, partition)::regclass;
+        -- LIKE copies neither owner nor grants, and default privileges may differ from the table's.
+        EXECUTE format('ALTER TABLE %s OWNER TO %I', made, pg_get_userbyid(table_owner));
+        SELECT bool_or(c.relacl IS NOT NULL) INTO has_grants FROM pg_class c WHERE c.oid IN (destination, made);
+        FOR change IN
+            SELECT format('REVOKE ALL ON %s FROM %s', made, g.grantee)
+            FROM pg_class c
+            CROSS JOIN LATERAL aclexplode(coalesce(c.relacl, acldefault('r', c.relowner))) a
+            CROSS JOIN LATERAL (SELECT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END) AS g(grantee)
+            WHERE c.oid = made AND has_grants
+            GROUP BY g.grantee
+        LOOP
+            EXECUTE change;
+        END LOOP;
+        FOR change IN
+            SELECT format('GRANT %s ON %s TO %s', string_agg(a.privilege_type || a.columns, ', '), made, g.grantee)
+                   || CASE WHEN a.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END
+            FROM (SELECT a.grantee, a.privilege_type, '' AS columns, a.is_grantable, a.place
+                  FROM pg_class c
+                  CROSS JOIN LATERAL aclexplode(coalesce(c.relacl, acldefault('r', c.relowner)))
+                      WITH ORDINALITY AS a(grantor, grantee, privilege_type, is_grantable, place)
+                  WHERE c.oid = destination AND has_grants
+                  UNION ALL
+                  SELECT a.grantee, a.privilege_type, format(' (%I)', t.attname), a.is_grantable, NULL
+                  FROM pg_attribute t CROSS JOIN LATERAL aclexplode(t.attacl) a
+                  WHERE t.attrelid = destination AND NOT t.attisdropped) AS a
+            CROSS JOIN LATERAL (SELECT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END) AS g(grantee)
+            GROUP BY g.grantee, a.is_grantable
+            ORDER BY min(a.place)
+        LOOP
+            EXECUTE change;
+        END LOOP;
+        -- Policies of the table do not apply to direct reads of a partition; this allows none.
+        IF (SELECT c.relrowsecurity FROM pg_class c WHERE c.oid = destination) THEN
+            EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', made);
+        END IF;
+        EXECUTE format('ALTER TABLE %s ATTACH PARTITION %s FOR VALUES FROM (%L) TO (%L)',
+            destination, made, lower_bound, upper_bound);
+        -- If an index is the replica identity, use the partition's index attached to it.
+        SELECT format('ALTER TABLE %s REPLICA IDENTITY ', made) || CASE c.relreplident
+                   WHEN 'f' THEN 'FULL' WHEN 'n' THEN 'NOTHING' WHEN 'i' THEN format('USING INDEX %I', x.relname) END
+        INTO change
+        FROM pg_class c
+        LEFT JOIN (pg_index t JOIN pg_inherits i ON i.inhparent = t.indexrelid
+                   JOIN pg_index p ON p.indexrelid = i.inhrelid AND p.indrelid = made
+                   JOIN pg_class x ON x.oid = p.indexrelid) ON t.indrelid = c.oid AND t.indisreplident
+        WHERE c.oid = destination;
+        IF change IS NOT NULL THEN
+            EXECUTE change;
+        END IF;
+        created := created + 1;
+        at := upper_bound;
+    END LOOP;
+    RETURN created;
+END
+$$;
+
+COMMENT ON FUNCTION matomo_create_partitions(regclass, timestamptz, timestamptz) IS
+    'Creates the missing weekly partitions (UTC) between two instants, and returns their number';
+
+CREATE OR REPLACE FUNCTION "matomo_add_site"(
+	"server" TEXT, 
+	"site" INT, 
+	"start_date" date DEFAULT NULL, 
+	"destination" TEXT DEFAULT NULL, 
+	"every" interval DEFAULT '10 minutes', 
+	"retention" interval DEFAULT NULL, 
+	"enabled" bool DEFAULT true 
+) RETURNS INT 
+VOLATILE PARALLEL UNSAFE
+LANGUAGE c 
+AS 'MODULE_PATHNAME', 'matomo_add_site_0_2_reconnect_wrapper';
+
+CREATE OR REPLACE FUNCTION "matomo_alter_site"(
+	"id" INT, 
+	"server" TEXT DEFAULT NULL, 
+	"site" INT DEFAULT NULL, 
+	"start_date" date DEFAULT NULL, 
+	"destination" TEXT DEFAULT NULL, 
+	"every" interval DEFAULT NULL, 
+	"retention" interval DEFAULT NULL, 
+	"enabled" bool DEFAULT NULL, 
+	"owner" TEXT DEFAULT NULL 
+) RETURNS void
+VOLATILE PARALLEL UNSAFE
+LANGUAGE c 
+AS 'MODULE_PATHNAME', 'matomo_alter_site_0_2_reconnect_wrapper';
+
+CREATE OR REPLACE FUNCTION matomo_change_url(destination regclass, old_url text, new_url text) RETURNS bigint
+VOLATILE PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', 'matomo_change_url_0_2_reconnect_wrapper';
+
+CREATE OR REPLACE FUNCTION "matomo_check"(
+	"site" INT, 
+	"start_date" date, 
+	"end_date" date, 
+	"url" TEXT DEFAULT NULL, 
+	"key" TEXT DEFAULT NULL, 
+	"destination" TEXT DEFAULT NULL, 
+	"repair" bool DEFAULT false, 
+	"deep" bool DEFAULT false, 
+	"page_size" INT DEFAULT NULL, 
+	"server" TEXT DEFAULT NULL, 
+	"delete_purged" bool DEFAULT false 
+) RETURNS TABLE (
+	"day" date,  
+	"visits_there" bigint,  
+	"visits_here" bigint,  
+	"missing" bigint,  
+	"extra" bigint,  
+	"stale" bigint,  
+	"repaired" bigint,  
+	"purged" bigint  
+)
+VOLATILE PARALLEL UNSAFE
+LANGUAGE c 
+AS 'MODULE_PATHNAME', 'matomo_check_0_2_reconnect_wrapper';
+
+CREATE OR REPLACE FUNCTION matomo_forget(visitorid text DEFAULT NULL, userid text DEFAULT NULL, only_in regclass DEFAULT NULL)
+RETURNS TABLE (destination regclass, visits bigint, actions bigint)
+VOLATILE PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', 'matomo_forget_0_2_reconnect_wrapper';
+
+COMMENT ON FUNCTION matomo_forget(text, text, regclass) IS
+    'Deletes all rows of a visitor, by visitorid or userid, from all destinations or one, and returns their number. Erase the visitor in Matomo first, or a sync copies the visits again';
+
+CREATE OR REPLACE FUNCTION "matomo_is_running"(
+	"site_id" INT 
+) RETURNS bool 
+VOLATILE PARALLEL RESTRICTED
+LANGUAGE c 
+AS 'MODULE_PATHNAME', 'matomo_is_running_0_2_reconnect_wrapper';
+
+CREATE OR REPLACE FUNCTION "matomo_remove_site"(
+	"id" INT 
+) RETURNS void
+VOLATILE PARALLEL UNSAFE
+LANGUAGE c 
+AS 'MODULE_PATHNAME', 'matomo_remove_site_0_2_reconnect_wrapper';
+
+CREATE OR REPLACE FUNCTION "matomo_run_is_dead"(
+	"runid" bigint 
+) RETURNS bool 
+STRICT VOLATILE PARALLEL RESTRICTED
+LANGUAGE c 
+AS 'MODULE_PATHNAME', 'matomo_run_is_dead_0_2_reconnect_wrapper';
+
+COMMENT ON TABLE matomo_run_log IS 'Syncs of registered sites';
+COMMENT ON COLUMN matomo_run_log.runid IS 'ID of the run';
+COMMENT ON COLUMN matomo_run_log.job_pid IS 'Process ID';
+COMMENT ON COLUMN matomo_run_log.database IS 'Database';
+COMMENT ON COLUMN matomo_run_log.username IS 'Role that started it';
+COMMENT ON COLUMN matomo_run_log.command IS 'What started it';
+COMMENT ON COLUMN matomo_run_log.status IS 'running, paused (resumes by itself), succeeded or failed';
+COMMENT ON COLUMN matomo_run_log.return_message IS 'Message of the error that it failed with';
+COMMENT ON COLUMN matomo_run_log.start_time IS 'When it started';
+COMMENT ON COLUMN matomo_run_log.site_id IS 'ID of the registered site';
+COMMENT ON COLUMN matomo_run_log.owner IS 'Role whose rights it has; 0 if restored from a dump and not found yet, NULL if dropped before the dump';
+COMMENT ON COLUMN matomo_run_log.destination IS 'Table with the visits';
+COMMENT ON COLUMN matomo_run_log.days_total IS 'Days done and still to do';
+COMMENT ON COLUMN matomo_run_log.pages IS 'Pages of visits requested';
+COMMENT ON COLUMN matomo_run_log.actions IS 'Actions of these visits';
+COMMENT ON COLUMN matomo_run_log.truncated_visits IS 'Visits with only their first actions listed by Matomo';
+COMMENT ON COLUMN matomo_run_log.bytes IS 'Size of the answers in bytes, after decompression';
+COMMENT ON COLUMN matomo_run_log.sqlstate IS 'SQLSTATE of that error';
+COMMENT ON COLUMN matomo_run_log.done IS 'Later days that are already done';
+COMMENT ON COLUMN matomo_run_log.timezone IS 'Timezone of the site, as Matomo reported it to this run';
+COMMENT ON COLUMN matomo_run_log.step_pages IS 'Pages of a day after which it commits; NULL means matomo.step_pages';
+COMMENT ON COLUMN matomo_run_log.changes IS 'Value in matomo_site_state when it started';
+COMMENT ON COLUMN matomo_run_log.owner_name IS 'Name of that role when the run started or was dumped';
+COMMENT ON SEQUENCE matomo_run_log_runid_seq IS 'IDs of runs';
+
+SELECT pg_catalog.pg_extension_config_dump('matomo_run_log', $$
+    AS l (runid, job_pid, database, username, command, status, return_message, start_time, end_time, site_id,
+          role_here, server, idsite, destination, days, days_total, pages, visits, actions, inserted, updated,
+          deleted, truncated_visits, bytes, sqlstate, detail, hint, next_day, done, timezone, step_pages, changes,
+          role_name)
+    LEFT JOIN pg_catalog.pg_roles o ON o.oid = l.role_here
+    CROSS JOIN LATERAL (SELECT
+        CASE WHEN o.oid IS NOT NULL OR l.role_here = 0::pg_catalog.oid
+             THEN 0::pg_catalog.oid::pg_catalog.regrole END,
+        coalesce(o.rolname, l.role_name)) AS d (owner, owner_name)$$);
+
+COMMENT ON FUNCTION matomo_run_is_dead(bigint) IS 'Internal: whether a run has ended without recording it in its row';
+COMMENT ON FUNCTION matomo_is_running(integer) IS 'Internal: whether any session is syncing a registered site';
+
+CREATE OR REPLACE VIEW matomo_runs WITH (security_barrier) AS
+    SELECT r.runid, r.job_pid, r.database, r.username, r.command,
+           CASE WHEN r.status = 'running' AND matomo_run_is_dead(r.runid) THEN 'failed' ELSE r.status END AS status,
+           CASE WHEN r.status = 'running' AND matomo_run_is_dead(r.runid)
+                THEN 'the run was interrupted' ELSE r.return_message END AS return_message,
+           r.start_time, r.end_time, r.site_id, coalesce((SELECT a.rolname FROM pg_catalog.pg_roles a WHERE a.oid = o.owner), r.owner_name) AS owner, r.server, r.idsite, r.destination,
+           r.days, r.days_total, r.pages, r.visits, r.actions, r.inserted, r.updated, r.deleted,
+           r.truncated_visits, r.bytes, r.sqlstate, r.detail, r.hint
+    FROM matomo_run_log r
+    CROSS JOIN LATERAL (SELECT CASE r.owner WHEN 0::pg_catalog.oid
+        THEN (SELECT a.oid FROM pg_catalog.pg_roles a WHERE a.rolname = r.owner_name) ELSE r.owner::pg_catalog.oid END) AS o(owner)
+    WHERE matomo_may_see(coalesce(o.owner, 0::pg_catalog.oid));
+
+COMMENT ON VIEW matomo_runs IS 'Current and past syncs of your registered sites';
+COMMENT ON COLUMN matomo_runs.runid IS 'ID of the run';
+COMMENT ON COLUMN matomo_runs.job_pid IS 'Process ID';
+COMMENT ON COLUMN matomo_runs.database IS 'Database';
+COMMENT ON COLUMN matomo_runs.username IS 'Role that started it';
+COMMENT ON COLUMN matomo_runs.command IS 'What started it';
+COMMENT ON COLUMN matomo_runs.status IS 'running, paused (resumes by itself), succeeded or failed';
+COMMENT ON COLUMN matomo_runs.return_message IS 'Message of the error that it failed with';
+COMMENT ON COLUMN matomo_runs.start_time IS 'When it started';
+COMMENT ON COLUMN matomo_runs.end_time IS 'When it ended';
+COMMENT ON COLUMN matomo_runs.site_id IS 'ID of the registered site';
+COMMENT ON COLUMN matomo_runs.owner IS 'Role whose rights it has';
+COMMENT ON COLUMN matomo_runs.server IS 'Foreign server of the Matomo';
+COMMENT ON COLUMN matomo_runs.idsite IS 'ID of the site in Matomo (idSite)';
+COMMENT ON COLUMN matomo_runs.destination IS 'Table with the visits';
+COMMENT ON COLUMN matomo_runs.days IS 'Days done';
+COMMENT ON COLUMN matomo_runs.days_total IS 'Days done and still to do';
+COMMENT ON COLUMN matomo_runs.pages IS 'Pages of visits requested';
+COMMENT ON COLUMN matomo_runs.visits IS 'Visits that Matomo sent';
+COMMENT ON COLUMN matomo_runs.actions IS 'Actions of these visits';
+COMMENT ON COLUMN matomo_runs.inserted IS 'Rows inserted';
+COMMENT ON COLUMN matomo_runs.updated IS 'Rows updated';
+COMMENT ON COLUMN matomo_runs.deleted IS 'Rows deleted';
+COMMENT ON COLUMN matomo_runs.truncated_visits IS 'Visits with only their first actions listed by Matomo';
+COMMENT ON COLUMN matomo_runs.bytes IS 'Size of the answers in bytes, after decompression';
+COMMENT ON COLUMN matomo_runs.sqlstate IS 'SQLSTATE of that error';
+COMMENT ON COLUMN matomo_runs.detail IS 'DETAIL of that error';
+COMMENT ON COLUMN matomo_runs.hint IS 'HINT of that error';
+
+CREATE OR REPLACE FUNCTION matomo_drop_rows(
+    destination regclass,
+    before timestamptz,
+    site integer,
+    lock_timeout interval,
+    path text,
+    INOUT place jsonb,
+    OUT more boolean,
+    OUT dropped text,
+    OUT actions bigint,
+    OUT blocked text,
+    OUT holders text,
+    OUT first_gone timestamptz,
+    OUT last_gone timestamptz,
+    OUT sites_gone text[]
+)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+SET timezone = 'UTC'
+SET datestyle = 'ISO'
+SET intervalstyle = 'postgres'
+SET enable_seqscan = off
+SET jit = off
+SET lock_timeout = '100ms'
+AS $$
+DECLARE
+    batch CONSTANT integer := 10000;
+    parts jsonb;
+    part record;
+    start_number bigint;
+    reached text;
+    waiting_for text;
+    has_only_site boolean;
+    among text;
+    which text;
+    since timestamptz;
+    before_this CONSTANT timestamptz := place ->> 'last_gone';
+    ids tid[];
+    selected bigint;
+    done boolean;
+    not_deletable text;
+    -- As regclass it could be without its schema.
+    root CONSTANT text := (SELECT format('%I.%I', n.nspname, c.relname)
+        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = destination);
+BEGIN
+    more := false;
+    actions := 0;
+    PERFORM set_config('lock_timeout',
+        ceil(extract(epoch FROM greatest(lock_timeout, '1 millisecond')) * 1000)::text, true);
+
+    -- Every table of the partition tree, with its bounds of time.
+    WITH RECURSIVE tree AS (
+        SELECT c.oid, 0::oid AS parent, ARRAY[c.oid] AS path, c.relkind,
+               '-infinity'::timestamptz AS lo, 'infinity'::timestamptz AS hi
+        FROM pg_class c WHERE c.oid = destination
+        UNION ALL
+        SELECT c.oid, i.inhparent, t.path || c.oid, c.relkind,
+               greatest(t.lo, CASE WHEN r.by_time THEN substring(r.bounds FROM 'FROM [(]''([^'']*)''[)]')::timestamptz END),
+               least(t.hi, CASE WHEN r.by_time THEN substring(r.bounds FROM 'TO [(]''([^'']*)''[)]')::timestamptz END)
+        FROM tree t
+        JOIN pg_inherits i ON i.inhparent = t.oid AND NOT i.inhdetachpending
+        JOIN pg_class c ON c.oid = i.inhrelid
+        CROSS JOIN LATERAL (
+            SELECT pg_get_expr(c.relpartbound, c.oid) AS bounds, EXISTS (
+                SELECT FROM pg_partitioned_table p
+                JOIN pg_attribute a ON a.attrelid = p.partrelid AND a.attnum = p.partattrs[0]
+                WHERE p.partrelid = t.oid AND p.partstrat = 'r' AND p.partnatts = 1
+                  AND a.attname = 'action_timestamp') AS by_time) r
+    )
+    SELECT jsonb_agg(jsonb_build_object(
+        'id', t.oid,
+        'name', format('%I.%I', n.nspname, c.relname), 'parent', quote_ident(pn.nspname) || '.' || quote_ident(p.relname),
+        'kind', t.relkind, 'lo', t.lo::text, 'hi', t.hi::text,
+        'is_old', t.hi <= before,
+        'is_owned', pg_has_role(c.relowner, 'USAGE'),
+        -- Dropping a foreign table would not remove its rows. Dropping a partition requires ownership of
+        -- both the table and the partition.
+        'whole', t.hi <= before AND pg_has_role(c.relowner, 'USAGE') AND pg_has_role(p.relowner, 'USAGE')
+            AND NOT EXISTS (SELECT FROM tree f WHERE f.relkind = 'f' AND t.oid = ANY (f.path)),
+        -- 1 << CMD_DELETE
+        'deletable', pg_relation_is_updatable(t.oid, false) & 16 <> 0)
+        ORDER BY t.hi, cardinality(t.path), c.relname)
+    INTO parts
+    FROM tree t
+    JOIN pg_class c ON c.oid = t.oid
+    JOIN pg_namespace n ON n.oid = c.relnamespace
+    LEFT JOIN (pg_class p JOIN pg_namespace pn ON pn.oid = p.relnamespace) ON p.oid = t.parent
+    WHERE t.lo < before;
+
+    -- The place is valid only for the same bound. If its partition is gone, scan from the start.
+    SELECT e.number + CASE WHEN (place ->> 'done')::boolean THEN 1 ELSE 0 END INTO start_number
+    FROM jsonb_array_elements(parts) WITH ORDINALITY AS e(part, number)
+    WHERE e.part -> 'id' = place -> 'id' AND (place ->> 'before')::timestamptz = before;
+
+    FOR part IN
+        SELECT x.*, e.number, parts -> (e.number - 2)::integer -> 'id' AS previous
+        FROM jsonb_array_elements(parts) WITH ORDINALITY AS e(part, number)
+        CROSS JOIN LATERAL jsonb_to_record(e.part) AS x(id oid, name text, parent text, kind text, lo text, hi text,
+            is_old boolean, is_owned boolean, whole boolean, deletable boolean)
+        WHERE e.number >= coalesce(start_number, 1)
+        ORDER BY e.number
+    LOOP
+        reached := part.id;
+        waiting_for := part.name;
+        IF part.whole THEN
+            -- Drop the partition only if it has no rows of other sites.
+            has_only_site := true;
+            IF site IS NOT NULL THEN
+                EXECUTE format('SELECT NOT EXISTS (SELECT FROM %s AS d WHERE d.idsite::text IS DISTINCT FROM $1)', part.name)
+                INTO has_only_site USING site::text;
+                IF has_only_site THEN
+                    EXECUTE format('LOCK TABLE %s IN SHARE MODE', part.name);
+                    EXECUTE format('SELECT NOT EXISTS (SELECT FROM %s AS d WHERE d.idsite::text IS DISTINCT FROM $1)', part.name)
+                    INTO has_only_site USING site::text;
+                END IF;
+            END IF;
+            IF has_only_site THEN
+                waiting_for := part.parent;
+                EXECUTE format('ALTER TABLE %s DETACH PARTITION %s', part.parent, part.name);
+                EXECUTE format('DROP TABLE %s', part.name);
+                more := true;
+                dropped := part.name;
+                first_gone := least(part.lo::timestamptz, before_this);
+                last_gone := part.hi;
+                sites_gone := CASE WHEN site IS NOT NULL THEN ARRAY[site::text] END;
+                place := CASE WHEN part.number > 1 THEN jsonb_build_object(
+                    'before', before, 'id', part.previous, 'done', true, 'last_gone', last_gone) END;
+                RETURN;
+            END IF;
+        END IF;
+
+        IF part.kind = 'r' THEN
+            IF part.is_owned AND row_security_active(part.id) THEN
+                RAISE insufficient_privilege USING
+                    MESSAGE = format('row-level security may hide rows of table %s', part.name),
+                    DETAIL = 'Rows that a policy hides would remain.',
+                    HINT = 'Use a role to which no policy applies, such as the table''s owner.';
+            END IF;
+            -- A role that does not own the partition deletes through the table, with its rights there.
+            among := CASE WHEN part.is_owned THEN 'ONLY ' || part.name ELSE root END;
+            which := concat_ws(' AND ',
+                CASE WHEN NOT part.is_owned THEN
+                    format('d.tableoid OPERATOR(pg_catalog.=) %L::pg_catalog.oid'
+                        ' AND d.action_timestamp OPERATOR(pg_catalog.>=) %L AND d.action_timestamp OPERATOR(pg_catalog.<) %L',
+                        part.id, part.lo, part.hi) END,
+                CASE WHEN NOT part.is_old THEN 'd.action_timestamp OPERATOR(pg_catalog.<) $1' END,
+                CASE WHEN site IS NOT NULL THEN 'd.idsite::pg_catalog.text OPERATOR(pg_catalog.=) $2' END,
+                'true');
+            since := CASE WHEN part.number = start_number AND NOT part.is_old THEN (place ->> 'since')::timestamptz END;
+            -- Ordered by time, if rows can be skipped this way; an index may supply the order.
+            EXECUTE format('SELECT ARRAY(SELECT d.ctid FROM %s AS d WHERE %s%s LIMIT $3)', among, which,
+                CASE WHEN NOT part.is_old THEN
+                    CASE WHEN since IS NOT NULL THEN ' AND d.action_timestamp >= $4' ELSE '' END
+                    || ' ORDER BY d.action_timestamp' END)
+            INTO ids USING before, site::text, batch, since;
+            selected := cardinality(ids);
+            CONTINUE WHEN selected = 0;
+            PERFORM set_config('search_path', path, true);
+            EXECUTE pg_catalog.format(
+                'WITH gone AS (DELETE FROM %s AS d WHERE %s AND d.ctid OPERATOR(pg_catalog.=) ANY ($3) RETURNING d.action_timestamp, d.idsite)'
+                ' SELECT pg_catalog.count(*), pg_catalog.min(g.action_timestamp), pg_catalog.max(g.action_timestamp),'
+                ' pg_catalog.array_agg(DISTINCT g.idsite::pg_catalog.text) FROM gone AS g', among, which)
+            INTO actions, first_gone, last_gone, sites_gone USING before, site::pg_catalog.text, ids;
+            PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+        ELSIF part.kind = 'f' AND part.deletable THEN
+            -- Not every foreign server has a ctid, so delete by the day.
+            which := concat('d.action_timestamp OPERATOR(pg_catalog.<) $1',
+                CASE WHEN site IS NOT NULL THEN ' AND d.idsite::pg_catalog.text OPERATOR(pg_catalog.=) $2' END);
+            EXECUTE format('SELECT min(d.action_timestamp) FROM ONLY %s AS d WHERE %s', part.name, which)
+            INTO first_gone USING before, site::text;
+            last_gone := first_gone + '1 day'::interval;
+            sites_gone := CASE WHEN site IS NOT NULL THEN ARRAY[site::text] END;
+            PERFORM set_config('search_path', path, true);
+            EXECUTE pg_catalog.format(
+                'DELETE FROM ONLY %s AS d WHERE %s AND d.action_timestamp OPERATOR(pg_catalog.<=) $3', part.name, which)
+            USING before, site::pg_catalog.text, last_gone;
+            GET DIAGNOSTICS actions = ROW_COUNT;
+            PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+            selected := batch;
+        ELSE
+            CONTINUE;
+        END IF;
+        IF actions > 0 THEN
+            more := true;
+            -- Rows that another session changed meanwhile were skipped, so find them again.
+            done := actions = selected AND selected < batch;
+            place := jsonb_build_object('before', before, 'id', part.id, 'done', done, 'last_gone', last_gone,
+                'since', CASE WHEN done OR part.kind = 'f' THEN NULL WHEN actions = selected THEN last_gone ELSE since END);
+            first_gone := least(first_gone, before_this);
+            last_gone := last_gone + '1 second'::interval;
+            RETURN;
+        END IF;
+    END LOOP;
+    place := NULL;
+    SELECT string_agg(x.name, ', ' ORDER BY e.number) INTO not_deletable
+    FROM jsonb_array_elements(parts) WITH ORDINALITY AS e(part, number)
+    CROSS JOIN LATERAL jsonb_to_record(e.part) AS x(name text, kind text, deletable boolean)
+    WHERE x.kind = 'f' AND NOT x.deletable;
+    IF not_deletable IS NOT NULL THEN
+        RAISE WARNING USING
+            MESSAGE = format('foreign tables from which nothing can be deleted: %s', not_deletable),
+            HINT = 'Delete their rows where they are, or detach them.';
+    END IF;
+EXCEPTION
+    -- The rollback of this block has released its locks.
+    WHEN lock_not_available OR deadlock_detected THEN
+        more := true;
+        actions := 0;
+        dropped := NULL;
+        blocked := waiting_for;
+        IF reached IS DISTINCT FROM place ->> 'id' THEN
+            place := jsonb_build_object('before', before, 'id', reached::oid, 'done', false);
+        END IF;
+        SELECT string_agg(coalesce('process ' || h.pid, 'a prepared transaction'), ', ' ORDER BY a.xact_start, h.pid)
+        INTO holders
+        FROM (SELECT DISTINCT l.pid FROM pg_locks l
+              JOIN pg_database d ON d.oid = l.database AND d.datname = current_database()
+              WHERE l.relation = to_regclass(waiting_for) AND l.granted AND l.pid IS DISTINCT FROM pg_backend_pid()) AS h
+        LEFT JOIN pg_stat_activity a ON a.pid = h.pid;
+END
+$$;
+
+COMMENT ON FUNCTION matomo_drop_rows(regclass, timestamptz, integer, interval, text, jsonb) IS
+    'Internal: drops a partition or deletes a batch of rows, for matomo_drop_step';
+
+CREATE OR REPLACE PROCEDURE matomo_drop_before(
+    destination regclass,
+    before timestamptz,
+    site integer DEFAULT NULL,
+    lock_timeout interval DEFAULT '100 milliseconds',
+    patience interval DEFAULT '1 minute'
+)
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    more pg_catalog.bool;
+    dropped pg_catalog.text;
+    deleted pg_catalog.int8;
+    blocked pg_catalog.text;
+    holders pg_catalog.text;
+    place pg_catalog.jsonb;
+    partitions pg_catalog.int8 := 0;
+    actions pg_catalog.int8 := 0;
+    deadline pg_catalog.timestamptz;
+BEGIN
+    PERFORM @extschema@.matomo_run_outside_transaction('matomo_drop_before()');
+    IF patience IS NULL THEN
+        RAISE null_value_not_allowed USING MESSAGE = 'argument "patience" must not be null';
+    END IF;
+    LOOP
+        SELECT s.more, s.dropped, s.actions, s.blocked, s.holders, s.place
+        INTO more, dropped, deleted, blocked, holders, place
+        FROM @extschema@.matomo_drop_step(destination, before, site, lock_timeout, place) AS s;
+        COMMIT;
+        EXIT WHEN NOT more;
+        actions := actions OPERATOR(pg_catalog.+) deleted;
+        IF dropped IS NOT NULL THEN
+            partitions := partitions OPERATOR(pg_catalog.+) 1;
+            RAISE NOTICE 'dropped partition %', dropped;
+        END IF;
+        IF blocked IS NULL THEN
+            deadline := NULL;
+            CONTINUE;
+        END IF;
+        deadline := COALESCE(deadline, pg_catalog.clock_timestamp() OPERATOR(pg_catalog.+) patience);
+        IF pg_catalog.clock_timestamp() OPERATOR(pg_catalog.>=) deadline THEN
+            RAISE lock_not_available USING
+                MESSAGE = pg_catalog.format('could not obtain lock on %s', blocked),
+                DETAIL = pg_catalog.format('%s partitions were dropped and %s actions deleted before. Held by %s.',
+                    partitions, actions, COALESCE(holders, 'a transaction that has ended')),
+                HINT = 'Call it again when the statements that use the table have ended; see pg_locks and pg_stat_activity.';
+        END IF;
+        -- Let the sessions that wait for the lock proceed.
+        PERFORM pg_catalog.pg_sleep(0.5);
+    END LOOP;
+    RAISE NOTICE '% partitions dropped, % actions deleted', partitions, actions;
+END
+$$;
+
+COMMENT ON PROCEDURE matomo_drop_before(regclass, timestamptz, integer, interval, interval) IS
+    'Removes all actions before an instant, of all sites or one: drops whole partitions and deletes other rows, with a commit after each step. Syncs do not copy them again';
+
+CREATE OR REPLACE FUNCTION matomo_drop_step(destination regclass, before timestamptz, site integer, lock_timeout interval, place jsonb DEFAULT NULL)
+RETURNS TABLE (place jsonb, more boolean, dropped text, actions bigint, blocked text, holders text)
+VOLATILE PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', 'matomo_drop_step_0_2_reconnect_wrapper';
+
+CREATE OR REPLACE FUNCTION "matomo_run_sites"() RETURNS INT[] 
+STRICT VOLATILE PARALLEL UNSAFE
+LANGUAGE c 
+AS 'MODULE_PATHNAME', 'matomo_run_sites_0_2_reconnect_wrapper';
+
+CREATE OR REPLACE FUNCTION "matomo_run_step"(
+	"site" INT, 
+	"is_one_of_all" bool 
+) RETURNS bool 
+VOLATILE PARALLEL UNSAFE
+LANGUAGE c 
+AS 'MODULE_PATHNAME', 'matomo_run_step_0_2_reconnect_wrapper';
+
+CREATE OR REPLACE PROCEDURE matomo_sync_site(id integer)
+LANGUAGE plpgsql
+AS $$
+BEGIN
+    WHILE @extschema@.matomo_run_step(id, false) LOOP
+        COMMIT;
+    END LOOP;
+END
+$$;
+
+COMMENT ON PROCEDURE matomo_sync_site(integer) IS 'Syncs a registered site, with a commit after each step';
+
+CREATE OR REPLACE PROCEDURE matomo_sync_all()
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    site pg_catalog.int4;
+BEGIN
+    FOREACH site IN ARRAY @extschema@.matomo_run_sites() LOOP
+        COMMIT;
+        WHILE @extschema@.matomo_run_step(site, true) LOOP
+            COMMIT;
+        END LOOP;
+    END LOOP;
+END
+$$;
+
+COMMENT ON PROCEDURE matomo_sync_all() IS 'Syncs all enabled registered sites whose owner''s rights you have, one after the other, with a commit after each step; a failed site is a WARNING. Also applies retention to disabled sites';
+COMMENT ON FUNCTION matomo_run_sites() IS 'Internal: IDs of the registered sites that matomo_sync_all has work for';
+COMMENT ON FUNCTION matomo_run_step(integer, boolean) IS 'Internal: runs the next step for a registered site; returns whether more steps follow';
+
+CREATE OR REPLACE FUNCTION "matomo_sync"(
+	"site" INT, 
+	"url" TEXT DEFAULT NULL, 
+	"key" TEXT DEFAULT NULL, 
+	"start_date" date DEFAULT NULL, 
+	"end_date" date DEFAULT NULL, 
+	"destination" TEXT DEFAULT NULL, 
+	"force" bool DEFAULT false, 
+	"page_size" INT DEFAULT NULL, 
+	"server" TEXT DEFAULT NULL 
+) RETURNS TABLE (
+	"day" date,  
+	"pages" INT,  
+	"visits" bigint,  
+	"actions" bigint,  
+	"inserted" bigint,  
+	"updated" bigint,  
+	"deleted" bigint,  
+	"truncated_visits" bigint  
+)
+VOLATILE PARALLEL UNSAFE
+LANGUAGE c 
+AS 'MODULE_PATHNAME', 'matomo_sync_0_2_reconnect_wrapper';
+
+CREATE OR REPLACE VIEW matomo_status WITH (security_barrier) AS
+    SELECT s.id AS site_id, s.server, s.idsite, s.name, s.timezone, v.destination, v.owner, s.enabled,
+           matomo_is_running(s.id) AS running,
+           t.last_success_at AS synced_to,
+           pg_catalog.now() - t.last_success_at AS lag,
+           d.sealed_to, d.newest_action, coalesce(d.visits_today, 0) AS visits_today,
+           -- An interrupted run that is not yet recorded as failed counts too.
+           coalesce(t.failures, 0) + (SELECT pg_catalog.count(*) FROM matomo_run_log r
+               WHERE r.site_id = s.id AND r.status = 'running' AND r.changes = t.changes
+                 AND matomo_run_is_dead(r.runid))::integer AS failures,
+           t.last_error_at, t.last_sqlstate, t.last_error, t.last_detail, t.last_hint,
+           CASE WHEN s.enabled THEN coalesce(t.next_at, pg_catalog.now()) END AS next_run,
+           t.upkeep_error
+    FROM matomo_sites v
+    JOIN matomo_site_config s ON s.id = v.id
+    LEFT JOIN matomo_site_state t ON t.site_id = s.id
+    CROSS JOIN LATERAL (
+        SELECT pg_catalog.max(l.day) FILTER (WHERE l.sealed) AS sealed_to,
+               pg_catalog.max(l.newest) AS newest_action,
+               pg_catalog.max(l.visits) FILTER (WHERE l.day = matomo_today(s.timezone)) AS visits_today
+        FROM matomo_ledger l
+        WHERE l.destination IN (s.destination::pg_catalog.oid, 0::pg_catalog.oid) AND l.idsite = s.idsite AND l.matomo = t.matomo
+          -- Known by name until the site's first sync after a restore.
+          AND (l.destination <> 0::pg_catalog.oid OR l.destination_name = s.destination_name AND s.destination IS NOT NULL)
+    ) d;
+
+COMMENT ON VIEW matomo_status IS 'Status of your registered sites: one row per site';
+COMMENT ON COLUMN matomo_status.site_id IS 'ID of the registered site';
+COMMENT ON COLUMN matomo_status.server IS 'Foreign server of the Matomo';
+COMMENT ON COLUMN matomo_status.idsite IS 'ID of the site in Matomo (idSite)';
+COMMENT ON COLUMN matomo_status.name IS 'Name of the site, as Matomo last reported it';
+COMMENT ON COLUMN matomo_status.timezone IS 'Timezone of the site, as Matomo last reported it';
+COMMENT ON COLUMN matomo_status.destination IS 'Table with the visits';
+COMMENT ON COLUMN matomo_status.owner IS 'Role whose rights and user mapping its syncs use';
+COMMENT ON COLUMN matomo_status.enabled IS 'Whether matomo_sync_all and the background worker sync the site';
+COMMENT ON COLUMN matomo_status.running IS 'Whether any session is syncing the site';
+COMMENT ON COLUMN matomo_status.synced_to IS 'Start of the last successful run: the table has all visits that Matomo had then, except late ones since the last recheck of open days';
+COMMENT ON COLUMN matomo_status.lag IS 'Time since synced_to';
+COMMENT ON COLUMN matomo_status.sealed_to IS 'Last sealed day: read whole after it had ended and settled';
+COMMENT ON COLUMN matomo_status.newest_action IS 'Last action of the newest copied visit';
+COMMENT ON COLUMN matomo_status.visits_today IS 'Copied visits of today, in the site''s timezone';
+COMMENT ON COLUMN matomo_status.failures IS 'Failed runs since the last success; 0 means healthy';
+COMMENT ON COLUMN matomo_status.last_error_at IS 'When a run last failed, even if runs have succeeded since';
+COMMENT ON COLUMN matomo_status.last_sqlstate IS 'SQLSTATE of its error';
+COMMENT ON COLUMN matomo_status.last_error IS 'Message of its error';
+COMMENT ON COLUMN matomo_status.last_detail IS 'DETAIL of its error';
+COMMENT ON COLUMN matomo_status.last_hint IS 'HINT of its error: what to do';
+COMMENT ON COLUMN matomo_status.next_run IS 'When the background worker, if running, next syncs the site; infinity if the token must be fixed first; NULL if the site is disabled';
+COMMENT ON COLUMN matomo_status.upkeep_error IS 'Today''s error of retention or of creating partitions ahead; it does not make a run fail';
+
+CREATE OR REPLACE VIEW matomo_progress WITH (security_barrier) AS
+    WITH live AS (
+        SELECT a.pid, a.usename, a.query_start,
+               pg_catalog.regexp_match(a.query, '^matomo: site ([0-9]{1,9})(?: [(]registered site ([0-9]{1,9})[)])?, ([^:]*)(?:: ([0-9]{1,9}) of ([0-9]{1,9}) days, ([0-9]{1,18}) visits, ([0-9]{1,18}) actions(?:, ([0-9]{1,18}) actions/s, ([0-9]{1,6} h [0-9]{1,2} min|[0-9]{1,2} min [0-9]{1,2} s|[0-9]{1,2} s) left)?)?$') AS part
+        FROM pg_catalog.pg_stat_activity a
+        WHERE a.datname = pg_catalog.current_database() AND a.state = 'active' AND a.query LIKE 'matomo: site %'
+    ), run AS (
+        SELECT r.* FROM matomo_run_log r
+        WHERE r.status = 'running' AND matomo_may_see(r.owner::pg_catalog.oid) AND matomo_is_running(r.site_id)
+    )
+    SELECT coalesce(l.pid, r.job_pid) AS pid, coalesce(r.username, l.usename) AS username,
+           r.runid, r.site_id, r.server, coalesce(r.idsite, l.part[1]::integer) AS idsite, r.destination,
+           coalesce(l.part[3], 'waits') AS phase,
+           coalesce(l.part[4]::integer, r.days) AS days,
+           coalesce(l.part[5]::integer, r.days_total) AS days_total,
+           coalesce(l.part[6]::bigint, r.visits) AS visits,
+           coalesce(l.part[7]::bigint, r.actions) AS actions,
+           l.part[8]::bigint AS actions_per_second,
+           l.part[9]::interval AS time_left,
+           coalesce(r.start_time, l.query_start) AS start_time
+    FROM (SELECT * FROM live WHERE part IS NOT NULL) l
+    FULL JOIN run r ON r.job_pid = l.pid AND r.site_id = l.part[2]::integer;
+
+COMMENT ON VIEW matomo_progress IS 'Progress of syncs and checks of your registered sites, and of sessions that you may see in pg_stat_activity';
+COMMENT ON COLUMN matomo_progress.pid IS 'Process ID';
+COMMENT ON COLUMN matomo_progress.username IS 'Role that started it';
+COMMENT ON COLUMN matomo_progress.runid IS 'ID of the run in matomo_runs; NULL for a call of matomo_sync or matomo_check';
+COMMENT ON COLUMN matomo_progress.site_id IS 'ID of the registered site';
+COMMENT ON COLUMN matomo_progress.destination IS 'Table with the visits';
+COMMENT ON COLUMN matomo_progress.phase IS 'The last stored day, or what it is waiting for';
+COMMENT ON COLUMN matomo_progress.days_total IS 'Days done and still to do';
+COMMENT ON COLUMN matomo_progress.actions IS 'Actions of these visits';
+COMMENT ON COLUMN matomo_progress.actions_per_second IS 'Actions per second since it started';
+COMMENT ON COLUMN matomo_progress.time_left IS 'Time left if the remaining days are like those done';
+COMMENT ON COLUMN matomo_progress.start_time IS 'When it started';
+COMMENT ON FUNCTION matomo_sync(integer, text, text, date, date, text, boolean, integer, text) IS
+    'Copies the visits of a Matomo site from start_date to end_date (default today) into a table; returns a row per day';
+COMMENT ON FUNCTION matomo_check(integer, date, date, text, text, text, boolean, boolean, integer, text, boolean) IS
+    'Compares the visits of a site in Matomo and in a table, day by day, and optionally repairs differences';
+COMMENT ON FUNCTION matomo_change_url(regclass, text, text) IS
+    'Moves a destination''s ledger entries to a Matomo''s new URL, and returns their number';
+COMMENT ON FUNCTION matomo_add_site(text, integer, date, text, interval, interval, boolean) IS
+    'Registers a site that the procedures and the background worker sync with your rights; returns its ID';
+COMMENT ON FUNCTION matomo_alter_site(integer, text, integer, date, text, interval, interval, boolean, text) IS
+    'Changes a registered site; NULL keeps a value. A failed site is retried';
+COMMENT ON FUNCTION matomo_remove_site(integer) IS 'Removes a registered site, but not its copied visits';
+COMMENT ON FUNCTION matomo_drop_step(regclass, timestamptz, integer, interval, jsonb) IS
+    'Internal: one step of matomo_drop_before: updates the ledger first, then drops a partition or deletes a batch of rows';
+COMMENT ON FUNCTION matomo_today(text) IS 'Internal: today in a timezone, named as Matomo does';
+-- … to here.
+
+-- As sql/privileges.sql, but for what the administrator has granted or revoked.
+DO $do$
+DECLARE
+    known CONSTANT oid[] := pg_catalog.current_setting('matomo_update.known');
+    grants CONSTANT text := pg_catalog.current_setting('matomo_update.grants');
+    for_all CONSTANT name[] := ARRAY['matomo_may_see', 'matomo_find_table', 'matomo_is_running', 'matomo_run_is_dead',
+        'matomo_today', 'matomo_create_table', 'matomo_partition_ranges', 'matomo_create_partitions', 'matomo_forget',
+        'matomo_drop_step', 'matomo_drop_rows', 'matomo_drop_before', 'matomo_remove_site',
+        'matomo_run_outside_transaction', 'matomo_run_sites', 'matomo_run_step'];
+    change text;
+BEGIN
+    FOR change IN
+        WITH member AS (
+            SELECT d.classid, d.objid FROM pg_catalog.pg_depend d
+            JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid AND e.extname = 'matomo_postgres'
+            WHERE d.refclassid = 'pg_catalog.pg_extension'::regclass AND d.deptype = 'e'
+        ), untouched AS (
+            SELECT pg_catalog.format('ROUTINE %s', p.oid::regprocedure) AS object, p.proowner AS owner,
+                   coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner)) AS acl, p.proname = ANY (for_all) AS for_all
+            FROM member m JOIN pg_catalog.pg_proc p ON p.oid = m.objid AND m.classid = 'pg_catalog.pg_proc'::regclass
+            WHERE p.oid <> ALL (known) OR p.proacl IS NULL
+            UNION ALL
+            SELECT c.oid::regclass::text, c.relowner, c.relacl, false
+            FROM member m JOIN pg_catalog.pg_class c ON c.oid = m.objid AND m.classid = 'pg_catalog.pg_class'::regclass
+            WHERE c.oid <> ALL (known)
+        )
+        SELECT pg_catalog.format('REVOKE ALL ON %s FROM %s', u.object, CASE a.grantee
+                   WHEN 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) END)
+        FROM untouched u CROSS JOIN LATERAL pg_catalog.aclexplode(u.acl) a WHERE a.grantee <> u.owner
+        UNION ALL
+        SELECT pg_catalog.format('GRANT EXECUTE ON %s TO PUBLIC', u.object) FROM untouched u WHERE u.for_all
+        UNION ALL
+        SELECT grants WHERE grants <> ''
+    LOOP
+        EXECUTE change;
+    END LOOP;
+END
+$do$;

@@ -1,0 +1,79 @@
+//! The Matomo of a destination: `idVisit` is unique only within one. SPI only.
+
+use crate::error::{Busy, Error, Result};
+use crate::pg::locks::{self, Kind, Lock, Mode, Until};
+use crate::pg::spi::{query, spi};
+use crate::state::ledger::Ledger;
+use crate::state::restored::is_of_table;
+use crate::store::destination::Destination;
+
+impl Ledger {
+    /// Whether the destination has any entry, and so belongs to a Matomo.
+    ///
+    /// # Errors
+    /// Only internal ones.
+    pub fn knows_destination(&self) -> Result<bool> {
+        let sql = format!("SELECT 1 FROM {} WHERE destination = $1 LIMIT 1", self.table);
+        self.run(|client| Ok(!query(client, &sql, &[self.destination.into()])?.is_empty()))
+    }
+
+    /// Claims the destination for this Matomo until the end of the transaction. Does not wait: of two
+    /// concurrent sessions, the second one finds the lock of the first.
+    ///
+    /// # Errors
+    /// [`Busy::OtherFirst`].
+    pub fn claim_destination(&self, name: &str) -> Result<()> {
+        let hash = fnv(self.matomo.as_bytes());
+        locks::try_take(Lock::Matomo(self.destination, hash), Mode::Shared, Until::TransactionEnd);
+        let is_other =
+            |held: &locks::Held| held.class == self.destination.to_u32() && held.object != hash;
+        match locks::held(Kind::Matomo).iter().any(is_other) {
+            true => Err(Busy::OtherFirst(name.to_owned()).into()),
+            false => Ok(()),
+        }
+    }
+
+    /// Checks that the destination belongs to this Matomo or to none.
+    ///
+    /// # Errors
+    /// [`Error::OtherMatomo`].
+    pub fn check_matomo(&self, destination: &Destination) -> Result<()> {
+        // Skips from site to site, as there may be very many entries.
+        let sql = format!(
+            "WITH RECURSIVE m AS ( \
+                 (SELECT idsite, matomo FROM {0} WHERE destination = $1 ORDER BY 1, 2 LIMIT 1) \
+                 UNION ALL \
+                 SELECT n.idsite, n.matomo FROM m CROSS JOIN LATERAL ( \
+                     SELECT l.idsite, l.matomo FROM {0} l WHERE l.destination = $1 \
+                     AND (l.idsite, l.matomo) > (m.idsite, m.matomo) ORDER BY 1, 2 LIMIT 1) n) \
+             SELECT matomo FROM m WHERE matomo <> $2 LIMIT 1",
+            self.table
+        );
+        // Restored entries have only the table's name.
+        let by_name = format!(
+            "SELECT l.matomo FROM {} l WHERE {} AND l.matomo <> $2 LIMIT 1",
+            self.table,
+            is_of_table(&self.extension.schema, "$1")
+        );
+        let find = |sql: &str| -> Result<Option<String>> {
+            let args = [self.destination.into(), self.matomo.as_str().into()];
+            self.run(|client| {
+                query(client, sql, &args)?.next().map_or(Ok(None), |row| row.get(1).map_err(spi))
+            })
+        };
+        let mut other = find(&sql)?;
+        if other.is_none() && !self.knows_destination()? && !destination.is_empty()? {
+            other = find(&by_name)?;
+        }
+        let refuse = |known| {
+            let (name, asked) = (destination.name.clone(), self.matomo.clone());
+            Err(Error::OtherMatomo { name, known, asked })
+        };
+        other.map_or(Ok(()), refuse)
+    }
+}
+
+/// A hash (FNV-1a) that is the same in all sessions.
+fn fnv(bytes: &[u8]) -> u32 {
+    bytes.iter().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
+}

@@ -1,0 +1,207 @@
+//! `ALTER EXTENSION … UPDATE` from 0.1.0 with data: what is known and granted stays, and the next sync
+//! reads on from there.
+
+use fake_matomo::Fake;
+use postgres::Client;
+
+use crate::project::updates::{Shelf, assert_same, released};
+use crate::support::report::proven;
+use crate::support::*;
+
+const CURRENT: &str = env!("CARGO_PKG_VERSION");
+const UPDATE: &str = "ALTER EXTENSION matomo_postgres UPDATE";
+
+/// A database with the objects of 0.1.0.
+fn database_of_0_1_0(shelf: &mut Shelf, name: &str) -> Client {
+    run(&mut shelf.db, &format!("CREATE DATABASE {name}"));
+    let mut db = shelf.cluster.connect(name);
+    run(&mut db, "CREATE EXTENSION matomo_postgres VERSION '0.1.0'");
+    db
+}
+
+fn shelf() -> Shelf {
+    let shelf = Shelf::new();
+    let sql = released().into_iter().find(|(version, _)| version == "0.1.0").unwrap().1;
+    shelf.put("0.1.0", &sql);
+    shelf
+}
+
+/// What 0.1.0 has in its tables after a sync of the registered site `analytics`, 1 into a table of
+/// weeks: days that are sealed but for the last one, which is half read; an old run that was killed.
+/// Its URLs were as they had been typed.
+fn fill(db: &mut Client, fake: &Fake, zone: &str, url: &str) {
+    let rows = oracle(fake, "2026-10-19", "2026-10-30");
+    run(
+        db,
+        &format!(
+            "CREATE ROLE etl; CREATE ROLE \"on call\";
+             GRANT EXECUTE ON FUNCTION matomo_sync, matomo_check TO etl;
+             GRANT EXECUTE ON FUNCTION matomo_check TO \"on call\" WITH GRANT OPTION;
+             REVOKE EXECUTE ON FUNCTION matomo_forget FROM PUBLIC;
+             REVOKE SELECT ON matomo_runs FROM PUBLIC; GRANT SELECT ON matomo_runs TO \"on call\";
+             CREATE SERVER analytics FOREIGN DATA WRAPPER matomo OPTIONS (url '{url}');
+             CREATE USER MAPPING FOR CURRENT_USER SERVER analytics OPTIONS (token '{}');
+             SELECT matomo_create_table('visits', true);
+             SELECT matomo_create_partitions('visits', '2026-10-18', '2026-11-01')",
+            fake.token()
+        ),
+    );
+    copy_rows(db, "visits", &rows);
+    let counts = "SELECT (action_timestamp AT TIME ZONE 'ZONE')::date AS day, count(DISTINCT idvisit) AS visits,
+        count(*) AS actions, max(action_timestamp) AS newest FROM visits GROUP BY 1";
+    let counts = counts.replace("'ZONE'", &format!("'{zone}'"));
+    run(
+        db,
+        &format!(
+            "INSERT INTO matomo_site_config (server, idsite, destination, owner, start_date, every, retention,
+                 enabled, name, timezone)
+             VALUES ('analytics', 1, 'visits', 'postgres', '2026-10-19', '10 minutes', '100 years', true,
+                 'Site 1', '{zone}'),
+                 ('gone', 2, 99999, 99998, NULL, '1 hour', NULL, false, 'Site 2', '{zone}');
+             INSERT INTO matomo_site_state (site_id, matomo, last_success_at, upkeep_place, failures)
+             VALUES (1, '{url}/index.php', '2026-10-31', '{{\"number\": 3}}', 2);
+             INSERT INTO matomo_run_log (job_pid, database, username, command, status, start_time, site_id, owner,
+                 server, idsite, destination)
+             VALUES (1, 'kept', 'postgres', 'CALL matomo_sync_all()', 'succeeded', '2026-10-31', 1, 'postgres',
+                     'analytics', 1, 'visits'),
+                 (2, 'kept', 'postgres', 'CALL matomo_sync_all()', 'running', '2026-10-31', 1, 99998,
+                     'analytics', 1, 'visits');
+             INSERT INTO matomo_ledger SELECT '{url}/index.php', 1, 'visits', day, true, visits, actions, 0, newest,
+                 '{zone}', '2026-11-05' FROM ({counts}) c;
+             INSERT INTO matomo_ledger SELECT upper('{url}') || '/index.php', 1, 'visits', day, false, 0, 0, 0, NULL,
+                 '{zone}', '2026-11-06' FROM ({counts}) c WHERE day <= '2026-10-20';
+             UPDATE matomo_ledger SET sealed = false, pass_began = '2026-10-30', pass_since = '2026-10-30', pass_seen = ''
+             WHERE day = '2026-10-30'"
+        )
+        // As `upper` leaves the scheme, which 0.1.0 did not.
+        .replace("upper('", "replace(upper('")
+        .replace("') || '/index.php', 1", "'), 'HTTP', 'http') || '/index.php', 1"),
+    );
+}
+
+/// The tables of 0.1.0 with the columns of 0.1.0.
+fn kept(db: &mut Client) -> Vec<String> {
+    let mut all = Vec::new();
+    for (table, but) in [
+        ("matomo_site_config", "destination_name owner_name"),
+        ("matomo_site_state", "changes matomo upkeep_place"),
+        ("matomo_run_log", "step_pages changes owner_name"),
+        (
+            "matomo_ledger",
+            "rechecked_at action_time destination_name matomo pass_began pass_since pass_seen",
+        ),
+    ] {
+        let but = but.replace(' ', ", ");
+        let sealed =
+            if table == "matomo_ledger" { "WHERE sealed OR day > '2026-10-20'" } else { "" };
+        all.extend(texts(
+            db,
+            &format!("SELECT '{table} ' || (to_jsonb(t) - '{{{but}}}'::text[])::text FROM {table} t {sealed} ORDER BY 1"),
+        ));
+    }
+    for sql in [
+        "SELECT concat_ws(' ', srvname, srvoptions, srvacl) FROM pg_foreign_server",
+        "SELECT concat_ws(' ', srvname, usename, umoptions) FROM pg_user_mappings",
+        "SELECT format('%s %s', sequencename, last_value) FROM pg_sequences ORDER BY 1",
+        "SELECT concat_ws(' ', c.relname, c.relfilenode, c.relacl, a.attname, a.atttypid) FROM pg_class c
+         JOIN pg_attribute a ON a.attrelid = c.oid WHERE c.relname LIKE 'visits%' ORDER BY 1",
+        "SELECT format('%s may %s %s', r.rolname, has_function_privilege(r.rolname, 'matomo_sync', 'EXECUTE'),
+             has_function_privilege(r.rolname, 'matomo_forget(text, text, regclass)', 'EXECUTE'))
+         FROM pg_roles r WHERE r.rolname IN ('etl', 'on call') ORDER BY 1",
+        "SELECT format('%s may %s', r.rolname, has_table_privilege(r.rolname, 'matomo_runs', 'SELECT'))
+         FROM pg_roles r WHERE r.rolname IN ('etl', 'on call') ORDER BY 1",
+        "SELECT format('%s checks %s %s', r.rolname, has_function_privilege(r.rolname, 'matomo_check', 'EXECUTE'),
+             has_function_privilege(r.rolname, 'matomo_check', 'EXECUTE WITH GRANT OPTION'))
+         FROM pg_roles r WHERE r.rolname IN ('etl', 'on call', 'pg_monitor') ORDER BY 1",
+    ] {
+        // Either version has one function of each name.
+        let check = "'matomo_check', 'EXECUTE";
+        let oid = "(SELECT p.oid FROM pg_proc p WHERE p.proname = 'matomo_check'), 'EXECUTE";
+        let sync = "(SELECT p.oid FROM pg_proc p WHERE p.proname = 'matomo_sync'), 'EXECUTE";
+        all.extend(texts(db, &sql.replace(check, oid).replace("'matomo_sync', 'EXECUTE", sync)));
+    }
+    all
+}
+
+#[test]
+fn an_update_keeps_what_0_1_0_has_written_and_the_next_sync_reads_on() {
+    let fake = serve(world(310, "Europe/Paris", 10, "2026-10-19", "2026-10-30"));
+    let mut shelf = shelf();
+    let mut db = database_of_0_1_0(&mut shelf, "kept");
+    let url = format!("http://LocalHost:{}", fake.port());
+    fill(&mut db, &fake, "Europe/Paris", &url);
+    let before = kept(&mut db);
+    assert!(before.len() > 80, "{before:#?}");
+    run(&mut db, UPDATE);
+    assert_eq!(kept(&mut db), before);
+
+    let one_url = format!("http://localhost:{}/index.php", fake.port());
+    let urls =
+        "SELECT DISTINCT matomo FROM matomo_ledger UNION ALL SELECT matomo FROM matomo_site_state";
+    assert_eq!(texts(&mut db, urls), [one_url.as_str(); 2]);
+    let names =
+        "SELECT concat_ws(' ', destination_name, owner_name) FROM matomo_site_config ORDER BY id";
+    assert_eq!(texts(&mut db, names), ["{public,visits,postgres} postgres", "{?,99999,?} 99998"]);
+    let sites = "SELECT concat_ws(' ', id, destination, owner) FROM matomo_sites ORDER BY id";
+    assert_eq!(texts(&mut db, sites), ["1 visits postgres", "2 \"?\".\"99999\" 99998"]);
+    let ran = "SELECT concat_ws(' ', runid, status, owner) FROM matomo_runs ORDER BY runid";
+    assert_eq!(texts(&mut db, ran), ["1 succeeded postgres", "2 failed 99998"]);
+
+    // The last day has ended: it is read whole once, and sealed; no other is asked for.
+    fake.clear_requests();
+    run(&mut db, "CALL matomo_sync_all()");
+    let known = |line: &String| (..="day 2026-10-30").contains(&line.as_str());
+    let again: Vec<_> = asked(&fake).into_iter().filter(known).collect();
+    assert_eq!(again, ["day 2026-10-30"]);
+    assert_equal(&mut db, "visits", &oracle(&fake, "2026-10-19", "2026-10-30"));
+    assert_eq!(
+        one::<i64>(
+            &mut db,
+            "SELECT count(*) FROM matomo_ledger WHERE NOT sealed AND day <= '2026-10-30'"
+        ),
+        0
+    );
+    let healthy = "SELECT failures FROM matomo_status WHERE site_id = 1 AND upkeep_error IS NULL";
+    assert_eq!(one::<i32>(&mut db, healthy), 0);
+    run(&mut db, "CALL matomo_sync_all()");
+    assert!(!asked(&fake).iter().any(known));
+    let differing =
+        "SELECT sum(missing + extra + stale)::int FROM matomo_check(1, '2026-10-19', '2026-10-30',
+        server => 'analytics', destination => 'visits', deep => true)";
+    assert_eq!(one::<i32>(&mut db, differing), 0);
+    proven(
+        "Lifecycle",
+        "ALTER EXTENSION UPDATE from 0.1.0 with data",
+        "a table of weeks, sealed days and one half read, URLs as they were typed, sites and runs of which tables and roles are gone, grants",
+        "all is kept, URLs are one; the next sync asks for the open day only",
+        "the tables of 0.1.0 as before; of these asked for: day 2026-10-30; then none; deep check: 0 rows differ",
+    );
+}
+
+#[test]
+fn an_update_gives_nobody_more_by_default_privileges() {
+    let mut shelf = shelf();
+    run(&mut shelf.db, "CREATE ROLE everyman");
+    let defaults = "ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO everyman;
+        ALTER DEFAULT PRIVILEGES GRANT ALL ON FUNCTIONS TO everyman";
+    let create = "CREATE EXTENSION matomo_postgres";
+    let updated = shelf.after(&format!("{create} VERSION '0.1.0'; {defaults}; {UPDATE}"));
+    let fresh = shelf.after(&format!("{create}; {defaults}"));
+    assert_same(defaults, &updated, &fresh);
+}
+
+/// Whoever has a view on one of ours is told which, and has lost nothing.
+#[test]
+fn a_view_of_the_users_that_would_go_stops_the_update() {
+    let mut shelf = shelf();
+    let mut db = database_of_0_1_0(&mut shelf, "views");
+    run(&mut db, "CREATE VIEW mine AS SELECT site_id, failures FROM matomo_status");
+    let failed = error(&mut db, UPDATE);
+    let message = "cannot drop view matomo_status because other objects depend on it";
+    assert_says(&failed, "2BP01", message, &["view mine depends on view matomo_status"], "");
+    run(&mut db, "DROP VIEW mine");
+    run(&mut db, UPDATE);
+    let version: String =
+        one(&mut db, "SELECT extversion FROM pg_extension WHERE extname = 'matomo_postgres'");
+    assert_eq!(version, CURRENT);
+}
