@@ -58,7 +58,9 @@ UPDATE matomo_site_config s SET
         FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
         WHERE c.oid = s.destination), ARRAY['?', s.destination::oid::text, '?']),
     owner_name = coalesce((SELECT r.rolname FROM pg_catalog.pg_roles r WHERE r.oid = s.owner), s.owner::oid::text::name);
-ALTER TABLE matomo_site_config ALTER destination_name SET NOT NULL, ALTER owner_name SET NOT NULL;
+ALTER TABLE matomo_site_config
+    ALTER destination DROP NOT NULL, ALTER owner DROP NOT NULL,
+    ALTER destination_name SET NOT NULL, ALTER owner_name SET NOT NULL;
 
 ALTER TABLE matomo_site_state
     DROP CONSTRAINT matomo_site_state_site_id_fkey,
@@ -72,8 +74,9 @@ ALTER TABLE matomo_run_log
     ADD COLUMN owner_name name;
 UPDATE matomo_run_log l SET
     owner_name = coalesce((SELECT r.rolname FROM pg_catalog.pg_roles r WHERE r.oid = l.owner), l.owner::oid::text::name);
-ALTER TABLE matomo_run_log ALTER owner_name SET NOT NULL;
+ALTER TABLE matomo_run_log ALTER owner DROP NOT NULL, ALTER owner_name SET NOT NULL;
 DROP INDEX matomo_run_log_running;
+CREATE INDEX matomo_run_log_ownerless ON matomo_run_log (owner_name) WHERE owner = 0::oid;
 CREATE INDEX matomo_run_log_running ON matomo_run_log (site_id) WHERE status IN ('running', 'paused');
 
 ALTER TABLE matomo_ledger
@@ -164,7 +167,7 @@ CREATE OR REPLACE VIEW matomo_days WITH (security_barrier) AS
                 THEN pg_catalog.format('%I.%I', l.destination_name[1], l.destination_name[2]) END
     FROM matomo_ledger l
     CROSS JOIN LATERAL (SELECT matomo_find_table(l.destination_name) OFFSET 0) AS t(oid)
-    -- One that has become another Matomo's is not it.
+    -- A table that belongs to another Matomo by now is a different one.
     CROSS JOIN LATERAL (SELECT CASE coalesce((SELECT k.matomo FROM matomo_ledger k
         WHERE k.destination = t.oid LIMIT 1), l.matomo) WHEN l.matomo THEN t.oid END OFFSET 0) AS f(found)
     WHERE l.destination = 0::pg_catalog.oid
@@ -183,71 +186,6 @@ COMMENT ON COLUMN matomo_days.read_at IS 'When the day was last read';
 COMMENT ON COLUMN matomo_days.rechecked_at IS 'When the last recheck or whole reading of an open day began; see matomo.recheck';
 COMMENT ON COLUMN matomo_days.action_time IS 'Value of matomo.action_time for the day''s rows; NULL if unknown';
 COMMENT ON COLUMN matomo_days.missing IS 'Name of the table if a dump was restored without it; only members of pg_read_all_data see such days';
-COMMENT ON TABLE matomo_action IS 'Template of tables of Matomo actions: one row per action of a visit. Always empty; see matomo_create_table';
-
-CREATE OR REPLACE FUNCTION matomo_create_table(
-    name text,
-    partitioned boolean DEFAULT false,
-    schema_name name DEFAULT pg_catalog.current_schema()
-) RETURNS regclass
-LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-    parts text[] := parse_ident(name);
-    table_name text := parts[cardinality(parts)];
-    qualified text;
-    template CONSTANT text := '@extschema@.matomo_action';
-BEGIN
-    IF name IS NULL OR partitioned IS NULL THEN
-        RAISE null_value_not_allowed USING MESSAGE = 'arguments of matomo_create_table must not be null';
-    END IF;
-    IF cardinality(parts) > 2 THEN
-        RAISE invalid_name USING
-            MESSAGE = format('improper relation name (too many dotted names): %s', name),
-            HINT = 'Give the name of a table, or of a schema and a table.';
-    END IF;
-    IF cardinality(parts) = 2 THEN
-        schema_name := parts[1];
-    END IF;
-    IF schema_name IS NULL THEN
-        RAISE invalid_schema_name USING
-            MESSAGE = 'no schema has been selected to create in',
-            HINT = 'Name the schema, or set search_path.';
-    END IF;
-    -- A name has at most 63 bytes, and partitions append a week such as _2026w47.
-    IF octet_length(table_name) > (CASE WHEN partitioned THEN 55 ELSE 63 END) THEN
-        RAISE name_too_long USING
-            MESSAGE = format('table name "%s" is too long', table_name),
-            HINT = 'A name has at most 63 bytes, that of a partitioned table at most 55.';
-    END IF;
-    qualified := format('%I.%I', schema_name, table_name);
-
-    -- As few indexes as possible: each costs as much as the table.
-    --   action_id: makes writes idempotent. A primary key, so that UPDATE has a replica identity in a
-    --     publication of all tables.
-    --   idvisit: finds the stored rows of a visit, for analysts and for every sync.
-    --   action_timestamp: for the range of days in nearly every report; a partitioned table uses its
-    --     partitions for that.
-    -- All have keys of bounded length, so that no row is refused. URLs, titles, names and dimensions
-    -- have no such bound.
-    IF partitioned THEN
-        EXECUTE format(
-            'CREATE TABLE %s (LIKE %s INCLUDING DEFAULTS INCLUDING COMMENTS,'
-            ' PRIMARY KEY (action_id, action_timestamp)) PARTITION BY RANGE (action_timestamp)', qualified, template);
-    ELSE
-        EXECUTE format(
-            'CREATE TABLE %s (LIKE %s INCLUDING DEFAULTS INCLUDING COMMENTS, PRIMARY KEY (action_id))', qualified, template);
-        EXECUTE format('CREATE INDEX ON %s (action_timestamp)', qualified);
-    END IF;
-    EXECUTE format('CREATE INDEX ON %s (idvisit)', qualified);
-    EXECUTE format('COMMENT ON TABLE %s IS %L', qualified, 'Matomo actions, one row per action of a visit');
-    RETURN qualified::regclass;
-END
-$$;
-
-COMMENT ON FUNCTION matomo_create_table(text, boolean, name) IS
-    'Creates a destination owned by the caller, optionally partitioned by week. An unqualified name is created in the current schema';
 COMMENT ON TABLE matomo_site_config IS 'Registered sites: one row per server, site and destination';
 COMMENT ON COLUMN matomo_site_config.id IS 'ID for matomo_sync_site, matomo_alter_site and matomo_remove_site';
 COMMENT ON COLUMN matomo_site_config.destination IS 'Table with the visits; 0 if restored from a dump and not found yet, NULL if dropped before the dump';
@@ -318,6 +256,71 @@ COMMENT ON COLUMN matomo_sites.every IS 'How often the background worker syncs t
 COMMENT ON COLUMN matomo_sites.retention IS 'How long visits are kept; NULL means forever';
 COMMENT ON COLUMN matomo_sites.enabled IS 'Whether matomo_sync_all and the background worker sync the site';
 COMMENT ON COLUMN matomo_sites.created_at IS 'When the site was registered';
+COMMENT ON TABLE matomo_action IS 'Template of tables of Matomo actions: one row per action of a visit. Always empty; see matomo_create_table';
+
+CREATE OR REPLACE FUNCTION matomo_create_table(
+    name text,
+    partitioned boolean DEFAULT false,
+    schema_name name DEFAULT pg_catalog.current_schema()
+) RETURNS regclass
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    parts text[] := parse_ident(name);
+    table_name text := parts[cardinality(parts)];
+    qualified text;
+    template CONSTANT text := '@extschema@.matomo_action';
+BEGIN
+    IF name IS NULL OR partitioned IS NULL THEN
+        RAISE null_value_not_allowed USING MESSAGE = 'arguments of matomo_create_table must not be null';
+    END IF;
+    IF cardinality(parts) > 2 THEN
+        RAISE invalid_name USING
+            MESSAGE = format('improper relation name (too many dotted names): %s', name),
+            HINT = 'Give the name of a table, or of a schema and a table.';
+    END IF;
+    IF cardinality(parts) = 2 THEN
+        schema_name := parts[1];
+    END IF;
+    IF schema_name IS NULL THEN
+        RAISE invalid_schema_name USING
+            MESSAGE = 'no schema has been selected to create in',
+            HINT = 'Name the schema, or set search_path.';
+    END IF;
+    -- A name has at most 63 bytes, and partitions append a week such as _2026w47.
+    IF octet_length(table_name) > (CASE WHEN partitioned THEN 55 ELSE 63 END) THEN
+        RAISE name_too_long USING
+            MESSAGE = format('table name "%s" is too long', table_name),
+            HINT = 'A name has at most 63 bytes, that of a partitioned table at most 55.';
+    END IF;
+    qualified := format('%I.%I', schema_name, table_name);
+
+    -- As few indexes as possible: each costs as much as the table.
+    --   action_id: makes writes idempotent. A primary key, so that UPDATE has a replica identity in a
+    --     publication of all tables.
+    --   idvisit: finds the stored rows of a visit, for analysts and for every sync.
+    --   action_timestamp: for the range of days in nearly every report; a partitioned table uses its
+    --     partitions for that.
+    -- All have keys of bounded length, so that no row is refused. URLs, titles, names and dimensions
+    -- have no such bound.
+    IF partitioned THEN
+        EXECUTE format(
+            'CREATE TABLE %s (LIKE %s INCLUDING DEFAULTS INCLUDING COMMENTS,'
+            ' PRIMARY KEY (action_id, action_timestamp)) PARTITION BY RANGE (action_timestamp)', qualified, template);
+    ELSE
+        EXECUTE format(
+            'CREATE TABLE %s (LIKE %s INCLUDING DEFAULTS INCLUDING COMMENTS, PRIMARY KEY (action_id))', qualified, template);
+        EXECUTE format('CREATE INDEX ON %s (action_timestamp)', qualified);
+    END IF;
+    EXECUTE format('CREATE INDEX ON %s (idvisit)', qualified);
+    EXECUTE format('COMMENT ON TABLE %s IS %L', qualified, 'Matomo actions, one row per action of a visit');
+    RETURN qualified::regclass;
+END
+$$;
+
+COMMENT ON FUNCTION matomo_create_table(text, boolean, name) IS
+    'Creates a destination owned by the caller, optionally partitioned by week. An unqualified name is created in the current schema';
 
 CREATE OR REPLACE FUNCTION matomo_partition_ranges(destination regclass)
 RETURNS TABLE (lower_bound timestamptz, upper_bound timestamptz)
@@ -772,8 +775,8 @@ BEGIN
         -- both the table and the partition.
         'whole', t.hi <= before AND pg_has_role(c.relowner, 'USAGE') AND pg_has_role(p.relowner, 'USAGE')
             AND NOT EXISTS (SELECT FROM tree f WHERE f.relkind = 'f' AND t.oid = ANY (f.path)),
-        -- 1 << CMD_DELETE
-        'deletable', pg_relation_is_updatable(t.oid, false) & 16 <> 0)
+        -- 1 << CMD_DELETE; it locks the table.
+        'deletable', CASE t.relkind WHEN 'f' THEN pg_relation_is_updatable(t.oid, false) & 16 <> 0 END)
         ORDER BY t.hi, cardinality(t.path), c.relname)
     INTO parts
     FROM tree t
@@ -882,7 +885,7 @@ BEGIN
             place := jsonb_build_object('before', before, 'id', part.id, 'done', done, 'last_gone', last_gone,
                 'since', CASE WHEN done OR part.kind = 'f' THEN NULL WHEN actions = selected THEN last_gone ELSE since END);
             first_gone := least(first_gone, before_this);
-            last_gone := last_gone + '1 second'::interval;
+            last_gone := CASE WHEN done THEN least(part.hi::timestamptz, before) ELSE last_gone + '1 second'::interval END;
             RETURN;
         END IF;
     END LOOP;
@@ -899,6 +902,9 @@ BEGIN
 EXCEPTION
     -- The rollback of this block has released its locks.
     WHEN lock_not_available OR deadlock_detected THEN
+        IF reached IS NULL THEN
+            RAISE;
+        END IF;
         more := true;
         actions := 0;
         dropped := NULL;
@@ -1069,7 +1075,7 @@ CREATE OR REPLACE VIEW matomo_status WITH (security_barrier) AS
                pg_catalog.max(l.visits) FILTER (WHERE l.day = matomo_today(s.timezone)) AS visits_today
         FROM matomo_ledger l
         WHERE l.destination IN (s.destination::pg_catalog.oid, 0::pg_catalog.oid) AND l.idsite = s.idsite AND l.matomo = t.matomo
-          -- Known by name until the site's first sync after a restore.
+          -- Restored entries have only the table's name until the site's first sync.
           AND (l.destination <> 0::pg_catalog.oid OR l.destination_name = s.destination_name AND s.destination IS NOT NULL)
     ) d;
 

@@ -208,7 +208,7 @@ const CHANGES: [(&str, &str); 10] = [
     ),
     (
         "COMMENT ON TABLE matomo_ledger IS 'Old';",
-        "COMMENT ON TABLE matomo_ledger IS 'One row per Matomo, site, destination and site-day: what syncs have copied';",
+        "COMMENT ON TABLE matomo_ledger IS 'Copied site-days: one row per Matomo, site, destination and day';",
     ),
     (
         "ALTER TABLE matomo_site_config ALTER enabled DROP NOT NULL;",
