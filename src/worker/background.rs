@@ -10,7 +10,6 @@ use pgrx::prelude::*;
 
 use crate::error::Result;
 use crate::pg::failed::Failed;
-use crate::pg::local_settings::LocalSettings;
 use crate::pg::process;
 use crate::pg::report::or_raise;
 use crate::pg::report::raised;
@@ -149,10 +148,29 @@ pub fn transaction<T>(work: impl FnOnce() -> Result<T>) -> std::result::Result<T
 
 /// Applies `default_transaction_read_only` until the result is dropped, for the part of a step that
 /// writes users' tables.
-pub fn as_by_default() -> Option<LocalSettings> {
+pub fn as_by_default() -> Option<ReadOnly> {
     // SAFETY: main thread; a setting of the session.
-    let is_read_only = unsafe { pg_sys::DefaultXactReadOnly };
-    is_read_only.then(|| LocalSettings::of(&[(c"transaction_read_only", c"on")]))
+    unsafe { pg_sys::DefaultXactReadOnly }.then(ReadOnly::begin)
+}
+
+/// Makes the transaction read-only until it is dropped. Not by `transaction_read_only`: since Postgres
+/// 16, no function may set it locally.
+#[must_use]
+pub struct ReadOnly(());
+
+impl ReadOnly {
+    fn begin() -> ReadOnly {
+        // SAFETY: main thread, within a transaction; its abort resets the flag.
+        unsafe { pg_sys::XactReadOnly = true };
+        ReadOnly(())
+    }
+}
+
+impl Drop for ReadOnly {
+    fn drop(&mut self) {
+        // SAFETY: as above.
+        unsafe { pg_sys::XactReadOnly = false };
+    }
 }
 
 /// A process that this one has started. Dropping it terminates the process.
