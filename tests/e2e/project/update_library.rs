@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use postgres::Client;
 
 use crate::project::updates::{Shelf, released};
+use crate::project::upgrade::pg_upgrade;
+use crate::support::cluster::Cluster;
 use crate::support::report::{proven, said};
 use crate::support::*;
 
@@ -168,4 +170,29 @@ fn a_symbol_keeps_its_arguments_for_ever() {
         }
     }
     assert_eq!(in_both, INDEPENDENT.map(|name| format!("matomo_{name}_wrapper")));
+}
+
+/// The new library has every function that the old objects name, or `pg_upgrade` could not make them.
+#[test]
+fn pg_upgrade_takes_a_database_that_is_not_updated_yet() {
+    let mut old = shelf();
+    let mut db = database(&mut old, "behind");
+    run(
+        &mut db,
+        "CREATE SERVER analytics FOREIGN DATA WRAPPER matomo OPTIONS (url 'https://a.example.org');
+         CREATE USER MAPPING FOR CURRENT_USER SERVER analytics OPTIONS (token 'secret');
+         SELECT matomo_create_table('matomo')",
+    );
+    drop(db);
+    let new = Cluster::create("", &[]);
+    old.cluster.stop("fast");
+    pg_upgrade(&old.cluster, &new);
+    new.start_again();
+    let mut db = new.connect("behind");
+    let version = "SELECT extversion FROM pg_extension WHERE extname = 'matomo_postgres'";
+    assert_eq!(one::<String>(&mut db, version), "0.1.0");
+    run(&mut db, UPDATE);
+    assert_eq!(one::<String>(&mut db, version), env!("CARGO_PKG_VERSION"));
+    assert_eq!(texts(&mut db, "SELECT srvname::text FROM pg_user_mappings"), ["analytics"]);
+    run(&mut db, "CALL matomo_sync_all()");
 }

@@ -56,7 +56,7 @@ fn logs(folder: &Path) -> String {
 }
 
 /// Runs `pg_upgrade` on two servers that are stopped.
-fn pg_upgrade(old: &Cluster, new: &Cluster) {
+pub fn pg_upgrade(old: &Cluster, new: &Cluster) {
     let bindir = |cluster: &Cluster| {
         std::fs::read_to_string(cluster.dir.join("bindir")).unwrap().trim().to_owned()
     };
