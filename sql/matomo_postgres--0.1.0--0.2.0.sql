@@ -60,7 +60,8 @@ UPDATE matomo_site_config s SET
     owner_name = coalesce((SELECT r.rolname FROM pg_catalog.pg_roles r WHERE r.oid = s.owner), s.owner::oid::text::name);
 ALTER TABLE matomo_site_config
     ALTER destination DROP NOT NULL, ALTER owner DROP NOT NULL,
-    ALTER destination_name SET NOT NULL, ALTER owner_name SET NOT NULL;
+    ALTER destination_name SET NOT NULL, ALTER destination_name SET DEFAULT '{}',
+    ALTER owner_name SET NOT NULL, ALTER owner_name SET DEFAULT '';
 
 ALTER TABLE matomo_site_state
     DROP CONSTRAINT matomo_site_state_site_id_fkey,
@@ -74,17 +75,12 @@ ALTER TABLE matomo_run_log
     ADD COLUMN owner_name name;
 UPDATE matomo_run_log l SET
     owner_name = coalesce((SELECT r.rolname FROM pg_catalog.pg_roles r WHERE r.oid = l.owner), l.owner::oid::text::name);
-ALTER TABLE matomo_run_log ALTER owner DROP NOT NULL, ALTER owner_name SET NOT NULL;
+ALTER TABLE matomo_run_log ALTER owner DROP NOT NULL, ALTER owner_name SET NOT NULL, ALTER owner_name SET DEFAULT '';
 DROP INDEX matomo_run_log_running;
 CREATE INDEX matomo_run_log_ownerless ON matomo_run_log (owner_name) WHERE owner = 0::oid;
 CREATE INDEX matomo_run_log_running ON matomo_run_log (site_id) WHERE status IN ('running', 'paused');
 
-ALTER TABLE matomo_ledger
-    DROP CONSTRAINT matomo_ledger_pkey,
-    ADD COLUMN rechecked_at timestamptz,
-    ADD COLUMN action_time text,
-    ADD COLUMN destination_name text[] NOT NULL DEFAULT '{}';
-
+-- Before the primary key is dropped: with a publication of all tables, UPDATE and DELETE need one.
 -- A URL has its host in lower case and no default port now. Of a day that a table has under two URLs
 -- that are one, the sealed entry is kept, or the newer one.
 CREATE FUNCTION matomo_one_url(url text) RETURNS text LANGUAGE sql IMMUTABLE AS $$
@@ -104,6 +100,11 @@ DROP FUNCTION matomo_one_url(text);
 UPDATE matomo_ledger SET pass_began = NULL, pass_since = NULL, pass_seen = NULL WHERE pass_seen = '';
 UPDATE matomo_site_state SET upkeep_place = NULL WHERE upkeep_place IS NOT NULL;
 
+ALTER TABLE matomo_ledger
+    DROP CONSTRAINT matomo_ledger_pkey,
+    ADD COLUMN rechecked_at timestamptz,
+    ADD COLUMN action_time text,
+    ADD COLUMN destination_name text[] NOT NULL DEFAULT '{}';
 ALTER TABLE matomo_ledger ADD PRIMARY KEY (destination, idsite, matomo, day, destination_name);
 CREATE INDEX matomo_ledger_missing ON matomo_ledger (destination_name) WHERE destination = 0::oid;
 
@@ -890,6 +891,9 @@ BEGIN
         END IF;
     END LOOP;
     place := NULL;
+    first_gone := NULL;
+    last_gone := NULL;
+    sites_gone := NULL;
     SELECT string_agg(x.name, ', ' ORDER BY e.number) INTO not_deletable
     FROM jsonb_array_elements(parts) WITH ORDINALITY AS e(part, number)
     CROSS JOIN LATERAL jsonb_to_record(e.part) AS x(name text, kind text, deletable boolean)

@@ -201,6 +201,9 @@ BEGIN
         END IF;
     END LOOP;
     place := NULL;
+    first_gone := NULL;
+    last_gone := NULL;
+    sites_gone := NULL;
     SELECT string_agg(x.name, ', ' ORDER BY e.number) INTO not_deletable
     FROM jsonb_array_elements(parts) WITH ORDINALITY AS e(part, number)
     CROSS JOIN LATERAL jsonb_to_record(e.part) AS x(name text, kind text, deletable boolean)

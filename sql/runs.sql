@@ -34,7 +34,7 @@ CREATE TABLE matomo_run_log (
     timezone         text,
     step_pages       integer,
     changes          integer NOT NULL DEFAULT 0,
-    owner_name       name NOT NULL
+    owner_name       name NOT NULL DEFAULT ''
 );
 CREATE INDEX matomo_run_log_of_site ON matomo_run_log (site_id, runid);
 CREATE INDEX matomo_run_log_running ON matomo_run_log (site_id) WHERE status IN ('running', 'paused');

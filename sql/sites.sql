@@ -13,8 +13,9 @@ CREATE TABLE matomo_site_config (
     name        text NOT NULL,
     timezone    text NOT NULL,
     created_at  timestamptz NOT NULL DEFAULT pg_catalog.now(),
-    destination_name text[] NOT NULL,
-    owner_name  name NOT NULL
+    -- The defaults are for dumps of 0.1.0, which lack these columns.
+    destination_name text[] NOT NULL DEFAULT '{}',
+    owner_name  name NOT NULL DEFAULT ''
 );
 CREATE UNIQUE INDEX matomo_site_config_key ON matomo_site_config (server, idsite, destination)
     WHERE destination <> 0::oid;

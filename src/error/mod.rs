@@ -315,9 +315,9 @@ impl fmt::Display for Error {
             Error::NoVisitor => f.write_str("neither visitorid nor userid is given"),
             Error::Privilege { name, .. } => write!(f, "permission denied for table {name}"),
             Error::Busy(busy) => busy.fmt(f),
-            Error::OldSnapshot => {
-                f.write_str("an erasure in this transaction cannot see what others have committed")
-            }
+            Error::OldSnapshot => f.write_str(
+                "rows removed in this transaction would lack what others have committed",
+            ),
             Error::OtherMatomo { name, known, .. } => {
                 write!(f, "destination \"{name}\" holds the visits of another Matomo, {known}")
             }

@@ -46,6 +46,11 @@ pub struct Dropped {
 /// [`Error::Argument`] for an instant in the future; [`Error::Privilege`] and [`Error::RowSecurity`] if
 /// the caller cannot delete all rows.
 pub fn drop_step(step: Step) -> Result<Dropped> {
+    // SAFETY: main thread; the isolation level of the transaction. With an old snapshot, a partition would
+    // be dropped with rows that another session has committed since.
+    if unsafe { pg_sys::XactIsoLevel } >= pg_sys::XACT_REPEATABLE_READ as i32 {
+        return Err(Error::OldSnapshot);
+    }
     let Some(table) = Table::find(step.destination)? else { return Ok(Dropped::default()) };
     let Step { destination, before, site, lock_timeout, place } = step;
     let path: Option<String> = Spi::connect_mut(|client| {

@@ -1,5 +1,6 @@
 //! Starts, pauses and ends runs of registered sites, and updates the state of their sites. SPI only.
 
+use pgrx::pg_sys;
 use pgrx::spi::SpiClient;
 
 use crate::config::settings;
@@ -169,7 +170,8 @@ pub fn is_dead(extension: &Extension, run: i64) -> Result<bool> {
         let is_its = |held: &locks::Held| {
             Some(held.object.cast_signed()) == site && Some(held.pid) == process
         };
-        if locks::held(Kind::Run).iter().any(is_its) {
+        // SAFETY: main thread. A standby does not have the locks of its primary.
+        if unsafe { pg_sys::RecoveryInProgress() } || locks::held(Kind::Run).iter().any(is_its) {
             return Ok(false);
         }
         Ok(!query(client, &same, &[run.into(), row.into(), INTERRUPTED.into()])?.is_empty())

@@ -123,6 +123,8 @@ pub fn transaction<T>(work: impl FnOnce() -> Result<T>) -> std::result::Result<T
             pg_sys::StartTransactionCommand();
             // The result of a run is recorded even if `default_transaction_read_only` is on.
             pg_sys::XactReadOnly = false;
+            // Retention needs to see what others commit, whatever `default_transaction_isolation` is.
+            pg_sys::XactIsoLevel = pg_sys::XACT_READ_COMMITTED as i32;
             pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
         }
         let result = or_raise(work());

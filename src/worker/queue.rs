@@ -101,7 +101,8 @@ pub fn read() -> Result<Option<Queue>> {
             queue.matomos.insert(matomo.clone());
         }
         // Connection exceptions.
-        if waiting.failures > 0 && waiting.sqlstate.starts_with("08") {
+        if waiting.failures > 0 && waiting.sqlstate.starts_with("08") && waiting.sqlstate != "08P01"
+        {
             queue.unanswered.insert(waiting.site);
         }
         let syncs = waiting.is_dead
@@ -151,7 +152,10 @@ fn waiting(extension: &Extension) -> Result<Vec<Candidate>> {
              t.refused_credentials, s.timezone, t.tended_on::text, r.oid IS NOT NULL, s.enabled, \
              a.at::text, coalesce(t.failures, 0), EXISTS (SELECT FROM {0}.matomo_run_log g \
                  WHERE g.site_id = s.id AND g.status = 'running'), concat_ws(' ', t.changes, t.upkeep_place), \
-             coalesce(t.last_sqlstate, ''), (SELECT o.option_value FROM pg_foreign_server f, \
+             CASE WHEN EXISTS (SELECT FROM {0}.matomo_run_log g \
+                 WHERE g.site_id = s.id AND g.status = 'paused') THEN '' \
+                 ELSE coalesce(t.last_sqlstate, '') END, \
+             (SELECT o.option_value FROM pg_foreign_server f, \
                  pg_options_to_table(f.srvoptions) o WHERE f.srvname = s.server AND o.option_name = 'url') \
          FROM {0}.matomo_site_config s LEFT JOIN pg_roles r ON r.oid = {OWNER_OF_SITE} \
          LEFT JOIN {0}.matomo_site_state t ON t.site_id = s.id \

@@ -118,13 +118,20 @@ fn an_erasure_finds_the_table_of_a_first_sync() {
 }
 
 #[test]
-fn an_erasure_in_a_transaction_that_sees_no_commits_is_refused() {
+fn a_removal_in_a_transaction_that_sees_no_commits_is_refused() {
     let mut scene = Scene::new();
+    scene.reset(false);
+    let step = format!(
+        "SELECT * FROM matomo_drop_step('visits', to_timestamp({}), 1, '100 ms')",
+        scene.bound()
+    );
     for level in ["REPEATABLE READ", "SERIALIZABLE"] {
-        run(&mut scene.db, &format!("BEGIN ISOLATION LEVEL {level}"));
-        let message = "an erasure in this transaction cannot see what others have committed";
-        assert_says(&error(&mut scene.db, FORGET), "0A000", message, &[], "READ COMMITTED");
-        run(&mut scene.db, "ROLLBACK");
+        let message = "rows removed in this transaction would lack what others have committed";
+        for call in [FORGET, step.as_str()] {
+            run(&mut scene.db, &format!("BEGIN ISOLATION LEVEL {level}"));
+            assert_says(&error(&mut scene.db, call), "0A000", message, &[], "READ COMMITTED");
+            run(&mut scene.db, "ROLLBACK");
+        }
     }
 }
 

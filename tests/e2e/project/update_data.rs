@@ -34,7 +34,7 @@ fn fill(db: &mut Client, fake: &Fake, zone: &str, url: &str) {
     run(
         db,
         &format!(
-            "CREATE ROLE etl; CREATE ROLE \"on call\";
+            "CREATE PUBLICATION everything FOR ALL TABLES; CREATE ROLE etl; CREATE ROLE \"on call\";
              GRANT EXECUTE ON FUNCTION matomo_sync, matomo_check TO etl;
              GRANT EXECUTE ON FUNCTION matomo_check TO \"on call\" WITH GRANT OPTION;
              REVOKE EXECUTE ON FUNCTION matomo_forget FROM PUBLIC;

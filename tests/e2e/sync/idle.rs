@@ -88,8 +88,18 @@ fn a_standby_checks_and_shows() {
         &mut db,
         "DELETE FROM matomo_partitioned WHERE idvisit = (SELECT max(idvisit) FROM matomo_partitioned)",
     );
+    // The locks of runs are on the primary only.
+    run(
+        &mut db,
+        "INSERT INTO matomo_run_log (job_pid, database, username, command, status, start_time, site_id, owner,
+             server, idsite, destination)
+         VALUES (1, current_database(), 'postgres', 'CALL matomo_sync_all()', 'running', now(), 1, 'postgres',
+             'analytics', 1, 'matomo_partitioned')",
+    );
     let standby = cluster.standby();
     let mut there = standby.connect(&name);
+    let status = "SELECT status FROM matomo_runs";
+    assert_eq!([one::<String>(&mut db, status), one(&mut there, status)], ["failed", "running"]);
     assert!(one::<bool>(&mut there, "SELECT pg_is_in_recovery()"));
     let check = |more: &str| {
         format!(
