@@ -101,7 +101,7 @@ fn filled(fake: &Fake, noon: &Noon) -> (Cluster, Client) {
     run(&mut db, "ALTER TABLE matomo OWNER TO owner");
     run(&mut db, &format!("SELECT matomo_alter_site({owned}, owner => 'owner')"));
     wait_until("both are synced", || {
-        runs(&mut db, site, "succeeded") > 0
+        [site, owned].iter().all(|site| runs(&mut db, *site, "succeeded") > 0)
             && one::<bool>(
                 &mut db,
                 "SELECT count(*) = 2 FROM matomo_status WHERE sealed_to IS NOT NULL AND failures = 0",
