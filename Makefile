@@ -87,19 +87,19 @@ bench:
 
 packages: MAJORS ?= 15
 packages:
-	packaging/setup majors
+	packaging/setup packages
 	packaging/packages $(MAJORS)
 	tests/lint-packaging
 
 compose: MAJOR ?= 17
 compose:
-	packaging/setup majors
+	packaging/setup packages
 	packaging/packages $(MAJOR)
 	MAJOR=$(MAJOR) docker compose -f packaging/docker/compose.yaml up --build --wait
 
 release: MAJORS ?= 15 17 18
 release:
-	packaging/setup majors
+	packaging/setup packages
 	packaging/release $(MAJORS)
 
 fmt:
