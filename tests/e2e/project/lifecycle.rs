@@ -220,7 +220,8 @@ fn a_drop_waits_for_a_sync_and_then_takes_effect() {
     let syncer: i32 = one(
         &mut db,
         &format!(
-            "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid NOT IN (pg_backend_pid(), {dropper_pid})"
+            "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend' \
+             AND pid NOT IN (pg_backend_pid(), {dropper_pid})"
         ),
     );
     cancel(&mut db, syncer);
