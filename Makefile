@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .ONESHELL:
 .SILENT:
 .DEFAULT_GOAL := help
-.PHONY: help packages compose release install demo demo-stop test test-majors trust fuzz soak bench fmt clean
+.PHONY: help packages compose release install demo demo-stop test test-install test-majors trust fuzz soak bench fmt clean
 
 help:
 	printf '%s\n' \
@@ -15,7 +15,9 @@ help:
 	    'make test         check the format, run lints, unit and end-to-end tests' \
 	    'make test-majors  run the end-to-end tests on PostgreSQL 16, 17 and 18 (MAJORS=17 for one of them,' \
 	    '                  TESTS=selected for those that may differ; needs root)' \
-	    'make trust        run the end-to-end tests and write the report docs/trust.md' \
+	    'make test-install install the packages of MAJORS (15 17 18) in bare Debians, then with cargo-pgrx here' \
+    '                  (half an hour; needs root)' \
+    'make trust        run the end-to-end tests and write the report docs/trust.md' \
 	    'make soak         test long use, valgrind, fuzzing; writes tests/SOAK.md (ten minutes)' \
 	    'make fuzz         test hostile answers for MATOMO_FUZZ_SECONDS, 300 by default' \
 	    'make bench        compare a sync with COPY; writes tests/bench/RESULTS.md (half an hour)' \
@@ -61,6 +63,14 @@ test-majors:
 	packaging/setup majors
 	tests/majors $(TESTS) $(MAJORS)
 
+test-install: MAJORS ?= 15 17 18
+test-install:
+	packaging/setup packages
+	packaging/packages $(MAJORS)
+	version=$$(packaging/version)
+	tests/install $(foreach major,$(MAJORS),target/packages/postgresql-$(major)-matomo-postgres_$$version-1_amd64.deb)
+	tests/install-pgrx
+
 fuzz: export MATOMO_FUZZ_SECONDS ?= 300
 fuzz:
 	packaging/setup
@@ -87,19 +97,19 @@ bench:
 
 packages: MAJORS ?= 15
 packages:
-	packaging/setup majors
+	packaging/setup packages
 	packaging/packages $(MAJORS)
 	tests/lint-packaging
 
 compose: MAJOR ?= 17
 compose:
-	packaging/setup majors
+	packaging/setup packages
 	packaging/packages $(MAJOR)
 	MAJOR=$(MAJOR) docker compose -f packaging/docker/compose.yaml up --build --wait
 
 release: MAJORS ?= 15 17 18
 release:
-	packaging/setup majors
+	packaging/setup packages
 	packaging/release $(MAJORS)
 
 fmt:
