@@ -187,76 +187,6 @@ COMMENT ON COLUMN matomo_days.read_at IS 'When the day was last read';
 COMMENT ON COLUMN matomo_days.rechecked_at IS 'When the last recheck or whole reading of an open day began; see matomo.recheck';
 COMMENT ON COLUMN matomo_days.action_time IS 'Value of matomo.action_time for the day''s rows; NULL if unknown';
 COMMENT ON COLUMN matomo_days.missing IS 'Name of the table if a dump was restored without it; only members of pg_read_all_data see such days';
-COMMENT ON TABLE matomo_site_config IS 'Registered sites: one row per server, site and destination';
-COMMENT ON COLUMN matomo_site_config.id IS 'ID for matomo_sync_site, matomo_alter_site and matomo_remove_site';
-COMMENT ON COLUMN matomo_site_config.destination IS 'Table with the visits; 0 if restored from a dump and not found yet, NULL if dropped before the dump';
-COMMENT ON COLUMN matomo_site_config.owner IS 'Role whose rights and user mapping its syncs use; 0 if restored from a dump and not found yet, NULL if dropped before the dump';
-COMMENT ON COLUMN matomo_site_config.start_date IS 'First day to copy, as for matomo_sync';
-COMMENT ON COLUMN matomo_site_config.retention IS 'How long visits are kept; NULL means forever';
-COMMENT ON COLUMN matomo_site_config.name IS 'Name of the site, as Matomo last reported it';
-COMMENT ON COLUMN matomo_site_config.timezone IS 'Timezone of the site, as Matomo last reported it';
-COMMENT ON COLUMN matomo_site_config.destination_name IS 'Last known schema, name and owner of the table, from when it was set or dumped';
-COMMENT ON COLUMN matomo_site_config.owner_name IS 'Last known name of the owner, from when it was set or dumped';
-COMMENT ON SEQUENCE matomo_site_config_id_seq IS 'IDs of registered sites';
-COMMENT ON TABLE matomo_site_state IS 'State of each registered site';
-COMMENT ON COLUMN matomo_site_state.site_id IS 'ID of the registered site';
-COMMENT ON COLUMN matomo_site_state.next_at IS 'When the background worker next syncs the site; infinity after a refused token';
-COMMENT ON COLUMN matomo_site_state.failures IS 'Failed runs since the last success';
-COMMENT ON COLUMN matomo_site_state.last_success_at IS 'Start of the last successful run: the table has all visits that Matomo had then';
-COMMENT ON COLUMN matomo_site_state.last_error_at IS 'End of the last failed run';
-COMMENT ON COLUMN matomo_site_state.refused_credentials IS 'Version of the server and user mapping whose token Matomo refused; it is not sent again';
-COMMENT ON COLUMN matomo_site_state.tended_on IS 'Last day, in the site''s timezone, on which retention was applied and partitions were created ahead';
-COMMENT ON COLUMN matomo_site_state.upkeep_place IS 'Where unfinished retention resumes';
-COMMENT ON COLUMN matomo_site_state.upkeep_error IS 'Message of the error that retention or partitions failed with';
-COMMENT ON COLUMN matomo_site_state.changes IS 'Number of configuration changes that make earlier runs irrelevant';
-
-SELECT pg_catalog.pg_extension_config_dump('matomo_site_config', $$
-    AS s (id, server, idsite, table_here, role_here, start_date, every, retention, enabled, name, timezone,
-          created_at, table_name, role_name)
-    LEFT JOIN (pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-               JOIN pg_catalog.pg_roles r ON r.oid = c.relowner) ON c.oid = s.table_here
-    LEFT JOIN pg_catalog.pg_roles o ON o.oid = s.role_here
-    CROSS JOIN LATERAL (SELECT
-        CASE WHEN c.oid IS NOT NULL OR s.table_here = 0::pg_catalog.oid
-             THEN 0::pg_catalog.oid::pg_catalog.regclass END,
-        CASE WHEN o.oid IS NOT NULL OR s.role_here = 0::pg_catalog.oid
-             THEN 0::pg_catalog.oid::pg_catalog.regrole END,
-        CASE WHEN c.oid IS NULL THEN s.table_name
-             ELSE ARRAY[n.nspname::text, c.relname::text, r.rolname::text] END,
-        coalesce(o.rolname, s.role_name)) AS d (destination, owner, destination_name, owner_name)$$);
-
-SELECT pg_catalog.pg_extension_config_dump('matomo_site_state', $$
-    AS t (site_id, matomo, next_at, failures, last_success_at, last_error_at, last_sqlstate, last_error,
-          last_detail, last_hint, refused_credentials, tended_on, place_here)
-    CROSS JOIN (SELECT NULL::pg_catalog.jsonb) AS d (upkeep_place)$$);
-
-COMMENT ON FUNCTION matomo_may_see(oid) IS 'Internal: whether the current user may see the sites and runs of a role';
-
-CREATE OR REPLACE VIEW matomo_sites WITH (security_barrier) AS
-    SELECT s.id, s.server, s.idsite, s.name, s.timezone,
-           coalesce(c.oid::pg_catalog.regclass::text,
-                    pg_catalog.format('%I.%I', s.destination_name[1], s.destination_name[2])) AS destination,
-           coalesce(r.rolname, s.owner_name) AS owner, s.start_date, s.every, s.retention, s.enabled, s.created_at
-    FROM matomo_site_config s
-    LEFT JOIN pg_catalog.pg_class c ON c.oid = CASE s.destination WHEN 0::pg_catalog.oid
-        THEN matomo_find_table(s.destination_name) ELSE s.destination::pg_catalog.oid END
-    LEFT JOIN pg_catalog.pg_roles r ON CASE s.owner WHEN 0::pg_catalog.oid
-        THEN r.rolname = s.owner_name ELSE r.oid = s.owner END
-    WHERE matomo_may_see(coalesce(r.oid, s.owner::pg_catalog.oid));
-
-COMMENT ON VIEW matomo_sites IS 'Your registered sites: one row per server, site and destination';
-COMMENT ON COLUMN matomo_sites.id IS 'ID for matomo_sync_site, matomo_alter_site and matomo_remove_site';
-COMMENT ON COLUMN matomo_sites.server IS 'Foreign server of the Matomo';
-COMMENT ON COLUMN matomo_sites.idsite IS 'ID of the site in Matomo (idSite)';
-COMMENT ON COLUMN matomo_sites.name IS 'Name of the site, as Matomo last reported it';
-COMMENT ON COLUMN matomo_sites.timezone IS 'Timezone of the site, as Matomo last reported it';
-COMMENT ON COLUMN matomo_sites.destination IS 'Table with the visits';
-COMMENT ON COLUMN matomo_sites.owner IS 'Role whose rights and user mapping its syncs use';
-COMMENT ON COLUMN matomo_sites.start_date IS 'First day to copy, as for matomo_sync';
-COMMENT ON COLUMN matomo_sites.every IS 'How often the background worker syncs the site';
-COMMENT ON COLUMN matomo_sites.retention IS 'How long visits are kept; NULL means forever';
-COMMENT ON COLUMN matomo_sites.enabled IS 'Whether matomo_sync_all and the background worker sync the site';
-COMMENT ON COLUMN matomo_sites.created_at IS 'When the site was registered';
 COMMENT ON TABLE matomo_action IS 'Template of tables of Matomo actions: one row per action of a visit. Always empty; see matomo_create_table';
 
 CREATE OR REPLACE FUNCTION matomo_create_table(
@@ -530,6 +460,76 @@ $$;
 
 COMMENT ON FUNCTION matomo_create_partitions(regclass, timestamptz, timestamptz) IS
     'Creates the missing weekly partitions (UTC) between two instants, and returns their number';
+COMMENT ON TABLE matomo_site_config IS 'Registered sites: one row per server, site and destination';
+COMMENT ON COLUMN matomo_site_config.id IS 'ID for matomo_sync_site, matomo_alter_site and matomo_remove_site';
+COMMENT ON COLUMN matomo_site_config.destination IS 'Table with the visits; 0 if restored from a dump and not found yet, NULL if dropped before the dump';
+COMMENT ON COLUMN matomo_site_config.owner IS 'Role whose rights and user mapping its syncs use; 0 if restored from a dump and not found yet, NULL if dropped before the dump';
+COMMENT ON COLUMN matomo_site_config.start_date IS 'First day to copy, as for matomo_sync';
+COMMENT ON COLUMN matomo_site_config.retention IS 'How long visits are kept; NULL means forever';
+COMMENT ON COLUMN matomo_site_config.name IS 'Name of the site, as Matomo last reported it';
+COMMENT ON COLUMN matomo_site_config.timezone IS 'Timezone of the site, as Matomo last reported it';
+COMMENT ON COLUMN matomo_site_config.destination_name IS 'Last known schema, name and owner of the table, from when it was set or dumped';
+COMMENT ON COLUMN matomo_site_config.owner_name IS 'Last known name of the owner, from when it was set or dumped';
+COMMENT ON SEQUENCE matomo_site_config_id_seq IS 'IDs of registered sites';
+COMMENT ON TABLE matomo_site_state IS 'State of each registered site';
+COMMENT ON COLUMN matomo_site_state.site_id IS 'ID of the registered site';
+COMMENT ON COLUMN matomo_site_state.next_at IS 'When the background worker next syncs the site; infinity after a refused token';
+COMMENT ON COLUMN matomo_site_state.failures IS 'Failed runs since the last success';
+COMMENT ON COLUMN matomo_site_state.last_success_at IS 'Start of the last successful run: the table has all visits that Matomo had then';
+COMMENT ON COLUMN matomo_site_state.last_error_at IS 'End of the last failed run';
+COMMENT ON COLUMN matomo_site_state.refused_credentials IS 'Version of the server and user mapping whose token Matomo refused; it is not sent again';
+COMMENT ON COLUMN matomo_site_state.tended_on IS 'Last day, in the site''s timezone, on which retention was applied and partitions were created ahead';
+COMMENT ON COLUMN matomo_site_state.upkeep_place IS 'Where unfinished retention resumes';
+COMMENT ON COLUMN matomo_site_state.upkeep_error IS 'Message of the error that retention or partitions failed with';
+COMMENT ON COLUMN matomo_site_state.changes IS 'Number of configuration changes that make earlier runs irrelevant';
+
+SELECT pg_catalog.pg_extension_config_dump('matomo_site_config', $$
+    AS s (id, server, idsite, table_here, role_here, start_date, every, retention, enabled, name, timezone,
+          created_at, table_name, role_name)
+    LEFT JOIN (pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+               JOIN pg_catalog.pg_roles r ON r.oid = c.relowner) ON c.oid = s.table_here
+    LEFT JOIN pg_catalog.pg_roles o ON o.oid = s.role_here
+    CROSS JOIN LATERAL (SELECT
+        CASE WHEN c.oid IS NOT NULL OR s.table_here = 0::pg_catalog.oid
+             THEN 0::pg_catalog.oid::pg_catalog.regclass END,
+        CASE WHEN o.oid IS NOT NULL OR s.role_here = 0::pg_catalog.oid
+             THEN 0::pg_catalog.oid::pg_catalog.regrole END,
+        CASE WHEN c.oid IS NULL THEN s.table_name
+             ELSE ARRAY[n.nspname::text, c.relname::text, r.rolname::text] END,
+        coalesce(o.rolname, s.role_name)) AS d (destination, owner, destination_name, owner_name)$$);
+
+SELECT pg_catalog.pg_extension_config_dump('matomo_site_state', $$
+    AS t (site_id, matomo, next_at, failures, last_success_at, last_error_at, last_sqlstate, last_error,
+          last_detail, last_hint, refused_credentials, tended_on, place_here)
+    CROSS JOIN (SELECT NULL::pg_catalog.jsonb) AS d (upkeep_place)$$);
+
+COMMENT ON FUNCTION matomo_may_see(oid) IS 'Internal: whether the current user may see the sites and runs of a role';
+
+CREATE OR REPLACE VIEW matomo_sites WITH (security_barrier) AS
+    SELECT s.id, s.server, s.idsite, s.name, s.timezone,
+           coalesce(c.oid::pg_catalog.regclass::text,
+                    pg_catalog.format('%I.%I', s.destination_name[1], s.destination_name[2])) AS destination,
+           coalesce(r.rolname, s.owner_name) AS owner, s.start_date, s.every, s.retention, s.enabled, s.created_at
+    FROM matomo_site_config s
+    LEFT JOIN pg_catalog.pg_class c ON c.oid = CASE s.destination WHEN 0::pg_catalog.oid
+        THEN matomo_find_table(s.destination_name) ELSE s.destination::pg_catalog.oid END
+    LEFT JOIN pg_catalog.pg_roles r ON CASE s.owner WHEN 0::pg_catalog.oid
+        THEN r.rolname = s.owner_name ELSE r.oid = s.owner END
+    WHERE matomo_may_see(coalesce(r.oid, s.owner::pg_catalog.oid));
+
+COMMENT ON VIEW matomo_sites IS 'Your registered sites: one row per server, site and destination';
+COMMENT ON COLUMN matomo_sites.id IS 'ID for matomo_sync_site, matomo_alter_site and matomo_remove_site';
+COMMENT ON COLUMN matomo_sites.server IS 'Foreign server of the Matomo';
+COMMENT ON COLUMN matomo_sites.idsite IS 'ID of the site in Matomo (idSite)';
+COMMENT ON COLUMN matomo_sites.name IS 'Name of the site, as Matomo last reported it';
+COMMENT ON COLUMN matomo_sites.timezone IS 'Timezone of the site, as Matomo last reported it';
+COMMENT ON COLUMN matomo_sites.destination IS 'Table with the visits';
+COMMENT ON COLUMN matomo_sites.owner IS 'Role whose rights and user mapping its syncs use';
+COMMENT ON COLUMN matomo_sites.start_date IS 'First day to copy, as for matomo_sync';
+COMMENT ON COLUMN matomo_sites.every IS 'How often the background worker syncs the site';
+COMMENT ON COLUMN matomo_sites.retention IS 'How long visits are kept; NULL means forever';
+COMMENT ON COLUMN matomo_sites.enabled IS 'Whether matomo_sync_all and the background worker sync the site';
+COMMENT ON COLUMN matomo_sites.created_at IS 'When the site was registered';
 
 CREATE OR REPLACE FUNCTION "matomo_add_site"(
 	"server" TEXT, 

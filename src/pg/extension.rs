@@ -4,7 +4,7 @@ use pgrx::prelude::*;
 use pgrx::spi::SpiClient;
 
 use crate::error::{Error, OtherVersion, Result};
-use crate::pg::local_settings::LocalSettings;
+use crate::pg::local_settings::{LocalSettings, SAFE_PATH};
 use crate::pg::roles::AsOwner;
 use crate::pg::spi::{query, spi};
 
@@ -57,7 +57,7 @@ impl Extension {
     /// Those of `work`.
     pub fn run<T>(&self, work: impl FnOnce(&mut SpiClient) -> Result<T>) -> Result<T> {
         let _safe = LocalSettings::of(&[
-            (c"search_path", c"pg_catalog, pg_temp"),
+            SAFE_PATH,
             (c"datestyle", c"ISO"),
             (c"intervalstyle", c"postgres"),
         ]);

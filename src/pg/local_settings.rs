@@ -4,6 +4,9 @@ use std::ffi::CStr;
 
 use pgrx::pg_sys;
 
+/// A search_path in which no user's object hides one of Postgres.
+pub const SAFE_PATH: (&CStr, &CStr) = (c"search_path", c"pg_catalog, pg_temp");
+
 /// Changed settings, as by the `SET` clauses of a function. Undone on drop, or after an ERROR when
 /// the transaction aborts.
 pub struct LocalSettings(i32);

@@ -41,6 +41,8 @@ pub enum Lock {
     /// A destination whose ledger does not yet have a Matomo, and a hash of the URL of the Matomo
     /// that claims it.
     Matomo(pg_sys::Oid, u32),
+    /// The creation of a table whose name has this hash.
+    Creation(u32),
 }
 
 /// Takes the place of an idSite.
@@ -72,6 +74,7 @@ pub enum Kind {
     Run = 0x6d72,
     Rows = 0x6d64,
     Matomo = 0x6d6d,
+    Creation = 0x6d74,
 }
 
 /// A lock held by a transaction.
@@ -103,8 +106,7 @@ pub fn try_take(lock: Lock, mode: Mode, until: Until) -> bool {
 pub fn take(lock: Lock, mode: Mode) -> bool {
     let _bounded = bounded_waits();
     let wait = || {
-        // SAFETY: main thread, within a transaction.
-        unsafe { pg_sys::LockAcquire(&lock.tag(), mode.number(), false, false) };
+        wait_for(lock, mode);
         true
     };
     PgTryBuilder::new(wait)
@@ -225,6 +227,7 @@ impl Lock {
                 (destination.to_u32(), site.cast_unsigned(), Kind::Rows)
             }
             Lock::Matomo(destination, hash) => (destination.to_u32(), hash, Kind::Matomo),
+            Lock::Creation(hash) => (0, hash, Kind::Creation),
         };
         pg_sys::LOCKTAG {
             // SAFETY: main thread; set at session start.
@@ -238,17 +241,8 @@ impl Lock {
     }
 }
 
-/// Takes the lock for creating a table whose name has this hash, until the end of the transaction.
-pub fn wait_to_create(hash: i32) {
-    let tag = pg_sys::LOCKTAG {
-        // SAFETY: main thread; set at session start.
-        locktag_field1: unsafe { pg_sys::MyDatabaseId }.to_u32(),
-        locktag_field2: 0,
-        locktag_field3: hash.cast_unsigned(),
-        locktag_field4: 0x6d74,
-        locktag_type: pg_sys::LockTagType::LOCKTAG_USERLOCK as u8,
-        locktag_lockmethodid: pg_sys::DEFAULT_LOCKMETHOD as u8,
-    };
+/// Takes a lock until the end of the transaction, waiting as long as the session's `lock_timeout` allows.
+pub fn wait_for(lock: Lock, mode: Mode) {
     // SAFETY: main thread, within a transaction.
-    unsafe { pg_sys::LockAcquire(&tag, pg_sys::ExclusiveLock as pg_sys::LOCKMODE, false, false) };
+    unsafe { pg_sys::LockAcquire(&lock.tag(), mode.number(), false, false) };
 }

@@ -37,6 +37,20 @@ pub fn run_plan<'conn>(
     client.select(plan, None, converted.as_deref().unwrap_or(args)).map_err(spi)
 }
 
+/// The first column of a result, without NULLs.
+///
+/// # Errors
+/// Only internal ones.
+pub fn values<T: FromDatum + IntoDatum>(rows: SpiTupleTable) -> Result<Vec<T>> {
+    rows.filter_map(|row| row.get(1).map_err(spi).transpose()).collect()
+}
+
+/// Whether each statement of the transaction sees what others have committed before it.
+pub fn sees_commits() -> bool {
+    // SAFETY: main thread; the isolation level of the transaction.
+    unsafe { pg_sys::XactIsoLevel < pg_sys::XACT_REPEATABLE_READ as i32 }
+}
+
 /// Converts an SPI error.
 pub fn spi(error: pgrx::spi::SpiError) -> Error {
     Error::Internal(error.to_string())

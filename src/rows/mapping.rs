@@ -37,6 +37,14 @@ impl ActionTime {
     pub fn parse(name: &str) -> Option<ActionTime> {
         [ActionTime::Utc, ActionTime::AsSent].into_iter().find(|known| known.name() == name)
     }
+
+    /// The timezone whose midnights bound a site's days in `action_timestamp`.
+    pub fn zone_of_days(self, of_site: Zone) -> Zone {
+        match self {
+            ActionTime::Utc => of_site,
+            ActionTime::AsSent => Zone::Fixed(0),
+        }
+    }
 }
 
 /// A site in Matomo, as far as its rows depend on it.

@@ -3,11 +3,9 @@
 use pgrx::PgLogLevel;
 
 use crate::error::Result;
-use crate::matomo::zone::Zone;
 use crate::pg::report::say;
-use crate::rows::mapping::ActionTime;
 use crate::state::ledger::{Ledger, LedgerEntry};
-use crate::state::retention::zone;
+use crate::state::retention;
 use crate::store::destination::Destination;
 use crate::store::inspect;
 
@@ -27,7 +25,10 @@ pub fn adopt(ledger: &Ledger, destination: &Destination) -> Result<()> {
     restored.retain(|day, _| !known.contains_key(day));
     let (with_rows, without): (Vec<_>, Vec<_>) =
         restored.into_values().partition(|entry| entry.counts.actions > 0);
-    let spans: Vec<_> = with_rows.iter().map(span).collect();
+    let spans: Vec<_> = with_rows
+        .iter()
+        .map(|entry| retention::span(entry.day, &entry.timezone, entry.action_time))
+        .collect();
     let filled = inspect::have_rows(destination, ledger.site, &spans)?;
     let is_whole = |n: usize| {
         let besides = n.saturating_sub(1)..filled.len().min(n + 2);
@@ -55,14 +56,4 @@ pub fn adopt(ledger: &Ledger, destination: &Destination) -> Result<()> {
         );
     }
     Ok(())
-}
-
-/// Bounds of a day's actions in `action_timestamp`, in Unix seconds.
-fn span(entry: &LedgerEntry) -> (i64, i64) {
-    let zone = match entry.action_time {
-        Some(ActionTime::AsSent) => Zone::Fixed(0),
-        _ => zone(&entry.timezone),
-    };
-    let end = entry.day.succ_opt().map_or(i64::MAX, |next| zone.midnight(next));
-    (zone.midnight(entry.day), end)
 }

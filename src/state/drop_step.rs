@@ -10,10 +10,10 @@ use pgrx::prelude::*;
 
 use crate::error::{Error, Result};
 use crate::pg::extension::Extension;
-use crate::pg::local_settings::LocalSettings;
+use crate::pg::local_settings::{LocalSettings, SAFE_PATH};
 use crate::pg::locks::{self, ALL_SITES, Held, Kind, Lock, Mode, Until};
 use crate::pg::report;
-use crate::pg::spi::{query, spi};
+use crate::pg::spi::{query, sees_commits, spi};
 use crate::pg::subtransaction;
 use crate::state::emptied_days::{self, Bounds, Gone, Noted};
 use crate::state::forget::Table;
@@ -46,9 +46,8 @@ pub struct Dropped {
 /// [`Error::Argument`] for an instant in the future; [`Error::Privilege`] and [`Error::RowSecurity`] if
 /// the caller cannot delete all rows.
 pub fn drop_step(step: Step) -> Result<Dropped> {
-    // SAFETY: main thread; the isolation level of the transaction. With an old snapshot, a partition would
-    // be dropped with rows that another session has committed since.
-    if unsafe { pg_sys::XactIsoLevel } >= pg_sys::XACT_REPEATABLE_READ as i32 {
+    // Otherwise a partition may be dropped with rows that another session has committed.
+    if !sees_commits() {
         return Err(Error::OldSnapshot);
     }
     let Some(table) = Table::find(step.destination)? else { return Ok(Dropped::default()) };
@@ -57,11 +56,7 @@ pub fn drop_step(step: Step) -> Result<Dropped> {
         let sql = "SELECT pg_catalog.current_setting('search_path')";
         query(client, sql, &[])?.first().get_one().map_err(spi)
     })?;
-    let _safe = LocalSettings::of(&[
-        (c"search_path", c"pg_catalog, pg_temp"),
-        (c"timezone", c"UTC"),
-        (c"datestyle", c"ISO"),
-    ]);
+    let _safe = LocalSettings::of(&[SAFE_PATH, (c"timezone", c"UTC"), (c"datestyle", c"ISO")]);
     let sql = "SELECT $1::text, $1 > now()";
     let (text, is_future): (Option<String>, Option<bool>) = Spi::connect_mut(|client| {
         query(client, sql, &[before.into()])?.first().get_two().map_err(spi)

@@ -4,17 +4,17 @@
 
 use std::collections::BTreeSet;
 
-use chrono::{Days, NaiveDate};
+use chrono::NaiveDate;
 use pgrx::prelude::*;
 
 use crate::config::settings;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::pg::extension::Extension;
-use crate::pg::spi::{query, spi};
+use crate::pg::spi::{query, spi, values};
 use crate::rows::mapping::ActionTime;
-use crate::state::ledger::UNREAD;
+use crate::state::ledger::{EMPTY, UNREAD, corrupt};
 use crate::state::restored::is_of_table;
-use crate::state::retention::zone;
+use crate::state::retention;
 
 /// The rows that a step has removed, as a span in Unix seconds: any row in it may be gone.
 pub struct Gone {
@@ -81,11 +81,11 @@ pub fn note(extension: &Extension, bounds: &Bounds, gone: Option<&Gone>) -> Resu
         let site = Some(day.site.to_string());
         gone.is_some_and(|gone| gone.sites.as_ref().is_none_or(|sites| sites.contains(&site)))
     });
-    let sealed = "sealed = true, visits = 0, actions = 0, truncated_visits = 0, \
-         pass_began = NULL, pass_since = NULL, pass_seen = NULL";
-    let unread = format!("{UNREAD}, visits = 0, actions = 0, truncated_visits = 0");
-    for (days, set) in [(&emptied, sealed), (&opened, unread.as_str())] {
-        if !update(extension, bounds.destination, days, set)? {
+    let sealed =
+        format!("sealed = true, {EMPTY}, pass_began = NULL, pass_since = NULL, pass_seen = NULL");
+    let unread = format!("{UNREAD}, {EMPTY}");
+    for (days, set) in [(&emptied, sealed), (&opened, unread)] {
+        if !update(extension, bounds.destination, days, &set)? {
             return Ok(Noted::Locked);
         }
     }
@@ -108,24 +108,20 @@ fn days(extension: &Extension, bounds: &Bounds) -> Result<Vec<Day>> {
         last.unwrap_or_default().to_string().into(),
         settings::action_time().name().into(),
     ];
-    let corrupt = || Error::Internal("the ledger holds what it cannot hold".to_owned());
     extension.run(|client| {
         let rows = query(client, &sql, &args)?.map(|row| {
             let day: String = row.get(3).map_err(spi)?.ok_or_else(corrupt)?;
             let day: NaiveDate = day.parse().map_err(|_| corrupt())?;
             let timezone: String = row.get(4).map_err(spi)?.unwrap_or_default();
             let kind: Option<String> = row.get(5).map_err(spi)?;
-            let zone = match kind.as_deref().and_then(ActionTime::parse) {
-                Some(ActionTime::AsSent) => zone("UTC"),
-                _ => zone(&timezone),
-            };
-            let after = day.checked_add_days(Days::new(1)).ok_or_else(corrupt)?;
+            let kind = kind.as_deref().and_then(ActionTime::parse);
+            let (begin, end) = retention::span(day, &timezone, kind);
             Ok(Day {
                 matomo: row.get(1).map_err(spi)?.ok_or_else(corrupt)?,
                 site: row.get(2).map_err(spi)?.ok_or_else(corrupt)?,
                 day,
-                begin: zone.midnight(day),
-                end: zone.midnight(after),
+                begin,
+                end,
             })
         });
         rows.collect()
@@ -158,10 +154,8 @@ fn filled(bounds: &Bounds, days: &[Day]) -> Result<BTreeSet<usize>> {
         let all = [(begin as f64).into(), (end as f64).into()];
         let args: Vec<_> =
             [sites.into(), begins.into(), ends.into()].into_iter().chain(all).collect();
-        let found = query(client, &sql, &args)?;
-        let places = found.map(|row| row.get::<i64>(1).map_err(spi));
-        let places = places.collect::<Result<Vec<_>>>()?.into_iter().flatten();
-        Ok(places.filter_map(|place| usize::try_from(place - 1).ok()).collect())
+        let places: Vec<i64> = values(query(client, &sql, &args)?)?;
+        Ok(places.into_iter().filter_map(|place| usize::try_from(place - 1).ok()).collect())
     })
 }
 

@@ -11,11 +11,11 @@ use pgrx::prelude::*;
 use crate::error::{Busy, Error, Holder, Result};
 use crate::pg::extension::Extension;
 use crate::pg::failed::Failed;
-use crate::pg::local_settings::LocalSettings;
+use crate::pg::local_settings::{LocalSettings, SAFE_PATH};
 use crate::pg::locks::{self, ALL_SITES, Held, Kind};
 use crate::pg::report::warn;
 use crate::pg::roles::{AsSiteOwner, has_rights_of};
-use crate::pg::spi::{query, spi};
+use crate::pg::spi::{query, sees_commits, spi, values};
 use crate::state::ledger;
 use crate::state::restored;
 
@@ -37,8 +37,7 @@ pub type Erased = (pg_sys::Oid, i64, i64);
 /// [`Error::Privilege`] and [`Error::RowSecurity`] if the caller cannot delete all rows of a table; those
 /// of the tables' triggers and constraints.
 pub fn forget(visitor: &Visitor, only_in: Option<pg_sys::Oid>) -> Result<Vec<Erased>> {
-    // SAFETY: main thread; the isolation level of the transaction.
-    if unsafe { pg_sys::XactIsoLevel } >= pg_sys::XACT_REPEATABLE_READ as i32 {
+    if !sees_commits() {
         return Err(Error::OldSnapshot);
     }
     let extension = Extension::find()?;
@@ -112,11 +111,7 @@ fn tree(oid: pg_sys::Oid) -> Result<Vec<pg_sys::Oid>> {
                    SELECT i.inhrelid FROM below b JOIN pg_catalog.pg_inherits i \
                    ON i.inhparent OPERATOR(pg_catalog.=) b.oid) \
                SELECT a.oid FROM above a UNION ALL SELECT b.oid FROM below b";
-    Spi::connect_mut(|client| {
-        let found = query(client, sql, &[oid.into()])?;
-        let oids: Result<Vec<Option<_>>> = found.map(|row| row.get(1).map_err(spi)).collect();
-        Ok(oids?.into_iter().flatten().collect())
-    })
+    Spi::connect_mut(|client| values(query(client, sql, &[oid.into()])?))
 }
 
 /// Warns that missing tables keep their rows of the visitor.
@@ -140,11 +135,7 @@ fn destinations(extension: &Extension) -> Result<Vec<pg_sys::Oid>> {
          AND (c.relpersistence <> 't' OR c.relnamespace = pg_my_temp_schema()) ORDER BY 1",
         restored::missing_names(schema)
     );
-    extension.run(|client| {
-        let found = query(client, &sql, &[])?;
-        let oids: Result<Vec<Option<_>>> = found.map(|row| row.get(1).map_err(spi)).collect();
-        Ok(oids?.into_iter().flatten().collect())
-    })
+    extension.run(|client| values(query(client, &sql, &[])?))
 }
 
 /// A table to delete rows from.
@@ -161,7 +152,7 @@ impl Table {
     /// # Errors
     /// Only internal ones.
     pub fn find(oid: pg_sys::Oid) -> Result<Option<Table>> {
-        let _safe = LocalSettings::of(&[(c"search_path", c"pg_catalog, pg_temp")]);
+        let _safe = LocalSettings::of(&[SAFE_PATH]);
         let sql = "SELECT format('%I.%I', n.nspname, c.relname), c.relowner \
                    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = $1";
         Spi::connect_mut(|client| {
@@ -177,7 +168,7 @@ impl Table {
     /// # Errors
     /// [`Error::Privilege`] and [`Error::RowSecurity`].
     pub fn check(&self) -> Result<()> {
-        let _safe = LocalSettings::of(&[(c"search_path", c"pg_catalog, pg_temp")]);
+        let _safe = LocalSettings::of(&[SAFE_PATH]);
         let sql = "SELECT concat_ws(', ', \
                        CASE WHEN NOT coalesce(has_table_privilege($1, 'SELECT'), false) AND EXISTS ( \
                            SELECT FROM pg_attribute a WHERE a.attrelid = $1 AND NOT a.attisdropped \
@@ -204,8 +195,7 @@ impl Table {
         // rights could use it to make them call other functions.
         let is_trusted = is_named || has_rights_of(self.owner);
         let _owner = (!is_named).then(|| AsSiteOwner::become_(self.owner));
-        let _path =
-            (!is_trusted).then(|| LocalSettings::of(&[(c"search_path", c"pg_catalog, pg_temp")]));
+        let _path = (!is_trusted).then(|| LocalSettings::of(&[SAFE_PATH]));
         // Row-level security may apply to the owner too.
         self.check()?;
         let sql = format!(

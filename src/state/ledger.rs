@@ -41,6 +41,9 @@ pub struct LedgerEntry {
 /// Entries of a site, by day.
 pub type LedgerDays = BTreeMap<NaiveDate, LedgerEntry>;
 
+/// SQL that sets the counts of an entry for a day without rows.
+pub const EMPTY: &str = "visits = 0, actions = 0, truncated_visits = 0";
+
 /// SQL that resets an entry, so that its day is read again.
 pub const UNREAD: &str = "sealed = false, newest = NULL, rechecked_at = NULL, \
      pass_began = NULL, pass_since = NULL, pass_seen = NULL";
@@ -95,7 +98,6 @@ impl Ledger {
         self.run(|client| {
             let mut entries = BTreeMap::new();
             for row in query(client, &sql, &self.key())? {
-                let corrupt = || Error::Internal("the ledger holds what it cannot hold".to_owned());
                 let day: String = row.get(1).map_err(spi)?.ok_or_else(corrupt)?;
                 let day: NaiveDate = day.parse().map_err(|_| corrupt())?;
                 let seconds = |at: Option<f64>| at.map(|at| at as i64);
@@ -185,8 +187,7 @@ impl Ledger {
     pub fn disclaim_rows(&self) -> Result<()> {
         let others = format!("DELETE FROM {} WHERE destination = $1 AND matomo <> $2", self.table);
         let sql = format!(
-            "UPDATE {} SET {UNREAD}, visits = 0, actions = 0, truncated_visits = 0, \
-                 read_at = to_timestamp(0) WHERE destination = $1 AND visits > 0",
+            "UPDATE {} SET {UNREAD}, {EMPTY}, read_at = to_timestamp(0) WHERE destination = $1 AND visits > 0",
             self.table
         );
         self.run(|client| {
@@ -267,6 +268,11 @@ impl Ledger {
     pub(super) fn run<T>(&self, work: impl FnOnce(&mut SpiClient) -> Result<T>) -> Result<T> {
         self.extension.run(work)
     }
+}
+
+/// The error of an entry that violates the table's constraints.
+pub fn corrupt() -> Error {
+    Error::Internal("the ledger holds what it cannot hold".to_owned())
 }
 
 /// Deletes entries of dropped tables, as a later table may get the same OID.

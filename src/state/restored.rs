@@ -4,7 +4,7 @@ use pgrx::prelude::*;
 
 use crate::error::{Result, StoredError};
 use crate::pg::extension::Extension;
-use crate::pg::spi::{query, spi};
+use crate::pg::spi::{query, spi, values};
 
 /// SQL for the table of a registered site `s`, found by name if necessary; 0 if it is missing.
 pub fn table_of_site(schema: &str) -> String {
@@ -77,10 +77,7 @@ pub fn missing(extension: &Extension) -> Result<Vec<String>> {
          WHERE {schema}.matomo_find_table(m.name) IS NULL",
         missing_names(schema)
     );
-    extension.run(|client| {
-        let names = query(client, &sql, &[])?.map(|row| row.get::<String>(1).map_err(spi));
-        names.filter_map(Result::transpose).collect()
-    })
+    extension.run(|client| values(query(client, &sql, &[])?))
 }
 
 /// SQL for the names of tables in restored ledger entries, as `missing`. Skips from name to name, as
@@ -100,8 +97,8 @@ pub fn missing_names(schema: &str) -> String {
     )
 }
 
-/// Records once that sites without an owner fail, as no run of theirs can start and fail. Returns the new
-/// failures.
+/// Records once that sites without an owner fail, as no run of theirs can start and fail, after [`resolve`].
+/// Returns the new failures.
 ///
 /// # Errors
 /// Only internal ones.
@@ -121,7 +118,6 @@ pub fn note_ownerless(extension: &Extension) -> Result<Vec<StoredError>> {
              last_error_at = excluded.last_error_at, last_sqlstate = excluded.last_sqlstate, \
              last_error = excluded.last_error, last_detail = excluded.last_detail, last_hint = excluded.last_hint"
     );
-    resolve(extension)?;
     extension.run(|client| {
         let mut news = Vec::new();
         for row in query(client, &ownerless, &[])? {

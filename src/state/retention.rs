@@ -8,7 +8,7 @@ use crate::config::settings;
 use crate::error::Result;
 use crate::matomo::zone::Zone;
 use crate::pg::extension::Extension;
-use crate::pg::spi::{query, spi};
+use crate::pg::spi::{query, spi, values};
 use crate::rows::mapping::ActionTime;
 use crate::state::ledger::UNREAD;
 use crate::state::restored::is_of_table;
@@ -22,6 +22,12 @@ pub fn today(timezone: &str) -> NaiveDate {
 /// A site's timezone; UTC if it is unknown.
 pub fn zone(timezone: &str) -> Zone {
     Zone::parse(timezone).unwrap_or(Zone::Fixed(0))
+}
+
+/// Bounds of a day's actions in `action_timestamp`, in Unix seconds; the end is exclusive.
+pub fn span(day: NaiveDate, timezone: &str, kind: Option<ActionTime>) -> (i64, i64) {
+    let zone = kind.unwrap_or(ActionTime::Utc).zone_of_days(zone(timezone));
+    (zone.midnight(day), day.succ_opt().map_or(i64::MAX, |next| zone.midnight(next)))
 }
 
 /// The retention of a registered site; `None` means forever. Locks the site until the end of the
@@ -77,13 +83,9 @@ pub fn begins(
     );
     let usual = settings::action_time();
     let args = [site.destination.into(), site.idsite.into(), usual.name().into()];
-    let kinds: Vec<Option<String>> = extension
-        .run(|client| query(client, &sql, &args)?.map(|row| row.get(1).map_err(spi)).collect())?;
-    let kinds = kinds.iter().flatten().filter_map(|kind| ActionTime::parse(kind));
-    let begins = |kind| match kind {
-        ActionTime::Utc => zone.midnight(day),
-        ActionTime::AsSent => Zone::Fixed(0).midnight(day),
-    };
+    let kinds: Vec<String> = extension.run(|client| values(query(client, &sql, &args)?))?;
+    let kinds = kinds.iter().filter_map(|kind| ActionTime::parse(kind));
+    let begins = |kind: ActionTime| kind.zone_of_days(zone).midnight(day);
     Ok(kinds.map(begins).min().unwrap_or_else(|| begins(usual)))
 }
 

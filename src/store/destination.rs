@@ -9,7 +9,7 @@ use pgrx::spi::{SpiClient, SpiTupleTable};
 use crate::error::{Busy, Error, Result};
 use crate::pg::encoding;
 use crate::pg::extension::Extension;
-use crate::pg::local_settings::LocalSettings;
+use crate::pg::local_settings::{LocalSettings, SAFE_PATH};
 use crate::pg::locks::{self, ALL_SITES, Lock, Mode, Until};
 use crate::pg::spi::{query, spi};
 use crate::rows::columns;
@@ -203,7 +203,7 @@ fn create(client: &mut SpiClient, name: &str, extension_schema: &str) -> Result<
     let sql =
         "SELECT pg_catalog.hashtext(pg_catalog.concat_ws(' ', pg_catalog.current_schema(), $1))";
     let hash: Option<i32> = query(client, sql, &[name.into()])?.first().get_one().map_err(spi)?;
-    locks::wait_to_create(hash.unwrap_or_default());
+    locks::wait_for(Lock::Creation(hash.unwrap_or_default().cast_unsigned()), Mode::Exclusive);
     // Unlike a table lock, this lock does not process invalidations.
     // SAFETY: main thread, within a transaction.
     unsafe { pg_sys::AcceptInvalidationMessages() };
@@ -226,7 +226,7 @@ fn check(
     to_write: bool,
     extension: Extension,
 ) -> Result<Option<Destination>> {
-    let _names_in_full = LocalSettings::of(&[(c"search_path", c"pg_catalog, pg_temp")]);
+    let _names_in_full = LocalSettings::of(&[SAFE_PATH]);
     let Some(name) = name_of(oid)? else { return Ok(None) };
     let sql = "SELECT c.relkind::text, c.relpersistence = 't' AND c.relowner <> current_user::regrole \
                FROM pg_class c WHERE c.oid = $1";

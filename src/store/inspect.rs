@@ -6,8 +6,8 @@ use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
 
 use crate::error::Result;
-use crate::pg::local_settings::LocalSettings;
-use crate::pg::spi::{query, spi};
+use crate::pg::local_settings::{LocalSettings, SAFE_PATH};
+use crate::pg::spi::{query, spi, values};
 use crate::pg::watch;
 use crate::rows::batch::ListedVisit;
 use crate::rows::columns;
@@ -63,11 +63,7 @@ pub fn differing(destination: &Destination, listed: &[ListedVisit]) -> Result<Di
         .collect();
     let ids: Vec<_> = listed.iter().map(|visit| visit.id.to_string()).collect();
     args.push(ids.into());
-    let _safe = LocalSettings::of(&[
-        (c"search_path", c"pg_catalog, pg_temp"),
-        (c"enable_seqscan", c"off"),
-        (c"jit", c"off"),
-    ]);
+    let _safe = LocalSettings::of(&[SAFE_PATH, (c"enable_seqscan", c"off"), (c"jit", c"off")]);
     Spi::connect_mut(|client| {
         for row in query(client, &sql, &args)? {
             let place =
@@ -93,11 +89,7 @@ pub fn count_rows(destination: &Destination, visits: &[i64]) -> Result<i64> {
         destination.type_of("idvisit")
     );
     let ids: Vec<_> = visits.iter().map(i64::to_string).collect();
-    let _safe = LocalSettings::of(&[
-        (c"search_path", c"pg_catalog, pg_temp"),
-        (c"enable_seqscan", c"off"),
-        (c"jit", c"off"),
-    ]);
+    let _safe = LocalSettings::of(&[SAFE_PATH, (c"enable_seqscan", c"off"), (c"jit", c"off")]);
     Spi::connect_mut(|client| {
         let found = query(client, &sql, &[ids.into()])?;
         Ok(found.first().get_one().map_err(spi)?.unwrap_or(0))
@@ -120,7 +112,7 @@ pub fn have_rows(destination: &Destination, site: i32, spans: &[(i64, i64)]) -> 
         destination.name,
         destination.type_of("idsite")
     );
-    let _safe = LocalSettings::of(&[(c"search_path", c"pg_catalog, pg_temp"), (c"jit", c"off")]);
+    let _safe = LocalSettings::of(&[SAFE_PATH, (c"jit", c"off")]);
     Spi::connect_mut(|client| {
         let policy = query(client, "SELECT row_security_active($1)", &[destination.oid.into()])?;
         if policy.first().get_one().map_err(spi)? == Some(true) {
@@ -132,10 +124,8 @@ pub fn have_rows(destination: &Destination, site: i32, spans: &[(i64, i64)]) -> 
             let from = spans.iter().map(|(from, _)| *from).min().unwrap_or_default();
             let to = spans.iter().map(|(_, to)| *to).max().unwrap_or_default();
             let args = [site.to_string().into(), (from as f64).into(), (to as f64).into()];
-            let mut quarters = BTreeSet::new();
-            for row in query(client, &sql, &args)? {
-                quarters.extend(row.get::<i64>(1).map_err(spi)?);
-            }
+            let quarters: Vec<i64> = values(query(client, &sql, &args)?)?;
+            let quarters: BTreeSet<i64> = quarters.into_iter().collect();
             found.extend(spans.iter().map(|(from, to)| {
                 quarters.range(from.div_euclid(QUARTER)..to.div_euclid(QUARTER)).next().is_some()
             }));
@@ -162,7 +152,7 @@ pub fn visits_between(
         destination.name,
         destination.type_of("idsite")
     );
-    let _safe = LocalSettings::of(&[(c"search_path", c"pg_catalog, pg_temp"), (c"jit", c"off")]);
+    let _safe = LocalSettings::of(&[SAFE_PATH, (c"jit", c"off")]);
     Spi::connect_mut(|client| {
         let args = [site.to_string().into(), (from as f64).into(), (to as f64).into()];
         let mut visits = Vec::new();

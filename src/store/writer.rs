@@ -12,7 +12,7 @@ use pgrx::spi::SpiClient;
 use crate::error::{Error, Result};
 use crate::matomo::memory::Reservation;
 use crate::pg::encoding;
-use crate::pg::local_settings::LocalSettings;
+use crate::pg::local_settings::{LocalSettings, SAFE_PATH};
 use crate::pg::spi::{query, spi};
 use crate::rows::batch::Batch;
 use crate::rows::columns::{COLUMNS, position};
@@ -196,10 +196,7 @@ impl Writer {
     ) -> Result<Changes> {
         // The search_path decides which operators are used, too.
         let _by_visit = VisitIndexOnly::set();
-        let _safe = LocalSettings::of(&[
-            (c"search_path", c"pg_catalog, pg_temp"),
-            (c"enable_seqscan", c"off"),
-        ]);
+        let _safe = LocalSettings::of(&[SAFE_PATH, (c"enable_seqscan", c"off")]);
         let name = &self.destination.name;
         Comparison { name, statements: &mut self.statements, span, lock }.changes(client, batch)
     }
@@ -225,10 +222,7 @@ impl Writer {
         rows: Vec<Range<usize>>,
     ) -> Result<()> {
         let _by_visit = VisitIndexOnly::set();
-        let _safe = LocalSettings::of(&[
-            (c"search_path", c"pg_catalog, pg_temp"),
-            (c"enable_seqscan", c"off"),
-        ]);
+        let _safe = LocalSettings::of(&[SAFE_PATH, (c"enable_seqscan", c"off")]);
         let cells = |column: usize| {
             let cell = move |row| lines.cells(row).nth(column).unwrap_or_default().to_owned();
             rows.iter().cloned().flatten().map(cell)
@@ -290,10 +284,7 @@ impl Writer {
         to: f64,
     ) -> Result<bool> {
         let _by_visit = VisitIndexOnly::set();
-        let _safe = LocalSettings::of(&[
-            (c"search_path", c"pg_catalog, pg_temp"),
-            (c"enable_seqscan", c"off"),
-        ]);
+        let _safe = LocalSettings::of(&[SAFE_PATH, (c"enable_seqscan", c"off")]);
         let mut lengths: BTreeMap<usize, (i64, i64)> = BTreeMap::new();
         for (id, _) in &batch.visits {
             let (least, most) = lengths.entry(id.to_string().len()).or_insert((*id, *id));

@@ -48,6 +48,7 @@ pub fn check_can_commit(what: &str) -> Result<()> {
 pub fn sites() -> Result<Vec<i32>> {
     let _bounded = locks::bounded_waits();
     let extension = Extension::find()?;
+    restored::resolve(&extension)?;
     restored::note_ownerless(&extension)?;
     let sql = format!(
         "SELECT s.id FROM {}.matomo_site_config s WHERE pg_has_role($1::oid, {OWNER_OF_SITE}, 'USAGE') \

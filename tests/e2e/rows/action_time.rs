@@ -3,7 +3,7 @@
 use fake_matomo::{Action, ActionTime, Clock, Fake, OracleRow, Site, Visit, World};
 use postgres::Client;
 
-use crate::support::noon::{from, noon};
+use crate::support::noon::{from, noon, open_days};
 use crate::support::sites::{add_site, server};
 use crate::support::*;
 
@@ -50,12 +50,7 @@ fn sealed_days_of_the_other_kind_are_an_error_that_says_what_to_do() {
 #[test]
 fn open_days_of_the_other_kind_are_read_whole() {
     for table in ["matomo", "matomo_partitioned"] {
-        let (noon, fake, mut db) = noon(2);
-        run(
-            &mut db,
-            &format!("SET matomo.settle_time = '1 d'; SET matomo.destination = '{table}'"),
-        );
-        sync(&mut db, &fake, &from(&noon, 1));
+        let (_, fake, mut db) = open_days(table);
         run(&mut db, "SET matomo.action_time = 'as_sent'");
         sync(&mut db, &fake, "");
         assert_equal(&mut db, table, &as_sent(&fake));

@@ -77,6 +77,14 @@ pub fn noon(days: u64) -> (Noon, Fake, Client) {
     (noon, fake, settled())
 }
 
+/// The same with two days in a table, both of them open.
+pub fn open_days(table: &str) -> (Noon, Fake, Client) {
+    let (noon, fake, mut db) = noon(2);
+    run(&mut db, &format!("SET matomo.settle_time = '1 d'; SET matomo.destination = '{table}'"));
+    sync(&mut db, &fake, &from(&noon, 1));
+    (noon, fake, db)
+}
+
 pub fn from(noon: &Noon, ago: u64) -> String {
     format!(", '{}'", noon.text(ago))
 }

@@ -3,7 +3,7 @@
 use fake_matomo::{Action, Clock, Fake, Fault, Page, Site, Visit, When, World};
 use postgres::Client;
 
-use crate::support::noon::{from, noon, settled};
+use crate::support::noon::{from, noon, open_days, settled};
 use crate::support::sites;
 use crate::support::*;
 
@@ -120,12 +120,7 @@ fn a_poll_begins_the_overlap_before_its_cursor() {
 #[test]
 fn a_recheck_fetches_what_is_missing_or_stale_and_only_that() {
     for table in ["matomo", "matomo_partitioned"] {
-        let (noon, fake, mut db) = noon(2);
-        run(
-            &mut db,
-            &format!("SET matomo.settle_time = '1 d'; SET matomo.destination = '{table}'"),
-        );
-        sync(&mut db, &fake, &from(&noon, 1));
+        let (noon, fake, mut db) = open_days(table);
         let others = format!("{table} WHERE idvisit NOT IN ('1002', '1011', '5000', '5001')");
         let before = fingerprint(&mut db, &others);
         {

@@ -1,8 +1,8 @@
 //! The next sync notices when a site's timezone was changed in Matomo, and loses no visit.
 
 use fake_matomo::Fake;
-use postgres::Client;
 
+use crate::support::noon::settled;
 use crate::support::sites;
 use crate::support::zones::*;
 use crate::support::*;
@@ -10,12 +10,6 @@ use crate::support::*;
 /// Hours that the site's clock was ahead of UTC, and is ahead now.
 const CHANGES: [(i64, i64); 8] =
     [(0, 1), (0, -1), (-3, 9), (9, -3), (-12, 14), (14, -12), (5, 6), (-8, -9)];
-
-fn settled() -> Client {
-    let mut db = database();
-    run(&mut db, "LOAD 'matomo_postgres'; SET matomo.settle_time = 0");
-    db
-}
 
 fn copied_from(fake: &Fake, ago: u64) -> String {
     format!(", '{}'", first_day(fake, ago))
