@@ -1,4 +1,7 @@
 -- From 0.1.0 to 0.2.0: sites, their state, runs and the ledger are kept; users' tables stay as they are.
+-- The extension's schema is in the search_path, and may have operators of other roles. pg_catalog comes
+-- first, but an operator of exactly the operands' types wins over one that needs a cast. So each operator
+-- here has one of exactly its types in pg_catalog: regclass and its like are cast to oid.
 
 -- A session that has loaded the library of 0.1.0 cannot have what is made here.
 DO $do$
@@ -20,17 +23,19 @@ LOCK TABLE matomo_site_config, matomo_site_state, matomo_run_log, matomo_ledger 
 SELECT pg_catalog.set_config('matomo_update.known', (
     SELECT pg_catalog.array_agg(d.objid)::text FROM pg_catalog.pg_depend d
     JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid AND e.extname = 'matomo_postgres'
-    WHERE d.refclassid = 'pg_catalog.pg_extension'::regclass AND d.deptype = 'e'
-      AND d.classid IN ('pg_catalog.pg_proc'::regclass, 'pg_catalog.pg_class'::regclass)), true);
+    WHERE d.refclassid = 'pg_catalog.pg_extension'::regclass::oid AND d.deptype = 'e'
+      AND d.classid IN ('pg_catalog.pg_proc'::regclass::oid, 'pg_catalog.pg_class'::regclass::oid)), true);
 SELECT pg_catalog.set_config('matomo_update.grants', (
     SELECT pg_catalog.string_agg(pg_catalog.format('GRANT %s ON %s TO %s%s', a.privilege_type, o.name,
-        CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) END,
+        CASE a.grantee WHEN 0::oid THEN 'PUBLIC' ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) END,
         CASE WHEN a.is_grantable THEN ' WITH GRANT OPTION' END), '; ')
     FROM (SELECT c.oid::regclass::text, c.relowner, c.relacl FROM pg_catalog.pg_class c
-          WHERE c.oid IN ('matomo_sites'::regclass, 'matomo_status'::regclass, 'matomo_runs'::regclass)
+          WHERE c.oid IN ('matomo_sites'::regclass::oid, 'matomo_status'::regclass::oid, 'matomo_runs'::regclass::oid)
           UNION ALL
-          SELECT 'FUNCTION matomo_check', p.proowner, p.proacl FROM pg_catalog.pg_proc p
-          WHERE p.oid = 'matomo_check'::regproc) AS o(name, owner, acl)
+          SELECT 'FUNCTION matomo_check(integer, date, date, text, text, text, boolean, boolean, integer, text, boolean)',
+              p.proowner, p.proacl FROM pg_catalog.pg_proc p
+          WHERE p.oid = 'matomo_check(integer, date, date, text, text, text, boolean, boolean, integer, text)'::regprocedure::oid
+         ) AS o(name, owner, acl)
     CROSS JOIN LATERAL pg_catalog.aclexplode(o.acl) a WHERE a.grantee <> o.owner), true);
 
 DROP VIEW matomo_status;
@@ -50,14 +55,14 @@ ALTER TABLE matomo_site_config
     ADD COLUMN destination_name text[],
     ADD COLUMN owner_name name;
 CREATE UNIQUE INDEX matomo_site_config_key ON matomo_site_config (server, idsite, destination)
-    WHERE destination <> 0::oid;
+    WHERE destination::oid <> 0::oid;
 -- Of tables and roles that are gone nothing is left but their numbers.
 UPDATE matomo_site_config s SET
     destination_name = coalesce((
         SELECT ARRAY[n.nspname::text, c.relname::text, pg_catalog.pg_get_userbyid(c.relowner)::text]
         FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-        WHERE c.oid = s.destination), ARRAY['?', s.destination::oid::text, '?']),
-    owner_name = coalesce((SELECT r.rolname FROM pg_catalog.pg_roles r WHERE r.oid = s.owner), s.owner::oid::text::name);
+        WHERE c.oid = s.destination::oid), ARRAY['?', s.destination::oid::text, '?']),
+    owner_name = coalesce((SELECT r.rolname FROM pg_catalog.pg_roles r WHERE r.oid = s.owner::oid), s.owner::oid::text::name);
 ALTER TABLE matomo_site_config
     ALTER destination DROP NOT NULL, ALTER owner DROP NOT NULL,
     ALTER destination_name SET NOT NULL, ALTER destination_name SET DEFAULT '{}',
@@ -74,10 +79,10 @@ ALTER TABLE matomo_run_log
     ADD COLUMN changes integer NOT NULL DEFAULT 0,
     ADD COLUMN owner_name name;
 UPDATE matomo_run_log l SET
-    owner_name = coalesce((SELECT r.rolname FROM pg_catalog.pg_roles r WHERE r.oid = l.owner), l.owner::oid::text::name);
+    owner_name = coalesce((SELECT r.rolname FROM pg_catalog.pg_roles r WHERE r.oid = l.owner::oid), l.owner::oid::text::name);
 ALTER TABLE matomo_run_log ALTER owner DROP NOT NULL, ALTER owner_name SET NOT NULL, ALTER owner_name SET DEFAULT '';
 DROP INDEX matomo_run_log_running;
-CREATE INDEX matomo_run_log_ownerless ON matomo_run_log (owner_name) WHERE owner = 0::oid;
+CREATE INDEX matomo_run_log_ownerless ON matomo_run_log (owner_name) WHERE owner::oid = 0::oid;
 CREATE INDEX matomo_run_log_running ON matomo_run_log (site_id) WHERE status IN ('running', 'paused');
 
 -- Before the primary key is dropped: with a publication of all tables, UPDATE and DELETE need one.
@@ -89,7 +94,7 @@ CREATE FUNCTION matomo_one_url(url text) RETURNS text LANGUAGE sql IMMUTABLE AS 
     FROM pg_catalog.regexp_match(url, '^(https?://)([[][^]]*[]]|[^/:]+)(:0*([0-9]+))?(/.*)$') AS p
 $$;
 DELETE FROM matomo_ledger l USING matomo_ledger k
-WHERE (k.destination, k.idsite, k.day) = (l.destination, l.idsite, l.day) AND k.matomo <> l.matomo
+WHERE (k.destination::oid, k.idsite, k.day) = (l.destination::oid, l.idsite, l.day) AND k.matomo <> l.matomo
   AND matomo_one_url(k.matomo) = matomo_one_url(l.matomo)
   AND (k.sealed, k.read_at, k.matomo) > (l.sealed, l.read_at, l.matomo);
 UPDATE matomo_ledger SET matomo = matomo_one_url(matomo) WHERE matomo <> matomo_one_url(matomo);
@@ -106,87 +111,10 @@ ALTER TABLE matomo_ledger
     ADD COLUMN action_time text,
     ADD COLUMN destination_name text[] NOT NULL DEFAULT '{}';
 ALTER TABLE matomo_ledger ADD PRIMARY KEY (destination, idsite, matomo, day, destination_name);
-CREATE INDEX matomo_ledger_missing ON matomo_ledger (destination_name) WHERE destination = 0::oid;
+CREATE INDEX matomo_ledger_missing ON matomo_ledger (destination_name) WHERE destination::oid = 0::oid;
 
 -- Written by packaging/update-script from here …
 
-COMMENT ON TABLE matomo_ledger IS 'Copied site-days: one row per Matomo, site, destination and day';
-COMMENT ON COLUMN matomo_ledger.matomo IS 'URL of the Matomo''s API';
-COMMENT ON COLUMN matomo_ledger.idsite IS 'ID of the site (idSite)';
-COMMENT ON COLUMN matomo_ledger.destination IS 'Table with the visits; 0 if restored from a dump and not found yet';
-COMMENT ON COLUMN matomo_ledger.day IS 'Day in the site''s timezone';
-COMMENT ON COLUMN matomo_ledger.sealed IS 'Whether the day was read whole after it had ended and settled; sealed days are not requested again';
-COMMENT ON COLUMN matomo_ledger.visits IS 'Visits of the day; for an open day, those read so far';
-COMMENT ON COLUMN matomo_ledger.actions IS 'Actions of these visits';
-COMMENT ON COLUMN matomo_ledger.truncated_visits IS 'Visits with only their first actions listed by Matomo';
-COMMENT ON COLUMN matomo_ledger.newest IS 'Last action of the newest copied visit, at most read_at; the next poll of an open day starts matomo.overlap before it';
-COMMENT ON COLUMN matomo_ledger.timezone IS 'The site''s timezone when the day was read';
-COMMENT ON COLUMN matomo_ledger.read_at IS 'When the day was last read';
-COMMENT ON COLUMN matomo_ledger.pass_began IS 'When the unfinished reading or recheck began; NULL if there is none';
-COMMENT ON COLUMN matomo_ledger.pass_since IS 'Where it resumes';
-COMMENT ON COLUMN matomo_ledger.pass_seen IS 'Visits that it has read; empty if it reads only new visits, NULL if it is a recheck';
-COMMENT ON COLUMN matomo_ledger.rechecked_at IS 'When the last recheck or whole reading of an open day began; see matomo.recheck';
-COMMENT ON COLUMN matomo_ledger.action_time IS 'Value of matomo.action_time for the day''s rows; NULL if unknown';
-COMMENT ON COLUMN matomo_ledger.destination_name IS 'Schema, name and owner of the table in a dump, and after a restore until the table is found; otherwise empty';
-
-SELECT pg_catalog.pg_extension_config_dump('matomo_ledger', $$
-    AS l (matomo, idsite, table_here, day, sealed, visits, actions, truncated_visits, newest, timezone, read_at,
-          pass_began, pass_since, pass_seen, rechecked_at, action_time, known_name)
-    LEFT JOIN (pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-               JOIN pg_catalog.pg_roles r ON r.oid = c.relowner) ON c.oid = l.table_here
-    CROSS JOIN LATERAL (SELECT 0::pg_catalog.oid::pg_catalog.regclass,
-        CASE l.table_here WHEN 0::pg_catalog.oid THEN l.known_name
-             ELSE ARRAY[n.nspname::text, c.relname::text, r.rolname::text] END) AS d (destination, destination_name)
-    WHERE l.table_here = 0::pg_catalog.oid OR c.relpersistence <> 't'$$);
-
-CREATE OR REPLACE FUNCTION matomo_find_table(name text[]) RETURNS oid
-LANGUAGE sql STABLE
-SET search_path = pg_catalog, pg_temp
-AS $$
-    SELECT c.oid FROM pg_class c
-    JOIN pg_namespace n ON n.oid = c.relnamespace
-    JOIN pg_roles r ON r.oid = c.relowner
-    WHERE n.nspname = name[1] AND c.relname = name[2] AND c.relpersistence <> 't'
-      AND (r.rolname = name[3] OR r.rolsuper
-           OR r.oid = (SELECT e.extowner FROM pg_extension e WHERE e.extname = 'matomo_postgres'))
-$$;
-
-COMMENT ON FUNCTION matomo_find_table(text[]) IS 'Internal: finds a table by schema, name and owner from a dump';
-
-CREATE OR REPLACE VIEW matomo_days WITH (security_barrier) AS
-    SELECT l.matomo, l.idsite, l.destination, l.day, l.sealed, l.visits, l.actions,
-           l.truncated_visits, l.newest, l.timezone, l.read_at, l.rechecked_at, l.action_time,
-           NULL::text AS missing
-    FROM matomo_ledger l
-    WHERE pg_catalog.has_table_privilege(l.destination, 'SELECT')
-      -- A policy may hide any of the table's days, so none is shown.
-      AND NOT pg_catalog.row_security_active(l.destination::pg_catalog.oid)
-    UNION ALL
-    SELECT l.matomo, l.idsite, f.found::regclass, l.day, l.sealed, l.visits, l.actions,
-           l.truncated_visits, l.newest, l.timezone, l.read_at, l.rechecked_at, l.action_time,
-           CASE WHEN f.found IS NULL
-                THEN pg_catalog.format('%I.%I', l.destination_name[1], l.destination_name[2]) END
-    FROM matomo_ledger l
-    CROSS JOIN LATERAL (SELECT matomo_find_table(l.destination_name) OFFSET 0) AS t(oid)
-    -- A table that belongs to another Matomo by now is a different one.
-    CROSS JOIN LATERAL (SELECT CASE coalesce((SELECT k.matomo FROM matomo_ledger k
-        WHERE k.destination = t.oid LIMIT 1), l.matomo) WHEN l.matomo THEN t.oid END OFFSET 0) AS f(found)
-    WHERE l.destination = 0::pg_catalog.oid
-      AND CASE WHEN f.found IS NULL THEN pg_catalog.pg_has_role('pg_read_all_data', 'USAGE')
-               ELSE pg_catalog.has_table_privilege(f.found, 'SELECT')
-                    AND NOT pg_catalog.row_security_active(f.found) END;
-
-COMMENT ON VIEW matomo_days IS 'Copied site-days of tables that you may read: one row per Matomo, site, destination and day';
-COMMENT ON COLUMN matomo_days.destination IS 'Table with the visits; NULL if it is missing';
-COMMENT ON COLUMN matomo_days.sealed IS 'Whether the day was read whole after it had ended and settled; sealed days are not requested again';
-COMMENT ON COLUMN matomo_days.visits IS 'Visits of the day; for an open day, those read so far';
-COMMENT ON COLUMN matomo_days.actions IS 'Actions of these visits';
-COMMENT ON COLUMN matomo_days.truncated_visits IS 'Visits with only their first actions listed by Matomo';
-COMMENT ON COLUMN matomo_days.newest IS 'Last action of the newest copied visit, at most read_at; the next poll of an open day starts matomo.overlap before it';
-COMMENT ON COLUMN matomo_days.read_at IS 'When the day was last read';
-COMMENT ON COLUMN matomo_days.rechecked_at IS 'When the last recheck or whole reading of an open day began; see matomo.recheck';
-COMMENT ON COLUMN matomo_days.action_time IS 'Value of matomo.action_time for the day''s rows; NULL if unknown';
-COMMENT ON COLUMN matomo_days.missing IS 'Name of the table if a dump was restored without it; only members of pg_read_all_data see such days';
 COMMENT ON TABLE matomo_action IS 'Template of tables of Matomo actions: one row per action of a visit. Always empty; see matomo_create_table';
 
 CREATE OR REPLACE FUNCTION matomo_create_table(
@@ -460,6 +388,83 @@ $$;
 
 COMMENT ON FUNCTION matomo_create_partitions(regclass, timestamptz, timestamptz) IS
     'Creates the missing weekly partitions (UTC) between two instants, and returns their number';
+COMMENT ON TABLE matomo_ledger IS 'Copied site-days: one row per Matomo, site, destination and day';
+COMMENT ON COLUMN matomo_ledger.matomo IS 'URL of the Matomo''s API';
+COMMENT ON COLUMN matomo_ledger.idsite IS 'ID of the site (idSite)';
+COMMENT ON COLUMN matomo_ledger.destination IS 'Table with the visits; 0 if restored from a dump and not found yet';
+COMMENT ON COLUMN matomo_ledger.day IS 'Day in the site''s timezone';
+COMMENT ON COLUMN matomo_ledger.sealed IS 'Whether the day was read whole after it had ended and settled; sealed days are not requested again';
+COMMENT ON COLUMN matomo_ledger.visits IS 'Visits of the day; for an open day, those read so far';
+COMMENT ON COLUMN matomo_ledger.actions IS 'Actions of these visits';
+COMMENT ON COLUMN matomo_ledger.truncated_visits IS 'Visits with only their first actions listed by Matomo';
+COMMENT ON COLUMN matomo_ledger.newest IS 'Last action of the newest copied visit, at most read_at; the next poll of an open day starts matomo.overlap before it';
+COMMENT ON COLUMN matomo_ledger.timezone IS 'The site''s timezone when the day was read';
+COMMENT ON COLUMN matomo_ledger.read_at IS 'When the day was last read';
+COMMENT ON COLUMN matomo_ledger.pass_began IS 'When the unfinished reading or recheck began; NULL if there is none';
+COMMENT ON COLUMN matomo_ledger.pass_since IS 'Where it resumes';
+COMMENT ON COLUMN matomo_ledger.pass_seen IS 'Visits that it has read; empty if it reads only new visits, NULL if it is a recheck';
+COMMENT ON COLUMN matomo_ledger.rechecked_at IS 'When the last recheck or whole reading of an open day began; see matomo.recheck';
+COMMENT ON COLUMN matomo_ledger.action_time IS 'Value of matomo.action_time for the day''s rows; NULL if unknown';
+COMMENT ON COLUMN matomo_ledger.destination_name IS 'Schema, name and owner of the table in a dump, and after a restore until the table is found; otherwise empty';
+
+SELECT pg_catalog.pg_extension_config_dump('matomo_ledger', $$
+    AS l (matomo, idsite, table_here, day, sealed, visits, actions, truncated_visits, newest, timezone, read_at,
+          pass_began, pass_since, pass_seen, rechecked_at, action_time, known_name)
+    LEFT JOIN (pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+               JOIN pg_catalog.pg_roles r ON r.oid = c.relowner) ON c.oid = l.table_here
+    CROSS JOIN LATERAL (SELECT 0::pg_catalog.oid::pg_catalog.regclass,
+        CASE l.table_here WHEN 0::pg_catalog.oid THEN l.known_name
+             ELSE ARRAY[n.nspname::text, c.relname::text, r.rolname::text] END) AS d (destination, destination_name)
+    WHERE l.table_here = 0::pg_catalog.oid OR c.relpersistence <> 't'$$);
+
+CREATE OR REPLACE FUNCTION matomo_find_table(name text[]) RETURNS oid
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT c.oid FROM pg_class c
+    JOIN pg_namespace n ON n.oid = c.relnamespace
+    JOIN pg_roles r ON r.oid = c.relowner
+    WHERE n.nspname = name[1] AND c.relname = name[2] AND c.relpersistence <> 't'
+      AND (r.rolname = name[3] OR r.rolsuper
+           OR r.oid = (SELECT e.extowner FROM pg_extension e WHERE e.extname = 'matomo_postgres'))
+$$;
+
+COMMENT ON FUNCTION matomo_find_table(text[]) IS 'Internal: finds a table by schema, name and owner from a dump';
+
+CREATE OR REPLACE VIEW matomo_days WITH (security_barrier) AS
+    SELECT l.matomo, l.idsite, l.destination, l.day, l.sealed, l.visits, l.actions,
+           l.truncated_visits, l.newest, l.timezone, l.read_at, l.rechecked_at, l.action_time,
+           NULL::text AS missing
+    FROM matomo_ledger l
+    WHERE pg_catalog.has_table_privilege(l.destination, 'SELECT')
+      -- A policy may hide any of the table's days, so none is shown.
+      AND NOT pg_catalog.row_security_active(l.destination::pg_catalog.oid)
+    UNION ALL
+    SELECT l.matomo, l.idsite, f.found::regclass, l.day, l.sealed, l.visits, l.actions,
+           l.truncated_visits, l.newest, l.timezone, l.read_at, l.rechecked_at, l.action_time,
+           CASE WHEN f.found IS NULL
+                THEN pg_catalog.format('%I.%I', l.destination_name[1], l.destination_name[2]) END
+    FROM matomo_ledger l
+    CROSS JOIN LATERAL (SELECT matomo_find_table(l.destination_name) OFFSET 0) AS t(oid)
+    -- A table that belongs to another Matomo by now is a different one.
+    CROSS JOIN LATERAL (SELECT CASE coalesce((SELECT k.matomo FROM matomo_ledger k
+        WHERE k.destination::pg_catalog.oid = t.oid LIMIT 1), l.matomo) WHEN l.matomo THEN t.oid END OFFSET 0) AS f(found)
+    WHERE l.destination::pg_catalog.oid = 0::pg_catalog.oid
+      AND CASE WHEN f.found IS NULL THEN pg_catalog.pg_has_role('pg_read_all_data', 'USAGE')
+               ELSE pg_catalog.has_table_privilege(f.found, 'SELECT')
+                    AND NOT pg_catalog.row_security_active(f.found) END;
+
+COMMENT ON VIEW matomo_days IS 'Copied site-days of tables that you may read: one row per Matomo, site, destination and day';
+COMMENT ON COLUMN matomo_days.destination IS 'Table with the visits; NULL if it is missing';
+COMMENT ON COLUMN matomo_days.sealed IS 'Whether the day was read whole after it had ended and settled; sealed days are not requested again';
+COMMENT ON COLUMN matomo_days.visits IS 'Visits of the day; for an open day, those read so far';
+COMMENT ON COLUMN matomo_days.actions IS 'Actions of these visits';
+COMMENT ON COLUMN matomo_days.truncated_visits IS 'Visits with only their first actions listed by Matomo';
+COMMENT ON COLUMN matomo_days.newest IS 'Last action of the newest copied visit, at most read_at; the next poll of an open day starts matomo.overlap before it';
+COMMENT ON COLUMN matomo_days.read_at IS 'When the day was last read';
+COMMENT ON COLUMN matomo_days.rechecked_at IS 'When the last recheck or whole reading of an open day began; see matomo.recheck';
+COMMENT ON COLUMN matomo_days.action_time IS 'Value of matomo.action_time for the day''s rows; NULL if unknown';
+COMMENT ON COLUMN matomo_days.missing IS 'Name of the table if a dump was restored without it; only members of pg_read_all_data see such days';
 COMMENT ON TABLE matomo_site_config IS 'Registered sites: one row per server, site and destination';
 COMMENT ON COLUMN matomo_site_config.id IS 'ID for matomo_sync_site, matomo_alter_site and matomo_remove_site';
 COMMENT ON COLUMN matomo_site_config.destination IS 'Table with the visits; 0 if restored from a dump and not found yet, NULL if dropped before the dump';
@@ -511,10 +516,10 @@ CREATE OR REPLACE VIEW matomo_sites WITH (security_barrier) AS
                     pg_catalog.format('%I.%I', s.destination_name[1], s.destination_name[2])) AS destination,
            coalesce(r.rolname, s.owner_name) AS owner, s.start_date, s.every, s.retention, s.enabled, s.created_at
     FROM matomo_site_config s
-    LEFT JOIN pg_catalog.pg_class c ON c.oid = CASE s.destination WHEN 0::pg_catalog.oid
+    LEFT JOIN pg_catalog.pg_class c ON c.oid = CASE s.destination::pg_catalog.oid WHEN 0::pg_catalog.oid
         THEN matomo_find_table(s.destination_name) ELSE s.destination::pg_catalog.oid END
-    LEFT JOIN pg_catalog.pg_roles r ON CASE s.owner WHEN 0::pg_catalog.oid
-        THEN r.rolname = s.owner_name ELSE r.oid = s.owner END
+    LEFT JOIN pg_catalog.pg_roles r ON CASE s.owner::pg_catalog.oid WHEN 0::pg_catalog.oid
+        THEN r.rolname = s.owner_name ELSE r.oid = s.owner::pg_catalog.oid END
     WHERE matomo_may_see(coalesce(r.oid, s.owner::pg_catalog.oid));
 
 COMMENT ON VIEW matomo_sites IS 'Your registered sites: one row per server, site and destination';
@@ -664,7 +669,7 @@ CREATE OR REPLACE VIEW matomo_runs WITH (security_barrier) AS
            r.days, r.days_total, r.pages, r.visits, r.actions, r.inserted, r.updated, r.deleted,
            r.truncated_visits, r.bytes, r.sqlstate, r.detail, r.hint
     FROM matomo_run_log r
-    CROSS JOIN LATERAL (SELECT CASE r.owner WHEN 0::pg_catalog.oid
+    CROSS JOIN LATERAL (SELECT CASE r.owner::pg_catalog.oid WHEN 0::pg_catalog.oid
         THEN (SELECT a.oid FROM pg_catalog.pg_roles a WHERE a.rolname = r.owner_name) ELSE r.owner::pg_catalog.oid END) AS o(owner)
     WHERE matomo_may_see(coalesce(o.owner, 0::pg_catalog.oid));
 
@@ -948,7 +953,7 @@ DECLARE
     actions pg_catalog.int8 := 0;
     deadline pg_catalog.timestamptz;
 BEGIN
-    PERFORM @extschema@.matomo_run_outside_transaction('matomo_drop_before()');
+    PERFORM @extschema@.matomo_run_outside_transaction('matomo_drop_before()'::pg_catalog.text);
     IF patience IS NULL THEN
         RAISE null_value_not_allowed USING MESSAGE = 'argument "patience" must not be null';
     END IF;
@@ -1078,9 +1083,10 @@ CREATE OR REPLACE VIEW matomo_status WITH (security_barrier) AS
                pg_catalog.max(l.newest) AS newest_action,
                pg_catalog.max(l.visits) FILTER (WHERE l.day = matomo_today(s.timezone)) AS visits_today
         FROM matomo_ledger l
-        WHERE l.destination IN (s.destination::pg_catalog.oid, 0::pg_catalog.oid) AND l.idsite = s.idsite AND l.matomo = t.matomo
+        WHERE l.destination::pg_catalog.oid IN (s.destination::pg_catalog.oid, 0::pg_catalog.oid) AND l.idsite = s.idsite AND l.matomo = t.matomo
           -- Restored entries have only the table's name until the site's first sync.
-          AND (l.destination <> 0::pg_catalog.oid OR l.destination_name = s.destination_name AND s.destination IS NOT NULL)
+          AND (l.destination::pg_catalog.oid <> 0::pg_catalog.oid
+               OR l.destination_name OPERATOR(pg_catalog.=) s.destination_name AND s.destination IS NOT NULL)
     ) d;
 
 COMMENT ON VIEW matomo_status IS 'Status of your registered sites: one row per site';
@@ -1173,19 +1179,19 @@ BEGIN
         WITH member AS (
             SELECT d.classid, d.objid FROM pg_catalog.pg_depend d
             JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid AND e.extname = 'matomo_postgres'
-            WHERE d.refclassid = 'pg_catalog.pg_extension'::regclass AND d.deptype = 'e'
+            WHERE d.refclassid = 'pg_catalog.pg_extension'::regclass::oid AND d.deptype = 'e'
         ), untouched AS (
             SELECT pg_catalog.format('ROUTINE %s', p.oid::regprocedure) AS object, p.proowner AS owner,
                    coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner)) AS acl, p.proname = ANY (for_all) AS for_all
-            FROM member m JOIN pg_catalog.pg_proc p ON p.oid = m.objid AND m.classid = 'pg_catalog.pg_proc'::regclass
+            FROM member m JOIN pg_catalog.pg_proc p ON p.oid = m.objid AND m.classid = 'pg_catalog.pg_proc'::regclass::oid
             WHERE p.oid <> ALL (known) OR p.proacl IS NULL
             UNION ALL
             SELECT c.oid::regclass::text, c.relowner, c.relacl, false
-            FROM member m JOIN pg_catalog.pg_class c ON c.oid = m.objid AND m.classid = 'pg_catalog.pg_class'::regclass
+            FROM member m JOIN pg_catalog.pg_class c ON c.oid = m.objid AND m.classid = 'pg_catalog.pg_class'::regclass::oid
             WHERE c.oid <> ALL (known)
         )
         SELECT pg_catalog.format('REVOKE ALL ON %s FROM %s', u.object, CASE a.grantee
-                   WHEN 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) END)
+                   WHEN 0::oid THEN 'PUBLIC' ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) END)
         FROM untouched u CROSS JOIN LATERAL pg_catalog.aclexplode(u.acl) a WHERE a.grantee <> u.owner
         UNION ALL
         SELECT pg_catalog.format('GRANT EXECUTE ON %s TO PUBLIC', u.object) FROM untouched u WHERE u.for_all
