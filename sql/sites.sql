@@ -14,8 +14,8 @@ CREATE TABLE matomo_site_config (
     timezone    text NOT NULL,
     created_at  timestamptz NOT NULL DEFAULT pg_catalog.now(),
     -- The defaults are for dumps of 0.1.0, which lack these columns.
-    destination_name text[] NOT NULL DEFAULT '{}',
-    owner_name  name NOT NULL DEFAULT ''
+    destination_name text[] NOT NULL DEFAULT '{?,?,?}',
+    owner_name  name NOT NULL DEFAULT '?'
 );
 CREATE UNIQUE INDEX matomo_site_config_key ON matomo_site_config (server, idsite, destination)
     WHERE destination::oid <> 0::oid;

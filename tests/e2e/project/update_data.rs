@@ -230,7 +230,6 @@ fn a_dump_of_0_1_0_goes_on_once_its_url_is_changed() {
     let failed =
         "SELECT concat_ws(' ', last_sqlstate, last_hint) FROM matomo_status WHERE site_id = 1";
     let failed: String = one(&mut new, failed);
-    eprintln!("DEBUG {:?}", texts(&mut new, "SELECT s::text FROM matomo_status s UNION ALL SELECT r::text FROM matomo_runs r UNION ALL SELECT l::text FROM matomo_ledger l"));
     assert!(failed.starts_with("55000 "), "{failed}");
     let (_, change) = failed.split_once("If this one has moved: ").unwrap();
     let change = change.trim_end_matches('.');
