@@ -206,10 +206,7 @@ fn create(client: &mut SpiClient, name: &str, extension_schema: &str) -> Result<
     let (schema, hash): (Option<pg_sys::Oid>, Option<i32>) =
         query(client, sql, &[name.into()])?.first().get_two().map_err(spi)?;
     let hash = hash.unwrap_or_default().cast_unsigned();
-    locks::wait_for(
-        Lock::Creation(schema.unwrap_or(pg_sys::Oid::INVALID), hash),
-        Mode::Exclusive,
-    );
+    locks::wait_for(Lock::Creation(schema.unwrap_or(pg_sys::Oid::INVALID), hash), Mode::Exclusive);
     // Unlike a table lock, this lock does not process invalidations.
     // SAFETY: main thread, within a transaction.
     unsafe { pg_sys::AcceptInvalidationMessages() };
