@@ -27,16 +27,18 @@ SELECT pg_catalog.set_config('matomo_update.grants', (
         CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) END,
         CASE WHEN a.is_grantable THEN ' WITH GRANT OPTION' END), '; ')
     FROM (SELECT c.oid::regclass::text, c.relowner, c.relacl FROM pg_catalog.pg_class c
-          WHERE c.oid IN ('matomo_sites'::regclass, 'matomo_status'::regclass, 'matomo_runs'::regclass)
+          WHERE c.oid IN ('matomo_action'::regclass, 'matomo_sites'::regclass, 'matomo_status'::regclass, 'matomo_runs'::regclass)
           UNION ALL
-          SELECT 'FUNCTION matomo_check', p.proowner, p.proacl FROM pg_catalog.pg_proc p
-          WHERE p.oid = 'matomo_check'::regproc) AS o(name, owner, acl)
+          SELECT pg_catalog.format('FUNCTION %s', p.proname), p.proowner, p.proacl FROM pg_catalog.pg_proc p
+          WHERE p.oid IN ('matomo_check'::regproc, 'matomo_create_table'::regproc, 'matomo_forget'::regproc)) AS o(name, owner, acl)
     CROSS JOIN LATERAL pg_catalog.aclexplode(o.acl) a WHERE a.grantee <> o.owner), true);
 
+DROP TABLE matomo_action;
 DROP VIEW matomo_status;
 DROP VIEW matomo_sites;
 DROP VIEW matomo_runs;
 DROP FUNCTION matomo_check(integer, date, date, text, text, text, boolean, boolean, integer, text);
+DROP FUNCTION matomo_create_table(text, boolean, name), matomo_forget(text, text, regclass);
 DROP FUNCTION matomo_destinations(), matomo_seal_dropped(oid, timestamptz, integer);
 DROP FUNCTION matomo_drop_step(regclass, timestamptz, integer, interval, jsonb);
 DROP FUNCTION matomo_run_step(bigint), matomo_run_begin(integer, text), matomo_run_copy(bigint),
@@ -72,7 +74,8 @@ ALTER TABLE matomo_run_log
     ADD CHECK (status IN ('running', 'paused', 'succeeded', 'failed')),
     ADD COLUMN step_pages integer,
     ADD COLUMN changes integer NOT NULL DEFAULT 0,
-    ADD COLUMN owner_name name;
+    ADD COLUMN owner_name name,
+    ADD COLUMN misfits jsonb NOT NULL DEFAULT '{}';
 UPDATE matomo_run_log l SET
     owner_name = coalesce((SELECT r.rolname FROM pg_catalog.pg_roles r WHERE r.oid = l.owner), l.owner::oid::text::name);
 ALTER TABLE matomo_run_log ALTER owner DROP NOT NULL, ALTER owner_name SET NOT NULL, ALTER owner_name SET DEFAULT '';
@@ -109,6 +112,27 @@ ALTER TABLE matomo_ledger ADD PRIMARY KEY (destination, idsite, matomo, day, des
 CREATE INDEX matomo_ledger_missing ON matomo_ledger (destination_name) WHERE destination = 0::oid;
 
 -- Written by packaging/update-script from here …
+
+CREATE TABLE matomo_ledger (
+    matomo           text NOT NULL,
+    idsite           integer NOT NULL,
+    destination      regclass NOT NULL,
+    day              date NOT NULL,
+    sealed           boolean NOT NULL,
+    visits           bigint NOT NULL,
+    actions          bigint NOT NULL,
+    truncated_visits bigint NOT NULL,
+    newest           timestamptz,
+    timezone         text NOT NULL,
+    read_at          timestamptz NOT NULL,
+    pass_began       timestamptz,
+    pass_since       timestamptz,
+    pass_seen        bytea,
+    rechecked_at     timestamptz,
+    action_time      text,
+    destination_name text[] NOT NULL DEFAULT '{}',
+    PRIMARY KEY (destination, idsite, matomo, day, destination_name)
+);
 
 COMMENT ON TABLE matomo_ledger IS 'Copied site-days: one row per Matomo, site, destination and day';
 COMMENT ON COLUMN matomo_ledger.matomo IS 'URL of the Matomo''s API';
@@ -187,12 +211,236 @@ COMMENT ON COLUMN matomo_days.read_at IS 'When the day was last read';
 COMMENT ON COLUMN matomo_days.rechecked_at IS 'When the last recheck or whole reading of an open day began; see matomo.recheck';
 COMMENT ON COLUMN matomo_days.action_time IS 'Value of matomo.action_time for the day''s rows; NULL if unknown';
 COMMENT ON COLUMN matomo_days.missing IS 'Name of the table if a dump was restored without it; only members of pg_read_all_data see such days';
+
+CREATE TABLE matomo_action (
+    action_id                   text NOT NULL,
+    idsite                      integer,
+    idvisit                     bigint NOT NULL,
+    actions                     integer,
+    country                     text,
+    region                      text,
+    city                        text,
+    operatingsystemname         text,
+    devicemodel                 text,
+    devicebrand                 text,
+    visitduration               integer,
+    dayssincefirstvisit         integer,
+    visitortype                 text,
+    sitename                    text,
+    userid                      text,
+    serverdateprettyfirstaction date,
+    action_type                 text,
+    action_eventcategory        text,
+    action_eventaction          text,
+    action_eventname            text,
+    action_eventvalue           numeric,
+    action_timespent            integer,
+    action_timestamp            timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    usercustomproperties        jsonb,
+    usercustomdimensions        jsonb,
+    dimension1                  text,
+    dimension2                  text,
+    dimension3                  text,
+    dimension4                  text,
+    dimension5                  text,
+    dimension6                  text,
+    dimension7                  text,
+    dimension8                  text,
+    dimension9                  text,
+    dimension10                 text,
+    action_url                  text,
+    sitesearchkeyword           text,
+    action_title                text,
+    visitorid                   text,
+    referrertype                text,
+    referrername                text,
+    resolution                  text,
+    experiments                 jsonb,
+    day                         date,
+    pageid                      bigint,
+    pageidaction                bigint,
+    idpageview                  text,
+    pageviewposition            integer,
+    pageloadtimemilliseconds    integer,
+    goalid                      integer,
+    goalname                    text,
+    revenue                     numeric,
+    orderid                     text,
+    items                       integer,
+    contentname                 text,
+    contentpiece                text,
+    contenttarget               text,
+    contentinteraction          text,
+    sitesearchcategory          text,
+    sitesearchcount             integer,
+    productviewsku              text,
+    productviewname             text,
+    productviewprice            numeric,
+    productviewcategories       text[],
+    extra                       jsonb
+);
+COMMENT ON COLUMN matomo_action.action_id IS 'idVisit, an underscore, and the place of the action in its visit, from 0';
+COMMENT ON COLUMN matomo_action.idsite IS 'ID of the site (idSite)';
+COMMENT ON COLUMN matomo_action.idvisit IS 'ID of the visit (idVisit), unique within one Matomo';
+COMMENT ON COLUMN matomo_action.actions IS 'Number of actions of the visit as Matomo counts them: page views, downloads, outlinks, searches and events';
+COMMENT ON COLUMN matomo_action.country IS 'Country of the visitor, in the language of the token''s user or of matomo.language';
+COMMENT ON COLUMN matomo_action.region IS 'Region of the visitor';
+COMMENT ON COLUMN matomo_action.city IS 'City of the visitor';
+COMMENT ON COLUMN matomo_action.operatingsystemname IS 'Operating system of the visitor';
+COMMENT ON COLUMN matomo_action.devicemodel IS 'Model of the visitor''s device';
+COMMENT ON COLUMN matomo_action.devicebrand IS 'Brand of the visitor''s device';
+COMMENT ON COLUMN matomo_action.visitduration IS 'Duration of the visit, in seconds';
+COMMENT ON COLUMN matomo_action.dayssincefirstvisit IS 'Days since the visitor''s first visit';
+COMMENT ON COLUMN matomo_action.visitortype IS 'new, returning or returningCustomer';
+COMMENT ON COLUMN matomo_action.sitename IS 'Name of the site';
+COMMENT ON COLUMN matomo_action.userid IS 'User ID that the site gave the visitor';
+COMMENT ON COLUMN matomo_action.serverdateprettyfirstaction IS 'UTC date of the first action of the visit';
+COMMENT ON COLUMN matomo_action.action_type IS 'action (page view), event, download, outlink, search, goal, ecommerceOrder, ecommerceAbandonedCart, or 13 (content)';
+COMMENT ON COLUMN matomo_action.action_eventcategory IS 'Category of the event, empty for other actions';
+COMMENT ON COLUMN matomo_action.action_eventaction IS 'Action of the event, empty for other actions';
+COMMENT ON COLUMN matomo_action.action_eventname IS 'Name of the event, empty where it has none';
+COMMENT ON COLUMN matomo_action.action_eventvalue IS 'Value of the event, 0 where it has none';
+COMMENT ON COLUMN matomo_action.action_timespent IS 'Time spent on the page, in seconds, 0 where Matomo does not tell';
+COMMENT ON COLUMN matomo_action.action_timestamp IS 'When the action happened (see matomo.action_time)';
+COMMENT ON COLUMN matomo_action.usercustomproperties IS 'Custom variables by name, the action''s before the visit''s';
+COMMENT ON COLUMN matomo_action.usercustomdimensions IS 'Custom dimensions that have a value: {"dimension1": ...}, the action''s before the visit''s';
+COMMENT ON COLUMN matomo_action.dimension1 IS 'Custom dimension 1, as in usercustomdimensions';
+COMMENT ON COLUMN matomo_action.dimension2 IS 'Custom dimension 2, as in usercustomdimensions';
+COMMENT ON COLUMN matomo_action.dimension3 IS 'Custom dimension 3, as in usercustomdimensions';
+COMMENT ON COLUMN matomo_action.dimension4 IS 'Custom dimension 4, as in usercustomdimensions';
+COMMENT ON COLUMN matomo_action.dimension5 IS 'Custom dimension 5, as in usercustomdimensions';
+COMMENT ON COLUMN matomo_action.dimension6 IS 'Custom dimension 6, as in usercustomdimensions';
+COMMENT ON COLUMN matomo_action.dimension7 IS 'Custom dimension 7, as in usercustomdimensions';
+COMMENT ON COLUMN matomo_action.dimension8 IS 'Custom dimension 8, as in usercustomdimensions';
+COMMENT ON COLUMN matomo_action.dimension9 IS 'Custom dimension 9, as in usercustomdimensions';
+COMMENT ON COLUMN matomo_action.dimension10 IS 'Custom dimension 10, as in usercustomdimensions';
+COMMENT ON COLUMN matomo_action.action_url IS 'URL of the page, download or outlink';
+COMMENT ON COLUMN matomo_action.sitesearchkeyword IS 'Keyword of a site search';
+COMMENT ON COLUMN matomo_action.action_title IS 'Title of the page or of the action';
+COMMENT ON COLUMN matomo_action.visitorid IS 'ID of the visitor, a hexadecimal number';
+COMMENT ON COLUMN matomo_action.referrertype IS 'direct, search, website, social or campaign';
+COMMENT ON COLUMN matomo_action.referrername IS 'Name of the referrer';
+COMMENT ON COLUMN matomo_action.resolution IS 'Screen resolution of the visitor';
+COMMENT ON COLUMN matomo_action.experiments IS 'A/B tests that the visit took part in';
+COMMENT ON COLUMN matomo_action.day IS 'The site''s day of the last action of the visit, in the site''s timezone: its day in Matomo''s reports';
+COMMENT ON COLUMN matomo_action.pageid IS 'Matomo''s ID of the action (idlink_va): unlike action_id it stays when an earlier action arrives late';
+COMMENT ON COLUMN matomo_action.pageidaction IS 'Matomo''s ID of the URL (idaction)';
+COMMENT ON COLUMN matomo_action.idpageview IS 'ID of the page view that the action belongs to';
+COMMENT ON COLUMN matomo_action.pageviewposition IS 'Number of the page view in its visit, from 1';
+COMMENT ON COLUMN matomo_action.pageloadtimemilliseconds IS 'Time that the page took to load, in milliseconds';
+COMMENT ON COLUMN matomo_action.goalid IS 'ID of the goal (idgoal) of a goal conversion';
+COMMENT ON COLUMN matomo_action.goalname IS 'Name of the goal of a goal conversion';
+COMMENT ON COLUMN matomo_action.revenue IS 'Revenue of a goal conversion, an order or an abandoned cart, in the currency of the site';
+COMMENT ON COLUMN matomo_action.orderid IS 'ID that the shop gave the order';
+COMMENT ON COLUMN matomo_action.items IS 'Number of items in an order or an abandoned cart';
+COMMENT ON COLUMN matomo_action.contentname IS 'Name of a content block';
+COMMENT ON COLUMN matomo_action.contentpiece IS 'What a content block shows, such as the path of an image';
+COMMENT ON COLUMN matomo_action.contenttarget IS 'Where a content block leads to';
+COMMENT ON COLUMN matomo_action.contentinteraction IS 'How the visitor interacted with a content block; NULL for an impression';
+COMMENT ON COLUMN matomo_action.sitesearchcategory IS 'Category of a site search';
+COMMENT ON COLUMN matomo_action.sitesearchcount IS 'Number of results of a site search';
+COMMENT ON COLUMN matomo_action.productviewsku IS 'SKU of the product that the page shows';
+COMMENT ON COLUMN matomo_action.productviewname IS 'Name of the product that the page shows';
+COMMENT ON COLUMN matomo_action.productviewprice IS 'Price of the product that the page shows';
+COMMENT ON COLUMN matomo_action.productviewcategories IS 'Categories of the product that the page shows';
+COMMENT ON COLUMN matomo_action.extra IS 'Keys of the action that no column has, and values that a column''s type cannot hold, by their keys in Matomo; NULL where there are none';
+
+CREATE TABLE matomo_action_node (
+    action_id                   text NOT NULL,
+    idsite                      text,
+    idvisit                     text,
+    actions                     text,
+    country                     text,
+    region                      text,
+    city                        text,
+    operatingsystemname         text,
+    devicemodel                 text,
+    devicebrand                 text,
+    visitduration               text,
+    dayssincefirstvisit         text,
+    visitortype                 text,
+    sitename                    text,
+    userid                      text,
+    serverdateprettyfirstaction date,
+    action_type                 text,
+    action_eventcategory        text,
+    action_eventaction          text,
+    action_eventname            text,
+    action_eventvalue           numeric,
+    action_timespent            text,
+    action_timestamp            timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    usercustomproperties        json,
+    usercustomdimensions        json,
+    dimension1                  text,
+    dimension2                  text,
+    dimension3                  text,
+    dimension4                  text,
+    dimension5                  text,
+    dimension6                  text,
+    dimension7                  text,
+    dimension8                  text,
+    dimension9                  text,
+    dimension10                 text,
+    action_url                  text,
+    sitesearchkeyword           text,
+    action_title                text,
+    visitorid                   text,
+    referrertype                text,
+    referrername                text,
+    resolution                  text,
+    experiments                 jsonb
+);
+COMMENT ON COLUMN matomo_action_node.action_id IS 'idVisit, an underscore, and the place of the action in its visit, from 0';
+COMMENT ON COLUMN matomo_action_node.idsite IS 'ID of the site (idSite)';
+COMMENT ON COLUMN matomo_action_node.idvisit IS 'ID of the visit (idVisit), unique within one Matomo';
+COMMENT ON COLUMN matomo_action_node.actions IS 'Number of actions of the visit as Matomo counts them: page views, downloads, outlinks, searches and events';
+COMMENT ON COLUMN matomo_action_node.country IS 'Country of the visitor, in the language of the token''s user or of matomo.language';
+COMMENT ON COLUMN matomo_action_node.region IS 'Region of the visitor';
+COMMENT ON COLUMN matomo_action_node.city IS 'City of the visitor';
+COMMENT ON COLUMN matomo_action_node.operatingsystemname IS 'Operating system of the visitor';
+COMMENT ON COLUMN matomo_action_node.devicemodel IS 'Model of the visitor''s device';
+COMMENT ON COLUMN matomo_action_node.devicebrand IS 'Brand of the visitor''s device';
+COMMENT ON COLUMN matomo_action_node.visitduration IS 'Duration of the visit, in seconds';
+COMMENT ON COLUMN matomo_action_node.dayssincefirstvisit IS 'Days since the visitor''s first visit';
+COMMENT ON COLUMN matomo_action_node.visitortype IS 'new, returning or returningCustomer';
+COMMENT ON COLUMN matomo_action_node.sitename IS 'Name of the site';
+COMMENT ON COLUMN matomo_action_node.userid IS 'User ID that the site gave the visitor';
+COMMENT ON COLUMN matomo_action_node.serverdateprettyfirstaction IS 'UTC date of the first action of the visit';
+COMMENT ON COLUMN matomo_action_node.action_type IS 'action (page view), event, download, outlink, search, goal, ecommerceOrder, ecommerceAbandonedCart, or 13 (content)';
+COMMENT ON COLUMN matomo_action_node.action_eventcategory IS 'Category of the event, empty for other actions';
+COMMENT ON COLUMN matomo_action_node.action_eventaction IS 'Action of the event, empty for other actions';
+COMMENT ON COLUMN matomo_action_node.action_eventname IS 'Name of the event, empty where it has none';
+COMMENT ON COLUMN matomo_action_node.action_eventvalue IS 'Value of the event, 0 where it has none';
+COMMENT ON COLUMN matomo_action_node.action_timespent IS 'Time spent on the page, in seconds, 0 where Matomo does not tell';
+COMMENT ON COLUMN matomo_action_node.action_timestamp IS 'When the action happened (see matomo.action_time)';
+COMMENT ON COLUMN matomo_action_node.usercustomproperties IS 'Custom variables by name, the action''s before the visit''s';
+COMMENT ON COLUMN matomo_action_node.usercustomdimensions IS 'Custom dimensions that have a value: {"dimension1": ...}, the action''s before the visit''s';
+COMMENT ON COLUMN matomo_action_node.dimension1 IS 'Custom dimension 1, as in usercustomdimensions';
+COMMENT ON COLUMN matomo_action_node.dimension2 IS 'Custom dimension 2, as in usercustomdimensions';
+COMMENT ON COLUMN matomo_action_node.dimension3 IS 'Custom dimension 3, as in usercustomdimensions';
+COMMENT ON COLUMN matomo_action_node.dimension4 IS 'Custom dimension 4, as in usercustomdimensions';
+COMMENT ON COLUMN matomo_action_node.dimension5 IS 'Custom dimension 5, as in usercustomdimensions';
+COMMENT ON COLUMN matomo_action_node.dimension6 IS 'Custom dimension 6, as in usercustomdimensions';
+COMMENT ON COLUMN matomo_action_node.dimension7 IS 'Custom dimension 7, as in usercustomdimensions';
+COMMENT ON COLUMN matomo_action_node.dimension8 IS 'Custom dimension 8, as in usercustomdimensions';
+COMMENT ON COLUMN matomo_action_node.dimension9 IS 'Custom dimension 9, as in usercustomdimensions';
+COMMENT ON COLUMN matomo_action_node.dimension10 IS 'Custom dimension 10, as in usercustomdimensions';
+COMMENT ON COLUMN matomo_action_node.action_url IS 'URL of the page, download or outlink';
+COMMENT ON COLUMN matomo_action_node.sitesearchkeyword IS 'Keyword of a site search';
+COMMENT ON COLUMN matomo_action_node.action_title IS 'Title of the page or of the action';
+COMMENT ON COLUMN matomo_action_node.visitorid IS 'ID of the visitor, a hexadecimal number';
+COMMENT ON COLUMN matomo_action_node.referrertype IS 'direct, search, website, social or campaign';
+COMMENT ON COLUMN matomo_action_node.referrername IS 'Name of the referrer';
+COMMENT ON COLUMN matomo_action_node.resolution IS 'Screen resolution of the visitor';
+COMMENT ON COLUMN matomo_action_node.experiments IS 'A/B tests that the visit took part in';
 COMMENT ON TABLE matomo_action IS 'Template of tables of Matomo actions: one row per action of a visit. Always empty; see matomo_create_table';
+COMMENT ON TABLE matomo_action_node IS 'Template of such tables with the columns and types of the Node tool. Always empty; see matomo_create_table';
 
 CREATE OR REPLACE FUNCTION matomo_create_table(
     name text,
     partitioned boolean DEFAULT false,
-    schema_name name DEFAULT pg_catalog.current_schema()
+    schema_name name DEFAULT pg_catalog.current_schema(),
+    layout text DEFAULT 'typed'
 ) RETURNS regclass
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -201,9 +449,10 @@ DECLARE
     parts text[] := parse_ident(name);
     table_name text := parts[cardinality(parts)];
     qualified text;
-    template CONSTANT text := '@extschema@.matomo_action';
+    template CONSTANT text := CASE layout
+        WHEN 'typed' THEN '@extschema@.matomo_action' WHEN 'node' THEN '@extschema@.matomo_action_node' END;
 BEGIN
-    IF name IS NULL OR partitioned IS NULL THEN
+    IF name IS NULL OR partitioned IS NULL OR layout IS NULL THEN
         RAISE null_value_not_allowed USING MESSAGE = 'arguments of matomo_create_table must not be null';
     END IF;
     IF cardinality(parts) > 2 THEN
@@ -225,12 +474,17 @@ BEGIN
             MESSAGE = format('table name "%s" is too long', table_name),
             HINT = 'A name has at most 63 bytes, that of a partitioned table at most 55.';
     END IF;
+    IF template IS NULL THEN
+        RAISE invalid_parameter_value USING
+            MESSAGE = format('no layout "%s"', layout),
+            HINT = 'Give typed, or node for the columns and types of the Node tool.';
+    END IF;
     qualified := format('%I.%I', schema_name, table_name);
 
     -- As few indexes as possible: each costs as much as the table.
-    --   action_id: makes writes idempotent. A primary key, so that UPDATE has a replica identity in a
-    --     publication of all tables.
-    --   idvisit: finds the stored rows of a visit, for analysts and for every sync.
+    --   idvisit, action_id: makes writes idempotent, and finds the stored rows of a visit, for analysts and
+    --     for every sync. A primary key, so that UPDATE has a replica identity in a publication of all
+    --     tables. With idvisit first, the table can be distributed by it.
     --   action_timestamp: for the range of days in nearly every report; a partitioned table uses its
     --     partitions for that.
     -- All have keys of bounded length, so that no row is refused. URLs, titles, names and dimensions
@@ -238,20 +492,89 @@ BEGIN
     IF partitioned THEN
         EXECUTE format(
             'CREATE TABLE %s (LIKE %s INCLUDING DEFAULTS INCLUDING COMMENTS,'
-            ' PRIMARY KEY (action_id, action_timestamp)) PARTITION BY RANGE (action_timestamp)', qualified, template);
+            ' PRIMARY KEY (idvisit, action_id, action_timestamp)) PARTITION BY RANGE (action_timestamp)', qualified, template);
     ELSE
         EXECUTE format(
-            'CREATE TABLE %s (LIKE %s INCLUDING DEFAULTS INCLUDING COMMENTS, PRIMARY KEY (action_id))', qualified, template);
+            'CREATE TABLE %s (LIKE %s INCLUDING DEFAULTS INCLUDING COMMENTS, PRIMARY KEY (idvisit, action_id))', qualified, template);
         EXECUTE format('CREATE INDEX ON %s (action_timestamp)', qualified);
     END IF;
-    EXECUTE format('CREATE INDEX ON %s (idvisit)', qualified);
     EXECUTE format('COMMENT ON TABLE %s IS %L', qualified, 'Matomo actions, one row per action of a visit');
     RETURN qualified::regclass;
 END
 $$;
 
-COMMENT ON FUNCTION matomo_create_table(text, boolean, name) IS
-    'Creates a destination owned by the caller, optionally partitioned by week. An unqualified name is created in the current schema';
+COMMENT ON FUNCTION matomo_create_table(text, boolean, name, text) IS
+    'Creates a destination owned by the caller, optionally partitioned by week, with typed columns or those of the Node tool. An unqualified name is created in the current schema';
+COMMENT ON TABLE matomo_site_config IS 'Registered sites: one row per server, site and destination';
+COMMENT ON COLUMN matomo_site_config.id IS 'ID for matomo_sync_site, matomo_alter_site and matomo_remove_site';
+COMMENT ON COLUMN matomo_site_config.destination IS 'Table with the visits; 0 if restored from a dump and not found yet, NULL if dropped before the dump';
+COMMENT ON COLUMN matomo_site_config.owner IS 'Role whose rights and user mapping its syncs use; 0 if restored from a dump and not found yet, NULL if dropped before the dump';
+COMMENT ON COLUMN matomo_site_config.start_date IS 'First day to copy, as for matomo_sync';
+COMMENT ON COLUMN matomo_site_config.retention IS 'How long visits are kept; NULL means forever';
+COMMENT ON COLUMN matomo_site_config.name IS 'Name of the site, as Matomo last reported it';
+COMMENT ON COLUMN matomo_site_config.timezone IS 'Timezone of the site, as Matomo last reported it';
+COMMENT ON COLUMN matomo_site_config.destination_name IS 'Last known schema, name and owner of the table, from when it was set or dumped';
+COMMENT ON COLUMN matomo_site_config.owner_name IS 'Last known name of the owner, from when it was set or dumped';
+COMMENT ON SEQUENCE matomo_site_config_id_seq IS 'IDs of registered sites';
+COMMENT ON TABLE matomo_site_state IS 'State of each registered site';
+COMMENT ON COLUMN matomo_site_state.site_id IS 'ID of the registered site';
+COMMENT ON COLUMN matomo_site_state.next_at IS 'When the background worker next syncs the site; infinity after a refused token';
+COMMENT ON COLUMN matomo_site_state.failures IS 'Failed runs since the last success';
+COMMENT ON COLUMN matomo_site_state.last_success_at IS 'Start of the last successful run: the table has all visits that Matomo had then';
+COMMENT ON COLUMN matomo_site_state.last_error_at IS 'End of the last failed run';
+COMMENT ON COLUMN matomo_site_state.refused_credentials IS 'Version of the server and user mapping whose token Matomo refused; it is not sent again';
+COMMENT ON COLUMN matomo_site_state.tended_on IS 'Last day, in the site''s timezone, on which retention was applied and partitions were created ahead';
+COMMENT ON COLUMN matomo_site_state.upkeep_place IS 'Where unfinished retention resumes';
+COMMENT ON COLUMN matomo_site_state.upkeep_error IS 'Message of the error that retention or partitions failed with';
+COMMENT ON COLUMN matomo_site_state.changes IS 'Number of configuration changes that make earlier runs irrelevant';
+
+SELECT pg_catalog.pg_extension_config_dump('matomo_site_config', $$
+    AS s (id, server, idsite, table_here, role_here, start_date, every, retention, enabled, name, timezone,
+          created_at, table_name, role_name)
+    LEFT JOIN (pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+               JOIN pg_catalog.pg_roles r ON r.oid = c.relowner) ON c.oid = s.table_here
+    LEFT JOIN pg_catalog.pg_roles o ON o.oid = s.role_here
+    CROSS JOIN LATERAL (SELECT
+        CASE WHEN c.oid IS NOT NULL OR s.table_here = 0::pg_catalog.oid
+             THEN 0::pg_catalog.oid::pg_catalog.regclass END,
+        CASE WHEN o.oid IS NOT NULL OR s.role_here = 0::pg_catalog.oid
+             THEN 0::pg_catalog.oid::pg_catalog.regrole END,
+        CASE WHEN c.oid IS NULL THEN s.table_name
+             ELSE ARRAY[n.nspname::text, c.relname::text, r.rolname::text] END,
+        coalesce(o.rolname, s.role_name)) AS d (destination, owner, destination_name, owner_name)$$);
+
+SELECT pg_catalog.pg_extension_config_dump('matomo_site_state', $$
+    AS t (site_id, matomo, next_at, failures, last_success_at, last_error_at, last_sqlstate, last_error,
+          last_detail, last_hint, refused_credentials, tended_on, place_here)
+    CROSS JOIN (SELECT NULL::pg_catalog.jsonb) AS d (upkeep_place)$$);
+
+COMMENT ON FUNCTION matomo_may_see(oid) IS 'Internal: whether the current user may see the sites and runs of a role';
+
+CREATE OR REPLACE VIEW matomo_sites WITH (security_barrier) AS
+    SELECT s.id, s.server, s.idsite, s.name, s.timezone,
+           coalesce(c.oid::pg_catalog.regclass::text,
+                    pg_catalog.format('%I.%I', s.destination_name[1], s.destination_name[2])) AS destination,
+           coalesce(r.rolname, s.owner_name) AS owner, s.start_date, s.every, s.retention, s.enabled, s.created_at
+    FROM matomo_site_config s
+    LEFT JOIN pg_catalog.pg_class c ON c.oid = CASE s.destination WHEN 0::pg_catalog.oid
+        THEN matomo_find_table(s.destination_name) ELSE s.destination::pg_catalog.oid END
+    LEFT JOIN pg_catalog.pg_roles r ON CASE s.owner WHEN 0::pg_catalog.oid
+        THEN r.rolname = s.owner_name ELSE r.oid = s.owner END
+    WHERE matomo_may_see(coalesce(r.oid, s.owner::pg_catalog.oid));
+
+COMMENT ON VIEW matomo_sites IS 'Your registered sites: one row per server, site and destination';
+COMMENT ON COLUMN matomo_sites.id IS 'ID for matomo_sync_site, matomo_alter_site and matomo_remove_site';
+COMMENT ON COLUMN matomo_sites.server IS 'Foreign server of the Matomo';
+COMMENT ON COLUMN matomo_sites.idsite IS 'ID of the site in Matomo (idSite)';
+COMMENT ON COLUMN matomo_sites.name IS 'Name of the site, as Matomo last reported it';
+COMMENT ON COLUMN matomo_sites.timezone IS 'Timezone of the site, as Matomo last reported it';
+COMMENT ON COLUMN matomo_sites.destination IS 'Table with the visits';
+COMMENT ON COLUMN matomo_sites.owner IS 'Role whose rights and user mapping its syncs use';
+COMMENT ON COLUMN matomo_sites.start_date IS 'First day to copy, as for matomo_sync';
+COMMENT ON COLUMN matomo_sites.every IS 'How often the background worker syncs the site';
+COMMENT ON COLUMN matomo_sites.retention IS 'How long visits are kept; NULL means forever';
+COMMENT ON COLUMN matomo_sites.enabled IS 'Whether matomo_sync_all and the background worker sync the site';
+COMMENT ON COLUMN matomo_sites.created_at IS 'When the site was registered';
 
 CREATE OR REPLACE FUNCTION matomo_partition_ranges(destination regclass)
 RETURNS TABLE (lower_bound timestamptz, upper_bound timestamptz)
@@ -460,76 +783,6 @@ $$;
 
 COMMENT ON FUNCTION matomo_create_partitions(regclass, timestamptz, timestamptz) IS
     'Creates the missing weekly partitions (UTC) between two instants, and returns their number';
-COMMENT ON TABLE matomo_site_config IS 'Registered sites: one row per server, site and destination';
-COMMENT ON COLUMN matomo_site_config.id IS 'ID for matomo_sync_site, matomo_alter_site and matomo_remove_site';
-COMMENT ON COLUMN matomo_site_config.destination IS 'Table with the visits; 0 if restored from a dump and not found yet, NULL if dropped before the dump';
-COMMENT ON COLUMN matomo_site_config.owner IS 'Role whose rights and user mapping its syncs use; 0 if restored from a dump and not found yet, NULL if dropped before the dump';
-COMMENT ON COLUMN matomo_site_config.start_date IS 'First day to copy, as for matomo_sync';
-COMMENT ON COLUMN matomo_site_config.retention IS 'How long visits are kept; NULL means forever';
-COMMENT ON COLUMN matomo_site_config.name IS 'Name of the site, as Matomo last reported it';
-COMMENT ON COLUMN matomo_site_config.timezone IS 'Timezone of the site, as Matomo last reported it';
-COMMENT ON COLUMN matomo_site_config.destination_name IS 'Last known schema, name and owner of the table, from when it was set or dumped';
-COMMENT ON COLUMN matomo_site_config.owner_name IS 'Last known name of the owner, from when it was set or dumped';
-COMMENT ON SEQUENCE matomo_site_config_id_seq IS 'IDs of registered sites';
-COMMENT ON TABLE matomo_site_state IS 'State of each registered site';
-COMMENT ON COLUMN matomo_site_state.site_id IS 'ID of the registered site';
-COMMENT ON COLUMN matomo_site_state.next_at IS 'When the background worker next syncs the site; infinity after a refused token';
-COMMENT ON COLUMN matomo_site_state.failures IS 'Failed runs since the last success';
-COMMENT ON COLUMN matomo_site_state.last_success_at IS 'Start of the last successful run: the table has all visits that Matomo had then';
-COMMENT ON COLUMN matomo_site_state.last_error_at IS 'End of the last failed run';
-COMMENT ON COLUMN matomo_site_state.refused_credentials IS 'Version of the server and user mapping whose token Matomo refused; it is not sent again';
-COMMENT ON COLUMN matomo_site_state.tended_on IS 'Last day, in the site''s timezone, on which retention was applied and partitions were created ahead';
-COMMENT ON COLUMN matomo_site_state.upkeep_place IS 'Where unfinished retention resumes';
-COMMENT ON COLUMN matomo_site_state.upkeep_error IS 'Message of the error that retention or partitions failed with';
-COMMENT ON COLUMN matomo_site_state.changes IS 'Number of configuration changes that make earlier runs irrelevant';
-
-SELECT pg_catalog.pg_extension_config_dump('matomo_site_config', $$
-    AS s (id, server, idsite, table_here, role_here, start_date, every, retention, enabled, name, timezone,
-          created_at, table_name, role_name)
-    LEFT JOIN (pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-               JOIN pg_catalog.pg_roles r ON r.oid = c.relowner) ON c.oid = s.table_here
-    LEFT JOIN pg_catalog.pg_roles o ON o.oid = s.role_here
-    CROSS JOIN LATERAL (SELECT
-        CASE WHEN c.oid IS NOT NULL OR s.table_here = 0::pg_catalog.oid
-             THEN 0::pg_catalog.oid::pg_catalog.regclass END,
-        CASE WHEN o.oid IS NOT NULL OR s.role_here = 0::pg_catalog.oid
-             THEN 0::pg_catalog.oid::pg_catalog.regrole END,
-        CASE WHEN c.oid IS NULL THEN s.table_name
-             ELSE ARRAY[n.nspname::text, c.relname::text, r.rolname::text] END,
-        coalesce(o.rolname, s.role_name)) AS d (destination, owner, destination_name, owner_name)$$);
-
-SELECT pg_catalog.pg_extension_config_dump('matomo_site_state', $$
-    AS t (site_id, matomo, next_at, failures, last_success_at, last_error_at, last_sqlstate, last_error,
-          last_detail, last_hint, refused_credentials, tended_on, place_here)
-    CROSS JOIN (SELECT NULL::pg_catalog.jsonb) AS d (upkeep_place)$$);
-
-COMMENT ON FUNCTION matomo_may_see(oid) IS 'Internal: whether the current user may see the sites and runs of a role';
-
-CREATE OR REPLACE VIEW matomo_sites WITH (security_barrier) AS
-    SELECT s.id, s.server, s.idsite, s.name, s.timezone,
-           coalesce(c.oid::pg_catalog.regclass::text,
-                    pg_catalog.format('%I.%I', s.destination_name[1], s.destination_name[2])) AS destination,
-           coalesce(r.rolname, s.owner_name) AS owner, s.start_date, s.every, s.retention, s.enabled, s.created_at
-    FROM matomo_site_config s
-    LEFT JOIN pg_catalog.pg_class c ON c.oid = CASE s.destination WHEN 0::pg_catalog.oid
-        THEN matomo_find_table(s.destination_name) ELSE s.destination::pg_catalog.oid END
-    LEFT JOIN pg_catalog.pg_roles r ON CASE s.owner WHEN 0::pg_catalog.oid
-        THEN r.rolname = s.owner_name ELSE r.oid = s.owner END
-    WHERE matomo_may_see(coalesce(r.oid, s.owner::pg_catalog.oid));
-
-COMMENT ON VIEW matomo_sites IS 'Your registered sites: one row per server, site and destination';
-COMMENT ON COLUMN matomo_sites.id IS 'ID for matomo_sync_site, matomo_alter_site and matomo_remove_site';
-COMMENT ON COLUMN matomo_sites.server IS 'Foreign server of the Matomo';
-COMMENT ON COLUMN matomo_sites.idsite IS 'ID of the site in Matomo (idSite)';
-COMMENT ON COLUMN matomo_sites.name IS 'Name of the site, as Matomo last reported it';
-COMMENT ON COLUMN matomo_sites.timezone IS 'Timezone of the site, as Matomo last reported it';
-COMMENT ON COLUMN matomo_sites.destination IS 'Table with the visits';
-COMMENT ON COLUMN matomo_sites.owner IS 'Role whose rights and user mapping its syncs use';
-COMMENT ON COLUMN matomo_sites.start_date IS 'First day to copy, as for matomo_sync';
-COMMENT ON COLUMN matomo_sites.every IS 'How often the background worker syncs the site';
-COMMENT ON COLUMN matomo_sites.retention IS 'How long visits are kept; NULL means forever';
-COMMENT ON COLUMN matomo_sites.enabled IS 'Whether matomo_sync_all and the background worker sync the site';
-COMMENT ON COLUMN matomo_sites.created_at IS 'When the site was registered';
 
 CREATE OR REPLACE FUNCTION "matomo_add_site"(
 	"server" TEXT, 
@@ -639,13 +892,14 @@ COMMENT ON COLUMN matomo_run_log.timezone IS 'Timezone of the site, as Matomo re
 COMMENT ON COLUMN matomo_run_log.step_pages IS 'Pages of a day after which it commits; NULL means matomo.step_pages';
 COMMENT ON COLUMN matomo_run_log.changes IS 'Value in matomo_site_state when it started';
 COMMENT ON COLUMN matomo_run_log.owner_name IS 'Name of that role when the run started or was dumped';
+COMMENT ON COLUMN matomo_run_log.misfits IS 'Number of values a column that its type cannot hold: they are NULL';
 COMMENT ON SEQUENCE matomo_run_log_runid_seq IS 'IDs of runs';
 
 SELECT pg_catalog.pg_extension_config_dump('matomo_run_log', $$
     AS l (runid, job_pid, database, username, command, status, return_message, start_time, end_time, site_id,
           role_here, server, idsite, destination, days, days_total, pages, visits, actions, inserted, updated,
           deleted, truncated_visits, bytes, sqlstate, detail, hint, next_day, done, timezone, step_pages, changes,
-          role_name)
+          role_name, misfits)
     LEFT JOIN pg_catalog.pg_roles o ON o.oid = l.role_here
     CROSS JOIN LATERAL (SELECT
         CASE WHEN o.oid IS NOT NULL OR l.role_here = 0::pg_catalog.oid
@@ -662,7 +916,7 @@ CREATE OR REPLACE VIEW matomo_runs WITH (security_barrier) AS
                 THEN 'the run was interrupted' ELSE r.return_message END AS return_message,
            r.start_time, r.end_time, r.site_id, coalesce((SELECT a.rolname FROM pg_catalog.pg_roles a WHERE a.oid = o.owner), r.owner_name) AS owner, r.server, r.idsite, r.destination,
            r.days, r.days_total, r.pages, r.visits, r.actions, r.inserted, r.updated, r.deleted,
-           r.truncated_visits, r.bytes, r.sqlstate, r.detail, r.hint
+           r.truncated_visits, r.bytes, r.sqlstate, r.detail, r.hint, r.misfits
     FROM matomo_run_log r
     CROSS JOIN LATERAL (SELECT CASE r.owner WHEN 0::pg_catalog.oid
         THEN (SELECT a.oid FROM pg_catalog.pg_roles a WHERE a.rolname = r.owner_name) ELSE r.owner::pg_catalog.oid END) AS o(owner)
@@ -696,6 +950,7 @@ COMMENT ON COLUMN matomo_runs.bytes IS 'Size of the answers in bytes, after deco
 COMMENT ON COLUMN matomo_runs.sqlstate IS 'SQLSTATE of that error';
 COMMENT ON COLUMN matomo_runs.detail IS 'DETAIL of that error';
 COMMENT ON COLUMN matomo_runs.hint IS 'HINT of that error';
+COMMENT ON COLUMN matomo_runs.misfits IS 'Number of values a column that its type cannot hold: they are NULL';
 
 CREATE OR REPLACE FUNCTION matomo_drop_rows(
     destination regclass,
@@ -1166,7 +1421,8 @@ DECLARE
     for_all CONSTANT name[] := ARRAY['matomo_may_see', 'matomo_find_table', 'matomo_is_running', 'matomo_run_is_dead',
         'matomo_today', 'matomo_create_table', 'matomo_partition_ranges', 'matomo_create_partitions', 'matomo_forget',
         'matomo_drop_step', 'matomo_drop_rows', 'matomo_drop_before', 'matomo_remove_site',
-        'matomo_run_outside_transaction', 'matomo_run_sites', 'matomo_run_step'];
+        'matomo_run_outside_transaction', 'matomo_run_sites', 'matomo_run_step', 'matomo_action_node',
+        'matomo_visit', 'matomo_conversion', 'matomo_item', 'matomo_create_companions', 'matomo_create_companion'];
     change text;
 BEGIN
     FOR change IN
@@ -1180,7 +1436,7 @@ BEGIN
             FROM member m JOIN pg_catalog.pg_proc p ON p.oid = m.objid AND m.classid = 'pg_catalog.pg_proc'::regclass
             WHERE p.oid <> ALL (known) OR p.proacl IS NULL
             UNION ALL
-            SELECT c.oid::regclass::text, c.relowner, c.relacl, false
+            SELECT c.oid::regclass::text, c.relowner, c.relacl, c.relname = ANY (for_all)
             FROM member m JOIN pg_catalog.pg_class c ON c.oid = m.objid AND m.classid = 'pg_catalog.pg_class'::regclass
             WHERE c.oid <> ALL (known)
         )
@@ -1188,7 +1444,8 @@ BEGIN
                    WHEN 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) END)
         FROM untouched u CROSS JOIN LATERAL pg_catalog.aclexplode(u.acl) a WHERE a.grantee <> u.owner
         UNION ALL
-        SELECT pg_catalog.format('GRANT EXECUTE ON %s TO PUBLIC', u.object) FROM untouched u WHERE u.for_all
+        SELECT pg_catalog.format('GRANT %s ON %s TO PUBLIC', CASE WHEN u.object LIKE 'ROUTINE %' THEN 'EXECUTE' ELSE 'SELECT' END,
+            u.object) FROM untouched u WHERE u.for_all
         UNION ALL
         SELECT grants WHERE grants <> ''
     LOOP
