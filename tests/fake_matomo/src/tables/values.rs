@@ -58,7 +58,9 @@ impl Said {
             Said::Text(text) => jsonb(&Value::from(text.as_str())),
             Said::Json(json) => match serde_json::from_str(json) {
                 Ok(value @ (Value::Array(_) | Value::Object(_))) => jsonb(&value),
-                _ => numeric(json).unwrap_or_else(|| json.clone()),
+                // A number beyond double precision is kept as its text.
+                Err(_) => numeric(json).unwrap_or_else(|| Value::from(json.as_str()).to_string()),
+                Ok(_) => numeric(json).unwrap_or_else(|| json.clone()),
             },
         }
     }
@@ -275,5 +277,6 @@ mod tests {
         let number = Said::from(&json!({"n": 1e30})).as_jsonb();
         assert_eq!(number, r#"{"n": 1000000000000000000000000000000}"#);
         assert_eq!(Said::from(&literal("1.50")).as_jsonb(), "1.50");
+        assert_eq!(Said::from(&literal("1e400")).as_jsonb(), r#""1e400""#);
     }
 }
