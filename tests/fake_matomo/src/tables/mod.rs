@@ -2,11 +2,10 @@
 //! visits, conversions and items, with values as the typed columns show them.
 
 pub mod columns;
-pub mod facts;
-pub mod values;
+mod facts;
+mod values;
 
-use crate::action::Action;
-use crate::action::Kind;
+use crate::action::{Action, Kind};
 use crate::oracle::{ActionTime, COLUMNS, OracleRow, rows};
 use crate::visit::Visit;
 use crate::world::{Site, World};
@@ -18,7 +17,7 @@ use columns::{
 };
 use facts::{Before, Facts, is_dimension, variables};
 use std::sync::LazyLock;
-use values::{Said, jsonb_of, numeric, object, typed};
+use values::{Misfit, Said, jsonb_of, numeric, object, typed};
 
 /// A table: its columns in order, and its rows, each value as `column::text` shows it with
 /// `TimeZone = 'UTC'` and `DateStyle = 'ISO'`.
@@ -269,7 +268,7 @@ fn value(
         Origin::Action(key) | Origin::Item(key) => (inner.get(key), key),
         Origin::Made => return None,
     };
-    typed(said, column.ty).unwrap_or_else(|()| {
+    typed(said, column.ty).unwrap_or_else(|Misfit| {
         misfits.push((key.to_owned(), said.as_jsonb()));
         None
     })

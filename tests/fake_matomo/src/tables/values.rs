@@ -66,8 +66,12 @@ impl Said {
     }
 }
 
-/// What the column shows: `Err` for what it cannot hold.
-pub fn typed(said: &Said, ty: Type) -> Result<Option<String>, ()> {
+/// A column cannot hold the value.
+#[derive(Debug, PartialEq)]
+pub struct Misfit;
+
+/// What the column shows.
+pub fn typed(said: &Said, ty: Type) -> Result<Option<String>, Misfit> {
     let Some(text) = said.as_text() else { return Ok(None) };
     if ty == Type::Text {
         return Ok(Some(text));
@@ -97,7 +101,7 @@ pub fn typed(said: &Said, ty: Type) -> Result<Option<String>, ()> {
         },
         Type::Text | Type::Made => Some(text),
     };
-    shown.map(Some).ok_or(())
+    shown.map(Some).ok_or(Misfit)
 }
 
 /// Postgres has no U+0000.
@@ -266,7 +270,7 @@ mod tests {
             (json!("Cat"), Type::TextArray),
         ];
         for (sent, ty) in bad {
-            assert_eq!(typed(&Said::from(&sent), ty), Err(()), "{sent} {ty:?}");
+            assert_eq!(typed(&Said::from(&sent), ty), Err(Misfit), "{sent} {ty:?}");
         }
     }
 
