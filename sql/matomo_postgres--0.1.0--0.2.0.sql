@@ -1,4 +1,7 @@
 -- From 0.1.0 to 0.2.0: sites, their state, runs and the ledger are kept; users' tables stay as they are.
+-- The extension's schema is in the search_path, and may have operators of other roles. pg_catalog comes
+-- first, but an operator of exactly the operands' types wins over one that needs a cast. So each operator
+-- here has one of exactly its types in pg_catalog: regclass and its like are cast to oid.
 
 -- A session that has loaded the library of 0.1.0 cannot have what is made here.
 DO $do$
@@ -20,17 +23,24 @@ LOCK TABLE matomo_site_config, matomo_site_state, matomo_run_log, matomo_ledger 
 SELECT pg_catalog.set_config('matomo_update.known', (
     SELECT pg_catalog.array_agg(d.objid)::text FROM pg_catalog.pg_depend d
     JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid AND e.extname = 'matomo_postgres'
-    WHERE d.refclassid = 'pg_catalog.pg_extension'::regclass AND d.deptype = 'e'
-      AND d.classid IN ('pg_catalog.pg_proc'::regclass, 'pg_catalog.pg_class'::regclass)), true);
+    WHERE d.refclassid = 'pg_catalog.pg_extension'::regclass::oid AND d.deptype = 'e'
+      AND d.classid IN ('pg_catalog.pg_proc'::regclass::oid, 'pg_catalog.pg_class'::regclass::oid)), true);
 SELECT pg_catalog.set_config('matomo_update.grants', (
     SELECT pg_catalog.string_agg(pg_catalog.format('GRANT %s ON %s TO %s%s', a.privilege_type, o.name,
-        CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) END,
+        CASE a.grantee WHEN 0::oid THEN 'PUBLIC' ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) END,
         CASE WHEN a.is_grantable THEN ' WITH GRANT OPTION' END), '; ')
     FROM (SELECT c.oid::regclass::text, c.relowner, c.relacl FROM pg_catalog.pg_class c
-          WHERE c.oid IN ('matomo_action'::regclass, 'matomo_sites'::regclass, 'matomo_status'::regclass, 'matomo_runs'::regclass)
+          WHERE c.oid IN ('matomo_action'::regclass::oid, 'matomo_sites'::regclass::oid, 'matomo_status'::regclass::oid,
+              'matomo_runs'::regclass::oid)
           UNION ALL
-          SELECT pg_catalog.format('FUNCTION %s', p.proname), p.proowner, p.proacl FROM pg_catalog.pg_proc p
-          WHERE p.oid IN ('matomo_check'::regproc, 'matomo_create_table'::regproc, 'matomo_forget'::regproc)) AS o(name, owner, acl)
+          SELECT 'FUNCTION ' || x.is_now, p.proowner, p.proacl
+          FROM (VALUES
+              ('matomo_check(integer, date, date, text, text, text, boolean, boolean, integer, text)',
+               'matomo_check(integer, date, date, text, text, text, boolean, boolean, integer, text, boolean)'),
+              ('matomo_create_table(text, boolean, name)', 'matomo_create_table(text, boolean, name, text)'),
+              ('matomo_forget(text, text, regclass)', 'matomo_forget(text, text, regclass, text)')) AS x(was, is_now)
+          JOIN pg_catalog.pg_proc p ON p.oid = x.was::regprocedure::oid
+         ) AS o(name, owner, acl)
     CROSS JOIN LATERAL pg_catalog.aclexplode(o.acl) a WHERE a.grantee <> o.owner), true);
 
 DROP TABLE matomo_action;
@@ -52,18 +62,18 @@ ALTER TABLE matomo_site_config
     ADD COLUMN destination_name text[],
     ADD COLUMN owner_name name;
 CREATE UNIQUE INDEX matomo_site_config_key ON matomo_site_config (server, idsite, destination)
-    WHERE destination <> 0::oid;
+    WHERE destination::oid <> 0::oid;
 -- Of tables and roles that are gone nothing is left but their numbers.
 UPDATE matomo_site_config s SET
     destination_name = coalesce((
         SELECT ARRAY[n.nspname::text, c.relname::text, pg_catalog.pg_get_userbyid(c.relowner)::text]
         FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-        WHERE c.oid = s.destination), ARRAY['?', s.destination::oid::text, '?']),
-    owner_name = coalesce((SELECT r.rolname FROM pg_catalog.pg_roles r WHERE r.oid = s.owner), s.owner::oid::text::name);
+        WHERE c.oid = s.destination::oid), ARRAY['?', s.destination::oid::text, '?']),
+    owner_name = coalesce((SELECT r.rolname FROM pg_catalog.pg_roles r WHERE r.oid = s.owner::oid), s.owner::oid::text::name);
 ALTER TABLE matomo_site_config
     ALTER destination DROP NOT NULL, ALTER owner DROP NOT NULL,
-    ALTER destination_name SET NOT NULL, ALTER destination_name SET DEFAULT '{}',
-    ALTER owner_name SET NOT NULL, ALTER owner_name SET DEFAULT '';
+    ALTER destination_name SET NOT NULL, ALTER destination_name SET DEFAULT '{?,?,?}',
+    ALTER owner_name SET NOT NULL, ALTER owner_name SET DEFAULT '?';
 
 ALTER TABLE matomo_site_state
     DROP CONSTRAINT matomo_site_state_site_id_fkey,
@@ -77,10 +87,10 @@ ALTER TABLE matomo_run_log
     ADD COLUMN owner_name name,
     ADD COLUMN misfits jsonb NOT NULL DEFAULT '{}';
 UPDATE matomo_run_log l SET
-    owner_name = coalesce((SELECT r.rolname FROM pg_catalog.pg_roles r WHERE r.oid = l.owner), l.owner::oid::text::name);
+    owner_name = coalesce((SELECT r.rolname FROM pg_catalog.pg_roles r WHERE r.oid = l.owner::oid), l.owner::oid::text::name);
 ALTER TABLE matomo_run_log ALTER owner DROP NOT NULL, ALTER owner_name SET NOT NULL, ALTER owner_name SET DEFAULT '';
 DROP INDEX matomo_run_log_running;
-CREATE INDEX matomo_run_log_ownerless ON matomo_run_log (owner_name) WHERE owner = 0::oid;
+CREATE INDEX matomo_run_log_ownerless ON matomo_run_log (owner_name) WHERE owner::oid = 0::oid;
 CREATE INDEX matomo_run_log_running ON matomo_run_log (site_id) WHERE status IN ('running', 'paused');
 
 -- Before the primary key is dropped: with a publication of all tables, UPDATE and DELETE need one.
@@ -92,7 +102,7 @@ CREATE FUNCTION matomo_one_url(url text) RETURNS text LANGUAGE sql IMMUTABLE AS 
     FROM pg_catalog.regexp_match(url, '^(https?://)([[][^]]*[]]|[^/:]+)(:0*([0-9]+))?(/.*)$') AS p
 $$;
 DELETE FROM matomo_ledger l USING matomo_ledger k
-WHERE (k.destination, k.idsite, k.day) = (l.destination, l.idsite, l.day) AND k.matomo <> l.matomo
+WHERE (k.destination::oid, k.idsite, k.day) = (l.destination::oid, l.idsite, l.day) AND k.matomo <> l.matomo
   AND matomo_one_url(k.matomo) = matomo_one_url(l.matomo)
   AND (k.sealed, k.read_at, k.matomo) > (l.sealed, l.read_at, l.matomo);
 UPDATE matomo_ledger SET matomo = matomo_one_url(matomo) WHERE matomo <> matomo_one_url(matomo);
@@ -109,7 +119,7 @@ ALTER TABLE matomo_ledger
     ADD COLUMN action_time text,
     ADD COLUMN destination_name text[] NOT NULL DEFAULT '{}';
 ALTER TABLE matomo_ledger ADD PRIMARY KEY (destination, idsite, matomo, day, destination_name);
-CREATE INDEX matomo_ledger_missing ON matomo_ledger (destination_name) WHERE destination = 0::oid;
+CREATE INDEX matomo_ledger_missing ON matomo_ledger (destination_name) WHERE destination::oid = 0::oid;
 
 -- Written by packaging/update-script from here …
 
@@ -194,8 +204,8 @@ CREATE OR REPLACE VIEW matomo_days WITH (security_barrier) AS
     CROSS JOIN LATERAL (SELECT matomo_find_table(l.destination_name) OFFSET 0) AS t(oid)
     -- A table that belongs to another Matomo by now is a different one.
     CROSS JOIN LATERAL (SELECT CASE coalesce((SELECT k.matomo FROM matomo_ledger k
-        WHERE k.destination = t.oid LIMIT 1), l.matomo) WHEN l.matomo THEN t.oid END OFFSET 0) AS f(found)
-    WHERE l.destination = 0::pg_catalog.oid
+        WHERE k.destination::pg_catalog.oid = t.oid LIMIT 1), l.matomo) WHEN l.matomo THEN t.oid END OFFSET 0) AS f(found)
+    WHERE l.destination::pg_catalog.oid = 0::pg_catalog.oid
       AND CASE WHEN f.found IS NULL THEN pg_catalog.pg_has_role('pg_read_all_data', 'USAGE')
                ELSE pg_catalog.has_table_privilege(f.found, 'SELECT')
                     AND NOT pg_catalog.row_security_active(f.found) END;
@@ -211,6 +221,76 @@ COMMENT ON COLUMN matomo_days.read_at IS 'When the day was last read';
 COMMENT ON COLUMN matomo_days.rechecked_at IS 'When the last recheck or whole reading of an open day began; see matomo.recheck';
 COMMENT ON COLUMN matomo_days.action_time IS 'Value of matomo.action_time for the day''s rows; NULL if unknown';
 COMMENT ON COLUMN matomo_days.missing IS 'Name of the table if a dump was restored without it; only members of pg_read_all_data see such days';
+COMMENT ON TABLE matomo_site_config IS 'Registered sites: one row per server, site and destination';
+COMMENT ON COLUMN matomo_site_config.id IS 'ID for matomo_sync_site, matomo_alter_site and matomo_remove_site';
+COMMENT ON COLUMN matomo_site_config.destination IS 'Table with the visits; 0 if restored from a dump and not found yet, NULL if dropped before the dump';
+COMMENT ON COLUMN matomo_site_config.owner IS 'Role whose rights and user mapping its syncs use; 0 if restored from a dump and not found yet, NULL if dropped before the dump';
+COMMENT ON COLUMN matomo_site_config.start_date IS 'First day to copy, as for matomo_sync';
+COMMENT ON COLUMN matomo_site_config.retention IS 'How long visits are kept; NULL means forever';
+COMMENT ON COLUMN matomo_site_config.name IS 'Name of the site, as Matomo last reported it';
+COMMENT ON COLUMN matomo_site_config.timezone IS 'Timezone of the site, as Matomo last reported it';
+COMMENT ON COLUMN matomo_site_config.destination_name IS 'Last known schema, name and owner of the table, from when it was set or dumped';
+COMMENT ON COLUMN matomo_site_config.owner_name IS 'Last known name of the owner, from when it was set or dumped';
+COMMENT ON SEQUENCE matomo_site_config_id_seq IS 'IDs of registered sites';
+COMMENT ON TABLE matomo_site_state IS 'State of each registered site';
+COMMENT ON COLUMN matomo_site_state.site_id IS 'ID of the registered site';
+COMMENT ON COLUMN matomo_site_state.next_at IS 'When the background worker next syncs the site; infinity after a refused token';
+COMMENT ON COLUMN matomo_site_state.failures IS 'Failed runs since the last success';
+COMMENT ON COLUMN matomo_site_state.last_success_at IS 'Start of the last successful run: the table has all visits that Matomo had then';
+COMMENT ON COLUMN matomo_site_state.last_error_at IS 'End of the last failed run';
+COMMENT ON COLUMN matomo_site_state.refused_credentials IS 'Version of the server and user mapping whose token Matomo refused; it is not sent again';
+COMMENT ON COLUMN matomo_site_state.tended_on IS 'Last day, in the site''s timezone, on which retention was applied and partitions were created ahead';
+COMMENT ON COLUMN matomo_site_state.upkeep_place IS 'Where unfinished retention resumes';
+COMMENT ON COLUMN matomo_site_state.upkeep_error IS 'Message of the error that retention or partitions failed with';
+COMMENT ON COLUMN matomo_site_state.changes IS 'Number of configuration changes that make earlier runs irrelevant';
+
+SELECT pg_catalog.pg_extension_config_dump('matomo_site_config', $$
+    AS s (id, server, idsite, table_here, role_here, start_date, every, retention, enabled, name, timezone,
+          created_at, table_name, role_name)
+    LEFT JOIN (pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+               JOIN pg_catalog.pg_roles r ON r.oid = c.relowner) ON c.oid = s.table_here
+    LEFT JOIN pg_catalog.pg_roles o ON o.oid = s.role_here
+    CROSS JOIN LATERAL (SELECT
+        CASE WHEN c.oid IS NOT NULL OR s.table_here = 0::pg_catalog.oid
+             THEN 0::pg_catalog.oid::pg_catalog.regclass END,
+        CASE WHEN o.oid IS NOT NULL OR s.role_here = 0::pg_catalog.oid
+             THEN 0::pg_catalog.oid::pg_catalog.regrole END,
+        CASE WHEN c.oid IS NULL THEN s.table_name
+             ELSE ARRAY[n.nspname::text, c.relname::text, r.rolname::text] END,
+        coalesce(o.rolname, s.role_name)) AS d (destination, owner, destination_name, owner_name)$$);
+
+SELECT pg_catalog.pg_extension_config_dump('matomo_site_state', $$
+    AS t (site_id, matomo, next_at, failures, last_success_at, last_error_at, last_sqlstate, last_error,
+          last_detail, last_hint, refused_credentials, tended_on, place_here)
+    CROSS JOIN (SELECT NULL::pg_catalog.jsonb) AS d (upkeep_place)$$);
+
+COMMENT ON FUNCTION matomo_may_see(oid) IS 'Internal: whether the current user may see the sites and runs of a role';
+
+CREATE OR REPLACE VIEW matomo_sites WITH (security_barrier) AS
+    SELECT s.id, s.server, s.idsite, s.name, s.timezone,
+           coalesce(c.oid::pg_catalog.regclass::text,
+                    pg_catalog.format('%I.%I', s.destination_name[1], s.destination_name[2])) AS destination,
+           coalesce(r.rolname, s.owner_name) AS owner, s.start_date, s.every, s.retention, s.enabled, s.created_at
+    FROM matomo_site_config s
+    LEFT JOIN pg_catalog.pg_class c ON c.oid = CASE s.destination::pg_catalog.oid WHEN 0::pg_catalog.oid
+        THEN matomo_find_table(s.destination_name) ELSE s.destination::pg_catalog.oid END
+    LEFT JOIN pg_catalog.pg_roles r ON CASE s.owner::pg_catalog.oid WHEN 0::pg_catalog.oid
+        THEN r.rolname = s.owner_name ELSE r.oid = s.owner::pg_catalog.oid END
+    WHERE matomo_may_see(coalesce(r.oid, s.owner::pg_catalog.oid));
+
+COMMENT ON VIEW matomo_sites IS 'Your registered sites: one row per server, site and destination';
+COMMENT ON COLUMN matomo_sites.id IS 'ID for matomo_sync_site, matomo_alter_site and matomo_remove_site';
+COMMENT ON COLUMN matomo_sites.server IS 'Foreign server of the Matomo';
+COMMENT ON COLUMN matomo_sites.idsite IS 'ID of the site in Matomo (idSite)';
+COMMENT ON COLUMN matomo_sites.name IS 'Name of the site, as Matomo last reported it';
+COMMENT ON COLUMN matomo_sites.timezone IS 'Timezone of the site, as Matomo last reported it';
+COMMENT ON COLUMN matomo_sites.destination IS 'Table with the visits';
+COMMENT ON COLUMN matomo_sites.owner IS 'Role whose rights and user mapping its syncs use';
+COMMENT ON COLUMN matomo_sites.start_date IS 'First day to copy, as for matomo_sync';
+COMMENT ON COLUMN matomo_sites.every IS 'How often the background worker syncs the site';
+COMMENT ON COLUMN matomo_sites.retention IS 'How long visits are kept; NULL means forever';
+COMMENT ON COLUMN matomo_sites.enabled IS 'Whether matomo_sync_all and the background worker sync the site';
+COMMENT ON COLUMN matomo_sites.created_at IS 'When the site was registered';
 
 CREATE TABLE matomo_action_node (
     action_id                   text NOT NULL,
@@ -735,170 +815,6 @@ $$;
 
 COMMENT ON FUNCTION matomo_create_table(text, boolean, name, text) IS
     'Creates a destination owned by the caller, optionally partitioned by week, with typed columns or those of the Node tool. An unqualified name is created in the current schema';
-COMMENT ON TABLE matomo_visit IS 'Template of tables of Matomo visits: one row per visit. Always empty; see matomo_create_companions';
-COMMENT ON TABLE matomo_conversion IS 'Template of tables of Matomo conversions: one row per goal conversion, order or abandoned cart. Always empty; see matomo_create_companions';
-COMMENT ON TABLE matomo_item IS 'Template of tables of the items of orders and abandoned carts: one row per item. Always empty; see matomo_create_companions';
-
-CREATE TABLE matomo_companion (
-    destination      regclass NOT NULL,
-    kind             text NOT NULL CHECK (kind IN ('visits', 'conversions', 'items')),
-    companion        regclass NOT NULL,
-    destination_name text[] NOT NULL DEFAULT '{}',
-    companion_name   text[] NOT NULL DEFAULT '{}',
-    PRIMARY KEY (destination, kind, destination_name)
-);
-COMMENT ON TABLE matomo_companion IS 'Tables of visits, conversions and items of each destination';
-COMMENT ON COLUMN matomo_companion.destination IS 'Table of the actions; 0 if restored from a dump';
-COMMENT ON COLUMN matomo_companion.kind IS 'What its rows are: visits, conversions or items';
-COMMENT ON COLUMN matomo_companion.companion IS 'The table; 0 if restored from a dump';
-COMMENT ON COLUMN matomo_companion.destination_name IS 'Schema, name and owner of the table of the actions in a dump, and after a restore; otherwise empty';
-COMMENT ON COLUMN matomo_companion.companion_name IS 'The same of the table';
-
-SELECT pg_catalog.pg_extension_config_dump('matomo_companion', $$
-    AS l (destination_here, kind, companion_here, known_destination, known_companion)
-    LEFT JOIN (pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-               JOIN pg_catalog.pg_roles r ON r.oid = c.relowner) ON c.oid = l.destination_here
-    LEFT JOIN (pg_catalog.pg_class k JOIN pg_catalog.pg_namespace m ON m.oid = k.relnamespace
-               JOIN pg_catalog.pg_roles o ON o.oid = k.relowner) ON k.oid = l.companion_here
-    CROSS JOIN LATERAL (SELECT 0::pg_catalog.oid::pg_catalog.regclass, 0::pg_catalog.oid::pg_catalog.regclass,
-        CASE l.destination_here WHEN 0::pg_catalog.oid THEN l.known_destination
-             ELSE ARRAY[n.nspname::text, c.relname::text, r.rolname::text] END,
-        CASE l.companion_here WHEN 0::pg_catalog.oid THEN l.known_companion
-             ELSE ARRAY[m.nspname::text, k.relname::text, o.rolname::text] END)
-        AS d (destination, companion, destination_name, companion_name)
-    WHERE (l.destination_here = 0::pg_catalog.oid OR c.relpersistence <> 't')
-      AND (l.companion_here = 0::pg_catalog.oid OR k.relpersistence <> 't')$$);
-
-CREATE OR REPLACE FUNCTION matomo_create_companion(destination regclass, kind text, key text[], time_column text) RETURNS regclass
-LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp
-SET default_tablespace = ''
-AS $$
-DECLARE
-    template CONSTANT text := CASE kind WHEN 'visits' THEN '@extschema@.matomo_visit'
-        WHEN 'conversions' THEN '@extschema@.matomo_conversion' WHEN 'items' THEN '@extschema@.matomo_item' END;
-    of_schema name;
-    of_table name;
-    table_owner oid;
-    is_temporary boolean;
-    by_time boolean;
-    companion_name text;
-    qualified text;
-BEGIN
-    SELECT n.nspname, c.relname, c.relowner, c.relpersistence = 't', EXISTS (
-               SELECT FROM pg_partitioned_table p
-               JOIN pg_attribute a ON a.attrelid = p.partrelid AND a.attnum = p.partattrs[0]
-               WHERE p.partrelid = c.oid AND p.partstrat = 'r' AND p.partnatts = 1 AND a.attname = 'action_timestamp')
-    INTO of_schema, of_table, table_owner, is_temporary, by_time
-    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-    WHERE c.oid = destination AND c.relkind IN ('r', 'p');
-    IF NOT FOUND THEN
-        RAISE wrong_object_type USING MESSAGE = format('"%s" is not a table', destination);
-    END IF;
-    IF NOT pg_has_role(table_owner, 'USAGE') THEN
-        RAISE insufficient_privilege USING
-            MESSAGE = format('permission denied for table %s', destination),
-            DETAIL = format('This requires the rights of its owner, %I.', pg_get_userbyid(table_owner));
-    END IF;
-    companion_name := of_table || '_' || kind;
-    IF octet_length(companion_name) > (CASE WHEN by_time THEN 55 ELSE 63 END) THEN
-        RAISE name_too_long USING
-            MESSAGE = format('table name "%s" is too long', companion_name),
-            HINT = 'Give the table of the actions a shorter name, or SET matomo.companions = ''''.';
-    END IF;
-    qualified := format('%I.%I', of_schema, companion_name);
-    EXECUTE format('CREATE %s TABLE %s (LIKE %s INCLUDING DEFAULTS INCLUDING COMMENTS, PRIMARY KEY (%s))%s',
-        CASE WHEN is_temporary THEN 'TEMPORARY' END, qualified, template,
-        array_to_string(CASE WHEN by_time THEN key || time_column ELSE key END, ', '),
-        CASE WHEN by_time THEN format(' PARTITION BY RANGE (%I)', time_column) END);
-    IF NOT by_time THEN
-        EXECUTE format('CREATE INDEX ON %s (%I)', qualified, time_column);
-    END IF;
-    EXECUTE format('COMMENT ON TABLE %s IS %L', qualified, format(CASE kind
-        WHEN 'visits' THEN 'Matomo visits, one row per visit of %s'
-        WHEN 'conversions' THEN 'Matomo conversions, one row per goal conversion, order or abandoned cart of %s'
-        WHEN 'items' THEN 'Items of Matomo orders and abandoned carts of %s, one row per item' END, of_table));
-    IF pg_get_userbyid(table_owner) <> current_user THEN
-        EXECUTE format('ALTER TABLE %s OWNER TO %I', qualified, pg_get_userbyid(table_owner));
-    END IF;
-    RETURN qualified::regclass;
-END
-$$;
-
-COMMENT ON FUNCTION matomo_create_companion(regclass, text, text[], text) IS
-    'Internal: makes one table of matomo_create_companions';
-COMMENT ON FUNCTION matomo_create_companions(regclass) IS
-    'Makes the tables of visits, conversions and items of a destination, as far as matomo.companions names them, and returns them';
-COMMENT ON TABLE matomo_site_config IS 'Registered sites: one row per server, site and destination';
-COMMENT ON COLUMN matomo_site_config.id IS 'ID for matomo_sync_site, matomo_alter_site and matomo_remove_site';
-COMMENT ON COLUMN matomo_site_config.destination IS 'Table with the visits; 0 if restored from a dump and not found yet, NULL if dropped before the dump';
-COMMENT ON COLUMN matomo_site_config.owner IS 'Role whose rights and user mapping its syncs use; 0 if restored from a dump and not found yet, NULL if dropped before the dump';
-COMMENT ON COLUMN matomo_site_config.start_date IS 'First day to copy, as for matomo_sync';
-COMMENT ON COLUMN matomo_site_config.retention IS 'How long visits are kept; NULL means forever';
-COMMENT ON COLUMN matomo_site_config.name IS 'Name of the site, as Matomo last reported it';
-COMMENT ON COLUMN matomo_site_config.timezone IS 'Timezone of the site, as Matomo last reported it';
-COMMENT ON COLUMN matomo_site_config.destination_name IS 'Last known schema, name and owner of the table, from when it was set or dumped';
-COMMENT ON COLUMN matomo_site_config.owner_name IS 'Last known name of the owner, from when it was set or dumped';
-COMMENT ON SEQUENCE matomo_site_config_id_seq IS 'IDs of registered sites';
-COMMENT ON TABLE matomo_site_state IS 'State of each registered site';
-COMMENT ON COLUMN matomo_site_state.site_id IS 'ID of the registered site';
-COMMENT ON COLUMN matomo_site_state.next_at IS 'When the background worker next syncs the site; infinity after a refused token';
-COMMENT ON COLUMN matomo_site_state.failures IS 'Failed runs since the last success';
-COMMENT ON COLUMN matomo_site_state.last_success_at IS 'Start of the last successful run: the table has all visits that Matomo had then';
-COMMENT ON COLUMN matomo_site_state.last_error_at IS 'End of the last failed run';
-COMMENT ON COLUMN matomo_site_state.refused_credentials IS 'Version of the server and user mapping whose token Matomo refused; it is not sent again';
-COMMENT ON COLUMN matomo_site_state.tended_on IS 'Last day, in the site''s timezone, on which retention was applied and partitions were created ahead';
-COMMENT ON COLUMN matomo_site_state.upkeep_place IS 'Where unfinished retention resumes';
-COMMENT ON COLUMN matomo_site_state.upkeep_error IS 'Message of the error that retention or partitions failed with';
-COMMENT ON COLUMN matomo_site_state.changes IS 'Number of configuration changes that make earlier runs irrelevant';
-
-SELECT pg_catalog.pg_extension_config_dump('matomo_site_config', $$
-    AS s (id, server, idsite, table_here, role_here, start_date, every, retention, enabled, name, timezone,
-          created_at, table_name, role_name)
-    LEFT JOIN (pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-               JOIN pg_catalog.pg_roles r ON r.oid = c.relowner) ON c.oid = s.table_here
-    LEFT JOIN pg_catalog.pg_roles o ON o.oid = s.role_here
-    CROSS JOIN LATERAL (SELECT
-        CASE WHEN c.oid IS NOT NULL OR s.table_here = 0::pg_catalog.oid
-             THEN 0::pg_catalog.oid::pg_catalog.regclass END,
-        CASE WHEN o.oid IS NOT NULL OR s.role_here = 0::pg_catalog.oid
-             THEN 0::pg_catalog.oid::pg_catalog.regrole END,
-        CASE WHEN c.oid IS NULL THEN s.table_name
-             ELSE ARRAY[n.nspname::text, c.relname::text, r.rolname::text] END,
-        coalesce(o.rolname, s.role_name)) AS d (destination, owner, destination_name, owner_name)$$);
-
-SELECT pg_catalog.pg_extension_config_dump('matomo_site_state', $$
-    AS t (site_id, matomo, next_at, failures, last_success_at, last_error_at, last_sqlstate, last_error,
-          last_detail, last_hint, refused_credentials, tended_on, place_here)
-    CROSS JOIN (SELECT NULL::pg_catalog.jsonb) AS d (upkeep_place)$$);
-
-COMMENT ON FUNCTION matomo_may_see(oid) IS 'Internal: whether the current user may see the sites and runs of a role';
-
-CREATE OR REPLACE VIEW matomo_sites WITH (security_barrier) AS
-    SELECT s.id, s.server, s.idsite, s.name, s.timezone,
-           coalesce(c.oid::pg_catalog.regclass::text,
-                    pg_catalog.format('%I.%I', s.destination_name[1], s.destination_name[2])) AS destination,
-           coalesce(r.rolname, s.owner_name) AS owner, s.start_date, s.every, s.retention, s.enabled, s.created_at
-    FROM matomo_site_config s
-    LEFT JOIN pg_catalog.pg_class c ON c.oid = CASE s.destination WHEN 0::pg_catalog.oid
-        THEN matomo_find_table(s.destination_name) ELSE s.destination::pg_catalog.oid END
-    LEFT JOIN pg_catalog.pg_roles r ON CASE s.owner WHEN 0::pg_catalog.oid
-        THEN r.rolname = s.owner_name ELSE r.oid = s.owner END
-    WHERE matomo_may_see(coalesce(r.oid, s.owner::pg_catalog.oid));
-
-COMMENT ON VIEW matomo_sites IS 'Your registered sites: one row per server, site and destination';
-COMMENT ON COLUMN matomo_sites.id IS 'ID for matomo_sync_site, matomo_alter_site and matomo_remove_site';
-COMMENT ON COLUMN matomo_sites.server IS 'Foreign server of the Matomo';
-COMMENT ON COLUMN matomo_sites.idsite IS 'ID of the site in Matomo (idSite)';
-COMMENT ON COLUMN matomo_sites.name IS 'Name of the site, as Matomo last reported it';
-COMMENT ON COLUMN matomo_sites.timezone IS 'Timezone of the site, as Matomo last reported it';
-COMMENT ON COLUMN matomo_sites.destination IS 'Table with the visits';
-COMMENT ON COLUMN matomo_sites.owner IS 'Role whose rights and user mapping its syncs use';
-COMMENT ON COLUMN matomo_sites.start_date IS 'First day to copy, as for matomo_sync';
-COMMENT ON COLUMN matomo_sites.every IS 'How often the background worker syncs the site';
-COMMENT ON COLUMN matomo_sites.retention IS 'How long visits are kept; NULL means forever';
-COMMENT ON COLUMN matomo_sites.enabled IS 'Whether matomo_sync_all and the background worker sync the site';
-COMMENT ON COLUMN matomo_sites.created_at IS 'When the site was registered';
 
 CREATE OR REPLACE FUNCTION matomo_partition_ranges(destination regclass)
 RETURNS TABLE (lower_bound timestamptz, upper_bound timestamptz)
@@ -1107,6 +1023,100 @@ $$;
 
 COMMENT ON FUNCTION matomo_create_partitions(regclass, timestamptz, timestamptz) IS
     'Creates the missing weekly partitions (UTC) between two instants, and returns their number';
+COMMENT ON TABLE matomo_visit IS 'Template of tables of Matomo visits: one row per visit. Always empty; see matomo_create_companions';
+COMMENT ON TABLE matomo_conversion IS 'Template of tables of Matomo conversions: one row per goal conversion, order or abandoned cart. Always empty; see matomo_create_companions';
+COMMENT ON TABLE matomo_item IS 'Template of tables of the items of orders and abandoned carts: one row per item. Always empty; see matomo_create_companions';
+
+CREATE TABLE matomo_companion (
+    destination      regclass NOT NULL,
+    kind             text NOT NULL CHECK (kind IN ('visits', 'conversions', 'items')),
+    companion        regclass NOT NULL,
+    destination_name text[] NOT NULL DEFAULT '{}',
+    companion_name   text[] NOT NULL DEFAULT '{}',
+    PRIMARY KEY (destination, kind, destination_name)
+);
+COMMENT ON TABLE matomo_companion IS 'Tables of visits, conversions and items of each destination';
+COMMENT ON COLUMN matomo_companion.destination IS 'Table of the actions; 0 if restored from a dump';
+COMMENT ON COLUMN matomo_companion.kind IS 'What its rows are: visits, conversions or items';
+COMMENT ON COLUMN matomo_companion.companion IS 'The table; 0 if restored from a dump';
+COMMENT ON COLUMN matomo_companion.destination_name IS 'Schema, name and owner of the table of the actions in a dump, and after a restore; otherwise empty';
+COMMENT ON COLUMN matomo_companion.companion_name IS 'The same of the table';
+
+SELECT pg_catalog.pg_extension_config_dump('matomo_companion', $$
+    AS l (destination_here, kind, companion_here, known_destination, known_companion)
+    LEFT JOIN (pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+               JOIN pg_catalog.pg_roles r ON r.oid = c.relowner) ON c.oid = l.destination_here
+    LEFT JOIN (pg_catalog.pg_class k JOIN pg_catalog.pg_namespace m ON m.oid = k.relnamespace
+               JOIN pg_catalog.pg_roles o ON o.oid = k.relowner) ON k.oid = l.companion_here
+    CROSS JOIN LATERAL (SELECT 0::pg_catalog.oid::pg_catalog.regclass, 0::pg_catalog.oid::pg_catalog.regclass,
+        CASE l.destination_here WHEN 0::pg_catalog.oid THEN l.known_destination
+             ELSE ARRAY[n.nspname::text, c.relname::text, r.rolname::text] END,
+        CASE l.companion_here WHEN 0::pg_catalog.oid THEN l.known_companion
+             ELSE ARRAY[m.nspname::text, k.relname::text, o.rolname::text] END)
+        AS d (destination, companion, destination_name, companion_name)
+    WHERE (l.destination_here = 0::pg_catalog.oid OR c.relpersistence <> 't')
+      AND (l.companion_here = 0::pg_catalog.oid OR k.relpersistence <> 't')$$);
+
+CREATE OR REPLACE FUNCTION matomo_create_companion(destination regclass, kind text, key text[], time_column text) RETURNS regclass
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+SET default_tablespace = ''
+AS $$
+DECLARE
+    template CONSTANT text := CASE kind WHEN 'visits' THEN '@extschema@.matomo_visit'
+        WHEN 'conversions' THEN '@extschema@.matomo_conversion' WHEN 'items' THEN '@extschema@.matomo_item' END;
+    of_schema name;
+    of_table name;
+    table_owner oid;
+    is_temporary boolean;
+    by_time boolean;
+    companion_name text;
+    qualified text;
+BEGIN
+    SELECT n.nspname, c.relname, c.relowner, c.relpersistence = 't', EXISTS (
+               SELECT FROM pg_partitioned_table p
+               JOIN pg_attribute a ON a.attrelid = p.partrelid AND a.attnum = p.partattrs[0]
+               WHERE p.partrelid = c.oid AND p.partstrat = 'r' AND p.partnatts = 1 AND a.attname = 'action_timestamp')
+    INTO of_schema, of_table, table_owner, is_temporary, by_time
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.oid = destination AND c.relkind IN ('r', 'p');
+    IF NOT FOUND THEN
+        RAISE wrong_object_type USING MESSAGE = format('"%s" is not a table', destination);
+    END IF;
+    IF NOT pg_has_role(table_owner, 'USAGE') THEN
+        RAISE insufficient_privilege USING
+            MESSAGE = format('permission denied for table %s', destination),
+            DETAIL = format('This requires the rights of its owner, %I.', pg_get_userbyid(table_owner));
+    END IF;
+    companion_name := of_table || '_' || kind;
+    IF octet_length(companion_name) > (CASE WHEN by_time THEN 55 ELSE 63 END) THEN
+        RAISE name_too_long USING
+            MESSAGE = format('table name "%s" is too long', companion_name),
+            HINT = 'Give the table of the actions a shorter name, or SET matomo.companions = ''''.';
+    END IF;
+    qualified := format('%I.%I', of_schema, companion_name);
+    EXECUTE format('CREATE %s TABLE %s (LIKE %s INCLUDING DEFAULTS INCLUDING COMMENTS, PRIMARY KEY (%s))%s',
+        CASE WHEN is_temporary THEN 'TEMPORARY' END, qualified, template,
+        array_to_string(CASE WHEN by_time THEN key || time_column ELSE key END, ', '),
+        CASE WHEN by_time THEN format(' PARTITION BY RANGE (%I)', time_column) END);
+    IF NOT by_time THEN
+        EXECUTE format('CREATE INDEX ON %s (%I)', qualified, time_column);
+    END IF;
+    EXECUTE format('COMMENT ON TABLE %s IS %L', qualified, format(CASE kind
+        WHEN 'visits' THEN 'Matomo visits, one row per visit of %s'
+        WHEN 'conversions' THEN 'Matomo conversions, one row per goal conversion, order or abandoned cart of %s'
+        WHEN 'items' THEN 'Items of Matomo orders and abandoned carts of %s, one row per item' END, of_table));
+    IF pg_get_userbyid(table_owner) <> current_user THEN
+        EXECUTE format('ALTER TABLE %s OWNER TO %I', qualified, pg_get_userbyid(table_owner));
+    END IF;
+    RETURN qualified::regclass;
+END
+$$;
+
+COMMENT ON FUNCTION matomo_create_companion(regclass, text, text[], text) IS
+    'Internal: makes one table of matomo_create_companions';
+COMMENT ON FUNCTION matomo_create_companions(regclass) IS
+    'Makes the tables of visits, conversions and items of a destination, as far as matomo.companions names them, and returns them';
 
 CREATE OR REPLACE FUNCTION "matomo_add_site"(
 	"server" TEXT, 
@@ -1245,7 +1255,7 @@ CREATE OR REPLACE VIEW matomo_runs WITH (security_barrier) AS
            r.days, r.days_total, r.pages, r.visits, r.actions, r.inserted, r.updated, r.deleted,
            r.truncated_visits, r.bytes, r.sqlstate, r.detail, r.hint, r.misfits
     FROM matomo_run_log r
-    CROSS JOIN LATERAL (SELECT CASE r.owner WHEN 0::pg_catalog.oid
+    CROSS JOIN LATERAL (SELECT CASE r.owner::pg_catalog.oid WHEN 0::pg_catalog.oid
         THEN (SELECT a.oid FROM pg_catalog.pg_roles a WHERE a.rolname = r.owner_name) ELSE r.owner::pg_catalog.oid END) AS o(owner)
     WHERE matomo_may_see(coalesce(o.owner, 0::pg_catalog.oid));
 
@@ -1532,7 +1542,7 @@ DECLARE
     actions pg_catalog.int8 := 0;
     deadline pg_catalog.timestamptz;
 BEGIN
-    PERFORM @extschema@.matomo_run_outside_transaction('matomo_drop_before()');
+    PERFORM @extschema@.matomo_run_outside_transaction('matomo_drop_before()'::pg_catalog.text);
     IF patience IS NULL THEN
         RAISE null_value_not_allowed USING MESSAGE = 'argument "patience" must not be null';
     END IF;
@@ -1662,9 +1672,10 @@ CREATE OR REPLACE VIEW matomo_status WITH (security_barrier) AS
                pg_catalog.max(l.newest) AS newest_action,
                pg_catalog.max(l.visits) FILTER (WHERE l.day = matomo_today(s.timezone)) AS visits_today
         FROM matomo_ledger l
-        WHERE l.destination IN (s.destination::pg_catalog.oid, 0::pg_catalog.oid) AND l.idsite = s.idsite AND l.matomo = t.matomo
+        WHERE l.destination::pg_catalog.oid IN (s.destination::pg_catalog.oid, 0::pg_catalog.oid) AND l.idsite = s.idsite AND l.matomo = t.matomo
           -- Restored entries have only the table's name until the site's first sync.
-          AND (l.destination <> 0::pg_catalog.oid OR l.destination_name = s.destination_name AND s.destination IS NOT NULL)
+          AND (l.destination::pg_catalog.oid <> 0::pg_catalog.oid
+               OR l.destination_name OPERATOR(pg_catalog.=) s.destination_name AND s.destination IS NOT NULL)
     ) d;
 
 COMMENT ON VIEW matomo_status IS 'Status of your registered sites: one row per site';
@@ -1758,19 +1769,19 @@ BEGIN
         WITH member AS (
             SELECT d.classid, d.objid FROM pg_catalog.pg_depend d
             JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid AND e.extname = 'matomo_postgres'
-            WHERE d.refclassid = 'pg_catalog.pg_extension'::regclass AND d.deptype = 'e'
+            WHERE d.refclassid = 'pg_catalog.pg_extension'::regclass::oid AND d.deptype = 'e'
         ), untouched AS (
             SELECT pg_catalog.format('ROUTINE %s', p.oid::regprocedure) AS object, p.proowner AS owner,
                    coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner)) AS acl, p.proname = ANY (for_all) AS for_all
-            FROM member m JOIN pg_catalog.pg_proc p ON p.oid = m.objid AND m.classid = 'pg_catalog.pg_proc'::regclass
+            FROM member m JOIN pg_catalog.pg_proc p ON p.oid = m.objid AND m.classid = 'pg_catalog.pg_proc'::regclass::oid
             WHERE p.oid <> ALL (known) OR p.proacl IS NULL
             UNION ALL
             SELECT c.oid::regclass::text, c.relowner, c.relacl, c.relname = ANY (for_all)
-            FROM member m JOIN pg_catalog.pg_class c ON c.oid = m.objid AND m.classid = 'pg_catalog.pg_class'::regclass
+            FROM member m JOIN pg_catalog.pg_class c ON c.oid = m.objid AND m.classid = 'pg_catalog.pg_class'::regclass::oid
             WHERE c.oid <> ALL (known)
         )
         SELECT pg_catalog.format('REVOKE ALL ON %s FROM %s', u.object, CASE a.grantee
-                   WHEN 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) END)
+                   WHEN 0::oid THEN 'PUBLIC' ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) END)
         FROM untouched u CROSS JOIN LATERAL pg_catalog.aclexplode(u.acl) a WHERE a.grantee <> u.owner
         UNION ALL
         SELECT pg_catalog.format('GRANT %s ON %s TO PUBLIC', CASE WHEN u.object LIKE 'ROUTINE %' THEN 'EXECUTE' ELSE 'SELECT' END,

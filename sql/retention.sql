@@ -261,7 +261,7 @@ DECLARE
     actions pg_catalog.int8 := 0;
     deadline pg_catalog.timestamptz;
 BEGIN
-    PERFORM @extschema@.matomo_run_outside_transaction('matomo_drop_before()');
+    PERFORM @extschema@.matomo_run_outside_transaction('matomo_drop_before()'::pg_catalog.text);
     IF patience IS NULL THEN
         RAISE null_value_not_allowed USING MESSAGE = 'argument "patience" must not be null';
     END IF;

@@ -39,7 +39,7 @@ CREATE TABLE matomo_run_log (
 );
 CREATE INDEX matomo_run_log_of_site ON matomo_run_log (site_id, runid);
 CREATE INDEX matomo_run_log_running ON matomo_run_log (site_id) WHERE status IN ('running', 'paused');
-CREATE INDEX matomo_run_log_ownerless ON matomo_run_log (owner_name) WHERE owner = 0::oid;
+CREATE INDEX matomo_run_log_ownerless ON matomo_run_log (owner_name) WHERE owner::oid = 0::oid;
 
 COMMENT ON TABLE matomo_run_log IS 'Syncs of registered sites';
 COMMENT ON COLUMN matomo_run_log.runid IS 'ID of the run';
@@ -107,7 +107,7 @@ CREATE VIEW matomo_runs WITH (security_barrier) AS
            r.days, r.days_total, r.pages, r.visits, r.actions, r.inserted, r.updated, r.deleted,
            r.truncated_visits, r.bytes, r.sqlstate, r.detail, r.hint, r.misfits
     FROM matomo_run_log r
-    CROSS JOIN LATERAL (SELECT CASE r.owner WHEN 0::pg_catalog.oid
+    CROSS JOIN LATERAL (SELECT CASE r.owner::pg_catalog.oid WHEN 0::pg_catalog.oid
         THEN (SELECT a.oid FROM pg_catalog.pg_roles a WHERE a.rolname = r.owner_name) ELSE r.owner::pg_catalog.oid END) AS o(owner)
     WHERE matomo_may_see(coalesce(o.owner, 0::pg_catalog.oid));
 
