@@ -94,7 +94,7 @@ fn as_held(db: &mut Client, table: &str) -> Vec<String> {
     fake_matomo::COLUMNS.iter().map(of).collect()
 }
 
-fn copy_field(value: Option<&str>) -> String {
+pub fn copy_field(value: Option<&str>) -> String {
     value.map_or("\\N".to_owned(), |text| {
         text.replace('\\', "\\\\").replace('\t', "\\t").replace('\n', "\\n").replace('\r', "\\r")
     })
