@@ -16,22 +16,36 @@ $do$;
 -- In the order in which a run uses them. Waits for the syncs that are at work, or for their next step.
 LOCK TABLE matomo_site_config, matomo_site_state, matomo_run_log, matomo_ledger IN ACCESS EXCLUSIVE MODE;
 
--- What is there now; and the grants on what is dropped below and made again.
+-- What is there now.
 SELECT pg_catalog.set_config('matomo_update.known', (
     SELECT pg_catalog.array_agg(d.objid)::text FROM pg_catalog.pg_depend d
     JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid AND e.extname = 'matomo_postgres'
     WHERE d.refclassid = 'pg_catalog.pg_extension'::regclass AND d.deptype = 'e'
       AND d.classid IN ('pg_catalog.pg_proc'::regclass, 'pg_catalog.pg_class'::regclass)), true);
-SELECT pg_catalog.set_config('matomo_update.grants', (
-    SELECT pg_catalog.string_agg(pg_catalog.format('GRANT %s ON %s TO %s%s', a.privilege_type, o.name,
+
+-- Owners of, and grants on, what is dropped below and made again.
+WITH view AS (
+    SELECT c.oid, pg_catalog.format('TABLE %s', c.oid::regclass) AS object, c.relowner AS owner, c.relacl AS acl
+    FROM pg_catalog.pg_class c
+    WHERE c.oid IN ('matomo_sites'::regclass, 'matomo_status'::regclass, 'matomo_runs'::regclass)
+), remade AS (
+    SELECT v.object, NULL::text AS columns, v.owner, v.acl FROM view v
+    UNION ALL
+    SELECT v.object, pg_catalog.format('(%I)', a.attname), v.owner, a.attacl
+    FROM view v JOIN pg_catalog.pg_attribute a ON a.attrelid = v.oid AND a.attacl IS NOT NULL
+    UNION ALL
+    SELECT 'FUNCTION matomo_check', NULL, p.proowner, p.proacl FROM pg_catalog.pg_proc p
+    WHERE p.oid = 'matomo_check'::regproc
+)
+SELECT pg_catalog.set_config('matomo_update.owners', (
+    SELECT pg_catalog.string_agg(pg_catalog.format('ALTER %s OWNER TO %I', r.object,
+        pg_catalog.pg_get_userbyid(r.owner)), '; ')
+    FROM remade r WHERE r.columns IS NULL), true),
+pg_catalog.set_config('matomo_update.grants', (
+    SELECT pg_catalog.string_agg(pg_catalog.format('GRANT %s %s ON %s TO %s%s', a.privilege_type, r.columns, r.object,
         CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) END,
         CASE WHEN a.is_grantable THEN ' WITH GRANT OPTION' END), '; ')
-    FROM (SELECT c.oid::regclass::text, c.relowner, c.relacl FROM pg_catalog.pg_class c
-          WHERE c.oid IN ('matomo_sites'::regclass, 'matomo_status'::regclass, 'matomo_runs'::regclass)
-          UNION ALL
-          SELECT 'FUNCTION matomo_check', p.proowner, p.proacl FROM pg_catalog.pg_proc p
-          WHERE p.oid = 'matomo_check'::regproc) AS o(name, owner, acl)
-    CROSS JOIN LATERAL pg_catalog.aclexplode(o.acl) a WHERE a.grantee <> o.owner), true);
+    FROM remade r CROSS JOIN LATERAL pg_catalog.aclexplode(r.acl) a WHERE a.grantee <> r.owner), true);
 
 DROP VIEW matomo_status;
 DROP VIEW matomo_sites;
@@ -1162,6 +1176,7 @@ COMMENT ON FUNCTION matomo_today(text) IS 'Internal: today in a timezone, named 
 DO $do$
 DECLARE
     known CONSTANT oid[] := pg_catalog.current_setting('matomo_update.known');
+    owners CONSTANT text := pg_catalog.current_setting('matomo_update.owners');
     grants CONSTANT text := pg_catalog.current_setting('matomo_update.grants');
     for_all CONSTANT name[] := ARRAY['matomo_may_see', 'matomo_find_table', 'matomo_is_running', 'matomo_run_is_dead',
         'matomo_today', 'matomo_create_table', 'matomo_partition_ranges', 'matomo_create_partitions', 'matomo_forget',
@@ -1169,6 +1184,7 @@ DECLARE
         'matomo_run_outside_transaction', 'matomo_run_sites', 'matomo_run_step'];
     change text;
 BEGIN
+    EXECUTE owners;
     FOR change IN
         WITH member AS (
             SELECT d.classid, d.objid FROM pg_catalog.pg_depend d

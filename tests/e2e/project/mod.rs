@@ -6,6 +6,7 @@ mod lifecycle;
 mod supply_chain;
 mod update_data;
 mod update_library;
+mod update_rights;
 mod updates;
 mod upgrade;
 mod valgrind;
