@@ -7,6 +7,7 @@ mod supply_chain;
 mod update_data;
 mod update_library;
 mod update_rights;
+mod update_script;
 mod updates;
 mod upgrade;
 mod valgrind;
