@@ -1,6 +1,7 @@
 //! The project as a whole: its layers, documentation, versions.
 
 mod architecture;
+mod container;
 mod docs;
 mod lifecycle;
 mod supply_chain;
