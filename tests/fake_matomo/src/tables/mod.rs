@@ -79,7 +79,7 @@ impl World {
         };
         let site = self.site(site);
         for visit in site.within(first, last, self.now.seconds()) {
-            let scene = Scene::new(self, site, visit);
+            let scene = Scene::new(self, site, visit, time);
             scene.add(&rows(self, site, scene.zone, visit, time), &mut tables);
         }
         tables
@@ -89,13 +89,14 @@ impl World {
 /// A visit, and what is said of it and of its actions.
 struct Scene<'a> {
     zone: Zone,
+    time: ActionTime,
     visit: &'a Visit,
     said: Facts,
     actions: Vec<(&'a Action, Facts)>,
 }
 
 impl<'a> Scene<'a> {
-    fn new(world: &World, site: &Site, visit: &'a Visit) -> Scene<'a> {
+    fn new(world: &World, site: &Site, visit: &'a Visit, time: ActionTime) -> Scene<'a> {
         let zone = site.zone();
         let key = "actionDetails".to_owned();
         let none = visit.extra.contains_key(&key) || visit.omit.contains(&key);
@@ -108,7 +109,7 @@ impl<'a> Scene<'a> {
             }
             actions.push((action, facts::action(visit, index, action, before)));
         }
-        Scene { zone, visit, said: facts::visit(world, site, zone, visit), actions }
+        Scene { zone, time, visit, said: facts::visit(world, site, zone, visit), actions }
     }
 
     /// Adds the rows of the visit; `rows` are those of its actions with the 43 columns as text.
@@ -135,7 +136,8 @@ impl<'a> Scene<'a> {
     fn of_visit(&self) -> Row {
         let mut misfits = Vec::new();
         let cut = typed(self.said.get("truncatedActionsCount"), Type::Int);
-        let is_cut = matches!(&cut, Ok(Some(count)) if count != "0");
+        let cut = cut.ok().flatten().unwrap_or("0".to_owned());
+        let is_cut = cut != "0";
         let pages = || self.actions.iter().map(|a| &a.1).filter(|said| is_page(said));
         let entry = |key: &str| pages().next().and_then(|page| page.get(key).as_text());
         let exit = |key: &str| {
@@ -144,8 +146,9 @@ impl<'a> Scene<'a> {
         };
         let mut row =
             fill(&VISITS, &self.said, &Facts::default(), &mut misfits, |name| match name {
-                "firstaction" => self.first(),
-                "lastaction" => Some(instant(self.visit.last)),
+                "firstaction" => self.end("firstActionTimestamp", "lastActionTimestamp"),
+                "lastaction" => self.end("lastActionTimestamp", "firstActionTimestamp"),
+                "truncatedactionscount" => Some(cut.clone()),
                 "day" => self.day(),
                 "entryurl" => entry("url"),
                 "entrytitle" => entry("title"),
@@ -161,17 +164,16 @@ impl<'a> Scene<'a> {
                 _ => None,
             });
         set(&mut row, &OF_VISITS, "extra", extra(&self.said, &KNOWN_OF_VISITS, misfits));
-        let place = place(&OF_VISITS, "truncatedactionscount");
-        row[place] = row[place].take().or(Some("0".to_owned()));
         row
     }
 
-    /// The time of the first action, else that of the first one listed, else that of the last.
-    fn first(&self) -> Option<String> {
-        let sent = typed(self.said.get("firstActionTimestamp"), Type::BigInt).ok().flatten();
-        let sent = sent.and_then(|text| text.parse().ok());
-        let listed = || self.actions.first().map(|(action, _)| action.at);
-        Some(instant(sent.or_else(listed).unwrap_or(self.visit.last)))
+    /// The first of two times that is one, as `action_timestamp` has it.
+    fn end(&self, key: &str, other: &str) -> Option<String> {
+        let sent = |key| typed(self.said.get(key), Type::BigInt).ok().flatten();
+        let at = sent(key).or_else(|| sent(other)).and_then(|text| text.parse().ok());
+        let at = at.unwrap_or(self.visit.last);
+        let shift = if self.time == ActionTime::AsSent { self.zone.offset(at) } else { 0 };
+        Some(format!("{}+00", utc(at + shift)))
     }
 
     fn of_action(&self, said: &Facts, row: &OracleRow) -> Row {
@@ -208,29 +210,33 @@ impl<'a> Scene<'a> {
     }
 
     fn of_conversion(&self, said: &Facts, row: &OracleRow) -> Row {
-        fill(&CONVERSIONS, &self.said, said, &mut Vec::new(), |name| match name {
+        let mut misfits = Vec::new();
+        let mut row = fill(&CONVERSIONS, &self.said, said, &mut misfits, |name| match name {
             "action_id" => row.get("action_id").map(str::to_owned),
             "converted" => row.get("action_timestamp").map(str::to_owned),
+            "day" => self.day(),
             "dimensions" => Some(said.dimensions()),
             _ => None,
-        })
+        });
+        set(&mut row, &OF_CONVERSIONS, "extra", extra(said, &KNOWN_OF_ACTIONS, misfits));
+        row
     }
 
     fn of_item(&self, said: &Facts, place: usize, row: &OracleRow) -> Row {
-        fill(&ITEMS, &self.said, said, &mut Vec::new(), |name| match name {
+        let mut misfits = Vec::new();
+        let mut row = fill(&ITEMS, &self.said, said, &mut misfits, |name| match name {
             "action_id" => row.get("action_id").map(str::to_owned),
             "place" => Some(place.to_string()),
+            "converted" => row.get("action_timestamp").map(str::to_owned),
             _ => None,
-        })
+        });
+        set(&mut row, &OF_ITEMS, "extra", extra(said, &keys(ITEMS.iter()), misfits));
+        row
     }
 }
 
 fn is_page(said: &Facts) -> bool {
     said.get("type") == &Said::Text("action".to_owned())
-}
-
-fn instant(at: i64) -> String {
-    format!("{}+00", utc(at))
 }
 
 fn place(of: &[&str], name: &str) -> usize {
@@ -277,7 +283,7 @@ fn value(
 /// Keys that no Matomo sends, and values that did not fit.
 fn extra(said: &Facts, known: &[&str], misfits: Vec<(String, String)>) -> Option<String> {
     let is_unknown = |key: &str| !known.contains(&key) && !is_dimension(key);
-    let unknown = said.iter().filter(|(key, _)| is_unknown(key));
+    let unknown = said.iter().filter(|(key, said)| is_unknown(key) && *said != Said::Null);
     let mut all: Vec<_> = unknown.map(|(key, said)| (key.clone(), said.as_jsonb())).collect();
     all.extend(misfits);
     (!all.is_empty()).then(|| object(all))
@@ -294,6 +300,7 @@ fn keys<'a>(columns: impl Iterator<Item = &'a Column>) -> Vec<&'static str> {
 /// Keys of a visit that have their place, or none on purpose.
 static KNOWN_OF_VISITS: LazyLock<Vec<&str>> = LazyLock::new(|| {
     let others = [
+        "truncatedActionsCount",
         "firstActionTimestamp",
         "lastActionTimestamp",
         "actionDetails",
