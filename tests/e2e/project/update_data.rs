@@ -216,8 +216,12 @@ fn a_dump_of_0_1_0_goes_on_once_its_url_is_changed() {
     let mut old = database_of_0_1_0(&mut shelf, "old");
     let typed = format!("http://LocalHost:{}", fake.port());
     fill(&mut old, &fake, "Europe/Paris", &typed);
-    // In 0.2.0 it has more arguments.
-    run(&mut old, "REVOKE ALL ON FUNCTION matomo_check FROM etl, \"on call\"");
+    // In 0.2.0 these have more arguments.
+    run(
+        &mut old,
+        "REVOKE ALL ON FUNCTION matomo_check FROM etl, \"on call\";
+         GRANT EXECUTE ON FUNCTION matomo_forget TO PUBLIC",
+    );
     let dump = output(shelf.cluster.program("pg_dump").args(["-Fc", "old"]));
     let file = shelf.cluster.dir.join("old.dump");
     std::fs::write(&file, dump).unwrap();
