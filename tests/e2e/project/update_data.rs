@@ -120,7 +120,9 @@ fn kept(db: &mut Client) -> Vec<String> {
         let check = "'matomo_check', 'EXECUTE";
         let oid = "(SELECT p.oid FROM pg_proc p WHERE p.proname = 'matomo_check'), 'EXECUTE";
         let sync = "(SELECT p.oid FROM pg_proc p WHERE p.proname = 'matomo_sync'), 'EXECUTE";
-        all.extend(texts(db, &sql.replace(check, oid).replace("'matomo_sync', 'EXECUTE", sync)));
+        let forget = "(SELECT p.oid FROM pg_proc p WHERE p.proname = 'matomo_forget'), 'EXECUTE";
+        let sql = sql.replace(check, oid).replace("'matomo_sync', 'EXECUTE", sync);
+        all.extend(texts(db, &sql.replace("'matomo_forget(text, text, regclass)', 'EXECUTE", forget)));
     }
     all
 }
