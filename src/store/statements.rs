@@ -117,13 +117,13 @@ impl Statements {
 
         let compare = |lock: &str| {
             format!(
-                "WITH i AS MATERIALIZED (SELECT u.place, {typed} \
-                     FROM unnest({}) WITH ORDINALITY AS u({places}, place)), \
+                "WITH i AS MATERIALIZED (SELECT u.line, {typed} \
+                     FROM unnest({}) WITH ORDINALITY AS u({places}, line)), \
                  s AS MATERIALIZED (SELECT d.tableoid AS partition, d.ctid AS tid, {} \
                      FROM {name} AS d WHERE {}{lock}) \
-                 SELECT i.place, s.partition, s.tid::text, coalesce(i.idvisit, s.idvisit)::text \
+                 SELECT i.line, s.partition, s.tid::text, coalesce(i.idvisit, s.idvisit)::text \
                  FROM i FULL JOIN s ON {} \
-                 WHERE i.place IS NULL OR s.partition IS NULL OR {}",
+                 WHERE i.line IS NULL OR s.partition IS NULL OR {}",
                 arrays(1, width),
                 stored_columns,
                 of_visits(width + 1),

@@ -211,11 +211,25 @@ fn recording(number: usize) -> Recording {
     Recording::read(&folder.join(file), zone)
 }
 
+// A test each, so that they run side by side.
 #[test]
-fn answers_of_a_real_matomo_sync_exactly() {
-    for number in 0..FILES.len() {
-        recording(number).assert_syncs(&mut database());
-    }
+fn a_plain_day_of_a_real_matomo_syncs_exactly() {
+    recording(0).assert_syncs(&mut database());
+}
+
+#[test]
+fn days_of_a_real_matomo_around_the_end_of_summer_time_sync_exactly() {
+    recording(1).assert_syncs(&mut database());
+}
+
+#[test]
+fn days_of_a_real_shop_sync_exactly() {
+    recording(2).assert_syncs(&mut database());
+}
+
+#[test]
+fn visits_that_a_real_matomo_cuts_sync_exactly() {
+    recording(3).assert_syncs(&mut database());
 }
 
 #[test]
