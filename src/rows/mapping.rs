@@ -169,3 +169,7 @@ mod tests;
 #[cfg(test)]
 #[path = "fuzz_tests.rs"]
 mod fuzz;
+
+#[cfg(test)]
+#[path = "coverage_tests.rs"]
+mod coverage;

@@ -219,10 +219,13 @@ fn create(client: &mut SpiClient, name: &str, extension_schema: &str) -> Result<
         _ => return Err(Error::NoDestination(name.to_owned())),
     };
     // Two first syncs at once: the second waits, then finds what the first has made.
-    let sql =
-        "SELECT pg_catalog.hashtext(pg_catalog.concat_ws(' ', pg_catalog.current_schema(), $1))";
-    let hash: Option<i32> = query(client, sql, &[name.into()])?.first().get_one().map_err(spi)?;
-    locks::wait_for(Lock::Creation(hash.unwrap_or_default().cast_unsigned()), Mode::Exclusive);
+    let sql = "SELECT (SELECT n.oid FROM pg_catalog.pg_namespace n \
+                   WHERE n.nspname OPERATOR(pg_catalog.=) pg_catalog.current_schema()), \
+               pg_catalog.hashtext($1)";
+    let (schema, hash): (Option<pg_sys::Oid>, Option<i32>) =
+        query(client, sql, &[name.into()])?.first().get_two().map_err(spi)?;
+    let hash = hash.unwrap_or_default().cast_unsigned();
+    locks::wait_for(Lock::Creation(schema.unwrap_or(pg_sys::Oid::INVALID), hash), Mode::Exclusive);
     // Unlike a table lock, this lock does not process invalidations.
     // SAFETY: main thread, within a transaction.
     unsafe { pg_sys::AcceptInvalidationMessages() };
