@@ -21,7 +21,7 @@ pub struct Statements {
     /// `(first visit, last visit, from, to, limit)` → the IDs between these two that have rows
     /// outside the span, one per row.
     pub outside_span: CachedStatement,
-    /// `(columns, visits[, from, to])` → (position in the batch, partition, ctid, visit) of all
+    /// `(columns, visits[, from, to])` → (line of the batch, from 1; partition, ctid, visit) of all
     /// rows that exist on one side only or differ.
     pub compare: String,
     /// The same, with the stored rows locked.
