@@ -21,7 +21,7 @@ CREATE TABLE matomo_ledger (
     destination_name text[] NOT NULL DEFAULT '{}',
     PRIMARY KEY (destination, idsite, matomo, day, destination_name)
 );
-CREATE INDEX matomo_ledger_missing ON matomo_ledger (destination_name) WHERE destination = 0::oid;
+CREATE INDEX matomo_ledger_missing ON matomo_ledger (destination_name) WHERE destination::oid = 0::oid;
 
 COMMENT ON TABLE matomo_ledger IS 'Copied site-days: one row per Matomo, site, destination and day';
 COMMENT ON COLUMN matomo_ledger.matomo IS 'URL of the Matomo''s API';
@@ -93,8 +93,8 @@ CREATE VIEW matomo_days WITH (security_barrier) AS
     CROSS JOIN LATERAL (SELECT matomo_find_table(l.destination_name) OFFSET 0) AS t(oid)
     -- A table that belongs to another Matomo by now is a different one.
     CROSS JOIN LATERAL (SELECT CASE coalesce((SELECT k.matomo FROM matomo_ledger k
-        WHERE k.destination = t.oid LIMIT 1), l.matomo) WHEN l.matomo THEN t.oid END OFFSET 0) AS f(found)
-    WHERE l.destination = 0::pg_catalog.oid
+        WHERE k.destination::pg_catalog.oid = t.oid LIMIT 1), l.matomo) WHEN l.matomo THEN t.oid END OFFSET 0) AS f(found)
+    WHERE l.destination::pg_catalog.oid = 0::pg_catalog.oid
       AND CASE WHEN f.found IS NULL THEN pg_catalog.pg_has_role('pg_read_all_data', 'USAGE')
                ELSE pg_catalog.has_table_privilege(f.found, 'SELECT')
                     AND NOT pg_catalog.row_security_active(f.found) END;

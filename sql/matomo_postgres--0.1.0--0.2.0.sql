@@ -1,4 +1,7 @@
 -- From 0.1.0 to 0.2.0: sites, their state, runs and the ledger are kept; users' tables stay as they are.
+-- The extension's schema is in the search_path, and may have operators of other roles. pg_catalog comes
+-- first, but an operator of exactly the operands' types wins over one that needs a cast. So each operator
+-- here has one of exactly its types in pg_catalog: regclass and its like are cast to oid.
 
 -- A session that has loaded the library of 0.1.0 cannot have what is made here.
 DO $do$
@@ -20,22 +23,28 @@ LOCK TABLE matomo_site_config, matomo_site_state, matomo_run_log, matomo_ledger 
 SELECT pg_catalog.set_config('matomo_update.known', (
     SELECT pg_catalog.array_agg(d.objid)::text FROM pg_catalog.pg_depend d
     JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid AND e.extname = 'matomo_postgres'
-    WHERE d.refclassid = 'pg_catalog.pg_extension'::regclass AND d.deptype = 'e'
-      AND d.classid IN ('pg_catalog.pg_proc'::regclass, 'pg_catalog.pg_class'::regclass)), true);
+    WHERE d.refclassid = 'pg_catalog.pg_extension'::regclass::oid AND d.deptype = 'e'
+      AND d.classid IN ('pg_catalog.pg_proc'::regclass::oid, 'pg_catalog.pg_class'::regclass::oid)), true);
 
 -- Owners of, and grants on, what is dropped below and made again.
-WITH view AS (
+WITH relation AS (
     SELECT c.oid, pg_catalog.format('TABLE %s', c.oid::regclass) AS object, c.relowner AS owner, c.relacl AS acl
     FROM pg_catalog.pg_class c
-    WHERE c.oid IN ('matomo_sites'::regclass, 'matomo_status'::regclass, 'matomo_runs'::regclass)
+    WHERE c.oid IN ('matomo_action'::regclass::oid, 'matomo_sites'::regclass::oid, 'matomo_status'::regclass::oid,
+        'matomo_runs'::regclass::oid)
 ), remade AS (
-    SELECT v.object, NULL::text AS columns, v.owner, v.acl FROM view v
+    SELECT v.object, NULL::text AS columns, v.owner, v.acl FROM relation v
     UNION ALL
     SELECT v.object, pg_catalog.format('(%I)', a.attname), v.owner, a.attacl
-    FROM view v JOIN pg_catalog.pg_attribute a ON a.attrelid = v.oid AND a.attacl IS NOT NULL
+    FROM relation v JOIN pg_catalog.pg_attribute a ON a.attrelid = v.oid AND a.attacl IS NOT NULL
     UNION ALL
-    SELECT 'FUNCTION matomo_check', NULL, p.proowner, p.proacl FROM pg_catalog.pg_proc p
-    WHERE p.oid = 'matomo_check'::regproc
+    SELECT 'FUNCTION ' || x.is_now, NULL, p.proowner, p.proacl
+    FROM (VALUES
+        ('matomo_check(integer, date, date, text, text, text, boolean, boolean, integer, text)',
+         'matomo_check(integer, date, date, text, text, text, boolean, boolean, integer, text, boolean)'),
+        ('matomo_create_table(text, boolean, name)', 'matomo_create_table(text, boolean, name, text)'),
+        ('matomo_forget(text, text, regclass)', 'matomo_forget(text, text, regclass, text)')) AS x(was, is_now)
+    JOIN pg_catalog.pg_proc p ON p.oid = x.was::regprocedure::oid
 )
 SELECT pg_catalog.set_config('matomo_update.owners', (
     SELECT pg_catalog.string_agg(pg_catalog.format('ALTER %s OWNER TO %I', r.object,
@@ -43,14 +52,16 @@ SELECT pg_catalog.set_config('matomo_update.owners', (
     FROM remade r WHERE r.columns IS NULL), true),
 pg_catalog.set_config('matomo_update.grants', (
     SELECT pg_catalog.string_agg(pg_catalog.format('GRANT %s %s ON %s TO %s%s', a.privilege_type, r.columns, r.object,
-        CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) END,
+        CASE a.grantee WHEN 0::oid THEN 'PUBLIC' ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) END,
         CASE WHEN a.is_grantable THEN ' WITH GRANT OPTION' END), '; ')
     FROM remade r CROSS JOIN LATERAL pg_catalog.aclexplode(r.acl) a WHERE a.grantee <> r.owner), true);
 
+DROP TABLE matomo_action;
 DROP VIEW matomo_status;
 DROP VIEW matomo_sites;
 DROP VIEW matomo_runs;
 DROP FUNCTION matomo_check(integer, date, date, text, text, text, boolean, boolean, integer, text);
+DROP FUNCTION matomo_create_table(text, boolean, name), matomo_forget(text, text, regclass);
 DROP FUNCTION matomo_destinations(), matomo_seal_dropped(oid, timestamptz, integer);
 DROP FUNCTION matomo_drop_step(regclass, timestamptz, integer, interval, jsonb);
 DROP FUNCTION matomo_run_step(bigint), matomo_run_begin(integer, text), matomo_run_copy(bigint),
@@ -64,18 +75,18 @@ ALTER TABLE matomo_site_config
     ADD COLUMN destination_name text[],
     ADD COLUMN owner_name name;
 CREATE UNIQUE INDEX matomo_site_config_key ON matomo_site_config (server, idsite, destination)
-    WHERE destination <> 0::oid;
+    WHERE destination::oid <> 0::oid;
 -- Of tables and roles that are gone nothing is left but their numbers.
 UPDATE matomo_site_config s SET
     destination_name = coalesce((
         SELECT ARRAY[n.nspname::text, c.relname::text, pg_catalog.pg_get_userbyid(c.relowner)::text]
         FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-        WHERE c.oid = s.destination), ARRAY['?', s.destination::oid::text, '?']),
-    owner_name = coalesce((SELECT r.rolname FROM pg_catalog.pg_roles r WHERE r.oid = s.owner), s.owner::oid::text::name);
+        WHERE c.oid = s.destination::oid), ARRAY['?', s.destination::oid::text, '?']),
+    owner_name = coalesce((SELECT r.rolname FROM pg_catalog.pg_roles r WHERE r.oid = s.owner::oid), s.owner::oid::text::name);
 ALTER TABLE matomo_site_config
     ALTER destination DROP NOT NULL, ALTER owner DROP NOT NULL,
-    ALTER destination_name SET NOT NULL, ALTER destination_name SET DEFAULT '{}',
-    ALTER owner_name SET NOT NULL, ALTER owner_name SET DEFAULT '';
+    ALTER destination_name SET NOT NULL, ALTER destination_name SET DEFAULT '{?,?,?}',
+    ALTER owner_name SET NOT NULL, ALTER owner_name SET DEFAULT '?';
 
 ALTER TABLE matomo_site_state
     DROP CONSTRAINT matomo_site_state_site_id_fkey,
@@ -86,12 +97,13 @@ ALTER TABLE matomo_run_log
     ADD CHECK (status IN ('running', 'paused', 'succeeded', 'failed')),
     ADD COLUMN step_pages integer,
     ADD COLUMN changes integer NOT NULL DEFAULT 0,
-    ADD COLUMN owner_name name;
+    ADD COLUMN owner_name name,
+    ADD COLUMN misfits jsonb NOT NULL DEFAULT '{}';
 UPDATE matomo_run_log l SET
-    owner_name = coalesce((SELECT r.rolname FROM pg_catalog.pg_roles r WHERE r.oid = l.owner), l.owner::oid::text::name);
+    owner_name = coalesce((SELECT r.rolname FROM pg_catalog.pg_roles r WHERE r.oid = l.owner::oid), l.owner::oid::text::name);
 ALTER TABLE matomo_run_log ALTER owner DROP NOT NULL, ALTER owner_name SET NOT NULL, ALTER owner_name SET DEFAULT '';
 DROP INDEX matomo_run_log_running;
-CREATE INDEX matomo_run_log_ownerless ON matomo_run_log (owner_name) WHERE owner = 0::oid;
+CREATE INDEX matomo_run_log_ownerless ON matomo_run_log (owner_name) WHERE owner::oid = 0::oid;
 CREATE INDEX matomo_run_log_running ON matomo_run_log (site_id) WHERE status IN ('running', 'paused');
 
 -- Before the primary key is dropped: with a publication of all tables, UPDATE and DELETE need one.
@@ -103,7 +115,7 @@ CREATE FUNCTION matomo_one_url(url text) RETURNS text LANGUAGE sql IMMUTABLE AS 
     FROM pg_catalog.regexp_match(url, '^(https?://)([[][^]]*[]]|[^/:]+)(:0*([0-9]+))?(/.*)$') AS p
 $$;
 DELETE FROM matomo_ledger l USING matomo_ledger k
-WHERE (k.destination, k.idsite, k.day) = (l.destination, l.idsite, l.day) AND k.matomo <> l.matomo
+WHERE (k.destination::oid, k.idsite, k.day) = (l.destination::oid, l.idsite, l.day) AND k.matomo <> l.matomo
   AND matomo_one_url(k.matomo) = matomo_one_url(l.matomo)
   AND (k.sealed, k.read_at, k.matomo) > (l.sealed, l.read_at, l.matomo);
 UPDATE matomo_ledger SET matomo = matomo_one_url(matomo) WHERE matomo <> matomo_one_url(matomo);
@@ -120,11 +132,14 @@ ALTER TABLE matomo_ledger
     ADD COLUMN action_time text,
     ADD COLUMN destination_name text[] NOT NULL DEFAULT '{}';
 ALTER TABLE matomo_ledger ADD PRIMARY KEY (destination, idsite, matomo, day, destination_name);
-CREATE INDEX matomo_ledger_missing ON matomo_ledger (destination_name) WHERE destination = 0::oid;
+CREATE INDEX matomo_ledger_missing ON matomo_ledger (destination_name) WHERE destination::oid = 0::oid;
 
 -- Written by packaging/update-script from here …
 
-CREATE OR REPLACE FUNCTION matomo_forget(visitorid text DEFAULT NULL, userid text DEFAULT NULL, only_in regclass DEFAULT NULL)
+CREATE OR REPLACE FUNCTION matomo_create_companions(destination regclass) RETURNS SETOF regclass
+VOLATILE PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', 'matomo_create_companions_0_2_reconnect_wrapper';
+
+CREATE OR REPLACE FUNCTION matomo_forget(visitorid text DEFAULT NULL, userid text DEFAULT NULL, only_in regclass DEFAULT NULL, visitip text DEFAULT NULL)
 RETURNS TABLE (destination regclass, visits bigint, actions bigint)
 VOLATILE PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', 'matomo_forget_0_2_reconnect_wrapper';
 
@@ -247,12 +262,463 @@ VOLATILE PARALLEL UNSAFE
 LANGUAGE c 
 AS 'MODULE_PATHNAME', 'matomo_check_0_2_reconnect_wrapper';
 
+CREATE TABLE matomo_action_node (
+    action_id                   text NOT NULL,
+    idsite                      text,
+    idvisit                     text,
+    actions                     text,
+    country                     text,
+    region                      text,
+    city                        text,
+    operatingsystemname         text,
+    devicemodel                 text,
+    devicebrand                 text,
+    visitduration               text,
+    dayssincefirstvisit         text,
+    visitortype                 text,
+    sitename                    text,
+    userid                      text,
+    serverdateprettyfirstaction date,
+    action_type                 text,
+    action_eventcategory        text,
+    action_eventaction          text,
+    action_eventname            text,
+    action_eventvalue           numeric,
+    action_timespent            text,
+    action_timestamp            timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    usercustomproperties        json,
+    usercustomdimensions        json,
+    dimension1                  text,
+    dimension2                  text,
+    dimension3                  text,
+    dimension4                  text,
+    dimension5                  text,
+    dimension6                  text,
+    dimension7                  text,
+    dimension8                  text,
+    dimension9                  text,
+    dimension10                 text,
+    action_url                  text,
+    sitesearchkeyword           text,
+    action_title                text,
+    visitorid                   text,
+    referrertype                text,
+    referrername                text,
+    resolution                  text,
+    experiments                 jsonb
+);
+
+COMMENT ON COLUMN matomo_action_node.action_id IS 'idVisit, an underscore, and the place of the action in its visit, from 0';
+COMMENT ON COLUMN matomo_action_node.idsite IS 'ID of the site (idSite)';
+COMMENT ON COLUMN matomo_action_node.idvisit IS 'ID of the visit (idVisit), unique within one Matomo';
+COMMENT ON COLUMN matomo_action_node.actions IS 'Number of actions of the visit as Matomo counts them: page views, downloads, outlinks, searches and events';
+COMMENT ON COLUMN matomo_action_node.country IS 'Country of the visitor, in the language of the token''s user or of matomo.language';
+COMMENT ON COLUMN matomo_action_node.region IS 'Region of the visitor';
+COMMENT ON COLUMN matomo_action_node.city IS 'City of the visitor';
+COMMENT ON COLUMN matomo_action_node.operatingsystemname IS 'Operating system of the visitor';
+COMMENT ON COLUMN matomo_action_node.devicemodel IS 'Model of the visitor''s device';
+COMMENT ON COLUMN matomo_action_node.devicebrand IS 'Brand of the visitor''s device';
+COMMENT ON COLUMN matomo_action_node.visitduration IS 'Duration of the visit, in seconds';
+COMMENT ON COLUMN matomo_action_node.dayssincefirstvisit IS 'Days since the visitor''s first visit';
+COMMENT ON COLUMN matomo_action_node.visitortype IS 'new, returning or returningCustomer';
+COMMENT ON COLUMN matomo_action_node.sitename IS 'Name of the site';
+COMMENT ON COLUMN matomo_action_node.userid IS 'User ID that the site gave the visitor';
+COMMENT ON COLUMN matomo_action_node.serverdateprettyfirstaction IS 'UTC date of the first action of the visit';
+COMMENT ON COLUMN matomo_action_node.action_type IS 'action (page view), event, download, outlink, search, goal, ecommerceOrder, ecommerceAbandonedCart, or 13 (content)';
+COMMENT ON COLUMN matomo_action_node.action_eventcategory IS 'Category of the event, empty for other actions';
+COMMENT ON COLUMN matomo_action_node.action_eventaction IS 'Action of the event, empty for other actions';
+COMMENT ON COLUMN matomo_action_node.action_eventname IS 'Name of the event, empty where it has none';
+COMMENT ON COLUMN matomo_action_node.action_eventvalue IS 'Value of the event, 0 where it has none';
+COMMENT ON COLUMN matomo_action_node.action_timespent IS 'Time spent on the page, in seconds, 0 where Matomo does not tell';
+COMMENT ON COLUMN matomo_action_node.action_timestamp IS 'When the action happened (see matomo.action_time)';
+COMMENT ON COLUMN matomo_action_node.usercustomproperties IS 'Custom variables by name, the action''s before the visit''s';
+COMMENT ON COLUMN matomo_action_node.usercustomdimensions IS 'Custom dimensions that have a value: {"dimension1": ...}, the action''s before the visit''s';
+COMMENT ON COLUMN matomo_action_node.dimension1 IS 'Custom dimension 1, as in usercustomdimensions';
+COMMENT ON COLUMN matomo_action_node.dimension2 IS 'Custom dimension 2, as in usercustomdimensions';
+COMMENT ON COLUMN matomo_action_node.dimension3 IS 'Custom dimension 3, as in usercustomdimensions';
+COMMENT ON COLUMN matomo_action_node.dimension4 IS 'Custom dimension 4, as in usercustomdimensions';
+COMMENT ON COLUMN matomo_action_node.dimension5 IS 'Custom dimension 5, as in usercustomdimensions';
+COMMENT ON COLUMN matomo_action_node.dimension6 IS 'Custom dimension 6, as in usercustomdimensions';
+COMMENT ON COLUMN matomo_action_node.dimension7 IS 'Custom dimension 7, as in usercustomdimensions';
+COMMENT ON COLUMN matomo_action_node.dimension8 IS 'Custom dimension 8, as in usercustomdimensions';
+COMMENT ON COLUMN matomo_action_node.dimension9 IS 'Custom dimension 9, as in usercustomdimensions';
+COMMENT ON COLUMN matomo_action_node.dimension10 IS 'Custom dimension 10, as in usercustomdimensions';
+COMMENT ON COLUMN matomo_action_node.action_url IS 'URL of the page, download or outlink';
+COMMENT ON COLUMN matomo_action_node.sitesearchkeyword IS 'Keyword of a site search';
+COMMENT ON COLUMN matomo_action_node.action_title IS 'Title of the page or of the action';
+COMMENT ON COLUMN matomo_action_node.visitorid IS 'ID of the visitor, a hexadecimal number';
+COMMENT ON COLUMN matomo_action_node.referrertype IS 'direct, search, website, social or campaign';
+COMMENT ON COLUMN matomo_action_node.referrername IS 'Name of the referrer';
+COMMENT ON COLUMN matomo_action_node.resolution IS 'Screen resolution of the visitor';
+COMMENT ON COLUMN matomo_action_node.experiments IS 'A/B tests that the visit took part in';
+
+CREATE TABLE matomo_action (
+    action_id                   text NOT NULL,
+    idsite                      integer,
+    idvisit                     bigint NOT NULL,
+    actions                     integer,
+    country                     text,
+    region                      text,
+    city                        text,
+    operatingsystemname         text,
+    devicemodel                 text,
+    devicebrand                 text,
+    visitduration               integer,
+    dayssincefirstvisit         integer,
+    visitortype                 text,
+    sitename                    text,
+    userid                      text,
+    serverdateprettyfirstaction date,
+    action_type                 text,
+    action_eventcategory        text,
+    action_eventaction          text,
+    action_eventname            text,
+    action_eventvalue           numeric,
+    action_timespent            integer,
+    action_timestamp            timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    usercustomproperties        jsonb,
+    usercustomdimensions        jsonb,
+    dimension1                  text,
+    dimension2                  text,
+    dimension3                  text,
+    dimension4                  text,
+    dimension5                  text,
+    dimension6                  text,
+    dimension7                  text,
+    dimension8                  text,
+    dimension9                  text,
+    dimension10                 text,
+    action_url                  text,
+    sitesearchkeyword           text,
+    action_title                text,
+    visitorid                   text,
+    referrertype                text,
+    referrername                text,
+    resolution                  text,
+    experiments                 jsonb,
+    day                         date,
+    pageid                      bigint,
+    pageidaction                bigint,
+    idpageview                  text,
+    pageviewposition            integer,
+    pageloadtimemilliseconds    integer,
+    goalid                      integer,
+    goalname                    text,
+    revenue                     numeric,
+    orderid                     text,
+    items                       integer,
+    contentname                 text,
+    contentpiece                text,
+    contenttarget               text,
+    contentinteraction          text,
+    sitesearchcategory          text,
+    sitesearchcount             integer,
+    productviewsku              text,
+    productviewname             text,
+    productviewprice            numeric,
+    productviewcategories       text[],
+    extra                       jsonb
+);
+COMMENT ON COLUMN matomo_action.action_id IS 'idVisit, an underscore, and the place of the action in its visit, from 0';
+COMMENT ON COLUMN matomo_action.idsite IS 'ID of the site (idSite)';
+COMMENT ON COLUMN matomo_action.idvisit IS 'ID of the visit (idVisit), unique within one Matomo';
+COMMENT ON COLUMN matomo_action.actions IS 'Number of actions of the visit as Matomo counts them: page views, downloads, outlinks, searches and events';
+COMMENT ON COLUMN matomo_action.country IS 'Country of the visitor, in the language of the token''s user or of matomo.language';
+COMMENT ON COLUMN matomo_action.region IS 'Region of the visitor';
+COMMENT ON COLUMN matomo_action.city IS 'City of the visitor';
+COMMENT ON COLUMN matomo_action.operatingsystemname IS 'Operating system of the visitor';
+COMMENT ON COLUMN matomo_action.devicemodel IS 'Model of the visitor''s device';
+COMMENT ON COLUMN matomo_action.devicebrand IS 'Brand of the visitor''s device';
+COMMENT ON COLUMN matomo_action.visitduration IS 'Duration of the visit, in seconds';
+COMMENT ON COLUMN matomo_action.dayssincefirstvisit IS 'Days since the visitor''s first visit';
+COMMENT ON COLUMN matomo_action.visitortype IS 'new, returning or returningCustomer';
+COMMENT ON COLUMN matomo_action.sitename IS 'Name of the site';
+COMMENT ON COLUMN matomo_action.userid IS 'User ID that the site gave the visitor';
+COMMENT ON COLUMN matomo_action.serverdateprettyfirstaction IS 'UTC date of the first action of the visit';
+COMMENT ON COLUMN matomo_action.action_type IS 'action (page view), event, download, outlink, search, goal, ecommerceOrder, ecommerceAbandonedCart, or 13 (content)';
+COMMENT ON COLUMN matomo_action.action_eventcategory IS 'Category of the event, empty for other actions';
+COMMENT ON COLUMN matomo_action.action_eventaction IS 'Action of the event, empty for other actions';
+COMMENT ON COLUMN matomo_action.action_eventname IS 'Name of the event, empty where it has none';
+COMMENT ON COLUMN matomo_action.action_eventvalue IS 'Value of the event, 0 where it has none';
+COMMENT ON COLUMN matomo_action.action_timespent IS 'Time spent on the page, in seconds, 0 where Matomo does not tell';
+COMMENT ON COLUMN matomo_action.action_timestamp IS 'When the action happened (see matomo.action_time)';
+COMMENT ON COLUMN matomo_action.usercustomproperties IS 'Custom variables by name, the action''s before the visit''s';
+COMMENT ON COLUMN matomo_action.usercustomdimensions IS 'Custom dimensions that have a value: {"dimension1": ...}, the action''s before the visit''s';
+COMMENT ON COLUMN matomo_action.dimension1 IS 'Custom dimension 1, as in usercustomdimensions';
+COMMENT ON COLUMN matomo_action.dimension2 IS 'Custom dimension 2, as in usercustomdimensions';
+COMMENT ON COLUMN matomo_action.dimension3 IS 'Custom dimension 3, as in usercustomdimensions';
+COMMENT ON COLUMN matomo_action.dimension4 IS 'Custom dimension 4, as in usercustomdimensions';
+COMMENT ON COLUMN matomo_action.dimension5 IS 'Custom dimension 5, as in usercustomdimensions';
+COMMENT ON COLUMN matomo_action.dimension6 IS 'Custom dimension 6, as in usercustomdimensions';
+COMMENT ON COLUMN matomo_action.dimension7 IS 'Custom dimension 7, as in usercustomdimensions';
+COMMENT ON COLUMN matomo_action.dimension8 IS 'Custom dimension 8, as in usercustomdimensions';
+COMMENT ON COLUMN matomo_action.dimension9 IS 'Custom dimension 9, as in usercustomdimensions';
+COMMENT ON COLUMN matomo_action.dimension10 IS 'Custom dimension 10, as in usercustomdimensions';
+COMMENT ON COLUMN matomo_action.action_url IS 'URL of the page, download or outlink';
+COMMENT ON COLUMN matomo_action.sitesearchkeyword IS 'Keyword of a site search';
+COMMENT ON COLUMN matomo_action.action_title IS 'Title of the page or of the action';
+COMMENT ON COLUMN matomo_action.visitorid IS 'ID of the visitor, a hexadecimal number';
+COMMENT ON COLUMN matomo_action.referrertype IS 'direct, search, website, social or campaign';
+COMMENT ON COLUMN matomo_action.referrername IS 'Name of the referrer';
+COMMENT ON COLUMN matomo_action.resolution IS 'Screen resolution of the visitor';
+COMMENT ON COLUMN matomo_action.experiments IS 'A/B tests that the visit took part in';
+COMMENT ON COLUMN matomo_action.day IS 'The site''s day of the last action of the visit, in the site''s timezone: its day in Matomo''s reports';
+COMMENT ON COLUMN matomo_action.pageid IS 'Matomo''s ID of the action (idlink_va): unlike action_id it stays when an earlier action arrives late';
+COMMENT ON COLUMN matomo_action.pageidaction IS 'Matomo''s ID of the URL (idaction)';
+COMMENT ON COLUMN matomo_action.idpageview IS 'ID of the page view that the action belongs to';
+COMMENT ON COLUMN matomo_action.pageviewposition IS 'Number of the page view in its visit, from 1';
+COMMENT ON COLUMN matomo_action.pageloadtimemilliseconds IS 'Time that the page took to load, in milliseconds';
+COMMENT ON COLUMN matomo_action.goalid IS 'ID of the goal (idgoal) of a goal conversion';
+COMMENT ON COLUMN matomo_action.goalname IS 'Name of the goal of a goal conversion';
+COMMENT ON COLUMN matomo_action.revenue IS 'Revenue of a goal conversion, an order or an abandoned cart, in the currency of the site';
+COMMENT ON COLUMN matomo_action.orderid IS 'ID that the shop gave the order';
+COMMENT ON COLUMN matomo_action.items IS 'Number of items in an order or an abandoned cart';
+COMMENT ON COLUMN matomo_action.contentname IS 'Name of a content block';
+COMMENT ON COLUMN matomo_action.contentpiece IS 'What a content block shows, such as the path of an image';
+COMMENT ON COLUMN matomo_action.contenttarget IS 'Where a content block leads to';
+COMMENT ON COLUMN matomo_action.contentinteraction IS 'How the visitor interacted with a content block; NULL for an impression';
+COMMENT ON COLUMN matomo_action.sitesearchcategory IS 'Category of a site search';
+COMMENT ON COLUMN matomo_action.sitesearchcount IS 'Number of results of a site search';
+COMMENT ON COLUMN matomo_action.productviewsku IS 'SKU of the product that the page shows';
+COMMENT ON COLUMN matomo_action.productviewname IS 'Name of the product that the page shows';
+COMMENT ON COLUMN matomo_action.productviewprice IS 'Price of the product that the page shows';
+COMMENT ON COLUMN matomo_action.productviewcategories IS 'Categories of the product that the page shows';
+COMMENT ON COLUMN matomo_action.extra IS 'Keys of the action that no column has, and values that a column''s type cannot hold, by their keys in Matomo; NULL where there are none';
+
+CREATE TABLE matomo_visit (
+    idvisit                     bigint NOT NULL,
+    idsite                      integer,
+    firstaction                 timestamptz NOT NULL,
+    lastaction                  timestamptz NOT NULL,
+    day                         date,
+    visitlocaltime              time,
+    visitorid                   text,
+    userid                      text,
+    visitip                     text,
+    fingerprint                 text,
+    visitduration               integer,
+    visitortype                 text,
+    visitcount                  integer,
+    visitconverted              boolean,
+    visitecommercestatus        text,
+    goalconversions             integer,
+    actions                     integer,
+    interactions                integer,
+    searches                    integer,
+    events                      integer,
+    pageviews                   integer,
+    truncatedactionscount       integer,
+    entryurl                    text,
+    entrytitle                  text,
+    exiturl                     text,
+    exittitle                   text,
+    dayssincefirstvisit         integer,
+    secondssincefirstvisit      bigint,
+    dayssincelastvisit          integer,
+    secondssincelastvisit       bigint,
+    secondssincelastecommerceorder bigint,
+    referrertype                text,
+    referrername                text,
+    referrerkeyword             text,
+    referrerkeywordposition     integer,
+    referrerurl                 text,
+    referrersearchengineurl     text,
+    referrersocialnetworkurl    text,
+    campaignid                  text,
+    campaignname                text,
+    campaignsource              text,
+    campaignmedium              text,
+    campaignkeyword             text,
+    campaigncontent             text,
+    campaigngroup               text,
+    campaignplacement           text,
+    languagecode                text,
+    devicetype                  text,
+    devicebrand                 text,
+    devicemodel                 text,
+    operatingsystemname         text,
+    operatingsystemcode         text,
+    operatingsystemversion      text,
+    browsername                 text,
+    browsercode                 text,
+    browserversion              text,
+    browserfamily               text,
+    resolution                  text,
+    plugins                     text,
+    continentcode               text,
+    countrycode                 text,
+    country                     text,
+    regioncode                  text,
+    region                      text,
+    city                        text,
+    latitude                    double precision,
+    longitude                   double precision,
+    sitename                    text,
+    sitecurrency                text,
+    dimensions                  jsonb,
+    customvariables             jsonb,
+    experiments                 jsonb,
+    extra                       jsonb
+);
+COMMENT ON COLUMN matomo_visit.idvisit IS 'ID of the visit (idVisit), unique within one Matomo';
+COMMENT ON COLUMN matomo_visit.idsite IS 'ID of the site (idSite)';
+COMMENT ON COLUMN matomo_visit.firstaction IS 'When the visit began';
+COMMENT ON COLUMN matomo_visit.lastaction IS 'When the last action of the visit happened';
+COMMENT ON COLUMN matomo_visit.day IS 'The site''s day of the last action, in the site''s timezone: the day of the visit in Matomo''s reports';
+COMMENT ON COLUMN matomo_visit.visitlocaltime IS 'When the visit began on the visitor''s clock';
+COMMENT ON COLUMN matomo_visit.visitorid IS 'ID of the visitor, a hexadecimal number; NULL for an anonymous token';
+COMMENT ON COLUMN matomo_visit.userid IS 'User ID that the site gave the visitor';
+COMMENT ON COLUMN matomo_visit.visitip IS 'IP address of the visitor, as far as Matomo keeps it';
+COMMENT ON COLUMN matomo_visit.fingerprint IS 'Matomo''s fingerprint of the visitor''s configuration (config_id)';
+COMMENT ON COLUMN matomo_visit.visitduration IS 'Duration of the visit, in seconds';
+COMMENT ON COLUMN matomo_visit.visitortype IS 'new, returning or returningCustomer';
+COMMENT ON COLUMN matomo_visit.visitcount IS 'Number of the visit among the visitor''s, from 1';
+COMMENT ON COLUMN matomo_visit.visitconverted IS 'Whether the visit converted a goal';
+COMMENT ON COLUMN matomo_visit.visitecommercestatus IS 'none, ordered, abandonedCart or orderedThenAbandonedCart';
+COMMENT ON COLUMN matomo_visit.goalconversions IS 'Number of goal conversions in the visit';
+COMMENT ON COLUMN matomo_visit.actions IS 'Number of actions of the visit as Matomo counts them: page views, downloads, outlinks, searches and events';
+COMMENT ON COLUMN matomo_visit.interactions IS 'Number of interactions of the visit as Matomo counts them: without events';
+COMMENT ON COLUMN matomo_visit.searches IS 'Number of site searches in the visit';
+COMMENT ON COLUMN matomo_visit.events IS 'Number of events in the visit';
+COMMENT ON COLUMN matomo_visit.pageviews IS 'Number of page views among the actions that Matomo lists';
+COMMENT ON COLUMN matomo_visit.truncatedactionscount IS 'Number of actions that Matomo did not list, as the visit has more than it lists of one; else 0';
+COMMENT ON COLUMN matomo_visit.entryurl IS 'URL of the first page view';
+COMMENT ON COLUMN matomo_visit.entrytitle IS 'Title of the first page view';
+COMMENT ON COLUMN matomo_visit.exiturl IS 'URL of the last page view; NULL where Matomo did not list all actions';
+COMMENT ON COLUMN matomo_visit.exittitle IS 'Title of the last page view; NULL where Matomo did not list all actions';
+COMMENT ON COLUMN matomo_visit.dayssincefirstvisit IS 'Days since the visitor''s first visit';
+COMMENT ON COLUMN matomo_visit.secondssincefirstvisit IS 'Seconds since the visitor''s first visit';
+COMMENT ON COLUMN matomo_visit.dayssincelastvisit IS 'Days since the visitor''s last visit';
+COMMENT ON COLUMN matomo_visit.secondssincelastvisit IS 'Seconds since the visitor''s last visit';
+COMMENT ON COLUMN matomo_visit.secondssincelastecommerceorder IS 'Seconds since the visitor''s last order; NULL where there is none';
+COMMENT ON COLUMN matomo_visit.referrertype IS 'direct, search, website, social or campaign';
+COMMENT ON COLUMN matomo_visit.referrername IS 'Name of the referrer: of the search engine, website, network or campaign';
+COMMENT ON COLUMN matomo_visit.referrerkeyword IS 'Keyword of the search engine or campaign';
+COMMENT ON COLUMN matomo_visit.referrerkeywordposition IS 'Position of the site among the results of the search engine';
+COMMENT ON COLUMN matomo_visit.referrerurl IS 'URL of the referrer';
+COMMENT ON COLUMN matomo_visit.referrersearchengineurl IS 'URL of the search engine';
+COMMENT ON COLUMN matomo_visit.referrersocialnetworkurl IS 'URL of the social network';
+COMMENT ON COLUMN matomo_visit.campaignid IS 'ID of the campaign (plugin MarketingCampaignsReporting)';
+COMMENT ON COLUMN matomo_visit.campaignname IS 'Name of the campaign (plugin MarketingCampaignsReporting)';
+COMMENT ON COLUMN matomo_visit.campaignsource IS 'Source of the campaign (plugin MarketingCampaignsReporting)';
+COMMENT ON COLUMN matomo_visit.campaignmedium IS 'Medium of the campaign (plugin MarketingCampaignsReporting)';
+COMMENT ON COLUMN matomo_visit.campaignkeyword IS 'Keyword of the campaign (plugin MarketingCampaignsReporting)';
+COMMENT ON COLUMN matomo_visit.campaigncontent IS 'Content of the campaign (plugin MarketingCampaignsReporting)';
+COMMENT ON COLUMN matomo_visit.campaigngroup IS 'Group of the campaign (plugin MarketingCampaignsReporting)';
+COMMENT ON COLUMN matomo_visit.campaignplacement IS 'Placement of the campaign (plugin MarketingCampaignsReporting)';
+COMMENT ON COLUMN matomo_visit.languagecode IS 'Language of the visitor''s browser, such as en-us';
+COMMENT ON COLUMN matomo_visit.devicetype IS 'Type of the visitor''s device, in the language of the token''s user or of matomo.language';
+COMMENT ON COLUMN matomo_visit.devicebrand IS 'Brand of the visitor''s device';
+COMMENT ON COLUMN matomo_visit.devicemodel IS 'Model of the visitor''s device';
+COMMENT ON COLUMN matomo_visit.operatingsystemname IS 'Operating system of the visitor';
+COMMENT ON COLUMN matomo_visit.operatingsystemcode IS 'Matomo''s code of the operating system, such as WIN';
+COMMENT ON COLUMN matomo_visit.operatingsystemversion IS 'Version of the operating system';
+COMMENT ON COLUMN matomo_visit.browsername IS 'Browser of the visitor';
+COMMENT ON COLUMN matomo_visit.browsercode IS 'Matomo''s code of the browser, such as CH';
+COMMENT ON COLUMN matomo_visit.browserversion IS 'Version of the browser';
+COMMENT ON COLUMN matomo_visit.browserfamily IS 'Engine of the browser, such as Blink';
+COMMENT ON COLUMN matomo_visit.resolution IS 'Screen resolution of the visitor';
+COMMENT ON COLUMN matomo_visit.plugins IS 'Plugins of the browser, with commas between';
+COMMENT ON COLUMN matomo_visit.continentcode IS 'Code of the continent, such as eur';
+COMMENT ON COLUMN matomo_visit.countrycode IS 'Code of the country, such as fr';
+COMMENT ON COLUMN matomo_visit.country IS 'Country of the visitor, in the language of the token''s user or of matomo.language';
+COMMENT ON COLUMN matomo_visit.regioncode IS 'Code of the region within its country';
+COMMENT ON COLUMN matomo_visit.region IS 'Region of the visitor';
+COMMENT ON COLUMN matomo_visit.city IS 'City of the visitor';
+COMMENT ON COLUMN matomo_visit.latitude IS 'Latitude of the place, in degrees';
+COMMENT ON COLUMN matomo_visit.longitude IS 'Longitude of the place, in degrees';
+COMMENT ON COLUMN matomo_visit.sitename IS 'Name of the site';
+COMMENT ON COLUMN matomo_visit.sitecurrency IS 'Currency of the site (ISO 4217), in which all revenues are';
+COMMENT ON COLUMN matomo_visit.dimensions IS 'Custom dimensions of the visit that have a value: {"dimension1": ...}';
+COMMENT ON COLUMN matomo_visit.customvariables IS 'Custom variables of the visit by name';
+COMMENT ON COLUMN matomo_visit.experiments IS 'A/B tests that the visit took part in';
+COMMENT ON COLUMN matomo_visit.extra IS 'Keys of the visit that no column has, and values that a column''s type cannot hold, by their keys in Matomo; NULL where there are none';
+
+CREATE TABLE matomo_conversion (
+    action_id                   text NOT NULL,
+    idvisit                     bigint NOT NULL,
+    idsite                      integer,
+    visitorid                   text,
+    type                        text,
+    converted                   timestamptz NOT NULL,
+    day                         date,
+    goalid                      integer,
+    goalname                    text,
+    goalpageid                  bigint,
+    orderid                     text,
+    url                         text,
+    revenue                     numeric,
+    revenuesubtotal             numeric,
+    revenuetax                  numeric,
+    revenueshipping             numeric,
+    revenuediscount             numeric,
+    items                       integer,
+    referrertype                text,
+    referrername                text,
+    referrerkeyword             text,
+    idpageview                  text,
+    dimensions                  jsonb,
+    extra                       jsonb
+);
+COMMENT ON COLUMN matomo_conversion.action_id IS 'The action in the destination: idVisit, an underscore, and its place in the visit';
+COMMENT ON COLUMN matomo_conversion.idvisit IS 'ID of the visit (idVisit), unique within one Matomo';
+COMMENT ON COLUMN matomo_conversion.idsite IS 'ID of the site (idSite)';
+COMMENT ON COLUMN matomo_conversion.visitorid IS 'ID of the visitor, a hexadecimal number; NULL for an anonymous token';
+COMMENT ON COLUMN matomo_conversion.type IS 'goal, ecommerceOrder or ecommerceAbandonedCart';
+COMMENT ON COLUMN matomo_conversion.converted IS 'When it happened (see matomo.action_time)';
+COMMENT ON COLUMN matomo_conversion.day IS 'The site''s day of the last action of the visit, in the site''s timezone: the day of the visit in Matomo''s reports';
+COMMENT ON COLUMN matomo_conversion.goalid IS 'ID of the goal (idgoal); NULL for orders and carts, and for goals deleted since';
+COMMENT ON COLUMN matomo_conversion.goalname IS 'Name of the goal';
+COMMENT ON COLUMN matomo_conversion.goalpageid IS 'pageid of the action that converted the goal; NULL where it was converted by hand';
+COMMENT ON COLUMN matomo_conversion.orderid IS 'ID that the shop gave the order; NULL for a cart';
+COMMENT ON COLUMN matomo_conversion.url IS 'URL of the page on which the goal was converted';
+COMMENT ON COLUMN matomo_conversion.revenue IS 'Revenue, in the currency of the site';
+COMMENT ON COLUMN matomo_conversion.revenuesubtotal IS 'Part of the revenue: the items';
+COMMENT ON COLUMN matomo_conversion.revenuetax IS 'Part of the revenue: tax';
+COMMENT ON COLUMN matomo_conversion.revenueshipping IS 'Part of the revenue: shipping';
+COMMENT ON COLUMN matomo_conversion.revenuediscount IS 'Discount';
+COMMENT ON COLUMN matomo_conversion.items IS 'Number of items in the order or cart';
+COMMENT ON COLUMN matomo_conversion.referrertype IS 'To what Matomo attributes the conversion: direct, search, website, social or campaign';
+COMMENT ON COLUMN matomo_conversion.referrername IS 'Name of that referrer';
+COMMENT ON COLUMN matomo_conversion.referrerkeyword IS 'Keyword of that referrer';
+COMMENT ON COLUMN matomo_conversion.idpageview IS 'ID of the page view on which it happened';
+COMMENT ON COLUMN matomo_conversion.dimensions IS 'Custom dimensions of the conversion that have a value: {"dimension1": ...}';
+COMMENT ON COLUMN matomo_conversion.extra IS 'Keys of the conversion that no column has, and values that a column''s type cannot hold, by their keys in Matomo; NULL where there are none';
+
+CREATE TABLE matomo_item (
+    action_id                   text NOT NULL,
+    place                       integer NOT NULL,
+    idvisit                     bigint NOT NULL,
+    idsite                      integer,
+    converted                   timestamptz NOT NULL,
+    itemsku                     text,
+    itemname                    text,
+    itemcategory                text,
+    categories                  text[],
+    price                       numeric,
+    quantity                    integer,
+    extra                       jsonb
+);
+COMMENT ON COLUMN matomo_item.action_id IS 'The order or cart: action_id of its conversion';
+COMMENT ON COLUMN matomo_item.place IS 'Place of the item in the order or cart, from 0';
+COMMENT ON COLUMN matomo_item.idvisit IS 'ID of the visit (idVisit), unique within one Matomo';
+COMMENT ON COLUMN matomo_item.idsite IS 'ID of the site (idSite)';
+COMMENT ON COLUMN matomo_item.converted IS 'When the order or cart happened (see matomo.action_time)';
+COMMENT ON COLUMN matomo_item.itemsku IS 'SKU of the product';
+COMMENT ON COLUMN matomo_item.itemname IS 'Name of the product';
+COMMENT ON COLUMN matomo_item.itemcategory IS 'First category of the product';
+COMMENT ON COLUMN matomo_item.categories IS 'All categories of the product';
+COMMENT ON COLUMN matomo_item.price IS 'Price of one, in the currency of the site';
+COMMENT ON COLUMN matomo_item.quantity IS 'Number of them';
+COMMENT ON COLUMN matomo_item.extra IS 'Keys of the item that no column has, and values that a column''s type cannot hold, by their keys in Matomo; NULL where there are none';
 COMMENT ON TABLE matomo_action IS 'Template of tables of Matomo actions: one row per action of a visit. Always empty; see matomo_create_table';
+COMMENT ON TABLE matomo_action_node IS 'Template of such tables with the columns and types of the Node tool. Always empty; see matomo_create_table';
 
 CREATE OR REPLACE FUNCTION matomo_create_table(
     name text,
     partitioned boolean DEFAULT false,
-    schema_name name DEFAULT pg_catalog.current_schema()
+    schema_name name DEFAULT pg_catalog.current_schema(),
+    layout text DEFAULT 'typed'
 ) RETURNS regclass
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -261,9 +727,10 @@ DECLARE
     parts text[] := parse_ident(name);
     table_name text := parts[cardinality(parts)];
     qualified text;
-    template CONSTANT text := '@extschema@.matomo_action';
+    template CONSTANT text := CASE layout
+        WHEN 'typed' THEN '@extschema@.matomo_action' WHEN 'node' THEN '@extschema@.matomo_action_node' END;
 BEGIN
-    IF name IS NULL OR partitioned IS NULL THEN
+    IF name IS NULL OR partitioned IS NULL OR layout IS NULL THEN
         RAISE null_value_not_allowed USING MESSAGE = 'arguments of matomo_create_table must not be null';
     END IF;
     IF cardinality(parts) > 2 THEN
@@ -285,12 +752,17 @@ BEGIN
             MESSAGE = format('table name "%s" is too long', table_name),
             HINT = 'A name has at most 63 bytes, that of a partitioned table at most 55.';
     END IF;
+    IF template IS NULL THEN
+        RAISE invalid_parameter_value USING
+            MESSAGE = format('no layout "%s"', layout),
+            HINT = 'Give typed, or node for the columns and types of the Node tool.';
+    END IF;
     qualified := format('%I.%I', schema_name, table_name);
 
     -- As few indexes as possible: each costs as much as the table.
-    --   action_id: makes writes idempotent. A primary key, so that UPDATE has a replica identity in a
-    --     publication of all tables.
-    --   idvisit: finds the stored rows of a visit, for analysts and for every sync.
+    --   idvisit, action_id: makes writes idempotent, and finds the stored rows of a visit, for analysts and
+    --     for every sync. A primary key, so that UPDATE has a replica identity in a publication of all
+    --     tables. With idvisit first, the table can be distributed by it.
     --   action_timestamp: for the range of days in nearly every report; a partitioned table uses its
     --     partitions for that.
     -- All have keys of bounded length, so that no row is refused. URLs, titles, names and dimensions
@@ -298,20 +770,22 @@ BEGIN
     IF partitioned THEN
         EXECUTE format(
             'CREATE TABLE %s (LIKE %s INCLUDING DEFAULTS INCLUDING COMMENTS,'
-            ' PRIMARY KEY (action_id, action_timestamp)) PARTITION BY RANGE (action_timestamp)', qualified, template);
+            ' PRIMARY KEY (idvisit, action_id, action_timestamp)) PARTITION BY RANGE (action_timestamp)', qualified, template);
     ELSE
         EXECUTE format(
-            'CREATE TABLE %s (LIKE %s INCLUDING DEFAULTS INCLUDING COMMENTS, PRIMARY KEY (action_id))', qualified, template);
+            'CREATE TABLE %s (LIKE %s INCLUDING DEFAULTS INCLUDING COMMENTS, PRIMARY KEY (idvisit, action_id))', qualified, template);
         EXECUTE format('CREATE INDEX ON %s (action_timestamp)', qualified);
     END IF;
-    EXECUTE format('CREATE INDEX ON %s (idvisit)', qualified);
     EXECUTE format('COMMENT ON TABLE %s IS %L', qualified, 'Matomo actions, one row per action of a visit');
+    IF layout = 'typed' THEN
+        PERFORM @extschema@.matomo_create_companions(qualified::regclass);
+    END IF;
     RETURN qualified::regclass;
 END
 $$;
 
-COMMENT ON FUNCTION matomo_create_table(text, boolean, name) IS
-    'Creates a destination owned by the caller, optionally partitioned by week. An unqualified name is created in the current schema';
+COMMENT ON FUNCTION matomo_create_table(text, boolean, name, text) IS
+    'Creates a destination owned by the caller, optionally partitioned by week, with typed columns or those of the Node tool. An unqualified name is created in the current schema';
 
 CREATE OR REPLACE FUNCTION matomo_partition_ranges(destination regclass)
 RETURNS TABLE (lower_bound timestamptz, upper_bound timestamptz)
@@ -328,7 +802,7 @@ AS $$
     JOIN pg_class c ON c.oid = i.inhrelid
     CROSS JOIN LATERAL pg_get_expr(c.relpartbound, c.oid) AS b(expr)
     WHERE p.partrelid = destination AND p.partstrat = 'r' AND p.partnatts = 1
-      AND a.attname = 'action_timestamp' AND b.expr <> 'DEFAULT'
+      AND a.attname IN ('action_timestamp', 'lastaction', 'converted') AND b.expr <> 'DEFAULT'
 $$;
 
 COMMENT ON FUNCTION matomo_partition_ranges(regclass) IS
@@ -378,7 +852,7 @@ BEGIN
     JOIN pg_partitioned_table p ON p.partrelid = c.oid
     JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = p.partattrs[0]
     WHERE c.oid = destination AND p.partstrat = 'r' AND p.partnatts = 1
-      AND a.attname = 'action_timestamp' AND p.partdefid = 0;
+      AND a.attname IN ('action_timestamp', 'lastaction', 'converted') AND p.partdefid = 0;
     IF NOT FOUND OR from_time IS NULL OR to_time IS NULL THEN
         RETURN 0;
     END IF;
@@ -521,16 +995,12 @@ $$;
 COMMENT ON FUNCTION matomo_create_partitions(regclass, timestamptz, timestamptz) IS
     'Creates the missing weekly partitions (UTC) between two instants, and returns their number';
 COMMENT ON TABLE matomo_ledger IS 'Copied site-days: one row per Matomo, site, destination and day';
-COMMENT ON COLUMN matomo_ledger.matomo IS 'URL of the Matomo''s API';
-COMMENT ON COLUMN matomo_ledger.idsite IS 'ID of the site (idSite)';
 COMMENT ON COLUMN matomo_ledger.destination IS 'Table with the visits; 0 if restored from a dump and not found yet';
-COMMENT ON COLUMN matomo_ledger.day IS 'Day in the site''s timezone';
 COMMENT ON COLUMN matomo_ledger.sealed IS 'Whether the day was read whole after it had ended and settled; sealed days are not requested again';
 COMMENT ON COLUMN matomo_ledger.visits IS 'Visits of the day; for an open day, those read so far';
 COMMENT ON COLUMN matomo_ledger.actions IS 'Actions of these visits';
 COMMENT ON COLUMN matomo_ledger.truncated_visits IS 'Visits with only their first actions listed by Matomo';
 COMMENT ON COLUMN matomo_ledger.newest IS 'Last action of the newest copied visit, at most read_at; the next poll of an open day starts matomo.overlap before it';
-COMMENT ON COLUMN matomo_ledger.timezone IS 'The site''s timezone when the day was read';
 COMMENT ON COLUMN matomo_ledger.read_at IS 'When the day was last read';
 COMMENT ON COLUMN matomo_ledger.pass_began IS 'When the unfinished reading or recheck began; NULL if there is none';
 COMMENT ON COLUMN matomo_ledger.pass_since IS 'Where it resumes';
@@ -580,8 +1050,8 @@ CREATE OR REPLACE VIEW matomo_days WITH (security_barrier) AS
     CROSS JOIN LATERAL (SELECT matomo_find_table(l.destination_name) OFFSET 0) AS t(oid)
     -- A table that belongs to another Matomo by now is a different one.
     CROSS JOIN LATERAL (SELECT CASE coalesce((SELECT k.matomo FROM matomo_ledger k
-        WHERE k.destination = t.oid LIMIT 1), l.matomo) WHEN l.matomo THEN t.oid END OFFSET 0) AS f(found)
-    WHERE l.destination = 0::pg_catalog.oid
+        WHERE k.destination::pg_catalog.oid = t.oid LIMIT 1), l.matomo) WHEN l.matomo THEN t.oid END OFFSET 0) AS f(found)
+    WHERE l.destination::pg_catalog.oid = 0::pg_catalog.oid
       AND CASE WHEN f.found IS NULL THEN pg_catalog.pg_has_role('pg_read_all_data', 'USAGE')
                ELSE pg_catalog.has_table_privilege(f.found, 'SELECT')
                     AND NOT pg_catalog.row_security_active(f.found) END;
@@ -597,8 +1067,100 @@ COMMENT ON COLUMN matomo_days.read_at IS 'When the day was last read';
 COMMENT ON COLUMN matomo_days.rechecked_at IS 'When the last recheck or whole reading of an open day began; see matomo.recheck';
 COMMENT ON COLUMN matomo_days.action_time IS 'Value of matomo.action_time for the day''s rows; NULL if unknown';
 COMMENT ON COLUMN matomo_days.missing IS 'Name of the table if a dump was restored without it; only members of pg_read_all_data see such days';
-COMMENT ON FUNCTION matomo_forget(text, text, regclass) IS
-    'Deletes all rows of a visitor, by visitorid or userid, from all destinations or one, and returns their number. Erase the visitor in Matomo first, or a sync copies the visits again';
+COMMENT ON TABLE matomo_visit IS 'Template of tables of Matomo visits: one row per visit. Always empty; see matomo_create_companions';
+COMMENT ON TABLE matomo_conversion IS 'Template of tables of Matomo conversions: one row per goal conversion, order or abandoned cart. Always empty; see matomo_create_companions';
+COMMENT ON TABLE matomo_item IS 'Template of tables of the items of orders and abandoned carts: one row per item. Always empty; see matomo_create_companions';
+
+CREATE TABLE matomo_companion (
+    destination      regclass NOT NULL,
+    kind             text NOT NULL CHECK (kind IN ('visits', 'conversions', 'items')),
+    companion        regclass NOT NULL,
+    destination_name text[] NOT NULL DEFAULT '{}',
+    companion_name   text[] NOT NULL DEFAULT '{}',
+    PRIMARY KEY (destination, kind, destination_name)
+);
+COMMENT ON TABLE matomo_companion IS 'Tables of visits, conversions and items of each destination';
+COMMENT ON COLUMN matomo_companion.destination IS 'Table of the actions; 0 if restored from a dump';
+COMMENT ON COLUMN matomo_companion.kind IS 'What its rows are: visits, conversions or items';
+COMMENT ON COLUMN matomo_companion.companion IS 'The table; 0 if restored from a dump';
+COMMENT ON COLUMN matomo_companion.destination_name IS 'Schema, name and owner of the table of the actions in a dump, and after a restore; otherwise empty';
+COMMENT ON COLUMN matomo_companion.companion_name IS 'The same of the table';
+
+SELECT pg_catalog.pg_extension_config_dump('matomo_companion', $$
+    AS l (destination_here, kind, companion_here, known_destination, known_companion)
+    LEFT JOIN (pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+               JOIN pg_catalog.pg_roles r ON r.oid = c.relowner) ON c.oid = l.destination_here
+    LEFT JOIN (pg_catalog.pg_class k JOIN pg_catalog.pg_namespace m ON m.oid = k.relnamespace
+               JOIN pg_catalog.pg_roles o ON o.oid = k.relowner) ON k.oid = l.companion_here
+    CROSS JOIN LATERAL (SELECT 0::pg_catalog.oid::pg_catalog.regclass, 0::pg_catalog.oid::pg_catalog.regclass,
+        CASE l.destination_here WHEN 0::pg_catalog.oid THEN l.known_destination
+             ELSE ARRAY[n.nspname::text, c.relname::text, r.rolname::text] END,
+        CASE l.companion_here WHEN 0::pg_catalog.oid THEN l.known_companion
+             ELSE ARRAY[m.nspname::text, k.relname::text, o.rolname::text] END)
+        AS d (destination, companion, destination_name, companion_name)
+    WHERE (l.destination_here = 0::pg_catalog.oid OR c.relpersistence <> 't')
+      AND (l.companion_here = 0::pg_catalog.oid OR k.relpersistence <> 't')$$);
+
+CREATE OR REPLACE FUNCTION matomo_create_companion(destination regclass, kind text, key text[], time_column text) RETURNS regclass
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+SET default_tablespace = ''
+AS $$
+DECLARE
+    template CONSTANT text := CASE kind WHEN 'visits' THEN '@extschema@.matomo_visit'
+        WHEN 'conversions' THEN '@extschema@.matomo_conversion' WHEN 'items' THEN '@extschema@.matomo_item' END;
+    of_schema name;
+    of_table name;
+    table_owner oid;
+    is_temporary boolean;
+    by_time boolean;
+    companion_name text;
+    qualified text;
+BEGIN
+    SELECT n.nspname, c.relname, c.relowner, c.relpersistence = 't', EXISTS (
+               SELECT FROM pg_partitioned_table p
+               JOIN pg_attribute a ON a.attrelid = p.partrelid AND a.attnum = p.partattrs[0]
+               WHERE p.partrelid = c.oid AND p.partstrat = 'r' AND p.partnatts = 1 AND a.attname = 'action_timestamp')
+    INTO of_schema, of_table, table_owner, is_temporary, by_time
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.oid = destination AND c.relkind IN ('r', 'p');
+    IF NOT FOUND THEN
+        RAISE wrong_object_type USING MESSAGE = format('"%s" is not a table', destination);
+    END IF;
+    IF NOT pg_has_role(table_owner, 'USAGE') THEN
+        RAISE insufficient_privilege USING
+            MESSAGE = format('permission denied for table %s', destination),
+            DETAIL = format('This requires the rights of its owner, %I.', pg_get_userbyid(table_owner));
+    END IF;
+    companion_name := of_table || '_' || kind;
+    IF octet_length(companion_name) > (CASE WHEN by_time THEN 55 ELSE 63 END) THEN
+        RAISE name_too_long USING
+            MESSAGE = format('table name "%s" is too long', companion_name),
+            HINT = 'Give the table of the actions a shorter name, or SET matomo.companions = ''''.';
+    END IF;
+    qualified := format('%I.%I', of_schema, companion_name);
+    EXECUTE format('CREATE %s TABLE %s (LIKE %s INCLUDING DEFAULTS INCLUDING COMMENTS, PRIMARY KEY (%s))%s',
+        CASE WHEN is_temporary THEN 'TEMPORARY' END, qualified, template,
+        array_to_string(CASE WHEN by_time THEN key || time_column ELSE key END, ', '),
+        CASE WHEN by_time THEN format(' PARTITION BY RANGE (%I)', time_column) END);
+    IF NOT by_time THEN
+        EXECUTE format('CREATE INDEX ON %s (%I)', qualified, time_column);
+    END IF;
+    EXECUTE format('COMMENT ON TABLE %s IS %L', qualified, format(CASE kind
+        WHEN 'visits' THEN 'Matomo visits, one row per visit of %s'
+        WHEN 'conversions' THEN 'Matomo conversions, one row per goal conversion, order or abandoned cart of %s'
+        WHEN 'items' THEN 'Items of Matomo orders and abandoned carts of %s, one row per item' END, of_table));
+    IF pg_get_userbyid(table_owner) <> current_user THEN
+        EXECUTE format('ALTER TABLE %s OWNER TO %I', qualified, pg_get_userbyid(table_owner));
+    END IF;
+    RETURN qualified::regclass;
+END
+$$;
+
+COMMENT ON FUNCTION matomo_create_companion(regclass, text, text[], text) IS
+    'Internal: makes one table of matomo_create_companions';
+COMMENT ON FUNCTION matomo_forget(text, text, regclass, text) IS
+    'Deletes all rows of a visitor, by visitorid, userid or visitip, from all destinations or one, and returns their number. Erase the visitor in Matomo first, or a sync copies the visits again';
 
 CREATE OR REPLACE FUNCTION matomo_drop_rows(
     destination regclass,
@@ -606,6 +1168,7 @@ CREATE OR REPLACE FUNCTION matomo_drop_rows(
     site integer,
     lock_timeout interval,
     path text,
+    time_column text,
     INOUT place jsonb,
     OUT more boolean,
     OUT dropped text,
@@ -627,6 +1190,7 @@ SET lock_timeout = '100ms'
 AS $$
 DECLARE
     batch CONSTANT integer := 10000;
+    at CONSTANT text := 'd.' || quote_ident(time_column);
     parts jsonb;
     part record;
     start_number bigint;
@@ -667,7 +1231,7 @@ BEGIN
                 SELECT FROM pg_partitioned_table p
                 JOIN pg_attribute a ON a.attrelid = p.partrelid AND a.attnum = p.partattrs[0]
                 WHERE p.partrelid = t.oid AND p.partstrat = 'r' AND p.partnatts = 1
-                  AND a.attname = 'action_timestamp') AS by_time) r
+                  AND a.attname = time_column) AS by_time) r
     )
     SELECT jsonb_agg(jsonb_build_object(
         'id', t.oid,
@@ -742,39 +1306,39 @@ BEGIN
             among := CASE WHEN part.is_owned THEN 'ONLY ' || part.name ELSE root END;
             which := concat_ws(' AND ',
                 CASE WHEN NOT part.is_owned THEN
-                    format('d.tableoid OPERATOR(pg_catalog.=) %L::pg_catalog.oid'
-                        ' AND d.action_timestamp OPERATOR(pg_catalog.>=) %L AND d.action_timestamp OPERATOR(pg_catalog.<) %L',
-                        part.id, part.lo, part.hi) END,
-                CASE WHEN NOT part.is_old THEN 'd.action_timestamp OPERATOR(pg_catalog.<) $1' END,
+                    format('d.tableoid OPERATOR(pg_catalog.=) %1$L::pg_catalog.oid'
+                        ' AND %2$s OPERATOR(pg_catalog.>=) %3$L AND %2$s OPERATOR(pg_catalog.<) %4$L',
+                        part.id, at, part.lo, part.hi) END,
+                CASE WHEN NOT part.is_old THEN at || ' OPERATOR(pg_catalog.<) $1' END,
                 CASE WHEN site IS NOT NULL THEN 'd.idsite::pg_catalog.text OPERATOR(pg_catalog.=) $2' END,
                 'true');
             since := CASE WHEN part.number = start_number AND NOT part.is_old THEN (place ->> 'since')::timestamptz END;
             -- Ordered by time, if rows can be skipped this way; an index may supply the order.
             EXECUTE format('SELECT ARRAY(SELECT d.ctid FROM %s AS d WHERE %s%s LIMIT $3)', among, which,
                 CASE WHEN NOT part.is_old THEN
-                    CASE WHEN since IS NOT NULL THEN ' AND d.action_timestamp >= $4' ELSE '' END
-                    || ' ORDER BY d.action_timestamp' END)
+                    CASE WHEN since IS NOT NULL THEN format(' AND %s >= $4', at) ELSE '' END
+                    || ' ORDER BY ' || at END)
             INTO ids USING before, site::text, batch, since;
             selected := cardinality(ids);
             CONTINUE WHEN selected = 0;
             PERFORM set_config('search_path', path, true);
             EXECUTE pg_catalog.format(
-                'WITH gone AS (DELETE FROM %s AS d WHERE %s AND d.ctid OPERATOR(pg_catalog.=) ANY ($3) RETURNING d.action_timestamp, d.idsite)'
-                ' SELECT pg_catalog.count(*), pg_catalog.min(g.action_timestamp), pg_catalog.max(g.action_timestamp),'
-                ' pg_catalog.array_agg(DISTINCT g.idsite::pg_catalog.text) FROM gone AS g', among, which)
+                'WITH gone AS (DELETE FROM %s AS d WHERE %s AND d.ctid OPERATOR(pg_catalog.=) ANY ($3) RETURNING %s AS at, d.idsite)'
+                ' SELECT pg_catalog.count(*), pg_catalog.min(g.at), pg_catalog.max(g.at),'
+                ' pg_catalog.array_agg(DISTINCT g.idsite::pg_catalog.text) FROM gone AS g', among, which, at)
             INTO actions, first_gone, last_gone, sites_gone USING before, site::pg_catalog.text, ids;
             PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
         ELSIF part.kind = 'f' AND part.deletable THEN
             -- Not every foreign server has a ctid, so delete by the day.
-            which := concat('d.action_timestamp OPERATOR(pg_catalog.<) $1',
+            which := concat(at, ' OPERATOR(pg_catalog.<) $1',
                 CASE WHEN site IS NOT NULL THEN ' AND d.idsite::pg_catalog.text OPERATOR(pg_catalog.=) $2' END);
-            EXECUTE format('SELECT min(d.action_timestamp) FROM ONLY %s AS d WHERE %s', part.name, which)
+            EXECUTE format('SELECT min(%s) FROM ONLY %s AS d WHERE %s', at, part.name, which)
             INTO first_gone USING before, site::text;
             last_gone := first_gone + '1 day'::interval;
             sites_gone := CASE WHEN site IS NOT NULL THEN ARRAY[site::text] END;
             PERFORM set_config('search_path', path, true);
             EXECUTE pg_catalog.format(
-                'DELETE FROM ONLY %s AS d WHERE %s AND d.action_timestamp OPERATOR(pg_catalog.<=) $3', part.name, which)
+                'DELETE FROM ONLY %s AS d WHERE %s AND %s OPERATOR(pg_catalog.<=) $3', part.name, which, at)
             USING before, site::pg_catalog.text, last_gone;
             GET DIAGNOSTICS actions = ROW_COUNT;
             PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
@@ -828,7 +1392,7 @@ EXCEPTION
 END
 $$;
 
-COMMENT ON FUNCTION matomo_drop_rows(regclass, timestamptz, integer, interval, text, jsonb) IS
+COMMENT ON FUNCTION matomo_drop_rows(regclass, timestamptz, integer, interval, text, text, jsonb) IS
     'Internal: drops a partition or deletes a batch of rows, for matomo_drop_step';
 
 CREATE OR REPLACE PROCEDURE matomo_drop_before(
@@ -851,7 +1415,7 @@ DECLARE
     actions pg_catalog.int8 := 0;
     deadline pg_catalog.timestamptz;
 BEGIN
-    PERFORM @extschema@.matomo_run_outside_transaction('matomo_drop_before()');
+    PERFORM @extschema@.matomo_run_outside_transaction('matomo_drop_before()'::pg_catalog.text);
     IF patience IS NULL THEN
         RAISE null_value_not_allowed USING MESSAGE = 'argument "patience" must not be null';
     END IF;
@@ -938,10 +1502,10 @@ CREATE OR REPLACE VIEW matomo_sites WITH (security_barrier) AS
                     pg_catalog.format('%I.%I', s.destination_name[1], s.destination_name[2])) AS destination,
            coalesce(r.rolname, s.owner_name) AS owner, s.start_date, s.every, s.retention, s.enabled, s.created_at
     FROM matomo_site_config s
-    LEFT JOIN pg_catalog.pg_class c ON c.oid = CASE s.destination WHEN 0::pg_catalog.oid
+    LEFT JOIN pg_catalog.pg_class c ON c.oid = CASE s.destination::pg_catalog.oid WHEN 0::pg_catalog.oid
         THEN matomo_find_table(s.destination_name) ELSE s.destination::pg_catalog.oid END
-    LEFT JOIN pg_catalog.pg_roles r ON CASE s.owner WHEN 0::pg_catalog.oid
-        THEN r.rolname = s.owner_name ELSE r.oid = s.owner END
+    LEFT JOIN pg_catalog.pg_roles r ON CASE s.owner::pg_catalog.oid WHEN 0::pg_catalog.oid
+        THEN r.rolname = s.owner_name ELSE r.oid = s.owner::pg_catalog.oid END
     WHERE matomo_may_see(coalesce(r.oid, s.owner::pg_catalog.oid));
 
 COMMENT ON VIEW matomo_sites IS 'Your registered sites: one row per server, site and destination';
@@ -980,13 +1544,14 @@ COMMENT ON COLUMN matomo_run_log.timezone IS 'Timezone of the site, as Matomo re
 COMMENT ON COLUMN matomo_run_log.step_pages IS 'Pages of a day after which it commits; NULL means matomo.step_pages';
 COMMENT ON COLUMN matomo_run_log.changes IS 'Value in matomo_site_state when it started';
 COMMENT ON COLUMN matomo_run_log.owner_name IS 'Name of that role when the run started or was dumped';
+COMMENT ON COLUMN matomo_run_log.misfits IS 'Number of values a column that its type cannot hold: they are NULL';
 COMMENT ON SEQUENCE matomo_run_log_runid_seq IS 'IDs of runs';
 
 SELECT pg_catalog.pg_extension_config_dump('matomo_run_log', $$
     AS l (runid, job_pid, database, username, command, status, return_message, start_time, end_time, site_id,
           role_here, server, idsite, destination, days, days_total, pages, visits, actions, inserted, updated,
           deleted, truncated_visits, bytes, sqlstate, detail, hint, next_day, done, timezone, step_pages, changes,
-          role_name)
+          role_name, misfits)
     LEFT JOIN pg_catalog.pg_roles o ON o.oid = l.role_here
     CROSS JOIN LATERAL (SELECT
         CASE WHEN o.oid IS NOT NULL OR l.role_here = 0::pg_catalog.oid
@@ -1003,9 +1568,9 @@ CREATE OR REPLACE VIEW matomo_runs WITH (security_barrier) AS
                 THEN 'the run was interrupted' ELSE r.return_message END AS return_message,
            r.start_time, r.end_time, r.site_id, coalesce((SELECT a.rolname FROM pg_catalog.pg_roles a WHERE a.oid = o.owner), r.owner_name) AS owner, r.server, r.idsite, r.destination,
            r.days, r.days_total, r.pages, r.visits, r.actions, r.inserted, r.updated, r.deleted,
-           r.truncated_visits, r.bytes, r.sqlstate, r.detail, r.hint
+           r.truncated_visits, r.bytes, r.sqlstate, r.detail, r.hint, r.misfits
     FROM matomo_run_log r
-    CROSS JOIN LATERAL (SELECT CASE r.owner WHEN 0::pg_catalog.oid
+    CROSS JOIN LATERAL (SELECT CASE r.owner::pg_catalog.oid WHEN 0::pg_catalog.oid
         THEN (SELECT a.oid FROM pg_catalog.pg_roles a WHERE a.rolname = r.owner_name) ELSE r.owner::pg_catalog.oid END) AS o(owner)
     WHERE matomo_may_see(coalesce(o.owner, 0::pg_catalog.oid));
 
@@ -1037,6 +1602,7 @@ COMMENT ON COLUMN matomo_runs.bytes IS 'Size of the answers in bytes, after deco
 COMMENT ON COLUMN matomo_runs.sqlstate IS 'SQLSTATE of that error';
 COMMENT ON COLUMN matomo_runs.detail IS 'DETAIL of that error';
 COMMENT ON COLUMN matomo_runs.hint IS 'HINT of that error';
+COMMENT ON COLUMN matomo_runs.misfits IS 'Number of values a column that its type cannot hold: they are NULL';
 
 CREATE OR REPLACE VIEW matomo_status WITH (security_barrier) AS
     SELECT s.id AS site_id, s.server, s.idsite, s.name, s.timezone, v.destination, v.owner, s.enabled,
@@ -1059,9 +1625,10 @@ CREATE OR REPLACE VIEW matomo_status WITH (security_barrier) AS
                pg_catalog.max(l.newest) AS newest_action,
                pg_catalog.max(l.visits) FILTER (WHERE l.day = matomo_today(s.timezone)) AS visits_today
         FROM matomo_ledger l
-        WHERE l.destination IN (s.destination::pg_catalog.oid, 0::pg_catalog.oid) AND l.idsite = s.idsite AND l.matomo = t.matomo
+        WHERE l.destination::pg_catalog.oid IN (s.destination::pg_catalog.oid, 0::pg_catalog.oid) AND l.idsite = s.idsite AND l.matomo = t.matomo
           -- Restored entries have only the table's name until the site's first sync.
-          AND (l.destination <> 0::pg_catalog.oid OR l.destination_name = s.destination_name AND s.destination IS NOT NULL)
+          AND (l.destination::pg_catalog.oid <> 0::pg_catalog.oid
+               OR l.destination_name OPERATOR(pg_catalog.=) s.destination_name AND s.destination IS NOT NULL)
     ) d;
 
 COMMENT ON VIEW matomo_status IS 'Status of your registered sites: one row per site';
@@ -1154,6 +1721,8 @@ $$;
 COMMENT ON PROCEDURE matomo_sync_all() IS 'Syncs all enabled registered sites whose owner''s rights you have, one after the other, with a commit after each step; a failed site is a WARNING. Also applies retention to disabled sites';
 COMMENT ON FUNCTION matomo_run_sites() IS 'Internal: IDs of the registered sites that matomo_sync_all has work for';
 COMMENT ON FUNCTION matomo_run_step(integer, boolean) IS 'Internal: runs the next step for a registered site; returns whether more steps follow';
+COMMENT ON FUNCTION matomo_create_companions(regclass) IS
+    'Makes the tables of visits, conversions and items of a destination, as far as matomo.companions names them, and returns them';
 COMMENT ON FUNCTION matomo_sync(integer, text, text, date, date, text, boolean, integer, text) IS
     'Copies the visits of a Matomo site from start_date to end_date (default today) into a table; returns a row per day';
 COMMENT ON FUNCTION matomo_check(integer, date, date, text, text, text, boolean, boolean, integer, text, boolean) IS
@@ -1179,7 +1748,8 @@ DECLARE
     for_all CONSTANT name[] := ARRAY['matomo_may_see', 'matomo_find_table', 'matomo_is_running', 'matomo_run_is_dead',
         'matomo_today', 'matomo_create_table', 'matomo_partition_ranges', 'matomo_create_partitions', 'matomo_forget',
         'matomo_drop_step', 'matomo_drop_rows', 'matomo_drop_before', 'matomo_remove_site',
-        'matomo_run_outside_transaction', 'matomo_run_sites', 'matomo_run_step'];
+        'matomo_run_outside_transaction', 'matomo_run_sites', 'matomo_run_step', 'matomo_action_node',
+        'matomo_visit', 'matomo_conversion', 'matomo_item', 'matomo_create_companions', 'matomo_create_companion'];
     change text;
 BEGIN
     EXECUTE owners;
@@ -1187,22 +1757,23 @@ BEGIN
         WITH member AS (
             SELECT d.classid, d.objid FROM pg_catalog.pg_depend d
             JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid AND e.extname = 'matomo_postgres'
-            WHERE d.refclassid = 'pg_catalog.pg_extension'::regclass AND d.deptype = 'e'
+            WHERE d.refclassid = 'pg_catalog.pg_extension'::regclass::oid AND d.deptype = 'e'
         ), untouched AS (
             SELECT pg_catalog.format('ROUTINE %s', p.oid::regprocedure) AS object, p.proowner AS owner,
                    coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner)) AS acl, p.proname = ANY (for_all) AS for_all
-            FROM member m JOIN pg_catalog.pg_proc p ON p.oid = m.objid AND m.classid = 'pg_catalog.pg_proc'::regclass
+            FROM member m JOIN pg_catalog.pg_proc p ON p.oid = m.objid AND m.classid = 'pg_catalog.pg_proc'::regclass::oid
             WHERE p.oid <> ALL (known) OR p.proacl IS NULL
             UNION ALL
-            SELECT c.oid::regclass::text, c.relowner, c.relacl, false
-            FROM member m JOIN pg_catalog.pg_class c ON c.oid = m.objid AND m.classid = 'pg_catalog.pg_class'::regclass
+            SELECT c.oid::regclass::text, c.relowner, c.relacl, c.relname = ANY (for_all)
+            FROM member m JOIN pg_catalog.pg_class c ON c.oid = m.objid AND m.classid = 'pg_catalog.pg_class'::regclass::oid
             WHERE c.oid <> ALL (known)
         )
         SELECT pg_catalog.format('REVOKE ALL ON %s FROM %s', u.object, CASE a.grantee
-                   WHEN 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) END)
+                   WHEN 0::oid THEN 'PUBLIC' ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) END)
         FROM untouched u CROSS JOIN LATERAL pg_catalog.aclexplode(u.acl) a WHERE a.grantee <> u.owner
         UNION ALL
-        SELECT pg_catalog.format('GRANT EXECUTE ON %s TO PUBLIC', u.object) FROM untouched u WHERE u.for_all
+        SELECT pg_catalog.format('GRANT %s ON %s TO PUBLIC', CASE WHEN u.object LIKE 'ROUTINE %' THEN 'EXECUTE' ELSE 'SELECT' END,
+            u.object) FROM untouched u WHERE u.for_all
         UNION ALL
         SELECT grants WHERE grants <> ''
     LOOP

@@ -16,7 +16,7 @@ AS $$
     JOIN pg_class c ON c.oid = i.inhrelid
     CROSS JOIN LATERAL pg_get_expr(c.relpartbound, c.oid) AS b(expr)
     WHERE p.partrelid = destination AND p.partstrat = 'r' AND p.partnatts = 1
-      AND a.attname = 'action_timestamp' AND b.expr <> 'DEFAULT'
+      AND a.attname IN ('action_timestamp', 'lastaction', 'converted') AND b.expr <> 'DEFAULT'
 $$;
 
 COMMENT ON FUNCTION matomo_partition_ranges(regclass) IS
@@ -66,7 +66,7 @@ BEGIN
     JOIN pg_partitioned_table p ON p.partrelid = c.oid
     JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = p.partattrs[0]
     WHERE c.oid = destination AND p.partstrat = 'r' AND p.partnatts = 1
-      AND a.attname = 'action_timestamp' AND p.partdefid = 0;
+      AND a.attname IN ('action_timestamp', 'lastaction', 'converted') AND p.partdefid = 0;
     IF NOT FOUND OR from_time IS NULL OR to_time IS NULL THEN
         RETURN 0;
     END IF;

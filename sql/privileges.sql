@@ -32,18 +32,20 @@ BEGIN
 END
 $$;
 
--- Views that show only what the user may see, and the template of the tables.
-GRANT SELECT ON matomo_action, matomo_days, matomo_sites, matomo_runs, matomo_status, matomo_progress TO PUBLIC;
+-- Views that show only what the user may see, and the templates of the tables.
+GRANT SELECT ON matomo_action, matomo_action_node, matomo_visit, matomo_conversion, matomo_item, matomo_days, matomo_sites, matomo_runs, matomo_status, matomo_progress TO PUBLIC;
 GRANT EXECUTE ON FUNCTION matomo_may_see(oid), matomo_find_table(text[]), matomo_is_running(integer), matomo_run_is_dead(bigint), matomo_today(text) TO PUBLIC;
 
 -- These have only the caller's rights on tables.
 GRANT EXECUTE ON FUNCTION
-    matomo_create_table(text, boolean, name),
+    matomo_create_table(text, boolean, name, text),
+    matomo_create_companions(regclass),
+    matomo_create_companion(regclass, text, text[], text),
     matomo_partition_ranges(regclass),
     matomo_create_partitions(regclass, timestamptz, timestamptz),
-    matomo_forget(text, text, regclass),
+    matomo_forget(text, text, regclass, text),
     matomo_drop_step(regclass, timestamptz, integer, interval, jsonb),
-    matomo_drop_rows(regclass, timestamptz, integer, interval, text, jsonb)
+    matomo_drop_rows(regclass, timestamptz, integer, interval, text, text, jsonb)
 TO PUBLIC;
 GRANT EXECUTE ON PROCEDURE matomo_drop_before(regclass, timestamptz, integer, interval, interval) TO PUBLIC;
 
@@ -56,6 +58,8 @@ GRANT EXECUTE ON FUNCTION
     matomo_run_step(integer, boolean)
 TO PUBLIC;
 
+COMMENT ON FUNCTION matomo_create_companions(regclass) IS
+    'Makes the tables of visits, conversions and items of a destination, as far as matomo.companions names them, and returns them';
 COMMENT ON FUNCTION matomo_sync(integer, text, text, date, date, text, boolean, integer, text) IS
     'Copies the visits of a Matomo site from start_date to end_date (default today) into a table; returns a row per day';
 

@@ -13,6 +13,7 @@ CREATE FUNCTION matomo_drop_rows(
     site integer,
     lock_timeout interval,
     path text,
+    time_column text,
     INOUT place jsonb,
     OUT more boolean,
     OUT dropped text,
@@ -34,6 +35,7 @@ SET lock_timeout = '100ms'
 AS $$
 DECLARE
     batch CONSTANT integer := 10000;
+    at CONSTANT text := 'd.' || quote_ident(time_column);
     parts jsonb;
     part record;
     start_number bigint;
@@ -74,7 +76,7 @@ BEGIN
                 SELECT FROM pg_partitioned_table p
                 JOIN pg_attribute a ON a.attrelid = p.partrelid AND a.attnum = p.partattrs[0]
                 WHERE p.partrelid = t.oid AND p.partstrat = 'r' AND p.partnatts = 1
-                  AND a.attname = 'action_timestamp') AS by_time) r
+                  AND a.attname = time_column) AS by_time) r
     )
     SELECT jsonb_agg(jsonb_build_object(
         'id', t.oid,
@@ -149,39 +151,39 @@ BEGIN
             among := CASE WHEN part.is_owned THEN 'ONLY ' || part.name ELSE root END;
             which := concat_ws(' AND ',
                 CASE WHEN NOT part.is_owned THEN
-                    format('d.tableoid OPERATOR(pg_catalog.=) %L::pg_catalog.oid'
-                        ' AND d.action_timestamp OPERATOR(pg_catalog.>=) %L AND d.action_timestamp OPERATOR(pg_catalog.<) %L',
-                        part.id, part.lo, part.hi) END,
-                CASE WHEN NOT part.is_old THEN 'd.action_timestamp OPERATOR(pg_catalog.<) $1' END,
+                    format('d.tableoid OPERATOR(pg_catalog.=) %1$L::pg_catalog.oid'
+                        ' AND %2$s OPERATOR(pg_catalog.>=) %3$L AND %2$s OPERATOR(pg_catalog.<) %4$L',
+                        part.id, at, part.lo, part.hi) END,
+                CASE WHEN NOT part.is_old THEN at || ' OPERATOR(pg_catalog.<) $1' END,
                 CASE WHEN site IS NOT NULL THEN 'd.idsite::pg_catalog.text OPERATOR(pg_catalog.=) $2' END,
                 'true');
             since := CASE WHEN part.number = start_number AND NOT part.is_old THEN (place ->> 'since')::timestamptz END;
             -- Ordered by time, if rows can be skipped this way; an index may supply the order.
             EXECUTE format('SELECT ARRAY(SELECT d.ctid FROM %s AS d WHERE %s%s LIMIT $3)', among, which,
                 CASE WHEN NOT part.is_old THEN
-                    CASE WHEN since IS NOT NULL THEN ' AND d.action_timestamp >= $4' ELSE '' END
-                    || ' ORDER BY d.action_timestamp' END)
+                    CASE WHEN since IS NOT NULL THEN format(' AND %s >= $4', at) ELSE '' END
+                    || ' ORDER BY ' || at END)
             INTO ids USING before, site::text, batch, since;
             selected := cardinality(ids);
             CONTINUE WHEN selected = 0;
             PERFORM set_config('search_path', path, true);
             EXECUTE pg_catalog.format(
-                'WITH gone AS (DELETE FROM %s AS d WHERE %s AND d.ctid OPERATOR(pg_catalog.=) ANY ($3) RETURNING d.action_timestamp, d.idsite)'
-                ' SELECT pg_catalog.count(*), pg_catalog.min(g.action_timestamp), pg_catalog.max(g.action_timestamp),'
-                ' pg_catalog.array_agg(DISTINCT g.idsite::pg_catalog.text) FROM gone AS g', among, which)
+                'WITH gone AS (DELETE FROM %s AS d WHERE %s AND d.ctid OPERATOR(pg_catalog.=) ANY ($3) RETURNING %s AS at, d.idsite)'
+                ' SELECT pg_catalog.count(*), pg_catalog.min(g.at), pg_catalog.max(g.at),'
+                ' pg_catalog.array_agg(DISTINCT g.idsite::pg_catalog.text) FROM gone AS g', among, which, at)
             INTO actions, first_gone, last_gone, sites_gone USING before, site::pg_catalog.text, ids;
             PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
         ELSIF part.kind = 'f' AND part.deletable THEN
             -- Not every foreign server has a ctid, so delete by the day.
-            which := concat('d.action_timestamp OPERATOR(pg_catalog.<) $1',
+            which := concat(at, ' OPERATOR(pg_catalog.<) $1',
                 CASE WHEN site IS NOT NULL THEN ' AND d.idsite::pg_catalog.text OPERATOR(pg_catalog.=) $2' END);
-            EXECUTE format('SELECT min(d.action_timestamp) FROM ONLY %s AS d WHERE %s', part.name, which)
+            EXECUTE format('SELECT min(%s) FROM ONLY %s AS d WHERE %s', at, part.name, which)
             INTO first_gone USING before, site::text;
             last_gone := first_gone + '1 day'::interval;
             sites_gone := CASE WHEN site IS NOT NULL THEN ARRAY[site::text] END;
             PERFORM set_config('search_path', path, true);
             EXECUTE pg_catalog.format(
-                'DELETE FROM ONLY %s AS d WHERE %s AND d.action_timestamp OPERATOR(pg_catalog.<=) $3', part.name, which)
+                'DELETE FROM ONLY %s AS d WHERE %s AND %s OPERATOR(pg_catalog.<=) $3', part.name, which, at)
             USING before, site::pg_catalog.text, last_gone;
             GET DIAGNOSTICS actions = ROW_COUNT;
             PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
@@ -235,7 +237,7 @@ EXCEPTION
 END
 $$;
 
-COMMENT ON FUNCTION matomo_drop_rows(regclass, timestamptz, integer, interval, text, jsonb) IS
+COMMENT ON FUNCTION matomo_drop_rows(regclass, timestamptz, integer, interval, text, text, jsonb) IS
     'Internal: drops a partition or deletes a batch of rows, for matomo_drop_step';
 
 -- A procedure that commits cannot have SET clauses, so every name and operator is qualified.
@@ -259,7 +261,7 @@ DECLARE
     actions pg_catalog.int8 := 0;
     deadline pg_catalog.timestamptz;
 BEGIN
-    PERFORM @extschema@.matomo_run_outside_transaction('matomo_drop_before()');
+    PERFORM @extschema@.matomo_run_outside_transaction('matomo_drop_before()'::pg_catalog.text);
     IF patience IS NULL THEN
         RAISE null_value_not_allowed USING MESSAGE = 'argument "patience" must not be null';
     END IF;

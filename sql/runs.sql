@@ -34,11 +34,12 @@ CREATE TABLE matomo_run_log (
     timezone         text,
     step_pages       integer,
     changes          integer NOT NULL DEFAULT 0,
-    owner_name       name NOT NULL DEFAULT ''
+    owner_name       name NOT NULL DEFAULT '',
+    misfits          jsonb NOT NULL DEFAULT '{}'
 );
 CREATE INDEX matomo_run_log_of_site ON matomo_run_log (site_id, runid);
 CREATE INDEX matomo_run_log_running ON matomo_run_log (site_id) WHERE status IN ('running', 'paused');
-CREATE INDEX matomo_run_log_ownerless ON matomo_run_log (owner_name) WHERE owner = 0::oid;
+CREATE INDEX matomo_run_log_ownerless ON matomo_run_log (owner_name) WHERE owner::oid = 0::oid;
 
 COMMENT ON TABLE matomo_run_log IS 'Syncs of registered sites';
 COMMENT ON COLUMN matomo_run_log.runid IS 'ID of the run';
@@ -75,6 +76,7 @@ COMMENT ON COLUMN matomo_run_log.timezone IS 'Timezone of the site, as Matomo re
 COMMENT ON COLUMN matomo_run_log.step_pages IS 'Pages of a day after which it commits; NULL means matomo.step_pages';
 COMMENT ON COLUMN matomo_run_log.changes IS 'Value in matomo_site_state when it started';
 COMMENT ON COLUMN matomo_run_log.owner_name IS 'Name of that role when the run started or was dumped';
+COMMENT ON COLUMN matomo_run_log.misfits IS 'Number of values a column that its type cannot hold: they are NULL';
 
 COMMENT ON SEQUENCE matomo_run_log_runid_seq IS 'IDs of runs';
 
@@ -83,7 +85,7 @@ SELECT pg_catalog.pg_extension_config_dump('matomo_run_log', $$
     AS l (runid, job_pid, database, username, command, status, return_message, start_time, end_time, site_id,
           role_here, server, idsite, destination, days, days_total, pages, visits, actions, inserted, updated,
           deleted, truncated_visits, bytes, sqlstate, detail, hint, next_day, done, timezone, step_pages, changes,
-          role_name)
+          role_name, misfits)
     LEFT JOIN pg_catalog.pg_roles o ON o.oid = l.role_here
     CROSS JOIN LATERAL (SELECT
         CASE WHEN o.oid IS NOT NULL OR l.role_here = 0::pg_catalog.oid
@@ -103,9 +105,9 @@ CREATE VIEW matomo_runs WITH (security_barrier) AS
                 THEN 'the run was interrupted' ELSE r.return_message END AS return_message,
            r.start_time, r.end_time, r.site_id, coalesce((SELECT a.rolname FROM pg_catalog.pg_roles a WHERE a.oid = o.owner), r.owner_name) AS owner, r.server, r.idsite, r.destination,
            r.days, r.days_total, r.pages, r.visits, r.actions, r.inserted, r.updated, r.deleted,
-           r.truncated_visits, r.bytes, r.sqlstate, r.detail, r.hint
+           r.truncated_visits, r.bytes, r.sqlstate, r.detail, r.hint, r.misfits
     FROM matomo_run_log r
-    CROSS JOIN LATERAL (SELECT CASE r.owner WHEN 0::pg_catalog.oid
+    CROSS JOIN LATERAL (SELECT CASE r.owner::pg_catalog.oid WHEN 0::pg_catalog.oid
         THEN (SELECT a.oid FROM pg_catalog.pg_roles a WHERE a.rolname = r.owner_name) ELSE r.owner::pg_catalog.oid END) AS o(owner)
     WHERE matomo_may_see(coalesce(o.owner, 0::pg_catalog.oid));
 
@@ -137,3 +139,4 @@ COMMENT ON COLUMN matomo_runs.bytes IS 'Size of the answers in bytes, after deco
 COMMENT ON COLUMN matomo_runs.sqlstate IS 'SQLSTATE of that error';
 COMMENT ON COLUMN matomo_runs.detail IS 'DETAIL of that error';
 COMMENT ON COLUMN matomo_runs.hint IS 'HINT of that error';
+COMMENT ON COLUMN matomo_runs.misfits IS 'Number of values a column that its type cannot hold: they are NULL';

@@ -14,11 +14,11 @@ CREATE TABLE matomo_site_config (
     timezone    text NOT NULL,
     created_at  timestamptz NOT NULL DEFAULT pg_catalog.now(),
     -- The defaults are for dumps of 0.1.0, which lack these columns.
-    destination_name text[] NOT NULL DEFAULT '{}',
-    owner_name  name NOT NULL DEFAULT ''
+    destination_name text[] NOT NULL DEFAULT '{?,?,?}',
+    owner_name  name NOT NULL DEFAULT '?'
 );
 CREATE UNIQUE INDEX matomo_site_config_key ON matomo_site_config (server, idsite, destination)
-    WHERE destination <> 0::oid;
+    WHERE destination::oid <> 0::oid;
 
 COMMENT ON TABLE matomo_site_config IS 'Registered sites: one row per server, site and destination';
 COMMENT ON COLUMN matomo_site_config.id IS 'ID for matomo_sync_site, matomo_alter_site and matomo_remove_site';
@@ -114,10 +114,10 @@ CREATE VIEW matomo_sites WITH (security_barrier) AS
                     pg_catalog.format('%I.%I', s.destination_name[1], s.destination_name[2])) AS destination,
            coalesce(r.rolname, s.owner_name) AS owner, s.start_date, s.every, s.retention, s.enabled, s.created_at
     FROM matomo_site_config s
-    LEFT JOIN pg_catalog.pg_class c ON c.oid = CASE s.destination WHEN 0::pg_catalog.oid
+    LEFT JOIN pg_catalog.pg_class c ON c.oid = CASE s.destination::pg_catalog.oid WHEN 0::pg_catalog.oid
         THEN matomo_find_table(s.destination_name) ELSE s.destination::pg_catalog.oid END
-    LEFT JOIN pg_catalog.pg_roles r ON CASE s.owner WHEN 0::pg_catalog.oid
-        THEN r.rolname = s.owner_name ELSE r.oid = s.owner END
+    LEFT JOIN pg_catalog.pg_roles r ON CASE s.owner::pg_catalog.oid WHEN 0::pg_catalog.oid
+        THEN r.rolname = s.owner_name ELSE r.oid = s.owner::pg_catalog.oid END
     WHERE matomo_may_see(coalesce(r.oid, s.owner::pg_catalog.oid));
 
 COMMENT ON VIEW matomo_sites IS 'Your registered sites: one row per server, site and destination';

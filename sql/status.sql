@@ -21,9 +21,10 @@ CREATE VIEW matomo_status WITH (security_barrier) AS
                pg_catalog.max(l.newest) AS newest_action,
                pg_catalog.max(l.visits) FILTER (WHERE l.day = matomo_today(s.timezone)) AS visits_today
         FROM matomo_ledger l
-        WHERE l.destination IN (s.destination::pg_catalog.oid, 0::pg_catalog.oid) AND l.idsite = s.idsite AND l.matomo = t.matomo
+        WHERE l.destination::pg_catalog.oid IN (s.destination::pg_catalog.oid, 0::pg_catalog.oid) AND l.idsite = s.idsite AND l.matomo = t.matomo
           -- Restored entries have only the table's name until the site's first sync.
-          AND (l.destination <> 0::pg_catalog.oid OR l.destination_name = s.destination_name AND s.destination IS NOT NULL)
+          AND (l.destination::pg_catalog.oid <> 0::pg_catalog.oid
+               OR l.destination_name OPERATOR(pg_catalog.=) s.destination_name AND s.destination IS NOT NULL)
     ) d;
 
 COMMENT ON VIEW matomo_status IS 'Status of your registered sites: one row per site';

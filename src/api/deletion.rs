@@ -14,7 +14,7 @@ use crate::state::forget::{self, Visitor};
     volatile,
     parallel_unsafe,
     requires = ["ledger"],
-    sql = "CREATE FUNCTION matomo_forget(visitorid text DEFAULT NULL, userid text DEFAULT NULL, only_in regclass DEFAULT NULL)
+    sql = "CREATE FUNCTION matomo_forget(visitorid text DEFAULT NULL, userid text DEFAULT NULL, only_in regclass DEFAULT NULL, visitip text DEFAULT NULL)
 RETURNS TABLE (destination regclass, visits bigint, actions bigint)
 VOLATILE PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';"
 )]
@@ -23,6 +23,7 @@ fn matomo_forget_0_2_reconnect(
     visitorid: Option<&str>,
     userid: Option<&str>,
     only_in: Option<pg_sys::Oid>,
+    visitip: Option<&str>,
 ) -> TableIterator<
     'static,
     (name!(destination, pg_sys::Oid), name!(visits, i64), name!(actions, i64)),
@@ -30,8 +31,9 @@ fn matomo_forget_0_2_reconnect(
     let visitor = Visitor {
         id: visitorid.filter(|id| !id.is_empty()),
         account: userid.filter(|account| !account.is_empty()),
+        ip: visitip.filter(|ip| !ip.is_empty()),
     };
-    if visitor.id.is_none() && visitor.account.is_none() {
+    if visitor.id.is_none() && visitor.account.is_none() && visitor.ip.is_none() {
         or_raise::<()>(Err(Error::NoVisitor));
     }
     TableIterator::new(or_raise(forget::forget(&visitor, only_in)))

@@ -35,13 +35,14 @@ fn change_url(
     let oid = destination.ok_or(Error::Null("destination"))?;
     let old = Endpoint::parse(old_url.ok_or(Error::Null("old_url"))?)?;
     let new = Endpoint::parse(new_url.ok_or(Error::Null("new_url"))?)?;
-    if old == new {
+    let gone = || Error::NoDestination(oid.to_u32().to_string());
+    let destination = Destination::open_known(oid)?.ok_or_else(gone)?;
+    let moved = change_url::change_url(&destination, &old, &new)?;
+    if moved == 0 && old == new {
         return Err(Error::Argument {
             message: format!("old_url and new_url are the same Matomo, {}", old.url()),
             hint: String::new(),
         });
     }
-    let gone = || Error::NoDestination(oid.to_u32().to_string());
-    let destination = Destination::open_known(oid)?.ok_or_else(gone)?;
-    change_url::change_url(&destination, &old, &new)
+    Ok(moved)
 }

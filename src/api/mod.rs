@@ -4,6 +4,7 @@
 //! this form. In a session with an older library, Postgres's error quotes the missing symbol: could not
 //! find function "matomo_sync_0_2_reconnect_wrapper".
 
+pub mod companions;
 pub mod deletion;
 pub mod ledger;
 pub mod released;

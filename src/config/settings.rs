@@ -8,11 +8,12 @@ use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum, pg_sy
 use crate::config::open_days;
 use crate::config::options::{CONNECT_TIMEOUTS, Options, PAGE_SIZES, REQUEST_TIMEOUTS, WORKERS};
 use crate::config::worker;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::matomo::http::certificates;
 use crate::matomo::http::hosts::AllowedHosts;
 use crate::matomo::http::http_settings::HttpSettings;
-use crate::rows::mapping;
+use crate::rows::columns::Kind;
+use crate::rows::site_context;
 
 /// `matomo.action_time`.
 #[derive(Clone, Copy, PartialEq, Eq, PostgresGucEnum)]
@@ -42,6 +43,8 @@ static LANGUAGE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::ne
 static CA_FILE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 static ALLOWED_HOSTS: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"*"));
 static ALLOW_HTTP: GucSetting<bool> = GucSetting::<bool>::new(false);
+static COMPANIONS: GucSetting<Option<CString>> =
+    GucSetting::<Option<CString>>::new(Some(c"visits, conversions, items"));
 static PREMAKE: GucSetting<i32> = GucSetting::<i32>::new(4);
 static ACTION_TIME: GucSetting<ActionTime> = GucSetting::<ActionTime>::new(ActionTime::Utc);
 
@@ -55,6 +58,14 @@ pub fn register() {
         &PAGE_SIZE,
         *PAGE_SIZES.start(),
         *PAGE_SIZES.end(),
+        GucContext::Userset,
+        none,
+    );
+    GucRegistry::define_string_guc(
+        c"matomo.companions",
+        c"Sets which tables are made with a destination: visits, conversions, items.",
+        c"An empty string means none.",
+        &COMPANIONS,
         GucContext::Userset,
         none,
     );
@@ -264,6 +275,24 @@ pub fn destination() -> String {
     text(&DESTINATION).unwrap_or_else(|| "matomo".to_owned())
 }
 
+/// The tables that are made with a destination.
+///
+/// # Errors
+/// [`Error::Argument`] if it names none.
+pub fn companions() -> Result<Vec<Kind>> {
+    let text = text(&COMPANIONS).unwrap_or_default();
+    let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
+    let kind = |name: &str| {
+        let known = Kind::COMPANIONS.into_iter().find(|kind| kind.name() == name);
+        known.ok_or_else(|| Error::Argument {
+            message: format!("matomo.companions has \"{name}\""),
+            hint: "Give a list of visits, conversions and items, or an empty one.".to_owned(),
+        })
+    };
+    let wanted = names.map(kind).collect::<Result<Vec<_>>>()?;
+    Ok(Kind::COMPANIONS.into_iter().filter(|kind| wanted.contains(kind)).collect())
+}
+
 /// Weeks ahead for which partitions are created.
 pub fn premake() -> i32 {
     PREMAKE.get()
@@ -275,10 +304,10 @@ pub fn request_timeout() -> Duration {
 }
 
 /// The time in `action_timestamp`.
-pub fn action_time() -> mapping::ActionTime {
+pub fn action_time() -> site_context::ActionTime {
     match ACTION_TIME.get() {
-        ActionTime::Utc => mapping::ActionTime::Utc,
-        ActionTime::AsSent => mapping::ActionTime::AsSent,
+        ActionTime::Utc => site_context::ActionTime::Utc,
+        ActionTime::AsSent => site_context::ActionTime::AsSent,
     }
 }
 

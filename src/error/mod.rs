@@ -39,7 +39,7 @@ pub enum Error {
     /// The destination lacks columns.
     MissingColumns { name: String, columns: Vec<String> },
     /// The destination has no suitable unique index on actions.
-    NoUniqueIndex(String),
+    NoUniqueIndex { name: String, identity: String, time: &'static str },
     /// The role lacks privileges on the destination.
     Privilege { name: String, missing: Vec<String> },
     /// Policies may hide rows of a table from a role that must see them all.
@@ -110,7 +110,7 @@ impl Error {
             Error::NoDestination(_) => SqlState::UndefinedTable,
             Error::NotATable { .. } => SqlState::WrongObjectType,
             Error::MissingColumns { .. } => SqlState::UndefinedColumn,
-            Error::NoUniqueIndex(_) => SqlState::InvalidColumnReference,
+            Error::NoUniqueIndex { .. } => SqlState::InvalidColumnReference,
             Error::Privilege { .. } | Error::RowSecurity(_) => SqlState::InsufficientPrivilege,
             Error::Busy(_) => SqlState::LockNotAvailable,
             Error::OtherMatomo { .. }
@@ -175,11 +175,10 @@ impl Error {
             Error::OtherActionTime { kind, first, last, .. } => Some(format!(
                 "Its action_timestamp is of the kind '{kind}' from {first} to {last}."
             )),
-            Error::NoUniqueIndex(_) => Some(
-                "A sync needs a valid unique index, neither partial nor deferrable, on action_id, \
-                 alone or with action_timestamp, idsite or idvisit."
-                    .to_owned(),
-            ),
+            Error::NoUniqueIndex { identity, time, .. } => Some(format!(
+                "A sync needs a valid unique index, neither partial nor deferrable, on {identity}, \
+                 alone or with {time}, idsite or idvisit."
+            )),
             Error::NotSeen { written, seen, .. } => {
                 Some(format!("A query of the table finds {seen} of {written} rows."))
             }
@@ -221,9 +220,9 @@ impl Error {
                 "Add them with ALTER TABLE ... ADD COLUMN, with the types of the table matomo_action."
                     .to_owned()
             }
-            Error::NoUniqueIndex(name) => format!(
-                "CREATE UNIQUE INDEX ON {name} (action_id), or (action_id, action_timestamp) where \
-                 the table is partitioned by action_timestamp."
+            Error::NoUniqueIndex { name, identity, time } => format!(
+                "CREATE UNIQUE INDEX ON {name} ({identity}), or ({identity}, {time}) where the table \
+                 is partitioned by {time}."
             ),
             Error::Privilege { name, .. } => {
                 format!("Ask the owner of {name} to GRANT them.")
@@ -231,7 +230,7 @@ impl Error {
             Error::RowSecurity(_) => {
                 "Use a role to which no policy applies, such as the table's owner.".to_owned()
             }
-            Error::NoVisitor => "Name the visitor by one of them, or by both.".to_owned(),
+            Error::NoVisitor => "Name the visitor by one of them, or by several.".to_owned(),
             Error::Busy(busy) => busy.hint(),
             Error::OldSnapshot => "Call it in a READ COMMITTED transaction.".to_owned(),
             Error::OtherMatomo { name, known, asked } => format!(
@@ -306,13 +305,13 @@ impl fmt::Display for Error {
             Error::Renamed(name) => write!(f, "destination \"{name}\" was renamed meanwhile"),
             Error::NotATable { name, kind } => write!(f, "destination \"{name}\" is {kind}"),
             Error::MissingColumns { name, .. } => write!(f, "destination \"{name}\" lacks columns"),
-            Error::NoUniqueIndex(name) => {
+            Error::NoUniqueIndex { name, .. } => {
                 write!(f, "destination \"{name}\" has no usable unique index")
             }
             Error::RowSecurity(name) => {
                 write!(f, "row-level security may hide rows of table {name}")
             }
-            Error::NoVisitor => f.write_str("neither visitorid nor userid is given"),
+            Error::NoVisitor => f.write_str("none of visitorid, userid and visitip is given"),
             Error::Privilege { name, .. } => write!(f, "permission denied for table {name}"),
             Error::Busy(busy) => busy.fmt(f),
             Error::OldSnapshot => f.write_str(

@@ -164,7 +164,7 @@ pub fn compact(raw: &RawValue) -> String {
 
 /// Lists and objects longer than this are not parsed into a tree, which takes many times the
 /// memory.
-const LONGEST_TREE: usize = 1 << 17;
+pub const LONGEST_TREE: usize = 1 << 17;
 
 /// A parsed value; `None` if it is nested too deeply, has too large a number, or is too long. Such
 /// values stay as sent.

@@ -8,6 +8,7 @@ pub mod diagnosis;
 pub mod element_limit;
 pub mod http;
 pub mod json;
+pub mod keys;
 pub mod memory;
 pub mod pager;
 pub mod visit;

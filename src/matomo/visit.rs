@@ -1,18 +1,42 @@
 //! Parses a visit of `Live.getLastVisitsDetails`, leniently. Pure.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Index;
 
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::matomo::element_limit;
 use crate::matomo::json::{self, Key};
+use crate::matomo::keys::{self, ACTION_KEYS, VISIT_KEYS};
 
 /// Custom dimensions by number, in order.
 pub type Dimensions<'a> = BTreeMap<u32, &'a RawValue>;
 
-/// One element of the answer, with the keys that columns need.
+/// Members with a value whose keys no list of [`keys`] has, in order.
+pub type Members<'a> = Vec<(Cow<'a, str>, &'a RawValue)>;
+
+/// The values of a list of keys, in its order.
+#[derive(Debug)]
+pub struct Values<'a, const N: usize>([Option<&'a RawValue>; N]);
+
+impl<const N: usize> Default for Values<'_, N> {
+    fn default() -> Self {
+        Values([None; N])
+    }
+}
+
+impl<'a, const N: usize> Index<usize> for Values<'a, N> {
+    type Output = Option<&'a RawValue>;
+
+    fn index(&self, place: usize) -> &Self::Output {
+        &self.0[place]
+    }
+}
+
+/// One element of the answer.
 #[derive(Debug, Default)]
 pub struct Visit<'a> {
     /// `idVisit`, a whole number, the only required key.
@@ -24,37 +48,17 @@ pub struct Visit<'a> {
     /// `truncatedActionsCount`: actions that Matomo did not send.
     pub truncated: i64,
     /// The values of [`VISIT_KEYS`].
-    pub values: [Option<&'a RawValue>; VISIT_KEYS.len()],
+    pub values: Values<'a, { VISIT_KEYS.len() }>,
     /// `experiments` of the A/B testing plugin.
     pub experiments: Option<&'a RawValue>,
     /// `customVariables`, as a map or a list.
     pub custom_variables: Option<&'a RawValue>,
     /// The `dimensionN` that have a value.
     pub dimensions: Dimensions<'a>,
+    pub unknown: Members<'a>,
     /// `actionDetails`.
     pub actions: Vec<Action<'a>>,
 }
-
-/// Keys of a visit that columns take unchanged.
-pub const VISIT_KEYS: [&str; 17] = [
-    "idSite",
-    "actions",
-    "country",
-    "region",
-    "city",
-    "operatingSystemName",
-    "deviceModel",
-    "deviceBrand",
-    "visitDuration",
-    "daysSinceFirstVisit",
-    "visitorType",
-    "siteName",
-    "userId",
-    "visitorId",
-    "referrerType",
-    "referrerName",
-    "resolution",
-];
 
 /// One element of `actionDetails`.
 #[derive(Debug, Default)]
@@ -62,23 +66,11 @@ pub struct Action<'a> {
     /// `timestamp`: the site's wall clock, in seconds since 1970-01-01 00:00 on that clock.
     pub wall: Option<i64>,
     /// The values of [`ACTION_KEYS`].
-    pub values: [Option<&'a RawValue>; ACTION_KEYS.len()],
+    pub values: Values<'a, { ACTION_KEYS.len() }>,
     pub custom_variables: Option<&'a RawValue>,
     pub dimensions: Dimensions<'a>,
+    pub unknown: Members<'a>,
 }
-
-/// Keys of an action that columns take unchanged.
-pub const ACTION_KEYS: [&str; 9] = [
-    "type",
-    "eventCategory",
-    "eventAction",
-    "eventName",
-    "eventValue",
-    "timeSpent",
-    "url",
-    "title",
-    "siteSearchKeyword",
-];
 
 /// Parses a map key by key. Anything else counts as a map without keys, as one odd value must not
 /// cost the others; so does a list, as PHP writes an empty map as a list.
@@ -183,13 +175,10 @@ impl<'a> Visit<'a> {
                 "experiments" => visit.experiments = present(map.next_value()?),
                 "customVariables" => visit.custom_variables = present(map.next_value()?),
                 "actionDetails" => visit.actions = actions(&mut map)?.0,
-                key => {
-                    if let Some(place) = VISIT_KEYS.iter().position(|known| *known == key) {
-                        visit.values[place] = present(map.next_value()?);
-                    } else {
-                        note_dimension(&mut visit.dimensions, key, &mut map)?;
-                    }
-                }
+                known => match keys::place(&VISIT_KEYS, known) {
+                    Some(place) => visit.values.0[place] = present(map.next_value()?),
+                    None => read_other(&mut visit.dimensions, &mut visit.unknown, key, &mut map)?,
+                },
             }
         }
         // `serverTimestamp` is the same instant.
@@ -210,13 +199,10 @@ impl<'a> Action<'a> {
             match key.as_ref() {
                 "timestamp" => action.wall = json::integer(map.next_value()?),
                 "customVariables" => action.custom_variables = present(map.next_value()?),
-                key => {
-                    if let Some(place) = ACTION_KEYS.iter().position(|known| *known == key) {
-                        action.values[place] = present(map.next_value()?);
-                    } else {
-                        note_dimension(&mut action.dimensions, key, &mut map)?;
-                    }
-                }
+                known => match keys::place(&ACTION_KEYS, known) {
+                    Some(place) => action.values.0[place] = present(map.next_value()?),
+                    None => read_other(&mut action.dimensions, &mut action.unknown, key, &mut map)?,
+                },
             }
         }
         Ok(action)
@@ -232,20 +218,26 @@ fn present(raw: &RawValue) -> Option<&RawValue> {
     (raw.get() != "null").then_some(raw)
 }
 
-fn note_dimension<'a, A: MapAccess<'a>>(
+/// Unknown members of an element for which it counts once more against [`element_limit`].
+const UNKNOWN_PER_COUNT: usize = 32;
+
+fn read_other<'a, A: MapAccess<'a>>(
     dimensions: &mut Dimensions<'a>,
-    key: &str,
+    unknown: &mut Members<'a>,
+    key: Cow<'a, str>,
     map: &mut A,
 ) -> Result<(), A::Error> {
-    match key.strip_prefix("dimension").and_then(|number| number.parse().ok()) {
-        Some(number) => {
-            let value: &RawValue = map.next_value()?;
-            if !matches!(value.get(), "null" | r#""""#) {
-                dimensions.insert(number, value);
-            }
+    if let Some(number) = key.strip_prefix("dimension").and_then(|number| number.parse().ok()) {
+        let value: &RawValue = map.next_value()?;
+        if !matches!(value.get(), "null" | r#""""#) {
+            dimensions.insert(number, value);
         }
-        None => {
-            map.next_value::<IgnoredAny>()?;
+    } else if keys::is_left_out(&key) {
+        map.next_value::<IgnoredAny>()?;
+    } else if let Some(value) = present(map.next_value()?) {
+        unknown.push((key, value));
+        if unknown.len().is_multiple_of(UNKNOWN_PER_COUNT) {
+            element_limit::count_one()?;
         }
     }
     Ok(())

@@ -1,7 +1,8 @@
 //! A batch: visits of Matomo and their rows, stored at once. Pure.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
+use std::sync::Arc;
 
 use chrono::NaiveDate;
 
@@ -9,35 +10,70 @@ use crate::error::{Fault, Result};
 use crate::matomo::client::Client;
 use crate::matomo::json;
 use crate::matomo::visit::Visit;
+use crate::rows::layout::Layout;
 use crate::rows::lines::Lines;
-use crate::rows::mapping::{self, SiteContext};
+use crate::rows::mapping::VisitRows;
+use crate::rows::site_context::SiteContext;
+use crate::rows::visit_cells;
+
+/// The layouts of a destination and of its companions, in the order of [`Kind`]; the first is that of the
+/// destination.
+pub type Layouts = Vec<Arc<Layout>>;
 
 /// A visit as Matomo lists it, without its actions.
 #[derive(Debug, Clone)]
 pub struct ListedVisit {
     /// idVisit.
     pub id: i64,
-    /// The values of [`crate::rows::columns::of_visit`].
-    pub values: Vec<Option<String>>,
+    /// The values of [`Layout::listed`], for each of the [`Layouts`] of actions and of visits.
+    pub values: Vec<Vec<Option<String>>>,
 }
 
-/// Visits of Matomo, ready to be stored.
-#[derive(Debug, Default)]
-pub struct Batch {
-    /// idVisit of each visit and the range of its rows in `rows`. The range is empty for visits
-    /// without actions, whose stored rows are deleted.
+/// Rows of the visits of a batch in a table.
+#[derive(Debug)]
+pub struct TableRows {
+    pub layout: Arc<Layout>,
+    /// idVisit of each visit and the range of its rows in `rows`. The range is empty for visits without
+    /// rows in this table, whose stored rows are deleted.
     pub visits: Vec<(i64, Range<usize>)>,
     /// Their rows.
     pub rows: Lines,
+}
+
+/// Visits of Matomo, ready to be stored.
+#[derive(Debug)]
+pub struct Batch {
+    /// Rows of a destination, then those of its companions.
+    tables: Vec<TableRows>,
     /// visitorId of visits without actions.
     pub visitors_without_actions: HashMap<i64, Option<String>>,
     /// First and last instant of each visit as Matomo gives them, in seconds. Its rows may lack
     /// these: an abandoned cart disappears once it is ordered.
     pub ends: HashMap<i64, [Option<i64>; 2]>,
+    pub misfits: Misfits,
+}
+
+/// Columns, each with the number of values that its type cannot hold. They are NULL.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Misfits(pub BTreeMap<String, i64>);
+
+impl Misfits {
+    fn add_all(&mut self, columns: Vec<&'static str>) {
+        for column in columns {
+            *self.0.entry(column.to_owned()).or_default() += 1;
+        }
+    }
+
+    /// Adds those of others.
+    pub fn merge(&mut self, others: &Misfits) {
+        for (column, values) in &others.0 {
+            *self.0.entry(column.clone()).or_default() += values;
+        }
+    }
 }
 
 fn visitor(visit: &Visit) -> Option<String> {
-    visit.values[const { mapping::visit_key("visitorId") }].and_then(json::text)
+    visit.values[const { visit_cells::visit_key("visitorId") }].and_then(json::text)
 }
 
 /// Size of rows at which a batch is handed over: large enough that the cost per batch does not
@@ -45,9 +81,39 @@ fn visitor(visit: &Visit) -> Option<String> {
 const HANDOVER_BYTES: usize = 2 << 20;
 
 impl Batch {
+    /// A batch without visits, for tables of these columns.
+    pub fn new(layouts: &Layouts) -> Batch {
+        let empty = |layout: &Arc<Layout>| TableRows {
+            layout: Arc::clone(layout),
+            visits: Vec::new(),
+            rows: Lines::default(),
+        };
+        Batch {
+            tables: layouts.iter().map(empty).collect(),
+            visitors_without_actions: HashMap::new(),
+            ends: HashMap::new(),
+            misfits: Misfits::default(),
+        }
+    }
+
+    /// The rows of actions.
+    pub fn actions(&self) -> &TableRows {
+        &self.tables[0]
+    }
+
+    /// The rows of all tables, those of actions first.
+    pub fn tables(&self) -> &[TableRows] {
+        &self.tables
+    }
+
+    /// The visits, each with its rows of actions.
+    pub fn visits(&self) -> &[(i64, Range<usize>)] {
+        &self.actions().visits
+    }
+
     /// Whether it is large enough to be handed over.
     pub fn is_large(&self) -> bool {
-        self.rows.size() >= HANDOVER_BYTES
+        self.tables.iter().map(|table| table.rows.size()).sum::<usize>() >= HANDOVER_BYTES
     }
 
     /// Adds a visit. Its rows may be as large as an answer. `from` is the instant for actions
@@ -63,18 +129,25 @@ impl Batch {
         day: Option<NaiveDate>,
         from: i64,
     ) -> Result<()> {
-        let (begin, max_bytes) = (self.rows.len(), client.max_response_size());
+        let max_bytes = client.max_response_size();
         let room = usize::try_from(max_bytes).unwrap_or(usize::MAX);
-        if !mapping::add_rows(&mut self.rows, visit, id, site, from, room) {
-            let fault = match self.rows.is_cut() {
-                true => Fault::OutOfMemory,
-                false => Fault::VisitTooLarge(id, max_bytes),
-            };
-            return Err(client.failed(site.id, day, fault));
+        let made = VisitRows::of(visit, id, site, from);
+        for table in &mut self.tables {
+            let begin = table.rows.len();
+            match made.add(&mut table.rows, &table.layout, room) {
+                Some(misfits) => self.misfits.add_all(misfits),
+                None => {
+                    let fault = match table.rows.is_cut() {
+                        true => Fault::OutOfMemory,
+                        false => Fault::VisitTooLarge(id, max_bytes),
+                    };
+                    return Err(client.failed(site.id, day, fault));
+                }
+            }
+            table.visits.push((id, begin..table.rows.len()));
         }
-        self.visits.push((id, begin..self.rows.len()));
         self.ends.insert(id, [visit.first, visit.last]);
-        if begin == self.rows.len() {
+        if visit.actions.is_empty() {
             self.visitors_without_actions.insert(id, visitor(visit));
         }
         Ok(())

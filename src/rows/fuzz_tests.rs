@@ -12,6 +12,8 @@ use serde_json::Value;
 
 use super::*;
 use crate::matomo::json::mend;
+use crate::matomo::zone::Zone;
+use crate::rows::lines;
 
 const SITES: [SiteContext; 4] = [
     SiteContext { id: 1, zone: Zone::Fixed(0), action_time: ActionTime::Utc, is_rollup: None },
@@ -36,7 +38,7 @@ const SITES: [SiteContext; 4] = [
 ];
 
 /// Visits of a real Matomo.
-fn recorded() -> Vec<Value> {
+pub fn recorded() -> Vec<Value> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recordings");
     let files = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
     let mut visits = Vec::new();
@@ -58,14 +60,25 @@ fn visits_and_rows(seed: u64, body: &[u8]) -> Option<Vec<(i64, usize)>> {
     let visits = crate::matomo::answer::visits(&text).ok()?;
     assert!(!text.contains('\0'), "seed {seed}: U+0000");
     let site = SITES[(seed % 4) as usize];
+    let layout = if seed.is_multiple_of(3) { Layout::of_node() } else { Layout::typed(Kind::Actions) };
     let mut found: Vec<(i64, usize)> = Vec::new();
     for visit in &visits {
         let Some(id) = visit.id else { continue };
         let mut lines = Lines::default();
-        assert!(add_rows(&mut lines, visit, id, site, DAY_BEGIN, usize::MAX));
+        let made = VisitRows::of(visit, id, site, DAY_BEGIN);
+        assert!(made.add(&mut lines, &layout, usize::MAX).is_some(), "seed {seed}: visit {id}");
+        for kind in Kind::COMPANIONS {
+            let layout = Layout::typed(kind);
+            let mut lines = Lines::default();
+            assert!(made.add(&mut lines, &layout, usize::MAX).is_some(), "seed {seed}: {kind:?}");
+            for line in 0..lines.len() {
+                assert_eq!(lines.cells(line).count(), layout.width(), "seed {seed}: {kind:?}");
+            }
+            assert!(kind != Kind::Visits || lines.len() == 1, "seed {seed}: visit {id}");
+        }
         assert_eq!(lines.len(), visit.actions.len(), "seed {seed}: rows of visit {id}");
         for line in 0..lines.len() {
-            assert_well_formed(&lines, line, id, seed);
+            assert_well_formed(&lines, &layout, line, id, seed);
         }
         found.retain(|(other, _)| *other != id);
         found.push((id, lines.len()));
@@ -76,14 +89,14 @@ fn visits_and_rows(seed: u64, body: &[u8]) -> Option<Vec<(i64, usize)>> {
 const DAY_BEGIN: i64 = 1_792_886_400;
 
 /// A line is what COPY takes for a row, with all that the table demands.
-fn assert_well_formed(lines: &Lines, line: usize, id: i64, seed: u64) {
+fn assert_well_formed(lines: &Lines, layout: &Layout, line: usize, id: i64, seed: u64) {
     let text = lines.text(line..line + 1);
     assert_eq!(text.matches('\n').count(), 1, "seed {seed}: {text:?}");
     assert!(!text.contains(['\r', '\0']), "seed {seed}: {text:?}");
     let cells: Vec<_> = lines.cells(line).map(lines::value).collect();
-    assert_eq!(cells.len(), COLUMNS.len(), "seed {seed}: {text:?}");
+    assert_eq!(cells.len(), layout.width(), "seed {seed}: {text:?}");
     let get = |column: &str| {
-        let place = columns::position(column);
+        let place = layout.position(column).expect("a column of every table");
         cells[place].as_deref()
     };
     assert_eq!(get("action_id"), Some(format!("{id}_{line}").as_str()), "seed {seed}");

@@ -3,6 +3,9 @@
 use chrono_tz::Tz;
 
 use super::*;
+use crate::matomo::zone::Zone;
+use crate::rows::lines;
+use std::borrow::Cow;
 
 const UTC: SiteContext =
     SiteContext { id: 42, zone: Zone::Fixed(0), action_time: ActionTime::Utc, is_rollup: None };
@@ -14,16 +17,22 @@ struct Row {
     at: i64,
 }
 
-fn rows_at(site: SiteContext, json: &str) -> Vec<Row> {
+fn rows_in(layout: &Layout, site: SiteContext, json: &str) -> Vec<Row> {
     let list = format!("[{json}]");
     let visit = crate::matomo::answer::visits(&list).unwrap().remove(0);
     let mut lines = Lines::default();
-    assert!(add_rows(&mut lines, &visit, visit.id.unwrap(), site, DAY_BEGIN, usize::MAX));
+    let id = visit.id.unwrap();
+    let made = VisitRows::of(&visit, id, site, DAY_BEGIN);
+    assert!(made.add(&mut lines, layout, usize::MAX).is_some());
     let row = |(line, at): (usize, &i64)| {
         let values = lines.cells(line).map(|cell| lines::value(cell).map(Cow::into_owned));
         Row { values: values.collect(), at: *at }
     };
     lines.instants().iter().enumerate().map(row).collect()
+}
+
+fn rows_at(site: SiteContext, json: &str) -> Vec<Row> {
+    rows_in(&Layout::of_node(), site, json)
 }
 
 fn rows_of(json: &str) -> Vec<Row> {
@@ -36,7 +45,7 @@ fn action(members: &str) -> Row {
 }
 
 fn get<'a>(row: &'a Row, column: &str) -> Option<&'a str> {
-    let place = columns::position(column);
+    let place = Layout::of_node().position(column).expect("a column of the Node tool");
     row.values[place].as_deref()
 }
 
@@ -102,7 +111,8 @@ fn the_node_tools_example() {
         ("resolution", Some("1920x1080")),
         ("experiments", None),
     ];
-    let row: Vec<_> = columns::names().map(|column| (column, get(&rows[0], column))).collect();
+    let row: Vec<_> =
+        Layout::of_node().names().map(|column| (column, get(&rows[0], column))).collect();
     assert_eq!(row, expected);
     assert_eq!(get(&rows[1], "action_id"), Some("124_1"));
     assert_eq!(get(&rows[1], "action_url"), Some("https://a.example.org/"));
@@ -236,21 +246,4 @@ fn experiments_are_what_jsonb_takes() {
     assert_eq!(of("null"), None);
     assert_eq!(of(r#"[{"idExperiment": 1}]"#).as_deref(), Some(r#"[{"idExperiment": 1}]"#));
     assert_eq!(of("1e999").as_deref(), Some(r#""1e999""#));
-}
-
-/// The other way round the compiler checks it.
-#[test]
-fn each_key_that_is_kept_is_used_by_a_column() {
-    for key in VISIT_KEYS {
-        let is_used = |column: &Column| column.source == Source::Visit(key);
-        assert!(key == "idSite" || COLUMNS.iter().any(is_used), "{key}");
-    }
-    for key in ACTION_KEYS {
-        let is_used = |column: &Column| match column.source {
-            Source::Action(own) | Source::ActionOr(own, _) => own == key,
-            Source::EventValue => key == "eventValue",
-            _ => false,
-        };
-        assert!(COLUMNS.iter().any(is_used), "{key}");
-    }
 }

@@ -15,7 +15,8 @@ pub fn number(raw: &RawValue) -> String {
     plain_number(text.trim()).unwrap_or_else(|| "0".to_owned())
 }
 
-fn plain_number(text: &str) -> Option<String> {
+/// A number as Postgres shows a `numeric`; `None` for what is none.
+pub fn plain_number(text: &str) -> Option<String> {
     let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
     let (mantissa, exponent) = unsigned.split_once(['e', 'E']).unwrap_or((unsigned, "0"));
     let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
@@ -39,6 +40,80 @@ fn plain_number(text: &str) -> Option<String> {
     let sign = if is_negative { "-" } else { "" };
     let point = if fraction.is_empty() { "" } else { "." };
     Some(format!("{sign}{whole}{point}{fraction}"))
+}
+
+/// A whole number, however it is written.
+pub fn whole_number(text: &str) -> Option<i64> {
+    text.parse().ok().or_else(|| {
+        let number = plain_number(text)?;
+        let (whole, fraction) = number.split_once('.').unwrap_or((&number, ""));
+        whole.parse().ok().filter(|_| fraction.bytes().all(|digit| digit == b'0'))
+    })
+}
+
+/// Whether a `numeric` of so many digits, so many of them after the point, holds a number that
+/// [`plain_number`] has written: rounded to the last of these digits.
+pub fn fits_numeric(number: &str, digits: i32, scale: i32) -> bool {
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    let whole = whole.trim_start_matches('-').trim_start_matches('0');
+    let significant = || whole.bytes().chain(fraction.bytes());
+    // Where the first digit stands before the point that is no zero; 0 for the first one behind it.
+    let Some(zeros) = significant().position(|digit| digit != b'0') else { return true };
+    let length = |n: usize| i32::try_from(n).unwrap_or(i32::MAX);
+    let first = length(whole.len()) - length(zeros);
+    // Rounding carries into another place where all kept digits are nines.
+    let kept = usize::try_from(first + scale).unwrap_or(0);
+    let mut after = significant().skip(zeros);
+    let is_nines = after.by_ref().take(kept).filter(|digit| *digit == b'9').count() == kept;
+    let carries = is_nines && first + scale >= 0 && after.next().is_some_and(|digit| digit >= b'5');
+    first + i32::from(carries) <= digits - scale
+}
+
+/// A list of texts as an array of Postgres shows it; a single text is a list of one.
+pub fn text_array(raw: &RawValue) -> Option<String> {
+    let list = match lenient::tree(raw)? {
+        Value::Array(list) => list,
+        Value::String(text) if text.is_empty() => return None,
+        one @ Value::String(_) => vec![one],
+        _ => return None,
+    };
+    let element = |element: &Value| match element {
+        Value::Null => "NULL".to_owned(),
+        Value::String(text) => array_element(text),
+        other => array_element(&other.to_string()),
+    };
+    let elements: Vec<_> = list.iter().map(element).collect();
+    Some(format!("{{{}}}", elements.join(",")))
+}
+
+fn array_element(text: &str) -> String {
+    let is_plain = !text.is_empty()
+        && !text.eq_ignore_ascii_case("null")
+        && !text.contains(|c: char| "{},\\\"".contains(c) || " \t\n\r\u{b}\u{c}".contains(c));
+    if is_plain {
+        return text.to_owned();
+    }
+    format!("\"{}\"", text.replace('\\', r"\\").replace('"', "\\\""))
+}
+
+/// An object that we have written, as `jsonb` shows it.
+pub fn object_as_jsonb(text: &str) -> String {
+    match serde_json::from_str(text) {
+        Ok(object) if text.len() <= lenient::LONGEST_TREE => {
+            let mut shown = String::new();
+            write_jsonb(&object, &mut shown);
+            shown
+        }
+        _ => text.to_owned(),
+    }
+}
+
+/// Members as an object that `jsonb` shows; of duplicate keys the last counts.
+pub fn members_as_jsonb<'a>(members: impl Iterator<Item = (&'a str, &'a RawValue)>) -> String {
+    let members = members.map(|(key, raw)| (key.to_owned(), storable(raw)));
+    let mut shown = String::new();
+    write_jsonb(&Value::Object(members.collect()), &mut shown);
+    shown
 }
 
 /// JSON that Postgres accepts. Values that it might refuse (too deep, too large a number) and lists

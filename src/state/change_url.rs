@@ -3,11 +3,12 @@
 use crate::error::{Busy, Result};
 use crate::matomo::http::endpoint::Endpoint;
 use crate::pg::locks::{self, ALL_SITES, Kind, Lock, Mode, Until};
-use crate::pg::spi::{query, spi};
+use crate::pg::spi::{query, spi, values};
 use crate::state::restored::{is_of_table, table_of_site};
 use crate::store::destination::Destination;
 
-/// Moves a destination's ledger entries to a Matomo's new URL. Returns their number.
+/// Moves a destination's ledger entries to a Matomo's new URL, from its old one and from other spellings of
+/// both. Returns their number.
 ///
 /// # Errors
 /// [`Busy::Syncs`], [`Busy::Drops`].
@@ -28,8 +29,14 @@ pub fn change_url(destination: &Destination, old: &Endpoint, new: &Endpoint) -> 
         let site = held.iter().map(|held| held.object.cast_signed()).max().unwrap_or(ALL_SITES);
         return Err(Busy::Syncs { site, name }.into());
     }
-    // Tables written by 0.1.0 may have entries of both URLs: keep the new one.
+    // 0.1.0 kept URLs as typed, and a dump of it may have been restored since.
     let is_meant = is_of_table(schema, "$1");
+    let is_of_site = format!("s.id = t.site_id AND {} = $1", table_of_site(schema));
+    let known = format!(
+        "SELECT l.matomo FROM {schema}.matomo_ledger l WHERE {is_meant} UNION SELECT t.matomo \
+         FROM {schema}.matomo_site_state t, {schema}.matomo_site_config s WHERE {is_of_site}"
+    );
+    // Tables written by 0.1.0 may have entries of both URLs: keep the new one.
     let both = format!(
         "DELETE FROM {schema}.matomo_ledger l WHERE {is_meant} AND l.matomo = $2 AND EXISTS ( \
              SELECT FROM {schema}.matomo_ledger n WHERE n.destination = l.destination \
@@ -44,14 +51,23 @@ pub fn change_url(destination: &Destination, old: &Endpoint, new: &Endpoint) -> 
     // Otherwise matomo_status would not find these days until the next run.
     let states = format!(
         "UPDATE {schema}.matomo_site_state t SET matomo = $3 FROM {schema}.matomo_site_config s \
-         WHERE s.id = t.site_id AND {} = $1 AND t.matomo = $2",
-        table_of_site(schema)
+         WHERE {is_of_site} AND t.matomo = $2"
     );
+    let is_to_move = |url: &String| {
+        let is_either = |endpoint: Endpoint| endpoint == *old || endpoint == *new;
+        url != new.url() && Endpoint::parse(url).is_ok_and(is_either)
+    };
     destination.extension.run(|client| {
-        let args = [destination.oid.into(), old.url().into(), new.url().into()];
-        query(client, &both, &args)?;
-        let days: Option<i64> = query(client, &entries, &args)?.first().get_one().map_err(spi)?;
-        query(client, &states, &args)?;
-        Ok(days.unwrap_or(0))
+        let mut moved = 0;
+        let known: Vec<String> = values(query(client, &known, &[destination.oid.into()])?)?;
+        for url in known.into_iter().filter(is_to_move) {
+            let args = [destination.oid.into(), url.into(), new.url().into()];
+            query(client, &both, &args)?;
+            let days: Option<i64> =
+                query(client, &entries, &args)?.first().get_one().map_err(spi)?;
+            query(client, &states, &args)?;
+            moved += days.unwrap_or(0);
+        }
+        Ok(moved)
     })
 }

@@ -7,6 +7,7 @@ use pgrx::JsonB;
 use pgrx::datum::{DatumWithOid, Interval};
 use pgrx::pg_sys::panic::CaughtError;
 use pgrx::prelude::*;
+use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
 use crate::pg::extension::Extension;
@@ -15,8 +16,10 @@ use crate::pg::locks::{self, ALL_SITES, Held, Kind, Lock, Mode, Until};
 use crate::pg::report;
 use crate::pg::spi::{query, sees_commits, spi};
 use crate::pg::subtransaction;
+use crate::rows::columns as rows;
 use crate::state::emptied_days::{self, Bounds, Gone, Noted};
-use crate::state::forget::Table;
+use crate::state::table::Table;
+use crate::store::companions;
 
 /// Arguments of a step: the rows to remove, and where the last step stopped.
 pub struct Step {
@@ -69,6 +72,10 @@ pub fn drop_step(step: Step) -> Result<Dropped> {
     }
     table.check()?;
     let extension = Extension::find()?;
+    let companions = companions::of(&extension, destination)?;
+    for (_, companion) in &companions {
+        Table::find(*companion)?.map_or(Ok(()), |table| table.check())?;
+    }
     let blocked = |place, what: String, holders| {
         let blocked = Some(what);
         Ok(Dropped { place, more: true, blocked, holders, ..Dropped::default() })
@@ -84,24 +91,51 @@ pub fn drop_step(step: Step) -> Result<Dropped> {
         // Do not wait for an exclusive lock on a partition either.
         let wait = u64::try_from(lock_timeout.micros()).unwrap_or_default();
         let _bounded = locks::waits_up_to(Duration::from_micros(wait));
-        let args = [
-            destination.into(),
-            before.into(),
-            site.into(),
-            lock_timeout.into(),
-            path.as_deref().into(),
-            place.as_ref().map(|JsonB(place)| JsonB(place.clone())).into(),
-        ];
-        let (mut dropped, gone) = drop_rows(&extension, &args)?;
-        if dropped.blocked.is_none() {
-            match emptied_days::note(&extension, &bounds, gone.as_ref())? {
-                Noted::Done => {}
-                // Rows before the place were skipped: scan from the start once more.
-                Noted::RowsLeft => dropped.more = place.is_some(),
-                Noted::Locked => return Err(Undone::Locked),
+        let rows_of = |table: pg_sys::Oid, kind: rows::Kind, place: Option<&Value>| {
+            let args = [
+                table.into(),
+                before.into(),
+                site.into(),
+                lock_timeout.into(),
+                path.as_deref().into(),
+                kind.time().into(),
+                place.map(|place| JsonB(place.clone())).into(),
+            ];
+            drop_rows(&extension, &args)
+        };
+        let own = place.as_ref().map(|JsonB(place)| place);
+        // The rows of the companions go after those of the actions.
+        let at = own.and_then(|place| place.get(COMPANION)).and_then(Value::as_str);
+        if at.is_none() {
+            let (mut dropped, gone) = rows_of(destination, rows::Kind::Actions, own)?;
+            if dropped.blocked.is_none() {
+                match emptied_days::note(&extension, &bounds, gone.as_ref())? {
+                    Noted::Done => {}
+                    // Rows before the place were skipped: scan from the start once more.
+                    Noted::RowsLeft => dropped.more = place.is_some(),
+                    Noted::Locked => return Err(Undone::Locked),
+                }
+            }
+            if dropped.more {
+                return Ok(dropped);
             }
         }
-        Ok(dropped)
+        for (kind, companion) in
+            companions.iter().filter(|(kind, _)| at.is_none_or(|at| *kind >= named(at)))
+        {
+            let inner =
+                own.and_then(|place| place.get("place")).filter(|_| at == Some(kind.name()));
+            let (mut dropped, _) =
+                rows_of(*companion, *kind, inner.filter(|place| !place.is_null()))?;
+            if dropped.more {
+                let inner = dropped.place.map(|JsonB(place)| place);
+                dropped.place = Some(JsonB(json!({ COMPANION: kind.name(), "place": inner })));
+                // Of the actions alone.
+                dropped.actions = 0;
+                return Ok(dropped);
+            }
+        }
+        Ok(Dropped::default())
     };
     let undone = subtransaction::within(rows, raised);
     undone.or_else(|undone| match undone {
@@ -117,6 +151,14 @@ pub fn drop_step(step: Step) -> Result<Dropped> {
             blocked(place, table.name, holders)
         }
     })
+}
+
+/// The key of a place in a companion: its kind.
+const COMPANION: &str = "companion";
+
+fn named(name: &str) -> rows::Kind {
+    let known = rows::Kind::COMPANIONS.into_iter().find(|kind| kind.name() == name);
+    known.unwrap_or(rows::Kind::Visits)
 }
 
 /// Why a step is rolled back.
@@ -152,7 +194,7 @@ fn drop_rows(extension: &Extension, args: &[DatumWithOid]) -> Result<(Dropped, O
     let sql = format!(
         "SELECT s.place, s.more, s.dropped, s.actions, s.blocked, s.holders, \
              s.first_gone, s.last_gone, s.sites_gone \
-         FROM {}.matomo_drop_rows($1::regclass, $2, $3, $4, $5, $6) AS s",
+         FROM {}.matomo_drop_rows($1::regclass, $2, $3, $4, $5, $6, $7) AS s",
         extension.schema
     );
     Spi::connect_mut(|client| {

@@ -11,7 +11,7 @@ use crate::config::settings;
 use crate::error::Result;
 use crate::pg::extension::Extension;
 use crate::pg::spi::{query, spi, values};
-use crate::rows::mapping::ActionTime;
+use crate::rows::site_context::ActionTime;
 use crate::state::ledger::{EMPTY, UNREAD, corrupt};
 use crate::state::restored::is_of_table;
 use crate::state::retention;

@@ -1,31 +1,45 @@
 //! Erases a visitor from all destinations, also those that the caller may not read: completely or not at
 //! all. SPI only.
 
-use std::panic::AssertUnwindSafe;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use pgrx::PgLogLevel;
-use pgrx::pg_sys::panic::CaughtError;
 use pgrx::prelude::*;
 
 use crate::error::{Busy, Error, Holder, Result};
 use crate::pg::extension::Extension;
-use crate::pg::failed::Failed;
-use crate::pg::local_settings::{LocalSettings, SAFE_PATH};
 use crate::pg::locks::{self, ALL_SITES, Held, Kind};
 use crate::pg::report::warn;
-use crate::pg::roles::{AsSiteOwner, has_rights_of};
-use crate::pg::spi::{query, sees_commits, spi, values};
+use crate::pg::spi::{query, sees_commits, values};
+use crate::rows::visit_tally::count;
 use crate::state::ledger;
 use crate::state::restored;
+use crate::state::table::Table;
+use crate::store::companions;
 
 /// Maximum wait for locks if the session has no `lock_timeout`.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A visitor, by visitor ID, user ID, or both.
+/// A visitor, by visitor ID, user ID, IP address, or several of these.
+#[derive(Default)]
 pub struct Visitor<'a> {
     pub id: Option<&'a str>,
     pub account: Option<&'a str>,
+    pub ip: Option<&'a str>,
+}
+
+impl Visitor<'_> {
+    /// The columns by which rows are found.
+    fn columns(&self) -> impl Iterator<Item = &'static str> {
+        let given = [(self.id, "visitorid"), (self.account, "userid"), (self.ip, "visitip")];
+        given.into_iter().filter_map(|(value, column)| value.map(|_| column))
+    }
+}
+
+/// A destination or another table, with the tables of its visits, conversions and items.
+struct Group {
+    table: Table,
+    companions: Vec<Table>,
 }
 
 /// A table, and the numbers of visits and actions deleted from it.
@@ -45,7 +59,8 @@ pub fn forget(visitor: &Visitor, only_in: Option<pg_sys::Oid>) -> Result<Vec<Era
     let destinations = || only_in.map_or_else(|| destinations(&extension), |oid| Ok(vec![oid]));
     // Check privileges before the wait; nothing is written until then.
     for oid in destinations()? {
-        Table::find(oid)?.map_or(Ok(()), |table| table.check())?;
+        let group = Group::find(&extension, oid)?;
+        group.map_or(Ok(()), |group| group.check(visitor))?;
     }
     outwait_syncs(only_in, longest)?;
     let _bounded = locks::waits_up_to(longest);
@@ -53,25 +68,108 @@ pub fn forget(visitor: &Visitor, only_in: Option<pg_sys::Oid>) -> Result<Vec<Era
         ledger::forget_dropped(&extension)?;
         warn_of_missing(&restored::missing(&extension)?);
     }
-    let mut tables = Vec::new();
+    let mut groups = Vec::new();
     // By now, the tables of first syncs are known.
     for oid in destinations()? {
-        let Some(table) = Table::find(oid)? else { continue };
-        table.check()?;
-        // The lock keeps its owner, policies and triggers unchanged.
-        let lock = pg_sys::RowExclusiveLock as pg_sys::LOCKMODE;
-        // SAFETY: main thread, within a transaction.
-        unsafe { pg_sys::LockRelationOid(oid, lock) };
-        tables.extend(Table::find(oid)?);
+        let Some(group) = Group::find(&extension, oid)? else { continue };
+        group.check(visitor)?;
+        for table in group.tables() {
+            // The lock keeps its owner, policies and triggers unchanged.
+            let lock = pg_sys::RowExclusiveLock as pg_sys::LOCKMODE;
+            // SAFETY: main thread, within a transaction.
+            unsafe { pg_sys::LockRelationOid(table.oid, lock) };
+        }
+        groups.extend(Group::find(&extension, oid)?);
     }
     if only_in.is_none() {
         // Deferred constraints would run without the owners' rights.
         Spi::connect_mut(|client| query(client, "SET CONSTRAINTS ALL IMMEDIATE", &[]).map(drop))?;
     }
-    tables.iter().map(|table| table.erase(visitor, only_in.is_some())).collect()
+    groups.iter().map(|group| group.erase(visitor, only_in.is_some())).collect()
 }
 
-/// Waits for all running syncs and checks: then the rows that they have read of the visitor are visible.
+impl Group {
+    fn find(extension: &Extension, oid: pg_sys::Oid) -> Result<Option<Group>> {
+        let Some(table) = Table::find(oid)? else { return Ok(None) };
+        let mut companions = Vec::new();
+        for (_, companion) in companions::of(extension, oid)? {
+            companions.extend(Table::find(companion)?);
+        }
+        Ok(Some(Group { table, companions }))
+    }
+
+    fn tables(&self) -> impl Iterator<Item = &Table> {
+        std::iter::once(&self.table).chain(&self.companions)
+    }
+
+    /// Checks that all rows of the visitor can be found, and deleted by the current user.
+    fn check(&self, visitor: &Visitor) -> Result<()> {
+        self.tables().try_for_each(Table::check)?;
+        let mut known = Vec::new();
+        for table in self.tables() {
+            known.extend(table.columns()?);
+        }
+        let is_missing = |column: &&str| !known.iter().any(|known| known == column);
+        let columns: Vec<_> = visitor.columns().filter(is_missing).map(str::to_owned).collect();
+        match columns.is_empty() {
+            true => Ok(()),
+            false => Err(Error::MissingColumns { name: self.table.name.clone(), columns }),
+        }
+    }
+
+    fn erase(&self, visitor: &Visitor, is_named: bool) -> Result<Erased> {
+        let gone = self.delete(&self.table, visitor, &BTreeSet::new(), is_named)?;
+        let mut actions = gone.len();
+        let mut visits: BTreeSet<String> = gone.into_iter().collect();
+        let of_actions = visits.clone();
+        for companion in &self.companions {
+            let gone = self.delete(companion, visitor, &visits, is_named)?;
+            visits.extend(gone);
+        }
+        // Visits of which only a companion says whose they are.
+        let others: BTreeSet<_> = visits.difference(&of_actions).cloned().collect();
+        if !others.is_empty() {
+            for table in self.tables() {
+                let gone = self.delete(table, &Visitor::default(), &others, is_named)?;
+                actions += if table.oid == self.table.oid { gone.len() } else { 0 };
+            }
+        }
+        Ok((self.table.oid, count(visits.len()), count(actions)))
+    }
+
+    /// Deletes the rows of the visitor, and those of these visits; gives the visit of each.
+    fn delete(
+        &self,
+        table: &Table,
+        visitor: &Visitor,
+        visits: &BTreeSet<String>,
+        is_named: bool,
+    ) -> Result<Vec<String>> {
+        let known = table.columns()?;
+        let has = |column: &str| known.iter().any(|known| known == column);
+        let mut which: Vec<_> = [("visitorid", 1), ("userid", 2), ("visitip", 3)]
+            .into_iter()
+            .filter(|(column, _)| has(column))
+            .map(|(column, n)| format!("d.{column} OPERATOR(pg_catalog.=) ${n}"))
+            .collect();
+        if !visits.is_empty() {
+            which.push("d.idvisit::pg_catalog.text OPERATOR(pg_catalog.=) ANY ($4)".to_owned());
+        }
+        if which.is_empty() {
+            return Ok(Vec::new());
+        }
+        let sql = format!(
+            "DELETE FROM {} AS d WHERE {} RETURNING d.idvisit::pg_catalog.text",
+            table.name,
+            which.join(" OR ")
+        );
+        let visits: Vec<_> = visits.iter().cloned().collect();
+        let args = [visitor.id.into(), visitor.account.into(), visitor.ip.into(), visits.into()];
+        table.delete(&sql, &args, is_named)
+    }
+}
+
+/// Waits for all running syncs and repairs: then the rows that they have read of the visitor are visible.
 /// Later ones read the current data of Matomo.
 fn outwait_syncs(only_in: Option<pg_sys::Oid>, longest: Duration) -> Result<()> {
     let trees = only_in.map_or(Ok(Vec::new()), tree)?;
@@ -136,102 +234,4 @@ fn destinations(extension: &Extension) -> Result<Vec<pg_sys::Oid>> {
         restored::missing_names(schema)
     );
     extension.run(|client| values(query(client, &sql, &[])?))
-}
-
-/// A table to delete rows from.
-pub struct Table {
-    oid: pg_sys::Oid,
-    /// Schema-qualified and quoted.
-    pub name: String,
-    owner: pg_sys::Oid,
-}
-
-impl Table {
-    /// Finds a table; `None` if it does not exist.
-    ///
-    /// # Errors
-    /// Only internal ones.
-    pub fn find(oid: pg_sys::Oid) -> Result<Option<Table>> {
-        let _safe = LocalSettings::of(&[SAFE_PATH]);
-        let sql = "SELECT format('%I.%I', n.nspname, c.relname), c.relowner \
-                   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = $1";
-        Spi::connect_mut(|client| {
-            let Some(row) = query(client, sql, &[oid.into()])?.next() else { return Ok(None) };
-            let name: Option<String> = row.get(1).map_err(spi)?;
-            let owner: Option<pg_sys::Oid> = row.get(2).map_err(spi)?;
-            Ok(name.zip(owner).map(|(name, owner)| Table { oid, name, owner }))
-        })
-    }
-
-    /// Checks that the current user may read and delete all of its rows.
-    ///
-    /// # Errors
-    /// [`Error::Privilege`] and [`Error::RowSecurity`].
-    pub fn check(&self) -> Result<()> {
-        let _safe = LocalSettings::of(&[SAFE_PATH]);
-        let sql = "SELECT concat_ws(', ', \
-                       CASE WHEN NOT coalesce(has_table_privilege($1, 'SELECT'), false) AND EXISTS ( \
-                           SELECT FROM pg_attribute a WHERE a.attrelid = $1 AND NOT a.attisdropped \
-                           AND a.attname IN ('visitorid', 'userid', 'idsite', 'idvisit', 'action_timestamp') \
-                           AND NOT has_column_privilege($1, a.attnum, 'SELECT')) THEN 'SELECT' END, \
-                       CASE WHEN NOT coalesce(has_table_privilege($1, 'DELETE'), false) THEN 'DELETE' END), \
-                   row_security_active($1)";
-        let (missing, hides): (Option<String>, Option<bool>) = Spi::connect_mut(|client| {
-            query(client, sql, &[self.oid.into()])?.first().get_two().map_err(spi)
-        })?;
-        match missing.filter(|missing| !missing.is_empty()) {
-            Some(missing) => {
-                Err(Error::Privilege { name: self.name.clone(), missing: vec![missing] })
-            }
-            None if hides == Some(true) => Err(Error::RowSecurity(self.name.clone())),
-            None => Ok(()),
-        }
-    }
-
-    /// Deletes the visitor's rows: with the caller's rights if the caller named the table, otherwise with
-    /// the owner's, as the triggers are the owner's.
-    fn erase(&self, visitor: &Visitor, is_named: bool) -> Result<Erased> {
-        // Triggers use the session's search_path, as at an INSERT. But a caller without the owner's
-        // rights could use it to make them call other functions.
-        let is_trusted = is_named || has_rights_of(self.owner);
-        let _owner = (!is_named).then(|| AsSiteOwner::become_(self.owner));
-        let _path = (!is_trusted).then(|| LocalSettings::of(&[SAFE_PATH]));
-        // Row-level security may apply to the owner too.
-        self.check()?;
-        let sql = format!(
-            "WITH gone AS (DELETE FROM {} AS d WHERE d.visitorid OPERATOR(pg_catalog.=) $1 \
-                 OR d.userid OPERATOR(pg_catalog.=) $2 RETURNING d.idsite, d.idvisit) \
-             SELECT pg_catalog.count(DISTINCT (g.idsite, g.idvisit)), pg_catalog.count(*) FROM gone AS g",
-            self.name
-        );
-        let args = [visitor.id.into(), visitor.account.into()];
-        let delete = || {
-            Spi::connect_mut(|client| query(client, &sql, &args)?.first().get_two().map_err(spi))
-        };
-        let counts: Result<(Option<i64>, Option<i64>)> =
-            PgTryBuilder::new(AssertUnwindSafe(delete))
-                .catch_others(|caught| self.name_in(caught))
-                .execute();
-        let (visits, actions) = counts?;
-        // The lock prevents renaming the table, but not its schema.
-        if Table::find(self.oid)?.is_none_or(|table| table.name != self.name) {
-            return Err(Error::Renamed(self.name.clone()));
-        }
-        Ok((self.oid, visits.unwrap_or(0), actions.unwrap_or(0)))
-    }
-
-    /// Raises an error of the table's triggers or constraints again, with the name of the table.
-    fn name_in<T>(&self, caught: CaughtError) -> T {
-        if let CaughtError::PostgresError(report) = &caught {
-            let mut failed = Failed::raised(report);
-            let place = format!("Rows of table {} were to be deleted.", self.name);
-            failed.detail =
-                Some(failed.detail.map_or_else(|| place.clone(), |of| format!("{of} {place}")));
-            failed.hint.get_or_insert_with(|| {
-                "To erase elsewhere, name one table after the other as only_in.".to_owned()
-            });
-            failed.tell(PgLogLevel::ERROR);
-        }
-        caught.rethrow()
-    }
 }

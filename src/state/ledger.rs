@@ -11,10 +11,12 @@ use crate::error::{Error, Result};
 use crate::matomo::http::endpoint::Endpoint;
 use crate::pg::extension::Extension;
 use crate::pg::spi::{query, spi};
-use crate::rows::mapping::ActionTime;
+use crate::rows::site_context::ActionTime;
 use crate::rows::visit_tally::{Counts, VisitTally};
 use crate::state::known::{Known, Pass};
+use crate::state::restored;
 use crate::state::restored::is_of_table;
+use crate::store::companions;
 use crate::store::destination::Destination;
 
 /// The entries of a Matomo, site and destination.
@@ -275,7 +277,22 @@ pub fn corrupt() -> Error {
     Error::Internal("the ledger holds what it cannot hold".to_owned())
 }
 
-/// Deletes entries of dropped tables, as a later table may get the same OID.
+/// Lets all days of a destination be read again, of all sites and with the counts that they have, except
+/// days without visits.
+///
+/// # Errors
+/// Only internal ones.
+pub fn reread_all(extension: &Extension, destination: pg_sys::Oid) -> Result<()> {
+    let sql = format!(
+        "UPDATE {0}.matomo_ledger l SET {UNREAD}, read_at = to_timestamp(0) WHERE l.visits > 0 AND {1}",
+        extension.schema,
+        restored::is_of_table(&extension.schema, "$1")
+    );
+    extension.run(|client| query(client, &sql, &[destination.into()]).map(drop))
+}
+
+/// Deletes entries of dropped tables, and what is known of their companions, as a later table may get the
+/// same OID.
 ///
 /// # Errors
 /// Only internal ones.
@@ -287,7 +304,8 @@ pub fn forget_dropped(extension: &Extension) -> Result<()> {
          AND NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = l.destination) \
          FOR UPDATE SKIP LOCKED))"
     );
-    extension.run(|client| query(client, &sql, &[]).map(drop))
+    extension.run(|client| query(client, &sql, &[]).map(drop))?;
+    companions::forget_dropped(extension)
 }
 
 impl LedgerEntry {

@@ -13,4 +13,5 @@ pub mod retention;
 pub mod run;
 pub mod runs;
 pub mod sites;
+pub mod table;
 pub mod whose;

@@ -2,13 +2,17 @@
 
 use chrono::NaiveDate;
 use pgrx::datum::{DatumWithOid, Interval};
+use pgrx::pg_sys::panic::CaughtError;
 use pgrx::prelude::*;
+use pgrx::spi::SpiClient;
 
 use crate::error::{Error, Result, StoredError};
 use crate::matomo::client::SiteInfo;
 use crate::pg::extension::Extension;
+use crate::pg::report;
 use crate::pg::roles::has_rights_of;
-use crate::pg::spi::{query, spi};
+use crate::pg::spi::{query, sees_commits, spi};
+use crate::pg::subtransaction;
 use crate::state::restored::{OWNER_OF_SITE, table_of_site};
 use crate::state::sites::RegisteredSite;
 use crate::state::{retention, runs};
@@ -17,6 +21,12 @@ use crate::state::{retention, runs};
 const TABLE_NAME: &str = "(SELECT ARRAY[n.nspname::text, c.relname::text, r.rolname::text] \
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
     JOIN pg_roles r ON r.oid = c.relowner WHERE c.oid = $3)";
+
+/// Why a statement was rolled back.
+enum Undone {
+    Failed(Error),
+    Raised(Box<CaughtError>),
+}
 
 /// Configuration of a registered site; `None` keeps a value.
 #[derive(Default)]
@@ -50,8 +60,10 @@ impl Registration<'_> {
              INSERT INTO {0}.matomo_site_state (site_id) SELECT s.id FROM s RETURNING site_id",
             extension.schema
         );
-        let id = extension
-            .run(|client| query(client, &sql, &self.values())?.first().get_one().map_err(spi))?;
+        let insert = |client: &mut SpiClient| {
+            query(client, &sql, &self.values())?.first().get_one().map_err(spi)
+        };
+        let id = self.run_alone(extension, None, || extension.run(insert))?;
         id.ok_or_else(|| Error::Internal("a registered site has no ID".to_owned()))
     }
 
@@ -60,13 +72,13 @@ impl Registration<'_> {
     /// # Errors
     /// [`StoredError::Registered`].
     pub fn update(&self, extension: &Extension, site: &RegisteredSite) -> Result<()> {
+        let whole = Registration {
+            server: Some(self.server.unwrap_or(&site.server)),
+            idsite: self.idsite.or(Some(site.idsite)),
+            destination: self.destination.or(Some(site.destination)),
+            ..Registration::default()
+        };
         if self.server.is_some() || self.idsite.is_some() || self.destination.is_some() {
-            let whole = Registration {
-                server: Some(self.server.unwrap_or(&site.server)),
-                idsite: self.idsite.or(Some(site.idsite)),
-                destination: self.destination.or(Some(site.destination)),
-                ..Registration::default()
-            };
             whole.check_is_new(extension, Some(site.id))?;
         }
         let retention = retention::of(extension, site.id)?;
@@ -84,7 +96,8 @@ impl Registration<'_> {
         );
         let mut args = self.values();
         args.push(site.id.into());
-        extension.run(|client| query(client, &sql, &args).map(drop))?;
+        let update = |client: &mut SpiClient| query(client, &sql, &args).map(drop);
+        whole.run_alone(extension, Some(site.id), || extension.run(update))?;
         // Another table or site has no last success; the same one by another server name keeps it.
         let is_other = self.idsite.is_some_and(|idsite| idsite != site.idsite)
             || self.destination.is_some_and(|destination| destination != site.destination);
@@ -122,6 +135,34 @@ impl Registration<'_> {
         })?;
         // The lock excludes upkeep that would still drop by the old retention.
         retention::open_again(extension, site, retention)
+    }
+
+    /// Runs a statement that registers this site. If another session has just registered the same one, the
+    /// statement waits for it, and fails as it would afterwards.
+    fn run_alone<T>(
+        &self,
+        extension: &Extension,
+        but: Option<i32>,
+        statement: impl FnOnce() -> Result<T>,
+    ) -> Result<T> {
+        let undone = subtransaction::within(
+            || statement().map_err(Undone::Failed),
+            |caught| Undone::Raised(Box::new(caught)),
+        );
+        undone.or_else(|undone| match undone {
+            Undone::Failed(error) => Err(error),
+            Undone::Raised(caught) => {
+                if report::raised(&caught).sql_error_code()
+                    == PgSqlErrorCode::ERRCODE_UNIQUE_VIOLATION
+                {
+                    self.check_is_new(extension, but)?;
+                    if !sees_commits() {
+                        return Err(Error::TooNew("the registration of this site".to_owned()));
+                    }
+                }
+                caught.rethrow()
+            }
+        })
     }
 
     fn values(&self) -> Vec<DatumWithOid<'_>> {

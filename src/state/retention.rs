@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::matomo::zone::Zone;
 use crate::pg::extension::Extension;
 use crate::pg::spi::{query, spi, values};
-use crate::rows::mapping::ActionTime;
+use crate::rows::site_context::ActionTime;
 use crate::state::ledger::UNREAD;
 use crate::state::restored::is_of_table;
 use crate::state::sites::RegisteredSite;

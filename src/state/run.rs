@@ -5,7 +5,8 @@ use chrono::{NaiveDate, Utc};
 use crate::error::{Error, Result, StoredError};
 use crate::pg::extension::Extension;
 use crate::pg::spi::{query, spi};
-use crate::store::writer::Written;
+use crate::rows::batch::Misfits;
+use crate::store::written::Written;
 
 /// A row of `matomo_run_log`.
 #[derive(Debug, Clone)]
@@ -18,6 +19,7 @@ pub struct Run {
     pub visits: i64,
     pub actions: i64,
     pub truncated_visits: i64,
+    pub misfits: Misfits,
     /// Pages of a day per step, if reduced after an interrupted run.
     pub step_pages: Option<i32>,
     /// The first day that is not done.
@@ -39,6 +41,7 @@ pub struct StepCounts {
     pub actions: i64,
     /// Visits for which Matomo listed only their first actions.
     pub truncated_visits: i64,
+    pub misfits: Misfits,
     pub written: Written,
     /// Size of the answers, after decompression.
     pub bytes: u64,
@@ -52,7 +55,7 @@ impl Run {
     pub fn get(extension: &Extension, run: i64) -> Result<Run> {
         let sql = format!(
             "SELECT site_id, date_part('epoch', start_time), days, visits, actions, truncated_visits, \
-                 next_day::text, array_to_string(done, ','), timezone, step_pages \
+                 next_day::text, array_to_string(done, ','), timezone, step_pages, misfits::text \
              FROM {}.matomo_run_log WHERE runid = $1",
             extension.schema
         );
@@ -63,6 +66,7 @@ impl Run {
             let next_day: Option<String> = row.get(7).map_err(spi)?;
             let done: Option<String> = row.get(8).map_err(spi)?;
             let done = done.unwrap_or_default();
+            let misfits: Option<String> = row.get(11).map_err(spi)?;
             Ok(Run {
                 run,
                 site: row.get(1).map_err(spi)?.ok_or_else(corrupt)?,
@@ -71,6 +75,10 @@ impl Run {
                 visits: row.get(4).map_err(spi)?.ok_or_else(corrupt)?,
                 actions: row.get(5).map_err(spi)?.ok_or_else(corrupt)?,
                 truncated_visits: row.get(6).map_err(spi)?.ok_or_else(corrupt)?,
+                misfits: Misfits(
+                    serde_json::from_str(misfits.as_deref().unwrap_or("{}"))
+                        .map_err(|_| corrupt())?,
+                ),
                 next_day: next_day.as_deref().map(parse).transpose()?,
                 done: done
                     .split(',')
@@ -134,13 +142,14 @@ impl Run {
         self.done.retain(|day| Some(*day) > self.next_day);
         self.days += new_days;
         self.truncated_visits += step.truncated_visits;
+        self.misfits.merge(&step.misfits);
         let total = self.days.saturating_add(i32::try_from(left.len()).unwrap_or(i32::MAX));
         let done: Vec<_> = self.done.iter().map(NaiveDate::to_string).collect();
         let sql = format!(
             "UPDATE {}.matomo_run_log SET days = $2, days_total = $3, pages = pages + $4, \
                  visits = visits + $5, actions = actions + $6, inserted = inserted + $7, \
                  updated = updated + $8, deleted = deleted + $9, truncated_visits = $10, \
-                 bytes = bytes + $11, next_day = $12::date, done = $13::text[]::date[], timezone = $14 \
+                 bytes = bytes + $11, next_day = $12::date, done = $13::text[]::date[], timezone = $14, misfits = $15::jsonb \
              WHERE runid = $1",
             extension.schema
         );
@@ -159,6 +168,7 @@ impl Run {
             self.next_day.map(|day| day.to_string()).into(),
             done.into(),
             self.timezone.as_deref().into(),
+            serde_json::to_string(&self.misfits.0).unwrap_or_default().into(),
         ];
         extension.run(|client| query(client, &sql, &args).map(drop))?;
         Ok(left.len())

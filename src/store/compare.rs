@@ -17,8 +17,8 @@ use crate::error::{Error, Result};
 use crate::pg::encoding::to_server;
 use crate::pg::local_settings::LocalSettings;
 use crate::pg::spi::{query, spi};
-use crate::rows::batch::Batch;
-use crate::rows::columns::position;
+use crate::rows::batch::{Batch, TableRows};
+use crate::rows::columns::Kind;
 use crate::rows::lines;
 use crate::rows::visit_tally::count;
 use crate::store::row_matcher::{RowMatcher, StoredRow};
@@ -59,6 +59,8 @@ pub struct Comparison<'a> {
     /// The instants between which the stored rows lie, as arguments of the statements.
     pub span: Option<(f64, f64)>,
     pub lock: RowLock,
+    /// Rows of the batch in this table.
+    pub rows: &'a TableRows,
 }
 
 /// The offset of every zone is a multiple of this, in seconds.
@@ -101,7 +103,7 @@ impl Comparison<'_> {
         let stored = self.stored_visits(client, batch)?;
         let mut changes = Changes::default();
         let mut compared = Vec::new();
-        for (id, rows) in &batch.visits {
+        for (id, rows) in &self.rows.visits {
             if stored.differing.contains(id) {
                 compared.push((*id, rows.clone()));
             } else if !stored.visits.contains(id) && !rows.is_empty() {
@@ -111,14 +113,14 @@ impl Comparison<'_> {
             }
         }
         if !compared.is_empty() {
-            self.by_type(client, batch, &compared, &mut changes)?;
+            self.by_type(client, &compared, &mut changes)?;
         }
         Ok(changes)
     }
 
     /// Which of the batch's visits are stored, and which of these differ in some text.
     fn stored_visits(&mut self, client: &mut SpiClient, batch: &Batch) -> Result<StoredVisits> {
-        let visits = batch.visits.iter().map(|(id, _)| *id);
+        let visits = self.rows.visits.iter().map(|(id, _)| *id);
         let args = self.visit_args(visits);
         // Texts are those of Postgres' own style, as the batch's.
         let _as_sent = LocalSettings::of(&[(c"datestyle", c"ISO")]);
@@ -129,10 +131,10 @@ impl Comparison<'_> {
         if texts.len() == 0 {
             return Ok(stored);
         }
-        let mut matcher = RowMatcher::of(&batch.rows);
+        let mut matcher = RowMatcher::of(&self.rows.rows, &self.rows.layout);
         let mut differing: HashMap<i64, DifferingVisit> = HashMap::new();
         let visits: HashMap<i64, &Range<usize>> =
-            batch.visits.iter().map(|(id, rows)| (*id, rows)).collect();
+            self.rows.visits.iter().map(|(id, rows)| (*id, rows)).collect();
         for row in 0..texts.len() {
             let found = matcher.compare(&mut texts, row);
             let Ok(id) = found.visit.parse() else { continue };
@@ -145,7 +147,8 @@ impl Comparison<'_> {
                 continue;
             }
             let visit = differing.entry(id).or_insert_with(|| DifferingVisit {
-                is_same: !is_first,
+                // Of a companion's row the destination's rows tell.
+                is_same: !is_first || self.rows.layout.kind != Kind::Actions,
                 ..DifferingVisit::default()
             });
             visit.is_same =
@@ -165,7 +168,7 @@ impl Comparison<'_> {
             });
         }
         stored.differing.extend(differing.keys());
-        for (id, rows) in &batch.visits {
+        for (id, rows) in &self.rows.visits {
             if stored.visits.contains(id) && rows.clone().any(|row| !matcher.matched[row]) {
                 stored.differing.insert(*id);
             }
@@ -177,12 +180,11 @@ impl Comparison<'_> {
     fn by_type(
         &mut self,
         client: &mut SpiClient,
-        batch: &Batch,
         visits: &[(i64, Range<usize>)],
         changes: &mut Changes,
     ) -> Result<()> {
         let rows: Vec<usize> = visits.iter().flat_map(|(_, rows)| rows.clone()).collect();
-        let mut args = column_arrays(&batch.rows, &rows);
+        let mut args = column_arrays(self.rows, &rows);
         args.extend(self.visit_args(visits.iter().map(|(id, _)| *id)));
         let sql = match self.lock {
             RowLock::No => &self.statements.compare,
@@ -235,7 +237,9 @@ fn may_be_same_visit(
 ) -> bool {
     let visitor = match rows.filter(|rows| !rows.is_empty()) {
         Some(rows) => {
-            batch.rows.cells(rows.start).nth(const { position("visitorid") }).and_then(lines::value)
+            let place = batch.actions().layout.position("visitorid");
+            let cell = place.and_then(|place| batch.actions().rows.cells(rows.start).nth(place));
+            cell.and_then(lines::value)
         }
         None => {
             batch.visitors_without_actions.get(&id).and_then(Option::as_deref).map(Cow::Borrowed)
@@ -257,7 +261,7 @@ fn instants<'a>(
     id: i64,
     rows: Option<&Range<usize>>,
 ) -> impl Iterator<Item = i64> + 'a {
-    let of_rows = &batch.rows.instants()[rows.cloned().unwrap_or_default()];
+    let of_rows = &batch.actions().rows.instants()[rows.cloned().unwrap_or_default()];
     let ends = batch.ends.get(&id).into_iter().flatten().flatten();
     of_rows.iter().chain(ends).copied()
 }

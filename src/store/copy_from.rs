@@ -14,7 +14,7 @@ use pgrx::pg_sys;
 
 use crate::error::{Error, Result};
 use crate::pg::encoding;
-use crate::rows::columns;
+use crate::rows::layout::Layout;
 
 /// The data that COPY has yet to read, in order.
 struct CopySource<'a> {
@@ -31,10 +31,14 @@ static SOURCE: AtomicPtr<CopySource> = AtomicPtr::new(ptr::null_mut());
 ///
 /// # Errors
 /// Only internal ones; Postgres' own are raised.
-pub fn copy_from(relation: pg_sys::Oid, parts: &[Cow<[u8]>]) -> Result<Option<u64>> {
+pub fn copy_from(
+    relation: pg_sys::Oid,
+    layout: &Layout,
+    parts: &[Cow<[u8]>],
+) -> Result<Option<u64>> {
     let mut source = CopySource { parts: parts.iter(), rest: &[] };
     let _guard = SourceGuard::of(&mut source);
-    let names: std::result::Result<Vec<_>, _> = columns::names().map(CString::new).collect();
+    let names: std::result::Result<Vec<_>, _> = layout.names().map(CString::new).collect();
     let columns = names.map_err(|_| Error::Internal("a column with a NUL".to_owned()))?;
     // SAFETY: main thread, in a transaction with a snapshot. The relation stays locked as after any
     // INSERT. The memory context is the transaction's and deleted here on success only: when a trigger

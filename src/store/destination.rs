@@ -2,9 +2,10 @@
 //! Matomo. SPI only.
 
 use std::ffi::CStr;
+use std::sync::Arc;
 
 use pgrx::prelude::*;
-use pgrx::spi::{SpiClient, SpiTupleTable};
+use pgrx::spi::SpiClient;
 
 use crate::error::{Busy, Error, Result};
 use crate::pg::encoding;
@@ -12,7 +13,11 @@ use crate::pg::extension::Extension;
 use crate::pg::local_settings::{LocalSettings, SAFE_PATH};
 use crate::pg::locks::{self, ALL_SITES, Lock, Mode, Until};
 use crate::pg::spi::{query, spi};
-use crate::rows::columns;
+use crate::rows::batch::Layouts;
+use crate::rows::columns::Kind;
+use crate::rows::layout::Layout;
+use crate::store::catalog::{key, known_columns, missing_privileges};
+use crate::store::companions;
 
 /// Tables that the first sync creates: the Node tool's standard and partitioned table.
 const STANDARD: &str = "matomo";
@@ -24,10 +29,14 @@ pub struct Destination {
     pub oid: pg_sys::Oid,
     /// Schema-qualified and quoted, for statements.
     pub name: String,
-    /// The types of [`columns::COLUMNS`] in this table, for casts.
+    /// Those of the known columns that it has.
+    pub layout: Arc<Layout>,
+    /// The types of these columns, for casts.
     pub types: Vec<String>,
-    /// The columns of the unique index that tells actions apart.
+    /// The columns of the unique index that tells its rows apart.
     pub key: Vec<String>,
+    /// Its tables of visits, conversions and items, in this order; a companion has none.
+    pub companions: Vec<Destination>,
     pub extension: Extension,
 }
 
@@ -91,9 +100,19 @@ impl Destination {
         Err(Error::Renamed(self.name.clone()))
     }
 
+    /// Itself and its companions.
+    pub fn tables(&self) -> impl Iterator<Item = &Destination> {
+        std::iter::once(self).chain(&self.companions)
+    }
+
+    /// The layouts of these tables.
+    pub fn layouts(&self) -> Layouts {
+        self.tables().map(|table| Arc::clone(&table.layout)).collect()
+    }
+
     /// The type of a column in this table, for casts.
     pub fn type_of(&self, column: &str) -> &str {
-        &self.types[columns::position(column)]
+        self.layout.position(column).map_or("pg_catalog.text", |place| &self.types[place])
     }
 
     /// Allows one sync at a time of a site into a destination, until the end of the transaction, and none
@@ -114,9 +133,9 @@ impl Destination {
         Ok(())
     }
 
-    /// Whether the key has action_timestamp, so that a span of instants can limit the search.
+    /// Whether the key has the time of a row, so that a span of instants can limit the search.
     pub fn key_has_time(&self) -> bool {
-        self.key.iter().any(|column| column == "action_timestamp")
+        self.key.iter().any(|column| column == self.layout.kind.time())
     }
 
     /// Whether the table has no row, of any site. False where a policy may hide rows.
@@ -200,10 +219,13 @@ fn create(client: &mut SpiClient, name: &str, extension_schema: &str) -> Result<
         _ => return Err(Error::NoDestination(name.to_owned())),
     };
     // Two first syncs at once: the second waits, then finds what the first has made.
-    let sql =
-        "SELECT pg_catalog.hashtext(pg_catalog.concat_ws(' ', pg_catalog.current_schema(), $1))";
-    let hash: Option<i32> = query(client, sql, &[name.into()])?.first().get_one().map_err(spi)?;
-    locks::wait_for(Lock::Creation(hash.unwrap_or_default().cast_unsigned()), Mode::Exclusive);
+    let sql = "SELECT (SELECT n.oid FROM pg_catalog.pg_namespace n \
+                   WHERE n.nspname OPERATOR(pg_catalog.=) pg_catalog.current_schema()), \
+               pg_catalog.hashtext($1)";
+    let (schema, hash): (Option<pg_sys::Oid>, Option<i32>) =
+        query(client, sql, &[name.into()])?.first().get_two().map_err(spi)?;
+    let hash = hash.unwrap_or_default().cast_unsigned();
+    locks::wait_for(Lock::Creation(schema.unwrap_or(pg_sys::Oid::INVALID), hash), Mode::Exclusive);
     // Unlike a table lock, this lock does not process invalidations.
     // SAFETY: main thread, within a transaction.
     unsafe { pg_sys::AcceptInvalidationMessages() };
@@ -212,17 +234,36 @@ fn create(client: &mut SpiClient, name: &str, extension_schema: &str) -> Result<
     }
     // All arguments are given, as another schema's function could match with fewer.
     let sql = format!(
-        "SELECT {extension_schema}.matomo_create_table($1, $2, pg_catalog.current_schema())::pg_catalog.oid"
+        "SELECT {extension_schema}.matomo_create_table($1, $2, pg_catalog.current_schema(), 'typed')::pg_catalog.oid"
     );
     let oid =
         query(client, &sql, &[name.into(), partitioned.into()])?.first().get_one().map_err(spi)?;
     oid.ok_or_else(|| Error::NoDestination(name.to_owned()))
 }
 
-/// Checks a table that is locked; `None` when it is gone.
+/// Checks a table that is locked, and its companions; `None` when it is gone.
 fn check(
     client: &mut SpiClient,
     oid: pg_sys::Oid,
+    to_write: bool,
+    extension: Extension,
+) -> Result<Option<Destination>> {
+    let found = check_one(client, oid, Kind::Actions, to_write, extension.clone())?;
+    let Some(mut destination) = found else { return Ok(None) };
+    for (kind, companion) in companions::of(&extension, oid)? {
+        // SAFETY: main thread, within a transaction.
+        unsafe { pg_sys::LockRelationOid(companion, lock_mode(to_write)) };
+        let found = check_one(client, companion, kind, to_write, extension.clone())?;
+        destination.companions.extend(found);
+    }
+    Ok(Some(destination))
+}
+
+/// Checks a table with rows of a kind that is locked; `None` when it is gone.
+fn check_one(
+    client: &mut SpiClient,
+    oid: pg_sys::Oid,
+    of: Kind,
     to_write: bool,
     extension: Extension,
 ) -> Result<Option<Destination>> {
@@ -252,71 +293,16 @@ fn check(
     if foreign == Some(true) {
         return Err(Error::Privilege { name, missing: vec!["ownership".to_owned()] });
     }
-    let types = types(client, oid, &name)?;
+    let (layout, types) = known_columns(client, oid, &name, of)?;
     let missing = missing_privileges(client, oid, to_write)?;
     if !missing.is_empty() {
         return Err(Error::Privilege { name, missing });
     }
-    let key = key(client, oid)?.ok_or_else(|| Error::NoUniqueIndex(name.clone()))?;
-    Ok(Some(Destination { oid, name, types, key, extension }))
-}
-
-fn types(client: &mut SpiClient, oid: pg_sys::Oid, name: &str) -> Result<Vec<String>> {
-    // Types of pg_catalog are qualified as well: the caller may have a type named text. Types with
-    // a modifier are either syntax, such as numeric(10,2), or already qualified. varchar and bpchar
-    // go without their modifier: a cast to varchar(9) would truncate, while the column itself
-    // refuses.
-    let sql = "SELECT CASE WHEN a.atttypmod < 0 OR t.oid IN ('varchar'::regtype, 'bpchar'::regtype) \
-                           THEN format('%I.%I', n.nspname, t.typname) \
-                           ELSE format_type(a.atttypid, a.atttypmod) END \
-               FROM unnest($2::text[]) WITH ORDINALITY AS c(name, place) \
-               LEFT JOIN (pg_attribute a JOIN pg_type t ON t.oid = a.atttypid \
-                          JOIN pg_namespace n ON n.oid = t.typnamespace) \
-                    ON a.attrelid = $1 AND a.attname = c.name \
-                    AND a.attnum > 0 AND NOT a.attisdropped \
-               ORDER BY c.place";
-    let columns: Vec<_> = columns::names().collect();
-    let found: Vec<Option<String>> = strings(query(client, sql, &[oid.into(), columns.into()])?)?;
-    let is_missing = |(_, found): &(&str, &Option<String>)| found.is_none();
-    let missing: Vec<_> = columns::names().zip(&found).filter(is_missing).collect();
-    if !missing.is_empty() {
-        let columns = missing.into_iter().map(|(column, _)| column.to_owned()).collect();
-        return Err(Error::MissingColumns { name: name.to_owned(), columns });
-    }
-    Ok(found.into_iter().flatten().collect())
-}
-
-fn missing_privileges(
-    client: &mut SpiClient,
-    oid: pg_sys::Oid,
-    to_write: bool,
-) -> Result<Vec<String>> {
-    let needed: &[&str] =
-        if to_write { &["SELECT", "INSERT", "UPDATE", "DELETE"] } else { &["SELECT"] };
-    let sql = "SELECT p FROM unnest($2::text[]) AS p \
-               WHERE NOT CASE p WHEN 'DELETE' THEN has_table_privilege($1, p) \
-                                ELSE has_any_column_privilege($1, p) END";
-    let missing = strings(query(client, sql, &[oid.into(), needed.to_vec().into()])?)?;
-    Ok(missing.into_iter().flatten().collect())
-}
-
-/// The narrowest unique index that tells actions apart, if there is one.
-fn key(client: &mut SpiClient, oid: pg_sys::Oid) -> Result<Option<Vec<String>>> {
-    let sql = "SELECT string_agg(a.attname, ',' ORDER BY k.place) \
-               FROM pg_index i \
-               CROSS JOIN LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY AS k(attnum, place) \
-               JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum \
-               WHERE i.indrelid = $1 AND i.indisunique AND i.indisvalid AND i.indimmediate \
-                 AND i.indpred IS NULL AND i.indexprs IS NULL AND k.place <= i.indnkeyatts \
-               GROUP BY i.indexrelid \
-               HAVING bool_or(a.attname = 'action_id') AND bool_and(a.attname IN \
-                   ('action_id', 'action_timestamp', 'idsite', 'idvisit')) \
-               ORDER BY count(*), i.indexrelid LIMIT 1";
-    let found = strings(query(client, sql, &[oid.into()])?)?.into_iter().flatten().next();
-    Ok(found.map(|columns| columns.split(',').map(str::to_owned).collect()))
-}
-
-/// The first column of a result.
-fn strings(table: SpiTupleTable) -> Result<Vec<Option<String>>> {
-    table.map(|row| row.get::<String>(1).map_err(spi)).collect()
+    let key = key(client, oid, of)?.ok_or_else(|| Error::NoUniqueIndex {
+        name: name.clone(),
+        identity: of.identity().join(", "),
+        time: of.time(),
+    })?;
+    let companions = Vec::new();
+    Ok(Some(Destination { oid, name, layout, types, key, companions, extension }))
 }

@@ -10,7 +10,6 @@ use crate::pg::local_settings::{LocalSettings, SAFE_PATH};
 use crate::pg::spi::{query, spi, values};
 use crate::pg::watch;
 use crate::rows::batch::ListedVisit;
-use crate::rows::columns;
 use crate::store::destination::Destination;
 use crate::store::statements::differs;
 
@@ -23,18 +22,24 @@ pub struct Differing {
     pub stale: Vec<i64>,
 }
 
-/// Compares listed visits with the stored ones.
+/// Compares listed visits with those that a table has rows of. `place` is that of the table's values in
+/// [`ListedVisit::values`].
 ///
 /// # Errors
 /// Only internal ones.
-pub fn differing(destination: &Destination, listed: &[ListedVisit]) -> Result<Differing> {
+pub fn differing(
+    destination: &Destination,
+    listed: &[ListedVisit],
+    place: usize,
+) -> Result<Differing> {
     let mut found = Differing::default();
     if listed.is_empty() {
         return Ok(found);
     }
-    let width = columns::of_visit().count();
+    let layout = &destination.layout;
+    let width = layout.listed().count();
     let list = |each: &dyn Fn(usize, &str) -> String| {
-        let names = columns::of_visit().map(|column| column.name);
+        let names = layout.listed().map(|slot| slot.column.name);
         names.enumerate().map(|(n, column)| each(n, column)).collect::<Vec<_>>()
     };
     let type_of = |column: &str| destination.type_of(column);
@@ -57,7 +62,7 @@ pub fn differing(destination: &Destination, listed: &[ListedVisit]) -> Result<Di
     let mut args: Vec<DatumWithOid> = (0..width)
         .map(|n| {
             let column: Vec<Option<&str>> =
-                listed.iter().map(|visit| visit.values[n].as_deref()).collect();
+                listed.iter().map(|visit| visit.values[place][n].as_deref()).collect();
             column.into()
         })
         .collect();
@@ -66,9 +71,9 @@ pub fn differing(destination: &Destination, listed: &[ListedVisit]) -> Result<Di
     let _safe = LocalSettings::of(&[SAFE_PATH, (c"enable_seqscan", c"off"), (c"jit", c"off")]);
     Spi::connect_mut(|client| {
         for row in query(client, &sql, &args)? {
-            let place =
-                row.get::<i64>(1).map_err(spi)?.and_then(|place| usize::try_from(place - 1).ok());
-            let Some(visit) = place.and_then(|place| listed.get(place)) else { continue };
+            let line =
+                row.get::<i64>(1).map_err(spi)?.and_then(|line| usize::try_from(line - 1).ok());
+            let Some(visit) = line.and_then(|line| listed.get(line)) else { continue };
             match row.get::<bool>(2).map_err(spi)? {
                 Some(true) => found.missing.push(visit.id),
                 _ => found.stale.push(visit.id),
@@ -146,11 +151,12 @@ pub fn visits_between(
     to: i64,
 ) -> Result<Vec<(i64, i64)>> {
     let sql = format!(
-        "SELECT d.idvisit::text, max(date_part('epoch', d.action_timestamp)) FROM {} AS d \
-         WHERE d.idsite = $1::{} AND d.action_timestamp >= to_timestamp($2) \
-         AND d.action_timestamp < to_timestamp($3) GROUP BY 1",
+        "SELECT d.idvisit::text, max(date_part('epoch', d.{time})) FROM {} AS d \
+         WHERE d.idsite = $1::{} AND d.{time} >= to_timestamp($2) \
+         AND d.{time} < to_timestamp($3) GROUP BY 1",
         destination.name,
-        destination.type_of("idsite")
+        destination.type_of("idsite"),
+        time = destination.layout.kind.time()
     );
     let _safe = LocalSettings::of(&[SAFE_PATH, (c"jit", c"off")]);
     Spi::connect_mut(|client| {

@@ -1,5 +1,7 @@
 //! The users' tables: nothing else writes them.
 
+pub mod catalog;
+pub mod companions;
 pub mod compare;
 pub mod copy_from;
 pub mod destination;
@@ -8,4 +10,6 @@ pub mod planner_hook;
 pub mod row_matcher;
 pub mod row_texts;
 pub mod statements;
+pub mod table_writer;
 pub mod writer;
+pub mod written;

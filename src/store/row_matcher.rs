@@ -2,25 +2,20 @@
 
 use std::collections::HashMap;
 
-use memchr::memchr;
+use memchr::{memchr, memchr_iter};
 
 use crate::pg::encoding::to_server;
-use crate::rows::columns::position;
+use crate::rows::columns::Source;
+use crate::rows::layout::Layout;
 use crate::rows::lines::{self, Lines};
 use crate::store::row_texts::RowTexts;
 
-/// Positions of columns. `ACTION_ID` finds the row to compare with, so it has to be the first.
-const ACTION_ID: usize = position("action_id");
-const IDSITE: usize = position("idsite");
-const IDVISIT: usize = position("idvisit");
-const ACTION_TIMESTAMP: usize = position("action_timestamp");
-const VISITORID: usize = position("visitorid");
-const _: () = assert!(ACTION_ID == 0);
-
-/// The rows of a batch by `action_id`, and which of them are stored as they are.
+/// The rows of a batch by their identity, and which of them are stored as they are.
 pub struct RowMatcher<'a> {
     rows: &'a Lines,
-    by_action: HashMap<&'a [u8], usize>,
+    layout: &'a Layout,
+    /// By the texts of the first columns, as in a line of COPY.
+    by_identity: HashMap<&'a [u8], usize>,
     pub matched: Vec<bool>,
 }
 
@@ -37,31 +32,44 @@ pub struct StoredRow {
 }
 
 impl<'a> RowMatcher<'a> {
-    /// Indexes the rows of a batch by action_id.
-    pub fn of(rows: &'a Lines) -> RowMatcher<'a> {
-        let action = |row: usize| rows.cells(row).nth(ACTION_ID).unwrap_or_default().as_bytes();
-        let by_action = (0..rows.len()).map(|row| (action(row), row)).collect();
-        RowMatcher { rows, by_action, matched: vec![false; rows.len()] }
+    /// Indexes the rows of a batch by their identity.
+    pub fn of(rows: &'a Lines, layout: &'a Layout) -> RowMatcher<'a> {
+        let width = layout.kind.identity().len();
+        let identity = |row: usize| {
+            let line = rows.text(row..row + 1).as_bytes();
+            let end = memchr_iter(b'\t', line).nth(width - 1);
+            &line[..end.unwrap_or(line.len())]
+        };
+        let by_identity = (0..rows.len()).map(|row| (identity(row), row)).collect();
+        RowMatcher { rows, layout, by_identity, matched: vec![false; rows.len()] }
     }
 
-    /// Compares a stored row with the batch's row of the same `action_id`.
+    /// Compares a stored row with the batch's row of the same identity.
     pub fn compare(&mut self, texts: &mut RowTexts, row: usize) -> StoredRow {
         let mut found = StoredRow::default();
         let owned =
             |text: Option<&[u8]>| text.map(|text| String::from_utf8_lossy(text).into_owned());
-        let (mut line, mut cells) = (None, None);
+        let (mut line, mut cells, mut identity) = (None, None, Vec::new());
+        let (slots, width) = (self.layout.slots(), self.layout.kind.identity().len());
         texts.row(row, |column, text| {
-            match column {
-                ACTION_ID => {
-                    line = text.and_then(|text| self.by_action.get(text)).copied();
-                    cells = line.map(|line| self.rows.cells(line));
+            match slots[column].column.source {
+                Source::SiteId => found.site = owned(text).unwrap_or_default(),
+                Source::VisitId => found.visit = owned(text).unwrap_or_default(),
+                Source::Instant => found.at = owned(text).unwrap_or_default(),
+                Source::Visit("visitorId") => found.visitor = text.map(<[u8]>::to_vec),
+                _ => {}
+            }
+            if column < width {
+                if column > 0 {
+                    identity.push(b'\t');
+                }
+                identity.extend(text.unwrap_or_default());
+                if column + 1 == width {
+                    line = self.by_identity.get(identity.as_slice()).copied();
+                    cells = line.map(|line| self.rows.cells(line).skip(width));
                     found.is_equal = line.is_some_and(|line| !self.matched[line]);
                 }
-                IDSITE => found.site = owned(text).unwrap_or_default(),
-                IDVISIT => found.visit = owned(text).unwrap_or_default(),
-                ACTION_TIMESTAMP => found.at = owned(text).unwrap_or_default(),
-                VISITORID => found.visitor = text.map(<[u8]>::to_vec),
-                _ => {}
+                return;
             }
             if found.is_equal {
                 let cell = cells.as_mut().and_then(Iterator::next).unwrap_or_default();

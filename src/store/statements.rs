@@ -9,8 +9,8 @@ use pgrx::spi::{OwnedPreparedStatement, SpiClient, SpiTupleTable};
 use crate::error::Result;
 use crate::pg::local_settings::LocalSettings;
 use crate::pg::spi::{run_plan, spi};
-use crate::rows::columns::{self, COLUMNS};
-use crate::rows::lines::{self, Lines};
+use crate::rows::batch::TableRows;
+use crate::rows::lines;
 use crate::store::destination::Destination;
 
 /// SQL texts. *columns* are the leading arguments of statements that take rows: one text array per
@@ -34,8 +34,9 @@ pub struct Statements {
     pub update: String,
     /// `(columns)`
     pub insert: String,
-    /// `(visits[, from, to], actions)` → number of stored rows with these action IDs.
-    pub count_actions: String,
+    /// `(visits[, from, to], identities)` → number of stored rows that have one of these in the first
+    /// column of their identity.
+    pub count_rows: String,
     /// `(destination)` → whether a trigger, rule or policy of the user may drop, move or hide
     /// inserted rows.
     pub diverts: &'static str,
@@ -56,36 +57,37 @@ pub fn differs(column: &str, kind: &str) -> String {
     }
 }
 
-const WIDTH: usize = COLUMNS.len();
-
 impl Statements {
     /// Builds the statements for a destination.
     pub fn of(destination: &Destination) -> Statements {
-        let Destination { name, types, key, extension, .. } = destination;
-        let [action_type, site_type, visit_type] =
-            ["action_id", "idsite", "idvisit"].map(|column| destination.type_of(column));
-        let column_list = columns::names().collect::<Vec<_>>().join(", ");
+        let Destination { name, layout, types, key, extension, .. } = destination;
+        let width = layout.width();
+        let time = layout.kind.time();
+        let identity = layout.kind.identity()[0];
+        let [identity_type, site_type, visit_type] =
+            [identity, "idsite", "idvisit"].map(|column| destination.type_of(column));
+        let column_list = layout.names().collect::<Vec<_>>().join(", ");
         let arrays = |first: usize, count: usize| {
             let arrays: Vec<_> =
                 (first..first + count).map(|n| format!("${n}::pg_catalog.text[]")).collect();
             arrays.join(", ")
         };
-        let places: Vec<_> = (0..WIDTH).map(|n| format!("c{n}")).collect();
+        let places: Vec<_> = (0..width).map(|n| format!("c{n}")).collect();
         let places = places.join(", ");
         let typed: Vec<_> = types
             .iter()
             .enumerate()
-            .map(|(n, kind)| format!("u.c{n}::{kind} AS {}", COLUMNS[n].name))
+            .map(|(n, kind)| format!("u.c{n}::{kind} AS {}", layout.slots()[n].column.name))
             .collect();
         let typed = typed.join(", ");
-        let stored_columns: Vec<_> = columns::names().map(|name| format!("d.{name}")).collect();
+        let stored_columns: Vec<_> = layout.names().map(|name| format!("d.{name}")).collect();
         let stored_columns = stored_columns.join(", ");
         let is_key = |column: &str| key.iter().any(|key| key == column);
         let span = |first: usize| {
             if destination.key_has_time() {
                 format!(
-                    " AND d.action_timestamp OPERATOR(pg_catalog.>=) pg_catalog.to_timestamp(${first}) \
-                     AND d.action_timestamp OPERATOR(pg_catalog.<) pg_catalog.to_timestamp(${})",
+                    " AND d.{time} OPERATOR(pg_catalog.>=) pg_catalog.to_timestamp(${first}) \
+                     AND d.{time} OPERATOR(pg_catalog.<) pg_catalog.to_timestamp(${})",
                     first + 1
                 )
             } else {
@@ -100,12 +102,14 @@ impl Statements {
             )
         };
         let same: Vec<_> = key.iter().map(|column| format!("i.{column} = s.{column}")).collect();
-        let differs: Vec<_> = columns::names()
+        let differs: Vec<_> = layout
+            .names()
             .zip(types)
             .filter(|(column, _)| !is_key(column))
             .map(|(column, kind)| differs(column, kind))
             .collect();
-        let sets: Vec<_> = columns::names()
+        let sets: Vec<_> = layout
+            .names()
             .enumerate()
             .filter(|(_, column)| !is_key(column))
             .map(|(n, column)| format!("{column} = u.c{n}::{}", types[n]))
@@ -120,9 +124,9 @@ impl Statements {
                  SELECT i.place, s.partition, s.tid::text, coalesce(i.idvisit, s.idvisit)::text \
                  FROM i FULL JOIN s ON {} \
                  WHERE i.place IS NULL OR s.partition IS NULL OR {}",
-                arrays(1, WIDTH),
+                arrays(1, width),
                 stored_columns,
-                of_visits(WIDTH + 1),
+                of_visits(width + 1),
                 same.join(" AND "),
                 differs.join(" OR "),
             )
@@ -136,7 +140,7 @@ impl Statements {
             outside_span: CachedStatement::of(format!(
                 "SELECT d.idvisit::text FROM {name} AS d \
                  WHERE d.idvisit >= $1::text::{0} AND d.idvisit <= $2::text::{0} \
-                 AND (d.action_timestamp < to_timestamp($3) OR d.action_timestamp >= to_timestamp($4)) \
+                 AND (d.{time} < to_timestamp($3) OR d.{time} >= to_timestamp($4)) \
                  LIMIT $5",
                 visit_type
             )),
@@ -159,21 +163,21 @@ impl Statements {
                  WHERE d.tableoid OPERATOR(pg_catalog.=) ${} \
                  AND d.ctid OPERATOR(pg_catalog.=) u.tid::pg_catalog.tid{}",
                 sets.join(", "),
-                arrays(1, WIDTH),
-                WIDTH + 2,
-                WIDTH + 1,
-                span(WIDTH + 3),
+                arrays(1, width),
+                width + 2,
+                width + 1,
+                span(width + 3),
             ),
             insert: format!(
                 "INSERT INTO {name} ({column_list}) SELECT {typed} \
                  FROM unnest({}) AS u({places})",
-                arrays(1, WIDTH),
+                arrays(1, width),
             ),
-            count_actions: format!(
-                "SELECT count(*) FROM {name} AS d WHERE {} AND d.action_id = ANY (${}::text[]::{}[])",
+            count_rows: format!(
+                "SELECT count(*) FROM {name} AS d WHERE {} AND d.{identity} = ANY (${}::text[]::{}[])",
                 of_visits(1),
                 if destination.key_has_time() { 4 } else { 2 },
-                action_type
+                identity_type
             ),
             // A trigger whose function belongs to an extension is not the user's: it shows that an
             // engine manages the table.
@@ -239,12 +243,12 @@ pub fn span_args<'a>(span: Option<(f64, f64)>) -> Vec<DatumWithOid<'a>> {
     span.map_or_else(Vec::new, |(from, to)| vec![from.into(), to.into()])
 }
 
-/// The rows as one array per column.
-pub fn column_arrays<'a>(lines: &Lines, rows: &[usize]) -> Vec<DatumWithOid<'a>> {
+/// Rows of a table as one array per column.
+pub fn column_arrays<'a>(table: &TableRows, rows: &[usize]) -> Vec<DatumWithOid<'a>> {
     let mut columns: Vec<Vec<Option<String>>> =
-        (0..WIDTH).map(|_| Vec::with_capacity(rows.len())).collect();
+        (0..table.layout.width()).map(|_| Vec::with_capacity(rows.len())).collect();
     for row in rows {
-        for (column, cell) in columns.iter_mut().zip(lines.cells(*row)) {
+        for (column, cell) in columns.iter_mut().zip(table.rows.cells(*row)) {
             column.push(lines::value(cell).map(Into::into));
         }
     }

@@ -1,77 +1,28 @@
-//! Writes batches into the destination. SPI only; the only module that writes user tables.
-//!
-//! A visit is replaced as a unit: of its rows, new ones are inserted, those that differ updated,
-//! those that no longer exist deleted, and equal ones not touched at all: no dead row, no WAL.
+//! Writes batches into a destination and its companions. SPI only.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::ops::{AddAssign, Range};
+use std::collections::HashSet;
 
 use pgrx::prelude::*;
-use pgrx::spi::SpiClient;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::matomo::memory::Reservation;
-use crate::pg::encoding;
-use crate::pg::local_settings::{LocalSettings, SAFE_PATH};
-use crate::pg::spi::{query, spi};
+use crate::pg::local_settings::LocalSettings;
 use crate::rows::batch::Batch;
-use crate::rows::columns::{COLUMNS, position};
-use crate::rows::lines::Lines;
-use crate::rows::visit_tally::count;
-use crate::store::compare::{Changes, Comparison, RowLock};
-use crate::store::copy_from::copy_from;
 use crate::store::destination::Destination;
-use crate::store::planner_hook::VisitIndexOnly;
-use crate::store::statements::{Statements, column_arrays, span_args};
+use crate::store::table_writer::TableWriter;
+use crate::store::written::Written;
 
-/// Counts of written rows.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Written {
-    pub inserted: i64,
-    pub updated: i64,
-    pub deleted: i64,
-    /// Visits that have rows, none of them stored before.
-    pub new_visits: i64,
-}
-
-impl Written {
-    fn replaced(&self) -> i64 {
-        self.updated + self.deleted
-    }
-}
-
-impl AddAssign for Written {
-    fn add_assign(&mut self, other: Written) {
-        self.inserted += other.inserted;
-        self.updated += other.updated;
-        self.deleted += other.deleted;
-        self.new_visits += other.new_visits;
-    }
-}
-
-/// Writes visits into one destination.
+/// Writes visits into a destination and its companions.
 pub struct Writer {
-    destination: Destination,
-    statements: Statements,
-    /// UTC days since 1970 whose partitions are known to exist.
-    days: HashSet<i64>,
-    /// Ranges, in seconds, whose partitions are known to exist.
-    ranges: Vec<(f64, f64)>,
-    /// Whether rows that were inserted have been seen in the table.
-    is_read_back: bool,
+    /// In the order of [`Batch::tables`].
+    tables: Vec<TableWriter>,
 }
-
-const DAY: i64 = 86_400;
-
-/// Up to this many visits, all partitions are searched.
-const FEW: usize = 16;
 
 impl Writer {
     /// Prepares to write visits.
-    pub fn new(destination: Destination) -> Writer {
-        let statements = Statements::of(&destination);
-        let (days, ranges) = (HashSet::new(), Vec::new());
-        Writer { destination, statements, days, ranges, is_read_back: false }
+    pub fn new(destination: &Destination) -> Writer {
+        let tables = destination.tables().cloned().enumerate();
+        Writer { tables: tables.map(|(place, table)| TableWriter::new(place, table)).collect() }
     }
 
     /// Replaces the batch's visits.
@@ -83,53 +34,13 @@ impl Writer {
         // its TimeZone: the Node tool's trigger derives weeks from it. JIT costs more than it gains
         // for a page of rows.
         let _plain = LocalSettings::of(&[(c"timezone", c"UTC"), (c"jit", c"off")]);
-        check_room(&batch.rows);
-        Spi::connect_mut(|client| {
-            self.make_partitions(client, &batch.rows)?;
-            let span = self.span(client, batch)?;
-            let mut changes = self.changes(client, batch, span, RowLock::No)?;
-            let mut written = self.replace(client, batch, span, &changes)?;
-            if written.replaced() < changes.replaced() {
-                // Another session has changed or moved some of these rows since they were compared.
-                // Compare again, with the rows locked. If rows are still missing then, a trigger
-                // has refused them.
-                changes = self.changes(client, batch, span, RowLock::Rows)?;
-                written += self.replace(client, batch, span, &changes)?;
-            }
-            written.new_visits = changes.new_visits;
-            if !changes.insert.is_empty() {
-                written.inserted = self.insert(client, &batch.rows, &changes.insert)?;
-                if !self.is_read_back {
-                    self.read_back(client, &batch.rows, span, changes.insert)?;
-                }
-            }
-            self.destination.check_name()?;
-            Ok(written)
-        })
-    }
-
-    /// Deletes and updates rows where they lie.
-    fn replace(
-        &self,
-        client: &mut SpiClient,
-        batch: &Batch,
-        span: Option<(f64, f64)>,
-        changes: &Changes,
-    ) -> Result<Written> {
-        let _by_ctid = LocalSettings::of(&[(c"enable_seqscan", c"off")]);
-        let mut written = Written::default();
-        for (partition, ctids) in &changes.delete {
-            let mut args = vec![pg_sys::Oid::from(*partition).into(), ctids.clone().into()];
-            args.extend(span_args(span));
-            written.deleted += count(query(client, &self.statements.delete, &args)?.len());
+        check_room(batch);
+        let mut of_actions = None;
+        for table in &mut self.tables {
+            let written = table.write(batch)?;
+            of_actions.get_or_insert(written);
         }
-        for (partition, (rows, ctids)) in &changes.update {
-            let mut args = column_arrays(&batch.rows, rows);
-            args.extend([pg_sys::Oid::from(*partition).into(), ctids.clone().into()]);
-            args.extend(span_args(span));
-            written.updated += count(query(client, &self.statements.update, &args)?.len());
-        }
-        Ok(written)
+        Ok(of_actions.unwrap_or_default())
     }
 
     /// How many of the batch's visits are not stored as they are.
@@ -138,12 +49,12 @@ impl Writer {
     /// Only internal ones.
     pub fn differing(&mut self, batch: &Batch) -> Result<usize> {
         let _plain = LocalSettings::of(&[(c"timezone", c"UTC"), (c"jit", c"off")]);
-        check_room(&batch.rows);
-        let changes = Spi::connect_mut(|client| {
-            let span = self.span(client, batch)?;
-            self.changes(client, batch, span, RowLock::No)
-        })?;
-        Ok(changes.visits.len())
+        check_room(batch);
+        let mut differing = HashSet::new();
+        for table in &mut self.tables {
+            differing.extend(table.differing(batch)?);
+        }
+        Ok(differing.len())
     }
 
     /// Removes all rows of visits.
@@ -151,170 +62,19 @@ impl Writer {
     /// # Errors
     /// Only internal ones.
     pub fn remove(&self, site: i32, visits: &[i64]) -> Result<()> {
-        let visits: Vec<_> = visits.iter().map(i64::to_string).collect();
-        let args = [vec![site.to_string()].into(), visits.into()];
-        Spi::connect_mut(|client| query(client, &self.statements.remove, &args).map(drop))
-    }
-
-    /// Creates the weekly partitions that the rows need.
-    fn make_partitions(&mut self, client: &mut SpiClient, rows: &Lines) -> Result<()> {
-        if !self.destination.key_has_time() {
-            return Ok(());
-        }
-        // By whole days: beside partitions with bounds in another zone, the Node tool's trigger
-        // looks up the week of a row's instant in UTC, which is in the same day. Not by whole
-        // weeks: the rest of a week may belong to a monthly partition that does not exist yet.
-        for day in rows.instants().iter().map(|at| at.div_euclid(DAY)) {
-            if !self.days.insert(day) {
-                continue;
-            }
-            let (from, to) = ((day * DAY) as f64, (day * DAY + DAY - 1) as f64);
-            let is_there =
-                |ranges: &[(f64, f64)]| ranges.iter().any(|(a, b)| *a <= from && to < *b);
-            if is_there(&self.ranges) {
-                continue;
-            }
-            let destination = self.destination.oid;
-            let args = [destination.into(), from.into(), to.into()];
-            query(client, &self.statements.make_partitions, &args)?;
-            self.ranges.clear();
-            for row in query(client, &self.statements.partition_ranges, &[destination.into()])? {
-                let (from, to) = (row.get(1).map_err(spi)?, row.get(2).map_err(spi)?);
-                self.ranges.extend(from.zip(to));
-            }
-        }
-        Ok(())
-    }
-
-    /// The differences between the batch and its stored visits.
-    fn changes(
-        &mut self,
-        client: &mut SpiClient,
-        batch: &Batch,
-        span: Option<(f64, f64)>,
-        lock: RowLock,
-    ) -> Result<Changes> {
-        // The search_path decides which operators are used, too.
-        let _by_visit = VisitIndexOnly::set();
-        let _safe = LocalSettings::of(&[SAFE_PATH, (c"enable_seqscan", c"off")]);
-        let name = &self.destination.name;
-        Comparison { name, statements: &mut self.statements, span, lock }.changes(client, batch)
-    }
-
-    fn insert(&self, client: &mut SpiClient, lines: &Lines, rows: &[Range<usize>]) -> Result<i64> {
-        let parts: Vec<_> =
-            rows.iter().map(|rows| encoding::to_server(lines.text(rows.clone()))).collect();
-        if let Some(inserted) = copy_from(self.destination.oid, &parts)? {
-            return Ok(i64::try_from(inserted).unwrap_or(i64::MAX));
-        }
-        let rows: Vec<_> = rows.iter().cloned().flatten().collect();
-        Ok(count(query(client, &self.statements.insert, &column_arrays(lines, &rows))?.len()))
-    }
-
-    /// Checks that inserted rows can be read through the table's name. Extensions that keep a
-    /// table's rows elsewhere do not see a COPY from memory. Rows that a trigger, rule or policy of
-    /// the user diverts are not checked.
-    fn read_back(
-        &mut self,
-        client: &mut SpiClient,
-        lines: &Lines,
-        span: Option<(f64, f64)>,
-        rows: Vec<Range<usize>>,
-    ) -> Result<()> {
-        let _by_visit = VisitIndexOnly::set();
-        let _safe = LocalSettings::of(&[SAFE_PATH, (c"enable_seqscan", c"off")]);
-        let cells = |column: usize| {
-            let cell = move |row| lines.cells(row).nth(column).unwrap_or_default().to_owned();
-            rows.iter().cloned().flatten().map(cell)
-        };
-        let visits: BTreeSet<String> = cells(const { position("idvisit") }).collect();
-        let actions: Vec<String> = cells(const { position("action_id") }).collect();
-        let written = count(actions.len());
-        let mut args = vec![visits.into_iter().collect::<Vec<_>>().into()];
-        args.extend(span_args(span));
-        args.push(actions.into());
-        let seen: Option<i64> =
-            query(client, &self.statements.count_actions, &args)?.first().get_one().map_err(spi)?;
-        let seen = seen.unwrap_or(0);
-        if seen < written {
-            let args = [self.destination.oid.into()];
-            let diverts: Option<bool> =
-                query(client, self.statements.diverts, &args)?.first().get_one().map_err(spi)?;
-            if diverts != Some(true) {
-                return Err(Error::NotSeen { name: self.destination.name.clone(), written, seen });
-            }
-        }
-        self.is_read_back = true;
-        Ok(())
-    }
-
-    /// The span of instants in which all stored rows of the batch's visits lie, for partitioning by
-    /// time. Usually that is the span of the batch's own partitions, unless a visit had other times
-    /// before or was another visit.
-    fn span(&mut self, client: &mut SpiClient, batch: &Batch) -> Result<Option<(f64, f64)>> {
-        if !self.destination.key_has_time() {
-            return Ok(None);
-        }
-        let instants = batch.rows.instants();
-        if let (Some(first), Some(last)) = (instants.iter().min(), instants.iter().max())
-            && batch.visits.len() > FEW
-        {
-            // One more day on each side, for rows stored with the other matomo.action_time.
-            let (mut from, mut to) = ((first - DAY) as f64, (last + DAY) as f64);
-            let met = |(a, b): &&(f64, f64)| *a < to && *b > from;
-            let met: Vec<_> = self.ranges.iter().filter(met).copied().collect();
-            for (a, b) in met {
-                (from, to) = (from.min(a), to.max(b));
-            }
-            if !self.has_rows_outside(client, batch, from, to)? {
-                return Ok(Some((from, to)));
-            }
-        }
-        Ok(Some((f64::NEG_INFINITY, f64::INFINITY)))
-    }
-
-    /// Whether visits of the batch may have stored rows outside a span. Consecutive IDs are
-    /// neighbours in an index, so one range scan per partition is enough. As text this holds only
-    /// among IDs of the same length, with longer ones in between.
-    fn has_rows_outside(
-        &mut self,
-        client: &mut SpiClient,
-        batch: &Batch,
-        from: f64,
-        to: f64,
-    ) -> Result<bool> {
-        let _by_visit = VisitIndexOnly::set();
-        let _safe = LocalSettings::of(&[SAFE_PATH, (c"enable_seqscan", c"off")]);
-        let mut lengths: BTreeMap<usize, (i64, i64)> = BTreeMap::new();
-        for (id, _) in &batch.visits {
-            let (least, most) = lengths.entry(id.to_string().len()).or_insert((*id, *id));
-            (*least, *most) = ((*least).min(*id), (*most).max(*id));
-        }
-        // With more rows than this, searching each partition for each visit is cheaper.
-        let most = count(batch.visits.len() * self.ranges.len().max(1));
-        for (least, greatest) in lengths.into_values() {
-            let [least, greatest] = [least, greatest].map(|id| id.to_string().into());
-            let args = [least, greatest, from.into(), to.into(), most.into()];
-            let found = self.statements.outside_span.run(client, &args)?;
-            if count(found.len()) >= most {
-                return Ok(true);
-            }
-            for row in found {
-                let id = row.get::<String>(1).map_err(spi)?.and_then(|id| id.parse::<i64>().ok());
-                if batch.visits.iter().any(|(visit, _)| id == Some(*visit)) {
-                    return Ok(true);
-                }
-            }
-        }
-        Ok(false)
+        self.tables.iter().try_for_each(|table| table.remove(site, visits))
     }
 }
 
 /// Raises an ERROR if there is no memory to store a batch: for its text in the server's encoding,
 /// and for a string per cell.
-fn check_room(rows: &Lines) {
+fn check_room(batch: &Batch) {
     let cell = size_of::<Option<String>>() + 32;
-    let bytes = rows.len() * COLUMNS.len() * cell + 4 * rows.size() + Reservation::total_bytes();
+    let bytes = batch
+        .tables()
+        .iter()
+        .map(|table| table.rows.len() * table.layout.width() * cell + 4 * table.rows.size());
+    let bytes = bytes.sum::<usize>() + Reservation::total_bytes();
     // SAFETY: main thread, within a transaction.
     unsafe { pg_sys::pfree(pg_sys::MemoryContextAllocHuge(pg_sys::CurrentMemoryContext, bytes)) };
 }

@@ -11,8 +11,9 @@ use crate::error::{Error, Result};
 use crate::matomo::client::{Client, SiteInfo};
 use crate::pg::report::warn;
 use crate::pg::secrecy::show_activity;
-use crate::rows::batch::Batch;
-use crate::rows::mapping::{ActionTime, SiteContext};
+use crate::rows::batch::{Batch, Misfits};
+use crate::rows::columns::Kind;
+use crate::rows::site_context::{ActionTime, SiteContext};
 use crate::rows::visit_tally::count;
 use crate::state::adoption::adopt;
 use crate::state::ledger::Ledger;
@@ -24,7 +25,7 @@ use crate::sync::pages::ReadOptions;
 use crate::sync::plan::{self, Start};
 use crate::sync::recheck;
 use crate::sync::remote;
-use crate::sync::site_sync::{SyncRequest, ask_for_site, note_emptied};
+use crate::sync::site_sync::{SyncRequest, ask_for_site, note_emptied, warn_of_misfits};
 
 /// Options of a check.
 #[derive(Debug, Clone, Copy)]
@@ -66,10 +67,11 @@ pub fn run(request: SyncRequest, options: CheckOptions) -> Result<BTreeMap<Naive
     let SyncRequest { site, access, start, end, destination, .. } = request;
     let Access { client, page_size, .. } = access;
     let destination = Destination::open(&destination, options.repair)?;
-    destination.lock_rows(site)?;
     let start = start.ok_or(Error::Null("start_date"))?;
     let ledger = Ledger::of(&destination, client.endpoint(), site);
+    // Otherwise whoever may read the table could keep syncs and erasures waiting.
     if options.repair {
+        destination.lock_rows(site)?;
         note_emptied(&ledger, &destination)?;
         adopt(&ledger, &destination)?;
     }
@@ -89,11 +91,12 @@ pub fn run(request: SyncRequest, options: CheckOptions) -> Result<BTreeMap<Naive
     let mut check = Check {
         client,
         site,
-        store: Writer::new(destination.clone()),
+        store: Writer::new(&destination),
         destination,
         options,
         of_other_kind: of_other_kind.map(|entry| entry.day).collect(),
         listed: HashSet::new(),
+        misfits: Misfits::default(),
         of_days: BTreeMap::new(),
     };
     let mut found = BTreeMap::new();
@@ -104,6 +107,7 @@ pub fn run(request: SyncRequest, options: CheckOptions) -> Result<BTreeMap<Naive
     check.extra(&days, &mut found)?;
     if options.repair {
         warn_of_purged(&found);
+        warn_of_misfits("", &check.misfits);
     }
     let is_repaired = |checked: &DayChecked| checked.repaired > 0 && checked.purged == 0;
     for (day, checked) in found.iter().filter(|(_, checked)| is_repaired(checked)) {
@@ -137,14 +141,17 @@ struct Check {
     of_other_kind: BTreeSet<NaiveDate>,
     /// All visits that Matomo listed.
     listed: HashSet<i64>,
+    /// Of what was repaired.
+    misfits: Misfits,
     /// The same by day; only for a repair.
     of_days: BTreeMap<NaiveDate, Vec<i64>>,
 }
 
 impl Check {
     fn day(&mut self, day: NaiveDate, reading: ReadOptions) -> Result<DayChecked> {
+        let layouts = self.destination.layouts();
         let listed = remote::ask(&self.client, move |client, notice| {
-            fetch::list_day(client, reading, day, notice)
+            fetch::list_day(client, reading, &layouts, day, notice)
         })?;
         self.listed.extend(listed.iter().map(|visit| visit.id));
         if self.options.repair {
@@ -164,7 +171,7 @@ impl Check {
             let mut equal: Vec<_> =
                 listed.iter().map(|visit| visit.id).filter(|id| !known.contains(id)).collect();
             while !equal.is_empty() {
-                let batch = recheck::by_id(&self.client, self.site, &mut equal, true)?;
+                let batch = self.by_id(&mut equal, true)?;
                 let differing = self.store.differing(&batch)?;
                 checked.stale += count(differing);
                 if differing > 0 {
@@ -174,17 +181,22 @@ impl Check {
         }
         checked.here = checked.there - count(missing.len());
         while !missing.is_empty() {
-            let batch = recheck::by_id(&self.client, self.site, &mut missing, true)?;
+            let batch = self.by_id(&mut missing, true)?;
             // A visit without actions has no rows, so it is not missing.
-            let with_rows = batch.visits.iter().filter(|(_, rows)| !rows.is_empty()).count();
+            let with_rows = batch.visits().iter().filter(|(_, rows)| !rows.is_empty()).count();
             checked.missing += count(with_rows);
             checked.repaired += self.repair(&batch, with_rows)?;
         }
         while self.options.repair && !stale.is_empty() {
-            let batch = recheck::by_id(&self.client, self.site, &mut stale, true)?;
-            checked.repaired += self.repair(&batch, batch.visits.len())?;
+            let batch = self.by_id(&mut stale, true)?;
+            checked.repaired += self.repair(&batch, batch.visits().len())?;
         }
         Ok(checked)
+    }
+
+    /// As [`recheck::by_id`].
+    fn by_id(&self, ids: &mut Vec<i64>, actions: bool) -> Result<Batch> {
+        recheck::by_id(&self.client, self.site, &self.destination.layouts(), ids, actions)
     }
 
     /// Writes the batch if this is a repair. Returns the number of repaired visits.
@@ -193,6 +205,7 @@ impl Check {
             return Ok(0);
         }
         self.store.write(batch)?;
+        self.misfits.merge(&batch.misfits);
         Ok(count(visits))
     }
 
@@ -218,12 +231,20 @@ impl Check {
             ActionTime::AsSent => instant + zone.offset_at(instant),
         };
         let (from, to) = (on_axis(zone.midnight(*first)), on_axis(zone.midnight(after)));
-        let stored = inspect::visits_between(&self.destination, self.site.id, from, to)?;
+        let mut stored = inspect::visits_between(&self.destination, self.site.id, from, to)?;
+        if let Some(visits) =
+            self.destination.tables().find(|table| table.layout.kind == Kind::Visits)
+        {
+            // Those without actions.
+            let known: HashSet<_> = stored.iter().map(|(id, _)| *id).collect();
+            let of_table = inspect::visits_between(visits, self.site.id, from, to)?;
+            stored.extend(of_table.into_iter().filter(|(id, _)| !known.contains(id)));
+        }
         // Matomo may have moved some of them to another day.
         let suspects = stored.iter().map(|(id, _)| *id).filter(|id| !self.listed.contains(id));
         let suspects: Vec<i64> = suspects.collect();
-        let known = recheck::by_id(&self.client, self.site, &mut suspects.clone(), false)?;
-        let known: HashSet<_> = known.visits.into_iter().map(|(id, _)| id).collect();
+        let known = self.by_id(&mut suspects.clone(), false)?;
+        let known: HashSet<_> = known.visits().iter().map(|(id, _)| *id).collect();
         let gone: HashSet<i64> = suspects.into_iter().filter(|id| !known.contains(id)).collect();
         let day = |at: i64| {
             let instant =

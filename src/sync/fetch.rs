@@ -8,9 +8,10 @@ use chrono::NaiveDate;
 use crate::error::{Error, Fault, Result};
 use crate::matomo::client::{Client, SiteInfo, VisitSelection};
 use crate::matomo::visit::Visit;
-use crate::rows::batch::Batch;
-use crate::rows::batch::ListedVisit;
-use crate::rows::mapping::{self, SiteContext};
+use crate::rows::batch::{Batch, Layouts, ListedVisit};
+use crate::rows::columns::Kind;
+use crate::rows::site_context::SiteContext;
+use crate::rows::visit_cells;
 use crate::rows::visit_tally::{Counts, VisitTally};
 use crate::state::known::Pass;
 use crate::sync::pages::ReadOptions;
@@ -72,11 +73,12 @@ pub enum Message {
 pub fn days(
     client: &Client,
     mut reading: ReadOptions,
+    layouts: &Layouts,
     days: Vec<Due>,
     send: &mut dyn FnMut(Message) -> bool,
 ) {
     for due in days {
-        match read_day(client, &mut reading, due, send) {
+        match read_day(client, &mut reading, layouts, due, send) {
             Ok(true) => {}
             Ok(false) => return,
             Err(error) => {
@@ -90,6 +92,7 @@ pub fn days(
 fn read_day(
     client: &Client,
     reading: &mut ReadOptions,
+    layouts: &Layouts,
     due: Due,
     send: &mut dyn FnMut(Message) -> bool,
 ) -> Result<bool> {
@@ -124,18 +127,21 @@ fn read_day(
         }
         reading.is_zone_known = true;
         newest = newest.max(page.newest);
-        let mut batch = Batch::default();
+        let mut batch = Batch::new(layouts);
         for (id, visit) in &page.visits {
             check_site(client, &mut reading.site, (*id, visit), &mut |line| {
                 send(Message::Notice(line));
             })?;
             seen.insert(*id, visit.actions.len(), visit.truncated > 0);
             batch.add(client, site, (*id, visit), Some(due.day), begin)?;
-            if batch.is_large() && !send(Message::Batch(std::mem::take(&mut batch))) {
-                return Ok(false);
+            if batch.is_large() {
+                let full = std::mem::replace(&mut batch, Batch::new(layouts));
+                if !send(Message::Batch(full)) {
+                    return Ok(false);
+                }
             }
         }
-        if !batch.visits.is_empty() && !send(Message::Batch(batch)) {
+        if !batch.visits().is_empty() && !send(Message::Batch(batch)) {
             return Ok(false);
         }
         rest = pages.resume_at().filter(|_| pages.asked >= most_pages);
@@ -151,7 +157,7 @@ fn read_day(
     if let Some(pass) = due.recheck.filter(|_| rest.is_none()) {
         let mut pages = Pages::new(client, *reading, due.day, Some(pass.since), false);
         pages.asked = asked;
-        let more = list(client, &mut pages, &mut reading.site, most_pages, send)?;
+        let more = list(client, &mut pages, layouts, &mut reading.site, most_pages, send)?;
         rechecked = more.is_none().then_some(pass.began);
         rest = more.map(|since| Pass { since, ..pass });
         asked = pages.asked;
@@ -165,6 +171,7 @@ fn read_day(
 fn list(
     client: &Client,
     pages: &mut Pages,
+    layouts: &Layouts,
     site: &mut SiteContext,
     most_pages: i32,
     send: &mut dyn FnMut(Message) -> bool,
@@ -173,7 +180,7 @@ fn list(
         send(Message::Notice(line));
     })? {
         let page = pages.read(&body)?;
-        let listed = listed(client, &page, site, &mut |line| {
+        let listed = listed(client, &page, layouts, site, &mut |line| {
             send(Message::Notice(line));
         })?;
         if !send(Message::Listed(listed)) {
@@ -190,6 +197,7 @@ fn list(
 fn listed(
     client: &Client,
     page: &Page,
+    layouts: &Layouts,
     site: &mut SiteContext,
     notice: &mut dyn FnMut(String),
 ) -> Result<Vec<ListedVisit>> {
@@ -197,7 +205,10 @@ fn listed(
     for (id, visit) in &page.visits {
         check_site(client, site, (*id, visit), notice)?;
         let short = || client.failed(site.id, None, Fault::OutOfMemory);
-        let values = mapping::visit_values(visit, *id, *site).ok_or_else(short)?;
+        let of_visits =
+            layouts.iter().filter(|layout| matches!(layout.kind, Kind::Actions | Kind::Visits));
+        let values = of_visits.map(|layout| visit_cells::visit_values(layout, visit, *id, *site));
+        let values = values.collect::<Option<_>>().ok_or_else(short)?;
         all.push(ListedVisit { id: *id, values });
     }
     Ok(all)
@@ -210,13 +221,14 @@ fn listed(
 pub fn list_day(
     client: &Client,
     mut reading: ReadOptions,
+    layouts: &Layouts,
     day: NaiveDate,
     notice: &mut dyn FnMut(String),
 ) -> Result<Vec<ListedVisit>> {
     let mut pages = Pages::new(client, reading, day, None, false);
     let mut all = HashMap::new();
     while let Some(body) = pages.next(notice)? {
-        let page = listed(client, &pages.read(&body)?, &mut reading.site, notice)?;
+        let page = listed(client, &pages.read(&body)?, layouts, &mut reading.site, notice)?;
         all.extend(page.into_iter().map(|visit| (visit.id, visit)));
     }
     Ok(all.into_values().collect())
@@ -233,11 +245,12 @@ pub const IDS: usize = 50;
 pub fn by_id(
     client: &Client,
     mut site: SiteContext,
+    layouts: &Layouts,
     mut ids: Vec<i64>,
     actions: bool,
     notice: &mut dyn FnMut(String),
 ) -> Result<(Batch, Vec<i64>)> {
-    let mut batch = Batch::default();
+    let mut batch = Batch::new(layouts);
     while !ids.is_empty() && !batch.is_large() {
         let rest = ids.split_off(ids.len().min(IDS));
         let asked = std::mem::replace(&mut ids, rest);
@@ -269,7 +282,7 @@ fn check_site(
     (id, visit): (i64, &Visit),
     notice: &mut dyn FnMut(String),
 ) -> Result<()> {
-    let other = mapping::id_site(visit, *site);
+    let other = visit_cells::id_site(visit, *site);
     if other == i64::from(site.id) {
         return Ok(());
     }

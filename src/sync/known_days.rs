@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use chrono::NaiveDate;
 
 use crate::matomo::zone::Zone;
-use crate::rows::mapping::ActionTime;
+use crate::rows::site_context::ActionTime;
 use crate::state::known::Known;
 use crate::state::ledger::LedgerEntry;
 use crate::sync::plan::Due;

@@ -11,7 +11,8 @@ use crate::matomo::memory::Body;
 use crate::matomo::pager::Pager;
 use crate::matomo::visit::Visit;
 use crate::matomo::zone::Zone;
-use crate::rows::mapping::{self, SiteContext};
+use crate::rows::cell::representable;
+use crate::rows::site_context::SiteContext;
 
 /// Options for reading days.
 #[derive(Debug, Clone, Copy)]
@@ -107,9 +108,7 @@ impl<'a> Pages<'a> {
     pub fn read<'b>(&mut self, body: &'b str) -> Result<Page<'b>> {
         let mut page = read_page(self.client, self.site.id, Some(self.day), body)?;
         let offset = self.pager.page().offset;
-        self.pager.listed(
-            page.visits.iter().map(|(id, visit)| (*id, mapping::representable(visit.last))),
-        );
+        self.pager.listed(page.visits.iter().map(|(id, visit)| (*id, representable(visit.last))));
         self.more = self.pager.advance(page.length, page.newest);
         // A server that ignores offsets would cause endless requests.
         let ids: Vec<_> = page.visits.iter().map(|(id, _)| *id).collect();
@@ -122,7 +121,7 @@ impl<'a> Pages<'a> {
         // A visit after the day (today's window has no end) or in the future (a tracker's clock may
         // be ahead) does not move the cursor: earlier visits are still to come.
         let most = self.now.min(self.end - 1);
-        let ends = page.visits.iter().filter_map(|(_, visit)| mapping::representable(visit.last));
+        let ends = page.visits.iter().filter_map(|(_, visit)| representable(visit.last));
         page.newest = ends.filter(|last| *last <= most).max();
         Ok(page)
     }
@@ -147,7 +146,7 @@ impl Page<'_> {
         self.visits.iter().filter_map(move |(_, visit)| {
             let clocks = || visit.actions.iter().filter_map(|action| action.wall);
             let is_at = |at: Option<i64>, wall: i64| {
-                mapping::representable(at).is_some_and(|at| at + zone.offset_at(at) == wall)
+                representable(at).is_some_and(|at| at + zone.offset_at(at) == wall)
             };
             let (first, last) = clocks().min().zip(clocks().max())?;
             Some(is_at(visit.first, first) || is_at(visit.last, last))
@@ -181,7 +180,7 @@ pub fn read_page<'a>(
     let mut places = HashMap::new();
     for visit in list {
         let id = visit.id.ok_or_else(|| client.unexpected(site, day, "a visit without idVisit"))?;
-        page.newest = page.newest.max(mapping::representable(visit.last));
+        page.newest = page.newest.max(representable(visit.last));
         match places.insert(id, page.visits.len()) {
             None => page.visits.push((id, visit)),
             Some(place) => {

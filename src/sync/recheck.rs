@@ -1,11 +1,13 @@
 //! Finds visits whose stored rows differ from Matomo's list, and fetches them. For checks, and for
 //! rechecks of open days. Runs on the main thread.
 
+use std::collections::HashSet;
+
 use crate::error::Result;
 use crate::matomo::client::Client;
-use crate::rows::batch::Batch;
-use crate::rows::batch::ListedVisit;
-use crate::rows::mapping::SiteContext;
+use crate::rows::batch::{Batch, Layouts, ListedVisit};
+use crate::rows::columns::Kind;
+use crate::rows::site_context::SiteContext;
 use crate::store::destination::Destination;
 use crate::store::inspect::{self, Differing};
 use crate::sync::fetch;
@@ -20,10 +22,21 @@ const AT_ONCE: usize = 500;
 /// Only internal ones.
 pub fn compare(destination: &Destination, listed: &[ListedVisit]) -> Result<Differing> {
     let mut all = Differing::default();
+    let of_visits =
+        |table: &&Destination| matches!(table.layout.kind, Kind::Actions | Kind::Visits);
     for listed in listed.chunks(AT_ONCE) {
-        let found = inspect::differing(destination, listed)?;
-        all.missing.extend(found.missing);
-        all.stale.extend(found.stale);
+        let mut known = HashSet::new();
+        for (place, table) in destination.tables().filter(of_visits).enumerate() {
+            let found = inspect::differing(table, listed, place)?;
+            let is_new = |id: &i64| known.insert(*id);
+            if place == 0 {
+                all.missing.extend(found.missing.iter().copied().filter(is_new));
+                all.stale.extend(found.stale.iter().copied().filter(|id| known.insert(*id)));
+            } else {
+                let found = found.missing.into_iter().chain(found.stale);
+                all.stale.extend(found.filter(is_new));
+            }
+        }
     }
     Ok(all)
 }
@@ -36,12 +49,14 @@ pub fn compare(destination: &Destination, listed: &[ListedVisit]) -> Result<Diff
 pub fn by_id(
     client: &Client,
     site: SiteContext,
+    layouts: &Layouts,
     ids: &mut Vec<i64>,
     actions: bool,
 ) -> Result<Batch> {
     let wanted = std::mem::take(ids);
+    let layouts = layouts.clone();
     let (batch, left) = remote::ask(client, move |client, notice| {
-        fetch::by_id(client, site, wanted, actions, notice)
+        fetch::by_id(client, site, &layouts, wanted, actions, notice)
     })?;
     *ids = left;
     Ok(batch)

@@ -8,13 +8,15 @@ use crate::error::Result;
 use crate::matomo::client::{Client, SiteInfo};
 use crate::pg::report::say;
 use crate::pg::secrecy::show_activity;
-use crate::rows::mapping::ActionTime;
+use crate::rows::batch::Misfits;
+use crate::rows::site_context::ActionTime;
 use crate::rows::visit_tally::count;
 use crate::state::ledger::LedgerDays;
 use crate::state::ledger::{Ledger, LedgerEntry};
 use crate::state::run::StepCounts;
 use crate::store::destination::Destination;
-use crate::store::writer::{Writer, Written};
+use crate::store::writer::Writer;
+use crate::store::written::Written;
 use crate::sync::fetch::{self, DayRead, Message, Part};
 use crate::sync::helper::Helper;
 use crate::sync::pages::ReadOptions;
@@ -27,8 +29,8 @@ use crate::sync::remote;
 pub type DayResult = (DayRead, Written);
 
 /// Sums up the days of a step. `bytes` is the size of the answers.
-pub fn counts(results: &[DayResult], bytes: u64) -> StepCounts {
-    let mut counts = StepCounts { bytes, ..StepCounts::default() };
+pub fn counts(results: &[DayResult], misfits: Misfits, bytes: u64) -> StepCounts {
+    let mut counts = StepCounts { bytes, misfits, ..StepCounts::default() };
     for (read, written) in results {
         if read.rest.is_none() {
             counts.days.push(read.day);
@@ -47,7 +49,7 @@ pub fn counts(results: &[DayResult], bytes: u64) -> StepCounts {
 
 /// The result of copying days.
 pub enum Outcome {
-    Done(Vec<DayResult>),
+    Done(Vec<DayResult>, Misfits),
     /// The site has another timezone, so that other days are due.
     ZoneChanged(SiteInfo),
 }
@@ -65,6 +67,7 @@ pub struct Copier {
     pub destination: Destination,
     pub store: Writer,
     pub record: Recorder,
+    pub misfits: Misfits,
 }
 
 impl Copier {
@@ -94,8 +97,11 @@ impl Copier {
         let mut helpers = of_workers
             .into_iter()
             .map(|days| {
+                let layouts = self.destination.layouts();
                 remote::start(&self.client, ROOM, move |client, outbox| {
-                    fetch::days(client, reading, days, &mut |message| outbox.send(message));
+                    fetch::days(client, reading, &layouts, days, &mut |message| {
+                        outbox.send(message)
+                    });
                 })
             })
             .collect::<Result<Vec<_>>>()?;
@@ -125,7 +131,8 @@ impl Copier {
             self.fetch_differing(day)?;
             self.record(day, progress)?;
         }
-        Ok(Outcome::Done(results.into_iter().map(|day| (day.read, day.written)).collect()))
+        let results = results.into_iter().map(|day| (day.read, day.written)).collect();
+        Ok(Outcome::Done(results, self.misfits))
     }
 
     /// Stores the next day of a fetch thread.
@@ -133,7 +140,10 @@ impl Copier {
         let (mut written, mut differing) = (Written::default(), Vec::new());
         while let Some(message) = helper.next() {
             match message {
-                Message::Batch(batch) => written += self.store.write(&batch)?,
+                Message::Batch(batch) => {
+                    written += self.store.write(&batch)?;
+                    self.misfits.merge(&batch.misfits);
+                }
                 Message::Listed(visits) => {
                     let found = recheck::compare(&self.destination, &visits)?;
                     differing.extend(found.missing.into_iter().chain(found.stale));
@@ -154,10 +164,12 @@ impl Copier {
         let requests = i32::try_from(ids.len().div_ceil(fetch::IDS)).unwrap_or(i32::MAX);
         day.read.pages = day.read.pages.saturating_add(requests);
         while !ids.is_empty() {
-            let batch = recheck::by_id(&self.client, self.reading.site, &mut ids, true)?;
+            let (site, layouts) = (self.reading.site, self.destination.layouts());
+            let batch = recheck::by_id(&self.client, site, &layouts, &mut ids, true)?;
             day.written += self.store.write(&batch)?;
-            day.read.met.visits += count(batch.visits.len());
-            day.read.met.actions += count(batch.rows.len());
+            self.misfits.merge(&batch.misfits);
+            day.read.met.visits += count(batch.visits().len());
+            day.read.met.actions += count(batch.actions().rows.len());
         }
         Ok(())
     }

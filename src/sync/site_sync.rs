@@ -13,7 +13,8 @@ use crate::matomo::zone::Zone;
 use crate::pg::locks::{self, ALL_SITES, Lock, Mode};
 use crate::pg::report::{say, warn};
 use crate::pg::secrecy::show_activity;
-use crate::rows::mapping::SiteContext;
+use crate::rows::batch::Misfits;
+use crate::rows::site_context::SiteContext;
 use crate::state::adoption::adopt;
 use crate::state::ledger::{Ledger, LedgerDays};
 use crate::store::destination::Destination;
@@ -54,12 +55,13 @@ pub fn run(request: SyncRequest) -> Result<Vec<DayResult>> {
             Sync::prepare(site, access.clone(), destination.clone(), range, force, info, None)?;
         let mut progress = Progress::new(site, sync.due.len());
         match sync.copy.days(sync.due, i32::MAX, &mut progress)? {
-            Outcome::Done(results) => {
+            Outcome::Done(results, misfits) => {
                 if let Some(line) = progress.end() {
                     say(PgLogLevel::NOTICE, line);
                 }
                 let truncated = results.iter().map(|(read, _)| read.met.truncated_visits).sum();
                 warn_of_truncation("", truncated);
+                warn_of_misfits("", &misfits);
                 return Ok(results);
             }
             Outcome::ZoneChanged(told) => info = Some(told),
@@ -163,13 +165,14 @@ impl Sync {
         }
         // Only after Matomo has answered: a mistyped URL is not another Matomo.
         ledger.check_matomo(&destination)?;
-        let store = Writer::new(destination.clone());
+        let store = Writer::new(&destination);
         let (zone, is_rollup) = (info.zone, info.is_rollup);
         let site = SiteContext { id: site, zone, action_time, is_rollup };
         let reading =
             ReadOptions { site, page_size, most_pages: i32::MAX, began: now, is_zone_known };
         let record = Recorder { ledger, known, timezone: info.timezone.clone(), action_time, now };
-        let copy = Copier { client, workers, reading, destination, store, record };
+        let misfits = Misfits::default();
+        let copy = Copier { client, workers, reading, destination, store, record, misfits };
         Ok(Sync { copy, info, due })
     }
 }
@@ -261,6 +264,22 @@ pub fn warn_of_truncation(prefix: &str, visits: i64) {
         warn(
             format!("{prefix}Matomo listed only the first actions of {} visits", readable(visits)),
             "Raise visitor_log_maximum_actions_per_visit in the section [General] of Matomo's config.ini.php, then sync these days again.",
+        );
+    }
+}
+
+/// Warns that columns cannot hold some values.
+pub fn warn_of_misfits(prefix: &str, misfits: &Misfits) {
+    let columns =
+        misfits.0.iter().map(|(column, values)| format!("{column} ({})", readable(*values)));
+    let columns: Vec<_> = columns.collect();
+    if !columns.is_empty() {
+        warn(
+            format!(
+                "{prefix}values that the types of their columns cannot hold are NULL: {}",
+                columns.join(", ")
+            ),
+            "A column extra of type jsonb keeps them. Or give the columns other types, then read the days again with force => true.",
         );
     }
 }

@@ -19,6 +19,7 @@ use crate::pg::report::say;
 use crate::pg::roles::AsSiteOwner;
 use crate::pg::spi::{query, spi};
 use crate::pg::watch::{self, Watch};
+use crate::rows::batch::Misfits;
 use crate::state::restored;
 use crate::state::retention;
 use crate::state::run::Run;
@@ -28,7 +29,7 @@ use crate::store::destination::Destination;
 use crate::sync::notices::Notices;
 use crate::sync::progress::Progress;
 use crate::sync::site_days::{DayResult, Outcome, counts};
-use crate::sync::site_sync::{Range, RunContext, Sync, warn_of_truncation};
+use crate::sync::site_sync::{Range, RunContext, Sync, warn_of_misfits, warn_of_truncation};
 use crate::worker::attempt::attempt;
 use crate::worker::background;
 use crate::worker::session::{self, Failure, Phase};
@@ -153,7 +154,8 @@ fn copy(run: i64) -> Result<Status> {
         sites::note(&extension, site.id, &step.info, step.client.endpoint().url())?;
         state.timezone = Some(step.info.timezone);
     }
-    let left = state.add(&extension, &step.due, &counts(&step.results, step.bytes))?;
+    let left =
+        state.add(&extension, &step.due, &counts(&step.results, step.misfits, step.bytes))?;
     if left > 0 {
         session::with(|work| {
             let version = work.version.clone();
@@ -165,7 +167,9 @@ fn copy(run: i64) -> Result<Status> {
     if let Some(line) = step.progress.end() {
         say(PgLogLevel::NOTICE, line);
     }
-    warn_of_truncation(&format!("registered site {}: ", site.id), state.truncated_visits);
+    let prefix = format!("registered site {}: ", site.id);
+    warn_of_truncation(&prefix, state.truncated_visits);
+    warn_of_misfits(&prefix, &state.misfits);
     runs::succeed(&extension, run)?;
     Ok(Status::Succeeded)
 }
@@ -177,6 +181,7 @@ struct Step {
     /// The days that were due.
     due: Vec<NaiveDate>,
     results: Vec<DayResult>,
+    misfits: Misfits,
     bytes: u64,
     progress: Progress,
 }
@@ -221,7 +226,7 @@ fn as_owner(
     let of_run = RunContext { registered: site.id, began: run.began };
     let pages = run.step_pages.map_or_else(settings::step_pages, |n| n.min(settings::step_pages()));
     let mut told = known;
-    let (info, due, results, progress) = loop {
+    let (info, due, results, misfits, progress) = loop {
         let (access, destination) = (access.clone(), destination.clone());
         let mut sync =
             Sync::prepare(site.idsite, access, destination, range, false, told, Some(of_run))?;
@@ -242,7 +247,7 @@ fn as_owner(
             )
             .having_said(notices);
         match sync.copy.days(sync.due, pages, &mut progress)? {
-            Outcome::Done(results) => break (sync.info, due, results, progress),
+            Outcome::Done(results, misfits) => break (sync.info, due, results, misfits, progress),
             Outcome::ZoneChanged(info) => {
                 run.begin_anew();
                 told = Some(info);
@@ -250,7 +255,7 @@ fn as_owner(
         }
     };
     let bytes = client.received().saturating_sub(received);
-    Ok(Step { client, info, due, results, bytes, progress })
+    Ok(Step { client, info, due, results, misfits, bytes, progress })
 }
 
 /// The site as reported to an earlier step.

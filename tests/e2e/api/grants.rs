@@ -221,7 +221,47 @@ fn no_advisory_lock_keeps_a_first_sync_from_making_its_table() {
     assert!(sync(&mut admin, &fake, RANGE).inserted > 0);
 }
 
+/// Nor another schema with a name of the same hash, in which somebody makes a table.
+#[test]
+fn no_schema_of_another_keeps_a_first_sync_from_making_its_table() {
+    let Scene { fake, name, mut admin, other, mut others, .. } = scene();
+    let same = "SELECT hashtext('e_hqehwgt matomo') = hashtext('public matomo')";
+    assert!(one::<bool>(&mut admin, same));
+    run(
+        &mut admin,
+        &format!(
+            "CREATE SCHEMA e_hqehwgt AUTHORIZATION {other}; GRANT EXECUTE ON FUNCTION matomo_sync TO {other}"
+        ),
+    );
+    run(&mut others, "SET search_path = e_hqehwgt, public; BEGIN");
+    let table = "SELECT count(*) FROM pg_tables WHERE schemaname = 'e_hqehwgt'";
+    sync(&mut others, &fake, RANGE);
+    assert_eq!(one::<i64>(&mut others, table), 1);
+    let mut admin = connect_as(&name, "postgres");
+    run(&mut admin, "SET lock_timeout = '2 s'");
+    assert!(sync(&mut admin, &fake, RANGE).inserted > 0);
+}
+
 /// Of two at once one makes it, and the other waits for no longer than its `lock_timeout`.
+/// It may keep its transaction open, or ask a Matomo of its own that does not answer.
+#[test]
+fn who_may_only_read_a_table_keeps_no_sync_and_no_erasure_from_it() {
+    let Scene { fake, mut admin, owner, mut owners, other, mut others, .. } = scene();
+    run(&mut owners, &format!("GRANT SELECT ON matomo TO {other}"));
+    run(&mut admin, &format!("GRANT EXECUTE ON FUNCTION matomo_check TO {other}"));
+    let check = format!(
+        "SELECT * FROM matomo_check(1{RANGE}, '{}', '{}', '{owner}.matomo')",
+        fake.url(),
+        fake.token()
+    );
+    run(&mut others, &format!("BEGIN; {check}"));
+    run(&mut owners, "CALL matomo_sync_all()");
+    let last: i64 = one(&mut owners, "SELECT max(runid) FROM matomo_runs");
+    assert_eq!((last, last_run(&mut owners).as_str()), (2, "succeeded"));
+    run(&mut owners, "SET lock_timeout = '1s'; SELECT matomo_forget('nobody')");
+    run(&mut owners, "CALL matomo_drop_before('matomo', '2026-10-24', patience => '1 second')");
+}
+
 #[test]
 fn a_first_sync_waits_for_another_one_of_the_same_name_only() {
     let Scene { fake, name, mut admin, .. } = scene();

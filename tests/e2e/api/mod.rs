@@ -1,7 +1,8 @@
 //! Who may call which functions, and with whose rights they run.
 
 mod grants;
-mod overloads;
+pub mod operators;
+pub mod overloads;
 mod privileges;
 mod rights;
 mod role_matrix;

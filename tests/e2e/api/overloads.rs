@@ -1,11 +1,14 @@
 //! A user's functions in the extension's schema are never called instead of ours.
 
+use fake_matomo::Fake;
+use postgres::Client;
+
 use crate::support::sites::*;
 use crate::support::*;
 
 /// Makes functions like ours with other types of arguments, or with fewer where ours have defaults;
 /// each raises. Gives their number.
-fn overload(db: &mut postgres::Client) -> i64 {
+pub fn overload(db: &mut Client) -> i64 {
     run(
         db,
         "CREATE TABLE overloads (name text);
@@ -51,65 +54,86 @@ fn overload(db: &mut postgres::Client) -> i64 {
     one(db, "SELECT count(*) FROM overloads")
 }
 
-#[test]
-fn no_call_of_ours_is_one_of_anothers() {
-    let fake = serve_two();
-    let mut db = database();
-    server(&mut db, &fake);
+/// Calls all that there is. Arguments have the types of ours, as another function may fit others better.
+pub fn use_everything(db: &mut Client, fake: &Fake) {
+    server(db, fake);
     let call = |text: &str| {
         format!(
             "SELECT * FROM matomo_{text}, server => 'analytics'::text, start_date => '2026-10-24'::date, end_date => '2026-10-26'::date, destination => "
         )
     };
-    assert!(overload(&mut db) > 100);
     for table in ["matomo", "matomo_partitioned"] {
-        // Named arguments of ours alone.
-        run(&mut db, &format!("{}'{table}'::text)", call("sync(site => 1")));
-        run(&mut db, &format!("UPDATE {table} SET city = 'Atlantis'"));
+        run(db, &format!("{}'{table}'::text)", call("sync(site => 1")));
+        run(db, &format!("UPDATE {table} SET city = 'Atlantis'"));
         run(
-            &mut db,
+            db,
             &format!("{}'{table}'::text, repair => true, deep => true)", call("check(site => 1")),
         );
-        assert_equal(&mut db, table, &all_of(&fake, 1));
+        assert_equal(db, table, &all_of(fake, 1));
     }
     let id: i32 = one(
-        &mut db,
+        db,
         "SELECT matomo_add_site(server => 'analytics'::text, site => 2, start_date => '2026-10-24'::date,
              destination => 'matomo_partitioned'::text, every => '1 day'::interval, retention => '1 day'::interval)",
     );
-    run(&mut db, "CALL matomo_sync_all()");
-    let errors = "SELECT concat_ws(' ', failures, last_error, upkeep_error) FROM matomo_status";
-    assert_eq!(texts(&mut db, errors), ["0"]);
-    run(&mut db, &format!("CALL matomo_sync_site({id})"));
     run(
-        &mut db,
+        db,
+        &format!(
+            "SELECT matomo_alter_site(id => {id}, owner => 'postgres'::text, retention => '2 days'::interval)"
+        ),
+    );
+    run(db, "CALL matomo_sync_all()");
+    let errors = "SELECT concat_ws(' ', failures, last_error, upkeep_error) FROM matomo_status";
+    assert_eq!(texts(db, errors), ["0"]);
+    run(db, &format!("CALL matomo_sync_site({id})"));
+    run(
+        db,
         "CALL matomo_drop_before(destination => 'matomo_partitioned'::regclass, before => '2026-10-25'::timestamptz,
              site => 1, lock_timeout => '1 second'::interval, patience => '1 minute'::interval)",
     );
     run(
-        &mut db,
+        db,
         "SELECT matomo_forget(visitorid => 'nobody'::text, userid => NULL::text, only_in => NULL::regclass);
-         SELECT matomo_create_partitions(destination => 'matomo_partitioned'::regclass, from_time => now(), to_time => now())",
+         SELECT matomo_create_partitions(destination => 'matomo_partitioned'::regclass, from_time => now(), to_time => now());
+         SELECT matomo_change_url(destination => 'matomo'::regclass, old_url => 'https://a.org'::text, new_url => 'https://b.org'::text)",
     );
     for view in ["matomo_sites", "matomo_runs", "matomo_status", "matomo_days", "matomo_progress"] {
-        run(&mut db, &format!("SELECT * FROM {view}"));
+        run(db, &format!("SELECT * FROM {view}"));
     }
+    run(db, &format!("SELECT matomo_remove_site(id => {id})"));
+}
+
+/// What the extension's objects depend on that is neither theirs nor Postgres'.
+pub fn strangers(db: &mut Client) -> Vec<String> {
+    texts(
+        db,
+        "WITH RECURSIVE ours AS (
+             SELECT d.classid, d.objid FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid
+             WHERE d.refclassid = 'pg_extension'::regclass::oid AND d.deptype = 'e' AND e.extname = 'matomo_postgres'
+             UNION
+             SELECT d.classid, d.objid FROM ours o
+             JOIN pg_depend d ON d.refclassid = o.classid AND d.refobjid = o.objid AND d.deptype IN ('i', 'a'))
+         SELECT DISTINCT concat_ws(' on ', pg_describe_object(d.classid, d.objid, 0),
+             pg_describe_object(d.refclassid, d.refobjid, 0))
+         FROM pg_depend d JOIN ours o ON d.classid = o.classid AND d.objid = o.objid
+         WHERE d.refobjid >= 16384::oid
+           AND d.refclassid NOT IN ('pg_namespace'::regclass::oid, 'pg_extension'::regclass::oid)
+           AND NOT EXISTS (SELECT FROM ours x WHERE x.classid = d.refclassid AND x.objid = d.refobjid)",
+    )
+}
+
+#[test]
+fn no_call_of_ours_is_one_of_anothers() {
+    let mut db = database();
+    assert!(overload(&mut db) > 100);
+    use_everything(&mut db, &serve_two());
 }
 
 /// Whoever may create in the schema may have been there before the extension.
 #[test]
-fn functions_that_were_there_before_the_extension_are_not_in_its_views() {
+fn functions_that_were_there_before_the_extension_are_in_none_of_its_objects() {
     let mut db = database();
     overload(&mut db);
     run(&mut db, "DROP EXTENSION matomo_postgres; CREATE EXTENSION matomo_postgres");
-    let strangers = texts(
-        &mut db,
-        "SELECT DISTINCT pg_describe_object(d.refclassid, d.refobjid, 0) FROM pg_depend d
-         JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid
-         JOIN pg_class c ON c.oid = r.ev_class AND c.relname LIKE 'matomo%'
-         WHERE d.refclassid = 'pg_proc'::regclass AND d.refobjid NOT IN (
-             SELECT objid FROM pg_depend WHERE classid = 'pg_proc'::regclass AND deptype = 'e')
-           AND d.refobjid >= 16384",
-    );
-    assert_eq!(strangers, [""; 0]);
+    assert_eq!(strangers(&mut db), [""; 0]);
 }

@@ -178,30 +178,23 @@ impl Recording {
     }
 }
 
-fn extract(number: usize) -> Recording {
+fn recording(number: usize) -> Recording {
     let (file, zone) = FILES[number];
     let folder = root().join("tests/recordings");
     Recording::read(&folder.join(file), zone)
 }
 
-/// Where whole recordings may be.
-fn folder() -> Option<PathBuf> {
-    let folder = std::env::var_os("MATOMO_RECORDINGS")
-        .map_or("/work/shared/recordings".into(), PathBuf::from);
-    folder.is_dir().then_some(folder)
-}
-
 #[test]
-fn extracts_of_a_real_matomo_sync_exactly() {
+fn answers_of_a_real_matomo_sync_exactly() {
     for number in 0..FILES.len() {
-        extract(number).assert_syncs(&mut database());
+        recording(number).assert_syncs(&mut database());
     }
 }
 
 #[test]
-fn extracts_hold_every_kind_of_action() {
+fn recordings_hold_every_kind_of_action() {
     let mut kinds: Vec<String> = (0..FILES.len())
-        .flat_map(|number| extract(number).visits)
+        .flat_map(|number| recording(number).visits)
         .flat_map(|visit| visit["actionDetails"].as_array().unwrap().clone())
         .map(|action| action["type"].to_string())
         .collect();
@@ -223,7 +216,7 @@ fn extracts_hold_every_kind_of_action() {
 
 #[test]
 fn each_quarter_of_an_hour_of_the_day_with_twenty_five_is_at_its_true_time() {
-    let recording = extract(1);
+    let recording = recording(1);
     let fake = recording.serve();
     let mut db = database();
     Sync { site: 2, ..Sync::of(&fake, "2026-10-25", "2026-10-25") }.run(&mut db);
@@ -237,9 +230,9 @@ fn each_quarter_of_an_hour_of_the_day_with_twenty_five_is_at_its_true_time() {
 }
 
 #[test]
-fn whole_recordings_sync_exactly() {
-    let Some(folder) = folder() else {
-        eprintln!("no recordings: set MATOMO_RECORDINGS to a folder of them");
+fn other_recordings_sync_exactly() {
+    let Some(folder) = std::env::var_os("MATOMO_RECORDINGS").map(PathBuf::from) else {
+        eprintln!("no other recordings: set MATOMO_RECORDINGS to a folder of them");
         return;
     };
     for (file, zone) in FILES {

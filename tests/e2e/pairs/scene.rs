@@ -68,7 +68,7 @@ impl Scene {
         );
         run(
             &mut db,
-            "SELECT matomo_create_table('visits', true); CREATE TABLE oracle (LIKE matomo_action)",
+            "SELECT matomo_create_table('visits', true); CREATE TABLE oracle (LIKE matomo_action_node)",
         );
         for site in [1, 2] {
             let days =

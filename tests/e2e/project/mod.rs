@@ -9,6 +9,7 @@ mod update_data;
 mod update_library;
 mod update_rights;
 mod update_script;
+mod update_strangers;
 mod updates;
 mod upgrade;
 mod valgrind;

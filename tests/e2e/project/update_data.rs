@@ -5,21 +5,23 @@ use fake_matomo::Fake;
 use postgres::Client;
 
 use crate::project::updates::{Shelf, assert_same, released};
+use crate::support::dump::{empty_database, output};
 use crate::support::report::proven;
 use crate::support::*;
 
 const CURRENT: &str = env!("CARGO_PKG_VERSION");
-const UPDATE: &str = "ALTER EXTENSION matomo_postgres UPDATE";
+pub const UPDATE: &str = "ALTER EXTENSION matomo_postgres UPDATE";
 
 /// A database with the objects of 0.1.0.
-fn database_of_0_1_0(shelf: &mut Shelf, name: &str) -> Client {
+pub fn database_of_0_1_0(shelf: &mut Shelf, name: &str) -> Client {
     run(&mut shelf.db, &format!("CREATE DATABASE {name}"));
     let mut db = shelf.cluster.connect(name);
     run(&mut db, "CREATE EXTENSION matomo_postgres VERSION '0.1.0'");
     db
 }
 
-fn shelf() -> Shelf {
+/// A server that has 0.1.0, too.
+pub fn shelf() -> Shelf {
     let shelf = Shelf::new();
     let sql = released().into_iter().find(|(version, _)| version == "0.1.0").unwrap().1;
     shelf.put("0.1.0", &sql);
@@ -29,7 +31,7 @@ fn shelf() -> Shelf {
 /// What 0.1.0 has in its tables after a sync of the registered site `analytics`, 1 into a table of
 /// weeks: days that are sealed but for the last one, which is half read; an old run that was killed.
 /// Its URLs were as they had been typed.
-fn fill(db: &mut Client, fake: &Fake, zone: &str, url: &str) {
+pub fn fill(db: &mut Client, fake: &Fake, zone: &str, url: &str) {
     let rows = oracle(fake, "2026-10-19", "2026-10-30");
     run(
         db,
@@ -204,4 +206,48 @@ fn a_view_of_the_users_that_would_go_stops_the_update() {
     let version: String =
         one(&mut db, "SELECT extversion FROM pg_extension WHERE extname = 'matomo_postgres'");
     assert_eq!(version, CURRENT);
+}
+
+/// A dump that was made before the update has URLs as they were typed. The error says what to do.
+#[test]
+fn a_dump_of_0_1_0_goes_on_once_its_url_is_changed() {
+    let fake = serve(world(312, "Europe/Paris", 5, "2026-10-19", "2026-10-30"));
+    let mut shelf = shelf();
+    let mut old = database_of_0_1_0(&mut shelf, "old");
+    let typed = format!("http://LocalHost:{}", fake.port());
+    fill(&mut old, &fake, "Europe/Paris", &typed);
+    // In 0.2.0 it has more arguments.
+    run(&mut old, "REVOKE ALL ON FUNCTION matomo_check FROM etl, \"on call\"");
+    let dump = output(shelf.cluster.program("pg_dump").args(["-Fc", "old"]));
+    let file = shelf.cluster.dir.join("old.dump");
+    std::fs::write(&file, dump).unwrap();
+    let mut new = empty_database(&shelf.cluster, "new");
+    output(shelf.cluster.program("pg_restore").args(["-e", "-d", "new"]).arg(&file));
+    let version = "SELECT extversion FROM pg_extension WHERE extname = 'matomo_postgres'";
+    assert_eq!(one::<String>(&mut new, version), CURRENT);
+
+    run(&mut new, "CALL matomo_sync_all()");
+    let failed =
+        "SELECT concat_ws(' ', last_sqlstate, last_hint) FROM matomo_status WHERE site_id = 1";
+    let failed: String = one(&mut new, failed);
+    assert!(failed.starts_with("55000 "), "{failed}");
+    let (_, change) = failed.split_once("If this one has moved: ").unwrap();
+    let change = change.trim_end_matches('.');
+    let one_url = format!("http://localhost:{}/index.php", fake.port());
+    assert!(change.contains(&format!("'{one_url}'")), "{change}");
+    let days: i64 = one(&mut new, "SELECT count(DISTINCT day) FROM matomo_days");
+    assert_eq!(one::<i64>(&mut new, change), days);
+    let urls =
+        "SELECT DISTINCT matomo FROM matomo_ledger UNION ALL SELECT matomo FROM matomo_site_state";
+    assert_eq!(texts(&mut new, urls), [one_url.as_str(); 2]);
+    let again = error(&mut new, change);
+    let message = format!("old_url and new_url are the same Matomo, {one_url}");
+    assert_says(&again, "22023", &message, &[], "");
+
+    fake.clear_requests();
+    run(&mut new, "CALL matomo_sync_all()");
+    let status =
+        "SELECT concat_ws(' ', failures, upkeep_error) FROM matomo_status WHERE site_id = 1";
+    assert_eq!(texts(&mut new, status), ["0"]);
+    assert_equal(&mut new, "visits", &oracle(&fake, "2026-10-19", "2026-10-30"));
 }

@@ -6,6 +6,7 @@ mod ledger;
 mod ledger_apart;
 mod ledger_keeping;
 mod moved;
+mod registered_at_once;
 mod restored_days;
 mod restored_names;
 mod restores;

@@ -122,6 +122,42 @@ fn a_dump_by_a_role_that_reads_no_tokens_is_restored_without_them() {
     assert_eq!(one::<i32>(&mut db, "SELECT failures FROM matomo_status"), 0);
 }
 
+/// As by a worker in the middle of a restore with parallel jobs. Before the table's own rows and its key
+/// are there, a site cannot be synced.
+#[test]
+fn a_site_that_is_synced_before_its_ledger_is_restored_loses_nothing() {
+    let (fake, name, mut old) = synced();
+    let sealed =
+        "SELECT concat_ws(' ', day, visits, actions) FROM matomo_ledger WHERE sealed ORDER BY 1";
+    let expected = texts(&mut old, sealed);
+    assert!(expected.len() > 10, "{expected:?}");
+    let file = dumped(&name, "postgres");
+    let copy = format!("{name}_half");
+    let mut db = empty_database(shared(), &copy);
+    let restore = |arguments: &[&str]| {
+        let mut command = shared().program("pg_restore");
+        output(command.args(["-e", "-d", &copy]).args(arguments).arg(&file));
+    };
+    restore(&["--section=pre-data"]);
+    restore(&["--section=data", "-t", "matomo_site_config"]);
+    let sync = "CALL matomo_sync_site(1)";
+    let refused = error(&mut db, sync);
+    assert!(refused.message().contains("no usable unique index"), "{refused:?}");
+    restore(&["--section=data", "-t", "matomo"]);
+    restore(&["--section=post-data"]);
+    run(&mut db, sync);
+    restore(&["--section=data", "-t", "matomo_ledger"]);
+    run(&mut db, sync);
+    let found = texts(&mut db, sealed);
+    let lacking: Vec<_> = expected.iter().filter(|day| !found.contains(day)).collect();
+    assert!(lacking.is_empty(), "{lacking:?}");
+    let names = "SELECT count(*) FROM matomo_ledger WHERE destination = 0";
+    assert_eq!(one::<i64>(&mut db, names), 0);
+    assert_equal(&mut db, "matomo", &all_of(&fake, 1));
+    assert_eq!(one::<i32>(&mut db, "SELECT failures FROM matomo_status"), 0);
+    std::fs::remove_file(file).unwrap();
+}
+
 /// Foreign keys would want an order that pg_restore does not keep.
 #[test]
 fn no_table_of_the_extension_has_a_foreign_key() {

@@ -4,6 +4,7 @@ mod companions;
 mod crash;
 mod definers;
 mod failed_copies;
+mod four_tables;
 mod memory;
 mod node_tables;
 mod own_tables;

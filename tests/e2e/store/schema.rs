@@ -6,7 +6,7 @@ use crate::support::cluster::shared;
 use crate::support::*;
 
 /// The Node tool's columns, types and order.
-const COLUMNS: &str = "action_id text not null, idsite text, idvisit text, actions text, country text, region text, \
+const NODE_COLUMNS: &str = "action_id text not null, idsite text, idvisit text, actions text, country text, region text, \
     city text, operatingsystemname text, devicemodel text, devicebrand text, visitduration text, \
     dayssincefirstvisit text, visitortype text, sitename text, userid text, serverdateprettyfirstaction date, \
     action_type text, action_eventcategory text, action_eventaction text, action_eventname text, \
@@ -15,6 +15,21 @@ const COLUMNS: &str = "action_id text not null, idsite text, idvisit text, actio
     dimension4 text, dimension5 text, dimension6 text, dimension7 text, dimension8 text, dimension9 text, \
     dimension10 text, action_url text, sitesearchkeyword text, action_title text, visitorid text, referrertype text, \
     referrername text, resolution text, experiments jsonb";
+
+/// Ours: the same columns with their true types, then all others that an action has.
+const COLUMNS: &str = "action_id text not null, idsite integer, idvisit bigint not null, actions integer, country text, \
+    region text, city text, operatingsystemname text, devicemodel text, devicebrand text, visitduration integer, \
+    dayssincefirstvisit integer, visitortype text, sitename text, userid text, serverdateprettyfirstaction date, \
+    action_type text, action_eventcategory text, action_eventaction text, action_eventname text, \
+    action_eventvalue numeric, action_timespent integer, action_timestamp timestamp with time zone not null default now(), \
+    usercustomproperties jsonb, usercustomdimensions jsonb, dimension1 text, dimension2 text, dimension3 text, \
+    dimension4 text, dimension5 text, dimension6 text, dimension7 text, dimension8 text, dimension9 text, \
+    dimension10 text, action_url text, sitesearchkeyword text, action_title text, visitorid text, referrertype text, \
+    referrername text, resolution text, experiments jsonb, day date, pageid bigint, pageidaction bigint, \
+    idpageview text, pageviewposition integer, pageloadtimemilliseconds integer, goalid integer, goalname text, \
+    revenue numeric, orderid text, items integer, contentname text, contentpiece text, contenttarget text, \
+    contentinteraction text, sitesearchcategory text, sitesearchcount integer, productviewsku text, \
+    productviewname text, productviewprice numeric, productviewcategories text[], extra jsonb";
 
 /// Zones and styles of sessions in which nothing may turn out differently.
 const SESSIONS: [(&str, &str); 8] = [
@@ -65,13 +80,28 @@ fn partitions(db: &mut Client, parent: &str) -> Vec<String> {
 }
 
 #[test]
-fn every_table_has_the_node_tools_columns_in_its_order() {
+fn a_table_has_typed_columns_or_those_of_the_node_tool() {
     let mut db = database();
-    run(&mut db, "SELECT matomo_create_table('plain'), matomo_create_table('weekly', true)");
+    run(
+        &mut db,
+        "SELECT matomo_create_table('plain'), matomo_create_table('weekly', true),
+             matomo_create_table('node', layout => 'node'),
+             matomo_create_table('node_weekly', true, layout => 'node')",
+    );
     for table in ["matomo_action", "plain", "weekly"] {
         assert_eq!(columns(&mut db, table), COLUMNS, "{table}");
     }
-    assert_eq!(fake_matomo::COLUMNS.len(), COLUMNS.split(", ").count());
+    let of_key = NODE_COLUMNS.replace("idvisit text", "idvisit text not null");
+    assert_eq!(columns(&mut db, "matomo_action_node"), NODE_COLUMNS);
+    for table in ["node", "node_weekly"] {
+        assert_eq!(columns(&mut db, table), of_key, "{table}");
+    }
+    assert_eq!(fake_matomo::COLUMNS.len(), NODE_COLUMNS.split(", ").count());
+    for (layout, code) in [("'mine'", "22023"), ("NULL", "22004")] {
+        let refused =
+            error(&mut db, &format!("SELECT matomo_create_table('other', layout => {layout})"));
+        assert_eq!(refused.code().code(), code, "{layout}");
+    }
 }
 
 #[test]
@@ -80,9 +110,9 @@ fn indexes_are_those_that_are_promised() {
     run(&mut db, "SELECT matomo_create_table('plain'), matomo_create_table('weekly', true)");
     assert_eq!(
         indexes(&mut db, "plain"),
-        ["btree (action_timestamp)", "btree (idvisit)", "unique btree (action_id)"]
+        ["btree (action_timestamp)", "unique btree (idvisit, action_id)"]
     );
-    let weekly = ["btree (idvisit)", "unique btree (action_id, action_timestamp)"];
+    let weekly = ["unique btree (idvisit, action_id, action_timestamp)"];
     assert_eq!(indexes(&mut db, "weekly"), weekly);
     run(&mut db, "SELECT matomo_create_partitions('weekly', '2026-11-18', '2026-11-18')");
     assert_eq!(indexes(&mut db, "weekly_2026w47"), weekly);
@@ -105,14 +135,14 @@ fn no_index_refuses_a_long_text() {
             &mut db,
             &format!(
                 "SELECT attname::text FROM pg_attribute WHERE attrelid = '{table}'::regclass AND attnum > 0
-                 AND atttypid = 'text'::regtype AND attname NOT IN ('action_id', 'idsite', 'idvisit')"
+                 AND atttypid = 'text'::regtype AND attname <> 'action_id'"
             ),
         );
-        assert_eq!(long.len(), 34);
+        assert_eq!(long.len(), 40);
         let values = vec!["text"; long.len()].join(", ");
         let insert = format!(
             "INSERT INTO {table} (action_id, idsite, idvisit, action_timestamp, usercustomproperties, {})
-             SELECT '1_0', '1', '1', '2026-11-18', to_json(text), {values} FROM long",
+             SELECT '1_0', 1, 1, '2026-11-18', to_jsonb(text), {values} FROM long",
             long.join(", ")
         );
         run(&mut db, &insert);
@@ -136,7 +166,7 @@ fn comments_are_copied_to_every_table() {
         )
     };
     let template = comments(&mut db, "matomo_action");
-    assert_eq!(template.len(), 43);
+    assert_eq!(template.len(), 65);
     assert!(
         template[22].starts_with("action_timestamp: When the action happened"),
         "{}",

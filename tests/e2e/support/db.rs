@@ -43,7 +43,7 @@ pub fn assert_equal(db: &mut Client, table: &str, oracle: &[OracleRow]) {
 pub fn differences(db: &mut Client, table: &str, oracle: &[OracleRow]) -> String {
     db.batch_execute(
         "SET client_min_messages = warning; SET TimeZone = 'UTC';
-         DROP TABLE IF EXISTS oracle; CREATE TEMP TABLE oracle (LIKE matomo_action)",
+         DROP TABLE IF EXISTS oracle; CREATE TEMP TABLE oracle (LIKE matomo_action_node)",
     )
     .unwrap();
     let mut writer = db.copy_in("COPY oracle FROM STDIN").unwrap();
@@ -53,8 +53,9 @@ pub fn differences(db: &mut Client, table: &str, oracle: &[OracleRow]) -> String
     }
     writer.finish().unwrap();
     let columns = fake_matomo::COLUMNS.map(|column| format!("{column}::text")).join(", ");
+    let expected = as_held(db, table).join(", ");
     let (ours, theirs) =
-        (format!("SELECT {columns} FROM {table}"), format!("SELECT {columns} FROM oracle"));
+        (format!("SELECT {columns} FROM {table}"), format!("SELECT {expected} FROM oracle"));
     let mut text = String::new();
     for (name, sql) in [
         ("only in the table", format!("{ours} EXCEPT ALL {theirs}")),
@@ -70,7 +71,30 @@ pub fn differences(db: &mut Client, table: &str, oracle: &[OracleRow]) -> String
     text
 }
 
-fn copy_field(value: Option<&str>) -> String {
+/// What the columns of a table make of the oracle's texts: whole numbers have no other text, and
+/// `jsonb` its own.
+fn as_held(db: &mut Client, table: &str) -> Vec<String> {
+    let types = texts(
+        db,
+        &format!(
+            "SELECT concat(a.attname, ' ', format_type(a.atttypid, NULL)) FROM pg_attribute a
+             WHERE a.attrelid = '{table}'::regclass AND a.attnum > 0 AND NOT a.attisdropped"
+        ),
+    );
+    let of = |column: &&str| {
+        let kind = types.iter().find_map(|of| of.strip_prefix(&format!("{column} ")));
+        match kind {
+            Some("integer" | "bigint") => {
+                format!("CASE WHEN {column} ~ '^-?[0-9]+$' THEN {column} END")
+            }
+            Some("jsonb") => format!("{column}::jsonb::text"),
+            _ => format!("{column}::text"),
+        }
+    };
+    fake_matomo::COLUMNS.iter().map(of).collect()
+}
+
+pub fn copy_field(value: Option<&str>) -> String {
     value.map_or("\\N".to_owned(), |text| {
         text.replace('\\', "\\\\").replace('\t', "\\t").replace('\n', "\\n").replace('\r', "\\r")
     })

@@ -6,6 +6,7 @@ pub mod cluster;
 pub mod db;
 pub mod dump;
 pub mod footprint;
+pub mod four_tables;
 pub mod hostile;
 pub mod log;
 pub mod node_tool;
@@ -24,6 +25,7 @@ pub mod zones;
 
 pub use call::*;
 pub use db::*;
+pub use four_tables::*;
 pub use log::*;
 pub use noon::Noon;
 pub use roles::*;

@@ -1,5 +1,6 @@
 //! One action of a visit, as it truly happened.
 
+use crate::commerce::{Item, Product};
 use serde_json::{Map, Value};
 
 /// A custom variable: its index (1 to 5 by default), name and value.
@@ -21,17 +22,6 @@ pub enum TimeSpent {
     Absent,
 }
 
-/// A line of an order or of a cart.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Item {
-    pub sku: String,
-    pub name: String,
-    pub categories: Vec<String>,
-    /// In cents.
-    pub price: i64,
-    pub quantity: i64,
-}
-
 /// The kinds of action and what only they have.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Kind {
@@ -50,12 +40,14 @@ pub enum Kind {
         category: String,
         count: Option<i64>,
     },
-    /// `manual`: converted by the site's own code, so no page belongs to it. Revenue is a literal.
+    /// `manual`: converted by the site's own code, so no page belongs to it. `deleted`: Matomo no longer
+    /// knows the goal's id and name. Revenue is a literal.
     Goal {
         id: i64,
         name: String,
         revenue: String,
         manual: bool,
+        deleted: bool,
     },
     Order {
         id: String,
@@ -88,6 +80,8 @@ pub struct Action {
     /// Seconds of heartbeat on top of what `TimeSpent::Auto` gives.
     pub heartbeat: i64,
     pub load_ms: Option<i64>,
+    /// The product that a page view shows.
+    pub product: Option<Product>,
     pub idpageview: String,
     /// Place in order of tracking within the visit: makes the page id. Set by `Visit::push`.
     pub serial: i64,
@@ -109,6 +103,7 @@ impl Action {
             time_spent: TimeSpent::Auto,
             heartbeat: 0,
             load_ms: None,
+            product: None,
             idpageview: String::new(),
             serial: 0,
             extra: Map::new(),
@@ -147,7 +142,11 @@ impl Action {
     /// A goal reached on a page; see `revenue` and `manual`.
     pub fn goal(at: i64, id: i64, name: impl Into<String>, url: impl Into<String>) -> Action {
         let revenue = "0".to_owned();
-        Action::new(at, Kind::Goal { id, name: name.into(), revenue, manual: false }).url(url)
+        Action::new(
+            at,
+            Kind::Goal { id, name: name.into(), revenue, manual: false, deleted: false },
+        )
+        .url(url)
     }
 
     /// An order.
@@ -226,6 +225,20 @@ impl Action {
         if let Kind::Goal { manual, .. } = &mut self.kind {
             *manual = true;
         }
+        self
+    }
+
+    /// Makes a goal one that was deleted later.
+    pub fn deleted(mut self) -> Action {
+        if let Kind::Goal { deleted, .. } = &mut self.kind {
+            *deleted = true;
+        }
+        self
+    }
+
+    /// Shows a product on the page.
+    pub fn product(mut self, product: Product) -> Action {
+        self.product = Some(product);
         self
     }
 

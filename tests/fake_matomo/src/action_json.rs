@@ -1,6 +1,7 @@
 //! The actions of a visit as Matomo sends them.
 
-use crate::action::{Action, Item, Kind};
+use crate::action::{Action, Kind};
+use crate::commerce::{Item, Product, Sums, money};
 use crate::json::{custom_variables, dimensions, symbol};
 use crate::names::page_title;
 use crate::visit::Visit;
@@ -57,7 +58,12 @@ fn one(w: &mut Writer, c: &Context, index: usize, action: &Action) {
     let url = action.url.as_deref();
     match &action.kind {
         Kind::Goal { .. } => return goal(w, c, action),
-        Kind::Order { items, .. } | Kind::Cart { items } => return order(w, c, action, items),
+        Kind::Order { .. } | Kind::Cart { .. } => {
+            if let Some((items, sums)) = action.kind.sale() {
+                order(w, c, action, items, sums);
+            }
+            return;
+        }
         Kind::Content { .. } => w.int("type", 13),
         kind => w.str("type", kind.type_name()),
     }
@@ -68,10 +74,7 @@ fn one(w: &mut Writer, c: &Context, index: usize, action: &Action) {
         Kind::Content { .. } | Kind::Download | Kind::Outlink => w.raw("pageTitle", "null"),
         _ => {}
     }
-    match url.filter(|_| !search) {
-        Some(url) => w.db("pageIdAction", id_of(url)),
-        None => w.raw("pageIdAction", "null"),
-    }
+    w.opt_db("pageIdAction", action.page_id_action());
     w.str("idpageview", &action.idpageview);
     w.str("serverTimePretty", &pretty_time(c.wall));
     w.db("pageId", c.visit.page_id(action));
@@ -80,9 +83,8 @@ fn one(w: &mut Writer, c: &Context, index: usize, action: &Action) {
 
 /// What only one kind has, in Matomo's order of keys.
 fn particulars(w: &mut Writer, c: &Context, index: usize, action: &Action) {
-    let position = |w: &mut Writer| match c.position {
-        0 => w.raw("pageviewPosition", "null"),
-        n => w.db("pageviewPosition", n),
+    let position = |w: &mut Writer| {
+        w.opt_db("pageviewPosition", Some(c.position).filter(|n| *n > 0));
     };
     let icon = |w: &mut Writer, name: &str| {
         w.str("icon", &format!("plugins/Morpheus/images/{name}.png"));
@@ -111,6 +113,9 @@ fn particulars(w: &mut Writer, c: &Context, index: usize, action: &Action) {
             w.str("icon", "");
             w.str("iconSVG", "plugins/Morpheus/images/action.svg");
             w.int("timestamp", c.wall);
+            if let Some(product) = &action.product {
+                shown(w, product);
+            }
         }
         Kind::Event { category, action: done, value, .. } => {
             w.str("eventCategory", category);
@@ -131,10 +136,7 @@ fn particulars(w: &mut Writer, c: &Context, index: usize, action: &Action) {
         Kind::Search { keyword, category, count } => {
             w.str("siteSearchKeyword", keyword);
             w.str("siteSearchCategory", category);
-            match count {
-                Some(n) => w.db("siteSearchCount", *n),
-                None => w.raw("siteSearchCount", "null"),
-            }
+            w.opt_db("siteSearchCount", *count);
             spent(w);
             position(w);
             icon(w, "search");
@@ -165,44 +167,54 @@ fn particulars(w: &mut Writer, c: &Context, index: usize, action: &Action) {
     }
 }
 
+/// A product on show. PHP leaves out what is empty to it.
+fn shown(w: &mut Writer, product: &Product) {
+    for (key, text) in [("productViewSku", &product.sku), ("productViewName", &product.name)] {
+        if !matches!(text.as_str(), "" | "0") {
+            w.str(key, text);
+        }
+    }
+    if product.price != 0 {
+        w.raw("productViewPrice", &money(product.price));
+    }
+    if !product.categories.is_empty() {
+        w.texts("productViewCategories", &product.categories);
+    }
+}
+
 fn goal(w: &mut Writer, c: &Context, action: &Action) {
-    let Kind::Goal { id, name, revenue, manual } = &action.kind else {
+    let Kind::Goal { id, name, revenue, manual, deleted } = &action.kind else {
         return;
     };
+    let known = (!deleted).then_some((*id, name.as_str()));
     let page = c.page.filter(|_| !manual);
     w.str("type", "goal");
-    w.str("goalName", name);
-    w.db("goalId", *id);
+    w.opt("goalName", known.map(|k| k.1));
+    w.opt_db("goalId", known.map(|k| k.0));
     w.opt("idpageview", page.map(|p| p.idpageview.as_str()));
     w.db_literal("revenue", revenue);
-    match page {
-        Some(page) => w.db("goalPageId", c.visit.page_id(page)),
-        None => w.raw("goalPageId", "null"),
-    }
+    w.opt_db("goalPageId", page.map(|page| c.visit.page_id(page)));
     w.str("serverTimePretty", &pretty_time(c.wall));
     w.opt("url", action.url.as_deref());
     referrer(w, c);
     let euro = symbol(&c.site.currency);
-    ending(w, c, action, "goal", &format!("{name} ({euro}{revenue} revenue)"));
+    let subtitle = format!("{} ({euro}{revenue} revenue)", known.map_or("", |k| k.1));
+    ending(w, c, action, "goal", &subtitle);
 }
 
-fn order(w: &mut Writer, c: &Context, action: &Action, items: &[Item]) {
-    let sum: i64 = items.iter().map(|i| i.price * i.quantity).sum();
-    let count: i64 = items.iter().map(|i| i.quantity).sum();
-    let mut revenue = sum;
+fn order(w: &mut Writer, c: &Context, action: &Action, items: &[Item], sums: Sums) {
     w.str("type", action.kind.type_name());
-    if let Kind::Order { id, discount, .. } = &action.kind {
-        revenue -= discount;
+    if let Kind::Order { id, .. } = &action.kind {
         w.str("orderId", id);
-        w.raw("revenue", &money(revenue));
-        w.raw("revenueSubTotal", &money(revenue));
-        w.raw("revenueTax", "1.5");
-        w.raw("revenueShipping", "0");
-        w.raw("revenueDiscount", &money(*discount));
+        w.raw("revenue", &money(sums.revenue));
+        w.raw("revenueSubTotal", &money(sums.subtotal));
+        w.raw("revenueTax", &money(sums.tax));
+        w.raw("revenueShipping", &money(sums.shipping));
+        w.raw("revenueDiscount", &money(sums.discount));
     } else {
-        w.raw("revenue", &money(revenue));
+        w.raw("revenue", &money(sums.revenue));
     }
-    w.db("items", count);
+    w.db("items", sums.items);
     w.str("serverTimePretty", &pretty_time(c.wall));
     w.raw("idpageview", "null");
     referrer(w, c);
@@ -215,21 +227,17 @@ fn order(w: &mut Writer, c: &Context, action: &Action, items: &[Item]) {
                 w.opt("itemCategory", item.categories.first().map(String::as_str));
                 w.raw("price", &money(item.price));
                 w.db("quantity", item.quantity);
-                w.array("categories", |w| {
-                    for category in &item.categories {
-                        w.element();
-                        w.text(category);
-                    }
-                });
+                w.texts("categories", &item.categories);
             });
         }
     });
     let names: Vec<_> = items.iter().map(|i| i.name.as_str()).collect();
     let euro = symbol(&c.site.currency);
     let subtitle = format!(
-        "{euro}{}.{:02} revenue - {count} items: {})",
-        revenue / 100,
-        revenue % 100,
+        "{euro}{}.{:02} revenue - {} items: {})",
+        sums.revenue / 100,
+        sums.revenue % 100,
+        sums.items,
         names.join(", ")
     );
     ending(w, c, action, action.kind.type_name(), &subtitle);
@@ -239,8 +247,8 @@ fn order(w: &mut Writer, c: &Context, action: &Action, items: &[Item]) {
 fn referrer(w: &mut Writer, c: &Context) {
     let from = &c.visit.referrer;
     w.str("referrerType", &from.kind);
-    w.opt("referrerName", Some(from.name.as_str()).filter(|n| !n.is_empty()));
-    w.opt("referrerKeyword", Some(from.keyword.as_str()).filter(|_| from.kind != "direct"));
+    w.opt("referrerName", from.name_of_conversion());
+    w.opt("referrerKeyword", from.keyword_of_conversion());
 }
 
 fn ending(w: &mut Writer, c: &Context, action: &Action, icon: &str, subtitle: &str) {
@@ -249,13 +257,6 @@ fn ending(w: &mut Writer, c: &Context, action: &Action, icon: &str, subtitle: &s
     w.opt("title", action.kind.title(action).as_deref());
     w.str("subtitle", subtitle);
     w.int("timestamp", c.wall);
-}
-
-/// An id for a URL, the same each time.
-fn id_of(url: &str) -> i64 {
-    let hash =
-        url.bytes().fold(2_166_136_261_u32, |h, b| (h ^ u32::from(b)).wrapping_mul(16_777_619));
-    i64::from(hash % 100_000) + 1
 }
 
 /// "Nov 12, 2026 23:59:24".
@@ -270,11 +271,4 @@ pub fn pretty(seconds: i64) -> String {
         60..3600 => format!("{} min {}s", seconds / 60, seconds % 60),
         _ => format!("{} hours {} min", seconds / 3600, seconds % 3600 / 60),
     }
-}
-
-/// Cents as PHP writes the amount: 266.35, 1.5, 264.
-pub fn money(cents: i64) -> String {
-    let (sign, cents) = if cents < 0 { ("-", -cents) } else { ("", cents) };
-    let text = format!("{sign}{}.{:02}", cents / 100, cents % 100);
-    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }

@@ -2,8 +2,8 @@
 //! the token's user. A text without a translation here comes in English, as it does from Matomo.
 
 use crate::answer::Answer;
+use crate::knobs::Knobs;
 use crate::params::Params;
-use crate::server::Knobs;
 
 /// What Matomo has to say.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,5 +1,6 @@
 //! Worlds made from a seed: the same seed, the same world.
 
+use crate::enrich;
 use crate::journey::Maker;
 use crate::nasty;
 use crate::visit::Visit;
@@ -16,6 +17,8 @@ pub struct SitePlan {
     pub name: String,
     pub timezone: String,
     pub ecommerce: bool,
+    /// Whether visits with values that typed columns cannot hold are among them.
+    pub odd_values: bool,
     /// On average, weekdays more and weekends less; 0 = none at all.
     pub visits_per_day: usize,
 }
@@ -24,7 +27,7 @@ impl SitePlan {
     /// A site without a shop.
     pub fn new(id: i64, timezone: &str, visits_per_day: usize) -> SitePlan {
         let (name, timezone) = (format!("Site {id}"), timezone.to_owned());
-        SitePlan { id, name, timezone, ecommerce: false, visits_per_day }
+        SitePlan { id, name, timezone, ecommerce: false, odd_values: false, visits_per_day }
     }
 }
 
@@ -46,12 +49,12 @@ impl World {
         let now = plan.now.seconds();
         for site in &plan.sites {
             let visits = visits(plan, site, now);
-            world.add_site(Site {
-                currency: "EUR".to_owned(),
+            let made = world.add_site(Site {
                 ecommerce: site.ecommerce,
                 visits,
                 ..Site::new(site.id, &site.name, &site.timezone)
             });
+            enrich::configure(made);
         }
         number(&mut world);
         world
@@ -79,6 +82,7 @@ fn visits(plan: &Plan, site: &SitePlan, now: i64) -> Vec<Visit> {
     }
     visits.iter_mut().for_each(|visit| stop(visit, now));
     visits.retain(|visit| visit.first <= now);
+    enrich::visits(seed, &mut visits);
     visits
 }
 

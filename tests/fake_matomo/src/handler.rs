@@ -1,7 +1,7 @@
 //! One request over HTTP: read, logged, answered or spoilt.
 
 use crate::answer::{Answer, NOT_FOUND};
-use crate::api;
+use crate::api::{self, Caller};
 use crate::body::{Script, Step};
 use crate::errors;
 use crate::faults::{Fault, Page};
@@ -44,7 +44,7 @@ pub async fn handle(
     let _under_way = UnderWay::new(&shared);
     let (head, body) = request.into_parts();
     let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
-    let (mut seen, right) = read(&shared, &head, &body);
+    let (mut seen, caller) = read(&shared, &head, &body);
     let number = shared.log(seen.clone());
     let latency = locked(&shared.knobs).latency;
     if !latency.is_zero() {
@@ -64,7 +64,7 @@ pub async fn handle(
         Some(fault) => spoilt(fault, &body),
         None => None,
     };
-    let mut answer = answer.unwrap_or_else(|| remembered(&shared, &seen, right));
+    let mut answer = answer.unwrap_or_else(|| remembered(&shared, &seen, caller));
     match &fault {
         Some(Fault::Around(before, behind)) => {
             answer.body = [before.as_bytes(), &answer.body, behind.as_bytes()].concat();
@@ -87,7 +87,7 @@ pub async fn handle(
     respond(answer, fault)
 }
 
-fn read(shared: &Shared, head: &hyper::http::request::Parts, body: &Bytes) -> (Seen, bool) {
+fn read(shared: &Shared, head: &hyper::http::request::Parts, body: &Bytes) -> (Seen, Caller) {
     let mut params = Params::parse(&String::from_utf8_lossy(body));
     let mut query = Params::parse(head.uri.query().unwrap_or(""));
     let in_body = params.take("token_auth").filter(|t| !t.is_empty());
@@ -114,25 +114,34 @@ fn read(shared: &Shared, head: &hyper::http::request::Parts, body: &Bytes) -> (S
         status: 0,
         fault: None,
     };
-    (seen, in_body.as_deref() == Some(shared.token.as_str()))
+    let caller = match in_body {
+        Some(token) if token == shared.token => Caller::Token,
+        Some(token) => {
+            let other = locked(&shared.knobs).tokens.get(&token).cloned();
+            other.map_or(Caller::Nobody, Caller::Other)
+        }
+        None => Caller::Nobody,
+    };
+    (seen, caller)
 }
 
 /// The answer of a Matomo in good health, made once if that is enough.
-fn remembered(shared: &Shared, seen: &Seen, right: bool) -> Answer {
-    if !(locked(&shared.knobs).remembers && seen.method == "Live.getLastVisitsDetails" && right) {
-        return healthy(shared, seen, right);
+fn remembered(shared: &Shared, seen: &Seen, caller: Caller) -> Answer {
+    let is_kept = seen.method == "Live.getLastVisitsDetails" && caller == Caller::Token;
+    if !(locked(&shared.knobs).remembers && is_kept) {
+        return healthy(shared, seen, caller);
     }
     let asked = format!("{:?}", seen.params);
     if let Some(answer) = locked(&shared.remembered).get(&asked) {
         return answer.clone();
     }
-    let answer = healthy(shared, seen, right);
+    let answer = healthy(shared, seen, caller);
     locked(&shared.remembered).insert(asked, answer.clone());
     answer
 }
 
 /// The answer of a Matomo in good health.
-fn healthy(shared: &Shared, seen: &Seen, right: bool) -> Answer {
+fn healthy(shared: &Shared, seen: &Seen, caller: Caller) -> Answer {
     match seen.path.as_str() {
         "/" | "/index.php" | "/matomo/" | "/matomo/index.php" => {}
         "/matomo" => {
@@ -150,7 +159,7 @@ fn healthy(shared: &Shared, seen: &Seen, right: bool) -> Answer {
             hook(&mut world, seen);
         }
     }
-    api::answer(&world, &knobs, seen, right, &mut locked(&shared.refused))
+    api::answer(&world, &knobs, seen, caller, &mut locked(&shared.refused))
 }
 
 /// The answer that a fault puts in the right one's place; `None` when it only spoils its sending.

@@ -3,6 +3,8 @@
 
 use std::fmt::Write;
 
+use crate::hostile_words::{ACTION_KEYS, KINDS, NUMBERS, SCRAPS, TIMES, VISIT_KEYS};
+use crate::odd;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -13,130 +15,6 @@ pub struct HostilePage {
     /// idVisit and number of actions of each visit.
     pub visits: Vec<(i64, usize)>,
 }
-
-const VISIT_KEYS: [&str; 26] = [
-    "idSite",
-    "actions",
-    "country",
-    "region",
-    "city",
-    "operatingSystemName",
-    "deviceModel",
-    "deviceBrand",
-    "visitDuration",
-    "daysSinceFirstVisit",
-    "visitorType",
-    "siteName",
-    "userId",
-    "visitorId",
-    "referrerType",
-    "referrerName",
-    "resolution",
-    "experiments",
-    "customVariables",
-    "dimension1",
-    "dimension2",
-    "dimension11",
-    "dimension",
-    "dimension99999999999",
-    "actionDetail",
-    "firstActionTimestamp",
-];
-
-const ACTION_KEYS: [&str; 15] = [
-    "type",
-    "eventCategory",
-    "eventAction",
-    "eventName",
-    "eventValue",
-    "timeSpent",
-    "timestamp",
-    "url",
-    "title",
-    "siteSearchKeyword",
-    "customVariables",
-    "dimension1",
-    "dimension10",
-    "dimension007",
-    "",
-];
-
-/// Few, as each makes a partition of its own.
-const TIMES: [&str; 16] = [
-    "1792929600",
-    "1792929601",
-    "\"1792929600\"",
-    "1792929600.9",
-    "0",
-    "-1",
-    "-62135596800",
-    "253402300799",
-    "253402300800",
-    "9223372036854775807",
-    "-9223372036854775808",
-    "18446744073709551616",
-    "1e30",
-    "null",
-    "\"yesterday\"",
-    "[]",
-];
-
-/// Between quotes. U+E000 stands for a byte that is no UTF-8.
-const SCRAPS: [&str; 34] = [
-    "a",
-    "Z",
-    "0",
-    "-",
-    "1e5",
-    "é",
-    "ß",
-    "\u{7f}",
-    "\u{80}",
-    "\u{2028}",
-    "\u{fffd}",
-    "\u{feff}",
-    "😀",
-    "ﷺ",
-    "\u{202e}",
-    "\\u0000",
-    "\\ud83d",
-    "\\ude00",
-    "\\ud83d\\ude00",
-    "\\uFFFF",
-    "\\u00e9",
-    "\\\\",
-    "\\/",
-    "\\\"",
-    "\\n",
-    "\\t",
-    "\u{1}",
-    "\t",
-    "\u{0}",
-    "\u{e000}",
-    "'",
-    "$$",
-    "%s",
-    "\\b",
-];
-
-const NUMBERS: [&str; 16] = [
-    "0",
-    "-0",
-    "1",
-    "-1",
-    "0.1",
-    "1e999",
-    "-1e-999",
-    "1E+5",
-    "123456789012345678901234567890",
-    "3.141592653589793238462643383279",
-    "2147483648",
-    "-2147483649",
-    "9223372036854775808",
-    "1e1000",
-    "1e1001",
-    "0.00000000000000000000000000000000001",
-];
 
 /// Makes a page. IDs of visits lie from `seed * 100` on.
 pub fn page(seed: u64) -> HostilePage {
@@ -208,6 +86,7 @@ impl Maker {
             let value = if key.ends_with("Timestamp") { self.time() } else { self.value(4) };
             members.push(format!("\"{key}\":{value}"));
         }
+        self.typed(&odd::KEYS_OF_VISITS, &mut members);
         let last = self.time();
         members.push(format!("\"lastActionTimestamp\":{last}"));
         let mut actions = 0;
@@ -241,18 +120,45 @@ impl Maker {
         if self.odds(30) {
             return self.value(2);
         }
-        let members: Vec<_> = (0..self.up_to(12))
+        let mut members: Vec<_> = (0..self.up_to(12))
             .map(|_| {
                 let key = self.pick(&ACTION_KEYS);
                 let value = match key {
+                    // Rows of conversions and items hang on it.
+                    "type" if self.odds(2) => self.pick(&KINDS).to_owned(),
                     "timestamp" => self.time(),
                     "customVariables" => self.variables(),
+                    "itemDetails" => self.items(),
                     _ => self.value(3),
                 };
                 format!("\"{key}\":{value}")
             })
             .collect();
+        self.typed(&odd::KEYS_OF_ACTIONS, &mut members);
         format!("{{{}}}", members.join(","))
+    }
+
+    /// Adds some typed keys with whatever comes.
+    fn typed(&mut self, keys: &[odd::TypedKey], members: &mut Vec<String>) {
+        for _ in 0..self.up_to(4) {
+            let key = keys[self.up_to(keys.len())].0;
+            let value = if self.odds(3) { self.value(2) } else { self.pick(&odd::JSON).to_owned() };
+            members.push(format!("\"{key}\":{value}"));
+        }
+    }
+
+    fn items(&mut self) -> String {
+        if self.odds(4) {
+            return self.value(3);
+        }
+        let items: Vec<_> = (0..self.up_to(4))
+            .map(|_| {
+                let mut members = vec![format!("\"itemSKU\":{}", self.value(1))];
+                self.typed(&odd::KEYS_OF_ITEMS, &mut members);
+                format!("{{{}}}", members.join(","))
+            })
+            .collect();
+        format!("[{}]", items.join(","))
     }
 
     fn variables(&mut self) -> String {

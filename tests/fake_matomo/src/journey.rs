@@ -1,9 +1,10 @@
 //! How one visitor walks through a site.
 
-use crate::action::{Action, CustomVariable, Item};
+use crate::action::{Action, CustomVariable};
 use crate::catalog::{
     CITIES, COUNTRIES, DEVICES, EVENT_VALUES, LANGUAGES, NASTY, NASTY_PATHS, PAGES, RESOLUTIONS,
 };
+use crate::commerce::Item;
 use crate::generate::SitePlan;
 use crate::visit::{Referrer, Visit};
 use crate::zone::Zone;
@@ -15,6 +16,7 @@ pub struct Maker {
     pub rng: ChaCha8Rng,
     pub zone: Zone,
     pub host: String,
+    pub odd_values: bool,
     ecommerce: bool,
     orders: u32,
     /// Those who came before, each as at the last visit.
@@ -33,6 +35,7 @@ impl Maker {
             rng,
             zone,
             host: host.to_owned(),
+            odd_values: site.odd_values,
             ecommerce: site.ecommerce,
             orders: 0,
             known: Vec::new(),

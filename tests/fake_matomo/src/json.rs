@@ -1,13 +1,16 @@
 //! A visit as `Live.getLastVisitsDetails` sends it.
 
-use crate::action::{CustomVariable, Kind};
+use crate::action::CustomVariable;
 use crate::action_json;
 use crate::catalog;
+use crate::commerce::money;
+use crate::derived::Lifetime;
 use crate::visit::Visit;
 use crate::world::{Site, World};
 use crate::writer::Writer;
 use crate::zone::{Zone, utc};
 use chrono::{NaiveDateTime, Timelike};
+use std::collections::HashMap;
 
 /// What a request asks of the visits' form.
 #[derive(Clone, Debug, Default)]
@@ -17,8 +20,19 @@ pub struct Form {
     pub hide: Vec<String>,
 }
 
+/// Where a visit stands.
+#[derive(Clone, Copy)]
+pub struct Scene<'a> {
+    pub world: &'a World,
+    pub site: &'a Site,
+    pub zone: Zone,
+    /// Of visitors who ever ordered.
+    pub lifetimes: &'a HashMap<&'a str, Lifetime>,
+}
+
 /// Writes one visit.
-pub fn visit(w: &mut Writer, world: &World, site: &Site, zone: Zone, visit: &Visit, form: &Form) {
+pub fn visit(w: &mut Writer, scene: Scene, visit: &Visit, form: &Form) {
+    let Scene { world, site, zone, lifetimes } = scene;
     w.braces(|w| {
         if !(visit.extra.is_empty()
             && visit.omit.is_empty()
@@ -34,9 +48,9 @@ pub fn visit(w: &mut Writer, world: &World, site: &Site, zone: Zone, visit: &Vis
         referrer(w, visit);
         device(w, visit);
         if site.ecommerce {
-            ecommerce(w, visit);
+            ecommerce(w, lifetimes.get(visit.visitor_id.as_str()).copied().unwrap_or_default());
         }
-        w.db("events", visit.count(|k| matches!(k, Kind::Event { .. })));
+        w.db("events", visit.events());
         place(w, zone, visit);
         if let Some(tests) = &visit.experiments {
             w.value("experiments", tests);
@@ -47,9 +61,9 @@ pub fn visit(w: &mut Writer, world: &World, site: &Site, zone: Zone, visit: &Vis
         } else {
             custom_variables(w, "", &visit.custom_variables);
         }
-        let cut = visit.actions.len().saturating_sub(world.max_actions);
+        let cut = visit.cut(world.max_actions);
         if cut > 0 {
-            w.int("truncatedActionsCount", cut as i64);
+            w.int("truncatedActionsCount", cut);
         }
         if !visit.extra.is_empty() {
             // Out of the filter that hid Matomo's own keys of these names.
@@ -68,13 +82,13 @@ fn identity(w: &mut Writer, world: &World, site: &Site, zone: Zone, visit: &Visi
     w.db("idVisit", visit.id);
     w.str("visitIp", &visit.ip);
     w.str("visitorId", &visit.visitor_id);
-    w.str("fingerprint", &format!("{:016x}", visit.id.wrapping_mul(0x51_7cc1_b727_220a)));
+    w.str("fingerprint", &visit.fingerprint());
     w.array("actionDetails", |w| {
         if !form.no_actions {
             action_json::write(w, world, site, zone, visit);
         }
     });
-    w.db("goalConversions", visit.count(|k| matches!(k, Kind::Goal { .. })));
+    w.db("goalConversions", visit.goal_conversions());
     w.str("siteCurrency", &site.currency);
     w.str("siteCurrencySymbol", symbol(&site.currency));
 }
@@ -114,9 +128,7 @@ fn long_date(at: NaiveDateTime) -> String {
 }
 
 fn visitor(w: &mut Writer, visit: &Visit) {
-    let orders = visit.count(|k| matches!(k, Kind::Order { .. }));
-    let carts = visit.count(|k| matches!(k, Kind::Cart { .. }));
-    let converted = orders > 0 || visit.count(|k| matches!(k, Kind::Goal { .. })) > 0;
+    let converted = visit.is_converted();
     let returning = visit.visitor_type != "new";
     let image = |on: bool, path: &'static str| on.then_some(path);
     w.opt("userId", visit.user_id.as_deref());
@@ -125,28 +137,23 @@ fn visitor(w: &mut Writer, visit: &Visit) {
     w.db("visitConverted", converted.into());
     w.opt("visitConvertedIcon", image(converted, "plugins/Morpheus/images/goal.svg"));
     w.db("visitCount", visit.visit_count);
-    let (status, icon) = match (orders > 0, carts > 0) {
-        (true, true) => {
-            ("orderedThenAbandonedCart", Some("plugins/Morpheus/images/ecommerceAbandonedCart.svg"))
-        }
-        (true, false) => ("ordered", Some("plugins/Morpheus/images/ecommerceOrder.svg")),
-        (false, true) => {
-            ("abandonedCart", Some("plugins/Morpheus/images/ecommerceAbandonedCart.svg"))
-        }
-        (false, false) => ("none", None),
+    let status = visit.ecommerce_status();
+    let icon = match status {
+        "ordered" => Some("plugins/Morpheus/images/ecommerceOrder.svg"),
+        "none" => None,
+        _ => Some("plugins/Morpheus/images/ecommerceAbandonedCart.svg"),
     };
     w.str("visitEcommerceStatus", status);
     w.opt("visitEcommerceStatusIcon", icon);
     w.db("daysSinceFirstVisit", visit.days_since_first);
     w.db("secondsSinceFirstVisit", visit.seconds_since_first);
-    w.db("daysSinceLastEcommerceOrder", 0);
-    w.raw("secondsSinceLastEcommerceOrder", if orders > 0 { "0" } else { "null" });
+    w.db("daysSinceLastEcommerceOrder", visit.since_order().unwrap_or(0) / 86_400);
+    w.opt_db("secondsSinceLastEcommerceOrder", visit.since_order());
     w.db("visitDuration", visit.duration());
-    w.str("visitDurationPretty", &crate::action_json::pretty(visit.duration()));
-    let events = visit.count(|k| matches!(k, Kind::Event { .. }));
-    w.db("searches", visit.count(|k| matches!(k, Kind::Search { .. })));
+    w.str("visitDurationPretty", &action_json::pretty(visit.duration()));
+    w.db("searches", visit.searches());
     w.db("actions", visit.action_count());
-    w.db("interactions", visit.action_count() - events);
+    w.db("interactions", visit.action_count() - visit.events());
 }
 
 fn referrer(w: &mut Writer, visit: &Visit) {
@@ -159,26 +166,34 @@ fn referrer(w: &mut Writer, visit: &Visit) {
         "campaign" => "Campaigns",
         other => other,
     };
-    let engine = format!("http://{}.com", from.name.to_lowercase());
-    let network = format!("{}.com", from.name.to_lowercase());
-    let search = (from.kind == "search").then_some(());
-    let social = (from.kind == "social").then_some(());
+    let (engine, network) = (from.search_engine_url(), from.social_network_url());
+    let icon = |url: &Option<String>, path: &'static str| url.is_some().then_some(path);
     w.str("referrerType", &from.kind);
     w.str("referrerTypeName", type_name);
     w.str("referrerName", &from.name);
     w.str("referrerKeyword", &from.keyword);
-    w.raw("referrerKeywordPosition", "null");
+    w.opt_db("referrerKeywordPosition", visit.keyword_position);
     w.opt("referrerUrl", from.url.as_deref());
-    w.opt("referrerSearchEngineUrl", search.map(|()| engine.as_str()));
+    w.opt("referrerSearchEngineUrl", engine.as_deref());
     w.opt(
         "referrerSearchEngineIcon",
-        search.map(|()| "plugins/Morpheus/icons/dist/searchEngines/xx.png"),
+        icon(&engine, "plugins/Morpheus/icons/dist/searchEngines/xx.png"),
     );
-    w.opt("referrerSocialNetworkUrl", social.map(|()| network.as_str()));
+    w.opt("referrerSocialNetworkUrl", network.as_deref());
     w.opt(
         "referrerSocialNetworkIcon",
-        social.map(|()| "plugins/Morpheus/icons/dist/socials/xx.png"),
+        icon(&network, "plugins/Morpheus/icons/dist/socials/xx.png"),
     );
+    if let Some(campaign) = &visit.campaign {
+        w.str("campaignId", &campaign.id);
+        w.str("campaignContent", &campaign.content);
+        w.str("campaignKeyword", &campaign.keyword);
+        w.str("campaignMedium", &campaign.medium);
+        w.str("campaignName", &campaign.name);
+        w.str("campaignSource", &campaign.source);
+        w.str("campaignGroup", &campaign.group);
+        w.str("campaignPlacement", &campaign.placement);
+    }
     let language = catalog::LANGUAGES.iter().find(|l| l.0 == visit.language_code);
     w.str("languageCode", &visit.language_code);
     w.str("language", language.map_or("Unknown", |l| l.1));
@@ -214,26 +229,15 @@ fn device(w: &mut Writer, visit: &Visit) {
     w.str("browserVersion", d.browser_version);
 }
 
-fn ecommerce(w: &mut Writer, visit: &Visit) {
-    let (mut order, mut cart) = ((0, 0, 0), (0, 0, 0));
-    for action in &visit.actions {
-        let (sums, items, discount) = match &action.kind {
-            Kind::Order { items, discount, .. } => (&mut order, items, *discount),
-            Kind::Cart { items } => (&mut cart, items, 0),
-            _ => continue,
-        };
-        sums.0 += items.iter().map(|i| i.price * i.quantity).sum::<i64>() - discount;
-        sums.1 += 1;
-        sums.2 += items.iter().map(|i| i.quantity).sum::<i64>();
-    }
+fn ecommerce(w: &mut Writer, Lifetime { orders: order, carts: cart }: Lifetime) {
     // A sum of items comes as a string, but as the number 0 when there is none.
     let items = |n: i64| {
         if n == 0 { "0".to_owned() } else { format!("\"{n}\"") }
     };
-    w.raw("totalEcommerceRevenue", &action_json::money(order.0));
+    w.raw("totalEcommerceRevenue", &money(order.0));
     w.db("totalEcommerceConversions", order.1);
     w.raw("totalEcommerceItems", &items(order.2));
-    w.raw("totalAbandonedCartsRevenue", &action_json::money(cart.0));
+    w.raw("totalAbandonedCartsRevenue", &money(cart.0));
     w.db("totalAbandonedCarts", cart.1);
     w.raw("totalAbandonedCartsItems", &items(cart.2));
 }
@@ -252,12 +256,12 @@ fn place(w: &mut Writer, zone: Zone, visit: &Visit) {
     w.str("countryCode", known.2);
     w.str("countryFlag", "plugins/Morpheus/icons/dist/flags/xx.png");
     w.opt("region", visit.region.as_deref());
-    w.opt("regionCode", visit.region.as_ref().map(|_| "ca"));
+    w.opt("regionCode", visit.region_code());
     w.opt("city", visit.city.as_deref());
     w.str("location", &parts.join(", "));
-    w.opt("latitude", visit.city.as_ref().map(|_| "48.856600"));
-    w.opt("longitude", visit.city.as_ref().map(|_| "2.352200"));
-    let local = zone.wall(visit.first);
+    w.opt("latitude", visit.coordinates().map(|c| c.0));
+    w.opt("longitude", visit.coordinates().map(|c| c.1));
+    let local = visit.local_time(zone);
     w.str("visitLocalTime", &clock(local));
     w.str("visitLocalHour", &local.hour().to_string());
     w.db("daysSinceLastVisit", visit.seconds_since_last / 86_400);

@@ -2,7 +2,8 @@
 
 use crate::answer::Answer;
 use crate::dates::{limits, span};
-use crate::json::{self, Form};
+use crate::derived::lifetimes;
+use crate::json::{self, Form, Scene};
 use crate::params::Params;
 use crate::world::{Site, World};
 use crate::writer::{Style, Writer};
@@ -32,14 +33,15 @@ pub fn last_visits_details(
         show: list("showColumns"),
         hide: list("hideColumns"),
     };
-    let zone = site.zone();
+    let lifetimes = lifetimes(site, world.now.seconds());
+    let scene = Scene { world, site, zone: site.zone(), lifetimes: &lifetimes };
     let mut w = Writer::new(style);
     w.brackets(|w| {
         for place in chosen {
             w.element();
             match &site.recorded {
                 Some(all) => recorded(w, &all[place].json, &form),
-                None => json::visit(w, world, site, zone, &site.visits[place], &form),
+                None => json::visit(w, scene, &site.visits[place], &form),
             }
         }
     });

@@ -6,6 +6,8 @@ use rand_chacha::ChaCha8Rng;
 use serde_json::{Map, Value, json};
 
 use crate::hostile::HostilePage;
+use crate::odd;
+use crate::writer::{Style, Writer, literal};
 
 /// Some of these visits, mutated.
 pub fn page(seed: u64, visits: &[Value]) -> HostilePage {
@@ -19,6 +21,9 @@ pub fn page(seed: u64, visits: &[Value]) -> HostilePage {
             let depth = 1 + maker.up_to(4);
             maker.mutate(&mut visit, depth, visits);
         }
+        for _ in 0..maker.up_to(4) {
+            maker.set_typed(&mut visit);
+        }
         let Some(members) = visit.as_object_mut() else { continue };
         members.insert("idVisit".to_owned(), json!(id));
         let actions = match members.get("actionDetails") {
@@ -31,7 +36,9 @@ pub fn page(seed: u64, visits: &[Value]) -> HostilePage {
         expected.push((id, actions));
         chosen.push(visit);
     }
-    HostilePage { body: Value::Array(chosen).to_string().into_bytes(), visits: expected }
+    let mut writer = Writer::new(Style { unescaped: true, ..Style::default() });
+    writer.any(&Value::Array(chosen));
+    HostilePage { body: writer.out.into_bytes(), visits: expected }
 }
 
 struct Maker(ChaCha8Rng);
@@ -72,6 +79,28 @@ impl Maker {
                 }
             }
             _ => *value = odd,
+        }
+    }
+
+    /// Gives a key that has a typed column an odd value: of the visit, an action or an item.
+    fn set_typed(&mut self, visit: &mut Value) {
+        let odd = literal(odd::JSON[self.up_to(odd::JSON.len())]);
+        let (mut inner, mut keys) = (visit, &*odd::KEYS_OF_VISITS);
+        for (list, keys_of_list) in
+            [("actionDetails", &*odd::KEYS_OF_ACTIONS), ("itemDetails", &*odd::KEYS_OF_ITEMS)]
+        {
+            let place = self.up_to(1000);
+            if self.up_to(3) == 0 {
+                break;
+            }
+            let Some(all) = inner.get(list).and_then(Value::as_array).map(Vec::len) else { break };
+            if all == 0 || !inner[list][place % all].is_object() {
+                break;
+            }
+            (inner, keys) = (&mut inner[list][place % all], keys_of_list);
+        }
+        if let Some(members) = inner.as_object_mut() {
+            members.insert(keys[self.up_to(keys.len())].0.to_owned(), odd);
         }
     }
 

@@ -34,6 +34,11 @@ impl Kind {
         Some(own.to_owned())
     }
 
+    /// Goals, orders and abandoned carts.
+    pub fn is_conversion(&self) -> bool {
+        matches!(self, Kind::Goal { .. } | Kind::Order { .. } | Kind::Cart { .. })
+    }
+
     /// An event's name, if Matomo sends it: "" and "0" are none to PHP.
     pub fn event_name(&self) -> Option<&str> {
         match self {
@@ -46,4 +51,16 @@ impl Kind {
 /// A page's title as Matomo sends it: "0" becomes null.
 pub fn page_title(action: &Action) -> Option<&str> {
     action.page_title.as_deref().filter(|t| *t != "0")
+}
+
+impl Action {
+    /// Matomo's id of the URL, the same for the same URL. A search and a conversion have none.
+    pub fn page_id_action(&self) -> Option<i64> {
+        if matches!(self.kind, Kind::Search { .. }) || self.kind.is_conversion() {
+            return None;
+        }
+        let step = |hash: u32, byte: u8| (hash ^ u32::from(byte)).wrapping_mul(16_777_619);
+        let hash = self.url.as_ref()?.bytes().fold(2_166_136_261_u32, step);
+        Some(i64::from(hash % 100_000) + 1)
+    }
 }

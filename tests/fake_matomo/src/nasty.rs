@@ -3,6 +3,7 @@
 use crate::action::{Action, TimeSpent};
 use crate::catalog::{EVENT_VALUES, NASTY, NASTY_PATHS};
 use crate::journey::Maker;
+use crate::odd;
 use crate::visit::Visit;
 use crate::zone::next;
 use chrono::NaiveDate;
@@ -32,6 +33,9 @@ pub fn day(maker: &mut Maker, index: usize, day: NaiveDate, into: &mut Vec<Visit
     }
     if let Some(change) = maker.zone.change_within(day) {
         clocks(maker, change, into);
+    }
+    if maker.odd_values {
+        odd::visits(maker, index, start + 50_000, into);
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use crate::action::{Action, CustomVariable, Kind};
 use crate::visit::Visit;
 use crate::world::{Site, World};
+use crate::writer::literal_of;
 use crate::zone::{Zone, utc};
 use chrono::NaiveDate;
 use serde_json::{Map, Value};
@@ -56,16 +57,19 @@ impl World {
         time: ActionTime,
     ) -> Vec<OracleRow> {
         let site = self.site(site);
-        let zone = site.zone();
-        let now = self.now.seconds();
-        let within = |v: &&Visit| v.arrives <= now && (first..=last).contains(&zone.day(v.last));
-        let mut visits: Vec<_> = site.visits.iter().filter(within).collect();
-        visits.sort_by_key(|v| (v.last, v.id));
-        visits.into_iter().flat_map(|v| rows(self, site, zone, v, time)).collect()
+        let visits = site.within(first, last, self.now.seconds());
+        visits.into_iter().flat_map(|v| rows(self, site, site.zone(), v, time)).collect()
     }
 }
 
-fn rows(world: &World, site: &Site, zone: Zone, visit: &Visit, time: ActionTime) -> Vec<OracleRow> {
+/// The rows of a visit's actions.
+pub(crate) fn rows(
+    world: &World,
+    site: &Site,
+    zone: Zone,
+    visit: &Visit,
+    time: ActionTime,
+) -> Vec<OracleRow> {
     if visit.extra.contains_key("actionDetails") || visit.omit.iter().any(|k| k == "actionDetails")
     {
         return Vec::new();
@@ -175,7 +179,10 @@ fn sent(
 ) -> Option<String> {
     let text = match extra.get(key) {
         Some(Value::Null) => None,
-        Some(Value::String(text)) => Some(text.clone()),
+        Some(Value::String(text)) => match literal_of(text) {
+            Some("null") => None,
+            literal => Some(literal.unwrap_or(text).to_owned()),
+        },
         Some(other) => Some(other.to_string()),
         None if omit.iter().any(|k| k == key) => None,
         None => own,

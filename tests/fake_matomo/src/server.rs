@@ -3,13 +3,14 @@
 use crate::answer::Answer;
 use crate::faults::{Fault, Plan, When};
 use crate::handler::handle;
+use crate::knobs::Knobs;
 use crate::seen::Seen;
 use crate::tls::{TlsKind, acceptor};
 use crate::world::World;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
@@ -36,35 +37,6 @@ impl Options {
         let (token, bind) = ("secret-token".to_owned(), "127.0.0.1:0".to_owned());
         Options { world, token, tls: None, bind }
     }
-}
-
-/// What may be turned while the server runs.
-#[derive(Clone, Debug)]
-pub struct Knobs {
-    /// After 18 refused tokens everybody gets a 500. On by default.
-    pub lockout: bool,
-    /// Passes before each answer.
-    pub latency: Duration,
-    /// Gzip for those who accept it. Off by default.
-    pub gzip: bool,
-    /// Sites that the token may not view.
-    pub hidden_sites: BTreeSet<i64>,
-    /// The language of the token's user, for messages to requests without `language`. English by
-    /// default; also `fr`, `de`, `es`, `ru`.
-    pub language: String,
-    /// Matomo 4: a wrong token is nobody's, and refusals come with HTTP 200.
-    pub matomo_4: bool,
-    /// `login_allowlist_ip` has no place for the client.
-    pub address_refused: bool,
-    /// `maintenance_mode`.
-    pub maintenance: bool,
-    /// Sites without a visits log.
-    pub visits_log_off: BTreeSet<i64>,
-    /// JSON without PHP's `\/` and `\uXXXX`.
-    pub unescaped: bool,
-    /// A Live answer once made is sent again to whoever asks the same, whatever has happened since:
-    /// for benchmarks, in which the server's own work must not count.
-    pub remembers: bool,
 }
 
 /// What runs before each Live answer.
@@ -136,22 +108,9 @@ impl Fake {
             }
             None => (String::new(), None),
         };
-        let knobs = Knobs {
-            lockout: true,
-            latency: Duration::ZERO,
-            gzip: false,
-            hidden_sites: BTreeSet::new(),
-            language: "en".to_owned(),
-            matomo_4: false,
-            address_refused: false,
-            maintenance: false,
-            visits_log_off: BTreeSet::new(),
-            unescaped: false,
-            remembers: false,
-        };
         let shared = Arc::new(Shared {
             world: Mutex::new(options.world),
-            knobs: Mutex::new(knobs),
+            knobs: Mutex::default(),
             faults: Mutex::default(),
             hook: Mutex::default(),
             refused: Mutex::default(),

@@ -13,6 +13,19 @@ pub struct Referrer {
     pub url: Option<String>,
 }
 
+/// What the plugin MarketingCampaignsReporting says of a visit: "" for what it does not know.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Campaign {
+    pub id: String,
+    pub name: String,
+    pub source: String,
+    pub medium: String,
+    pub keyword: String,
+    pub content: String,
+    pub group: String,
+    pub placement: String,
+}
+
 /// What the visitor holds in the hand.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Device {
@@ -46,7 +59,13 @@ pub struct Visit {
     pub days_since_first: i64,
     pub seconds_since_first: i64,
     pub seconds_since_last: i64,
+    /// Since the visitor's last order, if there was one.
+    pub seconds_since_order: Option<i64>,
     pub referrer: Referrer,
+    /// `None` = the plugin is not there, and neither are its keys.
+    pub campaign: Option<Campaign>,
+    /// The place of the result that brought the visitor, as some plugins know it.
+    pub keyword_position: Option<i64>,
     pub device: Device,
     /// The country's English name; its code and continent follow from it.
     pub country: Option<String>,
@@ -84,12 +103,15 @@ impl Visit {
             days_since_first: 0,
             seconds_since_first: 0,
             seconds_since_last: 0,
+            seconds_since_order: None,
             referrer: Referrer {
                 kind: "direct".to_owned(),
                 name: String::new(),
                 keyword: String::new(),
                 url: None,
             },
+            campaign: None,
+            keyword_position: None,
             device: crate::catalog::DEVICES[0],
             country: Some("France".to_owned()),
             region: None,

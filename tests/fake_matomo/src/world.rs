@@ -1,5 +1,6 @@
 //! The truth that the fake Matomo serves: sites and their visits.
 
+use crate::metadata::{CustomDimension, Goal};
 use crate::visit::Visit;
 use crate::zone::{Zone, days};
 use chrono::NaiveDate;
@@ -45,6 +46,9 @@ pub struct Site {
     /// `type`: `website`, or `rollup` of the plugin RollUpReporting, which lists visits of others.
     pub kind: String,
     pub visits: Vec<Visit>,
+    pub goals: Vec<Goal>,
+    /// The custom dimensions as configured; what visits have does not depend on it.
+    pub dimensions: Vec<CustomDimension>,
     /// When set, these are served in place of `visits` (which the oracle goes on reading).
     pub recorded: Option<Vec<Recorded>>,
 }
@@ -60,6 +64,8 @@ impl Site {
             ecommerce: false,
             kind: "website".to_owned(),
             visits: Vec::new(),
+            goals: Vec::new(),
+            dimensions: Vec::new(),
             recorded: None,
         }
     }
@@ -102,6 +108,15 @@ impl Site {
     pub fn visits_of(&self, day: NaiveDate) -> Vec<&Visit> {
         let zone = self.zone();
         let mut found: Vec<_> = self.visits.iter().filter(|v| zone.day(v.last) == day).collect();
+        found.sort_by_key(|v| (v.last, v.id));
+        found
+    }
+
+    /// The visits that have arrived by now whose last action is on these days, in Matomo's order.
+    pub(crate) fn within(&self, first: NaiveDate, last: NaiveDate, now: i64) -> Vec<&Visit> {
+        let zone = self.zone();
+        let is_within = |v: &&Visit| v.arrives <= now && (first..=last).contains(&zone.day(v.last));
+        let mut found: Vec<_> = self.visits.iter().filter(is_within).collect();
         found.sort_by_key(|v| (v.last, v.id));
         found
     }

@@ -3,6 +3,19 @@
 use serde_json::Value;
 use std::fmt::Write;
 
+/// Marks a string that is JSON to be sent as it stands: a character for private use.
+const LITERAL: char = '\u{f8ff}';
+
+/// A value that is sent as this JSON, for numbers which no `Value` can hold, as 1e400 or 1.50.
+pub fn literal(json: &str) -> Value {
+    Value::from(format!("{LITERAL}{json}"))
+}
+
+/// The JSON in a string of `literal`.
+pub(crate) fn literal_of(text: &str) -> Option<&str> {
+    text.strip_prefix(LITERAL)
+}
+
 /// How a value is to be written.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Style {
@@ -96,6 +109,14 @@ impl Writer {
         }
     }
 
+    /// A number from the database, or null.
+    pub fn opt_db(&mut self, key: &str, value: Option<i64>) {
+        match value {
+            Some(number) => self.db(key, number),
+            None => self.raw(key, "null"),
+        }
+    }
+
     /// The literal of a number from the database.
     pub fn db_literal(&mut self, key: &str, literal: &str) {
         if self.style.numbers_as_strings {
@@ -136,6 +157,16 @@ impl Writer {
         if self.key(key) {
             self.brackets(content);
         }
+    }
+
+    /// An array of strings as the value of a key.
+    pub fn texts(&mut self, key: &str, texts: &[String]) {
+        self.array(key, |w| {
+            for text in texts {
+                w.element();
+                w.text(text);
+            }
+        });
     }
 
     /// An array alone.
@@ -192,7 +223,10 @@ impl Writer {
     /// A value's literal.
     pub fn any(&mut self, value: &Value) {
         match value {
-            Value::String(text) => self.text(text),
+            Value::String(text) => match literal_of(text) {
+                Some(json) => self.out.push_str(json),
+                None => self.text(text),
+            },
             Value::Array(all) => self.brackets(|w| {
                 for one in all {
                     w.element();

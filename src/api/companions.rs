@@ -1,0 +1,36 @@
+//! SQL functions for the tables of visits, conversions and items beside a destination.
+
+use pgrx::prelude::*;
+
+use crate::config::settings;
+use crate::error::{Error, Result};
+use crate::pg::extension::Extension;
+use crate::pg::report::or_raise;
+use crate::state::ledger;
+use crate::store::companions;
+
+/// Makes the companions of a destination that `matomo.companions` names and it does not have. Returns
+/// them.
+#[pg_extern(
+    volatile,
+    parallel_unsafe,
+    requires = ["companions"],
+    sql = "CREATE FUNCTION matomo_create_companions(destination regclass) RETURNS SETOF regclass
+VOLATILE PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';"
+)]
+fn matomo_create_companions_0_2_reconnect(
+    destination: Option<pg_sys::Oid>,
+) -> SetOfIterator<'static, pg_sys::Oid> {
+    SetOfIterator::new(or_raise(create(destination)))
+}
+
+fn create(destination: Option<pg_sys::Oid>) -> Result<Vec<pg_sys::Oid>> {
+    let destination = destination.ok_or(Error::Null("destination"))?;
+    let extension = Extension::find()?;
+    let made = companions::create(&extension, destination, &settings::companions()?)?;
+    if !made.is_empty() {
+        // Of days that were copied without them, too.
+        ledger::reread_all(&extension, destination)?;
+    }
+    Ok(made)
+}

@@ -1,0 +1,305 @@
+//! What the types of columns can hold, and how they show it. Pure.
+
+use std::borrow::Cow;
+
+use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime, Utc};
+use serde_json::value::RawValue;
+
+use crate::matomo::json;
+use crate::rows::lines::Cells;
+use crate::rows::values;
+
+/// A type of a column, as far as values depend on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ColumnType {
+    Text,
+    /// At most so many characters.
+    Varchar(usize),
+    /// Whole numbers between these.
+    Integer(i64, i64),
+    Numeric,
+    /// So many digits, and so many of them after the point.
+    NumericOf(i32, i32),
+    /// In decimal digits that it keeps.
+    Float,
+    Boolean,
+    Timestamptz,
+    Timestamp,
+    Date,
+    Time,
+    Json,
+    Jsonb,
+    TextArray,
+    /// Of somebody else: takes what its input function takes.
+    Other,
+}
+
+/// A value on its way into a column.
+#[derive(Debug, Clone, Copy)]
+pub enum Value<'t, 'json> {
+    Null,
+    /// As Matomo sends it.
+    Sent(&'json RawValue),
+    Text(&'t str),
+    Integer(i64),
+    Instant(DateTime<Utc>),
+    Day(NaiveDate),
+    /// A JSON object as `JSON.stringify` writes it.
+    Object(&'t str),
+}
+
+/// Length of a type modifier's header.
+const MODIFIER_HEADER: i32 = 4;
+
+impl ColumnType {
+    /// The type of this name in pg_catalog with this modifier, -1 for none (`pg_attribute.atttypmod`).
+    pub fn of(name: &str, modifier: i32) -> ColumnType {
+        match name {
+            "text" => ColumnType::Text,
+            "varchar" | "bpchar" if modifier < MODIFIER_HEADER => ColumnType::Text,
+            "varchar" | "bpchar" => {
+                ColumnType::Varchar(usize::try_from(modifier - MODIFIER_HEADER).unwrap_or(0))
+            }
+            "int2" => ColumnType::Integer(i16::MIN.into(), i16::MAX.into()),
+            "int4" => ColumnType::Integer(i32::MIN.into(), i32::MAX.into()),
+            "int8" => ColumnType::Integer(i64::MIN, i64::MAX),
+            "numeric" if modifier < MODIFIER_HEADER => ColumnType::Numeric,
+            "numeric" => {
+                // Of the scale, eleven bits with a sign.
+                let packed = modifier - MODIFIER_HEADER;
+                ColumnType::NumericOf(packed >> 16 & 0xffff, (packed & 0x7ff ^ 1024) - 1024)
+            }
+            "float4" | "float8" => ColumnType::Float,
+            "bool" => ColumnType::Boolean,
+            "timestamptz" => ColumnType::Timestamptz,
+            "timestamp" => ColumnType::Timestamp,
+            "date" => ColumnType::Date,
+            "time" => ColumnType::Time,
+            "json" => ColumnType::Json,
+            "jsonb" => ColumnType::Jsonb,
+            "_text" => ColumnType::TextArray,
+            _ => ColumnType::Other,
+        }
+    }
+
+    /// Writes a value as the type shows it; NULL if it cannot hold the value, of which false tells.
+    /// An empty text is no value to any type but a text.
+    #[must_use]
+    pub fn write(self, cells: &mut Cells, value: Value) -> bool {
+        match (self, value) {
+            (_, Value::Null) => cells.null(),
+            (ColumnType::Text | ColumnType::Other, value) => write_text(cells, value),
+            (ColumnType::Integer(least, most), Value::Integer(number))
+                if (least..=most).contains(&number) =>
+            {
+                cells.display(number);
+            }
+            (ColumnType::Timestamptz, Value::Instant(at)) => write_instant(cells, at),
+            (ColumnType::Date, Value::Day(day)) => cells.display(day),
+            (ColumnType::Json, Value::Sent(raw)) => cells.text(&values::json(raw)),
+            (ColumnType::Json, Value::Object(text)) => cells.text(text),
+            (ColumnType::Jsonb, Value::Sent(raw)) => cells.text(&values::jsonb(raw)),
+            (ColumnType::Jsonb, Value::Object("{}")) => cells.plain("{}"),
+            (ColumnType::Jsonb, Value::Object(text)) => cells.text(&values::object_as_jsonb(text)),
+            (ColumnType::TextArray, Value::Sent(raw)) => match values::text_array(raw) {
+                Some(text) => cells.text(&text),
+                None => return write_misfit(cells, value),
+            },
+            _ => return self.write_parsed(cells, value),
+        }
+        true
+    }
+
+    /// Writes a value by way of its text.
+    fn write_parsed(self, cells: &mut Cells, value: Value) -> bool {
+        let mut fits = None;
+        with_text(value, |text| {
+            let form = self.form(text);
+            match &form {
+                Some(form) => cells.text(form),
+                None => cells.null(),
+            }
+            fits = Some(form.is_some() || text.is_empty());
+        });
+        if fits.is_none() {
+            cells.null();
+        }
+        fits.unwrap_or(true)
+    }
+
+    /// A text as the type shows it, if it holds it.
+    fn form(self, text: &str) -> Option<Cow<'_, str>> {
+        let trimmed = text.trim();
+        match self {
+            ColumnType::Text | ColumnType::Other => Some(Cow::Borrowed(text)),
+            ColumnType::Varchar(most) => {
+                (text.chars().count() <= most).then_some(Cow::Borrowed(text))
+            }
+            ColumnType::Integer(least, most) => {
+                let number = values::whole_number(trimmed)?;
+                (least..=most).contains(&number).then(|| number.to_string().into())
+            }
+            ColumnType::Numeric => values::plain_number(trimmed).map(Cow::Owned),
+            ColumnType::NumericOf(digits, scale) => values::plain_number(trimmed)
+                .filter(|number| values::fits_numeric(number, digits, scale))
+                .map(Cow::Owned),
+            ColumnType::Float => {
+                let number: f64 = trimmed.parse().ok()?;
+                number.is_finite().then(|| number.to_string().into())
+            }
+            ColumnType::Boolean => match trimmed {
+                "1" | "true" => Some("t".into()),
+                "0" | "false" => Some("f".into()),
+                _ => None,
+            },
+            ColumnType::Timestamptz | ColumnType::Timestamp => {
+                let plain = trimmed.strip_suffix("+00").unwrap_or(trimmed);
+                let at = NaiveDateTime::parse_from_str(plain, "%Y-%m-%d %H:%M:%S").ok()?;
+                let zone = if self == ColumnType::Timestamp { "" } else { "+00" };
+                in_calendar(at.date()).then(|| format!("{at}{zone}").into())
+            }
+            ColumnType::Date => {
+                let day = NaiveDate::parse_from_str(trimmed, "%Y-%m-%d").ok()?;
+                in_calendar(day).then(|| day.to_string().into())
+            }
+            ColumnType::Time => {
+                let time = NaiveTime::parse_from_str(trimmed, "%H:%M:%S").ok()?;
+                Some(time.format("%H:%M:%S").to_string().into())
+            }
+            ColumnType::Json | ColumnType::Jsonb => {
+                Some(serde_json::Value::from(text).to_string().into())
+            }
+            ColumnType::TextArray => None,
+        }
+    }
+}
+
+/// Years that both Postgres and a reader can do with.
+fn in_calendar(day: NaiveDate) -> bool {
+    use chrono::Datelike;
+    (1..=9999).contains(&day.year())
+}
+
+/// NULL for a value that the type cannot hold.
+fn write_misfit(cells: &mut Cells, value: Value) -> bool {
+    cells.null();
+    let mut is_empty = true;
+    with_text(value, |text| is_empty = text.is_empty());
+    is_empty
+}
+
+/// A value as it is, or null.
+fn write_text(cells: &mut Cells, value: Value) {
+    let mut is_null = true;
+    with_text(value, |text| {
+        cells.text(text);
+        is_null = false;
+    });
+    if is_null {
+        cells.null();
+    }
+}
+
+/// Passes the text of a value that is not null.
+fn with_text(value: Value, work: impl FnOnce(&str)) {
+    match value {
+        Value::Null => {}
+        Value::Sent(raw) => json::with_text(raw, work),
+        Value::Text(text) | Value::Object(text) => work(text),
+        Value::Integer(number) => work(&number.to_string()),
+        Value::Instant(at) => work(&format!("{} {}+00", at.date_naive(), at.time())),
+        Value::Day(day) => work(&day.to_string()),
+    }
+}
+
+/// As Postgres shows it in UTC.
+fn write_instant(cells: &mut Cells, at: DateTime<Utc>) {
+    let (day, time) = (at.date_naive(), at.time());
+    // Formatting date and time apart is several times as fast as `format`.
+    cells.display(format_args!("{day} {time}+00"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::matomo::memory::FallibleText;
+
+    /// What the type makes of JSON: its text, NULL, or that it does not fit.
+    fn written(kind: ColumnType, sent: &str) -> String {
+        let raw = RawValue::from_string(sent.to_owned()).unwrap();
+        let mut text = FallibleText::default();
+        let fits = kind.write(&mut Cells(&mut text), Value::Sent(&raw));
+        let cell = text.strip_suffix('\t').unwrap();
+        match (fits, cell) {
+            (true, r"\N") => "NULL".to_owned(),
+            (true, cell) => cell.to_owned(),
+            (false, r"\N") => "misfit".to_owned(),
+            (false, cell) => panic!("a misfit is written: {cell}"),
+        }
+    }
+
+    #[test]
+    fn what_a_type_cannot_hold_is_null_and_told() {
+        let int = ColumnType::of("int4", -1);
+        for (kind, sent, expected) in [
+            (int, "12", "12"),
+            (int, r#"" 12 ""#, "12"),
+            (int, "12.0", "12"),
+            (int, "1e3", "1000"),
+            (int, "-0", "0"),
+            (int, "12.5", "misfit"),
+            (int, "2147483648", "misfit"),
+            (int, "1e400", "misfit"),
+            (int, r#""NaN""#, "misfit"),
+            (int, r#""""#, "NULL"),
+            (int, "null", "NULL"),
+            (int, "[1]", "misfit"),
+            (int, "{}", "misfit"),
+            (int, "true", "misfit"),
+            (ColumnType::of("int2", -1), "40000", "misfit"),
+            (ColumnType::of("int8", -1), "9223372036854775807", "9223372036854775807"),
+            (ColumnType::of("int8", -1), "9223372036854775808", "misfit"),
+            (ColumnType::of("numeric", -1), "266.350", "266.350"),
+            (ColumnType::of("numeric", -1), r#""12 apples""#, "misfit"),
+            (ColumnType::of("numeric", -1), "1e400", &format!("1{}", "0".repeat(400))),
+            (ColumnType::of("numeric", -1), "1e99999", "misfit"),
+            // numeric(5,2), numeric(2,-3), numeric(3,5).
+            (ColumnType::of("numeric", (5 << 16 | 2) + 4), "999.99", "999.99"),
+            (ColumnType::of("numeric", (5 << 16 | 2) + 4), "999.994", "999.994"),
+            (ColumnType::of("numeric", (5 << 16 | 2) + 4), "999.995", "misfit"),
+            (ColumnType::of("numeric", (2 << 16 | (2048 - 3)) + 4), "99000", "99000"),
+            (ColumnType::of("numeric", (2 << 16 | (2048 - 3)) + 4), "100000", "misfit"),
+            (ColumnType::of("numeric", (3 << 16 | 5) + 4), "0.00999", "0.00999"),
+            (ColumnType::of("numeric", (3 << 16 | 5) + 4), "0.01", "misfit"),
+            (ColumnType::Float, r#""25.019300""#, "25.0193"),
+            (ColumnType::Float, "1e400", "misfit"),
+            (ColumnType::Float, r#""inf""#, "misfit"),
+            (ColumnType::Boolean, "1", "t"),
+            (ColumnType::Boolean, r#""0""#, "f"),
+            (ColumnType::Boolean, "false", "f"),
+            (ColumnType::Boolean, "2", "misfit"),
+            (ColumnType::Time, r#""21:42:04""#, "21:42:04"),
+            (ColumnType::Time, r#""25:00:00""#, "misfit"),
+            (ColumnType::Date, r#""2026-11-13""#, "2026-11-13"),
+            (ColumnType::Date, r#""10000-01-01""#, "misfit"),
+            (ColumnType::Date, r#""2026-02-30""#, "misfit"),
+            (ColumnType::Timestamptz, r#""2026-11-13 21:42:04""#, "2026-11-13 21:42:04+00"),
+            (ColumnType::Timestamp, r#""2026-11-13 21:42:04""#, "2026-11-13 21:42:04"),
+            (ColumnType::Timestamptz, r#""soon""#, "misfit"),
+            (ColumnType::of("varchar", 7), r#""été""#, "été"),
+            (ColumnType::of("varchar", 7), r#""étés""#, "misfit"),
+            (ColumnType::of("varchar", -1), r#""étés""#, "étés"),
+            (ColumnType::Jsonb, r#"{"bb":1,"a":[]}"#, r#"{"a": [], "bb": 1}"#),
+            (ColumnType::TextArray, r#"["a","b c",null,""]"#, r#"{a,"b c",NULL,""}"#),
+            (ColumnType::TextArray, "[]", "{}"),
+            (ColumnType::TextArray, r#""Cat A""#, r#"{"Cat A"}"#),
+            (ColumnType::TextArray, "7", "misfit"),
+            (ColumnType::TextArray, r#"{"a":"b"}"#, "misfit"),
+            (ColumnType::Text, "1e400", "1e400"),
+            (ColumnType::Text, r#""""#, ""),
+            (ColumnType::Other, "7", "7"),
+        ] {
+            assert_eq!(written(kind, sent), expected, "{kind:?} {sent}");
+        }
+    }
+}

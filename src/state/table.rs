@@ -1,0 +1,116 @@
+//! A table of a user's, from which rows are to be deleted. SPI only.
+
+use std::panic::AssertUnwindSafe;
+
+use pgrx::PgLogLevel;
+use pgrx::datum::DatumWithOid;
+use pgrx::pg_sys::panic::CaughtError;
+use pgrx::prelude::*;
+
+use crate::error::{Error, Result};
+use crate::pg::failed::Failed;
+use crate::pg::local_settings::{LocalSettings, SAFE_PATH};
+use crate::pg::roles::{AsSiteOwner, has_rights_of};
+use crate::pg::spi::{query, spi, values};
+
+/// A table to delete rows from.
+pub struct Table {
+    pub oid: pg_sys::Oid,
+    /// Schema-qualified and quoted.
+    pub name: String,
+    owner: pg_sys::Oid,
+}
+
+impl Table {
+    /// Finds a table; `None` if it does not exist.
+    ///
+    /// # Errors
+    /// Only internal ones.
+    pub fn find(oid: pg_sys::Oid) -> Result<Option<Table>> {
+        let _safe = LocalSettings::of(&[SAFE_PATH]);
+        let sql = "SELECT format('%I.%I', n.nspname, c.relname), c.relowner \
+                   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = $1";
+        Spi::connect_mut(|client| {
+            let Some(row) = query(client, sql, &[oid.into()])?.next() else { return Ok(None) };
+            let name: Option<String> = row.get(1).map_err(spi)?;
+            let owner: Option<pg_sys::Oid> = row.get(2).map_err(spi)?;
+            Ok(name.zip(owner).map(|(name, owner)| Table { oid, name, owner }))
+        })
+    }
+
+    /// Those of its columns by which a visitor's rows are found.
+    ///
+    /// # Errors
+    /// Only internal ones.
+    pub fn columns(&self) -> Result<Vec<String>> {
+        let sql = "SELECT a.attname::pg_catalog.text FROM pg_catalog.pg_attribute a \
+                   WHERE a.attrelid OPERATOR(pg_catalog.=) $1 AND NOT a.attisdropped \
+                   AND a.attname OPERATOR(pg_catalog.=) ANY ('{visitorid,userid,visitip}'::pg_catalog.name[])";
+        Spi::connect_mut(|client| values(query(client, sql, &[self.oid.into()])?))
+    }
+
+    /// Checks that the current user may read and delete all of its rows.
+    ///
+    /// # Errors
+    /// [`Error::Privilege`] and [`Error::RowSecurity`].
+    pub fn check(&self) -> Result<()> {
+        let _safe = LocalSettings::of(&[SAFE_PATH]);
+        let sql = "SELECT concat_ws(', ', \
+                       CASE WHEN NOT coalesce(has_table_privilege($1, 'SELECT'), false) AND EXISTS ( \
+                           SELECT FROM pg_attribute a WHERE a.attrelid = $1 AND NOT a.attisdropped \
+                           AND a.attname IN ('visitorid', 'userid', 'visitip', 'idsite', 'idvisit', \
+                               'action_timestamp', 'lastaction', 'converted') \
+                           AND NOT has_column_privilege($1, a.attnum, 'SELECT')) THEN 'SELECT' END, \
+                       CASE WHEN NOT coalesce(has_table_privilege($1, 'DELETE'), false) THEN 'DELETE' END), \
+                   row_security_active($1)";
+        let (missing, hides): (Option<String>, Option<bool>) = Spi::connect_mut(|client| {
+            query(client, sql, &[self.oid.into()])?.first().get_two().map_err(spi)
+        })?;
+        match missing.filter(|missing| !missing.is_empty()) {
+            Some(missing) => {
+                Err(Error::Privilege { name: self.name.clone(), missing: vec![missing] })
+            }
+            None if hides == Some(true) => Err(Error::RowSecurity(self.name.clone())),
+            None => Ok(()),
+        }
+    }
+
+    /// Runs a DELETE that gives back `idvisit`, as text, of each row that it deletes: with the caller's
+    /// rights if the caller named the table, otherwise with the owner's, as the triggers are the owner's.
+    ///
+    /// # Errors
+    /// As [`Table::check`]; those of triggers and constraints are raised.
+    pub fn delete(&self, sql: &str, args: &[DatumWithOid], is_named: bool) -> Result<Vec<String>> {
+        // Triggers use the session's search_path, as at an INSERT. But a caller without the owner's
+        // rights could use it to make them call other functions.
+        let is_trusted = is_named || has_rights_of(self.owner);
+        let _owner = (!is_named).then(|| AsSiteOwner::become_(self.owner));
+        let _path = (!is_trusted).then(|| LocalSettings::of(&[SAFE_PATH]));
+        // Row-level security may apply to the owner too.
+        self.check()?;
+        let delete = || Spi::connect_mut(|client| values(query(client, sql, args)?));
+        let gone: Result<Vec<String>> = PgTryBuilder::new(AssertUnwindSafe(delete))
+            .catch_others(|caught| self.name_in(caught))
+            .execute();
+        // The lock prevents renaming the table, but not its schema.
+        if Table::find(self.oid)?.is_none_or(|table| table.name != self.name) {
+            return Err(Error::Renamed(self.name.clone()));
+        }
+        gone
+    }
+
+    /// Raises an error of the table's triggers or constraints again, with the name of the table.
+    fn name_in<T>(&self, caught: CaughtError) -> T {
+        if let CaughtError::PostgresError(report) = &caught {
+            let mut failed = Failed::raised(report);
+            let place = format!("Rows of table {} were to be deleted.", self.name);
+            failed.detail =
+                Some(failed.detail.map_or_else(|| place.clone(), |of| format!("{of} {place}")));
+            failed.hint.get_or_insert_with(|| {
+                "To erase elsewhere, name one table after the other as only_in.".to_owned()
+            });
+            failed.tell(PgLogLevel::ERROR);
+        }
+        caught.rethrow()
+    }
+}

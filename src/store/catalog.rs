@@ -1,0 +1,103 @@
+//! What the catalog says of a table that a sync writes to: its columns, unique index and privileges. SPI
+//! only.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use pgrx::prelude::*;
+use pgrx::spi::{SpiClient, SpiTupleTable};
+
+use crate::error::{Error, Result};
+use crate::pg::spi::{query, spi};
+use crate::rows::column_type::ColumnType;
+use crate::rows::columns::{Column, Kind};
+use crate::rows::layout::Layout;
+
+/// The known columns that a table has, and their types for casts.
+///
+/// # Errors
+/// [`Error::MissingColumns`].
+pub fn known_columns(
+    client: &mut SpiClient,
+    oid: pg_sys::Oid,
+    name: &str,
+    kind: Kind,
+) -> Result<(Arc<Layout>, Vec<String>)> {
+    // Types of pg_catalog are qualified as well: the caller may have a type named text. Types with
+    // a modifier are either syntax, such as numeric(10,2), or already qualified. varchar and bpchar
+    // go without their modifier: a cast to varchar(9) would truncate, while the column itself
+    // refuses.
+    let sql = "SELECT a.attname::text, \
+                   CASE WHEN a.atttypmod < 0 OR t.oid IN ('varchar'::regtype, 'bpchar'::regtype) \
+                        THEN format('%I.%I', n.nspname, t.typname) \
+                        ELSE format_type(a.atttypid, a.atttypmod) END, \
+                   CASE WHEN n.nspname = 'pg_catalog' THEN t.typname::text ELSE '' END, a.atttypmod \
+               FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid \
+               JOIN pg_namespace n ON n.oid = t.typnamespace \
+               WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped \
+                 AND a.attgenerated = '' AND a.attname = ANY ($2::text[])";
+    let wanted: Vec<&str> = kind.known().map(|column| column.name).collect();
+    let mut found = HashMap::new();
+    for row in query(client, sql, &[oid.into(), wanted.into()])? {
+        let column: Option<String> = row.get(1).map_err(spi)?;
+        let for_casts: Option<String> = row.get(2).map_err(spi)?;
+        let (kind, modifier): (Option<String>, Option<i32>) =
+            (row.get(3).map_err(spi)?, row.get(4).map_err(spi)?);
+        let holds = ColumnType::of(&kind.unwrap_or_default(), modifier.unwrap_or(-1));
+        found.extend(column.map(|column| (column, (holds, for_casts.unwrap_or_default()))));
+    }
+    let names = kind.known().map(|column| column.name);
+    let is_missing = |column: &&str| kind.needs(column) && !found.contains_key(*column);
+    let missing: Vec<_> = names.filter(is_missing).map(str::to_owned).collect();
+    if !missing.is_empty() {
+        return Err(Error::MissingColumns { name: name.to_owned(), columns: missing });
+    }
+    let known = |column: &'static Column| found.remove(column.name).map(|of| (column, of));
+    let (columns, types): (Vec<_>, _) =
+        kind.known().filter_map(known).map(|(c, (holds, cast))| ((c, holds), cast)).unzip();
+    Ok((Arc::new(Layout::new(kind, columns)), types))
+}
+
+/// The privileges that the current user lacks.
+///
+/// # Errors
+/// Only internal ones.
+pub fn missing_privileges(
+    client: &mut SpiClient,
+    oid: pg_sys::Oid,
+    to_write: bool,
+) -> Result<Vec<String>> {
+    let needed: &[&str] =
+        if to_write { &["SELECT", "INSERT", "UPDATE", "DELETE"] } else { &["SELECT"] };
+    let sql = "SELECT p FROM unnest($2::text[]) AS p \
+               WHERE NOT CASE p WHEN 'DELETE' THEN has_table_privilege($1, p) \
+                                ELSE has_any_column_privilege($1, p) END";
+    let missing = strings(query(client, sql, &[oid.into(), needed.to_vec().into()])?)?;
+    Ok(missing.into_iter().flatten().collect())
+}
+
+/// The columns of the narrowest unique index that tells rows apart, if there is one.
+///
+/// # Errors
+/// Only internal ones.
+pub fn key(client: &mut SpiClient, oid: pg_sys::Oid, kind: Kind) -> Result<Option<Vec<String>>> {
+    let sql = "SELECT string_agg(a.attname, ',' ORDER BY k.place) \
+               FROM pg_index i \
+               CROSS JOIN LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY AS k(attnum, place) \
+               JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum \
+               WHERE i.indrelid = $1 AND i.indisunique AND i.indisvalid AND i.indimmediate \
+                 AND i.indpred IS NULL AND i.indexprs IS NULL AND k.place <= i.indnkeyatts \
+               GROUP BY i.indexrelid \
+               HAVING count(*) FILTER (WHERE a.attname = ANY ($2::text[])) = cardinality($2) \
+                  AND bool_and(a.attname = ANY ($2::text[] || $3::text[])) \
+               ORDER BY count(*), i.indexrelid LIMIT 1";
+    let others = vec![kind.time(), "idsite", "idvisit"];
+    let args = [oid.into(), kind.identity().to_vec().into(), others.into()];
+    let found = strings(query(client, sql, &args)?)?.into_iter().flatten().next();
+    Ok(found.map(|columns| columns.split(',').map(str::to_owned).collect()))
+}
+
+/// The first column of a result.
+fn strings(table: SpiTupleTable) -> Result<Vec<Option<String>>> {
+    table.map(|row| row.get::<String>(1).map_err(spi)).collect()
+}

@@ -1,0 +1,79 @@
+//! The comparison of a destination and its companions with the oracle.
+
+use std::fmt::Write;
+use std::io::Write as _;
+
+use fake_matomo::tables::{OracleTable, OracleTables};
+use fake_matomo::{ActionTime, Fake};
+use postgres::Client;
+
+use crate::support::*;
+
+/// The oracle of all four tables of a site, with true times.
+pub fn all_tables_of(fake: &Fake, site: i64) -> OracleTables {
+    tables_between(fake, site, "1990-01-01", "2200-01-01")
+}
+
+/// The same of some days.
+pub fn tables_between(fake: &Fake, site: i64, first: &str, last: &str) -> OracleTables {
+    fake.world().oracle_tables(site, day(first), day(last), ActionTime::Utc)
+}
+
+/// Asserts that a destination and its companions have exactly the oracle's rows.
+pub fn assert_tables_equal(db: &mut Client, destination: &str, oracle: &OracleTables) {
+    let found = table_differences(db, destination, oracle);
+    assert!(found.is_empty(), "{destination} and its companions differ from the oracle:\n{found}");
+}
+
+/// The rows that only one side has, as text; empty if there are none.
+pub fn table_differences(db: &mut Client, destination: &str, oracle: &OracleTables) -> String {
+    let mut text = String::new();
+    for (companion, oracle) in [
+        ("", &oracle.actions),
+        ("_visits", &oracle.visits),
+        ("_conversions", &oracle.conversions),
+        ("_items", &oracle.items),
+    ] {
+        let table = format!("{destination}{companion}");
+        let found = differences_of(db, &table, oracle);
+        if !found.is_empty() {
+            writeln!(text, "{table}:\n{found}").unwrap();
+        }
+    }
+    text
+}
+
+fn differences_of(db: &mut Client, table: &str, oracle: &OracleTable) -> String {
+    let columns: Vec<_> = oracle.columns.iter().map(|column| format!("{column} text")).collect();
+    run(
+        db,
+        &format!(
+            "SET client_min_messages = warning; SET TimeZone = 'UTC';
+             DROP TABLE IF EXISTS oracle; CREATE TEMP TABLE oracle ({})",
+            columns.join(", ")
+        ),
+    );
+    let mut writer = db.copy_in("COPY oracle FROM STDIN").unwrap();
+    for row in &oracle.rows {
+        let fields: Vec<_> = row.iter().map(|value| copy_field(value.as_deref())).collect();
+        writer.write_all((fields.join("\t") + "\n").as_bytes()).unwrap();
+    }
+    writer.finish().unwrap();
+    let columns: Vec<_> = oracle.columns.iter().map(|column| format!("{column}::text")).collect();
+    let columns = columns.join(", ");
+    let (ours, theirs) =
+        (format!("SELECT {columns} FROM {table}"), format!("SELECT {columns} FROM oracle"));
+    let mut text = String::new();
+    for (name, sql) in [
+        ("only in the table", format!("{ours} EXCEPT ALL {theirs}")),
+        ("only in the oracle", format!("{theirs} EXCEPT ALL {ours}")),
+    ] {
+        let sql = format!(
+            "SELECT jsonb_strip_nulls(to_jsonb(x))::text FROM ({sql} ORDER BY 1 LIMIT 3) x"
+        );
+        for row in texts(db, &sql) {
+            writeln!(text, "{name}: {row}").unwrap();
+        }
+    }
+    text
+}
