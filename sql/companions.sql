@@ -76,6 +76,11 @@ BEGIN
             HINT = 'Give the table of the actions a shorter name, or SET matomo.companions = ''''.';
     END IF;
     qualified := format('%I.%I', of_schema, companion_name);
+    IF to_regclass(qualified) IS NOT NULL THEN
+        RAISE duplicate_table USING
+            MESSAGE = format('table %s, for the %s of %s, already exists', qualified, kind, destination),
+            HINT = 'Rename it, or leave it out of matomo.companions.';
+    END IF;
     EXECUTE format('CREATE %s TABLE %s (LIKE %s INCLUDING DEFAULTS INCLUDING COMMENTS, PRIMARY KEY (%s))%s',
         CASE WHEN is_temporary THEN 'TEMPORARY' END, qualified, template,
         array_to_string(CASE WHEN by_time THEN key || time_column ELSE key END, ', '),

@@ -177,14 +177,24 @@ impl Sync {
     }
 }
 
-/// If the table is empty although the ledger has rows for it, marks all days of all sites to be read
+/// If the table, or that of its visits, is empty although the ledger has rows for it, marks all days of all sites to be read
 /// again. Must run before each write, as the table is not empty afterwards.
 ///
 /// # Errors
 /// [`Busy::Refills`].
 pub fn note_emptied(ledger: &Ledger, destination: &Destination) -> Result<()> {
     let name = &destination.name;
-    let is_emptied = || -> Result<bool> { Ok(ledger.claims_rows()? && destination.is_empty()?) };
+    let is_emptied = || -> Result<bool> {
+        if !ledger.claims_rows()? {
+            return Ok(false);
+        }
+        for table in destination.tables().filter(|table| table.layout.kind.is_of_every_visit()) {
+            if table.is_empty()? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    };
     if !is_emptied()? {
         return Ok(());
     }

@@ -82,8 +82,8 @@ fn a_foreign_key_stops_erasure_with_the_tables_name_and_lends_no_more_than_a_tri
     run(
         &mut others,
         &format!(
-            "CREATE TABLE held (id text REFERENCES {owner}.matomo (action_id));
-             INSERT INTO held SELECT action_id FROM {owner}.matomo"
+            "CREATE TABLE held (visit bigint, id text, FOREIGN KEY (visit, id) REFERENCES {owner}.matomo);
+             INSERT INTO held SELECT idvisit, action_id FROM {owner}.matomo"
         ),
     );
     let visitor: String = one(&mut owners, "SELECT visitorid FROM matomo LIMIT 1");
@@ -101,8 +101,9 @@ fn a_foreign_key_stops_erasure_with_the_tables_name_and_lends_no_more_than_a_tri
         &format!(
             "DROP TABLE held; CREATE TABLE notes (who text); GRANT INSERT ON notes TO PUBLIC;
              GRANT USAGE ON SCHEMA {other} TO PUBLIC;
-             CREATE TABLE held (id text REFERENCES {owner}.matomo (action_id) ON DELETE CASCADE);
-             INSERT INTO held SELECT action_id FROM {owner}.matomo;
+             CREATE TABLE held (visit bigint, id text,
+                 FOREIGN KEY (visit, id) REFERENCES {owner}.matomo ON DELETE CASCADE);
+             INSERT INTO held SELECT idvisit, action_id FROM {owner}.matomo;
              CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
                  INSERT INTO {other}.notes VALUES (current_user); RETURN NULL; END $$;
              CREATE TRIGGER note AFTER DELETE ON held EXECUTE FUNCTION note()"

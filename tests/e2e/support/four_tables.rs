@@ -9,6 +9,11 @@ use postgres::Client;
 
 use crate::support::*;
 
+/// A destination and its companions, for lists of tables in SQL.
+pub fn four(destination: &str) -> String {
+    ["", "_visits", "_conversions", "_items"].map(|kind| format!("{destination}{kind}")).join(", ")
+}
+
 /// The oracle of all four tables of a site, with true times.
 pub fn all_tables_of(fake: &Fake, site: i64) -> OracleTables {
     tables_between(fake, site, "1990-01-01", "2200-01-01")
