@@ -977,6 +977,8 @@ DECLARE
     by_time boolean;
     companion_name text;
     qualified text;
+    known regclass;
+    is_its boolean;
 BEGIN
     SELECT n.nspname, c.relname, c.relowner, c.relpersistence = 't', EXISTS (
                SELECT FROM pg_partitioned_table p
@@ -1000,6 +1002,19 @@ BEGIN
             HINT = 'Give the table of the actions a shorter name, or SET matomo.companions = ''''.';
     END IF;
     qualified := format('%I.%I', of_schema, companion_name);
+    known := to_regclass(qualified);
+    IF known IS NOT NULL THEN
+        -- Such as one from before DROP EXTENSION. Rows without a destination are of another one.
+        IF EXISTS (SELECT FROM pg_class c WHERE c.oid = known AND c.relkind IN ('r', 'p') AND c.relowner = table_owner) THEN
+            EXECUTE format('SELECT EXISTS (SELECT FROM %s) OR NOT EXISTS (SELECT FROM %s)', destination, known) INTO is_its;
+            IF is_its THEN
+                RETURN known;
+            END IF;
+        END IF;
+        RAISE duplicate_table USING
+            MESSAGE = format('relation "%s" already exists', companion_name),
+            HINT = 'Drop or rename it, or leave it out of matomo.companions.';
+    END IF;
     EXECUTE format('CREATE %s TABLE %s (LIKE %s INCLUDING DEFAULTS INCLUDING COMMENTS, PRIMARY KEY (%s))%s',
         CASE WHEN is_temporary THEN 'TEMPORARY' END, qualified, template,
         array_to_string(CASE WHEN by_time THEN key || time_column ELSE key END, ', '),
@@ -1019,7 +1034,7 @@ END
 $$;
 
 COMMENT ON FUNCTION matomo_create_companion(regclass, text, text[], text) IS
-    'Internal: makes one table of matomo_create_companions';
+    'Internal: makes or takes one table of matomo_create_companions';
 COMMENT ON TABLE matomo_site_config IS 'Registered sites: one row per server, site and destination';
 COMMENT ON COLUMN matomo_site_config.id IS 'ID for matomo_sync_site, matomo_alter_site and matomo_remove_site';
 COMMENT ON COLUMN matomo_site_config.destination IS 'Table with the visits; 0 if restored from a dump and not found yet, NULL if dropped before the dump';
@@ -1711,7 +1726,7 @@ COMMENT ON COLUMN matomo_progress.actions_per_second IS 'Actions per second sinc
 COMMENT ON COLUMN matomo_progress.time_left IS 'Time left if the remaining days are like those done';
 COMMENT ON COLUMN matomo_progress.start_time IS 'When it started';
 COMMENT ON FUNCTION matomo_create_companions(regclass) IS
-    'Makes the tables of visits, conversions and items of a destination, as far as matomo.companions names them, and returns them';
+    'Makes the tables of visits, conversions and items of a destination, as far as matomo.companions names them, or takes those that are there; returns them';
 COMMENT ON FUNCTION matomo_sync(integer, text, text, date, date, text, boolean, integer, text) IS
     'Copies the visits of a Matomo site from start_date to end_date (default today) into a table; returns a row per day';
 COMMENT ON FUNCTION matomo_check(integer, date, date, text, text, text, boolean, boolean, integer, text, boolean) IS

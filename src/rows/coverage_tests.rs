@@ -46,10 +46,8 @@ fn lost(
     rows: &[&BTreeMap<&'static str, Option<String>>],
 ) -> BTreeSet<String> {
     let columns = || kinds.iter().flat_map(|kind| kind.columns());
-    let extras: Vec<Value> = rows
-        .iter()
-        .filter_map(|row| serde_json::from_str(row["extra"].as_deref()?).ok())
-        .collect();
+    let extras: Vec<Value> =
+        rows.iter().filter_map(|row| serde_json::from_str(row["extra"].as_deref()?).ok()).collect();
     let is_lost = |(key, value): &(&String, &Value)| {
         let is_taken = TAKEN.contains(&key.as_str())
             || key.strip_prefix("dimension").is_some_and(|n| n.parse::<u32>().is_ok())

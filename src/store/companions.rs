@@ -8,6 +8,7 @@ use crate::pg::extension::Extension;
 use crate::pg::local_settings::{LocalSettings, SAFE_PATH};
 use crate::pg::spi::{query, spi};
 use crate::rows::columns::Kind;
+use crate::store::catalog;
 
 /// SQL for whether a row `c` of `matomo_companion` is of a destination (a parameter), also by name.
 fn is_of(schema: &str, destination: &str) -> String {
@@ -44,11 +45,12 @@ pub fn of(extension: &Extension, destination: pg_sys::Oid) -> Result<Vec<(Kind, 
     Ok(found)
 }
 
-/// Makes companions of a destination that it does not have yet, as its owner's. Returns them.
+/// Makes companions of a destination that it does not have yet, as its owner's, or takes tables that are
+/// there, as after `DROP EXTENSION`. Returns them.
 ///
 /// # Errors
-/// [`Error::NotATable`], [`Error::Privilege`] for a caller without the rights of the destination's owner;
-/// Postgres' own, as for a name that is taken.
+/// Postgres' own for a caller without the rights of the destination's owner, or for a name that is taken;
+/// [`Error::MissingColumns`], [`Error::NoUniqueIndex`], [`Error::Argument`] for an unusable table.
 pub fn create(
     extension: &Extension,
     destination: pg_sys::Oid,
@@ -60,6 +62,7 @@ pub fn create(
     let mut made = Vec::new();
     for kind in missing {
         let companion = create_one(extension, destination, *kind)?;
+        check(extension, companion, *kind)?;
         let schema = &extension.schema;
         let register = format!(
             "WITH gone AS (DELETE FROM {schema}.matomo_companion c WHERE c.kind = $2 AND {}) \
@@ -86,6 +89,30 @@ fn create_one(extension: &Extension, destination: pg_sys::Oid, kind: Kind) -> Re
         query(client, &sql, &args)?.first().get_one::<pg_sys::Oid>().map_err(spi)
     })?;
     oid.ok_or_else(|| Error::Internal("a companion that was not made".to_owned()))
+}
+
+/// Checks that a table can be a companion, and is that of no other destination.
+fn check(extension: &Extension, companion: pg_sys::Oid, kind: Kind) -> Result<()> {
+    let name = Spi::connect_mut(|client| {
+        let sql = "SELECT $1::regclass::text";
+        let name = query(client, sql, &[companion.into()])?.first().get_one::<String>();
+        let name = name.map_err(spi)?.unwrap_or_default();
+        catalog::known_columns(client, companion, &name, kind)?;
+        catalog::key(client, companion, &name, kind)?;
+        Ok::<_, Error>(name)
+    })?;
+    let sql = format!(
+        "SELECT 1 FROM {}.matomo_companion c JOIN pg_class r ON r.oid = c.destination \
+         WHERE c.companion = $1",
+        extension.schema
+    );
+    match extension.run(|client| Ok(query(client, &sql, &[companion.into()])?.is_empty()))? {
+        true => Ok(()),
+        false => Err(Error::Argument {
+            message: format!("table {name} belongs to another destination"),
+            hint: "Rename it, or leave it out of matomo.companions.".to_owned(),
+        }),
+    }
 }
 
 /// Forgets companions that were dropped, and those of destinations that were.

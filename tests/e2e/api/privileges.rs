@@ -322,7 +322,8 @@ fn others_sites_and_tables_are_nobodys_business() {
         format!("DO $$ BEGIN PERFORM matomo_run_step({site}, true); END $$"),
         format!("CALL matomo_sync_site({site})"),
         "CALL matomo_sync_all()".to_owned(),
-        "SELECT matomo_drop_rows('matomo', now(), 1, '1 s', '', 'action_timestamp', NULL)".to_owned(),
+        "SELECT matomo_drop_rows('matomo', now(), 1, '1 s', '', 'action_timestamp', NULL)"
+            .to_owned(),
         "SELECT matomo_drop_step('matomo', now(), 1, '1 s')".to_owned(),
         "CALL matomo_drop_before('matomo', now())".to_owned(),
         "SELECT matomo_forget(visitorid => (SELECT 'x'))".to_owned(),

@@ -66,7 +66,8 @@ fn an_erasure_runs_nobodys_triggers_with_the_callers_rights() {
     run(&mut connect_as(&name, &officer), &format!("SELECT * FROM matomo_forget('{visitor}')"));
     let who = "SELECT string_agg(DISTINCT who, ', ') FROM notes";
     assert_eq!(texts(&mut theirs, who), [owner.as_str()]);
-    let places = "SELECT string_agg(DISTINCT place, ', ') FROM notes WHERE place ~ 'STATEMENT|visits ROW'";
+    let places =
+        "SELECT string_agg(DISTINCT place, ', ') FROM notes WHERE place ~ 'STATEMENT|visits ROW'";
     assert_eq!(
         texts(&mut theirs, places),
         ["visits ROW, visits STATEMENT, visits_conversions STATEMENT, visits_items STATEMENT, \
@@ -234,7 +235,10 @@ fn days_are_sealed_as_empty_only_where_rows_are_dropped() {
     for grant in ["DELETE", "SELECT"] {
         run(
             &mut admin,
-            &format!("REVOKE ALL ON {0} FROM {role}; GRANT {grant} ON {0} TO {role}", four("matomo")),
+            &format!(
+                "REVOKE ALL ON {0} FROM {role}; GRANT {grant} ON {0} TO {role}",
+                four("matomo")
+            ),
         );
         for call in calls {
             let state = error(&mut db, call).code().code().to_owned();
