@@ -95,7 +95,7 @@ impl ColumnType {
                 cells.display(number);
             }
             (ColumnType::Timestamptz, Value::Instant(at)) => write_instant(cells, at),
-            (ColumnType::Date, Value::Day(day)) => cells.display(day),
+            (ColumnType::Date, Value::Day(day)) if in_calendar(day) => cells.display(day),
             (ColumnType::Json, Value::Sent(raw)) => cells.text(&values::json(raw)),
             (ColumnType::Json, Value::Object(text)) => cells.text(text),
             (ColumnType::Jsonb, Value::Sent(raw)) => cells.text(&values::jsonb(raw)),

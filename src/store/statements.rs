@@ -21,7 +21,7 @@ pub struct Statements {
     /// `(first visit, last visit, from, to, limit)` → the IDs between these two that have rows
     /// outside the span, one per row.
     pub outside_span: CachedStatement,
-    /// `(columns, visits[, from, to])` → (position in the batch, partition, ctid, visit) of all
+    /// `(columns, visits[, from, to])` → (line of the batch, from 1; partition, ctid, visit) of all
     /// rows that exist on one side only or differ.
     pub compare: String,
     /// The same, with the stored rows locked.
@@ -117,13 +117,13 @@ impl Statements {
 
         let compare = |lock: &str| {
             format!(
-                "WITH i AS MATERIALIZED (SELECT u.place, {typed} \
-                     FROM unnest({}) WITH ORDINALITY AS u({places}, place)), \
+                "WITH i AS MATERIALIZED (SELECT u.line, {typed} \
+                     FROM unnest({}) WITH ORDINALITY AS u({places}, line)), \
                  s AS MATERIALIZED (SELECT d.tableoid AS partition, d.ctid AS tid, {} \
                      FROM {name} AS d WHERE {}{lock}) \
-                 SELECT i.place, s.partition, s.tid::text, coalesce(i.idvisit, s.idvisit)::text \
+                 SELECT i.line, s.partition, s.tid::text, coalesce(i.idvisit, s.idvisit)::text \
                  FROM i FULL JOIN s ON {} \
-                 WHERE i.place IS NULL OR s.partition IS NULL OR {}",
+                 WHERE i.line IS NULL OR s.partition IS NULL OR {}",
                 arrays(1, width),
                 stored_columns,
                 of_visits(width + 1),
