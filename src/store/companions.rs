@@ -121,9 +121,11 @@ fn check(extension: &Extension, companion: pg_sys::Oid, kind: Kind) -> Result<()
 /// Only internal ones.
 pub fn forget_dropped(extension: &Extension) -> Result<()> {
     let sql = format!(
-        "DELETE FROM {}.matomo_companion c WHERE (c.destination <> 0::oid AND NOT EXISTS ( \
+        "DELETE FROM {0}.matomo_companion WHERE ctid = ANY (ARRAY(SELECT c.ctid FROM {0}.matomo_companion c \
+         WHERE (c.destination <> 0::oid AND NOT EXISTS ( \
              SELECT FROM pg_class r WHERE r.oid = c.destination)) \
-         OR (c.companion <> 0::oid AND NOT EXISTS (SELECT FROM pg_class r WHERE r.oid = c.companion))",
+         OR (c.companion <> 0::oid AND NOT EXISTS (SELECT FROM pg_class r WHERE r.oid = c.companion)) \
+         FOR UPDATE SKIP LOCKED))",
         extension.schema
     );
     extension.run(|client| query(client, &sql, &[]).map(drop))
