@@ -87,7 +87,7 @@ fn kept(db: &mut Client) -> Vec<String> {
     for (table, but) in [
         ("matomo_site_config", "destination_name owner_name"),
         ("matomo_site_state", "changes matomo upkeep_place"),
-        ("matomo_run_log", "step_pages changes owner_name"),
+        ("matomo_run_log", "step_pages changes owner_name misfits"),
         (
             "matomo_ledger",
             "rechecked_at action_time destination_name matomo pass_began pass_since pass_seen",
