@@ -88,8 +88,8 @@ BEGIN
             END IF;
         END IF;
         RAISE duplicate_table USING
-            MESSAGE = format('relation "%s" already exists', companion_name),
-            HINT = 'Drop or rename it, or leave it out of matomo.companions.';
+            MESSAGE = format('table %s, for the %s of %s, already exists', qualified, kind, destination),
+            HINT = 'Rename it, or leave it out of matomo.companions.';
     END IF;
     EXECUTE format('CREATE %s TABLE %s (LIKE %s INCLUDING DEFAULTS INCLUDING COMMENTS, PRIMARY KEY (%s))%s',
         CASE WHEN is_temporary THEN 'TEMPORARY' END, qualified, template,

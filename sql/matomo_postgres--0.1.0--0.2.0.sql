@@ -988,12 +988,19 @@ BEGIN
         created := created + 1;
         at := upper_bound;
     END LOOP;
+    -- The tables of visits, conversions and items have the same weeks.
+    FOR made IN
+        SELECT c.oid FROM @extschema@.matomo_companion k JOIN pg_class c ON c.oid = k.companion::oid
+        WHERE k.destination::oid = matomo_create_partitions.destination::oid
+    LOOP
+        PERFORM @extschema@.matomo_create_partitions(made, from_time, to_time);
+    END LOOP;
     RETURN created;
 END
 $$;
 
 COMMENT ON FUNCTION matomo_create_partitions(regclass, timestamptz, timestamptz) IS
-    'Creates the missing weekly partitions (UTC) between two instants, and returns their number';
+    'Creates the missing weekly partitions (UTC) of a destination and its companions between two instants, and returns the number of those of the destination';
 COMMENT ON TABLE matomo_ledger IS 'Copied site-days: one row per Matomo, site, destination and day';
 COMMENT ON COLUMN matomo_ledger.destination IS 'Table with the visits; 0 if restored from a dump and not found yet';
 COMMENT ON COLUMN matomo_ledger.sealed IS 'Whether the day was read whole after it had ended and settled; sealed days are not requested again';
@@ -1151,8 +1158,8 @@ BEGIN
             END IF;
         END IF;
         RAISE duplicate_table USING
-            MESSAGE = format('relation "%s" already exists', companion_name),
-            HINT = 'Drop or rename it, or leave it out of matomo.companions.';
+            MESSAGE = format('table %s, for the %s of %s, already exists', qualified, kind, destination),
+            HINT = 'Rename it, or leave it out of matomo.companions.';
     END IF;
     EXECUTE format('CREATE %s TABLE %s (LIKE %s INCLUDING DEFAULTS INCLUDING COMMENTS, PRIMARY KEY (%s))%s',
         CASE WHEN is_temporary THEN 'TEMPORARY' END, qualified, template,
@@ -1764,7 +1771,7 @@ DECLARE
         'matomo_today', 'matomo_create_table', 'matomo_partition_ranges', 'matomo_create_partitions', 'matomo_forget',
         'matomo_drop_step', 'matomo_drop_rows', 'matomo_drop_before', 'matomo_remove_site',
         'matomo_run_outside_transaction', 'matomo_run_sites', 'matomo_run_step', 'matomo_action_node',
-        'matomo_visit', 'matomo_conversion', 'matomo_item', 'matomo_create_companions', 'matomo_create_companion'];
+        'matomo_visit', 'matomo_conversion', 'matomo_item', 'matomo_companion', 'matomo_create_companions', 'matomo_create_companion'];
     change text;
 BEGIN
     EXECUTE owners;

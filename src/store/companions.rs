@@ -13,7 +13,7 @@ use crate::store::catalog;
 /// SQL for whether a row `c` of `matomo_companion` is of a destination (a parameter), also by name.
 fn is_of(schema: &str, destination: &str) -> String {
     format!(
-        "(c.destination = {destination} OR c.destination = 0::oid \
+        "(c.destination::oid = {destination} OR c.destination::oid = 0::oid \
          AND {schema}.matomo_find_table(c.destination_name) = {destination})"
     )
 }
@@ -21,28 +21,66 @@ fn is_of(schema: &str, destination: &str) -> String {
 /// The companions of a destination that exist, in the order of [`Kind`].
 ///
 /// # Errors
-/// Only internal ones.
+/// [`Error::Privilege`] for one that belongs to another role than the destination: its triggers would run
+/// with the rights of whoever writes the destination.
 pub fn of(extension: &Extension, destination: pg_sys::Oid) -> Result<Vec<(Kind, pg_sys::Oid)>> {
     let schema = &extension.schema;
     let sql = format!(
-        "SELECT DISTINCT ON (c.kind) c.kind, r.oid FROM {schema}.matomo_companion c \
-         JOIN pg_class r ON r.oid = CASE c.companion WHEN 0::oid \
+        "SELECT DISTINCT ON (c.kind) c.kind, r.oid, c.destination::oid = 0::oid OR c.companion::oid = 0::oid, \
+             CASE WHEN r.relowner <> d.relowner THEN format('%I.%I', n.nspname, r.relname) END \
+         FROM {schema}.matomo_companion c \
+         JOIN pg_class d ON d.oid = $1 \
+         JOIN pg_class r ON r.oid = CASE c.companion::oid WHEN 0::oid \
              THEN {schema}.matomo_find_table(c.companion_name) ELSE c.companion::oid END \
-         WHERE {} ORDER BY c.kind, c.destination DESC",
+         JOIN pg_namespace n ON n.oid = r.relnamespace \
+         WHERE {} ORDER BY c.kind, c.destination::oid DESC",
         is_of(schema, "$1")
     );
-    let mut found = extension.run(|client| {
-        let rows = query(client, &sql, &[destination.into()])?.map(|row| {
+    let (mut found, mut by_name) = (Vec::new(), false);
+    extension.run(|client| {
+        for row in query(client, &sql, &[destination.into()])? {
             let name: Option<String> = row.get(1).map_err(spi)?;
             let oid: Option<pg_sys::Oid> = row.get(2).map_err(spi)?;
+            by_name |= row.get(3).map_err(spi)? == Some(true);
+            if let Some(name) = row.get::<String>(4).map_err(spi)? {
+                let missing = vec!["the same owner as its destination".to_owned()];
+                return Err(Error::Privilege { name, missing });
+            }
             let kind =
                 Kind::COMPANIONS.into_iter().find(|kind| Some(kind.name()) == name.as_deref());
-            Ok(kind.zip(oid))
-        });
-        Ok(rows.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect::<Vec<_>>())
+            found.extend(kind.zip(oid));
+        }
+        Ok(())
     })?;
     found.sort_unstable_by_key(|(kind, _)| *kind);
+    // SAFETY: main thread; whether the transaction may write.
+    if by_name && !unsafe { pg_sys::XactReadOnly } {
+        for (kind, companion) in &found {
+            register(extension, destination, *kind, *companion)?;
+        }
+    }
     Ok(found)
+}
+
+/// Notes a companion by its OID, so that later renames are followed.
+fn register(
+    extension: &Extension,
+    destination: pg_sys::Oid,
+    kind: Kind,
+    companion: pg_sys::Oid,
+) -> Result<()> {
+    let table = format!("{}.matomo_companion", extension.schema);
+    let forget =
+        format!("DELETE FROM {table} c WHERE c.kind = $2 AND {}", is_of(&extension.schema, "$1"));
+    let note = format!(
+        "INSERT INTO {table} (destination, kind, companion) VALUES ($1, $2, $3) \
+         ON CONFLICT DO NOTHING"
+    );
+    let args = [destination.into(), kind.name().into(), companion.into()];
+    extension.run(|client| {
+        query(client, &forget, &args[..2])?;
+        query(client, &note, &args).map(drop)
+    })
 }
 
 /// Makes companions of a destination that it does not have yet, as its owner's, or takes tables that are
@@ -63,14 +101,7 @@ pub fn create(
     for kind in missing {
         let companion = create_one(extension, destination, *kind)?;
         check(extension, companion, *kind)?;
-        let schema = &extension.schema;
-        let register = format!(
-            "WITH gone AS (DELETE FROM {schema}.matomo_companion c WHERE c.kind = $2 AND {}) \
-             INSERT INTO {schema}.matomo_companion (destination, kind, companion) VALUES ($1, $2, $3)",
-            is_of(schema, "$1")
-        );
-        let args = [destination.into(), kind.name().into(), companion.into()];
-        extension.run(|client| query(client, &register, &args).map(drop))?;
+        register(extension, destination, *kind, companion)?;
         made.push(companion);
     }
     Ok(made)
@@ -102,8 +133,8 @@ fn check(extension: &Extension, companion: pg_sys::Oid, kind: Kind) -> Result<()
         Ok::<_, Error>(name)
     })?;
     let sql = format!(
-        "SELECT 1 FROM {}.matomo_companion c JOIN pg_class r ON r.oid = c.destination \
-         WHERE c.companion = $1",
+        "SELECT 1 FROM {}.matomo_companion c JOIN pg_class r ON r.oid = c.destination::oid \
+         WHERE c.companion::oid = $1",
         extension.schema
     );
     match extension.run(|client| Ok(query(client, &sql, &[companion.into()])?.is_empty()))? {
@@ -122,9 +153,9 @@ fn check(extension: &Extension, companion: pg_sys::Oid, kind: Kind) -> Result<()
 pub fn forget_dropped(extension: &Extension) -> Result<()> {
     let sql = format!(
         "DELETE FROM {0}.matomo_companion WHERE ctid = ANY (ARRAY(SELECT c.ctid FROM {0}.matomo_companion c \
-         WHERE (c.destination <> 0::oid AND NOT EXISTS ( \
-             SELECT FROM pg_class r WHERE r.oid = c.destination)) \
-         OR (c.companion <> 0::oid AND NOT EXISTS (SELECT FROM pg_class r WHERE r.oid = c.companion)) \
+         WHERE (c.destination::oid <> 0::oid AND NOT EXISTS ( \
+             SELECT FROM pg_class r WHERE r.oid = c.destination::oid)) \
+         OR (c.companion::oid <> 0::oid AND NOT EXISTS (SELECT FROM pg_class r WHERE r.oid = c.companion::oid)) \
          FOR UPDATE SKIP LOCKED))",
         extension.schema
     );

@@ -14,7 +14,6 @@ use crate::pg::locks::{self, ALL_SITES, Lock, Mode};
 use crate::pg::report::{say, warn};
 use crate::pg::secrecy::show_activity;
 use crate::rows::batch::Misfits;
-use crate::rows::columns::Kind;
 use crate::rows::site_context::SiteContext;
 use crate::state::adoption::adopt;
 use crate::state::ledger::{Ledger, LedgerDays};
@@ -178,19 +177,17 @@ impl Sync {
     }
 }
 
-/// If the table, or its table of visits, is empty although the ledger has rows for it, marks all days of
+/// If the table, or that of its visits, is empty although the ledger has rows for it, marks all days of
 /// all sites to be read again. Must run before each write, as the table is not empty afterwards.
 ///
 /// # Errors
 /// [`Busy::Refills`].
 pub fn note_emptied(ledger: &Ledger, destination: &Destination) -> Result<()> {
-    // A visit has a row in each of these.
-    let has_each = |table: &&Destination| matches!(table.layout.kind, Kind::Actions | Kind::Visits);
     let emptied = || -> Result<Option<&str>> {
         if !ledger.claims_rows()? {
             return Ok(None);
         }
-        for table in destination.tables().filter(has_each) {
+        for table in destination.tables().filter(|table| table.layout.kind.is_of_every_visit()) {
             if table.is_empty()? {
                 return Ok(Some(&table.name));
             }

@@ -144,9 +144,9 @@ fn only_tables_that_fit_are_taken_as_companions() {
         assert_says(
             &error(&mut db, taken),
             state,
-            "relation \"t_visits\" already exists",
+            "table public.t_visits, for the visits of public.t, already exists",
             &[],
-            "Drop or rename it, or leave it out of matomo.companions.",
+            "Rename it, or leave it out of matomo.companions.",
         );
         run(&mut admin, drop);
     }
@@ -194,9 +194,9 @@ fn a_name_that_is_taken_stops_the_making_of_a_destination() {
     assert_says(
         &refused,
         "42P07",
-        "relation \"matomo_visits\" already exists",
+        "table public.matomo_visits, for the visits of public.matomo, already exists",
         &[],
-        "Drop or rename it",
+        "Rename it",
     );
     assert!(one::<bool>(&mut db, "SELECT to_regclass('matomo') IS NULL"));
     run(&mut db, "DROP TABLE matomo_visits, matomo_conversions, matomo_items");

@@ -159,16 +159,7 @@ impl Scene {
             ),
         );
         for kind in KINDS {
-            run(
-                db,
-                &format!(
-                    "SET ROLE {role};
-                     SELECT matomo_create_partitions('visits_{kind}', to_timestamp({}), now());
-                     RESET ROLE;
-                     INSERT INTO visits_{kind} SELECT * FROM kept_{kind}",
-                    self.noon.at(19, "00:00:00")
-                ),
-            );
+            run(db, &format!("INSERT INTO visits_{kind} SELECT * FROM kept_{kind}"));
         }
         let site = |n: i32| {
             format!(
