@@ -56,13 +56,33 @@ pub fn of(extension: &Extension, destination: pg_sys::Oid) -> Result<Vec<(Kind, 
     // SAFETY: main thread; whether the transaction may write.
     if by_name && !unsafe { pg_sys::XactReadOnly } {
         for (kind, companion) in &found {
-            register(extension, destination, *kind, *companion)?;
+            resolve(extension, destination, *kind, *companion)?;
         }
     }
     Ok(found)
 }
 
-/// Notes a companion by its OID, so that later renames are followed.
+/// Notes a companion that is known by name by its OID, so that later renames are followed. Skips it if
+/// another session does so: that may be one that only reads, in a long transaction.
+fn resolve(
+    extension: &Extension,
+    destination: pg_sys::Oid,
+    kind: Kind,
+    companion: pg_sys::Oid,
+) -> Result<()> {
+    let sql = format!(
+        "WITH free AS (SELECT c.ctid AS place FROM {0}.matomo_companion c WHERE c.kind = $2 AND {1} \
+             AND (c.destination::oid = 0::oid OR c.companion::oid = 0::oid) LIMIT 1 FOR UPDATE SKIP LOCKED) \
+         UPDATE {0}.matomo_companion c SET destination = $1, companion = $3, destination_name = '{{}}', \
+             companion_name = '{{}}' FROM free f WHERE c.ctid = f.place",
+        extension.schema,
+        is_of(&extension.schema, "$1")
+    );
+    let args = [destination.into(), kind.name().into(), companion.into()];
+    extension.run(|client| query(client, &sql, &args).map(drop))
+}
+
+/// Notes a companion.
 fn register(
     extension: &Extension,
     destination: pg_sys::Oid,
