@@ -53,10 +53,8 @@ fn a_companion_that_is_dropped_is_missed_by_nobody_and_can_be_made_again() {
         run(&mut db, &format!("DROP TABLE matomo_{kind}"));
         sync(&mut db, &fake, FORCED);
         assert_equal(&mut db, "matomo", &all_of(&fake, 1));
-        run(
-            &mut db,
-            "SELECT matomo_forget('nobody'); CALL matomo_drop_before('matomo', '2020-01-01')",
-        );
+        run(&mut db, "SELECT matomo_forget('nobody')");
+        run(&mut db, "CALL matomo_drop_before('matomo', '2020-01-01')");
         let made = "SELECT string_agg(c::text, ' ') FROM matomo_create_companions('matomo') c";
         assert_eq!(texts(&mut db, made), [format!("matomo_{kind}")]);
         // All days are open again.
@@ -174,7 +172,7 @@ fn only_tables_that_fit_are_taken_as_companions() {
     assert_says(
         &error(&mut db, taken),
         "22023",
-        "table t_visits belongs to another destination",
+        "table public.t_visits belongs to another destination",
         &[],
         "Rename it",
     );
