@@ -60,7 +60,8 @@ fn visits_and_rows(seed: u64, body: &[u8]) -> Option<Vec<(i64, usize)>> {
     let visits = crate::matomo::answer::visits(&text).ok()?;
     assert!(!text.contains('\0'), "seed {seed}: U+0000");
     let site = SITES[(seed % 4) as usize];
-    let layout = if seed.is_multiple_of(3) { Layout::of_node() } else { Layout::typed(Kind::Actions) };
+    let layout =
+        if seed.is_multiple_of(3) { Layout::of_node() } else { Layout::typed(Kind::Actions) };
     let mut found: Vec<(i64, usize)> = Vec::new();
     for visit in &visits {
         let Some(id) = visit.id else { continue };

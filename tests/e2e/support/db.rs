@@ -78,7 +78,8 @@ fn as_held(db: &mut Client, table: &str) -> Vec<String> {
         db,
         &format!(
             "SELECT concat(a.attname, ' ', format_type(a.atttypid, NULL)) FROM pg_attribute a
-             WHERE a.attrelid = '{table}'::regclass AND a.attnum > 0 AND NOT a.attisdropped"
+             WHERE a.attrelid = '{}'::regclass AND a.attnum > 0 AND NOT a.attisdropped",
+            table.replace('\'', "''")
         ),
     );
     let of = |column: &&str| {

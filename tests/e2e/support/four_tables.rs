@@ -25,6 +25,26 @@ pub fn assert_tables_equal(db: &mut Client, destination: &str, oracle: &OracleTa
     assert!(found.is_empty(), "{destination} and its companions differ from the oracle:\n{found}");
 }
 
+/// The names of a destination and of its companions.
+pub fn four(destination: &str) -> [String; 4] {
+    ["", "_visits", "_conversions", "_items"].map(|kind| format!("{destination}{kind}"))
+}
+
+/// The same as a list in a statement.
+pub fn all_four(destination: &str) -> String {
+    four(destination).join(", ")
+}
+
+/// Statements that give all four tables to a role.
+pub fn give_all_four(destination: &str, owner: &str) -> String {
+    four(destination).map(|table| format!("ALTER TABLE {table} OWNER TO {owner}")).join("; ")
+}
+
+/// The fingerprints of a destination and of its companions.
+pub fn fingerprints(db: &mut Client, destination: &str) -> [String; 4] {
+    four(destination).map(|table| fingerprint(db, &table))
+}
+
 /// The rows that only one side has, as text; empty if there are none.
 pub fn table_differences(db: &mut Client, destination: &str, oracle: &OracleTables) -> String {
     let mut text = String::new();
@@ -48,7 +68,7 @@ fn differences_of(db: &mut Client, table: &str, oracle: &OracleTable) -> String 
     run(
         db,
         &format!(
-            "SET client_min_messages = warning; SET TimeZone = 'UTC';
+            "SET client_min_messages = warning; SET TimeZone = 'UTC'; SET DateStyle = 'ISO';
              DROP TABLE IF EXISTS oracle; CREATE TEMP TABLE oracle ({})",
             columns.join(", ")
         ),

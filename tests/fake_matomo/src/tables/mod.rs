@@ -80,7 +80,7 @@ impl World {
         let site = self.site(site);
         for visit in site.within(first, last, self.now.seconds()) {
             let scene = Scene::new(self, site, visit);
-            scene.add(&rows(self, site, scene.zone, visit, time), &mut tables);
+            scene.add(&rows(self, site, scene.zone, visit, time), time, &mut tables);
         }
         tables
     }
@@ -112,8 +112,8 @@ impl<'a> Scene<'a> {
     }
 
     /// Adds the rows of the visit; `rows` are those of its actions with the 43 columns as text.
-    fn add(&self, rows: &[OracleRow], tables: &mut OracleTables) {
-        tables.visits.rows.push(self.of_visit());
+    fn add(&self, rows: &[OracleRow], time: ActionTime, tables: &mut OracleTables) {
+        tables.visits.rows.push(self.of_visit(time));
         for ((action, said), row) in self.actions.iter().zip(rows) {
             tables.actions.rows.push(self.of_action(said, row));
             let kind = said.get("type").as_text().unwrap_or_default();
@@ -129,10 +129,10 @@ impl<'a> Scene<'a> {
 
     /// The site's day of the last action.
     fn day(&self) -> Option<String> {
-        Some(self.zone.day(self.visit.last).to_string())
+        Some(self.zone.day(self.last()).to_string())
     }
 
-    fn of_visit(&self) -> Row {
+    fn of_visit(&self, time: ActionTime) -> Row {
         let mut misfits = Vec::new();
         let cut = typed(self.said.get("truncatedActionsCount"), Type::Int);
         let is_cut = matches!(&cut, Ok(Some(count)) if count != "0");
@@ -144,8 +144,8 @@ impl<'a> Scene<'a> {
         };
         let mut row =
             fill(&VISITS, &self.said, &Facts::default(), &mut misfits, |name| match name {
-                "firstaction" => self.first(),
-                "lastaction" => Some(instant(self.visit.last)),
+                "firstaction" => Some(self.instant(self.first(), time)),
+                "lastaction" => Some(self.instant(self.last(), time)),
                 "day" => self.day(),
                 "entryurl" => entry("url"),
                 "entrytitle" => entry("title"),
@@ -166,12 +166,26 @@ impl<'a> Scene<'a> {
         row
     }
 
-    /// The time of the first action, else that of the first one listed, else that of the last.
-    fn first(&self) -> Option<String> {
-        let sent = typed(self.said.get("firstActionTimestamp"), Type::BigInt).ok().flatten();
-        let sent = sent.and_then(|text| text.parse().ok());
-        let listed = || self.actions.first().map(|(action, _)| action.at);
-        Some(instant(sent.or_else(listed).unwrap_or(self.visit.last)))
+    /// The time of the first action, else that of the last.
+    fn first(&self) -> i64 {
+        self.sent("firstActionTimestamp").unwrap_or_else(|| self.last())
+    }
+
+    /// The time of the last action, else that of the first.
+    fn last(&self) -> i64 {
+        let sent = self.sent("lastActionTimestamp").or(self.sent("firstActionTimestamp"));
+        sent.unwrap_or(self.visit.last)
+    }
+
+    /// What is said under a key, if it is a whole number.
+    fn sent(&self, key: &str) -> Option<i64> {
+        typed(self.said.get(key), Type::BigInt).ok().flatten()?.parse().ok()
+    }
+
+    /// An instant as `action_timestamp` has it.
+    fn instant(&self, at: i64, time: ActionTime) -> String {
+        let offset = if time == ActionTime::AsSent { self.zone.offset(at) } else { 0 };
+        format!("{}+00", utc(at + offset))
     }
 
     fn of_action(&self, said: &Facts, row: &OracleRow) -> Row {
@@ -227,10 +241,6 @@ impl<'a> Scene<'a> {
 
 fn is_page(said: &Facts) -> bool {
     said.get("type") == &Said::Text("action".to_owned())
-}
-
-fn instant(at: i64) -> String {
-    format!("{}+00", utc(at))
 }
 
 fn place(of: &[&str], name: &str) -> usize {
