@@ -1123,6 +1123,8 @@ DECLARE
     by_time boolean;
     companion_name text;
     qualified text;
+    known regclass;
+    is_its boolean;
 BEGIN
     SELECT n.nspname, c.relname, c.relowner, c.relpersistence = 't', EXISTS (
                SELECT FROM pg_partitioned_table p
@@ -1146,7 +1148,15 @@ BEGIN
             HINT = 'Give the table of the actions a shorter name, or SET matomo.companions = ''''.';
     END IF;
     qualified := format('%I.%I', of_schema, companion_name);
-    IF to_regclass(qualified) IS NOT NULL THEN
+    known := to_regclass(qualified);
+    IF known IS NOT NULL THEN
+        -- Such as one from before DROP EXTENSION. Rows without a destination are of another one.
+        IF EXISTS (SELECT FROM pg_class c WHERE c.oid = known AND c.relkind IN ('r', 'p') AND c.relowner = table_owner) THEN
+            EXECUTE format('SELECT EXISTS (SELECT FROM %s) OR NOT EXISTS (SELECT FROM %s)', destination, known) INTO is_its;
+            IF is_its THEN
+                RETURN known;
+            END IF;
+        END IF;
         RAISE duplicate_table USING
             MESSAGE = format('table %s, for the %s of %s, already exists', qualified, kind, destination),
             HINT = 'Rename it, or leave it out of matomo.companions.';
@@ -1170,7 +1180,7 @@ END
 $$;
 
 COMMENT ON FUNCTION matomo_create_companion(regclass, text, text[], text) IS
-    'Internal: makes one table of matomo_create_companions';
+    'Internal: makes or takes one table of matomo_create_companions';
 COMMENT ON FUNCTION matomo_forget(text, text, regclass, text) IS
     'Deletes all rows of a visitor, by visitorid, userid or visitip, from all destinations or one, and returns their number. Erase the visitor in Matomo first, or a sync copies the visits again';
 
@@ -1734,7 +1744,7 @@ COMMENT ON PROCEDURE matomo_sync_all() IS 'Syncs all enabled registered sites wh
 COMMENT ON FUNCTION matomo_run_sites() IS 'Internal: IDs of the registered sites that matomo_sync_all has work for';
 COMMENT ON FUNCTION matomo_run_step(integer, boolean) IS 'Internal: runs the next step for a registered site; returns whether more steps follow';
 COMMENT ON FUNCTION matomo_create_companions(regclass) IS
-    'Makes the tables of visits, conversions and items of a destination, as far as matomo.companions names them, and returns them';
+    'Makes the tables of visits, conversions and items of a destination, as far as matomo.companions names them, or takes those that are there; returns them';
 COMMENT ON FUNCTION matomo_sync(integer, text, text, date, date, text, boolean, integer, text) IS
     'Copies the visits of a Matomo site from start_date to end_date (default today) into a table; returns a row per day';
 COMMENT ON FUNCTION matomo_check(integer, date, date, text, text, text, boolean, boolean, integer, text, boolean) IS

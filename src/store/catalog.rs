@@ -83,11 +83,16 @@ pub fn missing_privileges(
     Ok(missing.into_iter().flatten().collect())
 }
 
-/// The columns of the narrowest unique index that tells rows apart, if there is one.
+/// The columns of the narrowest unique index that tells rows apart.
 ///
 /// # Errors
-/// Only internal ones.
-pub fn key(client: &mut SpiClient, oid: pg_sys::Oid, kind: Kind) -> Result<Option<Vec<String>>> {
+/// [`Error::NoUniqueIndex`].
+pub fn key(
+    client: &mut SpiClient,
+    oid: pg_sys::Oid,
+    name: &str,
+    kind: Kind,
+) -> Result<Vec<String>> {
     let sql = "SELECT string_agg(a.attname, ',' ORDER BY k.place) \
                FROM pg_index i \
                CROSS JOIN LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY AS k(attnum, place) \
@@ -101,7 +106,12 @@ pub fn key(client: &mut SpiClient, oid: pg_sys::Oid, kind: Kind) -> Result<Optio
     let others = vec![kind.time(), "idsite", "idvisit"];
     let args = [oid.into(), kind.identity().to_vec().into(), others.into()];
     let found = strings(query(client, sql, &args)?)?.into_iter().flatten().next();
-    Ok(found.map(|columns| columns.split(',').map(str::to_owned).collect()))
+    let found = found.map(|columns| columns.split(',').map(str::to_owned).collect());
+    found.ok_or_else(|| Error::NoUniqueIndex {
+        name: name.to_owned(),
+        identity: kind.identity().join(", "),
+        time: kind.time(),
+    })
 }
 
 /// The first column of a result.

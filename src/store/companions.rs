@@ -8,6 +8,7 @@ use crate::pg::extension::Extension;
 use crate::pg::local_settings::{LocalSettings, SAFE_PATH};
 use crate::pg::spi::{query, spi};
 use crate::rows::columns::Kind;
+use crate::store::catalog;
 
 /// SQL for whether a row `c` of `matomo_companion` is of a destination (a parameter), also by name.
 fn is_of(schema: &str, destination: &str) -> String {
@@ -55,13 +56,33 @@ pub fn of(extension: &Extension, destination: pg_sys::Oid) -> Result<Vec<(Kind, 
     // SAFETY: main thread; whether the transaction may write.
     if by_name && !unsafe { pg_sys::XactReadOnly } {
         for (kind, companion) in &found {
-            register(extension, destination, *kind, *companion)?;
+            resolve(extension, destination, *kind, *companion)?;
         }
     }
     Ok(found)
 }
 
-/// Notes a companion by its OID, so that later renames are followed.
+/// Notes a companion that is known by name by its OID, so that later renames are followed. Skips it if
+/// another session does so: that may be one that only reads, in a long transaction.
+fn resolve(
+    extension: &Extension,
+    destination: pg_sys::Oid,
+    kind: Kind,
+    companion: pg_sys::Oid,
+) -> Result<()> {
+    let sql = format!(
+        "WITH free AS (SELECT c.ctid AS place FROM {0}.matomo_companion c WHERE c.kind = $2 AND {1} \
+             AND (c.destination::oid = 0::oid OR c.companion::oid = 0::oid) LIMIT 1 FOR UPDATE SKIP LOCKED) \
+         UPDATE {0}.matomo_companion c SET destination = $1, companion = $3, destination_name = '{{}}', \
+             companion_name = '{{}}' FROM free f WHERE c.ctid = f.place",
+        extension.schema,
+        is_of(&extension.schema, "$1")
+    );
+    let args = [destination.into(), kind.name().into(), companion.into()];
+    extension.run(|client| query(client, &sql, &args).map(drop))
+}
+
+/// Notes a companion.
 fn register(
     extension: &Extension,
     destination: pg_sys::Oid,
@@ -82,11 +103,12 @@ fn register(
     })
 }
 
-/// Makes companions of a destination that it does not have yet, as its owner's. Returns them.
+/// Makes companions of a destination that it does not have yet, as its owner's, or takes tables that are
+/// there, as after `DROP EXTENSION`. Returns them.
 ///
 /// # Errors
-/// [`Error::NotATable`], [`Error::Privilege`] for a caller without the rights of the destination's owner;
-/// Postgres' own, as for a name that is taken.
+/// Postgres' own for a caller without the rights of the destination's owner, or for a name that is taken;
+/// [`Error::MissingColumns`], [`Error::NoUniqueIndex`], [`Error::Argument`] for an unusable table.
 pub fn create(
     extension: &Extension,
     destination: pg_sys::Oid,
@@ -98,6 +120,7 @@ pub fn create(
     let mut made = Vec::new();
     for kind in missing {
         let companion = create_one(extension, destination, *kind)?;
+        check(extension, companion, *kind)?;
         register(extension, destination, *kind, companion)?;
         made.push(companion);
     }
@@ -119,15 +142,41 @@ fn create_one(extension: &Extension, destination: pg_sys::Oid, kind: Kind) -> Re
     oid.ok_or_else(|| Error::Internal("a companion that was not made".to_owned()))
 }
 
+/// Checks that a table can be a companion, and is that of no other destination.
+fn check(extension: &Extension, companion: pg_sys::Oid, kind: Kind) -> Result<()> {
+    let name = Spi::connect_mut(|client| {
+        let sql = "SELECT $1::regclass::text";
+        let name = query(client, sql, &[companion.into()])?.first().get_one::<String>();
+        let name = name.map_err(spi)?.unwrap_or_default();
+        catalog::known_columns(client, companion, &name, kind)?;
+        catalog::key(client, companion, &name, kind)?;
+        Ok::<_, Error>(name)
+    })?;
+    let sql = format!(
+        "SELECT 1 FROM {}.matomo_companion c JOIN pg_class r ON r.oid = c.destination::oid \
+         WHERE c.companion::oid = $1",
+        extension.schema
+    );
+    match extension.run(|client| Ok(query(client, &sql, &[companion.into()])?.is_empty()))? {
+        true => Ok(()),
+        false => Err(Error::Argument {
+            message: format!("table {name} belongs to another destination"),
+            hint: "Rename it, or leave it out of matomo.companions.".to_owned(),
+        }),
+    }
+}
+
 /// Forgets companions that were dropped, and those of destinations that were.
 ///
 /// # Errors
 /// Only internal ones.
 pub fn forget_dropped(extension: &Extension) -> Result<()> {
     let sql = format!(
-        "DELETE FROM {}.matomo_companion c WHERE (c.destination::oid <> 0::oid AND NOT EXISTS ( \
+        "DELETE FROM {0}.matomo_companion WHERE ctid = ANY (ARRAY(SELECT c.ctid FROM {0}.matomo_companion c \
+         WHERE (c.destination::oid <> 0::oid AND NOT EXISTS ( \
              SELECT FROM pg_class r WHERE r.oid = c.destination::oid)) \
-         OR (c.companion::oid <> 0::oid AND NOT EXISTS (SELECT FROM pg_class r WHERE r.oid = c.companion::oid))",
+         OR (c.companion::oid <> 0::oid AND NOT EXISTS (SELECT FROM pg_class r WHERE r.oid = c.companion::oid)) \
+         FOR UPDATE SKIP LOCKED))",
         extension.schema
     );
     extension.run(|client| query(client, &sql, &[]).map(drop))

@@ -298,11 +298,7 @@ fn check_one(
     if !missing.is_empty() {
         return Err(Error::Privilege { name, missing });
     }
-    let key = key(client, oid, of)?.ok_or_else(|| Error::NoUniqueIndex {
-        name: name.clone(),
-        identity: of.identity().join(", "),
-        time: of.time(),
-    })?;
+    let key = key(client, oid, &name, of)?;
     let companions = Vec::new();
     Ok(Some(Destination { oid, name, layout, types, key, companions, extension }))
 }

@@ -10,7 +10,7 @@ use crate::support::sites::*;
 use crate::support::*;
 
 /// What roles without any grant may do, an object a line. On all others they may do nothing.
-const EVERYBODY: [&str; 28] = [
+const EVERYBODY: [&str; 29] = [
     // Work with the caller's rights.
     "f matomo_create_companion(regclass,text,text[],text): EXECUTE",
     "f matomo_create_companions(regclass): EXECUTE",
@@ -33,6 +33,7 @@ const EVERYBODY: [&str; 28] = [
     "p matomo_drop_before(regclass,timestamp with time zone,integer,interval,interval): EXECUTE",
     "r matomo_action: SELECT",
     "r matomo_action_node: SELECT",
+    "r matomo_companion: SELECT",
     "r matomo_conversion: SELECT",
     "r matomo_days: SELECT",
     "r matomo_item: SELECT",
