@@ -281,7 +281,7 @@ fn a_check_runs_no_code_of_the_tables_owner() {
 #[test]
 fn who_may_only_read_a_table_keeps_no_sync_and_no_erasure_from_it() {
     let Scene { fake, mut admin, owner, mut owners, other, mut others, .. } = scene();
-    run(&mut owners, &format!("GRANT SELECT ON {} TO {other}", four("matomo")));
+    run(&mut owners, &format!("GRANT SELECT ON {} TO {other}", all_four("matomo")));
     run(&mut admin, &format!("GRANT EXECUTE ON FUNCTION matomo_check TO {other}"));
     // As after a restore: the first who sees the companions notes their OIDs.
     run(
