@@ -171,7 +171,7 @@ fn check_disagrees(
     for site in [1, 2] {
         let there: BTreeSet<i64> =
             scene.fake.world().site(site).visits.iter().map(|visit| visit.id).collect();
-        let ids = format!("SELECT DISTINCT idvisit FROM visits WHERE idsite = '{site}'");
+        let ids = format!("SELECT DISTINCT idvisit::text FROM visits WHERE idsite = '{site}'");
         let here: BTreeSet<i64> =
             texts(&mut scene.db, &ids).iter().map(|id| id.parse().unwrap()).collect();
         let differs = |id: &&i64| more.contains(id) || lacking.contains(id);
