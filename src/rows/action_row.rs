@@ -63,7 +63,13 @@ impl<'a> Row<'_, 'a> {
             Source::ActionOr(_, default) => own().map_or(Value::Text(default), Value::Sent),
             Source::EventValue => match self.action.values[const { action_key("eventValue") }] {
                 Some(raw) => {
-                    text = values::number(raw);
+                    let sent = json::text(raw).unwrap_or_default();
+                    let number = values::plain_number(sent.trim());
+                    // 0 stands for what is no number, as in the Node tool's tables.
+                    if number.is_none() && !sent.is_empty() {
+                        misfits.push(Misfit { column: slot.column, sent: Some(raw) });
+                    }
+                    text = number.unwrap_or_else(|| "0".to_owned());
                     Value::Text(&text)
                 }
                 None => Value::Text("0"),

@@ -26,16 +26,23 @@ pub fn known_columns(
     // Types of pg_catalog are qualified as well: the caller may have a type named text. Types with
     // a modifier are either syntax, such as numeric(10,2), or already qualified. varchar and bpchar
     // go without their modifier: a cast to varchar(9) would truncate, while the column itself
-    // refuses.
-    let sql = "SELECT a.attname::text, \
-                   CASE WHEN a.atttypmod < 0 OR t.oid IN ('varchar'::regtype, 'bpchar'::regtype) \
+    // refuses. Domains are resolved, and what may be made of them holds no value of ours: a cast to one
+    // runs its constraints, also where rows are only read.
+    let sql = "WITH RECURSIVE base (name, oid, modifier) AS ( \
+                   SELECT a.attname::text, a.atttypid, a.atttypmod FROM pg_attribute a \
+                   WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped \
+                     AND a.attgenerated = '' AND a.attname = ANY ($2::text[]) \
+                   UNION ALL SELECT b.name, d.typbasetype, greatest(b.modifier, d.typtypmod) \
+                   FROM base b JOIN pg_type d ON d.oid = b.oid AND d.typtype = 'd') \
+               SELECT b.name, \
+                   CASE WHEN b.modifier < 0 OR t.oid IN ('varchar'::regtype, 'bpchar'::regtype) \
                         THEN format('%I.%I', n.nspname, t.typname) \
-                        ELSE format_type(a.atttypid, a.atttypmod) END, \
-                   CASE WHEN n.nspname = 'pg_catalog' THEN t.typname::text ELSE '' END, a.atttypmod \
-               FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid \
+                        ELSE format_type(b.oid, b.modifier) END, \
+                   CASE WHEN n.nspname = 'pg_catalog' THEN t.typname::text ELSE '' END, b.modifier \
+               FROM base b JOIN pg_type t ON t.oid = b.oid AND t.typtype <> 'd' \
                JOIN pg_namespace n ON n.oid = t.typnamespace \
-               WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped \
-                 AND a.attgenerated = '' AND a.attname = ANY ($2::text[])";
+               WHERE n.nspname = 'pg_catalog' OR t.typtype = 'e' \
+                  OR t.typtype = 'b' AND t.typcategory <> 'A'";
     let wanted: Vec<&str> = kind.known().map(|column| column.name).collect();
     let mut found = HashMap::new();
     for row in query(client, sql, &[oid.into(), wanted.into()])? {

@@ -234,7 +234,7 @@ fn create(client: &mut SpiClient, name: &str, extension_schema: &str) -> Result<
     }
     // All arguments are given, as another schema's function could match with fewer.
     let sql = format!(
-        "SELECT {extension_schema}.matomo_create_table($1, $2, pg_catalog.current_schema(), 'typed')::pg_catalog.oid"
+        "SELECT {extension_schema}.matomo_create_table($1, $2, pg_catalog.current_schema(), 'typed'::pg_catalog.text)::pg_catalog.oid"
     );
     let oid =
         query(client, &sql, &[name.into(), partitioned.into()])?.first().get_one().map_err(spi)?;

@@ -104,7 +104,7 @@ fn a_trigger_of_a_companion_that_raises_leaves_all_four_tables_as_they_were() {
         );
         let refused = error(&mut db, &Sync::of(&fake, FIRST, LAST).sql());
         assert_eq!(refused.message(), "not today", "{kind}");
-        for table in four("matomo").split(", ") {
+        for table in all_four("matomo").split(", ") {
             let rows = format!("SELECT count(*) FROM {table}");
             assert_eq!(one::<i64>(&mut db, &rows), 0, "{kind}: {table}");
         }

@@ -244,11 +244,44 @@ fn no_schema_of_another_keeps_a_first_sync_from_making_its_table() {
 }
 
 /// Of two at once one makes it, and the other waits for no longer than its `lock_timeout`.
+/// As little as a SELECT does: a cast to a domain would run the domain's constraints.
+#[test]
+fn a_check_runs_no_code_of_the_tables_owner() {
+    let Scene { fake, mut admin, owner, mut owners, .. } = scene();
+    run(
+        &mut owners,
+        &format!(
+            "CREATE TABLE notes (who text);
+         CREATE FUNCTION note(place text) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN
+             INSERT INTO {owner}.notes VALUES (current_user); RETURN true; END $$;
+         CREATE DOMAIN place AS varchar(60) CHECK (note(VALUE));
+         CREATE DOMAIN seconds AS integer CHECK (note(VALUE::text));
+         CREATE TYPE places AS (place place);
+         ALTER TABLE matomo ALTER city TYPE place, ALTER visitduration TYPE seconds,
+             ALTER region TYPE place[] USING NULL, ALTER country TYPE places USING NULL;
+         ALTER TABLE matomo_visits ALTER city TYPE place;
+         TRUNCATE notes"
+        ),
+    );
+    for deep in [false, true] {
+        let check = format!(
+            "SELECT * FROM matomo_check(1{RANGE}, '{}', '{}', '{owner}.matomo', deep => {deep})",
+            fake.url(),
+            fake.token()
+        );
+        run(&mut admin, &format!("SET search_path = {owner}, public; {check}"));
+    }
+    assert_eq!(texts(&mut owners, "SELECT DISTINCT who FROM notes"), [""; 0]);
+    // The rows are the same to a sync, too.
+    let force = format!("{RANGE}, destination => 'matomo', force => true");
+    assert_eq!(sync(&mut admin, &fake, &force).written(), 0);
+}
+
 /// It may keep its transaction open, or ask a Matomo of its own that does not answer.
 #[test]
 fn who_may_only_read_a_table_keeps_no_sync_and_no_erasure_from_it() {
     let Scene { fake, mut admin, owner, mut owners, other, mut others, .. } = scene();
-    run(&mut owners, &format!("GRANT SELECT ON {} TO {other}", four("matomo")));
+    run(&mut owners, &format!("GRANT SELECT ON {} TO {other}", all_four("matomo")));
     run(&mut admin, &format!("GRANT EXECUTE ON FUNCTION matomo_check TO {other}"));
     // As after a restore: the first who sees the companions notes their OIDs.
     run(

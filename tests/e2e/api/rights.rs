@@ -300,7 +300,7 @@ fn who_does_not_own_a_partitioned_table_is_told_whom_to_ask_for_a_week() {
             "CREATE SCHEMA shop AUTHORIZATION {owner}; GRANT USAGE ON SCHEMA shop TO {writer};
              SET ROLE {owner}; SELECT matomo_create_table('shop.visits', true);
              GRANT SELECT, INSERT, UPDATE, DELETE ON {} TO {writer}; RESET ROLE",
-            four("shop.visits")
+            all_four("shop.visits")
         ),
     );
     let mut db = connect_as(&name, &writer);

@@ -30,7 +30,7 @@ fn set_trap(owner: &str, db: &mut Client) {
              END $$"
         ),
     );
-    for table in four("visits").split(", ") {
+    for table in all_four("visits").split(", ") {
         run(
             db,
             &format!(
@@ -59,7 +59,7 @@ fn an_erasure_runs_nobodys_triggers_with_the_callers_rights() {
         &mut theirs,
         &format!(
             "GRANT USAGE ON SCHEMA {owner} TO {officer}; GRANT SELECT, DELETE ON {} TO {officer}",
-            four("visits")
+            all_four("visits")
         ),
     );
     let visitor: String = one(&mut theirs, "SELECT visitorid FROM visits LIMIT 1");
@@ -99,7 +99,7 @@ fn an_erasure_lends_the_owners_rights_to_no_function_of_the_callers() {
         &mut theirs,
         &format!(
             "GRANT USAGE ON SCHEMA {owner} TO {officer}; GRANT SELECT, DELETE ON {} TO {officer}",
-            four("visits")
+            all_four("visits")
         ),
     );
     let mut db = connect_as(&name, &officer);
@@ -237,7 +237,7 @@ fn days_are_sealed_as_empty_only_where_rows_are_dropped() {
             &mut admin,
             &format!(
                 "REVOKE ALL ON {0} FROM {role}; GRANT {grant} ON {0} TO {role}",
-                four("matomo")
+                all_four("matomo")
             ),
         );
         for call in calls {
@@ -253,7 +253,7 @@ fn days_are_sealed_as_empty_only_where_rows_are_dropped() {
         assert_eq!(refused.message(), "permission denied for table public.matomo_visits", "{call}");
         assert_eq!(ledger(&mut admin, "matomo"), before, "{call}");
     }
-    run(&mut admin, &format!("GRANT SELECT, DELETE ON {} TO {role}", four("matomo")));
+    run(&mut admin, &format!("GRANT SELECT, DELETE ON {} TO {role}", all_four("matomo")));
     for call in &calls[..3] {
         assert_eq!(error(&mut db, call).code().code(), "22023", "{call}");
         assert_eq!(ledger(&mut admin, "matomo"), before, "{call}");

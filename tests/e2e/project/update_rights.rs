@@ -12,9 +12,11 @@ fn rights(db: &mut Client) -> Vec<String> {
         "WITH remade AS (
              SELECT c.relname::text AS object, c.oid, c.relowner AS owner,
                  coalesce(c.relacl, acldefault('r', c.relowner)) AS acl FROM pg_class c
-             WHERE c.oid IN ('matomo_sites'::regclass, 'matomo_status'::regclass, 'matomo_runs'::regclass)
+             WHERE c.oid IN ('matomo_action'::regclass, 'matomo_sites'::regclass, 'matomo_status'::regclass,
+                 'matomo_runs'::regclass)
              UNION ALL
-             SELECT p.proname, NULL, p.proowner, p.proacl FROM pg_proc p WHERE p.oid = 'matomo_check'::regproc
+             SELECT p.proname, NULL, p.proowner, coalesce(p.proacl, acldefault('f', p.proowner)) FROM pg_proc p
+             WHERE p.oid IN ('matomo_check'::regproc, 'matomo_create_table'::regproc, 'matomo_forget'::regproc)
          ), granted AS (
              SELECT object, acl FROM remade
              UNION ALL
@@ -51,7 +53,8 @@ fn an_update_by_another_superuser_keeps_owners_and_grants_also_on_columns() {
         &mut db,
         "DO $$ DECLARE change text; BEGIN
              FOR change IN SELECT format('GRANT SELECT (%I) ON %s TO etl', attname, attrelid::regclass) FROM pg_attribute
-                 WHERE attrelid IN ('matomo_sites'::regclass, 'matomo_status'::regclass, 'matomo_runs'::regclass) AND attnum > 0
+                 WHERE attrelid IN ('matomo_action'::regclass, 'matomo_sites'::regclass, 'matomo_status'::regclass,
+                     'matomo_runs'::regclass) AND attnum > 0
              LOOP EXECUTE change; END LOOP;
          END $$",
     );

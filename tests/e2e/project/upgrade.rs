@@ -98,7 +98,7 @@ fn filled(fake: &Fake, noon: &Noon) -> (Cluster, Client) {
         &format!("{every}, destination => 'matomo_partitioned', retention => '10 years'"),
     );
     let owned = register(&mut db, &every);
-    for table in four("matomo").split(", ") {
+    for table in all_four("matomo").split(", ") {
         run(&mut db, &format!("ALTER TABLE {table} OWNER TO owner"));
     }
     run(&mut db, &format!("SELECT matomo_alter_site({owned}, owner => 'owner')"));

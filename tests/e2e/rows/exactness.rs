@@ -27,7 +27,10 @@ fn tables_equal_the_oracle() {
                     Sync::of(&fake, first, last).into(table).pages_of(page_size).run(&mut db);
                 assert_eq!(sums.days, 3);
                 assert_equal(&mut db, table, &oracle);
-                db.batch_execute(&format!("TRUNCATE {table}")).unwrap();
+                assert_tables_equal(&mut db, table, &tables_between(&fake, 1, first, last));
+                let all =
+                    ["", "_visits", "_conversions", "_items"].map(|kind| format!("{table}{kind}"));
+                run(&mut db, &format!("TRUNCATE {}", all.join(", ")));
             }
         }
     }
@@ -44,10 +47,10 @@ fn a_second_run_touches_no_row() {
         let oracle = oracle(&fake, first, last);
         assert_eq!(before.inserted, i64::try_from(oracle.len()).unwrap());
         assert_eq!(before.actions, before.inserted);
-        let rows = fingerprint(&mut db, table);
+        let rows = fingerprints(&mut db, table);
         let again = sync.run(&mut db);
         assert_eq!(again.written(), 0);
-        assert_eq!(fingerprint(&mut db, table), rows);
+        assert_eq!(fingerprints(&mut db, table), rows);
         assert_eq!((again.visits, again.actions), (before.visits, before.actions));
     }
 }
@@ -76,6 +79,7 @@ fn rows_do_not_depend_on_the_sessions_time_zone() {
         assert_eq!(shown, zone, "the session's own settings stay");
         for table in ["matomo", "matomo_partitioned"] {
             assert_equal(&mut db, table, &oracle);
+            assert_tables_equal(&mut db, table, &tables_between(&fake, 1, first, last));
         }
         let bounds: Vec<String> = db
             .query("SELECT relname::text FROM pg_class WHERE relispartition AND relkind = 'r' ORDER BY 1", &[])
@@ -83,7 +87,11 @@ fn rows_do_not_depend_on_the_sessions_time_zone() {
             .iter()
             .map(|row| row.get(0))
             .collect();
-        assert_eq!(bounds, ["matomo_partitioned_2026w43", "matomo_partitioned_2026w44"]);
+        let expected = ["", "_conversions", "_items", "_visits"]
+            .map(|kind| [43, 44].map(|week| format!("matomo_partitioned{kind}_2026w{week}")));
+        let mut expected = expected.concat();
+        expected.sort();
+        assert_eq!(bounds, expected);
     }
 }
 
@@ -93,16 +101,19 @@ fn action_time_as_sent_keeps_the_node_tools_values() {
     let fake = serve(world(4, "Europe/Paris", 30, first, last));
     let as_sent = fake.world().oracle(1, day(first), day(last), ActionTime::AsSent);
     let utc = oracle(&fake, first, last);
+    let all = |time| fake.world().oracle_tables(1, day(first), day(last), time);
     for table in ["matomo", "matomo_partitioned"] {
         let mut db = database();
         db.batch_execute("SET matomo.action_time = 'as_sent'").unwrap();
         let sync = Sync::of(&fake, first, last).into(table);
         sync.run(&mut db);
         assert_equal(&mut db, table, &as_sent);
+        assert_tables_equal(&mut db, table, &all(ActionTime::AsSent));
         // And back: every row moves, none stays behind.
         db.batch_execute("SET matomo.action_time = 'utc'").unwrap();
         sync.run(&mut db);
         assert_equal(&mut db, table, &utc);
+        assert_tables_equal(&mut db, table, &all(ActionTime::Utc));
     }
 }
 
@@ -118,6 +129,7 @@ fn old_php_and_plain_answers_mean_the_same() {
     let mut db = database();
     Sync::of(&fake, first, last).run(&mut db);
     assert_equal(&mut db, "matomo", &oracle(&fake, first, last));
+    assert_tables_equal(&mut db, "matomo", &tables_between(&fake, 1, first, last));
 }
 
 #[test]
@@ -158,6 +170,7 @@ fn a_visit_that_grew_shrank_or_shifted_is_replaced_whole() {
         }
         let sums = sync.run(&mut db);
         assert_equal(&mut db, table, &oracle(&fake, first, last));
+        assert_tables_equal(&mut db, table, &tables_between(&fake, 1, first, last));
         assert!(sums.inserted > 0 && sums.deleted > 0 && sums.written() < rows / 2, "{sums:?}");
     }
 }
@@ -205,9 +218,15 @@ fn the_mapping_equals_the_node_tools_example() {
     // The visit is of site 42.
     made.site_mut(1).kind = "rollup".to_owned();
     let fake = serve(made);
-    for table in ["matomo", "matomo_partitioned"] {
+    let of_node =
+        [r#"{"page-author":"Julien","post-age":"-430 days"}"#, r#"{"dimension1":"guest"}"#];
+    let typed =
+        [r#"{"post-age": "-430 days", "page-author": "Julien"}"#, r#"{"dimension1": "guest"}"#];
+    for (table, [variables, dimensions]) in
+        [("node", of_node), ("matomo", typed), ("matomo_partitioned", typed)]
+    {
         let mut db = database();
-        db.batch_execute("SET TimeZone = 'UTC'").unwrap();
+        run(&mut db, "SET TimeZone = 'UTC'; SELECT matomo_create_table('node', layout => 'node')");
         Sync::of(&fake, "2021-08-20", "2021-08-20").into(table).run(&mut db);
         let row: String = one(
             &mut db,
@@ -220,8 +239,10 @@ fn the_mapping_equals_the_node_tools_example() {
         );
         assert_eq!(
             row,
-            "124_0|42|124|2|300|23|returningCustomer|2021-08-20|event|Ecommerce|Cart change||1|48|2021-08-20 21:35:18+00|\
-             {\"page-author\":\"Julien\",\"post-age\":\"-430 days\"}|{\"dimension1\":\"guest\"}|guest|null"
+            format!(
+                "124_0|42|124|2|300|23|returningCustomer|2021-08-20|event|Ecommerce|Cart change||1|48|\
+                 2021-08-20 21:35:18+00|{variables}|{dimensions}|guest|null"
+            )
         );
     }
 }

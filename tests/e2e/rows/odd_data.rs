@@ -1,5 +1,6 @@
 //! Odd data loses no visit: data that Matomo and its plugins have been seen to send, or might.
-//! Everything is synced into both tables, and then again, which changes nothing.
+//! Everything is synced into both tables and into one of the Node tool's columns and types, and then
+//! again, which changes nothing.
 
 mod values;
 mod visits;
@@ -11,6 +12,8 @@ use postgres::Client;
 use crate::support::*;
 
 const TABLES: [&str; 2] = ["matomo", "matomo_partitioned"];
+/// A table of the Node tool's columns and types.
+const NODE: &str = "node";
 const DAY: &str = "2026-10-25";
 /// 2026-10-25 12:00:00 UTC.
 const NOON: i64 = 1_792_929_600;
@@ -46,27 +49,41 @@ fn visit_with(of_visit: &str, of_action: &str) -> String {
     )
 }
 
-/// Syncs into both tables, twice.
+/// Syncs into all three tables, twice.
 #[track_caller]
 fn synced(fake: &Fake) -> Client {
     let mut db = database();
-    db.batch_execute("SET TimeZone = 'UTC'; SET matomo.max_retries = 0").unwrap();
-    for table in TABLES {
+    run(
+        &mut db,
+        "SET TimeZone = 'UTC'; SET matomo.max_retries = 0;
+         SELECT matomo_create_table('node', layout => 'node')",
+    );
+    for table in TABLES.into_iter().chain([NODE]) {
         let sync = Sync::of(fake, DAY, DAY).into(table);
         let sums = sync.run(&mut db);
         assert_eq!(sums.actions, sums.inserted);
-        let before = fingerprint(&mut db, table);
+        let all = |db: &mut Client| match table {
+            NODE => vec![fingerprint(db, table)],
+            _ => fingerprints(db, table).to_vec(),
+        };
+        let before = all(&mut db);
         assert_eq!(sync.run(&mut db).written(), 0);
-        assert_eq!(fingerprint(&mut db, table), before);
+        assert_eq!(all(&mut db), before);
     }
     db
 }
 
-/// Compares an expression of each row, in order of action_id, in both tables; gives what they hold.
+/// Compares an expression of each row, in order of action_id, in all tables; gives what they hold.
 #[track_caller]
 fn assert_rows(db: &mut Client, expression: &str, expected: &[&str]) -> Vec<String> {
+    assert_each(db, expression, expected, expected)
+}
+
+/// The same, where typed tables have other values than the Node tool's.
+#[track_caller]
+fn assert_each(db: &mut Client, expression: &str, typed: &[&str], of_node: &[&str]) -> Vec<String> {
     let mut all = Vec::new();
-    for table in TABLES {
+    for (table, expected) in [(NODE, of_node), (TABLES[0], typed), (TABLES[1], typed)] {
         let sql = format!(
             "SELECT coalesce(({expression})::text, 'null') FROM {table} \
              ORDER BY length(action_id), action_id COLLATE \"C\""
@@ -86,6 +103,8 @@ fn assert_oracle(fake: &Fake) -> Client {
     assert!(!oracle.is_empty());
     for table in TABLES {
         assert_equal(&mut db, table, &oracle);
+        assert_tables_equal(&mut db, table, &tables_between(fake, 1, DAY, DAY));
     }
+    assert_equal(&mut db, NODE, &oracle);
     db
 }

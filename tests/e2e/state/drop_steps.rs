@@ -168,7 +168,7 @@ fn between_any_two_steps_no_day_is_sealed_that_lacks_rows_or_has_some_left() {
             }
             assert!(steps > 4, "{table}: {steps} steps");
             let left = format!(
-                "SELECT count(*) FROM {table} WHERE action_timestamp < '{bound}' AND idsite = coalesce({site}::text, idsite)"
+                "SELECT count(*) FROM {table} WHERE action_timestamp < '{bound}' AND idsite = coalesce({site}::int, idsite)"
             );
             assert_eq!(one::<i64>(&mut db, &left), 0, "{table}");
         }

@@ -54,15 +54,20 @@ fn what_is_rolled_back_is_not_in_the_ledger() {
 #[test]
 fn a_table_emptied_replaced_or_renamed_is_filled_again() {
     let (noon, fake, mut db) = noon(4);
-    let again = "DROP TABLE matomo; SELECT matomo_create_table('matomo')";
-    for what in ["TRUNCATE matomo", "DELETE FROM matomo", "DROP TABLE matomo", again] {
+    let drop = format!("DROP TABLE {}", all_four("matomo"));
+    let again = format!("{drop}; SELECT matomo_create_table('matomo')");
+    let truncate = format!("TRUNCATE {}", all_four("matomo"));
+    for what in ["TRUNCATE matomo", "DELETE FROM matomo", &truncate, &drop, &again] {
         sync(&mut db, &fake, &from(&noon, 3));
         run(&mut db, what);
         assert_eq!(sync(&mut db, &fake, &from(&noon, 3)).inserted, 36, "{what}");
         assert_equal(&mut db, "matomo", &all_of(&fake, 1));
+        assert_tables_equal(&mut db, "matomo", &all_tables_of(&fake, 1));
     }
     // What is renamed keeps what is known of it, under its new name.
-    run(&mut db, "ALTER TABLE matomo RENAME TO visits");
+    for (table, renamed) in four("matomo").iter().zip(four("visits")) {
+        run(&mut db, &format!("ALTER TABLE {table} RENAME TO {renamed}"));
+    }
     asked(&fake);
     let to_visits = format!("{}, destination => 'visits'", from(&noon, 3));
     assert_eq!(sync(&mut db, &fake, &to_visits).written(), 0);
@@ -71,6 +76,7 @@ fn a_table_emptied_replaced_or_renamed_is_filled_again() {
     assert_eq!(ledger(&mut db, "visits"), ledger(&mut db, "matomo"));
     for table in ["matomo", "visits"] {
         assert_equal(&mut db, table, &all_of(&fake, 1));
+        assert_tables_equal(&mut db, table, &all_tables_of(&fake, 1));
     }
 }
 

@@ -154,13 +154,14 @@ fn a_url_is_changed_by_who_may_write_the_table() {
     run(
         &mut db,
         &format!(
-            "GRANT EXECUTE ON FUNCTION matomo_change_url TO {role}; GRANT SELECT, INSERT ON matomo TO {role}"
+            "GRANT EXECUTE ON FUNCTION matomo_change_url TO {role}; GRANT SELECT, INSERT ON {} TO {role}",
+            all_four("matomo")
         ),
     );
     let refused = error(&mut theirs, &change);
     let message = "permission denied for table public.matomo";
     assert_says(&refused, "42501", message, &["Privileges missing: UPDATE, DELETE."], "GRANT");
-    run(&mut db, &format!("GRANT UPDATE, DELETE ON matomo TO {role}"));
+    run(&mut db, &format!("GRANT UPDATE, DELETE ON {} TO {role}", all_four("matomo")));
     run(&mut theirs, "CREATE TEMP TABLE matomo_ledger (matomo text)");
     assert_eq!(one::<i64>(&mut theirs, &change), 2);
     let of = "SELECT string_agg(DISTINCT matomo, ' ') FROM matomo_days";

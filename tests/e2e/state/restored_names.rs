@@ -57,6 +57,10 @@ fn every_way_to_dump_and_restore_brings_back_all_that_is_known() {
             "UPDATE matomo_ledger SET pass_began = NULL, pass_since = NULL, pass_seen = NULL",
         );
         assert_goes_on(&mut new, &fake);
+        for (site, table) in [(1, "matomo"), (2, "matomo_partitioned")] {
+            let oracle = tables_between(&fake, site, FIRST, "2200-01-01");
+            assert_tables_equal(&mut new, table, &oracle);
+        }
     }
 }
 
@@ -138,8 +142,10 @@ fn a_role_that_is_missing_costs_nothing_else_and_is_found_when_it_comes() {
         &format!(
             "CREATE ROLE {owner} LOGIN; GRANT USAGE ON FOREIGN SERVER analytics TO {owner};
              CREATE USER MAPPING FOR {owner} SERVER analytics OPTIONS (token '{}');
-             ALTER TABLE matomo OWNER TO {owner}; ALTER TABLE matomo_partitioned OWNER TO {owner}",
-            fake.token()
+             {}; {}",
+            fake.token(),
+            give_all_four("matomo", &owner),
+            give_all_four("matomo_partitioned", &owner)
         ),
     );
     let mut theirs = cluster.connect_as("restored", &owner);
@@ -182,7 +188,9 @@ fn a_new_table_or_role_of_the_same_name_is_not_taken_for_the_old_one() {
     run(
         &mut db,
         &format!(
-            "DROP TABLE matomo; SELECT matomo_create_table('matomo'); ALTER TABLE matomo OWNER TO {owner}"
+            "DROP TABLE {}; SELECT matomo_create_table('matomo'); {}",
+            all_four("matomo"),
+            give_all_four("matomo", &owner)
         ),
     );
     run(&mut db, "CALL matomo_sync_all()");
@@ -228,7 +236,10 @@ fn a_table_of_another_role_is_not_taken_for_the_one_that_is_missing() {
     let attacker = role(&mut db);
     run(&mut new, &format!("GRANT CREATE ON SCHEMA public TO {attacker}"));
     let mut theirs = connect_as(&copy, &attacker);
-    run(&mut theirs, "SELECT matomo_create_table('matomo'); GRANT ALL ON matomo TO PUBLIC");
+    run(
+        &mut theirs,
+        "SET matomo.companions = ''; SELECT matomo_create_table('matomo'); GRANT ALL ON matomo TO PUBLIC",
+    );
     run(&mut new, "CALL matomo_sync_all()");
     let states =
         "SELECT concat_ws(' ', site_id, failures, last_sqlstate) FROM matomo_status ORDER BY 1";
@@ -244,7 +255,9 @@ fn of_two_sites_with_one_name_the_newer_one_has_the_table() {
     run(
         &mut db,
         &format!(
-            "DROP TABLE matomo; SELECT matomo_create_table('matomo'); ALTER TABLE matomo OWNER TO {owner}"
+            "DROP TABLE {}; SELECT matomo_create_table('matomo'); {}",
+            all_four("matomo"),
+            give_all_four("matomo", &owner)
         ),
     );
     let add = format!("SELECT matomo_add_site('analytics', 1, '{FIRST}', 'public.matomo')");
@@ -260,9 +273,9 @@ fn of_two_sites_with_one_name_the_newer_one_has_the_table() {
 #[test]
 fn what_was_dropped_before_the_dump_is_not_found_after_it() {
     let Scene { fake, name, mut db, owner } = scene();
-    run(&mut db, "DROP TABLE matomo");
+    run(&mut db, &format!("DROP TABLE {}", all_four("matomo")));
     let mut new = copied(&name, "no_table", &[]);
-    let make = format!("SELECT matomo_create_table('matomo'); ALTER TABLE matomo OWNER TO {owner}");
+    let make = format!("SELECT matomo_create_table('matomo'); {}", give_all_four("matomo", &owner));
     run(&mut new, &make);
     run(&mut new, "CALL matomo_sync_all()");
     let states = "SELECT concat_ws(' ', site_id, destination, owner, last_sqlstate) FROM matomo_status ORDER BY site_id";
@@ -271,7 +284,7 @@ fn what_was_dropped_before_the_dump_is_not_found_after_it() {
     assert_eq!(texts(&mut new, states), expected);
     assert_eq!(one::<i64>(&mut new, "SELECT count(*) FROM matomo"), 0);
     // Nor from a dump of the dump.
-    run(&mut new, "DROP TABLE matomo");
+    run(&mut new, &format!("DROP TABLE {}", all_four("matomo")));
     let mut again = copied(&format!("{name}_no_table"), "again", &[]);
     run(&mut again, &make);
     run(&mut again, "CALL matomo_sync_all()");

@@ -103,7 +103,8 @@ fn whole_weeks_are_dropped_and_rows_of_the_week_of_the_bound_deleted() {
     assert_eq!(partitions(&mut db, "matomo_partitioned"), left);
     assert_eq!(
         one::<i64>(&mut db, "SELECT count(*) FROM pg_class WHERE relname LIKE '%2026w4_'"),
-        2
+        8,
+        "two weeks of all four tables"
     );
     // A bound that is the end of a week, as another session writes it.
     run(&mut db, "SET TimeZone = 'America/New_York'; SET DateStyle = 'German'");
@@ -202,9 +203,9 @@ fn a_foreign_partition_is_emptied_and_never_dropped() {
              CREATE FOREIGN TABLE paper PARTITION OF visits FOR VALUES FROM ('2026-02-01') TO ('2026-03-01')
                  SERVER files OPTIONS (filename '/dev/null');
              CREATE TABLE new PARTITION OF visits FOR VALUES FROM ('2026-03-01') TO ('2026-12-01');
-             INSERT INTO archive (action_id, action_timestamp)
-                 SELECT n, '2026-01-02'::timestamptz + n * interval '6 hours' FROM generate_series(1, 100) n;
-             INSERT INTO new (action_id, action_timestamp) VALUES (101, '2026-03-01 00:00'), (102, '2026-03-03 00:00')"
+             INSERT INTO archive (action_id, idvisit, action_timestamp)
+                 SELECT n, n, '2026-01-02'::timestamptz + n * interval '6 hours' FROM generate_series(1, 100) n;
+             INSERT INTO new (action_id, idvisit, action_timestamp) VALUES (101, 101, '2026-03-01 00:00'), (102, 102, '2026-03-03 00:00')"
         ),
     );
     run(&mut db, "CALL matomo_drop_before('visits', '2026-01-20')");
@@ -274,8 +275,8 @@ fn batches_are_committed_one_by_one() {
          CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$
              BEGIN INSERT INTO public.done SELECT pg_current_xact_id(), count(*) FROM gone; RETURN NULL; END $$;
          CREATE TRIGGER note AFTER DELETE ON matomo REFERENCING OLD TABLE AS gone EXECUTE FUNCTION note();
-         INSERT INTO matomo (action_id, action_timestamp)
-             SELECT n, '2026-01-01'::timestamptz + n * interval '1 minute' FROM generate_series(1, 35000) n",
+         INSERT INTO matomo (action_id, idvisit, action_timestamp)
+             SELECT n, n, '2026-01-01'::timestamptz + n * interval '1 minute' FROM generate_series(1, 35000) n",
     );
     assert_dropped(&mut db, "matomo", "2026-01-19", "", "");
     let batches = texts(
@@ -292,8 +293,8 @@ fn what_was_looked_through_is_not_looked_through_again() {
         &mut db,
         "SET TimeZone = 'UTC'; SELECT matomo_create_table('visits', true);
          SELECT matomo_create_partitions('visits', '2026-01-05', '2026-04-01');
-         INSERT INTO visits (action_id, idsite, action_timestamp)
-             SELECT format('%s_%s', site, n), site, '2026-01-05'::timestamptz + n * interval '1 hour'
+         INSERT INTO visits (action_id, idvisit, idsite, action_timestamp)
+             SELECT format('%s_%s', site, n), n, site, '2026-01-05'::timestamptz + n * interval '1 hour'
              FROM generate_series(1, 2) site, generate_series(0, 12 * 7 * 24 - 1) n",
     );
     // What has made and filled the table does not count, whenever it is told.
@@ -324,8 +325,8 @@ fn rows_of_one_instant_go_in_several_batches() {
             &format!(
                 "SET TimeZone = 'UTC'; SELECT matomo_create_table('{table}', {partitioned});
                  SELECT matomo_create_partitions('{table}', '2026-01-05', '2026-01-12');
-                 INSERT INTO {table} (action_id, idsite, action_timestamp)
-                     SELECT n, 1 + n % 2, '2026-01-06'::timestamptz + n / 24000 * interval '1 day'
+                 INSERT INTO {table} (action_id, idvisit, idsite, action_timestamp)
+                     SELECT n, n, 1 + n % 2, '2026-01-06'::timestamptz + n / 24000 * interval '1 day'
                      FROM generate_series(0, 71999) n"
             ),
         );
@@ -340,8 +341,8 @@ fn a_row_that_is_changed_meanwhile_goes_too() {
     run(
         &mut db,
         "SET TimeZone = 'UTC'; SELECT matomo_create_table('matomo');
-         INSERT INTO matomo (action_id, action_timestamp)
-             SELECT n, '2026-01-06'::timestamptz + n * interval '1 second' FROM generate_series(0, 9) n",
+         INSERT INTO matomo (action_id, idvisit, action_timestamp)
+             SELECT n, n, '2026-01-06'::timestamptz + n * interval '1 second' FROM generate_series(0, 9) n",
     );
     let mut writer = shared().connect(&name);
     run(&mut writer, "BEGIN; UPDATE matomo SET action_title = 'changed' WHERE action_id = '3'");

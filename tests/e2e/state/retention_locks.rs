@@ -8,8 +8,8 @@ use crate::support::*;
 
 const WEEKS: &str = "SELECT matomo_create_table('visits', true);
     SELECT matomo_create_partitions('visits', '2026-01-05', '2026-02-01');
-    INSERT INTO visits (action_id, action_timestamp)
-        SELECT n, '2026-01-05'::timestamptz + n * interval '1 hour' FROM generate_series(0, 600) n";
+    INSERT INTO visits (action_id, idvisit, action_timestamp)
+        SELECT n, n, '2026-01-05'::timestamptz + n * interval '1 hour' FROM generate_series(0, 600) n";
 
 const DROP: &str = "CALL matomo_drop_before('visits', '2026-01-20 00:00+00')";
 
@@ -129,7 +129,8 @@ fn only_who_may_delete_does_and_only_the_owner_drops() {
         &mut db,
         &format!(
             "INSERT INTO matomo_ledger VALUES ('https://x.test/index.php', 1, 'visits', '2026-01-05', true, 5, 24, 0, NULL, 'UTC', now());
-             GRANT SELECT ON visits TO {role}"
+             GRANT SELECT ON {} TO {role}",
+            all_four("visits")
         ),
     );
     let mut theirs = shared().connect_as(&name, &role);
@@ -143,7 +144,7 @@ fn only_who_may_delete_does_and_only_the_owner_drops() {
     );
     // Whom nothing is granted on the partitions deletes through the table, and drops none.
     let weeks = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'visits'::regclass";
-    run(&mut db, &format!("GRANT DELETE ON visits TO {role}"));
+    run(&mut db, &format!("GRANT DELETE ON {} TO {role}", all_four("visits")));
     run(&mut theirs, DROP);
     assert_eq!(one::<i64>(&mut db, "SELECT count(*) FROM visits"), 241);
     assert_eq!(one::<i64>(&mut db, weeks), 4);
@@ -153,7 +154,8 @@ fn only_who_may_delete_does_and_only_the_owner_drops() {
     run(
         &mut db,
         &format!(
-            "ALTER TABLE visits OWNER TO {role}; GRANT CREATE, USAGE ON SCHEMA public TO {role}"
+            "{}; GRANT CREATE, USAGE ON SCHEMA public TO {role}",
+            give_all_four("visits", &role)
         ),
     );
     run(&mut theirs, DROP);

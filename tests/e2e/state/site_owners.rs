@@ -53,7 +53,7 @@ fn a_site_is_its_owners_and_nobody_elses() {
     run(
         &mut admin,
         &format!(
-            "GRANT ALL ON SCHEMA {owner} TO {stranger}; GRANT ALL ON {owner}.matomo TO {stranger}"
+            "GRANT ALL ON SCHEMA {owner} TO {stranger}; GRANT ALL ON ALL TABLES IN SCHEMA {owner} TO {stranger}"
         ),
     );
     let again = format!("SELECT matomo_add_site('analytics', 1, destination => '{owner}.matomo')");
@@ -104,7 +104,7 @@ fn a_site_is_its_owners_and_nobody_elses() {
     run(
         &mut admin,
         &format!(
-            "GRANT USAGE ON SCHEMA {owner} TO {stranger}; GRANT ALL ON {owner}.matomo TO {stranger}"
+            "GRANT USAGE ON SCHEMA {owner} TO {stranger}; GRANT ALL ON ALL TABLES IN SCHEMA {owner} TO {stranger}"
         ),
     );
     run(&mut admin, &give(&stranger));

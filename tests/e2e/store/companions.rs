@@ -148,7 +148,7 @@ fn a_role_that_sees_no_rows_does_not_take_the_table_for_empty() {
             &mut admin,
             &format!(
                 "GRANT EXECUTE ON FUNCTION matomo_sync TO {role};
-                 GRANT SELECT, INSERT, UPDATE, DELETE ON matomo TO {role};
+                 GRANT SELECT, INSERT, UPDATE, DELETE ON matomo, matomo_visits, matomo_conversions, matomo_items TO {role};
                  CREATE POLICY site_{site} ON matomo TO {role} USING (idsite = '{site}')"
             ),
         );

@@ -39,13 +39,16 @@ impl Scene {
 
     /// The rows, wherever they lie.
     fn state(&mut self) -> Vec<String> {
-        let rows = ["matomo", "matomo_partitioned", "matomo_ledger"].map(|table| {
+        let companions = ["", "_visits", "_conversions", "_items"];
+        let of = |table| companions.map(|companion| format!("{table}{companion}"));
+        let tables = TABLES.iter().flat_map(of).chain(["matomo_ledger".to_owned()]);
+        let rows = tables.map(|table| {
             one(
                 &mut self.db,
                 &format!("SELECT md5(string_agg(t::text, ',' ORDER BY t::text)) FROM {table} t"),
             )
         });
-        rows.to_vec()
+        rows.collect()
     }
 
     #[track_caller]
@@ -62,6 +65,7 @@ impl Scene {
         let rows = oracle(&self.fake, FIRST, LAST);
         let seen = TABLES.map(|table| {
             Sync::of(&self.fake, FIRST, LAST).into(table).run(&mut self.db);
+            assert_tables_equal(&mut self.db, table, &tables_between(&self.fake, 1, FIRST, LAST));
             all_there(&mut self.db, table, &rows)
         });
         assert_eq!(seen[0], seen[1]);
@@ -140,13 +144,15 @@ fn a_full_disk_costs_nothing_but_the_sync() {
         let reason = error.message().rsplit(": ").next().unwrap();
         seen.push(format!("`{}` … {reason}, {rows} rows", error.code().code()));
         // What the failed sync has taken is not given back before VACUUM, which has no room either.
-        run(&mut scene.db, &format!("DROP TABLE {table}"));
+        let all = ["", "_visits", "_conversions", "_items"].map(|kind| format!("{table}{kind}"));
+        run(&mut scene.db, &format!("DROP TABLE {}", all.join(", ")));
         run(&mut scene.db, &make);
     }
     disk.grow(64);
     for table in ["small_matomo", "small_matomo_partitioned"] {
         Sync::of(&large, FIRST, LAST).into(table).run(&mut scene.db);
         seen.push(all_there(&mut scene.db, table, &oracle(&large, FIRST, LAST)));
+        assert_tables_equal(&mut scene.db, table, &tables_between(&large, 1, FIRST, LAST));
     }
     scene.works();
     let after = seen.split_off(2);

@@ -300,8 +300,8 @@ fn columns_that_a_table_lacks_are_not_filled_and_those_that_it_gains_are() {
     let fake = serve_paris();
     let mut db = node_database();
     for table in TABLES {
-        let (first, last) =
-            (Sync::of(&fake, FIRST, FIRST).into(table), Sync::of(&fake, FIRST, LAST).into(table));
+        let of = |last| Sync { force: false, ..Sync::of(&fake, FIRST, last).into(table) };
+        let (first, last) = (of(FIRST), of(LAST));
         run(
             &mut db,
             &format!(

@@ -3,6 +3,8 @@
 use fake_matomo::Fake;
 use postgres::Client;
 
+use crate::support::cluster::shared;
+use crate::support::log::connect_with_notices;
 use crate::support::*;
 
 const FIRST: &str = "2026-10-24";
@@ -74,44 +76,61 @@ fn columns_may_have_other_types_that_the_values_fit() {
     assert_equal(&mut db, "typed", &bare);
 }
 
-#[test]
-fn a_text_too_long_for_its_column_is_an_error_and_is_not_cut() {
+/// Syncs into a table with a column of a type that cannot hold some values. Returns the warning, and
+/// the numbers of rows, of values in the column, and of values that are kept in `extra`.
+fn misfits(make: &str, column: &str, key: &str) -> (String, [i64; 3]) {
     let fake = serve_paris();
-    let mut db = database();
-    run(
-        &mut db,
-        "SELECT matomo_create_table('narrow'); ALTER TABLE narrow ALTER action_title TYPE varchar(9)",
+    let (mut db, notices) = connect_with_notices(shared(), &shared().database(), "postgres");
+    run(&mut db, make);
+    Sync::of(&fake, FIRST, LAST).into("narrow").run(&mut db);
+    let warnings = notices.warnings();
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    // Every other value is as in any table.
+    let mut rows = oracle(&fake, FIRST, LAST);
+    let place = fake_matomo::COLUMNS.iter().position(|name| *name == column).unwrap();
+    let mut counts = [i64::try_from(rows.len()).unwrap(), 0, 0];
+    let kept = format!("SELECT extra ->> '{key}' FROM narrow WHERE extra ? '{key}' ORDER BY 1");
+    let mut kept = texts(&mut db, &kept);
+    let held = format!("SELECT {column}::text FROM narrow WHERE {column} IS NOT NULL ORDER BY 1");
+    let held = texts(&mut db, &held);
+    (counts[1], counts[2]) = (held.len().try_into().unwrap(), kept.len().try_into().unwrap());
+    let mut all: Vec<_> = rows.iter().filter_map(|row| row.0[place].clone()).collect();
+    kept.extend(held);
+    all.sort();
+    kept.sort();
+    assert_eq!(kept, all, "none is lost, none is cut");
+    rows.iter_mut().for_each(|row| row.0[place] = None);
+    run(&mut db, &format!("ALTER TABLE narrow ALTER {column} TYPE text USING NULL"));
+    assert_equal(&mut db, "narrow", &rows);
+    (warnings[0].message().to_owned(), counts)
+}
+
+#[test]
+fn a_text_too_long_for_its_column_is_null_told_and_kept_whole() {
+    let make = "SELECT matomo_create_table('narrow'); ALTER TABLE narrow ALTER action_title TYPE varchar(9)";
+    let (told, [rows, held, kept]) = misfits(make, "action_title", "title");
+    assert!(held > 0 && kept > 0, "{held}, {kept}");
+    let message = format!(
+        "values that the types of their columns cannot hold are NULL: action_title ({kept})"
     );
-    let refused = Sync::of(&fake, FIRST, LAST).into("narrow").error(&mut db);
-    let found = (refused.code().code(), refused.message());
-    assert_eq!(found, ("22001", "value too long for type character varying(9)"));
-    let rows: i64 = one(&mut db, "SELECT count(*) FROM narrow");
-    assert_eq!(rows, 0);
+    assert_eq!(told, message);
     crate::support::report::proven(
         "Data",
         "a text too long for the user's column",
         "`action_title` made `varchar(9)`",
-        "Postgres' own error; nothing is cut, nothing written",
-        &format!("{}; {rows} rows", crate::support::report::said(&refused)),
+        "NULL, told in a warning, and whole in `extra`; nothing is cut, no row is lost",
+        &format!("{rows} rows, {held} titles, {kept} in `extra`; {told}"),
     );
 }
 
 #[test]
-fn a_value_that_does_not_fit_its_column_is_postgres_own_error() {
-    let fake = serve_paris();
-    let mut db = database();
-    run(
-        &mut db,
-        "SELECT matomo_create_table('odd'); ALTER TABLE odd ALTER country TYPE integer USING 0",
-    );
-    let refused = Sync::of(&fake, FIRST, LAST).into("odd").error(&mut db);
-    assert_eq!(refused.code().code(), "22P02");
+fn a_value_that_does_not_fit_its_column_is_null_told_and_kept() {
+    let make = "SELECT matomo_create_table('narrow'); ALTER TABLE narrow ALTER country TYPE integer USING 0";
+    let (told, [_, held, kept]) = misfits(make, "country", "country");
+    assert!(held == 0 && kept > 0, "{held}, {kept}");
     assert!(
-        refused.message().starts_with("invalid input syntax for type integer: "),
-        "{}",
-        refused.message()
+        told.starts_with("values that the types of their columns cannot hold are NULL: country (")
     );
-    assert_eq!(one::<i64>(&mut db, "SELECT count(*) FROM odd"), 0);
 }
 
 #[test]

@@ -240,7 +240,15 @@ fn a_table_goes_where_its_name_says_and_belongs_to_the_caller() {
             );
             let kind = if partitioned { 'p' } else { 'r' };
             assert_eq!(one::<String>(&mut db, &facts), format!("{maker} {kind}"));
-            run(&mut db, &format!("DROP TABLE {made}"));
+            // Its companions stand beside it.
+            let all = format!(
+                "SELECT format('%I.%I', schemaname, tablename) FROM pg_tables \
+                 WHERE tableowner = '{maker}' ORDER BY length(tablename)"
+            );
+            let all = texts(&mut admin, &all);
+            let schema = made.rsplit_once('.').map(|_| all[0].trim_end_matches(made)).unwrap();
+            assert_eq!((all[0].as_str(), schema, all.len()), (made, "", 4), "{all:?}");
+            run(&mut db, &format!("DROP TABLE {}", all.join(", ")));
         }
     }
 }
@@ -282,26 +290,28 @@ fn a_table_that_cannot_be_is_refused() {
     run(&mut db, "SET search_path = ''");
     let name_one = "Name the schema, or set search_path.";
     refused("3F000", "no schema has been selected to create in", Some(name_one), "'x'", &mut db);
+    run(&mut db, "SET search_path = open");
+    let shorter = "Give the table of the actions a shorter name, or SET matomo.companions = ''.";
+    for (longest, partitioned) in [(51, false), (43, true)] {
+        let too_long = long(longest + 1);
+        let message = format!("table name \"{too_long}_conversions\" is too long");
+        refused("42622", &message, Some(shorter), &format!("'{too_long}', {partitioned}"), &mut db);
+    }
     // The longest names that may be are good ones.
-    run(
-        &mut db,
-        &format!("SET search_path = open; SELECT public.matomo_create_table('{}')", long(63)),
-    );
-    let weekly = long(55);
-    run(
-        &mut db,
-        &format!(
-            "SELECT public.matomo_create_table('{weekly}', true);
-             SELECT public.matomo_create_partitions('{weekly}', '2026-11-18', '2026-11-18')"
-        ),
-    );
-    assert_eq!(
-        one::<i64>(
+    for (companions, plain, weekly) in [("visits, conversions, items", 51, 43), ("", 63, 55)] {
+        let weekly = long(weekly);
+        run(
             &mut db,
-            &format!("SELECT count(*) FROM pg_class WHERE relname = '{weekly}_2026w47'")
-        ),
-        1
-    );
+            &format!(
+                "SET matomo.companions = '{companions}'; SELECT public.matomo_create_table('{}');
+                 SELECT public.matomo_create_table('{weekly}', true);
+                 SELECT public.matomo_create_partitions('{weekly}', '2026-11-18', '2026-11-18')",
+                long(plain)
+            ),
+        );
+        let made = format!("SELECT count(*) FROM pg_class WHERE relname = '{weekly}_2026w47'");
+        assert_eq!(one::<i64>(&mut db, &made), 1);
+    }
 }
 
 #[test]

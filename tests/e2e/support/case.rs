@@ -64,7 +64,18 @@ impl Case {
 
     /// The addresses of all rows, except those of some visits.
     pub fn untouched(&mut self, but: &str) -> String {
-        fingerprint(&mut self.db, &format!("{} WHERE idvisit NOT IN ({but})", self.table))
+        four(self.table)
+            .map(|table| {
+                fingerprint(&mut self.db, &format!("{table} WHERE idvisit NOT IN ({but})"))
+            })
+            .join(" ")
+    }
+
+    /// Asserts that all four tables are as they should be.
+    pub fn assert_all_equal(&mut self) {
+        let (first, last) = (self.noon.text(4), self.noon.text(1));
+        let oracle = tables_between(&self.fake, 1, &first, &last);
+        assert_tables_equal(&mut self.db, self.table, &oracle);
     }
 
     pub fn oracle(&self) -> Vec<fake_matomo::OracleRow> {
@@ -75,12 +86,12 @@ impl Case {
     /// other rows; then a check finds nothing.
     pub fn assert_found(&mut self, arguments: &str, found: &str, but: &str) {
         let others = self.untouched(but);
-        let all = fingerprint(&mut self.db, self.table);
+        let all = fingerprints(&mut self.db, self.table);
         let entries = fingerprint(&mut self.db, "matomo_ledger");
         run(&mut self.db, "BEGIN READ ONLY");
         assert_eq!(self.check(arguments), [found], "{} {but}", self.table);
         run(&mut self.db, "COMMIT");
-        assert_eq!(fingerprint(&mut self.db, self.table), all);
+        assert_eq!(fingerprints(&mut self.db, self.table), all);
         assert_eq!(fingerprint(&mut self.db, "matomo_ledger"), entries);
         let counts = found.strip_suffix(" 0").unwrap();
         let differing: i64 =
@@ -90,6 +101,7 @@ impl Case {
         assert_eq!(self.untouched(but), others, "{} {but}", self.table);
         let oracle = self.oracle();
         assert_equal(&mut self.db, self.table, &oracle);
+        self.assert_all_equal();
         let none = self.check(", deep => true");
         assert!(none.iter().all(|line| line.ends_with(" 0 0 0 0")), "{none:?}");
     }

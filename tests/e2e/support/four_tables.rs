@@ -9,11 +9,6 @@ use postgres::Client;
 
 use crate::support::*;
 
-/// A destination and its companions, for lists of tables in SQL.
-pub fn four(destination: &str) -> String {
-    ["", "_visits", "_conversions", "_items"].map(|kind| format!("{destination}{kind}")).join(", ")
-}
-
 /// The oracle of all four tables of a site, with true times.
 pub fn all_tables_of(fake: &Fake, site: i64) -> OracleTables {
     tables_between(fake, site, "1990-01-01", "2200-01-01")
@@ -34,6 +29,26 @@ pub fn assert_tables_equal(db: &mut Client, destination: &str, oracle: &OracleTa
 pub fn assert_companions_equal(db: &mut Client, destination: &str, oracle: &OracleTables) {
     let found = differences_in(db, destination, &companions(oracle));
     assert!(found.is_empty(), "the companions of {destination} differ from the oracle:\n{found}");
+}
+
+/// The names of a destination and of its companions.
+pub fn four(destination: &str) -> [String; 4] {
+    ["", "_visits", "_conversions", "_items"].map(|kind| format!("{destination}{kind}"))
+}
+
+/// The same as a list in a statement.
+pub fn all_four(destination: &str) -> String {
+    four(destination).join(", ")
+}
+
+/// Statements that give all four tables to a role.
+pub fn give_all_four(destination: &str, owner: &str) -> String {
+    four(destination).map(|table| format!("ALTER TABLE {table} OWNER TO {owner}")).join("; ")
+}
+
+/// The fingerprints of a destination and of its companions.
+pub fn fingerprints(db: &mut Client, destination: &str) -> [String; 4] {
+    four(destination).map(|table| fingerprint(db, &table))
 }
 
 /// The rows that only one side has, as text; empty if there are none.
@@ -63,7 +78,7 @@ fn differences_of(db: &mut Client, table: &str, oracle: &OracleTable) -> String 
     run(
         db,
         &format!(
-            "SET client_min_messages = warning; SET TimeZone = 'UTC';
+            "SET client_min_messages = warning; SET TimeZone = 'UTC'; SET DateStyle = 'ISO';
              DROP TABLE IF EXISTS oracle; CREATE TEMP TABLE oracle ({})",
             columns.join(", ")
         ),

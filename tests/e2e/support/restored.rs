@@ -50,6 +50,14 @@ pub fn kept(db: &mut Client) -> Vec<String> {
          UNION ALL SELECT concat('day ', d) FROM matomo_days d
          UNION ALL SELECT concat('rest of day ', l.idsite, l.day, l.pass_began, l.pass_since, l.pass_seen)
              FROM matomo_ledger l
+         UNION ALL SELECT concat('companion ', c.kind, ' ', of_companion.names, ' of ', of_destination.names)
+             FROM matomo_companion c,
+             LATERAL (SELECT CASE c.destination WHEN 0 THEN c.destination_name
+                          ELSE (SELECT ARRAY[n.nspname::text, r.relname::text, r.relowner::regrole::text] FROM pg_class r
+                              JOIN pg_namespace n ON n.oid = r.relnamespace WHERE r.oid = c.destination) END) AS of_destination (names),
+             LATERAL (SELECT CASE c.companion WHEN 0 THEN c.companion_name
+                          ELSE (SELECT ARRAY[n.nspname::text, r.relname::text, r.relowner::regrole::text] FROM pg_class r
+                              JOIN pg_namespace n ON n.oid = r.relnamespace WHERE r.oid = c.companion) END) AS of_companion (names)
          UNION ALL SELECT concat('status ', site_id, destination, owner, synced_to, sealed_to, newest_action, failures)
              FROM matomo_status
          ORDER BY 1",

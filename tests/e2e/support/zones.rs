@@ -35,7 +35,7 @@ pub fn midnight(fake: &Fake, ago: u64) -> i64 {
 
 /// The site's visits since an instant that are missing in the table.
 pub fn lost(db: &mut Client, fake: &Fake, since: i64) -> Vec<i64> {
-    let stored = texts(db, "SELECT idvisit FROM matomo");
+    let stored = texts(db, "SELECT idvisit::text FROM matomo");
     let world = fake.world();
     let visits = world.site(1).visits.iter().filter(|visit| visit.last >= since);
     visits.map(|visit| visit.id).filter(|id| !stored.contains(&id.to_string())).collect()

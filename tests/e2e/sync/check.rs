@@ -78,9 +78,8 @@ fn a_visit_that_matomo_has_no_more_is_found_and_removed() {
         assert_eq!(case.check(""), ["4: 3 4 0 1 0 0"]);
         run(&mut case.db, &insert("1", "12", last));
         assert_eq!(case.check(", repair => true"), ["4: 3 4 0 1 0 1", "1: 3 4 0 1 0 1"]);
-        let left = format!(
-            "SELECT idvisit FROM {table} WHERE idvisit::bigint < 100 ORDER BY idvisit::bigint"
-        );
+        let left =
+            format!("SELECT idvisit::text FROM {table} WHERE idvisit < 100 ORDER BY idvisit");
         assert_eq!(texts(&mut case.db, &left), ["8", "9", "10"]);
     }
 }
@@ -119,7 +118,8 @@ fn a_stale_visit_is_found_and_mended() {
                 "INSERT INTO {table} SELECT (jsonb_populate_record(t, '{{\"action_id\": \"1043_3\"}}')).* FROM {table} t WHERE action_id = '1043_2'"
             ),
         );
-        assert_eq!(case.check(""), [""; 0]);
+        // Of these, the visit itself tells only that it has a goal more.
+        assert_eq!(case.check(""), ["4: 3 3 0 0 1 0"]);
         case.assert_found(", deep => true", "4: 3 3 0 0 3 0", "'1041', '1042', '1043'");
     }
 }
@@ -210,6 +210,7 @@ fn differences_of_all_kinds_at_once_are_told_apart_by_day() {
         );
         let oracle = case.oracle();
         assert_equal(&mut case.db, table, &oracle);
+        case.assert_all_equal();
         assert_eq!(case.check(", deep => true"), ["4: 2 2 0 0 0 0", "2: 4 4 0 0 0 0"]);
     }
 }

@@ -92,7 +92,8 @@ fn a_role_needs_execute_and_to_look_only_select() {
     run(
         &mut case.db,
         &format!(
-            "GRANT EXECUTE ON FUNCTION matomo_check TO {role}; GRANT SELECT ON matomo TO {role}"
+            "GRANT EXECUTE ON FUNCTION matomo_check TO {role}; GRANT SELECT ON {} TO {role}",
+            all_four("matomo")
         ),
     );
     run(&mut case.db, "DELETE FROM matomo WHERE idvisit = '1032'");
@@ -102,7 +103,7 @@ fn a_role_needs_execute_and_to_look_only_select() {
     assert_says(&refused, "42501", message, &["INSERT, UPDATE, DELETE"], "GRANT");
     let rows = db.query(&case.sql(""), &[]).unwrap_or_else(|error| panic!("{error:?}"));
     assert_eq!(rows.iter().map(|row| row.get::<_, i64>("missing")).sum::<i64>(), 1);
-    run(&mut case.db, &format!("GRANT INSERT, UPDATE, DELETE ON matomo TO {role}"));
+    run(&mut case.db, &format!("GRANT INSERT, UPDATE, DELETE ON {} TO {role}", all_four("matomo")));
     assert_eq!(db.query(&mended, &[]).unwrap().len(), 4);
     let oracle = case.oracle();
     assert_equal(&mut case.db, "matomo", &oracle);

@@ -75,7 +75,7 @@ fn names_in_the_search_path_cannot_stand_in_for_those_of_postgres() {
          SELECT public.matomo_create_partitions('public.weekly', '2026-11-18', '2026-11-18')",
     );
     let columns = "SELECT count(*) FROM pg_attribute WHERE attrelid = 'weekly_2026w47'::regclass AND attnum > 0";
-    assert_eq!(one::<i64>(&mut clean, columns), 43);
+    assert_eq!(one::<i64>(&mut clean, columns), 65);
     proven(
         "Privileges",
         "a hostile search_path around a sync",
@@ -103,7 +103,11 @@ fn an_ordinary_role_makes_and_owns_its_tables() {
     let strangers = "SELECT relname::text FROM pg_class WHERE relnamespace = 'work'::regnamespace AND relowner <> current_user::regrole";
     assert_eq!(texts(&mut db, strangers), [""; 0]);
     let all = "SELECT count(*) FROM pg_class WHERE relnamespace = 'work'::regnamespace AND relkind IN ('r', 'p')";
-    assert_eq!(one::<i64>(&mut db, all), 4);
+    assert_eq!(
+        one::<i64>(&mut db, all),
+        16,
+        "two destinations and two weeks, each with companions"
+    );
 }
 
 #[test]
@@ -144,14 +148,15 @@ fn rights_on_the_table_are_enough_for_who_does_not_own_it() {
     run(
         &mut admin,
         "SELECT matomo_create_table('matomo'), matomo_create_table('matomo_partitioned', true);
-         SELECT matomo_create_partitions('matomo_partitioned', '2026-10-19', '2026-10-26')",
+         SELECT matomo_create_partitions(t, '2026-10-19', '2026-10-26') FROM unnest('{matomo_partitioned,
+             matomo_partitioned_visits,matomo_partitioned_conversions,matomo_partitioned_items}'::regclass[]) t",
     );
     let mut db = shared().connect_as(&name, &loader);
     let mut seen = Vec::new();
     for table in ["matomo", "matomo_partitioned"] {
         let sync = Sync::of(&fake, FIRST, LAST).into(table);
         seen.clear();
-        run(&mut admin, &format!("GRANT SELECT, INSERT ON {table} TO {loader}"));
+        run(&mut admin, &format!("GRANT SELECT, INSERT ON {} TO {loader}", all_four(table)));
         let refused = sync.error(&mut db);
         let found = (refused.code().code(), refused.message(), refused.detail(), refused.hint());
         let message = format!("permission denied for table public.{table}");
@@ -161,7 +166,7 @@ fn rights_on_the_table_are_enough_for_who_does_not_own_it() {
             ("42501", &*message, Some("Privileges missing: UPDATE, DELETE."), Some(&*hint))
         );
         seen.push(format!("{}. {}", said(&refused), refused.detail().unwrap()));
-        run(&mut admin, &format!("GRANT UPDATE, DELETE ON {table} TO {loader}"));
+        run(&mut admin, &format!("GRANT UPDATE, DELETE ON {} TO {loader}", all_four(table)));
         sync.run(&mut db);
         assert_equal(&mut db, table, &oracle(&fake, FIRST, LAST));
         run(
@@ -207,7 +212,7 @@ fn making_partitions_locks_no_reader_and_no_writer_out() {
         &mut other,
         "SET lock_timeout = '1s';
          SELECT count(*) FROM weekly; SELECT count(*) FROM weekly_2026w47;
-         INSERT INTO weekly (action_id, action_timestamp) VALUES ('1_0', '2026-11-18');
+         INSERT INTO weekly (action_id, idvisit, action_timestamp) VALUES ('1_0', 1, '2026-11-18');
          UPDATE weekly SET city = 'Paris'",
     );
     let partitions = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'weekly'::regclass";

@@ -174,8 +174,10 @@ fn a_visit_that_loses_its_actions_loses_its_rows() {
             let sums = Sync::of(&fake, DAY, DAY).into(table).run(&mut db);
             assert_eq!((sums.deleted, sums.written(), sums.visits), (2, 2, 3), "{gone}");
             let all = all_there(&mut db, table, &oracle(&fake, DAY, DAY));
+            assert_tables_equal(&mut db, table, &tables_between(&fake, 1, DAY, DAY));
             seen.push(format!("{} rows deleted; {all}", sums.deleted));
         }
+        assert_eq!(Sync::of(&fake, DAY, DAY).into(NODE).run(&mut db).deleted, 2);
         assert_rows(&mut db, "action_id", &["1_0", "1_1", "3_0", "3_1"]);
     }
     seen.dedup();

@@ -130,7 +130,7 @@ impl<'a> Scene<'a> {
 
     /// The site's day of the last action.
     fn day(&self) -> Option<String> {
-        Some(self.zone.day(self.visit.last).to_string())
+        Some(self.zone.day(self.last()).to_string())
     }
 
     fn of_visit(&self) -> Row {
@@ -146,8 +146,8 @@ impl<'a> Scene<'a> {
         };
         let mut row =
             fill(&VISITS, &self.said, &Facts::default(), &mut misfits, |name| match name {
-                "firstaction" => self.end("firstActionTimestamp", "lastActionTimestamp"),
-                "lastaction" => self.end("lastActionTimestamp", "firstActionTimestamp"),
+                "firstaction" => Some(self.instant(self.first())),
+                "lastaction" => Some(self.instant(self.last())),
                 "truncatedactionscount" => Some(cut.clone()),
                 "day" => self.day(),
                 "entryurl" => entry("url"),
@@ -167,13 +167,26 @@ impl<'a> Scene<'a> {
         row
     }
 
-    /// The first of two times that is one, as `action_timestamp` has it.
-    fn end(&self, key: &str, other: &str) -> Option<String> {
-        let sent = |key| typed(self.said.get(key), Type::BigInt).ok().flatten();
-        let at = sent(key).or_else(|| sent(other)).and_then(|text| text.parse().ok());
-        let at = at.unwrap_or(self.visit.last);
-        let shift = if self.time == ActionTime::AsSent { self.zone.offset(at) } else { 0 };
-        Some(format!("{}+00", utc(at + shift)))
+    /// The time of the first action, else that of the last.
+    fn first(&self) -> i64 {
+        self.sent("firstActionTimestamp").unwrap_or_else(|| self.last())
+    }
+
+    /// The time of the last action, else that of the first.
+    fn last(&self) -> i64 {
+        let sent = self.sent("lastActionTimestamp").or(self.sent("firstActionTimestamp"));
+        sent.unwrap_or(self.visit.last)
+    }
+
+    /// What is said under a key, if it is a whole number.
+    fn sent(&self, key: &str) -> Option<i64> {
+        typed(self.said.get(key), Type::BigInt).ok().flatten()?.parse().ok()
+    }
+
+    /// An instant as `action_timestamp` has it.
+    fn instant(&self, at: i64) -> String {
+        let offset = if self.time == ActionTime::AsSent { self.zone.offset(at) } else { 0 };
+        format!("{}+00", utc(at + offset))
     }
 
     fn of_action(&self, said: &Facts, row: &OracleRow) -> Row {
