@@ -4,7 +4,7 @@
 use pgrx::prelude::*;
 use pgrx::spi::SpiClient;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StoredError};
 use crate::pg::extension::Extension;
 use crate::pg::local_settings::{LocalSettings, SAFE_PATH};
 use crate::pg::spi::{query, spi, values};
@@ -22,13 +22,13 @@ fn is_of(schema: &str, destination: &str) -> String {
 /// The companions of a destination that exist, in the order of [`Kind`].
 ///
 /// # Errors
-/// [`Error::Privilege`] for one that belongs to another role than the destination: its triggers would run
-/// with the rights of whoever writes the destination.
+/// [`StoredError::CompanionOwner`].
 pub fn of(extension: &Extension, destination: pg_sys::Oid) -> Result<Vec<(Kind, pg_sys::Oid)>> {
     let schema = &extension.schema;
     let sql = format!(
         "SELECT DISTINCT ON (c.kind) c.kind, r.oid, c.destination::oid = 0::oid OR c.companion::oid = 0::oid, \
-             CASE WHEN r.relowner <> d.relowner THEN format('%I.%I', n.nspname, r.relname) END \
+             CASE WHEN r.relowner <> d.relowner THEN format('%I.%I', n.nspname, r.relname) END, \
+             pg_get_userbyid(d.relowner)::text \
          FROM {schema}.matomo_companion c \
          JOIN pg_class d ON d.oid = $1 \
          JOIN pg_class r ON r.oid = CASE c.companion::oid WHEN 0::oid \
@@ -44,8 +44,8 @@ pub fn of(extension: &Extension, destination: pg_sys::Oid) -> Result<Vec<(Kind, 
             let oid: Option<pg_sys::Oid> = row.get(2).map_err(spi)?;
             by_name |= row.get(3).map_err(spi)? == Some(true);
             if let Some(name) = row.get::<String>(4).map_err(spi)? {
-                let missing = vec!["the same owner as its destination".to_owned()];
-                return Err(Error::Privilege { name, missing });
+                let owner = row.get(5).map_err(spi)?.unwrap_or_default();
+                return Err(StoredError::CompanionOwner { name, owner }.into());
             }
             let kind =
                 Kind::COMPANIONS.into_iter().find(|kind| Some(kind.name()) == name.as_deref());
