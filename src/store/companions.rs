@@ -91,15 +91,17 @@ fn register(
     companion: pg_sys::Oid,
 ) -> Result<()> {
     let table = format!("{}.matomo_companion", extension.schema);
-    let forget =
-        format!("DELETE FROM {table} c WHERE c.kind = $2 AND {}", is_of(&extension.schema, "$1"));
+    let forget = format!(
+        "DELETE FROM {table} c WHERE c.kind = $2 AND (c.companion::oid = $3 OR {})",
+        is_of(&extension.schema, "$1")
+    );
     let note = format!(
         "INSERT INTO {table} (destination, kind, companion) VALUES ($1, $2, $3) \
          ON CONFLICT DO NOTHING"
     );
     let args = [destination.into(), kind.name().into(), companion.into()];
     extension.run(|client| {
-        query(client, &forget, &args[..2])?;
+        query(client, &forget, &args)?;
         query(client, &note, &args).map(drop)
     })
 }

@@ -178,6 +178,7 @@ fn only_tables_that_fit_are_taken_as_companions() {
     );
     run(&mut db, "DROP TABLE old");
     assert_eq!(texts(&mut db, taken), ["t_visits"]);
+    assert_eq!(one::<i64>(&mut db, "SELECT count(*) FROM matomo_companion"), 1);
     drop(fake);
 }
 
