@@ -40,8 +40,6 @@ impl Visitor<'_> {
 struct Group {
     table: Table,
     companions: Vec<Table>,
-    /// Whether it is a companion whose destination was dropped; only that had all columns.
-    is_alone: bool,
 }
 
 /// A table, and the numbers of visits and actions deleted from it.
@@ -58,22 +56,23 @@ pub fn forget(visitor: &Visitor, only_in: Option<pg_sys::Oid>) -> Result<Vec<Era
     }
     let extension = Extension::find()?;
     let longest = locks::own_timeout().unwrap_or(PATIENCE);
-    let destinations = || -> Result<Vec<pg_sys::Oid>> {
-        match only_in {
-            Some(oid) => Ok(vec![oid]),
-            None => {
-                let mut all = destinations(&extension)?;
-                all.extend(companions::left_alone(&extension)?);
-                Ok(all)
-            }
-        }
+    if let Some(companion) = only_in
+        && let Some(destination) = companions::destination_of(&extension, companion)?
+    {
+        return Err(Error::Argument {
+            message: format!("only_in is a companion of {destination}"),
+            hint: format!("Give only_in => '{destination}', whose companions are erased with it."),
+        });
+    }
+    let destinations = || match only_in {
+        Some(oid) => with_companions(&extension, vec![oid]),
+        None => destinations(&extension),
     };
     // Check privileges before the wait; nothing is written until then.
-    for oid in destinations()? {
-        let group = Group::find(&extension, oid)?;
-        group.map_or(Ok(()), |group| group.check(visitor))?;
+    for oids in destinations()? {
+        Group::find(&oids)?.map_or(Ok(()), |group| group.check(visitor))?;
     }
-    outwait_syncs(&extension, only_in, longest)?;
+    outwait_syncs(only_in, longest)?;
     let _bounded = locks::waits_up_to(longest);
     if only_in.is_none() {
         ledger::forget_dropped(&extension)?;
@@ -81,8 +80,8 @@ pub fn forget(visitor: &Visitor, only_in: Option<pg_sys::Oid>) -> Result<Vec<Era
     }
     let mut groups = Vec::new();
     // By now, the tables of first syncs are known.
-    for oid in destinations()? {
-        let Some(group) = Group::find(&extension, oid)? else { continue };
+    for oids in destinations()? {
+        let Some(group) = Group::find(&oids)? else { continue };
         group.check(visitor)?;
         for table in group.tables() {
             // The lock keeps its owner, policies and triggers unchanged.
@@ -90,7 +89,7 @@ pub fn forget(visitor: &Visitor, only_in: Option<pg_sys::Oid>) -> Result<Vec<Era
             // SAFETY: main thread, within a transaction.
             unsafe { pg_sys::LockRelationOid(table.oid, lock) };
         }
-        groups.extend(Group::find(&extension, oid)?);
+        groups.extend(Group::find(&oids)?);
     }
     if only_in.is_none() {
         // Deferred constraints would run without the owners' rights.
@@ -100,14 +99,14 @@ pub fn forget(visitor: &Visitor, only_in: Option<pg_sys::Oid>) -> Result<Vec<Era
 }
 
 impl Group {
-    fn find(extension: &Extension, oid: pg_sys::Oid) -> Result<Option<Group>> {
-        let Some(table) = Table::find(oid)? else { return Ok(None) };
-        let mut companions = Vec::new();
-        for (_, companion) in companions::of(extension, oid)? {
-            companions.extend(Table::find(companion)?);
+    /// Of a destination and its companions, or of companions without a destination.
+    fn find(oids: &[pg_sys::Oid]) -> Result<Option<Group>> {
+        let mut tables = Vec::new();
+        for oid in oids {
+            tables.extend(Table::find(*oid)?);
         }
-        let is_alone = companions::left_alone(extension)?.contains(&oid);
-        Ok(Some(Group { table, companions, is_alone }))
+        let mut tables = tables.into_iter();
+        Ok(tables.next().map(|table| Group { table, companions: tables.collect() }))
     }
 
     fn tables(&self) -> impl Iterator<Item = &Table> {
@@ -123,7 +122,7 @@ impl Group {
         }
         let is_missing = |column: &&str| !known.iter().any(|known| known == column);
         let columns: Vec<_> = visitor.columns().filter(is_missing).map(str::to_owned).collect();
-        match columns.is_empty() || self.is_alone {
+        match columns.is_empty() {
             true => Ok(()),
             false => Err(Error::MissingColumns { name: self.table.name.clone(), columns }),
         }
@@ -184,16 +183,8 @@ impl Group {
 
 /// Waits for all running syncs and repairs: then the rows that they have read of the visitor are visible.
 /// Later ones read the current data of Matomo.
-fn outwait_syncs(
-    extension: &Extension,
-    only_in: Option<pg_sys::Oid>,
-    longest: Duration,
-) -> Result<()> {
-    let mut trees = only_in.map_or(Ok(Vec::new()), tree)?;
-    // A sync has the lock of the destination, not of its companions.
-    if let Some(companion) = only_in {
-        trees.extend(companions::destination_of(extension, companion)?);
-    }
+fn outwait_syncs(only_in: Option<pg_sys::Oid>, longest: Duration) -> Result<()> {
+    let trees = only_in.map_or(Ok(Vec::new()), tree)?;
     // Temporary tables of other sessions are inaccessible.
     let is_out_of_reach = |oid| {
         // SAFETY: main thread, within a transaction.
@@ -244,9 +235,9 @@ fn warn_of_missing(tables: &[String]) {
     }
 }
 
-/// All tables that syncs have written to, except temporary tables of other sessions, which are
-/// inaccessible and end with these.
-fn destinations(extension: &Extension) -> Result<Vec<pg_sys::Oid>> {
+/// All tables that syncs have written to, a destination with its companions, except temporary tables of
+/// other sessions, which are inaccessible and end with these.
+fn destinations(extension: &Extension) -> Result<Vec<Vec<pg_sys::Oid>>> {
     let schema = &extension.schema;
     let sql = format!(
         "{} SELECT c.oid FROM pg_class c WHERE c.oid IN (SELECT l.destination FROM {schema}.matomo_ledger l \
@@ -254,5 +245,19 @@ fn destinations(extension: &Extension) -> Result<Vec<pg_sys::Oid>> {
          AND (c.relpersistence <> 't' OR c.relnamespace = pg_my_temp_schema()) ORDER BY 1",
         restored::missing_names(schema)
     );
-    extension.run(|client| values(query(client, &sql, &[])?))
+    let destinations = extension.run(|client| values(query(client, &sql, &[])?))?;
+    let mut all = with_companions(extension, destinations)?;
+    all.extend(companions::orphans(extension)?);
+    Ok(all)
+}
+
+fn with_companions(
+    extension: &Extension,
+    destinations: Vec<pg_sys::Oid>,
+) -> Result<Vec<Vec<pg_sys::Oid>>> {
+    let with = |destination| {
+        let companions = companions::of(extension, destination)?.into_iter().map(|(_, oid)| oid);
+        Ok(std::iter::once(destination).chain(companions).collect())
+    };
+    destinations.into_iter().map(with).collect()
 }
