@@ -76,6 +76,12 @@ BEGIN
             HINT = 'Give the table of the actions a shorter name, or SET matomo.companions = ''''.';
     END IF;
     qualified := format('%I.%I', of_schema, companion_name);
+    IF to_regclass(qualified) IS NOT NULL THEN
+        RAISE duplicate_table USING
+            MESSAGE = format('relation "%s" already exists', companion_name),
+            DETAIL = format('It would be the table of %s of %s.', kind, of_table),
+            HINT = 'Drop or rename it, or SET matomo.companions to do without such a table.';
+    END IF;
     EXECUTE format('CREATE %s TABLE %s (LIKE %s INCLUDING DEFAULTS INCLUDING COMMENTS, PRIMARY KEY (%s))%s',
         CASE WHEN is_temporary THEN 'TEMPORARY' END, qualified, template,
         array_to_string(CASE WHEN by_time THEN key || time_column ELSE key END, ', '),

@@ -123,105 +123,6 @@ CREATE INDEX matomo_ledger_missing ON matomo_ledger (destination_name) WHERE des
 
 -- Written by packaging/update-script from here …
 
-CREATE TABLE matomo_ledger (
-    matomo           text NOT NULL,
-    idsite           integer NOT NULL,
-    destination      regclass NOT NULL,
-    day              date NOT NULL,
-    sealed           boolean NOT NULL,
-    visits           bigint NOT NULL,
-    actions          bigint NOT NULL,
-    truncated_visits bigint NOT NULL,
-    newest           timestamptz,
-    timezone         text NOT NULL,
-    read_at          timestamptz NOT NULL,
-    pass_began       timestamptz,
-    pass_since       timestamptz,
-    pass_seen        bytea,
-    rechecked_at     timestamptz,
-    action_time      text,
-    destination_name text[] NOT NULL DEFAULT '{}',
-    PRIMARY KEY (destination, idsite, matomo, day, destination_name)
-);
-
-COMMENT ON TABLE matomo_ledger IS 'Copied site-days: one row per Matomo, site, destination and day';
-COMMENT ON COLUMN matomo_ledger.matomo IS 'URL of the Matomo''s API';
-COMMENT ON COLUMN matomo_ledger.idsite IS 'ID of the site (idSite)';
-COMMENT ON COLUMN matomo_ledger.destination IS 'Table with the visits; 0 if restored from a dump and not found yet';
-COMMENT ON COLUMN matomo_ledger.day IS 'Day in the site''s timezone';
-COMMENT ON COLUMN matomo_ledger.sealed IS 'Whether the day was read whole after it had ended and settled; sealed days are not requested again';
-COMMENT ON COLUMN matomo_ledger.visits IS 'Visits of the day; for an open day, those read so far';
-COMMENT ON COLUMN matomo_ledger.actions IS 'Actions of these visits';
-COMMENT ON COLUMN matomo_ledger.truncated_visits IS 'Visits with only their first actions listed by Matomo';
-COMMENT ON COLUMN matomo_ledger.newest IS 'Last action of the newest copied visit, at most read_at; the next poll of an open day starts matomo.overlap before it';
-COMMENT ON COLUMN matomo_ledger.timezone IS 'The site''s timezone when the day was read';
-COMMENT ON COLUMN matomo_ledger.read_at IS 'When the day was last read';
-COMMENT ON COLUMN matomo_ledger.pass_began IS 'When the unfinished reading or recheck began; NULL if there is none';
-COMMENT ON COLUMN matomo_ledger.pass_since IS 'Where it resumes';
-COMMENT ON COLUMN matomo_ledger.pass_seen IS 'Visits that it has read; empty if it reads only new visits, NULL if it is a recheck';
-COMMENT ON COLUMN matomo_ledger.rechecked_at IS 'When the last recheck or whole reading of an open day began; see matomo.recheck';
-COMMENT ON COLUMN matomo_ledger.action_time IS 'Value of matomo.action_time for the day''s rows; NULL if unknown';
-COMMENT ON COLUMN matomo_ledger.destination_name IS 'Schema, name and owner of the table in a dump, and after a restore until the table is found; otherwise empty';
-
-SELECT pg_catalog.pg_extension_config_dump('matomo_ledger', $$
-    AS l (matomo, idsite, table_here, day, sealed, visits, actions, truncated_visits, newest, timezone, read_at,
-          pass_began, pass_since, pass_seen, rechecked_at, action_time, known_name)
-    LEFT JOIN (pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-               JOIN pg_catalog.pg_roles r ON r.oid = c.relowner) ON c.oid = l.table_here
-    CROSS JOIN LATERAL (SELECT 0::pg_catalog.oid::pg_catalog.regclass,
-        CASE l.table_here WHEN 0::pg_catalog.oid THEN l.known_name
-             ELSE ARRAY[n.nspname::text, c.relname::text, r.rolname::text] END) AS d (destination, destination_name)
-    WHERE l.table_here = 0::pg_catalog.oid OR c.relpersistence <> 't'$$);
-
-CREATE OR REPLACE FUNCTION matomo_find_table(name text[]) RETURNS oid
-LANGUAGE sql STABLE
-SET search_path = pg_catalog, pg_temp
-AS $$
-    SELECT c.oid FROM pg_class c
-    JOIN pg_namespace n ON n.oid = c.relnamespace
-    JOIN pg_roles r ON r.oid = c.relowner
-    WHERE n.nspname = name[1] AND c.relname = name[2] AND c.relpersistence <> 't'
-      AND (r.rolname = name[3] OR r.rolsuper
-           OR r.oid = (SELECT e.extowner FROM pg_extension e WHERE e.extname = 'matomo_postgres'))
-$$;
-
-COMMENT ON FUNCTION matomo_find_table(text[]) IS 'Internal: finds a table by schema, name and owner from a dump';
-
-CREATE OR REPLACE VIEW matomo_days WITH (security_barrier) AS
-    SELECT l.matomo, l.idsite, l.destination, l.day, l.sealed, l.visits, l.actions,
-           l.truncated_visits, l.newest, l.timezone, l.read_at, l.rechecked_at, l.action_time,
-           NULL::text AS missing
-    FROM matomo_ledger l
-    WHERE pg_catalog.has_table_privilege(l.destination, 'SELECT')
-      -- A policy may hide any of the table's days, so none is shown.
-      AND NOT pg_catalog.row_security_active(l.destination::pg_catalog.oid)
-    UNION ALL
-    SELECT l.matomo, l.idsite, f.found::regclass, l.day, l.sealed, l.visits, l.actions,
-           l.truncated_visits, l.newest, l.timezone, l.read_at, l.rechecked_at, l.action_time,
-           CASE WHEN f.found IS NULL
-                THEN pg_catalog.format('%I.%I', l.destination_name[1], l.destination_name[2]) END
-    FROM matomo_ledger l
-    CROSS JOIN LATERAL (SELECT matomo_find_table(l.destination_name) OFFSET 0) AS t(oid)
-    -- A table that belongs to another Matomo by now is a different one.
-    CROSS JOIN LATERAL (SELECT CASE coalesce((SELECT k.matomo FROM matomo_ledger k
-        WHERE k.destination::pg_catalog.oid = t.oid LIMIT 1), l.matomo) WHEN l.matomo THEN t.oid END OFFSET 0) AS f(found)
-    WHERE l.destination::pg_catalog.oid = 0::pg_catalog.oid
-      AND CASE WHEN f.found IS NULL THEN pg_catalog.pg_has_role('pg_read_all_data', 'USAGE')
-               ELSE pg_catalog.has_table_privilege(f.found, 'SELECT')
-                    AND NOT pg_catalog.row_security_active(f.found) END;
-
-COMMENT ON VIEW matomo_days IS 'Copied site-days of tables that you may read: one row per Matomo, site, destination and day';
-COMMENT ON COLUMN matomo_days.destination IS 'Table with the visits; NULL if it is missing';
-COMMENT ON COLUMN matomo_days.sealed IS 'Whether the day was read whole after it had ended and settled; sealed days are not requested again';
-COMMENT ON COLUMN matomo_days.visits IS 'Visits of the day; for an open day, those read so far';
-COMMENT ON COLUMN matomo_days.actions IS 'Actions of these visits';
-COMMENT ON COLUMN matomo_days.truncated_visits IS 'Visits with only their first actions listed by Matomo';
-COMMENT ON COLUMN matomo_days.newest IS 'Last action of the newest copied visit, at most read_at; the next poll of an open day starts matomo.overlap before it';
-COMMENT ON COLUMN matomo_days.read_at IS 'When the day was last read';
-COMMENT ON COLUMN matomo_days.rechecked_at IS 'When the last recheck or whole reading of an open day began; see matomo.recheck';
-COMMENT ON COLUMN matomo_days.action_time IS 'Value of matomo.action_time for the day''s rows; NULL if unknown';
-COMMENT ON COLUMN matomo_days.missing IS 'Name of the table if a dump was restored without it; only members of pg_read_all_data see such days';
-
 CREATE TABLE matomo_action_node (
     action_id                   text NOT NULL,
     idsite                      text,
@@ -267,6 +168,7 @@ CREATE TABLE matomo_action_node (
     resolution                  text,
     experiments                 jsonb
 );
+
 COMMENT ON COLUMN matomo_action_node.action_id IS 'idVisit, an underscore, and the place of the action in its visit, from 0';
 COMMENT ON COLUMN matomo_action_node.idsite IS 'ID of the site (idSite)';
 COMMENT ON COLUMN matomo_action_node.idvisit IS 'ID of the visit (idVisit), unique within one Matomo';
@@ -670,168 +572,104 @@ COMMENT ON COLUMN matomo_item.categories IS 'All categories of the product';
 COMMENT ON COLUMN matomo_item.price IS 'Price of one, in the currency of the site';
 COMMENT ON COLUMN matomo_item.quantity IS 'Number of them';
 COMMENT ON COLUMN matomo_item.extra IS 'Keys of the item that no column has, and values that a column''s type cannot hold, by their keys in Matomo; NULL where there are none';
-COMMENT ON TABLE matomo_site_config IS 'Registered sites: one row per server, site and destination';
-COMMENT ON COLUMN matomo_site_config.id IS 'ID for matomo_sync_site, matomo_alter_site and matomo_remove_site';
-COMMENT ON COLUMN matomo_site_config.destination IS 'Table with the visits; 0 if restored from a dump and not found yet, NULL if dropped before the dump';
-COMMENT ON COLUMN matomo_site_config.owner IS 'Role whose rights and user mapping its syncs use; 0 if restored from a dump and not found yet, NULL if dropped before the dump';
-COMMENT ON COLUMN matomo_site_config.start_date IS 'First day to copy, as for matomo_sync';
-COMMENT ON COLUMN matomo_site_config.retention IS 'How long visits are kept; NULL means forever';
-COMMENT ON COLUMN matomo_site_config.name IS 'Name of the site, as Matomo last reported it';
-COMMENT ON COLUMN matomo_site_config.timezone IS 'Timezone of the site, as Matomo last reported it';
-COMMENT ON COLUMN matomo_site_config.destination_name IS 'Last known schema, name and owner of the table, from when it was set or dumped';
-COMMENT ON COLUMN matomo_site_config.owner_name IS 'Last known name of the owner, from when it was set or dumped';
-COMMENT ON SEQUENCE matomo_site_config_id_seq IS 'IDs of registered sites';
-COMMENT ON TABLE matomo_site_state IS 'State of each registered site';
-COMMENT ON COLUMN matomo_site_state.site_id IS 'ID of the registered site';
-COMMENT ON COLUMN matomo_site_state.next_at IS 'When the background worker next syncs the site; infinity after a refused token';
-COMMENT ON COLUMN matomo_site_state.failures IS 'Failed runs since the last success';
-COMMENT ON COLUMN matomo_site_state.last_success_at IS 'Start of the last successful run: the table has all visits that Matomo had then';
-COMMENT ON COLUMN matomo_site_state.last_error_at IS 'End of the last failed run';
-COMMENT ON COLUMN matomo_site_state.refused_credentials IS 'Version of the server and user mapping whose token Matomo refused; it is not sent again';
-COMMENT ON COLUMN matomo_site_state.tended_on IS 'Last day, in the site''s timezone, on which retention was applied and partitions were created ahead';
-COMMENT ON COLUMN matomo_site_state.upkeep_place IS 'Where unfinished retention resumes';
-COMMENT ON COLUMN matomo_site_state.upkeep_error IS 'Message of the error that retention or partitions failed with';
-COMMENT ON COLUMN matomo_site_state.changes IS 'Number of configuration changes that make earlier runs irrelevant';
 
-SELECT pg_catalog.pg_extension_config_dump('matomo_site_config', $$
-    AS s (id, server, idsite, table_here, role_here, start_date, every, retention, enabled, name, timezone,
-          created_at, table_name, role_name)
-    LEFT JOIN (pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-               JOIN pg_catalog.pg_roles r ON r.oid = c.relowner) ON c.oid = s.table_here
-    LEFT JOIN pg_catalog.pg_roles o ON o.oid = s.role_here
-    CROSS JOIN LATERAL (SELECT
-        CASE WHEN c.oid IS NOT NULL OR s.table_here = 0::pg_catalog.oid
-             THEN 0::pg_catalog.oid::pg_catalog.regclass END,
-        CASE WHEN o.oid IS NOT NULL OR s.role_here = 0::pg_catalog.oid
-             THEN 0::pg_catalog.oid::pg_catalog.regrole END,
-        CASE WHEN c.oid IS NULL THEN s.table_name
-             ELSE ARRAY[n.nspname::text, c.relname::text, r.rolname::text] END,
-        coalesce(o.rolname, s.role_name)) AS d (destination, owner, destination_name, owner_name)$$);
-
-SELECT pg_catalog.pg_extension_config_dump('matomo_site_state', $$
-    AS t (site_id, matomo, next_at, failures, last_success_at, last_error_at, last_sqlstate, last_error,
-          last_detail, last_hint, refused_credentials, tended_on, place_here)
-    CROSS JOIN (SELECT NULL::pg_catalog.jsonb) AS d (upkeep_place)$$);
-
-COMMENT ON FUNCTION matomo_may_see(oid) IS 'Internal: whether the current user may see the sites and runs of a role';
-
-CREATE OR REPLACE VIEW matomo_sites WITH (security_barrier) AS
-    SELECT s.id, s.server, s.idsite, s.name, s.timezone,
-           coalesce(c.oid::pg_catalog.regclass::text,
-                    pg_catalog.format('%I.%I', s.destination_name[1], s.destination_name[2])) AS destination,
-           coalesce(r.rolname, s.owner_name) AS owner, s.start_date, s.every, s.retention, s.enabled, s.created_at
-    FROM matomo_site_config s
-    LEFT JOIN pg_catalog.pg_class c ON c.oid = CASE s.destination::pg_catalog.oid WHEN 0::pg_catalog.oid
-        THEN matomo_find_table(s.destination_name) ELSE s.destination::pg_catalog.oid END
-    LEFT JOIN pg_catalog.pg_roles r ON CASE s.owner::pg_catalog.oid WHEN 0::pg_catalog.oid
-        THEN r.rolname = s.owner_name ELSE r.oid = s.owner::pg_catalog.oid END
-    WHERE matomo_may_see(coalesce(r.oid, s.owner::pg_catalog.oid));
-
-COMMENT ON VIEW matomo_sites IS 'Your registered sites: one row per server, site and destination';
-COMMENT ON COLUMN matomo_sites.id IS 'ID for matomo_sync_site, matomo_alter_site and matomo_remove_site';
-COMMENT ON COLUMN matomo_sites.server IS 'Foreign server of the Matomo';
-COMMENT ON COLUMN matomo_sites.idsite IS 'ID of the site in Matomo (idSite)';
-COMMENT ON COLUMN matomo_sites.name IS 'Name of the site, as Matomo last reported it';
-COMMENT ON COLUMN matomo_sites.timezone IS 'Timezone of the site, as Matomo last reported it';
-COMMENT ON COLUMN matomo_sites.destination IS 'Table with the visits';
-COMMENT ON COLUMN matomo_sites.owner IS 'Role whose rights and user mapping its syncs use';
-COMMENT ON COLUMN matomo_sites.start_date IS 'First day to copy, as for matomo_sync';
-COMMENT ON COLUMN matomo_sites.every IS 'How often the background worker syncs the site';
-COMMENT ON COLUMN matomo_sites.retention IS 'How long visits are kept; NULL means forever';
-COMMENT ON COLUMN matomo_sites.enabled IS 'Whether matomo_sync_all and the background worker sync the site';
-COMMENT ON COLUMN matomo_sites.created_at IS 'When the site was registered';
-COMMENT ON TABLE matomo_visit IS 'Template of tables of Matomo visits: one row per visit. Always empty; see matomo_create_companions';
-COMMENT ON TABLE matomo_conversion IS 'Template of tables of Matomo conversions: one row per goal conversion, order or abandoned cart. Always empty; see matomo_create_companions';
-COMMENT ON TABLE matomo_item IS 'Template of tables of the items of orders and abandoned carts: one row per item. Always empty; see matomo_create_companions';
-
-CREATE TABLE matomo_companion (
+CREATE TABLE matomo_ledger (
+    matomo           text NOT NULL,
+    idsite           integer NOT NULL,
     destination      regclass NOT NULL,
-    kind             text NOT NULL CHECK (kind IN ('visits', 'conversions', 'items')),
-    companion        regclass NOT NULL,
+    day              date NOT NULL,
+    sealed           boolean NOT NULL,
+    visits           bigint NOT NULL,
+    actions          bigint NOT NULL,
+    truncated_visits bigint NOT NULL,
+    newest           timestamptz,
+    timezone         text NOT NULL,
+    read_at          timestamptz NOT NULL,
+    pass_began       timestamptz,
+    pass_since       timestamptz,
+    pass_seen        bytea,
+    rechecked_at     timestamptz,
+    action_time      text,
     destination_name text[] NOT NULL DEFAULT '{}',
-    companion_name   text[] NOT NULL DEFAULT '{}',
-    PRIMARY KEY (destination, kind, destination_name)
+    PRIMARY KEY (destination, idsite, matomo, day, destination_name)
 );
-COMMENT ON TABLE matomo_companion IS 'Tables of visits, conversions and items of each destination';
-COMMENT ON COLUMN matomo_companion.destination IS 'Table of the actions; 0 if restored from a dump';
-COMMENT ON COLUMN matomo_companion.kind IS 'What its rows are: visits, conversions or items';
-COMMENT ON COLUMN matomo_companion.companion IS 'The table; 0 if restored from a dump';
-COMMENT ON COLUMN matomo_companion.destination_name IS 'Schema, name and owner of the table of the actions in a dump, and after a restore; otherwise empty';
-COMMENT ON COLUMN matomo_companion.companion_name IS 'The same of the table';
+COMMENT ON TABLE matomo_ledger IS 'Copied site-days: one row per Matomo, site, destination and day';
+COMMENT ON COLUMN matomo_ledger.matomo IS 'URL of the Matomo''s API';
+COMMENT ON COLUMN matomo_ledger.idsite IS 'ID of the site (idSite)';
+COMMENT ON COLUMN matomo_ledger.destination IS 'Table with the visits; 0 if restored from a dump and not found yet';
+COMMENT ON COLUMN matomo_ledger.day IS 'Day in the site''s timezone';
+COMMENT ON COLUMN matomo_ledger.sealed IS 'Whether the day was read whole after it had ended and settled; sealed days are not requested again';
+COMMENT ON COLUMN matomo_ledger.visits IS 'Visits of the day; for an open day, those read so far';
+COMMENT ON COLUMN matomo_ledger.actions IS 'Actions of these visits';
+COMMENT ON COLUMN matomo_ledger.truncated_visits IS 'Visits with only their first actions listed by Matomo';
+COMMENT ON COLUMN matomo_ledger.newest IS 'Last action of the newest copied visit, at most read_at; the next poll of an open day starts matomo.overlap before it';
+COMMENT ON COLUMN matomo_ledger.timezone IS 'The site''s timezone when the day was read';
+COMMENT ON COLUMN matomo_ledger.read_at IS 'When the day was last read';
+COMMENT ON COLUMN matomo_ledger.pass_began IS 'When the unfinished reading or recheck began; NULL if there is none';
+COMMENT ON COLUMN matomo_ledger.pass_since IS 'Where it resumes';
+COMMENT ON COLUMN matomo_ledger.pass_seen IS 'Visits that it has read; empty if it reads only new visits, NULL if it is a recheck';
+COMMENT ON COLUMN matomo_ledger.rechecked_at IS 'When the last recheck or whole reading of an open day began; see matomo.recheck';
+COMMENT ON COLUMN matomo_ledger.action_time IS 'Value of matomo.action_time for the day''s rows; NULL if unknown';
+COMMENT ON COLUMN matomo_ledger.destination_name IS 'Schema, name and owner of the table in a dump, and after a restore until the table is found; otherwise empty';
 
-SELECT pg_catalog.pg_extension_config_dump('matomo_companion', $$
-    AS l (destination_here, kind, companion_here, known_destination, known_companion)
+SELECT pg_catalog.pg_extension_config_dump('matomo_ledger', $$
+    AS l (matomo, idsite, table_here, day, sealed, visits, actions, truncated_visits, newest, timezone, read_at,
+          pass_began, pass_since, pass_seen, rechecked_at, action_time, known_name)
     LEFT JOIN (pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-               JOIN pg_catalog.pg_roles r ON r.oid = c.relowner) ON c.oid = l.destination_here
-    LEFT JOIN (pg_catalog.pg_class k JOIN pg_catalog.pg_namespace m ON m.oid = k.relnamespace
-               JOIN pg_catalog.pg_roles o ON o.oid = k.relowner) ON k.oid = l.companion_here
-    CROSS JOIN LATERAL (SELECT 0::pg_catalog.oid::pg_catalog.regclass, 0::pg_catalog.oid::pg_catalog.regclass,
-        CASE l.destination_here WHEN 0::pg_catalog.oid THEN l.known_destination
-             ELSE ARRAY[n.nspname::text, c.relname::text, r.rolname::text] END,
-        CASE l.companion_here WHEN 0::pg_catalog.oid THEN l.known_companion
-             ELSE ARRAY[m.nspname::text, k.relname::text, o.rolname::text] END)
-        AS d (destination, companion, destination_name, companion_name)
-    WHERE (l.destination_here = 0::pg_catalog.oid OR c.relpersistence <> 't')
-      AND (l.companion_here = 0::pg_catalog.oid OR k.relpersistence <> 't')$$);
+               JOIN pg_catalog.pg_roles r ON r.oid = c.relowner) ON c.oid = l.table_here
+    CROSS JOIN LATERAL (SELECT 0::pg_catalog.oid::pg_catalog.regclass,
+        CASE l.table_here WHEN 0::pg_catalog.oid THEN l.known_name
+             ELSE ARRAY[n.nspname::text, c.relname::text, r.rolname::text] END) AS d (destination, destination_name)
+    WHERE l.table_here = 0::pg_catalog.oid OR c.relpersistence <> 't'$$);
 
-CREATE OR REPLACE FUNCTION matomo_create_companion(destination regclass, kind text, key text[], time_column text) RETURNS regclass
-LANGUAGE plpgsql
+CREATE OR REPLACE FUNCTION matomo_find_table(name text[]) RETURNS oid
+LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
-SET default_tablespace = ''
 AS $$
-DECLARE
-    template CONSTANT text := CASE kind WHEN 'visits' THEN '@extschema@.matomo_visit'
-        WHEN 'conversions' THEN '@extschema@.matomo_conversion' WHEN 'items' THEN '@extschema@.matomo_item' END;
-    of_schema name;
-    of_table name;
-    table_owner oid;
-    is_temporary boolean;
-    by_time boolean;
-    companion_name text;
-    qualified text;
-BEGIN
-    SELECT n.nspname, c.relname, c.relowner, c.relpersistence = 't', EXISTS (
-               SELECT FROM pg_partitioned_table p
-               JOIN pg_attribute a ON a.attrelid = p.partrelid AND a.attnum = p.partattrs[0]
-               WHERE p.partrelid = c.oid AND p.partstrat = 'r' AND p.partnatts = 1 AND a.attname = 'action_timestamp')
-    INTO of_schema, of_table, table_owner, is_temporary, by_time
-    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-    WHERE c.oid = destination AND c.relkind IN ('r', 'p');
-    IF NOT FOUND THEN
-        RAISE wrong_object_type USING MESSAGE = format('"%s" is not a table', destination);
-    END IF;
-    IF NOT pg_has_role(table_owner, 'USAGE') THEN
-        RAISE insufficient_privilege USING
-            MESSAGE = format('permission denied for table %s', destination),
-            DETAIL = format('This requires the rights of its owner, %I.', pg_get_userbyid(table_owner));
-    END IF;
-    companion_name := of_table || '_' || kind;
-    IF octet_length(companion_name) > (CASE WHEN by_time THEN 55 ELSE 63 END) THEN
-        RAISE name_too_long USING
-            MESSAGE = format('table name "%s" is too long', companion_name),
-            HINT = 'Give the table of the actions a shorter name, or SET matomo.companions = ''''.';
-    END IF;
-    qualified := format('%I.%I', of_schema, companion_name);
-    EXECUTE format('CREATE %s TABLE %s (LIKE %s INCLUDING DEFAULTS INCLUDING COMMENTS, PRIMARY KEY (%s))%s',
-        CASE WHEN is_temporary THEN 'TEMPORARY' END, qualified, template,
-        array_to_string(CASE WHEN by_time THEN key || time_column ELSE key END, ', '),
-        CASE WHEN by_time THEN format(' PARTITION BY RANGE (%I)', time_column) END);
-    IF NOT by_time THEN
-        EXECUTE format('CREATE INDEX ON %s (%I)', qualified, time_column);
-    END IF;
-    EXECUTE format('COMMENT ON TABLE %s IS %L', qualified, format(CASE kind
-        WHEN 'visits' THEN 'Matomo visits, one row per visit of %s'
-        WHEN 'conversions' THEN 'Matomo conversions, one row per goal conversion, order or abandoned cart of %s'
-        WHEN 'items' THEN 'Items of Matomo orders and abandoned carts of %s, one row per item' END, of_table));
-    IF pg_get_userbyid(table_owner) <> current_user THEN
-        EXECUTE format('ALTER TABLE %s OWNER TO %I', qualified, pg_get_userbyid(table_owner));
-    END IF;
-    RETURN qualified::regclass;
-END
+    SELECT c.oid FROM pg_class c
+    JOIN pg_namespace n ON n.oid = c.relnamespace
+    JOIN pg_roles r ON r.oid = c.relowner
+    WHERE n.nspname = name[1] AND c.relname = name[2] AND c.relpersistence <> 't'
+      AND (r.rolname = name[3] OR r.rolsuper
+           OR r.oid = (SELECT e.extowner FROM pg_extension e WHERE e.extname = 'matomo_postgres'))
 $$;
 
-COMMENT ON FUNCTION matomo_create_companion(regclass, text, text[], text) IS
-    'Internal: makes one table of matomo_create_companions';
+COMMENT ON FUNCTION matomo_find_table(text[]) IS 'Internal: finds a table by schema, name and owner from a dump';
+
+CREATE OR REPLACE VIEW matomo_days WITH (security_barrier) AS
+    SELECT l.matomo, l.idsite, l.destination, l.day, l.sealed, l.visits, l.actions,
+           l.truncated_visits, l.newest, l.timezone, l.read_at, l.rechecked_at, l.action_time,
+           NULL::text AS missing
+    FROM matomo_ledger l
+    WHERE pg_catalog.has_table_privilege(l.destination, 'SELECT')
+      -- A policy may hide any of the table's days, so none is shown.
+      AND NOT pg_catalog.row_security_active(l.destination::pg_catalog.oid)
+    UNION ALL
+    SELECT l.matomo, l.idsite, f.found::regclass, l.day, l.sealed, l.visits, l.actions,
+           l.truncated_visits, l.newest, l.timezone, l.read_at, l.rechecked_at, l.action_time,
+           CASE WHEN f.found IS NULL
+                THEN pg_catalog.format('%I.%I', l.destination_name[1], l.destination_name[2]) END
+    FROM matomo_ledger l
+    CROSS JOIN LATERAL (SELECT matomo_find_table(l.destination_name) OFFSET 0) AS t(oid)
+    -- A table that belongs to another Matomo by now is a different one.
+    CROSS JOIN LATERAL (SELECT CASE coalesce((SELECT k.matomo FROM matomo_ledger k
+        WHERE k.destination::pg_catalog.oid = t.oid LIMIT 1), l.matomo) WHEN l.matomo THEN t.oid END OFFSET 0) AS f(found)
+    WHERE l.destination::pg_catalog.oid = 0::pg_catalog.oid
+      AND CASE WHEN f.found IS NULL THEN pg_catalog.pg_has_role('pg_read_all_data', 'USAGE')
+               ELSE pg_catalog.has_table_privilege(f.found, 'SELECT')
+                    AND NOT pg_catalog.row_security_active(f.found) END;
+
+COMMENT ON VIEW matomo_days IS 'Copied site-days of tables that you may read: one row per Matomo, site, destination and day';
+COMMENT ON COLUMN matomo_days.destination IS 'Table with the visits; NULL if it is missing';
+COMMENT ON COLUMN matomo_days.sealed IS 'Whether the day was read whole after it had ended and settled; sealed days are not requested again';
+COMMENT ON COLUMN matomo_days.visits IS 'Visits of the day; for an open day, those read so far';
+COMMENT ON COLUMN matomo_days.actions IS 'Actions of these visits';
+COMMENT ON COLUMN matomo_days.truncated_visits IS 'Visits with only their first actions listed by Matomo';
+COMMENT ON COLUMN matomo_days.newest IS 'Last action of the newest copied visit, at most read_at; the next poll of an open day starts matomo.overlap before it';
+COMMENT ON COLUMN matomo_days.read_at IS 'When the day was last read';
+COMMENT ON COLUMN matomo_days.rechecked_at IS 'When the last recheck or whole reading of an open day began; see matomo.recheck';
+COMMENT ON COLUMN matomo_days.action_time IS 'Value of matomo.action_time for the day''s rows; NULL if unknown';
+COMMENT ON COLUMN matomo_days.missing IS 'Name of the table if a dump was restored without it; only members of pg_read_all_data see such days';
 COMMENT ON TABLE matomo_action IS 'Template of tables of Matomo actions: one row per action of a visit. Always empty; see matomo_create_table';
 COMMENT ON TABLE matomo_action_node IS 'Template of such tables with the columns and types of the Node tool. Always empty; see matomo_create_table';
 
@@ -907,6 +745,76 @@ $$;
 
 COMMENT ON FUNCTION matomo_create_table(text, boolean, name, text) IS
     'Creates a destination owned by the caller, optionally partitioned by week, with typed columns or those of the Node tool. An unqualified name is created in the current schema';
+COMMENT ON TABLE matomo_site_config IS 'Registered sites: one row per server, site and destination';
+COMMENT ON COLUMN matomo_site_config.id IS 'ID for matomo_sync_site, matomo_alter_site and matomo_remove_site';
+COMMENT ON COLUMN matomo_site_config.destination IS 'Table with the visits; 0 if restored from a dump and not found yet, NULL if dropped before the dump';
+COMMENT ON COLUMN matomo_site_config.owner IS 'Role whose rights and user mapping its syncs use; 0 if restored from a dump and not found yet, NULL if dropped before the dump';
+COMMENT ON COLUMN matomo_site_config.start_date IS 'First day to copy, as for matomo_sync';
+COMMENT ON COLUMN matomo_site_config.retention IS 'How long visits are kept; NULL means forever';
+COMMENT ON COLUMN matomo_site_config.name IS 'Name of the site, as Matomo last reported it';
+COMMENT ON COLUMN matomo_site_config.timezone IS 'Timezone of the site, as Matomo last reported it';
+COMMENT ON COLUMN matomo_site_config.destination_name IS 'Last known schema, name and owner of the table, from when it was set or dumped';
+COMMENT ON COLUMN matomo_site_config.owner_name IS 'Last known name of the owner, from when it was set or dumped';
+COMMENT ON SEQUENCE matomo_site_config_id_seq IS 'IDs of registered sites';
+COMMENT ON TABLE matomo_site_state IS 'State of each registered site';
+COMMENT ON COLUMN matomo_site_state.site_id IS 'ID of the registered site';
+COMMENT ON COLUMN matomo_site_state.next_at IS 'When the background worker next syncs the site; infinity after a refused token';
+COMMENT ON COLUMN matomo_site_state.failures IS 'Failed runs since the last success';
+COMMENT ON COLUMN matomo_site_state.last_success_at IS 'Start of the last successful run: the table has all visits that Matomo had then';
+COMMENT ON COLUMN matomo_site_state.last_error_at IS 'End of the last failed run';
+COMMENT ON COLUMN matomo_site_state.refused_credentials IS 'Version of the server and user mapping whose token Matomo refused; it is not sent again';
+COMMENT ON COLUMN matomo_site_state.tended_on IS 'Last day, in the site''s timezone, on which retention was applied and partitions were created ahead';
+COMMENT ON COLUMN matomo_site_state.upkeep_place IS 'Where unfinished retention resumes';
+COMMENT ON COLUMN matomo_site_state.upkeep_error IS 'Message of the error that retention or partitions failed with';
+COMMENT ON COLUMN matomo_site_state.changes IS 'Number of configuration changes that make earlier runs irrelevant';
+
+SELECT pg_catalog.pg_extension_config_dump('matomo_site_config', $$
+    AS s (id, server, idsite, table_here, role_here, start_date, every, retention, enabled, name, timezone,
+          created_at, table_name, role_name)
+    LEFT JOIN (pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+               JOIN pg_catalog.pg_roles r ON r.oid = c.relowner) ON c.oid = s.table_here
+    LEFT JOIN pg_catalog.pg_roles o ON o.oid = s.role_here
+    CROSS JOIN LATERAL (SELECT
+        CASE WHEN c.oid IS NOT NULL OR s.table_here = 0::pg_catalog.oid
+             THEN 0::pg_catalog.oid::pg_catalog.regclass END,
+        CASE WHEN o.oid IS NOT NULL OR s.role_here = 0::pg_catalog.oid
+             THEN 0::pg_catalog.oid::pg_catalog.regrole END,
+        CASE WHEN c.oid IS NULL THEN s.table_name
+             ELSE ARRAY[n.nspname::text, c.relname::text, r.rolname::text] END,
+        coalesce(o.rolname, s.role_name)) AS d (destination, owner, destination_name, owner_name)$$);
+
+SELECT pg_catalog.pg_extension_config_dump('matomo_site_state', $$
+    AS t (site_id, matomo, next_at, failures, last_success_at, last_error_at, last_sqlstate, last_error,
+          last_detail, last_hint, refused_credentials, tended_on, place_here)
+    CROSS JOIN (SELECT NULL::pg_catalog.jsonb) AS d (upkeep_place)$$);
+
+COMMENT ON FUNCTION matomo_may_see(oid) IS 'Internal: whether the current user may see the sites and runs of a role';
+
+CREATE OR REPLACE VIEW matomo_sites WITH (security_barrier) AS
+    SELECT s.id, s.server, s.idsite, s.name, s.timezone,
+           coalesce(c.oid::pg_catalog.regclass::text,
+                    pg_catalog.format('%I.%I', s.destination_name[1], s.destination_name[2])) AS destination,
+           coalesce(r.rolname, s.owner_name) AS owner, s.start_date, s.every, s.retention, s.enabled, s.created_at
+    FROM matomo_site_config s
+    LEFT JOIN pg_catalog.pg_class c ON c.oid = CASE s.destination::pg_catalog.oid WHEN 0::pg_catalog.oid
+        THEN matomo_find_table(s.destination_name) ELSE s.destination::pg_catalog.oid END
+    LEFT JOIN pg_catalog.pg_roles r ON CASE s.owner::pg_catalog.oid WHEN 0::pg_catalog.oid
+        THEN r.rolname = s.owner_name ELSE r.oid = s.owner::pg_catalog.oid END
+    WHERE matomo_may_see(coalesce(r.oid, s.owner::pg_catalog.oid));
+
+COMMENT ON VIEW matomo_sites IS 'Your registered sites: one row per server, site and destination';
+COMMENT ON COLUMN matomo_sites.id IS 'ID for matomo_sync_site, matomo_alter_site and matomo_remove_site';
+COMMENT ON COLUMN matomo_sites.server IS 'Foreign server of the Matomo';
+COMMENT ON COLUMN matomo_sites.idsite IS 'ID of the site in Matomo (idSite)';
+COMMENT ON COLUMN matomo_sites.name IS 'Name of the site, as Matomo last reported it';
+COMMENT ON COLUMN matomo_sites.timezone IS 'Timezone of the site, as Matomo last reported it';
+COMMENT ON COLUMN matomo_sites.destination IS 'Table with the visits';
+COMMENT ON COLUMN matomo_sites.owner IS 'Role whose rights and user mapping its syncs use';
+COMMENT ON COLUMN matomo_sites.start_date IS 'First day to copy, as for matomo_sync';
+COMMENT ON COLUMN matomo_sites.every IS 'How often the background worker syncs the site';
+COMMENT ON COLUMN matomo_sites.retention IS 'How long visits are kept; NULL means forever';
+COMMENT ON COLUMN matomo_sites.enabled IS 'Whether matomo_sync_all and the background worker sync the site';
+COMMENT ON COLUMN matomo_sites.created_at IS 'When the site was registered';
 
 CREATE OR REPLACE FUNCTION matomo_partition_ranges(destination regclass)
 RETURNS TABLE (lower_bound timestamptz, upper_bound timestamptz)
@@ -1115,6 +1023,104 @@ $$;
 
 COMMENT ON FUNCTION matomo_create_partitions(regclass, timestamptz, timestamptz) IS
     'Creates the missing weekly partitions (UTC) between two instants, and returns their number';
+COMMENT ON TABLE matomo_visit IS 'Template of tables of Matomo visits: one row per visit. Always empty; see matomo_create_companions';
+COMMENT ON TABLE matomo_conversion IS 'Template of tables of Matomo conversions: one row per goal conversion, order or abandoned cart. Always empty; see matomo_create_companions';
+COMMENT ON TABLE matomo_item IS 'Template of tables of the items of orders and abandoned carts: one row per item. Always empty; see matomo_create_companions';
+
+CREATE TABLE matomo_companion (
+    destination      regclass NOT NULL,
+    kind             text NOT NULL CHECK (kind IN ('visits', 'conversions', 'items')),
+    companion        regclass NOT NULL,
+    destination_name text[] NOT NULL DEFAULT '{}',
+    companion_name   text[] NOT NULL DEFAULT '{}',
+    PRIMARY KEY (destination, kind, destination_name)
+);
+COMMENT ON TABLE matomo_companion IS 'Tables of visits, conversions and items of each destination';
+COMMENT ON COLUMN matomo_companion.destination IS 'Table of the actions; 0 if restored from a dump';
+COMMENT ON COLUMN matomo_companion.kind IS 'What its rows are: visits, conversions or items';
+COMMENT ON COLUMN matomo_companion.companion IS 'The table; 0 if restored from a dump';
+COMMENT ON COLUMN matomo_companion.destination_name IS 'Schema, name and owner of the table of the actions in a dump, and after a restore; otherwise empty';
+COMMENT ON COLUMN matomo_companion.companion_name IS 'The same of the table';
+
+SELECT pg_catalog.pg_extension_config_dump('matomo_companion', $$
+    AS l (destination_here, kind, companion_here, known_destination, known_companion)
+    LEFT JOIN (pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+               JOIN pg_catalog.pg_roles r ON r.oid = c.relowner) ON c.oid = l.destination_here
+    LEFT JOIN (pg_catalog.pg_class k JOIN pg_catalog.pg_namespace m ON m.oid = k.relnamespace
+               JOIN pg_catalog.pg_roles o ON o.oid = k.relowner) ON k.oid = l.companion_here
+    CROSS JOIN LATERAL (SELECT 0::pg_catalog.oid::pg_catalog.regclass, 0::pg_catalog.oid::pg_catalog.regclass,
+        CASE l.destination_here WHEN 0::pg_catalog.oid THEN l.known_destination
+             ELSE ARRAY[n.nspname::text, c.relname::text, r.rolname::text] END,
+        CASE l.companion_here WHEN 0::pg_catalog.oid THEN l.known_companion
+             ELSE ARRAY[m.nspname::text, k.relname::text, o.rolname::text] END)
+        AS d (destination, companion, destination_name, companion_name)
+    WHERE (l.destination_here = 0::pg_catalog.oid OR c.relpersistence <> 't')
+      AND (l.companion_here = 0::pg_catalog.oid OR k.relpersistence <> 't')$$);
+
+CREATE OR REPLACE FUNCTION matomo_create_companion(destination regclass, kind text, key text[], time_column text) RETURNS regclass
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+SET default_tablespace = ''
+AS $$
+DECLARE
+    template CONSTANT text := CASE kind WHEN 'visits' THEN '@extschema@.matomo_visit'
+        WHEN 'conversions' THEN '@extschema@.matomo_conversion' WHEN 'items' THEN '@extschema@.matomo_item' END;
+    of_schema name;
+    of_table name;
+    table_owner oid;
+    is_temporary boolean;
+    by_time boolean;
+    companion_name text;
+    qualified text;
+BEGIN
+    SELECT n.nspname, c.relname, c.relowner, c.relpersistence = 't', EXISTS (
+               SELECT FROM pg_partitioned_table p
+               JOIN pg_attribute a ON a.attrelid = p.partrelid AND a.attnum = p.partattrs[0]
+               WHERE p.partrelid = c.oid AND p.partstrat = 'r' AND p.partnatts = 1 AND a.attname = 'action_timestamp')
+    INTO of_schema, of_table, table_owner, is_temporary, by_time
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.oid = destination AND c.relkind IN ('r', 'p');
+    IF NOT FOUND THEN
+        RAISE wrong_object_type USING MESSAGE = format('"%s" is not a table', destination);
+    END IF;
+    IF NOT pg_has_role(table_owner, 'USAGE') THEN
+        RAISE insufficient_privilege USING
+            MESSAGE = format('permission denied for table %s', destination),
+            DETAIL = format('This requires the rights of its owner, %I.', pg_get_userbyid(table_owner));
+    END IF;
+    companion_name := of_table || '_' || kind;
+    IF octet_length(companion_name) > (CASE WHEN by_time THEN 55 ELSE 63 END) THEN
+        RAISE name_too_long USING
+            MESSAGE = format('table name "%s" is too long', companion_name),
+            HINT = 'Give the table of the actions a shorter name, or SET matomo.companions = ''''.';
+    END IF;
+    qualified := format('%I.%I', of_schema, companion_name);
+    IF to_regclass(qualified) IS NOT NULL THEN
+        RAISE duplicate_table USING
+            MESSAGE = format('relation "%s" already exists', companion_name),
+            DETAIL = format('It would be the table of %s of %s.', kind, of_table),
+            HINT = 'Drop or rename it, or SET matomo.companions to do without such a table.';
+    END IF;
+    EXECUTE format('CREATE %s TABLE %s (LIKE %s INCLUDING DEFAULTS INCLUDING COMMENTS, PRIMARY KEY (%s))%s',
+        CASE WHEN is_temporary THEN 'TEMPORARY' END, qualified, template,
+        array_to_string(CASE WHEN by_time THEN key || time_column ELSE key END, ', '),
+        CASE WHEN by_time THEN format(' PARTITION BY RANGE (%I)', time_column) END);
+    IF NOT by_time THEN
+        EXECUTE format('CREATE INDEX ON %s (%I)', qualified, time_column);
+    END IF;
+    EXECUTE format('COMMENT ON TABLE %s IS %L', qualified, format(CASE kind
+        WHEN 'visits' THEN 'Matomo visits, one row per visit of %s'
+        WHEN 'conversions' THEN 'Matomo conversions, one row per goal conversion, order or abandoned cart of %s'
+        WHEN 'items' THEN 'Items of Matomo orders and abandoned carts of %s, one row per item' END, of_table));
+    IF pg_get_userbyid(table_owner) <> current_user THEN
+        EXECUTE format('ALTER TABLE %s OWNER TO %I', qualified, pg_get_userbyid(table_owner));
+    END IF;
+    RETURN qualified::regclass;
+END
+$$;
+
+COMMENT ON FUNCTION matomo_create_companion(regclass, text, text[], text) IS
+    'Internal: makes one table of matomo_create_companions';
 
 CREATE OR REPLACE FUNCTION "matomo_add_site"(
 	"server" TEXT, 

@@ -5,3 +5,4 @@ mod encodings;
 mod exactness;
 mod hostile;
 mod odd_data;
+mod typed_columns;
