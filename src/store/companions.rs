@@ -88,6 +88,26 @@ fn create_one(extension: &Extension, destination: pg_sys::Oid, kind: Kind) -> Re
     oid.ok_or_else(|| Error::Internal("a companion that was not made".to_owned()))
 }
 
+/// Remembers restored companions of a destination, known by name so far, by what they are, so that
+/// renaming is followed from now on.
+///
+/// # Errors
+/// Only internal ones.
+pub fn take_restored(extension: &Extension, destination: pg_sys::Oid) -> Result<()> {
+    let schema = &extension.schema;
+    let sql = format!(
+        "UPDATE {schema}.matomo_companion c \
+         SET destination = $1, companion = {schema}.matomo_find_table(c.companion_name), \
+             destination_name = '{{}}', companion_name = '{{}}' \
+         WHERE c.destination = 0::oid AND c.companion = 0::oid \
+           AND {schema}.matomo_find_table(c.destination_name) = $1 \
+           AND {schema}.matomo_find_table(c.companion_name) IS NOT NULL \
+           AND NOT EXISTS (SELECT FROM {schema}.matomo_companion o \
+               WHERE o.destination = $1 AND o.kind = c.kind)"
+    );
+    extension.run(|client| query(client, &sql, &[destination.into()]).map(drop))
+}
+
 /// Forgets companions that were dropped, and those of destinations that were.
 ///
 /// # Errors
