@@ -20,20 +20,48 @@ WHERE c.relkind = 'r' AND n.nspname NOT IN ('pg_catalog', 'information_schema')
 ORDER BY pg_total_relation_size(c.oid) DESC, 1;
 
 \echo :bold'Visits per day,' :zone:plain
--- As in Matomo, a visit belongs to the day of its last action.
-WITH visits AS (
-    SELECT idvisit, (max(action_timestamp) AT TIME ZONE :'zone')::date AS day
-    FROM matomo
-    GROUP BY idvisit
-), days AS (
-    SELECT day, count(*) AS visits FROM visits GROUP BY day
-)
 SELECT day,
        to_char(day, 'Dy') AS " ",
-       visits,
-       repeat('█', (50.0 * visits / max(visits) OVER ())::int) AS "  "
-FROM days
+       count(*) AS visits,
+       repeat('█', (50.0 * count(*) / max(count(*)) OVER ())::int) AS "  "
+FROM matomo_visits
+GROUP BY day
 ORDER BY day;
+
+\echo :bold'Visits by device':plain
+SELECT devicetype AS device,
+       count(*) AS visits,
+       round(avg(actions), 1) AS "actions a visit",
+       make_interval(secs => round(avg(visitduration))) AS duration,
+       round(100.0 * count(*) FILTER (WHERE actions <= 1) / count(*)) AS "bounced, %"
+FROM matomo_visits
+GROUP BY devicetype
+ORDER BY visits DESC;
+
+\echo :bold'Where visits come from, and what they bring':plain
+SELECT v.referrertype AS "from",
+       coalesce(nullif(v.campaignname, ''), nullif(v.referrername, '')) AS name,
+       count(*) AS visits,
+       count(*) FILTER (WHERE v.visitconverted) AS converted,
+       sum(c.revenue) AS revenue
+FROM matomo_visits AS v
+LEFT JOIN LATERAL (
+    SELECT sum(revenue) AS revenue FROM matomo_conversions AS c
+    WHERE c.idvisit = v.idvisit AND c.type <> 'ecommerceAbandonedCart'
+) AS c ON true
+GROUP BY 1, 2
+ORDER BY visits DESC
+LIMIT 10;
+
+\echo :bold'Goals and orders':plain
+SELECT coalesce(goalname, type) AS goal,
+       count(*) AS conversions,
+       sum(revenue) AS revenue,
+       round(100.0 * count(DISTINCT idvisit) / (SELECT count(*) FROM matomo_visits), 1) AS "of visits, %"
+FROM matomo_conversions
+GROUP BY 1
+ORDER BY conversions DESC
+LIMIT 10;
 
 \echo :bold'The ten most viewed pages':plain
 WITH pages AS (

@@ -53,6 +53,8 @@ DECLARE
     by_time boolean;
     companion_name text;
     qualified text;
+    known regclass;
+    is_its boolean;
 BEGIN
     SELECT n.nspname, c.relname, c.relowner, c.relpersistence = 't', EXISTS (
                SELECT FROM pg_partitioned_table p
@@ -76,11 +78,18 @@ BEGIN
             HINT = 'Give the table of the actions a shorter name, or SET matomo.companions = ''''.';
     END IF;
     qualified := format('%I.%I', of_schema, companion_name);
-    IF to_regclass(qualified) IS NOT NULL THEN
+    known := to_regclass(qualified);
+    IF known IS NOT NULL THEN
+        -- Such as one from before DROP EXTENSION. Rows without a destination are of another one.
+        IF EXISTS (SELECT FROM pg_class c WHERE c.oid = known AND c.relkind IN ('r', 'p') AND c.relowner = table_owner) THEN
+            EXECUTE format('SELECT EXISTS (SELECT FROM %s) OR NOT EXISTS (SELECT FROM %s)', destination, known) INTO is_its;
+            IF is_its THEN
+                RETURN known;
+            END IF;
+        END IF;
         RAISE duplicate_table USING
-            MESSAGE = format('relation "%s" already exists', companion_name),
-            DETAIL = format('It would be the table of %s of %s.', kind, of_table),
-            HINT = 'Drop or rename it, or SET matomo.companions to do without such a table.';
+            MESSAGE = format('table %s, for the %s of %s, already exists', qualified, kind, destination),
+            HINT = 'Rename it, or leave it out of matomo.companions.';
     END IF;
     EXECUTE format('CREATE %s TABLE %s (LIKE %s INCLUDING DEFAULTS INCLUDING COMMENTS, PRIMARY KEY (%s))%s',
         CASE WHEN is_temporary THEN 'TEMPORARY' END, qualified, template,
@@ -101,4 +110,4 @@ END
 $$;
 
 COMMENT ON FUNCTION matomo_create_companion(regclass, text, text[], text) IS
-    'Internal: makes one table of matomo_create_companions';
+    'Internal: makes or takes one table of matomo_create_companions';

@@ -19,29 +19,42 @@ $do$;
 -- In the order in which a run uses them. Waits for the syncs that are at work, or for their next step.
 LOCK TABLE matomo_site_config, matomo_site_state, matomo_run_log, matomo_ledger IN ACCESS EXCLUSIVE MODE;
 
--- What is there now; and the grants on what is dropped below and made again.
+-- What is there now.
 SELECT pg_catalog.set_config('matomo_update.known', (
     SELECT pg_catalog.array_agg(d.objid)::text FROM pg_catalog.pg_depend d
     JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid AND e.extname = 'matomo_postgres'
     WHERE d.refclassid = 'pg_catalog.pg_extension'::regclass::oid AND d.deptype = 'e'
       AND d.classid IN ('pg_catalog.pg_proc'::regclass::oid, 'pg_catalog.pg_class'::regclass::oid)), true);
-SELECT pg_catalog.set_config('matomo_update.grants', (
-    SELECT pg_catalog.string_agg(pg_catalog.format('GRANT %s ON %s TO %s%s', a.privilege_type, o.name,
+
+-- Owners of, and grants on, what is dropped below and made again.
+WITH relation AS (
+    SELECT c.oid, pg_catalog.format('TABLE %s', c.oid::regclass) AS object, c.relowner AS owner, c.relacl AS acl
+    FROM pg_catalog.pg_class c
+    WHERE c.oid IN ('matomo_action'::regclass::oid, 'matomo_sites'::regclass::oid, 'matomo_status'::regclass::oid,
+        'matomo_runs'::regclass::oid)
+), remade AS (
+    SELECT v.object, NULL::text AS columns, v.owner, v.acl FROM relation v
+    UNION ALL
+    SELECT v.object, pg_catalog.format('(%I)', a.attname), v.owner, a.attacl
+    FROM relation v JOIN pg_catalog.pg_attribute a ON a.attrelid = v.oid AND a.attacl IS NOT NULL
+    UNION ALL
+    SELECT 'FUNCTION ' || x.is_now, NULL, p.proowner, p.proacl
+    FROM (VALUES
+        ('matomo_check(integer, date, date, text, text, text, boolean, boolean, integer, text)',
+         'matomo_check(integer, date, date, text, text, text, boolean, boolean, integer, text, boolean)'),
+        ('matomo_create_table(text, boolean, name)', 'matomo_create_table(text, boolean, name, text)'),
+        ('matomo_forget(text, text, regclass)', 'matomo_forget(text, text, regclass, text)')) AS x(was, is_now)
+    JOIN pg_catalog.pg_proc p ON p.oid = x.was::regprocedure::oid
+)
+SELECT pg_catalog.set_config('matomo_update.owners', (
+    SELECT pg_catalog.string_agg(pg_catalog.format('ALTER %s OWNER TO %I', r.object,
+        pg_catalog.pg_get_userbyid(r.owner)), '; ')
+    FROM remade r WHERE r.columns IS NULL), true),
+pg_catalog.set_config('matomo_update.grants', (
+    SELECT pg_catalog.string_agg(pg_catalog.format('GRANT %s %s ON %s TO %s%s', a.privilege_type, r.columns, r.object,
         CASE a.grantee WHEN 0::oid THEN 'PUBLIC' ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) END,
         CASE WHEN a.is_grantable THEN ' WITH GRANT OPTION' END), '; ')
-    FROM (SELECT c.oid::regclass::text, c.relowner, c.relacl FROM pg_catalog.pg_class c
-          WHERE c.oid IN ('matomo_action'::regclass::oid, 'matomo_sites'::regclass::oid, 'matomo_status'::regclass::oid,
-              'matomo_runs'::regclass::oid)
-          UNION ALL
-          SELECT 'FUNCTION ' || x.is_now, p.proowner, p.proacl
-          FROM (VALUES
-              ('matomo_check(integer, date, date, text, text, text, boolean, boolean, integer, text)',
-               'matomo_check(integer, date, date, text, text, text, boolean, boolean, integer, text, boolean)'),
-              ('matomo_create_table(text, boolean, name)', 'matomo_create_table(text, boolean, name, text)'),
-              ('matomo_forget(text, text, regclass)', 'matomo_forget(text, text, regclass, text)')) AS x(was, is_now)
-          JOIN pg_catalog.pg_proc p ON p.oid = x.was::regprocedure::oid
-         ) AS o(name, owner, acl)
-    CROSS JOIN LATERAL pg_catalog.aclexplode(o.acl) a WHERE a.grantee <> o.owner), true);
+    FROM remade r CROSS JOIN LATERAL pg_catalog.aclexplode(r.acl) a WHERE a.grantee <> r.owner), true);
 
 DROP TABLE matomo_action;
 DROP VIEW matomo_status;
@@ -122,6 +135,132 @@ ALTER TABLE matomo_ledger ADD PRIMARY KEY (destination, idsite, matomo, day, des
 CREATE INDEX matomo_ledger_missing ON matomo_ledger (destination_name) WHERE destination::oid = 0::oid;
 
 -- Written by packaging/update-script from here …
+
+CREATE OR REPLACE FUNCTION matomo_create_companions(destination regclass) RETURNS SETOF regclass
+VOLATILE PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', 'matomo_create_companions_0_2_reconnect_wrapper';
+
+CREATE OR REPLACE FUNCTION matomo_forget(visitorid text DEFAULT NULL, userid text DEFAULT NULL, only_in regclass DEFAULT NULL, visitip text DEFAULT NULL)
+RETURNS TABLE (destination regclass, visits bigint, actions bigint)
+VOLATILE PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', 'matomo_forget_0_2_reconnect_wrapper';
+
+CREATE OR REPLACE FUNCTION matomo_drop_step(destination regclass, before timestamptz, site integer, lock_timeout interval, place jsonb DEFAULT NULL)
+RETURNS TABLE (place jsonb, more boolean, dropped text, actions bigint, blocked text, holders text)
+VOLATILE PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', 'matomo_drop_step_0_2_reconnect_wrapper';
+
+CREATE OR REPLACE FUNCTION matomo_change_url(destination regclass, old_url text, new_url text) RETURNS bigint
+VOLATILE PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', 'matomo_change_url_0_2_reconnect_wrapper';
+
+CREATE OR REPLACE FUNCTION "matomo_run_is_dead"(
+	"runid" bigint 
+) RETURNS bool 
+STRICT VOLATILE PARALLEL RESTRICTED
+LANGUAGE c 
+AS 'MODULE_PATHNAME', 'matomo_run_is_dead_0_2_reconnect_wrapper';
+
+CREATE OR REPLACE FUNCTION "matomo_is_running"(
+	"site_id" INT 
+) RETURNS bool 
+VOLATILE PARALLEL RESTRICTED
+LANGUAGE c 
+AS 'MODULE_PATHNAME', 'matomo_is_running_0_2_reconnect_wrapper';
+
+CREATE OR REPLACE FUNCTION "matomo_run_sites"() RETURNS INT[] 
+STRICT VOLATILE PARALLEL UNSAFE
+LANGUAGE c 
+AS 'MODULE_PATHNAME', 'matomo_run_sites_0_2_reconnect_wrapper';
+
+CREATE OR REPLACE FUNCTION "matomo_run_step"(
+	"site" INT, 
+	"is_one_of_all" bool 
+) RETURNS bool 
+VOLATILE PARALLEL UNSAFE
+LANGUAGE c 
+AS 'MODULE_PATHNAME', 'matomo_run_step_0_2_reconnect_wrapper';
+
+CREATE OR REPLACE FUNCTION "matomo_add_site"(
+	"server" TEXT, 
+	"site" INT, 
+	"start_date" date DEFAULT NULL, 
+	"destination" TEXT DEFAULT NULL, 
+	"every" interval DEFAULT '10 minutes', 
+	"retention" interval DEFAULT NULL, 
+	"enabled" bool DEFAULT true 
+) RETURNS INT 
+VOLATILE PARALLEL UNSAFE
+LANGUAGE c 
+AS 'MODULE_PATHNAME', 'matomo_add_site_0_2_reconnect_wrapper';
+
+CREATE OR REPLACE FUNCTION "matomo_alter_site"(
+	"id" INT, 
+	"server" TEXT DEFAULT NULL, 
+	"site" INT DEFAULT NULL, 
+	"start_date" date DEFAULT NULL, 
+	"destination" TEXT DEFAULT NULL, 
+	"every" interval DEFAULT NULL, 
+	"retention" interval DEFAULT NULL, 
+	"enabled" bool DEFAULT NULL, 
+	"owner" TEXT DEFAULT NULL 
+) RETURNS void
+VOLATILE PARALLEL UNSAFE
+LANGUAGE c 
+AS 'MODULE_PATHNAME', 'matomo_alter_site_0_2_reconnect_wrapper';
+
+CREATE OR REPLACE FUNCTION "matomo_remove_site"(
+	"id" INT 
+) RETURNS void
+VOLATILE PARALLEL UNSAFE
+LANGUAGE c 
+AS 'MODULE_PATHNAME', 'matomo_remove_site_0_2_reconnect_wrapper';
+
+CREATE OR REPLACE FUNCTION "matomo_sync"(
+	"site" INT, 
+	"url" TEXT DEFAULT NULL, 
+	"key" TEXT DEFAULT NULL, 
+	"start_date" date DEFAULT NULL, 
+	"end_date" date DEFAULT NULL, 
+	"destination" TEXT DEFAULT NULL, 
+	"force" bool DEFAULT false, 
+	"page_size" INT DEFAULT NULL, 
+	"server" TEXT DEFAULT NULL 
+) RETURNS TABLE (
+	"day" date,  
+	"pages" INT,  
+	"visits" bigint,  
+	"actions" bigint,  
+	"inserted" bigint,  
+	"updated" bigint,  
+	"deleted" bigint,  
+	"truncated_visits" bigint  
+)
+VOLATILE PARALLEL UNSAFE
+LANGUAGE c 
+AS 'MODULE_PATHNAME', 'matomo_sync_0_2_reconnect_wrapper';
+
+CREATE OR REPLACE FUNCTION "matomo_check"(
+	"site" INT, 
+	"start_date" date, 
+	"end_date" date, 
+	"url" TEXT DEFAULT NULL, 
+	"key" TEXT DEFAULT NULL, 
+	"destination" TEXT DEFAULT NULL, 
+	"repair" bool DEFAULT false, 
+	"deep" bool DEFAULT false, 
+	"page_size" INT DEFAULT NULL, 
+	"server" TEXT DEFAULT NULL, 
+	"delete_purged" bool DEFAULT false 
+) RETURNS TABLE (
+	"day" date,  
+	"visits_there" bigint,  
+	"visits_here" bigint,  
+	"missing" bigint,  
+	"extra" bigint,  
+	"stale" bigint,  
+	"repaired" bigint,  
+	"purged" bigint  
+)
+VOLATILE PARALLEL UNSAFE
+LANGUAGE c 
+AS 'MODULE_PATHNAME', 'matomo_check_0_2_reconnect_wrapper';
 
 CREATE TABLE matomo_action_node (
     action_id                   text NOT NULL,
@@ -572,104 +711,6 @@ COMMENT ON COLUMN matomo_item.categories IS 'All categories of the product';
 COMMENT ON COLUMN matomo_item.price IS 'Price of one, in the currency of the site';
 COMMENT ON COLUMN matomo_item.quantity IS 'Number of them';
 COMMENT ON COLUMN matomo_item.extra IS 'Keys of the item that no column has, and values that a column''s type cannot hold, by their keys in Matomo; NULL where there are none';
-
-CREATE TABLE matomo_ledger (
-    matomo           text NOT NULL,
-    idsite           integer NOT NULL,
-    destination      regclass NOT NULL,
-    day              date NOT NULL,
-    sealed           boolean NOT NULL,
-    visits           bigint NOT NULL,
-    actions          bigint NOT NULL,
-    truncated_visits bigint NOT NULL,
-    newest           timestamptz,
-    timezone         text NOT NULL,
-    read_at          timestamptz NOT NULL,
-    pass_began       timestamptz,
-    pass_since       timestamptz,
-    pass_seen        bytea,
-    rechecked_at     timestamptz,
-    action_time      text,
-    destination_name text[] NOT NULL DEFAULT '{}',
-    PRIMARY KEY (destination, idsite, matomo, day, destination_name)
-);
-COMMENT ON TABLE matomo_ledger IS 'Copied site-days: one row per Matomo, site, destination and day';
-COMMENT ON COLUMN matomo_ledger.matomo IS 'URL of the Matomo''s API';
-COMMENT ON COLUMN matomo_ledger.idsite IS 'ID of the site (idSite)';
-COMMENT ON COLUMN matomo_ledger.destination IS 'Table with the visits; 0 if restored from a dump and not found yet';
-COMMENT ON COLUMN matomo_ledger.day IS 'Day in the site''s timezone';
-COMMENT ON COLUMN matomo_ledger.sealed IS 'Whether the day was read whole after it had ended and settled; sealed days are not requested again';
-COMMENT ON COLUMN matomo_ledger.visits IS 'Visits of the day; for an open day, those read so far';
-COMMENT ON COLUMN matomo_ledger.actions IS 'Actions of these visits';
-COMMENT ON COLUMN matomo_ledger.truncated_visits IS 'Visits with only their first actions listed by Matomo';
-COMMENT ON COLUMN matomo_ledger.newest IS 'Last action of the newest copied visit, at most read_at; the next poll of an open day starts matomo.overlap before it';
-COMMENT ON COLUMN matomo_ledger.timezone IS 'The site''s timezone when the day was read';
-COMMENT ON COLUMN matomo_ledger.read_at IS 'When the day was last read';
-COMMENT ON COLUMN matomo_ledger.pass_began IS 'When the unfinished reading or recheck began; NULL if there is none';
-COMMENT ON COLUMN matomo_ledger.pass_since IS 'Where it resumes';
-COMMENT ON COLUMN matomo_ledger.pass_seen IS 'Visits that it has read; empty if it reads only new visits, NULL if it is a recheck';
-COMMENT ON COLUMN matomo_ledger.rechecked_at IS 'When the last recheck or whole reading of an open day began; see matomo.recheck';
-COMMENT ON COLUMN matomo_ledger.action_time IS 'Value of matomo.action_time for the day''s rows; NULL if unknown';
-COMMENT ON COLUMN matomo_ledger.destination_name IS 'Schema, name and owner of the table in a dump, and after a restore until the table is found; otherwise empty';
-
-SELECT pg_catalog.pg_extension_config_dump('matomo_ledger', $$
-    AS l (matomo, idsite, table_here, day, sealed, visits, actions, truncated_visits, newest, timezone, read_at,
-          pass_began, pass_since, pass_seen, rechecked_at, action_time, known_name)
-    LEFT JOIN (pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-               JOIN pg_catalog.pg_roles r ON r.oid = c.relowner) ON c.oid = l.table_here
-    CROSS JOIN LATERAL (SELECT 0::pg_catalog.oid::pg_catalog.regclass,
-        CASE l.table_here WHEN 0::pg_catalog.oid THEN l.known_name
-             ELSE ARRAY[n.nspname::text, c.relname::text, r.rolname::text] END) AS d (destination, destination_name)
-    WHERE l.table_here = 0::pg_catalog.oid OR c.relpersistence <> 't'$$);
-
-CREATE OR REPLACE FUNCTION matomo_find_table(name text[]) RETURNS oid
-LANGUAGE sql STABLE
-SET search_path = pg_catalog, pg_temp
-AS $$
-    SELECT c.oid FROM pg_class c
-    JOIN pg_namespace n ON n.oid = c.relnamespace
-    JOIN pg_roles r ON r.oid = c.relowner
-    WHERE n.nspname = name[1] AND c.relname = name[2] AND c.relpersistence <> 't'
-      AND (r.rolname = name[3] OR r.rolsuper
-           OR r.oid = (SELECT e.extowner FROM pg_extension e WHERE e.extname = 'matomo_postgres'))
-$$;
-
-COMMENT ON FUNCTION matomo_find_table(text[]) IS 'Internal: finds a table by schema, name and owner from a dump';
-
-CREATE OR REPLACE VIEW matomo_days WITH (security_barrier) AS
-    SELECT l.matomo, l.idsite, l.destination, l.day, l.sealed, l.visits, l.actions,
-           l.truncated_visits, l.newest, l.timezone, l.read_at, l.rechecked_at, l.action_time,
-           NULL::text AS missing
-    FROM matomo_ledger l
-    WHERE pg_catalog.has_table_privilege(l.destination, 'SELECT')
-      -- A policy may hide any of the table's days, so none is shown.
-      AND NOT pg_catalog.row_security_active(l.destination::pg_catalog.oid)
-    UNION ALL
-    SELECT l.matomo, l.idsite, f.found::regclass, l.day, l.sealed, l.visits, l.actions,
-           l.truncated_visits, l.newest, l.timezone, l.read_at, l.rechecked_at, l.action_time,
-           CASE WHEN f.found IS NULL
-                THEN pg_catalog.format('%I.%I', l.destination_name[1], l.destination_name[2]) END
-    FROM matomo_ledger l
-    CROSS JOIN LATERAL (SELECT matomo_find_table(l.destination_name) OFFSET 0) AS t(oid)
-    -- A table that belongs to another Matomo by now is a different one.
-    CROSS JOIN LATERAL (SELECT CASE coalesce((SELECT k.matomo FROM matomo_ledger k
-        WHERE k.destination::pg_catalog.oid = t.oid LIMIT 1), l.matomo) WHEN l.matomo THEN t.oid END OFFSET 0) AS f(found)
-    WHERE l.destination::pg_catalog.oid = 0::pg_catalog.oid
-      AND CASE WHEN f.found IS NULL THEN pg_catalog.pg_has_role('pg_read_all_data', 'USAGE')
-               ELSE pg_catalog.has_table_privilege(f.found, 'SELECT')
-                    AND NOT pg_catalog.row_security_active(f.found) END;
-
-COMMENT ON VIEW matomo_days IS 'Copied site-days of tables that you may read: one row per Matomo, site, destination and day';
-COMMENT ON COLUMN matomo_days.destination IS 'Table with the visits; NULL if it is missing';
-COMMENT ON COLUMN matomo_days.sealed IS 'Whether the day was read whole after it had ended and settled; sealed days are not requested again';
-COMMENT ON COLUMN matomo_days.visits IS 'Visits of the day; for an open day, those read so far';
-COMMENT ON COLUMN matomo_days.actions IS 'Actions of these visits';
-COMMENT ON COLUMN matomo_days.truncated_visits IS 'Visits with only their first actions listed by Matomo';
-COMMENT ON COLUMN matomo_days.newest IS 'Last action of the newest copied visit, at most read_at; the next poll of an open day starts matomo.overlap before it';
-COMMENT ON COLUMN matomo_days.read_at IS 'When the day was last read';
-COMMENT ON COLUMN matomo_days.rechecked_at IS 'When the last recheck or whole reading of an open day began; see matomo.recheck';
-COMMENT ON COLUMN matomo_days.action_time IS 'Value of matomo.action_time for the day''s rows; NULL if unknown';
-COMMENT ON COLUMN matomo_days.missing IS 'Name of the table if a dump was restored without it; only members of pg_read_all_data see such days';
 COMMENT ON TABLE matomo_action IS 'Template of tables of Matomo actions: one row per action of a visit. Always empty; see matomo_create_table';
 COMMENT ON TABLE matomo_action_node IS 'Template of such tables with the columns and types of the Node tool. Always empty; see matomo_create_table';
 
@@ -745,76 +786,6 @@ $$;
 
 COMMENT ON FUNCTION matomo_create_table(text, boolean, name, text) IS
     'Creates a destination owned by the caller, optionally partitioned by week, with typed columns or those of the Node tool. An unqualified name is created in the current schema';
-COMMENT ON TABLE matomo_site_config IS 'Registered sites: one row per server, site and destination';
-COMMENT ON COLUMN matomo_site_config.id IS 'ID for matomo_sync_site, matomo_alter_site and matomo_remove_site';
-COMMENT ON COLUMN matomo_site_config.destination IS 'Table with the visits; 0 if restored from a dump and not found yet, NULL if dropped before the dump';
-COMMENT ON COLUMN matomo_site_config.owner IS 'Role whose rights and user mapping its syncs use; 0 if restored from a dump and not found yet, NULL if dropped before the dump';
-COMMENT ON COLUMN matomo_site_config.start_date IS 'First day to copy, as for matomo_sync';
-COMMENT ON COLUMN matomo_site_config.retention IS 'How long visits are kept; NULL means forever';
-COMMENT ON COLUMN matomo_site_config.name IS 'Name of the site, as Matomo last reported it';
-COMMENT ON COLUMN matomo_site_config.timezone IS 'Timezone of the site, as Matomo last reported it';
-COMMENT ON COLUMN matomo_site_config.destination_name IS 'Last known schema, name and owner of the table, from when it was set or dumped';
-COMMENT ON COLUMN matomo_site_config.owner_name IS 'Last known name of the owner, from when it was set or dumped';
-COMMENT ON SEQUENCE matomo_site_config_id_seq IS 'IDs of registered sites';
-COMMENT ON TABLE matomo_site_state IS 'State of each registered site';
-COMMENT ON COLUMN matomo_site_state.site_id IS 'ID of the registered site';
-COMMENT ON COLUMN matomo_site_state.next_at IS 'When the background worker next syncs the site; infinity after a refused token';
-COMMENT ON COLUMN matomo_site_state.failures IS 'Failed runs since the last success';
-COMMENT ON COLUMN matomo_site_state.last_success_at IS 'Start of the last successful run: the table has all visits that Matomo had then';
-COMMENT ON COLUMN matomo_site_state.last_error_at IS 'End of the last failed run';
-COMMENT ON COLUMN matomo_site_state.refused_credentials IS 'Version of the server and user mapping whose token Matomo refused; it is not sent again';
-COMMENT ON COLUMN matomo_site_state.tended_on IS 'Last day, in the site''s timezone, on which retention was applied and partitions were created ahead';
-COMMENT ON COLUMN matomo_site_state.upkeep_place IS 'Where unfinished retention resumes';
-COMMENT ON COLUMN matomo_site_state.upkeep_error IS 'Message of the error that retention or partitions failed with';
-COMMENT ON COLUMN matomo_site_state.changes IS 'Number of configuration changes that make earlier runs irrelevant';
-
-SELECT pg_catalog.pg_extension_config_dump('matomo_site_config', $$
-    AS s (id, server, idsite, table_here, role_here, start_date, every, retention, enabled, name, timezone,
-          created_at, table_name, role_name)
-    LEFT JOIN (pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-               JOIN pg_catalog.pg_roles r ON r.oid = c.relowner) ON c.oid = s.table_here
-    LEFT JOIN pg_catalog.pg_roles o ON o.oid = s.role_here
-    CROSS JOIN LATERAL (SELECT
-        CASE WHEN c.oid IS NOT NULL OR s.table_here = 0::pg_catalog.oid
-             THEN 0::pg_catalog.oid::pg_catalog.regclass END,
-        CASE WHEN o.oid IS NOT NULL OR s.role_here = 0::pg_catalog.oid
-             THEN 0::pg_catalog.oid::pg_catalog.regrole END,
-        CASE WHEN c.oid IS NULL THEN s.table_name
-             ELSE ARRAY[n.nspname::text, c.relname::text, r.rolname::text] END,
-        coalesce(o.rolname, s.role_name)) AS d (destination, owner, destination_name, owner_name)$$);
-
-SELECT pg_catalog.pg_extension_config_dump('matomo_site_state', $$
-    AS t (site_id, matomo, next_at, failures, last_success_at, last_error_at, last_sqlstate, last_error,
-          last_detail, last_hint, refused_credentials, tended_on, place_here)
-    CROSS JOIN (SELECT NULL::pg_catalog.jsonb) AS d (upkeep_place)$$);
-
-COMMENT ON FUNCTION matomo_may_see(oid) IS 'Internal: whether the current user may see the sites and runs of a role';
-
-CREATE OR REPLACE VIEW matomo_sites WITH (security_barrier) AS
-    SELECT s.id, s.server, s.idsite, s.name, s.timezone,
-           coalesce(c.oid::pg_catalog.regclass::text,
-                    pg_catalog.format('%I.%I', s.destination_name[1], s.destination_name[2])) AS destination,
-           coalesce(r.rolname, s.owner_name) AS owner, s.start_date, s.every, s.retention, s.enabled, s.created_at
-    FROM matomo_site_config s
-    LEFT JOIN pg_catalog.pg_class c ON c.oid = CASE s.destination::pg_catalog.oid WHEN 0::pg_catalog.oid
-        THEN matomo_find_table(s.destination_name) ELSE s.destination::pg_catalog.oid END
-    LEFT JOIN pg_catalog.pg_roles r ON CASE s.owner::pg_catalog.oid WHEN 0::pg_catalog.oid
-        THEN r.rolname = s.owner_name ELSE r.oid = s.owner::pg_catalog.oid END
-    WHERE matomo_may_see(coalesce(r.oid, s.owner::pg_catalog.oid));
-
-COMMENT ON VIEW matomo_sites IS 'Your registered sites: one row per server, site and destination';
-COMMENT ON COLUMN matomo_sites.id IS 'ID for matomo_sync_site, matomo_alter_site and matomo_remove_site';
-COMMENT ON COLUMN matomo_sites.server IS 'Foreign server of the Matomo';
-COMMENT ON COLUMN matomo_sites.idsite IS 'ID of the site in Matomo (idSite)';
-COMMENT ON COLUMN matomo_sites.name IS 'Name of the site, as Matomo last reported it';
-COMMENT ON COLUMN matomo_sites.timezone IS 'Timezone of the site, as Matomo last reported it';
-COMMENT ON COLUMN matomo_sites.destination IS 'Table with the visits';
-COMMENT ON COLUMN matomo_sites.owner IS 'Role whose rights and user mapping its syncs use';
-COMMENT ON COLUMN matomo_sites.start_date IS 'First day to copy, as for matomo_sync';
-COMMENT ON COLUMN matomo_sites.every IS 'How often the background worker syncs the site';
-COMMENT ON COLUMN matomo_sites.retention IS 'How long visits are kept; NULL means forever';
-COMMENT ON COLUMN matomo_sites.enabled IS 'Whether matomo_sync_all and the background worker sync the site';
-COMMENT ON COLUMN matomo_sites.created_at IS 'When the site was registered';
 
 CREATE OR REPLACE FUNCTION matomo_partition_ranges(destination regclass)
 RETURNS TABLE (lower_bound timestamptz, upper_bound timestamptz)
@@ -1017,12 +988,92 @@ BEGIN
         created := created + 1;
         at := upper_bound;
     END LOOP;
+    -- The tables of visits, conversions and items have the same weeks.
+    FOR made IN
+        SELECT c.oid FROM @extschema@.matomo_companion k JOIN pg_class c ON c.oid = k.companion::oid
+        WHERE k.destination::oid = matomo_create_partitions.destination::oid
+    LOOP
+        PERFORM @extschema@.matomo_create_partitions(made, from_time, to_time);
+    END LOOP;
     RETURN created;
 END
 $$;
 
 COMMENT ON FUNCTION matomo_create_partitions(regclass, timestamptz, timestamptz) IS
-    'Creates the missing weekly partitions (UTC) between two instants, and returns their number';
+    'Creates the missing weekly partitions (UTC) of a destination and its companions between two instants, and returns the number of those of the destination';
+COMMENT ON TABLE matomo_ledger IS 'Copied site-days: one row per Matomo, site, destination and day';
+COMMENT ON COLUMN matomo_ledger.destination IS 'Table with the visits; 0 if restored from a dump and not found yet';
+COMMENT ON COLUMN matomo_ledger.sealed IS 'Whether the day was read whole after it had ended and settled; sealed days are not requested again';
+COMMENT ON COLUMN matomo_ledger.visits IS 'Visits of the day; for an open day, those read so far';
+COMMENT ON COLUMN matomo_ledger.actions IS 'Actions of these visits';
+COMMENT ON COLUMN matomo_ledger.truncated_visits IS 'Visits with only their first actions listed by Matomo';
+COMMENT ON COLUMN matomo_ledger.newest IS 'Last action of the newest copied visit, at most read_at; the next poll of an open day starts matomo.overlap before it';
+COMMENT ON COLUMN matomo_ledger.read_at IS 'When the day was last read';
+COMMENT ON COLUMN matomo_ledger.pass_began IS 'When the unfinished reading or recheck began; NULL if there is none';
+COMMENT ON COLUMN matomo_ledger.pass_since IS 'Where it resumes';
+COMMENT ON COLUMN matomo_ledger.pass_seen IS 'Visits that it has read; empty if it reads only new visits, NULL if it is a recheck';
+COMMENT ON COLUMN matomo_ledger.rechecked_at IS 'When the last recheck or whole reading of an open day began; see matomo.recheck';
+COMMENT ON COLUMN matomo_ledger.action_time IS 'Value of matomo.action_time for the day''s rows; NULL if unknown';
+COMMENT ON COLUMN matomo_ledger.destination_name IS 'Schema, name and owner of the table in a dump, and after a restore until the table is found; otherwise empty';
+
+SELECT pg_catalog.pg_extension_config_dump('matomo_ledger', $$
+    AS l (matomo, idsite, table_here, day, sealed, visits, actions, truncated_visits, newest, timezone, read_at,
+          pass_began, pass_since, pass_seen, rechecked_at, action_time, known_name)
+    LEFT JOIN (pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+               JOIN pg_catalog.pg_roles r ON r.oid = c.relowner) ON c.oid = l.table_here
+    CROSS JOIN LATERAL (SELECT 0::pg_catalog.oid::pg_catalog.regclass,
+        CASE l.table_here WHEN 0::pg_catalog.oid THEN l.known_name
+             ELSE ARRAY[n.nspname::text, c.relname::text, r.rolname::text] END) AS d (destination, destination_name)
+    WHERE l.table_here = 0::pg_catalog.oid OR c.relpersistence <> 't'$$);
+
+CREATE OR REPLACE FUNCTION matomo_find_table(name text[]) RETURNS oid
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT c.oid FROM pg_class c
+    JOIN pg_namespace n ON n.oid = c.relnamespace
+    JOIN pg_roles r ON r.oid = c.relowner
+    WHERE n.nspname = name[1] AND c.relname = name[2] AND c.relpersistence <> 't'
+      AND (r.rolname = name[3] OR r.rolsuper
+           OR r.oid = (SELECT e.extowner FROM pg_extension e WHERE e.extname = 'matomo_postgres'))
+$$;
+
+COMMENT ON FUNCTION matomo_find_table(text[]) IS 'Internal: finds a table by schema, name and owner from a dump';
+
+CREATE OR REPLACE VIEW matomo_days WITH (security_barrier) AS
+    SELECT l.matomo, l.idsite, l.destination, l.day, l.sealed, l.visits, l.actions,
+           l.truncated_visits, l.newest, l.timezone, l.read_at, l.rechecked_at, l.action_time,
+           NULL::text AS missing
+    FROM matomo_ledger l
+    WHERE pg_catalog.has_table_privilege(l.destination, 'SELECT')
+      -- A policy may hide any of the table's days, so none is shown.
+      AND NOT pg_catalog.row_security_active(l.destination::pg_catalog.oid)
+    UNION ALL
+    SELECT l.matomo, l.idsite, f.found::regclass, l.day, l.sealed, l.visits, l.actions,
+           l.truncated_visits, l.newest, l.timezone, l.read_at, l.rechecked_at, l.action_time,
+           CASE WHEN f.found IS NULL
+                THEN pg_catalog.format('%I.%I', l.destination_name[1], l.destination_name[2]) END
+    FROM matomo_ledger l
+    CROSS JOIN LATERAL (SELECT matomo_find_table(l.destination_name) OFFSET 0) AS t(oid)
+    -- A table that belongs to another Matomo by now is a different one.
+    CROSS JOIN LATERAL (SELECT CASE coalesce((SELECT k.matomo FROM matomo_ledger k
+        WHERE k.destination::pg_catalog.oid = t.oid LIMIT 1), l.matomo) WHEN l.matomo THEN t.oid END OFFSET 0) AS f(found)
+    WHERE l.destination::pg_catalog.oid = 0::pg_catalog.oid
+      AND CASE WHEN f.found IS NULL THEN pg_catalog.pg_has_role('pg_read_all_data', 'USAGE')
+               ELSE pg_catalog.has_table_privilege(f.found, 'SELECT')
+                    AND NOT pg_catalog.row_security_active(f.found) END;
+
+COMMENT ON VIEW matomo_days IS 'Copied site-days of tables that you may read: one row per Matomo, site, destination and day';
+COMMENT ON COLUMN matomo_days.destination IS 'Table with the visits; NULL if it is missing';
+COMMENT ON COLUMN matomo_days.sealed IS 'Whether the day was read whole after it had ended and settled; sealed days are not requested again';
+COMMENT ON COLUMN matomo_days.visits IS 'Visits of the day; for an open day, those read so far';
+COMMENT ON COLUMN matomo_days.actions IS 'Actions of these visits';
+COMMENT ON COLUMN matomo_days.truncated_visits IS 'Visits with only their first actions listed by Matomo';
+COMMENT ON COLUMN matomo_days.newest IS 'Last action of the newest copied visit, at most read_at; the next poll of an open day starts matomo.overlap before it';
+COMMENT ON COLUMN matomo_days.read_at IS 'When the day was last read';
+COMMENT ON COLUMN matomo_days.rechecked_at IS 'When the last recheck or whole reading of an open day began; see matomo.recheck';
+COMMENT ON COLUMN matomo_days.action_time IS 'Value of matomo.action_time for the day''s rows; NULL if unknown';
+COMMENT ON COLUMN matomo_days.missing IS 'Name of the table if a dump was restored without it; only members of pg_read_all_data see such days';
 COMMENT ON TABLE matomo_visit IS 'Template of tables of Matomo visits: one row per visit. Always empty; see matomo_create_companions';
 COMMENT ON TABLE matomo_conversion IS 'Template of tables of Matomo conversions: one row per goal conversion, order or abandoned cart. Always empty; see matomo_create_companions';
 COMMENT ON TABLE matomo_item IS 'Template of tables of the items of orders and abandoned carts: one row per item. Always empty; see matomo_create_companions';
@@ -1072,6 +1123,8 @@ DECLARE
     by_time boolean;
     companion_name text;
     qualified text;
+    known regclass;
+    is_its boolean;
 BEGIN
     SELECT n.nspname, c.relname, c.relowner, c.relpersistence = 't', EXISTS (
                SELECT FROM pg_partitioned_table p
@@ -1095,11 +1148,18 @@ BEGIN
             HINT = 'Give the table of the actions a shorter name, or SET matomo.companions = ''''.';
     END IF;
     qualified := format('%I.%I', of_schema, companion_name);
-    IF to_regclass(qualified) IS NOT NULL THEN
+    known := to_regclass(qualified);
+    IF known IS NOT NULL THEN
+        -- Such as one from before DROP EXTENSION. Rows without a destination are of another one.
+        IF EXISTS (SELECT FROM pg_class c WHERE c.oid = known AND c.relkind IN ('r', 'p') AND c.relowner = table_owner) THEN
+            EXECUTE format('SELECT EXISTS (SELECT FROM %s) OR NOT EXISTS (SELECT FROM %s)', destination, known) INTO is_its;
+            IF is_its THEN
+                RETURN known;
+            END IF;
+        END IF;
         RAISE duplicate_table USING
-            MESSAGE = format('relation "%s" already exists', companion_name),
-            DETAIL = format('It would be the table of %s of %s.', kind, of_table),
-            HINT = 'Drop or rename it, or SET matomo.companions to do without such a table.';
+            MESSAGE = format('table %s, for the %s of %s, already exists', qualified, kind, destination),
+            HINT = 'Rename it, or leave it out of matomo.companions.';
     END IF;
     EXECUTE format('CREATE %s TABLE %s (LIKE %s INCLUDING DEFAULTS INCLUDING COMMENTS, PRIMARY KEY (%s))%s',
         CASE WHEN is_temporary THEN 'TEMPORARY' END, qualified, template,
@@ -1120,178 +1180,9 @@ END
 $$;
 
 COMMENT ON FUNCTION matomo_create_companion(regclass, text, text[], text) IS
-    'Internal: makes one table of matomo_create_companions';
-
-CREATE OR REPLACE FUNCTION "matomo_add_site"(
-	"server" TEXT, 
-	"site" INT, 
-	"start_date" date DEFAULT NULL, 
-	"destination" TEXT DEFAULT NULL, 
-	"every" interval DEFAULT '10 minutes', 
-	"retention" interval DEFAULT NULL, 
-	"enabled" bool DEFAULT true 
-) RETURNS INT 
-VOLATILE PARALLEL UNSAFE
-LANGUAGE c 
-AS 'MODULE_PATHNAME', 'matomo_add_site_0_2_reconnect_wrapper';
-
-CREATE OR REPLACE FUNCTION "matomo_alter_site"(
-	"id" INT, 
-	"server" TEXT DEFAULT NULL, 
-	"site" INT DEFAULT NULL, 
-	"start_date" date DEFAULT NULL, 
-	"destination" TEXT DEFAULT NULL, 
-	"every" interval DEFAULT NULL, 
-	"retention" interval DEFAULT NULL, 
-	"enabled" bool DEFAULT NULL, 
-	"owner" TEXT DEFAULT NULL 
-) RETURNS void
-VOLATILE PARALLEL UNSAFE
-LANGUAGE c 
-AS 'MODULE_PATHNAME', 'matomo_alter_site_0_2_reconnect_wrapper';
-
-CREATE OR REPLACE FUNCTION matomo_change_url(destination regclass, old_url text, new_url text) RETURNS bigint
-VOLATILE PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', 'matomo_change_url_0_2_reconnect_wrapper';
-
-CREATE OR REPLACE FUNCTION "matomo_check"(
-	"site" INT, 
-	"start_date" date, 
-	"end_date" date, 
-	"url" TEXT DEFAULT NULL, 
-	"key" TEXT DEFAULT NULL, 
-	"destination" TEXT DEFAULT NULL, 
-	"repair" bool DEFAULT false, 
-	"deep" bool DEFAULT false, 
-	"page_size" INT DEFAULT NULL, 
-	"server" TEXT DEFAULT NULL, 
-	"delete_purged" bool DEFAULT false 
-) RETURNS TABLE (
-	"day" date,  
-	"visits_there" bigint,  
-	"visits_here" bigint,  
-	"missing" bigint,  
-	"extra" bigint,  
-	"stale" bigint,  
-	"repaired" bigint,  
-	"purged" bigint  
-)
-VOLATILE PARALLEL UNSAFE
-LANGUAGE c 
-AS 'MODULE_PATHNAME', 'matomo_check_0_2_reconnect_wrapper';
-
-CREATE OR REPLACE FUNCTION matomo_create_companions(destination regclass) RETURNS SETOF regclass
-VOLATILE PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', 'matomo_create_companions_0_2_reconnect_wrapper';
-
-CREATE OR REPLACE FUNCTION matomo_forget(visitorid text DEFAULT NULL, userid text DEFAULT NULL, only_in regclass DEFAULT NULL, visitip text DEFAULT NULL)
-RETURNS TABLE (destination regclass, visits bigint, actions bigint)
-VOLATILE PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', 'matomo_forget_0_2_reconnect_wrapper';
-
+    'Internal: makes or takes one table of matomo_create_companions';
 COMMENT ON FUNCTION matomo_forget(text, text, regclass, text) IS
     'Deletes all rows of a visitor, by visitorid, userid or visitip, from all destinations or one, and returns their number. Erase the visitor in Matomo first, or a sync copies the visits again';
-
-CREATE OR REPLACE FUNCTION "matomo_is_running"(
-	"site_id" INT 
-) RETURNS bool 
-VOLATILE PARALLEL RESTRICTED
-LANGUAGE c 
-AS 'MODULE_PATHNAME', 'matomo_is_running_0_2_reconnect_wrapper';
-
-CREATE OR REPLACE FUNCTION "matomo_remove_site"(
-	"id" INT 
-) RETURNS void
-VOLATILE PARALLEL UNSAFE
-LANGUAGE c 
-AS 'MODULE_PATHNAME', 'matomo_remove_site_0_2_reconnect_wrapper';
-
-CREATE OR REPLACE FUNCTION "matomo_run_is_dead"(
-	"runid" bigint 
-) RETURNS bool 
-STRICT VOLATILE PARALLEL RESTRICTED
-LANGUAGE c 
-AS 'MODULE_PATHNAME', 'matomo_run_is_dead_0_2_reconnect_wrapper';
-
-COMMENT ON TABLE matomo_run_log IS 'Syncs of registered sites';
-COMMENT ON COLUMN matomo_run_log.runid IS 'ID of the run';
-COMMENT ON COLUMN matomo_run_log.job_pid IS 'Process ID';
-COMMENT ON COLUMN matomo_run_log.database IS 'Database';
-COMMENT ON COLUMN matomo_run_log.username IS 'Role that started it';
-COMMENT ON COLUMN matomo_run_log.command IS 'What started it';
-COMMENT ON COLUMN matomo_run_log.status IS 'running, paused (resumes by itself), succeeded or failed';
-COMMENT ON COLUMN matomo_run_log.return_message IS 'Message of the error that it failed with';
-COMMENT ON COLUMN matomo_run_log.start_time IS 'When it started';
-COMMENT ON COLUMN matomo_run_log.site_id IS 'ID of the registered site';
-COMMENT ON COLUMN matomo_run_log.owner IS 'Role whose rights it has; 0 if restored from a dump and not found yet, NULL if dropped before the dump';
-COMMENT ON COLUMN matomo_run_log.destination IS 'Table with the visits';
-COMMENT ON COLUMN matomo_run_log.days_total IS 'Days done and still to do';
-COMMENT ON COLUMN matomo_run_log.pages IS 'Pages of visits requested';
-COMMENT ON COLUMN matomo_run_log.actions IS 'Actions of these visits';
-COMMENT ON COLUMN matomo_run_log.truncated_visits IS 'Visits with only their first actions listed by Matomo';
-COMMENT ON COLUMN matomo_run_log.bytes IS 'Size of the answers in bytes, after decompression';
-COMMENT ON COLUMN matomo_run_log.sqlstate IS 'SQLSTATE of that error';
-COMMENT ON COLUMN matomo_run_log.done IS 'Later days that are already done';
-COMMENT ON COLUMN matomo_run_log.timezone IS 'Timezone of the site, as Matomo reported it to this run';
-COMMENT ON COLUMN matomo_run_log.step_pages IS 'Pages of a day after which it commits; NULL means matomo.step_pages';
-COMMENT ON COLUMN matomo_run_log.changes IS 'Value in matomo_site_state when it started';
-COMMENT ON COLUMN matomo_run_log.owner_name IS 'Name of that role when the run started or was dumped';
-COMMENT ON COLUMN matomo_run_log.misfits IS 'Number of values a column that its type cannot hold: they are NULL';
-COMMENT ON SEQUENCE matomo_run_log_runid_seq IS 'IDs of runs';
-
-SELECT pg_catalog.pg_extension_config_dump('matomo_run_log', $$
-    AS l (runid, job_pid, database, username, command, status, return_message, start_time, end_time, site_id,
-          role_here, server, idsite, destination, days, days_total, pages, visits, actions, inserted, updated,
-          deleted, truncated_visits, bytes, sqlstate, detail, hint, next_day, done, timezone, step_pages, changes,
-          role_name, misfits)
-    LEFT JOIN pg_catalog.pg_roles o ON o.oid = l.role_here
-    CROSS JOIN LATERAL (SELECT
-        CASE WHEN o.oid IS NOT NULL OR l.role_here = 0::pg_catalog.oid
-             THEN 0::pg_catalog.oid::pg_catalog.regrole END,
-        coalesce(o.rolname, l.role_name)) AS d (owner, owner_name)$$);
-
-COMMENT ON FUNCTION matomo_run_is_dead(bigint) IS 'Internal: whether a run has ended without recording it in its row';
-COMMENT ON FUNCTION matomo_is_running(integer) IS 'Internal: whether any session is syncing a registered site';
-
-CREATE OR REPLACE VIEW matomo_runs WITH (security_barrier) AS
-    SELECT r.runid, r.job_pid, r.database, r.username, r.command,
-           CASE WHEN r.status = 'running' AND matomo_run_is_dead(r.runid) THEN 'failed' ELSE r.status END AS status,
-           CASE WHEN r.status = 'running' AND matomo_run_is_dead(r.runid)
-                THEN 'the run was interrupted' ELSE r.return_message END AS return_message,
-           r.start_time, r.end_time, r.site_id, coalesce((SELECT a.rolname FROM pg_catalog.pg_roles a WHERE a.oid = o.owner), r.owner_name) AS owner, r.server, r.idsite, r.destination,
-           r.days, r.days_total, r.pages, r.visits, r.actions, r.inserted, r.updated, r.deleted,
-           r.truncated_visits, r.bytes, r.sqlstate, r.detail, r.hint, r.misfits
-    FROM matomo_run_log r
-    CROSS JOIN LATERAL (SELECT CASE r.owner::pg_catalog.oid WHEN 0::pg_catalog.oid
-        THEN (SELECT a.oid FROM pg_catalog.pg_roles a WHERE a.rolname = r.owner_name) ELSE r.owner::pg_catalog.oid END) AS o(owner)
-    WHERE matomo_may_see(coalesce(o.owner, 0::pg_catalog.oid));
-
-COMMENT ON VIEW matomo_runs IS 'Current and past syncs of your registered sites';
-COMMENT ON COLUMN matomo_runs.runid IS 'ID of the run';
-COMMENT ON COLUMN matomo_runs.job_pid IS 'Process ID';
-COMMENT ON COLUMN matomo_runs.database IS 'Database';
-COMMENT ON COLUMN matomo_runs.username IS 'Role that started it';
-COMMENT ON COLUMN matomo_runs.command IS 'What started it';
-COMMENT ON COLUMN matomo_runs.status IS 'running, paused (resumes by itself), succeeded or failed';
-COMMENT ON COLUMN matomo_runs.return_message IS 'Message of the error that it failed with';
-COMMENT ON COLUMN matomo_runs.start_time IS 'When it started';
-COMMENT ON COLUMN matomo_runs.end_time IS 'When it ended';
-COMMENT ON COLUMN matomo_runs.site_id IS 'ID of the registered site';
-COMMENT ON COLUMN matomo_runs.owner IS 'Role whose rights it has';
-COMMENT ON COLUMN matomo_runs.server IS 'Foreign server of the Matomo';
-COMMENT ON COLUMN matomo_runs.idsite IS 'ID of the site in Matomo (idSite)';
-COMMENT ON COLUMN matomo_runs.destination IS 'Table with the visits';
-COMMENT ON COLUMN matomo_runs.days IS 'Days done';
-COMMENT ON COLUMN matomo_runs.days_total IS 'Days done and still to do';
-COMMENT ON COLUMN matomo_runs.pages IS 'Pages of visits requested';
-COMMENT ON COLUMN matomo_runs.visits IS 'Visits that Matomo sent';
-COMMENT ON COLUMN matomo_runs.actions IS 'Actions of these visits';
-COMMENT ON COLUMN matomo_runs.inserted IS 'Rows inserted';
-COMMENT ON COLUMN matomo_runs.updated IS 'Rows updated';
-COMMENT ON COLUMN matomo_runs.deleted IS 'Rows deleted';
-COMMENT ON COLUMN matomo_runs.truncated_visits IS 'Visits with only their first actions listed by Matomo';
-COMMENT ON COLUMN matomo_runs.bytes IS 'Size of the answers in bytes, after decompression';
-COMMENT ON COLUMN matomo_runs.sqlstate IS 'SQLSTATE of that error';
-COMMENT ON COLUMN matomo_runs.detail IS 'DETAIL of that error';
-COMMENT ON COLUMN matomo_runs.hint IS 'HINT of that error';
-COMMENT ON COLUMN matomo_runs.misfits IS 'Number of values a column that its type cannot hold: they are NULL';
 
 CREATE OR REPLACE FUNCTION matomo_drop_rows(
     destination regclass,
@@ -1582,78 +1473,158 @@ $$;
 
 COMMENT ON PROCEDURE matomo_drop_before(regclass, timestamptz, integer, interval, interval) IS
     'Removes all actions before an instant, of all sites or one: drops whole partitions and deletes other rows, with a commit after each step. Syncs do not copy them again';
+COMMENT ON TABLE matomo_site_config IS 'Registered sites: one row per server, site and destination';
+COMMENT ON COLUMN matomo_site_config.id IS 'ID for matomo_sync_site, matomo_alter_site and matomo_remove_site';
+COMMENT ON COLUMN matomo_site_config.destination IS 'Table with the visits; 0 if restored from a dump and not found yet, NULL if dropped before the dump';
+COMMENT ON COLUMN matomo_site_config.owner IS 'Role whose rights and user mapping its syncs use; 0 if restored from a dump and not found yet, NULL if dropped before the dump';
+COMMENT ON COLUMN matomo_site_config.start_date IS 'First day to copy, as for matomo_sync';
+COMMENT ON COLUMN matomo_site_config.retention IS 'How long visits are kept; NULL means forever';
+COMMENT ON COLUMN matomo_site_config.name IS 'Name of the site, as Matomo last reported it';
+COMMENT ON COLUMN matomo_site_config.timezone IS 'Timezone of the site, as Matomo last reported it';
+COMMENT ON COLUMN matomo_site_config.destination_name IS 'Last known schema, name and owner of the table, from when it was set or dumped';
+COMMENT ON COLUMN matomo_site_config.owner_name IS 'Last known name of the owner, from when it was set or dumped';
+COMMENT ON SEQUENCE matomo_site_config_id_seq IS 'IDs of registered sites';
+COMMENT ON TABLE matomo_site_state IS 'State of each registered site';
+COMMENT ON COLUMN matomo_site_state.site_id IS 'ID of the registered site';
+COMMENT ON COLUMN matomo_site_state.next_at IS 'When the background worker next syncs the site; infinity after a refused token';
+COMMENT ON COLUMN matomo_site_state.failures IS 'Failed runs since the last success';
+COMMENT ON COLUMN matomo_site_state.last_success_at IS 'Start of the last successful run: the table has all visits that Matomo had then';
+COMMENT ON COLUMN matomo_site_state.last_error_at IS 'End of the last failed run';
+COMMENT ON COLUMN matomo_site_state.refused_credentials IS 'Version of the server and user mapping whose token Matomo refused; it is not sent again';
+COMMENT ON COLUMN matomo_site_state.tended_on IS 'Last day, in the site''s timezone, on which retention was applied and partitions were created ahead';
+COMMENT ON COLUMN matomo_site_state.upkeep_place IS 'Where unfinished retention resumes';
+COMMENT ON COLUMN matomo_site_state.upkeep_error IS 'Message of the error that retention or partitions failed with';
+COMMENT ON COLUMN matomo_site_state.changes IS 'Number of configuration changes that make earlier runs irrelevant';
 
-CREATE OR REPLACE FUNCTION matomo_drop_step(destination regclass, before timestamptz, site integer, lock_timeout interval, place jsonb DEFAULT NULL)
-RETURNS TABLE (place jsonb, more boolean, dropped text, actions bigint, blocked text, holders text)
-VOLATILE PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', 'matomo_drop_step_0_2_reconnect_wrapper';
+SELECT pg_catalog.pg_extension_config_dump('matomo_site_config', $$
+    AS s (id, server, idsite, table_here, role_here, start_date, every, retention, enabled, name, timezone,
+          created_at, table_name, role_name)
+    LEFT JOIN (pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+               JOIN pg_catalog.pg_roles r ON r.oid = c.relowner) ON c.oid = s.table_here
+    LEFT JOIN pg_catalog.pg_roles o ON o.oid = s.role_here
+    CROSS JOIN LATERAL (SELECT
+        CASE WHEN c.oid IS NOT NULL OR s.table_here = 0::pg_catalog.oid
+             THEN 0::pg_catalog.oid::pg_catalog.regclass END,
+        CASE WHEN o.oid IS NOT NULL OR s.role_here = 0::pg_catalog.oid
+             THEN 0::pg_catalog.oid::pg_catalog.regrole END,
+        CASE WHEN c.oid IS NULL THEN s.table_name
+             ELSE ARRAY[n.nspname::text, c.relname::text, r.rolname::text] END,
+        coalesce(o.rolname, s.role_name)) AS d (destination, owner, destination_name, owner_name)$$);
 
-CREATE OR REPLACE FUNCTION "matomo_run_sites"() RETURNS INT[] 
-STRICT VOLATILE PARALLEL UNSAFE
-LANGUAGE c 
-AS 'MODULE_PATHNAME', 'matomo_run_sites_0_2_reconnect_wrapper';
+SELECT pg_catalog.pg_extension_config_dump('matomo_site_state', $$
+    AS t (site_id, matomo, next_at, failures, last_success_at, last_error_at, last_sqlstate, last_error,
+          last_detail, last_hint, refused_credentials, tended_on, place_here)
+    CROSS JOIN (SELECT NULL::pg_catalog.jsonb) AS d (upkeep_place)$$);
 
-CREATE OR REPLACE FUNCTION "matomo_run_step"(
-	"site" INT, 
-	"is_one_of_all" bool 
-) RETURNS bool 
-VOLATILE PARALLEL UNSAFE
-LANGUAGE c 
-AS 'MODULE_PATHNAME', 'matomo_run_step_0_2_reconnect_wrapper';
+COMMENT ON FUNCTION matomo_may_see(oid) IS 'Internal: whether the current user may see the sites and runs of a role';
 
-CREATE OR REPLACE PROCEDURE matomo_sync_site(id integer)
-LANGUAGE plpgsql
-AS $$
-BEGIN
-    WHILE @extschema@.matomo_run_step(id, false) LOOP
-        COMMIT;
-    END LOOP;
-END
-$$;
+CREATE OR REPLACE VIEW matomo_sites WITH (security_barrier) AS
+    SELECT s.id, s.server, s.idsite, s.name, s.timezone,
+           coalesce(c.oid::pg_catalog.regclass::text,
+                    pg_catalog.format('%I.%I', s.destination_name[1], s.destination_name[2])) AS destination,
+           coalesce(r.rolname, s.owner_name) AS owner, s.start_date, s.every, s.retention, s.enabled, s.created_at
+    FROM matomo_site_config s
+    LEFT JOIN pg_catalog.pg_class c ON c.oid = CASE s.destination::pg_catalog.oid WHEN 0::pg_catalog.oid
+        THEN matomo_find_table(s.destination_name) ELSE s.destination::pg_catalog.oid END
+    LEFT JOIN pg_catalog.pg_roles r ON CASE s.owner::pg_catalog.oid WHEN 0::pg_catalog.oid
+        THEN r.rolname = s.owner_name ELSE r.oid = s.owner::pg_catalog.oid END
+    WHERE matomo_may_see(coalesce(r.oid, s.owner::pg_catalog.oid));
 
-COMMENT ON PROCEDURE matomo_sync_site(integer) IS 'Syncs a registered site, with a commit after each step';
+COMMENT ON VIEW matomo_sites IS 'Your registered sites: one row per server, site and destination';
+COMMENT ON COLUMN matomo_sites.id IS 'ID for matomo_sync_site, matomo_alter_site and matomo_remove_site';
+COMMENT ON COLUMN matomo_sites.server IS 'Foreign server of the Matomo';
+COMMENT ON COLUMN matomo_sites.idsite IS 'ID of the site in Matomo (idSite)';
+COMMENT ON COLUMN matomo_sites.name IS 'Name of the site, as Matomo last reported it';
+COMMENT ON COLUMN matomo_sites.timezone IS 'Timezone of the site, as Matomo last reported it';
+COMMENT ON COLUMN matomo_sites.destination IS 'Table with the visits';
+COMMENT ON COLUMN matomo_sites.owner IS 'Role whose rights and user mapping its syncs use';
+COMMENT ON COLUMN matomo_sites.start_date IS 'First day to copy, as for matomo_sync';
+COMMENT ON COLUMN matomo_sites.every IS 'How often the background worker syncs the site';
+COMMENT ON COLUMN matomo_sites.retention IS 'How long visits are kept; NULL means forever';
+COMMENT ON COLUMN matomo_sites.enabled IS 'Whether matomo_sync_all and the background worker sync the site';
+COMMENT ON COLUMN matomo_sites.created_at IS 'When the site was registered';
+COMMENT ON TABLE matomo_run_log IS 'Syncs of registered sites';
+COMMENT ON COLUMN matomo_run_log.runid IS 'ID of the run';
+COMMENT ON COLUMN matomo_run_log.job_pid IS 'Process ID';
+COMMENT ON COLUMN matomo_run_log.database IS 'Database';
+COMMENT ON COLUMN matomo_run_log.username IS 'Role that started it';
+COMMENT ON COLUMN matomo_run_log.command IS 'What started it';
+COMMENT ON COLUMN matomo_run_log.status IS 'running, paused (resumes by itself), succeeded or failed';
+COMMENT ON COLUMN matomo_run_log.return_message IS 'Message of the error that it failed with';
+COMMENT ON COLUMN matomo_run_log.start_time IS 'When it started';
+COMMENT ON COLUMN matomo_run_log.site_id IS 'ID of the registered site';
+COMMENT ON COLUMN matomo_run_log.owner IS 'Role whose rights it has; 0 if restored from a dump and not found yet, NULL if dropped before the dump';
+COMMENT ON COLUMN matomo_run_log.destination IS 'Table with the visits';
+COMMENT ON COLUMN matomo_run_log.days_total IS 'Days done and still to do';
+COMMENT ON COLUMN matomo_run_log.pages IS 'Pages of visits requested';
+COMMENT ON COLUMN matomo_run_log.actions IS 'Actions of these visits';
+COMMENT ON COLUMN matomo_run_log.truncated_visits IS 'Visits with only their first actions listed by Matomo';
+COMMENT ON COLUMN matomo_run_log.bytes IS 'Size of the answers in bytes, after decompression';
+COMMENT ON COLUMN matomo_run_log.sqlstate IS 'SQLSTATE of that error';
+COMMENT ON COLUMN matomo_run_log.done IS 'Later days that are already done';
+COMMENT ON COLUMN matomo_run_log.timezone IS 'Timezone of the site, as Matomo reported it to this run';
+COMMENT ON COLUMN matomo_run_log.step_pages IS 'Pages of a day after which it commits; NULL means matomo.step_pages';
+COMMENT ON COLUMN matomo_run_log.changes IS 'Value in matomo_site_state when it started';
+COMMENT ON COLUMN matomo_run_log.owner_name IS 'Name of that role when the run started or was dumped';
+COMMENT ON COLUMN matomo_run_log.misfits IS 'Number of values a column that its type cannot hold: they are NULL';
+COMMENT ON SEQUENCE matomo_run_log_runid_seq IS 'IDs of runs';
 
-CREATE OR REPLACE PROCEDURE matomo_sync_all()
-LANGUAGE plpgsql
-AS $$
-DECLARE
-    site pg_catalog.int4;
-BEGIN
-    FOREACH site IN ARRAY @extschema@.matomo_run_sites() LOOP
-        COMMIT;
-        WHILE @extschema@.matomo_run_step(site, true) LOOP
-            COMMIT;
-        END LOOP;
-    END LOOP;
-END
-$$;
+SELECT pg_catalog.pg_extension_config_dump('matomo_run_log', $$
+    AS l (runid, job_pid, database, username, command, status, return_message, start_time, end_time, site_id,
+          role_here, server, idsite, destination, days, days_total, pages, visits, actions, inserted, updated,
+          deleted, truncated_visits, bytes, sqlstate, detail, hint, next_day, done, timezone, step_pages, changes,
+          role_name, misfits)
+    LEFT JOIN pg_catalog.pg_roles o ON o.oid = l.role_here
+    CROSS JOIN LATERAL (SELECT
+        CASE WHEN o.oid IS NOT NULL OR l.role_here = 0::pg_catalog.oid
+             THEN 0::pg_catalog.oid::pg_catalog.regrole END,
+        coalesce(o.rolname, l.role_name)) AS d (owner, owner_name)$$);
 
-COMMENT ON PROCEDURE matomo_sync_all() IS 'Syncs all enabled registered sites whose owner''s rights you have, one after the other, with a commit after each step; a failed site is a WARNING. Also applies retention to disabled sites';
-COMMENT ON FUNCTION matomo_run_sites() IS 'Internal: IDs of the registered sites that matomo_sync_all has work for';
-COMMENT ON FUNCTION matomo_run_step(integer, boolean) IS 'Internal: runs the next step for a registered site; returns whether more steps follow';
+COMMENT ON FUNCTION matomo_run_is_dead(bigint) IS 'Internal: whether a run has ended without recording it in its row';
+COMMENT ON FUNCTION matomo_is_running(integer) IS 'Internal: whether any session is syncing a registered site';
 
-CREATE OR REPLACE FUNCTION "matomo_sync"(
-	"site" INT, 
-	"url" TEXT DEFAULT NULL, 
-	"key" TEXT DEFAULT NULL, 
-	"start_date" date DEFAULT NULL, 
-	"end_date" date DEFAULT NULL, 
-	"destination" TEXT DEFAULT NULL, 
-	"force" bool DEFAULT false, 
-	"page_size" INT DEFAULT NULL, 
-	"server" TEXT DEFAULT NULL 
-) RETURNS TABLE (
-	"day" date,  
-	"pages" INT,  
-	"visits" bigint,  
-	"actions" bigint,  
-	"inserted" bigint,  
-	"updated" bigint,  
-	"deleted" bigint,  
-	"truncated_visits" bigint  
-)
-VOLATILE PARALLEL UNSAFE
-LANGUAGE c 
-AS 'MODULE_PATHNAME', 'matomo_sync_0_2_reconnect_wrapper';
+CREATE OR REPLACE VIEW matomo_runs WITH (security_barrier) AS
+    SELECT r.runid, r.job_pid, r.database, r.username, r.command,
+           CASE WHEN r.status = 'running' AND matomo_run_is_dead(r.runid) THEN 'failed' ELSE r.status END AS status,
+           CASE WHEN r.status = 'running' AND matomo_run_is_dead(r.runid)
+                THEN 'the run was interrupted' ELSE r.return_message END AS return_message,
+           r.start_time, r.end_time, r.site_id, coalesce((SELECT a.rolname FROM pg_catalog.pg_roles a WHERE a.oid = o.owner), r.owner_name) AS owner, r.server, r.idsite, r.destination,
+           r.days, r.days_total, r.pages, r.visits, r.actions, r.inserted, r.updated, r.deleted,
+           r.truncated_visits, r.bytes, r.sqlstate, r.detail, r.hint, r.misfits
+    FROM matomo_run_log r
+    CROSS JOIN LATERAL (SELECT CASE r.owner::pg_catalog.oid WHEN 0::pg_catalog.oid
+        THEN (SELECT a.oid FROM pg_catalog.pg_roles a WHERE a.rolname = r.owner_name) ELSE r.owner::pg_catalog.oid END) AS o(owner)
+    WHERE matomo_may_see(coalesce(o.owner, 0::pg_catalog.oid));
+
+COMMENT ON VIEW matomo_runs IS 'Current and past syncs of your registered sites';
+COMMENT ON COLUMN matomo_runs.runid IS 'ID of the run';
+COMMENT ON COLUMN matomo_runs.job_pid IS 'Process ID';
+COMMENT ON COLUMN matomo_runs.database IS 'Database';
+COMMENT ON COLUMN matomo_runs.username IS 'Role that started it';
+COMMENT ON COLUMN matomo_runs.command IS 'What started it';
+COMMENT ON COLUMN matomo_runs.status IS 'running, paused (resumes by itself), succeeded or failed';
+COMMENT ON COLUMN matomo_runs.return_message IS 'Message of the error that it failed with';
+COMMENT ON COLUMN matomo_runs.start_time IS 'When it started';
+COMMENT ON COLUMN matomo_runs.end_time IS 'When it ended';
+COMMENT ON COLUMN matomo_runs.site_id IS 'ID of the registered site';
+COMMENT ON COLUMN matomo_runs.owner IS 'Role whose rights it has';
+COMMENT ON COLUMN matomo_runs.server IS 'Foreign server of the Matomo';
+COMMENT ON COLUMN matomo_runs.idsite IS 'ID of the site in Matomo (idSite)';
+COMMENT ON COLUMN matomo_runs.destination IS 'Table with the visits';
+COMMENT ON COLUMN matomo_runs.days IS 'Days done';
+COMMENT ON COLUMN matomo_runs.days_total IS 'Days done and still to do';
+COMMENT ON COLUMN matomo_runs.pages IS 'Pages of visits requested';
+COMMENT ON COLUMN matomo_runs.visits IS 'Visits that Matomo sent';
+COMMENT ON COLUMN matomo_runs.actions IS 'Actions of these visits';
+COMMENT ON COLUMN matomo_runs.inserted IS 'Rows inserted';
+COMMENT ON COLUMN matomo_runs.updated IS 'Rows updated';
+COMMENT ON COLUMN matomo_runs.deleted IS 'Rows deleted';
+COMMENT ON COLUMN matomo_runs.truncated_visits IS 'Visits with only their first actions listed by Matomo';
+COMMENT ON COLUMN matomo_runs.bytes IS 'Size of the answers in bytes, after decompression';
+COMMENT ON COLUMN matomo_runs.sqlstate IS 'SQLSTATE of that error';
+COMMENT ON COLUMN matomo_runs.detail IS 'DETAIL of that error';
+COMMENT ON COLUMN matomo_runs.hint IS 'HINT of that error';
+COMMENT ON COLUMN matomo_runs.misfits IS 'Number of values a column that its type cannot hold: they are NULL';
 
 CREATE OR REPLACE VIEW matomo_status WITH (security_barrier) AS
     SELECT s.id AS site_id, s.server, s.idsite, s.name, s.timezone, v.destination, v.owner, s.enabled,
@@ -1741,8 +1712,39 @@ COMMENT ON COLUMN matomo_progress.actions IS 'Actions of these visits';
 COMMENT ON COLUMN matomo_progress.actions_per_second IS 'Actions per second since it started';
 COMMENT ON COLUMN matomo_progress.time_left IS 'Time left if the remaining days are like those done';
 COMMENT ON COLUMN matomo_progress.start_time IS 'When it started';
+
+CREATE OR REPLACE PROCEDURE matomo_sync_site(id integer)
+LANGUAGE plpgsql
+AS $$
+BEGIN
+    WHILE @extschema@.matomo_run_step(id, false) LOOP
+        COMMIT;
+    END LOOP;
+END
+$$;
+
+COMMENT ON PROCEDURE matomo_sync_site(integer) IS 'Syncs a registered site, with a commit after each step';
+
+CREATE OR REPLACE PROCEDURE matomo_sync_all()
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    site pg_catalog.int4;
+BEGIN
+    FOREACH site IN ARRAY @extschema@.matomo_run_sites() LOOP
+        COMMIT;
+        WHILE @extschema@.matomo_run_step(site, true) LOOP
+            COMMIT;
+        END LOOP;
+    END LOOP;
+END
+$$;
+
+COMMENT ON PROCEDURE matomo_sync_all() IS 'Syncs all enabled registered sites whose owner''s rights you have, one after the other, with a commit after each step; a failed site is a WARNING. Also applies retention to disabled sites';
+COMMENT ON FUNCTION matomo_run_sites() IS 'Internal: IDs of the registered sites that matomo_sync_all has work for';
+COMMENT ON FUNCTION matomo_run_step(integer, boolean) IS 'Internal: runs the next step for a registered site; returns whether more steps follow';
 COMMENT ON FUNCTION matomo_create_companions(regclass) IS
-    'Makes the tables of visits, conversions and items of a destination, as far as matomo.companions names them, and returns them';
+    'Makes the tables of visits, conversions and items of a destination, as far as matomo.companions names them, or takes those that are there; returns them';
 COMMENT ON FUNCTION matomo_sync(integer, text, text, date, date, text, boolean, integer, text) IS
     'Copies the visits of a Matomo site from start_date to end_date (default today) into a table; returns a row per day';
 COMMENT ON FUNCTION matomo_check(integer, date, date, text, text, text, boolean, boolean, integer, text, boolean) IS
@@ -1763,14 +1765,16 @@ COMMENT ON FUNCTION matomo_today(text) IS 'Internal: today in a timezone, named 
 DO $do$
 DECLARE
     known CONSTANT oid[] := pg_catalog.current_setting('matomo_update.known');
+    owners CONSTANT text := pg_catalog.current_setting('matomo_update.owners');
     grants CONSTANT text := pg_catalog.current_setting('matomo_update.grants');
     for_all CONSTANT name[] := ARRAY['matomo_may_see', 'matomo_find_table', 'matomo_is_running', 'matomo_run_is_dead',
         'matomo_today', 'matomo_create_table', 'matomo_partition_ranges', 'matomo_create_partitions', 'matomo_forget',
         'matomo_drop_step', 'matomo_drop_rows', 'matomo_drop_before', 'matomo_remove_site',
         'matomo_run_outside_transaction', 'matomo_run_sites', 'matomo_run_step', 'matomo_action_node',
-        'matomo_visit', 'matomo_conversion', 'matomo_item', 'matomo_create_companions', 'matomo_create_companion'];
+        'matomo_visit', 'matomo_conversion', 'matomo_item', 'matomo_companion', 'matomo_create_companions', 'matomo_create_companion'];
     change text;
 BEGIN
+    EXECUTE owners;
     FOR change IN
         WITH member AS (
             SELECT d.classid, d.objid FROM pg_catalog.pg_depend d

@@ -202,9 +202,16 @@ BEGIN
         created := created + 1;
         at := upper_bound;
     END LOOP;
+    -- The tables of visits, conversions and items have the same weeks.
+    FOR made IN
+        SELECT c.oid FROM @extschema@.matomo_companion k JOIN pg_class c ON c.oid = k.companion::oid
+        WHERE k.destination::oid = matomo_create_partitions.destination::oid
+    LOOP
+        PERFORM @extschema@.matomo_create_partitions(made, from_time, to_time);
+    END LOOP;
     RETURN created;
 END
 $$;
 
 COMMENT ON FUNCTION matomo_create_partitions(regclass, timestamptz, timestamptz) IS
-    'Creates the missing weekly partitions (UTC) between two instants, and returns their number';
+    'Creates the missing weekly partitions (UTC) of a destination and its companions between two instants, and returns the number of those of the destination';

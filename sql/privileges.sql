@@ -32,8 +32,8 @@ BEGIN
 END
 $$;
 
--- Views that show only what the user may see, and the templates of the tables.
-GRANT SELECT ON matomo_action, matomo_action_node, matomo_visit, matomo_conversion, matomo_item, matomo_days, matomo_sites, matomo_runs, matomo_status, matomo_progress TO PUBLIC;
+-- Views that show only what the user may see, the templates of the tables, and which table is whose companion.
+GRANT SELECT ON matomo_action, matomo_action_node, matomo_visit, matomo_conversion, matomo_item, matomo_companion, matomo_days, matomo_sites, matomo_runs, matomo_status, matomo_progress TO PUBLIC;
 GRANT EXECUTE ON FUNCTION matomo_may_see(oid), matomo_find_table(text[]), matomo_is_running(integer), matomo_run_is_dead(bigint), matomo_today(text) TO PUBLIC;
 
 -- These have only the caller's rights on tables.
@@ -59,7 +59,7 @@ GRANT EXECUTE ON FUNCTION
 TO PUBLIC;
 
 COMMENT ON FUNCTION matomo_create_companions(regclass) IS
-    'Makes the tables of visits, conversions and items of a destination, as far as matomo.companions names them, and returns them';
+    'Makes the tables of visits, conversions and items of a destination, as far as matomo.companions names them, or takes those that are there; returns them';
 COMMENT ON FUNCTION matomo_sync(integer, text, text, date, date, text, boolean, integer, text) IS
     'Copies the visits of a Matomo site from start_date to end_date (default today) into a table; returns a row per day';
 

@@ -41,8 +41,8 @@ pub enum Lock {
     /// A destination whose ledger does not yet have a Matomo, and a hash of the URL of the Matomo
     /// that claims it.
     Matomo(pg_sys::Oid, u32),
-    /// The creation of a table whose name has this hash.
-    Creation(u32),
+    /// The creation of a table in a schema; the hash of its name.
+    Creation(pg_sys::Oid, u32),
 }
 
 /// Takes the place of an idSite.
@@ -80,7 +80,7 @@ pub enum Kind {
 /// A lock held by a transaction.
 #[derive(Debug, Clone, Copy)]
 pub struct Held {
-    /// The destination.
+    /// The destination or schema.
     pub class: u32,
     /// The site, or the hash.
     pub object: u32,
@@ -227,7 +227,7 @@ impl Lock {
                 (destination.to_u32(), site.cast_unsigned(), Kind::Rows)
             }
             Lock::Matomo(destination, hash) => (destination.to_u32(), hash, Kind::Matomo),
-            Lock::Creation(hash) => (0, hash, Kind::Creation),
+            Lock::Creation(schema, hash) => (schema.to_u32(), hash, Kind::Creation),
         };
         pg_sys::LOCKTAG {
             // SAFETY: main thread; set at session start.

@@ -38,7 +38,7 @@ const SITES: [SiteContext; 4] = [
 ];
 
 /// Visits of a real Matomo.
-fn recorded() -> Vec<Value> {
+pub fn recorded() -> Vec<Value> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recordings");
     let files = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
     let mut visits = Vec::new();

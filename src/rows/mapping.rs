@@ -50,6 +50,10 @@ impl<'v, 'a> VisitRows<'v, 'a> {
         layout: &Layout,
         max_bytes: usize,
     ) -> Option<Vec<&'static str>> {
+        let mut actions = self.source.visit.actions.iter();
+        if matches!(layout.kind, Kind::Conversions | Kind::Items) && !actions.any(is_conversion) {
+            return Some(Vec::new());
+        }
         let runs: Vec<_> = layout.runs().map(|run| &layout.slots()[run]).collect();
         let of_visit = self.source.cells(runs.iter().copied().filter(is_of_visit));
         let mut misfits = of_visit.misfits.clone();
@@ -169,3 +173,7 @@ mod tests;
 #[cfg(test)]
 #[path = "fuzz_tests.rs"]
 mod fuzz;
+
+#[cfg(test)]
+#[path = "coverage_tests.rs"]
+mod coverage;

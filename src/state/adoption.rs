@@ -6,7 +6,6 @@ use crate::error::Result;
 use crate::pg::report::say;
 use crate::state::ledger::{Ledger, LedgerEntry};
 use crate::state::retention;
-use crate::store::companions;
 use crate::store::destination::Destination;
 use crate::store::inspect;
 
@@ -21,7 +20,6 @@ pub fn adopt(ledger: &Ledger, destination: &Destination) -> Result<()> {
     if restored.is_empty() {
         return Ok(());
     }
-    companions::take_restored(&destination.extension, destination.oid)?;
     // A sync may have written new entries before the table got the owner of the dump.
     let known = ledger.read()?;
     restored.retain(|day, _| !known.contains_key(day));

@@ -169,7 +169,7 @@ impl Group {
     }
 }
 
-/// Waits for all running syncs and checks: then the rows that they have read of the visitor are visible.
+/// Waits for all running syncs and repairs: then the rows that they have read of the visitor are visible.
 /// Later ones read the current data of Matomo.
 fn outwait_syncs(only_in: Option<pg_sys::Oid>, longest: Duration) -> Result<()> {
     let trees = only_in.map_or(Ok(Vec::new()), tree)?;

@@ -26,16 +26,23 @@ pub fn known_columns(
     // Types of pg_catalog are qualified as well: the caller may have a type named text. Types with
     // a modifier are either syntax, such as numeric(10,2), or already qualified. varchar and bpchar
     // go without their modifier: a cast to varchar(9) would truncate, while the column itself
-    // refuses.
-    let sql = "SELECT a.attname::text, \
-                   CASE WHEN a.atttypmod < 0 OR t.oid IN ('varchar'::regtype, 'bpchar'::regtype) \
+    // refuses. Domains are resolved, and what may be made of them holds no value of ours: a cast to one
+    // runs its constraints, also where rows are only read.
+    let sql = "WITH RECURSIVE base (name, oid, modifier) AS ( \
+                   SELECT a.attname::text, a.atttypid, a.atttypmod FROM pg_attribute a \
+                   WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped \
+                     AND a.attgenerated = '' AND a.attname = ANY ($2::text[]) \
+                   UNION ALL SELECT b.name, d.typbasetype, greatest(b.modifier, d.typtypmod) \
+                   FROM base b JOIN pg_type d ON d.oid = b.oid AND d.typtype = 'd') \
+               SELECT b.name, \
+                   CASE WHEN b.modifier < 0 OR t.oid IN ('varchar'::regtype, 'bpchar'::regtype) \
                         THEN format('%I.%I', n.nspname, t.typname) \
-                        ELSE format_type(a.atttypid, a.atttypmod) END, \
-                   CASE WHEN n.nspname = 'pg_catalog' THEN t.typname::text ELSE '' END, a.atttypmod \
-               FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid \
+                        ELSE format_type(b.oid, b.modifier) END, \
+                   CASE WHEN n.nspname = 'pg_catalog' THEN t.typname::text ELSE '' END, b.modifier \
+               FROM base b JOIN pg_type t ON t.oid = b.oid AND t.typtype <> 'd' \
                JOIN pg_namespace n ON n.oid = t.typnamespace \
-               WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped \
-                 AND a.attgenerated = '' AND a.attname = ANY ($2::text[])";
+               WHERE n.nspname = 'pg_catalog' OR t.typtype = 'e' \
+                  OR t.typtype = 'b' AND t.typcategory <> 'A'";
     let wanted: Vec<&str> = kind.known().map(|column| column.name).collect();
     let mut found = HashMap::new();
     for row in query(client, sql, &[oid.into(), wanted.into()])? {
@@ -76,11 +83,16 @@ pub fn missing_privileges(
     Ok(missing.into_iter().flatten().collect())
 }
 
-/// The columns of the narrowest unique index that tells rows apart, if there is one.
+/// The columns of the narrowest unique index that tells rows apart.
 ///
 /// # Errors
-/// Only internal ones.
-pub fn key(client: &mut SpiClient, oid: pg_sys::Oid, kind: Kind) -> Result<Option<Vec<String>>> {
+/// [`Error::NoUniqueIndex`].
+pub fn key(
+    client: &mut SpiClient,
+    oid: pg_sys::Oid,
+    name: &str,
+    kind: Kind,
+) -> Result<Vec<String>> {
     let sql = "SELECT string_agg(a.attname, ',' ORDER BY k.place) \
                FROM pg_index i \
                CROSS JOIN LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY AS k(attnum, place) \
@@ -94,7 +106,12 @@ pub fn key(client: &mut SpiClient, oid: pg_sys::Oid, kind: Kind) -> Result<Optio
     let others = vec![kind.time(), "idsite", "idvisit"];
     let args = [oid.into(), kind.identity().to_vec().into(), others.into()];
     let found = strings(query(client, sql, &args)?)?.into_iter().flatten().next();
-    Ok(found.map(|columns| columns.split(',').map(str::to_owned).collect()))
+    let found = found.map(|columns| columns.split(',').map(str::to_owned).collect());
+    found.ok_or_else(|| Error::NoUniqueIndex {
+        name: name.to_owned(),
+        identity: kind.identity().join(", "),
+        time: kind.time(),
+    })
 }
 
 /// The first column of a result.

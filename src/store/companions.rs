@@ -8,11 +8,12 @@ use crate::pg::extension::Extension;
 use crate::pg::local_settings::{LocalSettings, SAFE_PATH};
 use crate::pg::spi::{query, spi};
 use crate::rows::columns::Kind;
+use crate::store::catalog;
 
 /// SQL for whether a row `c` of `matomo_companion` is of a destination (a parameter), also by name.
 fn is_of(schema: &str, destination: &str) -> String {
     format!(
-        "(c.destination = {destination} OR c.destination = 0::oid \
+        "(c.destination::oid = {destination} OR c.destination::oid = 0::oid \
          AND {schema}.matomo_find_table(c.destination_name) = {destination})"
     )
 }
@@ -20,35 +21,94 @@ fn is_of(schema: &str, destination: &str) -> String {
 /// The companions of a destination that exist, in the order of [`Kind`].
 ///
 /// # Errors
-/// Only internal ones.
+/// [`Error::Privilege`] for one that belongs to another role than the destination: its triggers would run
+/// with the rights of whoever writes the destination.
 pub fn of(extension: &Extension, destination: pg_sys::Oid) -> Result<Vec<(Kind, pg_sys::Oid)>> {
     let schema = &extension.schema;
     let sql = format!(
-        "SELECT DISTINCT ON (c.kind) c.kind, r.oid FROM {schema}.matomo_companion c \
-         JOIN pg_class r ON r.oid = CASE c.companion WHEN 0::oid \
+        "SELECT DISTINCT ON (c.kind) c.kind, r.oid, c.destination::oid = 0::oid OR c.companion::oid = 0::oid, \
+             CASE WHEN r.relowner <> d.relowner THEN format('%I.%I', n.nspname, r.relname) END \
+         FROM {schema}.matomo_companion c \
+         JOIN pg_class d ON d.oid = $1 \
+         JOIN pg_class r ON r.oid = CASE c.companion::oid WHEN 0::oid \
              THEN {schema}.matomo_find_table(c.companion_name) ELSE c.companion::oid END \
-         WHERE {} ORDER BY c.kind, c.destination DESC",
+         JOIN pg_namespace n ON n.oid = r.relnamespace \
+         WHERE {} ORDER BY c.kind, c.destination::oid DESC",
         is_of(schema, "$1")
     );
-    let mut found = extension.run(|client| {
-        let rows = query(client, &sql, &[destination.into()])?.map(|row| {
+    let (mut found, mut by_name) = (Vec::new(), false);
+    extension.run(|client| {
+        for row in query(client, &sql, &[destination.into()])? {
             let name: Option<String> = row.get(1).map_err(spi)?;
             let oid: Option<pg_sys::Oid> = row.get(2).map_err(spi)?;
+            by_name |= row.get(3).map_err(spi)? == Some(true);
+            if let Some(name) = row.get::<String>(4).map_err(spi)? {
+                let missing = vec!["the same owner as its destination".to_owned()];
+                return Err(Error::Privilege { name, missing });
+            }
             let kind =
                 Kind::COMPANIONS.into_iter().find(|kind| Some(kind.name()) == name.as_deref());
-            Ok(kind.zip(oid))
-        });
-        Ok(rows.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect::<Vec<_>>())
+            found.extend(kind.zip(oid));
+        }
+        Ok(())
     })?;
     found.sort_unstable_by_key(|(kind, _)| *kind);
+    // SAFETY: main thread; whether the transaction may write.
+    if by_name && !unsafe { pg_sys::XactReadOnly } {
+        for (kind, companion) in &found {
+            resolve(extension, destination, *kind, *companion)?;
+        }
+    }
     Ok(found)
 }
 
-/// Makes companions of a destination that it does not have yet, as its owner's. Returns them.
+/// Notes a companion that is known by name by its OID, so that later renames are followed. Skips it if
+/// another session does so: that may be one that only reads, in a long transaction.
+fn resolve(
+    extension: &Extension,
+    destination: pg_sys::Oid,
+    kind: Kind,
+    companion: pg_sys::Oid,
+) -> Result<()> {
+    let sql = format!(
+        "WITH free AS (SELECT c.ctid AS place FROM {0}.matomo_companion c WHERE c.kind = $2 AND {1} \
+             AND (c.destination::oid = 0::oid OR c.companion::oid = 0::oid) LIMIT 1 FOR UPDATE SKIP LOCKED) \
+         UPDATE {0}.matomo_companion c SET destination = $1, companion = $3, destination_name = '{{}}', \
+             companion_name = '{{}}' FROM free f WHERE c.ctid = f.place",
+        extension.schema,
+        is_of(&extension.schema, "$1")
+    );
+    let args = [destination.into(), kind.name().into(), companion.into()];
+    extension.run(|client| query(client, &sql, &args).map(drop))
+}
+
+/// Notes a companion.
+fn register(
+    extension: &Extension,
+    destination: pg_sys::Oid,
+    kind: Kind,
+    companion: pg_sys::Oid,
+) -> Result<()> {
+    let table = format!("{}.matomo_companion", extension.schema);
+    let forget =
+        format!("DELETE FROM {table} c WHERE c.kind = $2 AND {}", is_of(&extension.schema, "$1"));
+    let note = format!(
+        "INSERT INTO {table} (destination, kind, companion) VALUES ($1, $2, $3) \
+         ON CONFLICT DO NOTHING"
+    );
+    let args = [destination.into(), kind.name().into(), companion.into()];
+    extension.run(|client| {
+        query(client, &forget, &args[..2])?;
+        query(client, &note, &args).map(drop)
+    })
+}
+
+/// Makes companions of a destination that it does not have yet, as its owner's, or takes tables that are
+/// there, as after `DROP EXTENSION`. Returns them.
 ///
 /// # Errors
-/// [`Error::NotATable`], [`Error::Privilege`] for a caller without the rights of the destination's owner;
-/// Postgres' own, as for a name that is taken.
+/// Postgres' own for a caller without the rights of the destination's owner, or for a name that is taken;
+/// [`Error::MissingColumns`], [`Error::NoUniqueIndex`], [`Error::Argument`] for an unusable table.
 pub fn create(
     extension: &Extension,
     destination: pg_sys::Oid,
@@ -60,14 +120,8 @@ pub fn create(
     let mut made = Vec::new();
     for kind in missing {
         let companion = create_one(extension, destination, *kind)?;
-        let schema = &extension.schema;
-        let register = format!(
-            "WITH gone AS (DELETE FROM {schema}.matomo_companion c WHERE c.kind = $2 AND {}) \
-             INSERT INTO {schema}.matomo_companion (destination, kind, companion) VALUES ($1, $2, $3)",
-            is_of(schema, "$1")
-        );
-        let args = [destination.into(), kind.name().into(), companion.into()];
-        extension.run(|client| query(client, &register, &args).map(drop))?;
+        check(extension, companion, *kind)?;
+        register(extension, destination, *kind, companion)?;
         made.push(companion);
     }
     Ok(made)
@@ -88,24 +142,28 @@ fn create_one(extension: &Extension, destination: pg_sys::Oid, kind: Kind) -> Re
     oid.ok_or_else(|| Error::Internal("a companion that was not made".to_owned()))
 }
 
-/// Remembers restored companions of a destination, known by name so far, by what they are, so that
-/// renaming is followed from now on.
-///
-/// # Errors
-/// Only internal ones.
-pub fn take_restored(extension: &Extension, destination: pg_sys::Oid) -> Result<()> {
-    let schema = &extension.schema;
+/// Checks that a table can be a companion, and is that of no other destination.
+fn check(extension: &Extension, companion: pg_sys::Oid, kind: Kind) -> Result<()> {
+    let name = Spi::connect_mut(|client| {
+        let sql = "SELECT $1::regclass::text";
+        let name = query(client, sql, &[companion.into()])?.first().get_one::<String>();
+        let name = name.map_err(spi)?.unwrap_or_default();
+        catalog::known_columns(client, companion, &name, kind)?;
+        catalog::key(client, companion, &name, kind)?;
+        Ok::<_, Error>(name)
+    })?;
     let sql = format!(
-        "UPDATE {schema}.matomo_companion c \
-         SET destination = $1, companion = {schema}.matomo_find_table(c.companion_name), \
-             destination_name = '{{}}', companion_name = '{{}}' \
-         WHERE c.destination = 0::oid AND c.companion = 0::oid \
-           AND {schema}.matomo_find_table(c.destination_name) = $1 \
-           AND {schema}.matomo_find_table(c.companion_name) IS NOT NULL \
-           AND NOT EXISTS (SELECT FROM {schema}.matomo_companion o \
-               WHERE o.destination = $1 AND o.kind = c.kind)"
+        "SELECT 1 FROM {}.matomo_companion c JOIN pg_class r ON r.oid = c.destination::oid \
+         WHERE c.companion::oid = $1",
+        extension.schema
     );
-    extension.run(|client| query(client, &sql, &[destination.into()]).map(drop))
+    match extension.run(|client| Ok(query(client, &sql, &[companion.into()])?.is_empty()))? {
+        true => Ok(()),
+        false => Err(Error::Argument {
+            message: format!("table {name} belongs to another destination"),
+            hint: "Rename it, or leave it out of matomo.companions.".to_owned(),
+        }),
+    }
 }
 
 /// Forgets companions that were dropped, and those of destinations that were.
@@ -114,9 +172,11 @@ pub fn take_restored(extension: &Extension, destination: pg_sys::Oid) -> Result<
 /// Only internal ones.
 pub fn forget_dropped(extension: &Extension) -> Result<()> {
     let sql = format!(
-        "DELETE FROM {}.matomo_companion c WHERE (c.destination <> 0::oid AND NOT EXISTS ( \
-             SELECT FROM pg_class r WHERE r.oid = c.destination)) \
-         OR (c.companion <> 0::oid AND NOT EXISTS (SELECT FROM pg_class r WHERE r.oid = c.companion))",
+        "DELETE FROM {0}.matomo_companion WHERE ctid = ANY (ARRAY(SELECT c.ctid FROM {0}.matomo_companion c \
+         WHERE (c.destination::oid <> 0::oid AND NOT EXISTS ( \
+             SELECT FROM pg_class r WHERE r.oid = c.destination::oid)) \
+         OR (c.companion::oid <> 0::oid AND NOT EXISTS (SELECT FROM pg_class r WHERE r.oid = c.companion::oid)) \
+         FOR UPDATE SKIP LOCKED))",
         extension.schema
     );
     extension.run(|client| query(client, &sql, &[]).map(drop))

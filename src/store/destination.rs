@@ -219,10 +219,13 @@ fn create(client: &mut SpiClient, name: &str, extension_schema: &str) -> Result<
         _ => return Err(Error::NoDestination(name.to_owned())),
     };
     // Two first syncs at once: the second waits, then finds what the first has made.
-    let sql =
-        "SELECT pg_catalog.hashtext(pg_catalog.concat_ws(' ', pg_catalog.current_schema(), $1))";
-    let hash: Option<i32> = query(client, sql, &[name.into()])?.first().get_one().map_err(spi)?;
-    locks::wait_for(Lock::Creation(hash.unwrap_or_default().cast_unsigned()), Mode::Exclusive);
+    let sql = "SELECT (SELECT n.oid FROM pg_catalog.pg_namespace n \
+                   WHERE n.nspname OPERATOR(pg_catalog.=) pg_catalog.current_schema()), \
+               pg_catalog.hashtext($1)";
+    let (schema, hash): (Option<pg_sys::Oid>, Option<i32>) =
+        query(client, sql, &[name.into()])?.first().get_two().map_err(spi)?;
+    let hash = hash.unwrap_or_default().cast_unsigned();
+    locks::wait_for(Lock::Creation(schema.unwrap_or(pg_sys::Oid::INVALID), hash), Mode::Exclusive);
     // Unlike a table lock, this lock does not process invalidations.
     // SAFETY: main thread, within a transaction.
     unsafe { pg_sys::AcceptInvalidationMessages() };
@@ -231,7 +234,7 @@ fn create(client: &mut SpiClient, name: &str, extension_schema: &str) -> Result<
     }
     // All arguments are given, as another schema's function could match with fewer.
     let sql = format!(
-        "SELECT {extension_schema}.matomo_create_table($1, $2, pg_catalog.current_schema(), 'typed')::pg_catalog.oid"
+        "SELECT {extension_schema}.matomo_create_table($1, $2, pg_catalog.current_schema(), 'typed'::pg_catalog.text)::pg_catalog.oid"
     );
     let oid =
         query(client, &sql, &[name.into(), partitioned.into()])?.first().get_one().map_err(spi)?;
@@ -295,11 +298,7 @@ fn check_one(
     if !missing.is_empty() {
         return Err(Error::Privilege { name, missing });
     }
-    let key = key(client, oid, of)?.ok_or_else(|| Error::NoUniqueIndex {
-        name: name.clone(),
-        identity: of.identity().join(", "),
-        time: of.time(),
-    })?;
+    let key = key(client, oid, &name, of)?;
     let companions = Vec::new();
     Ok(Some(Destination { oid, name, layout, types, key, companions, extension }))
 }

@@ -9,7 +9,6 @@ use crate::error::{Error, Fault, Result};
 use crate::matomo::client::{Client, SiteInfo, VisitSelection};
 use crate::matomo::visit::Visit;
 use crate::rows::batch::{Batch, Layouts, ListedVisit};
-use crate::rows::columns::Kind;
 use crate::rows::site_context::SiteContext;
 use crate::rows::visit_cells;
 use crate::rows::visit_tally::{Counts, VisitTally};
@@ -205,8 +204,7 @@ fn listed(
     for (id, visit) in &page.visits {
         check_site(client, site, (*id, visit), notice)?;
         let short = || client.failed(site.id, None, Fault::OutOfMemory);
-        let of_visits =
-            layouts.iter().filter(|layout| matches!(layout.kind, Kind::Actions | Kind::Visits));
+        let of_visits = layouts.iter().filter(|layout| layout.kind.is_of_every_visit());
         let values = of_visits.map(|layout| visit_cells::visit_values(layout, visit, *id, *site));
         let values = values.collect::<Option<_>>().ok_or_else(short)?;
         all.push(ListedVisit { id: *id, values });

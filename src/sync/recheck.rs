@@ -6,7 +6,6 @@ use std::collections::HashSet;
 use crate::error::Result;
 use crate::matomo::client::Client;
 use crate::rows::batch::{Batch, Layouts, ListedVisit};
-use crate::rows::columns::Kind;
 use crate::rows::site_context::SiteContext;
 use crate::store::destination::Destination;
 use crate::store::inspect::{self, Differing};
@@ -22,8 +21,7 @@ const AT_ONCE: usize = 500;
 /// Only internal ones.
 pub fn compare(destination: &Destination, listed: &[ListedVisit]) -> Result<Differing> {
     let mut all = Differing::default();
-    let of_visits =
-        |table: &&Destination| matches!(table.layout.kind, Kind::Actions | Kind::Visits);
+    let of_visits = |table: &&Destination| table.layout.kind.is_of_every_visit();
     for listed in listed.chunks(AT_ONCE) {
         let mut known = HashSet::new();
         for (place, table) in destination.tables().filter(of_visits).enumerate() {

@@ -177,22 +177,31 @@ impl Sync {
     }
 }
 
-/// If the table is empty although the ledger has rows for it, marks all days of all sites to be read
-/// again. Must run before each write, as the table is not empty afterwards.
+/// If the table, or that of its visits, is empty although the ledger has rows for it, marks all days of
+/// all sites to be read again. Must run before each write, as the table is not empty afterwards.
 ///
 /// # Errors
 /// [`Busy::Refills`].
 pub fn note_emptied(ledger: &Ledger, destination: &Destination) -> Result<()> {
-    let name = &destination.name;
-    let is_emptied = || -> Result<bool> { Ok(ledger.claims_rows()? && destination.is_empty()?) };
-    if !is_emptied()? {
+    let emptied = || -> Result<Option<&str>> {
+        if !ledger.claims_rows()? {
+            return Ok(None);
+        }
+        for table in destination.tables().filter(|table| table.layout.kind.is_of_every_visit()) {
+            if table.is_empty()? {
+                return Ok(Some(&table.name));
+            }
+        }
+        Ok(None)
+    };
+    if emptied()?.is_none() {
         return Ok(());
     }
     // One session at a time: a second one would undo what the first has recorded since.
     if !locks::take(Lock::Rows(destination.oid, ALL_SITES), Mode::Alone) {
-        return Err(Busy::Refills(name.clone()).into());
+        return Err(Busy::Refills(destination.name.clone()).into());
     }
-    if is_emptied()? {
+    if let Some(name) = emptied()? {
         ledger.disclaim_rows()?;
         say(PgLogLevel::NOTICE, format!("table {name} is empty: all of its days are read again"));
     }

@@ -16,7 +16,6 @@ use crate::pg::watch::Watch;
 use crate::state::ledger;
 use crate::state::retention;
 use crate::state::sites::RegisteredSite;
-use crate::store::companions;
 use crate::worker::attempt::attempt;
 use crate::worker::background;
 
@@ -174,11 +173,7 @@ fn as_owner(
                 "SELECT {schema}.matomo_create_partitions($1::pg_catalog.regclass, pg_catalog.now(), \
                  pg_catalog.now() OPERATOR(pg_catalog.+) pg_catalog.make_interval(weeks => $2))"
             );
-            let companions = companions::of(extension, site.destination)?;
-            let companions = companions.into_iter().map(|(_, companion)| companion);
-            for table in std::iter::once(site.destination).chain(companions) {
-                query(client, &sql, &[table.into(), weeks.into()])?;
-            }
+            query(client, &sql, &[site.destination.into(), weeks.into()])?;
         }
         Ok((Outcome::Done, None))
     })

@@ -50,6 +50,11 @@ fn what_changes_the_table_and_whatever_comes_meanwhile() {
 }
 
 #[test]
+fn what_changes_a_companion_and_whatever_comes_meanwhile() {
+    all_with(&[Operation::AlterVisits, Operation::TruncateVisits, Operation::DropVisits]);
+}
+
+#[test]
 fn what_changes_sites_and_whatever_comes_meanwhile() {
     all_with(&[
         Operation::AlterSite,

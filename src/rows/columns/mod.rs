@@ -72,6 +72,11 @@ impl Kind {
         ours.iter().chain(of_visit.iter().filter(move |column| !is_ours(column)))
     }
 
+    /// Whether every visit with actions has rows in a table of this kind.
+    pub fn is_of_every_visit(self) -> bool {
+        matches!(self, Kind::Actions | Kind::Visits)
+    }
+
     /// Whether a table of this kind needs a column.
     pub fn needs(self, column: &str) -> bool {
         self.identity().contains(&column) || ["idsite", "idvisit", self.time()].contains(&column)

@@ -45,6 +45,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for kind in scenes.split(',') {
         let plan = scene::plan(kind).ok_or(HELP)?;
         let scene = Scene::build(plan)?;
+        report.say_sizes(plan, scene.sizes.clone());
         let ways: Vec<_> =
             ways(plan).into_iter().filter(|way| way.to_string().contains(&only)).collect();
         for round in 1..=rounds {

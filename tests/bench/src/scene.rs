@@ -16,8 +16,11 @@ pub struct Scene {
     pub rows: u64,
     /// The requests of a whole copy.
     pub requests: Vec<Seen>,
-    /// A file on the server with all rows, as `COPY` writes it.
+    /// A file on the server with all rows of actions, as `COPY` writes it; those of a companion are in
+    /// one with its suffix.
     pub file: String,
+    /// What the tables take on disk, beside one of 0.1.0, as a table of Markdown.
+    pub sizes: String,
     /// Another connection, to look on.
     pub watcher: RefCell<Client>,
 }
@@ -83,12 +86,19 @@ impl Scene {
             rows: 0,
             requests: Vec::new(),
             file: format!("{}/rows", std::env::var("PGHOST")?),
+            sizes: String::new(),
             watcher: RefCell::new(connect()?),
         };
         let mut db = scene.session("matomo")?;
         db.execute(&scene.call("matomo", false), &[])?;
         scene.rows = db.query_one("SELECT count(*) FROM matomo", &[])?.get::<_, i64>(0) as u64;
-        db.batch_execute(&format!("COPY matomo TO '{}'; DROP TABLE matomo", scene.file))?;
+        scene.sizes = sizes(&mut db)?;
+        for suffix in TABLES {
+            db.batch_execute(&format!(
+                "COPY matomo{suffix} TO '{}{suffix}'; DROP TABLE matomo{suffix}",
+                scene.file
+            ))?;
+        }
         let live =
             scene.fake.requests().into_iter().filter(|seen| seen.method.starts_with("Live."));
         scene.requests = live.collect();
@@ -107,7 +117,8 @@ impl Scene {
              CREATE EXTENSION IF NOT EXISTS matomo_postgres;
              LOAD 'matomo_postgres';
              DELETE FROM matomo_ledger WHERE destination = to_regclass('{table}');
-             DROP TABLE IF EXISTS {table};"
+             DROP TABLE IF EXISTS {};",
+            TABLES.map(|suffix| format!("{table}{suffix}")).join(", ")
         ))?;
         Ok(db)
     }
@@ -122,6 +133,47 @@ impl Scene {
             self.last
         )
     }
+}
+
+/// What the names of a destination and of its companions end with.
+pub const TABLES: [&str; 4] = ["", "_visits", "_conversions", "_items"];
+
+/// The sizes of the tables of `matomo`, and of its actions as 0.1.0 kept them: the Node tool's columns,
+/// numbers as text, and a primary key on the action beside an index on the visit.
+fn sizes(db: &mut Client) -> Result<String> {
+    let columns = "(SELECT string_agg(attname, ', ' ORDER BY attnum) FROM pg_attribute
+        WHERE attrelid = 'of_0_1_0'::regclass AND attnum > 0)";
+    db.batch_execute(&format!(
+        "SELECT matomo_create_table('of_0_1_0', layout => 'node');
+         DO $$ BEGIN
+             EXECUTE (SELECT format('ALTER TABLE of_0_1_0 DROP CONSTRAINT %I', conname)
+                      FROM pg_constraint WHERE conrelid = 'of_0_1_0'::regclass AND contype = 'p');
+             EXECUTE 'ALTER TABLE of_0_1_0 ADD PRIMARY KEY (action_id)';
+             EXECUTE 'CREATE INDEX ON of_0_1_0 (idvisit)';
+             EXECUTE format('INSERT INTO of_0_1_0 SELECT %s FROM matomo', {columns});
+         END $$"
+    ))?;
+    let mut text = String::from(
+        "| size | rows | table, MB | indexes, MB | bytes a row |\n|---|--:|--:|--:|--:|\n",
+    );
+    for (name, table) in [("actions as in 0.1.0", "of_0_1_0".to_owned())].into_iter().chain(
+        ["actions", "visits", "conversions", "items"]
+            .into_iter()
+            .zip(TABLES.map(|suffix| format!("matomo{suffix}"))),
+    ) {
+        let row = db.query_one(
+            &format!(
+                "SELECT format('| %s | %s | %s | %s | %s |', '{name}', n, round(t / 1e6, 1), round(i / 1e6, 1),
+                     round((t + i) / greatest(n, 1)))
+                 FROM (SELECT count(*) FROM {table}) AS c(n),
+                      (SELECT pg_table_size('{table}')::numeric, pg_indexes_size('{table}')::numeric) AS s(t, i)"
+            ),
+            &[],
+        )?;
+        text += &(row.get::<_, String>(0) + "\n");
+    }
+    db.batch_execute("DROP TABLE of_0_1_0")?;
+    Ok(text)
 }
 
 fn connect() -> Result<Client> {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use postgres::Client;
 
 use crate::cost::{Cost, measure};
-use crate::scene::{Scene, another};
+use crate::scene::{Scene, TABLES, another};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -75,7 +75,7 @@ impl Way {
         match *self {
             Way::Sync { kind, latency, workers } => {
                 let mut db = scene.session(kind.table())?;
-                empty_table(scene, &mut db, kind, kind.table())?;
+                empty_table(scene, &mut db, kind, kind.table(), "typed")?;
                 db.batch_execute(&format!("SET matomo.fetch_workers = {workers}"))?;
                 scene.fake.knobs().latency = latency;
                 let cost = sync(scene, &mut db, kind, false);
@@ -134,38 +134,56 @@ fn all_there(scene: &Scene, db: &mut Client, table: &str) -> Result<()> {
 }
 
 /// A table, with the partitions that it needs.
-fn empty_table(scene: &Scene, db: &mut Client, kind: Kind, table: &str) -> Result<()> {
+fn empty_table(
+    scene: &Scene,
+    db: &mut Client,
+    kind: Kind,
+    table: &str,
+    layout: &str,
+) -> Result<()> {
     let partitioned = kind == Kind::Partitioned;
-    db.execute(&format!("SELECT matomo_create_table('{table}', {partitioned})"), &[])?;
+    db.execute(
+        &format!("SELECT matomo_create_table('{table}', {partitioned}, layout => '{layout}')"),
+        &[],
+    )?;
     if partitioned {
         let (from, to) = (scene.first.pred_opt(), scene.last.succ_opt());
         let (from, to) = (from.unwrap_or(scene.first), to.unwrap_or(scene.last));
-        db.execute(
-            &format!("SELECT matomo_create_partitions('{table}', '{from}', '{to} 23:59+00')"),
-            &[],
-        )?;
+        for suffix in TABLES {
+            let name = format!("{table}{suffix}");
+            if db.query_one("SELECT to_regclass($1) IS NULL", &[&name])?.get(0) {
+                continue;
+            }
+            db.execute(
+                &format!("SELECT matomo_create_partitions('{name}', '{from}', '{to} 23:59+00')"),
+                &[],
+            )?;
+        }
     }
     Ok(())
 }
 
 fn copy(scene: &Scene, kind: Kind, indexes: bool) -> Result<Cost> {
     let mut db = scene.session("copied")?;
-    empty_table(scene, &mut db, kind, "copied")?;
-    if !indexes {
-        db.batch_execute(
+    empty_table(scene, &mut db, kind, "copied", "typed")?;
+    for suffix in TABLES.iter().filter(|_| !indexes) {
+        db.batch_execute(&format!(
             "DO $$ DECLARE name regclass; BEGIN
-                 EXECUTE (SELECT string_agg(format('ALTER TABLE copied DROP CONSTRAINT %I', conname), ';')
-                          FROM pg_constraint WHERE conrelid = 'copied'::regclass);
-                 FOR name IN SELECT indexrelid FROM pg_index WHERE indrelid = 'copied'::regclass LOOP
+                 EXECUTE (SELECT string_agg(format('ALTER TABLE copied{suffix} DROP CONSTRAINT %I', conname), ';')
+                          FROM pg_constraint WHERE conrelid = 'copied{suffix}'::regclass);
+                 FOR name IN SELECT indexrelid FROM pg_index WHERE indrelid = 'copied{suffix}'::regclass LOOP
                      EXECUTE 'DROP INDEX ' || name;
                  END LOOP;
-             END $$",
-        )?;
+             END $$"
+        ))?;
     }
     let backend = pid(&mut db)?;
-    let statement = format!("COPY copied FROM '{}'", scene.file);
+    // The same rows into the same four tables, in one transaction as in the sync.
+    let copy = |suffix| format!("COPY copied{suffix} FROM '{}{suffix}'", scene.file);
+    let statements = format!("BEGIN; {}; COMMIT", TABLES.map(copy).join("; "));
     let cost = measure(&mut scene.watcher.borrow_mut(), backend, || {
-        Ok::<_, Box<dyn std::error::Error>>(db.execute(&statement, &[])?)
+        db.batch_execute(&statements)?;
+        Ok::<_, Box<dyn std::error::Error>>(scene.rows)
     })?;
     all_there(scene, &mut db, "copied")?;
     Ok(cost)
@@ -210,7 +228,8 @@ fn download(scene: &Scene, workers: usize) -> Result<Cost> {
 
 fn node(scene: &Scene, kind: Kind) -> Result<Cost> {
     let mut db = scene.session("copied")?;
-    empty_table(scene, &mut db, kind, "copied")?;
+    // With its own columns.
+    empty_table(scene, &mut db, kind, "copied", "node")?;
     let columns = db.query(
         "SELECT attname::text, format_type(atttypid, atttypmod) FROM pg_attribute
          WHERE attrelid = 'copied'::regclass AND attnum > 0 ORDER BY attnum",

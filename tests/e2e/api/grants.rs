@@ -82,8 +82,8 @@ fn a_foreign_key_stops_erasure_with_the_tables_name_and_lends_no_more_than_a_tri
     run(
         &mut others,
         &format!(
-            "CREATE TABLE held (id text REFERENCES {owner}.matomo (action_id));
-             INSERT INTO held SELECT action_id FROM {owner}.matomo"
+            "CREATE TABLE held (visit bigint, id text, FOREIGN KEY (visit, id) REFERENCES {owner}.matomo);
+             INSERT INTO held SELECT idvisit, action_id FROM {owner}.matomo"
         ),
     );
     let visitor: String = one(&mut owners, "SELECT visitorid FROM matomo LIMIT 1");
@@ -101,8 +101,9 @@ fn a_foreign_key_stops_erasure_with_the_tables_name_and_lends_no_more_than_a_tri
         &format!(
             "DROP TABLE held; CREATE TABLE notes (who text); GRANT INSERT ON notes TO PUBLIC;
              GRANT USAGE ON SCHEMA {other} TO PUBLIC;
-             CREATE TABLE held (id text REFERENCES {owner}.matomo (action_id) ON DELETE CASCADE);
-             INSERT INTO held SELECT action_id FROM {owner}.matomo;
+             CREATE TABLE held (visit bigint, id text,
+                 FOREIGN KEY (visit, id) REFERENCES {owner}.matomo ON DELETE CASCADE);
+             INSERT INTO held SELECT idvisit, action_id FROM {owner}.matomo;
              CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
                  INSERT INTO {other}.notes VALUES (current_user); RETURN NULL; END $$;
              CREATE TRIGGER note AFTER DELETE ON held EXECUTE FUNCTION note()"
@@ -221,7 +222,88 @@ fn no_advisory_lock_keeps_a_first_sync_from_making_its_table() {
     assert!(sync(&mut admin, &fake, RANGE).inserted > 0);
 }
 
+/// Nor another schema with a name of the same hash, in which somebody makes a table.
+#[test]
+fn no_schema_of_another_keeps_a_first_sync_from_making_its_table() {
+    let Scene { fake, name, mut admin, other, mut others, .. } = scene();
+    let same = "SELECT hashtext('e_hqehwgt matomo') = hashtext('public matomo')";
+    assert!(one::<bool>(&mut admin, same));
+    run(
+        &mut admin,
+        &format!(
+            "CREATE SCHEMA e_hqehwgt AUTHORIZATION {other}; GRANT EXECUTE ON FUNCTION matomo_sync TO {other}"
+        ),
+    );
+    run(&mut others, "SET search_path = e_hqehwgt, public; BEGIN");
+    let table = "SELECT count(*) FROM pg_tables WHERE schemaname = 'e_hqehwgt'";
+    sync(&mut others, &fake, RANGE);
+    assert_eq!(one::<i64>(&mut others, table), 4);
+    let mut admin = connect_as(&name, "postgres");
+    run(&mut admin, "SET lock_timeout = '2 s'");
+    assert!(sync(&mut admin, &fake, RANGE).inserted > 0);
+}
+
 /// Of two at once one makes it, and the other waits for no longer than its `lock_timeout`.
+/// As little as a SELECT does: a cast to a domain would run the domain's constraints.
+#[test]
+fn a_check_runs_no_code_of_the_tables_owner() {
+    let Scene { fake, mut admin, owner, mut owners, .. } = scene();
+    run(
+        &mut owners,
+        &format!(
+            "CREATE TABLE notes (who text);
+         CREATE FUNCTION note(place text) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN
+             INSERT INTO {owner}.notes VALUES (current_user); RETURN true; END $$;
+         CREATE DOMAIN place AS varchar(60) CHECK (note(VALUE));
+         CREATE DOMAIN seconds AS integer CHECK (note(VALUE::text));
+         CREATE TYPE places AS (place place);
+         ALTER TABLE matomo ALTER city TYPE place, ALTER visitduration TYPE seconds,
+             ALTER region TYPE place[] USING NULL, ALTER country TYPE places USING NULL;
+         ALTER TABLE matomo_visits ALTER city TYPE place;
+         TRUNCATE notes"
+        ),
+    );
+    for deep in [false, true] {
+        let check = format!(
+            "SELECT * FROM matomo_check(1{RANGE}, '{}', '{}', '{owner}.matomo', deep => {deep})",
+            fake.url(),
+            fake.token()
+        );
+        run(&mut admin, &format!("SET search_path = {owner}, public; {check}"));
+    }
+    assert_eq!(texts(&mut owners, "SELECT DISTINCT who FROM notes"), [""; 0]);
+    // The rows are the same to a sync, too.
+    let force = format!("{RANGE}, destination => 'matomo', force => true");
+    assert_eq!(sync(&mut admin, &fake, &force).written(), 0);
+}
+
+/// It may keep its transaction open, or ask a Matomo of its own that does not answer.
+#[test]
+fn who_may_only_read_a_table_keeps_no_sync_and_no_erasure_from_it() {
+    let Scene { fake, mut admin, owner, mut owners, other, mut others, .. } = scene();
+    run(&mut owners, &format!("GRANT SELECT ON {} TO {other}", all_four("matomo")));
+    run(&mut admin, &format!("GRANT EXECUTE ON FUNCTION matomo_check TO {other}"));
+    // As after a restore: the first who sees the companions notes their OIDs.
+    run(
+        &mut admin,
+        &format!(
+            "UPDATE matomo_companion SET destination = 0, companion = 0,
+                 destination_name = '{{{owner},matomo,{owner}}}', companion_name = ARRAY['{owner}', 'matomo_' || kind, '{owner}']"
+        ),
+    );
+    let check = format!(
+        "SELECT * FROM matomo_check(1{RANGE}, '{}', '{}', '{owner}.matomo')",
+        fake.url(),
+        fake.token()
+    );
+    run(&mut others, &format!("BEGIN; {check}"));
+    run(&mut owners, "CALL matomo_sync_all()");
+    let last: i64 = one(&mut owners, "SELECT max(runid) FROM matomo_runs");
+    assert_eq!((last, last_run(&mut owners).as_str()), (2, "succeeded"));
+    run(&mut owners, "SET lock_timeout = '1s'; SELECT matomo_forget('nobody')");
+    run(&mut owners, "CALL matomo_drop_before('matomo', '2026-10-24', patience => '1 second')");
+}
+
 #[test]
 fn a_first_sync_waits_for_another_one_of_the_same_name_only() {
     let Scene { fake, name, mut admin, .. } = scene();

@@ -1,5 +1,6 @@
 //! Who may call which functions, and with whose rights they run.
 
+mod companions;
 mod grants;
 pub mod operators;
 pub mod overloads;

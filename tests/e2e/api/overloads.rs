@@ -71,6 +71,11 @@ pub fn use_everything(db: &mut Client, fake: &Fake) {
         );
         assert_equal(db, table, &all_of(fake, 1));
     }
+    run(
+        db,
+        "SELECT matomo_create_table(name => 'old'::text, partitioned => false, schema_name => 'public'::name, layout => 'node'::text);
+         SELECT matomo_create_companions(destination => 'old'::regclass)",
+    );
     let id: i32 = one(
         db,
         "SELECT matomo_add_site(server => 'analytics'::text, site => 2, start_date => '2026-10-24'::date,
@@ -93,7 +98,7 @@ pub fn use_everything(db: &mut Client, fake: &Fake) {
     );
     run(
         db,
-        "SELECT matomo_forget(visitorid => 'nobody'::text, userid => NULL::text, only_in => NULL::regclass);
+        "SELECT matomo_forget(visitorid => 'nobody'::text, userid => NULL::text, only_in => NULL::regclass, visitip => NULL::text);
          SELECT matomo_create_partitions(destination => 'matomo_partitioned'::regclass, from_time => now(), to_time => now());
          SELECT matomo_change_url(destination => 'matomo'::regclass, old_url => 'https://a.org'::text, new_url => 'https://b.org'::text)",
     );

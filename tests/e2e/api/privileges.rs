@@ -10,14 +10,16 @@ use crate::support::sites::*;
 use crate::support::*;
 
 /// What roles without any grant may do, an object a line. On all others they may do nothing.
-const EVERYBODY: [&str; 22] = [
+const EVERYBODY: [&str; 29] = [
     // Work with the caller's rights.
+    "f matomo_create_companion(regclass,text,text[],text): EXECUTE",
+    "f matomo_create_companions(regclass): EXECUTE",
     "f matomo_create_partitions(regclass,timestamp with time zone,timestamp with time zone): EXECUTE",
-    "f matomo_create_table(text,boolean,name): EXECUTE",
-    "f matomo_drop_rows(regclass,timestamp with time zone,integer,interval,text,jsonb): EXECUTE",
+    "f matomo_create_table(text,boolean,name,text): EXECUTE",
+    "f matomo_drop_rows(regclass,timestamp with time zone,integer,interval,text,text,jsonb): EXECUTE",
     "f matomo_drop_step(regclass,timestamp with time zone,integer,interval,jsonb): EXECUTE",
     "f matomo_find_table(text[]): EXECUTE",
-    "f matomo_forget(text,text,regclass): EXECUTE",
+    "f matomo_forget(text,text,regclass,text): EXECUTE",
     "f matomo_is_running(integer): EXECUTE",
     "f matomo_may_see(oid): EXECUTE",
     "f matomo_partition_ranges(regclass): EXECUTE",
@@ -30,11 +32,16 @@ const EVERYBODY: [&str; 22] = [
     "f matomo_today(text): EXECUTE",
     "p matomo_drop_before(regclass,timestamp with time zone,integer,interval,interval): EXECUTE",
     "r matomo_action: SELECT",
+    "r matomo_action_node: SELECT",
+    "r matomo_companion: SELECT",
+    "r matomo_conversion: SELECT",
     "r matomo_days: SELECT",
+    "r matomo_item: SELECT",
     "r matomo_progress: SELECT",
     "r matomo_runs: SELECT",
     "r matomo_sites: SELECT",
     "r matomo_status: SELECT",
+    "r matomo_visit: SELECT",
 ];
 
 #[test]
@@ -98,6 +105,9 @@ fn default_privileges_give_and_take_nothing() {
         "SELECT matomo_sync(1, server => 'analytics', start_date => '2026-10-24');
          SELECT matomo_check(1, '2026-10-24', '2026-10-26', server => 'analytics', repair => true);
          SELECT matomo_create_table('weekly', true);
+         SET matomo.companions = ''; SELECT matomo_create_table('bare'); RESET matomo.companions;
+         SELECT matomo_create_companions('bare');
+         SELECT matomo_create_table('old', layout => 'node');
          SELECT matomo_create_partitions('weekly', now(), now());
          SELECT matomo_forget('nobody')",
     );
@@ -274,6 +284,10 @@ fn others_sites_and_tables_are_nobodys_business() {
     let state = |admin: &mut postgres::Client| -> String {
         let tables = [
             "matomo",
+            "matomo_visits",
+            "matomo_conversions",
+            "matomo_items",
+            "matomo_companion",
             "matomo_ledger",
             "matomo_site_config",
             "matomo_site_state",
@@ -309,12 +323,15 @@ fn others_sites_and_tables_are_nobodys_business() {
         format!("DO $$ BEGIN PERFORM matomo_run_step({site}, true); END $$"),
         format!("CALL matomo_sync_site({site})"),
         "CALL matomo_sync_all()".to_owned(),
-        "SELECT matomo_drop_rows('matomo', now(), 1, '1 s', '', NULL)".to_owned(),
+        "SELECT matomo_drop_rows('matomo', now(), 1, '1 s', '', 'action_timestamp', NULL)"
+            .to_owned(),
         "SELECT matomo_drop_step('matomo', now(), 1, '1 s')".to_owned(),
         "CALL matomo_drop_before('matomo', now())".to_owned(),
         "SELECT matomo_forget(visitorid => (SELECT 'x'))".to_owned(),
         "SELECT matomo_create_partitions('matomo_ledger', now(), now())".to_owned(),
         "SELECT matomo_create_table('matomo')".to_owned(),
+        "SELECT matomo_create_companions('matomo')".to_owned(),
+        "SELECT matomo_create_companion('matomo', 'visits', '{idvisit}', 'lastaction')".to_owned(),
         "ALTER SERVER analytics OPTIONS (SET url 'http://127.0.0.1:1')".to_owned(),
         "CREATE USER MAPPING FOR CURRENT_USER SERVER analytics OPTIONS (token 'x')".to_owned(),
         "CREATE SERVER own FOREIGN DATA WRAPPER matomo OPTIONS (url 'http://127.0.0.1:1')"

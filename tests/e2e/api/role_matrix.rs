@@ -10,7 +10,7 @@ use crate::support::*;
 
 /// What there is to do, and how: with the site `$site`, which is `$owner`'s. Those that change
 /// anything are rolled back.
-const DEEDS: [(&str, &str); 13] = [
+const DEEDS: [(&str, &str); 14] = [
     (
         "sync with a key",
         "SELECT matomo_sync(1, '$url', '$key', '2026-10-24', '2026-10-24', 'pg_temp.scratch')",
@@ -33,7 +33,11 @@ const DEEDS: [(&str, &str); 13] = [
         "CREATE SERVER other FOREIGN DATA WRAPPER matomo OPTIONS (url 'https://a.example.org')",
     ),
     ("turn the server", "ALTER SERVER analytics OPTIONS (SET url 'https://a.example.org')"),
-    ("read the visits", "SELECT FROM $owner.matomo LIMIT 1"),
+    (
+        "read the visits",
+        "SELECT FROM $owner.matomo, $owner.matomo_visits, $owner.matomo_conversions, $owner.matomo_items LIMIT 1",
+    ),
+    ("add companions", "SELECT matomo_create_companions('$owner.bare')"),
     ("read the ledger's table", "SELECT FROM matomo_ledger LIMIT 1"),
     ("write to the ledger", "DELETE FROM matomo_ledger"),
     (
@@ -114,6 +118,7 @@ fn each_kind_of_role_may_do_what_is_its_own_and_no_more() {
     run(&mut db, &format!("SET search_path = {owner}, public"));
     let site = add_site(&mut db, ", start_date => '2026-10-24'").to_string();
     run(&mut db, "CALL matomo_sync_all()");
+    run(&mut db, "SET matomo.companions = ''; SELECT matomo_create_table('bare')");
     let kinds = [
         Kind {
             case: "a role without grants",
@@ -143,6 +148,7 @@ fn each_kind_of_role_may_do_what_is_its_own_and_no_more() {
                 "run the site",
                 "remove the site",
                 "read the visits",
+                "add companions",
                 "read the owner's token",
             ],
         },
@@ -157,6 +163,7 @@ fn each_kind_of_role_may_do_what_is_its_own_and_no_more() {
                 "run the site",
                 "remove the site",
                 "read the visits",
+                "add companions",
             ],
         },
         Kind {
@@ -193,6 +200,7 @@ fn each_kind_of_role_may_do_what_is_its_own_and_no_more() {
                 "make a server",
                 "turn the server",
                 "read the visits",
+                "add companions",
                 "read the ledger's table",
                 "write to the ledger",
                 "read the owner's token",

@@ -17,22 +17,29 @@ fn table_of(admin: &mut Client, database: &str, fake: &Fake) -> (String, Client)
     (role, db)
 }
 
-/// A trigger that tries to make its owner a superuser, and notes who it runs as.
+/// Triggers on all four tables that try to make their owner a superuser, and note who they run as.
 fn set_trap(owner: &str, db: &mut Client) {
     run(
         db,
         &format!(
-            "CREATE TABLE notes (who text); GRANT INSERT ON notes TO PUBLIC;
+            "CREATE TABLE notes (who text, place text); GRANT INSERT ON notes TO PUBLIC;
              CREATE FUNCTION trap() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-                 INSERT INTO {owner}.notes VALUES (current_user);
+                 INSERT INTO {owner}.notes VALUES (current_user, TG_TABLE_NAME || ' ' || TG_LEVEL);
                  BEGIN ALTER ROLE {owner} SUPERUSER; EXCEPTION WHEN insufficient_privilege THEN END;
                  RETURN NULL;
-             END $$;
-             CREATE TRIGGER trap AFTER DELETE ON visits EXECUTE FUNCTION trap();
-             CREATE CONSTRAINT TRIGGER later AFTER DELETE ON visits DEFERRABLE INITIALLY DEFERRED
-                 FOR EACH ROW EXECUTE FUNCTION trap()"
+             END $$"
         ),
     );
+    for table in all_four("visits").split(", ") {
+        run(
+            db,
+            &format!(
+                "CREATE TRIGGER trap AFTER DELETE ON {table} EXECUTE FUNCTION trap();
+                 CREATE CONSTRAINT TRIGGER later AFTER DELETE ON {table} DEFERRABLE INITIALLY DEFERRED
+                     FOR EACH ROW EXECUTE FUNCTION trap()"
+            ),
+        );
+    }
 }
 
 #[test]
@@ -51,13 +58,21 @@ fn an_erasure_runs_nobodys_triggers_with_the_callers_rights() {
     run(
         &mut theirs,
         &format!(
-            "GRANT USAGE ON SCHEMA {owner} TO {officer}; GRANT SELECT, DELETE ON visits TO {officer}"
+            "GRANT USAGE ON SCHEMA {owner} TO {officer}; GRANT SELECT, DELETE ON {} TO {officer}",
+            all_four("visits")
         ),
     );
     let visitor: String = one(&mut theirs, "SELECT visitorid FROM visits LIMIT 1");
     run(&mut connect_as(&name, &officer), &format!("SELECT * FROM matomo_forget('{visitor}')"));
     let who = "SELECT string_agg(DISTINCT who, ', ') FROM notes";
     assert_eq!(texts(&mut theirs, who), [owner.as_str()]);
+    let places =
+        "SELECT string_agg(DISTINCT place, ', ') FROM notes WHERE place ~ 'STATEMENT|visits ROW'";
+    assert_eq!(
+        texts(&mut theirs, places),
+        ["visits ROW, visits STATEMENT, visits_conversions STATEMENT, visits_items STATEMENT, \
+          visits_visits ROW, visits_visits STATEMENT"]
+    );
     let is_superuser = format!("SELECT rolsuper FROM pg_roles WHERE rolname = '{owner}'");
     assert!(!one::<bool>(&mut admin, &is_superuser));
 }
@@ -83,7 +98,8 @@ fn an_erasure_lends_the_owners_rights_to_no_function_of_the_callers() {
     run(
         &mut theirs,
         &format!(
-            "GRANT USAGE ON SCHEMA {owner} TO {officer}; GRANT SELECT, DELETE ON visits TO {officer}"
+            "GRANT USAGE ON SCHEMA {owner} TO {officer}; GRANT SELECT, DELETE ON {} TO {officer}",
+            all_four("visits")
         ),
     );
     let mut db = connect_as(&name, &officer);
@@ -219,7 +235,10 @@ fn days_are_sealed_as_empty_only_where_rows_are_dropped() {
     for grant in ["DELETE", "SELECT"] {
         run(
             &mut admin,
-            &format!("REVOKE ALL ON matomo FROM {role}; GRANT {grant} ON matomo TO {role}"),
+            &format!(
+                "REVOKE ALL ON {0} FROM {role}; GRANT {grant} ON {0} TO {role}",
+                all_four("matomo")
+            ),
         );
         for call in calls {
             let state = error(&mut db, call).code().code().to_owned();
@@ -227,7 +246,14 @@ fn days_are_sealed_as_empty_only_where_rows_are_dropped() {
             assert_eq!(ledger(&mut admin, "matomo"), before, "{grant}: {call}");
         }
     }
+    // All four tables lose rows, or none.
     run(&mut admin, &format!("GRANT SELECT, DELETE ON matomo TO {role}"));
+    for call in &calls[3..] {
+        let refused = error(&mut db, call);
+        assert_eq!(refused.message(), "permission denied for table public.matomo_visits", "{call}");
+        assert_eq!(ledger(&mut admin, "matomo"), before, "{call}");
+    }
+    run(&mut admin, &format!("GRANT SELECT, DELETE ON {} TO {role}", all_four("matomo")));
     for call in &calls[..3] {
         assert_eq!(error(&mut db, call).code().code(), "22023", "{call}");
         assert_eq!(ledger(&mut admin, "matomo"), before, "{call}");

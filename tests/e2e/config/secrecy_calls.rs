@@ -313,3 +313,35 @@ fn only_roles_that_were_allowed_may_sync() {
     session.db.batch_execute(&sql).unwrap();
     assert_equal(&mut owner, "matomo", &oracle(&fake, FIRST, LAST));
 }
+
+/// A key is masked in later lines of the session; whoever else has a trigger in it cannot choose words for
+/// that.
+#[test]
+fn a_key_of_a_trigger_masks_nothing_in_the_log_of_others() {
+    let name = talkative().database();
+    let mut session = Session::new(&name);
+    let role = role(&mut session.db);
+    run(
+        &mut session.db,
+        &format!(
+            "GRANT EXECUTE ON FUNCTION matomo_sync TO {role};
+             CREATE SCHEMA {role} AUTHORIZATION {role}; SET ROLE {role};
+             SELECT matomo_create_table('{role}.mine');
+             CREATE FUNCTION {role}.hide() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                 PERFORM * FROM public.matomo_sync(1, 'http://127.0.0.1:1', 'everydayword', '{FIRST}', destination => '{role}.mine');
+                 RETURN NULL;
+             EXCEPTION WHEN OTHERS THEN
+                 RAISE WARNING 'called: %', SQLSTATE; RETURN NULL;
+             END $$;
+             CREATE TRIGGER hide BEFORE DELETE ON {role}.mine EXECUTE FUNCTION {role}.hide();
+             RESET ROLE; SET matomo.max_retries = 0;
+             INSERT INTO matomo_ledger (matomo, idsite, destination, day, sealed, visits, actions, truncated_visits, timezone, read_at)
+             VALUES ('https://a.org/index.php', 1, '{role}.mine', '{FIRST}', true, 0, 0, 0, 'UTC', now())"
+        ),
+    );
+    run(&mut session.db, "SELECT * FROM matomo_forget('nobody')");
+    let called = session.said.lock().unwrap().iter().any(|said| said.message() == "called: 08001");
+    assert!(called, "{:?}", session.said.lock().unwrap());
+    run(&mut session.db, "DO $$ BEGIN RAISE LOG 'an everydayword'; END $$");
+    assert!(session.log().contains("LOG:  00000: an everydayword"));
+}

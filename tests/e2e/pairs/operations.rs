@@ -21,13 +21,17 @@ pub enum Operation {
     Rename,
     /// The partition of the day 12 days ago.
     Detach,
+    /// Of the table of visits: another name and other columns.
+    AlterVisits,
+    TruncateVisits,
+    DropVisits,
     AlterSite,
     RemoveSite,
     DropServer,
     DropRole,
 }
 
-pub const ALL: [Operation; 14] = [
+pub const ALL: [Operation; 17] = [
     Operation::Sync,
     Operation::OtherSync,
     Operation::Run,
@@ -38,6 +42,9 @@ pub const ALL: [Operation; 14] = [
     Operation::Truncate,
     Operation::Rename,
     Operation::Detach,
+    Operation::AlterVisits,
+    Operation::TruncateVisits,
+    Operation::DropVisits,
     Operation::AlterSite,
     Operation::RemoveSite,
     Operation::DropServer,
@@ -71,6 +78,9 @@ impl Operation {
             Operation::Truncate
                 | Operation::Rename
                 | Operation::Detach
+                | Operation::AlterVisits
+                | Operation::TruncateVisits
+                | Operation::DropVisits
                 | Operation::DropServer
                 | Operation::DropRole
         )
@@ -111,6 +121,11 @@ impl Operation {
             Operation::Detach => {
                 format!("ALTER TABLE visits DETACH PARTITION {}", scene.partition)
             }
+            Operation::AlterVisits => "ALTER TABLE visits_visits RENAME TO renamed_visits;
+                 ALTER TABLE renamed_visits DROP COLUMN plugins, ADD COLUMN mine text"
+                .to_owned(),
+            Operation::TruncateVisits => "TRUNCATE visits_visits".to_owned(),
+            Operation::DropVisits => "DROP TABLE visits_visits".to_owned(),
             Operation::AlterSite => {
                 format!("SELECT matomo_alter_site({site}, start_date => '{}')", scene.noon.text(17))
             }

@@ -28,6 +28,9 @@ pub struct Scene {
     world: World,
 }
 
+/// The companions.
+const KINDS: [&str; 3] = ["visits", "conversions", "items"];
+
 const HOLD: &str = "
     CREATE SCHEMA hold; GRANT USAGE ON SCHEMA hold TO PUBLIC;
     CREATE FUNCTION hold.row() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -82,6 +85,12 @@ impl Scene {
             "CREATE TABLE kept AS SELECT * FROM visits WHERE idvisit NOT IN ('1122', '3122');
              CREATE TABLE known AS TABLE matomo_ledger",
         );
+        for kind in KINDS {
+            let kept = format!(
+                "CREATE TABLE kept_{kind} AS SELECT * FROM visits_{kind} WHERE idvisit NOT IN (1122, 3122)"
+            );
+            run(&mut db, &kept);
+        }
         run(&mut db, HOLD);
         Scene { name, db, fake, noon, role, site: 0, partition: String::new(), world }
     }
@@ -126,7 +135,7 @@ impl Scene {
                          EXECUTE format('DROP TABLE %s', t);
                      END LOOP;
                  END $$;
-                 DELETE FROM matomo_ledger; DELETE FROM matomo_run_log;
+                 DELETE FROM matomo_ledger; DELETE FROM matomo_run_log; DELETE FROM matomo_companion;
                  DELETE FROM matomo_site_config; DELETE FROM matomo_site_state;
                  DROP SERVER IF EXISTS analytics CASCADE"
             ),
@@ -149,6 +158,9 @@ impl Scene {
                 self.noon.at(19, "00:00:00")
             ),
         );
+        for kind in KINDS {
+            run(db, &format!("INSERT INTO visits_{kind} SELECT * FROM kept_{kind}"));
+        }
         let site = |n: i32| {
             format!(
                 "SELECT matomo_add_site('analytics', {n}, start_date => '{}', destination => 'public.visits')",

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use postgres::Client;
+
 use crate::pairs::Outcome;
 use crate::pairs::operations::Operation;
 use crate::pairs::scene::{PERSON, Scene, VISITOR};
@@ -37,7 +39,10 @@ pub fn faults(
     };
     let tried = |operation| first == operation || second == operation;
     let db = &mut scene.db;
-    run(db, "ALTER TABLE IF EXISTS renamed RENAME TO visits");
+    run(
+        db,
+        "ALTER TABLE IF EXISTS renamed RENAME TO visits; ALTER TABLE IF EXISTS renamed_visits RENAME TO visits_visits",
+    );
     let left = "SELECT count(*) FROM pg_locks WHERE locktype = 'userlock'
         AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
     wait_until("no lock of ours is left", || one::<i64>(db, left) == 0);
@@ -121,6 +126,11 @@ pub fn faults(
     if !unsealed.is_empty() {
         faults.push(format!("visits {unsealed:?} lack, in days that should have them"));
     }
+    // The table of visits has those that the table of actions has.
+    let of_visits = wrong(&apart(&mut scene.db), &|id| is_erased(id) || detached.contains(id));
+    if !of_visits.is_empty() {
+        faults.push(format!("visits {of_visits:?} are not the same in visits_visits"));
+    }
     let all: BTreeSet<i64> =
         (1..=19).flat_map(|ago| (1..=3).map(move |n| 1000 + 10 * ago + n)).collect();
     let all: BTreeSet<i64> = all.iter().flat_map(|id| [*id, *id + 2000]).collect();
@@ -135,6 +145,19 @@ pub fn faults(
         faults.extend(scene.said().into_iter().map(|line| format!("  run: {line}")));
     }
     faults
+}
+
+/// Visits of which the table of visits has no row, or another one than that of actions; none if there is no
+/// such table.
+fn apart(db: &mut Client) -> BTreeSet<i64> {
+    if one::<bool>(db, "SELECT to_regclass('visits_visits') IS NULL") {
+        return BTreeSet::new();
+    }
+    let sql = "SELECT idvisit FROM (SELECT DISTINCT idvisit, idsite, visitorid, actions, visitduration FROM visits) a
+        FULL JOIN (SELECT idvisit, idsite, visitorid, actions, visitduration FROM visits_visits) v
+            USING (idvisit, idsite, visitorid, actions, visitduration)
+        WHERE a IS NULL OR v IS NULL";
+    db.query(sql, &[]).unwrap().iter().map(|row| row.get(0)).collect()
 }
 
 /// What `matomo_check` says of the table beside Matomo as it is now, where that is something else than

@@ -228,6 +228,30 @@ fn every_view_and_every_column_is_described() {
     }
 }
 
+/// Their comments are the documentation.
+#[test]
+fn the_columns_of_companions_are_described_by_their_comments() {
+    let mut db = database();
+    let page = page("docs/tables.md");
+    for (table, title) in
+        [("matomo_visit", "Visits"), ("matomo_conversion", "Conversions"), ("matomo_item", "Items")]
+    {
+        let lines = texts(
+            &mut db,
+            &format!(
+                "SELECT format('| `%s` | `%s` | %s |', a.attname, replace(replace(
+                     format_type(a.atttypid, a.atttypmod), 'timestamp with', 'timestamptz with'), 'time without time zone', 'time'),
+                     col_description(a.attrelid, a.attnum))
+                 FROM pg_attribute a WHERE a.attrelid = '{table}'::regclass AND a.attnum > 0 ORDER BY a.attnum"
+            ),
+        );
+        let lines = lines.join("\n").replace("timestamptz with time zone", "timestamptz");
+        assert!(lines.lines().count() > 10, "{lines}");
+        let is_there = section(&page, title).contains(&lines);
+        assert!(is_there, "docs/tables.md, {title}, lacks:\n{lines}");
+    }
+}
+
 #[test]
 fn every_sqlstate_is_described() {
     let states: Vec<_> = include_str!("../../../src/error/sql_state.rs")

@@ -160,7 +160,8 @@ fn without_cascade_servers_keep_the_extension() {
     server(&mut db, &fake);
     add_site(&mut db, &format!(", start_date => '{FIRST}'"));
     run(&mut db, "CALL matomo_sync_all()");
-    let rows = fingerprint(&mut db, "matomo");
+    let tables = ["matomo", "matomo_visits", "matomo_conversions", "matomo_items"];
+    let rows = tables.map(|table| fingerprint(&mut db, table));
     let refused = error(&mut db, "DROP EXTENSION matomo_postgres");
     let message = "cannot drop extension matomo_postgres because other objects depend on it";
     let hint = "Use DROP ... CASCADE to drop the dependent objects too.";
@@ -181,18 +182,23 @@ fn without_cascade_servers_keep_the_extension() {
         + (SELECT count(*) FROM pg_class WHERE relname LIKE 'matomo%' AND relkind IN ('v', 'S'))";
     let left: i64 = one(&mut db, left);
     assert_eq!(left, 0);
-    assert_eq!(fingerprint(&mut db, "matomo"), rows, "the visits stay as they were");
+    let after = tables.map(|table| fingerprint(&mut db, table));
+    assert_eq!(after, rows, "the visits stay as they were");
 
     // Created again it knows of nothing, takes the table as it stands, and finds it in order.
     run(&mut db, "CREATE EXTENSION matomo_postgres");
     assert_eq!(one::<i64>(&mut db, "SELECT count(*) FROM matomo_sites"), 0);
     server(&mut db, &fake);
+    // It does not know which tables were its companions until it is told.
+    let taken = "SELECT string_agg(c::text, ' ') FROM matomo_create_companions('matomo') c";
+    assert_eq!(texts(&mut db, taken), ["matomo_visits matomo_conversions matomo_items"]);
     assert_eq!(add_site(&mut db, &format!(", start_date => '{FIRST}'")), 1);
     run(&mut db, "CALL matomo_sync_all()");
     let written = "SELECT sum(inserted + updated + deleted)::bigint FROM matomo_runs";
     let written = one::<i64>(&mut db, written);
     assert_eq!(written, 0);
-    assert_eq!(fingerprint(&mut db, "matomo"), rows);
+    assert_eq!(tables.map(|table| fingerprint(&mut db, table)), rows);
+    assert_tables_equal(&mut db, "matomo", &all_tables_of(&fake, 1));
     let all = all_there(&mut db, "matomo", &all_of(&fake, 1));
     proven(
         "Lifecycle",

@@ -87,7 +87,7 @@ fn kept(db: &mut Client) -> Vec<String> {
     for (table, but) in [
         ("matomo_site_config", "destination_name owner_name"),
         ("matomo_site_state", "changes matomo upkeep_place"),
-        ("matomo_run_log", "step_pages changes owner_name"),
+        ("matomo_run_log", "step_pages changes owner_name misfits"),
         (
             "matomo_ledger",
             "rechecked_at action_time destination_name matomo pass_began pass_since pass_seen",
@@ -108,7 +108,7 @@ fn kept(db: &mut Client) -> Vec<String> {
         "SELECT concat_ws(' ', c.relname, c.relfilenode, c.relacl, a.attname, a.atttypid) FROM pg_class c
          JOIN pg_attribute a ON a.attrelid = c.oid WHERE c.relname LIKE 'visits%' ORDER BY 1",
         "SELECT format('%s may %s %s', r.rolname, has_function_privilege(r.rolname, 'matomo_sync', 'EXECUTE'),
-             has_function_privilege(r.rolname, 'matomo_forget(text, text, regclass)', 'EXECUTE'))
+             has_function_privilege(r.rolname, 'matomo_forget', 'EXECUTE'))
          FROM pg_roles r WHERE r.rolname IN ('etl', 'on call') ORDER BY 1",
         "SELECT format('%s may %s', r.rolname, has_table_privilege(r.rolname, 'matomo_runs', 'SELECT'))
          FROM pg_roles r WHERE r.rolname IN ('etl', 'on call') ORDER BY 1",
@@ -120,7 +120,9 @@ fn kept(db: &mut Client) -> Vec<String> {
         let check = "'matomo_check', 'EXECUTE";
         let oid = "(SELECT p.oid FROM pg_proc p WHERE p.proname = 'matomo_check'), 'EXECUTE";
         let sync = "(SELECT p.oid FROM pg_proc p WHERE p.proname = 'matomo_sync'), 'EXECUTE";
-        all.extend(texts(db, &sql.replace(check, oid).replace("'matomo_sync', 'EXECUTE", sync)));
+        let sql = sql.replace(check, oid).replace("'matomo_sync', 'EXECUTE", sync);
+        let forget = "(SELECT p.oid FROM pg_proc p WHERE p.proname = 'matomo_forget'), 'EXECUTE";
+        all.extend(texts(db, &sql.replace("'matomo_forget', 'EXECUTE", forget)));
     }
     all
 }
@@ -171,12 +173,22 @@ fn an_update_keeps_what_0_1_0_has_written_and_the_next_sync_reads_on() {
         "SELECT sum(missing + extra + stale)::int FROM matomo_check(1, '2026-10-19', '2026-10-30',
         server => 'analytics', destination => 'visits', deep => true)";
     assert_eq!(one::<i32>(&mut db, differing), 0);
+
+    // A table of 0.1.0 has no companions until somebody makes them; then the days are read again.
+    let registered = "SELECT count(*) FROM matomo_companion";
+    assert_eq!(one::<i64>(&mut db, registered), 0);
+    let made = "SELECT count(*) FROM matomo_create_companions('visits')";
+    assert_eq!(one::<i64>(&mut db, made), 3);
+    run(&mut db, "CALL matomo_sync_all()");
+    let tables = tables_between(&fake, 1, "2026-10-19", "2026-10-30");
+    assert_companions_equal(&mut db, "visits", &tables);
+    assert_equal(&mut db, "visits", &oracle(&fake, "2026-10-19", "2026-10-30"));
     proven(
         "Lifecycle",
         "ALTER EXTENSION UPDATE from 0.1.0 with data",
         "a table of weeks, sealed days and one half read, URLs as they were typed, sites and runs of which tables and roles are gone, grants",
-        "all is kept, URLs are one; the next sync asks for the open day only",
-        "the tables of 0.1.0 as before; of these asked for: day 2026-10-30; then none; deep check: 0 rows differ",
+        "all is kept, URLs are one; the next sync asks for the open day only; companions are made on request, and filled",
+        "the tables of 0.1.0 as before; of these asked for: day 2026-10-30; then none; deep check: 0 rows differ; then four tables as they should be",
     );
 }
 
@@ -216,8 +228,11 @@ fn a_dump_of_0_1_0_goes_on_once_its_url_is_changed() {
     let mut old = database_of_0_1_0(&mut shelf, "old");
     let typed = format!("http://LocalHost:{}", fake.port());
     fill(&mut old, &fake, "Europe/Paris", &typed);
-    // In 0.2.0 it has more arguments.
-    run(&mut old, "REVOKE ALL ON FUNCTION matomo_check FROM etl, \"on call\"");
+    // In 0.2.0 they have more arguments.
+    run(
+        &mut old,
+        "REVOKE ALL ON FUNCTION matomo_check FROM etl, \"on call\"; GRANT EXECUTE ON FUNCTION matomo_forget TO PUBLIC",
+    );
     let dump = output(shelf.cluster.program("pg_dump").args(["-Fc", "old"]));
     let file = shelf.cluster.dir.join("old.dump");
     std::fs::write(&file, dump).unwrap();

@@ -131,7 +131,7 @@ fn a_session_with_an_older_library_is_told_to_reconnect() {
             told.push(name);
         }
     }
-    assert_eq!(told.len(), 12, "{told:?}");
+    assert_eq!(told.len(), 13, "{told:?}");
     for sql in ["CALL matomo_sync_all()", "CALL matomo_sync_site(1)", "SELECT * FROM matomo_status"]
     {
         let message = error(&mut old, sql).message().to_owned();

@@ -98,7 +98,9 @@ fn filled(fake: &Fake, noon: &Noon) -> (Cluster, Client) {
         &format!("{every}, destination => 'matomo_partitioned', retention => '10 years'"),
     );
     let owned = register(&mut db, &every);
-    run(&mut db, "ALTER TABLE matomo OWNER TO owner");
+    for table in all_four("matomo").split(", ") {
+        run(&mut db, &format!("ALTER TABLE {table} OWNER TO owner"));
+    }
     run(&mut db, &format!("SELECT matomo_alter_site({owned}, owner => 'owner')"));
     wait_until("both are synced", || {
         [site, owned].iter().all(|site| runs(&mut db, *site, "succeeded") > 0)
@@ -152,6 +154,9 @@ fn pg_upgrade_keeps_everything_and_no_worker_comes_in_between() {
     }
     let rows =
         ["matomo", "matomo_partitioned"].map(|table| all_there(&mut db, table, &all_of(&fake, 1)));
+    for table in ["matomo", "matomo_partitioned"] {
+        assert_tables_equal(&mut db, table, &all_tables_of(&fake, 1));
+    }
     let healthy: i64 = one(&mut db, "SELECT count(*) FROM matomo_status WHERE failures = 0");
     assert_eq!(healthy, 2);
     let sealed =

@@ -5,4 +5,5 @@ mod encodings;
 mod exactness;
 mod hostile;
 mod odd_data;
+mod odd_values;
 mod typed_columns;

@@ -116,6 +116,38 @@ fn a_site_is_its_owners_and_nobody_elses() {
     assert_eq!(seen(&mut admin), (0, 3, 0));
 }
 
+/// Since Postgres 16, a membership may go without SET ROLE.
+#[test]
+fn a_site_is_given_only_to_a_role_that_the_giver_may_become() {
+    let (name, mut admin, owner) = database_and_role();
+    let other = role(&mut admin);
+    let fake = serve_two();
+    server_for(&mut admin, &fake, &owner);
+    server_for(&mut admin, &fake, &other);
+    let mut db = connect_as(&name, &owner);
+    let site = add_site(&mut db, "");
+    run(
+        &mut db,
+        &format!("GRANT USAGE ON SCHEMA {owner} TO {other}; GRANT ALL ON matomo TO {other}"),
+    );
+    let give = format!("SELECT matomo_alter_site({site}, owner => '{other}')");
+    let mut grants = vec!["GRANT {other} TO {owner}"];
+    if since(&mut admin, 16) {
+        grants = vec![
+            "GRANT {other} TO {owner} WITH SET FALSE",
+            "GRANT {other} TO {owner} WITH SET TRUE",
+        ];
+    }
+    for grant in grants {
+        let refused = error(&mut db, &give);
+        assert_eq!(refused.message(), format!("must be member of role \"{other}\""));
+        run(&mut admin, &grant.replace("{other}", &other).replace("{owner}", &owner));
+    }
+    run(&mut db, &give);
+    let now = format!("SELECT owner::text FROM matomo_sites WHERE id = {site}");
+    assert_eq!(one::<String>(&mut admin, &now), other);
+}
+
 #[test]
 fn nobody_reaches_the_network_unless_he_was_allowed_to() {
     let (name, mut admin, owner) = database_and_role();

@@ -114,25 +114,6 @@ fn renamed_tables_are_followed() {
 }
 
 #[test]
-fn a_name_that_is_taken_is_refused_with_what_to_do() {
-    let (fake, mut db) = shop();
-    run(&mut db, "CREATE TABLE matomo_conversions (x int)");
-    let refused = Sync::of(&fake, FIRST, LAST).error(&mut db);
-    let message = "relation \"matomo_conversions\" already exists";
-    let detail = "It would be the table of conversions of matomo.";
-    assert_says(
-        &refused,
-        "42P07",
-        message,
-        &[detail],
-        "Drop or rename it, or SET matomo.companions",
-    );
-    assert_eq!(one::<Option<String>>(&mut db, "SELECT to_regclass('matomo')::text"), None);
-    run(&mut db, "SET matomo.companions = 'visits, items'");
-    Sync::of(&fake, FIRST, LAST).run(&mut db);
-}
-
-#[test]
 fn a_companion_that_was_dropped_is_done_without() {
     let (fake, mut db) = shop();
     for table in TABLES {

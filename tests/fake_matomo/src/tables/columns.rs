@@ -119,7 +119,7 @@ pub const VISITS: [Column; 73] = [
     int("interactions", Visit("interactions")),
     int("searches", Visit("searches")),
     int("events", Visit("events")),
-    int("truncatedactionscount", Visit("truncatedActionsCount")),
+    made("truncatedactionscount"),
     int("dayssincefirstvisit", Visit("daysSinceFirstVisit")),
     bigint("secondssincefirstvisit", Visit("secondsSinceFirstVisit")),
     int("dayssincelastvisit", Visit("daysSinceLastVisit")),
@@ -176,13 +176,14 @@ pub const VISITS: [Column; 73] = [
 
 /// The table of conversions.
 #[rustfmt::skip]
-pub const CONVERSIONS: [Column; 22] = [
+pub const CONVERSIONS: [Column; 24] = [
     made("action_id"),
     int("idsite", Visit("idSite")),
     bigint("idvisit", Visit("idVisit")),
     text("visitorid", Visit("visitorId")),
     text("type", Action("type")),
     made("converted"),
+    made("day"),
     int("goalid", Action("goalId")),
     text("goalname", Action("goalName")),
     bigint("goalpageid", Action("goalPageId")),
@@ -199,21 +200,24 @@ pub const CONVERSIONS: [Column; 22] = [
     text("referrerkeyword", Action("referrerKeyword")),
     text("idpageview", Action("idpageview")),
     made("dimensions"),
+    made("extra"),
 ];
 
 /// The table of items.
 #[rustfmt::skip]
-pub const ITEMS: [Column; 10] = [
+pub const ITEMS: [Column; 12] = [
     made("action_id"),
     Column { name: "place", ty: Type::SmallInt, from: Origin::Made },
     int("idsite", Visit("idSite")),
     bigint("idvisit", Visit("idVisit")),
+    made("converted"),
     text("itemsku", Item("itemSKU")),
     text("itemname", Item("itemName")),
     text("itemcategory", Item("itemCategory")),
     Column { name: "categories", ty: Type::TextArray, from: Item("categories") },
     numeric("price", Item("price")),
     int("quantity", Item("quantity")),
+    made("extra"),
 ];
 
 /// Keys of a visit left out on purpose: icons, pretty texts, what other columns say, lifetime totals of

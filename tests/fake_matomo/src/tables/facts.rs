@@ -292,7 +292,11 @@ pub fn items(action: &Action) -> Vec<Facts> {
     if let Some(replaced) = action.extra.get("itemDetails") {
         let of =
             |item: &Value| Facts::default().overlay(item.as_object().unwrap_or(&Map::new()), &[]);
-        return replaced.as_array().map_or_else(Vec::new, |all| all.iter().map(of).collect());
+        return match replaced {
+            Value::Array(all) => all.iter().map(of).collect(),
+            Value::Object(all) => all.values().map(of).collect(),
+            _ => Vec::new(),
+        };
     }
     if action.omit.iter().any(|key| key == "itemDetails") {
         return Vec::new();

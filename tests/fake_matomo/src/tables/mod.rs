@@ -79,8 +79,8 @@ impl World {
         };
         let site = self.site(site);
         for visit in site.within(first, last, self.now.seconds()) {
-            let scene = Scene::new(self, site, visit);
-            scene.add(&rows(self, site, scene.zone, visit, time), time, &mut tables);
+            let scene = Scene::new(self, site, visit, time);
+            scene.add(&rows(self, site, scene.zone, visit, time), &mut tables);
         }
         tables
     }
@@ -89,13 +89,14 @@ impl World {
 /// A visit, and what is said of it and of its actions.
 struct Scene<'a> {
     zone: Zone,
+    time: ActionTime,
     visit: &'a Visit,
     said: Facts,
     actions: Vec<(&'a Action, Facts)>,
 }
 
 impl<'a> Scene<'a> {
-    fn new(world: &World, site: &Site, visit: &'a Visit) -> Scene<'a> {
+    fn new(world: &World, site: &Site, visit: &'a Visit, time: ActionTime) -> Scene<'a> {
         let zone = site.zone();
         let key = "actionDetails".to_owned();
         let none = visit.extra.contains_key(&key) || visit.omit.contains(&key);
@@ -108,12 +109,12 @@ impl<'a> Scene<'a> {
             }
             actions.push((action, facts::action(visit, index, action, before)));
         }
-        Scene { zone, visit, said: facts::visit(world, site, zone, visit), actions }
+        Scene { zone, time, visit, said: facts::visit(world, site, zone, visit), actions }
     }
 
     /// Adds the rows of the visit; `rows` are those of its actions with the 43 columns as text.
-    fn add(&self, rows: &[OracleRow], time: ActionTime, tables: &mut OracleTables) {
-        tables.visits.rows.push(self.of_visit(time));
+    fn add(&self, rows: &[OracleRow], tables: &mut OracleTables) {
+        tables.visits.rows.push(self.of_visit());
         for ((action, said), row) in self.actions.iter().zip(rows) {
             tables.actions.rows.push(self.of_action(said, row));
             let kind = said.get("type").as_text().unwrap_or_default();
@@ -132,10 +133,11 @@ impl<'a> Scene<'a> {
         Some(self.zone.day(self.last()).to_string())
     }
 
-    fn of_visit(&self, time: ActionTime) -> Row {
+    fn of_visit(&self) -> Row {
         let mut misfits = Vec::new();
         let cut = typed(self.said.get("truncatedActionsCount"), Type::Int);
-        let is_cut = matches!(&cut, Ok(Some(count)) if count != "0");
+        let cut = cut.ok().flatten().unwrap_or("0".to_owned());
+        let is_cut = cut != "0";
         let pages = || self.actions.iter().map(|a| &a.1).filter(|said| is_page(said));
         let entry = |key: &str| pages().next().and_then(|page| page.get(key).as_text());
         let exit = |key: &str| {
@@ -144,8 +146,9 @@ impl<'a> Scene<'a> {
         };
         let mut row =
             fill(&VISITS, &self.said, &Facts::default(), &mut misfits, |name| match name {
-                "firstaction" => Some(self.instant(self.first(), time)),
-                "lastaction" => Some(self.instant(self.last(), time)),
+                "firstaction" => Some(self.instant(self.first())),
+                "lastaction" => Some(self.instant(self.last())),
+                "truncatedactionscount" => Some(cut.clone()),
                 "day" => self.day(),
                 "entryurl" => entry("url"),
                 "entrytitle" => entry("title"),
@@ -161,8 +164,6 @@ impl<'a> Scene<'a> {
                 _ => None,
             });
         set(&mut row, &OF_VISITS, "extra", extra(&self.said, &KNOWN_OF_VISITS, misfits));
-        let place = place(&OF_VISITS, "truncatedactionscount");
-        row[place] = row[place].take().or(Some("0".to_owned()));
         row
     }
 
@@ -183,8 +184,8 @@ impl<'a> Scene<'a> {
     }
 
     /// An instant as `action_timestamp` has it.
-    fn instant(&self, at: i64, time: ActionTime) -> String {
-        let offset = if time == ActionTime::AsSent { self.zone.offset(at) } else { 0 };
+    fn instant(&self, at: i64) -> String {
+        let offset = if self.time == ActionTime::AsSent { self.zone.offset(at) } else { 0 };
         format!("{}+00", utc(at + offset))
     }
 
@@ -222,20 +223,28 @@ impl<'a> Scene<'a> {
     }
 
     fn of_conversion(&self, said: &Facts, row: &OracleRow) -> Row {
-        fill(&CONVERSIONS, &self.said, said, &mut Vec::new(), |name| match name {
+        let mut misfits = Vec::new();
+        let mut row = fill(&CONVERSIONS, &self.said, said, &mut misfits, |name| match name {
             "action_id" => row.get("action_id").map(str::to_owned),
             "converted" => row.get("action_timestamp").map(str::to_owned),
+            "day" => self.day(),
             "dimensions" => Some(said.dimensions()),
             _ => None,
-        })
+        });
+        set(&mut row, &OF_CONVERSIONS, "extra", extra(said, &KNOWN_OF_ACTIONS, misfits));
+        row
     }
 
     fn of_item(&self, said: &Facts, place: usize, row: &OracleRow) -> Row {
-        fill(&ITEMS, &self.said, said, &mut Vec::new(), |name| match name {
+        let mut misfits = Vec::new();
+        let mut row = fill(&ITEMS, &self.said, said, &mut misfits, |name| match name {
             "action_id" => row.get("action_id").map(str::to_owned),
             "place" => Some(place.to_string()),
+            "converted" => row.get("action_timestamp").map(str::to_owned),
             _ => None,
-        })
+        });
+        set(&mut row, &OF_ITEMS, "extra", extra(said, &keys(ITEMS.iter()), misfits));
+        row
     }
 }
 
@@ -287,7 +296,7 @@ fn value(
 /// Keys that no Matomo sends, and values that did not fit.
 fn extra(said: &Facts, known: &[&str], misfits: Vec<(String, String)>) -> Option<String> {
     let is_unknown = |key: &str| !known.contains(&key) && !is_dimension(key);
-    let unknown = said.iter().filter(|(key, _)| is_unknown(key));
+    let unknown = said.iter().filter(|(key, said)| is_unknown(key) && *said != Said::Null);
     let mut all: Vec<_> = unknown.map(|(key, said)| (key.clone(), said.as_jsonb())).collect();
     all.extend(misfits);
     (!all.is_empty()).then(|| object(all))
@@ -304,6 +313,7 @@ fn keys<'a>(columns: impl Iterator<Item = &'a Column>) -> Vec<&'static str> {
 /// Keys of a visit that have their place, or none on purpose.
 static KNOWN_OF_VISITS: LazyLock<Vec<&str>> = LazyLock::new(|| {
     let others = [
+        "truncatedActionsCount",
         "firstActionTimestamp",
         "lastActionTimestamp",
         "actionDetails",

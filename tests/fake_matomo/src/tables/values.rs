@@ -97,7 +97,8 @@ pub fn typed(said: &Said, ty: Type) -> Result<Option<String>, Misfit> {
         }
         Type::TextArray => match said {
             Said::Json(json) => text_array(json),
-            _ => None,
+            // A list of one.
+            _ => Some(format!("{{{}}}", element(text))),
         },
         Type::Text | Type::Made => Some(text),
     };
@@ -110,7 +111,10 @@ pub fn storable(text: &str) -> String {
 }
 
 fn whole(text: &str, most: i64) -> Option<String> {
-    let number: i64 = text.parse().ok()?;
+    // 12.0 and 1e3 are whole numbers too.
+    let shown = numeric(text)?;
+    let (digits, fraction) = shown.split_once('.').unwrap_or((&shown, ""));
+    let number: i64 = digits.parse().ok().filter(|_| fraction.trim_matches('0').is_empty())?;
     (-most - 1..=most).contains(&number).then(|| number.to_string())
 }
 
@@ -228,6 +232,9 @@ mod tests {
             (json!(["a", 1]), Type::Text, Some(r#"["a",1]"#)),
             (json!("a\0"), Type::Text, Some("a\u{fffd}")),
             (json!("-12"), Type::Int, Some("-12")),
+            (json!(12.0), Type::Int, Some("12")),
+            (literal("1e3"), Type::Int, Some("1000")),
+            (json!("Cat"), Type::TextArray, Some("{Cat}")),
             (json!(2_147_483_647), Type::Int, Some("2147483647")),
             (json!(i64::MIN), Type::BigInt, Some("-9223372036854775808")),
             (json!(1), Type::Bool, Some("true")),
@@ -267,7 +274,7 @@ mod tests {
             (json!({}), Type::Double),
             (json!("25:00:00"), Type::Time),
             (json!("noon"), Type::Time),
-            (json!("Cat"), Type::TextArray),
+            (json!(5), Type::TextArray),
         ];
         for (sent, ty) in bad {
             assert_eq!(typed(&Said::from(&sent), ty), Err(Misfit), "{sent} {ty:?}");

@@ -29,7 +29,7 @@ pub fn tables(visits: &[Value]) -> Mapped<'_> {
                 all.items.push(Box::new(move |column| match column {
                     "place" => Some(place.to_string()),
                     "categories" => Some(array(&item[column])),
-                    "action_id" | "idsite" | "idvisit" => of_conversion(column),
+                    "action_id" | "idsite" | "idvisit" | "converted" => of_conversion(column),
                     _ => by_name(item, column),
                 }));
             }
@@ -51,6 +51,13 @@ fn by_name(object: &Value, column: &str) -> Option<String> {
 fn instant(value: &Value) -> Option<String> {
     let at = DateTime::from_timestamp(value.as_i64()?, 0)?;
     Some(at.format("%Y-%m-%d %H:%M:%S+00").to_string())
+}
+
+/// The site's clock, which `ActionTime::AsSent` takes for UTC.
+fn wall(visit: &Value, of: &str) -> Option<String> {
+    let date = visit[format!("serverDatePretty{of}")].as_str()?;
+    let date = NaiveDate::parse_from_str(date, "%A, %B %d, %Y").ok()?;
+    Some(format!("{date} {}+00", visit[format!("serverTimePretty{of}")].as_str()?))
 }
 
 fn day(visit: &Value) -> Option<String> {
@@ -118,8 +125,8 @@ fn of_visit(visit: &Value, column: &str) -> Option<String> {
     let mut pages = actions.iter().filter(|action| action["type"] == "action");
     let is_cut = visit.get("truncatedActionsCount").is_some();
     match column {
-        "firstaction" => instant(&visit["firstActionTimestamp"]),
-        "lastaction" => instant(&visit["lastActionTimestamp"]),
+        "firstaction" => wall(visit, "FirstAction"),
+        "lastaction" => wall(visit, ""),
         "day" => day(visit),
         "visitconverted" => Some((visit["visitConverted"] == 1).to_string()),
         "latitude" | "longitude" => {
@@ -154,6 +161,8 @@ fn of_conversion(visit: &Value, index: usize, action: &Value, column: &str) -> O
         "action_id" => Some(format!("{}_{index}", visit["idVisit"])),
         "idsite" | "idvisit" | "visitorid" => by_name(visit, column),
         "converted" => instant(&action["timestamp"]),
+        "day" => day(visit),
+        "extra" => None,
         "dimensions" => Some(dimensions(action)),
         _ => by_name(action, column),
     }

@@ -1,0 +1,203 @@
+//! `matomo_create_companions`, and what a user does with the tables that it makes.
+
+use fake_matomo::Fake;
+use postgres::Client;
+
+use crate::support::*;
+
+const FIRST: &str = "2026-10-24";
+const LAST: &str = "2026-10-26";
+const FORCED: &str = ", '2026-10-24', '2026-10-26', force => true";
+const KINDS: [&str; 3] = ["visits", "conversions", "items"];
+
+fn shop() -> Fake {
+    serve(world(141, "Europe/Paris", 12, FIRST, LAST))
+}
+
+/// All days that are not sealed.
+fn sync_all(db: &mut Client, fake: &Fake) {
+    sync(db, fake, &format!(", '{FIRST}', '{LAST}'"));
+}
+
+fn assert_whole(db: &mut Client, fake: &Fake) {
+    assert_tables_equal(db, "matomo", &tables_between(fake, 1, FIRST, LAST));
+}
+
+#[test]
+fn visits_that_were_truncated_are_copied_again_by_the_next_sync() {
+    let fake = shop();
+    let mut db = database();
+    sync_all(&mut db, &fake);
+    run(&mut db, "TRUNCATE matomo_visits, matomo_conversions, matomo_items");
+    sync_all(&mut db, &fake);
+    assert_whole(&mut db, &fake);
+    // Of conversions and items none may be right: a check finds them.
+    run(&mut db, "TRUNCATE matomo_conversions, matomo_items");
+    sync_all(&mut db, &fake);
+    let check = format!(
+        "SELECT sum(stale)::bigint FROM matomo_check(1, '{FIRST}', '{LAST}', '{}', '{}', deep => true, repair => true)",
+        fake.url(),
+        fake.token()
+    );
+    assert!(one::<i64>(&mut db, &check) > 0);
+    assert_whole(&mut db, &fake);
+    assert_eq!(one::<i64>(&mut db, &check), 0);
+}
+
+#[test]
+fn a_companion_that_is_dropped_is_missed_by_nobody_and_can_be_made_again() {
+    let fake = shop();
+    let mut db = database();
+    sync_all(&mut db, &fake);
+    for kind in KINDS {
+        run(&mut db, &format!("DROP TABLE matomo_{kind}"));
+        sync(&mut db, &fake, FORCED);
+        assert_equal(&mut db, "matomo", &all_of(&fake, 1));
+        run(&mut db, "SELECT matomo_forget('nobody')");
+        run(&mut db, "CALL matomo_drop_before('matomo', '2020-01-01')");
+        let made = "SELECT string_agg(c::text, ' ') FROM matomo_create_companions('matomo') c";
+        assert_eq!(texts(&mut db, made), [format!("matomo_{kind}")]);
+        // All days are open again.
+        sync_all(&mut db, &fake);
+        assert_whole(&mut db, &fake);
+    }
+    let again = "SELECT count(*) FROM matomo_create_companions('matomo')";
+    assert_eq!(one::<i64>(&mut db, again), 0);
+}
+
+#[test]
+fn companions_that_are_renamed_or_moved_are_followed() {
+    let fake = shop();
+    let mut db = database();
+    sync_all(&mut db, &fake);
+    run(
+        &mut db,
+        "CREATE SCHEMA elsewhere; ALTER TABLE matomo_visits RENAME TO every_visit;
+         ALTER TABLE every_visit SET SCHEMA elsewhere; ALTER TABLE matomo RENAME TO every_action;
+         UPDATE elsewhere.every_visit SET devicetype = 'none'; DELETE FROM matomo_conversions",
+    );
+    sync(&mut db, &fake, &format!("{FORCED}, destination => 'every_action'"));
+    run(
+        &mut db,
+        "ALTER TABLE elsewhere.every_visit SET SCHEMA public; ALTER TABLE every_visit RENAME TO matomo_visits;
+         ALTER TABLE every_action RENAME TO matomo",
+    );
+    assert_whole(&mut db, &fake);
+}
+
+/// The visit is stored as a unit, and what the ledger says with it.
+#[test]
+fn a_trigger_of_a_companion_that_raises_leaves_all_four_tables_as_they_were() {
+    let fake = shop();
+    let mut db = database();
+    run(
+        &mut db,
+        "SELECT matomo_create_table('matomo');
+         CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not today'; END $$",
+    );
+    for kind in KINDS {
+        run(
+            &mut db,
+            &format!(
+                "CREATE TRIGGER no BEFORE INSERT ON matomo_{kind} FOR EACH ROW EXECUTE FUNCTION no()"
+            ),
+        );
+        let refused = error(&mut db, &Sync::of(&fake, FIRST, LAST).sql());
+        assert_eq!(refused.message(), "not today", "{kind}");
+        for table in all_four("matomo").split(", ") {
+            let rows = format!("SELECT count(*) FROM {table}");
+            assert_eq!(one::<i64>(&mut db, &rows), 0, "{kind}: {table}");
+        }
+        assert_eq!(ledger(&mut db, "matomo"), [""; 0]);
+        run(&mut db, &format!("DROP TRIGGER no ON matomo_{kind}"));
+    }
+    sync_all(&mut db, &fake);
+    assert_whole(&mut db, &fake);
+}
+
+/// As after DROP EXTENSION; nothing else of that name is taken.
+#[test]
+fn only_tables_that_fit_are_taken_as_companions() {
+    let fake = shop();
+    let (name, mut admin, owner) = database_and_role();
+    run(&mut admin, &format!("GRANT CREATE ON SCHEMA public TO {owner}"));
+    let mut db = connect_as(&name, &owner);
+    run(
+        &mut db,
+        "SET search_path = public; SET matomo.companions = ''; SELECT matomo_create_table('t');
+         SET matomo.companions = 'visits'",
+    );
+    run(&mut admin, "SET search_path = public");
+    let taken = "SELECT string_agg(c::text, ' ') FROM matomo_create_companions('t') c";
+    for (made, drop, state) in [
+        // Of another role, who could have triggers on it.
+        (
+            "CREATE TABLE t_visits (LIKE matomo_visit, PRIMARY KEY (idvisit))",
+            "DROP TABLE t_visits",
+            "42P07",
+        ),
+        ("CREATE VIEW t_visits AS SELECT 1 AS one", "DROP VIEW t_visits", "42P07"),
+    ] {
+        run(&mut admin, made);
+        assert_says(
+            &error(&mut db, taken),
+            state,
+            "table public.t_visits, for the visits of public.t, already exists",
+            &[],
+            "Rename it, or leave it out of matomo.companions.",
+        );
+        run(&mut admin, drop);
+    }
+    for (made, state) in [
+        ("CREATE TABLE t_visits (idvisit bigint PRIMARY KEY, note text)", "42703"),
+        ("CREATE TABLE t_visits (LIKE matomo_visit)", "42P10"),
+        // The table of actions is empty.
+        (
+            "CREATE TABLE t_visits (LIKE matomo_visit, PRIMARY KEY (idvisit));
+             INSERT INTO t_visits (idvisit, firstaction, lastaction) VALUES (1, now(), now())",
+            "42P07",
+        ),
+    ] {
+        run(&mut db, made);
+        let refused = error(&mut db, taken);
+        assert_eq!(refused.code().code(), state, "{made}: {refused:?}");
+        run(&mut db, "DROP TABLE t_visits");
+    }
+    // That of another destination, which was renamed.
+    run(&mut db, "SELECT matomo_create_companions('t'); ALTER TABLE t RENAME TO old");
+    run(
+        &mut db,
+        "SET matomo.companions = ''; SELECT matomo_create_table('t'); SET matomo.companions = 'visits'",
+    );
+    assert_says(
+        &error(&mut db, taken),
+        "22023",
+        "table public.t_visits belongs to another destination",
+        &[],
+        "Rename it",
+    );
+    run(&mut db, "DROP TABLE old");
+    assert_eq!(texts(&mut db, taken), ["t_visits"]);
+    drop(fake);
+}
+
+/// What the first sync or `matomo_create_table` makes, it makes whole.
+#[test]
+fn a_name_that_is_taken_stops_the_making_of_a_destination() {
+    let fake = shop();
+    let mut db = database();
+    sync_all(&mut db, &fake);
+    run(&mut db, "DROP TABLE matomo");
+    let refused = error(&mut db, &Sync::of(&fake, FIRST, LAST).sql());
+    assert_says(
+        &refused,
+        "42P07",
+        "table public.matomo_visits, for the visits of public.matomo, already exists",
+        &[],
+        "Rename it",
+    );
+    assert!(one::<bool>(&mut db, "SELECT to_regclass('matomo') IS NULL"));
+    run(&mut db, "DROP TABLE matomo_visits, matomo_conversions, matomo_items");
+    sync_all(&mut db, &fake);
+    assert_whole(&mut db, &fake);
+}

@@ -1,0 +1,72 @@
+//! `ALTER EXTENSION … UPDATE` from 0.1.0: what it makes anew belongs to its owner, and is granted, as before.
+
+use postgres::Client;
+
+use crate::project::updates::{Shelf, released};
+use crate::support::*;
+
+/// Owner and grants of what the update drops and makes again, also grants on columns.
+fn rights(db: &mut Client) -> Vec<String> {
+    texts(
+        db,
+        "WITH remade AS (
+             SELECT c.relname::text AS object, c.oid, c.relowner AS owner,
+                 coalesce(c.relacl, acldefault('r', c.relowner)) AS acl FROM pg_class c
+             WHERE c.oid IN ('matomo_action'::regclass, 'matomo_sites'::regclass, 'matomo_status'::regclass,
+                 'matomo_runs'::regclass)
+             UNION ALL
+             SELECT p.proname, NULL, p.proowner, coalesce(p.proacl, acldefault('f', p.proowner)) FROM pg_proc p
+             WHERE p.oid IN ('matomo_check'::regproc, 'matomo_create_table'::regproc, 'matomo_forget'::regproc)
+         ), granted AS (
+             SELECT object, acl FROM remade
+             UNION ALL
+             SELECT format('%s.%s', object, a.attname), a.attacl FROM remade JOIN pg_attribute a ON a.attrelid = oid
+         )
+         SELECT format('%s is of %s', object, owner::regrole) FROM remade
+         UNION ALL
+         SELECT format('%s on %s to %s by %s%s', a.privilege_type, object, a.grantee::regrole, a.grantor::regrole,
+             CASE WHEN a.is_grantable THEN ' with grant option' END)
+         FROM granted CROSS JOIN LATERAL aclexplode(acl) a ORDER BY 1",
+    )
+}
+
+#[test]
+fn an_update_by_another_superuser_keeps_owners_and_grants_also_on_columns() {
+    let mut shelf = Shelf::new();
+    let sql = released().into_iter().find(|(version, _)| version == "0.1.0").unwrap().1;
+    shelf.put("0.1.0", &sql);
+    run(&mut shelf.db, "CREATE DATABASE rights");
+    let mut db = shelf.cluster.connect("rights");
+    run(
+        &mut db,
+        "CREATE ROLE \"the owner\" SUPERUSER; CREATE ROLE admin SUPERUSER; CREATE ROLE \"on call\"; CREATE ROLE etl;
+         GRANT \"on call\" TO CURRENT_USER; SET ROLE \"the owner\";
+         CREATE EXTENSION matomo_postgres VERSION '0.1.0';
+         ALTER VIEW matomo_runs OWNER TO \"on call\";
+         GRANT SELECT (name) ON matomo_sites TO etl WITH GRANT OPTION;
+         GRANT SELECT, UPDATE (failures, lag) ON matomo_status TO admin;
+         GRANT EXECUTE ON FUNCTION matomo_check TO admin;
+         REVOKE SELECT ON matomo_runs FROM PUBLIC",
+    );
+    // Each column that was granted is there afterwards.
+    run(
+        &mut db,
+        "DO $$ DECLARE change text; BEGIN
+             FOR change IN SELECT format('GRANT SELECT (%I) ON %s TO etl', attname, attrelid::regclass) FROM pg_attribute
+                 WHERE attrelid IN ('matomo_action'::regclass, 'matomo_sites'::regclass, 'matomo_status'::regclass,
+                     'matomo_runs'::regclass) AND attnum > 0
+             LOOP EXECUTE change; END LOOP;
+         END $$",
+    );
+    let before = rights(&mut db);
+    for line in [
+        "matomo_runs is of \"on call\"",
+        "matomo_check is of \"the owner\"",
+        "UPDATE on matomo_status.lag to admin by \"the owner\"",
+        "SELECT on matomo_sites.name to etl by \"the owner\" with grant option",
+    ] {
+        assert!(before.iter().any(|known| known == line), "{line}: {before:#?}");
+    }
+    run(&mut db, "SET ROLE admin; ALTER EXTENSION matomo_postgres UPDATE; RESET ROLE");
+    assert_eq!(rights(&mut db), before);
+}
