@@ -285,8 +285,8 @@ fn it_goes_on_where_the_last_step_was() {
     let site = register(&mut db, "'analytics', 1, retention => '5 days', enabled => false");
     run(
         &mut db,
-        "INSERT INTO matomo (action_id, idsite, action_timestamp)
-             SELECT n, 1, '2026-01-06'::timestamptz + n * interval '1 second' FROM generate_series(1, 15000) n",
+        "INSERT INTO matomo (action_id, idvisit, idsite, action_timestamp)
+             SELECT n, n, 1, '2026-01-06'::timestamptz + n * interval '1 second' FROM generate_series(1, 15000) n",
     );
     let place =
         "SELECT upkeep_place ->> 'done' FROM matomo_site_state WHERE upkeep_place IS NOT NULL";
