@@ -106,13 +106,17 @@ pub fn drop_step(step: Step) -> Result<Dropped> {
         let own = place.as_ref().map(|JsonB(place)| place);
         // The rows of the companions go after those of the actions.
         let at = own.and_then(|place| place.get(COMPANION)).and_then(Value::as_str);
+        let mut has_rows_left = own.and_then(|place| place.get(LEFT)) == Some(&json!(true));
         if at.is_none() {
             let (mut dropped, gone) = rows_of(destination, rows::Kind::Actions, own)?;
             if dropped.blocked.is_none() {
                 match emptied_days::note(&extension, &bounds, gone.as_ref())? {
                     Noted::Done => {}
                     // Rows before the place were skipped: scan from the start once more.
-                    Noted::RowsLeft => dropped.more = place.is_some(),
+                    Noted::RowsLeft => {
+                        dropped.more = place.is_some();
+                        has_rows_left = true;
+                    }
                     Noted::Locked => return Err(Undone::Locked),
                 }
             }
@@ -129,10 +133,20 @@ pub fn drop_step(step: Step) -> Result<Dropped> {
                 rows_of(*companion, *kind, inner.filter(|place| !place.is_null()))?;
             if dropped.more {
                 let inner = dropped.place.map(|JsonB(place)| place);
-                dropped.place = Some(JsonB(json!({ COMPANION: kind.name(), "place": inner })));
+                dropped.place = Some(JsonB(
+                    json!({ COMPANION: kind.name(), "place": inner, LEFT: has_rows_left }),
+                ));
                 // Of the actions alone.
                 dropped.actions = 0;
                 return Ok(dropped);
+            }
+        }
+        if at.is_some() && !has_rows_left {
+            match emptied_days::note(&extension, &bounds, None)? {
+                Noted::Done => {}
+                // A sync has stored them since: scan from the start once more.
+                Noted::RowsLeft => return Ok(Dropped { more: true, ..Dropped::default() }),
+                Noted::Locked => return Err(Undone::Locked),
             }
         }
         Ok(Dropped::default())
@@ -155,6 +169,8 @@ pub fn drop_step(step: Step) -> Result<Dropped> {
 
 /// The key of a place in a companion: its kind.
 const COMPANION: &str = "companion";
+/// The key for whether rows of actions were left that cannot be removed.
+const LEFT: &str = "left";
 
 fn named(name: &str) -> rows::Kind {
     let known = rows::Kind::COMPANIONS.into_iter().find(|kind| kind.name() == name);

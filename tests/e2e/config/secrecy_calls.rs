@@ -299,7 +299,7 @@ fn only_roles_that_were_allowed_may_sync() {
     // EXECUTE alone does not open the table.
     owner
         .batch_execute(
-            "GRANT EXECUTE ON FUNCTION matomo_sync TO reader; GRANT SELECT ON matomo TO reader",
+            "GRANT EXECUTE ON FUNCTION matomo_sync TO reader; GRANT SELECT ON matomo, matomo_visits, matomo_conversions, matomo_items TO reader",
         )
         .unwrap();
     let mut session = Session::of("reader", &name);
@@ -309,7 +309,7 @@ fn only_roles_that_were_allowed_may_sync() {
     assert_eq!(error.detail(), Some("Privileges missing: INSERT, UPDATE, DELETE."));
     assert_eq!(error.hint(), Some("Ask the owner of public.matomo to GRANT them."));
     assert!(fake.requests().is_empty(), "nothing was asked");
-    owner.batch_execute("GRANT INSERT, UPDATE, DELETE ON matomo TO reader").unwrap();
+    owner.batch_execute("GRANT INSERT, UPDATE, DELETE ON matomo, matomo_visits, matomo_conversions, matomo_items TO reader").unwrap();
     session.db.batch_execute(&sql).unwrap();
     assert_equal(&mut owner, "matomo", &oracle(&fake, FIRST, LAST));
 }

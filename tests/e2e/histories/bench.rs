@@ -29,7 +29,11 @@ impl<'a> Bench<'a> {
 
     /// Takes away what an earlier history has left.
     pub fn clear(&mut self) {
-        let tables = "DROP TABLE IF EXISTS matomo, matomo_partitioned; DELETE FROM matomo_ledger";
+        let tables = format!(
+            "DROP TABLE IF EXISTS {}, {}; DELETE FROM matomo_ledger",
+            all_four("matomo"),
+            all_four("matomo_partitioned")
+        );
         run(&mut self.db, &format!("RESET ALL; SET client_min_messages = warning; {tables}"));
     }
 

@@ -11,7 +11,7 @@ use super::events::Calendar;
 use super::random::Random;
 use super::reckoning::{self, Found};
 use super::trouble::Trouble;
-use super::witness::{Order, Rows, all_rows};
+use super::witness::{Order, Rows, all_rows, whole};
 use crate::support::*;
 
 /// What histories were made of: a test that meets no trouble proves little.
@@ -311,12 +311,14 @@ impl<'a, 'b> Course<'a, 'b> {
 
     fn differences(&mut self, rows: &Rows) -> String {
         let db = &mut self.bench.db;
-        let rows: Vec<_> = rows.values().flatten().cloned().collect();
+        let whole = whole(rows);
+        let rows: Vec<_> = rows.values().flat_map(|copied| copied.actions.clone()).collect();
         let is_there: bool = one(db, &format!("SELECT to_regclass('{}') IS NOT NULL", self.table));
         if !is_there {
             return if rows.is_empty() { String::new() } else { "there is no table".to_owned() };
         }
-        differences(db, self.table, &rows)
+        let of_four = whole.map(|whole| table_differences(db, self.table, &whole));
+        differences(db, self.table, &rows) + &of_four.unwrap_or_default()
     }
 
     fn assert_stored(&mut self, when: &str) -> Result<(), String> {

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::ops::AddAssign;
 
 use chrono::{DateTime, Days, NaiveDate};
-use fake_matomo::{OracleRow, World};
+use fake_matomo::World;
 
-use super::witness::{Rows, all_rows};
+use super::witness::{Copied, Rows, all_rows};
 
 /// What `matomo_check` tells of a day.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +60,9 @@ const OF_VISIT: [&str; 20] = [
     "experiments",
 ];
 
+/// The columns of a visit that follow from its actions, which a list of visits does not have.
+const OF_ACTIONS: [&str; 5] = ["pageviews", "entryurl", "entrytitle", "exiturl", "exittitle"];
+
 /// By day, of a table that holds these rows.
 pub fn expected(
     world: &World,
@@ -77,9 +80,9 @@ pub fn expected(
     for visit in &world.site(1).visits {
         let Some(found) = days.get_mut(&zone.day(visit.last)) else { continue };
         found.there += 1;
-        let theirs = now.get(&visit.id).map_or(&[][..], Vec::as_slice);
-        match stored.get(&visit.id).filter(|rows| !rows.is_empty()) {
-            None => found.missing += i64::from(!theirs.is_empty()),
+        let Some(theirs) = now.get(&visit.id) else { continue };
+        match stored.get(&visit.id).filter(|ours| !ours.actions.is_empty()) {
+            None => found.missing += i64::from(!theirs.actions.is_empty()),
             Some(ours) => {
                 found.here += 1;
                 found.stale += i64::from(differs(ours, theirs, deep));
@@ -88,7 +91,13 @@ pub fn expected(
     }
     let bounds = zone.midnight(first)..zone.midnight(last + Days::new(1));
     for (id, rows) in stored {
-        let of_range = rows.iter().map(instant).filter(|at| bounds.contains(at)).max();
+        let of_range =
+            |instants: Vec<i64>| instants.into_iter().filter(|at| bounds.contains(at)).max();
+        let of_actions = rows.actions.iter().map(|row| instant(row.get("action_timestamp")));
+        // One without actions is in the table of visits alone.
+        let visits = &rows.tables.visits;
+        let of_visit = (0..visits.rows.len()).map(|row| instant(visits.get(row, "lastaction")));
+        let of_range = of_range(of_actions.collect()).or_else(|| of_range(of_visit.collect()));
         let Some(at) = of_range.filter(|_| !now.contains_key(id)) else { continue };
         let found = days.entry(zone.day(at)).or_default();
         found.extra += 1;
@@ -100,14 +109,24 @@ pub fn expected(
     days
 }
 
-fn differs(ours: &[OracleRow], theirs: &[OracleRow], deep: bool) -> bool {
-    let of_visit = |rows: &[OracleRow]| {
-        rows.first().map(|row| OF_VISIT.map(|column| row.get(column).map(str::to_owned)))
+fn differs(ours: &Copied, theirs: &Copied, deep: bool) -> bool {
+    let of_rows = |copied: &Copied| {
+        let first = copied.actions.first();
+        first.map(|row| OF_VISIT.map(|column| row.get(column).map(str::to_owned)))
     };
-    if deep { ours != theirs } else { of_visit(ours) != of_visit(theirs) }
+    let of_visit = |copied: &Copied| {
+        let visits = &copied.tables.visits;
+        let columns = visits.columns.iter().filter(|column| !OF_ACTIONS.contains(column));
+        let value = |column: &&str| visits.get(0, column).map(str::to_owned);
+        columns.map(value).collect::<Vec<_>>()
+    };
+    match deep {
+        true => ours != theirs,
+        false => of_rows(ours) != of_rows(theirs) || of_visit(ours) != of_visit(theirs),
+    }
 }
 
-fn instant(row: &OracleRow) -> i64 {
-    let text = row.get("action_timestamp").unwrap_or_default();
+fn instant(text: Option<&str>) -> i64 {
+    let text = text.unwrap_or_default();
     DateTime::parse_from_str(text, "%Y-%m-%d %H:%M:%S%#z").unwrap().timestamp()
 }

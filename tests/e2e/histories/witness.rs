@@ -8,10 +8,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{Days, NaiveDate};
+use fake_matomo::tables::{OracleTable, OracleTables};
 use fake_matomo::{ActionTime, OracleRow, Seen, Site, World, Zone};
 
+/// The rows of a visit.
+#[derive(Clone, PartialEq)]
+pub struct Copied {
+    /// With the Node tool's columns.
+    pub actions: Vec<OracleRow>,
+    /// Of all four tables, with all columns.
+    pub tables: OracleTables,
+}
+
 /// The rows of visits, by idVisit.
-pub type Rows = BTreeMap<i64, Vec<OracleRow>>;
+pub type Rows = BTreeMap<i64, Copied>;
 
 /// What a sync is told.
 #[derive(Clone, Debug)]
@@ -198,9 +208,7 @@ impl Witness {
         }
         let before = count(&self.stored);
         let touched = running.any_change
-            || running.served.iter().any(|(id, rows)| {
-                self.stored.get(id).map_or(&[][..], Vec::as_slice) != rows.as_slice()
-            });
+            || running.served.iter().any(|(id, rows)| self.stored.get(id) != Some(rows));
         self.stored.extend(running.served);
         Ok((count(&self.stored) - before, touched))
     }
@@ -228,7 +236,7 @@ impl Witness {
 }
 
 fn count(rows: &Rows) -> i64 {
-    rows.values().map(|rows| rows.len() as i64).sum()
+    rows.values().map(|rows| rows.actions.len() as i64).sum()
 }
 
 /// The rows that a right copy has of all visits.
@@ -237,14 +245,46 @@ pub fn all_rows(world: &World) -> Rows {
 }
 
 fn rows(world: &World, visits: Vec<fake_matomo::Visit>) -> Rows {
-    let mut rows: Rows = visits.iter().map(|visit| (visit.id, Vec::new())).collect();
+    let ids: Vec<_> = visits.iter().map(|visit| visit.id).collect();
     let Site { id, name, timezone, ecommerce, .. } = world.site(1);
     let site = Site { visits, ecommerce: *ecommerce, ..Site::new(*id, name, timezone) };
     let small = World { sites: vec![site], ..World::new(world.now) };
     let small = World { max_actions: world.max_actions, ..small };
-    for row in small.oracle(1, NaiveDate::MIN, NaiveDate::MAX, ActionTime::Utc) {
-        let id = row.get("idvisit").and_then(|id| id.parse().ok()).unwrap_or_default();
-        rows.entry(id).or_default().push(row);
+    let all = || small.oracle_tables(1, NaiveDate::MIN, NaiveDate::MAX, ActionTime::Utc);
+    let mut none = all();
+    for table in [&mut none.actions, &mut none.visits, &mut none.conversions, &mut none.items] {
+        table.rows.clear();
     }
+    let copied = Copied { actions: Vec::new(), tables: none };
+    let mut rows: Rows = ids.into_iter().map(|id| (id, copied.clone())).collect();
+    for row in small.oracle(1, NaiveDate::MIN, NaiveDate::MAX, ActionTime::Utc) {
+        let id = row.get("idvisit").and_then(|id| id.parse().ok());
+        id.and_then(|id: i64| rows.get_mut(&id)).unwrap().actions.push(row);
+    }
+    let tables = all();
+    let mut split = |from: &OracleTable, to: fn(&mut OracleTables) -> &mut OracleTable| {
+        for (place, row) in from.rows.iter().enumerate() {
+            let id = from.get(place, "idvisit").and_then(|id| id.parse().ok());
+            let copied = id.and_then(|id: i64| rows.get_mut(&id)).unwrap();
+            to(&mut copied.tables).rows.push(row.clone());
+        }
+    };
+    split(&tables.actions, |to| &mut to.actions);
+    split(&tables.visits, |to| &mut to.visits);
+    split(&tables.conversions, |to| &mut to.conversions);
+    split(&tables.items, |to| &mut to.items);
     rows
+}
+
+/// All four tables with the rows of these visits; `None` without any visit.
+pub fn whole(rows: &Rows) -> Option<OracleTables> {
+    let mut all = rows.values().map(|copied| &copied.tables);
+    let mut whole = all.next()?.clone();
+    for tables in all {
+        whole.actions.rows.extend_from_slice(&tables.actions.rows);
+        whole.visits.rows.extend_from_slice(&tables.visits.rows);
+        whole.conversions.rows.extend_from_slice(&tables.conversions.rows);
+        whole.items.rows.extend_from_slice(&tables.items.rows);
+    }
+    Some(whole)
 }

@@ -6,3 +6,4 @@ mod exactness;
 mod hostile;
 mod odd_data;
 mod odd_values;
+mod typed_columns;

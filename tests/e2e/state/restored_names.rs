@@ -183,6 +183,34 @@ fn renaming_is_followed_and_dumped() {
 }
 
 #[test]
+fn companions_are_found_after_a_restore_and_followed_when_renamed() {
+    let Scene { fake, name, mut db, .. } = scene();
+    run(&mut db, "ALTER TABLE matomo_visits RENAME TO \"Who came\"");
+    let mut new = copied(&name, "companions", &[]);
+    assert_goes_on(&mut new, &fake);
+    run(
+        &mut new,
+        "ALTER TABLE matomo RENAME TO hits; ALTER TABLE \"Who came\" RENAME TO hits_visits;
+         ALTER TABLE matomo_conversions RENAME TO hits_conversions; ALTER TABLE matomo_items RENAME TO hits_items",
+    );
+    let visit = {
+        let mut world = fake.world();
+        let visit = &mut world.site_mut(1).visits[4];
+        visit.extra.insert("browserVersion".to_owned(), "999".into());
+        visit.id
+    };
+    let sql = format!(
+        "SELECT stale FROM matomo_check(1, '{FIRST}', '2026-10-26', '{}', '{}', 'hits', repair => true) WHERE stale > 0",
+        fake.url(),
+        fake.token()
+    );
+    assert_eq!(one::<i64>(&mut new, &sql), 1);
+    let version = format!("SELECT browserversion FROM hits_visits WHERE idvisit = {visit}");
+    assert_eq!(one::<String>(&mut new, &version), "999");
+    assert_tables_equal(&mut new, "hits", &tables_between(&fake, 1, FIRST, "2200-01-01"));
+}
+
+#[test]
 fn a_new_table_or_role_of_the_same_name_is_not_taken_for_the_old_one() {
     let Scene { fake: _fake, name, mut db, owner } = scene();
     run(

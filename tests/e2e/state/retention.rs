@@ -304,7 +304,7 @@ fn what_was_looked_through_is_not_looked_through_again() {
         &mut shared().connect(&name),
         "CALL matomo_drop_before('visits', '2026-03-30 00:00+00', site => 1)",
     );
-    let left = "SELECT string_agg(DISTINCT idsite, ' ') FROM visits WHERE action_timestamp < '2026-03-30 00:00+00'";
+    let left = "SELECT string_agg(DISTINCT idsite::text, ' ') FROM visits WHERE action_timestamp < '2026-03-30 00:00+00'";
     assert_eq!(one::<String>(&mut db, left), "2");
     // What the session did is counted when it has ended.
     let scans = "SELECT coalesce(WHAT, 0)::bigint FROM pg_stat_user_tables WHERE relname LIKE 'visits_2026w__'";

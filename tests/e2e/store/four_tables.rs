@@ -42,8 +42,9 @@ fn companions_made_later_are_filled_by_the_next_sync() {
     for table in TABLES {
         run(&mut db, "SET matomo.companions = ''");
         goes_on(&fake, table).run(&mut db);
-        let made = format!("SELECT count(*) FROM pg_class WHERE relname ~ '^{table}_(v|c|it)'");
-        assert_eq!(one::<i64>(&mut db, &made), 0, "none is wanted");
+        let made = "SELECT count(*) FROM matomo_companion WHERE destination = $1::text::regclass";
+        let made: i64 = db.query_one(made, &[&table]).unwrap().get(0);
+        assert_eq!(made, 0, "none is wanted");
         run(&mut db, "SET matomo.companions = 'visits'");
         let create = format!("SELECT matomo_create_companions('{table}')::text");
         assert_eq!(texts(&mut db, &create), [format!("{table}_visits")]);
@@ -86,8 +87,10 @@ fn only_the_companions_that_the_setting_names_are_made() {
         let found = table_differences(&mut db, table, &oracle);
         assert!(!found.contains("_visits:") && !found.contains(&format!("{table}:")), "{found}");
     }
-    let unknown = error(&mut db, "SET matomo.companions = 'visits, hits'");
-    assert_eq!(unknown.code().code(), "22023", "{unknown:?}");
+    run(&mut db, "SET matomo.companions = 'visits, hits'");
+    let unknown = error(&mut db, "SELECT matomo_create_companions('matomo')");
+    let hint = "Give a list of visits, conversions and items";
+    assert_says(&unknown, "22023", "matomo.companions has \"hits\"", &[], hint);
 }
 
 #[test]

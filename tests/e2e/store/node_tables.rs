@@ -320,7 +320,8 @@ fn columns_that_a_table_lacks_are_not_filled_and_those_that_it_gains_are() {
         let filled = format!(
             "SELECT concat_ws(' ', bool_and(devicetype IS NOT NULL), bool_or(pageid IS NOT NULL), bool_and(visitorid IS NOT NULL), \
                  bool_and(mine = 'mine')) \
-             FROM {table} WHERE action_timestamp < '2026-10-24 22:00Z'"
+             FROM {table} WHERE idvisit IN (SELECT idvisit FROM {table} GROUP BY idvisit
+                 HAVING max(action_timestamp) < '2026-10-24 22:00Z')"
         );
         // Rows of before have them after a repair.
         assert_eq!(texts(&mut db, &filled), ["f f f t"], "{table}");

@@ -4,7 +4,6 @@ use fake_matomo::Fake;
 use postgres::Client;
 
 use crate::support::cluster::shared;
-use crate::support::log::connect_with_notices;
 use crate::support::*;
 
 const FIRST: &str = "2026-10-24";

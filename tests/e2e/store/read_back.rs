@@ -163,7 +163,8 @@ fn rows_that_a_policy_hides_from_their_writer_are_there() {
             &mut db,
             &format!(
                 "SELECT matomo_create_table('{table}', {}); ALTER TABLE {table} ENABLE ROW LEVEL SECURITY;
-                 SELECT matomo_create_partitions('{table}', now() - interval '9 days', now() + interval '1 day');
+                 SELECT matomo_create_partitions(t, now() - interval '9 days', now() + interval '1 day')
+                     FROM unnest('{{{table},{table}_visits,{table}_conversions,{table}_items}}'::regclass[]) t;
                  CREATE POLICY adds ON {table} FOR INSERT WITH CHECK (true);
                  CREATE POLICY sees ON {table} FOR SELECT USING (idvisit = '1002');
                  GRANT ALL ON {table}, {table}_visits, {table}_conversions, {table}_items TO {role}; GRANT EXECUTE ON FUNCTION matomo_sync TO {role}",

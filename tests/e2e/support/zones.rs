@@ -33,6 +33,14 @@ pub fn midnight(fake: &Fake, ago: u64) -> i64 {
     fake.world().site(1).zone().midnight(day)
 }
 
+/// Tables without the day of the visit, which stays that of the zone in which it was read.
+pub fn without_day(db: &mut Client) {
+    run(db, "SELECT matomo_create_table('matomo')");
+    for table in ["matomo", "matomo_visits", "matomo_conversions"] {
+        run(db, &format!("ALTER TABLE {table} DROP COLUMN day"));
+    }
+}
+
 /// The site's visits since an instant that are missing in the table.
 pub fn lost(db: &mut Client, fake: &Fake, since: i64) -> Vec<i64> {
     let stored = texts(db, "SELECT idvisit::text FROM matomo");

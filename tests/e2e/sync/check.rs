@@ -78,8 +78,9 @@ fn a_visit_that_matomo_has_no_more_is_found_and_removed() {
         assert_eq!(case.check(""), ["4: 3 4 0 1 0 0"]);
         run(&mut case.db, &insert("1", "12", last));
         assert_eq!(case.check(", repair => true"), ["4: 3 4 0 1 0 1", "1: 3 4 0 1 0 1"]);
-        let left =
-            format!("SELECT idvisit::text FROM {table} WHERE idvisit < 100 ORDER BY idvisit");
+        let left = format!(
+            "SELECT idvisit::text FROM {table} WHERE idvisit < 100 ORDER BY {table}.idvisit"
+        );
         assert_eq!(texts(&mut case.db, &left), ["8", "9", "10"]);
     }
 }

@@ -20,6 +20,7 @@ fn the_next_sync_notices_a_changed_timezone_and_loses_no_visit() {
     for (before, after) in CHANGES {
         let fake = serve(hourly(before));
         let mut db = settled();
+        without_day(&mut db);
         let first = first_day(&fake, 4);
         sync(&mut db, &fake, &copied_from(&fake, 4));
         let since = fake.world().site(1).zone().midnight(first);

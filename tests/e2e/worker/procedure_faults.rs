@@ -257,7 +257,7 @@ fn a_site_whose_table_or_server_or_owner_is_gone_says_so() {
     server_for(&mut admin, &fake, &owner);
     let mut db = connect_as(&name, &owner);
     let site = add_site(&mut db, START);
-    run(&mut db, "DROP TABLE matomo");
+    run(&mut db, &format!("DROP TABLE {}", all_four("matomo")));
     let call = format!("CALL matomo_sync_site({site})");
     assert_says(
         &error(&mut db, &call),

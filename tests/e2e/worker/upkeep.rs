@@ -68,7 +68,7 @@ fn what_is_older_than_the_retention_goes_and_coming_weeks_are_made() {
         asked(&fake);
         run(
             &mut db,
-            "CREATE TABLE noted (at timestamptz); INSERT INTO matomo (action_id, idsite, action_timestamp) VALUES ('old', '1', '2026-01-01')",
+            "CREATE TABLE noted (at timestamptz); INSERT INTO matomo (action_id, idvisit, idsite, action_timestamp) VALUES ('old', 1, 1, '2026-01-01')",
         );
         for site in &sites {
             let before = runs(&mut db, *site, "succeeded");
@@ -285,8 +285,8 @@ fn it_goes_on_where_the_last_step_was() {
     let site = register(&mut db, "'analytics', 1, retention => '5 days', enabled => false");
     run(
         &mut db,
-        "INSERT INTO matomo (action_id, idsite, action_timestamp)
-             SELECT n, 1, '2026-01-06'::timestamptz + n * interval '1 second' FROM generate_series(1, 15000) n",
+        "INSERT INTO matomo (action_id, idvisit, idsite, action_timestamp)
+             SELECT n, n, 1, '2026-01-06'::timestamptz + n * interval '1 second' FROM generate_series(1, 15000) n",
     );
     let place =
         "SELECT upkeep_place ->> 'done' FROM matomo_site_state WHERE upkeep_place IS NOT NULL";
@@ -311,7 +311,7 @@ fn what_has_no_detail_and_no_hint_is_told_without() {
         &mut db,
         "CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no'; END $$;
          CREATE TRIGGER no BEFORE DELETE ON matomo EXECUTE FUNCTION no();
-         INSERT INTO matomo (action_id, idsite, action_timestamp) VALUES ('old', '1', '2026-01-01')",
+         INSERT INTO matomo (action_id, idvisit, idsite, action_timestamp) VALUES ('old', 1, 1, '2026-01-01')",
     );
     let (mut db, said) = connect_with_notices(crate::support::cluster::shared(), &name, "postgres");
     run(&mut db, &format!("SELECT matomo_alter_site({site}, enabled => false)"));

@@ -98,7 +98,8 @@ fn the_extension_may_be_dropped_and_created_while_it_works() {
         let site = register(&mut db, &format!("'analytics', 1, '{first}'"));
         wait_until("it works", || runs(&mut db, site, "running") == 1);
         if round == 0 {
-            run(&mut db, "DROP EXTENSION matomo_postgres CASCADE; DROP TABLE matomo");
+            let tables = all_four("matomo");
+            run(&mut db, &format!("DROP EXTENSION matomo_postgres CASCADE; DROP TABLE {tables}"));
             wait_until("it is missed", || cluster.log().contains(MISSING));
             run(&mut db, "CREATE EXTENSION matomo_postgres");
         } else {
@@ -234,9 +235,10 @@ fn a_site_whose_owner_is_gone_is_told_of_once() {
     run(
         &mut db,
         &format!(
-            "CREATE ROLE etl; GRANT USAGE ON FOREIGN SERVER analytics TO etl; GRANT ALL ON matomo TO etl;
+            "CREATE ROLE etl; GRANT USAGE ON FOREIGN SERVER analytics TO etl; GRANT ALL ON {} TO etl;
              CREATE USER MAPPING FOR etl SERVER analytics OPTIONS (token '{}');
              SELECT matomo_alter_site({site}, owner => 'etl');",
+            all_four("matomo"),
             fake.token()
         ),
     );

@@ -160,8 +160,9 @@ fn no_kind_of_value_in_any_field_costs_another_value() {
                 let mut row = rows[&format!("{id}_{index}")].clone();
                 let mut expected = rows[&format!("7_{index}")].clone();
                 for column in columns.iter().chain(&["action_id", "idvisit"]) {
-                    row.remove(*column).unwrap();
-                    expected.remove(*column).unwrap();
+                    // The Node tool's tables have no day.
+                    assert!(row.remove(*column).is_some() || (table, *column) == (NODE, "day"));
+                    expected.remove(*column);
                 }
                 let extra = row.remove("extra").filter(|extra| !extra.is_null());
                 expected.remove("extra");

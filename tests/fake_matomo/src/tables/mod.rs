@@ -174,8 +174,8 @@ impl<'a> Scene<'a> {
 
     /// The time of the last action, else that of the first.
     fn last(&self) -> i64 {
-        let sent = self.sent("lastActionTimestamp").or(self.sent("firstActionTimestamp"));
-        sent.unwrap_or(self.visit.last)
+        let keys = ["lastActionTimestamp", "serverTimestamp", "firstActionTimestamp"];
+        keys.iter().find_map(|key| self.sent(key)).unwrap_or(self.visit.last)
     }
 
     /// What is said under a key, if it is a whole number.

@@ -1,0 +1,221 @@
+//! Values that no typed column can hold, in every key that has one, in all four tables: no visit is
+//! lost; NULL, told once, and kept in `extra`.
+
+use std::collections::BTreeMap;
+
+use fake_matomo::tables::columns::{
+    CONVERSIONS, Column, ITEMS, MORE_OF_ACTIONS, Origin, TYPED_OF_ACTIONS, VISITS,
+};
+use fake_matomo::{Clock, Fake, Fault, Site, When, World};
+use postgres::Client;
+
+use crate::support::cluster::shared;
+use crate::support::sites;
+use crate::support::*;
+
+const DAY: &str = "2026-10-25";
+/// 2026-10-25 12:00:00 UTC.
+const NOON: i64 = 1_792_929_600;
+
+/// Odd values, and how `extra` shows them.
+const ODD: [(&str, &str); 8] = [
+    (r#""text""#, r#""text""#),
+    ("1e400", r#""1e400""#),
+    ("1e99999", r#""1e99999""#),
+    (r#""NaN""#, r#""NaN""#),
+    (r#""""#, r#""""#),
+    ("[]", "[]"),
+    (r#"{"a":1}"#, r#"{"a": 1}"#),
+    (r#""10000-01-01 00:00:00""#, r#""10000-01-01 00:00:00""#),
+];
+
+/// What a column of a type shows of an odd value: its text, `""` for NULL, or `None` for a value that it
+/// cannot hold.
+fn shown(kind: &str, odd: &str) -> Option<String> {
+    match (kind, odd) {
+        // Matomo's word for what it does not know.
+        (_, r#""""#) => Some(String::new()),
+        ("numeric", "1e400") => Some(format!("1{}", "0".repeat(400))),
+        ("text[]", "[]") => Some("{}".to_owned()),
+        ("text[]", text) if text.starts_with('"') => {
+            let text = text.trim_matches('"');
+            Some(if text.contains(' ') { format!("{{\"{text}\"}}") } else { format!("{{{text}}}") })
+        }
+        _ => None,
+    }
+}
+
+/// Typed columns of a table by their key, with their types, except those that are not just a value of
+/// Matomo's: IDs of sites and visits, and the number of actions that were left out.
+fn typed_keys(db: &mut Client, table: &str, columns: &[Column]) -> Vec<(Column, String)> {
+    let mut all = Vec::new();
+    for column in columns {
+        if ["idsite", "idvisit", "truncatedactionscount"].contains(&column.name)
+            || column.from == Origin::Made
+        {
+            continue;
+        }
+        let kind = format!(
+            "SELECT format_type(atttypid, atttypmod) FROM pg_attribute
+             WHERE attrelid = '{table}'::regclass AND attname = '{}'",
+            column.name
+        );
+        let kind: String = one(db, &kind);
+        if kind != "text" {
+            all.push((*column, kind));
+        }
+    }
+    all
+}
+
+/// A visit of a page and an order with an item; each has a member of its own.
+fn visit(id: usize, of_visit: &str, of_action: &str, of_item: &str) -> String {
+    format!(
+        r#"{{"idSite":1,"idVisit":{id},"firstActionTimestamp":{NOON},"lastActionTimestamp":{NOON}{of_visit},"actionDetails":[
+        {{"type":"action","timestamp":{NOON}{of_action}}},
+        {{"type":"ecommerceOrder","timestamp":{NOON}{of_action},"itemDetails":[{{"itemSKU":"sku"{of_item}}}]}}]}}"#
+    )
+}
+
+/// A Matomo with a visit for each key and odd value, and the cases by their visits from 1 on.
+fn odd_matomo(keys: &[Origin]) -> (Fake, Vec<(Origin, usize)>) {
+    let cases: Vec<_> = keys.iter().flat_map(|key| (0..ODD.len()).map(|odd| (*key, odd))).collect();
+    let visits = (1..).zip(&cases).map(|(id, (key, odd))| {
+        let member = |key: &str| format!(r#","{key}":{}"#, ODD[*odd].0);
+        match key {
+            Origin::Visit(key) => visit(id, &member(key), "", ""),
+            Origin::Action(key) => visit(id, "", &member(key), ""),
+            Origin::Item(key) => visit(id, "", "", &member(key)),
+            Origin::Made => unreachable!(),
+        }
+    });
+    let body = format!("[{}]", visits.collect::<Vec<_>>().join(","));
+    let mut world = World::new(Clock::Real);
+    world.add_site(Site::new(1, "Site", "UTC"));
+    let fake = serve(world);
+    fake.fail(Fault::Raw(body.into_bytes()), When::live());
+    (fake, cases)
+}
+
+#[test]
+fn odd_values_in_every_typed_column_are_null_told_once_and_kept() {
+    let (mut db, notices) = connect_with_notices(shared(), &shared().database(), "postgres");
+    let of_actions: Vec<_> = TYPED_OF_ACTIONS.into_iter().chain(MORE_OF_ACTIONS).collect();
+    let tables = [
+        ("", "matomo_action", &of_actions[..]),
+        ("_visits", "matomo_visit", &VISITS[..]),
+        ("_conversions", "matomo_conversion", &CONVERSIONS[..]),
+        ("_items", "matomo_item", &ITEMS[..]),
+    ]
+    .map(|(suffix, template, columns)| (suffix, typed_keys(&mut db, template, columns)));
+    let mut keys: Vec<_> =
+        tables.iter().flat_map(|(_, columns)| columns.iter().map(|(c, _)| c.from)).collect();
+    keys.sort_by_key(|key| format!("{key:?}"));
+    keys.dedup();
+    assert!(keys.len() > 35, "{keys:?}");
+    let (fake, cases) = odd_matomo(&keys);
+    for table in ["matomo", "matomo_partitioned"] {
+        let sync = Sync::of(&fake, DAY, DAY).into(table);
+        let sums = sync.run(&mut db);
+        let visits = i64::try_from(cases.len()).unwrap();
+        assert_eq!((sums.visits, sums.inserted), (visits, visits * 2), "no visit is lost");
+        let warnings = notices.warnings();
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        let mut misfits: BTreeMap<String, usize> = BTreeMap::new();
+        for (suffix, columns) in &tables {
+            let rows = if suffix.is_empty() { 2 } else { 1 };
+            let of_table = format!("{table}{suffix}");
+            let count = format!("SELECT count(*) FROM {of_table}");
+            assert_eq!(one::<i64>(&mut db, &count), visits * rows, "{of_table}");
+            for (column, kind) in columns {
+                let is_its = |row: &&(usize, (Origin, usize))| row.1.0 == column.from;
+                let its: Vec<_> = (1..).zip(cases.iter().copied()).collect();
+                for (id, (_, odd)) in its.iter().filter(is_its) {
+                    let (sent, kept) = ODD[*odd];
+                    let (Origin::Visit(key) | Origin::Action(key) | Origin::Item(key)) =
+                        column.from
+                    else {
+                        unreachable!()
+                    };
+                    let expected = shown(kind, sent);
+                    let found = texts(
+                        &mut db,
+                        &format!(
+                            "SELECT concat({}, ' ', extra -> '{key}') FROM {of_table} WHERE idvisit = {id}",
+                            column.name
+                        ),
+                    );
+                    let row = match &expected {
+                        Some(text) => format!("{text} "),
+                        None => format!(" {kept}"),
+                    };
+                    assert_eq!(
+                        found,
+                        vec![row; usize::try_from(rows).unwrap()],
+                        "{of_table}.{}: {sent}",
+                        column.name
+                    );
+                    if expected.is_none() {
+                        let of_visit = matches!(column.from, Origin::Visit(_));
+                        let times = if of_visit { 1 } else { found.len() };
+                        *misfits.entry(column.name.to_owned()).or_default() += times;
+                    }
+                }
+            }
+        }
+        let told: Vec<_> =
+            misfits.iter().map(|(column, count)| format!("{column} ({count})")).collect();
+        let message = format!(
+            "values that the types of their columns cannot hold are NULL: {}",
+            told.join(", ")
+        );
+        assert_eq!(warnings[0].message(), message);
+        // And they are the same twice.
+        let before = fingerprints(&mut db, table);
+        assert_eq!(sync.run(&mut db).written(), 0);
+        assert_eq!(fingerprints(&mut db, table), before);
+        notices.warnings();
+    }
+}
+
+#[test]
+fn a_run_notes_the_values_that_no_column_could_hold() {
+    let (fake, cases) = odd_matomo(&[Origin::Visit("visitDuration"), Origin::Item("quantity")]);
+    let (mut db, notices) = connect_with_notices(shared(), &shared().database(), "postgres");
+    sites::server(&mut db, &fake);
+    let id = sites::add_site(&mut db, ", start_date => matomo_today('UTC')");
+    run(&mut db, &format!("CALL matomo_sync_site({id})"));
+    let noted = "SELECT string_agg(misfits::text, '; ') FROM matomo_runs WHERE misfits <> '{}'";
+    let of_each = ODD.len() - 1;
+    // Of a visit's duration in the tables of actions and of visits, of a quantity in that of items.
+    let expected = format!(r#"{{"quantity": {of_each}, "visitduration": {}}}"#, of_each * 2);
+    assert_eq!(one::<String>(&mut db, noted), expected);
+    let warnings = notices.warnings();
+    let of_misfits = warnings.iter().filter(|line| line.message().contains("cannot hold"));
+    assert_eq!(of_misfits.count(), 1, "{warnings:?}");
+    assert_eq!(one::<i64>(&mut db, "SELECT count(*) FROM matomo_visits"), cases.len() as i64);
+}
+
+#[test]
+fn keys_that_nobody_knows_are_kept() {
+    let of = |level: &str| format!(r#","newIn{level}":{{"b":[1,null],"a":"x"}}"#);
+    let body = format!("[{}]", visit(7, &of("Visit"), &of("Action"), &of("Item")));
+    let mut world = World::new(Clock::Real);
+    world.add_site(Site::new(1, "Site", "UTC"));
+    let fake = serve(world);
+    fake.fail(Fault::Raw(body.into_bytes()), When::live());
+    let mut db = database();
+    for table in ["matomo", "matomo_partitioned"] {
+        Sync::of(&fake, DAY, DAY).into(table).run(&mut db);
+        for (suffix, level, rows) in [
+            ("", "Action", 2),
+            ("_visits", "Visit", 1),
+            ("_conversions", "Action", 1),
+            ("_items", "Item", 1),
+        ] {
+            let extra = format!("SELECT extra::text FROM {table}{suffix}");
+            let expected = format!(r#"{{"newIn{level}": {{"a": "x", "b": [1, null]}}}}"#);
+            assert_eq!(texts(&mut db, &extra), vec![expected; rows], "{table}{suffix}");
+        }
+    }
+}
