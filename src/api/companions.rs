@@ -29,9 +29,12 @@ fn matomo_create_companions_0_2_reconnect(
 fn create(destination: Option<pg_sys::Oid>) -> Result<Vec<pg_sys::Oid>> {
     let destination = destination.ok_or(Error::Null("destination"))?;
     let extension = Extension::find()?;
-    // A sync that began without them would seal days that they lack.
-    let name = Table::find(destination)?.map_or_else(String::new, |table| table.name);
-    lock_all_rows(destination, &name)?;
+    if let Some(table) = Table::find(destination)? {
+        // Before the lock, which keeps others' syncs from the table.
+        table.check_owner()?;
+        // A sync that began without them would seal days that they lack.
+        lock_all_rows(destination, &table.name)?;
+    }
     let made = companions::create(&extension, destination, &settings::companions()?)?;
     if !made.is_empty() {
         // Of days that were copied without them, too.

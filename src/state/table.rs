@@ -49,6 +49,20 @@ impl Table {
         Spi::connect_mut(|client| values(query(client, sql, &[self.oid.into()])?))
     }
 
+    /// Checks that the current user has the rights of its owner.
+    ///
+    /// # Errors
+    /// [`Error::Privilege`].
+    pub fn check_owner(&self) -> Result<()> {
+        match has_rights_of(self.owner) {
+            true => Ok(()),
+            false => {
+                let missing = vec!["ownership".to_owned()];
+                Err(Error::Privilege { name: self.name.clone(), missing })
+            }
+        }
+    }
+
     /// Checks that the current user may read and delete all of its rows.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use crate::support::sites::*;
 use crate::support::*;
 
 /// What roles without any grant may do, an object a line. On all others they may do nothing.
-const EVERYBODY: [&str; 29] = [
+const EVERYBODY: [&str; 30] = [
     // Work with the caller's rights.
     "f matomo_create_companion(regclass,text,text[],text): EXECUTE",
     "f matomo_create_companions(regclass): EXECUTE",
@@ -20,6 +20,7 @@ const EVERYBODY: [&str; 29] = [
     "f matomo_drop_step(regclass,timestamp with time zone,integer,interval,jsonb): EXECUTE",
     "f matomo_find_table(text[]): EXECUTE",
     "f matomo_forget(text,text,regclass,text): EXECUTE",
+    "f matomo_grant_as(regclass,regclass): EXECUTE",
     "f matomo_is_running(integer): EXECUTE",
     "f matomo_may_see(oid): EXECUTE",
     "f matomo_partition_ranges(regclass): EXECUTE",
