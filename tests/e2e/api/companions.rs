@@ -144,12 +144,12 @@ fn only_tables_that_fit_are_taken_as_companions() {
             state,
             "table public.t_visits, for the visits of public.t, already exists",
             &[],
-            "Rename it, or leave it out of matomo.companions.",
+            "Drop it or rename it, or leave it out of matomo.companions.",
         );
         run(&mut admin, drop);
     }
     for (made, state) in [
-        ("CREATE TABLE t_visits (idvisit bigint PRIMARY KEY, note text)", "42703"),
+        ("CREATE TABLE t_visits (idvisit bigint PRIMARY KEY, lastaction timestamptz)", "42703"),
         ("CREATE TABLE t_visits (LIKE matomo_visit)", "42P10"),
         // The table of actions is empty.
         (
@@ -195,7 +195,7 @@ fn a_name_that_is_taken_stops_the_making_of_a_destination() {
         "42P07",
         "table public.matomo_visits, for the visits of public.matomo, already exists",
         &[],
-        "Rename it",
+        "Drop it or rename it",
     );
     assert!(one::<bool>(&mut db, "SELECT to_regclass('matomo') IS NULL"));
     run(&mut db, "DROP TABLE matomo_visits, matomo_conversions, matomo_items");
