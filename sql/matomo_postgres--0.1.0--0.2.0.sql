@@ -38,7 +38,7 @@ WITH relation AS (
     SELECT v.object, pg_catalog.format('(%I)', a.attname), v.owner, a.attacl
     FROM relation v JOIN pg_catalog.pg_attribute a ON a.attrelid = v.oid AND a.attacl IS NOT NULL
     UNION ALL
-    SELECT 'FUNCTION ' || x.is_now, NULL, p.proowner, p.proacl
+    SELECT 'FUNCTION ' || x.is_now, NULL, p.proowner, coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner))
     FROM (VALUES
         ('matomo_check(integer, date, date, text, text, text, boolean, boolean, integer, text)',
          'matomo_check(integer, date, date, text, text, text, boolean, boolean, integer, text, boolean)'),
@@ -1768,7 +1768,7 @@ DECLARE
     owners CONSTANT text := pg_catalog.current_setting('matomo_update.owners');
     grants CONSTANT text := pg_catalog.current_setting('matomo_update.grants');
     for_all CONSTANT name[] := ARRAY['matomo_may_see', 'matomo_find_table', 'matomo_is_running', 'matomo_run_is_dead',
-        'matomo_today', 'matomo_create_table', 'matomo_partition_ranges', 'matomo_create_partitions', 'matomo_forget',
+        'matomo_today', 'matomo_partition_ranges', 'matomo_create_partitions',
         'matomo_drop_step', 'matomo_drop_rows', 'matomo_drop_before', 'matomo_remove_site',
         'matomo_run_outside_transaction', 'matomo_run_sites', 'matomo_run_step', 'matomo_action_node',
         'matomo_visit', 'matomo_conversion', 'matomo_item', 'matomo_companion', 'matomo_create_companions', 'matomo_create_companion'];
