@@ -40,6 +40,8 @@ impl Visitor<'_> {
 struct Group {
     table: Table,
     companions: Vec<Table>,
+    /// Whether it is a companion whose destination was dropped; only that had all columns.
+    is_alone: bool,
 }
 
 /// A table, and the numbers of visits and actions deleted from it.
@@ -56,13 +58,22 @@ pub fn forget(visitor: &Visitor, only_in: Option<pg_sys::Oid>) -> Result<Vec<Era
     }
     let extension = Extension::find()?;
     let longest = locks::own_timeout().unwrap_or(PATIENCE);
-    let destinations = || only_in.map_or_else(|| destinations(&extension), |oid| Ok(vec![oid]));
+    let destinations = || -> Result<Vec<pg_sys::Oid>> {
+        match only_in {
+            Some(oid) => Ok(vec![oid]),
+            None => {
+                let mut all = destinations(&extension)?;
+                all.extend(companions::left_alone(&extension)?);
+                Ok(all)
+            }
+        }
+    };
     // Check privileges before the wait; nothing is written until then.
     for oid in destinations()? {
         let group = Group::find(&extension, oid)?;
         group.map_or(Ok(()), |group| group.check(visitor))?;
     }
-    outwait_syncs(only_in, longest)?;
+    outwait_syncs(&extension, only_in, longest)?;
     let _bounded = locks::waits_up_to(longest);
     if only_in.is_none() {
         ledger::forget_dropped(&extension)?;
@@ -95,7 +106,8 @@ impl Group {
         for (_, companion) in companions::of(extension, oid)? {
             companions.extend(Table::find(companion)?);
         }
-        Ok(Some(Group { table, companions }))
+        let is_alone = companions::left_alone(extension)?.contains(&oid);
+        Ok(Some(Group { table, companions, is_alone }))
     }
 
     fn tables(&self) -> impl Iterator<Item = &Table> {
@@ -111,7 +123,7 @@ impl Group {
         }
         let is_missing = |column: &&str| !known.iter().any(|known| known == column);
         let columns: Vec<_> = visitor.columns().filter(is_missing).map(str::to_owned).collect();
-        match columns.is_empty() {
+        match columns.is_empty() || self.is_alone {
             true => Ok(()),
             false => Err(Error::MissingColumns { name: self.table.name.clone(), columns }),
         }
@@ -147,10 +159,11 @@ impl Group {
     ) -> Result<Vec<String>> {
         let known = table.columns()?;
         let has = |column: &str| known.iter().any(|known| known == column);
-        let mut which: Vec<_> = [("visitorid", 1), ("userid", 2), ("visitip", 3)]
+        let places = [("visitorid", 1), ("userid", 2), ("visitip", 3)];
+        let mut which: Vec<_> = places
             .into_iter()
-            .filter(|(column, _)| has(column))
-            .map(|(column, n)| format!("d.{column} OPERATOR(pg_catalog.=) ${n}"))
+            .filter(|(column, _)| has(column) && visitor.columns().any(|given| given == *column))
+            .map(|(column, n)| format!("d.{column}::pg_catalog.text OPERATOR(pg_catalog.=) ${n}"))
             .collect();
         if !visits.is_empty() {
             which.push("d.idvisit::pg_catalog.text OPERATOR(pg_catalog.=) ANY ($4)".to_owned());
@@ -171,8 +184,16 @@ impl Group {
 
 /// Waits for all running syncs and repairs: then the rows that they have read of the visitor are visible.
 /// Later ones read the current data of Matomo.
-fn outwait_syncs(only_in: Option<pg_sys::Oid>, longest: Duration) -> Result<()> {
-    let trees = only_in.map_or(Ok(Vec::new()), tree)?;
+fn outwait_syncs(
+    extension: &Extension,
+    only_in: Option<pg_sys::Oid>,
+    longest: Duration,
+) -> Result<()> {
+    let mut trees = only_in.map_or(Ok(Vec::new()), tree)?;
+    // A sync has the lock of the destination, not of its companions.
+    if let Some(companion) = only_in {
+        trees.extend(companions::destination_of(extension, companion)?);
+    }
     // Temporary tables of other sessions are inaccessible.
     let is_out_of_reach = |oid| {
         // SAFETY: main thread, within a transaction.

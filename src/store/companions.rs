@@ -6,7 +6,7 @@ use pgrx::prelude::*;
 use crate::error::{Error, Result};
 use crate::pg::extension::Extension;
 use crate::pg::local_settings::{LocalSettings, SAFE_PATH};
-use crate::pg::spi::{query, spi};
+use crate::pg::spi::{query, spi, values};
 use crate::rows::columns::Kind;
 use crate::store::catalog;
 
@@ -166,18 +166,52 @@ fn check(extension: &Extension, companion: pg_sys::Oid, kind: Kind) -> Result<()
     }
 }
 
-/// Forgets companions that were dropped, and those of destinations that were.
+/// The destination of a companion.
+///
+/// # Errors
+/// Only internal ones.
+pub fn destination_of(extension: &Extension, companion: pg_sys::Oid) -> Result<Vec<pg_sys::Oid>> {
+    let sql = format!(
+        "SELECT c.destination::oid FROM {}.matomo_companion c WHERE c.companion::oid = $1 \
+         AND c.destination::oid <> 0::oid",
+        extension.schema
+    );
+    extension.run(|client| values(query(client, &sql, &[companion.into()])?))
+}
+
+/// Companions whose destination was dropped: they keep their rows.
+///
+/// # Errors
+/// Only internal ones.
+pub fn left_alone(extension: &Extension) -> Result<Vec<pg_sys::Oid>> {
+    let sql = format!(
+        "SELECT r.oid FROM {}.matomo_companion c JOIN pg_class r ON r.oid = c.companion::oid \
+         WHERE NOT EXISTS (SELECT FROM pg_class d WHERE d.oid = c.destination::oid) \
+         AND (r.relpersistence <> 't' OR r.relnamespace = pg_my_temp_schema()) ORDER BY 1",
+        extension.schema
+    );
+    extension.run(|client| values(query(client, &sql, &[])?))
+}
+
+/// Forgets companions that were dropped, and of the others destinations that were: a later table may get
+/// the same OID.
 ///
 /// # Errors
 /// Only internal ones.
 pub fn forget_dropped(extension: &Extension) -> Result<()> {
-    let sql = format!(
-        "DELETE FROM {0}.matomo_companion WHERE ctid = ANY (ARRAY(SELECT c.ctid FROM {0}.matomo_companion c \
-         WHERE (c.destination::oid <> 0::oid AND NOT EXISTS ( \
-             SELECT FROM pg_class r WHERE r.oid = c.destination::oid)) \
-         OR (c.companion::oid <> 0::oid AND NOT EXISTS (SELECT FROM pg_class r WHERE r.oid = c.companion::oid)) \
-         FOR UPDATE SKIP LOCKED))",
-        extension.schema
+    let table = format!("{}.matomo_companion", extension.schema);
+    let dropped = format!(
+        "DELETE FROM {table} c WHERE c.companion::oid <> 0::oid \
+         AND NOT EXISTS (SELECT FROM pg_class r WHERE r.oid = c.companion::oid)"
     );
-    extension.run(|client| query(client, &sql, &[]).map(drop))
+    // No table has such a name.
+    let alone = format!(
+        "UPDATE {table} c SET destination = 0::oid, destination_name = ARRAY['', '', c.companion::oid::text] \
+         WHERE c.destination::oid <> 0::oid AND c.companion::oid <> 0::oid \
+         AND NOT EXISTS (SELECT FROM pg_class d WHERE d.oid = c.destination::oid)"
+    );
+    extension.run(|client| {
+        query(client, &dropped, &[])?;
+        query(client, &alone, &[]).map(drop)
+    })
 }
