@@ -81,7 +81,9 @@ BEGIN
     known := to_regclass(qualified);
     IF known IS NOT NULL THEN
         -- Such as one from before DROP EXTENSION. Rows without a destination are of another one.
-        IF EXISTS (SELECT FROM pg_class c WHERE c.oid = known AND c.relkind IN ('r', 'p') AND c.relowner = table_owner) THEN
+        IF EXISTS (SELECT FROM pg_class c WHERE c.oid = known AND c.relkind IN ('r', 'p') AND c.relowner = table_owner
+                     AND (SELECT count(*) FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = ANY (key || time_column))
+                         = cardinality(key) + 1) THEN
             EXECUTE format('SELECT EXISTS (SELECT FROM %s) OR NOT EXISTS (SELECT FROM %s)', destination, known) INTO is_its;
             IF is_its THEN
                 RETURN known;
@@ -89,7 +91,7 @@ BEGIN
         END IF;
         RAISE duplicate_table USING
             MESSAGE = format('table %s, for the %s of %s, already exists', qualified, kind, destination),
-            HINT = 'Rename it, or leave it out of matomo.companions.';
+            HINT = 'Drop it or rename it, or leave it out of matomo.companions.';
     END IF;
     EXECUTE format('CREATE %s TABLE %s (LIKE %s INCLUDING DEFAULTS INCLUDING COMMENTS, PRIMARY KEY (%s))%s',
         CASE WHEN is_temporary THEN 'TEMPORARY' END, qualified, template,
@@ -102,9 +104,8 @@ BEGIN
         WHEN 'visits' THEN 'Matomo visits, one row per visit of %s'
         WHEN 'conversions' THEN 'Matomo conversions, one row per goal conversion, order or abandoned cart of %s'
         WHEN 'items' THEN 'Items of Matomo orders and abandoned carts of %s, one row per item' END, of_table));
-    IF pg_get_userbyid(table_owner) <> current_user THEN
-        EXECUTE format('ALTER TABLE %s OWNER TO %I', qualified, pg_get_userbyid(table_owner));
-    END IF;
+    -- Who may read the actions may read these; policies of the table of the actions are none of theirs.
+    PERFORM @extschema@.matomo_grant_as(qualified::regclass, destination);
     RETURN qualified::regclass;
 END
 $$;

@@ -38,7 +38,7 @@ WITH relation AS (
     SELECT v.object, pg_catalog.format('(%I)', a.attname), v.owner, a.attacl
     FROM relation v JOIN pg_catalog.pg_attribute a ON a.attrelid = v.oid AND a.attacl IS NOT NULL
     UNION ALL
-    SELECT 'FUNCTION ' || x.is_now, NULL, p.proowner, p.proacl
+    SELECT 'FUNCTION ' || x.is_now, NULL, p.proowner, coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner))
     FROM (VALUES
         ('matomo_check(integer, date, date, text, text, text, boolean, boolean, integer, text)',
          'matomo_check(integer, date, date, text, text, text, boolean, boolean, integer, text, boolean)'),
@@ -808,6 +808,55 @@ $$;
 COMMENT ON FUNCTION matomo_partition_ranges(regclass) IS
     'Internal: bounds of each partition of a destination partitioned by action_timestamp; the upper one is exclusive';
 
+CREATE OR REPLACE FUNCTION matomo_grant_as(made regclass, model regclass) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    has_grants boolean;
+    change text;
+BEGIN
+    EXECUTE format('ALTER TABLE %s OWNER TO %I', made, (SELECT pg_get_userbyid(c.relowner) FROM pg_class c WHERE c.oid = model));
+    SELECT bool_or(c.relacl IS NOT NULL) INTO has_grants FROM pg_class c WHERE c.oid IN (model, made);
+    FOR change IN
+        SELECT format('REVOKE ALL ON %s FROM %s', made, g.grantee)
+        FROM pg_class c
+        CROSS JOIN LATERAL aclexplode(coalesce(c.relacl, acldefault('r', c.relowner))) a
+        CROSS JOIN LATERAL (SELECT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END) AS g(grantee)
+        WHERE c.oid = made AND has_grants
+        GROUP BY g.grantee
+    LOOP
+        EXECUTE change;
+    END LOOP;
+    FOR change IN
+        SELECT format('GRANT %s ON %s TO %s', string_agg(a.privilege_type || a.columns, ', '), made, g.grantee)
+               || CASE WHEN a.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END
+        FROM (SELECT a.grantee, a.privilege_type, '' AS columns, a.is_grantable, a.place
+              FROM pg_class c
+              CROSS JOIN LATERAL aclexplode(coalesce(c.relacl, acldefault('r', c.relowner)))
+                  WITH ORDINALITY AS a(grantor, grantee, privilege_type, is_grantable, place)
+              WHERE c.oid = model AND has_grants
+              UNION ALL
+              SELECT a.grantee, a.privilege_type, format(' (%I)', t.attname), a.is_grantable, NULL
+              FROM pg_attribute t CROSS JOIN LATERAL aclexplode(t.attacl) a
+              WHERE t.attrelid = model AND NOT t.attisdropped
+                AND EXISTS (SELECT FROM pg_attribute own WHERE own.attrelid = made AND own.attname = t.attname)) AS a
+        CROSS JOIN LATERAL (SELECT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END) AS g(grantee)
+        GROUP BY g.grantee, a.is_grantable
+        ORDER BY min(a.place)
+    LOOP
+        EXECUTE change;
+    END LOOP;
+    -- Policies of the table do not apply to direct reads of a partition; this allows none.
+    IF (SELECT c.relrowsecurity FROM pg_class c WHERE c.oid = model) THEN
+        EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', made);
+    END IF;
+END
+$$;
+
+COMMENT ON FUNCTION matomo_grant_as(regclass, regclass) IS
+    'Internal: gives a table that we make the owner, the grants and the row-level security of another';
+
 CREATE OR REPLACE FUNCTION matomo_create_partitions(destination regclass, from_time timestamptz, to_time timestamptz)
 RETURNS integer
 LANGUAGE plpgsql
@@ -835,7 +884,6 @@ DECLARE
     stem text;
     partition text;
     made regclass;
-    has_grants boolean;
     attempt integer;
     change text;
     missing text;
@@ -936,41 +984,7 @@ BEGIN
         EXECUTE format('CREATE TABLE %I.%I (LIKE %s INCLUDING ALL EXCLUDING IDENTITY EXCLUDING COMMENTS)%s',
             of_schema, partition, destination, storage);
         made := format('%I.%I', of_schema, partition)::regclass;
-        -- LIKE copies neither owner nor grants, and default privileges may differ from the table's.
-        EXECUTE format('ALTER TABLE %s OWNER TO %I', made, pg_get_userbyid(table_owner));
-        SELECT bool_or(c.relacl IS NOT NULL) INTO has_grants FROM pg_class c WHERE c.oid IN (destination, made);
-        FOR change IN
-            SELECT format('REVOKE ALL ON %s FROM %s', made, g.grantee)
-            FROM pg_class c
-            CROSS JOIN LATERAL aclexplode(coalesce(c.relacl, acldefault('r', c.relowner))) a
-            CROSS JOIN LATERAL (SELECT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END) AS g(grantee)
-            WHERE c.oid = made AND has_grants
-            GROUP BY g.grantee
-        LOOP
-            EXECUTE change;
-        END LOOP;
-        FOR change IN
-            SELECT format('GRANT %s ON %s TO %s', string_agg(a.privilege_type || a.columns, ', '), made, g.grantee)
-                   || CASE WHEN a.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END
-            FROM (SELECT a.grantee, a.privilege_type, '' AS columns, a.is_grantable, a.place
-                  FROM pg_class c
-                  CROSS JOIN LATERAL aclexplode(coalesce(c.relacl, acldefault('r', c.relowner)))
-                      WITH ORDINALITY AS a(grantor, grantee, privilege_type, is_grantable, place)
-                  WHERE c.oid = destination AND has_grants
-                  UNION ALL
-                  SELECT a.grantee, a.privilege_type, format(' (%I)', t.attname), a.is_grantable, NULL
-                  FROM pg_attribute t CROSS JOIN LATERAL aclexplode(t.attacl) a
-                  WHERE t.attrelid = destination AND NOT t.attisdropped) AS a
-            CROSS JOIN LATERAL (SELECT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END) AS g(grantee)
-            GROUP BY g.grantee, a.is_grantable
-            ORDER BY min(a.place)
-        LOOP
-            EXECUTE change;
-        END LOOP;
-        -- Policies of the table do not apply to direct reads of a partition; this allows none.
-        IF (SELECT c.relrowsecurity FROM pg_class c WHERE c.oid = destination) THEN
-            EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', made);
-        END IF;
+        PERFORM @extschema@.matomo_grant_as(made, destination);
         EXECUTE format('ALTER TABLE %s ATTACH PARTITION %s FOR VALUES FROM (%L) TO (%L)',
             destination, made, lower_bound, upper_bound);
         -- If an index is the replica identity, use the partition's index attached to it.
@@ -1151,7 +1165,9 @@ BEGIN
     known := to_regclass(qualified);
     IF known IS NOT NULL THEN
         -- Such as one from before DROP EXTENSION. Rows without a destination are of another one.
-        IF EXISTS (SELECT FROM pg_class c WHERE c.oid = known AND c.relkind IN ('r', 'p') AND c.relowner = table_owner) THEN
+        IF EXISTS (SELECT FROM pg_class c WHERE c.oid = known AND c.relkind IN ('r', 'p') AND c.relowner = table_owner
+                     AND (SELECT count(*) FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = ANY (key || time_column))
+                         = cardinality(key) + 1) THEN
             EXECUTE format('SELECT EXISTS (SELECT FROM %s) OR NOT EXISTS (SELECT FROM %s)', destination, known) INTO is_its;
             IF is_its THEN
                 RETURN known;
@@ -1159,7 +1175,7 @@ BEGIN
         END IF;
         RAISE duplicate_table USING
             MESSAGE = format('table %s, for the %s of %s, already exists', qualified, kind, destination),
-            HINT = 'Rename it, or leave it out of matomo.companions.';
+            HINT = 'Drop it or rename it, or leave it out of matomo.companions.';
     END IF;
     EXECUTE format('CREATE %s TABLE %s (LIKE %s INCLUDING DEFAULTS INCLUDING COMMENTS, PRIMARY KEY (%s))%s',
         CASE WHEN is_temporary THEN 'TEMPORARY' END, qualified, template,
@@ -1172,9 +1188,8 @@ BEGIN
         WHEN 'visits' THEN 'Matomo visits, one row per visit of %s'
         WHEN 'conversions' THEN 'Matomo conversions, one row per goal conversion, order or abandoned cart of %s'
         WHEN 'items' THEN 'Items of Matomo orders and abandoned carts of %s, one row per item' END, of_table));
-    IF pg_get_userbyid(table_owner) <> current_user THEN
-        EXECUTE format('ALTER TABLE %s OWNER TO %I', qualified, pg_get_userbyid(table_owner));
-    END IF;
+    -- Who may read the actions may read these; policies of the table of the actions are none of theirs.
+    PERFORM @extschema@.matomo_grant_as(qualified::regclass, destination);
     RETURN qualified::regclass;
 END
 $$;
@@ -1768,10 +1783,9 @@ DECLARE
     owners CONSTANT text := pg_catalog.current_setting('matomo_update.owners');
     grants CONSTANT text := pg_catalog.current_setting('matomo_update.grants');
     for_all CONSTANT name[] := ARRAY['matomo_may_see', 'matomo_find_table', 'matomo_is_running', 'matomo_run_is_dead',
-        'matomo_today', 'matomo_create_table', 'matomo_partition_ranges', 'matomo_create_partitions', 'matomo_forget',
-        'matomo_drop_step', 'matomo_drop_rows', 'matomo_drop_before', 'matomo_remove_site',
+        'matomo_today', 'matomo_partition_ranges', 'matomo_create_partitions', 'matomo_drop_step', 'matomo_drop_rows', 'matomo_drop_before', 'matomo_remove_site',
         'matomo_run_outside_transaction', 'matomo_run_sites', 'matomo_run_step', 'matomo_action_node',
-        'matomo_visit', 'matomo_conversion', 'matomo_item', 'matomo_companion', 'matomo_create_companions', 'matomo_create_companion'];
+        'matomo_visit', 'matomo_conversion', 'matomo_item', 'matomo_companion', 'matomo_create_companions', 'matomo_create_companion', 'matomo_grant_as'];
     change text;
 BEGIN
     EXECUTE owners;

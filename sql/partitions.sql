@@ -22,6 +22,56 @@ $$;
 COMMENT ON FUNCTION matomo_partition_ranges(regclass) IS
     'Internal: bounds of each partition of a destination partitioned by action_timestamp; the upper one is exclusive';
 
+-- LIKE copies neither owner nor grants, and default privileges may differ from the table's.
+CREATE FUNCTION matomo_grant_as(made regclass, model regclass) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    has_grants boolean;
+    change text;
+BEGIN
+    EXECUTE format('ALTER TABLE %s OWNER TO %I', made, (SELECT pg_get_userbyid(c.relowner) FROM pg_class c WHERE c.oid = model));
+    SELECT bool_or(c.relacl IS NOT NULL) INTO has_grants FROM pg_class c WHERE c.oid IN (model, made);
+    FOR change IN
+        SELECT format('REVOKE ALL ON %s FROM %s', made, g.grantee)
+        FROM pg_class c
+        CROSS JOIN LATERAL aclexplode(coalesce(c.relacl, acldefault('r', c.relowner))) a
+        CROSS JOIN LATERAL (SELECT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END) AS g(grantee)
+        WHERE c.oid = made AND has_grants
+        GROUP BY g.grantee
+    LOOP
+        EXECUTE change;
+    END LOOP;
+    FOR change IN
+        SELECT format('GRANT %s ON %s TO %s', string_agg(a.privilege_type || a.columns, ', '), made, g.grantee)
+               || CASE WHEN a.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END
+        FROM (SELECT a.grantee, a.privilege_type, '' AS columns, a.is_grantable, a.place
+              FROM pg_class c
+              CROSS JOIN LATERAL aclexplode(coalesce(c.relacl, acldefault('r', c.relowner)))
+                  WITH ORDINALITY AS a(grantor, grantee, privilege_type, is_grantable, place)
+              WHERE c.oid = model AND has_grants
+              UNION ALL
+              SELECT a.grantee, a.privilege_type, format(' (%I)', t.attname), a.is_grantable, NULL
+              FROM pg_attribute t CROSS JOIN LATERAL aclexplode(t.attacl) a
+              WHERE t.attrelid = model AND NOT t.attisdropped
+                AND EXISTS (SELECT FROM pg_attribute own WHERE own.attrelid = made AND own.attname = t.attname)) AS a
+        CROSS JOIN LATERAL (SELECT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END) AS g(grantee)
+        GROUP BY g.grantee, a.is_grantable
+        ORDER BY min(a.place)
+    LOOP
+        EXECUTE change;
+    END LOOP;
+    -- Policies of the table do not apply to direct reads of a partition; this allows none.
+    IF (SELECT c.relrowsecurity FROM pg_class c WHERE c.oid = model) THEN
+        EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', made);
+    END IF;
+END
+$$;
+
+COMMENT ON FUNCTION matomo_grant_as(regclass, regclass) IS
+    'Internal: gives a table that we make the owner, the grants and the row-level security of another';
+
 CREATE FUNCTION matomo_create_partitions(destination regclass, from_time timestamptz, to_time timestamptz)
 RETURNS integer
 LANGUAGE plpgsql
@@ -49,7 +99,6 @@ DECLARE
     stem text;
     partition text;
     made regclass;
-    has_grants boolean;
     attempt integer;
     change text;
     missing text;
@@ -150,41 +199,7 @@ BEGIN
         EXECUTE format('CREATE TABLE %I.%I (LIKE %s INCLUDING ALL EXCLUDING IDENTITY EXCLUDING COMMENTS)%s',
             of_schema, partition, destination, storage);
         made := format('%I.%I', of_schema, partition)::regclass;
-        -- LIKE copies neither owner nor grants, and default privileges may differ from the table's.
-        EXECUTE format('ALTER TABLE %s OWNER TO %I', made, pg_get_userbyid(table_owner));
-        SELECT bool_or(c.relacl IS NOT NULL) INTO has_grants FROM pg_class c WHERE c.oid IN (destination, made);
-        FOR change IN
-            SELECT format('REVOKE ALL ON %s FROM %s', made, g.grantee)
-            FROM pg_class c
-            CROSS JOIN LATERAL aclexplode(coalesce(c.relacl, acldefault('r', c.relowner))) a
-            CROSS JOIN LATERAL (SELECT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END) AS g(grantee)
-            WHERE c.oid = made AND has_grants
-            GROUP BY g.grantee
-        LOOP
-            EXECUTE change;
-        END LOOP;
-        FOR change IN
-            SELECT format('GRANT %s ON %s TO %s', string_agg(a.privilege_type || a.columns, ', '), made, g.grantee)
-                   || CASE WHEN a.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END
-            FROM (SELECT a.grantee, a.privilege_type, '' AS columns, a.is_grantable, a.place
-                  FROM pg_class c
-                  CROSS JOIN LATERAL aclexplode(coalesce(c.relacl, acldefault('r', c.relowner)))
-                      WITH ORDINALITY AS a(grantor, grantee, privilege_type, is_grantable, place)
-                  WHERE c.oid = destination AND has_grants
-                  UNION ALL
-                  SELECT a.grantee, a.privilege_type, format(' (%I)', t.attname), a.is_grantable, NULL
-                  FROM pg_attribute t CROSS JOIN LATERAL aclexplode(t.attacl) a
-                  WHERE t.attrelid = destination AND NOT t.attisdropped) AS a
-            CROSS JOIN LATERAL (SELECT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END) AS g(grantee)
-            GROUP BY g.grantee, a.is_grantable
-            ORDER BY min(a.place)
-        LOOP
-            EXECUTE change;
-        END LOOP;
-        -- Policies of the table do not apply to direct reads of a partition; this allows none.
-        IF (SELECT c.relrowsecurity FROM pg_class c WHERE c.oid = destination) THEN
-            EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', made);
-        END IF;
+        PERFORM @extschema@.matomo_grant_as(made, destination);
         EXECUTE format('ALTER TABLE %s ATTACH PARTITION %s FOR VALUES FROM (%L) TO (%L)',
             destination, made, lower_bound, upper_bound);
         -- If an index is the replica identity, use the partition's index attached to it.

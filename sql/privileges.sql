@@ -40,6 +40,7 @@ GRANT EXECUTE ON FUNCTION matomo_may_see(oid), matomo_find_table(text[]), matomo
 GRANT EXECUTE ON FUNCTION
     matomo_create_table(text, boolean, name, text),
     matomo_create_companions(regclass),
+    matomo_grant_as(regclass, regclass),
     matomo_create_companion(regclass, text, text[], text),
     matomo_partition_ranges(regclass),
     matomo_create_partitions(regclass, timestamptz, timestamptz),

@@ -7,7 +7,9 @@ use crate::error::{Error, Result};
 use crate::pg::extension::Extension;
 use crate::pg::report::or_raise;
 use crate::state::ledger;
+use crate::state::table::Table;
 use crate::store::companions;
+use crate::store::destination::lock_all_rows;
 
 /// Makes the companions of a destination that `matomo.companions` names and it does not have. Returns
 /// them.
@@ -27,6 +29,9 @@ fn matomo_create_companions_0_2_reconnect(
 fn create(destination: Option<pg_sys::Oid>) -> Result<Vec<pg_sys::Oid>> {
     let destination = destination.ok_or(Error::Null("destination"))?;
     let extension = Extension::find()?;
+    // A sync that began without them would seal days that they lack.
+    let name = Table::find(destination)?.map_or_else(String::new, |table| table.name);
+    lock_all_rows(destination, &name)?;
     let made = companions::create(&extension, destination, &settings::companions()?)?;
     if !made.is_empty() {
         // Of days that were copied without them, too.

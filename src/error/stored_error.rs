@@ -38,6 +38,8 @@ pub enum StoredError {
     Registered { server: String, site: i32, destination: String, is_yours: bool },
     /// The destination of a registered site was dropped, or not restored; its last known name.
     NoDestination { site: i32, table: String },
+    /// A companion belongs to another role than its destination, its name and that role.
+    CompanionOwner { name: String, owner: String },
     /// The destination is a temporary table.
     TemporaryDestination(String),
     /// The owner of a registered site was dropped, or not restored; its last known name.
@@ -66,6 +68,7 @@ impl StoredError {
             | StoredError::ServerPrivilege { .. }
             | StoredError::SitePrivilege { .. }
             | StoredError::ProcedurePrivilege
+            | StoredError::CompanionOwner { .. }
             | StoredError::RolePrivilege(_) => SqlState::InsufficientPrivilege,
             StoredError::NoServer { .. }
             | StoredError::NoSite(_)
@@ -157,6 +160,9 @@ impl StoredError {
                 "Give it another one with SELECT matomo_alter_site({site}, destination => '...'), or \
                  remove it with matomo_remove_site."
             ),
+            StoredError::CompanionOwner { name, owner } => {
+                format!("ALTER TABLE {name} OWNER TO {}.", quoted(owner))
+            }
             StoredError::TemporaryDestination(_) => "Name a permanent table.".to_owned(),
             StoredError::NoOwner { site, .. } => {
                 format!(
@@ -192,6 +198,9 @@ impl StoredError {
                 "The same token is not sent again: after some 18 refused tokens Matomo locks out \
                  this server's address."
                     .to_owned(),
+            ),
+            StoredError::CompanionOwner { .. } => Some(
+                "Its triggers would run with the rights of the destination's owner.".to_owned(),
             ),
             StoredError::NoProcess { at_work, .. } => {
                 Some(format!("{at_work} sites are being synced."))
@@ -242,6 +251,9 @@ impl fmt::Display for StoredError {
             ),
             StoredError::NoDestination { site, .. } => {
                 write!(f, "the destination of registered site {site} does not exist any more")
+            }
+            StoredError::CompanionOwner { name, .. } => {
+                write!(f, "table {name} has another owner than the destination that it belongs to")
             }
             StoredError::TemporaryDestination(name) => {
                 write!(f, "destination \"{name}\" is a temporary table")

@@ -20,7 +20,9 @@ pub enum ColumnType {
     Numeric,
     /// So many digits, and so many of them after the point.
     NumericOf(i32, i32),
-    /// In decimal digits that it keeps.
+    /// `real`.
+    Real,
+    /// `double precision`.
     Float,
     Boolean,
     Timestamptz,
@@ -69,7 +71,8 @@ impl ColumnType {
                 let packed = modifier - MODIFIER_HEADER;
                 ColumnType::NumericOf(packed >> 16 & 0xffff, (packed & 0x7ff ^ 1024) - 1024)
             }
-            "float4" | "float8" => ColumnType::Float,
+            "float4" => ColumnType::Real,
+            "float8" => ColumnType::Float,
             "bool" => ColumnType::Boolean,
             "timestamptz" => ColumnType::Timestamptz,
             "timestamp" => ColumnType::Timestamp,
@@ -77,7 +80,7 @@ impl ColumnType {
             "time" => ColumnType::Time,
             "json" => ColumnType::Json,
             "jsonb" => ColumnType::Jsonb,
-            "_text" => ColumnType::TextArray,
+            "_text" | "_varchar" => ColumnType::TextArray,
             _ => ColumnType::Other,
         }
     }
@@ -88,6 +91,8 @@ impl ColumnType {
     pub fn write(self, cells: &mut Cells, value: Value) -> bool {
         match (self, value) {
             (_, Value::Null) => cells.null(),
+            // A type that is not ours may not take an empty text, which is no value.
+            (ColumnType::Other, Value::Sent(raw)) if raw.get() == r#""""# => cells.null(),
             (ColumnType::Text | ColumnType::Other, value) => write_text(cells, value),
             (ColumnType::Integer(least, most), Value::Integer(number))
                 if (least..=most).contains(&number) =>
@@ -147,23 +152,38 @@ impl ColumnType {
                 let number: f64 = trimmed.parse().ok()?;
                 number.is_finite().then(|| number.to_string().into())
             }
-            ColumnType::Boolean => match trimmed {
-                "1" | "true" => Some("t".into()),
-                "0" | "false" => Some("f".into()),
+            ColumnType::Real => {
+                let number: f32 = trimmed.parse().ok()?;
+                let is_zero = values::plain_number(trimmed)
+                    .is_some_and(|text| !text.contains(|c| ('1'..='9').contains(&c)));
+                (number.is_finite() && (number != 0.0 || is_zero))
+                    .then(|| number.to_string().into())
+            }
+            ColumnType::Boolean => match trimmed.to_ascii_lowercase().as_str() {
+                "1" | "true" | "t" | "yes" | "y" | "on" => Some("t".into()),
+                "0" | "false" | "f" | "no" | "n" | "off" => Some("f".into()),
                 _ => None,
             },
             ColumnType::Timestamptz | ColumnType::Timestamp => {
-                let plain = trimmed.strip_suffix("+00").unwrap_or(trimmed);
-                let at = NaiveDateTime::parse_from_str(plain, "%Y-%m-%d %H:%M:%S").ok()?;
+                let plain = trimmed.strip_suffix("+00").or(trimmed.strip_suffix('Z'));
+                let plain = plain.unwrap_or(trimmed).replacen('T', " ", 1);
+                let at =
+                    NaiveDateTime::parse_from_str(&plain, "%Y-%m-%d %H:%M:%S%.f").or_else(|_| {
+                        plain.parse::<NaiveDate>().map(|day| day.and_time(NaiveTime::MIN))
+                    });
+                let at = at.ok()?;
                 let zone = if self == ColumnType::Timestamp { "" } else { "+00" };
                 in_calendar(at.date()).then(|| format!("{at}{zone}").into())
             }
             ColumnType::Date => {
-                let day = NaiveDate::parse_from_str(trimmed, "%Y-%m-%d").ok()?;
+                let day = trimmed.split([' ', 'T']).next().unwrap_or_default();
+                let day = NaiveDate::parse_from_str(day, "%Y-%m-%d").ok()?;
                 in_calendar(day).then(|| day.to_string().into())
             }
             ColumnType::Time => {
-                let time = NaiveTime::parse_from_str(trimmed, "%H:%M:%S").ok()?;
+                let time = NaiveTime::parse_from_str(trimmed, "%H:%M:%S")
+                    .or_else(|_| NaiveTime::parse_from_str(trimmed, "%H:%M"));
+                let time = time.ok()?;
                 Some(time.format("%H:%M:%S").to_string().into())
             }
             ColumnType::Json | ColumnType::Jsonb => {

@@ -27,7 +27,7 @@ pub struct Layout {
 impl Layout {
     /// A table of this kind with these columns.
     pub fn new(
-        kind: Kind,
+        of: Kind,
         columns: impl IntoIterator<Item = (&'static Column, ColumnType)>,
     ) -> Layout {
         let slot = |(column, kind): (&'static Column, ColumnType)| {
@@ -37,9 +37,12 @@ impl Layout {
                 Source::Item(key) => keys::place(&ITEM_KEYS, key),
                 _ => None,
             };
+            // Without its value a row would be found by nobody: Postgres refuses what does not fit.
+            let is_key = of.identity().contains(&column.name) || column.source == Source::VisitId;
+            let kind = if is_key { ColumnType::Other } else { kind };
             Slot { column, kind, key }
         };
-        Layout { kind, slots: columns.into_iter().map(slot).collect() }
+        Layout { kind: of, slots: columns.into_iter().map(slot).collect() }
     }
 
     /// Number of columns.

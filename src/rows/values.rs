@@ -1,6 +1,7 @@
 //! Values formatted as Postgres shows them, so that a value read again equals the stored text.
 //! Pure.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use serde_json::Value;
@@ -91,8 +92,9 @@ fn array_element(text: &str) -> String {
 
 /// An object that we have written, as `jsonb` shows it.
 pub fn object_as_jsonb(text: &str) -> String {
-    match serde_json::from_str(text) {
-        Ok(object) if text.len() <= lenient::LONGEST_TREE => {
+    let object = (text.len() <= lenient::LONGEST_TREE).then(|| serde_json::from_str(text));
+    match object {
+        Some(Ok(object)) => {
             let mut shown = String::new();
             write_jsonb(&object, &mut shown);
             shown
@@ -101,11 +103,20 @@ pub fn object_as_jsonb(text: &str) -> String {
     }
 }
 
-/// Members as an object that `jsonb` shows; of duplicate keys the last counts.
+/// Members as an object that `jsonb` shows; of duplicate keys the last counts. Numbers keep their digits.
 pub fn members_as_jsonb<'a>(members: impl Iterator<Item = (&'a str, &'a RawValue)>) -> String {
-    let members = members.map(|(key, raw)| (key.to_owned(), storable(raw)));
-    let mut shown = String::new();
-    write_jsonb(&Value::Object(members.collect()), &mut shown);
+    let members: BTreeMap<_, _> = members.map(|(key, raw)| ((key.len(), key), raw)).collect();
+    let mut shown = "{".to_owned();
+    for ((_, key), raw) in members {
+        // Writing to a String cannot fail.
+        let between = if shown.len() > 1 { ", " } else { "" };
+        let _ = write!(shown, "{between}{}: ", Value::from(key));
+        match plain_number(raw.get()) {
+            Some(number) => shown.push_str(&number),
+            None => write_jsonb(&storable(raw), &mut shown),
+        }
+    }
+    shown.push('}');
     shown
 }
 

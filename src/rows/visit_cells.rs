@@ -150,14 +150,15 @@ fn of_page<'a>(page: Option<&Action<'a>>, key: &str) -> Value<'static, 'a> {
     sent(page.zip(place).and_then(|(page, place)| page.values[place]))
 }
 
-/// The values of [`Layout::listed`], in order; `None` when there is no memory for them.
+/// The values of [`Layout::listed`], in order; `day_begin` is the instant of a visit without any time. `None` when there is no memory for them.
 pub fn visit_values(
     layout: &Layout,
     visit: &Visit,
     id: i64,
     site: SiteContext,
+    day_begin: i64,
 ) -> Option<Vec<Option<String>>> {
-    let source = VisitSource { id, visit, site, fallback: 0 };
+    let source = VisitSource { id, visit, site, fallback: day_begin };
     let cells = source.cells(layout.listed().map(std::slice::from_ref));
     let mut values = Vec::with_capacity(cells.runs.len());
     for cell in &cells.runs {

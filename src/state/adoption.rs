@@ -15,10 +15,10 @@ use crate::store::inspect;
 ///
 /// # Errors
 /// Only internal ones.
-pub fn adopt(ledger: &Ledger, destination: &Destination) -> Result<()> {
+pub fn adopt(ledger: &Ledger, destination: &Destination) -> Result<bool> {
     let mut restored = ledger.take_restored()?;
     if restored.is_empty() {
-        return Ok(());
+        return Ok(false);
     }
     // A sync may have written new entries before the table got the owner of the dump.
     let known = ledger.read()?;
@@ -55,5 +55,5 @@ pub fn adopt(ledger: &Ledger, destination: &Destination) -> Result<()> {
             ),
         );
     }
-    Ok(())
+    Ok(true)
 }

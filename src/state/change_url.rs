@@ -1,11 +1,10 @@
 //! Moves ledger entries to a Matomo's new URL. SPI only.
 
-use crate::error::{Busy, Result};
+use crate::error::Result;
 use crate::matomo::http::endpoint::Endpoint;
-use crate::pg::locks::{self, ALL_SITES, Kind, Lock, Mode, Until};
 use crate::pg::spi::{query, spi, values};
 use crate::state::restored::{is_of_table, table_of_site};
-use crate::store::destination::Destination;
+use crate::store::destination::{Destination, lock_all_rows};
 
 /// Moves a destination's ledger entries to a Matomo's new URL, from its old one and from other spellings of
 /// both. Returns their number.
@@ -15,20 +14,7 @@ use crate::store::destination::Destination;
 pub fn change_url(destination: &Destination, old: &Endpoint, new: &Endpoint) -> Result<i64> {
     let schema = &destination.extension.schema;
     // A concurrent sync would write entries with the old URL.
-    if !locks::try_take(
-        Lock::Rows(destination.oid, ALL_SITES),
-        Mode::Exclusive,
-        Until::TransactionEnd,
-    ) {
-        let mut held = locks::held(Kind::Rows);
-        held.retain(|held| held.class == destination.oid.to_u32());
-        let name = destination.name.clone();
-        if held.iter().any(|held| held.is_exclusive) {
-            return Err(Busy::Drops(name).into());
-        }
-        let site = held.iter().map(|held| held.object.cast_signed()).max().unwrap_or(ALL_SITES);
-        return Err(Busy::Syncs { site, name }.into());
-    }
+    lock_all_rows(destination.oid, &destination.name)?;
     // 0.1.0 kept URLs as typed, and a dump of it may have been restored since.
     let is_meant = is_of_table(schema, "$1");
     let is_of_site = format!("s.id = t.site_id AND {} = $1", table_of_site(schema));

@@ -56,11 +56,21 @@ pub fn forget(visitor: &Visitor, only_in: Option<pg_sys::Oid>) -> Result<Vec<Era
     }
     let extension = Extension::find()?;
     let longest = locks::own_timeout().unwrap_or(PATIENCE);
-    let destinations = || only_in.map_or_else(|| destinations(&extension), |oid| Ok(vec![oid]));
+    if let Some(companion) = only_in
+        && let Some(destination) = companions::destination_of(&extension, companion)?
+    {
+        return Err(Error::Argument {
+            message: format!("only_in is a companion of {destination}"),
+            hint: format!("Give only_in => '{destination}', whose companions are erased with it."),
+        });
+    }
+    let destinations = || match only_in {
+        Some(oid) => with_companions(&extension, vec![oid]),
+        None => destinations(&extension),
+    };
     // Check privileges before the wait; nothing is written until then.
-    for oid in destinations()? {
-        let group = Group::find(&extension, oid)?;
-        group.map_or(Ok(()), |group| group.check(visitor))?;
+    for oids in destinations()? {
+        Group::find(&oids)?.map_or(Ok(()), |group| group.check(visitor))?;
     }
     outwait_syncs(only_in, longest)?;
     let _bounded = locks::waits_up_to(longest);
@@ -70,8 +80,8 @@ pub fn forget(visitor: &Visitor, only_in: Option<pg_sys::Oid>) -> Result<Vec<Era
     }
     let mut groups = Vec::new();
     // By now, the tables of first syncs are known.
-    for oid in destinations()? {
-        let Some(group) = Group::find(&extension, oid)? else { continue };
+    for oids in destinations()? {
+        let Some(group) = Group::find(&oids)? else { continue };
         group.check(visitor)?;
         for table in group.tables() {
             // The lock keeps its owner, policies and triggers unchanged.
@@ -79,7 +89,7 @@ pub fn forget(visitor: &Visitor, only_in: Option<pg_sys::Oid>) -> Result<Vec<Era
             // SAFETY: main thread, within a transaction.
             unsafe { pg_sys::LockRelationOid(table.oid, lock) };
         }
-        groups.extend(Group::find(&extension, oid)?);
+        groups.extend(Group::find(&oids)?);
     }
     if only_in.is_none() {
         // Deferred constraints would run without the owners' rights.
@@ -89,13 +99,14 @@ pub fn forget(visitor: &Visitor, only_in: Option<pg_sys::Oid>) -> Result<Vec<Era
 }
 
 impl Group {
-    fn find(extension: &Extension, oid: pg_sys::Oid) -> Result<Option<Group>> {
-        let Some(table) = Table::find(oid)? else { return Ok(None) };
-        let mut companions = Vec::new();
-        for (_, companion) in companions::of(extension, oid)? {
-            companions.extend(Table::find(companion)?);
+    /// Of a destination and its companions, or of companions without a destination.
+    fn find(oids: &[pg_sys::Oid]) -> Result<Option<Group>> {
+        let mut tables = Vec::new();
+        for oid in oids {
+            tables.extend(Table::find(*oid)?);
         }
-        Ok(Some(Group { table, companions }))
+        let mut tables = tables.into_iter();
+        Ok(tables.next().map(|table| Group { table, companions: tables.collect() }))
     }
 
     fn tables(&self) -> impl Iterator<Item = &Table> {
@@ -147,10 +158,11 @@ impl Group {
     ) -> Result<Vec<String>> {
         let known = table.columns()?;
         let has = |column: &str| known.iter().any(|known| known == column);
-        let mut which: Vec<_> = [("visitorid", 1), ("userid", 2), ("visitip", 3)]
+        let places = [("visitorid", 1), ("userid", 2), ("visitip", 3)];
+        let mut which: Vec<_> = places
             .into_iter()
-            .filter(|(column, _)| has(column))
-            .map(|(column, n)| format!("d.{column} OPERATOR(pg_catalog.=) ${n}"))
+            .filter(|(column, _)| has(column) && visitor.columns().any(|given| given == *column))
+            .map(|(column, n)| format!("d.{column}::pg_catalog.text OPERATOR(pg_catalog.=) ${n}"))
             .collect();
         if !visits.is_empty() {
             which.push("d.idvisit::pg_catalog.text OPERATOR(pg_catalog.=) ANY ($4)".to_owned());
@@ -223,9 +235,9 @@ fn warn_of_missing(tables: &[String]) {
     }
 }
 
-/// All tables that syncs have written to, except temporary tables of other sessions, which are
-/// inaccessible and end with these.
-fn destinations(extension: &Extension) -> Result<Vec<pg_sys::Oid>> {
+/// All tables that syncs have written to, a destination with its companions, except temporary tables of
+/// other sessions, which are inaccessible and end with these.
+fn destinations(extension: &Extension) -> Result<Vec<Vec<pg_sys::Oid>>> {
     let schema = &extension.schema;
     let sql = format!(
         "{} SELECT c.oid FROM pg_class c WHERE c.oid IN (SELECT l.destination FROM {schema}.matomo_ledger l \
@@ -233,5 +245,19 @@ fn destinations(extension: &Extension) -> Result<Vec<pg_sys::Oid>> {
          AND (c.relpersistence <> 't' OR c.relnamespace = pg_my_temp_schema()) ORDER BY 1",
         restored::missing_names(schema)
     );
-    extension.run(|client| values(query(client, &sql, &[])?))
+    let destinations = extension.run(|client| values(query(client, &sql, &[])?))?;
+    let mut all = with_companions(extension, destinations)?;
+    all.extend(companions::orphans(extension)?);
+    Ok(all)
+}
+
+fn with_companions(
+    extension: &Extension,
+    destinations: Vec<pg_sys::Oid>,
+) -> Result<Vec<Vec<pg_sys::Oid>>> {
+    let with = |destination| {
+        let companions = companions::of(extension, destination)?.into_iter().map(|(_, oid)| oid);
+        Ok(std::iter::once(destination).chain(companions).collect())
+    };
+    destinations.into_iter().map(with).collect()
 }

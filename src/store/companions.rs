@@ -2,11 +2,12 @@
 //! `matomo_companion`. SPI only.
 
 use pgrx::prelude::*;
+use pgrx::spi::SpiClient;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StoredError};
 use crate::pg::extension::Extension;
 use crate::pg::local_settings::{LocalSettings, SAFE_PATH};
-use crate::pg::spi::{query, spi};
+use crate::pg::spi::{query, spi, values};
 use crate::rows::columns::Kind;
 use crate::store::catalog;
 
@@ -21,13 +22,13 @@ fn is_of(schema: &str, destination: &str) -> String {
 /// The companions of a destination that exist, in the order of [`Kind`].
 ///
 /// # Errors
-/// [`Error::Privilege`] for one that belongs to another role than the destination: its triggers would run
-/// with the rights of whoever writes the destination.
+/// [`StoredError::CompanionOwner`].
 pub fn of(extension: &Extension, destination: pg_sys::Oid) -> Result<Vec<(Kind, pg_sys::Oid)>> {
     let schema = &extension.schema;
     let sql = format!(
         "SELECT DISTINCT ON (c.kind) c.kind, r.oid, c.destination::oid = 0::oid OR c.companion::oid = 0::oid, \
-             CASE WHEN r.relowner <> d.relowner THEN format('%I.%I', n.nspname, r.relname) END \
+             CASE WHEN r.relowner <> d.relowner THEN format('%I.%I', n.nspname, r.relname) END, \
+             pg_get_userbyid(d.relowner)::text \
          FROM {schema}.matomo_companion c \
          JOIN pg_class d ON d.oid = $1 \
          JOIN pg_class r ON r.oid = CASE c.companion::oid WHEN 0::oid \
@@ -43,8 +44,8 @@ pub fn of(extension: &Extension, destination: pg_sys::Oid) -> Result<Vec<(Kind, 
             let oid: Option<pg_sys::Oid> = row.get(2).map_err(spi)?;
             by_name |= row.get(3).map_err(spi)? == Some(true);
             if let Some(name) = row.get::<String>(4).map_err(spi)? {
-                let missing = vec!["the same owner as its destination".to_owned()];
-                return Err(Error::Privilege { name, missing });
+                let owner = row.get(5).map_err(spi)?.unwrap_or_default();
+                return Err(StoredError::CompanionOwner { name, owner }.into());
             }
             let kind =
                 Kind::COMPANIONS.into_iter().find(|kind| Some(kind.name()) == name.as_deref());
@@ -90,15 +91,17 @@ fn register(
     companion: pg_sys::Oid,
 ) -> Result<()> {
     let table = format!("{}.matomo_companion", extension.schema);
-    let forget =
-        format!("DELETE FROM {table} c WHERE c.kind = $2 AND {}", is_of(&extension.schema, "$1"));
+    let forget = format!(
+        "DELETE FROM {table} c WHERE c.kind = $2 AND (c.companion::oid = $3 OR {})",
+        is_of(&extension.schema, "$1")
+    );
     let note = format!(
         "INSERT INTO {table} (destination, kind, companion) VALUES ($1, $2, $3) \
          ON CONFLICT DO NOTHING"
     );
     let args = [destination.into(), kind.name().into(), companion.into()];
     extension.run(|client| {
-        query(client, &forget, &args[..2])?;
+        query(client, &forget, &args)?;
         query(client, &note, &args).map(drop)
     })
 }
@@ -118,6 +121,13 @@ pub fn create(
     let missing = wanted.iter().filter(|kind| known.iter().all(|(other, _)| other != *kind));
     let _safe = LocalSettings::of(&[SAFE_PATH]);
     let mut made = Vec::new();
+    let mut missing = missing.peekable();
+    if missing.peek().is_some() {
+        Spi::connect_mut(|client| {
+            let name = name_of(client, destination)?;
+            catalog::known_columns(client, destination, &name, Kind::Actions).map(drop)
+        })?;
+    }
     for kind in missing {
         let companion = create_one(extension, destination, *kind)?;
         check(extension, companion, *kind)?;
@@ -142,12 +152,51 @@ fn create_one(extension: &Extension, destination: pg_sys::Oid, kind: Kind) -> Re
     oid.ok_or_else(|| Error::Internal("a companion that was not made".to_owned()))
 }
 
+fn name_of(client: &mut SpiClient, table: pg_sys::Oid) -> Result<String> {
+    let name = query(client, "SELECT $1::regclass::text", &[table.into()])?.first().get_one();
+    Ok(name.map_err(spi)?.unwrap_or_default())
+}
+
+/// The destination of which a table, or the table that it is a partition of, is a companion.
+///
+/// # Errors
+/// Only internal ones.
+pub fn destination_of(extension: &Extension, companion: pg_sys::Oid) -> Result<Option<String>> {
+    let schema = &extension.schema;
+    let sql = format!(
+        "SELECT d.oid::regclass::text FROM {schema}.matomo_companion c \
+         JOIN pg_class d ON d.oid = CASE c.destination::oid WHEN 0::oid \
+             THEN {schema}.matomo_find_table(c.destination_name)::oid ELSE c.destination::oid END \
+         WHERE CASE c.companion::oid WHEN 0::oid THEN {schema}.matomo_find_table(c.companion_name)::oid \
+             ELSE c.companion::oid END \
+             IN (SELECT $1::oid UNION SELECT a.relid::oid FROM pg_partition_ancestors($1::oid::regclass) a)"
+    );
+    extension.run(|client| Ok(values(query(client, &sql, &[companion.into()])?)?.pop()))
+}
+
+/// Companions that are there and whose destination was dropped, those of one destination together.
+///
+/// # Errors
+/// Only internal ones.
+pub fn orphans(extension: &Extension) -> Result<Vec<Vec<pg_sys::Oid>>> {
+    let sql = format!(
+        "SELECT array_agg(c.oid ORDER BY k.kind DESC) FROM {0}.matomo_companion k \
+         JOIN pg_class c ON c.oid = CASE k.companion::oid WHEN 0::oid \
+             THEN {0}.matomo_find_table(k.companion_name)::oid ELSE k.companion::oid END \
+         WHERE (k.destination_name[1] = '?' OR k.destination::oid <> 0::oid \
+             AND NOT EXISTS (SELECT FROM pg_class d WHERE d.oid = k.destination::oid)) \
+         AND (c.relpersistence <> 't' OR c.relnamespace = pg_my_temp_schema()) \
+         GROUP BY CASE k.destination::oid WHEN 0::oid THEN k.destination_name[3] ELSE k.destination::oid::text END \
+         ORDER BY 1",
+        extension.schema
+    );
+    extension.run(|client| values(query(client, &sql, &[])?))
+}
+
 /// Checks that a table can be a companion, and is that of no other destination.
 fn check(extension: &Extension, companion: pg_sys::Oid, kind: Kind) -> Result<()> {
     let name = Spi::connect_mut(|client| {
-        let sql = "SELECT $1::regclass::text";
-        let name = query(client, sql, &[companion.into()])?.first().get_one::<String>();
-        let name = name.map_err(spi)?.unwrap_or_default();
+        let name = name_of(client, companion)?;
         catalog::known_columns(client, companion, &name, kind)?;
         catalog::key(client, companion, &name, kind)?;
         Ok::<_, Error>(name)
@@ -166,18 +215,29 @@ fn check(extension: &Extension, companion: pg_sys::Oid, kind: Kind) -> Result<()
     }
 }
 
-/// Forgets companions that were dropped, and those of destinations that were.
+/// Forgets companions that were dropped. Notes which destinations were, as a later table may get the same
+/// OID: their companions are there for an erasure.
 ///
 /// # Errors
 /// Only internal ones.
 pub fn forget_dropped(extension: &Extension) -> Result<()> {
-    let sql = format!(
-        "DELETE FROM {0}.matomo_companion WHERE ctid = ANY (ARRAY(SELECT c.ctid FROM {0}.matomo_companion c \
-         WHERE (c.destination::oid <> 0::oid AND NOT EXISTS ( \
-             SELECT FROM pg_class r WHERE r.oid = c.destination::oid)) \
-         OR (c.companion::oid <> 0::oid AND NOT EXISTS (SELECT FROM pg_class r WHERE r.oid = c.companion::oid)) \
-         FOR UPDATE SKIP LOCKED))",
-        extension.schema
+    let table = format!("{}.matomo_companion", extension.schema);
+    let of_free = |condition: &str| {
+        format!(
+            "ctid = ANY (ARRAY(SELECT c.ctid FROM {table} c WHERE {condition} FOR UPDATE SKIP LOCKED))"
+        )
+    };
+    let is_gone = |oid: &str| {
+        format!("{oid} <> 0::oid AND NOT EXISTS (SELECT FROM pg_class r WHERE r.oid = {oid})")
+    };
+    let forget = format!("DELETE FROM {table} WHERE {}", of_free(&is_gone("c.companion::oid")));
+    let note = format!(
+        "UPDATE {table} SET destination = 0, destination_name = ARRAY['?', companion::oid::text, destination::oid::text] \
+         WHERE {}",
+        of_free(&is_gone("c.destination::oid"))
     );
-    extension.run(|client| query(client, &sql, &[]).map(drop))
+    extension.run(|client| {
+        query(client, &forget, &[])?;
+        query(client, &note, &[]).map(drop)
+    })
 }

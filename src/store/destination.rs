@@ -170,6 +170,25 @@ impl Destination {
     }
 }
 
+/// Keeps syncs of all sites from a destination until the end of the transaction.
+///
+/// # Errors
+/// [`Busy::Syncs`], [`Busy::Drops`].
+pub fn lock_all_rows(destination: pg_sys::Oid, name: &str) -> Result<()> {
+    let rows = Lock::Rows(destination, ALL_SITES);
+    if locks::try_take(rows, Mode::Exclusive, Until::TransactionEnd) {
+        return Ok(());
+    }
+    let mut held = locks::held(locks::Kind::Rows);
+    held.retain(|held| held.class == destination.to_u32());
+    let name = name.to_owned();
+    if held.iter().any(|held| held.is_exclusive) {
+        return Err(Busy::Drops(name).into());
+    }
+    let site = held.iter().map(|held| held.object.cast_signed()).max().unwrap_or(ALL_SITES);
+    Err(Busy::Syncs { site, name }.into())
+}
+
 /// The lock held on a table until the end of the transaction. Any lock prevents renaming.
 fn lock_mode(to_write: bool) -> pg_sys::LOCKMODE {
     let mode = if to_write { pg_sys::RowExclusiveLock } else { pg_sys::AccessShareLock };

@@ -1,6 +1,6 @@
 //! Reads a site's stored visits for `matomo_check` and rechecks. SPI only.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
@@ -20,6 +20,8 @@ pub struct Differing {
     pub missing: Vec<i64>,
     /// Visits with a row in which a value of the visit differs.
     pub stale: Vec<i64>,
+    /// Those of both that the table of visits lacks, or has otherwise.
+    pub in_visits: HashSet<i64>,
 }
 
 /// Compares listed visits with those that a table has rows of. `place` is that of the table's values in

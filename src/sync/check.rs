@@ -158,7 +158,8 @@ impl Check {
             self.of_days.insert(day, listed.iter().map(|visit| visit.id).collect());
         }
         let mut checked = DayChecked { there: count(listed.len()), ..DayChecked::default() };
-        let Differing { mut stale, mut missing } = recheck::compare(&self.destination, &listed)?;
+        let Differing { mut stale, mut missing, in_visits } =
+            recheck::compare(&self.destination, &listed)?;
         if self.of_other_kind.contains(&day) {
             let missing: HashSet<_> = missing.iter().collect();
             stale =
@@ -182,8 +183,11 @@ impl Check {
         checked.here = checked.there - count(missing.len());
         while !missing.is_empty() {
             let batch = self.by_id(&mut missing, true)?;
-            // A visit without actions has no rows, so it is not missing.
-            let with_rows = batch.visits().iter().filter(|(_, rows)| !rows.is_empty()).count();
+            // A visit without actions has no rows but in the table of visits.
+            let is_missing = |(id, rows): &&(i64, std::ops::Range<usize>)| {
+                !rows.is_empty() || in_visits.contains(id)
+            };
+            let with_rows = batch.visits().iter().filter(is_missing).count();
             checked.missing += count(with_rows);
             checked.repaired += self.repair(&batch, with_rows)?;
         }
@@ -243,8 +247,11 @@ impl Check {
         // Matomo may have moved some of them to another day.
         let suspects = stored.iter().map(|(id, _)| *id).filter(|id| !self.listed.contains(id));
         let suspects: Vec<i64> = suspects.collect();
-        let known = self.by_id(&mut suspects.clone(), false)?;
-        let known: HashSet<_> = known.visits().iter().map(|(id, _)| *id).collect();
+        let (mut left, mut known) = (suspects.clone(), HashSet::new());
+        while !left.is_empty() {
+            let batch = self.by_id(&mut left, false)?;
+            known.extend(batch.visits().iter().map(|(id, _)| *id));
+        }
         let gone: HashSet<i64> = suspects.into_iter().filter(|id| !known.contains(id)).collect();
         let day = |at: i64| {
             let instant =

@@ -9,6 +9,7 @@ use crate::error::{Error, Fault, Result};
 use crate::matomo::client::{Client, SiteInfo, VisitSelection};
 use crate::matomo::visit::Visit;
 use crate::rows::batch::{Batch, Layouts, ListedVisit};
+use crate::rows::cell::representable;
 use crate::rows::site_context::SiteContext;
 use crate::rows::visit_cells;
 use crate::rows::visit_tally::{Counts, VisitTally};
@@ -156,7 +157,7 @@ fn read_day(
     if let Some(pass) = due.recheck.filter(|_| rest.is_none()) {
         let mut pages = Pages::new(client, *reading, due.day, Some(pass.since), false);
         pages.asked = asked;
-        let more = list(client, &mut pages, layouts, &mut reading.site, most_pages, send)?;
+        let more = list(client, &mut pages, layouts, &mut reading.site, begin, most_pages, send)?;
         rechecked = more.is_none().then_some(pass.began);
         rest = more.map(|since| Pass { since, ..pass });
         asked = pages.asked;
@@ -172,6 +173,7 @@ fn list(
     pages: &mut Pages,
     layouts: &Layouts,
     site: &mut SiteContext,
+    begin: i64,
     most_pages: i32,
     send: &mut dyn FnMut(Message) -> bool,
 ) -> Result<Option<i64>> {
@@ -179,7 +181,7 @@ fn list(
         send(Message::Notice(line));
     })? {
         let page = pages.read(&body)?;
-        let listed = listed(client, &page, layouts, site, &mut |line| {
+        let listed = listed(client, &page, layouts, site, begin, &mut |line| {
             send(Message::Notice(line));
         })?;
         if !send(Message::Listed(listed)) {
@@ -198,6 +200,7 @@ fn listed(
     page: &Page,
     layouts: &Layouts,
     site: &mut SiteContext,
+    begin: i64,
     notice: &mut dyn FnMut(String),
 ) -> Result<Vec<ListedVisit>> {
     let mut all = Vec::with_capacity(page.visits.len());
@@ -205,7 +208,8 @@ fn listed(
         check_site(client, site, (*id, visit), notice)?;
         let short = || client.failed(site.id, None, Fault::OutOfMemory);
         let of_visits = layouts.iter().filter(|layout| layout.kind.is_of_every_visit());
-        let values = of_visits.map(|layout| visit_cells::visit_values(layout, visit, *id, *site));
+        let values =
+            of_visits.map(|layout| visit_cells::visit_values(layout, visit, *id, *site, begin));
         let values = values.collect::<Option<_>>().ok_or_else(short)?;
         all.push(ListedVisit { id: *id, values });
     }
@@ -223,10 +227,11 @@ pub fn list_day(
     day: NaiveDate,
     notice: &mut dyn FnMut(String),
 ) -> Result<Vec<ListedVisit>> {
+    let begin = reading.site.zone.midnight(day);
     let mut pages = Pages::new(client, reading, day, None, false);
     let mut all = HashMap::new();
     while let Some(body) = pages.next(notice)? {
-        let page = listed(client, &pages.read(&body)?, layouts, &mut reading.site, notice)?;
+        let page = listed(client, &pages.read(&body)?, layouts, &mut reading.site, begin, notice)?;
         all.extend(page.into_iter().map(|visit| (visit.id, visit)));
     }
     Ok(all.into_values().collect())
@@ -265,7 +270,7 @@ pub fn by_id(
                 ids.push(*id);
                 continue;
             }
-            let begin = visit.last.unwrap_or_default();
+            let begin = representable(visit.last).unwrap_or_default();
             batch.add(client, site, (*id, visit), None, begin)?;
         }
     }

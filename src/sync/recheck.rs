@@ -31,8 +31,9 @@ pub fn compare(destination: &Destination, listed: &[ListedVisit]) -> Result<Diff
                 all.missing.extend(found.missing.iter().copied().filter(is_new));
                 all.stale.extend(found.stale.iter().copied().filter(|id| known.insert(*id)));
             } else {
-                let found = found.missing.into_iter().chain(found.stale);
-                all.stale.extend(found.filter(is_new));
+                let found: Vec<_> = found.missing.into_iter().chain(found.stale).collect();
+                all.in_visits.extend(&found);
+                all.stale.extend(found.into_iter().filter(is_new));
             }
         }
     }

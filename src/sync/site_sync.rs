@@ -214,7 +214,10 @@ fn known_days(ledger: &Ledger, destination: &Destination, now: i64) -> Result<Le
     if !ledger.knows_destination()? {
         ledger.claim_destination(&destination.name)?;
     }
-    adopt(ledger, destination)?;
+    if adopt(ledger, destination)? {
+        // The dump may have been restored without the visits.
+        note_emptied(ledger, destination)?;
+    }
     let known = ledger.read()?;
     if known.is_empty() {
         // The table is new, perhaps instead of one that was dropped.

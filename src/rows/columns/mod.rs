@@ -182,11 +182,15 @@ impl Source {
         )
     }
 
-    /// Whether a list of visits without their actions tells the value.
+    /// Whether a list of visits without their actions tells the value. In `extra` may be a value that it
+    /// does not tell.
     pub const fn is_listed(self) -> bool {
         use Source::*;
         self.is_of_visit()
-            && !matches!(self, PageViews | EntryUrl | EntryTitle | ExitUrl | ExitTitle)
+            && !matches!(
+                self,
+                PageViews | Truncated | EntryUrl | EntryTitle | ExitUrl | ExitTitle | VisitExtra
+            )
     }
 
     /// The key in Matomo of a value that is taken as it is.

@@ -178,6 +178,7 @@ fn only_tables_that_fit_are_taken_as_companions() {
     );
     run(&mut db, "DROP TABLE old");
     assert_eq!(texts(&mut db, taken), ["t_visits"]);
+    assert_eq!(one::<i64>(&mut db, "SELECT count(*) FROM matomo_companion"), 1);
     drop(fake);
 }
 
@@ -200,4 +201,71 @@ fn a_name_that_is_taken_stops_the_making_of_a_destination() {
     run(&mut db, "DROP TABLE matomo_visits, matomo_conversions, matomo_items");
     sync_all(&mut db, &fake);
     assert_whole(&mut db, &fake);
+}
+
+/// A person is in all tables that the extension has filled, whichever of them are left.
+#[test]
+fn an_erasure_finds_companions_whose_destination_was_dropped() {
+    let fake = shop();
+    let mut db = database();
+    for table in ["matomo", "matomo_partitioned"] {
+        Sync::of(&fake, FIRST, LAST).into(table).run(&mut db);
+    }
+    let visitor: String = one(
+        &mut db,
+        "SELECT visitorid FROM matomo_visits JOIN matomo_items USING (idvisit) LIMIT 1",
+    );
+    let of_visitor = format!(
+        "SELECT count(*) FROM matomo_items i JOIN matomo_visits v USING (idvisit) WHERE v.visitorid = '{visitor}'"
+    );
+    assert!(one::<i64>(&mut db, &of_visitor) > 0);
+    let visits =
+        format!("SELECT array_agg(idvisit) FROM matomo_visits WHERE visitorid = '{visitor}'");
+    let visits: Vec<i64> = one(&mut db, &visits);
+    run(&mut db, "DROP TABLE matomo, matomo_partitioned");
+    for round in 0..2 {
+        let erased = format!(
+            "SELECT string_agg(destination::text, ' ' ORDER BY destination::text) FROM matomo_forget('{visitor}')"
+        );
+        assert_eq!(texts(&mut db, &erased), ["matomo_partitioned_visits matomo_visits"], "{round}");
+    }
+    for table in ["matomo_visits", "matomo_conversions", "matomo_items", "matomo_partitioned_items"]
+    {
+        let left = format!("SELECT count(*) FROM {table} WHERE idvisit = ANY ($1)");
+        let left: i64 = db.query_one(&left, &[&visits]).unwrap().get(0);
+        assert_eq!(left, 0, "{table}");
+    }
+    let address: String =
+        one(&mut db, "SELECT visitip FROM matomo_visits WHERE visitip IS NOT NULL LIMIT 1");
+    run(&mut db, &format!("SELECT matomo_forget(visitip => '{address}')"));
+    let left = format!("SELECT count(*) FROM matomo_visits WHERE visitip = '{address}'");
+    assert_eq!(one::<i64>(&mut db, &left), 0);
+    run(&mut db, "DROP TABLE matomo_visits, matomo_conversions, matomo_items");
+    let erased = "SELECT string_agg(destination::text, ' ') FROM matomo_forget('nobody')";
+    assert_eq!(texts(&mut db, erased), ["matomo_partitioned_visits"]);
+    assert_eq!(one::<i64>(&mut db, "SELECT count(*) FROM matomo_companion"), 3);
+}
+
+#[test]
+fn a_companion_is_no_destination() {
+    let fake = shop();
+    let mut db = database();
+    Sync::of(&fake, FIRST, LAST).into("matomo_partitioned").run(&mut db);
+    let week = "SELECT tableoid::regclass::text FROM matomo_partitioned_visits LIMIT 1";
+    let week: String = one(&mut db, week);
+    for companion in ["matomo_partitioned_visits", "matomo_partitioned_items", &week] {
+        let forget = format!("SELECT matomo_forget('x', only_in => '{companion}')");
+        assert_says(
+            &error(&mut db, &forget),
+            "22023",
+            "only_in is a companion of public.matomo_partitioned",
+            &[],
+            "Give only_in => 'public.matomo_partitioned'",
+        );
+        let make = format!("SELECT matomo_create_companions('{companion}')");
+        assert_eq!(error(&mut db, &make).code().code(), "42703", "{companion}");
+        let drop = format!("CALL matomo_drop_before('{companion}', '2026-10-25')");
+        assert_eq!(error(&mut db, &drop).code().code(), "42703", "{companion}");
+    }
+    assert_tables_equal(&mut db, "matomo_partitioned", &tables_between(&fake, 1, FIRST, LAST));
 }

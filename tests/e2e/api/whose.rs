@@ -204,6 +204,17 @@ fn erasure_and_retention_are_whole_or_refused_where_policies_hide_rows() {
             "ALTER TABLE matomo OWNER TO {owner}; ALTER TABLE matomo FORCE ROW LEVEL SECURITY"
         ),
     );
+    // Nobody's triggers run with the rights of another.
+    assert_says(
+        &error(&mut admin, "SELECT * FROM matomo_forget('x')"),
+        "42501",
+        "table public.matomo_conversions has another owner than the destination that it belongs to",
+        &["Its triggers would run with the rights of the destination's owner."],
+        &format!("ALTER TABLE public.matomo_conversions OWNER TO {owner}."),
+    );
+    for companion in ["visits", "conversions", "items"] {
+        run(&mut admin, &format!("ALTER TABLE matomo_{companion} OWNER TO {owner}"));
+    }
     let mut theirs = connect_as(&name, &owner);
     for call in
         ["SELECT * FROM matomo_forget('x')", "CALL matomo_drop_before('matomo', '2026-10-26')"]

@@ -135,6 +135,7 @@ const fn after(table: &'static str, event: &'static str, when: &'static str) -> 
 }
 
 const VISITS: &str = "visits";
+const COMPANION: &str = "visits_visits";
 const LEDGER: &str = "matomo_ledger";
 const RUN: &str = "matomo_run_log";
 const STATE: &str = "matomo_site_state";
@@ -190,6 +191,7 @@ pub const POINTS: &[Point] = &[
         days(1),
     ),
     point("row of a visit being updated", ANY, row(VISITS, "UPDATE", CHANGED), days(1)),
+    point("row of a companion being updated", ANY, row(COMPANION, "UPDATE", CHANGED), days(1)),
     point("between two pages of a day, the first stored", ANY, next_page("{d2}", 1), days(1)),
     point(
         "new row of a visit being inserted",
@@ -299,6 +301,18 @@ pub const POINTS: &[Point] = &[
     point("erasure, before the commit", &[Way::Forget], before(VISITS, "DELETE", OF_D3), NO_RUN),
     point("erasure, after the commit", &[Way::Forget], after(VISITS, "DELETE", OF_D3), DONE),
     point("request for the day", &[Way::Check], page("{d2}", 0), NO_RUN),
+    point(
+        "row of a companion being deleted",
+        &[Way::Forget],
+        row(COMPANION, "DELETE", OF_D3),
+        NO_RUN,
+    ),
+    point(
+        "row of a companion being mended",
+        &[Way::Check],
+        row(COMPANION, "UPDATE", CHANGED),
+        NO_RUN,
+    ),
     point("row being mended", &[Way::Check], row(VISITS, "UPDATE", CHANGED), NO_RUN),
     point("repair, before the commit", &[Way::Check], before(VISITS, "UPDATE", CHANGED), NO_RUN),
     point("repair, after the commit", &[Way::Check], after(VISITS, "UPDATE", CHANGED), DONE),

@@ -17,6 +17,8 @@ use crate::support::*;
 /// Settings of the server. A day takes some pages; nothing is tried again by itself.
 pub const CONF: &str = "matomo.settle_time = 0\nmatomo.max_retries = 0\nmatomo.page_size = 2\nmatomo.step_pages = 4\nmatomo.premake = 2\n";
 
+const COMPANIONS: [&str; 3] = ["visits_visits", "visits_conversions", "visits_items"];
+
 const DEAD: &str = "the run was interrupted";
 
 pub struct Scene {
@@ -63,6 +65,9 @@ impl Scene {
             "RESET matomo.settle_time;
              CREATE TABLE hold.visits AS TABLE visits; CREATE TABLE hold.ledger AS TABLE matomo_ledger",
         );
+        for companion in COMPANIONS {
+            run(db, &format!("CREATE TABLE hold.{companion} AS TABLE {companion}"));
+        }
         scene.old = scene.rows();
         scene.change();
         scene.new = scene.rows();
@@ -95,8 +100,9 @@ impl Scene {
         hold::disarm(db, &self.fake);
         run(
             db,
-            "DROP TABLE IF EXISTS visits, other;
-             DELETE FROM matomo_site_config; DELETE FROM matomo_site_state; DELETE FROM matomo_run_log; DELETE FROM matomo_ledger",
+            "DROP TABLE IF EXISTS visits, visits_visits, visits_conversions, visits_items,
+                 other, other_visits, other_conversions, other_items;
+             DELETE FROM matomo_companion; DELETE FROM matomo_site_config; DELETE FROM matomo_site_state; DELETE FROM matomo_run_log; DELETE FROM matomo_ledger",
         );
         self.make_table(db);
         run(
@@ -105,6 +111,16 @@ impl Scene {
              UPDATE hold.ledger SET destination = 'visits'::regclass;
              INSERT INTO matomo_ledger TABLE hold.ledger",
         );
+        for companion in COMPANIONS {
+            let (from, to) = (self.noon.at(7, "00:00:00"), self.noon.at(2, "23:00:00"));
+            run(
+                db,
+                &format!(
+                    "SELECT matomo_create_partitions('{companion}', to_timestamp({from}), to_timestamp({to}));
+                     INSERT INTO {companion} TABLE hold.{companion}"
+                ),
+            );
+        }
         if matches!(way, Way::Call | Way::Worker | Way::RemoveSite) {
             // The worker shall not begin before its time.
             let more = match way {
@@ -187,6 +203,11 @@ impl Scene {
             rows.extend(self.old[3].iter().filter(other).cloned());
         }
         assert_equal(db, "visits", &rows);
+        // Old rows of the companions go after those of the actions.
+        let is_between = (1..3).contains(&left.upkeep);
+        let is_old = |visit: &i64| is_between && [104, 105].contains(&(visit / 10));
+        let apart: Vec<_> = apart(db, "visits").into_iter().filter(|id| !is_old(id)).collect();
+        assert_eq!(apart, [0; 0], "visits that are not the same in the companions");
         assert_eq!(ledger(db, "visits"), self.ledger_after(way, left));
         self.check_tables(db, way, left);
         let sites: i64 = one(db, "SELECT count(*) FROM matomo_site_config");
@@ -233,11 +254,15 @@ impl Scene {
     /// Partitions are there or not; none is lost from its table.
     fn check_tables(&self, db: &mut Client, way: Way, left: Left) {
         let lost = "SELECT c.relname::text FROM pg_class c WHERE c.relname LIKE 'visits\\_%' \
-            AND c.relkind IN ('r', 'p') AND NOT EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = c.oid \
+            AND c.relkind IN ('r', 'p') AND c.relname NOT IN ('visits_visits', 'visits_conversions', 'visits_items')
+            AND NOT EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = c.oid \
             AND NOT i.inhdetachpending)";
         assert_eq!(texts(db, lost), [""; 0], "tables that belong to no other");
         let other: bool = one(db, "SELECT to_regclass('other') IS NOT NULL");
         assert_eq!(other, way == Way::CreateTable && left.done);
+        let companions =
+            "SELECT count(*) FROM pg_class WHERE relname ~ '^other_(visits|conversions|items)$'";
+        assert_eq!(one::<i64>(db, companions), if other { 3 } else { 0 });
         let parts = texts(
             db,
             "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'visits'::regclass ORDER BY 1",
@@ -267,7 +292,7 @@ impl Scene {
         let is_tended = count(db, "matomo_site_state WHERE tended_on IS NOT NULL") > 0;
         let upkeep = match is_tended {
             true => 3,
-            false if count(db, "visits WHERE idvisit LIKE '104_'") == 0 => 2,
+            false if count(db, "visits WHERE idvisit::text LIKE '104_'") == 0 => 2,
             false => usize::from(count(db, "pg_class WHERE relname = 'visits_old'") == 0),
         };
         let last = texts(
@@ -341,7 +366,7 @@ fn places(db: &mut Client, ago: u64) -> String {
         db,
         &format!(
             "SELECT coalesce(string_agg(format('%s %s %s', tableoid, ctid, xmin), ',' ORDER BY tableoid, ctid), '') \
-             FROM visits WHERE idvisit LIKE '10{ago}_'"
+             FROM visits WHERE idvisit::text LIKE '10{ago}_'"
         ),
     )
 }

@@ -46,7 +46,8 @@ fn an_update_by_another_superuser_keeps_owners_and_grants_also_on_columns() {
          GRANT SELECT (name) ON matomo_sites TO etl WITH GRANT OPTION;
          GRANT SELECT, UPDATE (failures, lag) ON matomo_status TO admin;
          GRANT EXECUTE ON FUNCTION matomo_check TO admin;
-         REVOKE SELECT ON matomo_runs FROM PUBLIC",
+         REVOKE SELECT ON matomo_runs FROM PUBLIC;
+         REVOKE EXECUTE ON FUNCTION matomo_forget FROM PUBLIC",
     );
     // Each column that was granted is there afterwards.
     run(

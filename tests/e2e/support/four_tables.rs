@@ -9,6 +9,25 @@ use postgres::Client;
 
 use crate::support::*;
 
+/// Visits of which the destination and its companions say different things: a visit that only one has, or
+/// with other values, or a conversion that only one has.
+pub fn apart(db: &mut Client, destination: &str) -> Vec<i64> {
+    let columns = "idvisit, idsite, visitorid, actions, visitduration, day";
+    let sql = format!(
+        "SELECT DISTINCT idvisit FROM (
+             (SELECT DISTINCT {columns} FROM {destination} EXCEPT SELECT {columns} FROM {destination}_visits)
+             UNION ALL
+             (SELECT {columns} FROM {destination}_visits EXCEPT SELECT {columns} FROM {destination})) v
+         UNION
+         SELECT DISTINCT idvisit FROM {destination}_conversions c
+         FULL JOIN (SELECT idvisit, action_id FROM {destination}
+                    WHERE action_type IN ('goal', 'ecommerceOrder', 'ecommerceAbandonedCart')) a USING (idvisit, action_id)
+         WHERE a IS NULL OR c IS NULL
+         ORDER BY 1"
+    );
+    db.query(&sql, &[]).unwrap().iter().map(|row| row.get(0)).collect()
+}
+
 /// The oracle of all four tables of a site, with true times.
 pub fn all_tables_of(fake: &Fake, site: i64) -> OracleTables {
     tables_between(fake, site, "1990-01-01", "2200-01-01")

@@ -112,3 +112,33 @@ fn made_worlds_have_goals_and_dimensions_for_what_visits_have() {
         }
     }
 }
+
+/// Keys in their order, with the types of their values.
+fn form(object: &Value) -> Vec<(String, std::mem::Discriminant<Value>)> {
+    let members = object.as_object().unwrap().iter();
+    members.map(|(key, value)| (key.clone(), std::mem::discriminant(value))).collect()
+}
+
+#[test]
+fn answers_have_the_form_of_a_real_matomos() {
+    let fake = matomo();
+    let token = fake.token().to_owned();
+    for (method, params) in [
+        ("Goals.getGoals", "idSite=4"),
+        ("CustomDimensions.getConfiguredCustomDimensions", "idSite=4"),
+        ("SitesManager.getSiteFromId", "idSite=4"),
+        ("SitesManager.getSitesWithAtLeastViewAccess", ""),
+    ] {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../recordings/answers");
+        let real = std::fs::read_to_string(format!("{folder}/{method}.json")).unwrap();
+        let real: Value = serde_json::from_str(&real).unwrap();
+        let (_, made) = ask(&fake, &token, method, params);
+        let all =
+            |answer: &Value| answer.as_array().cloned().unwrap_or_else(|| vec![answer.clone()]);
+        let forms: Vec<_> = all(&real).iter().map(form).collect();
+        assert!(!all(&made).is_empty(), "{method}");
+        for object in all(&made) {
+            assert!(forms.contains(&form(&object)), "{method}: {object}");
+        }
+    }
+}
