@@ -95,7 +95,8 @@ BEGIN
     END IF;
     EXECUTE format('CREATE %s TABLE %s (LIKE %s INCLUDING DEFAULTS INCLUDING COMMENTS, PRIMARY KEY (%s))%s',
         CASE WHEN is_temporary THEN 'TEMPORARY' END, qualified, template,
-        array_to_string(CASE WHEN by_time THEN key || time_column ELSE key END, ', '),
+        (SELECT string_agg(quote_ident(k.name), ', ' ORDER BY k.place)
+         FROM unnest(CASE WHEN by_time THEN key || time_column ELSE key END) WITH ORDINALITY AS k(name, place)),
         CASE WHEN by_time THEN format(' PARTITION BY RANGE (%I)', time_column) END);
     IF NOT by_time THEN
         EXECUTE format('CREATE INDEX ON %s (%I)', qualified, time_column);

@@ -1179,7 +1179,8 @@ BEGIN
     END IF;
     EXECUTE format('CREATE %s TABLE %s (LIKE %s INCLUDING DEFAULTS INCLUDING COMMENTS, PRIMARY KEY (%s))%s',
         CASE WHEN is_temporary THEN 'TEMPORARY' END, qualified, template,
-        array_to_string(CASE WHEN by_time THEN key || time_column ELSE key END, ', '),
+        (SELECT string_agg(quote_ident(k.name), ', ' ORDER BY k.place)
+         FROM unnest(CASE WHEN by_time THEN key || time_column ELSE key END) WITH ORDINALITY AS k(name, place)),
         CASE WHEN by_time THEN format(' PARTITION BY RANGE (%I)', time_column) END);
     IF NOT by_time THEN
         EXECUTE format('CREATE INDEX ON %s (%I)', qualified, time_column);
@@ -1783,7 +1784,8 @@ DECLARE
     owners CONSTANT text := pg_catalog.current_setting('matomo_update.owners');
     grants CONSTANT text := pg_catalog.current_setting('matomo_update.grants');
     for_all CONSTANT name[] := ARRAY['matomo_may_see', 'matomo_find_table', 'matomo_is_running', 'matomo_run_is_dead',
-        'matomo_today', 'matomo_partition_ranges', 'matomo_create_partitions', 'matomo_drop_step', 'matomo_drop_rows', 'matomo_drop_before', 'matomo_remove_site',
+        'matomo_today', 'matomo_partition_ranges', 'matomo_create_partitions',
+        'matomo_drop_step', 'matomo_drop_rows', 'matomo_drop_before', 'matomo_remove_site',
         'matomo_run_outside_transaction', 'matomo_run_sites', 'matomo_run_step', 'matomo_action_node',
         'matomo_visit', 'matomo_conversion', 'matomo_item', 'matomo_companion', 'matomo_create_companions', 'matomo_create_companion', 'matomo_grant_as'];
     change text;

@@ -172,10 +172,10 @@ impl<'a> Scene<'a> {
         self.sent("firstActionTimestamp").unwrap_or_else(|| self.last())
     }
 
-    /// The time of the last action, else that of the first.
+    /// The time of the last action.
     fn last(&self) -> i64 {
-        let keys = ["lastActionTimestamp", "serverTimestamp", "firstActionTimestamp"];
-        keys.iter().find_map(|key| self.sent(key)).unwrap_or(self.visit.last)
+        // Which is sent as `serverTimestamp` too.
+        self.sent("lastActionTimestamp").unwrap_or(self.visit.last)
     }
 
     /// What is said under a key, if it is a whole number.
