@@ -117,7 +117,7 @@ impl<'a> Row<'_, 'a> {
                 match extra(unknown, misfits) {
                     Some(extra) => {
                         text = extra;
-                        Value::Object(&text)
+                        Value::Jsonb(&text)
                     }
                     None => Value::Null,
                 }
@@ -126,7 +126,7 @@ impl<'a> Row<'_, 'a> {
             Source::Extra => match extra(&self.action.unknown, misfits) {
                 Some(extra) => {
                     text = extra;
-                    Value::Object(&text)
+                    Value::Jsonb(&text)
                 }
                 None => Value::Null,
             },

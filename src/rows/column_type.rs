@@ -48,6 +48,8 @@ pub enum Value<'t, 'json> {
     Day(NaiveDate),
     /// A JSON object as `JSON.stringify` writes it.
     Object(&'t str),
+    /// A JSON object as `jsonb` shows it.
+    Jsonb(&'t str),
 }
 
 /// Length of a type modifier's header.
@@ -103,6 +105,7 @@ impl ColumnType {
             (ColumnType::Date, Value::Day(day)) if in_calendar(day) => cells.display(day),
             (ColumnType::Json, Value::Sent(raw)) => cells.text(&values::json(raw)),
             (ColumnType::Json, Value::Object(text)) => cells.text(text),
+            (ColumnType::Json | ColumnType::Jsonb, Value::Jsonb(text)) => cells.text(text),
             (ColumnType::Jsonb, Value::Sent(raw)) => cells.text(&values::jsonb(raw)),
             (ColumnType::Jsonb, Value::Object("{}")) => cells.plain("{}"),
             (ColumnType::Jsonb, Value::Object(text)) => cells.text(&values::object_as_jsonb(text)),
@@ -225,7 +228,7 @@ fn with_text(value: Value, work: impl FnOnce(&str)) {
     match value {
         Value::Null => {}
         Value::Sent(raw) => json::with_text(raw, work),
-        Value::Text(text) | Value::Object(text) => work(text),
+        Value::Text(text) | Value::Object(text) | Value::Jsonb(text) => work(text),
         Value::Integer(number) => work(&number.to_string()),
         Value::Instant(at) => work(&format!("{} {}+00", at.date_naive(), at.time())),
         Value::Day(day) => work(&day.to_string()),

@@ -110,7 +110,7 @@ impl<'v, 'a> VisitSource<'v, 'a> {
             Source::VisitExtra => match extra(&self.visit.unknown, misfits) {
                 Some(extra) => {
                     text = extra;
-                    Value::Object(&text)
+                    Value::Jsonb(&text)
                 }
                 None => Value::Null,
             },
