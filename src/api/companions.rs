@@ -28,6 +28,10 @@ fn matomo_create_companions_0_2_reconnect(
 
 fn create(destination: Option<pg_sys::Oid>) -> Result<Vec<pg_sys::Oid>> {
     let destination = destination.ok_or(Error::Null("destination"))?;
+    let wanted = settings::companions()?;
+    if wanted.is_empty() {
+        return Ok(Vec::new());
+    }
     let extension = Extension::find()?;
     if let Some(table) = Table::find(destination)? {
         // Before the lock, which keeps others' syncs from the table.
@@ -35,7 +39,7 @@ fn create(destination: Option<pg_sys::Oid>) -> Result<Vec<pg_sys::Oid>> {
         // A sync that began without them would seal days that they lack.
         lock_all_rows(destination, &table.name)?;
     }
-    let made = companions::create(&extension, destination, &settings::companions()?)?;
+    let made = companions::create(&extension, destination, &wanted)?;
     if !made.is_empty() {
         // Of days that were copied without them, too.
         ledger::reread_all(&extension, destination)?;

@@ -45,7 +45,7 @@ pub struct DayChecked {
     pub there: i64,
     /// Stored: those of the listed ones that have rows, and the extra ones.
     pub here: i64,
-    /// Listed, with actions, but not stored.
+    /// Listed, but not stored; without a table of visits only those with actions.
     pub missing: i64,
     /// Stored, but no longer in Matomo; counted on the day of their last row.
     pub extra: i64,
@@ -181,6 +181,7 @@ impl Check {
             }
         }
         checked.here = checked.there - count(missing.len());
+        let has_visits = self.destination.tables().any(|table| table.layout.kind == Kind::Visits);
         while !missing.is_empty() {
             let batch = self.by_id(&mut missing, true)?;
             // A visit without actions has no rows but in the table of visits.
@@ -188,6 +189,9 @@ impl Check {
                 !rows.is_empty() || in_visits.contains(id)
             };
             let with_rows = batch.visits().iter().filter(is_missing).count();
+            if has_visits {
+                checked.here += count(batch.visits().len() - with_rows);
+            }
             checked.missing += count(with_rows);
             checked.repaired += self.repair(&batch, with_rows)?;
         }

@@ -13,7 +13,11 @@ fn lacking(scene: &Scene, suffix: &str) -> Client {
     let owner = &scene.owner;
     run(
         &mut new,
-        &format!("SELECT matomo_create_table('matomo'); ALTER TABLE matomo OWNER TO {owner}"),
+        // Its companions are in the dump.
+        &format!(
+            "LOAD 'matomo_postgres'; SET matomo.companions = ''; SELECT matomo_create_table('matomo');
+             RESET matomo.companions; ALTER TABLE matomo OWNER TO {owner}"
+        ),
     );
     new
 }

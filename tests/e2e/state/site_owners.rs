@@ -128,7 +128,10 @@ fn a_site_is_given_only_to_a_role_that_the_giver_may_become() {
     let site = add_site(&mut db, "");
     run(
         &mut db,
-        &format!("GRANT USAGE ON SCHEMA {owner} TO {other}; GRANT ALL ON matomo TO {other}"),
+        &format!(
+            "GRANT USAGE ON SCHEMA {owner} TO {other}; GRANT ALL ON {} TO {other}",
+            all_four("matomo")
+        ),
     );
     let give = format!("SELECT matomo_alter_site({site}, owner => '{other}')");
     let mut grants = vec!["GRANT {other} TO {owner}"];

@@ -74,15 +74,11 @@ pub fn differences(db: &mut Client, table: &str, oracle: &[OracleRow]) -> String
 /// What the columns of a table make of the oracle's texts: whole numbers have no other text, and
 /// `jsonb` its own.
 fn as_held(db: &mut Client, table: &str) -> Vec<String> {
-    // Some tests have operators of oid and regclass that raise.
-    let sql = "SELECT concat(a.attname, ' ', format_type(a.atttypid, NULL)) FROM pg_attribute a
-         WHERE a.attrelid = $1::text::regclass::oid AND a.attnum > 0 AND NOT a.attisdropped";
-    let types = db.query(sql, &[&table]).unwrap();
-    let types: Vec<String> = types.iter().map(|row| row.get(0)).collect();
+    let columns = db.prepare(&format!("SELECT * FROM {table}")).unwrap();
     let of = |column: &&str| {
-        let kind = types.iter().find_map(|of| of.strip_prefix(&format!("{column} ")));
-        match kind {
-            Some("integer" | "bigint") => {
+        let known = columns.columns().iter().find(|known| known.name() == *column);
+        match known.map(|known| known.type_().name()) {
+            Some("int4" | "int8") => {
                 format!("CASE WHEN {column} ~ '^-?[0-9]+$' THEN {column} END")
             }
             Some("jsonb") => format!("{column}::jsonb::text"),

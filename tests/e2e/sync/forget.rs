@@ -151,7 +151,7 @@ fn a_role_that_may_not_delete_everywhere_deletes_nothing() {
 #[test]
 fn tables_that_are_gone_are_skipped() {
     let (_fake, mut db) = filled();
-    run(&mut db, "DROP TABLE matomo");
+    run(&mut db, &format!("DROP TABLE {}", all_four("matomo")));
     let lines = forget(&mut db, "userid => 'ann@x.org'");
     assert_eq!(lines.len(), 2, "{lines:?}");
     let arguments = "userid => 'ann@x.org', only_in => 999999999";
