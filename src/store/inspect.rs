@@ -11,7 +11,7 @@ use crate::pg::spi::{query, spi, values};
 use crate::pg::watch;
 use crate::rows::batch::ListedVisit;
 use crate::store::destination::Destination;
-use crate::store::statements::differs;
+use crate::store::statements::{DIVERTS, differs};
 
 /// Visits whose stored rows differ from Matomo's list.
 #[derive(Debug, Default)]
@@ -82,6 +82,18 @@ pub fn differing(
             }
         }
         Ok(found)
+    })
+}
+
+/// Whether a trigger, rule or policy of the user may keep inserted rows out of a table.
+///
+/// # Errors
+/// Only internal ones.
+pub fn diverts(table: &Destination) -> Result<bool> {
+    let _safe = LocalSettings::of(&[SAFE_PATH]);
+    Spi::connect_mut(|client| {
+        let found = query(client, DIVERTS, &[table.oid.into()])?;
+        Ok(found.first().get_one().map_err(spi)?.unwrap_or(true))
     })
 }
 

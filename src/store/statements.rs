@@ -37,9 +37,6 @@ pub struct Statements {
     /// `(visits[, from, to], identities)` → number of stored rows that have one of these in the first
     /// column of their identity.
     pub count_rows: String,
-    /// `(destination)` → whether a trigger, rule or policy of the user may drop, move or hide
-    /// inserted rows.
-    pub diverts: &'static str,
     /// `(destination, from, to)`
     pub make_partitions: String,
     /// `(destination)` → (from, to) of each partition, in seconds.
@@ -56,6 +53,17 @@ pub fn differs(column: &str, kind: &str) -> String {
         _ => format!("i.{column} IS DISTINCT FROM s.{column}"),
     }
 }
+
+/// `(table)` → whether a trigger, rule or policy of the user may drop, move or hide inserted rows. A
+/// trigger whose function belongs to an extension is not the user's: it shows that an engine manages the
+/// table.
+pub const DIVERTS: &str = "SELECT row_security_active($1) \
+     OR EXISTS (SELECT FROM pg_rewrite r WHERE r.ev_class = $1 AND r.ev_type = '3') \
+     OR EXISTS (SELECT FROM pg_trigger t \
+         WHERE t.tgrelid IN (SELECT $1 UNION ALL SELECT p.relid FROM pg_partition_tree($1) AS p) \
+         AND NOT t.tgisinternal AND t.tgenabled <> 'D' AND t.tgtype & 4 <> 0 \
+         AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass \
+             AND d.objid = t.tgfoid AND d.deptype = 'e'))";
 
 impl Statements {
     /// Builds the statements for a destination.
@@ -179,15 +187,6 @@ impl Statements {
                 if destination.key_has_time() { 4 } else { 2 },
                 identity_type
             ),
-            // A trigger whose function belongs to an extension is not the user's: it shows that an
-            // engine manages the table.
-            diverts: "SELECT row_security_active($1) \
-                 OR EXISTS (SELECT FROM pg_rewrite r WHERE r.ev_class = $1 AND r.ev_type = '3') \
-                 OR EXISTS (SELECT FROM pg_trigger t \
-                     WHERE t.tgrelid IN (SELECT $1 UNION ALL SELECT p.relid FROM pg_partition_tree($1) AS p) \
-                     AND NOT t.tgisinternal AND t.tgenabled <> 'D' AND t.tgtype & 4 <> 0 \
-                     AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass \
-                         AND d.objid = t.tgfoid AND d.deptype = 'e'))",
             partition_ranges: format!(
                 "SELECT pg_catalog.date_part('epoch', r.lower_bound), \
                  pg_catalog.date_part('epoch', r.upper_bound) \

@@ -21,7 +21,7 @@ use crate::store::compare::{Changes, Comparison, RowLock};
 use crate::store::copy_from::copy_from;
 use crate::store::destination::Destination;
 use crate::store::planner_hook::VisitIndexOnly;
-use crate::store::statements::{Statements, column_arrays, span_args};
+use crate::store::statements::{DIVERTS, Statements, column_arrays, span_args};
 use crate::store::written::Written;
 
 /// Writes visits into one table.
@@ -217,7 +217,7 @@ impl TableWriter {
         if seen < written {
             let args = [self.destination.oid.into()];
             let diverts: Option<bool> =
-                query(client, self.statements.diverts, &args)?.first().get_one().map_err(spi)?;
+                query(client, DIVERTS, &args)?.first().get_one().map_err(spi)?;
             if diverts != Some(true) {
                 return Err(Error::NotSeen { name: self.destination.name.clone(), written, seen });
             }

@@ -18,6 +18,7 @@ use crate::rows::site_context::SiteContext;
 use crate::state::adoption::adopt;
 use crate::state::ledger::{Ledger, LedgerDays};
 use crate::store::destination::Destination;
+use crate::store::inspect;
 use crate::store::writer::Writer;
 use crate::sync::known_days;
 use crate::sync::notices::readable;
@@ -188,7 +189,9 @@ pub fn note_emptied(ledger: &Ledger, destination: &Destination) -> Result<()> {
             return Ok(None);
         }
         for table in destination.tables().filter(|table| table.layout.kind.is_of_every_visit()) {
-            if table.is_empty()? {
+            // A companion that is kept empty would have all read again each time.
+            let is_companion = table.oid != destination.oid;
+            if table.is_empty()? && !(is_companion && inspect::diverts(table)?) {
                 return Ok(Some(&table.name));
             }
         }

@@ -16,6 +16,25 @@ fn a_table_of_visits_that_was_emptied_is_filled_again_by_the_next_sync() {
     assert_tables_equal(&mut db, "matomo", &tables_between(&fake, 1, FIRST, LAST));
 }
 
+/// Otherwise each sync would read all days again.
+#[test]
+fn a_table_of_visits_that_a_trigger_keeps_empty_is_not_taken_for_an_emptied_one() {
+    let fake = serve(world(3, "Europe/Paris", 5, FIRST, LAST));
+    let mut db = database();
+    run(
+        &mut db,
+        "SELECT matomo_create_table('matomo');
+         CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+         CREATE TRIGGER nothing BEFORE INSERT ON matomo_visits FOR EACH ROW EXECUTE FUNCTION nothing()",
+    );
+    let sync = Sync::of(&fake, FIRST, LAST);
+    sync.run(&mut db);
+    asked(&fake);
+    sync.run(&mut db);
+    assert_eq!(asked(&fake).iter().filter(|line| line.starts_with("day")).count(), 0);
+    assert_equal(&mut db, "matomo", &oracle(&fake, FIRST, LAST));
+}
+
 #[test]
 fn a_name_that_is_taken_is_told_and_nothing_is_made() {
     let fake = serve(world(3, "Europe/Paris", 5, FIRST, LAST));
