@@ -9,7 +9,7 @@ const LAST: &str = "2026-10-26";
 fn a_table_of_visits_that_was_emptied_is_filled_again_by_the_next_sync() {
     let fake = serve(world(3, "Europe/Paris", 20, FIRST, LAST));
     let mut db = database();
-    let sync = Sync::of(&fake, FIRST, LAST);
+    let sync = Sync { force: false, ..Sync::of(&fake, FIRST, LAST) };
     sync.run(&mut db);
     run(&mut db, "TRUNCATE matomo_visits, matomo_conversions, matomo_items");
     sync.run(&mut db);
@@ -27,7 +27,7 @@ fn a_table_of_visits_that_a_trigger_keeps_empty_is_not_taken_for_an_emptied_one(
          CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
          CREATE TRIGGER nothing BEFORE INSERT ON matomo_visits FOR EACH ROW EXECUTE FUNCTION nothing()",
     );
-    let sync = Sync::of(&fake, FIRST, LAST);
+    let sync = Sync { force: false, ..Sync::of(&fake, FIRST, LAST) };
     sync.run(&mut db);
     asked(&fake);
     sync.run(&mut db);
