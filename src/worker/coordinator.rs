@@ -186,7 +186,12 @@ impl Coordinator {
         }
     }
 
+    /// Says what failed, once.
     fn complain(&mut self, failed: Failed) {
+        // The extension was created or dropped meanwhile: the next round sees it.
+        if failed.state == "40001" {
+            return;
+        }
         if self.said.failure.as_ref() != Some(&failed) {
             failed.clone().tell(PgLogLevel::WARNING);
             self.said.failure = Some(failed);

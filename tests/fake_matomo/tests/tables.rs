@@ -301,8 +301,10 @@ fn odd_values_are_null_and_kept_in_extra() {
     for table in [&tables.visits, &tables.actions, &tables.conversions, &tables.items] {
         for row in 0..table.rows.len() {
             let Some(extra) = table.get(row, "extra") else { continue };
+            // 1e400 has all of its digits here, which no `Value` holds.
+            let extra = extra.replace(&"0".repeat(100), "");
             let extra: Value =
-                serde_json::from_str(extra).unwrap_or_else(|e| panic!("{e}: {extra}"));
+                serde_json::from_str(&extra).unwrap_or_else(|e| panic!("{e}: {extra}"));
             for key in extra.as_object().unwrap().keys() {
                 let column = key.to_lowercase();
                 if table.columns.contains(&column.as_str()) {
