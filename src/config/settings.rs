@@ -283,8 +283,7 @@ pub fn companions() -> Result<Vec<Kind>> {
     let text = text(&COMPANIONS).unwrap_or_default();
     let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
     let kind = |name: &str| {
-        let known = Kind::COMPANIONS.into_iter().find(|kind| kind.name() == name);
-        known.ok_or_else(|| Error::Argument {
+        Kind::companion(name).ok_or_else(|| Error::Argument {
             message: format!("matomo.companions has \"{name}\""),
             hint: "Give a list of visits, conversions and items, or an empty one.".to_owned(),
         })

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use crate::matomo::json;
-use crate::matomo::keys::{self, ACTION_KEYS, VISIT_KEYS};
+use crate::matomo::keys::{ACTION_KEYS, VISIT_KEYS};
 use crate::matomo::memory::FallibleText;
 use crate::matomo::visit::{Action, Visit};
 use crate::rows::cell::{Misfit, calendar, extra, instant, put, representable, sent};
@@ -95,10 +95,10 @@ impl<'v, 'a> VisitSource<'v, 'a> {
             Source::PageViews => {
                 Value::Integer(i64::try_from(self.page_views().count()).unwrap_or(i64::MAX))
             }
-            Source::EntryUrl => of_page(self.page_views().next(), "url"),
-            Source::EntryTitle => of_page(self.page_views().next(), "title"),
-            Source::ExitUrl => of_page(self.exit(), "url"),
-            Source::ExitTitle => of_page(self.exit(), "title"),
+            Source::EntryUrl => of_page(self.page_views().next(), const { action_key("url") }),
+            Source::EntryTitle => of_page(self.page_views().next(), const { action_key("title") }),
+            Source::ExitUrl => of_page(self.exit(), const { action_key("url") }),
+            Source::ExitTitle => of_page(self.exit(), const { action_key("title") }),
             Source::VisitDimensions => {
                 text = custom::dimensions(&self.visit.dimensions);
                 Value::Object(&text)
@@ -145,12 +145,13 @@ impl<'v, 'a> VisitSource<'v, 'a> {
     }
 }
 
-fn of_page<'a>(page: Option<&Action<'a>>, key: &str) -> Value<'static, 'a> {
-    let place = keys::place(&ACTION_KEYS, key);
-    sent(page.zip(place).and_then(|(page, place)| page.values[place]))
+/// A value of a page view; `key` is that of [`action_key`].
+fn of_page<'a>(page: Option<&Action<'a>>, key: usize) -> Value<'static, 'a> {
+    sent(page.and_then(|page| page.values[key]))
 }
 
-/// The values of [`Layout::listed`], in order; `day_begin` is the instant of a visit without any time. `None` when there is no memory for them.
+/// The values of [`Layout::listed`], in order; `day_begin` is the instant of a visit without any time.
+/// `None` when there is no memory for them.
 pub fn visit_values(
     layout: &Layout,
     visit: &Visit,

@@ -173,8 +173,7 @@ const COMPANION: &str = "companion";
 const LEFT: &str = "left";
 
 fn named(name: &str) -> rows::Kind {
-    let known = rows::Kind::COMPANIONS.into_iter().find(|kind| kind.name() == name);
-    known.unwrap_or(rows::Kind::Visits)
+    rows::Kind::companion(name).unwrap_or(rows::Kind::Visits)
 }
 
 /// Why a step is rolled back.

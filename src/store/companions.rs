@@ -47,9 +47,7 @@ pub fn of(extension: &Extension, destination: pg_sys::Oid) -> Result<Vec<(Kind, 
                 let owner = row.get(5).map_err(spi)?.unwrap_or_default();
                 return Err(StoredError::CompanionOwner { name, owner }.into());
             }
-            let kind =
-                Kind::COMPANIONS.into_iter().find(|kind| Some(kind.name()) == name.as_deref());
-            found.extend(kind.zip(oid));
+            found.extend(name.as_deref().and_then(Kind::companion).zip(oid));
         }
         Ok(())
     })?;

@@ -151,15 +151,15 @@ impl Comparison<'_> {
                 is_same: !is_first || self.rows.layout.kind != Kind::Actions,
                 ..DifferingVisit::default()
             });
-            visit.is_same =
-                visit.is_same || may_be_same_visit(batch, id, visits.get(&id).copied(), &found);
+            visit.is_same = visit.is_same
+                || may_be_same_visit(batch, self.rows, id, visits.get(&id).copied(), &found);
             if visit.first.is_empty() || found.at < visit.first {
                 (visit.first, visit.site) = (found.at, found.site);
             }
         }
         if let Some((id, visit)) = differing.iter().find(|(_, visit)| !visit.is_same) {
             let day = |at: i64| DateTime::from_timestamp(at, 0).map(|at| at.date_naive());
-            let asked = instants(batch, *id, visits.get(id).copied()).min();
+            let asked = instants(batch, self.rows, *id, visits.get(id).copied()).min();
             return Err(Error::OtherVisit {
                 name: self.name.to_owned(),
                 visit: *id,
@@ -231,14 +231,15 @@ impl Comparison<'_> {
 /// the offset of a zone. Without a visitor or an instant to compare, the answer is yes.
 fn may_be_same_visit(
     batch: &Batch,
+    table: &TableRows,
     id: i64,
     rows: Option<&Range<usize>>,
     found: &StoredRow,
 ) -> bool {
     let visitor = match rows.filter(|rows| !rows.is_empty()) {
         Some(rows) => {
-            let place = batch.actions().layout.position("visitorid");
-            let cell = place.and_then(|place| batch.actions().rows.cells(rows.start).nth(place));
+            let place = table.layout.position("visitorid");
+            let cell = place.and_then(|place| table.rows.cells(rows.start).nth(place));
             cell.and_then(lines::value)
         }
         None => {
@@ -249,19 +250,20 @@ fn may_be_same_visit(
     let Some(at) = instant(&found.at).filter(|_| *to_server(&visitor) != **stored) else {
         return true;
     };
-    instants(batch, id, rows).any(|of_visit| {
+    instants(batch, table, id, rows).any(|of_visit| {
         let apart = of_visit.abs_diff(at);
         apart % QUARTER == 0 && apart <= MOST_OFFSET
     })
 }
 
-/// The instants of a visit of the batch, in seconds.
+/// The instants of a visit of the batch, in seconds; `rows` are its rows in the table.
 fn instants<'a>(
     batch: &'a Batch,
+    table: &'a TableRows,
     id: i64,
     rows: Option<&Range<usize>>,
 ) -> impl Iterator<Item = i64> + 'a {
-    let of_rows = &batch.actions().rows.instants()[rows.cloned().unwrap_or_default()];
+    let of_rows = &table.rows.instants()[rows.cloned().unwrap_or_default()];
     let ends = batch.ends.get(&id).into_iter().flatten().flatten();
     of_rows.iter().chain(ends).copied()
 }

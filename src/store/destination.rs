@@ -105,6 +105,11 @@ impl Destination {
         std::iter::once(self).chain(&self.companions)
     }
 
+    /// Its table of visits.
+    pub fn visits(&self) -> Option<&Destination> {
+        self.companions.iter().find(|table| table.layout.kind == Kind::Visits)
+    }
+
     /// The layouts of these tables.
     pub fn layouts(&self) -> Layouts {
         self.tables().map(|table| Arc::clone(&table.layout)).collect()

@@ -12,7 +12,6 @@ use crate::matomo::client::{Client, SiteInfo};
 use crate::pg::report::warn;
 use crate::pg::secrecy::show_activity;
 use crate::rows::batch::{Batch, Misfits};
-use crate::rows::columns::Kind;
 use crate::rows::site_context::{ActionTime, SiteContext};
 use crate::rows::visit_tally::count;
 use crate::state::adoption::adopt;
@@ -181,7 +180,7 @@ impl Check {
             }
         }
         checked.here = checked.there - count(missing.len());
-        let has_visits = self.destination.tables().any(|table| table.layout.kind == Kind::Visits);
+        let has_visits = self.destination.visits().is_some();
         while !missing.is_empty() {
             let batch = self.by_id(&mut missing, true)?;
             // A visit without actions has no rows but in the table of visits.
@@ -240,9 +239,7 @@ impl Check {
         };
         let (from, to) = (on_axis(zone.midnight(*first)), on_axis(zone.midnight(after)));
         let mut stored = inspect::visits_between(&self.destination, self.site.id, from, to)?;
-        if let Some(visits) =
-            self.destination.tables().find(|table| table.layout.kind == Kind::Visits)
-        {
+        if let Some(visits) = self.destination.visits() {
             // Those without actions.
             let known: HashSet<_> = stored.iter().map(|(id, _)| *id).collect();
             let of_table = inspect::visits_between(visits, self.site.id, from, to)?;

@@ -26,10 +26,10 @@ pub fn compare(destination: &Destination, listed: &[ListedVisit]) -> Result<Diff
         let mut known = HashSet::new();
         for (place, table) in destination.tables().filter(of_visits).enumerate() {
             let found = inspect::differing(table, listed, place)?;
-            let is_new = |id: &i64| known.insert(*id);
+            let mut is_new = |id: &i64| known.insert(*id);
             if place == 0 {
-                all.missing.extend(found.missing.iter().copied().filter(is_new));
-                all.stale.extend(found.stale.iter().copied().filter(|id| known.insert(*id)));
+                all.missing.extend(found.missing.into_iter().filter(&mut is_new));
+                all.stale.extend(found.stale.into_iter().filter(&mut is_new));
             } else {
                 let found: Vec<_> = found.missing.into_iter().chain(found.stale).collect();
                 all.in_visits.extend(&found);

@@ -34,6 +34,11 @@ impl Kind {
         }
     }
 
+    /// The companion of this name.
+    pub fn companion(name: &str) -> Option<Kind> {
+        Kind::COMPANIONS.into_iter().find(|kind| kind.name() == name)
+    }
+
     /// The columns of our tables, in the order of their template.
     pub const fn columns(self) -> &'static [Column] {
         match self {
