@@ -81,8 +81,8 @@ pub fn expected(
         let Some(found) = days.get_mut(&zone.day(visit.last)) else { continue };
         found.there += 1;
         let Some(theirs) = now.get(&visit.id) else { continue };
-        match stored.get(&visit.id).filter(|ours| !ours.actions.is_empty()) {
-            None => found.missing += i64::from(!theirs.actions.is_empty()),
+        match stored.get(&visit.id) {
+            None => found.missing += 1,
             Some(ours) => {
                 found.here += 1;
                 found.stale += i64::from(differs(ours, theirs, deep));
