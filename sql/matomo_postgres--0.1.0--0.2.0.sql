@@ -73,7 +73,8 @@ DROP PROCEDURE matomo_upkeep_site(integer);
 ALTER TABLE matomo_site_config
     DROP CONSTRAINT matomo_site_config_key,
     ADD COLUMN destination_name text[],
-    ADD COLUMN owner_name name;
+    ADD COLUMN owner_name name,
+    ADD COLUMN new_sites_but integer[];
 CREATE UNIQUE INDEX matomo_site_config_key ON matomo_site_config (server, idsite, destination)
     WHERE destination::oid <> 0::oid;
 -- Of tables and roles that are gone nothing is left but their numbers.
@@ -90,7 +91,9 @@ ALTER TABLE matomo_site_config
 
 ALTER TABLE matomo_site_state
     DROP CONSTRAINT matomo_site_state_site_id_fkey,
-    ADD COLUMN changes integer NOT NULL DEFAULT 0;
+    ADD COLUMN changes integer NOT NULL DEFAULT 0,
+    ADD COLUMN metadata_on date,
+    ADD COLUMN metadata_error text;
 
 ALTER TABLE matomo_run_log
     DROP CONSTRAINT matomo_run_log_status_check,
@@ -1787,7 +1790,8 @@ DECLARE
         'matomo_today', 'matomo_partition_ranges', 'matomo_create_partitions',
         'matomo_drop_step', 'matomo_drop_rows', 'matomo_drop_before', 'matomo_remove_site',
         'matomo_run_outside_transaction', 'matomo_run_sites', 'matomo_run_step', 'matomo_action_node',
-        'matomo_visit', 'matomo_conversion', 'matomo_item', 'matomo_companion', 'matomo_create_companions', 'matomo_create_companion', 'matomo_grant_as'];
+        'matomo_visit', 'matomo_conversion', 'matomo_item', 'matomo_companion', 'matomo_create_companions', 'matomo_create_companion', 'matomo_grant_as',
+        'matomo_site_details', 'matomo_goals', 'matomo_dimensions', 'matomo_create_named_views', 'matomo_ignore_new_sites'];
     change text;
 BEGIN
     EXECUTE owners;

@@ -177,6 +177,27 @@ impl Client {
         Ok(body)
     }
 
+    /// The answer of a method about the configuration of a site, or of no site (0), in English and
+    /// with all entries of a list.
+    ///
+    /// # Errors
+    /// [`Error::Request`].
+    pub fn configuration(
+        &self,
+        method: &'static str,
+        site: i32,
+        on_retry: OnRetry,
+    ) -> Result<String> {
+        let params = [english(), ("filter_limit", "-1".to_owned())];
+        let body = self.ask(&self.call(method, site, None), &params, false, on_retry)?;
+        Ok(self.hide(&body))
+    }
+
+    /// The error for an answer to [`Client::configuration`] that the caller could not parse.
+    pub fn unexpected_configuration(&self, method: &'static str, site: i32, what: String) -> Error {
+        self.fault(&self.call(method, site, None), Fault::Unexpected(what))
+    }
+
     /// Whether to request a smaller page after this failure.
     pub fn may_shrink(&self, error: &Error) -> bool {
         self.settings.max_retries > 0 && error.is_overload() && self.deadline.allows(Duration::ZERO)

@@ -1,4 +1,4 @@
-//! The extension's own tables: ledger, registered sites, runs; and retention.
+//! The extension's own tables: ledger, registered sites, runs, names; and retention.
 
 pub mod adoption;
 pub mod change_url;
@@ -7,6 +7,8 @@ pub mod emptied_days;
 pub mod forget;
 pub mod known;
 pub mod ledger;
+pub mod metadata;
+pub mod new_sites;
 pub mod registration;
 pub mod restored;
 pub mod retention;

@@ -37,6 +37,8 @@ pub struct Work {
 pub enum Phase {
     /// A step of a run, by its ID.
     Run(i64),
+    /// The names of its goals and custom dimensions.
+    Metadata,
     /// A step of the site's upkeep; how often it was blocked.
     Upkeep(u32),
     /// The end, which reports the failure, if any.

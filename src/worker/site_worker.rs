@@ -8,6 +8,7 @@ use pgrx::prelude::*;
 
 use crate::pg::failed::Failed;
 use crate::worker::background::{self, Database, builder};
+use crate::worker::metadata;
 use crate::worker::queue::{self, Task};
 use crate::worker::step::{self, Status};
 use crate::worker::upkeep::{self, Outcome};
@@ -64,9 +65,14 @@ fn sync(site: i32) -> Result<(), Failed> {
             Status::Running if since.elapsed() < TURN => {}
             Status::Running => return background::transaction(|| step::pause(run)),
             Status::Failed(failed) => return Err(failed),
-            Status::Succeeded | Status::Skipped => return Ok(()),
+            Status::Succeeded => break,
+            Status::Skipped => return Ok(()),
         }
     }
+    background::transaction(|| {
+        metadata::step(site);
+        Ok(())
+    })
 }
 
 /// Does upkeep for a turn.

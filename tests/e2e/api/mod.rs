@@ -2,6 +2,7 @@
 
 mod companions;
 mod grants;
+mod many_sites;
 pub mod operators;
 pub mod overloads;
 mod privileges;
