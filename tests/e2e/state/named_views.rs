@@ -25,10 +25,8 @@ fn synced() -> (Fake, Client) {
     }
     let mut db = database();
     server(&mut db, &fake);
-    run(
-        &mut db,
-        "SELECT matomo_add_sites('analytics', start_date => '2026-10-24'); CALL matomo_sync_all()",
-    );
+    run(&mut db, "SELECT matomo_add_sites('analytics', start_date => '2026-10-24')");
+    run(&mut db, "CALL matomo_sync_all()");
     (fake, db)
 }
 
@@ -142,7 +140,7 @@ fn views_are_renewed_and_no_other_relation_is_touched() {
     assert_says(
         &refused,
         "55000",
-        "no names of custom dimensions of bare are known",
+        "no names of custom dimensions of public.bare are known",
         &[],
         "matomo_refresh_metadata",
     );
