@@ -14,6 +14,7 @@ use crate::matomo::client::SiteInfo;
 use crate::matomo::metadata::SiteDetail;
 use crate::pg::extension::Extension;
 use crate::pg::report::{or_raise, warn_of};
+use crate::pg::server_text::ServerText;
 use crate::state::ledger::Ledger;
 use crate::state::new_sites;
 use crate::state::registration::{self, Registration};
@@ -31,7 +32,7 @@ fn matomo_add_sites_0_2_reconnect(
     retention: default!(Option<Interval>, "NULL"),
     enabled: default!(Option<bool>, "true"),
     new_sites: default!(Option<bool>, "false"),
-) -> TableIterator<'static, (name!(id, i32), name!(idsite, i32), name!(name, String))> {
+) -> TableIterator<'static, (name!(id, i32), name!(idsite, i32), name!(name, ServerText))> {
     // SAFETY: main thread; raises an ERROR in a read-only transaction and on a standby.
     unsafe { pg_sys::PreventCommandIfReadOnly(c"matomo_add_sites()".as_ptr()) };
     TableIterator::new(or_raise((|| {
@@ -87,7 +88,7 @@ fn add(
     pattern: &Registration,
     sites: &[SiteDetail],
     start: Option<NaiveDate>,
-) -> Result<Vec<(i32, i32, String)>> {
+) -> Result<Vec<(i32, i32, ServerText)>> {
     let extension = Extension::find()?;
     let known = registration::registered(&extension, pattern.server.unwrap_or_default())?;
     let mut added = Vec::new();
@@ -108,7 +109,7 @@ fn add(
         let timezone = site.timezone.clone();
         let info = SiteInfo { name, zone, timezone, is_rollup: None };
         let entry = Registration { idsite: Some(idsite), info: Some(info), ..pattern.clone() };
-        added.push((entry.insert(&extension)?, idsite, site.name.clone()));
+        added.push((entry.insert(&extension)?, idsite, ServerText(site.name.clone())));
     }
     if !added.is_empty() {
         wake::after_commit(&extension)?;

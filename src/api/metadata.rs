@@ -10,6 +10,7 @@ use crate::matomo::metadata::SiteDetail;
 use crate::pg::encoding;
 use crate::pg::extension::Extension;
 use crate::pg::report::{or_raise, warn, warn_of};
+use crate::pg::server_text::ServerText;
 use crate::state::ledger::Ledger;
 use crate::state::metadata;
 use crate::state::registration;
@@ -28,7 +29,7 @@ fn matomo_refresh_metadata_0_2_reconnect(
     server: default!(Option<&str>, "NULL"),
 ) -> TableIterator<
     'static,
-    (name!(name, String), name!(goals, Option<i32>), name!(dimensions, Option<i32>)),
+    (name!(name, ServerText), name!(goals, Option<i32>), name!(dimensions, Option<i32>)),
 > {
     let _hidden = begin(site, key);
     // SAFETY: main thread; raises an ERROR in a read-only transaction and on a standby.
@@ -37,7 +38,7 @@ fn matomo_refresh_metadata_0_2_reconnect(
     TableIterator::once(or_raise(refresh(arguments)))
 }
 
-fn refresh(arguments: Arguments) -> Result<(String, Option<i32>, Option<i32>)> {
+fn refresh(arguments: Arguments) -> Result<(ServerText, Option<i32>, Option<i32>)> {
     let request = arguments.request()?;
     let destination = Destination::open(&request.destination, true)?;
     let client = request.access.client;
@@ -50,7 +51,7 @@ fn refresh(arguments: Arguments) -> Result<(String, Option<i32>, Option<i32>)> {
     for error in [goals.as_ref().err(), dimensions.as_ref().err()].into_iter().flatten() {
         warn_of(error);
     }
-    Ok((told.site.name, goals.ok(), dimensions.ok()))
+    Ok((ServerText(told.site.name), goals.ok(), dimensions.ok()))
 }
 
 /// Lists the sites that the token of a server may see.
@@ -62,12 +63,12 @@ fn matomo_list_sites_0_2_reconnect(
     'static,
     (
         name!(idsite, i32),
-        name!(name, String),
-        name!(main_url, Option<String>),
-        name!(timezone, String),
-        name!(currency, Option<String>),
+        name!(name, ServerText),
+        name!(main_url, Option<ServerText>),
+        name!(timezone, ServerText),
+        name!(currency, Option<ServerText>),
         name!(ecommerce, Option<bool>),
-        name!(site_type, Option<String>),
+        name!(site_type, Option<ServerText>),
         name!(registered, bool),
     ),
 > {
@@ -78,8 +79,11 @@ fn matomo_list_sites_0_2_reconnect(
     })());
     let rows = sites.into_iter().map(move |site| {
         let is_registered = registered.contains(&site.idsite);
-        let SiteDetail { idsite, name, main_url, timezone, currency, ecommerce, site_type, .. } =
-            site;
+        let SiteDetail { idsite, ecommerce, .. } = site;
+        let text = |text: Option<String>| text.map(ServerText);
+        let (name, timezone) = (ServerText(site.name), ServerText(site.timezone));
+        let (main_url, currency) = (text(site.main_url), text(site.currency));
+        let site_type = text(site.site_type);
         (idsite, name, main_url, timezone, currency, ecommerce, site_type, is_registered)
     });
     TableIterator::new(rows.collect::<Vec<_>>())

@@ -7,7 +7,7 @@ use chrono::NaiveDateTime;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Fault, Result};
 use crate::matomo::client::{Client, OnRetry};
 use crate::matomo::json;
 use crate::matomo::zone::Zone;
@@ -85,20 +85,32 @@ impl SiteDetail {
 /// Asks for all of a site.
 ///
 /// # Errors
-/// [`crate::error::Error::Request`] if Matomo does not answer for the site itself.
+/// [`Error::Request`] if Matomo does not answer, or not for the site itself.
 pub fn of_site(client: &Client, site: i32, on_retry: OnRetry) -> Result<Metadata> {
     let body = client.configuration(SITE, site, on_retry)?;
     let detail = read(&body).and_then(|site| site_detail(&members(site)));
     let detail = detail.map_err(|what| client.unexpected_configuration(SITE, site, what))?;
-    let goals = list(client, GOALS, site, goal, on_retry);
-    let dimensions = list(client, DIMENSIONS, site, dimension, on_retry);
+    let goals = of_method(list(client, GOALS, site, goal, on_retry))?;
+    let dimensions = of_method(list(client, DIMENSIONS, site, dimension, on_retry))?;
     Ok(Metadata { site: detail, goals, dimensions })
+}
+
+/// Only an error of the method itself lets other methods be asked.
+fn of_method<T>(answer: Result<T>) -> Result<Result<T>> {
+    match answer {
+        Err(Error::Request {
+            fault: Fault::Matomo(_) | Fault::NoAccess(_) | Fault::Unexpected(_),
+            ..
+        })
+        | Ok(_) => Ok(answer),
+        Err(error) => Err(error),
+    }
 }
 
 /// Asks for all sites that the token may see.
 ///
 /// # Errors
-/// [`crate::error::Error::Request`].
+/// [`Error::Request`].
 pub fn sites(client: &Client, on_retry: OnRetry) -> Result<Vec<SiteDetail>> {
     let mut sites = list(client, SITES, 0, site_detail, on_retry)?;
     sites.sort_by_key(|site| site.idsite);

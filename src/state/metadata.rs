@@ -17,11 +17,15 @@ use crate::state::retention;
 /// Only internal ones.
 pub fn store(extension: &Extension, destination: pg_sys::Oid, told: &Metadata) -> Result<()> {
     let schema = &extension.schema;
+    let restored = format!(
+        "m.destination = 0::oid AND m.idsite = $2 AND {schema}.matomo_find_table(m.destination_name) = $1"
+    );
     let adopt = format!(
         "UPDATE {schema}.matomo_site_metadata SET destination = $1::regclass, destination_name = '{{}}' \
-         WHERE destination = 0::oid AND idsite = $2 AND {schema}.matomo_find_table(destination_name) = $1 \
+         WHERE ctid = (SELECT m.ctid FROM {schema}.matomo_site_metadata m WHERE {restored} LIMIT 1) \
          AND NOT EXISTS (SELECT FROM {schema}.matomo_site_metadata m WHERE m.destination = $1 AND m.idsite = $2)"
     );
+    let outdated = format!("DELETE FROM {schema}.matomo_site_metadata m WHERE {restored}");
     let merged = |list: &str, id: &str| {
         format!(
             "CASE WHEN excluded.{list}_read_at IS NULL THEN m.{list} ELSE ( \
@@ -55,7 +59,9 @@ pub fn store(extension: &Extension, destination: pg_sys::Oid, told: &Metadata) -
     let dimensions = told.dimensions.as_ref().ok().map(json).transpose()?;
     let site = json(&told.site)?;
     extension.run(|client| {
-        query(client, &adopt, &[destination.into(), told.site.idsite.into()])?;
+        let ids = [destination.into(), told.site.idsite.into()];
+        query(client, &adopt, &ids)?;
+        query(client, &outdated, &ids)?;
         let args = [destination.into(), site.into(), goals.into(), dimensions.into()];
         query(client, &store, &args).map(drop)
     })

@@ -37,8 +37,9 @@ pub fn step(id: i32) {
             let Some(today) = metadata::due_on(&extension, id)? else { return Ok(()) };
             metadata::note(&extension, id, today, Some(&failed.message))
         });
-        // The site or the extension is gone.
-        drop(noted);
+        if let Err(second) = noted {
+            second.about(&format!("registered site {id}")).tell(PgLogLevel::WARNING);
+        }
     }
 }
 
@@ -61,9 +62,12 @@ fn refresh(id: i32) -> Result<()> {
 fn register_new(extension: &Extension, id: i32, all: &[SiteDetail]) -> Result<()> {
     let (known, unknown): (Vec<_>, Vec<_>) =
         all.iter().cloned().partition(|site| site.zone().is_ok());
-    for idsite in new_sites::register(extension, id, &known)? {
+    let new = new_sites::register(extension, id, &known)?;
+    for idsite in &new {
         let line = format!("matomo: new site {idsite} is registered like registered site {id}");
         say(PgLogLevel::LOG, line);
+    }
+    if !new.is_empty() {
         wake::after_commit(extension)?;
     }
     unknown.first().map_or(Ok(()), |site| site.zone().map(drop))

@@ -1,0 +1,21 @@
+//! Texts that functions return.
+
+use pgrx::prelude::*;
+
+use crate::pg::encoding;
+
+/// A text that a function returns in the encoding of the database.
+pub struct ServerText(pub String);
+
+impl IntoDatum for ServerText {
+    fn into_datum(self) -> Option<pg_sys::Datum> {
+        // A bytea has the layout of a text.
+        encoding::to_server(&self.0).as_ref().into_datum()
+    }
+
+    fn type_oid() -> pg_sys::Oid {
+        pg_sys::TEXTOID
+    }
+}
+
+impl_sql_translatable!(ServerText, "text");
