@@ -1,5 +1,7 @@
 //! Texts that functions return.
 
+use pgrx::callconv::{BoxRet, FcInfo};
+use pgrx::datum::Datum;
 use pgrx::prelude::*;
 
 use crate::pg::encoding;
@@ -19,3 +21,14 @@ impl IntoDatum for ServerText {
 }
 
 impl_sql_translatable!(ServerText, "text");
+
+// SAFETY: as pgrx does for other types that are made into a datum.
+unsafe impl BoxRet for ServerText {
+    unsafe fn box_into<'fcx>(self, fcinfo: &mut FcInfo<'fcx>) -> Datum<'fcx> {
+        match self.into_datum() {
+            // SAFETY: the datum lives in the current memory context.
+            Some(datum) => unsafe { fcinfo.return_raw_datum(datum) },
+            None => fcinfo.return_null(),
+        }
+    }
+}
