@@ -1,4 +1,4 @@
-//! A body that is sent step by step, so that it can stop, break or never end.
+//! A response body sent in steps, so that it can stall, break off or never end.
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
@@ -12,16 +12,15 @@ use tokio::time::{Sleep, sleep};
 pub enum Step {
     Data(Bytes),
     Wait(Duration),
-    /// Nothing more, with the connection open.
+    /// Sends nothing more but keeps the connection open.
     Silence,
-    /// The connection breaks.
+    /// Breaks the connection.
     Break,
 }
 
-/// The body.
 pub struct Script {
     steps: Box<dyn Iterator<Item = Step> + Send>,
-    /// The Content-Length announced; `None` = chunked.
+    /// The announced Content-Length; `None` means chunked.
     length: Option<u64>,
     waiting: Option<Pin<Box<Sleep>>>,
     silent: bool,
@@ -40,7 +39,7 @@ impl Script {
         Script::new(Some(length), steps.into_iter())
     }
 
-    /// The first half, then this.
+    /// The first half, then this step.
     pub fn half(mut bytes: Vec<u8>, then: Step) -> Script {
         let length = bytes.len() as u64;
         bytes.truncate(bytes.len() / 2);
