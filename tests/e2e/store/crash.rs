@@ -37,7 +37,7 @@ impl Scene {
         scene
     }
 
-    /// The rows with their addresses.
+    /// A digest of the rows of each table, wherever they are stored.
     fn state(&mut self) -> Vec<String> {
         let companions = ["", "_visits", "_conversions", "_items"];
         let of = |table| companions.map(|companion| format!("{table}{companion}"));

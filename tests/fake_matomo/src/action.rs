@@ -111,7 +111,6 @@ impl Action {
         }
     }
 
-    /// A page view.
     pub fn page(at: i64, url: impl Into<String>, title: impl Into<String>) -> Action {
         Action { page_title: Some(title.into()), ..Action::new(at, Kind::Page) }.url(url)
     }
@@ -123,7 +122,6 @@ impl Action {
             .url("https://www.example.org/")
     }
 
-    /// A file download.
     pub fn download(at: i64, url: impl Into<String>) -> Action {
         Action::new(at, Kind::Download).url(url)
     }
@@ -149,12 +147,10 @@ impl Action {
         .url(url)
     }
 
-    /// An order.
     pub fn order(at: i64, id: impl Into<String>, items: Vec<Item>) -> Action {
         Action::new(at, Kind::Order { id: id.into(), items, discount: 0 })
     }
 
-    /// An abandoned cart.
     pub fn cart(at: i64, items: Vec<Item>) -> Action {
         Action::new(at, Kind::Cart { items })
     }
@@ -170,25 +166,21 @@ impl Action {
         Action::new(at, Kind::Content { name, piece, target: None, interaction: None }).url(url)
     }
 
-    /// Sets the URL.
     pub fn url(mut self, url: impl Into<String>) -> Action {
         self.url = Some(url.into());
         self
     }
 
-    /// Removes the URL.
     pub fn no_url(mut self) -> Action {
         self.url = None;
         self
     }
 
-    /// Removes a page view's title.
     pub fn no_title(mut self) -> Action {
         self.page_title = None;
         self
     }
 
-    /// An event's name.
     pub fn name(mut self, text: impl Into<String>) -> Action {
         if let Kind::Event { name, .. } = &mut self.kind {
             *name = Some(text.into());
@@ -236,7 +228,6 @@ impl Action {
         self
     }
 
-    /// Shows a product on the page.
     pub fn product(mut self, product: Product) -> Action {
         self.product = Some(product);
         self
@@ -264,7 +255,6 @@ impl Action {
         self
     }
 
-    /// Sets a dimension.
     pub fn dimension(mut self, number: u32, value: impl Into<String>) -> Action {
         set_dimension(&mut self.dimensions, number, Some(value.into()));
         self
@@ -288,7 +278,6 @@ impl Action {
         self
     }
 
-    /// Leaves a key out.
     pub fn without(mut self, key: impl Into<String>) -> Action {
         self.omit.push(key.into());
         self

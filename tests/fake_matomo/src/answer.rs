@@ -16,13 +16,11 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// A JSON answer.
     pub fn json(status: u16, body: impl Into<Vec<u8>>) -> Answer {
         let content_type = "application/json; charset=utf-8";
         Answer { status, content_type, headers: Vec::new(), body: body.into() }
     }
 
-    /// An HTML page.
     pub fn html(status: u16, body: impl Into<Vec<u8>>) -> Answer {
         Answer { status, content_type: "text/html", headers: Vec::new(), body: body.into() }
     }

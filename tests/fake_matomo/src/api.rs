@@ -42,7 +42,6 @@ impl Caller {
     }
 }
 
-/// Answers a request.
 pub fn answer(
     world: &World,
     knobs: &Knobs,

@@ -8,7 +8,6 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::{Sleep, sleep};
 
-/// A step of sending.
 pub enum Step {
     Data(Bytes),
     Wait(Duration),
@@ -27,12 +26,10 @@ pub struct Script {
 }
 
 impl Script {
-    /// A body of these steps.
     pub fn new(length: Option<u64>, steps: impl Iterator<Item = Step> + Send + 'static) -> Script {
         Script { steps: Box::new(steps), length, waiting: None, silent: false }
     }
 
-    /// All of it at once.
     pub fn whole(bytes: Vec<u8>) -> Script {
         let length = bytes.len() as u64;
         let steps = (length > 0).then(|| Step::Data(bytes.into()));

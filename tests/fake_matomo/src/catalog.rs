@@ -53,7 +53,6 @@ pub const DEVICES: &[Device] = &[
     device!("Unknown", "Unknown", "Unknown", "Bot", "BOT", "", "Unknown", "UNK", "", "", "Unknown"),
 ];
 
-/// Screen sizes.
 pub const RESOLUTIONS: &[&str] =
     &["1920x1080", "390x844", "1440x900", "360x800", "2560x1440", "unknown"];
 

@@ -42,12 +42,10 @@ impl Visit {
         if self.has_order() { Some(0) } else { self.seconds_since_order }
     }
 
-    /// The number of events.
     pub fn events(&self) -> i64 {
         self.count(|kind| matches!(kind, Kind::Event { .. }))
     }
 
-    /// The number of site searches.
     pub fn searches(&self) -> i64 {
         self.count(|kind| matches!(kind, Kind::Search { .. }))
     }
@@ -74,12 +72,10 @@ impl Visit {
 }
 
 impl Referrer {
-    /// The address of the search engine.
     pub fn search_engine_url(&self) -> Option<String> {
         (self.kind == "search").then(|| format!("http://{}.com", self.name.to_lowercase()))
     }
 
-    /// The address of the social network.
     pub fn social_network_url(&self) -> Option<String> {
         (self.kind == "social").then(|| format!("{}.com", self.name.to_lowercase()))
     }

@@ -11,7 +11,6 @@ pub enum Page {
     Empty,
 }
 
-/// The kind of fault.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Fault {
     /// Reads the request and never answers; the socket stays open.
@@ -72,12 +71,10 @@ pub struct When {
 }
 
 impl When {
-    /// Every request.
     pub fn always() -> When {
         When::default()
     }
 
-    /// The next request only.
     pub fn once() -> When {
         When::default().times(1)
     }
@@ -87,7 +84,6 @@ impl When {
         When::default().method("Live.getLastVisitsDetails")
     }
 
-    /// Only this method.
     pub fn method(mut self, name: &str) -> When {
         self.method = Some(name.to_owned());
         self

@@ -30,7 +30,6 @@ pub struct Scene<'a> {
     pub lifetimes: &'a HashMap<&'a str, Lifetime>,
 }
 
-/// Writes one visit.
 pub fn visit(w: &mut Writer, scene: Scene, visit: &Visit, form: &Form) {
     let Scene { world, site, zone, lifetimes } = scene;
     w.braces(|w| {

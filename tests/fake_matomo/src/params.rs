@@ -14,7 +14,6 @@ impl Params {
         Params(pairs.collect())
     }
 
-    /// The value of a parameter.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|p| p.0 == name).map(|p| p.1.as_str())
     }

@@ -14,7 +14,6 @@ pub enum TokenPlace {
     Header,
 }
 
-/// One request.
 #[derive(Clone, Debug)]
 pub struct Seen {
     /// Matomo's method, for instance `Live.getLastVisitsDetails`; "" when missing.

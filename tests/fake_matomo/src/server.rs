@@ -21,7 +21,6 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Notify, oneshot};
 use tokio_rustls::TlsAcceptor;
 
-/// Start options.
 pub struct Options {
     pub world: World,
     pub token: String,
@@ -140,7 +139,6 @@ impl Fake {
         self.address.port()
     }
 
-    /// The right token.
     pub fn token(&self) -> &str {
         &self.shared.token
     }
@@ -155,7 +153,6 @@ impl Fake {
         locked(&self.shared.world)
     }
 
-    /// The knobs.
     pub fn knobs(&self) -> MutexGuard<'_, Knobs> {
         locked(&self.shared.knobs)
     }
@@ -177,7 +174,6 @@ impl Fake {
         *locked(&self.shared.hook) = Some(Arc::new(hook));
     }
 
-    /// Removes the hook.
     pub fn clear_before_each(&self) {
         *locked(&self.shared.hook) = None;
     }

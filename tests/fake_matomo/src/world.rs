@@ -17,7 +17,6 @@ pub enum Clock {
 }
 
 impl Clock {
-    /// Unix seconds.
     pub fn seconds(&self) -> i64 {
         match self {
             Clock::Real => chrono::Utc::now().timestamp(),
@@ -34,7 +33,6 @@ pub struct Recorded {
     pub json: Value,
 }
 
-/// A site.
 #[derive(Clone, Debug)]
 pub struct Site {
     pub id: i64,
@@ -71,12 +69,10 @@ impl Site {
         }
     }
 
-    /// The site's zone.
     pub fn zone(&self) -> Zone {
         Zone::parse(&self.timezone).unwrap_or(Zone::Fixed(0))
     }
 
-    /// Adds a visit.
     pub fn add(&mut self, visit: Visit) -> &mut Visit {
         self.visits.push(visit);
         let last = self.visits.len() - 1;
@@ -163,7 +159,6 @@ pub struct World {
 }
 
 impl World {
-    /// A Matomo without sites.
     pub fn new(now: Clock) -> World {
         World {
             sites: Vec::new(),
@@ -174,7 +169,6 @@ impl World {
         }
     }
 
-    /// Adds a site.
     pub fn add_site(&mut self, site: Site) -> &mut Site {
         self.sites.push(site);
         let last = self.sites.len() - 1;

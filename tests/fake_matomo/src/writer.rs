@@ -48,7 +48,6 @@ impl Writer {
         Writer { out: String::new(), style, depth: 0, filters: Vec::new() }
     }
 
-    /// The style in force.
     pub fn style(&self) -> Style {
         self.style
     }
@@ -80,14 +79,12 @@ impl Writer {
         true
     }
 
-    /// A string.
     pub fn str(&mut self, key: &str, value: &str) {
         if self.key(key) {
             self.text(value);
         }
     }
 
-    /// A string or null.
     pub fn opt(&mut self, key: &str, value: Option<&str>) {
         match value {
             Some(text) => self.str(key, text),
@@ -134,7 +131,6 @@ impl Writer {
         }
     }
 
-    /// Any value.
     pub fn value(&mut self, key: &str, value: &Value) {
         if self.key(key) {
             self.any(value);

@@ -38,7 +38,6 @@ impl Zone {
         utc(instant + self.offset(instant))
     }
 
-    /// The zone's calendar day at this instant.
     pub fn day(&self, instant: i64) -> NaiveDate {
         self.wall(instant).date()
     }
@@ -81,7 +80,6 @@ impl Zone {
     }
 }
 
-/// The day after.
 pub fn next(day: NaiveDate) -> NaiveDate {
     day + Days::new(1)
 }

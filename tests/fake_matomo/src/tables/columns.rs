@@ -1,6 +1,5 @@
 //! The columns of the four tables with their types, and the keys that have no column.
 
-/// A column's type.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Type {
     Text,
@@ -19,17 +18,13 @@ pub enum Type {
 /// Where a column's value comes from.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Origin {
-    /// A key of the visit.
     Visit(&'static str),
-    /// A key of the action.
     Action(&'static str),
-    /// A key of the item.
     Item(&'static str),
     /// Computed, by the column's name.
     Made,
 }
 
-/// A column.
 #[derive(Clone, Copy, Debug)]
 pub struct Column {
     pub name: &'static str,
