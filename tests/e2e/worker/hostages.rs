@@ -340,6 +340,39 @@ fn a_statement_timeout_shorter_than_a_step_still_makes_progress() {
     assert_equal(&mut db, "matomo", &all_of(&fake, 1));
 }
 
+/// The poll of an open day commits each time, and the step after it never.
+#[test]
+fn polls_of_open_days_do_not_hide_a_step_that_is_cut_each_time() {
+    let today = chrono::Utc::now().date_naive();
+    let [first, last] = [4, 3].map(|ago| today - chrono::Days::new(ago));
+    let mut fake_world = world(421, "UTC", 60, &first.to_string(), &last.to_string());
+    let large = last.and_hms_opt(0, 0, 0).unwrap().and_utc().timestamp();
+    let mut small = 0;
+    fake_world.site_mut(1).visits.retain(|visit| {
+        small += i32::from(visit.last < large);
+        visit.last >= large || small <= 2
+    });
+    let fake = serve(fake_world);
+    let (name, mut db) = named_database();
+    server(&mut db, &fake);
+    let site = add_site(&mut db, &format!(", start_date => '{first}'"));
+    let mut caller = shared().connect(&name);
+    run(
+        &mut caller,
+        "LOAD 'matomo_postgres'; SET matomo.page_size = 3; SET matomo.fetch_workers = 1;
+         SET matomo.settle_time = '30 days'",
+    );
+    fake.knobs().latency = Duration::from_millis(400);
+    run(&mut caller, "SET statement_timeout = '4 s'");
+    let mut calls = 0;
+    while caller.batch_execute(&format!("CALL matomo_sync_site({site})")).is_err() {
+        calls += 1;
+        assert!(calls < 20, "no end");
+    }
+    assert!(calls > 0);
+    assert_equal(&mut db, "matomo", &all_of(&fake, 1));
+}
+
 #[test]
 fn what_is_changed_during_a_run_is_filled_by_the_next_one_at_once() {
     let fake = serve(sites(419, 2));
