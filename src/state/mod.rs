@@ -9,6 +9,7 @@ pub mod known;
 pub mod ledger;
 pub mod metadata;
 pub mod new_sites;
+pub mod not_begun;
 pub mod registration;
 pub mod restored;
 pub mod retention;

@@ -1,4 +1,4 @@
-//! The tables of visits, conversions and items, when somebody else does something to them.
+//! The tables of visits, conversions and items, after changes by others.
 
 use crate::support::*;
 
@@ -54,7 +54,7 @@ fn a_name_that_is_taken_is_told_and_nothing_is_made() {
     assert_eq!(one::<i64>(&mut db, "SELECT count(*) FROM matomo_visits"), 0);
 }
 
-/// Its triggers would run with the rights of whoever writes the destination.
+/// Its triggers would run with the rights of the role that writes the destination.
 #[test]
 fn a_companion_of_another_owner_is_not_written() {
     let fake = serve(world(3, "Europe/Paris", 5, FIRST, LAST));
