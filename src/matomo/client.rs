@@ -77,8 +77,13 @@ impl Client {
     }
 
     /// The same client, with the request timeout as its answer timeout.
-    pub fn with_answer_timeout(mut self) -> Client {
-        self.settings.answer_timeout = Some(self.settings.request_timeout);
+    pub fn with_answer_timeout(self) -> Client {
+        self.with_answer_timeout_below(Duration::MAX)
+    }
+
+    /// The same, or with a shorter one.
+    pub fn with_answer_timeout_below(mut self, most: Duration) -> Client {
+        self.settings.answer_timeout = Some(self.settings.request_timeout.min(most));
         self.deadline = Deadline::new(self.settings.answer_timeout);
         self
     }

@@ -36,7 +36,9 @@ pub fn follow(
              ORDER BY {} <> $3, s.id LIMIT 1)) RETURNING 1",
         table_of_site(schema)
     );
-    let ids: Vec<i32> = known.iter().map(|site| site.idsite).collect();
+    // One whose timezone is mended later is new then.
+    let known = known.iter().filter(|site| site.zone().is_ok());
+    let ids: Vec<i32> = known.map(|site| site.idsite).collect();
     extension.run(|client| {
         let args = [server.into(), owner.into(), destination.into(), like.into(), ids.into()];
         query(client, &end, &args[..2])?;

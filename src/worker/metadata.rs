@@ -23,6 +23,9 @@ use crate::sync;
 use crate::worker::attempt::attempt;
 use crate::worker::wake;
 
+/// For an answer, however long that for visits may take: visits of other sites wait for the process.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+
 /// Reads them if they are due. A transaction of its own, so that no other session waits for the rows
 /// meanwhile. Only a cancel of the session is raised.
 pub fn step(id: i32) {
@@ -90,7 +93,7 @@ fn as_owner(extension: &Extension, site: &RegisteredSite) -> Result<Told> {
         let (server, user) = (site.server.clone(), site.owner_name.clone());
         return Err(StoredError::RefusedBefore { server, site: site.id, user }.into());
     }
-    let client = Access::stored(credentials)?.client.with_answer_timeout();
+    let client = Access::stored(credentials)?.client.with_answer_timeout_below(LONGEST_WAIT);
     let told = sync::metadata::of_site(&client, site.idsite, Some(site.id))?;
     Ok(Told { site: told, all: follows.then(|| sync::metadata::sites(&client)) })
 }
