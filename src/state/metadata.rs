@@ -8,7 +8,6 @@ use crate::error::{Error, Result};
 use crate::matomo::metadata::Metadata;
 use crate::pg::extension::Extension;
 use crate::pg::spi::{query, spi};
-use crate::state::retention;
 
 /// Records what Matomo has told of a site. Goals and dimensions that it no longer lists are kept, as older
 /// visits have them.
@@ -86,11 +85,11 @@ fn json(value: &impl Serialize) -> Result<String> {
     serde_json::to_string(value).map_err(|error| Error::Internal(error.to_string()))
 }
 
-/// Today in the timezone of a registered site, unless its names were read today.
+/// The timezone of a registered site, and the day in it on which its names were last read.
 ///
 /// # Errors
 /// Only internal ones.
-pub fn due_on(extension: &Extension, site: i32) -> Result<Option<NaiveDate>> {
+pub fn last_read(extension: &Extension, site: i32) -> Result<Option<(String, Option<NaiveDate>)>> {
     let sql = format!(
         "SELECT s.timezone, t.metadata_on::text FROM {0}.matomo_site_config s \
          LEFT JOIN {0}.matomo_site_state t ON t.site_id = s.id WHERE s.id = $1",
@@ -100,9 +99,7 @@ pub fn due_on(extension: &Extension, site: i32) -> Result<Option<NaiveDate>> {
         let Some(row) = query(client, &sql, &[site.into()])?.next() else { return Ok(None) };
         let timezone: String = row.get(1).map_err(spi)?.unwrap_or_default();
         let read_on: Option<String> = row.get(2).map_err(spi)?;
-        let today = retention::today(&timezone);
-        // A later day comes from a clock that was ahead.
-        Ok((read_on.and_then(|day| day.parse().ok()) != Some(today)).then_some(today))
+        Ok(Some((timezone, read_on.and_then(|day| day.parse().ok()))))
     })
 }
 

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use chrono::NaiveDate;
 use pgrx::PgLogLevel;
 
 use crate::config::access::Access;
@@ -18,6 +19,7 @@ use crate::pg::roles::AsSiteOwner;
 use crate::pg::watch::{self, Watch};
 use crate::state::metadata;
 use crate::state::new_sites;
+use crate::state::retention;
 use crate::state::sites::{self, RegisteredSite};
 use crate::sync;
 use crate::worker::attempt::attempt;
@@ -37,7 +39,7 @@ pub fn step(id: i32) {
     if let Err(failed) = outcome {
         let noted = attempt(|| {
             let extension = Extension::find()?;
-            let Some(today) = metadata::due_on(&extension, id)? else { return Ok(()) };
+            let Some(today) = due_on(&extension, id)? else { return Ok(()) };
             metadata::note(&extension, id, today, Some(&failed.message))
         });
         if let Err(second) = noted {
@@ -46,9 +48,17 @@ pub fn step(id: i32) {
     }
 }
 
+/// Today in the site's timezone, unless its names were read today.
+fn due_on(extension: &Extension, id: i32) -> Result<Option<NaiveDate>> {
+    let Some((timezone, read_on)) = metadata::last_read(extension, id)? else { return Ok(None) };
+    let today = retention::today(&timezone);
+    // A later day comes from a clock that was ahead.
+    Ok((read_on != Some(today)).then_some(today))
+}
+
 fn refresh(id: i32) -> Result<()> {
     let extension = Extension::find()?;
-    let Some(today) = metadata::due_on(&extension, id)? else { return Ok(()) };
+    let Some(today) = due_on(&extension, id)? else { return Ok(()) };
     let site = RegisteredSite::get(&extension, id)?;
     let told = as_owner(&extension, &site)?;
     let Told { site: told, all } = told;

@@ -30,7 +30,7 @@ fn the_worker_reads_names_and_registers_new_sites_once_a_day() {
             &mut db,
             "SELECT concat_ws(' ', idsite, name, every, new_sites) FROM matomo_sites ORDER BY id"
         ),
-        ["1 Site 1 00:00:01 t", "2 Second 00:00:01 f"]
+        ["1 Noon 00:00:01 t", "2 Second 00:00:01 f"]
     );
 }
 
