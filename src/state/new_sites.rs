@@ -98,7 +98,7 @@ pub fn register(extension: &Extension, like: i32, sites: &[SiteDetail]) -> Resul
                  $3, $4, s.destination_name, s.owner_name \
              FROM {schema}.matomo_site_config s WHERE s.id = $1 AND $2 <> ALL (s.new_sites_but) \
              AND NOT EXISTS (SELECT FROM {schema}.matomo_site_config o WHERE o.server = s.server \
-                 AND o.idsite = $2 AND (o.owner, o.owner_name) IS NOT DISTINCT FROM (s.owner, s.owner_name)) \
+                 AND o.idsite = $2 AND o.owner = s.owner) \
              ON CONFLICT DO NOTHING RETURNING id) \
          INSERT INTO {schema}.matomo_site_state (site_id) SELECT s.id FROM s RETURNING site_id"
     );
