@@ -8,6 +8,7 @@ pub mod companions;
 pub mod deletion;
 pub mod ledger;
 pub mod released;
+pub mod partitions;
 pub mod runs;
 pub mod schema;
 pub mod server;
