@@ -7,8 +7,8 @@
 pub mod companions;
 pub mod deletion;
 pub mod ledger;
-pub mod released;
 pub mod partitions;
+pub mod released;
 pub mod runs;
 pub mod schema;
 pub mod server;
