@@ -123,7 +123,7 @@ pub fn create(
     if missing.peek().is_some() {
         Spi::connect_mut(|client| {
             let name = name_of(client, destination)?;
-            catalog::known_columns(client, destination, &name, Kind::Actions).map(drop)
+            catalog::known_columns(client, destination, &name, Kind::Actions, true).map(drop)
         })?;
     }
     for kind in missing {
@@ -195,7 +195,7 @@ pub fn orphans(extension: &Extension) -> Result<Vec<Vec<pg_sys::Oid>>> {
 fn check(extension: &Extension, companion: pg_sys::Oid, kind: Kind) -> Result<()> {
     let name = Spi::connect_mut(|client| {
         let name = name_of(client, companion)?;
-        catalog::known_columns(client, companion, &name, kind)?;
+        catalog::known_columns(client, companion, &name, kind, true)?;
         catalog::key(client, companion, &name, kind)?;
         Ok::<_, Error>(name)
     })?;

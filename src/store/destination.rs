@@ -317,7 +317,7 @@ fn check_one(
     if foreign == Some(true) {
         return Err(Error::Privilege { name, missing: vec!["ownership".to_owned()] });
     }
-    let (layout, types) = known_columns(client, oid, &name, of)?;
+    let (layout, types) = known_columns(client, oid, &name, of, to_write)?;
     let missing = missing_privileges(client, oid, to_write)?;
     if !missing.is_empty() {
         return Err(Error::Privilege { name, missing });
