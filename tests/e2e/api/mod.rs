@@ -2,6 +2,7 @@
 
 mod companions;
 mod grants;
+mod hidden_rows;
 pub mod operators;
 pub mod overloads;
 mod privileges;
