@@ -7,6 +7,7 @@ use pgrx::spi::SpiClient;
 use crate::error::{Error, Result, StoredError};
 use crate::pg::extension::Extension;
 use crate::pg::local_settings::{LocalSettings, SAFE_PATH};
+use crate::pg::roles::{self, AsSiteOwner};
 use crate::pg::spi::{query, spi, values};
 use crate::rows::columns::Kind;
 use crate::store::catalog;
@@ -117,6 +118,8 @@ pub fn create(
 ) -> Result<Vec<pg_sys::Oid>> {
     let known = of(extension, destination)?;
     let missing = wanted.iter().filter(|kind| known.iter().all(|(other, _)| other != *kind));
+    // A table that is there has a name, but nobody has named it: reading it may run its owner's functions.
+    let _owner = roles::lock_as_owner(destination).map(AsSiteOwner::become_);
     let _safe = LocalSettings::of(&[SAFE_PATH]);
     let mut made = Vec::new();
     let mut missing = missing.peekable();

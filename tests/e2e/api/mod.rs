@@ -8,4 +8,5 @@ pub mod overloads;
 mod privileges;
 mod rights;
 mod role_matrix;
+mod taken_companions;
 mod whose;
