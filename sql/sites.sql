@@ -59,6 +59,7 @@ CREATE TABLE matomo_site_state (
     upkeep_place        jsonb,
     upkeep_error        text,
     changes             integer NOT NULL DEFAULT 0,
+    upkeep_begun        integer NOT NULL DEFAULT 0,
     metadata_on         date,
     metadata_error      text
 );
@@ -79,6 +80,7 @@ COMMENT ON COLUMN matomo_site_state.tended_on IS 'Last day, in the site''s timez
 COMMENT ON COLUMN matomo_site_state.upkeep_place IS 'Where unfinished retention resumes';
 COMMENT ON COLUMN matomo_site_state.upkeep_error IS 'Message of the error that retention or partitions failed with';
 COMMENT ON COLUMN matomo_site_state.changes IS 'Number of configuration changes that make earlier runs irrelevant';
+COMMENT ON COLUMN matomo_site_state.upkeep_begun IS 'Processes of the worker that have begun the upkeep since one last ended it';
 COMMENT ON COLUMN matomo_site_state.metadata_on IS 'Last day, in the site''s timezone, on which Matomo was asked for its goals and custom dimensions';
 COMMENT ON COLUMN matomo_site_state.metadata_error IS 'Message of the error that this failed with';
 

@@ -72,7 +72,8 @@ extension_sql_file!(
         api::many_sites::matomo_add_sites_0_2_reconnect,
         api::many_sites::matomo_ignore_new_sites_0_2_reconnect,
         api::ledger::matomo_change_url_0_2_reconnect,
-        api::companions::matomo_create_companions_0_2_reconnect
+        api::companions::matomo_create_companions_0_2_reconnect,
+        api::partitions::matomo_create_partitions_0_2_reconnect
     ],
     finalize
 );

@@ -6,6 +6,7 @@ pub mod compare;
 pub mod copy_from;
 pub mod destination;
 pub mod inspect;
+pub mod partitions;
 pub mod planner_hook;
 pub mod row_matcher;
 pub mod row_texts;

@@ -66,6 +66,7 @@ pub fn run(request: SyncRequest, options: CheckOptions) -> Result<BTreeMap<Naive
     let SyncRequest { site, access, start, end, destination, .. } = request;
     let Access { client, page_size, .. } = access;
     let destination = Destination::open(&destination, options.repair)?;
+    destination.check_is_whole()?;
     let start = start.ok_or(Error::Null("start_date"))?;
     let ledger = Ledger::of(&destination, client.endpoint(), site);
     // Otherwise whoever may read the table could keep syncs and erasures waiting.

@@ -84,15 +84,17 @@ pub fn advance(site: i32, is_one_of_all: bool) -> Result<bool> {
                 session::with(|work| work.phase = Phase::End)?;
                 return Ok(true);
             }
-            Status::Succeeded => Phase::Metadata,
+            Status::Succeeded => {
+                session::with(|work| work.names)?.map_or(Phase::Upkeep(0), Phase::Metadata)
+            }
             // A failed run does not stop retention.
             Status::Failed(failed) => {
                 session::with(|work| work.failed = Some(failed))?;
                 Phase::Upkeep(0)
             }
         },
-        Some(Phase::Metadata) => {
-            metadata::step(site);
+        Some(Phase::Metadata(today)) => {
+            metadata::step(site, today);
             Phase::Upkeep(0)
         }
         Some(Phase::Upkeep(tries)) => {

@@ -28,37 +28,43 @@ use crate::worker::wake;
 /// For an answer, however long that for visits may take: visits of other sites wait for the process.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
-/// Reads them if they are due. A transaction of its own, so that no other session waits for the rows
+/// The error of a reading whose process has ended.
+const INTERRUPTED: &str = "the reading of names was interrupted";
+
+/// Today in the site's timezone, unless its names were read today. Records an interruption ahead: one that
+/// ends the process must not be repeated by each run.
+///
+/// # Errors
+/// Only internal ones.
+pub fn begin(extension: &Extension, id: i32) -> Result<Option<NaiveDate>> {
+    let Some((timezone, read_on)) = metadata::last_read(extension, id)? else { return Ok(None) };
+    let today = retention::today(&timezone);
+    // A later day comes from a clock that was ahead.
+    if read_on == Some(today) {
+        return Ok(None);
+    }
+    metadata::note(extension, id, today, Some(INTERRUPTED))?;
+    Ok(Some(today))
+}
+
+/// Reads them, after [`begin`]. A transaction of its own, so that no other session waits for the rows
 /// meanwhile. Only a cancel of the session is raised.
-pub fn step(id: i32) {
+pub fn step(id: i32, today: NaiveDate) {
     let _bounded = locks::bounded_waits();
     let outcome = {
         let _watch = Watch::begin(settings::request_timeout());
-        attempt(|| refresh(id))
+        attempt(|| refresh(id, today))
     };
     if let Err(failed) = outcome {
-        let noted = attempt(|| {
-            let extension = Extension::find()?;
-            let Some(today) = due_on(&extension, id)? else { return Ok(()) };
-            metadata::note(&extension, id, today, Some(&failed.message))
-        });
-        if let Err(second) = noted {
+        let note = || metadata::note(&Extension::find()?, id, today, Some(&failed.message));
+        if let Err(second) = attempt(note) {
             second.about(&format!("registered site {id}")).tell(PgLogLevel::WARNING);
         }
     }
 }
 
-/// Today in the site's timezone, unless its names were read today.
-fn due_on(extension: &Extension, id: i32) -> Result<Option<NaiveDate>> {
-    let Some((timezone, read_on)) = metadata::last_read(extension, id)? else { return Ok(None) };
-    let today = retention::today(&timezone);
-    // A later day comes from a clock that was ahead.
-    Ok((read_on != Some(today)).then_some(today))
-}
-
-fn refresh(id: i32) -> Result<()> {
+fn refresh(id: i32, today: NaiveDate) -> Result<()> {
     let extension = Extension::find()?;
-    let Some(today) = due_on(&extension, id)? else { return Ok(()) };
     let site = RegisteredSite::get(&extension, id)?;
     let told = as_owner(&extension, &site)?;
     let Told { site: told, all } = told;

@@ -53,3 +53,22 @@ fn names_that_do_not_come_hold_up_no_visits() {
     let asked = fake.requests().iter().filter(|seen| seen.method == "Goals.getGoals").count();
     assert_eq!(asked, 1);
 }
+
+#[test]
+fn a_reading_that_ends_its_process_is_not_tried_again_the_same_day() {
+    let (_cluster, mut db) = cluster_with_worker();
+    let noon = Noon::new();
+    let fake = serve(noon.world(2));
+    fake.fail(Fault::Hang, When::always().method("Goals.getGoals"));
+    store(&mut db, "analytics", &fake);
+    let site = register(&mut db, &format!("'analytics', 1, '{}', every => '1 s'", noon.text(1)));
+    let asked = || fake.requests().iter().filter(|seen| seen.method == "Goals.getGoals").count();
+    wait_long(30, "it is asked for", || asked() == 1);
+    let process = process_of(&mut db, site).unwrap();
+    run(&mut db, &format!("SELECT pg_terminate_backend({process})"));
+    let before = runs(&mut db, site, "succeeded");
+    wait_long(30, "polls go on", || runs(&mut db, site, "succeeded") > before + 1);
+    let told = "SELECT concat_ws(' ', failures, metadata_error) FROM matomo_status";
+    assert_eq!(texts(&mut db, told), ["0 the reading of names was interrupted"]);
+    assert_eq!(asked(), 1);
+}
