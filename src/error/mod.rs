@@ -193,7 +193,9 @@ impl Error {
                     on(asked)
                 ))
             }
-            Error::RowSecurity(_) => Some("Rows that a policy hides would be passed over.".to_owned()),
+            Error::RowSecurity(_) => {
+                Some("Rows that a policy hides would be passed over.".to_owned())
+            }
             Error::Stored(error) => error.detail(),
             _ => None,
         }

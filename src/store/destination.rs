@@ -1,14 +1,12 @@
 //! The table that a sync writes to: found or created, and checked before the first request to
 //! Matomo. SPI only.
 
-use std::ffi::CStr;
 use std::sync::Arc;
 
 use pgrx::prelude::*;
 use pgrx::spi::SpiClient;
 
 use crate::error::{Busy, Error, Result};
-use crate::pg::encoding;
 use crate::pg::extension::Extension;
 use crate::pg::local_settings::{LocalSettings, SAFE_PATH};
 use crate::pg::locks::{self, ALL_SITES, Lock, Mode, Until};
@@ -18,6 +16,7 @@ use crate::rows::columns::Kind;
 use crate::rows::layout::Layout;
 use crate::store::catalog::{key, known_columns, missing_privileges};
 use crate::store::companions;
+use crate::store::relation::{find, lock_mode, name_of};
 
 /// Tables that the first sync creates: the Node tool's standard and partitioned table.
 const STANDARD: &str = "matomo";
@@ -125,7 +124,7 @@ impl Destination {
     ///
     /// # Errors
     /// [`Busy::Drops`], [`Busy::Syncs`].
-    pub fn lock_rows(&self, site: i32) -> Result<()> {
+    fn lock_rows(&self, site: i32) -> Result<()> {
         let rows = Lock::Rows(self.oid, site);
         for shared in [Lock::Rows(self.oid, ALL_SITES), rows] {
             if !locks::take(shared, Mode::Shared) {
@@ -136,6 +135,19 @@ impl Destination {
             return Err(Busy::Syncs { site, name: self.name.clone() }.into());
         }
         Ok(())
+    }
+
+    /// The same once it has the lock. Its companions may have been made while it waited.
+    ///
+    /// # Errors
+    /// As [`Destination::lock_rows`] and [`Destination::open`].
+    pub fn with_locked_rows(self, site: i32) -> Result<Destination> {
+        self.lock_rows(site)?;
+        let now = companions::of(&self.extension, self.oid)?.into_iter().map(|(_, oid)| oid);
+        if now.eq(self.companions.iter().map(|companion| companion.oid)) {
+            return Ok(self);
+        }
+        Destination::open_known(self.oid)?.ok_or(Error::NoDestination(self.name))
     }
 
     /// Whether the key has the time of a row, so that a span of instants can limit the search.
@@ -164,8 +176,9 @@ impl Destination {
     pub fn check_is_whole(&self) -> Result<()> {
         let sql = "SELECT 1 WHERE pg_catalog.row_security_active($1)";
         for table in self.tables() {
-            let is_hidden =
-                Spi::connect_mut(|client| Ok::<_, Error>(!query(client, sql, &[table.oid.into()])?.is_empty()))?;
+            let is_hidden = Spi::connect_mut(|client| {
+                Ok::<_, Error>(!query(client, sql, &[table.oid.into()])?.is_empty())
+            })?;
             if is_hidden {
                 return Err(Error::RowSecurity(table.name.clone()));
             }
@@ -209,44 +222,6 @@ pub fn lock_all_rows(destination: pg_sys::Oid, name: &str) -> Result<()> {
     }
     let site = held.iter().map(|held| held.object.cast_signed()).max().unwrap_or(ALL_SITES);
     Err(Busy::Syncs { site, name }.into())
-}
-
-/// The lock held on a table until the end of the transaction. Any lock prevents renaming.
-fn lock_mode(to_write: bool) -> pg_sys::LOCKMODE {
-    let mode = if to_write { pg_sys::RowExclusiveLock } else { pg_sys::AccessShareLock };
-    mode as pg_sys::LOCKMODE
-}
-
-/// Finds a relation by the search_path and locks it; it still has this name once it is locked.
-fn find(name: &str, to_write: bool) -> Option<pg_sys::Oid> {
-    let name = encoding::to_server(name);
-    let length = i32::try_from(name.len()).unwrap_or(i32::MAX);
-    let missing_ok = pg_sys::RVROption::RVR_MISSING_OK;
-    // SAFETY: main thread, within a transaction; what it takes of memory is SPI's.
-    let oid = unsafe {
-        let name = pg_sys::cstring_to_text_with_len(name.as_ptr().cast(), length);
-        let name = pg_sys::makeRangeVarFromNameList(pg_sys::textToQualifiedNameList(name));
-        let (mode, nobody) = (lock_mode(to_write), std::ptr::null_mut());
-        pg_sys::RangeVarGetRelidExtended(name, mode, missing_ok, None, nobody)
-    };
-    Some(oid).filter(|oid| *oid != pg_sys::Oid::INVALID)
-}
-
-/// The qualified and quoted name of a relation; `None` if there is none with that OID. Not from a
-/// query, whose snapshot may be older than the name.
-fn name_of(oid: pg_sys::Oid) -> Result<Option<String>> {
-    // SAFETY: main thread, within a transaction.
-    let name = unsafe {
-        pg_sys::AcceptInvalidationMessages();
-        let name = pg_sys::get_rel_name(oid);
-        let schema = pg_sys::get_namespace_name(pg_sys::get_rel_namespace(oid));
-        if name.is_null() || schema.is_null() {
-            return Ok(None);
-        }
-        CStr::from_ptr(pg_sys::quote_qualified_identifier(schema, name))
-    };
-    let name = name.to_str().map_err(|_| Error::Internal("a name that is not UTF-8".to_owned()))?;
-    Ok(Some(name.to_owned()))
 }
 
 fn create(client: &mut SpiClient, name: &str, extension_schema: &str) -> Result<pg_sys::Oid> {

@@ -8,6 +8,7 @@ pub mod destination;
 pub mod inspect;
 pub mod partitions;
 pub mod planner_hook;
+pub mod relation;
 pub mod row_matcher;
 pub mod row_texts;
 pub mod statements;

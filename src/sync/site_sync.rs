@@ -112,7 +112,7 @@ impl Sync {
         run: Option<RunContext>,
     ) -> Result<Sync> {
         let Access { client, page_size, workers } = access;
-        destination.lock_rows(site)?;
+        let destination = destination.with_locked_rows(site)?;
         let ledger = Ledger::of(&destination, client.endpoint(), site);
         let now = Utc::now().timestamp();
         let mut known = known_days(&ledger, &destination, now)?;
