@@ -16,6 +16,7 @@ use crate::pg::secrecy::show_activity;
 use crate::rows::batch::Misfits;
 use crate::rows::site_context::SiteContext;
 use crate::state::adoption::adopt;
+use crate::state::late_companions;
 use crate::state::ledger::{Ledger, LedgerDays};
 use crate::store::destination::Destination;
 use crate::store::inspect;
@@ -221,6 +222,7 @@ fn known_days(ledger: &Ledger, destination: &Destination, now: i64) -> Result<Le
         // The dump may have been restored without the visits.
         note_emptied(ledger, destination)?;
     }
+    late_companions::note(&destination.extension, destination.oid)?;
     let known = ledger.read()?;
     if known.is_empty() {
         // The table is new, perhaps instead of one that was dropped.
