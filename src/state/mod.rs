@@ -8,6 +8,7 @@ pub mod forget;
 pub mod known;
 pub mod late_companions;
 pub mod ledger;
+pub mod not_begun;
 pub mod registration;
 pub mod restored;
 pub mod retention;

@@ -36,6 +36,8 @@ pub struct TableWriter {
     ranges: Vec<(f64, f64)>,
     /// Whether rows that were inserted have been seen in the table.
     is_read_back: bool,
+    /// Whether partitions were made, which locks the table against others who need some.
+    pub has_made_partitions: bool,
 }
 
 const DAY: i64 = 86_400;
@@ -48,7 +50,15 @@ impl TableWriter {
     pub fn new(place: usize, destination: Destination) -> TableWriter {
         let statements = Statements::of(&destination);
         let (days, ranges) = (HashSet::new(), Vec::new());
-        TableWriter { place, destination, statements, days, ranges, is_read_back: false }
+        TableWriter {
+            place,
+            destination,
+            statements,
+            days,
+            ranges,
+            is_read_back: false,
+            has_made_partitions: false,
+        }
     }
 
     /// Replaces the batch's visits.
@@ -147,7 +157,9 @@ impl TableWriter {
             }
             let destination = self.destination.oid;
             let args = [destination.into(), from.into(), to.into()];
-            query(client, &self.statements.make_partitions, &args)?;
+            let made = query(client, &self.statements.make_partitions, &args)?;
+            let made: Option<i32> = made.first().get_one().map_err(spi)?;
+            self.has_made_partitions |= made > Some(0);
             self.ranges.clear();
             for row in query(client, &self.statements.partition_ranges, &[destination.into()])? {
                 let (from, to) = (row.get(1).map_err(spi)?, row.get(2).map_err(spi)?);

@@ -20,7 +20,7 @@ use crate::store::destination::Destination;
 use crate::store::inspect::{self, Differing};
 use crate::store::writer::Writer;
 use crate::sync::fetch;
-use crate::sync::pages::ReadOptions;
+use crate::sync::pages::{ReadOptions, Step};
 use crate::sync::plan::{self, Start};
 use crate::sync::recheck;
 use crate::sync::remote;
@@ -89,7 +89,7 @@ pub fn run(request: SyncRequest, options: CheckOptions) -> Result<BTreeMap<Naive
         entries.values().filter(|entry| entry.action_time.as_ref().is_some_and(is_other));
     let now = Utc::now().timestamp();
     let reading =
-        ReadOptions { site, page_size, most_pages: i32::MAX, began: now, is_zone_known: true };
+        ReadOptions { site, page_size, step: Step::Whole, began: now, is_zone_known: true };
     let mut check = Check {
         client,
         site,
