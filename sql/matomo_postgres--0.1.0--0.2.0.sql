@@ -165,7 +165,7 @@ CREATE OR REPLACE FUNCTION "matomo_add_sites"(
 ) RETURNS TABLE (
 	"id" INT,  
 	"idsite" INT,  
-	"name" TEXT  
+	"name" text  
 )
 VOLATILE PARALLEL UNSAFE
 LANGUAGE c 
@@ -185,7 +185,7 @@ CREATE OR REPLACE FUNCTION "matomo_refresh_metadata"(
 	"destination" TEXT DEFAULT NULL, 
 	"server" TEXT DEFAULT NULL 
 ) RETURNS TABLE (
-	"name" TEXT,  
+	"name" text,  
 	"goals" INT,  
 	"dimensions" INT  
 )
@@ -197,12 +197,12 @@ CREATE OR REPLACE FUNCTION "matomo_list_sites"(
 	"server" TEXT 
 ) RETURNS TABLE (
 	"idsite" INT,  
-	"name" TEXT,  
-	"main_url" TEXT,  
-	"timezone" TEXT,  
-	"currency" TEXT,  
+	"name" text,  
+	"main_url" text,  
+	"timezone" text,  
+	"currency" text,  
 	"ecommerce" bool,  
-	"site_type" TEXT,  
+	"site_type" text,  
 	"registered" bool  
 )
 VOLATILE PARALLEL UNSAFE
