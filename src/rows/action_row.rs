@@ -3,7 +3,7 @@
 use serde_json::value::RawValue;
 
 use crate::matomo::json;
-use crate::matomo::keys::{self, ITEM_KEYS};
+use crate::matomo::keys::{ITEM_KEYS, ITEM_PLACES};
 use crate::matomo::visit::{Action, Dimensions, Members};
 use crate::rows::cell::{Misfit, extra, instant, put, sent};
 use crate::rows::column_type::Value;
@@ -32,7 +32,7 @@ impl<'a> Item<'a> {
                 return;
             }
             let mut item = Item::default();
-            json::each_member(raw, |key, value| match keys::place(&ITEM_KEYS, &key) {
+            json::each_member(raw, |key, value| match ITEM_PLACES.find(&key) {
                 _ if value.get() == "null" => {}
                 Some(place) => item.values[place] = Some(value),
                 None => item.unknown.push((key, value)),

@@ -2,7 +2,9 @@
 
 use std::ops::Range;
 
-use crate::matomo::keys::{self, ACTION_KEYS, ITEM_KEYS, VISIT_KEYS};
+#[cfg(test)]
+use crate::matomo::keys::{ACTION_KEYS, ITEM_KEYS, VISIT_KEYS};
+use crate::matomo::keys::{ACTION_PLACES, ITEM_PLACES, VISIT_PLACES};
 use crate::rows::column_type::ColumnType;
 #[cfg(test)]
 use crate::rows::columns::ACTIONS;
@@ -13,7 +15,7 @@ use crate::rows::columns::{Column, Kind, Source};
 pub struct Slot {
     pub column: &'static Column,
     pub kind: ColumnType,
-    /// Where its key stands in [`VISIT_KEYS`], [`ACTION_KEYS`] or [`ITEM_KEYS`], if it takes one.
+    /// Where its key stands among the keys of a visit, an action or an item, if it takes one.
     pub key: Option<usize>,
 }
 
@@ -32,9 +34,9 @@ impl Layout {
     ) -> Layout {
         let slot = |(column, kind): (&'static Column, ColumnType)| {
             let key = match column.source {
-                Source::Visit(key) => keys::place(&VISIT_KEYS, key),
-                Source::Action(key) | Source::ActionOr(key, _) => keys::place(&ACTION_KEYS, key),
-                Source::Item(key) => keys::place(&ITEM_KEYS, key),
+                Source::Visit(key) => VISIT_PLACES.find(key),
+                Source::Action(key) | Source::ActionOr(key, _) => ACTION_PLACES.find(key),
+                Source::Item(key) => ITEM_PLACES.find(key),
                 _ => None,
             };
             // Without its value a row would be found by nobody: Postgres refuses what does not fit.
