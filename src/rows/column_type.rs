@@ -2,12 +2,12 @@
 
 use std::borrow::Cow;
 
-use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime, Utc};
+use chrono::{DateTime, Datelike, NaiveDate, NaiveDateTime, NaiveTime, Timelike, Utc};
 use serde_json::value::RawValue;
 
 use crate::matomo::json;
 use crate::rows::lines::Cells;
-use crate::rows::values;
+use crate::rows::values::{self, Member};
 
 /// A type of a column, as far as values depend on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,8 +46,8 @@ pub enum Value<'t, 'json> {
     Integer(i64),
     Instant(DateTime<Utc>),
     Day(NaiveDate),
-    /// A JSON object as `JSON.stringify` writes it.
-    Object(&'t str),
+    /// A JSON object.
+    Object(&'t [Member]),
     /// A JSON object as `jsonb` shows it.
     Jsonb(&'t str),
 }
@@ -104,11 +104,11 @@ impl ColumnType {
             (ColumnType::Timestamptz, Value::Instant(at)) => write_instant(cells, at),
             (ColumnType::Date, Value::Day(day)) if in_calendar(day) => cells.display(day),
             (ColumnType::Json, Value::Sent(raw)) => cells.text(&values::json(raw)),
-            (ColumnType::Json, Value::Object(text)) => cells.text(text),
+            (ColumnType::Json, Value::Object(all)) => cells.text(&values::object_as_json(all)),
             (ColumnType::Json | ColumnType::Jsonb, Value::Jsonb(text)) => cells.text(text),
             (ColumnType::Jsonb, Value::Sent(raw)) => cells.text(&values::jsonb(raw)),
-            (ColumnType::Jsonb, Value::Object("{}")) => cells.plain("{}"),
-            (ColumnType::Jsonb, Value::Object(text)) => cells.text(&values::object_as_jsonb(text)),
+            (ColumnType::Jsonb, Value::Object([])) => cells.plain("{}"),
+            (ColumnType::Jsonb, Value::Object(all)) => cells.text(&values::object_as_jsonb(all)),
             (ColumnType::TextArray, Value::Sent(raw)) => match values::text_array(raw) {
                 Some(text) => cells.text(&text),
                 None => return write_misfit(cells, value),
@@ -145,12 +145,13 @@ impl ColumnType {
             }
             ColumnType::Integer(least, most) => {
                 let number = values::whole_number(trimmed)?;
-                (least..=most).contains(&number).then(|| number.to_string().into())
+                let is_plain = values::is_plain(trimmed) && !trimmed.contains('.');
+                let shown = || if is_plain { trimmed.into() } else { number.to_string().into() };
+                (least..=most).contains(&number).then(shown)
             }
-            ColumnType::Numeric => values::plain_number(trimmed).map(Cow::Owned),
+            ColumnType::Numeric => values::plain_number(trimmed),
             ColumnType::NumericOf(digits, scale) => values::plain_number(trimmed)
-                .filter(|number| values::fits_numeric(number, digits, scale))
-                .map(Cow::Owned),
+                .filter(|number| values::fits_numeric(number, digits, scale)),
             ColumnType::Float => {
                 let number: f64 = trimmed.parse().ok()?;
                 number.is_finite().then(|| number.to_string().into())
@@ -162,11 +163,15 @@ impl ColumnType {
                 (number.is_finite() && (number != 0.0 || is_zero))
                     .then(|| number.to_string().into())
             }
-            ColumnType::Boolean => match trimmed.to_ascii_lowercase().as_str() {
-                "1" | "true" | "t" | "yes" | "y" | "on" => Some("t".into()),
-                "0" | "false" | "f" | "no" | "n" | "off" => Some("f".into()),
-                _ => None,
-            },
+            ColumnType::Boolean => {
+                let is_in =
+                    |words: [&str; 6]| words.iter().any(|word| trimmed.eq_ignore_ascii_case(word));
+                if is_in(["1", "true", "t", "yes", "y", "on"]) {
+                    Some("t".into())
+                } else {
+                    is_in(["0", "false", "f", "no", "n", "off"]).then_some("f".into())
+                }
+            }
             ColumnType::Timestamptz | ColumnType::Timestamp => {
                 let plain = trimmed.strip_suffix("+00").or(trimmed.strip_suffix('Z'));
                 let plain = plain.unwrap_or(trimmed).replacen('T', " ", 1);
@@ -183,6 +188,7 @@ impl ColumnType {
                 let day = NaiveDate::parse_from_str(day, "%Y-%m-%d").ok()?;
                 in_calendar(day).then(|| day.to_string().into())
             }
+            ColumnType::Time if is_time(trimmed) => Some(trimmed.into()),
             ColumnType::Time => {
                 let time = NaiveTime::parse_from_str(trimmed, "%H:%M:%S")
                     .or_else(|_| NaiveTime::parse_from_str(trimmed, "%H:%M"));
@@ -199,7 +205,6 @@ impl ColumnType {
 
 /// Years that both Postgres and a reader can do with.
 fn in_calendar(day: NaiveDate) -> bool {
-    use chrono::Datelike;
     (1..=9999).contains(&day.year())
 }
 
@@ -228,18 +233,44 @@ fn with_text(value: Value, work: impl FnOnce(&str)) {
     match value {
         Value::Null => {}
         Value::Sent(raw) => json::with_text(raw, work),
-        Value::Text(text) | Value::Object(text) | Value::Jsonb(text) => work(text),
+        Value::Text(text) | Value::Jsonb(text) => work(text),
+        Value::Object(all) => work(&values::object_as_json(all)),
         Value::Integer(number) => work(&number.to_string()),
         Value::Instant(at) => work(&format!("{} {}+00", at.date_naive(), at.time())),
         Value::Day(day) => work(&day.to_string()),
     }
 }
 
-/// As Postgres shows it in UTC.
+/// Whether this is a time as Postgres shows it, without a leap second.
+fn is_time(text: &str) -> bool {
+    let below = |tens: u8, ones: u8, limit: u8| {
+        tens.is_ascii_digit() && ones.is_ascii_digit() && (tens - b'0') * 10 + (ones - b'0') < limit
+    };
+    match text.as_bytes() {
+        [h, hh, b':', m, mm, b':', s, ss] => {
+            below(*h, *hh, 24) && below(*m, *mm, 60) && below(*s, *ss, 60)
+        }
+        _ => false,
+    }
+}
+
+/// As Postgres shows it in UTC. Many times as fast as chrono's formatting.
 fn write_instant(cells: &mut Cells, at: DateTime<Utc>) {
-    let (day, time) = (at.date_naive(), at.time());
-    // Formatting date and time apart is several times as fast as `format`.
-    cells.display(format_args!("{day} {time}+00"));
+    let year = u32::try_from(at.year()).unwrap_or_default();
+    let mut text = *b"0000-00-00 00:00:00+00";
+    for (place, number) in [
+        (0, year / 100),
+        (2, year),
+        (5, at.month()),
+        (8, at.day()),
+        (11, at.hour()),
+        (14, at.minute()),
+        (17, at.second()),
+    ] {
+        text[place] += (number / 10 % 10) as u8;
+        text[place + 1] += (number % 10) as u8;
+    }
+    cells.plain(std::str::from_utf8(&text).unwrap_or_default());
 }
 
 #[cfg(test)]

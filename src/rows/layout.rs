@@ -24,6 +24,7 @@ pub struct Slot {
 pub struct Layout {
     pub kind: Kind,
     slots: Vec<Slot>,
+    runs: Vec<Range<usize>>,
 }
 
 impl Layout {
@@ -44,7 +45,15 @@ impl Layout {
             let kind = if is_key { ColumnType::Other } else { kind };
             Slot { column, kind, key }
         };
-        Layout { kind: of, slots: columns.into_iter().map(slot).collect() }
+        let slots: Vec<_> = columns.into_iter().map(slot).collect();
+        let is_of_visit = |slot: &Slot| slot.column.source.is_of_visit();
+        let mut begin = 0;
+        let runs = slots.chunk_by(|a, b| is_of_visit(a) && is_of_visit(b)).map(|run| {
+            begin += run.len();
+            begin - run.len()..begin
+        });
+        let runs = runs.collect();
+        Layout { kind: of, slots, runs }
     }
 
     /// Number of columns.
@@ -73,15 +82,8 @@ impl Layout {
     }
 
     /// Runs of adjacent columns of the visit, and single columns of the action, in order.
-    pub fn runs(&self) -> impl Iterator<Item = Range<usize>> {
-        let runs = self
-            .slots
-            .chunk_by(|a, b| a.column.source.is_of_visit() && b.column.source.is_of_visit());
-        let mut begin = 0;
-        runs.map(move |run| {
-            begin += run.len();
-            begin - run.len()..begin
-        })
+    pub fn runs(&self) -> impl Iterator<Item = Range<usize>> + Clone {
+        self.runs.iter().cloned()
     }
 }
 
