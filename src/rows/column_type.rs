@@ -102,7 +102,7 @@ impl ColumnType {
                 cells.display(number);
             }
             (ColumnType::Timestamptz, Value::Instant(at)) => write_instant(cells, at),
-            (ColumnType::Date, Value::Day(day)) if in_calendar(day) => cells.display(day),
+            (ColumnType::Date, Value::Day(day)) if in_calendar(day) => write_day(cells, day),
             (ColumnType::Json, Value::Sent(raw)) => cells.text(&values::json(raw)),
             (ColumnType::Json, Value::Object(all)) => cells.text(&values::object_as_json(all)),
             (ColumnType::Json | ColumnType::Jsonb, Value::Jsonb(text)) => cells.text(text),
@@ -254,8 +254,17 @@ fn is_time(text: &str) -> bool {
     }
 }
 
-/// As Postgres shows it in UTC. Many times as fast as chrono's formatting.
 fn write_instant(cells: &mut Cells, at: DateTime<Utc>) {
+    cells.plain(std::str::from_utf8(&shown(at)).unwrap_or_default());
+}
+
+fn write_day(cells: &mut Cells, day: NaiveDate) {
+    let text = shown(day.and_time(NaiveTime::MIN).and_utc());
+    cells.plain(std::str::from_utf8(&text[..10]).unwrap_or_default());
+}
+
+/// An instant of the calendar as Postgres shows it in UTC. Many times as fast as chrono's formatting.
+fn shown(at: DateTime<Utc>) -> [u8; 22] {
     let year = u32::try_from(at.year()).unwrap_or_default();
     let mut text = *b"0000-00-00 00:00:00+00";
     for (place, number) in [
@@ -270,7 +279,7 @@ fn write_instant(cells: &mut Cells, at: DateTime<Utc>) {
         text[place] += (number / 10 % 10) as u8;
         text[place + 1] += (number % 10) as u8;
     }
-    cells.plain(std::str::from_utf8(&text).unwrap_or_default());
+    text
 }
 
 #[cfg(test)]
@@ -293,6 +302,29 @@ mod tests {
     }
 
     #[test]
+    fn instants_and_days_as_postgres_shows_them() {
+        let mut text = FallibleText::default();
+        for at in ["0001-01-01T00:00:00Z", "2026-11-13T21:42:04Z", "9999-12-31T23:59:59Z"] {
+            let at: DateTime<Utc> = at.parse().unwrap();
+            let mut cells = Cells(&mut text);
+            assert!(ColumnType::Timestamptz.write(&mut cells, Value::Instant(at)));
+            assert!(ColumnType::Date.write(&mut cells, Value::Day(at.date_naive())));
+        }
+        let shown: Vec<_> = text.split_terminator('\t').collect();
+        assert_eq!(
+            shown,
+            [
+                "0001-01-01 00:00:00+00",
+                "0001-01-01",
+                "2026-11-13 21:42:04+00",
+                "2026-11-13",
+                "9999-12-31 23:59:59+00",
+                "9999-12-31",
+            ]
+        );
+    }
+
+    #[test]
     fn what_a_type_cannot_hold_is_null_and_told() {
         let int = ColumnType::of("int4", -1);
         for (kind, sent, expected) in [
@@ -301,6 +333,8 @@ mod tests {
             (int, "12.0", "12"),
             (int, "1e3", "1000"),
             (int, "-0", "0"),
+            (int, r#""007""#, "7"),
+            (int, r#""+7""#, "7"),
             (int, "12.5", "misfit"),
             (int, "2147483648", "misfit"),
             (int, "1e400", "misfit"),
@@ -333,7 +367,11 @@ mod tests {
             (ColumnType::Boolean, "false", "f"),
             (ColumnType::Boolean, "2", "misfit"),
             (ColumnType::Time, r#""21:42:04""#, "21:42:04"),
+            (ColumnType::Time, r#""23:59:60""#, "23:59:60"),
+            (ColumnType::Time, r#""9:05""#, "09:05:00"),
             (ColumnType::Time, r#""25:00:00""#, "misfit"),
+            (ColumnType::Time, r#""12:60:00""#, "misfit"),
+            (ColumnType::Time, r#""12:0x:00""#, "misfit"),
             (ColumnType::Date, r#""2026-11-13""#, "2026-11-13"),
             (ColumnType::Date, r#""10000-01-01""#, "misfit"),
             (ColumnType::Date, r#""2026-02-30""#, "misfit"),

@@ -214,6 +214,11 @@ mod tests {
     fn numbers_keep_their_digits() {
         for (sent, kept) in [
             ("0", "0"),
+            ("0.50", "0.50"),
+            (r#""00""#, "0"),
+            (r#""00.5""#, "0.5"),
+            (r#""1.""#, "1"),
+            (&"9".repeat(40), &"9".repeat(40)),
             ("-7", "-7"),
             ("1.5", "1.5"),
             ("1e+30", "1000000000000000000000000000000"),
@@ -244,6 +249,19 @@ mod tests {
             let number = plain_number(text.trim()).unwrap_or("0".into());
             assert_eq!(number, kept, "{sent}");
         }
+    }
+
+    #[test]
+    fn objects_as_they_are_shown() {
+        let member = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+        let members =
+            [("bb", r#"{"d":1,"c":[1.50,"x"]}"#), ("a\"", r#""t\"""#), ("ab", "1e400"), ("b", "7")];
+        let members = members.map(member);
+        let json = r#"{"bb":{"d":1,"c":[1.50,"x"]},"a\"":"t\"","ab":1e400,"b":7}"#;
+        assert_eq!(object_as_json(&members), json);
+        let jsonb = r#"{"b": 7, "a\"": "t\"", "ab": 1e400, "bb": {"c": [1.5, "x"], "d": 1}}"#;
+        assert_eq!(object_as_jsonb(&members), jsonb);
+        assert_eq!((object_as_json(&[]), object_as_jsonb(&[])), ("{}".into(), "{}".into()));
     }
 
     #[test]
