@@ -21,6 +21,7 @@ use crate::rows::batch::{Batch, TableRows};
 use crate::rows::columns::Kind;
 use crate::rows::lines;
 use crate::rows::visit_tally::count;
+use crate::store::portable::Rewrite;
 use crate::store::row_matcher::{RowMatcher, StoredRow};
 use crate::store::row_texts::RowTexts;
 use crate::store::statements::{Statements, column_arrays, span_args};
@@ -41,6 +42,8 @@ pub struct Changes {
     pub update: BTreeMap<u32, (Vec<usize>, Vec<String>)>,
     /// By partition: ctids.
     pub delete: BTreeMap<u32, Vec<String>>,
+    /// Where rows have no place: stored visits that differ.
+    pub rewrite: Option<Rewrite>,
 }
 
 impl Changes {
@@ -59,6 +62,8 @@ pub struct Comparison<'a> {
     /// The instants between which the stored rows lie, as arguments of the statements.
     pub span: Option<(f64, f64)>,
     pub lock: RowLock,
+    /// Whether stored rows have a place by which they can be found.
+    pub has_places: bool,
     /// Rows of the batch in this table.
     pub rows: &'a TableRows,
 }
@@ -112,8 +117,10 @@ impl Comparison<'_> {
                 push(&mut changes.insert, rows.clone());
             }
         }
-        if !compared.is_empty() {
-            self.by_type(client, &compared, &mut changes)?;
+        match compared.is_empty() {
+            true => {}
+            false if self.has_places => self.by_type(client, &compared, &mut changes)?,
+            false => self.by_key(client, &compared, &mut changes)?,
         }
         Ok(changes)
     }
@@ -216,7 +223,10 @@ impl Comparison<'_> {
     }
 
     /// Arguments of statements that find the rows of visits.
-    fn visit_args<'b>(&self, visits: impl Iterator<Item = i64>) -> Vec<DatumWithOid<'b>> {
+    pub(super) fn visit_args<'b>(
+        &self,
+        visits: impl Iterator<Item = i64>,
+    ) -> Vec<DatumWithOid<'b>> {
         let visits: Vec<_> = visits.map(|id| id.to_string()).collect();
         let mut args = vec![visits.into()];
         args.extend(span_args(self.span));

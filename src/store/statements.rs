@@ -7,8 +7,8 @@ use pgrx::prelude::*;
 use pgrx::spi::{OwnedPreparedStatement, SpiClient, SpiTupleTable};
 
 use crate::error::Result;
-use crate::pg::local_settings::LocalSettings;
-use crate::pg::spi::{run_plan, spi};
+use crate::pg::local_settings::{LocalSettings, PLANNED_ANEW};
+use crate::pg::spi::{query, run_plan, spi};
 use crate::rows::batch::TableRows;
 use crate::rows::lines;
 use crate::store::destination::Destination;
@@ -26,6 +26,12 @@ pub struct Statements {
     pub compare: String,
     /// The same, with the stored rows locked.
     pub compare_locked: String,
+    /// `(columns, lines, visits[, from, to])` → (line, whether it is stored, visit) of all rows that exist
+    /// on one side only or differ.
+    pub compare_by_key: String,
+    /// `(visits[, from, to])` → (visit, site, number of its stored rows, of those with a time; first and
+    /// last instant in seconds).
+    pub extents: String,
     /// `(sites, visits)`
     pub remove: String,
     /// `(partition, ctids[, from, to])`
@@ -140,12 +146,34 @@ impl Statements {
             )
         };
 
+        let compare_by_key = format!(
+            "WITH i AS MATERIALIZED (SELECT u.line::pg_catalog.int8 AS line, {typed} \
+                 FROM unnest({}, ${}::pg_catalog.text[]) AS u({places}, line)), \
+             s AS MATERIALIZED (SELECT {stored_columns} FROM {name} AS d WHERE {}) \
+             SELECT i.line, s.idvisit IS NOT NULL, coalesce(i.idvisit, s.idvisit)::text \
+             FROM i FULL JOIN s ON {} \
+             WHERE i.line IS NULL OR s.idvisit IS NULL OR {}",
+            arrays(1, width),
+            width + 1,
+            of_visits(width + 2),
+            same.join(" AND "),
+            differs.join(" OR "),
+        );
+        // Without one, no span limits a statement.
+        let instant = if destination.key_has_time() {
+            format!("d.{time}")
+        } else {
+            "NULL::timestamptz".to_owned()
+        };
+        let is_one_shot = !destination.engine.is_heap();
+        let cached = |sql| CachedStatement { sql, plan: None, is_one_shot };
+
         Statements {
-            select: CachedStatement::of(format!(
+            select: cached(format!(
                 "SELECT {stored_columns} FROM {name} AS d WHERE {}",
                 of_visits(1)
             )),
-            outside_span: CachedStatement::of(format!(
+            outside_span: cached(format!(
                 "SELECT d.idvisit::text FROM {name} AS d \
                  WHERE d.idvisit >= $1::text::{0} AND d.idvisit <= $2::text::{0} \
                  AND (d.{time} < to_timestamp($3) OR d.{time} >= to_timestamp($4)) \
@@ -154,6 +182,13 @@ impl Statements {
             )),
             compare: compare(""),
             compare_locked: compare(" FOR UPDATE OF d"),
+            compare_by_key,
+            extents: format!(
+                "SELECT d.idvisit::text, d.idsite::text, count(*), count({instant}), \
+                     date_part('epoch', min({instant})), date_part('epoch', max({instant})) \
+                 FROM {name} AS d WHERE {} GROUP BY d.idvisit, d.idsite",
+                of_visits(1)
+            ),
             remove: format!(
                 "DELETE FROM {name} AS d WHERE d.idsite OPERATOR(pg_catalog.=) \
                  ANY ($1::pg_catalog.text[]::{}[]) AND d.idvisit OPERATOR(pg_catalog.=) \
@@ -202,17 +237,15 @@ impl Statements {
     }
 }
 
-/// A statement that every batch runs: planned once per sync.
+/// A statement that every batch runs: planned once per sync, or anew where an engine needs to see the
+/// values.
 pub struct CachedStatement {
     sql: String,
     plan: Option<OwnedPreparedStatement>,
+    is_one_shot: bool,
 }
 
 impl CachedStatement {
-    fn of(sql: String) -> CachedStatement {
-        CachedStatement { sql, plan: None }
-    }
-
     /// Runs it.
     ///
     /// # Errors
@@ -222,6 +255,10 @@ impl CachedStatement {
         client: &mut SpiClient<'conn>,
         args: &[DatumWithOid],
     ) -> Result<SpiTupleTable<'conn>> {
+        if self.is_one_shot {
+            let _planned_anew = LocalSettings::of(&[PLANNED_ANEW]);
+            return query(client, &self.sql, args);
+        }
         let plan = match self.plan.take() {
             Some(plan) => plan,
             None => {

@@ -12,14 +12,15 @@ use pgrx::spi::SpiClient;
 
 use crate::error::{Error, Result};
 use crate::pg::encoding;
-use crate::pg::local_settings::{LocalSettings, SAFE_PATH};
-use crate::pg::spi::{query, spi};
+use crate::pg::local_settings::{LocalSettings, PLANNED_ANEW, SAFE_PATH};
+use crate::pg::spi::{query, spi, write_once};
 use crate::rows::batch::{Batch, TableRows};
 use crate::rows::lines::Lines;
 use crate::rows::visit_tally::count;
 use crate::store::compare::{Changes, Comparison, RowLock};
 use crate::store::copy_from::copy_from;
 use crate::store::destination::Destination;
+use crate::store::engine::Engine;
 use crate::store::planner_hook::VisitIndexOnly;
 use crate::store::statements::{DIVERTS, Statements, column_arrays, span_args};
 use crate::store::written::Written;
@@ -27,8 +28,8 @@ use crate::store::written::Written;
 /// Writes visits into one table.
 pub struct TableWriter {
     /// Which of the batch's tables are its rows.
-    place: usize,
-    destination: Destination,
+    pub(super) place: usize,
+    pub(super) destination: Destination,
     statements: Statements,
     /// UTC days since 1970 whose partitions are known to exist.
     days: HashSet<i64>,
@@ -60,6 +61,11 @@ impl TableWriter {
         Spi::connect_mut(|client| {
             self.make_partitions(client, &rows.rows)?;
             let span = self.span(client, rows)?;
+            if !self.destination.engine.is_heap() {
+                let written = self.write_by_key(client, batch, span)?;
+                self.destination.check_name()?;
+                return Ok(written);
+            }
             let mut changes = self.changes(client, batch, span, RowLock::No)?;
             let mut written = self.replace(client, rows, span, &changes)?;
             if written.replaced() < changes.replaced() {
@@ -72,9 +78,7 @@ impl TableWriter {
             written.new_visits = changes.new_visits;
             if !changes.insert.is_empty() {
                 written.inserted = self.insert(client, rows, &changes.insert)?;
-                if !self.is_read_back {
-                    self.read_back(client, rows, span, changes.insert)?;
-                }
+                self.read_back(client, rows, span, changes.insert)?;
             }
             self.destination.check_name()?;
             Ok(written)
@@ -147,7 +151,13 @@ impl TableWriter {
             }
             let destination = self.destination.oid;
             let args = [destination.into(), from.into(), to.into()];
-            query(client, &self.statements.make_partitions, &args)?;
+            let made: Option<i32> = query(client, &self.statements.make_partitions, &args)?
+                .first()
+                .get_one()
+                .map_err(spi)?;
+            if made > Some(0) {
+                self.find_engine(client)?;
+            }
             self.ranges.clear();
             for row in query(client, &self.statements.partition_ranges, &[destination.into()])? {
                 let (from, to) = (row.get(1).map_err(spi)?, row.get(2).map_err(spi)?);
@@ -157,8 +167,18 @@ impl TableWriter {
         Ok(())
     }
 
+    /// Partitions are made with the access method of the table or of the session.
+    fn find_engine(&mut self, client: &mut SpiClient) -> Result<()> {
+        let engine = Engine::of(client, self.destination.oid)?;
+        if engine != self.destination.engine {
+            self.destination.engine = engine;
+            self.statements = Statements::of(&self.destination);
+        }
+        Ok(())
+    }
+
     /// The differences between the batch and its stored visits.
-    fn changes(
+    pub(super) fn changes(
         &mut self,
         client: &mut SpiClient,
         batch: &Batch,
@@ -167,39 +187,55 @@ impl TableWriter {
     ) -> Result<Changes> {
         // The search_path decides which operators are used, too.
         let _by_visit = VisitIndexOnly::set();
-        let _safe = LocalSettings::of(&[SAFE_PATH, (c"enable_seqscan", c"off")]);
-        let (name, rows) = (&self.destination.name, &batch.tables()[self.place]);
-        let statements = &mut self.statements;
-        Comparison { name, statements, span, lock, rows }.changes(client, batch)
+        let _safe = LocalSettings::of(&[SAFE_PATH, PLANNED_ANEW, (c"enable_seqscan", c"off")]);
+        let rows = &batch.tables()[self.place];
+        self.comparison(rows, span, lock).changes(client, batch)
     }
 
-    fn insert(
+    pub(super) fn comparison<'a>(
+        &'a mut self,
+        rows: &'a TableRows,
+        span: Option<(f64, f64)>,
+        lock: RowLock,
+    ) -> Comparison<'a> {
+        let Destination { name, engine, .. } = &self.destination;
+        let has_places = engine.is_heap();
+        Comparison { name, statements: &mut self.statements, span, lock, has_places, rows }
+    }
+
+    pub(super) fn insert(
         &self,
         client: &mut SpiClient,
         table: &TableRows,
         rows: &[Range<usize>],
     ) -> Result<i64> {
-        let text = |rows: &Range<usize>| encoding::to_server(table.rows.text(rows.clone()));
-        let parts: Vec<_> = rows.iter().map(text).collect();
-        if let Some(inserted) = copy_from(self.destination.oid, &table.layout, &parts)? {
-            return Ok(i64::try_from(inserted).unwrap_or(i64::MAX));
+        if self.destination.engine.is_heap() {
+            let text = |rows: &Range<usize>| encoding::to_server(table.rows.text(rows.clone()));
+            let parts: Vec<_> = rows.iter().map(text).collect();
+            if let Some(inserted) = copy_from(self.destination.oid, &table.layout, &parts)? {
+                return Ok(i64::try_from(inserted).unwrap_or(i64::MAX));
+            }
         }
         let rows: Vec<_> = rows.iter().cloned().flatten().collect();
-        Ok(count(query(client, &self.statements.insert, &column_arrays(table, &rows))?.len()))
+        let args = column_arrays(table, &rows);
+        Ok(count(write_once(client, &self.statements.insert, &args)?))
     }
 
-    /// Checks that inserted rows can be read through the table's name. Extensions that keep a
-    /// table's rows elsewhere do not see a COPY from memory. Rows that a trigger, rule or policy of
-    /// the user diverts are not checked.
-    fn read_back(
+    /// Checks, of the first batch, that inserted rows can be read through the table's name. Extensions
+    /// that keep a table's rows elsewhere do not see a COPY from memory. Rows that a trigger, rule or
+    /// policy of the user diverts are not checked.
+    pub(super) fn read_back(
         &mut self,
         client: &mut SpiClient,
         table: &TableRows,
         span: Option<(f64, f64)>,
         rows: Vec<Range<usize>>,
     ) -> Result<()> {
+        if self.is_read_back {
+            return Ok(());
+        }
         let _by_visit = VisitIndexOnly::set();
-        let _safe = LocalSettings::of(&[SAFE_PATH, (c"enable_seqscan", c"off")]);
+        let _safe = LocalSettings::of(&[SAFE_PATH, PLANNED_ANEW, (c"enable_seqscan", c"off")]);
         let cells = |column: &str| {
             let place = table.layout.position(column).unwrap_or_default();
             let cell = move |row| table.rows.cells(row).nth(place).unwrap_or_default().to_owned();
@@ -219,7 +255,12 @@ impl TableWriter {
             let diverts: Option<bool> =
                 query(client, DIVERTS, &args)?.first().get_one().map_err(spi)?;
             if diverts != Some(true) {
-                return Err(Error::NotSeen { name: self.destination.name.clone(), written, seen });
+                return Err(Error::NotSeen {
+                    name: self.destination.name.clone(),
+                    engine: self.destination.engine.name(),
+                    written,
+                    seen,
+                });
             }
         }
         self.is_read_back = true;

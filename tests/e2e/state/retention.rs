@@ -225,7 +225,7 @@ fn a_foreign_partition_is_emptied_and_never_dropped() {
         [
             (
                 "WARNING".to_owned(),
-                "foreign tables from which nothing can be deleted: public.paper".to_owned()
+                "tables from which nothing can be deleted: public.paper".to_owned()
             ),
             ("NOTICE".to_owned(), "0 partitions dropped, 30 actions deleted".to_owned())
         ]
