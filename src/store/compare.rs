@@ -21,7 +21,7 @@ use crate::rows::batch::{Batch, TableRows};
 use crate::rows::columns::Kind;
 use crate::rows::lines;
 use crate::rows::visit_tally::count;
-use crate::store::portable::Rewrite;
+use crate::store::rewrite::Rewrite;
 use crate::store::row_matcher::{RowMatcher, StoredRow};
 use crate::store::row_texts::RowTexts;
 use crate::store::statements::{Statements, column_arrays, span_args};

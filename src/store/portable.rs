@@ -18,24 +18,10 @@ use crate::rows::batch::{Batch, TableRows};
 use crate::rows::visit_tally::count;
 use crate::store::compare::{Changes, Comparison, RowLock};
 use crate::store::destination::Destination;
+use crate::store::rewrite::Rewrite;
 use crate::store::statements::column_arrays;
 use crate::store::table_writer::TableWriter;
 use crate::store::written::Written;
-
-/// Stored visits that differ, to be deleted and inserted whole.
-#[derive(Default)]
-pub struct Rewrite {
-    pub visits: Vec<i64>,
-    /// Number of their stored rows.
-    stored: i64,
-    /// idSite of their stored rows; `None` if some row has none.
-    sites: Option<BTreeSet<String>>,
-    /// First and last instant of their stored rows, in seconds; `None` if some row has none, or if the
-    /// key has no time.
-    span: Option<(f64, f64)>,
-    /// What the rewriting amounts to, in rows.
-    amounts: Written,
-}
 
 /// A difference between a row of the batch and the stored row of its key.
 struct Difference {
