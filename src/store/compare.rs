@@ -21,7 +21,6 @@ use crate::rows::batch::{Batch, TableRows};
 use crate::rows::columns::Kind;
 use crate::rows::lines;
 use crate::rows::visit_tally::count;
-use crate::store::rewrite::Rewrite;
 use crate::store::row_matcher::{RowMatcher, StoredRow};
 use crate::store::row_texts::RowTexts;
 use crate::store::statements::{Statements, column_arrays, span_args};
@@ -42,15 +41,25 @@ pub struct Changes {
     pub update: BTreeMap<u32, (Vec<usize>, Vec<String>)>,
     /// By partition: ctids.
     pub delete: BTreeMap<u32, Vec<String>>,
-    /// Where rows have no place: stored visits that differ.
-    pub rewrite: Option<Rewrite>,
+    /// The same where rows have no place.
+    pub by_key: ChangesByKey,
+}
+
+/// Changes of stored rows, by key.
+#[derive(Default)]
+pub struct ChangesByKey {
+    /// Visit and row of the batch.
+    pub update: Vec<(i64, usize)>,
+    /// Visit, instant in seconds if the key has one, and key.
+    pub delete: Vec<(i64, Option<f64>, Vec<Option<String>>)>,
 }
 
 impl Changes {
     /// Number of stored rows to update or delete.
     pub fn replaced(&self) -> i64 {
         let updated = self.update.values().map(|(rows, _)| rows.len());
-        count(updated.chain(self.delete.values().map(Vec::len)).sum())
+        let by_key = [self.by_key.update.len(), self.by_key.delete.len()];
+        count(updated.chain(self.delete.values().map(Vec::len)).chain(by_key).sum())
     }
 }
 

@@ -270,11 +270,11 @@ fn check_one(
 ) -> Result<Option<Destination>> {
     let _names_in_full = LocalSettings::of(&[SAFE_PATH]);
     let Some(name) = name_of(oid)? else { return Ok(None) };
-    // 24: INSERT and DELETE, as 1 << CMD_INSERT and 1 << CMD_DELETE.
+    // 28: INSERT, UPDATE and DELETE, as 1 << CMD_INSERT and so on.
     let sql = "SELECT CASE WHEN c.relkind = 'f' AND NOT EXISTS (SELECT FROM pg_foreign_table t \
                        JOIN pg_foreign_server s ON s.oid = t.ftserver JOIN pg_foreign_data_wrapper w \
                        ON w.oid = s.srvfdw WHERE t.ftrelid = c.oid AND w.fdwhandler <> 0) THEN 'x' \
-                   WHEN c.relkind = 'f' AND pg_relation_is_updatable(c.oid, false) & 24 <> 24 THEN 'x' \
+                   WHEN c.relkind = 'f' AND pg_relation_is_updatable(c.oid, false) & 28 <> 28 THEN 'x' \
                    ELSE c.relkind::text END, \
                c.relpersistence = 't' AND c.relowner <> current_user::regrole \
                FROM pg_class c WHERE c.oid = $1";
@@ -288,7 +288,7 @@ fn check_one(
         Some("v") => Some("a view"),
         Some("m") => Some("a materialized view"),
         Some("x") if !to_write => None,
-        Some("x") => Some("a foreign table whose server does not allow INSERT and DELETE"),
+        Some("x") => Some("a foreign table whose server does not allow INSERT, UPDATE and DELETE"),
         Some("S") => Some("a sequence"),
         Some("i" | "I") => Some("an index"),
         _ => Some("not a table"),

@@ -9,7 +9,6 @@ pub mod engine;
 pub mod inspect;
 pub mod planner_hook;
 pub mod portable;
-pub mod rewrite;
 pub mod row_locks;
 pub mod row_matcher;
 pub mod row_texts;

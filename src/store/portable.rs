@@ -1,138 +1,26 @@
-//! Writes visits where rows have no place and COPY from memory may write past the table: with plain SQL by
-//! key, planned anew each time. SPI only.
+//! Compares and replaces stored rows by key, with plain SQL: where a row has no place (ctid, tableoid)
+//! that means anything, as on a worker of Citus or a foreign server. SPI only.
 //!
-//! A visit that differs is deleted and inserted whole: one DELETE and one INSERT a batch, which go only to
-//! the shards concerned, while an UPDATE from a list would read the list on each shard. No ctid, tableoid,
-//! generic plan, FOR UPDATE or ON CONFLICT: Citus, columnar or foreign tables refuse these, or count wrong.
+//! No generic plan, FOR UPDATE or ON CONFLICT either: Citus, columnar or foreign tables refuse these, or
+//! count wrong. Only rows that differ come here.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use pgrx::datum::DatumWithOid;
 use pgrx::spi::SpiClient;
 
 use crate::error::Result;
-use crate::pg::local_settings::{LocalSettings, PLANNED_ANEW, SAFE_PATH};
+use crate::pg::local_settings::LocalSettings;
 use crate::pg::spi::{query, spi, write_once};
-use crate::rows::batch::{Batch, TableRows};
+use crate::rows::batch::TableRows;
 use crate::rows::visit_tally::count;
-use crate::store::compare::{Changes, Comparison, RowLock};
-use crate::store::destination::Destination;
-use crate::store::rewrite::Rewrite;
+use crate::store::compare::{Changes, ChangesByKey, Comparison};
 use crate::store::statements::column_arrays;
 use crate::store::table_writer::TableWriter;
 use crate::store::written::Written;
 
-/// A difference between a row of the batch and the stored row of its key.
-struct Difference {
-    /// The row of the batch.
-    row: Option<usize>,
-    is_stored: bool,
-    visit: i64,
-}
-
-/// The stored rows of a visit.
-#[derive(Default)]
-struct Extent {
-    rows: i64,
-    has_all_times: bool,
-    first: f64,
-    last: f64,
-    sites: Vec<Option<String>>,
-}
-
-impl TableWriter {
-    /// Replaces the batch's visits.
-    pub(super) fn write_by_key(
-        &mut self,
-        client: &mut SpiClient,
-        batch: &Batch,
-        span: Option<(f64, f64)>,
-    ) -> Result<Written> {
-        let rows = &batch.tables()[self.place];
-        let mut changes = self.changes(client, batch, span, RowLock::No)?;
-        let length = |ranges: &[Range<usize>]| count(ranges.iter().map(Range::len).sum());
-        let mut written = Written { new_visits: changes.new_visits, ..Written::default() };
-        written.inserted = length(&changes.insert);
-        if let Some(rewrite) = changes.rewrite.take() {
-            written += rewrite.amounts;
-            let missing = rewrite.stored - self.delete_visits(client, &rewrite)?;
-            let kept = if missing > 0 {
-                // A trigger has refused some of these rows, or another session has deleted them. What
-                // is still there stays, and is not inserted a second time.
-                written.deleted = (written.deleted - missing).max(0);
-                self.rows_kept(client, rows, span, &rewrite)?
-            } else {
-                BTreeSet::new()
-            };
-            let visits: BTreeSet<i64> = rewrite.visits.iter().copied().collect();
-            for (_, range) in rows.visits.iter().filter(|(id, _)| visits.contains(id)) {
-                let wanted = range.clone().filter(|row| !kept.contains(row));
-                changes.insert.extend(wanted.map(|row| row..row + 1));
-            }
-        }
-        if !changes.insert.is_empty() {
-            let taken = length(&changes.insert) - self.insert(client, rows, &changes.insert)?;
-            // Rows that a trigger or rule of the user's takes away are not counted.
-            written.inserted = (written.inserted - taken).max(0);
-            self.read_back(client, rows, span, changes.insert)?;
-        }
-        Ok(written)
-    }
-
-    /// Deletes the stored rows of visits. Returns their number.
-    fn delete_visits(&self, client: &mut SpiClient, rewrite: &Rewrite) -> Result<i64> {
-        let Destination { name, layout, .. } = &self.destination;
-        let [site_type, visit_type] =
-            ["idsite", "idvisit"].map(|column| self.destination.type_of(column));
-        let mut sql = format!(
-            "DELETE FROM {name} AS d \
-             WHERE d.idvisit OPERATOR(pg_catalog.=) ANY ($1::pg_catalog.text[]::{visit_type}[])"
-        );
-        let mut args: Vec<DatumWithOid> = vec![texts(&rewrite.visits).into()];
-        // One shard, where a table is distributed by site.
-        if let Some(sites) = &rewrite.sites {
-            sql += &format!(
-                " AND d.idsite OPERATOR(pg_catalog.=) ANY ($2::pg_catalog.text[]::{site_type}[])"
-            );
-            args.push(sites.iter().cloned().collect::<Vec<_>>().into());
-        }
-        // Partitions that cannot be deleted from, such as columnar ones, are left out.
-        if let Some((first, last)) = rewrite.span {
-            let (time, n) = (layout.kind.time(), args.len());
-            sql += &format!(
-                " AND d.{time} OPERATOR(pg_catalog.>=) pg_catalog.to_timestamp(${}) \
-                 AND d.{time} OPERATOR(pg_catalog.<=) pg_catalog.to_timestamp(${})",
-                n + 1,
-                n + 2
-            );
-            args.extend([first.into(), last.into()]);
-        }
-        let _by_visit = LocalSettings::of(&[(c"enable_seqscan", c"off")]);
-        Ok(count(write_once(client, &sql, &args)?))
-    }
-
-    /// The rows of the batch whose key is still stored.
-    fn rows_kept(
-        &mut self,
-        client: &mut SpiClient,
-        table: &TableRows,
-        span: Option<(f64, f64)>,
-        rewrite: &Rewrite,
-    ) -> Result<BTreeSet<usize>> {
-        let _safe = LocalSettings::of(&[SAFE_PATH, PLANNED_ANEW]);
-        let wanted: BTreeSet<i64> = rewrite.visits.iter().copied().collect();
-        let visits: Vec<_> =
-            table.visits.iter().filter(|(id, _)| wanted.contains(id)).cloned().collect();
-        let mut rows: BTreeSet<usize> = visits.iter().flat_map(|(_, rows)| rows.clone()).collect();
-        for difference in self.comparison(table, span, RowLock::No).differences(client, &visits)? {
-            if let (Some(row), false) = (difference.row, difference.is_stored) {
-                rows.remove(&row);
-            }
-        }
-        Ok(rows)
-    }
-}
+/// First columns of the result of `compare_by_key`; the stored row's key follows.
+const KEY: usize = 6;
 
 impl Comparison<'_> {
     /// The second step, by key.
@@ -142,106 +30,90 @@ impl Comparison<'_> {
         visits: &[(i64, Range<usize>)],
         changes: &mut Changes,
     ) -> Result<()> {
-        let extents = self.extents(client, visits)?;
-        let mut found: BTreeMap<i64, Written> = BTreeMap::new();
-        for difference in self.differences(client, visits)? {
-            let amounts = found.entry(difference.visit).or_default();
-            match (difference.row, difference.is_stored) {
-                (Some(_), true) => amounts.updated += 1,
-                (Some(_), false) => amounts.inserted += 1,
-                (None, _) => {}
-            }
-        }
-        let mut rewrite = Rewrite { sites: Some(BTreeSet::new()), ..Rewrite::default() };
-        let mut whole = Extent { has_all_times: true, ..Extent::default() };
-        (whole.first, whole.last) = (f64::INFINITY, f64::NEG_INFINITY);
-        let none = Extent::default();
-        for (id, rows) in visits {
-            let (extent, sent) = (extents.get(id).unwrap_or(&none), count(rows.len()));
-            // Where no index keeps the key unique, a row may be stored twice.
-            let is_same = !found.contains_key(id) && extent.rows == sent;
-            if is_same {
-                continue;
-            }
-            let mut amounts = found.remove(id).unwrap_or_default();
-            amounts.deleted = (extent.rows + amounts.inserted - sent).max(0);
-            rewrite.amounts += amounts;
-            rewrite.stored += extent.rows;
-            rewrite.visits.push(*id);
-            for site in &extent.sites {
-                match (site, &mut rewrite.sites) {
-                    (Some(site), Some(sites)) => drop(sites.insert(site.clone())),
-                    _ => rewrite.sites = None,
-                }
-            }
-            if extent.rows > 0 {
-                whole.has_all_times &= extent.has_all_times;
-                whole.first = whole.first.min(extent.first);
-                whole.last = whole.last.max(extent.last);
-            }
-        }
-        if whole.has_all_times && whole.first.is_finite() && whole.last.is_finite() {
-            rewrite.span = Some((whole.first, whole.last));
-        }
-        changes.visits.extend(&rewrite.visits);
-        changes.rewrite = (!rewrite.visits.is_empty()).then_some(rewrite);
-        Ok(())
-    }
-
-    /// The rows that differ, or that only one side has.
-    fn differences(
-        &mut self,
-        client: &mut SpiClient,
-        visits: &[(i64, Range<usize>)],
-    ) -> Result<Vec<Difference>> {
         let rows: Vec<usize> = visits.iter().flat_map(|(_, rows)| rows.clone()).collect();
         let mut args = column_arrays(self.rows, &rows);
-        args.push(texts(&rows).into());
+        args.push(texts(rows.iter()).into());
         args.extend(self.visit_args(visits.iter().map(|(id, _)| *id)));
-        let mut found = Vec::new();
+        // Any session's style reads it.
+        let _iso = LocalSettings::of(&[(c"datestyle", c"ISO")]);
         for row in query(client, &self.statements.compare_by_key, &args)? {
             let place: Option<i64> = row.get(1).map_err(spi)?;
+            let place = place.and_then(|place| usize::try_from(place).ok());
+            let is_stored = row.get(2).map_err(spi)? == Some(true);
             let visit: Option<String> = row.get(3).map_err(spi)?;
-            found.push(Difference {
-                row: place.and_then(|place| usize::try_from(place).ok()),
-                is_stored: row.get(2).map_err(spi)? == Some(true),
-                visit: visit.and_then(|id| id.parse().ok()).unwrap_or_default(),
-            });
+            let visit = visit.and_then(|id| id.parse::<i64>().ok()).unwrap_or_default();
+            let is_doubled = row.get(5).map_err(spi)? == Some(true);
+            changes.visits.insert(visit);
+            if let (Some(line), true, false) = (place, is_stored, is_doubled) {
+                changes.by_key.update.push((visit, line));
+                continue;
+            }
+            if is_stored {
+                let key = (KEY..KEY + self.statements.key_width)
+                    .map(|column| row.get::<String>(column).map_err(spi));
+                let at: Option<f64> = row.get(4).map_err(spi)?;
+                changes.by_key.delete.push((visit, at, key.collect::<Result<_>>()?));
+            }
+            // Of a row that is stored twice, once.
+            changes.insert.extend(
+                place
+                    .filter(|line| changes.insert.iter().all(|rows| !rows.contains(line)))
+                    .map(|line| line..line + 1),
+            );
         }
-        Ok(found)
-    }
-
-    /// The stored rows of each visit.
-    fn extents(
-        &mut self,
-        client: &mut SpiClient,
-        visits: &[(i64, Range<usize>)],
-    ) -> Result<BTreeMap<i64, Extent>> {
-        let args = self.visit_args(visits.iter().map(|(id, _)| *id));
-        let mut extents: BTreeMap<i64, Extent> = BTreeMap::new();
-        for row in query(client, &self.statements.extents, &args)? {
-            let visit: Option<String> = row.get(1).map_err(spi)?;
-            let Some(Ok(id)) = visit.map(|id| id.parse()) else { continue };
-            let rows: i64 = row.get(3).map_err(spi)?.unwrap_or(0);
-            let times: i64 = row.get(4).map_err(spi)?.unwrap_or(0);
-            let first: Option<f64> = row.get(5).map_err(spi)?;
-            let last: Option<f64> = row.get(6).map_err(spi)?;
-            let extent = extents.entry(id).or_insert_with(|| Extent {
-                has_all_times: true,
-                first: f64::INFINITY,
-                last: f64::NEG_INFINITY,
-                ..Extent::default()
-            });
-            extent.rows += rows;
-            extent.has_all_times &= times == rows;
-            extent.first = extent.first.min(first.unwrap_or(f64::INFINITY).floor());
-            extent.last = extent.last.max(last.unwrap_or(f64::NEG_INFINITY).ceil());
-            extent.sites.push(row.get(2).map_err(spi)?);
-        }
-        Ok(extents)
+        Ok(())
     }
 }
 
-fn texts<T: ToString>(numbers: &[T]) -> Vec<String> {
-    numbers.iter().map(T::to_string).collect()
+impl TableWriter {
+    /// Deletes and updates rows by key.
+    pub(super) fn replace_by_key(
+        &self,
+        client: &mut SpiClient,
+        table: &TableRows,
+        changes: &Changes,
+    ) -> Result<Written> {
+        let mut written = Written::default();
+        let ChangesByKey { update, delete } = &changes.by_key;
+        if !delete.is_empty() {
+            let mut columns = vec![Vec::with_capacity(delete.len()); self.statements.key_width];
+            for (_, _, key) in delete {
+                columns.iter_mut().zip(key).for_each(|(column, cell)| column.push(cell.clone()));
+            }
+            let mut args: Vec<DatumWithOid> = columns.into_iter().map(DatumWithOid::from).collect();
+            let instants = delete.iter().map(|(_, at, _)| at.unwrap_or(f64::NAN));
+            args.extend(self.near(delete.iter().map(|(visit, ..)| visit), instants));
+            let sql = &self.statements.delete_by_key;
+            written.deleted = count(write_once(client, sql, &args)?);
+        }
+        if !update.is_empty() {
+            let rows: Vec<usize> = update.iter().map(|(_, row)| *row).collect();
+            let mut args = column_arrays(table, &rows);
+            let instants = rows.iter().map(|row| table.rows.instants()[*row] as f64);
+            args.extend(self.near(update.iter().map(|(visit, _)| visit), instants));
+            let sql = &self.statements.update_by_key;
+            written.updated = count(write_once(client, sql, &args)?);
+        }
+        Ok(written)
+    }
+
+    /// What limits a statement to the shards and partitions concerned, as its last arguments: visits, and
+    /// the span of instants. Columnar partitions outside the span need not be writable.
+    fn near<'a>(
+        &self,
+        visits: impl Iterator<Item = &'a i64>,
+        instants: impl Iterator<Item = f64>,
+    ) -> Vec<DatumWithOid<'a>> {
+        let mut args = vec![texts(visits).into()];
+        if self.destination.key_has_time() {
+            let none = (f64::INFINITY, f64::NEG_INFINITY);
+            let (from, to) = instants.fold(none, |(from, to), at| (from.min(at), to.max(at)));
+            args.extend([from.floor().into(), to.ceil().into()]);
+        }
+        args
+    }
+}
+
+fn texts<'a, T: ToString + 'a>(numbers: impl Iterator<Item = &'a T>) -> Vec<String> {
+    numbers.map(T::to_string).collect()
 }

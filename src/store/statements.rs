@@ -26,12 +26,16 @@ pub struct Statements {
     pub compare: String,
     /// The same, with the stored rows locked.
     pub compare_locked: String,
-    /// `(columns, lines, visits[, from, to])` → (line, whether it is stored, visit) of all rows that exist
-    /// on one side only or differ.
+    /// `(columns, lines, visits[, from, to])` → (line, whether it is stored, visit, instant of the stored
+    /// row in seconds, whether its key is stored twice, its key) of all rows that exist on one side only,
+    /// differ, or are stored twice.
     pub compare_by_key: String,
-    /// `(visits[, from, to])` → (visit, site, number of its stored rows, of those with a time; first and
-    /// last instant in seconds).
-    pub extents: String,
+    /// Number of columns of the key.
+    pub key_width: usize,
+    /// `(columns of the key, visits[, first, last])`
+    pub delete_by_key: String,
+    /// `(columns, visits[, first, last])`
+    pub update_by_key: String,
     /// `(sites, visits)`
     pub remove: String,
     /// `(partition, ctids[, from, to])`
@@ -146,25 +150,66 @@ impl Statements {
             )
         };
 
+        let (instant, near_time) = if destination.key_has_time() {
+            (format!("date_part('epoch', s.{time})"), true)
+        } else {
+            ("NULL::float8".to_owned(), false)
+        };
+        let (copies, is_doubled) = if destination.is_unique {
+            (String::new(), "false")
+        } else {
+            let keys: Vec<_> = key.iter().map(|column| format!("d.{column}")).collect();
+            (
+                format!(", count(*) OVER (PARTITION BY {}) AS copies", keys.join(", ")),
+                "coalesce(s.copies > 1, false)",
+            )
+        };
+        let stored_key: Vec<_> = key.iter().map(|column| format!("s.{column}::text")).collect();
         let compare_by_key = format!(
-            "WITH i AS MATERIALIZED (SELECT u.line::pg_catalog.int8 AS line, {typed} \
-                 FROM unnest({}, ${}::pg_catalog.text[]) AS u({places}, line)), \
-             s AS MATERIALIZED (SELECT {stored_columns} FROM {name} AS d WHERE {}) \
-             SELECT i.line, s.idvisit IS NOT NULL, coalesce(i.idvisit, s.idvisit)::text \
+            "WITH i AS MATERIALIZED (SELECT u.line::int8 AS line, {typed} \
+                 FROM unnest({}, ${}::text[]) AS u({places}, line)), \
+             s AS MATERIALIZED (SELECT {stored_columns}{copies} FROM {name} AS d WHERE {}) \
+             SELECT i.line, s.idvisit IS NOT NULL, coalesce(i.idvisit, s.idvisit)::text, {instant}, \
+                 {is_doubled}, {} \
              FROM i FULL JOIN s ON {} \
-             WHERE i.line IS NULL OR s.idvisit IS NULL OR {}",
+             WHERE i.line IS NULL OR s.idvisit IS NULL OR {is_doubled} OR {}",
             arrays(1, width),
             width + 1,
             of_visits(width + 2),
+            stored_key.join(", "),
             same.join(" AND "),
             differs.join(" OR "),
         );
-        // Without one, no span limits a statement.
-        let instant = if destination.key_has_time() {
-            format!("d.{time}")
-        } else {
-            "NULL::timestamptz".to_owned()
+        // Typed before they meet the table: Citus refuses a stable cast of a joined column.
+        let near = |first: usize| {
+            let span = format!(
+                " AND d.{time} OPERATOR(pg_catalog.>=) pg_catalog.to_timestamp(${}) \
+                 AND d.{time} OPERATOR(pg_catalog.<=) pg_catalog.to_timestamp(${})",
+                first + 1,
+                first + 2
+            );
+            let same: Vec<_> = key
+                .iter()
+                .map(|column| format!("d.{column} OPERATOR(pg_catalog.=) u.{column}"))
+                .collect();
+            format!(
+                "{} AND d.idvisit OPERATOR(pg_catalog.=) ANY (${first}::pg_catalog.text[]::{visit_type}[]){}",
+                same.join(" AND "),
+                if near_time { &span } else { "" }
+            )
         };
+        let typed_key: Vec<_> = key
+            .iter()
+            .enumerate()
+            .map(|(n, column)| format!("u.c{n}::{} AS {column}", destination.type_of(column)))
+            .collect();
+        let typed_key = typed_key.join(", ");
+        let key_places: Vec<_> = (0..key.len()).map(|n| format!("c{n}")).collect();
+        let sets_by_name: Vec<_> = layout
+            .names()
+            .filter(|column| !is_key(column))
+            .map(|column| format!("{column} = u.{column}"))
+            .collect();
         let is_one_shot = !destination.engine.is_heap();
         let cached = |sql| CachedStatement { sql, plan: None, is_one_shot };
 
@@ -183,11 +228,20 @@ impl Statements {
             compare: compare(""),
             compare_locked: compare(" FOR UPDATE OF d"),
             compare_by_key,
-            extents: format!(
-                "SELECT d.idvisit::text, d.idsite::text, count(*), count({instant}), \
-                     date_part('epoch', min({instant})), date_part('epoch', max({instant})) \
-                 FROM {name} AS d WHERE {} GROUP BY d.idvisit, d.idsite",
-                of_visits(1)
+            key_width: key.len(),
+            delete_by_key: format!(
+                "WITH u AS MATERIALIZED (SELECT {typed_key} FROM unnest({}) AS u({})) \
+                 DELETE FROM {name} AS d USING u WHERE {}",
+                arrays(1, key.len()),
+                key_places.join(", "),
+                near(key.len() + 1)
+            ),
+            update_by_key: format!(
+                "WITH u AS MATERIALIZED (SELECT {typed} FROM unnest({}) AS u({places})) \
+                 UPDATE {name} AS d SET {} FROM u WHERE {}",
+                arrays(1, width),
+                sets_by_name.join(", "),
+                near(width + 1)
             ),
             remove: format!(
                 "DELETE FROM {name} AS d WHERE d.idsite OPERATOR(pg_catalog.=) \

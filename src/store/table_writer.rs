@@ -28,9 +28,9 @@ use crate::store::written::Written;
 /// Writes visits into one table.
 pub struct TableWriter {
     /// Which of the batch's tables are its rows.
-    pub(super) place: usize,
+    place: usize,
     pub(super) destination: Destination,
-    statements: Statements,
+    pub(super) statements: Statements,
     /// UTC days since 1970 whose partitions are known to exist.
     days: HashSet<i64>,
     /// Ranges, in seconds, whose partitions are known to exist.
@@ -61,11 +61,6 @@ impl TableWriter {
         Spi::connect_mut(|client| {
             self.make_partitions(client, &rows.rows)?;
             let span = self.span(client, rows)?;
-            if !self.destination.engine.is_heap() {
-                let written = self.write_by_key(client, batch, span)?;
-                self.destination.check_name()?;
-                return Ok(written);
-            }
             let mut changes = self.changes(client, batch, span, RowLock::No)?;
             let mut written = self.replace(client, rows, span, &changes)?;
             if written.replaced() < changes.replaced() {
@@ -85,7 +80,7 @@ impl TableWriter {
         })
     }
 
-    /// Deletes and updates rows where they lie.
+    /// Deletes and updates rows where they lie, or by key.
     fn replace(
         &self,
         client: &mut SpiClient,
@@ -94,6 +89,9 @@ impl TableWriter {
         changes: &Changes,
     ) -> Result<Written> {
         let _by_ctid = LocalSettings::of(&[(c"enable_seqscan", c"off")]);
+        if !self.destination.engine.is_heap() {
+            return self.replace_by_key(client, table, changes);
+        }
         let mut written = Written::default();
         for (partition, ctids) in &changes.delete {
             let mut args = vec![pg_sys::Oid::from(*partition).into(), ctids.clone().into()];
@@ -178,7 +176,7 @@ impl TableWriter {
     }
 
     /// The differences between the batch and its stored visits.
-    pub(super) fn changes(
+    fn changes(
         &mut self,
         client: &mut SpiClient,
         batch: &Batch,
@@ -188,22 +186,13 @@ impl TableWriter {
         // The search_path decides which operators are used, too.
         let _by_visit = VisitIndexOnly::set();
         let _safe = LocalSettings::of(&[SAFE_PATH, PLANNED_ANEW, (c"enable_seqscan", c"off")]);
-        let rows = &batch.tables()[self.place];
-        self.comparison(rows, span, lock).changes(client, batch)
-    }
-
-    pub(super) fn comparison<'a>(
-        &'a mut self,
-        rows: &'a TableRows,
-        span: Option<(f64, f64)>,
-        lock: RowLock,
-    ) -> Comparison<'a> {
         let Destination { name, engine, .. } = &self.destination;
-        let has_places = engine.is_heap();
-        Comparison { name, statements: &mut self.statements, span, lock, has_places, rows }
+        let (rows, has_places) = (&batch.tables()[self.place], engine.is_heap());
+        let statements = &mut self.statements;
+        Comparison { name, statements, span, lock, has_places, rows }.changes(client, batch)
     }
 
-    pub(super) fn insert(
+    fn insert(
         &self,
         client: &mut SpiClient,
         table: &TableRows,
@@ -224,7 +213,7 @@ impl TableWriter {
     /// Checks, of the first batch, that inserted rows can be read through the table's name. Extensions
     /// that keep a table's rows elsewhere do not see a COPY from memory. Rows that a trigger, rule or
     /// policy of the user diverts are not checked.
-    pub(super) fn read_back(
+    fn read_back(
         &mut self,
         client: &mut SpiClient,
         table: &TableRows,
