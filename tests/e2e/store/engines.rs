@@ -3,7 +3,7 @@
 use fake_matomo::{Action, Fake};
 use postgres::Client;
 
-use crate::support::engines::heap2;
+use crate::support::engines::{heap, heap2};
 use crate::support::noon::from;
 use crate::support::*;
 
@@ -44,7 +44,7 @@ fn course(db: &mut Client, table: &str) -> Sums {
 #[test]
 fn a_table_of_an_unknown_access_method_gets_the_rows_and_counts_of_any_other() {
     for table in TABLES {
-        let of_heap = course(&mut database(), table);
+        let of_heap = course(&mut heap(), table);
         assert!(of_heap.inserted > 0 && of_heap.updated > 0 && of_heap.deleted > 0);
         assert_eq!(course(&mut heap2(), table), of_heap, "{table}");
     }
@@ -54,9 +54,7 @@ fn a_table_of_an_unknown_access_method_gets_the_rows_and_counts_of_any_other() {
 fn its_rows_come_by_insert_and_those_of_a_heap_by_copy() {
     let noon = Noon::new();
     let fake = serve(noon.world(4));
-    for (mut db, way) in
-        [(database(), "COPY matomo, line"), (heap2(), "INSERT INTO public.matomo")]
-    {
+    for (mut db, way) in [(heap(), "COPY matomo, line"), (heap2(), "INSERT INTO public.matomo")] {
         run(
             &mut db,
             "SELECT matomo_create_table('matomo'); CREATE TABLE way (context text);

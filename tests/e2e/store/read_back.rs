@@ -137,7 +137,8 @@ fn sharded() -> (Noon, Fake, Client) {
     run(
         &mut db,
         &format!(
-            "SELECT matomo_create_table('matomo'); CREATE TABLE matomo_shards (LIKE matomo INCLUDING ALL);
+            "SET default_table_access_method = heap; SELECT matomo_create_table('matomo');
+             CREATE TABLE matomo_shards (LIKE matomo INCLUDING ALL);
              LOAD '{}'",
             library.display()
         ),

@@ -14,6 +14,13 @@ pub fn create_heap2(db: &mut Client) {
     run(db, "CREATE ACCESS METHOD heap2 TYPE TABLE HANDLER heap_tableam_handler");
 }
 
+/// A database in which the session makes ordinary tables, however the suite runs.
+pub fn heap() -> Client {
+    let mut db = database();
+    run(&mut db, "SET default_table_access_method = heap");
+    db
+}
+
 /// A database in which the session makes tables with that method.
 pub fn heap2() -> Client {
     let mut db = database();
