@@ -80,13 +80,18 @@ BEGIN
     qualified := format('%I.%I', of_schema, companion_name);
     known := to_regclass(qualified);
     IF known IS NOT NULL THEN
-        -- Such as one from before DROP EXTENSION. Rows without a destination are of another one.
+        -- Such as one from before DROP EXTENSION. Once locked, it is not exchanged. Rows without a
+        -- destination are of another one.
         IF EXISTS (SELECT FROM pg_class c WHERE c.oid = known AND c.relkind IN ('r', 'p') AND c.relowner = table_owner
                      AND (SELECT count(*) FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = ANY (key || time_column))
                          = cardinality(key) + 1) THEN
-            EXECUTE format('SELECT EXISTS (SELECT FROM %s) OR NOT EXISTS (SELECT FROM %s)', destination, known) INTO is_its;
-            IF is_its THEN
-                RETURN known;
+            EXECUTE format('LOCK TABLE ONLY %s IN ACCESS SHARE MODE', qualified);
+            IF to_regclass(qualified) = known THEN
+                EXECUTE format('SELECT EXISTS (SELECT FROM %s) OR NOT EXISTS (SELECT FROM %s)', destination, qualified)
+                INTO is_its;
+                IF is_its THEN
+                    RETURN known;
+                END IF;
             END IF;
         END IF;
         RAISE duplicate_table USING

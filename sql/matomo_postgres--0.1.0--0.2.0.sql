@@ -90,7 +90,8 @@ ALTER TABLE matomo_site_config
 
 ALTER TABLE matomo_site_state
     DROP CONSTRAINT matomo_site_state_site_id_fkey,
-    ADD COLUMN changes integer NOT NULL DEFAULT 0;
+    ADD COLUMN changes integer NOT NULL DEFAULT 0,
+    ADD COLUMN upkeep_begun integer NOT NULL DEFAULT 0;
 
 ALTER TABLE matomo_run_log
     DROP CONSTRAINT matomo_run_log_status_check,
@@ -149,6 +150,9 @@ VOLATILE PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', 'matomo_drop_step_0_2_
 
 CREATE OR REPLACE FUNCTION matomo_change_url(destination regclass, old_url text, new_url text) RETURNS bigint
 VOLATILE PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', 'matomo_change_url_0_2_reconnect_wrapper';
+
+CREATE OR REPLACE FUNCTION matomo_create_partitions(destination regclass, from_time timestamptz, to_time timestamptz) RETURNS integer
+VOLATILE PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', 'matomo_create_partitions_0_2_reconnect_wrapper';
 
 CREATE OR REPLACE FUNCTION "matomo_run_is_dead"(
 	"runid" bigint 
@@ -857,7 +861,7 @@ $$;
 COMMENT ON FUNCTION matomo_grant_as(regclass, regclass) IS
     'Internal: gives a table that we make the owner, the grants and the row-level security of another';
 
-CREATE OR REPLACE FUNCTION matomo_create_partitions(destination regclass, from_time timestamptz, to_time timestamptz)
+CREATE OR REPLACE FUNCTION matomo_make_partitions(destination regclass, from_time timestamptz, to_time timestamptz)
 RETURNS integer
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -945,19 +949,19 @@ BEGIN
         END IF;
 
         -- A role that may write to the table may still not be able to create its partitions. The owner
-        -- of the table needs CREATE on its schema too: a superuser may have created the table for it.
-        SELECT CASE WHEN NOT pg_has_role(table_owner, 'USAGE')
+        -- of the table needs CREATE on its schema: a superuser may have created the table for it.
+        SELECT CASE WHEN NOT is_owner
                     THEN format('This requires the rights of its owner, %I.', pg_get_userbyid(table_owner))
                     WHEN needs_create IS NOT NULL
                     THEN format('This requires CREATE on schema %I.', of_schema) END,
-               CASE WHEN NOT pg_has_role(table_owner, 'USAGE')
+               CASE WHEN NOT is_owner
                     THEN 'Ask the owner to run matomo_create_partitions, or to register a site, which creates partitions ahead.'
                     WHEN needs_create IS NOT NULL
                     THEN format('GRANT CREATE ON SCHEMA %I TO %I.', of_schema, needs_create) END
         INTO missing, advice
-        FROM (SELECT min(r.rolname::text) FROM pg_roles r, pg_roles me
-              WHERE me.rolname = current_user AND NOT me.rolsuper AND r.oid IN (me.oid, table_owner)
-                AND NOT has_schema_privilege(r.oid, of_schema::text, 'CREATE')) AS x(needs_create);
+        FROM (SELECT table_owner = current_user::regrole,
+                     CASE WHEN NOT has_schema_privilege(of_schema::text, 'CREATE') THEN current_user END)
+            AS x(is_owner, needs_create);
         IF missing IS NOT NULL THEN
             RAISE insufficient_privilege USING
                 MESSAGE = format('permission denied to create the partition of table %I.%I for the week of %s',
@@ -1002,19 +1006,12 @@ BEGIN
         created := created + 1;
         at := upper_bound;
     END LOOP;
-    -- The tables of visits, conversions and items have the same weeks.
-    FOR made IN
-        SELECT c.oid FROM @extschema@.matomo_companion k JOIN pg_class c ON c.oid = k.companion::oid
-        WHERE k.destination::oid = matomo_create_partitions.destination::oid
-    LOOP
-        PERFORM @extschema@.matomo_create_partitions(made, from_time, to_time);
-    END LOOP;
     RETURN created;
 END
 $$;
 
-COMMENT ON FUNCTION matomo_create_partitions(regclass, timestamptz, timestamptz) IS
-    'Creates the missing weekly partitions (UTC) of a destination and its companions between two instants, and returns the number of those of the destination';
+COMMENT ON FUNCTION matomo_make_partitions(regclass, timestamptz, timestamptz) IS
+    'Internal: creates the missing weekly partitions (UTC) of one table of the caller''s, and returns their number';
 COMMENT ON TABLE matomo_ledger IS 'Copied site-days: one row per Matomo, site, destination and day';
 COMMENT ON COLUMN matomo_ledger.destination IS 'Table with the visits; 0 if restored from a dump and not found yet';
 COMMENT ON COLUMN matomo_ledger.sealed IS 'Whether the day was read whole after it had ended and settled; sealed days are not requested again';
@@ -1164,13 +1161,18 @@ BEGIN
     qualified := format('%I.%I', of_schema, companion_name);
     known := to_regclass(qualified);
     IF known IS NOT NULL THEN
-        -- Such as one from before DROP EXTENSION. Rows without a destination are of another one.
+        -- Such as one from before DROP EXTENSION. Once locked, it is not exchanged. Rows without a
+        -- destination are of another one.
         IF EXISTS (SELECT FROM pg_class c WHERE c.oid = known AND c.relkind IN ('r', 'p') AND c.relowner = table_owner
                      AND (SELECT count(*) FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = ANY (key || time_column))
                          = cardinality(key) + 1) THEN
-            EXECUTE format('SELECT EXISTS (SELECT FROM %s) OR NOT EXISTS (SELECT FROM %s)', destination, known) INTO is_its;
-            IF is_its THEN
-                RETURN known;
+            EXECUTE format('LOCK TABLE ONLY %s IN ACCESS SHARE MODE', qualified);
+            IF to_regclass(qualified) = known THEN
+                EXECUTE format('SELECT EXISTS (SELECT FROM %s) OR NOT EXISTS (SELECT FROM %s)', destination, qualified)
+                INTO is_its;
+                IF is_its THEN
+                    RETURN known;
+                END IF;
             END IF;
         END IF;
         RAISE duplicate_table USING
@@ -1511,6 +1513,7 @@ COMMENT ON COLUMN matomo_site_state.tended_on IS 'Last day, in the site''s timez
 COMMENT ON COLUMN matomo_site_state.upkeep_place IS 'Where unfinished retention resumes';
 COMMENT ON COLUMN matomo_site_state.upkeep_error IS 'Message of the error that retention or partitions failed with';
 COMMENT ON COLUMN matomo_site_state.changes IS 'Number of configuration changes that make earlier runs irrelevant';
+COMMENT ON COLUMN matomo_site_state.upkeep_begun IS 'Processes of the worker that have begun the upkeep since one last ended it';
 
 SELECT pg_catalog.pg_extension_config_dump('matomo_site_config', $$
     AS s (id, server, idsite, table_here, role_here, start_date, every, retention, enabled, name, timezone,
@@ -1759,6 +1762,8 @@ $$;
 COMMENT ON PROCEDURE matomo_sync_all() IS 'Syncs all enabled registered sites whose owner''s rights you have, one after the other, with a commit after each step; a failed site is a WARNING. Also applies retention to disabled sites';
 COMMENT ON FUNCTION matomo_run_sites() IS 'Internal: IDs of the registered sites that matomo_sync_all has work for';
 COMMENT ON FUNCTION matomo_run_step(integer, boolean) IS 'Internal: runs the next step for a registered site; returns whether more steps follow';
+COMMENT ON FUNCTION matomo_create_partitions(regclass, timestamptz, timestamptz) IS
+    'Creates the missing weekly partitions (UTC) of a destination and its companions between two instants, and returns the number of those of the destination';
 COMMENT ON FUNCTION matomo_create_companions(regclass) IS
     'Makes the tables of visits, conversions and items of a destination, as far as matomo.companions names them, or takes those that are there; returns them';
 COMMENT ON FUNCTION matomo_sync(integer, text, text, date, date, text, boolean, integer, text) IS
@@ -1784,7 +1789,7 @@ DECLARE
     owners CONSTANT text := pg_catalog.current_setting('matomo_update.owners');
     grants CONSTANT text := pg_catalog.current_setting('matomo_update.grants');
     for_all CONSTANT name[] := ARRAY['matomo_may_see', 'matomo_find_table', 'matomo_is_running', 'matomo_run_is_dead',
-        'matomo_today', 'matomo_partition_ranges', 'matomo_create_partitions',
+        'matomo_today', 'matomo_partition_ranges', 'matomo_create_partitions', 'matomo_make_partitions',
         'matomo_drop_step', 'matomo_drop_rows', 'matomo_drop_before', 'matomo_remove_site',
         'matomo_run_outside_transaction', 'matomo_run_sites', 'matomo_run_step', 'matomo_action_node',
         'matomo_visit', 'matomo_conversion', 'matomo_item', 'matomo_companion', 'matomo_create_companions', 'matomo_create_companion', 'matomo_grant_as'];

@@ -44,6 +44,7 @@ GRANT EXECUTE ON FUNCTION
     matomo_create_companion(regclass, text, text[], text),
     matomo_partition_ranges(regclass),
     matomo_create_partitions(regclass, timestamptz, timestamptz),
+    matomo_make_partitions(regclass, timestamptz, timestamptz),
     matomo_forget(text, text, regclass, text),
     matomo_drop_step(regclass, timestamptz, integer, interval, jsonb),
     matomo_drop_rows(regclass, timestamptz, integer, interval, text, text, boolean, jsonb)
@@ -59,6 +60,8 @@ GRANT EXECUTE ON FUNCTION
     matomo_run_step(integer, boolean)
 TO PUBLIC;
 
+COMMENT ON FUNCTION matomo_create_partitions(regclass, timestamptz, timestamptz) IS
+    'Creates the missing weekly partitions (UTC) of a destination and its companions between two instants, and returns the number of those of the destination';
 COMMENT ON FUNCTION matomo_create_companions(regclass) IS
     'Makes the tables of visits, conversions and items of a destination, as far as matomo.companions names them, or takes those that are there; returns them';
 COMMENT ON FUNCTION matomo_sync(integer, text, text, date, date, text, boolean, integer, text) IS

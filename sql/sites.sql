@@ -55,7 +55,8 @@ CREATE TABLE matomo_site_state (
     tended_on           date,
     upkeep_place        jsonb,
     upkeep_error        text,
-    changes             integer NOT NULL DEFAULT 0
+    changes             integer NOT NULL DEFAULT 0,
+    upkeep_begun        integer NOT NULL DEFAULT 0
 );
 
 COMMENT ON TABLE matomo_site_state IS 'State of each registered site';
@@ -74,6 +75,7 @@ COMMENT ON COLUMN matomo_site_state.tended_on IS 'Last day, in the site''s timez
 COMMENT ON COLUMN matomo_site_state.upkeep_place IS 'Where unfinished retention resumes';
 COMMENT ON COLUMN matomo_site_state.upkeep_error IS 'Message of the error that retention or partitions failed with';
 COMMENT ON COLUMN matomo_site_state.changes IS 'Number of configuration changes that make earlier runs irrelevant';
+COMMENT ON COLUMN matomo_site_state.upkeep_begun IS 'Processes of the worker that have begun the upkeep since one last ended it';
 
 -- Dumped with names, like matomo_ledger. What was dropped stays NULL: a later table or role with its name
 -- is another one.

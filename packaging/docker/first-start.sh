@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Runs once in a new data directory: the extension, and the site of MATOMO_URL, MATOMO_SITE and MATOMO_KEY
 # (or the file MATOMO_KEY_FILE), which the background worker syncs from then on. A Matomo that does not
-# answer now is no obstacle: this script will not run again, but the worker will.
+# answer now does not matter: this script does not run again, but the worker retries.
 set -euo pipefail
 
 [[ -z ${MATOMO_KEY_FILE:-} ]] || MATOMO_KEY=$(<"$MATOMO_KEY_FILE")
 export MATOMO_URL=${MATOMO_URL:-} MATOMO_SITE=${MATOMO_SITE:-1} MATOMO_KEY=${MATOMO_KEY:-} MATOMO_START=${MATOMO_START:-}
 
-# psql reads the variables from the environment: the token is in no command line.
+# psql reads the variables from the environment, so that the token is in no command line.
 psql -X -v ON_ERROR_STOP=1 --username "${POSTGRES_USER:-postgres}" --dbname postgres <<'END'
 \set url `echo "$MATOMO_URL"`
 \set key `echo "$MATOMO_KEY"`

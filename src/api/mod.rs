@@ -7,6 +7,7 @@
 pub mod companions;
 pub mod deletion;
 pub mod ledger;
+pub mod partitions;
 pub mod released;
 pub mod runs;
 pub mod schema;

@@ -60,7 +60,8 @@ extension_sql_file!(
     requires = [
         "procedures",
         api::ledger::matomo_change_url_0_2_reconnect,
-        api::companions::matomo_create_companions_0_2_reconnect
+        api::companions::matomo_create_companions_0_2_reconnect,
+        api::partitions::matomo_create_partitions_0_2_reconnect
     ],
     finalize
 );

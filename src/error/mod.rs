@@ -193,7 +193,9 @@ impl Error {
                     on(asked)
                 ))
             }
-            Error::RowSecurity(_) => Some("Rows that a policy hides would remain.".to_owned()),
+            Error::RowSecurity(_) => {
+                Some("Rows that a policy hides would be passed over.".to_owned())
+            }
             Error::Stored(error) => error.detail(),
             _ => None,
         }
@@ -247,13 +249,11 @@ impl Error {
                  the older visits: CALL matomo_drop_before('{}', '...').",
                 name.replace('\'', "''")
             ),
-            Error::NotSeen { engine, .. } => {
-                let engine = engine.as_deref().unwrap_or("an extension");
-                format!(
-                    "Use an ordinary Postgres table, partitioned or not: {engine} stores the rows of this \
-                     one elsewhere. docs/scale.md has what else can be a destination."
-                )
-            }
+            Error::NotSeen { engine, .. } => format!(
+                "Use an ordinary Postgres table, partitioned or not: {} stores the rows of this one \
+                 elsewhere. docs/scale.md has what else can be a destination.",
+                engine.as_deref().unwrap_or("an extension")
+            ),
             Error::Encoding(_) => "Use a database with encoding UTF8.".to_owned(),
             Error::Request { fault, .. } => fault.hint().to_owned(),
         };

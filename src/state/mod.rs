@@ -7,6 +7,7 @@ pub mod emptied_days;
 pub mod forget;
 pub mod known;
 pub mod ledger;
+pub mod not_begun;
 pub mod registration;
 pub mod restored;
 pub mod retention;

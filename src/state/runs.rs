@@ -179,14 +179,15 @@ pub fn is_dead(extension: &Extension, run: i64) -> Result<bool> {
 }
 
 /// Pages of a day per step of the next run, if fewer than usual: otherwise a run that is interrupted
-/// before the end of its first step would never succeed.
+/// within a step each time would never succeed. Polls of open days are steps, too.
 fn smaller_steps(client: &mut SpiClient, schema: &str, site: i32) -> Result<Option<i32>> {
     let sql = format!(
-        "SELECT pages = 0, step_pages FROM (SELECT * FROM {schema}.matomo_run_log WHERE site_id = $1 \
+        "SELECT pages < coalesce(step_pages, $3), step_pages FROM (SELECT * FROM {schema}.matomo_run_log WHERE site_id = $1 \
          ORDER BY runid DESC LIMIT 1) r WHERE status = 'failed' AND return_message = $2 \
          AND sqlstate IS NULL"
     );
-    let Some(row) = query(client, &sql, &[site.into(), INTERRUPTED.into()])?.next() else {
+    let args = [site.into(), INTERRUPTED.into(), settings::step_pages().into()];
+    let Some(row) = query(client, &sql, &args)?.next() else {
         return Ok(None);
     };
     let before: Option<i32> = row.get(2).map_err(spi)?;
@@ -198,7 +199,7 @@ fn smaller_steps(client: &mut SpiClient, schema: &str, site: i32) -> Result<Opti
     if before.is_some() {
         warn(
             format!(
-                "registered site {site}: runs are interrupted before their first step is done, \
+                "registered site {site}: runs are interrupted early, \
                  this one commits every {pages} pages of a day"
             ),
             "Raise statement_timeout, if that is what ends them, or set matomo.step_pages and matomo.page_size lower.",
@@ -287,32 +288,6 @@ pub fn fail(extension: &Extension, run: i64, error: &Failed, refused: Option<&st
         refused.into(),
     ];
     extension.run(|client| query(client, &sql, &args).map(drop))
-}
-
-/// Records once why the runs of due sites cannot start.
-///
-/// # Errors
-/// Only internal ones.
-pub fn note_not_begun(extension: &Extension, sites: &[(i32, Failed)]) -> Result<()> {
-    let sql = format!(
-        "UPDATE {}.matomo_site_state SET failures = failures + 1, last_error_at = clock_timestamp(), \
-             last_sqlstate = $2, last_error = $3, last_detail = $4, last_hint = $5 \
-         WHERE site_id = $1 AND (failures = 0 OR last_error IS DISTINCT FROM $3)",
-        extension.schema
-    );
-    extension.run(|client| {
-        for (site, error) in sites {
-            let args = [
-                (*site).into(),
-                error.state.as_str().into(),
-                error.message.as_str().into(),
-                error.kept_detail().into(),
-                error.hint.as_deref().into(),
-            ];
-            query(client, &sql, &args)?;
-        }
-        Ok(())
-    })
 }
 
 /// Deletes a run that has done nothing.

@@ -7,6 +7,7 @@ use pgrx::spi::SpiClient;
 use crate::error::{Error, Result, StoredError};
 use crate::pg::extension::Extension;
 use crate::pg::local_settings::{LocalSettings, SAFE_PATH};
+use crate::pg::roles::{self, AsSiteOwner};
 use crate::pg::spi::{query, spi, values};
 use crate::rows::columns::Kind;
 use crate::store::catalog;
@@ -117,13 +118,15 @@ pub fn create(
 ) -> Result<Vec<pg_sys::Oid>> {
     let known = of(extension, destination)?;
     let missing = wanted.iter().filter(|kind| known.iter().all(|(other, _)| other != *kind));
+    // A table that is there has a name, but nobody has named it: reading it may run its owner's functions.
+    let _owner = roles::lock_as_owner(destination).map(AsSiteOwner::become_);
     let _safe = LocalSettings::of(&[SAFE_PATH]);
     let mut made = Vec::new();
     let mut missing = missing.peekable();
     if missing.peek().is_some() {
         Spi::connect_mut(|client| {
             let name = name_of(client, destination)?;
-            catalog::known_columns(client, destination, &name, Kind::Actions).map(drop)
+            catalog::known_columns(client, destination, &name, Kind::Actions, true).map(drop)
         })?;
     }
     for kind in missing {
@@ -195,7 +198,7 @@ pub fn orphans(extension: &Extension) -> Result<Vec<Vec<pg_sys::Oid>>> {
 fn check(extension: &Extension, companion: pg_sys::Oid, kind: Kind) -> Result<()> {
     let name = Spi::connect_mut(|client| {
         let name = name_of(client, companion)?;
-        catalog::known_columns(client, companion, &name, kind)?;
+        catalog::known_columns(client, companion, &name, kind, true)?;
         catalog::key(client, companion, &name, kind)?;
         Ok::<_, Error>(name)
     })?;

@@ -144,6 +144,24 @@ impl Destination {
         Spi::connect_mut(|client| Ok(!query(client, &sql, &[self.oid.into()])?.is_empty()))
     }
 
+    /// Checks that no policy hides rows of any of these tables from the current user, who would take them
+    /// for missing. The locks keep it so.
+    ///
+    /// # Errors
+    /// [`Error::RowSecurity`].
+    pub fn check_is_whole(&self) -> Result<()> {
+        let sql = "SELECT 1 WHERE pg_catalog.row_security_active($1)";
+        for table in self.tables() {
+            let is_hidden = Spi::connect_mut(|client| {
+                Ok::<_, Error>(!query(client, sql, &[table.oid.into()])?.is_empty())
+            })?;
+            if is_hidden {
+                return Err(Error::RowSecurity(table.name.clone()));
+            }
+        }
+        Ok(())
+    }
+
     /// `action_timestamp` of the site's newest row, in seconds since 1970.
     ///
     /// # Errors
@@ -301,7 +319,7 @@ fn check_one(
     if foreign == Some(true) {
         return Err(Error::Privilege { name, missing: vec!["ownership".to_owned()] });
     }
-    let (layout, types) = known_columns(client, oid, &name, of)?;
+    let (layout, types) = known_columns(client, oid, &name, of, to_write)?;
     let missing = missing_privileges(client, oid, to_write)?;
     if !missing.is_empty() {
         return Err(Error::Privilege { name, missing });

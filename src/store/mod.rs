@@ -7,6 +7,7 @@ pub mod copy_from;
 pub mod destination;
 pub mod engine;
 pub mod inspect;
+pub mod partitions;
 pub mod planner_hook;
 pub mod portable;
 pub mod row_locks;

@@ -37,6 +37,8 @@ pub struct TableWriter {
     ranges: Vec<(f64, f64)>,
     /// Whether rows that were inserted have been seen in the table.
     is_read_back: bool,
+    /// Whether partitions were made, which locks the table against others who need some.
+    pub has_made_partitions: bool,
 }
 
 const DAY: i64 = 86_400;
@@ -49,7 +51,15 @@ impl TableWriter {
     pub fn new(place: usize, destination: Destination) -> TableWriter {
         let statements = Statements::of(&destination);
         let (days, ranges) = (HashSet::new(), Vec::new());
-        TableWriter { place, destination, statements, days, ranges, is_read_back: false }
+        TableWriter {
+            place,
+            destination,
+            statements,
+            days,
+            ranges,
+            is_read_back: false,
+            has_made_partitions: false,
+        }
     }
 
     /// Replaces the batch's visits.
@@ -149,11 +159,10 @@ impl TableWriter {
             }
             let destination = self.destination.oid;
             let args = [destination.into(), from.into(), to.into()];
-            let made: Option<i32> = query(client, &self.statements.make_partitions, &args)?
-                .first()
-                .get_one()
-                .map_err(spi)?;
+            let made = query(client, &self.statements.make_partitions, &args)?;
+            let made: Option<i32> = made.first().get_one().map_err(spi)?;
             if made > Some(0) {
+                self.has_made_partitions = true;
                 self.find_engine(client)?;
             }
             self.ranges.clear();

@@ -43,6 +43,11 @@ impl Writer {
         Ok(of_actions.unwrap_or_default())
     }
 
+    /// Whether partitions were made: until the transaction ends, other sessions cannot make any.
+    pub fn has_made_partitions(&self) -> bool {
+        self.tables.iter().any(|table| table.has_made_partitions)
+    }
+
     /// How many of the batch's visits are not stored as they are.
     ///
     /// # Errors

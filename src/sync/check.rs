@@ -20,7 +20,7 @@ use crate::store::destination::Destination;
 use crate::store::inspect::{self, Differing};
 use crate::store::writer::Writer;
 use crate::sync::fetch;
-use crate::sync::pages::ReadOptions;
+use crate::sync::pages::{ReadOptions, Step};
 use crate::sync::plan::{self, Start};
 use crate::sync::recheck;
 use crate::sync::remote;
@@ -66,6 +66,7 @@ pub fn run(request: SyncRequest, options: CheckOptions) -> Result<BTreeMap<Naive
     let SyncRequest { site, access, start, end, destination, .. } = request;
     let Access { client, page_size, .. } = access;
     let destination = Destination::open(&destination, options.repair)?;
+    destination.check_is_whole()?;
     let start = start.ok_or(Error::Null("start_date"))?;
     let ledger = Ledger::of(&destination, client.endpoint(), site);
     // Otherwise whoever may read the table could keep syncs and erasures waiting.
@@ -86,7 +87,7 @@ pub fn run(request: SyncRequest, options: CheckOptions) -> Result<BTreeMap<Naive
         entries.values().filter(|entry| entry.action_time.as_ref().is_some_and(is_other));
     let now = Utc::now().timestamp();
     let reading =
-        ReadOptions { site, page_size, most_pages: i32::MAX, began: now, is_zone_known: true };
+        ReadOptions { site, page_size, step: Step::Whole, began: now, is_zone_known: true };
     let mut check = Check {
         client,
         site,

@@ -14,8 +14,7 @@ use crate::rows::site_context::SiteContext;
 use crate::rows::visit_cells;
 use crate::rows::visit_tally::{Counts, VisitTally};
 use crate::state::known::Pass;
-use crate::sync::pages::ReadOptions;
-use crate::sync::pages::{Page, Pages, read_page, retry_line};
+use crate::sync::pages::{Page, Pages, ReadOptions, Step, read_page, retry_line};
 use crate::sync::plan::{Due, Extent};
 
 /// A site-day after all its pages are read, or the maximum for one step.
@@ -96,7 +95,7 @@ fn read_day(
     due: Due,
     send: &mut dyn FnMut(Message) -> bool,
 ) -> Result<bool> {
-    let ReadOptions { site, most_pages, began, .. } = *reading;
+    let ReadOptions { site, step, began, .. } = *reading;
     let begin = site.zone.midnight(due.day);
     let mut pages = Pages::new(client, *reading, due.day, due.extent.since(), true);
     let (part, mut seen, began) = match due.extent {
@@ -144,7 +143,7 @@ fn read_day(
         if !batch.visits().is_empty() && !send(Message::Batch(batch)) {
             return Ok(false);
         }
-        rest = pages.resume_at().filter(|_| pages.asked >= most_pages);
+        rest = pages.resume_at().filter(|_| step.ends(pages.asked));
         if rest.is_some() {
             break;
         }
@@ -157,7 +156,7 @@ fn read_day(
     if let Some(pass) = due.recheck.filter(|_| rest.is_none()) {
         let mut pages = Pages::new(client, *reading, due.day, Some(pass.since), false);
         pages.asked = asked;
-        let more = list(client, &mut pages, layouts, &mut reading.site, begin, most_pages, send)?;
+        let more = list(client, &mut pages, layouts, &mut reading.site, begin, step, send)?;
         rechecked = more.is_none().then_some(pass.began);
         rest = more.map(|since| Pass { since, ..pass });
         asked = pages.asked;
@@ -174,7 +173,7 @@ fn list(
     layouts: &Layouts,
     site: &mut SiteContext,
     begin: i64,
-    most_pages: i32,
+    step: Step,
     send: &mut dyn FnMut(Message) -> bool,
 ) -> Result<Option<i64>> {
     while let Some(body) = pages.next(&mut |line| {
@@ -187,7 +186,7 @@ fn list(
         if !send(Message::Listed(listed)) {
             return Ok(None);
         }
-        let rest = pages.resume_at().filter(|_| pages.asked >= most_pages);
+        let rest = pages.resume_at().filter(|_| step.ends(pages.asked));
         if rest.is_some() {
             return Ok(rest);
         }

@@ -35,11 +35,13 @@ fn span(zone: Zone, day: NaiveDate) -> (i64, i64) {
     (zone.midnight(day), day.succ_opt().map_or(i64::MAX, |next| zone.midnight(next)))
 }
 
-/// The days that were read in other timezones, in two lists: those whose time in this timezone is all
-/// covered by sealed days, and the others, at the ends of the copied range.
+/// The days that were read in other timezones, in two lists: those that stay valid, as their time in this
+/// timezone is all covered by sealed days, and the others, at the ends of the copied range. With
+/// `has_day`, the rows have the day of their visit, and days with visits do not stay valid.
 pub fn of_other_zones(
     entries: &BTreeMap<NaiveDate, LedgerEntry>,
     zone: Zone,
+    has_day: bool,
 ) -> (Vec<NaiveDate>, Vec<NaiveDate>) {
     let is_other = |entry: &&LedgerEntry| Zone::parse(&entry.timezone) != Some(zone);
     let others: Vec<_> = entries.values().filter(is_other).collect();
@@ -61,7 +63,8 @@ pub fn of_other_zones(
         let (begin, end) = span(zone, entry.day);
         let before = union.partition_point(|(from, _)| *from <= begin);
         let is_within = before.checked_sub(1).is_some_and(|place| end <= union[place].1);
-        entry.known.sealed && is_within
+        let is_right = !has_day || entry.counts.visits == 0;
+        entry.known.sealed && is_within && is_right
     };
     let (covered, open): (Vec<_>, Vec<_>) = others.into_iter().partition(is_covered);
     let days = |entries: Vec<&LedgerEntry>| entries.into_iter().map(|entry| entry.day).collect();
@@ -123,14 +126,14 @@ mod tests {
         ];
         for (before, after, expected) in cases {
             let copied = [1, 2, 3, 4, 7, 8, 9].map(|n| entry(n, before, true));
-            let (covered, open) = of_other_zones(&all(&copied), Zone::parse(after).unwrap());
+            let (covered, open) = of_other_zones(&all(&copied), Zone::parse(after).unwrap(), false);
             assert_eq!(open, expected.iter().map(|n| day(*n)).collect::<Vec<_>>(), "{before}");
             assert!(before == after || covered.len() + open.len() == 7, "{before} to {after}");
         }
         // An open day, and one that was read in the new timezone.
         let mut entries = [1, 2, 3, 4].map(|n| entry(n, "UTC", n < 4));
         entries[0] = entry(1, "UTC+1", true);
-        let (covered, open) = of_other_zones(&all(&entries), Zone::Fixed(3600));
+        let (covered, open) = of_other_zones(&all(&entries), Zone::Fixed(3600), false);
         assert_eq!((covered, open), (vec![day(3)], vec![day(2), day(4)]));
     }
 

@@ -1,6 +1,8 @@
 //! Requests and parses the pages of a site-day. Runs on a helper thread.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use chrono::NaiveDate;
 
@@ -20,12 +22,47 @@ pub struct ReadOptions {
     pub site: SiteContext,
     /// Visits per page.
     pub page_size: u32,
-    /// Maximum pages of a day per step.
-    pub most_pages: i32,
+    pub step: Step,
     /// Start of the reading, in Unix seconds.
     pub began: i64,
     /// Whether Matomo has just reported the site's timezone.
     pub is_zone_known: bool,
+}
+
+/// How much is read of a day before the transaction ends.
+#[derive(Debug, Clone, Copy)]
+pub enum Step {
+    /// All.
+    Whole,
+    /// Up to a number of pages, an instant, or [`Step::end`].
+    Part { pages: i32, until: Instant },
+}
+
+/// Whether the step ends after the page that is being read.
+static ENDS: AtomicBool = AtomicBool::new(false);
+
+impl Step {
+    /// A part of a day that is read from now on.
+    pub fn part(pages: i32, time: Duration) -> Step {
+        ENDS.store(false, Ordering::Relaxed);
+        Step::Part { pages, until: Instant::now() + time }
+    }
+
+    /// Ends the step after the page that is being read: the transaction holds locks that other sessions
+    /// wait for.
+    pub fn end(&self) {
+        ENDS.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it ends, after so many pages.
+    pub fn ends(&self, asked: i32) -> bool {
+        match self {
+            Step::Whole => false,
+            Step::Part { pages, until } => {
+                asked >= *pages || Instant::now() >= *until || ENDS.load(Ordering::Relaxed)
+            }
+        }
+    }
 }
 
 /// Requests the pages of a site-day, one after the other.

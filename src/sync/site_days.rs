@@ -19,7 +19,7 @@ use crate::store::writer::Writer;
 use crate::store::written::Written;
 use crate::sync::fetch::{self, DayRead, Message, Part};
 use crate::sync::helper::Helper;
-use crate::sync::pages::ReadOptions;
+use crate::sync::pages::{ReadOptions, Step};
 use crate::sync::plan::Due;
 use crate::sync::progress::Progress;
 use crate::sync::recheck;
@@ -71,16 +71,11 @@ pub struct Copier {
 }
 
 impl Copier {
-    /// Fetches and stores the days, at most `most_pages` of each.
+    /// Fetches and stores the days, of each as much as `step` allows.
     ///
     /// # Errors
     /// Any of [`crate::error::Error`].
-    pub fn days(
-        mut self,
-        days: Vec<Due>,
-        most_pages: i32,
-        progress: &mut Progress,
-    ) -> Result<Outcome> {
+    pub fn days(mut self, days: Vec<Due>, step: Step, progress: &mut Progress) -> Result<Outcome> {
         let phase = match days.first() {
             Some(due) if progress.goes_on() => format!("reads {}", due.day),
             _ => "begins".to_owned(),
@@ -88,7 +83,8 @@ impl Copier {
         show_activity(&progress.line(&phase));
         let count = days.len();
         let workers = self.workers.min(count);
-        let reading = ReadOptions { most_pages, ..self.reading };
+        self.reading.step = step;
+        let reading = self.reading;
         // Each of n threads reads every n-th day, ahead of storing by the length of its queue.
         let mut of_workers = vec![Vec::new(); workers];
         for (index, due) in days.into_iter().enumerate() {
@@ -143,6 +139,9 @@ impl Copier {
                 Message::Batch(batch) => {
                     written += self.store.write(&batch)?;
                     self.misfits.merge(&batch.misfits);
+                    if self.store.has_made_partitions() {
+                        self.reading.step.end();
+                    }
                 }
                 Message::Listed(visits) => {
                     let found = recheck::compare(&self.destination, &visits)?;

@@ -22,8 +22,7 @@ use crate::store::inspect;
 use crate::store::writer::Writer;
 use crate::sync::known_days;
 use crate::sync::notices::readable;
-use crate::sync::pages::ReadOptions;
-use crate::sync::pages::retry_line;
+use crate::sync::pages::{ReadOptions, Step, retry_line};
 use crate::sync::plan::{self, Due, Reread, Start, Times};
 use crate::sync::progress::Progress;
 use crate::sync::remote;
@@ -55,7 +54,7 @@ pub fn run(request: SyncRequest) -> Result<Vec<DayResult>> {
         let sync =
             Sync::prepare(site, access.clone(), destination.clone(), range, force, info, None)?;
         let mut progress = Progress::new(site, sync.due.len());
-        match sync.copy.days(sync.due, i32::MAX, &mut progress)? {
+        match sync.copy.days(sync.due, Step::Whole, &mut progress)? {
             Outcome::Done(results, misfits) => {
                 if let Some(line) = progress.end() {
                     say(PgLogLevel::NOTICE, line);
@@ -136,7 +135,7 @@ impl Sync {
         let (days, due) = loop {
             let zone = info.zone;
             if is_zone_known {
-                known = in_timezone(known, &ledger, &info)?;
+                known = in_timezone(known, &ledger, &info, &destination)?;
             }
             let today = zone.day(now).unwrap_or_default();
             let mut days = plan::days(start, range.end, today, zone)?;
@@ -169,8 +168,7 @@ impl Sync {
         let store = Writer::new(&destination);
         let (zone, is_rollup) = (info.zone, info.is_rollup);
         let site = SiteContext { id: site, zone, action_time, is_rollup };
-        let reading =
-            ReadOptions { site, page_size, most_pages: i32::MAX, began: now, is_zone_known };
+        let reading = ReadOptions { site, page_size, step: Step::Whole, began: now, is_zone_known };
         let record = Recorder { ledger, known, timezone: info.timezone.clone(), action_time, now };
         let misfits = Misfits::default();
         let copy = Copier { client, workers, reading, destination, store, record, misfits };
@@ -244,12 +242,18 @@ fn known_site(known: &LedgerDays, now: i64) -> Option<SiteInfo> {
 }
 
 /// Updates the ledger to the timezone that Matomo reported.
-fn in_timezone(known: LedgerDays, ledger: &Ledger, info: &SiteInfo) -> Result<LedgerDays> {
-    let others = known_days::of_other_zones(&known, info.zone);
-    if others.0.is_empty() && others.1.is_empty() {
+fn in_timezone(
+    known: LedgerDays,
+    ledger: &Ledger,
+    info: &SiteInfo,
+    destination: &Destination,
+) -> Result<LedgerDays> {
+    let has_day = destination.tables().any(|table| table.layout.position("day").is_some());
+    let (read, unread) = known_days::of_other_zones(&known, info.zone, has_day);
+    if read.is_empty() && unread.is_empty() {
         return Ok(known);
     }
-    ledger.set_timezone(others, &info.timezone)?;
+    ledger.set_timezone((read, unread), &info.timezone)?;
     ledger.read()
 }
 

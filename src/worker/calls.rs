@@ -41,7 +41,7 @@ pub fn check_can_commit(what: &str) -> Result<()> {
     Ok(())
 }
 
-/// IDs of the sites that `matomo_sync_all` has work for. Records a failure for sites without an owner.
+/// IDs of the sites that `matomo_sync_all` has work for, failing ones last. Records a failure for sites without an owner.
 ///
 /// # Errors
 /// Only internal ones.
@@ -49,11 +49,15 @@ pub fn sites() -> Result<Vec<i32>> {
     let _bounded = locks::bounded_waits();
     let extension = Extension::find()?;
     restored::resolve(&extension)?;
-    restored::note_ownerless(&extension)?;
+    // Another session may have locked one of them: the others go on.
+    if let Err(failed) = attempt(|| restored::note_ownerless(&extension)) {
+        failed.tell(PgLogLevel::WARNING);
+    }
     let sql = format!(
-        "SELECT s.id FROM {}.matomo_site_config s WHERE pg_has_role($1::oid, {OWNER_OF_SITE}, 'USAGE') \
+        "SELECT s.id FROM {0}.matomo_site_config s LEFT JOIN {0}.matomo_site_state t ON t.site_id = s.id \
+         WHERE pg_has_role($1::oid, {OWNER_OF_SITE}, 'USAGE') \
          AND (s.enabled OR s.retention IS NOT NULL \
-             AND EXISTS (SELECT FROM pg_roles r WHERE r.oid = {OWNER_OF_SITE})) ORDER BY s.id",
+             AND EXISTS (SELECT FROM pg_roles r WHERE r.oid = {OWNER_OF_SITE})) ORDER BY coalesce(t.failures, 0) > 0, s.id",
         extension.schema
     );
     // SAFETY: main thread, within a transaction.

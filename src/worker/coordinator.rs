@@ -16,7 +16,7 @@ use crate::pg::extension::Extension;
 use crate::pg::failed::Failed;
 use crate::pg::local_settings::LocalSettings;
 use crate::pg::report::warn_of;
-use crate::state::{restored, runs};
+use crate::state::{not_begun, restored};
 use crate::worker::background::{self, Child, Database};
 use crate::worker::queue::{self, Queue, Task};
 use crate::worker::shares::Shares;
@@ -132,8 +132,9 @@ impl Coordinator {
         self.not_before.extend(ended.into_iter().map(|(task, _)| (task.site, later)));
     }
 
-    /// Starts processes up to `matomo.max_workers`. If that is more than one, failing sites cannot use
-    /// all of them; nor can the sites of one Matomo if there are several, as any of them may hang.
+    /// Starts processes up to `matomo.max_workers`. If that is more than one, neither failing sites nor
+    /// upkeep can use all of them; nor can the sites of one Matomo if there are several, as any of them
+    /// may hang.
     fn start(&mut self, queue: &Queue) {
         let most = worker::max_workers();
         let all_but_one = most.saturating_sub(1).max(1);
@@ -148,18 +149,21 @@ impl Coordinator {
                 self.at_work.iter().filter(|(task, _)| is(task)).count()
             };
             let is_failing = |task: &Task| task.is_failing || self.shares.is_doubtful(&task.matomo);
+            let may_tend = at_work(&|other| other.tends) < all_but_one;
             let asks_the_same = |other: &Task| other.syncs && other.matomo == task.matomo;
             let most_of_one = most_of_one.min(self.shares.most(&task.matomo));
             if at_work(&|other| other.site == task.site) > 0
                 || is_failing(task) && at_work(&is_failing) >= all_but_one
+                || !task.syncs && !may_tend
                 || task.syncs && at_work(&asks_the_same) >= most_of_one
             {
                 continue;
             }
-            match Child::start(site_worker::process(task)) {
+            let task = Task { tends: task.tends && may_tend, ..task.clone() };
+            match Child::start(site_worker::process(&task)) {
                 Some(child) => {
                     self.said.no_room = false;
-                    self.at_work.push((task.clone(), child));
+                    self.at_work.push((task, child));
                 }
                 None => return self.complain_of_room(queue, task.site),
             }
@@ -181,7 +185,7 @@ impl Coordinator {
         let due = queue.tasks.iter().filter(|task| task.syncs);
         let failed: Vec<_> =
             due.map(|due| (due.site, Failed::of(&no_process(due.site).into()))).collect();
-        if let Err(failed) = look(|| runs::note_not_begun(&Extension::find()?, &failed)) {
+        if let Err(failed) = look(|| not_begun::note(&Extension::find()?, &failed)) {
             self.complain(failed);
         }
     }

@@ -20,7 +20,7 @@ use crate::state::runs;
 #[derive(Default)]
 pub struct Queue {
     /// Tasks in the order in which they became due. A failing site counts as due [`LATER`]
-    /// seconds later, so that it comes after the others but does not starve.
+    /// or [`MUCH_LATER`] seconds later, so that it comes after the others but does not starve.
     pub tasks: Vec<Task>,
     /// Time until the next task is due.
     pub pause: Option<Duration>,
@@ -34,6 +34,11 @@ pub struct Queue {
 
 /// In seconds.
 const LATER: f64 = 60.0;
+/// The same for a site whose Matomo did not answer: each costs a request timeout, and there may be many.
+const MUCH_LATER: f64 = 3600.0;
+
+/// Due time of upkeep, and of a site whose refused token was renewed, in seconds: neither happens often.
+const UNTIMED: f64 = -600.0;
 
 /// The work that is due for a site.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,11 +120,16 @@ pub fn read() -> Result<Option<Queue>> {
         let tends = !waiting.is_tended();
         if syncs || tends {
             let is_failing = waiting.is_dead || waiting.failures > 0;
-            // A site that only needs upkeep is due now.
-            let seconds = waiting.seconds.filter(|_| syncs).unwrap_or_default();
+            // What has no time at which it became due goes before others at last.
+            let seconds = waiting.seconds.filter(|_| syncs).unwrap_or(UNTIMED);
+            let later = match is_failing {
+                true if queue.unanswered.contains(&waiting.site) => MUCH_LATER,
+                true => LATER,
+                false => 0.0,
+            };
             let Candidate { site, due_at, upkeep, .. } = waiting;
             tasks.push((
-                seconds + if is_failing { LATER } else { 0.0 },
+                seconds + later,
                 Task { site, matomo, syncs, tends, is_failing, due_at, upkeep },
             ));
         }

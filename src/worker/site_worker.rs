@@ -71,6 +71,10 @@ fn sync(site: i32) -> Result<(), Failed> {
 
 /// Does upkeep for a turn.
 fn look_after(site: i32) -> Result<(), Failed> {
+    let begin = || if queue::is_created()? { upkeep::begin(site) } else { Ok(false) };
+    if !background::transaction(begin)? {
+        return Ok(());
+    }
     let (since, mut tries) = (Instant::now(), 0);
     while since.elapsed() < TURN || tries > 0 {
         background::sleep(if tries > 0 { upkeep::BETWEEN_TRIES } else { Duration::ZERO });
@@ -81,5 +85,5 @@ fn look_after(site: i32) -> Result<(), Failed> {
             _ => break,
         }
     }
-    Ok(())
+    background::transaction(|| if queue::is_created()? { upkeep::end(site) } else { Ok(()) })
 }

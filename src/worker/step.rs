@@ -20,6 +20,7 @@ use crate::pg::roles::AsSiteOwner;
 use crate::pg::spi::{query, spi};
 use crate::pg::watch::{self, Watch};
 use crate::rows::batch::Misfits;
+use crate::state::not_begun;
 use crate::state::restored;
 use crate::state::retention;
 use crate::state::run::Run;
@@ -27,6 +28,7 @@ use crate::state::runs::{self, Begun};
 use crate::state::sites::{self, RegisteredSite};
 use crate::store::destination::Destination;
 use crate::sync::notices::Notices;
+use crate::sync::pages::Step as Part;
 use crate::sync::progress::Progress;
 use crate::sync::site_days::{DayResult, Outcome, counts};
 use crate::sync::site_sync::{Range, RunContext, Sync, warn_of_misfits, warn_of_truncation};
@@ -174,6 +176,10 @@ fn copy(run: i64) -> Result<Status> {
     Ok(Status::Succeeded)
 }
 
+/// Maximum time of a step; the page that is being read then is finished. Locks are held as long, and the
+/// turns of other sites wait.
+const STEP: Duration = Duration::from_secs(5);
+
 /// Result of a step.
 struct Step {
     client: Client,
@@ -246,7 +252,7 @@ fn as_owner(
                 Duration::from_secs(elapsed.unsigned_abs()),
             )
             .having_said(notices);
-        match sync.copy.days(sync.due, pages, &mut progress)? {
+        match sync.copy.days(sync.due, Part::part(pages, STEP), &mut progress)? {
             Outcome::Done(results, misfits) => break (sync.info, due, results, misfits, progress),
             Outcome::ZoneChanged(info) => {
                 run.begin_anew();
@@ -254,6 +260,8 @@ fn as_owner(
             }
         }
     };
+    // A trigger may have deferred them anew: at COMMIT nothing would bound or record them.
+    undefer()?;
     let bytes = client.received().saturating_sub(received);
     Ok(Step { client, info, due, results, misfits, bytes, progress })
 }
@@ -271,6 +279,7 @@ fn fail(run: i64, error: &Failed) -> Result<Status> {
     let state = Run::get(&extension, run)?;
     if failure == Failure::Busy && state.timezone.is_none() {
         runs::take_back(&extension, run)?;
+        not_begun::note_held(&extension, state.site, error)?;
         say_busy(state.site);
         return Ok(Status::Skipped);
     }

@@ -9,6 +9,7 @@ use pgrx::prelude::*;
 use crate::config::settings;
 use crate::error::{Error, Result, StoredError};
 use crate::pg::extension::Extension;
+use crate::pg::failed::Failed;
 use crate::pg::locks;
 use crate::pg::roles::AsSiteOwner;
 use crate::pg::spi::{query, spi};
@@ -34,7 +35,7 @@ pub enum Outcome {
     /// Another session holds a lock; retry soon.
     Blocked,
     Done,
-    /// Recorded and reported; next attempt tomorrow.
+    /// Recorded and reported; next attempt tomorrow, or soon after a lock.
     Failed,
 }
 
@@ -49,6 +50,54 @@ struct Plan {
     is_enabled: bool,
 }
 
+/// How many processes in a row may die in the upkeep of a day.
+const MOST_DEATHS: i32 = 3;
+
+/// Begins the upkeep in a process of its own. Returns whether to go on: if processes die in it, which takes
+/// the server along, it fails for today.
+///
+/// # Errors
+/// Only internal ones.
+pub fn begin(id: i32) -> Result<bool> {
+    let extension = Extension::find()?;
+    let sql = format!(
+        "UPDATE {}.matomo_site_state SET upkeep_begun = upkeep_begun + 1 WHERE site_id = $1 \
+         RETURNING upkeep_begun",
+        extension.schema
+    );
+    let begun: Option<i32> = extension.run(|client| {
+        Ok(query(client, &sql, &[id.into()])?
+            .next()
+            .map(|row| row.get(1))
+            .transpose()
+            .map_err(spi)?
+            .flatten())
+    })?;
+    if begun.is_none_or(|begun| begun <= MOST_DEATHS) {
+        return Ok(true);
+    }
+    let site = RegisteredSite::get(&extension, id)?;
+    if let Some(plan) = plan(&extension, &site)? {
+        let message = "the upkeep was interrupted again and again";
+        note(&extension, id, Some(plan.today), Some(message))?;
+    }
+    end(id)?;
+    Ok(false)
+}
+
+/// Ends what [`begin`] has begun.
+///
+/// # Errors
+/// Only internal ones.
+pub fn end(id: i32) -> Result<()> {
+    let extension = Extension::find()?;
+    let sql = format!(
+        "UPDATE {}.matomo_site_state SET upkeep_begun = 0 WHERE site_id = $1",
+        extension.schema
+    );
+    extension.run(|client| query(client, &sql, &[id.into()]).map(drop))
+}
+
 /// Runs a step, if any is left for today, and records its failure. Only a cancel of the session is
 /// raised.
 pub fn step(id: i32) -> Outcome {
@@ -59,7 +108,7 @@ pub fn step(id: i32) -> Outcome {
     };
     outcome.unwrap_or_else(|failed| {
         let what = format!("upkeep of registered site {id}");
-        if let Err(second) = attempt(|| fail(id, &failed.message)) {
+        if let Err(second) = attempt(|| fail(id, &failed)) {
             second.about(&what).tell(PgLogLevel::WARNING);
         }
         failed.about(&what).tell(PgLogLevel::WARNING);
@@ -75,23 +124,26 @@ fn tend(id: i32) -> Result<Outcome> {
     match outcome {
         Outcome::Done => {
             ledger::forget_dropped(&extension)?;
-            note(&extension, id, plan.today, None)?;
+            note(&extension, id, Some(plan.today), None)?;
         }
         _ => keep_place(&extension, id, place)?,
     }
     Ok(outcome)
 }
 
-/// Records a failure of the upkeep; the next attempt is on the next day. Does nothing if the site or its
-/// owner no longer exists.
-fn fail(id: i32, message: &str) -> Result<()> {
+/// Records a failure of the upkeep; the next attempt is on the next day, but soon after a lock or a
+/// deadlock. Does nothing if the site or its owner no longer exists.
+fn fail(id: i32, failed: &Failed) -> Result<()> {
     let extension = Extension::find()?;
     let site = match RegisteredSite::get(&extension, id) {
         Err(Error::Stored(StoredError::NoSite(_) | StoredError::NoOwner { .. })) => return Ok(()),
         site => site?,
     };
     match plan(&extension, &site)? {
-        Some(plan) => note(&extension, id, plan.today, Some(message)),
+        Some(plan) => {
+            let passes = ["55P03", "40P01"].contains(&failed.state.as_str());
+            note(&extension, id, Some(plan.today).filter(|_| !passes), Some(&failed.message))
+        }
         None => Ok(()),
     }
 }
@@ -187,14 +239,16 @@ fn keep_place(extension: &Extension, id: i32, place: Option<String>) -> Result<(
     extension.run(|client| query(client, &sql, &[id.into(), place.into()]).map(drop))
 }
 
-fn note(extension: &Extension, id: i32, day: NaiveDate, error: Option<&str>) -> Result<()> {
+/// Records the result of the upkeep; without a day, it is not done for today.
+fn note(extension: &Extension, id: i32, day: Option<NaiveDate>, error: Option<&str>) -> Result<()> {
     let sql = format!(
         "INSERT INTO {}.matomo_site_state AS t (site_id, tended_on, upkeep_error) \
          VALUES ($1, $2::date, $3) ON CONFLICT (site_id) DO UPDATE \
-         SET tended_on = excluded.tended_on, upkeep_error = excluded.upkeep_error, \
-             upkeep_place = NULL",
+         SET tended_on = coalesce(excluded.tended_on, t.tended_on), \
+             upkeep_error = excluded.upkeep_error, \
+             upkeep_place = CASE WHEN excluded.tended_on IS NULL THEN t.upkeep_place END",
         extension.schema
     );
-    let args = [id.into(), day.to_string().into(), error.into()];
+    let args = [id.into(), day.map(|day| day.to_string()).into(), error.into()];
     extension.run(|client| query(client, &sql, &args).map(drop))
 }

@@ -1,5 +1,5 @@
--- Ways to get a batch of rows, given as texts, into a table: what `src/store/copy_from.rs` was chosen by.
--- Run by `tests/bench/run candidates`, which says :file (rows as COPY writes them).
+-- Ways to write a batch of rows, given as texts, into a table: the reason for `src/store/copy_from.rs`.
+-- Run by `tests/bench/run candidates`, which sets :file (rows in COPY format).
 \set ON_ERROR_STOP 1
 \pset format unaligned
 \pset tuples_only on

@@ -18,11 +18,11 @@ const TABLES: [&str; 2] = ["matomo", "matomo_partitioned"];
 const FIRST: &str = "2026-10-24";
 const MIDDLE: &str = "2026-10-25";
 const LAST: &str = "2026-10-26";
-/// Calls that `Stage::refuses` makes.
+/// How often `Stage::refuses` makes each call.
 const CALLS: usize = 4;
 
-/// A Matomo, a database into whose tables its visits were copied, and one that has no table yet.
-/// Every visit has got a further action since, so that a sync that stores anything is found out.
+/// A Matomo, a database with copies of its visits, and a database without tables. Since the copy
+/// every visit has got another action, so that a sync that stores anything is noticed.
 struct Stage {
     fake: Fake,
     db: Client,
@@ -41,7 +41,7 @@ impl Stage {
         change(&mut options);
         let fake = Fake::start(options);
         let (mut db, mut empty) = (database(), database());
-        // Without TLS here: the good sync asks a fake that everybody trusts.
+        // Without TLS: the sync that must work uses a fake that every client trusts.
         let plain = serve(fake.world().clone());
         let mut before = [String::new(), String::new()];
         for (table, before) in TABLES.iter().zip(&mut before) {
@@ -66,7 +66,7 @@ impl Stage {
         }
     }
 
-    /// A call with arguments of its own in place of the usual ones; values are SQL.
+    /// A call with these arguments instead of the usual ones; values are SQL.
     fn call(&self, table: &str, arguments: &[(&str, &str)]) -> String {
         let mut all = vec![
             ("site", "1".to_owned()),
@@ -82,8 +82,8 @@ impl Stage {
         format!("SELECT * FROM matomo_sync({})", all.join(", "))
     }
 
-    /// Provokes an error with and without tables, standard and partitioned, and gives it after
-    /// proving that it is the same each time, shows no secret and leaves nothing behind.
+    /// Provokes an error with and without tables, standard and partitioned. Asserts that it is the
+    /// same each time, shows no secret and leaves nothing behind; returns it.
     #[track_caller]
     fn refuses(&mut self, arguments: &[(&str, &str)]) -> DbError {
         self.fake.clear_requests();
@@ -96,8 +96,8 @@ impl Stage {
         self.same(errors)
     }
 
-    /// `refuses` for errors that come late and take their time: each table in one database only,
-    /// in the other one the next time.
+    /// `refuses` for errors that come late and take long: each table in one database only, the
+    /// next time in the other.
     #[track_caller]
     fn refuses_late(&mut self) -> DbError {
         self.fake.clear_requests();
@@ -117,13 +117,13 @@ impl Stage {
             assert_eq!(without_digits(other), without_digits(&first));
         }
         for error in errors.iter().chain([&first]) {
-            // All keys and passwords of these tests contain the word.
+            // All keys and passwords of these tests contain this word.
             assert!(!format!("{error:?}").contains("secret"), "{error:?}");
         }
         first
     }
 
-    /// Proves that all tables are as they were, where there are none too.
+    /// Asserts that no table has changed or appeared.
     #[track_caller]
     fn assert_untouched(&mut self) {
         for (table, before) in TABLES.iter().zip(&self.before) {
@@ -134,7 +134,7 @@ impl Stage {
         }
     }
 
-    /// Proves that the same call works as soon as nothing is wrong.
+    /// Asserts that the same call works once nothing is wrong.
     #[track_caller]
     fn recovers(&mut self) {
         self.fake.heal();
@@ -149,12 +149,12 @@ impl Stage {
         }
     }
 
-    /// The DETAIL of a failed question for the site.
+    /// The DETAIL when the request for the site fails.
     fn of_site(&self, status: Option<u16>) -> String {
         detail("SitesManager.getSiteFromId, site 1", &self.fake.url(), "", status)
     }
 
-    /// The DETAIL of a failed question for a day's visits.
+    /// The DETAIL when the request for a day's visits fails.
     fn of_day(&self, day: &str, status: Option<u16>) -> String {
         detail(
             "Live.getLastVisitsDetails, site 1",
@@ -170,14 +170,14 @@ fn detail(call: &str, url: &str, day: &str, status: Option<u16>) -> String {
     format!("Method {call} at {url}{day}{status}.")
 }
 
-/// A digest of the row versions that count. Unlike `fingerprint` it passes over xmax, in which an
-/// update that was rolled back leaves a trace.
+/// A digest of the current row versions. Unlike `fingerprint` it ignores xmax, which an update
+/// that was rolled back changes.
 fn versions(db: &mut Client, table: &str) -> String {
     let row = "md5(format('%s %s %s %s', tableoid, ctid, xmin, t))";
     one(db, &format!("SELECT md5(string_agg({row}, ',' ORDER BY tableoid, ctid)) FROM {table} t"))
 }
 
-/// The facts of an error, but for what a clock makes differ.
+/// The error's fields without digits, which depend on the clock.
 fn without_digits(error: &DbError) -> String {
     format!("{:?}", facts(error)).replace(|c: char| c.is_ascii_digit(), "")
 }
@@ -188,8 +188,8 @@ fn facts(error: &DbError) -> (&str, &str, &str, &str) {
     (error.code().code(), error.message(), detail, hint)
 }
 
-/// Compares an error with what is expected of it. A message that ends in `...` is a beginning, the
-/// rest being a library's; of the HINT a part is given, "" for none.
+/// Compares an error with the expected one. A message that ends in `...` is only a beginning: the
+/// rest comes from a library. Of the HINT a part is enough; "" means no HINT.
 #[track_caller]
 fn expect(error: &DbError, state: &str, message: &str, detail: &str, hint: &str) {
     let (found_state, found, found_detail, found_hint) = facts(error);

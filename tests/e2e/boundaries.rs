@@ -22,13 +22,13 @@ use victim::Victim;
 
 use crate::support::report::Section;
 
-/// Goes through all boundaries of some ways; each is a row of a section of `docs/trust.md`.
+/// Tests all boundaries of some ways; each is a row in a section of `docs/trust.md`.
 fn all(ways: &[Way], victim: Victim, conf: &str, section: &'static str) {
     let mut course = Course::new(conf);
     let mut section = Section::new(section);
     for point in POINTS {
-        // With the postmaster all end, whoever writes: a session that does what the worker does is left
-        // out then.
+        // When the postmaster is killed, every process ends, whichever one writes: a boundary
+        // tested with the worker need not be tested with a session.
         let of_worker = victim == Victim::Postmaster && point.ways.contains(&Way::Worker);
         if of_worker && !ways.contains(&Way::Worker) {
             continue;
@@ -77,7 +77,7 @@ fn a_postmaster_killed_at_any_boundary_of_the_worker_loses_one_step() {
     all(&[Way::Worker], Victim::Postmaster, WORKER, "Postmaster killed, the worker");
 }
 
-/// Where the worker never comes.
+/// Where the worker never gets to.
 #[test]
 fn a_postmaster_killed_at_any_other_boundary_loses_one_statement() {
     all(&SESSIONS, Victim::Postmaster, "", "Postmaster killed, a session");

@@ -26,7 +26,7 @@ use crate::pairs::operations::{ALL, Operation, Stop};
 use crate::pairs::scene::Scene;
 use crate::support::*;
 
-/// What one of the two ended with.
+/// The result of one of the two.
 pub type Outcome = Result<(), Box<DbError>>;
 
 #[test]
@@ -64,12 +64,12 @@ fn what_changes_sites_and_whatever_comes_meanwhile() {
     ]);
 }
 
-/// Tries each of the first with each that there is.
+/// Tries each of the first operations with every other.
 fn all_with(firsts: &[Operation]) {
     let mut scene = Scene::new();
     let mut wrong = Vec::new();
     for first in firsts {
-        // Of two statements of Postgres' own there is nothing to prove.
+        // Two statements of Postgres itself prove nothing.
         let is_ours = |second: &&Operation| !(first.is_of_postgres() && second.is_of_postgres());
         for second in ALL.iter().filter(is_ours) {
             scene.reset([*first, *second].contains(&Operation::Retention));
@@ -90,7 +90,8 @@ fn all_with(firsts: &[Operation]) {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// Has the first stop, begins the second, and lets the first go on once the second waits or has ended.
+/// Stops the first operation, starts the second, and resumes the first once the second waits or
+/// has ended.
 fn both(scene: &mut Scene, first: Operation, second: Operation) -> (Outcome, Outcome) {
     let (mut one, mut two) = (scene.connect(), scene.connect());
     let (pid_one, pid_two) = (pid(&mut one), pid(&mut two));
@@ -144,7 +145,7 @@ fn outcome(db: &mut Client, sql: &str) -> Outcome {
     })
 }
 
-/// Until the second waits for somebody, or has ended, or a while has passed: wherever it stands then.
+/// Waits until the second waits for another process or has ended, but not for long.
 fn await_rest<T>(scene: &mut Scene, pid: i32, second: &thread::JoinHandle<T>) {
     let sql = format!(
         "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = {pid} \

@@ -1,4 +1,4 @@
-//! What something cost: time, CPU, memory, WAL.
+//! The cost of an operation: time, CPU, memory, WAL.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,15 +12,15 @@ use postgres::Client;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Cost {
     pub seconds: f64,
-    /// Rows that were written, or compared.
+    /// Rows written or compared.
     pub rows: u64,
     /// Requests to Matomo.
     pub requests: u64,
-    /// CPU seconds of the backend that did it, its threads included.
+    /// CPU seconds of the backend, its threads included.
     pub backend: f64,
     /// CPU seconds of this process: the fake Matomo, and the client that waits or downloads.
     pub here: f64,
-    /// Bytes that the backend's own memory grew by at the most.
+    /// The largest growth of the backend's own memory, in bytes.
     pub memory: u64,
     pub wal: u64,
 }
@@ -46,10 +46,10 @@ impl fmt::Display for Cost {
     }
 }
 
-/// Measures `work` of a backend; `work` gives the rows.
+/// Measures what a backend does in `work`, which returns the number of rows.
 ///
 /// # Errors
-/// Those of `work`, and of asking the server for its WAL position.
+/// Those of `work` and of the query for the WAL position.
 pub fn measure<E: From<postgres::Error>>(
     watcher: &mut Client,
     backend: i32,
@@ -79,16 +79,16 @@ fn own() -> i32 {
     std::process::id() as i32
 }
 
-/// CPU seconds of a process so far.
+/// CPU seconds used by a process so far.
 pub fn cpu(pid: i32) -> f64 {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // After the name, which may hold spaces; utime and stime are the 12th and 13th from there.
+    // Fields after the name, which may contain spaces; utime and stime are the 12th and 13th.
     let fields: Vec<_> = stat.rsplit(')').next().unwrap_or("").split_whitespace().collect();
     let ticks = |at: usize| fields.get(at).and_then(|t| t.parse::<f64>().ok()).unwrap_or(0.0);
     (ticks(11) + ticks(12)) / 100.0
 }
 
-/// Watches how a process's own memory grows, without what it shares with others.
+/// Watches the growth of a process's own memory, without shared memory.
 struct Memory {
     start: u64,
     peak: Arc<AtomicU64>,

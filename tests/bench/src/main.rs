@@ -1,7 +1,7 @@
-//! What a sync costs: rows a second beside `COPY`, a bare download and the Node tool's way.
+//! Measures the throughput of a sync beside `COPY`, a bare download and the way of the Node tool.
 //!
-//! Everything is measured in pairs, round by round on the same machine within minutes, because
-//! machines differ and drift: the figures to trust are the ratios. Run it by `make bench`.
+//! Everything is measured in pairs, round by round, within minutes on the same machine, because
+//! machines differ and drift: trust the ratios. Run it with `make bench`.
 
 mod cost;
 mod report;
@@ -64,7 +64,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// What is measured in a scene.
+/// What is measured with a plan.
 fn ways(plan: Plan) -> Vec<Way> {
     let standard = Kind::Standard;
     if plan.waits {

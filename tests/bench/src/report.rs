@@ -1,4 +1,4 @@
-//! The report: medians, and ratios to what was measured in the same round.
+//! The report: medians, and ratios to other measurements of the same round.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -14,7 +14,7 @@ pub struct Sample {
     pub cost: Cost,
 }
 
-/// By the times of its system calls: `strace -f -ttt -e trace=network,futex,clone3`.
+/// From the times of system calls: `strace -f -ttt -e trace=network,futex,clone3`.
 const OWN_COST: &str = "By the times of its system calls that goes to what must come before any row can be \
     stored: a third to parse and plan the checks in a session whose caches are empty, two thirds to download \
     the first page, of 3 MB, and to take it apart. From then on the backend waits for nothing but its own COPY. \
@@ -24,11 +24,11 @@ const OWN_COST: &str = "By the times of its system calls that goes to what must 
 #[derive(Default)]
 pub struct Report {
     samples: Vec<Sample>,
-    /// Tables of sizes, by the name of the scene.
+    /// Tables of sizes, each with its scene's name.
     sizes: Vec<(&'static str, String)>,
 }
 
-/// What is promised of a ratio.
+/// The promised bound of a ratio.
 enum Promise {
     AtLeast(f64),
     AtMost(f64),
@@ -92,12 +92,12 @@ impl Report {
         self.samples.iter().find(is_it).map(|sample| &sample.cost)
     }
 
-    /// The median over the rounds of what `figure` makes of a cost.
+    /// The median of `figure` over the rounds.
     fn median(&self, plan: Plan, way: Way, figure: impl Fn(&Cost) -> f64) -> Option<f64> {
         self.ratio(plan, way, way, |cost, _| figure(cost))
     }
 
-    /// The median over the rounds of what `figure` makes of two costs.
+    /// The median over the rounds of `figure` for two costs.
     fn ratio(
         &self,
         plan: Plan,
@@ -140,7 +140,7 @@ impl Report {
         }
     }
 
-    /// Rows a second, those of COPY into the same table being 1.
+    /// Rows per second relative to COPY into the same table.
     fn of_copy(&self, plan: Plan, way: Way) -> Option<f64> {
         let kind = match way {
             Way::Sync { kind, latency: Duration::ZERO, .. }
@@ -153,7 +153,7 @@ impl Report {
         self.ratio(plan, way, copy, |way, copy| way.rows_per_second() / copy.rows_per_second())
     }
 
-    /// What the project promises, and what was measured.
+    /// The project's promises beside the measurements.
     fn promises(&self, text: &mut String) {
         text.push_str("| promise | bound | measured | |\n|---|--:|--:|---|\n");
         let mut line = |what: String, promise: Promise, measured: Option<f64>| {
@@ -228,7 +228,7 @@ impl Report {
         self.own_cost(text);
     }
 
-    /// What a call costs that does not grow with the rows.
+    /// The cost of a call that does not grow with the rows.
     fn own_cost(&self, text: &mut String) {
         let plans = self.plans();
         let find = |name| plans.iter().find(|plan| plan.name == name).copied();
@@ -249,7 +249,7 @@ impl Report {
         );
     }
 
-    /// Time a row and memory, of all scenes beside each other.
+    /// Time per row and memory, for all scenes side by side.
     fn flatness(&self, line: &mut dyn FnMut(String, Promise, Option<f64>)) {
         let plans: Vec<_> = self.plans().into_iter().filter(|plan| !plan.waits).collect();
         for kind in [Kind::Standard, Kind::Partitioned] {
@@ -288,7 +288,7 @@ impl Report {
     }
 }
 
-/// The greatest by the least, where there are several.
+/// The greatest divided by the least, if there are several.
 fn spread_of(all: &[f64]) -> Option<f64> {
     let least = all.iter().copied().reduce(f64::min)?;
     let most = all.iter().copied().reduce(f64::max)?;

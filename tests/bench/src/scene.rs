@@ -1,4 +1,5 @@
-//! What is measured on: a server with the extension, and a fake Matomo whose answers are ready.
+//! The setting for the measurements: a server with the extension, and a fake Matomo with cached
+//! answers.
 
 use std::cell::RefCell;
 
@@ -12,35 +13,35 @@ pub struct Scene {
     pub fake: Fake,
     pub first: NaiveDate,
     pub last: NaiveDate,
-    /// Rows of a whole copy.
+    /// The rows of a full copy.
     pub rows: u64,
-    /// The requests of a whole copy.
+    /// The requests of a full copy.
     pub requests: Vec<Seen>,
-    /// A file on the server with all rows of actions, as `COPY` writes it; those of a companion are in
-    /// one with its suffix.
+    /// A file on the server with all rows of actions in `COPY` format; each companion has a file
+    /// with its suffix.
     pub file: String,
-    /// What the tables take on disk, beside one of 0.1.0, as a table of Markdown.
+    /// A Markdown table: sizes of the tables on disk, compared with a 0.1.0 table.
     pub sizes: String,
-    /// Another connection, to look on.
+    /// A second connection, to observe the first.
     pub watcher: RefCell<Client>,
 }
 
-/// What to make up.
+/// What to generate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plan {
     pub name: &'static str,
-    /// About.
+    /// Approximate.
     pub actions: usize,
     pub days: u64,
-    /// Whether what counts is how long Matomo takes to answer.
+    /// Whether to measure the wait for Matomo's answers.
     pub waits: bool,
 }
 
-/// `matomo.fetch_workers` where Matomo answers at once: there is nothing to wait for, and the fake needs
-/// a CPU too.
+/// `matomo.fetch_workers` where Matomo answers at once: there is nothing to wait for, and the fake
+/// needs a CPU too.
 pub const WORKERS: usize = 1;
 
-/// The plan of this name. Days of the first three are about as large, so that pages are too.
+/// The plan with this name. Days of the first three are about the same size, so pages are too.
 pub fn plan(name: &str) -> Option<Plan> {
     let plan = |name, actions, days, waits| Some(Plan { name, actions, days, waits });
     match name {
@@ -52,17 +53,17 @@ pub fn plan(name: &str) -> Option<Plan> {
     }
 }
 
-/// On the average of what the fake makes up.
+/// The average in the fake's generated visits.
 const ACTIONS_PER_VISIT: f64 = 4.45;
 
 impl Scene {
-    /// Makes up a site with about so many actions, and has everything asked for once.
+    /// Generates a site with about this many actions and requests everything once.
     ///
     /// # Errors
-    /// What the server says.
+    /// Errors of the server.
     pub fn build(plan: Plan) -> Result<Scene> {
         let Plan { actions, days, .. } = plan;
-        // All have ended and settled.
+        // These days have ended and settled.
         let last = Utc::now().date_naive() - Days::new(3);
         let first = last - Days::new(days - 1);
         let a_day = actions as f64 / ACTIONS_PER_VISIT / days as f64;
@@ -106,10 +107,10 @@ impl Scene {
         Ok(scene)
     }
 
-    /// A new session, in which no table of this name is there and nothing known of it.
+    /// A new session without a table of this name and without its ledger.
     ///
     /// # Errors
-    /// What the server says.
+    /// Errors of the server.
     pub fn session(&self, table: &str) -> Result<Client> {
         let mut db = connect()?;
         db.batch_execute(&format!(
@@ -123,7 +124,7 @@ impl Scene {
         Ok(db)
     }
 
-    /// The sync of everything.
+    /// The sync of all days.
     pub fn call(&self, table: &str, force: bool) -> String {
         format!(
             "SELECT * FROM matomo_sync(1, '{}', '{}', '{}', '{}', '{table}', {force})",
@@ -135,11 +136,11 @@ impl Scene {
     }
 }
 
-/// What the names of a destination and of its companions end with.
+/// The suffixes of a destination and its companions.
 pub const TABLES: [&str; 4] = ["", "_visits", "_conversions", "_items"];
 
-/// The sizes of the tables of `matomo`, and of its actions as 0.1.0 kept them: the Node tool's columns,
-/// numbers as text, and a primary key on the action beside an index on the visit.
+/// The sizes of the tables of `matomo`, and of its actions as 0.1.0 stored them: the Node tool's
+/// columns, numbers as text, and a primary key on the action plus an index on the visit.
 fn sizes(db: &mut Client) -> Result<String> {
     let columns = "(SELECT string_agg(attname, ', ' ORDER BY attnum) FROM pg_attribute
         WHERE attrelid = 'of_0_1_0'::regclass AND attnum > 0)";
@@ -183,10 +184,10 @@ fn connect() -> Result<Client> {
     Ok(config.dbname(&get("PGDATABASE")?).connect(NoTls)?)
 }
 
-/// A connection as every other.
+/// A new connection.
 ///
 /// # Errors
-/// What the server says.
+/// Errors of the server.
 pub fn another() -> Result<Client> {
     connect()
 }

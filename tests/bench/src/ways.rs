@@ -1,4 +1,4 @@
-//! The ways to get rows into a table, or only pages from Matomo, that are measured.
+//! The measured ways to get rows into a table, or only pages from Matomo.
 
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,14 +22,14 @@ pub enum Kind {
 pub enum Way {
     /// `matomo_sync` into a new table.
     Sync { kind: Kind, latency: Duration, workers: usize },
-    /// `matomo_sync` over what it has copied before.
+    /// `matomo_sync` of days copied before.
     Again { kind: Kind, force: bool },
     /// `COPY FROM` a file on the server.
     Copy { kind: Kind, indexes: bool },
-    /// The requests of the sync, their answers thrown away.
+    /// The sync's requests, with the answers discarded.
     Download { latency: Duration, workers: usize },
-    /// One prepared `INSERT … ON CONFLICT DO NOTHING` an action over ten connections, each its own
-    /// transaction, as the Node tool does.
+    /// One prepared `INSERT … ON CONFLICT DO NOTHING` per action over ten connections, each in its
+    /// own transaction, as in the Node tool.
     Node { kind: Kind },
 }
 
@@ -67,10 +67,10 @@ impl fmt::Display for Way {
 }
 
 impl Way {
-    /// Does it once.
+    /// Runs it once.
     ///
     /// # Errors
-    /// What the server says; or that the rows are not all there.
+    /// Errors of the server, or missing rows.
     pub fn run(&self, scene: &Scene) -> Result<Cost> {
         match *self {
             Way::Sync { kind, latency, workers } => {
@@ -83,7 +83,7 @@ impl Way {
                 cost
             }
             Way::Again { kind, force } => {
-                // Over what the sync before has left, if there was one.
+                // Into the table left by the previous sync, if any.
                 let mut db = another()?;
                 if !rows(&mut db, kind.table()).is_ok_and(|rows| rows == scene.rows) {
                     db = scene.session(kind.table())?;
@@ -133,7 +133,7 @@ fn all_there(scene: &Scene, db: &mut Client, table: &str) -> Result<()> {
     Ok(())
 }
 
-/// A table, with the partitions that it needs.
+/// An empty table with the partitions that it needs.
 fn empty_table(
     scene: &Scene,
     db: &mut Client,
@@ -178,7 +178,7 @@ fn copy(scene: &Scene, kind: Kind, indexes: bool) -> Result<Cost> {
         ))?;
     }
     let backend = pid(&mut db)?;
-    // The same rows into the same four tables, in one transaction as in the sync.
+    // The same rows into the same four tables, in one transaction like the sync.
     let copy = |suffix| format!("COPY copied{suffix} FROM '{}{suffix}'", scene.file);
     let statements = format!("BEGIN; {}; COMMIT", TABLES.map(copy).join("; "));
     let cost = measure(&mut scene.watcher.borrow_mut(), backend, || {
@@ -193,7 +193,7 @@ fn download(scene: &Scene, workers: usize) -> Result<Cost> {
     let next = AtomicUsize::new(0);
     let (url, token) = (scene.fake.url(), scene.fake.token());
     let agent = ureq::Agent::new_with_defaults();
-    // Pages of a day come one after the other, as the next is known only then.
+    // Pages of a day come one after the other: only a page tells where the next one starts.
     let mut days: Vec<Vec<&fake_matomo::Seen>> = Vec::new();
     for seen in &scene.requests {
         match days.last_mut() {
@@ -228,7 +228,7 @@ fn download(scene: &Scene, workers: usize) -> Result<Cost> {
 
 fn node(scene: &Scene, kind: Kind) -> Result<Cost> {
     let mut db = scene.session("copied")?;
-    // With its own columns.
+    // With the Node tool's columns.
     empty_table(scene, &mut db, kind, "copied", "node")?;
     let columns = db.query(
         "SELECT attname::text, format_type(atttypid, atttypmod) FROM pg_attribute

@@ -1,4 +1,4 @@
-//! `matomo_create_companions`, and what a user does with the tables that it makes.
+//! `matomo_create_companions`, and how users change the tables that it creates.
 
 use fake_matomo::Fake;
 use postgres::Client;
@@ -14,7 +14,7 @@ fn shop() -> Fake {
     serve(world(141, "Europe/Paris", 12, FIRST, LAST))
 }
 
-/// All days that are not sealed.
+/// Syncs all days that are not sealed.
 fn sync_all(db: &mut Client, fake: &Fake) {
     sync(db, fake, &format!(", '{FIRST}', '{LAST}'"));
 }
@@ -31,7 +31,7 @@ fn visits_that_were_truncated_are_copied_again_by_the_next_sync() {
     run(&mut db, "TRUNCATE matomo_visits, matomo_conversions, matomo_items");
     sync_all(&mut db, &fake);
     assert_whole(&mut db, &fake);
-    // Of conversions and items none may be right: a check finds them.
+    // Empty tables of conversions and items could be right: only a check finds the missing rows.
     run(&mut db, "TRUNCATE matomo_conversions, matomo_items");
     sync_all(&mut db, &fake);
     let check = format!(
@@ -85,7 +85,7 @@ fn companions_that_are_renamed_or_moved_are_followed() {
     assert_whole(&mut db, &fake);
 }
 
-/// The visit is stored as a unit, and what the ledger says with it.
+/// A visit and its ledger entry are stored as a unit.
 #[test]
 fn a_trigger_of_a_companion_that_raises_leaves_all_four_tables_as_they_were() {
     let fake = shop();
@@ -115,7 +115,7 @@ fn a_trigger_of_a_companion_that_raises_leaves_all_four_tables_as_they_were() {
     assert_whole(&mut db, &fake);
 }
 
-/// As after DROP EXTENSION; nothing else of that name is taken.
+/// As after DROP EXTENSION. Other tables with such names are not taken.
 #[test]
 fn only_tables_that_fit_are_taken_as_companions() {
     let fake = shop();
@@ -130,7 +130,7 @@ fn only_tables_that_fit_are_taken_as_companions() {
     run(&mut admin, "SET search_path = public");
     let taken = "SELECT string_agg(c::text, ' ') FROM matomo_create_companions('t') c";
     for (made, drop, state) in [
-        // Of another role, who could have triggers on it.
+        // A table of another role, which could have triggers on it.
         (
             "CREATE TABLE t_visits (LIKE matomo_visit, PRIMARY KEY (idvisit))",
             "DROP TABLE t_visits",
@@ -163,7 +163,7 @@ fn only_tables_that_fit_are_taken_as_companions() {
         assert_eq!(refused.code().code(), state, "{made}: {refused:?}");
         run(&mut db, "DROP TABLE t_visits");
     }
-    // That of another destination, which was renamed.
+    // The companion of another destination, which was renamed.
     run(&mut db, "SELECT matomo_create_companions('t'); ALTER TABLE t RENAME TO old");
     run(
         &mut db,
@@ -182,7 +182,7 @@ fn only_tables_that_fit_are_taken_as_companions() {
     drop(fake);
 }
 
-/// What the first sync or `matomo_create_table` makes, it makes whole.
+/// A destination is created with all its companions or not at all.
 #[test]
 fn a_name_that_is_taken_stops_the_making_of_a_destination() {
     let fake = shop();
@@ -203,7 +203,7 @@ fn a_name_that_is_taken_stops_the_making_of_a_destination() {
     assert_whole(&mut db, &fake);
 }
 
-/// A person is in all tables that the extension has filled, whichever of them are left.
+/// A person may be in any table that the extension has filled, even if the destination is gone.
 #[test]
 fn an_erasure_finds_companions_whose_destination_was_dropped() {
     let fake = shop();

@@ -2,9 +2,11 @@
 
 mod companions;
 mod grants;
+mod hidden_rows;
 pub mod operators;
 pub mod overloads;
 mod privileges;
 mod rights;
 mod role_matrix;
+mod taken_companions;
 mod whose;

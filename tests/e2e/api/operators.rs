@@ -1,6 +1,6 @@
-//! A user's operators in the extension's schema are never used instead of those of Postgres: neither by
-//! the scripts of `CREATE EXTENSION` and `ALTER EXTENSION … UPDATE`, whose search_path has that schema,
-//! nor by what they make, nor later.
+//! A user's operators in the extension's schema are never used instead of Postgres' own: not by
+//! the scripts of `CREATE EXTENSION` and `ALTER EXTENSION … UPDATE`, whose search_path has that
+//! schema, not by the objects that they create, and not later.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -12,7 +12,8 @@ use crate::support::cluster::Cluster;
 use crate::support::sites::*;
 use crate::support::*;
 
-/// Operators of the names that our SQL uses, and more, between any two of its types. Each raises.
+/// Operators with the names that our SQL uses, and more, between any two types that it uses. Each
+/// raises an error.
 const OPERATORS: &str = r#"
     DO $do$
     DECLARE
@@ -35,7 +36,7 @@ const OPERATORS: &str = r#"
         END LOOP;
     END $do$"#;
 
-/// A session whose parse trees are in the log of its server.
+/// A session whose parse trees are written to the server's log.
 pub struct Watched {
     pub db: Client,
     log: PathBuf,
@@ -43,24 +44,24 @@ pub struct Watched {
 }
 
 impl Watched {
-    /// A superuser's session in a database in which another role, which may create in the schema public,
-    /// has just created operators. No other session of the server may be watched.
+    /// A superuser's session in a database where another role, which may create objects in the
+    /// schema public, has just created operators. No other session of the server may be watched.
     pub fn among_operators(cluster: &Cluster, database: &str) -> Watched {
         let mut db = cluster.connect(database);
         let role = role(&mut db);
         run(&mut db, &format!("GRANT CREATE ON SCHEMA public TO {role}; SET ROLE {role}"));
         run(&mut db, OPERATORS);
-        // Scripts of extensions send no such messages to the client.
+        // Scripts of extensions do not send parse trees to the client.
         run(&mut db, "RESET ROLE; SET debug_print_parse = on");
         Watched { db, log: cluster.dir.join("log"), begin: 0 }
     }
 
-    /// Forgets the statements so far.
+    /// Ignores the statements so far.
     pub fn begin_anew(&mut self) {
         self.begin = std::fs::read(&self.log).unwrap().len();
     }
 
-    /// These operators in the statements so far, and in the extension's objects.
+    /// Which of these operators the statements so far and the extension's objects use.
     pub fn used(&mut self) -> Vec<String> {
         run(&mut self.db, "SET debug_print_parse = off");
         let trees = std::fs::read(&self.log).unwrap();
@@ -92,7 +93,7 @@ fn numbers(trees: &str) -> BTreeSet<u32> {
     found
 }
 
-/// A server of its own, with a database without the extension.
+/// A server with a database that lacks the extension.
 fn bare() -> (Cluster, String) {
     let cluster = Cluster::start();
     let name = cluster.database();
@@ -109,7 +110,7 @@ fn operators_that_were_there_before_the_extension_are_used_nowhere() {
     assert_eq!(watched.used(), [""; 0]);
 }
 
-/// That the comparison would find them.
+/// Proves that the comparison can fail.
 #[test]
 fn an_operator_that_is_used_is_found() {
     let (cluster, name) = bare();

@@ -6,8 +6,8 @@ use postgres::Client;
 use crate::support::sites::*;
 use crate::support::*;
 
-/// Makes functions like ours with other types of arguments, or with fewer where ours have defaults;
-/// each raises. Gives their number.
+/// Creates functions like ours with other argument types, or with fewer arguments where ours have
+/// defaults; each raises an error. Returns their number.
 pub fn overload(db: &mut Client) -> i64 {
     run(
         db,
@@ -54,7 +54,8 @@ pub fn overload(db: &mut Client) -> i64 {
     one(db, "SELECT count(*) FROM overloads")
 }
 
-/// Calls all that there is. Arguments have the types of ours, as another function may fit others better.
+/// Calls every function. Arguments have exactly our types, since another function may match others
+/// better.
 pub fn use_everything(db: &mut Client, fake: &Fake) {
     server(db, fake);
     let call = |text: &str| {
@@ -108,7 +109,7 @@ pub fn use_everything(db: &mut Client, fake: &Fake) {
     run(db, &format!("SELECT matomo_remove_site(id => {id})"));
 }
 
-/// What the extension's objects depend on that is neither theirs nor Postgres'.
+/// What the extension's objects depend on that belongs neither to the extension nor to Postgres.
 pub fn strangers(db: &mut Client) -> Vec<String> {
     texts(
         db,
@@ -134,7 +135,7 @@ fn no_call_of_ours_is_one_of_anothers() {
     use_everything(&mut db, &serve_two());
 }
 
-/// Whoever may create in the schema may have been there before the extension.
+/// A role that may create objects in the schema can do so before the extension is there.
 #[test]
 fn functions_that_were_there_before_the_extension_are_in_none_of_its_objects() {
     let mut db = database();

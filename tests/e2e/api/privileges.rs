@@ -1,4 +1,4 @@
-//! Privileges on all objects of the extension, as a list: a new object must be added to it.
+//! The privileges on all objects of the extension, as a list: new objects must be added to it.
 
 use std::collections::BTreeMap;
 
@@ -9,9 +9,9 @@ use crate::support::report::{all_there, proven};
 use crate::support::sites::*;
 use crate::support::*;
 
-/// What roles without any grant may do, an object a line. On all others they may do nothing.
-const EVERYBODY: [&str; 30] = [
-    // Work with the caller's rights.
+/// What roles without any grant may do, one object per line. Other objects are closed to them.
+const EVERYBODY: [&str; 31] = [
+    // Functions that use the caller's rights.
     "f matomo_create_companion(regclass,text,text[],text): EXECUTE",
     "f matomo_create_companions(regclass): EXECUTE",
     "f matomo_create_partitions(regclass,timestamp with time zone,timestamp with time zone): EXECUTE",
@@ -22,9 +22,10 @@ const EVERYBODY: [&str; 30] = [
     "f matomo_forget(text,text,regclass,text): EXECUTE",
     "f matomo_grant_as(regclass,regclass): EXECUTE",
     "f matomo_is_running(integer): EXECUTE",
+    "f matomo_make_partitions(regclass,timestamp with time zone,timestamp with time zone): EXECUTE",
     "f matomo_may_see(oid): EXECUTE",
     "f matomo_partition_ranges(regclass): EXECUTE",
-    // Those of a registered site check whose it is: see below.
+    // Functions for registered sites check the owner: see below.
     "f matomo_remove_site(integer): EXECUTE",
     "f matomo_run_is_dead(bigint): EXECUTE",
     "f matomo_run_outside_transaction(text): EXECUTE",
@@ -71,7 +72,8 @@ fn what_everybody_may_do_is_on_the_list() {
     );
 }
 
-/// Default privileges are those of the role that creates the extension, and for its own objects.
+/// Default privileges belong to the role that creates the extension and are meant for its own
+/// objects.
 #[test]
 fn default_privileges_give_and_take_nothing() {
     let (name, mut db) = named_database();
@@ -92,7 +94,7 @@ fn default_privileges_give_and_take_nothing() {
         let found = privileges(&mut db, role);
         assert_eq!(found, EVERYBODY, "{found:#?}");
     }
-    // What docs/install.md has an administrator grant is enough.
+    // The grants in docs/install.md are sufficient.
     let fake = serve_two();
     server_for(&mut db, &fake, &role);
     let mut theirs = connect_as(&name, &role);
@@ -146,7 +148,7 @@ fn functions_with_their_owners_rights_are_safe_under_any_search_path() {
         ),
     );
     assert!(views > 3, "{views}");
-    // Views read with their owner's rights, and must not show rows to conditions of the reader's.
+    // Views run with their owner's rights, so a reader's conditions must not see hidden rows.
     let open = texts(
         &mut db,
         "SELECT c.relname::text FROM pg_class c
@@ -163,7 +165,7 @@ fn functions_with_their_owners_rights_are_safe_under_any_search_path() {
     );
 }
 
-/// A trigger on a table of ours would run with the rights of whoever syncs.
+/// A trigger on one of our tables would run with the rights of the role that syncs.
 #[test]
 fn nobody_hangs_anything_on_the_extensions_tables() {
     let (name, mut admin) = named_database();
@@ -215,7 +217,7 @@ fn nobody_hangs_anything_on_the_extensions_tables() {
     );
 }
 
-/// The names of destinations go into statements; none of them does more than name.
+/// Destination names are used in statements: each must only name a table.
 #[test]
 fn a_destinations_name_is_a_name() {
     let fake = serve(Noon::new().world(1));
@@ -242,14 +244,14 @@ fn a_destinations_name_is_a_name() {
         assert!(["42P01", "42601", "42602", "22023"].contains(&state), "{name}: {error:?}");
         let victims: i64 = one(&mut db, "SELECT count(*) FROM victim");
         assert_eq!(victims, 1, "{name}");
-        // Which error it is depends on the version of Postgres.
+        // The error depends on the version of Postgres.
         rows.push((case, name, format!("an error; `victim` has {victims} row")));
     }
     for (case, name, seen) in rows {
         proven("Privileges", case, &format!("`{name}`"), "a name or an error, never SQL", &seen);
     }
     assert_eq!(fake.connections(), 0);
-    // Such a table may well be there.
+    // Tables with such names may exist.
     for (case, name) in [
         ("a table of such a name", "matomo'); DROP TABLE victim; --"),
         ("a table of another such name", "a \"b\" $1 %s \\ 漢"),
@@ -269,7 +271,7 @@ fn a_destinations_name_is_a_name() {
     assert_eq!(one::<i64>(&mut db, "SELECT count(*) FROM victim"), 1);
 }
 
-/// What everybody may call does nothing for strangers.
+/// What every role may call does nothing for a role without rights.
 #[test]
 fn others_sites_and_tables_are_nobodys_business() {
     let (name, mut admin) = named_database();
@@ -278,7 +280,7 @@ fn others_sites_and_tables_are_nobodys_business() {
     server(&mut admin, &fake);
     let site = add_site(&mut admin, ", retention => '10 years'");
     run(&mut admin, "CALL matomo_sync_all()");
-    // A second run fails, with words that are the owner's business.
+    // A second run fails, with a message that only the owner may see.
     fake.fail(Fault::ErrorEnvelope("not for strangers".to_owned()), When::always());
     let failed = error(&mut admin, &format!("CALL matomo_sync_site({site})"));
     assert!(failed.message().contains("not for strangers"), "{failed:?}");

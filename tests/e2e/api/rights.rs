@@ -14,7 +14,7 @@ fn serve_site(seed: u64) -> Fake {
     serve(world(seed, "Europe/Paris", 20, "2026-10-24", "2026-10-26"))
 }
 
-/// An owner with a site of his, and a table in which his trigger can note things.
+/// An owner with a registered site, and a table to which the owner's trigger can write.
 fn owned(fake: &Fake) -> (String, Client, Client, String) {
     let (name, mut admin, owner) = database_and_role();
     server_for(&mut admin, fake, &owner);
@@ -105,7 +105,7 @@ fn an_owner_cannot_use_a_superusers_call_for_more() {
         );
         run(&mut admin, "CALL matomo_sync_all()");
         let failed = "SELECT concat_ws(': ', status, return_message) FROM matomo_runs";
-        // Postgres 16 and later say less.
+        // Postgres 16 and later have a shorter message.
         let found = one::<String>(&mut db, failed).replace(
             "permission denied to alter role",
             "must be superuser to alter superuser roles or change superuser attribute",
@@ -166,7 +166,7 @@ fn what_an_owner_sets_does_not_last_in_the_callers_session() {
 fn the_owners_rights_and_mapping_are_what_counts() {
     let fake = serve_site(134);
     let (_, mut admin, mut db, owner) = owned(&fake);
-    // The superuser has no mapping, and may write everywhere; the owner no longer.
+    // The superuser has no mapping and may write everywhere; the owner may no longer write.
     run(
         &mut admin,
         &format!(
@@ -200,7 +200,7 @@ fn names_in_the_search_path_cannot_stand_in_for_those_of_postgres() {
     server(&mut clean, &fake);
     let mut db = shared().connect(&name);
     run(&mut db, HOSTILE);
-    // What the procedures and views are made of.
+    // The objects that procedures and views use.
     run(
         &mut db,
         "DO $do$
@@ -242,7 +242,7 @@ fn names_in_the_search_path_cannot_stand_in_for_those_of_postgres() {
         ),
     );
     assert_equal(&mut clean, "matomo", &all_of(&fake, 1));
-    // A failing one takes other ways.
+    // A failing run takes other code paths.
     fake.fail(fake_matomo::Fault::Html, fake_matomo::When::always());
     run(&mut db, "CALL public.matomo_sync_all()");
     let refused = error(&mut db, &format!("CALL public.matomo_sync_site({site})"));
@@ -316,7 +316,7 @@ fn who_does_not_own_a_partitioned_table_is_told_whom_to_ask_for_a_week() {
     );
     let ahead = "SELECT matomo_create_partitions('shop.visits', '2026-10-20', now())";
     assert_eq!(error(&mut db, ahead).message(), message);
-    // The owner needs a place for it.
+    // The owner needs rights on the schema.
     let mut theirs = connect_as(&name, &owner);
     run(
         &mut admin,

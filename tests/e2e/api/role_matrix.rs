@@ -8,8 +8,7 @@ use crate::support::report::proven;
 use crate::support::sites::*;
 use crate::support::*;
 
-/// What there is to do, and how: with the site `$site`, which is `$owner`'s. Those that change
-/// anything are rolled back.
+/// What a role may try, and how: with the site `$site` of `$owner`. Changes are rolled back.
 const DEEDS: [(&str, &str); 14] = [
     (
         "sync with a key",
@@ -47,7 +46,7 @@ const DEEDS: [(&str, &str); 14] = [
     ),
 ];
 
-/// What a role has tried: what it may do, and how the rest ends.
+/// The results of a role's tries: what is allowed, and the errors of the rest.
 struct Tried {
     may: Vec<&'static str>,
     refused: BTreeMap<String, Vec<&'static str>>,
@@ -83,7 +82,7 @@ fn try_all(db: &mut Client, replace: &[(&str, &str)]) -> Tried {
     tried
 }
 
-/// A role, and all that it may do.
+/// A role and everything that it may do.
 struct Kind {
     case: &'static str,
     made: &'static str,
@@ -92,7 +91,7 @@ struct Kind {
     may: &'static [&'static str],
 }
 
-/// Reaches the network by its own leave, and no further.
+/// Requests to Matomo with the role's own credentials, and nothing more.
 const OWN_MATOMO: [&str; 4] = ["sync with a key", "sync by the server", "check", "register a site"];
 
 #[test]

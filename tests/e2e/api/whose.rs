@@ -7,7 +7,7 @@ use postgres::Client;
 use crate::support::sites::*;
 use crate::support::*;
 
-/// The role's own table, filled by a sync, which every visitor's erasure concerns from then on.
+/// The role's own table, filled by a sync, so that later erasures include it.
 fn table_of(admin: &mut Client, database: &str, fake: &Fake) -> (String, Client) {
     let role = role(admin);
     may_have_sites(admin, &role);
@@ -17,7 +17,8 @@ fn table_of(admin: &mut Client, database: &str, fake: &Fake) -> (String, Client)
     (role, db)
 }
 
-/// Triggers on all four tables that try to make their owner a superuser, and note who they run as.
+/// Triggers on all four tables that try to make their owner a superuser and note the role that
+/// runs them.
 fn set_trap(owner: &str, db: &mut Client) {
     run(
         db,
@@ -50,7 +51,7 @@ fn an_erasure_runs_nobodys_triggers_with_the_callers_rights() {
     set_trap(&owner, &mut theirs);
     let visitor: String = one(&mut theirs, "SELECT visitorid FROM visits LIMIT 1");
     let forget = format!("SELECT * FROM matomo_forget('{visitor}')");
-    // A superuser; then a role that may delete there, but has none of the owner's rights.
+    // First a superuser; then a role that may delete there but has none of the owner's rights.
     run(&mut admin, &forget);
     let left = format!("SELECT count(*) FROM visits WHERE visitorid = '{visitor}'");
     assert_eq!(one::<i64>(&mut theirs, &left), 0);
@@ -77,7 +78,7 @@ fn an_erasure_runs_nobodys_triggers_with_the_callers_rights() {
     assert!(!one::<bool>(&mut admin, &is_superuser));
 }
 
-/// The owner's trigger may look for names in the search_path, which is the caller's.
+/// The owner's trigger may look up names in the search_path, which is the caller's.
 #[test]
 fn an_erasure_lends_the_owners_rights_to_no_function_of_the_callers() {
     let fake = serve_two();
@@ -110,7 +111,7 @@ fn an_erasure_lends_the_owners_rights_to_no_function_of_the_callers() {
     );
     let refused = error(&mut db, "SELECT * FROM matomo_forget('x')");
     assert!(refused.message().contains("helper() does not exist"), "{refused:?}");
-    // Whoever has the owner's rights has his triggers find what they find at an INSERT.
+    // For a caller with the owner's rights, triggers find the same objects as during an INSERT.
     run(
         &mut admin,
         &format!("SET search_path = {owner}, public; SELECT * FROM matomo_forget('x')"),
@@ -135,13 +136,13 @@ fn an_erasure_that_a_trigger_refuses_says_which_table_it_was() {
     let detail = format!("Rows of table {owner}.visits were to be deleted.");
     let hint = "To erase elsewhere, name one table after the other as only_in.";
     assert_eq!((refused.detail(), refused.hint()), (Some(detail.as_str()), Some(hint)));
-    // Elsewhere it is erased all the same.
+    // In other tables the erasure still works.
     run(&mut admin, &format!("SELECT * FROM matomo_forget('{visitor}', only_in => 'matomo')"));
     let left = format!("SELECT count(*) FROM matomo WHERE visitorid = '{visitor}'");
     assert_eq!(one::<i64>(&mut admin, &left), 0);
 }
 
-/// A table with sites 1 and 2, of which a policy shows a role site 1.
+/// A table with sites 1 and 2; a policy lets a role see only site 1.
 fn half_hidden() -> (Fake, String, Client, String) {
     let fake = serve_two();
     let (name, mut admin, reader) = database_and_role();
@@ -190,13 +191,13 @@ fn erasure_and_retention_are_whole_or_refused_where_policies_hide_rows() {
                 &error(&mut db, &call),
                 "42501",
                 "row-level security may hide rows of table public.matomo",
-                &["Rows that a policy hides would remain."],
+                &["Rows that a policy hides would be passed over."],
                 "Use a role to which no policy applies",
             );
             assert_eq!(state(&mut admin), before, "{call}");
         }
     }
-    // Nor does the owner see all, when policies are forced on it.
+    // The owner does not see everything either when policies are forced.
     let owner = role(&mut admin);
     run(
         &mut admin,
@@ -204,7 +205,7 @@ fn erasure_and_retention_are_whole_or_refused_where_policies_hide_rows() {
             "ALTER TABLE matomo OWNER TO {owner}; ALTER TABLE matomo FORCE ROW LEVEL SECURITY"
         ),
     );
-    // Nobody's triggers run with the rights of another.
+    // No role's triggers run with another role's rights.
     assert_says(
         &error(&mut admin, "SELECT * FROM matomo_forget('x')"),
         "42501",
@@ -227,7 +228,7 @@ fn erasure_and_retention_are_whole_or_refused_where_policies_hide_rows() {
     assert_eq!(one::<i64>(&mut admin, &left), 0);
 }
 
-/// Who may delete seals no day but by deleting.
+/// A role that may delete can seal days only by deleting rows.
 #[test]
 fn days_are_sealed_as_empty_only_where_rows_are_dropped() {
     let noon = Noon::new();
@@ -257,7 +258,7 @@ fn days_are_sealed_as_empty_only_where_rows_are_dropped() {
             assert_eq!(ledger(&mut admin, "matomo"), before, "{grant}: {call}");
         }
     }
-    // All four tables lose rows, or none.
+    // All four tables lose rows, or none does.
     run(&mut admin, &format!("GRANT SELECT, DELETE ON matomo TO {role}"));
     for call in &calls[3..] {
         let refused = error(&mut db, call);
@@ -269,14 +270,14 @@ fn days_are_sealed_as_empty_only_where_rows_are_dropped() {
         assert_eq!(error(&mut db, call).code().code(), "22023", "{call}");
         assert_eq!(ledger(&mut admin, "matomo"), before, "{call}");
     }
-    // A place that is made up skips rows, and seals no day that has some.
+    // A forged place skips rows, but does not seal days that have rows.
     let made_up = "SELECT matomo_drop_step('matomo', $1::text::timestamptz, NULL, '1s',
         jsonb_build_object('before', $1::text, 'id', 'matomo'::regclass::oid, 'done', true, 'last_gone', $1::text))";
     let bound = format!("{}T00:00:00Z", noon.text(1));
     db.query(made_up, &[&bound]).unwrap();
     assert_eq!(ledger(&mut admin, "matomo"), before);
     assert_eq!(one::<i64>(&mut admin, "SELECT count(*) FROM matomo"), 27);
-    // There is no other function that tells the ledger such things.
+    // No other function lets a caller seal days in the ledger.
     let functions = "SELECT count(*) FROM pg_proc WHERE proname LIKE 'matomo%seal%'";
     assert_eq!(one::<i64>(&mut admin, functions), 0);
 }
@@ -327,7 +328,7 @@ fn a_ledger_row_that_another_session_has_locked_ends_in_an_error_and_no_busy_loo
         &[&format!("Held by process {holder}.")],
         "Call it again",
     );
-    // Twice a second.
+    // It tries twice a second.
     let steps = one::<Option<i64>>(&mut db, commits).unwrap_or(0);
     assert!(steps < 10, "{steps} steps in a second");
     assert_eq!(one::<i64>(&mut db, "SELECT count(*) FROM matomo"), 36);
@@ -345,7 +346,7 @@ fn ledger_rows_of_dropped_tables_go() {
         sync(&mut db, &fake, &format!(", '2026-10-24', '2026-10-26', destination => '{table}'"));
     }
     let of_dropped = "SELECT count(*) FROM matomo_ledger l WHERE NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = l.destination)";
-    // By an erasure, by a first sync into a table, and once a day with the upkeep of a site.
+    // By an erasure, by a first sync into a table, and by the daily upkeep of a site.
     for (drop, by) in [
         ("one", "SELECT matomo_forget('x')".to_owned()),
         ("two", sync_sql(&fake, 1, ", '2026-10-24', '2026-10-26'")),

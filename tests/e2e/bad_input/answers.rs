@@ -1,5 +1,5 @@
-//! Invalid answers. Each is tested for the request for the site, and in the middle of a range, after
-//! a valid day.
+//! Invalid answers. Each is tested for the request for the site, and in the middle of a range,
+//! after a valid day.
 
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,8 @@ fn in_the_middle() -> When {
 }
 
 impl Stage {
-    /// Meets the fault at both places, and proves the error there and that none of it remains.
+    /// Injects the fault at both places, and asserts the error and that nothing of the fault
+    /// remains.
     #[track_caller]
     fn meets(&mut self, fault: Fault, state: &str, message: &str, status: Option<u16>, hint: &str) {
         self.fake.fail(fault.clone(), for_the_site());
@@ -114,7 +115,7 @@ fn a_visits_log_that_is_switched_off() {
     stage.recovers();
 }
 
-/// With a visit in it, of which no word may be told.
+/// It contains a visit, of which the error must not show anything.
 #[test]
 fn what_stands_around_the_json() {
     let mut stage = Stage::new();
@@ -151,7 +152,7 @@ fn what_stands_around_the_json() {
     ] {
         stage.meets(fault, state, &message, Some(200), hint);
     }
-    // A proxy that forgets the beginning.
+    // A proxy that loses the start of the answer.
     let body = "\"idVisit\":5,\"ip\":\"192.0.2.7\"}]".into();
     let text = "the answer of Matomo is not JSON but text";
     stage.meets(Fault::Raw(body), "08P01", text, Some(200), NOT_MATOMO);
@@ -289,7 +290,7 @@ fn a_redirect_is_named_and_never_followed() {
             );
         }
     }
-    // As force_ssl does it.
+    // As Matomo's force_ssl does.
     let to = stage.fake.url().replace("http:", "https:") + "/index.php";
     let message = format!("Matomo redirects to \"{to}\"");
     let fault = Fault::Redirect(302, to);
@@ -306,12 +307,12 @@ fn answers_larger_than_the_limit() {
     let hint = "raise matomo.max_response_size";
     stage.meets(Fault::OverSize(1_048_577), "54000", message, Some(200), hint);
     stage.meets(Fault::Endless, "54000", message, Some(200), hint);
-    // It counts what is unpacked: 3 MB that travel as 3 kB.
+    // The limit counts unpacked bytes: 3 MB that are 3 kB on the wire.
     stage.fake.knobs().gzip = true;
     let bomb = Fault::Raw(" ".repeat(3_000_000).into());
     stage.meets(bomb, "54000", message, Some(200), hint);
     stage.fake.knobs().gzip = false;
-    // To the byte.
+    // Exactly the limit.
     stage.fake.fail(Fault::OverSize(1_048_576), in_the_middle());
     let call = stage.call("matomo", &[("destination", "'other'")]);
     stage.db.batch_execute("SELECT matomo_create_table('other')").unwrap();

@@ -39,16 +39,16 @@ fn a_refused_token_is_never_tried_twice() {
     let error = stage.refuses(&[("key", "'my-secret-key'")]);
     let detail = format!("{} Matomo says: {WRONG}", stage.of_site(Some(401)));
     expect(&error, "28000", "Matomo refused the token", &detail, hint);
-    // Once for the site, once for what every token may ask.
+    // One request for the site, and one that every token may make.
     assert_eq!(stage.fake.requests().len(), 2 * CALLS);
-    // In the middle, when it was revoked meanwhile.
+    // In the middle of a sync, when the token has been revoked meanwhile.
     stage.fake.fail(Fault::Says(Saying::WrongToken), in_the_middle());
     stage.fake.fail(Fault::Says(Saying::WrongToken), When::always().method(SITES));
     let error = stage.refuses(&[]);
     let detail = format!("{} Matomo says: {WRONG}", stage.of_day(MIDDLE, Some(401)));
     expect(&error, "28000", "Matomo refused the token", &detail, hint);
     assert_eq!(stage.fake.requests().len(), 4 * CALLS);
-    // A good one that meets such words only once was not refused.
+    // A valid token that gets such an error only once has not been refused.
     stage.fake.heal();
     stage.fake.fail(Fault::Says(Saying::WrongToken), in_the_middle());
     let error = stage.refuses(&[]);
@@ -76,7 +76,7 @@ fn a_lockout_is_told_from_a_wrong_token() {
     let mut stage = Stage::new();
     stage.execute("SET matomo.max_retries = 3");
     for _ in 0..5 {
-        // Lets Matomo's patience of 18 end, a test's worth of refusals at a time.
+        // Uses up Matomo's limit of 18 refused tokens in several tests' worth of refusals.
         let call = stage.call("matomo", &[("key", "'my-secret-key'")]);
         for _ in 0..4 {
             error(&mut stage.db, &call);
@@ -139,7 +139,7 @@ fn dates_in_the_wrong_order_or_out_of_range_are_refused_without_a_request() {
     assert_eq!(stage.fake.requests().len(), 0);
 }
 
-/// Clocks 24 hours apart: one date is today at one and in the future at the other.
+/// Two zones 24 hours apart: one date is today in the first and in the future in the second.
 #[test]
 fn a_start_in_the_future_is_one_in_the_sites_timezone() {
     let mut stage = Stage::new();
@@ -233,7 +233,7 @@ fn a_read_only_transaction_is_refused_without_a_request() {
 #[test]
 fn unknown_settings_and_values_out_of_range_are_refused() {
     let mut db = database();
-    // The prefix is reserved from the moment that the library is there.
+    // The prefix is reserved once the library is loaded.
     db.batch_execute("LOAD 'matomo_postgres'").unwrap();
     let nonsense = error(&mut db, "SET matomo.nonsense = 1");
     let message = "invalid configuration parameter name \"matomo.nonsense\"";
@@ -322,14 +322,14 @@ fn only_those_whom_the_administrator_lets_may_sync() {
         detail,
         "Ask the owner of public.matomo",
     );
-    // What is read on the server is the superuser's to say.
+    // Only superusers choose which files the server reads.
     let denied = error(&mut theirs, "SET matomo.ca_file = '/etc/passwd'");
     expect(&denied, "42501", "permission denied to set parameter \"matomo.ca_file\"", "", "");
     stage.db.batch_execute(&format!("GRANT INSERT, UPDATE ON matomo TO {role}")).unwrap();
     let denied = error(&mut theirs, &call);
     let detail = "Privileges missing: DELETE.";
     expect(&denied, "42501", "permission denied for table public.matomo", detail, "GRANT");
-    // Nor may they make tables where they may not create.
+    // They cannot create tables without CREATE on the schema.
     stage.db.batch_execute("ALTER TABLE matomo RENAME TO renamed").unwrap();
     let denied = error(&mut theirs, &call);
     expect(&denied, "42501", "permission denied for schema public", "", "");
@@ -337,7 +337,7 @@ fn only_those_whom_the_administrator_lets_may_sync() {
     stage.assert_untouched();
     assert_eq!(stage.fake.requests().len(), 0);
     stage.db.batch_execute(&format!("GRANT DELETE ON matomo TO {role}")).unwrap();
-    // Nor without rights on each of the companions.
+    // They also need rights on each companion.
     let of_all = "Privileges missing: SELECT, INSERT, UPDATE, DELETE.";
     for table in ["matomo_visits", "matomo_conversions", "matomo_items"] {
         let denied = error(&mut theirs, &call);

@@ -17,7 +17,7 @@ fn detail_at(url: &str) -> String {
     detail("SitesManager.getSiteFromId, site 1", url, "", None)
 }
 
-/// An address where nobody listens, nor will while the stream lives: its own end.
+/// An address that refuses connections while the stream lives: the stream's own end.
 fn closed_port() -> (SocketAddr, (TcpListener, TcpStream)) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -56,9 +56,9 @@ fn a_host_that_cannot_be_reached_is_tried_again() {
 
 #[test]
 fn a_host_that_lets_nobody_in_is_given_up_in_time() {
-    // A queue for one, in which somebody stands already: the next one's SYN stays unanswered.
+    // A queue for one connection, already full: the next SYN gets no answer.
     let full = TcpListener::bind("127.0.0.1:0").unwrap();
-    // SAFETY: a socket of our own.
+    // SAFETY: a socket of this test.
     unsafe { libc::listen(full.as_raw_fd(), 0) };
     let address = full.local_addr().unwrap();
     let mut queue = Vec::new();
@@ -85,7 +85,7 @@ fn a_port_that_speaks_another_protocol() {
         for stream in ssh.incoming().take(CALLS + 1) {
             let mut stream = stream.unwrap();
             let _ = stream.write_all(b"SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n");
-            // Reads the request to its end, so that closing does not reset the connection.
+            // Reads the whole request, so that closing does not reset the connection.
             let mut rest = [0; 4096];
             let _ = stream.set_read_timeout(Some(Duration::from_millis(50)));
             while matches!(std::io::Read::read(&mut stream, &mut rest), Ok(1..)) {}
@@ -96,7 +96,7 @@ fn a_port_that_speaks_another_protocol() {
     expect(&error, "08P01", message, &detail_at(&url), "Check the scheme and the port");
     let _ = TcpStream::connect(url.trim_start_matches("http://"));
     greeter.join().unwrap();
-    // TLS where plain HTTP is spoken.
+    // TLS to a plain HTTP port.
     let url = stage.fake.url().replace("http:", "https:");
     let error = stage.refuses(&[("url", &format!("'{url}'"))]);
     let port = stage.fake.port();
@@ -116,7 +116,7 @@ fn plain_http_where_tls_is_spoken() {
     expect(&error, "08P01", message, &detail_at(&url), "Check the scheme and the port");
 }
 
-/// A file that the server can read.
+/// A CA file that the server can read.
 fn ca_file(stage: &Stage) -> String {
     let path = format!("/tmp/matomo_e2e_ca.{}.{}.pem", std::process::id(), stage.fake.port());
     std::fs::write(&path, stage.fake.ca_pem()).unwrap();
@@ -152,7 +152,7 @@ fn a_self_signed_certificate_is_trusted_when_its_file_is_named() {
         let message = "could not connect to Matomo over TLS: its certificate is a CA's, or \
                        self-signed, and not trusted here";
         expect(&error, "08001", message, &detail_at(&stage.fake.url()), CERTIFICATE);
-        // Another one for the same host is not the same one.
+        // Another certificate for the same host is not trusted.
         let other = Stage::with(|options| options.tls = Some(kind));
         let path = ca_file(&other);
         stage.execute(&format!("SET matomo.ca_file = '{path}'"));
@@ -208,8 +208,8 @@ fn a_ca_file_that_is_none() {
     assert!(stage.fake.requests().is_empty());
 }
 
-/// The store is a file of one server here, named by the variable that OpenSSL knows as well. A
-/// proxy in that server's environment is not asked either.
+/// The system's store is a file set for one server, by the variable that OpenSSL also reads. A
+/// proxy in that server's environment is not used either.
 #[test]
 fn a_ca_in_the_systems_store_is_trusted() {
     let stage = Stage::with(|options| options.tls = Some(TlsKind::Good));

@@ -3,7 +3,7 @@
 use super::*;
 
 impl Stage {
-    /// `refuses`, and Matomo was not asked.
+    /// `refuses`, without a request to Matomo.
     #[track_caller]
     fn refuses_to_write_to(&mut self, destination: &str) -> DbError {
         let quoted = format!("'{}'", destination.replace('\'', "''"));
@@ -23,7 +23,7 @@ fn a_missing_destination_is_refused_with_the_statement_that_makes_it() {
         let message = format!("destination \"{name}\" does not exist");
         expect(&error, "42P01", &message, "", &statement);
     }
-    // The hint may be followed to the letter.
+    // The hint can be followed to the letter.
     let error = stage.refuses_to_write_to("web.\"o'brien\"");
     let hint = error.hint().unwrap();
     let statement = &hint[hint.find("SELECT").unwrap()..hint.rfind('.').unwrap()];
@@ -45,7 +45,7 @@ fn names_that_are_none_are_refused() {
     let mut stage = Stage::new();
     for name in ["", "two words", "a.", "\"open", "matomo; DROP TABLE matomo"] {
         let error = stage.refuses_to_write_to(name);
-        // The latter from Postgres 16 on.
+        // The second one from Postgres 16 on.
         let found = (error.code().code(), error.message());
         let is_said = found == ("42602", "invalid name syntax")
             || found.0 == "22023" && found.1.starts_with("string is not a valid identifier: ");
@@ -141,7 +141,7 @@ fn a_destination_without_a_unique_index_of_use_is_refused() {
         );
         stage.execute("DROP TABLE t");
     }
-    // The other kind of invalid index, which a failed CONCURRENTLY leaves behind.
+    // The other kind of invalid index, left behind by a failed CREATE INDEX CONCURRENTLY.
     stage.execute("CREATE TABLE t (LIKE matomo_action); INSERT INTO t (action_id, idvisit, action_timestamp) VALUES (1, 1, now()), (1, 1, now())");
     for db in [&mut stage.db, &mut stage.empty] {
         let failed = error(db, "CREATE UNIQUE INDEX CONCURRENTLY half ON t (action_id)");

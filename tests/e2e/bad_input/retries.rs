@@ -6,14 +6,14 @@ use fake_matomo::{Fault, Page, Saying, When};
 
 use super::*;
 
-/// The retries among the notices, without the tables and days.
+/// The retries in the notices, without tables and days.
 fn retries(notices: &Notices) -> Vec<String> {
     let all = notices.take().into_iter();
     let lines = all.filter(|(_, line)| line.contains("; retry "));
     lines.map(|(severity, line)| format!("{severity}: {line}")).collect()
 }
 
-/// Compares retries with what failed ("..." ends a beginning) and the number of the retry.
+/// Compares retries with the expected failures ("..." ends a prefix) and numbers.
 #[track_caller]
 fn assert_retries(found: &[String], expected: &[(&str, u32)]) {
     assert_eq!(found.len(), expected.len(), "{found:?}");
@@ -71,7 +71,8 @@ fn what_passes_does_not_fail_a_sync() {
                 let [(first, _), (second, _), (third, _)] = faults.clone();
                 fake.fail(first, When::always().method("SitesManager.getSiteFromId").times(1));
                 fake.fail(second, of_day(FIRST));
-                // The first break of a kept connection is no failure: it may be the server's farewell.
+                // The first break of a kept connection is not a failure: the server may just have
+                // closed it.
                 let breaks = if third == Fault::Reset { 2 } else { 1 };
                 fake.fail(third, of_day(LAST).times(breaks));
                 let (mut db, notices) = database_with_notices();
@@ -114,11 +115,11 @@ fn retries_end_and_come_ever_later() {
             fake.requests().into_iter().filter(|seen| seen.fault.is_some()).collect();
         assert_eq!(failed.len(), 1 + usize::try_from(most).unwrap());
         for (number, pair) in failed.windows(2).enumerate() {
-            // Half a second, doubled each time, and up to a quarter more.
+            // Half a second, doubled each time, plus up to a quarter.
             let least = Duration::from_millis(500 << number);
             let wait = pair[1].at - pair[0].at;
             assert!(wait >= least && wait < least * 3 / 2 + Duration::from_millis(500), "{wait:?}");
-            // Asked again means the same question.
+            // A retry repeats the same request.
             assert_eq!(pair[1].params.0, pair[0].params.0);
         }
     }
@@ -168,7 +169,8 @@ fn what_will_not_pass_is_asked_once() {
             assert_eq!(error.code().code(), state, "{fault:?}: {error:?}");
             let requests = fake.requests();
             let failed: Vec<_> = requests.iter().filter(|seen| seen.fault.is_some()).collect();
-            // A refusal is understood by one question more; one that is not in English by another.
+            // A refusal is confirmed by one more request; one that is not in English by another
+            // one in English.
             let asked: Vec<_> =
                 failed.iter().map(|seen| (&seen.method, seen.params.get("language"))).collect();
             let twice = asked.iter().enumerate().any(|(n, one)| asked[..n].contains(one));

@@ -1,10 +1,10 @@
-//! The token is sent in the body of requests and nowhere else, whatever Matomo answers.
+//! The token is sent only in the body of requests, whatever Matomo answers.
 
 use fake_matomo::{Fault, TokenPlace, When};
 
 use super::*;
 
-/// 32 hexadecimal digits, as Matomo's are, but that tests look for "secret".
+/// As long as Matomo's 32 hexadecimal digits, but with the "secret" that tests look for.
 const LONG: &str = "secret7e1d3c5b9a8f6e4d2c0b1a3f5e7d9c";
 
 #[test]
@@ -72,7 +72,7 @@ fn a_matomo_that_quotes_the_token_does_not_make_us_tell_it() {
     }
 }
 
-/// Words of Matomo are cut to 200 characters, which may cut a token too.
+/// Matomo's messages are cut to 200 characters, which may cut a token too.
 #[test]
 fn a_part_of_the_token_is_not_told_either() {
     let mut stage = Stage::with(|options| options.token = LONG.to_owned());

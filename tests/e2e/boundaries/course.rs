@@ -1,5 +1,5 @@
-//! One case: a writer is held at a boundary and killed there; the remaining state is checked; then the
-//! same work is done again and completes.
+//! One case: a writer is held at a boundary and killed there; the remaining state is checked; then
+//! the same work runs again and completes.
 
 use std::collections::BTreeMap;
 use std::thread::JoinHandle;
@@ -15,17 +15,17 @@ use crate::support::cluster::Cluster;
 use crate::support::worker::{coordinator_pid, process_of, wait_long};
 use crate::support::*;
 
-/// A server and what is in it.
+/// A server and its contents.
 pub struct Course {
     cluster: Cluster,
     scene: Scene,
     db: Option<Client>,
 }
 
-/// Somebody who writes.
+/// A process that writes.
 struct Writer {
     pid: i32,
-    /// Of a session, the thread that waits for it.
+    /// The thread that waits for a session.
     waits: Option<JoinHandle<Result<(), postgres::Error>>>,
 }
 
@@ -37,7 +37,7 @@ impl Course {
         Course { cluster, scene, db: Some(db) }
     }
 
-    /// Goes through a case; gives what was promised, and what was seen.
+    /// Runs a case; returns what was promised and what was seen.
     pub fn run(&mut self, point: &Point, way: Way, victim: Victim) -> [String; 2] {
         let mut db = self.db.take().unwrap();
         self.scene.set(&mut db, way, point.given);
@@ -54,7 +54,7 @@ impl Course {
             point.hold.holds(&mut db, &self.scene.fake, writer.pid)
         });
         if way == Way::Worker {
-            // Else it would go on before anybody could look.
+            // Otherwise it would resume before the test can look.
             run(&mut db, "UPDATE matomo_site_config SET enabled = false, retention = NULL");
         }
         let mut db = victim.end(&self.cluster, db, writer.pid);
@@ -149,7 +149,7 @@ impl Course {
         }
     }
 
-    /// Does the same again, as if nothing had been.
+    /// Does the same again, as if nothing had happened.
     fn go_on(&self, db: &mut Client, way: Way, left: Left) {
         match way {
             Way::Worker => {
@@ -158,13 +158,13 @@ impl Course {
                     AND tended_on IS NOT NULL AND NOT matomo_is_running(site_id)";
                 wait_long(60, "the worker has done all", || one::<i64>(db, done) == 1);
             }
-            // What is there already cannot be made again.
+            // What already exists cannot be created again.
             Way::AddSite | Way::RemoveSite | Way::CreateTable if left.done => {}
             _ => run(db, &self.statement(way)),
         }
     }
 
-    /// Proves that at most one step's requests were made twice; gives of how many days.
+    /// Asserts that at most one step's requests were repeated; returns for how many days.
     fn days_asked_again(&self, way: Way, left: Left) -> usize {
         let mut count: BTreeMap<String, usize> = BTreeMap::new();
         for line in asked(&self.scene.fake) {
@@ -173,12 +173,12 @@ impl Course {
         if !matches!(way, Way::Call | Way::Worker) {
             return 0;
         }
-        // After the run has come to its end, today is polled by the next one.
+        // Once the run has ended, the next one polls today.
         let step = format!("day {}", self.scene.noon.text(3_u64.saturating_sub(left.days as u64)));
         let again: Vec<_> = count.iter().filter(|(_, times)| **times > 1).collect();
         for (line, times) in &again {
             let of_step = line.starts_with(&step) || *line == "site";
-            // What is stored of a part of a day is not asked for again.
+            // The stored part of a day is not requested again.
             let of_step = of_step && !(left.part && **line == step);
             assert!(**times == 2 && of_step, "{line}: {times} times, {left:?}");
         }

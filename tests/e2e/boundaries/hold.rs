@@ -6,26 +6,26 @@ use postgres::Client;
 
 use crate::support::*;
 
-/// Where to stop. `{d2}` is the day two days ago, as text.
+/// Where to hold it. `{d2}` is the day two days ago, as text.
 #[derive(Clone, Copy, Debug)]
 pub enum Hold {
-    /// A request that is not answered: for the site, or for visits of a day, after so many others;
-    /// perhaps not before what these brought is stored.
+    /// At a request without an answer: for the site, or for a day's visits after this many others;
+    /// with `stored`, only once the visits of those are stored.
     Request { day: Option<&'static str>, after: usize, stored: bool },
-    /// A row of a table is about to be written.
+    /// Before a row of a table is written.
     Row { table: &'static str, event: &'static str, when: &'static str },
-    /// A transaction that has written such a row: all that it does is done, but its commit is not
-    /// recorded; or that is, though nobody knows of it yet.
+    /// At the commit of a transaction that has written such a row: with its work done, but before
+    /// the commit is recorded; or after that, but before it is visible.
     Commit { table: &'static str, event: &'static str, when: &'static str, recorded: bool },
-    /// A command has been done.
+    /// After a command.
     Ddl { event: &'static str, tag: &'static str, when: &'static str },
 }
 
-/// Settings of the server: a commit waits for a standby that there is not, when told to.
+/// Server settings: a commit waits for a standby that does not exist, if told to.
 pub const CONF: &str = "synchronous_commit = local\nsynchronous_standby_names = 'nobody'\n";
 
-/// Whoever comes through waits as long as somebody has the lock 4711.
-/// `SET CONSTRAINTS`: a step has all constraints checked at once.
+/// A process that gets here waits while another session holds the lock 4711. `SET CONSTRAINTS` is
+/// needed since a step checks all constraints immediately.
 const FUNCTIONS: &str = "
     CREATE SCHEMA hold;
     CREATE FUNCTION hold.here() RETURNS void LANGUAGE plpgsql SET lock_timeout = 0 AS $$
@@ -50,13 +50,13 @@ const FUNCTIONS: &str = "
         RETURN NULL;
     END $$;";
 
-/// Makes what `arm` needs, once a database.
+/// Creates what `arm` needs, once per database.
 pub fn prepare(db: &mut Client) {
     run(db, FUNCTIONS);
 }
 
 impl Hold {
-    /// From now on whoever comes there waits.
+    /// From now on a process that gets there waits.
     pub fn arm(&self, db: &mut Client, fake: &Fake, noon: &Noon) {
         let filled = |text: &str| fill(noon, text);
         match *self {
@@ -104,7 +104,7 @@ impl Hold {
         run(db, "SELECT pg_advisory_lock(4711)");
     }
 
-    /// Whether a process stands there.
+    /// Whether a process is held there.
     pub fn holds(&self, db: &mut Client, fake: &Fake, pid: i32) -> bool {
         let sql = match self {
             Hold::Request { stored, .. } => {
@@ -130,7 +130,7 @@ impl Hold {
         one(db, &sql)
     }
 
-    /// As the table of trust tells it.
+    /// The text in `docs/trust.md`.
     pub fn words(&self) -> String {
         match self {
             Hold::Request { after: 0, .. } => "held by a Matomo that does not answer".to_owned(),
@@ -151,18 +151,18 @@ impl Hold {
         }
     }
 
-    /// Whether what was under way stays.
+    /// Whether the transaction in progress remains.
     pub fn is_recorded(&self) -> bool {
         matches!(self, Hold::Commit { recorded: true, .. })
     }
 }
 
-/// Puts days into a text.
+/// Replaces placeholders for days in a text.
 fn fill(noon: &Noon, text: &str) -> String {
     (0..=5).fold(text.to_owned(), |text, ago| text.replace(&format!("{{d{ago}}}"), &noon.text(ago)))
 }
 
-/// Takes away what `arm` has made, but for triggers of the destination.
+/// Removes what `arm` has created.
 pub fn disarm(db: &mut Client, fake: &Fake) {
     fake.heal();
     run(

@@ -1,18 +1,18 @@
-//! All boundaries at which a sync, its upkeep, or another writing statement may be killed, and the
+//! All boundaries at which a sync, its upkeep or another writing statement may be killed, and the
 //! state that must remain.
 
 use super::hold::Hold::{self, Commit, Ddl, Request, Row};
 
-/// What writes.
+/// The operation that writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
     /// `SELECT * FROM matomo_sync(…)`, one transaction.
     Sync,
-    /// `CALL matomo_sync_site(…)`, a transaction a step.
+    /// `CALL matomo_sync_site(…)`, one transaction per step.
     Call,
-    /// The background worker, likewise.
+    /// The background worker, one transaction per step.
     Worker,
-    /// `CALL matomo_drop_before(…)`, a transaction a step.
+    /// `CALL matomo_drop_before(…)`, one transaction per step.
     Drop,
     /// `matomo_check(…, repair => true)`.
     Check,
@@ -23,7 +23,7 @@ pub enum Way {
 }
 
 impl Way {
-    /// As the table of trust names it.
+    /// The name in `docs/trust.md`.
     pub fn name(self) -> &'static str {
         match self {
             Way::Sync => "`matomo_sync`",
@@ -39,40 +39,40 @@ impl Way {
     }
 }
 
-/// What became of the run of a registered site.
+/// The state of a registered site's run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Run {
-    /// There is none.
+    /// There is no run.
     None,
-    /// It has begun.
+    /// It has started.
     Begun,
-    /// Its end is noted.
+    /// Its success is recorded.
     Succeeded,
-    /// Its failure is noted.
+    /// Its failure is recorded.
     Failed,
 }
 
 /// What is committed at a boundary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Left {
-    /// How many days are read anew, the oldest first.
+    /// The number of days read again, oldest first.
     pub days: usize,
-    /// And the first part of the next one, which takes two steps.
+    /// Whether the first part of the next day, which takes two steps, is stored too.
     pub part: bool,
     pub run: Run,
-    /// Of the upkeep: the old partition is gone; the old rows too; all is done.
+    /// Upkeep done: 1 the old partition is dropped, 2 the old rows are deleted too, 3 everything.
     pub upkeep: usize,
-    /// A statement of one transaction is done.
+    /// Whether a statement of one transaction is done.
     pub done: bool,
 }
 
-/// What is there before the sync.
+/// The state before the sync.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Given {
     Nothing,
     /// Matomo answers the third day with an error.
     Fault,
-    /// An earlier run has died.
+    /// An earlier run died.
     DeadRun,
 }
 
@@ -88,12 +88,12 @@ const ANY: &[Way] = &[Way::Sync, Way::Call, Way::Worker];
 const RUNS: &[Way] = &[Way::Call, Way::Worker];
 const KEPT: &[Way] = &[Way::Call, Way::Worker, Way::Drop];
 
-/// In the middle of a run that has read so many days.
+/// During a run that has read this many days.
 const fn days(days: usize) -> Left {
     Left { days, part: false, run: Run::Begun, upkeep: 0, done: false }
 }
 
-/// After a run, with so much of the upkeep done.
+/// After a run, with this much of the upkeep done.
 const fn upkeep(upkeep: usize) -> Left {
     Left { days: 4, part: false, run: Run::Succeeded, upkeep, done: false }
 }
@@ -117,7 +117,7 @@ const fn page(day: &'static str, after: usize) -> Hold {
     Request { day: Some(day), after, stored: false }
 }
 
-/// The same, when all that came before is stored in the same transaction.
+/// The next page's request, when everything before it is stored in the same transaction.
 const fn next_page(day: &'static str, after: usize) -> Hold {
     Request { day: Some(day), after, stored: true }
 }
@@ -163,10 +163,10 @@ const fn ddl(event: &'static str, tag: &'static str, when: &'static str) -> Hold
 
 const MADE: &str = "ddl_command_end";
 
-/// In the order in which a run meets them. It reads the days d3 to d0; d3 and d2 are stored already,
-/// and d2 has changed; d1 takes two steps.
+/// In the order of a run. It reads the days d3 to d0; d3 and d2 are already stored, and d2 has
+/// changed; d1 takes two steps.
 pub const POINTS: &[Point] = &[
-    // A run begins.
+    // A run starts.
     point("row of the run being written", RUNS, row(RUN, "INSERT", "true"), NO_RUN),
     point("begin of the run, before its commit", RUNS, before(RUN, "INSERT", "true"), NO_RUN),
     point("begin of the run, after its commit", RUNS, after(RUN, "INSERT", "true"), days(0)),
@@ -250,7 +250,7 @@ pub const POINTS: &[Point] = &[
     point("end of the run, after its commit", RUNS, after(RUN, "UPDATE", SUCCEEDED), upkeep(0)),
     point("the sync, before its commit", &[Way::Sync], before(VISITS, "INSERT", NEW_TODAY), NO_RUN),
     point("the sync, after its commit", &[Way::Sync], after(VISITS, "INSERT", NEW_TODAY), days(4)),
-    // What is old goes.
+    // Upkeep drops old rows.
     point(
         "ledger of the old days being sealed",
         KEPT,

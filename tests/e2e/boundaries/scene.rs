@@ -14,7 +14,7 @@ use super::points::{Given, Left, Run, Way};
 use crate::support::sites::server;
 use crate::support::*;
 
-/// Settings of the server. A day takes some pages; nothing is tried again by itself.
+/// Server settings. A day takes several pages; nothing is retried automatically.
 pub const CONF: &str = "matomo.settle_time = 0\nmatomo.max_retries = 0\nmatomo.page_size = 2\nmatomo.step_pages = 4\nmatomo.premake = 2\n";
 
 const COMPANIONS: [&str; 3] = ["visits_visits", "visits_conversions", "visits_items"];
@@ -24,10 +24,10 @@ const DEAD: &str = "the run was interrupted";
 pub struct Scene {
     pub fake: Fake,
     pub noon: Noon,
-    /// What is stored of each day, by its age, and what Matomo has of it.
+    /// The stored visits of each day, by its age, and those that Matomo has.
     old: Vec<Vec<OracleRow>>,
     new: Vec<Vec<OracleRow>>,
-    /// Where the rows lie that are stored, by the day's age.
+    /// Where the stored rows are, by the day's age.
     places: Vec<String>,
     ledger: Vec<String>,
     /// The registered site.
@@ -76,7 +76,7 @@ impl Scene {
 
     fn make_table(&self, db: &mut Client) {
         let midnight = |ago| self.noon.at(ago, "00:00:00");
-        // Days in UTC are what partitions are made for, and the last one has none yet.
+        // Partitions follow UTC days, and the last one has no partition yet.
         let end = (self.noon.at(2, "11:00:00") / 86_400 + 1) * 86_400;
         run(
             db,
@@ -95,7 +95,7 @@ impl Scene {
         );
     }
 
-    /// All as it is in the beginning.
+    /// Restores the initial state.
     pub fn set(&mut self, db: &mut Client, way: Way, given: Given) {
         hold::disarm(db, &self.fake);
         run(
@@ -122,7 +122,7 @@ impl Scene {
             );
         }
         if matches!(way, Way::Call | Way::Worker | Way::RemoveSite) {
-            // The worker shall not begin before its time.
+            // The worker must not start early.
             let more = match way {
                 Way::Worker => "enabled => false",
                 _ => "retention => '3 days'",
@@ -162,8 +162,8 @@ impl Scene {
         site.add(more);
     }
 
-    /// Which version of each day is there, the oldest last: 0 for none, 1 as before, 2 as Matomo has
-    /// it, 3 the first part of that.
+    /// The version of each day, from today backwards: 0 for none, 1 as before, 2 as in Matomo, 3
+    /// the first part of that.
     fn versions(way: Way, left: Left) -> [u8; 6] {
         let read = |place: usize| left.days > place;
         let dropped = |step| left.upkeep >= step;
@@ -172,14 +172,14 @@ impl Scene {
             if read(3) { 2 } else { 0 },
             if read(2) { 2 } else { 3 * u8::from(left.part) },
             if mended { 2 } else { 1 },
-            // Nothing has changed.
+            // This day has not changed.
             u8::from(!(way == Way::Forget && left.done)),
             u8::from(!dropped(2)),
             u8::from(!dropped(1)),
         ]
     }
 
-    /// Proves that all that is committed is there, whole, and nothing else.
+    /// Asserts that exactly the committed rows are there, complete.
     pub fn check(&self, db: &mut Client, way: Way, left: Left) {
         let versions = Scene::versions(way, left);
         let mut rows = Vec::new();
@@ -198,12 +198,12 @@ impl Scene {
             }
         }
         if way == Way::Forget && left.done {
-            // One visitor of three.
+            // Only one visitor of three.
             let other = |row: &&OracleRow| row.get("idvisit") != Some("1031");
             rows.extend(self.old[3].iter().filter(other).cloned());
         }
         assert_equal(db, "visits", &rows);
-        // Old rows of the companions go after those of the actions.
+        // Old rows of the companions are deleted after those of the actions.
         let is_between = (1..3).contains(&left.upkeep);
         let is_old = |visit: &i64| is_between && [104, 105].contains(&(visit / 10));
         let apart: Vec<_> = apart(db, "visits").into_iter().filter(|id| !is_old(id)).collect();
@@ -251,7 +251,7 @@ impl Scene {
         lines
     }
 
-    /// Partitions are there or not; none is lost from its table.
+    /// Asserts that the right partitions exist, and that each is attached to its table.
     fn check_tables(&self, db: &mut Client, way: Way, left: Left) {
         let lost = "SELECT c.relname::text FROM pg_class c WHERE c.relname LIKE 'visits\\_%' \
             AND c.relkind IN ('r', 'p') AND c.relname NOT IN ('visits_visits', 'visits_conversions', 'visits_items')
@@ -271,7 +271,7 @@ impl Scene {
         assert_eq!(has("visits_old"), left.upkeep < 1, "{parts:?}");
         assert!(has("visits_recent"), "{parts:?}");
         let made = parts.iter().filter(|part| part.starts_with("visits_2")).count();
-        // Two weeks more, of which today's may have begun the first.
+        // Two more weeks, of which today's rows may have started the first.
         match (left.days + usize::from(left.part), left.upkeep, way) {
             (0..=2, _, _) => assert_eq!(made, 0, "{parts:?}"),
             (_, 0..=2, _) | (_, _, Way::Sync | Way::Drop) => {
@@ -281,7 +281,7 @@ impl Scene {
         }
     }
 
-    /// What is there, as it looks.
+    /// Reads the state from the database.
     pub fn seen(&self, db: &mut Client, way: Way) -> Left {
         let now = ledger(db, "visits");
         let part = now.get(4).is_some_and(|line| line.contains(" open "));
@@ -315,7 +315,7 @@ impl Scene {
         Left { days, part, run, upkeep, done }
     }
 
-    /// Proves that the runs say what has happened, and that nothing runs.
+    /// Asserts that the runs tell what has happened, and that nothing is running.
     pub fn check_runs(&self, db: &mut Client, left: Left, given: Given) {
         let mut expected = Vec::new();
         if given == Given::DeadRun {
@@ -336,7 +336,7 @@ impl Scene {
         assert_idle(db);
     }
 
-    /// Proves that the course has come to its end, and that no run is left over.
+    /// Asserts that the work has completed and no run is left running.
     pub fn check_end(&self, db: &mut Client, before: Left) {
         let unsaid = "SELECT status FROM matomo_run_log WHERE status = 'running'";
         assert_eq!(texts(db, unsaid), [""; 0]);
@@ -351,7 +351,7 @@ impl Scene {
     }
 }
 
-/// No lock of ours is held, and nothing is said to run.
+/// Asserts that no lock of the extension is held and nothing counts as running.
 fn assert_idle(db: &mut Client) {
     let locks = "SELECT l::text FROM pg_locks l WHERE locktype = 'userlock'";
     assert_eq!(texts(db, locks), [""; 0]);
@@ -360,7 +360,7 @@ fn assert_idle(db: &mut Client) {
     assert_eq!(one::<i64>(db, "SELECT count(*) FROM matomo_runs WHERE status = 'running'"), 0);
 }
 
-/// Where the rows of a day lie, and who wrote them. Not who tried to change them.
+/// Where the rows of a day are, and who wrote them. Not who tried to change them.
 fn places(db: &mut Client, ago: u64) -> String {
     one(
         db,

@@ -8,10 +8,10 @@ use crate::support::cluster::{Cluster, is_gone};
 use crate::support::worker::wait_long;
 use crate::support::*;
 
-/// Who is ended, and how.
+/// Which process is ended, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Victim {
-    /// `kill -9` of the process that stands there; the postmaster then ends all others.
+    /// `kill -9` of the held process; the postmaster then ends all others.
     Process,
     /// `kill -9` of the postmaster, and of the process.
     Postmaster,
@@ -20,17 +20,17 @@ pub enum Victim {
 }
 
 fn signal(pid: i32, signal: i32) {
-    // SAFETY: a signal to a process of a server that this test has started.
+    // SAFETY: sends a signal to a process of a server that this test started.
     assert_eq!(unsafe { libc::kill(pid, signal) }, 0, "no process {pid}");
 }
 
-/// The processes that another one has started.
+/// The child processes of another one.
 fn children(parent: i32) -> Vec<i32> {
     let processes = std::fs::read_dir("/proc").unwrap().flatten();
     let pid = |path: &Path| path.file_name()?.to_str()?.parse::<i32>().ok();
     let parent_of = |pid: i32| {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        // The name before it may hold anything.
+        // The name before it may contain anything.
         stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse::<i32>().ok()
     };
     processes
@@ -40,7 +40,7 @@ fn children(parent: i32) -> Vec<i32> {
 }
 
 impl Victim {
-    /// Ends the process; gives a new connection.
+    /// Ends the process; returns a new connection.
     pub fn end(self, cluster: &Cluster, mut db: Client, pid: i32) -> Client {
         match self {
             Victim::Terminated => {
@@ -60,8 +60,9 @@ impl Victim {
                 let postmaster = file.lines().next().unwrap().parse().unwrap();
                 let all = children(postmaster);
                 assert!(all.contains(&pid), "{pid} is none of {all:?}");
-                // The process first, while the postmaster sees nothing: it stands and holds no lock of
-                // shared memory then. On its way out it may, and the others would wait for ever.
+                // The process first, while the postmaster is stopped: held, it has no lock of
+                // shared memory. A process that is exiting may have one, and the others would wait
+                // for it for ever.
                 signal(postmaster, libc::SIGSTOP);
                 signal(pid, libc::SIGKILL);
                 signal(postmaster, libc::SIGKILL);
@@ -75,7 +76,7 @@ impl Victim {
     }
 }
 
-/// A connection as soon as the server lets anybody in.
+/// A connection, as soon as the server accepts one.
 pub fn connect(cluster: &Cluster) -> Client {
     let config = cluster.config("postgres", "postgres");
     let mut found = None;

@@ -22,7 +22,7 @@ fn a_server_and_a_user_mapping_stand_for_url_and_key() {
         db.query(&format!("SELECT * FROM matomo_sync(1, server => 'analytics', {DAYS})"), &[]);
     assert_eq!(Sums::of(&rows.unwrap()).days, 3);
     assert_equal(&mut db, "matomo", &oracle(&fake, "2026-10-24", "2026-10-26"));
-    // The same Matomo, whichever way it is named.
+    // The same Matomo, by another name.
     assert_eq!(sync(&mut db, &fake, &format!(", {DAYS}")).days, 0);
     let sql = "SELECT sum(missing + extra + stale)::bigint
                FROM matomo_check(1, '2026-10-24', '2026-10-26', server => 'analytics')";
@@ -262,7 +262,7 @@ fn a_server_takes_usage_and_a_user_mapping() {
         ),
     );
     run(&mut db, &sync);
-    // One's own goes before everybody's.
+    // One's own mapping takes precedence over PUBLIC's.
     run(
         &mut db,
         "CREATE USER MAPPING FOR CURRENT_USER SERVER \"Our Matomo\" OPTIONS (token 'another')",
@@ -336,7 +336,7 @@ fn others_read_the_token_nowhere() {
                 looked = (looked.0 + 1, looked.1 + row.get::<_, i64>(0));
                 assert_eq!(looked.1, 0, "{table} shows the token");
             }
-            // A view may read what its reader may not.
+            // Some views read what the user may not.
             Err(error) => assert_eq!(error.code().unwrap().code(), "42501", "{table}: {error:?}"),
         }
     }

@@ -1,5 +1,5 @@
-//! The token is never shown: in no error, `pg_stat_activity` or log line. Each test has its own token,
-//! so that all can check the whole log of one server.
+//! The token is never shown: not in errors, `pg_stat_activity` or the log. Each test has its own
+//! token, so that all can check the whole log of one server.
 
 use std::thread;
 
@@ -13,7 +13,7 @@ use crate::support::*;
 fn no_failure_of_matomo_tells_the_token() {
     let token = "7a5d0c11failureofmatomo90b2e4f6a8";
     let name = database_with_table();
-    // Where an excerpt of 200 letters ends in the token's middle.
+    // An excerpt of 200 characters ends in the middle of the token.
     let cut = format!("{} {token} and more", "x".repeat(185));
     let page = format!("<html><title>Error: token_auth={token}</title></html>");
     let cases = [
@@ -47,7 +47,7 @@ fn no_failure_of_matomo_tells_the_token() {
         assert!(detail.contains("Method Live.getLastVisitsDetails, site 1 at http"), "{detail}");
         assert!(detail.contains(&format!("day {FIRST}")), "{detail}");
         assert_absent(&what, token, &format!("{error:?}"));
-        // The log has the error, and nothing of the statement.
+        // The log has the error, but not the statement.
         let log = session.log();
         assert!(log.contains(&format!("ERROR:  {code}: ")), "{what}: {log}");
         session.assert_kept(&what, token);
@@ -67,7 +67,7 @@ fn retries_do_not_tell_the_token() {
         session.said.lock().unwrap().iter().map(|notice| notice.message().to_owned()).collect();
     assert!(said[0].starts_with("matomo: Matomo answered with HTTP status 500; retry 1 in 0."));
     assert!(said[1].starts_with("matomo: Matomo answered with HTTP status 503; retry 1 in 0."));
-    // Some of the retries wait a second.
+    // Some retries wait a second.
     let progress = format!("matomo: site 1, {LAST}: 2 of 2 days");
     assert!(said[2..].iter().any(|line| line.starts_with(&progress)), "{said:?}");
     session.assert_kept("retries", token);
@@ -107,7 +107,7 @@ fn no_refused_argument_tells_the_token() {
             "22023",
             "invalid URL of Matomo: it has a query or a fragment",
         ),
-        // The two turned round.
+        // URL and key swapped.
         (
             format!("matomo_sync(1, '{token}', '{url}')"),
             "22023",
@@ -200,7 +200,7 @@ fn a_good_sync_tells_its_progress_but_not_the_token() {
     assert!(
         session.log().contains(&format!("NOTICE:  00000: matomo: site 1, {LAST}: 2 of 2 days, "))
     );
-    // Idle, it shows the last line.
+    // An idle process shows the last line.
     assert!(activity().contains(&format!("\"query\": \"matomo: site 1, {LAST}: 2 of 2 days, ")));
     session.assert_kept("a good sync", token);
 }
@@ -229,7 +229,7 @@ fn pg_stat_activity_shows_progress_while_a_sync_waits() {
             token_to_cancel.cancel_query(NoTls).unwrap();
             call.join().unwrap();
         });
-        // Nor while idle after a failure.
+        // Also while idle after a failure.
         session.assert_kept(shows, token);
     }
 }
@@ -242,7 +242,7 @@ fn pg_stat_activity_does_not_tell_the_token_of_a_sync_that_waits_for_a_lock() {
     let mut other = talkative().connect(&name);
     other.batch_execute("BEGIN; LOCK TABLE matomo IN ACCESS EXCLUSIVE MODE").unwrap();
     let mut session = Session::new(&name);
-    // Without a start it looks for the newest row first.
+    // Without a start date it first looks for the newest row.
     let sql = format!("SELECT * FROM matomo_sync(1, '{}', '{token}')", fake.url());
     thread::scope(|scope| {
         let call = scope.spawn(|| session.db.batch_execute(&sql).unwrap());

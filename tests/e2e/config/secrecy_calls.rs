@@ -40,14 +40,14 @@ fn calls_from_plpgsql_do_not_tell_the_token() {
         assert!(session.log().contains("ERROR:  28000: Matomo refused the token"));
         session.assert_kept(&call, token);
         fake.heal();
-        // What fails later in the same statement does not tell it either.
+        // A later error in the same statement does not show it either.
         let error = session
             .fails(&format!("DO $do$ BEGIN PERFORM * FROM ({sync}) s; RAISE 'later'; END $do$"));
         assert_eq!(error.message(), "later");
         assert_absent("later", token, &format!("{error:?}"));
         session.assert_kept("an error after the sync", token);
     }
-    // A caller keeps his own context once the sync is over.
+    // The caller's context is back once the sync is over.
     let mut session = Session::new(&name);
     let error =
         session.fails(&format!("DO $do$ BEGIN PERFORM * FROM ({sync}) s; RAISE 'x'; END $do$"));
@@ -74,7 +74,7 @@ fn a_caught_error_does_not_tell_the_token() {
         .unwrap();
     let said = session.said.lock().unwrap()[0].clone();
     assert!(said.message().starts_with("caught: Matomo refused the token, Method "), "{said:?}");
-    // The block has a context again after it caught the error.
+    // The block has its context back after catching the error.
     assert_eq!(said.where_(), Some("PL/pgSQL function inline_code_block line 5 at RAISE"));
     session.assert_kept("a caught error", token);
 }
@@ -89,7 +89,8 @@ fn a_key_as_a_parameter_shows_in_no_text() {
     session.db.query(sql, &[&fake.url(), &token]).unwrap();
     session.assert_kept("a parameter", token);
     fake.fail(Fault::Says(Saying::WrongToken), When::always());
-    // log_parameter_max_length_on_error puts parameters into the context, for the client too.
+    // log_parameter_max_length_on_error puts parameters into the context, which the client sees
+    // too.
     let error = session.db.query(sql, &[&fake.url(), &token]).unwrap_err();
     let error = error.as_db_error().unwrap();
     assert_eq!(error.code().code(), "28000");
@@ -179,13 +180,13 @@ fn pg_stat_statements_does_not_hold_the_token() {
     assert_absent("pg_stat_statements", token, &all);
 }
 
-/// The exceptions that docs/security.md names: if one of them goes, it may promise more.
+/// The exceptions that docs/security.md names: if one of them goes, the page can promise more.
 #[test]
 fn what_postgres_logs_before_a_sync_begins_holds_the_statement() {
     let name = database_with_table();
     talkative().connect(&name).batch_execute("CREATE ROLE nobody LOGIN").unwrap();
     let cases: [(&str, &str, &str, &str, &str); 7] = [
-        // An argument that is no value of its type.
+        // An argument that is not valid for its type.
         ("1badliteral", "postgres", "", "'x', '{}', '2026-13-01'", "STATEMENT:  SELECT"),
         ("2noexecute", "nobody", "", "'x', '{}'", "STATEMENT:  SELECT"),
         ("3wrongarguments", "postgres", "", "'x', '{}', 1, 2, 3, 4, 5, 6", "STATEMENT:  SELECT"),
@@ -224,8 +225,8 @@ fn what_postgres_logs_before_a_sync_begins_holds_the_statement() {
     }
 }
 
-/// Another one: from Postgres 18 on each lookup of a library is told at debug3, and in which context.
-/// Ours is not loaded yet.
+/// Another exception: from Postgres 18 on, each lookup of a library is logged at debug3 with its
+/// context. Our library is not loaded yet.
 #[test]
 fn postgres_18_tells_where_it_looks_for_the_function() {
     let token = "5c02e7b9lookupofthelibrary84d6a1f3";
@@ -238,13 +239,13 @@ fn postgres_18_tells_where_it_looks_for_the_function() {
     let log = session.log();
     let found = log.lines().any(|l| l.contains("CONTEXT:  SQL statement") && l.contains(token));
     assert_eq!(found, since_18, "{log}");
-    // Once in a session.
+    // Only once per session.
     let begin = talkative().log().len();
     session.db.batch_execute(&call).unwrap();
     assert_absent("the second call", token, &talkative().log()[begin..]);
 }
 
-/// More exceptions that docs/security.md names, for those who do not send one plain statement.
+/// More exceptions that docs/security.md names, for sessions that do not send one plain statement.
 #[test]
 fn other_ways_to_call_hold_the_statement() {
     let token = "d58f3a96otherwaystocallhold20c7b1e4";
@@ -253,13 +254,13 @@ fn other_ways_to_call_hold_the_statement() {
     let mut db = talkative().connect(&name);
     let sql = Sync::of(&fake, FIRST, LAST).sql();
 
-    // A literal in the extended protocol: the parsing is a step of its own, and logged as such.
+    // A literal in the extended protocol: parsing is a separate step and is logged as such.
     let log_begin = talkative().log().len();
     let statement = db.prepare(&sql).unwrap();
     assert!(talkative().log()[log_begin..].contains("DEBUG:  00000: parse s"));
     assert!(talkative().log()[log_begin..].contains(token));
     assert!(activity().contains(token));
-    // Rows fetched in portions: every portion but the first shows the statement again.
+    // Rows fetched in portions: each portion after the first shows the statement again.
     let mut transaction = db.transaction().unwrap();
     let portal = transaction.bind(&statement, &[]).unwrap();
     transaction.query_portal(&portal, 1).unwrap();
@@ -268,7 +269,7 @@ fn other_ways_to_call_hold_the_statement() {
     assert!(activity().contains(token));
     transaction.rollback().unwrap();
 
-    // pg_stat_statements replaces constants in queries, but not in DO and its like.
+    // pg_stat_statements replaces constants in queries, but not in DO and similar commands.
     db.batch_execute("CREATE EXTENSION pg_stat_statements").unwrap();
     db.batch_execute(&format!("DO $do$ BEGIN PERFORM * FROM ({sql}) s; END $do$")).unwrap();
     let held: bool = one(
@@ -296,7 +297,7 @@ fn only_roles_that_were_allowed_may_sync() {
     assert_eq!(error.code().code(), "42501");
     assert_eq!(error.message(), "permission denied for function matomo_sync");
     assert_absent("no EXECUTE", token, &format!("{error:?}"));
-    // EXECUTE alone does not open the table.
+    // EXECUTE alone does not give access to the table.
     owner
         .batch_execute(
             "GRANT EXECUTE ON FUNCTION matomo_sync TO reader; GRANT SELECT ON matomo, matomo_visits, matomo_conversions, matomo_items TO reader",
@@ -314,8 +315,8 @@ fn only_roles_that_were_allowed_may_sync() {
     assert_equal(&mut owner, "matomo", &oracle(&fake, FIRST, LAST));
 }
 
-/// A key is masked in later lines of the session; whoever else has a trigger in it cannot choose words for
-/// that.
+/// A key is masked in later log lines of the session. A trigger of another role must not choose
+/// which words are masked.
 #[test]
 fn a_key_of_a_trigger_masks_nothing_in_the_log_of_others() {
     let name = talkative().database();

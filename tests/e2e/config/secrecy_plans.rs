@@ -9,10 +9,10 @@ use crate::support::*;
 const FORMATS: [&str; 4] = ["text", "json", "yaml", "xml"];
 const LEVELS: [&str; 4] = ["log", "notice", "warning", "debug1"];
 
-/// A session in which every statement's plan is logged in full.
+/// A session that logs every statement's plan in full.
 fn explained(name: &str, format: &str, level: &str) -> Session {
     let mut session = Session::with_function(name);
-    // Parameters are there from Postgres 16 on.
+    // Parameters are logged from Postgres 16 on.
     let parameters = "DO $$ BEGIN
         IF current_setting('server_version_num')::int >= 160000 THEN
             PERFORM set_config('auto_explain.log_parameter_max_length', '-1', false);
@@ -30,7 +30,7 @@ fn explained(name: &str, format: &str, level: &str) -> Session {
     session
 }
 
-/// Functions that call a sync in a statement of their own.
+/// Functions that run a sync in their own statement.
 fn database_with_callers(sync: &str, token: &str) -> String {
     let name = database_with_table();
     let dynamic = sync.replace(&format!("'{token}'"), "%L");
@@ -53,7 +53,7 @@ fn plans_in_any_format_at_any_level_do_not_tell_the_token() {
     let fake = serve_with(token);
     let sync = Sync::of(&fake, FIRST, LAST).sql();
     let name = database_with_callers(&sync, token);
-    // A key that no text holds whole but a plan does.
+    // A key that is whole in the plan but in no statement.
     let (half, other) = token.split_at(token.len() / 2);
     let halves = sync.replace(token, &format!("{half}' || '{other}"));
     for format in FORMATS {
@@ -94,8 +94,8 @@ fn parameters_of_logged_statements_do_not_tell_the_token() {
         session.db.batch_execute(&prepare).unwrap();
         session.db.batch_execute(&format!("EXECUTE by_key('{token}')")).unwrap();
         session.assert_kept(&format!("EXECUTE, {format}"), token);
-        // In the extended protocol; in a transaction, where a plan is logged only when the next
-        // statement begins.
+        // In the extended protocol within a transaction, a plan is logged only when the next
+        // statement starts.
         let db = &mut session.db;
         db.query_typed(&with_parameter, &[(&token, Type::TEXT)]).unwrap();
         let mut block = db.transaction().unwrap();

@@ -1,9 +1,9 @@
-//! No setting of a session changes the result of its calls.
+//! No session setting changes the result of a call.
 
 use crate::support::sites::*;
 use crate::support::*;
 
-/// What changes how text is read, written or searched for.
+/// Settings that change how text is read, written or searched for.
 const SETTINGS: [&str; 16] = [
     "standard_conforming_strings = off",
     "escape_string_warning = off",
@@ -23,8 +23,8 @@ const SETTINGS: [&str; 16] = [
     "plan_cache_mode = 'force_generic_plan'",
 ];
 
-/// Everything that users call, in a database with one setting after the other, then with all of them
-/// and a hostile search_path.
+/// Every call that users make, in a database with one setting after the other, then with all of
+/// them and a hostile search_path.
 #[test]
 fn calls_do_the_same_under_any_setting_of_the_session() {
     let fake = serve_two();
@@ -66,7 +66,7 @@ fn calls_do_the_same_under_any_setting_of_the_session() {
             assert_equal(&mut admin, &format!("public.{table}"), &all_of(&fake, 1));
             assert!(fake.requests().len() > 1);
             fake.clear_requests();
-            // Nothing is left to do, and nothing asked for that is sealed.
+            // Nothing is left to do, and sealed days are not requested.
             call(&mut db, &format!("SELECT * FROM public.matomo_sync(1, {arguments})"));
             assert_eq!(asked(&fake), ["site"], "{session}");
         }
@@ -121,7 +121,7 @@ fn no_text_of_ours_holds_a_backslash() {
     assert_eq!(found, [""; 0]);
 }
 
-/// Whoever creates the extension may have it so too.
+/// The session that creates the extension may have such settings too.
 #[test]
 fn the_extension_is_created_under_any_setting() {
     let mut clean = database();
@@ -129,7 +129,7 @@ fn the_extension_is_created_under_any_setting() {
     run(&mut db, "DROP EXTENSION matomo_postgres");
     run(&mut db, &format!("SET {}", SETTINGS.join("; SET ")));
     run(&mut db, "CREATE EXTENSION matomo_postgres; RESET ALL");
-    // As its schema is quoted, or not.
+    // The schema is quoted or not, depending on the settings.
     let shape = "SELECT replace(d, '\"', '') FROM (SELECT pg_get_functiondef(p.oid) FROM pg_proc p WHERE p.proname LIKE 'matomo%' AND p.prokind IN ('f', 'p')
          UNION ALL SELECT c.relname || pg_get_viewdef(c.oid) FROM pg_class c WHERE c.relkind = 'v' AND c.relname LIKE 'matomo%'
          ) AS x(d) ORDER BY 1";

@@ -1,4 +1,4 @@
-//! Connections are kept between syncs of a session, and a broken one is replaced unnoticed.
+//! A session keeps connections between syncs, and replaces a broken one without an error.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::support::*;
 const FIRST: &str = "2026-10-24";
 const LAST: &str = "2026-10-26";
 
-/// A session that sees every failure of a request, and retries none.
+/// A session that reports every failed request and retries none.
 fn strict() -> (postgres::Client, Notices) {
     let (mut db, notices) = database_with_notices();
     run(&mut db, "SET matomo.max_retries = 0");
@@ -29,7 +29,7 @@ fn syncs_of_a_session_share_one_connection() {
         }
         for _ in 0..10 {
             Sync::of(&fake, FIRST, LAST).run(&mut db);
-            // What does not concern the connection makes no other one necessary.
+            // Settings that do not concern the connection do not cause a new one.
             run(&mut db, "SET matomo.page_size = 100; SET matomo.max_response_size = '9 MB'");
         }
         assert_equal(&mut db, "matomo", &oracle(&fake, FIRST, LAST));
@@ -63,7 +63,7 @@ fn a_server_that_closes_idle_connections_is_connected_to_again() {
     assert_eq!(failures(&notices), [""; 0]);
 }
 
-/// The server's farewell crosses our request: it looks as if the request had met a closed door.
+/// The server closes the connection while our request is on its way.
 #[test]
 fn a_request_that_meets_a_connection_just_closed_is_sent_again_at_once() {
     let fake = serve(world(64, "UTC", 5, FIRST, LAST));
@@ -81,7 +81,7 @@ fn a_request_that_meets_a_connection_just_closed_is_sent_again_at_once() {
     }
     assert_eq!(fake.connections(), 3);
     assert_eq!(failures(&notices), [""; 0]);
-    // A new connection that breaks is a failure.
+    // A break of a new connection is a failure.
     fake.fail(Fault::Reset, When::once().times(2));
     assert_eq!(Sync::of(&fake, FIRST, LAST).error(&mut db).code().code(), "08006");
     assert_eq!(fake.connections(), 4);
@@ -123,7 +123,7 @@ fn settings_of_the_connection_make_another_one_and_few_are_kept() {
     wait_until("none is left", || fake.open_connections() == 0);
 }
 
-/// Notices that tell of a failure.
+/// The notices that report a failure.
 fn failures(notices: &Notices) -> Vec<String> {
     let all = notices.take().into_iter().map(|(_, line)| line);
     all.filter(|line| line.contains("retry")).collect()

@@ -1,4 +1,4 @@
-//! Matomo's errors in its users' languages, from Matomo 4 and 5, are understood alike.
+//! Errors of Matomo 4 and 5 are understood in every language.
 
 use fake_matomo::{Fake, Fault, Page, Saying, When};
 use postgres::Client;
@@ -9,7 +9,7 @@ use crate::support::*;
 
 const LANGUAGES: [&str; 5] = ["en", "fr", "de", "es", "ru"];
 
-/// A Matomo of that version, whose token has a user of that language.
+/// A Matomo of this version, with a user of this language.
 fn matomo(count: i64, language: &str, matomo_4: bool) -> Fake {
     let fake = serve(sites(120, count));
     let mut knobs = fake.knobs();
@@ -36,7 +36,7 @@ fn two_sites(fake: &Fake) -> Client {
     db
 }
 
-/// Of each site the failures in a row, the last one's message, and whether it is never tried again.
+/// Each site's failures in a row, its last error, and whether it is no longer retried.
 fn states(db: &mut Client) -> Vec<String> {
     let sql = "SELECT concat_ws(' ', failures, CASE failures WHEN 0 THEN '-' ELSE last_error END,
                    next_run = 'infinity') FROM matomo_status ORDER BY site_id";
@@ -59,7 +59,7 @@ fn a_site_that_may_not_be_seen_stops_alone_and_comes_back() {
     }
 }
 
-/// Met by a request in the language of the user, in the middle of a sync.
+/// The error comes in the user's language, in the middle of a sync.
 #[test]
 fn a_right_that_is_gone_in_the_middle_is_no_refused_token() {
     for (language, matomo_4) in everywhere() {
@@ -70,7 +70,7 @@ fn a_right_that_is_gone_in_the_middle_is_no_refused_token() {
         let error = Sync::of(&fake, FIRST, LAST).error(&mut db);
         let found = (error.code().code(), error.message());
         assert_eq!(found, ("28000", "the token has no access to the site"), "{language}");
-        // The site, two days, the third, and which sites the token may see.
+        // The site, two days, the third day, and the list of sites that the token may see.
         assert_eq!(fake.requests().len(), 5, "{language}");
     }
 }
@@ -93,7 +93,8 @@ fn a_refused_token_stops_all_sites_of_its_mapping() {
     }
 }
 
-/// A proxy that lets only some methods through; and one that fails for a moment, so that nothing is sure.
+/// A proxy that lets only some methods through, and one that fails for a moment: both leave it
+/// unknown what the token may see.
 #[test]
 fn a_refused_token_stops_its_sites_where_more_cannot_be_asked_for() {
     let which = "SitesManager.getSitesIdWithAtLeastViewAccess";
@@ -143,11 +144,11 @@ fn a_query_that_takes_too_long_makes_pages_smaller() {
         fake.fail(Fault::Says(Saying::QueryTooLong), When::live().limit_over(10));
         Sync::of(&fake, FIRST, FIRST).pages_of(40).run(&mut db);
         assert_equal(&mut db, "matomo", &oracle(&fake, FIRST, FIRST));
-        // Asked once more where the words are in another language.
+        // In another language the request is repeated in English.
         let too_much = fake.requests().iter().filter(|seen| seen.fault.is_some()).count();
         let words_in_english = !["fr", "de"].contains(&language);
         assert!(too_much >= if words_in_english { 2 } else { 4 }, "{language}: {too_much}");
-        // The names are stored in the language they would have had.
+        // Visits are fetched without `language`, so names keep the language of the token's user.
         let of_names = |seen: &&fake_matomo::Seen| {
             seen.method.starts_with("Live") && seen.status == 200 && seen.fault.is_none()
         };

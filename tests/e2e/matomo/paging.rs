@@ -10,7 +10,7 @@ use crate::support::*;
 
 const DAY: &str = "2026-11-10";
 
-/// Site 1 in UTC with so many visits of one page, the n-th at `at(n)` seconds after 08:00.
+/// Site 1 in UTC with this many visits of one page, the n-th at `at(n)` seconds after 08:00.
 fn visits(count: i64, at: impl Fn(i64) -> i64) -> World {
     let mut world = World::new(Clock::Real);
     let site = world.add_site(Site::new(1, "Pages", "UTC"));
@@ -66,7 +66,7 @@ fn visits_that_grow_and_arrive_while_paging_are_all_seen() {
         let turn = AtomicUsize::new(0);
         fake.before_each(Box::new(move |world, _| {
             let turn = turn.fetch_add(1, Ordering::SeqCst) as i64;
-            // Only as long as the first visits go on: a site that never rests has no end.
+            // Ends before the first visits do: a site that never rests has no last page.
             if turn >= 40 {
                 return;
             }
@@ -91,8 +91,8 @@ fn ties_and_pages_of_one_skip_nothing() {
     assert_equal(&mut db, "matomo", &all_of(&fake, 1));
 }
 
-/// Syncs 200 visits in pages of 64 from a Matomo that fails for more than 20; gives the limits
-/// asked for.
+/// Syncs 200 visits in pages of 64 from a Matomo that fails for more than 20; returns the limits
+/// requested.
 fn overstrained(fault: Fault, settings: &str) -> Vec<i64> {
     let fake = serve(visits(200, |n| n));
     let mut db = database();
@@ -116,7 +116,7 @@ fn pages_that_are_too_much_are_halved_and_grow_again() {
     ] {
         let what = format!("{fault:?}");
         let limits = overstrained(fault, "");
-        // After four answers it tries the double, which is too much again.
+        // After four answers it tries twice the limit, which is too much again.
         assert_eq!(limits[..8], [64, 32, 16, 16, 16, 16, 32, 16], "{what}");
         assert_eq!(limits.iter().filter(|limit| **limit == 32).count(), 4, "{what}: {limits:?}");
     }
@@ -231,10 +231,10 @@ fn truncated_visits_are_counted_a_day_and_warned_of_once_a_run() {
     assert_eq!(said.len(), 1, "{said:?}");
     assert_eq!(said[0].0, "Matomo listed only the first actions of 3 visits");
     assert!(said[0].1.contains("visitor_log_maximum_actions_per_visit"), "{said:?}");
-    // Sealed days are not read again, and not warned of.
+    // Sealed days are not read again, and there is no warning about them.
     assert_eq!(Sync { force: false, ..Sync::of(&fake, "2026-11-08", DAY) }.run(&mut db).days, 0);
     assert!(warnings.lock().unwrap().is_empty());
-    // Matomo's setting raised: all of it arrives, and nobody is warned.
+    // With a higher limit in Matomo all actions arrive, without a warning.
     fake.world().max_actions = 500;
     Sync::of(&fake, "2026-11-08", DAY).run(&mut db);
     assert_eq!(ledger(&mut db, "matomo")[0], "1 2026-11-08 sealed 2 15 0");

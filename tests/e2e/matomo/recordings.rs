@@ -1,4 +1,5 @@
-//! Answers of a real Matomo (tests/recordings/README.md), through the fake into both tables.
+//! Recorded answers of a real Matomo (tests/recordings/README.md), served by the fake and synced
+//! into both tables.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use serde_json::Value;
 use crate::support::pages::root;
 use crate::support::*;
 
-/// Files, and the timezone of their sites.
+/// Files and their sites' timezones.
 const FILES: [(&str, &str); 4] = [
     ("site1-plain-day.visits.json.gz", "UTC"),
     ("site2-paris-dst.visits.json.gz", "Europe/Paris"),
@@ -50,7 +51,7 @@ impl Recording {
         serve(world)
     }
 
-    /// Syncs it into both tables, compares, and syncs again.
+    /// Syncs the recording into both tables, compares them, and syncs again.
     fn assert_syncs(&self, db: &mut Client) {
         let fake = self.serve();
         let sum = |of: fn(&Value) -> usize| {
@@ -81,7 +82,7 @@ impl Recording {
         }
     }
 
-    /// A table of what was recorded, an action a row.
+    /// Creates a table of the recording, one action per row.
     fn load(&self, db: &mut Client) {
         run(db, "CREATE TEMP TABLE recorded (v jsonb, a jsonb, n bigint)");
         let text = Value::from(self.visits.clone()).to_string();
@@ -90,7 +91,7 @@ impl Recording {
         db.execute(sql, &[&text]).unwrap();
     }
 
-    /// Compares with the mapping of the Node tool's columns, written once more in SQL.
+    /// Compares with a second mapping of the Node tool's columns, written in SQL.
     fn assert_values(&self, db: &mut Client, table: &str) {
         let mut expected = vec!["(v->>'idVisit') || '_' || n".to_owned()];
         let mut found = vec!["action_id".to_owned()];
@@ -164,7 +165,8 @@ impl Recording {
         assert_eq!(rows, [""; 0], "{table}");
     }
 
-    /// What Matomo counts is what the tables of visits, conversions and items hold, and no key is left.
+    /// Matomo's own counts match the tables of visits, conversions and items, and no key is left
+    /// over.
     fn assert_companions(&self, db: &mut Client, table: &str) {
         let of_goals = "SELECT count(*) FROM {t}_conversions c WHERE c.idvisit = v.idvisit AND c.type = 'goal'";
         let of_items =
@@ -189,8 +191,8 @@ impl Recording {
         assert_eq!(texts(db, &wrong.replace("{t}", table)), [""; 0], "{table}");
     }
 
-    /// Actions happen at their wall clock in the site's zone, by Postgres' own reckoning; where that
-    /// hour comes twice the URL tells the instant.
+    /// An action's time is its wall clock in the site's timezone, as Postgres converts it; in a
+    /// repeated hour the URL has the instant.
     fn assert_true_times(&self, db: &mut Client, table: &str) {
         let wrong = format!(
             "SELECT action_id || ' ' || action_timestamp || ' ' || coalesce(action_url, '')
@@ -211,7 +213,7 @@ fn recording(number: usize) -> Recording {
     Recording::read(&folder.join(file), zone)
 }
 
-// A test each, so that they run side by side.
+// One test each, so that they run in parallel.
 #[test]
 fn a_plain_day_of_a_real_matomo_syncs_exactly() {
     recording(0).assert_syncs(&mut database());

@@ -2,26 +2,26 @@
 
 use crate::pairs::scene::{PERSON, Scene, VISITOR};
 
-/// One of the two.
+/// One operation of a pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
-    /// All days of site 1, by force.
+    /// All days of site 1, with `force`.
     Sync,
-    /// The same of site 2.
+    /// The same for site 2.
     OtherSync,
     /// Registered site 1.
     Run,
     Repair,
     Forget,
-    /// All sites, before the bound.
+    /// All sites, before `Scene::bound`.
     DropBefore,
-    /// Registered site 1, with the upkeep that drops what lies before the bound.
+    /// Registered site 1, with the upkeep that drops rows before `Scene::bound`.
     Retention,
     Truncate,
     Rename,
     /// The partition of the day 12 days ago.
     Detach,
-    /// Of the table of visits: another name and other columns.
+    /// The table of visits gets another name and other columns.
     AlterVisits,
     TruncateVisits,
     DropVisits,
@@ -51,12 +51,12 @@ pub const ALL: [Operation; 17] = [
     Operation::DropRole,
 ];
 
-/// Where it stops in the middle.
+/// Where the operation stops in the middle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {
-    /// All is done but the commit.
+    /// Everything is done but the commit.
     AtCommit,
-    /// In a trigger at a row, or a partition, which it inserts or deletes.
+    /// In a trigger, when it inserts or deletes a row or a partition.
     AtRow(&'static str),
 }
 
@@ -86,7 +86,7 @@ impl Operation {
         )
     }
 
-    /// What comes before it. Whoever is erased is erased in Matomo first.
+    /// An erasure is done in Matomo first.
     pub fn prepare(self, scene: &Scene) {
         if self == Operation::Forget {
             let mut world = scene.fake.world();

@@ -8,22 +8,22 @@ use crate::support::*;
 
 pub const VISITOR: &str = "00000000deadbeef";
 
-/// Visits of site 1 of the person who is erased; those of site 2 are 2000 more. They were copied 12
-/// days ago, or are still to be copied, or lack in the table.
+/// Site 1's visits of the person to be erased; those of site 2 have ids greater by 2000. Some were
+/// copied 12 days ago, some are still to be copied, some are missing in the table.
 pub const PERSON: [i64; 5] = [1121, 1122, 1043, 1042, 1031];
 
-/// A table of weeks with two sites, of which all days are copied but the last six, and of one day not
-/// one visit (1122 and 3122).
+/// A partitioned table with two sites: all days but the last six are copied. One visit of each
+/// site is missing in a copied day (1122 and 3122).
 pub struct Scene {
     name: String,
     pub db: Client,
     pub fake: Fake,
     pub noon: Noon,
-    /// The owner of table and sites.
+    /// The owner of the table and the sites.
     pub role: String,
     /// Site 1, registered.
     pub site: i32,
-    /// That of the day 12 days ago.
+    /// The partition of the day 12 days ago.
     pub partition: String,
     world: World,
 }
@@ -95,19 +95,19 @@ impl Scene {
         Scene { name, db, fake, noon, role, site: 0, partition: String::new(), world }
     }
 
-    /// A session that does not wait for ever.
+    /// A session with limits on its waits.
     pub fn connect(&self) -> Client {
         let mut db = shared().connect(&self.name);
         run(&mut db, "SET statement_timeout = '30 s'");
         db
     }
 
-    /// What lies before this instant is dropped: the beginning of the day ten days ago.
+    /// Rows before this instant are dropped: the start of the day ten days ago.
     pub fn bound(&self) -> i64 {
         self.noon.at(10, "00:00:00")
     }
 
-    /// Errors of runs, to be shown.
+    /// The errors of runs, for the failure message.
     pub fn said(&mut self) -> Vec<String> {
         texts(
             &mut self.db,
@@ -115,7 +115,7 @@ impl Scene {
         )
     }
 
-    /// All as it was; registered site 1 perhaps with a retention of ten days.
+    /// Restores the initial state; registered site 1 may have a retention of ten days.
     pub fn reset(&mut self, has_retention: bool) {
         self.world.clone_into(&mut self.fake.world());
         let role = &self.role;

@@ -7,11 +7,11 @@ use crate::pairs::operations::Operation;
 use crate::pairs::scene::{PERSON, Scene, VISITOR};
 use crate::support::*;
 
-/// What one of the two may end with: somebody else has the lock, the table has another name, the site,
-/// its server or its owner is gone.
+/// Errors that an operation may end with: another one holds the lock, the table has another name,
+/// or the site, its server or its owner is gone.
 const CLEAR: [&str; 5] = ["55P03", "42P01", "55000", "42704", "40P01"];
 
-/// What is wrong.
+/// What is wrong after the two.
 pub fn faults(
     scene: &mut Scene,
     first: Operation,
@@ -23,7 +23,7 @@ pub fn faults(
         let Err(error) = ended else { continue };
         let is_clear = CLEAR.contains(&error.code().code())
             || error.code().code() == "42501" && [first, second].contains(&Operation::DropRole);
-        // What Postgres says of its own statements is its own business.
+        // The errors of Postgres' own statements are not ours to judge.
         if !is_clear && !operation.is_of_postgres() {
             faults.push(format!("{} is no clear error: {error:?}", error.code().code()));
         }
@@ -52,7 +52,7 @@ pub fn faults(
     if done(&[Operation::Forget]) && one::<i64>(db, &of_person) > 0 {
         faults.push("rows of the person erased are left".to_owned());
     }
-    // What is still to be copied.
+    // Days still to be copied.
     for site in [1, 2] {
         let days = format!(", '{}', destination => 'visits'", scene.noon.text(19));
         sync_site(db, &scene.fake, site, &days);
@@ -74,7 +74,7 @@ pub fn faults(
     let lacking = numbers(texts(db, &visits("oracle", "visits")));
     faults.extend(check_disagrees(scene, &more, &lacking));
     let db = &mut scene.db;
-    // Days that the ledger knows to be empty.
+    // Days that the ledger has as empty.
     let empty: BTreeSet<String> = texts(
         db,
         "SELECT concat_ws(' ', idsite, day) FROM matomo_ledger WHERE sealed AND visits = 0 AND actions = 0",
@@ -99,10 +99,10 @@ pub fn faults(
         let day = format!("{site} {}", scene.noon.text(ago(id)));
         (gone, empty.contains(&day))
     };
-    // Erased in Matomo; where the erasure here has failed, what is here stays.
+    // Erased in Matomo; if the erasure failed here, rows may remain.
     let is_erased = |id: &i64| is_persons(id) && tried(Operation::Forget);
     let is_dropped = |id: i64| {
-        // Also in part, before an error.
+        // Also partly, before an error.
         (tried(Operation::DropBefore) || tried(Operation::Retention))
             && ago(id) > 10
             && of_day(id).0
@@ -115,7 +115,7 @@ pub fn faults(
         faults.push(format!("wrong rows of visits {more:?}"));
     }
     let unsealed = wrong(&lacking, &|id| {
-        // Those that lacked from the beginning.
+        // Missing from the start.
         [1122, 3122].contains(id)
             || is_erased(id)
             || detached.contains(id)
@@ -124,11 +124,11 @@ pub fn faults(
     if !unsealed.is_empty() {
         faults.push(format!("visits {unsealed:?} lack, in days that should have them"));
     }
-    // The table of visits has those that the table of actions has.
+    // The table of visits has the same visits as the table of actions.
     let db = &mut scene.db;
     let is_there: bool = one(db, "SELECT to_regclass('visits_visits') IS NOT NULL");
     let of_visits = if is_there { apart(db, "visits") } else { Vec::new() };
-    // Old rows go from the companions last, so some may be left where that was cut off.
+    // Old rows are deleted from the companions last, so an interrupted drop may leave some.
     let is_cut_off = one_ended.is_err()
         || two_ended.is_err()
         || done(&[Operation::RemoveSite, Operation::DropRole]);
@@ -141,7 +141,7 @@ pub fn faults(
     let all: BTreeSet<i64> =
         (1..=19).flat_map(|ago| (1..=3).map(move |n| 1000 + 10 * ago + n)).collect();
     let all: BTreeSet<i64> = all.iter().flat_map(|id| [*id, *id + 2000]).collect();
-    // The upkeep of a site that is gone comes to no end.
+    // The upkeep of a site that is gone does not complete.
     let is_cut_off =
         tried(Operation::Retention) && done(&[Operation::RemoveSite, Operation::DropRole]);
     let left_behind = wrong(&all, &|id| lacking.contains(id) || !of_day(*id).1);
@@ -154,8 +154,8 @@ pub fn faults(
     faults
 }
 
-/// What `matomo_check` says of the table beside Matomo as it is now, where that is something else than
-/// what was found by comparing the rows.
+/// Faults where `matomo_check`, comparing the table with Matomo as it is now, disagrees with the
+/// comparison of rows above.
 fn check_disagrees(
     scene: &mut Scene,
     more: &BTreeSet<i64>,

@@ -13,7 +13,7 @@ use crate::support::*;
 
 const FORGET: &str = "SELECT * FROM matomo_forget('00000000deadbeef')";
 
-/// As in a transaction that goes on.
+/// Starts an operation in a transaction that stays open.
 fn begin(scene: &Scene, operation: Operation) -> Client {
     let mut db = scene.connect();
     let sql = operation.sql(scene);
@@ -33,18 +33,18 @@ fn an_erasure_gives_up_a_sync_that_does_not_end_and_hinders_no_other() {
     let refused = error(&mut officer, FORGET);
     let message = "could not erase: site 1 is still being synced into public.visits";
     assert_says(&refused, "55P03", message, &[], &format!("pg_cancel_backend({holder})"));
-    // A table that nobody syncs into.
+    // A table into which nothing is synced.
     run(&mut officer, &format!("SELECT * FROM matomo_forget('{VISITOR}', only_in => 'elsewhere')"));
     let refused = error(
         &mut officer,
         &format!("SELECT * FROM matomo_forget('{VISITOR}', only_in => 'visits')"),
     );
     assert_eq!(refused.code().code(), "55P03");
-    // One week of the table that is synced into.
+    // One week of the table being synced.
     let one_week =
         format!("SELECT * FROM matomo_forget('{VISITOR}', only_in => '{}')", scene.partition);
     assert_eq!(error(&mut officer, &one_week).code().code(), "55P03");
-    // While one waits, other sites are synced, and this one too.
+    // While the erasure waits, other sites can be synced, and so can this one.
     run(&mut officer, "RESET lock_timeout");
     let waiting = pid(&mut officer);
     let erasing = thread::spawn(move || outcome(&mut officer, FORGET));
@@ -176,7 +176,7 @@ fn a_run_is_dead_when_another_process_has_the_lock_of_its_site() {
     wait_until("it runs", || {
         one::<Option<String>>(&mut scene.db, said).as_deref() == Some("running")
     });
-    // As one that has died, before the next has committed that it notes that.
+    // As a run that died, before the next run has committed that it recorded this.
     run(
         &mut scene.db,
         "INSERT INTO matomo_run_log (job_pid, database, username, command, status, start_time, site_id,

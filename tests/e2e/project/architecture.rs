@@ -8,7 +8,7 @@ use std::fs;
 
 use crate::support::pages::root;
 
-/// A folder, and those that it may use. A folder may use itself.
+/// Each folder with the folders that it may use. A folder may always use itself.
 const ARROWS: [(&str, &[&str]); 10] = [
     ("api", &["worker", "sync", "state", "store", "config", "rows", "matomo", "pg", "error"]),
     ("worker", &["sync", "state", "store", "config", "rows", "matomo", "pg", "error"]),
@@ -22,7 +22,7 @@ const ARROWS: [(&str, &[&str]); 10] = [
     ("error", &[]),
 ];
 
-/// Folders that know no Postgres.
+/// Folders without any Postgres code.
 const PURE: [&str; 2] = ["rows", "matomo"];
 
 const MOST_LINES: usize = 350;
@@ -49,7 +49,7 @@ fn no_file_is_long_and_no_list_of_modules() {
     }
     for entry in fs::read_dir(root().join("sql")).unwrap() {
         let path = entry.unwrap().path();
-        // Scripts of ALTER EXTENSION UPDATE are one file each.
+        // Each script of ALTER EXTENSION UPDATE is one file.
         let is_update = path.to_string_lossy().contains("--");
         if path.is_file() && !is_update {
             let lines = fs::read_to_string(&path).unwrap().lines().count();
@@ -147,7 +147,7 @@ fn folder(file: &str) -> &str {
     file.split('/').next().unwrap_or(file)
 }
 
-/// Which rules are broken, a line each.
+/// The broken rules, one per line.
 fn broken(files: &Files) -> Vec<String> {
     let mut lines = Vec::new();
     let mut arrows: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
@@ -170,7 +170,7 @@ fn broken(files: &Files) -> Vec<String> {
             if to != from && !allowed.contains(&to) {
                 lines.push(format!("src/{file}.rs uses {used}: {from} may not use {to}"));
             }
-            // What a module declares belongs to it; the other way round it is an arrow.
+            // A module's own items are not an arrow; a use of the module by its items is.
             if used != file {
                 arrows.entry(file).or_default().insert(used);
             }
@@ -180,14 +180,14 @@ fn broken(files: &Files) -> Vec<String> {
     lines
 }
 
-/// The text without comments and without its tests.
+/// The text without comments and tests.
 fn code(text: &str) -> String {
     let text = text.split("#[cfg(test)]\nmod ").next().unwrap_or(text);
     text.lines().map(|line| line.split("//").next().unwrap_or(line)).collect::<Vec<_>>().join("\n")
 }
 
-/// The paths that a file names which begin at `crate` or `super`, from `src/` on, in all their
-/// branches.
+/// The paths in a file that begin with `crate` or `super`, relative to `src/`, with all branches
+/// of their braces.
 fn paths(file: &str, code: &str) -> Vec<Vec<String>> {
     let here: Vec<_> = file.split('/').map(str::to_owned).collect();
     let mut all = Vec::new();
@@ -202,7 +202,7 @@ fn paths(file: &str, code: &str) -> Vec<Vec<String>> {
     all
 }
 
-/// Reads a path with its braces; gives what is left of the text.
+/// Reads a path with its braces; returns the rest of the text.
 fn branches<'a>(mut text: &'a str, mut path: Vec<String>, all: &mut Vec<Vec<String>>) -> &'a str {
     loop {
         text = text.trim_start();
@@ -231,13 +231,13 @@ fn branches<'a>(mut text: &'a str, mut path: Vec<String>, all: &mut Vec<Vec<Stri
     }
 }
 
-/// The file that a path leads into: the longest that there is.
+/// The file that a path leads into: the longest match.
 fn file_of<'a>(files: &'a Files, path: &[String]) -> Option<&'a str> {
     let longest = (1..=path.len()).rev().map(|parts| path[..parts].join("/"));
     longest.filter_map(|name| files.get_key_value(&name)).map(|(name, _)| name.as_str()).next()
 }
 
-/// Groups of files of which each leads to each other.
+/// Groups of files that all use each other, directly or not.
 fn circles(arrows: &BTreeMap<&str, BTreeSet<&str>>) -> Vec<String> {
     let reach = |from: &str| {
         let mut met = BTreeSet::new();

@@ -1,4 +1,5 @@
-//! The first start of the container: `packaging/docker/first-start.sh`, in a server as the image starts it.
+//! The first start of the container: `packaging/docker/first-start.sh`, with a server started as
+//! in the image.
 
 use std::process::{Command, Output};
 
@@ -10,7 +11,7 @@ use crate::support::pages::root;
 use crate::support::worker::*;
 use crate::support::*;
 
-/// Runs it as the image's entrypoint does, with the key in a file.
+/// Runs the script like the image's entrypoint, with the key in a file.
 fn first_start(cluster: &Cluster, fake: &Fake, site: &str) -> Output {
     let key = cluster.dir.join("key");
     std::fs::write(&key, fake.token()).unwrap();
@@ -33,7 +34,7 @@ fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// Name and timezone as Matomo has told them, start, and how the worker is doing.
+/// Name and timezone from Matomo, start date, and the state of the worker.
 fn site(db: &mut Client) -> Vec<String> {
     texts(
         db,
@@ -57,7 +58,7 @@ fn the_first_start_registers_a_site_that_the_worker_syncs() {
     assert_equal(&mut db, "matomo", &all_of(&fake, 1));
 }
 
-/// Else the container would be there for ever without its site: the script runs only once.
+/// The script runs only once, so otherwise the container would never have its site.
 #[test]
 fn a_matomo_that_is_down_at_the_first_start_is_synced_once_it_is_up() {
     let fake = serve(world(12, "Europe/Paris", 5, "2026-11-16", "2026-11-18"));
@@ -77,7 +78,7 @@ fn a_matomo_that_is_down_at_the_first_start_is_synced_once_it_is_up() {
     run(&mut db, "UPDATE matomo_site_state SET next_at = now()");
     wait_long(60, "it is synced", || site(&mut db) == SYNCED);
     assert_equal(&mut db, "matomo", &all_of(&fake, 1));
-    // It may be changed as any other.
+    // The site can be changed like any other.
     run(
         &mut db,
         "SELECT matomo_alter_site(1, site => 1, every => '1 hour', destination => 'matomo')",

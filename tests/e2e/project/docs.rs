@@ -12,10 +12,10 @@ use crate::support::cluster::{Cluster, shared};
 use crate::support::pages::*;
 use crate::support::*;
 
-/// Its queries are run by a test of their own.
+/// Another test runs its queries.
 const QUERIES: &str = "docs/queries.md";
 
-/// The paths of README and of the pages in `docs/`: first README, then how to install.
+/// The paths of README and the pages in `docs/`: README first, then the installation.
 fn pages() -> Vec<String> {
     let files = std::fs::read_dir(root().join("docs")).unwrap();
     let mut pages: Vec<_> = files
@@ -27,19 +27,19 @@ fn pages() -> Vec<String> {
     pages
 }
 
-/// The blocks marked as SQL.
+/// The code blocks marked as SQL.
 fn examples(page: &str) -> impl Iterator<Item = &str> {
     page.split("```sql\n").skip(1).map(|rest| rest.split("```").next().unwrap())
 }
 
-/// Statements one by one, as psql sends them.
+/// Single statements, as psql sends them.
 fn statements(sql: &str) -> impl Iterator<Item = &str> {
     sql.split_inclusive(';').map(str::trim).filter(|statement| {
         statement.contains(|c: char| c.is_alphabetic()) && statement.ends_with(';')
     })
 }
 
-/// Runs all SQL of a page, in its order.
+/// Runs all SQL of a page in order.
 fn run_examples(db: &mut Client, path: &str, url: &str, token: &str) {
     for example in examples(&page(path)) {
         let sql = example
@@ -56,8 +56,8 @@ fn run_examples(db: &mut Client, path: &str, url: &str, token: &str) {
     }
 }
 
-/// README and how to install begin in a new database, the other pages where README ends. Roles are
-/// the whole server's: a server of its own.
+/// README and the installation page start in a new database, other pages where README ends. Roles
+/// are shared by the whole server, so this test has its own.
 #[test]
 fn every_example_runs() {
     let today = Utc::now().date_naive();
@@ -73,14 +73,14 @@ fn every_example_runs() {
         }
         run_examples(&mut db, path, &fake.url(), fake.token());
         if path == "docs/install.md" {
-            // Its last example is DROP EXTENSION: the visits are still there.
+            // The page ends with DROP EXTENSION; the visits are still there.
             assert_eq!(one::<i64>(&mut db, "SELECT count(*) FROM pg_foreign_server"), 0);
             assert!(one::<i64>(&mut db, "SELECT count(*) FROM analytics.matomo") > 100);
         }
     }
 }
 
-/// The three weeks of the demo, at a time that stays.
+/// The demo's three weeks, at a fixed time.
 fn three_weeks() -> World {
     World::generate(&Plan {
         seed: 1,
@@ -95,7 +95,7 @@ fn three_weeks() -> World {
     })
 }
 
-/// With `MATOMO_DOCS=write` the page gets the results that the queries have now.
+/// With `MATOMO_DOCS=write` the page gets the current results of its queries.
 #[test]
 fn the_queries_have_the_results_that_the_page_shows() {
     let fake = serve(three_weeks());
@@ -131,7 +131,7 @@ fn the_queries_have_the_results_that_the_page_shows() {
     }
 }
 
-/// What psql shows.
+/// The output of psql.
 fn psql(database: &str, settings: &str, sql: &str) -> String {
     let mut command = shared().program("psql");
     command.args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-P", "footer=off", "-d", database]);
@@ -147,7 +147,7 @@ fn the_tables_of_settings_have_all_settings_with_their_defaults() {
     db.batch_execute("LOAD 'matomo_postgres'").unwrap();
     let rows = db
         .query(
-            // What the tests' own file says is no default.
+            // A value from the test server's configuration file is not a default.
             "SELECT name, CASE source WHEN 'configuration file' THEN boot_val ELSE current_setting(name) END
              FROM pg_settings WHERE name LIKE 'matomo.%' ORDER BY 1",
             &[],
@@ -163,7 +163,7 @@ fn the_tables_of_settings_have_all_settings_with_their_defaults() {
     }
 }
 
-/// A condition for members of the extension, by class and OID.
+/// A condition that selects the extension's members, by class and OID.
 fn is_member(class: &str, oid: &str) -> String {
     format!(
         "EXISTS (SELECT FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid
@@ -197,7 +197,7 @@ fn every_function_is_described_with_all_its_arguments() {
     }
 }
 
-/// The text below a heading of the second level.
+/// The text below a second-level heading.
 fn section<'a>(page: &'a str, title: &str) -> &'a str {
     let begin =
         page.find(&format!("\n## {title}\n")).unwrap_or_else(|| panic!("no section {title}"));
@@ -268,7 +268,7 @@ fn every_sqlstate_is_described() {
     }
 }
 
-/// As GitHub makes them.
+/// The anchors as GitHub makes them.
 fn anchors(page: &str) -> HashSet<String> {
     let headings = page.lines().filter(|line| line.starts_with('#'));
     headings
@@ -280,9 +280,9 @@ fn anchors(page: &str) -> HashSet<String> {
         .collect()
 }
 
-/// Targets of a page's links.
+/// The targets of a page's links.
 fn links(page: &str) -> Vec<&str> {
-    // Every second part is a block of code.
+    // Every second part is a code block.
     let prose = page.split("```").step_by(2);
     prose
         .flat_map(|text| text.split("](").skip(1))
@@ -290,7 +290,7 @@ fn links(page: &str) -> Vec<&str> {
         .collect()
 }
 
-/// The links of a page, by its path, that lead nowhere.
+/// The broken links of a page, given by its path.
 fn broken(path: &str, text: &str) -> Vec<String> {
     let mut broken = Vec::new();
     for link in links(text).into_iter().filter(|link| !link.starts_with("https://")) {
@@ -317,14 +317,14 @@ fn every_link_leads_somewhere() {
     paths.extend(["SECURITY.md", "CHANGELOG.md", "sql/released/README.md"].map(str::to_owned));
     let found: Vec<_> = paths.iter().flat_map(|path| broken(path, &page(path))).collect();
     assert_eq!(found, [""; 0]);
-    // This can fail.
+    // Proves that the check can fail.
     let wrong =
         "[a](nowhere.md), [b](tables.md#nowhere), [c](tables.md#columns), [d](../README.md)";
     let expected = ["docs/x.md: nowhere.md", "docs/x.md: tables.md#nowhere"];
     assert_eq!(broken("docs/x.md", wrong), expected);
 }
 
-/// The files and folders of this repository that a page names in code.
+/// The files and folders of this repository that a page names as code.
 fn paths(page: &str) -> Vec<&str> {
     const FOLDERS: [&str; 7] = ["src", "sql", "tests", "packaging", "demo", "monitoring", "docs"];
     let words = page.split("```").step_by(2).flat_map(|text| text.split('`').skip(1).step_by(2));

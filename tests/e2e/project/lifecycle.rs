@@ -15,7 +15,7 @@ const CONTROL: &str = include_str!("../../../matomo_postgres.control");
 fn the_version_stands_in_one_place() {
     let is_released = changelog().contains(&CARGO);
     assert!(is_released != CHANGELOG.contains("\n## Unreleased\n"), "{CARGO} in CHANGELOG.md");
-    // cargo-pgrx puts Cargo.toml's there, and packaging/pgxn.
+    // cargo-pgrx inserts the version of Cargo.toml there, and so does packaging/pgxn.
     assert!(CONTROL.contains("default_version = '@CARGO_VERSION@'"), "{CONTROL}");
     let meta: serde_json::Value = serde_json::from_str(META).unwrap();
     assert_eq!(meta["version"], "@CARGO_VERSION@");
@@ -29,7 +29,7 @@ fn the_version_stands_in_one_place() {
     let installable =
         "SELECT version FROM pg_available_extension_versions WHERE name = 'matomo_postgres'";
     assert_eq!(texts(&mut db, installable), [CARGO], "packages hold one install script");
-    // From Postgres 18 on the library tells its own.
+    // From Postgres 18 on the library has a version of its own.
     if since(&mut db, 18) {
         run(&mut db, "LOAD 'matomo_postgres'");
         let loaded = "SELECT concat_ws(' ', module_name, version) FROM pg_get_loaded_modules()
@@ -38,7 +38,7 @@ fn the_version_stands_in_one_place() {
     }
 }
 
-/// The released versions, the newest first.
+/// The released versions, newest first.
 fn changelog() -> Vec<&'static str> {
     let headings = CHANGELOG.lines().filter_map(|line| line.strip_prefix("## "));
     let versions = headings.map(|heading| heading.split_whitespace().next().unwrap());
@@ -94,7 +94,7 @@ fn a_schema_that_is_renamed_has_to_be_renamed_back() {
     run(&mut db, "CALL matomo_sync_all()");
 }
 
-/// Everything that docs/functions.md names, by qualified name and in an empty search_path.
+/// Uses everything that docs/functions.md names by qualified names, with an empty search_path.
 #[test]
 fn everything_works_with_the_extension_in_a_schema_that_nobody_searches() {
     let fake = serve(world(231, "Europe/Paris", 6, "2026-10-24", "2026-10-26"));
@@ -185,11 +185,11 @@ fn without_cascade_servers_keep_the_extension() {
     let after = tables.map(|table| fingerprint(&mut db, table));
     assert_eq!(after, rows, "the visits stay as they were");
 
-    // Created again it knows of nothing, takes the table as it stands, and finds it in order.
+    // Created again, the extension knows nothing; it accepts the table and finds it in order.
     run(&mut db, "CREATE EXTENSION matomo_postgres");
     assert_eq!(one::<i64>(&mut db, "SELECT count(*) FROM matomo_sites"), 0);
     server(&mut db, &fake);
-    // It does not know which tables were its companions until it is told.
+    // It does not know the former companions until told.
     let taken = "SELECT string_agg(c::text, ' ') FROM matomo_create_companions('matomo') c";
     assert_eq!(texts(&mut db, taken), ["matomo_visits matomo_conversions matomo_items"]);
     assert_eq!(add_site(&mut db, &format!(", start_date => '{FIRST}'")), 1);
@@ -222,7 +222,7 @@ fn a_drop_waits_for_a_sync_and_then_takes_effect() {
     let dropper_pid = pid(&mut dropper);
     let dropping = call(dropper, CASCADE.to_owned());
     wait_until("the drop waits", || waits(&mut db, dropper_pid));
-    // A cancel lets go of the one, and thereby of the other.
+    // Cancelling the sync lets the drop continue.
     let syncer: i32 = one(
         &mut db,
         &format!(
@@ -238,7 +238,7 @@ fn a_drop_waits_for_a_sync_and_then_takes_effect() {
     let cancelled = said(result_error.as_db_error().unwrap());
     let gone = error(&mut syncer, &trap.sync().sql());
     assert_eq!(gone.code().code(), "42883");
-    // The session that knew the old one goes on with the new one.
+    // The session that used the old extension can use the new one.
     trap.fake.heal();
     run(&mut db, "CREATE EXTENSION matomo_postgres");
     trap.sync().run(&mut syncer);
@@ -282,13 +282,13 @@ fn a_drop_ends_a_procedure_after_the_step_that_it_is_at() {
     let (_, result, _) = syncing.join().unwrap();
     let (state, message) = end_of(result);
     assert_eq!(state.code(), "42883");
-    // What was committed is there, whole days.
+    // What was committed is there, in whole days.
     let days = one::<i64>(&mut db, "SELECT count(DISTINCT action_timestamp::date) FROM matomo");
     assert!((1..=2).contains(&days), "{days}");
     run(&mut db, "CREATE EXTENSION matomo_postgres");
     Sync::of(&fake, FIRST, LAST).run(&mut db);
     let all = all_there(&mut db, "matomo", &oracle(&fake, FIRST, LAST));
-    // Which of its functions it misses first does not matter.
+    // Any of the run functions may be the first one missing.
     let (function, _) = message.split_once('(').unwrap();
     assert!(function.starts_with("function public.matomo_run_"), "{message}");
     let missed = function.rsplit_once('_').unwrap().0;

@@ -1,5 +1,5 @@
-//! Dependencies of the extension: licences, sources, versions. Known vulnerabilities of crates are not
-//! tested, as their list is on the network; SECURITY.md names the tools.
+//! The extension's dependencies: licences, sources, versions. Known vulnerabilities are not
+//! tested, since their list is on the network; SECURITY.md names the tools.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::support::pages::root;
 
-/// Licences beside which ours may stand in one file.
+/// Licences compatible with ours.
 const LICENCES: [&str; 10] = [
     "0BSD",
     "Apache-2.0",
@@ -22,10 +22,10 @@ const LICENCES: [&str; 10] = [
     "Zlib",
 ];
 
-/// Crates that are there in two versions, as others cannot agree.
+/// Crates needed in two versions.
 const TWICE: [&str; 4] = ["foldhash", "getrandom", "hashbrown", "syn"];
 
-/// All crates that go into the library, whatever its features.
+/// All crates linked into the library, with any of its features.
 fn crates() -> Vec<Value> {
     let output = Command::new(env!("CARGO"))
         .args(["metadata", "--locked", "--offline", "--format-version", "1"])
@@ -48,7 +48,7 @@ fn crates() -> Vec<Value> {
     let (mut found, mut left) = (BTreeSet::new(), vec![root]);
     while let Some(crate_id) = left.pop() {
         for dependency in nodes[&crate_id] {
-            // Not those of tests and of builds.
+            // Without test and build dependencies.
             let kinds = dependency["dep_kinds"].as_array().unwrap();
             let id = dependency["pkg"].as_str().unwrap().to_owned();
             if kinds.iter().any(|kind| kind["kind"].is_null()) && !found.contains(&id) {
@@ -95,7 +95,7 @@ fn few_crates_are_there_twice() {
     assert_eq!(twice, TWICE);
 }
 
-/// Each is a second way for the token to leave, or for code of others to run.
+/// Each is another way for the token to leave or for foreign code to run.
 #[test]
 fn some_crates_are_not_wanted() {
     for package in crates() {

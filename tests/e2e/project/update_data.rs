@@ -1,5 +1,5 @@
-//! `ALTER EXTENSION … UPDATE` from 0.1.0 with data: what is known and granted stays, and the next sync
-//! reads on from there.
+//! `ALTER EXTENSION … UPDATE` from 0.1.0 with data: state and grants are kept, and the next sync
+//! resumes from there.
 
 use fake_matomo::Fake;
 use postgres::Client;
@@ -20,7 +20,7 @@ pub fn database_of_0_1_0(shelf: &mut Shelf, name: &str) -> Client {
     db
 }
 
-/// A server that has 0.1.0, too.
+/// A server that also offers 0.1.0.
 pub fn shelf() -> Shelf {
     let shelf = Shelf::new();
     let sql = released().into_iter().find(|(version, _)| version == "0.1.0").unwrap().1;
@@ -28,9 +28,9 @@ pub fn shelf() -> Shelf {
     shelf
 }
 
-/// What 0.1.0 has in its tables after a sync of the registered site `analytics`, 1 into a table of
-/// weeks: days that are sealed but for the last one, which is half read; an old run that was killed.
-/// Its URLs were as they had been typed.
+/// What 0.1.0 has in its tables after a sync of site 1 of the server `analytics` into a
+/// partitioned table: sealed days, a last day that is half read, an old run that was killed. 0.1.0
+/// kept URLs as typed.
 pub fn fill(db: &mut Client, fake: &Fake, zone: &str, url: &str) {
     let rows = oracle(fake, "2026-10-19", "2026-10-30");
     run(
@@ -75,7 +75,7 @@ pub fn fill(db: &mut Client, fake: &Fake, zone: &str, url: &str) {
              UPDATE matomo_ledger SET sealed = false, pass_began = '2026-10-30', pass_since = '2026-10-30', pass_seen = ''
              WHERE day = '2026-10-30'"
         )
-        // As `upper` leaves the scheme, which 0.1.0 did not.
+        // 0.1.0 wrote the scheme in lower case, unlike `upper`.
         .replace("upper('", "replace(upper('")
         .replace("') || '/index.php', 1", "'), 'HTTP', 'http') || '/index.php', 1"),
     );
@@ -86,7 +86,7 @@ fn kept(db: &mut Client) -> Vec<String> {
     let mut all = Vec::new();
     for (table, but) in [
         ("matomo_site_config", "destination_name owner_name"),
-        ("matomo_site_state", "changes matomo upkeep_place"),
+        ("matomo_site_state", "changes matomo upkeep_begun upkeep_place"),
         ("matomo_run_log", "step_pages changes owner_name misfits"),
         (
             "matomo_ledger",
@@ -116,7 +116,7 @@ fn kept(db: &mut Client) -> Vec<String> {
              has_function_privilege(r.rolname, 'matomo_check', 'EXECUTE WITH GRANT OPTION'))
          FROM pg_roles r WHERE r.rolname IN ('etl', 'on call', 'pg_monitor') ORDER BY 1",
     ] {
-        // Either version has one function of each name.
+        // Each version has one function of each name.
         let check = "'matomo_check', 'EXECUTE";
         let oid = "(SELECT p.oid FROM pg_proc p WHERE p.proname = 'matomo_check'), 'EXECUTE";
         let sync = "(SELECT p.oid FROM pg_proc p WHERE p.proname = 'matomo_sync'), 'EXECUTE";
@@ -151,7 +151,7 @@ fn an_update_keeps_what_0_1_0_has_written_and_the_next_sync_reads_on() {
     let ran = "SELECT concat_ws(' ', runid, status, owner) FROM matomo_runs ORDER BY runid";
     assert_eq!(texts(&mut db, ran), ["1 succeeded postgres", "2 failed 99998"]);
 
-    // The last day has ended: it is read whole once, and sealed; no other is asked for.
+    // The last day has ended: it is read whole once and sealed; no other day is requested.
     fake.clear_requests();
     run(&mut db, "CALL matomo_sync_all()");
     let known = |line: &String| (..="day 2026-10-30").contains(&line.as_str());
@@ -174,7 +174,7 @@ fn an_update_keeps_what_0_1_0_has_written_and_the_next_sync_reads_on() {
         server => 'analytics', destination => 'visits', deep => true)";
     assert_eq!(one::<i32>(&mut db, differing), 0);
 
-    // A table of 0.1.0 has no companions until somebody makes them; then the days are read again.
+    // A table of 0.1.0 has no companions until they are created; then its days are read again.
     let registered = "SELECT count(*) FROM matomo_companion";
     assert_eq!(one::<i64>(&mut db, registered), 0);
     let made = "SELECT count(*) FROM matomo_create_companions('visits')";
@@ -204,7 +204,7 @@ fn an_update_gives_nobody_more_by_default_privileges() {
     assert_same(defaults, &updated, &fresh);
 }
 
-/// Whoever has a view on one of ours is told which, and has lost nothing.
+/// A user's view on one of ours is named in the error, and nothing is lost.
 #[test]
 fn a_view_of_the_users_that_would_go_stops_the_update() {
     let mut shelf = shelf();
@@ -220,7 +220,7 @@ fn a_view_of_the_users_that_would_go_stops_the_update() {
     assert_eq!(version, CURRENT);
 }
 
-/// A dump that was made before the update has URLs as they were typed. The error says what to do.
+/// A dump from before the update has URLs as typed. The error tells what to do.
 #[test]
 fn a_dump_of_0_1_0_goes_on_once_its_url_is_changed() {
     let fake = serve(world(312, "Europe/Paris", 5, "2026-10-19", "2026-10-30"));
@@ -228,7 +228,7 @@ fn a_dump_of_0_1_0_goes_on_once_its_url_is_changed() {
     let mut old = database_of_0_1_0(&mut shelf, "old");
     let typed = format!("http://LocalHost:{}", fake.port());
     fill(&mut old, &fake, "Europe/Paris", &typed);
-    // In 0.2.0 they have more arguments.
+    // In 0.2.0 these functions have more arguments.
     run(
         &mut old,
         "REVOKE ALL ON FUNCTION matomo_check FROM etl, \"on call\"; GRANT EXECUTE ON FUNCTION matomo_forget TO PUBLIC",

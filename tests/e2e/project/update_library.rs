@@ -1,5 +1,5 @@
-//! The library and the extension's objects are of different versions, before `ALTER EXTENSION … UPDATE`
-//! or in a session that is older than it: who calls is told what to do.
+//! The library and the extension's objects have different versions, before `ALTER EXTENSION …
+//! UPDATE` or in an older session: the error tells the caller what to do.
 
 use std::fs;
 use std::path::PathBuf;
@@ -29,10 +29,10 @@ fn database(shelf: &mut Shelf, name: &str) -> Client {
     db
 }
 
-/// What needs none of our tables works at any time: pg_upgrade and pg_dump need the validator.
+/// Functions that use none of our tables always work: pg_upgrade and pg_dump need the validator.
 const INDEPENDENT: [&str; 3] = ["fdw_validator", "run_outside_transaction", "today"];
 
-/// A call of every other function of ours that is in C.
+/// A call of every other C function of ours.
 fn calls(db: &mut Client) -> Vec<(String, String)> {
     let sql = format!(
         "SELECT p.proname::text, format('SELECT %s(%s)', p.oid::regproc, (
@@ -83,7 +83,7 @@ fn before_the_update_every_call_says_that_it_is_due() {
     );
 }
 
-/// An older library, as a session may have loaded it: one that has none of our functions.
+/// An older library that a session may have loaded: one without our functions.
 struct OldLibrary {
     file: PathBuf,
     new: PathBuf,
@@ -100,7 +100,7 @@ impl OldLibrary {
         OldLibrary { file, new }
     }
 
-    /// As package managers do it: a new file in place of the old one.
+    /// Like package managers: a new file replaces the old one.
     fn replace(self) {
         fs::rename(self.new, self.file).unwrap();
     }
@@ -149,8 +149,8 @@ fn a_session_with_an_older_library_is_told_to_reconnect() {
     );
 }
 
-/// The rule by which an older or newer library may meet a call: whoever finds the symbol finds the
-/// arguments that he expects.
+/// Libraries of other versions may meet a call, so a symbol that exists must have the arguments
+/// that the caller expects.
 #[test]
 fn a_symbol_keeps_its_arguments_for_ever() {
     let mut shelf = shelf();
@@ -172,7 +172,8 @@ fn a_symbol_keeps_its_arguments_for_ever() {
     assert_eq!(in_both, INDEPENDENT.map(|name| format!("matomo_{name}_wrapper")));
 }
 
-/// The new library has every function that the old objects name, or `pg_upgrade` could not make them.
+/// The new library has every function that the old objects name; otherwise `pg_upgrade` could not
+/// create them.
 #[test]
 fn pg_upgrade_takes_a_database_that_is_not_updated_yet() {
     let mut old = shelf();

@@ -1,11 +1,12 @@
-//! `ALTER EXTENSION … UPDATE` from 0.1.0: what it makes anew belongs to its owner, and is granted, as before.
+//! `ALTER EXTENSION … UPDATE` from 0.1.0: recreated objects keep their owner and grants.
 
 use postgres::Client;
 
 use crate::project::updates::{Shelf, released};
 use crate::support::*;
 
-/// Owner and grants of what the update drops and makes again, also grants on columns.
+/// Owner and grants of the objects that the update drops and recreates, including grants on
+/// columns.
 fn rights(db: &mut Client) -> Vec<String> {
     texts(
         db,
@@ -49,7 +50,7 @@ fn an_update_by_another_superuser_keeps_owners_and_grants_also_on_columns() {
          REVOKE SELECT ON matomo_runs FROM PUBLIC;
          REVOKE EXECUTE ON FUNCTION matomo_forget FROM PUBLIC",
     );
-    // Each column that was granted is there afterwards.
+    // Each granted column still exists after the update.
     run(
         &mut db,
         "DO $$ DECLARE change text; BEGIN

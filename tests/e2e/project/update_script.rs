@@ -1,4 +1,4 @@
-//! `packaging/update-script`, which writes most of the script of `ALTER EXTENSION … UPDATE`.
+//! `packaging/update-script`, which writes most of the script for `ALTER EXTENSION … UPDATE`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,8 @@ use crate::support::*;
 const SCRIPT: &str = "sql/matomo_postgres--0.1.0--0.2.0.sql";
 const BLOCK: &str = "/* <begin connected objects> */";
 
-/// A copy of what `packaging/update-script` reads and writes, with this install script.
+/// The script written for this install script, in a copy of the files that
+/// `packaging/update-script` uses.
 fn written_for(install: &str, folder: &Path) -> String {
     for file in ["packaging/update-script", "sql/released/matomo_postgres--0.1.0.sql", SCRIPT] {
         fs::create_dir_all(folder.join(file).parent().unwrap()).unwrap();
@@ -28,7 +29,7 @@ fn written_for(install: &str, folder: &Path) -> String {
     fs::read_to_string(folder.join(SCRIPT)).unwrap()
 }
 
-/// cargo-pgrx orders the objects by what they need, and otherwise as it happens.
+/// cargo-pgrx orders objects by dependency and otherwise at random.
 #[test]
 fn the_update_script_is_the_same_in_whichever_order_cargo_pgrx_writes_the_objects() {
     let mut db = database();
@@ -36,7 +37,7 @@ fn the_update_script_is_the_same_in_whichever_order_cargo_pgrx_writes_the_object
     let install =
         fs::read_to_string(format!("{share}/extension/matomo_postgres--0.2.0.sql")).unwrap();
     let mut blocks: Vec<_> = install.split_inclusive(BLOCK).collect();
-    // Each part ends with the mark that begins the next one.
+    // Each part ends with the mark that starts the next one.
     let first = blocks.remove(0);
     blocks.reverse();
     let mut last = blocks.remove(0).to_owned();

@@ -1,4 +1,5 @@
-//! `ALTER EXTENSION … UPDATE` from 0.1.0 in a schema in which others may create: it uses nothing of theirs.
+//! `ALTER EXTENSION … UPDATE` from 0.1.0 in a schema where other roles may create objects: it uses
+//! none of them.
 
 use crate::api::operators::Watched;
 use crate::api::overloads::{overload, strangers};
@@ -22,7 +23,7 @@ fn an_update_uses_no_operator_and_no_function_of_others() {
     assert_equal(&mut watched.db, "visits", &oracle(&fake, "2026-10-19", "2026-10-30"));
 }
 
-/// 0.1.0 fell for operators that had been there before it: nothing of that is left.
+/// 0.1.0 used operators that were in the schema before it: the update removes every such use.
 #[test]
 fn an_update_leaves_nothing_of_others_in_the_extensions_objects() {
     let mut shelf = shelf();

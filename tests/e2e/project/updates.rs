@@ -1,4 +1,5 @@
-//! `ALTER EXTENSION … UPDATE` from every released version gives the same as a new installation.
+//! `ALTER EXTENSION … UPDATE` from every released version gives the same result as a new
+//! installation.
 
 use std::path::{Path, PathBuf};
 
@@ -12,7 +13,7 @@ use crate::support::*;
 const NAME: &str = "matomo_postgres";
 const CURRENT: &str = env!("CARGO_PKG_VERSION");
 
-/// A server of its own, into which install scripts of other versions can be put.
+/// A server of its own, to which install scripts of other versions can be added.
 pub struct Shelf {
     pub cluster: Cluster,
     pub db: Client,
@@ -36,13 +37,13 @@ impl Shelf {
         std::fs::write(file, sql).unwrap();
     }
 
-    /// The script that installs what was built.
+    /// The install script of the current build.
     fn current(&self) -> String {
         let file = self.folder.join(format!("{NAME}--{CURRENT}.sql"));
         std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{file:?}: {error}"))
     }
 
-    /// Pairs of versions between which a script updates.
+    /// Pairs of versions with an update script.
     fn updates(&self) -> Vec<(String, String)> {
         let names =
             std::fs::read_dir(&self.folder).unwrap().map(|entry| entry.unwrap().file_name());
@@ -57,7 +58,7 @@ impl Shelf {
         found
     }
 
-    /// What the database holds after these statements.
+    /// The contents of a database after these statements.
     pub fn after(&mut self, statements: &str) -> Vec<String> {
         self.databases += 1;
         let name = format!("shelf_{}", self.databases);
@@ -69,7 +70,7 @@ impl Shelf {
         all
     }
 
-    /// All members as `pg_upgrade` would make them, statement by statement.
+    /// The definitions of all members as `pg_upgrade` would create them, by statement.
     fn definitions(&self, database: &str) -> Vec<String> {
         let dump = self
             .cluster
@@ -81,10 +82,10 @@ impl Shelf {
         let text = String::from_utf8(dump.stdout).unwrap();
         let is_said =
             |line: &&str| !line.starts_with("--") && !line.starts_with('\\') && !line.is_empty();
-        // A table remembers the columns that it had once.
+        // A table keeps a trace of its dropped columns.
         let lines = text.lines().filter(is_said).filter(|line| !line.contains("pg.dropped."));
         let text: String = lines.flat_map(|line| [line.trim_end_matches(','), "\n"]).collect();
-        // Numbers of objects, in which databases differ.
+        // Object numbers, which differ between databases.
         let numbers = ["pg_catalog.binary_upgrade_", "UPDATE pg_catalog.pg_"];
         let statements =
             text.split(";\n").filter(|part| !numbers.iter().any(|words| part.contains(words)));
@@ -102,7 +103,7 @@ impl Shelf {
     }
 }
 
-/// What belongs to the extension, and which of its tables are dumped with their rows.
+/// The members of the extension, and which of its tables are dumped with rows.
 fn members(db: &mut Client) -> Vec<String> {
     texts(
         db,
@@ -149,7 +150,7 @@ fn every_update_makes_what_a_new_installation_makes() {
     let released = released();
     for (version, sql) in &released {
         if version == CURRENT {
-            // What was released is not changed without a new version.
+            // A released script must not change without a new version.
             shelf.put("released", sql);
             let (then, now) = (shelf.fresh("released"), shelf.fresh(CURRENT));
             assert_same(&format!("released {CURRENT}"), &now, &then);
@@ -162,7 +163,7 @@ fn every_update_makes_what_a_new_installation_makes() {
         }
     }
     let mut seen = Vec::new();
-    // If each script alone does right, so does every chain of them.
+    // If each script alone is right, so is every chain of them.
     let known =
         |version: &String| version == CURRENT || released.iter().any(|(known, _)| known == version);
     for (from, to) in shelf.updates() {
@@ -199,7 +200,7 @@ fn every_version_of_the_changelog_but_the_current_is_kept() {
     }
 }
 
-/// What an older version might have had otherwise, and what an update from it has to do.
+/// Possible differences of an older version, and what an update must do about each.
 const CHANGES: [(&str, &str); 10] = [
     ("CREATE VIEW relic AS SELECT 1 AS one;", "DROP VIEW relic;"),
     (
@@ -237,7 +238,7 @@ const CHANGES: [(&str, &str); 10] = [
     ),
 ];
 
-/// That the comparison finds what an update forgets.
+/// Proves that the comparison can fail.
 #[test]
 fn an_update_that_forgets_something_is_found() {
     let mut shelf = Shelf::new();

@@ -1,4 +1,4 @@
-//! `pg_upgrade` between two servers of the same major version: it does all that it does between
+//! `pg_upgrade` between two servers of the same major version: it works the same as between
 //! different ones.
 
 use std::path::Path;
@@ -12,7 +12,7 @@ use crate::support::report::{all_there, proven};
 use crate::support::worker::*;
 use crate::support::*;
 
-/// What an upgrade has to bring over, row by row and object by object.
+/// What an upgrade must transfer, row by row and object by object.
 const KEPT: [&str; 9] = [
     "SELECT s::text FROM matomo_site_config s ORDER BY id",
     "SELECT s::text FROM matomo_site_state s ORDER BY site_id",
@@ -39,7 +39,7 @@ fn kept(db: &mut Client) -> Vec<Vec<String>> {
     all
 }
 
-/// The last lines of what it leaves behind when it fails.
+/// The last lines of the logs that a failed upgrade leaves.
 fn logs(folder: &Path) -> String {
     let mut text = String::new();
     for entry in std::fs::read_dir(folder).into_iter().flatten().map(Result::unwrap) {
@@ -55,13 +55,13 @@ fn logs(folder: &Path) -> String {
     text
 }
 
-/// Runs `pg_upgrade` on two servers that are stopped.
+/// Runs `pg_upgrade` on two stopped servers.
 pub fn pg_upgrade(old: &Cluster, new: &Cluster) {
     let bindir = |cluster: &Cluster| {
         std::fs::read_to_string(cluster.dir.join("bindir")).unwrap().trim().to_owned()
     };
     let program = format!("{}/pg_upgrade", bindir(new));
-    // SAFETY: asks only.
+    // SAFETY: only queries the user ID.
     let mut command = if unsafe { libc::geteuid() } == 0 {
         let mut command = Command::new("runuser");
         command.args(["-u", "postgres", "--", &program]);
@@ -72,14 +72,14 @@ pub fn pg_upgrade(old: &Cluster, new: &Cluster) {
     command.args(["-b", &bindir(old), "-B", &bindir(new), "-U", "postgres", "-d"]);
     command.arg(old.dir.join("data")).arg("-D").arg(new.dir.join("data"));
     command.args(["-p", &old.port().to_string(), "-P", &new.port().to_string()]);
-    // It writes its logs and sockets to where it stands.
+    // It writes its logs and sockets to the current folder.
     command.current_dir(&new.dir).env_remove("PGOPTIONS").env_remove("PGHOST");
     let output = command.output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{said}{}", logs(&new.dir.join("data/pg_upgrade_output.d")));
 }
 
-/// A server with a worker, whose sites are always due, and what it holds.
+/// A server with a worker whose sites are always due, and with data.
 fn filled(fake: &Fake, noon: &Noon) -> (Cluster, Client) {
     let (old, mut db) = cluster_with_worker();
     run(&mut db, "CREATE ROLE owner LOGIN; GRANT ALL ON SCHEMA public TO owner");
@@ -120,7 +120,7 @@ fn pg_upgrade_keeps_everything_and_no_worker_comes_in_between() {
     let fake = serve(noon.world(4));
     let (old, mut db) = filled(&fake, &noon);
     let before = kept(&mut db);
-    // Both servers have a worker that had something to do, if they let it.
+    // Both servers have a worker with due sites, which must not start during the upgrade.
     run(&mut db, "ALTER SYSTEM SET matomo.database = 'postgres'");
     drop(db);
     old.stop("fast");
@@ -140,7 +140,7 @@ fn pg_upgrade_keeps_everything_and_no_worker_comes_in_between() {
         assert_eq!(new, old);
     }
     let kinds = after.len();
-    // Syncs go on where they were: what is sealed is not asked for.
+    // Syncs resume: sealed days are not requested.
     {
         let mut world = fake.world();
         world.site_mut(1).add(noon.visit(0, 4));
@@ -171,7 +171,7 @@ fn pg_upgrade_keeps_everything_and_no_worker_comes_in_between() {
     let next = register(&mut db, "'analytics', 1, destination => 'other', enabled => false");
     assert_eq!(next, 3);
 
-    // So does the worker, when it may.
+    // So does the worker, once allowed.
     set(&mut db, "matomo.database", "postgres");
     let done = runs(&mut db, 1, "succeeded");
     wait_until("the worker syncs", || runs(&mut db, 1, "succeeded") > done);

@@ -1,6 +1,6 @@
-//! A session under valgrind, which finds invalid reads and writes, uninitialized memory, and leaks.
-//! Postgres itself has harmless ones (padding that is written, memory freed at exit), so only those of
-//! the extension's library count. Part of `make soak`, as it takes minutes.
+//! A session under valgrind, which finds invalid reads and writes, uninitialized memory, and
+//! leaks. Postgres itself has harmless ones (padding that is written, memory freed at exit), so
+//! only those of the extension's library count. Part of `make soak`, as it takes minutes.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -11,10 +11,10 @@ use crate::support::soak::{Session, figures, is_long};
 use crate::support::worker::wait_long;
 use crate::support::*;
 
-/// Of each kind of call some.
+/// Several calls of each kind.
 const CALLS: usize = 88;
 
-/// Puts a script that calls valgrind into the place of the server's program.
+/// Replaces the server's program by a script that runs it under valgrind.
 fn wrap(cluster: &Cluster) {
     let bindir = std::fs::read_to_string(cluster.dir.join("bindir")).unwrap();
     let program = Path::new(bindir.trim()).join("postgres");
@@ -30,14 +30,14 @@ fn wrap(cluster: &Cluster) {
     std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
 }
 
-/// What stands between two tags, each time.
+/// The text between two tags, for each occurrence.
 fn between<'a>(text: &'a str, tag: &str) -> Vec<&'a str> {
     let (begin, end) = (format!("<{tag}>"), format!("</{tag}>"));
     text.split(&begin).skip(1).filter_map(|rest| rest.split(&end).next()).collect()
 }
 
-/// Whether the library itself is at fault: what lies further in is the C library, or valgrind's part
-/// of it.
+/// Whether our library is at fault. Inner frames may belong to the C library or valgrind's
+/// replacement of it.
 fn is_ours(error: &str) -> bool {
     let stack = between(error, "stack")[0];
     let mut objects = between(stack, "obj").into_iter();
@@ -58,7 +58,7 @@ fn valgrind_finds_no_fault_of_ours() {
     if !found.is_ok_and(|status| status.success()) {
         return figures("under valgrind", "valgrind is not installed | skipped");
     }
-    // The one that knows line numbers.
+    // The package built with line numbers.
     let package = std::env::var("MATOMO_VALGRIND_PACKAGE").unwrap();
     let cluster = Cluster::create("autovacuum = off\n", &[("MATOMO_PACKAGE", &package)]);
     wrap(&cluster);
@@ -77,14 +77,14 @@ fn valgrind_finds_no_fault_of_ours() {
     wait_long(120, "valgrind has said all", || report().contains("</valgrindoutput>"));
     let report = report();
     let errors = between(&report, "error");
-    // Else it would see nothing at all: Postgres' own are always there.
+    // Postgres always has some errors of its own, so none would mean that valgrind saw nothing.
     assert!(!errors.is_empty(), "{report}");
     let (mut ours, mut lost, mut by_pgrx) = (Vec::new(), Vec::new(), 0);
     for error in errors.iter().filter(|error| is_ours(error)) {
         if between(error, "kind")[0] != "Leak_DefinitelyLost" {
             ours.push(error);
         } else if error.contains("<fn>pgrx_pg_sys::submodules::panic::do_ereport</fn>") {
-            // pgrx 0.18.1 forgets the text domain of an error of Postgres' own that it passes on.
+            // pgrx 0.18.1 leaks the text domain when it passes on a Postgres error.
             by_pgrx += between(error, "leakedbytes")[0].parse::<usize>().unwrap();
         } else {
             lost.push(error);
@@ -93,7 +93,7 @@ fn valgrind_finds_no_fault_of_ours() {
     println!("{} errors in all", errors.len());
     assert!(ours.is_empty(), "{ours:#?}");
     assert!(lost.is_empty(), "{lost:#?}");
-    // A dozen bytes a call.
+    // About a dozen bytes per call.
     assert!(by_pgrx <= CALLS * 16, "{by_pgrx} bytes");
     figures(
         "under valgrind",

@@ -1,4 +1,4 @@
-//! A change of `matomo.action_time` never goes unnoticed for a table that has rows.
+//! A table with rows never silently gets another kind of `matomo.action_time`.
 
 use fake_matomo::{Action, ActionTime, Clock, Fake, OracleRow, Site, Visit, World};
 use postgres::Client;
@@ -31,7 +31,7 @@ fn sealed_days_of_the_other_kind_are_an_error_that_says_what_to_do() {
         &format!("start_date => '{first}', end_date => '{last}', force => true)"),
     );
     assert_eq!(fingerprint(&mut db, "matomo"), before);
-    // What it says helps: in parts, too.
+    // The hint works, also in parts.
     for ago in [3, 2, 1] {
         let only = format!(", '{0}', '{0}', force => true", noon.text(ago));
         sync(&mut db, &fake, &only);
@@ -40,7 +40,7 @@ fn sealed_days_of_the_other_kind_are_an_error_that_says_what_to_do() {
     assert_equal(&mut db, "matomo", &as_sent(&fake));
     let sealed = ["t as_sent", "t as_sent", "t as_sent", "f as_sent"];
     assert_eq!(kinds(&mut db), sealed);
-    // And so does the other way.
+    // Resetting the setting works too.
     run(&mut db, "RESET matomo.action_time");
     error(&mut db, &sync_sql(&fake, 1, ""));
     run(&mut db, "SET matomo.action_time = 'as_sent'");
@@ -96,17 +96,17 @@ fn a_check_finds_and_mends_days_of_the_other_kind() {
     assert_eq!(sync(&mut db, &fake, "").days, 1);
 }
 
-/// A day of the site's wall clock begins at 00:00 there, however far from UTC the site is.
+/// A day of the site's wall clock starts at 00:00 there, however far the site is from UTC.
 #[test]
 fn retention_keeps_all_hours_of_the_first_kept_day_and_no_more() {
     for (zone, offset) in [("America/Los_Angeles", -7), ("Asia/Tokyo", 9), ("UTC", 0)] {
-        // Days that have ended everywhere, an hour after midnight at the least.
+        // Days that have ended in every zone, at least an hour after midnight.
         let today = (chrono::Utc::now() + chrono::TimeDelta::hours(offset - 2)).date_naive();
         let mut site = Site::new(1, "Hours", zone);
         for ago in (1..=6).rev() {
             for hour in 0..24 {
                 let wall = (today - chrono::Days::new(ago)).and_hms_opt(hour, 30, 0).unwrap();
-                // An hour off in winter, which stays within the range.
+                // One hour off in winter, but still within the range.
                 let at = wall.and_utc().timestamp() - offset * 3600;
                 let visit = Visit::new(100 * i64::try_from(ago).unwrap() + i64::from(hour), at);
                 site.add(visit.and(Action::page(at, "https://hours.test/", "Hours")));

@@ -20,7 +20,7 @@ fn database_in(encoding: &str) -> Client {
     db
 }
 
-/// What is left of the oracle's rows where only some characters can be held.
+/// The oracle's rows in an encoding that holds only some characters.
 fn narrowed(rows: Vec<OracleRow>, holds: fn(char) -> bool) -> Vec<OracleRow> {
     let narrow =
         |text: String| text.chars().map(|char| if holds(char) { char } else { '?' }).collect();
@@ -52,7 +52,7 @@ fn holds_whatever(case: &str, encoding: &str, holds: fn(char) -> bool) {
             assert_eq!(one::<i64>(&mut db, &sql), 0, "{encoding}, deep: {deep}");
         }
     }
-    // Changed rows go another way than new ones.
+    // Changed rows are stored in another way than new ones.
     for visit in &mut fake.world().site_mut(1).visits {
         visit.country = Some("Österreich €".to_owned());
         visit.push(Action::page(visit.last, "https://x.test/ž", "Größe € 漢"));
@@ -102,7 +102,7 @@ fn texts_arrive_in_the_encoding_of_the_database() {
         let found = texts(&mut db, &sql);
         assert_eq!(found, [bytes], "{encoding}");
         seen.push(format!("{encoding} `{country}` is `{}`", found[0]));
-        // Messages have no more than ASCII.
+        // Messages contain only ASCII.
         fake.fail(Fault::ErrorEnvelope("Zugriff für €".to_owned()), When::once());
         let error = error(&mut db, &sync_sql(&fake, 1, ", force => true"));
         assert_eq!(error.message(), "Matomo answered with an error: Zugriff f?r ?", "{encoding}");
@@ -123,7 +123,7 @@ fn an_encoding_that_postgres_cannot_convert_is_refused() {
     let sql =
         format!("CREATE DATABASE {name} TEMPLATE template0 ENCODING 'MULE_INTERNAL' LOCALE 'C'");
     run(&mut shared().connect("postgres"), &sql);
-    // Nor can a client that speaks UTF-8 connect to it.
+    // A client that uses UTF-8 cannot connect to it either.
     let mut psql = shared().program("psql");
     psql.env("PGCLIENTENCODING", "MULE_INTERNAL").args(["-d", &name]);
     psql.args(["-v", "VERBOSITY=verbose", "-c", "CREATE EXTENSION matomo_postgres"]);
@@ -144,7 +144,8 @@ fn an_encoding_that_postgres_cannot_convert_is_refused() {
     );
 }
 
-/// A trigger's error, in the encoding of the database or in none: what is no UTF-8 is not kept.
+/// A trigger's error, in the database's encoding or in none: bytes that are not UTF-8 are
+/// replaced.
 #[test]
 fn a_failure_in_any_encoding_is_noted() {
     for (encoding, text, noted) in [

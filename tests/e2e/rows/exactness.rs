@@ -5,7 +5,7 @@ use fake_matomo::ActionTime;
 use crate::support::cluster::shared;
 use crate::support::*;
 
-/// Zones of sites, days around whose daylight-saving changes the world is made.
+/// Timezones, with days around their clock changes.
 const ZONES: [(&str, &str, &str); 5] = [
     ("UTC", "2026-03-02", "2026-03-04"),
     ("Europe/Paris", "2026-10-24", "2026-10-26"),
@@ -109,7 +109,7 @@ fn action_time_as_sent_keeps_the_node_tools_values() {
         sync.run(&mut db);
         assert_equal(&mut db, table, &as_sent);
         assert_tables_equal(&mut db, table, &all(ActionTime::AsSent));
-        // And back: every row moves, none stays behind.
+        // And back: every row moves.
         db.batch_execute("SET matomo.action_time = 'utc'").unwrap();
         sync.run(&mut db);
         assert_equal(&mut db, table, &utc);
@@ -184,14 +184,14 @@ fn the_last_days_of_what_is_there_are_read_again_without_a_start() {
     let call = |arguments: &str| {
         format!("SELECT * FROM matomo_sync(1, '{}', '{}'{arguments})", fake.url(), fake.token())
     };
-    // Nothing there: initial_offset.
+    // Without rows: initial_offset.
     db.batch_execute("SET matomo.initial_offset = 5").unwrap();
     assert_eq!(Sums::of(&db.query(&call(""), &[]).unwrap()).days, 6);
-    // Something there: two days before the newest row.
+    // With rows: two days before the newest row.
     let end = (today - chrono::Days::new(4)).to_string();
     db.batch_execute("TRUNCATE matomo").unwrap();
     db.query(&call(&format!(", '{first}', '{end}'")), &[]).unwrap();
-    // As a table that the Node tool has filled, of which the ledger knows nothing.
+    // Like a table that the Node tool filled: the ledger does not know it.
     db.batch_execute("DELETE FROM matomo_ledger").unwrap();
     let rows = db.query(&call(""), &[]).unwrap();
     assert_eq!(Sums::of(&rows).days, 7);
@@ -215,7 +215,7 @@ fn the_mapping_equals_the_node_tools_example() {
     });
     let mut made = world(1, "UTC", 1, "2021-08-20", "2021-08-20");
     made.site_mut(1).replace_visits_json(vec![json]);
-    // The visit is of site 42.
+    // The visit belongs to site 42.
     made.site_mut(1).kind = "rollup".to_owned();
     let fake = serve(made);
     let of_node =

@@ -1,5 +1,5 @@
-//! A fixed corpus of hostile pages. `MATOMO_FUZZ_SECONDS` continues with other pages for that long. A
-//! failure names the seed of its page.
+//! A fixed corpus of hostile pages. `MATOMO_FUZZ_SECONDS` continues with other pages for that
+//! long. A failure names the page's seed.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use crate::support::hostile::*;
 use crate::support::report::proven;
 use crate::support::*;
 
-/// The seeds to try: so many, then more as long as there is time.
+/// The seeds to try: those of the corpus, then others while there is time.
 fn seeds(corpus: u64) -> impl Iterator<Item = u64> {
     let seconds = std::env::var("MATOMO_FUZZ_SECONDS").ok().and_then(|text| text.parse().ok());
     let end = Instant::now() + Duration::from_secs(seconds.unwrap_or(0));
@@ -20,7 +20,7 @@ fn seeds(corpus: u64) -> impl Iterator<Item = u64> {
     (0..corpus).chain(more)
 }
 
-/// Pages that are always tried, by their seeds.
+/// The corpus: how many seeds of each kind of page.
 const WELL_FORMED: u64 = 60;
 const BROKEN: u64 = 150;
 

@@ -1,6 +1,6 @@
-//! Odd data loses no visit: data that Matomo and its plugins have been seen to send, or might.
-//! Everything is synced into both tables and into one of the Node tool's columns and types, and then
-//! again, which changes nothing.
+//! Odd data loses no visit: data that Matomo and its plugins have been seen to send, or might
+//! send. Everything is synced into both tables and into one with the Node tool's columns and
+//! types, and then again, which must change nothing.
 
 mod values;
 mod visits;
@@ -12,13 +12,13 @@ use postgres::Client;
 use crate::support::*;
 
 const TABLES: [&str; 2] = ["matomo", "matomo_partitioned"];
-/// A table of the Node tool's columns and types.
+/// A table with the Node tool's columns and types.
 const NODE: &str = "node";
 const DAY: &str = "2026-10-25";
 /// 2026-10-25 12:00:00 UTC.
 const NOON: i64 = 1_792_929_600;
 
-/// A Matomo with one site, in UTC.
+/// A Matomo with one site in UTC.
 fn matomo(visits: impl IntoIterator<Item = Visit>) -> Fake {
     let mut world = World::new(fake_matomo::Clock::Real);
     let site = world.add_site(Site::new(1, "Site", "UTC"));
@@ -28,14 +28,14 @@ fn matomo(visits: impl IntoIterator<Item = Visit>) -> Fake {
     serve(world)
 }
 
-/// One that answers with this text, whatever is asked for.
+/// A Matomo that answers every request with this text.
 fn saying(body: impl Into<Vec<u8>>) -> Fake {
     let fake = matomo([]);
     fake.fail(Fault::Raw(body.into()), When::live());
     fake
 }
 
-/// A visit as text, of two page views, with members of its own after the usual ones.
+/// The text of a visit with two page views; extra members follow the usual ones.
 fn visit_with(of_visit: &str, of_action: &str) -> String {
     let comma =
         |members: &str| if members.is_empty() { String::new() } else { format!(",{members}") };
@@ -73,13 +73,13 @@ fn synced(fake: &Fake) -> Client {
     db
 }
 
-/// Compares an expression of each row, in order of action_id, in all tables; gives what they hold.
+/// Compares an expression in each row, ordered by action_id, in all tables; returns the values.
 #[track_caller]
 fn assert_rows(db: &mut Client, expression: &str, expected: &[&str]) -> Vec<String> {
     assert_each(db, expression, expected, expected)
 }
 
-/// The same, where typed tables have other values than the Node tool's.
+/// The same, where typed tables have other values than the Node tool's table.
 #[track_caller]
 fn assert_each(db: &mut Client, expression: &str, typed: &[&str], of_node: &[&str]) -> Vec<String> {
     let mut all = Vec::new();

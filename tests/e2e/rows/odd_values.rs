@@ -1,4 +1,4 @@
-//! Values that typed columns cannot hold, in every key that has such a column.
+//! Values that typed columns cannot hold, in every key with such a column.
 
 use fake_matomo::{Clock, Plan, SitePlan, World};
 
@@ -9,7 +9,7 @@ const LAST: &str = "2026-10-20";
 
 #[test]
 fn what_no_column_holds_is_null_and_kept_in_extra() {
-    // As many days as there are odd values of a type, so that each key has each of them.
+    // As many days as a type has odd values, so that each key gets each of them.
     let shop = SitePlan {
         ecommerce: true,
         odd_values: true,
@@ -31,7 +31,7 @@ fn what_no_column_holds_is_null_and_kept_in_extra() {
         let sync = Sync::of(&fake, FIRST, LAST).into(table);
         sync.run(&mut db);
         assert_tables_equal(&mut db, table, &oracle);
-        // What is stored is what would be stored again.
+        // A second sync finds nothing to change.
         assert_eq!(sync.run(&mut db).written(), 0, "{table}");
     }
 }

@@ -1,5 +1,5 @@
-//! Values that no typed column can hold, in every key that has one, in all four tables: no visit is
-//! lost; NULL, told once, and kept in `extra`.
+//! Values that no typed column can hold, in every key with such a column, in all four tables: no
+//! visit is lost; the column is NULL, one warning reports it, and `extra` keeps the value.
 
 use std::collections::BTreeMap;
 
@@ -17,10 +17,10 @@ const DAY: &str = "2026-10-25";
 /// 2026-10-25 12:00:00 UTC.
 const NOON: i64 = 1_792_929_600;
 
-/// Odd values, and how `extra` shows them.
+/// Odd values and how `extra` shows them.
 const ODD: [(&str, &str); 8] = [
     (r#""text""#, r#""text""#),
-    // With all its digits.
+    // With all digits.
     ("1e400", ""),
     ("1e99999", r#""1e99999""#),
     (r#""NaN""#, r#""NaN""#),
@@ -30,11 +30,11 @@ const ODD: [(&str, &str); 8] = [
     (r#""10000-01-01 00:00:00""#, r#""10000-01-01 00:00:00""#),
 ];
 
-/// What a column of a type shows of an odd value: its text, `""` for NULL, or `None` for a value that it
-/// cannot hold.
+/// What a column of this type shows for an odd value: its text, `""` for NULL, or `None` if it
+/// cannot hold the value.
 fn shown(kind: &str, odd: &str) -> Option<String> {
     match (kind, odd) {
-        // Matomo's word for what it does not know.
+        // Matomo sends "" for unknown values.
         (_, r#""""#) => Some(String::new()),
         ("numeric", "1e400") => Some(format!("1{}", "0".repeat(400))),
         ("text[]", "[]") => Some("{}".to_owned()),
@@ -46,8 +46,8 @@ fn shown(kind: &str, odd: &str) -> Option<String> {
     }
 }
 
-/// Typed columns of a table by their key, with their types, except those that are not just a value of
-/// Matomo's: IDs of sites and visits, and the number of actions that were left out.
+/// A table's typed columns by key, with their types, except those that do not simply hold a value
+/// of Matomo's: IDs of sites and visits, and the number of cut actions.
 fn typed_keys(db: &mut Client, table: &str, columns: &[Column]) -> Vec<(Column, String)> {
     let mut all = Vec::new();
     for column in columns {
@@ -69,7 +69,7 @@ fn typed_keys(db: &mut Client, table: &str, columns: &[Column]) -> Vec<(Column, 
     all
 }
 
-/// A visit of a page and an order with an item; each has a member of its own.
+/// A visit with a page and an order with an item; each gets an extra member.
 fn visit(id: usize, of_visit: &str, of_action: &str, of_item: &str) -> String {
     format!(
         r#"{{"idSite":1,"idVisit":{id},"firstActionTimestamp":{NOON},"lastActionTimestamp":{NOON}{of_visit},"actionDetails":[
@@ -78,7 +78,8 @@ fn visit(id: usize, of_visit: &str, of_action: &str, of_item: &str) -> String {
     )
 }
 
-/// A Matomo with a visit for each key and odd value, and the cases by their visits from 1 on.
+/// A Matomo with one visit per key and odd value, and the cases in the order of their visits (from
+/// 1).
 fn odd_matomo(keys: &[Origin]) -> (Fake, Vec<(Origin, usize)>) {
     let cases: Vec<_> = keys.iter().flat_map(|key| (0..ODD.len()).map(|odd| (*key, odd))).collect();
     let visits = (1..).zip(&cases).map(|(id, (key, odd))| {
@@ -173,7 +174,7 @@ fn odd_values_in_every_typed_column_are_null_told_once_and_kept() {
             told.join(", ")
         );
         assert_eq!(warnings[0].message(), message);
-        // And they are the same twice.
+        // A second sync finds nothing to change.
         let before = fingerprints(&mut db, table);
         assert_eq!(sync.run(&mut db).written(), 0);
         assert_eq!(fingerprints(&mut db, table), before);
@@ -190,7 +191,7 @@ fn a_run_notes_the_values_that_no_column_could_hold() {
     run(&mut db, &format!("CALL matomo_sync_site({id})"));
     let noted = "SELECT string_agg(misfits::text, '; ') FROM matomo_runs WHERE misfits <> '{}'";
     let of_each = ODD.len() - 1;
-    // Of a visit's duration in the tables of actions and of visits, of a quantity in that of items.
+    // The duration is a column of actions and of visits, the quantity one of items.
     let expected = format!(r#"{{"quantity": {of_each}, "visitduration": {}}}"#, of_each * 2);
     assert_eq!(one::<String>(&mut db, noted), expected);
     let warnings = notices.warnings();

@@ -1,5 +1,5 @@
-//! `matomo_drop_before` that ends after some of its steps: the ledger has exactly the empty days as empty;
-//! other days are completed by the next sync, or removed by the next call.
+//! `matomo_drop_before` that ends after some of its steps: exactly the empty days are empty in the
+//! ledger; other days are completed by the next sync or removed by the next call.
 
 use chrono::DateTime;
 use fake_matomo::{ActionTime, Fake};
@@ -9,12 +9,12 @@ use crate::support::cluster::shared;
 use crate::support::noon::add_site;
 use crate::support::*;
 
-/// An instant of a site's clock, as text.
+/// An instant of the site's clock, as text.
 fn at(noon: &Noon, ago: u64, clock: &str) -> String {
     DateTime::from_timestamp(noon.at(ago, clock), 0).unwrap().to_rfc3339()
 }
 
-/// Two sites of 30 days in a table; three visits a day of the first, one of the second.
+/// Two sites with 30 days in a table; three visits a day for the first, one for the second.
 fn filled(table: &str) -> (Noon, Fake, String, Client) {
     let noon = Noon::new();
     let fake = serve(noon.world(30));
@@ -29,8 +29,8 @@ fn filled(table: &str) -> (Noon, Fake, String, Client) {
     (noon, fake, name, db)
 }
 
-/// Proves of each day of a site that is in the ledger: sealed with all its rows, sealed as empty without
-/// a row, or open. Gives how many there are of each kind.
+/// Asserts for each of the site's days in the ledger: sealed with all its rows, sealed as empty
+/// without a row, or open. Returns the number of each kind.
 fn kinds(db: &mut Client, noon: &Noon, table: &str, site: i32) -> [usize; 3] {
     let mut kinds = [0; 3];
     let lines = ledger(db, table);
@@ -79,7 +79,8 @@ fn a_drop_that_gives_up_has_sealed_only_the_days_of_the_weeks_that_are_gone() {
     for site in [1, 2] {
         let [whole, empty, open] = kinds(&mut db, &noon, "weekly", site);
         assert!(whole > 10 && empty > 0 && open <= 2, "{site}: {whole} {empty} {open}");
-        // Today is open, and the day that the end of the week cuts, which comes back as a whole.
+        // Two days are open: today, and the day cut by the end of the week, which becomes complete
+        // again.
         sync_site(&mut db, &fake, site.into(), ", destination => 'weekly'");
         let after = kinds(&mut db, &noon, "weekly", site);
         assert_eq!(after, [30 - 1 - empty, empty, 1], "{site}");
@@ -113,7 +114,7 @@ fn a_partition_that_another_session_has_to_itself_is_waited_for_no_longer_than_p
     }
 }
 
-/// Tables of several kinds, and how they are made.
+/// Tables of several kinds, and how to create them.
 const TABLES: [(&str, &str); 4] = [
     ("plain", "SELECT matomo_create_table('plain')"),
     ("weekly", "SELECT matomo_create_table('weekly', true)"),
@@ -150,7 +151,7 @@ fn between_any_two_steps_no_day_is_sealed_that_lacks_rows_or_has_some_left() {
                 for site in [1, 2] {
                     kinds(&mut db, &noon, table, site);
                 }
-                // A sync in between brings back whatever is not sealed, and all of it by force.
+                // A sync in between restores all days that are not sealed, or all days with force.
                 if steps % 4 == 0 && steps < 20 {
                     let force = steps % 8 == 0;
                     let days = format!(
@@ -194,7 +195,7 @@ fn between_any_two_steps_no_day_is_sealed_that_lacks_rows_or_has_some_left() {
     }
 }
 
-/// Has a step remove seven rows, so that there are many.
+/// Makes a step delete seven rows, so that there are many steps.
 fn shorten_steps(db: &mut Client) {
     run(
         db,

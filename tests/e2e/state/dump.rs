@@ -1,4 +1,4 @@
-//! Users lose nothing when they dump, restore, drop and create again.
+//! Users lose nothing when they dump, restore, drop and recreate.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -12,13 +12,13 @@ use crate::support::dump::{empty_database, output};
 use crate::support::report::{all_there, proven};
 use crate::support::*;
 
-/// Both standard tables, and one of the user's own making.
+/// Both standard tables, and a table that a user created.
 const TABLES: [&str; 3] = ["matomo", "matomo_partitioned", r#"archive."Visits 2026""#];
 const FIRST: &str = "2026-10-24";
 const LAST: &str = "2026-10-26";
-/// A week that no partition is there for.
+/// A week without a partition.
 const LATER: &str = "2026-11-10";
-/// Names an analyst's role in grants; dumps do not hold roles.
+/// An analyst's role that grants name; dumps do not contain roles.
 const ANALYST: &str = "dump_analyst";
 
 fn serve_visits() -> Fake {
@@ -32,7 +32,7 @@ fn serve_visits() -> Fake {
     serve(all)
 }
 
-/// Syncs into each table, and adds to it what users add.
+/// Syncs into each table and adds what users add.
 fn fill(db: &mut Client, fake: &Fake) {
     run(
         db,
@@ -56,7 +56,7 @@ fn fill(db: &mut Client, fake: &Fake) {
     }
 }
 
-/// Everything of the user's relations that a dump must bring back, but for their rows.
+/// Everything about the user's relations that a dump must restore, except rows.
 fn shapes(db: &mut Client) -> Vec<String> {
     texts(
         db,
@@ -82,7 +82,7 @@ fn shapes(db: &mut Client) -> Vec<String> {
     )
 }
 
-/// A digest of all rows of a table, the user's column included, and their number.
+/// A digest and the number of all rows of a table, including the user's column.
 fn contents(db: &mut Client, table: &str) -> String {
     let sql = format!(
         "SELECT count(*) || ' ' || md5(string_agg(t::text, ',' ORDER BY action_id, action_timestamp)) FROM {table} t"
@@ -91,7 +91,7 @@ fn contents(db: &mut Client, table: &str) -> String {
     one(db, &sql)
 }
 
-/// Proves that a database holds what another held, and that syncs go on in it.
+/// Asserts that a database holds what the other one held, and that its syncs resume.
 fn assert_restored(old: &mut Client, new: &mut Client, fake: &Fake) -> String {
     for kept in ["reviewed_by", "2026w44"] {
         assert!(shapes(old).iter().any(|line| line.contains(kept)), "{kept} is not there to keep");
@@ -108,7 +108,7 @@ fn assert_restored(old: &mut Client, new: &mut Client, fake: &Fake) -> String {
     format!("{shapes} relations, columns and indexes the same; {rows}")
 }
 
-/// The row of one of the ways to dump and restore.
+/// Adds a way to dump and restore to the report.
 fn proves_dump(case: &str, way: &str, seen: &str) {
     let injected = format!(
         "{way}; three tables with a column, an index, grants and a comment of the user's own"
@@ -118,7 +118,7 @@ fn proves_dump(case: &str, way: &str, seen: &str) {
     proven("Lifecycle", case, &injected, promised, seen);
 }
 
-/// Proves that a sync of what is there touches nothing, and that one of a later week adds it.
+/// Asserts that a sync of stored days changes nothing, and that one of a later week adds it.
 fn assert_goes_on(db: &mut Client, fake: &Fake) -> String {
     let mut seen = Vec::new();
     for table in TABLES {
@@ -216,7 +216,7 @@ fn dropping_the_extension_leaves_the_data_and_creating_it_again_goes_on() {
         (shapes(db), rows)
     };
     let before = state(&mut db);
-    // RESTRICT is what goes without saying: nothing of the user's hangs on the extension.
+    // RESTRICT is the default: nothing of the user's depends on the extension.
     run(&mut db, "DROP EXTENSION matomo_postgres");
     assert_eq!(state(&mut db), before);
     let gone = error(&mut db, &Sync::of(&fake, FIRST, LAST).sql());
@@ -262,7 +262,7 @@ fn the_users_tables_are_no_members_of_the_extension() {
         "matomo_visit",
     ];
     assert_eq!(relations, ours);
-    // Nor does anything of theirs depend on a member: DROP EXTENSION would want CASCADE.
+    // Nothing of the user's depends on a member either: DROP EXTENSION would require CASCADE.
     let dependents = texts(
         &mut db,
         &format!(
@@ -278,7 +278,7 @@ fn the_users_tables_are_no_members_of_the_extension() {
     assert_eq!(dependents, [""; 0]);
 }
 
-/// A large table may stay behind: then all is read anew.
+/// A large table may be left out of the dump: then all its days are read again.
 #[test]
 fn a_dump_without_the_rows_of_a_table_has_them_read_anew() {
     let (name, mut old) = named_database();

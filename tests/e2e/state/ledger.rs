@@ -7,7 +7,7 @@ use crate::support::*;
 
 const TABLES: [&str; 2] = ["matomo", "matomo_partitioned"];
 
-/// Noon, its world served, and a database whose syncs write to a table and seal at midnight.
+/// Noon's world, served, and a database whose syncs write to this table and seal at midnight.
 fn noon(days: u64, table: &str) -> (Noon, Fake, Client) {
     let noon = Noon::new();
     let fake = serve(noon.world(days));
@@ -33,14 +33,14 @@ fn between(noon: &Noon, first: u64, last: u64) -> String {
     format!(", '{}', '{}'", noon.text(first), noon.text(last))
 }
 
-/// What a poll of today asks for when the newest visit is the third of `Noon::world`.
+/// The requests of a poll of today when the newest visit is the third of `Noon::world`.
 fn poll_of_today(noon: &Noon) -> String {
     format!("day {} after {}", noon.text(0), noon.at(0, "09:55:39"))
 }
 
-/// Blocks of user tables, their indexes and the ledger in the WAL since a place in it.
+/// The number of blocks of these relations written to the WAL since this position.
 fn wal_blocks(db: &mut Client, since: &str, relation: &str) -> i64 {
-    // Flushes, and makes sure that there is something to read.
+    // Flushes the WAL and ensures that there is something to read.
     run(db, "SELECT pg_logical_emit_message(true, 'test', 'x')");
     one(
         db,
@@ -71,7 +71,7 @@ fn a_poll_with_nothing_new_is_one_request_and_writes_nothing() {
         for _ in 0..3 {
             let sums = sync(&mut db, &fake, "");
             assert_eq!((sums.days, sums.pages, sums.written()), (1, 1, 0));
-            // And the same with the first start_date.
+            // The same with the first start_date.
             assert_eq!(sync(&mut db, &fake, &from(&noon, 3)).days, 1);
         }
         assert_eq!(asked(&fake), vec![poll_of_today(&noon); 6]);
@@ -83,7 +83,7 @@ fn a_poll_with_nothing_new_is_one_request_and_writes_nothing() {
                     FROM pg_stat_user_tables WHERE relname LIKE 'matomo%'";
         assert_eq!(one::<i64>(&mut db, dead), 0);
 
-        // What is new is still one request, and the measurement would have seen it.
+        // New visits also take one request; this proves that the measurement sees writes.
         let at = noon.at(0, "10:00:50");
         fake.world().site_mut(1).visit_mut(1003).push(Action::page(at, "https://noon.test/", "X"));
         let sums = sync(&mut db, &fake, "");
@@ -119,7 +119,7 @@ fn a_closed_day_is_polled_from_its_cursor_until_it_has_settled_then_read_whole()
     };
     assert_eq!(ledger(&mut db, "matomo"), lines("open 3 9 0"));
     asked(&fake);
-    // A heartbeat, which no cursor sees, and a visit from before the cursor.
+    // A heartbeat, which the cursor does not see, and a visit from before the cursor.
     fake.world().site_mut(1).visit_mut(1012).heartbeat(15);
     let mut late = noon.visit(1, 1);
     late.id = 5000;
@@ -131,7 +131,7 @@ fn a_closed_day_is_polled_from_its_cursor_until_it_has_settled_then_read_whole()
         [format!("day {} after {cursor}", noon.text(1)), poll_of_today(&noon)]
     );
     assert_eq!(ledger(&mut db, "matomo"), lines("open 3 9 0"));
-    // 12 hours and more have passed since midnight.
+    // At least 12 hours have passed since midnight.
     run(&mut db, "SET matomo.settle_time = '11 h'");
     let sums = sync(&mut db, &fake, "");
     assert_eq!((sums.inserted, sums.updated, sums.deleted), (3, 3, 0));
@@ -148,7 +148,7 @@ fn a_heartbeat_on_today_is_found_when_the_day_is_sealed() {
     sync(&mut db, &fake, &from(&noon, 0));
     fake.world().site_mut(1).visit_mut(1002).heartbeat(15);
     assert_eq!(sync(&mut db, &fake, "").written(), 0);
-    // The next day: the site's clock jumps by moving the ledger and the world a day back.
+    // The next day: moving the ledger and the world back a day moves the site's clock forward.
     let yesterday = noon.text(1);
     run(
         &mut db,
@@ -178,7 +178,7 @@ fn a_lower_start_fills_only_the_gap() {
     let mut days: Vec<_> = [5, 4, 3].map(|ago| format!("day {}", noon.text(ago))).into();
     days.push(poll_of_today(&noon));
     assert_eq!(asked(&fake), days);
-    // And a hole between what is known.
+    // With a gap between the known days.
     sync(&mut db, &fake, &between(&noon, 7, 7));
     asked(&fake);
     sync(&mut db, &fake, &from(&noon, 7));
@@ -232,7 +232,8 @@ fn lookback_and_force_find_what_came_late_into_a_sealed_day() {
         let untouched = format!("{table} WHERE idvisit = '1031'");
         let before = fingerprint(&mut db, &untouched);
         for (ago, id) in [(2, 1022), (5, 1052)] {
-            // A late hit in the middle, which shifts all that follows, and a late goal at its end.
+            // A late hit in the middle, which shifts the following actions, and a late goal at the
+            // end.
             let (at, mut world) = (noon.at(ago, "09:00:10"), fake.world());
             let visit = world.site_mut(1).visit_mut(id);
             visit.push(Action::event(at, "Video", "play").value("3"));
@@ -253,7 +254,7 @@ fn lookback_and_force_find_what_came_late_into_a_sealed_day() {
         days.insert(0, "site".to_owned());
         assert_eq!(asked(&fake), days);
         assert_eq!(fingerprint(&mut db, &untouched), before);
-        // A deletion is for matomo_check: a sync does not know of it.
+        // Only matomo_check notices deleted rows; a sync does not.
         let rows = format!("DELETE FROM {table} WHERE idvisit = '1021'");
         assert_eq!(db.execute(&rows, &[]).unwrap(), 3);
         assert_equal(&mut db, table, &all_of(&fake, 1));
@@ -307,7 +308,7 @@ fn the_counts_of_an_open_day_grow_with_its_polls() {
 fn a_poll_finds_a_visit_that_matomo_wrote_later_than_a_newer_one() {
     let (noon, fake, mut db) = noon(2, "matomo");
     sync(&mut db, &fake, &from(&noon, 1));
-    // The newest is of 10:00:40.
+    // The newest visit is at 10:00:40.
     let at = noon.at(0, "10:00:02");
     let late = Visit::new(5000, at).and(Action::page(at, "https://noon.test/", "Late"));
     fake.world().site_mut(1).add(late);
@@ -326,7 +327,7 @@ fn a_visit_that_moves_over_midnight_is_there_once() {
         sync(&mut db, &fake, &from(&noon, 1));
         let at = noon.at(0, "00:05:00");
         fake.world().site_mut(1).visit_mut(5000).push(Action::page(at, "/b", "After"));
-        // Moved behind the cursor of today: only a later hit or the sealing pass shows it.
+        // Moved before today's cursor: only a later hit or the sealing of the day shows it.
         let at = noon.at(0, "11:00:00");
         fake.world().site_mut(1).visit_mut(5000).push(Action::page(at, "/c", "Later"));
         assert_eq!(sync(&mut db, &fake, "").inserted, 2);

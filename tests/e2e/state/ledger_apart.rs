@@ -7,7 +7,7 @@ use crate::support::cluster::shared;
 use crate::support::noon::{add_site, from, noon};
 use crate::support::*;
 
-/// Another Matomo with a site 2 of its own, whose visits have IDs that ours has not.
+/// Another Matomo with its own site 2, whose visit IDs do not occur in the first one.
 fn another(noon: &Noon) -> Fake {
     let other = serve(Noon::new().world(0));
     add_site(&other, noon, 2, 5000, 1);
@@ -41,7 +41,7 @@ fn a_second_matomo_is_refused_whatever_its_sites() {
     assert_refused(&mut db, &fake, "SELECT matomo_add_site('other', 2)");
     assert_eq!(asked(&other), ["site"; 3], "it is asked for no visit");
     assert_eq!((fingerprint(&mut db, "matomo"), fingerprint(&mut db, "matomo_ledger")), before);
-    // In a table of its own it has room, and another site of the first Matomo has in the first.
+    // It may use its own table, and another site of the first Matomo may use the first table.
     let apart = format!("{}, destination => 'matomo_partitioned'", from(&noon, 2));
     sync_site(&mut db, &other, 2, &apart);
     assert_equal(&mut db, "matomo_partitioned", &all_of(&other, 2));
@@ -80,7 +80,7 @@ fn a_table_that_was_emptied_may_be_filled_by_another_matomo() {
     }
 }
 
-/// Two first syncs at once into a table that nobody has written to, or that was emptied.
+/// Two concurrent first syncs into a table that is new or was emptied.
 #[test]
 fn of_two_matomos_at_once_the_first_has_the_table() {
     for begins in ["SELECT matomo_create_table('matomo')", "TRUNCATE matomo"] {

@@ -23,7 +23,7 @@ fn what_is_rolled_back_is_not_in_the_ledger() {
     run(&mut db, "ROLLBACK");
     assert_eq!(entries(&mut db), 0);
 
-    // A savepoint takes back what came after it, and only that.
+    // Rolling back to a savepoint undoes what came after it, and only that.
     run(&mut db, "BEGIN");
     sync(&mut db, &fake, &format!(", '{0}', '{0}'", noon.text(3)));
     run(&mut db, "SAVEPOINT half");
@@ -32,7 +32,7 @@ fn what_is_rolled_back_is_not_in_the_ledger() {
     assert_eq!(ledger(&mut db, "matomo"), [format!("1 {} sealed 3 9 0", noon.text(3))]);
     assert_eq!(one::<i64>(&mut db, "SELECT count(*) FROM matomo"), 9);
 
-    // An error on the third day leaves nothing of the first two.
+    // An error on the third day undoes the first two as well.
     run(&mut db, "TRUNCATE matomo, matomo_ledger");
     let third = format!("{0},{0}", noon.text(1));
     fake.fail(Fault::Status(404, Page::Html), When::live().param("date", &third));
@@ -64,7 +64,7 @@ fn a_table_emptied_replaced_or_renamed_is_filled_again() {
         assert_equal(&mut db, "matomo", &all_of(&fake, 1));
         assert_tables_equal(&mut db, "matomo", &all_tables_of(&fake, 1));
     }
-    // What is renamed keeps what is known of it, under its new name.
+    // A renamed table keeps its ledger entries.
     for (table, renamed) in four("matomo").iter().zip(four("visits")) {
         run(&mut db, &format!("ALTER TABLE {table} RENAME TO {renamed}"));
     }
@@ -100,7 +100,7 @@ fn a_table_emptied_is_filled_from_where_it_began_without_a_start_too() {
     add_site(&fake, &noon, 2, 9000, 7);
     sync(&mut db, &fake, &from(&noon, 8));
     sync_site(&mut db, &fake, 2, &from(&noon, 6));
-    // What was dropped for its age stays away.
+    // Dropped old rows stay away.
     run(
         &mut db,
         &format!(
@@ -127,7 +127,7 @@ fn an_empty_site_is_not_read_again_because_its_table_is_empty() {
     sync(&mut db, &fake, &from(&noon, 3));
     asked(&fake);
     assert_eq!(sync(&mut db, &fake, &from(&noon, 3)).days, 1);
-    // No visit tells the site's timezone, so that Matomo is asked for it.
+    // No visit tells the site's timezone, so Matomo is asked for it.
     assert_eq!(asked(&fake), [format!("day {}", noon.text(0)), "site".to_owned()]);
 }
 
@@ -174,7 +174,7 @@ fn a_change_of_the_sites_timezone_loses_no_visit() {
         let held = world.site_mut(1).visits.split_off(0);
         let fake = serve(world);
         let mut db = settled();
-        // What happened until thirty hours ago is copied, and the ledger is as it was then.
+        // Everything older than thirty hours is copied, and the ledger is as of then.
         let then = now - 30 * 3600;
         fake.world().site_mut(1).visits = held.iter().filter(|v| v.last < then).cloned().collect();
         let day_then = fake.world().site(1).zone().day(then);
@@ -182,11 +182,11 @@ fn a_change_of_the_sites_timezone_loses_no_visit() {
         let begin = fake.world().site(1).zone().midnight(first);
         sync(&mut db, &fake, &format!(", '{first}', '{day_then}'"));
         run(&mut db, &format!("UPDATE matomo_ledger SET sealed = day < '{day_then}'"));
-        // Then the rest, in the new zone.
+        // Then the rest, in the new timezone.
         fake.world().site_mut(1).timezone = after.to_owned();
         fake.world().site_mut(1).visits = held;
         sync(&mut db, &fake, "");
-        // All that was asked for before: a day of the same date may begin earlier in the new zone.
+        // All that was requested before: the same date may start earlier in the new timezone.
         let stored = texts(&mut db, "SELECT action_id FROM matomo");
         let lost: Vec<_> = fake
             .world()
@@ -206,7 +206,7 @@ fn a_change_of_the_timezone_is_remembered_when_only_today_is_asked_for() {
     let mut world = fake_matomo::World::new(fake_matomo::Clock::Real);
     world.add_site(Site::new(1, "Mover", "Pacific/Niue"));
     let (now, today) = (world.now.seconds(), world.today(1));
-    // Here the day of this date begins 25 hours earlier.
+    // In this timezone the day starts 25 hours earlier.
     world.site_mut(1).timezone = "Pacific/Kiritimati".to_owned();
     let begin = world.site(1).zone().midnight(today);
     for (n, at) in (begin - 4 * 86_400..now).step_by(3600).enumerate() {
@@ -229,7 +229,7 @@ fn a_change_of_the_timezone_is_remembered_when_only_today_is_asked_for() {
     sync(&mut db, &fake, &format!(", '{today}'"));
     sync(&mut db, &fake, "");
     assert_equal(&mut db, "matomo", &all_of(&fake, 1));
-    // And that was all: the days before are read no third time.
+    // After that, earlier days are not read a third time.
     asked(&fake);
     assert_eq!(sync(&mut db, &fake, "").days, 1);
 }
@@ -280,7 +280,7 @@ fn an_ordinary_role_has_its_ledger_written_and_sees_no_others() {
     );
     assert_eq!(entries(&mut db), 4);
     assert_equal(&mut admin, &format!("{mine}.matomo"), &all_of(&fake, 1));
-    // Nobody stays the owner after a sync, or after one that failed.
+    // After a sync, successful or not, the user is the caller again.
     fake.fail(Fault::Status(404, Page::Html), When::live());
     error(&mut db, &sync_sql(&fake, 1, ""));
     let users = "SELECT concat_ws(' ', current_user, session_user)";
@@ -393,7 +393,7 @@ fn the_node_tools_table_goes_on_where_it_stood_and_its_stale_rows_are_mended() {
     sync(&mut db, &fake, "");
     let first = format!("day {}", noon.text(5));
     assert_eq!(asked(&fake)[1], first);
-    // Only what lies before is stale yet.
+    // Only the days before that are still stale.
     let left = one::<i64>(&mut db, "SELECT count(*) FROM matomo WHERE visitduration = '1'");
     assert_eq!(left, 3);
     sync(&mut db, &fake, &from(&noon, 7));

@@ -7,7 +7,7 @@ use crate::support::cluster::shared;
 use crate::support::noon::{from, noon};
 use crate::support::*;
 
-/// The same Matomo under another name.
+/// The same Matomo by another name.
 fn new_url(fake: &Fake) -> String {
     format!("http://localhost:{}", fake.port())
 }
@@ -27,7 +27,7 @@ fn check_there(noon: &Noon, fake: &Fake, arguments: &str) -> String {
     )
 }
 
-/// The visitor logs in: Matomo gives the visit the visitor ID of his user.
+/// The visitor logs in, so Matomo gives the visit the visitor ID of the user.
 fn log_in(fake: &Fake, noon: &Noon, visit: i64) {
     let mut world = fake.world();
     let visit = world.site_mut(1).visit_mut(visit);
@@ -91,7 +91,7 @@ fn the_days_of_a_matomo_that_has_moved_go_with_it() {
     asked(&fake);
     assert_eq!(one::<String>(&mut db, &check), "1 0 0 1");
     assert_equal(&mut db, "matomo", &all_of(&fake, 1));
-    // Days that were sealed under the old URL cost nothing.
+    // Days sealed under the old URL are not read again.
     asked(&fake);
     log_in(&fake, &noon, 1003);
     assert_eq!(sync_there(&mut db, &fake, &from(&noon, 5)).written(), 4);
@@ -99,7 +99,7 @@ fn the_days_of_a_matomo_that_has_moved_go_with_it() {
     assert_equal(&mut db, "matomo", &all_of(&fake, 1));
 }
 
-/// As 0.1.0 left them: of a day that both have, the new entry counts.
+/// As 0.1.0 left them. For a day with entries of both URLs, the new URL's entry counts.
 #[test]
 fn days_of_both_urls_become_those_of_the_new_one() {
     let mut db = database();
@@ -217,7 +217,7 @@ fn a_url_that_cannot_be_changed_is_refused() {
     let message = "cannot execute matomo_change_url() in a read-only transaction";
     assert_says(&refused, "25006", message, &[], "");
     run(&mut db, "ROLLBACK");
-    // Not under the feet of a sync.
+    // Not during a sync.
     let mut second = shared().connect(&one::<String>(&mut db, "SELECT current_database()::text"));
     run(&mut second, "BEGIN");
     sync(&mut second, &fake, "");

@@ -11,7 +11,8 @@ use crate::support::*;
 const MESSAGE: &str = "site 1 of server \"analytics\" is already registered for \"public.matomo\"";
 const HINT: &str = "Change it with matomo_alter_site; the view matomo_sites has its ID.";
 
-/// Begins a statement in another session, and waits until it waits for the first one. Returns its error.
+/// Starts a statement in another session and waits until it waits for the first one. Returns its
+/// error.
 fn begin(database: &str, sql: &str) -> JoinHandle<Option<DbError>> {
     let (mut second, mut watcher) = (shared().connect(database), shared().connect(database));
     let (pid, sql) = (pid(&mut second), sql.to_owned());
@@ -51,7 +52,7 @@ fn the_second_waits_for_the_first_and_is_told_of_it() {
         );
         run(db, &format!("SELECT matomo_alter_site({id}, site => 2)"));
     }
-    // The first has thought better of it.
+    // The first session rolls back.
     run(db, &format!("BEGIN; {add}"));
     let call = begin(&name, &add);
     run(db, "ROLLBACK");

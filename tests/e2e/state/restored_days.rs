@@ -1,5 +1,5 @@
-//! Restored ledger entries count only if the table has their rows; assigning them to the table blocks no
-//! other session.
+//! Restored ledger entries count only if the table has their rows; assigning them to the table
+//! blocks no other session.
 
 use fake_matomo::{Clock, Plan, SitePlan, World};
 use postgres::Client;
@@ -7,7 +7,7 @@ use postgres::Client;
 use crate::support::restored::*;
 use crate::support::*;
 
-/// The scene's database, restored without the table of site 1, which is made anew for its owner.
+/// The scene's database, restored without site 1's table, which is created again for its owner.
 fn lacking(scene: &Scene, suffix: &str) -> Client {
     let mut new = copied(&scene.name, suffix, &["-T", "public.matomo"]);
     let owner = &scene.owner;
@@ -32,7 +32,7 @@ fn days(first: &str, last: &str) -> Vec<String> {
         .collect()
 }
 
-/// Whoever fills the table anew may have filled it from one moment to another only.
+/// A user may fill the new table only partly.
 #[test]
 fn days_whose_rows_are_not_all_there_are_read_again() {
     let scene = scene_of(serve(World::generate(&Plan {
@@ -42,7 +42,7 @@ fn days_whose_rows_are_not_all_there_are_read_again() {
         last_day: day(LAST),
         now: Clock::Real,
     })));
-    // Paris is an hour or two before UTC: at noon it is the same day.
+    // Paris is an hour or two ahead of UTC: at noon the date is the same.
     for (suffix, filled, again) in [
         ("begin", "action_timestamp < '2026-10-27 12:00+00'", &["2026-10-27", LAST]),
         ("end", "action_timestamp > '2026-10-27 12:00+00'", &[FIRST, "2026-10-27"]),
@@ -57,7 +57,7 @@ fn days_whose_rows_are_not_all_there_are_read_again() {
         scene.fake.clear_requests();
         run(&mut new, "CALL matomo_sync_all()");
         let mut read = asked(&scene.fake);
-        // A visit may go on after the last midnight.
+        // A visit may continue after the last midnight.
         read.retain(|line| line.starts_with("day ") && *line <= format!("day {LAST}"));
         read.sort();
         let expected: Vec<_> =
@@ -69,7 +69,7 @@ fn days_whose_rows_are_not_all_there_are_read_again() {
     }
 }
 
-/// Days that were dropped for their age, above all.
+/// Mostly days whose rows were dropped as too old.
 #[test]
 fn days_without_visits_stay_as_they_are() {
     let mut scene = scene();
@@ -116,7 +116,7 @@ fn a_restored_table_stays_its_matomos() {
     let scene = scene();
     let mut new = copied(&scene.name, "own", &[]);
     let other = serve(world(97, "Europe/Paris", 5, FIRST, "2026-10-26"));
-    // Of the table nothing is known by its OID yet, and of this site not by name either.
+    // Nothing is known of the table by its OID yet, and nothing of this site by its name either.
     let into = format!(", '{FIRST}', '2026-10-26', 'matomo_partitioned'");
     assert_eq!(error(&mut new, &sync_sql(&other, 1, &into)).code().code(), "55000");
     run(&mut new, "TRUNCATE matomo_partitioned");
@@ -137,7 +137,7 @@ fn a_matomo_that_has_moved_since_the_dump_goes_on() {
     assert_eq!(texts(&mut new, of), ["https://moved.test/index.php"; 2]);
 }
 
-/// Two syncs of one table, or a step of retention that a role keeps open.
+/// Two syncs of one table, or a step of retention whose transaction stays open.
 #[test]
 fn what_begins_first_after_a_restore_hinders_no_other() {
     let mut scene = scene();
@@ -178,7 +178,7 @@ fn where_nothing_can_be_written_a_restored_dump_reads_well() {
     let check = format!(
         "SELECT c::text FROM matomo_check(1, '{FIRST}', '2026-10-26', server => 'analytics', destination => 'public.matomo') c"
     );
-    // The ledger tells the kind of time: by another one, all visits are stale.
+    // The ledger has the kind of time: with the other kind all visits are stale.
     let settings = "SET matomo.action_time = as_sent";
     let mut theirs = connect_as(&scene.name, &scene.owner);
     run(&mut theirs, settings);

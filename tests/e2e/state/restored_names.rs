@@ -45,7 +45,7 @@ fn every_way_to_dump_and_restore_brings_back_all_that_is_known() {
         };
         std::fs::remove_file(file).unwrap();
         assert_eq!(kept(&mut new), before, "{way}");
-        // Also when they are found, and from a dump of the dump.
+        // Also once they are found, and from a dump of the restored database.
         let none = error(&mut new, "SELECT matomo_remove_site(-1)");
         assert_eq!(none.code().code(), "42704");
         assert_eq!(kept(&mut new), before, "{way}");
@@ -86,7 +86,7 @@ fn a_table_that_is_missing_costs_only_its_own_site_and_is_found_when_it_comes() 
     let days = "SELECT DISTINCT concat_ws(' ', destination, missing) FROM matomo_days ORDER BY 1";
     assert_eq!(texts(&mut new, days), ["matomo_partitioned", "public.matomo"]);
 
-    // The other site goes on, and the erasure says what it passes over.
+    // The other site is still synced, and the erasure reports the tables that it skips.
     run(&mut new, "CALL matomo_sync_all()");
     let states = "SELECT concat_ws(' ', site_id, failures, last_sqlstate, last_detail) FROM matomo_status ORDER BY 1";
     assert_eq!(
@@ -246,7 +246,8 @@ fn a_new_table_or_role_of_the_same_name_is_not_taken_for_the_old_one() {
     assert_eq!(texts(&mut db, states), ["42704"]);
 }
 
-/// Who may create tables in a schema could else have the visits of a site whose table is missing.
+/// Otherwise a role with CREATE on the schema could get the visits of a site whose table is
+/// missing.
 #[test]
 fn a_table_of_another_role_is_not_taken_for_the_one_that_is_missing() {
     let Scene { fake: _fake, name, mut db, .. } = scene();
@@ -276,7 +277,7 @@ fn a_table_of_another_role_is_not_taken_for_the_one_that_is_missing() {
     assert_eq!(one::<i64>(&mut theirs, "SELECT count(*) FROM matomo_days"), 0);
 }
 
-/// A dump may hold the site of a table that was dropped, and one of the table that came in its place.
+/// A dump may hold a site of a dropped table and one of the table that replaced it.
 #[test]
 fn of_two_sites_with_one_name_the_newer_one_has_the_table() {
     let Scene { fake: _fake, name, mut db, owner } = scene();
@@ -297,7 +298,7 @@ fn of_two_sites_with_one_name_the_newer_one_has_the_table() {
     assert_eq!(texts(&mut new, states), ["1 1 42P01", "2 0", "3 0"]);
 }
 
-/// In the database that was dumped, nothing of the same name would have taken its place either.
+/// In the dumped database, a table of the same name would not have replaced it either.
 #[test]
 fn what_was_dropped_before_the_dump_is_not_found_after_it() {
     let Scene { fake, name, mut db, owner } = scene();
@@ -311,13 +312,13 @@ fn what_was_dropped_before_the_dump_is_not_found_after_it() {
         [format!("1 public.matomo {owner} 42P01"), format!("2 matomo_partitioned {owner}")];
     assert_eq!(texts(&mut new, states), expected);
     assert_eq!(one::<i64>(&mut new, "SELECT count(*) FROM matomo"), 0);
-    // Nor from a dump of the dump.
+    // The same for a dump of the restored database.
     run(&mut new, &format!("DROP TABLE {}", all_four("matomo")));
     let mut again = copied(&format!("{name}_no_table"), "again", &[]);
     run(&mut again, &make);
     run(&mut again, "CALL matomo_sync_all()");
     assert_eq!(texts(&mut again, states), expected);
-    // Somebody says which table it is.
+    // A user names the table.
     run(&mut again, "SELECT matomo_alter_site(1, destination => 'public.matomo')");
     run(&mut again, "CALL matomo_sync_all()");
     assert!(one::<i64>(&mut again, "SELECT count(*) FROM matomo") > 0);
@@ -337,7 +338,7 @@ fn what_was_dropped_before_the_dump_is_not_found_after_it() {
     let state = |id, table| format!("{id} {table} {owner} 42704");
     let expected = [state(1, "public.matomo"), state(2, "matomo_partitioned")];
     assert_eq!(texts(&mut new, states), expected);
-    // Somebody says whose it is.
+    // A user names the owner.
     let token = fake.token();
     run(
         &mut new,
@@ -396,7 +397,7 @@ fn what_another_session_holds_is_found_later() {
     assert_eq!(one::<i64>(&mut new, found), 2);
 }
 
-/// A schema keeps its name for everything but dumps.
+/// Everything but dumps knows the schema by its OID, not its name.
 #[test]
 fn a_schema_that_was_renamed_is_dumped() {
     let fake = serve_two();

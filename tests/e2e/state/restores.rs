@@ -1,4 +1,4 @@
-//! The extension's own tables are restored, whichever way a dump is restored.
+//! The extension's own tables are restored, in whichever way a dump is restored.
 
 use std::path::PathBuf;
 
@@ -10,7 +10,7 @@ use crate::support::dump::{empty_database, output};
 use crate::support::sites::*;
 use crate::support::*;
 
-/// A registered site that was synced once, and the database that it is in.
+/// A registered site that was synced once, and its database.
 fn synced() -> (Fake, String, Client) {
     let fake = serve_two();
     let (name, mut db) = named_database();
@@ -20,7 +20,7 @@ fn synced() -> (Fake, String, Client) {
     (fake, name, db)
 }
 
-/// What is known of the registered sites.
+/// The state of the registered sites.
 fn known(db: &mut Client) -> Vec<String> {
     texts(
         db,
@@ -47,7 +47,7 @@ fn the_state_of_sites_comes_back_in_whatever_order_tables_are_loaded() {
         command
     };
     output(restore().arg("--section=pre-data").arg(&file));
-    // The last first, as parallel jobs may have it.
+    // In reverse order, as parallel jobs may restore them.
     let list = output(shared().program("pg_restore").args(["-l", "--section=data"]).arg(&file));
     let list = String::from_utf8(list).unwrap();
     assert!(list.find("matomo_site_config").unwrap() < list.find("matomo_site_state").unwrap());
@@ -107,7 +107,7 @@ fn a_dump_by_a_role_that_reads_no_tokens_is_restored_without_them() {
         }
     }
     run(&mut db, sync);
-    // A run says so too, and goes on when there is a token.
+    // A run reports it too, and succeeds once there is a token.
     run(&mut db, "CREATE USER MAPPING FOR postgres SERVER analytics");
     run(&mut db, "CALL matomo_sync_all()");
     let failed =
@@ -122,8 +122,8 @@ fn a_dump_by_a_role_that_reads_no_tokens_is_restored_without_them() {
     assert_eq!(one::<i32>(&mut db, "SELECT failures FROM matomo_status"), 0);
 }
 
-/// As by a worker in the middle of a restore with parallel jobs. Before the table's own rows and its key
-/// are there, a site cannot be synced.
+/// For instance by a worker during a parallel restore. A site cannot be synced before the rows and
+/// the key of its own table are there.
 #[test]
 fn a_site_that_is_synced_before_its_ledger_is_restored_loses_nothing() {
     let (fake, name, mut old) = synced();
@@ -158,7 +158,7 @@ fn a_site_that_is_synced_before_its_ledger_is_restored_loses_nothing() {
     std::fs::remove_file(file).unwrap();
 }
 
-/// Foreign keys would want an order that pg_restore does not keep.
+/// Foreign keys would require an order that pg_restore does not keep.
 #[test]
 fn no_table_of_the_extension_has_a_foreign_key() {
     let mut db = database();

@@ -1,5 +1,5 @@
-//! `matomo_drop_before` removes old rows and no others, blocks no other session, and no sync copies
-//! them again.
+//! `matomo_drop_before` removes old rows and no others, blocks no other session, and no sync
+//! copies them again.
 
 use fake_matomo::Fake;
 use postgres::Client;
@@ -12,15 +12,15 @@ use crate::support::*;
 
 const FIRST: &str = "2026-10-05";
 const LAST: &str = "2026-11-01";
-/// A Wednesday, between two weeks that lie wholly before and the rest.
+/// A Wednesday: two whole weeks are before it, a third one partly.
 const BEFORE: &str = "2026-10-21 10:00:00+00";
 
-/// Four weeks of a site, Mondays to Sundays.
+/// Four weeks of a site, from Monday to Sunday.
 fn four_weeks() -> Fake {
     serve(world(91, "UTC", 12, FIRST, LAST))
 }
 
-/// Removes what is before an instant, and proves that exactly that is gone.
+/// Drops what is before an instant, and asserts that exactly that is gone.
 fn assert_dropped(db: &mut Client, table: &str, before: &str, arguments: &str, which: &str) {
     run(
         db,
@@ -40,7 +40,7 @@ fn assert_dropped(db: &mut Client, table: &str, before: &str, arguments: &str, w
     }
 }
 
-/// Names of the partitions, at any depth.
+/// The names of the partitions at any depth.
 fn partitions(db: &mut Client, table: &str) -> Vec<String> {
     let sql = format!(
         "SELECT relid::text FROM pg_partition_tree('{table}') WHERE level > 0 ORDER BY relid::text"
@@ -61,7 +61,7 @@ fn what_is_before_goes_from_a_plain_table_and_does_not_come_back() {
     assert_eq!(ledger(&mut db, "matomo")[..2], days);
     assert_eq!(ledger(&mut db, "matomo")[2], format!("1 {} sealed 3 9 0", noon.text(3)));
 
-    // Neither by a sync that goes on, nor by one that begins before.
+    // Not by a sync that resumes, nor by one that starts before.
     asked(&fake);
     for start in [String::new(), format!(", '{}'", noon.text(5))] {
         sync(&mut db, &fake, &start);
@@ -72,7 +72,7 @@ fn what_is_before_goes_from_a_plain_table_and_does_not_come_back() {
         );
     }
     assert_eq!(one::<i64>(&mut db, "SELECT count(*) FROM matomo"), 36);
-    // But to whom it is asked for.
+    // Only on request.
     let again = format!(", '{}', '{0}', force => true", noon.text(5));
     assert_eq!(sync(&mut db, &fake, &again).inserted, 9);
     assert_eq!(ledger(&mut db, "matomo")[0], format!("1 {} sealed 3 9 0", noon.text(5)));
@@ -107,11 +107,11 @@ fn whole_weeks_are_dropped_and_rows_of_the_week_of_the_bound_deleted() {
         8,
         "two weeks of all four tables"
     );
-    // A bound that is the end of a week, as another session writes it.
+    // The bound is the end of a week, in another session's format.
     run(&mut db, "SET TimeZone = 'America/New_York'; SET DateStyle = 'German'");
     assert_dropped(&mut db, "matomo_partitioned", "25.10.2026 20:00:00", "", "");
     assert_eq!(partitions(&mut db, "matomo_partitioned"), left[1..]);
-    // There is nothing more to do, and what is asked for again comes.
+    // Nothing is left to drop, and days requested again are copied.
     let rows = fingerprint(&mut db, "matomo_partitioned");
     run(&mut db, "CALL matomo_drop_before('matomo_partitioned', '25.10.2026 20:00:00')");
     assert_eq!(fingerprint(&mut db, "matomo_partitioned"), rows);
@@ -126,7 +126,7 @@ fn tables_of_the_node_tool_lose_the_same() {
     run(&mut db, "SET TimeZone = 'Europe/Paris'");
     standard_table(&mut db);
     partitioned_table(&mut db);
-    // Its indexes refuse long texts.
+    // The Node tool's indexes refuse long texts.
     run(&mut db, "DROP INDEX IF EXISTS idx_action_url_matomo");
     let texts_fit = texts(
         &mut db,
@@ -214,7 +214,7 @@ fn a_foreign_partition_is_emptied_and_never_dropped() {
     assert_eq!(one::<i64>(&mut db, left), one::<i64>(&mut db, "SELECT count(*) FROM archive"));
     assert!(one::<i64>(&mut db, left) > 20);
 
-    // The last but one cannot be deleted from; the rest goes nevertheless.
+    // The last partition but one cannot be deleted from; the rest goes nevertheless.
     let notices = Notices::default();
     let theirs = notices.clone();
     let mut config = shared().config(&name, "postgres");
@@ -259,7 +259,7 @@ fn of_one_site_the_others_keep_theirs() {
         let lines = ledger(&mut db, table);
         assert_eq!(lines[0], format!("1 {} sealed 0 0 0", noon.text(19)));
         assert_eq!(lines[20], format!("2 {} sealed 1 3 0", noon.text(19)));
-        // Where nothing is left but rows of the one site, the week goes.
+        // A week with rows of this site only is dropped whole.
         assert_dropped(&mut db, table, &before, ", site => 2", " AND idsite = '2'");
         assert!(weeks.is_empty() || partitions(&mut db, table).len() < weeks.len() - 1);
         assert_eq!(ledger(&mut db, table)[20], format!("2 {} sealed 0 0 0", noon.text(19)));
@@ -299,7 +299,7 @@ fn what_was_looked_through_is_not_looked_through_again() {
              SELECT format('%s_%s', site, n), n, site, '2026-01-05'::timestamptz + n * interval '1 hour'
              FROM generate_series(1, 2) site, generate_series(0, 12 * 7 * 24 - 1) n",
     );
-    // What has made and filled the table does not count, whenever it is told.
+    // Scans from creating and filling the table must not count, even if reported late.
     run(&mut db, "SELECT pg_stat_force_next_flush()");
     run(&mut db, "SELECT pg_stat_reset()");
     run(
@@ -308,13 +308,13 @@ fn what_was_looked_through_is_not_looked_through_again() {
     );
     let left = "SELECT string_agg(DISTINCT idsite::text, ' ') FROM visits WHERE action_timestamp < '2026-03-30 00:00+00'";
     assert_eq!(one::<String>(&mut db, left), "2");
-    // What the session did is counted when it has ended.
+    // A session's counts are reported when it ends.
     let scans = "SELECT coalesce(WHAT, 0)::bigint FROM pg_stat_user_tables WHERE relname LIKE 'visits_2026w__'";
     let deleted = scans.replace("WHAT", "sum(n_tup_del)");
     wait_until("it is counted", || one::<i64>(&mut db, &deleted) == 12 * 7 * 24);
     let most = scans.replace("WHAT", "max(seq_scan + coalesce(idx_scan, 0))");
     let most = one::<i64>(&mut db, &most);
-    // For rows of others, and for those to delete.
+    // One to look for rows of other sites, and those to delete.
     assert!((1..=3).contains(&most), "a week was read {most} times");
 }
 

@@ -36,7 +36,7 @@ fn readers_are_not_queued_behind_one_that_takes_its_time() {
     }
     let refused = dropping.join().unwrap();
     assert!(begin.elapsed() > Duration::from_millis(1500));
-    // A tenth of a second at a time, and a machine that does other things.
+    // A tenth of a second at a time, with room for a busy machine.
     assert!(longest < Duration::from_millis(600), "a reader waited for {longest:?}");
     assert!(longest > Duration::from_millis(50), "nothing ever asked for the lock: {longest:?}");
     assert!(reads > 20, "{reads}");
@@ -52,7 +52,7 @@ fn readers_are_not_queued_behind_one_that_takes_its_time() {
     );
     assert_eq!(one::<i64>(&mut db, "SELECT count(*) FROM visits"), 601);
 
-    // One that ends in time is waited for.
+    // A session that ends in time is waited for.
     let theirs = name.clone();
     let dropping = thread::spawn(move || run(&mut shared().connect(&theirs), DROP));
     wait_until("the lock is asked for", || {
@@ -142,7 +142,7 @@ fn only_who_may_delete_does_and_only_the_owner_drops() {
         &["Privileges missing: DELETE."],
         "Ask the owner",
     );
-    // Whom nothing is granted on the partitions deletes through the table, and drops none.
+    // A role without grants on the partitions deletes through the table and drops none.
     let weeks = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'visits'::regclass";
     run(&mut db, &format!("GRANT DELETE ON {} TO {role}", all_four("visits")));
     run(&mut theirs, DROP);
@@ -150,7 +150,7 @@ fn only_who_may_delete_does_and_only_the_owner_drops() {
     assert_eq!(one::<i64>(&mut db, weeks), 4);
     assert_eq!(ledger(&mut db, "visits"), ["1 2026-01-05 sealed 0 0 0"]);
 
-    // Nor who owns the table but not the partition.
+    // The same for the owner of the table if a partition has another owner.
     run(
         &mut db,
         &format!(

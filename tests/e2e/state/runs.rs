@@ -1,4 +1,4 @@
-//! Runs, past and present, in `matomo_runs`, `matomo_status` and `matomo_progress`; and interrupted
+//! Past and present runs in `matomo_runs`, `matomo_status` and `matomo_progress`; interrupted
 //! runs.
 
 use std::time::{Duration, Instant};
@@ -23,7 +23,7 @@ fn serve_days(seed: u64) -> Fake {
     }))
 }
 
-/// A database with the server, and site 1 registered in it.
+/// A database with the server and its registered site 1.
 fn registered(fake: &Fake) -> (String, Client, i32) {
     let (name, mut db) = named_database();
     server(&mut db, fake);
@@ -58,7 +58,7 @@ fn a_run_tells_all_that_it_did() {
              AND server = 'analytics' AND idsite = 1 AND destination = 'public.matomo' AND site_id = {site} FROM matomo_runs"
     );
     assert!(one::<bool>(&mut db, &rest));
-    // What changes shows in the next one.
+    // Changes are counted in the next run.
     run(&mut db, "DELETE FROM matomo WHERE action_id IN (SELECT min(action_id) FROM matomo); UPDATE matomo SET city = 'Atlantis'
                   WHERE action_id IN (SELECT max(action_id) FROM matomo); SET matomo.lookback = 1000");
     run(&mut db, &format!("CALL matomo_sync_site({site})"));
@@ -90,7 +90,7 @@ fn status_says_how_a_site_is() {
         noon.at(0, "10:00:40")
     );
     assert!(one::<bool>(&mut db, &exact));
-    // A failure keeps what was, adds what is wrong, and is tried again sooner.
+    // A failure keeps the last success, adds the error, and is retried sooner.
     fake.fail(Fault::Status(404, fake_matomo::Page::Empty), When::always());
     let failed = error(&mut db, &format!("CALL matomo_sync_site({site})"));
     let told = "SELECT concat_ws(' | ', failures, last_sqlstate, last_error, last_detail, last_hint) FROM matomo_status";
@@ -118,7 +118,7 @@ fn status_says_how_a_site_is() {
         &mut db,
         "SELECT next_run IS NULL AND NOT enabled AND failures = 0 FROM matomo_status"
     ));
-    // Another table is not synced up to anything.
+    // Nothing is synced into another table yet.
     fake.heal();
     run(&mut db, &format!("SELECT matomo_alter_site({site}, destination => 'matomo_partitioned')"));
     let anew =
@@ -139,13 +139,13 @@ fn only_so_many_runs_of_each_site_are_kept() {
     let numbers =
         "SELECT string_agg(format('%s-%s', site_id, runid), ' ' ORDER BY runid) FROM matomo_runs";
     assert_eq!(one::<String>(&mut db, numbers), format!("{site}-1 {busy}-4 {busy}-5 {busy}-6"));
-    // Of sites that are gone, so many all together.
+    // Removed sites share this number of runs.
     run(&mut db, &format!("SELECT matomo_remove_site({busy})"));
     assert_eq!(one::<i64>(&mut db, "SELECT count(*) FROM matomo_runs"), 4);
     run(&mut db, &format!("CALL matomo_sync_site({site})"));
     run(&mut db, &format!("SELECT matomo_remove_site({site})"));
     assert_eq!(one::<String>(&mut db, numbers), format!("{busy}-5 {busy}-6 {site}-7"));
-    // It is not for everybody to say how many.
+    // Ordinary roles cannot change the number.
     let role = role(&mut db);
     let denied =
         error(&mut connect_as(&name, &role), "LOAD 'matomo_postgres'; SET matomo.keep_runs = 1");
@@ -171,21 +171,22 @@ fn a_cancelled_run_has_failed_and_lets_go() {
                 runs(&mut other, site),
                 ["running 3 3 ".to_owned() + visits_of(&fake, 3).as_str()]
             );
-            // That of libpq comes twice, perhaps the second time while the first is being noted.
+            // libpq's cancel arrives twice, perhaps the second time while the first is being
+            // recorded.
             cancel(&mut other, pid);
         }
         let (again, result, _) = running.join().unwrap();
         db = again;
         assert_eq!(end_of(result), cancelled(reason));
         let last = "SELECT concat_ws(' | ', status, sqlstate, return_message, end_time IS NULL) FROM matomo_runs ORDER BY runid DESC LIMIT 1";
-        // The error reaches the client before the lock is given back.
+        // The error reaches the client before the lock is released.
         wait_until("it is over", || {
             one::<String>(&mut other, last) == "failed | the run was interrupted | t"
         });
         assert!(!one::<bool>(&mut other, "SELECT running FROM matomo_status"));
         fake.heal();
     }
-    // Nothing stands in the way of the next one, in another session.
+    // Nothing blocks the next run, in another session.
     run(&mut other, "CALL matomo_sync_all()");
     assert_equal(&mut other, "matomo", &all_of(&fake, 1));
     assert_eq!(
@@ -194,7 +195,7 @@ fn a_cancelled_run_has_failed_and_lets_go() {
     );
 }
 
-/// Visits of the first days.
+/// The number of visits in the first days.
 fn visits_of(fake: &Fake, days: u64) -> String {
     let first = day("2026-10-19");
     let world = fake.world();
@@ -214,7 +215,7 @@ fn a_run_whose_session_ends_has_failed() {
     hangs(&fake);
     assert!(one::<bool>(&mut db, &format!("SELECT pg_terminate_backend({pid}, 5000)")));
     assert!(running.join().unwrap().1.is_err());
-    // At once for who looks, and for good with the next run.
+    // At once for a reader, and recorded with the next run.
     let last =
         "SELECT concat_ws(' | ', status, return_message, days) FROM matomo_runs WHERE runid = 1";
     assert_eq!(one::<String>(&mut db, last), "failed | the run was interrupted | 3");
@@ -251,7 +252,7 @@ fn a_crash_in_the_middle_costs_one_step() {
     let postmaster = std::fs::read_to_string(cluster.dir.join("data/postmaster.pid")).unwrap();
     let postmaster: i32 = postmaster.lines().next().unwrap().parse().unwrap();
     let all: Vec<i32> = one(&mut db, "SELECT array_agg(pid) FROM pg_stat_activity");
-    // SAFETY: a plain signal to a process of this test.
+    // SAFETY: a signal to a process of this test.
     assert_eq!(unsafe { libc::kill(postmaster, libc::SIGKILL) }, 0);
     assert!(running.join().unwrap().1.is_err());
     wait_until("nothing of the server is left", || {
@@ -311,10 +312,10 @@ fn progress_is_seen_from_other_sessions() {
         let pid = pid(&mut db);
         let running = call(db, sql);
         hangs(&fake);
-        // The day before may still be on its way into the table.
+        // The previous day may still be being stored.
         let expected = [expect(&of_run, phase)];
         wait_until("progress is told", || texts(&mut other, progress) == expected);
-        // Who may not look at others' statements sees nothing of it.
+        // A role that may not see others' statements sees no progress.
         let mut theirs = connect_as(&name, &stranger);
         assert_eq!(one::<i64>(&mut theirs, "SELECT count(*) FROM matomo_progress"), 0);
         cancel(&mut other, pid);
@@ -358,7 +359,7 @@ fn what_others_write_into_their_statements_breaks_no_view() {
         format!("matomo: site 1 (registered site {huge}), x: 1 of 2 days, 3 visits, 4 actions"),
     ] {
         let begin = Instant::now();
-        // Parsed, and refused, but shown meanwhile: as good as any.
+        // The statement is invalid, but shown until it is refused.
         let liar = std::thread::spawn(move || {
             while begin.elapsed() < Duration::from_millis(200) {
                 let _ = db.batch_execute(&text);

@@ -1,4 +1,5 @@
-//! Owners of registered sites, what other roles may do with these, and that a dump keeps owners.
+//! Owners of registered sites, what other roles may do with these sites, and how a dump keeps
+//! owners.
 
 use postgres::Client;
 
@@ -7,7 +8,7 @@ use crate::support::report::proven;
 use crate::support::sites::*;
 use crate::support::*;
 
-/// What a role sees of sites, runs and status.
+/// The numbers of sites, runs and states that a role sees.
 fn seen(db: &mut Client) -> (i64, i64, i64) {
     let count = |db: &mut Client, view: &str| one(db, &format!("SELECT count(*) FROM {view}"));
     (count(db, "matomo_sites"), count(db, "matomo_runs"), count(db, "matomo_status"))
@@ -49,7 +50,7 @@ fn a_site_is_its_owners_and_nobody_elses() {
         let refused = error(&mut db, &format!("SELECT * FROM {table}"));
         assert_eq!(refused.message(), format!("permission denied for table {table}"));
     }
-    // One table takes a site of a server once, whoever registers it.
+    // A table takes each site of a server only once, whoever registers it.
     run(
         &mut admin,
         &format!(
@@ -67,7 +68,7 @@ fn a_site_is_its_owners_and_nobody_elses() {
             "REVOKE ALL ON SCHEMA {owner} FROM {stranger}; REVOKE ALL ON {owner}.matomo FROM {stranger}"
         ),
     );
-    // A watcher sees, and does nothing.
+    // A role that monitors sees everything and can do nothing.
     let mut db = connect_as(&name, &watcher);
     assert_eq!(seen(&mut db), (1, 1, 1));
     assert_eq!(error(&mut db, "CALL matomo_sync_all()").code().code(), "42501");
@@ -78,7 +79,7 @@ fn a_site_is_its_owners_and_nobody_elses() {
         &[],
         &hint,
     );
-    // A member does it in the owner's name: he has no mapping of his own.
+    // A member acts for the owner, without a mapping of its own.
     let mut db = connect_as(&name, &member);
     assert_eq!(seen(&mut db), (1, 1, 1));
     run(&mut db, "CALL matomo_sync_all()");
@@ -89,7 +90,7 @@ fn a_site_is_its_owners_and_nobody_elses() {
         ),
         format!("{member} {owner} succeeded")
     );
-    // He may not give it to whom he is not.
+    // A member cannot give the site to a role of which it is not a member.
     assert_says(
         &error(&mut db, &format!("SELECT matomo_alter_site({site}, owner => '{stranger}')")),
         "42501",
@@ -97,7 +98,7 @@ fn a_site_is_its_owners_and_nobody_elses() {
         &[],
         "Name a role that you may SET ROLE to.",
     );
-    // Who gets it needs the rights on the table, and a mapping.
+    // The new owner needs rights on the table and a mapping.
     let give = |to: &str| format!("SELECT matomo_alter_site({site}, owner => '{to}')");
     let refused = error(&mut admin, &give(&stranger));
     assert_eq!(refused.message(), format!("permission denied for table {owner}.matomo"));
@@ -109,14 +110,14 @@ fn a_site_is_its_owners_and_nobody_elses() {
     );
     run(&mut admin, &give(&stranger));
     let mut db = connect_as(&name, &stranger);
-    // The runs of before are the former owner's.
+    // Earlier runs still belong to the former owner.
     assert_eq!(seen(&mut db), (1, 0, 1));
     run(&mut db, &format!("CALL matomo_sync_site({site})"));
     run(&mut db, &format!("SELECT matomo_remove_site({site})"));
     assert_eq!(seen(&mut admin), (0, 3, 0));
 }
 
-/// Since Postgres 16, a membership may go without SET ROLE.
+/// Since Postgres 16 a membership may lack SET ROLE.
 #[test]
 fn a_site_is_given_only_to_a_role_that_the_giver_may_become() {
     let (name, mut admin, owner) = database_and_role();
@@ -192,7 +193,7 @@ fn nobody_reaches_the_network_unless_he_was_allowed_to() {
             "permission denied for procedure matomo_sync_site",
         ),
         ("CALL matomo_sync_all()".to_owned(), "permission denied for procedure matomo_sync_all"),
-        // What the procedures are made of is no way round.
+        // The functions behind the procedures do not get around this.
         (
             format!("SELECT matomo_run_step({site}, false)"),
             "matomo_sync_site() cannot be executed from a function",
@@ -229,7 +230,7 @@ fn nobody_reaches_the_network_unless_he_was_allowed_to() {
             requests.len()
         ),
     );
-    // Nor does he see the sites of a role whose rights he does not inherit.
+    // A role does not see the sites of a role whose rights it does not inherit.
     let mut db = connect_as(&name, &stranger);
     assert_eq!(seen(&mut db), (0, 0, 0));
 }
@@ -275,7 +276,7 @@ fn sites_and_their_runs_survive_dump_and_restore() {
         assert_eq!(texts(&mut new, sql), texts(&mut old, sql));
         assert!(!texts(&mut new, sql).is_empty());
     }
-    // They go on, and new ones get new IDs.
+    // They resume, and new ones get new IDs.
     fake.clear_requests();
     run(&mut new, "CALL matomo_sync_all()");
     let requests = asked(&fake);

@@ -1,9 +1,9 @@
-//! Registered sites: requirements for registering them, and what can be changed.
+//! Registered sites: what registering requires, and what can be changed.
 
 use crate::support::sites::*;
 use crate::support::*;
 
-/// A site, as its owner sees it.
+/// A site as its owner sees it.
 const SITE: &str =
     "SELECT concat_ws(', ', server, idsite, name, timezone, destination, owner = current_user,
     start_date, every, retention, enabled) FROM matomo_sites WHERE id = ";
@@ -33,7 +33,7 @@ fn a_site_is_registered_with_what_matomo_knows_of_it() {
         ),
         "p"
     );
-    // The same site into two tables, and one table for two sites, are other matters.
+    // The same site in two tables and two sites in one table are allowed.
     run(
         &mut db,
         "SELECT matomo_add_site('analytics', 1, destination => 'matomo_partitioned'), matomo_add_site('analytics', 2)",
@@ -192,7 +192,7 @@ fn a_site_is_changed_where_something_is_named() {
         whole.replace("00:10:00", "00:00:01").replace("1 year, t", "1 year, f")
     );
     assert_eq!(asked(&fake), [""; 0]);
-    // Which site it is, is asked of Matomo.
+    // A change of the site asks Matomo for it.
     let other = "analytics, 2, Tōkyō, Asia/Tokyo, matomo_partitioned, t, 2026-10-25, 00:00:01, f";
     assert_eq!(
         alter(
@@ -201,7 +201,7 @@ fn a_site_is_changed_where_something_is_named() {
         other
     );
     assert_eq!(asked(&fake), ["site"]);
-    // Names that are given to the table later on.
+    // The table is renamed later.
     run(
         &mut db,
         "CREATE SCHEMA archive; ALTER TABLE matomo_partitioned SET SCHEMA archive; ALTER TABLE archive.matomo_partitioned RENAME TO \"All visits\"",
@@ -278,7 +278,7 @@ fn a_site_whose_server_is_renamed_is_as_far_as_before() {
     assert!(before.starts_with("analytics 20"), "{before}");
     run(&mut db, &format!("SELECT matomo_alter_site({site}, server => 'My analytics')"));
     assert_eq!(one::<String>(&mut db, status), before.replace("analytics", "My analytics"));
-    // Another Matomo is another matter.
+    // Another Matomo is not the same server renamed.
     let other = serve(noon.world(1));
     crate::support::worker::store(&mut db, "other", &other);
     run(&mut db, &format!("SELECT matomo_alter_site({site}, server => 'other')"));
@@ -296,7 +296,7 @@ fn a_removed_site_leaves_its_visits() {
     assert_eq!(one::<i64>(&mut db, "SELECT count(*) FROM matomo_sites"), 0);
     assert_equal(&mut db, "matomo", &all_of(&fake, 1));
     assert_eq!(runs(&mut db, site).len(), 1);
-    // Registered anew it goes on where it was.
+    // Registered again, the site resumes where it was.
     fake.clear_requests();
     let again = add_site(&mut db, ", start_date => '2026-10-24'");
     assert_ne!(again, site);
@@ -314,7 +314,7 @@ fn a_retention_that_leads_nowhere_keeps_nobody_from_mending_it() {
         add_site(&mut db, ", destination => 'matomo_partitioned'"),
     );
     run(&mut db, &format!("CALL matomo_sync_site({first})"));
-    // No longer possible by the functions.
+    // The functions no longer allow it.
     let refused =
         error(&mut db, &format!("SELECT matomo_alter_site({first}, retention => '3000 years')"));
     assert_says(&refused, "22023", "retention is out of range", &[], "at most 100 years");

@@ -1,4 +1,4 @@
-//! The tables of visits, conversions and items, when somebody else does something to them.
+//! The tables of visits, conversions and items, after changes by others.
 
 use crate::support::*;
 
@@ -54,7 +54,7 @@ fn a_name_that_is_taken_is_told_and_nothing_is_made() {
     assert_eq!(one::<i64>(&mut db, "SELECT count(*) FROM matomo_visits"), 0);
 }
 
-/// Its triggers would run with the rights of whoever writes the destination.
+/// Its triggers would run with the rights of the role that writes the destination.
 #[test]
 fn a_companion_of_another_owner_is_not_written() {
     let fake = serve(world(3, "Europe/Paris", 5, FIRST, LAST));
@@ -74,4 +74,38 @@ fn a_companion_of_another_owner_is_not_written() {
     run(&mut db, "ALTER TABLE matomo_visits OWNER TO CURRENT_USER");
     sync.run(&mut db);
     assert_tables_equal(&mut db, "matomo", &tables_between(&fake, 1, FIRST, LAST));
+}
+
+/// Not with those of the caller: Postgres evaluates expressions of indexes and constraints while it makes one.
+#[test]
+fn partitions_are_made_with_the_rights_of_the_tables_owner_whoever_calls() {
+    let fake = serve(world(3, "Europe/Paris", 5, FIRST, LAST));
+    let (name, mut admin, owner) = database_and_role();
+    may_have_sites(&mut admin, &owner);
+    let mut db = connect_as(&name, &owner);
+    Sync::of(&fake, FIRST, LAST).into("matomo_partitioned").run(&mut db);
+    run(&mut admin, &format!("SET search_path = {owner}, public"));
+    run(&mut db, FOLDED_TRAP);
+    // Companions of another owner than their destination's are refused.
+    run(&mut admin, "ALTER TABLE matomo_partitioned OWNER TO postgres");
+    for trap in ["CREATE INDEX ON matomo_partitioned_visits ((evil(1)))", CHECK] {
+        run(&mut db, &format!("{trap}; TRUNCATE notes"));
+        let refused = error(&mut admin, &weeks("2026-11-18"));
+        assert_eq!(refused.code().code(), "42501", "{refused:?}");
+        assert!(refused.message().contains("has another owner"), "{refused:?}");
+        assert_eq!(texts(&mut db, "SELECT DISTINCT who FROM notes"), [""; 0], "{trap}");
+    }
+    // The owner's own partitions are made as the owner.
+    run(&mut admin, &format!("ALTER TABLE matomo_partitioned OWNER TO {owner}"));
+    run(&mut db, "CREATE INDEX ON matomo_partitioned ((evil(1))); TRUNCATE notes");
+    run(&mut admin, &weeks("2026-11-25"));
+    assert_eq!(texts(&mut db, "SELECT DISTINCT who FROM notes"), [owner.as_str()]);
+    let made = "SELECT count(*) FROM pg_class WHERE relname LIKE 'matomo_partitioned%2026w48'";
+    assert_eq!(one::<i64>(&mut db, made), 4);
+}
+
+const CHECK: &str = "ALTER TABLE matomo_partitioned_visits ADD CHECK (evil(1) = 1)";
+
+fn weeks(day: &str) -> String {
+    format!("SELECT matomo_create_partitions('matomo_partitioned', '{day}', '{day}')")
 }

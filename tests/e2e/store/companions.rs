@@ -1,4 +1,5 @@
-//! Other activity on a destination during syncs: sessions that change rows, publications, policies.
+//! Other activity on a destination during syncs: sessions that change rows, publications,
+//! policies.
 
 use std::thread;
 
@@ -12,7 +13,7 @@ use crate::support::*;
 
 const TABLES: [&str; 2] = ["matomo", "matomo_partitioned"];
 
-/// Noon's world, two days of which are in a table with a column of the user's own.
+/// Noon's world, with two days in a table that has a column of the user's.
 fn flagged(table: &str) -> (Noon, Fake, String, Client) {
     let noon = Noon::new();
     let fake = serve(noon.world(2));
@@ -36,7 +37,7 @@ fn rows_that_another_session_changes_meanwhile_are_made_right_all_the_same() {
         {
             let mut world = fake.world();
             let site = world.site_mut(1);
-            // Of one visit a row differs, one has become shorter, one longer.
+            // One visit has a changed row, one has fewer rows, one has more.
             site.visit_mut(1011).actions[0].page_title = Some("Another".to_owned());
             site.visit_mut(1012).actions.pop();
             let at = noon.at(1, "10:02:00");
@@ -131,7 +132,7 @@ fn a_publication_of_all_tables_stops_no_sync() {
     );
 }
 
-/// Where each role sees the rows of a site of its own.
+/// A policy shows each role the rows of its own site.
 #[test]
 fn a_role_that_sees_no_rows_does_not_take_the_table_for_empty() {
     let (noon, fake, mut admin) = noon(4);

@@ -1,5 +1,5 @@
-//! Failures in Postgres itself while a sync stores: full disks, the user's triggers and constraints,
-//! locks, transactions of all kinds. Afterwards everything is as before, and works again.
+//! Failures in Postgres while a sync stores: full disks, the user's triggers and constraints,
+//! locks, transactions of all kinds. Afterwards everything is as before and works again.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -16,7 +16,7 @@ const FIRST: &str = "2026-10-24";
 const LAST: &str = "2026-10-26";
 const TABLES: [&str; 2] = ["matomo", "matomo_partitioned"];
 
-/// Two tables with rows, and a Matomo whose every visit has got a further action since.
+/// Two tables with rows, and a Matomo where every visit has got another action since.
 struct Scene {
     fake: Fake,
     db: Client,
@@ -37,7 +37,7 @@ impl Scene {
         scene
     }
 
-    /// The rows, wherever they lie.
+    /// A digest of the rows of each table, wherever they are stored.
     fn state(&mut self) -> Vec<String> {
         let companions = ["", "_visits", "_conversions", "_items"];
         let of = |table| companions.map(|companion| format!("{table}{companion}"));
@@ -59,7 +59,7 @@ impl Scene {
         error
     }
 
-    /// Syncs into both tables; what is seen then.
+    /// Syncs into both tables; returns what the report shows.
     #[track_caller]
     fn works(&mut self) -> String {
         let rows = oracle(&self.fake, FIRST, LAST);
@@ -73,7 +73,7 @@ impl Scene {
     }
 }
 
-/// A file system of its own, in memory. Needs root, or sudo without a password, as the set-up does.
+/// An in-memory file system. Needs root, or sudo without a password like the set-up.
 struct Disk(PathBuf);
 
 fn as_root(program: &str, args: &[&str]) {
@@ -99,7 +99,7 @@ impl Disk {
         let text = path.to_str().unwrap();
         as_root("mkdir", &["-p", text]);
         as_root("mount", &["-t", "tmpfs", "-o", &format!("size={megabytes}m"), "tmpfs", text]);
-        // Whom the server runs as.
+        // The user that runs the server.
         let data = shared().dir.join("data");
         as_root("chown", &["--reference", data.to_str().unwrap(), text]);
         Disk(path)
@@ -140,10 +140,10 @@ fn a_full_disk_costs_nothing_but_the_sync() {
             &format!("SELECT count(*) FROM matomo_ledger WHERE destination = '{table}'::regclass"),
         );
         assert_eq!((rows, known), (0, 0), "{table}");
-        // Which file it was, and whether it could not be made larger or written to, is chance.
+        // Which file it was, and whether extending or writing it failed, varies.
         let reason = error.message().rsplit(": ").next().unwrap();
         seen.push(format!("`{}` … {reason}, {rows} rows", error.code().code()));
-        // What the failed sync has taken is not given back before VACUUM, which has no room either.
+        // The failed sync's disk space is freed only by VACUUM, which has no room either.
         let all = ["", "_visits", "_conversions", "_items"].map(|kind| format!("{table}{kind}"));
         run(&mut scene.db, &format!("DROP TABLE {}", all.join(", ")));
         run(&mut scene.db, &make);
@@ -240,7 +240,7 @@ fn a_sync_belongs_to_its_transaction_whichever_kind_that_is() {
     let (mut rolled_back, mut caught) = (Vec::new(), Vec::new());
     for table in TABLES {
         let sync = sql(&scene, table);
-        // Rolled back, as a whole and in part.
+        // Rolled back, in whole and in part.
         for (begin, end) in [
             ("BEGIN", "ROLLBACK"),
             ("BEGIN; SAVEPOINT a", "ROLLBACK TO a; COMMIT"),
@@ -255,7 +255,7 @@ fn a_sync_belongs_to_its_transaction_whichever_kind_that_is() {
                 rolled_back.push(format!("`{begin}; …; {end}`"));
             }
         }
-        // A failure that the caller catches, in the middle of his own work.
+        // A failure that the caller catches between other statements.
         run(
             &mut scene.db,
             &format!(

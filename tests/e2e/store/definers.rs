@@ -32,8 +32,8 @@ fn a_definers_function_syncs_with_his_rights_and_lends_nothing_else() {
         ),
     );
     let mut db = shared().connect_as(&name, &caller);
-    // Tables of the caller's that the definer must not take for his own: what hangs on them would
-    // run with his rights.
+    // The caller's tables, which the definer must not use instead of its own: their triggers would
+    // run with the definer's rights.
     run(
         &mut db,
         &format!(

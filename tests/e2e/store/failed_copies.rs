@@ -1,5 +1,5 @@
-//! A user's trigger or foreign key that fails during COPY: its error is passed on unchanged, and the
-//! session continues.
+//! A user's trigger or foreign key that fails during COPY: its error is passed on unchanged, and
+//! the session can continue.
 
 use postgres::Client;
 use postgres::error::DbError;
@@ -9,7 +9,7 @@ use crate::support::*;
 
 const DAYS: [&str; 2] = ["2026-01-01", "2026-01-02"];
 
-/// What fails, the SQL that makes it so, and what undoes that.
+/// Each fault: the SQLSTATE, the SQL that causes it, and the SQL that removes it.
 const FAULTS: [(&str, &str, &str); 4] = [
     (
         "P0001",
@@ -80,7 +80,7 @@ fn what_fails_while_rows_are_copied_says_so_and_the_session_goes_on() {
     assert_tables_equal(&mut db, "matomo", &tables_between(&fake, 1, DAYS[0], DAYS[1]));
 }
 
-/// The error of a statement that a DO block has caught, gone on after, and raised again.
+/// The error of a statement that a DO block caught and raised again after other work.
 fn caught(db: &mut Client, sql: &str) -> DbError {
     error(
         db,
@@ -115,7 +115,7 @@ fn the_memory_of_a_copy_is_the_transactions() {
          END $$;
          CREATE TRIGGER look AFTER INSERT ON matomo FOR EACH STATEMENT EXECUTE FUNCTION look()",
     );
-    // Postgres 18 has no names of parents, but the numbers on the way to each context.
+    // Postgres 18 has no names of parents, but the path of numbers to each context.
     let parents = if since(&mut db, 18) {
         "WITH c AS MATERIALIZED (SELECT * FROM pg_backend_memory_contexts)
          SELECT c.name, p.name AS parent FROM c JOIN c p
@@ -126,7 +126,7 @@ fn the_memory_of_a_copy_is_the_transactions() {
     run(&mut db, &format!("CREATE VIEW parents AS {parents}"));
     Sync::of(&fake, DAYS[0], DAYS[0]).run(&mut db);
     assert_eq!(texts(&mut db, "SELECT DISTINCT parent FROM contexts"), ["TopTransactionContext"]);
-    // Within a subtransaction, its own.
+    // Within a subtransaction, its own context.
     run(&mut db, "TRUNCATE contexts, matomo; BEGIN; SAVEPOINT s");
     Sync::of(&fake, DAYS[0], DAYS[0]).run(&mut db);
     run(&mut db, "COMMIT");

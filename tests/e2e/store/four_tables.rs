@@ -10,7 +10,7 @@ const FIRST: &str = "2026-10-19";
 const LAST: &str = "2026-10-26";
 const TABLES: [&str; 2] = ["matomo", "matomo_partitioned"];
 
-/// A shop, and a database without any table yet.
+/// A shop, and a database without tables.
 fn shop() -> (Fake, Client) {
     (serve(world(14, "Europe/Paris", 12, FIRST, LAST)), database())
 }
@@ -22,7 +22,7 @@ fn assert_whole(db: &mut Client, fake: &Fake, table: &str) {
     assert_tables_equal(db, table, &oracle);
 }
 
-/// A sync that goes on where the last one ended.
+/// A sync that resumes where the last one ended.
 fn goes_on<'a>(fake: &Fake, table: &'a str) -> Sync<'a> {
     Sync { force: false, ..Sync::of(fake, FIRST, LAST).into(table) }
 }
@@ -55,7 +55,7 @@ fn companions_made_later_are_filled_by_the_next_sync() {
         assert_eq!(texts(&mut db, &create), [""; 0], "all are there");
         assert_eq!(goes_on(&fake, table).run(&mut db).written(), 0, "its actions are known");
         assert_whole(&mut db, &fake, table);
-        // Sealed again, its days are not read once more.
+        // Its days are sealed again and not read once more.
         asked(&fake);
         goes_on(&fake, table).run(&mut db);
         assert_eq!(asked(&fake), ["site"]);
@@ -73,7 +73,7 @@ fn only_the_companions_that_the_setting_names_are_made() {
              AND relname ~ '^{table}_(visits|conversions|items)$'"
         );
         assert_eq!(texts(&mut db, &made), [format!("{table}_visits")]);
-        // With empty ones in place of the others, the visits are those of the oracle.
+        // With the other companions empty, the visits still equal the oracle's.
         for kind in ["conversions", "items"] {
             run(
                 &mut db,
@@ -143,7 +143,7 @@ fn a_visit_that_changes_is_replaced_in_all_tables() {
             let sold = site.visits.iter().filter(|visit| visit.actions.iter().any(is_sale));
             let sold: Vec<_> = sold.map(|visit| (visit.id, visit.last)).collect();
             let [(gone, _), (late, last), (moved, _), ..] = sold[..] else { panic!("{sold:?}") };
-            // An order is removed, another action comes before one, a visit is deleted.
+            // One visit loses its order, one gets an action before its order, one is deleted.
             site.visit_mut(gone).actions.retain(|action| !is_sale(action));
             let page = Action::page(last - 1, "https://shop.test/late", "Late");
             site.visit_mut(late).actions.insert(0, page);
@@ -174,7 +174,7 @@ fn what_only_the_table_of_visits_has_is_checked_and_mended() {
             )
         };
         assert_eq!(one::<String>(&mut db, &check(false)), "0 0 0 0");
-        // In Matomo, here, and of a visit that only the companions still have.
+        // Changes in Matomo, changes here, and a visit that only the companion has.
         let id = fake.world().site(1).visits[5].id;
         fake.world()
             .site_mut(1)
@@ -203,7 +203,7 @@ fn what_is_dropped_for_its_age_goes_from_all_tables() {
     let (fake, mut db) = shop();
     for table in TABLES {
         goes_on(&fake, table).run(&mut db);
-        // Midnight in Paris between two days of a week.
+        // Midnight in Paris, in the middle of a week.
         run(&mut db, &format!("CALL matomo_drop_before('{table}', '2026-10-22 00:00+02')"));
         let left = tables_between(&fake, 1, "2026-10-22", LAST);
         let stored = |table: &str| format!("SELECT count(*) FROM {table}");
@@ -211,11 +211,11 @@ fn what_is_dropped_for_its_age_goes_from_all_tables() {
             four(table).iter().zip([&left.actions, &left.visits, &left.conversions, &left.items])
         {
             let stored = one::<i64>(&mut db, &stored(table));
-            // A visit that began before the bound loses some of its actions.
+            // A visit that started before the bound loses some of its actions.
             let most = i64::try_from(rows.rows.len()).unwrap();
             assert!(stored <= most && stored >= most - 20, "{table}: {stored} of {most}");
         }
-        // A week later only whole weeks are gone, and their partitions.
+        // This bound is the end of a week: its partitions are dropped.
         run(&mut db, &format!("CALL matomo_drop_before('{table}', '2026-10-26 00:00+00')"));
         for table in four(table) {
             let before = format!(
@@ -229,12 +229,12 @@ fn what_is_dropped_for_its_age_goes_from_all_tables() {
         let early =
             format!("SELECT count(*) FROM {table}_items WHERE converted < '2026-10-26 00:00Z'");
         assert_eq!(one::<i64>(&mut db, &early), 0);
-        // What is left is whole.
+        // The remaining days are complete.
         assert_eq!(goes_on(&fake, table).run(&mut db).written(), 0);
     }
 }
 
-/// Gives visits a user ID and an IP address.
+/// Gives visits user IDs and IP addresses.
 fn of_whom(fake: &Fake) {
     let mut world = fake.world();
     let visits = &mut world.site_mut(1).visits;
@@ -246,7 +246,7 @@ fn of_whom(fake: &Fake) {
     ] {
         visits[n].extra.insert(key.to_owned(), value.into());
     }
-    // Nothing but the table of visits says whose this one is.
+    // Only the table of visits tells whose visit this is.
     visits[2].actions.clear();
 }
 
@@ -290,7 +290,7 @@ fn an_address_is_not_looked_for_where_no_table_has_it() {
     assert_eq!(refused.code().code(), "42703", "{refused:?}");
     let text = format!("{refused:?}");
     assert!(text.contains("visitip") && text.contains("matomo"), "{text}");
-    // With a column for it, the destination itself tells.
+    // With a column `visitip` the destination itself tells.
     run(&mut db, "ALTER TABLE matomo ADD COLUMN visitip text");
     Sync::of(&fake, FIRST, LAST).run(&mut db);
     let ip: String = one(&mut db, "SELECT max(visitip) FROM matomo");
@@ -317,7 +317,7 @@ fn unchanged_rows_of_all_tables_are_left_alone() {
         run(&mut db, "BEGIN");
         sync(&mut db, &fake, &poll);
         assert_eq!(asked(&fake).len(), 1, "a poll is one request");
-        // Without a transaction ID there is no WAL.
+        // No transaction ID means no WAL.
         let id = "SELECT pg_current_xact_id_if_assigned()::text";
         assert_eq!(one::<Option<String>>(&mut db, id), None);
         run(&mut db, "COMMIT");

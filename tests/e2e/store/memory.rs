@@ -1,5 +1,5 @@
 //! A backend that is out of memory fails with an ERROR (53200). Rust would abort the process, and
-//! Postgres restart with all its sessions.
+//! Postgres would restart with all its sessions.
 
 use fake_matomo::{Fake, Fault, When};
 use postgres::Client;
@@ -9,8 +9,8 @@ use crate::support::*;
 
 const MB: u64 = 1 << 20;
 
-/// Limits the address space of a backend to what it has now and so much more; `None` lifts it. Only
-/// who the server runs as may do that.
+/// Limits a backend's address space to its current size plus `more` bytes; `None` lifts the limit.
+/// Only the user that runs the server may do that.
 fn limit(other: &mut Client, pid: i32, more: Option<u64>) {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let size = status.lines().find_map(|line| line.strip_prefix("VmSize:")).unwrap();
@@ -22,10 +22,10 @@ fn limit(other: &mut Client, pid: i32, more: Option<u64>) {
     );
 }
 
-/// A list of as many visits as have so many bytes.
+/// A list with enough visits for this many bytes.
 fn list(bytes: u64, visit: impl Fn(i64) -> Vec<u8>) -> Vec<u8> {
     let mut all = b"[".to_vec();
-    // Other visits than those of the world, which follow.
+    // IDs that the world's visits do not have.
     let mut id = 1_000_000;
     while (all.len() as u64) < bytes {
         id += 1;
@@ -44,7 +44,7 @@ fn visit(id: i64, user: &[u8], actions: &str) -> Vec<u8> {
     [head.as_bytes(), user, tail.as_bytes()].concat()
 }
 
-/// Answers that take much memory, each at another place.
+/// Answers that take much memory, each in another part of the code.
 fn answers() -> Vec<(&'static str, Vec<u8>)> {
     let title = "A".repeat(400);
     let action = format!(r#"{{"type":"action","url":"https://a.test/","title":"{title}"}},"#);
@@ -68,7 +68,7 @@ fn answers() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-/// Runs it; the SQLSTATE of its error.
+/// Runs a statement; returns the SQLSTATE of its error.
 fn state(db: &mut Client, sql: &str) -> Option<String> {
     let error = db.batch_execute(sql).err()?;
     let error = error.as_db_error().unwrap_or_else(|| panic!("the session is gone: {error}"));
@@ -100,7 +100,7 @@ fn squeeze(cluster: &Cluster, fake: &Fake, what: &str, answer: &[u8]) {
     println!("{what}: {states:?}");
     assert_eq!(states[0], "53200", "{what}: {states:?}");
     for state in states {
-        // Unless it is too much in itself.
+        // 54000 and 08P01 are for answers that are too large in any case.
         assert!(["", "53200", "54000", "08P01"].contains(&&*state), "{what}: {state}");
     }
     fake.heal();
@@ -109,7 +109,7 @@ fn squeeze(cluster: &Cluster, fake: &Fake, what: &str, answer: &[u8]) {
 
 #[test]
 fn a_backend_without_memory_fails_and_goes_on() {
-    // If it restarts, no other test shall.
+    // A server of its own: a restart must not affect other tests.
     let cluster = Cluster::start();
     let fake = serve(world(65, "UTC", 20, "2026-01-01", "2026-01-01"));
     for (what, answer) in answers() {

@@ -10,7 +10,7 @@ const FIRST: &str = "2026-10-24";
 const LAST: &str = "2026-10-26";
 const TABLES: [&str; 2] = ["matomo", "matomo_partitioned"];
 
-/// A world without texts that an index of the Node tool refuses.
+/// A world without texts that the Node tool's indexes refuse.
 fn serve_paris() -> Fake {
     let mut world = world(61, "Europe/Paris", 20, FIRST, LAST);
     for visit in &mut world.site_mut(1).visits {
@@ -37,7 +37,7 @@ fn node_database() -> Client {
     db
 }
 
-/// All columns and indexes of the Node tool's tables, partitions left out.
+/// All columns and indexes of the Node tool's tables, without partitions.
 fn shapes(db: &mut Client) -> Vec<String> {
     texts(
         db,
@@ -49,7 +49,7 @@ fn shapes(db: &mut Client) -> Vec<String> {
     )
 }
 
-/// Proves that a second run changes nothing.
+/// Asserts that a second sync changes nothing.
 fn assert_settled(db: &mut Client, sync: &Sync) {
     let rows = fingerprint(db, sync.destination);
     assert_eq!(sync.run(db).written(), 0);
@@ -74,7 +74,7 @@ fn the_node_tools_tables_are_filled_as_they_stand() {
             assert_settled(&mut db, &sync);
         }
         assert_eq!(shapes(&mut db), before);
-        // The weeks have the names that its trigger looks for.
+        // The weeks have the names that the Node tool's trigger expects.
         let weeks = "SELECT inhrelid::regclass::text FROM pg_inherits
                      WHERE inhparent = 'matomo_partitioned'::regclass ORDER BY 1";
         assert_eq!(
@@ -84,8 +84,8 @@ fn the_node_tools_tables_are_filled_as_they_stand() {
     }
 }
 
-/// One-action visits of site 1 around every instant at which a week begins in UTC or in the zone,
-/// from some Monday on, and in the middle of each week.
+/// Visits with one action around the start of each week, in UTC and in the timezone, from a Monday
+/// on, and in the middle of each week.
 fn slivers(zone: &str, monday: &str, weeks: i64) -> World {
     const HOUR: i64 = 3600;
     let mut world = World::new(Clock::Real);
@@ -112,7 +112,7 @@ fn slivers(zone: &str, monday: &str, weeks: i64) -> World {
     world
 }
 
-/// Every choice of weeks that exist with the zone's bounds while the others are missing.
+/// Every subset of weeks exists with the timezone's bounds while the others are missing.
 fn assert_weeks_of(zone: &str, first: &str, monday: &str, last: &str) {
     const WEEKS: usize = 3;
     let fake = serve(slivers(zone, monday, WEEKS as i64));
@@ -182,8 +182,8 @@ fn rows_that_the_node_tool_stored_stay_or_get_their_true_times() {
     }
 }
 
-/// Rows as the Node tool has them after a year of hourly runs: stale, shifted, and in the
-/// partitioned table doubled with another time.
+/// Rows as the Node tool leaves them after a year of hourly runs: stale, shifted, and in the
+/// partitioned table duplicated with another time.
 fn spoil(db: &mut Client, table: &str) {
     run(
         db,
@@ -194,7 +194,7 @@ fn spoil(db: &mut Client, table: &str) {
              DELETE FROM {table} WHERE idvisit::bigint % 7 = 0"
         ),
     );
-    // The index of an action moves when a late hit is sorted in before it.
+    // An action's index changes when a late hit is sorted in before it.
     run(
         db,
         &format!(
@@ -218,7 +218,7 @@ fn spoil(db: &mut Client, table: &str) {
     }
 }
 
-/// A row with this in place of the oracle's.
+/// A row with these values replaced.
 fn with(row: &OracleRow, values: &[(&str, &str)]) -> OracleRow {
     let mut row = row.clone();
     for (column, value) in values {
@@ -236,7 +236,7 @@ fn stale_shifted_and_doubled_rows_are_mended_and_no_others_touched() {
     for at in ["2026-10-10", "2026-10-17", "2026-10-24", "2026-10-26"] {
         week(&mut db, "Europe/Paris", at);
     }
-    // Another site's rows of the same days, and the site's own of a week before.
+    // Another site's rows on the same days, and this site's rows a week earlier.
     let model = &right[0];
     let others: Vec<_> = (0..50)
         .flat_map(|n| {
@@ -289,7 +289,7 @@ fn a_url_too_long_for_an_index_of_the_node_tool_is_an_error_that_names_the_index
         "{message}"
     );
     assert_eq!(one::<i64>(&mut db, "SELECT count(*) FROM matomo"), 0);
-    // Nothing else stands in its way.
+    // Nothing else stops the sync.
     run(&mut db, "DROP INDEX matomo_action_url_idx");
     Sync::of(&fake, FIRST, LAST).run(&mut db);
     assert_equal(&mut db, "matomo", &oracle(&fake, FIRST, LAST));
@@ -323,7 +323,7 @@ fn columns_that_a_table_lacks_are_not_filled_and_those_that_it_gains_are() {
              FROM {table} WHERE idvisit IN (SELECT idvisit FROM {table} GROUP BY idvisit
                  HAVING max(action_timestamp) < '2026-10-24 22:00Z')"
         );
-        // Rows of before have them after a repair.
+        // Older rows have them after a repair.
         assert_eq!(texts(&mut db, &filled), ["f f f t"], "{table}");
         run(
             &mut db,

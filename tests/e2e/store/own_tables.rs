@@ -1,4 +1,4 @@
-//! Destinations that users created themselves: other types, names, partitions, columns, triggers.
+//! Destinations that users created: other types, names, partitions, columns, triggers.
 
 use fake_matomo::Fake;
 use postgres::Client;
@@ -13,7 +13,8 @@ fn serve_paris() -> Fake {
     serve(world(71, "Europe/Paris", 20, FIRST, LAST))
 }
 
-/// Syncs, compares, and proves that a second run changes nothing.
+/// Syncs, compares, and asserts that a second sync changes nothing and that changed rows are
+/// repaired.
 fn assert_fills(db: &mut Client, fake: &Fake, table: &str) {
     let literal = table.replace('\'', "''");
     let sync = Sync::of(fake, FIRST, LAST).into(&literal);
@@ -22,7 +23,6 @@ fn assert_fills(db: &mut Client, fake: &Fake, table: &str) {
     let rows = fingerprint(db, table);
     assert_eq!(sync.run(db).written(), 0);
     assert_eq!(fingerprint(db, table), rows);
-    // And mends what was changed.
     run(
         db,
         &format!(
@@ -56,7 +56,7 @@ fn columns_may_have_other_types_that_the_values_fit() {
     assert_eq!(sync.run(&mut db).written(), 0);
     assert_eq!(fingerprint(&mut db, "typed"), rows);
     assert_eq!(first.inserted, i64::try_from(oracle(&fake, FIRST, LAST).len()).unwrap());
-    // jsonb writes its own way; all else is as in a table of text.
+    // jsonb has its own format; all else is as in a text table.
     run(
         &mut db,
         "ALTER TABLE typed ALTER usercustomproperties TYPE json USING '{}', ALTER usercustomdimensions TYPE json USING '{}'",
@@ -75,8 +75,8 @@ fn columns_may_have_other_types_that_the_values_fit() {
     assert_equal(&mut db, "typed", &bare);
 }
 
-/// Syncs into a table with a column of a type that cannot hold some values. Returns the warning, and
-/// the numbers of rows, of values in the column, and of values that are kept in `extra`.
+/// Syncs into a table with a column whose type cannot hold some values. Returns the warning and
+/// the numbers of rows, of values in the column, and of values kept in `extra`.
 fn misfits(make: &str, column: &str, key: &str) -> (String, [i64; 3]) {
     let fake = serve_paris();
     let (mut db, notices) = connect_with_notices(shared(), &shared().database(), "postgres");
@@ -84,7 +84,7 @@ fn misfits(make: &str, column: &str, key: &str) -> (String, [i64; 3]) {
     Sync::of(&fake, FIRST, LAST).into("narrow").run(&mut db);
     let warnings = notices.warnings();
     assert_eq!(warnings.len(), 1, "{warnings:?}");
-    // Every other value is as in any table.
+    // All other values are as in any table.
     let mut rows = oracle(&fake, FIRST, LAST);
     let place = fake_matomo::COLUMNS.iter().position(|name| *name == column).unwrap();
     let mut counts = [i64::try_from(rows.len()).unwrap(), 0, 0];
@@ -283,7 +283,7 @@ fn columns_checks_and_triggers_of_the_users_work_on() {
                  ADD CHECK (action_type <> ''), ADD CONSTRAINT a_site CHECK (idsite::int > 0);
              CREATE TRIGGER continent BEFORE INSERT ON shop.visits FOR EACH ROW EXECUTE FUNCTION shop.add_continent()",
         );
-        // From Postgres 18 on there are generated columns that are not stored.
+        // From Postgres 18 on generated columns may be virtual.
         if since(&mut db, 18) {
             run(
                 &mut db,
@@ -296,7 +296,7 @@ fn columns_checks_and_triggers_of_the_users_work_on() {
                  OR (country <> 'Atlantis' AND continent IS DISTINCT FROM continent_of(country))";
         assert_eq!(one::<i64>(&mut db, wrong), 0);
         assert!(one::<i64>(&mut db, "SELECT count(*) FROM visits WHERE continent = 'Europe'") > 0);
-        // What the user noted in a row stays when the row is updated.
+        // The user's notes in a row survive an update.
         run(
             &mut db,
             "UPDATE visits SET source = 'noted', visitduration = '-1' WHERE country = 'France'",
@@ -306,7 +306,7 @@ fn columns_checks_and_triggers_of_the_users_work_on() {
         assert!(Sync::of(&fake, FIRST, LAST).into("visits").run(&mut db).updated > 0);
         assert_eq!(one::<i64>(&mut db, noted), before);
         assert_equal(&mut db, "visits", &oracle(&fake, FIRST, LAST));
-        // And a check that a row fails is an error that names it.
+        // A violated check raises an error that names it.
         run(
             &mut db,
             "DELETE FROM visits; ALTER TABLE visits ADD CONSTRAINT \"no France\" CHECK (country <> 'France')",

@@ -6,7 +6,7 @@ use crate::support::cluster::Cluster;
 use crate::support::sites::*;
 use crate::support::*;
 
-/// What a table is like besides its columns: `owner | replica identity | tablespace | grants`.
+/// A table's properties besides its columns: `owner | replica identity | tablespace | grants`.
 fn likeness(db: &mut Client, table: &str) -> String {
     one(
         db,
@@ -28,7 +28,7 @@ fn partition(week: &str) -> String {
     format!("shop.visits_2026w{week}")
 }
 
-/// Who makes the partition of a week, by a call of `matomo_create_partitions`.
+/// Creates the partition of a week with `matomo_create_partitions`.
 fn make(db: &mut Client, day: &str) {
     run(db, &format!("SELECT public.matomo_create_partitions('shop.visits', '{day}', '{day}')"));
 }
@@ -39,7 +39,7 @@ fn a_new_partition_is_its_tables_in_owner_grants_replica_identity_and_tablespace
     let name = cluster.database();
     let mut admin = cluster.connect(&name);
     let place = std::env::temp_dir().join(format!("matomo_e2e.{}.space", std::process::id()));
-    // On the server's account.
+    // As the user that runs the server.
     let copy = format!("COPY (SELECT 1) TO PROGRAM 'mkdir {}'", place.display());
     run(&mut admin, &copy);
     run(&mut admin, &format!("CREATE TABLESPACE roomy LOCATION '{}'", place.display()));
@@ -78,7 +78,8 @@ fn a_new_partition_is_its_tables_in_owner_grants_replica_identity_and_tablespace
         make(&mut db, day);
         assert_eq!(likeness(&mut admin, &partition(week)), parent, "{user}");
     }
-    // So for a table of another place and other grants, its session's notwithstanding.
+    // The same for a table with another tablespace and other grants, despite the session's
+    // setting.
     run(
         &mut admin,
         "ALTER TABLE shop.visits SET TABLESPACE pg_default;
@@ -92,7 +93,7 @@ fn a_new_partition_is_its_tables_in_owner_grants_replica_identity_and_tablespace
     let parent = likeness(&mut admin, "shop.visits");
     assert!(parent.starts_with("owner | n | 0 | owner DELETE"), "{parent}");
     assert_eq!(likeness(&mut admin, &partition("50")), parent);
-    // The owner goes on as with any table.
+    // The owner can still change the table.
     let mut owner = cluster.connect_as(&name, "owner");
     run(&mut owner, "ALTER TABLE shop.visits ADD COLUMN reviewed boolean");
 }
@@ -118,7 +119,7 @@ fn an_index_is_the_replica_identity_of_new_partitions_too() {
     assert_eq!(texts(&mut db, identity), [format!("{one_each}, {one_each}")]);
 }
 
-/// A publication of all tables stops an UPDATE of a table without a replica identity.
+/// A publication of all tables makes an UPDATE fail on a table without a replica identity.
 #[test]
 fn published_tables_without_a_primary_key_are_synced_over_weeks() {
     let fake = serve_two();
@@ -130,7 +131,7 @@ fn published_tables_without_a_primary_key_are_synced_over_weeks() {
          ALTER TABLE visits REPLICA IDENTITY USING INDEX it;
          CREATE PUBLICATION everything FOR ALL TABLES",
     );
-    // The last three weeks, which begin on Monday.
+    // The last three weeks, which start on Monday.
     let call = ", '2026-10-24', '2026-10-26', destination => 'visits', force => true";
     sync(&mut db, &fake, call);
     assert_eq!(
@@ -145,7 +146,7 @@ fn published_tables_without_a_primary_key_are_synced_over_weeks() {
     assert_equal(&mut db, "visits", &all_of(&fake, 1));
 }
 
-/// Grants on a partition reach rows past the policies of its table.
+/// Grants on a partition would bypass the policies of its table.
 #[test]
 fn a_partition_shows_nothing_that_the_policies_of_its_table_hide() {
     let fake = serve_two();
@@ -167,7 +168,7 @@ fn a_partition_shows_nothing_that_the_policies_of_its_table_hide() {
     assert_eq!(texts(&mut db, &sites("visits")), ["1"]);
     assert_eq!(texts(&mut db, &sites("visits_2026w43")), [""; 0]);
     assert_eq!(texts(&mut admin, &sites("visits_2026w43 ORDER BY 1")), ["1", "2"]);
-    // Nor is anything hidden from who is to drop it.
+    // The role that drops a partition must see all its rows.
     run(
         &mut admin,
         "ALTER TABLE visits FORCE ROW LEVEL SECURITY; SELECT matomo_create_partitions('visits', now(), now())",

@@ -1,4 +1,4 @@
-//! Written rows are visible in the table, by its name, unless the user's own triggers, rules or
+//! Written rows are visible in the table by its name, unless the user's own triggers, rules or
 //! policies change that.
 
 use fake_matomo::Fake;
@@ -11,7 +11,7 @@ use crate::support::*;
 
 const TABLES: [&str; 2] = ["matomo", "matomo_partitioned"];
 
-/// A table access method that stores rows as heap does and shows none.
+/// A table access method that stores rows like heap but shows none.
 const SOURCE: &str = r#"
 #include "postgres.h"
 #include "fmgr.h"
@@ -58,7 +58,7 @@ Datum vanish_handler(PG_FUNCTION_ARGS)
 }
 "#;
 
-/// Compiles it and makes the access method.
+/// Compiles and creates the access method.
 fn create_vanish(db: &mut Client) {
     let library = module("vanish", SOURCE);
     run(
@@ -209,7 +209,7 @@ fn a_sync_whose_rows_are_not_to_be_seen_fails_with_all_undone() {
         assert_says(&refused, "0A000", &message, &[detail], "access method vanish stores the rows");
         assert_eq!(ledger(&mut db, table), [""; 0]);
         if !partitioned {
-            // Pages of a table stay when its rows are rolled back.
+            // A table keeps its pages when its rows are rolled back.
             assert!(one::<i64>(&mut db, &size) > before, "nothing was written");
         }
     }
@@ -219,7 +219,7 @@ fn a_sync_whose_rows_are_not_to_be_seen_fails_with_all_undone() {
 fn rows_that_a_trigger_or_a_rule_of_the_users_takes_away_are_none_of_ours() {
     for table in TABLES {
         for (what, left) in [
-            // Drops one row of three, has other keys, moves all.
+            // Drops one row of three, changes keys, moves all rows.
             (
                 "BEFORE INSERT ON {table} FOR EACH ROW WHEN (NEW.action_type = 'goal') EXECUTE FUNCTION drops()",
                 18,

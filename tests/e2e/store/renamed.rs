@@ -1,5 +1,5 @@
-//! A table that is renamed while a sync or check starts: the table that has the name by then is used,
-//! and rows compared with one table are never written to another.
+//! A table that is renamed while a sync or check starts: the table with that name afterwards is
+//! used, and rows compared with one table are never written to another.
 
 use std::thread;
 
@@ -130,7 +130,7 @@ fn what_is_newer_than_the_transactions_snapshot_is_a_serialization_failure() {
     let fake = serve(world(66, "Europe/Berlin", 20, DAYS[0], DAYS[1]));
     let call = Sync::of(&fake, DAYS[0], DAYS[1]);
     for level in ["REPEATABLE READ", "SERIALIZABLE"] {
-        // What others do meanwhile, and what of it is too new.
+        // What others do meanwhile, and which part of it is too new.
         for (made, too_new) in [
             (
                 "CREATE EXTENSION matomo_postgres; SELECT matomo_create_table('matomo')".to_owned(),

@@ -16,7 +16,7 @@ const NODE_COLUMNS: &str = "action_id text not null, idsite text, idvisit text, 
     dimension10 text, action_url text, sitesearchkeyword text, action_title text, visitorid text, referrertype text, \
     referrername text, resolution text, experiments jsonb";
 
-/// Ours: the same columns with their true types, then all others that an action has.
+/// Ours: the same columns with proper types, then the other columns of an action.
 const COLUMNS: &str = "action_id text not null, idsite integer, idvisit bigint not null, actions integer, country text, \
     region text, city text, operatingsystemname text, devicemodel text, devicebrand text, visitduration integer, \
     dayssincefirstvisit integer, visitortype text, sitename text, userid text, serverdateprettyfirstaction date, \
@@ -31,7 +31,7 @@ const COLUMNS: &str = "action_id text not null, idsite integer, idvisit bigint n
     contentinteraction text, sitesearchcategory text, sitesearchcount integer, productviewsku text, \
     productviewname text, productviewprice numeric, productviewcategories text[], extra jsonb";
 
-/// Zones and styles of sessions in which nothing may turn out differently.
+/// Session timezones and date styles, which must not change any result.
 const SESSIONS: [(&str, &str); 8] = [
     ("UTC", "ISO, MDY"),
     ("Europe/Paris", "German"),
@@ -56,7 +56,7 @@ fn columns(db: &mut Client, table: &str) -> String {
     )
 }
 
-/// Method and columns of each index.
+/// The method and columns of each index.
 fn indexes(db: &mut Client, table: &str) -> Vec<String> {
     texts(
         db,
@@ -67,7 +67,7 @@ fn indexes(db: &mut Client, table: &str) -> Vec<String> {
     )
 }
 
-/// Bounds of all partitions as UTC.
+/// The bounds of all partitions in UTC.
 fn partitions(db: &mut Client, parent: &str) -> Vec<String> {
     run(db, "SET TimeZone = 'UTC'; SET DateStyle = 'ISO'");
     texts(
@@ -240,7 +240,7 @@ fn a_table_goes_where_its_name_says_and_belongs_to_the_caller() {
             );
             let kind = if partitioned { 'p' } else { 'r' };
             assert_eq!(one::<String>(&mut db, &facts), format!("{maker} {kind}"));
-            // Its companions stand beside it.
+            // Its companions are in the same schema.
             let all = format!(
                 "SELECT format('%I.%I', schemaname, tablename) FROM pg_tables \
                  WHERE tableowner = '{maker}' ORDER BY length(tablename)"
@@ -297,7 +297,7 @@ fn a_table_that_cannot_be_is_refused() {
         let message = format!("table name \"{too_long}_conversions\" is too long");
         refused("42622", &message, Some(shorter), &format!("'{too_long}', {partitioned}"), &mut db);
     }
-    // The longest names that may be are good ones.
+    // The longest allowed names work.
     for (companions, plain, weekly) in [("visits, conversions, items", 51, 43), ("", 63, 55)] {
         let weekly = long(weekly);
         run(
@@ -362,7 +362,7 @@ fn weeks_begin_on_monday_in_utc_whatever_the_session_says() {
         let make = |db: &mut Client, from: &str, to: &str| -> i32 {
             one(db, &format!("SELECT matomo_create_partitions('weekly', '{from}', '{to}')"))
         };
-        // Both ends are included, to the second.
+        // Both ends are inclusive, to the second.
         assert_eq!(make(&mut db, "2026-12-28 00:00:00+00", "2027-01-03 23:59:59+00"), 1, "{zone}");
         assert_eq!(make(&mut db, "2026-12-27 23:59:59+00", "2027-01-04 00:00:00+00"), 2, "{zone}");
         assert_eq!(make(&mut db, "2026-12-21 00:00:00+00", "2027-01-10 23:59:59+00"), 0, "{zone}");

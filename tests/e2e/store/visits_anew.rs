@@ -1,4 +1,5 @@
-//! A visit is identified by its ID as long as it is the same visit, whatever the times of its rows.
+//! A visit keeps its identity by ID as long as it is the same visit, whatever the times of its
+//! rows.
 
 use fake_matomo::{Action, Fake, Visit};
 use postgres::Client;
@@ -8,7 +9,7 @@ use crate::support::*;
 
 const TABLES: [&str; 2] = ["matomo", "matomo_partitioned"];
 
-/// Enough visits of yesterday to make more than a handful.
+/// Enough visits of yesterday for a large batch.
 fn add_many(fake: &Fake, noon: &Noon) {
     for n in 0..40 {
         let at = noon.at(1, "06:00:00") + i64::from(n);
@@ -45,7 +46,7 @@ fn a_row_whose_time_was_mended_is_there_once() {
         let sums = sync(db, fake, &format!("{range}, force => true"));
         assert_eq!(sums.written(), if table == "matomo" { 1 } else { 2 });
         assert_equal(db, table, &all_of(fake, 1));
-        // As 0.1.0 left it: all rows are as they should be, and one is there twice.
+        // As 0.1.0 left it: all rows are right, but one is there twice.
         if table == "matomo_partitioned" {
             run(
                 db,
@@ -62,7 +63,7 @@ fn a_row_whose_time_was_mended_is_there_once() {
     });
 }
 
-/// Matomo was set up anew: today it has visits with the numbers of others.
+/// Matomo was reinstalled: today's visits have IDs that others had.
 fn set_up_anew(fake: &Fake, noon: &Noon, visit: i64, with_actions: bool) {
     let mut world = fake.world();
     let site = world.site_mut(1);
@@ -108,7 +109,7 @@ fn a_visit_whose_number_was_anothers_is_an_error() {
             }
             assert_eq!(fingerprint(db, table), before);
         }
-        // What the hint says.
+        // The hint's advice works.
         set_up_anew(fake, noon, 1022, true);
         let past = noon.at(3, "00:00:00");
         run(db, &format!("CALL matomo_drop_before('{table}', to_timestamp({past}))"));
@@ -124,11 +125,11 @@ fn a_visit_of_another_visitor_with_an_earlier_first_action_is_the_same() {
         {
             let mut world = fake.world();
             let visit = world.site_mut(1).visit_mut(1001);
-            // He has logged in, and an hour before the first hit there was another.
+            // The visitor has logged in, and an earlier hit was added an hour before the first.
             visit.visitor_id = "cafe".repeat(4);
             visit.first -= 3600;
             visit.actions.insert(0, Action::page(visit.first, "https://noon.test/late", "Late"));
-            // Of this one only the first action has changed.
+            // In this visit only the first action changed.
             let visit = world.site_mut(1).visit_mut(1002);
             visit.first -= 1;
             visit.actions[0].at -= 1;
@@ -182,7 +183,7 @@ fn visits_are_the_same_whose_stored_visitor_is_hidden() {
 fn a_visit_is_the_same_of_which_a_row_has_the_visitor() {
     in_each(|table, noon, fake, db, range| {
         sync(db, fake, range);
-        // As a tool leaves it that does not touch what it has: a login came with the second page.
+        // As left by a tool that never updates rows: a login came with the second page.
         run(
             db,
             &format!(

@@ -104,7 +104,6 @@ impl Cluster {
         std::fs::read_to_string(self.dir.join("port")).unwrap().trim().parse().unwrap()
     }
 
-    /// The server's log.
     pub fn log(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(self.dir.join("log")).unwrap()).into_owned()
     }

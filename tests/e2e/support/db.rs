@@ -71,8 +71,8 @@ pub fn differences(db: &mut Client, table: &str, oracle: &[OracleRow]) -> String
     text
 }
 
-/// What the columns of a table make of the oracle's texts: whole numbers have no other text, and
-/// `jsonb` its own.
+/// The oracle's texts as the table's columns hold them: in a column of whole numbers other text
+/// becomes NULL, and `jsonb` has its own format.
 fn as_held(db: &mut Client, table: &str) -> Vec<String> {
     let columns = db.prepare(&format!("SELECT * FROM {table}")).unwrap();
     let of = |column: &&str| {

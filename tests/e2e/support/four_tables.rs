@@ -9,8 +9,8 @@ use postgres::Client;
 
 use crate::support::*;
 
-/// Visits of which the destination and its companions say different things: a visit that only one has, or
-/// with other values, or a conversion that only one has.
+/// Visits on which the destination and its companions disagree: only one of them has the visit,
+/// its values differ, or only one has a conversion.
 pub fn apart(db: &mut Client, destination: &str) -> Vec<i64> {
     let columns = "idvisit, idsite, visitorid, actions, visitduration, day";
     let sql = format!(
@@ -33,7 +33,7 @@ pub fn all_tables_of(fake: &Fake, site: i64) -> OracleTables {
     tables_between(fake, site, "1990-01-01", "2200-01-01")
 }
 
-/// The same of some days.
+/// The same for some days.
 pub fn tables_between(fake: &Fake, site: i64, first: &str, last: &str) -> OracleTables {
     fake.world().oracle_tables(site, day(first), day(last), ActionTime::Utc)
 }
@@ -44,7 +44,7 @@ pub fn assert_tables_equal(db: &mut Client, destination: &str, oracle: &OracleTa
     assert!(found.is_empty(), "{destination} and its companions differ from the oracle:\n{found}");
 }
 
-/// The same of the companions alone, as those of a table with fewer columns.
+/// The same for the companions alone, for tables with fewer columns.
 pub fn assert_companions_equal(db: &mut Client, destination: &str, oracle: &OracleTables) {
     let found = differences_in(db, destination, &companions(oracle));
     assert!(found.is_empty(), "the companions of {destination} differ from the oracle:\n{found}");
@@ -55,12 +55,12 @@ pub fn four(destination: &str) -> [String; 4] {
     ["", "_visits", "_conversions", "_items"].map(|kind| format!("{destination}{kind}"))
 }
 
-/// The same as a list in a statement.
+/// The same as a comma-separated list.
 pub fn all_four(destination: &str) -> String {
     four(destination).join(", ")
 }
 
-/// Statements that give all four tables to a role.
+/// Statements that make a role the owner of all four tables.
 pub fn give_all_four(destination: &str, owner: &str) -> String {
     four(destination).map(|table| format!("ALTER TABLE {table} OWNER TO {owner}")).join("; ")
 }

@@ -1,5 +1,5 @@
-//! The tables of the Node tool @socialgouv/matomo-postgres as its migrations create them, written from
-//! their description.
+//! The tables of the Node tool @socialgouv/matomo-postgres as its migrations create them, written
+//! from their description.
 
 use postgres::Client;
 

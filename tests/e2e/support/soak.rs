@@ -17,7 +17,7 @@ pub fn figures(what: &str, text: &str) {
     println!("soak: | {what} | {text} |");
 }
 
-/// A session with different calls in turns; every eleventh fails or is cancelled.
+/// A session that makes different calls in turn; every eleventh fails or is cancelled.
 pub struct Session {
     pub db: Client,
     pub fake: Fake,

@@ -33,13 +33,17 @@ pub fn midnight(fake: &Fake, ago: u64) -> i64 {
     fake.world().site(1).zone().midnight(day)
 }
 
-/// Tables without the day of the visit, which stays that of the zone in which it was read, and without the
-/// visitor's local time, which the fake takes from the site.
-pub fn without_day(db: &mut Client) {
+/// Tables without the visitor's local time, which the fake takes from the site.
+pub fn without_local_time(db: &mut Client) {
     run(
         db,
         "SELECT matomo_create_table('matomo'); ALTER TABLE matomo_visits DROP COLUMN visitlocaltime",
     );
+}
+
+/// Tables without the day of the visit, by which all days are read again in another timezone.
+pub fn without_day(db: &mut Client) {
+    without_local_time(db);
     for table in ["matomo", "matomo_visits", "matomo_conversions"] {
         run(db, &format!("ALTER TABLE {table} DROP COLUMN day"));
     }

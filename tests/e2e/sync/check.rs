@@ -1,4 +1,4 @@
-//! `matomo_check` finds each difference between Matomo and a table, and repairs exactly those.
+//! `matomo_check` finds every difference between Matomo and a table, and repairs exactly those.
 
 use fake_matomo::{Action, ActionTime, Visit};
 use postgres::Client;
@@ -15,7 +15,7 @@ fn nothing_is_found_where_nothing_differs() {
         for arguments in ["", ", deep => true", ", repair => true", ", true, true"] {
             assert_eq!(case.check(arguments), [""; 0]);
         }
-        // A look that is not deep costs a request a day.
+        // A check that is not deep takes one request a day.
         assert_eq!(asked(&case.fake)[..6], {
             let mut lines = vec!["site".to_owned()];
             lines.extend([4, 3, 2, 1].map(|ago| format!("day {}", case.noon.text(ago))));
@@ -56,10 +56,10 @@ fn a_visit_that_matomo_has_no_more_is_found_and_removed() {
             ),
         );
         case.assert_found("", "2: 3 4 0 1 0 0", "'7'");
-        // The first and the last second of the range belong to it; rows of other sites do not.
+        // The range includes its first and last second, and no rows of other sites.
         let (first, last) = (case.noon.at(4, "00:00:00"), case.noon.at(1, "23:59:59"));
         if table == "matomo_partitioned" {
-            // The second before may lie in a week that no visit has made yet.
+            // The second before may be in a week without a partition.
             run(
                 &mut case.db,
                 &format!(
@@ -89,7 +89,7 @@ fn a_visit_that_matomo_has_no_more_is_found_and_removed() {
 fn a_stale_visit_is_found_and_mended() {
     for table in TABLES {
         let mut case = Case::new(table);
-        // It changed in Matomo, and its last action did not move.
+        // Changed in Matomo, with the same last action.
         {
             let mut world = case.fake.world();
             let visit = world.site_mut(1).visit_mut(1013);
@@ -97,7 +97,7 @@ fn a_stale_visit_is_found_and_mended() {
             visit.city = Some("Ōsaka".to_owned());
         }
         case.assert_found("", "1: 3 3 0 0 1 0", "'1013'");
-        // Somebody changed one row of it here.
+        // One of its rows was changed here.
         run(&mut case.db, &format!("UPDATE {table} SET country = NULL WHERE action_id = '1022_2'"));
         case.assert_found("", "2: 3 3 0 0 1 0", "'1022'");
         run(
@@ -105,7 +105,7 @@ fn a_stale_visit_is_found_and_mended() {
             &format!("UPDATE {table} SET experiments = '[1]' WHERE action_id = '1022_0'"),
         );
         case.assert_found("", "2: 3 3 0 0 1 0", "'1022'");
-        // Values of an action, changed there and here, and a row too many.
+        // Values of an action, changed in Matomo and here, and an extra row.
         let at = case.noon.at(4, "09:00:20");
         let late = Action::goal(at, 5, "Late", "https://noon.test/");
         case.fake.world().site_mut(1).visit_mut(1042).push(late);
@@ -119,7 +119,7 @@ fn a_stale_visit_is_found_and_mended() {
                 "INSERT INTO {table} SELECT (jsonb_populate_record(t, '{{\"action_id\": \"1043_3\"}}')).* FROM {table} t WHERE action_id = '1043_2'"
             ),
         );
-        // Of these, the visit itself tells only that it has a goal more.
+        // Without a deep check only the additional goal shows.
         assert_eq!(case.check(""), ["4: 3 3 0 0 1 0"]);
         case.assert_found(", deep => true", "4: 3 3 0 0 3 0", "'1041', '1042', '1043'");
     }
@@ -228,7 +228,7 @@ fn visits_without_actions_are_not_missing_and_those_of_goals_and_contents_are_th
             site.add(Visit::new(6001, at).and(Action::goal(at, 1, "Only", "/").manual()));
             site.add(Visit::new(6002, at).and(Action::content(at, "/", "Banner", "img.png")));
         }
-        // In the table of visits it is missing, too.
+        // It is missing from the table of visits too.
         assert_eq!(case.check(", deep => true"), ["3: 6 3 3 0 0 0"]);
         assert_eq!(case.check(", repair => true"), ["3: 6 3 3 0 0 3"]);
         assert_eq!(case.check(", true, true"), ["3: 6 6 0 0 0 0"]);
@@ -284,7 +284,7 @@ fn tables_with_times_as_sent_are_checked_as_such() {
         assert_eq!(sum(&mut db, ", true, true"), "0 1 0 1");
         let oracle = fake.world().oracle(1, day(first), day(last), ActionTime::AsSent);
         assert_equal(&mut db, table, &oracle);
-        // Asked for the other kind of time, all rows differ.
+        // With the other kind of time all rows differ.
         run(&mut db, "SET matomo.action_time = 'utc'");
         sum(&mut db, ", true, true");
         assert_equal(&mut db, table, &all_of(&fake, 1));

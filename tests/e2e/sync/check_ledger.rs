@@ -7,7 +7,7 @@ use crate::support::case::Case;
 use crate::support::noon::{from, noon};
 use crate::support::*;
 
-/// All that a repair is to leave alone of the entries.
+/// The parts of the entries that a repair must not change.
 fn untouched(db: &mut Client) -> String {
     one(
         db,
@@ -72,7 +72,7 @@ fn a_day_that_goes_on_counts_on_after_a_repair() {
         Visit::new(1000 + n, at).and(Action::page(at, "/", "A"))
     };
     fake.world().site_mut(1).delete(1002);
-    // Which the cursor is past.
+    // A visit from before the cursor.
     fake.world().site_mut(1).add(visit(4, "07:30:00"));
     let check = format!(
         "SELECT * FROM matomo_check(1, '{}', '{}', '{}', '{}', repair => true)",
@@ -92,13 +92,13 @@ fn a_day_that_goes_on_counts_on_after_a_repair() {
     assert_equal(&mut db, "matomo", &all_of(&fake, 1));
 }
 
-/// Raw data is purged from the oldest on, so that a day may be left in part.
+/// Matomo purges raw data from the oldest on, so a day may be purged partly.
 #[test]
 fn a_repair_keeps_what_matomo_has_purged() {
     for table in ["matomo", "matomo_partitioned"] {
         let mut case = Case::new(table);
         let whole = case.oracle();
-        // Two days whole, of the next the first visit; of the last a visit was deleted.
+        // Two days wholly, the next one's first visit; on the last day a visit was deleted.
         let purged = [1041, 1042, 1043, 1031, 1032, 1033, 1021];
         let before = ledger(&mut case.db, table);
         for visit in purged.into_iter().chain([1012]) {

@@ -54,7 +54,7 @@ fn what_cannot_be_checked_is_refused() {
     let lacking = sql("'2026-01-01'", "'2026-01-02'", &token, "nowhere.visits");
     let message = "destination \"nowhere.visits\" does not exist";
     assert_says(&error(&mut case.db, &lacking), "42P01", message, &[], "matomo_create_table");
-    // A standard name is not made by a check.
+    // A check does not create tables with standard names.
     let lacking = sql("'2026-01-01'", "'2026-01-02'", &token, "matomo_partitioned");
     let message = "destination \"matomo_partitioned\" does not exist";
     assert_says(&error(&mut case.db, &lacking), "42P01", message, &[], "matomo_create_table");

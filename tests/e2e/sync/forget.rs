@@ -9,8 +9,8 @@ use crate::support::*;
 const TABLES: [&str; 3] = ["matomo", "matomo_partitioned", r#"archive."Visits ""26""""#];
 const VISITOR: &str = "00000000deadbeef";
 
-/// Three destinations with the same three days of visits; two are of one visitor, two of one user,
-/// one of both.
+/// Three destinations with the same three days of visits: two visits of one visitor, two of one
+/// user, one of both.
 fn filled() -> (Fake, Client) {
     let noon = Noon::new();
     let mut world = noon.world(3);
@@ -38,7 +38,7 @@ fn filled() -> (Fake, Client) {
     (fake, db)
 }
 
-/// What it gives, a line a table: `table visits actions`.
+/// The result, one line per table: `table visits actions`.
 fn forget(db: &mut Client, arguments: &str) -> Vec<String> {
     let sql = format!(
         "SELECT concat_ws(' ', destination, visits, actions) FROM matomo_forget({arguments}) ORDER BY destination::text"
@@ -54,7 +54,7 @@ fn all(counts: &str) -> Vec<String> {
     lines
 }
 
-/// How many visits each table still holds, and each table of visits.
+/// Asserts how many visits each table and each table of visits still holds.
 fn assert_left(db: &mut Client, visits: i64) {
     let of_visits = TABLES.map(|table| match table.strip_suffix('"') {
         Some(name) => format!("{name}_visits\""),
@@ -92,7 +92,7 @@ fn only_in_spares_the_other_tables() {
         let sql = format!("SELECT count(DISTINCT idvisit) FROM {table}");
         assert_eq!(one::<i64>(&mut db, &sql), left);
     }
-    // A table that no sync has written to may be named too.
+    // A table that no sync has written to can also be named.
     run(&mut db, "CREATE TABLE copied AS SELECT * FROM matomo");
     let arguments = format!("visitorid => '{VISITOR}', only_in => 'copied'");
     assert_eq!(forget(&mut db, &arguments), ["copied 2 6"]);
@@ -107,7 +107,7 @@ fn nobody_is_forgotten_by_an_empty_name() {
         assert_says(&refused, "22004", message, &[], "Name the visitor");
     }
     assert_left(&mut db, 9);
-    // An empty one besides a name counts as none, and not as all those without a user.
+    // Beside another argument an empty one is ignored; it does not mean visits without a user.
     assert_eq!(forget(&mut db, &format!("'{VISITOR}', ''")), all("2 6"));
     assert_eq!(forget(&mut db, "'', 'bob@x.org'"), all("1 3"));
     assert_left(&mut db, 6);
@@ -130,7 +130,7 @@ fn a_role_that_may_not_delete_everywhere_deletes_nothing() {
         ),
     );
     let forget_ann = "SELECT matomo_forget(userid => 'ann@x.org')";
-    // Of a destination, and of one of its companions.
+    // For a destination, and for one of its companions.
     for table in [TABLES[2], r#"archive."Visits ""26""_items""#] {
         for grant in ["", "SELECT", "DELETE"] {
             run(&mut db, &format!("REVOKE ALL ON {table} FROM {role}"));
@@ -173,7 +173,7 @@ fn a_temporary_table_of_another_session_hinders_no_erasure() {
     };
     copy(&mut other);
     assert_eq!(forget(&mut db, "userid => 'ann@x.org'"), all("2 6"));
-    // One's own is among them.
+    // The session's own temporary table is included.
     copy(&mut db);
     assert_eq!(forget(&mut db, "userid => 'ann@x.org'").len(), 4);
     assert_eq!(one::<i64>(&mut db, "SELECT count(DISTINCT idvisit) FROM passing"), 7);

@@ -1,4 +1,4 @@
-//! Reads take no transaction ID and write no WAL, and so work in a read-only transaction and on a
+//! Reads take no transaction ID and write no WAL, so they work in a read-only transaction and on a
 //! standby.
 
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use crate::support::cluster::Cluster;
 use crate::support::worker::*;
 use crate::support::*;
 
-/// Postgres' own processes write of themselves, but not all the time.
+/// Postgres' own processes also write at times, but not all the time.
 const STILL: Duration = Duration::from_secs(6);
 
 #[test]
@@ -30,11 +30,11 @@ fn a_worker_with_nothing_due_takes_no_transaction_id_and_writes_no_wal() {
         }
         since.elapsed() > STILL
     });
-    // It looked meanwhile: a site that comes due is synced within a naptime.
+    // The worker looked meanwhile: a due site is synced within a naptime.
     assert!(coordinator_pid(&mut db, "postgres").is_some());
 }
 
-/// Runs a statement in a transaction, which must not have got an ID then.
+/// Runs a statement in a transaction, and asserts that it took no transaction ID.
 fn assert_takes_no_id(case: &mut Case, sql: &str) {
     run(&mut case.db, &format!("BEGIN; {sql}"));
     let id: Option<String> = one(&mut case.db, "SELECT pg_current_xact_id_if_assigned()::text");
@@ -88,7 +88,7 @@ fn a_standby_checks_and_shows() {
         &mut db,
         "DELETE FROM matomo_partitioned WHERE idvisit = (SELECT max(idvisit) FROM matomo_partitioned)",
     );
-    // The locks of runs are on the primary only.
+    // The locks of runs exist on the primary only.
     run(
         &mut db,
         "INSERT INTO matomo_run_log (job_pid, database, username, command, status, start_time, site_id, owner,

@@ -14,11 +14,11 @@ use crate::support::report::{all_there, proven};
 use crate::support::traps::*;
 use crate::support::*;
 
-/// A second is promised; the rest is for machines with much else to do.
+/// One second is promised; the rest is for busy machines.
 const AT_ONCE: Duration = Duration::from_millis(1500);
 
-/// Proves that a session was ended in order. The client library may see the end of the connection
-/// before the last words, so the log counts.
+/// Asserts that a session was ended properly. The client library may see the connection close
+/// before the last message, so the log counts.
 fn assert_terminated(cluster: &Cluster, pid: i32, result: Result<(), Error>) -> String {
     let error = result.expect_err("the call must end with an error");
     assert!(error.is_closed() || error.code() == Some(&SqlState::ADMIN_SHUTDOWN), "{error}");
@@ -29,7 +29,7 @@ fn assert_terminated(cluster: &Cluster, pid: i32, result: Result<(), Error>) -> 
     line.split_once("]  ").or(line.split_once("] ")).unwrap().1.to_owned()
 }
 
-/// Interrupts a sync at every place at once, then hands its session to `then`.
+/// Interrupts a sync at each place, all in parallel, then passes its session to `then`.
 fn interrupt_everywhere(
     how: &str,
     set: &str,
@@ -54,7 +54,7 @@ fn interrupt_everywhere(
                 interrupt(&mut other, pid, &token);
                 let (db, result, ended) = call.join().unwrap();
                 let end = assert_end(pid, result);
-                // A timeout's time begins with the statement.
+                // A timeout starts with the statement.
                 let since = if set.is_empty() { caught } else { begin + Duration::from_secs(1) };
                 let took = ended.saturating_duration_since(since);
                 println!("{how} at {place:?}: {} ms", took.as_millis());
@@ -69,7 +69,7 @@ fn interrupt_everywhere(
     ends.join("; ")
 }
 
-/// The row of one way to interrupt.
+/// Adds a way to interrupt to the report.
 fn proves(case: &str, seen: &str) {
     let places = "before the headers of two kinds of answers, in a body that stops, in one that comes byte by byte, between retries, in a connect";
     proven(
@@ -81,7 +81,7 @@ fn proves(case: &str, seen: &str) {
     );
 }
 
-/// After an interrupt the session works on, and the next sync is right.
+/// Asserts that the session still works after an interrupt and the next sync is right.
 fn syncs_well(mut db: Client, trap: &Trap) -> String {
     trap.fake.heal();
     db.batch_execute("RESET statement_timeout").unwrap();
@@ -91,7 +91,7 @@ fn syncs_well(mut db: Client, trap: &Trap) -> String {
     format!("then {}", all_there(&mut db, "matomo", &oracle(&trap.fake, FIRST, LAST)))
 }
 
-/// The same as `assert_cancelled`, for the table.
+/// `assert_cancelled`, with text for the report.
 fn is_cancelled(reason: &str, result: Result<(), Error>) -> String {
     let (state, message) = end_of(result);
     assert_eq!((state.clone(), message.clone()), cancelled(reason));
@@ -106,7 +106,7 @@ fn ctrl_c_takes_effect_at_once() {
         |_, result| is_cancelled("user request", result),
         |_, _, token| token.cancel_query(NoTls).unwrap(),
         |mut db, trap| {
-            // For a cancel request the postmaster sends two signals, and the second may come late.
+            // For a cancel request the postmaster sends two signals, and the second may be late.
             let _ = db.batch_execute("SELECT pg_sleep(0.1)");
             syncs_well(db, trap)
         },
@@ -159,7 +159,7 @@ fn pg_terminate_backend_takes_effect_at_once() {
 }
 
 fn is_alive(pid: i32) -> bool {
-    // A process that nobody has waited for yet is dead all the same.
+    // A zombie counts as dead.
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit(')').next().is_some_and(|rest| !rest.trim().is_empty() && !rest.starts_with(" Z"))
 }
@@ -168,7 +168,7 @@ fn is_alive(pid: i32) -> bool {
 fn a_fast_shutdown_and_the_postmasters_death_end_syncs_at_once() {
     let cluster = Cluster::start();
     let name = cluster.database();
-    // A Matomo each, and so a table each.
+    // One Matomo per place, so one table per place.
     let tables = PLACES.map(|place| format!("at_{place:?}").to_lowercase());
     for table in &tables {
         let sql = format!("SELECT matomo_create_table('{table}')");
@@ -217,7 +217,7 @@ fn a_fast_shutdown_and_the_postmasters_death_end_syncs_at_once() {
         wait_until("the end of the process", || !is_alive(pid));
     }
     wait_until("the postmaster's end", || is_gone(postmaster));
-    // It recovers; and so the shared memory of the dead one goes.
+    // The start recovers and frees the shared memory of the dead server.
     cluster.start_again();
     for table in &tables {
         let sql = format!("SELECT count(*) FROM {table}");
@@ -225,7 +225,7 @@ fn a_fast_shutdown_and_the_postmasters_death_end_syncs_at_once() {
     }
 }
 
-/// A database whose `matomo` takes its time with each row.
+/// A table `matomo` in which each row takes long.
 fn slow_table(db: &mut Client) {
     db.batch_execute(
         "SELECT matomo_create_table('matomo');
@@ -238,7 +238,7 @@ fn slow_table(db: &mut Client) {
 
 #[test]
 fn a_cancel_while_storing_takes_effect_at_once() {
-    // Once the helper waits for room, once for Matomo.
+    // First with a helper that waits for room, then with one that waits for Matomo.
     for hangs in [false, true] {
         let fake = serve(world(2, "UTC", 60, FIRST, LAST));
         if hangs {
@@ -249,8 +249,8 @@ fn a_cancel_while_storing_takes_effect_at_once() {
         let pid = pid(&mut db);
         let sync = Sync::of(&fake, FIRST, LAST).pages_of(5);
         let call = call(db, sync.sql());
-        // The site; a page being stored, four in the mailbox, one that finds it full. Or the third
-        // page hangs.
+        // The site; one page being stored, four in the queue, one for which there is no room. Or
+        // the third page hangs.
         let requests = if hangs { 4 } else { 7 };
         wait_until("a full mailbox", || fake.requests().len() == requests);
         wait_until("the trigger", || sleeps(pid));
@@ -304,7 +304,7 @@ fn a_cancel_that_plpgsql_catches_leaves_the_transaction_usable() {
     let settings: String = one(&mut db, settings);
     assert_eq!(settings, "Asia/Kolkata|on|pg_catalog, public|on");
     db.batch_execute("DROP TRIGGER slow ON matomo").unwrap();
-    // The lock on the site is free again, too.
+    // The site's lock is released too.
     sync.run(&mut db);
     db.batch_execute("COMMIT").unwrap();
     let all = all_there(&mut db, "matomo", &oracle(&fake, FIRST, LAST));

@@ -1,4 +1,4 @@
-//! Calls of a sync leave no thread, socket, file or memory behind, however they end.
+//! Syncs leave no thread, socket, file or memory behind, however they end.
 
 use std::thread;
 
@@ -23,17 +23,17 @@ fn a_helper_that_hangs_in_a_connect_ends_with_the_connect_timeout() {
     cancel(&mut shared().connect("postgres"), pid);
     let (mut db, result, _) = call.join().unwrap();
     assert_eq!(end_of(result), cancelled("user request"));
-    // The session works meanwhile.
+    // Meanwhile the session works.
     Sync::of(&trap.fake, FIRST, LAST).run(&mut db);
     wait_until("the helper's end", || threads(pid).len() == before.threads);
-    // But for the connection that the good sync keeps.
+    // Except the connection that the successful sync keeps.
     assert!(Footprint::of(pid).sockets <= before.sockets + 1);
 }
 
 const WARM_UP: usize = 20;
 const CALLS: usize = 200;
 
-/// Calls again and again in one session, and proves that nothing of it remains.
+/// Makes many calls in one session and asserts that nothing of them remains.
 fn leaves_nothing_behind(
     what: &str,
     fake: &Fake,
@@ -44,7 +44,7 @@ fn leaves_nothing_behind(
     (0..WARM_UP).for_each(|_| call(db));
     let before = Footprint::of(pid);
     (0..CALLS).for_each(|_| call(db));
-    // The kernel lists a thread that was joined for a moment longer.
+    // The kernel lists a joined thread for a moment longer.
     let after = Footprint::at_rest(pid, |now| now.threads <= before.threads);
     println!("{CALLS} {what} calls: {before:?} then {after:?}");
     assert_eq!(after.threads, before.threads, "{what}");

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::support::cluster::shared;
 use crate::support::sites::{self, add_site};
-use crate::support::zones::{first_day, hourly, lost, midnight, without_day, zone};
+use crate::support::zones::{first_day, hourly, lost, midnight, without_local_time, zone};
 use crate::support::*;
 
 /// Does something before the n-th answer.
@@ -31,7 +31,7 @@ fn a_timezone_that_changes_in_the_middle_loses_no_visit_and_shifts_no_time() {
             let mut db = database();
             let settings = "SET matomo.settle_time = 0; SET matomo.fetch_workers = 1";
             run(&mut db, &format!("LOAD 'matomo_postgres'; {settings}"));
-            without_day(&mut db);
+            without_local_time(&mut db);
             sites::server(&mut db, &fake);
             let (first, since) = (first_day(&fake, 5), midnight(&fake, 5));
             before_answer(&fake, 3, move |world| world.site_mut(1).timezone = zone(after));

@@ -1,4 +1,4 @@
-//! An open day becomes exact, despite clocks that are ahead and visits that come late.
+//! An open day becomes exact, despite clocks that are ahead and visits that arrive late.
 
 use fake_matomo::{Action, Clock, Fake, Fault, Page, Site, Visit, When, World};
 use postgres::Client;
@@ -15,12 +15,12 @@ fn add(fake: &Fake, visit: Visit) {
     fake.world().site_mut(1).add(visit);
 }
 
-/// Makes the last recheck of all open days so much older.
+/// Makes the last recheck of all open days this much older.
 fn pass(db: &mut Client, time: &str) {
     run(db, &format!("UPDATE matomo_ledger SET rechecked_at = rechecked_at - interval '{time}'"));
 }
 
-/// When each open day was rechecked last, in seconds before now.
+/// The age in seconds of the oldest recheck of an open day.
 fn rechecked_ago(db: &mut Client) -> i64 {
     one(
         db,
@@ -65,7 +65,7 @@ fn a_page_that_ends_in_the_future_hides_no_other() {
 fn days_sealed_by_a_clock_that_was_ahead_are_read_again() {
     let (noon, fake, mut db) = noon(4);
     sync(&mut db, &fake, &from(&noon, 3));
-    // As a clock that is three days ahead leaves the ledger.
+    // The ledger after a clock was three days ahead.
     run(
         &mut db,
         &format!(
@@ -83,11 +83,11 @@ fn days_sealed_by_a_clock_that_was_ahead_are_read_again() {
     assert_eq!(sync(&mut db, &fake, "").inserted, 1);
     assert_eq!(asked(&fake).last(), Some(&format!("day {}", noon.text(0))));
     assert_equal(&mut db, "matomo", &all_of(&fake, 1));
-    // Nor are the days that are still to come sealed.
+    // Days to come are not sealed either.
     let of_future =
         format!("SELECT count(*) FROM matomo_days WHERE sealed AND day >= '{}'", noon.text(0));
     assert_eq!(one::<i64>(&mut db, &of_future), 0);
-    // And nothing is read a second time.
+    // Nothing is read twice.
     asked(&fake);
     sync(&mut db, &fake, "");
     assert_eq!(asked(&fake).len(), 1);
@@ -126,14 +126,15 @@ fn a_recheck_fetches_what_is_missing_or_stale_and_only_that() {
         {
             let mut world = fake.world();
             let site = world.site_mut(1);
-            // Pings, which no cursor sees; visits from before it; a late hit on yesterday.
+            // A heartbeat, which the cursor does not see; visits from before it; a late hit on
+            // yesterday.
             site.visit_mut(1002).heartbeat(15);
             site.add(page(5000, noon.at(0, "08:30:00")));
             site.add(page(5001, noon.at(1, "23:59:59")));
             let late = Action::event(noon.at(1, "08:00:10"), "Video", "play");
             site.visit_mut(1011).push(late);
         }
-        // Within the hour nothing of today is fetched but what is new.
+        // Within the hour only new visits of today are fetched.
         asked(&fake);
         assert_eq!(sync(&mut db, &fake, "").inserted, 1);
         assert_eq!(asked(&fake).len(), 2);
@@ -156,11 +157,11 @@ fn a_recheck_fetches_what_is_missing_or_stale_and_only_that() {
             .map(|(ago, counts)| format!("1 {} open {counts} 0", noon.text(ago)));
         assert_eq!(ledger(&mut db, table), lines);
 
-        // Nothing differs: it is listed, and nothing more.
+        // Without differences the visits are only listed.
         pass(&mut db, "1 hour");
         assert_eq!(sync(&mut db, &fake, "").written(), 0);
         assert_eq!(asked(&fake).len(), 4);
-        // Nor by a recheck that is off.
+        // A recheck that is off does not even list them.
         for off in ["0", "-1"] {
             pass(&mut db, "1 day");
             run(&mut db, &format!("SET matomo.recheck = {off}"));
@@ -202,7 +203,7 @@ fn a_recheck_of_a_large_day_takes_several_steps_and_goes_on_where_it_was() {
     for visit in missing {
         add(&fake, visit);
     }
-    // The fourth page of the list is not to be had.
+    // The fourth page of the list fails.
     let listing = || When::live().param("doNotFetchActions", "1");
     fake.fail(Fault::Status(404, Page::Html), listing().after(3));
     asked(&fake);
@@ -248,7 +249,7 @@ fn a_run_ends_though_the_clock_was_set_back_meanwhile() {
         run(&mut db, &format!("SELECT matomo_create_table('{table}'); {settings}"));
         let site = sites::add_site(&mut db, &arguments);
         run(&mut db, "SET matomo.page_size = 10; SET matomo.step_pages = 2");
-        // The run has begun, an hour from now.
+        // The run started an hour in the future.
         run(&mut db, &format!("DO $$ BEGIN PERFORM matomo_run_step({site}, false); END $$"));
         run(
             &mut db,
@@ -265,8 +266,9 @@ fn a_run_ends_though_the_clock_was_set_back_meanwhile() {
     }
 }
 
-/// A day of visits by the minute, of which every fourth is up to ten minutes late, and one in ten
-/// is pinged a quarter of an hour later; polled every ten minutes of it. Gives what is missing or stale after each poll.
+/// A day with a visit a minute: every fourth arrives up to ten minutes late, one in ten gets a
+/// heartbeat a quarter of an hour later. Polls every ten minutes; returns what is missing or stale
+/// after each poll.
 fn polled(settings: &str) -> Vec<(i64, String)> {
     let noon = Noon::new();
     let mut world = World::new(Clock::Real);

@@ -11,7 +11,7 @@ const FIRST: &str = "2026-04-01";
 const LAST: &str = "2026-05-30";
 const LAST_LINE: &str = "2026-05-30: 60 of 60 days, ";
 
-/// The lines of progress, without the name of the site.
+/// The progress messages, without the site's name.
 fn lines(notices: &Notices) -> Vec<String> {
     let said = notices.take().into_iter().filter(|(severity, _)| severity == "NOTICE");
     said.filter_map(|(_, line)| {
@@ -21,7 +21,7 @@ fn lines(notices: &Notices) -> Vec<String> {
     .collect()
 }
 
-/// 60 days, of which the last are the given number with visits.
+/// Visits on this many of the last days; a sync covers 60.
 fn sixty_days(with_visits: u64) -> World {
     World::generate(&Plan {
         seed: 5,
@@ -47,7 +47,7 @@ fn a_sync_tells_its_progress_once_a_second_and_at_its_end() {
     let lines = lines(&notices);
     assert_one_a_second(&lines, began);
     assert!(lines.len() > 1, "{lines:#?}");
-    // Of thousands.
+    // Enough for a thousands separator.
     assert!(sums.actions > 1_000);
     let actions = format!("{},{:03} actions", sums.actions / 1_000, sums.actions % 1_000);
     assert!(lines.last().unwrap().contains(&actions), "{lines:#?}");

@@ -1,4 +1,4 @@
-//! Who may sync, names of other roles in the search_path, which have no effect, and two concurrent
+//! Who may sync, other roles' objects in the search_path, which have no effect, and two concurrent
 //! syncs.
 
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ fn serve_site() -> Fake {
     serve(world(51, "Europe/Paris", 20, FIRST, LAST))
 }
 
-/// What a role needs for a sync, and nothing more.
+/// The privileges that a sync needs, and no others.
 fn may_sync(admin: &mut Client, role: &str) {
     run(admin, &format!("GRANT EXECUTE ON FUNCTION matomo_sync TO {role}"));
 }
@@ -29,7 +29,7 @@ fn names_in_the_search_path_cannot_stand_in_for_those_of_postgres() {
     let (name, mut db) = named_database();
     run(&mut db, HOSTILE);
     run(&mut db, "SET search_path = evil, pg_catalog, public");
-    // It works: whoever does not take care falls for it.
+    // The traps work for careless statements.
     for (trap, what) in [
         ("lower('X'::pg_catalog.text)", "lower"),
         ("'x'::pg_catalog.text = 'y'", "="),
@@ -43,7 +43,8 @@ fn names_in_the_search_path_cannot_stand_in_for_those_of_postgres() {
     for table in ["public.matomo", "public.matomo_partitioned"] {
         let sync = Sync::of(&fake, FIRST, LAST).into(table);
         let call = sync.sql().replace("matomo_sync", "public.matomo_sync");
-        // A first sync makes the table; then one that updates, inserts and deletes; then one for nothing.
+        // The first sync creates the table; the next one updates, inserts and deletes; the last
+        // one finds nothing to do.
         run(&mut db, &call);
         assert_equal(&mut clean, table, &oracle);
         run(
@@ -60,7 +61,7 @@ fn names_in_the_search_path_cannot_stand_in_for_those_of_postgres() {
         run(&mut db, &call);
         assert_eq!(fingerprint(&mut clean, table), rows);
     }
-    // Without a start the newest row is looked for.
+    // Without a start date the newest row is looked for.
     run(
         &mut db,
         &format!(
@@ -123,13 +124,13 @@ fn only_those_who_were_allowed_may_sync() {
     let found = (refused.code().code(), refused.message());
     assert_eq!(found, ("42501", "permission denied for function matomo_sync"));
     assert_eq!(fake.requests().len(), 0);
-    // What reaches no network is open to all.
+    // Functions without network access are open to all.
     run(
         &mut db,
         "SELECT matomo_create_table('weekly', true);
          SELECT matomo_create_partitions('weekly', '2026-11-18', '2026-11-18')",
     );
-    // And in a schema of others nothing may be made.
+    // Nothing can be created in another role's schema.
     may_sync(&mut admin, &stranger);
     let refused = Sync::of(&fake, FIRST, LAST).into("public.matomo").error(&mut db);
     assert_eq!(
@@ -178,7 +179,7 @@ fn rights_on_the_table_are_enough_for_who_does_not_own_it() {
         sync.run(&mut db);
         seen.push(all_there(&mut db, table, &oracle(&fake, FIRST, LAST)));
     }
-    // Partitions are the owner's to make.
+    // Only the owner can create partitions.
     run(&mut admin, &format!("GRANT CREATE ON SCHEMA public TO {loader}"));
     let make = "SELECT matomo_create_partitions('matomo_partitioned', '2026-11-18', '2026-11-18')";
     let refused = error(&mut db, make);
@@ -262,7 +263,7 @@ fn a_second_sync_of_the_same_is_refused_at_once() {
     std::thread::scope(|scope| {
         let running = scope.spawn(|| {
             let error = first.batch_execute(&sync.sql()).unwrap_err();
-            // The error comes before the locks are gone.
+            // The error arrives before the locks are released.
             run(&mut first, "SELECT 1");
             error
         });
@@ -276,12 +277,12 @@ fn a_second_sync_of_the_same_is_refused_at_once() {
         let message = "site 1 is being synced into \"public.matomo\" by another session";
         let hint = "Wait for it to end, or look for it in pg_stat_activity.";
         assert_eq!(found, ("55P03", message, Some(hint)));
-        // Another destination is another matter.
+        // Another destination is not locked.
         Sync::of(&fake, FIRST, LAST).into("other").run(&mut db);
         cancel.cancel_query(postgres::NoTls).unwrap();
         assert_eq!(running.join().unwrap().code().unwrap().code(), "57014");
     });
-    // The lock went with the transaction.
+    // The lock ended with the transaction.
     fake.heal();
     sync.run(&mut db);
     assert_equal(&mut db, "matomo", &oracle(&fake, FIRST, LAST));

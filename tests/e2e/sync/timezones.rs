@@ -60,6 +60,39 @@ fn the_next_sync_notices_a_changed_timezone_and_loses_no_visit() {
 }
 
 #[test]
+fn every_row_has_the_day_of_the_changed_timezone() {
+    for (before, after) in [(-3, 9), (9, -3)] {
+        let fake = serve(hourly(before));
+        let mut db = settled();
+        without_local_time(&mut db);
+        let (url, first) = (fake.url(), first_day(&fake, 4));
+        sync(&mut db, &fake, &copied_from(&fake, 4));
+        fake.world().site_mut(1).timezone = zone(after);
+        fake.world().site_mut(1).add(hit(2000, chrono::Utc::now().timestamp()));
+        sync(&mut db, &fake, "");
+        sync(&mut db, &fake, "");
+        let last = fake.world().today(1);
+        let check = format!(
+            "SELECT sum(missing + extra + stale)::bigint FROM matomo_check(1, '{first}', '{last}', '{url}', \
+             '{}', deep => true)",
+            fake.token()
+        );
+        assert_eq!(one::<i64>(&mut db, &check), 0, "{before} to {after}");
+        // Days begin later now: the first hours are of the day before the first.
+        let since = fake.world().site(1).zone().midnight(first);
+        let zone = zone(after).replace("UTC", "");
+        for (table, time) in [("matomo_visits", "lastaction"), ("matomo", "action_timestamp")] {
+            let of_other_days = format!(
+                "SELECT count(*) FROM {table} \
+                 WHERE day <> ({time} AT TIME ZONE interval '{zone} hours')::date
+                 AND {time} >= to_timestamp({since})"
+            );
+            assert_eq!(one::<i64>(&mut db, &of_other_days), 0, "{table}, {before} to {after}");
+        }
+    }
+}
+
+#[test]
 fn a_day_without_visits_hides_no_changed_timezone() {
     let fake = serve(hourly(0));
     let today = midnight(&fake, 0);
@@ -82,7 +115,8 @@ fn a_sync_with_nothing_to_read_notices_a_changed_timezone() {
     let (first, last) = (first_day(&fake, 4), first_day(&fake, 3));
     asked(&fake);
     sync(&mut db, &fake, &format!(", '{first}', '{last}'"));
-    assert_eq!(asked(&fake), ["site".to_owned(), format!("day {first}")]);
+    let days = [first, last].map(|day| format!("day {day}"));
+    assert_eq!(asked(&fake), [&["site".to_owned()][..], &days].concat());
     let since = fake.world().site(1).zone().midnight(first);
     assert_eq!(lost(&mut db, &fake, since), [0; 0]);
 }

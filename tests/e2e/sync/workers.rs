@@ -1,4 +1,4 @@
-//! Several days are fetched at once and stored in order.
+//! Several days are fetched in parallel and stored in order.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ fn as_many_requests_at_once_as_allowed_and_the_same_rows() {
     for (workers, latency, table) in
         [(1, 5, "matomo"), (3, 100, "matomo_partitioned"), (8, 500, "matomo")]
     {
-        // Long enough for all of them to begin, on a busy machine too.
+        // Long enough for all of them to start, even on a busy machine.
         fake.knobs().latency = Duration::from_millis(latency);
         let mut db = database();
         run(&mut db, &format!("SET matomo.fetch_workers = {workers}"));

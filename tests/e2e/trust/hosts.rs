@@ -1,4 +1,4 @@
-//! Forbidden hosts, in all the forms in which they can be written.
+//! Forbidden hosts, in every form in which they can be written.
 
 use std::time::Duration;
 
@@ -62,7 +62,7 @@ fn hosts() {
 }
 
 fn reserved(stage: &mut Stage) {
-    // The widest list there is does not help.
+    // Even the widest list does not allow them.
     run(&mut stage.db, "SET matomo.allowed_hosts = '*, 169.254.0.0/16, 0.0.0.0/0, ::/0'");
     let link_local = "link-local";
     let metadata = "that of a cloud's metadata service";
@@ -102,9 +102,9 @@ fn reserved(stage: &mut Stage) {
     run(&mut stage.db, "RESET matomo.allowed_hosts");
 }
 
-/// URLs of which programs disagree where they lead.
+/// URLs in which programs disagree about the host.
 fn misleading(stage: &mut Stage) {
-    // A server would not take them.
+    // CREATE SERVER would refuse them.
     stage.by_key = true;
     let invalid = |why: &str| format!("invalid URL of Matomo: {why}");
     let neither = "its host is neither a name nor an address";
@@ -133,7 +133,7 @@ fn misleading(stage: &mut Stage) {
 }
 
 fn plain_http(stage: &mut Stage) {
-    // What no machine has, so that nobody is asked when it is allowed.
+    // An address that no machine has, so that no request leaves when it is allowed.
     let (url, host) = ("http://255.255.255.255:1", "255.255.255.255");
     let message = format!("a connection to \"{host}\" without TLS is not allowed");
     let detail = format!(
@@ -165,12 +165,13 @@ fn only_superusers_widen_the_hosts() {
     let call = sync_sql(&fake, 1, "");
     let message = "a connection to \"127.0.0.1\" is not allowed";
     let (mut tries, mut refusals) = (0, Vec::new());
-    // Whether the library knows the settings already or is loaded by the call.
+    // With the settings known already or loaded by the call.
     for load in ["", "SELECT count(*) FROM pg_settings", "LOAD 'matomo_postgres'"] {
         for setting in ["matomo.allowed_hosts = '*'", "matomo.allow_http = on"] {
             let mut session = shared().connect_as(&name, &role);
             if load.starts_with("LOAD") {
-                // What a role that is no superuser may not do itself: any function of ours does.
+                // A role that is not a superuser cannot LOAD the library, but any of our functions
+                // does.
                 let _ = session.batch_execute("SELECT matomo_sync(NULL, NULL, NULL)");
                 let refused = error(&mut session, &format!("SET {setting}"));
                 let parameter = setting.split(' ').next().unwrap();
@@ -203,7 +204,7 @@ fn only_superusers_widen_the_hosts() {
     assert_eq!(stored.code().code(), "42501");
     let shown: String = one(&mut session, "SHOW matomo.allowed_hosts");
     assert_eq!(shown, "a.example.org", "a role may see what it may not change");
-    // Whom a superuser trusts.
+    // A role that a superuser trusts.
     run(&mut db, &format!("GRANT SET ON PARAMETER matomo.allowed_hosts TO {role}"));
     run(&mut session, "SET matomo.allowed_hosts = '*'");
     run(&mut session, &call);
@@ -224,10 +225,10 @@ fn a_list_that_cannot_be_read_allows_nobody() {
     let message = "invalid entry \"10.1.0.0/8\" in matomo.allowed_hosts: it has bits set to the right of the mask";
     assert_says(&refused, "22023", message, &[], "names, *.suffix, addresses and CIDR blocks");
     assert_eq!(fake.connections(), 0);
-    // An empty list is a list.
+    // An empty list allows nothing.
     run(&mut session, "SET matomo.allowed_hosts = ''");
     assert_eq!(error(&mut session, &sync_sql(&fake, 1, "")).code().code(), "42501");
-    // As Postgres writes lists.
+    // In the form in which Postgres writes lists.
     run(&mut session, "SET matomo.allowed_hosts = 'a.example.org', '127.0.0.1'");
     run(&mut session, &sync_sql(&fake, 1, ""));
 }

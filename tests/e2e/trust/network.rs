@@ -22,7 +22,7 @@ fn in_the_middle() -> When {
 }
 
 impl Stage {
-    /// Meets a fault of the fake.
+    /// Injects a fault into the fake.
     #[track_caller]
     pub fn meets(
         &mut self,
@@ -53,7 +53,7 @@ fn network() {
     stage.finish();
 }
 
-/// Bounded by the timeout, and by who waits.
+/// Bounded by the timeout and by the caller.
 fn silences(stage: &mut Stage) {
     let cases = [
         ("silence before the headers", "the request is never answered", Fault::Hang, 0),
@@ -95,7 +95,7 @@ fn statuses(stage: &mut Stage) {
         let promised = promise("08006", &message, status, SERVER);
         stage.meets(&format!("{status}"), "an HTML page", fault, &promised);
     }
-    // As often as the setting says, then no more; smaller pages come first.
+    // As many retries as configured, after smaller pages were tried.
     run(&mut stage.db, "SET matomo.max_retries = 1; SET matomo.page_size = 4");
     stage.fake.clear_requests();
     let message = "Matomo answered with HTTP status 502";
@@ -131,7 +131,7 @@ fn statuses(stage: &mut Stage) {
     let injected = "401; `matomo.max_retries` is 3";
     stage.meets("a refused token", injected, fault, &promise("28000", message, 401, "18 refused"));
     let refused = stage.fake.requests().iter().filter(|seen| seen.fault.is_some()).count();
-    // The day's, and the one that every token may ask.
+    // The day's request, and the one that every token may make.
     assert_eq!(refused, 2, "a refused token was tried again");
     run(&mut stage.db, "SET matomo.max_retries = 0");
     let login = "the answer of Matomo is not JSON but an HTML page with the title \"Sign in\"";
@@ -237,15 +237,15 @@ fn no_way_there(stage: &mut Stage) {
     let message = "could not connect to Matomo: failed to lookup address information: …";
     let injected = "a host that the DNS does not know";
     stage.fails("no such host", injected, &promise("08001", message, 0, UNREACHABLE));
-    // An address where nobody listens, nor will while the stream lives: its own end.
+    // An address that refuses connections while the stream lives: the stream's own end.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     stage.url = format!("http://{}", stream.local_addr().unwrap());
     let message = "could not connect to Matomo: Connection refused (os error 111)";
     stage.fails("refused", "a closed port", &promise("08001", message, 0, UNREACHABLE));
-    // A queue for one, in which somebody stands already: the next one's SYN stays unanswered.
+    // A queue for one connection, already full: the next SYN gets no answer.
     let full = TcpListener::bind("127.0.0.1:0").unwrap();
-    // SAFETY: a socket of our own.
+    // SAFETY: a socket of this test.
     unsafe { libc::listen(full.as_raw_fd(), 0) };
     let address = full.local_addr().unwrap();
     let mut queue = Vec::new();
@@ -263,7 +263,7 @@ fn no_way_there(stage: &mut Stage) {
     six(stage);
 }
 
-/// A Matomo that has IPv6 only.
+/// A Matomo reachable by IPv6 only.
 fn six(stage: &mut Stage) {
     let world = world(72, "UTC", 3, FIRST, LAST);
     let token = stage.fake.token().to_owned();

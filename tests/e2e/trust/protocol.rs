@@ -20,7 +20,7 @@ fn play(
     Some(Arc::new(how))
 }
 
-/// An answer with this head, and a body made of the good one.
+/// An answer with this head and a body made from the good one.
 fn answer(
     head: &'static str,
     body: impl Fn(&[u8]) -> Vec<u8> + Send + Sync + 'static,
@@ -71,8 +71,8 @@ fn good_ones(stage: &mut Stage, wire: &Wire) {
     let early = play(|client, good| {
         client.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
         client.write_all(b"HTTP/1.1 103 Early Hints\r\nLink: </x.css>\r\n\r\n")?;
-        // As a server does that is at work meanwhile; ureq takes them for an endless header when more
-        // than 64 kB are there already.
+        // A pause like that of a server at work. Without it, if more than 64 kB have arrived, ureq
+        // takes them for an endless header.
         std::thread::sleep(Duration::from_millis(300));
         client.write_all(&good.head)?;
         client.write_all(&good.body)?;
@@ -190,14 +190,14 @@ fn noise() -> Vec<u8> {
     (0..10_000).map(|_| next()).collect()
 }
 
-/// The most memory that a process has had, in kB.
+/// The peak memory of a process, in kB.
 fn peak(pid: i32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
-/// A stream of gzip that unpacks to blanks without end, 1 MB per block of 1 kB.
+/// An endless gzip stream of spaces: 1 MB per block of 1 kB.
 fn bomb(client: &mut TcpStream) -> io::Result<()> {
     use flate2::{Compress, Compression, FlushCompress};
     let mut compress = Compress::new(Compression::best(), false);
@@ -206,7 +206,7 @@ fn bomb(client: &mut TcpStream) -> io::Result<()> {
     let head = format!("{OK}\nContent-Encoding: gzip\n\n").replace('\n', "\r\n");
     client.write_all(head.as_bytes())?;
     client.write_all(&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3])?;
-    // A block that was flushed in full can be followed by itself.
+    // A fully flushed block can be repeated.
     loop {
         client.write_all(&block)?;
     }
@@ -286,7 +286,7 @@ fn memory() {
     stage.finish();
 }
 
-/// Answers of less than the 8 MB that would be much more in memory, or as rows.
+/// Answers below the limit of 8 MB that would take much more in memory or as rows.
 fn short_answers(stage: &mut Stage, wire: &Wire) {
     let length = "Content-Length: LENGTH";
     let list = |part: &str, count: usize| format!("[{}{part}]", format!("{part},").repeat(count));

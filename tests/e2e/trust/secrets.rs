@@ -1,5 +1,5 @@
-//! What is recorded of failures of registered sites, with a Matomo that quotes the token wherever it
-//! can.
+//! What is recorded about failures of registered sites, with a Matomo that quotes the token
+//! wherever possible.
 
 use fake_matomo::{Fault, When};
 
@@ -12,7 +12,7 @@ fn secrets() {
     let token = "8f1b6d3erunskeepnosecrets0a95c27e4";
     let mut stage = Stage::new("Secrets", token);
     let url = stage.url.clone();
-    // Has the server lead where the stage's syncs go.
+    // Points the server to the URL of the stage's syncs.
     stage.sql(&url, "matomo");
     let site: i32 = one(
         &mut stage.db,
@@ -70,7 +70,7 @@ fn secrets() {
         stage.fake.fail(fault, When::always());
         stage.fails_at(&call, case, injected, &promised);
         stage.fake.heal();
-        // A token that was refused is not tried again before it is changed or the site is altered.
+        // A refused token is not retried before it is changed or the site is altered.
         run(&mut stage.db, &format!("SELECT matomo_alter_site({site})"));
     }
     let kept = "SELECT count(*) FROM matomo_runs WHERE status = 'failed' AND return_message <> ''";

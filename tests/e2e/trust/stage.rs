@@ -1,5 +1,5 @@
-//! A database with rows, a Matomo with new visits, and the proof that a failure changes and reveals
-//! nothing.
+//! A database with rows, a Matomo with new visits, and the proof that a failure changes and
+//! reveals nothing.
 
 use std::io::{Read, Seek, SeekFrom};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -17,11 +17,11 @@ use crate::support::*;
 pub const FIRST: &str = "2026-10-24";
 pub const MIDDLE: &str = "2026-10-25";
 pub const LAST: &str = "2026-10-26";
-/// What a request for the middle day's visits has in its URL.
+/// The part of a request's URL that is unique to the middle day's visits.
 pub const MARK: &str = "date=2026-10-25%2C2026-10-25";
 const TABLES: [&str; 2] = ["matomo", "matomo_partitioned"];
 
-/// What shows how syncs are and were.
+/// Views on present and past syncs.
 const VIEWS: [&str; 7] = [
     "pg_stat_activity",
     "pg_stat_statements",
@@ -42,7 +42,7 @@ pub fn talkative() -> &'static Cluster {
              log_parameter_max_length_on_error = -1\n\
              shared_preload_libraries = 'pg_stat_statements'\n",
         );
-        // The system's store of CAs, as far as this server is concerned.
+        // The system's CA store, for this server only.
         server.stop("fast");
         std::fs::create_dir(server.dir.join("certs")).unwrap();
         std::fs::write(server.dir.join("store.pem"), "").unwrap();
@@ -54,13 +54,14 @@ pub fn talkative() -> &'static Cluster {
     })
 }
 
-/// What a failed sync must say. A message that ends in … is a beginning; the HINT is a part.
+/// What a failed sync must report. A message that ends in … is a prefix; of the HINT a part is
+/// enough.
 pub struct Promise<'a> {
     pub state: &'a str,
     pub message: &'a str,
     pub status: Option<u16>,
     pub hint: &'a str,
-    /// What of the DETAIL belongs into the table, to the letter.
+    /// The part of the DETAIL for the report, verbatim.
     pub detail: &'a str,
 }
 
@@ -68,11 +69,11 @@ pub struct Stage {
     pub fake: Fake,
     pub db: Client,
     pub section: Section,
-    /// Where syncs go; the fake's unless set.
+    /// The URL for syncs; the fake's unless set.
     pub url: String,
-    /// Whether the token comes from a table of the user's in place of a user mapping.
+    /// Whether the token comes from a user's table instead of a user mapping.
     pub by_key: bool,
-    /// What stands for parts of messages that differ from run to run.
+    /// Replacements for parts of messages that differ between runs.
     pub masks: Vec<(String, &'static str)>,
     token: &'static str,
     name: String,
@@ -90,7 +91,7 @@ impl Stage {
         let mut config = talkative().config(&name, "postgres");
         config.notice_callback(move |notice| heard.lock().unwrap().push(notice));
         let mut db = config.connect(NoTls).unwrap();
-        // Postgres logs and counts the text of DDL, tokens and passwords and all, unless told not to.
+        // By default Postgres logs and tracks the text of DDL, including tokens and passwords.
         run(
             &mut db,
             "CREATE EXTENSION pg_stat_statements; SET matomo.max_retries = 0;
@@ -115,7 +116,7 @@ impl Stage {
         let section = Section::new(title);
         let (by_key, syncs) = (false, 0);
         let mut stage = Stage { fake, db, section, url, by_key, masks, token, name, said, syncs };
-        // Of the same world, but by a way that nothing spoils.
+        // The same world, by a connection without faults.
         let plain = Fake::start(Options {
             token: token.to_owned(),
             ..Options::new(stage.fake.world().clone())
@@ -131,7 +132,7 @@ impl Stage {
         stage
     }
 
-    /// A sync whose text does not hold the token.
+    /// A sync whose text does not contain the token.
     pub fn sql(&mut self, url: &str, table: &str) -> String {
         if self.by_key {
             return format!(
@@ -156,8 +157,8 @@ impl Stage {
         one(&mut self.db, &format!("SELECT concat_ws(' ', {})", digests.join(", ")))
     }
 
-    /// Runs a sync that must fail as promised, and proves that nothing of it remains or is told.
-    /// Gives how long it took.
+    /// Runs a sync that must fail as promised, and asserts that nothing of it remains or is
+    /// revealed. Returns its duration.
     #[track_caller]
     pub fn fails(&mut self, case: &str, injected: &str, promise: &Promise) -> Duration {
         self.syncs += 1;
@@ -216,7 +217,7 @@ impl Stage {
         took
     }
 
-    /// Has another Matomo in the place of ours, for what `with` does.
+    /// Replaces the Matomo by another one while `with` runs.
     pub fn with_other(&mut self, other: Fake, with: impl FnOnce(&mut Stage)) {
         let url = std::mem::replace(&mut self.url, other.url());
         let fake = std::mem::replace(&mut self.fake, other);
@@ -224,7 +225,7 @@ impl Stage {
         (self.fake, self.url) = (fake, url);
     }
 
-    /// Runs a sync that must go well, into a table of its own.
+    /// Runs a sync that must succeed, into a table of its own.
     #[track_caller]
     pub fn works(&mut self, case: &str, injected: &str) {
         self.syncs += 1;
@@ -241,12 +242,12 @@ impl Stage {
         self.section.row(case, injected, "a sync like any other", "every row as it should be");
     }
 
-    /// Without the ports and the Matomos of this run.
+    /// Replaces this run's ports and Matomos.
     fn masked(&self, text: &str) -> String {
         self.masks.iter().fold(text.to_owned(), |text, (part, mask)| text.replace(part, mask))
     }
 
-    /// The token is nowhere where others may look.
+    /// Asserts that the token is nowhere where others may look.
     #[track_caller]
     fn assert_secret(&mut self, case: &str, log_begin: u64) {
         let said = format!("{:?}", std::mem::take(&mut *self.said.lock().unwrap()));
@@ -269,19 +270,18 @@ impl Stage {
         std::fs::metadata(talkative().dir.join("log")).unwrap().len()
     }
 
-    /// The process of the session.
     pub fn pid(&mut self) -> i32 {
         pid(&mut self.db)
     }
 
-    /// Proves that the session goes on and a dump holds no secret; writes the section.
+    /// Asserts that the session still works and a dump holds no secret; writes the section.
     #[track_caller]
     pub fn finish(mut self) {
         self.recovers();
         self.section.finish();
     }
 
-    /// The first half of `finish`, for stages whose section goes on elsewhere.
+    /// The first half of `finish`, for stages whose section continues elsewhere.
     #[track_caller]
     pub fn recovers(&mut self) {
         self.fake.heal();
@@ -292,11 +292,11 @@ impl Stage {
             assert_equal(&mut self.db, table, &rows);
         }
         let mut dump = talkative().program("pg_dump");
-        // The table in which this test keeps it.
+        // Excludes the table in which this test keeps the token.
         let dump = dump.args(["--exclude-table-data=keys", &self.name]).output().unwrap();
         assert!(dump.status.success(), "{}", String::from_utf8_lossy(&dump.stderr));
         let text = String::from_utf8_lossy(&dump.stdout);
-        // A dump that restores has to have it there.
+        // A complete dump must contain the mapping.
         let (before, mapping) = text.split_once("CREATE USER MAPPING FOR postgres").unwrap();
         let (mapping, after) = mapping.split_once(';').unwrap();
         assert!(mapping.contains(self.token), "{mapping}");
@@ -306,7 +306,7 @@ impl Stage {
     }
 }
 
-/// Without times, and without what depends on the DNS of this machine.
+/// Without times, and without what depends on this machine's DNS.
 fn words_of_library(text: &str) -> String {
     if ["Name or service not known", "Temporary failure in name resolution"].contains(&text) {
         return "…".to_owned();

@@ -19,7 +19,7 @@ fn tls() {
     let mut stage = Stage::new("TLS", token);
     let (file, store) = (talkative().dir.join("ca.pem"), talkative().dir.join("store.pem"));
     let named = format!("SET matomo.ca_file = '{}'", file.display());
-    // Where somebody is trusted, but not the one who is asked.
+    // A store that trusts another CA.
     std::fs::write(&store, matomo(token, TlsKind::Good).ca_pem()).unwrap();
     let message = "could not connect to Matomo over TLS: its certificate …";
     let refused = promise("08001", message, 0, CERTIFICATE);
@@ -47,7 +47,7 @@ fn tls() {
         std::fs::write(&file, stage.fake.ca_pem()).unwrap();
         stage.works("a CA in `matomo.ca_file`", "a private CA");
         run(&mut stage.db, "RESET matomo.ca_file");
-        // The same session, so that it must look again.
+        // The same session, so it must load the store again.
         stage.fails("no longer named", "`matomo.ca_file` is reset", &refused);
         std::fs::write(&store, stage.fake.ca_pem()).unwrap();
         stage.works("a CA in the system's store, a file", "`SSL_CERT_FILE` of the server has it");
@@ -62,7 +62,7 @@ fn tls() {
     stage.finish();
 }
 
-/// TLS where there is none, and the other way round.
+/// TLS to a plain port, and plain HTTP to a TLS port.
 fn schemes(stage: &mut Stage, token: &str) {
     let plain = stage.url.clone();
     stage.url = plain.replace("http:", "https:");

@@ -1,4 +1,4 @@
-//! A server in front of the fake that may corrupt an answer byte by byte.
+//! A proxy in front of the fake that can corrupt an answer byte by byte.
 
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -7,14 +7,14 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-/// A good answer.
+/// The fake's answer.
 pub struct Answer {
     /// From the status line to the empty line.
     pub head: Vec<u8>,
     pub body: Vec<u8>,
 }
 
-/// What is sent in its place; then the connection is closed.
+/// What is sent instead; then the connection is closed.
 pub type Play = Arc<dyn Fn(&mut TcpStream, &Answer) -> io::Result<()> + Send + Sync>;
 
 pub struct Wire {
@@ -23,19 +23,19 @@ pub struct Wire {
 }
 
 impl Wire {
-    /// Stands before the server at this port. Answers to requests that contain `mark` can be
-    /// spoilt, the others pass as they are.
+    /// A proxy for the server at this port. Answers to requests that contain `mark` can be
+    /// corrupted; others pass unchanged.
     pub fn before(server: u16, mark: &'static str) -> Wire {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let play: Arc<Mutex<Option<Play>>> = Arc::default();
         let theirs = Arc::clone(&play);
-        // Ends with the process.
+        // Runs until the process ends.
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 let play = Arc::clone(&theirs);
                 thread::spawn(move || {
-                    // Clients that go away are what the tests are for.
+                    // Clients that disconnect are part of the tests.
                     let _ = serve(client, server, mark, &play);
                 });
             }
@@ -47,7 +47,7 @@ impl Wire {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// Spoils answers from now on, or no more.
+    /// Corrupts answers from now on; `None` stops that.
     pub fn play(&self, play: Option<Play>) {
         *self.play.lock().unwrap() = play;
     }
@@ -101,7 +101,7 @@ fn message(stream: &mut TcpStream) -> io::Result<(Vec<u8>, Vec<u8>)> {
     Ok((all, body))
 }
 
-/// Sends an answer of this head, its lines parted by \n, and body.
+/// Sends an answer with this head, its lines separated by \n, and this body.
 pub fn say(client: &mut TcpStream, head: &str, body: &[u8]) -> io::Result<()> {
     let head = format!("{}\n\n", head.trim_end()).replace('\n', "\r\n");
     client.write_all(head.as_bytes())?;
@@ -109,7 +109,7 @@ pub fn say(client: &mut TcpStream, head: &str, body: &[u8]) -> io::Result<()> {
     linger(client)
 }
 
-/// Lets the last bytes arrive before the connection is closed: till the other end hangs up.
+/// Lets the last bytes arrive before the connection is closed: waits until the other end closes.
 pub fn linger(client: &mut TcpStream) -> io::Result<()> {
     client.shutdown(std::net::Shutdown::Write)?;
     client.set_read_timeout(Some(Duration::from_secs(10)))?;
@@ -118,25 +118,24 @@ pub fn linger(client: &mut TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-/// Has the kernel send a RST when the connection is closed.
+/// Makes the kernel send a RST when the connection is closed.
 pub fn reset(client: &TcpStream) {
     let now = libc::linger { l_onoff: 1, l_linger: 0 };
     let size = u32::try_from(size_of::<libc::linger>()).unwrap();
     let value = std::ptr::from_ref(&now).cast();
-    // SAFETY: a socket of our own, and an option of the right type and size.
+    // SAFETY: a socket of this test, and an option with the right type and size.
     let done = unsafe {
         libc::setsockopt(client.as_raw_fd(), libc::SOL_SOCKET, libc::SO_LINGER, value, size)
     };
     assert_eq!(done, 0);
 }
 
-/// In chunks of so many bytes, without the last.
+/// The body in chunks of this size, without the last chunk.
 pub fn chunks(body: &[u8], size: usize) -> Vec<u8> {
     let chunk = |part: &[u8]| [format!("{:x}\r\n", part.len()).as_bytes(), part, b"\r\n"].concat();
     body.chunks(size).flat_map(chunk).collect()
 }
 
-/// Packed.
 pub fn gzip(body: &[u8]) -> Vec<u8> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     encoder.write_all(body).unwrap();

@@ -1,5 +1,5 @@
-//! pg_cron runs `CALL matomo_sync_all()` every minute, in both of its modes: for two minutes here, five
-//! in `make soak`.
+//! pg_cron runs `CALL matomo_sync_all()` every minute, in both of its modes: for two minutes here,
+//! for five in `make soak`.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,15 +12,15 @@ use crate::support::sites::server;
 use crate::support::soak::{figures, is_long};
 use crate::support::*;
 
-/// As docs/scheduling.md has it.
+/// As in docs/scheduling.md.
 const SCHEDULE: &str = "SELECT cron.schedule('matomo', '* * * * *', 'CALL matomo_sync_all()');";
 
-/// How many minutes.
+/// The number of minutes.
 fn ticks() -> u64 {
     if is_long() { 5 } else { 2 }
 }
 
-/// Until something holds, which takes minutes here.
+/// Waits for a condition that takes minutes here.
 fn within_minutes(what: &str, begin: Instant, mut holds: impl FnMut() -> bool) {
     while !holds() {
         let limit = Duration::from_secs(60 * ticks() + 150);
@@ -50,7 +50,7 @@ fn runs_every_minute(mode: &str) {
     };
     let succeeded = "SELECT count(*) FROM matomo_runs WHERE status = 'succeeded'";
     let mut greatest = 0.0_f64;
-    // Today grows until the last run is done ...
+    // Today gets new visits until the last run is done ...
     within_minutes(&format!("{} runs are done, mode {mode}", ticks()), begin, || {
         grow();
         let lag: Option<f64> = one(&mut db, "SELECT date_part('epoch', lag) FROM matomo_status");
@@ -58,7 +58,7 @@ fn runs_every_minute(mode: &str) {
         assert!(greatest < 120.0, "lag of {greatest} s, mode {mode}");
         one::<i64>(&mut db, succeeded) as u64 >= ticks()
     });
-    // ... and what came after that run is not there yet, unlike all that came before it.
+    // ... and those newer than that run are missing, while all older ones are there.
     let since: f64 = one(&mut db, "SELECT date_part('epoch', max(synced_to)) FROM matomo_status");
     let oracle: Vec<_> = {
         let mut world = fake.world();
@@ -81,7 +81,7 @@ fn runs_every_minute(mode: &str) {
         since as i64 - 1
     );
     assert_equal(&mut db, &before, &oracle);
-    // Each run is one of pg_cron's, and nothing failed.
+    // Each run was started by pg_cron, and none failed.
     let jobs = format!("SELECT count(*) FILTER (WHERE status = 'succeeded') >= {} AND count(*) FILTER (WHERE status = 'failed') = 0
         FROM cron.job_run_details", ticks());
     within_minutes("pg_cron says so too", begin, || one(&mut db, &jobs));
@@ -116,7 +116,7 @@ fn every_minute_in_both_modes_with_a_lag_below_two() {
     }
 }
 
-/// What docs/install.md and docs/scheduling.md have an administrator grant is enough.
+/// The grants in docs/install.md and docs/scheduling.md are sufficient.
 #[test]
 fn an_everyday_role_schedules_its_own_sites() {
     if !is_pg_cron_here() {
@@ -148,7 +148,7 @@ fn an_everyday_role_schedules_its_own_sites() {
     within_minutes("its job is done", Instant::now(), || one::<i64>(&mut etl, jobs) > 0);
 }
 
-/// packaging/setup installs it wherever apt has it.
+/// packaging/setup installs pg_cron wherever apt has it.
 fn is_pg_cron_here() -> bool {
     let here = std::path::Path::new(&format!("{}/pg_cron.so", pkglibdir())).exists();
     if !here {
@@ -157,7 +157,7 @@ fn is_pg_cron_here() -> bool {
     here
 }
 
-/// Where the server that is tested has its libraries.
+/// The library directory of the tested server.
 fn pkglibdir() -> String {
     let config = std::env::var("PG_CONFIG").unwrap_or_else(|_| "pg_config".to_owned());
     let output = std::process::Command::new(config).arg("--pkglibdir").output().unwrap();

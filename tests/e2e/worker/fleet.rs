@@ -1,5 +1,5 @@
-//! The background worker with a fleet: sites that hang, fail, are locked or import endlessly do not
-//! delay healthy sites. `MATOMO_FLEET_SECONDS` makes it long, with 50 healthy sites.
+//! The background worker with a fleet: sites that hang, fail, are locked or import endlessly do
+//! not delay healthy sites. `MATOMO_FLEET_SECONDS` runs it for longer, with 50 healthy sites.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -24,14 +24,14 @@ fn many(count: i64) -> World {
     })
 }
 
-/// CPU seconds that a process has taken.
+/// CPU seconds that a process has used.
 fn cpu(pid: i32) -> Option<f64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let fields: Vec<_> = stat.rsplit_once(')')?.1.split_whitespace().collect();
     Some((fields[11].parse::<f64>().ok()? + fields[12].parse::<f64>().ok()?) / 100.0)
 }
 
-/// The most of a CPU that a process of ours takes, over at least two seconds.
+/// The highest CPU load of any of our processes, each over at least two seconds.
 #[derive(Default)]
 struct Load {
     begun: HashMap<i32, (Instant, f64)>,
@@ -117,8 +117,8 @@ fn sites_that_hang_fail_are_locked_or_import_for_ever_hold_up_no_other() {
             }
         }
     }
-    // How long after it was due each run of a site that is well began, the last one, which is yet to
-    // come, included.
+    // How late each run of a healthy site started after it was due, including the next run, which
+    // is still to come.
     let late = format!(
         "WITH run AS (
              SELECT site_id, start_time, lag(start_time) OVER (PARTITION BY site_id ORDER BY start_time) AS before
@@ -179,7 +179,7 @@ fn sites_that_never_failed_of_matomos_that_hang_hold_up_no_site_of_another() {
     for fake in [&one_hangs, &other_hangs] {
         fake.fail(Fault::Hang, When::always());
     }
-    // Those that hang come first.
+    // Sites that hang come first.
     run(
         &mut db,
         "UPDATE matomo_site_config SET enabled = true;
@@ -199,7 +199,7 @@ fn sites_that_never_failed_of_matomos_that_hang_hold_up_no_site_of_another() {
         most = most.max(one(&mut db, waits));
     }
     println!("synced after {first:?}, then after {most:.1} s at most");
-    // Five seconds, and how late they are.
+    // Every five seconds, plus the delay.
     assert!(most < 25.0, "{most} s");
     let failed = "SELECT count(*) FROM matomo_runs WHERE server = 'well' AND status = 'failed'";
     assert_eq!(one::<i64>(&mut db, failed), 0, "{}", cluster.log());
@@ -292,7 +292,7 @@ fn a_site_that_failed_has_its_turn_beside_imports_without_end() {
 
 #[test]
 fn without_room_for_all_processes_it_says_so_once_and_goes_on_with_those_it_has() {
-    // The launcher, the coordinator and that of logical replication leave one.
+    // The launcher, the coordinator and the logical replication launcher leave one slot.
     let conf = format!("{PRELOADED}max_worker_processes = 4\n");
     let cluster = Cluster::start_with(&conf);
     let mut db = cluster.connect("postgres");
@@ -332,7 +332,7 @@ fn a_refused_token_costs_a_fleet_few_attempts() {
         format!("SELECT count(DISTINCT site_id) FROM matomo_runs WHERE status = '{status}'")
     };
     wait_long(60, "all are synced", || one::<i64>(&mut db, &of_status("succeeded")) == 50);
-    // Whatever is under way may be asked for with the good token still.
+    // Runs in progress may still use the valid token.
     let before = "UPDATE matomo_site_config SET enabled = false";
     run(&mut db, before);
     wait_until("all are at rest", || {
@@ -348,15 +348,15 @@ fn a_refused_token_costs_a_fleet_few_attempts() {
     wait_long(60, "all are stopped", || one::<i64>(&mut db, stopped) == 50);
     let asked = fake.requests().len();
     println!("{asked} attempts");
-    // Four sites that were at work together, each once and once more to be sure; Matomo locks out
-    // after 20 in an hour.
+    // At most four sites were running at once; each tries once, plus one request to be sure.
+    // Matomo locks out after 20 refusals in an hour.
     assert!((1..=10).contains(&asked), "{asked}");
 }
 
-/// Not only in the log, which nobody may read.
+/// The failure is visible to the sites' owners, not only in the log.
 #[test]
 fn sites_that_no_process_can_be_started_for_fail_once_and_go_on_when_there_is_room() {
-    // The launcher, the coordinator and that of logical replication leave none.
+    // The launcher, the coordinator and the logical replication launcher leave no slot.
     let conf = format!("{PRELOADED}max_worker_processes = 3\n");
     let cluster = Cluster::start_with(&conf);
     let mut db = cluster.connect("postgres");

@@ -1,5 +1,5 @@
-//! `CALL matomo_sync_all()` and the background worker with destinations that misbehave: each makes its
-//! own site fail, which is recorded, and the next site is synced.
+//! `CALL matomo_sync_all()` and the background worker with destinations that misbehave: each makes
+//! its own site fail, which is recorded, and the next site is synced.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use crate::support::traps::{call, end_of};
 use crate::support::worker::{cluster_with_worker, process_of, register, store, wait_long};
 use crate::support::*;
 
-/// Two sites, each with a table of its own; gives the database, and the IDs.
+/// Two sites, each with its own table; returns the database and the site IDs.
 fn two(fake: &fake_matomo::Fake) -> (String, Client, [i32; 2]) {
     let (name, mut db) = named_database();
     server(&mut db, fake);
@@ -72,7 +72,7 @@ fn whatever_a_trigger_raises_fails_its_own_site() {
         assert_eq!(state(&mut db, first), noted);
         assert_eq!(state(&mut db, second), "0");
         assert_equal(&mut db, "two", &all_of(&fake, 2));
-        // By itself it raises what it failed with, of which nothing is left.
+        // A sync of this site alone raises its error, and nothing of it remains.
         run(
             &mut db,
             &format!("UPDATE matomo_site_state SET failures = {failures} WHERE site_id = {first}"),
@@ -115,7 +115,7 @@ fn a_cancel_ends_a_call_at_once_and_counts_as_a_failure() {
         assert!(one::<bool>(&mut other, &waits));
         fake.heal();
     }
-    // Twice; the client is told of a cancel before the lock is given back.
+    // Two failures. The client hears of a cancel before the lock is released.
     wait_until("both are counted", || state(&mut other, first).starts_with('2'));
     run(&mut db, "SET statement_timeout = 0");
     run(&mut db, "CALL matomo_sync_all()");
@@ -132,7 +132,7 @@ fn what_others_have_locked_is_not_waited_for_for_long_and_no_lock_stays() {
     run(&mut caller, "LOAD 'matomo_postgres'; SET lock_timeout = '1 s'");
     for lock in [
         "LOCK TABLE one".to_owned(),
-        // The rows that a run begins with, and those that it ends with.
+        // The rows that a run writes first, and those that it writes last.
         format!("SELECT matomo_alter_site({first}, every => '1 hour')"),
         format!("SELECT * FROM matomo_run_log WHERE site_id = {first} FOR UPDATE"),
     ] {
@@ -146,7 +146,7 @@ fn what_others_have_locked_is_not_waited_for_for_long_and_no_lock_stays() {
             assert_eq!(warnings[0].code().code(), "55P03", "{lock}: {warnings:?}");
         }
         assert_equal(&mut db, "two", &all_of(&fake, 2));
-        // Nothing that was begun keeps others from the site.
+        // No lock is left that would keep others from syncing the site.
         let held = "SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database \
             WHERE l.locktype = 'userlock' AND d.datname = current_database()";
         assert_eq!(one::<i64>(&mut db, held), 0, "{lock}");
@@ -197,7 +197,7 @@ fn a_step_that_makes_no_progress_is_cancelled() {
     assert_equal(&mut db, "two", &all_of(&fake, 2));
 }
 
-/// One that catches what cancels it is ended with its process.
+/// A trigger that catches its cancel is ended with its process.
 #[test]
 fn no_trigger_holds_a_process_for_ever() {
     let (_cluster, mut db) = cluster_with_worker();
@@ -239,7 +239,7 @@ fn a_step_is_no_place_to_begin_another() {
             ),
         ),
     );
-    // Without a trigger's SPI in between.
+    // Here without a trigger's SPI in between.
     let column =
         format!("ALTER TABLE two ADD again boolean DEFAULT matomo_run_step({first}, true)");
     run(&mut db, &column);
@@ -280,7 +280,7 @@ fn intervals_are_checked_by_their_fields() {
             "SELECT matomo_alter_site({first}, every => '100 years', retention => '100 years')"
         ),
     );
-    // Those that an older version has stored.
+    // Intervals stored by an older version.
     for (every, retention) in [
         ("2147483647 days -2147483647 hours", "2147483647 days -2147483647 hours"),
         ("-178000000 years 2147483647 days 2000000000 hours", "178000000 years"),
@@ -323,7 +323,7 @@ fn a_statement_timeout_shorter_than_a_step_still_makes_progress() {
         "LOAD 'matomo_postgres'; SET matomo.page_size = 3; SET statement_timeout = '3 s'",
     );
     let call = format!("CALL matomo_sync_site({site})");
-    // Some twenty pages, at eight seconds; then every third one or so comes to something.
+    // About twenty pages in eight seconds; later about every third call makes progress.
     let mut calls = 0;
     while one::<i64>(&mut db, "SELECT count(*) FROM matomo") == 0 {
         assert_eq!(error(&mut caller, &call).code().code(), "57014");
@@ -340,6 +340,39 @@ fn a_statement_timeout_shorter_than_a_step_still_makes_progress() {
     assert_equal(&mut db, "matomo", &all_of(&fake, 1));
 }
 
+/// The poll of an open day commits each time, and the step after it never.
+#[test]
+fn polls_of_open_days_do_not_hide_a_step_that_is_cut_each_time() {
+    let today = chrono::Utc::now().date_naive();
+    let [first, last] = [4, 3].map(|ago| today - chrono::Days::new(ago));
+    let mut fake_world = world(421, "UTC", 60, &first.to_string(), &last.to_string());
+    let large = last.and_hms_opt(0, 0, 0).unwrap().and_utc().timestamp();
+    let mut small = 0;
+    fake_world.site_mut(1).visits.retain(|visit| {
+        small += i32::from(visit.last < large);
+        visit.last >= large || small <= 2
+    });
+    let fake = serve(fake_world);
+    let (name, mut db) = named_database();
+    server(&mut db, &fake);
+    let site = add_site(&mut db, &format!(", start_date => '{first}'"));
+    let mut caller = shared().connect(&name);
+    run(
+        &mut caller,
+        "LOAD 'matomo_postgres'; SET matomo.page_size = 3; SET matomo.fetch_workers = 1;
+         SET matomo.settle_time = '30 d'",
+    );
+    fake.knobs().latency = Duration::from_millis(400);
+    run(&mut caller, "SET statement_timeout = '4 s'");
+    let mut calls = 0;
+    while caller.batch_execute(&format!("CALL matomo_sync_site({site})")).is_err() {
+        calls += 1;
+        assert!(calls < 20, "no end");
+    }
+    assert!(calls > 0);
+    assert_equal(&mut db, "matomo", &all_of(&fake, 1));
+}
+
 #[test]
 fn what_is_changed_during_a_run_is_filled_by_the_next_one_at_once() {
     let fake = serve(sites(419, 2));
@@ -352,13 +385,13 @@ fn what_is_changed_during_a_run_is_filled_by_the_next_one_at_once() {
     wait_until("it hangs", || fake.requests().iter().any(|seen| seen.fault.is_some()));
     run(&mut db, &format!("SELECT matomo_alter_site({site}, destination => 'two')"));
     let process = process_of(&mut db, site).unwrap();
-    // The step goes on, and comes to its end.
+    // The step resumes and completes.
     run(&mut db, &format!("SELECT pg_cancel_backend({process})"));
     wait_long(30, "the new one is filled", || {
         differences(&mut db, "two", &all_of(&fake, 1)).is_empty()
     });
     wait_until("that is the state", || state(&mut db, site).starts_with('0'));
-    // A run that comes to its end well says nothing of what it did not fill.
+    // A run that succeeds does not count a table as synced that it did not fill.
     run(&mut db, &format!("SELECT matomo_alter_site({site}, enabled => false)"));
     let (asks, wait) = (std::sync::mpsc::channel::<()>(), std::sync::mpsc::channel::<()>());
     let wait_for = std::sync::Mutex::new(wait.1);
@@ -401,7 +434,7 @@ fn runs_that_are_killed_wait_longer_and_longer() {
             hangs && pid.is_some()
         });
         fake.clear_requests();
-        // SAFETY: a process of this test's own.
+        // SAFETY: a process of this test.
         assert_eq!(unsafe { libc::kill(pid.unwrap(), libc::SIGKILL) }, 0);
         wait_until("this session has ended", || db.query("SELECT 1", &[]).is_err());
         wait_long(30, "the server is back", || {
@@ -410,11 +443,11 @@ fn runs_that_are_killed_wait_longer_and_longer() {
                 true
             })
         });
-        // Counted by who looks, or noted by who has the lock already.
+        // Counted when somebody looks, or recorded by the process that already has the lock.
         wait_until("it counts", || one::<i32>(&mut db, &failures(site)) > 0);
     }
     wait_long(20, "that is noted", || state(&mut db, site) == "4|the run was interrupted");
-    // 1, 2, 4 seconds, and the time of a restart.
+    // 1, 2, 4 seconds, plus the time of a restart.
     let waits = "SELECT date_part('epoch', start_time - lag(start_time) OVER (ORDER BY runid))::text FROM matomo_runs ORDER BY runid OFFSET 1";
     let waits: Vec<f64> = texts(&mut db, waits).iter().map(|text| text.parse().unwrap()).collect();
     for (wait, least) in waits.iter().zip([1.0, 2.0, 4.0]) {
@@ -426,11 +459,91 @@ fn runs_that_are_killed_wait_longer_and_longer() {
 }
 
 #[test]
+fn upkeep_that_does_not_end_leaves_a_process_to_syncs() {
+    let fake = serve(sites(423, 3));
+    let (_cluster, mut db) = cluster_with_worker();
+    store(&mut db, "analytics", &fake);
+    run(
+        &mut db,
+        "CREATE FUNCTION sleep() RETURNS trigger LANGUAGE plpgsql
+             AS 'BEGIN PERFORM pg_sleep(1000); RETURN old; END'",
+    );
+    let (mut slow, tables) = (Vec::new(), ["one", "two"]);
+    for (table, idsite) in tables.iter().zip(1..) {
+        run(&mut db, &format!("SELECT matomo_create_table('{table}')"));
+        let arguments = format!("'analytics', {idsite}, destination => '{table}'{START}");
+        slow.push(register(&mut db, &arguments));
+    }
+    wait_long(60, "they are synced", || runs_of(&mut db, "succeeded") >= 2);
+    for (table, site) in tables.iter().zip(&slow) {
+        run(
+            &mut db,
+            &format!(
+                "CREATE TRIGGER sleep BEFORE DELETE ON {table} FOR EACH ROW EXECUTE FUNCTION sleep();
+                 SELECT matomo_alter_site({site}, retention => '1 day')"
+            ),
+        );
+    }
+    let sleeping = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
+    wait_long(30, "one sleeps", || one::<i64>(&mut db, sleeping) > 0);
+    run(&mut db, "SELECT matomo_create_table('healthy')");
+    let arguments = format!("'analytics', 3, destination => 'healthy', every => '1 second'{START}");
+    let healthy = register(&mut db, &arguments);
+    let synced = format!(
+        "SELECT count(*) FROM matomo_runs WHERE site_id = {healthy} AND status = 'succeeded'"
+    );
+    wait_long(60, "the healthy site is synced", || one::<i64>(&mut db, &synced) >= 3);
+    assert_eq!(one::<i64>(&mut db, sleeping), 1);
+}
+
+#[test]
+fn upkeep_that_kills_its_process_is_given_up_for_the_day() {
+    let fake = serve(sites(422, 1));
+    let (cluster, mut db) = cluster_with_worker();
+    store(&mut db, "analytics", &fake);
+    run(&mut db, "SELECT matomo_create_table('one')");
+    let site = register(&mut db, &format!("'analytics', 1, destination => 'one'{START}"));
+    wait_long(30, "it is synced", || runs_of(&mut db, "succeeded") > 0);
+    run(
+        &mut db,
+        "CREATE FUNCTION sleep() RETURNS trigger LANGUAGE plpgsql
+             AS 'BEGIN PERFORM pg_sleep(1000); RETURN old; END';
+         CREATE TRIGGER sleep BEFORE DELETE ON one FOR EACH ROW EXECUTE FUNCTION sleep()",
+    );
+    run(
+        &mut db,
+        &format!("SELECT matomo_alter_site({site}, enabled => false, retention => '1 day')"),
+    );
+    for _ in 0..3 {
+        let mut pid = None;
+        wait_long(20, "it sleeps", || {
+            pid = process_of(&mut db, site);
+            let sleeps =
+                "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event = 'PgSleep')";
+            pid.is_some() && one::<bool>(&mut db, sleeps)
+        });
+        // SAFETY: a process of this test.
+        assert_eq!(unsafe { libc::kill(pid.unwrap(), libc::SIGKILL) }, 0);
+        wait_until("this session has ended", || db.query("SELECT 1", &[]).is_err());
+        wait_long(30, "the server is back", || {
+            cluster.config("postgres", "postgres").connect(postgres::NoTls).is_ok_and(|again| {
+                db = again;
+                true
+            })
+        });
+    }
+    wait_long(20, "that is noted", || {
+        let noted = "SELECT coalesce(upkeep_error, '') FROM matomo_status";
+        one::<String>(&mut db, noted) == "the upkeep was interrupted again and again"
+    });
+}
+
+#[test]
 fn a_session_that_ends_takes_its_lock_along() {
     let fake = serve(sites(431, 2));
     let (name, mut db, [site, _]) = two(&fake);
     let mut other = connect_as(&name, "postgres");
-    // The run begins, and is not gone on with.
+    // The run starts and is not continued.
     run(&mut other, &format!("DO $$ BEGIN PERFORM matomo_run_step({site}, false); END $$"));
     let held = format!("SELECT matomo_is_running({site})");
     assert!(one::<bool>(&mut db, &held));

@@ -1,4 +1,4 @@
-//! The queries for monitoring run for the intended role, and give correct results.
+//! The monitoring queries run with the intended role and return correct results.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use crate::support::*;
 
 const FILE: &str = include_str!("../../../monitoring/postgres_exporter.yaml");
 
-/// Name, query and columns of each entry of the file.
+/// Name, query and columns of each entry in the file.
 fn queries() -> Vec<(String, String, Vec<String>)> {
     let mut all = Vec::new();
     for line in FILE.lines().filter(|line| !line.starts_with('#') && !line.trim().is_empty()) {
@@ -31,7 +31,7 @@ fn queries() -> Vec<(String, String, Vec<String>)> {
     all
 }
 
-/// What the exporter's role gets of a query, a map a row.
+/// A query's result for the exporter's role, one map per row.
 fn values(db: &mut postgres::Client, name: &str) -> Vec<BTreeMap<String, String>> {
     let (_, query, columns) = queries().into_iter().find(|(known, ..)| known == name).unwrap();
     let rows =
@@ -91,7 +91,7 @@ fn the_exporters_queries_tell_how_it_is() {
     assert_eq!(counts, [count("1", "0", "27"), count("1", "1", "0")]);
     assert_eq!(values(&mut exporter, "matomo_worker")[0]["up"], "0");
 
-    // A refused token is told apart.
+    // A refused token is reported as such.
     fake.heal();
     run(
         &mut db,
@@ -101,7 +101,7 @@ fn the_exporters_queries_tell_how_it_is() {
     let sites = values(&mut exporter, "matomo_site");
     let refused: Vec<_> = sites.iter().map(|site| site["token_refused"].as_str()).collect();
     assert_eq!(refused, ["0", "1"]);
-    // And upkeep that fails.
+    // So is failing upkeep.
     let upkeep = |db: &mut postgres::Client| -> Vec<String> {
         values(db, "matomo_site").iter().map(|site| site["upkeep_failed"].clone()).collect()
     };
@@ -110,7 +110,7 @@ fn the_exporters_queries_tell_how_it_is() {
     let set = "UPDATE matomo_site_state SET upkeep_error = 'it was in the way' WHERE site_id =";
     run(&mut db, &format!("{set} {good}"));
     assert_eq!(upkeep(&mut exporter), ["1", "0"]);
-    // Others are shown nothing.
+    // Other roles see nothing.
     let nobody = crate::support::role(&mut db);
     let mut nobody = shared().connect_as(&name, &nobody);
     assert_eq!(

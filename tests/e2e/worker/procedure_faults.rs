@@ -319,3 +319,35 @@ fn what_a_constraint_refuses_is_told_without_keeping_the_row() {
     let noted = one::<String>(&mut db, noted);
     assert!(noted.starts_with("22023 | Matomo does not know the site | Method "), "{noted}");
 }
+
+/// A trigger or a client may keep the transaction of a sync open for ever.
+#[test]
+fn a_site_that_is_held_for_over_an_hour_has_failed() {
+    let fake = serve(sites(3, 1));
+    let name = shared().database();
+    let mut db = shared().connect(&name);
+    server(&mut db, &fake);
+    let site = add_site(&mut db, START);
+    run(&mut db, "CALL matomo_sync_all()");
+    let mut holder = shared().connect(&name);
+    run(
+        &mut holder,
+        "BEGIN; SELECT matomo_sync(1, server => 'analytics', start_date => current_date)",
+    );
+    let call = |db: &mut postgres::Client, last_success: &str| {
+        let sql = format!("UPDATE matomo_site_state SET last_success_at = {last_success}");
+        run(db, &sql);
+        run(db, &format!("CALL matomo_sync_site({site})"));
+        one::<String>(db, "SELECT concat_ws(' ', failures, last_sqlstate) FROM matomo_status")
+    };
+    assert_eq!(call(&mut db, "now()"), "0");
+    // A new site has had no time yet.
+    assert_eq!(call(&mut db, "NULL"), "0");
+    run(&mut db, "UPDATE matomo_site_config SET created_at = created_at - interval '1 week'");
+    assert_eq!(call(&mut db, "now() - interval '50 minutes'"), "0");
+    assert_eq!(call(&mut db, "now() - interval '3 hours'"), "1 55P03");
+    assert_eq!(call(&mut db, "now() - interval '4 hours'"), "1 55P03");
+    run(&mut holder, "COMMIT");
+    run(&mut db, &format!("CALL matomo_sync_site({site})"));
+    assert_eq!(one::<i32>(&mut db, "SELECT failures FROM matomo_status"), 0);
+}

@@ -29,8 +29,8 @@ fn a_site_is_copied_day_by_day_and_each_is_committed() {
         runs(&mut db, site)[0].split(' ').take(2).collect::<Vec<_>>(),
         ["succeeded", &days.to_string()]
     );
-    // The next one polls: today, and yesterday if it has not settled. As they have no visits, which
-    // would tell the site's timezone, it asks for that.
+    // The next run polls: today, and yesterday if it has not settled. Without visits, which would
+    // tell the site's timezone, it requests the timezone.
     fake.clear_requests();
     run(&mut db, &format!("CALL matomo_sync_site({site})"));
     let mut asked = asked(&fake);
@@ -76,7 +76,7 @@ fn several_days_make_a_step_where_several_are_fetched_at_once() {
 #[test]
 fn a_large_day_takes_several_steps_and_counts_once() {
     let mut world = world(104, "Europe/Paris", 150, "2026-10-24", "2026-10-25");
-    // Visits of one second, more than a page: no step ends among them.
+    // More visits in one second than fit on a page: no step ends between them.
     let at = instant("2026-10-24T10:00:00Z");
     for _ in 0..12 {
         let id = world.next_visit_id();
@@ -88,7 +88,7 @@ fn a_large_day_takes_several_steps_and_counts_once() {
     server(&mut db, &fake);
     let site = add_site(&mut db, ", start_date => '2026-10-24'");
     run(&mut db, "SET matomo.page_size = 10; SET matomo.step_pages = 2");
-    // What the ledger says after each commit.
+    // The ledger after each commit.
     let seen = look_before_each(&fake, shared().connect(&name), |db| {
         ledger(db, "matomo").into_iter().find(|line| line.starts_with("1 2026-10-24"))
     });
@@ -100,7 +100,7 @@ fn a_large_day_takes_several_steps_and_counts_once() {
     assert!(seen[..seen.len() - 1].iter().all(|line| line.contains(" open ")), "{seen:?}");
     assert!(seen.last().unwrap().contains(" sealed "), "{seen:?}");
     assert_equal(&mut db, "matomo", &all_of(&fake, 1));
-    // As if it had been one step.
+    // The same result as in one step.
     let in_steps = ledger(&mut db, "matomo");
     let totals = "SELECT concat_ws(' ', visits, actions, truncated_visits) FROM matomo_runs WHERE site_id = ";
     let run_totals: String = one(&mut db, &format!("{totals} {site}"));
@@ -112,7 +112,7 @@ fn a_large_day_takes_several_steps_and_counts_once() {
         "SELECT concat_ws(' ', sum(visits), sum(actions), sum(truncated_visits)) FROM matomo_days",
     );
     assert_eq!(run_totals, sums);
-    // Nothing of the way is kept.
+    // The ledger keeps no place in an unfinished day.
     assert_eq!(
         one::<i64>(
             &mut db,
@@ -160,7 +160,7 @@ fn a_visit_met_in_two_steps_of_a_day_counts_once() {
     server(&mut db, &fake);
     let site = add_site(&mut db, ", start_date => '2026-10-24'");
     run(&mut db, "SET matomo.page_size = 10; SET matomo.step_pages = 1");
-    // A late hit moves the first visit behind all others once it has been met.
+    // A late hit moves the first visit behind all others after it was read.
     let calls = std::sync::atomic::AtomicUsize::new(0);
     fake.before_each(Box::new(move |world, _| {
         if calls.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == 3 {
@@ -244,7 +244,7 @@ fn a_procedure_that_cannot_commit_says_so_at_once() {
     run(&mut db, "SET default_transaction_read_only = off");
     assert_eq!(asked(&fake), [""; 0]);
     assert_eq!(one::<i64>(&mut db, "SELECT count(*) FROM matomo_runs"), 0);
-    // Where it can, it does.
+    // Here COMMIT is allowed.
     run(&mut db, "CALL wrapped()");
     run(&mut db, "DO $$ BEGIN CALL matomo_sync_all(); END $$");
     assert_eq!(

@@ -1,5 +1,5 @@
-//! Long use of one process: a session that syncs repeatedly, a worker that polls for long. Short here;
-//! `make soak` sets `MATOMO_SOAK`, and records the figures in `tests/SOAK.md`.
+//! Long use of one process: a session that syncs repeatedly, a worker that polls. Short here;
+//! `make soak` sets `MATOMO_SOAK` and records the figures in `tests/SOAK.md`.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -19,9 +19,9 @@ fn thousands_of_calls_of_all_kinds_leave_a_session_as_it_was() {
     let mut session = Session::new(database());
     let process = pid(&mut session.db);
     (0..warm_up).for_each(|number| session.call(number));
-    // A good one, whose connection is kept.
+    // One call that succeeds and keeps its connection.
     session.call(0);
-    // Twice, as the question itself leaves plans behind.
+    // Twice, since the query itself leaves cached plans behind.
     session.contexts();
     let contexts = session.contexts();
     let before = Footprint::of(process);
@@ -66,17 +66,17 @@ fn thousands_of_calls_of_all_kinds_leave_a_session_as_it_was() {
             if grown.is_empty() { "none".to_owned() } else { grown.join(", ") }
         ),
     );
-    // What is cached of four tables, and the heap of their batches, settle some megabytes above.
+    // The caches for four tables and the heap of their batches settle some megabytes higher.
     assert!(after.memory < before.memory + 8 * 1024, "{memory:?} kB, contexts {grown:?}");
 }
 
-/// A zone in which a day ends at the next full hour.
+/// A timezone in which a day ends at the next full hour.
 fn late_zone() -> String {
     let offset = 23 - i64::from(Utc::now().hour());
     format!("UTC{:+}", if offset > 12 { offset - 24 } else { offset })
 }
 
-/// Lets visits come and go on until it is told to end; how many came.
+/// Adds visits and extends them until told to stop; returns how many.
 fn grow(fake: &Fake, end: &AtomicBool) -> i64 {
     let mut count = 0;
     while !end.load(Ordering::Relaxed) {
@@ -86,7 +86,7 @@ fn grow(fake: &Fake, end: &AtomicBool) -> i64 {
             let site = world.site_mut(1);
             count += 1;
             site.add(Visit::new(count, at).and(Action::page(at, "https://x.test/", "Home")));
-            // Those of before go on, the last a moment ago and one long ago.
+            // Earlier visits continue: the last one, and one from a while ago.
             for earlier in [count - 1, count - 40] {
                 if earlier > 0 && count % 3 > 0 {
                     site.visit_mut(earlier).push(Action::page(at, "https://x.test/on", "On"));
@@ -118,14 +118,14 @@ fn a_worker_polls_for_long_and_misses_nothing() {
         let begin = Instant::now();
         while begin.elapsed() < length {
             thread::sleep(length / 10);
-            // A connection is kept, but for after a failure; a sync that is at it may have another.
+            // A connection is kept, except after a failure; a sync in progress may have another.
             let files = samples.first().map_or(usize::MAX, |first: &Footprint| first.files + 2);
             samples.push(Footprint::at_rest(worker, |now| {
                 now.threads == 1 && now.sockets <= 2 && now.files <= files
             }));
             requests += fake.requests().len();
             fake.clear_requests();
-            // Each failure after another is waited for longer.
+            // Each further failure in a row waits longer.
             if samples.len() % 3 == 2 {
                 let fault = [Fault::Reset, Fault::Html, Fault::HalfBody][faults % 3].clone();
                 fake.fail(fault, When::live().times(1));
@@ -137,7 +137,7 @@ fn a_worker_polls_for_long_and_misses_nothing() {
     });
     fake.heal();
     let ended: i64 = one(&mut db, "SELECT max(runid) FROM matomo_runs");
-    // The one that may run at present has begun before the last visit.
+    // A run in progress may have started before the last visit.
     let later = format!(
         "SELECT count(*) FROM matomo_runs WHERE runid > {ended} + 1 AND status = 'succeeded'"
     );
@@ -160,7 +160,7 @@ fn a_worker_polls_for_long_and_misses_nothing() {
             last.sockets
         ),
     );
-    // The first sample has the caches that every session fills, and what a sync needs.
+    // The first sample includes the caches of every session and what a sync needs.
     let half = memory[memory.len() / 2];
     let room = if is_long() { 1024 } else { 4096 };
     assert!(last.memory < half + room, "{memory:?} kB");

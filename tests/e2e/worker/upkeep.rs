@@ -6,7 +6,7 @@ use fake_matomo::{Action, Fault, Page, Visit, When};
 use crate::support::worker::*;
 use crate::support::*;
 
-/// Weeks that `table` has partitions for, and whether they are past.
+/// How many future and how many past weeks have partitions.
 fn weeks(db: &mut postgres::Client, table: &str) -> (i64, i64) {
     let sql = format!(
         "SELECT count(*) FILTER (WHERE hi > now()), count(*) FILTER (WHERE hi <= now()) FROM (
@@ -32,7 +32,7 @@ fn what_is_older_than_the_retention_goes_and_coming_weeks_are_made() {
         store(&mut db, "analytics", &fake);
         let mut sites = Vec::new();
         for table in ["matomo", "matomo_partitioned"] {
-            // What was copied before the retention was given.
+            // Rows copied before the site had a retention.
             sync(&mut db, &fake, &format!(", '{}', destination => '{table}'", noon.text(39)));
             let arguments = format!(
                 "'analytics', 1, '{}', '{table}', every => '1 second', retention => '10 days'",
@@ -64,7 +64,7 @@ fn what_is_older_than_the_retention_goes_and_coming_weeks_are_made() {
         assert_eq!(coming, 5, "this week and four ahead");
         assert!(past <= 2, "{past}");
 
-        // None of it comes back, and it is done once a day.
+        // Dropped rows do not come back, and upkeep runs once a day.
         asked(&fake);
         run(
             &mut db,
@@ -90,7 +90,7 @@ fn a_first_import_asks_for_nothing_that_would_go_at_once() {
     let mut db = database();
     store(&mut db, "analytics", &fake);
     run(&mut db, "LOAD 'matomo_postgres'; SET matomo.settle_time = 0");
-    // In one of these zones it is another day than in the site's.
+    // In one of these timezones the date differs from the site's.
     for (zone, table) in
         [("Pacific/Kiritimati", "matomo"), ("Pacific/Pago_Pago", "matomo_partitioned")]
     {
@@ -114,7 +114,7 @@ fn a_first_import_asks_for_nothing_that_would_go_at_once() {
 fn a_longer_retention_brings_back_what_a_shorter_one_dropped() {
     let noon = Noon::new();
     let mut world = noon.world(31);
-    // Of two days, the second of which is the first that three days keep.
+    // A visit over two days; a retention of three days keeps the second one.
     let evening = noon.at(4, "23:50:00");
     world.site_mut(1).add(
         Visit::new(9000, evening)
@@ -137,11 +137,11 @@ fn a_longer_retention_brings_back_what_a_shorter_one_dropped() {
         let days = asked(&fake).into_iter().filter(|line| line.starts_with("day")).count();
         (days, one::<i64>(&mut db, "SELECT count(*) FROM matomo"))
     };
-    // Nine actions a day; the visit of two days has one on each.
+    // Nine actions a day; the visit over two days adds one to each.
     assert_eq!(sync_with(""), (13, 13 * 9 + 2));
     assert_eq!(sync_with("3 days"), (1, 4 * 9 + 1));
     assert_eq!(sync_with(""), (1, 4 * 9 + 1));
-    // Three days more and the one that lost an action; then nothing but today.
+    // Three more days and the one that lost an action; after that only today.
     assert_eq!(sync_with("6 days"), (5, 7 * 9 + 2));
     assert_eq!(sync_with("6 days"), (1, 7 * 9 + 2));
     assert_eq!(sync_with("3 days"), (1, 4 * 9 + 1));
@@ -172,11 +172,11 @@ fn what_is_too_old_goes_though_the_site_is_disabled_or_matomo_down() {
     fake.fail(Fault::Status(503, Page::Html), When::always());
     run(&mut db, &format!("SELECT matomo_alter_site({site}, enabled => true)"));
     wait_until("it has failed", || runs(&mut db, site, "failed") == 1);
-    // A shorter retention is not put off till tomorrow.
+    // A shorter retention takes effect before tomorrow.
     run(&mut db, &format!("SELECT matomo_alter_site({site}, retention => '2 days')"));
     wait_until("more are gone", || one::<i64>(&mut db, visits) == 9);
 
-    // The procedure does so too.
+    // With the procedure too.
     set(&mut db, "matomo.database", "");
     wait_until("the worker has left", || {
         workers(&mut db) == ["matomo launcher matomo: databases: 0"]
@@ -296,7 +296,7 @@ fn it_goes_on_where_the_last_step_was() {
     let place =
         "SELECT upkeep_place ->> 'done' FROM matomo_site_state WHERE upkeep_place IS NOT NULL";
     let left = "SELECT count(*) FROM matomo";
-    // A transaction each, of those that matomo_sync_all is made of; the first one begins.
+    // One transaction for each step of matomo_sync_all; the first one starts the run.
     for (rows, done) in [(15000, None), (5000, Some("false")), (0, Some("true")), (0, None)] {
         run(&mut db, &format!("DO $$ BEGIN PERFORM matomo_run_step({site}, true); END $$"));
         assert_eq!(one::<i64>(&mut db, left), rows);

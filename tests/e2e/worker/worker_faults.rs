@@ -57,9 +57,9 @@ fn kill_9_in_the_middle_of_a_years_import_loses_one_step() {
         pid.is_some()
     });
     let pid = pid.unwrap();
-    // SAFETY: a process of this test's own.
+    // SAFETY: a process of this test.
     assert_eq!(unsafe { libc::kill(pid, libc::SIGKILL) }, 0);
-    // All sessions end with it, and the server starts anew.
+    // All sessions end with it, and the server restarts.
     wait_until("this session has ended", || db.query("SELECT 1", &[]).is_err());
     wait_long(30, "the server is back", || {
         cluster.config("postgres", "postgres").connect(postgres::NoTls).is_ok_and(|mut again| {
@@ -72,7 +72,7 @@ fn kill_9_in_the_middle_of_a_years_import_loses_one_step() {
     assert!((101..365).contains(&kept), "what was committed is still there: {kept} days");
     wait_long(120, "the import is done", || runs(&mut db, site, "succeeded") >= 1);
     assert_equal(&mut db, "matomo", &all_of(&fake, 1));
-    // One day more than once: that of the step that was lost. Today is open.
+    // One day is requested twice: that of the lost step. Today is open.
     let mut days: HashMap<String, usize> = HashMap::new();
     for line in asked(&fake).into_iter().filter(|line| line.starts_with("day 202")) {
         *days.entry(line[..14].to_owned()).or_default() += 1;
@@ -130,7 +130,7 @@ fn a_cancel_ends_a_run_and_not_the_worker() {
     wait_until("it works", || coordinator_pid(&mut db, "postgres").is_some());
     let pid = coordinator_pid(&mut db, "postgres").unwrap();
     let cancel = |pid| format!("SELECT pg_cancel_backend({pid})");
-    // There is nothing to cancel.
+    // Nothing to cancel.
     run(&mut db, &cancel(pid));
     fake.fail(Fault::Hang, When::live().times(1));
     let site =
@@ -252,11 +252,11 @@ fn a_site_whose_owner_is_gone_is_told_of_once() {
     let status =
         "SELECT concat_ws('|', failures, last_sqlstate, last_error, last_detail, last_hint)
         FROM matomo_status WHERE last_error_at IS NOT NULL";
-    // A run of his may have been under way.
+    // A run of the role may have been in progress.
     let told = format!("|42704|{message}|The last known name of the role is etl.|{hint}");
     wait_until("it is noted", || texts(&mut db, status).iter().any(|line| line.ends_with(&told)));
     let told = texts(&mut db, status);
-    // Whoever looks again, and a call of the procedure, which tells of it each time.
+    // A new coordinator looks again, and the procedure reports it on every call.
     run(
         &mut db,
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'matomo coordinator'",
@@ -279,13 +279,13 @@ fn a_site_whose_owner_is_gone_is_told_of_once() {
     let log = cluster.log();
     let lines = log.lines().filter(|line| line.contains("WARNING") && line.contains(&message));
     assert_eq!(lines.filter(|line| !line.contains("registered site 1: ")).count(), 1, "{log}");
-    // With another owner it goes on.
+    // With another owner the site is synced again.
     run(&mut db, &format!("SELECT matomo_alter_site({site}, owner => 'postgres')"));
     wait_until("it is synced once more", || runs(&mut db, site, "succeeded") > before);
     assert_eq!(one::<i32>(&mut db, "SELECT failures FROM matomo_status"), 0);
 }
 
-/// Nothing of a user's is written then; that it was not is.
+/// No user table is written then; the failure is recorded.
 #[test]
 fn where_transactions_are_read_only_by_default_runs_fail_and_that_is_noted() {
     let noon = Noon::new();

@@ -16,7 +16,7 @@ fn without_the_extension_it_says_so_once_and_waits_for_it() {
     ];
     wait_until("the worker sleeps", || workers(&mut db) == idle);
     let pid = coordinator_pid(&mut db, "postgres");
-    // A few naps, in which nothing else is said.
+    // A few naps without another log message.
     let naps = "SELECT count(*) FROM generate_series(1, 3), pg_sleep(1)";
     run(&mut db, naps);
     assert_eq!(cluster.log().matches(MISSING).count(), 1, "{}", cluster.log());
@@ -50,7 +50,7 @@ fn the_list_of_databases_is_followed() {
     assert_eq!(log.matches(nowhere).count(), 1, "{log}");
     let closed = "WARNING:  database \"closed\" of matomo.database does not accept connections";
     assert_eq!(log.matches(closed).count(), 1, "{log}");
-    // A database that comes later is found.
+    // A database created later is found.
     run(&mut db, "CREATE DATABASE nowhere");
     wait_until("three work", || coordinator_pid(&mut db, "nowhere").is_some());
 
@@ -84,7 +84,7 @@ fn a_database_is_dropped_by_force_or_when_it_is_off_the_list() {
     run(&mut db, "DROP DATABASE second");
 }
 
-/// As docs/scheduling.md says.
+/// As docs/scheduling.md describes.
 #[test]
 fn a_database_is_renamed_once_it_is_off_the_list() {
     let cluster = Cluster::start_with(
@@ -111,7 +111,7 @@ fn one_that_is_terminated_is_started_again() {
     wait_until("another works", || {
         coordinator_pid(&mut db, "postgres").is_some_and(|pid| Some(pid) != first)
     });
-    // The launcher too, whose workers end with it: there are never two in a database.
+    // The launcher too; its workers end with it, so a database never has two.
     let launcher = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'matomo launcher'";
     let before: i32 = one(&mut db, launcher);
     run(&mut db, &format!("SELECT pg_terminate_backend({before})"));
@@ -163,7 +163,7 @@ fn it_is_gone_with_its_postmaster() {
     let pid = coordinator_pid(&mut db, "postgres").unwrap();
     let file = std::fs::read_to_string(cluster.dir.join("data/postmaster.pid")).unwrap();
     let postmaster: i32 = file.lines().next().unwrap().parse().unwrap();
-    // SAFETY: a process of this test's own.
+    // SAFETY: a process of this test.
     assert_eq!(unsafe { libc::kill(postmaster, libc::SIGKILL) }, 0);
     wait_until("it has ended", || is_gone(pid) && is_gone(postmaster));
 }

@@ -1,4 +1,4 @@
-//! The background worker at work: due sites are synced in turns, whatever happens to other sites.
+//! The background worker: due sites are synced in turns, whatever happens to other sites.
 
 use std::time::{Duration, Instant};
 
@@ -57,7 +57,7 @@ fn a_site_that_fails_is_tried_later_and_later_and_the_others_go_on() {
     let fails = register(&mut db, &format!("'bad', 1, '{from}', every => '1 second'"));
     let works = register(&mut db, &format!("'good', 1, '{from}', 'there', every => '1 second'"));
     wait_until("it has failed three times", || runs(&mut db, fails, "failed") == 3);
-    // Of seconds: 1, 2, 4.
+    // The waits are 1, 2, 4 seconds.
     let waits = "SELECT next_at > last_error_at + interval '3 s' AND next_at < last_error_at + interval '5 s'
                  FROM matomo_site_state WHERE failures = 3";
     assert!(one::<bool>(&mut db, waits));
@@ -68,7 +68,7 @@ fn a_site_that_fails_is_tried_later_and_later_and_the_others_go_on() {
     assert_eq!(log.matches(&said).count(), 3, "{log}");
     assert!(!log.contains("ERROR") && !log.contains("secret-token"), "{log}");
 
-    // It comes back by itself, and nothing is missing.
+    // It recovers by itself, and nothing is missing.
     bad.heal();
     wait_until("it has recovered", || runs(&mut db, fails, "succeeded") > 0);
     assert_equal(&mut db, "matomo", &all_of(&bad, 1));
@@ -100,12 +100,12 @@ fn a_refused_token_is_asked_with_once_until_it_changes() {
     run(&mut db, &format!("SELECT matomo_alter_site({site}, enabled => true)"));
     wait_until("it has failed", || runs(&mut db, site, "failed") == 1);
     run(&mut db, "SELECT count(*) FROM generate_series(1, 4), pg_sleep(1)");
-    // The token is asked for what it may see before it counts as refused.
+    // The sites of the token are requested before it counts as refused.
     assert_eq!(fake.requests().len(), 2, "{:?}", asked(&fake));
     assert_eq!(runs(&mut db, site, "failed"), 1);
     let next = "SELECT next_at FROM matomo_site_state WHERE next_at = 'infinity' AND last_sqlstate = '28000'";
     assert_eq!(db.query(next, &[]).unwrap().len(), 1);
-    // Another one that is no better is another question, and one only.
+    // Another invalid token is tried once as well.
     token(&mut db, "no better");
     wait_until("it has failed again", || runs(&mut db, site, "failed") == 2);
     assert_eq!(fake.requests().len(), 4);
@@ -133,7 +133,7 @@ fn sites_take_turns() {
     wait_until("the other site has been polled", || runs(&mut db, polls, "succeeded") >= 3);
     assert_eq!(runs(&mut db, import, "succeeded"), 0, "the import still goes on");
     assert_equal(&mut db, "matomo", &all_of(&quick, 1));
-    // No lock is left.
+    // No lock remains.
     slow.knobs().latency = Duration::ZERO;
     wait_long(60, "the import is done", || runs(&mut db, import, "succeeded") == 1);
     assert_equal(&mut db, "weeks", &all_of(&slow, 1));
@@ -154,7 +154,7 @@ fn another_sessions_sync_is_waited_for_and_a_disabled_site_left_alone() {
     fake.clear_requests();
     run(&mut db, "SELECT count(*) FROM generate_series(1, 3), pg_sleep(1)");
     assert_eq!(asked(&fake), [""; 0]);
-    // Somebody syncs it by hand, and hangs.
+    // Another session syncs it and hangs.
     fake.fail(Fault::Hang, When::live());
     let mut other = cluster.connect("postgres");
     let token = other.cancel_token();
@@ -187,9 +187,9 @@ fn what_a_clock_that_was_ahead_has_left_is_waited_for_by_nobody() {
         wait_until("it is synced", || runs(&mut db, site, "succeeded") > 0);
     }
     wait_until("it is looked after", || one::<i64>(&mut db, tended) == 2);
-    // An hour and a bit may well be the wait of one that fails.
+    // A little over an hour may be the wait after a failure.
     for (failures, ahead) in [(0, "3 days"), (3, "1 day 3 hours")] {
-        // Not while the coordinator has yet to see what the last process has done.
+        // Not before the coordinator has seen the last process end.
         run(&mut db, "SELECT pg_sleep(2)");
         let before = ids.map(|site| runs(&mut db, site, "succeeded"));
         run(
@@ -204,7 +204,7 @@ fn what_a_clock_that_was_ahead_has_left_is_waited_for_by_nobody() {
         }
         wait_until("it is looked after again", || one::<i64>(&mut db, tended) == 2);
     }
-    // What lies within the usual is waited for.
+    // A usual wait is kept.
     let count = runs(&mut db, ids[1], "succeeded");
     run(&mut db, "SELECT pg_sleep(3)");
     assert_eq!(runs(&mut db, ids[1], "succeeded"), count);
@@ -241,7 +241,7 @@ fn of_a_disabled_site_a_dead_run_is_noted_and_none_begun() {
         &format!("'analytics', 1, '{}', retention => '9 years', enabled => false", noon.text(1)),
     );
     fake.clear_requests();
-    // Begun before the site was changed for the last time.
+    // A run started before the site's last change.
     run(
         &mut db,
         "INSERT INTO matomo_run_log (job_pid, database, username, command, status, start_time, site_id,
@@ -266,7 +266,7 @@ fn no_lock_that_sql_can_take_or_give_back_concerns_a_run() {
         &mut db,
         &format!("'analytics', 1, '{}', every => '1 second', enabled => false", noon.text(1)),
     );
-    // Whatever key: those of 0.1.0, and those that pg_locks shows of ours.
+    // Any key: those of 0.1.0, and those that pg_locks shows for ours.
     run(
         &mut db,
         &format!(
@@ -276,7 +276,7 @@ fn no_lock_that_sql_can_take_or_give_back_concerns_a_run() {
         ),
     );
     wait_until("it is synced", || runs(&mut db, site, "succeeded") > 0);
-    // A trigger gives back all that the session has.
+    // A trigger releases all advisory locks of the session.
     run(
         &mut db,
         &format!(
@@ -322,7 +322,7 @@ fn a_new_site_wakes_it_and_a_new_naptime_is_heeded_at_once() {
     let cluster = crate::support::cluster::Cluster::start_with(&PRELOADED.replace("'1s'", "'1h'"));
     let mut db = cluster.connect("postgres");
     run(&mut db, "CREATE EXTENSION matomo_postgres");
-    // It may have looked before that.
+    // The worker may have looked before that.
     run(&mut db, "SELECT pg_reload_conf()");
     let noon = Noon::new();
     let fake = serve(noon.world(2));
@@ -339,7 +339,7 @@ fn a_new_site_wakes_it_and_a_new_naptime_is_heeded_at_once() {
     run(&mut db, &format!("SELECT matomo_alter_site({site}, every => '1 hour')"));
     wait_until("it is synced again", || runs(&mut db, site, "succeeded") == 2);
     sleeps(&mut db);
-    // What nobody tells it is found after a nap.
+    // Without a signal it is found after a nap.
     let due = format!("UPDATE matomo_site_state SET next_at = now() WHERE site_id = {site}");
     run(&mut db, &due);
     run(&mut db, "SELECT pg_sleep(2)");
@@ -368,7 +368,7 @@ fn two_databases_have_a_worker_each() {
     }
 }
 
-/// Two Matomos, each with a site 1, and one of them in two tables.
+/// Two Matomos, each with a site 1; one site is in two tables.
 #[test]
 fn progress_tells_apart_sites_of_the_same_id() {
     let (cluster, mut db) = cluster_with_worker();
@@ -383,11 +383,11 @@ fn progress_tells_apart_sites_of_the_same_id() {
         register(&mut db, &arguments)
     };
     let sites = [at("first", 2, "matomo"), at("second", 4, "apart"), at("second", 4, "copy")];
-    // The first steps do not end.
+    // The first steps hang.
     for fake in [&first, &second] {
         fake.fail(Fault::Hang, When::live());
     }
-    // Of a Matomo that has not answered yet the worker syncs one site; a session syncs the other.
+    // Until a Matomo has answered, the worker syncs one of its sites; a session syncs the other.
     let of_worker =
         format!("UPDATE matomo_site_config SET enabled = true WHERE id <> {}", sites[2]);
     run(&mut db, &of_worker);

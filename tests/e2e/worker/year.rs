@@ -7,21 +7,22 @@ use crate::support::sites::{add_site, look_before_each, runs, server};
 use crate::support::soak::figures;
 use crate::support::*;
 
-/// What another session sees.
+/// What another session sees: age of the oldest snapshot, days done, days in total, and whether
+/// there is an estimate.
 type Sight = (Option<i32>, i32, i32, bool);
 
 #[test]
 fn a_years_import_holds_nothing_back_and_shows_how_far_it_is() {
     let [first, last] = [366, 2].map(|ago| (Utc::now().date_naive() - Days::new(ago)).to_string());
     let fake = serve(world(126, "Europe/Paris", 2, &first, &last));
-    // A transaction of any other database would count in all snapshots: a server of its own.
+    // Its own server, since transactions in other databases also count in snapshots.
     let cluster = Cluster::start();
     let name = cluster.database();
     let mut db = cluster.connect(&name);
     server(&mut db, &fake);
     let site = add_site(&mut db, &format!(", start_date => '{first}'"));
     run(&mut db, "CREATE TABLE busy (n int)");
-    // Each answer of Matomo sees some transactions of others pass.
+    // Before each answer of Matomo some transactions of others commit.
     let seen = look_before_each(&fake, cluster.connect(&name), |other| -> Sight {
         for _ in 0..5 {
             run(other, "INSERT INTO busy VALUES (1)");
@@ -42,7 +43,7 @@ fn a_years_import_holds_nothing_back_and_shows_how_far_it_is() {
     let seen: Vec<_> = seen.iter().map(|(_, sight)| sight).collect();
     assert_equal(&mut db, "matomo", &all_of(&fake, 1));
     assert!(runs(&mut db, site)[0].starts_with("succeeded 367 "), "{:?}", runs(&mut db, site));
-    // The transactions that pass while one step waits, not those of all that wait.
+    // The age counts the transactions during one step, not during the whole import.
     let ages: Vec<_> = seen.iter().filter_map(|sight| sight.0).collect();
     let oldest = *ages.iter().max().unwrap();
     assert!(ages.len() > 360 && (5..15).contains(&oldest), "{ages:?}");

@@ -1,4 +1,4 @@
-//! One action of a visit, as it truly happened.
+//! One action of a visit, as it really happened.
 
 use crate::commerce::{Item, Product};
 use serde_json::{Map, Value};
@@ -11,22 +11,22 @@ pub struct CustomVariable {
     pub value: String,
 }
 
-/// What Matomo says of the time spent on an action.
+/// What Matomo sends as the time spent on an action.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum TimeSpent {
-    /// As Matomo does it: on page views only, from the actions after it.
+    /// As Matomo computes it: for page views only, from the actions after them.
     Auto,
-    /// This many seconds, on whatever kind of action.
+    /// This many seconds, for any kind of action.
     Seconds(i64),
     /// The key is missing.
     Absent,
 }
 
-/// The kinds of action and what only they have.
+/// The kinds of action, with the fields that each kind has of its own.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Kind {
     Page,
-    /// The value is a number's literal, sent as it stands.
+    /// `value` is the literal of a number, sent unchanged.
     Event {
         category: String,
         action: String,
@@ -40,8 +40,8 @@ pub enum Kind {
         category: String,
         count: Option<i64>,
     },
-    /// `manual`: converted by the site's own code, so no page belongs to it. `deleted`: Matomo no longer
-    /// knows the goal's id and name. Revenue is a literal.
+    /// `manual`: converted by the site's own code, so without a page. `deleted`: Matomo no longer
+    /// has the goal's id and name. `revenue` is the literal of a number.
     Goal {
         id: i64,
         name: String,
@@ -71,23 +71,23 @@ pub struct Action {
     pub at: i64,
     pub kind: Kind,
     pub url: Option<String>,
-    /// The page's title (page views only; the other kinds have Matomo's own).
+    /// The page's title. Page views only; Matomo makes the title of the other kinds.
     pub page_title: Option<String>,
     pub custom_variables: Vec<CustomVariable>,
     /// Dimensions by number; `None` is sent as null.
     pub dimensions: Vec<(u32, Option<String>)>,
     pub time_spent: TimeSpent,
-    /// Seconds of heartbeat on top of what `TimeSpent::Auto` gives.
+    /// Heartbeat seconds on top of `TimeSpent::Auto`.
     pub heartbeat: i64,
     pub load_ms: Option<i64>,
-    /// The product that a page view shows.
+    /// The product shown on the page.
     pub product: Option<Product>,
     pub idpageview: String,
-    /// Place in order of tracking within the visit: makes the page id. Set by `Visit::push`.
+    /// Tracking order within the visit, from which the page id is made. Set by `Visit::push`.
     pub serial: i64,
-    /// Keys sent in addition, or instead of Matomo's own of that name. The oracle heeds them.
+    /// Extra keys; they replace Matomo's own of the same name. The oracle applies them too.
     pub extra: Map<String, Value>,
-    /// Keys left out. The oracle heeds them.
+    /// Keys left out. The oracle leaves them out too.
     pub omit: Vec<String>,
 }
 
@@ -111,7 +111,6 @@ impl Action {
         }
     }
 
-    /// A page view.
     pub fn page(at: i64, url: impl Into<String>, title: impl Into<String>) -> Action {
         Action { page_title: Some(title.into()), ..Action::new(at, Kind::Page) }.url(url)
     }
@@ -123,7 +122,6 @@ impl Action {
             .url("https://www.example.org/")
     }
 
-    /// The download of a file.
     pub fn download(at: i64, url: impl Into<String>) -> Action {
         Action::new(at, Kind::Download).url(url)
     }
@@ -133,7 +131,7 @@ impl Action {
         Action::new(at, Kind::Outlink).url(url)
     }
 
-    /// A search within the site; see `category` and `count`.
+    /// A site search; see `results`.
     pub fn search(at: i64, keyword: impl Into<String>) -> Action {
         let (keyword, category) = (keyword.into(), String::new());
         Action::new(at, Kind::Search { keyword, category, count: None })
@@ -149,17 +147,15 @@ impl Action {
         .url(url)
     }
 
-    /// An order.
     pub fn order(at: i64, id: impl Into<String>, items: Vec<Item>) -> Action {
         Action::new(at, Kind::Order { id: id.into(), items, discount: 0 })
     }
 
-    /// An abandoned cart.
     pub fn cart(at: i64, items: Vec<Item>) -> Action {
         Action::new(at, Kind::Cart { items })
     }
 
-    /// The impression of a content block (its type is the number 13); see `target`, `interaction`.
+    /// A content impression (Matomo sends its type as the number 13); see `target`.
     pub fn content(
         at: i64,
         url: impl Into<String>,
@@ -170,25 +166,21 @@ impl Action {
         Action::new(at, Kind::Content { name, piece, target: None, interaction: None }).url(url)
     }
 
-    /// Sets the URL.
     pub fn url(mut self, url: impl Into<String>) -> Action {
         self.url = Some(url.into());
         self
     }
 
-    /// Takes the URL away.
     pub fn no_url(mut self) -> Action {
         self.url = None;
         self
     }
 
-    /// Takes a page view's title away.
     pub fn no_title(mut self) -> Action {
         self.page_title = None;
         self
     }
 
-    /// An event's name.
     pub fn name(mut self, text: impl Into<String>) -> Action {
         if let Kind::Event { name, .. } = &mut self.kind {
             *name = Some(text.into());
@@ -204,7 +196,7 @@ impl Action {
         self
     }
 
-    /// A search's category and count of results.
+    /// A search's category and number of results.
     pub fn results(mut self, of: impl Into<String>, number: Option<i64>) -> Action {
         if let Kind::Search { category, count, .. } = &mut self.kind {
             (*category, *count) = (of.into(), number);
@@ -220,7 +212,7 @@ impl Action {
         self
     }
 
-    /// Makes a goal a manual one, without a page.
+    /// Makes the goal a manual one, without a page.
     pub fn manual(mut self) -> Action {
         if let Kind::Goal { manual, .. } = &mut self.kind {
             *manual = true;
@@ -228,7 +220,7 @@ impl Action {
         self
     }
 
-    /// Makes a goal one that was deleted later.
+    /// Makes the goal one that was deleted later.
     pub fn deleted(mut self) -> Action {
         if let Kind::Goal { deleted, .. } = &mut self.kind {
             *deleted = true;
@@ -236,13 +228,12 @@ impl Action {
         self
     }
 
-    /// Shows a product on the page.
     pub fn product(mut self, product: Product) -> Action {
         self.product = Some(product);
         self
     }
 
-    /// A content's target and what the visitor did with it.
+    /// A content's target and the interaction with it.
     pub fn target(mut self, url: impl Into<String>, done: Option<&str>) -> Action {
         if let Kind::Content { target, interaction, .. } = &mut self.kind {
             (*target, *interaction) = (Some(url.into()), done.map(str::to_owned));
@@ -250,7 +241,7 @@ impl Action {
         self
     }
 
-    /// Adds a custom variable (scope page).
+    /// Adds a custom variable of scope page.
     pub fn variable(
         mut self,
         index: u32,
@@ -258,19 +249,18 @@ impl Action {
         value: impl Into<String>,
     ) -> Action {
         let variable = CustomVariable { index, name: name.into(), value: value.into() };
-        // In order of index, as PHP sends them.
+        // By index, as PHP sends them.
         let place = self.custom_variables.partition_point(|v| v.index <= index);
         self.custom_variables.insert(place, variable);
         self
     }
 
-    /// Sets a dimension.
     pub fn dimension(mut self, number: u32, value: impl Into<String>) -> Action {
         set_dimension(&mut self.dimensions, number, Some(value.into()));
         self
     }
 
-    /// Sets a dimension that has no value: sent as null.
+    /// Sets a dimension without a value, sent as null.
     pub fn null_dimension(mut self, number: u32) -> Action {
         set_dimension(&mut self.dimensions, number, None);
         self
@@ -282,20 +272,19 @@ impl Action {
         self
     }
 
-    /// Sends a further key, or another value for one of Matomo's own.
+    /// Sends an extra key, or another value for one of Matomo's own.
     pub fn with(mut self, key: impl Into<String>, value: Value) -> Action {
         self.extra.insert(key.into(), value);
         self
     }
 
-    /// Leaves a key out.
     pub fn without(mut self, key: impl Into<String>) -> Action {
         self.omit.push(key.into());
         self
     }
 }
 
-/// Keeps dimensions in order of their number, one of each.
+/// Keeps dimensions unique and sorted by number.
 pub(crate) fn set_dimension(
     all: &mut Vec<(u32, Option<String>)>,
     number: u32,

@@ -9,7 +9,7 @@ use crate::world::{Site, World};
 use crate::writer::Writer;
 use crate::zone::{Zone, utc};
 
-/// Writes the first `max_actions` actions as elements of an open array.
+/// Writes at most `max_actions` actions as elements of an open array.
 pub fn write(w: &mut Writer, world: &World, site: &Site, zone: Zone, visit: &Visit) {
     let mut position = 0;
     let mut page = None;
@@ -42,15 +42,15 @@ pub fn write(w: &mut Writer, world: &World, site: &Site, zone: Zone, visit: &Vis
     }
 }
 
-/// What an action takes from its surroundings.
+/// What an action takes from its visit.
 struct Context<'a> {
     site: &'a Site,
     visit: &'a Visit,
-    /// How many pages were seen so far.
+    /// Pages seen so far.
     position: i64,
-    /// The last of them.
+    /// The last page seen.
     page: Option<&'a Action>,
-    /// The wall clock of the site read as if it were UTC: Matomo's `timestamp`.
+    /// Matomo's `timestamp`: the site's wall clock read as if it were UTC.
     wall: i64,
 }
 
@@ -81,7 +81,7 @@ fn one(w: &mut Writer, c: &Context, index: usize, action: &Action) {
     particulars(w, c, index, action);
 }
 
-/// What only one kind has, in Matomo's order of keys.
+/// The keys that only one kind has, in Matomo's order.
 fn particulars(w: &mut Writer, c: &Context, index: usize, action: &Action) {
     let position = |w: &mut Writer| {
         w.opt_db("pageviewPosition", Some(c.position).filter(|n| *n > 0));
@@ -167,7 +167,7 @@ fn particulars(w: &mut Writer, c: &Context, index: usize, action: &Action) {
     }
 }
 
-/// A product on show. PHP leaves out what is empty to it.
+/// A product on show. PHP leaves out empty values.
 fn shown(w: &mut Writer, product: &Product) {
     for (key, text) in [("productViewSku", &product.sku), ("productViewName", &product.name)] {
         if !matches!(text.as_str(), "" | "0") {
@@ -243,7 +243,7 @@ fn order(w: &mut Writer, c: &Context, action: &Action, items: &[Item], sums: Sum
     ending(w, c, action, action.kind.type_name(), &subtitle);
 }
 
-/// Conversions carry the visit's referrer, with null for a missing name.
+/// Conversions carry the visit's referrer; a missing name is null.
 fn referrer(w: &mut Writer, c: &Context) {
     let from = &c.visit.referrer;
     w.str("referrerType", &from.kind);

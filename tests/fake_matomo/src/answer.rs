@@ -1,8 +1,8 @@
-//! An answer before it goes out, and the texts that several places send.
+//! An answer before it is sent, and texts used in several places.
 
 use crate::writer::{Style, Writer};
 
-/// nginx's page for what is not there.
+/// nginx's 404 page.
 pub const NOT_FOUND: &str = "<html>\r\n<head><title>404 Not Found</title></head>\r\n<body>\r\n<center><h1>404 Not \
     Found</h1></center>\r\n<hr><center>nginx/1.22.1</center>\r\n</body>\r\n</html>\r\n";
 
@@ -16,18 +16,16 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// A JSON answer.
     pub fn json(status: u16, body: impl Into<Vec<u8>>) -> Answer {
         let content_type = "application/json; charset=utf-8";
         Answer { status, content_type, headers: Vec::new(), body: body.into() }
     }
 
-    /// An HTML page.
     pub fn html(status: u16, body: impl Into<Vec<u8>>) -> Answer {
         Answer { status, content_type: "text/html", headers: Vec::new(), body: body.into() }
     }
 
-    /// A refusal or failure in Matomo's envelope.
+    /// A refusal or failure in Matomo's error envelope.
     pub fn error(status: u16, message: &str) -> Answer {
         let mut w = Writer::new(Style::default());
         w.braces(|w| {

@@ -1,4 +1,4 @@
-//! From a request to its answer: who may ask, and for what.
+//! Routes a request to its answer and checks who may ask for what.
 
 use crate::answer::Answer;
 use crate::errors::{self, Saying};
@@ -19,15 +19,15 @@ const MAINTENANCE: &str = "<!DOCTYPE html>\n<html><head><title>Matomo &rsaquo; E
     in scheduled maintenance. Please come back later.</body></html>\n";
 const MODULES: [&str; 6] =
     ["API", "CustomDimensions", "Goals", "Live", "SitesManager", "VisitsSummary"];
-/// How many refused tokens Matomo puts up with.
+/// The number of refused tokens after which Matomo locks everybody out.
 pub const PATIENCE: usize = 18;
 
 /// Whose token a request has.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Caller {
-    /// The server's own token, which may view all but `hidden_sites`.
+    /// The server's own token, which may view all sites but `hidden_sites`.
     Token,
-    /// One of the other tokens, and the sites that it may view.
+    /// One of the other tokens, with the sites that it may view.
     Other(BTreeSet<i64>),
     Nobody,
 }
@@ -42,7 +42,6 @@ impl Caller {
     }
 }
 
-/// Answers a request.
 pub fn answer(
     world: &World,
     knobs: &Knobs,
@@ -163,7 +162,7 @@ fn plugin_off(module: &str) -> Answer {
     Answer::error(200, &words)
 }
 
-/// The sites of a list; one that may not be viewed spoils it.
+/// The sites of a list; a single one without view access refuses the whole list.
 fn sites<'a>(
     world: &'a World,
     knobs: &Knobs,
@@ -208,7 +207,7 @@ fn found<'a>(
     })
 }
 
-/// Matomo answers in XML unless told otherwise, and only JSON is played in full here.
+/// Matomo answers in XML by default; the fake implements only JSON fully.
 fn formatted(seen: &Seen, answer: Answer) -> Answer {
     let format = seen.params.filled("format").unwrap_or("xml").to_lowercase();
     match format.as_str() {

@@ -1,4 +1,4 @@
-//! A body that is sent step by step, so that it can stop, break or never end.
+//! A response body sent in steps, so that it can stall, break off or never end.
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
@@ -8,39 +8,35 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::{Sleep, sleep};
 
-/// A step of sending.
 pub enum Step {
     Data(Bytes),
     Wait(Duration),
-    /// Nothing more, with the connection open.
+    /// Sends nothing more but keeps the connection open.
     Silence,
-    /// The connection breaks.
+    /// Breaks the connection.
     Break,
 }
 
-/// The body.
 pub struct Script {
     steps: Box<dyn Iterator<Item = Step> + Send>,
-    /// The Content-Length announced; `None` = chunked.
+    /// The announced Content-Length; `None` means chunked.
     length: Option<u64>,
     waiting: Option<Pin<Box<Sleep>>>,
     silent: bool,
 }
 
 impl Script {
-    /// A body of these steps.
     pub fn new(length: Option<u64>, steps: impl Iterator<Item = Step> + Send + 'static) -> Script {
         Script { steps: Box::new(steps), length, waiting: None, silent: false }
     }
 
-    /// All of it at once.
     pub fn whole(bytes: Vec<u8>) -> Script {
         let length = bytes.len() as u64;
         let steps = (length > 0).then(|| Step::Data(bytes.into()));
         Script::new(Some(length), steps.into_iter())
     }
 
-    /// The first half, then this.
+    /// The first half, then this step.
     pub fn half(mut bytes: Vec<u8>, then: Step) -> Script {
         let length = bytes.len() as u64;
         bytes.truncate(bytes.len() / 2);

@@ -1,4 +1,4 @@
-//! Fixed lists: countries, devices, pages, and texts that break careless programs.
+//! Fixed lists: countries, devices, pages, and texts that break careless code.
 
 use crate::visit::Device;
 
@@ -16,7 +16,7 @@ pub const COUNTRIES: &[(&str, &str, &str, &str, &str)] = &[
     ("Unknown", "Inconnu", "xx", "Unknown", "unk"),
 ];
 
-/// The country's line in `COUNTRIES`; a name not there counts as unknown.
+/// The country's row in `COUNTRIES`; unknown names get the row for "unknown".
 pub fn country(
     name: &str,
 ) -> &'static (&'static str, &'static str, &'static str, &'static str, &'static str) {
@@ -24,7 +24,7 @@ pub fn country(
     COUNTRIES.iter().find(|c| c.0 == name).unwrap_or(unknown)
 }
 
-/// The country's name as `language=fr` has it.
+/// The country's name with `language=fr`.
 pub fn country_in_french(name: &str) -> &str {
     COUNTRIES.iter().find(|c| c.0 == name).map_or(name, |c| c.1)
 }
@@ -41,7 +41,7 @@ macro_rules! device {
     };
 }
 
-/// The devices of the recordings.
+/// The devices seen in the recordings.
 #[rustfmt::skip]
 pub const DEVICES: &[Device] = &[
     device!("Desktop", "Unknown", "Generic Desktop", "Windows", "WIN", "10", "Chrome", "CH", "130.0", "Blink", "Blink (Chrome, Opera)"),
@@ -53,7 +53,6 @@ pub const DEVICES: &[Device] = &[
     device!("Unknown", "Unknown", "Unknown", "Bot", "BOT", "", "Unknown", "UNK", "", "", "Unknown"),
 ];
 
-/// Screen sizes.
 pub const RESOLUTIONS: &[&str] =
     &["1920x1080", "390x844", "1440x900", "360x800", "2560x1440", "unknown"];
 
@@ -68,7 +67,7 @@ pub const LANGUAGES: &[(&str, &str)] = &[
     ("", "Unknown"),
 ];
 
-/// Towns, with the region's name where there is one.
+/// Cities, with the region's name where there is one.
 pub const CITIES: &[(&str, Option<&str>)] = &[
     ("Paris", Some("Île-de-France")),
     ("München", None),
@@ -105,7 +104,7 @@ pub const PAGES: &[(&str, &str)] = &[
     ("/legal/terms", "Terms – Example shop"),
 ];
 
-/// Titles that break careless programs.
+/// Titles that break careless code.
 pub const NASTY: &[&str] = &[
     "🎉 Promo 🎉👩‍👩‍👧",
     "عنوان الصفحة",
@@ -123,7 +122,7 @@ pub const NASTY: &[&str] = &[
     "",
 ];
 
-/// URLs of the same sort, after the host.
+/// URLs that break careless code, without the host.
 pub const NASTY_PATHS: &[&str] = &[
     "/p?html=<script>alert(1)</script>",
     "/a/b/c?x=1&y[]=2&y[]=3",
@@ -135,6 +134,6 @@ pub const NASTY_PATHS: &[&str] = &[
     "/u\u{2028}2028",
 ];
 
-/// Event values of all kinds of number, as literals.
+/// Event values in every number format, as literals.
 pub const EVENT_VALUES: &[&str] =
     &["0", "1", "-7", "1.5", "0.001", "1000000000", "1e+30", "123456789012.12", "-0.25", "3.14"];

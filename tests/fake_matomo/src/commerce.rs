@@ -1,4 +1,4 @@
-//! What is sold: items, products on show, and the sums of orders and carts.
+//! Shop data: items, products on show, and the totals of orders and carts.
 
 use crate::action::Kind;
 
@@ -7,14 +7,14 @@ use crate::action::Kind;
 pub struct Item {
     pub sku: String,
     pub name: String,
-    /// The first is `itemCategory` too; none at all is sent as `[]`.
+    /// The first is also `itemCategory`; an empty list is sent as `[]`.
     pub categories: Vec<String>,
     /// In cents.
     pub price: i64,
     pub quantity: i64,
 }
 
-/// The product that a page shows (`setEcommerceView`). What is empty is not sent.
+/// The product that a page shows (`setEcommerceView`). Empty fields are not sent.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Product {
     pub sku: String,
@@ -24,7 +24,7 @@ pub struct Product {
     pub price: i64,
 }
 
-/// What an order or a cart comes to, in cents.
+/// The totals of an order or a cart, in cents.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sums {
     pub revenue: i64,
@@ -32,12 +32,12 @@ pub struct Sums {
     pub tax: i64,
     pub shipping: i64,
     pub discount: i64,
-    /// The number of things, not of lines.
+    /// Pieces, not lines.
     pub items: i64,
 }
 
 impl Kind {
-    /// The items of an order or a cart, and its sums.
+    /// The items of an order or a cart, with its totals.
     pub fn sale(&self) -> Option<(&[Item], Sums)> {
         let (items, discount) = match self {
             Kind::Order { items, discount, .. } => (items, *discount),

@@ -1,4 +1,4 @@
-//! Matomo's periods and dates, as limits in time.
+//! Matomo's periods and dates as time limits.
 
 use crate::params::Params;
 use crate::zone::{Zone, next};
@@ -7,19 +7,19 @@ use chrono::{Datelike, Days, Months, NaiveDate};
 const BAD_DATE: &str = "Date format must be: YYYY-MM-DD, or 'today' or 'yesterday' or any keyword supported by the \
     strtotime function (see http://php.net/strtotime for more information): false";
 
-/// The days that period and date mean, both ends included.
+/// The days covered by `period` and `date`, both ends included.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Span {
     pub first: NaiveDate,
     pub last: NaiveDate,
-    /// One date with period=day, not two: Matomo has a quirk for it when it is today.
+    /// One date with period=day. Matomo treats it differently when it is today.
     pub single_day: bool,
 }
 
-/// Reads `period` and `date`; `None` when either is missing: all time.
+/// Reads `period` and `date`; `None` (all time) when either is missing.
 ///
 /// # Errors
-/// Matomo's own words.
+/// Matomo's own message.
 pub fn span(params: &Params, today: NaiveDate) -> Result<Option<Span>, String> {
     let (Some(period), Some(date)) = (params.filled("period"), params.filled("date")) else {
         return Ok(None);
@@ -82,16 +82,16 @@ fn one(date: &str, today: NaiveDate) -> Result<NaiveDate, String> {
     Ok(start + Days::new(u64::from(day - 1)))
 }
 
-/// The limits of a Live request on the time of the last action, both included.
+/// The limits of a Live request on the time of the last action, both inclusive.
 pub fn limits(span: Option<Span>, zone: Zone, today: NaiveDate) -> (i64, i64) {
     let Some(span) = span else {
         return (i64::MIN, i64::MAX);
     };
     if span.single_day && span.first == today {
-        // Matomo's quirk: today begins yesterday, and has no end.
+        // Matomo's quirk: today starts at yesterday's midnight and has no end.
         return (zone.midnight(today - Days::new(1)), i64::MAX);
     }
-    // A window that goes to today has no end; others take in the first second of the next day.
+    // A range up to today has no end; others include the first second of the next day.
     let end = if span.last == today { i64::MAX } else { zone.midnight(next(span.last)) };
     (zone.midnight(span.first), end)
 }

@@ -1,4 +1,4 @@
-//! What Matomo derives from a visit and its surroundings.
+//! What Matomo derives from a visit and its context.
 
 use crate::action::Kind;
 use crate::visit::{Referrer, Visit};
@@ -17,12 +17,11 @@ impl Visit {
         self.count(|kind| matches!(kind, Kind::Goal { .. }))
     }
 
-    /// Whether it converted a goal or ordered something.
+    /// Whether the visit converted a goal or has an order.
     pub fn is_converted(&self) -> bool {
         self.goal_conversions() > 0 || self.has_order()
     }
 
-    /// Whether something was ordered.
     pub fn has_order(&self) -> bool {
         self.count(|kind| matches!(kind, Kind::Order { .. })) > 0
     }
@@ -38,73 +37,69 @@ impl Visit {
         }
     }
 
-    /// Seconds from the visitor's last order, 0 when it is of this visit.
+    /// Seconds since the visitor's last order; 0 when it belongs to this visit.
     pub fn since_order(&self) -> Option<i64> {
         if self.has_order() { Some(0) } else { self.seconds_since_order }
     }
 
-    /// How many events.
     pub fn events(&self) -> i64 {
         self.count(|kind| matches!(kind, Kind::Event { .. }))
     }
 
-    /// How many searches of the site.
     pub fn searches(&self) -> i64 {
         self.count(|kind| matches!(kind, Kind::Search { .. }))
     }
 
-    /// The code of the region, where there is one.
+    /// The region's code, if it has one.
     pub fn region_code(&self) -> Option<&'static str> {
         self.region.as_ref().map(|_| "ca")
     }
 
-    /// Latitude and longitude as Matomo sends them, where the city is known.
+    /// Latitude and longitude as Matomo sends them, if the city is known.
     pub fn coordinates(&self) -> Option<(&'static str, &'static str)> {
         self.city.as_ref().map(|_| ("48.856600", "2.352200"))
     }
 
-    /// The visitor's clock at the start of the visit, here that of the site.
+    /// The visitor's clock at the start of the visit; the fake uses the site's.
     pub fn local_time(&self, zone: Zone) -> chrono::NaiveDateTime {
         zone.wall(self.first)
     }
 
-    /// How many actions Matomo leaves out of so long a visit.
+    /// The number of actions that Matomo cuts from a visit this long.
     pub fn cut(&self, max_actions: usize) -> i64 {
         self.actions.len().saturating_sub(max_actions) as i64
     }
 }
 
 impl Referrer {
-    /// The address of the search engine.
     pub fn search_engine_url(&self) -> Option<String> {
         (self.kind == "search").then(|| format!("http://{}.com", self.name.to_lowercase()))
     }
 
-    /// The address of the social network.
     pub fn social_network_url(&self) -> Option<String> {
         (self.kind == "social").then(|| format!("{}.com", self.name.to_lowercase()))
     }
 
-    /// The name that a conversion carries: null for none.
+    /// The referrer name in a conversion: null if there is none.
     pub fn name_of_conversion(&self) -> Option<&str> {
         Some(self.name.as_str()).filter(|name| !name.is_empty())
     }
 
-    /// The keyword that a conversion carries: null for a direct entry.
+    /// The referrer keyword in a conversion: null for a direct entry.
     pub fn keyword_of_conversion(&self) -> Option<&str> {
         Some(self.keyword.as_str()).filter(|_| self.kind != "direct")
     }
 }
 
-/// All that a visitor ever ordered or left in a cart on the site: revenue in cents, how often, and the
-/// number of things. Matomo repeats it in each visit of the visitor, the oldest included.
+/// All that a visitor ever ordered or left in a cart on the site: revenue in cents, number of
+/// conversions, number of items. Matomo repeats it in every visit of the visitor, even the oldest.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Lifetime {
     pub orders: (i64, i64, i64),
     pub carts: (i64, i64, i64),
 }
 
-/// The lifetime of each visitor who ever had an order or a cart.
+/// The lifetime totals of each visitor who ever had an order or a cart.
 pub fn lifetimes(site: &Site, now: i64) -> HashMap<&str, Lifetime> {
     let mut all: HashMap<&str, Lifetime> = HashMap::new();
     if !site.ecommerce {

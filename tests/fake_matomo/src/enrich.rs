@@ -1,5 +1,5 @@
-//! What only some visits of a made world have: campaigns, products on show, goals since deleted. It has
-//! chances of its own, so that the rest of a seed's world is as it is without.
+//! Features that only some generated visits have: campaigns, products on show, deleted goals. It
+//! has its own random numbers, so that the rest of a seed's world stays the same without it.
 
 use crate::action::Kind;
 use crate::commerce::{Item, Product};
@@ -9,7 +9,7 @@ use crate::world::Site;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-/// Fills in the visits of a site.
+/// Adds the features to the visits of a site.
 pub fn visits(seed: u64, all: &mut [Visit]) {
     let mut chances = Chances(ChaCha8Rng::seed_from_u64(seed ^ 0x5eed));
     for visit in all {
@@ -23,7 +23,7 @@ pub fn visits(seed: u64, all: &mut [Visit]) {
     }
 }
 
-/// The site's goals and dimensions, of which the visits make use.
+/// Configures the goals and dimensions that the visits use.
 pub fn configure(site: &mut Site) {
     site.goals = vec![
         Goal { revenue: "10".to_owned(), ..Goal::new(1, "Contact page").on_url("/contact") },
@@ -74,7 +74,7 @@ fn of_visit(chances: &mut Chances, visit: &mut Visit) {
             placement: chances.pick(&["", "top", "https://news.example.net/"]).to_owned(),
         });
     } else if chances.percent(10) {
-        // The plugin is there, and no campaign.
+        // The plugin is active, but the visit has no campaign.
         visit.campaign = Some(Campaign::default());
     }
     if visit.referrer.kind == "search" && chances.percent(10) {

@@ -1,14 +1,14 @@
-//! Matomo's messages as Matomo 5.3 and 4.15 really send them, in the language of the request or of
-//! the token's user. A text without a translation here comes in English, as it does from Matomo.
+//! Messages exactly as Matomo 5.3 and 4.15 send them, in the language of the request or of the
+//! token's user. Without a translation here they are in English, as with Matomo.
 
 use crate::answer::Answer;
 use crate::knobs::Knobs;
 use crate::params::Params;
 
-/// What Matomo has to say.
+/// The messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Saying {
-    /// The right to view this site is missing.
+    /// No view access to this site.
     NoView(String),
     WrongToken,
     LockedOut,
@@ -25,7 +25,7 @@ pub fn language<'a>(params: &'a Params, knobs: &'a Knobs) -> &'a str {
     params.filled("language").unwrap_or(&knobs.language)
 }
 
-/// The answer that says so.
+/// The answer with this message.
 pub fn answer(saying: &Saying, params: &Params, knobs: &Knobs) -> Answer {
     let language = language(params, knobs);
     let status = match saying {

@@ -1,9 +1,9 @@
-//! Faults on demand.
+//! Injected faults.
 
 use crate::errors::Saying;
 use crate::seen::Seen;
 
-/// The body of a faulty status.
+/// The body of an error status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Page {
     Json,
@@ -11,42 +11,41 @@ pub enum Page {
     Empty,
 }
 
-/// What goes wrong.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Fault {
-    /// The request is read and never answered; the socket stays open.
+    /// Reads the request and never answers; the socket stays open.
     Hang,
-    /// Headers and half of the body, then silence.
+    /// Sends the headers and half of the body, then nothing more.
     HangMidBody,
-    /// The right answer, one byte a second.
+    /// Sends the right answer, one byte a second.
     Dribble,
-    /// This status.
+    /// Answers with this status.
     Status(u16, Page),
     /// 429 with `Retry-After` in seconds.
     RetryAfter(u64),
     /// 200 with a login page.
     Html,
-    /// 200 without a byte.
+    /// 200 with an empty body.
     Empty,
-    /// The Content-Length of the whole, half of it, then the connection closes.
+    /// Announces the full Content-Length, sends half, then closes the connection.
     HalfBody,
-    /// The connection closes without an answer.
+    /// Closes the connection without an answer.
     Reset,
     /// 200 with Matomo's error envelope.
     ErrorEnvelope(String),
-    /// What Matomo says then, in the language of the request.
+    /// This message of Matomo's, in the language of the request.
     Says(Saying),
     /// 500 with Matomo's error envelope.
     Status500Envelope(String),
-    /// This status and this Location.
+    /// A redirect with this status and Location.
     Redirect(u16, String),
-    /// Visits without end, in chunks.
+    /// An endless chunked list of visits.
     Endless,
     /// A valid answer of this many bytes.
     OverSize(usize),
     /// 200 with these bytes as JSON.
     Raw(Vec<u8>),
-    /// The right answer with this text in front of it and that one behind.
+    /// The right answer with the first text before it and the second after it.
     Around(&'static str, &'static str),
     /// The right answer up to this byte, then this text.
     CutBy(usize, &'static str),
@@ -56,28 +55,26 @@ pub enum Fault {
     EchoToken,
 }
 
-/// Which requests a fault hits. The default is all, always.
+/// Which requests a fault hits. The default is all of them.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct When {
     /// Only this Matomo method.
     pub method: Option<String>,
     /// Only requests with these parameters.
     pub params: Vec<(String, String)>,
-    /// Only requests whose `filter_limit` is greater: a server too weak for large pages.
+    /// Only requests with a greater `filter_limit`: a server too weak for large pages.
     pub limit_over: Option<i64>,
-    /// How many such requests are let through first.
+    /// The number of matching requests to let through first.
     pub after: usize,
-    /// How many are hit then; `None` = all.
+    /// The number of requests to hit after that; `None` means all.
     pub times: Option<usize>,
 }
 
 impl When {
-    /// Every request.
     pub fn always() -> When {
         When::default()
     }
 
-    /// The next request only.
     pub fn once() -> When {
         When::default().times(1)
     }
@@ -87,13 +84,12 @@ impl When {
         When::default().method("Live.getLastVisitsDetails")
     }
 
-    /// Only this method.
     pub fn method(mut self, name: &str) -> When {
         self.method = Some(name.to_owned());
         self
     }
 
-    /// Only with this parameter, for instance one day's `date`.
+    /// Only requests with this parameter, for instance one day's `date`.
     pub fn param(mut self, name: &str, value: &str) -> When {
         self.params.push((name.to_owned(), value.to_owned()));
         self
@@ -105,13 +101,13 @@ impl When {
         self
     }
 
-    /// Lets so many requests through first.
+    /// Lets this many requests through first.
     pub fn after(mut self, requests: usize) -> When {
         self.after = requests;
         self
     }
 
-    /// Hits so many requests.
+    /// Hits this many requests.
     pub fn times(mut self, requests: usize) -> When {
         self.times = Some(requests);
         self
@@ -125,7 +121,7 @@ impl When {
     }
 }
 
-/// The faults in force, the oldest first.
+/// The active faults, oldest first.
 #[derive(Debug, Default)]
 pub(crate) struct Plan(Vec<(Fault, When)>);
 
@@ -138,7 +134,7 @@ impl Plan {
         self.0.clear();
     }
 
-    /// The fault that this request meets; counts it.
+    /// The fault for this request, if any; counts the request.
     pub fn next(&mut self, seen: &Seen) -> Option<Fault> {
         for (fault, when) in self.0.iter_mut().filter(|(_, when)| when.matches(seen)) {
             if when.after > 0 {

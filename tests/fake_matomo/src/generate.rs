@@ -1,4 +1,4 @@
-//! Worlds made from a seed: the same seed, the same world.
+//! Generated worlds: the same seed gives the same world.
 
 use crate::enrich;
 use crate::journey::Maker;
@@ -10,16 +10,16 @@ use chrono::{Datelike, NaiveDate};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-/// A site to make.
+/// A site to generate.
 #[derive(Clone, Debug)]
 pub struct SitePlan {
     pub id: i64,
     pub name: String,
     pub timezone: String,
     pub ecommerce: bool,
-    /// Whether visits with values that typed columns cannot hold are among them.
+    /// Whether to include visits with values that typed columns cannot hold.
     pub odd_values: bool,
-    /// On average, weekdays more and weekends less; 0 = none at all.
+    /// The average: more on weekdays, fewer on weekends. 0 means no visits at all.
     pub visits_per_day: usize,
 }
 
@@ -31,7 +31,7 @@ impl SitePlan {
     }
 }
 
-/// What to make. Days are those of each site's zone.
+/// What to generate. Days are in each site's timezone.
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub seed: u64,
@@ -43,7 +43,7 @@ pub struct Plan {
 }
 
 impl World {
-    /// Makes a world of all kinds of visits, nasty ones among them.
+    /// Generates all kinds of visits, nasty ones included.
     pub fn generate(plan: &Plan) -> World {
         let mut world = World::new(plan.now);
         let now = plan.now.seconds();
@@ -86,7 +86,7 @@ fn visits(plan: &Plan, site: &SitePlan, now: i64) -> Vec<Visit> {
     visits
 }
 
-/// How many visits begin on this day: a week's rhythm, and some luck.
+/// The number of visits that begin on this day: a weekly rhythm and some chance.
 fn crowd(rng: &mut ChaCha8Rng, site: &SitePlan, day: NaiveDate) -> usize {
     let of_week =
         [1.12, 1.15, 1.1, 1.08, 1.0, 0.72, 0.83][day.weekday().num_days_from_monday() as usize];
@@ -94,7 +94,7 @@ fn crowd(rng: &mut ChaCha8Rng, site: &SitePlan, day: NaiveDate) -> usize {
     ((site.visits_per_day as f64 * of_week * luck).round() as usize).max(1)
 }
 
-/// An instant of the day, by the hours at which people are awake.
+/// An instant of the day, mostly in waking hours.
 fn start(maker: &mut Maker, day: NaiveDate) -> i64 {
     const HOURS: [u32; 24] =
         [10, 6, 4, 3, 3, 5, 12, 25, 40, 50, 55, 55, 50, 50, 52, 50, 48, 48, 50, 55, 60, 55, 40, 22];
@@ -108,7 +108,8 @@ fn start(maker: &mut Maker, day: NaiveDate) -> i64 {
     maker.zone.instant(day.and_hms_opt(hour as u32, minute, second).unwrap_or_default())
 }
 
-/// Matomo cuts a visit at midnight of the site, unless told not to: most are cut here, some are not.
+/// Matomo cuts a visit at the site's midnight unless configured otherwise: most are cut here, some
+/// are not.
 fn cut(maker: &mut Maker, mut visit: Visit, midnight: i64, into: &mut Vec<Visit>) {
     let split = visit.actions.partition_point(|a| a.at < midnight);
     if split == visit.actions.len() || split == 0 || maker.rng.random_bool(0.2) {
@@ -126,7 +127,7 @@ fn cut(maker: &mut Maker, mut visit: Visit, midnight: i64, into: &mut Vec<Visit>
     into.extend([visit, rest]);
 }
 
-/// Takes away what lies in the future.
+/// Removes what lies in the future.
 fn stop(visit: &mut Visit, now: i64) {
     visit.actions.retain(|a| a.at <= now);
     if visit.last > now {
@@ -134,7 +135,7 @@ fn stop(visit: &mut Visit, now: i64) {
     }
 }
 
-/// Gives out ids: one Matomo counts over all its sites, in the order in which visits begin.
+/// Assigns ids: Matomo has one counter for all its sites, in the order in which visits begin.
 fn number(world: &mut World) {
     let mut all: Vec<&mut Visit> = world.sites.iter_mut().flat_map(|s| &mut s.visits).collect();
     all.sort_by_key(|v| v.first);

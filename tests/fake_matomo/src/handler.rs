@@ -1,4 +1,4 @@
-//! One request over HTTP: read, logged, answered or spoilt.
+//! One HTTP request: read, logged, then answered or failed.
 
 use crate::answer::{Answer, NOT_FOUND};
 use crate::api::{self, Caller};
@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
-/// Counts a request as under way for as long as it lives.
+/// Counts a request as in progress while it lives.
 struct UnderWay(Arc<Shared>);
 
 impl UnderWay {
@@ -125,7 +125,7 @@ fn read(shared: &Shared, head: &hyper::http::request::Parts, body: &Bytes) -> (S
     (seen, caller)
 }
 
-/// The answer of a Matomo in good health, made once if that is enough.
+/// The answer of a healthy Matomo, cached if the knob `remembers` is on.
 fn remembered(shared: &Shared, seen: &Seen, caller: Caller) -> Answer {
     let is_kept = seen.method == "Live.getLastVisitsDetails" && caller == Caller::Token;
     if !(locked(&shared.knobs).remembers && is_kept) {
@@ -140,7 +140,7 @@ fn remembered(shared: &Shared, seen: &Seen, caller: Caller) -> Answer {
     answer
 }
 
-/// The answer of a Matomo in good health.
+/// The answer of a healthy Matomo.
 fn healthy(shared: &Shared, seen: &Seen, caller: Caller) -> Answer {
     match seen.path.as_str() {
         "/" | "/index.php" | "/matomo/" | "/matomo/index.php" => {}
@@ -150,7 +150,7 @@ fn healthy(shared: &Shared, seen: &Seen, caller: Caller) -> Answer {
         }
         _ => return Answer::html(404, NOT_FOUND),
     }
-    // Taken before the world: a test may hold both, in either order.
+    // Locked before the world, and released: a test may hold both locks, in either order.
     let knobs = locked(&shared.knobs).clone();
     let mut world = locked(&shared.world);
     if seen.method == "Live.getLastVisitsDetails" {
@@ -162,7 +162,7 @@ fn healthy(shared: &Shared, seen: &Seen, caller: Caller) -> Answer {
     api::answer(&world, &knobs, seen, caller, &mut locked(&shared.refused))
 }
 
-/// The answer that a fault puts in the right one's place; `None` when it only spoils its sending.
+/// The answer that a fault sends instead; `None` when it only affects the sending.
 fn spoilt(fault: &Fault, body: &Bytes) -> Option<Answer> {
     let login = "<!DOCTYPE html>\n<html><head><title>Sign in</title></head><body><form><input name=\"login\">\
         <input type=\"password\"></form></body></html>\n";
@@ -214,7 +214,7 @@ fn respond(answer: Answer, fault: Option<Fault>) -> io::Result<Response<Script>>
     response.body(script(answer.body, fault)).map_err(io::Error::other)
 }
 
-/// How the body goes out.
+/// How the body is sent.
 fn script(bytes: Vec<u8>, fault: Option<Fault>) -> Script {
     match fault {
         Some(Fault::HangMidBody) => Script::half(bytes, Step::Silence),
@@ -240,8 +240,7 @@ fn script(bytes: Vec<u8>, fault: Option<Fault>) -> Script {
     }
 }
 
-/// One visit with so much in it that the answer has this size.
-/// Of a value that no row keeps.
+/// One visit with a value that no row keeps, long enough to give the answer this size.
 fn over_size(size: usize) -> Script {
     let (start, end) =
         (r#"[{"idSite":1,"idVisit":1,"lastActionTimestamp":1,"visitorTypeIcon":""#, r#""}]"#);

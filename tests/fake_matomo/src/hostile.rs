@@ -1,5 +1,5 @@
-//! Pages that no Matomo would send and a careless reader would break over: the same for the same
-//! seed. What must come of them is known: every visit, with as many actions as it has.
+//! Pages that no Matomo would send and that break a careless reader; the same seed gives the same
+//! page. The expected result is known: every visit, with all of its actions.
 
 use std::fmt::Write;
 
@@ -12,18 +12,18 @@ use rand_chacha::ChaCha8Rng;
 #[derive(Debug)]
 pub struct HostilePage {
     pub body: Vec<u8>,
-    /// idVisit and number of actions of each visit.
+    /// Each visit's idVisit and number of actions.
     pub visits: Vec<(i64, usize)>,
 }
 
-/// Makes a page. IDs of visits lie from `seed * 100` on.
+/// Makes a page. The ids of its visits start at `seed * 100`.
 pub fn page(seed: u64) -> HostilePage {
     let mut maker = Maker(ChaCha8Rng::seed_from_u64(seed));
     let first = i64::try_from(seed % 10_000_000_000).unwrap_or_default() * 100;
     let mut visits: Vec<(i64, usize)> = Vec::new();
     let mut texts = Vec::new();
     for n in 0..maker.up_to(12) as i64 {
-        // Of a visit that comes twice, the last sight counts.
+        // When a visit comes twice, the last one counts.
         let id = if maker.odds(10) { first + n / 2 } else { first + n };
         let (text, actions) = maker.visit(id);
         texts.push(text);
@@ -35,7 +35,7 @@ pub fn page(seed: u64) -> HostilePage {
     HostilePage { body: bytes(&text), visits }
 }
 
-/// The same with bytes turned, cut out, doubled or put in: most are no JSON any more.
+/// The page with bytes flipped, removed, doubled or inserted: most results are no longer JSON.
 pub fn mutilated(seed: u64, body: &[u8]) -> Vec<u8> {
     let mut maker = Maker(ChaCha8Rng::seed_from_u64(seed));
     let mut body = body.to_vec();
@@ -65,12 +65,12 @@ fn bytes(text: &str) -> Vec<u8> {
 struct Maker(ChaCha8Rng);
 
 impl Maker {
-    /// From 0 to one less.
+    /// A number from 0 to `most - 1`.
     fn up_to(&mut self, most: usize) -> usize {
         self.0.random_range(0..most)
     }
 
-    /// Once in so many times.
+    /// True once in this many times.
     fn odds(&mut self, times: usize) -> bool {
         self.up_to(times) == 0
     }
@@ -90,7 +90,7 @@ impl Maker {
         let last = self.time();
         members.push(format!("\"lastActionTimestamp\":{last}"));
         let mut actions = 0;
-        // Of a key that comes twice, the last counts.
+        // When a key comes twice, the last one counts.
         for _ in 0..if self.odds(10) { 2 } else { 1 } {
             let (text, count) = self.actions();
             members.push(format!("\"actionDetails\":{text}"));
@@ -124,7 +124,7 @@ impl Maker {
             .map(|_| {
                 let key = self.pick(&ACTION_KEYS);
                 let value = match key {
-                    // Rows of conversions and items hang on it.
+                    // The rows of conversions and items depend on it.
                     "type" if self.odds(2) => self.pick(&KINDS).to_owned(),
                     "timestamp" => self.time(),
                     "customVariables" => self.variables(),
@@ -138,7 +138,7 @@ impl Maker {
         format!("{{{}}}", members.join(","))
     }
 
-    /// Adds some typed keys with whatever comes.
+    /// Adds some typed keys with arbitrary values.
     fn typed(&mut self, keys: &[odd::TypedKey], members: &mut Vec<String>) {
         for _ in 0..self.up_to(4) {
             let key = keys[self.up_to(keys.len())].0;

@@ -1,4 +1,4 @@
-//! What hostile pages are made of.
+//! The words of which hostile pages are made.
 
 pub const VISIT_KEYS: [&str; 26] = [
     "idSite",
@@ -52,7 +52,7 @@ pub const ACTION_KEYS: [&str; 17] = [
 pub const KINDS: [&str; 5] =
     ["\"action\"", "\"goal\"", "\"ecommerceOrder\"", "\"ecommerceAbandonedCart\"", "13"];
 
-/// Few, as each makes a partition of its own.
+/// Only a few, since each gets its own partition.
 pub const TIMES: [&str; 16] = [
     "1792929600",
     "1792929601",
@@ -72,7 +72,7 @@ pub const TIMES: [&str; 16] = [
     "[]",
 ];
 
-/// Between quotes. U+E000 stands for a byte that is no UTF-8.
+/// Between quotes. U+E000 stands for a byte that is not UTF-8.
 pub const SCRAPS: [&str; 34] = [
     "a",
     "Z",

@@ -1,4 +1,4 @@
-//! How one visitor walks through a site.
+//! How a visitor moves through a site.
 
 use crate::action::{Action, CustomVariable};
 use crate::catalog::{
@@ -19,12 +19,12 @@ pub struct Maker {
     pub odd_values: bool,
     ecommerce: bool,
     orders: u32,
-    /// Those who came before, each as at the last visit.
+    /// Earlier visitors, each as of the last visit.
     known: Vec<Visit>,
 }
 
 impl Maker {
-    /// Nobody has come yet.
+    /// A maker that knows no visitors yet.
     pub fn new(rng: ChaCha8Rng, zone: Zone, site: &SitePlan) -> Maker {
         let host = if site.ecommerce {
             "https://www.example-shop.test"
@@ -42,12 +42,12 @@ impl Maker {
         }
     }
 
-    /// One of the list.
+    /// A random element of the list.
     pub fn pick<'a, T>(&mut self, of: &'a [T]) -> &'a T {
         &of[self.rng.random_range(0..of.len())]
     }
 
-    /// True so many times in a hundred.
+    /// True with this chance in percent.
     pub fn percent(&mut self, chance: u32) -> bool {
         self.rng.random_range(0..100) < chance
     }
@@ -61,7 +61,8 @@ impl Maker {
             if self.percent(30) || visit.actions.len() > 60 {
                 break;
             }
-            // Short looks are common, long reads rare; Matomo ends a visit after 30 minutes.
+            // Short page views are common and long ones rare; Matomo ends a visit after 30
+            // minutes.
             let gap = self.rng.random_range(3..60) * self.rng.random_range(1..8);
             at += if self.percent(3) { self.rng.random_range(600..1790) } else { gap };
         }
@@ -70,7 +71,7 @@ impl Maker {
         visit
     }
 
-    /// A visit without actions, of somebody new or known.
+    /// A visit without actions, by a new or a known visitor.
     pub fn visitor(&mut self, start: i64) -> Visit {
         let back = self.percent(30) && !self.known.is_empty();
         let before = back.then(|| self.rng.random_range(0..self.known.len()));
@@ -152,7 +153,8 @@ impl Maker {
         visit.set_dimension(1, one);
         visit.set_dimension(2, None);
         if self.percent(3) {
-            // The number of an action's dimension too: stands in where the action has none.
+            // An action dimension has the same number: this value is used where the action has
+            // none.
             visit.set_dimension(3, Some("from the visit"));
             visit.set_dimension(14, Some("fourteen"));
         }
@@ -166,7 +168,7 @@ impl Maker {
             self.percent(4).then(|| serde_json::from_str(tests).unwrap_or_default());
     }
 
-    /// A page and what is done on it; returns the time of the last thing done.
+    /// A page and the actions on it; returns the time of the last action.
     fn step(&mut self, visit: &mut Visit, at: i64) -> i64 {
         let (path, title) = self.page();
         let url = format!("{}{path}", self.host);
@@ -249,7 +251,7 @@ impl Maker {
         if self.percent(3) {
             return (*self.pick(NASTY_PATHS), *self.pick(NASTY));
         }
-        // Rank by a skewed draw: each page is about a quarter less seen than the one before.
+        // A skewed draw: each page is seen about a quarter less than the one before.
         let mut rank = 0;
         while rank + 1 < PAGES.len() && self.percent(76) {
             rank += 1;
@@ -273,7 +275,7 @@ impl Maker {
         self.blank(event)
     }
 
-    /// Action dimensions and variables of a page view.
+    /// Adds action dimensions and variables to a page view.
     pub fn decorate(&mut self, page: &mut Action) {
         let three = *self.pick(&[None, None, Some("a"), Some("b"), Some("")]);
         let four = self.percent(5).then(|| "x".repeat(250));
@@ -296,13 +298,13 @@ impl Maker {
         }
     }
 
-    /// Other actions carry the dimensions of the site as null.
+    /// Other actions have the site's dimensions as null.
     pub fn blank(&self, mut action: Action) -> Action {
         action.dimensions = vec![(3, None), (4, None), (5, None)];
         action
     }
 
-    /// What is in a cart.
+    /// The items in a cart.
     pub fn items(&mut self) -> Vec<Item> {
         (0..self.rng.random_range(1..5))
             .map(|_| {

@@ -12,7 +12,7 @@ use crate::zone::{Zone, utc};
 use chrono::{NaiveDateTime, Timelike};
 use std::collections::HashMap;
 
-/// What a request asks of the visits' form.
+/// Which form the request wants the visits in.
 #[derive(Clone, Debug, Default)]
 pub struct Form {
     pub no_actions: bool,
@@ -20,17 +20,16 @@ pub struct Form {
     pub hide: Vec<String>,
 }
 
-/// Where a visit stands.
+/// The context of a visit.
 #[derive(Clone, Copy)]
 pub struct Scene<'a> {
     pub world: &'a World,
     pub site: &'a Site,
     pub zone: Zone,
-    /// Of visitors who ever ordered.
+    /// Only visitors who ever ordered.
     pub lifetimes: &'a HashMap<&'a str, Lifetime>,
 }
 
-/// Writes one visit.
 pub fn visit(w: &mut Writer, scene: Scene, visit: &Visit, form: &Form) {
     let Scene { world, site, zone, lifetimes } = scene;
     w.braces(|w| {
@@ -66,7 +65,7 @@ pub fn visit(w: &mut Writer, scene: Scene, visit: &Visit, form: &Form) {
             w.int("truncatedActionsCount", cut);
         }
         if !visit.extra.is_empty() {
-            // Out of the filter that hid Matomo's own keys of these names.
+            // Outside the filter that hid Matomo's own keys of these names.
             for (key, value) in &visit.extra {
                 w.element();
                 w.text(key);
@@ -93,7 +92,7 @@ fn identity(w: &mut Writer, world: &World, site: &Site, zone: Zone, visit: &Visi
     w.str("siteCurrencySymbol", symbol(&site.currency));
 }
 
-/// A currency's sign.
+/// A currency's symbol.
 pub fn symbol(currency: &str) -> &str {
     match currency {
         "EUR" => "€",
@@ -230,7 +229,7 @@ fn device(w: &mut Writer, visit: &Visit) {
 }
 
 fn ecommerce(w: &mut Writer, Lifetime { orders: order, carts: cart }: Lifetime) {
-    // A sum of items comes as a string, but as the number 0 when there is none.
+    // An item total is a string, but the number 0 when there are no items.
     let items = |n: i64| {
         if n == 0 { "0".to_owned() } else { format!("\"{n}\"") }
     };
@@ -278,7 +277,7 @@ pub fn dimensions(w: &mut Writer, all: &[(u32, Option<String>)]) {
     }
 }
 
-/// The object `customVariables`, its keys with the given scope in their names.
+/// The object `customVariables`, with the given scope in its keys.
 pub fn custom_variables(w: &mut Writer, scope: &str, all: &[CustomVariable]) {
     w.object("customVariables", |w| {
         for one in all {

@@ -1,5 +1,5 @@
-//! A Matomo made up for tests: a world of sites and visits, served as a real Matomo 5 serves them,
-//! with faults on demand and an oracle that says which rows a right copy has. See README.md.
+//! A fake Matomo for tests: a world of sites and visits, served as a real Matomo 5 serves them,
+//! with injected faults and an oracle that tells which rows a correct copy has. See README.md.
 
 pub mod action;
 mod action_json;

@@ -8,13 +8,13 @@ use crate::params::Params;
 use crate::world::{Site, World};
 use crate::writer::{Style, Writer};
 
-/// The form of a world's answers.
+/// The form of the answers from a world.
 pub fn style(world: &World, params: &Params, unescaped: bool) -> Style {
     let french = params.get("language") == Some("fr");
     Style { numbers_as_strings: world.numbers_as_strings, french, unescaped }
 }
 
-/// The answer for one site, or Matomo's words of refusal.
+/// The answer for one site, or the message with which Matomo refuses it.
 ///
 /// # Errors
 /// A bad date, period or segment.
@@ -63,7 +63,7 @@ fn recorded(w: &mut Writer, visit: &serde_json::Value, form: &Form) {
     });
 }
 
-/// The places of the visits asked for, in order.
+/// The indexes of the requested visits, in order.
 fn select(world: &World, site: &Site, params: &Params) -> Result<Vec<usize>, String> {
     let zone = site.zone();
     let today = zone.day(world.now.seconds());
@@ -96,7 +96,7 @@ fn page(params: &Params) -> (usize, usize) {
     (all(limit), offset.max(0) as usize)
 }
 
-/// Conditions on `visitId`: any of the inner ones, all of the outer.
+/// Conditions on `visitId`: OR within an inner list, AND between them.
 struct Segment(Vec<Vec<(String, i64)>>);
 
 impl Segment {

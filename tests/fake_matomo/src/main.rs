@@ -82,7 +82,7 @@ fn world(args: &Args) -> Result<World, String> {
 struct Args(HashMap<String, String>);
 
 impl Args {
-    /// `None` = help is wanted.
+    /// `None` means that help is wanted.
     fn read(mut words: impl Iterator<Item = String>) -> Result<Option<Args>, String> {
         let mut all = HashMap::new();
         while let Some(word) = words.next() {

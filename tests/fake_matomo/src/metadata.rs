@@ -1,19 +1,21 @@
-//! What a site's numbers mean: `Goals.getGoals` and `CustomDimensions.getConfiguredCustomDimensions`.
+//! The meaning of a site's goals and dimensions: `Goals.getGoals` and
+//! `CustomDimensions.getConfiguredCustomDimensions`.
 
 use crate::answer::Answer;
 use crate::world::Site;
 use crate::writer::{Style, Writer};
 
-/// What reaches a goal.
+/// What triggers a goal.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Match {
     /// The site's own code converts it.
     Manually,
-    /// `attribute` (`url`, `title`, `file`, `external_website`, `event_action`, …) has the pattern.
+    /// `attribute` (`url`, `title`, `file`, `external_website`, `event_action`, …) matches the
+    /// pattern.
     Attribute { attribute: String, pattern: String, pattern_type: String },
 }
 
-/// A goal as configured.
+/// A goal's configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Goal {
     pub id: i64,
@@ -24,7 +26,7 @@ pub struct Goal {
     /// The literal of a number.
     pub revenue: String,
     pub event_value_as_revenue: bool,
-    /// Matomo keeps deleted goals and does not list them.
+    /// Matomo keeps deleted goals but does not list them.
     pub deleted: bool,
 }
 
@@ -43,7 +45,7 @@ impl Goal {
         }
     }
 
-    /// Reached on pages whose URL contains this.
+    /// Triggered by pages whose URL contains this.
     pub fn on_url(mut self, part: &str) -> Goal {
         let (attribute, pattern_type) = ("url".to_owned(), "contains".to_owned());
         self.matches = Match::Attribute { attribute, pattern: part.to_owned(), pattern_type };
@@ -51,7 +53,7 @@ impl Goal {
     }
 }
 
-/// A custom dimension as configured. `dimension3` is the one with the id 3.
+/// A custom dimension's configuration. `dimension3` is the one with the id 3.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CustomDimension {
     pub id: i64,
@@ -62,12 +64,12 @@ pub struct CustomDimension {
     pub index: i64,
     pub active: bool,
     pub case_sensitive: bool,
-    /// Where its values are taken from: `url`, `urlparam` or `action_name`, and a pattern.
+    /// Where its values come from (`url`, `urlparam` or `action_name`), with a pattern.
     pub extractions: Vec<(String, String)>,
 }
 
 impl CustomDimension {
-    /// An active one without extractions.
+    /// An active dimension without extractions.
     pub fn new(id: i64, name: &str, scope: &str, index: i64) -> CustomDimension {
         CustomDimension {
             id,
@@ -81,7 +83,7 @@ impl CustomDimension {
     }
 }
 
-/// `Goals.getGoals` of these sites: those not deleted. Manual ones have no pattern.
+/// `Goals.getGoals` for these sites, without deleted goals. Manual goals have no pattern.
 pub fn goals(sites: &[&Site], style: Style) -> Answer {
     let mut w = Writer::new(style);
     w.brackets(|w| {

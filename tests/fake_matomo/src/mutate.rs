@@ -1,5 +1,5 @@
-//! Answers of a real Matomo with values exchanged, added, doubled and left out: still JSON, and it is
-//! known which visits they have. The same for the same seed.
+//! Answers of a real Matomo with values swapped, added, doubled and removed: still JSON, and it is
+//! known which visits they contain. The same seed gives the same answers.
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -31,7 +31,7 @@ pub fn page(seed: u64, visits: &[Value]) -> HostilePage {
             Some(Value::Object(map)) => map.len(),
             _ => 0,
         };
-        // Of a visit that comes twice, the last sight counts.
+        // When a visit comes twice, the last one counts.
         expected.retain(|(other, _)| *other != id);
         expected.push((id, actions));
         chosen.push(visit);
@@ -44,12 +44,12 @@ pub fn page(seed: u64, visits: &[Value]) -> HostilePage {
 struct Maker(ChaCha8Rng);
 
 impl Maker {
-    /// From 0 to one less.
+    /// A number from 0 to `most - 1`.
     fn up_to(&mut self, most: usize) -> usize {
         self.0.random_range(0..most.max(1))
     }
 
-    /// Changes something so deep in a value, or at its bottom.
+    /// Changes something at this depth in a value, or at its deepest level.
     fn mutate(&mut self, value: &mut Value, depth: usize, visits: &[Value]) {
         let odd = self.odd(visits);
         match value {
@@ -82,7 +82,7 @@ impl Maker {
         }
     }
 
-    /// Gives a key that has a typed column an odd value: of the visit, an action or an item.
+    /// Gives a key with a typed column an odd value: in the visit, an action or an item.
     fn set_typed(&mut self, visit: &mut Value) {
         let odd = literal(odd::JSON[self.up_to(odd::JSON.len())]);
         let (mut inner, mut keys) = (visit, &*odd::KEYS_OF_VISITS);
@@ -104,7 +104,7 @@ impl Maker {
         }
     }
 
-    /// Has the value of another key under this one.
+    /// Gives this key the value of another one.
     fn exchange(&mut self, map: &mut Map<String, Value>, key: &str) {
         let other = map.values().nth(self.up_to(map.len())).cloned();
         if let Some(other) = other {
@@ -129,7 +129,7 @@ impl Maker {
             12 => json!(self.0.random::<i64>().to_string()),
             13 => json!([[[[{"a": [null, {"": ""}]}]]]]),
             14 => json!({"1": {"customVariableName1": "\u{0}", "customVariableValue1": [1]}}),
-            // A visit where none belongs.
+            // A visit in the wrong place.
             _ => visits[self.up_to(visits.len())].clone(),
         }
     }

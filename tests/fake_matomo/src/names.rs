@@ -1,4 +1,4 @@
-//! What Matomo calls actions: their types and titles.
+//! Matomo's names for actions: types and titles.
 
 use crate::action::{Action, Kind};
 
@@ -39,7 +39,7 @@ impl Kind {
         matches!(self, Kind::Goal { .. } | Kind::Order { .. } | Kind::Cart { .. })
     }
 
-    /// An event's name, if Matomo sends it: "" and "0" are none to PHP.
+    /// An event's name, if Matomo sends it: PHP treats "" and "0" as empty.
     pub fn event_name(&self) -> Option<&str> {
         match self {
             Kind::Event { name, .. } => name.as_deref().filter(|n| !matches!(*n, "" | "0")),
@@ -54,7 +54,7 @@ pub fn page_title(action: &Action) -> Option<&str> {
 }
 
 impl Action {
-    /// Matomo's id of the URL, the same for the same URL. A search and a conversion have none.
+    /// Matomo's id of the URL: one id per URL. Searches and conversions have none.
     pub fn page_id_action(&self) -> Option<i64> {
         if matches!(self.kind, Kind::Search { .. }) || self.kind.is_conversion() {
             return None;

@@ -1,4 +1,4 @@
-//! Visits at the edges: midnight, ties, the change of the clocks, too many actions, none at all.
+//! Edge cases: midnight, ties, clock changes, too many actions, no actions.
 
 use crate::action::{Action, TimeSpent};
 use crate::catalog::{EVENT_VALUES, NASTY, NASTY_PATHS};
@@ -39,7 +39,7 @@ pub fn day(maker: &mut Maker, index: usize, day: NaiveDate, into: &mut Vec<Visit
     }
 }
 
-/// Another second of the day each day.
+/// A different second for each day.
 fn second_of(index: usize) -> i64 {
     (index as i64 * 977) % 7200
 }
@@ -51,7 +51,7 @@ fn page(maker: &mut Maker, at: i64, path: &str, title: &str) -> Action {
     page
 }
 
-/// Two pages long, ending here.
+/// A visit of two pages that ends at this instant.
 fn ending(maker: &mut Maker, end: i64) -> Visit {
     let before = end - maker.rng.random_range(5..600);
     let mut visit = maker.visitor(before);
@@ -60,7 +60,7 @@ fn ending(maker: &mut Maker, end: i64) -> Visit {
     visit
 }
 
-/// One action long.
+/// A visit of one action.
 fn alone(maker: &mut Maker, at: i64) -> Visit {
     let mut visit = maker.visitor(at);
     visit.push(page(maker, at, "/", "Example shop – Shoes and bags"));
@@ -75,7 +75,7 @@ fn ties(maker: &mut Maker, end: i64, into: &mut Vec<Visit>) {
     into.push(alone(maker, end));
 }
 
-/// The last action falls on midnight to the second: Matomo shows it on both days.
+/// The last action falls exactly on midnight: Matomo lists the visit on both days.
 fn until_midnight(maker: &mut Maker, midnight: i64) -> Visit {
     let mut visit = ending(maker, midnight);
     let event = maker.event(midnight - 2, "https://www.example.org/last");
@@ -83,7 +83,7 @@ fn until_midnight(maker: &mut Maker, midnight: i64) -> Visit {
     visit
 }
 
-/// So many actions that Matomo may cut them.
+/// Enough actions for Matomo to cut some.
 fn long(maker: &mut Maker, start: i64, actions: usize) -> Visit {
     let mut visit = maker.visitor(start);
     let mut at = start;
@@ -99,7 +99,7 @@ fn long(maker: &mut Maker, start: i64, actions: usize) -> Visit {
     visit
 }
 
-/// All the texts that break careless programs.
+/// All the texts that break careless code.
 fn texts(maker: &mut Maker, start: i64) -> Visit {
     let mut visit = maker.visitor(start);
     let mut at = start;
@@ -112,7 +112,7 @@ fn texts(maker: &mut Maker, start: i64) -> Visit {
         visit.push(maker.blank(Action::search(at + 2, *text)));
         at += 7;
     }
-    // As long as Matomo lets them be, and hard to compress: too long for a btree entry.
+    // The longest text that Matomo allows, and hard to compress: too long for a btree entry.
     let word: String = (0..1000)
         .map(|_| char::from_u32(maker.rng.random_range(0x4e00..0x9fff)).unwrap_or('x'))
         .collect();
@@ -132,7 +132,7 @@ fn numbers(maker: &mut Maker, start: i64) -> Visit {
     visit
 }
 
-/// Keys that are null or missing, conversions without a page, the same goal again and again.
+/// Null and missing keys, conversions without a page, the same goal again and again.
 fn odd_ones(maker: &mut Maker, start: i64) -> Visit {
     let mut visit = maker.visitor(start);
     let url = format!("{}/contact", maker.host);
@@ -147,7 +147,7 @@ fn odd_ones(maker: &mut Maker, start: i64) -> Visit {
     visit
 }
 
-/// Visits around the change of the clocks: in autumn on both sides of the repeated hour and within it.
+/// Visits around a clock change: in autumn before, within and after the repeated hour.
 fn clocks(maker: &mut Maker, change: i64, into: &mut Vec<Visit>) {
     for begin in [5700, 4000, 3000] {
         let mut at = change - begin;

@@ -1,4 +1,4 @@
-//! Values that a typed column cannot hold, or just can, for every key that has such a column.
+//! For every key with a typed column: values that the column cannot hold, or only just can.
 
 use crate::action::Action;
 use crate::journey::Maker;
@@ -8,12 +8,12 @@ use crate::writer::literal;
 use serde_json::{Map, Value, json};
 use std::sync::LazyLock;
 
-/// A key, and the type of its column.
+/// A key and its column's type.
 pub type TypedKey = (&'static str, Type);
 
-/// Typed keys of a visit. Those that find a visit (`idSite`, `idVisit`, times) are not among them.
+/// Typed keys of a visit, except those that locate it (`idSite`, `idVisit`, times).
 pub static KEYS_OF_VISITS: LazyLock<Vec<TypedKey>> = LazyLock::new(|| keys(&[&VISITS]));
-/// Typed keys of an action, `timeSpent` and those of conversions included.
+/// Typed keys of an action, including `timeSpent` and the keys of conversions.
 pub static KEYS_OF_ACTIONS: LazyLock<Vec<TypedKey>> = LazyLock::new(|| {
     let mut all = keys(&[&MORE_OF_ACTIONS, &CONVERSIONS]);
     all.push(("timeSpent", Type::Int));
@@ -36,7 +36,7 @@ fn keys(tables: &[&[Column]]) -> Vec<TypedKey> {
     all
 }
 
-/// JSON that a careless reader of numbers, times and lists breaks over.
+/// JSON that breaks a careless reader of numbers, times and lists.
 pub const JSON: [&str; 20] = [
     "\"\"",
     "\"NaN\"",
@@ -60,7 +60,7 @@ pub const JSON: [&str; 20] = [
     "\"10000-01-01 00:00:00\"",
 ];
 
-/// Odd values for a column of this type, of which it is beyond doubt what becomes.
+/// Odd values for a column of this type with an unambiguous result.
 pub fn values(ty: Type) -> Vec<Value> {
     let mut all = vec![
         json!(""),
@@ -131,8 +131,8 @@ pub fn values(ty: Type) -> Vec<Value> {
     all
 }
 
-/// Visits with one odd value each: every typed key in turn, another value each time. And some with keys
-/// that no Matomo has.
+/// Visits with one odd value each, going through every typed key and value in turn, and some with
+/// keys that no Matomo has.
 pub fn visits(maker: &mut Maker, turn: usize, start: i64, into: &mut Vec<Visit>) {
     let value = |ty: Type, number: usize| {
         let all = values(ty);

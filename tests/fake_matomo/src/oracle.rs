@@ -1,4 +1,4 @@
-//! The rows that a right sync must produce, computed from the model and not from the JSON.
+//! The rows that a correct sync must produce, computed from the model and not from the JSON.
 
 use std::collections::HashSet;
 
@@ -22,16 +22,17 @@ pub const COLUMNS: [&str; 43] = [
     "visitorid", "referrertype", "referrername", "resolution", "experiments",
 ];
 
-/// Which time `action_timestamp` holds.
+/// The meaning of `action_timestamp`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum ActionTime {
     /// The true instant.
     Utc,
-    /// The site's wall clock as if it were UTC, as Matomo sends it and the Node tool stores it.
+    /// The site's wall clock read as if it were UTC, as Matomo sends it and the Node tool stores
+    /// it.
     AsSent,
 }
 
-/// One row, in the order of `COLUMNS`, each value as text that Postgres takes for the column's type.
+/// One row, in the order of `COLUMNS`; each value is text valid for its column's type.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OracleRow(pub [Option<String>; 43]);
 
@@ -47,8 +48,9 @@ impl OracleRow {
 }
 
 impl World {
-    /// The rows of the site-days from the first to the last, by the visits' last action, id and index.
-    /// A visit belongs to the day of its last action; one that has not arrived yet has no rows. Recorded visits are not looked at.
+    /// The rows of these site-days, sorted by the visits' last action, id and index. A visit
+    /// belongs to the day of its last action; one that has not arrived yet has no rows. Recorded
+    /// visits are ignored.
     pub fn oracle(
         &self,
         site: i64,
@@ -78,7 +80,7 @@ pub(crate) fn rows(
     let mut before = visit.first;
     for (index, action) in visit.actions.iter().take(world.max_actions).enumerate() {
         let sent = action.at + if time == ActionTime::AsSent { zone.offset(action.at) } else { 0 };
-        // Without a timestamp the time of the action before it stands in.
+        // Without a timestamp, the previous action's time is used.
         let missing = action.omit.iter().any(|k| k == "timestamp");
         before = if missing { before } else { sent };
         rows.push(row(site, visit, index, action, before));
@@ -104,7 +106,7 @@ fn row(site: &Site, visit: &Visit, index: usize, action: &Action, time: i64) -> 
         Kind::Search { keyword, .. } => some(keyword),
         _ => None,
     };
-    // A search has no URL, whatever page it was made on; a conversion of the shop has no such key.
+    // A search has no URL, even when made on a page; a shop conversion has no such key.
     let url = match action.kind {
         Kind::Search { .. } | Kind::Order { .. } | Kind::Cart { .. } => None,
         _ => action.url.clone(),
@@ -113,7 +115,7 @@ fn row(site: &Site, visit: &Visit, index: usize, action: &Action, time: i64) -> 
     let dimension = |n: u32| dimensions.iter().find(|d| d.0 == n).map(|d| d.1.clone());
     let spent = visit.time_spent(index).map(|s| s.to_string());
     let spent = match action.kind {
-        // Conversions have no such key, whatever the model says.
+        // Conversions never have this key, whatever the model has.
         Kind::Goal { .. } | Kind::Order { .. } | Kind::Cart { .. } => None,
         _ => spent,
     };
@@ -170,7 +172,7 @@ fn row(site: &Site, visit: &Visit, index: usize, action: &Action, time: i64) -> 
     ])
 }
 
-/// What is sent under the key: the test's own value, nothing, or the model's; as the column's text.
+/// The text for the column: the test's own value, nothing, or the model's.
 fn sent(
     extra: &Map<String, Value>,
     omit: &[String],
@@ -190,12 +192,12 @@ fn sent(
     text.map(|t| storable(&t))
 }
 
-/// Postgres has no U+0000.
+/// Postgres cannot store U+0000.
 fn storable(text: &str) -> String {
     text.replace('\0', "\u{fffd}")
 }
 
-/// The dimensions that have a value, in order of number: the action's, else the visit's.
+/// The dimensions that have a value, by number: the action's, else the visit's.
 fn dimensions(visit: &Visit, action: &Action) -> Vec<(u32, String)> {
     let mut all: Vec<(u32, String)> = Vec::new();
     for (number, value) in action.dimensions.iter().chain(&visit.dimensions) {
@@ -208,7 +210,7 @@ fn dimensions(visit: &Visit, action: &Action) -> Vec<(u32, String)> {
     all
 }
 
-/// The action's custom variables, then the visit's of other names.
+/// The action's custom variables, then the visit's variables with other names.
 fn properties(visit: &Visit, action: &Action) -> String {
     let mut all: Vec<(String, String)> = Vec::new();
     let mut names = HashSet::new();
@@ -223,7 +225,7 @@ fn properties(visit: &Visit, action: &Action) -> String {
     object(&all)
 }
 
-/// A JSON object of texts as JSON.stringify writes it.
+/// A JSON object of strings as JSON.stringify writes it.
 fn object(pairs: &[(String, String)]) -> String {
     let quoted = |text: &str| Value::from(text).to_string();
     let pairs: Vec<_> = pairs.iter().map(|(k, v)| format!("{}:{}", quoted(k), quoted(v))).collect();

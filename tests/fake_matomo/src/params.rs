@@ -1,6 +1,6 @@
 //! The parameters of a request.
 
-/// Names and values in the order they came; the body's stand before the query's.
+/// Names and values in the order received, the body's before the query's.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Params(pub Vec<(String, String)>);
 
@@ -14,17 +14,16 @@ impl Params {
         Params(pairs.collect())
     }
 
-    /// The value of a parameter.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|p| p.0 == name).map(|p| p.1.as_str())
     }
 
-    /// The value of a parameter that is there and not empty.
+    /// The value of a parameter that is present and not empty.
     pub fn filled(&self, name: &str) -> Option<&str> {
         self.get(name).filter(|v| !v.is_empty())
     }
 
-    /// Takes a parameter out and returns its first value.
+    /// Removes a parameter and returns its first value.
     pub fn take(&mut self, name: &str) -> Option<String> {
         let value = self.get(name).map(str::to_owned);
         self.0.retain(|p| p.0 != name);

@@ -3,35 +3,33 @@
 use crate::params::Params;
 use std::time::Instant;
 
-/// Where the token stood.
+/// Where the token was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenPlace {
     None,
     Body,
     Query,
     BodyAndQuery,
-    /// An Authorization header; Matomo 5.2 does not look at it.
+    /// An Authorization header; Matomo 5.2 ignores it.
     Header,
 }
 
-/// One request.
 #[derive(Clone, Debug)]
 pub struct Seen {
-    /// Matomo's method, for instance `Live.getLastVisitsDetails`; "" when not given.
+    /// Matomo's method, for instance `Live.getLastVisitsDetails`; "" when missing.
     pub method: String,
     /// GET, POST, ...
     pub verb: String,
     pub path: String,
-    /// All parameters but the token, the body's first.
+    /// All parameters except the token, the body's first.
     pub params: Params,
     pub token: TokenPlace,
-    /// All headers in lower case, but `authorization`.
+    /// All headers except `authorization`, in lower case.
     pub headers: Vec<(String, String)>,
-    /// When it came.
     pub at: Instant,
-    /// The status answered; 0 when none was (yet).
+    /// The status sent; 0 while there is none.
     pub status: u16,
-    /// The fault that was played, if any.
+    /// The fault that was injected, if any.
     pub fault: Option<String>,
 }
 

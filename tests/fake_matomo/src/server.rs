@@ -1,4 +1,4 @@
-//! The server: its thread, its sockets, and what tests may turn on it.
+//! The server: its thread, its sockets, and what tests can change while it runs.
 
 use crate::answer::Answer;
 use crate::faults::{Fault, Plan, When};
@@ -21,13 +21,12 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Notify, oneshot};
 use tokio_rustls::TlsAcceptor;
 
-/// How to start.
 pub struct Options {
     pub world: World,
     pub token: String,
-    /// `None` = plain HTTP.
+    /// `None` means plain HTTP.
     pub tls: Option<TlsKind>,
-    /// Address and port; port 0 takes any free one.
+    /// Address and port; port 0 picks a free one.
     pub bind: String,
 }
 
@@ -48,7 +47,7 @@ pub(crate) struct Shared {
     pub faults: Mutex<Plan>,
     pub hook: Mutex<Option<Arc<Hook>>>,
     pub refused: Mutex<usize>,
-    /// Answers by the request's parameters, with the knob `remembers`.
+    /// Answers by request parameters, for the knob `remembers`.
     pub remembered: Mutex<HashMap<String, Answer>>,
     pub token: String,
     pub scheme: &'static str,
@@ -62,14 +61,14 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// Notes a request; returns its number.
+    /// Logs a request; returns its number.
     pub fn log(&self, seen: Seen) -> u64 {
         let number = self.counter.fetch_add(1, SeqCst);
         locked(&self.requests).push((number, seen));
         number
     }
 
-    /// Notes how a request ended.
+    /// Records how a request ended.
     pub fn amend(&self, number: u64, status: u16, fault: Option<String>) {
         if let Some((_, seen)) = locked(&self.requests).iter_mut().rfind(|(n, _)| *n == number) {
             seen.status = status;
@@ -78,7 +77,7 @@ impl Shared {
     }
 }
 
-/// Locks even what a failed test left poisoned.
+/// Locks even a mutex poisoned by a failed test.
 pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -136,49 +135,45 @@ impl Fake {
         format!("{}://{}", self.shared.scheme, self.address)
     }
 
-    /// The port.
     pub fn port(&self) -> u16 {
         self.address.port()
     }
 
-    /// The right token.
     pub fn token(&self) -> &str {
         &self.shared.token
     }
 
-    /// The CA's certificate (PEM), "" without TLS.
+    /// The CA's certificate (PEM); "" without TLS.
     pub fn ca_pem(&self) -> &str {
         &self.ca_pem
     }
 
-    /// The world, locked: requests wait until the guard is gone.
+    /// The locked world: requests wait until the guard is dropped.
     pub fn world(&self) -> MutexGuard<'_, World> {
         locked(&self.shared.world)
     }
 
-    /// The knobs.
     pub fn knobs(&self) -> MutexGuard<'_, Knobs> {
         locked(&self.shared.knobs)
     }
 
-    /// Lets something go wrong.
+    /// Injects a fault.
     pub fn fail(&self, fault: Fault, when: When) {
         locked(&self.shared.faults).add(fault, when);
     }
 
-    /// Ends all faults, and the lockout. Requests that hang already go on hanging.
+    /// Ends all faults and the lockout. Requests that already hang stay hung.
     pub fn heal(&self) {
         locked(&self.shared.faults).clear();
         *locked(&self.shared.refused) = 0;
     }
 
     /// Runs this before each Live answer is computed, with the world locked (so it must not call
-    /// `world()`). It also sees requests that will be refused.
+    /// `world()`). It also runs for requests that will be refused.
     pub fn before_each(&self, hook: Hook) {
         *locked(&self.shared.hook) = Some(Arc::new(hook));
     }
 
-    /// Takes the hook away.
     pub fn clear_before_each(&self) {
         *locked(&self.shared.hook) = None;
     }
@@ -188,28 +183,28 @@ impl Fake {
         self.world().site_mut(site).replace_visits_json(visits);
     }
 
-    /// All requests so far, in the order they came.
+    /// All requests so far, in the order received.
     pub fn requests(&self) -> Vec<Seen> {
         locked(&self.shared.requests).iter().map(|(_, seen)| seen.clone()).collect()
     }
 
-    /// Forgets the requests and the peak.
+    /// Clears the log of requests and the peak.
     pub fn clear_requests(&self) {
         locked(&self.shared.requests).clear();
         self.shared.peak.store(self.shared.under_way.load(SeqCst), SeqCst);
     }
 
-    /// How many sockets of clients are open now.
+    /// The number of client sockets open now.
     pub fn open_connections(&self) -> usize {
         self.shared.open.load(SeqCst)
     }
 
-    /// How many connections clients have opened since the start.
+    /// The number of connections opened since the start.
     pub fn connections(&self) -> usize {
         self.shared.accepted.load(SeqCst)
     }
 
-    /// Closes all connections of clients, and waits until they are.
+    /// Closes all client connections and waits until they are closed.
     pub fn hang_up(&self) {
         self.shared.hang_up.notify_waiters();
         while self.open_connections() > 0 {
@@ -217,7 +212,7 @@ impl Fake {
         }
     }
 
-    /// The most requests that were under way at once since the start or `clear_requests`.
+    /// The most requests in progress at once since the start or `clear_requests`.
     pub fn peak_requests(&self) -> usize {
         self.shared.peak.load(SeqCst)
     }
@@ -252,14 +247,14 @@ fn run(
             () = accept(&shared, listener, tls) => {}
         }
     });
-    // Hung requests would wait for ever.
+    // Hung requests would block the shutdown for ever.
     runtime.shutdown_timeout(Duration::from_secs(2));
 }
 
 async fn accept(shared: &Arc<Shared>, listener: tokio::net::TcpListener, tls: Option<TlsAcceptor>) {
     loop {
         let Ok((stream, _)) = listener.accept().await else {
-            // Out of descriptors, most likely: give others time to close.
+            // Most likely out of file descriptors: give others time to close theirs.
             tokio::time::sleep(Duration::from_millis(20)).await;
             continue;
         };
@@ -268,7 +263,7 @@ async fn accept(shared: &Arc<Shared>, listener: tokio::net::TcpListener, tls: Op
         let (shared, tls) = (Arc::clone(shared), tls.clone());
         tokio::spawn(async move {
             let _open = open;
-            // A client that refuses the certificate or goes away is what tests are for.
+            // Clients that refuse the certificate or disconnect are part of the tests.
             let served = async {
                 match tls {
                     None => serve(Arc::clone(&shared), stream).await,
@@ -294,7 +289,7 @@ async fn serve(
         .map_err(io::Error::other)
 }
 
-/// Counts a socket as open for as long as it lives.
+/// Counts a socket as open while it lives.
 struct Open(Arc<Shared>);
 
 impl Open {

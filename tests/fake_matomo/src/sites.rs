@@ -1,4 +1,4 @@
-//! The companion methods.
+//! The methods besides Live: sites, counts of visits, the most recent visit.
 
 use crate::answer::Answer;
 use crate::dates::span;

@@ -10,37 +10,37 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 use tokio_rustls::rustls::{ServerConfig, crypto};
 
-/// What the server shows for a certificate.
+/// The certificate that the server presents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TlsKind {
-    /// Of the CA, for 127.0.0.1 and localhost.
+    /// Signed by the CA, for 127.0.0.1 and localhost.
     Good,
-    /// Of nobody but itself.
+    /// Signed by itself only.
     SelfSigned,
-    /// As `openssl req -x509` makes it, with the host in `subjectAltName`: self-signed, and a CA by
-    /// openssl.cnf.
+    /// As made by `openssl req -x509` with the host in `subjectAltName`: self-signed, and a CA by
+    /// the defaults of openssl.cnf.
     OpenSsl,
     /// The same without `subjectAltName`: the host is the common name.
     OpenSslNameOnly,
     /// The same for another host.
     OpenSslWrongHost,
-    /// The same, until 2021.
+    /// The same, expired in 2021.
     OpenSslExpired,
-    /// Of the CA, for another host.
+    /// Signed by the CA, for another host.
     WrongHost,
-    /// Of the CA, for the right host, until 2021.
+    /// Signed by the CA, for the right host, expired in 2021.
     Expired,
-    /// Of the CA, for the right host, from 2090 on.
+    /// Signed by the CA, for the right host, valid from 2090.
     NotYet,
 }
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// Makes a CA and a certificate of the kind; returns the CA's certificate as PEM with the acceptor.
-/// Of openssl's kinds it is the server's own.
+/// Makes a CA and a certificate of this kind; returns the CA's certificate (PEM) and the acceptor.
+/// For openssl's kinds the PEM is the server's own certificate.
 pub fn acceptor(kind: TlsKind) -> Result<(String, TlsAcceptor), Failure> {
     let ca_key = KeyPair::generate()?;
-    // By the name alone nobody takes one for another.
+    // A name of its own, so that no CA is mistaken for another.
     static NUMBER: AtomicUsize = AtomicUsize::new(0);
     let mut ca = params(&[], &format!("Fake Matomo CA {}", NUMBER.fetch_add(1, Relaxed)))?;
     ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);

@@ -1,4 +1,4 @@
-//! One visit, as it truly happened.
+//! One visit, as it really happened.
 
 use crate::action::{Action, CustomVariable, Kind, TimeSpent, set_dimension};
 use serde_json::{Map, Value};
@@ -13,7 +13,7 @@ pub struct Referrer {
     pub url: Option<String>,
 }
 
-/// What the plugin MarketingCampaignsReporting says of a visit: "" for what it does not know.
+/// What the plugin MarketingCampaignsReporting sends for a visit; "" for unknown values.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Campaign {
     pub id: String,
@@ -26,7 +26,7 @@ pub struct Campaign {
     pub placement: String,
 }
 
-/// What the visitor holds in the hand.
+/// The visitor's device.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Device {
     pub kind: &'static str,
@@ -48,7 +48,7 @@ pub struct Visit {
     pub id: i64,
     pub first: i64,
     pub last: i64,
-    /// From when on Matomo's database has it, as behind a queue of tracking requests.
+    /// When Matomo's database gets it; later than the visit with a queue of tracking requests.
     pub arrives: i64,
     pub visitor_id: String,
     pub ip: String,
@@ -59,12 +59,12 @@ pub struct Visit {
     pub days_since_first: i64,
     pub seconds_since_first: i64,
     pub seconds_since_last: i64,
-    /// Since the visitor's last order, if there was one.
+    /// Seconds since the visitor's last order, if there was one.
     pub seconds_since_order: Option<i64>,
     pub referrer: Referrer,
-    /// `None` = the plugin is not there, and neither are its keys.
+    /// `None` means that the plugin is not installed, so its keys are missing.
     pub campaign: Option<Campaign>,
-    /// The place of the result that brought the visitor, as some plugins know it.
+    /// The position of the visitor's search result, sent by some plugins.
     pub keyword_position: Option<i64>,
     pub device: Device,
     /// The country's English name; its code and continent follow from it.
@@ -73,22 +73,22 @@ pub struct Visit {
     pub city: Option<String>,
     pub language_code: String,
     pub resolution: String,
-    /// Seconds that the duration has on top of last − first (Matomo adds one, heartbeats more).
+    /// Seconds of duration on top of last − first (Matomo adds one, heartbeats more).
     pub extra_duration: i64,
     pub custom_variables: Vec<CustomVariable>,
     pub dimensions: Vec<(u32, Option<String>)>,
     /// A/B tests, as the plugin sends them.
     pub experiments: Option<Value>,
-    /// In the order Matomo sends them.
+    /// In the order in which Matomo sends them.
     pub actions: Vec<Action>,
-    /// Keys sent in addition, or instead of Matomo's own of that name. The oracle heeds them.
+    /// Extra keys; they replace Matomo's own of the same name. The oracle applies them too.
     pub extra: Map<String, Value>,
-    /// Keys left out. The oracle heeds them.
+    /// Keys left out. The oracle leaves them out too.
     pub omit: Vec<String>,
 }
 
 impl Visit {
-    /// A visit without actions yet, of a new visitor on a desktop in France who came directly.
+    /// A visit without actions, by a new visitor with a desktop in France who entered directly.
     pub fn new(id: i64, first: i64) -> Visit {
         Visit {
             id,
@@ -128,8 +128,8 @@ impl Visit {
         }
     }
 
-    /// Adds an action at its place in time, behind those of the same second, as Matomo sorts them:
-    /// a late hit lands in the middle and leaves `last` alone.
+    /// Inserts an action by time, after those of the same second, as Matomo sorts them: a late hit
+    /// lands in the middle and does not change `last`.
     pub fn push(&mut self, mut action: Action) -> &mut Visit {
         action.serial = self.actions.iter().map(|a| a.serial + 1).max().unwrap_or(1);
         self.first = self.first.min(action.at);
@@ -145,7 +145,7 @@ impl Visit {
         self
     }
 
-    /// A ping of the heartbeat timer: duration and time on the last page grow, `last` does not.
+    /// A heartbeat ping: the duration and the time on the last page grow, `last` does not.
     pub fn heartbeat(&mut self, seconds: i64) {
         self.extra_duration += seconds;
         if let Some(page) = self.actions.iter_mut().rfind(|a| a.kind == Kind::Page) {
@@ -158,7 +158,7 @@ impl Visit {
         set_dimension(&mut self.dimensions, number, value.map(str::to_owned));
     }
 
-    /// Adds a custom variable (scope visit).
+    /// Adds a custom variable of scope visit.
     pub fn set_variable(&mut self, index: u32, name: &str, value: &str) {
         self.custom_variables.retain(|v| v.index != index);
         let (name, value) = (name.to_owned(), value.to_owned());
@@ -171,7 +171,7 @@ impl Visit {
         self.last - self.first + self.extra_duration
     }
 
-    /// How many actions pass the test.
+    /// The number of actions that pass the test.
     pub fn count(&self, test: impl Fn(&Kind) -> bool) -> i64 {
         self.actions.iter().filter(|a| test(&a.kind)).count() as i64
     }
@@ -186,7 +186,7 @@ impl Visit {
         })
     }
 
-    /// The time spent that Matomo sends for the action at this index; `None` = no such key.
+    /// The time spent that Matomo sends for this action; `None` means no such key.
     pub fn time_spent(&self, index: usize) -> Option<i64> {
         let action = &self.actions[index];
         match action.time_spent {
@@ -195,7 +195,7 @@ impl Visit {
             TimeSpent::Auto if action.kind != Kind::Page => return None,
             TimeSpent::Auto => {}
         }
-        // Until the next page, search, download or outlink; on the last one until its last event.
+        // Until the next page, search, download or outlink; the last one until its last event.
         let mut until = action.at;
         for later in &self.actions[index + 1..] {
             match later.kind {

@@ -1,4 +1,4 @@
-//! The truth that the fake Matomo serves: sites and their visits.
+//! What the fake Matomo serves: sites and their visits.
 
 use crate::metadata::{CustomDimension, Goal};
 use crate::visit::Visit;
@@ -10,14 +10,13 @@ use std::collections::BTreeMap;
 /// The server's clock.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Clock {
-    /// The machine's.
+    /// The machine's clock.
     Real,
-    /// It stands still at this instant (UTC seconds).
+    /// Stopped at this instant (UTC seconds).
     Fixed(i64),
 }
 
 impl Clock {
-    /// Unix seconds.
     pub fn seconds(&self) -> i64 {
         match self {
             Clock::Real => chrono::Utc::now().timestamp(),
@@ -26,7 +25,7 @@ impl Clock {
     }
 }
 
-/// A visit served as recorded, from a real Matomo's answer.
+/// A visit from a real Matomo's answer, served as recorded.
 #[derive(Clone, Debug)]
 pub struct Recorded {
     pub id: i64,
@@ -34,22 +33,22 @@ pub struct Recorded {
     pub json: Value,
 }
 
-/// A site.
 #[derive(Clone, Debug)]
 pub struct Site {
     pub id: i64,
     pub name: String,
-    /// As `SitesManager.getSiteFromId` says it; a name nobody knows counts as UTC here.
+    /// As in `SitesManager.getSiteFromId`; an unknown name counts as UTC here.
     pub timezone: String,
     pub currency: String,
     pub ecommerce: bool,
-    /// `type`: `website`, or `rollup` of the plugin RollUpReporting, which lists visits of others.
+    /// `type`: `website`, or `rollup` of the plugin RollUpReporting, which lists other sites'
+    /// visits.
     pub kind: String,
     pub visits: Vec<Visit>,
     pub goals: Vec<Goal>,
-    /// The custom dimensions as configured; what visits have does not depend on it.
+    /// The configured custom dimensions; those in visits are independent of it.
     pub dimensions: Vec<CustomDimension>,
-    /// When set, these are served in place of `visits` (which the oracle goes on reading).
+    /// If set, served instead of `visits` (which the oracle still reads).
     pub recorded: Option<Vec<Recorded>>,
 }
 
@@ -70,19 +69,17 @@ impl Site {
         }
     }
 
-    /// The site's zone.
     pub fn zone(&self) -> Zone {
         Zone::parse(&self.timezone).unwrap_or(Zone::Fixed(0))
     }
 
-    /// Adds a visit.
     pub fn add(&mut self, visit: Visit) -> &mut Visit {
         self.visits.push(visit);
         let last = self.visits.len() - 1;
         &mut self.visits[last]
     }
 
-    /// The visit of this id.
+    /// The visit with this id.
     ///
     /// # Panics
     /// When there is none.
@@ -90,7 +87,7 @@ impl Site {
         self.visits.iter().find(|v| v.id == id).expect("no visit of this id")
     }
 
-    /// The visit of this id, to change it.
+    /// The visit with this id, to change it.
     ///
     /// # Panics
     /// When there is none.
@@ -98,13 +95,13 @@ impl Site {
         self.visits.iter_mut().find(|v| v.id == id).expect("no visit of this id")
     }
 
-    /// Takes a visit away, as a GDPR deletion does.
+    /// Deletes a visit, as for a GDPR request.
     pub fn delete(&mut self, id: i64) -> Option<Visit> {
         let place = self.visits.iter().position(|v| v.id == id)?;
         Some(self.visits.remove(place))
     }
 
-    /// The visits whose last action is on this day of the site, in Matomo's order.
+    /// The visits whose last action is on this site-day, in Matomo's order.
     pub fn visits_of(&self, day: NaiveDate) -> Vec<&Visit> {
         let zone = self.zone();
         let mut found: Vec<_> = self.visits.iter().filter(|v| zone.day(v.last) == day).collect();
@@ -112,7 +109,7 @@ impl Site {
         found
     }
 
-    /// The visits that have arrived by now whose last action is on these days, in Matomo's order.
+    /// The visits arrived by now whose last action is on these days, in Matomo's order.
     pub(crate) fn within(&self, first: NaiveDate, last: NaiveDate, now: i64) -> Vec<&Visit> {
         let zone = self.zone();
         let is_within = |v: &&Visit| v.arrives <= now && (first..=last).contains(&zone.day(v.last));
@@ -121,7 +118,7 @@ impl Site {
         found
     }
 
-    /// Serves these visits, shaped as Matomo sends them, in place of the model's.
+    /// Serves these visits, in the form that Matomo sends, instead of the model's.
     pub fn replace_visits_json(&mut self, visits: Vec<Value>) {
         let number = |visit: &Value, key: &str| match &visit[key] {
             Value::String(text) => text.parse().unwrap_or(0),
@@ -135,7 +132,7 @@ impl Site {
         self.recorded = Some(visits.into_iter().map(recorded).collect());
     }
 
-    /// The last instant and id of every visit that has arrived by now, with its place in the list.
+    /// The last instant, id and list index of every visit arrived by now.
     pub(crate) fn ends(&self, now: i64) -> Vec<(i64, i64, usize)> {
         match &self.recorded {
             Some(all) => all.iter().enumerate().map(|(i, r)| (r.last, r.id, i)).collect(),
@@ -147,21 +144,21 @@ impl Site {
     }
 }
 
-/// Everything one Matomo holds, and how it says it.
+/// Everything that one Matomo holds, and the form of its answers.
 #[derive(Clone, Debug)]
 pub struct World {
     pub sites: Vec<Site>,
     pub now: Clock,
-    /// Numbers from the database come as strings, as with PHP before 8.1.
+    /// Database numbers are strings, as with PHP before 8.1.
     pub numbers_as_strings: bool,
-    /// Actions' custom variables come as `customVariableName1`, the form the Node tool reads.
+    /// Custom variables of actions are named `customVariableName1`, the form that the Node tool
+    /// reads.
     pub plain_custom_variables: bool,
     /// `visitor_log_maximum_actions_per_visit`.
     pub max_actions: usize,
 }
 
 impl World {
-    /// A Matomo without sites.
     pub fn new(now: Clock) -> World {
         World {
             sites: Vec::new(),
@@ -172,19 +169,18 @@ impl World {
         }
     }
 
-    /// Adds a site.
     pub fn add_site(&mut self, site: Site) -> &mut Site {
         self.sites.push(site);
         let last = self.sites.len() - 1;
         &mut self.sites[last]
     }
 
-    /// The site of this id, if there is one.
+    /// The site with this id, if there is one.
     pub fn find(&self, id: i64) -> Option<&Site> {
         self.sites.iter().find(|s| s.id == id)
     }
 
-    /// The site of this id.
+    /// The site with this id.
     ///
     /// # Panics
     /// When there is none.
@@ -192,7 +188,7 @@ impl World {
         self.find(id).expect("no site of this id")
     }
 
-    /// The site of this id, to change it.
+    /// The site with this id, to change it.
     ///
     /// # Panics
     /// When there is none.
@@ -211,8 +207,8 @@ impl World {
         self.site(site).zone().day(self.now.seconds())
     }
 
-    /// How many visits end on each day of the site, as `VisitsSummary.getVisits` counts them;
-    /// days between the first and the last without any are there with 0.
+    /// The number of visits that end on each site-day, as `VisitsSummary.getVisits` counts them;
+    /// days without visits between the first and the last have 0.
     pub fn visits_per_day(&self, site: i64) -> BTreeMap<NaiveDate, usize> {
         let site = self.site(site);
         let zone = site.zone();

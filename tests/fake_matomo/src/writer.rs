@@ -1,40 +1,40 @@
-//! JSON as PHP's `json_encode` writes it: `\/`, `\uXXXX` for all beyond ASCII.
+//! JSON as PHP's `json_encode` writes it: `\/`, and `\uXXXX` for everything beyond ASCII.
 
 use serde_json::Value;
 use std::fmt::Write;
 
-/// Marks a string that is JSON to be sent as it stands: a character for private use.
+/// Marks a string as JSON to be sent unchanged: a private-use character.
 const LITERAL: char = '\u{f8ff}';
 
-/// A value that is sent as this JSON, for numbers which no `Value` can hold, as 1e400 or 1.50.
+/// A value sent as this JSON, for numbers that `Value` cannot hold, such as 1e400 or 1.50.
 pub fn literal(json: &str) -> Value {
     Value::from(format!("{LITERAL}{json}"))
 }
 
-/// The JSON in a string of `literal`.
+/// The JSON in a string made by `literal`.
 pub(crate) fn literal_of(text: &str) -> Option<&str> {
     text.strip_prefix(LITERAL)
 }
 
-/// How a value is to be written.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Style {
     /// Numbers from the database as strings.
     pub numbers_as_strings: bool,
     /// `language=fr`.
     pub french: bool,
-    /// No `\/` and no `\u` beyond what JSON asks for.
+    /// No `\/`, and no `\u` beyond what JSON requires.
     pub unescaped: bool,
 }
 
-/// Keys of one object not to be written.
+/// Filters the keys of one object.
 struct Filter {
     depth: usize,
     skip: Vec<String>,
     keep: Vec<String>,
 }
 
-/// Writes JSON key by key, without a tree in between: the fake must not be what a benchmark measures.
+/// Writes JSON key by key, without an intermediate tree, so that benchmarks do not measure the
+/// fake.
 pub struct Writer {
     pub out: String,
     style: Style,
@@ -48,19 +48,19 @@ impl Writer {
         Writer { out: String::new(), style, depth: 0, filters: Vec::new() }
     }
 
-    /// The style in force.
     pub fn style(&self) -> Style {
         self.style
     }
 
-    /// Starts an object or array element, with its comma.
+    /// Starts an element of an object or array, with its comma.
     pub fn element(&mut self) {
         if !self.out.is_empty() && !self.out.ends_with(['{', '[', ':']) {
             self.out.push(',');
         }
     }
 
-    /// In the object just opened, leave out the keys of `skip`, and all not in `keep` unless empty.
+    /// In the object just opened, omits the keys in `skip`, and all keys not in `keep` unless
+    /// `keep` is empty.
     pub fn filter(&mut self, skip: Vec<String>, keep: Vec<String>) {
         self.filters.push(Filter { depth: self.depth, skip, keep });
     }
@@ -79,14 +79,12 @@ impl Writer {
         true
     }
 
-    /// A string.
     pub fn str(&mut self, key: &str, value: &str) {
         if self.key(key) {
             self.text(value);
         }
     }
 
-    /// A string or null.
     pub fn opt(&mut self, key: &str, value: Option<&str>) {
         match value {
             Some(text) => self.str(key, text),
@@ -94,14 +92,14 @@ impl Writer {
         }
     }
 
-    /// A number that is one on every server.
+    /// A number that every server sends as one.
     pub fn int(&mut self, key: &str, value: i64) {
         if self.key(key) {
             let _ = write!(self.out, "{value}");
         }
     }
 
-    /// A number from the database.
+    /// A number from the database, which old servers send as a string.
     pub fn db(&mut self, key: &str, value: i64) {
         if self.key(key) {
             let quote = if self.style.numbers_as_strings { "\"" } else { "" };
@@ -126,14 +124,13 @@ impl Writer {
         }
     }
 
-    /// JSON as it stands.
+    /// JSON, unchanged.
     pub fn raw(&mut self, key: &str, json: &str) {
         if self.key(key) {
             self.out.push_str(json);
         }
     }
 
-    /// Any value.
     pub fn value(&mut self, key: &str, value: &Value) {
         if self.key(key) {
             self.any(value);
@@ -152,7 +149,7 @@ impl Writer {
         self.enclosed('{', content, '}');
     }
 
-    /// An array as the value of a key; its content calls `element` before each.
+    /// An array as the value of a key; `content` calls `element` before each element.
     pub fn array(&mut self, key: &str, content: impl FnOnce(&mut Writer)) {
         if self.key(key) {
             self.brackets(content);
@@ -169,7 +166,7 @@ impl Writer {
         });
     }
 
-    /// An array alone.
+    /// An array without a key.
     pub fn brackets(&mut self, content: impl FnOnce(&mut Writer)) {
         self.enclosed('[', content, ']');
     }
@@ -184,7 +181,7 @@ impl Writer {
         self.out.push(close);
     }
 
-    /// A string's literal.
+    /// A string literal.
     pub fn text(&mut self, text: &str) {
         self.out.push('"');
         let mut plain = 0;
@@ -220,7 +217,7 @@ impl Writer {
         self.out.push('"');
     }
 
-    /// A value's literal.
+    /// A JSON value.
     pub fn any(&mut self, value: &Value) {
         match value {
             Value::String(text) => match literal_of(text) {

@@ -1,4 +1,4 @@
-//! Time zones as Matomo names them, and the days of a site.
+//! Matomo's timezone names, and the days of a site.
 
 use chrono::{DateTime, Days, LocalResult, NaiveDate, NaiveDateTime, NaiveTime, Offset, TimeZone};
 use chrono_tz::Tz;
@@ -13,7 +13,7 @@ pub enum Zone {
 }
 
 impl Zone {
-    /// Reads a zone's name; `None` when Matomo would not know it either.
+    /// Parses a timezone's name; `None` when Matomo does not know it either.
     pub fn parse(name: &str) -> Option<Zone> {
         if let Some(hours) = name.strip_prefix("UTC").filter(|rest| !rest.is_empty()) {
             let hours: f64 = hours.parse().ok()?;
@@ -22,7 +22,7 @@ impl Zone {
         name.parse().ok().map(Zone::Named)
     }
 
-    /// Seconds that the zone's clocks are ahead of UTC at this instant.
+    /// The zone's offset from UTC at this instant, in seconds.
     pub fn offset(&self, instant: i64) -> i64 {
         match self {
             Zone::Fixed(seconds) => *seconds,
@@ -33,29 +33,29 @@ impl Zone {
         }
     }
 
-    /// What the zone's clocks show at this instant.
+    /// The zone's wall clock at this instant.
     pub fn wall(&self, instant: i64) -> NaiveDateTime {
         utc(instant + self.offset(instant))
     }
 
-    /// The zone's calendar day at this instant.
     pub fn day(&self, instant: i64) -> NaiveDate {
         self.wall(instant).date()
     }
 
-    /// The first instant of the day. Where the clocks skip midnight it is the instant of the change.
+    /// The first instant of the day. Where the clocks skip midnight, the instant of the change.
     pub fn midnight(&self, day: NaiveDate) -> i64 {
         self.instant(day.and_time(NaiveTime::MIN))
     }
 
-    /// The (earliest) instant at which the clocks show this.
+    /// The earliest instant at which the clocks show this time.
     pub fn instant(&self, wall: NaiveDateTime) -> i64 {
         let as_utc = wall.and_utc().timestamp();
         match self {
             Zone::Fixed(seconds) => as_utc - seconds,
             Zone::Named(tz) => match tz.from_local_datetime(&wall) {
                 LocalResult::Single(at) | LocalResult::Ambiguous(at, _) => at.timestamp(),
-                // Skipped by the clocks: the offset in force before the gap places it just behind.
+                // Skipped by the clocks: with the offset before the gap it lands just after the
+                // gap.
                 LocalResult::None => as_utc - self.offset(as_utc - 86_400),
             },
         }
@@ -80,7 +80,6 @@ impl Zone {
     }
 }
 
-/// The day after.
 pub fn next(day: NaiveDate) -> NaiveDate {
     day + Days::new(1)
 }

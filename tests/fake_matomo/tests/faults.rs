@@ -1,4 +1,4 @@
-//! Faults happen as ordered, and TLS is as good or bad as asked.
+//! The injected faults happen, and TLS is as good or bad as requested.
 
 mod common;
 
@@ -116,7 +116,7 @@ fn gzip_and_latency() {
     );
 }
 
-/// Whether a client that trusts the fake's CA gets through.
+/// Whether a client that trusts the fake's CA can connect.
 fn trusts(kind: TlsKind) -> bool {
     let fake = Fake::start(Options { tls: Some(kind), ..Options::new(paris(&[])) });
     assert!(fake.url().starts_with("https://127.0.0.1:"));

@@ -1,4 +1,4 @@
-//! What a view token may ask of sites, goals and dimensions, and what it is told.
+//! What a token with view access may ask about sites, goals and dimensions, and the answers.
 
 mod common;
 
@@ -107,7 +107,7 @@ fn made_worlds_have_goals_and_dimensions_for_what_visits_have() {
         for (number, _) in
             visit.dimensions.iter().chain(visit.actions.iter().flat_map(|a| &a.dimensions))
         {
-            // Of `texts`: a dimension that is none of the site's any more.
+            // From `texts`: a dimension that the site no longer has.
             assert!(is_configured(*number) || *number == 6, "dimension{number}");
         }
     }

@@ -80,7 +80,7 @@ fn generated_worlds_hold_what_they_should() {
     );
     let midnights = [at("2026-10-22 22:00:00"), at("2026-10-25 23:00:00")];
     assert!(midnights.iter().all(|m| visits.iter().any(|v| v.last == *m)));
-    // Both passes of the hour that Paris had twice, on either side of 01:00 UTC, close together.
+    // Both passes of the hour that Paris has twice, just before and just after 01:00 UTC.
     let change = at("2026-10-25 01:00:00");
     let both = |v: &&Visit| {
         let within = |from, to| v.actions.iter().any(|a| (from..to).contains(&a.at));
@@ -121,7 +121,7 @@ const OF_VISIT: [(&str, &str); 18] = [
     ("resolution", "resolution"),
 ];
 
-/// Columns of the action: name, key, and what stands for a missing value.
+/// Columns of the action: name, key, and the default for a missing value.
 const OF_ACTION: [(&str, &str, Option<&str>); 9] = [
     ("action_type", "type", Some("")),
     ("action_eventcategory", "eventCategory", Some("")),
@@ -142,7 +142,7 @@ fn text(value: &Value) -> Option<String> {
     }
 }
 
-/// A row as one who has only the JSON would make it.
+/// A row as made from the JSON alone.
 fn mapped(visit: &Value, index: usize, action: &Value) -> OracleRow {
     let mut row = OracleRow([const { None }; 43]);
     let mut set = |column: &str, value: Option<String>| {
@@ -201,7 +201,7 @@ fn oracle_and_json_agree() {
         rows.extend(actions.iter().enumerate().map(|(index, action)| mapped(visit, index, action)));
     }
     assert_eq!(rows.len(), oracle.len());
-    // Numbers in the exponent form are the same number in other letters.
+    // Exponent notation is the same number written differently.
     let number = |row: &OracleRow| row.get("action_eventvalue").unwrap().parse::<f64>().unwrap();
     let value = COLUMNS.iter().position(|c| *c == "action_eventvalue").unwrap();
     for (mut mapped, oracle) in rows.into_iter().zip(oracle) {

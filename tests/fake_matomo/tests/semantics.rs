@@ -239,7 +239,7 @@ fn visits_grow_under_the_pager() {
     fake.clear_before_each();
     let (_, recent) = call(&fake, "Live.getMostRecentVisitsDateTime", "idSite=1");
     assert_eq!(recent, json!({"value": "2026-11-24 11:00:00"}));
-    // A late hit lands in the middle and leaves the last time alone.
+    // A late hit lands in the middle and does not change the last time.
     let mut world = fake.world();
     let visit = world.site_mut(1).visit_mut(1);
     visit.push(Action::goal(visit.first + 5, 1, "Late", "/late"));

@@ -1,4 +1,5 @@
-//! The fake sends every key that a real Matomo sends, with the types that were seen, and no others.
+//! The fake sends every key that a real Matomo sends, with the types that were seen, and no
+//! others.
 
 mod common;
 
@@ -49,7 +50,7 @@ fn is_dimension(key: &str) -> bool {
     key.strip_prefix("dimension").is_some_and(|n| n.parse::<u32>().is_ok())
 }
 
-/// Every object of the visits, with what it is.
+/// Every object in the visits, with its name.
 fn objects(visits: &[Value]) -> Vec<(String, &Map<String, Value>)> {
     let mut all = Vec::new();
     for visit in visits {
@@ -65,7 +66,7 @@ fn objects(visits: &[Value]) -> Vec<(String, &Map<String, Value>)> {
     all
 }
 
-/// What is wrong with the objects: unknown keys, types never seen, keys that are missing.
+/// The faults of the objects: unknown keys, types never seen, missing keys.
 fn faults(visits: &[Value]) -> BTreeSet<String> {
     let shapes = shapes();
     let mut faults = BTreeSet::new();
@@ -116,7 +117,7 @@ fn a_made_world_has_every_key_with_the_types_that_were_seen() {
     let shapes = shapes();
     let never: Vec<_> = shapes.keys().filter(|(of, key)| !is_sent(of, key, None)).collect();
     assert_eq!(never, Vec::<&(&str, &str)>::new());
-    // Values that are null now and then.
+    // Values that are sometimes null.
     for (of, key) in [
         ("goal", "goalId"),
         ("goal", "goalPageId"),
@@ -158,7 +159,7 @@ fn keys_of(columns: &[Column]) -> Vec<&'static str> {
     columns.iter().filter_map(key).collect()
 }
 
-/// Each key is in a column, or left out on purpose, and not both.
+/// Each key has a column or is left out on purpose, never both.
 #[test]
 fn no_key_is_lost() {
     let of_visits: Vec<_> = keys_of(&VISITS)
@@ -166,7 +167,7 @@ fn no_key_is_lost() {
         .chain(["firstActionTimestamp", "lastActionTimestamp", "truncatedActionsCount"])
         .chain(["actionDetails", "customVariables", "experiments"])
         .collect();
-    // The 43 columns are called differently.
+    // The 43 columns have other names.
     let of_node_tool = [
         ("type", "action_type"),
         ("title", "action_title"),
@@ -195,7 +196,7 @@ fn no_key_is_lost() {
         };
         assert!(columns.contains(&key) != left_out.contains(&key), "{of}.{key}");
     }
-    // So nothing is left for `extra`.
+    // Then nothing is left for `extra`.
     let tables =
         generated().oracle_tables(1, day("2026-10-01"), day("2026-11-01"), ActionTime::Utc);
     for table in [&tables.actions, &tables.visits, &tables.conversions, &tables.items] {

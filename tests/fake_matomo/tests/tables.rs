@@ -1,4 +1,4 @@
-//! The oracle of the four tables: by example, by what must hold, and against a second mapping that
+//! The oracle of the four tables: by example, by invariants, and against a second mapping that
 //! reads the JSON.
 
 mod common;
@@ -225,7 +225,7 @@ fn tables_and_json_agree() {
         assert!(oracle.rows.len() > 20, "{name}: {}", oracle.rows.len());
         for (row, mapped) in oracle.rows.iter().zip(mapped) {
             for (column, value) in oracle.columns.iter().zip(row) {
-                // The 43 have a test of their own.
+                // The 43 columns have their own test.
                 if COLUMNS.contains(column) && name == "actions" {
                     continue;
                 }
@@ -261,7 +261,7 @@ fn what_matomo_counts_is_what_the_tables_hold() {
         sales += 1;
     }
     assert!(sales > 10, "{sales}");
-    // Each conversion is a row of the actions too, with the same revenue at the same time.
+    // Each conversion is also a row of the actions, with the same revenue and time.
     let actions: BTreeMap<_, _> =
         rows(&tables.actions).into_iter().map(|a| (a["action_id"], a)).collect();
     for conversion in &conversions {
@@ -271,7 +271,7 @@ fn what_matomo_counts_is_what_the_tables_hold() {
     }
 }
 
-/// A totals row sums what the visitor ever did, so that it changes in visits long over.
+/// A totals row sums all that the visitor ever did, so it changes in visits long over.
 #[test]
 fn lifetime_totals_change_in_old_visits() {
     let mut world = World::new(Clock::Fixed(at("2026-11-30 00:00:00")));
@@ -301,7 +301,7 @@ fn odd_values_are_null_and_kept_in_extra() {
     for table in [&tables.visits, &tables.actions, &tables.conversions, &tables.items] {
         for row in 0..table.rows.len() {
             let Some(extra) = table.get(row, "extra") else { continue };
-            // 1e400 has all of its digits here, which no `Value` holds.
+            // 1e400 has all of its digits here, which `Value` cannot hold.
             let extra = extra.replace(&"0".repeat(100), "");
             let extra: Value =
                 serde_json::from_str(&extra).unwrap_or_else(|e| panic!("{e}: {extra}"));

@@ -5,7 +5,7 @@ use fake_matomo::{Action, Visit};
 use super::*;
 use crate::support::report::{all_there, proven};
 
-/// What is seen of rows that were compared.
+/// Adds compared rows to the report.
 fn proves(case: &str, injected: &str, promised: &str, seen: &str) {
     proven("Data", case, injected, promised, seen);
 }
@@ -21,7 +21,7 @@ fn what_postgres_cannot_hold_becomes_the_replacement_character() {
            "customVariables":{"1":{"customVariablePageName1":"of\udfffaction","customVariablePageValue1":"\u0000"}}"#,
     )
     .into_bytes();
-    // Bytes that are no text at all.
+    // Bytes that are not valid text.
     let at = body.windows(3).position(|bytes| bytes == b"RAW").unwrap();
     body.splice(at..at + 3, *b"\0\xff\xc3\x28");
     let mut db = synced(&saying(body));
@@ -92,7 +92,7 @@ fn numbers_lists_and_objects_in_each_others_place() {
             ["{}", "{}"],
         ),
         (r#""customVariables":"""#, r#""customVariables":5"#, "usercustomproperties", ["{}", "{}"]),
-        // A map without gaps comes as a list.
+        // PHP sends a map without gaps as a list.
         (
             r#""customVariables":[{"customVariableName1":"a","customVariableValue1":1},5,null,[]]"#,
             "",
@@ -228,7 +228,7 @@ fn event_values_that_are_no_number_become_zero() {
     );
 }
 
-/// A text of a megabyte that does not compress, so that no index entry could hold it.
+/// A megabyte of text that does not compress, so that no index entry can hold it.
 fn megabyte(seed: u64) -> String {
     let mut state = seed;
     let letter = |_| {
@@ -252,7 +252,7 @@ fn texts_of_a_megabyte_arrive_whole() {
     let mut db = assert_oracle(&fake);
     let lengths =
         "concat_ws('|', length(action_url), length(action_title), length(sitesearchkeyword))";
-    // The title of a search is Matomo's own.
+    // Matomo makes the title of a search itself.
     let found = assert_rows(&mut db, lengths, &["1048598|1048576", "11|1048576"]);
     assert_rows(&mut db, "length(usercustomproperties ->> 'n')", &["1048576", "null"]);
     let all = all_there(&mut db, TABLES[0], &oracle(&fake, DAY, DAY));
@@ -264,7 +264,7 @@ fn texts_of_a_megabyte_arrive_whole() {
     );
 }
 
-/// Brackets within brackets, deeper than any stack.
+/// Nested brackets, deeper than any stack.
 fn deep() -> String {
     format!("{}{}", "[".repeat(100_000), "]".repeat(100_000))
 }
@@ -275,7 +275,7 @@ fn json_of_any_depth_does_no_harm() {
     let mut db =
         synced(&saying(visit_with(&format!(r#""unknown":{deep}"#), &format!(r#""other":{deep}"#))));
     assert_rows(&mut db, "action_id", &["7_0", "7_1"]);
-    // In a column of text it stays what it is, in one of JSON it becomes a string.
+    // In a text column it is stored unchanged, in a JSON column it becomes a string.
     let mut db = synced(&saying(visit_with(
         &format!(r#""experiments":{deep},"city":{deep}"#),
         &format!(r#""title":{deep},"eventValue":{deep}"#),
@@ -334,7 +334,7 @@ fn ten_thousand_custom_variables_and_dimensions_beyond_ten() {
     );
     let of_17 = "usercustomdimensions ->> 'dimension17'";
     assert_rows(&mut db, of_17, &["of the action 17", "of the visit 17"]);
-    // What only looks like a dimension is an unknown key.
+    // A key that only resembles a dimension's is an unknown key.
     let mut db = synced(&saying(visit_with(
         r#""dimension":"a","dimensionx":"b","dimension-1":"c","dimension99999999999":"d""#,
         "",

@@ -24,7 +24,7 @@ fn actions_in_an_object_in_place_of_a_list() {
         "its members in their order; the times as they are",
         &seen.join(", "),
     );
-    // What is no action at all is a place in the visit all the same.
+    // An element that is not an action still counts as a place in the visit.
     let body = format!(
         r#"[{{"idVisit":7,"lastActionTimestamp":{NOON},"actionDetails":[1,null,"x",[],{{"title":"b"}}]}}]"#
     );
@@ -76,7 +76,7 @@ fn without_any_timestamp_the_begin_of_the_day_stands_in() {
         let mut db = synced(&fake);
         seen.extend(assert_rows(&mut db, "action_timestamp", &["2026-10-25 00:00:00+00"; 3]));
         assert_rows(&mut db, "serverdateprettyfirstaction", &["null"; 3]);
-        // Nor do pages lose their way: each of these is full.
+        // Paging does not lose its place either: each of these pages is full.
         let sums = Sync::of(&fake, DAY, DAY).pages_of(1).run(&mut db);
         assert_eq!((sums.visits, sums.written()), (1, 0), "{times}");
     }
@@ -106,7 +106,7 @@ fn times_from_the_year_1_to_the_year_9999_have_their_partitions() {
         "1970-01-01 00:00:00+00",
         "2026-10-25 12:00:00+00",
         "9999-12-31 23:59:59+00",
-        // A year of five digits is as good as no time: that of the action before.
+        // A year of five digits counts as no time: the previous action's time is used.
         "9999-12-31 23:59:59+00",
     ];
     let seen = assert_rows(&mut db, "action_timestamp", &rows);
@@ -256,7 +256,7 @@ fn a_visit_that_comes_twice_in_an_answer_is_stored_once() {
     );
 }
 
-/// A roll-up site shows the visits of other sites under their own IDs.
+/// A roll-up site lists the visits of other sites under their own IDs.
 #[test]
 fn visits_of_other_sites_are_stored_as_theirs_where_the_site_is_a_rollup() {
     let fake = saying(visit_with(r#""idSite":2"#, ""));
@@ -272,7 +272,7 @@ fn visits_of_other_sites_are_stored_as_theirs_where_the_site_is_a_rollup() {
     assert_eq!(one::<String>(&mut db, &check), "1 1 0 0 0");
 }
 
-/// A poll of today does not ask for the site: then it is asked when it matters.
+/// A poll of today does not request the site, so it is requested when needed.
 #[test]
 fn a_rollup_is_asked_for_when_the_ledger_knows_the_site() {
     let noon = Noon::new();

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::*;
 use crate::support::report::{proven, said};
 
-/// A visit's fields, and the columns that hang on them.
+/// The keys of a visit, and the columns that depend on each.
 const OF_VISIT: [(&str, &[&str]); 25] = [
     ("idSite", &["idsite"]),
     ("actions", &["actions"]),
@@ -36,7 +36,7 @@ const OF_VISIT: [(&str, &[&str]); 25] = [
     ("truncatedActionsCount", &["action_timestamp"]),
 ];
 
-/// Those of an action, of which a visit here has two.
+/// The keys of an action. Each visit here has two actions.
 const OF_ACTION: [(&str, &[&str]); 12] = [
     ("type", &["action_type"]),
     ("eventCategory", &["action_eventcategory"]),
@@ -76,7 +76,7 @@ fn visit(id: usize, of_visit: &str, of_action: &str) -> String {
 
 /// The rows of a table, by their action_id.
 fn rows(db: &mut Client, table: &str) -> BTreeMap<String, Map<String, Value>> {
-    // One of the numbers is too large for the parser here.
+    // One of the numbers is too large for this test's JSON parser.
     let row = "to_jsonb(t) || jsonb_build_object('action_eventvalue', t.action_eventvalue::text, \
                'extra', (to_jsonb(t) -> 'extra')::text)";
     let all = texts(db, &format!("SELECT ({row})::text FROM {table} t"));
@@ -88,10 +88,10 @@ fn rows(db: &mut Client, table: &str) -> BTreeMap<String, Map<String, Value>> {
 const NUMBERS: [&str; 5] =
     ["idsite", "actions", "visitduration", "dayssincefirstvisit", "action_timespent"];
 
-/// What a value becomes in a column of text.
+/// The value stored in a text column.
 fn as_text(value: &str, column: &str) -> Value {
     if column == "idsite" {
-        // Without a number it is of the site asked for.
+        // A value that is not a number means the requested site.
         return Value::from(match value {
             "-1" => "-1",
             "0.5" => "0",
@@ -111,7 +111,7 @@ fn as_text(value: &str, column: &str) -> Value {
     }
 }
 
-/// What becomes of it in a typed table.
+/// The value stored in a typed table.
 fn as_typed(value: &str, column: &str) -> Value {
     match as_text(value, column) {
         Value::String(text) if NUMBERS.contains(&column) => {
@@ -121,13 +121,13 @@ fn as_typed(value: &str, column: &str) -> Value {
     }
 }
 
-/// Whether a typed table keeps it in `extra`.
+/// Whether a typed table keeps the value in `extra`.
 fn is_misfit(value: &str, column: &str) -> bool {
     let text = as_text(value, column);
     let text = text.as_str().unwrap_or_default();
     match column {
         _ if text.is_empty() => false,
-        // 0 stands for what is no number.
+        // 0 stands for a value that is not a number.
         "action_eventvalue" => text.parse::<f64>().is_err(),
         _ => as_typed(value, column) == Value::Null,
     }
@@ -138,7 +138,7 @@ fn no_kind_of_value_in_any_field_costs_another_value() {
     let of_visit = OF_VISIT.map(|field| (field, false));
     let of_action = OF_ACTION.map(|field| (field, true));
     let fields: Vec<_> = of_visit.into_iter().chain(of_action).collect();
-    // Deeper than the parser goes by itself.
+    // Deeper than the parser's recursion limit.
     let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
     let values: Vec<_> = VALUES.into_iter().chain([&*deep]).collect();
     let cases: Vec<_> =
@@ -161,7 +161,7 @@ fn no_kind_of_value_in_any_field_costs_another_value() {
                 let mut row = rows[&format!("{id}_{index}")].clone();
                 let mut expected = rows[&format!("7_{index}")].clone();
                 for column in columns.iter().chain(&["action_id", "idvisit"]) {
-                    // The Node tool's tables have no day.
+                    // The Node tool's tables have no column `day`.
                     assert!(row.remove(*column).is_some() || (table, *column) == (NODE, "day"));
                     expected.remove(*column);
                 }
@@ -183,7 +183,7 @@ fn no_kind_of_value_in_any_field_costs_another_value() {
                 assert_eq!(extra, kept.as_deref(), "{table}: {key} is {value}");
                 assert_eq!(row, expected, "{table}: {key} is {value}");
             }
-            // The odd value itself, where it is one of text.
+            // The odd value itself, in a text column.
             let column = columns[0];
             let has_own = ["eventvalue", "timestamp", "usercustom", "experiments", "serverdate"];
             if has_own.iter().all(|part| !column.contains(part)) {
@@ -238,7 +238,7 @@ fn numbers_beyond_all_bounds_stand_in_for_anything() {
                 &format!("`action_id` and title: {}", found.join(", ")),
             );
         }
-        // A visit without an ID cannot be stored, and is not passed over in silence.
+        // A visit without an ID cannot be stored, and is reported.
         let fake = saying(format!("[{},{number}]", visits[0]));
         forget_matomo(&mut db);
         let error = Sync::of(&fake, DAY, DAY).error(&mut db);
@@ -263,7 +263,7 @@ fn a_byte_order_mark_is_passed_over() {
             );
         }
     }
-    // Elsewhere it is a character.
+    // Anywhere else it is an ordinary character.
     let mut db = synced(&saying(visit_with("", "\"title\":\"\u{feff}x\"")));
     assert_rows(&mut db, "action_title", &["\u{feff}x", "second"]);
 }

@@ -1,5 +1,5 @@
-//! The report `docs/trust.md`: what was tried, promised, and seen. Tests write it with `make trust`;
-//! only `proven` compares its text.
+//! The report `docs/trust.md`: what was tried, promised and seen. Tests write it with `make
+//! trust`; only `proven` compares with it.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};

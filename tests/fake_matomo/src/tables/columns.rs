@@ -1,6 +1,5 @@
-//! The columns of the four tables with their types, and the keys that are in none of them.
+//! The columns of the four tables with their types, and the keys that have no column.
 
-/// A column's type.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Type {
     Text,
@@ -12,24 +11,20 @@ pub enum Type {
     Double,
     Time,
     TextArray,
-    /// Its text is made where the value is: dates, instants, jsonb.
+    /// The text is built with the value: dates, instants, jsonb.
     Made,
 }
 
 /// Where a column's value comes from.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Origin {
-    /// A key of the visit.
     Visit(&'static str),
-    /// A key of the action.
     Action(&'static str),
-    /// A key of the item.
     Item(&'static str),
     /// Computed, by the column's name.
     Made,
 }
 
-/// A column.
 #[derive(Clone, Copy, Debug)]
 pub struct Column {
     pub name: &'static str,
@@ -59,7 +54,7 @@ const fn made(name: &'static str) -> Column {
 
 use Origin::{Action, Item, Visit};
 
-/// Columns of the actions behind the 43 of the Node tool.
+/// The columns of actions after the Node tool's 43.
 #[rustfmt::skip]
 pub const MORE_OF_ACTIONS: [Column; 22] = [
     bigint("pageid", Action("pageId")),
@@ -86,7 +81,7 @@ pub const MORE_OF_ACTIONS: [Column; 22] = [
     made("extra"),
 ];
 
-/// Of the 43 columns those that are not text, dates, times or JSON.
+/// Those of the 43 columns that are not text, dates, times or JSON.
 pub const TYPED_OF_ACTIONS: [Column; 6] = [
     int("idsite", Visit("idSite")),
     bigint("idvisit", Visit("idVisit")),
@@ -220,8 +215,8 @@ pub const ITEMS: [Column; 12] = [
     made("extra"),
 ];
 
-/// Keys of a visit left out on purpose: icons, pretty texts, what other columns say, lifetime totals of
-/// the visitor.
+/// Keys of a visit left out on purpose: icons, display texts, what other columns hold, lifetime
+/// totals of the visitor.
 #[rustfmt::skip]
 pub const LEFT_OUT_OF_VISITS: [&str; 35] = [
     "siteCurrencySymbol", "visitServerHour", "lastActionDateTime", "serverTimestamp", "serverDate",
@@ -234,7 +229,7 @@ pub const LEFT_OUT_OF_VISITS: [&str; 35] = [
     "totalAbandonedCartsRevenue", "totalAbandonedCarts", "totalAbandonedCartsItems",
 ];
 
-/// Keys of an action left out on purpose: icons, pretty texts, and the title once more.
+/// Keys of an action left out on purpose: icons, display texts, the repeated title.
 pub const LEFT_OUT_OF_ACTIONS: [&str; 7] = [
     "pageTitle",
     "serverTimePretty",

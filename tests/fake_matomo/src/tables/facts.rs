@@ -1,5 +1,5 @@
-//! What Matomo says of a visit, an action and an item, by key: the model's values, with those that a
-//! test replaced, added or left out.
+//! What Matomo sends for a visit, an action and an item, by key: the model's values, with those
+//! that a test replaced, added or left out.
 
 use crate::action::{Action, CustomVariable, Kind};
 use crate::catalog;
@@ -36,19 +36,19 @@ impl Facts {
         self.0.push((key.to_owned(), Said::Json(json.into())));
     }
 
-    /// Leaves out and replaces.
+    /// Applies a test's replacements and omissions.
     fn overlay(mut self, extra: &Map<String, Value>, omit: &[String]) -> Facts {
         self.0.retain(|(key, _)| !extra.contains_key(key) && !omit.contains(key));
         self.0.extend(extra.iter().map(|(key, value)| (key.clone(), Said::from(value))));
         self
     }
 
-    /// What is said under this key; null for nothing.
+    /// The value sent under this key; null if there is none.
     pub fn get(&self, key: &str) -> &Said {
         self.0.iter().find(|(k, _)| k == key).map_or(&Said::Null, |(_, said)| said)
     }
 
-    /// All keys with what is said.
+    /// All keys with their values.
     pub fn iter(&self) -> impl Iterator<Item = &(String, Said)> {
         self.0.iter()
     }
@@ -76,7 +76,7 @@ pub fn is_dimension(key: &str) -> bool {
     !number.is_empty() && number.bytes().all(|digit| digit.is_ascii_digit())
 }
 
-/// The variables as an object, the first of each name.
+/// The variables as an object; the first of each name counts.
 pub fn variables(all: &[CustomVariable]) -> String {
     let mut members: Vec<(String, String)> = Vec::new();
     for variable in all {
@@ -88,7 +88,7 @@ pub fn variables(all: &[CustomVariable]) -> String {
     object(members)
 }
 
-/// What is said of a visit.
+/// What Matomo sends for a visit.
 pub fn visit(world: &World, site: &Site, zone: Zone, visit: &Visit) -> Facts {
     let mut f = Facts::default();
     f.int("idSite", site.id);
@@ -177,17 +177,17 @@ fn surroundings(f: &mut Facts, visit: &Visit) {
 /// What an action takes from those before it.
 #[derive(Clone, Copy, Default)]
 pub struct Before<'a> {
-    /// How many pages and searches so far, with this one.
+    /// The number of pages and searches so far, including this one.
     pub position: i64,
-    /// The last of them.
+    /// The last page or search.
     pub page: Option<&'a Action>,
 }
 
-/// What is said of an action.
+/// What Matomo sends for an action.
 pub fn action(visit: &Visit, index: usize, action: &Action, before: Before) -> Facts {
     let mut f = Facts::default();
     match &action.kind {
-        // The number 13, which is no text in JSON.
+        // The number 13, not a JSON string.
         Kind::Content { .. } => f.json("type", "13"),
         kind => f.text("type", kind.type_name()),
     }
@@ -287,7 +287,7 @@ fn conversion(f: &mut Facts, visit: &Visit, action: &Action, before: Before) {
     }
 }
 
-/// What is said of the items of an order or a cart.
+/// What Matomo sends for the items of an order or a cart.
 pub fn items(action: &Action) -> Vec<Facts> {
     if let Some(replaced) = action.extra.get("itemDetails") {
         let of =

@@ -1,5 +1,5 @@
-//! The four tables that a right sync fills, computed from the model and not from the JSON: actions,
-//! visits, conversions and items, with values as the typed columns show them.
+//! The four tables that a correct sync fills, computed from the model and not from the JSON:
+//! actions, visits, conversions and items, with values as the typed columns show them.
 
 pub mod columns;
 mod facts;
@@ -61,8 +61,8 @@ static OF_CONVERSIONS: LazyLock<Vec<&str>> = LazyLock::new(|| names(&CONVERSIONS
 static OF_ITEMS: LazyLock<Vec<&str>> = LazyLock::new(|| names(&ITEMS));
 
 impl World {
-    /// The rows of all four tables, of the site-days from the first to the last: by the visits' last
-    /// action and id, then by the action's place. See `oracle` for what is in them.
+    /// The rows of all four tables for these site-days, sorted by the visits' last action and id,
+    /// then by the action's index. See `oracle` for which rows these are.
     pub fn oracle_tables(
         &self,
         site: i64,
@@ -86,7 +86,7 @@ impl World {
     }
 }
 
-/// A visit, and what is said of it and of its actions.
+/// A visit and what Matomo sends for it and its actions.
 struct Scene<'a> {
     zone: Zone,
     time: ActionTime,
@@ -112,7 +112,7 @@ impl<'a> Scene<'a> {
         Scene { zone, time, visit, said: facts::visit(world, site, zone, visit), actions }
     }
 
-    /// Adds the rows of the visit; `rows` are those of its actions with the 43 columns as text.
+    /// Adds the visit's rows; `rows` holds the 43 text columns of its actions.
     fn add(&self, rows: &[OracleRow], tables: &mut OracleTables) {
         tables.visits.rows.push(self.of_visit());
         for ((action, said), row) in self.actions.iter().zip(rows) {
@@ -128,7 +128,7 @@ impl<'a> Scene<'a> {
         }
     }
 
-    /// The site's day of the last action.
+    /// The site-day of the last action.
     fn day(&self) -> Option<String> {
         Some(self.zone.day(self.last()).to_string())
     }
@@ -167,23 +167,23 @@ impl<'a> Scene<'a> {
         row
     }
 
-    /// The time of the first action, else that of the last.
+    /// The time of the first action, else of the last one.
     fn first(&self) -> i64 {
         self.sent("firstActionTimestamp").unwrap_or_else(|| self.last())
     }
 
     /// The time of the last action.
     fn last(&self) -> i64 {
-        // Which is sent as `serverTimestamp` too.
+        // Also sent as `serverTimestamp`.
         self.sent("lastActionTimestamp").unwrap_or(self.visit.last)
     }
 
-    /// What is said under a key, if it is a whole number.
+    /// The value under a key, if it is a whole number.
     fn sent(&self, key: &str) -> Option<i64> {
         typed(self.said.get(key), Type::BigInt).ok().flatten()?.parse().ok()
     }
 
-    /// An instant as `action_timestamp` has it.
+    /// An instant as `action_timestamp` shows it.
     fn instant(&self, at: i64) -> String {
         let offset = if self.time == ActionTime::AsSent { self.zone.offset(at) } else { 0 };
         format!("{}+00", utc(at + offset))
@@ -260,7 +260,7 @@ fn set(row: &mut Row, of: &[&str], name: &str, value: Option<String>) {
     row[place(of, name)] = value;
 }
 
-/// The values of the columns; those that are not just a key's come from `made`.
+/// The values of the columns; `made` computes those that are not simply a key's value.
 fn fill(
     columns: &[Column],
     visit: &Facts,
@@ -275,7 +275,8 @@ fn fill(
     columns.iter().map(of).collect()
 }
 
-/// The value of a column that is a key's. What does not fit becomes NULL and is noted.
+/// The value of a column that holds a key's value. One that does not fit becomes NULL and is
+/// noted.
 fn value(
     column: &Column,
     visit: &Facts,
@@ -310,7 +311,7 @@ fn keys<'a>(columns: impl Iterator<Item = &'a Column>) -> Vec<&'static str> {
     columns.filter_map(key).collect()
 }
 
-/// Keys of a visit that have their place, or none on purpose.
+/// Keys of a visit that have a column, or none on purpose.
 static KNOWN_OF_VISITS: LazyLock<Vec<&str>> = LazyLock::new(|| {
     let others = [
         "truncatedActionsCount",
@@ -324,7 +325,7 @@ static KNOWN_OF_VISITS: LazyLock<Vec<&str>> = LazyLock::new(|| {
     columns.into_iter().chain(others).chain(LEFT_OUT_OF_VISITS).collect()
 });
 
-/// The same of an action.
+/// The same for an action.
 static KNOWN_OF_ACTIONS: LazyLock<Vec<&str>> = LazyLock::new(|| {
     let others = [
         "type",

@@ -1,10 +1,10 @@
-//! Values as a typed column of Postgres shows them.
+//! Values as typed Postgres columns show them.
 
 use crate::tables::columns::Type;
 use crate::writer::literal_of;
 use serde_json::{Map, Value};
 
-/// A value as Matomo says it in JSON.
+/// A value in Matomo's JSON.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Said {
     Null,
@@ -43,7 +43,7 @@ impl Said {
         Said::Json(Value::from(texts).to_string())
     }
 
-    /// What a column of text holds.
+    /// The value in a text column.
     pub fn as_text(&self) -> Option<String> {
         match self {
             Said::Null => None,
@@ -51,7 +51,7 @@ impl Said {
         }
     }
 
-    /// As `jsonb` shows it; of a number all digits.
+    /// As `jsonb` shows it; a number keeps all its digits.
     pub fn as_jsonb(&self) -> String {
         match self {
             Said::Null => "null".to_owned(),
@@ -61,7 +61,8 @@ impl Said {
     }
 }
 
-/// JSON within other JSON, as `jsonb` shows it. A number beyond double precision is kept as its text.
+/// JSON nested in other JSON, as `jsonb` shows it. A number beyond double precision is kept as
+/// text.
 fn within(json: &str) -> String {
     match serde_json::from_str(json) {
         Ok(value @ (Value::Array(_) | Value::Object(_))) => jsonb(&value),
@@ -70,7 +71,7 @@ fn within(json: &str) -> String {
     }
 }
 
-/// A column cannot hold the value.
+/// A value that the column cannot hold.
 #[derive(Debug, PartialEq)]
 pub struct Misfit;
 
@@ -80,7 +81,7 @@ pub fn typed(said: &Said, ty: Type) -> Result<Option<String>, Misfit> {
     if ty == Type::Text {
         return Ok(Some(text));
     }
-    // Matomo says "" for what it does not know.
+    // Matomo sends "" for unknown values.
     if text.is_empty() {
         return Ok(None);
     }
@@ -109,7 +110,7 @@ pub fn typed(said: &Said, ty: Type) -> Result<Option<String>, Misfit> {
     shown.map(Some).ok_or(Misfit)
 }
 
-/// Postgres has no U+0000.
+/// Postgres cannot store U+0000.
 pub fn storable(text: &str) -> String {
     text.replace('\0', "\u{fffd}")
 }
@@ -122,7 +123,7 @@ fn whole(text: &str, most: i64) -> Option<String> {
     (-most - 1..=most).contains(&number).then(|| number.to_string())
 }
 
-/// Sign, digits before and behind the point, and exponent of a number.
+/// A number's sign, digits before and after the point, and exponent.
 fn parts(text: &str) -> Option<(bool, &str, &str, i32)> {
     let (is_negative, rest) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));
     let (mantissa, exponent) = rest.split_once(['e', 'E']).unwrap_or((rest, "0"));
@@ -137,13 +138,13 @@ fn is_finite(text: &str) -> bool {
     text.parse::<f64>().is_ok_and(f64::is_finite)
 }
 
-/// A number as `numeric` shows it: with all digits that were sent, without an exponent.
-/// Only one that is finite in double precision too.
+/// A number as `numeric` shows it: all digits sent, no exponent. Only if it is also finite in
+/// double precision.
 pub fn numeric(text: &str) -> Option<String> {
     digits(text).filter(|_| is_finite(text))
 }
 
-/// The same of any number.
+/// The same for any number.
 fn digits(text: &str) -> Option<String> {
     let (is_negative, whole, fraction, exponent) = parts(text)?;
     let mut digits = format!("{whole}{fraction}");
@@ -164,7 +165,7 @@ fn digits(text: &str) -> Option<String> {
     Some(format!("{sign}{whole}{dot}{fraction}"))
 }
 
-/// A number as `double precision` shows it: the shortest text of the same value.
+/// A number as `double precision` shows it: the shortest text for the same value.
 fn double(text: &str) -> Option<String> {
     parts(text).filter(|_| is_finite(text))?;
     let number: f64 = text.parse().ok()?;
@@ -177,7 +178,7 @@ fn double(text: &str) -> Option<String> {
     Some(format!("{mantissa}e{}{:02}", if exponent < 0 { '-' } else { '+' }, exponent.abs()))
 }
 
-/// A list as an array of text shows it.
+/// A list as a text array shows it.
 fn text_array(json: &str) -> Option<String> {
     let Ok(Value::Array(all)) = serde_json::from_str(json) else { return None };
     let elements: Vec<_> =
@@ -193,8 +194,8 @@ fn element(text: String) -> String {
     format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
-/// A value as `jsonb` shows it: keys by length, then by their bytes; ", " and ": " between; numbers as
-/// `numeric` does.
+/// A value as `jsonb` shows it: keys by length, then by bytes; ", " and ": " as separators;
+/// numbers as in `numeric`.
 pub fn jsonb(value: &Value) -> String {
     match value {
         Value::Array(all) => {
@@ -214,7 +215,7 @@ pub fn jsonb(value: &Value) -> String {
     }
 }
 
-/// An object as `jsonb` shows it, from keys and values already shown so.
+/// An object as `jsonb` shows it, from keys and values already in that form.
 pub fn object(members: impl IntoIterator<Item = (String, String)>) -> String {
     let mut members: Vec<_> = members.into_iter().map(|(key, v)| (storable(&key), v)).collect();
     members.sort_by(|(a, _), (b, _)| (a.len(), a).cmp(&(b.len(), b)));

@@ -1,4 +1,4 @@
-//! A client as plain as can be, and small worlds.
+//! A minimal client, and small worlds.
 #![allow(dead_code)]
 
 use chrono::NaiveDate;
@@ -17,10 +17,10 @@ pub fn http(fake: &Fake, verb: &str, target: &str, body: &str) -> (u16, String, 
     (status, head, bytes.get(end + 4..).unwrap_or_default().to_vec())
 }
 
-/// The same, but returns the bytes that came before it was silent for long, whatever they are.
+/// The same, but returns whatever bytes arrived before a long silence.
 pub fn raw(fake: &Fake, verb: &str, target: &str, body: &str) -> Vec<u8> {
     let mut stream = TcpStream::connect(("127.0.0.1", fake.port())).unwrap();
-    // A large answer takes its time to be made, on a busy machine too.
+    // A large answer takes a while to make on a busy machine.
     stream.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
     let length = body.len();
     write!(
@@ -67,17 +67,17 @@ pub fn refusal(fake: &Fake, params: &str) -> (u16, String) {
     (status, value["message"].as_str().unwrap().to_owned())
 }
 
-/// A day.
 pub fn day(text: &str) -> NaiveDate {
     text.parse().unwrap()
 }
 
-/// An instant, from UTC.
+/// An instant, from a UTC time.
 pub fn at(text: &str) -> i64 {
     chrono::NaiveDateTime::parse_from_str(text, "%Y-%m-%d %H:%M:%S").unwrap().and_utc().timestamp()
 }
 
-/// Site 1 in Paris, at noon of 2026-11-24 there, with single-page visits ending at these instants.
+/// Site 1 in Paris, at noon there on 2026-11-24, with single-page visits that end at these
+/// instants.
 pub fn paris(ends: &[(i64, &str)]) -> World {
     let mut world = World::new(Clock::Fixed(at("2026-11-24 11:00:00")));
     let site = world.add_site(Site::new(1, "Paris", "Europe/Paris"));
@@ -88,7 +88,6 @@ pub fn paris(ends: &[(i64, &str)]) -> World {
     world
 }
 
-/// Serves a world.
 pub fn serve(world: World) -> Fake {
     Fake::start(Options::new(world))
 }

@@ -1,4 +1,4 @@
-//! The four tables as one would make them who has only the JSON, without odd values.
+//! The four tables as made from the JSON alone, without odd values.
 
 use chrono::{DateTime, NaiveDate};
 use serde_json::{Map, Value};
@@ -38,7 +38,7 @@ pub fn tables(visits: &[Value]) -> Mapped<'_> {
     all
 }
 
-/// The value of the key that is the column's name but for capitals.
+/// The value of the key that equals the column's name, ignoring case.
 fn by_name(object: &Value, column: &str) -> Option<String> {
     let value = object.as_object()?.iter().find(|(key, _)| key.to_lowercase() == column)?.1;
     match value {
@@ -53,7 +53,7 @@ fn instant(value: &Value) -> Option<String> {
     Some(at.format("%Y-%m-%d %H:%M:%S+00").to_string())
 }
 
-/// The site's clock, which `ActionTime::AsSent` takes for UTC.
+/// The site's wall clock, which `ActionTime::AsSent` reads as UTC.
 fn wall(visit: &Value, of: &str) -> Option<String> {
     let date = visit[format!("serverDatePretty{of}")].as_str()?;
     let date = NaiveDate::parse_from_str(date, "%A, %B %d, %Y").ok()?;
@@ -65,7 +65,7 @@ fn day(visit: &Value) -> Option<String> {
     Some(NaiveDate::parse_from_str(pretty, "%A, %B %d, %Y").ok()?.to_string())
 }
 
-/// `jsonb` sorts keys by length first, and has a space after `,` and `:`.
+/// `jsonb` sorts keys by length first and writes a space after `,` and `:`.
 fn jsonb(value: &Value) -> String {
     match value {
         Value::Object(members) => {
@@ -105,7 +105,7 @@ fn variables(visit: &Value) -> String {
     jsonb(&Value::Object(all))
 }
 
-/// Of texts without backslashes.
+/// Only for texts without backslashes.
 fn array(list: &Value) -> String {
     let quoted = |text: &str| {
         let is_plain = text.chars().all(|c| c.is_alphanumeric() || "-_'.".contains(c));
