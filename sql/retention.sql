@@ -153,7 +153,8 @@ BEGIN
                 HINT = 'Use a role to which no policy applies, such as the table''s owner.';
         END IF;
         -- A role that does not own the partition deletes through the table, with its rights there.
-        among := CASE WHEN part.is_owned OR part.kind = 'f' THEN 'ONLY ' || part.name ELSE root END;
+        among := CASE WHEN part.is_owned OR part.kind = 'f'
+                      THEN CASE WHEN has_places THEN 'ONLY ' ELSE '' END || part.name ELSE root END;
         which := concat_ws(' AND ',
             CASE WHEN among = root THEN
                 concat_ws(' AND ', format('%1$s OPERATOR(pg_catalog.>=) %2$L AND %1$s OPERATOR(pg_catalog.<) %3$L', at, part.lo, part.hi),

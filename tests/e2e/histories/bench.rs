@@ -20,6 +20,7 @@ pub struct Bench<'a> {
     database: String,
     pub db: Client,
     engine: Engine,
+    pub has_fdw: bool,
     /// The database of foreign partitions, once there is one.
     there: Option<Client>,
 }
@@ -40,7 +41,11 @@ impl<'a> Bench<'a> {
         let mut db = cluster.connect(&database);
         run(&mut db, "DROP ACCESS METHOD IF EXISTS heap2");
         create_heap2(&mut db);
-        Bench { cluster, database, db, engine: Engine::Heap, there: None }
+        // PyPI's PostgreSQL 16 lacks it.
+        let available =
+            "SELECT EXISTS (SELECT FROM pg_available_extensions WHERE name = 'postgres_fdw')";
+        let has_fdw = one(&mut db, available);
+        Bench { cluster, database, db, engine: Engine::Heap, has_fdw, there: None }
     }
 
     /// Takes away what an earlier history has left, and has tables made with an engine; all rows before

@@ -101,7 +101,7 @@ impl<'a, 'b> Course<'a, 'b> {
         let engine = match random.below(10) {
             0..5 => Engine::Heap,
             5..8 => Engine::Heap2,
-            _ if with_kills || table == "matomo" => Engine::Heap2,
+            _ if with_kills || table == "matomo" || !bench.has_fdw => Engine::Heap2,
             _ => Engine::Foreign,
         };
         let until = DateTime::from_timestamp(zone.midnight(today - Days::new(1)), 0).unwrap();

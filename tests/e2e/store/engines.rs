@@ -25,7 +25,7 @@ fn changed(noon: &Noon, fake: &Fake) {
 }
 
 /// Copies four days, changes some visits, and reads them again. Returns what the second sync says.
-fn course(db: &mut Client, table: &str) -> Sums {
+pub fn course(db: &mut Client, table: &str) -> Sums {
     let noon = Noon::new();
     let fake = serve(noon.world(4));
     run(db, "LOAD 'matomo_postgres'; SET matomo.settle_time = 0");

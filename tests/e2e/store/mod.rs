@@ -8,6 +8,7 @@ mod engines;
 mod failed_copies;
 mod foreign;
 mod four_tables;
+mod hypertables;
 mod memory;
 mod node_tables;
 mod own_tables;
