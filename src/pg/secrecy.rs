@@ -6,7 +6,7 @@ use std::ptr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use pgrx::pg_sys;
+use pgrx::prelude::*;
 
 /// Start of the statement that the log must not show. The start identifies a statement.
 static SECRET_STATEMENT: AtomicI64 = AtomicI64::new(i64::MIN);
@@ -92,6 +92,7 @@ fn keep(key: &str) {
 }
 
 /// Called for each message before it is logged.
+#[pg_guard]
 unsafe extern "C-unwind" fn hide_statement(line: *mut pg_sys::ErrorData) {
     // SAFETY: main thread; Postgres passes a valid message, which owns its texts. The statement's
     // text is valid too.

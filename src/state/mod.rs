@@ -6,6 +6,7 @@ pub mod drop_step;
 pub mod emptied_days;
 pub mod forget;
 pub mod known;
+pub mod late_companions;
 pub mod ledger;
 pub mod metadata;
 pub mod new_sites;

@@ -139,7 +139,7 @@ impl Registration<'_> {
             query(client, &sql, &args).map(drop)
         })?;
         // The lock excludes upkeep that would still drop by the old retention.
-        retention::open_again(extension, site, retention)
+        retention::open_again(extension, site, self.owner.unwrap_or(site.owner), retention)
     }
 
     /// Runs a statement that registers this site. If another session has just registered the same one, the

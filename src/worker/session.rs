@@ -6,7 +6,7 @@ use std::ptr;
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
 use chrono::NaiveDate;
-use pgrx::pg_sys;
+use pgrx::prelude::*;
 
 use crate::error::{Error, Result};
 use crate::matomo::client::Client;
@@ -136,14 +136,16 @@ impl Work {
 
 /// Called by Postgres on the main thread. If a process ends between two transactions, none is aborted,
 /// and Postgres does not release such a lock: the next process in the same slot would hold it.
-unsafe extern "C-unwind" fn process_ends(_code: i32, _: pg_sys::Datum) {
+#[pg_guard]
+unsafe extern "C-unwind" fn process_ends(_code: i32, _argument: pg_sys::Datum) {
     clear();
 }
 
 /// Called by Postgres on the main thread.
+#[pg_guard]
 unsafe extern "C-unwind" fn transaction_ends(
     event: pg_sys::XactEvent::Type,
-    _: *mut std::ffi::c_void,
+    _argument: *mut std::ffi::c_void,
 ) {
     match event {
         pg_sys::XactEvent::XACT_EVENT_ABORT => {
