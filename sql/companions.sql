@@ -65,7 +65,7 @@ BEGIN
                WHERE p.partrelid = c.oid AND p.partstrat = 'r' AND p.partnatts = 1 AND a.attname = 'action_timestamp')
     INTO of_schema, of_table, table_owner, is_temporary, by_time
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-    WHERE c.oid = destination AND c.relkind IN ('r', 'p');
+    WHERE c.oid = destination AND c.relkind IN ('r', 'p', 'f');
     IF NOT FOUND THEN
         RAISE wrong_object_type USING MESSAGE = format('"%s" is not a table', destination);
     END IF;

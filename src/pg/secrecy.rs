@@ -17,7 +17,7 @@ static KEYS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 const KEPT_KEYS: usize = 16;
 
 /// Functions that take a key.
-const CALLS: [&[u8]; 2] = [b"matomo_sync", b"matomo_check"];
+const CALLS: [&[u8]; 3] = [b"matomo_sync", b"matomo_check", b"matomo_refresh_metadata"];
 
 /// The text before the plan in messages of auto_explain.
 const PLAN: &[u8] = b" ms  plan:\n";

@@ -119,6 +119,13 @@ pub fn key(
     })
 }
 
+/// The columns that tell rows apart where no index can: those of the key of our tables.
+pub fn key_without_index(kind: Kind, is_partitioned: bool) -> Vec<String> {
+    let others = kind.identity().iter().copied().filter(|column| *column != "idvisit");
+    let time = is_partitioned.then(|| kind.time());
+    std::iter::once("idvisit").chain(others).chain(time).map(str::to_owned).collect()
+}
+
 /// The first column of a result.
 fn strings(table: SpiTupleTable) -> Result<Vec<Option<String>>> {
     table.map(|row| row.get::<String>(1).map_err(spi)).collect()

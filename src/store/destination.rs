@@ -6,16 +6,17 @@ use std::sync::Arc;
 use pgrx::prelude::*;
 use pgrx::spi::SpiClient;
 
-use crate::error::{Busy, Error, Result};
+use crate::error::{Error, Result};
 use crate::pg::extension::Extension;
-use crate::pg::local_settings::{LocalSettings, SAFE_PATH};
-use crate::pg::locks::{self, ALL_SITES, Lock, Mode, Until};
+use crate::pg::local_settings::{LocalSettings, PLANNED_ANEW, SAFE_PATH};
+use crate::pg::locks::{self, Lock, Mode};
 use crate::pg::spi::{query, spi};
 use crate::rows::batch::Layouts;
 use crate::rows::columns::Kind;
 use crate::rows::layout::Layout;
-use crate::store::catalog::{key, known_columns, missing_privileges};
+use crate::store::catalog::{key, key_without_index, known_columns, missing_privileges};
 use crate::store::companions;
+use crate::store::engine::Engine;
 use crate::store::relation::{find, lock_mode, name_of};
 
 /// Tables that the first sync creates: the Node tool's standard and partitioned table.
@@ -32,8 +33,12 @@ pub struct Destination {
     pub layout: Arc<Layout>,
     /// The types of these columns, for casts.
     pub types: Vec<String>,
-    /// The columns of the unique index that tells its rows apart.
+    /// The columns of the unique index that tells its rows apart. Foreign tables have no index: there,
+    /// those that tell them apart as long as only syncs write.
     pub key: Vec<String>,
+    /// Whether an index keeps the key unique.
+    pub is_unique: bool,
+    pub engine: Engine,
     /// Its tables of visits, conversions and items, in this order; a companion has none.
     pub companions: Vec<Destination>,
     pub extension: Extension,
@@ -119,37 +124,6 @@ impl Destination {
         self.layout.position(column).map_or("pg_catalog.text", |place| &self.types[place])
     }
 
-    /// Allows one sync at a time of a site into a destination, until the end of the transaction, and none
-    /// while old rows are being removed. It waits for the step that removes them.
-    ///
-    /// # Errors
-    /// [`Busy::Drops`], [`Busy::Syncs`].
-    fn lock_rows(&self, site: i32) -> Result<()> {
-        let rows = Lock::Rows(self.oid, site);
-        for shared in [Lock::Rows(self.oid, ALL_SITES), rows] {
-            if !locks::take(shared, Mode::Shared) {
-                return Err(Busy::Drops(self.name.clone()).into());
-            }
-        }
-        if !locks::try_take(rows, Mode::Alone, Until::TransactionEnd) {
-            return Err(Busy::Syncs { site, name: self.name.clone() }.into());
-        }
-        Ok(())
-    }
-
-    /// The same once it has the lock. Its companions may have been made while it waited.
-    ///
-    /// # Errors
-    /// As [`Destination::lock_rows`] and [`Destination::open`].
-    pub fn with_locked_rows(self, site: i32) -> Result<Destination> {
-        self.lock_rows(site)?;
-        let now = companions::of(&self.extension, self.oid)?.into_iter().map(|(_, oid)| oid);
-        if now.eq(self.companions.iter().map(|companion| companion.oid)) {
-            return Ok(self);
-        }
-        Destination::open_known(self.oid)?.ok_or(Error::NoDestination(self.name))
-    }
-
     /// Whether the key has the time of a row, so that a span of instants can limit the search.
     pub fn key_has_time(&self) -> bool {
         self.key.iter().any(|column| column == self.layout.kind.time())
@@ -165,6 +139,7 @@ impl Destination {
              AND NOT EXISTS (SELECT FROM {})",
             self.name
         );
+        let _planned_anew = LocalSettings::of(&[PLANNED_ANEW]);
         Spi::connect_mut(|client| Ok(!query(client, &sql, &[self.oid.into()])?.is_empty()))
     }
 
@@ -198,30 +173,12 @@ impl Destination {
             self.name,
             self.type_of("idsite")
         );
+        let _planned_anew = LocalSettings::of(&[PLANNED_ANEW]);
         Spi::connect_mut(|client| {
             let table = query(client, &sql, &[site.to_string().into()])?;
             if table.is_empty() { Ok(None) } else { table.first().get_one().map_err(spi) }
         })
     }
-}
-
-/// Keeps syncs of all sites from a destination until the end of the transaction.
-///
-/// # Errors
-/// [`Busy::Syncs`], [`Busy::Drops`].
-pub fn lock_all_rows(destination: pg_sys::Oid, name: &str) -> Result<()> {
-    let rows = Lock::Rows(destination, ALL_SITES);
-    if locks::try_take(rows, Mode::Exclusive, Until::TransactionEnd) {
-        return Ok(());
-    }
-    let mut held = locks::held(locks::Kind::Rows);
-    held.retain(|held| held.class == destination.to_u32());
-    let name = name.to_owned();
-    if held.iter().any(|held| held.is_exclusive) {
-        return Err(Busy::Drops(name).into());
-    }
-    let site = held.iter().map(|held| held.object.cast_signed()).max().unwrap_or(ALL_SITES);
-    Err(Busy::Syncs { site, name }.into())
 }
 
 fn create(client: &mut SpiClient, name: &str, extension_schema: &str) -> Result<pg_sys::Oid> {
@@ -272,6 +229,13 @@ fn check(
         let found = check_one(client, companion, kind, to_write, extension.clone())?;
         destination.companions.extend(found);
     }
+    if to_write && destination.tables().any(|table| table.engine == Engine::Citus) {
+        // In this transaction one connection for each worker, not one for each shard: several times as
+        // fast for batches.
+        let sql =
+            "SELECT pg_catalog.set_config('citus.multi_shard_modify_mode', 'sequential', true)";
+        query(client, sql, &[])?;
+    }
     Ok(Some(destination))
 }
 
@@ -285,18 +249,25 @@ fn check_one(
 ) -> Result<Option<Destination>> {
     let _names_in_full = LocalSettings::of(&[SAFE_PATH]);
     let Some(name) = name_of(oid)? else { return Ok(None) };
-    let sql = "SELECT c.relkind::text, c.relpersistence = 't' AND c.relowner <> current_user::regrole \
+    // 28: INSERT, UPDATE and DELETE, as 1 << CMD_INSERT and so on.
+    let sql = "SELECT CASE WHEN c.relkind = 'f' AND NOT EXISTS (SELECT FROM pg_foreign_table t \
+                       JOIN pg_foreign_server s ON s.oid = t.ftserver JOIN pg_foreign_data_wrapper w \
+                       ON w.oid = s.srvfdw WHERE t.ftrelid = c.oid AND w.fdwhandler <> 0) THEN 'x' \
+                   WHEN c.relkind = 'f' AND pg_relation_is_updatable(c.oid, false) & 28 <> 28 THEN 'x' \
+                   ELSE c.relkind::text END, \
+               c.relpersistence = 't' AND c.relowner <> current_user::regrole \
                FROM pg_class c WHERE c.oid = $1";
     let found = query(client, sql, &[oid.into()])?;
     if found.is_empty() {
         return Err(Error::TooNew(format!("table {name}")));
     }
-    let (kind, foreign) = found.first().get_two::<String, bool>().map_err(spi)?;
-    let kind = match kind.as_deref() {
-        Some("r" | "p") => None,
+    let (relkind, foreign) = found.first().get_two::<String, bool>().map_err(spi)?;
+    let kind = match relkind.as_deref() {
+        Some("r" | "p" | "f") => None,
         Some("v") => Some("a view"),
         Some("m") => Some("a materialized view"),
-        Some("f") => Some("a foreign table"),
+        Some("x") if !to_write => None,
+        Some("x") => Some("a foreign table whose server does not allow INSERT, UPDATE and DELETE"),
         Some("S") => Some("a sequence"),
         Some("i" | "I") => Some("an index"),
         _ => Some("not a table"),
@@ -314,7 +285,23 @@ fn check_one(
     if !missing.is_empty() {
         return Err(Error::Privilege { name, missing });
     }
-    let key = key(client, oid, &name, of)?;
+    let engine = Engine::of(client, oid)?;
+    let (key, is_unique) = match key(client, oid, &name, of) {
+        Err(Error::NoUniqueIndex { .. }) if engine == Engine::Foreign => {
+            (key_without_index(of, relkind.as_deref() == Some("p")), false)
+        }
+        found => (found?, true),
+    };
     let companions = Vec::new();
-    Ok(Some(Destination { oid, name, layout, types, key, companions, extension }))
+    Ok(Some(Destination {
+        oid,
+        name,
+        layout,
+        types,
+        key,
+        is_unique,
+        engine,
+        companions,
+        extension,
+    }))
 }

@@ -5,6 +5,7 @@
 use std::ptr;
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
+use chrono::NaiveDate;
 use pgrx::prelude::*;
 
 use crate::error::{Error, Result};
@@ -17,6 +18,8 @@ use crate::sync::notices::Notices;
 pub struct Work {
     pub site: i32,
     pub phase: Phase,
+    /// The day, if the names of goals and custom dimensions are to be read after the run.
+    pub names: Option<NaiveDate>,
     /// Failure of the run.
     pub failed: Option<Failed>,
     /// Version of the credentials that the last step used.
@@ -37,6 +40,8 @@ pub struct Work {
 pub enum Phase {
     /// A step of a run, by its ID.
     Run(i64),
+    /// The names of its goals and custom dimensions, on a day.
+    Metadata(NaiveDate),
     /// A step of the site's upkeep; how often it was blocked.
     Upkeep(u32),
     /// The end, which reports the failure, if any.
@@ -71,8 +76,9 @@ pub fn register() {
 pub fn begin(site: i32, phase: Phase) {
     clear();
     let (failed, version, client, failure) = (None, None, None, Failure::Passing);
-    let (notices, is_locked, ends) = (Notices::begin(), false, false);
-    let work = Work { site, phase, failed, version, client, notices, failure, is_locked, ends };
+    let (notices, names, is_locked, ends) = (Notices::begin(), None, false, false);
+    let work =
+        Work { site, phase, names, failed, version, client, notices, failure, is_locked, ends };
     *current() = Some(work);
 }
 
