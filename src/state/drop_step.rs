@@ -47,7 +47,7 @@ pub struct Dropped {
 /// ledger entries.
 ///
 /// # Errors
-/// [`Error::Argument`] for an instant in the future; [`Error::Privilege`] and [`Error::RowSecurity`] if
+/// [`Error::Argument`] for an instant in the future, or a partition of a destination with companions; [`Error::Privilege`] and [`Error::RowSecurity`] if
 /// the caller cannot delete all rows.
 pub fn drop_step(step: Step) -> Result<Dropped> {
     // Otherwise a partition may be dropped with rows that another session has committed.
@@ -73,6 +73,12 @@ pub fn drop_step(step: Step) -> Result<Dropped> {
     }
     table.check()?;
     let extension = Extension::find()?;
+    if let Some(root) = companions::root_of(&extension, destination)? {
+        return Err(Error::Argument {
+            message: format!("table {} is a partition of {root}", table.name),
+            hint: format!("Give {root}, whose companions lose the same days."),
+        });
+    }
     let companions = companions::of(&extension, destination)?;
     for (_, companion) in &companions {
         Table::find(*companion)?.map_or(Ok(()), |table| table.check())?;

@@ -135,7 +135,8 @@ pub fn open_again(
         return Ok(());
     }
     if site.destination != pg_sys::Oid::INVALID {
-        let _owner = AsSiteOwner::become_(owner);
+        // It may be missing after a restore.
+        let _owner = (owner != pg_sys::Oid::INVALID).then(|| AsSiteOwner::become_(owner));
         Destination::open_known(site.destination)?;
     }
     let first = first_day(extension, site.id)?.map(|day| day.to_string());

@@ -193,7 +193,8 @@ pub fn root_of(extension: &Extension, table: pg_sys::Oid) -> Result<Option<Strin
     extension.run(|client| Ok(values(query(client, &sql, &[table.into()])?)?.pop()))
 }
 
-/// Companions that are there and whose destination was dropped or not restored, those of one destination together.
+/// Companions that are there and whose destination was dropped or not restored, those of one destination
+/// together.
 ///
 /// # Errors
 /// Only internal ones.

@@ -248,7 +248,7 @@ fn an_erasure_finds_companions_whose_destination_was_dropped() {
 
 /// The companions' rows would stay.
 #[test]
-fn a_visitor_is_not_erased_from_one_week_of_a_destination_with_companions() {
+fn one_week_of_a_destination_with_companions_loses_neither_a_visitor_nor_its_old_rows() {
     let fake = shop();
     let mut db = database();
     Sync::of(&fake, FIRST, LAST).into("matomo_partitioned").run(&mut db);
@@ -261,8 +261,17 @@ fn a_visitor_is_not_erased_from_one_week_of_a_destination_with_companions() {
         &[],
         "Give only_in => 'public.matomo_partitioned'",
     );
+    let retention = format!("CALL matomo_drop_before('{week}', '2026-10-25')");
+    assert_says(
+        &error(&mut db, &retention),
+        "22023",
+        &format!("table public.{week} is a partition of public.matomo_partitioned"),
+        &[],
+        "Give public.matomo_partitioned",
+    );
     run(&mut db, "DELETE FROM matomo_companion");
     run(&mut db, &format!("SELECT matomo_forget('x', only_in => '{week}')"));
+    run(&mut db, &retention);
 }
 
 #[test]
