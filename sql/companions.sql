@@ -20,7 +20,7 @@ COMMENT ON COLUMN matomo_companion.destination IS 'Table of the actions; 0 if re
 COMMENT ON COLUMN matomo_companion.kind IS 'What its rows are: visits, conversions or items';
 COMMENT ON COLUMN matomo_companion.companion IS 'The table; 0 if restored from a dump';
 COMMENT ON COLUMN matomo_companion.destination_name IS 'Schema, name and owner of the table of the actions in a dump, and after a restore; otherwise empty';
-COMMENT ON COLUMN matomo_companion.companion_name IS 'The same of the table';
+COMMENT ON COLUMN matomo_companion.companion_name IS 'The same of the table; then the word late, if days were copied while it was missing';
 
 -- Dumped with names, like matomo_ledger.
 SELECT pg_catalog.pg_extension_config_dump('matomo_companion', $$
@@ -30,12 +30,15 @@ SELECT pg_catalog.pg_extension_config_dump('matomo_companion', $$
     LEFT JOIN (pg_catalog.pg_class k JOIN pg_catalog.pg_namespace m ON m.oid = k.relnamespace
                JOIN pg_catalog.pg_roles o ON o.oid = k.relowner) ON k.oid = l.companion_here
     CROSS JOIN LATERAL (SELECT 0::pg_catalog.oid::pg_catalog.regclass, 0::pg_catalog.oid::pg_catalog.regclass,
-        CASE l.destination_here WHEN 0::pg_catalog.oid THEN l.known_destination
+        CASE WHEN l.destination_here = 0::pg_catalog.oid THEN l.known_destination
+             -- Dropped, as src/store/companions.rs notes it.
+             WHEN c.oid IS NULL THEN ARRAY['?', l.companion_here::pg_catalog.oid::pg_catalog.text,
+                 l.destination_here::pg_catalog.oid::pg_catalog.text]
              ELSE ARRAY[n.nspname::text, c.relname::text, r.rolname::text] END,
         CASE l.companion_here WHEN 0::pg_catalog.oid THEN l.known_companion
              ELSE ARRAY[m.nspname::text, k.relname::text, o.rolname::text] END)
         AS d (destination, companion, destination_name, companion_name)
-    WHERE (l.destination_here = 0::pg_catalog.oid OR c.relpersistence <> 't')
+    WHERE (c.oid IS NULL OR c.relpersistence <> 't')
       AND (l.companion_here = 0::pg_catalog.oid OR k.relpersistence <> 't')$$);
 
 CREATE FUNCTION matomo_create_companion(destination regclass, kind text, key text[], time_column text) RETURNS regclass

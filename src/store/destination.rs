@@ -1,14 +1,12 @@
 //! The table that a sync writes to: found or created, and checked before the first request to
 //! Matomo. SPI only.
 
-use std::ffi::CStr;
 use std::sync::Arc;
 
 use pgrx::prelude::*;
 use pgrx::spi::SpiClient;
 
 use crate::error::{Error, Result};
-use crate::pg::encoding;
 use crate::pg::extension::Extension;
 use crate::pg::local_settings::{LocalSettings, PLANNED_ANEW, SAFE_PATH};
 use crate::pg::locks::{self, Lock, Mode};
@@ -19,6 +17,7 @@ use crate::rows::layout::Layout;
 use crate::store::catalog::{key, key_without_index, known_columns, missing_privileges};
 use crate::store::companions;
 use crate::store::engine::Engine;
+use crate::store::relation::{find, lock_mode, name_of};
 
 /// Tables that the first sync creates: the Node tool's standard and partitioned table.
 const STANDARD: &str = "matomo";
@@ -180,44 +179,6 @@ impl Destination {
             if table.is_empty() { Ok(None) } else { table.first().get_one().map_err(spi) }
         })
     }
-}
-
-/// The lock held on a table until the end of the transaction. Any lock prevents renaming.
-fn lock_mode(to_write: bool) -> pg_sys::LOCKMODE {
-    let mode = if to_write { pg_sys::RowExclusiveLock } else { pg_sys::AccessShareLock };
-    mode as pg_sys::LOCKMODE
-}
-
-/// Finds a relation by the search_path and locks it; it still has this name once it is locked.
-fn find(name: &str, to_write: bool) -> Option<pg_sys::Oid> {
-    let name = encoding::to_server(name);
-    let length = i32::try_from(name.len()).unwrap_or(i32::MAX);
-    let missing_ok = pg_sys::RVROption::RVR_MISSING_OK;
-    // SAFETY: main thread, within a transaction; what it takes of memory is SPI's.
-    let oid = unsafe {
-        let name = pg_sys::cstring_to_text_with_len(name.as_ptr().cast(), length);
-        let name = pg_sys::makeRangeVarFromNameList(pg_sys::textToQualifiedNameList(name));
-        let (mode, nobody) = (lock_mode(to_write), std::ptr::null_mut());
-        pg_sys::RangeVarGetRelidExtended(name, mode, missing_ok, None, nobody)
-    };
-    Some(oid).filter(|oid| *oid != pg_sys::Oid::INVALID)
-}
-
-/// The qualified and quoted name of a relation; `None` if there is none with that OID. Not from a
-/// query, whose snapshot may be older than the name.
-fn name_of(oid: pg_sys::Oid) -> Result<Option<String>> {
-    // SAFETY: main thread, within a transaction.
-    let name = unsafe {
-        pg_sys::AcceptInvalidationMessages();
-        let name = pg_sys::get_rel_name(oid);
-        let schema = pg_sys::get_namespace_name(pg_sys::get_rel_namespace(oid));
-        if name.is_null() || schema.is_null() {
-            return Ok(None);
-        }
-        CStr::from_ptr(pg_sys::quote_qualified_identifier(schema, name))
-    };
-    let name = name.to_str().map_err(|_| Error::Internal("a name that is not UTF-8".to_owned()))?;
-    Ok(Some(name.to_owned()))
 }
 
 fn create(client: &mut SpiClient, name: &str, extension_schema: &str) -> Result<pg_sys::Oid> {

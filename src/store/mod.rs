@@ -10,6 +10,7 @@ pub mod inspect;
 pub mod partitions;
 pub mod planner_hook;
 pub mod portable;
+pub mod relation;
 pub mod row_locks;
 pub mod row_matcher;
 pub mod row_texts;

@@ -4,6 +4,7 @@ use pgrx::pg_sys;
 
 use crate::error::{Busy, Error, Result};
 use crate::pg::locks::{self, ALL_SITES, Lock, Mode, Until};
+use crate::store::companions;
 use crate::store::destination::Destination;
 
 impl Destination {
@@ -12,7 +13,7 @@ impl Destination {
     ///
     /// # Errors
     /// [`Busy::Drops`], [`Busy::Syncs`].
-    pub fn lock_rows(&self, site: i32) -> Result<()> {
+    fn lock_rows(&self, site: i32) -> Result<()> {
         let rows = Lock::Rows(self.oid, site);
         // Syncs of two sites may have the same visits, those of a roll-up. Where no index keeps them
         // unique, one sync runs at a time.
@@ -31,6 +32,19 @@ impl Destination {
             return Err(Busy::Syncs { site, name: self.name.clone() }.into());
         }
         Ok(())
+    }
+
+    /// The same once it has the lock. Its companions may have been made while it waited.
+    ///
+    /// # Errors
+    /// As [`Destination::lock_rows`] and [`Destination::open`].
+    pub fn with_locked_rows(self, site: i32) -> Result<Destination> {
+        self.lock_rows(site)?;
+        let now = companions::of(&self.extension, self.oid)?.into_iter().map(|(_, oid)| oid);
+        if now.eq(self.companions.iter().map(|companion| companion.oid)) {
+            return Ok(self);
+        }
+        Destination::open_known(self.oid)?.ok_or(Error::NoDestination(self.name))
     }
 }
 

@@ -8,7 +8,9 @@ use pgrx::prelude::*;
 
 use crate::pg::failed::Failed;
 use crate::worker::background::{self, Database, builder};
+use crate::worker::metadata;
 use crate::worker::queue::{self, Task};
+use crate::worker::session;
 use crate::worker::step::{self, Status};
 use crate::worker::upkeep::{self, Outcome};
 
@@ -64,9 +66,17 @@ fn sync(site: i32) -> Result<(), Failed> {
             Status::Running if since.elapsed() < TURN => {}
             Status::Running => return background::transaction(|| step::pause(run)),
             Status::Failed(failed) => return Err(failed),
-            Status::Succeeded | Status::Skipped => return Ok(()),
+            Status::Succeeded => break,
+            Status::Skipped => return Ok(()),
         }
     }
+    let Ok(Some(today)) = session::with(|work| work.names) else { return Ok(()) };
+    background::transaction(|| {
+        if queue::is_created()? {
+            metadata::step(site, today);
+        }
+        Ok(())
+    })
 }
 
 /// Does upkeep for a turn.

@@ -3,6 +3,7 @@
 mod companions;
 mod grants;
 mod hidden_rows;
+mod many_sites;
 pub mod operators;
 pub mod overloads;
 mod privileges;

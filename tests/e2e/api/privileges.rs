@@ -10,10 +10,11 @@ use crate::support::sites::*;
 use crate::support::*;
 
 /// What roles without any grant may do, one object per line. Other objects are closed to them.
-const EVERYBODY: [&str; 31] = [
+const EVERYBODY: [&str; 36] = [
     // Functions that use the caller's rights.
     "f matomo_create_companion(regclass,text,text[],text): EXECUTE",
     "f matomo_create_companions(regclass): EXECUTE",
+    "f matomo_create_named_views(regclass): EXECUTE",
     "f matomo_create_partitions(regclass,timestamp with time zone,timestamp with time zone): EXECUTE",
     "f matomo_create_table(text,boolean,name,text): EXECUTE",
     "f matomo_drop_rows(regclass,timestamp with time zone,integer,interval,text,text,boolean,jsonb): EXECUTE",
@@ -21,6 +22,7 @@ const EVERYBODY: [&str; 31] = [
     "f matomo_find_table(text[]): EXECUTE",
     "f matomo_forget(text,text,regclass,text): EXECUTE",
     "f matomo_grant_as(regclass,regclass): EXECUTE",
+    "f matomo_ignore_new_sites(text): EXECUTE",
     "f matomo_is_running(integer): EXECUTE",
     "f matomo_make_partitions(regclass,timestamp with time zone,timestamp with time zone): EXECUTE",
     "f matomo_may_see(oid): EXECUTE",
@@ -38,9 +40,12 @@ const EVERYBODY: [&str; 31] = [
     "r matomo_companion: SELECT",
     "r matomo_conversion: SELECT",
     "r matomo_days: SELECT",
+    "r matomo_dimensions: SELECT",
+    "r matomo_goals: SELECT",
     "r matomo_item: SELECT",
     "r matomo_progress: SELECT",
     "r matomo_runs: SELECT",
+    "r matomo_site_details: SELECT",
     "r matomo_sites: SELECT",
     "r matomo_status: SELECT",
     "r matomo_visit: SELECT",
@@ -115,7 +120,16 @@ fn default_privileges_give_and_take_nothing() {
          SELECT matomo_forget('nobody')",
     );
     run(&mut theirs, "CALL matomo_drop_before('matomo', '2026-10-25')");
-    for view in ["matomo_sites", "matomo_runs", "matomo_status", "matomo_days", "matomo_progress"] {
+    for view in [
+        "matomo_sites",
+        "matomo_runs",
+        "matomo_status",
+        "matomo_days",
+        "matomo_goals",
+        "matomo_dimensions",
+        "matomo_site_details",
+        "matomo_progress",
+    ] {
         run(&mut theirs, &format!("SELECT * FROM {view}"));
     }
     let errors = "SELECT concat_ws(' ', failures, last_error, upkeep_error) FROM matomo_status";
@@ -293,6 +307,7 @@ fn others_sites_and_tables_are_nobodys_business() {
             "matomo_companion",
             "matomo_ledger",
             "matomo_site_config",
+            "matomo_site_metadata",
             "matomo_site_state",
             "matomo_run_log",
         ];

@@ -104,6 +104,31 @@ fn partitions_are_made_with_the_rights_of_the_tables_owner_whoever_calls() {
     assert_eq!(one::<i64>(&mut db, made), 4);
 }
 
+/// All days are opened for them, and the sync that waited reads these.
+#[test]
+fn companions_that_are_made_while_a_sync_waits_are_filled_by_it() {
+    let fake = serve(world(3, "Europe/Paris", 20, FIRST, LAST));
+    let (name, mut db) = named_database();
+    run(&mut db, "SET matomo.companions = 'visits'");
+    let sync = Sync { force: false, ..Sync::of(&fake, FIRST, LAST) };
+    sync.run(&mut db);
+    run(
+        &mut db,
+        "BEGIN; SET LOCAL matomo.companions = 'visits, conversions, items'; SELECT matomo_create_companions('matomo')",
+    );
+    let mut other = connect_as(&name, "postgres");
+    let pid = pid(&mut other);
+    let sql = sync.sql();
+    let waiting = std::thread::spawn(move || run(&mut other, &sql));
+    let waits = format!("SELECT count(*) FROM pg_locks WHERE pid = {pid} AND NOT granted");
+    wait_until("the sync waits", || one::<i64>(&mut db, &waits) == 1);
+    run(&mut db, "COMMIT");
+    waiting.join().unwrap();
+    assert_tables_equal(&mut db, "matomo", &tables_between(&fake, 1, FIRST, LAST));
+    sync.run(&mut db);
+    assert_tables_equal(&mut db, "matomo", &tables_between(&fake, 1, FIRST, LAST));
+}
+
 const CHECK: &str = "ALTER TABLE matomo_partitioned_visits ADD CHECK (evil(1) = 1)";
 
 fn weeks(day: &str) -> String {
