@@ -135,26 +135,44 @@ pub fn with_text(raw: &RawValue, work: impl FnOnce(&str)) {
         [b'"', inner @ .., b'"'] if memchr(b'\\', inner).is_none() => {
             work(&json[1..json.len() - 1])
         }
-        [b'"', ..] => {
-            struct Contents<F>(F);
-            impl<F: FnOnce(&str)> Visitor<'_> for Contents<F> {
-                type Value = ();
-
-                fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                    f.write_str("a string")
-                }
-
-                fn visit_str<E>(self, text: &str) -> Result<(), E> {
-                    self.0(text);
-                    Ok(())
-                }
+        // A string with a lone surrogate counts as null.
+        [b'"', _inner @ .., b'"'] => {
+            if let Some(text) = unescaped(&json[1..json.len() - 1]) {
+                work(&text);
             }
-            // An unreadable string counts as null.
-            let _ = serde_json::Deserializer::from_str(json).deserialize_str(Contents(work));
         }
         [b'{' | b'[', ..] => work(&compact(raw)),
         _ => work(json),
     }
+}
+
+/// The contents of a string of valid JSON; `None` if it has a lone surrogate.
+fn unescaped(inner: &str) -> Option<String> {
+    let mut text = String::with_capacity(inner.len());
+    let mut rest = inner;
+    while let Some((plain, escape)) = memchr(b'\\', rest.as_bytes()).map(|at| rest.split_at(at)) {
+        text.push_str(plain);
+        let mut length = 2;
+        text.push(match escape.as_bytes().get(1)? {
+            b'b' => '\u{8}',
+            b'f' => '\u{c}',
+            b'n' => '\n',
+            b'r' => '\r',
+            b't' => '\t',
+            b'u' => {
+                let units =
+                    [code_unit(escape.as_bytes()), escape.as_bytes().get(6..).and_then(code_unit)];
+                let char =
+                    char::decode_utf16(units.into_iter().map_while(|unit| unit)).next()?.ok()?;
+                length = 6 * char.len_utf16();
+                char
+            }
+            other => char::from(*other),
+        });
+        rest = escape.get(length..)?;
+    }
+    text.push_str(rest);
+    Some(text)
 }
 
 /// A value's JSON as `JSON.stringify` writes it: no spaces, minimal escapes.
@@ -229,6 +247,11 @@ mod tests {
         assert_eq!(of("1e+30").as_deref(), Some("1e+30"));
         assert_eq!(of("true").as_deref(), Some("true"));
         assert_eq!(of(r#""\u00e9\/""#).as_deref(), Some("é/"));
+        assert_eq!(of(r#""\"\\\b\f\n\r\t\u002f""#).as_deref(), Some("\"\\\u{8}\u{c}\n\r\t/"));
+        assert_eq!(of(r#""x\ud83d\ude00\u00E9y\\u""#).as_deref(), Some("x😀éy\\u"));
+        assert_eq!(of(r#""\ud83d""#), None);
+        assert_eq!(of(r#""\ud83d\u0041""#), None);
+        assert_eq!(of(r#""\ude00\ud83d""#), None);
         assert_eq!(of(r#"{"a" : [1, "\u00e9"]}"#).as_deref(), Some(r#"{"a":[1,"é"]}"#));
     }
 

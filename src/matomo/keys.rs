@@ -144,24 +144,88 @@ const LEFT_OUT: [&str; 27] = [
     "visitServerHour",
 ];
 
-/// Where a key stands in a list in alphabetical order.
-pub fn place(keys: &[&str], key: &str) -> Option<usize> {
-    keys.binary_search(&key).ok()
+/// Where the keys stand in their lists.
+pub static VISIT_PLACES: Places = Places::of(&VISIT_KEYS);
+pub static ACTION_PLACES: Places = Places::of(&ACTION_KEYS);
+pub static ITEM_PLACES: Places = Places::of(&ITEM_KEYS);
+static LEFT_OUT_PLACES: Places = Places::of(&LEFT_OUT);
+
+/// A hash table of a list of keys, made by the compiler. An answer has a hundred keys a visit.
+pub struct Places {
+    keys: &'static [&'static str],
+    /// A place in `keys`, or [`FREE`]. A key is in the slot of its hash or in the next free one.
+    slots: [u8; SLOTS],
+}
+
+const FREE: u8 = u8::MAX;
+/// Several times the longest list, so that few keys share a slot.
+const SLOTS: usize = 256;
+
+impl Places {
+    const fn of(keys: &'static [&'static str]) -> Places {
+        assert!(keys.len() < SLOTS / 2);
+        let mut slots = [FREE; SLOTS];
+        let mut place = 0;
+        while place < keys.len() {
+            let mut slot = hash(keys[place].as_bytes());
+            while slots[slot] != FREE {
+                slot = (slot + 1) % SLOTS;
+            }
+            slots[slot] = place as u8;
+            place += 1;
+        }
+        Places { keys, slots }
+    }
+
+    /// Where a key stands in the list.
+    pub fn find(&self, key: &str) -> Option<usize> {
+        let mut slot = hash(key.as_bytes());
+        while self.slots[slot] != FREE {
+            let place = usize::from(self.slots[slot]);
+            if self.keys[place] == key {
+                return Some(place);
+            }
+            slot = (slot + 1) % SLOTS;
+        }
+        None
+    }
+}
+
+/// A slot for a key, by its length and three of its bytes.
+const fn hash(key: &[u8]) -> usize {
+    let length = key.len();
+    if length == 0 {
+        return 0;
+    }
+    let (first, middle, last) = (key[0], key[length / 2], key[length - 1]);
+    (length * 59 + first as usize * 7 + middle as usize * 31 + last as usize * 13) % SLOTS
 }
 
 /// Whether a key is left out on purpose; so are all icons and texts for people.
 pub fn is_left_out(key: &str) -> bool {
-    key.ends_with("Icon") || key.contains("Pretty") || place(&LEFT_OUT, key).is_some()
+    LEFT_OUT_PLACES.find(key).is_some()
+        || key.ends_with("Icon")
+        || key.as_bytes().windows(PRETTY.len()).any(|part| part == PRETTY)
 }
+
+const PRETTY: &[u8; 6] = b"Pretty";
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn lists_are_in_order() {
-        for keys in [&VISIT_KEYS[..], &ACTION_KEYS, &ITEM_KEYS, &LEFT_OUT] {
+    fn each_key_is_found_where_it_stands() {
+        for places in [&VISIT_PLACES, &ACTION_PLACES, &ITEM_PLACES, &LEFT_OUT_PLACES] {
+            let keys = places.keys;
             assert!(keys.is_sorted_by(|a, b| a < b), "{keys:?}");
+            for (place, key) in keys.iter().enumerate() {
+                assert_eq!(places.find(key), Some(place), "{key}");
+                for other in [&key[1..], &key[..key.len() - 1], &format!("{key}s")] {
+                    assert!(keys.contains(&other) || places.find(other).is_none(), "{other}");
+                }
+            }
+            assert_eq!(places.find(""), None);
         }
     }
 

@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::hint::black_box;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::error::Fault;
@@ -94,16 +94,23 @@ pub struct FallibleText {
 impl FallibleText {
     /// Appends text.
     pub fn push(&mut self, text: &str) {
-        if self.text.try_reserve(text.len()).is_ok() {
+        let has_room = text.len() <= self.text.capacity() - self.text.len();
+        if has_room || self.text.try_reserve(text.len()).is_ok() {
             self.text.push_str(text);
         } else {
             self.is_cut = true;
         }
     }
 
-    /// Appends another one.
-    pub fn push_all(&mut self, text: &FallibleText) {
-        self.push(text);
+    /// Makes room for so many bytes, if there is memory.
+    pub fn reserve(&mut self, bytes: usize) {
+        // Without it, `push` fails.
+        let _ = self.text.try_reserve(bytes);
+    }
+
+    /// Appends a part of another one.
+    pub fn push_part(&mut self, text: &FallibleText, part: Range<usize>) {
+        self.push(text.get(part).unwrap_or_default());
         self.is_cut |= text.is_cut;
     }
 

@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 
 use crate::matomo::element_limit;
 use crate::matomo::json::{self, Key};
-use crate::matomo::keys::{self, ACTION_KEYS, VISIT_KEYS};
+use crate::matomo::keys::{self, ACTION_KEYS, ACTION_PLACES, VISIT_KEYS, VISIT_PLACES};
 
 /// Custom dimensions by number, in order.
 pub type Dimensions<'a> = BTreeMap<u32, &'a RawValue>;
@@ -164,6 +164,10 @@ impl<'a> Visit<'a> {
         let mut visit = Visit::default();
         let mut server_timestamp = None;
         while let Some(Key(key)) = map.next_key()? {
+            if let Some(place) = VISIT_PLACES.find(&key) {
+                visit.values.0[place] = present(map.next_value()?);
+                continue;
+            }
             match key.as_ref() {
                 "idVisit" => visit.id = json::integer(map.next_value()?),
                 "firstActionTimestamp" => visit.first = json::integer(map.next_value()?),
@@ -175,10 +179,7 @@ impl<'a> Visit<'a> {
                 "experiments" => visit.experiments = present(map.next_value()?),
                 "customVariables" => visit.custom_variables = present(map.next_value()?),
                 "actionDetails" => visit.actions = actions(&mut map)?.0,
-                known => match keys::place(&VISIT_KEYS, known) {
-                    Some(place) => visit.values.0[place] = present(map.next_value()?),
-                    None => read_other(&mut visit.dimensions, &mut visit.unknown, key, &mut map)?,
-                },
+                _ => read_other(&mut visit.dimensions, &mut visit.unknown, key, &mut map)?,
             }
         }
         // `serverTimestamp` is the same instant.
@@ -196,13 +197,14 @@ impl<'a> Action<'a> {
     fn read<A: MapAccess<'a>>(mut map: A) -> Result<Self, A::Error> {
         let mut action = Action::default();
         while let Some(Key(key)) = map.next_key()? {
+            if let Some(place) = ACTION_PLACES.find(&key) {
+                action.values.0[place] = present(map.next_value()?);
+                continue;
+            }
             match key.as_ref() {
                 "timestamp" => action.wall = json::integer(map.next_value()?),
                 "customVariables" => action.custom_variables = present(map.next_value()?),
-                known => match keys::place(&ACTION_KEYS, known) {
-                    Some(place) => action.values.0[place] = present(map.next_value()?),
-                    None => read_other(&mut action.dimensions, &mut action.unknown, key, &mut map)?,
-                },
+                _ => read_other(&mut action.dimensions, &mut action.unknown, key, &mut map)?,
             }
         }
         Ok(action)

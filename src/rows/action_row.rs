@@ -1,9 +1,11 @@
 //! The cells of the columns of an action, and of an item of an order or a cart. Pure.
 
+use std::borrow::Cow;
+
 use serde_json::value::RawValue;
 
 use crate::matomo::json;
-use crate::matomo::keys::{self, ITEM_KEYS};
+use crate::matomo::keys::{ITEM_KEYS, ITEM_PLACES};
 use crate::matomo::visit::{Action, Dimensions, Members};
 use crate::rows::cell::{Misfit, extra, instant, put, sent};
 use crate::rows::column_type::Value;
@@ -11,7 +13,7 @@ use crate::rows::columns::Source;
 use crate::rows::custom;
 use crate::rows::layout::Slot;
 use crate::rows::lines::Cells;
-use crate::rows::values;
+use crate::rows::values::{self, Member};
 use crate::rows::visit_cells::action_key;
 
 /// An element of `itemDetails`.
@@ -32,7 +34,7 @@ impl<'a> Item<'a> {
                 return;
             }
             let mut item = Item::default();
-            json::each_member(raw, |key, value| match keys::place(&ITEM_KEYS, &key) {
+            json::each_member(raw, |key, value| match ITEM_PLACES.find(&key) {
                 _ if value.get() == "null" => {}
                 Some(place) => item.values[place] = Some(value),
                 None => item.unknown.push((key, value)),
@@ -52,7 +54,7 @@ pub struct Row<'v, 'a> {
     pub action: &'v Action<'a>,
     /// The action's and the visit's.
     pub dimensions: &'v Dimensions<'a>,
-    pub visit_variables: &'v [custom::Variable],
+    pub visit_variables: &'v [Member],
     /// With its place in the order or cart.
     pub item: Option<(usize, &'v Item<'a>)>,
 }
@@ -60,7 +62,7 @@ pub struct Row<'v, 'a> {
 impl<'a> Row<'_, 'a> {
     /// Writes the value of a column.
     pub fn write(&self, cells: &mut Cells, slot: &Slot, misfits: &mut Vec<Misfit<'a>>) {
-        let text;
+        let (text, members);
         let own = || slot.key.and_then(|key| self.action.values[key]);
         let value = match slot.column.source {
             Source::Action(_) => sent(own()),
@@ -73,35 +75,35 @@ impl<'a> Row<'_, 'a> {
                     if number.is_none() && !sent.is_empty() {
                         misfits.push(Misfit { column: slot.column, sent: Some(raw) });
                     }
-                    text = number.unwrap_or_else(|| "0".to_owned());
+                    text = number.map_or_else(|| "0".to_owned(), Cow::into_owned);
                     Value::Text(&text)
                 }
                 None => Value::Text("0"),
             },
+            // Its column takes any text.
             Source::ActionId => {
-                text = format!("{}_{}", self.id, self.index);
-                Value::Text(&text)
+                return cells.display(format_args!("{}_{}", self.id, self.index));
             }
             Source::Instant => instant(Some(self.at)),
             Source::CustomVariables => match (self.action.custom_variables, self.visit_variables) {
-                (None, []) => Value::Object("{}"),
+                (None, []) => Value::Object(&[]),
                 (own, of_visit) => {
-                    text = custom::variables_of_both(own, of_visit);
-                    Value::Object(&text)
+                    members = custom::variables_of_both(own, of_visit);
+                    Value::Object(&members)
                 }
             },
             Source::CustomDimensions => match self.dimensions {
-                none if none.is_empty() => Value::Object("{}"),
+                none if none.is_empty() => Value::Object(&[]),
                 all => {
-                    text = custom::dimensions(all);
-                    Value::Object(&text)
+                    members = custom::dimensions(all);
+                    Value::Object(&members)
                 }
             },
             Source::ActionDimensions => match &self.action.dimensions {
-                none if none.is_empty() => Value::Object("{}"),
+                none if none.is_empty() => Value::Object(&[]),
                 own => {
-                    text = custom::dimensions(own);
-                    Value::Object(&text)
+                    members = custom::dimensions(own);
+                    Value::Object(&members)
                 }
             },
             Source::Item(_) => {

@@ -1,4 +1,4 @@
-//! Custom variables and custom dimensions as JSON objects. Pure.
+//! Custom variables and custom dimensions as members of objects. Pure.
 
 use std::collections::{HashMap, HashSet};
 
@@ -6,15 +6,12 @@ use serde_json::value::RawValue;
 
 use crate::matomo::json;
 use crate::matomo::visit::Dimensions;
-use crate::rows::values;
-
-/// A custom variable: its name, and its value as JSON.
-pub type Variable = (String, String);
+use crate::rows::values::{self, Member};
 
 /// The custom variables in order; of duplicate names the last value counts. Keys are
 /// `customVariablePageName1` in actions, `customVariableName1` in visits.
-pub fn variables(raw: Option<&RawValue>) -> Vec<Variable> {
-    let mut found: Vec<Variable> = Vec::new();
+pub fn variables(raw: Option<&RawValue>) -> Vec<Member> {
+    let mut found: Vec<Member> = Vec::new();
     // Keeps ten thousand variables from taking quadratic time.
     let mut places: HashMap<String, usize> = HashMap::new();
     let Some(raw) = raw else { return found };
@@ -55,26 +52,20 @@ fn split_name(key: &str) -> Option<(&str, &str)> {
     matches!(scope, "" | "Page").then_some((scope, number))
 }
 
-/// The custom variables of an action, then those of its visit that have other names, as an object.
-pub fn variables_of_both(action: Option<&RawValue>, of_visit: &[Variable]) -> String {
+/// The custom variables of an action, then those of its visit that have other names.
+pub fn variables_of_both(action: Option<&RawValue>, of_visit: &[Member]) -> Vec<Member> {
     let mut all = variables(action);
+    if of_visit.is_empty() {
+        return all;
+    }
     let known: HashSet<_> = all.iter().map(|(name, _)| name.clone()).collect();
     all.extend(of_visit.iter().filter(|(name, _)| !known.contains(name)).cloned());
-    json_object(&all)
+    all
 }
 
-/// Custom dimensions as an object.
-pub fn dimensions(dimensions: &Dimensions) -> String {
+/// Custom dimensions by their keys.
+pub fn dimensions(dimensions: &Dimensions) -> Vec<Member> {
     let member =
         |(number, raw): (&u32, &&RawValue)| (format!("dimension{number}"), values::json(raw));
-    let members: Vec<_> = dimensions.iter().map(member).collect();
-    json_object(&members)
-}
-
-fn json_object(members: &[(String, String)]) -> String {
-    let members: Vec<_> = members
-        .iter()
-        .map(|(name, value)| format!("{}:{value}", serde_json::Value::from(name.as_str())))
-        .collect();
-    format!("{{{}}}", members.join(","))
+    dimensions.iter().map(member).collect()
 }

@@ -2,7 +2,9 @@
 
 use std::ops::Range;
 
-use crate::matomo::keys::{self, ACTION_KEYS, ITEM_KEYS, VISIT_KEYS};
+#[cfg(test)]
+use crate::matomo::keys::{ACTION_KEYS, ITEM_KEYS, VISIT_KEYS};
+use crate::matomo::keys::{ACTION_PLACES, ITEM_PLACES, VISIT_PLACES};
 use crate::rows::column_type::ColumnType;
 #[cfg(test)]
 use crate::rows::columns::ACTIONS;
@@ -13,7 +15,7 @@ use crate::rows::columns::{Column, Kind, Source};
 pub struct Slot {
     pub column: &'static Column,
     pub kind: ColumnType,
-    /// Where its key stands in [`VISIT_KEYS`], [`ACTION_KEYS`] or [`ITEM_KEYS`], if it takes one.
+    /// Where its key stands among the keys of a visit, an action or an item, if it takes one.
     pub key: Option<usize>,
 }
 
@@ -22,6 +24,7 @@ pub struct Slot {
 pub struct Layout {
     pub kind: Kind,
     slots: Vec<Slot>,
+    runs: Vec<Range<usize>>,
 }
 
 impl Layout {
@@ -32,9 +35,9 @@ impl Layout {
     ) -> Layout {
         let slot = |(column, kind): (&'static Column, ColumnType)| {
             let key = match column.source {
-                Source::Visit(key) => keys::place(&VISIT_KEYS, key),
-                Source::Action(key) | Source::ActionOr(key, _) => keys::place(&ACTION_KEYS, key),
-                Source::Item(key) => keys::place(&ITEM_KEYS, key),
+                Source::Visit(key) => VISIT_PLACES.find(key),
+                Source::Action(key) | Source::ActionOr(key, _) => ACTION_PLACES.find(key),
+                Source::Item(key) => ITEM_PLACES.find(key),
                 _ => None,
             };
             // Without its value a row would be found by nobody: Postgres refuses what does not fit.
@@ -42,7 +45,15 @@ impl Layout {
             let kind = if is_key { ColumnType::Other } else { kind };
             Slot { column, kind, key }
         };
-        Layout { kind: of, slots: columns.into_iter().map(slot).collect() }
+        let slots: Vec<_> = columns.into_iter().map(slot).collect();
+        let is_of_visit = |slot: &Slot| slot.column.source.is_of_visit();
+        let mut begin = 0;
+        let runs = slots.chunk_by(|a, b| is_of_visit(a) && is_of_visit(b)).map(|run| {
+            begin += run.len();
+            begin - run.len()..begin
+        });
+        let runs = runs.collect();
+        Layout { kind: of, slots, runs }
     }
 
     /// Number of columns.
@@ -71,15 +82,8 @@ impl Layout {
     }
 
     /// Runs of adjacent columns of the visit, and single columns of the action, in order.
-    pub fn runs(&self) -> impl Iterator<Item = Range<usize>> {
-        let runs = self
-            .slots
-            .chunk_by(|a, b| a.column.source.is_of_visit() && b.column.source.is_of_visit());
-        let mut begin = 0;
-        runs.map(move |run| {
-            begin += run.len();
-            begin - run.len()..begin
-        })
+    pub fn runs(&self) -> impl Iterator<Item = Range<usize>> + Clone {
+        self.runs.iter().cloned()
     }
 }
 

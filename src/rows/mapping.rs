@@ -10,6 +10,7 @@ use crate::rows::layout::{Layout, Slot};
 use crate::rows::lines::Lines;
 use crate::rows::site_context::{ActionTime, SiteContext};
 use crate::rows::times::{self, ActionClock};
+use crate::rows::values::Member;
 use crate::rows::visit_cells::{VisitCells, VisitSource, action_key};
 
 /// A visit to be made into rows.
@@ -18,14 +19,13 @@ pub struct VisitRows<'v, 'a> {
     /// `action_timestamp` of each action.
     instants: Vec<i64>,
     /// The visit's own.
-    variables: Vec<custom::Variable>,
+    variables: Vec<Member>,
 }
 
 /// Rows of a visit in a table.
 struct Table<'r> {
     rows: &'r mut Lines,
-    /// Runs of columns of the visit, and single columns of the action.
-    runs: Vec<&'r [Slot]>,
+    layout: &'r Layout,
     size_before: usize,
     max_bytes: usize,
 }
@@ -54,12 +54,12 @@ impl<'v, 'a> VisitRows<'v, 'a> {
         if matches!(layout.kind, Kind::Conversions | Kind::Items) && !actions.any(is_conversion) {
             return Some(Vec::new());
         }
-        let runs: Vec<_> = layout.runs().map(|run| &layout.slots()[run]).collect();
-        let of_visit = self.source.cells(runs.iter().copied().filter(is_of_visit));
+        let runs = layout.runs().map(|run| &layout.slots()[run]);
+        let of_visit = self.source.cells(runs.clone().filter(is_of_visit));
         let mut misfits = of_visit.misfits.clone();
         let mut all = names(&misfits);
         let size_before = rows.size();
-        let mut table = Table { rows, runs, size_before, max_bytes };
+        let mut table = Table { rows, layout, size_before, max_bytes };
         if layout.kind == Kind::Visits {
             return table.add(self.source.last(), &of_visit, None, &mut misfits).then_some(all);
         }
@@ -109,9 +109,11 @@ impl Table<'_> {
     ) -> bool {
         let mut cells = self.rows.begin_line(at);
         let mut visit_runs = of_visit.runs.iter();
-        for run in &self.runs {
-            if is_of_visit(run) {
-                visit_runs.next().into_iter().for_each(|run| cells.append(run));
+        for run in self.layout.runs().map(|run| &self.layout.slots()[run]) {
+            if is_of_visit(&run) {
+                if let Some(run) = visit_runs.next() {
+                    cells.append(&of_visit.text, run.clone());
+                }
             } else if let Some(row) = row {
                 row.write(&mut cells, &run[0], misfits);
             }

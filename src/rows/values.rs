@@ -1,6 +1,7 @@
 //! Values formatted as Postgres shows them, so that a value read again equals the stored text.
 //! Pure.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
@@ -9,8 +10,14 @@ use serde_json::value::RawValue;
 
 use crate::matomo::json as lenient;
 
+/// A member of an object: its name, and its value as JSON.
+pub type Member = (String, String);
+
 /// A number as Postgres shows a `numeric`; `None` for what is none.
-pub fn plain_number(text: &str) -> Option<String> {
+pub fn plain_number(text: &str) -> Option<Cow<'_, str>> {
+    if is_plain(text) {
+        return Some(Cow::Borrowed(text));
+    }
     let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
     let (mantissa, exponent) = unsigned.split_once(['e', 'E']).unwrap_or((unsigned, "0"));
     let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
@@ -33,7 +40,16 @@ pub fn plain_number(text: &str) -> Option<String> {
     let is_negative = text.starts_with('-') && digits.bytes().any(|digit| digit != b'0');
     let sign = if is_negative { "-" } else { "" };
     let point = if fraction.is_empty() { "" } else { "." };
-    Some(format!("{sign}{whole}{point}{fraction}"))
+    Some(format!("{sign}{whole}{point}{fraction}").into())
+}
+
+/// Whether this is a number as Postgres shows it, without a sign: digits without leading zeros.
+pub fn is_plain(text: &str) -> bool {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    let is_number = |digits: &str| {
+        (1..=18).contains(&digits.len()) && digits.bytes().all(|digit| digit.is_ascii_digit())
+    };
+    is_number(whole) && is_number(fraction) && (whole == "0" || !whole.starts_with('0'))
 }
 
 /// A whole number, however it is written.
@@ -90,17 +106,33 @@ fn array_element(text: &str) -> String {
     format!("\"{}\"", text.replace('\\', r"\\").replace('"', "\\\""))
 }
 
-/// An object that we have written, as `jsonb` shows it.
-pub fn object_as_jsonb(text: &str) -> String {
-    let object = (text.len() <= lenient::LONGEST_TREE).then(|| serde_json::from_str(text));
-    match object {
-        Some(Ok(object)) => {
-            let mut shown = String::new();
-            write_jsonb(&object, &mut shown);
-            shown
+/// An object as `JSON.stringify` writes it.
+pub fn object_as_json(members: &[Member]) -> String {
+    let members: Vec<_> = members
+        .iter()
+        .map(|(name, value)| format!("{}:{value}", Value::from(name.as_str())))
+        .collect();
+    format!("{{{}}}", members.join(","))
+}
+
+/// An object as `jsonb` shows it.
+pub fn object_as_jsonb(members: &[Member]) -> String {
+    let mut members: Vec<_> = members.iter().collect();
+    members.sort_by_key(|(name, _)| (name.len(), name));
+    let mut shown = "{".to_owned();
+    for (name, value) in members {
+        // Writing to a String cannot fail.
+        let between = if shown.len() > 1 { ", " } else { "" };
+        let _ = write!(shown, "{between}{}: ", Value::from(name.as_str()));
+        // `jsonb` shows a text as it is.
+        let parsed = (!value.starts_with('"')).then(|| serde_json::from_str(value));
+        match parsed {
+            Some(Ok(parsed)) => write_jsonb(&parsed, &mut shown),
+            _ => shown.push_str(value),
         }
-        _ => text.to_owned(),
     }
+    shown.push('}');
+    shown
 }
 
 /// Members as an object that `jsonb` shows; of duplicate keys the last counts. Numbers keep their digits.
@@ -182,6 +214,11 @@ mod tests {
     fn numbers_keep_their_digits() {
         for (sent, kept) in [
             ("0", "0"),
+            ("0.50", "0.50"),
+            (r#""00""#, "0"),
+            (r#""00.5""#, "0.5"),
+            (r#""1.""#, "1"),
+            (&"9".repeat(40), &"9".repeat(40)),
             ("-7", "-7"),
             ("1.5", "1.5"),
             ("1e+30", "1000000000000000000000000000000"),
@@ -209,9 +246,22 @@ mod tests {
             ("{}", "0"),
         ] {
             let text = lenient::text(&raw(sent)).unwrap_or_default();
-            let number = plain_number(text.trim()).unwrap_or_else(|| "0".to_owned());
+            let number = plain_number(text.trim()).unwrap_or("0".into());
             assert_eq!(number, kept, "{sent}");
         }
+    }
+
+    #[test]
+    fn objects_as_they_are_shown() {
+        let member = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+        let members =
+            [("bb", r#"{"d":1,"c":[1.50,"x"]}"#), ("a\"", r#""t\"""#), ("ab", "1e400"), ("b", "7")];
+        let members = members.map(member);
+        let json = r#"{"bb":{"d":1,"c":[1.50,"x"]},"a\"":"t\"","ab":1e400,"b":7}"#;
+        assert_eq!(object_as_json(&members), json);
+        let jsonb = r#"{"b": 7, "a\"": "t\"", "ab": 1e400, "bb": {"c": [1.5, "x"], "d": 1}}"#;
+        assert_eq!(object_as_jsonb(&members), jsonb);
+        assert_eq!((object_as_json(&[]), object_as_jsonb(&[])), ("{}".into(), "{}".into()));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The cells of the columns of a visit. Pure.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use crate::matomo::json;
 use crate::matomo::keys::{ACTION_KEYS, VISIT_KEYS};
@@ -46,8 +47,9 @@ const fn is_same(a: &str, b: &str) -> bool {
 /// The cells of the columns of a visit, written once for all its rows.
 #[derive(Default)]
 pub struct VisitCells<'a> {
-    /// Of each run of adjacent columns.
-    pub runs: Vec<FallibleText>,
+    pub text: FallibleText,
+    /// The part of each run of adjacent columns.
+    pub runs: Vec<Range<usize>>,
     pub misfits: Vec<Misfit<'a>>,
 }
 
@@ -65,17 +67,17 @@ impl<'v, 'a> VisitSource<'v, 'a> {
     pub fn cells<'s>(&self, slots: impl Iterator<Item = &'s [Slot]>) -> VisitCells<'a> {
         let mut all = VisitCells::default();
         for run in slots {
-            let mut text = FallibleText::default();
+            let begin = all.text.len();
             for slot in run {
-                self.write(&mut Cells(&mut text), slot, &mut all.misfits);
+                self.write(&mut Cells(&mut all.text), slot, &mut all.misfits);
             }
-            all.runs.push(text);
+            all.runs.push(begin..all.text.len());
         }
         all
     }
 
     fn write(&self, cells: &mut Cells, slot: &Slot, misfits: &mut Vec<Misfit<'a>>) {
-        let text;
+        let (text, members);
         let value = match slot.column.source {
             Source::Visit(_) => sent(slot.key.and_then(|key| self.visit.values[key])),
             Source::SiteId => Value::Integer(id_site(self.visit, self.site)),
@@ -100,12 +102,12 @@ impl<'v, 'a> VisitSource<'v, 'a> {
             Source::ExitUrl => of_page(self.exit(), const { action_key("url") }),
             Source::ExitTitle => of_page(self.exit(), const { action_key("title") }),
             Source::VisitDimensions => {
-                text = custom::dimensions(&self.visit.dimensions);
-                Value::Object(&text)
+                members = custom::dimensions(&self.visit.dimensions);
+                Value::Object(&members)
             }
             Source::VisitVariables => {
-                text = custom::variables_of_both(self.visit.custom_variables, &[]);
-                Value::Object(&text)
+                members = custom::variables_of_both(self.visit.custom_variables, &[]);
+                Value::Object(&members)
             }
             Source::VisitExtra => match extra(&self.visit.unknown, misfits) {
                 Some(extra) => {
@@ -162,13 +164,11 @@ pub fn visit_values(
     let source = VisitSource { id, visit, site, fallback: day_begin };
     let cells = source.cells(layout.listed().map(std::slice::from_ref));
     let mut values = Vec::with_capacity(cells.runs.len());
-    for cell in &cells.runs {
-        if cell.is_cut() {
-            return None;
-        }
-        values.push(lines::value(cell.strip_suffix('\t')?).map(Cow::into_owned));
+    for cell in cells.runs {
+        let cell = cells.text.get(cell)?.strip_suffix('\t')?;
+        values.push(lines::value(cell).map(Cow::into_owned));
     }
-    Some(values)
+    (!cells.text.is_cut()).then_some(values)
 }
 
 /// `idSite`; in a roll-up it differs from the requested site.
