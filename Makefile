@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .ONESHELL:
 .SILENT:
 .DEFAULT_GOAL := help
-.PHONY: help packages compose release install demo demo-stop test test-install test-majors trust fuzz soak bench fmt clean
+.PHONY: help packages compose release install demo demo-stop test test-engines test-install test-majors trust fuzz soak bench fmt clean
 
 help:
 	printf '%s\n' \
@@ -13,6 +13,7 @@ help:
 	    '                  MATOMO_URL=… MATOMO_SITE=… MATOMO_KEY=… make demo' \
 	    'make demo-stop    stop the demo and remove its files' \
 	    'make test         check the format, run lints, unit and end-to-end tests' \
+	    'make test-engines run those of writing on tables that are not Postgres'\'' own heap' \
 	    'make test-majors  run the end-to-end tests on PostgreSQL 16, 17 and 18 (MAJORS=17 for one of them,' \
 	    '                  TESTS=selected for those that may differ; needs root)' \
 	    'make test-install install the packages of MAJORS (15 17 18) in bare Debians, then with cargo-pgrx here' \
@@ -55,6 +56,15 @@ test:
 	echo; echo "== packaging/package"
 	MATOMO_PACKAGE=$$(packaging/package); export MATOMO_PACKAGE
 	step cargo test --test e2e $$PG_FEATURES
+
+# What writes tables, on such as are not Postgres' own heap: see docs/scale.md.
+test-engines: export PROFILE ?= dev
+test-engines: TESTS ?= store:: sync::check sync::forget state::retention state::drop_steps rows::exactness
+test-engines:
+	packaging/setup
+	environment=$$(packaging/setup env); eval "$$environment"
+	MATOMO_PACKAGE=$$(packaging/package); export MATOMO_PACKAGE
+	MATOMO_ENGINE=heap2 cargo test --test e2e $$PG_FEATURES -- $(TESTS)
 
 # Those that `make test` does not test, on Debian 12.
 test-majors: MAJORS ?= 16 17 18

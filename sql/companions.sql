@@ -20,7 +20,7 @@ COMMENT ON COLUMN matomo_companion.destination IS 'Table of the actions; 0 if re
 COMMENT ON COLUMN matomo_companion.kind IS 'What its rows are: visits, conversions or items';
 COMMENT ON COLUMN matomo_companion.companion IS 'The table; 0 if restored from a dump';
 COMMENT ON COLUMN matomo_companion.destination_name IS 'Schema, name and owner of the table of the actions in a dump, and after a restore; otherwise empty';
-COMMENT ON COLUMN matomo_companion.companion_name IS 'The same of the table';
+COMMENT ON COLUMN matomo_companion.companion_name IS 'The same of the table; then the word late, if days were copied while it was missing';
 
 -- Dumped with names, like matomo_ledger.
 SELECT pg_catalog.pg_extension_config_dump('matomo_companion', $$
@@ -30,12 +30,15 @@ SELECT pg_catalog.pg_extension_config_dump('matomo_companion', $$
     LEFT JOIN (pg_catalog.pg_class k JOIN pg_catalog.pg_namespace m ON m.oid = k.relnamespace
                JOIN pg_catalog.pg_roles o ON o.oid = k.relowner) ON k.oid = l.companion_here
     CROSS JOIN LATERAL (SELECT 0::pg_catalog.oid::pg_catalog.regclass, 0::pg_catalog.oid::pg_catalog.regclass,
-        CASE l.destination_here WHEN 0::pg_catalog.oid THEN l.known_destination
+        CASE WHEN l.destination_here = 0::pg_catalog.oid THEN l.known_destination
+             -- Dropped, as src/store/companions.rs notes it.
+             WHEN c.oid IS NULL THEN ARRAY['?', l.companion_here::pg_catalog.oid::pg_catalog.text,
+                 l.destination_here::pg_catalog.oid::pg_catalog.text]
              ELSE ARRAY[n.nspname::text, c.relname::text, r.rolname::text] END,
         CASE l.companion_here WHEN 0::pg_catalog.oid THEN l.known_companion
              ELSE ARRAY[m.nspname::text, k.relname::text, o.rolname::text] END)
         AS d (destination, companion, destination_name, companion_name)
-    WHERE (l.destination_here = 0::pg_catalog.oid OR c.relpersistence <> 't')
+    WHERE (c.oid IS NULL OR c.relpersistence <> 't')
       AND (l.companion_here = 0::pg_catalog.oid OR k.relpersistence <> 't')$$);
 
 CREATE FUNCTION matomo_create_companion(destination regclass, kind text, key text[], time_column text) RETURNS regclass
@@ -62,7 +65,7 @@ BEGIN
                WHERE p.partrelid = c.oid AND p.partstrat = 'r' AND p.partnatts = 1 AND a.attname = 'action_timestamp')
     INTO of_schema, of_table, table_owner, is_temporary, by_time
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-    WHERE c.oid = destination AND c.relkind IN ('r', 'p');
+    WHERE c.oid = destination AND c.relkind IN ('r', 'p', 'f');
     IF NOT FOUND THEN
         RAISE wrong_object_type USING MESSAGE = format('"%s" is not a table', destination);
     END IF;
@@ -80,13 +83,18 @@ BEGIN
     qualified := format('%I.%I', of_schema, companion_name);
     known := to_regclass(qualified);
     IF known IS NOT NULL THEN
-        -- Such as one from before DROP EXTENSION. Rows without a destination are of another one.
+        -- Such as one from before DROP EXTENSION. Once locked, it is not exchanged. Rows without a
+        -- destination are of another one.
         IF EXISTS (SELECT FROM pg_class c WHERE c.oid = known AND c.relkind IN ('r', 'p') AND c.relowner = table_owner
                      AND (SELECT count(*) FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = ANY (key || time_column))
                          = cardinality(key) + 1) THEN
-            EXECUTE format('SELECT EXISTS (SELECT FROM %s) OR NOT EXISTS (SELECT FROM %s)', destination, known) INTO is_its;
-            IF is_its THEN
-                RETURN known;
+            EXECUTE format('LOCK TABLE ONLY %s IN ACCESS SHARE MODE', qualified);
+            IF to_regclass(qualified) = known THEN
+                EXECUTE format('SELECT EXISTS (SELECT FROM %s) OR NOT EXISTS (SELECT FROM %s)', destination, qualified)
+                INTO is_its;
+                IF is_its THEN
+                    RETURN known;
+                END IF;
             END IF;
         END IF;
         RAISE duplicate_table USING

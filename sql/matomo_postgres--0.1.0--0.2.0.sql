@@ -73,7 +73,8 @@ DROP PROCEDURE matomo_upkeep_site(integer);
 ALTER TABLE matomo_site_config
     DROP CONSTRAINT matomo_site_config_key,
     ADD COLUMN destination_name text[],
-    ADD COLUMN owner_name name;
+    ADD COLUMN owner_name name,
+    ADD COLUMN new_sites_but integer[];
 CREATE UNIQUE INDEX matomo_site_config_key ON matomo_site_config (server, idsite, destination)
     WHERE destination::oid <> 0::oid;
 -- Of tables and roles that are gone nothing is left but their numbers.
@@ -90,7 +91,10 @@ ALTER TABLE matomo_site_config
 
 ALTER TABLE matomo_site_state
     DROP CONSTRAINT matomo_site_state_site_id_fkey,
-    ADD COLUMN changes integer NOT NULL DEFAULT 0;
+    ADD COLUMN changes integer NOT NULL DEFAULT 0,
+    ADD COLUMN upkeep_begun integer NOT NULL DEFAULT 0,
+    ADD COLUMN metadata_on date,
+    ADD COLUMN metadata_error text;
 
 ALTER TABLE matomo_run_log
     DROP CONSTRAINT matomo_run_log_status_check,
@@ -149,6 +153,64 @@ VOLATILE PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', 'matomo_drop_step_0_2_
 
 CREATE OR REPLACE FUNCTION matomo_change_url(destination regclass, old_url text, new_url text) RETURNS bigint
 VOLATILE PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', 'matomo_change_url_0_2_reconnect_wrapper';
+
+CREATE OR REPLACE FUNCTION "matomo_add_sites"(
+	"server" TEXT, 
+	"start_date" date DEFAULT NULL, 
+	"destination" TEXT DEFAULT NULL, 
+	"every" interval DEFAULT '10 minutes', 
+	"retention" interval DEFAULT NULL, 
+	"enabled" bool DEFAULT true, 
+	"new_sites" bool DEFAULT false 
+) RETURNS TABLE (
+	"id" INT,  
+	"idsite" INT,  
+	"name" text  
+)
+VOLATILE PARALLEL UNSAFE
+LANGUAGE c 
+AS 'MODULE_PATHNAME', 'matomo_add_sites_0_2_reconnect_wrapper';
+
+CREATE OR REPLACE FUNCTION "matomo_ignore_new_sites"(
+	"server" TEXT 
+) RETURNS INT 
+VOLATILE PARALLEL UNSAFE
+LANGUAGE c 
+AS 'MODULE_PATHNAME', 'matomo_ignore_new_sites_0_2_reconnect_wrapper';
+
+CREATE OR REPLACE FUNCTION "matomo_refresh_metadata"(
+	"site" INT, 
+	"url" TEXT DEFAULT NULL, 
+	"key" TEXT DEFAULT NULL, 
+	"destination" TEXT DEFAULT NULL, 
+	"server" TEXT DEFAULT NULL 
+) RETURNS TABLE (
+	"name" text,  
+	"goals" INT,  
+	"dimensions" INT  
+)
+VOLATILE PARALLEL UNSAFE
+LANGUAGE c 
+AS 'MODULE_PATHNAME', 'matomo_refresh_metadata_0_2_reconnect_wrapper';
+
+CREATE OR REPLACE FUNCTION "matomo_list_sites"(
+	"server" TEXT 
+) RETURNS TABLE (
+	"idsite" INT,  
+	"name" text,  
+	"main_url" text,  
+	"timezone" text,  
+	"currency" text,  
+	"ecommerce" bool,  
+	"site_type" text,  
+	"registered" bool  
+)
+VOLATILE PARALLEL UNSAFE
+LANGUAGE c 
+AS 'MODULE_PATHNAME', 'matomo_list_sites_0_2_reconnect_wrapper';
+
+CREATE OR REPLACE FUNCTION matomo_create_partitions(destination regclass, from_time timestamptz, to_time timestamptz) RETURNS integer
+VOLATILE PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', 'matomo_create_partitions_0_2_reconnect_wrapper';
 
 CREATE OR REPLACE FUNCTION "matomo_run_is_dead"(
 	"runid" bigint 
@@ -857,7 +919,7 @@ $$;
 COMMENT ON FUNCTION matomo_grant_as(regclass, regclass) IS
     'Internal: gives a table that we make the owner, the grants and the row-level security of another';
 
-CREATE OR REPLACE FUNCTION matomo_create_partitions(destination regclass, from_time timestamptz, to_time timestamptz)
+CREATE OR REPLACE FUNCTION matomo_make_partitions(destination regclass, from_time timestamptz, to_time timestamptz)
 RETURNS integer
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -945,19 +1007,19 @@ BEGIN
         END IF;
 
         -- A role that may write to the table may still not be able to create its partitions. The owner
-        -- of the table needs CREATE on its schema too: a superuser may have created the table for it.
-        SELECT CASE WHEN NOT pg_has_role(table_owner, 'USAGE')
+        -- of the table needs CREATE on its schema: a superuser may have created the table for it.
+        SELECT CASE WHEN NOT is_owner
                     THEN format('This requires the rights of its owner, %I.', pg_get_userbyid(table_owner))
                     WHEN needs_create IS NOT NULL
                     THEN format('This requires CREATE on schema %I.', of_schema) END,
-               CASE WHEN NOT pg_has_role(table_owner, 'USAGE')
+               CASE WHEN NOT is_owner
                     THEN 'Ask the owner to run matomo_create_partitions, or to register a site, which creates partitions ahead.'
                     WHEN needs_create IS NOT NULL
                     THEN format('GRANT CREATE ON SCHEMA %I TO %I.', of_schema, needs_create) END
         INTO missing, advice
-        FROM (SELECT min(r.rolname::text) FROM pg_roles r, pg_roles me
-              WHERE me.rolname = current_user AND NOT me.rolsuper AND r.oid IN (me.oid, table_owner)
-                AND NOT has_schema_privilege(r.oid, of_schema::text, 'CREATE')) AS x(needs_create);
+        FROM (SELECT table_owner = current_user::regrole,
+                     CASE WHEN NOT has_schema_privilege(of_schema::text, 'CREATE') THEN current_user END)
+            AS x(is_owner, needs_create);
         IF missing IS NOT NULL THEN
             RAISE insufficient_privilege USING
                 MESSAGE = format('permission denied to create the partition of table %I.%I for the week of %s',
@@ -1002,19 +1064,12 @@ BEGIN
         created := created + 1;
         at := upper_bound;
     END LOOP;
-    -- The tables of visits, conversions and items have the same weeks.
-    FOR made IN
-        SELECT c.oid FROM @extschema@.matomo_companion k JOIN pg_class c ON c.oid = k.companion::oid
-        WHERE k.destination::oid = matomo_create_partitions.destination::oid
-    LOOP
-        PERFORM @extschema@.matomo_create_partitions(made, from_time, to_time);
-    END LOOP;
     RETURN created;
 END
 $$;
 
-COMMENT ON FUNCTION matomo_create_partitions(regclass, timestamptz, timestamptz) IS
-    'Creates the missing weekly partitions (UTC) of a destination and its companions between two instants, and returns the number of those of the destination';
+COMMENT ON FUNCTION matomo_make_partitions(regclass, timestamptz, timestamptz) IS
+    'Internal: creates the missing weekly partitions (UTC) of one table of the caller''s, and returns their number';
 COMMENT ON TABLE matomo_ledger IS 'Copied site-days: one row per Matomo, site, destination and day';
 COMMENT ON COLUMN matomo_ledger.destination IS 'Table with the visits; 0 if restored from a dump and not found yet';
 COMMENT ON COLUMN matomo_ledger.sealed IS 'Whether the day was read whole after it had ended and settled; sealed days are not requested again';
@@ -1105,7 +1160,7 @@ COMMENT ON COLUMN matomo_companion.destination IS 'Table of the actions; 0 if re
 COMMENT ON COLUMN matomo_companion.kind IS 'What its rows are: visits, conversions or items';
 COMMENT ON COLUMN matomo_companion.companion IS 'The table; 0 if restored from a dump';
 COMMENT ON COLUMN matomo_companion.destination_name IS 'Schema, name and owner of the table of the actions in a dump, and after a restore; otherwise empty';
-COMMENT ON COLUMN matomo_companion.companion_name IS 'The same of the table';
+COMMENT ON COLUMN matomo_companion.companion_name IS 'The same of the table; then the word late, if days were copied while it was missing';
 
 SELECT pg_catalog.pg_extension_config_dump('matomo_companion', $$
     AS l (destination_here, kind, companion_here, known_destination, known_companion)
@@ -1114,12 +1169,15 @@ SELECT pg_catalog.pg_extension_config_dump('matomo_companion', $$
     LEFT JOIN (pg_catalog.pg_class k JOIN pg_catalog.pg_namespace m ON m.oid = k.relnamespace
                JOIN pg_catalog.pg_roles o ON o.oid = k.relowner) ON k.oid = l.companion_here
     CROSS JOIN LATERAL (SELECT 0::pg_catalog.oid::pg_catalog.regclass, 0::pg_catalog.oid::pg_catalog.regclass,
-        CASE l.destination_here WHEN 0::pg_catalog.oid THEN l.known_destination
+        CASE WHEN l.destination_here = 0::pg_catalog.oid THEN l.known_destination
+             -- Dropped, as src/store/companions.rs notes it.
+             WHEN c.oid IS NULL THEN ARRAY['?', l.companion_here::pg_catalog.oid::pg_catalog.text,
+                 l.destination_here::pg_catalog.oid::pg_catalog.text]
              ELSE ARRAY[n.nspname::text, c.relname::text, r.rolname::text] END,
         CASE l.companion_here WHEN 0::pg_catalog.oid THEN l.known_companion
              ELSE ARRAY[m.nspname::text, k.relname::text, o.rolname::text] END)
         AS d (destination, companion, destination_name, companion_name)
-    WHERE (l.destination_here = 0::pg_catalog.oid OR c.relpersistence <> 't')
+    WHERE (c.oid IS NULL OR c.relpersistence <> 't')
       AND (l.companion_here = 0::pg_catalog.oid OR k.relpersistence <> 't')$$);
 
 CREATE OR REPLACE FUNCTION matomo_create_companion(destination regclass, kind text, key text[], time_column text) RETURNS regclass
@@ -1146,7 +1204,7 @@ BEGIN
                WHERE p.partrelid = c.oid AND p.partstrat = 'r' AND p.partnatts = 1 AND a.attname = 'action_timestamp')
     INTO of_schema, of_table, table_owner, is_temporary, by_time
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-    WHERE c.oid = destination AND c.relkind IN ('r', 'p');
+    WHERE c.oid = destination AND c.relkind IN ('r', 'p', 'f');
     IF NOT FOUND THEN
         RAISE wrong_object_type USING MESSAGE = format('"%s" is not a table', destination);
     END IF;
@@ -1164,13 +1222,18 @@ BEGIN
     qualified := format('%I.%I', of_schema, companion_name);
     known := to_regclass(qualified);
     IF known IS NOT NULL THEN
-        -- Such as one from before DROP EXTENSION. Rows without a destination are of another one.
+        -- Such as one from before DROP EXTENSION. Once locked, it is not exchanged. Rows without a
+        -- destination are of another one.
         IF EXISTS (SELECT FROM pg_class c WHERE c.oid = known AND c.relkind IN ('r', 'p') AND c.relowner = table_owner
                      AND (SELECT count(*) FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = ANY (key || time_column))
                          = cardinality(key) + 1) THEN
-            EXECUTE format('SELECT EXISTS (SELECT FROM %s) OR NOT EXISTS (SELECT FROM %s)', destination, known) INTO is_its;
-            IF is_its THEN
-                RETURN known;
+            EXECUTE format('LOCK TABLE ONLY %s IN ACCESS SHARE MODE', qualified);
+            IF to_regclass(qualified) = known THEN
+                EXECUTE format('SELECT EXISTS (SELECT FROM %s) OR NOT EXISTS (SELECT FROM %s)', destination, qualified)
+                INTO is_its;
+                IF is_its THEN
+                    RETURN known;
+                END IF;
             END IF;
         END IF;
         RAISE duplicate_table USING
@@ -1207,6 +1270,7 @@ CREATE OR REPLACE FUNCTION matomo_drop_rows(
     lock_timeout interval,
     path text,
     time_column text,
+    has_places boolean,
     INOUT place jsonb,
     OUT more boolean,
     OUT dropped text,
@@ -1282,12 +1346,15 @@ BEGIN
         'whole', t.hi <= before AND pg_has_role(c.relowner, 'USAGE') AND pg_has_role(p.relowner, 'USAGE')
             AND NOT EXISTS (SELECT FROM tree f WHERE f.relkind = 'f' AND t.oid = ANY (f.path)),
         -- 1 << CMD_DELETE; it locks the table.
-        'deletable', CASE t.relkind WHEN 'f' THEN pg_relation_is_updatable(t.oid, false) & 16 <> 0 END)
+        'deletable', CASE WHEN t.relkind = 'f' THEN pg_relation_is_updatable(t.oid, false) & 16 <> 0
+                          ELSE m.amname IS DISTINCT FROM 'columnar' END,
+        'by_day', NOT has_places OR m.amname IS DISTINCT FROM 'heap')
         ORDER BY t.hi, cardinality(t.path), c.relname)
     INTO parts
     FROM tree t
     JOIN pg_class c ON c.oid = t.oid
     JOIN pg_namespace n ON n.oid = c.relnamespace
+    LEFT JOIN pg_am m ON m.oid = c.relam
     LEFT JOIN (pg_class p JOIN pg_namespace pn ON pn.oid = p.relnamespace) ON p.oid = t.parent
     WHERE t.lo < before;
 
@@ -1300,7 +1367,7 @@ BEGIN
         SELECT x.*, e.number, parts -> (e.number - 2)::integer -> 'id' AS previous
         FROM jsonb_array_elements(parts) WITH ORDINALITY AS e(part, number)
         CROSS JOIN LATERAL jsonb_to_record(e.part) AS x(id oid, name text, parent text, kind text, lo text, hi text,
-            is_old boolean, is_owned boolean, whole boolean, deletable boolean)
+            is_old boolean, is_owned boolean, whole boolean, deletable boolean, by_day boolean)
         WHERE e.number >= coalesce(start_number, 1)
         ORDER BY e.number
     LOOP
@@ -1333,23 +1400,37 @@ BEGIN
             END IF;
         END IF;
 
-        IF part.kind = 'r' THEN
-            IF part.is_owned AND row_security_active(part.id) THEN
-                RAISE insufficient_privilege USING
-                    MESSAGE = format('row-level security may hide rows of table %s', part.name),
-                    DETAIL = 'Rows that a policy hides would remain.',
-                    HINT = 'Use a role to which no policy applies, such as the table''s owner.';
-            END IF;
-            -- A role that does not own the partition deletes through the table, with its rights there.
-            among := CASE WHEN part.is_owned THEN 'ONLY ' || part.name ELSE root END;
-            which := concat_ws(' AND ',
-                CASE WHEN NOT part.is_owned THEN
-                    format('d.tableoid OPERATOR(pg_catalog.=) %1$L::pg_catalog.oid'
-                        ' AND %2$s OPERATOR(pg_catalog.>=) %3$L AND %2$s OPERATOR(pg_catalog.<) %4$L',
-                        part.id, at, part.lo, part.hi) END,
-                CASE WHEN NOT part.is_old THEN at || ' OPERATOR(pg_catalog.<) $1' END,
-                CASE WHEN site IS NOT NULL THEN 'd.idsite::pg_catalog.text OPERATOR(pg_catalog.=) $2' END,
-                'true');
+        CONTINUE WHEN part.kind NOT IN ('r', 'f') OR NOT part.deletable;
+        IF part.kind = 'r' AND part.is_owned AND row_security_active(part.id) THEN
+            RAISE insufficient_privilege USING
+                MESSAGE = format('row-level security may hide rows of table %s', part.name),
+                DETAIL = 'Rows that a policy hides would remain.',
+                HINT = 'Use a role to which no policy applies, such as the table''s owner.';
+        END IF;
+        -- A role that does not own the partition deletes through the table, with its rights there.
+        among := CASE WHEN part.is_owned OR part.kind = 'f'
+                      THEN CASE WHEN has_places THEN 'ONLY ' ELSE '' END || part.name ELSE root END;
+        which := concat_ws(' AND ',
+            CASE WHEN among = root THEN
+                concat_ws(' AND ', format('%1$s OPERATOR(pg_catalog.>=) %2$L AND %1$s OPERATOR(pg_catalog.<) %3$L', at, part.lo, part.hi),
+                    CASE WHEN NOT part.by_day THEN format('d.tableoid OPERATOR(pg_catalog.=) %L::pg_catalog.oid', part.id) END) END,
+            CASE WHEN NOT part.is_old THEN at || ' OPERATOR(pg_catalog.<) $1' END,
+            CASE WHEN site IS NOT NULL THEN 'd.idsite::pg_catalog.text OPERATOR(pg_catalog.=) $2' END,
+            'true');
+        IF part.by_day THEN
+            EXECUTE format('SELECT min(%s) FROM %s AS d WHERE %s', at, among, which)
+            INTO first_gone USING before, site::text;
+            CONTINUE WHEN first_gone IS NULL;
+            last_gone := first_gone + '1 day'::interval;
+            sites_gone := CASE WHEN site IS NOT NULL THEN ARRAY[site::text] END;
+            PERFORM set_config('search_path', path, true);
+            EXECUTE pg_catalog.format(
+                'DELETE FROM %s AS d WHERE %s AND %s OPERATOR(pg_catalog.<=) $3', among, which, at)
+            USING before, site::pg_catalog.text, last_gone;
+            GET DIAGNOSTICS actions = ROW_COUNT;
+            PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+            selected := batch;
+        ELSE
             since := CASE WHEN part.number = start_number AND NOT part.is_old THEN (place ->> 'since')::timestamptz END;
             -- Ordered by time, if rows can be skipped this way; an index may supply the order.
             EXECUTE format('SELECT ARRAY(SELECT d.ctid FROM %s AS d WHERE %s%s LIMIT $3)', among, which,
@@ -1366,30 +1447,13 @@ BEGIN
                 ' pg_catalog.array_agg(DISTINCT g.idsite::pg_catalog.text) FROM gone AS g', among, which, at)
             INTO actions, first_gone, last_gone, sites_gone USING before, site::pg_catalog.text, ids;
             PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
-        ELSIF part.kind = 'f' AND part.deletable THEN
-            -- Not every foreign server has a ctid, so delete by the day.
-            which := concat(at, ' OPERATOR(pg_catalog.<) $1',
-                CASE WHEN site IS NOT NULL THEN ' AND d.idsite::pg_catalog.text OPERATOR(pg_catalog.=) $2' END);
-            EXECUTE format('SELECT min(%s) FROM ONLY %s AS d WHERE %s', at, part.name, which)
-            INTO first_gone USING before, site::text;
-            last_gone := first_gone + '1 day'::interval;
-            sites_gone := CASE WHEN site IS NOT NULL THEN ARRAY[site::text] END;
-            PERFORM set_config('search_path', path, true);
-            EXECUTE pg_catalog.format(
-                'DELETE FROM ONLY %s AS d WHERE %s AND %s OPERATOR(pg_catalog.<=) $3', part.name, which, at)
-            USING before, site::pg_catalog.text, last_gone;
-            GET DIAGNOSTICS actions = ROW_COUNT;
-            PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
-            selected := batch;
-        ELSE
-            CONTINUE;
         END IF;
         IF actions > 0 THEN
             more := true;
             -- Rows that another session changed meanwhile were skipped, so find them again.
             done := actions = selected AND selected < batch;
             place := jsonb_build_object('before', before, 'id', part.id, 'done', done, 'last_gone', last_gone,
-                'since', CASE WHEN done OR part.kind = 'f' THEN NULL WHEN actions = selected THEN last_gone ELSE since END);
+                'since', CASE WHEN done OR part.by_day THEN NULL WHEN actions = selected THEN last_gone ELSE since END);
             first_gone := least(first_gone, before_this);
             last_gone := CASE WHEN done THEN least(part.hi::timestamptz, before) ELSE last_gone + '1 second'::interval END;
             RETURN;
@@ -1402,11 +1466,11 @@ BEGIN
     SELECT string_agg(x.name, ', ' ORDER BY e.number) INTO not_deletable
     FROM jsonb_array_elements(parts) WITH ORDINALITY AS e(part, number)
     CROSS JOIN LATERAL jsonb_to_record(e.part) AS x(name text, kind text, deletable boolean)
-    WHERE x.kind = 'f' AND NOT x.deletable;
+    WHERE x.kind IN ('r', 'f') AND NOT x.deletable;
     IF not_deletable IS NOT NULL THEN
         RAISE WARNING USING
-            MESSAGE = format('foreign tables from which nothing can be deleted: %s', not_deletable),
-            HINT = 'Delete their rows where they are, or detach them.';
+            MESSAGE = format('tables from which nothing can be deleted: %s', not_deletable),
+            HINT = 'Detach them, or delete the rows where they are; a columnar table must be made heap for that.';
     END IF;
 EXCEPTION
     -- The rollback of this block has released its locks.
@@ -1430,7 +1494,7 @@ EXCEPTION
 END
 $$;
 
-COMMENT ON FUNCTION matomo_drop_rows(regclass, timestamptz, integer, interval, text, text, jsonb) IS
+COMMENT ON FUNCTION matomo_drop_rows(regclass, timestamptz, integer, interval, text, text, boolean, jsonb) IS
     'Internal: drops a partition or deletes a batch of rows, for matomo_drop_step';
 
 CREATE OR REPLACE PROCEDURE matomo_drop_before(
@@ -1489,6 +1553,245 @@ $$;
 
 COMMENT ON PROCEDURE matomo_drop_before(regclass, timestamptz, integer, interval, interval) IS
     'Removes all actions before an instant, of all sites or one: drops whole partitions and deletes other rows, with a commit after each step. Syncs do not copy them again';
+
+CREATE TABLE matomo_site_metadata (
+    destination        regclass NOT NULL,
+    destination_name   text[] NOT NULL DEFAULT '{}',
+    idsite             integer NOT NULL,
+    name               text NOT NULL,
+    main_url           text,
+    site_group         text,
+    site_type          text,
+    timezone           text NOT NULL,
+    currency           text,
+    ecommerce          boolean,
+    created_at         timestamptz,
+    read_at            timestamptz NOT NULL,
+    goals              jsonb NOT NULL DEFAULT '[]',
+    goals_read_at      timestamptz,
+    dimensions         jsonb NOT NULL DEFAULT '[]',
+    dimensions_read_at timestamptz,
+    PRIMARY KEY (destination, idsite, destination_name)
+);
+COMMENT ON TABLE matomo_site_metadata IS 'Sites with their goals and custom dimensions as configured in Matomo: one row per destination and site';
+COMMENT ON COLUMN matomo_site_metadata.destination IS 'Table with the visits; 0 if restored from a dump and not found yet';
+COMMENT ON COLUMN matomo_site_metadata.destination_name IS 'Schema, name and owner of the table in a dump, and after a restore until the table is found; otherwise empty';
+COMMENT ON COLUMN matomo_site_metadata.idsite IS 'ID of the site (idSite)';
+COMMENT ON COLUMN matomo_site_metadata.name IS 'Name of the site';
+COMMENT ON COLUMN matomo_site_metadata.main_url IS 'Main URL of the site';
+COMMENT ON COLUMN matomo_site_metadata.site_group IS 'Group of the site in Matomo; NULL if it has none';
+COMMENT ON COLUMN matomo_site_metadata.site_type IS 'Type of the site, such as website or mobileapp';
+COMMENT ON COLUMN matomo_site_metadata.timezone IS 'Timezone of the site';
+COMMENT ON COLUMN matomo_site_metadata.currency IS 'Currency of the site (ISO 4217)';
+COMMENT ON COLUMN matomo_site_metadata.ecommerce IS 'Whether the site has orders and carts';
+COMMENT ON COLUMN matomo_site_metadata.created_at IS 'When the site was created in Matomo';
+COMMENT ON COLUMN matomo_site_metadata.read_at IS 'When Matomo last described the site';
+COMMENT ON COLUMN matomo_site_metadata.goals IS 'List of objects with the columns of matomo_goals; those that Matomo no longer lists have deleted_at';
+COMMENT ON COLUMN matomo_site_metadata.goals_read_at IS 'When Matomo last listed the goals';
+COMMENT ON COLUMN matomo_site_metadata.dimensions IS 'The same with the columns of matomo_dimensions';
+COMMENT ON COLUMN matomo_site_metadata.dimensions_read_at IS 'When Matomo last listed the custom dimensions';
+
+SELECT pg_catalog.pg_extension_config_dump('matomo_site_metadata', $$
+    AS l (destination_here, known_name)
+    LEFT JOIN (pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+               JOIN pg_catalog.pg_roles r ON r.oid = c.relowner) ON c.oid = l.destination_here
+    CROSS JOIN LATERAL (SELECT 0::pg_catalog.oid::pg_catalog.regclass,
+        CASE l.destination_here WHEN 0::pg_catalog.oid THEN l.known_name
+             ELSE ARRAY[n.nspname::text, c.relname::text, r.rolname::text] END) AS d (destination, destination_name)
+    WHERE l.destination_here = 0::pg_catalog.oid OR c.relpersistence <> 't'$$);
+
+CREATE OR REPLACE VIEW matomo_site_details WITH (security_barrier) AS
+    SELECT t.found::regclass AS destination, m.idsite, m.name, m.main_url, m.site_group, m.site_type, m.timezone,
+           m.currency, m.ecommerce, m.created_at, m.read_at, m.goals, m.goals_read_at, m.dimensions, m.dimensions_read_at
+    FROM matomo_site_metadata m
+    CROSS JOIN LATERAL (SELECT CASE m.destination::pg_catalog.oid WHEN 0::pg_catalog.oid
+        THEN matomo_find_table(m.destination_name) ELSE m.destination::pg_catalog.oid END OFFSET 0) AS t(found)
+    WHERE pg_catalog.has_table_privilege(t.found, 'SELECT') AND NOT pg_catalog.row_security_active(t.found);
+
+COMMENT ON VIEW matomo_site_details IS 'Sites of tables that you may read, as configured in Matomo: one row per destination and site';
+COMMENT ON COLUMN matomo_site_details.destination IS 'Table with the visits';
+COMMENT ON COLUMN matomo_site_details.idsite IS 'ID of the site (idSite)';
+COMMENT ON COLUMN matomo_site_details.name IS 'Name of the site';
+COMMENT ON COLUMN matomo_site_details.main_url IS 'Main URL of the site';
+COMMENT ON COLUMN matomo_site_details.site_group IS 'Group of the site in Matomo; NULL if it has none';
+COMMENT ON COLUMN matomo_site_details.site_type IS 'Type of the site, such as website or mobileapp';
+COMMENT ON COLUMN matomo_site_details.timezone IS 'Timezone of the site';
+COMMENT ON COLUMN matomo_site_details.currency IS 'Currency of the site (ISO 4217)';
+COMMENT ON COLUMN matomo_site_details.ecommerce IS 'Whether the site has orders and carts';
+COMMENT ON COLUMN matomo_site_details.created_at IS 'When the site was created in Matomo';
+COMMENT ON COLUMN matomo_site_details.read_at IS 'When Matomo last described the site';
+COMMENT ON COLUMN matomo_site_details.goals IS 'Its goals; the view matomo_goals shows them as rows';
+COMMENT ON COLUMN matomo_site_details.goals_read_at IS 'When Matomo last listed the goals; NULL if it never did';
+COMMENT ON COLUMN matomo_site_details.dimensions IS 'Its custom dimensions; the view matomo_dimensions shows them as rows';
+COMMENT ON COLUMN matomo_site_details.dimensions_read_at IS 'When Matomo last listed the custom dimensions; NULL if it never did';
+
+CREATE OR REPLACE VIEW matomo_goals WITH (security_barrier) AS
+    SELECT d.destination, d.idsite, g.*, d.goals_read_at AS read_at
+    FROM matomo_site_details d
+    CROSS JOIN LATERAL pg_catalog.jsonb_to_recordset(d.goals) AS g (goalid integer, name text, description text,
+        match_attribute text, pattern text, pattern_type text, case_sensitive boolean, allow_multiple boolean,
+        revenue numeric, event_value_as_revenue boolean, deleted_at timestamptz);
+
+COMMENT ON VIEW matomo_goals IS 'Goals as configured in Matomo: one row per destination, site and goal';
+COMMENT ON COLUMN matomo_goals.destination IS 'Table with the visits';
+COMMENT ON COLUMN matomo_goals.idsite IS 'ID of the site (idSite)';
+COMMENT ON COLUMN matomo_goals.goalid IS 'ID of the goal within its site (idgoal), as in conversions';
+COMMENT ON COLUMN matomo_goals.name IS 'Name of the goal';
+COMMENT ON COLUMN matomo_goals.description IS 'Description of the goal';
+COMMENT ON COLUMN matomo_goals.match_attribute IS 'What reaches the goal: url, title, file, external_website, event_action, manually, ...';
+COMMENT ON COLUMN matomo_goals.pattern IS 'Pattern that the attribute must match';
+COMMENT ON COLUMN matomo_goals.pattern_type IS 'How it must match: contains, exact or regex';
+COMMENT ON COLUMN matomo_goals.case_sensitive IS 'Whether upper and lower case must match too';
+COMMENT ON COLUMN matomo_goals.allow_multiple IS 'Whether a visit may convert the goal several times';
+COMMENT ON COLUMN matomo_goals.revenue IS 'Revenue of a conversion that has none of its own';
+COMMENT ON COLUMN matomo_goals.event_value_as_revenue IS 'Whether the value of the event is the revenue';
+COMMENT ON COLUMN matomo_goals.deleted_at IS 'When Matomo first did not list the goal any more; NULL if it does';
+COMMENT ON COLUMN matomo_goals.read_at IS 'When Matomo last listed the goals of the site';
+
+CREATE OR REPLACE VIEW matomo_dimensions WITH (security_barrier) AS
+    SELECT d.destination, d.idsite, pg_catalog.concat('dimension', x.iddimension) AS dimension, x.*,
+           d.dimensions_read_at AS read_at
+    FROM matomo_site_details d
+    CROSS JOIN LATERAL pg_catalog.jsonb_to_recordset(d.dimensions) AS x (iddimension integer, name text, scope text,
+        slot integer, active boolean, case_sensitive boolean, extractions jsonb, deleted_at timestamptz);
+
+COMMENT ON VIEW matomo_dimensions IS 'Custom dimensions as configured in Matomo: one row per destination, site and dimension';
+COMMENT ON COLUMN matomo_dimensions.destination IS 'Table with the visits';
+COMMENT ON COLUMN matomo_dimensions.idsite IS 'ID of the site (idSite)';
+COMMENT ON COLUMN matomo_dimensions.dimension IS 'Its column of actions, and its key in usercustomdimensions and dimensions: dimension3';
+COMMENT ON COLUMN matomo_dimensions.iddimension IS 'ID of the dimension within its site: 3 for dimension3';
+COMMENT ON COLUMN matomo_dimensions.name IS 'Name of the dimension';
+COMMENT ON COLUMN matomo_dimensions.scope IS 'visit or action';
+COMMENT ON COLUMN matomo_dimensions.slot IS 'Slot within the scope (index), from 1';
+COMMENT ON COLUMN matomo_dimensions.active IS 'Whether Matomo still fills it';
+COMMENT ON COLUMN matomo_dimensions.case_sensitive IS 'Whether upper and lower case differ in its extractions';
+COMMENT ON COLUMN matomo_dimensions.extractions IS 'Where Matomo takes its values from, if not from the site''s code';
+COMMENT ON COLUMN matomo_dimensions.deleted_at IS 'When Matomo first did not list the dimension any more; NULL if it does';
+COMMENT ON COLUMN matomo_dimensions.read_at IS 'When Matomo last listed the custom dimensions of the site';
+
+CREATE OR REPLACE FUNCTION matomo_create_named_views(destination regclass) RETURNS SETOF regclass
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    source record;
+    dimension record;
+    qualified text;
+    known regclass;
+    own name[];
+    taken name[];
+    value text;
+    suffix text;
+    column_name text;
+    columns text;
+    change text;
+BEGIN
+    IF destination IS NULL THEN
+        RAISE null_value_not_allowed USING MESSAGE = 'argument "destination" must not be null';
+    END IF;
+    IF NOT EXISTS (SELECT FROM @extschema@.matomo_dimensions d
+                   WHERE d.destination = matomo_create_named_views.destination AND d.name <> '') THEN
+        RAISE object_not_in_prerequisite_state USING
+            MESSAGE = format('no names of custom dimensions of %s are known', destination),
+            HINT = 'Read them with matomo_refresh_metadata, or with a sync of a registered site.';
+    END IF;
+    FOR source IN
+        SELECT s.of_visits, c.oid, c.relname, c.relnamespace::regnamespace AS of_schema, c.relacl,
+               format(CASE WHEN s.of_visits THEN 'Matomo visits of %s with named custom dimensions'
+                      ELSE 'Matomo actions of %s with named custom dimensions' END, destination) AS comment
+        FROM (SELECT false, destination UNION ALL
+              SELECT true, m.companion FROM @extschema@.matomo_companion m
+              WHERE m.destination = matomo_create_named_views.destination AND m.kind = 'visits') AS s(of_visits, oid)
+        JOIN pg_class c ON c.oid = s.oid
+    LOOP
+        IF octet_length(source.relname || '_named') > 63 THEN
+            RAISE name_too_long USING
+                MESSAGE = format('view name "%s_named" is too long', source.relname),
+                HINT = 'Give the table a shorter name.';
+        END IF;
+        qualified := format('%s.%I', source.of_schema, source.relname || '_named');
+        known := to_regclass(qualified);
+        IF obj_description(known, 'pg_class') IS DISTINCT FROM source.comment AND known IS NOT NULL THEN
+            RAISE duplicate_table USING
+                MESSAGE = format('relation %s already exists', qualified),
+                HINT = 'Drop it or rename it.';
+        END IF;
+        own := ARRAY(SELECT a.attname FROM pg_attribute a WHERE a.attrelid = source.oid AND a.attnum > 0 AND NOT a.attisdropped
+                       ORDER BY a.attnum);
+        taken := own;
+        columns := (SELECT string_agg(format('t.%I', c.name), ', ' ORDER BY c.place) FROM unnest(own) WITH ORDINALITY AS c(name, place));
+        -- A column for each name. Sites may have one name for different numbers, and one site for several.
+        FOR dimension IN
+            WITH configured AS (
+                SELECT d.idsite, d.iddimension AS number, d.name, row_number() OVER (PARTITION BY d.idsite, d.name ORDER BY d.iddimension) AS place
+                FROM @extschema@.matomo_dimensions d
+                WHERE d.destination = matomo_create_named_views.destination AND d.name <> ''
+                  AND (d.scope = 'visit' OR NOT source.of_visits)
+            )
+            SELECT c.name, min(c.number) AS number,
+                   min(c.number) = max(c.number) AND NOT bool_or(EXISTS (
+                       SELECT FROM configured o WHERE o.number = c.number AND (o.name, o.place) <> (c.name, c.place))) AS is_one,
+                   array_agg(c.idsite ORDER BY c.idsite) AS sites, array_agg(c.number ORDER BY c.idsite) AS numbers
+            FROM configured c GROUP BY c.name, c.place ORDER BY min(c.number), min(c.idsite), c.name
+        LOOP
+            SELECT string_agg(CASE WHEN v.value IS NOT NULL THEN
+                       CASE WHEN dimension.is_one THEN v.value ELSE format('WHEN %L THEN %s', v.idsite, v.value) END END,
+                       ' ' ORDER BY v.idsite)
+            INTO value
+            FROM (SELECT u.idsite, CASE
+                      WHEN 'dimension' || u.number = ANY (own) THEN format('t.%I', 'dimension' || u.number)
+                      WHEN 'usercustomdimensions' = ANY (own) THEN format('t.usercustomdimensions->>%L', 'dimension' || u.number)
+                      WHEN 'dimensions' = ANY (own) THEN format('t.dimensions->>%L', 'dimension' || u.number) END
+                  FROM unnest(dimension.sites, dimension.numbers) AS u(idsite, number)
+                  LIMIT CASE WHEN dimension.is_one THEN 1 END) AS v(idsite, value);
+            CONTINUE WHEN value IS NULL;
+            IF NOT dimension.is_one THEN
+                value := format('CASE t.idsite %s END', value);
+            END IF;
+            -- A name has at most 63 bytes, and a column of the table may have it.
+            suffix := '';
+            LOOP
+                column_name := dimension.name;
+                WHILE octet_length(column_name || suffix) > 63 LOOP
+                    column_name := left(column_name, -1);
+                END LOOP;
+                column_name := column_name || suffix;
+                EXIT WHEN column_name <> ALL (taken);
+                suffix := CASE suffix WHEN '' THEN '_dimension' || dimension.number ELSE suffix || '_' END;
+            END LOOP;
+            taken := taken || column_name::name;
+            columns := columns || format(', %s AS %I', value, column_name);
+        END LOOP;
+        -- Rights on the table are those of whoever reads the view.
+        change := format('VIEW %s WITH (security_invoker) AS SELECT %s FROM %s t', qualified, columns, source.oid::regclass);
+        IF known IS NOT NULL THEN
+            BEGIN
+                EXECUTE 'CREATE OR REPLACE ' || change;
+            EXCEPTION WHEN invalid_table_definition THEN
+                -- Names or columns have changed.
+                source.relacl := (SELECT c.relacl FROM pg_class c WHERE c.oid = known);
+                EXECUTE format('DROP VIEW %s', known);
+                known := NULL;
+            END;
+        END IF;
+        IF known IS NULL THEN
+            EXECUTE 'CREATE ' || change;
+            known := qualified::regclass;
+            EXECUTE format('COMMENT ON VIEW %s IS %L', known, source.comment);
+            FOR change IN
+                SELECT format('GRANT SELECT ON %s TO %s', known, CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END)
+                FROM aclexplode(source.relacl) a WHERE a.privilege_type = 'SELECT'
+            LOOP
+                EXECUTE change;
+            END LOOP;
+        END IF;
+        RETURN NEXT known;
+    END LOOP;
+END
+$$;
+
+COMMENT ON FUNCTION matomo_create_named_views(regclass) IS
+    'Makes or renews the views <destination>_named and <destination>_visits_named, which have the custom dimensions under their names; returns them';
 COMMENT ON TABLE matomo_site_config IS 'Registered sites: one row per server, site and destination';
 COMMENT ON COLUMN matomo_site_config.id IS 'ID for matomo_sync_site, matomo_alter_site and matomo_remove_site';
 COMMENT ON COLUMN matomo_site_config.destination IS 'Table with the visits; 0 if restored from a dump and not found yet, NULL if dropped before the dump';
@@ -1499,6 +1802,7 @@ COMMENT ON COLUMN matomo_site_config.name IS 'Name of the site, as Matomo last r
 COMMENT ON COLUMN matomo_site_config.timezone IS 'Timezone of the site, as Matomo last reported it';
 COMMENT ON COLUMN matomo_site_config.destination_name IS 'Last known schema, name and owner of the table, from when it was set or dumped';
 COMMENT ON COLUMN matomo_site_config.owner_name IS 'Last known name of the owner, from when it was set or dumped';
+COMMENT ON COLUMN matomo_site_config.new_sites_but IS 'Sites of the server that are not new: all others are registered like this one; NULL if none is';
 COMMENT ON SEQUENCE matomo_site_config_id_seq IS 'IDs of registered sites';
 COMMENT ON TABLE matomo_site_state IS 'State of each registered site';
 COMMENT ON COLUMN matomo_site_state.site_id IS 'ID of the registered site';
@@ -1511,6 +1815,9 @@ COMMENT ON COLUMN matomo_site_state.tended_on IS 'Last day, in the site''s timez
 COMMENT ON COLUMN matomo_site_state.upkeep_place IS 'Where unfinished retention resumes';
 COMMENT ON COLUMN matomo_site_state.upkeep_error IS 'Message of the error that retention or partitions failed with';
 COMMENT ON COLUMN matomo_site_state.changes IS 'Number of configuration changes that make earlier runs irrelevant';
+COMMENT ON COLUMN matomo_site_state.upkeep_begun IS 'Processes of the worker that have begun the upkeep since one last ended it';
+COMMENT ON COLUMN matomo_site_state.metadata_on IS 'Last day, in the site''s timezone, on which Matomo was asked for its goals and custom dimensions';
+COMMENT ON COLUMN matomo_site_state.metadata_error IS 'Message of the error that this failed with';
 
 SELECT pg_catalog.pg_extension_config_dump('matomo_site_config', $$
     AS s (id, server, idsite, table_here, role_here, start_date, every, retention, enabled, name, timezone,
@@ -1538,7 +1845,8 @@ CREATE OR REPLACE VIEW matomo_sites WITH (security_barrier) AS
     SELECT s.id, s.server, s.idsite, s.name, s.timezone,
            coalesce(c.oid::pg_catalog.regclass::text,
                     pg_catalog.format('%I.%I', s.destination_name[1], s.destination_name[2])) AS destination,
-           coalesce(r.rolname, s.owner_name) AS owner, s.start_date, s.every, s.retention, s.enabled, s.created_at
+           coalesce(r.rolname, s.owner_name) AS owner, s.start_date, s.every, s.retention, s.enabled, s.created_at,
+           s.new_sites_but IS NOT NULL AS new_sites
     FROM matomo_site_config s
     LEFT JOIN pg_catalog.pg_class c ON c.oid = CASE s.destination::pg_catalog.oid WHEN 0::pg_catalog.oid
         THEN matomo_find_table(s.destination_name) ELSE s.destination::pg_catalog.oid END
@@ -1559,6 +1867,7 @@ COMMENT ON COLUMN matomo_sites.every IS 'How often the background worker syncs t
 COMMENT ON COLUMN matomo_sites.retention IS 'How long visits are kept; NULL means forever';
 COMMENT ON COLUMN matomo_sites.enabled IS 'Whether matomo_sync_all and the background worker sync the site';
 COMMENT ON COLUMN matomo_sites.created_at IS 'When the site was registered';
+COMMENT ON COLUMN matomo_sites.new_sites IS 'Whether new sites of the server are registered like this one';
 COMMENT ON TABLE matomo_run_log IS 'Syncs of registered sites';
 COMMENT ON COLUMN matomo_run_log.runid IS 'ID of the run';
 COMMENT ON COLUMN matomo_run_log.job_pid IS 'Process ID';
@@ -1654,7 +1963,7 @@ CREATE OR REPLACE VIEW matomo_status WITH (security_barrier) AS
                  AND matomo_run_is_dead(r.runid))::integer AS failures,
            t.last_error_at, t.last_sqlstate, t.last_error, t.last_detail, t.last_hint,
            CASE WHEN s.enabled THEN coalesce(t.next_at, pg_catalog.now()) END AS next_run,
-           t.upkeep_error
+           t.upkeep_error, t.metadata_error
     FROM matomo_sites v
     JOIN matomo_site_config s ON s.id = v.id
     LEFT JOIN matomo_site_state t ON t.site_id = s.id
@@ -1692,6 +2001,7 @@ COMMENT ON COLUMN matomo_status.last_detail IS 'DETAIL of its error';
 COMMENT ON COLUMN matomo_status.last_hint IS 'HINT of its error: what to do';
 COMMENT ON COLUMN matomo_status.next_run IS 'When the background worker, if running, next syncs the site; infinity if the token must be fixed first; NULL if the site is disabled';
 COMMENT ON COLUMN matomo_status.upkeep_error IS 'Today''s error of retention or of creating partitions ahead; it does not make a run fail';
+COMMENT ON COLUMN matomo_status.metadata_error IS 'Today''s error of reading the names of goals and custom dimensions; it does not make a run fail';
 
 CREATE OR REPLACE VIEW matomo_progress WITH (security_barrier) AS
     WITH live AS (
@@ -1759,6 +2069,8 @@ $$;
 COMMENT ON PROCEDURE matomo_sync_all() IS 'Syncs all enabled registered sites whose owner''s rights you have, one after the other, with a commit after each step; a failed site is a WARNING. Also applies retention to disabled sites';
 COMMENT ON FUNCTION matomo_run_sites() IS 'Internal: IDs of the registered sites that matomo_sync_all has work for';
 COMMENT ON FUNCTION matomo_run_step(integer, boolean) IS 'Internal: runs the next step for a registered site; returns whether more steps follow';
+COMMENT ON FUNCTION matomo_create_partitions(regclass, timestamptz, timestamptz) IS
+    'Creates the missing weekly partitions (UTC) of a destination and its companions between two instants, and returns the number of those of the destination';
 COMMENT ON FUNCTION matomo_create_companions(regclass) IS
     'Makes the tables of visits, conversions and items of a destination, as far as matomo.companions names them, or takes those that are there; returns them';
 COMMENT ON FUNCTION matomo_sync(integer, text, text, date, date, text, boolean, integer, text) IS
@@ -1769,6 +2081,13 @@ COMMENT ON FUNCTION matomo_change_url(regclass, text, text) IS
     'Moves a destination''s ledger entries to a Matomo''s new URL, and returns their number';
 COMMENT ON FUNCTION matomo_add_site(text, integer, date, text, interval, interval, boolean) IS
     'Registers a site that the procedures and the background worker sync with your rights; returns its ID';
+COMMENT ON FUNCTION matomo_add_sites(text, date, text, interval, interval, boolean, boolean) IS
+    'Registers all sites that your token may see and that are not registered, like matomo_add_site; returns them. Optionally new ones too, once a day';
+COMMENT ON FUNCTION matomo_ignore_new_sites(text) IS
+    'Registers new sites of a server no longer; returns how many orders of matomo_add_sites are ended';
+COMMENT ON FUNCTION matomo_list_sites(text) IS 'Lists the sites of a server that your token may see';
+COMMENT ON FUNCTION matomo_refresh_metadata(integer, text, text, text, text) IS
+    'Reads the names of a site, its goals and its custom dimensions from Matomo; returns their numbers';
 COMMENT ON FUNCTION matomo_alter_site(integer, text, integer, date, text, interval, interval, boolean, text) IS
     'Changes a registered site; NULL keeps a value. A failed site is retried';
 COMMENT ON FUNCTION matomo_remove_site(integer) IS 'Removes a registered site, but not its copied visits';
@@ -1784,10 +2103,11 @@ DECLARE
     owners CONSTANT text := pg_catalog.current_setting('matomo_update.owners');
     grants CONSTANT text := pg_catalog.current_setting('matomo_update.grants');
     for_all CONSTANT name[] := ARRAY['matomo_may_see', 'matomo_find_table', 'matomo_is_running', 'matomo_run_is_dead',
-        'matomo_today', 'matomo_partition_ranges', 'matomo_create_partitions',
+        'matomo_today', 'matomo_partition_ranges', 'matomo_create_partitions', 'matomo_make_partitions',
         'matomo_drop_step', 'matomo_drop_rows', 'matomo_drop_before', 'matomo_remove_site',
         'matomo_run_outside_transaction', 'matomo_run_sites', 'matomo_run_step', 'matomo_action_node',
-        'matomo_visit', 'matomo_conversion', 'matomo_item', 'matomo_companion', 'matomo_create_companions', 'matomo_create_companion', 'matomo_grant_as'];
+        'matomo_visit', 'matomo_conversion', 'matomo_item', 'matomo_companion', 'matomo_create_companions', 'matomo_create_companion', 'matomo_grant_as',
+        'matomo_site_details', 'matomo_goals', 'matomo_dimensions', 'matomo_create_named_views', 'matomo_ignore_new_sites'];
     change text;
 BEGIN
     EXECUTE owners;

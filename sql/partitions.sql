@@ -72,7 +72,8 @@ $$;
 COMMENT ON FUNCTION matomo_grant_as(regclass, regclass) IS
     'Internal: gives a table that we make the owner, the grants and the row-level security of another';
 
-CREATE FUNCTION matomo_create_partitions(destination regclass, from_time timestamptz, to_time timestamptz)
+-- Called as the table's owner: expressions of its indexes and constraints are evaluated meanwhile.
+CREATE FUNCTION matomo_make_partitions(destination regclass, from_time timestamptz, to_time timestamptz)
 RETURNS integer
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -160,19 +161,19 @@ BEGIN
         END IF;
 
         -- A role that may write to the table may still not be able to create its partitions. The owner
-        -- of the table needs CREATE on its schema too: a superuser may have created the table for it.
-        SELECT CASE WHEN NOT pg_has_role(table_owner, 'USAGE')
+        -- of the table needs CREATE on its schema: a superuser may have created the table for it.
+        SELECT CASE WHEN NOT is_owner
                     THEN format('This requires the rights of its owner, %I.', pg_get_userbyid(table_owner))
                     WHEN needs_create IS NOT NULL
                     THEN format('This requires CREATE on schema %I.', of_schema) END,
-               CASE WHEN NOT pg_has_role(table_owner, 'USAGE')
+               CASE WHEN NOT is_owner
                     THEN 'Ask the owner to run matomo_create_partitions, or to register a site, which creates partitions ahead.'
                     WHEN needs_create IS NOT NULL
                     THEN format('GRANT CREATE ON SCHEMA %I TO %I.', of_schema, needs_create) END
         INTO missing, advice
-        FROM (SELECT min(r.rolname::text) FROM pg_roles r, pg_roles me
-              WHERE me.rolname = current_user AND NOT me.rolsuper AND r.oid IN (me.oid, table_owner)
-                AND NOT has_schema_privilege(r.oid, of_schema::text, 'CREATE')) AS x(needs_create);
+        FROM (SELECT table_owner = current_user::regrole,
+                     CASE WHEN NOT has_schema_privilege(of_schema::text, 'CREATE') THEN current_user END)
+            AS x(is_owner, needs_create);
         IF missing IS NOT NULL THEN
             RAISE insufficient_privilege USING
                 MESSAGE = format('permission denied to create the partition of table %I.%I for the week of %s',
@@ -217,16 +218,9 @@ BEGIN
         created := created + 1;
         at := upper_bound;
     END LOOP;
-    -- The tables of visits, conversions and items have the same weeks.
-    FOR made IN
-        SELECT c.oid FROM @extschema@.matomo_companion k JOIN pg_class c ON c.oid = k.companion::oid
-        WHERE k.destination::oid = matomo_create_partitions.destination::oid
-    LOOP
-        PERFORM @extschema@.matomo_create_partitions(made, from_time, to_time);
-    END LOOP;
     RETURN created;
 END
 $$;
 
-COMMENT ON FUNCTION matomo_create_partitions(regclass, timestamptz, timestamptz) IS
-    'Creates the missing weekly partitions (UTC) of a destination and its companions between two instants, and returns the number of those of the destination';
+COMMENT ON FUNCTION matomo_make_partitions(regclass, timestamptz, timestamptz) IS
+    'Internal: creates the missing weekly partitions (UTC) of one table of the caller''s, and returns their number';

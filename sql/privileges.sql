@@ -33,20 +33,22 @@ END
 $$;
 
 -- Views that show only what the user may see, the templates of the tables, and which table is whose companion.
-GRANT SELECT ON matomo_action, matomo_action_node, matomo_visit, matomo_conversion, matomo_item, matomo_companion, matomo_days, matomo_sites, matomo_runs, matomo_status, matomo_progress TO PUBLIC;
+GRANT SELECT ON matomo_action, matomo_action_node, matomo_visit, matomo_conversion, matomo_item, matomo_companion, matomo_days, matomo_site_details, matomo_goals, matomo_dimensions, matomo_sites, matomo_runs, matomo_status, matomo_progress TO PUBLIC;
 GRANT EXECUTE ON FUNCTION matomo_may_see(oid), matomo_find_table(text[]), matomo_is_running(integer), matomo_run_is_dead(bigint), matomo_today(text) TO PUBLIC;
 
 -- These have only the caller's rights on tables.
 GRANT EXECUTE ON FUNCTION
     matomo_create_table(text, boolean, name, text),
     matomo_create_companions(regclass),
+    matomo_create_named_views(regclass),
     matomo_grant_as(regclass, regclass),
     matomo_create_companion(regclass, text, text[], text),
     matomo_partition_ranges(regclass),
     matomo_create_partitions(regclass, timestamptz, timestamptz),
+    matomo_make_partitions(regclass, timestamptz, timestamptz),
     matomo_forget(text, text, regclass, text),
     matomo_drop_step(regclass, timestamptz, integer, interval, jsonb),
-    matomo_drop_rows(regclass, timestamptz, integer, interval, text, text, jsonb)
+    matomo_drop_rows(regclass, timestamptz, integer, interval, text, text, boolean, jsonb)
 TO PUBLIC;
 GRANT EXECUTE ON PROCEDURE matomo_drop_before(regclass, timestamptz, integer, interval, interval) TO PUBLIC;
 
@@ -54,11 +56,14 @@ GRANT EXECUTE ON PROCEDURE matomo_drop_before(regclass, timestamptz, integer, in
 -- the procedures' functions; matomo_run_step checks that they may.
 GRANT EXECUTE ON FUNCTION
     matomo_remove_site(integer),
+    matomo_ignore_new_sites(text),
     matomo_run_outside_transaction(text),
     matomo_run_sites(),
     matomo_run_step(integer, boolean)
 TO PUBLIC;
 
+COMMENT ON FUNCTION matomo_create_partitions(regclass, timestamptz, timestamptz) IS
+    'Creates the missing weekly partitions (UTC) of a destination and its companions between two instants, and returns the number of those of the destination';
 COMMENT ON FUNCTION matomo_create_companions(regclass) IS
     'Makes the tables of visits, conversions and items of a destination, as far as matomo.companions names them, or takes those that are there; returns them';
 COMMENT ON FUNCTION matomo_sync(integer, text, text, date, date, text, boolean, integer, text) IS
@@ -72,6 +77,13 @@ COMMENT ON FUNCTION matomo_change_url(regclass, text, text) IS
 
 COMMENT ON FUNCTION matomo_add_site(text, integer, date, text, interval, interval, boolean) IS
     'Registers a site that the procedures and the background worker sync with your rights; returns its ID';
+COMMENT ON FUNCTION matomo_add_sites(text, date, text, interval, interval, boolean, boolean) IS
+    'Registers all sites that your token may see and that are not registered, like matomo_add_site; returns them. Optionally new ones too, once a day';
+COMMENT ON FUNCTION matomo_ignore_new_sites(text) IS
+    'Registers new sites of a server no longer; returns how many orders of matomo_add_sites are ended';
+COMMENT ON FUNCTION matomo_list_sites(text) IS 'Lists the sites of a server that your token may see';
+COMMENT ON FUNCTION matomo_refresh_metadata(integer, text, text, text, text) IS
+    'Reads the names of a site, its goals and its custom dimensions from Matomo; returns their numbers';
 COMMENT ON FUNCTION matomo_alter_site(integer, text, integer, date, text, interval, interval, boolean, text) IS
     'Changes a registered site; NULL keeps a value. A failed site is retried';
 COMMENT ON FUNCTION matomo_remove_site(integer) IS 'Removes a registered site, but not its copied visits';

@@ -6,7 +6,8 @@
 -- is not available within lock_timeout: a longer wait for a table's lock would block all of its new
 -- readers. Also returns the sites of the removed rows (NULL means any) and their span, from the last
 -- instant of the previous step to where it has come. Deletes with the search_path in `path`, so
--- that triggers find the same names as at an INSERT.
+-- that triggers find the same names as at an INSERT. Where a row's ctid is of no use (foreign tables, other
+-- access methods, and everything unless `has_places`), deletes by the day.
 CREATE FUNCTION matomo_drop_rows(
     destination regclass,
     before timestamptz,
@@ -14,6 +15,7 @@ CREATE FUNCTION matomo_drop_rows(
     lock_timeout interval,
     path text,
     time_column text,
+    has_places boolean,
     INOUT place jsonb,
     OUT more boolean,
     OUT dropped text,
@@ -89,12 +91,15 @@ BEGIN
         'whole', t.hi <= before AND pg_has_role(c.relowner, 'USAGE') AND pg_has_role(p.relowner, 'USAGE')
             AND NOT EXISTS (SELECT FROM tree f WHERE f.relkind = 'f' AND t.oid = ANY (f.path)),
         -- 1 << CMD_DELETE; it locks the table.
-        'deletable', CASE t.relkind WHEN 'f' THEN pg_relation_is_updatable(t.oid, false) & 16 <> 0 END)
+        'deletable', CASE WHEN t.relkind = 'f' THEN pg_relation_is_updatable(t.oid, false) & 16 <> 0
+                          ELSE m.amname IS DISTINCT FROM 'columnar' END,
+        'by_day', NOT has_places OR m.amname IS DISTINCT FROM 'heap')
         ORDER BY t.hi, cardinality(t.path), c.relname)
     INTO parts
     FROM tree t
     JOIN pg_class c ON c.oid = t.oid
     JOIN pg_namespace n ON n.oid = c.relnamespace
+    LEFT JOIN pg_am m ON m.oid = c.relam
     LEFT JOIN (pg_class p JOIN pg_namespace pn ON pn.oid = p.relnamespace) ON p.oid = t.parent
     WHERE t.lo < before;
 
@@ -107,7 +112,7 @@ BEGIN
         SELECT x.*, e.number, parts -> (e.number - 2)::integer -> 'id' AS previous
         FROM jsonb_array_elements(parts) WITH ORDINALITY AS e(part, number)
         CROSS JOIN LATERAL jsonb_to_record(e.part) AS x(id oid, name text, parent text, kind text, lo text, hi text,
-            is_old boolean, is_owned boolean, whole boolean, deletable boolean)
+            is_old boolean, is_owned boolean, whole boolean, deletable boolean, by_day boolean)
         WHERE e.number >= coalesce(start_number, 1)
         ORDER BY e.number
     LOOP
@@ -140,23 +145,37 @@ BEGIN
             END IF;
         END IF;
 
-        IF part.kind = 'r' THEN
-            IF part.is_owned AND row_security_active(part.id) THEN
-                RAISE insufficient_privilege USING
-                    MESSAGE = format('row-level security may hide rows of table %s', part.name),
-                    DETAIL = 'Rows that a policy hides would remain.',
-                    HINT = 'Use a role to which no policy applies, such as the table''s owner.';
-            END IF;
-            -- A role that does not own the partition deletes through the table, with its rights there.
-            among := CASE WHEN part.is_owned THEN 'ONLY ' || part.name ELSE root END;
-            which := concat_ws(' AND ',
-                CASE WHEN NOT part.is_owned THEN
-                    format('d.tableoid OPERATOR(pg_catalog.=) %1$L::pg_catalog.oid'
-                        ' AND %2$s OPERATOR(pg_catalog.>=) %3$L AND %2$s OPERATOR(pg_catalog.<) %4$L',
-                        part.id, at, part.lo, part.hi) END,
-                CASE WHEN NOT part.is_old THEN at || ' OPERATOR(pg_catalog.<) $1' END,
-                CASE WHEN site IS NOT NULL THEN 'd.idsite::pg_catalog.text OPERATOR(pg_catalog.=) $2' END,
-                'true');
+        CONTINUE WHEN part.kind NOT IN ('r', 'f') OR NOT part.deletable;
+        IF part.kind = 'r' AND part.is_owned AND row_security_active(part.id) THEN
+            RAISE insufficient_privilege USING
+                MESSAGE = format('row-level security may hide rows of table %s', part.name),
+                DETAIL = 'Rows that a policy hides would remain.',
+                HINT = 'Use a role to which no policy applies, such as the table''s owner.';
+        END IF;
+        -- A role that does not own the partition deletes through the table, with its rights there.
+        among := CASE WHEN part.is_owned OR part.kind = 'f'
+                      THEN CASE WHEN has_places THEN 'ONLY ' ELSE '' END || part.name ELSE root END;
+        which := concat_ws(' AND ',
+            CASE WHEN among = root THEN
+                concat_ws(' AND ', format('%1$s OPERATOR(pg_catalog.>=) %2$L AND %1$s OPERATOR(pg_catalog.<) %3$L', at, part.lo, part.hi),
+                    CASE WHEN NOT part.by_day THEN format('d.tableoid OPERATOR(pg_catalog.=) %L::pg_catalog.oid', part.id) END) END,
+            CASE WHEN NOT part.is_old THEN at || ' OPERATOR(pg_catalog.<) $1' END,
+            CASE WHEN site IS NOT NULL THEN 'd.idsite::pg_catalog.text OPERATOR(pg_catalog.=) $2' END,
+            'true');
+        IF part.by_day THEN
+            EXECUTE format('SELECT min(%s) FROM %s AS d WHERE %s', at, among, which)
+            INTO first_gone USING before, site::text;
+            CONTINUE WHEN first_gone IS NULL;
+            last_gone := first_gone + '1 day'::interval;
+            sites_gone := CASE WHEN site IS NOT NULL THEN ARRAY[site::text] END;
+            PERFORM set_config('search_path', path, true);
+            EXECUTE pg_catalog.format(
+                'DELETE FROM %s AS d WHERE %s AND %s OPERATOR(pg_catalog.<=) $3', among, which, at)
+            USING before, site::pg_catalog.text, last_gone;
+            GET DIAGNOSTICS actions = ROW_COUNT;
+            PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+            selected := batch;
+        ELSE
             since := CASE WHEN part.number = start_number AND NOT part.is_old THEN (place ->> 'since')::timestamptz END;
             -- Ordered by time, if rows can be skipped this way; an index may supply the order.
             EXECUTE format('SELECT ARRAY(SELECT d.ctid FROM %s AS d WHERE %s%s LIMIT $3)', among, which,
@@ -173,30 +192,13 @@ BEGIN
                 ' pg_catalog.array_agg(DISTINCT g.idsite::pg_catalog.text) FROM gone AS g', among, which, at)
             INTO actions, first_gone, last_gone, sites_gone USING before, site::pg_catalog.text, ids;
             PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
-        ELSIF part.kind = 'f' AND part.deletable THEN
-            -- Not every foreign server has a ctid, so delete by the day.
-            which := concat(at, ' OPERATOR(pg_catalog.<) $1',
-                CASE WHEN site IS NOT NULL THEN ' AND d.idsite::pg_catalog.text OPERATOR(pg_catalog.=) $2' END);
-            EXECUTE format('SELECT min(%s) FROM ONLY %s AS d WHERE %s', at, part.name, which)
-            INTO first_gone USING before, site::text;
-            last_gone := first_gone + '1 day'::interval;
-            sites_gone := CASE WHEN site IS NOT NULL THEN ARRAY[site::text] END;
-            PERFORM set_config('search_path', path, true);
-            EXECUTE pg_catalog.format(
-                'DELETE FROM ONLY %s AS d WHERE %s AND %s OPERATOR(pg_catalog.<=) $3', part.name, which, at)
-            USING before, site::pg_catalog.text, last_gone;
-            GET DIAGNOSTICS actions = ROW_COUNT;
-            PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
-            selected := batch;
-        ELSE
-            CONTINUE;
         END IF;
         IF actions > 0 THEN
             more := true;
             -- Rows that another session changed meanwhile were skipped, so find them again.
             done := actions = selected AND selected < batch;
             place := jsonb_build_object('before', before, 'id', part.id, 'done', done, 'last_gone', last_gone,
-                'since', CASE WHEN done OR part.kind = 'f' THEN NULL WHEN actions = selected THEN last_gone ELSE since END);
+                'since', CASE WHEN done OR part.by_day THEN NULL WHEN actions = selected THEN last_gone ELSE since END);
             first_gone := least(first_gone, before_this);
             last_gone := CASE WHEN done THEN least(part.hi::timestamptz, before) ELSE last_gone + '1 second'::interval END;
             RETURN;
@@ -209,11 +211,11 @@ BEGIN
     SELECT string_agg(x.name, ', ' ORDER BY e.number) INTO not_deletable
     FROM jsonb_array_elements(parts) WITH ORDINALITY AS e(part, number)
     CROSS JOIN LATERAL jsonb_to_record(e.part) AS x(name text, kind text, deletable boolean)
-    WHERE x.kind = 'f' AND NOT x.deletable;
+    WHERE x.kind IN ('r', 'f') AND NOT x.deletable;
     IF not_deletable IS NOT NULL THEN
         RAISE WARNING USING
-            MESSAGE = format('foreign tables from which nothing can be deleted: %s', not_deletable),
-            HINT = 'Delete their rows where they are, or detach them.';
+            MESSAGE = format('tables from which nothing can be deleted: %s', not_deletable),
+            HINT = 'Detach them, or delete the rows where they are; a columnar table must be made heap for that.';
     END IF;
 EXCEPTION
     -- The rollback of this block has released its locks.
@@ -237,7 +239,7 @@ EXCEPTION
 END
 $$;
 
-COMMENT ON FUNCTION matomo_drop_rows(regclass, timestamptz, integer, interval, text, text, jsonb) IS
+COMMENT ON FUNCTION matomo_drop_rows(regclass, timestamptz, integer, interval, text, text, boolean, jsonb) IS
     'Internal: drops a partition or deletes a batch of rows, for matomo_drop_step';
 
 -- A procedure that commits cannot have SET clauses, so every name and operator is qualified.

@@ -15,7 +15,8 @@ CREATE TABLE matomo_site_config (
     created_at  timestamptz NOT NULL DEFAULT pg_catalog.now(),
     -- The defaults are for dumps of 0.1.0, which lack these columns.
     destination_name text[] NOT NULL DEFAULT '{?,?,?}',
-    owner_name  name NOT NULL DEFAULT '?'
+    owner_name  name NOT NULL DEFAULT '?',
+    new_sites_but integer[]
 );
 CREATE UNIQUE INDEX matomo_site_config_key ON matomo_site_config (server, idsite, destination)
     WHERE destination::oid <> 0::oid;
@@ -36,6 +37,8 @@ COMMENT ON COLUMN matomo_site_config.created_at IS 'When the site was registered
 COMMENT ON COLUMN matomo_site_config.destination_name IS 'Last known schema, name and owner of the table, from when it was set or dumped';
 COMMENT ON COLUMN matomo_site_config.owner_name IS 'Last known name of the owner, from when it was set or dumped';
 
+COMMENT ON COLUMN matomo_site_config.new_sites_but IS 'Sites of the server that are not new: all others are registered like this one; NULL if none is';
+
 COMMENT ON SEQUENCE matomo_site_config_id_seq IS 'IDs of registered sites';
 
 -- A separate table, as the state changes with every run. No foreign key: pg_restore loads the rows of an
@@ -55,7 +58,10 @@ CREATE TABLE matomo_site_state (
     tended_on           date,
     upkeep_place        jsonb,
     upkeep_error        text,
-    changes             integer NOT NULL DEFAULT 0
+    changes             integer NOT NULL DEFAULT 0,
+    upkeep_begun        integer NOT NULL DEFAULT 0,
+    metadata_on         date,
+    metadata_error      text
 );
 
 COMMENT ON TABLE matomo_site_state IS 'State of each registered site';
@@ -74,6 +80,9 @@ COMMENT ON COLUMN matomo_site_state.tended_on IS 'Last day, in the site''s timez
 COMMENT ON COLUMN matomo_site_state.upkeep_place IS 'Where unfinished retention resumes';
 COMMENT ON COLUMN matomo_site_state.upkeep_error IS 'Message of the error that retention or partitions failed with';
 COMMENT ON COLUMN matomo_site_state.changes IS 'Number of configuration changes that make earlier runs irrelevant';
+COMMENT ON COLUMN matomo_site_state.upkeep_begun IS 'Processes of the worker that have begun the upkeep since one last ended it';
+COMMENT ON COLUMN matomo_site_state.metadata_on IS 'Last day, in the site''s timezone, on which Matomo was asked for its goals and custom dimensions';
+COMMENT ON COLUMN matomo_site_state.metadata_error IS 'Message of the error that this failed with';
 
 -- Dumped with names, like matomo_ledger. What was dropped stays NULL: a later table or role with its name
 -- is another one.
@@ -112,7 +121,8 @@ CREATE VIEW matomo_sites WITH (security_barrier) AS
     SELECT s.id, s.server, s.idsite, s.name, s.timezone,
            coalesce(c.oid::pg_catalog.regclass::text,
                     pg_catalog.format('%I.%I', s.destination_name[1], s.destination_name[2])) AS destination,
-           coalesce(r.rolname, s.owner_name) AS owner, s.start_date, s.every, s.retention, s.enabled, s.created_at
+           coalesce(r.rolname, s.owner_name) AS owner, s.start_date, s.every, s.retention, s.enabled, s.created_at,
+           s.new_sites_but IS NOT NULL AS new_sites
     FROM matomo_site_config s
     LEFT JOIN pg_catalog.pg_class c ON c.oid = CASE s.destination::pg_catalog.oid WHEN 0::pg_catalog.oid
         THEN matomo_find_table(s.destination_name) ELSE s.destination::pg_catalog.oid END
@@ -133,3 +143,4 @@ COMMENT ON COLUMN matomo_sites.every IS 'How often the background worker syncs t
 COMMENT ON COLUMN matomo_sites.retention IS 'How long visits are kept; NULL means forever';
 COMMENT ON COLUMN matomo_sites.enabled IS 'Whether matomo_sync_all and the background worker sync the site';
 COMMENT ON COLUMN matomo_sites.created_at IS 'When the site was registered';
+COMMENT ON COLUMN matomo_sites.new_sites IS 'Whether new sites of the server are registered like this one';

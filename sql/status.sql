@@ -12,7 +12,7 @@ CREATE VIEW matomo_status WITH (security_barrier) AS
                  AND matomo_run_is_dead(r.runid))::integer AS failures,
            t.last_error_at, t.last_sqlstate, t.last_error, t.last_detail, t.last_hint,
            CASE WHEN s.enabled THEN coalesce(t.next_at, pg_catalog.now()) END AS next_run,
-           t.upkeep_error
+           t.upkeep_error, t.metadata_error
     FROM matomo_sites v
     JOIN matomo_site_config s ON s.id = v.id
     LEFT JOIN matomo_site_state t ON t.site_id = s.id
@@ -50,6 +50,7 @@ COMMENT ON COLUMN matomo_status.last_detail IS 'DETAIL of its error';
 COMMENT ON COLUMN matomo_status.last_hint IS 'HINT of its error: what to do';
 COMMENT ON COLUMN matomo_status.next_run IS 'When the background worker, if running, next syncs the site; infinity if the token must be fixed first; NULL if the site is disabled';
 COMMENT ON COLUMN matomo_status.upkeep_error IS 'Today''s error of retention or of creating partitions ahead; it does not make a run fail';
+COMMENT ON COLUMN matomo_status.metadata_error IS 'Today''s error of reading the names of goals and custom dimensions; it does not make a run fail';
 
 -- Parses pg_stat_activity, which shows the text of other roles' sessions only to members of
 -- pg_read_all_stats. Runs of the user's own sites are shown as of their last commit, whichever role runs

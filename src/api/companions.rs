@@ -9,7 +9,7 @@ use crate::pg::report::or_raise;
 use crate::state::ledger;
 use crate::state::table::Table;
 use crate::store::companions;
-use crate::store::destination::lock_all_rows;
+use crate::store::row_locks::lock_all_rows;
 
 /// Makes the companions of a destination that `matomo.companions` names and it does not have. Returns
 /// them.

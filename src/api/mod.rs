@@ -7,6 +7,9 @@
 pub mod companions;
 pub mod deletion;
 pub mod ledger;
+pub mod many_sites;
+pub mod metadata;
+pub mod partitions;
 pub mod released;
 pub mod runs;
 pub mod schema;

@@ -24,6 +24,12 @@ extension_sql_file!(
     name = "retention",
     requires = [api::runs::matomo_run_outside_transaction]
 );
+extension_sql_file!("../../sql/metadata.sql", name = "metadata", requires = ["ledger"]);
+extension_sql_file!(
+    "../../sql/named_views.sql",
+    name = "named_views",
+    requires = ["metadata", "companions"]
+);
 extension_sql_file!("../../sql/sites.sql", name = "sites", requires = ["ledger"]);
 extension_sql_file!(
     "../../sql/runs.sql",
@@ -59,8 +65,15 @@ extension_sql_file!(
     name = "privileges",
     requires = [
         "procedures",
+        "metadata",
+        "named_views",
+        api::metadata::matomo_refresh_metadata_0_2_reconnect,
+        api::metadata::matomo_list_sites_0_2_reconnect,
+        api::many_sites::matomo_add_sites_0_2_reconnect,
+        api::many_sites::matomo_ignore_new_sites_0_2_reconnect,
         api::ledger::matomo_change_url_0_2_reconnect,
-        api::companions::matomo_create_companions_0_2_reconnect
+        api::companions::matomo_create_companions_0_2_reconnect,
+        api::partitions::matomo_create_partitions_0_2_reconnect
     ],
     finalize
 );

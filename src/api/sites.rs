@@ -152,14 +152,25 @@ fn matomo_today(timezone: &str) -> Option<Date> {
 /// Asks Matomo for the site, and checks that `start` is not after its current day.
 fn ask(access: &Access, idsite: i32, start: Option<chrono::NaiveDate>) -> Result<SiteInfo> {
     let info = ask_for_site(&access.client, idsite, None)?;
-    if let Some(start) = start {
-        let today = info.zone.day(chrono::Utc::now().timestamp()).unwrap_or_default();
-        plan::days(Start::Day(start), None, today, info.zone)?;
-    }
+    check_start(start, info.zone)?;
     Ok(info)
 }
 
-fn lasting(destination: Destination) -> Result<Destination> {
+/// Checks that `start` is not after the current day of a site.
+///
+/// # Errors
+/// [`Error::Argument`].
+pub fn check_start(start: Option<chrono::NaiveDate>, zone: Zone) -> Result<()> {
+    let Some(start) = start else { return Ok(()) };
+    let today = zone.day(chrono::Utc::now().timestamp()).unwrap_or_default();
+    plan::days(Start::Day(start), None, today, zone).map(drop)
+}
+
+/// Checks that the table is not a temporary one.
+///
+/// # Errors
+/// [`StoredError::TemporaryDestination`].
+pub fn lasting(destination: Destination) -> Result<Destination> {
     let sql = "SELECT c.relpersistence OPERATOR(pg_catalog.=) 't' FROM pg_catalog.pg_class c \
                WHERE c.oid OPERATOR(pg_catalog.=) $1";
     let is_temporary: Option<bool> = Spi::connect_mut(|client| {
@@ -192,7 +203,11 @@ fn role(name: &str) -> Result<pg_sys::Oid> {
     }
 }
 
-fn check_intervals(every: Option<Interval>, retention: Option<Interval>) -> Result<()> {
+/// Checks the intervals of a registered site.
+///
+/// # Errors
+/// [`Error::Argument`].
+pub fn check_intervals(every: Option<Interval>, retention: Option<Interval>) -> Result<()> {
     const SECOND: i128 = 1_000_000;
     const DAY: i128 = 86_400 * SECOND;
     // Check each field: any of them can overflow a date that the interval is subtracted from.

@@ -130,7 +130,7 @@ fn matomo_check_0_2_reconnect(
 
 /// Shows the activity in `pg_stat_activity`. Hides the statement first if it has a key, before
 /// anything can fail or wait.
-fn begin(site: Option<i32>, key: Option<&str>) -> Option<secrecy::WithoutContext> {
+pub fn begin(site: Option<i32>, key: Option<&str>) -> Option<secrecy::WithoutContext> {
     let hidden = key.map(secrecy::hide_running_statement);
     secrecy::show_activity(&site.map_or_else(
         || "matomo: begins".to_owned(),
@@ -139,21 +139,26 @@ fn begin(site: Option<i32>, key: Option<&str>) -> Option<secrecy::WithoutContext
     hidden
 }
 
-/// The common arguments of `matomo_sync` and `matomo_check`.
-struct Arguments<'a> {
-    site: Option<i32>,
-    url: Option<&'a str>,
-    key: Option<&'a str>,
-    server: Option<&'a str>,
-    start_date: Option<Date>,
-    end_date: Option<Date>,
-    destination: Option<&'a str>,
-    force: Option<bool>,
-    page_size: Option<i32>,
+/// The common arguments of `matomo_sync`, `matomo_check` and `matomo_refresh_metadata`.
+#[derive(Default)]
+pub struct Arguments<'a> {
+    pub site: Option<i32>,
+    pub url: Option<&'a str>,
+    pub key: Option<&'a str>,
+    pub server: Option<&'a str>,
+    pub start_date: Option<Date>,
+    pub end_date: Option<Date>,
+    pub destination: Option<&'a str>,
+    pub force: Option<bool>,
+    pub page_size: Option<i32>,
 }
 
 impl Arguments<'_> {
-    fn request(self) -> Result<SyncRequest> {
+    /// Checks them.
+    ///
+    /// # Errors
+    /// [`Error::Null`], [`Error::Argument`], and those of the credentials.
+    pub fn request(self) -> Result<SyncRequest> {
         let site = id_of_site(self.site)?;
         self.only_one_way()?;
         if self.key.is_some_and(|key| key.trim().is_empty()) {

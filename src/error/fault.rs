@@ -11,7 +11,7 @@ use super::host_refusal::HostRefusal;
 pub struct Call {
     /// The Matomo API method, such as `Live.getLastVisitsDetails`.
     pub method: &'static str,
-    /// idSite.
+    /// idSite; 0 if the method takes none.
     pub site: i32,
     /// The requested site-day, if the method takes one.
     pub day: Option<NaiveDate>,
@@ -23,7 +23,11 @@ pub struct Call {
 
 impl fmt::Display for Call {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Method {}, site {} at {}", self.method, self.site, self.host)?;
+        write!(f, "Method {}", self.method)?;
+        if self.site > 0 {
+            write!(f, ", site {}", self.site)?;
+        }
+        write!(f, " at {}", self.host)?;
         if let Some(day) = self.day {
             write!(f, ", day {day}")?;
         }

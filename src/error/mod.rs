@@ -62,8 +62,8 @@ pub enum Error {
         stored: (String, Option<NaiveDate>),
         asked: Option<NaiveDate>,
     },
-    /// A query does not find all rows that were written.
-    NotSeen { name: String, written: i64, seen: i64 },
+    /// A query does not find all rows that were written; what keeps them, if not Postgres itself.
+    NotSeen { name: String, engine: Option<String>, written: i64, seen: i64 },
     /// Postgres cannot convert UTF-8 to the database's encoding.
     Encoding(String),
     /// The library and the extension's SQL objects are of different versions.
@@ -193,7 +193,9 @@ impl Error {
                     on(asked)
                 ))
             }
-            Error::RowSecurity(_) => Some("Rows that a policy hides would remain.".to_owned()),
+            Error::RowSecurity(_) => {
+                Some("Rows that a policy hides would be passed over.".to_owned())
+            }
             Error::Stored(error) => error.detail(),
             _ => None,
         }
@@ -247,11 +249,11 @@ impl Error {
                  the older visits: CALL matomo_drop_before('{}', '...').",
                 name.replace('\'', "''")
             ),
-            Error::NotSeen { .. } => {
-                "Use an ordinary Postgres table, partitioned or not: an extension stores the rows of \
-                 this one elsewhere."
-                    .to_owned()
-            }
+            Error::NotSeen { engine, .. } => format!(
+                "Use an ordinary Postgres table, partitioned or not: {} stores the rows of this one \
+                 elsewhere. docs/scale.md has what else can be a destination.",
+                engine.as_deref().unwrap_or("an extension")
+            ),
             Error::Encoding(_) => "Use a database with encoding UTF8.".to_owned(),
             Error::Request { fault, .. } => fault.hint().to_owned(),
         };

@@ -77,8 +77,13 @@ impl Client {
     }
 
     /// The same client, with the request timeout as its answer timeout.
-    pub fn with_answer_timeout(mut self) -> Client {
-        self.settings.answer_timeout = Some(self.settings.request_timeout);
+    pub fn with_answer_timeout(self) -> Client {
+        self.with_answer_timeout_below(Duration::MAX)
+    }
+
+    /// The same, or with a shorter one.
+    pub fn with_answer_timeout_below(mut self, most: Duration) -> Client {
+        self.settings.answer_timeout = Some(self.settings.request_timeout.min(most));
         self.deadline = Deadline::new(self.settings.answer_timeout);
         self
     }
@@ -175,6 +180,27 @@ impl Client {
             return Err(self.fault(&call, Fault::Unexpected(what)));
         }
         Ok(body)
+    }
+
+    /// The answer of a method about the configuration of a site, or of no site (0), in English and
+    /// with all entries of a list.
+    ///
+    /// # Errors
+    /// [`Error::Request`].
+    pub fn configuration(
+        &self,
+        method: &'static str,
+        site: i32,
+        on_retry: OnRetry,
+    ) -> Result<String> {
+        let params = [english(), ("filter_limit", "-1".to_owned())];
+        let body = self.ask(&self.call(method, site, None), &params, false, on_retry)?;
+        Ok(self.hide(&body))
+    }
+
+    /// The error for an answer to [`Client::configuration`] that the caller could not parse.
+    pub fn unexpected_configuration(&self, method: &'static str, site: i32, what: String) -> Error {
+        self.fault(&self.call(method, site, None), Fault::Unexpected(what))
     }
 
     /// Whether to request a smaller page after this failure.

@@ -10,6 +10,7 @@ pub mod http;
 pub mod json;
 pub mod keys;
 pub mod memory;
+pub mod metadata;
 pub mod pager;
 pub mod visit;
 pub mod zone;

@@ -7,6 +7,10 @@ use pgrx::pg_sys;
 /// A search_path in which no user's object hides one of Postgres.
 pub const SAFE_PATH: (&CStr, &CStr) = (c"search_path", c"pg_catalog, pg_temp");
 
+/// Each statement is planned with its values, whatever the session has set: Citus cannot run a generic
+/// plan.
+pub const PLANNED_ANEW: (&CStr, &CStr) = (c"plan_cache_mode", c"force_custom_plan");
+
 /// Changed settings, as by the `SET` clauses of a function. Undone on drop, or after an ERROR when
 /// the transaction aborts.
 pub struct LocalSettings(i32);

@@ -9,6 +9,7 @@ pub mod process;
 pub mod report;
 pub mod roles;
 pub mod secrecy;
+pub mod server_text;
 pub mod spi;
 pub mod subtransaction;
 pub mod watch;

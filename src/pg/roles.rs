@@ -82,3 +82,27 @@ pub fn has_rights_of(role: pg_sys::Oid) -> bool {
     // SAFETY: main thread, within a transaction.
     unsafe { pg_sys::has_privs_of_role(pg_sys::GetUserId(), role) }
 }
+
+/// Locks a table until the end of the transaction if the current user has the rights of its owner, whom it
+/// returns: with the lock, the table stays the owner's.
+pub fn lock_as_owner(table: pg_sys::Oid) -> Option<pg_sys::Oid> {
+    let is_theirs = |owner: &pg_sys::Oid| has_rights_of(*owner);
+    owner_of(table).filter(is_theirs)?;
+    // SAFETY: main thread, within a transaction.
+    unsafe { pg_sys::LockRelationOid(table, pg_sys::AccessShareLock as pg_sys::LOCKMODE) };
+    owner_of(table).filter(is_theirs)
+}
+
+/// The owner of a relation; `None` if it does not exist. Not from a query, whose snapshot may be older.
+fn owner_of(table: pg_sys::Oid) -> Option<pg_sys::Oid> {
+    // SAFETY: main thread, within a transaction; the relation's entry is valid until it is closed.
+    unsafe {
+        let relation = pg_sys::RelationIdGetRelation(table);
+        if relation.is_null() {
+            return None;
+        }
+        let owner = (*(*relation).rd_rel).relowner;
+        pg_sys::RelationClose(relation);
+        Some(owner)
+    }
+}

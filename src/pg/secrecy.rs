@@ -6,7 +6,7 @@ use std::ptr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use pgrx::pg_sys;
+use pgrx::prelude::*;
 
 /// Start of the statement that the log must not show. The start identifies a statement.
 static SECRET_STATEMENT: AtomicI64 = AtomicI64::new(i64::MIN);
@@ -17,7 +17,7 @@ static KEYS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 const KEPT_KEYS: usize = 16;
 
 /// Functions that take a key.
-const CALLS: [&[u8]; 2] = [b"matomo_sync", b"matomo_check"];
+const CALLS: [&[u8]; 3] = [b"matomo_sync", b"matomo_check", b"matomo_refresh_metadata"];
 
 /// The text before the plan in messages of auto_explain.
 const PLAN: &[u8] = b" ms  plan:\n";
@@ -92,6 +92,7 @@ fn keep(key: &str) {
 }
 
 /// Called for each message before it is logged.
+#[pg_guard]
 unsafe extern "C-unwind" fn hide_statement(line: *mut pg_sys::ErrorData) {
     // SAFETY: main thread; Postgres passes a valid message, which owns its texts. The statement's
     // text is valid too.

@@ -20,6 +20,16 @@ pub fn query<'conn>(
     run_plan(client, &client.prepare_mut(sql, &kinds).map_err(spi)?, args)
 }
 
+/// Runs a statement that writes, planned with its values. Unlike a setting, that does not reach the
+/// statements of triggers.
+///
+/// # Errors
+/// As above.
+pub fn write_once(client: &mut SpiClient, sql: &str, args: &[DatumWithOid]) -> Result<usize> {
+    let converted = encoding::arguments(args);
+    Ok(client.update(sql, None, converted.as_deref().unwrap_or(args)).map_err(spi)?.len())
+}
+
 /// Runs a statement prepared with `prepare_mut`.
 ///
 /// Uses `select` with `prepare_mut` even for statements that write: pgrx's `update` takes a

@@ -4,7 +4,8 @@ use crate::error::Result;
 use crate::matomo::http::endpoint::Endpoint;
 use crate::pg::spi::{query, spi, values};
 use crate::state::restored::{is_of_table, table_of_site};
-use crate::store::destination::{Destination, lock_all_rows};
+use crate::store::destination::Destination;
+use crate::store::row_locks::lock_all_rows;
 
 /// Moves a destination's ledger entries to a Matomo's new URL, from its old one and from other spellings of
 /// both. Returns their number.

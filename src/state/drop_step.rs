@@ -20,6 +20,7 @@ use crate::rows::columns as rows;
 use crate::state::emptied_days::{self, Bounds, Gone, Noted};
 use crate::state::table::Table;
 use crate::store::companions;
+use crate::store::engine::Engine;
 
 /// Arguments of a step: the rows to remove, and where the last step stopped.
 pub struct Step {
@@ -99,6 +100,7 @@ pub fn drop_step(step: Step) -> Result<Dropped> {
                 lock_timeout.into(),
                 path.as_deref().into(),
                 kind.time().into(),
+                has_places(table)?.into(),
                 place.map(|place| JsonB(place.clone())).into(),
             ];
             drop_rows(&extension, &args)
@@ -204,12 +206,18 @@ fn seconds(at: TimestampWithTimeZone) -> i64 {
     i64::from(at).div_euclid(1_000_000).saturating_add(946_684_800)
 }
 
+/// Whether rows of a table's ordinary partitions can be found by their place. Citus has those of its
+/// shards.
+fn has_places(table: pg_sys::Oid) -> Result<bool> {
+    Ok(Spi::connect_mut(|client| Engine::of(client, table))? != Engine::Citus)
+}
+
 /// Calls `matomo_drop_rows` with the caller's rights. Also returns the removed rows, if any.
 fn drop_rows(extension: &Extension, args: &[DatumWithOid]) -> Result<(Dropped, Option<Gone>)> {
     let sql = format!(
         "SELECT s.place, s.more, s.dropped, s.actions, s.blocked, s.holders, \
              s.first_gone, s.last_gone, s.sites_gone \
-         FROM {}.matomo_drop_rows($1::regclass, $2, $3, $4, $5, $6, $7) AS s",
+         FROM {}.matomo_drop_rows($1::regclass, $2, $3, $4, $5, $6, $7, $8) AS s",
         extension.schema
     );
     Spi::connect_mut(|client| {

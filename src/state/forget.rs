@@ -56,13 +56,8 @@ pub fn forget(visitor: &Visitor, only_in: Option<pg_sys::Oid>) -> Result<Vec<Era
     }
     let extension = Extension::find()?;
     let longest = locks::own_timeout().unwrap_or(PATIENCE);
-    if let Some(companion) = only_in
-        && let Some(destination) = companions::destination_of(&extension, companion)?
-    {
-        return Err(Error::Argument {
-            message: format!("only_in is a companion of {destination}"),
-            hint: format!("Give only_in => '{destination}', whose companions are erased with it."),
-        });
+    if let Some(table) = only_in {
+        check_is_whole(&extension, table)?;
     }
     let destinations = || match only_in {
         Some(oid) => with_companions(&extension, vec![oid]),
@@ -96,6 +91,21 @@ pub fn forget(visitor: &Visitor, only_in: Option<pg_sys::Oid>) -> Result<Vec<Era
         Spi::connect_mut(|client| query(client, "SET CONSTRAINTS ALL IMMEDIATE", &[]).map(drop))?;
     }
     groups.iter().map(|group| group.erase(visitor, only_in.is_some())).collect()
+}
+
+/// Checks that a table is not a part of a destination.
+fn check_is_whole(extension: &Extension, table: pg_sys::Oid) -> Result<()> {
+    let (what, destination) = match companions::destination_of(extension, table)? {
+        Some(destination) => ("companion", destination),
+        None => match companions::root_of(extension, table)? {
+            Some(destination) => ("partition", destination),
+            None => return Ok(()),
+        },
+    };
+    Err(Error::Argument {
+        message: format!("only_in is a {what} of {destination}"),
+        hint: format!("Give only_in => '{destination}', whose companions are erased with it."),
+    })
 }
 
 impl Group {

@@ -14,6 +14,7 @@ use crate::pg::spi::{query, spi};
 use crate::rows::site_context::ActionTime;
 use crate::rows::visit_tally::{Counts, VisitTally};
 use crate::state::known::{Known, Pass};
+use crate::state::metadata;
 use crate::state::restored;
 use crate::state::restored::is_of_table;
 use crate::store::companions;
@@ -305,6 +306,7 @@ pub fn forget_dropped(extension: &Extension) -> Result<()> {
          FOR UPDATE SKIP LOCKED))"
     );
     extension.run(|client| query(client, &sql, &[]).map(drop))?;
+    metadata::forget_dropped(extension)?;
     companions::forget_dropped(extension)
 }
 

@@ -1,4 +1,4 @@
-//! The extension's own tables: ledger, registered sites, runs; and retention.
+//! The extension's own tables: ledger, registered sites, runs, names; and retention.
 
 pub mod adoption;
 pub mod change_url;
@@ -6,7 +6,10 @@ pub mod drop_step;
 pub mod emptied_days;
 pub mod forget;
 pub mod known;
+pub mod late_companions;
 pub mod ledger;
+pub mod metadata;
+pub mod new_sites;
 pub mod not_begun;
 pub mod registration;
 pub mod restored;

@@ -1,10 +1,12 @@
 //! Registers, changes and removes sites. SPI only.
 
+use std::collections::BTreeSet;
+
 use chrono::NaiveDate;
 use pgrx::datum::{DatumWithOid, Interval};
 use pgrx::pg_sys::panic::CaughtError;
 use pgrx::prelude::*;
-use pgrx::spi::SpiClient;
+use pgrx::spi::{SpiClient, SpiHeapTupleData};
 
 use crate::error::{Error, Result, StoredError};
 use crate::matomo::client::SiteInfo;
@@ -29,7 +31,7 @@ enum Undone {
 }
 
 /// Configuration of a registered site; `None` keeps a value.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Registration<'a> {
     pub server: Option<&'a str>,
     pub idsite: Option<i32>,
@@ -83,19 +85,22 @@ impl Registration<'_> {
         }
         let retention = retention::of(extension, site.id)?;
         let sql = format!(
-            "UPDATE {}.matomo_site_config SET server = coalesce($1::name, server), \
+            "UPDATE {0}.matomo_site_config SET server = coalesce($1::name, server), \
                  idsite = coalesce($2, idsite), destination = coalesce($3::regclass, destination), \
                  owner = coalesce($4::regrole, owner), start_date = coalesce($5::date, start_date), \
                  every = coalesce($6, every), retention = nullif(coalesce($7, retention), interval '0'), \
                  enabled = coalesce($8, enabled), name = coalesce($9, name), \
                  timezone = coalesce($10, timezone), \
                  destination_name = coalesce({TABLE_NAME}, destination_name), \
-                 owner_name = CASE WHEN $4 IS NULL THEN owner_name ELSE pg_get_userbyid($4) END \
+                 owner_name = CASE WHEN $4 IS NULL THEN owner_name ELSE pg_get_userbyid($4) END, \
+                 new_sites_but = CASE WHEN coalesce($12 = (SELECT t.matomo \
+                     FROM {0}.matomo_site_state t WHERE t.site_id = $11), $12 IS NULL) \
+                     THEN new_sites_but END \
              WHERE id = $11",
             extension.schema
         );
         let mut args = self.values();
-        args.push(site.id.into());
+        args.extend([site.id.into(), self.matomo.as_deref().into()]);
         let update = |client: &mut SpiClient| query(client, &sql, &args).map(drop);
         whole.run_alone(extension, Some(site.id), || extension.run(update))?;
         // Another table or site has no last success; the same one by another server name keeps it.
@@ -110,7 +115,7 @@ impl Registration<'_> {
             || self.retention.is_some();
         let sql = format!(
             "INSERT INTO {}.matomo_site_state AS t (site_id) VALUES ($1) ON CONFLICT (site_id) DO UPDATE \
-             SET next_at = now(), failures = 0, refused_credentials = NULL, tended_on = NULL, \
+             SET next_at = now(), failures = 0, refused_credentials = NULL, tended_on = NULL, metadata_on = NULL, \
                  upkeep_place = NULL, changes = t.changes + $4::integer, \
                  matomo = CASE WHEN $2 OR t.matomo <> $3 THEN NULL ELSE t.matomo END, \
                  last_success_at = CASE WHEN $2 OR t.matomo <> $3 THEN NULL ELSE t.last_success_at END",
@@ -134,7 +139,7 @@ impl Registration<'_> {
             query(client, &sql, &args).map(drop)
         })?;
         // The lock excludes upkeep that would still drop by the old retention.
-        retention::open_again(extension, site, retention)
+        retention::open_again(extension, site, self.owner.unwrap_or(site.owner), retention)
     }
 
     /// Runs a statement that registers this site. If another session has just registered the same one, the
@@ -214,6 +219,24 @@ impl Registration<'_> {
             .into()),
         }
     }
+}
+
+/// The idSites of a server that are registered by roles whose rights the current user has.
+///
+/// # Errors
+/// Only internal ones.
+pub fn registered(extension: &Extension, server: &str) -> Result<BTreeSet<i32>> {
+    let sql = format!(
+        "SELECT s.idsite, {OWNER_OF_SITE} FROM {}.matomo_site_config s WHERE s.server = $1::name",
+        extension.schema
+    );
+    let owned = |row: SpiHeapTupleData| -> Result<(Option<i32>, Option<pg_sys::Oid>)> {
+        Ok((row.get(1).map_err(spi)?, row.get(2).map_err(spi)?))
+    };
+    let all: Vec<_> = extension
+        .run(|client| query(client, &sql, &[server.into()])?.map(owned).collect::<Result<_>>())?;
+    let yours = all.into_iter().filter(|(_, owner)| owner.is_some_and(has_rights_of));
+    Ok(yours.filter_map(|(idsite, _)| idsite).collect())
 }
 
 /// Removes a registered site, but neither its visits nor their ledger entries. Keeps at most `keep_runs`

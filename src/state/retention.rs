@@ -3,16 +3,19 @@
 
 use chrono::{Datelike, Months, NaiveDate, TimeDelta, Utc};
 use pgrx::datum::Interval;
+use pgrx::pg_sys;
 
 use crate::config::settings;
 use crate::error::Result;
 use crate::matomo::zone::Zone;
 use crate::pg::extension::Extension;
+use crate::pg::roles::AsSiteOwner;
 use crate::pg::spi::{query, spi, values};
 use crate::rows::site_context::ActionTime;
 use crate::state::ledger::UNREAD;
 use crate::state::restored::is_of_table;
 use crate::state::sites::RegisteredSite;
+use crate::store::destination::Destination;
 
 /// Today in a site's timezone.
 pub fn today(timezone: &str) -> NaiveDate {
@@ -104,18 +107,37 @@ fn before(day: NaiveDate, months: i32, days: i32, micros: i64) -> Option<NaiveDa
     (1..=9999).contains(&day.year()).then_some(day)
 }
 
+/// Whether the retention of a registered site is longer than it was.
+fn is_longer(extension: &Extension, site: i32, before: Interval) -> Result<bool> {
+    let sql = format!(
+        "SELECT 1 FROM {}.matomo_site_config s WHERE s.id = $1 \
+         AND (s.retention IS NULL OR s.retention > $2)",
+        extension.schema
+    );
+    let args = [site.into(), before.into()];
+    extension.run(|client| Ok(!query(client, &sql, &args)?.is_empty()))
+}
+
 /// After a longer retention of a site, opens the days that the old one has dropped, so that the next sync
 /// reads them: those that are sealed and empty. Also opens the day after each, whose visits may have
 /// started before midnight.
 ///
 /// # Errors
-/// As [`first_day`].
+/// Those of [`Destination::open_known`] if the site's owner may not sync it.
 pub fn open_again(
     extension: &Extension,
     site: &RegisteredSite,
+    owner: pg_sys::Oid,
     before: Option<Interval>,
 ) -> Result<()> {
     let Some(before) = before else { return Ok(()) };
+    if !is_longer(extension, site.id, before)? {
+        return Ok(());
+    }
+    if site.destination != pg_sys::Oid::INVALID {
+        let _owner = AsSiteOwner::become_(owner);
+        Destination::open_known(site.destination)?;
+    }
     let first = first_day(extension, site.id)?.map(|day| day.to_string());
     let schema = &extension.schema;
     let is_meant = is_of_table(schema, "$1");
@@ -128,12 +150,9 @@ pub fn open_again(
                  WHERE t.site_id = $4), l.matomo)) \
          UPDATE {schema}.matomo_ledger l SET {UNREAD} \
          FROM (SELECT matomo, day FROM emptied UNION SELECT matomo, day + 1 FROM emptied) e \
-         WHERE {is_meant} AND l.idsite = $2 AND l.matomo = e.matomo AND l.day = e.day \
-         AND EXISTS (SELECT FROM {schema}.matomo_site_config s WHERE s.id = $4 \
-             AND (s.retention IS NULL OR s.retention > $5))"
+         WHERE {is_meant} AND l.idsite = $2 AND l.matomo = e.matomo AND l.day = e.day"
     );
-    let args =
-        [site.destination.into(), site.idsite.into(), first.into(), site.id.into(), before.into()];
+    let args = [site.destination.into(), site.idsite.into(), first.into(), site.id.into()];
     extension.run(|client| query(client, &sql, &args).map(drop))
 }
 

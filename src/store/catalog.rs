@@ -13,7 +13,8 @@ use crate::rows::column_type::ColumnType;
 use crate::rows::columns::{Column, Kind};
 use crate::rows::layout::Layout;
 
-/// The known columns that a table has, and their types for casts.
+/// The known columns that a table has, and their types for casts. Not those whose type may run another
+/// role's code, where rows are only read: who writes to a table runs its triggers too.
 ///
 /// # Errors
 /// [`Error::MissingColumns`].
@@ -22,12 +23,14 @@ pub fn known_columns(
     oid: pg_sys::Oid,
     name: &str,
     kind: Kind,
+    to_write: bool,
 ) -> Result<(Arc<Layout>, Vec<String>)> {
     // Types of pg_catalog are qualified as well: the caller may have a type named text. Types with
     // a modifier are either syntax, such as numeric(10,2), or already qualified. varchar and bpchar
     // go without their modifier: a cast to varchar(9) would truncate, while the column itself
     // refuses. Domains are resolved, and what may be made of them holds no value of ours: a cast to one
-    // runs its constraints, also where rows are only read.
+    // runs its constraints, also where rows are only read. The owner of another type may make functions
+    // its casts, at any time.
     let sql = "WITH RECURSIVE base (name, oid, modifier) AS ( \
                    SELECT a.attname::text, a.atttypid, a.atttypmod FROM pg_attribute a \
                    WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped \
@@ -41,11 +44,13 @@ pub fn known_columns(
                    CASE WHEN n.nspname = 'pg_catalog' THEN t.typname::text ELSE '' END, b.modifier \
                FROM base b JOIN pg_type t ON t.oid = b.oid AND t.typtype <> 'd' \
                JOIN pg_namespace n ON n.oid = t.typnamespace \
-               WHERE n.nspname = 'pg_catalog' OR t.typtype = 'e' \
-                  OR t.typtype = 'b' AND t.typcategory <> 'A'";
+               JOIN pg_roles o ON o.oid = t.typowner \
+               WHERE (n.nspname = 'pg_catalog' OR t.typtype = 'e' \
+                  OR t.typtype = 'b' AND t.typcategory <> 'A') \
+                 AND ($3 OR o.rolsuper OR o.rolname = current_user)";
     let wanted: Vec<&str> = kind.known().map(|column| column.name).collect();
     let mut found = HashMap::new();
-    for row in query(client, sql, &[oid.into(), wanted.into()])? {
+    for row in query(client, sql, &[oid.into(), wanted.into(), to_write.into()])? {
         let column: Option<String> = row.get(1).map_err(spi)?;
         let for_casts: Option<String> = row.get(2).map_err(spi)?;
         let (kind, modifier): (Option<String>, Option<i32>) =
@@ -112,6 +117,13 @@ pub fn key(
         identity: kind.identity().join(", "),
         time: kind.time(),
     })
+}
+
+/// The columns that tell rows apart where no index can: those of the key of our tables.
+pub fn key_without_index(kind: Kind, is_partitioned: bool) -> Vec<String> {
+    let others = kind.identity().iter().copied().filter(|column| *column != "idvisit");
+    let time = is_partitioned.then(|| kind.time());
+    std::iter::once("idvisit").chain(others).chain(time).map(str::to_owned).collect()
 }
 
 /// The first column of a result.

@@ -7,12 +7,13 @@ use pgrx::spi::SpiClient;
 use crate::error::{Error, Result, StoredError};
 use crate::pg::extension::Extension;
 use crate::pg::local_settings::{LocalSettings, SAFE_PATH};
+use crate::pg::roles::{self, AsSiteOwner};
 use crate::pg::spi::{query, spi, values};
 use crate::rows::columns::Kind;
 use crate::store::catalog;
 
 /// SQL for whether a row `c` of `matomo_companion` is of a destination (a parameter), also by name.
-fn is_of(schema: &str, destination: &str) -> String {
+pub fn is_of(schema: &str, destination: &str) -> String {
     format!(
         "(c.destination::oid = {destination} OR c.destination::oid = 0::oid \
          AND {schema}.matomo_find_table(c.destination_name) = {destination})"
@@ -62,7 +63,8 @@ pub fn of(extension: &Extension, destination: pg_sys::Oid) -> Result<Vec<(Kind, 
 }
 
 /// Notes a companion that is known by name by its OID, so that later renames are followed. Skips it if
-/// another session does so: that may be one that only reads, in a long transaction.
+/// another session does so: that may be one that only reads, in a long transaction. Those that come after
+/// syncs without them are for the next sync to note.
 fn resolve(
     extension: &Extension,
     destination: pg_sys::Oid,
@@ -71,7 +73,8 @@ fn resolve(
 ) -> Result<()> {
     let sql = format!(
         "WITH free AS (SELECT c.ctid AS place FROM {0}.matomo_companion c WHERE c.kind = $2 AND {1} \
-             AND (c.destination::oid = 0::oid OR c.companion::oid = 0::oid) LIMIT 1 FOR UPDATE SKIP LOCKED) \
+             AND (c.destination::oid = 0::oid OR c.companion::oid = 0::oid) \
+             AND cardinality(c.companion_name) < 4 LIMIT 1 FOR UPDATE SKIP LOCKED) \
          UPDATE {0}.matomo_companion c SET destination = $1, companion = $3, destination_name = '{{}}', \
              companion_name = '{{}}' FROM free f WHERE c.ctid = f.place",
         extension.schema,
@@ -117,13 +120,15 @@ pub fn create(
 ) -> Result<Vec<pg_sys::Oid>> {
     let known = of(extension, destination)?;
     let missing = wanted.iter().filter(|kind| known.iter().all(|(other, _)| other != *kind));
+    // A table that is there has a name, but nobody has named it: reading it may run its owner's functions.
+    let _owner = roles::lock_as_owner(destination).map(AsSiteOwner::become_);
     let _safe = LocalSettings::of(&[SAFE_PATH]);
     let mut made = Vec::new();
     let mut missing = missing.peekable();
     if missing.peek().is_some() {
         Spi::connect_mut(|client| {
             let name = name_of(client, destination)?;
-            catalog::known_columns(client, destination, &name, Kind::Actions).map(drop)
+            catalog::known_columns(client, destination, &name, Kind::Actions, true).map(drop)
         })?;
     }
     for kind in missing {
@@ -172,7 +177,23 @@ pub fn destination_of(extension: &Extension, companion: pg_sys::Oid) -> Result<O
     extension.run(|client| Ok(values(query(client, &sql, &[companion.into()])?)?.pop()))
 }
 
-/// Companions that are there and whose destination was dropped, those of one destination together.
+/// The destination with companions that a table is a partition or child of.
+///
+/// # Errors
+/// Only internal ones.
+pub fn root_of(extension: &Extension, table: pg_sys::Oid) -> Result<Option<String>> {
+    let schema = &extension.schema;
+    let sql = format!(
+        "WITH RECURSIVE above AS (SELECT i.inhparent AS oid FROM pg_inherits i WHERE i.inhrelid = $1 \
+             UNION SELECT i.inhparent FROM above a JOIN pg_inherits i ON i.inhrelid = a.oid) \
+         SELECT a.oid::regclass::text FROM above a \
+         WHERE EXISTS (SELECT FROM {schema}.matomo_companion c WHERE {})",
+        is_of(schema, "a.oid")
+    );
+    extension.run(|client| Ok(values(query(client, &sql, &[table.into()])?)?.pop()))
+}
+
+/// Companions that are there and whose destination was dropped or not restored, those of one destination together.
 ///
 /// # Errors
 /// Only internal ones.
@@ -181,10 +202,11 @@ pub fn orphans(extension: &Extension) -> Result<Vec<Vec<pg_sys::Oid>>> {
         "SELECT array_agg(c.oid ORDER BY k.kind DESC) FROM {0}.matomo_companion k \
          JOIN pg_class c ON c.oid = CASE k.companion::oid WHEN 0::oid \
              THEN {0}.matomo_find_table(k.companion_name)::oid ELSE k.companion::oid END \
-         WHERE (k.destination_name[1] = '?' OR k.destination::oid <> 0::oid \
-             AND NOT EXISTS (SELECT FROM pg_class d WHERE d.oid = k.destination::oid)) \
+         WHERE NOT EXISTS (SELECT FROM pg_class d WHERE d.oid = CASE k.destination::oid WHEN 0::oid \
+             THEN {0}.matomo_find_table(k.destination_name)::oid ELSE k.destination::oid END) \
          AND (c.relpersistence <> 't' OR c.relnamespace = pg_my_temp_schema()) \
-         GROUP BY CASE k.destination::oid WHEN 0::oid THEN k.destination_name[3] ELSE k.destination::oid::text END \
+         GROUP BY CASE WHEN k.destination::oid <> 0::oid THEN k.destination::oid::text \
+             WHEN k.destination_name[1] = '?' THEN k.destination_name[3] ELSE k.destination_name::text END \
          ORDER BY 1",
         extension.schema
     );
@@ -195,7 +217,7 @@ pub fn orphans(extension: &Extension) -> Result<Vec<Vec<pg_sys::Oid>>> {
 fn check(extension: &Extension, companion: pg_sys::Oid, kind: Kind) -> Result<()> {
     let name = Spi::connect_mut(|client| {
         let name = name_of(client, companion)?;
-        catalog::known_columns(client, companion, &name, kind)?;
+        catalog::known_columns(client, companion, &name, kind, true)?;
         catalog::key(client, companion, &name, kind)?;
         Ok::<_, Error>(name)
     })?;

@@ -41,13 +41,25 @@ pub struct Changes {
     pub update: BTreeMap<u32, (Vec<usize>, Vec<String>)>,
     /// By partition: ctids.
     pub delete: BTreeMap<u32, Vec<String>>,
+    /// The same where rows have no place.
+    pub by_key: ChangesByKey,
+}
+
+/// Changes of stored rows, by key.
+#[derive(Default)]
+pub struct ChangesByKey {
+    /// Visit and row of the batch.
+    pub update: Vec<(i64, usize)>,
+    /// Visit, instant in seconds if the key has one, and key.
+    pub delete: Vec<(i64, Option<f64>, Vec<Option<String>>)>,
 }
 
 impl Changes {
     /// Number of stored rows to update or delete.
     pub fn replaced(&self) -> i64 {
         let updated = self.update.values().map(|(rows, _)| rows.len());
-        count(updated.chain(self.delete.values().map(Vec::len)).sum())
+        let by_key = [self.by_key.update.len(), self.by_key.delete.len()];
+        count(updated.chain(self.delete.values().map(Vec::len)).chain(by_key).sum())
     }
 }
 
@@ -59,6 +71,8 @@ pub struct Comparison<'a> {
     /// The instants between which the stored rows lie, as arguments of the statements.
     pub span: Option<(f64, f64)>,
     pub lock: RowLock,
+    /// Whether stored rows have a place by which they can be found.
+    pub has_places: bool,
     /// Rows of the batch in this table.
     pub rows: &'a TableRows,
 }
@@ -112,8 +126,10 @@ impl Comparison<'_> {
                 push(&mut changes.insert, rows.clone());
             }
         }
-        if !compared.is_empty() {
-            self.by_type(client, &compared, &mut changes)?;
+        match compared.is_empty() {
+            true => {}
+            false if self.has_places => self.by_type(client, &compared, &mut changes)?,
+            false => self.by_key(client, &compared, &mut changes)?,
         }
         Ok(changes)
     }
@@ -216,7 +232,10 @@ impl Comparison<'_> {
     }
 
     /// Arguments of statements that find the rows of visits.
-    fn visit_args<'b>(&self, visits: impl Iterator<Item = i64>) -> Vec<DatumWithOid<'b>> {
+    pub(super) fn visit_args<'b>(
+        &self,
+        visits: impl Iterator<Item = i64>,
+    ) -> Vec<DatumWithOid<'b>> {
         let visits: Vec<_> = visits.map(|id| id.to_string()).collect();
         let mut args = vec![visits.into()];
         args.extend(span_args(self.span));

@@ -10,7 +10,7 @@ use std::ffi::{CStr, CString, c_int, c_void};
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
-use pgrx::pg_sys;
+use pgrx::prelude::*;
 
 use crate::error::{Error, Result};
 use crate::pg::encoding;
@@ -169,6 +169,7 @@ impl Drop for SourceGuard {
 }
 
 /// Callback of `COPY`: writes up to `most` bytes, 0 at the end.
+#[pg_guard]
 unsafe extern "C-unwind" fn read(buffer: *mut c_void, _least: c_int, most: c_int) -> c_int {
     // SAFETY: `copy_from` has set it, and it lives as long as the COPY that calls us.
     let Some(source) = (unsafe { SOURCE.load(Ordering::Relaxed).as_mut() }) else { return 0 };

@@ -1,23 +1,23 @@
 //! The table that a sync writes to: found or created, and checked before the first request to
 //! Matomo. SPI only.
 
-use std::ffi::CStr;
 use std::sync::Arc;
 
 use pgrx::prelude::*;
 use pgrx::spi::SpiClient;
 
-use crate::error::{Busy, Error, Result};
-use crate::pg::encoding;
+use crate::error::{Error, Result};
 use crate::pg::extension::Extension;
-use crate::pg::local_settings::{LocalSettings, SAFE_PATH};
-use crate::pg::locks::{self, ALL_SITES, Lock, Mode, Until};
+use crate::pg::local_settings::{LocalSettings, PLANNED_ANEW, SAFE_PATH};
+use crate::pg::locks::{self, Lock, Mode};
 use crate::pg::spi::{query, spi};
 use crate::rows::batch::Layouts;
 use crate::rows::columns::Kind;
 use crate::rows::layout::Layout;
-use crate::store::catalog::{key, known_columns, missing_privileges};
+use crate::store::catalog::{key, key_without_index, known_columns, missing_privileges};
 use crate::store::companions;
+use crate::store::engine::Engine;
+use crate::store::relation::{find, lock_mode, name_of};
 
 /// Tables that the first sync creates: the Node tool's standard and partitioned table.
 const STANDARD: &str = "matomo";
@@ -33,8 +33,12 @@ pub struct Destination {
     pub layout: Arc<Layout>,
     /// The types of these columns, for casts.
     pub types: Vec<String>,
-    /// The columns of the unique index that tells its rows apart.
+    /// The columns of the unique index that tells its rows apart. Foreign tables have no index: there,
+    /// those that tell them apart as long as only syncs write.
     pub key: Vec<String>,
+    /// Whether an index keeps the key unique.
+    pub is_unique: bool,
+    pub engine: Engine,
     /// Its tables of visits, conversions and items, in this order; a companion has none.
     pub companions: Vec<Destination>,
     pub extension: Extension,
@@ -120,24 +124,6 @@ impl Destination {
         self.layout.position(column).map_or("pg_catalog.text", |place| &self.types[place])
     }
 
-    /// Allows one sync at a time of a site into a destination, until the end of the transaction, and none
-    /// while old rows are being removed. It waits for the step that removes them.
-    ///
-    /// # Errors
-    /// [`Busy::Drops`], [`Busy::Syncs`].
-    pub fn lock_rows(&self, site: i32) -> Result<()> {
-        let rows = Lock::Rows(self.oid, site);
-        for shared in [Lock::Rows(self.oid, ALL_SITES), rows] {
-            if !locks::take(shared, Mode::Shared) {
-                return Err(Busy::Drops(self.name.clone()).into());
-            }
-        }
-        if !locks::try_take(rows, Mode::Alone, Until::TransactionEnd) {
-            return Err(Busy::Syncs { site, name: self.name.clone() }.into());
-        }
-        Ok(())
-    }
-
     /// Whether the key has the time of a row, so that a span of instants can limit the search.
     pub fn key_has_time(&self) -> bool {
         self.key.iter().any(|column| column == self.layout.kind.time())
@@ -153,7 +139,26 @@ impl Destination {
              AND NOT EXISTS (SELECT FROM {})",
             self.name
         );
+        let _planned_anew = LocalSettings::of(&[PLANNED_ANEW]);
         Spi::connect_mut(|client| Ok(!query(client, &sql, &[self.oid.into()])?.is_empty()))
+    }
+
+    /// Checks that no policy hides rows of any of these tables from the current user, who would take them
+    /// for missing. The locks keep it so.
+    ///
+    /// # Errors
+    /// [`Error::RowSecurity`].
+    pub fn check_is_whole(&self) -> Result<()> {
+        let sql = "SELECT 1 WHERE pg_catalog.row_security_active($1)";
+        for table in self.tables() {
+            let is_hidden = Spi::connect_mut(|client| {
+                Ok::<_, Error>(!query(client, sql, &[table.oid.into()])?.is_empty())
+            })?;
+            if is_hidden {
+                return Err(Error::RowSecurity(table.name.clone()));
+            }
+        }
+        Ok(())
     }
 
     /// `action_timestamp` of the site's newest row, in seconds since 1970.
@@ -168,68 +173,12 @@ impl Destination {
             self.name,
             self.type_of("idsite")
         );
+        let _planned_anew = LocalSettings::of(&[PLANNED_ANEW]);
         Spi::connect_mut(|client| {
             let table = query(client, &sql, &[site.to_string().into()])?;
             if table.is_empty() { Ok(None) } else { table.first().get_one().map_err(spi) }
         })
     }
-}
-
-/// Keeps syncs of all sites from a destination until the end of the transaction.
-///
-/// # Errors
-/// [`Busy::Syncs`], [`Busy::Drops`].
-pub fn lock_all_rows(destination: pg_sys::Oid, name: &str) -> Result<()> {
-    let rows = Lock::Rows(destination, ALL_SITES);
-    if locks::try_take(rows, Mode::Exclusive, Until::TransactionEnd) {
-        return Ok(());
-    }
-    let mut held = locks::held(locks::Kind::Rows);
-    held.retain(|held| held.class == destination.to_u32());
-    let name = name.to_owned();
-    if held.iter().any(|held| held.is_exclusive) {
-        return Err(Busy::Drops(name).into());
-    }
-    let site = held.iter().map(|held| held.object.cast_signed()).max().unwrap_or(ALL_SITES);
-    Err(Busy::Syncs { site, name }.into())
-}
-
-/// The lock held on a table until the end of the transaction. Any lock prevents renaming.
-fn lock_mode(to_write: bool) -> pg_sys::LOCKMODE {
-    let mode = if to_write { pg_sys::RowExclusiveLock } else { pg_sys::AccessShareLock };
-    mode as pg_sys::LOCKMODE
-}
-
-/// Finds a relation by the search_path and locks it; it still has this name once it is locked.
-fn find(name: &str, to_write: bool) -> Option<pg_sys::Oid> {
-    let name = encoding::to_server(name);
-    let length = i32::try_from(name.len()).unwrap_or(i32::MAX);
-    let missing_ok = pg_sys::RVROption::RVR_MISSING_OK;
-    // SAFETY: main thread, within a transaction; what it takes of memory is SPI's.
-    let oid = unsafe {
-        let name = pg_sys::cstring_to_text_with_len(name.as_ptr().cast(), length);
-        let name = pg_sys::makeRangeVarFromNameList(pg_sys::textToQualifiedNameList(name));
-        let (mode, nobody) = (lock_mode(to_write), std::ptr::null_mut());
-        pg_sys::RangeVarGetRelidExtended(name, mode, missing_ok, None, nobody)
-    };
-    Some(oid).filter(|oid| *oid != pg_sys::Oid::INVALID)
-}
-
-/// The qualified and quoted name of a relation; `None` if there is none with that OID. Not from a
-/// query, whose snapshot may be older than the name.
-fn name_of(oid: pg_sys::Oid) -> Result<Option<String>> {
-    // SAFETY: main thread, within a transaction.
-    let name = unsafe {
-        pg_sys::AcceptInvalidationMessages();
-        let name = pg_sys::get_rel_name(oid);
-        let schema = pg_sys::get_namespace_name(pg_sys::get_rel_namespace(oid));
-        if name.is_null() || schema.is_null() {
-            return Ok(None);
-        }
-        CStr::from_ptr(pg_sys::quote_qualified_identifier(schema, name))
-    };
-    let name = name.to_str().map_err(|_| Error::Internal("a name that is not UTF-8".to_owned()))?;
-    Ok(Some(name.to_owned()))
 }
 
 fn create(client: &mut SpiClient, name: &str, extension_schema: &str) -> Result<pg_sys::Oid> {
@@ -280,6 +229,13 @@ fn check(
         let found = check_one(client, companion, kind, to_write, extension.clone())?;
         destination.companions.extend(found);
     }
+    if to_write && destination.tables().any(|table| table.engine == Engine::Citus) {
+        // In this transaction one connection for each worker, not one for each shard: several times as
+        // fast for batches.
+        let sql =
+            "SELECT pg_catalog.set_config('citus.multi_shard_modify_mode', 'sequential', true)";
+        query(client, sql, &[])?;
+    }
     Ok(Some(destination))
 }
 
@@ -293,18 +249,25 @@ fn check_one(
 ) -> Result<Option<Destination>> {
     let _names_in_full = LocalSettings::of(&[SAFE_PATH]);
     let Some(name) = name_of(oid)? else { return Ok(None) };
-    let sql = "SELECT c.relkind::text, c.relpersistence = 't' AND c.relowner <> current_user::regrole \
+    // 28: INSERT, UPDATE and DELETE, as 1 << CMD_INSERT and so on.
+    let sql = "SELECT CASE WHEN c.relkind = 'f' AND NOT EXISTS (SELECT FROM pg_foreign_table t \
+                       JOIN pg_foreign_server s ON s.oid = t.ftserver JOIN pg_foreign_data_wrapper w \
+                       ON w.oid = s.srvfdw WHERE t.ftrelid = c.oid AND w.fdwhandler <> 0) THEN 'x' \
+                   WHEN c.relkind = 'f' AND pg_relation_is_updatable(c.oid, false) & 28 <> 28 THEN 'x' \
+                   ELSE c.relkind::text END, \
+               c.relpersistence = 't' AND c.relowner <> current_user::regrole \
                FROM pg_class c WHERE c.oid = $1";
     let found = query(client, sql, &[oid.into()])?;
     if found.is_empty() {
         return Err(Error::TooNew(format!("table {name}")));
     }
-    let (kind, foreign) = found.first().get_two::<String, bool>().map_err(spi)?;
-    let kind = match kind.as_deref() {
-        Some("r" | "p") => None,
+    let (relkind, foreign) = found.first().get_two::<String, bool>().map_err(spi)?;
+    let kind = match relkind.as_deref() {
+        Some("r" | "p" | "f") => None,
         Some("v") => Some("a view"),
         Some("m") => Some("a materialized view"),
-        Some("f") => Some("a foreign table"),
+        Some("x") if !to_write => None,
+        Some("x") => Some("a foreign table whose server does not allow INSERT, UPDATE and DELETE"),
         Some("S") => Some("a sequence"),
         Some("i" | "I") => Some("an index"),
         _ => Some("not a table"),
@@ -317,12 +280,28 @@ fn check_one(
     if foreign == Some(true) {
         return Err(Error::Privilege { name, missing: vec!["ownership".to_owned()] });
     }
-    let (layout, types) = known_columns(client, oid, &name, of)?;
+    let (layout, types) = known_columns(client, oid, &name, of, to_write)?;
     let missing = missing_privileges(client, oid, to_write)?;
     if !missing.is_empty() {
         return Err(Error::Privilege { name, missing });
     }
-    let key = key(client, oid, &name, of)?;
+    let engine = Engine::of(client, oid)?;
+    let (key, is_unique) = match key(client, oid, &name, of) {
+        Err(Error::NoUniqueIndex { .. }) if engine == Engine::Foreign => {
+            (key_without_index(of, relkind.as_deref() == Some("p")), false)
+        }
+        found => (found?, true),
+    };
     let companions = Vec::new();
-    Ok(Some(Destination { oid, name, layout, types, key, companions, extension }))
+    Ok(Some(Destination {
+        oid,
+        name,
+        layout,
+        types,
+        key,
+        is_unique,
+        engine,
+        companions,
+        extension,
+    }))
 }

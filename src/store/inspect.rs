@@ -6,7 +6,7 @@ use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
 
 use crate::error::Result;
-use crate::pg::local_settings::{LocalSettings, SAFE_PATH};
+use crate::pg::local_settings::{LocalSettings, PLANNED_ANEW, SAFE_PATH};
 use crate::pg::spi::{query, spi, values};
 use crate::pg::watch;
 use crate::rows::batch::ListedVisit;
@@ -70,7 +70,12 @@ pub fn differing(
         .collect();
     let ids: Vec<_> = listed.iter().map(|visit| visit.id.to_string()).collect();
     args.push(ids.into());
-    let _safe = LocalSettings::of(&[SAFE_PATH, (c"enable_seqscan", c"off"), (c"jit", c"off")]);
+    let _safe = LocalSettings::of(&[
+        SAFE_PATH,
+        PLANNED_ANEW,
+        (c"enable_seqscan", c"off"),
+        (c"jit", c"off"),
+    ]);
     Spi::connect_mut(|client| {
         for row in query(client, &sql, &args)? {
             let line =
@@ -108,7 +113,12 @@ pub fn count_rows(destination: &Destination, visits: &[i64]) -> Result<i64> {
         destination.type_of("idvisit")
     );
     let ids: Vec<_> = visits.iter().map(i64::to_string).collect();
-    let _safe = LocalSettings::of(&[SAFE_PATH, (c"enable_seqscan", c"off"), (c"jit", c"off")]);
+    let _safe = LocalSettings::of(&[
+        SAFE_PATH,
+        PLANNED_ANEW,
+        (c"enable_seqscan", c"off"),
+        (c"jit", c"off"),
+    ]);
     Spi::connect_mut(|client| {
         let found = query(client, &sql, &[ids.into()])?;
         Ok(found.first().get_one().map_err(spi)?.unwrap_or(0))
@@ -131,7 +141,7 @@ pub fn have_rows(destination: &Destination, site: i32, spans: &[(i64, i64)]) -> 
         destination.name,
         destination.type_of("idsite")
     );
-    let _safe = LocalSettings::of(&[SAFE_PATH, (c"jit", c"off")]);
+    let _safe = LocalSettings::of(&[SAFE_PATH, PLANNED_ANEW, (c"jit", c"off")]);
     Spi::connect_mut(|client| {
         let policy = query(client, "SELECT row_security_active($1)", &[destination.oid.into()])?;
         if policy.first().get_one().map_err(spi)? == Some(true) {
@@ -172,7 +182,7 @@ pub fn visits_between(
         destination.type_of("idsite"),
         time = destination.layout.kind.time()
     );
-    let _safe = LocalSettings::of(&[SAFE_PATH, (c"jit", c"off")]);
+    let _safe = LocalSettings::of(&[SAFE_PATH, PLANNED_ANEW, (c"jit", c"off")]);
     Spi::connect_mut(|client| {
         let args = [site.to_string().into(), (from as f64).into(), (to as f64).into()];
         let mut visits = Vec::new();

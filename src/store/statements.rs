@@ -7,8 +7,8 @@ use pgrx::prelude::*;
 use pgrx::spi::{OwnedPreparedStatement, SpiClient, SpiTupleTable};
 
 use crate::error::Result;
-use crate::pg::local_settings::LocalSettings;
-use crate::pg::spi::{run_plan, spi};
+use crate::pg::local_settings::{LocalSettings, PLANNED_ANEW};
+use crate::pg::spi::{query, run_plan, spi};
 use crate::rows::batch::TableRows;
 use crate::rows::lines;
 use crate::store::destination::Destination;
@@ -26,6 +26,16 @@ pub struct Statements {
     pub compare: String,
     /// The same, with the stored rows locked.
     pub compare_locked: String,
+    /// `(columns, lines, visits[, from, to])` → (line, whether it is stored, visit, instant of the stored
+    /// row in seconds, whether its key is stored twice, its key) of all rows that exist on one side only,
+    /// differ, or are stored twice.
+    pub compare_by_key: String,
+    /// Number of columns of the key.
+    pub key_width: usize,
+    /// `(columns of the key, visits[, first, last])`
+    pub delete_by_key: String,
+    /// `(columns, visits[, first, last])`
+    pub update_by_key: String,
     /// `(sites, visits)`
     pub remove: String,
     /// `(partition, ctids[, from, to])`
@@ -140,12 +150,75 @@ impl Statements {
             )
         };
 
+        let (instant, near_time) = if destination.key_has_time() {
+            (format!("date_part('epoch', s.{time})"), true)
+        } else {
+            ("NULL::float8".to_owned(), false)
+        };
+        let (copies, is_doubled) = if destination.is_unique {
+            (String::new(), "false")
+        } else {
+            let keys: Vec<_> = key.iter().map(|column| format!("d.{column}")).collect();
+            (
+                format!(", count(*) OVER (PARTITION BY {}) AS copies", keys.join(", ")),
+                "coalesce(s.copies > 1, false)",
+            )
+        };
+        let stored_key: Vec<_> = key.iter().map(|column| format!("s.{column}::text")).collect();
+        let compare_by_key = format!(
+            "WITH i AS MATERIALIZED (SELECT u.line::int8 AS line, {typed} \
+                 FROM unnest({}, ${}::text[]) AS u({places}, line)), \
+             s AS MATERIALIZED (SELECT {stored_columns}{copies} FROM {name} AS d WHERE {}) \
+             SELECT i.line, s.idvisit IS NOT NULL, coalesce(i.idvisit, s.idvisit)::text, {instant}, \
+                 {is_doubled}, {} \
+             FROM i FULL JOIN s ON {} \
+             WHERE i.line IS NULL OR s.idvisit IS NULL OR {is_doubled} OR {}",
+            arrays(1, width),
+            width + 1,
+            of_visits(width + 2),
+            stored_key.join(", "),
+            same.join(" AND "),
+            differs.join(" OR "),
+        );
+        // Typed before they meet the table: Citus refuses a stable cast of a joined column.
+        let near = |first: usize| {
+            let span = format!(
+                " AND d.{time} OPERATOR(pg_catalog.>=) pg_catalog.to_timestamp(${}) \
+                 AND d.{time} OPERATOR(pg_catalog.<=) pg_catalog.to_timestamp(${})",
+                first + 1,
+                first + 2
+            );
+            let same: Vec<_> = key
+                .iter()
+                .map(|column| format!("d.{column} OPERATOR(pg_catalog.=) u.{column}"))
+                .collect();
+            format!(
+                "{} AND d.idvisit OPERATOR(pg_catalog.=) ANY (${first}::pg_catalog.text[]::{visit_type}[]){}",
+                same.join(" AND "),
+                if near_time { &span } else { "" }
+            )
+        };
+        let typed_key: Vec<_> = key
+            .iter()
+            .enumerate()
+            .map(|(n, column)| format!("u.c{n}::{} AS {column}", destination.type_of(column)))
+            .collect();
+        let typed_key = typed_key.join(", ");
+        let key_places: Vec<_> = (0..key.len()).map(|n| format!("c{n}")).collect();
+        let sets_by_name: Vec<_> = layout
+            .names()
+            .filter(|column| !is_key(column))
+            .map(|column| format!("{column} = u.{column}"))
+            .collect();
+        let is_one_shot = !destination.engine.is_heap();
+        let cached = |sql| CachedStatement { sql, plan: None, is_one_shot };
+
         Statements {
-            select: CachedStatement::of(format!(
+            select: cached(format!(
                 "SELECT {stored_columns} FROM {name} AS d WHERE {}",
                 of_visits(1)
             )),
-            outside_span: CachedStatement::of(format!(
+            outside_span: cached(format!(
                 "SELECT d.idvisit::text FROM {name} AS d \
                  WHERE d.idvisit >= $1::text::{0} AND d.idvisit <= $2::text::{0} \
                  AND (d.{time} < to_timestamp($3) OR d.{time} >= to_timestamp($4)) \
@@ -154,6 +227,22 @@ impl Statements {
             )),
             compare: compare(""),
             compare_locked: compare(" FOR UPDATE OF d"),
+            compare_by_key,
+            key_width: key.len(),
+            delete_by_key: format!(
+                "WITH u AS MATERIALIZED (SELECT {typed_key} FROM unnest({}) AS u({})) \
+                 DELETE FROM {name} AS d USING u WHERE {}",
+                arrays(1, key.len()),
+                key_places.join(", "),
+                near(key.len() + 1)
+            ),
+            update_by_key: format!(
+                "WITH u AS MATERIALIZED (SELECT {typed} FROM unnest({}) AS u({places})) \
+                 UPDATE {name} AS d SET {} FROM u WHERE {}",
+                arrays(1, width),
+                sets_by_name.join(", "),
+                near(width + 1)
+            ),
             remove: format!(
                 "DELETE FROM {name} AS d WHERE d.idsite OPERATOR(pg_catalog.=) \
                  ANY ($1::pg_catalog.text[]::{}[]) AND d.idvisit OPERATOR(pg_catalog.=) \
@@ -202,17 +291,15 @@ impl Statements {
     }
 }
 
-/// A statement that every batch runs: planned once per sync.
+/// A statement that every batch runs: planned once per sync, or anew where an engine needs to see the
+/// values.
 pub struct CachedStatement {
     sql: String,
     plan: Option<OwnedPreparedStatement>,
+    is_one_shot: bool,
 }
 
 impl CachedStatement {
-    fn of(sql: String) -> CachedStatement {
-        CachedStatement { sql, plan: None }
-    }
-
     /// Runs it.
     ///
     /// # Errors
@@ -222,6 +309,10 @@ impl CachedStatement {
         client: &mut SpiClient<'conn>,
         args: &[DatumWithOid],
     ) -> Result<SpiTupleTable<'conn>> {
+        if self.is_one_shot {
+            let _planned_anew = LocalSettings::of(&[PLANNED_ANEW]);
+            return query(client, &self.sql, args);
+        }
         let plan = match self.plan.take() {
             Some(plan) => plan,
             None => {

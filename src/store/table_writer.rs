@@ -12,14 +12,15 @@ use pgrx::spi::SpiClient;
 
 use crate::error::{Error, Result};
 use crate::pg::encoding;
-use crate::pg::local_settings::{LocalSettings, SAFE_PATH};
-use crate::pg::spi::{query, spi};
+use crate::pg::local_settings::{LocalSettings, PLANNED_ANEW, SAFE_PATH};
+use crate::pg::spi::{query, spi, write_once};
 use crate::rows::batch::{Batch, TableRows};
 use crate::rows::lines::Lines;
 use crate::rows::visit_tally::count;
 use crate::store::compare::{Changes, Comparison, RowLock};
 use crate::store::copy_from::copy_from;
 use crate::store::destination::Destination;
+use crate::store::engine::Engine;
 use crate::store::planner_hook::VisitIndexOnly;
 use crate::store::statements::{DIVERTS, Statements, column_arrays, span_args};
 use crate::store::written::Written;
@@ -28,8 +29,8 @@ use crate::store::written::Written;
 pub struct TableWriter {
     /// Which of the batch's tables are its rows.
     place: usize,
-    destination: Destination,
-    statements: Statements,
+    pub(super) destination: Destination,
+    pub(super) statements: Statements,
     /// UTC days since 1970 whose partitions are known to exist.
     days: HashSet<i64>,
     /// Ranges, in seconds, whose partitions are known to exist.
@@ -82,16 +83,14 @@ impl TableWriter {
             written.new_visits = changes.new_visits;
             if !changes.insert.is_empty() {
                 written.inserted = self.insert(client, rows, &changes.insert)?;
-                if !self.is_read_back {
-                    self.read_back(client, rows, span, changes.insert)?;
-                }
+                self.read_back(client, rows, span, changes.insert)?;
             }
             self.destination.check_name()?;
             Ok(written)
         })
     }
 
-    /// Deletes and updates rows where they lie.
+    /// Deletes and updates rows where they lie, or by key.
     fn replace(
         &self,
         client: &mut SpiClient,
@@ -100,6 +99,9 @@ impl TableWriter {
         changes: &Changes,
     ) -> Result<Written> {
         let _by_ctid = LocalSettings::of(&[(c"enable_seqscan", c"off")]);
+        if !self.destination.engine.is_heap() {
+            return self.replace_by_key(client, table, changes);
+        }
         let mut written = Written::default();
         for (partition, ctids) in &changes.delete {
             let mut args = vec![pg_sys::Oid::from(*partition).into(), ctids.clone().into()];
@@ -159,12 +161,25 @@ impl TableWriter {
             let args = [destination.into(), from.into(), to.into()];
             let made = query(client, &self.statements.make_partitions, &args)?;
             let made: Option<i32> = made.first().get_one().map_err(spi)?;
-            self.has_made_partitions |= made > Some(0);
+            if made > Some(0) {
+                self.has_made_partitions = true;
+                self.find_engine(client)?;
+            }
             self.ranges.clear();
             for row in query(client, &self.statements.partition_ranges, &[destination.into()])? {
                 let (from, to) = (row.get(1).map_err(spi)?, row.get(2).map_err(spi)?);
                 self.ranges.extend(from.zip(to));
             }
+        }
+        Ok(())
+    }
+
+    /// Partitions are made with the access method of the table or of the session.
+    fn find_engine(&mut self, client: &mut SpiClient) -> Result<()> {
+        let engine = Engine::of(client, self.destination.oid)?;
+        if engine != self.destination.engine {
+            self.destination.engine = engine;
+            self.statements = Statements::of(&self.destination);
         }
         Ok(())
     }
@@ -179,10 +194,11 @@ impl TableWriter {
     ) -> Result<Changes> {
         // The search_path decides which operators are used, too.
         let _by_visit = VisitIndexOnly::set();
-        let _safe = LocalSettings::of(&[SAFE_PATH, (c"enable_seqscan", c"off")]);
-        let (name, rows) = (&self.destination.name, &batch.tables()[self.place]);
+        let _safe = LocalSettings::of(&[SAFE_PATH, PLANNED_ANEW, (c"enable_seqscan", c"off")]);
+        let Destination { name, engine, .. } = &self.destination;
+        let (rows, has_places) = (&batch.tables()[self.place], engine.is_heap());
         let statements = &mut self.statements;
-        Comparison { name, statements, span, lock, rows }.changes(client, batch)
+        Comparison { name, statements, span, lock, has_places, rows }.changes(client, batch)
     }
 
     fn insert(
@@ -191,18 +207,21 @@ impl TableWriter {
         table: &TableRows,
         rows: &[Range<usize>],
     ) -> Result<i64> {
-        let text = |rows: &Range<usize>| encoding::to_server(table.rows.text(rows.clone()));
-        let parts: Vec<_> = rows.iter().map(text).collect();
-        if let Some(inserted) = copy_from(self.destination.oid, &table.layout, &parts)? {
-            return Ok(i64::try_from(inserted).unwrap_or(i64::MAX));
+        if self.destination.engine.is_heap() {
+            let text = |rows: &Range<usize>| encoding::to_server(table.rows.text(rows.clone()));
+            let parts: Vec<_> = rows.iter().map(text).collect();
+            if let Some(inserted) = copy_from(self.destination.oid, &table.layout, &parts)? {
+                return Ok(i64::try_from(inserted).unwrap_or(i64::MAX));
+            }
         }
         let rows: Vec<_> = rows.iter().cloned().flatten().collect();
-        Ok(count(query(client, &self.statements.insert, &column_arrays(table, &rows))?.len()))
+        let args = column_arrays(table, &rows);
+        Ok(count(write_once(client, &self.statements.insert, &args)?))
     }
 
-    /// Checks that inserted rows can be read through the table's name. Extensions that keep a
-    /// table's rows elsewhere do not see a COPY from memory. Rows that a trigger, rule or policy of
-    /// the user diverts are not checked.
+    /// Checks, of the first batch, that inserted rows can be read through the table's name. Extensions
+    /// that keep a table's rows elsewhere do not see a COPY from memory. Rows that a trigger, rule or
+    /// policy of the user diverts are not checked.
     fn read_back(
         &mut self,
         client: &mut SpiClient,
@@ -210,8 +229,11 @@ impl TableWriter {
         span: Option<(f64, f64)>,
         rows: Vec<Range<usize>>,
     ) -> Result<()> {
+        if self.is_read_back {
+            return Ok(());
+        }
         let _by_visit = VisitIndexOnly::set();
-        let _safe = LocalSettings::of(&[SAFE_PATH, (c"enable_seqscan", c"off")]);
+        let _safe = LocalSettings::of(&[SAFE_PATH, PLANNED_ANEW, (c"enable_seqscan", c"off")]);
         let cells = |column: &str| {
             let place = table.layout.position(column).unwrap_or_default();
             let cell = move |row| table.rows.cells(row).nth(place).unwrap_or_default().to_owned();
@@ -231,7 +253,12 @@ impl TableWriter {
             let diverts: Option<bool> =
                 query(client, DIVERTS, &args)?.first().get_one().map_err(spi)?;
             if diverts != Some(true) {
-                return Err(Error::NotSeen { name: self.destination.name.clone(), written, seen });
+                return Err(Error::NotSeen {
+                    name: self.destination.name.clone(),
+                    engine: self.destination.engine.name(),
+                    written,
+                    seen,
+                });
             }
         }
         self.is_read_back = true;

@@ -65,12 +65,15 @@ const PURGED_FACTOR: i64 = 10;
 pub fn run(request: SyncRequest, options: CheckOptions) -> Result<BTreeMap<NaiveDate, DayChecked>> {
     let SyncRequest { site, access, start, end, destination, .. } = request;
     let Access { client, page_size, .. } = access;
-    let destination = Destination::open(&destination, options.repair)?;
-    let start = start.ok_or(Error::Null("start_date"))?;
-    let ledger = Ledger::of(&destination, client.endpoint(), site);
+    let mut destination = Destination::open(&destination, options.repair)?;
     // Otherwise whoever may read the table could keep syncs and erasures waiting.
     if options.repair {
-        destination.lock_rows(site)?;
+        destination = destination.with_locked_rows(site)?;
+    }
+    destination.check_is_whole()?;
+    let start = start.ok_or(Error::Null("start_date"))?;
+    let ledger = Ledger::of(&destination, client.endpoint(), site);
+    if options.repair {
         note_emptied(&ledger, &destination)?;
         adopt(&ledger, &destination)?;
     }

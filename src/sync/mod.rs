@@ -5,6 +5,7 @@ pub mod check;
 pub mod fetch;
 pub mod helper;
 pub mod known_days;
+pub mod metadata;
 pub mod notices;
 pub mod pages;
 pub mod plan;

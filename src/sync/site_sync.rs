@@ -16,6 +16,7 @@ use crate::pg::secrecy::show_activity;
 use crate::rows::batch::Misfits;
 use crate::rows::site_context::SiteContext;
 use crate::state::adoption::adopt;
+use crate::state::late_companions;
 use crate::state::ledger::{Ledger, LedgerDays};
 use crate::store::destination::Destination;
 use crate::store::inspect;
@@ -111,7 +112,7 @@ impl Sync {
         run: Option<RunContext>,
     ) -> Result<Sync> {
         let Access { client, page_size, workers } = access;
-        destination.lock_rows(site)?;
+        let destination = destination.with_locked_rows(site)?;
         let ledger = Ledger::of(&destination, client.endpoint(), site);
         let now = Utc::now().timestamp();
         let mut known = known_days(&ledger, &destination, now)?;
@@ -219,6 +220,7 @@ fn known_days(ledger: &Ledger, destination: &Destination, now: i64) -> Result<Le
         // The dump may have been restored without the visits.
         note_emptied(ledger, destination)?;
     }
+    late_companions::note(&destination.extension, destination.oid)?;
     let known = ledger.read()?;
     if known.is_empty() {
         // The table is new, perhaps instead of one that was dropped.

@@ -229,8 +229,11 @@ pub fn builder(name: &str, kind: &str, function: &str) -> BackgroundWorkerBuilde
 /// Makes the children of this process end with it.
 pub fn end_with<T>(children: &mut T) -> &mut T {
     unsafe extern "C-unwind" fn end<T>(_code: i32, children: pg_sys::Datum) {
-        // SAFETY: leaked by the caller, and not used any more when the process ends.
-        unsafe { children.cast_mut_ptr::<T>().drop_in_place() };
+        // SAFETY: leaked by the caller, and not used any more when the process ends. The guard, as
+        // ending a child may raise.
+        unsafe {
+            pg_sys::panic::pgrx_extern_c_guard(|| children.cast_mut_ptr::<T>().drop_in_place());
+        }
     }
     // SAFETY: main thread; the pointer is valid until the end of the process.
     unsafe { pg_sys::before_shmem_exit(Some(end::<T>), pg_sys::Datum::from(&raw mut *children)) };

@@ -14,6 +14,7 @@ use crate::state::restored::{self, OWNER_OF_SITE};
 use crate::state::sites::RegisteredSite;
 use crate::worker::attempt::attempt;
 use crate::worker::background;
+use crate::worker::metadata;
 use crate::worker::session::{self, Phase};
 use crate::worker::step::{self, Status};
 use crate::worker::upkeep::{self, Outcome};
@@ -83,13 +84,19 @@ pub fn advance(site: i32, is_one_of_all: bool) -> Result<bool> {
                 session::with(|work| work.phase = Phase::End)?;
                 return Ok(true);
             }
-            Status::Succeeded => Phase::Upkeep(0),
+            Status::Succeeded => {
+                session::with(|work| work.names)?.map_or(Phase::Upkeep(0), Phase::Metadata)
+            }
             // A failed run does not stop retention.
             Status::Failed(failed) => {
                 session::with(|work| work.failed = Some(failed))?;
                 Phase::Upkeep(0)
             }
         },
+        Some(Phase::Metadata(today)) => {
+            metadata::step(site, today);
+            Phase::Upkeep(0)
+        }
         Some(Phase::Upkeep(tries)) => {
             if tries > 0 {
                 background::pause(upkeep::BETWEEN_TRIES);

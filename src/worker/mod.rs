@@ -6,6 +6,7 @@ pub mod background;
 pub mod calls;
 pub mod coordinator;
 pub mod launcher;
+pub mod metadata;
 pub mod queue;
 pub mod session;
 pub mod shares;

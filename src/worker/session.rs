@@ -5,7 +5,8 @@
 use std::ptr;
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
-use pgrx::pg_sys;
+use chrono::NaiveDate;
+use pgrx::prelude::*;
 
 use crate::error::{Error, Result};
 use crate::matomo::client::Client;
@@ -17,6 +18,8 @@ use crate::sync::notices::Notices;
 pub struct Work {
     pub site: i32,
     pub phase: Phase,
+    /// The day, if the names of goals and custom dimensions are to be read after the run.
+    pub names: Option<NaiveDate>,
     /// Failure of the run.
     pub failed: Option<Failed>,
     /// Version of the credentials that the last step used.
@@ -37,6 +40,8 @@ pub struct Work {
 pub enum Phase {
     /// A step of a run, by its ID.
     Run(i64),
+    /// The names of its goals and custom dimensions, on a day.
+    Metadata(NaiveDate),
     /// A step of the site's upkeep; how often it was blocked.
     Upkeep(u32),
     /// The end, which reports the failure, if any.
@@ -71,8 +76,9 @@ pub fn register() {
 pub fn begin(site: i32, phase: Phase) {
     clear();
     let (failed, version, client, failure) = (None, None, None, Failure::Passing);
-    let (notices, is_locked, ends) = (Notices::begin(), false, false);
-    let work = Work { site, phase, failed, version, client, notices, failure, is_locked, ends };
+    let (notices, names, is_locked, ends) = (Notices::begin(), None, false, false);
+    let work =
+        Work { site, phase, names, failed, version, client, notices, failure, is_locked, ends };
     *current() = Some(work);
 }
 
@@ -130,14 +136,16 @@ impl Work {
 
 /// Called by Postgres on the main thread. If a process ends between two transactions, none is aborted,
 /// and Postgres does not release such a lock: the next process in the same slot would hold it.
-unsafe extern "C-unwind" fn process_ends(_code: i32, _: pg_sys::Datum) {
+#[pg_guard]
+unsafe extern "C-unwind" fn process_ends(_code: i32, _argument: pg_sys::Datum) {
     clear();
 }
 
 /// Called by Postgres on the main thread.
+#[pg_guard]
 unsafe extern "C-unwind" fn transaction_ends(
     event: pg_sys::XactEvent::Type,
-    _: *mut std::ffi::c_void,
+    _argument: *mut std::ffi::c_void,
 ) {
     match event {
         pg_sys::XactEvent::XACT_EVENT_ABORT => {

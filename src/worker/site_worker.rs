@@ -8,7 +8,9 @@ use pgrx::prelude::*;
 
 use crate::pg::failed::Failed;
 use crate::worker::background::{self, Database, builder};
+use crate::worker::metadata;
 use crate::worker::queue::{self, Task};
+use crate::worker::session;
 use crate::worker::step::{self, Status};
 use crate::worker::upkeep::{self, Outcome};
 
@@ -64,13 +66,25 @@ fn sync(site: i32) -> Result<(), Failed> {
             Status::Running if since.elapsed() < TURN => {}
             Status::Running => return background::transaction(|| step::pause(run)),
             Status::Failed(failed) => return Err(failed),
-            Status::Succeeded | Status::Skipped => return Ok(()),
+            Status::Succeeded => break,
+            Status::Skipped => return Ok(()),
         }
     }
+    let Ok(Some(today)) = session::with(|work| work.names) else { return Ok(()) };
+    background::transaction(|| {
+        if queue::is_created()? {
+            metadata::step(site, today);
+        }
+        Ok(())
+    })
 }
 
 /// Does upkeep for a turn.
 fn look_after(site: i32) -> Result<(), Failed> {
+    let begin = || if queue::is_created()? { upkeep::begin(site) } else { Ok(false) };
+    if !background::transaction(begin)? {
+        return Ok(());
+    }
     let (since, mut tries) = (Instant::now(), 0);
     while since.elapsed() < TURN || tries > 0 {
         background::sleep(if tries > 0 { upkeep::BETWEEN_TRIES } else { Duration::ZERO });
@@ -81,5 +95,5 @@ fn look_after(site: i32) -> Result<(), Failed> {
             _ => break,
         }
     }
-    Ok(())
+    background::transaction(|| if queue::is_created()? { upkeep::end(site) } else { Ok(()) })
 }

@@ -34,6 +34,7 @@ use crate::sync::site_days::{DayResult, Outcome, counts};
 use crate::sync::site_sync::{Range, RunContext, Sync, warn_of_misfits, warn_of_truncation};
 use crate::worker::attempt::attempt;
 use crate::worker::background;
+use crate::worker::metadata;
 use crate::worker::session::{self, Failure, Phase};
 
 /// Status of a run after a step.
@@ -173,6 +174,8 @@ fn copy(run: i64) -> Result<Status> {
     warn_of_truncation(&prefix, state.truncated_visits);
     warn_of_misfits(&prefix, &state.misfits);
     runs::succeed(&extension, run)?;
+    let names = metadata::begin(&extension, site.id)?;
+    session::with(|work| work.names = names)?;
     Ok(Status::Succeeded)
 }
 

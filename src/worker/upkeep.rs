@@ -50,6 +50,54 @@ struct Plan {
     is_enabled: bool,
 }
 
+/// How many processes in a row may die in the upkeep of a day.
+const MOST_DEATHS: i32 = 3;
+
+/// Begins the upkeep in a process of its own. Returns whether to go on: if processes die in it, which takes
+/// the server along, it fails for today.
+///
+/// # Errors
+/// Only internal ones.
+pub fn begin(id: i32) -> Result<bool> {
+    let extension = Extension::find()?;
+    let sql = format!(
+        "UPDATE {}.matomo_site_state SET upkeep_begun = upkeep_begun + 1 WHERE site_id = $1 \
+         RETURNING upkeep_begun",
+        extension.schema
+    );
+    let begun: Option<i32> = extension.run(|client| {
+        Ok(query(client, &sql, &[id.into()])?
+            .next()
+            .map(|row| row.get(1))
+            .transpose()
+            .map_err(spi)?
+            .flatten())
+    })?;
+    if begun.is_none_or(|begun| begun <= MOST_DEATHS) {
+        return Ok(true);
+    }
+    let site = RegisteredSite::get(&extension, id)?;
+    if let Some(plan) = plan(&extension, &site)? {
+        let message = "the upkeep was interrupted again and again";
+        note(&extension, id, Some(plan.today), Some(message))?;
+    }
+    end(id)?;
+    Ok(false)
+}
+
+/// Ends what [`begin`] has begun.
+///
+/// # Errors
+/// Only internal ones.
+pub fn end(id: i32) -> Result<()> {
+    let extension = Extension::find()?;
+    let sql = format!(
+        "UPDATE {}.matomo_site_state SET upkeep_begun = 0 WHERE site_id = $1",
+        extension.schema
+    );
+    extension.run(|client| query(client, &sql, &[id.into()]).map(drop))
+}
+
 /// Runs a step, if any is left for today, and records its failure. Only a cancel of the session is
 /// raised.
 pub fn step(id: i32) -> Outcome {

@@ -55,6 +55,11 @@ fn what_changes_a_companion_and_whatever_comes_meanwhile() {
 }
 
 #[test]
+fn what_makes_companions_and_whatever_comes_meanwhile() {
+    all_with(&[Operation::CreateCompanions]);
+}
+
+#[test]
 fn what_changes_sites_and_whatever_comes_meanwhile() {
     all_with(&[
         Operation::AlterSite,

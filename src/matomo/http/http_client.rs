@@ -78,7 +78,7 @@ impl HttpClient {
         self.agent.shut_down();
     }
 
-    /// Calls a method of the API, within `timeout`.
+    /// Calls a method of the API, for a site or none (0), within `timeout`.
     ///
     /// # Errors
     /// Faults of the connection, with the status if one came. The agent is not reused then.
@@ -138,7 +138,7 @@ impl HttpClient {
             .query("module", "API")
             .query("method", method)
             .query("format", "JSON")
-            .query("idSite", site.to_string())
+            .query_pairs((site > 0).then(|| ("idSite", site.to_string())))
             .query_pairs(params.iter().map(|(key, value)| (*key, value.as_str())));
         // In the body: Matomo refuses "secure only" tokens elsewhere, and logs keep URLs.
         let sent = request.send_form([("token_auth", self.token.secret())]);

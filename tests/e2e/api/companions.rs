@@ -246,6 +246,25 @@ fn an_erasure_finds_companions_whose_destination_was_dropped() {
     assert_eq!(one::<i64>(&mut db, "SELECT count(*) FROM matomo_companion"), 3);
 }
 
+/// The companions' rows would stay.
+#[test]
+fn a_visitor_is_not_erased_from_one_week_of_a_destination_with_companions() {
+    let fake = shop();
+    let mut db = database();
+    Sync::of(&fake, FIRST, LAST).into("matomo_partitioned").run(&mut db);
+    let week = "SELECT tableoid::regclass::text FROM matomo_partitioned LIMIT 1";
+    let week: String = one(&mut db, week);
+    assert_says(
+        &error(&mut db, &format!("SELECT matomo_forget('x', only_in => '{week}')")),
+        "22023",
+        "only_in is a partition of public.matomo_partitioned",
+        &[],
+        "Give only_in => 'public.matomo_partitioned'",
+    );
+    run(&mut db, "DELETE FROM matomo_companion");
+    run(&mut db, &format!("SELECT matomo_forget('x', only_in => '{week}')"));
+}
+
 #[test]
 fn a_companion_is_no_destination() {
     let fake = shop();

@@ -2,9 +2,12 @@
 
 mod companions;
 mod grants;
+mod hidden_rows;
+mod many_sites;
 pub mod operators;
 pub mod overloads;
 mod privileges;
 mod rights;
 mod role_matrix;
+mod taken_companions;
 mod whose;

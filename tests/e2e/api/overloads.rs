@@ -103,7 +103,26 @@ pub fn use_everything(db: &mut Client, fake: &Fake) {
          SELECT matomo_create_partitions(destination => 'matomo_partitioned'::regclass, from_time => now(), to_time => now());
          SELECT matomo_change_url(destination => 'matomo'::regclass, old_url => 'https://a.org'::text, new_url => 'https://b.org'::text)",
     );
-    for view in ["matomo_sites", "matomo_runs", "matomo_status", "matomo_days", "matomo_progress"] {
+    run(
+        db,
+        "SELECT matomo_refresh_metadata(site => 1, url => NULL::text, key => NULL::text, destination => 'matomo'::text, server => 'analytics'::text);
+         SELECT matomo_create_named_views(destination => 'matomo'::regclass);
+         SELECT matomo_list_sites(server => 'analytics'::text);
+         SELECT matomo_add_sites(server => 'analytics'::text, start_date => '2026-10-24'::date, destination => 'matomo'::text,
+             every => '1 day'::interval, retention => NULL::interval, enabled => false, new_sites => true);
+         SELECT matomo_ignore_new_sites(server => 'analytics'::text)",
+    );
+    for view in [
+        "matomo_sites",
+        "matomo_runs",
+        "matomo_status",
+        "matomo_days",
+        "matomo_goals",
+        "matomo_dimensions",
+        "matomo_site_details",
+        "matomo_named",
+        "matomo_progress",
+    ] {
         run(db, &format!("SELECT * FROM {view}"));
     }
     run(db, &format!("SELECT matomo_remove_site(id => {id})"));

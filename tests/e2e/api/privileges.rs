@@ -10,18 +10,21 @@ use crate::support::sites::*;
 use crate::support::*;
 
 /// What roles without any grant may do, one object per line. Other objects are closed to them.
-const EVERYBODY: [&str; 30] = [
+const EVERYBODY: [&str; 36] = [
     // Functions that use the caller's rights.
     "f matomo_create_companion(regclass,text,text[],text): EXECUTE",
     "f matomo_create_companions(regclass): EXECUTE",
+    "f matomo_create_named_views(regclass): EXECUTE",
     "f matomo_create_partitions(regclass,timestamp with time zone,timestamp with time zone): EXECUTE",
     "f matomo_create_table(text,boolean,name,text): EXECUTE",
-    "f matomo_drop_rows(regclass,timestamp with time zone,integer,interval,text,text,jsonb): EXECUTE",
+    "f matomo_drop_rows(regclass,timestamp with time zone,integer,interval,text,text,boolean,jsonb): EXECUTE",
     "f matomo_drop_step(regclass,timestamp with time zone,integer,interval,jsonb): EXECUTE",
     "f matomo_find_table(text[]): EXECUTE",
     "f matomo_forget(text,text,regclass,text): EXECUTE",
     "f matomo_grant_as(regclass,regclass): EXECUTE",
+    "f matomo_ignore_new_sites(text): EXECUTE",
     "f matomo_is_running(integer): EXECUTE",
+    "f matomo_make_partitions(regclass,timestamp with time zone,timestamp with time zone): EXECUTE",
     "f matomo_may_see(oid): EXECUTE",
     "f matomo_partition_ranges(regclass): EXECUTE",
     // Functions for registered sites check the owner: see below.
@@ -37,9 +40,12 @@ const EVERYBODY: [&str; 30] = [
     "r matomo_companion: SELECT",
     "r matomo_conversion: SELECT",
     "r matomo_days: SELECT",
+    "r matomo_dimensions: SELECT",
+    "r matomo_goals: SELECT",
     "r matomo_item: SELECT",
     "r matomo_progress: SELECT",
     "r matomo_runs: SELECT",
+    "r matomo_site_details: SELECT",
     "r matomo_sites: SELECT",
     "r matomo_status: SELECT",
     "r matomo_visit: SELECT",
@@ -114,7 +120,16 @@ fn default_privileges_give_and_take_nothing() {
          SELECT matomo_forget('nobody')",
     );
     run(&mut theirs, "CALL matomo_drop_before('matomo', '2026-10-25')");
-    for view in ["matomo_sites", "matomo_runs", "matomo_status", "matomo_days", "matomo_progress"] {
+    for view in [
+        "matomo_sites",
+        "matomo_runs",
+        "matomo_status",
+        "matomo_days",
+        "matomo_goals",
+        "matomo_dimensions",
+        "matomo_site_details",
+        "matomo_progress",
+    ] {
         run(&mut theirs, &format!("SELECT * FROM {view}"));
     }
     let errors = "SELECT concat_ws(' ', failures, last_error, upkeep_error) FROM matomo_status";
@@ -292,6 +307,7 @@ fn others_sites_and_tables_are_nobodys_business() {
             "matomo_companion",
             "matomo_ledger",
             "matomo_site_config",
+            "matomo_site_metadata",
             "matomo_site_state",
             "matomo_run_log",
         ];
@@ -325,7 +341,7 @@ fn others_sites_and_tables_are_nobodys_business() {
         format!("DO $$ BEGIN PERFORM matomo_run_step({site}, true); END $$"),
         format!("CALL matomo_sync_site({site})"),
         "CALL matomo_sync_all()".to_owned(),
-        "SELECT matomo_drop_rows('matomo', now(), 1, '1 s', '', 'action_timestamp', NULL)"
+        "SELECT matomo_drop_rows('matomo', now(), 1, '1 s', '', 'action_timestamp', true, NULL)"
             .to_owned(),
         "SELECT matomo_drop_step('matomo', now(), 1, '1 s')".to_owned(),
         "CALL matomo_drop_before('matomo', now())".to_owned(),

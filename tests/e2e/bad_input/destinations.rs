@@ -78,7 +78,10 @@ fn what_is_no_table_is_refused() {
         ("a_materialized_view", "a materialized view"),
         ("a_sequence", "a sequence"),
         ("an_index", "an index"),
-        ("a_foreign_table", "a foreign table"),
+        (
+            "a_foreign_table",
+            "a foreign table whose server does not allow INSERT, UPDATE and DELETE",
+        ),
         ("a_type", "not a table"),
     ] {
         let error = stage.refuses_to_write_to(name);

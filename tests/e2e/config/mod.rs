@@ -3,5 +3,6 @@
 mod credentials;
 mod secrecy;
 mod secrecy_calls;
+mod secrecy_metadata;
 mod secrecy_plans;
 mod session_settings;

@@ -11,6 +11,7 @@ use super::events::{Calendar, Scenery};
 use super::random::Random;
 use super::witness::Witness;
 use crate::support::cluster::{Cluster, is_gone};
+use crate::support::engines::{create_heap2, create_parted, create_server};
 use crate::support::*;
 
 /// A database with a connection.
@@ -18,23 +19,67 @@ pub struct Bench<'a> {
     cluster: &'a Cluster,
     database: String,
     pub db: Client,
+    engine: Engine,
+    pub has_fdw: bool,
+    /// The database of foreign partitions, once there is one.
+    there: Option<Client>,
+}
+
+/// What keeps the rows of a history's tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Engine {
+    Heap,
+    /// The same under another name: written by plain SQL.
+    Heap2,
+    /// A partition of the table with partitions lies in another database.
+    Foreign,
 }
 
 impl<'a> Bench<'a> {
     pub fn new(cluster: &'a Cluster) -> Bench<'a> {
         let database = cluster.database();
-        let db = cluster.connect(&database);
-        Bench { cluster, database, db }
+        let mut db = cluster.connect(&database);
+        run(&mut db, "DROP ACCESS METHOD IF EXISTS heap2");
+        create_heap2(&mut db);
+        // PyPI's PostgreSQL 16 lacks it.
+        let available =
+            "SELECT EXISTS (SELECT FROM pg_available_extensions WHERE name = 'postgres_fdw')";
+        let has_fdw = one(&mut db, available);
+        Bench { cluster, database, db, engine: Engine::Heap, has_fdw, there: None }
     }
 
-    /// Takes away what an earlier history has left.
-    pub fn clear(&mut self) {
+    /// Takes away what an earlier history has left, and has tables made with an engine; all rows before
+    /// an instant lie elsewhere, if there are foreign ones.
+    pub fn clear(&mut self, engine: Engine, until: &str) {
         let tables = format!(
             "DROP TABLE IF EXISTS {}, {}; DELETE FROM matomo_ledger",
             all_four("matomo"),
             all_four("matomo_partitioned")
         );
         run(&mut self.db, &format!("RESET ALL; SET client_min_messages = warning; {tables}"));
+        self.engine = engine;
+        self.set_engine();
+        if engine == Engine::Foreign {
+            self.create_foreign();
+            create_parted(&mut self.db, "matomo_partitioned", until);
+        }
+    }
+
+    fn set_engine(&mut self) {
+        let method = if self.engine == Engine::Heap2 { "heap2" } else { "heap" };
+        run(&mut self.db, &format!("SET default_table_access_method = {method}"));
+    }
+
+    /// Makes the other database, or empties its table.
+    fn create_foreign(&mut self) {
+        if let Some(there) = &mut self.there {
+            return run(there, "TRUNCATE old");
+        }
+        let name = self.cluster.database();
+        let mut there = self.cluster.connect(&name);
+        run(&mut there, "CREATE TABLE old (LIKE matomo_action)");
+        create_server(&mut self.db, self.cluster.port(), &name);
+        self.there = Some(there);
     }
 
     /// What the ledger says.
@@ -59,6 +104,7 @@ impl<'a> Bench<'a> {
         self.cluster.start_again();
         self.db = self.cluster.connect(&self.database);
         run(&mut self.db, "SET client_min_messages = warning");
+        self.set_engine();
     }
 }
 

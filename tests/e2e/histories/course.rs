@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::ops::AddAssign;
 
-use chrono::{Days, NaiveDate, Utc};
+use chrono::{DateTime, Days, NaiveDate, Utc};
 use fake_matomo::{Clock, Fake, Options, Plan, SitePlan, World, Zone};
 
-use super::bench::{Bench, Stage};
+use super::bench::{Bench, Engine, Stage};
 use super::events::Calendar;
 use super::random::Random;
 use super::reckoning::{self, Found};
@@ -97,10 +97,20 @@ impl<'a, 'b> Course<'a, 'b> {
             world.max_actions = 3;
         }
         let table = random.pick(&["matomo", "matomo_partitioned"]);
-        bench.clear();
+        // A kill may come between the commits of two databases, so none of them where there are two.
+        let engine = match random.below(10) {
+            0..5 => Engine::Heap,
+            5..8 => Engine::Heap2,
+            _ if with_kills || table == "matomo" || !bench.has_fdw => Engine::Heap2,
+            _ => Engine::Foreign,
+        };
+        let until = DateTime::from_timestamp(zone.midnight(today - Days::new(1)), 0).unwrap();
+        bench.clear(engine, &until.to_rfc3339());
         let fake = Fake::start(Options::new(world));
         let stage = Stage::new(calendar, seed);
-        stage.note(format!("now {now}, {timezone}, from {first} to {today}, into {table}"));
+        stage.note(format!(
+            "now {now}, {timezone}, from {first} to {today}, into {table} of {engine:?}"
+        ));
         stage.watch(&fake);
         let tally = Tally { histories: 1, ..Tally::default() };
         Course { bench, fake, stage, random, calendar, table, with_kills, tally }

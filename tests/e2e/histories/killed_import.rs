@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use chrono::{Days, NaiveDate, Utc};
 
-use super::bench::Bench;
+use super::bench::{Bench, Engine};
 use super::random::Random;
 use crate::support::cluster::Cluster;
 use crate::support::*;
@@ -30,15 +30,15 @@ fn an_import_killed_after_any_day_goes_on_at_that_day() {
     let first = last - Days::new(DAYS - 1);
     let days: Vec<_> = first.iter_days().take(DAYS as usize).collect();
     let in_between = random.between(1, DAYS as i64 - 2) as usize;
-    for (killed, table) in [
-        (0, "matomo"),
-        (1, "matomo_partitioned"),
-        (in_between, "matomo"),
-        (in_between, "matomo_partitioned"),
-        (DAYS as usize - 1, "matomo_partitioned"),
+    for (killed, table, engine) in [
+        (0, "matomo", Engine::Heap),
+        (1, "matomo_partitioned", Engine::Heap),
+        (in_between, "matomo", Engine::Heap2),
+        (in_between, "matomo_partitioned", Engine::Heap),
+        (DAYS as usize - 1, "matomo_partitioned", Engine::Heap2),
     ] {
-        println!("seed {seed}, killed when {killed} days are done, into {table}");
-        bench.clear();
+        println!("seed {seed}, killed when {killed} days are done, into {table} of {engine:?}");
+        bench.clear(engine, "");
         let (from, to) = (first.to_string(), last.to_string());
         let fake = serve(world(seed, "Europe/Paris", 8, &from, &to));
         let postmaster = bench.postmaster();

@@ -25,13 +25,15 @@ pub enum Operation {
     AlterVisits,
     TruncateVisits,
     DropVisits,
+    /// The table of conversions is made anew, and all days are opened for it.
+    CreateCompanions,
     AlterSite,
     RemoveSite,
     DropServer,
     DropRole,
 }
 
-pub const ALL: [Operation; 17] = [
+pub const ALL: [Operation; 18] = [
     Operation::Sync,
     Operation::OtherSync,
     Operation::Run,
@@ -45,6 +47,7 @@ pub const ALL: [Operation; 17] = [
     Operation::AlterVisits,
     Operation::TruncateVisits,
     Operation::DropVisits,
+    Operation::CreateCompanions,
     Operation::AlterSite,
     Operation::RemoveSite,
     Operation::DropServer,
@@ -126,6 +129,10 @@ impl Operation {
                 .to_owned(),
             Operation::TruncateVisits => "TRUNCATE visits_visits".to_owned(),
             Operation::DropVisits => "DROP TABLE visits_visits".to_owned(),
+            Operation::CreateCompanions => {
+                "DROP TABLE visits_conversions; SELECT matomo_create_companions('visits')"
+                    .to_owned()
+            }
             Operation::AlterSite => {
                 format!("SELECT matomo_alter_site({site}, start_date => '{}')", scene.noon.text(17))
             }

@@ -39,7 +39,8 @@ pub fn faults(
     let db = &mut scene.db;
     run(
         db,
-        "ALTER TABLE IF EXISTS renamed RENAME TO visits; ALTER TABLE IF EXISTS renamed_visits RENAME TO visits_visits",
+        "ALTER TABLE IF EXISTS renamed RENAME TO visits; ALTER TABLE IF EXISTS renamed_visits RENAME TO visits_visits;
+         ALTER TABLE IF EXISTS renamed_conversions RENAME TO visits_conversions",
     );
     let left = "SELECT count(*) FROM pg_locks WHERE locktype = 'userlock'
         AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";

@@ -58,6 +58,33 @@ fn no_file_is_long_and_no_list_of_modules() {
     }
 }
 
+/// An ERROR of Postgres is a panic in Rust, which must not unwind through Postgres' own frames.
+#[test]
+fn what_postgres_calls_is_guarded() {
+    // A handler of a signal, which calls libc alone.
+    const UNGUARDED: [&str; 1] = ["unsafe extern \"C-unwind\" fn fire() {"];
+    let mut guarded = 0;
+    for (file, text) in source() {
+        let lines: Vec<_> = text.lines().map(str::trim).collect();
+        for (n, line) in lines.iter().enumerate() {
+            let is_defined = line.contains("extern \"C-unwind\" fn ");
+            let is_type = line.contains(": unsafe extern");
+            if !is_defined || is_type || UNGUARDED.contains(line) {
+                continue;
+            }
+            let before = &lines[n.saturating_sub(2)..n];
+            let within = &lines[n..lines.len().min(n + 5)];
+            assert!(
+                before.contains(&"#[pg_guard]")
+                    || within.iter().any(|line| line.contains("pgrx_extern_c_guard")),
+                "src/{file}.rs: {line}"
+            );
+            guarded += 1;
+        }
+    }
+    assert!(guarded > 8, "{guarded}");
+}
+
 #[test]
 fn an_arrow_upwards_is_refused() {
     let files = files(&[

@@ -86,7 +86,7 @@ fn kept(db: &mut Client) -> Vec<String> {
     let mut all = Vec::new();
     for (table, but) in [
         ("matomo_site_config", "destination_name owner_name"),
-        ("matomo_site_state", "changes matomo upkeep_place"),
+        ("matomo_site_state", "changes matomo upkeep_begun upkeep_place"),
         ("matomo_run_log", "step_pages changes owner_name misfits"),
         (
             "matomo_ledger",

@@ -117,6 +117,27 @@ fn texts_arrive_in_the_encoding_of_the_database() {
 }
 
 #[test]
+fn names_arrive_in_the_encoding_of_the_database() {
+    let fake = crate::state::metadata::serve_named();
+    let mut db = database_in("LATIN1");
+    crate::support::sites::server(&mut db, &fake);
+    run(&mut db, "SET client_encoding = 'UTF8'");
+    let names = "SELECT name FROM matomo_list_sites('analytics')";
+    assert_eq!(texts(&mut db, names), ["Café & Co", "T?ky?"]);
+    let added = "SELECT name FROM matomo_add_sites('analytics', '2026-10-26')";
+    assert_eq!(texts(&mut db, added), ["Café & Co", "T?ky?"]);
+    for (site, name, goal) in [(1, "Café & Co", "O'Reilly \"x\""), (2, "T?ky?", "??")] {
+        let sql =
+            format!("SELECT name FROM matomo_refresh_metadata({site}, server => 'analytics')");
+        assert_eq!(texts(&mut db, &sql), [name]);
+        let last = format!(
+            "SELECT name FROM matomo_goals WHERE idsite = {site} ORDER BY goalid DESC LIMIT 1"
+        );
+        assert_eq!(texts(&mut db, &last), [goal]);
+    }
+}
+
+#[test]
 fn an_encoding_that_postgres_cannot_convert_is_refused() {
     let fake = serve(Noon::new().world(1));
     let name = format!("{}_mule", shared().database());

@@ -258,6 +258,7 @@ fn the_users_tables_are_no_members_of_the_extension() {
         "matomo_ledger",
         "matomo_run_log",
         "matomo_site_config",
+        "matomo_site_metadata",
         "matomo_site_state",
         "matomo_visit",
     ];

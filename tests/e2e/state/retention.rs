@@ -5,6 +5,7 @@ use fake_matomo::Fake;
 use postgres::Client;
 
 use crate::support::cluster::shared;
+use crate::support::engines::heap;
 use crate::support::node_tool::{partitioned_table, standard_table};
 use crate::support::noon::add_site;
 use crate::support::*;
@@ -225,7 +226,7 @@ fn a_foreign_partition_is_emptied_and_never_dropped() {
         [
             (
                 "WARNING".to_owned(),
-                "foreign tables from which nothing can be deleted: public.paper".to_owned()
+                "tables from which nothing can be deleted: public.paper".to_owned()
             ),
             ("NOTICE".to_owned(), "0 partitions dropped, 30 actions deleted".to_owned())
         ]
@@ -267,7 +268,7 @@ fn of_one_site_the_others_keep_theirs() {
 
 #[test]
 fn batches_are_committed_one_by_one() {
-    let mut db = database();
+    let mut db = heap();
     run(
         &mut db,
         "SELECT matomo_create_table('matomo');
@@ -291,7 +292,8 @@ fn what_was_looked_through_is_not_looked_through_again() {
     let (name, mut db) = named_database();
     run(
         &mut db,
-        "SET TimeZone = 'UTC'; SELECT matomo_create_table('visits', true);
+        "SET TimeZone = 'UTC'; SET default_table_access_method = heap;
+         SELECT matomo_create_table('visits', true);
          SELECT matomo_create_partitions('visits', '2026-01-05', '2026-04-01');
          INSERT INTO visits (action_id, idvisit, idsite, action_timestamp)
              SELECT format('%s_%s', site, n), n, site, '2026-01-05'::timestamptz + n * interval '1 hour'

@@ -75,3 +75,62 @@ fn a_companion_of_another_owner_is_not_written() {
     sync.run(&mut db);
     assert_tables_equal(&mut db, "matomo", &tables_between(&fake, 1, FIRST, LAST));
 }
+
+/// Not with those of the caller: Postgres evaluates expressions of indexes and constraints while it makes one.
+#[test]
+fn partitions_are_made_with_the_rights_of_the_tables_owner_whoever_calls() {
+    let fake = serve(world(3, "Europe/Paris", 5, FIRST, LAST));
+    let (name, mut admin, owner) = database_and_role();
+    may_have_sites(&mut admin, &owner);
+    let mut db = connect_as(&name, &owner);
+    Sync::of(&fake, FIRST, LAST).into("matomo_partitioned").run(&mut db);
+    run(&mut admin, &format!("SET search_path = {owner}, public"));
+    run(&mut db, FOLDED_TRAP);
+    // Companions of another owner than their destination's are refused.
+    run(&mut admin, "ALTER TABLE matomo_partitioned OWNER TO postgres");
+    for trap in ["CREATE INDEX ON matomo_partitioned_visits ((evil(1)))", CHECK] {
+        run(&mut db, &format!("{trap}; TRUNCATE notes"));
+        let refused = error(&mut admin, &weeks("2026-11-18"));
+        assert_eq!(refused.code().code(), "42501", "{refused:?}");
+        assert!(refused.message().contains("has another owner"), "{refused:?}");
+        assert_eq!(texts(&mut db, "SELECT DISTINCT who FROM notes"), [""; 0], "{trap}");
+    }
+    // The owner's own partitions are made as the owner.
+    run(&mut admin, &format!("ALTER TABLE matomo_partitioned OWNER TO {owner}"));
+    run(&mut db, "CREATE INDEX ON matomo_partitioned ((evil(1))); TRUNCATE notes");
+    run(&mut admin, &weeks("2026-11-25"));
+    assert_eq!(texts(&mut db, "SELECT DISTINCT who FROM notes"), [owner.as_str()]);
+    let made = "SELECT count(*) FROM pg_class WHERE relname LIKE 'matomo_partitioned%2026w48'";
+    assert_eq!(one::<i64>(&mut db, made), 4);
+}
+
+/// All days are opened for them, and the sync that waited reads these.
+#[test]
+fn companions_that_are_made_while_a_sync_waits_are_filled_by_it() {
+    let fake = serve(world(3, "Europe/Paris", 20, FIRST, LAST));
+    let (name, mut db) = named_database();
+    run(&mut db, "SET matomo.companions = 'visits'");
+    let sync = Sync { force: false, ..Sync::of(&fake, FIRST, LAST) };
+    sync.run(&mut db);
+    run(
+        &mut db,
+        "BEGIN; SET LOCAL matomo.companions = 'visits, conversions, items'; SELECT matomo_create_companions('matomo')",
+    );
+    let mut other = connect_as(&name, "postgres");
+    let pid = pid(&mut other);
+    let sql = sync.sql();
+    let waiting = std::thread::spawn(move || run(&mut other, &sql));
+    let waits = format!("SELECT count(*) FROM pg_locks WHERE pid = {pid} AND NOT granted");
+    wait_until("the sync waits", || one::<i64>(&mut db, &waits) == 1);
+    run(&mut db, "COMMIT");
+    waiting.join().unwrap();
+    assert_tables_equal(&mut db, "matomo", &tables_between(&fake, 1, FIRST, LAST));
+    sync.run(&mut db);
+    assert_tables_equal(&mut db, "matomo", &tables_between(&fake, 1, FIRST, LAST));
+}
+
+const CHECK: &str = "ALTER TABLE matomo_partitioned_visits ADD CHECK (evil(1) = 1)";
+
+fn weeks(day: &str) -> String {
+    format!("SELECT matomo_create_partitions('matomo_partitioned', '{day}', '{day}')")
+}

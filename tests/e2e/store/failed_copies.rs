@@ -4,6 +4,7 @@
 use postgres::Client;
 use postgres::error::DbError;
 
+use crate::support::engines::heap;
 use crate::support::*;
 
 const DAYS: [&str; 2] = ["2026-01-01", "2026-01-02"];
@@ -103,7 +104,7 @@ fn caught(db: &mut Client, sql: &str) -> DbError {
 
 #[test]
 fn the_memory_of_a_copy_is_the_transactions() {
-    let mut db = database();
+    let mut db = heap();
     let fake = serve(world(63, "Europe/Berlin", 5, DAYS[0], DAYS[0]));
     run(
         &mut db,

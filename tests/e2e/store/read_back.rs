@@ -1,12 +1,11 @@
 //! Written rows are visible in the table by its name, unless the user's own triggers, rules or
 //! policies change that.
 
-use std::path::PathBuf;
-use std::process::Command;
-
+use fake_matomo::Fake;
 use postgres::Client;
 
 use crate::support::cluster::shared;
+use crate::support::engines::module;
 use crate::support::noon::{from, noon};
 use crate::support::*;
 
@@ -61,18 +60,7 @@ Datum vanish_handler(PG_FUNCTION_ARGS)
 
 /// Compiles and creates the access method.
 fn create_vanish(db: &mut Client) {
-    let [source, library] = ["c", "so"]
-        .map(|kind| PathBuf::from(format!("/tmp/matomo_e2e_vanish_{}.{kind}", std::process::id())));
-    std::fs::write(&source, SOURCE).unwrap();
-    let config = std::env::var("PG_CONFIG").unwrap_or_else(|_| "pg_config".to_owned());
-    let headers = Command::new(config).arg("--includedir-server").output().unwrap();
-    let headers = String::from_utf8(headers.stdout).unwrap();
-    let done = Command::new("cc")
-        .args(["-shared", "-fPIC", "-O1", "-I", headers.trim(), "-o"])
-        .args([&library, &source])
-        .output()
-        .unwrap();
-    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let library = module("vanish", SOURCE);
     run(
         db,
         &format!(
@@ -82,9 +70,125 @@ fn create_vanish(db: &mut Client) {
             library.display()
         ),
     );
-    for file in [source, library] {
-        std::fs::remove_file(file).unwrap();
+    std::fs::remove_file(library).unwrap();
+}
+
+/// A module as an engine that keeps the rows of a table `x` in another one, `x_shards`: each statement
+/// that names `x` goes there, and nothing else does. So do Citus' and TimescaleDB's.
+const SHARDS: &str = r#"
+#include "postgres.h"
+#include "fmgr.h"
+#include "nodes/nodeFuncs.h"
+#include "parser/analyze.h"
+#include "storage/lmgr.h"
+#include "utils/lsyscache.h"
+PG_MODULE_MAGIC;
+void _PG_init(void);
+static post_parse_analyze_hook_type next_hook;
+static void divert(Oid *relation, int lock)
+{
+    char *name = get_rel_name(*relation);
+    Oid shards = name ? get_relname_relid(psprintf("%s_shards", name), get_rel_namespace(*relation)) : InvalidOid;
+    if (!OidIsValid(shards))
+        return;
+    if (lock)
+        LockRelationOid(shards, lock);
+    *relation = shards;
+}
+static bool walk(Node *node, void *context)
+{
+    if (node == NULL)
+        return false;
+    if (IsA(node, RangeTblEntry))
+    {
+        RangeTblEntry *entry = (RangeTblEntry *) node;
+        if (entry->rtekind == RTE_RELATION)
+            divert(&entry->relid, entry->rellockmode);
+        return false;
     }
+    if (IsA(node, Query))
+    {
+#if PG_VERSION_NUM >= 160000
+        ListCell *cell;
+        foreach(cell, ((Query *) node)->rteperminfos)
+            divert(&((RTEPermissionInfo *) lfirst(cell))->relid, 0);
+#endif
+        return query_tree_walker((Query *) node, walk, context, QTW_EXAMINE_RTES_BEFORE);
+    }
+    return expression_tree_walker(node, walk, context);
+}
+static void analyzed(ParseState *state, Query *query, JumbleState *jumble)
+{
+    if (next_hook)
+        next_hook(state, query, jumble);
+    walk((Node *) query, NULL);
+}
+void _PG_init(void)
+{
+    next_hook = post_parse_analyze_hook;
+    post_parse_analyze_hook = analyzed;
+}
+"#;
+
+/// A database with the table `matomo`, whose rows that engine keeps.
+fn sharded() -> (Noon, Fake, Client) {
+    let (noon, fake, mut db) = noon(3);
+    let library = module("shards", SHARDS);
+    run(
+        &mut db,
+        &format!(
+            "SET default_table_access_method = heap; SELECT matomo_create_table('matomo');
+             CREATE TABLE matomo_shards (LIKE matomo INCLUDING ALL);
+             LOAD '{}'",
+            library.display()
+        ),
+    );
+    std::fs::remove_file(library).unwrap();
+    (noon, fake, db)
+}
+
+/// Writes into the catalog what Citus would.
+fn create_citus(db: &mut Client) {
+    run(
+        db,
+        "CREATE SCHEMA \"Odd one\"; CREATE TABLE \"Odd one\".pg_dist_partition (logicalrelid regclass);
+         INSERT INTO \"Odd one\".pg_dist_partition VALUES ('matomo');
+         SET allow_system_table_mods = on;
+         INSERT INTO pg_extension (oid, extname, extowner, extnamespace, extrelocatable, extversion)
+             VALUES (15999, 'citus', 10, 'pg_catalog'::regnamespace, false, '0');
+         INSERT INTO pg_depend VALUES ('pg_class'::regclass, '\"Odd one\".pg_dist_partition'::regclass, 0,
+             'pg_extension'::regclass, 15999, 0, 'e')",
+    );
+}
+
+#[test]
+fn rows_that_an_unknown_engine_keeps_elsewhere_fail_the_sync_with_nothing_sealed() {
+    let (noon, fake, mut db) = sharded();
+    // Of that name, and nobody's catalog.
+    run(&mut db, "CREATE TABLE pg_dist_partition AS SELECT 'matomo'::regclass AS logicalrelid");
+    let refused = error(&mut db, &sync_sql(&fake, 1, &from(&noon, 2)));
+    let message = "rows written to \"public.matomo\" are not visible in it";
+    let detail = "A query of the table finds 0 of 9 rows.";
+    assert_says(&refused, "0A000", message, &[detail], "docs/scale.md");
+    assert_eq!(ledger(&mut db, "matomo"), [""; 0]);
+}
+
+#[test]
+fn rows_that_a_known_engine_keeps_elsewhere_are_written_there() {
+    let (noon, fake, mut db) = sharded();
+    create_citus(&mut db);
+    let again = format!("{}, force => true", from(&noon, 2));
+    for actions in [3, 2] {
+        fake.world().site_mut(1).visit_mut(1002).actions.truncate(actions);
+        sync(&mut db, &fake, &again);
+        assert_tables_equal(&mut db, "matomo", &all_tables_of(&fake, 1));
+    }
+    run(&mut db, "BEGIN");
+    assert_eq!(sync(&mut db, &fake, &again).written(), 0);
+    let mode = "SELECT current_setting('citus.multi_shard_modify_mode')";
+    assert_eq!(texts(&mut db, mode), ["sequential"]);
+    run(&mut db, "COMMIT");
+    assert_ne!(texts(&mut db, mode), ["sequential"]);
 }
 
 #[test]
@@ -102,7 +206,7 @@ fn a_sync_whose_rows_are_not_to_be_seen_fails_with_all_undone() {
         );
         let message = format!("rows written to \"public.{table}\" are not visible in it");
         let detail = "A query of the table finds 0 of 9 rows.";
-        assert_says(&refused, "0A000", &message, &[detail], "Use an ordinary Postgres table");
+        assert_says(&refused, "0A000", &message, &[detail], "access method vanish stores the rows");
         assert_eq!(ledger(&mut db, table), [""; 0]);
         if !partitioned {
             // A table keeps its pages when its rows are rolled back.

@@ -7,6 +7,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use postgres::{Client, Config, NoTls};
 
+use crate::support::engines;
 use crate::support::pages::root;
 
 /// A running server; stopped and removed on drop.
@@ -135,12 +136,19 @@ impl Cluster {
         command
     }
 
-    /// A new database with the extension.
+    /// A new database with the extension. `MATOMO_ENGINE=heap2` has all tables made there go the path of
+    /// other engines.
     pub fn database(&self) -> String {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let name = format!("test_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
         self.connect("postgres").batch_execute(&format!("CREATE DATABASE {name}")).unwrap();
-        self.connect(&name).batch_execute("CREATE EXTENSION matomo_postgres").unwrap();
+        let mut db = self.connect(&name);
+        db.batch_execute("CREATE EXTENSION matomo_postgres").unwrap();
+        if std::env::var_os("MATOMO_ENGINE").is_some_and(|engine| engine == "heap2") {
+            engines::create_heap2(&mut db);
+            let default = format!("ALTER DATABASE {name} SET default_table_access_method = heap2");
+            db.batch_execute(&default).unwrap();
+        }
         name
     }
 }

@@ -5,6 +5,7 @@ pub mod case;
 pub mod cluster;
 pub mod db;
 pub mod dump;
+pub mod engines;
 pub mod footprint;
 pub mod four_tables;
 pub mod hostile;

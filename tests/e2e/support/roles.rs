@@ -57,6 +57,19 @@ pub fn connect_as(database: &str, user: &str) -> Client {
     shared().connect_as(database, user)
 }
 
+/// A function `evil` that adds to `notes` whose rights it has. IMMUTABLE, so that Postgres evaluates it
+/// when it plans a statement or makes a table.
+pub const FOLDED_TRAP: &str = "
+    CREATE TABLE notes (who text); GRANT INSERT ON notes TO PUBLIC;
+    CREATE FUNCTION grab() RETURNS integer LANGUAGE plpgsql AS
+        $$ BEGIN INSERT INTO notes VALUES (current_user); RETURN 1; END $$;
+    CREATE FUNCTION evil(integer) RETURNS integer IMMUTABLE LANGUAGE plpgsql AS
+        $$ BEGIN RETURN grab(); END $$;
+    DO $$ BEGIN
+        EXECUTE format('ALTER FUNCTION grab() SET search_path = %I', current_schema());
+        EXECUTE format('ALTER FUNCTION evil(integer) SET search_path = %I', current_schema());
+    END $$";
+
 /// Objects with names of pg_catalog, all of which fail when used.
 pub const HOSTILE: &str = "
     CREATE SCHEMA evil;

@@ -360,7 +360,7 @@ fn polls_of_open_days_do_not_hide_a_step_that_is_cut_each_time() {
     run(
         &mut caller,
         "LOAD 'matomo_postgres'; SET matomo.page_size = 3; SET matomo.fetch_workers = 1;
-         SET matomo.settle_time = '30 days'",
+         SET matomo.settle_time = '30 d'",
     );
     fake.knobs().latency = Duration::from_millis(400);
     run(&mut caller, "SET statement_timeout = '4 s'");
@@ -456,6 +456,86 @@ fn runs_that_are_killed_wait_longer_and_longer() {
     fake.heal();
     wait_long(30, "it is synced", || runs_of(&mut db, "succeeded") > 0);
     assert_equal(&mut db, "one", &all_of(&fake, 1));
+}
+
+#[test]
+fn upkeep_that_does_not_end_leaves_a_process_to_syncs() {
+    let fake = serve(sites(423, 3));
+    let (_cluster, mut db) = cluster_with_worker();
+    store(&mut db, "analytics", &fake);
+    run(
+        &mut db,
+        "CREATE FUNCTION sleep() RETURNS trigger LANGUAGE plpgsql
+             AS 'BEGIN PERFORM pg_sleep(1000); RETURN old; END'",
+    );
+    let (mut slow, tables) = (Vec::new(), ["one", "two"]);
+    for (table, idsite) in tables.iter().zip(1..) {
+        run(&mut db, &format!("SELECT matomo_create_table('{table}')"));
+        let arguments = format!("'analytics', {idsite}, destination => '{table}'{START}");
+        slow.push(register(&mut db, &arguments));
+    }
+    wait_long(60, "they are synced", || runs_of(&mut db, "succeeded") >= 2);
+    for (table, site) in tables.iter().zip(&slow) {
+        run(
+            &mut db,
+            &format!(
+                "CREATE TRIGGER sleep BEFORE DELETE ON {table} FOR EACH ROW EXECUTE FUNCTION sleep();
+                 SELECT matomo_alter_site({site}, retention => '1 day')"
+            ),
+        );
+    }
+    let sleeping = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
+    wait_long(30, "one sleeps", || one::<i64>(&mut db, sleeping) > 0);
+    run(&mut db, "SELECT matomo_create_table('healthy')");
+    let arguments = format!("'analytics', 3, destination => 'healthy', every => '1 second'{START}");
+    let healthy = register(&mut db, &arguments);
+    let synced = format!(
+        "SELECT count(*) FROM matomo_runs WHERE site_id = {healthy} AND status = 'succeeded'"
+    );
+    wait_long(60, "the healthy site is synced", || one::<i64>(&mut db, &synced) >= 3);
+    assert_eq!(one::<i64>(&mut db, sleeping), 1);
+}
+
+#[test]
+fn upkeep_that_kills_its_process_is_given_up_for_the_day() {
+    let fake = serve(sites(422, 1));
+    let (cluster, mut db) = cluster_with_worker();
+    store(&mut db, "analytics", &fake);
+    run(&mut db, "SELECT matomo_create_table('one')");
+    let site = register(&mut db, &format!("'analytics', 1, destination => 'one'{START}"));
+    wait_long(30, "it is synced", || runs_of(&mut db, "succeeded") > 0);
+    run(
+        &mut db,
+        "CREATE FUNCTION sleep() RETURNS trigger LANGUAGE plpgsql
+             AS 'BEGIN PERFORM pg_sleep(1000); RETURN old; END';
+         CREATE TRIGGER sleep BEFORE DELETE ON one FOR EACH ROW EXECUTE FUNCTION sleep()",
+    );
+    run(
+        &mut db,
+        &format!("SELECT matomo_alter_site({site}, enabled => false, retention => '1 day')"),
+    );
+    for _ in 0..3 {
+        let mut pid = None;
+        wait_long(20, "it sleeps", || {
+            pid = process_of(&mut db, site);
+            let sleeps =
+                "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event = 'PgSleep')";
+            pid.is_some() && one::<bool>(&mut db, sleeps)
+        });
+        // SAFETY: a process of this test.
+        assert_eq!(unsafe { libc::kill(pid.unwrap(), libc::SIGKILL) }, 0);
+        wait_until("this session has ended", || db.query("SELECT 1", &[]).is_err());
+        wait_long(30, "the server is back", || {
+            cluster.config("postgres", "postgres").connect(postgres::NoTls).is_ok_and(|again| {
+                db = again;
+                true
+            })
+        });
+    }
+    wait_long(20, "that is noted", || {
+        let noted = "SELECT coalesce(upkeep_error, '') FROM matomo_status";
+        one::<String>(&mut db, noted) == "the upkeep was interrupted again and again"
+    });
 }
 
 #[test]

@@ -4,6 +4,7 @@ mod blocked_drops;
 mod cron;
 mod fleet;
 mod hostages;
+mod metadata;
 mod monitoring;
 mod procedure_faults;
 mod procedures;

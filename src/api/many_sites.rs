@@ -1,0 +1,118 @@
+//! Registers all sites of a server.
+
+use chrono::NaiveDate;
+use pgrx::datum::{Date, Interval};
+use pgrx::prelude::*;
+
+use crate::api::metadata::all_sites;
+use crate::api::sites::{check_intervals, check_start, lasting};
+use crate::api::sync::day;
+use crate::config::access::Access;
+use crate::config::settings;
+use crate::error::{Error, Result};
+use crate::matomo::client::SiteInfo;
+use crate::matomo::metadata::SiteDetail;
+use crate::pg::extension::Extension;
+use crate::pg::report::{or_raise, warn_of};
+use crate::pg::server_text::ServerText;
+use crate::state::ledger::Ledger;
+use crate::state::new_sites;
+use crate::state::registration::{self, Registration};
+use crate::store::destination::Destination;
+use crate::worker::wake;
+
+/// Registers all sites that the token of a server may see and that are not registered. Returns them.
+#[pg_extern(name = "matomo_add_sites", volatile, parallel_unsafe, requires = ["tables", "partitions", "sites"])]
+#[allow(clippy::too_many_arguments)]
+fn matomo_add_sites_0_2_reconnect(
+    server: Option<&str>,
+    start_date: default!(Option<Date>, "NULL"),
+    destination: default!(Option<&str>, "NULL"),
+    every: default!(Option<Interval>, "'10 minutes'"),
+    retention: default!(Option<Interval>, "NULL"),
+    enabled: default!(Option<bool>, "true"),
+    new_sites: default!(Option<bool>, "false"),
+) -> TableIterator<'static, (name!(id, i32), name!(idsite, i32), name!(name, ServerText))> {
+    // SAFETY: main thread; raises an ERROR in a read-only transaction and on a standby.
+    unsafe { pg_sys::PreventCommandIfReadOnly(c"matomo_add_sites()".as_ptr()) };
+    TableIterator::new(or_raise((|| {
+        let server = server.ok_or(Error::Null("server"))?;
+        let start = day("start_date", start_date)?;
+        let every = every.ok_or(Error::Null("every"))?;
+        check_intervals(Some(every), retention)?;
+        let (access, sites) = all_sites(server)?;
+        let name = destination.map_or_else(settings::destination, str::to_owned);
+        let destination = lasting(Destination::open_or_create(&name)?)?;
+        // SAFETY: main thread, within a transaction.
+        let owner = unsafe { pg_sys::GetUserId() };
+        let pattern = Registration {
+            server: Some(server),
+            destination: Some(destination.oid),
+            owner: Some(owner),
+            start,
+            every: Some(every),
+            retention,
+            enabled: Some(enabled.unwrap_or(true)),
+            ..Registration::default()
+        };
+        let added = add(&access, &destination, &pattern, &sites, start)?;
+        if new_sites == Some(true) {
+            let like = added.first().map(|(id, ..)| *id);
+            let extension = &destination.extension;
+            if !new_sites::follow(extension, server, owner, destination.oid, like, &sites)? {
+                return Err(Error::Argument {
+                    message: "no site is registered that new ones could be like".to_owned(),
+                    hint: "Give the token's user view access to a site first.".to_owned(),
+                });
+            }
+        }
+        Ok(added)
+    })()))
+}
+
+/// Registers new sites of a server no longer. Returns how many orders to do so are ended.
+#[pg_extern(name = "matomo_ignore_new_sites", volatile, parallel_unsafe, requires = ["sites"])]
+fn matomo_ignore_new_sites_0_2_reconnect(server: Option<&str>) -> i32 {
+    // SAFETY: main thread; raises an ERROR in a read-only transaction and on a standby.
+    unsafe { pg_sys::PreventCommandIfReadOnly(c"matomo_ignore_new_sites()".as_ptr()) };
+    or_raise((|| {
+        let server = server.ok_or(Error::Null("server"))?;
+        new_sites::ignore(&Extension::find()?, server)
+    })())
+}
+
+/// Registers those of these sites that are not registered, all like `pattern`.
+fn add(
+    access: &Access,
+    destination: &Destination,
+    pattern: &Registration,
+    sites: &[SiteDetail],
+    start: Option<NaiveDate>,
+) -> Result<Vec<(i32, i32, ServerText)>> {
+    let extension = Extension::find()?;
+    let known = registration::registered(&extension, pattern.server.unwrap_or_default())?;
+    let mut added = Vec::new();
+    for site in sites.iter().filter(|site| !known.contains(&site.idsite)) {
+        let idsite = site.idsite;
+        let zone = match site.zone() {
+            Ok(zone) => zone,
+            Err(error) => {
+                warn_of(&error);
+                continue;
+            }
+        };
+        check_start(start, zone)?;
+        if added.is_empty() {
+            Ledger::of(destination, access.client.endpoint(), idsite).check_matomo(destination)?;
+        }
+        let name = Some(site.name.clone());
+        let timezone = site.timezone.clone();
+        let info = SiteInfo { name, zone, timezone, is_rollup: None };
+        let entry = Registration { idsite: Some(idsite), info: Some(info), ..pattern.clone() };
+        added.push((entry.insert(&extension)?, idsite, ServerText(site.name.clone())));
+    }
+    if !added.is_empty() {
+        wake::after_commit(&extension)?;
+    }
+    Ok(added)
+}

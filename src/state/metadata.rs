@@ -1,0 +1,117 @@
+//! Names of sites, goals and custom dimensions: the table `matomo_site_metadata`. SPI only.
+
+use chrono::NaiveDate;
+use pgrx::pg_sys;
+use serde::Serialize;
+
+use crate::error::{Error, Result};
+use crate::matomo::metadata::Metadata;
+use crate::pg::extension::Extension;
+use crate::pg::spi::{query, spi};
+
+/// Records what Matomo has told of a site. Goals and dimensions that it no longer lists are kept, as older
+/// visits have them.
+///
+/// # Errors
+/// Only internal ones.
+pub fn store(extension: &Extension, destination: pg_sys::Oid, told: &Metadata) -> Result<()> {
+    let schema = &extension.schema;
+    let restored = format!(
+        "m.destination = 0::oid AND m.idsite = $2 AND {schema}.matomo_find_table(m.destination_name) = $1"
+    );
+    let adopt = format!(
+        "UPDATE {schema}.matomo_site_metadata SET destination = $1::regclass, destination_name = '{{}}' \
+         WHERE ctid = (SELECT m.ctid FROM {schema}.matomo_site_metadata m WHERE {restored} LIMIT 1) \
+         AND NOT EXISTS (SELECT FROM {schema}.matomo_site_metadata m WHERE m.destination = $1 AND m.idsite = $2)"
+    );
+    let outdated = format!("DELETE FROM {schema}.matomo_site_metadata m WHERE {restored}");
+    let merged = |list: &str, id: &str| {
+        format!(
+            "CASE WHEN excluded.{list}_read_at IS NULL THEN m.{list} ELSE ( \
+                 SELECT coalesce(jsonb_agg(a.entry ORDER BY (a.entry->>'{id}')::integer), '[]') FROM ( \
+                     SELECT n AS entry FROM jsonb_array_elements(excluded.{list}) n \
+                     UNION ALL SELECT jsonb_build_object('deleted_at', now()) || o \
+                     FROM jsonb_array_elements(m.{list}) o WHERE NOT EXISTS ( \
+                         SELECT FROM jsonb_array_elements(excluded.{list}) n \
+                         WHERE n->'{id}' = o->'{id}')) a) END"
+        )
+    };
+    let store = format!(
+        "INSERT INTO {schema}.matomo_site_metadata AS m (destination, idsite, name, main_url, site_group, \
+             site_type, timezone, currency, ecommerce, created_at, read_at, goals, goals_read_at, \
+             dimensions, dimensions_read_at) \
+         SELECT $1::regclass, s.*, now(), coalesce($3::jsonb, '[]'), CASE WHEN $3 IS NOT NULL THEN now() END, \
+             coalesce($4::jsonb, '[]'), CASE WHEN $4 IS NOT NULL THEN now() END \
+         FROM jsonb_to_record($2::jsonb) AS s (idsite integer, name text, main_url text, site_group text, \
+             site_type text, timezone text, currency text, ecommerce boolean, created_at timestamptz) \
+         ON CONFLICT (destination, idsite, destination_name) DO UPDATE SET name = excluded.name, \
+             main_url = excluded.main_url, site_group = excluded.site_group, \
+             site_type = excluded.site_type, timezone = excluded.timezone, currency = excluded.currency, \
+             ecommerce = excluded.ecommerce, created_at = excluded.created_at, read_at = excluded.read_at, \
+             goals = {}, goals_read_at = coalesce(excluded.goals_read_at, m.goals_read_at), \
+             dimensions = {}, \
+             dimensions_read_at = coalesce(excluded.dimensions_read_at, m.dimensions_read_at)",
+        merged("goals", "goalid"),
+        merged("dimensions", "iddimension")
+    );
+    let goals = told.goals.as_ref().ok().map(json).transpose()?;
+    let dimensions = told.dimensions.as_ref().ok().map(json).transpose()?;
+    let site = json(&told.site)?;
+    extension.run(|client| {
+        let ids = [destination.into(), told.site.idsite.into()];
+        query(client, &adopt, &ids)?;
+        query(client, &outdated, &ids)?;
+        let args = [destination.into(), site.into(), goals.into(), dimensions.into()];
+        query(client, &store, &args).map(drop)
+    })
+}
+
+/// Deletes the names of tables that no longer exist.
+///
+/// # Errors
+/// Only internal ones.
+pub fn forget_dropped(extension: &Extension) -> Result<()> {
+    let table = format!("{}.matomo_site_metadata", extension.schema);
+    let sql = format!(
+        "DELETE FROM {table} WHERE ctid = ANY (ARRAY(SELECT m.ctid FROM {table} m \
+         WHERE m.destination <> 0::oid \
+         AND NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = m.destination) \
+         FOR UPDATE SKIP LOCKED))"
+    );
+    extension.run(|client| query(client, &sql, &[]).map(drop))
+}
+
+fn json(value: &impl Serialize) -> Result<String> {
+    serde_json::to_string(value).map_err(|error| Error::Internal(error.to_string()))
+}
+
+/// The timezone of a registered site, and the day in it on which its names were last read.
+///
+/// # Errors
+/// Only internal ones.
+pub fn last_read(extension: &Extension, site: i32) -> Result<Option<(String, Option<NaiveDate>)>> {
+    let sql = format!(
+        "SELECT s.timezone, t.metadata_on::text FROM {0}.matomo_site_config s \
+         LEFT JOIN {0}.matomo_site_state t ON t.site_id = s.id WHERE s.id = $1",
+        extension.schema
+    );
+    extension.run(|client| {
+        let Some(row) = query(client, &sql, &[site.into()])?.next() else { return Ok(None) };
+        let timezone: String = row.get(1).map_err(spi)?.unwrap_or_default();
+        let read_on: Option<String> = row.get(2).map_err(spi)?;
+        Ok(Some((timezone, read_on.and_then(|day| day.parse().ok()))))
+    })
+}
+
+/// Records that the names of a registered site were read on a day, or why not.
+///
+/// # Errors
+/// Only internal ones.
+pub fn note(extension: &Extension, site: i32, day: NaiveDate, error: Option<&str>) -> Result<()> {
+    let sql = format!(
+        "UPDATE {}.matomo_site_state SET metadata_on = $2::date, metadata_error = $3 WHERE site_id = $1",
+        extension.schema
+    );
+    let args = [site.into(), day.to_string().into(), error.into()];
+    extension.run(|client| query(client, &sql, &args).map(drop))
+}

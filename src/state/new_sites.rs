@@ -1,0 +1,123 @@
+//! The order to register new sites of a server: it stands on one registered site, like which the new ones
+//! are registered. SPI only.
+
+use pgrx::pg_sys;
+use pgrx::spi::SpiClient;
+
+use crate::error::Result;
+use crate::matomo::metadata::SiteDetail;
+use crate::pg::extension::Extension;
+use crate::pg::roles::has_rights_of;
+use crate::pg::spi::{query, spi, values};
+use crate::state::restored::{OWNER_OF_SITE, table_of_site};
+
+/// Puts the order on a registered site: on `like`, else on the first of the server and owner, one with this
+/// destination before others. `known` are the sites that there are now. Returns whether there is one.
+///
+/// # Errors
+/// Only internal ones.
+pub fn follow(
+    extension: &Extension,
+    server: &str,
+    owner: pg_sys::Oid,
+    destination: pg_sys::Oid,
+    like: Option<i32>,
+    known: &[SiteDetail],
+) -> Result<bool> {
+    let schema = &extension.schema;
+    let is_of_owner = format!("s.server = $1::name AND {OWNER_OF_SITE} = $2");
+    let end = format!(
+        "UPDATE {schema}.matomo_site_config s SET new_sites_but = NULL \
+         WHERE {is_of_owner} AND s.new_sites_but IS NOT NULL"
+    );
+    let follow = format!(
+        "UPDATE {schema}.matomo_site_config SET new_sites_but = $5 WHERE id = coalesce($4, ( \
+             SELECT s.id FROM {schema}.matomo_site_config s WHERE {is_of_owner} \
+             ORDER BY {} <> $3, s.id LIMIT 1)) RETURNING 1",
+        table_of_site(schema)
+    );
+    // One whose timezone is mended later is new then.
+    let known = known.iter().filter(|site| site.zone().is_ok());
+    let ids: Vec<i32> = known.map(|site| site.idsite).collect();
+    extension.run(|client| {
+        let args = [server.into(), owner.into(), destination.into(), like.into(), ids.into()];
+        query(client, &end, &args[..2])?;
+        Ok(!query(client, &follow, &args)?.is_empty())
+    })
+}
+
+/// Ends the orders for a server that are of roles whose rights the current user has. Returns their number.
+///
+/// # Errors
+/// Only internal ones.
+pub fn ignore(extension: &Extension, server: &str) -> Result<i32> {
+    let schema = &extension.schema;
+    let orders = format!(
+        "SELECT s.id, {OWNER_OF_SITE} FROM {schema}.matomo_site_config s \
+         WHERE s.server = $1::name AND s.new_sites_but IS NOT NULL"
+    );
+    let end = format!("UPDATE {schema}.matomo_site_config SET new_sites_but = NULL WHERE id = $1");
+    let all: Vec<(Option<i32>, Option<pg_sys::Oid>)> = extension.run(|client| {
+        let rows = query(client, &orders, &[server.into()])?;
+        rows.map(|row| Ok((row.get(1).map_err(spi)?, row.get(2).map_err(spi)?))).collect()
+    })?;
+    let yours = all.into_iter().filter(|(_, owner)| owner.is_some_and(has_rights_of));
+    let yours: Vec<_> = yours.collect();
+    extension.run(|client| {
+        for (id, _) in &yours {
+            query(client, &end, &[(*id).into()])?;
+        }
+        Ok(())
+    })?;
+    Ok(i32::try_from(yours.len()).unwrap_or(i32::MAX))
+}
+
+/// Whether the order stands on a registered site.
+///
+/// # Errors
+/// Only internal ones.
+pub fn follows(extension: &Extension, site: i32) -> Result<bool> {
+    let sql = format!(
+        "SELECT 1 FROM {}.matomo_site_config WHERE id = $1 AND new_sites_but IS NOT NULL",
+        extension.schema
+    );
+    extension.run(|client| Ok(!query(client, &sql, &[site.into()])?.is_empty()))
+}
+
+/// Registers the new ones of these sites, like the registered site. Sites that were there before, also
+/// those that were removed since, are not new. Returns the idSites of the new ones.
+///
+/// # Errors
+/// Only internal ones.
+pub fn register(extension: &Extension, like: i32, sites: &[SiteDetail]) -> Result<Vec<i32>> {
+    let schema = &extension.schema;
+    let insert = format!(
+        "WITH s AS (INSERT INTO {schema}.matomo_site_config (server, idsite, destination, owner, start_date, \
+                 every, retention, enabled, name, timezone, destination_name, owner_name) \
+             SELECT s.server, $2, s.destination, s.owner, s.start_date, s.every, s.retention, s.enabled, \
+                 $3, $4, s.destination_name, s.owner_name \
+             FROM {schema}.matomo_site_config s WHERE s.id = $1 AND $2 <> ALL (s.new_sites_but) \
+             AND NOT EXISTS (SELECT FROM {schema}.matomo_site_config o WHERE o.server = s.server \
+                 AND o.idsite = $2 AND o.owner = s.owner) \
+             ON CONFLICT DO NOTHING RETURNING id) \
+         INSERT INTO {schema}.matomo_site_state (site_id) SELECT s.id FROM s RETURNING site_id"
+    );
+    let note = format!(
+        "UPDATE {schema}.matomo_site_config SET new_sites_but = new_sites_but || ARRAY( \
+             SELECT x FROM unnest($2::integer[]) x WHERE x <> ALL (new_sites_but)) \
+         WHERE id = $1 AND NOT $2 <@ new_sites_but"
+    );
+    let ids: Vec<i32> = sites.iter().map(|site| site.idsite).collect();
+    extension.run(|client: &mut SpiClient| {
+        let mut new = Vec::new();
+        for site in sites {
+            let (name, timezone) = (site.name.as_str(), site.timezone.as_str());
+            let args = [like.into(), site.idsite.into(), name.into(), timezone.into()];
+            if !values::<i32>(query(client, &insert, &args)?)?.is_empty() {
+                new.push(site.idsite);
+            }
+        }
+        query(client, &note, &[like.into(), ids.into()])?;
+        Ok(new)
+    })
+}

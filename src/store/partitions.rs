@@ -1,0 +1,48 @@
+//! Makes the weekly partitions of a destination and its companions, as the tables' owner. SPI only.
+
+use pgrx::prelude::*;
+
+use crate::error::Result;
+use crate::pg::extension::Extension;
+use crate::pg::roles::{self, AsSiteOwner};
+use crate::pg::spi::{query, spi};
+use crate::store::companions;
+
+/// Creates the missing partitions between two instants. Returns the number of those of the destination.
+///
+/// # Errors
+/// [`crate::error::StoredError::CompanionOwner`]; Postgres' own for a caller without the rights of the
+/// table's owner, if a partition is missing.
+pub fn create(
+    destination: pg_sys::Oid,
+    from: TimestampWithTimeZone,
+    to: TimestampWithTimeZone,
+) -> Result<i32> {
+    let extension = Extension::find()?;
+    let companions = companions::of(&extension, destination)?;
+    let created = create_in(&extension, destination, from, to)?;
+    // They have the same weeks.
+    for (_, companion) in companions {
+        create_in(&extension, companion, from, to)?;
+    }
+    Ok(created)
+}
+
+fn create_in(
+    extension: &Extension,
+    table: pg_sys::Oid,
+    from: TimestampWithTimeZone,
+    to: TimestampWithTimeZone,
+) -> Result<i32> {
+    // The owner's functions may be in expressions of its indexes and constraints, which are evaluated for
+    // each new partition.
+    let _owner = roles::lock_as_owner(table).map(AsSiteOwner::become_);
+    let sql = format!(
+        "SELECT {}.matomo_make_partitions($1::pg_catalog.regclass, $2, $3)",
+        extension.schema
+    );
+    Spi::connect_mut(|client| {
+        let args = [table.into(), from.into(), to.into()];
+        Ok(query(client, &sql, &args)?.first().get_one().map_err(spi)?.unwrap_or(0))
+    })
+}

@@ -1,0 +1,72 @@
+//! Keeps syncs of the same rows apart.
+
+use pgrx::pg_sys;
+
+use crate::error::{Busy, Error, Result};
+use crate::pg::locks::{self, ALL_SITES, Lock, Mode, Until};
+use crate::store::companions;
+use crate::store::destination::Destination;
+
+impl Destination {
+    /// Allows one sync at a time of a site into a destination, until the end of the transaction, and none
+    /// while old rows are being removed. It waits for the step that removes them.
+    ///
+    /// # Errors
+    /// [`Busy::Drops`], [`Busy::Syncs`].
+    fn lock_rows(&self, site: i32) -> Result<()> {
+        let rows = Lock::Rows(self.oid, site);
+        // Syncs of two sites may have the same visits, those of a roll-up. Where no index keeps them
+        // unique, one sync runs at a time.
+        let all = Lock::Rows(self.oid, ALL_SITES);
+        if self.tables().any(|table| !table.is_unique)
+            && !locks::try_take(all, Mode::Alone, Until::TransactionEnd)
+        {
+            return Err(busy(self.oid, self.name.clone()));
+        }
+        for shared in [all, rows] {
+            if !locks::take(shared, Mode::Shared) {
+                return Err(Busy::Drops(self.name.clone()).into());
+            }
+        }
+        if !locks::try_take(rows, Mode::Alone, Until::TransactionEnd) {
+            return Err(Busy::Syncs { site, name: self.name.clone() }.into());
+        }
+        Ok(())
+    }
+
+    /// The same once it has the lock. Its companions may have been made while it waited.
+    ///
+    /// # Errors
+    /// As [`Destination::lock_rows`] and [`Destination::open`].
+    pub fn with_locked_rows(self, site: i32) -> Result<Destination> {
+        self.lock_rows(site)?;
+        let now = companions::of(&self.extension, self.oid)?.into_iter().map(|(_, oid)| oid);
+        if now.eq(self.companions.iter().map(|companion| companion.oid)) {
+            return Ok(self);
+        }
+        Destination::open_known(self.oid)?.ok_or(Error::NoDestination(self.name))
+    }
+}
+
+/// Keeps syncs of all sites from a destination until the end of the transaction.
+///
+/// # Errors
+/// [`Busy::Syncs`], [`Busy::Drops`].
+pub fn lock_all_rows(destination: pg_sys::Oid, name: &str) -> Result<()> {
+    let rows = Lock::Rows(destination, ALL_SITES);
+    if locks::try_take(rows, Mode::Exclusive, Until::TransactionEnd) {
+        return Ok(());
+    }
+    Err(busy(destination, name.to_owned()))
+}
+
+/// Why the rows of all sites cannot be locked.
+fn busy(destination: pg_sys::Oid, name: String) -> Error {
+    let mut held = locks::held(locks::Kind::Rows);
+    held.retain(|held| held.class == destination.to_u32());
+    if held.iter().any(|held| held.is_exclusive) {
+        return Busy::Drops(name).into();
+    }
+    let site = held.iter().map(|held| held.object.cast_signed()).max().unwrap_or(ALL_SITES);
+    Busy::Syncs { site, name }.into()
+}

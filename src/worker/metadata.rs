@@ -1,0 +1,115 @@
+//! Reads the names of a site's goals and custom dimensions, and registers new sites where that is ordered:
+//! once per day in the site's timezone, after a run that has succeeded. A failure of this is no failure of
+//! the site: it is recorded, and the next attempt is on the next day.
+
+use std::time::Duration;
+
+use chrono::NaiveDate;
+use pgrx::PgLogLevel;
+
+use crate::config::access::Access;
+use crate::config::credentials::Credentials;
+use crate::config::settings;
+use crate::error::{Result, StoredError};
+use crate::matomo::metadata::{Metadata, SiteDetail};
+use crate::pg::extension::Extension;
+use crate::pg::locks;
+use crate::pg::report::say;
+use crate::pg::roles::AsSiteOwner;
+use crate::pg::watch::{self, Watch};
+use crate::state::metadata;
+use crate::state::new_sites;
+use crate::state::retention;
+use crate::state::sites::{self, RegisteredSite};
+use crate::sync;
+use crate::worker::attempt::attempt;
+use crate::worker::wake;
+
+/// For an answer, however long that for visits may take: visits of other sites wait for the process.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+
+/// The error of a reading whose process has ended.
+const INTERRUPTED: &str = "the reading of names was interrupted";
+
+/// Today in the site's timezone, unless its names were read today. Records an interruption ahead: one that
+/// ends the process must not be repeated by each run.
+///
+/// # Errors
+/// Only internal ones.
+pub fn begin(extension: &Extension, id: i32) -> Result<Option<NaiveDate>> {
+    let Some((timezone, read_on)) = metadata::last_read(extension, id)? else { return Ok(None) };
+    let today = retention::today(&timezone);
+    // A later day comes from a clock that was ahead.
+    if read_on == Some(today) {
+        return Ok(None);
+    }
+    metadata::note(extension, id, today, Some(INTERRUPTED))?;
+    Ok(Some(today))
+}
+
+/// Reads them, after [`begin`]. A transaction of its own, so that no other session waits for the rows
+/// meanwhile. Only a cancel of the session is raised.
+pub fn step(id: i32, today: NaiveDate) {
+    let _bounded = locks::bounded_waits();
+    let outcome = {
+        let _watch = Watch::begin(settings::request_timeout());
+        attempt(|| refresh(id, today))
+    };
+    if let Err(failed) = outcome {
+        let note = || metadata::note(&Extension::find()?, id, today, Some(&failed.message));
+        if let Err(second) = attempt(note) {
+            second.about(&format!("registered site {id}")).tell(PgLogLevel::WARNING);
+        }
+    }
+}
+
+fn refresh(id: i32, today: NaiveDate) -> Result<()> {
+    let extension = Extension::find()?;
+    let site = RegisteredSite::get(&extension, id)?;
+    let told = as_owner(&extension, &site)?;
+    let Told { site: told, all } = told;
+    metadata::store(&extension, site.destination, &told)?;
+    let register = |all: Result<Vec<SiteDetail>>| register_new(&extension, id, &all?);
+    let new = all.map_or(Ok(()), register);
+    let errors = [told.goals.err(), told.dimensions.err(), new.err()].into_iter().flatten();
+    let errors: Vec<_> = errors.map(|error| error.to_string()).collect();
+    let error = (!errors.is_empty()).then(|| errors.join("; "));
+    metadata::note(&extension, id, today, error.as_deref())
+}
+
+/// Registers the sites that are new to a registered site with the order to do so.
+fn register_new(extension: &Extension, id: i32, all: &[SiteDetail]) -> Result<()> {
+    let (known, unknown): (Vec<_>, Vec<_>) =
+        all.iter().cloned().partition(|site| site.zone().is_ok());
+    let new = new_sites::register(extension, id, &known)?;
+    for idsite in &new {
+        let line = format!("matomo: new site {idsite} is registered like registered site {id}");
+        say(PgLogLevel::LOG, line);
+    }
+    if !new.is_empty() {
+        wake::after_commit(extension)?;
+    }
+    unknown.first().map_or(Ok(()), |site| site.zone().map(drop))
+}
+
+/// What Matomo has told of a site, and of all sites if new ones are to be registered.
+struct Told {
+    site: Metadata,
+    all: Option<Result<Vec<SiteDetail>>>,
+}
+
+fn as_owner(extension: &Extension, site: &RegisteredSite) -> Result<Told> {
+    let follows = new_sites::follows(extension, site.id)?;
+    let _owner = AsSiteOwner::become_(site.owner);
+    let credentials = Credentials::of_site(site.id, &site.server)?;
+    if let Some(seconds) = credentials.options.timeout {
+        watch::allow(Duration::from_secs(seconds.into()));
+    }
+    if sites::is_refused(extension, &credentials.version)? {
+        let (server, user) = (site.server.clone(), site.owner_name.clone());
+        return Err(StoredError::RefusedBefore { server, site: site.id, user }.into());
+    }
+    let client = Access::stored(credentials)?.client.with_answer_timeout_below(LONGEST_WAIT);
+    let told = sync::metadata::of_site(&client, site.idsite, Some(site.id))?;
+    Ok(Told { site: told, all: follows.then(|| sync::metadata::sites(&client)) })
+}

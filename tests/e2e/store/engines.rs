@@ -1,0 +1,175 @@
+//! Tables that are not Postgres' own heap are written by plain SQL by key, with the same result.
+
+use fake_matomo::{Action, Fake};
+use postgres::Client;
+
+use crate::support::engines::{heap, heap2};
+use crate::support::noon::from;
+use crate::support::*;
+
+const TABLES: [&str; 2] = ["matomo", "matomo_partitioned"];
+
+fn changed(noon: &Noon, fake: &Fake) {
+    let mut world = fake.world();
+    let site = world.site_mut(1);
+    // One more, one less, other values, none any more, new.
+    let at = site.visit_mut(1011).first;
+    let more = Action::page(at + 60, "https://noon.test/more", "It's \\ \t more");
+    site.visit_mut(1011).actions.push(more);
+    site.visit_mut(1012).actions.truncate(1);
+    site.visit_mut(1013).visitor_type = "returning".to_owned();
+    site.visit_mut(1022).actions.clear();
+    let mut new = noon.visit(1, 2);
+    new.id = 1019;
+    site.add(new);
+}
+
+/// Copies four days, changes some visits, and reads them again. Returns what the second sync says.
+pub fn course(db: &mut Client, table: &str) -> Sums {
+    let noon = Noon::new();
+    let fake = serve(noon.world(4));
+    run(db, "LOAD 'matomo_postgres'; SET matomo.settle_time = 0");
+    let into = format!("{}, destination => '{table}', force => true", from(&noon, 3));
+    assert_eq!(sync(db, &fake, &into).inserted, 36);
+    assert_tables_equal(db, table, &all_tables_of(&fake, 1));
+    changed(&noon, &fake);
+    let sums = sync(db, &fake, &into);
+    assert_tables_equal(db, table, &all_tables_of(&fake, 1));
+    let rows = fingerprints(db, table);
+    assert_eq!(sync(db, &fake, &into).written(), 0);
+    assert_eq!(fingerprints(db, table), rows, "a sync without news writes nothing");
+    sums
+}
+
+#[test]
+fn a_table_of_an_unknown_access_method_gets_the_rows_and_counts_of_any_other() {
+    for table in TABLES {
+        let of_heap = course(&mut heap(), table);
+        assert!(of_heap.inserted > 0 && of_heap.updated > 0 && of_heap.deleted > 0);
+        assert_eq!(course(&mut heap2(), table), of_heap, "{table}");
+    }
+}
+
+#[test]
+fn its_rows_come_by_insert_and_those_of_a_heap_by_copy() {
+    let noon = Noon::new();
+    let fake = serve(noon.world(4));
+    for (mut db, way) in [(heap(), "COPY matomo, line"), (heap2(), "INSERT INTO public.matomo")] {
+        run(
+            &mut db,
+            "SELECT matomo_create_table('matomo'); CREATE TABLE way (context text);
+             CREATE FUNCTION notes() RETURNS trigger LANGUAGE plpgsql AS
+                 $$ DECLARE context text; BEGIN GET DIAGNOSTICS context = PG_CONTEXT; INSERT INTO way VALUES (context); RETURN NEW; END $$;
+             CREATE TRIGGER notes BEFORE INSERT ON matomo FOR EACH ROW EXECUTE FUNCTION notes()",
+        );
+        sync(&mut db, &fake, &from(&noon, 3));
+        let of_way = format!("SELECT bool_and(position('{way}' in context) > 0) FROM way");
+        assert!(
+            one::<bool>(&mut db, &of_way),
+            "{}",
+            one::<String>(&mut db, "SELECT min(context) FROM way")
+        );
+    }
+}
+
+#[test]
+fn only_rows_that_differ_are_written() {
+    let noon = Noon::new();
+    for table in TABLES {
+        let fake = serve(noon.world(4));
+        let mut db = heap2();
+        let into = format!("{}, destination => '{table}', force => true", from(&noon, 3));
+        sync(&mut db, &fake, &into);
+        let rows = "action_id NOT IN ('1012_2', '1022_1')";
+        let others = fingerprint(&mut db, &format!("{table} WHERE {rows}"));
+        fake.world().site_mut(1).visit_mut(1012).actions.truncate(2);
+        run(&mut db, &format!("UPDATE {table} SET country = 'x' WHERE action_id = '1022_1'"));
+        let sums = sync(&mut db, &fake, &into);
+        assert_eq!((sums.inserted, sums.updated, sums.deleted), (0, 1, 1));
+        assert_eq!(fingerprint(&mut db, &format!("{table} WHERE {rows}")), others);
+        assert_tables_equal(&mut db, table, &all_tables_of(&fake, 1));
+    }
+}
+
+#[test]
+fn partitions_of_another_kind_than_the_others_are_written_too() {
+    let noon = Noon::new();
+    let fake = serve(noon.world(20));
+    let mut db = heap2();
+    run(
+        &mut db,
+        "SELECT matomo_create_table('visits', true); SET default_table_access_method = heap",
+    );
+    let into = |ago| format!("{}, destination => 'visits', force => true", from(&noon, ago));
+    // The first weeks are heap, the later ones are made halfway through the next sync.
+    sync(
+        &mut db,
+        &fake,
+        &format!(", '{}', '{}', destination => 'visits'", noon.text(19), noon.text(12)),
+    );
+    run(&mut db, "SET default_table_access_method = heap2");
+    sync(&mut db, &fake, &into(19));
+    let kinds = "SELECT DISTINCT a.amname::text FROM pg_partition_tree('visits') t JOIN pg_class c ON c.oid = t.relid \
+                 JOIN pg_am a ON a.oid = c.relam WHERE t.isleaf ORDER BY 1";
+    assert_eq!(texts(&mut db, kinds), ["heap", "heap2"]);
+    for ago in [3, 13] {
+        fake.world().site_mut(1).visit_mut(1001 + 10 * ago).actions.truncate(2);
+    }
+    sync(&mut db, &fake, &into(19));
+    assert_tables_equal(&mut db, "visits", &all_tables_of(&fake, 1));
+}
+
+#[test]
+fn rows_that_a_trigger_refuses_to_delete_stay_and_the_sync_goes_on() {
+    let noon = Noon::new();
+    for table in TABLES {
+        let fake = serve(noon.world(2));
+        let mut db = heap2();
+        let into = format!("{}, destination => '{table}', force => true", from(&noon, 1));
+        sync(&mut db, &fake, &into);
+        run(
+            &mut db,
+            &format!(
+                "CREATE FUNCTION keeps() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+                 CREATE TRIGGER keeps BEFORE DELETE ON {table} FOR EACH ROW
+                     WHEN (OLD.action_type = 'goal') EXECUTE FUNCTION keeps()"
+            ),
+        );
+        fake.world().site_mut(1).visit_mut(1012).actions.truncate(2);
+        let more = Action::page(noon.at(1, "09:00:50"), "https://noon.test/more", "More");
+        fake.world().site_mut(1).visit_mut(1011).actions.push(more);
+        sync(&mut db, &fake, &into);
+        let kept = format!("SELECT action_id FROM {table} WHERE idvisit = 1012 ORDER BY 1");
+        assert_eq!(texts(&mut db, &kept), ["1012_0", "1012_1", "1012_2"]);
+        let of_1011 = format!("SELECT count(*) FROM {table} WHERE idvisit = 1011");
+        assert_eq!(one::<i64>(&mut db, &of_1011), 4);
+    }
+}
+
+#[test]
+fn a_session_that_forces_generic_plans_or_has_another_search_path_changes_nothing() {
+    let mut db = heap2();
+    run(
+        &mut db,
+        "SET plan_cache_mode = force_generic_plan;
+         CREATE SCHEMA odd; CREATE FUNCTION odd.never(anyelement, anyelement) RETURNS boolean LANGUAGE sql AS 'SELECT false';
+         CREATE OPERATOR odd.= (FUNCTION = odd.never, LEFTARG = anyelement, RIGHTARG = anyelement);
+         SET search_path = odd, public, pg_catalog",
+    );
+    course_in_odd_session(&mut db);
+}
+
+fn course_in_odd_session(db: &mut Client) {
+    let noon = Noon::new();
+    let fake = serve(noon.world(2));
+    run(db, "SELECT public.matomo_create_table('public.visits', true)");
+    let into = format!("{}, destination => 'public.visits', force => true", from(&noon, 1));
+    let sums = sync(db, &fake, &into);
+    assert_eq!(sums.inserted, 18);
+    fake.world().site_mut(1).visit_mut(1012).actions.truncate(2);
+    let sums = sync(db, &fake, &into);
+    assert_eq!((sums.inserted, sums.updated, sums.deleted), (0, 0, 1));
+    assert_eq!(sync(db, &fake, &into).written(), 0);
+    run(db, "RESET search_path; RESET plan_cache_mode");
+    assert_tables_equal(db, "visits", &all_tables_of(&fake, 1));
+}

@@ -1,0 +1,122 @@
+//! Destinations whose rows lie in another database, wholly or in part, through postgres_fdw.
+
+use postgres::Client;
+
+use crate::support::cluster::shared;
+use crate::support::engines::{create_server, foreign_partition};
+use crate::support::noon::from;
+use crate::support::*;
+
+/// A destination of eight days, of which the first four lie elsewhere.
+fn parted(noon: &Noon) -> (Client, Client) {
+    let mut db = database();
+    run(&mut db, "LOAD 'matomo_postgres'; SET matomo.settle_time = 0");
+    let until = chrono::DateTime::from_timestamp(noon.at(3, "00:00:00"), 0).unwrap();
+    let there = foreign_partition(&mut db, "visits", &until.to_rfc3339());
+    (db, there)
+}
+
+#[test]
+fn a_table_with_a_foreign_partition_is_a_destination_as_any_other() {
+    let noon = Noon::new();
+    let fake = serve(noon.world(8));
+    let (mut db, mut there) = parted(&noon);
+    let into = format!("{}, destination => 'visits', force => true", from(&noon, 7));
+    assert_eq!(sync(&mut db, &fake, &into).inserted, 72);
+    assert_tables_equal(&mut db, "visits", &all_tables_of(&fake, 1));
+    let count = "SELECT count(*) FROM old";
+    assert_eq!(one::<i64>(&mut there, count), 36, "those of four days are there");
+    for ago in [1, 6] {
+        let mut world = fake.world();
+        let site = world.site_mut(1);
+        site.visit_mut(1001 + 10 * ago).actions.truncate(2);
+        site.visit_mut(1002 + 10 * ago).visitor_type = "returning".to_owned();
+        site.delete(1003 + 10 * ago);
+    }
+    sync(&mut db, &fake, &into);
+    let check = format!(
+        "SELECT sum(repaired)::bigint FROM matomo_check(1, '{}', '{}', '{}', '{}', 'visits', true, true)",
+        noon.text(7),
+        noon.text(0),
+        fake.url(),
+        fake.token()
+    );
+    assert_eq!(one::<i64>(&mut db, &check), 2, "two visits are gone");
+    assert_tables_equal(&mut db, "visits", &all_tables_of(&fake, 1));
+    assert_eq!(sync(&mut db, &fake, &into).written(), 0);
+    let visitor: String = one(&mut db, "SELECT max(visitorid) FROM visits WHERE idvisit = 1062");
+    let erased: i64 =
+        one(&mut db, &format!("SELECT sum(actions)::bigint FROM matomo_forget('{visitor}')"));
+    assert!(erased >= 3);
+    assert_eq!(one::<i64>(&mut there, &format!("{count} WHERE visitorid = '{visitor}'")), 0);
+    let before = chrono::DateTime::from_timestamp(noon.at(5, "00:00:00"), 0).unwrap().to_rfc3339();
+    run(&mut db, &format!("CALL matomo_drop_before('visits', '{before}')"));
+    assert_eq!(one::<i64>(&mut there, &format!("{count} WHERE action_timestamp < '{before}'")), 0);
+    assert!(one::<i64>(&mut there, count) > 0);
+}
+
+#[test]
+fn what_is_stored_twice_where_no_index_prevents_that_is_made_one() {
+    let noon = Noon::new();
+    let fake = serve(noon.world(8));
+    let (mut db, mut there) = parted(&noon);
+    let into = format!("{}, destination => 'visits', force => true", from(&noon, 7));
+    sync(&mut db, &fake, &into);
+    run(&mut there, "INSERT INTO old SELECT * FROM old WHERE idvisit = 1061");
+    run(&mut db, "INSERT INTO visits SELECT * FROM visits WHERE action_id = '1011_1'");
+    let sums = sync(&mut db, &fake, &into);
+    // Both rows go, and one comes.
+    assert_eq!((sums.inserted, sums.updated, sums.deleted), (4, 0, 8));
+    assert_tables_equal(&mut db, "visits", &all_tables_of(&fake, 1));
+}
+
+#[test]
+fn visits_of_two_sites_are_not_written_at_once_where_no_index_keeps_them_unique() {
+    let noon = Noon::new();
+    let fake = serve(noon.world(8));
+    crate::support::noon::add_site(&fake, &noon, 2, 5000, 8);
+    let (mut db, _there) = parted(&noon);
+    let into = format!("{}, destination => 'visits'", from(&noon, 7));
+    run(&mut db, "BEGIN");
+    sync(&mut db, &fake, &into);
+    let name: String = one(&mut db, "SELECT current_database()::text");
+    let mut other = shared().connect(&name);
+    let refused = error(&mut other, &sync_sql(&fake, 2, &into));
+    let message = "site 1 is being synced into \"public.visits\" by another session";
+    assert_says(&refused, "55P03", message, &[], "Wait for it to end");
+    run(&mut db, "COMMIT");
+    assert!(sync_site(&mut other, &fake, 2, &into).inserted > 0);
+}
+
+#[test]
+fn a_foreign_table_is_a_destination_and_one_that_only_reads_is_refused() {
+    let noon = Noon::new();
+    let fake = serve(noon.world(4));
+    let (name, mut there) = named_database();
+    run(&mut there, "CREATE TABLE actions (LIKE matomo_action, PRIMARY KEY (idvisit, action_id))");
+    let mut db = database();
+    create_server(&mut db, shared().port(), &name);
+    let columns: String = one(
+        &mut db,
+        "SELECT string_agg(format('%I %s', attname, format_type(atttypid, atttypmod)), ', ' ORDER BY attnum)
+         FROM pg_attribute WHERE attrelid = 'matomo_action'::regclass AND attnum > 0",
+    );
+    run(
+        &mut db,
+        &format!(
+            "CREATE FOREIGN TABLE visits ({columns}) SERVER there OPTIONS (table_name 'actions', batch_size '100');
+             SELECT matomo_create_companions('visits');
+             CREATE FOREIGN TABLE reads ({columns}) SERVER there OPTIONS (table_name 'actions', updatable 'false')"
+        ),
+    );
+    let into = |table| format!("{}, destination => '{table}', force => true", from(&noon, 3));
+    assert_eq!(sync(&mut db, &fake, &into("visits")).inserted, 36);
+    fake.world().site_mut(1).visit_mut(1012).actions.truncate(2);
+    assert_eq!(sync(&mut db, &fake, &into("visits")).deleted, 1);
+    assert_tables_equal(&mut db, "visits", &all_tables_of(&fake, 1));
+    asked(&fake);
+    let refused = error(&mut db, &sync_sql(&fake, 1, &into("reads")));
+    let message = "destination \"public.reads\" is a foreign table whose server does not allow INSERT, UPDATE and DELETE";
+    assert_says(&refused, "42809", message, &[], "the name of a table, partitioned or not");
+    assert_eq!(asked(&fake), [""; 0], "refused before anything is fetched");
+}

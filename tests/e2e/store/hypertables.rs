@@ -1,0 +1,77 @@
+//! Hypertables of TimescaleDB, where the server has it: `tests/majors` requires it on 17 and 18.
+
+use postgres::Client;
+
+use super::engines::course;
+use crate::support::cluster::Cluster;
+use crate::support::noon::from;
+use crate::support::*;
+
+/// A server with TimescaleDB, if it can be had here.
+fn timescale() -> Option<Cluster> {
+    let available =
+        "SELECT EXISTS (SELECT FROM pg_available_extensions WHERE name = 'timescaledb')";
+    let is_there: bool = one(&mut database(), available);
+    let must_be_there = std::env::var_os("MATOMO_TIMESCALE").is_some();
+    assert!(is_there || !must_be_there, "this server has no TimescaleDB");
+    let conf = "shared_preload_libraries = 'timescaledb, matomo_postgres'\ntimescaledb.telemetry_level = off\n";
+    is_there.then(|| Cluster::start_with(conf))
+}
+
+/// A database with the destination `matomo` as a hypertable, with a chunk a day.
+fn hypertable(cluster: &Cluster) -> Client {
+    let mut db = cluster.connect(&cluster.database());
+    run(
+        &mut db,
+        "SET client_min_messages = warning; CREATE EXTENSION timescaledb;
+         SELECT matomo_create_table('matomo');
+         ALTER TABLE matomo DROP CONSTRAINT matomo_pkey, ADD PRIMARY KEY (idvisit, action_id, action_timestamp);
+         SELECT create_hypertable('matomo', 'action_timestamp', chunk_time_interval => interval '1 day')",
+    );
+    db
+}
+
+#[test]
+fn a_hypertable_gets_the_rows_and_counts_of_any_other_table() {
+    let Some(cluster) = timescale() else { return };
+    let mut plain = cluster.connect(&cluster.database());
+    assert_eq!(course(&mut hypertable(&cluster), "matomo"), course(&mut plain, "matomo"));
+}
+
+#[test]
+fn check_repair_erasure_and_retention_work_on_a_hypertable() {
+    let Some(cluster) = timescale() else { return };
+    let noon = Noon::new();
+    let fake = serve(noon.world(8));
+    let mut db = hypertable(&cluster);
+    run(&mut db, "SET matomo.settle_time = 0");
+    assert_eq!(sync(&mut db, &fake, &from(&noon, 7)).inserted, 72);
+    let chunks: i64 = one(&mut db, "SELECT count(*) FROM show_chunks('matomo')");
+    assert!(chunks >= 8, "{chunks}");
+    run(
+        &mut db,
+        "DELETE FROM matomo WHERE idvisit = 1012; UPDATE matomo SET country = 'x' WHERE idvisit = 1042",
+    );
+    fake.world().site_mut(1).delete(1033);
+    let check = format!(
+        "SELECT sum(missing + extra + stale)::bigint FROM matomo_check(1, '{}', '{}', '{}', '{}', 'matomo', true, true)",
+        noon.text(7),
+        noon.text(0),
+        fake.url(),
+        fake.token()
+    );
+    assert_eq!(one::<i64>(&mut db, &check), 3);
+    assert_tables_equal(&mut db, "matomo", &all_tables_of(&fake, 1));
+    assert_eq!(one::<i64>(&mut db, &check), 0);
+    let visitor: String = one(&mut db, "SELECT max(visitorid) FROM matomo WHERE idvisit = 1022");
+    run(&mut db, &format!("SELECT matomo_forget('{visitor}')"));
+    let of_visitor = format!("SELECT count(*) FROM matomo WHERE visitorid = '{visitor}'");
+    assert_eq!(one::<i64>(&mut db, &of_visitor), 0);
+    let before = chrono::DateTime::from_timestamp(noon.at(5, "00:00:00"), 0).unwrap().to_rfc3339();
+    run(&mut db, &format!("CALL matomo_drop_before('matomo', '{before}')"));
+    let old = format!(
+        "SELECT count(*) FILTER (WHERE action_timestamp < '{before}') = 0 AND count(*) > 20 FROM matomo"
+    );
+    assert!(one::<bool>(&mut db, &old));
+    assert_eq!(sync(&mut db, &fake, &from(&noon, 7)).written(), 0, "the old days are sealed");
+}
