@@ -145,8 +145,10 @@ impl ColumnType {
             }
             ColumnType::Integer(least, most) => {
                 let number = values::whole_number(trimmed)?;
-                let is_plain = values::is_plain(trimmed) && !trimmed.contains('.');
-                let shown = || if is_plain { trimmed.into() } else { number.to_string().into() };
+                let shown = || match values::is_plain_whole(trimmed) {
+                    true => trimmed.into(),
+                    false => number.to_string().into(),
+                };
                 (least..=most).contains(&number).then(shown)
             }
             ColumnType::Numeric => values::plain_number(trimmed),

@@ -43,13 +43,21 @@ pub fn plain_number(text: &str) -> Option<Cow<'_, str>> {
     Some(format!("{sign}{whole}{point}{fraction}").into())
 }
 
-/// Whether this is a number as Postgres shows it, without a sign: digits without leading zeros.
-pub fn is_plain(text: &str) -> bool {
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
-    let is_number = |digits: &str| {
-        (1..=18).contains(&digits.len()) && digits.bytes().all(|digit| digit.is_ascii_digit())
-    };
-    is_number(whole) && is_number(fraction) && (whole == "0" || !whole.starts_with('0'))
+/// Whether this is a number as Postgres shows it, without a sign.
+fn is_plain(text: &str) -> bool {
+    is_plain_whole(text)
+        || text.split_once('.').is_some_and(|(whole, fraction)| {
+            is_plain_whole(whole) && (1..=900).contains(&fraction.len()) && is_digits(fraction)
+        })
+}
+
+/// The same of a whole number below 10^18.
+pub fn is_plain_whole(text: &str) -> bool {
+    (1..=18).contains(&text.len()) && is_digits(text) && (text == "0" || !text.starts_with('0'))
+}
+
+fn is_digits(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// A whole number, however it is written.

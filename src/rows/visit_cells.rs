@@ -53,6 +53,9 @@ pub struct VisitCells<'a> {
     pub misfits: Vec<Misfit<'a>>,
 }
 
+/// More bytes than the cells of most visits have.
+const ROOM: usize = 1024;
+
 /// What the columns of a visit need.
 pub struct VisitSource<'v, 'a> {
     pub id: i64,
@@ -66,6 +69,7 @@ impl<'v, 'a> VisitSource<'v, 'a> {
     /// The cells of runs of columns.
     pub fn cells<'s>(&self, slots: impl Iterator<Item = &'s [Slot]>) -> VisitCells<'a> {
         let mut all = VisitCells::default();
+        all.text.reserve(ROOM);
         for run in slots {
             let begin = all.text.len();
             for slot in run {
