@@ -1017,7 +1017,7 @@ BEGIN
                     WHEN needs_create IS NOT NULL
                     THEN format('GRANT CREATE ON SCHEMA %I TO %I.', of_schema, needs_create) END
         INTO missing, advice
-        FROM (SELECT table_owner = current_user::regrole,
+        FROM (SELECT table_owner = quote_ident(current_user)::regrole,
                      CASE WHEN NOT has_schema_privilege(of_schema::text, 'CREATE') THEN current_user END)
             AS x(is_owner, needs_create);
         IF missing IS NOT NULL THEN
@@ -1377,11 +1377,11 @@ BEGIN
             -- Drop the partition only if it has no rows of other sites.
             has_only_site := true;
             IF site IS NOT NULL THEN
-                EXECUTE format('SELECT NOT EXISTS (SELECT FROM %s AS d WHERE d.idsite::text IS DISTINCT FROM $1)', part.name)
+                EXECUTE format('SELECT NOT EXISTS (SELECT 1 FROM %s AS d WHERE d.idsite::text IS DISTINCT FROM $1)', part.name)
                 INTO has_only_site USING site::text;
                 IF has_only_site THEN
                     EXECUTE format('LOCK TABLE %s IN SHARE MODE', part.name);
-                    EXECUTE format('SELECT NOT EXISTS (SELECT FROM %s AS d WHERE d.idsite::text IS DISTINCT FROM $1)', part.name)
+                    EXECUTE format('SELECT NOT EXISTS (SELECT 1 FROM %s AS d WHERE d.idsite::text IS DISTINCT FROM $1)', part.name)
                     INTO has_only_site USING site::text;
                 END IF;
             END IF;
@@ -1414,7 +1414,8 @@ BEGIN
             CASE WHEN among = root THEN
                 concat_ws(' AND ', format('%1$s OPERATOR(pg_catalog.>=) %2$L AND %1$s OPERATOR(pg_catalog.<) %3$L', at, part.lo, part.hi),
                     CASE WHEN NOT part.by_day THEN format('d.tableoid OPERATOR(pg_catalog.=) %L::pg_catalog.oid', part.id) END) END,
-            CASE WHEN NOT part.is_old THEN at || ' OPERATOR(pg_catalog.<) $1' END,
+            -- What a foreign partition has is not kept within its bounds.
+            CASE WHEN NOT part.is_old OR part.kind = 'f' THEN at || ' OPERATOR(pg_catalog.<) $1' END,
             CASE WHEN site IS NOT NULL THEN 'd.idsite::pg_catalog.text OPERATOR(pg_catalog.=) $2' END,
             'true');
         IF part.by_day THEN
@@ -1682,6 +1683,7 @@ DECLARE
     taken name[];
     value text;
     suffix text;
+    attempt integer;
     column_name text;
     columns text;
     change text;
@@ -1711,7 +1713,9 @@ BEGIN
         END IF;
         qualified := format('%s.%I', source.of_schema, source.relname || '_named');
         known := to_regclass(qualified);
-        IF obj_description(known, 'pg_class') IS DISTINCT FROM source.comment AND known IS NOT NULL THEN
+        -- The destination may have had another name.
+        IF known IS NOT NULL
+           AND coalesce(obj_description(known, 'pg_class') NOT LIKE 'Matomo % of % with named custom dimensions', true) THEN
             RAISE duplicate_table USING
                 MESSAGE = format('relation %s already exists', qualified),
                 HINT = 'Drop it or rename it.';
@@ -1750,6 +1754,7 @@ BEGIN
             END IF;
             -- A name has at most 63 bytes, and a column of the table may have it.
             suffix := '';
+            attempt := 0;
             LOOP
                 column_name := dimension.name;
                 WHILE octet_length(column_name || suffix) > 63 LOOP
@@ -1757,7 +1762,8 @@ BEGIN
                 END LOOP;
                 column_name := column_name || suffix;
                 EXIT WHEN column_name <> ALL (taken);
-                suffix := CASE suffix WHEN '' THEN '_dimension' || dimension.number ELSE suffix || '_' END;
+                attempt := attempt + 1;
+                suffix := '_dimension' || dimension.number || CASE WHEN attempt > 1 THEN '_' || attempt ELSE '' END;
             END LOOP;
             taken := taken || column_name::name;
             columns := columns || format(', %s AS %I', value, column_name);
@@ -1777,7 +1783,6 @@ BEGIN
         IF known IS NULL THEN
             EXECUTE 'CREATE ' || change;
             known := qualified::regclass;
-            EXECUTE format('COMMENT ON VIEW %s IS %L', known, source.comment);
             FOR change IN
                 SELECT format('GRANT SELECT ON %s TO %s', known, CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END)
                 FROM aclexplode(source.relacl) a WHERE a.privilege_type = 'SELECT'
@@ -1785,6 +1790,7 @@ BEGIN
                 EXECUTE change;
             END LOOP;
         END IF;
+        EXECUTE format('COMMENT ON VIEW %s IS %L', known, source.comment);
         RETURN NEXT known;
     END LOOP;
 END

@@ -13,6 +13,7 @@ DECLARE
     taken name[];
     value text;
     suffix text;
+    attempt integer;
     column_name text;
     columns text;
     change text;
@@ -42,7 +43,9 @@ BEGIN
         END IF;
         qualified := format('%s.%I', source.of_schema, source.relname || '_named');
         known := to_regclass(qualified);
-        IF obj_description(known, 'pg_class') IS DISTINCT FROM source.comment AND known IS NOT NULL THEN
+        -- The destination may have had another name.
+        IF known IS NOT NULL
+           AND coalesce(obj_description(known, 'pg_class') NOT LIKE 'Matomo % of % with named custom dimensions', true) THEN
             RAISE duplicate_table USING
                 MESSAGE = format('relation %s already exists', qualified),
                 HINT = 'Drop it or rename it.';
@@ -81,6 +84,7 @@ BEGIN
             END IF;
             -- A name has at most 63 bytes, and a column of the table may have it.
             suffix := '';
+            attempt := 0;
             LOOP
                 column_name := dimension.name;
                 WHILE octet_length(column_name || suffix) > 63 LOOP
@@ -88,7 +92,8 @@ BEGIN
                 END LOOP;
                 column_name := column_name || suffix;
                 EXIT WHEN column_name <> ALL (taken);
-                suffix := CASE suffix WHEN '' THEN '_dimension' || dimension.number ELSE suffix || '_' END;
+                attempt := attempt + 1;
+                suffix := '_dimension' || dimension.number || CASE WHEN attempt > 1 THEN '_' || attempt ELSE '' END;
             END LOOP;
             taken := taken || column_name::name;
             columns := columns || format(', %s AS %I', value, column_name);
@@ -108,7 +113,6 @@ BEGIN
         IF known IS NULL THEN
             EXECUTE 'CREATE ' || change;
             known := qualified::regclass;
-            EXECUTE format('COMMENT ON VIEW %s IS %L', known, source.comment);
             FOR change IN
                 SELECT format('GRANT SELECT ON %s TO %s', known, CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END)
                 FROM aclexplode(source.relacl) a WHERE a.privilege_type = 'SELECT'
@@ -116,6 +120,7 @@ BEGIN
                 EXECUTE change;
             END LOOP;
         END IF;
+        EXECUTE format('COMMENT ON VIEW %s IS %L', known, source.comment);
         RETURN NEXT known;
     END LOOP;
 END

@@ -171,7 +171,7 @@ BEGIN
                     WHEN needs_create IS NOT NULL
                     THEN format('GRANT CREATE ON SCHEMA %I TO %I.', of_schema, needs_create) END
         INTO missing, advice
-        FROM (SELECT table_owner = current_user::regrole,
+        FROM (SELECT table_owner = quote_ident(current_user)::regrole,
                      CASE WHEN NOT has_schema_privilege(of_schema::text, 'CREATE') THEN current_user END)
             AS x(is_owner, needs_create);
         IF missing IS NOT NULL THEN

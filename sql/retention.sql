@@ -122,11 +122,11 @@ BEGIN
             -- Drop the partition only if it has no rows of other sites.
             has_only_site := true;
             IF site IS NOT NULL THEN
-                EXECUTE format('SELECT NOT EXISTS (SELECT FROM %s AS d WHERE d.idsite::text IS DISTINCT FROM $1)', part.name)
+                EXECUTE format('SELECT NOT EXISTS (SELECT 1 FROM %s AS d WHERE d.idsite::text IS DISTINCT FROM $1)', part.name)
                 INTO has_only_site USING site::text;
                 IF has_only_site THEN
                     EXECUTE format('LOCK TABLE %s IN SHARE MODE', part.name);
-                    EXECUTE format('SELECT NOT EXISTS (SELECT FROM %s AS d WHERE d.idsite::text IS DISTINCT FROM $1)', part.name)
+                    EXECUTE format('SELECT NOT EXISTS (SELECT 1 FROM %s AS d WHERE d.idsite::text IS DISTINCT FROM $1)', part.name)
                     INTO has_only_site USING site::text;
                 END IF;
             END IF;
@@ -159,7 +159,8 @@ BEGIN
             CASE WHEN among = root THEN
                 concat_ws(' AND ', format('%1$s OPERATOR(pg_catalog.>=) %2$L AND %1$s OPERATOR(pg_catalog.<) %3$L', at, part.lo, part.hi),
                     CASE WHEN NOT part.by_day THEN format('d.tableoid OPERATOR(pg_catalog.=) %L::pg_catalog.oid', part.id) END) END,
-            CASE WHEN NOT part.is_old THEN at || ' OPERATOR(pg_catalog.<) $1' END,
+            -- What a foreign partition has is not kept within its bounds.
+            CASE WHEN NOT part.is_old OR part.kind = 'f' THEN at || ' OPERATOR(pg_catalog.<) $1' END,
             CASE WHEN site IS NOT NULL THEN 'd.idsite::pg_catalog.text OPERATOR(pg_catalog.=) $2' END,
             'true');
         IF part.by_day THEN

@@ -89,6 +89,10 @@ impl SiteDetail {
 pub fn of_site(client: &Client, site: i32, on_retry: OnRetry) -> Result<Metadata> {
     let body = client.configuration(SITE, site, on_retry)?;
     let detail = read(&body).and_then(|site| site_detail(&members(site)));
+    let detail = detail.and_then(|found| match found.idsite == site {
+        true => Ok(found),
+        false => Err(format!("site {}", found.idsite)),
+    });
     let detail = detail.map_err(|what| client.unexpected_configuration(SITE, site, what))?;
     let goals = of_method(list(client, GOALS, site, goal, on_retry))?;
     let dimensions = of_method(list(client, DIMENSIONS, site, dimension, on_retry))?;
@@ -217,10 +221,14 @@ fn flag(of: &Members, key: &str) -> Option<bool> {
     }
 }
 
-/// Whether the type `numeric` takes it.
+/// Whether the type `numeric` takes it, which has a shorter range of exponents below one than its texts.
 fn is_number(digits: &str) -> bool {
     let has_digits_only = digits.bytes().all(|byte| b"0123456789.+-eE".contains(&byte));
-    has_digits_only && digits.parse::<f64>().is_ok_and(f64::is_finite)
+    let is_within = |number: f64| number.is_finite() && (number == 0.0 || number.abs() > 1e-300);
+    has_digits_only
+        && digits.len() < 100
+        && digits.parse().is_ok_and(is_within)
+        && !(digits.contains(['e', 'E']) && digits.parse() == Ok(0.0))
 }
 
 #[cfg(test)]
@@ -272,10 +280,10 @@ mod tests {
 
     #[test]
     fn what_numeric_takes() {
-        for digits in ["5", "2.5", "1e3", "-0.10"] {
+        for digits in ["5", "2.5", "1e3", "-0.10", "0", "0.00"] {
             assert!(is_number(digits), "{digits}");
         }
-        for text in ["", "NaN", "inf", "1e400", "5 EUR", "0x10"] {
+        for text in ["", "NaN", "inf", "1e400", "1e-99999", "0e-99999", "5 EUR", "0x10"] {
             assert!(!is_number(text), "{text}");
         }
     }

@@ -5,8 +5,8 @@ use crate::pg::extension::Extension;
 use crate::pg::failed::Failed;
 use crate::pg::spi::query;
 
-/// Records once, as the failure of a site, that another session keeps it from being synced for longer
-/// than `interval` and an hour. A shorter sync by hand is no failure.
+/// Records once, as the failure of a site, that another session keeps it from being synced, if its last
+/// success is more than its interval and an hour ago. A short sync by hand is no failure.
 ///
 /// # Errors
 /// Only internal ones.

@@ -161,10 +161,10 @@ impl TableWriter {
             let args = [destination.into(), from.into(), to.into()];
             let made = query(client, &self.statements.make_partitions, &args)?;
             let made: Option<i32> = made.first().get_one().map_err(spi)?;
-            if made > Some(0) {
-                self.has_made_partitions = true;
-                self.find_engine(client)?;
-            }
+            self.has_made_partitions |= made > Some(0);
+            // Whoever has made them.
+            self.find_engine(client)?;
+            self.is_read_back = false;
             self.ranges.clear();
             for row in query(client, &self.statements.partition_ranges, &[destination.into()])? {
                 let (from, to) = (row.get(1).map_err(spi)?, row.get(2).map_err(spi)?);
@@ -194,8 +194,9 @@ impl TableWriter {
     ) -> Result<Changes> {
         // The search_path decides which operators are used, too.
         let _by_visit = VisitIndexOnly::set();
-        let _safe = LocalSettings::of(&[SAFE_PATH, PLANNED_ANEW, (c"enable_seqscan", c"off")]);
+        let _safe = LocalSettings::of(&[SAFE_PATH, (c"enable_seqscan", c"off")]);
         let Destination { name, engine, .. } = &self.destination;
+        let _planned_anew = (!engine.is_heap()).then(|| LocalSettings::of(&[PLANNED_ANEW]));
         let (rows, has_places) = (&batch.tables()[self.place], engine.is_heap());
         let statements = &mut self.statements;
         Comparison { name, statements, span, lock, has_places, rows }.changes(client, batch)

@@ -233,7 +233,10 @@ impl Recorder {
         entry.timezone.clone_from(&self.timezone);
         let counts = &mut entry.counts;
         if read.part != Part::New && read.rest.is_none() {
-            *counts = read.met;
+            // A day that Matomo has purged keeps its rows.
+            if read.met.visits > 0 {
+                *counts = read.met;
+            }
         } else {
             counts.visits += written.new_visits;
             counts.actions += written.inserted - written.deleted;

@@ -121,8 +121,10 @@ impl Coordinator {
         if done.syncs && left.syncs && left.due_at == done.due_at {
             self.not_before.insert(site, later);
         }
-        if done.tends && left.tends && left.upkeep == done.upkeep {
-            self.upkeep_not_before.insert(site, (much_later, done.upkeep.clone()));
+        if done.tends && left.tends {
+            // Upkeep that has more to do lets that of others go first.
+            let until = if left.upkeep == done.upkeep { much_later } else { later };
+            self.upkeep_not_before.insert(site, (until, left.upkeep.clone()));
         }
     }
 

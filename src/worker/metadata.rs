@@ -9,14 +9,13 @@ use pgrx::PgLogLevel;
 
 use crate::config::access::Access;
 use crate::config::credentials::Credentials;
-use crate::config::settings;
 use crate::error::{Result, StoredError};
 use crate::matomo::metadata::{Metadata, SiteDetail};
 use crate::pg::extension::Extension;
 use crate::pg::locks;
 use crate::pg::report::say;
 use crate::pg::roles::AsSiteOwner;
-use crate::pg::watch::{self, Watch};
+use crate::pg::watch::Watch;
 use crate::state::metadata;
 use crate::state::new_sites;
 use crate::state::retention;
@@ -27,6 +26,9 @@ use crate::worker::wake;
 
 /// For an answer, however long that for visits may take: visits of other sites wait for the process.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
+
+/// Most requests of a reading.
+const REQUESTS: u32 = 4;
 
 /// The error of a reading whose process has ended.
 const INTERRUPTED: &str = "the reading of names was interrupted";
@@ -52,7 +54,7 @@ pub fn begin(extension: &Extension, id: i32) -> Result<Option<NaiveDate>> {
 pub fn step(id: i32, today: NaiveDate) {
     let _bounded = locks::bounded_waits();
     let outcome = {
-        let _watch = Watch::begin(settings::request_timeout());
+        let _watch = Watch::begin(LONGEST_WAIT * REQUESTS);
         attempt(|| refresh(id, today))
     };
     if let Err(failed) = outcome {
@@ -102,9 +104,6 @@ fn as_owner(extension: &Extension, site: &RegisteredSite) -> Result<Told> {
     let follows = new_sites::follows(extension, site.id)?;
     let _owner = AsSiteOwner::become_(site.owner);
     let credentials = Credentials::of_site(site.id, &site.server)?;
-    if let Some(seconds) = credentials.options.timeout {
-        watch::allow(Duration::from_secs(seconds.into()));
-    }
     if sites::is_refused(extension, &credentials.version)? {
         let (server, user) = (site.server.clone(), site.owner_name.clone());
         return Err(StoredError::RefusedBefore { server, site: site.id, user }.into());

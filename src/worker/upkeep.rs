@@ -59,6 +59,7 @@ const MOST_DEATHS: i32 = 3;
 /// # Errors
 /// Only internal ones.
 pub fn begin(id: i32) -> Result<bool> {
+    let _bounded = locks::bounded_waits();
     let extension = Extension::find()?;
     let sql = format!(
         "UPDATE {}.matomo_site_state SET upkeep_begun = upkeep_begun + 1 WHERE site_id = $1 \
@@ -90,6 +91,7 @@ pub fn begin(id: i32) -> Result<bool> {
 /// # Errors
 /// Only internal ones.
 pub fn end(id: i32) -> Result<()> {
+    let _bounded = locks::bounded_waits();
     let extension = Extension::find()?;
     let sql = format!(
         "UPDATE {}.matomo_site_state SET upkeep_begun = 0 WHERE site_id = $1",

@@ -85,8 +85,11 @@ pub fn fill(db: &mut Client, fake: &Fake, zone: &str, url: &str) {
 fn kept(db: &mut Client) -> Vec<String> {
     let mut all = Vec::new();
     for (table, but) in [
-        ("matomo_site_config", "destination_name owner_name"),
-        ("matomo_site_state", "changes matomo upkeep_begun upkeep_place"),
+        ("matomo_site_config", "destination_name new_sites_but owner_name"),
+        (
+            "matomo_site_state",
+            "changes matomo metadata_error metadata_on upkeep_begun upkeep_place",
+        ),
         ("matomo_run_log", "step_pages changes owner_name misfits"),
         (
             "matomo_ledger",

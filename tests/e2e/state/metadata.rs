@@ -190,6 +190,19 @@ fn a_refresh_that_fails_fails_no_run_and_deletes_nothing() {
 }
 
 #[test]
+fn names_of_another_site_are_not_believed() {
+    let fake = serve_named();
+    let (mut db, _) = synced(&fake);
+    let other = br#"{"idsite":"2","name":"Other","timezone":"UTC"}"#.to_vec();
+    fake.fail(Fault::Raw(other), When::always().method("SitesManager.getSiteFromId"));
+    let refused = error(&mut db, &refresh(&fake, 1, ""));
+    assert_eq!(refused.code().code(), "08P01", "{refused:?}");
+    fake.heal();
+    assert_eq!(texts(&mut db, NAMES).len(), 2);
+    assert_eq!(texts(&mut db, "SELECT idsite::text FROM matomo_site_details"), ["1"]);
+}
+
+#[test]
 fn a_refresh_needs_the_site_the_table_and_its_matomo() {
     let fake = serve_named();
     let (mut db, _) = synced(&fake);

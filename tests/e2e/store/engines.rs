@@ -3,7 +3,7 @@
 use fake_matomo::{Action, Fake};
 use postgres::Client;
 
-use crate::support::engines::{heap, heap2};
+use crate::support::engines::{create_heap2, heap, heap2};
 use crate::support::noon::from;
 use crate::support::*;
 
@@ -70,6 +70,29 @@ fn its_rows_come_by_insert_and_those_of_a_heap_by_copy() {
             one::<String>(&mut db, "SELECT min(context) FROM way")
         );
     }
+}
+
+/// The weeks of companions are made with those of the destination.
+#[test]
+fn rows_of_companions_come_by_insert_into_weeks_of_another_access_method() {
+    let noon = Noon::new();
+    let fake = serve(noon.world(4));
+    let mut db = heap();
+    run(
+        &mut db,
+        "SELECT matomo_create_table('matomo_partitioned', true); CREATE TABLE way (context text);
+         CREATE FUNCTION notes() RETURNS trigger LANGUAGE plpgsql AS
+             $$ DECLARE context text; BEGIN GET DIAGNOSTICS context = PG_CONTEXT; INSERT INTO way VALUES (context); RETURN NEW; END $$;
+         CREATE TRIGGER notes BEFORE INSERT ON matomo_partitioned_visits FOR EACH ROW EXECUTE FUNCTION notes()",
+    );
+    if texts(&mut db, "SELECT amname::text FROM pg_am WHERE amname = 'heap2'").is_empty() {
+        create_heap2(&mut db);
+    }
+    run(&mut db, "SET default_table_access_method = heap2");
+    sync(&mut db, &fake, &format!("{}, destination => 'matomo_partitioned'", from(&noon, 3)));
+    let ways = texts(&mut db, "SELECT DISTINCT left(context, 20) FROM way");
+    assert!(!ways.is_empty() && ways.iter().all(|way| !way.starts_with("COPY")), "{ways:?}");
+    assert_tables_equal(&mut db, "matomo_partitioned", &all_tables_of(&fake, 1));
 }
 
 #[test]

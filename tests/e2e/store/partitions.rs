@@ -176,3 +176,28 @@ fn a_partition_shows_nothing_that_the_policies_of_its_table_hide() {
     let forced = "SELECT count(*) FROM pg_class WHERE relname LIKE 'visits_2026w%' AND relrowsecurity AND relforcerowsecurity";
     assert_eq!(one::<i64>(&mut admin, forced), 0);
 }
+
+#[test]
+fn owners_of_any_name_have_partitions_made() {
+    let cluster = Cluster::start();
+    let name = cluster.database();
+    let mut admin = cluster.connect(&name);
+    for (place, owner) in ["John.Doe", "a b", "123", "x\"y"].iter().enumerate() {
+        let owner = format!("\"{}\"", owner.replace('"', "\"\""));
+        let table = format!("visits_{place}");
+        run(
+            &mut admin,
+            &format!(
+                "CREATE ROLE {owner}; GRANT CREATE, USAGE ON SCHEMA public TO {owner}; SET ROLE {owner};
+                 SELECT matomo_create_table('{table}', true); RESET ROLE"
+            ),
+        );
+        for role in [owner.as_str(), "postgres"] {
+            let day = if role == "postgres" { "2026-12-02" } else { "2026-11-25" };
+            run(&mut admin, &format!("SET ROLE {role}"));
+            let sql = format!("SELECT matomo_create_partitions('{table}', '{day}', '{day}')");
+            assert_eq!(one::<i32>(&mut admin, &sql), 1, "{role}");
+            run(&mut admin, "RESET ROLE");
+        }
+    }
+}

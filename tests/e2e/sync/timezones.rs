@@ -93,6 +93,20 @@ fn every_row_has_the_day_of_the_changed_timezone() {
 }
 
 #[test]
+fn days_that_matomo_has_purged_keep_their_counts() {
+    let fake = serve(hourly(0));
+    let mut db = settled();
+    sync(&mut db, &fake, &copied_from(&fake, 4));
+    let (purged, kept) = (first_day(&fake, 3), midnight(&fake, 2));
+    fake.world().site_mut(1).visits.retain(|visit| visit.last >= kept);
+    fake.world().site_mut(1).timezone = zone(3);
+    fake.world().site_mut(1).add(hit(2000, chrono::Utc::now().timestamp()));
+    sync(&mut db, &fake, "");
+    let counted = format!("SELECT visits::text FROM matomo_days WHERE day = '{purged}'");
+    assert_eq!(texts(&mut db, &counted), ["24"]);
+}
+
+#[test]
 fn a_day_without_visits_hides_no_changed_timezone() {
     let fake = serve(hourly(0));
     let today = midnight(&fake, 0);

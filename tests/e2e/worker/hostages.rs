@@ -497,6 +497,30 @@ fn upkeep_that_does_not_end_leaves_a_process_to_syncs() {
 }
 
 #[test]
+fn upkeep_of_a_site_that_is_being_altered_holds_no_process() {
+    let fake = serve(sites(424, 2));
+    let (cluster, mut db) = cluster_with_worker();
+    run(&mut db, "ALTER SYSTEM SET matomo.max_workers = 1");
+    run(&mut db, "SELECT pg_reload_conf()");
+    store(&mut db, "analytics", &fake);
+    run(&mut db, "SELECT matomo_create_table('one'), matomo_create_table('two')");
+    let first = format!("'analytics', 1, destination => 'one', every => '1 hour'{START}");
+    let first = register(&mut db, &first);
+    wait_long(30, "it is tended", || {
+        let tended = "SELECT count(*) FROM matomo_site_state WHERE tended_on IS NOT NULL";
+        one::<i64>(&mut db, tended) == 1
+    });
+    let mut holder = cluster.connect("postgres");
+    run(&mut holder, "UPDATE matomo_site_state SET tended_on = NULL");
+    run(&mut holder, &format!("BEGIN; SELECT matomo_alter_site({first}, every => '2 hours')"));
+    wait_long(30, "its process waits", || process_of(&mut db, first).is_some());
+    let second = format!("'analytics', 2, destination => 'two', every => '1 second'{START}");
+    register(&mut db, &second);
+    wait_long(40, "the other one is synced", || runs_of(&mut db, "succeeded") >= 3);
+    run(&mut holder, "ROLLBACK");
+}
+
+#[test]
 fn upkeep_that_kills_its_process_is_given_up_for_the_day() {
     let fake = serve(sites(422, 1));
     let (cluster, mut db) = cluster_with_worker();
