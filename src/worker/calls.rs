@@ -42,7 +42,8 @@ pub fn check_can_commit(what: &str) -> Result<()> {
     Ok(())
 }
 
-/// IDs of the sites that `matomo_sync_all` has work for, failing ones last. Records a failure for sites without an owner.
+/// IDs of the sites that `matomo_sync_all` has work for, failing ones last. Records a failure for sites
+/// without an owner.
 ///
 /// # Errors
 /// Only internal ones.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use fake_matomo::{Fault, When};
 use postgres::Client;
 
-use crate::support::cluster::shared;
+use crate::support::cluster::{Cluster, shared};
 use crate::support::sites::many::{START, sites};
 use crate::support::sites::*;
 use crate::support::traps::{call, end_of};
@@ -417,6 +417,19 @@ fn what_is_changed_during_a_run_is_filled_by_the_next_one_at_once() {
     wait_until("it is synced", || !one::<bool>(&mut db, open));
 }
 
+/// Kills a process, with which the server restarts, and connects again.
+fn kill(cluster: &Cluster, db: &mut Client, pid: i32) {
+    // SAFETY: a process of this test.
+    assert_eq!(unsafe { libc::kill(pid, libc::SIGKILL) }, 0);
+    wait_until("this session has ended", || db.query("SELECT 1", &[]).is_err());
+    wait_long(30, "the server is back", || {
+        cluster.config("postgres", "postgres").connect(postgres::NoTls).is_ok_and(|again| {
+            *db = again;
+            true
+        })
+    });
+}
+
 #[test]
 fn runs_that_are_killed_wait_longer_and_longer() {
     let fake = serve(sites(420, 1));
@@ -434,15 +447,7 @@ fn runs_that_are_killed_wait_longer_and_longer() {
             hangs && pid.is_some()
         });
         fake.clear_requests();
-        // SAFETY: a process of this test.
-        assert_eq!(unsafe { libc::kill(pid.unwrap(), libc::SIGKILL) }, 0);
-        wait_until("this session has ended", || db.query("SELECT 1", &[]).is_err());
-        wait_long(30, "the server is back", || {
-            cluster.config("postgres", "postgres").connect(postgres::NoTls).is_ok_and(|again| {
-                db = again;
-                true
-            })
-        });
+        kill(&cluster, &mut db, pid.unwrap());
         // Counted when somebody looks, or recorded by the process that already has the lock.
         wait_until("it counts", || one::<i32>(&mut db, &failures(site)) > 0);
     }
@@ -546,15 +551,7 @@ fn upkeep_that_kills_its_process_is_given_up_for_the_day() {
                 "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event = 'PgSleep')";
             pid.is_some() && one::<bool>(&mut db, sleeps)
         });
-        // SAFETY: a process of this test.
-        assert_eq!(unsafe { libc::kill(pid.unwrap(), libc::SIGKILL) }, 0);
-        wait_until("this session has ended", || db.query("SELECT 1", &[]).is_err());
-        wait_long(30, "the server is back", || {
-            cluster.config("postgres", "postgres").connect(postgres::NoTls).is_ok_and(|again| {
-                db = again;
-                true
-            })
-        });
+        kill(&cluster, &mut db, pid.unwrap());
     }
     wait_long(20, "that is noted", || {
         let noted = "SELECT coalesce(upkeep_error, '') FROM matomo_status";
