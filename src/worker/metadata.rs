@@ -68,8 +68,7 @@ pub fn step(id: i32, today: NaiveDate) {
 fn refresh(id: i32, today: NaiveDate) -> Result<()> {
     let extension = Extension::find()?;
     let site = RegisteredSite::get(&extension, id)?;
-    let told = as_owner(&extension, &site)?;
-    let Told { site: told, all } = told;
+    let Told { site: told, all } = as_owner(&extension, &site)?;
     metadata::store(&extension, site.destination, &told)?;
     let register = |all: Result<Vec<SiteDetail>>| register_new(&extension, id, &all?);
     let new = all.map_or(Ok(()), register);
