@@ -69,9 +69,12 @@ impl Coordinator {
     /// Handles ended processes and starts new ones for due sites. Returns the time to sleep.
     fn round(&mut self, database: &str) -> Duration {
         let naptime = worker::naptime();
-        let (ended, at_work) = self.at_work.drain(..).partition(|(_, child)| child.has_ended());
+        let (ended, at_work): (Vec<_>, _) =
+            self.at_work.drain(..).partition(|(_, child)| child.has_ended());
         self.at_work = at_work;
-        let mut queue = match look(queue::read) {
+        let synced: Vec<i32> =
+            ended.iter().filter(|(task, _)| task.syncs).map(|(task, _)| task.site).collect();
+        let mut queue = match look(|| queue::read(&synced)) {
             Ok(Some(queue)) => queue,
             Ok(None) => {
                 self.without_extension(database);
@@ -134,9 +137,9 @@ impl Coordinator {
         self.not_before.extend(ended.into_iter().map(|(task, _)| (task.site, later)));
     }
 
-    /// Starts processes up to `matomo.max_workers`. If that is more than one, neither failing sites nor
-    /// upkeep can use all of them; nor can the sites of one Matomo if there are several, as any of them
-    /// may hang.
+    /// Starts processes up to `matomo.max_workers`, each for a sync or for upkeep. If that is more than one,
+    /// failing sites and upkeep together cannot use all of them; nor can the sites of one Matomo if there
+    /// are several, as any of them may hang.
     fn start(&mut self, queue: &Queue) {
         let most = worker::max_workers();
         let all_but_one = most.saturating_sub(1).max(1);
@@ -151,17 +154,16 @@ impl Coordinator {
                 self.at_work.iter().filter(|(task, _)| is(task)).count()
             };
             let is_failing = |task: &Task| task.is_failing || self.shares.is_doubtful(&task.matomo);
-            let may_tend = at_work(&|other| other.tends) < all_but_one;
+            let may_risk = at_work(&|other| !other.syncs || is_failing(other)) < all_but_one;
             let asks_the_same = |other: &Task| other.syncs && other.matomo == task.matomo;
             let most_of_one = most_of_one.min(self.shares.most(&task.matomo));
             if at_work(&|other| other.site == task.site) > 0
-                || is_failing(task) && at_work(&is_failing) >= all_but_one
-                || !task.syncs && !may_tend
+                || !may_risk && (!task.syncs || is_failing(task))
                 || task.syncs && at_work(&asks_the_same) >= most_of_one
             {
                 continue;
             }
-            let task = Task { tends: task.tends && may_tend, ..task.clone() };
+            let task = Task { tends: task.tends && !task.syncs, ..task.clone() };
             match Child::start(site_worker::process(&task)) {
                 Some(child) => {
                     self.said.no_room = false;

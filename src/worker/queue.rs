@@ -48,7 +48,7 @@ pub struct Task {
     pub matomo: String,
     /// Whether to sync it.
     pub syncs: bool,
-    /// Whether to do its upkeep.
+    /// Whether to do its upkeep; a process does only one of both.
     pub tends: bool,
     pub is_failing: bool,
     /// When it became due, as text. A process that makes progress changes it.
@@ -85,11 +85,12 @@ struct Candidate {
     tended_on: Option<String>,
 }
 
-/// Reads the work of all sites; `None` if the extension is not created.
+/// Reads the work of all sites; `None` if the extension is not created. The upkeep of sites that were
+/// just `synced` goes before their next sync, as a site may always be due.
 ///
 /// # Errors
 /// Only internal ones.
-pub fn read() -> Result<Option<Queue>> {
+pub fn read(synced: &[i32]) -> Result<Option<Queue>> {
     if !is_created()? {
         return Ok(None);
     }
@@ -110,14 +111,15 @@ pub fn read() -> Result<Option<Queue>> {
         {
             queue.unanswered.insert(waiting.site);
         }
-        let syncs = waiting.is_dead
+        let tends = !waiting.is_tended();
+        let is_due = waiting.is_dead
             || waiting.is_enabled
                 && match waiting.seconds {
                     Some(seconds) => seconds <= 0.0,
                     // After a refused token: once the server or user mapping was altered.
                     None => waiting.has_new_credentials(),
                 };
-        let tends = !waiting.is_tended();
+        let syncs = is_due && !(tends && synced.contains(&waiting.site));
         if syncs || tends {
             let is_failing = waiting.is_dead || waiting.failures > 0;
             // What has no time at which it became due goes before others at last.

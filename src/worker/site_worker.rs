@@ -1,4 +1,4 @@
-//! The process for one registered site: syncs it for a turn, does the upkeep of its table, and ends. It
+//! The process for one registered site: syncs it or does the upkeep of its table for a turn, and ends. It
 //! uses the same functions as the procedures, with a transaction per step.
 
 use std::time::{Duration, Instant};
@@ -24,9 +24,9 @@ const COMMAND: &str = "background worker";
 pub fn process(task: &Task) -> BackgroundWorkerBuilder {
     // SAFETY: main thread; set at process start.
     let database = unsafe { pg_sys::MyDatabaseId }.to_u32();
-    let Task { site, syncs, tends, .. } = task;
+    let Task { site, syncs, .. } = task;
     builder(&format!("matomo worker: site {site}"), "matomo worker", "matomo_worker_main")
-        .set_extra(&format!("{database} {site} {syncs} {tends}"))
+        .set_extra(&format!("{database} {site} {syncs}"))
 }
 
 /// Main function of the process; its argument comes from [`process`].
@@ -36,19 +36,11 @@ pub extern "C-unwind" fn matomo_worker_main(_argument: pg_sys::Datum) {
     let mut words = BackgroundWorker::get_extra().split(' ');
     let mut number = || words.next().and_then(|word| word.parse::<u32>().ok()).unwrap_or_default();
     let (database, site) = (number(), number().cast_signed());
-    let mut is = || words.next() == Some("true");
-    let (syncs, tends) = (is(), is());
+    let syncs = words.next() == Some("true");
     background::begin(Database::Of(database.into()));
-    if syncs && let Err(failed) = sync(site) {
-        warn(site, failed);
+    if let Err(failed) = if syncs { sync(site) } else { look_after(site) } {
+        failed.about(&format!("registered site {site}")).tell(PgLogLevel::WARNING);
     }
-    if tends && let Err(failed) = look_after(site) {
-        warn(site, failed);
-    }
-}
-
-fn warn(site: i32, failed: Failed) {
-    failed.about(&format!("registered site {site}")).tell(PgLogLevel::WARNING);
 }
 
 /// Syncs for a turn.

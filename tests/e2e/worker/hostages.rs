@@ -480,6 +480,13 @@ fn upkeep_that_does_not_end_leaves_a_process_to_syncs() {
         slow.push(register(&mut db, &arguments));
     }
     wait_long(60, "they are synced", || runs_of(&mut db, "succeeded") >= 2);
+    wait_long(30, "they rest", || {
+        let tended = "SELECT count(*) FROM matomo_site_state WHERE tended_on IS NOT NULL";
+        one::<i64>(&mut db, tended) == 2
+            && slow.iter().all(|site| process_of(&mut db, *site).is_none())
+    });
+    // The sync of the first one's process is over, so it asks its Matomo for nothing.
+    let sleeping = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
     for (table, site) in tables.iter().zip(&slow) {
         run(
             &mut db,
@@ -488,9 +495,8 @@ fn upkeep_that_does_not_end_leaves_a_process_to_syncs() {
                  SELECT matomo_alter_site({site}, retention => '1 day')"
             ),
         );
+        wait_long(30, "one sleeps", || one::<i64>(&mut db, sleeping) > 0);
     }
-    let sleeping = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
-    wait_long(30, "one sleeps", || one::<i64>(&mut db, sleeping) > 0);
     run(&mut db, "SELECT matomo_create_table('healthy')");
     let arguments = format!("'analytics', 3, destination => 'healthy', every => '1 second'{START}");
     let healthy = register(&mut db, &arguments);
