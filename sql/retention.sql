@@ -7,7 +7,8 @@
 -- readers. Also returns the sites of the removed rows (NULL means any) and their span, from the last
 -- instant of the previous step to where it has come. Deletes with the search_path in `path`, so
 -- that triggers find the same names as at an INSERT. Where a row's ctid is of no use (foreign tables, other
--- access methods, and everything unless `has_places`), deletes by the day.
+-- access methods, and everything unless `has_places`), deletes by the day. A day that cannot be deleted is
+-- skipped and returned as `failed`; raises that if `place` says that all others are `over`.
 CREATE FUNCTION matomo_drop_rows(
     destination regclass,
     before timestamptz,
@@ -24,7 +25,8 @@ CREATE FUNCTION matomo_drop_rows(
     OUT holders text,
     OUT first_gone timestamptz,
     OUT last_gone timestamptz,
-    OUT sites_gone text[]
+    OUT sites_gone text[],
+    OUT failed jsonb
 )
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -58,6 +60,13 @@ DECLARE
 BEGIN
     more := false;
     actions := 0;
+    IF (place ->> 'over')::boolean THEN
+        RAISE USING
+            ERRCODE = place #>> '{failed,state}',
+            MESSAGE = place #>> '{failed,message}',
+            DETAIL = place #>> '{failed,detail}',
+            HINT = place #>> '{failed,hint}';
+    END IF;
     PERFORM set_config('lock_timeout',
         ceil(extract(epoch FROM greatest(lock_timeout, '1 millisecond')) * 1000)::text, true);
 
@@ -164,18 +173,17 @@ BEGIN
             CASE WHEN site IS NOT NULL THEN 'd.idsite::pg_catalog.text OPERATOR(pg_catalog.=) $2' END,
             'true');
         IF part.by_day THEN
-            EXECUTE format('SELECT min(%s) FROM %s AS d WHERE %s', at, among, which)
-            INTO first_gone USING before, site::text;
+            since := CASE WHEN part.number = start_number THEN (place ->> 'since')::timestamptz END;
+            EXECUTE format('SELECT min(%s) FROM %s AS d WHERE %s%s', at, among, which,
+                CASE WHEN since IS NOT NULL THEN format(' AND %s > $3', at) ELSE '' END)
+            INTO first_gone USING before, site::text, since;
             CONTINUE WHEN first_gone IS NULL;
-            last_gone := first_gone + '1 day'::interval;
-            sites_gone := CASE WHEN site IS NOT NULL THEN ARRAY[site::text] END;
-            PERFORM set_config('search_path', path, true);
-            EXECUTE pg_catalog.format(
-                'DELETE FROM %s AS d WHERE %s AND %s OPERATOR(pg_catalog.<=) $3', among, which, at)
-            USING before, site::pg_catalog.text, last_gone;
-            GET DIAGNOSTICS actions = ROW_COUNT;
-            PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
-            selected := batch;
+            last_gone := date_trunc('day', first_gone) + '1 day'::interval - '1 microsecond'::interval;
+            which := format('%1$s AND %2$s OPERATOR(pg_catalog.>=) $3 AND %2$s OPERATOR(pg_catalog.<=) $4', which, at);
+            SELECT d.actions, d.sites, d.failed INTO actions, sites_gone, failed
+            FROM @extschema@.matomo_drop_day(among, which, before, site::text, first_gone, last_gone, path) AS d;
+            done := coalesce(failed ->> 'state' ~ '^(0A|XX)', false);
+            since := CASE WHEN failed IS NULL THEN since ELSE last_gone END;
         ELSE
             since := CASE WHEN part.number = start_number AND NOT part.is_old THEN (place ->> 'since')::timestamptz END;
             -- Ordered by time, if rows can be skipped this way; an index may supply the order.
@@ -193,15 +201,20 @@ BEGIN
                 ' pg_catalog.array_agg(DISTINCT g.idsite::pg_catalog.text) FROM gone AS g', among, which, at)
             INTO actions, first_gone, last_gone, sites_gone USING before, site::pg_catalog.text, ids;
             PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
-        END IF;
-        IF actions > 0 THEN
-            more := true;
             -- Rows that another session changed meanwhile were skipped, so find them again.
             done := actions = selected AND selected < batch;
+            since := CASE WHEN actions = selected THEN last_gone ELSE since END;
+        END IF;
+        IF actions > 0 OR failed IS NOT NULL THEN
+            more := true;
+            IF actions = 0 THEN
+                first_gone := NULL;
+                last_gone := before_this;
+            END IF;
             place := jsonb_build_object('before', before, 'id', part.id, 'done', done, 'last_gone', last_gone,
-                'since', CASE WHEN done OR part.by_day THEN NULL WHEN actions = selected THEN last_gone ELSE since END);
+                'since', CASE WHEN NOT done THEN since END);
             first_gone := least(first_gone, before_this);
-            last_gone := CASE WHEN done THEN least(part.hi::timestamptz, before) ELSE last_gone + '1 second'::interval END;
+            last_gone := CASE WHEN done AND failed IS NULL THEN least(part.hi::timestamptz, before) ELSE last_gone + '1 second'::interval END;
             RETURN;
         END IF;
     END LOOP;
@@ -227,6 +240,7 @@ EXCEPTION
         more := true;
         actions := 0;
         dropped := NULL;
+        failed := NULL;
         blocked := waiting_for;
         IF reached IS DISTINCT FROM place ->> 'id' THEN
             place := jsonb_build_object('before', before, 'id', reached::oid, 'done', false);

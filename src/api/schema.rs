@@ -19,10 +19,11 @@ extension_sql_file!(
     name = "forget",
     requires = [api::deletion::matomo_forget_0_2_reconnect]
 );
+extension_sql_file!("../../sql/drop_day.sql", name = "drop_day");
 extension_sql_file!(
     "../../sql/retention.sql",
     name = "retention",
-    requires = [api::runs::matomo_run_outside_transaction]
+    requires = ["drop_day", api::runs::matomo_run_outside_transaction]
 );
 extension_sql_file!("../../sql/metadata.sql", name = "metadata", requires = ["ledger"]);
 extension_sql_file!(

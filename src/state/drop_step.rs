@@ -98,7 +98,10 @@ pub fn drop_step(step: Step) -> Result<Dropped> {
         // Do not wait for an exclusive lock on a partition either.
         let wait = u64::try_from(lock_timeout.micros()).unwrap_or_default();
         let _bounded = locks::waits_up_to(Duration::from_micros(wait));
-        let rows_of = |table: pg_sys::Oid, kind: rows::Kind, place: Option<&Value>| {
+        let rows_of = |table: pg_sys::Oid,
+                       kind: rows::Kind,
+                       place: Option<&Value>,
+                       failed: &mut Option<Value>| {
             let args = [
                 table.into(),
                 before.into(),
@@ -109,26 +112,28 @@ pub fn drop_step(step: Step) -> Result<Dropped> {
                 has_places(table)?.into(),
                 place.map(|place| JsonB(place.clone())).into(),
             ];
-            drop_rows(&extension, &args)
+            drop_rows(&extension, &args, failed)
         };
         let own = place.as_ref().map(|JsonB(place)| place);
+        let mut failed = own.and_then(|place| place.get(FAILED)).cloned();
         // The rows of the companions go after those of the actions.
         let at = own.and_then(|place| place.get(COMPANION)).and_then(Value::as_str);
         let mut has_rows_left = own.and_then(|place| place.get(LEFT)) == Some(&json!(true));
         if at.is_none() {
-            let (mut dropped, gone) = rows_of(destination, rows::Kind::Actions, own)?;
-            if dropped.blocked.is_none() {
+            let (mut dropped, gone) = rows_of(destination, rows::Kind::Actions, own, &mut failed)?;
+            if dropped.blocked.is_none() && (gone.is_some() || !dropped.more) {
                 match emptied_days::note(&extension, &bounds, gone.as_ref())? {
                     Noted::Done => {}
                     // Rows before the place were skipped: scan from the start once more.
                     Noted::RowsLeft => {
-                        dropped.more = place.is_some();
+                        dropped.more = place.is_some() && failed.is_none();
                         has_rows_left = true;
                     }
                     Noted::Locked => return Err(Undone::Locked),
                 }
             }
             if dropped.more {
+                dropped.place = with_failed(dropped.place, failed);
                 return Ok(dropped);
             }
         }
@@ -138,12 +143,11 @@ pub fn drop_step(step: Step) -> Result<Dropped> {
             let inner =
                 own.and_then(|place| place.get("place")).filter(|_| at == Some(kind.name()));
             let (mut dropped, _) =
-                rows_of(*companion, *kind, inner.filter(|place| !place.is_null()))?;
+                rows_of(*companion, *kind, inner.filter(|place| !place.is_null()), &mut failed)?;
             if dropped.more {
                 let inner = dropped.place.map(|JsonB(place)| place);
-                dropped.place = Some(JsonB(
-                    json!({ COMPANION: kind.name(), "place": inner, LEFT: has_rows_left }),
-                ));
+                let place = json!({ COMPANION: kind.name(), "place": inner, LEFT: has_rows_left });
+                dropped.place = with_failed(Some(JsonB(place)), failed);
                 // Of the actions alone.
                 dropped.actions = 0;
                 return Ok(dropped);
@@ -157,7 +161,10 @@ pub fn drop_step(step: Step) -> Result<Dropped> {
                 Noted::Locked => return Err(Undone::Locked),
             }
         }
-        Ok(Dropped::default())
+        // The next step raises it, when this one is committed.
+        let more = failed.is_some();
+        let place = failed.map(|failed| JsonB(json!({ FAILED: failed, "over": true })));
+        Ok(Dropped { place, more, ..Dropped::default() })
     };
     let undone = subtransaction::within(rows, raised);
     undone.or_else(|undone| match undone {
@@ -179,6 +186,16 @@ pub fn drop_step(step: Step) -> Result<Dropped> {
 const COMPANION: &str = "companion";
 /// The key for whether rows of actions were left that cannot be removed.
 const LEFT: &str = "left";
+
+/// The key for why the first rows that could not be deleted were not.
+const FAILED: &str = "failed";
+
+fn with_failed(place: Option<JsonB>, failed: Option<Value>) -> Option<JsonB> {
+    let Some(failed) = failed else { return place };
+    let mut place = place.map_or_else(|| json!({}), |JsonB(place)| place);
+    place[FAILED] = failed;
+    Some(JsonB(place))
+}
 
 fn named(name: &str) -> rows::Kind {
     rows::Kind::companion(name).unwrap_or(rows::Kind::Visits)
@@ -218,11 +235,16 @@ fn has_places(table: pg_sys::Oid) -> Result<bool> {
     Ok(Spi::connect_mut(|client| Engine::of(client, table))? != Engine::Citus)
 }
 
-/// Calls `matomo_drop_rows` with the caller's rights. Also returns the removed rows, if any.
-fn drop_rows(extension: &Extension, args: &[DatumWithOid]) -> Result<(Dropped, Option<Gone>)> {
+/// Calls `matomo_drop_rows` with the caller's rights. Also returns the removed rows, if any. Keeps the
+/// first failure.
+fn drop_rows(
+    extension: &Extension,
+    args: &[DatumWithOid],
+    failed: &mut Option<Value>,
+) -> Result<(Dropped, Option<Gone>)> {
     let sql = format!(
         "SELECT s.place, s.more, s.dropped, s.actions, s.blocked, s.holders, \
-             s.first_gone, s.last_gone, s.sites_gone \
+             s.first_gone, s.last_gone, s.sites_gone, s.failed \
          FROM {}.matomo_drop_rows($1::regclass, $2, $3, $4, $5, $6, $7, $8) AS s",
         extension.schema
     );
@@ -241,6 +263,8 @@ fn drop_rows(extension: &Extension, args: &[DatumWithOid]) -> Result<(Dropped, O
         let first: Option<TimestampWithTimeZone> = row.get(7).map_err(spi)?;
         let last: Option<TimestampWithTimeZone> = row.get(8).map_err(spi)?;
         let sites = row.get(9).map_err(spi)?;
+        let now_failed: Option<JsonB> = row.get(10).map_err(spi)?;
+        *failed = failed.take().or(now_failed.map(|JsonB(failed)| failed));
         let gone = first.zip(last).map(|(first, last)| Gone {
             first: seconds(first),
             last: seconds(last),

@@ -19,3 +19,4 @@ mod retention_rights;
 mod runs;
 mod site_owners;
 mod sites;
+mod undeletable;

@@ -1,0 +1,69 @@
+-- Deletes the rows of a day, for matomo_drop_rows. Rows that cannot be deleted, as a key or a trigger
+-- prevents it, keep their day; if `site` is NULL, of their site only.
+CREATE FUNCTION matomo_drop_day(
+    among text,
+    which text,
+    before timestamptz,
+    site text,
+    first timestamptz,
+    last timestamptz,
+    path text,
+    OUT actions bigint,
+    OUT sites text[],
+    OUT failed jsonb
+)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    one text;
+    of_one record;
+    hint text;
+    are_left boolean;
+BEGIN
+    BEGIN
+        PERFORM set_config('search_path', path, true);
+        EXECUTE pg_catalog.format('DELETE FROM %s AS d WHERE %s', among, which) USING before, site, first, last;
+        GET DIAGNOSTICS actions = ROW_COUNT;
+        PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+        sites := CASE WHEN site IS NOT NULL THEN ARRAY[site] END;
+    EXCEPTION
+        WHEN OTHERS THEN
+            -- Not of these rows: connections, transactions, resources, locks, shutdown.
+            IF SQLSTATE ~ '^(08|25|40|53|55P03|55006|57|58|HV)' THEN
+                RAISE;
+            END IF;
+            GET STACKED DIAGNOSTICS hint = PG_EXCEPTION_HINT;
+            actions := 0;
+            failed := jsonb_build_object('state', SQLSTATE, 'message', SQLERRM, 'hint', hint);
+    END;
+    IF actions = 0 AND failed IS NULL THEN
+        EXECUTE format('SELECT EXISTS (SELECT FROM %s AS d WHERE %s)', among, which)
+        INTO are_left USING before, site, first, last;
+        IF are_left THEN
+            failed := jsonb_build_object('state', '55000', 'message', format('old rows of %s are not deleted', among));
+        END IF;
+    END IF;
+    IF failed IS NULL THEN
+        RETURN;
+    END IF;
+    failed := failed || jsonb_build_object(
+        'detail', format('Rows of %s between %s and %s were not deleted.', among, first, last),
+        'hint', coalesce(nullif(failed ->> 'hint', ''),
+            'Remove what prevents it, such as a trigger or a foreign key, or delete these rows yourself.'));
+    IF site IS NULL AND failed ->> 'state' !~ '^(0A|XX)' THEN
+        sites := '{}';
+        FOR one IN EXECUTE format('SELECT DISTINCT d.idsite::text FROM %s AS d WHERE %s AND d.idsite IS NOT NULL', among, which)
+            USING before, site, first, last
+        LOOP
+            SELECT d.* INTO of_one FROM @extschema@.matomo_drop_day(among,
+                which || ' AND d.idsite::pg_catalog.text OPERATOR(pg_catalog.=) $2', before, one, first, last, path) AS d;
+            actions := actions + of_one.actions;
+            sites := CASE WHEN of_one.actions > 0 THEN sites || of_one.sites ELSE sites END;
+        END LOOP;
+    END IF;
+END
+$$;
+
+COMMENT ON FUNCTION matomo_drop_day(text, text, timestamptz, text, timestamptz, timestamptz, text) IS
+    'Internal: deletes the rows of a day, for matomo_drop_rows';

@@ -1,0 +1,146 @@
+//! Rows that cannot be deleted keep their day in a table without places; retention goes on with the others,
+//! and tells.
+
+use fake_matomo::Fake;
+use postgres::Client;
+
+use crate::support::engines::{foreign_partition, heap2};
+use crate::support::noon::{add_site, from};
+use crate::support::worker::{register, store};
+use crate::support::*;
+
+/// A table of eight days of two sites.
+fn filled(db: &mut Client, table: &str) -> (Noon, Fake) {
+    let noon = Noon::new();
+    let fake = serve(noon.world(8));
+    add_site(&fake, &noon, 2, 5000, 8);
+    run(db, "LOAD 'matomo_postgres'; SET matomo.settle_time = 0");
+    for site in [1, 2] {
+        sync_site(db, &fake, site, &format!("{}, destination => '{table}'", from(&noon, 7)));
+    }
+    (noon, fake)
+}
+
+fn midnight(noon: &Noon, ago: u64) -> String {
+    chrono::DateTime::from_timestamp(noon.at(ago, "00:00:00"), 0).unwrap().to_rfc3339()
+}
+
+/// Site, day, number of rows, of the days before an instant.
+fn left(db: &mut Client, table: &str, before: &str) -> Vec<String> {
+    let sql = format!(
+        "SELECT format('%s %s %s', idsite, (action_timestamp AT TIME ZONE 'UTC')::date, count(*)) FROM {table}
+         WHERE action_timestamp < '{before}' GROUP BY idsite, (action_timestamp AT TIME ZONE 'UTC')::date ORDER BY 1"
+    );
+    texts(db, &sql)
+}
+
+/// What keeps the row 1061_1 where it is, with SQLSTATE and message.
+const REASONS: [(&str, &str, &str); 3] = [
+    (
+        "CREATE TABLE notes (idvisit bigint, action_id text, FOREIGN KEY (idvisit, action_id) REFERENCES visits (idvisit, action_id));
+         INSERT INTO notes VALUES (1061, '1061_1')",
+        "23503",
+        "update or delete on table \"visits\" violates foreign key constraint \"notes_idvisit_action_id_fkey\" on table \"notes\"",
+    ),
+    (
+        "CREATE FUNCTION keeps() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not this one'; END $$;
+         CREATE TRIGGER keeps BEFORE DELETE ON visits FOR EACH ROW WHEN (OLD.action_id = '1061_1') EXECUTE FUNCTION keeps()",
+        "P0001",
+        "not this one",
+    ),
+    (
+        "CREATE FUNCTION keeps() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;
+         CREATE TRIGGER keeps BEFORE DELETE ON visits FOR EACH ROW WHEN (OLD.action_id = '1061_1') EXECUTE FUNCTION keeps()",
+        "55000",
+        "old rows of ONLY public.visits are not deleted",
+    ),
+];
+
+#[test]
+fn all_other_days_and_sites_go_and_the_reason_is_told() {
+    for (reason, state, message) in REASONS {
+        let mut db = heap2();
+        run(&mut db, "SELECT matomo_create_table('visits')");
+        let (noon, fake) = filled(&mut db, "visits");
+        run(&mut db, reason);
+        let before = midnight(&noon, 2);
+        let drop = format!("CALL matomo_drop_before('visits', '{before}')");
+        let failed = error(&mut db, &drop);
+        assert_says(
+            &failed,
+            state,
+            message,
+            &["Rows of ONLY public.visits between"],
+            "Remove what prevents it",
+        );
+        let kept = left(&mut db, "visits", &before);
+        assert!(
+            kept.len() == 1 && kept[0].starts_with(&format!("1 {} ", noon.text(6))),
+            "{kept:?}"
+        );
+        let lines = ledger(&mut db, "visits");
+        assert!(
+            !lines[1].ends_with("sealed 0 0 0"),
+            "a day with rows is not sealed as empty: {lines:?}"
+        );
+        for line in [0, 2, 3, 8, 9, 10] {
+            assert!(lines[line].ends_with("sealed 0 0 0"), "{lines:?}");
+        }
+        // The companions' rows went nevertheless.
+        let visits = format!("SELECT count(*) FROM visits_visits WHERE lastaction < '{before}'");
+        assert_eq!(one::<i64>(&mut db, &visits), 0);
+        // Each call ends, and tells again until nothing is left.
+        assert_says(&error(&mut db, &drop), state, message, &[], "");
+        run(&mut db, "DROP TABLE IF EXISTS notes; DROP TRIGGER IF EXISTS keeps ON visits");
+        run(&mut db, &drop);
+        assert_eq!(left(&mut db, "visits", &before), [""; 0]);
+        assert_eq!(
+            sync(&mut db, &fake, &format!("{}, destination => 'visits'", from(&noon, 7))).written(),
+            0
+        );
+    }
+}
+
+#[test]
+fn a_row_that_another_server_keeps_holds_up_no_other_day() {
+    let mut db = database();
+    let noon = Noon::new();
+    let mut there = foreign_partition(&mut db, "visits", &midnight(&noon, 3));
+    filled(&mut db, "visits");
+    run(
+        &mut there,
+        "CREATE FUNCTION keeps() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not this one'; END $$;
+         CREATE TRIGGER keeps BEFORE DELETE ON old FOR EACH ROW WHEN (OLD.action_id = '1061_1') EXECUTE FUNCTION keeps()",
+    );
+    let before = midnight(&noon, 2);
+    let failed = error(&mut db, &format!("CALL matomo_drop_before('visits', '{before}')"));
+    assert_says(
+        &failed,
+        "P0001",
+        "not this one",
+        &["public.visits_old"],
+        "Remove what prevents it",
+    );
+    let kept = left(&mut db, "visits", &before);
+    assert!(kept.len() == 1 && kept[0].starts_with(&format!("1 {} ", noon.text(6))), "{kept:?}");
+}
+
+#[test]
+fn upkeep_goes_on_with_the_other_days_and_notes_the_reason() {
+    let mut db = heap2();
+    run(&mut db, "SELECT matomo_create_table('visits')");
+    let (noon, fake) = filled(&mut db, "visits");
+    run(&mut db, REASONS[0].0);
+    store(&mut db, "analytics", &fake);
+    let site = register(&mut db, "'analytics', 1, destination => 'visits', retention => '2 days'");
+    run(&mut db, &format!("CALL matomo_sync_site({site})"));
+    let noted: String = one(&mut db, "SELECT upkeep_error FROM matomo_site_state");
+    assert!(noted.contains("violates foreign key constraint"), "{noted}");
+    let days = format!("{} ", noon.text(6));
+    let kept = left(&mut db, "visits", &midnight(&noon, 2));
+    let of_site: Vec<_> = kept.iter().filter(|line| line.starts_with("1 ")).collect();
+    assert!(of_site.len() == 1 && of_site[0].contains(&days), "{kept:?}");
+    assert_eq!(kept.len(), 6, "site 2 keeps its five days: {kept:?}");
+    let is_done = "SELECT upkeep_place IS NULL AND tended_on IS NOT NULL FROM matomo_site_state";
+    assert!(one::<bool>(&mut db, is_done));
+}
