@@ -11,6 +11,7 @@ pub mod partitions;
 pub mod planner_hook;
 pub mod portable;
 pub mod relation;
+pub mod removal;
 pub mod row_locks;
 pub mod row_matcher;
 pub mod row_texts;

@@ -36,8 +36,6 @@ pub struct Statements {
     pub delete_by_key: String,
     /// `(columns, visits[, first, last])`
     pub update_by_key: String,
-    /// `(sites, visits)`
-    pub remove: String,
     /// `(partition, ctids[, from, to])`
     pub delete: String,
     /// `(columns, partition, ctids[, from, to])`
@@ -82,8 +80,8 @@ impl Statements {
         let width = layout.width();
         let time = layout.kind.time();
         let identity = layout.kind.identity()[0];
-        let [identity_type, site_type, visit_type] =
-            [identity, "idsite", "idvisit"].map(|column| destination.type_of(column));
+        let [identity_type, visit_type] =
+            [identity, "idvisit"].map(|column| destination.type_of(column));
         let column_list = layout.names().collect::<Vec<_>>().join(", ");
         let arrays = |first: usize, count: usize| {
             let arrays: Vec<_> =
@@ -242,12 +240,6 @@ impl Statements {
                 arrays(1, width),
                 sets_by_name.join(", "),
                 near(width + 1)
-            ),
-            remove: format!(
-                "DELETE FROM {name} AS d WHERE d.idsite OPERATOR(pg_catalog.=) \
-                 ANY ($1::pg_catalog.text[]::{}[]) AND d.idvisit OPERATOR(pg_catalog.=) \
-                 ANY ($2::pg_catalog.text[]::{}[])",
-                site_type, visit_type
             ),
             delete: format!(
                 "DELETE FROM {name} AS d WHERE d.tableoid OPERATOR(pg_catalog.=) $1 \

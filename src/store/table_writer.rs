@@ -129,16 +129,6 @@ impl TableWriter {
         Ok(changes.visits)
     }
 
-    /// Removes all rows of visits.
-    ///
-    /// # Errors
-    /// Only internal ones.
-    pub fn remove(&self, site: i32, visits: &[i64]) -> Result<()> {
-        let visits: Vec<_> = visits.iter().map(i64::to_string).collect();
-        let args = [vec![site.to_string()].into(), visits.into()];
-        Spi::connect_mut(|client| query(client, &self.statements.remove, &args).map(drop))
-    }
-
     /// Creates the weekly partitions that the rows need.
     fn make_partitions(&mut self, client: &mut SpiClient, rows: &Lines) -> Result<()> {
         if !self.destination.key_has_time() {

@@ -56,6 +56,32 @@ fn a_table_with_a_foreign_partition_is_a_destination_as_any_other() {
 }
 
 #[test]
+fn repair_deletes_where_old_weeks_can_only_be_read() {
+    let noon = Noon::new();
+    let fake = serve(noon.world(8));
+    let (mut db, _there) = parted(&noon);
+    sync(&mut db, &fake, &format!("{}, destination => 'visits'", from(&noon, 7)));
+    run(&mut db, "ALTER FOREIGN TABLE visits_old OPTIONS (ADD updatable 'false')");
+    fake.world().site_mut(1).delete(1013);
+    fake.world().site_mut(1).visit_mut(1012).actions.truncate(1);
+    let check = |first: u64| {
+        format!(
+            "SELECT sum(repaired)::bigint FROM matomo_check(1, '{}', '{}', '{}', '{}', 'visits', true, true)",
+            noon.text(first),
+            noon.text(0),
+            fake.url(),
+            fake.token()
+        )
+    };
+    assert_eq!(one::<i64>(&mut db, &check(2)), 2);
+    assert_tables_equal(&mut db, "visits", &all_tables_of(&fake, 1));
+    // What lies there is not taken for repaired.
+    fake.world().site_mut(1).delete(1063);
+    let refused = error(&mut db, &check(7));
+    assert!(refused.message().contains("does not allow deletes"), "{refused:?}");
+}
+
+#[test]
 fn what_is_stored_twice_where_no_index_prevents_that_is_made_one() {
     let noon = Noon::new();
     let fake = serve(noon.world(8));
