@@ -75,16 +75,23 @@ impl TableWriter {
     ) -> Result<Written> {
         let mut written = Written::default();
         let ChangesByKey { update, delete } = &changes.by_key;
+        let (delete, without_key): (Vec<_>, Vec<_>) =
+            delete.iter().partition(|(_, _, key)| key.iter().all(Option::is_some));
+        if !without_key.is_empty() {
+            let args = [texts(without_key.iter().map(|(visit, ..)| visit)).into()];
+            written.deleted =
+                count(write_once(client, &self.statements.delete_without_key, &args)?);
+        }
         if !delete.is_empty() {
             let mut columns = vec![Vec::with_capacity(delete.len()); self.statements.key_width];
-            for (_, _, key) in delete {
+            for (_, _, key) in &delete {
                 columns.iter_mut().zip(key).for_each(|(column, cell)| column.push(cell.clone()));
             }
             let mut args: Vec<DatumWithOid> = columns.into_iter().map(DatumWithOid::from).collect();
             let instants = delete.iter().map(|(_, at, _)| at.unwrap_or(f64::NAN));
             args.extend(self.near(delete.iter().map(|(visit, ..)| visit), instants));
             let sql = &self.statements.delete_by_key;
-            written.deleted = count(write_once(client, sql, &args)?);
+            written.deleted += count(write_once(client, sql, &args)?);
         }
         if !update.is_empty() {
             let rows: Vec<usize> = update.iter().map(|(_, row)| *row).collect();

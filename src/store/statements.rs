@@ -34,6 +34,8 @@ pub struct Statements {
     pub key_width: usize,
     /// `(columns of the key, visits[, first, last])`
     pub delete_by_key: String,
+    /// `(visits)`: their rows with a NULL in the key, which no key finds.
+    pub delete_without_key: String,
     /// `(columns, visits[, first, last])`
     pub update_by_key: String,
     /// `(partition, ctids[, from, to])`
@@ -76,7 +78,7 @@ pub const DIVERTS: &str = "SELECT row_security_active($1) \
 impl Statements {
     /// Builds the statements for a destination.
     pub fn of(destination: &Destination) -> Statements {
-        let Destination { name, layout, types, key, extension, .. } = destination;
+        let Destination { name, layout, types, key, engine, extension, .. } = destination;
         let width = layout.width();
         let time = layout.kind.time();
         let identity = layout.kind.identity()[0];
@@ -88,8 +90,7 @@ impl Statements {
                 (first..first + count).map(|n| format!("${n}::pg_catalog.text[]")).collect();
             arrays.join(", ")
         };
-        let places: Vec<_> = (0..width).map(|n| format!("c{n}")).collect();
-        let places = places.join(", ");
+        let places = (0..width).map(|n| format!("c{n}")).collect::<Vec<_>>().join(", ");
         let typed: Vec<_> = types
             .iter()
             .enumerate()
@@ -101,11 +102,16 @@ impl Statements {
         let is_key = |column: &str| key.iter().any(|key| key == column);
         let span = |first: usize| {
             if destination.key_has_time() {
-                format!(
-                    " AND d.{time} OPERATOR(pg_catalog.>=) pg_catalog.to_timestamp(${first}) \
+                let within = format!(
+                    "d.{time} OPERATOR(pg_catalog.>=) pg_catalog.to_timestamp(${first}) \
                      AND d.{time} OPERATOR(pg_catalog.<) pg_catalog.to_timestamp(${})",
                     first + 1
-                )
+                );
+                match destination.is_unique {
+                    true => format!(" AND {within}"),
+                    // Another server may keep rows without an instant.
+                    false => format!(" AND ({within} OR d.{time} IS NULL)"),
+                }
             } else {
                 String::new()
             }
@@ -117,7 +123,7 @@ impl Statements {
                 span(first + 1)
             )
         };
-        let same: Vec<_> = key.iter().map(|column| format!("i.{column} = s.{column}")).collect();
+        let same: Vec<_> = key.iter().map(|key| format!("i.{key} = s.{key}")).collect();
         let differs: Vec<_> = layout
             .names()
             .zip(types)
@@ -148,19 +154,19 @@ impl Statements {
             )
         };
 
-        let (instant, near_time) = if destination.key_has_time() {
-            (format!("date_part('epoch', s.{time})"), true)
-        } else {
-            ("NULL::float8".to_owned(), false)
+        let near_time = destination.key_has_time();
+        let instant = match near_time {
+            true => format!("date_part('epoch', s.{time})"),
+            false => "NULL::float8".to_owned(),
         };
-        let (copies, is_doubled) = if destination.is_unique {
-            (String::new(), "false")
-        } else {
-            let keys: Vec<_> = key.iter().map(|column| format!("d.{column}")).collect();
-            (
-                format!(", count(*) OVER (PARTITION BY {}) AS copies", keys.join(", ")),
+        let keys_of_d: Vec<_> = key.iter().map(|column| format!("d.{column}")).collect();
+        let keys_of_d = keys_of_d.join(", ");
+        let (copies, is_doubled) = match destination.is_unique {
+            true => (String::new(), "false"),
+            false => (
+                format!(", count(*) OVER (PARTITION BY {keys_of_d}) AS copies"),
                 "coalesce(s.copies > 1, false)",
-            )
+            ),
         };
         let stored_key: Vec<_> = key.iter().map(|column| format!("s.{column}::text")).collect();
         let compare_by_key = format!(
@@ -201,14 +207,13 @@ impl Statements {
             .enumerate()
             .map(|(n, column)| format!("u.c{n}::{} AS {column}", destination.type_of(column)))
             .collect();
-        let typed_key = typed_key.join(", ");
         let key_places: Vec<_> = (0..key.len()).map(|n| format!("c{n}")).collect();
         let sets_by_name: Vec<_> = layout
             .names()
             .filter(|column| !is_key(column))
             .map(|column| format!("{column} = u.{column}"))
             .collect();
-        let is_one_shot = !destination.engine.is_heap();
+        let is_one_shot = !engine.is_heap();
         let cached = |sql| CachedStatement { sql, plan: None, is_one_shot };
 
         Statements {
@@ -228,11 +233,18 @@ impl Statements {
             compare_by_key,
             key_width: key.len(),
             delete_by_key: format!(
-                "WITH u AS MATERIALIZED (SELECT {typed_key} FROM unnest({}) AS u({})) \
+                "WITH u AS MATERIALIZED (SELECT {} FROM unnest({}) AS u({})) \
                  DELETE FROM {name} AS d USING u WHERE {}",
+                typed_key.join(", "),
                 arrays(1, key.len()),
                 key_places.join(", "),
                 near(key.len() + 1)
+            ),
+            // Of IS NULL the planner believes a foreign table's NOT NULL.
+            delete_without_key: format!(
+                "DELETE FROM {name} AS d WHERE d.idvisit OPERATOR(pg_catalog.=) \
+                 ANY ($1::pg_catalog.text[]::{visit_type}[]) \
+                 AND pg_catalog.num_nulls({keys_of_d}) OPERATOR(pg_catalog.>) 0"
             ),
             update_by_key: format!(
                 "WITH u AS MATERIALIZED (SELECT {typed} FROM unnest({}) AS u({places})) \

@@ -170,6 +170,30 @@ fn rows_that_a_trigger_refuses_to_delete_stay_and_the_sync_goes_on() {
 }
 
 #[test]
+fn stored_rows_with_a_null_in_their_key_are_replaced_as_in_a_heap() {
+    for mut db in [heap(), heap2()] {
+        let noon = Noon::new();
+        let fake = serve(noon.world(2));
+        run(
+            &mut db,
+            "CREATE TABLE visits (LIKE matomo_action); CREATE UNIQUE INDEX ON visits (idvisit, action_id);
+             SELECT matomo_create_companions('visits')",
+        );
+        run(&mut db, "ALTER TABLE visits ALTER action_id DROP NOT NULL");
+        let into = format!("{}, destination => 'visits', force => true", from(&noon, 1));
+        sync(&mut db, &fake, &into);
+        run(
+            &mut db,
+            "UPDATE visits SET action_id = NULL WHERE action_id IN ('1011_1', '1011_2', '1012_0')",
+        );
+        let sums = sync(&mut db, &fake, &into);
+        assert_eq!((sums.inserted, sums.updated, sums.deleted), (3, 0, 3));
+        assert_tables_equal(&mut db, "visits", &all_tables_of(&fake, 1));
+        assert_eq!(sync(&mut db, &fake, &into).written(), 0);
+    }
+}
+
+#[test]
 fn a_session_that_forces_generic_plans_or_has_another_search_path_changes_nothing() {
     let mut db = heap2();
     run(

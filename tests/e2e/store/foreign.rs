@@ -97,6 +97,26 @@ fn what_is_stored_twice_where_no_index_prevents_that_is_made_one() {
 }
 
 #[test]
+fn stored_rows_that_have_lost_their_key_are_replaced() {
+    let noon = Noon::new();
+    let fake = serve(noon.world(8));
+    let (mut db, mut there) = parted(&noon);
+    let into = format!("{}, destination => 'visits', force => true", from(&noon, 7));
+    sync(&mut db, &fake, &into);
+    run(
+        &mut there,
+        "ALTER TABLE old ALTER action_id DROP NOT NULL, ALTER action_timestamp DROP NOT NULL;
+         UPDATE old SET action_id = NULL WHERE action_id = '1061_1';
+         UPDATE old SET action_timestamp = NULL WHERE action_id = '1052_2';
+         UPDATE old SET action_id = NULL, action_timestamp = NULL WHERE idvisit = 1043",
+    );
+    let sums = sync(&mut db, &fake, &into);
+    assert_eq!((sums.inserted, sums.updated, sums.deleted), (5, 0, 5));
+    assert_tables_equal(&mut db, "visits", &all_tables_of(&fake, 1));
+    assert_eq!(sync(&mut db, &fake, &into).written(), 0);
+}
+
+#[test]
 fn visits_of_two_sites_are_not_written_at_once_where_no_index_keeps_them_unique() {
     let noon = Noon::new();
     let fake = serve(noon.world(8));
