@@ -1301,7 +1301,7 @@ BEGIN
             failed := jsonb_build_object('state', SQLSTATE, 'message', SQLERRM, 'hint', hint);
     END;
     IF actions = 0 AND failed IS NULL THEN
-        EXECUTE format('SELECT EXISTS (SELECT FROM %s AS d WHERE %s)', among, which)
+        EXECUTE format('SELECT true FROM %s AS d WHERE %s LIMIT 1', among, which)
         INTO are_left USING before, site, first, last;
         IF are_left THEN
             failed := jsonb_build_object('state', '55000', 'message', format('old rows of %s are not deleted', among));

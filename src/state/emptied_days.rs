@@ -10,7 +10,8 @@ use pgrx::prelude::*;
 use crate::config::settings;
 use crate::error::Result;
 use crate::pg::extension::Extension;
-use crate::pg::spi::{query, spi, values};
+use crate::pg::local_settings::{LocalSettings, PLANNED_ANEW};
+use crate::pg::spi::{query, spi};
 use crate::rows::site_context::ActionTime;
 use crate::state::ledger::{EMPTY, UNREAD, corrupt};
 use crate::state::restored::is_of_table;
@@ -130,33 +131,35 @@ fn days(extension: &Extension, bounds: &Bounds) -> Result<Vec<Day>> {
 
 /// Indexes of the days that have rows. Uses the caller's rights; no policy hides rows.
 fn filled(bounds: &Bounds, days: &[Day]) -> Result<BTreeSet<usize>> {
-    let begin = days.iter().map(|day| day.begin).min();
-    let Some((begin, end)) = begin.zip(days.iter().map(|day| day.end).max()) else {
-        return Ok(BTreeSet::new());
-    };
-    // Partitions outside the span of all days are neither scanned nor locked. Day by day, as an index or
-    // partitions usually support that.
+    // Planned with its values, so that partitions of other days are neither scanned nor locked. One
+    // statement for all days would need LATERAL, which Citus cannot plan.
     let sql = format!(
-        "SELECT k.n FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3)) \
-             WITH ORDINALITY AS k(site, b, e, n) \
-         CROSS JOIN LATERAL (SELECT FROM {} AS d \
-             WHERE d.action_timestamp OPERATOR(pg_catalog.>=) pg_catalog.to_timestamp(k.b) \
-             AND d.action_timestamp OPERATOR(pg_catalog.<) pg_catalog.to_timestamp(k.e) \
-             AND d.action_timestamp OPERATOR(pg_catalog.>=) pg_catalog.to_timestamp($4) \
-             AND d.action_timestamp OPERATOR(pg_catalog.<) pg_catalog.to_timestamp($5) \
-             AND d.idsite::pg_catalog.text OPERATOR(pg_catalog.=) k.site LIMIT 1) AS x",
+        "SELECT 1 FROM {} AS d \
+         WHERE d.action_timestamp OPERATOR(pg_catalog.>=) pg_catalog.to_timestamp($1) \
+         AND d.action_timestamp OPERATOR(pg_catalog.<) pg_catalog.to_timestamp($2) \
+         AND d.idsite::pg_catalog.text OPERATOR(pg_catalog.=) ANY ($3) LIMIT 1",
         bounds.table
     );
-    let sites: Vec<_> = days.iter().map(|day| day.site.to_string()).collect();
-    let [begins, ends] = [|day: &Day| day.begin as f64, |day: &Day| day.end as f64]
-        .map(|instant| days.iter().map(instant).collect::<Vec<f64>>());
-    Spi::connect_mut(|client| {
-        let all = [(begin as f64).into(), (end as f64).into()];
-        let args: Vec<_> =
-            [sites.into(), begins.into(), ends.into()].into_iter().chain(all).collect();
-        let places: Vec<i64> = values(query(client, &sql, &args)?)?;
-        Ok(places.into_iter().filter_map(|place| usize::try_from(place - 1).ok()).collect())
-    })
+    let _planned_anew = LocalSettings::of(&[PLANNED_ANEW]);
+    let has_rows = |days: &[Day]| -> Result<bool> {
+        let begin = days.iter().map(|day| day.begin).min().unwrap_or_default();
+        let end = days.iter().map(|day| day.end).max().unwrap_or_default();
+        let sites: BTreeSet<_> = days.iter().map(|day| day.site.to_string()).collect();
+        let sites: Vec<_> = sites.into_iter().collect();
+        let args = [(begin as f64).into(), (end as f64).into(), sites.into()];
+        Spi::connect_mut(|client| Ok(!query(client, &sql, &args)?.is_empty()))
+    };
+    let mut filled = BTreeSet::new();
+    // Usually none has any.
+    if days.is_empty() || !has_rows(days)? {
+        return Ok(filled);
+    }
+    for (index, day) in days.iter().enumerate() {
+        if has_rows(std::slice::from_ref(day))? {
+            filled.insert(index);
+        }
+    }
+    Ok(filled)
 }
 
 /// Updates the entries of days. Returns false if another session has locked one of them.

@@ -85,12 +85,16 @@ const SHARDS: &str = r#"
 PG_MODULE_MAGIC;
 void _PG_init(void);
 static post_parse_analyze_hook_type next_hook;
+/* Citus cannot plan LATERAL with LIMIT. */
+static int lateral;
 static void divert(Oid *relation, int lock)
 {
     char *name = get_rel_name(*relation);
     Oid shards = name ? get_relname_relid(psprintf("%s_shards", name), get_rel_namespace(*relation)) : InvalidOid;
     if (!OidIsValid(shards))
         return;
+    if (lateral)
+        ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED), errmsg("cannot push down this subquery")));
     if (lock)
         LockRelationOid(shards, lock);
     *relation = shards;
@@ -104,6 +108,12 @@ static bool walk(Node *node, void *context)
         RangeTblEntry *entry = (RangeTblEntry *) node;
         if (entry->rtekind == RTE_RELATION)
             divert(&entry->relid, entry->rellockmode);
+        if (entry->rtekind == RTE_SUBQUERY && entry->lateral && entry->subquery->limitCount)
+        {
+            lateral++;
+            walk((Node *) entry->subquery, context);
+            lateral--;
+        }
         return false;
     }
     if (IsA(node, Query))
@@ -121,6 +131,7 @@ static void analyzed(ParseState *state, Query *query, JumbleState *jumble)
 {
     if (next_hook)
         next_hook(state, query, jumble);
+    lateral = 0;
     walk((Node *) query, NULL);
 }
 void _PG_init(void)
@@ -189,6 +200,21 @@ fn rows_that_a_known_engine_keeps_elsewhere_are_written_there() {
     assert_eq!(texts(&mut db, mode), ["sequential"]);
     run(&mut db, "COMMIT");
     assert_ne!(texts(&mut db, mode), ["sequential"]);
+}
+
+#[test]
+fn retention_removes_what_a_known_engine_keeps_elsewhere() {
+    let (noon, fake, mut db) = sharded();
+    create_citus(&mut db);
+    run(&mut db, "SET matomo.settle_time = 0");
+    sync(&mut db, &fake, &from(&noon, 2));
+    let before = chrono::DateTime::from_timestamp(noon.at(1, "00:00:00"), 0).unwrap().to_rfc3339();
+    run(&mut db, &format!("CALL matomo_drop_before('matomo', '{before}')"));
+    assert_eq!(one::<i64>(&mut db, "SELECT count(*) FROM matomo"), 18);
+    assert_eq!(ledger(&mut db, "matomo")[0], format!("1 {} sealed 0 0 0", noon.text(2)));
+    let lateral = "SELECT FROM generate_series(1, 2) n CROSS JOIN LATERAL \
+                   (SELECT FROM matomo WHERE idvisit = n LIMIT 1) x";
+    assert_eq!(error(&mut db, lateral).code().code(), "0A000", "as Citus would");
 }
 
 #[test]
