@@ -1339,6 +1339,7 @@ CREATE OR REPLACE FUNCTION matomo_drop_rows(
     path text,
     time_column text,
     has_places boolean,
+    chunks jsonb,
     INOUT place jsonb,
     OUT more boolean,
     OUT dropped text,
@@ -1432,7 +1433,14 @@ BEGIN
     JOIN pg_namespace n ON n.oid = c.relnamespace
     LEFT JOIN pg_am m ON m.oid = c.relam
     LEFT JOIN (pg_class p JOIN pg_namespace pn ON pn.oid = p.relnamespace) ON p.oid = t.parent
-    WHERE t.lo < before;
+    -- An engine's own children are reached through the table.
+    WHERE t.lo < before AND (has_places OR t.oid = destination OR c.relispartition);
+    parts := coalesce((
+        SELECT jsonb_agg(c.chunk || jsonb_build_object('kind', 'c', 'parent', root, 'whole', true, 'is_old', true)
+            ORDER BY (c.chunk ->> 'hi')::timestamptz)
+        FROM jsonb_array_elements(chunks -> 'chunks') AS c(chunk)
+        WHERE (c.chunk ->> 'hi')::timestamptz <= before
+            AND pg_has_role((SELECT r.relowner FROM pg_class r WHERE r.oid = destination), 'USAGE')), '[]') || parts;
 
     -- The place is valid only for the same bound. If its partition is gone, scan from the start.
     SELECT e.number + CASE WHEN (place ->> 'done')::boolean THEN 1 ELSE 0 END INTO start_number
@@ -1453,18 +1461,22 @@ BEGIN
             -- Drop the partition only if it has no rows of other sites.
             has_only_site := true;
             IF site IS NOT NULL THEN
-                EXECUTE format('SELECT NOT EXISTS (SELECT 1 FROM %s AS d WHERE d.idsite::text IS DISTINCT FROM $1)', part.name)
-                INTO has_only_site USING site::text;
-                IF has_only_site THEN
+                which := format('SELECT false FROM %s AS d WHERE d.idsite::text IS DISTINCT FROM $1 LIMIT 1', part.name);
+                EXECUTE which INTO has_only_site USING site::text;
+                IF has_only_site IS NULL THEN
                     EXECUTE format('LOCK TABLE %s IN SHARE MODE', part.name);
-                    EXECUTE format('SELECT NOT EXISTS (SELECT 1 FROM %s AS d WHERE d.idsite::text IS DISTINCT FROM $1)', part.name)
-                    INTO has_only_site USING site::text;
+                    EXECUTE which INTO has_only_site USING site::text;
                 END IF;
             END IF;
-            IF has_only_site THEN
+            IF coalesce(has_only_site, true) THEN
                 waiting_for := part.parent;
-                EXECUTE format('ALTER TABLE %s DETACH PARTITION %s', part.parent, part.name);
-                EXECUTE format('DROP TABLE %s', part.name);
+                IF part.kind = 'c' THEN
+                    EXECUTE format('SELECT %s(%L::regclass, older_than => %L::timestamptz, newer_than => %L::timestamptz)',
+                        chunks ->> 'drop', root, part.hi, part.lo);
+                ELSE
+                    EXECUTE format('ALTER TABLE %s DETACH PARTITION %s', part.parent, part.name);
+                    EXECUTE format('DROP TABLE %s', part.name);
+                END IF;
                 more := true;
                 dropped := part.name;
                 first_gone := least(part.lo::timestamptz, before_this);
@@ -1576,7 +1588,7 @@ EXCEPTION
 END
 $$;
 
-COMMENT ON FUNCTION matomo_drop_rows(regclass, timestamptz, integer, interval, text, text, boolean, jsonb) IS
+COMMENT ON FUNCTION matomo_drop_rows(regclass, timestamptz, integer, interval, text, text, boolean, jsonb, jsonb) IS
     'Internal: drops a partition or deletes a batch of rows, for matomo_drop_step';
 
 CREATE OR REPLACE PROCEDURE matomo_drop_before(
@@ -2191,7 +2203,7 @@ DECLARE
     grants CONSTANT text := pg_catalog.current_setting('matomo_update.grants');
     for_all CONSTANT name[] := ARRAY['matomo_may_see', 'matomo_find_table', 'matomo_is_running', 'matomo_run_is_dead',
         'matomo_today', 'matomo_partition_ranges', 'matomo_create_partitions', 'matomo_make_partitions',
-        'matomo_drop_step', 'matomo_drop_rows', 'matomo_drop_before', 'matomo_remove_site',
+        'matomo_drop_step', 'matomo_drop_rows', 'matomo_drop_day', 'matomo_drop_before', 'matomo_remove_site',
         'matomo_run_outside_transaction', 'matomo_run_sites', 'matomo_run_step', 'matomo_action_node',
         'matomo_visit', 'matomo_conversion', 'matomo_item', 'matomo_companion', 'matomo_create_companions', 'matomo_create_companion', 'matomo_grant_as',
         'matomo_site_details', 'matomo_goals', 'matomo_dimensions', 'matomo_create_named_views', 'matomo_ignore_new_sites'];

@@ -48,7 +48,7 @@ GRANT EXECUTE ON FUNCTION
     matomo_make_partitions(regclass, timestamptz, timestamptz),
     matomo_forget(text, text, regclass, text),
     matomo_drop_step(regclass, timestamptz, integer, interval, jsonb),
-    matomo_drop_rows(regclass, timestamptz, integer, interval, text, text, boolean, jsonb),
+    matomo_drop_rows(regclass, timestamptz, integer, interval, text, text, boolean, jsonb, jsonb),
     matomo_drop_day(text, text, timestamptz, text, timestamptz, timestamptz, text)
 TO PUBLIC;
 GRANT EXECUTE ON PROCEDURE matomo_drop_before(regclass, timestamptz, integer, interval, interval) TO PUBLIC;

@@ -7,7 +7,8 @@
 -- readers. Also returns the sites of the removed rows (NULL means any) and their span, from the last
 -- instant of the previous step to where it has come. Deletes with the search_path in `path`, so
 -- that triggers find the same names as at an INSERT. Where a row's ctid is of no use (foreign tables, other
--- access methods, and everything unless `has_places`), deletes by the day. A day that cannot be deleted is
+-- access methods, and everything unless `has_places`), deletes by the day. `chunks` are those of a hypertable,
+-- which are dropped whole as partitions are. A day that cannot be deleted is
 -- skipped and returned as `failed`; raises that if `place` says that all others are `over`.
 CREATE FUNCTION matomo_drop_rows(
     destination regclass,
@@ -17,6 +18,7 @@ CREATE FUNCTION matomo_drop_rows(
     path text,
     time_column text,
     has_places boolean,
+    chunks jsonb,
     INOUT place jsonb,
     OUT more boolean,
     OUT dropped text,
@@ -110,7 +112,14 @@ BEGIN
     JOIN pg_namespace n ON n.oid = c.relnamespace
     LEFT JOIN pg_am m ON m.oid = c.relam
     LEFT JOIN (pg_class p JOIN pg_namespace pn ON pn.oid = p.relnamespace) ON p.oid = t.parent
-    WHERE t.lo < before;
+    -- An engine's own children are reached through the table.
+    WHERE t.lo < before AND (has_places OR t.oid = destination OR c.relispartition);
+    parts := coalesce((
+        SELECT jsonb_agg(c.chunk || jsonb_build_object('kind', 'c', 'parent', root, 'whole', true, 'is_old', true)
+            ORDER BY (c.chunk ->> 'hi')::timestamptz)
+        FROM jsonb_array_elements(chunks -> 'chunks') AS c(chunk)
+        WHERE (c.chunk ->> 'hi')::timestamptz <= before
+            AND pg_has_role((SELECT r.relowner FROM pg_class r WHERE r.oid = destination), 'USAGE')), '[]') || parts;
 
     -- The place is valid only for the same bound. If its partition is gone, scan from the start.
     SELECT e.number + CASE WHEN (place ->> 'done')::boolean THEN 1 ELSE 0 END INTO start_number
@@ -131,18 +140,22 @@ BEGIN
             -- Drop the partition only if it has no rows of other sites.
             has_only_site := true;
             IF site IS NOT NULL THEN
-                EXECUTE format('SELECT NOT EXISTS (SELECT 1 FROM %s AS d WHERE d.idsite::text IS DISTINCT FROM $1)', part.name)
-                INTO has_only_site USING site::text;
-                IF has_only_site THEN
+                which := format('SELECT false FROM %s AS d WHERE d.idsite::text IS DISTINCT FROM $1 LIMIT 1', part.name);
+                EXECUTE which INTO has_only_site USING site::text;
+                IF has_only_site IS NULL THEN
                     EXECUTE format('LOCK TABLE %s IN SHARE MODE', part.name);
-                    EXECUTE format('SELECT NOT EXISTS (SELECT 1 FROM %s AS d WHERE d.idsite::text IS DISTINCT FROM $1)', part.name)
-                    INTO has_only_site USING site::text;
+                    EXECUTE which INTO has_only_site USING site::text;
                 END IF;
             END IF;
-            IF has_only_site THEN
+            IF coalesce(has_only_site, true) THEN
                 waiting_for := part.parent;
-                EXECUTE format('ALTER TABLE %s DETACH PARTITION %s', part.parent, part.name);
-                EXECUTE format('DROP TABLE %s', part.name);
+                IF part.kind = 'c' THEN
+                    EXECUTE format('SELECT %s(%L::regclass, older_than => %L::timestamptz, newer_than => %L::timestamptz)',
+                        chunks ->> 'drop', root, part.hi, part.lo);
+                ELSE
+                    EXECUTE format('ALTER TABLE %s DETACH PARTITION %s', part.parent, part.name);
+                    EXECUTE format('DROP TABLE %s', part.name);
+                END IF;
                 more := true;
                 dropped := part.name;
                 first_gone := least(part.lo::timestamptz, before_this);
@@ -254,7 +267,7 @@ EXCEPTION
 END
 $$;
 
-COMMENT ON FUNCTION matomo_drop_rows(regclass, timestamptz, integer, interval, text, text, boolean, jsonb) IS
+COMMENT ON FUNCTION matomo_drop_rows(regclass, timestamptz, integer, interval, text, text, boolean, jsonb, jsonb) IS
     'Internal: drops a partition or deletes a batch of rows, for matomo_drop_step';
 
 -- A procedure that commits cannot have SET clauses, so every name and operator is qualified.

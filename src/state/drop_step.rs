@@ -19,6 +19,7 @@ use crate::pg::subtransaction;
 use crate::rows::columns as rows;
 use crate::state::emptied_days::{self, Bounds, Gone, Noted};
 use crate::state::table::Table;
+use crate::store::chunks;
 use crate::store::companions;
 use crate::store::engine::Engine;
 
@@ -102,6 +103,7 @@ pub fn drop_step(step: Step) -> Result<Dropped> {
                        kind: rows::Kind,
                        place: Option<&Value>,
                        failed: &mut Option<Value>| {
+            let (has_places, chunks) = places(table, kind.time())?;
             let args = [
                 table.into(),
                 before.into(),
@@ -109,7 +111,8 @@ pub fn drop_step(step: Step) -> Result<Dropped> {
                 lock_timeout.into(),
                 path.as_deref().into(),
                 kind.time().into(),
-                has_places(table)?.into(),
+                has_places.into(),
+                chunks.into(),
                 place.map(|place| JsonB(place.clone())).into(),
             ];
             drop_rows(&extension, &args, failed)
@@ -229,10 +232,16 @@ fn seconds(at: TimestampWithTimeZone) -> i64 {
     i64::from(at).div_euclid(1_000_000).saturating_add(946_684_800)
 }
 
-/// Whether rows of a table's ordinary partitions can be found by their place. Citus has those of its
-/// shards.
-fn has_places(table: pg_sys::Oid) -> Result<bool> {
-    Ok(Spi::connect_mut(|client| Engine::of(client, table))? != Engine::Citus)
+/// Whether rows of a table's ordinary partitions can be found by their place: Citus has those of its
+/// shards, and TimescaleDB none of compressed rows. Also the chunks of a hypertable.
+fn places(table: pg_sys::Oid, time: &str) -> Result<(bool, Option<JsonB>)> {
+    Spi::connect_mut(|client| {
+        Ok(match Engine::of(client, table)? {
+            Engine::Citus => (false, None),
+            Engine::Timescale => (false, chunks::of(client, table, time)?),
+            _ => (true, None),
+        })
+    })
 }
 
 /// Calls `matomo_drop_rows` with the caller's rights. Also returns the removed rows, if any. Keeps the
@@ -245,7 +254,7 @@ fn drop_rows(
     let sql = format!(
         "SELECT s.place, s.more, s.dropped, s.actions, s.blocked, s.holders, \
              s.first_gone, s.last_gone, s.sites_gone, s.failed \
-         FROM {}.matomo_drop_rows($1::regclass, $2, $3, $4, $5, $6, $7, $8) AS s",
+         FROM {}.matomo_drop_rows($1::regclass, $2, $3, $4, $5, $6, $7, $8, $9) AS s",
         extension.schema
     );
     Spi::connect_mut(|client| {

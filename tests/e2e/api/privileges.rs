@@ -18,7 +18,7 @@ const EVERYBODY: [&str; 37] = [
     "f matomo_create_partitions(regclass,timestamp with time zone,timestamp with time zone): EXECUTE",
     "f matomo_create_table(text,boolean,name,text): EXECUTE",
     "f matomo_drop_day(text,text,timestamp with time zone,text,timestamp with time zone,timestamp with time zone,text): EXECUTE",
-    "f matomo_drop_rows(regclass,timestamp with time zone,integer,interval,text,text,boolean,jsonb): EXECUTE",
+    "f matomo_drop_rows(regclass,timestamp with time zone,integer,interval,text,text,boolean,jsonb,jsonb): EXECUTE",
     "f matomo_drop_step(regclass,timestamp with time zone,integer,interval,jsonb): EXECUTE",
     "f matomo_find_table(text[]): EXECUTE",
     "f matomo_forget(text,text,regclass,text): EXECUTE",
@@ -342,7 +342,7 @@ fn others_sites_and_tables_are_nobodys_business() {
         format!("DO $$ BEGIN PERFORM matomo_run_step({site}, true); END $$"),
         format!("CALL matomo_sync_site({site})"),
         "CALL matomo_sync_all()".to_owned(),
-        "SELECT matomo_drop_rows('matomo', now(), 1, '1 s', '', 'action_timestamp', true, NULL)"
+        "SELECT matomo_drop_rows('matomo', now(), 1, '1 s', '', 'action_timestamp', true, NULL, NULL)"
             .to_owned(),
         "SELECT matomo_drop_step('matomo', now(), 1, '1 s')".to_owned(),
         "CALL matomo_drop_before('matomo', now())".to_owned(),

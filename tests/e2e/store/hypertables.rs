@@ -4,7 +4,7 @@ use postgres::Client;
 
 use super::engines::course;
 use crate::support::cluster::Cluster;
-use crate::support::noon::from;
+use crate::support::noon::{add_site, from};
 use crate::support::*;
 
 /// A server with TimescaleDB, if it can be had here.
@@ -74,4 +74,64 @@ fn check_repair_erasure_and_retention_work_on_a_hypertable() {
     );
     assert!(one::<bool>(&mut db, &old));
     assert_eq!(sync(&mut db, &fake, &from(&noon, 7)).written(), 0, "the old days are sealed");
+}
+
+#[test]
+fn retention_drops_chunks_that_are_old_and_of_the_site_alone_and_deletes_from_others() {
+    let Some(cluster) = timescale() else { return };
+    let noon = Noon::new();
+    let fake = serve(noon.world(8));
+    add_site(&fake, &noon, 2, 5000, 4);
+    let mut db = hypertable(&cluster);
+    run(&mut db, "SET client_min_messages = warning; SET matomo.settle_time = 0");
+    for site in [1, 2] {
+        sync_site(&mut db, &fake, site, &from(&noon, 7));
+    }
+    // A chunk is a day in UTC.
+    let until = |ago: u64| format!("{} 00:00:00+00", noon.text(ago));
+    let rows = |db: &mut Client, site: i32, ago: u64| -> i64 {
+        one(
+            db,
+            &format!(
+                "SELECT count(*) FROM matomo WHERE idsite = {site} AND action_timestamp < '{}'",
+                until(ago)
+            ),
+        )
+    };
+    let chunks = |db: &mut Client, ago: u64| -> i64 {
+        one(
+            db,
+            &format!(
+                "SELECT count(*) FROM show_chunks('matomo', older_than => '{}'::timestamptz)",
+                until(ago)
+            ),
+        )
+    };
+    let of_both = rows(&mut db, 2, 2);
+    let alone = chunks(&mut db, 3) - texts(
+        &mut db,
+        &format!("SELECT DISTINCT tableoid::text FROM matomo WHERE idsite = 2 AND action_timestamp < '{}'", until(3)),
+    ).len() as i64;
+    assert!(of_both > 0 && alone > 2 && rows(&mut db, 1, 2) > 0, "{of_both} {alone}");
+    let all = chunks(&mut db, 0);
+    run(&mut db, &format!("CALL matomo_drop_before('matomo', '{}', site => 1)", until(2)));
+    assert_eq!((rows(&mut db, 1, 2), rows(&mut db, 2, 2)), (0, of_both));
+    assert_eq!(chunks(&mut db, 0), all - alone, "those of both sites stay");
+    // A bound within a chunk.
+    run(
+        &mut db,
+        &format!(
+            "CALL matomo_drop_before('matomo', '{}'::timestamptz + interval '12 hours')",
+            until(2)
+        ),
+    );
+    assert_eq!((rows(&mut db, 2, 2), chunks(&mut db, 2)), (0, 0));
+    assert!(rows(&mut db, 1, 0) > 0);
+    for site in [1, 2] {
+        assert_eq!(
+            sync_site(&mut db, &fake, site, &from(&noon, 7)).written(),
+            0,
+            "the old days are sealed"
+        );
+    }
 }
