@@ -19,9 +19,8 @@ use crate::pg::subtransaction;
 use crate::rows::columns as rows;
 use crate::state::emptied_days::{self, Bounds, Gone, Noted};
 use crate::state::table::Table;
-use crate::store::chunks;
 use crate::store::companions;
-use crate::store::engine::Engine;
+use crate::store::engine::{Engine, chunks};
 
 /// Arguments of a step: the rows to remove, and where the last step stopped.
 pub struct Step {

@@ -2,6 +2,9 @@
 //! from the catalog, as the rows that `COPY` from memory writes into another engine's table may be
 //! invisible, and a place (ctid) may mean nothing there. SPI only.
 
+pub mod chunks;
+pub mod hint;
+
 use pgrx::prelude::*;
 use pgrx::spi::SpiClient;
 

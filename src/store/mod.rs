@@ -1,7 +1,6 @@
 //! The users' tables: nothing else writes them.
 
 pub mod catalog;
-pub mod chunks;
 pub mod companions;
 pub mod compare;
 pub mod copy_from;

@@ -17,6 +17,7 @@ use crate::rows::visit_tally::count;
 use crate::state::adoption::adopt;
 use crate::state::ledger::Ledger;
 use crate::store::destination::Destination;
+use crate::store::engine::hint::with_engine_hint;
 use crate::store::inspect::{self, Differing};
 use crate::store::writer::Writer;
 use crate::sync::fetch;
@@ -63,13 +64,21 @@ const PURGED_FACTOR: i64 = 10;
 /// # Errors
 /// Any of [`Error`]; the transaction must then abort.
 pub fn run(request: SyncRequest, options: CheckOptions) -> Result<BTreeMap<NaiveDate, DayChecked>> {
-    let SyncRequest { site, access, start, end, destination, .. } = request;
-    let Access { client, page_size, .. } = access;
-    let mut destination = Destination::open(&destination, options.repair)?;
+    let mut destination = Destination::open(&request.destination, options.repair)?;
     // Otherwise whoever may read the table could keep syncs and erasures waiting.
     if options.repair {
-        destination = destination.with_locked_rows(site)?;
+        destination = destination.with_locked_rows(request.site)?;
     }
+    with_engine_hint(&destination.clone(), || run_in(destination, request, options))
+}
+
+fn run_in(
+    destination: Destination,
+    request: SyncRequest,
+    options: CheckOptions,
+) -> Result<BTreeMap<NaiveDate, DayChecked>> {
+    let SyncRequest { site, access, start, end, .. } = request;
+    let Access { client, page_size, .. } = access;
     destination.check_is_whole()?;
     let start = start.ok_or(Error::Null("start_date"))?;
     let ledger = Ledger::of(&destination, client.endpoint(), site);

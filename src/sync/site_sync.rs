@@ -19,6 +19,7 @@ use crate::state::adoption::adopt;
 use crate::state::late_companions;
 use crate::state::ledger::{Ledger, LedgerDays};
 use crate::store::destination::Destination;
+use crate::store::engine::hint::with_engine_hint;
 use crate::store::inspect;
 use crate::store::writer::Writer;
 use crate::sync::known_days;
@@ -51,23 +52,25 @@ pub fn run(request: SyncRequest) -> Result<Vec<DayResult>> {
     let destination = Destination::open_or_create(&destination)?;
     let range = Range { start, end, not_before: None };
     let mut info = None;
-    loop {
-        let sync =
-            Sync::prepare(site, access.clone(), destination.clone(), range, force, info, None)?;
-        let mut progress = Progress::new(site, sync.due.len());
-        match sync.copy.days(sync.due, Step::Whole, &mut progress)? {
-            Outcome::Done(results, misfits) => {
-                if let Some(line) = progress.end() {
-                    say(PgLogLevel::NOTICE, line);
+    with_engine_hint(&destination, || {
+        loop {
+            let sync =
+                Sync::prepare(site, access.clone(), destination.clone(), range, force, info, None)?;
+            let mut progress = Progress::new(site, sync.due.len());
+            match sync.copy.days(sync.due, Step::Whole, &mut progress)? {
+                Outcome::Done(results, misfits) => {
+                    if let Some(line) = progress.end() {
+                        say(PgLogLevel::NOTICE, line);
+                    }
+                    let truncated = results.iter().map(|(read, _)| read.met.truncated_visits).sum();
+                    warn_of_truncation("", truncated);
+                    warn_of_misfits("", &misfits);
+                    return Ok(results);
                 }
-                let truncated = results.iter().map(|(read, _)| read.met.truncated_visits).sum();
-                warn_of_truncation("", truncated);
-                warn_of_misfits("", &misfits);
-                return Ok(results);
+                Outcome::ZoneChanged(told) => info = Some(told),
             }
-            Outcome::ZoneChanged(told) => info = Some(told),
         }
-    }
+    })
 }
 
 /// The requested days.

@@ -27,6 +27,7 @@ use crate::state::run::Run;
 use crate::state::runs::{self, Begun};
 use crate::state::sites::{self, RegisteredSite};
 use crate::store::destination::Destination;
+use crate::store::engine::hint::with_engine_hint;
 use crate::sync::notices::Notices;
 use crate::sync::pages::Step as Part;
 use crate::sync::progress::Progress;
@@ -235,7 +236,7 @@ fn as_owner(
     let of_run = RunContext { registered: site.id, began: run.began };
     let pages = run.step_pages.map_or_else(settings::step_pages, |n| n.min(settings::step_pages()));
     let mut told = known;
-    let (info, due, results, misfits, progress) = loop {
+    let copy_due = || loop {
         let (access, destination) = (access.clone(), destination.clone());
         let mut sync =
             Sync::prepare(site.idsite, access, destination, range, false, told, Some(of_run))?;
@@ -256,13 +257,16 @@ fn as_owner(
             )
             .having_said(notices);
         match sync.copy.days(sync.due, Part::part(pages, STEP), &mut progress)? {
-            Outcome::Done(results, misfits) => break (sync.info, due, results, misfits, progress),
+            Outcome::Done(results, misfits) => {
+                break Ok((sync.info, due, results, misfits, progress));
+            }
             Outcome::ZoneChanged(info) => {
                 run.begin_anew();
                 told = Some(info);
             }
         }
     };
+    let (info, due, results, misfits, progress) = with_engine_hint(&destination, copy_due)?;
     // A trigger may have deferred them anew: at COMMIT nothing would bound or record them.
     undefer()?;
     let bytes = client.received().saturating_sub(received);

@@ -5,6 +5,7 @@ use postgres::Client;
 use crate::support::cluster::shared;
 use crate::support::engines::{create_server, foreign_partition};
 use crate::support::noon::from;
+use crate::support::worker::{register, store};
 use crate::support::*;
 
 /// A destination of eight days, of which the first four lie elsewhere.
@@ -165,4 +166,48 @@ fn a_foreign_table_is_a_destination_and_one_that_only_reads_is_refused() {
     let message = "destination \"public.reads\" is a foreign table whose server does not allow INSERT, UPDATE and DELETE";
     assert_says(&refused, "42809", message, &[], "the name of a table, partitioned or not");
     assert_eq!(asked(&fake), [""; 0], "refused before anything is fetched");
+}
+
+#[test]
+fn errors_of_the_other_server_name_it_and_say_what_to_check() {
+    let noon = Noon::new();
+    let fake = serve(noon.world(8));
+    let (mut db, mut there) = parted(&noon);
+    let name: String = one(&mut db, "SELECT current_database()::text");
+    let role = role(&mut there);
+    let into = format!("{}, destination => 'visits', force => true", from(&noon, 7));
+    store(&mut db, "analytics", &fake);
+    let site = register(&mut db, "'analytics', 1, destination => 'visits'");
+    let hint = "may log in and write where a foreign server keeps rows of public.visits; see docs/scale.md";
+    // Each in a session of its own, as connections are kept.
+    let fails = |change: &str, state: &str, words: &str| {
+        let mut db = shared().connect(&name);
+        run(&mut db, change);
+        let failed = error(&mut db, &sync_sql(&fake, 1, &into));
+        assert!(failed.message().contains(words), "{failed:?}");
+        assert_says(&failed, state, failed.message(), &[], hint);
+    };
+    fails("ALTER SERVER there OPTIONS (SET port '1')", "08001", "could not connect to server");
+    fails(
+        &format!(
+            "ALTER SERVER there OPTIONS (SET port '{}');
+             ALTER USER MAPPING FOR CURRENT_USER SERVER there OPTIONS (SET user '{role}')",
+            shared().port()
+        ),
+        "42501",
+        "permission denied for table old",
+    );
+    let check = format!(
+        "SELECT matomo_check(1, '{}', NULL, '{}', '{}', 'visits')",
+        noon.text(7),
+        fake.url(),
+        fake.token()
+    );
+    assert!(error(&mut shared().connect(&name), &check).hint().unwrap_or_default().contains(hint));
+    fails("DROP USER MAPPING FOR CURRENT_USER SERVER there", "42704", "user mapping not found");
+    // A registered site's, too.
+    let failed = error(&mut db, &format!("CALL matomo_sync_site({site})"));
+    assert!(failed.hint().unwrap_or_default().contains(hint), "{failed:?}");
+    let told: String = one(&mut db, "SELECT hint FROM matomo_runs WHERE status = 'failed'");
+    assert!(told.contains(hint), "{told}");
 }
