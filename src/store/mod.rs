@@ -10,6 +10,7 @@ pub mod inspect;
 pub mod partitions;
 pub mod planner_hook;
 pub mod portable;
+pub mod read_back;
 pub mod relation;
 pub mod removal;
 pub mod row_locks;

@@ -64,17 +64,6 @@ pub fn differs(column: &str, kind: &str) -> String {
     }
 }
 
-/// `(table)` → whether a trigger, rule or policy of the user may drop, move or hide inserted rows. A
-/// trigger whose function belongs to an extension is not the user's: it shows that an engine manages the
-/// table.
-pub const DIVERTS: &str = "SELECT row_security_active($1) \
-     OR EXISTS (SELECT FROM pg_rewrite r WHERE r.ev_class = $1 AND r.ev_type = '3') \
-     OR EXISTS (SELECT FROM pg_trigger t \
-         WHERE t.tgrelid IN (SELECT $1 UNION ALL SELECT p.relid FROM pg_partition_tree($1) AS p) \
-         AND NOT t.tgisinternal AND t.tgenabled <> 'D' AND t.tgtype & 4 <> 0 \
-         AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass \
-             AND d.objid = t.tgfoid AND d.deptype = 'e'))";
-
 impl Statements {
     /// Builds the statements for a destination.
     pub fn of(destination: &Destination) -> Statements {

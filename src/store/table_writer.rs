@@ -4,13 +4,13 @@
 //! A visit is replaced as a unit: of its rows, new ones are inserted, those that differ updated,
 //! those that no longer exist deleted, and equal ones not touched at all: no dead row, no WAL.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 
 use pgrx::prelude::*;
 use pgrx::spi::SpiClient;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::pg::encoding;
 use crate::pg::local_settings::{LocalSettings, PLANNED_ANEW, SAFE_PATH};
 use crate::pg::spi::{query, spi, write_once};
@@ -22,7 +22,7 @@ use crate::store::copy_from::copy_from;
 use crate::store::destination::Destination;
 use crate::store::engine::Engine;
 use crate::store::planner_hook::VisitIndexOnly;
-use crate::store::statements::{DIVERTS, Statements, column_arrays, span_args};
+use crate::store::statements::{Statements, column_arrays, span_args};
 use crate::store::written::Written;
 
 /// Writes visits into one table.
@@ -36,7 +36,7 @@ pub struct TableWriter {
     /// Ranges, in seconds, whose partitions are known to exist.
     ranges: Vec<(f64, f64)>,
     /// Whether rows that were inserted have been seen in the table.
-    is_read_back: bool,
+    pub(super) is_read_back: bool,
     /// Whether partitions were made, which locks the table against others who need some.
     pub has_made_partitions: bool,
 }
@@ -83,7 +83,7 @@ impl TableWriter {
             written.new_visits = changes.new_visits;
             if !changes.insert.is_empty() {
                 written.inserted = self.insert(client, rows, &changes.insert)?;
-                self.read_back(client, rows, span, changes.insert)?;
+                self.read_back(client, rows, span, changes.insert, written.inserted)?;
             }
             self.destination.check_name()?;
             Ok(written)
@@ -208,52 +208,6 @@ impl TableWriter {
         let rows: Vec<_> = rows.iter().cloned().flatten().collect();
         let args = column_arrays(table, &rows);
         Ok(count(write_once(client, &self.statements.insert, &args)?))
-    }
-
-    /// Checks, of the first batch, that inserted rows can be read through the table's name. Extensions
-    /// that keep a table's rows elsewhere do not see a COPY from memory. Rows that a trigger, rule or
-    /// policy of the user diverts are not checked.
-    fn read_back(
-        &mut self,
-        client: &mut SpiClient,
-        table: &TableRows,
-        span: Option<(f64, f64)>,
-        rows: Vec<Range<usize>>,
-    ) -> Result<()> {
-        if self.is_read_back {
-            return Ok(());
-        }
-        let _by_visit = VisitIndexOnly::set();
-        let _safe = LocalSettings::of(&[SAFE_PATH, PLANNED_ANEW, (c"enable_seqscan", c"off")]);
-        let cells = |column: &str| {
-            let place = table.layout.position(column).unwrap_or_default();
-            let cell = move |row| table.rows.cells(row).nth(place).unwrap_or_default().to_owned();
-            rows.iter().cloned().flatten().map(cell)
-        };
-        let visits: BTreeSet<String> = cells("idvisit").collect();
-        let identities: Vec<String> = cells(table.layout.kind.identity()[0]).collect();
-        let written = count(identities.len());
-        let mut args = vec![visits.into_iter().collect::<Vec<_>>().into()];
-        args.extend(span_args(span));
-        args.push(identities.into());
-        let seen: Option<i64> =
-            query(client, &self.statements.count_rows, &args)?.first().get_one().map_err(spi)?;
-        let seen = seen.unwrap_or(0);
-        if seen < written {
-            let args = [self.destination.oid.into()];
-            let diverts: Option<bool> =
-                query(client, DIVERTS, &args)?.first().get_one().map_err(spi)?;
-            if diverts != Some(true) {
-                return Err(Error::NotSeen {
-                    name: self.destination.name.clone(),
-                    engine: self.destination.engine.name(),
-                    written,
-                    seen,
-                });
-            }
-        }
-        self.is_read_back = true;
-        Ok(())
     }
 
     /// The span of instants in which all stored rows of the batch's visits lie, for partitioning by

@@ -3,8 +3,9 @@
 use fake_matomo::{Action, Fake};
 use postgres::Client;
 
+use crate::support::cluster::shared;
 use crate::support::engines::{create_heap2, heap, heap2};
-use crate::support::noon::from;
+use crate::support::noon::{add_site, from};
 use crate::support::*;
 
 const TABLES: [&str; 2] = ["matomo", "matomo_partitioned"];
@@ -190,6 +191,46 @@ fn stored_rows_with_a_null_in_their_key_are_replaced_as_in_a_heap() {
         assert_eq!((sums.inserted, sums.updated, sums.deleted), (3, 0, 3));
         assert_tables_equal(&mut db, "visits", &all_tables_of(&fake, 1));
         assert_eq!(sync(&mut db, &fake, &into).written(), 0);
+    }
+}
+
+#[test]
+fn two_sites_write_one_table_at_once_without_waiting_for_each_other() {
+    for table in TABLES {
+        let noon = Noon::new();
+        let fake = serve(noon.world(4));
+        add_site(&fake, &noon, 2, 5000, 4);
+        let mut db = heap2();
+        run(&mut db, "LOAD 'matomo_postgres'; SET matomo.settle_time = 0");
+        let into = format!("{}, destination => '{table}', force => true", from(&noon, 3));
+        for site in [1, 2] {
+            sync_site(&mut db, &fake, site, &into);
+        }
+        let name: String = one(&mut db, "SELECT current_database()::text");
+        let mut other = shared().connect(&name);
+        for db in [&mut db, &mut other] {
+            run(db, "SET lock_timeout = '5s'; BEGIN");
+        }
+        // Each has row locks of before when the other writes.
+        for actions in [2, 1] {
+            for (db, site, visits) in
+                [(&mut db, 1, [1011, 1021, 1022]), (&mut other, 2, [5000, 5001, 5002])]
+            {
+                for visit in visits {
+                    fake.world().site_mut(site).visit_mut(visit).actions.truncate(actions);
+                }
+                let sums = sync_site(db, &fake, site, &into);
+                assert!(sums.deleted > 0, "{sums:?}");
+            }
+        }
+        for db in [&mut db, &mut other] {
+            run(db, "COMMIT");
+        }
+        for site in [1, 2] {
+            let rows = format!("SELECT count(*) FROM {table} WHERE idsite = {site}");
+            let of_site = all_of(&fake, site).len();
+            assert_eq!(one::<i64>(&mut db, &rows), i64::try_from(of_site).unwrap());
+        }
     }
 }
 

@@ -185,6 +185,36 @@ fn rows_that_an_unknown_engine_keeps_elsewhere_fail_the_sync_with_nothing_sealed
 }
 
 #[test]
+fn they_fail_it_beside_a_trigger_that_takes_nothing_away() {
+    for (trigger, table) in [("AFTER", ""), ("BEFORE", ""), ("AFTER", "partitioned")] {
+        let (noon, fake, mut db) = if table.is_empty() { sharded() } else { noon(3) };
+        if !table.is_empty() {
+            create_vanish(&mut db);
+            run(
+                &mut db,
+                "SET default_table_access_method = vanish; SELECT matomo_create_table('matomo', true)",
+            );
+        }
+        run(
+            &mut db,
+            &format!(
+                "SET default_table_access_method = heap; CREATE TABLE log (id text);
+                 CREATE FUNCTION logs() RETURNS trigger LANGUAGE plpgsql AS
+                     $$ BEGIN INSERT INTO log VALUES (NEW.action_id); RETURN NEW; END $$;
+                 CREATE TRIGGER logs {trigger} INSERT ON matomo FOR EACH ROW EXECUTE FUNCTION logs()"
+            ),
+        );
+        if !table.is_empty() {
+            run(&mut db, "SET default_table_access_method = vanish");
+        }
+        let refused = error(&mut db, &sync_sql(&fake, 1, &from(&noon, 2)));
+        let message = "rows written to \"public.matomo\" are not visible in it";
+        assert_says(&refused, "0A000", message, &["finds 0 of 9 rows"], "docs/scale.md");
+        assert_eq!(ledger(&mut db, "matomo"), [""; 0]);
+    }
+}
+
+#[test]
 fn rows_that_a_known_engine_keeps_elsewhere_are_written_there() {
     let (noon, fake, mut db) = sharded();
     create_citus(&mut db);
