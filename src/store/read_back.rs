@@ -77,6 +77,8 @@ impl TableWriter {
             let diverts: Option<bool> =
                 query(client, DIVERTS, &args)?.first().get_one().map_err(spi)?;
             if diverts != Some(true) || (seen == 0 && self.has_vanished(client, inserted)?) {
+                // Another table may have taken its name.
+                self.destination.check_name()?;
                 return Err(Error::NotSeen {
                     name: self.destination.name.clone(),
                     engine: self.destination.engine.name(),
