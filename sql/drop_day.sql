@@ -20,6 +20,7 @@ DECLARE
     of_one record;
     hint text;
     are_left boolean;
+    name CONSTANT text := regexp_replace(among, '^ONLY ', '');
 BEGIN
     BEGIN
         PERFORM set_config('search_path', path, true);
@@ -41,14 +42,14 @@ BEGIN
         EXECUTE format('SELECT true FROM %s AS d WHERE %s LIMIT 1', among, which)
         INTO are_left USING before, site, first, last;
         IF are_left THEN
-            failed := jsonb_build_object('state', '55000', 'message', format('old rows of %s are not deleted', among));
+            failed := jsonb_build_object('state', '55000', 'message', format('old rows of %s are not deleted', name));
         END IF;
     END IF;
     IF failed IS NULL THEN
         RETURN;
     END IF;
     failed := failed || jsonb_build_object(
-        'detail', format('Rows of %s between %s and %s were not deleted.', among, first, last),
+        'detail', format('Rows of %s between %s and %s were not deleted.', name, first, last),
         'hint', coalesce(nullif(failed ->> 'hint', ''),
             'Remove what prevents it, such as a trigger or a foreign key, or delete these rows yourself.'));
     IF site IS NULL AND failed ->> 'state' !~ '^(0A|XX)' THEN

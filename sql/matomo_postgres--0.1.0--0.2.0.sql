@@ -1283,6 +1283,7 @@ DECLARE
     of_one record;
     hint text;
     are_left boolean;
+    name CONSTANT text := regexp_replace(among, '^ONLY ', '');
 BEGIN
     BEGIN
         PERFORM set_config('search_path', path, true);
@@ -1304,14 +1305,14 @@ BEGIN
         EXECUTE format('SELECT true FROM %s AS d WHERE %s LIMIT 1', among, which)
         INTO are_left USING before, site, first, last;
         IF are_left THEN
-            failed := jsonb_build_object('state', '55000', 'message', format('old rows of %s are not deleted', among));
+            failed := jsonb_build_object('state', '55000', 'message', format('old rows of %s are not deleted', name));
         END IF;
     END IF;
     IF failed IS NULL THEN
         RETURN;
     END IF;
     failed := failed || jsonb_build_object(
-        'detail', format('Rows of %s between %s and %s were not deleted.', among, first, last),
+        'detail', format('Rows of %s between %s and %s were not deleted.', name, first, last),
         'hint', coalesce(nullif(failed ->> 'hint', ''),
             'Remove what prevents it, such as a trigger or a foreign key, or delete these rows yourself.'));
     IF site IS NULL AND failed ->> 'state' !~ '^(0A|XX)' THEN
@@ -1541,13 +1542,10 @@ BEGIN
         END IF;
         IF actions > 0 OR failed IS NOT NULL THEN
             more := true;
-            IF actions = 0 THEN
-                first_gone := NULL;
-                last_gone := before_this;
-            END IF;
+            last_gone := CASE WHEN actions > 0 THEN last_gone ELSE before_this END;
             place := jsonb_build_object('before', before, 'id', part.id, 'done', done, 'last_gone', last_gone,
                 'since', CASE WHEN NOT done THEN since END);
-            first_gone := least(first_gone, before_this);
+            first_gone := CASE WHEN actions > 0 THEN least(first_gone, before_this) END;
             last_gone := CASE WHEN done AND failed IS NULL THEN least(part.hi::timestamptz, before) ELSE last_gone + '1 second'::interval END;
             RETURN;
         END IF;

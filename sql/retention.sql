@@ -220,13 +220,10 @@ BEGIN
         END IF;
         IF actions > 0 OR failed IS NOT NULL THEN
             more := true;
-            IF actions = 0 THEN
-                first_gone := NULL;
-                last_gone := before_this;
-            END IF;
+            last_gone := CASE WHEN actions > 0 THEN last_gone ELSE before_this END;
             place := jsonb_build_object('before', before, 'id', part.id, 'done', done, 'last_gone', last_gone,
                 'since', CASE WHEN NOT done THEN since END);
-            first_gone := least(first_gone, before_this);
+            first_gone := CASE WHEN actions > 0 THEN least(first_gone, before_this) END;
             last_gone := CASE WHEN done AND failed IS NULL THEN least(part.hi::timestamptz, before) ELSE last_gone + '1 second'::interval END;
             RETURN;
         END IF;
