@@ -13,6 +13,8 @@ pub enum Busy {
     Drops(String),
     /// It is the first to sync into the destination after that was emptied.
     Refills(String),
+    /// It is the first to sync into the destination since that was restored without a companion.
+    Lacks(String),
     /// It is still syncing the site into the destination after an erasure's longest wait.
     StillSyncs { site: i32, name: String, holder: Holder },
     /// It still has an exclusive lock on the destination after that wait, for one site or all.
@@ -70,6 +72,11 @@ impl fmt::Display for Busy {
                     "\"{name}\" was emptied, and another session is the first to sync into it"
                 )
             }
+            Busy::Lacks(name) => write!(
+                f,
+                "another session is the first to sync into \"{name}\" since that was restored without a \
+                 companion"
+            ),
             Busy::StillSyncs { site, name, holder: Holder::Process(_) } => {
                 write!(f, "could not erase: site {site} is still being synced into {name}")
             }

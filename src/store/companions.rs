@@ -8,7 +8,7 @@ use crate::error::{Error, Result, StoredError};
 use crate::pg::extension::Extension;
 use crate::pg::local_settings::{LocalSettings, SAFE_PATH};
 use crate::pg::roles::{self, AsSiteOwner};
-use crate::pg::spi::{query, spi, values};
+use crate::pg::spi::{query, read_now, spi, values};
 use crate::rows::columns::Kind;
 use crate::store::catalog;
 
@@ -25,6 +25,31 @@ pub fn is_of(schema: &str, destination: &str) -> String {
 /// # Errors
 /// [`StoredError::CompanionOwner`].
 pub fn of(extension: &Extension, destination: pg_sys::Oid) -> Result<Vec<(Kind, pg_sys::Oid)>> {
+    let (found, by_name) = find(extension, destination, false)?;
+    // SAFETY: main thread; whether the transaction may write.
+    if by_name && !unsafe { pg_sys::XactReadOnly } {
+        for (kind, companion) in &found {
+            resolve(extension, destination, *kind, *companion)?;
+        }
+    }
+    Ok(found)
+}
+
+/// The companions that exist by now, also those that the transaction does not see.
+///
+/// # Errors
+/// [`StoredError::CompanionOwner`].
+pub fn now(extension: &Extension, destination: pg_sys::Oid) -> Result<Vec<pg_sys::Oid>> {
+    let (found, _) = find(extension, destination, true)?;
+    Ok(found.into_iter().map(|(_, oid)| oid).collect())
+}
+
+/// Finds companions; also returns whether any is known only by name.
+fn find(
+    extension: &Extension,
+    destination: pg_sys::Oid,
+    now: bool,
+) -> Result<(Vec<(Kind, pg_sys::Oid)>, bool)> {
     let schema = &extension.schema;
     let sql = format!(
         "SELECT DISTINCT ON (c.kind) c.kind, r.oid, c.destination::oid = 0::oid OR c.companion::oid = 0::oid, \
@@ -40,7 +65,9 @@ pub fn of(extension: &Extension, destination: pg_sys::Oid) -> Result<Vec<(Kind, 
     );
     let (mut found, mut by_name) = (Vec::new(), false);
     extension.run(|client| {
-        for row in query(client, &sql, &[destination.into()])? {
+        let args = [destination.into()];
+        let rows = if now { read_now(client, &sql, &args) } else { query(client, &sql, &args) };
+        for row in rows? {
             let name: Option<String> = row.get(1).map_err(spi)?;
             let oid: Option<pg_sys::Oid> = row.get(2).map_err(spi)?;
             by_name |= row.get(3).map_err(spi)? == Some(true);
@@ -53,13 +80,7 @@ pub fn of(extension: &Extension, destination: pg_sys::Oid) -> Result<Vec<(Kind, 
         Ok(())
     })?;
     found.sort_unstable_by_key(|(kind, _)| *kind);
-    // SAFETY: main thread; whether the transaction may write.
-    if by_name && !unsafe { pg_sys::XactReadOnly } {
-        for (kind, companion) in &found {
-            resolve(extension, destination, *kind, *companion)?;
-        }
-    }
-    Ok(found)
+    Ok((found, by_name))
 }
 
 /// Notes a companion that is known by name by its OID, so that later renames are followed. Skips it if

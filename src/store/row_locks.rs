@@ -4,6 +4,7 @@ use pgrx::pg_sys;
 
 use crate::error::{Busy, Error, Result};
 use crate::pg::locks::{self, ALL_SITES, Lock, Mode, Until};
+use crate::pg::spi::sees_commits;
 use crate::store::companions;
 use crate::store::destination::Destination;
 
@@ -13,7 +14,7 @@ impl Destination {
     ///
     /// # Errors
     /// [`Busy::Drops`], [`Busy::Syncs`].
-    fn lock_rows(&self, site: i32) -> Result<()> {
+    pub fn lock_rows(&self, site: i32) -> Result<()> {
         let rows = Lock::Rows(self.oid, site);
         // Syncs of two sites may have the same visits, those of a roll-up. Where no index keeps them
         // unique, one sync runs at a time.
@@ -34,15 +35,18 @@ impl Destination {
         Ok(())
     }
 
-    /// The same once it has the lock. Its companions may have been made while it waited.
+    /// The same with the companions that it has by now: they may have been made while it waited for the
+    /// lock.
     ///
     /// # Errors
-    /// As [`Destination::lock_rows`] and [`Destination::open`].
-    pub fn with_locked_rows(self, site: i32) -> Result<Destination> {
-        self.lock_rows(site)?;
-        let now = companions::of(&self.extension, self.oid)?.into_iter().map(|(_, oid)| oid);
-        if now.eq(self.companions.iter().map(|companion| companion.oid)) {
+    /// As [`Destination::open`]; [`Error::TooNew`] if the transaction does not see a companion.
+    pub fn with_companions_of_now(self) -> Result<Destination> {
+        let now = companions::now(&self.extension, self.oid)?;
+        if now.iter().eq(self.companions.iter().map(|companion| &companion.oid)) {
             return Ok(self);
+        }
+        if !sees_commits() {
+            return Err(Error::TooNew(format!("a companion of table {}", self.name)));
         }
         Destination::open_known(self.oid)?.ok_or(Error::NoDestination(self.name))
     }
