@@ -9,7 +9,7 @@ pub enum Busy {
     Syncs { site: i32, name: String },
     /// It is the first to sync another Matomo into the destination.
     OtherFirst(String),
-    /// It removes old rows of the destination.
+    /// It removes old rows of the destination, or changes its URL or companions.
     Drops(String),
     /// It is the first to sync into the destination after that was emptied.
     Refills(String),
@@ -65,7 +65,10 @@ impl fmt::Display for Busy {
             Busy::OtherFirst(name) => {
                 write!(f, "another Matomo is being synced into \"{name}\" for the first time")
             }
-            Busy::Drops(name) => write!(f, "another session is removing old rows of \"{name}\""),
+            Busy::Drops(name) => write!(
+                f,
+                "another session is removing old rows of \"{name}\", or changing its URL or companions"
+            ),
             Busy::Refills(name) => {
                 write!(
                     f,
@@ -92,12 +95,12 @@ impl fmt::Display for Busy {
             }
             Busy::StillDrops { site: None, name, holder: Holder::Process(_) } => write!(
                 f,
-                "could not erase: old rows are still being removed from {name}, or its URL changed"
+                "could not erase: old rows are still being removed from {name}, or its URL or companions changed"
             ),
             Busy::StillDrops { name, holder: Holder::Prepared(gid), .. } => write!(
                 f,
                 "could not erase: prepared transaction \"{gid}\" has removed old rows from {name}, or \
-                 changed its URL"
+                 changed its URL or companions"
             ),
         }
     }

@@ -88,6 +88,8 @@ pub struct Held {
     pub pid: i32,
     /// Whether it is held in [`Mode::Exclusive`].
     pub is_exclusive: bool,
+    /// Whether it is held in [`Mode::Alone`].
+    pub is_alone: bool,
     /// Virtual transaction ID, which a prepared transaction keeps: backend number and local
     /// transaction ID.
     transaction: (i32, u32),
@@ -177,8 +179,9 @@ impl Held {
         #[cfg(not(any(feature = "pg15", feature = "pg16")))]
         let transaction = (lock.vxid.procNumber, lock.vxid.localTransactionId);
         let (class, object) = (lock.locktag.locktag_field2, lock.locktag.locktag_field3);
-        let is_exclusive = lock.holdMask & (1 << pg_sys::AccessExclusiveLock) != 0;
-        Held { class, object, pid: lock.pid, is_exclusive, transaction }
+        let has = |mode: Mode| lock.holdMask & (1 << mode.number()) != 0;
+        let (is_exclusive, is_alone) = (has(Mode::Exclusive), has(Mode::Alone));
+        Held { class, object, pid: lock.pid, is_exclusive, is_alone, transaction }
     }
 
     /// Whether the same transaction holds both.

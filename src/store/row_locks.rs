@@ -3,7 +3,7 @@
 use pgrx::pg_sys;
 
 use crate::error::{Busy, Error, Result};
-use crate::pg::locks::{self, ALL_SITES, Lock, Mode, Until};
+use crate::pg::locks::{self, ALL_SITES, Held, Lock, Mode, Until};
 use crate::pg::spi::sees_commits;
 use crate::store::companions;
 use crate::store::destination::Destination;
@@ -26,7 +26,7 @@ impl Destination {
         }
         for shared in [all, rows] {
             if !locks::take(shared, Mode::Shared) {
-                return Err(Busy::Drops(self.name.clone()).into());
+                return Err(busy(self.oid, self.name.clone()));
             }
         }
         if !locks::try_take(rows, Mode::Alone, Until::TransactionEnd) {
@@ -64,13 +64,16 @@ pub fn lock_all_rows(destination: pg_sys::Oid, name: &str) -> Result<()> {
     Err(busy(destination, name.to_owned()))
 }
 
-/// Why the rows of all sites cannot be locked.
+/// Why the rows of a site, or of all, cannot be locked.
 fn busy(destination: pg_sys::Oid, name: String) -> Error {
     let mut held = locks::held(locks::Kind::Rows);
     held.retain(|held| held.class == destination.to_u32());
-    if held.iter().any(|held| held.is_exclusive) {
-        return Busy::Drops(name).into();
+    // A first sync has made companions, too.
+    let syncs = |held: &Held| held.object.cast_signed();
+    let is_sync = |one: &&Held| held.iter().any(|held| held.is_of_same(one) && held.is_alone);
+    let is_kept_out = held.iter().any(|held| held.is_exclusive && !is_sync(&held));
+    match held.iter().filter(is_sync).map(syncs).max() {
+        Some(site) if !is_kept_out => Busy::Syncs { site, name }.into(),
+        _ => Busy::Drops(name).into(),
     }
-    let site = held.iter().map(|held| held.object.cast_signed()).max().unwrap_or(ALL_SITES);
-    Busy::Syncs { site, name }.into()
 }
