@@ -4,7 +4,7 @@ use crate::error::{Busy, Result};
 use crate::pg::locks::{self, ALL_SITES, Lock, Mode};
 use crate::pg::spi::query;
 use crate::state::ledger::reread_all;
-use crate::store::companions::is_of;
+use crate::store::companions::{by_name, is_of};
 use crate::store::destination::Destination;
 
 /// Locks the rows of a site in a destination, and opens the companions that this has by now.
@@ -23,10 +23,11 @@ pub fn locked(destination: Destination, site: i32) -> Result<Destination> {
 fn note(destination: &Destination) -> Result<()> {
     let Destination { extension, oid, .. } = destination;
     let schema = &extension.schema;
+    let found = by_name(schema, "c");
     let is_named = |names: u8, is_missing: &str| {
         format!(
             "c.companion::oid = 0::oid AND cardinality(c.companion_name) = {names} AND {} \
-             AND {schema}.matomo_find_table(c.companion_name) IS {is_missing}",
+             AND {found} IS {is_missing}",
             is_of(schema, "$1")
         )
     };
@@ -41,7 +42,7 @@ fn note(destination: &Destination) -> Result<()> {
     );
     let take = format!(
         "UPDATE {schema}.matomo_companion c SET destination = $1, destination_name = '{{}}', \
-             companion = {schema}.matomo_find_table(c.companion_name), companion_name = '{{}}' \
+             companion = {found}, companion_name = '{{}}' \
          WHERE c.ctid = ANY (ARRAY(SELECT c.ctid FROM {schema}.matomo_companion c WHERE {} \
              FOR UPDATE SKIP LOCKED)) RETURNING 1",
         is_named(4, "NOT NULL")

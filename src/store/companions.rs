@@ -20,6 +20,15 @@ pub fn is_of(schema: &str, destination: &str) -> String {
     )
 }
 
+/// SQL for the table of a row (an alias) of `matomo_companion` that is known only by name; NULL if it is
+/// missing, also if the name is that of another companion by now.
+pub fn by_name(schema: &str, row: &str) -> String {
+    format!(
+        "(SELECT f.oid FROM {schema}.matomo_find_table({row}.companion_name) AS f (oid) \
+         WHERE NOT EXISTS (SELECT FROM {schema}.matomo_companion o WHERE o.companion::oid = f.oid))"
+    )
+}
+
 /// The companions of a destination that exist, in the order of [`Kind`].
 ///
 /// # Errors
@@ -58,9 +67,10 @@ fn find(
          FROM {schema}.matomo_companion c \
          JOIN pg_class d ON d.oid = $1 \
          JOIN pg_class r ON r.oid = CASE c.companion::oid WHEN 0::oid \
-             THEN {schema}.matomo_find_table(c.companion_name) ELSE c.companion::oid END \
+             THEN {} ELSE c.companion::oid END \
          JOIN pg_namespace n ON n.oid = r.relnamespace \
          WHERE {} ORDER BY c.kind, c.destination::oid DESC",
+        by_name(schema, "c"),
         is_of(schema, "$1")
     );
     let (mut found, mut by_name) = (Vec::new(), false);
@@ -191,9 +201,9 @@ pub fn destination_of(extension: &Extension, companion: pg_sys::Oid) -> Result<O
         "SELECT d.oid::regclass::text FROM {schema}.matomo_companion c \
          JOIN pg_class d ON d.oid = CASE c.destination::oid WHEN 0::oid \
              THEN {schema}.matomo_find_table(c.destination_name)::oid ELSE c.destination::oid END \
-         WHERE CASE c.companion::oid WHEN 0::oid THEN {schema}.matomo_find_table(c.companion_name)::oid \
-             ELSE c.companion::oid END \
-             IN (SELECT $1::oid UNION SELECT a.relid::oid FROM pg_partition_ancestors($1::oid::regclass) a)"
+         WHERE CASE c.companion::oid WHEN 0::oid THEN {} ELSE c.companion::oid END \
+             IN (SELECT $1::oid UNION SELECT a.relid::oid FROM pg_partition_ancestors($1::oid::regclass) a)",
+        by_name(schema, "c")
     );
     extension.run(|client| Ok(values(query(client, &sql, &[companion.into()])?)?.pop()))
 }
@@ -223,14 +233,15 @@ pub fn orphans(extension: &Extension) -> Result<Vec<Vec<pg_sys::Oid>>> {
     let sql = format!(
         "SELECT array_agg(c.oid ORDER BY k.kind DESC) FROM {0}.matomo_companion k \
          JOIN pg_class c ON c.oid = CASE k.companion::oid WHEN 0::oid \
-             THEN {0}.matomo_find_table(k.companion_name)::oid ELSE k.companion::oid END \
+             THEN {1} ELSE k.companion::oid END \
          WHERE NOT EXISTS (SELECT FROM pg_class d WHERE d.oid = CASE k.destination::oid WHEN 0::oid \
              THEN {0}.matomo_find_table(k.destination_name)::oid ELSE k.destination::oid END) \
          AND (c.relpersistence <> 't' OR c.relnamespace = pg_my_temp_schema()) \
          GROUP BY CASE WHEN k.destination::oid <> 0::oid THEN k.destination::oid::text \
              WHEN k.destination_name[1] = '?' THEN k.destination_name[3] ELSE k.destination_name::text END \
          ORDER BY 1",
-        extension.schema
+        extension.schema,
+        by_name(&extension.schema, "k")
     );
     extension.run(|client| values(query(client, &sql, &[])?))
 }
