@@ -40,11 +40,11 @@ impl Busy {
             }
             Busy::StillSyncs { holder: Holder::Process(pid), .. } => format!(
                 "Call it again when that sync has ended, see matomo_progress; or end it with \
-                 pg_cancel_backend({pid})."
+                 pg_terminate_backend({pid})."
             ),
             Busy::StillDrops { holder: Holder::Process(pid), .. } => format!(
                 "Call it again when that has ended, see pg_stat_activity; or end it with \
-                 pg_cancel_backend({pid})."
+                 pg_terminate_backend({pid})."
             ),
             Busy::StillSyncs { holder: Holder::Prepared(gid), .. }
             | Busy::StillDrops { holder: Holder::Prepared(gid), .. } => {

@@ -32,7 +32,7 @@ fn an_erasure_gives_up_a_sync_that_does_not_end_and_hinders_no_other() {
     run(&mut officer, "SET lock_timeout = '300 ms'");
     let refused = error(&mut officer, FORGET);
     let message = "could not erase: site 1 is still being synced into public.visits";
-    assert_says(&refused, "55P03", message, &[], &format!("pg_cancel_backend({holder})"));
+    assert_says(&refused, "55P03", message, &[], &format!("pg_terminate_backend({holder})"));
     // A table into which nothing is synced.
     run(&mut officer, &format!("SELECT * FROM matomo_forget('{VISITOR}', only_in => 'elsewhere')"));
     let refused = error(
@@ -89,7 +89,7 @@ fn an_erasure_that_gives_up_a_drop_says_so() {
         let mut officer = scene.connect();
         run(&mut officer, "SET lock_timeout = '300 ms'");
         let refused = error(&mut officer, FORGET);
-        assert_says(&refused, "55P03", message, &[], &format!("pg_cancel_backend({holder})"));
+        assert_says(&refused, "55P03", message, &[], &format!("pg_terminate_backend({holder})"));
         run(&mut dropping, "ROLLBACK");
     }
 }
