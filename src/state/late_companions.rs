@@ -1,8 +1,10 @@
 //! Companions that were missing after a restore while their destination was synced. SPI only.
 
+use pgrx::pg_sys;
+
 use crate::error::{Busy, Result};
-use crate::pg::locks::{self, ALL_SITES, Lock, Mode};
-use crate::pg::spi::query;
+use crate::pg::locks::{self, ALL_SITES, Held, Kind, Lock, Mode};
+use crate::pg::spi::{query, sees_commits};
 use crate::state::ledger::reread_all;
 use crate::store::companions::{by_name, is_of};
 use crate::store::destination::Destination;
@@ -19,7 +21,7 @@ pub fn locked(destination: Destination, site: i32) -> Result<Destination> {
 }
 
 /// Marks the companions that are missing: days that are copied now lack their rows. If one has come that
-/// was marked, opens all days. Skips what another session is about to note.
+/// was marked, opens all days, once no other sync is at work.
 fn note(destination: &Destination) -> Result<()> {
     let Destination { extension, oid, .. } = destination;
     let schema = &extension.schema;
@@ -40,12 +42,13 @@ fn note(destination: &Destination) -> Result<()> {
     let mark = format!(
         "UPDATE {schema}.matomo_companion c SET companion_name = companion_name || 'late'::text WHERE {unmarked}"
     );
+    let late = is_named(4, "NOT NULL");
+    let has_come = of(&late);
     let take = format!(
         "UPDATE {schema}.matomo_companion c SET destination = $1, destination_name = '{{}}', \
              companion = {found}, companion_name = '{{}}' \
-         WHERE c.ctid = ANY (ARRAY(SELECT c.ctid FROM {schema}.matomo_companion c WHERE {} \
-             FOR UPDATE SKIP LOCKED)) RETURNING 1",
-        is_named(4, "NOT NULL")
+         WHERE c.ctid = ANY (ARRAY(SELECT c.ctid FROM {schema}.matomo_companion c WHERE {late} \
+             FOR UPDATE SKIP LOCKED)) RETURNING 1"
     );
     let args = [(*oid).into()];
     let has_rows = |sql: &str| extension.run(|client| Ok(!query(client, sql, &args)?.is_empty()));
@@ -61,5 +64,17 @@ fn note(destination: &Destination) -> Result<()> {
         let _bounded = locks::bounded_waits();
         has_rows(&mark)?;
     }
+    // Days of a sync that is still at work without it would not be opened. This one writes to it anyway.
+    // In this order: one that begins now finds it.
+    if !has_rows(&has_come)? || !sees_commits() || is_synced_by_others(*oid) {
+        return Ok(());
+    }
     if has_rows(&take)? { reread_all(extension, *oid) } else { Ok(()) }
+}
+
+fn is_synced_by_others(destination: pg_sys::Oid) -> bool {
+    // SAFETY: main thread; set at process start.
+    let own = unsafe { pg_sys::MyProcPid };
+    let is_other = |held: &Held| held.class == destination.to_u32() && held.pid != own;
+    locks::held(Kind::Rows).iter().any(is_other)
 }
