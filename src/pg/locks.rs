@@ -146,10 +146,8 @@ pub fn held(kind: Kind) -> Vec<Held> {
 /// returns one that has not. Does not wait for later holders, nor block them.
 pub fn outwait(kind: Kind, is_meant: impl Fn(&Held) -> bool, longest: Duration) -> Option<Held> {
     let begin = Instant::now();
-    // SAFETY: main thread; set at process start.
-    let own = unsafe { pg_sys::MyProcPid };
     let mut left = held(kind);
-    left.retain(|held| held.pid != own && is_meant(held));
+    left.retain(|held| !held.is_own() && is_meant(held));
     while let Some(first) = left.first() {
         if begin.elapsed() >= longest {
             return Some(*first);
@@ -182,6 +180,12 @@ impl Held {
         let has = |mode: Mode| lock.holdMask & (1 << mode.number()) != 0;
         let (is_exclusive, is_alone) = (has(Mode::Exclusive), has(Mode::Alone));
         Held { class, object, pid: lock.pid, is_exclusive, is_alone, transaction }
+    }
+
+    /// Whether this session holds it.
+    pub fn is_own(&self) -> bool {
+        // SAFETY: main thread; set at process start.
+        self.pid == unsafe { pg_sys::MyProcPid }
     }
 
     /// Whether the same transaction holds both.

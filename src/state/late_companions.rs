@@ -73,8 +73,6 @@ fn note(destination: &Destination) -> Result<()> {
 }
 
 fn is_synced_by_others(destination: pg_sys::Oid) -> bool {
-    // SAFETY: main thread; set at process start.
-    let own = unsafe { pg_sys::MyProcPid };
-    let is_other = |held: &Held| held.class == destination.to_u32() && held.pid != own;
+    let is_other = |held: &Held| held.class == destination.to_u32() && !held.is_own();
     locks::held(Kind::Rows).iter().any(is_other)
 }

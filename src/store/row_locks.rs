@@ -67,12 +67,11 @@ pub fn lock_all_rows(destination: pg_sys::Oid, name: &str) -> Result<()> {
 /// Why the rows of a site, or of all, cannot be locked.
 fn busy(destination: pg_sys::Oid, name: String) -> Error {
     let mut held = locks::held(locks::Kind::Rows);
-    held.retain(|held| held.class == destination.to_u32());
+    held.retain(|held| held.class == destination.to_u32() && !held.is_own());
     // A first sync has made companions, too.
-    let syncs = |held: &Held| held.object.cast_signed();
-    let is_sync = |one: &&Held| held.iter().any(|held| held.is_of_same(one) && held.is_alone);
-    let is_kept_out = held.iter().any(|held| held.is_exclusive && !is_sync(&held));
-    match held.iter().filter(is_sync).map(syncs).max() {
+    let syncs = |one: &Held| held.iter().any(|held| held.is_of_same(one) && held.is_alone);
+    let is_kept_out = held.iter().any(|held| held.is_exclusive && !syncs(held));
+    match held.iter().map(|held| held.object.cast_signed()).max() {
         Some(site) if !is_kept_out => Busy::Syncs { site, name }.into(),
         _ => Busy::Drops(name).into(),
     }
