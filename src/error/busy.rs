@@ -9,10 +9,12 @@ pub enum Busy {
     Syncs { site: i32, name: String },
     /// It is the first to sync another Matomo into the destination.
     OtherFirst(String),
-    /// It removes old rows of the destination.
+    /// It removes old rows of the destination, or changes its URL or companions.
     Drops(String),
     /// It is the first to sync into the destination after that was emptied.
     Refills(String),
+    /// It is the first to sync into the destination since that was restored without a companion.
+    Lacks(String),
     /// It is still syncing the site into the destination after an erasure's longest wait.
     StillSyncs { site: i32, name: String, holder: Holder },
     /// It still has an exclusive lock on the destination after that wait, for one site or all.
@@ -38,11 +40,11 @@ impl Busy {
             }
             Busy::StillSyncs { holder: Holder::Process(pid), .. } => format!(
                 "Call it again when that sync has ended, see matomo_progress; or end it with \
-                 pg_cancel_backend({pid})."
+                 pg_terminate_backend({pid})."
             ),
             Busy::StillDrops { holder: Holder::Process(pid), .. } => format!(
                 "Call it again when that has ended, see pg_stat_activity; or end it with \
-                 pg_cancel_backend({pid})."
+                 pg_terminate_backend({pid})."
             ),
             Busy::StillSyncs { holder: Holder::Prepared(gid), .. }
             | Busy::StillDrops { holder: Holder::Prepared(gid), .. } => {
@@ -63,13 +65,21 @@ impl fmt::Display for Busy {
             Busy::OtherFirst(name) => {
                 write!(f, "another Matomo is being synced into \"{name}\" for the first time")
             }
-            Busy::Drops(name) => write!(f, "another session is removing old rows of \"{name}\""),
+            Busy::Drops(name) => write!(
+                f,
+                "another session is removing old rows of \"{name}\", or changing its URL or companions"
+            ),
             Busy::Refills(name) => {
                 write!(
                     f,
                     "\"{name}\" was emptied, and another session is the first to sync into it"
                 )
             }
+            Busy::Lacks(name) => write!(
+                f,
+                "another session is the first to sync into \"{name}\" since that was restored without a \
+                 companion"
+            ),
             Busy::StillSyncs { site, name, holder: Holder::Process(_) } => {
                 write!(f, "could not erase: site {site} is still being synced into {name}")
             }
@@ -85,12 +95,12 @@ impl fmt::Display for Busy {
             }
             Busy::StillDrops { site: None, name, holder: Holder::Process(_) } => write!(
                 f,
-                "could not erase: old rows are still being removed from {name}, or its URL changed"
+                "could not erase: old rows are still being removed from {name}, or its URL or companions changed"
             ),
             Busy::StillDrops { name, holder: Holder::Prepared(gid), .. } => write!(
                 f,
                 "could not erase: prepared transaction \"{gid}\" has removed old rows from {name}, or \
-                 changed its URL"
+                 changed its URL or companions"
             ),
         }
     }

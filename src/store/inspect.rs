@@ -11,8 +11,8 @@ use crate::pg::spi::{query, spi, values};
 use crate::pg::watch;
 use crate::rows::batch::ListedVisit;
 use crate::store::destination::Destination;
-use crate::store::read_back::DIVERTS;
 use crate::store::statements::differs;
+use crate::store::table_writer::read_back::DIVERTS;
 
 /// Visits whose stored rows differ from Matomo's list.
 #[derive(Debug, Default)]

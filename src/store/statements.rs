@@ -18,6 +18,8 @@ use crate::store::destination::Destination;
 pub struct Statements {
     /// `(visits[, from, to])` → all columns of the rows of visits.
     pub select: CachedStatement,
+    /// `(first visit, last visit[, from, to])` → a row if any ID between these two has rows.
+    pub any_between: CachedStatement,
     /// `(first visit, last visit, from, to, limit)` → the IDs between these two that have rows
     /// outside the span, one per row.
     pub outside_span: CachedStatement,
@@ -68,8 +70,7 @@ impl Statements {
     /// Builds the statements for a destination.
     pub fn of(destination: &Destination) -> Statements {
         let Destination { name, layout, types, key, engine, extension, .. } = destination;
-        let width = layout.width();
-        let time = layout.kind.time();
+        let (width, time) = (layout.width(), layout.kind.time());
         let identity = layout.kind.identity()[0];
         let [identity_type, visit_type] =
             [identity, "idvisit"].map(|column| destination.type_of(column));
@@ -79,15 +80,19 @@ impl Statements {
                 (first..first + count).map(|n| format!("${n}::pg_catalog.text[]")).collect();
             arrays.join(", ")
         };
-        let places = (0..width).map(|n| format!("c{n}")).collect::<Vec<_>>().join(", ");
+        let aliases = |count: usize| {
+            let aliases: Vec<_> = (0..count).map(|n| format!("c{n}")).collect();
+            aliases.join(", ")
+        };
+        let places = aliases(width);
         let typed: Vec<_> = types
             .iter()
             .enumerate()
             .map(|(n, kind)| format!("u.c{n}::{kind} AS {}", layout.slots()[n].column.name))
             .collect();
         let typed = typed.join(", ");
-        let stored_columns: Vec<_> = layout.names().map(|name| format!("d.{name}")).collect();
-        let stored_columns = stored_columns.join(", ");
+        let stored_columns =
+            layout.names().map(|name| format!("d.{name}")).collect::<Vec<_>>().join(", ");
         let is_key = |column: &str| key.iter().any(|key| key == column);
         let span = |first: usize| {
             if destination.key_has_time() {
@@ -175,11 +180,10 @@ impl Statements {
         );
         // Typed before they meet the table: Citus refuses a stable cast of a joined column.
         let near = |first: usize| {
+            let (from, to) = (first + 1, first + 2);
             let span = format!(
-                " AND d.{time} OPERATOR(pg_catalog.>=) pg_catalog.to_timestamp(${}) \
-                 AND d.{time} OPERATOR(pg_catalog.<=) pg_catalog.to_timestamp(${})",
-                first + 1,
-                first + 2
+                " AND d.{time} OPERATOR(pg_catalog.>=) pg_catalog.to_timestamp(${from}) \
+                 AND d.{time} OPERATOR(pg_catalog.<=) pg_catalog.to_timestamp(${to})"
             );
             let same: Vec<_> = key
                 .iter()
@@ -196,7 +200,6 @@ impl Statements {
             .enumerate()
             .map(|(n, column)| format!("u.c{n}::{} AS {column}", destination.type_of(column)))
             .collect();
-        let key_places: Vec<_> = (0..key.len()).map(|n| format!("c{n}")).collect();
         let sets_by_name: Vec<_> = layout
             .names()
             .filter(|column| !is_key(column))
@@ -209,6 +212,11 @@ impl Statements {
             select: cached(format!(
                 "SELECT {stored_columns} FROM {name} AS d WHERE {}",
                 of_visits(1)
+            )),
+            any_between: cached(format!(
+                "SELECT FROM {name} AS d WHERE d.idvisit >= $1::text::{visit_type} \
+                 AND d.idvisit <= $2::text::{visit_type}{} LIMIT 1",
+                span(3)
             )),
             outside_span: cached(format!(
                 "SELECT d.idvisit::text FROM {name} AS d \
@@ -226,7 +234,7 @@ impl Statements {
                  DELETE FROM {name} AS d USING u WHERE {}",
                 typed_key.join(", "),
                 arrays(1, key.len()),
-                key_places.join(", "),
+                aliases(key.len()),
                 near(key.len() + 1)
             ),
             // Of IS NULL the planner believes a foreign table's NOT NULL.

@@ -4,7 +4,10 @@
 //! A visit is replaced as a unit: of its rows, new ones are inserted, those that differ updated,
 //! those that no longer exist deleted, and equal ones not touched at all: no dead row, no WAL.
 
-use std::collections::{BTreeMap, HashSet};
+pub mod read_back;
+mod removal;
+
+use std::collections::HashSet;
 use std::ops::Range;
 
 use pgrx::prelude::*;
@@ -15,6 +18,7 @@ use crate::pg::encoding;
 use crate::pg::local_settings::{LocalSettings, PLANNED_ANEW, SAFE_PATH};
 use crate::pg::spi::{query, spi, write_once};
 use crate::rows::batch::{Batch, TableRows};
+use crate::rows::id_ranges::IdRanges;
 use crate::rows::lines::Lines;
 use crate::rows::visit_tally::count;
 use crate::store::compare::{Changes, Comparison, RowLock};
@@ -34,17 +38,18 @@ pub struct TableWriter {
     /// UTC days since 1970 whose partitions are known to exist.
     days: HashSet<i64>,
     /// Ranges, in seconds, whose partitions are known to exist.
-    ranges: Vec<(f64, f64)>,
+    pub(super) ranges: Vec<(f64, f64)>,
+    /// Which visits have been written.
+    pub(super) written: IdRanges,
+    /// Whether the last batch had only new visits, as in an import.
+    pub(super) expects_new: bool,
     /// Whether rows that were inserted have been seen in the table.
     pub(super) is_read_back: bool,
     /// Whether partitions were made, which locks the table against others who need some.
     pub has_made_partitions: bool,
 }
 
-const DAY: i64 = 86_400;
-
-/// Up to this many visits, all partitions are searched.
-const FEW: usize = 16;
+pub(super) const DAY: i64 = 86_400;
 
 impl TableWriter {
     /// Prepares to write visits.
@@ -57,6 +62,8 @@ impl TableWriter {
             statements,
             days,
             ranges,
+            written: IdRanges::default(),
+            expects_new: true,
             is_read_back: false,
             has_made_partitions: false,
         }
@@ -72,6 +79,8 @@ impl TableWriter {
             self.make_partitions(client, &rows.rows)?;
             let span = self.span(client, rows)?;
             let mut changes = self.changes(client, batch, span, RowLock::No)?;
+            self.expects_new = changes.is_all_new(rows);
+            self.note_written(rows);
             let mut written = self.replace(client, rows, span, &changes)?;
             if written.replaced() < changes.replaced() {
                 // Another session has changed or moved some of these rows since they were compared.
@@ -83,7 +92,7 @@ impl TableWriter {
             written.new_visits = changes.new_visits;
             if !changes.insert.is_empty() {
                 written.inserted = self.insert(client, rows, &changes.insert)?;
-                self.read_back(client, rows, span, changes.insert, written.inserted)?;
+                self.read_back(client, rows, changes.insert, written.inserted)?;
             }
             self.destination.check_name()?;
             Ok(written)
@@ -182,6 +191,7 @@ impl TableWriter {
         span: Option<(f64, f64)>,
         lock: RowLock,
     ) -> Result<Changes> {
+        let new = self.new_visits(client, &batch.tables()[self.place], span)?;
         // The search_path decides which operators are used, too.
         let _by_visit = VisitIndexOnly::set();
         let _safe = LocalSettings::of(&[SAFE_PATH, (c"enable_seqscan", c"off")]);
@@ -189,7 +199,7 @@ impl TableWriter {
         let _planned_anew = (!engine.is_heap()).then(|| LocalSettings::of(&[PLANNED_ANEW]));
         let (rows, has_places) = (&batch.tables()[self.place], engine.is_heap());
         let statements = &mut self.statements;
-        Comparison { name, statements, span, lock, has_places, rows }.changes(client, batch)
+        Comparison { name, statements, span, lock, has_places, rows, new }.changes(client, batch)
     }
 
     fn insert(
@@ -208,66 +218,5 @@ impl TableWriter {
         let rows: Vec<_> = rows.iter().cloned().flatten().collect();
         let args = column_arrays(table, &rows);
         Ok(count(write_once(client, &self.statements.insert, &args)?))
-    }
-
-    /// The span of instants in which all stored rows of the batch's visits lie, for partitioning by
-    /// time. Usually that is the span of the batch's own partitions, unless a visit had other times
-    /// before or was another visit.
-    fn span(&mut self, client: &mut SpiClient, table: &TableRows) -> Result<Option<(f64, f64)>> {
-        if !self.destination.key_has_time() {
-            return Ok(None);
-        }
-        let instants = table.rows.instants();
-        if let (Some(first), Some(last)) = (instants.iter().min(), instants.iter().max())
-            && table.visits.len() > FEW
-        {
-            // One more day on each side, for rows stored with the other matomo.action_time.
-            let (mut from, mut to) = ((first - DAY) as f64, (last + DAY) as f64);
-            let met = |(a, b): &&(f64, f64)| *a < to && *b > from;
-            let met: Vec<_> = self.ranges.iter().filter(met).copied().collect();
-            for (a, b) in met {
-                (from, to) = (from.min(a), to.max(b));
-            }
-            if !self.has_rows_outside(client, table, from, to)? {
-                return Ok(Some((from, to)));
-            }
-        }
-        Ok(Some((f64::NEG_INFINITY, f64::INFINITY)))
-    }
-
-    /// Whether visits of the batch may have stored rows outside a span. Consecutive IDs are
-    /// neighbours in an index, so one range scan per partition is enough. As text this holds only
-    /// among IDs of the same length, with longer ones in between.
-    fn has_rows_outside(
-        &mut self,
-        client: &mut SpiClient,
-        table: &TableRows,
-        from: f64,
-        to: f64,
-    ) -> Result<bool> {
-        let _by_visit = VisitIndexOnly::set();
-        let _safe = LocalSettings::of(&[SAFE_PATH, (c"enable_seqscan", c"off")]);
-        let mut lengths: BTreeMap<usize, (i64, i64)> = BTreeMap::new();
-        for (id, _) in &table.visits {
-            let (least, most) = lengths.entry(id.to_string().len()).or_insert((*id, *id));
-            (*least, *most) = ((*least).min(*id), (*most).max(*id));
-        }
-        // With more rows than this, searching each partition for each visit is cheaper.
-        let most = count(table.visits.len() * self.ranges.len().max(1));
-        for (least, greatest) in lengths.into_values() {
-            let [least, greatest] = [least, greatest].map(|id| id.to_string().into());
-            let args = [least, greatest, from.into(), to.into(), most.into()];
-            let found = self.statements.outside_span.run(client, &args)?;
-            if count(found.len()) >= most {
-                return Ok(true);
-            }
-            for row in found {
-                let id = row.get::<String>(1).map_err(spi)?.and_then(|id| id.parse::<i64>().ok());
-                if table.visits.iter().any(|(visit, _)| id == Some(*visit)) {
-                    return Ok(true);
-                }
-            }
-        }
-        Ok(false)
     }
 }

@@ -15,6 +15,7 @@ use crate::rows::batch::{Batch, Misfits};
 use crate::rows::site_context::{ActionTime, SiteContext};
 use crate::rows::visit_tally::count;
 use crate::state::adoption::adopt;
+use crate::state::late_companions;
 use crate::state::ledger::Ledger;
 use crate::store::destination::Destination;
 use crate::store::engine::hint::with_engine_hint;
@@ -67,7 +68,7 @@ pub fn run(request: SyncRequest, options: CheckOptions) -> Result<BTreeMap<Naive
     let mut destination = Destination::open(&request.destination, options.repair)?;
     // Otherwise whoever may read the table could keep syncs and erasures waiting.
     if options.repair {
-        destination = destination.with_locked_rows(request.site)?;
+        destination = late_companions::locked(destination, request.site)?;
     }
     with_engine_hint(&destination.clone(), || run_in(destination, request, options))
 }

@@ -49,7 +49,6 @@ impl TableWriter {
         &mut self,
         client: &mut SpiClient,
         table: &TableRows,
-        span: Option<(f64, f64)>,
         rows: Vec<Range<usize>>,
         inserted: i64,
     ) -> Result<()> {
@@ -67,7 +66,7 @@ impl TableWriter {
         let identities: Vec<String> = cells(table.layout.kind.identity()[0]).collect();
         let written = count(identities.len());
         let mut args = vec![visits.into_iter().collect::<Vec<_>>().into()];
-        args.extend(span_args(span));
+        args.extend(span_args(self.own_span(table)));
         args.push(identities.into());
         let seen: Option<i64> =
             query(client, &self.statements.count_rows, &args)?.first().get_one().map_err(spi)?;
