@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use postgres::Client;
 
@@ -34,8 +35,11 @@ pub fn heap2() -> Client {
 
 /// Compiles a module for the server; returns its library.
 pub fn module(name: &str, source: &str) -> PathBuf {
-    let [file, library] = ["c", "so"]
-        .map(|kind| PathBuf::from(format!("/tmp/matomo_e2e_{name}_{}.{kind}", std::process::id())));
+    // Tests may compile the same one at the same time.
+    static COMPILED: AtomicU32 = AtomicU32::new(0);
+    let number = COMPILED.fetch_add(1, Ordering::Relaxed);
+    let path = format!("/tmp/matomo_e2e_{name}_{}_{number}", std::process::id());
+    let [file, library] = ["c", "so"].map(|kind| PathBuf::from(format!("{path}.{kind}")));
     std::fs::write(&file, source).unwrap();
     let config = std::env::var("PG_CONFIG").unwrap_or_else(|_| "pg_config".to_owned());
     let headers = Command::new(config).arg("--includedir-server").output().unwrap();
