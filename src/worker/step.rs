@@ -31,7 +31,9 @@ use crate::sync::notices::Notices;
 use crate::sync::pages::Step as Part;
 use crate::sync::progress::Progress;
 use crate::sync::site_days::{DayResult, Outcome, counts};
-use crate::sync::site_sync::{Range, RunContext, Sync, warn_of_misfits, warn_of_truncation};
+use crate::sync::site_sync::{
+    Range, RunContext, Sync, count_zone_change, warn_of_misfits, warn_of_truncation,
+};
 use crate::worker::attempt::attempt;
 use crate::worker::background;
 use crate::worker::metadata;
@@ -258,6 +260,7 @@ fn as_owner(
         match sync.copy.days(sync.due, Part::part(pages, STEP), &mut progress)? {
             Outcome::Done(results, misfits) => break (sync.info, due, results, misfits, progress),
             Outcome::ZoneChanged(info) => {
+                run.zone_changes = count_zone_change(run.zone_changes, &client, site.idsite)?;
                 run.begin_anew();
                 told = Some(info);
             }
