@@ -2,6 +2,16 @@
 
 use std::fmt;
 
+/// A span, in Unix seconds, in which a table (its OID) lacks partitions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MissingPartitions {
+    pub table: u32,
+    pub from: i64,
+    pub to: i64,
+    /// Whether it is no odd time of a single visit: the weeks after it will be needed too.
+    pub is_regular: bool,
+}
+
 /// What the other session does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Busy {
@@ -13,6 +23,8 @@ pub enum Busy {
     Drops(String),
     /// It is the first to sync into the destination after that was emptied.
     Refills(String),
+    /// Not yet, but to make these partitions beside other work would keep it waiting.
+    Partitions { name: String, missing: Vec<MissingPartitions> },
     /// It is still syncing the site into the destination after an erasure's longest wait.
     StillSyncs { site: i32, name: String, holder: Holder },
     /// It still has an exclusive lock on the destination after that wait, for one site or all.
@@ -70,6 +82,7 @@ impl fmt::Display for Busy {
                     "\"{name}\" was emptied, and another session is the first to sync into it"
                 )
             }
+            Busy::Partitions { name, .. } => write!(f, "partitions of \"{name}\" are missing"),
             Busy::StillSyncs { site, name, holder: Holder::Process(_) } => {
                 write!(f, "could not erase: site {site} is still being synced into {name}")
             }

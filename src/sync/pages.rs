@@ -1,7 +1,6 @@
 //! Requests and parses the pages of a site-day. Runs on a helper thread.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use chrono::NaiveDate;
@@ -34,33 +33,21 @@ pub struct ReadOptions {
 pub enum Step {
     /// All.
     Whole,
-    /// Up to a number of pages, an instant, or [`Step::end`].
+    /// Up to a number of pages, or an instant.
     Part { pages: i32, until: Instant },
 }
-
-/// Whether the step ends after the page that is being read.
-static ENDS: AtomicBool = AtomicBool::new(false);
 
 impl Step {
     /// A part of a day that is read from now on.
     pub fn part(pages: i32, time: Duration) -> Step {
-        ENDS.store(false, Ordering::Relaxed);
         Step::Part { pages, until: Instant::now() + time }
-    }
-
-    /// Ends the step after the page that is being read: the transaction holds locks that other sessions
-    /// wait for.
-    pub fn end(&self) {
-        ENDS.store(true, Ordering::Relaxed);
     }
 
     /// Whether it ends, after so many pages.
     pub fn ends(&self, asked: i32) -> bool {
         match self {
             Step::Whole => false,
-            Step::Part { pages, until } => {
-                asked >= *pages || Instant::now() >= *until || ENDS.load(Ordering::Relaxed)
-            }
+            Step::Part { pages, until } => asked >= *pages || Instant::now() >= *until,
         }
     }
 }

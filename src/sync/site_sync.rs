@@ -190,7 +190,17 @@ impl Sync {
         let reading = ReadOptions { site, page_size, step: Step::Whole, began: now, is_zone_known };
         let record = Recorder { ledger, known, timezone: info.timezone.clone(), action_time, now };
         let misfits = Misfits::default();
-        let copy = Copier { client, workers, reading, destination, store, record, misfits };
+        let copy = Copier {
+            client,
+            workers,
+            reading,
+            destination,
+            store,
+            record,
+            misfits,
+            made_before: None,
+            since: 0,
+        };
         Ok(Sync { copy, info, due })
     }
 }

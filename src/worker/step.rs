@@ -9,7 +9,7 @@ use pgrx::prelude::*;
 use crate::config::access::Access;
 use crate::config::credentials::{Credentials, user_name};
 use crate::config::settings;
-use crate::error::{Busy, Error, Fault, Result, StoredError};
+use crate::error::{Busy, Error, Fault, MissingPartitions, Result, StoredError};
 use crate::matomo::client::{Client, SiteInfo};
 use crate::matomo::zone::Zone;
 use crate::pg::extension::Extension;
@@ -27,6 +27,7 @@ use crate::state::run::Run;
 use crate::state::runs::{self, Begun};
 use crate::state::sites::{self, RegisteredSite};
 use crate::store::destination::Destination;
+use crate::store::partitions;
 use crate::sync::notices::Notices;
 use crate::sync::pages::Step as Part;
 use crate::sync::progress::Progress;
@@ -84,7 +85,12 @@ pub fn step(run: i64) -> Status {
     let _bounded = locks::bounded_waits();
     let outcome = {
         let _watch = Watch::begin(settings::request_timeout());
-        attempt(|| copy(run))
+        attempt(|| copy(run)).or_else(|failed| {
+            let Ok(Some(missing)) = session::with(|work| work.lacks.take()) else {
+                return Err(failed);
+            };
+            attempt(|| make_partitions(run, missing))
+        })
     };
     let outcome = outcome.or_else(|failed| {
         // If even that fails, the run is over nevertheless: its lock is released, and the site waits as
@@ -152,8 +158,12 @@ fn copy(run: i64) -> Result<Status> {
                 | Error::Request { fault: Fault::TokenRefused(_), .. } => Failure::Refused,
                 _ => Failure::Passing,
             };
+            let lacks = match error {
+                Error::Busy(Busy::Partitions { missing, .. }) => Some(missing.clone()),
+                _ => None,
+            };
             // Cannot fail: the call above has found the work.
-            let _ = session::with(|work| work.failure = failure);
+            let _ = session::with(|work| (work.failure, work.lacks) = (failure, lacks));
         })?;
     if state.timezone.as_ref() != Some(&step.info.timezone) {
         sites::note(&extension, site.id, &step.info, step.client.endpoint().url())?;
@@ -244,6 +254,7 @@ fn as_owner(
         // Includes days that the run has done if the table was emptied since, whichever site's sync
         // noticed that.
         let record = &sync.copy.record;
+        sync.copy.made_before = session::with(|work| work.made.take())?;
         sync.due.retain(|due| run.has_to_do(due.day) || record.is_to_read_anew(due.day));
         let due: Vec<_> = sync.due.iter().map(|due| due.day).collect();
         sync.due.truncate(workers);
@@ -276,6 +287,28 @@ fn as_owner(
 fn info(timezone: &str) -> Option<SiteInfo> {
     let zone = Zone::parse(timezone)?;
     Some(SiteInfo { name: None, zone, timezone: timezone.to_owned(), is_rollup: None })
+}
+
+/// Number of weeks whose partitions are made at once, up to the current one: each time costs a step.
+const WEEKS: i64 = 8;
+
+/// Makes the partitions that a step lacked, so that no step holds the lock for that while it waits for
+/// Matomo.
+fn make_partitions(run: i64, missing: Vec<MissingPartitions>) -> Result<Status> {
+    let extension = Extension::find()?;
+    let site = RegisteredSite::get(&extension, Run::get(&extension, run)?.site)?;
+    {
+        let _mode = background::as_by_default();
+        let _owner = AsSiteOwner::become_(site.owner);
+        let now = Utc::now().timestamp();
+        for MissingPartitions { table, from, to, is_regular } in &missing {
+            let ahead = if *is_regular { WEEKS * 7 * 86_400 } else { 0 };
+            let to = to.saturating_add(ahead).min(now).max(*to);
+            partitions::make(&extension, (*table).into(), (*from, to))?;
+        }
+    }
+    session::with(|work| work.made = Some(missing))?;
+    Ok(Status::Running)
 }
 
 /// Records the failure of the last step, which ends the run.

@@ -10,6 +10,7 @@ mod procedure_faults;
 mod procedures;
 mod soak;
 mod upkeep;
+mod weeks;
 mod worker_faults;
 mod worker_life;
 mod worker_sync;
