@@ -94,7 +94,8 @@ ALTER TABLE matomo_site_state
     ADD COLUMN changes integer NOT NULL DEFAULT 0,
     ADD COLUMN upkeep_begun integer NOT NULL DEFAULT 0,
     ADD COLUMN metadata_on date,
-    ADD COLUMN metadata_error text;
+    ADD COLUMN metadata_error text,
+    ADD COLUMN changed_at timestamptz NOT NULL DEFAULT pg_catalog.now();
 
 ALTER TABLE matomo_run_log
     DROP CONSTRAINT matomo_run_log_status_check,
@@ -227,6 +228,11 @@ CREATE OR REPLACE FUNCTION "matomo_is_running"(
 VOLATILE PARALLEL RESTRICTED
 LANGUAGE c 
 AS 'MODULE_PATHNAME', 'matomo_is_running_0_2_reconnect_wrapper';
+
+CREATE OR REPLACE FUNCTION "matomo_has_worker"() RETURNS bool 
+STRICT STABLE PARALLEL SAFE
+LANGUAGE c 
+AS 'MODULE_PATHNAME', 'matomo_has_worker_0_2_reconnect_wrapper';
 
 CREATE OR REPLACE FUNCTION "matomo_run_sites"() RETURNS INT[] 
 STRICT VOLATILE PARALLEL UNSAFE
@@ -1826,6 +1832,7 @@ COMMENT ON COLUMN matomo_site_state.changes IS 'Number of configuration changes 
 COMMENT ON COLUMN matomo_site_state.upkeep_begun IS 'Processes of the worker that have begun the upkeep since one last ended it';
 COMMENT ON COLUMN matomo_site_state.metadata_on IS 'Last day, in the site''s timezone, on which Matomo was asked for its goals and custom dimensions';
 COMMENT ON COLUMN matomo_site_state.metadata_error IS 'Message of the error that this failed with';
+COMMENT ON COLUMN matomo_site_state.changed_at IS 'When the site was last registered or altered';
 
 SELECT pg_catalog.pg_extension_config_dump('matomo_site_config', $$
     AS s (id, server, idsite, table_here, role_here, start_date, every, retention, enabled, name, timezone,
@@ -1970,8 +1977,14 @@ CREATE OR REPLACE VIEW matomo_status WITH (security_barrier) AS
            -- An interrupted run that is not yet recorded as failed counts too.
            coalesce(t.failures, 0) + (SELECT pg_catalog.count(*) FROM matomo_run_log r
                WHERE r.site_id = s.id AND r.status = 'running' AND r.changes = t.changes
-                 AND matomo_run_is_dead(r.runid))::integer AS failures,
-           t.last_error_at, t.last_sqlstate, t.last_error, t.last_detail, t.last_hint,
+                 AND matomo_run_is_dead(r.runid))::integer + o.is_overdue::integer AS failures,
+           CASE WHEN o.is_overdue THEN pg_catalog.now() ELSE t.last_error_at END AS last_error_at,
+           CASE WHEN o.is_overdue THEN '55000' ELSE t.last_sqlstate END AS last_sqlstate,
+           CASE WHEN o.is_overdue THEN 'the background worker has not synced the site for over an hour'
+                ELSE t.last_error END AS last_error,
+           CASE WHEN o.is_overdue THEN NULL ELSE t.last_detail END AS last_detail,
+           CASE WHEN o.is_overdue THEN 'Look for the launcher and the coordinator of this database in pg_stat_activity, and for their messages in the log of the server.'
+                ELSE t.last_hint END AS last_hint,
            CASE WHEN s.enabled THEN coalesce(t.next_at, pg_catalog.now()) END AS next_run,
            t.upkeep_error, t.metadata_error
     FROM matomo_sites v
@@ -1986,8 +1999,17 @@ CREATE OR REPLACE VIEW matomo_status WITH (security_barrier) AS
           -- Restored entries have only the table's name until the site's first sync.
           AND (l.destination::pg_catalog.oid <> 0::pg_catalog.oid
                OR l.destination_name OPERATOR(pg_catalog.=) s.destination_name AND s.destination IS NOT NULL)
-    ) d;
+    ) d
+    -- As in src/state/not_begun.rs, for when no process can record it. Not for sites that only pg_cron or
+    -- the like syncs, however often that is.
+    CROSS JOIN LATERAL (
+        SELECT s.enabled AND coalesce(t.failures, 0) = 0 AND matomo_has_worker()
+           AND pg_catalog.now() - greatest(coalesce(t.changed_at, s.created_at), t.last_success_at) - interval '1 hour' > s.every
+           AND NOT EXISTS (SELECT FROM matomo_run_log r WHERE r.site_id = s.id AND r.status IN ('running', 'paused')
+               AND coalesce(r.step_at, r.start_time) > pg_catalog.now() - interval '1 hour')
+    ) o (is_overdue);
 
+COMMENT ON FUNCTION matomo_has_worker() IS 'Internal: whether matomo.database has the background worker sync the sites of this database';
 COMMENT ON VIEW matomo_status IS 'Status of your registered sites: one row per site';
 COMMENT ON COLUMN matomo_status.site_id IS 'ID of the registered site';
 COMMENT ON COLUMN matomo_status.server IS 'Foreign server of the Matomo';
@@ -2003,7 +2025,7 @@ COMMENT ON COLUMN matomo_status.lag IS 'Time since synced_to';
 COMMENT ON COLUMN matomo_status.sealed_to IS 'Last sealed day: read whole after it had ended and settled';
 COMMENT ON COLUMN matomo_status.newest_action IS 'Last action of the newest copied visit';
 COMMENT ON COLUMN matomo_status.visits_today IS 'Copied visits of today, in the site''s timezone';
-COMMENT ON COLUMN matomo_status.failures IS 'Failed runs since the last success; 0 means healthy';
+COMMENT ON COLUMN matomo_status.failures IS 'Failed runs since the last success; also 1 if the background worker has not synced the site for over an hour; 0 means healthy';
 COMMENT ON COLUMN matomo_status.last_error_at IS 'When a run last failed, even if runs have succeeded since';
 COMMENT ON COLUMN matomo_status.last_sqlstate IS 'SQLSTATE of its error';
 COMMENT ON COLUMN matomo_status.last_error IS 'Message of its error';

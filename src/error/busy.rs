@@ -23,6 +23,8 @@ pub enum Busy {
     Drops(String),
     /// It is the first to sync into the destination after that was emptied.
     Refills(String),
+    /// It holds a registered site without progress; its process.
+    Holds { site: i32, pid: i32 },
     /// Not yet, but to make these partitions beside other work would keep it waiting.
     Partitions { name: String, missing: Vec<MissingPartitions> },
     /// It is still syncing the site into the destination after an erasure's longest wait.
@@ -48,6 +50,10 @@ impl Busy {
                  the same under another URL, use one URL."
                     .to_owned()
             }
+            Busy::Holds { pid, .. } => format!(
+                "End it with pg_terminate_backend({pid}). If it was stopped, it goes on with \
+                 kill -CONT {pid}."
+            ),
             Busy::StillSyncs { holder: Holder::Process(pid), .. } => format!(
                 "Call it again when that sync has ended, see matomo_progress; or end it with \
                  pg_cancel_backend({pid})."
@@ -80,6 +86,12 @@ impl fmt::Display for Busy {
                 write!(
                     f,
                     "\"{name}\" was emptied, and another session is the first to sync into it"
+                )
+            }
+            Busy::Holds { site, pid } => {
+                write!(
+                    f,
+                    "process {pid} has kept registered site {site} from a sync for over an hour"
                 )
             }
             Busy::Partitions { name, .. } => write!(f, "partitions of \"{name}\" are missing"),

@@ -10,6 +10,7 @@ use crate::pg::extension::Extension;
 use crate::pg::failed::Failed;
 use crate::pg::locks;
 use crate::pg::spi::{query, spi};
+use crate::state::not_begun;
 use crate::state::restored::{self, OWNER_OF_SITE};
 use crate::state::sites::RegisteredSite;
 use crate::worker::attempt::attempt;
@@ -138,6 +139,11 @@ fn begin(site: i32, is_one_of_all: bool) -> Result<bool> {
     Ok(begun.unwrap_or_else(|failed| {
         // The site was removed, has another owner or none, or is locked.
         session::clear();
+        let _bounded = locks::bounded_waits();
+        let note = || not_begun::note(&Extension::find()?, &[(site, failed.clone())]);
+        if let Err(second) = attempt(note) {
+            second.about("could not note a failure").tell(PgLogLevel::WARNING);
+        }
         warn(site, failed);
         false
     }))

@@ -1,6 +1,7 @@
 //! A run of a registered site, step by step. Each step is a transaction: its days, their ledger entries
 //! and the run's row are committed together. Runs on the main thread.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use chrono::{NaiveDate, Utc};
@@ -14,7 +15,7 @@ use crate::matomo::client::{Client, SiteInfo};
 use crate::matomo::zone::Zone;
 use crate::pg::extension::Extension;
 use crate::pg::failed::Failed;
-use crate::pg::locks;
+use crate::pg::locks::{self, Kind};
 use crate::pg::report::say;
 use crate::pg::roles::AsSiteOwner;
 use crate::pg::spi::{query, spi};
@@ -64,6 +65,7 @@ pub fn begin(site: i32, command: &str, at_once: bool) -> Result<Option<i64>> {
     session::begin(site.id, Phase::End);
     if !session::lock(site.id) {
         session::clear();
+        not_begun::note_held(&extension, &holders(&[]))?;
         say_busy(site.id);
         return Ok(None);
     }
@@ -129,6 +131,16 @@ fn check_may_call(extension: &Extension) -> Result<()> {
         query(client, sql, &procedures.map(Into::into))?.first().get_one().map_err(spi)
     })?;
     if may_call == Some(true) { Ok(()) } else { Err(StoredError::ProcedurePrivilege.into()) }
+}
+
+/// The sites that processes hold: those of running or hanging syncs, and `more`, with the failure to record
+/// if that does not end.
+pub fn holders(more: &[(i32, i32)]) -> Vec<(i32, Failed)> {
+    let held = locks::held(Kind::Run);
+    let mut holders: BTreeMap<i32, i32> = more.iter().copied().collect();
+    holders.extend(held.iter().map(|held| (held.object.cast_signed(), held.pid)));
+    let failed = |(site, pid)| (site, Failed::of(&Busy::Holds { site, pid }.into()));
+    holders.into_iter().map(failed).collect()
 }
 
 fn say_busy(site: i32) {
@@ -318,7 +330,7 @@ fn fail(run: i64, error: &Failed) -> Result<Status> {
     let state = Run::get(&extension, run)?;
     if failure == Failure::Busy && state.timezone.is_none() {
         runs::take_back(&extension, run)?;
-        not_begun::note_held(&extension, state.site, error)?;
+        not_begun::note_held(&extension, &[(state.site, error.clone())])?;
         say_busy(state.site);
         return Ok(Status::Skipped);
     }

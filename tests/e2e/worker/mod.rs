@@ -9,6 +9,7 @@ mod monitoring;
 mod procedure_faults;
 mod procedures;
 mod soak;
+mod standstill;
 mod upkeep;
 mod weeks;
 mod worker_faults;
