@@ -140,10 +140,14 @@ fn begin(site: i32, is_one_of_all: bool) -> Result<bool> {
         // The site was removed, has another owner or none, or is locked.
         session::clear();
         let _bounded = locks::bounded_waits();
-        let note = || not_begun::note(&Extension::find()?, &[(site, failed.clone())]);
-        if let Err(second) = attempt(note) {
-            second.about("could not note a failure").tell(PgLogLevel::WARNING);
-        }
+        let note = || {
+            let extension = Extension::find()?;
+            // Nobody else may give a site failures.
+            RegisteredSite::get(&extension, site)?;
+            not_begun::note(&extension, &[(site, failed.clone())])
+        };
+        // If that fails too, the WARNING says why.
+        let _ = attempt(note);
         warn(site, failed);
         false
     }))
