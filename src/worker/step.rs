@@ -65,7 +65,9 @@ pub fn begin(site: i32, command: &str, at_once: bool) -> Result<Option<i64>> {
     session::begin(site.id, Phase::End);
     if !session::lock(site.id) {
         session::clear();
-        not_begun::note_held(&extension, &holders(&[]))?;
+        let mut holders = holders(&[]);
+        holders.retain(|(held, _)| *held == site.id);
+        not_begun::note_held(&extension, &holders)?;
         say_busy(site.id);
         return Ok(None);
     }

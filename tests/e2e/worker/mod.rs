@@ -2,6 +2,7 @@
 
 mod blocked_drops;
 mod cron;
+mod ends;
 mod fleet;
 mod hostages;
 mod metadata;
