@@ -21,6 +21,7 @@ use crate::rows::batch::{Batch, TableRows};
 use crate::rows::columns::Kind;
 use crate::rows::lines;
 use crate::rows::visit_tally::count;
+use crate::store::new_visits::IdRanges;
 use crate::store::row_matcher::{RowMatcher, StoredRow};
 use crate::store::row_texts::RowTexts;
 use crate::store::statements::{Statements, column_arrays, span_args};
@@ -55,6 +56,12 @@ pub struct ChangesByKey {
 }
 
 impl Changes {
+    /// Whether none of the batch's visits is stored.
+    pub fn is_all_new(&self, table: &TableRows) -> bool {
+        let with_rows = table.visits.iter().filter(|(_, rows)| !rows.is_empty());
+        self.replaced() == 0 && self.new_visits == count(with_rows.count())
+    }
+
     /// Number of stored rows to update or delete.
     pub fn replaced(&self) -> i64 {
         let updated = self.update.values().map(|(rows, _)| rows.len());
@@ -75,6 +82,8 @@ pub struct Comparison<'a> {
     pub has_places: bool,
     /// Rows of the batch in this table.
     pub rows: &'a TableRows,
+    /// Visits that are known to have no stored rows.
+    pub new: IdRanges,
 }
 
 /// The offset of every zone is a multiple of this, in seconds.
@@ -136,21 +145,29 @@ impl Comparison<'_> {
 
     /// Which of the batch's visits are stored, and which of these differ in some text.
     fn stored_visits(&mut self, client: &mut SpiClient, batch: &Batch) -> Result<StoredVisits> {
-        let visits = self.rows.visits.iter().map(|(id, _)| *id);
-        let args = self.visit_args(visits);
+        let mut stored = StoredVisits::default();
+        let visits: HashMap<i64, &Range<usize>> = self
+            .rows
+            .visits
+            .iter()
+            .filter(|(id, _)| !self.new.contains(*id))
+            .map(|(id, rows)| (*id, rows))
+            .collect();
+        if visits.is_empty() {
+            return Ok(stored);
+        }
+        let args = self.visit_args(visits.keys().copied());
         // Texts are those of Postgres' own style, as the batch's.
         let _as_sent = LocalSettings::of(&[(c"datestyle", c"ISO")]);
         self.statements.select.run(client, &args)?;
         // SAFETY: read before the next query.
         let mut texts = unsafe { RowTexts::of_last_query() };
-        let mut stored = StoredVisits::default();
         if texts.len() == 0 {
             return Ok(stored);
         }
-        let mut matcher = RowMatcher::of(&self.rows.rows, &self.rows.layout);
+        let rows = visits.values().copied().cloned().flatten();
+        let mut matcher = RowMatcher::of(&self.rows.rows, &self.rows.layout, rows);
         let mut differing: HashMap<i64, DifferingVisit> = HashMap::new();
-        let visits: HashMap<i64, &Range<usize>> =
-            self.rows.visits.iter().map(|(id, rows)| (*id, rows)).collect();
         for row in 0..texts.len() {
             let found = matcher.compare(&mut texts, row);
             let Ok(id) = found.visit.parse() else { continue };
@@ -184,8 +201,8 @@ impl Comparison<'_> {
             });
         }
         stored.differing.extend(differing.keys());
-        for (id, rows) in &self.rows.visits {
-            if stored.visits.contains(id) && rows.clone().any(|row| !matcher.matched[row]) {
+        for (id, rows) in &visits {
+            if stored.visits.contains(id) && (*rows).clone().any(|row| !matcher.matched[row]) {
                 stored.differing.insert(*id);
             }
         }

@@ -32,15 +32,19 @@ pub struct StoredRow {
 }
 
 impl<'a> RowMatcher<'a> {
-    /// Indexes the rows of a batch by their identity.
-    pub fn of(rows: &'a Lines, layout: &'a Layout) -> RowMatcher<'a> {
+    /// Indexes these rows of a batch by their identity.
+    pub fn of(
+        rows: &'a Lines,
+        layout: &'a Layout,
+        which: impl Iterator<Item = usize>,
+    ) -> RowMatcher<'a> {
         let width = layout.kind.identity().len();
         let identity = |row: usize| {
             let line = rows.text(row..row + 1).as_bytes();
             let end = memchr_iter(b'\t', line).nth(width - 1);
             &line[..end.unwrap_or(line.len())]
         };
-        let by_identity = (0..rows.len()).map(|row| (identity(row), row)).collect();
+        let by_identity = which.map(|row| (identity(row), row)).collect();
         RowMatcher { rows, layout, by_identity, matched: vec![false; rows.len()] }
     }
 

@@ -18,6 +18,8 @@ use crate::store::destination::Destination;
 pub struct Statements {
     /// `(visits[, from, to])` → all columns of the rows of visits.
     pub select: CachedStatement,
+    /// `(first visit, last visit[, from, to])` → a row if any ID between these two has rows.
+    pub any_between: CachedStatement,
     /// `(first visit, last visit, from, to, limit)` → the IDs between these two that have rows
     /// outside the span, one per row.
     pub outside_span: CachedStatement,
@@ -79,8 +81,7 @@ impl Statements {
     /// Builds the statements for a destination.
     pub fn of(destination: &Destination) -> Statements {
         let Destination { name, layout, types, key, extension, .. } = destination;
-        let width = layout.width();
-        let time = layout.kind.time();
+        let (width, time) = (layout.width(), layout.kind.time());
         let identity = layout.kind.identity()[0];
         let [identity_type, site_type, visit_type] =
             [identity, "idsite", "idvisit"].map(|column| destination.type_of(column));
@@ -90,23 +91,26 @@ impl Statements {
                 (first..first + count).map(|n| format!("${n}::pg_catalog.text[]")).collect();
             arrays.join(", ")
         };
-        let places: Vec<_> = (0..width).map(|n| format!("c{n}")).collect();
-        let places = places.join(", ");
+        let aliases = |count: usize| {
+            let aliases: Vec<_> = (0..count).map(|n| format!("c{n}")).collect();
+            aliases.join(", ")
+        };
+        let places = aliases(width);
         let typed: Vec<_> = types
             .iter()
             .enumerate()
             .map(|(n, kind)| format!("u.c{n}::{kind} AS {}", layout.slots()[n].column.name))
             .collect();
         let typed = typed.join(", ");
-        let stored_columns: Vec<_> = layout.names().map(|name| format!("d.{name}")).collect();
-        let stored_columns = stored_columns.join(", ");
+        let stored_columns =
+            layout.names().map(|name| format!("d.{name}")).collect::<Vec<_>>().join(", ");
         let is_key = |column: &str| key.iter().any(|key| key == column);
         let span = |first: usize| {
             if destination.key_has_time() {
+                let to = first + 1;
                 format!(
                     " AND d.{time} OPERATOR(pg_catalog.>=) pg_catalog.to_timestamp(${first}) \
-                     AND d.{time} OPERATOR(pg_catalog.<) pg_catalog.to_timestamp(${})",
-                    first + 1
+                     AND d.{time} OPERATOR(pg_catalog.<) pg_catalog.to_timestamp(${to})"
                 )
             } else {
                 String::new()
@@ -155,15 +159,12 @@ impl Statements {
         } else {
             ("NULL::float8".to_owned(), false)
         };
-        let (copies, is_doubled) = if destination.is_unique {
-            (String::new(), "false")
-        } else {
-            let keys: Vec<_> = key.iter().map(|column| format!("d.{column}")).collect();
-            (
-                format!(", count(*) OVER (PARTITION BY {}) AS copies", keys.join(", ")),
-                "coalesce(s.copies > 1, false)",
-            )
-        };
+        let (mut copies, mut is_doubled) = (String::new(), "false");
+        if !destination.is_unique {
+            let key = key.iter().map(|column| format!("d.{column}")).collect::<Vec<_>>().join(", ");
+            copies = format!(", count(*) OVER (PARTITION BY {key}) AS copies");
+            is_doubled = "coalesce(s.copies > 1, false)";
+        }
         let stored_key: Vec<_> = key.iter().map(|column| format!("s.{column}::text")).collect();
         let compare_by_key = format!(
             "WITH i AS MATERIALIZED (SELECT u.line::int8 AS line, {typed} \
@@ -182,11 +183,10 @@ impl Statements {
         );
         // Typed before they meet the table: Citus refuses a stable cast of a joined column.
         let near = |first: usize| {
+            let (from, to) = (first + 1, first + 2);
             let span = format!(
-                " AND d.{time} OPERATOR(pg_catalog.>=) pg_catalog.to_timestamp(${}) \
-                 AND d.{time} OPERATOR(pg_catalog.<=) pg_catalog.to_timestamp(${})",
-                first + 1,
-                first + 2
+                " AND d.{time} OPERATOR(pg_catalog.>=) pg_catalog.to_timestamp(${from}) \
+                 AND d.{time} OPERATOR(pg_catalog.<=) pg_catalog.to_timestamp(${to})"
             );
             let same: Vec<_> = key
                 .iter()
@@ -203,8 +203,6 @@ impl Statements {
             .enumerate()
             .map(|(n, column)| format!("u.c{n}::{} AS {column}", destination.type_of(column)))
             .collect();
-        let typed_key = typed_key.join(", ");
-        let key_places: Vec<_> = (0..key.len()).map(|n| format!("c{n}")).collect();
         let sets_by_name: Vec<_> = layout
             .names()
             .filter(|column| !is_key(column))
@@ -218,6 +216,11 @@ impl Statements {
                 "SELECT {stored_columns} FROM {name} AS d WHERE {}",
                 of_visits(1)
             )),
+            any_between: cached(format!(
+                "SELECT FROM {name} AS d WHERE d.idvisit >= $1::text::{visit_type} \
+                 AND d.idvisit <= $2::text::{visit_type}{} LIMIT 1",
+                span(3)
+            )),
             outside_span: cached(format!(
                 "SELECT d.idvisit::text FROM {name} AS d \
                  WHERE d.idvisit >= $1::text::{0} AND d.idvisit <= $2::text::{0} \
@@ -230,10 +233,11 @@ impl Statements {
             compare_by_key,
             key_width: key.len(),
             delete_by_key: format!(
-                "WITH u AS MATERIALIZED (SELECT {typed_key} FROM unnest({}) AS u({})) \
+                "WITH u AS MATERIALIZED (SELECT {} FROM unnest({}) AS u({})) \
                  DELETE FROM {name} AS d USING u WHERE {}",
+                typed_key.join(", "),
                 arrays(1, key.len()),
-                key_places.join(", "),
+                aliases(key.len()),
                 near(key.len() + 1)
             ),
             update_by_key: format!(

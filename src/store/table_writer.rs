@@ -4,7 +4,7 @@
 //! A visit is replaced as a unit: of its rows, new ones are inserted, those that differ updated,
 //! those that no longer exist deleted, and equal ones not touched at all: no dead row, no WAL.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::ops::Range;
 
 use pgrx::prelude::*;
@@ -20,6 +20,7 @@ use crate::store::compare::{Changes, Comparison, RowLock};
 use crate::store::copy_from::copy_from;
 use crate::store::destination::Destination;
 use crate::store::engine::Engine;
+use crate::store::new_visits::IdRanges;
 use crate::store::planner_hook::VisitIndexOnly;
 use crate::store::statements::{DIVERTS, Statements, column_arrays, span_args};
 use crate::store::written::Written;
@@ -33,22 +34,32 @@ pub struct TableWriter {
     /// UTC days since 1970 whose partitions are known to exist.
     days: HashSet<i64>,
     /// Ranges, in seconds, whose partitions are known to exist.
-    ranges: Vec<(f64, f64)>,
+    pub(super) ranges: Vec<(f64, f64)>,
+    /// Which visits have been written.
+    pub(super) written: IdRanges,
+    /// Whether the last batch had only new visits, as in an import.
+    pub(super) expects_new: bool,
     /// Whether rows that were inserted have been seen in the table.
     is_read_back: bool,
 }
 
-const DAY: i64 = 86_400;
-
-/// Up to this many visits, all partitions are searched.
-const FEW: usize = 16;
+pub(super) const DAY: i64 = 86_400;
 
 impl TableWriter {
     /// Prepares to write visits.
     pub fn new(place: usize, destination: Destination) -> TableWriter {
         let statements = Statements::of(&destination);
         let (days, ranges) = (HashSet::new(), Vec::new());
-        TableWriter { place, destination, statements, days, ranges, is_read_back: false }
+        TableWriter {
+            place,
+            destination,
+            statements,
+            days,
+            ranges,
+            written: IdRanges::default(),
+            expects_new: true,
+            is_read_back: false,
+        }
     }
 
     /// Replaces the batch's visits.
@@ -61,6 +72,8 @@ impl TableWriter {
             self.make_partitions(client, rows)?;
             let span = self.span(client, rows)?;
             let mut changes = self.changes(client, batch, span, RowLock::No)?;
+            self.expects_new = changes.is_all_new(rows);
+            self.note_written(rows);
             let mut written = self.replace(client, rows, span, &changes)?;
             if written.replaced() < changes.replaced() {
                 // Another session has changed or moved some of these rows since they were compared.
@@ -72,7 +85,7 @@ impl TableWriter {
             written.new_visits = changes.new_visits;
             if !changes.insert.is_empty() {
                 written.inserted = self.insert(client, rows, &changes.insert)?;
-                self.read_back(client, rows, span, changes.insert)?;
+                self.read_back(client, rows, changes.insert)?;
             }
             self.destination.check_name()?;
             Ok(written)
@@ -197,6 +210,7 @@ impl TableWriter {
         span: Option<(f64, f64)>,
         lock: RowLock,
     ) -> Result<Changes> {
+        let new = self.new_visits(client, &batch.tables()[self.place], span)?;
         // The search_path decides which operators are used, too.
         let _by_visit = VisitIndexOnly::set();
         let _safe = LocalSettings::of(&[SAFE_PATH, (c"enable_seqscan", c"off")]);
@@ -204,7 +218,7 @@ impl TableWriter {
         let _planned_anew = (!engine.is_heap()).then(|| LocalSettings::of(&[PLANNED_ANEW]));
         let (rows, has_places) = (&batch.tables()[self.place], engine.is_heap());
         let statements = &mut self.statements;
-        Comparison { name, statements, span, lock, has_places, rows }.changes(client, batch)
+        Comparison { name, statements, span, lock, has_places, rows, new }.changes(client, batch)
     }
 
     fn insert(
@@ -232,7 +246,6 @@ impl TableWriter {
         &mut self,
         client: &mut SpiClient,
         table: &TableRows,
-        span: Option<(f64, f64)>,
         rows: Vec<Range<usize>>,
     ) -> Result<()> {
         if self.is_read_back {
@@ -249,7 +262,7 @@ impl TableWriter {
         let identities: Vec<String> = cells(table.layout.kind.identity()[0]).collect();
         let written = count(identities.len());
         let mut args = vec![visits.into_iter().collect::<Vec<_>>().into()];
-        args.extend(span_args(span));
+        args.extend(span_args(self.own_span(table)));
         args.push(identities.into());
         let seen: Option<i64> =
             query(client, &self.statements.count_rows, &args)?.first().get_one().map_err(spi)?;
@@ -269,66 +282,5 @@ impl TableWriter {
         }
         self.is_read_back = true;
         Ok(())
-    }
-
-    /// The span of instants in which all stored rows of the batch's visits lie, for partitioning by
-    /// time. Usually that is the span of the batch's own partitions, unless a visit had other times
-    /// before or was another visit.
-    fn span(&mut self, client: &mut SpiClient, table: &TableRows) -> Result<Option<(f64, f64)>> {
-        if !self.destination.key_has_time() {
-            return Ok(None);
-        }
-        let instants = table.rows.instants();
-        if let (Some(first), Some(last)) = (instants.iter().min(), instants.iter().max())
-            && table.visits.len() > FEW
-        {
-            // One more day on each side, for rows stored with the other matomo.action_time.
-            let (mut from, mut to) = ((first - DAY) as f64, (last + DAY) as f64);
-            let met = |(a, b): &&(f64, f64)| *a < to && *b > from;
-            let met: Vec<_> = self.ranges.iter().filter(met).copied().collect();
-            for (a, b) in met {
-                (from, to) = (from.min(a), to.max(b));
-            }
-            if !self.has_rows_outside(client, table, from, to)? {
-                return Ok(Some((from, to)));
-            }
-        }
-        Ok(Some((f64::NEG_INFINITY, f64::INFINITY)))
-    }
-
-    /// Whether visits of the batch may have stored rows outside a span. Consecutive IDs are
-    /// neighbours in an index, so one range scan per partition is enough. As text this holds only
-    /// among IDs of the same length, with longer ones in between.
-    fn has_rows_outside(
-        &mut self,
-        client: &mut SpiClient,
-        table: &TableRows,
-        from: f64,
-        to: f64,
-    ) -> Result<bool> {
-        let _by_visit = VisitIndexOnly::set();
-        let _safe = LocalSettings::of(&[SAFE_PATH, (c"enable_seqscan", c"off")]);
-        let mut lengths: BTreeMap<usize, (i64, i64)> = BTreeMap::new();
-        for (id, _) in &table.visits {
-            let (least, most) = lengths.entry(id.to_string().len()).or_insert((*id, *id));
-            (*least, *most) = ((*least).min(*id), (*most).max(*id));
-        }
-        // With more rows than this, searching each partition for each visit is cheaper.
-        let most = count(table.visits.len() * self.ranges.len().max(1));
-        for (least, greatest) in lengths.into_values() {
-            let [least, greatest] = [least, greatest].map(|id| id.to_string().into());
-            let args = [least, greatest, from.into(), to.into(), most.into()];
-            let found = self.statements.outside_span.run(client, &args)?;
-            if count(found.len()) >= most {
-                return Ok(true);
-            }
-            for row in found {
-                let id = row.get::<String>(1).map_err(spi)?.and_then(|id| id.parse::<i64>().ok());
-                if table.visits.iter().any(|(visit, _)| id == Some(*visit)) {
-                    return Ok(true);
-                }
-            }
-        }
-        Ok(false)
     }
 }
