@@ -19,7 +19,7 @@ pub enum Busy {
     Syncs { site: i32, name: String },
     /// It is the first to sync another Matomo into the destination.
     OtherFirst(String),
-    /// It removes old rows of the destination.
+    /// It removes old rows of the destination, or changes its URL or companions.
     Drops(String),
     /// It is the first to sync into the destination after that was emptied.
     Refills(String),
@@ -27,6 +27,8 @@ pub enum Busy {
     Holds { site: i32, pid: i32 },
     /// Not yet, but to make these partitions beside other work would keep it waiting.
     Partitions { name: String, missing: Vec<MissingPartitions> },
+    /// It is the first to sync into the destination since that was restored without a companion.
+    Lacks(String),
     /// It is still syncing the site into the destination after an erasure's longest wait.
     StillSyncs { site: i32, name: String, holder: Holder },
     /// It still has an exclusive lock on the destination after that wait, for one site or all.
@@ -56,11 +58,11 @@ impl Busy {
             ),
             Busy::StillSyncs { holder: Holder::Process(pid), .. } => format!(
                 "Call it again when that sync has ended, see matomo_progress; or end it with \
-                 pg_cancel_backend({pid})."
+                 pg_terminate_backend({pid})."
             ),
             Busy::StillDrops { holder: Holder::Process(pid), .. } => format!(
                 "Call it again when that has ended, see pg_stat_activity; or end it with \
-                 pg_cancel_backend({pid})."
+                 pg_terminate_backend({pid})."
             ),
             Busy::StillSyncs { holder: Holder::Prepared(gid), .. }
             | Busy::StillDrops { holder: Holder::Prepared(gid), .. } => {
@@ -81,7 +83,10 @@ impl fmt::Display for Busy {
             Busy::OtherFirst(name) => {
                 write!(f, "another Matomo is being synced into \"{name}\" for the first time")
             }
-            Busy::Drops(name) => write!(f, "another session is removing old rows of \"{name}\""),
+            Busy::Drops(name) => write!(
+                f,
+                "another session is removing old rows of \"{name}\", or changing its URL or companions"
+            ),
             Busy::Refills(name) => {
                 write!(
                     f,
@@ -95,6 +100,11 @@ impl fmt::Display for Busy {
                 )
             }
             Busy::Partitions { name, .. } => write!(f, "partitions of \"{name}\" are missing"),
+            Busy::Lacks(name) => write!(
+                f,
+                "another session is the first to sync into \"{name}\" since that was restored without a \
+                 companion"
+            ),
             Busy::StillSyncs { site, name, holder: Holder::Process(_) } => {
                 write!(f, "could not erase: site {site} is still being synced into {name}")
             }
@@ -110,12 +120,12 @@ impl fmt::Display for Busy {
             }
             Busy::StillDrops { site: None, name, holder: Holder::Process(_) } => write!(
                 f,
-                "could not erase: old rows are still being removed from {name}, or its URL changed"
+                "could not erase: old rows are still being removed from {name}, or its URL or companions changed"
             ),
             Busy::StillDrops { name, holder: Holder::Prepared(gid), .. } => write!(
                 f,
                 "could not erase: prepared transaction \"{gid}\" has removed old rows from {name}, or \
-                 changed its URL"
+                 changed its URL or companions"
             ),
         }
     }

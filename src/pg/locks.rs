@@ -88,6 +88,8 @@ pub struct Held {
     pub pid: i32,
     /// Whether it is held in [`Mode::Exclusive`].
     pub is_exclusive: bool,
+    /// Whether it is held in [`Mode::Alone`].
+    pub is_alone: bool,
     /// Virtual transaction ID, which a prepared transaction keeps: backend number and local
     /// transaction ID.
     transaction: (i32, u32),
@@ -144,10 +146,8 @@ pub fn held(kind: Kind) -> Vec<Held> {
 /// returns one that has not. Does not wait for later holders, nor block them.
 pub fn outwait(kind: Kind, is_meant: impl Fn(&Held) -> bool, longest: Duration) -> Option<Held> {
     let begin = Instant::now();
-    // SAFETY: main thread; set at process start.
-    let own = unsafe { pg_sys::MyProcPid };
     let mut left = held(kind);
-    left.retain(|held| held.pid != own && is_meant(held));
+    left.retain(|held| !held.is_own() && is_meant(held));
     while let Some(first) = left.first() {
         if begin.elapsed() >= longest {
             return Some(*first);
@@ -177,8 +177,15 @@ impl Held {
         #[cfg(not(any(feature = "pg15", feature = "pg16")))]
         let transaction = (lock.vxid.procNumber, lock.vxid.localTransactionId);
         let (class, object) = (lock.locktag.locktag_field2, lock.locktag.locktag_field3);
-        let is_exclusive = lock.holdMask & (1 << pg_sys::AccessExclusiveLock) != 0;
-        Held { class, object, pid: lock.pid, is_exclusive, transaction }
+        let has = |mode: Mode| lock.holdMask & (1 << mode.number()) != 0;
+        let (is_exclusive, is_alone) = (has(Mode::Exclusive), has(Mode::Alone));
+        Held { class, object, pid: lock.pid, is_exclusive, is_alone, transaction }
+    }
+
+    /// Whether this session holds it.
+    pub fn is_own(&self) -> bool {
+        // SAFETY: main thread; set at process start.
+        self.pid == unsafe { pg_sys::MyProcPid }
     }
 
     /// Whether the same transaction holds both.

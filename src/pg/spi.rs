@@ -47,6 +47,27 @@ pub fn run_plan<'conn>(
     client.select(plan, None, converted.as_deref().unwrap_or(args)).map_err(spi)
 }
 
+/// Runs a statement that only reads. It sees what others have committed, and this transaction's own writes,
+/// at every isolation level.
+///
+/// # Errors
+/// As above.
+pub fn read_now<'conn>(
+    client: &SpiClient<'conn>,
+    sql: &str,
+    args: &[DatumWithOid],
+) -> Result<SpiTupleTable<'conn>> {
+    let kinds: Vec<_> = args.iter().map(|arg| PgOid::from(arg.oid())).collect();
+    // Statements that only read use the active snapshot.
+    let plan = client.prepare(sql, &kinds).map_err(spi)?;
+    // SAFETY: main thread, within a transaction. After an ERROR its abort removes the snapshot.
+    unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot()) };
+    let rows = run_plan(client, &plan, args);
+    // SAFETY: main thread; the one of above.
+    unsafe { pg_sys::PopActiveSnapshot() };
+    rows
+}
+
 /// The first column of a result, without NULLs.
 ///
 /// # Errors

@@ -215,7 +215,8 @@ fn outwait_syncs(only_in: Option<pg_sys::Oid>, longest: Duration) -> Result<()> 
     let its: Vec<_> = locks::held(Kind::Rows).into_iter().filter(is_its).chain([held]).collect();
     // A sync may have a lock of all sites besides that of its own.
     let site = its.iter().map(|held| held.object.cast_signed()).max().unwrap_or(ALL_SITES);
-    if its.iter().any(|held| held.is_exclusive) {
+    // A first sync has made companions, too.
+    if its.iter().any(|held| held.is_exclusive) && !its.iter().any(|held| held.is_alone) {
         let site = (site != ALL_SITES).then_some(site);
         return Err(Busy::StillDrops { site, name, holder }.into());
     }

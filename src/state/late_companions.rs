@@ -2,48 +2,77 @@
 
 use pgrx::pg_sys;
 
-use crate::error::Result;
-use crate::pg::extension::Extension;
-use crate::pg::spi::query;
+use crate::error::{Busy, Result};
+use crate::pg::locks::{self, ALL_SITES, Held, Kind, Lock, Mode};
+use crate::pg::spi::{query, sees_commits};
 use crate::state::ledger::reread_all;
-use crate::store::companions::is_of;
+use crate::store::companions::{by_name, is_of};
+use crate::store::destination::Destination;
 
-/// Marks the companions that are missing: days that are copied now lack their rows. If one has come that
-/// was marked, opens all days. Skips what another session is about to note.
+/// Locks the rows of a site in a destination, and opens the companions that this has by now.
 ///
 /// # Errors
-/// Only internal ones.
-pub fn note(extension: &Extension, destination: pg_sys::Oid) -> Result<()> {
+/// [`Busy`], and those of [`Destination::open`].
+pub fn locked(destination: Destination, site: i32) -> Result<Destination> {
+    destination.lock_rows(site)?;
+    // A companion that comes after this is written to, or marked.
+    note(&destination)?;
+    destination.with_companions_of_now()
+}
+
+/// Marks the companions that are missing: days that are copied now lack their rows. If one has come that
+/// was marked, opens all days, once no other sync is at work.
+fn note(destination: &Destination) -> Result<()> {
+    let Destination { extension, oid, .. } = destination;
     let schema = &extension.schema;
-    let of_names = |names: u8, is_missing: &str| {
+    let found = by_name(schema, "c");
+    let is_named = |names: u8, is_missing: &str| {
         format!(
-            "c.ctid = ANY (ARRAY(SELECT c.ctid FROM {schema}.matomo_companion c \
-             WHERE c.companion::oid = 0::oid AND cardinality(c.companion_name) = {names} AND {} \
-             AND {schema}.matomo_find_table(c.companion_name) IS {is_missing} FOR UPDATE SKIP LOCKED))",
+            "c.companion::oid = 0::oid AND cardinality(c.companion_name) = {names} AND {} \
+             AND {found} IS {is_missing}",
             is_of(schema, "$1")
         )
     };
+    let of = |condition: &str| {
+        format!("SELECT 1 FROM {schema}.matomo_companion c WHERE {condition} LIMIT 1")
+    };
+    let has_names = of(&format!("c.companion::oid = 0::oid AND {}", is_of(schema, "$1")));
+    let unmarked = is_named(3, "NULL");
+    let is_unmarked = of(&unmarked);
     let mark = format!(
-        "UPDATE {schema}.matomo_companion c SET companion_name = companion_name || 'late'::text WHERE {}",
-        of_names(3, "NULL")
+        "UPDATE {schema}.matomo_companion c SET companion_name = companion_name || 'late'::text WHERE {unmarked}"
     );
+    let late = is_named(4, "NOT NULL");
+    let has_come = of(&late);
     let take = format!(
         "UPDATE {schema}.matomo_companion c SET destination = $1, destination_name = '{{}}', \
-             companion = {schema}.matomo_find_table(c.companion_name), companion_name = '{{}}' \
-         WHERE {} RETURNING 1",
-        of_names(4, "NOT NULL")
+             companion = {found}, companion_name = '{{}}' \
+         WHERE c.ctid = ANY (ARRAY(SELECT c.ctid FROM {schema}.matomo_companion c WHERE {late} \
+             FOR UPDATE SKIP LOCKED)) RETURNING 1"
     );
-    let has_names = format!(
-        "SELECT 1 FROM {schema}.matomo_companion c WHERE c.companion::oid = 0::oid AND {} LIMIT 1",
-        is_of(schema, "$1")
-    );
-    let has_come = extension.run(|client| {
-        // Nearly always: no write, no transaction ID.
-        if query(client, &has_names, &[destination.into()])?.is_empty() {
-            return Ok(false);
+    let args = [(*oid).into()];
+    let has_rows = |sql: &str| extension.run(|client| Ok(!query(client, sql, &args)?.is_empty()));
+    // Nearly always: no write, no transaction ID.
+    if !has_rows(&has_names)? {
+        return Ok(());
+    }
+    if has_rows(&is_unmarked)? {
+        // The mark of a session that aborts is undone, also for those that have passed it.
+        if !locks::take(Lock::Rows(*oid, ALL_SITES), Mode::Alone) {
+            return Err(Busy::Lacks(destination.name.clone()).into());
         }
-        query(client, &mark, &[destination.into()])?;
-        Ok(!query(client, &take, &[destination.into()])?.is_empty())
-    })?;
-    if has_come { reread_all(extension, destination) } else { Ok(()) }
+        let _bounded = locks::bounded_waits();
+        has_rows(&mark)?;
+    }
+    // Days of a sync that is still at work without it would not be opened. This one writes to it anyway.
+    // In this order: one that begins now finds it.
+    if !has_rows(&has_come)? || !sees_commits() || is_synced_by_others(*oid) {
+        return Ok(());
+    }
+    if has_rows(&take)? { reread_all(extension, *oid) } else { Ok(()) }
+}
+
+fn is_synced_by_others(destination: pg_sys::Oid) -> bool {
+    let is_other = |held: &Held| held.class == destination.to_u32() && !held.is_own();
+    locks::held(Kind::Rows).iter().any(is_other)
 }

@@ -8,7 +8,7 @@ use crate::error::{Error, Result, StoredError};
 use crate::pg::extension::Extension;
 use crate::pg::local_settings::{LocalSettings, SAFE_PATH};
 use crate::pg::roles::{self, AsSiteOwner};
-use crate::pg::spi::{query, spi, values};
+use crate::pg::spi::{query, read_now, spi, values};
 use crate::rows::columns::Kind;
 use crate::store::catalog;
 
@@ -20,11 +20,45 @@ pub fn is_of(schema: &str, destination: &str) -> String {
     )
 }
 
+/// SQL for the table of a row (an alias) of `matomo_companion` that is known only by name; NULL if it is
+/// missing, also if the name is that of another companion by now.
+pub fn by_name(schema: &str, row: &str) -> String {
+    format!(
+        "(SELECT f.oid FROM {schema}.matomo_find_table({row}.companion_name) AS f (oid) \
+         WHERE NOT EXISTS (SELECT FROM {schema}.matomo_companion o WHERE o.companion::oid = f.oid))"
+    )
+}
+
 /// The companions of a destination that exist, in the order of [`Kind`].
 ///
 /// # Errors
 /// [`StoredError::CompanionOwner`].
 pub fn of(extension: &Extension, destination: pg_sys::Oid) -> Result<Vec<(Kind, pg_sys::Oid)>> {
+    let (found, by_name) = find(extension, destination, false)?;
+    // SAFETY: main thread; whether the transaction may write.
+    if by_name && !unsafe { pg_sys::XactReadOnly } {
+        for (kind, companion) in &found {
+            resolve(extension, destination, *kind, *companion)?;
+        }
+    }
+    Ok(found)
+}
+
+/// The companions that exist by now, also those that the transaction does not see.
+///
+/// # Errors
+/// [`StoredError::CompanionOwner`].
+pub fn now(extension: &Extension, destination: pg_sys::Oid) -> Result<Vec<pg_sys::Oid>> {
+    let (found, _) = find(extension, destination, true)?;
+    Ok(found.into_iter().map(|(_, oid)| oid).collect())
+}
+
+/// Finds companions; also returns whether any is known only by name.
+fn find(
+    extension: &Extension,
+    destination: pg_sys::Oid,
+    now: bool,
+) -> Result<(Vec<(Kind, pg_sys::Oid)>, bool)> {
     let schema = &extension.schema;
     let sql = format!(
         "SELECT DISTINCT ON (c.kind) c.kind, r.oid, c.destination::oid = 0::oid OR c.companion::oid = 0::oid, \
@@ -33,14 +67,17 @@ pub fn of(extension: &Extension, destination: pg_sys::Oid) -> Result<Vec<(Kind, 
          FROM {schema}.matomo_companion c \
          JOIN pg_class d ON d.oid = $1 \
          JOIN pg_class r ON r.oid = CASE c.companion::oid WHEN 0::oid \
-             THEN {schema}.matomo_find_table(c.companion_name) ELSE c.companion::oid END \
+             THEN {} ELSE c.companion::oid END \
          JOIN pg_namespace n ON n.oid = r.relnamespace \
          WHERE {} ORDER BY c.kind, c.destination::oid DESC",
+        by_name(schema, "c"),
         is_of(schema, "$1")
     );
     let (mut found, mut by_name) = (Vec::new(), false);
     extension.run(|client| {
-        for row in query(client, &sql, &[destination.into()])? {
+        let args = [destination.into()];
+        let rows = if now { read_now(client, &sql, &args) } else { query(client, &sql, &args) };
+        for row in rows? {
             let name: Option<String> = row.get(1).map_err(spi)?;
             let oid: Option<pg_sys::Oid> = row.get(2).map_err(spi)?;
             by_name |= row.get(3).map_err(spi)? == Some(true);
@@ -53,13 +90,7 @@ pub fn of(extension: &Extension, destination: pg_sys::Oid) -> Result<Vec<(Kind, 
         Ok(())
     })?;
     found.sort_unstable_by_key(|(kind, _)| *kind);
-    // SAFETY: main thread; whether the transaction may write.
-    if by_name && !unsafe { pg_sys::XactReadOnly } {
-        for (kind, companion) in &found {
-            resolve(extension, destination, *kind, *companion)?;
-        }
-    }
-    Ok(found)
+    Ok((found, by_name))
 }
 
 /// Notes a companion that is known by name by its OID, so that later renames are followed. Skips it if
@@ -170,9 +201,9 @@ pub fn destination_of(extension: &Extension, companion: pg_sys::Oid) -> Result<O
         "SELECT d.oid::regclass::text FROM {schema}.matomo_companion c \
          JOIN pg_class d ON d.oid = CASE c.destination::oid WHEN 0::oid \
              THEN {schema}.matomo_find_table(c.destination_name)::oid ELSE c.destination::oid END \
-         WHERE CASE c.companion::oid WHEN 0::oid THEN {schema}.matomo_find_table(c.companion_name)::oid \
-             ELSE c.companion::oid END \
-             IN (SELECT $1::oid UNION SELECT a.relid::oid FROM pg_partition_ancestors($1::oid::regclass) a)"
+         WHERE CASE c.companion::oid WHEN 0::oid THEN {} ELSE c.companion::oid END \
+             IN (SELECT $1::oid UNION SELECT a.relid::oid FROM pg_partition_ancestors($1::oid::regclass) a)",
+        by_name(schema, "c")
     );
     extension.run(|client| Ok(values(query(client, &sql, &[companion.into()])?)?.pop()))
 }
@@ -202,14 +233,15 @@ pub fn orphans(extension: &Extension) -> Result<Vec<Vec<pg_sys::Oid>>> {
     let sql = format!(
         "SELECT array_agg(c.oid ORDER BY k.kind DESC) FROM {0}.matomo_companion k \
          JOIN pg_class c ON c.oid = CASE k.companion::oid WHEN 0::oid \
-             THEN {0}.matomo_find_table(k.companion_name)::oid ELSE k.companion::oid END \
+             THEN {1} ELSE k.companion::oid END \
          WHERE NOT EXISTS (SELECT FROM pg_class d WHERE d.oid = CASE k.destination::oid WHEN 0::oid \
              THEN {0}.matomo_find_table(k.destination_name)::oid ELSE k.destination::oid END) \
          AND (c.relpersistence <> 't' OR c.relnamespace = pg_my_temp_schema()) \
          GROUP BY CASE WHEN k.destination::oid <> 0::oid THEN k.destination::oid::text \
              WHEN k.destination_name[1] = '?' THEN k.destination_name[3] ELSE k.destination_name::text END \
          ORDER BY 1",
-        extension.schema
+        extension.schema,
+        by_name(&extension.schema, "k")
     );
     extension.run(|client| values(query(client, &sql, &[])?))
 }

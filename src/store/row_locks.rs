@@ -3,7 +3,8 @@
 use pgrx::pg_sys;
 
 use crate::error::{Busy, Error, Result};
-use crate::pg::locks::{self, ALL_SITES, Lock, Mode, Until};
+use crate::pg::locks::{self, ALL_SITES, Held, Lock, Mode, Until};
+use crate::pg::spi::sees_commits;
 use crate::store::companions;
 use crate::store::destination::Destination;
 
@@ -13,7 +14,7 @@ impl Destination {
     ///
     /// # Errors
     /// [`Busy::Drops`], [`Busy::Syncs`].
-    fn lock_rows(&self, site: i32) -> Result<()> {
+    pub fn lock_rows(&self, site: i32) -> Result<()> {
         let rows = Lock::Rows(self.oid, site);
         // Syncs of two sites may have the same visits, those of a roll-up. Where no index keeps them
         // unique, one sync runs at a time.
@@ -25,7 +26,7 @@ impl Destination {
         }
         for shared in [all, rows] {
             if !locks::take(shared, Mode::Shared) {
-                return Err(Busy::Drops(self.name.clone()).into());
+                return Err(busy(self.oid, self.name.clone()));
             }
         }
         if !locks::try_take(rows, Mode::Alone, Until::TransactionEnd) {
@@ -34,15 +35,18 @@ impl Destination {
         Ok(())
     }
 
-    /// The same once it has the lock. Its companions may have been made while it waited.
+    /// The same with the companions that it has by now: they may have been made while it waited for the
+    /// lock.
     ///
     /// # Errors
-    /// As [`Destination::lock_rows`] and [`Destination::open`].
-    pub fn with_locked_rows(self, site: i32) -> Result<Destination> {
-        self.lock_rows(site)?;
-        let now = companions::of(&self.extension, self.oid)?.into_iter().map(|(_, oid)| oid);
-        if now.eq(self.companions.iter().map(|companion| companion.oid)) {
+    /// As [`Destination::open`]; [`Error::TooNew`] if the transaction does not see a companion.
+    pub fn with_companions_of_now(self) -> Result<Destination> {
+        let now = companions::now(&self.extension, self.oid)?;
+        if now.iter().eq(self.companions.iter().map(|companion| &companion.oid)) {
             return Ok(self);
+        }
+        if !sees_commits() {
+            return Err(Error::TooNew(format!("a companion of table {}", self.name)));
         }
         Destination::open_known(self.oid)?.ok_or(Error::NoDestination(self.name))
     }
@@ -60,13 +64,15 @@ pub fn lock_all_rows(destination: pg_sys::Oid, name: &str) -> Result<()> {
     Err(busy(destination, name.to_owned()))
 }
 
-/// Why the rows of all sites cannot be locked.
+/// Why the rows of a site, or of all, cannot be locked.
 fn busy(destination: pg_sys::Oid, name: String) -> Error {
     let mut held = locks::held(locks::Kind::Rows);
-    held.retain(|held| held.class == destination.to_u32());
-    if held.iter().any(|held| held.is_exclusive) {
-        return Busy::Drops(name).into();
+    held.retain(|held| held.class == destination.to_u32() && !held.is_own());
+    // A first sync has made companions, too.
+    let syncs = |one: &Held| held.iter().any(|held| held.is_of_same(one) && held.is_alone);
+    let is_kept_out = held.iter().any(|held| held.is_exclusive && !syncs(held));
+    match held.iter().map(|held| held.object.cast_signed()).max() {
+        Some(site) if !is_kept_out => Busy::Syncs { site, name }.into(),
+        _ => Busy::Drops(name).into(),
     }
-    let site = held.iter().map(|held| held.object.cast_signed()).max().unwrap_or(ALL_SITES);
-    Busy::Syncs { site, name }.into()
 }

@@ -15,6 +15,7 @@ use crate::rows::batch::{Batch, Misfits};
 use crate::rows::site_context::{ActionTime, SiteContext};
 use crate::rows::visit_tally::count;
 use crate::state::adoption::adopt;
+use crate::state::late_companions;
 use crate::state::ledger::Ledger;
 use crate::store::destination::Destination;
 use crate::store::inspect::{self, Differing};
@@ -68,7 +69,7 @@ pub fn run(request: SyncRequest, options: CheckOptions) -> Result<BTreeMap<Naive
     let mut destination = Destination::open(&destination, options.repair)?;
     // Otherwise whoever may read the table could keep syncs and erasures waiting.
     if options.repair {
-        destination = destination.with_locked_rows(site)?;
+        destination = late_companions::locked(destination, site)?;
     }
     destination.check_is_whole()?;
     let start = start.ok_or(Error::Null("start_date"))?;

@@ -130,7 +130,7 @@ impl Sync {
         run: Option<RunContext>,
     ) -> Result<Sync> {
         let Access { client, page_size, workers } = access;
-        let destination = destination.with_locked_rows(site)?;
+        let destination = late_companions::locked(destination, site)?;
         let ledger = Ledger::of(&destination, client.endpoint(), site);
         let now = Utc::now().timestamp();
         let mut known = known_days(&ledger, &destination, now)?;
@@ -248,7 +248,6 @@ fn known_days(ledger: &Ledger, destination: &Destination, now: i64) -> Result<Le
         // The dump may have been restored without the visits.
         note_emptied(ledger, destination)?;
     }
-    late_companions::note(&destination.extension, destination.oid)?;
     let known = ledger.read()?;
     if known.is_empty() {
         // The table is new, perhaps instead of one that was dropped.

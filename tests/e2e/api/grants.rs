@@ -224,8 +224,15 @@ fn no_advisory_lock_keeps_a_first_sync_from_making_its_table() {
              pg_advisory_lock(hashtext('matomo_create_table public matomo'))",
     );
     let mut admin = connect_as(&name, "postgres");
-    run(&mut admin, "SET lock_timeout = '2 s'");
+    run(&mut admin, "SET lock_timeout = '2 s'; BEGIN");
     assert!(sync(&mut admin, &fake, RANGE).inserted > 0);
+    // The creation, the rows, and the Matomo of the table; SQL takes and releases only those of type advisory.
+    let types = "SELECT locktype || ' ' || to_hex(objsubid::int) FROM pg_locks
+        WHERE pid = pg_backend_pid() AND locktype IN ('advisory', 'userlock') GROUP BY 1 ORDER BY 1";
+    assert_eq!(texts(&mut admin, types), ["userlock 6d64", "userlock 6d6d", "userlock 6d74"]);
+    run(&mut admin, "SELECT pg_advisory_unlock_all()");
+    assert_eq!(texts(&mut admin, types).len(), 3);
+    run(&mut admin, "COMMIT");
 }
 
 /// Nor can a schema with the same hash of its name, in which another role creates a table.

@@ -78,6 +78,37 @@ fn an_erasure_runs_nobodys_triggers_with_the_callers_rights() {
     assert!(!one::<bool>(&mut admin, &is_superuser));
 }
 
+/// They would run at the commit, as the caller.
+#[test]
+fn a_trigger_that_defers_constraints_again_stops_an_erasure_and_a_run_and_lends_no_rights() {
+    let fake = serve_two();
+    let (name, mut admin) = named_database();
+    let (owner, mut theirs) = table_of(&mut admin, &name, &fake);
+    set_trap(&owner, &mut theirs);
+    run(
+        &mut theirs,
+        "CREATE FUNCTION defer() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             SET CONSTRAINTS ALL DEFERRED; RETURN NULL; END $$;
+         CREATE TRIGGER a BEFORE DELETE OR INSERT ON visits FOR EACH STATEMENT EXECUTE FUNCTION defer();
+         CREATE CONSTRAINT TRIGGER stored AFTER INSERT ON visits DEFERRABLE INITIALLY DEFERRED
+             FOR EACH ROW EXECUTE FUNCTION trap()",
+    );
+    let visitor: String = one(&mut theirs, "SELECT visitorid FROM visits LIMIT 1");
+    let message = "cannot fire deferred trigger within security-restricted operation";
+    let refused = error(&mut admin, &format!("SELECT * FROM matomo_forget('{visitor}')"));
+    assert_says(&refused, "42501", message, &[&format!("{owner}.visits")], "only_in");
+    server_for(&mut admin, &fake, &owner);
+    let site = add_site(&mut theirs, ", start_date => '2026-10-24', destination => 'visits'");
+    run(&mut theirs, "DELETE FROM visits; TRUNCATE notes");
+    run(&mut admin, "CALL matomo_sync_all()");
+    let failed = format!("SELECT last_error FROM matomo_status WHERE site_id = {site}");
+    assert_eq!(texts(&mut admin, &failed), [message]);
+    let who = "SELECT DISTINCT who FROM notes WHERE who <> $1";
+    assert_eq!(theirs.query(who, &[&owner]).unwrap().len(), 0);
+    let is_superuser = format!("SELECT rolsuper FROM pg_roles WHERE rolname = '{owner}'");
+    assert!(!one::<bool>(&mut admin, &is_superuser));
+}
+
 /// The owner's trigger may look up names in the search_path, which is the caller's.
 #[test]
 fn an_erasure_lends_the_owners_rights_to_no_function_of_the_callers() {
@@ -273,7 +304,8 @@ fn days_are_sealed_as_empty_only_where_rows_are_dropped() {
     // A forged place skips rows, but does not seal days that have rows.
     let made_up = "SELECT matomo_drop_step('matomo', $1::text::timestamptz, NULL, '1s',
         jsonb_build_object('before', $1::text, 'id', 'matomo'::regclass::oid, 'done', true, 'last_gone', $1::text))";
-    let bound = format!("{}T00:00:00Z", noon.text(1));
+    // After the end of the first day, in whichever timezone it is noon.
+    let bound = format!("{}T12:00:00Z", noon.text(1));
     db.query(made_up, &[&bound]).unwrap();
     assert_eq!(ledger(&mut admin, "matomo"), before);
     assert_eq!(one::<i64>(&mut admin, "SELECT count(*) FROM matomo"), 27);

@@ -32,7 +32,7 @@ fn an_erasure_gives_up_a_sync_that_does_not_end_and_hinders_no_other() {
     run(&mut officer, "SET lock_timeout = '300 ms'");
     let refused = error(&mut officer, FORGET);
     let message = "could not erase: site 1 is still being synced into public.visits";
-    assert_says(&refused, "55P03", message, &[], &format!("pg_cancel_backend({holder})"));
+    assert_says(&refused, "55P03", message, &[], &format!("pg_terminate_backend({holder})"));
     // A table into which nothing is synced.
     run(&mut officer, &format!("SELECT * FROM matomo_forget('{VISITOR}', only_in => 'elsewhere')"));
     let refused = error(
@@ -76,7 +76,7 @@ fn an_erasure_that_gives_up_a_drop_says_so() {
         ("1", "could not erase: old rows of site 1 are still being removed from public.visits"),
         (
             "NULL",
-            "could not erase: old rows are still being removed from public.visits, or its URL changed",
+            "could not erase: old rows are still being removed from public.visits, or its URL or companions changed",
         ),
     ] {
         let mut dropping = scene.connect();
@@ -89,7 +89,7 @@ fn an_erasure_that_gives_up_a_drop_says_so() {
         let mut officer = scene.connect();
         run(&mut officer, "SET lock_timeout = '300 ms'");
         let refused = error(&mut officer, FORGET);
-        assert_says(&refused, "55P03", message, &[], &format!("pg_cancel_backend({holder})"));
+        assert_says(&refused, "55P03", message, &[], &format!("pg_terminate_backend({holder})"));
         run(&mut dropping, "ROLLBACK");
     }
 }
@@ -116,6 +116,16 @@ fn an_erasure_finds_the_table_of_a_first_sync() {
     let of_person = format!("SELECT count(*) FROM matomo WHERE visitorid = '{VISITOR}'");
     assert!(one::<i64>(&mut syncing, &of_person) > 0);
     let mut officer = scene.connect();
+    // It has made the companions, too, but it is a sync.
+    run(&mut officer, "SET lock_timeout = '300 ms'");
+    assert_says(
+        &error(&mut officer, FORGET),
+        "55P03",
+        "could not erase: site 1 is still being synced into a new table",
+        &[],
+        "Call it again when that sync has ended",
+    );
+    run(&mut officer, "RESET lock_timeout");
     let erasing = thread::spawn(move || outcome(&mut officer, FORGET));
     thread::sleep(Duration::from_millis(200));
     assert!(!erasing.is_finished());
@@ -158,7 +168,7 @@ fn a_sync_waits_for_a_step_that_removes_old_rows_and_not_for_ever() {
     assert_says(
         &error(&mut db, &sync),
         "55P03",
-        "another session is removing old rows of \"public.visits\"",
+        "another session is removing old rows of \"public.visits\", or changing its URL or companions",
         &[],
         "Wait for it to end",
     );

@@ -8,6 +8,7 @@ mod ledger_keeping;
 pub mod metadata;
 mod moved;
 mod named_views;
+mod old_snapshots;
 mod registered_at_once;
 mod restored_companions;
 mod restored_days;

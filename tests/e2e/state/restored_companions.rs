@@ -1,5 +1,8 @@
 //! Companions of which a dump has only a part: without their destination, or one of them later.
 
+use std::thread;
+use std::time::Duration;
+
 use crate::support::cluster::shared;
 use crate::support::dump::output;
 use crate::support::restored::*;
@@ -55,4 +58,98 @@ fn a_companion_that_is_restored_after_a_sync_gets_the_days_that_this_has_copied(
     run(&mut new, "ALTER TABLE matomo_visits RENAME TO who");
     let known = "SELECT companion::text FROM matomo_companion WHERE destination = 'matomo'::regclass AND kind = 'visits'";
     assert_eq!(texts(&mut new, known), ["who"]);
+}
+
+/// Restores the table of visits, which the copy lacks so far.
+fn restore_visits(whole: &std::path::Path, copy: &str) {
+    let visits = ["-e", "-d", copy, "-t", "matomo_visits"];
+    output(shared().program("pg_restore").args(visits).arg(whole));
+}
+
+/// Site 2 in the same table as site 1.
+fn sync_both(of: &Scene, whole: bool) -> [String; 2] {
+    [1, 2].map(|site| {
+        let day = if whole { FIRST } else { "2026-10-25" };
+        let call =
+            crate::support::Sync { site, ..crate::support::Sync::of(&of.fake, day, "2026-10-25") };
+        crate::support::Sync { force: false, destination: "public.matomo", ..call }.sql()
+    })
+}
+
+#[test]
+fn days_of_two_syncs_at_once_get_a_companion_that_is_restored_later() {
+    for is_rolled_back in [true, false] {
+        let of = scene();
+        let name = &of.name;
+        let suffix = format!("two_{is_rolled_back}");
+        let copy = format!("{name}_{suffix}");
+        let mut first = copied(name, &suffix, &["-T", "public.matomo_visits"]);
+        let whole = dumped(name, &["-Fc"]);
+        run(&mut first, "DELETE FROM matomo_ledger WHERE day = '2026-10-25'");
+        let [one_site, other_site] = sync_both(&of, false);
+        run(&mut first, &format!("BEGIN; {one_site}"));
+        let mut second = shared().connect(&copy);
+        run(&mut second, "SET lock_timeout = '200 ms'");
+        assert_says(
+            &error(&mut second, &other_site),
+            "55P03",
+            "another session is the first to sync into \"public.matomo\" since that was restored without a companion",
+            &[],
+            "Wait for it to end",
+        );
+        run(&mut second, "SET lock_timeout = 0");
+        let waiting = thread::spawn(move || run(&mut second, &other_site));
+        thread::sleep(Duration::from_millis(200));
+        assert!(!waiting.is_finished());
+        run(&mut first, if is_rolled_back { "ROLLBACK" } else { "COMMIT" });
+        waiting.join().unwrap();
+        // Now that it is noted, nobody waits.
+        let mut second = shared().connect(&copy);
+        let [one_site, other_site] = sync_both(&of, true);
+        run(&mut first, &format!("BEGIN; {one_site}"));
+        run(&mut second, &other_site);
+        run(&mut first, "COMMIT");
+        restore_visits(&whole, &copy);
+        std::fs::remove_file(whole).unwrap();
+        run(&mut first, "ALTER TABLE matomo_visits ADD PRIMARY KEY (idvisit)");
+        for call in sync_both(&of, true) {
+            run(&mut first, &call);
+        }
+        assert_visits_filled(&mut first);
+    }
+}
+
+/// The other sync that finds it does not see these days yet.
+#[test]
+fn days_of_a_sync_that_ends_after_a_companion_has_come_get_it_too() {
+    let of = scene();
+    let name = &of.name;
+    let copy = format!("{name}_meanwhile");
+    let mut first = copied(name, "meanwhile", &["-T", "public.matomo_visits"]);
+    let whole = dumped(name, &["-Fc"]);
+    let [one_site, other_site] = sync_both(&of, true);
+    // Both sites are in the table, and it is noted that the companion is missing.
+    run(&mut first, &one_site);
+    let mut second = shared().connect(&copy);
+    run(&mut second, &format!("BEGIN; {other_site}"));
+    restore_visits(&whole, &copy);
+    std::fs::remove_file(whole).unwrap();
+    run(&mut first, "ALTER TABLE matomo_visits ADD PRIMARY KEY (idvisit)");
+    run(&mut first, &one_site);
+    run(&mut second, "COMMIT");
+    for call in sync_both(&of, true) {
+        run(&mut first, &call);
+    }
+    assert_visits_filled(&mut first);
+    let known = "SELECT count(*) FROM matomo_companion WHERE companion = 'matomo_visits'::regclass";
+    assert_eq!(one::<i64>(&mut first, known), 1);
+}
+
+fn assert_visits_filled(db: &mut postgres::Client) {
+    for site in [1, 2] {
+        let visits = format!("SELECT count(*) FROM matomo WHERE idsite = {site}");
+        assert!(one::<i64>(db, &visits) > 0, "{site}");
+        let missing = format!("{visits} AND idvisit NOT IN (SELECT idvisit FROM matomo_visits)");
+        assert_eq!(one::<i64>(db, &missing), 0, "{site}");
+    }
 }

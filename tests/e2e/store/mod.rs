@@ -16,4 +16,5 @@ mod partitions;
 mod read_back;
 mod renamed;
 mod schema;
+mod swapped_companions;
 mod visits_anew;

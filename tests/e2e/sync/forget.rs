@@ -211,7 +211,7 @@ fn an_erasure_that_gives_up_a_prepared_transaction_names_it() {
     let drop = "SELECT * FROM matomo_drop_step('matomo', '2020-01-01', 1, '100 ms')";
     for (statement, what) in [
         (sync.as_str(), "has synced site 1 into public.matomo"),
-        (drop, "has removed old rows from public.matomo, or changed its URL"),
+        (drop, "has removed old rows from public.matomo, or changed its URL or companions"),
     ] {
         run(&mut db, &format!("BEGIN; {statement}; PREPARE TRANSACTION 'it''s'"));
         let refused = error(&mut db, &format!("SELECT * FROM matomo_forget('{VISITOR}')"));
