@@ -6,6 +6,7 @@ pub mod cell;
 pub mod column_type;
 pub mod columns;
 pub mod custom;
+pub mod id_ranges;
 pub mod layout;
 pub mod lines;
 pub mod mapping;

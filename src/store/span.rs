@@ -6,8 +6,8 @@ use crate::error::Result;
 use crate::pg::local_settings::{LocalSettings, SAFE_PATH};
 use crate::pg::spi::spi;
 use crate::rows::batch::TableRows;
+use crate::rows::id_ranges::ranges_of;
 use crate::rows::visit_tally::count;
-use crate::store::new_visits::ranges_of;
 use crate::store::planner_hook::VisitIndexOnly;
 use crate::store::table_writer::{DAY, TableWriter};
 
