@@ -165,9 +165,9 @@ fn copy(run: i64) -> Result<Status> {
     let mut step =
         as_owner(&extension, &site, &mut state, cached, notices).inspect_err(|error| {
             let failure = match error {
-                Error::Busy(Busy::Syncs { .. } | Busy::Drops(_) | Busy::Refills(_)) => {
-                    Failure::Busy
-                }
+                Error::Busy(
+                    Busy::Syncs { .. } | Busy::Drops(_) | Busy::Refills(_) | Busy::Lacks(_),
+                ) => Failure::Busy,
                 Error::Stored(StoredError::RefusedBefore { .. })
                 | Error::Request { fault: Fault::TokenRefused(_), .. } => Failure::Refused,
                 _ => Failure::Passing,
