@@ -94,7 +94,8 @@ ALTER TABLE matomo_site_state
     ADD COLUMN changes integer NOT NULL DEFAULT 0,
     ADD COLUMN upkeep_begun integer NOT NULL DEFAULT 0,
     ADD COLUMN metadata_on date,
-    ADD COLUMN metadata_error text;
+    ADD COLUMN metadata_error text,
+    ADD COLUMN changed_at timestamptz NOT NULL DEFAULT pg_catalog.now();
 
 ALTER TABLE matomo_run_log
     DROP CONSTRAINT matomo_run_log_status_check,
@@ -102,7 +103,9 @@ ALTER TABLE matomo_run_log
     ADD COLUMN step_pages integer,
     ADD COLUMN changes integer NOT NULL DEFAULT 0,
     ADD COLUMN owner_name name,
-    ADD COLUMN misfits jsonb NOT NULL DEFAULT '{}';
+    ADD COLUMN misfits jsonb NOT NULL DEFAULT '{}',
+    ADD COLUMN zone_changes integer NOT NULL DEFAULT 0,
+    ADD COLUMN step_at timestamptz;
 UPDATE matomo_run_log l SET
     owner_name = coalesce((SELECT r.rolname FROM pg_catalog.pg_roles r WHERE r.oid = l.owner::oid), l.owner::oid::text::name);
 ALTER TABLE matomo_run_log ALTER owner DROP NOT NULL, ALTER owner_name SET NOT NULL, ALTER owner_name SET DEFAULT '';
@@ -225,6 +228,11 @@ CREATE OR REPLACE FUNCTION "matomo_is_running"(
 VOLATILE PARALLEL RESTRICTED
 LANGUAGE c 
 AS 'MODULE_PATHNAME', 'matomo_is_running_0_2_reconnect_wrapper';
+
+CREATE OR REPLACE FUNCTION "matomo_has_worker"() RETURNS bool 
+STRICT STABLE PARALLEL SAFE
+LANGUAGE c 
+AS 'MODULE_PATHNAME', 'matomo_has_worker_0_2_reconnect_wrapper';
 
 CREATE OR REPLACE FUNCTION "matomo_run_sites"() RETURNS INT[] 
 STRICT VOLATILE PARALLEL UNSAFE
@@ -1915,6 +1923,7 @@ COMMENT ON COLUMN matomo_site_state.changes IS 'Number of configuration changes 
 COMMENT ON COLUMN matomo_site_state.upkeep_begun IS 'Processes of the worker that have begun the upkeep since one last ended it';
 COMMENT ON COLUMN matomo_site_state.metadata_on IS 'Last day, in the site''s timezone, on which Matomo was asked for its goals and custom dimensions';
 COMMENT ON COLUMN matomo_site_state.metadata_error IS 'Message of the error that this failed with';
+COMMENT ON COLUMN matomo_site_state.changed_at IS 'When the site was last registered or altered';
 
 SELECT pg_catalog.pg_extension_config_dump('matomo_site_config', $$
     AS s (id, server, idsite, table_here, role_here, start_date, every, retention, enabled, name, timezone,
@@ -1989,13 +1998,15 @@ COMMENT ON COLUMN matomo_run_log.step_pages IS 'Pages of a day after which it co
 COMMENT ON COLUMN matomo_run_log.changes IS 'Value in matomo_site_state when it started';
 COMMENT ON COLUMN matomo_run_log.owner_name IS 'Name of that role when the run started or was dumped';
 COMMENT ON COLUMN matomo_run_log.misfits IS 'Number of values a column that its type cannot hold: they are NULL';
+COMMENT ON COLUMN matomo_run_log.zone_changes IS 'How often the timezone has changed during the run';
+COMMENT ON COLUMN matomo_run_log.step_at IS 'When its last step was recorded';
 COMMENT ON SEQUENCE matomo_run_log_runid_seq IS 'IDs of runs';
 
 SELECT pg_catalog.pg_extension_config_dump('matomo_run_log', $$
     AS l (runid, job_pid, database, username, command, status, return_message, start_time, end_time, site_id,
           role_here, server, idsite, destination, days, days_total, pages, visits, actions, inserted, updated,
           deleted, truncated_visits, bytes, sqlstate, detail, hint, next_day, done, timezone, step_pages, changes,
-          role_name, misfits)
+          role_name, misfits, zone_changes, step_at)
     LEFT JOIN pg_catalog.pg_roles o ON o.oid = l.role_here
     CROSS JOIN LATERAL (SELECT
         CASE WHEN o.oid IS NOT NULL OR l.role_here = 0::pg_catalog.oid
@@ -2057,8 +2068,14 @@ CREATE OR REPLACE VIEW matomo_status WITH (security_barrier) AS
            -- An interrupted run that is not yet recorded as failed counts too.
            coalesce(t.failures, 0) + (SELECT pg_catalog.count(*) FROM matomo_run_log r
                WHERE r.site_id = s.id AND r.status = 'running' AND r.changes = t.changes
-                 AND matomo_run_is_dead(r.runid))::integer AS failures,
-           t.last_error_at, t.last_sqlstate, t.last_error, t.last_detail, t.last_hint,
+                 AND matomo_run_is_dead(r.runid))::integer + o.is_overdue::integer AS failures,
+           CASE WHEN o.is_overdue THEN pg_catalog.now() ELSE t.last_error_at END AS last_error_at,
+           CASE WHEN o.is_overdue THEN '55000' ELSE t.last_sqlstate END AS last_sqlstate,
+           CASE WHEN o.is_overdue THEN 'the background worker has not synced the site for over an hour'
+                ELSE t.last_error END AS last_error,
+           CASE WHEN o.is_overdue THEN NULL ELSE t.last_detail END AS last_detail,
+           CASE WHEN o.is_overdue THEN 'Look for the launcher and the coordinator of this database in pg_stat_activity, and for their messages in the log of the server.'
+                ELSE t.last_hint END AS last_hint,
            CASE WHEN s.enabled THEN coalesce(t.next_at, pg_catalog.now()) END AS next_run,
            t.upkeep_error, t.metadata_error
     FROM matomo_sites v
@@ -2073,8 +2090,17 @@ CREATE OR REPLACE VIEW matomo_status WITH (security_barrier) AS
           -- Restored entries have only the table's name until the site's first sync.
           AND (l.destination::pg_catalog.oid <> 0::pg_catalog.oid
                OR l.destination_name OPERATOR(pg_catalog.=) s.destination_name AND s.destination IS NOT NULL)
-    ) d;
+    ) d
+    -- As in src/state/not_begun.rs, for when no process can record it. Not for sites that only pg_cron or
+    -- the like syncs, however often that is.
+    CROSS JOIN LATERAL (
+        SELECT s.enabled AND coalesce(t.failures, 0) = 0 AND matomo_has_worker()
+           AND pg_catalog.now() - greatest(coalesce(t.changed_at, s.created_at), t.last_success_at) - interval '1 hour' > s.every
+           AND NOT EXISTS (SELECT FROM matomo_run_log r WHERE r.site_id = s.id AND r.status IN ('running', 'paused')
+               AND coalesce(r.step_at, r.start_time) > pg_catalog.now() - interval '1 hour')
+    ) o (is_overdue);
 
+COMMENT ON FUNCTION matomo_has_worker() IS 'Internal: whether matomo.database has the background worker sync the sites of this database';
 COMMENT ON VIEW matomo_status IS 'Status of your registered sites: one row per site';
 COMMENT ON COLUMN matomo_status.site_id IS 'ID of the registered site';
 COMMENT ON COLUMN matomo_status.server IS 'Foreign server of the Matomo';
@@ -2090,7 +2116,7 @@ COMMENT ON COLUMN matomo_status.lag IS 'Time since synced_to';
 COMMENT ON COLUMN matomo_status.sealed_to IS 'Last sealed day: read whole after it had ended and settled';
 COMMENT ON COLUMN matomo_status.newest_action IS 'Last action of the newest copied visit';
 COMMENT ON COLUMN matomo_status.visits_today IS 'Copied visits of today, in the site''s timezone';
-COMMENT ON COLUMN matomo_status.failures IS 'Failed runs since the last success; 0 means healthy';
+COMMENT ON COLUMN matomo_status.failures IS 'Failed runs since the last success; also 1 if the background worker has not synced the site for over an hour; 0 means healthy';
 COMMENT ON COLUMN matomo_status.last_error_at IS 'When a run last failed, even if runs have succeeded since';
 COMMENT ON COLUMN matomo_status.last_sqlstate IS 'SQLSTATE of its error';
 COMMENT ON COLUMN matomo_status.last_error IS 'Message of its error';
@@ -2199,7 +2225,7 @@ DECLARE
     known CONSTANT oid[] := pg_catalog.current_setting('matomo_update.known');
     owners CONSTANT text := pg_catalog.current_setting('matomo_update.owners');
     grants CONSTANT text := pg_catalog.current_setting('matomo_update.grants');
-    for_all CONSTANT name[] := ARRAY['matomo_may_see', 'matomo_find_table', 'matomo_is_running', 'matomo_run_is_dead',
+    for_all CONSTANT name[] := ARRAY['matomo_may_see', 'matomo_find_table', 'matomo_is_running', 'matomo_has_worker', 'matomo_run_is_dead',
         'matomo_today', 'matomo_partition_ranges', 'matomo_create_partitions', 'matomo_make_partitions',
         'matomo_drop_step', 'matomo_drop_rows', 'matomo_drop_day', 'matomo_drop_before', 'matomo_remove_site',
         'matomo_run_outside_transaction', 'matomo_run_sites', 'matomo_run_step', 'matomo_action_node',

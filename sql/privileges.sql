@@ -34,7 +34,7 @@ $$;
 
 -- Views that show only what the user may see, the templates of the tables, and which table is whose companion.
 GRANT SELECT ON matomo_action, matomo_action_node, matomo_visit, matomo_conversion, matomo_item, matomo_companion, matomo_days, matomo_site_details, matomo_goals, matomo_dimensions, matomo_sites, matomo_runs, matomo_status, matomo_progress TO PUBLIC;
-GRANT EXECUTE ON FUNCTION matomo_may_see(oid), matomo_find_table(text[]), matomo_is_running(integer), matomo_run_is_dead(bigint), matomo_today(text) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION matomo_may_see(oid), matomo_find_table(text[]), matomo_is_running(integer), matomo_has_worker(), matomo_run_is_dead(bigint), matomo_today(text) TO PUBLIC;
 
 -- These have only the caller's rights on tables.
 GRANT EXECUTE ON FUNCTION

@@ -35,7 +35,9 @@ CREATE TABLE matomo_run_log (
     step_pages       integer,
     changes          integer NOT NULL DEFAULT 0,
     owner_name       name NOT NULL DEFAULT '',
-    misfits          jsonb NOT NULL DEFAULT '{}'
+    misfits          jsonb NOT NULL DEFAULT '{}',
+    zone_changes     integer NOT NULL DEFAULT 0,
+    step_at          timestamptz
 );
 CREATE INDEX matomo_run_log_of_site ON matomo_run_log (site_id, runid);
 CREATE INDEX matomo_run_log_running ON matomo_run_log (site_id) WHERE status IN ('running', 'paused');
@@ -77,6 +79,8 @@ COMMENT ON COLUMN matomo_run_log.step_pages IS 'Pages of a day after which it co
 COMMENT ON COLUMN matomo_run_log.changes IS 'Value in matomo_site_state when it started';
 COMMENT ON COLUMN matomo_run_log.owner_name IS 'Name of that role when the run started or was dumped';
 COMMENT ON COLUMN matomo_run_log.misfits IS 'Number of values a column that its type cannot hold: they are NULL';
+COMMENT ON COLUMN matomo_run_log.zone_changes IS 'How often the timezone has changed during the run';
+COMMENT ON COLUMN matomo_run_log.step_at IS 'When its last step was recorded';
 
 COMMENT ON SEQUENCE matomo_run_log_runid_seq IS 'IDs of runs';
 
@@ -85,7 +89,7 @@ SELECT pg_catalog.pg_extension_config_dump('matomo_run_log', $$
     AS l (runid, job_pid, database, username, command, status, return_message, start_time, end_time, site_id,
           role_here, server, idsite, destination, days, days_total, pages, visits, actions, inserted, updated,
           deleted, truncated_visits, bytes, sqlstate, detail, hint, next_day, done, timezone, step_pages, changes,
-          role_name, misfits)
+          role_name, misfits, zone_changes, step_at)
     LEFT JOIN pg_catalog.pg_roles o ON o.oid = l.role_here
     CROSS JOIN LATERAL (SELECT
         CASE WHEN o.oid IS NOT NULL OR l.role_here = 0::pg_catalog.oid

@@ -61,7 +61,8 @@ CREATE TABLE matomo_site_state (
     changes             integer NOT NULL DEFAULT 0,
     upkeep_begun        integer NOT NULL DEFAULT 0,
     metadata_on         date,
-    metadata_error      text
+    metadata_error      text,
+    changed_at          timestamptz NOT NULL DEFAULT pg_catalog.now()
 );
 
 COMMENT ON TABLE matomo_site_state IS 'State of each registered site';
@@ -83,6 +84,7 @@ COMMENT ON COLUMN matomo_site_state.changes IS 'Number of configuration changes 
 COMMENT ON COLUMN matomo_site_state.upkeep_begun IS 'Processes of the worker that have begun the upkeep since one last ended it';
 COMMENT ON COLUMN matomo_site_state.metadata_on IS 'Last day, in the site''s timezone, on which Matomo was asked for its goals and custom dimensions';
 COMMENT ON COLUMN matomo_site_state.metadata_error IS 'Message of the error that this failed with';
+COMMENT ON COLUMN matomo_site_state.changed_at IS 'When the site was last registered or altered';
 
 -- Dumped with names, like matomo_ledger. What was dropped stays NULL: a later table or role with its name
 -- is another one.

@@ -9,8 +9,14 @@ CREATE VIEW matomo_status WITH (security_barrier) AS
            -- An interrupted run that is not yet recorded as failed counts too.
            coalesce(t.failures, 0) + (SELECT pg_catalog.count(*) FROM matomo_run_log r
                WHERE r.site_id = s.id AND r.status = 'running' AND r.changes = t.changes
-                 AND matomo_run_is_dead(r.runid))::integer AS failures,
-           t.last_error_at, t.last_sqlstate, t.last_error, t.last_detail, t.last_hint,
+                 AND matomo_run_is_dead(r.runid))::integer + o.is_overdue::integer AS failures,
+           CASE WHEN o.is_overdue THEN pg_catalog.now() ELSE t.last_error_at END AS last_error_at,
+           CASE WHEN o.is_overdue THEN '55000' ELSE t.last_sqlstate END AS last_sqlstate,
+           CASE WHEN o.is_overdue THEN 'the background worker has not synced the site for over an hour'
+                ELSE t.last_error END AS last_error,
+           CASE WHEN o.is_overdue THEN NULL ELSE t.last_detail END AS last_detail,
+           CASE WHEN o.is_overdue THEN 'Look for the launcher and the coordinator of this database in pg_stat_activity, and for their messages in the log of the server.'
+                ELSE t.last_hint END AS last_hint,
            CASE WHEN s.enabled THEN coalesce(t.next_at, pg_catalog.now()) END AS next_run,
            t.upkeep_error, t.metadata_error
     FROM matomo_sites v
@@ -25,7 +31,17 @@ CREATE VIEW matomo_status WITH (security_barrier) AS
           -- Restored entries have only the table's name until the site's first sync.
           AND (l.destination::pg_catalog.oid <> 0::pg_catalog.oid
                OR l.destination_name OPERATOR(pg_catalog.=) s.destination_name AND s.destination IS NOT NULL)
-    ) d;
+    ) d
+    -- As in src/state/not_begun.rs, for when no process can record it. Not for sites that only pg_cron or
+    -- the like syncs, however often that is.
+    CROSS JOIN LATERAL (
+        SELECT s.enabled AND coalesce(t.failures, 0) = 0 AND matomo_has_worker()
+           AND pg_catalog.now() - greatest(coalesce(t.changed_at, s.created_at), t.last_success_at) - interval '1 hour' > s.every
+           AND NOT EXISTS (SELECT FROM matomo_run_log r WHERE r.site_id = s.id AND r.status IN ('running', 'paused')
+               AND coalesce(r.step_at, r.start_time) > pg_catalog.now() - interval '1 hour')
+    ) o (is_overdue);
+
+COMMENT ON FUNCTION matomo_has_worker() IS 'Internal: whether matomo.database has the background worker sync the sites of this database';
 
 COMMENT ON VIEW matomo_status IS 'Status of your registered sites: one row per site';
 COMMENT ON COLUMN matomo_status.site_id IS 'ID of the registered site';
@@ -42,7 +58,7 @@ COMMENT ON COLUMN matomo_status.lag IS 'Time since synced_to';
 COMMENT ON COLUMN matomo_status.sealed_to IS 'Last sealed day: read whole after it had ended and settled';
 COMMENT ON COLUMN matomo_status.newest_action IS 'Last action of the newest copied visit';
 COMMENT ON COLUMN matomo_status.visits_today IS 'Copied visits of today, in the site''s timezone';
-COMMENT ON COLUMN matomo_status.failures IS 'Failed runs since the last success; 0 means healthy';
+COMMENT ON COLUMN matomo_status.failures IS 'Failed runs since the last success; also 1 if the background worker has not synced the site for over an hour; 0 means healthy';
 COMMENT ON COLUMN matomo_status.last_error_at IS 'When a run last failed, even if runs have succeeded since';
 COMMENT ON COLUMN matomo_status.last_sqlstate IS 'SQLSTATE of its error';
 COMMENT ON COLUMN matomo_status.last_error IS 'Message of its error';

@@ -9,6 +9,7 @@ use crate::pg::locks::{self, Kind};
 use crate::pg::report::or_raise;
 use crate::state::runs;
 use crate::worker::calls;
+use crate::worker::launcher;
 
 /// Raises an ERROR where a procedure cannot commit.
 #[pg_extern(volatile, parallel_unsafe)]
@@ -27,6 +28,12 @@ fn matomo_run_is_dead_0_2_reconnect(runid: i64) -> bool {
 fn matomo_is_running_0_2_reconnect(site_id: Option<i32>) -> bool {
     let is_meant = |held: &locks::Held| Some(held.object.cast_signed()) == site_id;
     locks::held(Kind::Run).iter().any(is_meant)
+}
+
+/// Whether `matomo.database` has the background worker sync the sites of this database.
+#[pg_extern(name = "matomo_has_worker", stable, parallel_safe)]
+fn matomo_has_worker_0_2_reconnect() -> bool {
+    launcher::serves_this_database()
 }
 
 /// IDs of the registered sites that `matomo_sync_all` has work for.

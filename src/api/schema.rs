@@ -44,7 +44,8 @@ extension_sql_file!(
 extension_sql_file!(
     "../../sql/status.sql",
     name = "status",
-    requires = ["ledger", "runs", api::sites::matomo_today]
+    requires =
+        ["ledger", "runs", api::sites::matomo_today, api::runs::matomo_has_worker_0_2_reconnect]
 );
 extension_sql_file!(
     "../../sql/server.sql",

@@ -2,6 +2,16 @@
 
 use std::fmt;
 
+/// A span, in Unix seconds, in which a table (its OID) lacks partitions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MissingPartitions {
+    pub table: u32,
+    pub from: i64,
+    pub to: i64,
+    /// Whether it is no odd time of a single visit: the weeks after it will be needed too.
+    pub is_regular: bool,
+}
+
 /// What the other session does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Busy {
@@ -13,6 +23,10 @@ pub enum Busy {
     Drops(String),
     /// It is the first to sync into the destination after that was emptied.
     Refills(String),
+    /// It holds a registered site without progress; its process.
+    Holds { site: i32, pid: i32 },
+    /// Not yet, but to make these partitions beside other work would keep it waiting.
+    Partitions { name: String, missing: Vec<MissingPartitions> },
     /// It is the first to sync into the destination since that was restored without a companion.
     Lacks(String),
     /// It is still syncing the site into the destination after an erasure's longest wait.
@@ -38,6 +52,10 @@ impl Busy {
                  the same under another URL, use one URL."
                     .to_owned()
             }
+            Busy::Holds { pid, .. } => format!(
+                "End it with pg_terminate_backend({pid}). If it was stopped, it goes on with \
+                 kill -CONT {pid}."
+            ),
             Busy::StillSyncs { holder: Holder::Process(pid), .. } => format!(
                 "Call it again when that sync has ended, see matomo_progress; or end it with \
                  pg_terminate_backend({pid})."
@@ -75,6 +93,13 @@ impl fmt::Display for Busy {
                     "\"{name}\" was emptied, and another session is the first to sync into it"
                 )
             }
+            Busy::Holds { site, pid } => {
+                write!(
+                    f,
+                    "process {pid} has kept registered site {site} from a sync for over an hour"
+                )
+            }
+            Busy::Partitions { name, .. } => write!(f, "partitions of \"{name}\" are missing"),
             Busy::Lacks(name) => write!(
                 f,
                 "another session is the first to sync into \"{name}\" since that was restored without a \

@@ -207,7 +207,8 @@ impl Fault {
                  proxy in front of the Matomo."
             }
             Fault::Unexpected(_) => {
-                "Check the versions of Matomo and of its plugins, and report the message."
+                "Check the versions of Matomo and of its plugins, and whether all servers that answer \
+                 at this URL have the same data; then report the message."
             }
         }
     }

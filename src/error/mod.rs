@@ -14,7 +14,7 @@ use std::fmt;
 
 use chrono::NaiveDate;
 
-pub use crate::error::busy::{Busy, Holder};
+pub use crate::error::busy::{Busy, Holder, MissingPartitions};
 pub use crate::error::fault::{Call, Fault};
 pub use crate::error::host_refusal::{HostRefusal, RefusalReason};
 pub use crate::error::other_version::OtherVersion;

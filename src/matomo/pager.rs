@@ -5,6 +5,8 @@
 //! page starts one second before the last visit listed (Matomo compares with a strict `>`), so
 //! visits of the same second come twice rather than never.
 
+use std::collections::HashSet;
+
 /// The parameters of a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PageRequest {
@@ -29,11 +31,30 @@ pub struct Pager {
     /// one. If both are equal, no visit was skipped because others came or left.
     walk: Vec<i64>,
     walk_before: Option<Vec<i64>>,
+    /// Number of passes through that second.
+    walks: u32,
+    /// The visits of this pass, and the number of answers in a row that added none.
+    walked: HashSet<i64>,
+    idle: u32,
+}
+
+/// Why another request would not help.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stuck {
+    /// Offsets give no other visits.
+    SamePage,
+    /// Each pass through a second lists its visits in another order.
+    OtherOrder,
 }
 
 /// Largest page, still half of what PHP with 128 MB can hold. Beyond it, a second is paged by
 /// offset.
 const MAX_PAGE_SIZE: u32 = 1000;
+
+/// Maximum passes through a second, and maximum answers in a row without another visit of it. A few can
+/// be due to visits that come or leave meanwhile.
+const MOST_WALKS: u32 = 20;
+const MOST_IDLE: u32 = 10;
 
 /// Pages grow again after this many answers.
 const ANSWERS_BEFORE_GROWTH: u32 = 4;
@@ -42,8 +63,9 @@ impl Pager {
     /// Starts a day with pages of `page_size` visits, from an instant if one is given.
     pub fn new(page_size: u32, since: Option<i64>) -> Pager {
         let next = PageRequest { limit: page_size, offset: 0, after: since.map(|at| at - 1) };
-        let (first, walk) = (next.after, Vec::new());
-        Pager { page_size, first, next, too_large: None, walk, walk_before: None }
+        let (first, walk, walk_before, walks) = (next.after, Vec::new(), None, 0);
+        let (too_large, walked, idle) = (None, HashSet::new(), 0);
+        Pager { page_size, first, next, too_large, walk, walk_before, walks, walked, idle }
     }
 
     /// The instant from which another pager can continue; `None` within a second that is paged by
@@ -64,10 +86,23 @@ impl Pager {
     pub fn listed(&mut self, visits: impl Iterator<Item = (i64, Option<i64>)>) {
         if self.next.offset == 0 {
             self.walk.clear();
+            self.walked.clear();
+            self.idle = 0;
         }
         let second = self.next.after.map(|after| after + 1);
         let of_second = visits.filter(|(_, last)| second.is_none() || *last == second);
+        let (known, before) = (self.walked.len(), self.walk.len());
         self.walk.extend(of_second.map(|(id, _)| id));
+        self.walked.extend(&self.walk[before..]);
+        self.idle = if self.walked.len() > known { 0 } else { self.idle + 1 };
+    }
+
+    /// Whether another request would not help.
+    pub fn stuck(&self) -> Option<Stuck> {
+        if self.walks >= MOST_WALKS {
+            return Some(Stuck::OtherOrder);
+        }
+        (self.next.offset > 0 && self.idle >= MOST_IDLE).then_some(Stuck::SamePage)
     }
 
     /// Records an answer: its number of visits and their greatest `lastActionTimestamp`. Returns
@@ -82,6 +117,7 @@ impl Pager {
             let walk = std::mem::take(&mut self.walk);
             if self.walk_before.as_ref() != Some(&walk) {
                 self.walk_before = Some(walk);
+                self.walks += 1;
                 self.next.offset = 0;
                 return true;
             }
@@ -94,6 +130,7 @@ impl Pager {
         }
         if after > asked.after {
             self.walk_before = None;
+            self.walks = 0;
             self.next = PageRequest { limit: self.limit(asked.limit), offset: 0, after };
         } else if asked.limit < MAX_PAGE_SIZE && self.may_ask(asked.limit.saturating_mul(2)) {
             // The whole page is of one second. Start at offset 0, as positions may have moved.

@@ -115,7 +115,7 @@ impl Registration<'_> {
             || self.retention.is_some();
         let sql = format!(
             "INSERT INTO {}.matomo_site_state AS t (site_id) VALUES ($1) ON CONFLICT (site_id) DO UPDATE \
-             SET next_at = now(), failures = 0, refused_credentials = NULL, tended_on = NULL, metadata_on = NULL, \
+             SET next_at = now(), changed_at = now(), failures = 0, refused_credentials = NULL, tended_on = NULL, metadata_on = NULL, \
                  upkeep_place = NULL, changes = t.changes + $4::integer, \
                  matomo = CASE WHEN $2 OR t.matomo <> $3 THEN NULL ELSE t.matomo END, \
                  last_success_at = CASE WHEN $2 OR t.matomo <> $3 THEN NULL ELSE t.last_success_at END",

@@ -28,6 +28,8 @@ pub struct Run {
     pub done: Vec<NaiveDate>,
     /// Timezone of the site, as reported by Matomo.
     pub timezone: Option<String>,
+    /// How often that has changed.
+    pub zone_changes: i32,
 }
 
 /// Counts of a step.
@@ -55,7 +57,8 @@ impl Run {
     pub fn get(extension: &Extension, run: i64) -> Result<Run> {
         let sql = format!(
             "SELECT site_id, date_part('epoch', start_time), days, visits, actions, truncated_visits, \
-                 next_day::text, array_to_string(done, ','), timezone, step_pages, misfits::text \
+                 next_day::text, array_to_string(done, ','), timezone, step_pages, misfits::text, \
+                 zone_changes \
              FROM {}.matomo_run_log WHERE runid = $1",
             extension.schema
         );
@@ -87,6 +90,7 @@ impl Run {
                     .collect::<Result<_>>()?,
                 timezone: row.get(9).map_err(spi)?,
                 step_pages: row.get(10).map_err(spi)?,
+                zone_changes: row.get(12).map_err(spi)?.ok_or_else(corrupt)?,
             })
         })
     }
@@ -149,7 +153,8 @@ impl Run {
             "UPDATE {}.matomo_run_log SET days = $2, days_total = $3, pages = pages + $4, \
                  visits = visits + $5, actions = actions + $6, inserted = inserted + $7, \
                  updated = updated + $8, deleted = deleted + $9, truncated_visits = $10, \
-                 bytes = bytes + $11, next_day = $12::date, done = $13::text[]::date[], timezone = $14, misfits = $15::jsonb \
+                 bytes = bytes + $11, next_day = $12::date, done = $13::text[]::date[], timezone = $14, misfits = $15::jsonb, \
+                 zone_changes = $16, step_at = clock_timestamp() \
              WHERE runid = $1",
             extension.schema
         );
@@ -169,6 +174,7 @@ impl Run {
             done.into(),
             self.timezone.as_deref().into(),
             serde_json::to_string(&self.misfits.0).unwrap_or_default().into(),
+            self.zone_changes.into(),
         ];
         extension.run(|client| query(client, &sql, &args).map(drop))?;
         Ok(left.len())

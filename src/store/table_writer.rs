@@ -13,13 +13,12 @@ use std::ops::Range;
 use pgrx::prelude::*;
 use pgrx::spi::SpiClient;
 
-use crate::error::Result;
+use crate::error::{MissingPartitions, Result};
 use crate::pg::encoding;
 use crate::pg::local_settings::{LocalSettings, PLANNED_ANEW, SAFE_PATH};
 use crate::pg::spi::{query, spi, write_once};
 use crate::rows::batch::{Batch, TableRows};
 use crate::rows::id_ranges::IdRanges;
-use crate::rows::lines::Lines;
 use crate::rows::visit_tally::count;
 use crate::store::compare::{Changes, Comparison, RowLock};
 use crate::store::copy_from::copy_from;
@@ -44,9 +43,7 @@ pub struct TableWriter {
     /// Whether the last batch had only new visits, as in an import.
     pub(super) expects_new: bool,
     /// Whether rows that were inserted have been seen in the table.
-    pub(super) is_read_back: bool,
-    /// Whether partitions were made, which locks the table against others who need some.
-    pub has_made_partitions: bool,
+    is_read_back: bool,
 }
 
 pub(super) const DAY: i64 = 86_400;
@@ -65,7 +62,6 @@ impl TableWriter {
             written: IdRanges::default(),
             expects_new: true,
             is_read_back: false,
-            has_made_partitions: false,
         }
     }
 
@@ -76,7 +72,7 @@ impl TableWriter {
     pub fn write(&mut self, batch: &Batch) -> Result<Written> {
         let rows = &batch.tables()[self.place];
         Spi::connect_mut(|client| {
-            self.make_partitions(client, &rows.rows)?;
+            self.make_partitions(client, rows)?;
             let span = self.span(client, rows)?;
             let mut changes = self.changes(client, batch, span, RowLock::No)?;
             self.expects_new = changes.is_all_new(rows);
@@ -138,19 +134,32 @@ impl TableWriter {
         Ok(changes.visits)
     }
 
-    /// Creates the weekly partitions that the rows need.
-    fn make_partitions(&mut self, client: &mut SpiClient, rows: &Lines) -> Result<()> {
+    /// Creates the weekly partitions that the batch needs. Returns where some were missing.
+    ///
+    /// # Errors
+    /// Those of [`crate::store::partitions::create`].
+    pub fn prepare(&mut self, batch: &Batch) -> Result<Vec<MissingPartitions>> {
+        Spi::connect_mut(|client| self.make_partitions(client, &batch.tables()[self.place]))
+    }
+
+    fn make_partitions(
+        &mut self,
+        client: &mut SpiClient,
+        rows: &TableRows,
+    ) -> Result<Vec<MissingPartitions>> {
+        let mut missing = Vec::new();
         if !self.destination.key_has_time() {
-            return Ok(());
+            return Ok(missing);
         }
         // By whole days: beside partitions with bounds in another zone, the Node tool's trigger
         // looks up the week of a row's instant in UTC, which is in the same day. Not by whole
         // weeks: the rest of a week may belong to a monthly partition that does not exist yet.
-        for day in rows.instants().iter().map(|at| at.div_euclid(DAY)) {
+        for day in rows.rows.instants().iter().map(|at| at.div_euclid(DAY)) {
             if !self.days.insert(day) {
                 continue;
             }
-            let (from, to) = ((day * DAY) as f64, (day * DAY + DAY - 1) as f64);
+            let (begin, end) = (day * DAY, day * DAY + DAY - 1);
+            let (from, to) = (begin as f64, end as f64);
             let is_there =
                 |ranges: &[(f64, f64)]| ranges.iter().any(|(a, b)| *a <= from && to < *b);
             if is_there(&self.ranges) {
@@ -160,7 +169,10 @@ impl TableWriter {
             let args = [destination.into(), from.into(), to.into()];
             let made = query(client, &self.statements.make_partitions, &args)?;
             let made: Option<i32> = made.first().get_one().map_err(spi)?;
-            self.has_made_partitions |= made > Some(0);
+            if made > Some(0) {
+                let table = destination.to_u32();
+                missing.push(MissingPartitions { table, from: begin, to: end, is_regular: false });
+            }
             // Whoever has made them.
             self.find_engine(client)?;
             self.is_read_back = false;
@@ -170,7 +182,7 @@ impl TableWriter {
                 self.ranges.extend(from.zip(to));
             }
         }
-        Ok(())
+        Ok(missing)
     }
 
     /// Partitions are made with the access method of the table or of the session.

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use pgrx::prelude::*;
 
-use crate::error::Result;
+use crate::error::{MissingPartitions, Result};
 use crate::matomo::memory::Reservation;
 use crate::pg::local_settings::LocalSettings;
 use crate::rows::batch::Batch;
@@ -43,9 +43,17 @@ impl Writer {
         Ok(of_actions.unwrap_or_default())
     }
 
-    /// Whether partitions were made: until the transaction ends, other sessions cannot make any.
-    pub fn has_made_partitions(&self) -> bool {
-        self.tables.iter().any(|table| table.has_made_partitions)
+    /// Creates the partitions that the batch needs, before it is written. Returns where some were missing:
+    /// until the transaction ends, other sessions cannot make any.
+    ///
+    /// # Errors
+    /// Those of [`crate::store::partitions::create`].
+    pub fn prepare(&mut self, batch: &Batch) -> Result<Vec<MissingPartitions>> {
+        let mut missing = Vec::new();
+        for table in &mut self.tables {
+            missing.extend(table.prepare(batch)?);
+        }
+        Ok(missing)
     }
 
     /// How many of the batch's visits are not stored as they are.

@@ -1,7 +1,6 @@
 //! Requests and parses the pages of a site-day. Runs on a helper thread.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use chrono::NaiveDate;
@@ -10,7 +9,7 @@ use crate::error::{Error, Fault, Result};
 use crate::matomo::answer;
 use crate::matomo::client::{Client, VisitSelection};
 use crate::matomo::memory::Body;
-use crate::matomo::pager::Pager;
+use crate::matomo::pager::{Pager, Stuck};
 use crate::matomo::visit::Visit;
 use crate::matomo::zone::Zone;
 use crate::rows::cell::representable;
@@ -34,33 +33,21 @@ pub struct ReadOptions {
 pub enum Step {
     /// All.
     Whole,
-    /// Up to a number of pages, an instant, or [`Step::end`].
+    /// Up to a number of pages, or an instant.
     Part { pages: i32, until: Instant },
 }
-
-/// Whether the step ends after the page that is being read.
-static ENDS: AtomicBool = AtomicBool::new(false);
 
 impl Step {
     /// A part of a day that is read from now on.
     pub fn part(pages: i32, time: Duration) -> Step {
-        ENDS.store(false, Ordering::Relaxed);
         Step::Part { pages, until: Instant::now() + time }
-    }
-
-    /// Ends the step after the page that is being read: the transaction holds locks that other sessions
-    /// wait for.
-    pub fn end(&self) {
-        ENDS.store(true, Ordering::Relaxed);
     }
 
     /// Whether it ends, after so many pages.
     pub fn ends(&self, asked: i32) -> bool {
         match self {
             Step::Whole => false,
-            Step::Part { pages, until } => {
-                asked >= *pages || Instant::now() >= *until || ENDS.load(Ordering::Relaxed)
-            }
+            Step::Part { pages, until } => asked >= *pages || Instant::now() >= *until,
         }
     }
 }
@@ -79,8 +66,6 @@ pub struct Pages<'a> {
     more: bool,
     /// Requests so far.
     pub asked: i32,
-    /// IDs of the previous page.
-    before: Vec<i64>,
 }
 
 /// A parsed page.
@@ -105,8 +90,7 @@ impl<'a> Pages<'a> {
         let ReadOptions { site, page_size, began: now, .. } = reading;
         let end = day.succ_opt().map_or(i64::MAX, |next| site.zone.midnight(next));
         let pager = Pager::new(page_size, since);
-        let (more, asked, before) = (true, 0, Vec::new());
-        Pages { client, site, day, end, now, actions, pager, more, asked, before }
+        Pages { client, site, day, end, now, actions, pager, more: true, asked: 0 }
     }
 
     /// The instant from which another reading can resume, if more pages follow, and that instant is
@@ -144,16 +128,15 @@ impl<'a> Pages<'a> {
     /// [`Fault::Unexpected`].
     pub fn read<'b>(&mut self, body: &'b str) -> Result<Page<'b>> {
         let mut page = read_page(self.client, self.site.id, Some(self.day), body)?;
-        let offset = self.pager.page().offset;
         self.pager.listed(page.visits.iter().map(|(id, visit)| (*id, representable(visit.last))));
         self.more = self.pager.advance(page.length, page.newest);
-        // A server that ignores offsets would cause endless requests.
-        let ids: Vec<_> = page.visits.iter().map(|(id, _)| *id).collect();
-        if self.more && offset > 0 && ids == self.before {
-            let what = "the same page again and again";
+        if let Some(stuck) = self.pager.stuck().filter(|_| self.more) {
+            let what = match stuck {
+                Stuck::SamePage => "the same page again and again",
+                Stuck::OtherOrder => "the visits of one second in another order each time",
+            };
             return Err(self.client.unexpected(self.site.id, Some(self.day), what));
         }
-        self.before = ids;
         page.visits.retain(|(_, visit)| visit.last != Some(self.end));
         // A visit after the day (today's window has no end) or in the future (a tracker's clock may
         // be ahead) does not move the cursor: earlier visits are still to come.

@@ -4,11 +4,11 @@
 use chrono::NaiveDate;
 use pgrx::prelude::*;
 
-use crate::error::Result;
+use crate::error::{Busy, MissingPartitions, Result};
 use crate::matomo::client::{Client, SiteInfo};
 use crate::pg::report::say;
 use crate::pg::secrecy::show_activity;
-use crate::rows::batch::Misfits;
+use crate::rows::batch::{Batch, Misfits};
 use crate::rows::site_context::ActionTime;
 use crate::rows::visit_tally::count;
 use crate::state::ledger::LedgerDays;
@@ -68,14 +68,21 @@ pub struct Copier {
     pub store: Writer,
     pub record: Recorder,
     pub misfits: Misfits,
+    /// Partitions that a transaction was to make for the last step. If they are missing nevertheless, this
+    /// step makes them.
+    pub made_before: Option<Vec<MissingPartitions>>,
+    /// About the start of the first day: earlier partitions are for odd times of single visits.
+    pub since: i64,
 }
 
 impl Copier {
     /// Fetches and stores the days, of each as much as `step` allows.
     ///
     /// # Errors
-    /// Any of [`crate::error::Error`].
+    /// [`Busy::Partitions`] in a step that needs partitions; any of [`crate::error::Error`].
     pub fn days(mut self, days: Vec<Due>, step: Step, progress: &mut Progress) -> Result<Outcome> {
+        let first = days.first().map_or(0, |due| self.reading.site.zone.midnight(due.day));
+        self.since = first - 7 * 86_400;
         let phase = match days.first() {
             Some(due) if progress.goes_on() => format!("reads {}", due.day),
             _ => "begins".to_owned(),
@@ -137,11 +144,7 @@ impl Copier {
         while let Some(message) = helper.next() {
             match message {
                 Message::Batch(batch) => {
-                    written += self.store.write(&batch)?;
-                    self.misfits.merge(&batch.misfits);
-                    if self.store.has_made_partitions() {
-                        self.reading.step.end();
-                    }
+                    written += self.write(&batch)?;
                 }
                 Message::Listed(visits) => {
                     let found = recheck::compare(&self.destination, &visits)?;
@@ -165,12 +168,26 @@ impl Copier {
         while !ids.is_empty() {
             let (site, layouts) = (self.reading.site, self.destination.layouts());
             let batch = recheck::by_id(&self.client, site, &layouts, &mut ids, true)?;
-            day.written += self.store.write(&batch)?;
-            self.misfits.merge(&batch.misfits);
+            day.written += self.write(&batch)?;
             day.read.met.visits += count(batch.visits().len());
             day.read.met.actions += count(batch.actions().rows.len());
         }
         Ok(())
+    }
+
+    /// Writes a batch. A step that goes on to wait for Matomo makes no partitions: other sessions that need
+    /// some would have to wait too.
+    fn write(&mut self, batch: &Batch) -> Result<Written> {
+        let mut missing = self.store.prepare(batch)?;
+        missing.iter_mut().for_each(|span| span.is_regular = span.from >= self.since);
+        let is_step = matches!(self.reading.step, Step::Part { .. });
+        if is_step && !missing.is_empty() && self.made_before.as_ref() != Some(&missing) {
+            let name = self.destination.name.clone();
+            return Err(Busy::Partitions { name, missing }.into());
+        }
+        let written = self.store.write(batch)?;
+        self.misfits.merge(&batch.misfits);
+        Ok(written)
     }
 
     fn record(&self, day: &Day, progress: &mut Progress) -> Result<()> {

@@ -51,7 +51,7 @@ pub fn run(request: SyncRequest) -> Result<Vec<DayResult>> {
     let SyncRequest { site, access, start, end, destination, force } = request;
     let destination = Destination::open_or_create(&destination)?;
     let range = Range { start, end, not_before: None };
-    let mut info = None;
+    let (mut info, mut zone_changes) = (None, 0);
     with_engine_hint(&destination, || {
         loop {
             let sync =
@@ -67,10 +67,28 @@ pub fn run(request: SyncRequest) -> Result<Vec<DayResult>> {
                     warn_of_misfits("", &misfits);
                     return Ok(results);
                 }
-                Outcome::ZoneChanged(told) => info = Some(told),
+                Outcome::ZoneChanged(told) => {
+                    zone_changes = count_zone_change(zone_changes, &access.client, site)?;
+                    info = Some(told);
+                }
             }
         }
     })
+}
+
+/// Maximum changes of the site's timezone during a sync.
+const MOST_ZONE_CHANGES: i32 = 5;
+
+/// Counts a change of the timezone.
+///
+/// # Errors
+/// [`crate::error::Fault::Unexpected`] after too many.
+pub fn count_zone_change(changes: i32, client: &Client, site: i32) -> Result<i32> {
+    if changes >= MOST_ZONE_CHANGES {
+        let what = "another timezone of the site again and again";
+        return Err(client.unexpected(site, None, what));
+    }
+    Ok(changes + 1)
 }
 
 /// The requested days.
@@ -175,7 +193,17 @@ impl Sync {
         let reading = ReadOptions { site, page_size, step: Step::Whole, began: now, is_zone_known };
         let record = Recorder { ledger, known, timezone: info.timezone.clone(), action_time, now };
         let misfits = Misfits::default();
-        let copy = Copier { client, workers, reading, destination, store, record, misfits };
+        let copy = Copier {
+            client,
+            workers,
+            reading,
+            destination,
+            store,
+            record,
+            misfits,
+            made_before: None,
+            since: 0,
+        };
         Ok(Sync { copy, info, due })
     }
 }

@@ -197,6 +197,14 @@ impl Child {
         is_registered.then(|| Child(handle))
     }
 
+    /// Its process ID, while it runs.
+    pub fn pid(&self) -> Option<i32> {
+        let mut pid = 0;
+        // SAFETY: main thread; the handle is valid as long as self.
+        let status = unsafe { pg_sys::GetBackgroundWorkerPid(self.0, &mut pid) };
+        (status == pg_sys::BgwHandleStatus::BGWH_STARTED).then_some(pid)
+    }
+
     /// Whether it has ended, or could not be started.
     pub fn has_ended(&self) -> bool {
         let mut pid = 0;

@@ -10,6 +10,7 @@ use crate::pg::extension::Extension;
 use crate::pg::failed::Failed;
 use crate::pg::locks;
 use crate::pg::spi::{query, spi};
+use crate::state::not_begun;
 use crate::state::restored::{self, OWNER_OF_SITE};
 use crate::state::sites::RegisteredSite;
 use crate::worker::attempt::attempt;
@@ -138,6 +139,15 @@ fn begin(site: i32, is_one_of_all: bool) -> Result<bool> {
     Ok(begun.unwrap_or_else(|failed| {
         // The site was removed, has another owner or none, or is locked.
         session::clear();
+        let _bounded = locks::bounded_waits();
+        let note = || {
+            let extension = Extension::find()?;
+            // Nobody else may give a site failures.
+            RegisteredSite::get(&extension, site)?;
+            not_begun::note(&extension, &[(site, failed.clone())])
+        };
+        // If that fails too, the WARNING says why.
+        let _ = attempt(note);
         warn(site, failed);
         false
     }))

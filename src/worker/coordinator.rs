@@ -21,6 +21,7 @@ use crate::worker::background::{self, Child, Database};
 use crate::worker::queue::{self, Queue, Task};
 use crate::worker::shares::Shares;
 use crate::worker::site_worker;
+use crate::worker::step;
 
 /// Wait before the next attempt after unfinished upkeep.
 const UPKEEP_PAUSE: Duration = Duration::from_secs(300);
@@ -93,6 +94,7 @@ impl Coordinator {
         {
             self.complain(failed);
         }
+        self.note_held();
         let now = Instant::now();
         let busy: HashSet<&String> =
             ended.iter().chain(&self.at_work).map(|(task, _)| &task.matomo).collect();
@@ -111,6 +113,19 @@ impl Coordinator {
         self.start(&queue);
         let again = self.not_before.values().map(|until| *until - now);
         again.chain(queue.pause).chain([naptime]).min().unwrap_or(naptime)
+    }
+
+    /// Records the failure of sites that a process holds for hours, such as one that was stopped.
+    fn note_held(&mut self) {
+        let pid = |(task, child): &(Task, Child)| child.pid().map(|pid| (task.site, pid));
+        let at_work: Vec<_> = self.at_work.iter().filter_map(pid).collect();
+        let note = || match step::holders(&at_work) {
+            held if held.is_empty() => Ok(()),
+            held => not_begun::note_held(&Extension::find()?, &held),
+        };
+        if let Err(failed) = look(note) {
+            self.complain(failed);
+        }
     }
 
     /// Checks the result of an ended process. A site whose state it did not change would be due again at

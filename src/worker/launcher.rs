@@ -3,6 +3,7 @@
 
 use std::ffi::CStr;
 use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use pgrx::pg_sys::panic::ErrorReport;
@@ -16,12 +17,28 @@ use crate::worker::background::{self, Child, Database, builder};
 const PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
+/// Whether the postmaster has loaded the library; its children inherit it.
+static IS_PRELOADED: AtomicBool = AtomicBool::new(false);
+
+/// Whether the current database is to have a coordinator.
+pub fn serves_this_database() -> bool {
+    // SAFETY: main thread, within a transaction; Postgres returns a copy, or null.
+    let name = unsafe { pg_sys::get_database_name(pg_sys::MyDatabaseId) };
+    if name.is_null() || !IS_PRELOADED.load(Ordering::Relaxed) {
+        return false;
+    }
+    // SAFETY: a C string.
+    let name = unsafe { CStr::from_ptr(name) }.to_bytes();
+    worker::databases().iter().any(|database| database.as_bytes() == name)
+}
+
 /// Registers the launcher if the library is preloaded; not under `pg_upgrade`, which allows no other
 /// connections and no writes.
 pub fn register() {
     // SAFETY: called from _PG_init on the main thread.
     let (preloaded, upgrade) =
         unsafe { (pg_sys::process_shared_preload_libraries_in_progress, pg_sys::IsBinaryUpgrade) };
+    IS_PRELOADED.store(preloaded, Ordering::Relaxed);
     if preloaded && !upgrade {
         builder("matomo launcher", "matomo launcher", "matomo_launcher_main")
             .set_restart_time(Some(PAUSE))

@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 use chrono::NaiveDate;
 use pgrx::prelude::*;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, MissingPartitions, Result};
 use crate::matomo::client::Client;
 use crate::pg::failed::Failed;
 use crate::pg::locks::{self, Lock, Mode, Until};
@@ -30,6 +30,9 @@ pub struct Work {
     pub notices: Notices,
     /// Kind of the last step's error, if it fails.
     pub failure: Failure,
+    /// Partitions that the last step lacked, and those that were made before it.
+    pub lacks: Option<Vec<MissingPartitions>>,
+    pub made: Option<Vec<MissingPartitions>>,
     is_locked: bool,
     /// Whether the next commit releases the lock.
     ends: bool,
@@ -77,9 +80,21 @@ pub fn begin(site: i32, phase: Phase) {
     clear();
     let (failed, version, client, failure) = (None, None, None, Failure::Passing);
     let (notices, names, is_locked, ends) = (Notices::begin(), None, false, false);
-    let work =
-        Work { site, phase, names, failed, version, client, notices, failure, is_locked, ends };
-    *current() = Some(work);
+    let (lacks, made) = (None, None);
+    *current() = Some(Work {
+        site,
+        phase,
+        names,
+        failed,
+        version,
+        client,
+        notices,
+        failure,
+        lacks,
+        made,
+        is_locked,
+        ends,
+    });
 }
 
 /// Takes the lock of the current work's site. Returns false if another session has it.

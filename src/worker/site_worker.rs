@@ -6,7 +6,10 @@ use std::time::{Duration, Instant};
 use pgrx::bgworkers::{BackgroundWorker, BackgroundWorkerBuilder};
 use pgrx::prelude::*;
 
+use crate::pg::extension::Extension;
 use crate::pg::failed::Failed;
+use crate::pg::locks;
+use crate::state::not_begun;
 use crate::worker::background::{self, Database, builder};
 use crate::worker::metadata;
 use crate::worker::queue::{self, Task};
@@ -50,7 +53,19 @@ fn sync(site: i32) -> Result<(), Failed> {
         // The extension may have been dropped meanwhile.
         if queue::is_created()? { step::begin(site, COMMAND, false) } else { Ok(None) }
     };
-    let Some(run) = background::transaction(begin)? else { return Ok(()) };
+    let begun = background::transaction(begin).inspect_err(|failed| {
+        let note = || {
+            if !queue::is_created()? {
+                return Ok(());
+            }
+            let _bounded = locks::bounded_waits();
+            not_begun::note(&Extension::find()?, &[(site, failed.clone())])
+        };
+        if let Err(second) = background::transaction(note) {
+            second.about("could not note a failure").tell(PgLogLevel::WARNING);
+        }
+    });
+    let Some(run) = begun? else { return Ok(()) };
     loop {
         // Handle signals between steps.
         background::sleep(Duration::ZERO);

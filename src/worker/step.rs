@@ -1,6 +1,7 @@
 //! A run of a registered site, step by step. Each step is a transaction: its days, their ledger entries
 //! and the run's row are committed together. Runs on the main thread.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use chrono::{NaiveDate, Utc};
@@ -9,12 +10,12 @@ use pgrx::prelude::*;
 use crate::config::access::Access;
 use crate::config::credentials::{Credentials, user_name};
 use crate::config::settings;
-use crate::error::{Busy, Error, Fault, Result, StoredError};
+use crate::error::{Busy, Error, Fault, MissingPartitions, Result, StoredError};
 use crate::matomo::client::{Client, SiteInfo};
 use crate::matomo::zone::Zone;
 use crate::pg::extension::Extension;
 use crate::pg::failed::Failed;
-use crate::pg::locks;
+use crate::pg::locks::{self, Kind};
 use crate::pg::report::say;
 use crate::pg::roles::AsSiteOwner;
 use crate::pg::spi::{query, spi};
@@ -28,11 +29,14 @@ use crate::state::runs::{self, Begun};
 use crate::state::sites::{self, RegisteredSite};
 use crate::store::destination::Destination;
 use crate::store::engine::hint::with_engine_hint;
+use crate::store::partitions;
 use crate::sync::notices::Notices;
 use crate::sync::pages::Step as Part;
 use crate::sync::progress::Progress;
 use crate::sync::site_days::{DayResult, Outcome, counts};
-use crate::sync::site_sync::{Range, RunContext, Sync, warn_of_misfits, warn_of_truncation};
+use crate::sync::site_sync::{
+    Range, RunContext, Sync, count_zone_change, warn_of_misfits, warn_of_truncation,
+};
 use crate::worker::attempt::attempt;
 use crate::worker::background;
 use crate::worker::metadata;
@@ -62,6 +66,9 @@ pub fn begin(site: i32, command: &str, at_once: bool) -> Result<Option<i64>> {
     session::begin(site.id, Phase::End);
     if !session::lock(site.id) {
         session::clear();
+        let mut holders = holders(&[]);
+        holders.retain(|(held, _)| *held == site.id);
+        not_begun::note_held(&extension, &holders)?;
         say_busy(site.id);
         return Ok(None);
     }
@@ -83,7 +90,12 @@ pub fn step(run: i64) -> Status {
     let _bounded = locks::bounded_waits();
     let outcome = {
         let _watch = Watch::begin(settings::request_timeout());
-        attempt(|| copy(run))
+        attempt(|| copy(run)).or_else(|failed| {
+            let Ok(Some(missing)) = session::with(|work| work.lacks.take()) else {
+                return Err(failed);
+            };
+            attempt(|| make_partitions(run, missing))
+        })
     };
     let outcome = outcome.or_else(|failed| {
         // If even that fails, the run is over nevertheless: its lock is released, and the site waits as
@@ -124,6 +136,16 @@ fn check_may_call(extension: &Extension) -> Result<()> {
     if may_call == Some(true) { Ok(()) } else { Err(StoredError::ProcedurePrivilege.into()) }
 }
 
+/// The sites that processes hold: those of running or hanging syncs, and `more`, with the failure to record
+/// if that does not end.
+pub fn holders(more: &[(i32, i32)]) -> Vec<(i32, Failed)> {
+    let held = locks::held(Kind::Run);
+    let mut holders: BTreeMap<i32, i32> = more.iter().copied().collect();
+    holders.extend(held.iter().map(|held| (held.object.cast_signed(), held.pid)));
+    let failed = |(site, pid)| (site, Failed::of(&Busy::Holds { site, pid }.into()));
+    holders.into_iter().map(failed).collect()
+}
+
 fn say_busy(site: i32) {
     let line =
         format!("matomo: registered site {site} is being synced by another session, skipped");
@@ -144,15 +166,19 @@ fn copy(run: i64) -> Result<Status> {
     let mut step =
         as_owner(&extension, &site, &mut state, cached, notices).inspect_err(|error| {
             let failure = match error {
-                Error::Busy(Busy::Syncs { .. } | Busy::Drops(_) | Busy::Refills(_)) => {
-                    Failure::Busy
-                }
+                Error::Busy(
+                    Busy::Syncs { .. } | Busy::Drops(_) | Busy::Refills(_) | Busy::Lacks(_),
+                ) => Failure::Busy,
                 Error::Stored(StoredError::RefusedBefore { .. })
                 | Error::Request { fault: Fault::TokenRefused(_), .. } => Failure::Refused,
                 _ => Failure::Passing,
             };
+            let lacks = match error {
+                Error::Busy(Busy::Partitions { missing, .. }) => Some(missing.clone()),
+                _ => None,
+            };
             // Cannot fail: the call above has found the work.
-            let _ = session::with(|work| work.failure = failure);
+            let _ = session::with(|work| (work.failure, work.lacks) = (failure, lacks));
         })?;
     if state.timezone.as_ref() != Some(&step.info.timezone) {
         sites::note(&extension, site.id, &step.info, step.client.endpoint().url())?;
@@ -243,6 +269,7 @@ fn as_owner(
         // Includes days that the run has done if the table was emptied since, whichever site's sync
         // noticed that.
         let record = &sync.copy.record;
+        sync.copy.made_before = session::with(|work| work.made.take())?;
         sync.due.retain(|due| run.has_to_do(due.day) || record.is_to_read_anew(due.day));
         let due: Vec<_> = sync.due.iter().map(|due| due.day).collect();
         sync.due.truncate(workers);
@@ -261,6 +288,7 @@ fn as_owner(
                 break Ok((sync.info, due, results, misfits, progress));
             }
             Outcome::ZoneChanged(info) => {
+                run.zone_changes = count_zone_change(run.zone_changes, &client, site.idsite)?;
                 run.begin_anew();
                 told = Some(info);
             }
@@ -279,6 +307,28 @@ fn info(timezone: &str) -> Option<SiteInfo> {
     Some(SiteInfo { name: None, zone, timezone: timezone.to_owned(), is_rollup: None })
 }
 
+/// Number of weeks whose partitions are made at once, up to the current one: each time costs a step.
+const WEEKS: i64 = 8;
+
+/// Makes the partitions that a step lacked, so that no step holds the lock for that while it waits for
+/// Matomo.
+fn make_partitions(run: i64, missing: Vec<MissingPartitions>) -> Result<Status> {
+    let extension = Extension::find()?;
+    let site = RegisteredSite::get(&extension, Run::get(&extension, run)?.site)?;
+    {
+        let _mode = background::as_by_default();
+        let _owner = AsSiteOwner::become_(site.owner);
+        let now = Utc::now().timestamp();
+        for MissingPartitions { table, from, to, is_regular } in &missing {
+            let ahead = if *is_regular { WEEKS * 7 * 86_400 } else { 0 };
+            let to = to.saturating_add(ahead).min(now).max(*to);
+            partitions::make(&extension, (*table).into(), (*from, to))?;
+        }
+    }
+    session::with(|work| work.made = Some(missing))?;
+    Ok(Status::Running)
+}
+
 /// Records the failure of the last step, which ends the run.
 fn fail(run: i64, error: &Failed) -> Result<Status> {
     let (failure, version) = session::with(|work| (work.failure, work.version.clone()))?;
@@ -286,7 +336,7 @@ fn fail(run: i64, error: &Failed) -> Result<Status> {
     let state = Run::get(&extension, run)?;
     if failure == Failure::Busy && state.timezone.is_none() {
         runs::take_back(&extension, run)?;
-        not_begun::note_held(&extension, state.site, error)?;
+        not_begun::note_held(&extension, &[(state.site, error.clone())])?;
         say_busy(state.site);
         return Ok(Status::Skipped);
     }

@@ -213,7 +213,7 @@ fn names_in_the_search_path_cannot_stand_in_for_those_of_postgres() {
                  ('clock_timestamp', '', 'timestamptz'), ('pg_backend_pid', '', 'integer'), ('current_database', '', 'name'),
                  ('array_to_string', 'date[], text', 'text'), ('power', 'integer, integer', 'double precision'),
                  ('regexp_match', 'text, text', 'text[]'), ('matomo_may_see', 'oid', 'boolean'),
-                 ('matomo_is_running', 'integer', 'boolean'), ('matomo_run_sites', '', 'integer[]'),
+                 ('matomo_is_running', 'integer', 'boolean'), ('matomo_has_worker', '', 'boolean'), ('matomo_run_sites', '', 'integer[]'),
                  ('matomo_run_step', 'integer, boolean', 'boolean'), ('matomo_run_outside_transaction', 'text', 'boolean')
              LOOP
                  EXECUTE pg_catalog.format('CREATE FUNCTION evil.%I(%s) RETURNS %s LANGUAGE plpgsql AS %L', name, arguments, result,

@@ -241,3 +241,26 @@ fn truncated_visits_are_counted_a_day_and_warned_of_once_a_run() {
     assert_equal(&mut db, "matomo", &all_of(&fake, 1));
     assert!(warnings.lock().unwrap().is_empty());
 }
+
+#[test]
+fn a_second_whose_visits_come_in_another_order_each_time_is_not_paged_without_end() {
+    let fake = serve(visits(1300, |_| 5));
+    fake.before_each(Box::new(|world, _| world.order += 1));
+    // Too weak for a page of the whole second.
+    fake.fail(Fault::Status(502, Page::Html), When::live().limit_over(200));
+    let mut db = database();
+    run(
+        &mut db,
+        "LOAD 'matomo_postgres'; SET matomo.max_retries = 1; SET statement_timeout = '60 s'",
+    );
+    let error = Sync::of(&fake, DAY, DAY).pages_of(200).error(&mut db);
+    let message =
+        "unexpected answer of Matomo: the visits of one second in another order each time";
+    assert_says(
+        &error,
+        "08P01",
+        message,
+        &["day 2026-11-10"],
+        "all servers that answer at this URL",
+    );
+}

@@ -88,9 +88,9 @@ fn kept(db: &mut Client) -> Vec<String> {
         ("matomo_site_config", "destination_name new_sites_but owner_name"),
         (
             "matomo_site_state",
-            "changes matomo metadata_error metadata_on upkeep_begun upkeep_place",
+            "changed_at changes matomo metadata_error metadata_on upkeep_begun upkeep_place",
         ),
-        ("matomo_run_log", "step_pages changes owner_name misfits"),
+        ("matomo_run_log", "step_pages changes owner_name misfits zone_changes step_at"),
         (
             "matomo_ledger",
             "rechecked_at action_time destination_name matomo pass_began pass_since pass_seen",

@@ -1,5 +1,7 @@
 //! The next sync notices when a site's timezone was changed in Matomo, and loses no visit.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use fake_matomo::Fake;
 
 use crate::support::noon::settled;
@@ -153,4 +155,54 @@ fn a_run_notices_a_changed_timezone() {
         let known = "SELECT timezone FROM matomo_status";
         assert_eq!(texts(&mut db, known), [zone(after)]);
     }
+}
+
+/// As where two servers answer, each with another timezone of the site in its cache.
+fn flapping() -> Fake {
+    let fake = serve(hourly(0));
+    let asked = AtomicUsize::new(0);
+    fake.before_each(Box::new(move |world, _| {
+        let is_other = asked.fetch_add(1, Ordering::SeqCst).is_multiple_of(2);
+        world.site_mut(1).timezone = zone(if is_other { 9 } else { -3 });
+    }));
+    fake
+}
+
+const FLAPPING: &str = "unexpected answer of Matomo: another timezone of the site again and again";
+
+#[test]
+fn a_sync_does_not_follow_a_timezone_that_changes_without_end() {
+    let fake = flapping();
+    let mut db = settled();
+    run(&mut db, "SET statement_timeout = '60 s'");
+    without_local_time(&mut db);
+    let first = first_day(&fake, 4);
+    let error = error(
+        &mut db,
+        &format!("SELECT matomo_sync(1, '{}', '{}', '{first}')", fake.url(), fake.token()),
+    );
+    assert_says(&error, "08P01", FLAPPING, &["site 1"], "all servers that answer at this URL");
+}
+
+/// However many transactions and processes the run has.
+#[test]
+fn a_run_does_not_follow_a_timezone_that_changes_without_end() {
+    let fake = serve(hourly(0));
+    let mut db = settled();
+    run(&mut db, "SET statement_timeout = '60 s'; SET matomo.fetch_workers = 1");
+    without_local_time(&mut db);
+    sites::server(&mut db, &fake);
+    let first = first_day(&fake, 6);
+    let site = sites::add_site(&mut db, &format!(", start_date => '{first}'"));
+    let asked = AtomicUsize::new(0);
+    fake.before_each(Box::new(move |world, _| {
+        // No step sees more than one change.
+        if asked.fetch_add(1, Ordering::SeqCst) % 3 == 2 {
+            let site = world.site_mut(1);
+            site.timezone = zone(if site.timezone == zone(9) { -3 } else { 9 });
+        }
+    }));
+    let error = error(&mut db, &format!("CALL matomo_sync_site({site})"));
+    assert_says(&error, "08P01", FLAPPING, &["site 1"], "all servers that answer at this URL");
+    assert_eq!(texts(&mut db, "SELECT failures::text FROM matomo_status"), ["1"]);
 }

@@ -418,7 +418,7 @@ fn what_is_changed_during_a_run_is_filled_by_the_next_one_at_once() {
 }
 
 /// Kills a process, with which the server restarts, and connects again.
-fn kill(cluster: &Cluster, db: &mut Client, pid: i32) {
+pub fn kill(cluster: &Cluster, db: &mut Client, pid: i32) {
     // SAFETY: a process of this test.
     assert_eq!(unsafe { libc::kill(pid, libc::SIGKILL) }, 0);
     wait_until("this session has ended", || db.query("SELECT 1", &[]).is_err());

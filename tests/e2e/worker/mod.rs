@@ -2,6 +2,7 @@
 
 mod blocked_drops;
 mod cron;
+mod ends;
 mod fleet;
 mod hostages;
 mod metadata;
@@ -9,7 +10,9 @@ mod monitoring;
 mod procedure_faults;
 mod procedures;
 mod soak;
+mod standstill;
 mod upkeep;
+mod weeks;
 mod worker_faults;
 mod worker_life;
 mod worker_sync;

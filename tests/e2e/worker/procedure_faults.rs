@@ -343,7 +343,7 @@ fn a_site_that_is_held_for_over_an_hour_has_failed() {
     assert_eq!(call(&mut db, "now()"), "0");
     // A new site has had no time yet.
     assert_eq!(call(&mut db, "NULL"), "0");
-    run(&mut db, "UPDATE matomo_site_config SET created_at = created_at - interval '1 week'");
+    run(&mut db, "UPDATE matomo_site_state SET changed_at = changed_at - interval '1 week'");
     assert_eq!(call(&mut db, "now() - interval '50 minutes'"), "0");
     assert_eq!(call(&mut db, "now() - interval '3 hours'"), "1 55P03");
     assert_eq!(call(&mut db, "now() - interval '4 hours'"), "1 55P03");

@@ -103,6 +103,8 @@ fn a_first_import_asks_for_nothing_that_would_go_at_once() {
         let mut days = asked(&fake);
         days.retain(|line| line.starts_with("day"));
         days.sort();
+        // Once more after a partition was made.
+        days.dedup();
         let kept: Vec<_> = (0..=5).rev().map(|ago| format!("day {}", noon.text(ago))).collect();
         assert_eq!(days, kept, "{zone}");
         let visits = format!("SELECT count(DISTINCT idvisit) FROM {table}");

@@ -76,7 +76,11 @@ fn select(world: &World, site: &Site, params: &Params) -> Result<Vec<usize>, Str
             && after.is_none_or(|after| *last > after)
             && segment.as_ref().is_none_or(|segment| segment.holds(*id))
     });
-    found.sort_unstable();
+    // 1009 is prime.
+    found.sort_unstable_by_key(|(last, id, place)| {
+        let order = if world.order == 0 { *id } else { id * (world.order % 1008 + 1) % 1009 };
+        (*last, order, *place)
+    });
     if !params.get("filter_sort_order").is_some_and(|o| o.eq_ignore_ascii_case("asc")) {
         found.reverse();
     }

@@ -156,6 +156,8 @@ pub struct World {
     pub plain_custom_variables: bool,
     /// `visitor_log_maximum_actions_per_visit`.
     pub max_actions: usize,
+    /// The order of visits of one second: another one for each value.
+    pub order: i64,
 }
 
 impl World {
@@ -166,6 +168,7 @@ impl World {
             numbers_as_strings: false,
             plain_custom_variables: false,
             max_actions: 500,
+            order: 0,
         }
     }
 
