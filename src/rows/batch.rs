@@ -116,8 +116,8 @@ impl Batch {
         self.tables.iter().map(|table| table.rows.size()).sum::<usize>() >= HANDOVER_BYTES
     }
 
-    /// Adds a visit. Its rows may be as large as an answer. `from` is the instant for actions
-    /// without any time.
+    /// Adds a visit, instead of itself if it is there. Its rows may be as large as an answer. `from` is
+    /// the instant for actions without any time.
     ///
     /// # Errors
     /// [`Fault::VisitTooLarge`], [`Fault::OutOfMemory`].
@@ -129,6 +129,11 @@ impl Batch {
         day: Option<NaiveDate>,
         from: i64,
     ) -> Result<()> {
+        if self.ends.contains_key(&id) {
+            self.visitors_without_actions.remove(&id);
+            // Its rows stay in the text, where nothing leads to them.
+            self.tables.iter_mut().for_each(|table| table.visits.retain(|(visit, _)| *visit != id));
+        }
         let max_bytes = client.max_response_size();
         let room = usize::try_from(max_bytes).unwrap_or(usize::MAX);
         let made = VisitRows::of(visit, id, site, from);

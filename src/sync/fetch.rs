@@ -14,6 +14,7 @@ use crate::rows::site_context::SiteContext;
 use crate::rows::visit_cells;
 use crate::rows::visit_tally::{Counts, VisitTally};
 use crate::state::known::Pass;
+use crate::sync::helper::Outbox;
 use crate::sync::pages::{Page, Pages, ReadOptions, Step, read_page, retry_line};
 use crate::sync::plan::{Due, Extent};
 
@@ -67,21 +68,20 @@ pub enum Message {
     Failed(Error),
 }
 
-/// Reads the days in order and passes messages to `send`, which returns false to stop. An error is
-/// the last message.
+/// Reads the days in order. An error is the last message.
 pub fn days(
     client: &Client,
     mut reading: ReadOptions,
     layouts: &Layouts,
     days: Vec<Due>,
-    send: &mut dyn FnMut(Message) -> bool,
+    outbox: &mut Outbox<Message>,
 ) {
     for due in days {
-        match read_day(client, &mut reading, layouts, due, send) {
+        match read_day(client, &mut reading, layouts, due, outbox) {
             Ok(true) => {}
             Ok(false) => return,
             Err(error) => {
-                send(Message::Failed(error));
+                outbox.send(Message::Failed(error));
                 return;
             }
         }
@@ -93,7 +93,7 @@ fn read_day(
     reading: &mut ReadOptions,
     layouts: &Layouts,
     due: Due,
-    send: &mut dyn FnMut(Message) -> bool,
+    outbox: &mut Outbox<Message>,
 ) -> Result<bool> {
     let ReadOptions { site, step, began, .. } = *reading;
     let begin = site.zone.midnight(due.day);
@@ -105,8 +105,9 @@ fn read_day(
     };
     let met_before = seen.counts();
     let (mut newest, mut rest) = (None, None);
+    let mut batch = Batch::new(layouts);
     while let Some(body) = pages.next(&mut |line| {
-        send(Message::Notice(line));
+        outbox.send(Message::Notice(line));
     })? {
         let page = pages.read(&body)?;
         // The timezone may have changed since Matomo reported it.
@@ -116,37 +117,43 @@ fn read_day(
         };
         if is_in_doubt {
             let info = client.site(site.id, &mut |error, retry, wait| {
-                send(Message::Notice(retry_line(error, retry, wait)));
+                outbox.send(Message::Notice(retry_line(error, retry, wait)));
             })?;
             if info.zone != site.zone {
-                send(Message::ZoneChanged(info));
+                outbox.send(Message::ZoneChanged(info));
                 return Ok(false);
             }
             reading.site.is_rollup = info.is_rollup;
         }
         reading.is_zone_known = true;
         newest = newest.max(page.newest);
-        let mut batch = Batch::new(layouts);
         for (id, visit) in &page.visits {
             check_site(client, &mut reading.site, (*id, visit), &mut |line| {
-                send(Message::Notice(line));
+                outbox.send(Message::Notice(line));
             })?;
             seen.insert(*id, visit.actions.len(), visit.truncated > 0);
             batch.add(client, site, (*id, visit), Some(due.day), begin)?;
             if batch.is_large() {
                 let full = std::mem::replace(&mut batch, Batch::new(layouts));
-                if !send(Message::Batch(full)) {
+                if !outbox.send(Message::Batch(full)) {
                     return Ok(false);
                 }
             }
         }
-        if !batch.visits().is_empty() && !send(Message::Batch(batch)) {
-            return Ok(false);
+        // While others wait to be stored, the next page goes into the same batch: fewer are cheaper.
+        if outbox.is_empty() && !batch.visits().is_empty() {
+            let full = std::mem::replace(&mut batch, Batch::new(layouts));
+            if !outbox.send(Message::Batch(full)) {
+                return Ok(false);
+            }
         }
         rest = pages.resume_at().filter(|_| step.ends(pages.asked));
         if rest.is_some() {
             break;
         }
+    }
+    if !batch.visits().is_empty() && !outbox.send(Message::Batch(batch)) {
+        return Ok(false);
     }
     let met = seen.counts();
     let seen = if part == Part::New { VisitTally::default() } else { seen };
@@ -156,14 +163,14 @@ fn read_day(
     if let Some(pass) = due.recheck.filter(|_| rest.is_none()) {
         let mut pages = Pages::new(client, *reading, due.day, Some(pass.since), false);
         pages.asked = asked;
-        let more = list(client, &mut pages, layouts, &mut reading.site, begin, step, send)?;
+        let more = list(client, &mut pages, layouts, &mut reading.site, begin, step, outbox)?;
         rechecked = more.is_none().then_some(pass.began);
         rest = more.map(|since| Pass { since, ..pass });
         asked = pages.asked;
     }
     let (day, seals, pages) = (due.day, due.seals, asked);
     let read = DayRead { day, seals, part, pages, met, met_before, newest, rest, rechecked };
-    Ok(send(Message::Day(read)))
+    Ok(outbox.send(Message::Day(read)))
 }
 
 /// Lists visits page by page, at least one page. Returns the instant from which there are more.
@@ -174,16 +181,16 @@ fn list(
     site: &mut SiteContext,
     begin: i64,
     step: Step,
-    send: &mut dyn FnMut(Message) -> bool,
+    outbox: &mut Outbox<Message>,
 ) -> Result<Option<i64>> {
     while let Some(body) = pages.next(&mut |line| {
-        send(Message::Notice(line));
+        outbox.send(Message::Notice(line));
     })? {
         let page = pages.read(&body)?;
         let listed = listed(client, &page, layouts, site, begin, &mut |line| {
-            send(Message::Notice(line));
+            outbox.send(Message::Notice(line));
         })?;
-        if !send(Message::Listed(listed)) {
+        if !outbox.send(Message::Listed(listed)) {
             return Ok(None);
         }
         let rest = pages.resume_at().filter(|_| step.ends(pages.asked));

@@ -8,6 +8,8 @@ use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -19,6 +21,8 @@ use crate::error::{Error, Result};
 /// The main thread's end. Dropping it stops the helper, also after an ERROR.
 pub struct Helper<T> {
     queue: Option<Receiver<T>>,
+    /// Number of items in the queue.
+    waiting: Arc<AtomicUsize>,
     wakeup: UnixStream,
     thread: Option<JoinHandle<()>>,
     cancel: Box<dyn Fn() -> Instant>,
@@ -27,15 +31,22 @@ pub struct Helper<T> {
 /// The helper's end.
 pub struct Outbox<T> {
     queue: Option<SyncSender<T>>,
+    waiting: Arc<AtomicUsize>,
     wakeup: UnixStream,
 }
 
 impl<T> Outbox<T> {
     /// Sends a message; waits while the queue is full. Returns false if the reader is gone.
     pub fn send(&mut self, item: T) -> bool {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
         let sent = self.queue.as_ref().is_some_and(|queue| queue.send(item).is_ok());
         self.wake_reader();
         sent
+    }
+
+    /// Whether the reader has taken all that was sent.
+    pub fn is_empty(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) == 0
     }
 
     fn wake_reader(&mut self) {
@@ -75,14 +86,17 @@ impl<T: Send + 'static> Helper<T> {
         wakeup.set_nonblocking(true).map_err(failed)?;
         their_wakeup.set_nonblocking(true).map_err(failed)?;
         let (sender, queue) = sync_channel(room);
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let theirs = Arc::clone(&waiting);
         let run = move || {
-            let mut outbox = Outbox { queue: Some(sender), wakeup: their_wakeup };
+            let mut outbox = Outbox { queue: Some(sender), waiting: theirs, wakeup: their_wakeup };
             // After a panic the last message is missing, which the reader reports.
             let _ = catch_unwind(AssertUnwindSafe(|| work(&mut outbox)));
         };
         let builder = thread::Builder::new().name("matomo fetch".to_owned());
         let thread = with_signals_blocked(|| builder.spawn(run)).map_err(failed)?;
-        Ok(Helper { queue: Some(queue), wakeup, thread: Some(thread), cancel: Box::new(cancel) })
+        let (queue, thread, cancel) = (Some(queue), Some(thread), Box::new(cancel));
+        Ok(Helper { queue, waiting, wakeup, thread, cancel })
     }
 
     /// The next item; `None` if the helper has ended. Raises an ERROR on cancel, terminate or
@@ -92,6 +106,7 @@ impl<T: Send + 'static> Helper<T> {
             pgrx::check_for_interrupts!();
             match self.queue.as_ref()?.try_recv() {
                 Ok(item) => {
+                    self.waiting.fetch_sub(1, Ordering::Relaxed);
                     crate::pg::watch::progress();
                     return Some(item);
                 }

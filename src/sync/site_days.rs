@@ -102,9 +102,7 @@ impl Copier {
             .map(|days| {
                 let layouts = self.destination.layouts();
                 remote::start(&self.client, ROOM, move |client, outbox| {
-                    fetch::days(client, reading, &layouts, days, &mut |message| {
-                        outbox.send(message)
-                    });
+                    fetch::days(client, reading, &layouts, days, outbox);
                 })
             })
             .collect::<Result<Vec<_>>>()?;
