@@ -83,6 +83,35 @@ fn visits_that_grow_and_arrive_while_paging_are_all_seen() {
 }
 
 #[test]
+fn pages_that_come_while_others_are_stored_go_into_one_batch_with_each_visit_as_last_listed() {
+    let fake = serve(visits(60, |n| n / 3));
+    let turn = AtomicUsize::new(0);
+    fake.before_each(Box::new(move |world, _| {
+        // The visits at the end of one page are longer in the next.
+        let turn = turn.fetch_add(1, Ordering::SeqCst) as i64;
+        for n in (0..60).filter(|n| n / 3 == turn) {
+            let at = instant("2026-11-10T08:00:00Z") + turn;
+            world.site_mut(1).visit_mut(1000 + n).push(Action::page(at, "/more", "More"));
+        }
+    }));
+    let mut db = database();
+    run(
+        &mut db,
+        "SELECT matomo_create_table('matomo');
+         CREATE SEQUENCE batches;
+         CREATE FUNCTION sleep() RETURNS trigger LANGUAGE plpgsql
+             AS 'BEGIN PERFORM nextval(''batches''), pg_sleep(0.5); RETURN NULL; END';
+         CREATE TRIGGER sleep BEFORE INSERT ON matomo EXECUTE FUNCTION sleep()",
+    );
+    let sums = of_pages(&mut db, &fake, 4);
+    assert_equal(&mut db, "matomo", &all_of(&fake, 1));
+    assert_eq!(sums.visits, 60);
+    let (batches, pages) =
+        (one::<i64>(&mut db, "SELECT last_value FROM batches"), limits(&fake).len());
+    assert!(batches < 8 && pages > 15, "{batches} batches of {pages} pages");
+}
+
+#[test]
 fn ties_and_pages_of_one_skip_nothing() {
     let fake = serve(visits(40, |n| n / 4));
     let mut db = database();
