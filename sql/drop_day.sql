@@ -29,7 +29,7 @@ BEGIN
         PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
         sites := CASE WHEN site IS NOT NULL THEN ARRAY[site] END;
     EXCEPTION
-        WHEN OTHERS THEN
+        WHEN OTHERS OR assert_failure THEN
             -- Not of these rows: connections, transactions, resources, locks, shutdown.
             IF SQLSTATE ~ '^(08|25|40|53|55P03|55006|57|58|HV)' THEN
                 RAISE;

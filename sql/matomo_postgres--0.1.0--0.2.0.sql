@@ -1300,7 +1300,7 @@ BEGIN
         PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
         sites := CASE WHEN site IS NOT NULL THEN ARRAY[site] END;
     EXCEPTION
-        WHEN OTHERS THEN
+        WHEN OTHERS OR assert_failure THEN
             -- Not of these rows: connections, transactions, resources, locks, shutdown.
             IF SQLSTATE ~ '^(08|25|40|53|55P03|55006|57|58|HV)' THEN
                 RAISE;
@@ -1482,6 +1482,15 @@ BEGIN
                 IF part.kind = 'c' THEN
                     EXECUTE format('SELECT %s(%L::regclass, older_than => %L::timestamptz, newer_than => %L::timestamptz)',
                         chunks ->> 'drop', root, part.hi, part.lo);
+                    -- One that is frozen stays, without an error.
+                    IF to_regclass(part.name) IS NOT NULL THEN
+                        more := true;
+                        failed := jsonb_build_object('state', '55000', 'message', format('old rows of %s are not deleted', root),
+                            'detail', format('Its chunk %s was not dropped.', part.name),
+                            'hint', 'Remove what prevents it, or drop the chunk yourself.');
+                        place := jsonb_build_object('before', before, 'id', part.id, 'done', true, 'last_gone', before_this);
+                        RETURN;
+                    END IF;
                 ELSE
                     EXECUTE format('ALTER TABLE %s DETACH PARTITION %s', part.parent, part.name);
                     EXECUTE format('DROP TABLE %s', part.name);
@@ -1525,7 +1534,7 @@ BEGIN
             which := format('%1$s AND %2$s OPERATOR(pg_catalog.>=) $3 AND %2$s OPERATOR(pg_catalog.<=) $4', which, at);
             SELECT d.actions, d.sites, d.failed INTO actions, sites_gone, failed
             FROM @extschema@.matomo_drop_day(among, which, before, site::text, first_gone, last_gone, path) AS d;
-            done := coalesce(failed ->> 'state' ~ '^(0A|XX)', false);
+            done := among <> root AND coalesce(failed ->> 'state' ~ '^(0A|XX)', false);
             since := CASE WHEN failed IS NULL THEN since ELSE last_gone END;
         ELSE
             since := CASE WHEN part.number = start_number AND NOT part.is_old THEN (place ->> 'since')::timestamptz END;
@@ -1551,7 +1560,9 @@ BEGIN
         IF actions > 0 OR failed IS NOT NULL THEN
             more := true;
             last_gone := CASE WHEN actions > 0 THEN last_gone ELSE before_this END;
-            place := jsonb_build_object('before', before, 'id', part.id, 'done', done, 'last_gone', last_gone,
+            -- A day that keeps rows is not passed by the next step.
+            place := jsonb_build_object('before', before, 'id', part.id, 'done', done,
+                'last_gone', CASE WHEN failed IS NULL THEN last_gone ELSE since + '1 microsecond'::interval END,
                 'since', CASE WHEN NOT done THEN since END);
             first_gone := CASE WHEN actions > 0 THEN least(first_gone, before_this) END;
             last_gone := CASE WHEN done AND failed IS NULL THEN least(part.hi::timestamptz, before) ELSE last_gone + '1 second'::interval END;

@@ -1,11 +1,13 @@
 //! Statements through SPI. Only those that write take a transaction ID.
 
 use pgrx::datum::DatumWithOid;
+use pgrx::pg_sys::panic::CaughtError;
 use pgrx::prelude::*;
 use pgrx::spi::{PreparedStatement, SpiClient, SpiTupleTable};
 
 use crate::error::{Error, Result};
 use crate::pg::encoding;
+use crate::pg::subtransaction;
 
 /// Runs a statement, which sees earlier writes of this transaction.
 ///
@@ -58,14 +60,28 @@ pub fn read_now<'conn>(
     args: &[DatumWithOid],
 ) -> Result<SpiTupleTable<'conn>> {
     let kinds: Vec<_> = args.iter().map(|arg| PgOid::from(arg.oid())).collect();
-    // Statements that only read use the active snapshot.
     let plan = client.prepare(sql, &kinds).map_err(spi)?;
-    // SAFETY: main thread, within a transaction. After an ERROR its abort removes the snapshot.
-    unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot()) };
-    let rows = run_plan(client, &plan, args);
-    // SAFETY: main thread; the one of above.
-    unsafe { pg_sys::PopActiveSnapshot() };
-    rows
+    // pgrx runs a statement that only reads, which uses the active snapshot, as such only in a
+    // transaction that has not written: this one is new.
+    let read = || {
+        // SAFETY: main thread, within a transaction. After an ERROR its abort removes the snapshot.
+        unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot()) };
+        let rows = run_plan(client, &plan, args);
+        // SAFETY: main thread; the one of above.
+        unsafe { pg_sys::PopActiveSnapshot() };
+        rows.map_err(Undone::Failed)
+    };
+    let raised = |caught| Undone::Raised(Box::new(caught));
+    subtransaction::within(read, raised).map_err(|undone| match undone {
+        Undone::Failed(error) => error,
+        Undone::Raised(caught) => caught.rethrow(),
+    })
+}
+
+/// Why a subtransaction is rolled back.
+enum Undone {
+    Failed(Error),
+    Raised(Box<CaughtError>),
 }
 
 /// The first column of a result, without NULLs.

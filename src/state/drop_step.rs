@@ -95,6 +95,8 @@ pub fn drop_step(step: Step) -> Result<Dropped> {
     }
     let bounds = Bounds { destination, table: &table.name, site, before: seconds(before) };
     let rows = || {
+        // Otherwise the commit would undo all of the step.
+        Spi::connect_mut(|client| query(client, "SET CONSTRAINTS ALL IMMEDIATE", &[]).map(drop))?;
         // Do not wait for an exclusive lock on a partition either.
         let wait = u64::try_from(lock_timeout.micros()).unwrap_or_default();
         let _bounded = locks::waits_up_to(Duration::from_micros(wait));

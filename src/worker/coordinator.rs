@@ -53,6 +53,9 @@ struct Coordinator {
     not_before: HashMap<i32, Instant>,
     /// Sites whose upkeep to leave alone for a while, unless its state changes.
     upkeep_not_before: HashMap<i32, (Instant, String)>,
+    /// Sites that were synced since their last upkeep: it goes before the next sync, as a site may always
+    /// be due.
+    owes_upkeep: HashSet<i32>,
     /// Maximum processes of each Matomo.
     shares: Shares,
     /// The last messages, to report each only once.
@@ -73,9 +76,9 @@ impl Coordinator {
         let (ended, at_work): (Vec<_>, _) =
             self.at_work.drain(..).partition(|(_, child)| child.has_ended());
         self.at_work = at_work;
-        let synced: Vec<i32> =
-            ended.iter().filter(|(task, _)| task.syncs).map(|(task, _)| task.site).collect();
-        let mut queue = match look(|| queue::read(&synced)) {
+        self.owes_upkeep
+            .extend(ended.iter().filter(|(task, _)| task.syncs).map(|(task, _)| task.site));
+        let mut queue = match look(queue::read) {
             Ok(Some(queue)) => queue,
             Ok(None) => {
                 self.without_extension(database);
@@ -110,6 +113,7 @@ impl Coordinator {
             task.tends &= later.is_none_or(|(_, upkeep)| *upkeep != task.upkeep);
         }
         queue.tasks.retain(|task| task.syncs || task.tends);
+        self.owes_upkeep.retain(|site| queue.tasks.iter().any(|task| task.site == *site));
         self.start(&queue);
         let again = self.not_before.values().map(|until| *until - now);
         again.chain(queue.pause).chain([naptime]).min().unwrap_or(naptime)
@@ -119,9 +123,12 @@ impl Coordinator {
     fn note_held(&mut self) {
         let pid = |(task, child): &(Task, Child)| child.pid().map(|pid| (task.site, pid));
         let at_work: Vec<_> = self.at_work.iter().filter_map(pid).collect();
-        let note = || match step::holders(&at_work) {
-            held if held.is_empty() => Ok(()),
-            held => not_begun::note_held(&Extension::find()?, &held),
+        let note = || {
+            let extension = Extension::find()?;
+            match step::holders(&extension, &at_work)? {
+                held if held.is_empty() => Ok(()),
+                held => not_begun::note_held(&extension, &held),
+            }
         };
         if let Err(failed) = look(note) {
             self.complain(failed);
@@ -172,13 +179,19 @@ impl Coordinator {
             let may_risk = at_work(&|other| !other.syncs || is_failing(other)) < all_but_one;
             let asks_the_same = |other: &Task| other.syncs && other.matomo == task.matomo;
             let most_of_one = most_of_one.min(self.shares.most(&task.matomo));
-            if at_work(&|other| other.site == task.site) > 0
-                || !may_risk && (!task.syncs || is_failing(task))
-                || task.syncs && at_work(&asks_the_same) >= most_of_one
-            {
+            let tends =
+                task.tends && may_risk && (!task.syncs || self.owes_upkeep.contains(&task.site));
+            let syncs = task.syncs
+                && !tends
+                && (may_risk || !is_failing(task))
+                && at_work(&asks_the_same) < most_of_one;
+            if at_work(&|other| other.site == task.site) > 0 || !tends && !syncs {
                 continue;
             }
-            let task = Task { tends: task.tends && !task.syncs, ..task.clone() };
+            if tends {
+                self.owes_upkeep.remove(&task.site);
+            }
+            let task = Task { syncs, tends, ..task.clone() };
             match Child::start(site_worker::process(&task)) {
                 Some(child) => {
                     self.said.no_room = false;

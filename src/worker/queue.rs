@@ -85,12 +85,11 @@ struct Candidate {
     tended_on: Option<String>,
 }
 
-/// Reads the work of all sites; `None` if the extension is not created. The upkeep of sites that were
-/// just `synced` goes before their next sync, as a site may always be due.
+/// Reads the work of all sites; `None` if the extension is not created.
 ///
 /// # Errors
 /// Only internal ones.
-pub fn read(synced: &[i32]) -> Result<Option<Queue>> {
+pub fn read() -> Result<Option<Queue>> {
     if !is_created()? {
         return Ok(None);
     }
@@ -112,14 +111,13 @@ pub fn read(synced: &[i32]) -> Result<Option<Queue>> {
             queue.unanswered.insert(waiting.site);
         }
         let tends = !waiting.is_tended();
-        let is_due = waiting.is_dead
+        let syncs = waiting.is_dead
             || waiting.is_enabled
                 && match waiting.seconds {
                     Some(seconds) => seconds <= 0.0,
                     // After a refused token: once the server or user mapping was altered.
                     None => waiting.has_new_credentials(),
                 };
-        let syncs = is_due && !(tends && synced.contains(&waiting.site));
         if syncs || tends {
             let is_failing = waiting.is_dead || waiting.failures > 0;
             // What has no time at which it became due goes before others at last.

@@ -32,8 +32,10 @@ fn failure(db: &mut Client, sql: &str) -> Option<DbError> {
     db.batch_execute(sql).err().map(|error| error.as_db_error().unwrap().clone())
 }
 
+/// Begins a transaction that has written, so that Postgres gives even what only reads its own snapshot.
 fn begin(db: &mut Client, level: &str) {
-    run(db, &format!("BEGIN ISOLATION LEVEL {level}; SELECT count(*) FROM matomo"));
+    run(db, "CREATE TABLE IF NOT EXISTS written ()");
+    run(db, &format!("BEGIN ISOLATION LEVEL {level}; INSERT INTO written DEFAULT VALUES"));
 }
 
 /// Asserts that the next sync of all days fills all four tables.

@@ -35,7 +35,7 @@ fn left(db: &mut Client, table: &str, before: &str) -> Vec<String> {
 }
 
 /// What keeps the row 1061_1 where it is, with SQLSTATE and message.
-const REASONS: [(&str, &str, &str); 3] = [
+const REASONS: [(&str, &str, &str); 5] = [
     (
         "CREATE TABLE notes (idvisit bigint, action_id text, FOREIGN KEY (idvisit, action_id) REFERENCES visits (idvisit, action_id));
          INSERT INTO notes VALUES (1061, '1061_1')",
@@ -53,6 +53,19 @@ const REASONS: [(&str, &str, &str); 3] = [
          CREATE TRIGGER keeps BEFORE DELETE ON visits FOR EACH ROW WHEN (OLD.action_id = '1061_1') EXECUTE FUNCTION keeps()",
         "55000",
         "old rows of public.visits are not deleted",
+    ),
+    (
+        "CREATE FUNCTION keeps() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN ASSERT false, 'not this one'; END $$;
+         CREATE TRIGGER keeps BEFORE DELETE ON visits FOR EACH ROW WHEN (OLD.action_id = '1061_1') EXECUTE FUNCTION keeps()",
+        "P0004",
+        "not this one",
+    ),
+    (
+        "CREATE FUNCTION keeps() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not this one'; END $$;
+         CREATE CONSTRAINT TRIGGER keeps AFTER DELETE ON visits DEFERRABLE INITIALLY DEFERRED
+             FOR EACH ROW WHEN (OLD.action_id = '1061_1') EXECUTE FUNCTION keeps()",
+        "P0001",
+        "not this one",
     ),
 ];
 
@@ -99,6 +112,25 @@ fn all_other_days_and_sites_go_and_the_reason_is_told() {
             0
         );
     }
+}
+
+#[test]
+fn a_day_of_which_nothing_could_be_deleted_stays_known_as_it_is() {
+    let fake = serve(world(142, "UTC", 12, "2026-10-24", "2026-10-26"));
+    let mut db = heap2();
+    run(&mut db, "SELECT matomo_create_table('visits')");
+    sync(&mut db, &fake, ", '2026-10-24', '2026-10-26', destination => 'visits'");
+    run(
+        &mut db,
+        "CREATE FUNCTION keeps() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not this one'; END $$;
+         CREATE TRIGGER keeps BEFORE DELETE ON visits FOR EACH ROW
+             WHEN ((OLD.action_timestamp AT TIME ZONE 'UTC')::date = '2026-10-25') EXECUTE FUNCTION keeps()",
+    );
+    let known = ledger(&mut db, "visits");
+    error(&mut db, "CALL matomo_drop_before('visits', '2026-10-27 00:00+00')");
+    let lines = ledger(&mut db, "visits");
+    assert_eq!(lines[1], known[1]);
+    assert!([0, 2].iter().all(|n: &usize| lines[*n].ends_with("sealed 0 0 0")), "{lines:?}");
 }
 
 #[test]
