@@ -47,10 +47,14 @@ impl Course {
             self.scene.fake.fail(Fault::Status(503, Page::Html), third);
         }
         point.hold.arm(&mut db, &self.scene.fake, &self.scene.noon);
-        let writer = self.begin(&mut db, way);
+        let mut writer = self.begin(&mut db, way);
         wait_long(60, &format!("it stands there: {}", point.name), || {
             let ended = writer.waits.as_ref().is_some_and(JoinHandle::is_finished);
             assert!(!ended, "it ran through");
+            if way == Way::Worker {
+                // The upkeep has a process of its own.
+                writer.pid = process_of(&mut db, self.scene.site).unwrap_or(writer.pid);
+            }
             point.hold.holds(&mut db, &self.scene.fake, writer.pid)
         });
         if way == Way::Worker {
@@ -174,15 +178,20 @@ impl Course {
             return 0;
         }
         // Once the run has ended, the next one polls today.
-        let step = format!("day {}", self.scene.noon.text(3_u64.saturating_sub(left.days as u64)));
-        let again: Vec<_> = count.iter().filter(|(_, times)| **times > 1).collect();
-        for (line, times) in &again {
-            let of_step = line.starts_with(&step) || *line == "site";
+        let day = |ago: u64| format!("day {}", self.scene.noon.text(ago));
+        let step = day(3_u64.saturating_sub(left.days as u64));
+        let mut again = false;
+        for (line, times) in count {
             // The stored part of a day is not requested again.
-            let of_step = of_step && !(left.part && **line == step);
-            assert!(**times == 2 && of_step, "{line}: {times} times, {left:?}");
+            let of_step =
+                (line.starts_with(&step) || line == "site") && !(left.part && line == step);
+            // A step that lacks a partition makes it and begins anew.
+            let lacks = [day(1), day(0)].iter().any(|day| line.starts_with(day));
+            let most = 1 + usize::from(of_step) + usize::from(lacks || line == "site");
+            assert!(times <= most, "{line}: {times} times, {left:?}");
+            again |= line != "site" && of_step && times > 1 + usize::from(lacks);
         }
-        usize::from(left.days < 4 && again.iter().any(|(line, _)| *line != "site"))
+        usize::from(left.days < 4 && again)
     }
 }
 

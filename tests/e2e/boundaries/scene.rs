@@ -130,6 +130,13 @@ impl Scene {
             let add = "SELECT matomo_add_site('analytics', 1, destination => 'visits', ";
             self.site = one(db, &format!("{add}{more})"));
         }
+        if given == Given::Weeks {
+            let from = self.noon.at(1, "00:00:00");
+            run(
+                db,
+                &format!("SELECT matomo_create_partitions('visits', to_timestamp({from}), now())"),
+            );
+        }
         if given == Given::DeadRun {
             run(
                 db,
@@ -273,6 +280,8 @@ impl Scene {
         let made = parts.iter().filter(|part| part.starts_with("visits_2")).count();
         // Two more weeks, of which today's rows may have started the first.
         match (left.days + usize::from(left.part), left.upkeep, way) {
+            // A run commits them before the rows.
+            (2, _, Way::Call | Way::Worker) => assert!(made <= 2, "{parts:?}"),
             (0..=2, _, _) => assert_eq!(made, 0, "{parts:?}"),
             (_, 0..=2, _) | (_, _, Way::Sync | Way::Drop) => {
                 assert!((1..=2).contains(&made), "{parts:?}")
@@ -318,6 +327,13 @@ impl Scene {
     /// Asserts that the runs tell what has happened, and that nothing is running.
     pub fn check_runs(&self, db: &mut Client, left: Left, given: Given) {
         let mut expected = Vec::new();
+        if given == Given::Weeks {
+            let from = self.noon.at(1, "00:00:00");
+            run(
+                db,
+                &format!("SELECT matomo_create_partitions('visits', to_timestamp({from}), now())"),
+            );
+        }
         if given == Given::DeadRun {
             expected.push(format!("failed 0 {DEAD}"));
         }
