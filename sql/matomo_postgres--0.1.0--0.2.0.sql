@@ -1555,6 +1555,16 @@ BEGIN
             PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
             -- Rows that another session changed meanwhile were skipped, so find them again.
             done := actions = selected AND selected < batch;
+            IF actions = 0 THEN
+                EXECUTE format('SELECT true FROM %s AS d WHERE %s AND d.ctid OPERATOR(pg_catalog.=) ANY ($3) LIMIT 1', among, which)
+                INTO done USING before, site::text, ids;
+                IF done THEN
+                    failed := jsonb_build_object('state', '55000', 'message', format('old rows of %s are not deleted', part.name),
+                        'detail', format('A trigger keeps %s of them.', selected),
+                        'hint', 'Remove what prevents it, such as a trigger, or delete these rows yourself.');
+                END IF;
+                done := coalesce(done, false);
+            END IF;
             since := CASE WHEN actions = selected THEN last_gone ELSE since END;
         END IF;
         IF actions > 0 OR failed IS NOT NULL THEN
@@ -1562,7 +1572,7 @@ BEGIN
             last_gone := CASE WHEN actions > 0 THEN last_gone ELSE before_this END;
             -- A day that keeps rows is not passed by the next step.
             place := jsonb_build_object('before', before, 'id', part.id, 'done', done,
-                'last_gone', CASE WHEN failed IS NULL THEN last_gone ELSE since + '1 microsecond'::interval END,
+                'last_gone', CASE WHEN failed IS NULL OR NOT part.by_day THEN last_gone ELSE since + '1 microsecond'::interval END,
                 'since', CASE WHEN NOT done THEN since END);
             first_gone := CASE WHEN actions > 0 THEN least(first_gone, before_this) END;
             last_gone := CASE WHEN done AND failed IS NULL THEN least(part.hi::timestamptz, before) ELSE last_gone + '1 second'::interval END;
@@ -1825,7 +1835,10 @@ BEGIN
         known := to_regclass(qualified);
         -- The destination may have had another name.
         IF known IS NOT NULL
-           AND coalesce(obj_description(known, 'pg_class') NOT LIKE 'Matomo % of % with named custom dimensions', true) THEN
+           AND (coalesce(obj_description(known, 'pg_class') NOT LIKE 'Matomo % of % with named custom dimensions', true)
+                -- Its owner could give it any columns at any time.
+                OR NOT EXISTS (SELECT FROM pg_class v WHERE v.oid = known AND v.relkind = 'v'
+                    AND v.relowner IN ((SELECT d.relowner FROM pg_class d WHERE d.oid = source.oid), current_user::regrole))) THEN
             RAISE duplicate_table USING
                 MESSAGE = format('relation %s already exists', qualified),
                 HINT = 'Drop it or rename it.';

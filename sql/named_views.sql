@@ -45,7 +45,10 @@ BEGIN
         known := to_regclass(qualified);
         -- The destination may have had another name.
         IF known IS NOT NULL
-           AND coalesce(obj_description(known, 'pg_class') NOT LIKE 'Matomo % of % with named custom dimensions', true) THEN
+           AND (coalesce(obj_description(known, 'pg_class') NOT LIKE 'Matomo % of % with named custom dimensions', true)
+                -- Its owner could give it any columns at any time.
+                OR NOT EXISTS (SELECT FROM pg_class v WHERE v.oid = known AND v.relkind = 'v'
+                    AND v.relowner IN ((SELECT d.relowner FROM pg_class d WHERE d.oid = source.oid), current_user::regrole))) THEN
             RAISE duplicate_table USING
                 MESSAGE = format('relation %s already exists', qualified),
                 HINT = 'Drop it or rename it.';

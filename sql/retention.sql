@@ -225,6 +225,16 @@ BEGIN
             PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
             -- Rows that another session changed meanwhile were skipped, so find them again.
             done := actions = selected AND selected < batch;
+            IF actions = 0 THEN
+                EXECUTE format('SELECT true FROM %s AS d WHERE %s AND d.ctid OPERATOR(pg_catalog.=) ANY ($3) LIMIT 1', among, which)
+                INTO done USING before, site::text, ids;
+                IF done THEN
+                    failed := jsonb_build_object('state', '55000', 'message', format('old rows of %s are not deleted', part.name),
+                        'detail', format('A trigger keeps %s of them.', selected),
+                        'hint', 'Remove what prevents it, such as a trigger, or delete these rows yourself.');
+                END IF;
+                done := coalesce(done, false);
+            END IF;
             since := CASE WHEN actions = selected THEN last_gone ELSE since END;
         END IF;
         IF actions > 0 OR failed IS NOT NULL THEN
@@ -232,7 +242,7 @@ BEGIN
             last_gone := CASE WHEN actions > 0 THEN last_gone ELSE before_this END;
             -- A day that keeps rows is not passed by the next step.
             place := jsonb_build_object('before', before, 'id', part.id, 'done', done,
-                'last_gone', CASE WHEN failed IS NULL THEN last_gone ELSE since + '1 microsecond'::interval END,
+                'last_gone', CASE WHEN failed IS NULL OR NOT part.by_day THEN last_gone ELSE since + '1 microsecond'::interval END,
                 'since', CASE WHEN NOT done THEN since END);
             first_gone := CASE WHEN actions > 0 THEN least(first_gone, before_this) END;
             last_gone := CASE WHEN done AND failed IS NULL THEN least(part.hi::timestamptz, before) ELSE last_gone + '1 second'::interval END;

@@ -52,6 +52,10 @@ pub enum StoredError {
     InFunction(String),
     /// The run no longer exists.
     NoRun(i64),
+    /// Another session has changed the registered site meanwhile.
+    SiteChanged(i32),
+    /// A trigger has kept rows that were to be deleted.
+    RowsKept(String),
     /// No slot is left for a process that would sync a site.
     NoProcess { site: i32, at_work: usize, hint: &'static str },
     /// Work for a site made no progress for this long.
@@ -85,7 +89,10 @@ impl StoredError {
             StoredError::InTransactionBlock(_) | StoredError::InFunction(_) => {
                 SqlState::ActiveSqlTransaction
             }
-            StoredError::NoRun(_) => SqlState::ObjectNotInPrerequisiteState,
+            StoredError::NoRun(_) | StoredError::RowsKept(_) => {
+                SqlState::ObjectNotInPrerequisiteState
+            }
+            StoredError::SiteChanged(_) => SqlState::SerializationFailure,
             StoredError::NoProcess { .. } => SqlState::ConfigurationLimitExceeded,
             StoredError::NoProgress(_) => SqlState::QueryCanceled,
         }
@@ -182,6 +189,11 @@ impl StoredError {
                 }
             }
             StoredError::NoRun(_) => "CALL matomo_sync_site or matomo_sync_all.".to_owned(),
+            StoredError::SiteChanged(_) => "Look at it in matomo_sites, and try again.".to_owned(),
+            StoredError::RowsKept(_) => {
+                "Remove what prevents it, such as a trigger on DELETE, or delete these rows yourself."
+                    .to_owned()
+            }
             StoredError::NoProcess { hint, .. } => (*hint).to_owned(),
             StoredError::NoProgress(_) => {
                 "Look for a slow trigger or index of the destination; or lower matomo.page_size, or \
@@ -269,6 +281,10 @@ impl fmt::Display for StoredError {
             }
             StoredError::InFunction(what) => write!(f, "{what} cannot be executed from a function"),
             StoredError::NoRun(run) => write!(f, "run {run} does not exist any more"),
+            StoredError::SiteChanged(site) => {
+                write!(f, "registered site {site} was changed meanwhile")
+            }
+            StoredError::RowsKept(name) => write!(f, "rows of {name} are not deleted"),
             StoredError::NoProcess { site, .. } => {
                 write!(f, "could not start a process for registered site {site}")
             }

@@ -180,14 +180,9 @@ impl Group {
         if which.is_empty() {
             return Ok(Vec::new());
         }
-        let sql = format!(
-            "DELETE FROM {} AS d WHERE {} RETURNING d.idvisit::pg_catalog.text",
-            table.name,
-            which.join(" OR ")
-        );
         let visits: Vec<_> = visits.iter().cloned().collect();
         let args = [visitor.id.into(), visitor.account.into(), visitor.ip.into(), visits.into()];
-        table.delete(&sql, &args, is_named)
+        table.delete(&which.join(" OR "), &args, is_named)
     }
 }
 

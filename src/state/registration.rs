@@ -84,6 +84,13 @@ impl Registration<'_> {
             whole.check_is_new(extension, Some(site.id))?;
         }
         let retention = retention::of(extension, site.id)?;
+        // By now another session may have given it away.
+        let now = RegisteredSite::find(extension, site.id)?.ok_or(StoredError::NoSite(site.id))?;
+        now.check_rights()?;
+        if (now.owner, now.destination, &now.server) != (site.owner, site.destination, &site.server)
+        {
+            return Err(StoredError::SiteChanged(site.id).into());
+        }
         let sql = format!(
             "UPDATE {0}.matomo_site_config SET server = coalesce($1::name, server), \
                  idsite = coalesce($2, idsite), destination = coalesce($3::regclass, destination), \
@@ -124,8 +131,9 @@ impl Registration<'_> {
         // Retry the same token for other sites too.
         let sites_too = format!(
             "UPDATE {0}.matomo_site_state SET next_at = now(), refused_credentials = NULL \
-             WHERE refused_credentials = (SELECT t.refused_credentials FROM {0}.matomo_site_state t \
-                 WHERE t.site_id = $1)",
+             WHERE ctid = ANY (ARRAY(SELECT o.ctid FROM {0}.matomo_site_state o \
+                 WHERE o.refused_credentials = (SELECT t.refused_credentials FROM {0}.matomo_site_state t \
+                     WHERE t.site_id = $1) FOR UPDATE SKIP LOCKED))",
             extension.schema
         );
         let args = [
@@ -246,6 +254,9 @@ pub fn registered(extension: &Extension, server: &str) -> Result<BTreeSet<i32>> 
 /// Only internal ones.
 pub fn remove(extension: &Extension, id: i32, keep_runs: i32) -> Result<()> {
     let schema = &extension.schema;
+    retention::of(extension, id)?;
+    // By now another session may have given it away.
+    RegisteredSite::find(extension, id)?.ok_or(StoredError::NoSite(id))?.check_rights()?;
     let config = format!("DELETE FROM {schema}.matomo_site_config WHERE id = $1");
     // Also the state that a run has recorded for a site that was removed meanwhile.
     let state = format!(

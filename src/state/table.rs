@@ -7,7 +7,7 @@ use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys::panic::CaughtError;
 use pgrx::prelude::*;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StoredError};
 use crate::pg::failed::Failed;
 use crate::pg::local_settings::{LocalSettings, SAFE_PATH};
 use crate::pg::roles::{AsSiteOwner, has_rights_of};
@@ -89,12 +89,17 @@ impl Table {
         }
     }
 
-    /// Runs a DELETE that gives back `idvisit`, as text, of each row that it deletes: with the caller's
+    /// Deletes the rows `d` that meet a condition, and gives the `idvisit` of each as text: with the caller's
     /// rights if the caller named the table, otherwise with the owner's, as the triggers are the owner's.
     ///
     /// # Errors
-    /// As [`Table::check`]; those of triggers and constraints are raised.
-    pub fn delete(&self, sql: &str, args: &[DatumWithOid], is_named: bool) -> Result<Vec<String>> {
+    /// As [`Table::check`], and [`StoredError::RowsKept`]; those of triggers and constraints are raised.
+    pub fn delete(
+        &self,
+        which: &str,
+        args: &[DatumWithOid],
+        is_named: bool,
+    ) -> Result<Vec<String>> {
         // Triggers use the session's search_path, as at an INSERT. But a caller without the owner's
         // rights could use it to make them call other functions.
         let is_trusted = is_named || has_rights_of(self.owner);
@@ -102,7 +107,24 @@ impl Table {
         let _path = (!is_trusted).then(|| LocalSettings::of(&[SAFE_PATH]));
         // Row-level security may apply to the owner too.
         self.check()?;
-        let delete = || Spi::connect_mut(|client| values(query(client, sql, args)?));
+        let sql = format!(
+            "DELETE FROM {} AS d WHERE {which} RETURNING d.idvisit::pg_catalog.text",
+            self.name
+        );
+        let left = format!("SELECT 1 FROM {} AS d WHERE {which} LIMIT 1", self.name);
+        let delete = || {
+            Spi::connect_mut(|client| {
+                let mut gone = Vec::new();
+                // Another session may just have stored more.
+                for _ in 0..3 {
+                    gone.extend(values::<String>(query(client, &sql, args)?)?);
+                    if query(client, &left, args)?.is_empty() {
+                        return Ok(gone);
+                    }
+                }
+                Err(StoredError::RowsKept(self.name.clone()).into())
+            })
+        };
         let gone: Result<Vec<String>> = PgTryBuilder::new(AssertUnwindSafe(delete))
             .catch_others(|caught| self.name_in(caught))
             .execute();

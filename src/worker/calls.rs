@@ -51,6 +51,7 @@ pub fn check_can_commit(what: &str) -> Result<()> {
 pub fn sites() -> Result<Vec<i32>> {
     let _bounded = locks::bounded_waits();
     let extension = Extension::find()?;
+    step::check_may_call(&extension)?;
     restored::resolve(&extension)?;
     // Another session may have locked one of them: the others go on.
     if let Err(failed) = attempt(|| restored::note_ownerless(&extension)) {

@@ -124,7 +124,10 @@ pub fn pause(run: i64) -> Result<()> {
 }
 
 /// Checks that the current user may call one of the procedures.
-fn check_may_call(extension: &Extension) -> Result<()> {
+///
+/// # Errors
+/// [`StoredError::ProcedurePrivilege`].
+pub fn check_may_call(extension: &Extension) -> Result<()> {
     let schema = &extension.schema;
     let sql = "SELECT pg_catalog.has_function_privilege($1, 'EXECUTE') \
                OR pg_catalog.has_function_privilege($2, 'EXECUTE')";

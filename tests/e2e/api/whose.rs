@@ -173,6 +173,31 @@ fn an_erasure_that_a_trigger_refuses_says_which_table_it_was() {
     assert_eq!(one::<i64>(&mut admin, &left), 0);
 }
 
+#[test]
+fn an_erasure_of_which_a_trigger_keeps_rows_is_refused_whole() {
+    let fake = serve_two();
+    let (name, mut admin) = named_database();
+    let (owner, mut theirs) = table_of(&mut admin, &name, &fake);
+    sync(&mut admin, &fake, ", '2026-10-24', '2026-10-26'");
+    run(
+        &mut theirs,
+        "CREATE FUNCTION keeps() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;
+         CREATE TRIGGER keeps BEFORE DELETE ON visits FOR EACH ROW EXECUTE FUNCTION keeps()",
+    );
+    let visitor: String = one(&mut theirs, "SELECT visitorid FROM visits LIMIT 1");
+    let count = format!("SELECT count(*) FROM matomo WHERE visitorid = '{visitor}'");
+    let before = one::<i64>(&mut admin, &count);
+    let refused = error(&mut admin, &format!("SELECT * FROM matomo_forget('{visitor}')"));
+    assert_says(
+        &refused,
+        "55000",
+        &format!("rows of {owner}.visits are not deleted"),
+        &[],
+        "Remove what prevents it",
+    );
+    assert_eq!(one::<i64>(&mut admin, &count), before);
+}
+
 /// A table with sites 1 and 2; a policy lets a role see only site 1.
 fn half_hidden() -> (Fake, String, Client, String) {
     let fake = serve_two();

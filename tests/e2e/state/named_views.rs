@@ -135,6 +135,16 @@ fn views_are_renewed_and_no_other_relation_is_touched() {
         "Drop it or rename it.",
     );
     assert_eq!(one::<i32>(&mut db, "TABLE matomo_named"), 1);
+    // Nor a view of another role that looks like ours: its owner could change it later.
+    run(
+        &mut db,
+        &format!(
+            "DROP VIEW matomo_named; GRANT CREATE ON SCHEMA public TO {reader}; SET ROLE {reader};
+             CREATE VIEW matomo_named AS SELECT t.* FROM matomo t;
+             COMMENT ON VIEW matomo_named IS 'Matomo actions of public.matomo with named custom dimensions'; RESET ROLE"
+        ),
+    );
+    assert_eq!(error(&mut db, CREATE).code().code(), "42P07");
     run(&mut db, "SELECT matomo_create_table('bare')");
     let refused = error(&mut db, "SELECT matomo_create_named_views('bare')");
     assert_says(

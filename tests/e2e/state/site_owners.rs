@@ -153,6 +153,67 @@ fn a_site_is_given_only_to_a_role_that_the_giver_may_become() {
 }
 
 #[test]
+fn a_site_that_is_given_away_meanwhile_is_not_changed_by_its_old_owner() {
+    let (name, mut admin, owner) = database_and_role();
+    let other = role(&mut admin);
+    let fake = serve_two();
+    server_for(&mut admin, &fake, &owner);
+    server_for(&mut admin, &fake, &other);
+    let mut db = connect_as(&name, &owner);
+    let site = add_site(&mut db, "");
+    run(&mut db, "SELECT matomo_create_table('trap')");
+    let trap = all_four("trap");
+    run(
+        &mut db,
+        &format!(
+            "GRANT USAGE ON SCHEMA {owner} TO {other}; GRANT ALL ON {}, {trap} TO {other}",
+            all_four("matomo")
+        ),
+    );
+    let give = format!("SELECT matomo_alter_site({site}, owner => '{other}')");
+    let waits = |db: &mut Client, pid: i32| {
+        let sql = "SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = $1";
+        let row = db.query_opt(sql, &[&pid]).unwrap();
+        row.and_then(|row| row.get::<_, Option<bool>>(0)) == Some(true)
+    };
+    // In a transaction it would see the same at each look.
+    let mut watcher = connect_as(&name, &owner);
+    let statements = [
+        format!("SELECT matomo_alter_site({site}, destination => 'trap')"),
+        format!("SELECT matomo_remove_site({site})"),
+    ];
+    for (n, statement) in statements.into_iter().enumerate() {
+        run(&mut admin, &format!("SELECT matomo_alter_site({site}, owner => '{owner}')"));
+        // The first waits for a table, the second for the site itself.
+        if n == 0 {
+            run(&mut db, "BEGIN; LOCK TABLE trap");
+        } else {
+            run(&mut admin, "BEGIN");
+            run(&mut admin, &give);
+        }
+        let mut session = connect_as(&name, &owner);
+        let pid = one::<i32>(&mut session, "SELECT pg_backend_pid()");
+        let changing = std::thread::spawn(move || session.batch_execute(&statement));
+        wait_until("it waits", || changing.is_finished() || waits(&mut watcher, pid));
+        if changing.is_finished() {
+            panic!("{:?}", changing.join());
+        }
+        if n == 0 {
+            run(&mut admin, &give);
+            run(&mut db, "COMMIT");
+        } else {
+            run(&mut admin, "COMMIT");
+        }
+        let refused = changing.join().unwrap().unwrap_err();
+        let refused = refused.as_db_error().unwrap();
+        assert_eq!(refused.message(), format!("permission denied for registered site {site}"));
+        let now =
+            format!("SELECT concat(owner, ' ', destination) FROM matomo_sites WHERE id = {site}");
+        assert_eq!(one::<String>(&mut admin, &now), format!("{other} {owner}.matomo"));
+    }
+}
+
+#[test]
 fn nobody_reaches_the_network_unless_he_was_allowed_to() {
     let (name, mut admin, owner) = database_and_role();
     let stranger = role(&mut admin);

@@ -115,6 +115,25 @@ fn all_other_days_and_sites_go_and_the_reason_is_told() {
 }
 
 #[test]
+fn a_row_that_a_trigger_keeps_in_a_heap_is_told_of_and_all_others_go() {
+    let mut db = database();
+    run(&mut db, "SELECT matomo_create_table('visits')");
+    let (noon, _fake) = filled(&mut db, "visits");
+    run(&mut db, REASONS[2].0);
+    let before = midnight(&noon, 2);
+    let drop = format!("CALL matomo_drop_before('visits', '{before}')");
+    for _ in 0..2 {
+        let (state, message) = (REASONS[2].1, REASONS[2].2);
+        assert_says(&error(&mut db, &drop), state, message, &[], "Remove what prevents it");
+        let kept = left(&mut db, "visits", &before);
+        assert_eq!(kept, [format!("1 {} 1", noon.text(6))]);
+    }
+    run(&mut db, "DROP TRIGGER keeps ON visits");
+    run(&mut db, &drop);
+    assert_eq!(left(&mut db, "visits", &before), [""; 0]);
+}
+
+#[test]
 fn a_day_of_which_nothing_could_be_deleted_stays_known_as_it_is() {
     let fake = serve(world(142, "UTC", 12, "2026-10-24", "2026-10-26"));
     let mut db = heap2();
