@@ -18,10 +18,10 @@ use crate::pg::local_settings::LocalSettings;
 use crate::pg::report::warn_of;
 use crate::state::{not_begun, restored};
 use crate::worker::background::{self, Child, Database};
+use crate::worker::holders;
 use crate::worker::queue::{self, Queue, Task};
 use crate::worker::shares::Shares;
 use crate::worker::site_worker;
-use crate::worker::step;
 
 /// Wait before the next attempt after unfinished upkeep.
 const UPKEEP_PAUSE: Duration = Duration::from_secs(300);
@@ -125,7 +125,7 @@ impl Coordinator {
         let at_work: Vec<_> = self.at_work.iter().filter_map(pid).collect();
         let note = || {
             let extension = Extension::find()?;
-            match step::holders(&extension, &at_work)? {
+            match holders::of(&extension, &at_work)? {
                 held if held.is_empty() => Ok(()),
                 held => not_begun::note_held(&extension, &held),
             }

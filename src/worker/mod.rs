@@ -5,6 +5,7 @@ pub mod attempt;
 pub mod background;
 pub mod calls;
 pub mod coordinator;
+pub mod holders;
 pub mod launcher;
 pub mod metadata;
 pub mod queue;

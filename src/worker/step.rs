@@ -1,7 +1,6 @@
 //! A run of a registered site, step by step. Each step is a transaction: its days, their ledger entries
 //! and the run's row are committed together. Runs on the main thread.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use chrono::{NaiveDate, Utc};
@@ -15,7 +14,7 @@ use crate::matomo::client::{Client, SiteInfo};
 use crate::matomo::zone::Zone;
 use crate::pg::extension::Extension;
 use crate::pg::failed::Failed;
-use crate::pg::locks::{self, Kind};
+use crate::pg::locks;
 use crate::pg::report::say;
 use crate::pg::roles::AsSiteOwner;
 use crate::pg::spi::{query, spi, values};
@@ -39,6 +38,7 @@ use crate::sync::site_sync::{
 };
 use crate::worker::attempt::attempt;
 use crate::worker::background;
+use crate::worker::holders;
 use crate::worker::metadata;
 use crate::worker::session::{self, Failure, Phase};
 
@@ -66,7 +66,7 @@ pub fn begin(site: i32, command: &str, at_once: bool) -> Result<Option<i64>> {
     session::begin(site.id, Phase::End);
     if !session::lock(site.id) {
         session::clear();
-        let mut holders = holders(&extension, &[])?;
+        let mut holders = holders::of(&extension, &[])?;
         holders.retain(|(held, _)| *held == site.id);
         not_begun::note_held(&extension, &holders)?;
         say_busy(site.id);
@@ -137,31 +137,6 @@ pub fn check_may_call(extension: &Extension) -> Result<()> {
         query(client, sql, &procedures.map(Into::into))?.first().get_one().map_err(spi)
     })?;
     if may_call == Some(true) { Ok(()) } else { Err(StoredError::ProcedurePrivilege.into()) }
-}
-
-/// The sites that processes hold: those of running or hanging syncs, and `more`, with the failure to record
-/// if that does not end. Without processes that have just begun, as their run may not be recorded yet.
-///
-/// # Errors
-/// Only internal ones.
-pub fn holders(extension: &Extension, more: &[(i32, i32)]) -> Result<Vec<(i32, Failed)>> {
-    let held = locks::held(Kind::Run);
-    let mut holders: BTreeMap<i32, i32> = more.iter().copied().collect();
-    holders.extend(held.iter().map(|held| (held.object.cast_signed(), held.pid)));
-    if holders.is_empty() {
-        return Ok(Vec::new());
-    }
-    let sql = "SELECT a.pid FROM pg_catalog.pg_stat_get_activity(NULL) AS a \
-               WHERE a.pid OPERATOR(pg_catalog.=) ANY ($1) AND a.query_start IS NOT NULL \
-               AND pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() \
-                   OPERATOR(pg_catalog.-) a.query_start) OPERATOR(pg_catalog.>) 5";
-    let pids: Vec<i32> = holders.values().copied().collect();
-    // Not everybody sees what others do.
-    let old: Vec<i32> =
-        extension.run(|client| query(client, sql, &[pids.into()]).and_then(values))?;
-    holders.retain(|_, pid| old.contains(pid));
-    let failed = |(site, pid)| (site, Failed::of(&Busy::Holds { site, pid }.into()));
-    Ok(holders.into_iter().map(failed).collect())
 }
 
 fn say_busy(site: i32) {
