@@ -17,7 +17,7 @@ use crate::pg::failed::Failed;
 use crate::pg::locks;
 use crate::pg::report::say;
 use crate::pg::roles::AsSiteOwner;
-use crate::pg::spi::{query, spi, values};
+use crate::pg::spi::{query, spi};
 use crate::pg::watch::{self, Watch};
 use crate::rows::batch::Misfits;
 use crate::state::not_begun;
