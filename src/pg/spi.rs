@@ -1,13 +1,12 @@
 //! Statements through SPI. Only those that write take a transaction ID.
 
 use pgrx::datum::DatumWithOid;
-use pgrx::pg_sys::panic::CaughtError;
 use pgrx::prelude::*;
 use pgrx::spi::{PreparedStatement, SpiClient, SpiTupleTable};
 
 use crate::error::{Error, Result};
 use crate::pg::encoding;
-use crate::pg::subtransaction;
+use crate::pg::subtransaction::{self, Undone};
 
 /// Runs a statement, which sees earlier writes of this transaction.
 ///
@@ -69,19 +68,12 @@ pub fn read_now<'conn>(
         let rows = run_plan(client, &plan, args);
         // SAFETY: main thread; the one of above.
         unsafe { pg_sys::PopActiveSnapshot() };
-        rows.map_err(Undone::Failed)
+        rows
     };
-    let raised = |caught| Undone::Raised(Box::new(caught));
-    subtransaction::within(read, raised).map_err(|undone| match undone {
+    subtransaction::attempt(read).map_err(|undone| match undone {
         Undone::Failed(error) => error,
         Undone::Raised(caught) => caught.rethrow(),
     })
-}
-
-/// Why a subtransaction is rolled back.
-enum Undone {
-    Failed(Error),
-    Raised(Box<CaughtError>),
 }
 
 /// The first column of a result, without NULLs.

@@ -6,6 +6,23 @@ use std::ptr;
 use pgrx::pg_sys::panic::CaughtError;
 use pgrx::prelude::*;
 
+use crate::error::Error;
+
+/// Why a subtransaction was rolled back.
+pub enum Undone {
+    Failed(Error),
+    Raised(Box<CaughtError>),
+}
+
+/// Runs `work` in a subtransaction, and tells why if that is rolled back.
+///
+/// # Errors
+/// That of `work`, returned or raised.
+pub fn attempt<T>(work: impl FnOnce() -> crate::error::Result<T>) -> Result<T, Undone> {
+    let raised = |caught| Undone::Raised(Box::new(caught));
+    within(|| work().map_err(Undone::Failed), raised)
+}
+
 /// Runs `work` in a subtransaction, which is rolled back if it returns an error or raises one.
 ///
 /// # Errors

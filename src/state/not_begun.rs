@@ -19,6 +19,9 @@ const IS_OVERDUE: &str = "s.enabled AND clock_timestamp() - greatest(t.changed_a
 /// # Errors
 /// Only internal ones.
 pub fn note_held(extension: &Extension, sites: &[(i32, Failed)]) -> Result<()> {
+    if sites.is_empty() {
+        return Ok(());
+    }
     let sql = format!(
         "SELECT s.id FROM {0}.matomo_site_config s JOIN {0}.matomo_site_state t ON t.site_id = s.id \
          WHERE s.id = ANY ($1) AND t.failures = 0 AND {1}",

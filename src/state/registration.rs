@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 
 use chrono::NaiveDate;
 use pgrx::datum::{DatumWithOid, Interval};
-use pgrx::pg_sys::panic::CaughtError;
 use pgrx::prelude::*;
 use pgrx::spi::{SpiClient, SpiHeapTupleData};
 
@@ -14,7 +13,7 @@ use crate::pg::extension::Extension;
 use crate::pg::report;
 use crate::pg::roles::has_rights_of;
 use crate::pg::spi::{query, sees_commits, spi};
-use crate::pg::subtransaction;
+use crate::pg::subtransaction::{self, Undone};
 use crate::state::restored::{OWNER_OF_SITE, table_of_site};
 use crate::state::sites::RegisteredSite;
 use crate::state::{retention, runs};
@@ -23,12 +22,6 @@ use crate::state::{retention, runs};
 const TABLE_NAME: &str = "(SELECT ARRAY[n.nspname::text, c.relname::text, r.rolname::text] \
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
     JOIN pg_roles r ON r.oid = c.relowner WHERE c.oid = $3)";
-
-/// Why a statement was rolled back.
-enum Undone {
-    Failed(Error),
-    Raised(Box<CaughtError>),
-}
 
 /// Configuration of a registered site; `None` keeps a value.
 #[derive(Clone, Default)]
@@ -158,11 +151,7 @@ impl Registration<'_> {
         but: Option<i32>,
         statement: impl FnOnce() -> Result<T>,
     ) -> Result<T> {
-        let undone = subtransaction::within(
-            || statement().map_err(Undone::Failed),
-            |caught| Undone::Raised(Box::new(caught)),
-        );
-        undone.or_else(|undone| match undone {
+        subtransaction::attempt(statement).or_else(|undone| match undone {
             Undone::Failed(error) => Err(error),
             Undone::Raised(caught) => {
                 if report::raised(&caught).sql_error_code()

@@ -51,12 +51,14 @@ fn create_in(
 ///
 /// # Errors
 /// Those of [`create`].
-pub fn make(extension: &Extension, table: pg_sys::Oid, (from, to): (i64, i64)) -> Result<()> {
+pub fn make(extension: &Extension, table: pg_sys::Oid, (from, to): (i64, i64)) -> Result<i32> {
     let sql = format!(
         "SELECT {}.matomo_create_partitions($1::pg_catalog.regclass, pg_catalog.to_timestamp($2), \
          pg_catalog.to_timestamp($3))",
         extension.schema
     );
     let args = [table.into(), (from as f64).into(), (to as f64).into()];
-    Spi::connect_mut(|client| query(client, &sql, &args).map(drop))
+    Spi::connect_mut(|client| {
+        Ok(query(client, &sql, &args)?.first().get_one().map_err(spi)?.unwrap_or(0))
+    })
 }

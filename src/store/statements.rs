@@ -49,8 +49,6 @@ pub struct Statements {
     /// `(visits[, from, to], identities)` → number of stored rows that have one of these in the first
     /// column of their identity.
     pub count_rows: String,
-    /// `(destination, from, to)`
-    pub make_partitions: String,
     /// `(destination)` → (from, to) of each partition, in seconds.
     pub partition_ranges: String,
 }
@@ -281,11 +279,6 @@ impl Statements {
                 "SELECT pg_catalog.date_part('epoch', r.lower_bound), \
                  pg_catalog.date_part('epoch', r.upper_bound) \
                  FROM {}.matomo_partition_ranges($1::pg_catalog.regclass) AS r",
-                extension.schema
-            ),
-            make_partitions: format!(
-                "SELECT {}.matomo_create_partitions($1::pg_catalog.regclass, \
-                 pg_catalog.to_timestamp($2), pg_catalog.to_timestamp($3))",
                 extension.schema
             ),
         }

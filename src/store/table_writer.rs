@@ -24,6 +24,7 @@ use crate::store::compare::{Changes, Comparison, RowLock};
 use crate::store::copy_from::copy_from;
 use crate::store::destination::Destination;
 use crate::store::engine::Engine;
+use crate::store::partitions;
 use crate::store::planner_hook::VisitIndexOnly;
 use crate::store::statements::{Statements, column_arrays, span_args};
 use crate::store::written::Written;
@@ -166,10 +167,7 @@ impl TableWriter {
                 continue;
             }
             let destination = self.destination.oid;
-            let args = [destination.into(), from.into(), to.into()];
-            let made = query(client, &self.statements.make_partitions, &args)?;
-            let made: Option<i32> = made.first().get_one().map_err(spi)?;
-            if made > Some(0) {
+            if partitions::make(&self.destination.extension, destination, (begin, end))? > 0 {
                 let table = destination.to_u32();
                 missing.push(MissingPartitions { table, from: begin, to: end, is_regular: false });
             }

@@ -199,18 +199,19 @@ impl Child {
 
     /// Its process ID, while it runs.
     pub fn pid(&self) -> Option<i32> {
-        let mut pid = 0;
-        // SAFETY: main thread; the handle is valid as long as self.
-        let status = unsafe { pg_sys::GetBackgroundWorkerPid(self.0, &mut pid) };
+        let (status, pid) = self.status();
         (status == pg_sys::BgwHandleStatus::BGWH_STARTED).then_some(pid)
     }
 
     /// Whether it has ended, or could not be started.
     pub fn has_ended(&self) -> bool {
+        self.status().0 == pg_sys::BgwHandleStatus::BGWH_STOPPED
+    }
+
+    fn status(&self) -> (pg_sys::BgwHandleStatus::Type, i32) {
         let mut pid = 0;
         // SAFETY: main thread; the handle is valid as long as self.
-        let status = unsafe { pg_sys::GetBackgroundWorkerPid(self.0, &mut pid) };
-        status == pg_sys::BgwHandleStatus::BGWH_STOPPED
+        (unsafe { pg_sys::GetBackgroundWorkerPid(self.0, &mut pid) }, pid)
     }
 }
 

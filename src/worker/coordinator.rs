@@ -125,10 +125,7 @@ impl Coordinator {
         let at_work: Vec<_> = self.at_work.iter().filter_map(pid).collect();
         let note = || {
             let extension = Extension::find()?;
-            match holders::of(&extension, &at_work)? {
-                held if held.is_empty() => Ok(()),
-                held => not_begun::note_held(&extension, &held),
-            }
+            not_begun::note_held(&extension, &holders::of(&extension, &at_work)?)
         };
         if let Err(failed) = look(note) {
             self.complain(failed);

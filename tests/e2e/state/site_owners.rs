@@ -171,11 +171,6 @@ fn a_site_that_is_given_away_meanwhile_is_not_changed_by_its_old_owner() {
         ),
     );
     let give = format!("SELECT matomo_alter_site({site}, owner => '{other}')");
-    let waits = |db: &mut Client, pid: i32| {
-        let sql = "SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = $1";
-        let row = db.query_opt(sql, &[&pid]).unwrap();
-        row.and_then(|row| row.get::<_, Option<bool>>(0)) == Some(true)
-    };
     // In a transaction it would see the same at each look.
     let mut watcher = connect_as(&name, &owner);
     let statements = [
