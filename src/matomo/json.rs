@@ -114,6 +114,16 @@ pub fn each_member<'a>(raw: &'a RawValue, work: impl FnMut(Cow<'a, str>, &'a Raw
     let _ = serde_json::Deserializer::from_str(raw.get()).deserialize_any(Reader(work));
 }
 
+/// Whether a value says nothing: null or an empty text.
+pub fn is_nothing(raw: &RawValue) -> bool {
+    matches!(raw.get(), "null" | r#""""#)
+}
+
+/// Whether a value is an object or a list, which [`each_member`] takes.
+pub fn has_members(raw: &RawValue) -> bool {
+    raw.get().starts_with(['{', '['])
+}
+
 /// A key, borrowed from the document unless it has escapes.
 #[derive(Deserialize)]
 #[serde(transparent)]

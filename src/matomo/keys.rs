@@ -3,7 +3,7 @@
 
 /// Keys of a visit whose values columns take, in alphabetical order. The last eight of `campaign…` are
 /// those of the plugin MarketingCampaignsReporting.
-pub const VISIT_KEYS: [&str; 59] = [
+pub const VISIT_KEYS: [&str; 62] = [
     "actions",
     "browserCode",
     "browserFamily",
@@ -28,10 +28,12 @@ pub const VISIT_KEYS: [&str; 59] = [
     "deviceType",
     "events",
     "fingerprint",
+    "firstActionTimestamp",
     "goalConversions",
     "idSite",
     "interactions",
     "languageCode",
+    "lastActionTimestamp",
     "latitude",
     "longitude",
     "operatingSystemCode",
@@ -54,6 +56,7 @@ pub const VISIT_KEYS: [&str; 59] = [
     "secondsSinceLastVisit",
     "siteCurrency",
     "siteName",
+    "truncatedActionsCount",
     "userId",
     "visitConverted",
     "visitCount",
@@ -66,7 +69,7 @@ pub const VISIT_KEYS: [&str; 59] = [
 ];
 
 /// Keys of an action whose values columns take, in alphabetical order.
-pub const ACTION_KEYS: [&str; 38] = [
+pub const ACTION_KEYS: [&str; 39] = [
     "contentInteraction",
     "contentName",
     "contentPiece",
@@ -102,6 +105,7 @@ pub const ACTION_KEYS: [&str; 38] = [
     "siteSearchCount",
     "siteSearchKeyword",
     "timeSpent",
+    "timestamp",
     "title",
     "type",
     "url",
@@ -143,6 +147,35 @@ const LEFT_OUT: [&str; 27] = [
     "visitLocalHour",
     "visitServerHour",
 ];
+
+/// The position of a key in [`VISIT_KEYS`], for constants.
+pub const fn visit_key(key: &str) -> usize {
+    position(&VISIT_KEYS, key)
+}
+
+/// The position of a key in [`ACTION_KEYS`], for constants.
+pub const fn action_key(key: &str) -> usize {
+    position(&ACTION_KEYS, key)
+}
+
+const fn position(keys: &[&str], key: &str) -> usize {
+    let mut n = 0;
+    while n < keys.len() && !is_same(keys[n], key) {
+        n += 1;
+    }
+    assert!(n < keys.len(), "no key that is read");
+    n
+}
+
+/// Whether two texts are equal; `==` is not for constants.
+const fn is_same(a: &str, b: &str) -> bool {
+    let (a, b) = (a.as_bytes(), b.as_bytes());
+    let mut n = 0;
+    while n < a.len() && n < b.len() && a[n] == b[n] {
+        n += 1;
+    }
+    n == a.len() && n == b.len()
+}
 
 /// Where the keys stand in their lists.
 pub static VISIT_PLACES: Places = Places::of(&VISIT_KEYS);

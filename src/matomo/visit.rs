@@ -5,18 +5,21 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Index;
 
+use serde::Serialize;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::matomo::element_limit;
 use crate::matomo::json::{self, Key};
-use crate::matomo::keys::{self, ACTION_KEYS, ACTION_PLACES, VISIT_KEYS, VISIT_PLACES};
+use crate::matomo::keys::{
+    self, ACTION_KEYS, ACTION_PLACES, VISIT_KEYS, VISIT_PLACES, action_key, visit_key,
+};
 
 /// Custom dimensions by number, in order.
 pub type Dimensions<'a> = BTreeMap<u32, &'a RawValue>;
 
 /// Members with a value whose keys no list of [`keys`] has, in order.
-pub type Members<'a> = Vec<(Cow<'a, str>, &'a RawValue)>;
+pub type Members<'a> = Vec<(Cow<'a, str>, Cow<'a, RawValue>)>;
 
 /// The values of a list of keys, in its order.
 #[derive(Debug)]
@@ -45,8 +48,12 @@ pub struct Visit<'a> {
     pub first: Option<i64>,
     /// `lastActionTimestamp`, a true instant in seconds, by which Matomo filters and sorts.
     pub last: Option<i64>,
-    /// `truncatedActionsCount`: actions that Matomo did not send.
+    /// `truncatedActionsCount`: actions that Matomo did not send; 0 if the number cannot be read.
     pub truncated: i64,
+    /// Whether there may be such actions.
+    pub may_be_cut: bool,
+    /// Whether a time or the number of cut actions cannot be read.
+    pub has_odd_numbers: bool,
     /// The values of [`VISIT_KEYS`].
     pub values: Values<'a, { VISIT_KEYS.len() }>,
     /// `experiments` of the A/B testing plugin.
@@ -72,8 +79,8 @@ pub struct Action<'a> {
     pub unknown: Members<'a>,
 }
 
-/// Parses a map key by key. Anything else counts as a map without keys, as one odd value must not
-/// cost the others; so does a list, as PHP writes an empty map as a list.
+/// Parses a map key by key. A list is a map with numbers as keys, as PHP writes both as lists. Anything
+/// else counts as a map without keys, as one odd value must not cost the others.
 macro_rules! read_leniently {
     ($kind:ident, $name:literal) => {
         impl<'de: 'a, 'a> Deserialize<'de> for $kind<'a> {
@@ -99,24 +106,24 @@ macro_rules! read_leniently {
                         Ok($kind::default())
                     }
 
-                    fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
-                        Ok($kind::default())
+                    fn visit_bool<E>(self, value: bool) -> Result<Self::Value, E> {
+                        Ok($kind::odd(sent(&value)))
                     }
 
-                    fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
-                        Ok($kind::default())
+                    fn visit_i64<E>(self, value: i64) -> Result<Self::Value, E> {
+                        Ok($kind::odd(sent(&value)))
                     }
 
-                    fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
-                        Ok($kind::default())
+                    fn visit_u64<E>(self, value: u64) -> Result<Self::Value, E> {
+                        Ok($kind::odd(sent(&value)))
                     }
 
-                    fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
-                        Ok($kind::default())
+                    fn visit_f64<E>(self, value: f64) -> Result<Self::Value, E> {
+                        Ok($kind::odd(sent(&value)))
                     }
 
-                    fn visit_str<E>(self, _: &str) -> Result<Self::Value, E> {
-                        Ok($kind::default())
+                    fn visit_str<E>(self, value: &str) -> Result<Self::Value, E> {
+                        Ok($kind::odd(sent(&value)))
                     }
                 }
                 deserializer.deserialize_any(Reader)
@@ -129,9 +136,18 @@ read_leniently!(Visit, "a visit");
 read_leniently!(Action, "an action");
 read_leniently!(Actions, "a list of actions");
 
+/// A value that stands where a map should.
+fn sent<'a>(value: &impl Serialize) -> Option<Cow<'a, RawValue>> {
+    serde_json::value::to_raw_value(value).ok().map(Cow::Owned)
+}
+
 /// `actionDetails`, which may be a list or a map of actions.
 #[derive(Debug, Default)]
-pub struct Actions<'a>(pub Vec<Action<'a>>);
+pub struct Actions<'a> {
+    pub list: Vec<Action<'a>>,
+    /// What is sent instead of a list or a map.
+    pub odd: Option<Cow<'a, RawValue>>,
+}
 
 impl<'a> Actions<'a> {
     fn read<A: MapAccess<'a>>(mut map: A) -> Result<Self, A::Error> {
@@ -139,7 +155,7 @@ impl<'a> Actions<'a> {
         while let Some((_, action)) = map.next_entry::<IgnoredAny, _>()? {
             actions.push(action);
         }
-        Ok(Actions(actions))
+        Ok(Actions { list: actions, odd: None })
     }
 
     fn read_list<A: SeqAccess<'a>>(mut list: A) -> Result<Self, A::Error> {
@@ -147,7 +163,12 @@ impl<'a> Actions<'a> {
         while let Some(action) = list.next_element()? {
             actions.push(action);
         }
-        Ok(Actions(actions))
+        Ok(Actions { list: actions, odd: None })
+    }
+
+    /// Of what is neither a list nor a map.
+    pub fn odd(sent: Option<Cow<'a, RawValue>>) -> Self {
+        Actions { list: Vec::new(), odd: sent.filter(|raw| !json::is_nothing(raw)) }
     }
 }
 
@@ -170,26 +191,44 @@ impl<'a> Visit<'a> {
             }
             match key.as_ref() {
                 "idVisit" => visit.id = json::integer(map.next_value()?),
-                "firstActionTimestamp" => visit.first = json::integer(map.next_value()?),
-                "lastActionTimestamp" => visit.last = json::integer(map.next_value()?),
                 "serverTimestamp" => server_timestamp = json::integer(map.next_value()?),
-                "truncatedActionsCount" => {
-                    visit.truncated = json::integer(map.next_value()?).unwrap_or(0);
-                }
                 "experiments" => visit.experiments = present(map.next_value()?),
                 "customVariables" => visit.custom_variables = present(map.next_value()?),
-                "actionDetails" => visit.actions = actions(&mut map)?.0,
+                "actionDetails" => {
+                    let Actions { list, odd } = actions(&mut map)?;
+                    visit.actions = list;
+                    visit.unknown.extend(odd.map(|odd| (key, odd)));
+                }
                 _ => read_other(&mut visit.dimensions, &mut visit.unknown, key, &mut map)?,
             }
         }
+        visit.read_numbers();
         // `serverTimestamp` is the same instant.
         visit.last = visit.last.or(server_timestamp);
         Ok(visit)
     }
 
+    fn read_numbers(&mut self) {
+        let mut number = |key: usize| {
+            let sent = self.values[key].filter(|raw| !json::is_nothing(raw));
+            let number = sent.and_then(json::integer);
+            self.has_odd_numbers |= sent.is_some() && number.is_none();
+            (number, sent.is_some() && number != Some(0))
+        };
+        (self.first, _) = number(const { visit_key("firstActionTimestamp") });
+        (self.last, _) = number(const { visit_key("lastActionTimestamp") });
+        let (truncated, may_be_cut) = number(const { visit_key("truncatedActionsCount") });
+        (self.truncated, self.may_be_cut) = (truncated.unwrap_or(0), may_be_cut);
+    }
+
     fn read_list<A: SeqAccess<'a>>(mut list: A) -> Result<Self, A::Error> {
         while list.next_element::<IgnoredAny>()?.is_some() {}
         Ok(Visit::default())
+    }
+
+    /// Of what is neither a map nor a list. Without an ID it is refused.
+    fn odd(_: Option<Cow<'a, RawValue>>) -> Self {
+        Visit::default()
     }
 }
 
@@ -202,17 +241,29 @@ impl<'a> Action<'a> {
                 continue;
             }
             match key.as_ref() {
-                "timestamp" => action.wall = json::integer(map.next_value()?),
                 "customVariables" => action.custom_variables = present(map.next_value()?),
                 _ => read_other(&mut action.dimensions, &mut action.unknown, key, &mut map)?,
             }
         }
+        action.wall = action.values[const { action_key("timestamp") }].and_then(json::integer);
         Ok(action)
     }
 
     fn read_list<A: SeqAccess<'a>>(mut list: A) -> Result<Self, A::Error> {
-        while list.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(Action::default())
+        let mut action = Action::default();
+        let mut number = 0;
+        while let Some(raw) = list.next_element()? {
+            keep(&mut action.unknown, number.to_string().into(), raw)?;
+            number += 1;
+        }
+        Ok(action)
+    }
+
+    /// Of what is neither a map nor a list.
+    pub fn odd(sent: Option<Cow<'a, RawValue>>) -> Self {
+        let sent = sent.filter(|raw| !json::is_nothing(raw));
+        let unknown = sent.map(|raw| (Cow::Borrowed("actionDetails"), raw));
+        Action { unknown: unknown.into_iter().collect(), ..Action::default() }
     }
 }
 
@@ -229,15 +280,33 @@ fn read_other<'a, A: MapAccess<'a>>(
     key: Cow<'a, str>,
     map: &mut A,
 ) -> Result<(), A::Error> {
-    if let Some(number) = key.strip_prefix("dimension").and_then(|number| number.parse().ok()) {
+    if let Some(number) = dimension_of(&key) {
         let value: &RawValue = map.next_value()?;
-        if !matches!(value.get(), "null" | r#""""#) {
+        if !json::is_nothing(value) {
             dimensions.insert(number, value);
         }
     } else if keys::is_left_out(&key) {
         map.next_value::<IgnoredAny>()?;
-    } else if let Some(value) = present(map.next_value()?) {
-        unknown.push((key, value));
+    } else {
+        keep(unknown, key, map.next_value()?)?;
+    }
+    Ok(())
+}
+
+/// 3 for `dimension3`, but not for `dimension03`, which may come beside it.
+fn dimension_of(key: &str) -> Option<u32> {
+    let digits = key.strip_prefix("dimension")?;
+    let is_plain = digits == "0" || !digits.starts_with(['0', '+']);
+    is_plain.then(|| digits.parse().ok()).flatten()
+}
+
+fn keep<'a, E: serde::de::Error>(
+    unknown: &mut Members<'a>,
+    key: Cow<'a, str>,
+    value: &'a RawValue,
+) -> Result<(), E> {
+    if let Some(value) = present(value) {
+        unknown.push((key, Cow::Borrowed(value)));
         if unknown.len().is_multiple_of(UNKNOWN_PER_COUNT) {
             element_limit::count_one()?;
         }

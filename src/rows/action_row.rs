@@ -5,16 +5,15 @@ use std::borrow::Cow;
 use serde_json::value::RawValue;
 
 use crate::matomo::json;
-use crate::matomo::keys::{ITEM_KEYS, ITEM_PLACES};
+use crate::matomo::keys::{ACTION_KEYS, ITEM_KEYS, ITEM_PLACES, action_key};
 use crate::matomo::visit::{Action, Dimensions, Members};
-use crate::rows::cell::{Misfit, extra, instant, put, sent};
+use crate::rows::cell::{Misfit, extra, instant, note, put, representable, sent};
 use crate::rows::column_type::Value;
 use crate::rows::columns::Source;
 use crate::rows::custom;
 use crate::rows::layout::Slot;
 use crate::rows::lines::Cells;
 use crate::rows::values::{self, Member};
-use crate::rows::visit_cells::action_key;
 
 /// An element of `itemDetails`.
 #[derive(Default)]
@@ -25,24 +24,78 @@ pub struct Item<'a> {
 }
 
 impl<'a> Item<'a> {
-    /// The items of an order or a cart, in order.
-    pub fn all(details: &'a RawValue) -> Vec<Item<'a>> {
-        let mut items = Vec::new();
+    /// Passes the items of an order or a cart to `work`, each with its place. One at a time: in memory an
+    /// item takes many times its length, and there may be very many.
+    pub fn each(details: &'a RawValue, mut work: impl FnMut(usize, &Item<'a>)) {
+        let mut place = 0;
         json::each_member(details, |_, raw| {
-            // Anything else is no item. A real one is several times as long as this.
-            if !raw.get().starts_with('{') || items.len() > details.get().len() / 32 {
-                return;
+            if is_item(raw) {
+                work(place, &Item::of(raw));
+                place += 1;
             }
-            let mut item = Item::default();
-            json::each_member(raw, |key, value| match ITEM_PLACES.find(&key) {
-                _ if value.get() == "null" => {}
-                Some(place) => item.values[place] = Some(value),
-                None => item.unknown.push((key, value)),
-            });
-            items.push(item);
         });
-        items
     }
+
+    fn of(raw: &'a RawValue) -> Item<'a> {
+        let mut item = Item::default();
+        json::each_member(raw, |key, value| match ITEM_PLACES.find(&key) {
+            _ if value.get() == "null" => {}
+            Some(place) => item.values[place] = Some(value),
+            None => item.unknown.push((key, Cow::Borrowed(value))),
+        });
+        item
+    }
+}
+
+fn is_item(raw: &RawValue) -> bool {
+    raw.get().starts_with('{')
+}
+
+/// Whether an action is a goal conversion, an order or an abandoned cart.
+pub fn is_conversion(action: &Action) -> bool {
+    let kind = action.values[const { action_key("type") }].map(|raw| raw.get());
+    matches!(kind, Some(r#""goal""# | r#""ecommerceOrder""# | r#""ecommerceAbandonedCart""#))
+}
+
+/// Keys for which only tables of conversions have columns.
+const OF_CONVERSIONS: [usize; 8] = [
+    action_key("goalPageId"),
+    action_key("referrerKeyword"),
+    action_key("referrerName"),
+    action_key("referrerType"),
+    action_key("revenueDiscount"),
+    action_key("revenueShipping"),
+    action_key("revenueSubTotal"),
+    action_key("revenueTax"),
+];
+
+/// Members that an action of its type has no columns or rows for.
+fn out_of_place<'a>(action: &Action<'a>) -> Vec<(&'static str, &'a RawValue)> {
+    let is_conversion = is_conversion(action);
+    let mut found = Vec::new();
+    if !is_conversion {
+        let all = OF_CONVERSIONS.iter().filter_map(|key| Some((*key, action.values[*key]?)));
+        let all = all.filter(|(_, raw)| !json::is_nothing(raw));
+        found.extend(all.map(|(key, raw)| (ACTION_KEYS[key], raw)));
+    }
+    if let Some(details) = action.values[const { action_key("itemDetails") }]
+        && (!is_conversion || !are_items(details))
+        && !is_empty(details)
+    {
+        found.push(("itemDetails", details));
+    }
+    found
+}
+
+fn are_items(details: &RawValue) -> bool {
+    let mut are_items = json::has_members(details);
+    json::each_member(details, |_, raw| are_items &= is_item(raw) || is_empty(raw));
+    are_items
+}
+
+/// Whether there is nothing in it; PHP writes an empty map as a list.
+fn is_empty(raw: &RawValue) -> bool {
+    json::is_nothing(raw) || matches!(raw.get(), "[]" | "{}")
 }
 
 /// The sources of an action's own columns.
@@ -72,11 +125,11 @@ impl<'a> Row<'_, 'a> {
                     let sent = json::text(raw).unwrap_or_default();
                     let number = values::plain_number(sent.trim());
                     // 0 stands for what is no number, as in the Node tool's tables.
-                    if number.is_none() && !sent.is_empty() {
-                        misfits.push(Misfit { column: slot.column, sent: Some(raw) });
+                    let shown = Value::Text(number.as_deref().unwrap_or("0"));
+                    if !slot.kind.write(cells, shown) || number.is_none() {
+                        note(slot.column, raw, misfits);
                     }
-                    text = number.map_or_else(|| "0".to_owned(), Cow::into_owned);
-                    Value::Text(&text)
+                    return;
                 }
                 None => Value::Text("0"),
             },
@@ -84,11 +137,22 @@ impl<'a> Row<'_, 'a> {
             Source::ActionId => {
                 return cells.display(format_args!("{}_{}", self.id, self.index));
             }
-            Source::Instant => instant(Some(self.at)),
+            Source::Instant => {
+                if representable(self.action.wall).is_none()
+                    && let Some(sent) = self.action.values[const { action_key("timestamp") }]
+                {
+                    note(slot.column, sent, misfits);
+                }
+                instant(Some(self.at))
+            }
             Source::CustomVariables => match (self.action.custom_variables, self.visit_variables) {
                 (None, []) => Value::Object(&[]),
                 (own, of_visit) => {
-                    members = custom::variables_of_both(own, of_visit);
+                    let all = custom::variables_of_both(own, of_visit);
+                    if let Some(odd) = all.odd {
+                        note(slot.column, odd, misfits);
+                    }
+                    members = all.members;
                     Value::Object(&members)
                 }
             },
@@ -116,7 +180,7 @@ impl<'a> Row<'_, 'a> {
             Source::ItemExtra => {
                 let none = Members::new();
                 let unknown = self.item.map_or(&none, |(_, item)| &item.unknown);
-                match extra(unknown, misfits) {
+                match extra(unknown, Vec::new(), misfits) {
                     Some(extra) => {
                         text = extra;
                         Value::Jsonb(&text)
@@ -125,13 +189,15 @@ impl<'a> Row<'_, 'a> {
                 }
             }
             Source::Dimension(number) => sent(self.dimensions.get(&number).copied()),
-            Source::Extra => match extra(&self.action.unknown, misfits) {
-                Some(extra) => {
-                    text = extra;
-                    Value::Jsonb(&text)
+            Source::Extra => {
+                match extra(&self.action.unknown, out_of_place(self.action), misfits) {
+                    Some(extra) => {
+                        text = extra;
+                        Value::Jsonb(&text)
+                    }
+                    None => Value::Null,
                 }
-                None => Value::Null,
-            },
+            }
             // Of the visit.
             _ => Value::Null,
         };

@@ -9,12 +9,12 @@ use chrono::NaiveDate;
 use crate::error::{Fault, Result};
 use crate::matomo::client::Client;
 use crate::matomo::json;
+use crate::matomo::keys::visit_key;
 use crate::matomo::visit::Visit;
 use crate::rows::layout::Layout;
 use crate::rows::lines::Lines;
 use crate::rows::mapping::VisitRows;
 use crate::rows::site_context::SiteContext;
-use crate::rows::visit_cells;
 
 /// The layouts of a destination and of its companions, in the order of [`Kind`]; the first is that of the
 /// destination.
@@ -73,7 +73,7 @@ impl Misfits {
 }
 
 fn visitor(visit: &Visit) -> Option<String> {
-    visit.values[const { visit_cells::visit_key("visitorId") }].and_then(json::text)
+    visit.values[const { visit_key("visitorId") }].and_then(json::text)
 }
 
 /// Size of rows at which a batch is handed over: large enough that the cost per batch does not

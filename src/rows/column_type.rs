@@ -31,7 +31,10 @@ pub enum ColumnType {
     Time,
     Json,
     Jsonb,
-    TextArray,
+    /// Of texts of at most so many characters each.
+    TextArray(usize),
+    /// At most so many bytes.
+    Bytes(usize),
     /// Of somebody else: takes what its input function takes.
     Other,
 }
@@ -54,16 +57,17 @@ pub enum Value<'t, 'json> {
 
 /// Length of a type modifier's header.
 const MODIFIER_HEADER: i32 = 4;
+/// Bytes of a `name`.
+const LONGEST_NAME: usize = 63;
 
 impl ColumnType {
     /// The type of this name in pg_catalog with this modifier, -1 for none (`pg_attribute.atttypmod`).
     pub fn of(name: &str, modifier: i32) -> ColumnType {
+        let length = || usize::try_from(modifier - MODIFIER_HEADER).unwrap_or(usize::MAX);
         match name {
             "text" => ColumnType::Text,
             "varchar" | "bpchar" if modifier < MODIFIER_HEADER => ColumnType::Text,
-            "varchar" | "bpchar" => {
-                ColumnType::Varchar(usize::try_from(modifier - MODIFIER_HEADER).unwrap_or(0))
-            }
+            "varchar" | "bpchar" => ColumnType::Varchar(length()),
             "int2" => ColumnType::Integer(i16::MIN.into(), i16::MAX.into()),
             "int4" => ColumnType::Integer(i32::MIN.into(), i32::MAX.into()),
             "int8" => ColumnType::Integer(i64::MIN, i64::MAX),
@@ -82,7 +86,11 @@ impl ColumnType {
             "time" => ColumnType::Time,
             "json" => ColumnType::Json,
             "jsonb" => ColumnType::Jsonb,
-            "_text" | "_varchar" => ColumnType::TextArray,
+            "_text" => ColumnType::TextArray(usize::MAX),
+            "_varchar" | "_bpchar" => ColumnType::TextArray(length()),
+            // These would cut a text.
+            "name" => ColumnType::Bytes(LONGEST_NAME),
+            "char" => ColumnType::Bytes(1),
             _ => ColumnType::Other,
         }
     }
@@ -109,10 +117,12 @@ impl ColumnType {
             (ColumnType::Jsonb, Value::Sent(raw)) => cells.text(&values::jsonb(raw)),
             (ColumnType::Jsonb, Value::Object([])) => cells.plain("{}"),
             (ColumnType::Jsonb, Value::Object(all)) => cells.text(&values::object_as_jsonb(all)),
-            (ColumnType::TextArray, Value::Sent(raw)) => match values::text_array(raw) {
-                Some(text) => cells.text(&text),
-                None => return write_misfit(cells, value),
-            },
+            (ColumnType::TextArray(most), Value::Sent(raw)) => {
+                match values::text_array(raw, most) {
+                    Some(text) => cells.text(&text),
+                    None => return write_misfit(cells, value),
+                }
+            }
             _ => return self.write_parsed(cells, value),
         }
         true
@@ -143,6 +153,7 @@ impl ColumnType {
             ColumnType::Varchar(most) => {
                 (text.chars().count() <= most).then_some(Cow::Borrowed(text))
             }
+            ColumnType::Bytes(most) => (text.len() <= most).then_some(Cow::Borrowed(text)),
             ColumnType::Integer(least, most) => {
                 let number = values::whole_number(trimmed)?;
                 let shown = || match values::is_plain_whole(trimmed) {
@@ -200,7 +211,7 @@ impl ColumnType {
             ColumnType::Json | ColumnType::Jsonb => {
                 Some(serde_json::Value::from(text).to_string().into())
             }
-            ColumnType::TextArray => None,
+            ColumnType::TextArray(_) => None,
         }
     }
 }
@@ -228,6 +239,23 @@ fn write_text(cells: &mut Cells, value: Value) {
     if is_null {
         cells.null();
     }
+}
+
+/// A value as JSON.
+pub fn as_json(value: Value) -> Box<RawValue> {
+    let json = match value {
+        Value::Sent(raw) => return raw.to_owned(),
+        Value::Null => "null".to_owned(),
+        Value::Integer(number) => number.to_string(),
+        Value::Object(all) => values::object_as_json(all),
+        Value::Jsonb(text) => text.to_owned(),
+        Value::Text(_) | Value::Instant(_) | Value::Day(_) => {
+            let mut json = String::new();
+            with_text(value, |text| json = serde_json::Value::from(text).to_string());
+            json
+        }
+    };
+    RawValue::from_string(json).unwrap_or_default()
 }
 
 /// Passes the text of a value that is not null.

@@ -1,17 +1,17 @@
 //! Makes rows from a visit. Pure.
 
 use crate::matomo::json;
-use crate::matomo::visit::{Action, Visit};
-use crate::rows::action_row::{Item, Row};
-use crate::rows::cell::{Misfit, representable};
-use crate::rows::columns::Kind;
-use crate::rows::custom;
+use crate::matomo::keys::action_key;
+use crate::matomo::visit::Visit;
+use crate::rows::action_row::{Item, Row, is_conversion};
+use crate::rows::cell::{Misfit, note, representable};
+use crate::rows::columns::{Kind, Source};
+use crate::rows::custom::{self, Variables};
 use crate::rows::layout::{Layout, Slot};
 use crate::rows::lines::Lines;
 use crate::rows::site_context::{ActionTime, SiteContext};
 use crate::rows::times::{self, ActionClock};
-use crate::rows::values::Member;
-use crate::rows::visit_cells::{VisitCells, VisitSource, action_key};
+use crate::rows::visit_cells::{VisitCells, VisitSource};
 
 /// A visit to be made into rows.
 pub struct VisitRows<'v, 'a> {
@@ -19,7 +19,7 @@ pub struct VisitRows<'v, 'a> {
     /// `action_timestamp` of each action.
     instants: Vec<i64>,
     /// The visit's own.
-    variables: Vec<Member>,
+    variables: Variables<'a>,
 }
 
 /// Rows of a visit in a table.
@@ -55,7 +55,13 @@ impl<'v, 'a> VisitRows<'v, 'a> {
             return Some(Vec::new());
         }
         let runs = layout.runs().map(|run| &layout.slots()[run]);
-        let of_visit = self.source.cells(runs.clone().filter(is_of_visit));
+        let mut of_visit = self.source.cells(runs.clone().filter(is_of_visit));
+        let mut slots = layout.slots().iter();
+        if let Some(odd) = self.variables.odd
+            && let Some(slot) = slots.find(|slot| slot.column.source == Source::CustomVariables)
+        {
+            note(slot.column, odd, &mut of_visit.misfits);
+        }
         let mut misfits = of_visit.misfits.clone();
         let mut all = names(&misfits);
         let size_before = rows.size();
@@ -77,7 +83,8 @@ impl<'v, 'a> VisitRows<'v, 'a> {
                     &both
                 }
             };
-            let (id, at, visit_variables) = (self.source.id, self.instants[index], &self.variables);
+            let (id, at, visit_variables) =
+                (self.source.id, self.instants[index], &self.variables.members);
             let row = Row { id, index, at, action, dimensions, visit_variables, item: None };
             let mut add = |row: &Row<'_, 'a>| {
                 misfits.truncate(of_visit.misfits.len());
@@ -89,10 +96,16 @@ impl<'v, 'a> VisitRows<'v, 'a> {
                 add(&row)?;
                 continue;
             }
-            let details = action.values[const { action_key("itemDetails") }];
-            for (place, item) in details.map(Item::all).unwrap_or_default().iter().enumerate() {
-                add(&Row { item: Some((place, item)), ..row })?;
-            }
+            let Some(details) = action.values[const { action_key("itemDetails") }] else {
+                continue;
+            };
+            let mut fits = Some(());
+            Item::each(details, |place, item| {
+                if fits.is_some() {
+                    fits = add(&Row { item: Some((place, item)), ..row });
+                }
+            });
+            fits?;
         }
         Some(all)
     }
@@ -127,12 +140,6 @@ fn is_of_visit(run: &&[Slot]) -> bool {
     run[0].column.source.is_of_visit()
 }
 
-/// Whether an action is a goal conversion, an order or an abandoned cart.
-fn is_conversion(action: &Action) -> bool {
-    let kind = action.values[const { action_key("type") }].map(|raw| raw.get());
-    matches!(kind, Some(r#""goal""# | r#""ecommerceOrder""# | r#""ecommerceAbandonedCart""#))
-}
-
 fn names(misfits: &[Misfit]) -> Vec<&'static str> {
     misfits.iter().map(|misfit| misfit.column.name).collect()
 }
@@ -147,7 +154,7 @@ fn instants(visit: &Visit, site: SiteContext, day_begin: i64) -> Vec<i64> {
     let (times, fallback): (Vec<_>, _) = match site.action_time {
         ActionTime::Utc => {
             let clocks: Vec<_> = clocks.collect();
-            let times = times::true_times(site.zone, first, last, visit.truncated == 0, &clocks);
+            let times = times::true_times(site.zone, first, last, !visit.may_be_cut, &clocks);
             (times, first.or(last).unwrap_or(day_begin))
         }
         ActionTime::AsSent => {
@@ -179,3 +186,7 @@ mod fuzz;
 #[cfg(test)]
 #[path = "coverage_tests.rs"]
 mod coverage;
+
+#[cfg(test)]
+#[path = "nothing_lost_tests.rs"]
+mod nothing_lost;

@@ -87,21 +87,24 @@ pub fn fits_numeric(number: &str, digits: i32, scale: i32) -> bool {
     first + i32::from(carries) <= digits - scale
 }
 
-/// A list of texts as an array of Postgres shows it; a single text is a list of one.
-pub fn text_array(raw: &RawValue) -> Option<String> {
+/// A list of texts of at most so many characters as an array of Postgres shows it; a single text is a
+/// list of one.
+pub fn text_array(raw: &RawValue, most: usize) -> Option<String> {
     let list = match lenient::tree(raw)? {
         Value::Array(list) => list,
         Value::String(text) if text.is_empty() => return None,
         one @ Value::String(_) => vec![one],
         _ => return None,
     };
+    let fits = |text: &str| most == usize::MAX || text.chars().count() <= most;
+    let text = |text: &str| fits(text).then(|| array_element(text));
     let element = |element: &Value| match element {
-        Value::Null => "NULL".to_owned(),
-        Value::String(text) => array_element(text),
-        other => array_element(&other.to_string()),
+        Value::Null => Some("NULL".to_owned()),
+        Value::String(string) => text(string),
+        other => text(&other.to_string()),
     };
-    let elements: Vec<_> = list.iter().map(element).collect();
-    Some(format!("{{{}}}", elements.join(",")))
+    let elements: Option<Vec<_>> = list.iter().map(element).collect();
+    Some(format!("{{{}}}", elements?.join(",")))
 }
 
 fn array_element(text: &str) -> String {

@@ -4,45 +4,16 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use crate::matomo::json;
-use crate::matomo::keys::{ACTION_KEYS, VISIT_KEYS};
+use crate::matomo::keys::{action_key, visit_key};
 use crate::matomo::memory::FallibleText;
 use crate::matomo::visit::{Action, Visit};
-use crate::rows::cell::{Misfit, calendar, extra, instant, put, representable, sent};
+use crate::rows::cell::{Misfit, calendar, extra, instant, note, put, representable, sent};
 use crate::rows::column_type::Value;
 use crate::rows::columns::Source;
 use crate::rows::custom;
 use crate::rows::layout::{Layout, Slot};
 use crate::rows::lines::{self, Cells};
 use crate::rows::site_context::SiteContext;
-
-/// The position of a key in [`VISIT_KEYS`], for constants.
-pub const fn visit_key(key: &str) -> usize {
-    find(&VISIT_KEYS, key)
-}
-
-/// The position of a key in [`ACTION_KEYS`], for constants.
-pub const fn action_key(key: &str) -> usize {
-    find(&ACTION_KEYS, key)
-}
-
-const fn find(keys: &[&str], key: &str) -> usize {
-    let mut n = 0;
-    while n < keys.len() && !is_same(keys[n], key) {
-        n += 1;
-    }
-    assert!(n < keys.len(), "no key that is read");
-    n
-}
-
-/// Whether two texts are equal; `==` is not for constants.
-const fn is_same(a: &str, b: &str) -> bool {
-    let (a, b) = (a.as_bytes(), b.as_bytes());
-    let mut n = 0;
-    while n < a.len() && n < b.len() && a[n] == b[n] {
-        n += 1;
-    }
-    n == a.len() && n == b.len()
-}
 
 /// The cells of the columns of a visit, written once for all its rows.
 #[derive(Default)]
@@ -84,20 +55,36 @@ impl<'v, 'a> VisitSource<'v, 'a> {
         let (text, members);
         let value = match slot.column.source {
             Source::Visit(_) => sent(slot.key.and_then(|key| self.visit.values[key])),
-            Source::SiteId => Value::Integer(id_site(self.visit, self.site)),
+            Source::SiteId => {
+                let sent = self.visit.values[const { visit_key("idSite") }];
+                let id = sent.and_then(json::integer);
+                if let (Some(sent), None) = (sent, id) {
+                    note(slot.column, sent, misfits);
+                }
+                Value::Integer(id.unwrap_or_else(|| self.site.id.into()))
+            }
             Source::VisitId => Value::Integer(self.id),
-            Source::FirstDay => match self.visit.first.and_then(calendar) {
-                Some(first) => Value::Day(first.date_naive()),
-                None => Value::Null,
-            },
+            Source::FirstDay => {
+                self.note_first(slot, misfits);
+                let first = self.visit.first.and_then(calendar);
+                first.map_or(Value::Null, |first| Value::Day(first.date_naive()))
+            }
             Source::Experiments => sent(self.visit.experiments),
             Source::Day => {
+                self.note_last(slot, misfits);
                 let last = representable(self.visit.last).or(representable(self.visit.first));
                 last.and_then(|last| self.site.zone.day(last)).map_or(Value::Null, Value::Day)
             }
-            Source::First => instant(Some(self.on_axis(self.visit.first, self.visit.last))),
-            Source::Last => instant(Some(self.last())),
-            Source::Truncated => Value::Integer(self.visit.truncated),
+            Source::First => {
+                self.note_first(slot, misfits);
+                instant(Some(self.on_axis(self.visit.first, self.visit.last)))
+            }
+            Source::Last => {
+                self.note_last(slot, misfits);
+                instant(Some(self.last()))
+            }
+            Source::Truncated => self.visit.values[const { visit_key("truncatedActionsCount") }]
+                .map_or(Value::Integer(0), Value::Sent),
             Source::PageViews => {
                 Value::Integer(i64::try_from(self.page_views().count()).unwrap_or(i64::MAX))
             }
@@ -110,10 +97,14 @@ impl<'v, 'a> VisitSource<'v, 'a> {
                 Value::Object(&members)
             }
             Source::VisitVariables => {
-                members = custom::variables_of_both(self.visit.custom_variables, &[]);
+                let all = custom::variables(self.visit.custom_variables);
+                if let Some(odd) = all.odd {
+                    note(slot.column, odd, misfits);
+                }
+                members = all.members;
                 Value::Object(&members)
             }
-            Source::VisitExtra => match extra(&self.visit.unknown, misfits) {
+            Source::VisitExtra => match extra(&self.visit.unknown, Vec::new(), misfits) {
                 Some(extra) => {
                     text = extra;
                     Value::Jsonb(&text)
@@ -124,6 +115,28 @@ impl<'v, 'a> VisitSource<'v, 'a> {
             _ => Value::Null,
         };
         put(cells, slot, value, misfits);
+    }
+
+    /// Notes a first time that cannot be read, or that no calendar has.
+    fn note_first(&self, slot: &Slot, misfits: &mut Vec<Misfit<'a>>) {
+        if representable(self.visit.first).is_none() || self.visit.has_odd_numbers {
+            self.note_time(slot, const { visit_key("firstActionTimestamp") }, misfits);
+        }
+    }
+
+    /// The same for the last one.
+    fn note_last(&self, slot: &Slot, misfits: &mut Vec<Misfit<'a>>) {
+        if representable(self.visit.last).is_none() || self.visit.has_odd_numbers {
+            self.note_time(slot, const { visit_key("lastActionTimestamp") }, misfits);
+        }
+    }
+
+    fn note_time(&self, slot: &Slot, key: usize, misfits: &mut Vec<Misfit<'a>>) {
+        if let Some(sent) = self.visit.values[key]
+            && representable(json::integer(sent)).is_none()
+        {
+            note(slot.column, sent, misfits);
+        }
     }
 
     /// `lastaction`, by which a visit is partitioned.
@@ -145,9 +158,9 @@ impl<'v, 'a> VisitSource<'v, 'a> {
         self.visit.actions.iter().filter(is_view)
     }
 
-    /// The last page view, unless Matomo did not list all actions.
+    /// The last page view, unless Matomo may not have listed all actions.
     fn exit(&self) -> Option<&'v Action<'a>> {
-        self.page_views().next_back().filter(|_| self.visit.truncated == 0)
+        self.page_views().next_back().filter(|_| !self.visit.may_be_cut)
     }
 }
 

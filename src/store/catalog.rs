@@ -27,8 +27,8 @@ pub fn known_columns(
 ) -> Result<(Arc<Layout>, Vec<String>)> {
     // Types of pg_catalog are qualified as well: the caller may have a type named text. Types with
     // a modifier are either syntax, such as numeric(10,2), or already qualified. varchar and bpchar
-    // go without their modifier: a cast to varchar(9) would truncate, while the column itself
-    // refuses. Domains are resolved, and what may be made of them holds no value of ours: a cast to one
+    // and their arrays go without their modifier: a cast to varchar(9) would truncate, while the column
+    // itself refuses. Domains are resolved, and what may be made of them holds no value of ours: a cast to one
     // runs its constraints, also where rows are only read. The owner of another type may make functions
     // its casts, at any time.
     let sql = "WITH RECURSIVE base (name, oid, modifier) AS ( \
@@ -38,7 +38,8 @@ pub fn known_columns(
                    UNION ALL SELECT b.name, d.typbasetype, greatest(b.modifier, d.typtypmod) \
                    FROM base b JOIN pg_type d ON d.oid = b.oid AND d.typtype = 'd') \
                SELECT b.name, \
-                   CASE WHEN b.modifier < 0 OR t.oid IN ('varchar'::regtype, 'bpchar'::regtype) \
+                   CASE WHEN b.modifier < 0 OR t.oid IN ('varchar'::regtype, 'bpchar'::regtype, \
+                            'varchar[]'::regtype, 'bpchar[]'::regtype) \
                         THEN format('%I.%I', n.nspname, t.typname) \
                         ELSE format_type(b.oid, b.modifier) END, \
                    CASE WHEN n.nspname = 'pg_catalog' THEN t.typname::text ELSE '' END, b.modifier \

@@ -198,13 +198,18 @@ impl Source {
             )
     }
 
-    /// The key in Matomo of a value that is taken as it is.
+    /// The key in Matomo whose value the column holds, perhaps in another form.
     pub const fn key(self) -> Option<&'static str> {
         match self {
             Source::Visit(key) | Source::Action(key) | Source::ActionOr(key, _) => Some(key),
             Source::Item(key) => Some(key),
             Source::EventValue => Some("eventValue"),
             Source::SiteId => Some("idSite"),
+            Source::First | Source::FirstDay => Some("firstActionTimestamp"),
+            Source::Last | Source::Day => Some("lastActionTimestamp"),
+            Source::Instant => Some("timestamp"),
+            Source::Truncated => Some("truncatedActionsCount"),
+            Source::CustomVariables | Source::VisitVariables => Some("customVariables"),
             Source::Experiments => Some("experiments"),
             _ => None,
         }

@@ -47,13 +47,11 @@ fn shown(kind: &str, odd: &str) -> Option<String> {
 }
 
 /// A table's typed columns by key, with their types, except those that do not simply hold a value
-/// of Matomo's: IDs of sites and visits, and the number of cut actions.
+/// of Matomo's, and IDs of sites and visits.
 fn typed_keys(db: &mut Client, table: &str, columns: &[Column]) -> Vec<(Column, String)> {
     let mut all = Vec::new();
     for column in columns {
-        if ["idsite", "idvisit", "truncatedactionscount"].contains(&column.name)
-            || column.from == Origin::Made
-        {
+        if ["idsite", "idvisit"].contains(&column.name) || column.from == Origin::Made {
             continue;
         }
         let kind = format!(
@@ -222,4 +220,43 @@ fn keys_that_nobody_knows_are_kept() {
             assert_eq!(texts(&mut db, &extra), vec![expected; rows], "{table}{suffix}");
         }
     }
+}
+
+#[test]
+fn what_the_users_own_types_cannot_hold_is_null_told_and_kept() {
+    let name = "x".repeat(64);
+    let of_visit = format!(r#","resolution":"{name}","visitIp":"::1""#);
+    let of_items = r#","categories":["abc","abcd"]"#;
+    let body = format!("[{}]", visit(7, &of_visit, r#","eventValue":1.5"#, of_items));
+    let mut world = World::new(Clock::Real);
+    world.add_site(Site::new(1, "Site", "UTC"));
+    let fake = serve(world);
+    fake.fail(Fault::Raw(body.into_bytes()), When::live());
+    let (mut db, notices) = connect_with_notices(shared(), &shared().database(), "postgres");
+    run(
+        &mut db,
+        "SELECT matomo_create_table('mine');
+         ALTER TABLE mine ALTER resolution TYPE name, ALTER action_eventvalue TYPE integer,
+             ALTER day TYPE integer USING 0, ADD COLUMN visitip inet;
+         ALTER TABLE mine_items ALTER categories TYPE varchar(3)[]",
+    );
+    let sync = Sync::of(&fake, DAY, DAY).into("mine");
+    assert_eq!(sync.run(&mut db).inserted, 2);
+    let extra =
+        format!(r#"{{"eventValue": 1.5, "resolution": "{name}", "lastActionTimestamp": "{DAY}"}}"#);
+    let nulls = "num_nulls(resolution, action_eventvalue, day)";
+    let rows = format!("SELECT concat_ws(' ', {nulls}, visitip, extra) FROM mine");
+    assert_eq!(texts(&mut db, &rows), vec![format!("3 ::1 {extra}"); 2]);
+    let items = "SELECT concat_ws(' ', num_nulls(categories), extra) FROM mine_items";
+    assert_eq!(texts(&mut db, items), [r#"1 {"categories": ["abc", "abcd"]}"#]);
+    let warnings = notices.warnings();
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(
+        warnings[0]
+            .message()
+            .ends_with(": action_eventvalue (2), categories (1), day (1), resolution (1)"),
+        "{}",
+        warnings[0].message()
+    );
+    assert_eq!(sync.run(&mut db).written(), 0);
 }

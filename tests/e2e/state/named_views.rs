@@ -4,6 +4,7 @@ use fake_matomo::{Action, CustomDimension, Fake};
 use postgres::Client;
 
 use crate::state::metadata::serve_named;
+use crate::support::restored::{copied, scene_of};
 use crate::support::sites::*;
 use crate::support::*;
 
@@ -65,6 +66,16 @@ fn dimensions_are_shown_under_their_names() {
     let visits = "SELECT count(*) = (SELECT count(*) FROM matomo_visits) AND
         bool_and(plan IS NOT DISTINCT FROM dimensions->>'dimension1') AND count(plan) > 0 FROM matomo_visits_named";
     assert!(one::<bool>(&mut db, visits));
+}
+
+#[test]
+fn after_a_restore_both_views_are_made_before_any_sync() {
+    let scene = scene_of(serve_named());
+    let mut db = copied(&scene.name, "views", &[]);
+    assert_eq!(texts(&mut db, CREATE), ["matomo_named", "matomo_visits_named"]);
+    assert_eq!(columns(&mut db, "matomo_visits_named"), ["plan"]);
+    run(&mut db, "CALL matomo_sync_all()");
+    assert_eq!(texts(&mut db, CREATE), ["matomo_named", "matomo_visits_named"]);
 }
 
 #[test]

@@ -114,7 +114,7 @@ pub const VISITS: [Column; 73] = [
     int("interactions", Visit("interactions")),
     int("searches", Visit("searches")),
     int("events", Visit("events")),
-    made("truncatedactionscount"),
+    int("truncatedactionscount", Visit("truncatedActionsCount")),
     int("dayssincefirstvisit", Visit("daysSinceFirstVisit")),
     bigint("secondssincefirstvisit", Visit("secondsSinceFirstVisit")),
     int("dayssincelastvisit", Visit("daysSinceLastVisit")),

@@ -135,9 +135,8 @@ impl<'a> Scene<'a> {
 
     fn of_visit(&self) -> Row {
         let mut misfits = Vec::new();
-        let cut = typed(self.said.get("truncatedActionsCount"), Type::Int);
-        let cut = cut.ok().flatten().unwrap_or("0".to_owned());
-        let is_cut = cut != "0";
+        let cut = self.said.get("truncatedActionsCount");
+        let is_cut = !matches!(cut.as_text().as_deref(), None | Some("" | "0"));
         let pages = || self.actions.iter().map(|a| &a.1).filter(|said| is_page(said));
         let entry = |key: &str| pages().next().and_then(|page| page.get(key).as_text());
         let exit = |key: &str| {
@@ -148,7 +147,6 @@ impl<'a> Scene<'a> {
             fill(&VISITS, &self.said, &Facts::default(), &mut misfits, |name| match name {
                 "firstaction" => Some(self.instant(self.first())),
                 "lastaction" => Some(self.instant(self.last())),
-                "truncatedactionscount" => Some(cut.clone()),
                 "day" => self.day(),
                 "entryurl" => entry("url"),
                 "entrytitle" => entry("title"),
@@ -163,6 +161,9 @@ impl<'a> Scene<'a> {
                 },
                 _ => None,
             });
+        if cut == &Said::Null {
+            set(&mut row, &OF_VISITS, "truncatedactionscount", Some("0".to_owned()));
+        }
         set(&mut row, &OF_VISITS, "extra", extra(&self.said, &KNOWN_OF_VISITS, misfits));
         row
     }
@@ -314,7 +315,6 @@ fn keys<'a>(columns: impl Iterator<Item = &'a Column>) -> Vec<&'static str> {
 /// Keys of a visit that have a column, or none on purpose.
 static KNOWN_OF_VISITS: LazyLock<Vec<&str>> = LazyLock::new(|| {
     let others = [
-        "truncatedActionsCount",
         "firstActionTimestamp",
         "lastActionTimestamp",
         "actionDetails",
