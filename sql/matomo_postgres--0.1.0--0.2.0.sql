@@ -1822,8 +1822,15 @@ BEGIN
                format(CASE WHEN s.of_visits THEN 'Matomo visits of %s with named custom dimensions'
                       ELSE 'Matomo actions of %s with named custom dimensions' END, destination) AS comment
         FROM (SELECT false, destination UNION ALL
-              SELECT true, m.companion FROM @extschema@.matomo_companion m
-              WHERE m.destination = matomo_create_named_views.destination AND m.kind = 'visits') AS s(of_visits, oid)
+              -- After a restore both are known by name until the first sync, as in src/store/companions.rs.
+              SELECT true, CASE m.companion::oid WHEN 0::oid THEN
+                  (SELECT f.oid FROM @extschema@.matomo_find_table(m.companion_name) AS f(oid)
+                   WHERE NOT EXISTS (SELECT FROM @extschema@.matomo_companion o WHERE o.companion::oid = f.oid))
+                  ELSE m.companion::oid END
+              FROM @extschema@.matomo_companion m
+              WHERE m.kind = 'visits' AND CASE m.destination::oid WHEN 0::oid
+                  THEN @extschema@.matomo_find_table(m.destination_name)
+                  ELSE m.destination::oid END = matomo_create_named_views.destination) AS s(of_visits, oid)
         JOIN pg_class c ON c.oid = s.oid
     LOOP
         IF octet_length(source.relname || '_named') > 63 THEN
