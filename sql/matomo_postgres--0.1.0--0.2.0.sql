@@ -95,7 +95,8 @@ ALTER TABLE matomo_site_state
     ADD COLUMN upkeep_begun integer NOT NULL DEFAULT 0,
     ADD COLUMN metadata_on date,
     ADD COLUMN metadata_error text,
-    ADD COLUMN changed_at timestamptz NOT NULL DEFAULT pg_catalog.now();
+    ADD COLUMN changed_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    ADD COLUMN is_unanswered boolean NOT NULL DEFAULT false;
 
 ALTER TABLE matomo_run_log
     DROP CONSTRAINT matomo_run_log_status_check,
@@ -1271,6 +1272,40 @@ COMMENT ON FUNCTION matomo_create_companion(regclass, text, text[], text) IS
 COMMENT ON FUNCTION matomo_forget(text, text, regclass, text) IS
     'Deletes all rows of a visitor, by visitorid, userid or visitip, from all destinations or one, and returns their number. Erase the visitor in Matomo first, or a sync copies the visits again';
 
+CREATE OR REPLACE FUNCTION matomo_drop_partition(parent text, name text, lo text, hi text, drop_chunks text, OUT failed jsonb)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    detail text;
+    hint text;
+BEGIN
+    IF drop_chunks IS NULL THEN
+        EXECUTE format('ALTER TABLE %s DETACH PARTITION %s', parent, name);
+        EXECUTE format('DROP TABLE %s', name);
+        RETURN;
+    END IF;
+    EXECUTE format('SELECT %s(%L::regclass, older_than => %L::timestamptz, newer_than => %L::timestamptz)',
+        drop_chunks, parent, hi, lo);
+    -- One that is frozen stays, without an error.
+    IF to_regclass(name) IS NOT NULL THEN
+        RAISE object_not_in_prerequisite_state USING MESSAGE = format('old rows of %s are not deleted', parent);
+    END IF;
+EXCEPTION
+    WHEN OTHERS OR assert_failure THEN
+        IF SQLSTATE ~ '^(08|25|40|53|55P03|55006|57|58|HV)' THEN
+            RAISE;
+        END IF;
+        GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
+        failed := jsonb_build_object('state', SQLSTATE, 'message', SQLERRM,
+            'detail', coalesce(nullif(detail, ''), format('%s was not dropped.', name)),
+            'hint', coalesce(nullif(hint, ''), 'Remove what prevents it, or drop it yourself.'));
+END
+$$;
+
+COMMENT ON FUNCTION matomo_drop_partition(text, text, text, text, text) IS
+    'Internal: drops a partition or a chunk, for matomo_drop_rows';
+
 CREATE OR REPLACE FUNCTION matomo_drop_day(
     among text,
     which text,
@@ -1301,7 +1336,6 @@ BEGIN
         sites := CASE WHEN site IS NOT NULL THEN ARRAY[site] END;
     EXCEPTION
         WHEN OTHERS OR assert_failure THEN
-            -- Not of these rows: connections, transactions, resources, locks, shutdown.
             IF SQLSTATE ~ '^(08|25|40|53|55P03|55006|57|58|HV)' THEN
                 RAISE;
             END IF;
@@ -1451,10 +1485,10 @@ BEGIN
         WHERE (c.chunk ->> 'hi')::timestamptz <= before
             AND pg_has_role((SELECT r.relowner FROM pg_class r WHERE r.oid = destination), 'USAGE')), '[]') || parts;
 
-    -- The place is valid only for the same bound. If its partition is gone, scan from the start.
+    -- If the partition of the place is gone, scan from the start.
     SELECT e.number + CASE WHEN (place ->> 'done')::boolean THEN 1 ELSE 0 END INTO start_number
     FROM jsonb_array_elements(parts) WITH ORDINALITY AS e(part, number)
-    WHERE e.part -> 'id' = place -> 'id' AND (place ->> 'before')::timestamptz = before;
+    WHERE e.part -> 'id' = place -> 'id';
 
     FOR part IN
         SELECT x.*, e.number, parts -> (e.number - 2)::integer -> 'id' AS previous
@@ -1479,21 +1513,12 @@ BEGIN
             END IF;
             IF coalesce(has_only_site, true) THEN
                 waiting_for := part.parent;
-                IF part.kind = 'c' THEN
-                    EXECUTE format('SELECT %s(%L::regclass, older_than => %L::timestamptz, newer_than => %L::timestamptz)',
-                        chunks ->> 'drop', root, part.hi, part.lo);
-                    -- One that is frozen stays, without an error.
-                    IF to_regclass(part.name) IS NOT NULL THEN
-                        more := true;
-                        failed := jsonb_build_object('state', '55000', 'message', format('old rows of %s are not deleted', root),
-                            'detail', format('Its chunk %s was not dropped.', part.name),
-                            'hint', 'Remove what prevents it, or drop the chunk yourself.');
-                        place := jsonb_build_object('before', before, 'id', part.id, 'done', true, 'last_gone', before_this);
-                        RETURN;
-                    END IF;
-                ELSE
-                    EXECUTE format('ALTER TABLE %s DETACH PARTITION %s', part.parent, part.name);
-                    EXECUTE format('DROP TABLE %s', part.name);
+                SELECT d.failed INTO failed FROM @extschema@.matomo_drop_partition(part.parent, part.name, part.lo, part.hi,
+                    CASE part.kind WHEN 'c' THEN chunks ->> 'drop' END) AS d;
+                IF failed IS NOT NULL THEN
+                    more := true;
+                    place := jsonb_build_object('id', part.id, 'done', true, 'last_gone', part.hi);
+                    RETURN;
                 END IF;
                 more := true;
                 dropped := part.name;
@@ -1501,7 +1526,7 @@ BEGIN
                 last_gone := part.hi;
                 sites_gone := CASE WHEN site IS NOT NULL THEN ARRAY[site::text] END;
                 place := CASE WHEN part.number > 1 THEN jsonb_build_object(
-                    'before', before, 'id', part.previous, 'done', true, 'last_gone', last_gone) END;
+                    'id', part.previous, 'done', true, 'last_gone', last_gone) END;
                 RETURN;
             END IF;
         END IF;
@@ -1571,7 +1596,7 @@ BEGIN
             more := true;
             last_gone := CASE WHEN actions > 0 THEN last_gone ELSE before_this END;
             -- A day that keeps rows is not passed by the next step.
-            place := jsonb_build_object('before', before, 'id', part.id, 'done', done,
+            place := jsonb_build_object('id', part.id, 'done', done,
                 'last_gone', CASE WHEN failed IS NULL OR NOT part.by_day THEN last_gone ELSE since + '1 microsecond'::interval END,
                 'since', CASE WHEN NOT done THEN since END);
             first_gone := CASE WHEN actions > 0 THEN least(first_gone, before_this) END;
@@ -1604,7 +1629,7 @@ EXCEPTION
         failed := NULL;
         blocked := waiting_for;
         IF reached IS DISTINCT FROM place ->> 'id' THEN
-            place := jsonb_build_object('before', before, 'id', reached::oid, 'done', false);
+            place := jsonb_build_object('id', reached::oid, 'done', false);
         END IF;
         SELECT string_agg(coalesce('process ' || h.pid, 'a prepared transaction'), ', ' ORDER BY a.xact_start, h.pid)
         INTO holders
@@ -1948,6 +1973,7 @@ COMMENT ON COLUMN matomo_site_state.upkeep_begun IS 'Processes of the worker tha
 COMMENT ON COLUMN matomo_site_state.metadata_on IS 'Last day, in the site''s timezone, on which Matomo was asked for its goals and custom dimensions';
 COMMENT ON COLUMN matomo_site_state.metadata_error IS 'Message of the error that this failed with';
 COMMENT ON COLUMN matomo_site_state.changed_at IS 'When the site was last registered or altered';
+COMMENT ON COLUMN matomo_site_state.is_unanswered IS 'Whether the last run failed because Matomo did not answer';
 
 SELECT pg_catalog.pg_extension_config_dump('matomo_site_config', $$
     AS s (id, server, idsite, table_here, role_here, start_date, every, retention, enabled, name, timezone,
@@ -2251,7 +2277,7 @@ DECLARE
     grants CONSTANT text := pg_catalog.current_setting('matomo_update.grants');
     for_all CONSTANT name[] := ARRAY['matomo_may_see', 'matomo_find_table', 'matomo_is_running', 'matomo_has_worker', 'matomo_run_is_dead',
         'matomo_today', 'matomo_partition_ranges', 'matomo_create_partitions', 'matomo_make_partitions',
-        'matomo_drop_step', 'matomo_drop_rows', 'matomo_drop_day', 'matomo_drop_before', 'matomo_remove_site',
+        'matomo_drop_step', 'matomo_drop_rows', 'matomo_drop_day', 'matomo_drop_partition', 'matomo_drop_before', 'matomo_remove_site',
         'matomo_run_outside_transaction', 'matomo_run_sites', 'matomo_run_step', 'matomo_action_node',
         'matomo_visit', 'matomo_conversion', 'matomo_item', 'matomo_companion', 'matomo_create_companions', 'matomo_create_companion', 'matomo_grant_as',
         'matomo_site_details', 'matomo_goals', 'matomo_dimensions', 'matomo_create_named_views', 'matomo_ignore_new_sites'];

@@ -62,7 +62,8 @@ CREATE TABLE matomo_site_state (
     upkeep_begun        integer NOT NULL DEFAULT 0,
     metadata_on         date,
     metadata_error      text,
-    changed_at          timestamptz NOT NULL DEFAULT pg_catalog.now()
+    changed_at          timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    is_unanswered       boolean NOT NULL DEFAULT false
 );
 
 COMMENT ON TABLE matomo_site_state IS 'State of each registered site';
@@ -85,6 +86,7 @@ COMMENT ON COLUMN matomo_site_state.upkeep_begun IS 'Processes of the worker tha
 COMMENT ON COLUMN matomo_site_state.metadata_on IS 'Last day, in the site''s timezone, on which Matomo was asked for its goals and custom dimensions';
 COMMENT ON COLUMN matomo_site_state.metadata_error IS 'Message of the error that this failed with';
 COMMENT ON COLUMN matomo_site_state.changed_at IS 'When the site was last registered or altered';
+COMMENT ON COLUMN matomo_site_state.is_unanswered IS 'Whether the last run failed because Matomo did not answer';
 
 -- Dumped with names, like matomo_ledger. What was dropped stays NULL: a later table or role with its name
 -- is another one.

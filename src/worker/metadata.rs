@@ -45,7 +45,7 @@ pub fn begin(extension: &Extension, id: i32) -> Result<Option<NaiveDate>> {
     if read_on == Some(today) {
         return Ok(None);
     }
-    metadata::note(extension, id, today, Some(INTERRUPTED))?;
+    metadata::begin(extension, id, today, INTERRUPTED)?;
     Ok(Some(today))
 }
 
@@ -58,7 +58,7 @@ pub fn step(id: i32, today: NaiveDate) {
         attempt(|| refresh(id, today))
     };
     if let Err(failed) = outcome {
-        let note = || metadata::note(&Extension::find()?, id, today, Some(&failed.message));
+        let note = || metadata::end(&Extension::find()?, id, today, Some(&failed.message));
         if let Err(second) = attempt(note) {
             second.about(&format!("registered site {id}")).tell(PgLogLevel::WARNING);
         }
@@ -75,7 +75,7 @@ fn refresh(id: i32, today: NaiveDate) -> Result<()> {
     let errors = [told.goals.err(), told.dimensions.err(), new.err()].into_iter().flatten();
     let errors: Vec<_> = errors.map(|error| error.to_string()).collect();
     let error = (!errors.is_empty()).then(|| errors.join("; "));
-    metadata::note(&extension, id, today, error.as_deref())
+    metadata::end(&extension, id, today, error.as_deref())
 }
 
 /// Registers the sites that are new to a registered site with the order to do so.

@@ -88,7 +88,7 @@ fn kept(db: &mut Client) -> Vec<String> {
         ("matomo_site_config", "destination_name new_sites_but owner_name"),
         (
             "matomo_site_state",
-            "changed_at changes matomo metadata_error metadata_on upkeep_begun upkeep_place",
+            "changed_at changes is_unanswered matomo metadata_error metadata_on upkeep_begun upkeep_place",
         ),
         ("matomo_run_log", "step_pages changes owner_name misfits zone_changes step_at"),
         (

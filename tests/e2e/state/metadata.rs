@@ -190,6 +190,32 @@ fn a_refresh_that_fails_fails_no_run_and_deletes_nothing() {
 }
 
 #[test]
+fn a_site_that_is_altered_while_its_names_are_read_is_read_anew() {
+    let noon = Noon::new();
+    let fake = serve(noon.world(1));
+    let (name, mut db) = named_database();
+    server(&mut db, &fake);
+    let site = add_site(&mut db, &format!(", start_date => '{}'", noon.text(0)));
+    fake.fail(Fault::Hang, When::always().method(GOALS));
+    let call = format!("CALL matomo_sync_site({site})");
+    let (mut caller, sync) = (connect_as(&name, "postgres"), call.clone());
+    run(
+        &mut caller,
+        "LOAD 'matomo_postgres'; SET matomo.request_timeout = '2 s'; SET matomo.max_retries = 0",
+    );
+    let syncs = std::thread::spawn(move || run(&mut caller, &sync));
+    wait_until("it asks for goals", || fake.requests().iter().any(|seen| seen.method == GOALS));
+    run(&mut db, &format!("SELECT matomo_alter_site({site}, destination => 'matomo_partitioned')"));
+    syncs.join().unwrap();
+    fake.heal();
+    run(&mut db, &call);
+    let tables = "SELECT destination::text FROM matomo_site_details ORDER BY 1";
+    assert_eq!(texts(&mut db, tables).last().map(String::as_str), Some("matomo_partitioned"));
+    let errors = "SELECT metadata_error FROM matomo_status WHERE metadata_error IS NOT NULL";
+    assert_eq!(texts(&mut db, errors), [""; 0]);
+}
+
+#[test]
 fn names_of_another_site_are_not_believed() {
     let fake = serve_named();
     let (mut db, _) = synced(&fake);

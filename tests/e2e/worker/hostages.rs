@@ -10,7 +10,9 @@ use crate::support::cluster::{Cluster, shared};
 use crate::support::sites::many::{START, sites};
 use crate::support::sites::*;
 use crate::support::traps::{call, end_of};
-use crate::support::worker::{cluster_with_worker, process_of, register, store, wait_long};
+use crate::support::worker::{
+    cluster_with_worker, process_of, register, store, wait_long, workers,
+};
 use crate::support::*;
 
 /// Two sites, each with its own table; returns the database and the site IDs.
@@ -519,7 +521,8 @@ fn upkeep_of_a_site_that_is_being_altered_holds_no_process() {
     let first = register(&mut db, &first);
     wait_long(30, "it is tended", || {
         let tended = "SELECT count(*) FROM matomo_site_state WHERE tended_on IS NOT NULL";
-        one::<i64>(&mut db, tended) == 1
+        let rests = workers(&mut db).iter().any(|line| line.contains("matomo: 0 at work"));
+        rests && one::<i64>(&mut db, tended) == 1
     });
     let mut holder = cluster.connect("postgres");
     run(&mut holder, "UPDATE matomo_site_state SET tended_on = NULL");
@@ -563,6 +566,25 @@ fn upkeep_that_kills_its_process_is_given_up_for_the_day() {
         let noted = "SELECT coalesce(upkeep_error, '') FROM matomo_status";
         one::<String>(&mut db, noted) == "the upkeep was interrupted again and again"
     });
+}
+
+/// Another server behind the table is not Matomo, whose other sites then wait for nothing.
+#[test]
+fn only_a_matomo_that_does_not_answer_counts_as_unanswered() {
+    let fake = serve(sites(433, 2));
+    let (_, mut db, [site, _]) = two(&fake);
+    run(&mut db, "LOAD 'matomo_postgres'; SET matomo.max_retries = 0");
+    let fails = |db: &mut Client| -> bool {
+        let failed = error(db, &format!("CALL matomo_sync_site({site})"));
+        assert_eq!(&failed.code().code()[..2], "08", "{failed:?}");
+        one(db, &format!("SELECT is_unanswered FROM matomo_site_state WHERE site_id = {site}"))
+    };
+    run(&mut db, &trigger("one", "RAISE 'no' USING ERRCODE = '08006';"));
+    assert!(!fails(&mut db));
+    fake.fail(Fault::Reset, When::always());
+    assert!(fails(&mut db));
+    fake.heal();
+    assert!(!fails(&mut db));
 }
 
 #[test]
