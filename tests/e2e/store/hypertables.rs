@@ -2,8 +2,8 @@
 
 use postgres::Client;
 
-use super::engines::course;
 use crate::support::cluster::Cluster;
+use crate::support::engines::course;
 use crate::support::noon::{add_site, from};
 use crate::support::*;
 

@@ -9,7 +9,6 @@ use crate::support::cluster::Cluster;
 use crate::support::report::every_row;
 use crate::support::worker::*;
 use crate::support::*;
-use crate::worker::hostages::kill;
 
 fn hangs(fake: &fake_matomo::Fake) -> bool {
     fake.requests().iter().any(|seen| seen.fault.is_some())
