@@ -154,7 +154,7 @@ fn a_view_of_the_users_that_would_go_stops_the_update() {
 
 /// A dump from before the update has URLs as typed. The error tells what to do.
 #[test]
-fn a_dump_of_0_1_0_goes_on_once_its_url_is_changed() {
+fn a_dump_of_0_1_0_is_synced_again_once_its_url_is_changed() {
     let fake = serve(world(312, "Europe/Paris", 5, "2026-10-19", "2026-10-30"));
     let mut shelf = shelf_with_0_1_0();
     let mut old = database_of_0_1_0(&mut shelf, "old");

@@ -112,7 +112,7 @@ fn partitions_of_another_kind_than_the_others_are_written_too() {
 }
 
 #[test]
-fn rows_that_a_trigger_refuses_to_delete_stay_and_the_sync_goes_on() {
+fn rows_that_a_trigger_refuses_to_delete_stay_and_the_sync_continues() {
     let noon = Noon::new();
     for table in TABLES {
         let fake = serve(noon.world(2));
