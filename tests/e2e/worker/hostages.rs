@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use fake_matomo::{Fault, When};
 use postgres::Client;
 
-use crate::support::cluster::{Cluster, shared};
+use crate::support::cluster::shared;
 use crate::support::sites::many::{START, sites};
 use crate::support::sites::*;
 use crate::support::traps::{call, end_of};
