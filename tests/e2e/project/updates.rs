@@ -3,7 +3,6 @@
 
 use crate::support::releases::{CURRENT, Shelf, assert_same, released};
 use crate::support::report::proven;
-use crate::support::*;
 
 #[test]
 fn every_update_makes_what_a_new_installation_makes() {
