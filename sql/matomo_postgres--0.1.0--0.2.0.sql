@@ -1080,7 +1080,7 @@ $$;
 COMMENT ON FUNCTION matomo_make_partitions(regclass, timestamptz, timestamptz) IS
     'Internal: creates the missing weekly partitions (UTC) of one table of the caller''s, and returns their number';
 COMMENT ON TABLE matomo_ledger IS 'Copied site-days: one row per Matomo, site, destination and day';
-COMMENT ON COLUMN matomo_ledger.destination IS 'Table with the visits; 0 if restored from a dump and not found yet';
+COMMENT ON COLUMN matomo_ledger.destination IS 'Destination: table of the actions; 0 if restored from a dump and not found yet';
 COMMENT ON COLUMN matomo_ledger.sealed IS 'Whether the day was read whole after it had ended and settled; sealed days are not requested again';
 COMMENT ON COLUMN matomo_ledger.visits IS 'Visits of the day; for an open day, those read so far';
 COMMENT ON COLUMN matomo_ledger.actions IS 'Actions of these visits';
@@ -1142,7 +1142,7 @@ CREATE OR REPLACE VIEW matomo_days WITH (security_barrier) AS
                     AND NOT pg_catalog.row_security_active(f.found) END;
 
 COMMENT ON VIEW matomo_days IS 'Copied site-days of tables that you may read: one row per Matomo, site, destination and day';
-COMMENT ON COLUMN matomo_days.destination IS 'Table with the visits; NULL if it is missing';
+COMMENT ON COLUMN matomo_days.destination IS 'Destination: table of the actions; NULL if it is missing';
 COMMENT ON COLUMN matomo_days.sealed IS 'Whether the day was read whole after it had ended and settled; sealed days are not requested again';
 COMMENT ON COLUMN matomo_days.visits IS 'Visits of the day; for an open day, those read so far';
 COMMENT ON COLUMN matomo_days.actions IS 'Actions of these visits';
@@ -1720,7 +1720,7 @@ CREATE TABLE matomo_site_metadata (
     PRIMARY KEY (destination, idsite, destination_name)
 );
 COMMENT ON TABLE matomo_site_metadata IS 'Sites with their goals and custom dimensions as configured in Matomo: one row per destination and site';
-COMMENT ON COLUMN matomo_site_metadata.destination IS 'Table with the visits; 0 if restored from a dump and not found yet';
+COMMENT ON COLUMN matomo_site_metadata.destination IS 'Destination: table of the actions; 0 if restored from a dump and not found yet';
 COMMENT ON COLUMN matomo_site_metadata.destination_name IS 'Schema, name and owner of the table in a dump, and after a restore until the table is found; otherwise empty';
 COMMENT ON COLUMN matomo_site_metadata.idsite IS 'ID of the site (idSite)';
 COMMENT ON COLUMN matomo_site_metadata.name IS 'Name of the site';
@@ -1755,7 +1755,7 @@ CREATE OR REPLACE VIEW matomo_site_details WITH (security_barrier) AS
     WHERE pg_catalog.has_table_privilege(t.found, 'SELECT') AND NOT pg_catalog.row_security_active(t.found);
 
 COMMENT ON VIEW matomo_site_details IS 'Sites of tables that you may read, as configured in Matomo: one row per destination and site';
-COMMENT ON COLUMN matomo_site_details.destination IS 'Table with the visits';
+COMMENT ON COLUMN matomo_site_details.destination IS 'Destination: table of the actions';
 COMMENT ON COLUMN matomo_site_details.idsite IS 'ID of the site (idSite)';
 COMMENT ON COLUMN matomo_site_details.name IS 'Name of the site';
 COMMENT ON COLUMN matomo_site_details.main_url IS 'Main URL of the site';
@@ -1779,7 +1779,7 @@ CREATE OR REPLACE VIEW matomo_goals WITH (security_barrier) AS
         revenue numeric, event_value_as_revenue boolean, deleted_at timestamptz);
 
 COMMENT ON VIEW matomo_goals IS 'Goals as configured in Matomo: one row per destination, site and goal';
-COMMENT ON COLUMN matomo_goals.destination IS 'Table with the visits';
+COMMENT ON COLUMN matomo_goals.destination IS 'Destination: table of the actions';
 COMMENT ON COLUMN matomo_goals.idsite IS 'ID of the site (idSite)';
 COMMENT ON COLUMN matomo_goals.goalid IS 'ID of the goal within its site (idgoal), as in conversions';
 COMMENT ON COLUMN matomo_goals.name IS 'Name of the goal';
@@ -1802,7 +1802,7 @@ CREATE OR REPLACE VIEW matomo_dimensions WITH (security_barrier) AS
         slot integer, active boolean, case_sensitive boolean, extractions jsonb, deleted_at timestamptz);
 
 COMMENT ON VIEW matomo_dimensions IS 'Custom dimensions as configured in Matomo: one row per destination, site and dimension';
-COMMENT ON COLUMN matomo_dimensions.destination IS 'Table with the visits';
+COMMENT ON COLUMN matomo_dimensions.destination IS 'Destination: table of the actions';
 COMMENT ON COLUMN matomo_dimensions.idsite IS 'ID of the site (idSite)';
 COMMENT ON COLUMN matomo_dimensions.dimension IS 'Its column of actions, and its key in usercustomdimensions and dimensions: dimension3';
 COMMENT ON COLUMN matomo_dimensions.iddimension IS 'ID of the dimension within its site: 3 for dimension3';
@@ -1948,7 +1948,7 @@ COMMENT ON FUNCTION matomo_create_named_views(regclass) IS
     'Makes or renews the views <destination>_named and <destination>_visits_named, which have the custom dimensions under their names; returns them';
 COMMENT ON TABLE matomo_site_config IS 'Registered sites: one row per server, site and destination';
 COMMENT ON COLUMN matomo_site_config.id IS 'ID for matomo_sync_site, matomo_alter_site and matomo_remove_site';
-COMMENT ON COLUMN matomo_site_config.destination IS 'Table with the visits; 0 if restored from a dump and not found yet, NULL if dropped before the dump';
+COMMENT ON COLUMN matomo_site_config.destination IS 'Destination: table of the actions; 0 if restored from a dump and not found yet, NULL if dropped before the dump';
 COMMENT ON COLUMN matomo_site_config.owner IS 'Role whose rights and user mapping its syncs use; 0 if restored from a dump and not found yet, NULL if dropped before the dump';
 COMMENT ON COLUMN matomo_site_config.start_date IS 'First day to copy, as for matomo_sync';
 COMMENT ON COLUMN matomo_site_config.retention IS 'How long visits are kept; NULL means forever';
@@ -2016,7 +2016,7 @@ COMMENT ON COLUMN matomo_sites.server IS 'Foreign server of the Matomo';
 COMMENT ON COLUMN matomo_sites.idsite IS 'ID of the site in Matomo (idSite)';
 COMMENT ON COLUMN matomo_sites.name IS 'Name of the site, as Matomo last reported it';
 COMMENT ON COLUMN matomo_sites.timezone IS 'Timezone of the site, as Matomo last reported it';
-COMMENT ON COLUMN matomo_sites.destination IS 'Table with the visits';
+COMMENT ON COLUMN matomo_sites.destination IS 'Destination: table of the actions';
 COMMENT ON COLUMN matomo_sites.owner IS 'Role whose rights and user mapping its syncs use';
 COMMENT ON COLUMN matomo_sites.start_date IS 'First day to copy, as for matomo_sync';
 COMMENT ON COLUMN matomo_sites.every IS 'How often the background worker syncs the site';
@@ -2035,7 +2035,7 @@ COMMENT ON COLUMN matomo_run_log.return_message IS 'Message of the error that it
 COMMENT ON COLUMN matomo_run_log.start_time IS 'When it started';
 COMMENT ON COLUMN matomo_run_log.site_id IS 'ID of the registered site';
 COMMENT ON COLUMN matomo_run_log.owner IS 'Role whose rights it has; 0 if restored from a dump and not found yet, NULL if dropped before the dump';
-COMMENT ON COLUMN matomo_run_log.destination IS 'Table with the visits';
+COMMENT ON COLUMN matomo_run_log.destination IS 'Destination: table of the actions';
 COMMENT ON COLUMN matomo_run_log.days_total IS 'Days done and still to do';
 COMMENT ON COLUMN matomo_run_log.pages IS 'Pages of visits requested';
 COMMENT ON COLUMN matomo_run_log.actions IS 'Actions of these visits';
@@ -2093,7 +2093,7 @@ COMMENT ON COLUMN matomo_runs.site_id IS 'ID of the registered site';
 COMMENT ON COLUMN matomo_runs.owner IS 'Role whose rights it has';
 COMMENT ON COLUMN matomo_runs.server IS 'Foreign server of the Matomo';
 COMMENT ON COLUMN matomo_runs.idsite IS 'ID of the site in Matomo (idSite)';
-COMMENT ON COLUMN matomo_runs.destination IS 'Table with the visits';
+COMMENT ON COLUMN matomo_runs.destination IS 'Destination: table of the actions';
 COMMENT ON COLUMN matomo_runs.days IS 'Days done';
 COMMENT ON COLUMN matomo_runs.days_total IS 'Days done and still to do';
 COMMENT ON COLUMN matomo_runs.pages IS 'Pages of visits requested';
@@ -2157,7 +2157,7 @@ COMMENT ON COLUMN matomo_status.server IS 'Foreign server of the Matomo';
 COMMENT ON COLUMN matomo_status.idsite IS 'ID of the site in Matomo (idSite)';
 COMMENT ON COLUMN matomo_status.name IS 'Name of the site, as Matomo last reported it';
 COMMENT ON COLUMN matomo_status.timezone IS 'Timezone of the site, as Matomo last reported it';
-COMMENT ON COLUMN matomo_status.destination IS 'Table with the visits';
+COMMENT ON COLUMN matomo_status.destination IS 'Destination: table of the actions';
 COMMENT ON COLUMN matomo_status.owner IS 'Role whose rights and user mapping its syncs use';
 COMMENT ON COLUMN matomo_status.enabled IS 'Whether matomo_sync_all and the background worker sync the site';
 COMMENT ON COLUMN matomo_status.running IS 'Whether any session is syncing the site';
@@ -2204,7 +2204,7 @@ COMMENT ON COLUMN matomo_progress.pid IS 'Process ID';
 COMMENT ON COLUMN matomo_progress.username IS 'Role that started it';
 COMMENT ON COLUMN matomo_progress.runid IS 'ID of the run in matomo_runs; NULL for a call of matomo_sync or matomo_check';
 COMMENT ON COLUMN matomo_progress.site_id IS 'ID of the registered site';
-COMMENT ON COLUMN matomo_progress.destination IS 'Table with the visits';
+COMMENT ON COLUMN matomo_progress.destination IS 'Destination: table of the actions';
 COMMENT ON COLUMN matomo_progress.phase IS 'The last stored day, or what it is waiting for';
 COMMENT ON COLUMN matomo_progress.days_total IS 'Days done and still to do';
 COMMENT ON COLUMN matomo_progress.actions IS 'Actions of these visits';
@@ -2257,7 +2257,7 @@ COMMENT ON FUNCTION matomo_add_site(text, integer, date, text, interval, interva
 COMMENT ON FUNCTION matomo_add_sites(text, date, text, interval, interval, boolean, boolean) IS
     'Registers all sites that your token may see and that are not registered, like matomo_add_site; returns them. Optionally new ones too, once a day';
 COMMENT ON FUNCTION matomo_ignore_new_sites(text) IS
-    'Registers new sites of a server no longer; returns how many orders of matomo_add_sites are ended';
+    'Stops registering new sites of a server; returns the number of marks removed';
 COMMENT ON FUNCTION matomo_list_sites(text) IS 'Lists the sites of a server that your token may see';
 COMMENT ON FUNCTION matomo_refresh_metadata(integer, text, text, text, text) IS
     'Reads the names of a site, its goals and its custom dimensions from Matomo; returns their numbers';
@@ -2265,7 +2265,7 @@ COMMENT ON FUNCTION matomo_alter_site(integer, text, integer, date, text, interv
     'Changes a registered site; NULL keeps a value. A failed site is retried';
 COMMENT ON FUNCTION matomo_remove_site(integer) IS 'Removes a registered site, but not its copied visits';
 COMMENT ON FUNCTION matomo_drop_step(regclass, timestamptz, integer, interval, jsonb) IS
-    'Internal: one step of matomo_drop_before: updates the ledger first, then drops a partition or deletes a batch of rows';
+    'Internal: one step of matomo_drop_before: drops a partition or deletes a batch of rows, and seals the days that are then empty';
 COMMENT ON FUNCTION matomo_today(text) IS 'Internal: today in a timezone, named as Matomo does';
 -- … to here.
 

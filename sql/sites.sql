@@ -25,7 +25,7 @@ COMMENT ON TABLE matomo_site_config IS 'Registered sites: one row per server, si
 COMMENT ON COLUMN matomo_site_config.id IS 'ID for matomo_sync_site, matomo_alter_site and matomo_remove_site';
 COMMENT ON COLUMN matomo_site_config.server IS 'Foreign server of the Matomo';
 COMMENT ON COLUMN matomo_site_config.idsite IS 'ID of the site in Matomo (idSite)';
-COMMENT ON COLUMN matomo_site_config.destination IS 'Table with the visits; 0 if restored from a dump and not found yet, NULL if dropped before the dump';
+COMMENT ON COLUMN matomo_site_config.destination IS 'Destination: table of the actions; 0 if restored from a dump and not found yet, NULL if dropped before the dump';
 COMMENT ON COLUMN matomo_site_config.owner IS 'Role whose rights and user mapping its syncs use; 0 if restored from a dump and not found yet, NULL if dropped before the dump';
 COMMENT ON COLUMN matomo_site_config.start_date IS 'First day to copy, as for matomo_sync';
 COMMENT ON COLUMN matomo_site_config.every IS 'How often the background worker syncs the site';
@@ -140,7 +140,7 @@ COMMENT ON COLUMN matomo_sites.server IS 'Foreign server of the Matomo';
 COMMENT ON COLUMN matomo_sites.idsite IS 'ID of the site in Matomo (idSite)';
 COMMENT ON COLUMN matomo_sites.name IS 'Name of the site, as Matomo last reported it';
 COMMENT ON COLUMN matomo_sites.timezone IS 'Timezone of the site, as Matomo last reported it';
-COMMENT ON COLUMN matomo_sites.destination IS 'Table with the visits';
+COMMENT ON COLUMN matomo_sites.destination IS 'Destination: table of the actions';
 COMMENT ON COLUMN matomo_sites.owner IS 'Role whose rights and user mapping its syncs use';
 COMMENT ON COLUMN matomo_sites.start_date IS 'First day to copy, as for matomo_sync';
 COMMENT ON COLUMN matomo_sites.every IS 'How often the background worker syncs the site';

@@ -81,7 +81,7 @@ fn matomo_add_sites_0_2_reconnect(
     })()))
 }
 
-/// Registers new sites of a server no longer. Returns how many orders to do so are ended.
+/// Stops registering new sites of a server. Returns the number of marks removed.
 #[pg_extern(name = "matomo_ignore_new_sites", volatile, parallel_unsafe, requires = ["sites"])]
 fn matomo_ignore_new_sites_0_2_reconnect(server: Option<&str>) -> i32 {
     // SAFETY: main thread; raises an ERROR in a read-only transaction and on a standby.

@@ -1,5 +1,5 @@
-//! The order to register new sites of a server: it stands on one registered site, like which the new ones
-//! are registered. SPI only.
+//! The mark to register new sites of a server: it is on one registered site, like which the new ones are
+//! registered. SPI only.
 
 use pgrx::pg_sys;
 use pgrx::spi::SpiClient;
@@ -11,7 +11,7 @@ use crate::pg::roles::has_rights_of;
 use crate::pg::spi::{query, spi, values};
 use crate::state::restored::{OWNER_OF_SITE, table_of_site};
 
-/// Puts the order on a registered site: on `like`, else on the first of the server, owner and destination.
+/// Puts the mark on a registered site: on `like`, else on the first of the server, owner and destination.
 /// `known` are the sites that there are now. Returns its ID, if there is one.
 ///
 /// # Errors
@@ -46,19 +46,19 @@ pub fn follow(
     })
 }
 
-/// Ends the orders for a server that are of roles whose rights the current user has. Returns their number.
+/// Removes the marks for a server that belong to roles whose rights the current user has. Returns their number.
 ///
 /// # Errors
 /// Only internal ones.
 pub fn ignore(extension: &Extension, server: &str) -> Result<i32> {
     let schema = &extension.schema;
-    let orders = format!(
+    let marks = format!(
         "SELECT s.id, {OWNER_OF_SITE} FROM {schema}.matomo_site_config s \
          WHERE s.server = $1::name AND s.new_sites_but IS NOT NULL"
     );
     let end = format!("UPDATE {schema}.matomo_site_config SET new_sites_but = NULL WHERE id = $1");
     let all: Vec<(Option<i32>, Option<pg_sys::Oid>)> = extension.run(|client| {
-        let rows = query(client, &orders, &[server.into()])?;
+        let rows = query(client, &marks, &[server.into()])?;
         rows.map(|row| Ok((row.get(1).map_err(spi)?, row.get(2).map_err(spi)?))).collect()
     })?;
     let yours = all.into_iter().filter(|(_, owner)| owner.is_some_and(has_rights_of));
@@ -72,7 +72,7 @@ pub fn ignore(extension: &Extension, server: &str) -> Result<i32> {
     Ok(i32::try_from(yours.len()).unwrap_or(i32::MAX))
 }
 
-/// Whether the order stands on a registered site.
+/// Whether the mark is on a registered site.
 ///
 /// # Errors
 /// Only internal ones.

@@ -1,4 +1,4 @@
-//! Reads the names of a site's goals and custom dimensions, and registers new sites where that is ordered:
+//! Reads the names of a site's goals and custom dimensions, and registers new sites where they are wanted:
 //! once per day in the site's timezone, after a run that has succeeded. A failure of this is no failure of
 //! the site: it is recorded, and the next attempt is on the next day.
 
@@ -78,7 +78,7 @@ fn refresh(id: i32, today: NaiveDate) -> Result<()> {
     metadata::end(&extension, id, today, error.as_deref())
 }
 
-/// Registers the sites that are new to a registered site with the order to do so.
+/// Registers the sites that are new to a registered site that is marked to have them.
 fn register_new(extension: &Extension, id: i32, all: &[SiteDetail]) -> Result<()> {
     let (known, unknown): (Vec<_>, Vec<_>) =
         all.iter().cloned().partition(|site| site.zone().is_ok());

@@ -117,7 +117,7 @@ fn one_odd_site_does_not_keep_the_others_from_being_registered() {
 }
 
 #[test]
-fn new_sites_are_registered_as_they_come_if_so_ordered() {
+fn new_sites_are_registered_as_they_come_if_a_site_is_marked() {
     let (fake, mut db) = matomo();
     run(
         &mut db,
@@ -213,7 +213,7 @@ fn a_rollup_gets_no_retention_with_all_sites() {
 }
 
 #[test]
-fn an_order_is_its_owners() {
+fn a_mark_is_its_owners() {
     let (fake, _) = matomo();
     let (name, mut admin, owner) = database_and_role();
     server_for(&mut admin, &fake, &owner);

@@ -290,7 +290,7 @@ fn a_destinations_name_is_a_name() {
 
 /// What every role may call does nothing for a role without rights.
 #[test]
-fn others_sites_and_tables_are_nobodys_business() {
+fn sites_and_tables_of_others_are_private() {
     let (name, mut admin) = named_database();
     let stranger = role(&mut admin);
     let fake = serve(Noon::new().world(2));

@@ -1,6 +1,6 @@
 //! Names of sites, goals and custom dimensions.
 
-use fake_matomo::{CustomDimension, Fake, Fault, Goal, When};
+use fake_matomo::{Fake, Fault, When};
 use postgres::Client;
 
 use crate::support::restored::{copied, scene_of};
@@ -12,26 +12,6 @@ const DIMENSIONS: &str = "CustomDimensions.getConfiguredCustomDimensions";
 const NAMES: &str = "SELECT concat_ws(' ', idsite, goalid, name, CASE WHEN deleted_at IS NULL THEN 'is' ELSE 'was' END)
     FROM matomo_goals ORDER BY idsite, goalid";
 const DIMENSION_NAMES: &str = "SELECT concat_ws(' ', idsite, dimension, name, scope) FROM matomo_dimensions ORDER BY idsite, iddimension";
-
-/// Site 1 with two goals and three dimensions, site 2 with one goal.
-pub fn serve_named() -> Fake {
-    let fake = serve_two();
-    {
-        let mut world = fake.world();
-        let site = world.site_mut(1);
-        site.goals =
-            vec![Goal::new(1, "Contact").on_url("/contact"), Goal::new(4, "O'Reilly \"x\"")];
-        site.dimensions = vec![
-            CustomDimension::new(1, "plan", "visit", 1),
-            CustomDimension::new(3, "section", "action", 1),
-            CustomDimension { active: false, ..CustomDimension::new(4, "city", "action", 2) },
-        ];
-        let site = world.site_mut(2);
-        site.goals = vec![Goal { revenue: "2.50".to_owned(), ..Goal::new(1, "登録") }];
-        site.dimensions = vec![CustomDimension::new(3, "author", "action", 1)];
-    }
-    fake
-}
 
 fn refresh(fake: &Fake, site: i32, arguments: &str) -> String {
     format!(

@@ -324,7 +324,7 @@ fn upkeep_has_its_turn_beside_many_sites_that_fail() {
 }
 
 #[test]
-fn without_room_for_all_processes_it_says_so_once_and_goes_on_with_those_it_has() {
+fn without_room_for_all_processes_it_says_so_once_and_uses_those_it_has() {
     // The launcher, the coordinator and the logical replication launcher leave one slot.
     let conf = format!("{PRELOADED}max_worker_processes = 4\n");
     let cluster = Cluster::start_with(&conf);
@@ -388,7 +388,7 @@ fn a_refused_token_costs_a_fleet_few_attempts() {
 
 /// The failure is visible to the sites' owners, not only in the log.
 #[test]
-fn sites_that_no_process_can_be_started_for_fail_once_and_go_on_when_there_is_room() {
+fn sites_that_no_process_can_be_started_for_fail_once_and_are_synced_when_there_is_room() {
     // The launcher, the coordinator and the logical replication launcher leave no slot.
     let conf = format!("{PRELOADED}max_worker_processes = 3\n");
     let cluster = Cluster::start_with(&conf);

@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use fake_matomo::{Fault, When};
 use postgres::Client;
 
-use crate::support::cluster::{Cluster, shared};
+use crate::support::cluster::shared;
 use crate::support::sites::many::{START, sites};
 use crate::support::sites::*;
 use crate::support::traps::{call, end_of};
 use crate::support::worker::{
-    cluster_with_worker, process_of, register, store, wait_long, workers,
+    cluster_with_worker, kill, process_of, register, store, wait_long, workers,
 };
 use crate::support::*;
 
@@ -417,19 +417,6 @@ fn what_is_changed_during_a_run_is_filled_by_the_next_one_at_once() {
     run(&mut db, &format!("SELECT matomo_alter_site({site}, enabled => true)"));
     wait_long(30, "it is filled", || differences(&mut db, "three", &all_of(&fake, 1)).is_empty());
     wait_until("it is synced", || !one::<bool>(&mut db, open));
-}
-
-/// Kills a process, with which the server restarts, and connects again.
-pub fn kill(cluster: &Cluster, db: &mut Client, pid: i32) {
-    // SAFETY: a process of this test.
-    assert_eq!(unsafe { libc::kill(pid, libc::SIGKILL) }, 0);
-    wait_until("this session has ended", || db.query("SELECT 1", &[]).is_err());
-    wait_long(30, "the server is back", || {
-        cluster.config("postgres", "postgres").connect(postgres::NoTls).is_ok_and(|again| {
-            *db = again;
-            true
-        })
-    });
 }
 
 #[test]

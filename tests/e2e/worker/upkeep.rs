@@ -190,7 +190,7 @@ fn what_is_too_old_goes_though_the_site_is_disabled_or_matomo_down() {
 }
 
 #[test]
-fn upkeep_waits_for_readers_and_lets_the_sync_go_on() {
+fn upkeep_waits_for_readers_and_holds_up_no_sync() {
     let noon = Noon::new();
     let fake = serve(noon.world(20));
     let (cluster, mut db) = cluster_with_worker();
@@ -339,7 +339,7 @@ fn in_anothers_partitioned_table_it_deletes_by_the_rights_on_the_table() {
 }
 
 #[test]
-fn it_goes_on_where_the_last_step_was() {
+fn upkeep_resumes_at_the_last_step() {
     let (_, mut db) = named_database();
     let noon = Noon::new();
     let fake = serve(noon.world(1));
