@@ -53,7 +53,7 @@ pub struct Batch {
     pub misfits: Misfits,
 }
 
-/// Columns, each with the number of values that its type cannot hold. They are NULL.
+/// Columns, each with the number of values that it cannot hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Misfits(pub BTreeMap<String, i64>);
 
