@@ -74,6 +74,17 @@ impl Ledger {
         Err(Error::OtherMatomo(OtherMatomo { destination, known, asked, companions }))
     }
 
+    /// The same for a site that is to be registered: its first sync may fill tables that were emptied.
+    ///
+    /// # Errors
+    /// [`Error::OtherMatomo`].
+    pub fn check_registration(&self, destination: &Destination) -> Result<()> {
+        match self.claims_rows()? && destination.filled()?.is_empty() {
+            true => Ok(()),
+            false => self.check_matomo(destination),
+        }
+    }
+
     /// Deletes what is known of the destination from other Matomos, if no table of it has a row. The rows of
     /// a companion are theirs, too.
     ///

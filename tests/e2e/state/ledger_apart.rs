@@ -124,6 +124,22 @@ fn a_second_matomo_is_refused_where_only_the_table_of_visits_is_empty() {
     }
 }
 
+#[test]
+fn a_site_of_another_matomo_may_be_registered_for_tables_that_were_emptied() {
+    let (noon, fake, mut db) = noon(3);
+    sync(&mut db, &fake, &from(&noon, 2));
+    let other = another(&noon);
+    crate::support::worker::store(&mut db, "other", &other);
+    let add = format!("SELECT matomo_add_site('other', 2, '{}')", noon.text(2));
+    run(&mut db, "TRUNCATE matomo");
+    let hint = "TRUNCATE public.matomo_visits, public.matomo_conversions as well";
+    assert_says(&error(&mut db, &add), "55000", &refusal(&fake, "matomo"), &[], hint);
+    run(&mut db, &format!("TRUNCATE {}", all_four("matomo")));
+    run(&mut db, &add);
+    run(&mut db, "CALL matomo_sync_all()");
+    assert_tables_equal(&mut db, "matomo", &all_tables_of(&other, 2));
+}
+
 /// Two concurrent first syncs into a table that is new or was emptied.
 #[test]
 fn of_two_matomos_at_once_the_first_has_the_table() {
