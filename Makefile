@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .ONESHELL:
 .SILENT:
 .DEFAULT_GOAL := help
-.PHONY: help packages compose release install demo demo-stop test test-engines test-install test-majors trust fuzz soak bench fmt clean
+.PHONY: help all packages compose release install demo demo-stop test test-engines test-install test-majors trust fuzz soak bench fmt clean
 
 help:
 	printf '%s\n' \
@@ -17,8 +17,8 @@ help:
 	    'make test-majors  run the end-to-end tests on PostgreSQL 16, 17 and 18 (MAJORS=17 for one of them,' \
 	    '                  TESTS=selected for those that may differ; needs root)' \
 	    'make test-install install the packages of MAJORS (15 17 18) in bare Debians, then with cargo-pgrx here' \
-    '                  (half an hour; needs root)' \
-    'make trust        run the end-to-end tests and write the report docs/trust.md' \
+	    '                  (half an hour; needs root)' \
+	    'make trust        run the end-to-end tests and write the report docs/trust.md' \
 	    'make soak         test long use, valgrind, fuzzing; writes tests/SOAK.md (ten minutes)' \
 	    'make fuzz         test hostile answers for MATOMO_FUZZ_SECONDS, 300 by default' \
 	    'make bench        compare a sync with COPY; writes tests/bench/RESULTS.md (half an hour)' \
@@ -29,6 +29,11 @@ help:
 	    'make clean        remove build results' \
 	    '' \
 	    'PG_CONFIG=/path/to/pg_config selects the Postgres, version 15 to 18.'
+
+# What pgxnclient calls before `make install`.
+all:
+	packaging/setup build
+	packaging/package >/dev/null
 
 install:
 	packaging/setup build
@@ -109,7 +114,7 @@ packages: MAJORS ?= 15
 packages:
 	packaging/setup packages
 	packaging/packages $(MAJORS)
-	tests/lint-packaging
+	packaging/lint
 
 compose: MAJOR ?= 17
 compose:

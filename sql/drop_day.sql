@@ -1,3 +1,42 @@
+-- What matomo_drop_rows removes at once. What cannot be removed is returned, as the message of why not, and
+-- does not keep older or newer rows from being removed. Errors that are not of these rows are raised:
+-- connections, transactions, resources, locks, shutdown.
+
+-- Drops a partition, or a chunk of a hypertable with the function `drop_chunks`.
+CREATE FUNCTION matomo_drop_partition(parent text, name text, lo text, hi text, drop_chunks text, OUT failed jsonb)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    detail text;
+    hint text;
+BEGIN
+    IF drop_chunks IS NULL THEN
+        EXECUTE format('ALTER TABLE %s DETACH PARTITION %s', parent, name);
+        EXECUTE format('DROP TABLE %s', name);
+        RETURN;
+    END IF;
+    EXECUTE format('SELECT %s(%L::regclass, older_than => %L::timestamptz, newer_than => %L::timestamptz)',
+        drop_chunks, parent, hi, lo);
+    -- One that is frozen stays, without an error.
+    IF to_regclass(name) IS NOT NULL THEN
+        RAISE object_not_in_prerequisite_state USING MESSAGE = format('old rows of %s are not deleted', parent);
+    END IF;
+EXCEPTION
+    WHEN OTHERS OR assert_failure THEN
+        IF SQLSTATE ~ '^(08|25|40|53|55P03|55006|57|58|HV)' THEN
+            RAISE;
+        END IF;
+        GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
+        failed := jsonb_build_object('state', SQLSTATE, 'message', SQLERRM,
+            'detail', coalesce(nullif(detail, ''), format('%s was not dropped.', name)),
+            'hint', coalesce(nullif(hint, ''), 'Remove what prevents it, or drop it yourself.'));
+END
+$$;
+
+COMMENT ON FUNCTION matomo_drop_partition(text, text, text, text, text) IS
+    'Internal: drops a partition or a chunk, for matomo_drop_rows';
+
 -- Deletes the rows of a day, for matomo_drop_rows. Rows that cannot be deleted, as a key or a trigger
 -- prevents it, keep their day; if `site` is NULL, of their site only.
 CREATE FUNCTION matomo_drop_day(
@@ -30,7 +69,6 @@ BEGIN
         sites := CASE WHEN site IS NOT NULL THEN ARRAY[site] END;
     EXCEPTION
         WHEN OTHERS OR assert_failure THEN
-            -- Not of these rows: connections, transactions, resources, locks, shutdown.
             IF SQLSTATE ~ '^(08|25|40|53|55P03|55006|57|58|HV)' THEN
                 RAISE;
             END IF;

@@ -26,7 +26,7 @@ CREATE INDEX matomo_ledger_missing ON matomo_ledger (destination_name) WHERE des
 COMMENT ON TABLE matomo_ledger IS 'Copied site-days: one row per Matomo, site, destination and day';
 COMMENT ON COLUMN matomo_ledger.matomo IS 'URL of the Matomo''s API';
 COMMENT ON COLUMN matomo_ledger.idsite IS 'ID of the site (idSite)';
-COMMENT ON COLUMN matomo_ledger.destination IS 'Table with the visits; 0 if restored from a dump and not found yet';
+COMMENT ON COLUMN matomo_ledger.destination IS 'Destination: table of the actions; 0 if restored from a dump and not found yet';
 COMMENT ON COLUMN matomo_ledger.day IS 'Day in the site''s timezone';
 COMMENT ON COLUMN matomo_ledger.sealed IS 'Whether the day was read whole after it had ended and settled; sealed days are not requested again';
 COMMENT ON COLUMN matomo_ledger.visits IS 'Visits of the day; for an open day, those read so far';
@@ -102,7 +102,7 @@ CREATE VIEW matomo_days WITH (security_barrier) AS
 COMMENT ON VIEW matomo_days IS 'Copied site-days of tables that you may read: one row per Matomo, site, destination and day';
 COMMENT ON COLUMN matomo_days.matomo IS 'URL of the Matomo''s API';
 COMMENT ON COLUMN matomo_days.idsite IS 'ID of the site (idSite)';
-COMMENT ON COLUMN matomo_days.destination IS 'Table with the visits; NULL if it is missing';
+COMMENT ON COLUMN matomo_days.destination IS 'Destination: table of the actions; NULL if it is missing';
 COMMENT ON COLUMN matomo_days.day IS 'Day in the site''s timezone';
 COMMENT ON COLUMN matomo_days.sealed IS 'Whether the day was read whole after it had ended and settled; sealed days are not requested again';
 COMMENT ON COLUMN matomo_days.visits IS 'Visits of the day; for an open day, those read so far';

@@ -95,7 +95,8 @@ ALTER TABLE matomo_site_state
     ADD COLUMN upkeep_begun integer NOT NULL DEFAULT 0,
     ADD COLUMN metadata_on date,
     ADD COLUMN metadata_error text,
-    ADD COLUMN changed_at timestamptz NOT NULL DEFAULT pg_catalog.now();
+    ADD COLUMN changed_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    ADD COLUMN is_unanswered boolean NOT NULL DEFAULT false;
 
 ALTER TABLE matomo_run_log
     DROP CONSTRAINT matomo_run_log_status_check,
@@ -1079,7 +1080,7 @@ $$;
 COMMENT ON FUNCTION matomo_make_partitions(regclass, timestamptz, timestamptz) IS
     'Internal: creates the missing weekly partitions (UTC) of one table of the caller''s, and returns their number';
 COMMENT ON TABLE matomo_ledger IS 'Copied site-days: one row per Matomo, site, destination and day';
-COMMENT ON COLUMN matomo_ledger.destination IS 'Table with the visits; 0 if restored from a dump and not found yet';
+COMMENT ON COLUMN matomo_ledger.destination IS 'Destination: table of the actions; 0 if restored from a dump and not found yet';
 COMMENT ON COLUMN matomo_ledger.sealed IS 'Whether the day was read whole after it had ended and settled; sealed days are not requested again';
 COMMENT ON COLUMN matomo_ledger.visits IS 'Visits of the day; for an open day, those read so far';
 COMMENT ON COLUMN matomo_ledger.actions IS 'Actions of these visits';
@@ -1141,7 +1142,7 @@ CREATE OR REPLACE VIEW matomo_days WITH (security_barrier) AS
                     AND NOT pg_catalog.row_security_active(f.found) END;
 
 COMMENT ON VIEW matomo_days IS 'Copied site-days of tables that you may read: one row per Matomo, site, destination and day';
-COMMENT ON COLUMN matomo_days.destination IS 'Table with the visits; NULL if it is missing';
+COMMENT ON COLUMN matomo_days.destination IS 'Destination: table of the actions; NULL if it is missing';
 COMMENT ON COLUMN matomo_days.sealed IS 'Whether the day was read whole after it had ended and settled; sealed days are not requested again';
 COMMENT ON COLUMN matomo_days.visits IS 'Visits of the day; for an open day, those read so far';
 COMMENT ON COLUMN matomo_days.actions IS 'Actions of these visits';
@@ -1271,6 +1272,40 @@ COMMENT ON FUNCTION matomo_create_companion(regclass, text, text[], text) IS
 COMMENT ON FUNCTION matomo_forget(text, text, regclass, text) IS
     'Deletes all rows of a visitor, by visitorid, userid or visitip, from all destinations or one, and returns their number. Erase the visitor in Matomo first, or a sync copies the visits again';
 
+CREATE OR REPLACE FUNCTION matomo_drop_partition(parent text, name text, lo text, hi text, drop_chunks text, OUT failed jsonb)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    detail text;
+    hint text;
+BEGIN
+    IF drop_chunks IS NULL THEN
+        EXECUTE format('ALTER TABLE %s DETACH PARTITION %s', parent, name);
+        EXECUTE format('DROP TABLE %s', name);
+        RETURN;
+    END IF;
+    EXECUTE format('SELECT %s(%L::regclass, older_than => %L::timestamptz, newer_than => %L::timestamptz)',
+        drop_chunks, parent, hi, lo);
+    -- One that is frozen stays, without an error.
+    IF to_regclass(name) IS NOT NULL THEN
+        RAISE object_not_in_prerequisite_state USING MESSAGE = format('old rows of %s are not deleted', parent);
+    END IF;
+EXCEPTION
+    WHEN OTHERS OR assert_failure THEN
+        IF SQLSTATE ~ '^(08|25|40|53|55P03|55006|57|58|HV)' THEN
+            RAISE;
+        END IF;
+        GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
+        failed := jsonb_build_object('state', SQLSTATE, 'message', SQLERRM,
+            'detail', coalesce(nullif(detail, ''), format('%s was not dropped.', name)),
+            'hint', coalesce(nullif(hint, ''), 'Remove what prevents it, or drop it yourself.'));
+END
+$$;
+
+COMMENT ON FUNCTION matomo_drop_partition(text, text, text, text, text) IS
+    'Internal: drops a partition or a chunk, for matomo_drop_rows';
+
 CREATE OR REPLACE FUNCTION matomo_drop_day(
     among text,
     which text,
@@ -1301,7 +1336,6 @@ BEGIN
         sites := CASE WHEN site IS NOT NULL THEN ARRAY[site] END;
     EXCEPTION
         WHEN OTHERS OR assert_failure THEN
-            -- Not of these rows: connections, transactions, resources, locks, shutdown.
             IF SQLSTATE ~ '^(08|25|40|53|55P03|55006|57|58|HV)' THEN
                 RAISE;
             END IF;
@@ -1451,10 +1485,10 @@ BEGIN
         WHERE (c.chunk ->> 'hi')::timestamptz <= before
             AND pg_has_role((SELECT r.relowner FROM pg_class r WHERE r.oid = destination), 'USAGE')), '[]') || parts;
 
-    -- The place is valid only for the same bound. If its partition is gone, scan from the start.
+    -- If the partition of the place is gone, scan from the start.
     SELECT e.number + CASE WHEN (place ->> 'done')::boolean THEN 1 ELSE 0 END INTO start_number
     FROM jsonb_array_elements(parts) WITH ORDINALITY AS e(part, number)
-    WHERE e.part -> 'id' = place -> 'id' AND (place ->> 'before')::timestamptz = before;
+    WHERE e.part -> 'id' = place -> 'id';
 
     FOR part IN
         SELECT x.*, e.number, parts -> (e.number - 2)::integer -> 'id' AS previous
@@ -1479,21 +1513,12 @@ BEGIN
             END IF;
             IF coalesce(has_only_site, true) THEN
                 waiting_for := part.parent;
-                IF part.kind = 'c' THEN
-                    EXECUTE format('SELECT %s(%L::regclass, older_than => %L::timestamptz, newer_than => %L::timestamptz)',
-                        chunks ->> 'drop', root, part.hi, part.lo);
-                    -- One that is frozen stays, without an error.
-                    IF to_regclass(part.name) IS NOT NULL THEN
-                        more := true;
-                        failed := jsonb_build_object('state', '55000', 'message', format('old rows of %s are not deleted', root),
-                            'detail', format('Its chunk %s was not dropped.', part.name),
-                            'hint', 'Remove what prevents it, or drop the chunk yourself.');
-                        place := jsonb_build_object('before', before, 'id', part.id, 'done', true, 'last_gone', before_this);
-                        RETURN;
-                    END IF;
-                ELSE
-                    EXECUTE format('ALTER TABLE %s DETACH PARTITION %s', part.parent, part.name);
-                    EXECUTE format('DROP TABLE %s', part.name);
+                SELECT d.failed INTO failed FROM @extschema@.matomo_drop_partition(part.parent, part.name, part.lo, part.hi,
+                    CASE part.kind WHEN 'c' THEN chunks ->> 'drop' END) AS d;
+                IF failed IS NOT NULL THEN
+                    more := true;
+                    place := jsonb_build_object('id', part.id, 'done', true, 'last_gone', part.hi);
+                    RETURN;
                 END IF;
                 more := true;
                 dropped := part.name;
@@ -1501,7 +1526,7 @@ BEGIN
                 last_gone := part.hi;
                 sites_gone := CASE WHEN site IS NOT NULL THEN ARRAY[site::text] END;
                 place := CASE WHEN part.number > 1 THEN jsonb_build_object(
-                    'before', before, 'id', part.previous, 'done', true, 'last_gone', last_gone) END;
+                    'id', part.previous, 'done', true, 'last_gone', last_gone) END;
                 RETURN;
             END IF;
         END IF;
@@ -1571,7 +1596,7 @@ BEGIN
             more := true;
             last_gone := CASE WHEN actions > 0 THEN last_gone ELSE before_this END;
             -- A day that keeps rows is not passed by the next step.
-            place := jsonb_build_object('before', before, 'id', part.id, 'done', done,
+            place := jsonb_build_object('id', part.id, 'done', done,
                 'last_gone', CASE WHEN failed IS NULL OR NOT part.by_day THEN last_gone ELSE since + '1 microsecond'::interval END,
                 'since', CASE WHEN NOT done THEN since END);
             first_gone := CASE WHEN actions > 0 THEN least(first_gone, before_this) END;
@@ -1604,7 +1629,7 @@ EXCEPTION
         failed := NULL;
         blocked := waiting_for;
         IF reached IS DISTINCT FROM place ->> 'id' THEN
-            place := jsonb_build_object('before', before, 'id', reached::oid, 'done', false);
+            place := jsonb_build_object('id', reached::oid, 'done', false);
         END IF;
         SELECT string_agg(coalesce('process ' || h.pid, 'a prepared transaction'), ', ' ORDER BY a.xact_start, h.pid)
         INTO holders
@@ -1695,7 +1720,7 @@ CREATE TABLE matomo_site_metadata (
     PRIMARY KEY (destination, idsite, destination_name)
 );
 COMMENT ON TABLE matomo_site_metadata IS 'Sites with their goals and custom dimensions as configured in Matomo: one row per destination and site';
-COMMENT ON COLUMN matomo_site_metadata.destination IS 'Table with the visits; 0 if restored from a dump and not found yet';
+COMMENT ON COLUMN matomo_site_metadata.destination IS 'Destination: table of the actions; 0 if restored from a dump and not found yet';
 COMMENT ON COLUMN matomo_site_metadata.destination_name IS 'Schema, name and owner of the table in a dump, and after a restore until the table is found; otherwise empty';
 COMMENT ON COLUMN matomo_site_metadata.idsite IS 'ID of the site (idSite)';
 COMMENT ON COLUMN matomo_site_metadata.name IS 'Name of the site';
@@ -1730,7 +1755,7 @@ CREATE OR REPLACE VIEW matomo_site_details WITH (security_barrier) AS
     WHERE pg_catalog.has_table_privilege(t.found, 'SELECT') AND NOT pg_catalog.row_security_active(t.found);
 
 COMMENT ON VIEW matomo_site_details IS 'Sites of tables that you may read, as configured in Matomo: one row per destination and site';
-COMMENT ON COLUMN matomo_site_details.destination IS 'Table with the visits';
+COMMENT ON COLUMN matomo_site_details.destination IS 'Destination: table of the actions';
 COMMENT ON COLUMN matomo_site_details.idsite IS 'ID of the site (idSite)';
 COMMENT ON COLUMN matomo_site_details.name IS 'Name of the site';
 COMMENT ON COLUMN matomo_site_details.main_url IS 'Main URL of the site';
@@ -1754,7 +1779,7 @@ CREATE OR REPLACE VIEW matomo_goals WITH (security_barrier) AS
         revenue numeric, event_value_as_revenue boolean, deleted_at timestamptz);
 
 COMMENT ON VIEW matomo_goals IS 'Goals as configured in Matomo: one row per destination, site and goal';
-COMMENT ON COLUMN matomo_goals.destination IS 'Table with the visits';
+COMMENT ON COLUMN matomo_goals.destination IS 'Destination: table of the actions';
 COMMENT ON COLUMN matomo_goals.idsite IS 'ID of the site (idSite)';
 COMMENT ON COLUMN matomo_goals.goalid IS 'ID of the goal within its site (idgoal), as in conversions';
 COMMENT ON COLUMN matomo_goals.name IS 'Name of the goal';
@@ -1777,7 +1802,7 @@ CREATE OR REPLACE VIEW matomo_dimensions WITH (security_barrier) AS
         slot integer, active boolean, case_sensitive boolean, extractions jsonb, deleted_at timestamptz);
 
 COMMENT ON VIEW matomo_dimensions IS 'Custom dimensions as configured in Matomo: one row per destination, site and dimension';
-COMMENT ON COLUMN matomo_dimensions.destination IS 'Table with the visits';
+COMMENT ON COLUMN matomo_dimensions.destination IS 'Destination: table of the actions';
 COMMENT ON COLUMN matomo_dimensions.idsite IS 'ID of the site (idSite)';
 COMMENT ON COLUMN matomo_dimensions.dimension IS 'Its column of actions, and its key in usercustomdimensions and dimensions: dimension3';
 COMMENT ON COLUMN matomo_dimensions.iddimension IS 'ID of the dimension within its site: 3 for dimension3';
@@ -1923,7 +1948,7 @@ COMMENT ON FUNCTION matomo_create_named_views(regclass) IS
     'Makes or renews the views <destination>_named and <destination>_visits_named, which have the custom dimensions under their names; returns them';
 COMMENT ON TABLE matomo_site_config IS 'Registered sites: one row per server, site and destination';
 COMMENT ON COLUMN matomo_site_config.id IS 'ID for matomo_sync_site, matomo_alter_site and matomo_remove_site';
-COMMENT ON COLUMN matomo_site_config.destination IS 'Table with the visits; 0 if restored from a dump and not found yet, NULL if dropped before the dump';
+COMMENT ON COLUMN matomo_site_config.destination IS 'Destination: table of the actions; 0 if restored from a dump and not found yet, NULL if dropped before the dump';
 COMMENT ON COLUMN matomo_site_config.owner IS 'Role whose rights and user mapping its syncs use; 0 if restored from a dump and not found yet, NULL if dropped before the dump';
 COMMENT ON COLUMN matomo_site_config.start_date IS 'First day to copy, as for matomo_sync';
 COMMENT ON COLUMN matomo_site_config.retention IS 'How long visits are kept; NULL means forever';
@@ -1948,6 +1973,7 @@ COMMENT ON COLUMN matomo_site_state.upkeep_begun IS 'Processes of the worker tha
 COMMENT ON COLUMN matomo_site_state.metadata_on IS 'Last day, in the site''s timezone, on which Matomo was asked for its goals and custom dimensions';
 COMMENT ON COLUMN matomo_site_state.metadata_error IS 'Message of the error that this failed with';
 COMMENT ON COLUMN matomo_site_state.changed_at IS 'When the site was last registered or altered';
+COMMENT ON COLUMN matomo_site_state.is_unanswered IS 'Whether the last run failed because Matomo did not answer';
 
 SELECT pg_catalog.pg_extension_config_dump('matomo_site_config', $$
     AS s (id, server, idsite, table_here, role_here, start_date, every, retention, enabled, name, timezone,
@@ -1990,7 +2016,7 @@ COMMENT ON COLUMN matomo_sites.server IS 'Foreign server of the Matomo';
 COMMENT ON COLUMN matomo_sites.idsite IS 'ID of the site in Matomo (idSite)';
 COMMENT ON COLUMN matomo_sites.name IS 'Name of the site, as Matomo last reported it';
 COMMENT ON COLUMN matomo_sites.timezone IS 'Timezone of the site, as Matomo last reported it';
-COMMENT ON COLUMN matomo_sites.destination IS 'Table with the visits';
+COMMENT ON COLUMN matomo_sites.destination IS 'Destination: table of the actions';
 COMMENT ON COLUMN matomo_sites.owner IS 'Role whose rights and user mapping its syncs use';
 COMMENT ON COLUMN matomo_sites.start_date IS 'First day to copy, as for matomo_sync';
 COMMENT ON COLUMN matomo_sites.every IS 'How often the background worker syncs the site';
@@ -2009,7 +2035,7 @@ COMMENT ON COLUMN matomo_run_log.return_message IS 'Message of the error that it
 COMMENT ON COLUMN matomo_run_log.start_time IS 'When it started';
 COMMENT ON COLUMN matomo_run_log.site_id IS 'ID of the registered site';
 COMMENT ON COLUMN matomo_run_log.owner IS 'Role whose rights it has; 0 if restored from a dump and not found yet, NULL if dropped before the dump';
-COMMENT ON COLUMN matomo_run_log.destination IS 'Table with the visits';
+COMMENT ON COLUMN matomo_run_log.destination IS 'Destination: table of the actions';
 COMMENT ON COLUMN matomo_run_log.days_total IS 'Days done and still to do';
 COMMENT ON COLUMN matomo_run_log.pages IS 'Pages of visits requested';
 COMMENT ON COLUMN matomo_run_log.actions IS 'Actions of these visits';
@@ -2067,7 +2093,7 @@ COMMENT ON COLUMN matomo_runs.site_id IS 'ID of the registered site';
 COMMENT ON COLUMN matomo_runs.owner IS 'Role whose rights it has';
 COMMENT ON COLUMN matomo_runs.server IS 'Foreign server of the Matomo';
 COMMENT ON COLUMN matomo_runs.idsite IS 'ID of the site in Matomo (idSite)';
-COMMENT ON COLUMN matomo_runs.destination IS 'Table with the visits';
+COMMENT ON COLUMN matomo_runs.destination IS 'Destination: table of the actions';
 COMMENT ON COLUMN matomo_runs.days IS 'Days done';
 COMMENT ON COLUMN matomo_runs.days_total IS 'Days done and still to do';
 COMMENT ON COLUMN matomo_runs.pages IS 'Pages of visits requested';
@@ -2131,7 +2157,7 @@ COMMENT ON COLUMN matomo_status.server IS 'Foreign server of the Matomo';
 COMMENT ON COLUMN matomo_status.idsite IS 'ID of the site in Matomo (idSite)';
 COMMENT ON COLUMN matomo_status.name IS 'Name of the site, as Matomo last reported it';
 COMMENT ON COLUMN matomo_status.timezone IS 'Timezone of the site, as Matomo last reported it';
-COMMENT ON COLUMN matomo_status.destination IS 'Table with the visits';
+COMMENT ON COLUMN matomo_status.destination IS 'Destination: table of the actions';
 COMMENT ON COLUMN matomo_status.owner IS 'Role whose rights and user mapping its syncs use';
 COMMENT ON COLUMN matomo_status.enabled IS 'Whether matomo_sync_all and the background worker sync the site';
 COMMENT ON COLUMN matomo_status.running IS 'Whether any session is syncing the site';
@@ -2178,7 +2204,7 @@ COMMENT ON COLUMN matomo_progress.pid IS 'Process ID';
 COMMENT ON COLUMN matomo_progress.username IS 'Role that started it';
 COMMENT ON COLUMN matomo_progress.runid IS 'ID of the run in matomo_runs; NULL for a call of matomo_sync or matomo_check';
 COMMENT ON COLUMN matomo_progress.site_id IS 'ID of the registered site';
-COMMENT ON COLUMN matomo_progress.destination IS 'Table with the visits';
+COMMENT ON COLUMN matomo_progress.destination IS 'Destination: table of the actions';
 COMMENT ON COLUMN matomo_progress.phase IS 'The last stored day, or what it is waiting for';
 COMMENT ON COLUMN matomo_progress.days_total IS 'Days done and still to do';
 COMMENT ON COLUMN matomo_progress.actions IS 'Actions of these visits';
@@ -2231,7 +2257,7 @@ COMMENT ON FUNCTION matomo_add_site(text, integer, date, text, interval, interva
 COMMENT ON FUNCTION matomo_add_sites(text, date, text, interval, interval, boolean, boolean) IS
     'Registers all sites that your token may see and that are not registered, like matomo_add_site; returns them. Optionally new ones too, once a day';
 COMMENT ON FUNCTION matomo_ignore_new_sites(text) IS
-    'Registers new sites of a server no longer; returns how many orders of matomo_add_sites are ended';
+    'Stops registering new sites of a server; returns the number of marks removed';
 COMMENT ON FUNCTION matomo_list_sites(text) IS 'Lists the sites of a server that your token may see';
 COMMENT ON FUNCTION matomo_refresh_metadata(integer, text, text, text, text) IS
     'Reads the names of a site, its goals and its custom dimensions from Matomo; returns their numbers';
@@ -2239,7 +2265,7 @@ COMMENT ON FUNCTION matomo_alter_site(integer, text, integer, date, text, interv
     'Changes a registered site; NULL keeps a value. A failed site is retried';
 COMMENT ON FUNCTION matomo_remove_site(integer) IS 'Removes a registered site, but not its copied visits';
 COMMENT ON FUNCTION matomo_drop_step(regclass, timestamptz, integer, interval, jsonb) IS
-    'Internal: one step of matomo_drop_before: updates the ledger first, then drops a partition or deletes a batch of rows';
+    'Internal: one step of matomo_drop_before: drops a partition or deletes a batch of rows, and seals the days that are then empty';
 COMMENT ON FUNCTION matomo_today(text) IS 'Internal: today in a timezone, named as Matomo does';
 -- … to here.
 
@@ -2251,7 +2277,7 @@ DECLARE
     grants CONSTANT text := pg_catalog.current_setting('matomo_update.grants');
     for_all CONSTANT name[] := ARRAY['matomo_may_see', 'matomo_find_table', 'matomo_is_running', 'matomo_has_worker', 'matomo_run_is_dead',
         'matomo_today', 'matomo_partition_ranges', 'matomo_create_partitions', 'matomo_make_partitions',
-        'matomo_drop_step', 'matomo_drop_rows', 'matomo_drop_day', 'matomo_drop_before', 'matomo_remove_site',
+        'matomo_drop_step', 'matomo_drop_rows', 'matomo_drop_day', 'matomo_drop_partition', 'matomo_drop_before', 'matomo_remove_site',
         'matomo_run_outside_transaction', 'matomo_run_sites', 'matomo_run_step', 'matomo_action_node',
         'matomo_visit', 'matomo_conversion', 'matomo_item', 'matomo_companion', 'matomo_create_companions', 'matomo_create_companion', 'matomo_grant_as',
         'matomo_site_details', 'matomo_goals', 'matomo_dimensions', 'matomo_create_named_views', 'matomo_ignore_new_sites'];

@@ -22,7 +22,7 @@ CREATE TABLE matomo_site_metadata (
 );
 
 COMMENT ON TABLE matomo_site_metadata IS 'Sites with their goals and custom dimensions as configured in Matomo: one row per destination and site';
-COMMENT ON COLUMN matomo_site_metadata.destination IS 'Table with the visits; 0 if restored from a dump and not found yet';
+COMMENT ON COLUMN matomo_site_metadata.destination IS 'Destination: table of the actions; 0 if restored from a dump and not found yet';
 COMMENT ON COLUMN matomo_site_metadata.destination_name IS 'Schema, name and owner of the table in a dump, and after a restore until the table is found; otherwise empty';
 COMMENT ON COLUMN matomo_site_metadata.idsite IS 'ID of the site (idSite)';
 COMMENT ON COLUMN matomo_site_metadata.name IS 'Name of the site';
@@ -59,7 +59,7 @@ CREATE VIEW matomo_site_details WITH (security_barrier) AS
     WHERE pg_catalog.has_table_privilege(t.found, 'SELECT') AND NOT pg_catalog.row_security_active(t.found);
 
 COMMENT ON VIEW matomo_site_details IS 'Sites of tables that you may read, as configured in Matomo: one row per destination and site';
-COMMENT ON COLUMN matomo_site_details.destination IS 'Table with the visits';
+COMMENT ON COLUMN matomo_site_details.destination IS 'Destination: table of the actions';
 COMMENT ON COLUMN matomo_site_details.idsite IS 'ID of the site (idSite)';
 COMMENT ON COLUMN matomo_site_details.name IS 'Name of the site';
 COMMENT ON COLUMN matomo_site_details.main_url IS 'Main URL of the site';
@@ -83,7 +83,7 @@ CREATE VIEW matomo_goals WITH (security_barrier) AS
         revenue numeric, event_value_as_revenue boolean, deleted_at timestamptz);
 
 COMMENT ON VIEW matomo_goals IS 'Goals as configured in Matomo: one row per destination, site and goal';
-COMMENT ON COLUMN matomo_goals.destination IS 'Table with the visits';
+COMMENT ON COLUMN matomo_goals.destination IS 'Destination: table of the actions';
 COMMENT ON COLUMN matomo_goals.idsite IS 'ID of the site (idSite)';
 COMMENT ON COLUMN matomo_goals.goalid IS 'ID of the goal within its site (idgoal), as in conversions';
 COMMENT ON COLUMN matomo_goals.name IS 'Name of the goal';
@@ -106,7 +106,7 @@ CREATE VIEW matomo_dimensions WITH (security_barrier) AS
         slot integer, active boolean, case_sensitive boolean, extractions jsonb, deleted_at timestamptz);
 
 COMMENT ON VIEW matomo_dimensions IS 'Custom dimensions as configured in Matomo: one row per destination, site and dimension';
-COMMENT ON COLUMN matomo_dimensions.destination IS 'Table with the visits';
+COMMENT ON COLUMN matomo_dimensions.destination IS 'Destination: table of the actions';
 COMMENT ON COLUMN matomo_dimensions.idsite IS 'ID of the site (idSite)';
 COMMENT ON COLUMN matomo_dimensions.dimension IS 'Its column of actions, and its key in usercustomdimensions and dimensions: dimension3';
 COMMENT ON COLUMN matomo_dimensions.iddimension IS 'ID of the dimension within its site: 3 for dimension3';

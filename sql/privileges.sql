@@ -49,7 +49,8 @@ GRANT EXECUTE ON FUNCTION
     matomo_forget(text, text, regclass, text),
     matomo_drop_step(regclass, timestamptz, integer, interval, jsonb),
     matomo_drop_rows(regclass, timestamptz, integer, interval, text, text, boolean, jsonb, jsonb),
-    matomo_drop_day(text, text, timestamptz, text, timestamptz, timestamptz, text)
+    matomo_drop_day(text, text, timestamptz, text, timestamptz, timestamptz, text),
+    matomo_drop_partition(text, text, text, text, text)
 TO PUBLIC;
 GRANT EXECUTE ON PROCEDURE matomo_drop_before(regclass, timestamptz, integer, interval, interval) TO PUBLIC;
 
@@ -81,7 +82,7 @@ COMMENT ON FUNCTION matomo_add_site(text, integer, date, text, interval, interva
 COMMENT ON FUNCTION matomo_add_sites(text, date, text, interval, interval, boolean, boolean) IS
     'Registers all sites that your token may see and that are not registered, like matomo_add_site; returns them. Optionally new ones too, once a day';
 COMMENT ON FUNCTION matomo_ignore_new_sites(text) IS
-    'Registers new sites of a server no longer; returns how many orders of matomo_add_sites are ended';
+    'Stops registering new sites of a server; returns the number of marks removed';
 COMMENT ON FUNCTION matomo_list_sites(text) IS 'Lists the sites of a server that your token may see';
 COMMENT ON FUNCTION matomo_refresh_metadata(integer, text, text, text, text) IS
     'Reads the names of a site, its goals and its custom dimensions from Matomo; returns their numbers';
@@ -90,6 +91,6 @@ COMMENT ON FUNCTION matomo_alter_site(integer, text, integer, date, text, interv
 COMMENT ON FUNCTION matomo_remove_site(integer) IS 'Removes a registered site, but not its copied visits';
 
 COMMENT ON FUNCTION matomo_drop_step(regclass, timestamptz, integer, interval, jsonb) IS
-    'Internal: one step of matomo_drop_before: updates the ledger first, then drops a partition or deletes a batch of rows';
+    'Internal: one step of matomo_drop_before: drops a partition or deletes a batch of rows, and seals the days that are then empty';
 
 COMMENT ON FUNCTION matomo_today(text) IS 'Internal: today in a timezone, named as Matomo does';

@@ -121,10 +121,10 @@ BEGIN
         WHERE (c.chunk ->> 'hi')::timestamptz <= before
             AND pg_has_role((SELECT r.relowner FROM pg_class r WHERE r.oid = destination), 'USAGE')), '[]') || parts;
 
-    -- The place is valid only for the same bound. If its partition is gone, scan from the start.
+    -- If the partition of the place is gone, scan from the start.
     SELECT e.number + CASE WHEN (place ->> 'done')::boolean THEN 1 ELSE 0 END INTO start_number
     FROM jsonb_array_elements(parts) WITH ORDINALITY AS e(part, number)
-    WHERE e.part -> 'id' = place -> 'id' AND (place ->> 'before')::timestamptz = before;
+    WHERE e.part -> 'id' = place -> 'id';
 
     FOR part IN
         SELECT x.*, e.number, parts -> (e.number - 2)::integer -> 'id' AS previous
@@ -149,21 +149,12 @@ BEGIN
             END IF;
             IF coalesce(has_only_site, true) THEN
                 waiting_for := part.parent;
-                IF part.kind = 'c' THEN
-                    EXECUTE format('SELECT %s(%L::regclass, older_than => %L::timestamptz, newer_than => %L::timestamptz)',
-                        chunks ->> 'drop', root, part.hi, part.lo);
-                    -- One that is frozen stays, without an error.
-                    IF to_regclass(part.name) IS NOT NULL THEN
-                        more := true;
-                        failed := jsonb_build_object('state', '55000', 'message', format('old rows of %s are not deleted', root),
-                            'detail', format('Its chunk %s was not dropped.', part.name),
-                            'hint', 'Remove what prevents it, or drop the chunk yourself.');
-                        place := jsonb_build_object('before', before, 'id', part.id, 'done', true, 'last_gone', before_this);
-                        RETURN;
-                    END IF;
-                ELSE
-                    EXECUTE format('ALTER TABLE %s DETACH PARTITION %s', part.parent, part.name);
-                    EXECUTE format('DROP TABLE %s', part.name);
+                SELECT d.failed INTO failed FROM @extschema@.matomo_drop_partition(part.parent, part.name, part.lo, part.hi,
+                    CASE part.kind WHEN 'c' THEN chunks ->> 'drop' END) AS d;
+                IF failed IS NOT NULL THEN
+                    more := true;
+                    place := jsonb_build_object('id', part.id, 'done', true, 'last_gone', part.hi);
+                    RETURN;
                 END IF;
                 more := true;
                 dropped := part.name;
@@ -171,7 +162,7 @@ BEGIN
                 last_gone := part.hi;
                 sites_gone := CASE WHEN site IS NOT NULL THEN ARRAY[site::text] END;
                 place := CASE WHEN part.number > 1 THEN jsonb_build_object(
-                    'before', before, 'id', part.previous, 'done', true, 'last_gone', last_gone) END;
+                    'id', part.previous, 'done', true, 'last_gone', last_gone) END;
                 RETURN;
             END IF;
         END IF;
@@ -241,7 +232,7 @@ BEGIN
             more := true;
             last_gone := CASE WHEN actions > 0 THEN last_gone ELSE before_this END;
             -- A day that keeps rows is not passed by the next step.
-            place := jsonb_build_object('before', before, 'id', part.id, 'done', done,
+            place := jsonb_build_object('id', part.id, 'done', done,
                 'last_gone', CASE WHEN failed IS NULL OR NOT part.by_day THEN last_gone ELSE since + '1 microsecond'::interval END,
                 'since', CASE WHEN NOT done THEN since END);
             first_gone := CASE WHEN actions > 0 THEN least(first_gone, before_this) END;
@@ -274,7 +265,7 @@ EXCEPTION
         failed := NULL;
         blocked := waiting_for;
         IF reached IS DISTINCT FROM place ->> 'id' THEN
-            place := jsonb_build_object('before', before, 'id', reached::oid, 'done', false);
+            place := jsonb_build_object('id', reached::oid, 'done', false);
         END IF;
         SELECT string_agg(coalesce('process ' || h.pid, 'a prepared transaction'), ', ' ORDER BY a.xact_start, h.pid)
         INTO holders

@@ -25,7 +25,7 @@ COMMENT ON TABLE matomo_site_config IS 'Registered sites: one row per server, si
 COMMENT ON COLUMN matomo_site_config.id IS 'ID for matomo_sync_site, matomo_alter_site and matomo_remove_site';
 COMMENT ON COLUMN matomo_site_config.server IS 'Foreign server of the Matomo';
 COMMENT ON COLUMN matomo_site_config.idsite IS 'ID of the site in Matomo (idSite)';
-COMMENT ON COLUMN matomo_site_config.destination IS 'Table with the visits; 0 if restored from a dump and not found yet, NULL if dropped before the dump';
+COMMENT ON COLUMN matomo_site_config.destination IS 'Destination: table of the actions; 0 if restored from a dump and not found yet, NULL if dropped before the dump';
 COMMENT ON COLUMN matomo_site_config.owner IS 'Role whose rights and user mapping its syncs use; 0 if restored from a dump and not found yet, NULL if dropped before the dump';
 COMMENT ON COLUMN matomo_site_config.start_date IS 'First day to copy, as for matomo_sync';
 COMMENT ON COLUMN matomo_site_config.every IS 'How often the background worker syncs the site';
@@ -62,7 +62,8 @@ CREATE TABLE matomo_site_state (
     upkeep_begun        integer NOT NULL DEFAULT 0,
     metadata_on         date,
     metadata_error      text,
-    changed_at          timestamptz NOT NULL DEFAULT pg_catalog.now()
+    changed_at          timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    is_unanswered       boolean NOT NULL DEFAULT false
 );
 
 COMMENT ON TABLE matomo_site_state IS 'State of each registered site';
@@ -85,6 +86,7 @@ COMMENT ON COLUMN matomo_site_state.upkeep_begun IS 'Processes of the worker tha
 COMMENT ON COLUMN matomo_site_state.metadata_on IS 'Last day, in the site''s timezone, on which Matomo was asked for its goals and custom dimensions';
 COMMENT ON COLUMN matomo_site_state.metadata_error IS 'Message of the error that this failed with';
 COMMENT ON COLUMN matomo_site_state.changed_at IS 'When the site was last registered or altered';
+COMMENT ON COLUMN matomo_site_state.is_unanswered IS 'Whether the last run failed because Matomo did not answer';
 
 -- Dumped with names, like matomo_ledger. What was dropped stays NULL: a later table or role with its name
 -- is another one.
@@ -138,7 +140,7 @@ COMMENT ON COLUMN matomo_sites.server IS 'Foreign server of the Matomo';
 COMMENT ON COLUMN matomo_sites.idsite IS 'ID of the site in Matomo (idSite)';
 COMMENT ON COLUMN matomo_sites.name IS 'Name of the site, as Matomo last reported it';
 COMMENT ON COLUMN matomo_sites.timezone IS 'Timezone of the site, as Matomo last reported it';
-COMMENT ON COLUMN matomo_sites.destination IS 'Table with the visits';
+COMMENT ON COLUMN matomo_sites.destination IS 'Destination: table of the actions';
 COMMENT ON COLUMN matomo_sites.owner IS 'Role whose rights and user mapping its syncs use';
 COMMENT ON COLUMN matomo_sites.start_date IS 'First day to copy, as for matomo_sync';
 COMMENT ON COLUMN matomo_sites.every IS 'How often the background worker syncs the site';

@@ -49,7 +49,7 @@ COMMENT ON COLUMN matomo_status.server IS 'Foreign server of the Matomo';
 COMMENT ON COLUMN matomo_status.idsite IS 'ID of the site in Matomo (idSite)';
 COMMENT ON COLUMN matomo_status.name IS 'Name of the site, as Matomo last reported it';
 COMMENT ON COLUMN matomo_status.timezone IS 'Timezone of the site, as Matomo last reported it';
-COMMENT ON COLUMN matomo_status.destination IS 'Table with the visits';
+COMMENT ON COLUMN matomo_status.destination IS 'Destination: table of the actions';
 COMMENT ON COLUMN matomo_status.owner IS 'Role whose rights and user mapping its syncs use';
 COMMENT ON COLUMN matomo_status.enabled IS 'Whether matomo_sync_all and the background worker sync the site';
 COMMENT ON COLUMN matomo_status.running IS 'Whether any session is syncing the site';
@@ -101,7 +101,7 @@ COMMENT ON COLUMN matomo_progress.runid IS 'ID of the run in matomo_runs; NULL f
 COMMENT ON COLUMN matomo_progress.site_id IS 'ID of the registered site';
 COMMENT ON COLUMN matomo_progress.server IS 'Foreign server of the Matomo';
 COMMENT ON COLUMN matomo_progress.idsite IS 'ID of the site in Matomo (idSite)';
-COMMENT ON COLUMN matomo_progress.destination IS 'Table with the visits';
+COMMENT ON COLUMN matomo_progress.destination IS 'Destination: table of the actions';
 COMMENT ON COLUMN matomo_progress.phase IS 'The last stored day, or what it is waiting for';
 COMMENT ON COLUMN matomo_progress.days IS 'Days done';
 COMMENT ON COLUMN matomo_progress.days_total IS 'Days done and still to do';

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::matomo::client::SiteInfo;
 use crate::matomo::metadata::SiteDetail;
 use crate::pg::extension::Extension;
-use crate::pg::report::{or_raise, warn_of};
+use crate::pg::report::{or_raise, say, warn_of};
 use crate::pg::server_text::ServerText;
 use crate::state::ledger::Ledger;
 use crate::state::new_sites;
@@ -59,18 +59,29 @@ fn matomo_add_sites_0_2_reconnect(
         if new_sites == Some(true) {
             let like = added.first().map(|(id, ..)| *id);
             let extension = &destination.extension;
-            if !new_sites::follow(extension, server, owner, destination.oid, like, &sites)? {
+            let like_this =
+                new_sites::follow(extension, server, owner, destination.oid, like, &sites)?;
+            let Some(id) = like_this else {
                 return Err(Error::Argument {
-                    message: "no site is registered that new ones could be like".to_owned(),
-                    hint: "Give the token's user view access to a site first.".to_owned(),
+                    message: format!(
+                        "no site of table {} is registered that new ones could be like",
+                        destination.name
+                    ),
+                    hint: "Give the table of your registered sites, or give the token's user view access \
+                           to a new site first."
+                        .to_owned(),
                 });
+            };
+            if like.is_none() {
+                let line = format!("matomo: new sites are registered like registered site {id}");
+                say(PgLogLevel::NOTICE, line);
             }
         }
         Ok(added)
     })()))
 }
 
-/// Registers new sites of a server no longer. Returns how many orders to do so are ended.
+/// Stops registering new sites of a server. Returns the number of marks removed.
 #[pg_extern(name = "matomo_ignore_new_sites", volatile, parallel_unsafe, requires = ["sites"])]
 fn matomo_ignore_new_sites_0_2_reconnect(server: Option<&str>) -> i32 {
     // SAFETY: main thread; raises an ERROR in a read-only transaction and on a standby.
@@ -108,8 +119,12 @@ fn add(
         }
         let name = Some(site.name.clone());
         let timezone = site.timezone.clone();
-        let info = SiteInfo { name, zone, timezone, is_rollup: None };
+        let info = SiteInfo { name, zone, timezone, is_rollup: Some(site.is_rollup()) };
         let entry = Registration { idsite: Some(idsite), info: Some(info), ..pattern.clone() };
+        if let Err(error) = entry.check_retention(&extension, &entry) {
+            warn_of(&error);
+            continue;
+        }
         added.push((entry.insert(&extension)?, idsite, ServerText(site.name.clone())));
     }
     if !added.is_empty() {

@@ -26,6 +26,9 @@ const PAUSE_BEFORE_SMALLER_PAGE: Duration = Duration::from_millis(200);
 
 const LIVE: &str = "Live.getLastVisitsDetails";
 
+/// The `type` of a site that has the visits of others, from the plugin RollUpReporting.
+pub const ROLLUP: &str = "rollup";
+
 /// The answer of `SitesManager.getSiteFromId`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SiteInfo {
@@ -131,8 +134,7 @@ impl Client {
         // A name of digits may come as a number.
         let name = answer.name.and_then(json::text).unwrap_or_default();
         let name = Some(self.hide(&name));
-        // A site type of the plugin RollUpReporting.
-        let is_rollup = Some(answer.kind.and_then(json::text).is_some_and(|kind| kind == "rollup"));
+        let is_rollup = Some(answer.kind.and_then(json::text).is_some_and(|kind| kind == ROLLUP));
         Ok(SiteInfo { name, zone, timezone: answer.timezone, is_rollup })
     }
 

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::error::{Error, Fault, Result};
-use crate::matomo::client::{Client, OnRetry};
+use crate::matomo::client::{Client, OnRetry, ROLLUP};
 use crate::matomo::json;
 use crate::matomo::zone::Zone;
 
@@ -69,6 +69,11 @@ pub struct Metadata {
 }
 
 impl SiteDetail {
+    /// Whether it has the visits of other sites.
+    pub fn is_rollup(&self) -> bool {
+        self.site_type.as_deref() == Some(ROLLUP)
+    }
+
     /// Its timezone.
     ///
     /// # Errors

@@ -40,6 +40,12 @@ impl Failed {
         }
     }
 
+    /// Whether Matomo did not answer. Code of the destination may raise a connection exception (class 08)
+    /// too, for example of a foreign table.
+    pub fn is_unanswered(&self) -> bool {
+        !self.is_raised && self.state.starts_with("08") && self.state != "08P01"
+    }
+
     /// The DETAIL, if it may be recorded. Errors of constraints and types can quote a row's values,
     /// which monitoring roles must not read and `matomo_forget` would not find.
     pub fn kept_detail(&self) -> Option<&str> {

@@ -18,6 +18,7 @@ use crate::pg::spi::{query, sees_commits, spi};
 use crate::pg::subtransaction;
 use crate::rows::columns as rows;
 use crate::state::emptied_days::{self, Bounds, Gone, Noted};
+use crate::state::metadata;
 use crate::state::table::Table;
 use crate::store::companions;
 use crate::store::engine::{Engine, chunks};
@@ -47,8 +48,8 @@ pub struct Dropped {
 /// ledger entries.
 ///
 /// # Errors
-/// [`Error::Argument`] for an instant in the future, or a partition of a destination with companions; [`Error::Privilege`] and [`Error::RowSecurity`] if
-/// the caller cannot delete all rows.
+/// [`Error::Argument`] for an instant in the future, a roll-up site, or a partition of a destination with
+/// companions; [`Error::Privilege`] and [`Error::RowSecurity`] if the caller cannot delete all rows.
 pub fn drop_step(step: Step) -> Result<Dropped> {
     // Otherwise a partition may be dropped with rows that another session has committed.
     if !sees_commits() {
@@ -65,14 +66,20 @@ pub fn drop_step(step: Step) -> Result<Dropped> {
     let (text, is_future): (Option<String>, Option<bool>) = Spi::connect_mut(|client| {
         query(client, sql, &[before.into()])?.first().get_two().map_err(spi)
     })?;
+    let text = text.unwrap_or_default();
     if is_future != Some(false) {
         return Err(Error::Argument {
-            message: format!("{} is in the future", text.unwrap_or_default()),
+            message: format!("{text} is in the future"),
             hint: "To empty the whole table use TRUNCATE.".to_owned(),
         });
     }
     table.check()?;
+    // Upkeep may have stopped yesterday, with another instant.
+    let place = place.filter(|JsonB(place)| place.get(BEFORE) == Some(&json!(text)));
     let extension = Extension::find()?;
+    if let Some(site) = site {
+        metadata::check_has_rows(&extension, destination, site)?;
+    }
     if let Some(root) = companions::root_of(&extension, destination)? {
         return Err(Error::Argument {
             message: format!("table {} is a partition of {root}", table.name),
@@ -170,7 +177,10 @@ pub fn drop_step(step: Step) -> Result<Dropped> {
         let place = failed.map(|failed| JsonB(json!({ FAILED: failed, "over": true })));
         Ok(Dropped { place, more, ..Dropped::default() })
     };
-    let undone = subtransaction::within(rows, raised);
+    let undone = subtransaction::within(rows, raised).map(|mut dropped| {
+        dropped.place = dropped.place.map(|place| with(Some(place), BEFORE, json!(text)));
+        dropped
+    });
     undone.or_else(|undone| match undone {
         Undone::Failed(error) => Err(error),
         Undone::Raised(caught) => caught.rethrow(),
@@ -186,19 +196,24 @@ pub fn drop_step(step: Step) -> Result<Dropped> {
     })
 }
 
+/// The key for the instant that a place is for, as text.
+const BEFORE: &str = "before";
 /// The key of a place in a companion: its kind.
 const COMPANION: &str = "companion";
 /// The key for whether rows of actions were left that cannot be removed.
 const LEFT: &str = "left";
-
 /// The key for why the first rows that could not be deleted were not.
 const FAILED: &str = "failed";
 
 fn with_failed(place: Option<JsonB>, failed: Option<Value>) -> Option<JsonB> {
     let Some(failed) = failed else { return place };
+    Some(with(place, FAILED, failed))
+}
+
+fn with(place: Option<JsonB>, key: &str, value: Value) -> JsonB {
     let mut place = place.map_or_else(|| json!({}), |JsonB(place)| place);
-    place[FAILED] = failed;
-    Some(JsonB(place))
+    place[key] = value;
+    JsonB(place)
 }
 
 fn named(name: &str) -> rows::Kind {

@@ -5,6 +5,7 @@ use pgrx::pg_sys;
 use serde::Serialize;
 
 use crate::error::{Error, Result};
+use crate::matomo::client::ROLLUP;
 use crate::matomo::metadata::Metadata;
 use crate::pg::extension::Extension;
 use crate::pg::spi::{query, spi};
@@ -66,6 +67,33 @@ pub fn store(extension: &Extension, destination: pg_sys::Oid, told: &Metadata) -
     })
 }
 
+/// Checks that a table may have rows of a site, as far as Matomo has described it: visits of a roll-up are
+/// stored under the IDs of the sites that they come from.
+///
+/// # Errors
+/// [`Error::Argument`].
+pub fn check_has_rows(extension: &Extension, destination: pg_sys::Oid, site: i32) -> Result<()> {
+    let sql = format!(
+        "SELECT 1 FROM {}.matomo_site_metadata m \
+         WHERE m.destination = $1 AND m.idsite = $2 AND m.site_type = '{ROLLUP}'",
+        extension.schema
+    );
+    let args = [destination.into(), site.into()];
+    let is_rollup = extension.run(|client| Ok(!query(client, &sql, &args)?.is_empty()))?;
+    if is_rollup { Err(of_rollup(site)) } else { Ok(()) }
+}
+
+/// The error of a retention for a roll-up site.
+pub fn of_rollup(site: i32) -> Error {
+    Error::Argument {
+        message: format!("site {site} is a roll-up, which has no visits of its own"),
+        hint:
+            "Give the retention to the sites that its visits come from, or call matomo_drop_before \
+               without a site."
+                .to_owned(),
+    }
+}
+
 /// Deletes the names of tables that no longer exist.
 ///
 /// # Errors
@@ -103,13 +131,27 @@ pub fn last_read(extension: &Extension, site: i32) -> Result<Option<(String, Opt
     })
 }
 
-/// Records that the names of a registered site were read on a day, or why not.
+/// Records that a reading of the names of a registered site begins, and the error if it does not end.
 ///
 /// # Errors
 /// Only internal ones.
-pub fn note(extension: &Extension, site: i32, day: NaiveDate, error: Option<&str>) -> Result<()> {
+pub fn begin(extension: &Extension, site: i32, day: NaiveDate, error: &str) -> Result<()> {
     let sql = format!(
         "UPDATE {}.matomo_site_state SET metadata_on = $2::date, metadata_error = $3 WHERE site_id = $1",
+        extension.schema
+    );
+    let args = [site.into(), day.to_string().into(), error.into()];
+    extension.run(|client| query(client, &sql, &args).map(drop))
+}
+
+/// Records that the reading of a day has ended, and its error. One of a site that was altered meanwhile
+/// does not count.
+///
+/// # Errors
+/// Only internal ones.
+pub fn end(extension: &Extension, site: i32, day: NaiveDate, error: Option<&str>) -> Result<()> {
+    let sql = format!(
+        "UPDATE {}.matomo_site_state SET metadata_error = $3 WHERE site_id = $1 AND metadata_on = $2::date",
         extension.schema
     );
     let args = [site.into(), day.to_string().into(), error.into()];

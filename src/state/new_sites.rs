@@ -1,5 +1,5 @@
-//! The order to register new sites of a server: it stands on one registered site, like which the new ones
-//! are registered. SPI only.
+//! The mark to register new sites of a server: it is on one registered site, like which the new ones are
+//! registered. SPI only.
 
 use pgrx::pg_sys;
 use pgrx::spi::SpiClient;
@@ -11,8 +11,8 @@ use crate::pg::roles::has_rights_of;
 use crate::pg::spi::{query, spi, values};
 use crate::state::restored::{OWNER_OF_SITE, table_of_site};
 
-/// Puts the order on a registered site: on `like`, else on the first of the server and owner, one with this
-/// destination before others. `known` are the sites that there are now. Returns whether there is one.
+/// Puts the mark on a registered site: on `like`, else on the first of the server, owner and destination.
+/// `known` are the sites that there are now. Returns its ID, if there is one.
 ///
 /// # Errors
 /// Only internal ones.
@@ -23,7 +23,7 @@ pub fn follow(
     destination: pg_sys::Oid,
     like: Option<i32>,
     known: &[SiteDetail],
-) -> Result<bool> {
+) -> Result<Option<i32>> {
     let schema = &extension.schema;
     let is_of_owner = format!("s.server = $1::name AND {OWNER_OF_SITE} = $2");
     let end = format!(
@@ -32,8 +32,8 @@ pub fn follow(
     );
     let follow = format!(
         "UPDATE {schema}.matomo_site_config SET new_sites_but = $5 WHERE id = coalesce($4, ( \
-             SELECT s.id FROM {schema}.matomo_site_config s WHERE {is_of_owner} \
-             ORDER BY {} <> $3, s.id LIMIT 1)) RETURNING 1",
+             SELECT s.id FROM {schema}.matomo_site_config s WHERE {is_of_owner} AND {} = $3 \
+             ORDER BY s.id LIMIT 1)) RETURNING id",
         table_of_site(schema)
     );
     // One whose timezone is mended later is new then.
@@ -42,23 +42,23 @@ pub fn follow(
     extension.run(|client| {
         let args = [server.into(), owner.into(), destination.into(), like.into(), ids.into()];
         query(client, &end, &args[..2])?;
-        Ok(!query(client, &follow, &args)?.is_empty())
+        Ok(values(query(client, &follow, &args)?)?.into_iter().next())
     })
 }
 
-/// Ends the orders for a server that are of roles whose rights the current user has. Returns their number.
+/// Removes the marks for a server that belong to roles whose rights the current user has. Returns their number.
 ///
 /// # Errors
 /// Only internal ones.
 pub fn ignore(extension: &Extension, server: &str) -> Result<i32> {
     let schema = &extension.schema;
-    let orders = format!(
+    let marks = format!(
         "SELECT s.id, {OWNER_OF_SITE} FROM {schema}.matomo_site_config s \
          WHERE s.server = $1::name AND s.new_sites_but IS NOT NULL"
     );
     let end = format!("UPDATE {schema}.matomo_site_config SET new_sites_but = NULL WHERE id = $1");
     let all: Vec<(Option<i32>, Option<pg_sys::Oid>)> = extension.run(|client| {
-        let rows = query(client, &orders, &[server.into()])?;
+        let rows = query(client, &marks, &[server.into()])?;
         rows.map(|row| Ok((row.get(1).map_err(spi)?, row.get(2).map_err(spi)?))).collect()
     })?;
     let yours = all.into_iter().filter(|(_, owner)| owner.is_some_and(has_rights_of));
@@ -72,7 +72,7 @@ pub fn ignore(extension: &Extension, server: &str) -> Result<i32> {
     Ok(i32::try_from(yours.len()).unwrap_or(i32::MAX))
 }
 
-/// Whether the order stands on a registered site.
+/// Whether the mark is on a registered site.
 ///
 /// # Errors
 /// Only internal ones.
@@ -85,7 +85,7 @@ pub fn follows(extension: &Extension, site: i32) -> Result<bool> {
 }
 
 /// Registers the new ones of these sites, like the registered site. Sites that were there before, also
-/// those that were removed since, are not new. Returns the idSites of the new ones.
+/// those that were removed since, are not new; nor is a roll-up, if that has a retention. Returns the idSites of the new ones.
 ///
 /// # Errors
 /// Only internal ones.
@@ -97,7 +97,7 @@ pub fn register(extension: &Extension, like: i32, sites: &[SiteDetail]) -> Resul
              SELECT s.server, $2, s.destination, s.owner, s.start_date, s.every, s.retention, s.enabled, \
                  $3, $4, s.destination_name, s.owner_name \
              FROM {schema}.matomo_site_config s WHERE s.id = $1 AND $2 <> ALL (s.new_sites_but) \
-             AND NOT EXISTS (SELECT FROM {schema}.matomo_site_config o WHERE o.server = s.server \
+             AND NOT (s.retention IS NOT NULL AND $5) AND NOT EXISTS (SELECT FROM {schema}.matomo_site_config o WHERE o.server = s.server \
                  AND o.idsite = $2 AND o.owner = s.owner) \
              ON CONFLICT DO NOTHING RETURNING id) \
          INSERT INTO {schema}.matomo_site_state (site_id) SELECT s.id FROM s RETURNING site_id"
@@ -112,7 +112,8 @@ pub fn register(extension: &Extension, like: i32, sites: &[SiteDetail]) -> Resul
         let mut new = Vec::new();
         for site in sites {
             let (name, timezone) = (site.name.as_str(), site.timezone.as_str());
-            let args = [like.into(), site.idsite.into(), name.into(), timezone.into()];
+            let is_rollup = site.is_rollup().into();
+            let args = [like.into(), site.idsite.into(), name.into(), timezone.into(), is_rollup];
             if !values::<i32>(query(client, &insert, &args)?)?.is_empty() {
                 new.push(site.idsite);
             }

@@ -37,15 +37,16 @@ pub fn note_held(extension: &Extension, sites: &[(i32, Failed)]) -> Result<()> {
     note(extension, &held)
 }
 
-/// Records once why the runs of due sites cannot start.
+/// Records once why the runs of due sites cannot start. Does not wait for a site that is being changed.
 ///
 /// # Errors
 /// Only internal ones.
 pub fn note(extension: &Extension, sites: &[(i32, Failed)]) -> Result<()> {
     let sql = format!(
-        "UPDATE {}.matomo_site_state SET failures = failures + 1, last_error_at = clock_timestamp(), \
-             last_sqlstate = $2, last_error = $3, last_detail = $4, last_hint = $5 \
-         WHERE site_id = $1 AND (failures = 0 OR last_error IS DISTINCT FROM $3)",
+        "UPDATE {0}.matomo_site_state SET failures = failures + 1, last_error_at = clock_timestamp(), \
+             is_unanswered = false, last_sqlstate = $2, last_error = $3, last_detail = $4, last_hint = $5 \
+         WHERE ctid = (SELECT t.ctid FROM {0}.matomo_site_state t WHERE t.site_id = $1 \
+             AND (t.failures = 0 OR t.last_error IS DISTINCT FROM $3) FOR UPDATE SKIP LOCKED)",
         extension.schema
     );
     extension.run(|client| {

@@ -16,7 +16,7 @@ use crate::pg::spi::{query, sees_commits, spi};
 use crate::pg::subtransaction::{self, Undone};
 use crate::state::restored::{OWNER_OF_SITE, table_of_site};
 use crate::state::sites::RegisteredSite;
-use crate::state::{retention, runs};
+use crate::state::{metadata, retention, runs};
 
 /// Schema, name and owner of the table `$3`.
 const TABLE_NAME: &str = "(SELECT ARRAY[n.nspname::text, c.relname::text, r.rolname::text] \
@@ -44,9 +44,10 @@ impl Registration<'_> {
     /// Registers a site. Returns its ID.
     ///
     /// # Errors
-    /// [`StoredError::Registered`].
+    /// [`StoredError::Registered`], and [`Error::Argument`] for a roll-up site with a retention.
     pub fn insert(&self, extension: &Extension) -> Result<i32> {
         self.check_is_new(extension, None)?;
+        self.check_retention(extension, self)?;
         let sql = format!(
             "WITH s AS (INSERT INTO {0}.matomo_site_config (server, idsite, destination, owner, start_date, \
                  every, retention, enabled, name, timezone, destination_name, owner_name) \
@@ -65,7 +66,7 @@ impl Registration<'_> {
     /// Changes a registered site, and resets its count of failures.
     ///
     /// # Errors
-    /// [`StoredError::Registered`].
+    /// As of [`Registration::insert`].
     pub fn update(&self, extension: &Extension, site: &RegisteredSite) -> Result<()> {
         let whole = Registration {
             server: Some(self.server.unwrap_or(&site.server)),
@@ -76,12 +77,15 @@ impl Registration<'_> {
         if self.server.is_some() || self.idsite.is_some() || self.destination.is_some() {
             whole.check_is_new(extension, Some(site.id))?;
         }
+        self.check_retention(extension, &whole)?;
         let retention = retention::of(extension, site.id)?;
         // By now another session may have given it away.
         let now = RegisteredSite::find(extension, site.id)?.ok_or(StoredError::NoSite(site.id))?;
         now.check_rights()?;
-        if (now.owner, now.destination, &now.server) != (site.owner, site.destination, &site.server)
-        {
+        let what = |site: &RegisteredSite| {
+            (site.owner, site.destination, site.idsite, site.server.clone())
+        };
+        if what(&now) != what(site) {
             return Err(StoredError::SiteChanged(site.id).into());
         }
         let sql = format!(
@@ -116,7 +120,7 @@ impl Registration<'_> {
         let sql = format!(
             "INSERT INTO {}.matomo_site_state AS t (site_id) VALUES ($1) ON CONFLICT (site_id) DO UPDATE \
              SET next_at = now(), changed_at = now(), failures = 0, refused_credentials = NULL, tended_on = NULL, metadata_on = NULL, \
-                 upkeep_place = NULL, changes = t.changes + $4::integer, \
+                 metadata_error = NULL, upkeep_place = NULL, changes = t.changes + $4::integer, \
                  matomo = CASE WHEN $2 OR t.matomo <> $3 THEN NULL ELSE t.matomo END, \
                  last_success_at = CASE WHEN $2 OR t.matomo <> $3 THEN NULL ELSE t.last_success_at END",
             extension.schema
@@ -135,12 +139,13 @@ impl Registration<'_> {
             self.matomo.as_deref().into(),
             i32::from(is_changed).into(),
         ];
+        // Like a run, the ledger before the state. The lock excludes upkeep that would still drop by the old
+        // retention.
+        retention::open_again(extension, site, self.owner.unwrap_or(site.owner), retention)?;
         extension.run(|client| {
             query(client, &sites_too, &args[..1])?;
             query(client, &sql, &args).map(drop)
-        })?;
-        // The lock excludes upkeep that would still drop by the old retention.
-        retention::open_again(extension, site, self.owner.unwrap_or(site.owner), retention)
+        })
     }
 
     /// Runs a statement that registers this site. If another session has just registered the same one, the
@@ -165,6 +170,22 @@ impl Registration<'_> {
                 caught.rethrow()
             }
         })
+    }
+
+    /// Checks that a new retention is not that of a roll-up site. `whole` has the table and the site.
+    ///
+    /// # Errors
+    /// [`Error::Argument`].
+    pub fn check_retention(&self, extension: &Extension, whole: &Registration) -> Result<()> {
+        let parts = |kept: Interval| (kept.months(), kept.days(), kept.micros());
+        let is_new = self.retention.is_some_and(|kept| parts(kept) != (0, 0, 0));
+        let (Some(table), Some(site)) = (whole.destination.filter(|_| is_new), whole.idsite) else {
+            return Ok(());
+        };
+        if self.info.as_ref().and_then(|info| info.is_rollup) == Some(true) {
+            return Err(metadata::of_rollup(site));
+        }
+        metadata::check_has_rows(extension, table, site)
     }
 
     fn values(&self) -> Vec<DatumWithOid<'_>> {
@@ -245,7 +266,13 @@ pub fn remove(extension: &Extension, id: i32, keep_runs: i32) -> Result<()> {
     let schema = &extension.schema;
     retention::of(extension, id)?;
     // By now another session may have given it away.
-    RegisteredSite::find(extension, id)?.ok_or(StoredError::NoSite(id))?.check_rights()?;
+    let site = RegisteredSite::find(extension, id)?.ok_or(StoredError::NoSite(id))?;
+    site.check_rights()?;
+    // It may have been registered by hand since new sites were last registered, and must not come back.
+    let known = format!(
+        "UPDATE {schema}.matomo_site_config SET new_sites_but = new_sites_but || $2 \
+         WHERE server = $1::name AND id <> $3 AND $2 <> ALL (new_sites_but)"
+    );
     let config = format!("DELETE FROM {schema}.matomo_site_config WHERE id = $1");
     // Also the state that a run has recorded for a site that was removed meanwhile.
     let state = format!(
@@ -254,6 +281,7 @@ pub fn remove(extension: &Extension, id: i32, keep_runs: i32) -> Result<()> {
     );
     extension.run(|client| {
         query(client, &config, &[id.into()])?;
+        query(client, &known, &[site.server.as_str().into(), site.idsite.into(), id.into()])?;
         query(client, &state, &[]).map(drop)
     })?;
     runs::forget_removed(extension, keep_runs)

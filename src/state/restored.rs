@@ -98,7 +98,7 @@ pub fn missing_names(schema: &str) -> String {
 }
 
 /// Records once that sites without an owner fail, as no run of theirs can start and fail, after [`resolve`].
-/// Returns the new failures.
+/// Does not wait for a site that is being changed. Returns the new failures.
 ///
 /// # Errors
 /// Only internal ones.
@@ -112,11 +112,15 @@ pub fn note_ownerless(extension: &Extension) -> Result<Vec<StoredError>> {
          AND NOT EXISTS (SELECT FROM pg_roles r WHERE r.oid = {OWNER_OF_SITE}) ORDER BY s.id"
     );
     let note = format!(
-        "INSERT INTO {schema}.matomo_site_state AS t (site_id, failures, last_error_at, last_sqlstate, \
-             last_error, last_detail, last_hint) VALUES ($1, 1, clock_timestamp(), '42704', $2, $3, $4) \
+        "WITH free AS (SELECT FROM {schema}.matomo_site_state t WHERE t.site_id = $1 FOR UPDATE SKIP LOCKED) \
+         INSERT INTO {schema}.matomo_site_state AS t (site_id, failures, last_error_at, last_sqlstate, \
+             last_error, last_detail, last_hint) \
+         SELECT $1, 1, clock_timestamp(), '42704', $2, $3, $4 WHERE EXISTS (SELECT FROM free) \
+             OR NOT EXISTS (SELECT FROM {schema}.matomo_site_state t WHERE t.site_id = $1) \
          ON CONFLICT (site_id) DO UPDATE SET failures = t.failures + 1, \
              last_error_at = excluded.last_error_at, last_sqlstate = excluded.last_sqlstate, \
-             last_error = excluded.last_error, last_detail = excluded.last_detail, last_hint = excluded.last_hint"
+             last_error = excluded.last_error, last_detail = excluded.last_detail, last_hint = excluded.last_hint \
+         RETURNING 1"
     );
     extension.run(|client| {
         let mut news = Vec::new();
@@ -128,11 +132,14 @@ pub fn note_ownerless(extension: &Extension) -> Result<Vec<StoredError>> {
                 news.push((id, error));
             }
         }
-        for (id, error) in &news {
+        let mut noted = Vec::new();
+        for (id, error) in news {
             let (detail, hint) = (error.detail(), error.hint());
-            let args = [(*id).into(), error.to_string().into(), detail.into(), hint.into()];
-            query(client, &note, &args)?;
+            let args = [id.into(), error.to_string().into(), detail.into(), hint.into()];
+            if !query(client, &note, &args)?.is_empty() {
+                noted.push(error);
+            }
         }
-        Ok(news.into_iter().map(|(_, error)| error).collect())
+        Ok(noted)
     })
 }

@@ -22,6 +22,11 @@ pub fn today(timezone: &str) -> NaiveDate {
     zone(timezone).day(Utc::now().timestamp()).unwrap_or_default()
 }
 
+/// Seconds since the last midnight in a site's timezone.
+pub fn seconds_of_today(timezone: &str) -> f64 {
+    (Utc::now().timestamp() - zone(timezone).midnight(today(timezone))) as f64
+}
+
 /// A site's timezone; UTC if it is unknown.
 pub fn zone(timezone: &str) -> Zone {
     Zone::parse(timezone).unwrap_or(Zone::Fixed(0))

@@ -93,7 +93,14 @@ pub fn begin(
          AND runid <= (SELECT runid FROM {schema}.matomo_run_log WHERE site_id = $1 \
              ORDER BY runid DESC OFFSET $2 LIMIT 1)"
     );
+    // A restore may load it later, or not at all.
+    let state = format!(
+        "INSERT INTO {schema}.matomo_site_state (site_id) SELECT $1 \
+         WHERE NOT EXISTS (SELECT FROM {schema}.matomo_site_state t WHERE t.site_id = $1) \
+         ON CONFLICT DO NOTHING"
+    );
     extension.run(|client| {
+        query(client, &state, &[id.into()])?;
         note_dead(client, schema, id)?;
         if !at_once && query(client, &is_due, &[id.into()])?.is_empty() {
             return Ok(Begun::Waits);
@@ -125,7 +132,7 @@ fn note_dead(client: &mut SpiClient, schema: &str, site: i32) -> Result<()> {
     let count = format!(
         "UPDATE {schema}.matomo_site_state t SET failures = t.failures + 1, \
              next_at = clock_timestamp() + {}, last_error_at = clock_timestamp(), last_sqlstate = NULL, \
-             last_error = $2, last_detail = NULL, last_hint = NULL \
+             is_unanswered = false, last_error = $2, last_detail = NULL, last_hint = NULL \
          FROM {schema}.matomo_site_config s \
          WHERE s.id = $1 AND t.site_id = s.id AND t.changes = $3",
         backoff("t.failures + 1")
@@ -266,15 +273,16 @@ pub fn fail(extension: &Extension, run: i64, error: &Failed, refused: Option<&st
              FROM r JOIN {schema}.matomo_site_config s ON s.id = r.site_id \
              LEFT JOIN {schema}.matomo_site_state t ON t.site_id = s.id) \
          INSERT INTO {schema}.matomo_site_state AS t (site_id, next_at, failures, last_error_at, \
-             last_sqlstate, last_error, last_detail, last_hint, refused_credentials, changes) \
+             last_sqlstate, last_error, last_detail, last_hint, refused_credentials, changes, is_unanswered) \
          SELECT s.id, CASE WHEN $6 IS NULL THEN clock_timestamp() + {} ELSE 'infinity' END, \
-             s.failures, clock_timestamp(), $2, $3, $4, $5, $6, s.changes FROM f AS s \
+             s.failures, clock_timestamp(), $2, $3, $4, $5, $6, s.changes, $7 FROM f AS s \
          ON CONFLICT (site_id) DO UPDATE SET \
              next_at = CASE WHEN t.changes = excluded.changes THEN excluded.next_at \
                  ELSE clock_timestamp() END, \
              failures = excluded.failures, last_error_at = excluded.last_error_at, \
              last_sqlstate = excluded.last_sqlstate, last_error = excluded.last_error, \
              last_detail = excluded.last_detail, last_hint = excluded.last_hint, \
+             is_unanswered = excluded.is_unanswered, \
              refused_credentials = CASE WHEN t.changes = excluded.changes \
                  THEN excluded.refused_credentials END",
         backoff("s.failures")
@@ -286,6 +294,7 @@ pub fn fail(extension: &Extension, run: i64, error: &Failed, refused: Option<&st
         error.kept_detail().into(),
         error.hint.as_deref().into(),
         refused.into(),
+        error.is_unanswered().into(),
     ];
     extension.run(|client| query(client, &sql, &args).map(drop))
 }

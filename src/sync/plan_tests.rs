@@ -82,7 +82,7 @@ fn what_is_due() {
 }
 
 #[test]
-fn a_reading_that_was_broken_off_goes_on() {
+fn a_reading_that_was_broken_off_resumes() {
     let zone = Zone::Fixed(0);
     let the_day = day("2026-11-22");
     let midnight = zone.midnight(day("2026-11-23"));

@@ -54,13 +54,13 @@ impl Progress {
     }
 
     /// Adds the progress of earlier transactions.
-    pub fn go_on(self, days: usize, visits: i64, actions: i64, earlier: Duration) -> Progress {
+    pub fn resume(self, days: usize, visits: i64, actions: i64, earlier: Duration) -> Progress {
         let days_to_do = self.days_to_do + days;
         Progress { days_to_do, days_done: days, visits, actions, earlier, ..self }
     }
 
     /// Whether any progress has been made.
-    pub fn goes_on(&self) -> bool {
+    pub fn has_begun(&self) -> bool {
         self.days_done > 0 || self.visits > 0
     }
 
@@ -148,7 +148,7 @@ mod tests {
         );
         // Part of a day, in a later transaction.
         let mut progress =
-            Progress::new(7, 3).of_registered(Some(12)).go_on(1, 10, 300, Duration::from_secs(30));
+            Progress::new(7, 3).of_registered(Some(12)).resume(1, 10, 300, Duration::from_secs(30));
         progress.add(false, 5, 100);
         assert_eq!(
             progress.line_after("2026-11-25", Duration::from_secs(40), plain),
@@ -171,7 +171,7 @@ mod tests {
         let day = NaiveDate::from_ymd_opt(2026, 11, 24).unwrap();
         let mut notices = Notices::begin();
         assert!(!notices.say(day, true), "the first second has not passed");
-        let step = Progress::new(7, 0).go_on(2, 10, 300, Duration::from_secs(1));
+        let step = Progress::new(7, 0).resume(2, 10, 300, Duration::from_secs(1));
         let mut step = step.having_said(notices);
         let line = step.end().expect("a last line");
         assert!(line.starts_with("matomo: site 7, 2026-11-24: 2 of 2 days, 10 visits"), "{line}");

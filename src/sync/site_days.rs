@@ -84,7 +84,7 @@ impl Copier {
         let first = days.first().map_or(0, |due| self.reading.site.zone.midnight(due.day));
         self.since = first - 7 * 86_400;
         let phase = match days.first() {
-            Some(due) if progress.goes_on() => format!("reads {}", due.day),
+            Some(due) if progress.has_begun() => format!("reads {}", due.day),
             _ => "begins".to_owned(),
         };
         show_activity(&progress.line(&phase));

@@ -91,13 +91,11 @@ impl Coordinator {
             }
         };
         self.said.missing = false;
-        self.said.failure = None;
-        if queue.has_ownerless
-            && let Err(failed) = look(note_ownerless)
-        {
-            self.complain(failed);
+        let ownerless = if queue.has_ownerless { look(note_ownerless) } else { Ok(()) };
+        match ownerless.and_then(|()| self.note_held()) {
+            Ok(()) => self.said.failure = None,
+            Err(failed) => self.complain(failed),
         }
-        self.note_held();
         let now = Instant::now();
         let busy: HashSet<&String> =
             ended.iter().chain(&self.at_work).map(|(task, _)| &task.matomo).collect();
@@ -120,16 +118,13 @@ impl Coordinator {
     }
 
     /// Records the failure of sites that a process holds for hours, such as one that was stopped.
-    fn note_held(&mut self) {
+    fn note_held(&self) -> Result<(), Failed> {
         let pid = |(task, child): &(Task, Child)| child.pid().map(|pid| (task.site, pid));
         let at_work: Vec<_> = self.at_work.iter().filter_map(pid).collect();
-        let note = || {
+        look(|| {
             let extension = Extension::find()?;
             not_begun::note_held(&extension, &holders::of(&extension, &at_work)?)
-        };
-        if let Err(failed) = look(note) {
-            self.complain(failed);
-        }
+        })
     }
 
     /// Checks the result of an ended process. A site whose state it did not change would be due again at
@@ -185,13 +180,13 @@ impl Coordinator {
             if at_work(&|other| other.site == task.site) > 0 || !tends && !syncs {
                 continue;
             }
-            if tends {
-                self.owes_upkeep.remove(&task.site);
-            }
             let task = Task { syncs, tends, ..task.clone() };
             match Child::start(site_worker::process(&task)) {
                 Some(child) => {
                     self.said.no_room = false;
+                    if tends {
+                        self.owes_upkeep.remove(&task.site);
+                    }
                     self.at_work.push((task, child));
                 }
                 None => return self.complain_of_room(queue, task.site),

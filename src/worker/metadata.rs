@@ -1,4 +1,4 @@
-//! Reads the names of a site's goals and custom dimensions, and registers new sites where that is ordered:
+//! Reads the names of a site's goals and custom dimensions, and registers new sites where they are wanted:
 //! once per day in the site's timezone, after a run that has succeeded. A failure of this is no failure of
 //! the site: it is recorded, and the next attempt is on the next day.
 
@@ -45,7 +45,7 @@ pub fn begin(extension: &Extension, id: i32) -> Result<Option<NaiveDate>> {
     if read_on == Some(today) {
         return Ok(None);
     }
-    metadata::note(extension, id, today, Some(INTERRUPTED))?;
+    metadata::begin(extension, id, today, INTERRUPTED)?;
     Ok(Some(today))
 }
 
@@ -58,7 +58,7 @@ pub fn step(id: i32, today: NaiveDate) {
         attempt(|| refresh(id, today))
     };
     if let Err(failed) = outcome {
-        let note = || metadata::note(&Extension::find()?, id, today, Some(&failed.message));
+        let note = || metadata::end(&Extension::find()?, id, today, Some(&failed.message));
         if let Err(second) = attempt(note) {
             second.about(&format!("registered site {id}")).tell(PgLogLevel::WARNING);
         }
@@ -75,10 +75,10 @@ fn refresh(id: i32, today: NaiveDate) -> Result<()> {
     let errors = [told.goals.err(), told.dimensions.err(), new.err()].into_iter().flatten();
     let errors: Vec<_> = errors.map(|error| error.to_string()).collect();
     let error = (!errors.is_empty()).then(|| errors.join("; "));
-    metadata::note(&extension, id, today, error.as_deref())
+    metadata::end(&extension, id, today, error.as_deref())
 }
 
-/// Registers the sites that are new to a registered site with the order to do so.
+/// Registers the sites that are new to a registered site that is marked to have them.
 fn register_new(extension: &Extension, id: i32, all: &[SiteDetail]) -> Result<()> {
     let (known, unknown): (Vec<_>, Vec<_>) =
         all.iter().cloned().partition(|site| site.zone().is_ok());

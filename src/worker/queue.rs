@@ -19,7 +19,7 @@ use crate::state::runs;
 /// A snapshot of the work of a database.
 #[derive(Default)]
 pub struct Queue {
-    /// Tasks in the order in which they became due. A failing site counts as due [`LATER`]
+    /// Tasks in the order in which they became due. The sync of a failing site counts as due [`LATER`]
     /// or [`MUCH_LATER`] seconds later, so that it comes after the others but does not starve.
     pub tasks: Vec<Task>,
     /// Time until the next task is due.
@@ -32,13 +32,14 @@ pub struct Queue {
     pub unanswered: HashSet<i32>,
 }
 
-/// In seconds.
+/// In seconds, of failing sites.
 const LATER: f64 = 60.0;
-/// The same for a site whose Matomo did not answer: each costs a request timeout, and there may be many.
+/// The same for a site whose Matomo did not answer twice: each costs a request timeout, and there may be
+/// many.
 const MUCH_LATER: f64 = 3600.0;
 
-/// Due time of upkeep, and of a site whose refused token was renewed, in seconds: neither happens often.
-const UNTIMED: f64 = -600.0;
+/// Due time of a site whose refused token was renewed: somebody waits for the result.
+const AT_ONCE: f64 = f64::NEG_INFINITY;
 
 /// The work that is due for a site.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,8 +73,8 @@ struct Candidate {
     seconds: Option<f64>,
     due_at: String,
     failures: i32,
-    /// Of the last error.
-    sqlstate: String,
+    /// Whether the last run failed because its Matomo did not answer.
+    is_unanswered: bool,
     upkeep: String,
     /// Whether its last run was interrupted and that is not yet recorded.
     is_dead: bool,
@@ -105,9 +106,7 @@ pub fn read() -> Result<Option<Queue>> {
         if waiting.is_enabled {
             queue.matomos.insert(matomo.clone());
         }
-        // Connection exceptions.
-        if waiting.failures > 0 && waiting.sqlstate.starts_with("08") && waiting.sqlstate != "08P01"
-        {
+        if waiting.is_unanswered {
             queue.unanswered.insert(waiting.site);
         }
         let tends = !waiting.is_tended();
@@ -120,18 +119,19 @@ pub fn read() -> Result<Option<Queue>> {
                 };
         if syncs || tends {
             let is_failing = waiting.is_dead || waiting.failures > 0;
-            // What has no time at which it became due goes before others at last.
-            let seconds = waiting.seconds.filter(|_| syncs).unwrap_or(UNTIMED);
             let later = match is_failing {
-                true if queue.unanswered.contains(&waiting.site) => MUCH_LATER,
+                true if waiting.is_unanswered && waiting.failures > 1 => MUCH_LATER,
                 true => LATER,
                 false => 0.0,
             };
+            // Upkeep is due from midnight on.
+            let seconds = if syncs {
+                waiting.seconds.unwrap_or(AT_ONCE) + later
+            } else {
+                -retention::seconds_of_today(&waiting.timezone)
+            };
             let Candidate { site, due_at, upkeep, .. } = waiting;
-            tasks.push((
-                seconds + later,
-                Task { site, matomo, syncs, tends, is_failing, due_at, upkeep },
-            ));
+            tasks.push((seconds, Task { site, matomo, syncs, tends, is_failing, due_at, upkeep }));
         }
         if let Some(seconds) = waiting.seconds.filter(|_| waiting.is_enabled && !syncs) {
             let pause = Duration::try_from_secs_f64(seconds.max(0.001)).ok();
@@ -162,9 +162,8 @@ fn waiting(extension: &Extension) -> Result<Vec<Candidate>> {
              t.refused_credentials, s.timezone, t.tended_on::text, r.oid IS NOT NULL, s.enabled, \
              a.at::text, coalesce(t.failures, 0), EXISTS (SELECT FROM {0}.matomo_run_log g \
                  WHERE g.site_id = s.id AND g.status = 'running'), concat_ws(' ', t.changes, t.upkeep_place), \
-             CASE WHEN EXISTS (SELECT FROM {0}.matomo_run_log g \
-                 WHERE g.site_id = s.id AND g.status = 'paused') THEN '' \
-                 ELSE coalesce(t.last_sqlstate, '') END, \
+             t.failures > 0 AND t.is_unanswered AND NOT EXISTS (SELECT FROM {0}.matomo_run_log g \
+                 WHERE g.site_id = s.id AND g.status = 'paused'), \
              (SELECT o.option_value FROM pg_foreign_server f, \
                  pg_options_to_table(f.srvoptions) o WHERE f.srvname = s.server AND o.option_name = 'url') \
          FROM {0}.matomo_site_config s LEFT JOIN pg_roles r ON r.oid = {OWNER_OF_SITE} \
@@ -195,7 +194,7 @@ fn waiting(extension: &Extension) -> Result<Vec<Candidate>> {
                     failures: row.get(11).map_err(spi)?.ok_or_else(corrupt)?,
                     is_dead: row.get(12).map_err(spi)?.ok_or_else(corrupt)?,
                     upkeep: row.get(13).map_err(spi)?.ok_or_else(corrupt)?,
-                    sqlstate: row.get(14).map_err(spi)?.ok_or_else(corrupt)?,
+                    is_unanswered: row.get(14).map_err(spi)? == Some(true),
                     url: row.get(15).map_err(spi)?,
                 })
             })

@@ -269,7 +269,7 @@ fn as_owner(
         let elapsed = Utc::now().timestamp().saturating_sub(run.began);
         let mut progress = Progress::new(site.idsite, due.len())
             .of_registered(Some(site.id))
-            .go_on(
+            .resume(
                 usize::try_from(run.days).unwrap_or_default(),
                 run.visits,
                 run.actions,

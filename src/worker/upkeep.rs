@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use chrono::NaiveDate;
 use pgrx::prelude::*;
+use pgrx::spi::SpiClient;
 
 use crate::config::settings;
 use crate::error::{Error, Result, StoredError};
@@ -122,13 +123,13 @@ fn tend(id: i32) -> Result<Outcome> {
     let extension = Extension::find()?;
     let site = RegisteredSite::get(&extension, id)?;
     let Some(plan) = plan(&extension, &site)? else { return Ok(Outcome::Done) };
-    let (outcome, place) = as_owner(&extension, &site, &plan)?;
+    let Tended { outcome, place, blocked } = as_owner(&extension, &site, &plan)?;
     match outcome {
         Outcome::Done => {
             ledger::forget_dropped(&extension)?;
             note(&extension, id, Some(plan.today), None)?;
         }
-        _ => keep_place(&extension, id, place)?,
+        _ => keep_place(&extension, id, place, blocked)?,
     }
     Ok(outcome)
 }
@@ -180,29 +181,35 @@ fn plan(extension: &Extension, site: &RegisteredSite) -> Result<Option<Plan>> {
     Ok(Some(Plan { today, before, place, is_enabled }))
 }
 
-/// Runs the part of a step that accesses the table, as the owner of the site. Also returns where it
-/// stopped.
-fn as_owner(
-    extension: &Extension,
-    site: &RegisteredSite,
-    plan: &Plan,
-) -> Result<(Outcome, Option<String>)> {
+/// Result of a step.
+struct Tended {
+    outcome: Outcome,
+    /// Where it stopped.
+    place: Option<String>,
+    /// Which lock it could not get, and who holds it.
+    blocked: Option<String>,
+}
+
+/// Runs the part of a step that accesses the table, as the owner of the site.
+fn as_owner(extension: &Extension, site: &RegisteredSite, plan: &Plan) -> Result<Tended> {
+    let done = Tended { outcome: Outcome::Done, place: None, blocked: None };
     let schema = &extension.schema;
     let _mode = background::as_by_default();
     let _owner = AsSiteOwner::become_(site.owner);
-    Spi::connect_mut(|client| {
-        // Deferred constraints must run as the owner too.
-        query(client, "SET CONSTRAINTS ALL IMMEDIATE", &[])?;
+    let tended = Spi::connect_mut(|client| -> Result<Tended> {
+        undefer(client)?;
         let sql = "SELECT pg_catalog.pg_has_role(c.relowner, 'USAGE') FROM pg_catalog.pg_class c \
                    WHERE c.oid OPERATOR(pg_catalog.=) $1";
         let found = query(client, sql, &[site.destination.into()])?;
         if found.is_empty() {
-            return Ok((Outcome::Done, None));
+            return Ok(done);
         }
         let is_table_owner: Option<bool> = found.first().get_one().map_err(spi)?;
         if let Some(before) = plan.before {
             let sql = format!(
-                "SELECT s.more, s.blocked, s.place::pg_catalog.text \
+                "SELECT s.more, s.place::pg_catalog.text, \
+                     'could not obtain lock on ' OPERATOR(pg_catalog.||) s.blocked OPERATOR(pg_catalog.||) \
+                     COALESCE(', held by ' OPERATOR(pg_catalog.||) s.holders, '') \
                  FROM {schema}.matomo_drop_step($1::pg_catalog.regclass, \
                      pg_catalog.to_timestamp($2), $3, '100 milliseconds'::pg_catalog.interval, \
                      $4::pg_catalog.jsonb) AS s"
@@ -213,11 +220,11 @@ fn as_owner(
                 site.idsite.into(),
                 plan.place.as_deref().into(),
             ];
-            let (more, blocked, place): (Option<bool>, Option<String>, Option<String>) =
+            let (more, place, blocked): (Option<bool>, Option<String>, Option<String>) =
                 query(client, &sql, &args)?.first().get_three().map_err(spi)?;
             if more == Some(true) {
-                let is_blocked = blocked.is_some();
-                return Ok((if is_blocked { Outcome::Blocked } else { Outcome::More }, place));
+                let outcome = if blocked.is_some() { Outcome::Blocked } else { Outcome::More };
+                return Ok(Tended { outcome, place, blocked });
             }
         }
         // Only the owner of the table creates its partitions.
@@ -229,16 +236,31 @@ fn as_owner(
             );
             query(client, &sql, &[site.destination.into(), weeks.into()])?;
         }
-        Ok((Outcome::Done, None))
-    })
+        Ok(done)
+    })?;
+    // A trigger may have deferred them anew: at COMMIT nothing would bound or record them.
+    Spi::connect_mut(undefer)?;
+    Ok(tended)
 }
 
-fn keep_place(extension: &Extension, id: i32, place: Option<String>) -> Result<()> {
+/// Deferred constraints must run as the owner too.
+fn undefer(client: &mut SpiClient) -> Result<()> {
+    query(client, "SET CONSTRAINTS ALL IMMEDIATE", &[]).map(drop)
+}
+
+/// Records where the next step resumes, and what it waits for: the table may be in use for days.
+fn keep_place(
+    extension: &Extension,
+    id: i32,
+    place: Option<String>,
+    blocked: Option<String>,
+) -> Result<()> {
     let sql = format!(
-        "UPDATE {}.matomo_site_state SET upkeep_place = $2::jsonb WHERE site_id = $1",
+        "UPDATE {}.matomo_site_state SET upkeep_place = $2::jsonb, upkeep_error = $3 WHERE site_id = $1",
         extension.schema
     );
-    extension.run(|client| query(client, &sql, &[id.into(), place.into()]).map(drop))
+    let args = [id.into(), place.into(), blocked.into()];
+    extension.run(|client| query(client, &sql, &args).map(drop))
 }
 
 /// Records the result of the upkeep; without a day, it is not done for today.

@@ -46,7 +46,7 @@ fn what_removes_old_rows_and_whatever_comes_meanwhile() {
 
 #[test]
 fn what_changes_the_table_and_whatever_comes_meanwhile() {
-    all_with(&[Operation::Truncate, Operation::Rename, Operation::Detach]);
+    all_with(&[Operation::Truncate, Operation::Rename, Operation::Detach, Operation::Attach]);
 }
 
 #[test]
@@ -61,12 +61,12 @@ fn what_makes_companions_and_whatever_comes_meanwhile() {
 
 #[test]
 fn what_changes_sites_and_whatever_comes_meanwhile() {
-    all_with(&[
-        Operation::AlterSite,
-        Operation::RemoveSite,
-        Operation::DropServer,
-        Operation::DropRole,
-    ]);
+    all_with(&[Operation::AlterSite, Operation::GiveSite, Operation::MoveSite]);
+}
+
+#[test]
+fn what_removes_sites_and_whatever_comes_meanwhile() {
+    all_with(&[Operation::RemoveSite, Operation::DropServer, Operation::DropRole]);
 }
 
 /// Tries each of the first operations with every other.

@@ -57,7 +57,7 @@ fn a_token_that_sees_nothing_is_told_of() {
     assert_says(
         &refused,
         "22023",
-        "no site is registered that new ones could be like",
+        "no site of table public.matomo is registered that new ones could be like",
         &[],
         "view access",
     );
@@ -117,7 +117,7 @@ fn one_odd_site_does_not_keep_the_others_from_being_registered() {
 }
 
 #[test]
-fn new_sites_are_registered_as_they_come_if_so_ordered() {
+fn new_sites_are_registered_as_they_come_if_a_site_is_marked() {
     let (fake, mut db) = matomo();
     run(
         &mut db,
@@ -160,7 +160,60 @@ fn new_sites_are_registered_as_they_come_if_so_ordered() {
 }
 
 #[test]
-fn an_order_is_its_owners() {
+fn a_site_that_was_registered_by_hand_and_removed_does_not_come_back() {
+    let (fake, mut db) = matomo();
+    run(&mut db, "SELECT matomo_add_sites('analytics', '2026-10-24', new_sites => true)");
+    fake.world().add_site(Site::new(9, "Ninth", "Asia/Tokyo"));
+    run(&mut db, "SELECT matomo_remove_site(matomo_add_site('analytics', 9))");
+    next_day(&mut db);
+    assert_eq!(texts(&mut db, SITES).len(), 3);
+}
+
+#[test]
+fn new_sites_come_into_the_table_that_was_given() {
+    let (_fake, db) = matomo();
+    let name = one::<String>(&mut { db }, "SELECT current_database()::text");
+    let (mut db, said) = connect_with_notices(crate::support::cluster::shared(), &name, "postgres");
+    let add = |table: &str| {
+        format!("SELECT matomo_add_sites('analytics', destination => '{table}', new_sites => true)")
+    };
+    run(&mut db, "SELECT matomo_add_sites('analytics')");
+    let refused = error(&mut db, &add("matomo_partitioned"));
+    let message =
+        "no site of table public.matomo_partitioned is registered that new ones could be like";
+    assert_says(&refused, "22023", message, &[], "table of your registered sites");
+    run(&mut db, &add("matomo"));
+    let site: i32 = one(&mut db, "SELECT id FROM matomo_sites WHERE new_sites");
+    assert_eq!(
+        said.notices_of("new sites"),
+        [format!("matomo: new sites are registered like registered site {site}")]
+    );
+}
+
+#[test]
+fn a_rollup_gets_no_retention_with_all_sites() {
+    let (fake, db) = matomo();
+    fake.world().site_mut(2).kind = "rollup".to_owned();
+    let name = one::<String>(&mut { db }, "SELECT current_database()::text");
+    let (mut db, said) = connect_with_notices(crate::support::cluster::shared(), &name, "postgres");
+    let all = "SELECT count(*) FROM matomo_add_sites('analytics', retention => '1 year', new_sites => true)";
+    assert_eq!(one::<i64>(&mut db, all), 2);
+    let warnings = said.warnings();
+    let [warning] = &warnings[..] else { panic!("{warnings:?}") };
+    assert_says(warning, "22023", "site 2 is a roll-up, which has no visits of its own", &[], "");
+    let mut ninth = Site::new(9, "Ninth", "Asia/Tokyo");
+    ninth.kind = "rollup".to_owned();
+    fake.world().add_site(ninth);
+    fake.world().add_site(Site::new(10, "Tenth", "Asia/Tokyo"));
+    run(&mut db, "CALL matomo_sync_all()");
+    assert_eq!(
+        texts(&mut db, "SELECT idsite::text FROM matomo_sites ORDER BY 1"),
+        ["1", "10", "7"]
+    );
+}
+
+#[test]
+fn a_mark_is_its_owners() {
     let (fake, _) = matomo();
     let (name, mut admin, owner) = database_and_role();
     server_for(&mut admin, &fake, &owner);

@@ -330,7 +330,7 @@ fn days_are_sealed_as_empty_only_where_rows_are_dropped() {
     let made_up = "SELECT matomo_drop_step('matomo', $1::text::timestamptz, NULL, '1s',
         jsonb_build_object('before', $1::text, 'id', 'matomo'::regclass::oid, 'done', true, 'last_gone', $1::text))";
     // After the end of the first day, in whichever timezone it is noon.
-    let bound = format!("{}T12:00:00Z", noon.text(1));
+    let bound = format!("{} 12:00:00+00", noon.text(1));
     db.query(made_up, &[&bound]).unwrap();
     assert_eq!(ledger(&mut admin, "matomo"), before);
     assert_eq!(one::<i64>(&mut admin, "SELECT count(*) FROM matomo"), 27);

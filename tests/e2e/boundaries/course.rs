@@ -76,7 +76,7 @@ impl Course {
         assert_eq!(seen, promised, "{}", point.name);
 
         self.scene.fake.heal();
-        self.go_on(&mut db, way, left);
+        self.repeat(&mut db, way, left);
         let end = match way {
             Way::Sync => Left { days: 4, part: false, ..left },
             Way::Call | Way::Worker => Left { days: 4, part: false, upkeep: 3, ..left },
@@ -154,7 +154,7 @@ impl Course {
     }
 
     /// Does the same again, as if nothing had happened.
-    fn go_on(&self, db: &mut Client, way: Way, left: Left) {
+    fn repeat(&self, db: &mut Client, way: Way, left: Left) {
         match way {
             Way::Worker => {
                 self.enable(db);

@@ -59,7 +59,10 @@ impl Victim {
                     std::fs::read_to_string(cluster.dir.join("data/postmaster.pid")).unwrap();
                 let postmaster = file.lines().next().unwrap().parse().unwrap();
                 let all = children(postmaster);
-                assert!(all.contains(&pid), "{pid} is none of {all:?}");
+                assert!(
+                    all.contains(&pid),
+                    "process {pid} is no child of the postmaster, which has {all:?}"
+                );
                 // The process first, while the postmaster is stopped: held, it has no lock of
                 // shared memory. A process that is exiting may have one, and the others would wait
                 // for it for ever.

@@ -20,7 +20,7 @@ fn days_asked(fake: &fake_matomo::Fake) -> Vec<NaiveDate> {
 }
 
 #[test]
-fn an_import_killed_after_any_day_goes_on_at_that_day() {
+fn an_import_killed_after_any_day_resumes_at_that_day() {
     let cluster = Cluster::start();
     let mut bench = Bench::new(&cluster);
     let seed = Utc::now().timestamp() as u64;

@@ -21,6 +21,8 @@ pub enum Operation {
     Rename,
     /// The partition of the day 12 days ago.
     Detach,
+    /// A partition of later years.
+    Attach,
     /// The table of visits gets another name and other columns.
     AlterVisits,
     TruncateVisits,
@@ -28,12 +30,16 @@ pub enum Operation {
     /// The table of conversions is made anew, and all days are opened for it.
     CreateCompanions,
     AlterSite,
+    /// Registered site 1 gets another owner.
+    GiveSite,
+    /// Registered site 1 gets another table.
+    MoveSite,
     RemoveSite,
     DropServer,
     DropRole,
 }
 
-pub const ALL: [Operation; 18] = [
+pub const ALL: [Operation; 21] = [
     Operation::Sync,
     Operation::OtherSync,
     Operation::Run,
@@ -44,11 +50,14 @@ pub const ALL: [Operation; 18] = [
     Operation::Truncate,
     Operation::Rename,
     Operation::Detach,
+    Operation::Attach,
     Operation::AlterVisits,
     Operation::TruncateVisits,
     Operation::DropVisits,
     Operation::CreateCompanions,
     Operation::AlterSite,
+    Operation::GiveSite,
+    Operation::MoveSite,
     Operation::RemoveSite,
     Operation::DropServer,
     Operation::DropRole,
@@ -81,6 +90,7 @@ impl Operation {
             Operation::Truncate
                 | Operation::Rename
                 | Operation::Detach
+                | Operation::Attach
                 | Operation::AlterVisits
                 | Operation::TruncateVisits
                 | Operation::DropVisits
@@ -124,6 +134,9 @@ impl Operation {
             Operation::Detach => {
                 format!("ALTER TABLE visits DETACH PARTITION {}", scene.partition)
             }
+            Operation::Attach => "CREATE TABLE visits_later (LIKE visits);
+                 ALTER TABLE visits ATTACH PARTITION visits_later FOR VALUES FROM ('2040-01-02') TO ('2040-01-09')"
+                .to_owned(),
             Operation::AlterVisits => "ALTER TABLE visits_visits RENAME TO renamed_visits;
                  ALTER TABLE renamed_visits DROP COLUMN plugins, ADD COLUMN mine text"
                 .to_owned(),
@@ -135,6 +148,12 @@ impl Operation {
             }
             Operation::AlterSite => {
                 format!("SELECT matomo_alter_site({site}, start_date => '{}')", scene.noon.text(17))
+            }
+            Operation::GiveSite => {
+                format!("SELECT matomo_alter_site({site}, owner => 'postgres')")
+            }
+            Operation::MoveSite => {
+                format!("SELECT matomo_alter_site({site}, destination => 'public.visits_moved')")
             }
             Operation::RemoveSite => format!("SELECT matomo_remove_site({site})"),
             Operation::DropServer => "DROP SERVER analytics CASCADE".to_owned(),

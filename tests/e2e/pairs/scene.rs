@@ -141,10 +141,12 @@ impl Scene {
             ),
         );
         server_for(db, &self.fake, role);
+        let token = self.fake.token();
         run(
             db,
             &format!(
-                "GRANT USAGE, CREATE ON SCHEMA public TO {role};
+                "CREATE USER MAPPING FOR postgres SERVER analytics OPTIONS (token '{token}');
+                 GRANT USAGE, CREATE ON SCHEMA public TO {role};
                  SET ROLE {role};
                  SELECT matomo_create_table('visits', true);
                  SELECT matomo_create_partitions('visits', to_timestamp({}), now());

@@ -1,85 +1,14 @@
 //! `ALTER EXTENSION … UPDATE` from 0.1.0 with data: state and grants are kept, and the next sync
 //! resumes from there.
 
-use fake_matomo::Fake;
 use postgres::Client;
 
-use crate::project::updates::{Shelf, assert_same, released};
 use crate::support::dump::{empty_database, output};
+use crate::support::releases::{
+    CURRENT, UPDATE, assert_same, database_of_0_1_0, fill, shelf_with_0_1_0,
+};
 use crate::support::report::proven;
 use crate::support::*;
-
-const CURRENT: &str = env!("CARGO_PKG_VERSION");
-pub const UPDATE: &str = "ALTER EXTENSION matomo_postgres UPDATE";
-
-/// A database with the objects of 0.1.0.
-pub fn database_of_0_1_0(shelf: &mut Shelf, name: &str) -> Client {
-    run(&mut shelf.db, &format!("CREATE DATABASE {name}"));
-    let mut db = shelf.cluster.connect(name);
-    run(&mut db, "CREATE EXTENSION matomo_postgres VERSION '0.1.0'");
-    db
-}
-
-/// A server that also offers 0.1.0.
-pub fn shelf() -> Shelf {
-    let shelf = Shelf::new();
-    let sql = released().into_iter().find(|(version, _)| version == "0.1.0").unwrap().1;
-    shelf.put("0.1.0", &sql);
-    shelf
-}
-
-/// What 0.1.0 has in its tables after a sync of site 1 of the server `analytics` into a
-/// partitioned table: sealed days, a last day that is half read, an old run that was killed. 0.1.0
-/// kept URLs as typed.
-pub fn fill(db: &mut Client, fake: &Fake, zone: &str, url: &str) {
-    let rows = oracle(fake, "2026-10-19", "2026-10-30");
-    run(
-        db,
-        &format!(
-            "CREATE PUBLICATION everything FOR ALL TABLES; CREATE ROLE etl; CREATE ROLE \"on call\";
-             GRANT EXECUTE ON FUNCTION matomo_sync, matomo_check TO etl;
-             GRANT EXECUTE ON FUNCTION matomo_check TO \"on call\" WITH GRANT OPTION;
-             REVOKE EXECUTE ON FUNCTION matomo_forget FROM PUBLIC;
-             REVOKE SELECT ON matomo_runs FROM PUBLIC; GRANT SELECT ON matomo_runs TO \"on call\";
-             CREATE SERVER analytics FOREIGN DATA WRAPPER matomo OPTIONS (url '{url}');
-             CREATE USER MAPPING FOR CURRENT_USER SERVER analytics OPTIONS (token '{}');
-             SELECT matomo_create_table('visits', true);
-             SELECT matomo_create_partitions('visits', '2026-10-18', '2026-11-01')",
-            fake.token()
-        ),
-    );
-    copy_rows(db, "visits", &rows);
-    let counts = "SELECT (action_timestamp AT TIME ZONE 'ZONE')::date AS day, count(DISTINCT idvisit) AS visits,
-        count(*) AS actions, max(action_timestamp) AS newest FROM visits GROUP BY 1";
-    let counts = counts.replace("'ZONE'", &format!("'{zone}'"));
-    run(
-        db,
-        &format!(
-            "INSERT INTO matomo_site_config (server, idsite, destination, owner, start_date, every, retention,
-                 enabled, name, timezone)
-             VALUES ('analytics', 1, 'visits', 'postgres', '2026-10-19', '10 minutes', '100 years', true,
-                 'Site 1', '{zone}'),
-                 ('gone', 2, 99999, 99998, NULL, '1 hour', NULL, false, 'Site 2', '{zone}');
-             INSERT INTO matomo_site_state (site_id, matomo, last_success_at, upkeep_place, failures)
-             VALUES (1, '{url}/index.php', '2026-10-31', '{{\"number\": 3}}', 2);
-             INSERT INTO matomo_run_log (job_pid, database, username, command, status, start_time, site_id, owner,
-                 server, idsite, destination)
-             VALUES (1, 'kept', 'postgres', 'CALL matomo_sync_all()', 'succeeded', '2026-10-31', 1, 'postgres',
-                     'analytics', 1, 'visits'),
-                 (2, 'kept', 'postgres', 'CALL matomo_sync_all()', 'running', '2026-10-31', 1, 99998,
-                     'analytics', 1, 'visits');
-             INSERT INTO matomo_ledger SELECT '{url}/index.php', 1, 'visits', day, true, visits, actions, 0, newest,
-                 '{zone}', '2026-11-05' FROM ({counts}) c;
-             INSERT INTO matomo_ledger SELECT upper('{url}') || '/index.php', 1, 'visits', day, false, 0, 0, 0, NULL,
-                 '{zone}', '2026-11-06' FROM ({counts}) c WHERE day <= '2026-10-20';
-             UPDATE matomo_ledger SET sealed = false, pass_began = '2026-10-30', pass_since = '2026-10-30', pass_seen = ''
-             WHERE day = '2026-10-30'"
-        )
-        // 0.1.0 wrote the scheme in lower case, unlike `upper`.
-        .replace("upper('", "replace(upper('")
-        .replace("') || '/index.php', 1", "'), 'HTTP', 'http') || '/index.php', 1"),
-    );
-}
 
 /// The tables of 0.1.0 with the columns of 0.1.0.
 fn kept(db: &mut Client) -> Vec<String> {
@@ -88,7 +17,7 @@ fn kept(db: &mut Client) -> Vec<String> {
         ("matomo_site_config", "destination_name new_sites_but owner_name"),
         (
             "matomo_site_state",
-            "changed_at changes matomo metadata_error metadata_on upkeep_begun upkeep_place",
+            "changed_at changes is_unanswered matomo metadata_error metadata_on upkeep_begun upkeep_place",
         ),
         ("matomo_run_log", "step_pages changes owner_name misfits zone_changes step_at"),
         (
@@ -133,7 +62,7 @@ fn kept(db: &mut Client) -> Vec<String> {
 #[test]
 fn an_update_keeps_what_0_1_0_has_written_and_the_next_sync_reads_on() {
     let fake = serve(world(310, "Europe/Paris", 10, "2026-10-19", "2026-10-30"));
-    let mut shelf = shelf();
+    let mut shelf = shelf_with_0_1_0();
     let mut db = database_of_0_1_0(&mut shelf, "kept");
     let url = format!("http://LocalHost:{}", fake.port());
     fill(&mut db, &fake, "Europe/Paris", &url);
@@ -197,7 +126,7 @@ fn an_update_keeps_what_0_1_0_has_written_and_the_next_sync_reads_on() {
 
 #[test]
 fn an_update_gives_nobody_more_by_default_privileges() {
-    let mut shelf = shelf();
+    let mut shelf = shelf_with_0_1_0();
     run(&mut shelf.db, "CREATE ROLE everyman");
     let defaults = "ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO everyman;
         ALTER DEFAULT PRIVILEGES GRANT ALL ON FUNCTIONS TO everyman";
@@ -210,7 +139,7 @@ fn an_update_gives_nobody_more_by_default_privileges() {
 /// A user's view on one of ours is named in the error, and nothing is lost.
 #[test]
 fn a_view_of_the_users_that_would_go_stops_the_update() {
-    let mut shelf = shelf();
+    let mut shelf = shelf_with_0_1_0();
     let mut db = database_of_0_1_0(&mut shelf, "views");
     run(&mut db, "CREATE VIEW mine AS SELECT site_id, failures FROM matomo_status");
     let failed = error(&mut db, UPDATE);
@@ -225,9 +154,9 @@ fn a_view_of_the_users_that_would_go_stops_the_update() {
 
 /// A dump from before the update has URLs as typed. The error tells what to do.
 #[test]
-fn a_dump_of_0_1_0_goes_on_once_its_url_is_changed() {
+fn a_dump_of_0_1_0_is_synced_again_once_its_url_is_changed() {
     let fake = serve(world(312, "Europe/Paris", 5, "2026-10-19", "2026-10-30"));
-    let mut shelf = shelf();
+    let mut shelf = shelf_with_0_1_0();
     let mut old = database_of_0_1_0(&mut shelf, "old");
     let typed = format!("http://LocalHost:{}", fake.port());
     fill(&mut old, &fake, "Europe/Paris", &typed);

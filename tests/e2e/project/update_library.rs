@@ -6,13 +6,11 @@ use std::path::PathBuf;
 
 use postgres::Client;
 
-use crate::project::updates::{Shelf, released};
-use crate::project::upgrade::pg_upgrade;
 use crate::support::cluster::Cluster;
+use crate::support::pg_upgrade::pg_upgrade;
+use crate::support::releases::{Shelf, UPDATE, released};
 use crate::support::report::{proven, said};
 use crate::support::*;
-
-const UPDATE: &str = "ALTER EXTENSION matomo_postgres UPDATE";
 
 fn shelf() -> Shelf {
     let shelf = Shelf::new();

@@ -2,7 +2,7 @@
 
 use postgres::Client;
 
-use crate::project::updates::{Shelf, released};
+use crate::support::releases::shelf_with_0_1_0;
 use crate::support::*;
 
 /// Owner and grants of the objects that the update drops and recreates, including grants on
@@ -33,9 +33,7 @@ fn rights(db: &mut Client) -> Vec<String> {
 
 #[test]
 fn an_update_by_another_superuser_keeps_owners_and_grants_also_on_columns() {
-    let mut shelf = Shelf::new();
-    let sql = released().into_iter().find(|(version, _)| version == "0.1.0").unwrap().1;
-    shelf.put("0.1.0", &sql);
+    let mut shelf = shelf_with_0_1_0();
     run(&mut shelf.db, "CREATE DATABASE rights");
     let mut db = shelf.cluster.connect("rights");
     run(

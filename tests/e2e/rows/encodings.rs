@@ -118,7 +118,7 @@ fn texts_arrive_in_the_encoding_of_the_database() {
 
 #[test]
 fn names_arrive_in_the_encoding_of_the_database() {
-    let fake = crate::state::metadata::serve_named();
+    let fake = crate::support::sites::serve_named();
     let mut db = database_in("LATIN1");
     crate::support::sites::server(&mut db, &fake);
     run(&mut db, "SET client_encoding = 'UTF8'");

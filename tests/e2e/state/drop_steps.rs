@@ -165,7 +165,7 @@ fn between_any_two_steps_no_day_is_sealed_that_lacks_rows_or_has_some_left() {
                 if !row.get::<_, bool>(0) {
                     break;
                 }
-                assert!(steps < 200, "{table}: no end");
+                assert!(steps < 200, "{table}: 200 steps have not removed all that is old");
             }
             assert!(steps > 4, "{table}: {steps} steps");
             let left = format!(

@@ -104,7 +104,7 @@ fn assert_restored(old: &mut Client, new: &mut Client, fake: &Fake) -> String {
         assert!(one::<i64>(new, &reviewed) > 0);
     }
     let shapes = shapes(new).len();
-    let rows = assert_goes_on(new, fake);
+    let rows = assert_resumes(new, fake);
     format!("{shapes} relations, columns and indexes the same; {rows}")
 }
 
@@ -119,7 +119,7 @@ fn proves_dump(case: &str, way: &str, seen: &str) {
 }
 
 /// Asserts that a sync of stored days changes nothing, and that one of a later week adds it.
-fn assert_goes_on(db: &mut Client, fake: &Fake) -> String {
+fn assert_resumes(db: &mut Client, fake: &Fake) -> String {
     let mut seen = Vec::new();
     for table in TABLES {
         let rows = fingerprint(db, table);
@@ -206,7 +206,7 @@ fn a_plain_dump_runs_through_psql() {
 }
 
 #[test]
-fn dropping_the_extension_leaves_the_data_and_creating_it_again_goes_on() {
+fn dropping_the_extension_leaves_the_data_and_creating_it_again_continues_from_it() {
     let fake = serve_visits();
     let mut db = database();
     fill(&mut db, &fake);
@@ -226,7 +226,7 @@ fn dropping_the_extension_leaves_the_data_and_creating_it_again_goes_on() {
     assert_eq!(left, 0);
     run(&mut db, "CREATE EXTENSION matomo_postgres");
     assert_eq!(state(&mut db), before);
-    let rows = assert_goes_on(&mut db, &fake);
+    let rows = assert_resumes(&mut db, &fake);
     proven(
         "Lifecycle",
         "DROP EXTENSION without servers",

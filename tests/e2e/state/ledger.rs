@@ -187,7 +187,7 @@ fn a_lower_start_fills_only_the_gap() {
 }
 
 #[test]
-fn without_a_start_it_goes_on_from_the_first_day_that_is_not_sealed() {
+fn without_a_start_it_continues_from_the_first_day_that_is_not_sealed() {
     let (noon, fake, mut db) = noon(10, "matomo");
     sync(&mut db, &fake, &between(&noon, 9, 7));
     run(&mut db, "SET matomo.settle_time = '30 d'");

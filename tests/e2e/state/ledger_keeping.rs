@@ -378,7 +378,7 @@ fn a_role_that_may_read_everything_can_dump() {
 }
 
 #[test]
-fn the_node_tools_table_goes_on_where_it_stood_and_its_stale_rows_are_mended() {
+fn the_node_tools_table_continues_where_it_stood_and_its_stale_rows_are_repaired() {
     let (noon, fake, mut db) = noon(8);
     crate::support::node_tool::standard_table(&mut db);
     let until_then = fake.world().oracle(1, noon.day(7), noon.day(3), fake_matomo::ActionTime::Utc);

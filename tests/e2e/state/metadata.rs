@@ -1,6 +1,6 @@
 //! Names of sites, goals and custom dimensions.
 
-use fake_matomo::{CustomDimension, Fake, Fault, Goal, When};
+use fake_matomo::{Fake, Fault, When};
 use postgres::Client;
 
 use crate::support::restored::{copied, scene_of};
@@ -12,26 +12,6 @@ const DIMENSIONS: &str = "CustomDimensions.getConfiguredCustomDimensions";
 const NAMES: &str = "SELECT concat_ws(' ', idsite, goalid, name, CASE WHEN deleted_at IS NULL THEN 'is' ELSE 'was' END)
     FROM matomo_goals ORDER BY idsite, goalid";
 const DIMENSION_NAMES: &str = "SELECT concat_ws(' ', idsite, dimension, name, scope) FROM matomo_dimensions ORDER BY idsite, iddimension";
-
-/// Site 1 with two goals and three dimensions, site 2 with one goal.
-pub fn serve_named() -> Fake {
-    let fake = serve_two();
-    {
-        let mut world = fake.world();
-        let site = world.site_mut(1);
-        site.goals =
-            vec![Goal::new(1, "Contact").on_url("/contact"), Goal::new(4, "O'Reilly \"x\"")];
-        site.dimensions = vec![
-            CustomDimension::new(1, "plan", "visit", 1),
-            CustomDimension::new(3, "section", "action", 1),
-            CustomDimension { active: false, ..CustomDimension::new(4, "city", "action", 2) },
-        ];
-        let site = world.site_mut(2);
-        site.goals = vec![Goal { revenue: "2.50".to_owned(), ..Goal::new(1, "登録") }];
-        site.dimensions = vec![CustomDimension::new(3, "author", "action", 1)];
-    }
-    fake
-}
 
 fn refresh(fake: &Fake, site: i32, arguments: &str) -> String {
     format!(
@@ -187,6 +167,32 @@ fn a_refresh_that_fails_fails_no_run_and_deletes_nothing() {
         assert_eq!(texts(&mut db, NAMES).len(), 2, "{said}");
         assert!(texts(&mut db, NAMES).iter().all(|line| line.ends_with(" is")), "{said}");
     }
+}
+
+#[test]
+fn a_site_that_is_altered_while_its_names_are_read_is_read_anew() {
+    let noon = Noon::new();
+    let fake = serve(noon.world(1));
+    let (name, mut db) = named_database();
+    server(&mut db, &fake);
+    let site = add_site(&mut db, &format!(", start_date => '{}'", noon.text(0)));
+    fake.fail(Fault::Hang, When::always().method(GOALS));
+    let call = format!("CALL matomo_sync_site({site})");
+    let (mut caller, sync) = (connect_as(&name, "postgres"), call.clone());
+    run(
+        &mut caller,
+        "LOAD 'matomo_postgres'; SET matomo.request_timeout = '2 s'; SET matomo.max_retries = 0",
+    );
+    let syncs = std::thread::spawn(move || run(&mut caller, &sync));
+    wait_until("it asks for goals", || fake.requests().iter().any(|seen| seen.method == GOALS));
+    run(&mut db, &format!("SELECT matomo_alter_site({site}, destination => 'matomo_partitioned')"));
+    syncs.join().unwrap();
+    fake.heal();
+    run(&mut db, &call);
+    let tables = "SELECT destination::text FROM matomo_site_details ORDER BY 1";
+    assert_eq!(texts(&mut db, tables).last().map(String::as_str), Some("matomo_partitioned"));
+    let errors = "SELECT metadata_error FROM matomo_status WHERE metadata_error IS NOT NULL";
+    assert_eq!(texts(&mut db, errors), [""; 0]);
 }
 
 #[test]

@@ -230,7 +230,7 @@ fn a_url_that_cannot_be_changed_is_refused() {
 }
 
 #[test]
-fn the_status_of_a_site_that_has_moved_goes_on() {
+fn the_status_of_a_site_that_has_moved_continues() {
     let (noon, fake, mut db) = noon(3);
     crate::support::sites::server(&mut db, &fake);
     let site =

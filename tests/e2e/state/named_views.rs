@@ -3,7 +3,6 @@
 use fake_matomo::{Action, CustomDimension, Fake};
 use postgres::Client;
 
-use crate::state::metadata::serve_named;
 use crate::support::sites::*;
 use crate::support::*;
 

@@ -61,6 +61,21 @@ fn the_second_waits_for_the_first_and_is_told_of_it() {
 }
 
 #[test]
+fn a_change_of_a_site_that_has_become_another_one_is_refused() {
+    let fake = serve_two();
+    let (name, mut one_of_two) = named_database();
+    let db = &mut one_of_two;
+    server(db, &fake);
+    let id: i32 = one(db, "SELECT matomo_add_site('analytics', 2)");
+    run(db, &format!("BEGIN; SELECT matomo_alter_site({id}, site => 1)"));
+    let call = begin(&name, &format!("SELECT matomo_alter_site({id}, start_date => '2026-10-24')"));
+    run(db, "COMMIT");
+    let refused = call.join().unwrap().expect("it would name site 1 as site 2");
+    let message = format!("registered site {id} was changed meanwhile");
+    assert_says(&refused, "40001", &message, &[], "matomo_sites");
+}
+
+#[test]
 fn a_transaction_that_cannot_see_the_first_is_to_be_tried_again() {
     let fake = serve_two();
     let (name, mut one_of_two) = named_database();

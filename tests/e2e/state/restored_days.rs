@@ -133,7 +133,7 @@ fn a_restored_table_stays_its_matomos() {
 }
 
 #[test]
-fn a_matomo_that_has_moved_since_the_dump_goes_on() {
+fn a_matomo_that_has_moved_since_the_dump_continues() {
     let scene = scene();
     let mut new = copied(&scene.name, "moved", &[]);
     let (old, days) = (scene.fake.url(), "SELECT count(*) FROM matomo_ledger WHERE idsite = 1");

@@ -56,7 +56,7 @@ fn every_way_to_dump_and_restore_brings_back_all_that_is_known() {
             &mut new,
             "UPDATE matomo_ledger SET pass_began = NULL, pass_since = NULL, pass_seen = NULL",
         );
-        assert_goes_on(&mut new, &fake);
+        assert_resumes(&mut new, &fake);
         for (site, table) in [(1, "matomo"), (2, "matomo_partitioned")] {
             let oracle = tables_between(&fake, site, FIRST, "2200-01-01");
             assert_tables_equal(&mut new, table, &oracle);
@@ -107,7 +107,7 @@ fn a_table_that_is_missing_costs_only_its_own_site_and_is_found_when_it_comes() 
     output(shared().program("pg_restore").args(["-e", "-d", &copy, "-t", "matomo"]).arg(&whole));
     run(&mut new, "ALTER TABLE matomo ADD PRIMARY KEY (action_id)");
     std::fs::remove_file(whole).unwrap();
-    assert_goes_on(&mut new, &fake);
+    assert_resumes(&mut new, &fake);
     let of = |lines: Vec<String>| {
         lines.into_iter().filter(|line| line.starts_with("site ")).collect::<Vec<_>>()
     };
@@ -151,7 +151,7 @@ fn a_role_that_is_missing_costs_nothing_else_and_is_found_when_it_comes() {
     );
     let mut theirs = cluster.connect_as("restored", &owner);
     assert_eq!(one::<i64>(&mut theirs, "SELECT count(*) FROM matomo_runs"), 2);
-    assert_goes_on(&mut new, &fake);
+    assert_resumes(&mut new, &fake);
 }
 
 #[test]
@@ -165,9 +165,9 @@ fn renaming_is_followed_and_dumped() {
              ALTER ROLE {owner} RENAME TO {renamed}; GRANT USAGE ON SCHEMA web TO {renamed}"
         ),
     );
-    assert_goes_on(&mut db, &fake);
+    assert_resumes(&mut db, &fake);
     run(&mut db, "ALTER SCHEMA web RENAME TO \"My Web\"");
-    assert_goes_on(&mut db, &fake);
+    assert_resumes(&mut db, &fake);
     let shown = "SELECT concat_ws(' ', id, destination, owner) FROM matomo_sites ORDER BY id";
     let expected = [
         format!("1 \"My Web\".\"Visits 2026\" {renamed}"),
@@ -179,7 +179,7 @@ fn renaming_is_followed_and_dumped() {
     let mut new = restored(shared(), &file, &copy, &[]);
     std::fs::remove_file(file).unwrap();
     assert_eq!(kept(&mut new), kept(&mut db));
-    assert_goes_on(&mut new, &fake);
+    assert_resumes(&mut new, &fake);
     assert_eq!(texts(&mut new, shown), expected);
 }
 
@@ -188,7 +188,7 @@ fn companions_are_found_after_a_restore_and_followed_when_renamed() {
     let Scene { fake, name, mut db, .. } = scene();
     run(&mut db, "ALTER TABLE matomo_visits RENAME TO \"Who came\"");
     let mut new = copied(&name, "companions", &[]);
-    assert_goes_on(&mut new, &fake);
+    assert_resumes(&mut new, &fake);
     run(
         &mut new,
         "ALTER TABLE matomo RENAME TO hits; ALTER TABLE \"Who came\" RENAME TO hits_visits;
@@ -394,7 +394,7 @@ fn what_another_session_holds_is_found_later() {
     let found = "SELECT count(*) FROM matomo_site_config WHERE destination <> 0::oid";
     assert_eq!(one::<i64>(&mut new, found), 1);
     run(&mut other, "COMMIT");
-    assert_goes_on(&mut new, &fake);
+    assert_resumes(&mut new, &fake);
     assert_eq!(one::<i64>(&mut new, found), 2);
 }
 
@@ -425,7 +425,7 @@ fn a_schema_that_was_renamed_is_dumped() {
 }
 
 #[test]
-fn of_two_sites_whose_tables_are_missing_one_may_become_as_the_other_but_for_the_table() {
+fn two_sites_with_missing_tables_may_have_the_same_site_but_not_the_same_table_too() {
     let Scene { fake: _fake, name, mut db, owner } = scene();
     run(
         &mut db,

@@ -8,6 +8,7 @@ use crate::support::cluster::shared;
 use crate::support::engines::heap;
 use crate::support::node_tool::{partitioned_table, standard_table};
 use crate::support::noon::add_site;
+use crate::support::worker::{register, store};
 use crate::support::*;
 
 const FIRST: &str = "2026-10-05";
@@ -266,6 +267,43 @@ fn of_one_site_the_others_keep_theirs() {
         assert!(weeks.is_empty() || partitions(&mut db, table).len() < weeks.len() - 1);
         assert_eq!(ledger(&mut db, table)[20], format!("2 {} sealed 0 0 0", noon.text(19)));
     }
+}
+
+/// Its visits are stored under the IDs of the sites that they come from, so it would delete nothing.
+#[test]
+fn a_retention_of_a_rollup_is_refused() {
+    let noon = Noon::new();
+    let fake = serve(noon.world(4));
+    fake.world().site_mut(1).kind = "rollup".to_owned();
+    let (_, mut db) = named_database();
+    store(&mut db, "analytics", &fake);
+    run(&mut db, "LOAD 'matomo_postgres'; SET matomo.settle_time = 0");
+    let refused = |db: &mut Client, sql: &str| {
+        let error = error(db, sql);
+        let message = "site 1 is a roll-up, which has no visits of its own";
+        assert_says(&error, "22023", message, &[], "matomo_drop_before without a site");
+    };
+    refused(&mut db, "SELECT matomo_add_site('analytics', 1, retention => '1 day')");
+    let site = register(&mut db, &format!("'analytics', 1, start_date => '{}'", noon.text(3)));
+    run(&mut db, &format!("CALL matomo_sync_site({site})"));
+    let before = ledger(&mut db, "matomo");
+    refused(&mut db, &format!("SELECT matomo_alter_site({site}, retention => '1 day')"));
+    refused(&mut db, "CALL matomo_drop_before('matomo', now() - interval '1 day', 1)");
+    // One that was set before Matomo described the site.
+    run(
+        &mut db,
+        "UPDATE matomo_site_config SET retention = '1 day'; UPDATE matomo_site_state SET tended_on = NULL",
+    );
+    run(&mut db, &format!("CALL matomo_sync_site({site})"));
+    let noted = "SELECT upkeep_error FROM matomo_status";
+    assert!(one::<String>(&mut db, noted).starts_with("site 1 is a roll-up"));
+    assert_eq!(ledger(&mut db, "matomo")[..3], before[..3]);
+    // Without a site, the days of the roll-up are emptied with those of all others.
+    run(&mut db, "UPDATE matomo SET idsite = 2");
+    let midnight = chrono::DateTime::from_timestamp(noon.at(1, "00:00:00"), 0).unwrap();
+    run(&mut db, &format!("CALL matomo_drop_before('matomo', '{}')", midnight.to_rfc3339()));
+    let empty = [3, 2].map(|ago| format!("1 {} sealed 0 0 0", noon.text(ago)));
+    assert_eq!(ledger(&mut db, "matomo")[..2], empty);
 }
 
 #[test]

@@ -209,7 +209,7 @@ fn a_site_that_is_given_away_meanwhile_is_not_changed_by_its_old_owner() {
 }
 
 #[test]
-fn nobody_reaches_the_network_unless_he_was_allowed_to() {
+fn only_granted_roles_reach_the_network() {
     let (name, mut admin, owner) = database_and_role();
     let stranger = role(&mut admin);
     let fake = serve_two();

@@ -177,7 +177,7 @@ fn a_row_that_another_server_keeps_holds_up_no_other_day() {
 }
 
 #[test]
-fn upkeep_goes_on_with_the_other_days_and_notes_the_reason() {
+fn upkeep_continues_with_the_other_days_and_notes_the_reason() {
     let mut db = heap2();
     run(&mut db, "SELECT matomo_create_table('visits')");
     let (noon, fake) = filled(&mut db, "visits");

@@ -60,14 +60,18 @@ fn rows_that_another_session_changes_meanwhile_are_made_right_all_the_same() {
         assert_eq!((sums.inserted, sums.deleted), (1, 1), "{table}");
         assert!(sums.updated > 0, "{table}");
         let flags = format!("SELECT count(*) FROM {table} WHERE flag");
-        assert_eq!(one::<i64>(&mut db, &flags), 8, "what is the user's own stays");
+        assert_eq!(
+            one::<i64>(&mut db, &flags),
+            8,
+            "{table}: the column of the user keeps its values"
+        );
     }
     proven(
         "Crash",
         "another session changes the same rows",
         "an UPDATE of a column of the user's own, not yet committed when the sync has compared the rows; \
          plain table, weekly partitions",
-        "the sync waits for it, and compares again: no stale row, and what is the user's own stays",
+        "the sync waits for it, and compares again: no stale row, and the column of the user keeps its values",
         &seen.join("; "),
     );
 }

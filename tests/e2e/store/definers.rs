@@ -8,7 +8,7 @@ const FIRST: &str = "2026-10-24";
 const LAST: &str = "2026-10-26";
 
 #[test]
-fn a_definers_function_syncs_with_his_rights_and_lends_nothing_else() {
+fn a_security_definer_function_syncs_with_its_owners_rights_only() {
     let (name, mut admin) = named_database();
     let (definer, caller) = (role(&mut admin), role(&mut admin));
     let fake = serve(world(54, "UTC", 5, FIRST, LAST));

@@ -1,46 +1,14 @@
 //! Tables that are not Postgres' own heap are written by plain SQL by key, with the same result.
 
-use fake_matomo::{Action, Fake};
+use fake_matomo::Action;
 use postgres::Client;
 
 use crate::support::cluster::shared;
-use crate::support::engines::{create_heap2, heap, heap2};
+use crate::support::engines::{course, create_heap2, heap, heap2};
 use crate::support::noon::{add_site, from};
 use crate::support::*;
 
 const TABLES: [&str; 2] = ["matomo", "matomo_partitioned"];
-
-fn changed(noon: &Noon, fake: &Fake) {
-    let mut world = fake.world();
-    let site = world.site_mut(1);
-    // One more, one less, other values, none any more, new.
-    let at = site.visit_mut(1011).first;
-    let more = Action::page(at + 60, "https://noon.test/more", "It's \\ \t more");
-    site.visit_mut(1011).actions.push(more);
-    site.visit_mut(1012).actions.truncate(1);
-    site.visit_mut(1013).visitor_type = "returning".to_owned();
-    site.visit_mut(1022).actions.clear();
-    let mut new = noon.visit(1, 2);
-    new.id = 1019;
-    site.add(new);
-}
-
-/// Copies four days, changes some visits, and reads them again. Returns what the second sync says.
-pub fn course(db: &mut Client, table: &str) -> Sums {
-    let noon = Noon::new();
-    let fake = serve(noon.world(4));
-    run(db, "LOAD 'matomo_postgres'; SET matomo.settle_time = 0");
-    let into = format!("{}, destination => '{table}', force => true", from(&noon, 3));
-    assert_eq!(sync(db, &fake, &into).inserted, 36);
-    assert_tables_equal(db, table, &all_tables_of(&fake, 1));
-    changed(&noon, &fake);
-    let sums = sync(db, &fake, &into);
-    assert_tables_equal(db, table, &all_tables_of(&fake, 1));
-    let rows = fingerprints(db, table);
-    assert_eq!(sync(db, &fake, &into).written(), 0);
-    assert_eq!(fingerprints(db, table), rows, "a sync without news writes nothing");
-    sums
-}
 
 #[test]
 fn a_table_of_an_unknown_access_method_gets_the_rows_and_counts_of_any_other() {
@@ -144,7 +112,7 @@ fn partitions_of_another_kind_than_the_others_are_written_too() {
 }
 
 #[test]
-fn rows_that_a_trigger_refuses_to_delete_stay_and_the_sync_goes_on() {
+fn rows_that_a_trigger_refuses_to_delete_stay_and_the_sync_continues() {
     let noon = Noon::new();
     for table in TABLES {
         let fake = serve(noon.world(2));

@@ -56,7 +56,7 @@ fn assert_is(error: &DbError, state: &str) {
 }
 
 #[test]
-fn what_fails_while_rows_are_copied_says_so_and_the_session_goes_on() {
+fn what_fails_while_rows_are_copied_says_so_and_the_session_stays_usable() {
     let mut db = database();
     let fake = serve(world(62, "Europe/Berlin", 40, DAYS[0], DAYS[1]));
     let call = Sync::of(&fake, DAYS[0], DAYS[1]);

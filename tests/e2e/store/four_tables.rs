@@ -23,7 +23,7 @@ fn assert_whole(db: &mut Client, fake: &Fake, table: &str) {
 }
 
 /// A sync that resumes where the last one ended.
-fn goes_on<'a>(fake: &Fake, table: &'a str) -> Sync<'a> {
+fn next_sync<'a>(fake: &Fake, table: &'a str) -> Sync<'a> {
     Sync { force: false, ..Sync::of(fake, FIRST, LAST).into(table) }
 }
 
@@ -41,23 +41,27 @@ fn companions_made_later_are_filled_by_the_next_sync() {
     let (fake, mut db) = shop();
     for table in TABLES {
         run(&mut db, "SET matomo.companions = ''");
-        goes_on(&fake, table).run(&mut db);
+        next_sync(&fake, table).run(&mut db);
         let made = "SELECT count(*) FROM matomo_companion WHERE destination = $1::text::regclass";
         let made: i64 = db.query_one(made, &[&table]).unwrap().get(0);
         assert_eq!(made, 0, "none is wanted");
         run(&mut db, "SET matomo.companions = 'visits'");
         let create = format!("SELECT matomo_create_companions('{table}')::text");
         assert_eq!(texts(&mut db, &create), [format!("{table}_visits")]);
-        goes_on(&fake, table).run(&mut db);
+        next_sync(&fake, table).run(&mut db);
         run(&mut db, "RESET matomo.companions");
         let others = ["conversions", "items"].map(|kind| format!("{table}_{kind}"));
         assert_eq!(texts(&mut db, &create), others);
         assert_eq!(texts(&mut db, &create), [""; 0], "all are there");
-        assert_eq!(goes_on(&fake, table).run(&mut db).written(), 0, "its actions are known");
+        assert_eq!(
+            next_sync(&fake, table).run(&mut db).written(),
+            0,
+            "{table}: the actions are stored already, only companions are filled"
+        );
         assert_whole(&mut db, &fake, table);
         // Its days are sealed again and not read once more.
         asked(&fake);
-        goes_on(&fake, table).run(&mut db);
+        next_sync(&fake, table).run(&mut db);
         assert_eq!(asked(&fake), ["site"]);
     }
 }
@@ -98,7 +102,7 @@ fn renamed_tables_are_followed() {
     let (fake, mut db) = shop();
     run(&mut db, "CREATE SCHEMA web");
     for table in TABLES {
-        goes_on(&fake, table).run(&mut db);
+        next_sync(&fake, table).run(&mut db);
         for (table, renamed) in four(table).iter().zip(four("renamed")) {
             run(
                 &mut db,
@@ -120,13 +124,13 @@ fn renamed_tables_are_followed() {
 fn a_companion_that_was_dropped_is_done_without() {
     let (fake, mut db) = shop();
     for table in TABLES {
-        goes_on(&fake, table).run(&mut db);
+        next_sync(&fake, table).run(&mut db);
         run(&mut db, &format!("DROP TABLE {table}_items"));
         let visit = fake.world().site(1).visits[3].id;
         fake.world().site_mut(1).visit_mut(visit).visitor_type = format!("of {table}");
         assert!(Sync::of(&fake, FIRST, LAST).into(table).run(&mut db).updated > 0);
         run(&mut db, &format!("SELECT matomo_create_companions('{table}')"));
-        assert_eq!(goes_on(&fake, table).run(&mut db).written(), 0);
+        assert_eq!(next_sync(&fake, table).run(&mut db).written(), 0);
         assert_whole(&mut db, &fake, table);
     }
 }
@@ -164,7 +168,7 @@ fn a_visit_that_changes_is_replaced_in_all_tables() {
 fn what_only_the_table_of_visits_has_is_checked_and_mended() {
     let (fake, mut db) = shop();
     for table in TABLES {
-        goes_on(&fake, table).run(&mut db);
+        next_sync(&fake, table).run(&mut db);
         let check = |repair: bool| {
             format!(
                 "SELECT concat_ws(' ', sum(missing), sum(extra), sum(stale), sum(repaired))
@@ -202,7 +206,7 @@ fn what_only_the_table_of_visits_has_is_checked_and_mended() {
 fn what_is_dropped_for_its_age_goes_from_all_tables() {
     let (fake, mut db) = shop();
     for table in TABLES {
-        goes_on(&fake, table).run(&mut db);
+        next_sync(&fake, table).run(&mut db);
         // Midnight in Paris, in the middle of a week.
         run(&mut db, &format!("CALL matomo_drop_before('{table}', '2026-10-22 00:00+02')"));
         let left = tables_between(&fake, 1, "2026-10-22", LAST);
@@ -230,7 +234,7 @@ fn what_is_dropped_for_its_age_goes_from_all_tables() {
             format!("SELECT count(*) FROM {table}_items WHERE converted < '2026-10-26 00:00Z'");
         assert_eq!(one::<i64>(&mut db, &early), 0);
         // The remaining days are complete.
-        assert_eq!(goes_on(&fake, table).run(&mut db).written(), 0);
+        assert_eq!(next_sync(&fake, table).run(&mut db).written(), 0);
     }
 }
 
@@ -262,7 +266,7 @@ fn a_person_is_forgotten_in_all_tables() {
         of_whom(&fake);
         fake.world().site_mut(1).visits[3].visitor_id = "of the third".to_owned();
         for table in TABLES {
-            goes_on(&fake, table).run(&mut db);
+            next_sync(&fake, table).run(&mut db);
             assert_whole(&mut db, &fake, table);
         }
         let told = format!(

@@ -2,8 +2,8 @@
 
 use postgres::Client;
 
-use super::engines::course;
 use crate::support::cluster::Cluster;
+use crate::support::engines::course;
 use crate::support::noon::{add_site, from};
 use crate::support::*;
 
@@ -116,7 +116,7 @@ fn retention_drops_chunks_that_are_old_and_of_the_site_alone_and_deletes_from_ot
     let all = chunks(&mut db, 0);
     run(&mut db, &format!("CALL matomo_drop_before('matomo', '{}', site => 1)", until(2)));
     assert_eq!((rows(&mut db, 1, 2), rows(&mut db, 2, 2)), (0, of_both));
-    assert_eq!(chunks(&mut db, 0), all - alone, "those of both sites stay");
+    assert_eq!(chunks(&mut db, 0), all - alone, "chunks in which both sites have rows are kept");
     // A bound within a chunk.
     run(
         &mut db,

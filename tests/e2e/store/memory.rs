@@ -108,7 +108,7 @@ fn squeeze(cluster: &Cluster, fake: &Fake, what: &str, answer: &[u8]) {
 }
 
 #[test]
-fn a_backend_without_memory_fails_and_goes_on() {
+fn a_backend_without_memory_fails_its_sync_and_stays_usable() {
     // A server of its own: a restart must not affect other tests.
     let cluster = Cluster::start();
     let fake = serve(world(65, "UTC", 20, "2026-01-01", "2026-01-01"));

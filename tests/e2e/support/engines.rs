@@ -4,9 +4,11 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use fake_matomo::{Action, Fake};
 use postgres::Client;
 
 use crate::support::cluster::shared;
+use crate::support::noon::from;
 use crate::support::*;
 
 /// Makes the heap known under another name. A table of that access method is as any other, but not known
@@ -88,4 +90,36 @@ pub fn create_server(db: &mut Client, port: u16, database: &str) {
              CREATE USER MAPPING FOR CURRENT_USER SERVER there OPTIONS (user 'postgres')"
         ),
     );
+}
+
+fn changed(noon: &Noon, fake: &Fake) {
+    let mut world = fake.world();
+    let site = world.site_mut(1);
+    // One more, one less, other values, none any more, new.
+    let at = site.visit_mut(1011).first;
+    let more = Action::page(at + 60, "https://noon.test/more", "It's \\ \t more");
+    site.visit_mut(1011).actions.push(more);
+    site.visit_mut(1012).actions.truncate(1);
+    site.visit_mut(1013).visitor_type = "returning".to_owned();
+    site.visit_mut(1022).actions.clear();
+    let mut new = noon.visit(1, 2);
+    new.id = 1019;
+    site.add(new);
+}
+
+/// Copies four days, changes some visits, and reads them again. Returns what the second sync says.
+pub fn course(db: &mut Client, table: &str) -> Sums {
+    let noon = Noon::new();
+    let fake = serve(noon.world(4));
+    run(db, "LOAD 'matomo_postgres'; SET matomo.settle_time = 0");
+    let into = format!("{}, destination => '{table}', force => true", from(&noon, 3));
+    assert_eq!(sync(db, &fake, &into).inserted, 36);
+    assert_tables_equal(db, table, &all_tables_of(&fake, 1));
+    changed(&noon, &fake);
+    let sums = sync(db, &fake, &into);
+    assert_tables_equal(db, table, &all_tables_of(&fake, 1));
+    let rows = fingerprints(db, table);
+    assert_eq!(sync(db, &fake, &into).written(), 0);
+    assert_eq!(fingerprints(db, table), rows, "a sync without news writes nothing");
+    sums
 }

@@ -92,7 +92,7 @@ pub fn copied(name: &str, suffix: &str, arguments: &[&str]) -> Client {
 }
 
 /// Asserts that the sites resume where they were: sealed days are not read again.
-pub fn assert_goes_on(db: &mut Client, fake: &Fake) {
+pub fn assert_resumes(db: &mut Client, fake: &Fake) {
     fake.clear_requests();
     run(db, "CALL matomo_sync_all()");
     let failed = texts(db, "SELECT s::text FROM matomo_status s WHERE failures <> 0");

@@ -1,6 +1,6 @@
 //! Servers, user mappings and registered sites.
 
-use fake_matomo::{Clock, Fake, Plan, Seen, SitePlan, World};
+use fake_matomo::{Clock, CustomDimension, Fake, Goal, Plan, Seen, SitePlan, World};
 use postgres::Client;
 
 use crate::support::*;
@@ -38,6 +38,26 @@ pub fn serve_two() -> Fake {
     world.site_mut(1).name = "Café & Co".to_owned();
     world.site_mut(2).name = "Tōkyō".to_owned();
     serve(world)
+}
+
+/// Site 1 with two goals and three dimensions, site 2 with one goal.
+pub fn serve_named() -> Fake {
+    let fake = serve_two();
+    {
+        let mut world = fake.world();
+        let site = world.site_mut(1);
+        site.goals =
+            vec![Goal::new(1, "Contact").on_url("/contact"), Goal::new(4, "O'Reilly \"x\"")];
+        site.dimensions = vec![
+            CustomDimension::new(1, "plan", "visit", 1),
+            CustomDimension::new(3, "section", "action", 1),
+            CustomDimension { active: false, ..CustomDimension::new(4, "city", "action", 2) },
+        ];
+        let site = world.site_mut(2);
+        site.goals = vec![Goal { revenue: "2.50".to_owned(), ..Goal::new(1, "登録") }];
+        site.dimensions = vec![CustomDimension::new(3, "author", "action", 1)];
+    }
+    fake
 }
 
 /// The server `analytics`, and a mapping for the current user.

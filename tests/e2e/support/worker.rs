@@ -82,3 +82,16 @@ pub fn process_of(db: &mut Client, site: i32) -> Option<i32> {
     let name = format!("matomo worker: site {site}");
     db.query_opt(sql, &[&name]).unwrap().map(|row| row.get(0))
 }
+
+/// Kills a process, with which the server restarts, and connects again.
+pub fn kill(cluster: &Cluster, db: &mut Client, pid: i32) {
+    // SAFETY: a process of this test.
+    assert_eq!(unsafe { libc::kill(pid, libc::SIGKILL) }, 0);
+    wait_until("this session has ended", || db.query("SELECT 1", &[]).is_err());
+    wait_long(30, "the server is back", || {
+        cluster.config("postgres", "postgres").connect(postgres::NoTls).is_ok_and(|again| {
+            *db = again;
+            true
+        })
+    });
+}

@@ -64,7 +64,7 @@ fn a_day_that_is_brought_back_counts_again_and_one_without_an_entry_gets_none() 
 }
 
 #[test]
-fn a_day_that_goes_on_counts_on_after_a_repair() {
+fn a_day_in_progress_keeps_counting_after_a_repair() {
     let (noon, fake, mut db) = noon(2);
     sync(&mut db, &fake, &from(&noon, 1));
     let visit = |n: i64, clock: &str| {

@@ -184,7 +184,7 @@ fn a_recheck_asks_for_no_actions_of_what_is_equal() {
 }
 
 #[test]
-fn a_recheck_of_a_large_day_takes_several_steps_and_goes_on_where_it_was() {
+fn a_recheck_of_a_large_day_takes_several_steps_and_resumes_where_it_was() {
     let (noon, fake, mut db) = noon(1);
     let begin = noon.at(0, "05:00:00");
     for n in 0..60 {

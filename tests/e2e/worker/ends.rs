@@ -9,7 +9,6 @@ use crate::support::cluster::Cluster;
 use crate::support::report::every_row;
 use crate::support::worker::*;
 use crate::support::*;
-use crate::worker::hostages::kill;
 
 fn hangs(fake: &fake_matomo::Fake) -> bool {
     fake.requests().iter().any(|seen| seen.fault.is_some())
@@ -74,7 +73,7 @@ fn kill_9_of_coordinator_or_launcher_loses_one_step() {
 }
 
 #[test]
-fn a_promoted_standby_goes_on_with_a_run_that_was_halfway() {
+fn a_promoted_standby_resumes_a_run_that_was_halfway() {
     let (cluster, mut db) = cluster_with_worker();
     let [first, last] = [60, 2].map(|ago| (Utc::now().date_naive() - Days::new(ago)).to_string());
     let fake = serve(world(442, "UTC", 2, &first, &last));

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use chrono::{Days, Utc};
-use fake_matomo::{Clock, Fault, Page, Plan, SitePlan, When, World};
+use fake_matomo::{Clock, Fault, Page, Plan, Saying, SitePlan, When, World};
 use postgres::Client;
 
 use crate::support::cluster::Cluster;
@@ -291,7 +291,40 @@ fn a_site_that_failed_has_its_turn_beside_imports_without_end() {
 }
 
 #[test]
-fn without_room_for_all_processes_it_says_so_once_and_goes_on_with_those_it_has() {
+fn upkeep_has_its_turn_beside_many_sites_that_fail() {
+    let conf = format!("{PRELOADED}matomo.max_workers = 2\n");
+    let cluster = Cluster::start_with(&conf);
+    let mut db = cluster.connect("postgres");
+    run(&mut db, "CREATE EXTENSION matomo_postgres");
+    let (bad, noon) = (serve(many(40)), Noon::new());
+    let good = serve(noon.world(2));
+    store(&mut db, "bad", &bad);
+    store(&mut db, "good", &good);
+    run(&mut db, "SELECT matomo_create_table('matomo'); SELECT matomo_create_table('there')");
+    for site in 1..=40 {
+        register(&mut db, &format!("'bad', {site}, enabled => false"));
+    }
+    let tended = register(&mut db, "'good', 1, destination => 'there', enabled => false");
+    bad.fail(Fault::Says(Saying::VisitsLogOff), When::always());
+    bad.knobs().latency = Duration::from_millis(200);
+    // They are due for two hours, its upkeep since midnight.
+    run(
+        &mut db,
+        &format!(
+            "UPDATE matomo_site_config SET retention = '1 day' WHERE id = {tended};
+             UPDATE matomo_site_state SET failures = 1, next_at = now() - interval '2 hours' WHERE site_id <> {tended};
+             UPDATE matomo_site_config SET enabled = true WHERE id <> {tended}"
+        ),
+    );
+    let done =
+        format!("SELECT tended_on IS NOT NULL FROM matomo_site_state WHERE site_id = {tended}");
+    wait_long(30, "the upkeep is done", || one::<bool>(&mut db, &done));
+    let waiting = "SELECT count(*) FROM matomo_site_state WHERE failures = 1";
+    assert!(one::<i64>(&mut db, waiting) > 20, "before most of those that fail");
+}
+
+#[test]
+fn without_room_for_all_processes_it_says_so_once_and_uses_those_it_has() {
     // The launcher, the coordinator and the logical replication launcher leave one slot.
     let conf = format!("{PRELOADED}max_worker_processes = 4\n");
     let cluster = Cluster::start_with(&conf);
@@ -355,7 +388,7 @@ fn a_refused_token_costs_a_fleet_few_attempts() {
 
 /// The failure is visible to the sites' owners, not only in the log.
 #[test]
-fn sites_that_no_process_can_be_started_for_fail_once_and_go_on_when_there_is_room() {
+fn sites_that_no_process_can_be_started_for_fail_once_and_are_synced_when_there_is_room() {
     // The launcher, the coordinator and the logical replication launcher leave no slot.
     let conf = format!("{PRELOADED}max_worker_processes = 3\n");
     let cluster = Cluster::start_with(&conf);

@@ -6,11 +6,13 @@ use std::time::{Duration, Instant};
 use fake_matomo::{Fault, When};
 use postgres::Client;
 
-use crate::support::cluster::{Cluster, shared};
+use crate::support::cluster::shared;
 use crate::support::sites::many::{START, sites};
 use crate::support::sites::*;
 use crate::support::traps::{call, end_of};
-use crate::support::worker::{cluster_with_worker, process_of, register, store, wait_long};
+use crate::support::worker::{
+    cluster_with_worker, kill, process_of, register, store, wait_long, workers,
+};
 use crate::support::*;
 
 /// Two sites, each with its own table; returns the database and the site IDs.
@@ -417,19 +419,6 @@ fn what_is_changed_during_a_run_is_filled_by_the_next_one_at_once() {
     wait_until("it is synced", || !one::<bool>(&mut db, open));
 }
 
-/// Kills a process, with which the server restarts, and connects again.
-pub fn kill(cluster: &Cluster, db: &mut Client, pid: i32) {
-    // SAFETY: a process of this test.
-    assert_eq!(unsafe { libc::kill(pid, libc::SIGKILL) }, 0);
-    wait_until("this session has ended", || db.query("SELECT 1", &[]).is_err());
-    wait_long(30, "the server is back", || {
-        cluster.config("postgres", "postgres").connect(postgres::NoTls).is_ok_and(|again| {
-            *db = again;
-            true
-        })
-    });
-}
-
 #[test]
 fn runs_that_are_killed_wait_longer_and_longer() {
     let fake = serve(sites(420, 1));
@@ -519,7 +508,8 @@ fn upkeep_of_a_site_that_is_being_altered_holds_no_process() {
     let first = register(&mut db, &first);
     wait_long(30, "it is tended", || {
         let tended = "SELECT count(*) FROM matomo_site_state WHERE tended_on IS NOT NULL";
-        one::<i64>(&mut db, tended) == 1
+        let rests = workers(&mut db).iter().any(|line| line.contains("matomo: 0 at work"));
+        rests && one::<i64>(&mut db, tended) == 1
     });
     let mut holder = cluster.connect("postgres");
     run(&mut holder, "UPDATE matomo_site_state SET tended_on = NULL");
@@ -563,6 +553,25 @@ fn upkeep_that_kills_its_process_is_given_up_for_the_day() {
         let noted = "SELECT coalesce(upkeep_error, '') FROM matomo_status";
         one::<String>(&mut db, noted) == "the upkeep was interrupted again and again"
     });
+}
+
+/// Another server behind the table is not Matomo, whose other sites then wait for nothing.
+#[test]
+fn only_a_matomo_that_does_not_answer_counts_as_unanswered() {
+    let fake = serve(sites(433, 2));
+    let (_, mut db, [site, _]) = two(&fake);
+    run(&mut db, "LOAD 'matomo_postgres'; SET matomo.max_retries = 0");
+    let fails = |db: &mut Client| -> bool {
+        let failed = error(db, &format!("CALL matomo_sync_site({site})"));
+        assert_eq!(&failed.code().code()[..2], "08", "{failed:?}");
+        one(db, &format!("SELECT is_unanswered FROM matomo_site_state WHERE site_id = {site}"))
+    };
+    run(&mut db, &trigger("one", "RAISE 'no' USING ERRCODE = '08006';"));
+    assert!(!fails(&mut db));
+    fake.fail(Fault::Reset, When::always());
+    assert!(fails(&mut db));
+    fake.heal();
+    assert!(!fails(&mut db));
 }
 
 #[test]

@@ -119,7 +119,7 @@ fn a_large_day_takes_several_steps_and_counts_once() {
 }
 
 #[test]
-fn a_large_day_that_goes_on_takes_several_steps_too() {
+fn a_large_day_in_progress_takes_several_steps_too() {
     let noon = Noon::new();
     let mut world = noon.world(2);
     for n in 0..60 {

@@ -9,7 +9,6 @@ use crate::support::sites::{add_site, server};
 use crate::support::traps::call;
 use crate::support::worker::*;
 use crate::support::*;
-use crate::worker::hostages::kill;
 
 /// As if all that is recorded had happened hours earlier.
 fn hours_later(db: &mut Client) {

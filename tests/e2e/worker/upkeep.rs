@@ -190,7 +190,7 @@ fn what_is_too_old_goes_though_the_site_is_disabled_or_matomo_down() {
 }
 
 #[test]
-fn upkeep_waits_for_readers_and_lets_the_sync_go_on() {
+fn upkeep_waits_for_readers_and_holds_up_no_sync() {
     let noon = Noon::new();
     let fake = serve(noon.world(20));
     let (cluster, mut db) = cluster_with_worker();
@@ -245,11 +245,66 @@ fn upkeep_that_fails_fails_no_sync_and_is_told() {
         assert_eq!(warnings.len(), times, "once a day");
     }
     assert_eq!(runs(&mut db, site, "succeeded"), 2);
+    // Nor does it keep younger weeks, or rows of the companions.
+    for (table, but) in
+        [("matomo_partitioned", oldest.as_str()), ("matomo_partitioned_visits", "mine")]
+    {
+        let old = format!(
+            "SELECT count(*) FROM {table} WHERE day < current_date - 7 AND tableoid <> '{but}'::regclass"
+        );
+        assert_eq!(one::<i64>(&mut db, &old), 0, "{table}");
+    }
     let noted: String = one(&mut db, "SELECT upkeep_error FROM matomo_site_state");
     assert_eq!(
         noted,
         format!("cannot drop table public.{oldest} because other objects depend on it")
     );
+}
+
+#[test]
+fn constraints_that_a_trigger_defers_again_fail_the_upkeep_and_nothing_else() {
+    let (_, mut db) = named_database();
+    let noon = Noon::new();
+    let fake = serve(noon.world(4));
+    store(&mut db, "analytics", &fake);
+    sync(&mut db, &fake, &format!(", '{}'", noon.text(3)));
+    let site = register(&mut db, "'analytics', 1, retention => '1 day'");
+    run(
+        &mut db,
+        "CREATE FUNCTION later() RETURNS trigger LANGUAGE plpgsql
+             AS $$ BEGIN SET CONSTRAINTS ALL DEFERRED; RETURN NULL; END $$;
+         CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no'; END $$;
+         CREATE TRIGGER later BEFORE DELETE ON matomo FOR EACH STATEMENT EXECUTE FUNCTION later();
+         CREATE CONSTRAINT TRIGGER no AFTER DELETE ON matomo DEFERRABLE INITIALLY DEFERRED
+             FOR EACH ROW EXECUTE FUNCTION no()",
+    );
+    run(&mut db, "CALL matomo_sync_all()");
+    assert_eq!(runs(&mut db, site, "succeeded"), 1);
+    assert_eq!(one::<String>(&mut db, "SELECT upkeep_error FROM matomo_status"), "no");
+    assert_eq!(one::<i64>(&mut db, "SELECT count(*) FROM matomo"), 36);
+}
+
+/// As a run does.
+#[test]
+fn a_longer_retention_changes_the_ledger_before_the_state_of_the_site() {
+    let noon = Noon::new();
+    let fake = serve(noon.world(6));
+    let (name, mut db) = named_database();
+    store(&mut db, "analytics", &fake);
+    run(&mut db, "LOAD 'matomo_postgres'; SET matomo.settle_time = 0");
+    sync(&mut db, &fake, &format!(", '{}'", noon.text(5)));
+    let site = register(&mut db, "'analytics', 1, retention => '2 days'");
+    run(&mut db, &format!("CALL matomo_sync_site({site})"));
+    run(&mut db, "BEGIN; SELECT FROM matomo_ledger FOR UPDATE");
+    let mut owner = connect_as(&name, "postgres");
+    let waits = pid(&mut owner);
+    let alters = std::thread::spawn(move || {
+        run(&mut owner, &format!("SELECT matomo_alter_site({site}, retention => '4 days')"));
+    });
+    let mut other = connect_as(&name, "postgres");
+    wait_until("it waits for the ledger", || crate::support::waits(&mut other, waits));
+    run(&mut db, "SET lock_timeout = '2 s'; UPDATE matomo_site_state SET failures = 0; COMMIT");
+    alters.join().unwrap();
 }
 
 #[test]
@@ -284,7 +339,7 @@ fn in_anothers_partitioned_table_it_deletes_by_the_rights_on_the_table() {
 }
 
 #[test]
-fn it_goes_on_where_the_last_step_was() {
+fn upkeep_resumes_at_the_last_step() {
     let (_, mut db) = named_database();
     let noon = Noon::new();
     let fake = serve(noon.world(1));
@@ -304,6 +359,34 @@ fn it_goes_on_where_the_last_step_was() {
         assert_eq!(one::<i64>(&mut db, left), rows);
         assert_eq!(texts(&mut db, place).first().map(String::as_str), done);
     }
+}
+
+#[test]
+fn a_table_in_use_is_told_until_it_is_free() {
+    let noon = Noon::new();
+    let fake = serve(noon.world(20));
+    let (name, mut db) = named_database();
+    store(&mut db, "analytics", &fake);
+    let all = format!(", '{}', destination => 'matomo_partitioned'", noon.text(19));
+    sync(&mut db, &fake, &all);
+    let site = register(
+        &mut db,
+        "'analytics', 1, destination => 'matomo_partitioned', retention => '8 days'",
+    );
+    let mut reader = connect_as(&name, "postgres");
+    run(&mut reader, "BEGIN; SELECT count(*) FROM matomo_partitioned");
+    let reads = pid(&mut reader);
+    let error = "SELECT coalesce(upkeep_error, 'none') FROM matomo_status";
+    run(&mut db, &format!("CALL matomo_sync_site({site})"));
+    assert_eq!(
+        one::<String>(&mut db, error),
+        format!("could not obtain lock on public.matomo_partitioned, held by process {reads}")
+    );
+    run(&mut reader, "COMMIT");
+    run(&mut db, &format!("CALL matomo_sync_site({site})"));
+    assert_eq!(one::<String>(&mut db, error), "none");
+    let old = "SELECT count(*) FROM matomo_partitioned WHERE action_timestamp < now() - interval '9 days'";
+    assert_eq!(one::<i64>(&mut db, old), 0);
 }
 
 #[test]

@@ -45,7 +45,7 @@ fn the_table_follows_a_growing_day_within_two_naptimes() {
 }
 
 #[test]
-fn a_site_that_fails_is_tried_later_and_later_and_the_others_go_on() {
+fn a_failing_site_is_retried_at_growing_intervals_and_the_others_are_synced() {
     let (cluster, mut db) = cluster_with_worker();
     let noon = Noon::new();
     let (bad, good) = (serve(noon.world(3)), serve(noon.world(3)));

@@ -1,8 +1,7 @@
 //! `CALL` imports a year: it blocks nothing, and other sessions see its progress.
 
-use chrono::{Days, Utc};
-
 use crate::support::cluster::Cluster;
+use crate::support::noon::Noon;
 use crate::support::sites::{add_site, look_before_each, runs, server};
 use crate::support::soak::figures;
 use crate::support::*;
@@ -13,8 +12,9 @@ type Sight = (Option<i32>, i32, i32, bool);
 
 #[test]
 fn a_years_import_holds_nothing_back_and_shows_how_far_it_is() {
-    let [first, last] = [366, 2].map(|ago| (Utc::now().date_naive() - Days::new(ago)).to_string());
-    let fake = serve(world(126, "Europe/Paris", 2, &first, &last));
+    let noon = Noon::new();
+    let [first, last] = [366, 2].map(|ago| noon.text(ago));
+    let fake = serve(world(126, &noon.zone, 2, &first, &last));
     // Its own server, since transactions in other databases also count in snapshots.
     let cluster = Cluster::start();
     let name = cluster.database();

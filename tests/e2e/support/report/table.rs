@@ -36,11 +36,11 @@ pub const SECTIONS: [(&str, &str); 15] = [
          was committed, with their ledger; no lock, nothing that runs. Then the same was done again, and came to its end.",
     ),
     ("Session terminated", "The same with `pg_terminate_backend`."),
-    ("Worker killed", "The same with the background worker, which goes on by itself."),
+    ("Worker killed", "The same with the background worker, which then resumes."),
     ("Postmaster killed, a session", "`kill -9` of the postmaster and of the session's process."),
     (
         "Postmaster killed, the worker",
-        "`kill -9` of the postmaster and of the background worker, which goes on by itself.",
+        "`kill -9` of the postmaster and of the background worker, which then resumes.",
     ),
     ("Privileges", "Who may do what, and what others can make a sync do."),
     ("Lifecycle", "The extension comes, goes, moves and is updated; what users have stays."),
