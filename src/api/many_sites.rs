@@ -114,7 +114,8 @@ fn add(
         };
         check_start(start, zone)?;
         if added.is_empty() {
-            Ledger::of(destination, access.client.endpoint(), idsite).check_matomo(destination)?;
+            let ledger = Ledger::of(destination, access.client.endpoint(), idsite);
+            ledger.check_registration(destination)?;
         }
         let name = Some(site.name.clone());
         let timezone = site.timezone.clone();

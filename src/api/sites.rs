@@ -63,7 +63,8 @@ fn matomo_add_site_0_2_reconnect(
         let extension = Extension::find()?;
         entry.check_is_new(&extension, None)?;
         entry.info = Some(ask(&access, idsite, start)?);
-        Ledger::of(&destination, access.client.endpoint(), idsite).check_matomo(&destination)?;
+        let ledger = Ledger::of(&destination, access.client.endpoint(), idsite);
+        ledger.check_registration(&destination)?;
         let id = entry.insert(&extension)?;
         wake::after_commit(&extension)?;
         Ok(id)

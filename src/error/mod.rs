@@ -6,6 +6,7 @@
 mod busy;
 mod fault;
 mod host_refusal;
+mod other_matomo;
 mod other_version;
 mod sql_state;
 mod stored_error;
@@ -17,6 +18,7 @@ use chrono::NaiveDate;
 pub use crate::error::busy::{Busy, Holder, MissingPartitions};
 pub use crate::error::fault::{Call, Fault};
 pub use crate::error::host_refusal::{HostRefusal, RefusalReason};
+pub use crate::error::other_matomo::OtherMatomo;
 pub use crate::error::other_version::OtherVersion;
 pub use crate::error::sql_state::SqlState;
 pub use crate::error::stored_error::StoredError;
@@ -50,8 +52,8 @@ pub enum Error {
     Busy(Busy),
     /// An erasure that cannot see rows committed after the transaction's snapshot.
     OldSnapshot,
-    /// The destination belongs to another Matomo: its URL, and the URL of the requested one.
-    OtherMatomo { name: String, known: String, asked: String },
+    /// The destination belongs to another Matomo.
+    OtherMatomo(OtherMatomo),
     /// Sealed days of the destination do not match `matomo.action_time`.
     OtherActionTime { name: String, kind: &'static str, first: NaiveDate, last: NaiveDate },
     /// A stored visit is not Matomo's visit of the same ID: site and day of the stored one, and
@@ -113,7 +115,7 @@ impl Error {
             Error::NoUniqueIndex { .. } => SqlState::InvalidColumnReference,
             Error::Privilege { .. } | Error::RowSecurity(_) => SqlState::InsufficientPrivilege,
             Error::Busy(_) => SqlState::LockNotAvailable,
-            Error::OtherMatomo { .. }
+            Error::OtherMatomo(_)
             | Error::OtherActionTime { .. }
             | Error::OtherVersion(_)
             | Error::OtherVisit { .. }
@@ -235,11 +237,7 @@ impl Error {
             Error::NoVisitor => "Name the visitor by one of them, or by several.".to_owned(),
             Error::Busy(busy) => busy.hint(),
             Error::OldSnapshot => "Call it in a READ COMMITTED transaction.".to_owned(),
-            Error::OtherMatomo { name, known, asked } => format!(
-                "Give each Matomo a table of its own, with destination => '...'. If this one has moved: \
-                 SELECT matomo_change_url('{}', '{known}', '{asked}').",
-                name.replace('\'', "''")
-            ),
+            Error::OtherMatomo(other) => other.hint(),
             Error::OtherActionTime { kind, first, last, .. } => format!(
                 "Set matomo.action_time to '{kind}' again, or read these days again with \
                  matomo_sync(..., start_date => '{first}', end_date => '{last}', force => true)."
@@ -319,9 +317,7 @@ impl fmt::Display for Error {
             Error::OldSnapshot => f.write_str(
                 "rows removed in this transaction would lack what others have committed",
             ),
-            Error::OtherMatomo { name, known, .. } => {
-                write!(f, "destination \"{name}\" holds the visits of another Matomo, {known}")
-            }
+            Error::OtherMatomo(other) => other.fmt(f),
             Error::OtherActionTime { name, .. } => {
                 write!(
                     f,

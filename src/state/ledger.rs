@@ -143,6 +143,19 @@ impl Ledger {
         self.run(|client| Ok(!query(client, &sql, &[self.destination.into()])?.is_empty()))
     }
 
+    /// Whether the destination's table of visits must have rows: visits were read since the days were last
+    /// reset. Days that Matomo has purged since then bring it none.
+    ///
+    /// # Errors
+    /// Only internal ones.
+    pub fn claims_visits(&self) -> Result<bool> {
+        let sql = format!(
+            "SELECT 1 FROM {} WHERE destination = $1 AND visits > 0 AND newest IS NOT NULL LIMIT 1",
+            self.table
+        );
+        self.run(|client| Ok(!query(client, &sql, &[self.destination.into()])?.is_empty()))
+    }
+
     /// Resets days that were read after `now`, by a clock that was ahead.
     ///
     /// # Errors
@@ -183,21 +196,16 @@ impl Ledger {
 
     /// Resets all days of all sites after the destination was emptied. `read_at` becomes 1970, so that
     /// runs which have already read a day read it again. Keeps days without visits, such as those that
-    /// retention has dropped. Deletes entries of other Matomos.
+    /// retention has dropped.
     ///
     /// # Errors
     /// Only internal ones.
     pub fn disclaim_rows(&self) -> Result<()> {
-        let others = format!("DELETE FROM {} WHERE destination = $1 AND matomo <> $2", self.table);
         let sql = format!(
             "UPDATE {} SET {UNREAD}, {EMPTY}, read_at = to_timestamp(0) WHERE destination = $1 AND visits > 0",
             self.table
         );
-        self.run(|client| {
-            let args = [self.destination.into(), self.matomo.as_str().into()];
-            query(client, &others, &args)?;
-            query(client, &sql, &args[..1]).map(drop)
-        })
+        self.run(|client| query(client, &sql, &[self.destination.into()]).map(drop))
     }
 
     /// Writes an entry.

@@ -1,6 +1,6 @@
 //! The Matomo of a destination: `idVisit` is unique only within one. SPI only.
 
-use crate::error::{Busy, Error, Result};
+use crate::error::{Busy, Error, OtherMatomo, Result};
 use crate::pg::locks::{self, Kind, Lock, Mode, Until};
 use crate::pg::spi::{query, spi};
 use crate::state::ledger::Ledger;
@@ -62,14 +62,41 @@ impl Ledger {
             })
         };
         let mut other = find(&sql)?;
-        if other.is_none() && !self.knows_destination()? && !destination.is_empty()? {
+        if other.is_none() && !self.knows_destination()? && !destination.filled()?.is_empty() {
             other = find(&by_name)?;
         }
-        let refuse = |known| {
-            let (name, asked) = (destination.name.clone(), self.matomo.clone());
-            Err(Error::OtherMatomo { name, known, asked })
-        };
-        other.map_or(Ok(()), refuse)
+        let Some(known) = other else { return Ok(()) };
+        let mut companions = destination.filled()?;
+        if companions.contains(&destination.name) {
+            companions.clear();
+        }
+        let (destination, asked) = (destination.name.clone(), self.matomo.clone());
+        Err(Error::OtherMatomo(OtherMatomo { destination, known, asked, companions }))
+    }
+
+    /// The same for a site that is to be registered: its first sync may fill tables that were emptied.
+    ///
+    /// # Errors
+    /// [`Error::OtherMatomo`].
+    pub fn check_registration(&self, destination: &Destination) -> Result<()> {
+        match self.claims_rows()? && destination.filled()?.is_empty() {
+            true => Ok(()),
+            false => self.check_matomo(destination),
+        }
+    }
+
+    /// Deletes what is known of the destination from other Matomos, if no table of it has a row. The rows of
+    /// a companion are theirs, too.
+    ///
+    /// # Errors
+    /// Only internal ones.
+    pub fn forget_others(&self, destination: &Destination) -> Result<()> {
+        if !destination.filled()?.is_empty() {
+            return Ok(());
+        }
+        let sql = format!("DELETE FROM {} WHERE destination = $1 AND matomo <> $2", self.table);
+        let args = [self.destination.into(), self.matomo.as_str().into()];
+        self.run(|client| query(client, &sql, &args).map(drop))
     }
 }
 

@@ -143,6 +143,20 @@ impl Destination {
         Spi::connect_mut(|client| Ok(query(client, &sql, &[])?.is_empty()))
     }
 
+    /// Names of those of these tables that have rows.
+    ///
+    /// # Errors
+    /// Only internal ones.
+    pub fn filled(&self) -> Result<Vec<String>> {
+        let mut filled = Vec::new();
+        for table in self.tables() {
+            if !table.is_empty()? {
+                filled.push(table.name.clone());
+            }
+        }
+        Ok(filled)
+    }
+
     /// Whether a policy may hide rows from the current user.
     fn is_hidden(&self) -> Result<bool> {
         let sql = "SELECT 1 WHERE pg_catalog.row_security_active($1)";

@@ -17,7 +17,7 @@ use crate::rows::batch::Misfits;
 use crate::rows::site_context::SiteContext;
 use crate::state::adoption::adopt;
 use crate::state::late_companions;
-use crate::state::ledger::{Ledger, LedgerDays};
+use crate::state::ledger::{Ledger, LedgerDays, reread_all};
 use crate::store::destination::Destination;
 use crate::store::engine::hint::with_engine_hint;
 use crate::store::inspect;
@@ -214,31 +214,37 @@ impl Sync {
 /// # Errors
 /// [`Busy::Refills`].
 pub fn note_emptied(ledger: &Ledger, destination: &Destination) -> Result<()> {
-    let emptied = || -> Result<Option<&str>> {
-        if !ledger.claims_rows()? {
-            return Ok(None);
-        }
-        for table in destination.tables().filter(|table| table.layout.kind.is_of_every_visit()) {
-            // A companion that is kept empty would have all read again each time.
-            let is_companion = table.oid != destination.oid;
-            if table.is_empty()? && !(is_companion && inspect::diverts(table)?) {
-                return Ok(Some(&table.name));
-            }
-        }
-        Ok(None)
-    };
-    if emptied()?.is_none() {
+    if emptied(ledger, destination)?.is_none() {
         return Ok(());
     }
     // One session at a time: a second one would undo what the first has recorded since.
     if !locks::take(Lock::Rows(destination.oid, ALL_SITES), Mode::Alone) {
         return Err(Busy::Refills(destination.name.clone()).into());
     }
-    if let Some(name) = emptied()? {
+    let Some(table) = emptied(ledger, destination)? else { return Ok(()) };
+    if table.oid == destination.oid {
+        ledger.forget_others(destination)?;
         ledger.disclaim_rows()?;
-        say(PgLogLevel::NOTICE, format!("table {name} is empty: all of its days are read again"));
+    } else {
+        // With their counts: the actions are there, also of days that Matomo has purged.
+        reread_all(&destination.extension, destination.oid)?;
     }
+    let name = &table.name;
+    say(PgLogLevel::NOTICE, format!("table {name} is empty: all of its days are read again"));
     Ok(())
+}
+
+fn emptied<'a>(ledger: &Ledger, destination: &'a Destination) -> Result<Option<&'a Destination>> {
+    if !ledger.claims_rows()? {
+        return Ok(None);
+    }
+    if destination.is_empty()? {
+        return Ok(Some(destination));
+    }
+    let Some(visits) = destination.visits() else { return Ok(None) };
+    // One that is kept empty would have all read again each time.
+    let is_emptied = visits.is_empty()? && ledger.claims_visits()? && !inspect::diverts(visits)?;
+    Ok(is_emptied.then_some(visits))
 }
 
 /// Reads the ledger. Marks days whose reading lies in the future to be read again.

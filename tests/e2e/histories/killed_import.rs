@@ -85,7 +85,7 @@ fn an_import_killed_after_any_day_resumes_at_that_day() {
         let rows = bench.db.query(&sql, &[]).unwrap();
         assert_eq!(days_asked(&fake), days[killed..], "no sealed day is asked for again");
         assert_eq!(rows.len(), DAYS as usize - killed);
-        assert_equal(&mut bench.db, table, &oracle(&fake, &from, &to));
+        assert_tables_equal(&mut bench.db, table, &tables_between(&fake, 1, &from, &to));
         let sealed: i64 = one(&mut bench.db, "SELECT count(*) FROM matomo_ledger WHERE sealed");
         assert_eq!(sealed, DAYS as i64);
         // Nothing is left to do, and nobody is asked for it.

@@ -148,7 +148,7 @@ impl Scene {
                 "CREATE USER MAPPING FOR postgres SERVER analytics OPTIONS (token '{token}');
                  GRANT USAGE, CREATE ON SCHEMA public TO {role};
                  SET ROLE {role};
-                 SELECT matomo_create_table('visits', true);
+                 SELECT matomo_create_table('visits', true), matomo_create_table('visits_moved');
                  SELECT matomo_create_partitions('visits', to_timestamp({}), now());
                  RESET ROLE;
                  INSERT INTO visits SELECT * FROM kept;

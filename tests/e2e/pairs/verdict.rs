@@ -8,8 +8,8 @@ use crate::pairs::scene::{PERSON, Scene, VISITOR};
 use crate::support::*;
 
 /// Errors that an operation may end with: another one holds the lock, the table has another name,
-/// or the site, its server or its owner is gone.
-const CLEAR: [&str; 5] = ["55P03", "42P01", "55000", "42704", "40P01"];
+/// or the site, its server or its owner is gone or another one.
+const CLEAR: [&str; 6] = ["55P03", "42P01", "55000", "42704", "40P01", "40001"];
 
 /// What is wrong after the two.
 pub fn faults(

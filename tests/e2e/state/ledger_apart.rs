@@ -14,11 +14,15 @@ fn another(noon: &Noon) -> Fake {
     other
 }
 
-fn assert_refused(db: &mut Client, ours: &Fake, sql: &str) {
-    let message = format!(
-        "destination \"public.matomo\" holds the visits of another Matomo, {}/index.php",
+fn refusal(ours: &Fake, table: &str) -> String {
+    format!(
+        "destination \"public.{table}\" holds the visits of another Matomo, {}/index.php",
         ours.url()
-    );
+    )
+}
+
+fn assert_refused(db: &mut Client, ours: &Fake, sql: &str) {
+    let message = refusal(ours, "matomo");
     assert_says(&error(db, sql), "55000", &message, &[], "Give each Matomo a table of its own");
 }
 
@@ -65,19 +69,75 @@ fn one_matomo_may_be_written_in_many_ways() {
 }
 
 #[test]
-fn a_table_that_was_emptied_may_be_filled_by_another_matomo() {
+fn a_destination_may_be_filled_by_another_matomo_once_all_its_tables_are_empty() {
     for table in ["matomo", "matomo_partitioned"] {
         let (noon, fake, mut db) = noon(3);
         let other = another(&noon);
         let into = format!("{}, destination => '{table}'", from(&noon, 2));
         sync(&mut db, &fake, &into);
-        run(&mut db, &format!("TRUNCATE {table}"));
+        // The rows of the companions are the first one's, too.
+        let [_, visits, conversions, _] = four(table);
+        for (emptied, left) in [
+            (table, format!("public.{visits}, public.{conversions}")),
+            (visits.as_str(), format!("public.{conversions}")),
+        ] {
+            run(&mut db, &format!("TRUNCATE {emptied}"));
+            let refused = error(&mut db, &sync_sql(&other, 2, &into));
+            let hint = format!("TRUNCATE {left} as well, or give each Matomo a table of its own");
+            assert_says(&refused, "55000", &refusal(&fake, table), &[], &hint);
+        }
+        run(&mut db, &format!("TRUNCATE {conversions}"));
         sync_site(&mut db, &other, 2, &into);
-        assert_equal(&mut db, table, &all_of(&other, 2));
+        assert_tables_equal(&mut db, table, &all_tables_of(&other, 2));
         let known = texts(&mut db, "SELECT DISTINCT matomo FROM matomo_days");
         assert_eq!(known, [other.url() + "/index.php"]);
         assert_eq!(error(&mut db, &sync_sql(&fake, 1, &into)).code().code(), "55000");
     }
+}
+
+#[test]
+fn a_second_matomo_is_refused_where_only_the_table_of_visits_is_empty() {
+    for empty in [
+        "TRUNCATE matomo_visits",
+        "DROP TABLE matomo_visits; SELECT matomo_create_companions('matomo')",
+    ] {
+        let (noon, fake, mut db) = noon(3);
+        sync(&mut db, &fake, &from(&noon, 2));
+        let other = another(&noon);
+        run(&mut db, empty);
+        let before = (fingerprint(&mut db, "matomo"), ledger(&mut db, "matomo"));
+        assert_refused(&mut db, &fake, &sync_sql(&other, 2, &from(&noon, 2)));
+        let repair = format!(
+            "SELECT * FROM matomo_check(2{}, NULL, '{}', '{}', repair => true)",
+            from(&noon, 2),
+            other.url(),
+            other.token()
+        );
+        assert_refused(&mut db, &fake, &repair);
+        // The same one by another name has moved.
+        let moved = sync_sql(&fake, 1, "").replace("127.0.0.1", "localhost");
+        let hint = "If this one has moved: SELECT matomo_change_url('public.matomo'";
+        assert_says(&error(&mut db, &moved), "55000", &refusal(&fake, "matomo"), &[], hint);
+        assert_eq!((fingerprint(&mut db, "matomo"), ledger(&mut db, "matomo")), before, "{empty}");
+        sync(&mut db, &fake, &from(&noon, 2));
+        assert_tables_equal(&mut db, "matomo", &all_tables_of(&fake, 1));
+    }
+}
+
+#[test]
+fn a_site_of_another_matomo_may_be_registered_for_tables_that_were_emptied() {
+    let (noon, fake, mut db) = noon(3);
+    sync(&mut db, &fake, &from(&noon, 2));
+    let other = another(&noon);
+    crate::support::worker::store(&mut db, "other", &other);
+    let add = format!("SELECT matomo_add_site('other', 2, '{}')", noon.text(2));
+    run(&mut db, "TRUNCATE matomo");
+    let hint = "TRUNCATE public.matomo_visits, public.matomo_conversions as well";
+    assert_says(&error(&mut db, &add), "55000", &refusal(&fake, "matomo"), &[], hint);
+    run(&mut db, &format!("TRUNCATE {}", all_four("matomo")));
+    run(&mut db, &add);
+    run(&mut db, "CALL matomo_sync_all()");
+    assert_tables_equal(&mut db, "matomo", &all_tables_of(&other, 2));
 }
 
 /// Two concurrent first syncs into a table that is new or was emptied.

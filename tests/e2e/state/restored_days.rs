@@ -99,9 +99,15 @@ fn a_table_that_has_become_another_matomos_gets_nothing_of_the_old_one() {
     let scene = scene();
     let mut new = lacking(&scene, "other");
     let other = serve(world(96, "Europe/Paris", 5, FIRST, "2026-10-26"));
-    sync(&mut new, &other, &format!(", '{FIRST}', '2026-10-26'"));
+    let call = sync_sql(&other, 1, &format!(", '{FIRST}', '2026-10-26'"));
+    // Its companions have rows of the old one.
+    let refused = error(&mut new, &call);
+    assert_eq!(refused.code().code(), "55000", "{refused:?}");
+    assert!(refused.hint().unwrap().starts_with("TRUNCATE public.matomo_visits"), "{refused:?}");
+    run(&mut new, "TRUNCATE matomo_visits, matomo_conversions, matomo_items");
+    run(&mut new, &call);
     let rows = all_of(&other, 1);
-    assert_equal(&mut new, "matomo", &rows);
+    assert_tables_equal(&mut new, "matomo", &all_tables_of(&other, 1));
     let of = "SELECT DISTINCT matomo FROM matomo_days WHERE destination = 'matomo'::regclass";
     assert_eq!(texts(&mut new, of), [format!("{}/index.php", other.url())]);
     run(&mut new, "CALL matomo_sync_all()");
@@ -120,8 +126,10 @@ fn a_restored_table_stays_its_matomos() {
     let into = format!(", '{FIRST}', '2026-10-26', 'matomo_partitioned'");
     assert_eq!(error(&mut new, &sync_sql(&other, 1, &into)).code().code(), "55000");
     run(&mut new, "TRUNCATE matomo_partitioned");
+    assert_eq!(error(&mut new, &sync_sql(&other, 1, &into)).code().code(), "55000");
+    run(&mut new, &format!("TRUNCATE {}", all_four("matomo_partitioned")));
     sync(&mut new, &other, &into);
-    assert_equal(&mut new, "matomo_partitioned", &all_of(&other, 1));
+    assert_tables_equal(&mut new, "matomo_partitioned", &all_tables_of(&other, 1));
 }
 
 #[test]

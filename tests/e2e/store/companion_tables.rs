@@ -11,9 +11,44 @@ fn a_table_of_visits_that_was_emptied_is_filled_again_by_the_next_sync() {
     let mut db = database();
     let sync = Sync { force: false, ..Sync::of(&fake, FIRST, LAST) };
     sync.run(&mut db);
-    run(&mut db, "TRUNCATE matomo_visits, matomo_conversions, matomo_items");
-    sync.run(&mut db);
-    assert_tables_equal(&mut db, "matomo", &tables_between(&fake, 1, FIRST, LAST));
+    for all in ["matomo_visits", "matomo_visits, matomo_conversions, matomo_items"] {
+        run(&mut db, &format!("TRUNCATE {all}"));
+        sync.run(&mut db);
+        assert_tables_equal(&mut db, "matomo", &tables_between(&fake, 1, FIRST, LAST));
+    }
+}
+
+/// The actions are still there. And such days fill no table of visits, so that it is not taken for emptied
+/// again and again.
+#[test]
+fn days_that_matomo_has_purged_keep_their_counts_when_companions_are_made_or_emptied() {
+    let make = "SELECT matomo_create_companions('matomo')";
+    let drop = format!("DROP TABLE {}", four("matomo")[1..].join(", "));
+    for (is_all_purged, empty) in [
+        (false, format!("{drop}; {make}")),
+        (true, format!("{drop}; {make}")),
+        (false, "TRUNCATE matomo_visits".to_owned()),
+        (true, "TRUNCATE matomo_visits".to_owned()),
+    ] {
+        let fake = serve(world(3, "Europe/Paris", 20, FIRST, LAST));
+        let mut db = database();
+        let sync = Sync { force: false, ..Sync::of(&fake, FIRST, LAST) };
+        sync.run(&mut db);
+        let before = (ledger(&mut db, "matomo"), fingerprint(&mut db, "matomo"));
+        let kept = if is_all_purged { i64::MAX } else { instant("2026-10-26T00:00:00Z") };
+        fake.world().site_mut(1).visits.retain(|visit| visit.last >= kept);
+        run(&mut db, &empty);
+        sync.run(&mut db);
+        asked(&fake);
+        sync.run(&mut db);
+        let days = asked(&fake).into_iter().filter(|line| line.starts_with("day"));
+        assert_eq!(days.collect::<Vec<_>>(), [""; 0], "{empty}, all purged: {is_all_purged}");
+        let after = (ledger(&mut db, "matomo"), fingerprint(&mut db, "matomo"));
+        assert_eq!(after.1, before.1);
+        // Of the last day its first hour is gone from Matomo.
+        assert_eq!(after.0[0], before.0[0], "{empty}, all purged: {is_all_purged}");
+        assert!(!is_all_purged || after.0 == before.0, "{empty}: {:?}", after.0);
+    }
 }
 
 /// Otherwise each sync would read all days again.

@@ -38,6 +38,21 @@ pub fn tables_between(fake: &Fake, site: i64, first: &str, last: &str) -> Oracle
     fake.world().oracle_tables(site, day(first), day(last), ActionTime::Utc)
 }
 
+/// The tables of an oracle, to change them: of the actions, visits, conversions and items.
+pub fn oracles(of: &mut OracleTables) -> [&mut OracleTable; 4] {
+    [&mut of.actions, &mut of.visits, &mut of.conversions, &mut of.items]
+}
+
+/// The same oracle with only the visits that are meant.
+pub fn only(of: &OracleTables, is_meant: impl Fn(i64) -> bool) -> OracleTables {
+    let mut left = of.clone();
+    for table in oracles(&mut left) {
+        let place = table.columns.iter().position(|column| *column == "idvisit").unwrap();
+        table.rows.retain(|row| is_meant(row[place].as_ref().unwrap().parse().unwrap()));
+    }
+    left
+}
+
 /// Asserts that a destination and its companions have exactly the oracle's rows.
 pub fn assert_tables_equal(db: &mut Client, destination: &str, oracle: &OracleTables) {
     let found = table_differences(db, destination, oracle);
