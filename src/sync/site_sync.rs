@@ -333,7 +333,7 @@ pub fn warn_of_misfits(prefix: &str, misfits: &Misfits) {
     if !columns.is_empty() {
         warn(
             format!(
-                "{prefix}values that the types of their columns cannot hold are NULL: {}",
+                "{prefix}values that the types of their columns cannot hold are left out: {}",
                 columns.join(", ")
             ),
             "A column extra of type jsonb keeps them. Or give the columns other types, then read the days again with force => true.",

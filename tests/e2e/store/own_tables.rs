@@ -110,7 +110,7 @@ fn a_text_too_long_for_its_column_is_null_told_and_kept_whole() {
     let (told, [rows, held, kept]) = misfits(make, "action_title", "title");
     assert!(held > 0 && kept > 0, "{held}, {kept}");
     let message = format!(
-        "values that the types of their columns cannot hold are NULL: action_title ({kept})"
+        "values that the types of their columns cannot hold are left out: action_title ({kept})"
     );
     assert_eq!(told, message);
     crate::support::report::proven(
@@ -128,7 +128,9 @@ fn a_value_that_does_not_fit_its_column_is_null_told_and_kept() {
     let (told, [_, held, kept]) = misfits(make, "country", "country");
     assert!(held == 0 && kept > 0, "{held}, {kept}");
     assert!(
-        told.starts_with("values that the types of their columns cannot hold are NULL: country (")
+        told.starts_with(
+            "values that the types of their columns cannot hold are left out: country ("
+        )
     );
 }
 
