@@ -13,6 +13,12 @@ impl IdRanges {
         after > 0 && id <= self.0[after - 1][1]
     }
 
+    /// Whether a range lies in one of them.
+    pub fn cover(&self, [least, greatest]: [i64; 2]) -> bool {
+        let after = self.0.partition_point(|[begin, _]| *begin <= least);
+        after > 0 && greatest <= self.0[after - 1][1]
+    }
+
     /// Adds a range; those that it meets become one with it.
     pub fn add(&mut self, [mut least, mut greatest]: [i64; 2]) {
         let first = self.0.partition_point(|[_, end]| end.saturating_add(1) < least);
@@ -68,8 +74,12 @@ mod tests {
                 ranges.add([least, least + width]);
                 expected[least as usize..=(least + width) as usize].fill(true);
             }
-            for (id, expected) in expected.iter().enumerate() {
-                prop_assert_eq!(ranges.contains(id as i64), *expected, "{} in {:?}", id, ranges);
+            for (id, is_in) in expected.iter().enumerate() {
+                prop_assert_eq!(ranges.contains(id as i64), *is_in, "{} in {:?}", id, ranges);
+                for end in id..expected.len() {
+                    let are_in = expected[id..=end].iter().all(|is_in| *is_in);
+                    prop_assert_eq!(ranges.cover([id, end].map(|id| id as i64)), are_in);
+                }
             }
             prop_assert!(ranges.0.windows(2).all(|two| two[0][1] + 1 < two[1][0]), "{ranges:?}");
         }

@@ -9,6 +9,7 @@ use pgrx::spi::SpiClient;
 
 use crate::error::Result;
 use crate::pg::local_settings::{LocalSettings, SAFE_PATH};
+use crate::pg::spi::spi;
 use crate::rows::batch::TableRows;
 use crate::rows::id_ranges::{IdRanges, length, ranges_of, widen};
 use crate::store::planner_hook::VisitIndexOnly;
@@ -17,6 +18,13 @@ use crate::store::statements::span_args;
 use crate::store::table_writer::TableWriter;
 
 impl TableWriter {
+    /// Whether all visits of a batch lie where no visit is stored, so that nothing has to be asked.
+    pub(super) fn knows_as_new(&self, table: &TableRows) -> bool {
+        self.expects_new
+            && table.visits.iter().all(|(id, _)| !self.written.contains(*id))
+            && self.gaps(table).all(|range| self.free.cover(range))
+    }
+
     /// Ranges in which no visit has stored rows. Those of batches before are not asked for.
     pub(super) fn new_visits(
         &mut self,
@@ -28,20 +36,43 @@ impl TableWriter {
         if !self.expects_new || table.visits.len() <= FEW || !self.destination.engine.is_heap() {
             return Ok(new);
         }
-        let mut gaps = BTreeMap::new();
-        for (id, _) in table.visits.iter().filter(|(id, _)| !self.written.contains(*id)) {
-            widen(gaps.entry((self.written.gap(*id), length(*id))).or_insert([*id, *id]), *id);
-        }
         let _by_visit = VisitIndexOnly::set();
         let _safe = LocalSettings::of(&[SAFE_PATH, (c"enable_seqscan", c"off")]);
-        for range in gaps.into_values() {
+        for range in self.gaps(table).collect::<Vec<_>>() {
+            if self.free.cover(range) {
+                new.add(range);
+                continue;
+            }
             let mut args = Vec::from(range.map(|id| id.to_string().into()));
             args.extend(span_args(span));
             if self.statements.any_between.run(client, &args)?.is_empty() {
                 new.add(range);
+                self.find_free(client, range[0])?;
             }
         }
         Ok(new)
+    }
+
+    /// Remembers up to where no visit is stored: usually none of the batches that follow is.
+    fn find_free(&mut self, client: &mut SpiClient, least: i64) -> Result<()> {
+        let Some(next_stored) = &mut self.statements.next_stored else { return Ok(()) };
+        let next: Option<i64> = match next_stored.run(client, &[least.into()])?.next() {
+            Some(row) => row.get(1).map_err(spi)?,
+            None => Some(i64::MAX),
+        };
+        if let Some(next) = next.filter(|next| *next > least) {
+            self.free.add([least, next - 1]);
+        }
+        Ok(())
+    }
+
+    /// Ranges of the batch's visits, between those of batches before.
+    fn gaps(&self, table: &TableRows) -> impl Iterator<Item = [i64; 2]> + use<> {
+        let mut gaps = BTreeMap::new();
+        for (id, _) in table.visits.iter().filter(|(id, _)| !self.written.contains(*id)) {
+            widen(gaps.entry((self.written.gap(*id), length(*id))).or_insert([*id, *id]), *id);
+        }
+        gaps.into_values()
     }
 
     /// Remembers the visits of a batch.

@@ -20,6 +20,8 @@ pub struct Statements {
     pub select: CachedStatement,
     /// `(first visit, last visit[, from, to])` → a row if any ID between these two has rows.
     pub any_between: CachedStatement,
+    /// `(visit)` → the least stored ID from it on; `None` where IDs are texts, which have another order.
+    pub next_stored: Option<CachedStatement>,
     /// `(first visit, last visit, from, to, limit)` → the IDs between these two that have rows
     /// outside the span, one per row.
     pub outside_span: CachedStatement,
@@ -216,6 +218,11 @@ impl Statements {
                  AND d.idvisit <= $2::text::{visit_type}{} LIMIT 1",
                 span(3)
             )),
+            next_stored: (visit_type == "bigint").then(|| {
+                cached(format!(
+                    "SELECT d.idvisit FROM {name} AS d WHERE d.idvisit >= $1 ORDER BY d.idvisit LIMIT 1"
+                ))
+            }),
             outside_span: cached(format!(
                 "SELECT d.idvisit::text FROM {name} AS d \
                  WHERE d.idvisit >= $1::text::{0} AND d.idvisit <= $2::text::{0} \

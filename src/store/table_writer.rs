@@ -41,6 +41,8 @@ pub struct TableWriter {
     pub(super) ranges: Vec<(f64, f64)>,
     /// Which visits have been written.
     pub(super) written: IdRanges,
+    /// Ranges in which no other visits are stored.
+    pub(super) free: IdRanges,
     /// Whether the last batch had only new visits, as in an import.
     pub(super) expects_new: bool,
     /// Whether rows that were inserted have been seen in the table.
@@ -61,6 +63,7 @@ impl TableWriter {
             days,
             ranges,
             written: IdRanges::default(),
+            free: IdRanges::default(),
             expects_new: true,
             is_read_back: false,
         }
@@ -74,7 +77,8 @@ impl TableWriter {
         let rows = &batch.tables()[self.place];
         Spi::connect_mut(|client| {
             self.make_partitions(client, rows)?;
-            let span = self.span(client, rows)?;
+            let is_new = self.knows_as_new(rows);
+            let span = if is_new { self.own_span(rows) } else { self.span(client, rows)? };
             let mut changes = self.changes(client, batch, span, RowLock::No)?;
             self.expects_new = changes.is_all_new(rows);
             self.note_written(rows);
