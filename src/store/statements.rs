@@ -218,7 +218,7 @@ impl Statements {
                  AND d.idvisit <= $2::text::{visit_type}{} LIMIT 1",
                 span(3)
             )),
-            next_stored: (visit_type == "bigint").then(|| {
+            next_stored: (visit_type == "pg_catalog.int8").then(|| {
                 cached(format!(
                     "SELECT d.idvisit FROM {name} AS d WHERE d.idvisit >= $1 ORDER BY d.idvisit LIMIT 1"
                 ))

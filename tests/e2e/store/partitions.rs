@@ -40,7 +40,7 @@ fn a_new_partition_is_its_tables_in_owner_grants_replica_identity_and_tablespace
     let mut admin = cluster.connect(&name);
     let place = std::env::temp_dir().join(format!("matomo_e2e.{}.space", std::process::id()));
     // As the user that runs the server.
-    let copy = format!("COPY (SELECT 1) TO PROGRAM 'mkdir {}'", place.display());
+    let copy = format!("COPY (SELECT 1) TO PROGRAM 'cat >/dev/null; mkdir {}'", place.display());
     run(&mut admin, &copy);
     run(&mut admin, &format!("CREATE TABLESPACE roomy LOCATION '{}'", place.display()));
     run(
