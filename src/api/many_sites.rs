@@ -121,7 +121,7 @@ fn add(
         let timezone = site.timezone.clone();
         let info = SiteInfo { name, zone, timezone, is_rollup: Some(site.is_rollup()) };
         let entry = Registration { idsite: Some(idsite), info: Some(info), ..pattern.clone() };
-        if let Err(error) = entry.check_retention(&extension, &entry) {
+        if let Err(error) = entry.check_retention(&extension, &entry, None) {
             warn_of(&error);
             continue;
         }

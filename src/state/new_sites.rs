@@ -84,8 +84,23 @@ pub fn follows(extension: &Extension, site: i32) -> Result<bool> {
     extension.run(|client| Ok(!query(client, &sql, &[site.into()])?.is_empty()))
 }
 
-/// Registers the new ones of these sites, like the registered site. Sites that were there before, also
-/// those that were removed since, are not new; nor is a roll-up, if that has a retention. Returns the idSites of the new ones.
+/// SQL for whether a site (`$2`) is new to the registered site `s`. Sites that were there before, also those
+/// that were removed since, are not.
+const IS_NEW: &str = "$2 <> ALL (s.new_sites_but) AND NOT EXISTS (SELECT FROM {schema}.matomo_site_config o \
+    WHERE o.server = s.server AND o.idsite = $2 AND o.owner = s.owner)";
+
+/// Whether a site is new to a registered site.
+///
+/// # Errors
+/// Only internal ones.
+pub fn is_new(extension: &Extension, like: i32, idsite: i32) -> Result<bool> {
+    let schema = &extension.schema;
+    let is_new = IS_NEW.replace("{schema}", schema);
+    let sql = format!("SELECT 1 FROM {schema}.matomo_site_config s WHERE s.id = $1 AND {is_new}");
+    extension.run(|client| Ok(!query(client, &sql, &[like.into(), idsite.into()])?.is_empty()))
+}
+
+/// Registers the new ones of these sites, like the registered site. Returns their idSites.
 ///
 /// # Errors
 /// Only internal ones.
@@ -96,11 +111,10 @@ pub fn register(extension: &Extension, like: i32, sites: &[SiteDetail]) -> Resul
                  every, retention, enabled, name, timezone, destination_name, owner_name) \
              SELECT s.server, $2, s.destination, s.owner, s.start_date, s.every, s.retention, s.enabled, \
                  $3, $4, s.destination_name, s.owner_name \
-             FROM {schema}.matomo_site_config s WHERE s.id = $1 AND $2 <> ALL (s.new_sites_but) \
-             AND NOT (s.retention IS NOT NULL AND $5) AND NOT EXISTS (SELECT FROM {schema}.matomo_site_config o WHERE o.server = s.server \
-                 AND o.idsite = $2 AND o.owner = s.owner) \
+             FROM {schema}.matomo_site_config s WHERE s.id = $1 AND {} \
              ON CONFLICT DO NOTHING RETURNING id) \
-         INSERT INTO {schema}.matomo_site_state (site_id) SELECT s.id FROM s RETURNING site_id"
+         INSERT INTO {schema}.matomo_site_state (site_id) SELECT s.id FROM s RETURNING site_id",
+        IS_NEW.replace("{schema}", schema)
     );
     let note = format!(
         "UPDATE {schema}.matomo_site_config SET new_sites_but = new_sites_but || ARRAY( \
@@ -112,8 +126,7 @@ pub fn register(extension: &Extension, like: i32, sites: &[SiteDetail]) -> Resul
         let mut new = Vec::new();
         for site in sites {
             let (name, timezone) = (site.name.as_str(), site.timezone.as_str());
-            let is_rollup = site.is_rollup().into();
-            let args = [like.into(), site.idsite.into(), name.into(), timezone.into(), is_rollup];
+            let args = [like.into(), site.idsite.into(), name.into(), timezone.into()];
             if !values::<i32>(query(client, &insert, &args)?)?.is_empty() {
                 new.push(site.idsite);
             }

@@ -47,7 +47,7 @@ impl Registration<'_> {
     /// [`StoredError::Registered`], and [`Error::Argument`] for a roll-up site with a retention.
     pub fn insert(&self, extension: &Extension) -> Result<i32> {
         self.check_is_new(extension, None)?;
-        self.check_retention(extension, self)?;
+        self.check_retention(extension, self, None)?;
         let sql = format!(
             "WITH s AS (INSERT INTO {0}.matomo_site_config (server, idsite, destination, owner, start_date, \
                  every, retention, enabled, name, timezone, destination_name, owner_name) \
@@ -77,8 +77,8 @@ impl Registration<'_> {
         if self.server.is_some() || self.idsite.is_some() || self.destination.is_some() {
             whole.check_is_new(extension, Some(site.id))?;
         }
-        self.check_retention(extension, &whole)?;
         let retention = retention::of(extension, site.id)?;
+        self.check_retention(extension, &whole, retention)?;
         // By now another session may have given it away.
         let now = RegisteredSite::find(extension, site.id)?.ok_or(StoredError::NoSite(site.id))?;
         now.check_rights()?;
@@ -172,13 +172,21 @@ impl Registration<'_> {
         })
     }
 
-    /// Checks that a new retention is not that of a roll-up site. `whole` has the table and the site.
+    /// Checks that a new retention, or the one there is, is not that of a roll-up site. `whole` has the
+    /// table and the site.
     ///
     /// # Errors
     /// [`Error::Argument`].
-    pub fn check_retention(&self, extension: &Extension, whole: &Registration) -> Result<()> {
+    pub fn check_retention(
+        &self,
+        extension: &Extension,
+        whole: &Registration,
+        present: Option<Interval>,
+    ) -> Result<()> {
         let parts = |kept: Interval| (kept.months(), kept.days(), kept.micros());
-        let is_new = self.retention.is_some_and(|kept| parts(kept) != (0, 0, 0));
+        let has = self.retention.or(present).is_some_and(|kept| parts(kept) != (0, 0, 0));
+        // What else is changed of a site that has it is none of this.
+        let is_new = has && (self.retention.is_some() || self.idsite.is_some());
         let (Some(table), Some(site)) = (whole.destination.filter(|_| is_new), whole.idsite) else {
             return Ok(());
         };
@@ -271,7 +279,8 @@ pub fn remove(extension: &Extension, id: i32, keep_runs: i32) -> Result<()> {
     // It may have been registered by hand since new sites were last registered, and must not come back.
     let known = format!(
         "UPDATE {schema}.matomo_site_config SET new_sites_but = new_sites_but || $2 \
-         WHERE server = $1::name AND id <> $3 AND $2 <> ALL (new_sites_but)"
+         WHERE id IN (SELECT s.id FROM {schema}.matomo_site_config s WHERE s.server = $1::name \
+             AND s.id <> $3 AND {OWNER_OF_SITE} = $4 AND $2 <> ALL (s.new_sites_but))"
     );
     let config = format!("DELETE FROM {schema}.matomo_site_config WHERE id = $1");
     // Also the state that a run has recorded for a site that was removed meanwhile.
@@ -281,7 +290,8 @@ pub fn remove(extension: &Extension, id: i32, keep_runs: i32) -> Result<()> {
     );
     extension.run(|client| {
         query(client, &config, &[id.into()])?;
-        query(client, &known, &[site.server.as_str().into(), site.idsite.into(), id.into()])?;
+        let args = [site.server.as_str().into(), site.idsite.into(), id.into(), site.owner.into()];
+        query(client, &known, &args)?;
         query(client, &state, &[]).map(drop)
     })?;
     runs::forget_removed(extension, keep_runs)

@@ -93,14 +93,7 @@ pub fn begin(
          AND runid <= (SELECT runid FROM {schema}.matomo_run_log WHERE site_id = $1 \
              ORDER BY runid DESC OFFSET $2 LIMIT 1)"
     );
-    // A restore may load it later, or not at all.
-    let state = format!(
-        "INSERT INTO {schema}.matomo_site_state (site_id) SELECT $1 \
-         WHERE NOT EXISTS (SELECT FROM {schema}.matomo_site_state t WHERE t.site_id = $1) \
-         ON CONFLICT DO NOTHING"
-    );
     extension.run(|client| {
-        query(client, &state, &[id.into()])?;
         note_dead(client, schema, id)?;
         if !at_once && query(client, &is_due, &[id.into()])?.is_empty() {
             return Ok(Begun::Waits);

@@ -18,7 +18,8 @@ use crate::store::statements::span_args;
 use crate::store::table_writer::TableWriter;
 
 impl TableWriter {
-    /// Whether all visits of a batch lie where no visit is stored, so that nothing has to be asked.
+    /// Whether all visits of a batch lie where no visit was stored at this sync's first look, in any
+    /// partition. Those stored since by others are in the batch's own span.
     pub(super) fn knows_as_new(&self, table: &TableRows) -> bool {
         self.expects_new
             && table.visits.iter().all(|(id, _)| !self.written.contains(*id))
@@ -39,21 +40,20 @@ impl TableWriter {
         let _by_visit = VisitIndexOnly::set();
         let _safe = LocalSettings::of(&[SAFE_PATH, (c"enable_seqscan", c"off")]);
         for range in self.gaps(table).collect::<Vec<_>>() {
-            if self.free.cover(range) {
-                new.add(range);
-                continue;
-            }
             let mut args = Vec::from(range.map(|id| id.to_string().into()));
             args.extend(span_args(span));
             if self.statements.any_between.run(client, &args)?.is_empty() {
                 new.add(range);
-                self.find_free(client, range[0])?;
+                if span.is_some() && !self.free.cover(range) {
+                    self.find_free(client, range[0])?;
+                }
             }
         }
         Ok(new)
     }
 
-    /// Remembers up to where no visit is stored: usually none of the batches that follow is.
+    /// Remembers up to where no visit is stored in any partition, which otherwise each batch of an import
+    /// would ask all of them.
     fn find_free(&mut self, client: &mut SpiClient, least: i64) -> Result<()> {
         let Some(next_stored) = &mut self.statements.next_stored else { return Ok(()) };
         let next: Option<i64> = match next_stored.run(client, &[least.into()])?.next() {

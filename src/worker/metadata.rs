@@ -82,6 +82,9 @@ fn refresh(id: i32, today: NaiveDate) -> Result<()> {
 fn register_new(extension: &Extension, id: i32, all: &[SiteDetail]) -> Result<()> {
     let (known, unknown): (Vec<_>, Vec<_>) =
         all.iter().cloned().partition(|site| site.zone().is_ok());
+    let has_retention = retention::of(extension, id)?.is_some();
+    let (left_out, known): (Vec<_>, Vec<_>) =
+        known.into_iter().partition(|site| has_retention && site.is_rollup());
     let new = new_sites::register(extension, id, &known)?;
     for idsite in &new {
         let line = format!("matomo: new site {idsite} is registered like registered site {id}");
@@ -89,6 +92,11 @@ fn register_new(extension: &Extension, id: i32, all: &[SiteDetail]) -> Result<()
     }
     if !new.is_empty() {
         wake::after_commit(extension)?;
+    }
+    for site in left_out {
+        if new_sites::is_new(extension, id, site.idsite)? {
+            return Err(metadata::of_rollup(site.idsite));
+        }
     }
     unknown.first().map_or(Ok(()), |site| site.zone().map(drop))
 }

@@ -170,6 +170,30 @@ fn a_site_that_was_registered_by_hand_and_removed_does_not_come_back() {
 }
 
 #[test]
+fn what_one_owner_removes_is_still_new_to_another() {
+    let (fake, _) = matomo();
+    let (name, mut admin, owner) = database_and_role();
+    server_for(&mut admin, &fake, &owner);
+    run(
+        &mut admin,
+        &format!(
+            "GRANT EXECUTE ON FUNCTION matomo_add_sites TO {owner};
+             CREATE USER MAPPING FOR postgres SERVER analytics OPTIONS (token '{}')",
+            fake.token()
+        ),
+    );
+    let mut db = connect_as(&name, &owner);
+    let all = format!(
+        "SELECT matomo_add_sites('analytics', '2026-10-24', '{owner}.matomo', new_sites => true)"
+    );
+    run(&mut db, &format!("SELECT matomo_create_table('{owner}.matomo'); {all}"));
+    fake.world().add_site(Site::new(9, "Ninth", "Asia/Tokyo"));
+    run(&mut admin, "SELECT matomo_remove_site(matomo_add_site('analytics', 9))");
+    run(&mut admin, "CALL matomo_sync_all()");
+    assert_eq!(one::<i64>(&mut db, "SELECT count(*) FROM matomo_sites WHERE idsite = 9"), 1);
+}
+
+#[test]
 fn new_sites_come_into_the_table_that_was_given() {
     let (_fake, db) = matomo();
     let name = one::<String>(&mut { db }, "SELECT current_database()::text");
@@ -210,6 +234,15 @@ fn a_rollup_gets_no_retention_with_all_sites() {
         texts(&mut db, "SELECT idsite::text FROM matomo_sites ORDER BY 1"),
         ["1", "10", "7"]
     );
+    let told = "SELECT metadata_error FROM matomo_status WHERE metadata_error IS NOT NULL";
+    assert_eq!(texts(&mut db, told), ["site 9 is a roll-up, which has no visits of its own"]);
+    // It comes once there is no retention.
+    run(
+        &mut db,
+        "SELECT matomo_alter_site(id, retention => '0') FROM matomo_sites WHERE new_sites",
+    );
+    next_day(&mut db);
+    assert_eq!(texts(&mut db, "SELECT 1 FROM matomo_sites WHERE idsite = 9").len(), 1);
 }
 
 #[test]

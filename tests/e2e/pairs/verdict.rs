@@ -49,6 +49,22 @@ pub fn faults(
     if !runs.is_empty() {
         faults.push(format!("{} runs are said to run", runs.len()));
     }
+    // What was changed of the site is so, unless it was removed.
+    let is =
+        |column: &str| format!("SELECT {column}::text FROM matomo_sites WHERE id = {}", scene.site);
+    let start = scene.noon.text(17);
+    let is_removed = done(&[Operation::RemoveSite]);
+    for (operation, column, expected) in [
+        (Operation::AlterSite, "start_date", start.as_str()),
+        (Operation::GiveSite, "owner", "postgres"),
+        (Operation::MoveSite, "destination", "visits_moved"),
+    ] {
+        let found = texts(db, &is(column));
+        let right: &[&str] = if is_removed { &[] } else { &[expected] };
+        if (is_removed || done(&[operation])) && found != right {
+            faults.push(format!("after {operation:?} the site's {column} is {found:?}"));
+        }
+    }
     let of_person = format!("SELECT count(*) FROM visits WHERE visitorid = '{VISITOR}'");
     if done(&[Operation::Forget]) && one::<i64>(db, &of_person) > 0 {
         faults.push("rows of the person erased are left".to_owned());
@@ -132,7 +148,7 @@ pub fn faults(
     // Old rows are deleted from the companions last, so an interrupted drop may leave some.
     let is_cut_off = one_ended.is_err()
         || two_ended.is_err()
-        || done(&[Operation::RemoveSite, Operation::DropRole]);
+        || done(&[Operation::RemoveSite, Operation::MoveSite, Operation::DropRole]);
     let of_visits = wrong(&of_visits.into_iter().collect(), &|id| {
         is_erased(id) || detached.contains(id) || is_cut_off && is_dropped(*id)
     });
@@ -143,8 +159,8 @@ pub fn faults(
         (1..=19).flat_map(|ago| (1..=3).map(move |n| 1000 + 10 * ago + n)).collect();
     let all: BTreeSet<i64> = all.iter().flat_map(|id| [*id, *id + 2000]).collect();
     // The upkeep of a site that is gone does not complete.
-    let is_cut_off =
-        tried(Operation::Retention) && done(&[Operation::RemoveSite, Operation::DropRole]);
+    let is_cut_off = tried(Operation::Retention)
+        && done(&[Operation::RemoveSite, Operation::MoveSite, Operation::DropRole]);
     let left_behind = wrong(&all, &|id| lacking.contains(id) || !of_day(*id).1);
     if !left_behind.is_empty() && !is_cut_off {
         faults.push(format!("visits {left_behind:?} are in days that are sealed as empty"));

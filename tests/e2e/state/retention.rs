@@ -289,6 +289,17 @@ fn a_retention_of_a_rollup_is_refused() {
     let before = ledger(&mut db, "matomo");
     refused(&mut db, &format!("SELECT matomo_alter_site({site}, retention => '1 day')"));
     refused(&mut db, "CALL matomo_drop_before('matomo', now() - interval '1 day', 1)");
+    // Nor does a site with a retention become one.
+    fake.world().add_site(fake_matomo::Site::new(2, "Second", &noon.zone));
+    let second = register(&mut db, "'analytics', 2, retention => '1 day'");
+    let error = error(
+        &mut db,
+        &format!(
+            "SELECT matomo_alter_site({second}, server => NULL, site => 1, destination => 'matomo_partitioned')"
+        ),
+    );
+    assert_eq!(error.message(), "site 1 is a roll-up, which has no visits of its own");
+    run(&mut db, &format!("SELECT matomo_remove_site({second})"));
     // One that was set before Matomo described the site.
     run(
         &mut db,

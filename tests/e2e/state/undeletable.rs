@@ -28,8 +28,8 @@ fn midnight(noon: &Noon, ago: u64) -> String {
 /// Site, day, number of rows, of the days before an instant.
 fn left(db: &mut Client, table: &str, before: &str) -> Vec<String> {
     let sql = format!(
-        "SELECT format('%s %s %s', idsite, (action_timestamp AT TIME ZONE 'UTC')::date, count(*)) FROM {table}
-         WHERE action_timestamp < '{before}' GROUP BY idsite, (action_timestamp AT TIME ZONE 'UTC')::date ORDER BY 1"
+        "SELECT format('%s %s %s', idsite, day, count(*)) FROM {table}
+         WHERE action_timestamp < '{before}' GROUP BY idsite, day ORDER BY 1"
     );
     texts(db, &sql)
 }
