@@ -21,6 +21,15 @@ pub fn query<'conn>(
     run_plan(client, &client.prepare_mut(sql, &kinds).map_err(spi)?, args)
 }
 
+/// Fires deferred constraints now, and makes all others immediate: with the rights of the current user, and
+/// where an error can be recorded. At COMMIT nothing would bound it.
+///
+/// # Errors
+/// As of [`query`].
+pub fn undefer() -> Result<()> {
+    Spi::connect_mut(|client| query(client, "SET CONSTRAINTS ALL IMMEDIATE", &[]).map(drop))
+}
+
 /// Runs a statement that writes, planned with its values. Unlike a setting, that does not reach the
 /// statements of triggers.
 ///

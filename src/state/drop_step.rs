@@ -14,7 +14,7 @@ use crate::pg::extension::Extension;
 use crate::pg::local_settings::{LocalSettings, SAFE_PATH};
 use crate::pg::locks::{self, ALL_SITES, Held, Kind, Lock, Mode, Until};
 use crate::pg::report;
-use crate::pg::spi::{query, sees_commits, spi};
+use crate::pg::spi::{query, sees_commits, spi, undefer};
 use crate::pg::subtransaction;
 use crate::rows::columns as rows;
 use crate::state::emptied_days::{self, Bounds, Gone, Noted};
@@ -103,7 +103,7 @@ pub fn drop_step(step: Step) -> Result<Dropped> {
     let bounds = Bounds { destination, table: &table.name, site, before: seconds(before) };
     let rows = || {
         // Otherwise the commit would undo all of the step.
-        Spi::connect_mut(|client| query(client, "SET CONSTRAINTS ALL IMMEDIATE", &[]).map(drop))?;
+        undefer()?;
         // Do not wait for an exclusive lock on a partition either.
         let wait = u64::try_from(lock_timeout.micros()).unwrap_or_default();
         let _bounded = locks::waits_up_to(Duration::from_micros(wait));

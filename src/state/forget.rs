@@ -10,7 +10,7 @@ use crate::error::{Busy, Error, Holder, Result};
 use crate::pg::extension::Extension;
 use crate::pg::locks::{self, ALL_SITES, Held, Kind};
 use crate::pg::report::warn;
-use crate::pg::spi::{query, sees_commits, values};
+use crate::pg::spi::{query, sees_commits, undefer, values};
 use crate::rows::visit_tally::count;
 use crate::state::ledger;
 use crate::state::restored;
@@ -88,7 +88,7 @@ pub fn forget(visitor: &Visitor, only_in: Option<pg_sys::Oid>) -> Result<Vec<Era
     }
     if only_in.is_none() {
         // Deferred constraints would run without the owners' rights.
-        Spi::connect_mut(|client| query(client, "SET CONSTRAINTS ALL IMMEDIATE", &[]).map(drop))?;
+        undefer()?;
     }
     groups.iter().map(|group| group.erase(visitor, only_in.is_some())).collect()
 }

@@ -190,10 +190,12 @@ impl Registration<'_> {
         let (Some(table), Some(site)) = (whole.destination.filter(|_| is_new), whole.idsite) else {
             return Ok(());
         };
-        if self.info.as_ref().and_then(|info| info.is_rollup) == Some(true) {
-            return Err(metadata::of_rollup(site));
+        match self.info.as_ref().and_then(|info| info.is_rollup) {
+            Some(true) => Err(metadata::of_rollup(site)),
+            // Matomo has just said so.
+            Some(false) => Ok(()),
+            None => metadata::check_has_rows(extension, table, site),
         }
-        metadata::check_has_rows(extension, table, site)
     }
 
     fn values(&self) -> Vec<DatumWithOid<'_>> {

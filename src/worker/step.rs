@@ -17,7 +17,7 @@ use crate::pg::failed::Failed;
 use crate::pg::locks;
 use crate::pg::report::say;
 use crate::pg::roles::AsSiteOwner;
-use crate::pg::spi::{query, spi};
+use crate::pg::spi::{query, spi, undefer};
 use crate::pg::watch::{self, Watch};
 use crate::rows::batch::Misfits;
 use crate::state::not_begun;
@@ -226,9 +226,6 @@ fn as_owner(
     let not_before = retention::first_day(extension, site.id)?;
     let _mode = background::as_by_default();
     let _owner = AsSiteOwner::become_(site.owner);
-    // Deferred constraints must run as the owner too, and fail here, where that can be recorded.
-    let undefer =
-        || Spi::connect_mut(|client| query(client, "SET CONSTRAINTS ALL IMMEDIATE", &[]).map(drop));
     undefer()?;
     let credentials = Credentials::of_site(site.id, &site.server)?;
     let version = credentials.version.clone();
@@ -288,7 +285,7 @@ fn as_owner(
         }
     };
     let (info, due, results, misfits, progress) = with_engine_hint(&destination, copy_due)?;
-    // A trigger may have deferred them anew: at COMMIT nothing would bound or record them.
+    // A trigger may have deferred them anew.
     undefer()?;
     let bytes = client.received().saturating_sub(received);
     Ok(Step { client, info, due, results, misfits, bytes, progress })

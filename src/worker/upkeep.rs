@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use chrono::NaiveDate;
 use pgrx::prelude::*;
-use pgrx::spi::SpiClient;
 
 use crate::config::settings;
 use crate::error::{Error, Result, StoredError};
@@ -13,7 +12,7 @@ use crate::pg::extension::Extension;
 use crate::pg::failed::Failed;
 use crate::pg::locks;
 use crate::pg::roles::AsSiteOwner;
-use crate::pg::spi::{query, spi};
+use crate::pg::spi::{query, spi, undefer};
 use crate::pg::watch::Watch;
 use crate::state::ledger;
 use crate::state::retention;
@@ -196,8 +195,8 @@ fn as_owner(extension: &Extension, site: &RegisteredSite, plan: &Plan) -> Result
     let schema = &extension.schema;
     let _mode = background::as_by_default();
     let _owner = AsSiteOwner::become_(site.owner);
+    undefer()?;
     let tended = Spi::connect_mut(|client| -> Result<Tended> {
-        undefer(client)?;
         let sql = "SELECT pg_catalog.pg_has_role(c.relowner, 'USAGE') FROM pg_catalog.pg_class c \
                    WHERE c.oid OPERATOR(pg_catalog.=) $1";
         let found = query(client, sql, &[site.destination.into()])?;
@@ -238,14 +237,9 @@ fn as_owner(extension: &Extension, site: &RegisteredSite, plan: &Plan) -> Result
         }
         Ok(done)
     })?;
-    // A trigger may have deferred them anew: at COMMIT nothing would bound or record them.
-    Spi::connect_mut(undefer)?;
+    // A trigger may have deferred them anew.
+    undefer()?;
     Ok(tended)
-}
-
-/// Deferred constraints must run as the owner too.
-fn undefer(client: &mut SpiClient) -> Result<()> {
-    query(client, "SET CONSTRAINTS ALL IMMEDIATE", &[]).map(drop)
 }
 
 /// Records where the next step resumes, and what it waits for: the table may be in use for days.
