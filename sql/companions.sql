@@ -113,7 +113,7 @@ BEGIN
         WHEN 'visits' THEN 'Matomo visits, one row per visit of %s'
         WHEN 'conversions' THEN 'Matomo conversions, one row per goal conversion, order or abandoned cart of %s'
         WHEN 'items' THEN 'Items of Matomo orders and abandoned carts of %s, one row per item' END, of_table));
-    -- Who may read the actions may read these; policies of the table of the actions are none of theirs.
+    -- Who may read the actions may read these; policies of the table of the actions do not apply to them.
     PERFORM @extschema@.matomo_grant_as(qualified::regclass, destination);
     RETURN qualified::regclass;
 END

@@ -20,7 +20,7 @@ AS $$
 $$;
 
 COMMENT ON FUNCTION matomo_partition_ranges(regclass) IS
-    'Internal: bounds of each partition of a destination partitioned by action_timestamp; the upper one is exclusive';
+    'Internal: bounds of each partition of a destination or companion that is partitioned by its time; the upper one is exclusive';
 
 -- LIKE copies neither owner nor grants, and default privileges may differ from the table's.
 CREATE FUNCTION matomo_grant_as(made regclass, model regclass) RETURNS void

@@ -6,7 +6,7 @@
 -- is not available within lock_timeout: a longer wait for a table's lock would block all of its new
 -- readers. Also returns the sites of the removed rows (NULL means any) and their span, from the last
 -- instant of the previous step to where it has come. Deletes with the search_path in `path`, so
--- that triggers find the same names as at an INSERT. Where a row's ctid is of no use (foreign tables, other
+-- that triggers find the same names as at an INSERT. Where rows cannot be found by ctid (foreign tables, other
 -- access methods, and everything unless `has_places`), deletes by the day. `chunks` are those of a hypertable,
 -- which are dropped whole as partitions are. A day that cannot be deleted is
 -- skipped and returned as `failed`; raises that if `place` says that all others are `over`.

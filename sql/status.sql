@@ -12,7 +12,7 @@ CREATE VIEW matomo_status WITH (security_barrier) AS
                  AND matomo_run_is_dead(r.runid))::integer + o.is_overdue::integer AS failures,
            CASE WHEN o.is_overdue THEN pg_catalog.now() ELSE t.last_error_at END AS last_error_at,
            CASE WHEN o.is_overdue THEN '55000' ELSE t.last_sqlstate END AS last_sqlstate,
-           CASE WHEN o.is_overdue THEN 'the background worker has not synced the site for over an hour'
+           CASE WHEN o.is_overdue THEN 'the background worker is late with the site by more than an hour'
                 ELSE t.last_error END AS last_error,
            CASE WHEN o.is_overdue THEN NULL ELSE t.last_detail END AS last_detail,
            CASE WHEN o.is_overdue THEN 'Look for the launcher and the coordinator of this database in pg_stat_activity, and for their messages in the log of the server.'
@@ -58,7 +58,7 @@ COMMENT ON COLUMN matomo_status.lag IS 'Time since synced_to';
 COMMENT ON COLUMN matomo_status.sealed_to IS 'Last sealed day: read whole after it had ended and settled';
 COMMENT ON COLUMN matomo_status.newest_action IS 'Last action of the newest copied visit';
 COMMENT ON COLUMN matomo_status.visits_today IS 'Copied visits of today, in the site''s timezone';
-COMMENT ON COLUMN matomo_status.failures IS 'Failed runs since the last success; also 1 if the background worker has not synced the site for over an hour; 0 means healthy';
+COMMENT ON COLUMN matomo_status.failures IS 'Failed runs since the last success; also 1 if the background worker is late with the site by more than an hour; 0 means healthy';
 COMMENT ON COLUMN matomo_status.last_error_at IS 'When a run last failed, even if runs have succeeded since';
 COMMENT ON COLUMN matomo_status.last_sqlstate IS 'SQLSTATE of its error';
 COMMENT ON COLUMN matomo_status.last_error IS 'Message of its error';
@@ -68,7 +68,7 @@ COMMENT ON COLUMN matomo_status.next_run IS 'When the background worker, if runn
 COMMENT ON COLUMN matomo_status.upkeep_error IS 'Today''s error of retention or of creating partitions ahead; it does not make a run fail';
 COMMENT ON COLUMN matomo_status.metadata_error IS 'Today''s error of reading the names of goals and custom dimensions; it does not make a run fail';
 
--- Parses pg_stat_activity, which shows the text of other roles' sessions only to members of
+-- Parses what src/sync/progress.rs writes to pg_stat_activity, which shows the text of other roles' sessions only to members of
 -- pg_read_all_stats. Runs of the user's own sites are shown as of their last commit, whichever role runs
 -- them. Any session can put such text there, so the pattern accepts no number that would overflow.
 CREATE VIEW matomo_progress WITH (security_barrier) AS

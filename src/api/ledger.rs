@@ -5,6 +5,7 @@ use pgrx::prelude::*;
 use crate::error::{Error, Result};
 use crate::matomo::http::endpoint::Endpoint;
 use crate::pg::report::or_raise;
+use crate::pg::spi::refuse_read_only;
 use crate::state::change_url;
 use crate::store::destination::Destination;
 
@@ -22,8 +23,7 @@ fn matomo_change_url_0_2_reconnect(
     old_url: Option<&str>,
     new_url: Option<&str>,
 ) -> i64 {
-    // SAFETY: main thread; raises an ERROR in a read-only transaction and on a standby.
-    unsafe { pg_sys::PreventCommandIfReadOnly(c"matomo_change_url()".as_ptr()) };
+    refuse_read_only(c"matomo_change_url()");
     or_raise(change_url(destination, old_url, new_url))
 }
 

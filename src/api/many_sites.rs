@@ -14,7 +14,9 @@ use crate::matomo::client::SiteInfo;
 use crate::matomo::metadata::SiteDetail;
 use crate::pg::extension::Extension;
 use crate::pg::report::{or_raise, say, warn_of};
+use crate::pg::roles::current_user;
 use crate::pg::server_text::ServerText;
+use crate::pg::spi::refuse_read_only;
 use crate::state::ledger::Ledger;
 use crate::state::new_sites;
 use crate::state::registration::{self, Registration};
@@ -33,8 +35,7 @@ fn matomo_add_sites_0_2_reconnect(
     enabled: default!(Option<bool>, "true"),
     new_sites: default!(Option<bool>, "false"),
 ) -> TableIterator<'static, (name!(id, i32), name!(idsite, i32), name!(name, ServerText))> {
-    // SAFETY: main thread; raises an ERROR in a read-only transaction and on a standby.
-    unsafe { pg_sys::PreventCommandIfReadOnly(c"matomo_add_sites()".as_ptr()) };
+    refuse_read_only(c"matomo_add_sites()");
     TableIterator::new(or_raise((|| {
         let server = server.ok_or(Error::Null("server"))?;
         let start = day("start_date", start_date)?;
@@ -43,8 +44,7 @@ fn matomo_add_sites_0_2_reconnect(
         let (access, sites) = all_sites(server)?;
         let name = destination.map_or_else(settings::destination, str::to_owned);
         let destination = lasting(Destination::open_or_create(&name)?)?;
-        // SAFETY: main thread, within a transaction.
-        let owner = unsafe { pg_sys::GetUserId() };
+        let owner = current_user();
         let pattern = Registration {
             server: Some(server),
             destination: Some(destination.oid),
@@ -64,7 +64,7 @@ fn matomo_add_sites_0_2_reconnect(
             let Some(id) = like_this else {
                 return Err(Error::Argument {
                     message: format!(
-                        "no site of table {} is registered that new ones could be like",
+                        "no registered site of table {} can be the model of new ones",
                         destination.name
                     ),
                     hint: "Give the table of your registered sites, or give the token's user view access \
@@ -84,8 +84,7 @@ fn matomo_add_sites_0_2_reconnect(
 /// Stops registering new sites of a server. Returns the number of marks removed.
 #[pg_extern(name = "matomo_ignore_new_sites", volatile, parallel_unsafe, requires = ["sites"])]
 fn matomo_ignore_new_sites_0_2_reconnect(server: Option<&str>) -> i32 {
-    // SAFETY: main thread; raises an ERROR in a read-only transaction and on a standby.
-    unsafe { pg_sys::PreventCommandIfReadOnly(c"matomo_ignore_new_sites()".as_ptr()) };
+    refuse_read_only(c"matomo_ignore_new_sites()");
     or_raise((|| {
         let server = server.ok_or(Error::Null("server"))?;
         new_sites::ignore(&Extension::find()?, server)

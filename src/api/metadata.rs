@@ -11,6 +11,7 @@ use crate::pg::encoding;
 use crate::pg::extension::Extension;
 use crate::pg::report::{or_raise, warn, warn_of};
 use crate::pg::server_text::ServerText;
+use crate::pg::spi::refuse_read_only;
 use crate::state::ledger::Ledger;
 use crate::state::metadata;
 use crate::state::registration;
@@ -32,8 +33,7 @@ fn matomo_refresh_metadata_0_2_reconnect(
     (name!(name, ServerText), name!(goals, Option<i32>), name!(dimensions, Option<i32>)),
 > {
     let _hidden = begin(site, key);
-    // SAFETY: main thread; raises an ERROR in a read-only transaction and on a standby.
-    unsafe { pg_sys::PreventCommandIfReadOnly(c"matomo_refresh_metadata()".as_ptr()) };
+    refuse_read_only(c"matomo_refresh_metadata()");
     let arguments = Arguments { site, url, key, server, destination, ..Arguments::default() };
     TableIterator::once(or_raise(refresh(arguments)))
 }

@@ -13,8 +13,8 @@ use crate::matomo::zone::Zone;
 use crate::pg::encoding;
 use crate::pg::extension::Extension;
 use crate::pg::report::or_raise;
-use crate::pg::roles::AsSiteOwner;
-use crate::pg::spi::{query, spi};
+use crate::pg::roles::{AsSiteOwner, current_user};
+use crate::pg::spi::{query, refuse_read_only, spi};
 use crate::state::ledger::Ledger;
 use crate::state::registration::{self, Registration};
 use crate::state::sites::RegisteredSite;
@@ -35,8 +35,7 @@ fn matomo_add_site_0_2_reconnect(
     retention: default!(Option<Interval>, "NULL"),
     enabled: default!(Option<bool>, "true"),
 ) -> i32 {
-    // SAFETY: main thread; raises an ERROR in a read-only transaction and on a standby.
-    unsafe { pg_sys::PreventCommandIfReadOnly(c"matomo_add_site()".as_ptr()) };
+    refuse_read_only(c"matomo_add_site()");
     or_raise((|| {
         let server = server.ok_or(Error::Null("server"))?;
         let idsite = id_of_site(site)?;
@@ -47,8 +46,7 @@ fn matomo_add_site_0_2_reconnect(
         let access = Access::stored(Credentials::of_server(server)?)?;
         let name = destination.map_or_else(settings::destination, str::to_owned);
         let destination = lasting(Destination::open_or_create(&name)?)?;
-        // SAFETY: main thread, within a transaction.
-        let owner = unsafe { pg_sys::GetUserId() };
+        let owner = current_user();
         let mut entry = Registration {
             server: Some(server),
             idsite: Some(idsite),
@@ -85,8 +83,7 @@ fn matomo_alter_site_0_2_reconnect(
     enabled: default!(Option<bool>, "NULL"),
     owner: default!(Option<&str>, "NULL"),
 ) {
-    // SAFETY: main thread; raises an ERROR in a read-only transaction and on a standby.
-    unsafe { pg_sys::PreventCommandIfReadOnly(c"matomo_alter_site()".as_ptr()) };
+    refuse_read_only(c"matomo_alter_site()");
     or_raise((|| {
         let extension = Extension::find()?;
         let id = id.ok_or(Error::Null("id"))?;
@@ -133,8 +130,7 @@ fn matomo_alter_site_0_2_reconnect(
 /// Removes a registered site, but not its copied visits.
 #[pg_extern(name = "matomo_remove_site", volatile, parallel_unsafe, requires = ["sites"])]
 fn matomo_remove_site_0_2_reconnect(id: Option<i32>) {
-    // SAFETY: main thread; raises an ERROR in a read-only transaction and on a standby.
-    unsafe { pg_sys::PreventCommandIfReadOnly(c"matomo_remove_site()".as_ptr()) };
+    refuse_read_only(c"matomo_remove_site()");
     or_raise((|| {
         let extension = Extension::find()?;
         let id = id.ok_or(Error::Null("id"))?;

@@ -14,6 +14,7 @@ use crate::matomo::http::token::Token;
 use crate::pg::encoding;
 use crate::pg::report::or_raise;
 use crate::pg::secrecy;
+use crate::pg::spi::refuse_read_only;
 use crate::sync::check::{self, CheckOptions, DayChecked};
 use crate::sync::site_sync::{self, SyncRequest};
 
@@ -45,8 +46,7 @@ fn matomo_sync_0_2_reconnect(
     ),
 > {
     let _hidden = begin(site, key);
-    // SAFETY: main thread; raises an ERROR in a read-only transaction and on a standby.
-    unsafe { pg_sys::PreventCommandIfReadOnly(c"matomo_sync()".as_ptr()) };
+    refuse_read_only(c"matomo_sync()");
     let days = or_raise(
         Arguments { site, url, key, server, start_date, end_date, destination, force, page_size }
             .request()
@@ -103,8 +103,7 @@ fn matomo_check_0_2_reconnect(
         delete_purged: delete_purged.unwrap_or(false),
     };
     if check_options.repair {
-        // SAFETY: main thread; raises an ERROR in a read-only transaction and on a standby.
-        unsafe { pg_sys::PreventCommandIfReadOnly(c"matomo_check(repair)".as_ptr()) };
+        refuse_read_only(c"matomo_check(repair)");
     }
     let days = or_raise(
         Arguments {

@@ -31,16 +31,16 @@ const OF_SERVER: [&str; 7] =
     ["url", "ca_file", "timeout", "connect_timeout", "language", "page_size", "fetch_workers"];
 
 /// Valid page sizes, in visits.
-pub const PAGE_SIZES: std::ops::RangeInclusive<i32> = 1..=10_000;
+pub const PAGE_SIZES: RangeInclusive<i32> = 1..=10_000;
 
 /// Valid numbers of days fetched at once.
-pub const WORKERS: std::ops::RangeInclusive<i32> = 1..=8;
+pub const WORKERS: RangeInclusive<i32> = 1..=8;
 
 /// Valid connect timeouts, in seconds.
-pub const CONNECT_TIMEOUTS: std::ops::RangeInclusive<i32> = 1..=3_600;
+pub const CONNECT_TIMEOUTS: RangeInclusive<i32> = 1..=3_600;
 
 /// Valid request timeouts, in seconds.
-pub const REQUEST_TIMEOUTS: std::ops::RangeInclusive<i32> = 1..=86_400;
+pub const REQUEST_TIMEOUTS: RangeInclusive<i32> = 1..=86_400;
 
 /// The only option of a user mapping.
 pub const TOKEN: &str = "token";

@@ -1,8 +1,8 @@
 //! The keys of a visit and of its actions in `Live.getLastVisitsDetails`: which of them are kept, and
 //! which are left out on purpose. A key in no list here is unknown, and kept as it is. Pure.
 
-/// Keys of a visit whose values columns take, in alphabetical order. The last eight of `campaign…` are
-/// those of the plugin MarketingCampaignsReporting.
+/// Keys of a visit whose values columns take, in alphabetical order. The eight `campaign…` are those
+/// of the plugin MarketingCampaignsReporting.
 pub const VISIT_KEYS: [&str; 62] = [
     "actions",
     "browserCode",

@@ -63,6 +63,11 @@ impl Zone {
     pub fn midnight(self, day: NaiveDate) -> i64 {
         self.instants(day.and_time(NaiveTime::MIN).and_utc().timestamp()).0
     }
+
+    /// The instant at which the site-day after a day begins.
+    pub fn day_end(self, day: NaiveDate) -> i64 {
+        day.succ_opt().map_or(i64::MAX, |next| self.midnight(next))
+    }
 }
 
 fn naive(seconds: i64) -> Option<NaiveDateTime> {

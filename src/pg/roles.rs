@@ -77,6 +77,12 @@ impl Drop for AsSiteOwner {
     }
 }
 
+/// The current user.
+pub fn current_user() -> pg_sys::Oid {
+    // SAFETY: main thread, within a transaction.
+    unsafe { pg_sys::GetUserId() }
+}
+
 /// Whether the current user has the rights of a role.
 pub fn has_rights_of(role: pg_sys::Oid) -> bool {
     // SAFETY: main thread, within a transaction.

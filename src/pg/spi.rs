@@ -1,5 +1,7 @@
 //! Statements through SPI. Only those that write take a transaction ID.
 
+use std::ffi::CStr;
+
 use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
 use pgrx::spi::{PreparedStatement, SpiClient, SpiTupleTable};
@@ -19,6 +21,12 @@ pub fn query<'conn>(
 ) -> Result<SpiTupleTable<'conn>> {
     let kinds: Vec<_> = args.iter().map(|arg| PgOid::from(arg.oid())).collect();
     run_plan(client, &client.prepare_mut(sql, &kinds).map_err(spi)?, args)
+}
+
+/// Raises an ERROR in a read-only transaction and on a standby. `what` is the call that writes.
+pub fn refuse_read_only(what: &CStr) {
+    // SAFETY: main thread; the text is only read.
+    unsafe { pg_sys::PreventCommandIfReadOnly(what.as_ptr()) };
 }
 
 /// Fires deferred constraints now, and makes all others immediate: with the rights of the current user, and

@@ -95,7 +95,7 @@ impl ColumnType {
         }
     }
 
-    /// Writes a value as the type shows it; NULL if it cannot hold the value, of which false tells.
+    /// Writes a value as the type shows it; NULL if it cannot hold the value; then returns false.
     /// An empty text is no value to any type but a text.
     #[must_use]
     pub fn write(self, cells: &mut Cells, value: Value) -> bool {

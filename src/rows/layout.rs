@@ -40,7 +40,7 @@ impl Layout {
                 Source::Item(key) => ITEM_PLACES.find(key),
                 _ => None,
             };
-            // Without its value a row would be found by nobody: Postgres refuses what does not fit.
+            // Without its value a row could not be found: Postgres refuses what does not fit.
             let is_key = of.identity().contains(&column.name) || column.source == Source::VisitId;
             let kind = if is_key { ColumnType::Other } else { kind };
             Slot { column, kind, key }

@@ -283,7 +283,7 @@ impl Ledger {
 
 /// The error of an entry that violates the table's constraints.
 pub fn corrupt() -> Error {
-    Error::Internal("the ledger holds what it cannot hold".to_owned())
+    Error::Internal("invalid row in matomo_ledger".to_owned())
 }
 
 /// Lets all days of a destination be read again, of all sites and with the counts that they have, except

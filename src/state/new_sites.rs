@@ -1,5 +1,5 @@
-//! The mark to register new sites of a server: it is on one registered site, like which the new ones are
-//! registered. SPI only.
+//! The mark to register new sites of a server: one registered site has it, and new ones are registered
+//! like that one. SPI only.
 
 use pgrx::pg_sys;
 use pgrx::spi::SpiClient;

@@ -185,7 +185,7 @@ impl Registration<'_> {
     ) -> Result<()> {
         let parts = |kept: Interval| (kept.months(), kept.days(), kept.micros());
         let has = self.retention.or(present).is_some_and(|kept| parts(kept) != (0, 0, 0));
-        // What else is changed of a site that has it is none of this.
+        // Other changes of a site with a retention are not checked.
         let is_new = has && (self.retention.is_some() || self.idsite.is_some());
         let (Some(table), Some(site)) = (whole.destination.filter(|_| is_new), whole.idsite) else {
             return Ok(());

@@ -35,7 +35,7 @@ pub fn zone(timezone: &str) -> Zone {
 /// Bounds of a day's actions in `action_timestamp`, in Unix seconds; the end is exclusive.
 pub fn span(day: NaiveDate, timezone: &str, kind: Option<ActionTime>) -> (i64, i64) {
     let zone = kind.unwrap_or(ActionTime::Utc).zone_of_days(zone(timezone));
-    (zone.midnight(day), day.succ_opt().map_or(i64::MAX, |next| zone.midnight(next)))
+    (zone.midnight(day), zone.day_end(day))
 }
 
 /// The retention of a registered site; `None` means forever. Locks the site until the end of the

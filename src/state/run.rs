@@ -64,7 +64,7 @@ impl Run {
         );
         extension.run(|client| {
             let row = query(client, &sql, &[run.into()])?.next().ok_or(StoredError::NoRun(run))?;
-            let corrupt = || Error::Internal("a run holds what it cannot hold".to_owned());
+            let corrupt = || Error::Internal("invalid row in matomo_run_log".to_owned());
             let parse = |text: &str| text.parse::<NaiveDate>().map_err(|_| corrupt());
             let next_day: Option<String> = row.get(7).map_err(spi)?;
             let done: Option<String> = row.get(8).map_err(spi)?;

@@ -66,7 +66,7 @@ impl RegisteredSite {
     }
 
     fn of(row: &SpiHeapTupleData) -> Result<RegisteredSite> {
-        let corrupt = || Error::Internal("a registered site lacks what it cannot lack".to_owned());
+        let corrupt = || Error::Internal("invalid row in matomo_site_config".to_owned());
         let text = |column: usize| row.get::<String>(column).map_err(spi);
         let number = |column: usize| row.get::<i32>(column).map_err(spi)?.ok_or_else(corrupt);
         let oid = |column: usize| row.get::<pg_sys::Oid>(column).map_err(spi)?.ok_or_else(corrupt);

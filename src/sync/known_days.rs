@@ -32,7 +32,7 @@ pub fn known(
 
 /// Start and end of a day.
 fn span(zone: Zone, day: NaiveDate) -> (i64, i64) {
-    (zone.midnight(day), day.succ_opt().map_or(i64::MAX, |next| zone.midnight(next)))
+    (zone.midnight(day), zone.day_end(day))
 }
 
 /// The days that were read in other timezones, in two lists: those that stay valid, as their time in this

@@ -88,7 +88,7 @@ impl<'a> Pages<'a> {
         actions: bool,
     ) -> Pages<'a> {
         let ReadOptions { site, page_size, began: now, .. } = reading;
-        let end = day.succ_opt().map_or(i64::MAX, |next| site.zone.midnight(next));
+        let end = site.zone.day_end(day);
         let pager = Pager::new(page_size, since);
         Pages { client, site, day, end, now, actions, pager, more: true, asked: 0 }
     }

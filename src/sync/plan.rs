@@ -139,7 +139,7 @@ pub fn due(
         if known.sealed && !is_again {
             return None;
         }
-        let end = day.succ_opt().map_or(i64::MAX, |next| zone.midnight(next));
+        let end = zone.day_end(*day);
         let settled = end.saturating_add(times.settle);
         let seals = settled <= times.now;
         let goes_on = |pass: &Pass| {

@@ -9,7 +9,8 @@ use crate::error::{Result, StoredError};
 use crate::pg::extension::Extension;
 use crate::pg::failed::Failed;
 use crate::pg::locks;
-use crate::pg::spi::{query, spi};
+use crate::pg::roles::current_user;
+use crate::pg::spi::{query, refuse_read_only, spi};
 use crate::state::not_begun;
 use crate::state::restored::{self, OWNER_OF_SITE};
 use crate::state::sites::RegisteredSite;
@@ -38,8 +39,7 @@ pub fn check_can_commit(what: &str) -> Result<()> {
         return Err(StoredError::InFunction(what.to_owned()).into());
     }
     let what = CString::new(what).unwrap_or_default();
-    // SAFETY: main thread; the text is only read.
-    unsafe { pg_sys::PreventCommandIfReadOnly(what.as_ptr()) };
+    refuse_read_only(&what);
     Ok(())
 }
 
@@ -64,8 +64,7 @@ pub fn sites() -> Result<Vec<i32>> {
              AND EXISTS (SELECT FROM pg_roles r WHERE r.oid = {OWNER_OF_SITE})) ORDER BY coalesce(t.failures, 0) > 0, s.id",
         extension.schema
     );
-    // SAFETY: main thread, within a transaction.
-    let user = unsafe { pg_sys::GetUserId() };
+    let user = current_user();
     extension.run(|client| {
         let rows = query(client, &sql, &[user.into()])?;
         let ids = rows.map(|row| row.get::<i32>(1).map_err(spi));

@@ -177,7 +177,7 @@ fn waiting(extension: &Extension) -> Result<Vec<Candidate>> {
     let worked_on: Vec<i32> =
         locks::held(Kind::Run).iter().map(|held| held.object.cast_signed()).collect();
     extension.run(|client| {
-        let corrupt = || Error::Internal("a registered site lacks what it cannot lack".to_owned());
+        let corrupt = || Error::Internal("invalid row in matomo_site_config".to_owned());
         query(client, &sql, &[worked_on.into()])?
             .map(|row| {
                 Ok(Candidate {

@@ -90,7 +90,7 @@ impl TableWriter {
         Ok(())
     }
 
-    /// Whether no trigger can have taken away the inserted rows, none of which is to be seen.
+    /// Whether no trigger can have removed the inserted rows, none of which is visible.
     fn has_vanished(&self, client: &mut SpiClient, inserted: i64) -> Result<bool> {
         let args = [self.destination.oid.into(), inserted.into()];
         let found = query(client, VANISHED, &args)?.first();

@@ -57,7 +57,7 @@ fn a_token_that_sees_nothing_is_told_of() {
     assert_says(
         &refused,
         "22023",
-        "no site of table public.matomo is registered that new ones could be like",
+        "no registered site of table public.matomo can be the model of new ones",
         &[],
         "view access",
     );
@@ -204,7 +204,7 @@ fn new_sites_come_into_the_table_that_was_given() {
     run(&mut db, "SELECT matomo_add_sites('analytics')");
     let refused = error(&mut db, &add("matomo_partitioned"));
     let message =
-        "no site of table public.matomo_partitioned is registered that new ones could be like";
+        "no registered site of table public.matomo_partitioned can be the model of new ones";
     assert_says(&refused, "22023", message, &[], "table of your registered sites");
     run(&mut db, &add("matomo"));
     let site: i32 = one(&mut db, "SELECT id FROM matomo_sites WHERE new_sites");

@@ -147,7 +147,7 @@ fn where_there_is_no_room_for_a_coordinator_sites_have_failures() {
     let site = register(&mut db, &format!("'analytics', 1, '{}'", noon.text(1)));
     assert_eq!(told(&mut db), "0");
     hours_later(&mut db);
-    let expected = "1|55000|the background worker has not synced the site for over an hour\
+    let expected = "1|55000|the background worker is late with the site by more than an hour\
         |Look for the launcher and the coordinator of this database in pg_stat_activity, and for their messages in the log of the server.";
     assert_eq!(told(&mut db), expected);
     run(&mut db, &format!("CALL matomo_sync_site({site})"));
