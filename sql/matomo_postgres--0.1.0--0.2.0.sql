@@ -877,7 +877,7 @@ AS $$
 $$;
 
 COMMENT ON FUNCTION matomo_partition_ranges(regclass) IS
-    'Internal: bounds of each partition of a destination partitioned by action_timestamp; the upper one is exclusive';
+    'Internal: bounds of each partition of a destination or companion that is partitioned by its time; the upper one is exclusive';
 
 CREATE OR REPLACE FUNCTION matomo_grant_as(made regclass, model regclass) RETURNS void
 LANGUAGE plpgsql
@@ -1261,7 +1261,7 @@ BEGIN
         WHEN 'visits' THEN 'Matomo visits, one row per visit of %s'
         WHEN 'conversions' THEN 'Matomo conversions, one row per goal conversion, order or abandoned cart of %s'
         WHEN 'items' THEN 'Items of Matomo orders and abandoned carts of %s, one row per item' END, of_table));
-    -- Who may read the actions may read these; policies of the table of the actions are none of theirs.
+    -- Who may read the actions may read these; policies of the table of the actions do not apply to them.
     PERFORM @extschema@.matomo_grant_as(qualified::regclass, destination);
     RETURN qualified::regclass;
 END
@@ -2128,7 +2128,7 @@ CREATE OR REPLACE VIEW matomo_status WITH (security_barrier) AS
                  AND matomo_run_is_dead(r.runid))::integer + o.is_overdue::integer AS failures,
            CASE WHEN o.is_overdue THEN pg_catalog.now() ELSE t.last_error_at END AS last_error_at,
            CASE WHEN o.is_overdue THEN '55000' ELSE t.last_sqlstate END AS last_sqlstate,
-           CASE WHEN o.is_overdue THEN 'the background worker has not synced the site for over an hour'
+           CASE WHEN o.is_overdue THEN 'the background worker is late with the site by more than an hour'
                 ELSE t.last_error END AS last_error,
            CASE WHEN o.is_overdue THEN NULL ELSE t.last_detail END AS last_detail,
            CASE WHEN o.is_overdue THEN 'Look for the launcher and the coordinator of this database in pg_stat_activity, and for their messages in the log of the server.'
@@ -2173,7 +2173,7 @@ COMMENT ON COLUMN matomo_status.lag IS 'Time since synced_to';
 COMMENT ON COLUMN matomo_status.sealed_to IS 'Last sealed day: read whole after it had ended and settled';
 COMMENT ON COLUMN matomo_status.newest_action IS 'Last action of the newest copied visit';
 COMMENT ON COLUMN matomo_status.visits_today IS 'Copied visits of today, in the site''s timezone';
-COMMENT ON COLUMN matomo_status.failures IS 'Failed runs since the last success; also 1 if the background worker has not synced the site for over an hour; 0 means healthy';
+COMMENT ON COLUMN matomo_status.failures IS 'Failed runs since the last success; also 1 if the background worker is late with the site by more than an hour; 0 means healthy';
 COMMENT ON COLUMN matomo_status.last_error_at IS 'When a run last failed, even if runs have succeeded since';
 COMMENT ON COLUMN matomo_status.last_sqlstate IS 'SQLSTATE of its error';
 COMMENT ON COLUMN matomo_status.last_error IS 'Message of its error';
