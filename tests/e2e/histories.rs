@@ -14,6 +14,7 @@
 mod bench;
 mod course;
 mod events;
+mod hypertables;
 mod killed_import;
 mod random;
 mod reckoning;
@@ -24,7 +25,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use self::bench::Bench;
+use self::bench::{Bench, Engine};
 use self::course::{Course, Tally};
 use crate::support::cluster::{Cluster, shared};
 
@@ -58,14 +59,18 @@ fn live(seed: u64, bench: &mut Bench, told: bool) -> Result<Tally, String> {
     Err(format!("MATOMO_HISTORY_SEED={seed}\n{steps}\n{why}"))
 }
 
-#[test]
-fn after_any_history_all_that_can_be_known_is_stored_and_after_a_repair_everything() {
+/// Lives through that many histories, or the one asked for; those with kills on a server of their own.
+fn live_all(
+    many: u64,
+    peaceful: &Cluster,
+    own: impl Fn() -> Cluster + Sync,
+    engine: Option<Engine>,
+) -> Tally {
     if let Some(seed) = variable("MATOMO_HISTORY_SEED") {
-        let own = seed.is_multiple_of(KILLS).then(Cluster::start);
-        let mut bench = Bench::new(own.as_ref().unwrap_or_else(|| shared()));
-        return live(seed, &mut bench, true).map(drop).unwrap_or_else(|why| panic!("{why}"));
+        let own = seed.is_multiple_of(KILLS).then(own);
+        let mut bench = Bench::only(own.as_ref().unwrap_or(peaceful), engine);
+        return live(seed, &mut bench, true).unwrap_or_else(|why| panic!("{why}"));
     }
-    let many = variable("MATOMO_HISTORIES").unwrap_or(HISTORIES);
     let sum = Mutex::new(Tally::default());
     let failures = Mutex::new(Vec::new());
     let next = AtomicU64::new(1);
@@ -90,19 +95,23 @@ fn after_any_history_all_that_can_be_known_is_stored_and_after_a_repair_everythi
     };
     std::thread::scope(|scope| {
         for _ in 0..2 {
-            scope.spawn(|| work(&mut Bench::new(shared()), &next, 1, KILLS));
+            scope.spawn(|| work(&mut Bench::only(peaceful, engine), &next, 1, KILLS));
         }
-        scope.spawn(|| {
-            let own = Cluster::start();
-            work(&mut Bench::new(&own), &next_kill, KILLS, u64::MAX);
-        });
+        scope.spawn(|| work(&mut Bench::only(&own(), engine), &next_kill, KILLS, u64::MAX));
     });
     let sum = sum.into_inner().unwrap();
     println!("{sum:?}");
     let failures = failures.into_inner().unwrap();
     assert!(failures.is_empty(), "{} histories fail:\n\n{}", failures.len(), failures.join("\n\n"));
     assert_eq!(sum.histories as u64, many);
-    if many >= HISTORIES {
+    sum
+}
+
+#[test]
+fn after_any_history_all_that_can_be_known_is_stored_and_after_a_repair_everything() {
+    let sum =
+        live_all(variable("MATOMO_HISTORIES").unwrap_or(HISTORIES), shared(), Cluster::start, None);
+    if sum.histories as u64 >= HISTORIES {
         let Tally { failed, cancelled, killed, killed_late, excused, found, .. } = sum;
         let rare = [failed, cancelled, killed - killed_late, killed_late, excused];
         assert!(rare.iter().all(|times| *times > 0), "too quiet: {sum:?}");

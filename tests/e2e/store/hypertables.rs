@@ -3,31 +3,15 @@
 use postgres::Client;
 
 use crate::support::cluster::Cluster;
-use crate::support::engines::course;
+use crate::support::engines::{course, create_hypertable, timescale};
 use crate::support::noon::{add_site, from};
 use crate::support::*;
 
-/// A server with TimescaleDB, if it can be had here.
-fn timescale() -> Option<Cluster> {
-    let available =
-        "SELECT EXISTS (SELECT FROM pg_available_extensions WHERE name = 'timescaledb')";
-    let is_there: bool = one(&mut database(), available);
-    let must_be_there = std::env::var_os("MATOMO_TIMESCALE").is_some();
-    assert!(is_there || !must_be_there, "this server has no TimescaleDB");
-    let conf = "shared_preload_libraries = 'timescaledb, matomo_postgres'\ntimescaledb.telemetry_level = off\n";
-    is_there.then(|| Cluster::start_with(conf))
-}
-
-/// A database with the destination `matomo` as a hypertable, with a chunk a day.
+/// A database with the destination `matomo` as a hypertable.
 fn hypertable(cluster: &Cluster) -> Client {
     let mut db = cluster.connect(&cluster.database());
-    run(
-        &mut db,
-        "SET client_min_messages = warning; CREATE EXTENSION timescaledb;
-         SELECT matomo_create_table('matomo');
-         ALTER TABLE matomo DROP CONSTRAINT matomo_pkey, ADD PRIMARY KEY (idvisit, action_id, action_timestamp);
-         SELECT create_hypertable('matomo', 'action_timestamp', chunk_time_interval => interval '1 day')",
-    );
+    run(&mut db, "SET client_min_messages = warning");
+    create_hypertable(&mut db, "matomo");
     db
 }
 
