@@ -30,16 +30,22 @@ use self::course::{Course, Tally};
 use crate::support::cluster::{Cluster, shared};
 
 const HISTORIES: u64 = 300;
-/// Every so manieth history is one in which the server is killed.
-const KILLS: u64 = 15;
+
+struct Histories {
+    many: u64,
+    /// Every so manieth is one in which the server is killed.
+    kills: u64,
+    /// That of all tables; otherwise any.
+    engine: Option<Engine>,
+}
 
 fn variable(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text}")))
 }
 
 /// Lives through a history; a failure tells the seed and all steps.
-fn live(seed: u64, bench: &mut Bench, told: bool) -> Result<Tally, String> {
-    let mut course = Course::new(seed, bench, seed.is_multiple_of(KILLS));
+fn live(seed: u64, bench: &mut Bench, with_kills: bool, told: bool) -> Result<Tally, String> {
+    let mut course = Course::new(seed, bench, with_kills);
     let stage = course.steps();
     let result = catch_unwind(AssertUnwindSafe(|| course.run()));
     let tally = course.tally;
@@ -59,22 +65,20 @@ fn live(seed: u64, bench: &mut Bench, told: bool) -> Result<Tally, String> {
     Err(format!("MATOMO_HISTORY_SEED={seed}\n{steps}\n{why}"))
 }
 
-/// Lives through that many histories, or the one asked for; those with kills on a server of their own.
-fn live_all(
-    many: u64,
-    peaceful: &Cluster,
-    own: impl Fn() -> Cluster + Sync,
-    engine: Option<Engine>,
-) -> Tally {
+/// Lives through all histories, or the one asked for; those with kills on a server of their own.
+fn live_all(of: &Histories, peaceful: &Cluster, own: impl Fn() -> Cluster + Sync) -> Tally {
+    let Histories { kills, engine, .. } = *of;
+    let many = variable("MATOMO_HISTORIES").unwrap_or(of.many);
     if let Some(seed) = variable("MATOMO_HISTORY_SEED") {
-        let own = seed.is_multiple_of(KILLS).then(own);
+        let own = seed.is_multiple_of(kills).then(own);
         let mut bench = Bench::only(own.as_ref().unwrap_or(peaceful), engine);
-        return live(seed, &mut bench, true).unwrap_or_else(|why| panic!("{why}"));
+        return live(seed, &mut bench, seed.is_multiple_of(kills), true)
+            .unwrap_or_else(|why| panic!("{why}"));
     }
     let sum = Mutex::new(Tally::default());
     let failures = Mutex::new(Vec::new());
     let next = AtomicU64::new(1);
-    let next_kill = AtomicU64::new(KILLS);
+    let next_kill = AtomicU64::new(kills);
     let work = |bench: &mut Bench, next: &AtomicU64, step: u64, skip: u64| {
         loop {
             let seed = next.fetch_add(step, Ordering::Relaxed);
@@ -84,7 +88,7 @@ fn live_all(
             if seed.is_multiple_of(skip) {
                 continue;
             }
-            match live(seed, bench, false) {
+            match live(seed, bench, seed.is_multiple_of(kills), false) {
                 Ok(tally) => *sum.lock().unwrap() += tally,
                 Err(why) => failures.lock().unwrap().push(why),
             }
@@ -95,9 +99,9 @@ fn live_all(
     };
     std::thread::scope(|scope| {
         for _ in 0..2 {
-            scope.spawn(|| work(&mut Bench::only(peaceful, engine), &next, 1, KILLS));
+            scope.spawn(|| work(&mut Bench::only(peaceful, engine), &next, 1, kills));
         }
-        scope.spawn(|| work(&mut Bench::only(&own(), engine), &next_kill, KILLS, u64::MAX));
+        scope.spawn(|| work(&mut Bench::only(&own(), engine), &next_kill, kills, u64::MAX));
     });
     let sum = sum.into_inner().unwrap();
     println!("{sum:?}");
@@ -109,8 +113,8 @@ fn live_all(
 
 #[test]
 fn after_any_history_all_that_can_be_known_is_stored_and_after_a_repair_everything() {
-    let sum =
-        live_all(variable("MATOMO_HISTORIES").unwrap_or(HISTORIES), shared(), Cluster::start, None);
+    let histories = Histories { many: HISTORIES, kills: 15, engine: None };
+    let sum = live_all(&histories, shared(), Cluster::start);
     if sum.histories as u64 >= HISTORIES {
         let Tally { failed, cancelled, killed, killed_late, excused, found, .. } = sum;
         let rare = [failed, cancelled, killed - killed_late, killed_late, excused];

@@ -37,7 +37,8 @@ pub enum Engine {
     Heap2,
     /// A partition of the table with partitions lies in another database.
     Foreign,
-    /// A hypertable of TimescaleDB; of the table with partitions, the companions are hypertables too.
+    /// A hypertable of TimescaleDB. The table with partitions has a second dimension, and companions that
+    /// are hypertables too.
     Hypertable,
 }
 

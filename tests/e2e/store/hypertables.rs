@@ -119,3 +119,39 @@ fn retention_drops_chunks_that_are_old_and_of_the_site_alone_and_deletes_from_ot
         );
     }
 }
+
+#[test]
+fn retention_of_a_hypertable_with_a_second_dimension_takes_rows_and_keeps_chunks() {
+    let Some(cluster) = timescale() else { return };
+    let noon = Noon::new();
+    let fake = serve(noon.world(8));
+    add_site(&fake, &noon, 2, 5000, 8);
+    let mut db = cluster.connect(&cluster.database());
+    run(&mut db, "SET client_min_messages = warning; SET matomo.settle_time = 0");
+    create_hypertable(&mut db, "matomo");
+    // As docs/scale.md has it for one dimension, with the site in the key.
+    run(
+        &mut db,
+        "ALTER TABLE matomo DROP CONSTRAINT matomo_pkey,
+             ADD PRIMARY KEY (idsite, idvisit, action_id, action_timestamp);
+         SELECT add_dimension('matomo', 'idsite', number_partitions => 4)",
+    );
+    for site in [1, 2] {
+        sync_site(&mut db, &fake, site, &from(&noon, 7));
+    }
+    let both = |db: &mut Client| -> [i64; 2] {
+        [1, 2].map(|site| one(db, &format!("SELECT count(*) FROM matomo WHERE idsite = {site}")))
+    };
+    assert_eq!(both(&mut db), [72, 24]);
+    let count = "SELECT count(*) FROM show_chunks('matomo')";
+    let chunks: i64 = one(&mut db, count);
+    assert!(chunks >= 16, "{chunks}");
+    let until = format!("{} 00:00:00+00", noon.text(2));
+    run(&mut db, &format!("CALL matomo_drop_before('matomo', '{until}', site => 1)"));
+    let old =
+        format!("SELECT count(*) FROM matomo WHERE action_timestamp < '{until}' AND idsite =");
+    assert_eq!(one::<i64>(&mut db, &format!("{old} 1")), 0);
+    assert!(one::<i64>(&mut db, &format!("{old} 2")) > 0);
+    assert_eq!(both(&mut db)[1], 24);
+    assert_eq!(one::<i64>(&mut db, count), chunks);
+}

@@ -114,9 +114,10 @@ pub fn create_hypertable(db: &mut Client, destination: &str) {
     spread(db, destination, "action_id, action_timestamp", "action_timestamp");
 }
 
-/// The same, its companions too.
+/// The same, by visits too, and its companions.
 pub fn create_hypertables(db: &mut Client, destination: &str) {
     create_hypertable(db, destination);
+    run(db, &format!("SELECT add_dimension('{destination}', 'idvisit', number_partitions => 2)"));
     for (companion, key, time) in [
         ("visits", "lastaction", "lastaction"),
         ("conversions", "action_id, converted", "converted"),
