@@ -13,17 +13,15 @@ use crate::pg::spi::spi;
 use crate::rows::batch::TableRows;
 use crate::rows::id_ranges::{IdRanges, length, ranges_of, widen};
 use crate::store::planner_hook::VisitIndexOnly;
-use crate::store::span::FEW;
+use crate::store::span::{FEW, ends};
 use crate::store::statements::span_args;
 use crate::store::table_writer::TableWriter;
 
 impl TableWriter {
     /// Whether all visits of a batch lie where no visit was stored at this sync's first look, in any
-    /// partition. Those stored since by others are in the batch's own span.
+    /// partition. Those stored since are in [`TableWriter::span_of_new`].
     pub(super) fn knows_as_new(&self, table: &TableRows) -> bool {
-        self.expects_new
-            && table.visits.iter().all(|(id, _)| !self.written.contains(*id))
-            && self.gaps(table).all(|range| self.free.cover(range))
+        self.expects_new && table.visits.iter().all(|(id, _)| self.free.contains(*id))
     }
 
     /// Ranges in which no visit has stored rows. Those of batches before are not asked for.
@@ -78,5 +76,6 @@ impl TableWriter {
     /// Remembers the visits of a batch.
     pub(super) fn note_written(&mut self, table: &TableRows) {
         ranges_of(table.visits.iter().map(|(id, _)| *id)).for_each(|range| self.written.add(range));
+        self.spans.extend(ends(table).zip(self.own_span(table)));
     }
 }

@@ -1,5 +1,7 @@
 //! Where the stored rows of a batch's visits can be. SPI only.
 
+use std::ops::Range;
+
 use pgrx::spi::SpiClient;
 
 use crate::error::Result;
@@ -46,6 +48,20 @@ impl TableWriter {
         self.destination.key_has_time().then_some((first, last))
     }
 
+    /// The batch's own span, with those of earlier batches of this sync that may have had visits of it. What
+    /// others have stored meanwhile is in the first.
+    pub(super) fn span_of_new(&self, table: &TableRows) -> Option<(f64, f64)> {
+        let mut span = self.own_span(table)?;
+        let [least, greatest] = ends(table)?;
+        for ([first, last], (from, to)) in &self.spans {
+            let may_have = |(id, _): &(i64, Range<usize>)| (first..=last).contains(&id);
+            if *first <= greatest && least <= *last && table.visits.iter().any(may_have) {
+                span = (span.0.min(*from), span.1.max(*to));
+            }
+        }
+        Some(span)
+    }
+
     /// Whether visits of the batch may have stored rows outside a span.
     fn has_rows_outside(
         &mut self,
@@ -74,4 +90,10 @@ impl TableWriter {
         }
         Ok(false)
     }
+}
+
+/// The least and the greatest visit.
+pub(super) fn ends(table: &TableRows) -> Option<[i64; 2]> {
+    let ids = || table.visits.iter().map(|(id, _)| *id);
+    Some([ids().min()?, ids().max()?])
 }

@@ -43,6 +43,8 @@ pub struct TableWriter {
     pub(super) written: IdRanges,
     /// Ranges in which no other visits are stored.
     pub(super) free: IdRanges,
+    /// Of each batch written: the least and the greatest visit, and the span of its rows.
+    pub(super) spans: Vec<([i64; 2], (f64, f64))>,
     /// Whether the last batch had only new visits, as in an import.
     pub(super) expects_new: bool,
     /// Whether rows that were inserted have been seen in the table.
@@ -64,6 +66,7 @@ impl TableWriter {
             ranges,
             written: IdRanges::default(),
             free: IdRanges::default(),
+            spans: Vec::new(),
             expects_new: true,
             is_read_back: false,
         }
@@ -78,7 +81,7 @@ impl TableWriter {
         Spi::connect_mut(|client| {
             self.make_partitions(client, rows)?;
             let is_new = self.knows_as_new(rows);
-            let span = if is_new { self.own_span(rows) } else { self.span(client, rows)? };
+            let span = if is_new { self.span_of_new(rows) } else { self.span(client, rows)? };
             let mut changes = self.changes(client, batch, span, RowLock::No)?;
             self.expects_new = changes.is_all_new(rows);
             self.note_written(rows);

@@ -14,6 +14,7 @@
 mod bench;
 mod course;
 mod events;
+mod hypertables;
 mod killed_import;
 mod random;
 mod reckoning;
@@ -24,21 +25,27 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use self::bench::Bench;
+use self::bench::{Bench, Engine};
 use self::course::{Course, Tally};
 use crate::support::cluster::{Cluster, shared};
 
 const HISTORIES: u64 = 300;
-/// Every so manieth history is one in which the server is killed.
-const KILLS: u64 = 15;
+
+struct Histories {
+    many: u64,
+    /// Every so manieth is one in which the server is killed.
+    kills: u64,
+    /// That of all tables; otherwise any.
+    engine: Option<Engine>,
+}
 
 fn variable(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text}")))
 }
 
 /// Lives through a history; a failure tells the seed and all steps.
-fn live(seed: u64, bench: &mut Bench, told: bool) -> Result<Tally, String> {
-    let mut course = Course::new(seed, bench, seed.is_multiple_of(KILLS));
+fn live(seed: u64, bench: &mut Bench, with_kills: bool, told: bool) -> Result<Tally, String> {
+    let mut course = Course::new(seed, bench, with_kills);
     let stage = course.steps();
     let result = catch_unwind(AssertUnwindSafe(|| course.run()));
     let tally = course.tally;
@@ -58,18 +65,20 @@ fn live(seed: u64, bench: &mut Bench, told: bool) -> Result<Tally, String> {
     Err(format!("MATOMO_HISTORY_SEED={seed}\n{steps}\n{why}"))
 }
 
-#[test]
-fn after_any_history_all_that_can_be_known_is_stored_and_after_a_repair_everything() {
+/// Lives through all histories, or the one asked for; those with kills on a server of their own.
+fn live_all(of: &Histories, peaceful: &Cluster, own: impl Fn() -> Cluster + Sync) -> Tally {
+    let Histories { kills, engine, .. } = *of;
+    let many = variable("MATOMO_HISTORIES").unwrap_or(of.many);
     if let Some(seed) = variable("MATOMO_HISTORY_SEED") {
-        let own = seed.is_multiple_of(KILLS).then(Cluster::start);
-        let mut bench = Bench::new(own.as_ref().unwrap_or_else(|| shared()));
-        return live(seed, &mut bench, true).map(drop).unwrap_or_else(|why| panic!("{why}"));
+        let own = seed.is_multiple_of(kills).then(own);
+        let mut bench = Bench::only(own.as_ref().unwrap_or(peaceful), engine);
+        return live(seed, &mut bench, seed.is_multiple_of(kills), true)
+            .unwrap_or_else(|why| panic!("{why}"));
     }
-    let many = variable("MATOMO_HISTORIES").unwrap_or(HISTORIES);
     let sum = Mutex::new(Tally::default());
     let failures = Mutex::new(Vec::new());
     let next = AtomicU64::new(1);
-    let next_kill = AtomicU64::new(KILLS);
+    let next_kill = AtomicU64::new(kills);
     let work = |bench: &mut Bench, next: &AtomicU64, step: u64, skip: u64| {
         loop {
             let seed = next.fetch_add(step, Ordering::Relaxed);
@@ -79,7 +88,7 @@ fn after_any_history_all_that_can_be_known_is_stored_and_after_a_repair_everythi
             if seed.is_multiple_of(skip) {
                 continue;
             }
-            match live(seed, bench, false) {
+            match live(seed, bench, seed.is_multiple_of(kills), false) {
                 Ok(tally) => *sum.lock().unwrap() += tally,
                 Err(why) => failures.lock().unwrap().push(why),
             }
@@ -90,19 +99,23 @@ fn after_any_history_all_that_can_be_known_is_stored_and_after_a_repair_everythi
     };
     std::thread::scope(|scope| {
         for _ in 0..2 {
-            scope.spawn(|| work(&mut Bench::new(shared()), &next, 1, KILLS));
+            scope.spawn(|| work(&mut Bench::only(peaceful, engine), &next, 1, kills));
         }
-        scope.spawn(|| {
-            let own = Cluster::start();
-            work(&mut Bench::new(&own), &next_kill, KILLS, u64::MAX);
-        });
+        scope.spawn(|| work(&mut Bench::only(&own(), engine), &next_kill, kills, u64::MAX));
     });
     let sum = sum.into_inner().unwrap();
     println!("{sum:?}");
     let failures = failures.into_inner().unwrap();
     assert!(failures.is_empty(), "{} histories fail:\n\n{}", failures.len(), failures.join("\n\n"));
     assert_eq!(sum.histories as u64, many);
-    if many >= HISTORIES {
+    sum
+}
+
+#[test]
+fn after_any_history_all_that_can_be_known_is_stored_and_after_a_repair_everything() {
+    let histories = Histories { many: HISTORIES, kills: 15, engine: None };
+    let sum = live_all(&histories, shared(), Cluster::start);
+    if sum.histories as u64 >= HISTORIES {
         let Tally { failed, cancelled, killed, killed_late, excused, found, .. } = sum;
         let rare = [failed, cancelled, killed - killed_late, killed_late, excused];
         assert!(rare.iter().all(|times| *times > 0), "too quiet: {sum:?}");

@@ -11,7 +11,9 @@ use super::events::{Calendar, Scenery};
 use super::random::Random;
 use super::witness::Witness;
 use crate::support::cluster::{Cluster, is_gone};
-use crate::support::engines::{create_heap2, create_parted, create_server};
+use crate::support::engines::{
+    create_heap2, create_hypertable, create_hypertables, create_parted, create_server,
+};
 use crate::support::*;
 
 /// A database with a connection.
@@ -20,6 +22,8 @@ pub struct Bench<'a> {
     database: String,
     pub db: Client,
     engine: Engine,
+    /// That of all tables, if there is one.
+    pub only: Option<Engine>,
     pub has_fdw: bool,
     /// The database of foreign partitions, once there is one.
     there: Option<Client>,
@@ -33,6 +37,9 @@ pub enum Engine {
     Heap2,
     /// A partition of the table with partitions lies in another database.
     Foreign,
+    /// A hypertable of TimescaleDB. The table with partitions has a second dimension, and companions that
+    /// are hypertables too.
+    Hypertable,
 }
 
 impl<'a> Bench<'a> {
@@ -45,23 +52,35 @@ impl<'a> Bench<'a> {
         let available =
             "SELECT EXISTS (SELECT FROM pg_available_extensions WHERE name = 'postgres_fdw')";
         let has_fdw = one(&mut db, available);
-        Bench { cluster, database, db, engine: Engine::Heap, has_fdw, there: None }
+        Bench { cluster, database, db, engine: Engine::Heap, only: None, has_fdw, there: None }
+    }
+
+    /// With this engine alone.
+    pub fn only(cluster: &'a Cluster, engine: Option<Engine>) -> Bench<'a> {
+        Bench { only: engine, ..Bench::new(cluster) }
     }
 
     /// Takes away what an earlier history has left, and has tables made with an engine; all rows before
     /// an instant lie elsewhere, if there are foreign ones.
     pub fn clear(&mut self, engine: Engine, until: &str) {
-        let tables = format!(
-            "DROP TABLE IF EXISTS {}, {}; DELETE FROM matomo_ledger",
-            all_four("matomo"),
-            all_four("matomo_partitioned")
-        );
-        run(&mut self.db, &format!("RESET ALL; SET client_min_messages = warning; {tables}"));
+        run(&mut self.db, "RESET ALL; SET client_min_messages = warning");
+        // One by one, as hypertables must be.
+        for table in ["matomo", "matomo_partitioned"].into_iter().flat_map(four) {
+            run(&mut self.db, &format!("DROP TABLE IF EXISTS {table}"));
+        }
+        run(&mut self.db, "DELETE FROM matomo_ledger");
         self.engine = engine;
         self.set_engine();
-        if engine == Engine::Foreign {
-            self.create_foreign();
-            create_parted(&mut self.db, "matomo_partitioned", until);
+        match engine {
+            Engine::Heap | Engine::Heap2 => {}
+            Engine::Foreign => {
+                self.create_foreign();
+                create_parted(&mut self.db, "matomo_partitioned", until);
+            }
+            Engine::Hypertable => {
+                create_hypertable(&mut self.db, "matomo");
+                create_hypertables(&mut self.db, "matomo_partitioned");
+            }
         }
     }
 

@@ -98,12 +98,13 @@ impl<'a, 'b> Course<'a, 'b> {
         }
         let table = random.pick(&["matomo", "matomo_partitioned"]);
         // A kill may come between the commits of two databases, so none of them where there are two.
-        let engine = match random.below(10) {
+        let any = match random.below(10) {
             0..5 => Engine::Heap,
             5..8 => Engine::Heap2,
             _ if with_kills || table == "matomo" || !bench.has_fdw => Engine::Heap2,
             _ => Engine::Foreign,
         };
+        let engine = bench.only.unwrap_or(any);
         let until = DateTime::from_timestamp(zone.midnight(today - Days::new(1)), 0).unwrap();
         bench.clear(engine, &until.to_rfc3339());
         let fake = Fake::start(Options::new(world));

@@ -3,31 +3,15 @@
 use postgres::Client;
 
 use crate::support::cluster::Cluster;
-use crate::support::engines::course;
+use crate::support::engines::{course, create_hypertable, timescale};
 use crate::support::noon::{add_site, from};
 use crate::support::*;
 
-/// A server with TimescaleDB, if it can be had here.
-fn timescale() -> Option<Cluster> {
-    let available =
-        "SELECT EXISTS (SELECT FROM pg_available_extensions WHERE name = 'timescaledb')";
-    let is_there: bool = one(&mut database(), available);
-    let must_be_there = std::env::var_os("MATOMO_TIMESCALE").is_some();
-    assert!(is_there || !must_be_there, "this server has no TimescaleDB");
-    let conf = "shared_preload_libraries = 'timescaledb, matomo_postgres'\ntimescaledb.telemetry_level = off\n";
-    is_there.then(|| Cluster::start_with(conf))
-}
-
-/// A database with the destination `matomo` as a hypertable, with a chunk a day.
+/// A database with the destination `matomo` as a hypertable.
 fn hypertable(cluster: &Cluster) -> Client {
     let mut db = cluster.connect(&cluster.database());
-    run(
-        &mut db,
-        "SET client_min_messages = warning; CREATE EXTENSION timescaledb;
-         SELECT matomo_create_table('matomo');
-         ALTER TABLE matomo DROP CONSTRAINT matomo_pkey, ADD PRIMARY KEY (idvisit, action_id, action_timestamp);
-         SELECT create_hypertable('matomo', 'action_timestamp', chunk_time_interval => interval '1 day')",
-    );
+    run(&mut db, "SET client_min_messages = warning");
+    create_hypertable(&mut db, "matomo");
     db
 }
 
@@ -134,4 +118,40 @@ fn retention_drops_chunks_that_are_old_and_of_the_site_alone_and_deletes_from_ot
             "the old days are sealed"
         );
     }
+}
+
+#[test]
+fn retention_of_a_hypertable_with_a_second_dimension_takes_rows_and_keeps_chunks() {
+    let Some(cluster) = timescale() else { return };
+    let noon = Noon::new();
+    let fake = serve(noon.world(8));
+    add_site(&fake, &noon, 2, 5000, 8);
+    let mut db = cluster.connect(&cluster.database());
+    run(&mut db, "SET client_min_messages = warning; SET matomo.settle_time = 0");
+    create_hypertable(&mut db, "matomo");
+    // As docs/scale.md has it for one dimension, with the site in the key.
+    run(
+        &mut db,
+        "ALTER TABLE matomo DROP CONSTRAINT matomo_pkey,
+             ADD PRIMARY KEY (idsite, idvisit, action_id, action_timestamp);
+         SELECT add_dimension('matomo', 'idsite', number_partitions => 4)",
+    );
+    for site in [1, 2] {
+        sync_site(&mut db, &fake, site, &from(&noon, 7));
+    }
+    let both = |db: &mut Client| -> [i64; 2] {
+        [1, 2].map(|site| one(db, &format!("SELECT count(*) FROM matomo WHERE idsite = {site}")))
+    };
+    assert_eq!(both(&mut db), [72, 24]);
+    let count = "SELECT count(*) FROM show_chunks('matomo')";
+    let chunks: i64 = one(&mut db, count);
+    assert!(chunks >= 16, "{chunks}");
+    let until = format!("{} 00:00:00+00", noon.text(2));
+    run(&mut db, &format!("CALL matomo_drop_before('matomo', '{until}', site => 1)"));
+    let old =
+        format!("SELECT count(*) FROM matomo WHERE action_timestamp < '{until}' AND idsite =");
+    assert_eq!(one::<i64>(&mut db, &format!("{old} 1")), 0);
+    assert!(one::<i64>(&mut db, &format!("{old} 2")) > 0);
+    assert_eq!(both(&mut db)[1], 24);
+    assert_eq!(one::<i64>(&mut db, count), chunks);
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use fake_matomo::{Action, Fake};
 use postgres::Client;
 
-use crate::support::cluster::shared;
+use crate::support::cluster::{Cluster, shared};
 use crate::support::noon::from;
 use crate::support::*;
 
@@ -88,6 +88,51 @@ pub fn create_server(db: &mut Client, port: u16, database: &str) {
             "CREATE EXTENSION IF NOT EXISTS postgres_fdw; CREATE SERVER there FOREIGN DATA WRAPPER postgres_fdw
                  OPTIONS (host '127.0.0.1', port '{port}', dbname '{database}');
              CREATE USER MAPPING FOR CURRENT_USER SERVER there OPTIONS (user 'postgres')"
+        ),
+    );
+}
+
+/// A server with TimescaleDB, if it can be had here: `tests/majors` requires it on 17 and 18.
+pub fn timescale() -> Option<Cluster> {
+    let available =
+        "SELECT EXISTS (SELECT FROM pg_available_extensions WHERE name = 'timescaledb')";
+    let is_there: bool = one(&mut database(), available);
+    let must_be_there = std::env::var_os("MATOMO_TIMESCALE").is_some();
+    assert!(is_there || !must_be_there, "this server has no TimescaleDB");
+    let conf = "shared_preload_libraries = 'timescaledb, matomo_postgres'\ntimescaledb.telemetry_level = off\n";
+    is_there.then(|| Cluster::start_with(conf))
+}
+
+/// Makes a destination a hypertable, with a chunk a day.
+pub fn create_hypertable(db: &mut Client, destination: &str) {
+    run(
+        db,
+        &format!(
+            "CREATE EXTENSION IF NOT EXISTS timescaledb; SELECT matomo_create_table('{destination}')"
+        ),
+    );
+    spread(db, destination, "action_id, action_timestamp", "action_timestamp");
+}
+
+/// The same, by visits too, and its companions.
+pub fn create_hypertables(db: &mut Client, destination: &str) {
+    create_hypertable(db, destination);
+    run(db, &format!("SELECT add_dimension('{destination}', 'idvisit', number_partitions => 2)"));
+    for (companion, key, time) in [
+        ("visits", "lastaction", "lastaction"),
+        ("conversions", "action_id, converted", "converted"),
+        ("items", "action_id, place, converted", "converted"),
+    ] {
+        spread(db, &format!("{destination}_{companion}"), key, time);
+    }
+}
+
+fn spread(db: &mut Client, table: &str, key: &str, time: &str) {
+    run(
+        db,
+        &format!(
+            "ALTER TABLE {table} DROP CONSTRAINT {table}_pkey, ADD PRIMARY KEY (idvisit, {key});
+             SELECT create_hypertable('{table}', '{time}', chunk_time_interval => interval '1 day')"
         ),
     );
 }
