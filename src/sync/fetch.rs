@@ -76,8 +76,11 @@ pub fn days(
     days: Vec<Due>,
     outbox: &mut Outbox<Message>,
 ) {
+    // An import, which otherwise would store nothing until its first page is there.
+    let mut starts_small = days.len() > 1 && matches!(reading.step, Step::Whole);
     for due in days {
-        match read_day(client, &mut reading, layouts, due, outbox) {
+        let is_first = std::mem::take(&mut starts_small);
+        match read_day(client, &mut reading, layouts, (due, is_first), outbox) {
             Ok(true) => {}
             Ok(false) => return,
             Err(error) => {
@@ -92,12 +95,15 @@ fn read_day(
     client: &Client,
     reading: &mut ReadOptions,
     layouts: &Layouts,
-    due: Due,
+    (due, starts_small): (Due, bool),
     outbox: &mut Outbox<Message>,
 ) -> Result<bool> {
     let ReadOptions { site, step, began, .. } = *reading;
     let begin = site.zone.midnight(due.day);
     let mut pages = Pages::new(client, *reading, due.day, due.extent.since(), true);
+    if starts_small {
+        pages.start_small();
+    }
     let (part, mut seen, began) = match due.extent {
         Extent::Rest(pass) => (Part::Rest, pass.seen.unwrap_or_default(), pass.began),
         Extent::Whole => (Part::Whole, VisitTally::default(), began),
