@@ -20,10 +20,10 @@ pub fn register() {
     );
     GucRegistry::define_int_guc(
         c"matomo.recheck",
-        c"Sets the time between two rechecks of an open day; 0 disables them.",
+        c"Sets the time between two rechecks of an open day; 0 or less disables them.",
         c"A recheck lists all visits of the day without their actions, and fetches those that differ.",
         &RECHECK,
-        0,
+        -1,
         30 * 86_400,
         GucContext::Userset,
         GucFlags::UNIT_S,
