@@ -2,10 +2,11 @@
 
 use chrono::NaiveDate;
 use pgrx::pg_sys;
+use pgrx::spi::SpiClient;
 use serde::Serialize;
 
 use crate::error::{Error, Result};
-use crate::matomo::client::ROLLUP;
+use crate::matomo::client::{ROLLUP, SiteInfo};
 use crate::matomo::metadata::Metadata;
 use crate::pg::extension::Extension;
 use crate::pg::spi::{query, spi};
@@ -17,15 +18,6 @@ use crate::pg::spi::{query, spi};
 /// Only internal ones.
 pub fn store(extension: &Extension, destination: pg_sys::Oid, told: &Metadata) -> Result<()> {
     let schema = &extension.schema;
-    let restored = format!(
-        "m.destination = 0::oid AND m.idsite = $2 AND {schema}.matomo_find_table(m.destination_name) = $1"
-    );
-    let adopt = format!(
-        "UPDATE {schema}.matomo_site_metadata SET destination = $1::regclass, destination_name = '{{}}' \
-         WHERE ctid = (SELECT m.ctid FROM {schema}.matomo_site_metadata m WHERE {restored} LIMIT 1) \
-         AND NOT EXISTS (SELECT FROM {schema}.matomo_site_metadata m WHERE m.destination = $1 AND m.idsite = $2)"
-    );
-    let outdated = format!("DELETE FROM {schema}.matomo_site_metadata m WHERE {restored}");
     let merged = |list: &str, id: &str| {
         format!(
             "CASE WHEN excluded.{list}_read_at IS NULL THEN m.{list} ELSE ( \
@@ -59,12 +51,57 @@ pub fn store(extension: &Extension, destination: pg_sys::Oid, told: &Metadata) -
     let dimensions = told.dimensions.as_ref().ok().map(json).transpose()?;
     let site = json(&told.site)?;
     extension.run(|client| {
-        let ids = [destination.into(), told.site.idsite.into()];
-        query(client, &adopt, &ids)?;
-        query(client, &outdated, &ids)?;
+        adopt(client, schema, destination, told.site.idsite)?;
         let args = [destination.into(), site.into(), goals.into(), dimensions.into()];
         query(client, &store, &args).map(drop)
     })
+}
+
+/// Records that a site is a roll-up, as a sync has learned, unless that is known.
+///
+/// # Errors
+/// Only internal ones.
+pub fn note_rollup(
+    extension: &Extension,
+    destination: pg_sys::Oid,
+    site: i32,
+    info: &SiteInfo,
+) -> Result<()> {
+    let schema = &extension.schema;
+    let known = format!(
+        "SELECT 1 FROM {schema}.matomo_site_metadata m \
+         WHERE m.destination = $1 AND m.idsite = $2 AND m.site_type = '{ROLLUP}'"
+    );
+    let note = format!(
+        "INSERT INTO {schema}.matomo_site_metadata (destination, idsite, name, site_type, timezone, read_at) \
+         VALUES ($1::regclass, $2, coalesce($3, ''), '{ROLLUP}', $4, now()) \
+         ON CONFLICT (destination, idsite, destination_name) DO UPDATE SET site_type = '{ROLLUP}'"
+    );
+    let name = info.name.as_deref();
+    extension.run(|client| {
+        if !query(client, &known, &[destination.into(), site.into()])?.is_empty() {
+            return Ok(());
+        }
+        adopt(client, schema, destination, site)?;
+        let args = [destination.into(), site.into(), name.into(), info.timezone.as_str().into()];
+        query(client, &note, &args).map(drop)
+    })
+}
+
+/// Gives a table the restored description of a site, or deletes that if the table has a newer one.
+fn adopt(client: &mut SpiClient, schema: &str, destination: pg_sys::Oid, site: i32) -> Result<()> {
+    let restored = format!(
+        "m.destination = 0::oid AND m.idsite = $2 AND {schema}.matomo_find_table(m.destination_name) = $1"
+    );
+    let adopt = format!(
+        "UPDATE {schema}.matomo_site_metadata SET destination = $1::regclass, destination_name = '{{}}' \
+         WHERE ctid = (SELECT m.ctid FROM {schema}.matomo_site_metadata m WHERE {restored} LIMIT 1) \
+         AND NOT EXISTS (SELECT FROM {schema}.matomo_site_metadata m WHERE m.destination = $1 AND m.idsite = $2)"
+    );
+    let outdated = format!("DELETE FROM {schema}.matomo_site_metadata m WHERE {restored}");
+    let ids = [destination.into(), site.into()];
+    query(client, &adopt, &ids)?;
+    query(client, &outdated, &ids).map(drop)
 }
 
 /// Checks that a table may have rows of a site, as far as Matomo has described it: visits of a roll-up are

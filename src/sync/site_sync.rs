@@ -10,6 +10,7 @@ use crate::config::settings;
 use crate::error::{Busy, Error, Result};
 use crate::matomo::client::{Client, SiteInfo};
 use crate::matomo::zone::Zone;
+use crate::pg::extension::Extension;
 use crate::pg::locks::{self, ALL_SITES, Lock, Mode};
 use crate::pg::report::{say, warn};
 use crate::pg::secrecy::show_activity;
@@ -18,6 +19,7 @@ use crate::rows::site_context::SiteContext;
 use crate::state::adoption::adopt;
 use crate::state::late_companions;
 use crate::state::ledger::{Ledger, LedgerDays, reread_all};
+use crate::state::metadata;
 use crate::store::destination::Destination;
 use crate::store::engine::hint::with_engine_hint;
 use crate::store::inspect;
@@ -187,6 +189,9 @@ impl Sync {
         }
         // Only after Matomo has answered: a mistyped URL is not another Matomo.
         ledger.check_matomo(&destination)?;
+        if info.is_rollup == Some(true) {
+            metadata::note_rollup(&Extension::find()?, destination.oid, site, &info)?;
+        }
         let store = Writer::new(&destination);
         let (zone, is_rollup) = (info.zone, info.is_rollup);
         let site = SiteContext { id: site, zone, action_time, is_rollup };

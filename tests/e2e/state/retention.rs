@@ -269,6 +269,22 @@ fn of_one_site_the_others_keep_theirs() {
     }
 }
 
+/// The first sync of a site learns its type, though its names are read only once it is registered.
+#[test]
+fn rows_of_a_rollup_are_not_dropped_by_its_id_though_it_was_never_registered() {
+    let noon = Noon::new();
+    let fake = serve(noon.world(4));
+    fake.world().site_mut(1).kind = "rollup".to_owned();
+    let mut db = database();
+    sync(&mut db, &fake, &format!(", '{}'", noon.text(3)));
+    run(&mut db, "UPDATE matomo SET idsite = 2");
+    let before = ledger(&mut db, "matomo");
+    let error = error(&mut db, "CALL matomo_drop_before('matomo', now() - interval '1 day', 1)");
+    let message = "site 1 is a roll-up, which has no visits of its own";
+    assert_says(&error, "22023", message, &[], "matomo_drop_before without a site");
+    assert_eq!(ledger(&mut db, "matomo"), before);
+}
+
 /// Its visits are stored under the IDs of the sites that they come from, so it would delete nothing.
 #[test]
 fn a_retention_of_a_rollup_is_refused() {
