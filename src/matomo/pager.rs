@@ -60,7 +60,7 @@ const MOST_IDLE: u32 = 10;
 const ANSWERS_BEFORE_GROWTH: u32 = 4;
 
 /// Visits of the first page of an import.
-const FIRST_PAGE: u32 = 100;
+const FIRST_PAGE: u32 = 125;
 
 impl Pager {
     /// Starts a day with pages of `page_size` visits, from an instant if one is given.

@@ -57,16 +57,17 @@ pub fn store(extension: &Extension, destination: pg_sys::Oid, told: &Metadata) -
     })
 }
 
-/// Records that a site is a roll-up, as a sync has learned, unless that is known.
+/// Records whether a site is a roll-up, if a sync has just learned it and it was not known.
 ///
 /// # Errors
 /// Only internal ones.
-pub fn note_rollup(
+pub fn note_type(
     extension: &Extension,
     destination: pg_sys::Oid,
     site: i32,
     info: &SiteInfo,
 ) -> Result<()> {
+    let Some(is_rollup) = info.is_rollup else { return Ok(()) };
     let schema = &extension.schema;
     let known = format!(
         "SELECT 1 FROM {schema}.matomo_site_metadata m \
@@ -77,10 +78,16 @@ pub fn note_rollup(
          VALUES ($1::regclass, $2, coalesce($3, ''), '{ROLLUP}', $4, now()) \
          ON CONFLICT (destination, idsite, destination_name) DO UPDATE SET site_type = '{ROLLUP}'"
     );
+    let no_longer = format!(
+        "UPDATE {schema}.matomo_site_metadata SET site_type = NULL WHERE destination = $1 AND idsite = $2"
+    );
     let name = info.name.as_deref();
     extension.run(|client| {
-        if !query(client, &known, &[destination.into(), site.into()])?.is_empty() {
-            return Ok(());
+        let ids = [destination.into(), site.into()];
+        match (query(client, &known, &ids)?.is_empty(), is_rollup) {
+            (false, false) => return query(client, &no_longer, &ids).map(drop),
+            (true, true) => {}
+            _ => return Ok(()),
         }
         adopt(client, schema, destination, site)?;
         let args = [destination.into(), site.into(), name.into(), info.timezone.as_str().into()];

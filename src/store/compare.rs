@@ -56,10 +56,11 @@ pub struct ChangesByKey {
 }
 
 impl Changes {
-    /// Whether none of the batch's visits is stored.
-    pub fn is_all_new(&self, table: &TableRows) -> bool {
-        let with_rows = table.visits.iter().filter(|(_, rows)| !rows.is_empty());
-        self.replaced() == 0 && self.new_visits == count(with_rows.count())
+    /// Whether none of the batch's visits was stored, other than by this sync.
+    pub fn is_all_new(&self, table: &TableRows, written: &IdRanges) -> bool {
+        let mut with_rows = table.visits.iter().filter(|(_, rows)| !rows.is_empty());
+        let is_new = |(id, _): &(i64, _)| self.visits.contains(id) || written.contains(*id);
+        self.replaced() == 0 && with_rows.all(is_new)
     }
 
     /// Number of stored rows to update or delete.

@@ -27,11 +27,7 @@ impl TableWriter {
     ) -> Result<Option<(f64, f64)>> {
         let Some((mut from, mut to)) = self.own_span(table) else { return Ok(None) };
         if table.visits.len() > FEW && from < to {
-            let met = |(a, b): &&(f64, f64)| *a < to && *b > from;
-            let met: Vec<_> = self.ranges.iter().filter(met).copied().collect();
-            for (a, b) in met {
-                (from, to) = (from.min(a), to.max(b));
-            }
+            (from, to) = self.partitions_of((from, to));
             if !self.has_rows_outside(client, table, from, to)? {
                 return Ok(Some((from, to)));
             }
@@ -48,8 +44,8 @@ impl TableWriter {
         self.destination.key_has_time().then_some((first, last))
     }
 
-    /// The batch's own span, with those of earlier batches of this sync that may have had visits of it. What
-    /// others have stored meanwhile is in the first.
+    /// The partitions of the batch's own span, with those of earlier batches of this sync that may have had
+    /// visits of it. What others have stored meanwhile is in the first.
     pub(super) fn span_of_new(&self, table: &TableRows) -> Option<(f64, f64)> {
         let mut span = self.own_span(table)?;
         let [least, greatest] = ends(table)?;
@@ -59,7 +55,13 @@ impl TableWriter {
                 span = (span.0.min(*from), span.1.max(*to));
             }
         }
-        Some(span)
+        Some(self.partitions_of(span))
+    }
+
+    /// A span widened to the ends of the partitions that it meets: a trigger may move a row within its own.
+    fn partitions_of(&self, (from, to): (f64, f64)) -> (f64, f64) {
+        let met = self.ranges.iter().filter(|(a, b)| *a < to && *b > from);
+        met.fold((from, to), |(from, to), (a, b)| (from.min(*a), to.max(*b)))
     }
 
     /// Whether visits of the batch may have stored rows outside a span.

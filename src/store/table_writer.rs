@@ -83,7 +83,7 @@ impl TableWriter {
             let is_new = self.knows_as_new(rows);
             let span = if is_new { self.span_of_new(rows) } else { self.span(client, rows)? };
             let mut changes = self.changes(client, batch, span, RowLock::No)?;
-            self.expects_new = changes.is_all_new(rows);
+            self.expects_new = changes.is_all_new(rows, &self.written);
             self.note_written(rows);
             let mut written = self.replace(client, rows, span, &changes)?;
             if written.replaced() < changes.replaced() {

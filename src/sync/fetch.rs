@@ -68,16 +68,15 @@ pub enum Message {
     Failed(Error),
 }
 
-/// Reads the days in order. An error is the last message.
+/// Reads the days in order, the first one from a small page on if `starts_small`. An error is the last
+/// message.
 pub fn days(
     client: &Client,
     mut reading: ReadOptions,
     layouts: &Layouts,
-    days: Vec<Due>,
+    (days, mut starts_small): (Vec<Due>, bool),
     outbox: &mut Outbox<Message>,
 ) {
-    // An import, which otherwise would store nothing until its first page is there.
-    let mut starts_small = days.len() > 1 && matches!(reading.step, Step::Whole);
     for due in days {
         let is_first = std::mem::take(&mut starts_small);
         match read_day(client, &mut reading, layouts, (due, is_first), outbox) {

@@ -10,7 +10,6 @@ use crate::config::settings;
 use crate::error::{Busy, Error, Result};
 use crate::matomo::client::{Client, SiteInfo};
 use crate::matomo::zone::Zone;
-use crate::pg::extension::Extension;
 use crate::pg::locks::{self, ALL_SITES, Lock, Mode};
 use crate::pg::report::{say, warn};
 use crate::pg::secrecy::show_activity;
@@ -61,6 +60,8 @@ pub fn run(request: SyncRequest) -> Result<Vec<DayResult>> {
             let mut progress = Progress::new(site, sync.due.len());
             match sync.copy.days(sync.due, Step::Whole, &mut progress)? {
                 Outcome::Done(results, misfits) => {
+                    let Destination { extension, oid, .. } = &destination;
+                    metadata::note_type(extension, *oid, site, &sync.info)?;
                     if let Some(line) = progress.end() {
                         say(PgLogLevel::NOTICE, line);
                     }
@@ -189,9 +190,6 @@ impl Sync {
         }
         // Only after Matomo has answered: a mistyped URL is not another Matomo.
         ledger.check_matomo(&destination)?;
-        if info.is_rollup == Some(true) {
-            metadata::note_rollup(&Extension::find()?, destination.oid, site, &info)?;
-        }
         let store = Writer::new(&destination);
         let (zone, is_rollup) = (info.zone, info.is_rollup);
         let site = SiteContext { id: site, zone, action_time, is_rollup };

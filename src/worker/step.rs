@@ -20,6 +20,7 @@ use crate::pg::roles::AsSiteOwner;
 use crate::pg::spi::{query, spi, undefer};
 use crate::pg::watch::{self, Watch};
 use crate::rows::batch::Misfits;
+use crate::state::metadata::note_type;
 use crate::state::not_begun;
 use crate::state::restored;
 use crate::state::retention;
@@ -253,9 +254,8 @@ fn as_owner(
     let pages = run.step_pages.map_or_else(settings::step_pages, |n| n.min(settings::step_pages()));
     let mut told = known;
     let copy_due = || loop {
-        let (access, destination) = (access.clone(), destination.clone());
-        let mut sync =
-            Sync::prepare(site.idsite, access, destination, range, false, told, Some(of_run))?;
+        let (access, copy) = (access.clone(), destination.clone());
+        let mut sync = Sync::prepare(site.idsite, access, copy, range, false, told, Some(of_run))?;
         // Includes days that the run has done if the table was emptied since, whichever site's sync
         // noticed that.
         let record = &sync.copy.record;
@@ -275,6 +275,8 @@ fn as_owner(
             .having_said(notices);
         match sync.copy.days(sync.due, Part::part(pages, STEP), &mut progress)? {
             Outcome::Done(results, misfits) => {
+                let Destination { extension, oid, .. } = &destination;
+                note_type(extension, *oid, site.idsite, &sync.info)?;
                 break Ok((sync.info, due, results, misfits, progress));
             }
             Outcome::ZoneChanged(info) => {

@@ -283,6 +283,11 @@ fn rows_of_a_rollup_are_not_dropped_by_its_id_though_it_was_never_registered() {
     let message = "site 1 is a roll-up, which has no visits of its own";
     assert_says(&error, "22023", message, &[], "matomo_drop_before without a site");
     assert_eq!(ledger(&mut db, "matomo"), before);
+    // A site that is none any more.
+    fake.world().site_mut(1).kind = "website".to_owned();
+    sync(&mut db, &fake, &format!(", '{}', force => true", noon.text(3)));
+    run(&mut db, "CALL matomo_drop_before('matomo', now() - interval '1 day', 1)");
+    assert_ne!(ledger(&mut db, "matomo"), before);
 }
 
 /// Its visits are stored under the IDs of the sites that they come from, so it would delete nothing.

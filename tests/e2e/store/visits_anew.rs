@@ -179,6 +179,30 @@ fn visits_are_the_same_whose_stored_visitor_is_hidden() {
     assert_eq!(one::<i64>(&mut db, "SELECT count(*) FROM matomo"), inserted);
 }
 
+/// The last visit of a page is the first of the next one, too.
+#[test]
+fn rows_that_a_trigger_moves_within_their_week_are_there_once() {
+    let fake = serve(world(7, "UTC", 60, "2026-11-19", "2026-11-19"));
+    let mut db = database();
+    run(
+        &mut db,
+        "SELECT matomo_create_table('matomo', true);
+         CREATE FUNCTION coarsen() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             NEW.action_timestamp := date_trunc('week', NEW.action_timestamp);
+             RETURN NEW;
+         END $$;
+         CREATE TRIGGER coarsen BEFORE INSERT OR UPDATE ON matomo FOR EACH ROW EXECUTE FUNCTION coarsen()",
+    );
+    Sync::of(&fake, "2026-11-19", "2026-11-19").pages_of(20).run(&mut db);
+    let rows = oracle(&fake, "2026-11-19", "2026-11-19").len();
+    let found: (i64, i64) = {
+        let sql = "SELECT count(*), count(DISTINCT (idvisit, action_id)) FROM matomo";
+        let row = db.query_one(sql, &[]).unwrap();
+        (row.get(0), row.get(1))
+    };
+    assert_eq!(found, (rows as i64, rows as i64));
+}
+
 #[test]
 fn a_visit_is_the_same_of_which_a_row_has_the_visitor() {
     in_each(|table, noon, fake, db, range| {
