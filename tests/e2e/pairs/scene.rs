@@ -142,6 +142,8 @@ impl Scene {
         );
         server_for(db, &self.fake, role);
         let token = self.fake.token();
+        // No partition is empty, whatever weekday it is.
+        let first: String = one(db, "SELECT min(action_timestamp)::text FROM kept");
         run(
             db,
             &format!(
@@ -149,15 +151,14 @@ impl Scene {
                  GRANT USAGE, CREATE ON SCHEMA public TO {role};
                  SET ROLE {role};
                  SELECT matomo_create_table('visits', true), matomo_create_table('visits_moved');
-                 SELECT matomo_create_partitions('visits', to_timestamp({}), now());
+                 SELECT matomo_create_partitions('visits', '{first}', now());
                  RESET ROLE;
                  INSERT INTO visits SELECT * FROM kept;
                  INSERT INTO matomo_ledger SELECT (jsonb_populate_record(k,
                      jsonb_build_object('destination', 'visits'::regclass::oid))).* FROM known k;
                  CREATE TRIGGER hold_insert AFTER INSERT ON visits FOR EACH ROW
                      WHEN (NEW.idvisit IN ('1122', '3122', '1042', '3042')) EXECUTE FUNCTION hold.row();
-                 CREATE TRIGGER hold_delete AFTER DELETE ON visits FOR EACH ROW EXECUTE FUNCTION hold.row()",
-                self.noon.at(19, "00:00:00")
+                 CREATE TRIGGER hold_delete AFTER DELETE ON visits FOR EACH ROW EXECUTE FUNCTION hold.row()"
             ),
         );
         for kind in KINDS {
