@@ -24,7 +24,8 @@ BEGIN
     END IF;
 EXCEPTION
     WHEN OTHERS OR assert_failure THEN
-        IF SQLSTATE ~ '^(08|25|40|53|55P03|55006|57|58|HV)' THEN
+        -- Not of these rows, either, if somebody has renamed or dropped one of these meanwhile.
+        IF SQLSTATE ~ '^(08|25|40|53|55P03|55006|57|58|HV)' OR to_regclass(parent) IS NULL OR to_regclass(name) IS NULL THEN
             RAISE;
         END IF;
         GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
@@ -69,7 +70,7 @@ BEGIN
         sites := CASE WHEN site IS NOT NULL THEN ARRAY[site] END;
     EXCEPTION
         WHEN OTHERS OR assert_failure THEN
-            IF SQLSTATE ~ '^(08|25|40|53|55P03|55006|57|58|HV)' THEN
+            IF SQLSTATE ~ '^(08|25|40|53|55P03|55006|57|58|HV)' OR pg_catalog.to_regclass(name) IS NULL THEN
                 RAISE;
             END IF;
             GET STACKED DIAGNOSTICS hint = PG_EXCEPTION_HINT;
