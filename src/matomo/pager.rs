@@ -59,9 +59,6 @@ const MOST_IDLE: u32 = 10;
 /// Pages grow again after this many answers.
 const ANSWERS_BEFORE_GROWTH: u32 = 4;
 
-/// Visits of the first page of an import.
-const FIRST_PAGE: u32 = 125;
-
 impl Pager {
     /// Starts a day with pages of `page_size` visits, from an instant if one is given.
     pub fn new(page_size: u32, since: Option<i64>) -> Pager {
@@ -69,11 +66,6 @@ impl Pager {
         let (first, walk, walk_before, walks) = (next.after, Vec::new(), None, 0);
         let (too_large, walked, idle) = (None, HashSet::new(), 0);
         Pager { page_size, first, next, too_large, walk, walk_before, walks, walked, idle }
-    }
-
-    /// Starts with a small page, whose visits can be stored while the next, larger one is read.
-    pub fn start_small(&mut self) {
-        self.next.limit = self.page_size.min(FIRST_PAGE);
     }
 
     /// The instant from which another pager can continue; `None` within a second that is paged by
@@ -165,7 +157,7 @@ impl Pager {
     /// The size of the next page, growing back after some answers.
     fn limit(&mut self, asked: u32) -> u32 {
         match self.too_large {
-            None => asked.saturating_mul(2).min(self.page_size),
+            None => self.page_size,
             Some((_, answers)) if answers % ANSWERS_BEFORE_GROWTH == 0 => {
                 let larger = asked.saturating_mul(2).min(self.page_size);
                 if larger == self.page_size {

@@ -68,18 +68,16 @@ pub enum Message {
     Failed(Error),
 }
 
-/// Reads the days in order, the first one from a small page on if `starts_small`. An error is the last
-/// message.
+/// Reads the days in order. An error is the last message.
 pub fn days(
     client: &Client,
     mut reading: ReadOptions,
     layouts: &Layouts,
-    (days, mut starts_small): (Vec<Due>, bool),
+    days: Vec<Due>,
     outbox: &mut Outbox<Message>,
 ) {
     for due in days {
-        let is_first = std::mem::take(&mut starts_small);
-        match read_day(client, &mut reading, layouts, (due, is_first), outbox) {
+        match read_day(client, &mut reading, layouts, due, outbox) {
             Ok(true) => {}
             Ok(false) => return,
             Err(error) => {
@@ -94,15 +92,12 @@ fn read_day(
     client: &Client,
     reading: &mut ReadOptions,
     layouts: &Layouts,
-    (due, starts_small): (Due, bool),
+    due: Due,
     outbox: &mut Outbox<Message>,
 ) -> Result<bool> {
     let ReadOptions { site, step, began, .. } = *reading;
     let begin = site.zone.midnight(due.day);
     let mut pages = Pages::new(client, *reading, due.day, due.extent.since(), true);
-    if starts_small {
-        pages.start_small();
-    }
     let (part, mut seen, began) = match due.extent {
         Extent::Rest(pass) => (Part::Rest, pass.seen.unwrap_or_default(), pass.began),
         Extent::Whole => (Part::Whole, VisitTally::default(), began),

@@ -93,11 +93,6 @@ impl<'a> Pages<'a> {
         Pages { client, site, day, end, now, actions, pager, more: true, asked: 0 }
     }
 
-    /// Has the first page be small.
-    pub fn start_small(&mut self) {
-        self.pager.start_small();
-    }
-
     /// The instant from which another reading can resume, if more pages follow, and that instant is
     /// neither this reading's own start nor in the future.
     pub fn resume_at(&self) -> Option<i64> {

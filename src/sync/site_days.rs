@@ -20,7 +20,7 @@ use crate::store::written::Written;
 use crate::sync::fetch::{self, DayRead, Message, Part};
 use crate::sync::helper::Helper;
 use crate::sync::pages::{ReadOptions, Step};
-use crate::sync::plan::{Due, Extent};
+use crate::sync::plan::Due;
 use crate::sync::progress::Progress;
 use crate::sync::recheck;
 use crate::sync::remote;
@@ -92,9 +92,6 @@ impl Copier {
         let workers = self.workers.min(count);
         self.reading.step = step;
         let reading = self.reading;
-        // An import, which otherwise would store nothing until its first page is there.
-        let is_whole = days.first().is_some_and(|due| matches!(due.extent, Extent::Whole));
-        let mut starts_small = count > 1 && is_whole && matches!(step, Step::Whole);
         // Each of n threads reads every n-th day, ahead of storing by the length of its queue.
         let mut of_workers = vec![Vec::new(); workers];
         for (index, due) in days.into_iter().enumerate() {
@@ -104,7 +101,6 @@ impl Copier {
             .into_iter()
             .map(|days| {
                 let layouts = self.destination.layouts();
-                let days = (days, std::mem::take(&mut starts_small));
                 remote::start(&self.client, ROOM, move |client, outbox| {
                     fetch::days(client, reading, &layouts, days, outbox);
                 })
