@@ -69,10 +69,6 @@ pub fn note_type(
 ) -> Result<()> {
     let Some(is_rollup) = info.is_rollup else { return Ok(()) };
     let schema = &extension.schema;
-    let known = format!(
-        "SELECT 1 FROM {schema}.matomo_site_metadata m \
-         WHERE m.destination = $1 AND m.idsite = $2 AND m.site_type = '{ROLLUP}'"
-    );
     let note = format!(
         "INSERT INTO {schema}.matomo_site_metadata (destination, idsite, name, site_type, timezone, read_at) \
          VALUES ($1::regclass, $2, coalesce($3, ''), '{ROLLUP}', $4, now()) \
@@ -83,11 +79,11 @@ pub fn note_type(
     );
     let name = info.name.as_deref();
     extension.run(|client| {
-        let ids = [destination.into(), site.into()];
-        match (query(client, &known, &ids)?.is_empty(), is_rollup) {
-            (false, false) => return query(client, &no_longer, &ids).map(drop),
-            (true, true) => {}
-            _ => return Ok(()),
+        if is_known_rollup(client, schema, destination, site)? == is_rollup {
+            return Ok(());
+        }
+        if !is_rollup {
+            return query(client, &no_longer, &[destination.into(), site.into()]).map(drop);
         }
         adopt(client, schema, destination, site)?;
         let args = [destination.into(), site.into(), name.into(), info.timezone.as_str().into()];
@@ -117,14 +113,23 @@ fn adopt(client: &mut SpiClient, schema: &str, destination: pg_sys::Oid, site: i
 /// # Errors
 /// [`Error::Argument`].
 pub fn check_has_rows(extension: &Extension, destination: pg_sys::Oid, site: i32) -> Result<()> {
-    let sql = format!(
-        "SELECT 1 FROM {}.matomo_site_metadata m \
-         WHERE m.destination = $1 AND m.idsite = $2 AND m.site_type = '{ROLLUP}'",
-        extension.schema
-    );
-    let args = [destination.into(), site.into()];
-    let is_rollup = extension.run(|client| Ok(!query(client, &sql, &args)?.is_empty()))?;
+    let is_rollup =
+        extension.run(|client| is_known_rollup(client, &extension.schema, destination, site))?;
     if is_rollup { Err(of_rollup(site)) } else { Ok(()) }
+}
+
+/// Whether Matomo has described a site of a table as a roll-up.
+fn is_known_rollup(
+    client: &mut SpiClient,
+    schema: &str,
+    destination: pg_sys::Oid,
+    site: i32,
+) -> Result<bool> {
+    let sql = format!(
+        "SELECT 1 FROM {schema}.matomo_site_metadata m \
+         WHERE m.destination = $1 AND m.idsite = $2 AND m.site_type = '{ROLLUP}'"
+    );
+    Ok(!query(client, &sql, &[destination.into(), site.into()])?.is_empty())
 }
 
 /// The error of a retention for a roll-up site.
