@@ -2,6 +2,19 @@
 -- does not keep older or newer rows from being removed. Errors that are not of these rows are raised:
 -- connections, transactions, resources, locks, shutdown.
 
+-- Whether an error is of these rows. It is not if somebody has renamed or dropped a relation meanwhile.
+CREATE FUNCTION matomo_is_of_rows(state text, VARIADIC relations text[]) RETURNS boolean
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT state !~ '^(08|25|40|53|55P03|55006|57|58|HV)'
+       AND NOT EXISTS (SELECT FROM unnest(relations) AS r(name) WHERE to_regclass(r.name) IS NULL)
+$$;
+
+COMMENT ON FUNCTION matomo_is_of_rows(text, text[]) IS
+    'Internal: whether an error is of the rows that are removed, and does not keep others from being removed';
+
 -- Drops a partition, or a chunk of a hypertable with the function `drop_chunks`.
 CREATE FUNCTION matomo_drop_partition(parent text, name text, lo text, hi text, drop_chunks text, OUT failed jsonb)
 LANGUAGE plpgsql
@@ -24,8 +37,7 @@ BEGIN
     END IF;
 EXCEPTION
     WHEN OTHERS OR assert_failure THEN
-        -- Not of these rows, either, if somebody has renamed or dropped one of these meanwhile.
-        IF SQLSTATE ~ '^(08|25|40|53|55P03|55006|57|58|HV)' OR to_regclass(parent) IS NULL OR to_regclass(name) IS NULL THEN
+        IF NOT @extschema@.matomo_is_of_rows(SQLSTATE, parent, name) THEN
             RAISE;
         END IF;
         GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
@@ -70,7 +82,7 @@ BEGIN
         sites := CASE WHEN site IS NOT NULL THEN ARRAY[site] END;
     EXCEPTION
         WHEN OTHERS OR assert_failure THEN
-            IF SQLSTATE ~ '^(08|25|40|53|55P03|55006|57|58|HV)' OR pg_catalog.to_regclass(name) IS NULL THEN
+            IF NOT @extschema@.matomo_is_of_rows(SQLSTATE, name) THEN
                 RAISE;
             END IF;
             GET STACKED DIAGNOSTICS hint = PG_EXCEPTION_HINT;

@@ -1272,6 +1272,18 @@ COMMENT ON FUNCTION matomo_create_companion(regclass, text, text[], text) IS
 COMMENT ON FUNCTION matomo_forget(text, text, regclass, text) IS
     'Deletes all rows of a visitor, by visitorid, userid or visitip, from all destinations or one, and returns their number. Erase the visitor in Matomo first, or a sync copies the visits again';
 
+CREATE OR REPLACE FUNCTION matomo_is_of_rows(state text, VARIADIC relations text[]) RETURNS boolean
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT state !~ '^(08|25|40|53|55P03|55006|57|58|HV)'
+       AND NOT EXISTS (SELECT FROM unnest(relations) AS r(name) WHERE to_regclass(r.name) IS NULL)
+$$;
+
+COMMENT ON FUNCTION matomo_is_of_rows(text, text[]) IS
+    'Internal: whether an error is of the rows that are removed, and does not keep others from being removed';
+
 CREATE OR REPLACE FUNCTION matomo_drop_partition(parent text, name text, lo text, hi text, drop_chunks text, OUT failed jsonb)
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -1293,8 +1305,7 @@ BEGIN
     END IF;
 EXCEPTION
     WHEN OTHERS OR assert_failure THEN
-        -- Not of these rows, either, if somebody has renamed or dropped one of these meanwhile.
-        IF SQLSTATE ~ '^(08|25|40|53|55P03|55006|57|58|HV)' OR to_regclass(parent) IS NULL OR to_regclass(name) IS NULL THEN
+        IF NOT @extschema@.matomo_is_of_rows(SQLSTATE, parent, name) THEN
             RAISE;
         END IF;
         GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
@@ -1337,7 +1348,7 @@ BEGIN
         sites := CASE WHEN site IS NOT NULL THEN ARRAY[site] END;
     EXCEPTION
         WHEN OTHERS OR assert_failure THEN
-            IF SQLSTATE ~ '^(08|25|40|53|55P03|55006|57|58|HV)' OR pg_catalog.to_regclass(name) IS NULL THEN
+            IF NOT @extschema@.matomo_is_of_rows(SQLSTATE, name) THEN
                 RAISE;
             END IF;
             GET STACKED DIAGNOSTICS hint = PG_EXCEPTION_HINT;
@@ -2285,7 +2296,7 @@ DECLARE
     grants CONSTANT text := pg_catalog.current_setting('matomo_update.grants');
     for_all CONSTANT name[] := ARRAY['matomo_may_see', 'matomo_find_table', 'matomo_is_running', 'matomo_has_worker', 'matomo_run_is_dead',
         'matomo_today', 'matomo_partition_ranges', 'matomo_create_partitions', 'matomo_make_partitions',
-        'matomo_drop_step', 'matomo_drop_rows', 'matomo_drop_day', 'matomo_drop_partition', 'matomo_drop_before', 'matomo_remove_site',
+        'matomo_drop_step', 'matomo_drop_rows', 'matomo_drop_day', 'matomo_drop_partition', 'matomo_is_of_rows', 'matomo_drop_before', 'matomo_remove_site',
         'matomo_run_outside_transaction', 'matomo_run_sites', 'matomo_run_step', 'matomo_action_node',
         'matomo_visit', 'matomo_conversion', 'matomo_item', 'matomo_companion', 'matomo_create_companions', 'matomo_create_companion', 'matomo_grant_as',
         'matomo_site_details', 'matomo_goals', 'matomo_dimensions', 'matomo_create_named_views', 'matomo_ignore_new_sites'];

@@ -68,8 +68,8 @@ COMMENT ON COLUMN matomo_status.next_run IS 'When the background worker, if runn
 COMMENT ON COLUMN matomo_status.upkeep_error IS 'Today''s error of retention or of creating partitions ahead; it does not make a run fail';
 COMMENT ON COLUMN matomo_status.metadata_error IS 'Today''s error of reading the names of goals and custom dimensions; it does not make a run fail';
 
--- Parses what src/sync/progress.rs writes to pg_stat_activity, which shows the text of other roles' sessions only to members of
--- pg_read_all_stats. Runs of the user's own sites are shown as of their last commit, whichever role runs
+-- Parses what src/sync/progress.rs writes to pg_stat_activity, which shows the text of other roles'
+-- sessions only to members of pg_read_all_stats. Runs of the user's own sites are shown as of their last commit, whichever role runs
 -- them. Any session can put such text there, so the pattern accepts no number that would overflow.
 CREATE VIEW matomo_progress WITH (security_barrier) AS
     WITH live AS (

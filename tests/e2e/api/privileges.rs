@@ -10,7 +10,7 @@ use crate::support::sites::*;
 use crate::support::*;
 
 /// What roles without any grant may do, one object per line. Other objects are closed to them.
-const EVERYBODY: [&str; 39] = [
+const EVERYBODY: [&str; 40] = [
     // Functions that use the caller's rights.
     "f matomo_create_companion(regclass,text,text[],text): EXECUTE",
     "f matomo_create_companions(regclass): EXECUTE",
@@ -26,6 +26,7 @@ const EVERYBODY: [&str; 39] = [
     "f matomo_grant_as(regclass,regclass): EXECUTE",
     "f matomo_has_worker(): EXECUTE",
     "f matomo_ignore_new_sites(text): EXECUTE",
+    "f matomo_is_of_rows(text,text[]): EXECUTE",
     "f matomo_is_running(integer): EXECUTE",
     "f matomo_make_partitions(regclass,timestamp with time zone,timestamp with time zone): EXECUTE",
     "f matomo_may_see(oid): EXECUTE",
