@@ -111,6 +111,9 @@ impl TableWriter {
         span: Option<(f64, f64)>,
         changes: &Changes,
     ) -> Result<Written> {
+        if changes.replaced() == 0 {
+            return Ok(Written::default());
+        }
         let _by_ctid = LocalSettings::of(&[(c"enable_seqscan", c"off")]);
         if !self.destination.engine.is_heap() {
             return self.replace_by_key(client, table, changes);
@@ -173,21 +176,33 @@ impl TableWriter {
             if is_there(&self.ranges) {
                 continue;
             }
+            if self.ranges.is_empty() {
+                self.read_ranges(client)?;
+                if is_there(&self.ranges) {
+                    continue;
+                }
+            }
             let destination = self.destination.oid;
             if partitions::make(&self.destination.extension, destination, (begin, end))? > 0 {
                 let table = destination.to_u32();
                 missing.push(MissingPartitions { table, from: begin, to: end, is_regular: false });
             }
-            // Whoever has made them.
-            self.find_engine(client)?;
-            self.is_read_back = false;
-            self.ranges.clear();
-            for row in query(client, &self.statements.partition_ranges, &[destination.into()])? {
-                let (from, to) = (row.get(1).map_err(spi)?, row.get(2).map_err(spi)?);
-                self.ranges.extend(from.zip(to));
-            }
+            self.read_ranges(client)?;
         }
         Ok(missing)
+    }
+
+    /// Reads the ranges of the partitions that exist, whoever has made them.
+    fn read_ranges(&mut self, client: &mut SpiClient) -> Result<()> {
+        self.find_engine(client)?;
+        self.is_read_back = false;
+        self.ranges.clear();
+        let table = self.destination.oid;
+        for row in query(client, &self.statements.partition_ranges, &[table.into()])? {
+            let (from, to) = (row.get(1).map_err(spi)?, row.get(2).map_err(spi)?);
+            self.ranges.extend(from.zip(to));
+        }
+        Ok(())
     }
 
     /// Partitions are made with the access method of the table or of the session.

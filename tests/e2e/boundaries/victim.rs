@@ -55,9 +55,7 @@ impl Victim {
                 wait_long(60, "all sessions have ended", || db.batch_execute("SELECT 1").is_err());
             }
             Victim::Postmaster => {
-                let file =
-                    std::fs::read_to_string(cluster.dir.join("data/postmaster.pid")).unwrap();
-                let postmaster = file.lines().next().unwrap().parse().unwrap();
+                let postmaster = cluster.postmaster();
                 let all = children(postmaster);
                 assert!(
                     all.contains(&pid),

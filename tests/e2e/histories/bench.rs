@@ -21,12 +21,12 @@ pub struct Bench<'a> {
     cluster: &'a Cluster,
     database: String,
     pub db: Client,
-    engine: Engine,
+    pub engine: Engine,
     /// That of all tables, if there is one.
     pub only: Option<Engine>,
     pub has_fdw: bool,
     /// The database of foreign partitions, once there is one.
-    there: Option<Client>,
+    there: Option<(String, Client)>,
 }
 
 /// What keeps the rows of a history's tables.
@@ -91,14 +91,14 @@ impl<'a> Bench<'a> {
 
     /// Makes the other database, or empties its table.
     fn create_foreign(&mut self) {
-        if let Some(there) = &mut self.there {
+        if let Some((_, there)) = &mut self.there {
             return run(there, "TRUNCATE old");
         }
         let name = self.cluster.database();
         let mut there = self.cluster.connect(&name);
         run(&mut there, "CREATE TABLE old (LIKE matomo_action)");
         create_server(&mut self.db, self.cluster.port(), &name);
-        self.there = Some(there);
+        self.there = Some((name, there));
     }
 
     /// What the ledger says.
@@ -106,10 +106,8 @@ impl<'a> Bench<'a> {
         texts(&mut self.db, "SELECT l::text FROM matomo_ledger AS l ORDER BY 1")
     }
 
-    /// The server's first process.
     pub fn postmaster(&self) -> i32 {
-        let file = std::fs::read_to_string(self.cluster.dir.join("data/postmaster.pid")).unwrap();
-        file.lines().next().unwrap().parse().unwrap()
+        self.cluster.postmaster()
     }
 
     pub fn cancel(&mut self) -> Disaster {
@@ -122,6 +120,9 @@ impl<'a> Bench<'a> {
         wait_until("all that was killed is gone", || is_gone(postmaster) && is_gone(session));
         self.cluster.start_again();
         self.db = self.cluster.connect(&self.database);
+        if let Some((name, there)) = &mut self.there {
+            *there = self.cluster.connect(name);
+        }
         run(&mut self.db, "SET client_min_messages = warning");
         self.set_engine();
     }

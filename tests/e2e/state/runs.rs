@@ -249,8 +249,7 @@ fn a_crash_in_the_middle_costs_one_step() {
     let (before, rows): (String, i64) =
         (one(&mut db, done), one(&mut db, "SELECT count(*) FROM matomo"));
     assert!(before.starts_with("2026-10-24 t ") && before.contains(", 2026-10-25 f "), "{before}");
-    let postmaster = std::fs::read_to_string(cluster.dir.join("data/postmaster.pid")).unwrap();
-    let postmaster: i32 = postmaster.lines().next().unwrap().parse().unwrap();
+    let postmaster = cluster.postmaster();
     let all: Vec<i32> = one(&mut db, "SELECT array_agg(pid) FROM pg_stat_activity");
     // SAFETY: a signal to a process of this test.
     assert_eq!(unsafe { libc::kill(postmaster, libc::SIGKILL) }, 0);

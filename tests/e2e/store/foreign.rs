@@ -2,8 +2,8 @@
 
 use postgres::Client;
 
-use crate::support::cluster::shared;
-use crate::support::engines::{create_server, foreign_partition};
+use crate::support::cluster::{Cluster, is_gone, shared};
+use crate::support::engines::{create_parted, create_server, foreign_partition};
 use crate::support::noon::from;
 use crate::support::worker::{register, store};
 use crate::support::*;
@@ -54,6 +54,53 @@ fn a_table_with_a_foreign_partition_is_a_destination_as_any_other() {
     run(&mut db, &format!("CALL matomo_drop_before('visits', '{before}')"));
     assert_eq!(one::<i64>(&mut there, &format!("{count} WHERE action_timestamp < '{before}'")), 0);
     assert!(one::<i64>(&mut there, count) > 0);
+}
+
+#[test]
+fn a_sync_killed_between_the_commits_of_two_databases_is_completed_by_the_next() {
+    // Commits that nobody confirms wait, with the lock that those of notifications need.
+    let cluster = Cluster::start_with(
+        "shared_preload_libraries = 'matomo_postgres'\nsynchronous_standby_names = 'nobody'\nsynchronous_commit = local\n",
+    );
+    let name = cluster.database();
+    let mut db = cluster.connect(&name);
+    let noon = Noon::new();
+    let fake = serve(noon.world(8));
+    let until = chrono::DateTime::from_timestamp(noon.at(3, "00:00:00"), 0).unwrap();
+    let other = cluster.database();
+    let count = "SELECT count(*) FROM old";
+    let mut there = cluster.connect(&other);
+    run(&mut there, "CREATE TABLE old (LIKE matomo_action)");
+    create_server(&mut db, cluster.port(), &other);
+    create_parted(&mut db, "visits", &until.to_rfc3339());
+    let into = format!("{}, destination => 'visits'", from(&noon, 7));
+    let begin = format!("BEGIN; {}; NOTIFY done; COMMIT", sync_sql(&fake, 1, &into));
+    let (session, postmaster) = (pid(&mut db), cluster.postmaster());
+    std::thread::scope(|scope| {
+        let mut blocker = cluster.connect(&name);
+        scope.spawn(move || {
+            let never = "SET synchronous_commit = on; CREATE TABLE held (); NOTIFY never";
+            assert!(blocker.batch_execute(never).is_err(), "the server is killed");
+        });
+        let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+        wait_until("the lock is held", || one::<i64>(&mut there, waits) == 1);
+        let sync = scope.spawn(|| db.batch_execute(&begin).is_err());
+        wait_until("the other database has committed", || one::<i64>(&mut there, count) == 36);
+        // SAFETY: signals to the server that this test has started.
+        unsafe {
+            libc::kill(postmaster, libc::SIGSTOP);
+            libc::kill(session, libc::SIGKILL);
+            libc::kill(postmaster, libc::SIGKILL);
+        }
+        assert!(sync.join().unwrap(), "the server is killed");
+    });
+    wait_until("all that was killed is gone", || is_gone(postmaster) && is_gone(session));
+    cluster.start_again();
+    let (mut db, mut there) = (cluster.connect(&name), cluster.connect(&other));
+    let here = "SELECT count(*) FROM visits";
+    assert_eq!((one::<i64>(&mut there, count), one::<i64>(&mut db, here)), (36, 36));
+    assert_eq!(sync(&mut db, &fake, &into).inserted, 36);
+    assert_tables_equal(&mut db, "visits", &all_tables_of(&fake, 1));
 }
 
 #[test]

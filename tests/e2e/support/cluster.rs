@@ -104,6 +104,16 @@ impl Cluster {
         std::fs::read_to_string(self.dir.join("port")).unwrap().trim().parse().unwrap()
     }
 
+    /// The server's first process.
+    pub fn postmaster(&self) -> i32 {
+        self.find_postmaster().expect("a server that runs")
+    }
+
+    fn find_postmaster(&self) -> Option<i32> {
+        let file = std::fs::read_to_string(self.dir.join("data/postmaster.pid")).ok()?;
+        file.lines().next()?.parse().ok()
+    }
+
     pub fn log(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(self.dir.join("log")).unwrap()).into_owned()
     }
@@ -156,9 +166,7 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         // `pg_ctl` would wait for a zombie postmaster.
-        let file =
-            std::fs::read_to_string(self.dir.join("data/postmaster.pid")).unwrap_or_default();
-        let _ = file.lines().next().and_then(|pid| pid.parse().ok()).map(is_gone);
+        let _ = self.find_postmaster().map(is_gone);
         // Not `cluster`, which may panic: a second panic would hide the first one.
         let _ = Command::new(script()).args(["destroy", self.path()]).output();
     }

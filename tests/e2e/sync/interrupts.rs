@@ -203,8 +203,7 @@ fn a_fast_shutdown_and_the_postmasters_death_end_syncs_at_once() {
     cluster.start_again();
     let traps = PLACES.map(Trap::at);
     let calls = start(&traps);
-    let file = std::fs::read_to_string(cluster.dir.join("data/postmaster.pid")).unwrap();
-    let postmaster: i32 = file.lines().next().unwrap().parse().unwrap();
+    let postmaster = cluster.postmaster();
     let begin = Instant::now();
     // SAFETY: a signal to the server that this test started.
     assert_eq!(unsafe { libc::kill(postmaster, libc::SIGKILL) }, 0);

@@ -161,8 +161,7 @@ fn it_is_gone_with_its_postmaster() {
     let mut db = cluster.connect("postgres");
     wait_until("it works", || coordinator_pid(&mut db, "postgres").is_some());
     let pid = coordinator_pid(&mut db, "postgres").unwrap();
-    let file = std::fs::read_to_string(cluster.dir.join("data/postmaster.pid")).unwrap();
-    let postmaster: i32 = file.lines().next().unwrap().parse().unwrap();
+    let postmaster = cluster.postmaster();
     // SAFETY: a process of this test.
     assert_eq!(unsafe { libc::kill(postmaster, libc::SIGKILL) }, 0);
     wait_until("it has ended", || is_gone(pid) && is_gone(postmaster));
