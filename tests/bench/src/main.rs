@@ -4,6 +4,7 @@
 //! machines differ and drift: trust the ratios. Run it with `make bench`.
 
 mod cost;
+mod inserts;
 mod report;
 mod scene;
 mod ways;
@@ -78,6 +79,11 @@ fn ways(plan: Plan) -> Vec<Way> {
             .collect();
     }
     let mut ways = Vec::new();
+    if (100_000..1_000_000).contains(&plan.actions) {
+        let kind = Kind::Other;
+        let sync = Way::Sync { kind, latency: Duration::ZERO, workers: scene::WORKERS };
+        ways.extend([sync, Way::Insert { kind }, Way::Copy { kind, indexes: true }]);
+    }
     for kind in [standard, Kind::Partitioned] {
         ways.extend([
             Way::Sync { kind, latency: Duration::ZERO, workers: scene::WORKERS },

@@ -145,6 +145,7 @@ impl Report {
         let kind = match way {
             Way::Sync { kind, latency: Duration::ZERO, .. }
             | Way::Again { kind, force: true }
+            | Way::Insert { kind }
             | Way::Node { kind }
             | Way::Copy { kind, .. } => kind,
             _ => return None,
@@ -210,6 +211,15 @@ impl Report {
                     self.median(plan, sync, |cost| cost.memory as f64 / 1e6),
                 );
             }
+            let kind = Kind::Other;
+            let sync = Way::Sync { kind, latency: Duration::ZERO, workers: WORKERS };
+            line(
+                format!("{}, {kind}: rows/s of an import, INSERT of unnest being 1", plan.name),
+                Promise::AtLeast(0.5),
+                self.ratio(plan, sync, Way::Insert { kind }, |one, other| {
+                    one.rows_per_second() / other.rows_per_second()
+                }),
+            );
             for way in self.ways(plan) {
                 if let Way::Sync { latency, workers, .. } = way
                     && latency >= Duration::from_millis(200)

@@ -8,14 +8,17 @@ use std::time::Duration;
 use postgres::Client;
 
 use crate::cost::{Cost, measure};
+use crate::inserts;
 use crate::scene::{Scene, TABLES, another};
 
-type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Standard,
     Partitioned,
+    /// Of another access method, which is written by plain SQL.
+    Other,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +29,8 @@ pub enum Way {
     Again { kind: Kind, force: bool },
     /// `COPY FROM` a file on the server.
     Copy { kind: Kind, indexes: bool },
+    /// `INSERT … SELECT FROM unnest(…)` of batches, as texts.
+    Insert { kind: Kind },
     /// The sync's requests, with the answers discarded.
     Download { latency: Duration, workers: usize },
     /// One prepared `INSERT … ON CONFLICT DO NOTHING` per action over ten connections, each in its
@@ -36,7 +41,7 @@ pub enum Way {
 impl Kind {
     fn table(self) -> &'static str {
         match self {
-            Kind::Standard => "matomo",
+            Kind::Standard | Kind::Other => "matomo",
             Kind::Partitioned => "matomo_partitioned",
         }
     }
@@ -44,7 +49,11 @@ impl Kind {
 
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str(if *self == Kind::Standard { "standard" } else { "partitioned" })
+        f.write_str(match self {
+            Kind::Standard => "standard",
+            Kind::Partitioned => "partitioned",
+            Kind::Other => "other access method",
+        })
     }
 }
 
@@ -58,6 +67,7 @@ impl fmt::Display for Way {
             Way::Again { kind, force: false } => write!(f, "sync again, {kind}"),
             Way::Copy { kind, indexes: true } => write!(f, "COPY, {kind}"),
             Way::Copy { kind, indexes: false } => write!(f, "COPY without indexes, {kind}"),
+            Way::Insert { kind } => write!(f, "INSERT of unnest, {kind}"),
             Way::Download { latency, workers } => {
                 write!(f, "download, {} ms, {workers} workers", latency.as_millis())
             }
@@ -92,18 +102,19 @@ impl Way {
                 sync(scene, &mut db, kind, force)
             }
             Way::Copy { kind, indexes } => copy(scene, kind, indexes),
+            Way::Insert { kind } => inserts::unnest(scene, kind),
             Way::Download { latency, workers } => {
                 scene.fake.knobs().latency = latency;
                 let cost = download(scene, workers);
                 scene.fake.knobs().latency = Duration::ZERO;
                 cost
             }
-            Way::Node { kind } => node(scene, kind),
+            Way::Node { kind } => inserts::node(scene, kind),
         }
     }
 }
 
-fn pid(db: &mut Client) -> Result<i32> {
+pub fn pid(db: &mut Client) -> Result<i32> {
     Ok(db.query_one("SELECT pg_backend_pid()", &[])?.get(0))
 }
 
@@ -125,7 +136,7 @@ fn sync(scene: &Scene, db: &mut Client, kind: Kind, force: bool) -> Result<Cost>
     Ok(cost)
 }
 
-fn all_there(scene: &Scene, db: &mut Client, table: &str) -> Result<()> {
+pub fn all_there(scene: &Scene, db: &mut Client, table: &str) -> Result<()> {
     let found = rows(db, table)?;
     if found != scene.rows {
         return Err(format!("{table} has {found} rows of {}", scene.rows).into());
@@ -134,7 +145,7 @@ fn all_there(scene: &Scene, db: &mut Client, table: &str) -> Result<()> {
 }
 
 /// An empty table with the partitions that it needs.
-fn empty_table(
+pub fn empty_table(
     scene: &Scene,
     db: &mut Client,
     kind: Kind,
@@ -142,6 +153,13 @@ fn empty_table(
     layout: &str,
 ) -> Result<()> {
     let partitioned = kind == Kind::Partitioned;
+    if kind == Kind::Other {
+        let find = "SELECT FROM pg_am WHERE amname = 'heap2'";
+        if db.query(find, &[])?.is_empty() {
+            db.batch_execute("CREATE ACCESS METHOD heap2 TYPE TABLE HANDLER heap_tableam_handler")?;
+        }
+        db.batch_execute("SET default_table_access_method = heap2")?;
+    }
     db.execute(
         &format!("SELECT matomo_create_table('{table}', {partitioned}, layout => '{layout}')"),
         &[],
@@ -223,66 +241,5 @@ fn download(scene: &Scene, workers: usize) -> Result<Cost> {
         })
     })?;
     cost.requests = scene.requests.len() as u64;
-    Ok(cost)
-}
-
-fn node(scene: &Scene, kind: Kind) -> Result<Cost> {
-    let mut db = scene.session("copied")?;
-    // With the Node tool's columns.
-    empty_table(scene, &mut db, kind, "copied", "node")?;
-    let columns = db.query(
-        "SELECT attname::text, format_type(atttypid, atttypmod) FROM pg_attribute
-         WHERE attrelid = 'copied'::regclass AND attnum > 0 ORDER BY attnum",
-        &[],
-    )?;
-    let casts: Vec<_> = columns
-        .iter()
-        .enumerate()
-        .map(|(n, column)| format!("${}::text::{}", n + 1, column.get::<_, String>(1)))
-        .collect();
-    let insert = format!("INSERT INTO copied VALUES ({}) ON CONFLICT DO NOTHING", casts.join(", "));
-    let texts: Vec<_> =
-        columns.iter().map(|c| format!("{}::text", c.get::<_, String>(0))).collect();
-    db.batch_execute(&format!(
-        "CREATE TEMP TABLE source (LIKE matomo_action); COPY source FROM '{}'",
-        scene.file
-    ))?;
-    let all = db.query(&format!("SELECT {} FROM source", texts.join(", ")), &[])?;
-    let rows: Vec<Vec<Option<String>>> =
-        all.iter().map(|row| (0..columns.len()).map(|n| row.get(n)).collect()).collect();
-    drop(all);
-    let next = AtomicUsize::new(0);
-    let (mut clients, mut pids) = (Vec::new(), Vec::new());
-    for _ in 0..10 {
-        let mut client = another()?;
-        pids.push(pid(&mut client)?);
-        clients.push(client);
-    }
-    let cpu = |pids: &[i32]| pids.iter().map(|pid| crate::cost::cpu(*pid)).sum::<f64>();
-    let before = cpu(&pids);
-    let insert = insert.as_str();
-    let mut cost = measure(&mut scene.watcher.borrow_mut(), pids[0], || {
-        thread::scope(|scope| {
-            let work = |client: &mut Client| -> std::result::Result<(), postgres::Error> {
-                let statement = client.prepare(insert)?;
-                while let Some(row) = rows.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let values: Vec<_> = row
-                        .iter()
-                        .map(|value| value as &(dyn postgres::types::ToSql + Sync))
-                        .collect();
-                    client.execute(&statement, &values)?;
-                }
-                Ok(())
-            };
-            let threads: Vec<_> =
-                clients.iter_mut().map(|client| scope.spawn(move || work(client))).collect();
-            for thread in threads {
-                thread.join().map_err(|_| "a connection broke off")??;
-            }
-            Ok::<_, Box<dyn std::error::Error>>(scene.rows)
-        })
-    })?;
-    cost.backend = cpu(&pids) - before;
-    all_there(scene, &mut db, "copied")?;
     Ok(cost)
 }
