@@ -215,11 +215,11 @@ pub fn check_intervals(every: Option<Interval>, retention: Option<Interval>) -> 
         months < 0 || days < 0 || micros < 0 || sum < least || sum > 36_000 * DAY
     };
     let (argument, hint) = if every.is_some_and(|every| is_out(every, SECOND)) {
-        ("every", "It must be at least 1 second, at most 100 years, and no part of it negative.")
+        ("every", "Give an interval from 1 second to 100 years, without negative parts.")
     } else if retention.is_some_and(|retention| is_out(retention, 0)) {
         (
             "retention",
-            "No part of it may be negative, and it must be at most 100 years; 0 keeps visits for ever.",
+            "Give an interval of at most 100 years, without negative parts; 0 keeps visits for ever.",
         )
     } else {
         return Ok(());

@@ -169,7 +169,7 @@ impl Arguments<'_> {
             return Err(Error::Argument {
                 message: format!("page_size {size} is out of range"),
                 hint: format!(
-                    "It must be from {} to {}.",
+                    "Give a number from {} to {}.",
                     options::PAGE_SIZES.start(),
                     options::PAGE_SIZES.end()
                 ),
@@ -231,7 +231,8 @@ pub fn id_of_site(site: Option<i32>) -> Result<i32> {
     }
     Err(Error::Argument {
         message: format!("site {site} is no ID of a site"),
-        hint: "Matomo numbers its sites from 1 (Administration > Measurables > Manage).".to_owned(),
+        hint: "Look up the ID in Matomo (Administration > Measurables > Manage); the first is 1."
+            .to_owned(),
     })
 }
 

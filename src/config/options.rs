@@ -131,7 +131,7 @@ fn number(name: &str, value: &str, range: RangeInclusive<i32>, unit: i32) -> Res
         let what = if unit == 0 { "" } else { " seconds, or a time such as 2min" };
         return Err(Error::Argument {
             message: format!("invalid value for option \"{name}\": \"{value}\""),
-            hint: format!("It must be from {} to {}{what}.", range.start(), range.end()),
+            hint: format!("Give a number from {} to {}{what}.", range.start(), range.end()),
         });
     }
     Ok(number.unsigned_abs())

@@ -92,7 +92,7 @@ impl Error {
     pub fn reversed(start: NaiveDate, end: NaiveDate) -> Error {
         Error::Argument {
             message: format!("end_date {end} is before start_date {start}"),
-            hint: "Both days are included in the range.".to_owned(),
+            hint: "Give an end_date from start_date on; the range includes both days.".to_owned(),
         }
     }
 

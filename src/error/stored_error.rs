@@ -117,9 +117,7 @@ impl StoredError {
                 user.as_deref().map_or_else(|| "PUBLIC".to_owned(), quoted),
                 quoted(server)
             ),
-            StoredError::SuperuserOption(_) => {
-                "Only superusers may have the server read a file.".to_owned()
-            }
+            StoredError::SuperuserOption(_) => "Ask a superuser to set it.".to_owned(),
             StoredError::NoServer { name, site } => {
                 let create = format!(
                     "CREATE SERVER {} FOREIGN DATA WRAPPER matomo OPTIONS (url '...')",
@@ -145,9 +143,9 @@ impl StoredError {
                 quoted(user),
                 quoted(server)
             ),
-            StoredError::NoSite(_) => "The view matomo_sites lists those that are yours.".to_owned(),
+            StoredError::NoSite(_) => "Look up the ID in the view matomo_sites.".to_owned(),
             StoredError::SitePrivilege { owner, .. } => {
-                format!("This requires the rights of its owner, {}.", quoted(owner))
+                format!("SET ROLE {} first, or ask that role, its owner.", quoted(owner))
             }
             StoredError::ProcedurePrivilege => {
                 "Ask a superuser to GRANT EXECUTE ON PROCEDURE matomo_sync_site, matomo_sync_all."
@@ -160,8 +158,7 @@ impl StoredError {
                 "Change it with matomo_alter_site; the view matomo_sites has its ID.".to_owned()
             }
             StoredError::Registered { .. } => {
-                "It is another role's. Ask an administrator, or name another destination."
-                    .to_owned()
+                "Ask an administrator, or name another destination.".to_owned()
             }
             StoredError::NoDestination { site, .. } => format!(
                 "Give it another one with SELECT matomo_alter_site({site}, destination => '...'), or \
@@ -183,9 +180,10 @@ impl StoredError {
                 quoted(server)
             ),
             StoredError::InTransactionBlock(what) | StoredError::InFunction(what) => {
+                let alone = "CALL it outside of transaction blocks and functions";
                 match what.starts_with("matomo_sync") {
-                    true => "It commits as it goes. matomo_sync runs in a transaction.".to_owned(),
-                    false => "It commits as it goes.".to_owned(),
+                    true => format!("{alone}; or use matomo_sync, which runs in a transaction."),
+                    false => format!("{alone}."),
                 }
             }
             StoredError::NoRun(_) => "CALL matomo_sync_site or matomo_sync_all.".to_owned(),
@@ -211,6 +209,13 @@ impl StoredError {
                  this server's address."
                     .to_owned(),
             ),
+            StoredError::SuperuserOption(_) => Some("The server reads a file for it.".to_owned()),
+            StoredError::Registered { is_yours: false, .. } => {
+                Some("It is registered by another role.".to_owned())
+            }
+            StoredError::InTransactionBlock(_) | StoredError::InFunction(_) => {
+                Some("It commits as it goes.".to_owned())
+            }
             StoredError::CompanionOwner { .. } => Some(
                 "Its triggers would run with the rights of the destination's owner.".to_owned(),
             ),

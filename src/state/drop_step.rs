@@ -70,7 +70,7 @@ pub fn drop_step(step: Step) -> Result<Dropped> {
     if is_future != Some(false) {
         return Err(Error::Argument {
             message: format!("{text} is in the future"),
-            hint: "To empty the whole table use TRUNCATE.".to_owned(),
+            hint: "Use TRUNCATE to empty the whole table.".to_owned(),
         });
     }
     table.check()?;

@@ -143,7 +143,7 @@ impl Table {
             failed.detail =
                 Some(failed.detail.map_or_else(|| place.clone(), |of| format!("{of} {place}")));
             failed.hint.get_or_insert_with(|| {
-                "To erase elsewhere, name one table after the other as only_in.".to_owned()
+                "Name one table after the other as only_in to erase elsewhere.".to_owned()
             });
             failed.tell(PgLogLevel::ERROR);
         }

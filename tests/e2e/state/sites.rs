@@ -55,17 +55,12 @@ fn what_cannot_be_registered_is_refused() {
         ("NULL, 1", "22004", none("server"), ""),
         ("'analytics', NULL", "22004", none("site"), ""),
         ("'analytics', 1, every => NULL", "22004", none("every"), ""),
-        (
-            "'analytics', 0",
-            "22023",
-            "site 0 is no ID of a site".to_owned(),
-            "Matomo numbers its sites from 1",
-        ),
+        ("'analytics', 0", "22023", "site 0 is no ID of a site".to_owned(), "the first is 1"),
         (
             "'analytics', 1, every => '999 ms'",
             "22023",
             "every is out of range".to_owned(),
-            "It must be at least 1 second, at most 100 years, and no part of it negative.",
+            "from 1 second to 100 years",
         ),
         (
             "'analytics', 1, every => '300000 years'",
@@ -77,7 +72,7 @@ fn what_cannot_be_registered_is_refused() {
             "'analytics', 1, retention => '100 years 1 day'",
             "22023",
             "retention is out of range".to_owned(),
-            "No part of it may be negative, and it must be at most 100 years; 0 keeps visits for ever.",
+            "at most 100 years",
         ),
         (
             "'analytics', 1, every => '-1 day'",
@@ -89,7 +84,7 @@ fn what_cannot_be_registered_is_refused() {
             "'analytics', 1, retention => '-1 day'",
             "22023",
             "retention is out of range".to_owned(),
-            "No part of it may be negative, and it must be at most 100 years; 0 keeps visits for ever.",
+            "at most 100 years",
         ),
         (
             "'analytics', 1, start_date => '1989-12-31'",
@@ -238,7 +233,7 @@ fn a_site_is_changed_where_something_is_named() {
             "matomo_alter_site(99)".to_owned(),
             "42704",
             "registered site 99 does not exist",
-            "The view matomo_sites lists those that are yours.",
+            "matomo_sites",
         ),
         ("matomo_alter_site(NULL)".to_owned(), "22004", "argument \"id\" must not be null", ""),
         (

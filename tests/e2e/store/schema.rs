@@ -273,7 +273,7 @@ fn a_table_that_cannot_be_is_refused() {
     let dots = "improper relation name (too many dotted names): a.b.c";
     let which = "Give the name of a table, or of a schema and a table.";
     refused("42602", dots, Some(which), "'a.b.c'", &mut db);
-    let lengths = "A name has at most 63 bytes, that of a partitioned table at most 55.";
+    let lengths = "at most 63 bytes";
     for (length, partitioned) in [(64, false), (56, true)] {
         let too_long = long(length);
         let message = format!("table name \"{too_long}\" is too long");
