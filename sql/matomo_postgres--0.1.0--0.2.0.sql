@@ -74,7 +74,7 @@ ALTER TABLE matomo_site_config
     DROP CONSTRAINT matomo_site_config_key,
     ADD COLUMN destination_name text[],
     ADD COLUMN owner_name name,
-    ADD COLUMN new_sites_but integer[];
+    ADD COLUMN known_sites integer[];
 CREATE UNIQUE INDEX matomo_site_config_key ON matomo_site_config (server, idsite, destination)
     WHERE destination::oid <> 0::oid;
 -- Of tables and roles that are gone nothing is left but their numbers.
@@ -1975,7 +1975,7 @@ COMMENT ON COLUMN matomo_site_config.name IS 'Name of the site, as Matomo last r
 COMMENT ON COLUMN matomo_site_config.timezone IS 'Timezone of the site, as Matomo last reported it';
 COMMENT ON COLUMN matomo_site_config.destination_name IS 'Last known schema, name and owner of the table, from when it was set or dumped';
 COMMENT ON COLUMN matomo_site_config.owner_name IS 'Last known name of the owner, from when it was set or dumped';
-COMMENT ON COLUMN matomo_site_config.new_sites_but IS 'Sites of the server that are not new: all others are registered like this one; NULL if none is';
+COMMENT ON COLUMN matomo_site_config.known_sites IS 'Sites of the server that are not new: all others are registered like this one; NULL if none is';
 COMMENT ON SEQUENCE matomo_site_config_id_seq IS 'IDs of registered sites';
 COMMENT ON TABLE matomo_site_state IS 'State of each registered site';
 COMMENT ON COLUMN matomo_site_state.site_id IS 'ID of the registered site';
@@ -2021,7 +2021,7 @@ CREATE OR REPLACE VIEW matomo_sites WITH (security_barrier) AS
            coalesce(c.oid::pg_catalog.regclass::text,
                     pg_catalog.format('%I.%I', s.destination_name[1], s.destination_name[2])) AS destination,
            coalesce(r.rolname, s.owner_name) AS owner, s.start_date, s.every, s.retention, s.enabled, s.created_at,
-           s.new_sites_but IS NOT NULL AS new_sites
+           s.known_sites IS NOT NULL AS new_sites
     FROM matomo_site_config s
     LEFT JOIN pg_catalog.pg_class c ON c.oid = CASE s.destination::pg_catalog.oid WHEN 0::pg_catalog.oid
         THEN matomo_find_table(s.destination_name) ELSE s.destination::pg_catalog.oid END

@@ -16,7 +16,7 @@ CREATE TABLE matomo_site_config (
     -- The defaults are for dumps of 0.1.0, which lack these columns.
     destination_name text[] NOT NULL DEFAULT '{?,?,?}',
     owner_name  name NOT NULL DEFAULT '?',
-    new_sites_but integer[]
+    known_sites integer[]
 );
 CREATE UNIQUE INDEX matomo_site_config_key ON matomo_site_config (server, idsite, destination)
     WHERE destination::oid <> 0::oid;
@@ -37,7 +37,7 @@ COMMENT ON COLUMN matomo_site_config.created_at IS 'When the site was registered
 COMMENT ON COLUMN matomo_site_config.destination_name IS 'Last known schema, name and owner of the table, from when it was set or dumped';
 COMMENT ON COLUMN matomo_site_config.owner_name IS 'Last known name of the owner, from when it was set or dumped';
 
-COMMENT ON COLUMN matomo_site_config.new_sites_but IS 'Sites of the server that are not new: all others are registered like this one; NULL if none is';
+COMMENT ON COLUMN matomo_site_config.known_sites IS 'Sites of the server that are not new: all others are registered like this one; NULL if none is';
 
 COMMENT ON SEQUENCE matomo_site_config_id_seq IS 'IDs of registered sites';
 
@@ -126,7 +126,7 @@ CREATE VIEW matomo_sites WITH (security_barrier) AS
            coalesce(c.oid::pg_catalog.regclass::text,
                     pg_catalog.format('%I.%I', s.destination_name[1], s.destination_name[2])) AS destination,
            coalesce(r.rolname, s.owner_name) AS owner, s.start_date, s.every, s.retention, s.enabled, s.created_at,
-           s.new_sites_but IS NOT NULL AS new_sites
+           s.known_sites IS NOT NULL AS new_sites
     FROM matomo_site_config s
     LEFT JOIN pg_catalog.pg_class c ON c.oid = CASE s.destination::pg_catalog.oid WHEN 0::pg_catalog.oid
         THEN matomo_find_table(s.destination_name) ELSE s.destination::pg_catalog.oid END

@@ -6,7 +6,7 @@ use pgrx::prelude::*;
 
 use crate::error::Error;
 use crate::pg::report::or_raise;
-use crate::state::drop_step::{self, Step};
+use crate::state::drop_step::{self, DropArguments};
 use crate::state::forget::{self, Visitor};
 
 /// Deletes all rows of a visitor from all destinations, or from one.
@@ -70,7 +70,7 @@ fn matomo_drop_step_0_2_reconnect(
         let destination = destination.ok_or(Error::Null("destination"))?;
         let before = before.ok_or(Error::Null("before"))?;
         let lock_timeout = lock_timeout.ok_or(Error::Null("lock_timeout"))?;
-        drop_step::drop_step(Step { destination, before, site, lock_timeout, place })
+        drop_step::drop_step(DropArguments { destination, before, site, lock_timeout, place })
     })());
     TableIterator::once((
         done.place,

@@ -20,7 +20,7 @@ use crate::sync::site_sync::{self, SyncRequest};
 
 /// Copies the visits of a Matomo site into a table, by the day of their last action in the site's
 /// timezone. See docs/functions.md for the arguments and the result.
-#[pg_extern(name = "matomo_sync", volatile, parallel_unsafe, requires = ["tables", "partitions", "ledger"])]
+#[pg_extern(name = "matomo_sync", volatile, parallel_unsafe)]
 #[allow(clippy::too_many_arguments, clippy::type_complexity)]
 fn matomo_sync_0_2_reconnect(
     site: Option<i32>,
@@ -69,7 +69,7 @@ fn matomo_sync_0_2_reconnect(
 
 /// Compares the visits that Matomo lists for a range of days with those in a table, and optionally
 /// repairs differences. See docs/functions.md for the arguments and the result.
-#[pg_extern(name = "matomo_check", volatile, parallel_unsafe, requires = ["tables", "partitions", "ledger"])]
+#[pg_extern(name = "matomo_check", volatile, parallel_unsafe)]
 #[allow(clippy::too_many_arguments, clippy::type_complexity)]
 fn matomo_check_0_2_reconnect(
     site: Option<i32>,

@@ -8,7 +8,7 @@ use pgrx::spi::{PreparedStatement, SpiClient, SpiTupleTable};
 
 use crate::error::{Error, Result};
 use crate::pg::encoding;
-use crate::pg::subtransaction::{self, Undone};
+use crate::pg::subtransaction::{self, RolledBack};
 
 /// Runs a statement, which sees earlier writes of this transaction.
 ///
@@ -88,8 +88,8 @@ pub fn read_now<'conn>(
         rows
     };
     subtransaction::attempt(read).map_err(|undone| match undone {
-        Undone::Failed(error) => error,
-        Undone::Raised(caught) => caught.rethrow(),
+        RolledBack::Failed(error) => error,
+        RolledBack::Raised(caught) => caught.rethrow(),
     })
 }
 
