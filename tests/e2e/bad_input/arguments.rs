@@ -154,7 +154,7 @@ fn a_start_in_the_future_is_one_in_the_sites_timezone() {
     let argument = format!("'{today}'");
     stage.fake.world().site_mut(1).timezone = "UTC-12".to_owned();
     let error = stage.refuses(&[("start_date", &argument), ("end_date", "NULL")]);
-    let hint = format!("It is {} in the site's timezone", today - Days::new(1));
+    let hint = format!("Give a day up to {},", today - Days::new(1));
     expect(&error, "22023", &format!("start_date {today} is in the future"), "", &hint);
     let error = stage.refuses(&[("start_date", "'200000-01-01'"), ("end_date", "NULL")]);
     expect(&error, "22023", "start_date +200000-01-01 is in the future", "", &hint);

@@ -32,7 +32,7 @@ fn a_range_that_lies_partly_in_the_future_ends_today() {
     }
     let refused = error(&mut case.db, &check(format!("'{tomorrow}'"), "NULL"));
     let message = format!("start_date {tomorrow} is in the future");
-    assert_says(&refused, "22023", &message, &[], &format!("It is {}", two[1]));
+    assert_says(&refused, "22023", &message, &[], &format!("up to {}", two[1]));
 }
 
 #[test]
