@@ -13,7 +13,6 @@ use crate::state::forget::{self, Visitor};
 #[pg_extern(
     volatile,
     parallel_unsafe,
-    requires = ["ledger"],
     sql = "CREATE FUNCTION matomo_forget(visitorid text DEFAULT NULL, userid text DEFAULT NULL, only_in regclass DEFAULT NULL, visitip text DEFAULT NULL)
 RETURNS TABLE (destination regclass, visits bigint, actions bigint)
 VOLATILE PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';"
@@ -43,7 +42,6 @@ fn matomo_forget_0_2_reconnect(
 #[pg_extern(
     volatile,
     parallel_unsafe,
-    requires = ["retention"],
     sql = "CREATE FUNCTION matomo_drop_step(destination regclass, before timestamptz, site integer, lock_timeout interval, place jsonb DEFAULT NULL)
 RETURNS TABLE (place jsonb, more boolean, dropped text, actions bigint, blocked text, holders text)
 VOLATILE PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';"

@@ -78,7 +78,7 @@ fn what_cannot_be_registered_is_refused() {
             "'analytics', 1, every => '-1 day'",
             "22023",
             "every is out of range".to_owned(),
-            "at least 1 second",
+            "1 second to 100 years",
         ),
         (
             "'analytics', 1, retention => '-1 day'",
