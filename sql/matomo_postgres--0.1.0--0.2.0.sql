@@ -2097,7 +2097,7 @@ CREATE OR REPLACE VIEW matomo_runs WITH (security_barrier) AS
 COMMENT ON VIEW matomo_runs IS 'Current and past syncs of your registered sites';
 COMMENT ON COLUMN matomo_runs.owner IS 'Role whose rights it has';
 
-CREATE OR REPLACE VIEW matomo_overdue AS
+CREATE OR REPLACE VIEW matomo_overdue WITH (security_barrier) AS
     SELECT s.id AS site_id
     FROM matomo_site_config s
     LEFT JOIN matomo_site_state t ON t.site_id = s.id

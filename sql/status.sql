@@ -1,6 +1,6 @@
 -- Status of registered sites, and progress of syncs.
 
-CREATE VIEW matomo_overdue AS
+CREATE VIEW matomo_overdue WITH (security_barrier) AS
     SELECT s.id AS site_id
     FROM matomo_site_config s
     LEFT JOIN matomo_site_state t ON t.site_id = s.id

@@ -87,7 +87,7 @@ pub fn read_now<'conn>(
         unsafe { pg_sys::PopActiveSnapshot() };
         rows
     };
-    subtransaction::attempt(read).map_err(|undone| match undone {
+    subtransaction::attempt(read).map_err(|rolled_back| match rolled_back {
         RolledBack::Failed(error) => error,
         RolledBack::Raised(caught) => caught.rethrow(),
     })

@@ -156,7 +156,7 @@ impl Registration<'_> {
         but: Option<i32>,
         statement: impl FnOnce() -> Result<T>,
     ) -> Result<T> {
-        subtransaction::attempt(statement).or_else(|undone| match undone {
+        subtransaction::attempt(statement).or_else(|rolled_back| match rolled_back {
             RolledBack::Failed(error) => Err(error),
             RolledBack::Raised(caught) => {
                 if report::raised(&caught).sql_error_code()
