@@ -121,3 +121,6 @@ $$;
 
 COMMENT ON FUNCTION matomo_create_companion(regclass, text, text[], text) IS
     'Internal: makes or takes one table of matomo_create_companions';
+
+COMMENT ON FUNCTION matomo_create_companions(regclass) IS
+    'Makes the tables of visits, conversions and items of a destination, as far as matomo.companions names them, or takes those that are there; returns them';

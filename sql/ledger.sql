@@ -100,17 +100,8 @@ CREATE VIEW matomo_days WITH (security_barrier) AS
                     AND NOT pg_catalog.row_security_active(f.found) END;
 
 COMMENT ON VIEW matomo_days IS 'Copied site-days of tables that you may read: one row per Matomo, site, destination and day';
-COMMENT ON COLUMN matomo_days.matomo IS 'URL of the Matomo''s API';
-COMMENT ON COLUMN matomo_days.idsite IS 'ID of the site (idSite)';
 COMMENT ON COLUMN matomo_days.destination IS 'Destination: table of the actions; NULL if it is missing';
-COMMENT ON COLUMN matomo_days.day IS 'Day in the site''s timezone';
-COMMENT ON COLUMN matomo_days.sealed IS 'Whether the day was read whole after it had ended and settled; sealed days are not requested again';
-COMMENT ON COLUMN matomo_days.visits IS 'Visits of the day; for an open day, those read so far';
-COMMENT ON COLUMN matomo_days.actions IS 'Actions of these visits';
-COMMENT ON COLUMN matomo_days.truncated_visits IS 'Visits with only their first actions listed by Matomo';
-COMMENT ON COLUMN matomo_days.newest IS 'Last action of the newest copied visit, at most read_at; the next poll of an open day starts matomo.overlap before it';
-COMMENT ON COLUMN matomo_days.timezone IS 'The site''s timezone when the day was read';
-COMMENT ON COLUMN matomo_days.read_at IS 'When the day was last read';
-COMMENT ON COLUMN matomo_days.rechecked_at IS 'When the last recheck or whole reading of an open day began; see matomo.recheck';
-COMMENT ON COLUMN matomo_days.action_time IS 'Value of matomo.action_time for the day''s rows; NULL if unknown';
 COMMENT ON COLUMN matomo_days.missing IS 'Name of the table if a dump was restored without it; only members of pg_read_all_data see such days';
+
+COMMENT ON FUNCTION matomo_change_url(regclass, text, text) IS
+    'Moves a destination''s ledger entries to a Matomo''s new URL, and returns their number';

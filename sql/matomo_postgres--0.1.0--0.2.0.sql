@@ -74,7 +74,7 @@ ALTER TABLE matomo_site_config
     DROP CONSTRAINT matomo_site_config_key,
     ADD COLUMN destination_name text[],
     ADD COLUMN owner_name name,
-    ADD COLUMN new_sites_but integer[];
+    ADD COLUMN known_sites integer[];
 CREATE UNIQUE INDEX matomo_site_config_key ON matomo_site_config (server, idsite, destination)
     WHERE destination::oid <> 0::oid;
 -- Of tables and roles that are gone nothing is left but their numbers.
@@ -821,7 +821,7 @@ BEGIN
     IF octet_length(table_name) > (CASE WHEN partitioned THEN 55 ELSE 63 END) THEN
         RAISE name_too_long USING
             MESSAGE = format('table name "%s" is too long', table_name),
-            HINT = 'A name has at most 63 bytes, that of a partitioned table at most 55.';
+            HINT = 'Give a name of at most 63 bytes, or 55 if the table is partitioned.';
     END IF;
     IF template IS NULL THEN
         RAISE invalid_parameter_value USING
@@ -1079,6 +1079,8 @@ $$;
 
 COMMENT ON FUNCTION matomo_make_partitions(regclass, timestamptz, timestamptz) IS
     'Internal: creates the missing weekly partitions (UTC) of one table of the caller''s, and returns their number';
+COMMENT ON FUNCTION matomo_create_partitions(regclass, timestamptz, timestamptz) IS
+    'Creates the missing weekly partitions (UTC) of a destination and its companions between two instants, and returns the number of those of the destination';
 COMMENT ON TABLE matomo_ledger IS 'Copied site-days: one row per Matomo, site, destination and day';
 COMMENT ON COLUMN matomo_ledger.destination IS 'Destination: table of the actions; 0 if restored from a dump and not found yet';
 COMMENT ON COLUMN matomo_ledger.sealed IS 'Whether the day was read whole after it had ended and settled; sealed days are not requested again';
@@ -1143,15 +1145,9 @@ CREATE OR REPLACE VIEW matomo_days WITH (security_barrier) AS
 
 COMMENT ON VIEW matomo_days IS 'Copied site-days of tables that you may read: one row per Matomo, site, destination and day';
 COMMENT ON COLUMN matomo_days.destination IS 'Destination: table of the actions; NULL if it is missing';
-COMMENT ON COLUMN matomo_days.sealed IS 'Whether the day was read whole after it had ended and settled; sealed days are not requested again';
-COMMENT ON COLUMN matomo_days.visits IS 'Visits of the day; for an open day, those read so far';
-COMMENT ON COLUMN matomo_days.actions IS 'Actions of these visits';
-COMMENT ON COLUMN matomo_days.truncated_visits IS 'Visits with only their first actions listed by Matomo';
-COMMENT ON COLUMN matomo_days.newest IS 'Last action of the newest copied visit, at most read_at; the next poll of an open day starts matomo.overlap before it';
-COMMENT ON COLUMN matomo_days.read_at IS 'When the day was last read';
-COMMENT ON COLUMN matomo_days.rechecked_at IS 'When the last recheck or whole reading of an open day began; see matomo.recheck';
-COMMENT ON COLUMN matomo_days.action_time IS 'Value of matomo.action_time for the day''s rows; NULL if unknown';
 COMMENT ON COLUMN matomo_days.missing IS 'Name of the table if a dump was restored without it; only members of pg_read_all_data see such days';
+COMMENT ON FUNCTION matomo_change_url(regclass, text, text) IS
+    'Moves a destination''s ledger entries to a Matomo''s new URL, and returns their number';
 COMMENT ON TABLE matomo_visit IS 'Template of tables of Matomo visits: one row per visit. Always empty; see matomo_create_companions';
 COMMENT ON TABLE matomo_conversion IS 'Template of tables of Matomo conversions: one row per goal conversion, order or abandoned cart. Always empty; see matomo_create_companions';
 COMMENT ON TABLE matomo_item IS 'Template of tables of the items of orders and abandoned carts: one row per item. Always empty; see matomo_create_companions';
@@ -1269,6 +1265,12 @@ $$;
 
 COMMENT ON FUNCTION matomo_create_companion(regclass, text, text[], text) IS
     'Internal: makes or takes one table of matomo_create_companions';
+COMMENT ON FUNCTION matomo_create_companions(regclass) IS
+    'Makes the tables of visits, conversions and items of a destination, as far as matomo.companions names them, or takes those that are there; returns them';
+COMMENT ON FUNCTION matomo_sync(integer, text, text, date, date, text, boolean, integer, text) IS
+    'Copies the visits of a Matomo site from start_date to end_date (default today) into a table; returns a row per day';
+COMMENT ON FUNCTION matomo_check(integer, date, date, text, text, text, boolean, boolean, integer, text, boolean) IS
+    'Compares the visits of a site in Matomo and in a table, day by day, and optionally repairs differences';
 COMMENT ON FUNCTION matomo_forget(text, text, regclass, text) IS
     'Deletes all rows of a visitor, by visitorid, userid or visitip, from all destinations or one, and returns their number. Erase the visitor in Matomo first, or a sync copies the visits again';
 
@@ -1711,6 +1713,8 @@ $$;
 
 COMMENT ON PROCEDURE matomo_drop_before(regclass, timestamptz, integer, interval, interval) IS
     'Removes all actions before an instant, of all sites or one: drops whole partitions and deletes other rows, with a commit after each step. Syncs do not copy them again';
+COMMENT ON FUNCTION matomo_drop_step(regclass, timestamptz, integer, interval, jsonb) IS
+    'Internal: one step of matomo_drop_before: drops a partition or deletes a batch of rows, and seals the days that are then empty';
 
 CREATE TABLE matomo_site_metadata (
     destination        regclass NOT NULL,
@@ -1768,16 +1772,6 @@ CREATE OR REPLACE VIEW matomo_site_details WITH (security_barrier) AS
 
 COMMENT ON VIEW matomo_site_details IS 'Sites of tables that you may read, as configured in Matomo: one row per destination and site';
 COMMENT ON COLUMN matomo_site_details.destination IS 'Destination: table of the actions';
-COMMENT ON COLUMN matomo_site_details.idsite IS 'ID of the site (idSite)';
-COMMENT ON COLUMN matomo_site_details.name IS 'Name of the site';
-COMMENT ON COLUMN matomo_site_details.main_url IS 'Main URL of the site';
-COMMENT ON COLUMN matomo_site_details.site_group IS 'Group of the site in Matomo; NULL if it has none';
-COMMENT ON COLUMN matomo_site_details.site_type IS 'Type of the site, such as website or mobileapp';
-COMMENT ON COLUMN matomo_site_details.timezone IS 'Timezone of the site';
-COMMENT ON COLUMN matomo_site_details.currency IS 'Currency of the site (ISO 4217)';
-COMMENT ON COLUMN matomo_site_details.ecommerce IS 'Whether the site has orders and carts';
-COMMENT ON COLUMN matomo_site_details.created_at IS 'When the site was created in Matomo';
-COMMENT ON COLUMN matomo_site_details.read_at IS 'When Matomo last described the site';
 COMMENT ON COLUMN matomo_site_details.goals IS 'Its goals; the view matomo_goals shows them as rows';
 COMMENT ON COLUMN matomo_site_details.goals_read_at IS 'When Matomo last listed the goals; NULL if it never did';
 COMMENT ON COLUMN matomo_site_details.dimensions IS 'Its custom dimensions; the view matomo_dimensions shows them as rows';
@@ -1826,6 +1820,8 @@ COMMENT ON COLUMN matomo_dimensions.case_sensitive IS 'Whether upper and lower c
 COMMENT ON COLUMN matomo_dimensions.extractions IS 'Where Matomo takes its values from, if not from the site''s code';
 COMMENT ON COLUMN matomo_dimensions.deleted_at IS 'When Matomo first did not list the dimension any more; NULL if it does';
 COMMENT ON COLUMN matomo_dimensions.read_at IS 'When Matomo last listed the custom dimensions of the site';
+COMMENT ON FUNCTION matomo_refresh_metadata(integer, text, text, text, text) IS
+    'Reads the names of a site, its goals and its custom dimensions from Matomo; returns their numbers';
 
 CREATE OR REPLACE FUNCTION matomo_create_named_views(destination regclass) RETURNS SETOF regclass
 LANGUAGE plpgsql
@@ -1975,7 +1971,7 @@ COMMENT ON COLUMN matomo_site_config.name IS 'Name of the site, as Matomo last r
 COMMENT ON COLUMN matomo_site_config.timezone IS 'Timezone of the site, as Matomo last reported it';
 COMMENT ON COLUMN matomo_site_config.destination_name IS 'Last known schema, name and owner of the table, from when it was set or dumped';
 COMMENT ON COLUMN matomo_site_config.owner_name IS 'Last known name of the owner, from when it was set or dumped';
-COMMENT ON COLUMN matomo_site_config.new_sites_but IS 'Sites of the server that are not new: all others are registered like this one; NULL if none is';
+COMMENT ON COLUMN matomo_site_config.known_sites IS 'Sites of the server that are not new: all others are registered like this one; NULL if none is';
 COMMENT ON SEQUENCE matomo_site_config_id_seq IS 'IDs of registered sites';
 COMMENT ON TABLE matomo_site_state IS 'State of each registered site';
 COMMENT ON COLUMN matomo_site_state.site_id IS 'ID of the registered site';
@@ -2021,7 +2017,7 @@ CREATE OR REPLACE VIEW matomo_sites WITH (security_barrier) AS
            coalesce(c.oid::pg_catalog.regclass::text,
                     pg_catalog.format('%I.%I', s.destination_name[1], s.destination_name[2])) AS destination,
            coalesce(r.rolname, s.owner_name) AS owner, s.start_date, s.every, s.retention, s.enabled, s.created_at,
-           s.new_sites_but IS NOT NULL AS new_sites
+           s.known_sites IS NOT NULL AS new_sites
     FROM matomo_site_config s
     LEFT JOIN pg_catalog.pg_class c ON c.oid = CASE s.destination::pg_catalog.oid WHEN 0::pg_catalog.oid
         THEN matomo_find_table(s.destination_name) ELSE s.destination::pg_catalog.oid END
@@ -2030,19 +2026,19 @@ CREATE OR REPLACE VIEW matomo_sites WITH (security_barrier) AS
     WHERE matomo_may_see(coalesce(r.oid, s.owner::pg_catalog.oid));
 
 COMMENT ON VIEW matomo_sites IS 'Your registered sites: one row per server, site and destination';
-COMMENT ON COLUMN matomo_sites.id IS 'ID for matomo_sync_site, matomo_alter_site and matomo_remove_site';
-COMMENT ON COLUMN matomo_sites.server IS 'Foreign server of the Matomo';
-COMMENT ON COLUMN matomo_sites.idsite IS 'ID of the site in Matomo (idSite)';
-COMMENT ON COLUMN matomo_sites.name IS 'Name of the site, as Matomo last reported it';
-COMMENT ON COLUMN matomo_sites.timezone IS 'Timezone of the site, as Matomo last reported it';
 COMMENT ON COLUMN matomo_sites.destination IS 'Destination: table of the actions';
 COMMENT ON COLUMN matomo_sites.owner IS 'Role whose rights and user mapping its syncs use';
-COMMENT ON COLUMN matomo_sites.start_date IS 'First day to copy, as for matomo_sync';
-COMMENT ON COLUMN matomo_sites.every IS 'How often the background worker syncs the site';
-COMMENT ON COLUMN matomo_sites.retention IS 'How long visits are kept; NULL means forever';
-COMMENT ON COLUMN matomo_sites.enabled IS 'Whether matomo_sync_all and the background worker sync the site';
-COMMENT ON COLUMN matomo_sites.created_at IS 'When the site was registered';
 COMMENT ON COLUMN matomo_sites.new_sites IS 'Whether new sites of the server are registered like this one';
+COMMENT ON FUNCTION matomo_add_site(text, integer, date, text, interval, interval, boolean) IS
+    'Registers a site that the procedures and the background worker sync with your rights; returns its ID';
+COMMENT ON FUNCTION matomo_add_sites(text, date, text, interval, interval, boolean, boolean) IS
+    'Registers all sites that your token may see and that are not registered, like matomo_add_site; returns them. Optionally new ones too, once a day';
+COMMENT ON FUNCTION matomo_ignore_new_sites(text) IS
+    'Stops registering new sites of a server; returns the number of marks removed';
+COMMENT ON FUNCTION matomo_list_sites(text) IS 'Lists the sites of a server that your token may see';
+COMMENT ON FUNCTION matomo_alter_site(integer, text, integer, date, text, interval, interval, boolean, text) IS
+    'Changes a registered site; NULL keeps a value. A failed site is retried';
+COMMENT ON FUNCTION matomo_remove_site(integer) IS 'Removes a registered site, but not its copied visits';
 COMMENT ON TABLE matomo_run_log IS 'Syncs of registered sites';
 COMMENT ON COLUMN matomo_run_log.runid IS 'ID of the run';
 COMMENT ON COLUMN matomo_run_log.job_pid IS 'Process ID';
@@ -2099,34 +2095,19 @@ CREATE OR REPLACE VIEW matomo_runs WITH (security_barrier) AS
     WHERE matomo_may_see(coalesce(o.owner, 0::pg_catalog.oid));
 
 COMMENT ON VIEW matomo_runs IS 'Current and past syncs of your registered sites';
-COMMENT ON COLUMN matomo_runs.runid IS 'ID of the run';
-COMMENT ON COLUMN matomo_runs.job_pid IS 'Process ID';
-COMMENT ON COLUMN matomo_runs.database IS 'Database';
-COMMENT ON COLUMN matomo_runs.username IS 'Role that started it';
-COMMENT ON COLUMN matomo_runs.command IS 'What started it';
-COMMENT ON COLUMN matomo_runs.status IS 'running, paused (resumes by itself), succeeded or failed';
-COMMENT ON COLUMN matomo_runs.return_message IS 'Message of the error that it failed with';
-COMMENT ON COLUMN matomo_runs.start_time IS 'When it started';
-COMMENT ON COLUMN matomo_runs.end_time IS 'When it ended';
-COMMENT ON COLUMN matomo_runs.site_id IS 'ID of the registered site';
 COMMENT ON COLUMN matomo_runs.owner IS 'Role whose rights it has';
-COMMENT ON COLUMN matomo_runs.server IS 'Foreign server of the Matomo';
-COMMENT ON COLUMN matomo_runs.idsite IS 'ID of the site in Matomo (idSite)';
-COMMENT ON COLUMN matomo_runs.destination IS 'Destination: table of the actions';
-COMMENT ON COLUMN matomo_runs.days IS 'Days done';
-COMMENT ON COLUMN matomo_runs.days_total IS 'Days done and still to do';
-COMMENT ON COLUMN matomo_runs.pages IS 'Pages of visits requested';
-COMMENT ON COLUMN matomo_runs.visits IS 'Visits that Matomo sent';
-COMMENT ON COLUMN matomo_runs.actions IS 'Actions of these visits';
-COMMENT ON COLUMN matomo_runs.inserted IS 'Rows inserted';
-COMMENT ON COLUMN matomo_runs.updated IS 'Rows updated';
-COMMENT ON COLUMN matomo_runs.deleted IS 'Rows deleted';
-COMMENT ON COLUMN matomo_runs.truncated_visits IS 'Visits with only their first actions listed by Matomo';
-COMMENT ON COLUMN matomo_runs.bytes IS 'Size of the answers in bytes, after decompression';
-COMMENT ON COLUMN matomo_runs.sqlstate IS 'SQLSTATE of that error';
-COMMENT ON COLUMN matomo_runs.detail IS 'DETAIL of that error';
-COMMENT ON COLUMN matomo_runs.hint IS 'HINT of that error';
-COMMENT ON COLUMN matomo_runs.misfits IS 'Number of values a column that its type cannot hold: they are NULL';
+
+CREATE OR REPLACE VIEW matomo_overdue WITH (security_barrier) AS
+    SELECT s.id AS site_id
+    FROM matomo_site_config s
+    LEFT JOIN matomo_site_state t ON t.site_id = s.id
+    WHERE s.enabled AND coalesce(t.failures, 0) = 0
+      AND pg_catalog.now() - greatest(coalesce(t.changed_at, s.created_at), t.last_success_at) - interval '1 hour' > s.every
+      AND NOT EXISTS (SELECT FROM matomo_run_log r WHERE r.site_id = s.id AND r.status IN ('running', 'paused')
+          AND coalesce(r.step_at, r.start_time) > pg_catalog.now() - interval '1 hour');
+
+COMMENT ON VIEW matomo_overdue IS 'Internal: sites without failures that should have been synced over an hour ago, and of which no run has done a step since';
+COMMENT ON COLUMN matomo_overdue.site_id IS 'ID of the registered site';
 
 CREATE OR REPLACE VIEW matomo_status WITH (security_barrier) AS
     SELECT s.id AS site_id, s.server, s.idsite, s.name, s.timezone, v.destination, v.owner, s.enabled,
@@ -2160,25 +2141,16 @@ CREATE OR REPLACE VIEW matomo_status WITH (security_barrier) AS
           AND (l.destination::pg_catalog.oid <> 0::pg_catalog.oid
                OR l.destination_name OPERATOR(pg_catalog.=) s.destination_name AND s.destination IS NOT NULL)
     ) d
-    -- As in src/state/not_begun.rs, for when no process can record it. Not for sites that only pg_cron or
-    -- the like syncs, however often that is.
-    CROSS JOIN LATERAL (
-        SELECT s.enabled AND coalesce(t.failures, 0) = 0 AND matomo_has_worker()
-           AND pg_catalog.now() - greatest(coalesce(t.changed_at, s.created_at), t.last_success_at) - interval '1 hour' > s.every
-           AND NOT EXISTS (SELECT FROM matomo_run_log r WHERE r.site_id = s.id AND r.status IN ('running', 'paused')
-               AND coalesce(r.step_at, r.start_time) > pg_catalog.now() - interval '1 hour')
-    ) o (is_overdue);
+    -- For when no process can record it. Not for sites that only pg_cron or the like syncs, however often
+    -- that is.
+    CROSS JOIN LATERAL (SELECT matomo_has_worker()
+        AND EXISTS (SELECT FROM matomo_overdue x WHERE x.site_id = s.id)) AS o (is_overdue);
 
+COMMENT ON FUNCTION matomo_today(text) IS 'Internal: today in a timezone, named as Matomo does';
 COMMENT ON FUNCTION matomo_has_worker() IS 'Internal: whether matomo.database has the background worker sync the sites of this database';
 COMMENT ON VIEW matomo_status IS 'Status of your registered sites: one row per site';
-COMMENT ON COLUMN matomo_status.site_id IS 'ID of the registered site';
-COMMENT ON COLUMN matomo_status.server IS 'Foreign server of the Matomo';
-COMMENT ON COLUMN matomo_status.idsite IS 'ID of the site in Matomo (idSite)';
-COMMENT ON COLUMN matomo_status.name IS 'Name of the site, as Matomo last reported it';
-COMMENT ON COLUMN matomo_status.timezone IS 'Timezone of the site, as Matomo last reported it';
 COMMENT ON COLUMN matomo_status.destination IS 'Destination: table of the actions';
 COMMENT ON COLUMN matomo_status.owner IS 'Role whose rights and user mapping its syncs use';
-COMMENT ON COLUMN matomo_status.enabled IS 'Whether matomo_sync_all and the background worker sync the site';
 COMMENT ON COLUMN matomo_status.running IS 'Whether any session is syncing the site';
 COMMENT ON COLUMN matomo_status.synced_to IS 'Start of the last successful run: the table has all visits that Matomo had then, except late ones since the last recheck of open days';
 COMMENT ON COLUMN matomo_status.lag IS 'Time since synced_to';
@@ -2187,9 +2159,6 @@ COMMENT ON COLUMN matomo_status.newest_action IS 'Last action of the newest copi
 COMMENT ON COLUMN matomo_status.visits_today IS 'Copied visits of today, in the site''s timezone';
 COMMENT ON COLUMN matomo_status.failures IS 'Failed runs since the last success; also 1 if the background worker is late with the site by more than an hour; 0 means healthy';
 COMMENT ON COLUMN matomo_status.last_error_at IS 'When a run last failed, even if runs have succeeded since';
-COMMENT ON COLUMN matomo_status.last_sqlstate IS 'SQLSTATE of its error';
-COMMENT ON COLUMN matomo_status.last_error IS 'Message of its error';
-COMMENT ON COLUMN matomo_status.last_detail IS 'DETAIL of its error';
 COMMENT ON COLUMN matomo_status.last_hint IS 'HINT of its error: what to do';
 COMMENT ON COLUMN matomo_status.next_run IS 'When the background worker, if running, next syncs the site; infinity if the token must be fixed first; NULL if the site is disabled';
 COMMENT ON COLUMN matomo_status.upkeep_error IS 'Today''s error of retention or of creating partitions ahead; it does not make a run fail';
@@ -2220,16 +2189,10 @@ CREATE OR REPLACE VIEW matomo_progress WITH (security_barrier) AS
 
 COMMENT ON VIEW matomo_progress IS 'Progress of syncs and checks of your registered sites, and of sessions that you may see in pg_stat_activity';
 COMMENT ON COLUMN matomo_progress.pid IS 'Process ID';
-COMMENT ON COLUMN matomo_progress.username IS 'Role that started it';
 COMMENT ON COLUMN matomo_progress.runid IS 'ID of the run in matomo_runs; NULL for a call of matomo_sync or matomo_check';
-COMMENT ON COLUMN matomo_progress.site_id IS 'ID of the registered site';
-COMMENT ON COLUMN matomo_progress.destination IS 'Destination: table of the actions';
 COMMENT ON COLUMN matomo_progress.phase IS 'The last stored day, or what it is waiting for';
-COMMENT ON COLUMN matomo_progress.days_total IS 'Days done and still to do';
-COMMENT ON COLUMN matomo_progress.actions IS 'Actions of these visits';
 COMMENT ON COLUMN matomo_progress.actions_per_second IS 'Actions per second since it started';
 COMMENT ON COLUMN matomo_progress.time_left IS 'Time left if the remaining days are like those done';
-COMMENT ON COLUMN matomo_progress.start_time IS 'When it started';
 
 CREATE OR REPLACE PROCEDURE matomo_sync_site(id integer)
 LANGUAGE plpgsql
@@ -2261,31 +2224,30 @@ $$;
 COMMENT ON PROCEDURE matomo_sync_all() IS 'Syncs all enabled registered sites whose owner''s rights you have, one after the other, with a commit after each step; a failed site is a WARNING. Also applies retention to disabled sites';
 COMMENT ON FUNCTION matomo_run_sites() IS 'Internal: IDs of the registered sites that matomo_sync_all has work for';
 COMMENT ON FUNCTION matomo_run_step(integer, boolean) IS 'Internal: runs the next step for a registered site; returns whether more steps follow';
-COMMENT ON FUNCTION matomo_create_partitions(regclass, timestamptz, timestamptz) IS
-    'Creates the missing weekly partitions (UTC) of a destination and its companions between two instants, and returns the number of those of the destination';
-COMMENT ON FUNCTION matomo_create_companions(regclass) IS
-    'Makes the tables of visits, conversions and items of a destination, as far as matomo.companions names them, or takes those that are there; returns them';
-COMMENT ON FUNCTION matomo_sync(integer, text, text, date, date, text, boolean, integer, text) IS
-    'Copies the visits of a Matomo site from start_date to end_date (default today) into a table; returns a row per day';
-COMMENT ON FUNCTION matomo_check(integer, date, date, text, text, text, boolean, boolean, integer, text, boolean) IS
-    'Compares the visits of a site in Matomo and in a table, day by day, and optionally repairs differences';
-COMMENT ON FUNCTION matomo_change_url(regclass, text, text) IS
-    'Moves a destination''s ledger entries to a Matomo''s new URL, and returns their number';
-COMMENT ON FUNCTION matomo_add_site(text, integer, date, text, interval, interval, boolean) IS
-    'Registers a site that the procedures and the background worker sync with your rights; returns its ID';
-COMMENT ON FUNCTION matomo_add_sites(text, date, text, interval, interval, boolean, boolean) IS
-    'Registers all sites that your token may see and that are not registered, like matomo_add_site; returns them. Optionally new ones too, once a day';
-COMMENT ON FUNCTION matomo_ignore_new_sites(text) IS
-    'Stops registering new sites of a server; returns the number of marks removed';
-COMMENT ON FUNCTION matomo_list_sites(text) IS 'Lists the sites of a server that your token may see';
-COMMENT ON FUNCTION matomo_refresh_metadata(integer, text, text, text, text) IS
-    'Reads the names of a site, its goals and its custom dimensions from Matomo; returns their numbers';
-COMMENT ON FUNCTION matomo_alter_site(integer, text, integer, date, text, interval, interval, boolean, text) IS
-    'Changes a registered site; NULL keeps a value. A failed site is retried';
-COMMENT ON FUNCTION matomo_remove_site(integer) IS 'Removes a registered site, but not its copied visits';
-COMMENT ON FUNCTION matomo_drop_step(regclass, timestamptz, integer, interval, jsonb) IS
-    'Internal: one step of matomo_drop_before: drops a partition or deletes a batch of rows, and seals the days that are then empty';
-COMMENT ON FUNCTION matomo_today(text) IS 'Internal: today in a timezone, named as Matomo does';
+
+DO $$ -- Comments of views.
+DECLARE
+    change pg_catalog.text;
+BEGIN
+    FOR change IN
+        SELECT pg_catalog.format('COMMENT ON COLUMN %s.%I IS %L', x.view, a.attname, pg_catalog.col_description(t.attrelid, t.attnum))
+        FROM (VALUES
+            ('matomo_days'::pg_catalog.regclass, 'matomo_ledger'::pg_catalog.regclass, '{destination}'::pg_catalog.name[]),
+            ('matomo_sites', 'matomo_site_config', '{destination,owner}'),
+            ('matomo_site_details', 'matomo_site_metadata', '{destination,goals,goals_read_at,dimensions,dimensions_read_at}'),
+            ('matomo_runs', 'matomo_run_log', '{owner}'),
+            ('matomo_status', 'matomo_site_config', '{destination,owner}'),
+            ('matomo_status', 'matomo_site_state', '{failures,last_error_at,last_hint,upkeep_error,metadata_error}'),
+            ('matomo_progress', 'matomo_run_log', '{runid}')) AS x (view, base, own)
+        JOIN pg_catalog.pg_attribute a ON a.attrelid OPERATOR(pg_catalog.=) x.view::pg_catalog.oid
+            AND a.attname OPERATOR(pg_catalog.<>) ALL (x.own)
+        JOIN pg_catalog.pg_attribute t ON t.attrelid OPERATOR(pg_catalog.=) x.base::pg_catalog.oid
+            AND t.attname OPERATOR(pg_catalog.=) a.attname AND t.attnum OPERATOR(pg_catalog.>) 0
+    LOOP
+        EXECUTE change;
+    END LOOP;
+END
+$$;
 -- … to here.
 
 -- As sql/privileges.sql, but for what the administrator has granted or revoked.

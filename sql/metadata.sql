@@ -60,16 +60,6 @@ CREATE VIEW matomo_site_details WITH (security_barrier) AS
 
 COMMENT ON VIEW matomo_site_details IS 'Sites of tables that you may read, as configured in Matomo: one row per destination and site';
 COMMENT ON COLUMN matomo_site_details.destination IS 'Destination: table of the actions';
-COMMENT ON COLUMN matomo_site_details.idsite IS 'ID of the site (idSite)';
-COMMENT ON COLUMN matomo_site_details.name IS 'Name of the site';
-COMMENT ON COLUMN matomo_site_details.main_url IS 'Main URL of the site';
-COMMENT ON COLUMN matomo_site_details.site_group IS 'Group of the site in Matomo; NULL if it has none';
-COMMENT ON COLUMN matomo_site_details.site_type IS 'Type of the site, such as website or mobileapp';
-COMMENT ON COLUMN matomo_site_details.timezone IS 'Timezone of the site';
-COMMENT ON COLUMN matomo_site_details.currency IS 'Currency of the site (ISO 4217)';
-COMMENT ON COLUMN matomo_site_details.ecommerce IS 'Whether the site has orders and carts';
-COMMENT ON COLUMN matomo_site_details.created_at IS 'When the site was created in Matomo';
-COMMENT ON COLUMN matomo_site_details.read_at IS 'When Matomo last described the site';
 COMMENT ON COLUMN matomo_site_details.goals IS 'Its goals; the view matomo_goals shows them as rows';
 COMMENT ON COLUMN matomo_site_details.goals_read_at IS 'When Matomo last listed the goals; NULL if it never did';
 COMMENT ON COLUMN matomo_site_details.dimensions IS 'Its custom dimensions; the view matomo_dimensions shows them as rows';
@@ -118,3 +108,6 @@ COMMENT ON COLUMN matomo_dimensions.case_sensitive IS 'Whether upper and lower c
 COMMENT ON COLUMN matomo_dimensions.extractions IS 'Where Matomo takes its values from, if not from the site''s code';
 COMMENT ON COLUMN matomo_dimensions.deleted_at IS 'When Matomo first did not list the dimension any more; NULL if it does';
 COMMENT ON COLUMN matomo_dimensions.read_at IS 'When Matomo last listed the custom dimensions of the site';
+
+COMMENT ON FUNCTION matomo_refresh_metadata(integer, text, text, text, text) IS
+    'Reads the names of a site, its goals and its custom dimensions from Matomo; returns their numbers';

@@ -64,34 +64,3 @@ GRANT EXECUTE ON FUNCTION
     matomo_run_sites(),
     matomo_run_step(integer, boolean)
 TO PUBLIC;
-
-COMMENT ON FUNCTION matomo_create_partitions(regclass, timestamptz, timestamptz) IS
-    'Creates the missing weekly partitions (UTC) of a destination and its companions between two instants, and returns the number of those of the destination';
-COMMENT ON FUNCTION matomo_create_companions(regclass) IS
-    'Makes the tables of visits, conversions and items of a destination, as far as matomo.companions names them, or takes those that are there; returns them';
-COMMENT ON FUNCTION matomo_sync(integer, text, text, date, date, text, boolean, integer, text) IS
-    'Copies the visits of a Matomo site from start_date to end_date (default today) into a table; returns a row per day';
-
-COMMENT ON FUNCTION matomo_check(integer, date, date, text, text, text, boolean, boolean, integer, text, boolean) IS
-    'Compares the visits of a site in Matomo and in a table, day by day, and optionally repairs differences';
-
-COMMENT ON FUNCTION matomo_change_url(regclass, text, text) IS
-    'Moves a destination''s ledger entries to a Matomo''s new URL, and returns their number';
-
-COMMENT ON FUNCTION matomo_add_site(text, integer, date, text, interval, interval, boolean) IS
-    'Registers a site that the procedures and the background worker sync with your rights; returns its ID';
-COMMENT ON FUNCTION matomo_add_sites(text, date, text, interval, interval, boolean, boolean) IS
-    'Registers all sites that your token may see and that are not registered, like matomo_add_site; returns them. Optionally new ones too, once a day';
-COMMENT ON FUNCTION matomo_ignore_new_sites(text) IS
-    'Stops registering new sites of a server; returns the number of marks removed';
-COMMENT ON FUNCTION matomo_list_sites(text) IS 'Lists the sites of a server that your token may see';
-COMMENT ON FUNCTION matomo_refresh_metadata(integer, text, text, text, text) IS
-    'Reads the names of a site, its goals and its custom dimensions from Matomo; returns their numbers';
-COMMENT ON FUNCTION matomo_alter_site(integer, text, integer, date, text, interval, interval, boolean, text) IS
-    'Changes a registered site; NULL keeps a value. A failed site is retried';
-COMMENT ON FUNCTION matomo_remove_site(integer) IS 'Removes a registered site, but not its copied visits';
-
-COMMENT ON FUNCTION matomo_drop_step(regclass, timestamptz, integer, interval, jsonb) IS
-    'Internal: one step of matomo_drop_before: drops a partition or deletes a batch of rows, and seals the days that are then empty';
-
-COMMENT ON FUNCTION matomo_today(text) IS 'Internal: today in a timezone, named as Matomo does';

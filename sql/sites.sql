@@ -16,7 +16,7 @@ CREATE TABLE matomo_site_config (
     -- The defaults are for dumps of 0.1.0, which lack these columns.
     destination_name text[] NOT NULL DEFAULT '{?,?,?}',
     owner_name  name NOT NULL DEFAULT '?',
-    new_sites_but integer[]
+    known_sites integer[]
 );
 CREATE UNIQUE INDEX matomo_site_config_key ON matomo_site_config (server, idsite, destination)
     WHERE destination::oid <> 0::oid;
@@ -37,7 +37,7 @@ COMMENT ON COLUMN matomo_site_config.created_at IS 'When the site was registered
 COMMENT ON COLUMN matomo_site_config.destination_name IS 'Last known schema, name and owner of the table, from when it was set or dumped';
 COMMENT ON COLUMN matomo_site_config.owner_name IS 'Last known name of the owner, from when it was set or dumped';
 
-COMMENT ON COLUMN matomo_site_config.new_sites_but IS 'Sites of the server that are not new: all others are registered like this one; NULL if none is';
+COMMENT ON COLUMN matomo_site_config.known_sites IS 'Sites of the server that are not new: all others are registered like this one; NULL if none is';
 
 COMMENT ON SEQUENCE matomo_site_config_id_seq IS 'IDs of registered sites';
 
@@ -126,7 +126,7 @@ CREATE VIEW matomo_sites WITH (security_barrier) AS
            coalesce(c.oid::pg_catalog.regclass::text,
                     pg_catalog.format('%I.%I', s.destination_name[1], s.destination_name[2])) AS destination,
            coalesce(r.rolname, s.owner_name) AS owner, s.start_date, s.every, s.retention, s.enabled, s.created_at,
-           s.new_sites_but IS NOT NULL AS new_sites
+           s.known_sites IS NOT NULL AS new_sites
     FROM matomo_site_config s
     LEFT JOIN pg_catalog.pg_class c ON c.oid = CASE s.destination::pg_catalog.oid WHEN 0::pg_catalog.oid
         THEN matomo_find_table(s.destination_name) ELSE s.destination::pg_catalog.oid END
@@ -135,16 +135,17 @@ CREATE VIEW matomo_sites WITH (security_barrier) AS
     WHERE matomo_may_see(coalesce(r.oid, s.owner::pg_catalog.oid));
 
 COMMENT ON VIEW matomo_sites IS 'Your registered sites: one row per server, site and destination';
-COMMENT ON COLUMN matomo_sites.id IS 'ID for matomo_sync_site, matomo_alter_site and matomo_remove_site';
-COMMENT ON COLUMN matomo_sites.server IS 'Foreign server of the Matomo';
-COMMENT ON COLUMN matomo_sites.idsite IS 'ID of the site in Matomo (idSite)';
-COMMENT ON COLUMN matomo_sites.name IS 'Name of the site, as Matomo last reported it';
-COMMENT ON COLUMN matomo_sites.timezone IS 'Timezone of the site, as Matomo last reported it';
 COMMENT ON COLUMN matomo_sites.destination IS 'Destination: table of the actions';
 COMMENT ON COLUMN matomo_sites.owner IS 'Role whose rights and user mapping its syncs use';
-COMMENT ON COLUMN matomo_sites.start_date IS 'First day to copy, as for matomo_sync';
-COMMENT ON COLUMN matomo_sites.every IS 'How often the background worker syncs the site';
-COMMENT ON COLUMN matomo_sites.retention IS 'How long visits are kept; NULL means forever';
-COMMENT ON COLUMN matomo_sites.enabled IS 'Whether matomo_sync_all and the background worker sync the site';
-COMMENT ON COLUMN matomo_sites.created_at IS 'When the site was registered';
 COMMENT ON COLUMN matomo_sites.new_sites IS 'Whether new sites of the server are registered like this one';
+
+COMMENT ON FUNCTION matomo_add_site(text, integer, date, text, interval, interval, boolean) IS
+    'Registers a site that the procedures and the background worker sync with your rights; returns its ID';
+COMMENT ON FUNCTION matomo_add_sites(text, date, text, interval, interval, boolean, boolean) IS
+    'Registers all sites that your token may see and that are not registered, like matomo_add_site; returns them. Optionally new ones too, once a day';
+COMMENT ON FUNCTION matomo_ignore_new_sites(text) IS
+    'Stops registering new sites of a server; returns the number of marks removed';
+COMMENT ON FUNCTION matomo_list_sites(text) IS 'Lists the sites of a server that your token may see';
+COMMENT ON FUNCTION matomo_alter_site(integer, text, integer, date, text, interval, interval, boolean, text) IS
+    'Changes a registered site; NULL keeps a value. A failed site is retried';
+COMMENT ON FUNCTION matomo_remove_site(integer) IS 'Removes a registered site, but not its copied visits';

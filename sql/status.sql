@@ -1,5 +1,17 @@
 -- Status of registered sites, and progress of syncs.
 
+CREATE VIEW matomo_overdue WITH (security_barrier) AS
+    SELECT s.id AS site_id
+    FROM matomo_site_config s
+    LEFT JOIN matomo_site_state t ON t.site_id = s.id
+    WHERE s.enabled AND coalesce(t.failures, 0) = 0
+      AND pg_catalog.now() - greatest(coalesce(t.changed_at, s.created_at), t.last_success_at) - interval '1 hour' > s.every
+      AND NOT EXISTS (SELECT FROM matomo_run_log r WHERE r.site_id = s.id AND r.status IN ('running', 'paused')
+          AND coalesce(r.step_at, r.start_time) > pg_catalog.now() - interval '1 hour');
+
+COMMENT ON VIEW matomo_overdue IS 'Internal: sites without failures that should have been synced over an hour ago, and of which no run has done a step since';
+COMMENT ON COLUMN matomo_overdue.site_id IS 'ID of the registered site';
+
 CREATE VIEW matomo_status WITH (security_barrier) AS
     SELECT s.id AS site_id, s.server, s.idsite, s.name, s.timezone, v.destination, v.owner, s.enabled,
            matomo_is_running(s.id) AS running,
@@ -32,26 +44,17 @@ CREATE VIEW matomo_status WITH (security_barrier) AS
           AND (l.destination::pg_catalog.oid <> 0::pg_catalog.oid
                OR l.destination_name OPERATOR(pg_catalog.=) s.destination_name AND s.destination IS NOT NULL)
     ) d
-    -- As in src/state/not_begun.rs, for when no process can record it. Not for sites that only pg_cron or
-    -- the like syncs, however often that is.
-    CROSS JOIN LATERAL (
-        SELECT s.enabled AND coalesce(t.failures, 0) = 0 AND matomo_has_worker()
-           AND pg_catalog.now() - greatest(coalesce(t.changed_at, s.created_at), t.last_success_at) - interval '1 hour' > s.every
-           AND NOT EXISTS (SELECT FROM matomo_run_log r WHERE r.site_id = s.id AND r.status IN ('running', 'paused')
-               AND coalesce(r.step_at, r.start_time) > pg_catalog.now() - interval '1 hour')
-    ) o (is_overdue);
+    -- For when no process can record it. Not for sites that only pg_cron or the like syncs, however often
+    -- that is.
+    CROSS JOIN LATERAL (SELECT matomo_has_worker()
+        AND EXISTS (SELECT FROM matomo_overdue x WHERE x.site_id = s.id)) AS o (is_overdue);
 
+COMMENT ON FUNCTION matomo_today(text) IS 'Internal: today in a timezone, named as Matomo does';
 COMMENT ON FUNCTION matomo_has_worker() IS 'Internal: whether matomo.database has the background worker sync the sites of this database';
 
 COMMENT ON VIEW matomo_status IS 'Status of your registered sites: one row per site';
-COMMENT ON COLUMN matomo_status.site_id IS 'ID of the registered site';
-COMMENT ON COLUMN matomo_status.server IS 'Foreign server of the Matomo';
-COMMENT ON COLUMN matomo_status.idsite IS 'ID of the site in Matomo (idSite)';
-COMMENT ON COLUMN matomo_status.name IS 'Name of the site, as Matomo last reported it';
-COMMENT ON COLUMN matomo_status.timezone IS 'Timezone of the site, as Matomo last reported it';
 COMMENT ON COLUMN matomo_status.destination IS 'Destination: table of the actions';
 COMMENT ON COLUMN matomo_status.owner IS 'Role whose rights and user mapping its syncs use';
-COMMENT ON COLUMN matomo_status.enabled IS 'Whether matomo_sync_all and the background worker sync the site';
 COMMENT ON COLUMN matomo_status.running IS 'Whether any session is syncing the site';
 COMMENT ON COLUMN matomo_status.synced_to IS 'Start of the last successful run: the table has all visits that Matomo had then, except late ones since the last recheck of open days';
 COMMENT ON COLUMN matomo_status.lag IS 'Time since synced_to';
@@ -60,9 +63,6 @@ COMMENT ON COLUMN matomo_status.newest_action IS 'Last action of the newest copi
 COMMENT ON COLUMN matomo_status.visits_today IS 'Copied visits of today, in the site''s timezone';
 COMMENT ON COLUMN matomo_status.failures IS 'Failed runs since the last success; also 1 if the background worker is late with the site by more than an hour; 0 means healthy';
 COMMENT ON COLUMN matomo_status.last_error_at IS 'When a run last failed, even if runs have succeeded since';
-COMMENT ON COLUMN matomo_status.last_sqlstate IS 'SQLSTATE of its error';
-COMMENT ON COLUMN matomo_status.last_error IS 'Message of its error';
-COMMENT ON COLUMN matomo_status.last_detail IS 'DETAIL of its error';
 COMMENT ON COLUMN matomo_status.last_hint IS 'HINT of its error: what to do';
 COMMENT ON COLUMN matomo_status.next_run IS 'When the background worker, if running, next syncs the site; infinity if the token must be fixed first; NULL if the site is disabled';
 COMMENT ON COLUMN matomo_status.upkeep_error IS 'Today''s error of retention or of creating partitions ahead; it does not make a run fail';
@@ -96,17 +96,7 @@ CREATE VIEW matomo_progress WITH (security_barrier) AS
 
 COMMENT ON VIEW matomo_progress IS 'Progress of syncs and checks of your registered sites, and of sessions that you may see in pg_stat_activity';
 COMMENT ON COLUMN matomo_progress.pid IS 'Process ID';
-COMMENT ON COLUMN matomo_progress.username IS 'Role that started it';
 COMMENT ON COLUMN matomo_progress.runid IS 'ID of the run in matomo_runs; NULL for a call of matomo_sync or matomo_check';
-COMMENT ON COLUMN matomo_progress.site_id IS 'ID of the registered site';
-COMMENT ON COLUMN matomo_progress.server IS 'Foreign server of the Matomo';
-COMMENT ON COLUMN matomo_progress.idsite IS 'ID of the site in Matomo (idSite)';
-COMMENT ON COLUMN matomo_progress.destination IS 'Destination: table of the actions';
 COMMENT ON COLUMN matomo_progress.phase IS 'The last stored day, or what it is waiting for';
-COMMENT ON COLUMN matomo_progress.days IS 'Days done';
-COMMENT ON COLUMN matomo_progress.days_total IS 'Days done and still to do';
-COMMENT ON COLUMN matomo_progress.visits IS 'Visits that Matomo has sent';
-COMMENT ON COLUMN matomo_progress.actions IS 'Actions of these visits';
 COMMENT ON COLUMN matomo_progress.actions_per_second IS 'Actions per second since it started';
 COMMENT ON COLUMN matomo_progress.time_left IS 'Time left if the remaining days are like those done';
-COMMENT ON COLUMN matomo_progress.start_time IS 'When it started';

@@ -44,7 +44,7 @@ BEGIN
     IF octet_length(table_name) > (CASE WHEN partitioned THEN 55 ELSE 63 END) THEN
         RAISE name_too_long USING
             MESSAGE = format('table name "%s" is too long', table_name),
-            HINT = 'A name has at most 63 bytes, that of a partitioned table at most 55.';
+            HINT = 'Give a name of at most 63 bytes, or 55 if the table is partitioned.';
     END IF;
     IF template IS NULL THEN
         RAISE invalid_parameter_value USING

@@ -17,7 +17,6 @@ use crate::store::row_locks::lock_all_rows;
 #[pg_extern(
     volatile,
     parallel_unsafe,
-    requires = ["companions"],
     sql = "CREATE FUNCTION matomo_create_companions(destination regclass) RETURNS SETOF regclass
 VOLATILE PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';"
 )]

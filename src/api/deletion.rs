@@ -6,14 +6,13 @@ use pgrx::prelude::*;
 
 use crate::error::Error;
 use crate::pg::report::or_raise;
-use crate::state::drop_step::{self, Step};
+use crate::state::drop_step::{self, DropArguments};
 use crate::state::forget::{self, Visitor};
 
 /// Deletes all rows of a visitor from all destinations, or from one.
 #[pg_extern(
     volatile,
     parallel_unsafe,
-    requires = ["ledger"],
     sql = "CREATE FUNCTION matomo_forget(visitorid text DEFAULT NULL, userid text DEFAULT NULL, only_in regclass DEFAULT NULL, visitip text DEFAULT NULL)
 RETURNS TABLE (destination regclass, visits bigint, actions bigint)
 VOLATILE PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';"
@@ -43,7 +42,6 @@ fn matomo_forget_0_2_reconnect(
 #[pg_extern(
     volatile,
     parallel_unsafe,
-    requires = ["retention"],
     sql = "CREATE FUNCTION matomo_drop_step(destination regclass, before timestamptz, site integer, lock_timeout interval, place jsonb DEFAULT NULL)
 RETURNS TABLE (place jsonb, more boolean, dropped text, actions bigint, blocked text, holders text)
 VOLATILE PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';"
@@ -70,7 +68,7 @@ fn matomo_drop_step_0_2_reconnect(
         let destination = destination.ok_or(Error::Null("destination"))?;
         let before = before.ok_or(Error::Null("before"))?;
         let lock_timeout = lock_timeout.ok_or(Error::Null("lock_timeout"))?;
-        drop_step::drop_step(Step { destination, before, site, lock_timeout, place })
+        drop_step::drop_step(DropArguments { destination, before, site, lock_timeout, place })
     })());
     TableIterator::once((
         done.place,

@@ -14,7 +14,6 @@ use crate::store::destination::Destination;
 #[pg_extern(
     volatile,
     parallel_unsafe,
-    requires = ["ledger"],
     sql = "CREATE FUNCTION matomo_change_url(destination regclass, old_url text, new_url text) RETURNS bigint
 VOLATILE PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';"
 )]

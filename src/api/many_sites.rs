@@ -24,7 +24,7 @@ use crate::store::destination::Destination;
 use crate::worker::wake;
 
 /// Registers all sites that the token of a server may see and that are not registered. Returns them.
-#[pg_extern(name = "matomo_add_sites", volatile, parallel_unsafe, requires = ["tables", "partitions", "sites"])]
+#[pg_extern(name = "matomo_add_sites", volatile, parallel_unsafe)]
 #[allow(clippy::too_many_arguments)]
 fn matomo_add_sites_0_2_reconnect(
     server: Option<&str>,
@@ -82,7 +82,7 @@ fn matomo_add_sites_0_2_reconnect(
 }
 
 /// Stops registering new sites of a server. Returns the number of marks removed.
-#[pg_extern(name = "matomo_ignore_new_sites", volatile, parallel_unsafe, requires = ["sites"])]
+#[pg_extern(name = "matomo_ignore_new_sites", volatile, parallel_unsafe)]
 fn matomo_ignore_new_sites_0_2_reconnect(server: Option<&str>) -> i32 {
     refuse_read_only(c"matomo_ignore_new_sites()");
     or_raise((|| {

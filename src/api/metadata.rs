@@ -20,7 +20,7 @@ use crate::sync;
 
 /// Reads what a site, its goals and its custom dimensions are called in Matomo. See docs/functions.md for
 /// the arguments and the result.
-#[pg_extern(name = "matomo_refresh_metadata", volatile, parallel_unsafe, requires = ["metadata"])]
+#[pg_extern(name = "matomo_refresh_metadata", volatile, parallel_unsafe)]
 #[allow(clippy::type_complexity)]
 fn matomo_refresh_metadata_0_2_reconnect(
     site: Option<i32>,
@@ -55,7 +55,7 @@ fn refresh(arguments: Arguments) -> Result<(ServerText, Option<i32>, Option<i32>
 }
 
 /// Lists the sites that the token of a server may see.
-#[pg_extern(name = "matomo_list_sites", volatile, parallel_unsafe, requires = ["sites"])]
+#[pg_extern(name = "matomo_list_sites", volatile, parallel_unsafe)]
 #[allow(clippy::type_complexity)]
 fn matomo_list_sites_0_2_reconnect(
     server: Option<&str>,

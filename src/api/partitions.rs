@@ -9,7 +9,6 @@ use crate::store::partitions;
 #[pg_extern(
     volatile,
     parallel_unsafe,
-    requires = ["partitions"],
     sql = "CREATE FUNCTION matomo_create_partitions(destination regclass, from_time timestamptz, to_time timestamptz) RETURNS integer
 VOLATILE PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';"
 )]

@@ -5,7 +5,7 @@ use pgrx::prelude::*;
 
 use crate::error::Error;
 use crate::pg::extension::Extension;
-use crate::pg::locks::{self, Kind};
+use crate::pg::locks::{self, LockKind};
 use crate::pg::report::or_raise;
 use crate::state::runs;
 use crate::worker::calls;
@@ -27,7 +27,7 @@ fn matomo_run_is_dead_0_2_reconnect(runid: i64) -> bool {
 #[pg_extern(name = "matomo_is_running", volatile, parallel_restricted)]
 fn matomo_is_running_0_2_reconnect(site_id: Option<i32>) -> bool {
     let is_meant = |held: &locks::Held| Some(held.object.cast_signed()) == site_id;
-    locks::held(Kind::Run).iter().any(is_meant)
+    locks::held(LockKind::Run).iter().any(is_meant)
 }
 
 /// Whether `matomo.database` has the background worker sync the sites of this database.

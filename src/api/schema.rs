@@ -7,31 +7,63 @@ include!(concat!(env!("OUT_DIR"), "/templates.rs"));
 create_templates!();
 
 extension_sql_file!("../../sql/tables.sql", name = "tables", requires = ["templates"]);
-extension_sql_file!("../../sql/partitions.sql", name = "partitions", requires = ["tables"]);
-extension_sql_file!("../../sql/ledger.sql", name = "ledger");
+extension_sql_file!(
+    "../../sql/partitions.sql",
+    name = "partitions",
+    requires = ["tables", api::partitions::matomo_create_partitions_0_2_reconnect]
+);
+extension_sql_file!(
+    "../../sql/ledger.sql",
+    name = "ledger",
+    requires = [api::ledger::matomo_change_url_0_2_reconnect]
+);
 extension_sql_file!(
     "../../sql/companions.sql",
     name = "companions",
-    requires = ["ledger", "templates"]
+    requires = ["ledger", "templates", api::companions::matomo_create_companions_0_2_reconnect]
 );
 extension_sql_file!(
-    "../../sql/forget.sql",
-    name = "forget",
-    requires = [api::deletion::matomo_forget_0_2_reconnect]
+    "../../sql/visits.sql",
+    name = "visits",
+    requires = [
+        api::sync::matomo_sync_0_2_reconnect,
+        api::sync::matomo_check_0_2_reconnect,
+        api::deletion::matomo_forget_0_2_reconnect
+    ]
 );
 extension_sql_file!("../../sql/drop_day.sql", name = "drop_day");
 extension_sql_file!(
     "../../sql/retention.sql",
     name = "retention",
-    requires = ["drop_day", api::runs::matomo_run_outside_transaction]
+    requires = [
+        "drop_day",
+        api::runs::matomo_run_outside_transaction,
+        api::deletion::matomo_drop_step_0_2_reconnect
+    ]
 );
-extension_sql_file!("../../sql/metadata.sql", name = "metadata", requires = ["ledger"]);
+extension_sql_file!(
+    "../../sql/metadata.sql",
+    name = "metadata",
+    requires = ["ledger", api::metadata::matomo_refresh_metadata_0_2_reconnect]
+);
 extension_sql_file!(
     "../../sql/named_views.sql",
     name = "named_views",
     requires = ["metadata", "companions"]
 );
-extension_sql_file!("../../sql/sites.sql", name = "sites", requires = ["ledger"]);
+extension_sql_file!(
+    "../../sql/sites.sql",
+    name = "sites",
+    requires = [
+        "ledger",
+        api::sites::matomo_add_site_0_2_reconnect,
+        api::many_sites::matomo_add_sites_0_2_reconnect,
+        api::many_sites::matomo_ignore_new_sites_0_2_reconnect,
+        api::metadata::matomo_list_sites_0_2_reconnect,
+        api::sites::matomo_alter_site_0_2_reconnect,
+        api::sites::matomo_remove_site_0_2_reconnect
+    ]
+);
 extension_sql_file!(
     "../../sql/runs.sql",
     name = "runs",
@@ -63,19 +95,8 @@ extension_sql_file!(
     ]
 );
 extension_sql_file!(
-    "../../sql/privileges.sql",
-    name = "privileges",
-    requires = [
-        "procedures",
-        "metadata",
-        "named_views",
-        api::metadata::matomo_refresh_metadata_0_2_reconnect,
-        api::metadata::matomo_list_sites_0_2_reconnect,
-        api::many_sites::matomo_add_sites_0_2_reconnect,
-        api::many_sites::matomo_ignore_new_sites_0_2_reconnect,
-        api::ledger::matomo_change_url_0_2_reconnect,
-        api::companions::matomo_create_companions_0_2_reconnect,
-        api::partitions::matomo_create_partitions_0_2_reconnect
-    ],
-    finalize
+    "../../sql/view_comments.sql",
+    name = "view_comments",
+    requires = ["status", "metadata"]
 );
+extension_sql_file!("../../sql/privileges.sql", name = "privileges", finalize);

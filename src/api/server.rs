@@ -2,7 +2,7 @@
 
 use pgrx::prelude::*;
 
-use crate::config::options::{self, Holder};
+use crate::config::options::{self, ObjectKind};
 use crate::pg::report::or_raise;
 
 /// Checks the options of a server or user mapping. Postgres calls it on CREATE and ALTER.
@@ -13,10 +13,10 @@ fn matomo_fdw_validator(options: Vec<String>, catalog: pg_sys::Oid) {
         .map(|option| option.split_once('=').unwrap_or((option, "")))
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .collect();
-    let holder = match catalog {
-        pg_sys::ForeignServerRelationId => Holder::Server,
-        pg_sys::UserMappingRelationId => Holder::UserMapping,
-        _ => Holder::Other,
+    let kind = match catalog {
+        pg_sys::ForeignServerRelationId => ObjectKind::Server,
+        pg_sys::UserMappingRelationId => ObjectKind::UserMapping,
+        _ => ObjectKind::Other,
     };
-    or_raise(options::validate(&options, holder));
+    or_raise(options::validate(&options, kind));
 }

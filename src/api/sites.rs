@@ -7,7 +7,7 @@ use crate::api::sync::{date, day, id_of_site};
 use crate::config::access::Access;
 use crate::config::credentials::Credentials;
 use crate::config::settings;
-use crate::error::{Error, Result, StoredError};
+use crate::error::{Error, Result, SiteError};
 use crate::matomo::client::SiteInfo;
 use crate::matomo::zone::Zone;
 use crate::pg::encoding;
@@ -24,7 +24,7 @@ use crate::sync::site_sync::ask_for_site;
 use crate::worker::wake;
 
 /// Registers a site for the procedures and the background worker. Returns its ID.
-#[pg_extern(name = "matomo_add_site", volatile, parallel_unsafe, requires = ["tables", "partitions", "sites"])]
+#[pg_extern(name = "matomo_add_site", volatile, parallel_unsafe)]
 #[allow(clippy::too_many_arguments)]
 fn matomo_add_site_0_2_reconnect(
     server: Option<&str>,
@@ -70,7 +70,7 @@ fn matomo_add_site_0_2_reconnect(
 }
 
 /// Changes a registered site; NULL keeps a value. Resets the count of failures.
-#[pg_extern(name = "matomo_alter_site", volatile, parallel_unsafe, requires = ["tables", "partitions", "sites"])]
+#[pg_extern(name = "matomo_alter_site", volatile, parallel_unsafe)]
 #[allow(clippy::too_many_arguments)]
 fn matomo_alter_site_0_2_reconnect(
     id: Option<i32>,
@@ -87,7 +87,7 @@ fn matomo_alter_site_0_2_reconnect(
     or_raise((|| {
         let extension = Extension::find()?;
         let id = id.ok_or(Error::Null("id"))?;
-        let known = RegisteredSite::find(&extension, id)?.ok_or(StoredError::NoSite(id))?;
+        let known = RegisteredSite::find(&extension, id)?.ok_or(SiteError::NoSite(id))?;
         known.check_rights()?;
         let start = day("start_date", start_date)?;
         check_intervals(every, retention)?;
@@ -128,13 +128,13 @@ fn matomo_alter_site_0_2_reconnect(
 }
 
 /// Removes a registered site, but not its copied visits.
-#[pg_extern(name = "matomo_remove_site", volatile, parallel_unsafe, requires = ["sites"])]
+#[pg_extern(name = "matomo_remove_site", volatile, parallel_unsafe)]
 fn matomo_remove_site_0_2_reconnect(id: Option<i32>) {
     refuse_read_only(c"matomo_remove_site()");
     or_raise((|| {
         let extension = Extension::find()?;
         let id = id.ok_or(Error::Null("id"))?;
-        let known = RegisteredSite::find(&extension, id)?.ok_or(StoredError::NoSite(id))?;
+        let known = RegisteredSite::find(&extension, id)?.ok_or(SiteError::NoSite(id))?;
         known.check_rights()?;
         registration::remove(&extension, id, settings::keep_runs())
     })());
@@ -166,7 +166,7 @@ pub fn check_start(start: Option<chrono::NaiveDate>, zone: Zone) -> Result<()> {
 /// Checks that the table is not a temporary one.
 ///
 /// # Errors
-/// [`StoredError::TemporaryDestination`].
+/// [`SiteError::TemporaryDestination`].
 pub fn lasting(destination: Destination) -> Result<Destination> {
     let sql = "SELECT c.relpersistence OPERATOR(pg_catalog.=) 't' FROM pg_catalog.pg_class c \
                WHERE c.oid OPERATOR(pg_catalog.=) $1";
@@ -175,7 +175,7 @@ pub fn lasting(destination: Destination) -> Result<Destination> {
     })?;
     match is_temporary {
         Some(false) => Ok(destination),
-        _ => Err(StoredError::TemporaryDestination(destination.name).into()),
+        _ => Err(SiteError::TemporaryDestination(destination.name).into()),
     }
 }
 
@@ -195,8 +195,8 @@ fn role(name: &str) -> Result<pg_sys::Oid> {
     })?;
     match found {
         (Some(oid), Some(true)) => Ok(oid),
-        (Some(_), _) => Err(StoredError::RolePrivilege(name.to_owned()).into()),
-        (None, _) => Err(StoredError::NoRole(name.to_owned()).into()),
+        (Some(_), _) => Err(SiteError::RolePrivilege(name.to_owned()).into()),
+        (None, _) => Err(SiteError::NoRole(name.to_owned()).into()),
     }
 }
 
@@ -215,11 +215,11 @@ pub fn check_intervals(every: Option<Interval>, retention: Option<Interval>) -> 
         months < 0 || days < 0 || micros < 0 || sum < least || sum > 36_000 * DAY
     };
     let (argument, hint) = if every.is_some_and(|every| is_out(every, SECOND)) {
-        ("every", "It must be at least 1 second, at most 100 years, and no part of it negative.")
+        ("every", "Give an interval from 1 second to 100 years, without negative parts.")
     } else if retention.is_some_and(|retention| is_out(retention, 0)) {
         (
             "retention",
-            "No part of it may be negative, and it must be at most 100 years; 0 keeps visits for ever.",
+            "Give an interval of at most 100 years, without negative parts; 0 keeps visits for ever.",
         )
     } else {
         return Ok(());

@@ -20,7 +20,7 @@ use crate::sync::site_sync::{self, SyncRequest};
 
 /// Copies the visits of a Matomo site into a table, by the day of their last action in the site's
 /// timezone. See docs/functions.md for the arguments and the result.
-#[pg_extern(name = "matomo_sync", volatile, parallel_unsafe, requires = ["tables", "partitions", "ledger"])]
+#[pg_extern(name = "matomo_sync", volatile, parallel_unsafe)]
 #[allow(clippy::too_many_arguments, clippy::type_complexity)]
 fn matomo_sync_0_2_reconnect(
     site: Option<i32>,
@@ -69,7 +69,7 @@ fn matomo_sync_0_2_reconnect(
 
 /// Compares the visits that Matomo lists for a range of days with those in a table, and optionally
 /// repairs differences. See docs/functions.md for the arguments and the result.
-#[pg_extern(name = "matomo_check", volatile, parallel_unsafe, requires = ["tables", "partitions", "ledger"])]
+#[pg_extern(name = "matomo_check", volatile, parallel_unsafe)]
 #[allow(clippy::too_many_arguments, clippy::type_complexity)]
 fn matomo_check_0_2_reconnect(
     site: Option<i32>,
@@ -169,7 +169,7 @@ impl Arguments<'_> {
             return Err(Error::Argument {
                 message: format!("page_size {size} is out of range"),
                 hint: format!(
-                    "It must be from {} to {}.",
+                    "Give a number from {} to {}.",
                     options::PAGE_SIZES.start(),
                     options::PAGE_SIZES.end()
                 ),
@@ -231,7 +231,8 @@ pub fn id_of_site(site: Option<i32>) -> Result<i32> {
     }
     Err(Error::Argument {
         message: format!("site {site} is no ID of a site"),
-        hint: "Matomo numbers its sites from 1 (Administration > Measurables > Manage).".to_owned(),
+        hint: "Look up the ID in Matomo (Administration > Measurables > Manage); the first is 1."
+            .to_owned(),
     })
 }
 

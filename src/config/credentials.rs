@@ -7,7 +7,7 @@ use pgrx::pg_sys::SysCacheIdentifier::{FOREIGNSERVEROID, USERMAPPINGUSERSERVER};
 use pgrx::prelude::*;
 
 use crate::config::options::{Options, TOKEN};
-use crate::error::{Error, Result, StoredError};
+use crate::error::{Error, Result, SiteError};
 use crate::matomo::http::endpoint::Endpoint;
 use crate::matomo::http::token::Token;
 use crate::pg::spi::{query, spi};
@@ -31,8 +31,8 @@ impl Credentials {
     /// As below.
     pub fn of_site(id: i32, server: &str) -> Result<Credentials> {
         Credentials::of_server(server).map_err(|error| match error {
-            Error::Stored(StoredError::NoServer { name, .. }) => {
-                StoredError::NoServer { name, site: Some(id) }.into()
+            Error::Site(SiteError::NoServer { name, .. }) => {
+                SiteError::NoServer { name, site: Some(id) }.into()
             }
             error => error,
         })
@@ -41,21 +41,21 @@ impl Credentials {
     /// Reads the current user's credentials for a server.
     ///
     /// # Errors
-    /// [`StoredError::NoServer`] and its siblings.
+    /// [`SiteError::NoServer`] and its siblings.
     pub fn of_server(name: &str) -> Result<Credentials> {
         let c_name = CString::new(name).unwrap_or_default();
         // SAFETY: main thread, within a transaction; the structures live in the current memory
         // context.
         unsafe {
             let server = pg_sys::GetForeignServerByName(c_name.as_ptr(), true).as_ref();
-            let server = server
-                .ok_or_else(|| StoredError::NoServer { name: name.to_owned(), site: None })?;
+            let server =
+                server.ok_or_else(|| SiteError::NoServer { name: name.to_owned(), site: None })?;
             let wrapper = &*pg_sys::GetForeignDataWrapper(server.fdwid);
             if CStr::from_ptr(wrapper.fdwname) != WRAPPER {
-                return Err(StoredError::NotOurServer(name.to_owned()).into());
+                return Err(SiteError::NotOurServer(name.to_owned()).into());
             }
             if !has_usage(server.serverid)? {
-                return Err(StoredError::ServerPrivilege {
+                return Err(SiteError::ServerPrivilege {
                     server: name.to_owned(),
                     user: user_name(),
                 }
@@ -67,7 +67,7 @@ impl Credentials {
             let of_user = own.is_some().then(user_name);
             let Some(mapping) = own.or_else(|| mapping_of(pg_sys::Oid::INVALID)) else {
                 return Err(
-                    StoredError::NoMapping { server: name.to_owned(), user: user_name() }.into()
+                    SiteError::NoMapping { server: name.to_owned(), user: user_name() }.into()
                 );
             };
             let version = format!(
@@ -77,10 +77,10 @@ impl Credentials {
             );
             let of_mapping = options((*pg_sys::GetUserMapping(user, server.serverid)).options);
             let token = of_mapping.into_iter().find(|(name, _)| name == TOKEN);
-            let no_token = || StoredError::NoToken { server: name.to_owned(), user: of_user };
+            let no_token = || SiteError::NoToken { server: name.to_owned(), user: of_user };
             let (_, token) = token.ok_or_else(no_token)?;
             let options = Options::read(&options(server.options))?;
-            let url = options.url.as_deref().ok_or(StoredError::MissingOption("url"))?;
+            let url = options.url.as_deref().ok_or(SiteError::MissingOption("url"))?;
             let endpoint = Endpoint::parse(url)?;
             Ok(Credentials { endpoint, token: Token::new(&token), options, version })
         }

@@ -6,7 +6,7 @@ use std::ptr;
 
 use pgrx::pg_sys;
 
-use crate::error::{Error, Result, StoredError};
+use crate::error::{Error, Result, SiteError};
 use crate::matomo::http::endpoint::Endpoint;
 
 /// The options of a server. They override the settings.
@@ -47,7 +47,7 @@ pub const TOKEN: &str = "token";
 
 /// The kind of object that has options.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Holder {
+pub enum ObjectKind {
     Server,
     UserMapping,
     /// The foreign-data wrapper itself, or a foreign table; neither has options.
@@ -57,39 +57,39 @@ pub enum Holder {
 /// Checks options as they are given in DDL.
 ///
 /// # Errors
-/// [`StoredError::InvalidOption`], [`StoredError::MissingOption`], [`StoredError::SuperuserOption`] and
+/// [`SiteError::InvalidOption`], [`SiteError::MissingOption`], [`SiteError::SuperuserOption`] and
 /// [`Error::Argument`].
-pub fn validate(given: &[(String, String)], holder: Holder) -> Result<()> {
-    let names: &[&'static str] = match holder {
-        Holder::Server => &OF_SERVER,
-        Holder::UserMapping => &[TOKEN],
-        Holder::Other => &[],
+pub fn validate(given: &[(String, String)], kind: ObjectKind) -> Result<()> {
+    let names: &[&'static str] = match kind {
+        ObjectKind::Server => &OF_SERVER,
+        ObjectKind::UserMapping => &[TOKEN],
+        ObjectKind::Other => &[],
     };
     if let Some((name, _)) = given.iter().find(|(name, _)| !names.contains(&name.as_str())) {
-        return Err(StoredError::InvalidOption { name: name.clone(), valid: names.to_vec() }.into());
+        return Err(SiteError::InvalidOption { name: name.clone(), valid: names.to_vec() }.into());
     }
-    match holder {
-        Holder::Server => {
+    match kind {
+        ObjectKind::Server => {
             let options = Options::read(given)?;
             if let Some(url) = &options.url {
                 Endpoint::parse(url)?;
             }
             // SAFETY: main thread, within a transaction.
             if options.ca_file.is_some() && !unsafe { pg_sys::superuser() } {
-                return Err(StoredError::SuperuserOption("ca_file").into());
+                return Err(SiteError::SuperuserOption("ca_file").into());
             }
             if options.url.is_none() {
-                return Err(StoredError::MissingOption("url").into());
+                return Err(SiteError::MissingOption("url").into());
             }
             Ok(())
         }
-        Holder::UserMapping => {
+        ObjectKind::UserMapping => {
             // A dump by a role that may not read a mapping's options has a mapping without any. So
             // a missing token is reported only when the server is used.
             let is_blank = given.iter().any(|(_, token)| token.trim().is_empty());
             if is_blank { Err(Error::empty_token("option \"token\"")) } else { Ok(()) }
         }
-        Holder::Other => Ok(()),
+        ObjectKind::Other => Ok(()),
     }
 }
 
@@ -131,7 +131,7 @@ fn number(name: &str, value: &str, range: RangeInclusive<i32>, unit: i32) -> Res
         let what = if unit == 0 { "" } else { " seconds, or a time such as 2min" };
         return Err(Error::Argument {
             message: format!("invalid value for option \"{name}\": \"{value}\""),
-            hint: format!("It must be from {} to {}{what}.", range.start(), range.end()),
+            hint: format!("Give a number from {} to {}{what}.", range.start(), range.end()),
         });
     }
     Ok(number.unsigned_abs())

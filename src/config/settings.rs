@@ -12,12 +12,12 @@ use crate::error::{Error, Result};
 use crate::matomo::http::certificates;
 use crate::matomo::http::hosts::AllowedHosts;
 use crate::matomo::http::http_settings::HttpSettings;
-use crate::rows::columns::Kind;
-use crate::rows::site_context;
+use crate::rows::columns::TableKind;
+use crate::rows::site_context::ActionTime;
 
 /// `matomo.action_time`.
 #[derive(Clone, Copy, PartialEq, Eq, PostgresGucEnum)]
-enum ActionTime {
+enum ActionTimeSetting {
     #[name = c"utc"]
     Utc,
     #[name = c"as_sent"]
@@ -46,7 +46,8 @@ static ALLOW_HTTP: GucSetting<bool> = GucSetting::<bool>::new(false);
 static COMPANIONS: GucSetting<Option<CString>> =
     GucSetting::<Option<CString>>::new(Some(c"visits, conversions, items"));
 static PREMAKE: GucSetting<i32> = GucSetting::<i32>::new(4);
-static ACTION_TIME: GucSetting<ActionTime> = GucSetting::<ActionTime>::new(ActionTime::Utc);
+static ACTION_TIME: GucSetting<ActionTimeSetting> =
+    GucSetting::<ActionTimeSetting>::new(ActionTimeSetting::Utc);
 
 /// Registers the settings. Called once, when the library is loaded.
 pub fn register() {
@@ -279,17 +280,17 @@ pub fn destination() -> String {
 ///
 /// # Errors
 /// [`Error::Argument`] if it names none.
-pub fn companions() -> Result<Vec<Kind>> {
+pub fn companions() -> Result<Vec<TableKind>> {
     let text = text(&COMPANIONS).unwrap_or_default();
     let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
     let kind = |name: &str| {
-        Kind::companion(name).ok_or_else(|| Error::Argument {
+        TableKind::companion(name).ok_or_else(|| Error::Argument {
             message: format!("matomo.companions has \"{name}\""),
             hint: "Give a list of visits, conversions and items, or an empty one.".to_owned(),
         })
     };
     let wanted = names.map(kind).collect::<Result<Vec<_>>>()?;
-    Ok(Kind::COMPANIONS.into_iter().filter(|kind| wanted.contains(kind)).collect())
+    Ok(TableKind::COMPANIONS.into_iter().filter(|kind| wanted.contains(kind)).collect())
 }
 
 /// Weeks ahead for which partitions are created.
@@ -303,10 +304,10 @@ pub fn request_timeout() -> Duration {
 }
 
 /// The time in `action_timestamp`.
-pub fn action_time() -> site_context::ActionTime {
+pub fn action_time() -> ActionTime {
     match ACTION_TIME.get() {
-        ActionTime::Utc => site_context::ActionTime::Utc,
-        ActionTime::AsSent => site_context::ActionTime::AsSent,
+        ActionTimeSetting::Utc => ActionTime::Utc,
+        ActionTimeSetting::AsSent => ActionTime::AsSent,
     }
 }
 

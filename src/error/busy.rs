@@ -30,14 +30,14 @@ pub enum Busy {
     /// It is the first to sync into the destination since that was restored without a companion.
     Lacks(String),
     /// It is still syncing the site into the destination after an erasure's longest wait.
-    StillSyncs { site: i32, name: String, holder: Holder },
+    StillSyncs { site: i32, name: String, holder: LockHolder },
     /// It still has an exclusive lock on the destination after that wait, for one site or all.
-    StillDrops { site: Option<i32>, name: String, holder: Holder },
+    StillDrops { site: Option<i32>, name: String, holder: LockHolder },
 }
 
 /// The holder of a lock.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Holder {
+pub enum LockHolder {
     Process(i32),
     /// A prepared transaction, by its identifier.
     Prepared(String),
@@ -56,16 +56,16 @@ impl Busy {
                 "End it with pg_terminate_backend({pid}). If it was stopped, it goes on with \
                  kill -CONT {pid}."
             ),
-            Busy::StillSyncs { holder: Holder::Process(pid), .. } => format!(
+            Busy::StillSyncs { holder: LockHolder::Process(pid), .. } => format!(
                 "Call it again when that sync has ended, see matomo_progress; or end it with \
                  pg_terminate_backend({pid})."
             ),
-            Busy::StillDrops { holder: Holder::Process(pid), .. } => format!(
+            Busy::StillDrops { holder: LockHolder::Process(pid), .. } => format!(
                 "Call it again when that has ended, see pg_stat_activity; or end it with \
                  pg_terminate_backend({pid})."
             ),
-            Busy::StillSyncs { holder: Holder::Prepared(gid), .. }
-            | Busy::StillDrops { holder: Holder::Prepared(gid), .. } => {
+            Busy::StillSyncs { holder: LockHolder::Prepared(gid), .. }
+            | Busy::StillDrops { holder: LockHolder::Prepared(gid), .. } => {
                 let gid = gid.replace('\'', "''");
                 format!("COMMIT PREPARED '{gid}' or ROLLBACK PREPARED '{gid}', then call it again.")
             }
@@ -105,24 +105,24 @@ impl fmt::Display for Busy {
                 "another session is the first to sync into \"{name}\" since that was restored without a \
                  companion"
             ),
-            Busy::StillSyncs { site, name, holder: Holder::Process(_) } => {
+            Busy::StillSyncs { site, name, holder: LockHolder::Process(_) } => {
                 write!(f, "could not erase: site {site} is still being synced into {name}")
             }
-            Busy::StillSyncs { site, name, holder: Holder::Prepared(gid) } => write!(
+            Busy::StillSyncs { site, name, holder: LockHolder::Prepared(gid) } => write!(
                 f,
                 "could not erase: prepared transaction \"{gid}\" has synced site {site} into {name}"
             ),
-            Busy::StillDrops { site: Some(site), name, holder: Holder::Process(_) } => {
+            Busy::StillDrops { site: Some(site), name, holder: LockHolder::Process(_) } => {
                 write!(
                     f,
                     "could not erase: old rows of site {site} are still being removed from {name}"
                 )
             }
-            Busy::StillDrops { site: None, name, holder: Holder::Process(_) } => write!(
+            Busy::StillDrops { site: None, name, holder: LockHolder::Process(_) } => write!(
                 f,
                 "could not erase: old rows are still being removed from {name}, or its URL or companions changed"
             ),
-            Busy::StillDrops { name, holder: Holder::Prepared(gid), .. } => write!(
+            Busy::StillDrops { name, holder: LockHolder::Prepared(gid), .. } => write!(
                 f,
                 "could not erase: prepared transaction \"{gid}\" has removed old rows from {name}, or \
                  changed its URL or companions"

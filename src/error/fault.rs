@@ -191,8 +191,8 @@ impl Fault {
                  more memory."
             }
             Fault::OtherSite(..) => {
-                "Visits of other sites are taken only where Matomo says that the site is a roll-up: \
-                 check the URL, and Matomo's plugins."
+                "Check the URL, and Matomo's plugins: visits of other sites are taken only where \
+                 Matomo says that the site is a roll-up."
             }
             Fault::NotJson(_) => {
                 "Check that the URL is that of a Matomo, with its folder, and without matomo.php or \

@@ -47,7 +47,7 @@ impl HostRefusal {
     /// The HINT.
     pub fn hint(&self) -> &'static str {
         match self.why {
-            RefusalReason::NotListed => "A superuser can add it to matomo.allowed_hosts.",
+            RefusalReason::NotListed => "Ask a superuser to add it to matomo.allowed_hosts.",
             RefusalReason::Reserved(_) => {
                 "Check the URL. Link-local addresses and metadata services are never allowed, \
                  whatever matomo.allowed_hosts says."

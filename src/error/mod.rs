@@ -8,20 +8,20 @@ mod fault;
 mod host_refusal;
 mod other_matomo;
 mod other_version;
+mod site_error;
 mod sql_state;
-mod stored_error;
 
 use std::fmt;
 
 use chrono::NaiveDate;
 
-pub use crate::error::busy::{Busy, Holder, MissingPartitions};
+pub use crate::error::busy::{Busy, LockHolder, MissingPartitions};
 pub use crate::error::fault::{Call, Fault};
 pub use crate::error::host_refusal::{HostRefusal, RefusalReason};
 pub use crate::error::other_matomo::OtherMatomo;
 pub use crate::error::other_version::OtherVersion;
+pub use crate::error::site_error::SiteError;
 pub use crate::error::sql_state::SqlState;
-pub use crate::error::stored_error::StoredError;
 
 /// Every error of the extension.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,7 +71,7 @@ pub enum Error {
     /// The library and the extension's SQL objects are of different versions.
     OtherVersion(OtherVersion),
     /// An error of a server, user mapping, registered site or run.
-    Stored(StoredError),
+    Site(SiteError),
     /// A request to Matomo failed.
     Request { fault: Fault, call: Call },
     /// A bug.
@@ -92,7 +92,7 @@ impl Error {
     pub fn reversed(start: NaiveDate, end: NaiveDate) -> Error {
         Error::Argument {
             message: format!("end_date {end} is before start_date {start}"),
-            hint: "Both days are included in the range.".to_owned(),
+            hint: "Give an end_date from start_date on; the range includes both days.".to_owned(),
         }
     }
 
@@ -124,7 +124,7 @@ impl Error {
                 SqlState::FeatureNotSupported
             }
             Error::TooNew(_) => SqlState::SerializationFailure,
-            Error::Stored(error) => error.state(),
+            Error::Site(error) => error.state(),
             Error::Internal(_) => SqlState::InternalError,
             Error::Request { fault, .. } => match fault {
                 Fault::Forbidden(_) => SqlState::InsufficientPrivilege,
@@ -198,7 +198,7 @@ impl Error {
             Error::RowSecurity(_) => {
                 Some("Rows that a policy hides would be passed over.".to_owned())
             }
-            Error::Stored(error) => error.detail(),
+            Error::Site(error) => error.detail(),
             _ => None,
         }
     }
@@ -207,7 +207,7 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         let text = match self {
             Error::Null(_) | Error::Internal(_) => return None,
-            Error::Stored(error) => return error.hint(),
+            Error::Site(error) => return error.hint(),
             Error::OtherVersion(versions) => versions.hint().to_owned(),
             Error::Argument { hint, .. } if hint.is_empty() => return None,
             Error::Argument { hint, .. } => hint.clone(),
@@ -332,15 +332,15 @@ impl fmt::Display for Error {
             }
             Error::Encoding(name) => write!(f, "database encoding {name} is not supported"),
             Error::OtherVersion(versions) => versions.fmt(f),
-            Error::Stored(error) => error.fmt(f),
+            Error::Site(error) => error.fmt(f),
             Error::Request { fault, .. } => fault.fmt(f),
             Error::Internal(what) => write!(f, "internal error: {what}"),
         }
     }
 }
 
-impl From<StoredError> for Error {
-    fn from(error: StoredError) -> Error {
-        Error::Stored(error)
+impl From<SiteError> for Error {
+    fn from(error: SiteError) -> Error {
+        Error::Site(error)
     }
 }

@@ -70,7 +70,7 @@ pub enum Until {
 
 /// Kinds of locks, `objsubid` in `pg_locks`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum LockKind {
     Run = 0x6d72,
     Rows = 0x6d64,
     Matomo = 0x6d6d,
@@ -123,7 +123,7 @@ pub fn release(lock: Lock, mode: Mode) {
 }
 
 /// All locks of a kind held in this database.
-pub fn held(kind: Kind) -> Vec<Held> {
+pub fn held(kind: LockKind) -> Vec<Held> {
     // SAFETY: main thread; Postgres returns a copy in the current memory context.
     unsafe {
         let data = pg_sys::GetLockStatusData();
@@ -144,7 +144,11 @@ pub fn held(kind: Kind) -> Vec<Held> {
 
 /// Waits until all other sessions' transactions that hold such a lock now have ended. On timeout,
 /// returns one that has not. Does not wait for later holders, nor block them.
-pub fn outwait(kind: Kind, is_meant: impl Fn(&Held) -> bool, longest: Duration) -> Option<Held> {
+pub fn outwait(
+    kind: LockKind,
+    is_meant: impl Fn(&Held) -> bool,
+    longest: Duration,
+) -> Option<Held> {
     let begin = Instant::now();
     let mut left = held(kind);
     left.retain(|held| !held.is_own() && is_meant(held));
@@ -229,12 +233,12 @@ impl Mode {
 impl Lock {
     fn tag(self) -> pg_sys::LOCKTAG {
         let (class, object, kind) = match self {
-            Lock::Run(site) => (0, site.cast_unsigned(), Kind::Run),
+            Lock::Run(site) => (0, site.cast_unsigned(), LockKind::Run),
             Lock::Rows(destination, site) => {
-                (destination.to_u32(), site.cast_unsigned(), Kind::Rows)
+                (destination.to_u32(), site.cast_unsigned(), LockKind::Rows)
             }
-            Lock::Matomo(destination, hash) => (destination.to_u32(), hash, Kind::Matomo),
-            Lock::Creation(schema, hash) => (schema.to_u32(), hash, Kind::Creation),
+            Lock::Matomo(destination, hash) => (destination.to_u32(), hash, LockKind::Matomo),
+            Lock::Creation(schema, hash) => (schema.to_u32(), hash, LockKind::Creation),
         };
         pg_sys::LOCKTAG {
             // SAFETY: main thread; set at session start.

@@ -8,7 +8,7 @@ use pgrx::spi::{PreparedStatement, SpiClient, SpiTupleTable};
 
 use crate::error::{Error, Result};
 use crate::pg::encoding;
-use crate::pg::subtransaction::{self, Undone};
+use crate::pg::subtransaction::{self, RolledBack};
 
 /// Runs a statement, which sees earlier writes of this transaction.
 ///
@@ -87,9 +87,9 @@ pub fn read_now<'conn>(
         unsafe { pg_sys::PopActiveSnapshot() };
         rows
     };
-    subtransaction::attempt(read).map_err(|undone| match undone {
-        Undone::Failed(error) => error,
-        Undone::Raised(caught) => caught.rethrow(),
+    subtransaction::attempt(read).map_err(|rolled_back| match rolled_back {
+        RolledBack::Failed(error) => error,
+        RolledBack::Raised(caught) => caught.rethrow(),
     })
 }
 

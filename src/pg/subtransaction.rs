@@ -9,7 +9,7 @@ use pgrx::prelude::*;
 use crate::error::Error;
 
 /// Why a subtransaction was rolled back.
-pub enum Undone {
+pub enum RolledBack {
     Failed(Error),
     Raised(Box<CaughtError>),
 }
@@ -18,9 +18,9 @@ pub enum Undone {
 ///
 /// # Errors
 /// That of `work`, returned or raised.
-pub fn attempt<T>(work: impl FnOnce() -> crate::error::Result<T>) -> Result<T, Undone> {
-    let raised = |caught| Undone::Raised(Box::new(caught));
-    within(|| work().map_err(Undone::Failed), raised)
+pub fn attempt<T>(work: impl FnOnce() -> crate::error::Result<T>) -> Result<T, RolledBack> {
+    let raised = |caught| RolledBack::Raised(Box::new(caught));
+    within(|| work().map_err(RolledBack::Failed), raised)
 }
 
 /// Runs `work` in a subtransaction, which is rolled back if it returns an error or raises one.

@@ -16,7 +16,7 @@ use crate::rows::lines::Lines;
 use crate::rows::mapping::VisitRows;
 use crate::rows::site_context::SiteContext;
 
-/// The layouts of a destination and of its companions, in the order of [`Kind`]; the first is that of the
+/// The layouts of a destination and of its companions, in the order of [`TableKind`]; the first is that of the
 /// destination.
 pub type Layouts = Vec<Arc<Layout>>;
 

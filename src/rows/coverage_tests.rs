@@ -20,7 +20,7 @@ const SITE: SiteContext =
 type Row = BTreeMap<&'static str, Option<String>>;
 
 /// The rows of a visit in our table of a kind: the cells by column.
-fn rows(visit: &Value, kind: Kind) -> Vec<Row> {
+fn rows(visit: &Value, kind: TableKind) -> Vec<Row> {
     let text = format!("[{visit}]");
     let visits = crate::matomo::answer::visits(&text).unwrap();
     let visit = &visits[0];
@@ -42,8 +42,8 @@ fn is_nothing(value: &Value) -> bool {
 }
 
 /// Keys with a value that neither a column of these rows holds, nor `extra` has, nor are left out.
-fn lost(members: &Value, rows: &[(Kind, &Row)]) -> BTreeSet<String> {
-    let held = |key: &str, (kind, row): &(Kind, &Row)| {
+fn lost(members: &Value, rows: &[(TableKind, &Row)]) -> BTreeSet<String> {
+    let held = |key: &str, (kind, row): &(TableKind, &Row)| {
         let mut columns = kind.columns().iter();
         columns.any(|column| column.source.key() == Some(key) && row[column.name].is_some())
             || object(row, "extra").get(key).is_some()
@@ -67,7 +67,7 @@ fn elements(value: &Value) -> Option<Vec<&Value>> {
 }
 
 fn lost_of(visit: &Value) -> BTreeSet<String> {
-    let of_visit = rows(visit, Kind::Visits);
+    let of_visit = rows(visit, TableKind::Visits);
     let mut visit = visit.clone();
     let members = visit.as_object_mut().unwrap();
     members.remove("idVisit");
@@ -75,11 +75,14 @@ fn lost_of(visit: &Value) -> BTreeSet<String> {
     if elements(&details).is_some() {
         members.remove("actionDetails");
     }
-    let mut lost_keys = lost(&visit, &[(Kind::Visits, &of_visit[0])]);
+    let mut lost_keys = lost(&visit, &[(TableKind::Visits, &of_visit[0])]);
     visit["idVisit"] = of_visit[0]["idvisit"].as_deref().unwrap().into();
     visit["actionDetails"] = details.clone();
-    let (actions, conversions, items) =
-        (rows(&visit, Kind::Actions), rows(&visit, Kind::Conversions), rows(&visit, Kind::Items));
+    let (actions, conversions, items) = (
+        rows(&visit, TableKind::Actions),
+        rows(&visit, TableKind::Conversions),
+        rows(&visit, TableKind::Items),
+    );
     let by_action = |rows: &[Row]| {
         let mut all: BTreeMap<String, Vec<usize>> = BTreeMap::new();
         for (place, row) in rows.iter().enumerate() {
@@ -93,8 +96,8 @@ fn lost_of(visit: &Value) -> BTreeSet<String> {
     for (action, row) in all.into_iter().zip(&actions) {
         let id = row["action_id"].as_deref().unwrap();
         let converted = conversions_of.get(id);
-        let converted = converted.map(|places| (Kind::Conversions, &conversions[places[0]]));
-        let of_action: Vec<_> = [(Kind::Actions, row)].into_iter().chain(converted).collect();
+        let converted = converted.map(|places| (TableKind::Conversions, &conversions[places[0]]));
+        let of_action: Vec<_> = [(TableKind::Actions, row)].into_iter().chain(converted).collect();
         let mut action = match action {
             Value::Object(_) => action.clone(),
             Value::Array(list) => {
@@ -116,7 +119,7 @@ fn lost_of(visit: &Value) -> BTreeSet<String> {
         lost_keys.extend(lost(&action, &of_action));
         assert!(places.is_empty() || maps.len() == places.len(), "items of {id}");
         for (item, place) in maps.iter().zip(places) {
-            lost_keys.extend(lost(item, &[(Kind::Items, &items[*place])]));
+            lost_keys.extend(lost(item, &[(TableKind::Items, &items[*place])]));
         }
     }
     lost_keys
@@ -138,8 +141,8 @@ fn no_key_of_a_real_matomo_is_lost() {
     visit["actionDetails"][0]["newKey"] = 7.into();
     assert_eq!(lost_of(&visit), BTreeSet::new());
     let extra = |kind| rows(&visit, kind)[0]["extra"].clone();
-    assert_eq!(extra(Kind::Visits).as_deref(), Some(r#"{"newKey": "a"}"#));
-    assert_eq!(extra(Kind::Actions).as_deref(), Some(r#"{"newKey": 7}"#));
+    assert_eq!(extra(TableKind::Visits).as_deref(), Some(r#"{"newKey": "a"}"#));
+    assert_eq!(extra(TableKind::Actions).as_deref(), Some(r#"{"newKey": 7}"#));
 }
 
 /// All visits that a fake Matomo of this world lists.

@@ -61,21 +61,21 @@ fn visits_and_rows(seed: u64, body: &[u8]) -> Option<Vec<(i64, usize)>> {
     assert!(!text.contains('\0'), "seed {seed}: U+0000");
     let site = SITES[(seed % 4) as usize];
     let layout =
-        if seed.is_multiple_of(3) { Layout::of_node() } else { Layout::typed(Kind::Actions) };
+        if seed.is_multiple_of(3) { Layout::of_node() } else { Layout::typed(TableKind::Actions) };
     let mut found: Vec<(i64, usize)> = Vec::new();
     for visit in &visits {
         let Some(id) = visit.id else { continue };
         let mut lines = Lines::default();
         let made = VisitRows::of(visit, id, site, DAY_BEGIN);
         assert!(made.add(&mut lines, &layout, usize::MAX).is_some(), "seed {seed}: visit {id}");
-        for kind in Kind::COMPANIONS {
+        for kind in TableKind::COMPANIONS {
             let layout = Layout::typed(kind);
             let mut lines = Lines::default();
             assert!(made.add(&mut lines, &layout, usize::MAX).is_some(), "seed {seed}: {kind:?}");
             for line in 0..lines.len() {
                 assert_eq!(lines.cells(line).count(), layout.width(), "seed {seed}: {kind:?}");
             }
-            assert!(kind != Kind::Visits || lines.len() == 1, "seed {seed}: visit {id}");
+            assert!(kind != TableKind::Visits || lines.len() == 1, "seed {seed}: visit {id}");
         }
         assert_eq!(lines.len(), visit.actions.len(), "seed {seed}: rows of visit {id}");
         for line in 0..lines.len() {

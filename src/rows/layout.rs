@@ -8,7 +8,7 @@ use crate::matomo::keys::{ACTION_PLACES, ITEM_PLACES, VISIT_PLACES};
 use crate::rows::column_type::ColumnType;
 #[cfg(test)]
 use crate::rows::columns::ACTIONS;
-use crate::rows::columns::{Column, Kind, Source};
+use crate::rows::columns::{Column, Source, TableKind};
 
 /// A column of a table.
 #[derive(Debug, Clone)]
@@ -22,7 +22,7 @@ pub struct Slot {
 /// The known columns of a table, in the order in which rows have their cells.
 #[derive(Debug, Clone)]
 pub struct Layout {
-    pub kind: Kind,
+    pub kind: TableKind,
     slots: Vec<Slot>,
     runs: Vec<Range<usize>>,
 }
@@ -30,7 +30,7 @@ pub struct Layout {
 impl Layout {
     /// A table of this kind with these columns.
     pub fn new(
-        of: Kind,
+        of: TableKind,
         columns: impl IntoIterator<Item = (&'static Column, ColumnType)>,
     ) -> Layout {
         let slot = |(column, kind): (&'static Column, ColumnType)| {
@@ -91,7 +91,7 @@ impl Layout {
 impl Layout {
     /// The layout of a table with these definitions of its columns.
     pub fn defined(
-        kind: Kind,
+        kind: TableKind,
         columns: impl Iterator<Item = (&'static Column, &'static str)>,
     ) -> Layout {
         Layout::new(
@@ -113,14 +113,14 @@ impl Layout {
     }
 
     /// The layout of our tables of a kind.
-    pub fn typed(kind: Kind) -> Layout {
+    pub fn typed(kind: TableKind) -> Layout {
         Layout::defined(kind, kind.columns().iter().map(|column| (column, column.definition)))
     }
 
     /// The layout of the Node tool's tables.
     pub fn of_node() -> Layout {
         Layout::defined(
-            Kind::Actions,
+            TableKind::Actions,
             ACTIONS.iter().filter_map(|column| Some((column, column.in_node?))),
         )
     }
@@ -131,14 +131,14 @@ mod tests {
     use super::*;
 
     fn all() -> impl Iterator<Item = &'static Column> {
-        [Kind::Actions, Kind::Visits, Kind::Conversions, Kind::Items]
+        [TableKind::Actions, TableKind::Visits, TableKind::Conversions, TableKind::Items]
             .into_iter()
-            .flat_map(Kind::columns)
+            .flat_map(TableKind::columns)
     }
 
     #[test]
     fn every_key_that_a_column_takes_is_read() {
-        let all = Layout::new(Kind::Actions, all().map(|column| (column, ColumnType::Text)));
+        let all = Layout::new(TableKind::Actions, all().map(|column| (column, ColumnType::Text)));
         for slot in all.slots() {
             let takes = matches!(
                 slot.column.source,

@@ -5,7 +5,7 @@ use crate::matomo::keys::action_key;
 use crate::matomo::visit::Visit;
 use crate::rows::action_row::{Item, Row, is_conversion};
 use crate::rows::cell::{Misfit, note, representable};
-use crate::rows::columns::{Kind, Source};
+use crate::rows::columns::{Source, TableKind};
 use crate::rows::custom::{self, Variables};
 use crate::rows::layout::{Layout, Slot};
 use crate::rows::lines::Lines;
@@ -51,7 +51,9 @@ impl<'v, 'a> VisitRows<'v, 'a> {
         max_bytes: usize,
     ) -> Option<Vec<&'static str>> {
         let mut actions = self.source.visit.actions.iter();
-        if matches!(layout.kind, Kind::Conversions | Kind::Items) && !actions.any(is_conversion) {
+        if matches!(layout.kind, TableKind::Conversions | TableKind::Items)
+            && !actions.any(is_conversion)
+        {
             return Some(Vec::new());
         }
         let runs = layout.runs().map(|run| &layout.slots()[run]);
@@ -66,11 +68,11 @@ impl<'v, 'a> VisitRows<'v, 'a> {
         let mut all = names(&misfits);
         let size_before = rows.size();
         let mut table = Table { rows, layout, size_before, max_bytes };
-        if layout.kind == Kind::Visits {
+        if layout.kind == TableKind::Visits {
             return table.add(self.source.last(), &of_visit, None, &mut misfits).then_some(all);
         }
         for (index, action) in self.source.visit.actions.iter().enumerate() {
-            if layout.kind != Kind::Actions && !is_conversion(action) {
+            if layout.kind != TableKind::Actions && !is_conversion(action) {
                 continue;
             }
             let both;
@@ -92,7 +94,7 @@ impl<'v, 'a> VisitRows<'v, 'a> {
                 all.extend(names(&misfits[of_visit.misfits.len()..]));
                 fits.then_some(())
             };
-            if layout.kind != Kind::Items {
+            if layout.kind != TableKind::Items {
                 add(&row)?;
                 continue;
             }

@@ -30,7 +30,7 @@ fn made(layout: &Layout, members: &str) -> (Vec<Row>, Vec<&'static str>) {
 }
 
 /// The same of our tables.
-fn of(kind: Kind, members: &str) -> (Vec<Row>, Vec<&'static str>) {
+fn of(kind: TableKind, members: &str) -> (Vec<Row>, Vec<&'static str>) {
     made(&Layout::typed(kind), members)
 }
 
@@ -43,7 +43,7 @@ fn an_odd_number_of_cut_actions_is_null_kept_and_leaves_the_exit_page_open() {
     let visit = |count: &str| {
         let page = format!(r#"{{"type":"action","url":"a","timestamp":{NOON}}}"#);
         of(
-            Kind::Visits,
+            TableKind::Visits,
             &format!(
                 r#""firstActionTimestamp":{NOON},"truncatedActionsCount":{count},"actionDetails":[{page}]"#
             ),
@@ -80,30 +80,30 @@ fn times_that_are_none_are_kept_where_another_stands_for_them() {
         let first = format!(
             r#""firstActionTimestamp":{odd},"lastActionTimestamp":{NOON},"actionDetails":[{{}},{{}}]"#
         );
-        let (rows, misfits) = of(Kind::Visits, &first);
+        let (rows, misfits) = of(TableKind::Visits, &first);
         assert_eq!(rows[0]["firstaction"], "2026-10-25 12:00:00+00");
         assert_eq!(
             (extra(&rows[0]), misfits),
             (&*kept("firstActionTimestamp"), vec!["firstaction"])
         );
-        let (rows, misfits) = of(Kind::Actions, &first);
+        let (rows, misfits) = of(TableKind::Actions, &first);
         assert_eq!(rows[0].get("serverdateprettyfirstaction"), None);
         assert_eq!(extra(&rows[1]), kept("firstActionTimestamp"));
         assert_eq!(misfits, ["serverdateprettyfirstaction"]);
         // Also where serverTimestamp has the same instant.
         let last = format!(r#""lastActionTimestamp":{odd},"serverTimestamp":{NOON}"#);
-        let (rows, misfits) = of(Kind::Visits, &last);
+        let (rows, misfits) = of(TableKind::Visits, &last);
         assert_eq!(
             (extra(&rows[0]), misfits),
             (&*kept("lastActionTimestamp"), vec!["lastaction", "day"])
         );
         let action =
             format!(r#""firstActionTimestamp":{NOON},"actionDetails":[{{"timestamp":{odd}}}]"#);
-        let (rows, misfits) = of(Kind::Actions, &action);
+        let (rows, misfits) = of(TableKind::Actions, &action);
         assert_eq!((extra(&rows[0]), misfits), (&*kept("timestamp"), vec!["action_timestamp"]));
     }
     let nothing = r#""firstActionTimestamp":"","lastActionTimestamp":null,"actionDetails":[{"timestamp":""}]"#;
-    for kind in [Kind::Visits, Kind::Actions] {
+    for kind in [TableKind::Visits, TableKind::Actions] {
         let (rows, misfits) = of(kind, nothing);
         assert_eq!((extra(&rows[0]), misfits), ("", vec![]), "{kind:?}");
     }
@@ -111,7 +111,7 @@ fn times_that_are_none_are_kept_where_another_stands_for_them() {
 
 #[test]
 fn a_site_id_that_is_none_is_kept() {
-    let (rows, misfits) = of(Kind::Visits, r#""idSite":"main""#);
+    let (rows, misfits) = of(TableKind::Visits, r#""idSite":"main""#);
     assert_eq!(rows[0]["idsite"], "42");
     assert_eq!((extra(&rows[0]), misfits), (r#"{"idSite": "main"}"#, vec!["idsite"]));
 }
@@ -132,7 +132,7 @@ fn custom_variables_of_another_form_are_kept() {
         ),
     ];
     for (sent, held) in odd {
-        let (rows, misfits) = of(Kind::Visits, &format!(r#""customVariables":{sent}"#));
+        let (rows, misfits) = of(TableKind::Visits, &format!(r#""customVariables":{sent}"#));
         assert_eq!((rows[0]["customvariables"].as_str(), misfits), (held, vec!["customvariables"]));
         assert_eq!(
             extra(&rows[0]),
@@ -142,7 +142,7 @@ fn custom_variables_of_another_form_are_kept() {
         let of_visit = format!(r#""customVariables":{sent},"actionDetails":[{{}},{{}}]"#);
         let of_action = format!(r#""actionDetails":[{{"customVariables":{sent}}},{{}}]"#);
         for (members, has) in [(of_visit, [true, true]), (of_action, [true, false])] {
-            let (rows, misfits) = of(Kind::Actions, &members);
+            let (rows, misfits) = of(TableKind::Actions, &members);
             assert_eq!(misfits, ["usercustomproperties"], "{members}");
             let kept = [0, 1].map(|n| extra(&rows[n]).contains("customVariables"));
             assert_eq!(kept, has, "{members}");
@@ -160,7 +160,7 @@ fn custom_variables_of_another_form_are_kept() {
     for sent in good {
         let members =
             format!(r#""customVariables":{sent},"actionDetails":[{{"customVariables":{sent}}}]"#);
-        for kind in [Kind::Visits, Kind::Actions] {
+        for kind in [TableKind::Visits, TableKind::Actions] {
             let (rows, misfits) = of(kind, &members);
             assert_eq!((extra(&rows[0]), misfits), ("", vec![]), "{sent}");
         }
@@ -173,7 +173,7 @@ fn raw(json: &str) -> Box<serde_json::value::RawValue> {
 
 #[test]
 fn what_the_type_of_a_made_column_cannot_hold_is_kept_as_it_would_be() {
-    let small = Kind::Actions.columns().iter().map(|column| {
+    let small = TableKind::Actions.columns().iter().map(|column| {
         let kind = match column.name {
             "action_id" | "idvisit" | "action_timestamp" => ColumnType::Text,
             "extra" => ColumnType::Jsonb,
@@ -186,7 +186,7 @@ fn what_the_type_of_a_made_column_cannot_hold_is_kept_as_it_would_be() {
         "customVariables":{{"1":{{"customVariableName1":"n","customVariableValue1":"v"}}}},
         "actionDetails":[{{"type":"event","eventValue":1.50,"timestamp":{NOON}}}]"#
     );
-    let (rows, misfits) = made(&Layout::new(Kind::Actions, small), &members);
+    let (rows, misfits) = made(&Layout::new(TableKind::Actions, small), &members);
     let kept = r#"{"type": "event", "idSite": 70000, "dimension1": "d", "eventValue": 1.50, "customVariables": {"n": "v"}, "lastActionTimestamp": "2026-10-25", "firstActionTimestamp": "2026-10-25", "usercustomdimensions": {"dimension1": "d"}}"#;
     assert_eq!(extra(&rows[0]), kept);
     assert_eq!(misfits.len(), 8, "{misfits:?}");
@@ -196,7 +196,7 @@ fn what_the_type_of_a_made_column_cannot_hold_is_kept_as_it_would_be() {
 fn an_event_value_that_is_no_number_is_kept() {
     let of = |sent: &str| {
         let (mut rows, misfits) =
-            of(Kind::Actions, &format!(r#""actionDetails":[{{"eventValue":{sent}}}]"#));
+            of(TableKind::Actions, &format!(r#""actionDetails":[{{"eventValue":{sent}}}]"#));
         (rows.remove(0), misfits)
     };
     for (sent, shown) in [("null", "0"), (r#""""#, "0"), ("1.5", "1.5"), (r#""7""#, "7")] {
@@ -215,7 +215,7 @@ fn order(details: &str) -> String {
 #[test]
 fn every_item_has_its_row_however_short() {
     let ten = [r#"{"itemSKU":"a"}"#; 10].join(",");
-    let (rows, _) = of(Kind::Items, &order(&format!("[{ten}]")));
+    let (rows, _) = of(TableKind::Items, &order(&format!("[{ten}]")));
     let places: Vec<_> = rows.iter().map(|row| row["place"].as_str()).collect();
     assert_eq!(places, ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]);
     // More than fit in an answer are an error, not cut.
@@ -223,7 +223,7 @@ fn every_item_has_its_row_however_short() {
     let list = format!(r#"[{{"idVisit":1,{}}}]"#, order(&format!("[{many}]")));
     let visits = crate::matomo::answer::visits(&list).unwrap();
     let made = VisitRows::of(&visits[0], 1, SITE, NOON);
-    assert!(made.add(&mut Lines::default(), &Layout::typed(Kind::Items), 1 << 20).is_none());
+    assert!(made.add(&mut Lines::default(), &Layout::typed(TableKind::Items), 1 << 20).is_none());
 }
 
 #[test]
@@ -235,7 +235,7 @@ fn items_that_are_none_are_kept_with_their_order() {
         r#"[["sku"]]"#,
         r#"{"itemSKU": "a"}"#,
     ] {
-        for kind in [Kind::Actions, Kind::Conversions] {
+        for kind in [TableKind::Actions, TableKind::Conversions] {
             let (rows, _) = of(kind, &order(sent));
             let kept = format!(r#"{{"itemDetails": {sent}}}"#);
             assert_eq!(extra(&rows[0]), kept, "{kind:?}");
@@ -244,12 +244,14 @@ fn items_that_are_none_are_kept_with_their_order() {
     for sent in
         ["[]", "{}", "null", r#""""#, r#"[{"itemSKU":"a"},null,[]]"#, r#"{"5":{"itemSKU":"a"}}"#]
     {
-        let (rows, _) = of(Kind::Actions, &order(sent));
+        let (rows, _) = of(TableKind::Actions, &order(sent));
         assert_eq!(extra(&rows[0]), "", "{sent}");
     }
     // Of an action that has no rows of items.
-    let (rows, _) =
-        of(Kind::Actions, r#""actionDetails":[{"type":"quote","itemDetails":[{"itemSKU":"a"}]}]"#);
+    let (rows, _) = of(
+        TableKind::Actions,
+        r#""actionDetails":[{"type":"quote","itemDetails":[{"itemSKU":"a"}]}]"#,
+    );
     assert_eq!(extra(&rows[0]), r#"{"itemDetails": [{"itemSKU": "a"}]}"#);
 }
 
@@ -257,12 +259,12 @@ fn items_that_are_none_are_kept_with_their_order() {
 fn what_only_conversions_have_is_kept_of_another_action() {
     let keys = ACTION_KEYS.iter().filter(|key| {
         **key != "itemDetails"
-            && Kind::Actions.columns().iter().all(|column| column.source.key() != Some(key))
+            && TableKind::Actions.columns().iter().all(|column| column.source.key() != Some(key))
     });
     for key in keys {
         let of = |kind: &str, sent: &str| {
             let (rows, _) = of(
-                Kind::Actions,
+                TableKind::Actions,
                 &format!(r#""actionDetails":[{{"type":"{kind}","{key}":{sent}}}]"#),
             );
             extra(&rows[0]).to_owned()
@@ -281,26 +283,26 @@ fn what_stands_for_actions_is_kept() {
             sent => sent.to_owned(),
         };
         let kept = format!(r#"{{"actionDetails": {shown}}}"#);
-        let (rows, _) = of(Kind::Visits, &format!(r#""actionDetails":{sent}"#));
+        let (rows, _) = of(TableKind::Visits, &format!(r#""actionDetails":{sent}"#));
         assert_eq!(extra(&rows[0]), kept);
-        let (rows, _) = of(Kind::Actions, &format!(r#""actionDetails":[{{}},{sent}]"#));
+        let (rows, _) = of(TableKind::Actions, &format!(r#""actionDetails":[{{}},{sent}]"#));
         assert_eq!([extra(&rows[0]), extra(&rows[1])], ["", &kept]);
     }
     for sent in ["null", "[]", "{}", r#""""#] {
-        let (rows, _) = of(Kind::Visits, &format!(r#""actionDetails":{sent}"#));
+        let (rows, _) = of(TableKind::Visits, &format!(r#""actionDetails":{sent}"#));
         assert_eq!(extra(&rows[0]), "", "{sent}");
-        let (rows, _) = of(Kind::Actions, &format!(r#""actionDetails":[{sent}]"#));
+        let (rows, _) = of(TableKind::Actions, &format!(r#""actionDetails":[{sent}]"#));
         assert_eq!(extra(&rows[0]), "", "{sent}");
     }
     // A list is a map with numbers as keys.
-    let (rows, _) = of(Kind::Actions, r#""actionDetails":[["a",null,{"b":1}]]"#);
+    let (rows, _) = of(TableKind::Actions, r#""actionDetails":[["a",null,{"b":1}]]"#);
     assert_eq!(extra(&rows[0]), r#"{"0": "a", "2": {"b": 1}}"#);
 }
 
 #[test]
 fn dimensions_of_one_number_do_not_replace_each_other() {
     let members = r#""dimension1":"a","dimension01":"b","dimension+1":"c","dimension0":"d""#;
-    let (rows, _) = of(Kind::Visits, members);
+    let (rows, _) = of(TableKind::Visits, members);
     assert_eq!(rows[0]["dimensions"], r#"{"dimension0": "d", "dimension1": "a"}"#);
     assert_eq!(extra(&rows[0]), r#"{"dimension+1": "c", "dimension01": "b"}"#);
 }

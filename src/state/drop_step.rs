@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::error::{Error, Result};
 use crate::pg::extension::Extension;
 use crate::pg::local_settings::{LocalSettings, SAFE_PATH};
-use crate::pg::locks::{self, ALL_SITES, Held, Kind, Lock, Mode, Until};
+use crate::pg::locks::{self, ALL_SITES, Held, Lock, LockKind, Mode, Until};
 use crate::pg::report;
 use crate::pg::spi::{query, sees_commits, spi, undefer};
 use crate::pg::subtransaction;
@@ -24,7 +24,7 @@ use crate::store::companions;
 use crate::store::engine::{Engine, chunks};
 
 /// Arguments of a step: the rows to remove, and where the last step stopped.
-pub struct Step {
+pub struct DropArguments {
     pub destination: pg_sys::Oid,
     pub before: TimestampWithTimeZone,
     pub site: Option<i32>,
@@ -50,13 +50,13 @@ pub struct Dropped {
 /// # Errors
 /// [`Error::Argument`] for an instant in the future, a roll-up site, or a partition of a destination with
 /// companions; [`Error::Privilege`] and [`Error::RowSecurity`] if the caller cannot delete all rows.
-pub fn drop_step(step: Step) -> Result<Dropped> {
+pub fn drop_step(arguments: DropArguments) -> Result<Dropped> {
     // Otherwise a partition may be dropped with rows that another session has committed.
     if !sees_commits() {
         return Err(Error::OldSnapshot);
     }
-    let Some(table) = Table::find(step.destination)? else { return Ok(Dropped::default()) };
-    let Step { destination, before, site, lock_timeout, place } = step;
+    let Some(table) = Table::find(arguments.destination)? else { return Ok(Dropped::default()) };
+    let DropArguments { destination, before, site, lock_timeout, place } = arguments;
     let path: Option<String> = Spi::connect_mut(|client| {
         let sql = "SELECT pg_catalog.current_setting('search_path')";
         query(client, sql, &[])?.first().get_one().map_err(spi)
@@ -70,7 +70,7 @@ pub fn drop_step(step: Step) -> Result<Dropped> {
     if is_future != Some(false) {
         return Err(Error::Argument {
             message: format!("{text} is in the future"),
-            hint: "To empty the whole table use TRUNCATE.".to_owned(),
+            hint: "Use TRUNCATE to empty the whole table.".to_owned(),
         });
     }
     table.check()?;
@@ -108,7 +108,7 @@ pub fn drop_step(step: Step) -> Result<Dropped> {
         let wait = u64::try_from(lock_timeout.micros()).unwrap_or_default();
         let _bounded = locks::waits_up_to(Duration::from_micros(wait));
         let rows_of = |table: pg_sys::Oid,
-                       kind: rows::Kind,
+                       kind: rows::TableKind,
                        place: Option<&Value>,
                        failed: &mut Option<Value>| {
             let (has_places, chunks) = places(table, kind.time())?;
@@ -131,7 +131,8 @@ pub fn drop_step(step: Step) -> Result<Dropped> {
         let at = own.and_then(|place| place.get(COMPANION)).and_then(Value::as_str);
         let mut has_rows_left = own.and_then(|place| place.get(LEFT)) == Some(&json!(true));
         if at.is_none() {
-            let (mut dropped, gone) = rows_of(destination, rows::Kind::Actions, own, &mut failed)?;
+            let (mut dropped, gone) =
+                rows_of(destination, rows::TableKind::Actions, own, &mut failed)?;
             if dropped.blocked.is_none() && (gone.is_some() || !dropped.more) {
                 match emptied_days::note(&extension, &bounds, gone.as_ref())? {
                     Noted::Done => {}
@@ -140,7 +141,7 @@ pub fn drop_step(step: Step) -> Result<Dropped> {
                         dropped.more = place.is_some() && failed.is_none();
                         has_rows_left = true;
                     }
-                    Noted::Locked => return Err(Undone::Locked),
+                    Noted::Locked => return Err(DropFailure::Locked),
                 }
             }
             if dropped.more {
@@ -169,7 +170,7 @@ pub fn drop_step(step: Step) -> Result<Dropped> {
                 Noted::Done => {}
                 // A sync has stored them since: scan from the start once more.
                 Noted::RowsLeft => return Ok(Dropped { more: true, ..Dropped::default() }),
-                Noted::Locked => return Err(Undone::Locked),
+                Noted::Locked => return Err(DropFailure::Locked),
             }
         }
         // The next step raises it, when this one is committed.
@@ -182,14 +183,14 @@ pub fn drop_step(step: Step) -> Result<Dropped> {
         dropped
     });
     undone.or_else(|undone| match undone {
-        Undone::Failed(error) => Err(error),
-        Undone::Raised(caught) => caught.rethrow(),
-        Undone::Locked => {
+        DropFailure::Failed(error) => Err(error),
+        DropFailure::Raised(caught) => caught.rethrow(),
+        DropFailure::Locked => {
             let ledger = format!("{}.matomo_ledger", extension.schema);
             let holders = holders(&ledger, &["RowShareLock", "RowExclusiveLock"])?;
             blocked(place, ledger, holders)
         }
-        Undone::TableLocked => {
+        DropFailure::TableLocked => {
             let holders = holders(&table.name, &["AccessExclusiveLock"])?;
             blocked(place, table.name, holders)
         }
@@ -216,12 +217,12 @@ fn with(place: Option<JsonB>, key: &str, value: Value) -> JsonB {
     JsonB(place)
 }
 
-fn named(name: &str) -> rows::Kind {
-    rows::Kind::companion(name).unwrap_or(rows::Kind::Visits)
+fn named(name: &str) -> rows::TableKind {
+    rows::TableKind::companion(name).unwrap_or(rows::TableKind::Visits)
 }
 
 /// Why a step is rolled back.
-enum Undone {
+enum DropFailure {
     Failed(Error),
     Raised(Box<CaughtError>),
     /// Another session has locked a ledger entry.
@@ -230,16 +231,16 @@ enum Undone {
     TableLocked,
 }
 
-fn raised(caught: CaughtError) -> Undone {
+fn raised(caught: CaughtError) -> DropFailure {
     match report::raised(&caught).sql_error_code() {
-        PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE => Undone::TableLocked,
-        _ => Undone::Raised(Box::new(caught)),
+        PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE => DropFailure::TableLocked,
+        _ => DropFailure::Raised(Box::new(caught)),
     }
 }
 
-impl From<Error> for Undone {
-    fn from(error: Error) -> Undone {
-        Undone::Failed(error)
+impl From<Error> for DropFailure {
+    fn from(error: Error) -> DropFailure {
+        DropFailure::Failed(error)
     }
 }
 
@@ -324,7 +325,7 @@ fn processes_of(destination: pg_sys::Oid, site: Option<i32>) -> Option<String> {
         let is_site = site.is_none_or(|site| held.object == site.cast_unsigned());
         held.class == destination.to_u32() && is_site
     };
-    let held = locks::held(Kind::Rows).into_iter().filter(is_meant).map(|held| held.pid);
+    let held = locks::held(LockKind::Rows).into_iter().filter(is_meant).map(|held| held.pid);
     let held: BTreeSet<i32> = held.collect();
     let held: Vec<_> = held.iter().map(|pid| who(*pid)).collect();
     (!held.is_empty()).then(|| held.join(", "))

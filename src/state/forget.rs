@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use pgrx::prelude::*;
 
-use crate::error::{Busy, Error, Holder, Result};
+use crate::error::{Busy, Error, LockHolder, Result};
 use crate::pg::extension::Extension;
-use crate::pg::locks::{self, ALL_SITES, Held, Kind};
+use crate::pg::locks::{self, ALL_SITES, Held, LockKind};
 use crate::pg::report::warn;
 use crate::pg::spi::{query, sees_commits, undefer, values};
 use crate::rows::visit_tally::count;
@@ -199,15 +199,16 @@ fn outwait_syncs(only_in: Option<pg_sys::Oid>, longest: Duration) -> Result<()> 
         let oid = pg_sys::Oid::from(held.class);
         if only_in.is_some() { trees.contains(&oid) } else { !is_out_of_reach(oid) }
     };
-    let Some(held) = locks::outwait(Kind::Rows, is_meant, longest) else { return Ok(()) };
+    let Some(held) = locks::outwait(LockKind::Rows, is_meant, longest) else { return Ok(()) };
     let table = Table::find(held.class.into())?;
     let name = table.map_or_else(|| "a new table".to_owned(), |table| table.name);
     let holder = match held.pid {
-        0 => Holder::Prepared(held.prepared()?.unwrap_or_default()),
-        pid => Holder::Process(pid),
+        0 => LockHolder::Prepared(held.prepared()?.unwrap_or_default()),
+        pid => LockHolder::Process(pid),
     };
     let is_its = |other: &Held| held.is_of_same(other) && other.class == held.class;
-    let its: Vec<_> = locks::held(Kind::Rows).into_iter().filter(is_its).chain([held]).collect();
+    let its: Vec<_> =
+        locks::held(LockKind::Rows).into_iter().filter(is_its).chain([held]).collect();
     // A sync may have a lock of all sites besides that of its own.
     let site = its.iter().map(|held| held.object.cast_signed()).max().unwrap_or(ALL_SITES);
     // A first sync has made companions, too.

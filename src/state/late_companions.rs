@@ -3,7 +3,7 @@
 use pgrx::pg_sys;
 
 use crate::error::{Busy, Result};
-use crate::pg::locks::{self, ALL_SITES, Held, Kind, Lock, Mode};
+use crate::pg::locks::{self, ALL_SITES, Held, Lock, LockKind, Mode};
 use crate::pg::spi::{query, sees_commits};
 use crate::state::ledger::reread_all;
 use crate::store::companions::{by_name, is_of};
@@ -74,5 +74,5 @@ fn note(destination: &Destination) -> Result<()> {
 
 fn is_synced_by_others(destination: pg_sys::Oid) -> bool {
     let is_other = |held: &Held| held.class == destination.to_u32() && !held.is_own();
-    locks::held(Kind::Rows).iter().any(is_other)
+    locks::held(LockKind::Rows).iter().any(is_other)
 }

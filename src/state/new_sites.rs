@@ -27,11 +27,11 @@ pub fn follow(
     let schema = &extension.schema;
     let is_of_owner = format!("s.server = $1::name AND {OWNER_OF_SITE} = $2");
     let end = format!(
-        "UPDATE {schema}.matomo_site_config s SET new_sites_but = NULL \
-         WHERE {is_of_owner} AND s.new_sites_but IS NOT NULL"
+        "UPDATE {schema}.matomo_site_config s SET known_sites = NULL \
+         WHERE {is_of_owner} AND s.known_sites IS NOT NULL"
     );
     let follow = format!(
-        "UPDATE {schema}.matomo_site_config SET new_sites_but = $5 WHERE id = coalesce($4, ( \
+        "UPDATE {schema}.matomo_site_config SET known_sites = $5 WHERE id = coalesce($4, ( \
              SELECT s.id FROM {schema}.matomo_site_config s WHERE {is_of_owner} AND {} = $3 \
              ORDER BY s.id LIMIT 1)) RETURNING id",
         table_of_site(schema)
@@ -54,9 +54,9 @@ pub fn ignore(extension: &Extension, server: &str) -> Result<i32> {
     let schema = &extension.schema;
     let marks = format!(
         "SELECT s.id, {OWNER_OF_SITE} FROM {schema}.matomo_site_config s \
-         WHERE s.server = $1::name AND s.new_sites_but IS NOT NULL"
+         WHERE s.server = $1::name AND s.known_sites IS NOT NULL"
     );
-    let end = format!("UPDATE {schema}.matomo_site_config SET new_sites_but = NULL WHERE id = $1");
+    let end = format!("UPDATE {schema}.matomo_site_config SET known_sites = NULL WHERE id = $1");
     let all: Vec<(Option<i32>, Option<pg_sys::Oid>)> = extension.run(|client| {
         let rows = query(client, &marks, &[server.into()])?;
         rows.map(|row| Ok((row.get(1).map_err(spi)?, row.get(2).map_err(spi)?))).collect()
@@ -78,7 +78,7 @@ pub fn ignore(extension: &Extension, server: &str) -> Result<i32> {
 /// Only internal ones.
 pub fn follows(extension: &Extension, site: i32) -> Result<bool> {
     let sql = format!(
-        "SELECT 1 FROM {}.matomo_site_config WHERE id = $1 AND new_sites_but IS NOT NULL",
+        "SELECT 1 FROM {}.matomo_site_config WHERE id = $1 AND known_sites IS NOT NULL",
         extension.schema
     );
     extension.run(|client| Ok(!query(client, &sql, &[site.into()])?.is_empty()))
@@ -86,7 +86,7 @@ pub fn follows(extension: &Extension, site: i32) -> Result<bool> {
 
 /// SQL for whether a site (`$2`) is new to the registered site `s`. Sites that were there before, also those
 /// that were removed since, are not.
-const IS_NEW: &str = "$2 <> ALL (s.new_sites_but) AND NOT EXISTS (SELECT FROM {schema}.matomo_site_config o \
+const IS_NEW: &str = "$2 <> ALL (s.known_sites) AND NOT EXISTS (SELECT FROM {schema}.matomo_site_config o \
     WHERE o.server = s.server AND o.idsite = $2 AND o.owner = s.owner)";
 
 /// Whether a site is new to a registered site.
@@ -117,9 +117,9 @@ pub fn register(extension: &Extension, like: i32, sites: &[SiteDetail]) -> Resul
         IS_NEW.replace("{schema}", schema)
     );
     let note = format!(
-        "UPDATE {schema}.matomo_site_config SET new_sites_but = new_sites_but || ARRAY( \
-             SELECT x FROM unnest($2::integer[]) x WHERE x <> ALL (new_sites_but)) \
-         WHERE id = $1 AND NOT $2 <@ new_sites_but"
+        "UPDATE {schema}.matomo_site_config SET known_sites = known_sites || ARRAY( \
+             SELECT x FROM unnest($2::integer[]) x WHERE x <> ALL (known_sites)) \
+         WHERE id = $1 AND NOT $2 <@ known_sites"
     );
     let ids: Vec<i32> = sites.iter().map(|site| site.idsite).collect();
     extension.run(|client: &mut SpiClient| {

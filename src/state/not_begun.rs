@@ -3,15 +3,7 @@
 use crate::error::Result;
 use crate::pg::extension::Extension;
 use crate::pg::failed::Failed;
-use crate::pg::spi::{query, spi};
-
-/// SQL for whether a site (`s`, its state `t`) should have been synced over an hour ago, and no run of it
-/// has done a step since. sql/status.sql has the same.
-const IS_OVERDUE: &str = "s.enabled AND clock_timestamp() - greatest(t.changed_at, t.last_success_at) \
-         - interval '1 hour' > s.every \
-     AND NOT EXISTS (SELECT FROM {schema}.matomo_run_log r WHERE r.site_id = s.id \
-         AND r.status IN ('running', 'paused') \
-         AND coalesce(r.step_at, r.start_time) > clock_timestamp() - interval '1 hour')";
+use crate::pg::spi::{query, values};
 
 /// Records once, as the failure of each site, that another session keeps it from being synced, unless
 /// that may be a short sync by hand.
@@ -23,16 +15,11 @@ pub fn note_held(extension: &Extension, sites: &[(i32, Failed)]) -> Result<()> {
         return Ok(());
     }
     let sql = format!(
-        "SELECT s.id FROM {0}.matomo_site_config s JOIN {0}.matomo_site_state t ON t.site_id = s.id \
-         WHERE s.id = ANY ($1) AND t.failures = 0 AND {1}",
-        extension.schema,
-        IS_OVERDUE.replace("{schema}", &extension.schema)
+        "SELECT o.site_id FROM {}.matomo_overdue o WHERE o.site_id = ANY ($1)",
+        extension.schema
     );
     let ids: Vec<_> = sites.iter().map(|(site, _)| *site).collect();
-    let overdue: Vec<i32> = extension.run(|client| {
-        let rows = query(client, &sql, &[ids.into()])?;
-        rows.map(|row| row.get(1).map_err(spi)).filter_map(Result::transpose).collect()
-    })?;
+    let overdue: Vec<i32> = extension.run(|client| values(query(client, &sql, &[ids.into()])?))?;
     let held: Vec<_> = sites.iter().filter(|(site, _)| overdue.contains(site)).cloned().collect();
     note(extension, &held)
 }

@@ -7,13 +7,13 @@ use pgrx::datum::{DatumWithOid, Interval};
 use pgrx::prelude::*;
 use pgrx::spi::{SpiClient, SpiHeapTupleData};
 
-use crate::error::{Error, Result, StoredError};
+use crate::error::{Error, Result, SiteError};
 use crate::matomo::client::SiteInfo;
 use crate::pg::extension::Extension;
 use crate::pg::report;
 use crate::pg::roles::has_rights_of;
 use crate::pg::spi::{query, sees_commits, spi};
-use crate::pg::subtransaction::{self, Undone};
+use crate::pg::subtransaction::{self, RolledBack};
 use crate::state::restored::{OWNER_OF_SITE, table_of_site};
 use crate::state::sites::RegisteredSite;
 use crate::state::{metadata, retention, runs};
@@ -44,7 +44,7 @@ impl Registration<'_> {
     /// Registers a site. Returns its ID.
     ///
     /// # Errors
-    /// [`StoredError::Registered`], and [`Error::Argument`] for a roll-up site with a retention.
+    /// [`SiteError::Registered`], and [`Error::Argument`] for a roll-up site with a retention.
     pub fn insert(&self, extension: &Extension) -> Result<i32> {
         self.check_is_new(extension, None)?;
         self.check_retention(extension, self, None)?;
@@ -80,13 +80,13 @@ impl Registration<'_> {
         let retention = retention::of(extension, site.id)?;
         self.check_retention(extension, &whole, retention)?;
         // By now another session may have given it away.
-        let now = RegisteredSite::find(extension, site.id)?.ok_or(StoredError::NoSite(site.id))?;
+        let now = RegisteredSite::find(extension, site.id)?.ok_or(SiteError::NoSite(site.id))?;
         now.check_rights()?;
         let what = |site: &RegisteredSite| {
             (site.owner, site.destination, site.idsite, site.server.clone())
         };
         if what(&now) != what(site) {
-            return Err(StoredError::SiteChanged(site.id).into());
+            return Err(SiteError::SiteChanged(site.id).into());
         }
         let sql = format!(
             "UPDATE {0}.matomo_site_config SET server = coalesce($1::name, server), \
@@ -97,9 +97,9 @@ impl Registration<'_> {
                  timezone = coalesce($10, timezone), \
                  destination_name = coalesce({TABLE_NAME}, destination_name), \
                  owner_name = CASE WHEN $4 IS NULL THEN owner_name ELSE pg_get_userbyid($4) END, \
-                 new_sites_but = CASE WHEN coalesce($12 = (SELECT t.matomo \
+                 known_sites = CASE WHEN coalesce($12 = (SELECT t.matomo \
                      FROM {0}.matomo_site_state t WHERE t.site_id = $11), $12 IS NULL) \
-                     THEN new_sites_but END \
+                     THEN known_sites END \
              WHERE id = $11",
             extension.schema
         );
@@ -156,9 +156,9 @@ impl Registration<'_> {
         but: Option<i32>,
         statement: impl FnOnce() -> Result<T>,
     ) -> Result<T> {
-        subtransaction::attempt(statement).or_else(|undone| match undone {
-            Undone::Failed(error) => Err(error),
-            Undone::Raised(caught) => {
+        subtransaction::attempt(statement).or_else(|rolled_back| match rolled_back {
+            RolledBack::Failed(error) => Err(error),
+            RolledBack::Raised(caught) => {
                 if report::raised(&caught).sql_error_code()
                     == PgSqlErrorCode::ERRCODE_UNIQUE_VIOLATION
                 {
@@ -218,7 +218,7 @@ impl Registration<'_> {
     /// known by name only are as many as there are names.
     ///
     /// # Errors
-    /// [`StoredError::Registered`].
+    /// [`SiteError::Registered`].
     pub fn check_is_new(&self, extension: &Extension, but: Option<i32>) -> Result<()> {
         let sql = format!(
             "SELECT CASE {1} WHEN 0::oid THEN format('%I.%I', s.destination_name[1], \
@@ -238,7 +238,7 @@ impl Registration<'_> {
         })?;
         match found {
             None => Ok(()),
-            Some((destination, owner)) => Err(StoredError::Registered {
+            Some((destination, owner)) => Err(SiteError::Registered {
                 server: self.server.unwrap_or_default().to_owned(),
                 site: self.idsite.unwrap_or_default(),
                 destination: destination.unwrap_or_default(),
@@ -276,13 +276,13 @@ pub fn remove(extension: &Extension, id: i32, keep_runs: i32) -> Result<()> {
     let schema = &extension.schema;
     retention::of(extension, id)?;
     // By now another session may have given it away.
-    let site = RegisteredSite::find(extension, id)?.ok_or(StoredError::NoSite(id))?;
+    let site = RegisteredSite::find(extension, id)?.ok_or(SiteError::NoSite(id))?;
     site.check_rights()?;
     // It may have been registered by hand since new sites were last registered, and must not come back.
     let known = format!(
-        "UPDATE {schema}.matomo_site_config SET new_sites_but = new_sites_but || $2 \
+        "UPDATE {schema}.matomo_site_config SET known_sites = known_sites || $2 \
          WHERE id IN (SELECT s.id FROM {schema}.matomo_site_config s WHERE s.server = $1::name \
-             AND s.id <> $3 AND {OWNER_OF_SITE} = $4 AND $2 <> ALL (s.new_sites_but))"
+             AND s.id <> $3 AND {OWNER_OF_SITE} = $4 AND $2 <> ALL (s.known_sites))"
     );
     let config = format!("DELETE FROM {schema}.matomo_site_config WHERE id = $1");
     // Also the state that a run has recorded for a site that was removed meanwhile.

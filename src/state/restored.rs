@@ -2,7 +2,7 @@
 
 use pgrx::prelude::*;
 
-use crate::error::{Result, StoredError};
+use crate::error::{Result, SiteError};
 use crate::pg::extension::Extension;
 use crate::pg::spi::{query, spi, values};
 
@@ -102,7 +102,7 @@ pub fn missing_names(schema: &str) -> String {
 ///
 /// # Errors
 /// Only internal ones.
-pub fn note_ownerless(extension: &Extension) -> Result<Vec<StoredError>> {
+pub fn note_ownerless(extension: &Extension) -> Result<Vec<SiteError>> {
     let schema = &extension.schema;
     let ownerless = format!(
         "SELECT s.id, CASE WHEN t.failures > 0 THEN t.last_error END, s.owner_name::text \
@@ -127,7 +127,7 @@ pub fn note_ownerless(extension: &Extension) -> Result<Vec<StoredError>> {
         for row in query(client, &ownerless, &[])? {
             let Some(id) = row.get::<i32>(1).map_err(spi)? else { continue };
             let role = row.get::<String>(3).map_err(spi)?.unwrap_or_default();
-            let error = StoredError::NoOwner { site: id, role };
+            let error = SiteError::NoOwner { site: id, role };
             if row.get::<String>(2).map_err(spi)? != Some(error.to_string()) {
                 news.push((id, error));
             }

@@ -2,7 +2,7 @@
 
 use chrono::{NaiveDate, Utc};
 
-use crate::error::{Error, Result, StoredError};
+use crate::error::{Error, Result, SiteError};
 use crate::pg::extension::Extension;
 use crate::pg::spi::{query, spi};
 use crate::rows::batch::Misfits;
@@ -53,7 +53,7 @@ impl Run {
     /// Reads the row of a run.
     ///
     /// # Errors
-    /// [`StoredError::NoRun`].
+    /// [`SiteError::NoRun`].
     pub fn get(extension: &Extension, run: i64) -> Result<Run> {
         let sql = format!(
             "SELECT site_id, date_part('epoch', start_time), days, visits, actions, truncated_visits, \
@@ -63,7 +63,7 @@ impl Run {
             extension.schema
         );
         extension.run(|client| {
-            let row = query(client, &sql, &[run.into()])?.next().ok_or(StoredError::NoRun(run))?;
+            let row = query(client, &sql, &[run.into()])?.next().ok_or(SiteError::NoRun(run))?;
             let corrupt = || Error::Internal("invalid row in matomo_run_log".to_owned());
             let parse = |text: &str| text.parse::<NaiveDate>().map_err(|_| corrupt());
             let next_day: Option<String> = row.get(7).map_err(spi)?;

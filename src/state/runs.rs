@@ -4,10 +4,10 @@ use pgrx::pg_sys;
 use pgrx::spi::SpiClient;
 
 use crate::config::settings;
-use crate::error::{Result, StoredError};
+use crate::error::{Result, SiteError};
 use crate::pg::extension::Extension;
 use crate::pg::failed::Failed;
-use crate::pg::locks::{self, Kind};
+use crate::pg::locks::{self, LockKind};
 use crate::pg::report::warn;
 use crate::pg::spi::{query, spi};
 use crate::state::restored::{OWNER_OF_SITE, table_of_site};
@@ -102,14 +102,14 @@ pub fn begin(
         let args = [id.into(), user.into(), command.into()];
         if let Some(row) = query(client, &resume, &args)?.next() {
             let run: Option<i64> = row.get(1).map_err(spi)?;
-            return run.map(Begun::Run).ok_or_else(|| StoredError::NoSite(id).into());
+            return run.map(Begun::Run).ok_or_else(|| SiteError::NoSite(id).into());
         }
         let pages = smaller_steps(client, schema, id)?;
         let args = [id.into(), user.into(), command.into(), pages.into()];
-        let row = query(client, &insert, &args)?.next().ok_or(StoredError::NoSite(id))?;
+        let row = query(client, &insert, &args)?.next().ok_or(SiteError::NoSite(id))?;
         let run: Option<i64> = row.get(1).map_err(spi)?;
         query(client, &forget, &[id.into(), i64::from(settings::keep_runs()).into()])?;
-        run.map(Begun::Run).ok_or_else(|| StoredError::NoSite(id).into())
+        run.map(Begun::Run).ok_or_else(|| SiteError::NoSite(id).into())
     })
 }
 
@@ -171,7 +171,8 @@ pub fn is_dead(extension: &Extension, run: i64) -> Result<bool> {
             Some(held.object.cast_signed()) == site && Some(held.pid) == process
         };
         // SAFETY: main thread. A standby does not have the locks of its primary.
-        if unsafe { pg_sys::RecoveryInProgress() } || locks::held(Kind::Run).iter().any(is_its) {
+        if unsafe { pg_sys::RecoveryInProgress() } || locks::held(LockKind::Run).iter().any(is_its)
+        {
             return Ok(false);
         }
         Ok(!query(client, &same, &[run.into(), row.into(), INTERRUPTED.into()])?.is_empty())

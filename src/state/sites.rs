@@ -4,7 +4,7 @@ use chrono::NaiveDate;
 use pgrx::prelude::*;
 use pgrx::spi::SpiHeapTupleData;
 
-use crate::error::{Error, Result, StoredError};
+use crate::error::{Error, Result, SiteError};
 use crate::matomo::client::SiteInfo;
 use crate::pg::extension::Extension;
 use crate::pg::roles::has_rights_of;
@@ -36,11 +36,11 @@ impl RegisteredSite {
     /// Reads a registered site whose owner's rights the current user has.
     ///
     /// # Errors
-    /// [`StoredError::NoSite`], [`StoredError::NoOwner`], [`StoredError::SitePrivilege`].
+    /// [`SiteError::NoSite`], [`SiteError::NoOwner`], [`SiteError::SitePrivilege`].
     pub fn get(extension: &Extension, id: i32) -> Result<RegisteredSite> {
-        let site = RegisteredSite::find(extension, id)?.ok_or(StoredError::NoSite(id))?;
+        let site = RegisteredSite::find(extension, id)?.ok_or(SiteError::NoSite(id))?;
         if !site.is_owned {
-            return Err(StoredError::NoOwner { site: id, role: site.owner_name }.into());
+            return Err(SiteError::NoOwner { site: id, role: site.owner_name }.into());
         }
         site.check_rights()?;
         Ok(site)
@@ -86,19 +86,19 @@ impl RegisteredSite {
     }
 
     /// The error if its destination is missing.
-    pub fn no_destination(&self) -> StoredError {
-        StoredError::NoDestination { site: self.id, table: self.destination_name.clone() }
+    pub fn no_destination(&self) -> SiteError {
+        SiteError::NoDestination { site: self.id, table: self.destination_name.clone() }
     }
 
     /// Checks that the current user has the rights of the owner.
     ///
     /// # Errors
-    /// [`StoredError::SitePrivilege`].
+    /// [`SiteError::SitePrivilege`].
     pub fn check_rights(&self) -> Result<()> {
         if has_rights_of(self.owner) {
             return Ok(());
         }
-        Err(StoredError::SitePrivilege { site: self.id, owner: self.owner_name.clone() }.into())
+        Err(SiteError::SitePrivilege { site: self.id, owner: self.owner_name.clone() }.into())
     }
 }
 

@@ -7,7 +7,7 @@ use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys::panic::CaughtError;
 use pgrx::prelude::*;
 
-use crate::error::{Error, Result, StoredError};
+use crate::error::{Error, Result, SiteError};
 use crate::pg::failed::Failed;
 use crate::pg::local_settings::{LocalSettings, SAFE_PATH};
 use crate::pg::roles::{AsSiteOwner, has_rights_of};
@@ -93,7 +93,7 @@ impl Table {
     /// rights if the caller named the table, otherwise with the owner's, as the triggers are the owner's.
     ///
     /// # Errors
-    /// As [`Table::check`], and [`StoredError::RowsKept`]; those of triggers and constraints are raised.
+    /// As [`Table::check`], and [`SiteError::RowsKept`]; those of triggers and constraints are raised.
     pub fn delete(
         &self,
         which: &str,
@@ -122,7 +122,7 @@ impl Table {
                         return Ok(gone);
                     }
                 }
-                Err(StoredError::RowsKept(self.name.clone()).into())
+                Err(SiteError::RowsKept(self.name.clone()).into())
             })
         };
         let gone: Result<Vec<String>> = PgTryBuilder::new(AssertUnwindSafe(delete))
@@ -143,7 +143,7 @@ impl Table {
             failed.detail =
                 Some(failed.detail.map_or_else(|| place.clone(), |of| format!("{of} {place}")));
             failed.hint.get_or_insert_with(|| {
-                "To erase elsewhere, name one table after the other as only_in.".to_owned()
+                "Name one table after the other as only_in to erase elsewhere.".to_owned()
             });
             failed.tell(PgLogLevel::ERROR);
         }

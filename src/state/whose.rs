@@ -1,7 +1,7 @@
 //! The Matomo of a destination: `idVisit` is unique only within one. SPI only.
 
 use crate::error::{Busy, Error, OtherMatomo, Result};
-use crate::pg::locks::{self, Kind, Lock, Mode, Until};
+use crate::pg::locks::{self, Lock, LockKind, Mode, Until};
 use crate::pg::spi::{query, spi};
 use crate::state::ledger::Ledger;
 use crate::state::restored::is_of_table;
@@ -27,7 +27,7 @@ impl Ledger {
         locks::try_take(Lock::Matomo(self.destination, hash), Mode::Shared, Until::TransactionEnd);
         let is_other =
             |held: &locks::Held| held.class == self.destination.to_u32() && held.object != hash;
-        match locks::held(Kind::Matomo).iter().any(is_other) {
+        match locks::held(LockKind::Matomo).iter().any(is_other) {
             true => Err(Busy::OtherFirst(name.to_owned()).into()),
             false => Ok(()),
         }

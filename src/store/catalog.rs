@@ -10,7 +10,7 @@ use pgrx::spi::{SpiClient, SpiTupleTable};
 use crate::error::{Error, Result};
 use crate::pg::spi::{query, spi};
 use crate::rows::column_type::ColumnType;
-use crate::rows::columns::{Column, Kind};
+use crate::rows::columns::{Column, TableKind};
 use crate::rows::layout::Layout;
 
 /// The known columns that a table has, and their types for casts. Not those whose type may run another
@@ -22,7 +22,7 @@ pub fn known_columns(
     client: &mut SpiClient,
     oid: pg_sys::Oid,
     name: &str,
-    kind: Kind,
+    kind: TableKind,
     to_write: bool,
 ) -> Result<(Arc<Layout>, Vec<String>)> {
     // Types of pg_catalog are qualified as well: the caller may have a type named text. Types with
@@ -97,7 +97,7 @@ pub fn key(
     client: &mut SpiClient,
     oid: pg_sys::Oid,
     name: &str,
-    kind: Kind,
+    kind: TableKind,
 ) -> Result<Vec<String>> {
     let sql = "SELECT string_agg(a.attname, ',' ORDER BY k.place) \
                FROM pg_index i \
@@ -121,7 +121,7 @@ pub fn key(
 }
 
 /// The columns that tell rows apart where no index can: those of the key of our tables.
-pub fn key_without_index(kind: Kind, is_partitioned: bool) -> Vec<String> {
+pub fn key_without_index(kind: TableKind, is_partitioned: bool) -> Vec<String> {
     let others = kind.identity().iter().copied().filter(|column| *column != "idvisit");
     let time = is_partitioned.then(|| kind.time());
     std::iter::once("idvisit").chain(others).chain(time).map(str::to_owned).collect()

@@ -4,12 +4,12 @@
 use pgrx::prelude::*;
 use pgrx::spi::SpiClient;
 
-use crate::error::{Error, Result, StoredError};
+use crate::error::{Error, Result, SiteError};
 use crate::pg::extension::Extension;
 use crate::pg::local_settings::{LocalSettings, SAFE_PATH};
 use crate::pg::roles::{self, AsSiteOwner};
 use crate::pg::spi::{query, read_now, spi, values};
-use crate::rows::columns::Kind;
+use crate::rows::columns::TableKind;
 use crate::store::catalog;
 
 /// SQL for whether a row `c` of `matomo_companion` is of a destination (a parameter), also by name.
@@ -29,11 +29,14 @@ pub fn by_name(schema: &str, row: &str) -> String {
     )
 }
 
-/// The companions of a destination that exist, in the order of [`Kind`].
+/// The companions of a destination that exist, in the order of [`TableKind`].
 ///
 /// # Errors
-/// [`StoredError::CompanionOwner`].
-pub fn of(extension: &Extension, destination: pg_sys::Oid) -> Result<Vec<(Kind, pg_sys::Oid)>> {
+/// [`SiteError::CompanionOwner`].
+pub fn of(
+    extension: &Extension,
+    destination: pg_sys::Oid,
+) -> Result<Vec<(TableKind, pg_sys::Oid)>> {
     let (found, by_name) = find(extension, destination, false)?;
     // SAFETY: main thread; whether the transaction may write.
     if by_name && !unsafe { pg_sys::XactReadOnly } {
@@ -47,7 +50,7 @@ pub fn of(extension: &Extension, destination: pg_sys::Oid) -> Result<Vec<(Kind, 
 /// The companions that exist by now, also those that the transaction does not see.
 ///
 /// # Errors
-/// [`StoredError::CompanionOwner`].
+/// [`SiteError::CompanionOwner`].
 pub fn now(extension: &Extension, destination: pg_sys::Oid) -> Result<Vec<pg_sys::Oid>> {
     let (found, _) = find(extension, destination, true)?;
     Ok(found.into_iter().map(|(_, oid)| oid).collect())
@@ -58,7 +61,7 @@ fn find(
     extension: &Extension,
     destination: pg_sys::Oid,
     now: bool,
-) -> Result<(Vec<(Kind, pg_sys::Oid)>, bool)> {
+) -> Result<(Vec<(TableKind, pg_sys::Oid)>, bool)> {
     let schema = &extension.schema;
     let sql = format!(
         "SELECT DISTINCT ON (c.kind) c.kind, r.oid, c.destination::oid = 0::oid OR c.companion::oid = 0::oid, \
@@ -83,9 +86,9 @@ fn find(
             by_name |= row.get(3).map_err(spi)? == Some(true);
             if let Some(name) = row.get::<String>(4).map_err(spi)? {
                 let owner = row.get(5).map_err(spi)?.unwrap_or_default();
-                return Err(StoredError::CompanionOwner { name, owner }.into());
+                return Err(SiteError::CompanionOwner { name, owner }.into());
             }
-            found.extend(name.as_deref().and_then(Kind::companion).zip(oid));
+            found.extend(name.as_deref().and_then(TableKind::companion).zip(oid));
         }
         Ok(())
     })?;
@@ -99,7 +102,7 @@ fn find(
 fn resolve(
     extension: &Extension,
     destination: pg_sys::Oid,
-    kind: Kind,
+    kind: TableKind,
     companion: pg_sys::Oid,
 ) -> Result<()> {
     let sql = format!(
@@ -119,7 +122,7 @@ fn resolve(
 fn register(
     extension: &Extension,
     destination: pg_sys::Oid,
-    kind: Kind,
+    kind: TableKind,
     companion: pg_sys::Oid,
 ) -> Result<()> {
     let table = format!("{}.matomo_companion", extension.schema);
@@ -147,7 +150,7 @@ fn register(
 pub fn create(
     extension: &Extension,
     destination: pg_sys::Oid,
-    wanted: &[Kind],
+    wanted: &[TableKind],
 ) -> Result<Vec<pg_sys::Oid>> {
     let known = of(extension, destination)?;
     let missing = wanted.iter().filter(|kind| known.iter().all(|(other, _)| other != *kind));
@@ -159,7 +162,7 @@ pub fn create(
     if missing.peek().is_some() {
         Spi::connect_mut(|client| {
             let name = name_of(client, destination)?;
-            catalog::known_columns(client, destination, &name, Kind::Actions, true).map(drop)
+            catalog::known_columns(client, destination, &name, TableKind::Actions, true).map(drop)
         })?;
     }
     for kind in missing {
@@ -171,7 +174,11 @@ pub fn create(
     Ok(made)
 }
 
-fn create_one(extension: &Extension, destination: pg_sys::Oid, kind: Kind) -> Result<pg_sys::Oid> {
+fn create_one(
+    extension: &Extension,
+    destination: pg_sys::Oid,
+    kind: TableKind,
+) -> Result<pg_sys::Oid> {
     let sql = format!(
         "SELECT {}.matomo_create_companion($1::regclass, $2, $3::text[], $4)::oid",
         extension.schema
@@ -247,7 +254,7 @@ pub fn orphans(extension: &Extension) -> Result<Vec<Vec<pg_sys::Oid>>> {
 }
 
 /// Checks that a table can be a companion, and is that of no other destination.
-fn check(extension: &Extension, companion: pg_sys::Oid, kind: Kind) -> Result<()> {
+fn check(extension: &Extension, companion: pg_sys::Oid, kind: TableKind) -> Result<()> {
     let name = Spi::connect_mut(|client| {
         let name = name_of(client, companion)?;
         catalog::known_columns(client, companion, &name, kind, true)?;

@@ -18,7 +18,7 @@ use crate::pg::encoding::to_server;
 use crate::pg::local_settings::LocalSettings;
 use crate::pg::spi::{query, spi};
 use crate::rows::batch::{Batch, TableRows};
-use crate::rows::columns::Kind;
+use crate::rows::columns::TableKind;
 use crate::rows::id_ranges::IdRanges;
 use crate::rows::lines;
 use crate::rows::visit_tally::count;
@@ -182,7 +182,7 @@ impl Comparison<'_> {
             }
             let visit = differing.entry(id).or_insert_with(|| DifferingVisit {
                 // Of a companion's row the destination's rows tell.
-                is_same: !is_first || self.rows.layout.kind != Kind::Actions,
+                is_same: !is_first || self.rows.layout.kind != TableKind::Actions,
                 ..DifferingVisit::default()
             });
             visit.is_same = visit.is_same

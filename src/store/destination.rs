@@ -12,7 +12,7 @@ use crate::pg::local_settings::{LocalSettings, PLANNED_ANEW, SAFE_PATH};
 use crate::pg::locks::{self, Lock, Mode};
 use crate::pg::spi::{query, spi};
 use crate::rows::batch::Layouts;
-use crate::rows::columns::Kind;
+use crate::rows::columns::TableKind;
 use crate::rows::layout::Layout;
 use crate::store::catalog::{key, key_without_index, known_columns, missing_privileges};
 use crate::store::companions;
@@ -111,7 +111,7 @@ impl Destination {
 
     /// Its table of visits.
     pub fn visits(&self) -> Option<&Destination> {
-        self.companions.iter().find(|table| table.layout.kind == Kind::Visits)
+        self.companions.iter().find(|table| table.layout.kind == TableKind::Visits)
     }
 
     /// The layouts of these tables.
@@ -237,7 +237,7 @@ fn check(
     to_write: bool,
     extension: Extension,
 ) -> Result<Option<Destination>> {
-    let found = check_one(client, oid, Kind::Actions, to_write, extension.clone())?;
+    let found = check_one(client, oid, TableKind::Actions, to_write, extension.clone())?;
     let Some(mut destination) = found else { return Ok(None) };
     for (kind, companion) in companions::of(&extension, oid)? {
         // SAFETY: main thread, within a transaction.
@@ -259,7 +259,7 @@ fn check(
 fn check_one(
     client: &mut SpiClient,
     oid: pg_sys::Oid,
-    of: Kind,
+    of: TableKind,
     to_write: bool,
     extension: Extension,
 ) -> Result<Option<Destination>> {

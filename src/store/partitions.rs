@@ -11,7 +11,7 @@ use crate::store::companions;
 /// Creates the missing partitions between two instants. Returns the number of those of the destination.
 ///
 /// # Errors
-/// [`crate::error::StoredError::CompanionOwner`]; Postgres' own for a caller without the rights of the
+/// [`crate::error::SiteError::CompanionOwner`]; Postgres' own for a caller without the rights of the
 /// table's owner, if a partition is missing.
 pub fn create(
     destination: pg_sys::Oid,

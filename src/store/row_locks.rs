@@ -66,7 +66,7 @@ pub fn lock_all_rows(destination: pg_sys::Oid, name: &str) -> Result<()> {
 
 /// Why the rows of a site, or of all, cannot be locked.
 fn busy(destination: pg_sys::Oid, name: String) -> Error {
-    let mut held = locks::held(locks::Kind::Rows);
+    let mut held = locks::held(locks::LockKind::Rows);
     held.retain(|held| held.class == destination.to_u32() && !held.is_own());
     // A first sync has made companions, too.
     let syncs = |one: &Held| held.iter().any(|held| held.is_of_same(one) && held.is_alone);

@@ -22,7 +22,7 @@ use crate::store::engine::hint::with_engine_hint;
 use crate::store::inspect::{self, Differing};
 use crate::store::writer::Writer;
 use crate::sync::fetch;
-use crate::sync::pages::{ReadOptions, Step};
+use crate::sync::pages::{Portion, ReadOptions};
 use crate::sync::plan::{self, Start};
 use crate::sync::recheck;
 use crate::sync::remote;
@@ -99,7 +99,7 @@ fn run_in(
         entries.values().filter(|entry| entry.action_time.as_ref().is_some_and(is_other));
     let now = Utc::now().timestamp();
     let reading =
-        ReadOptions { site, page_size, step: Step::Whole, began: now, is_zone_known: true };
+        ReadOptions { site, page_size, portion: Portion::Whole, began: now, is_zone_known: true };
     let mut check = Check {
         client,
         site,

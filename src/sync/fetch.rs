@@ -15,7 +15,7 @@ use crate::rows::visit_cells;
 use crate::rows::visit_tally::{Counts, VisitTally};
 use crate::state::known::Pass;
 use crate::sync::helper::Outbox;
-use crate::sync::pages::{Page, Pages, ReadOptions, Step, read_page, retry_line};
+use crate::sync::pages::{Page, Pages, Portion, ReadOptions, read_page, retry_line};
 use crate::sync::plan::{Due, Extent};
 
 /// A site-day after all its pages are read, or the maximum for one step.
@@ -95,7 +95,7 @@ fn read_day(
     due: Due,
     outbox: &mut Outbox<Message>,
 ) -> Result<bool> {
-    let ReadOptions { site, step, began, .. } = *reading;
+    let ReadOptions { site, portion, began, .. } = *reading;
     let begin = site.zone.midnight(due.day);
     let mut pages = Pages::new(client, *reading, due.day, due.extent.since(), true);
     let (part, mut seen, began) = match due.extent {
@@ -147,7 +147,7 @@ fn read_day(
                 return Ok(false);
             }
         }
-        rest = pages.resume_at().filter(|_| step.ends(pages.asked));
+        rest = pages.resume_at().filter(|_| portion.ends(pages.asked));
         if rest.is_some() {
             break;
         }
@@ -163,7 +163,7 @@ fn read_day(
     if let Some(pass) = due.recheck.filter(|_| rest.is_none()) {
         let mut pages = Pages::new(client, *reading, due.day, Some(pass.since), false);
         pages.asked = asked;
-        let more = list(client, &mut pages, layouts, &mut reading.site, begin, step, outbox)?;
+        let more = list(client, &mut pages, layouts, &mut reading.site, begin, portion, outbox)?;
         rechecked = more.is_none().then_some(pass.began);
         rest = more.map(|since| Pass { since, ..pass });
         asked = pages.asked;
@@ -180,7 +180,7 @@ fn list(
     layouts: &Layouts,
     site: &mut SiteContext,
     begin: i64,
-    step: Step,
+    portion: Portion,
     outbox: &mut Outbox<Message>,
 ) -> Result<Option<i64>> {
     while let Some(body) = pages.next(&mut |line| {
@@ -193,7 +193,7 @@ fn list(
         if !outbox.send(Message::Listed(listed)) {
             return Ok(None);
         }
-        let rest = pages.resume_at().filter(|_| step.ends(pages.asked));
+        let rest = pages.resume_at().filter(|_| portion.ends(pages.asked));
         if rest.is_some() {
             return Ok(rest);
         }

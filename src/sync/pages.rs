@@ -21,7 +21,7 @@ pub struct ReadOptions {
     pub site: SiteContext,
     /// Visits per page.
     pub page_size: u32,
-    pub step: Step,
+    pub portion: Portion,
     /// Start of the reading, in Unix seconds.
     pub began: i64,
     /// Whether Matomo has just reported the site's timezone.
@@ -30,24 +30,24 @@ pub struct ReadOptions {
 
 /// How much is read of a day before the transaction ends.
 #[derive(Debug, Clone, Copy)]
-pub enum Step {
+pub enum Portion {
     /// All.
     Whole,
     /// Up to a number of pages, or an instant.
     Part { pages: i32, until: Instant },
 }
 
-impl Step {
+impl Portion {
     /// A part of a day that is read from now on.
-    pub fn part(pages: i32, time: Duration) -> Step {
-        Step::Part { pages, until: Instant::now() + time }
+    pub fn part(pages: i32, time: Duration) -> Portion {
+        Portion::Part { pages, until: Instant::now() + time }
     }
 
     /// Whether it ends, after so many pages.
     pub fn ends(&self, asked: i32) -> bool {
         match self {
-            Step::Whole => false,
-            Step::Part { pages, until } => asked >= *pages || Instant::now() >= *until,
+            Portion::Whole => false,
+            Portion::Part { pages, until } => asked >= *pages || Instant::now() >= *until,
         }
     }
 }

@@ -47,7 +47,7 @@ pub fn days(
     if first > today {
         return Err(Error::Argument {
             message: format!("start_date {first} is in the future"),
-            hint: format!("It is {today} in the site's timezone."),
+            hint: format!("Give a day up to {today}, which is today in the site's timezone."),
         });
     }
     let last = end.map_or(today, |end| end.min(today));

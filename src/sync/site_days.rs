@@ -19,7 +19,7 @@ use crate::store::writer::Writer;
 use crate::store::written::Written;
 use crate::sync::fetch::{self, DayRead, Message, Part};
 use crate::sync::helper::Helper;
-use crate::sync::pages::{ReadOptions, Step};
+use crate::sync::pages::{Portion, ReadOptions};
 use crate::sync::plan::Due;
 use crate::sync::progress::Progress;
 use crate::sync::recheck;
@@ -48,7 +48,7 @@ pub fn counts(results: &[DayResult], misfits: Misfits, bytes: u64) -> StepCounts
 }
 
 /// The result of copying days.
-pub enum Outcome {
+pub enum CopyResult {
     Done(Vec<DayResult>, Misfits),
     /// The site has another timezone, so that other days are due.
     ZoneChanged(SiteInfo),
@@ -76,11 +76,16 @@ pub struct Copier {
 }
 
 impl Copier {
-    /// Fetches and stores the days, of each as much as `step` allows.
+    /// Fetches and stores the days, of each as much as `portion` allows.
     ///
     /// # Errors
     /// [`Busy::Partitions`] in a step that needs partitions; any of [`crate::error::Error`].
-    pub fn days(mut self, days: Vec<Due>, step: Step, progress: &mut Progress) -> Result<Outcome> {
+    pub fn days(
+        mut self,
+        days: Vec<Due>,
+        portion: Portion,
+        progress: &mut Progress,
+    ) -> Result<CopyResult> {
         let first = days.first().map_or(0, |due| self.reading.site.zone.midnight(due.day));
         self.since = first - 7 * 86_400;
         let phase = match days.first() {
@@ -90,7 +95,7 @@ impl Copier {
         show_activity(&progress.line(&phase));
         let count = days.len();
         let workers = self.workers.min(count);
-        self.reading.step = step;
+        self.reading.portion = portion;
         let reading = self.reading;
         // Each of n threads reads every n-th day, ahead of storing by the length of its queue.
         let mut of_workers = vec![Vec::new(); workers];
@@ -126,14 +131,14 @@ impl Copier {
             while helper.next().is_some() {}
         }
         if let Some(info) = changed {
-            return Ok(Outcome::ZoneChanged(info));
+            return Ok(CopyResult::ZoneChanged(info));
         }
         for day in results.iter_mut().filter(|day| !day.differing.is_empty()) {
             self.fetch_differing(day)?;
             self.record(day, progress)?;
         }
         let results = results.into_iter().map(|day| (day.read, day.written)).collect();
-        Ok(Outcome::Done(results, self.misfits))
+        Ok(CopyResult::Done(results, self.misfits))
     }
 
     /// Stores the next day of a fetch thread.
@@ -178,7 +183,7 @@ impl Copier {
     fn write(&mut self, batch: &Batch) -> Result<Written> {
         let mut missing = self.store.prepare(batch)?;
         missing.iter_mut().for_each(|span| span.is_regular = span.from >= self.since);
-        let is_step = matches!(self.reading.step, Step::Part { .. });
+        let is_step = matches!(self.reading.portion, Portion::Part { .. });
         if is_step && !missing.is_empty() && self.made_before.as_ref() != Some(&missing) {
             let name = self.destination.name.clone();
             return Err(Busy::Partitions { name, missing }.into());

@@ -25,11 +25,11 @@ use crate::store::inspect;
 use crate::store::writer::Writer;
 use crate::sync::known_days;
 use crate::sync::notices::readable;
-use crate::sync::pages::{ReadOptions, Step, retry_line};
+use crate::sync::pages::{Portion, ReadOptions, retry_line};
 use crate::sync::plan::{self, Due, Reread, Start, Times};
 use crate::sync::progress::Progress;
 use crate::sync::remote;
-use crate::sync::site_days::{Copier, DayResult, Outcome, Recorder};
+use crate::sync::site_days::{Copier, CopyResult, DayResult, Recorder};
 
 /// Arguments of `matomo_sync` and `matomo_check`.
 pub struct SyncRequest {
@@ -58,8 +58,8 @@ pub fn run(request: SyncRequest) -> Result<Vec<DayResult>> {
             let sync =
                 Sync::prepare(site, access.clone(), destination.clone(), range, force, info, None)?;
             let mut progress = Progress::new(site, sync.due.len());
-            match sync.copy.days(sync.due, Step::Whole, &mut progress)? {
-                Outcome::Done(results, misfits) => {
+            match sync.copy.days(sync.due, Portion::Whole, &mut progress)? {
+                CopyResult::Done(results, misfits) => {
                     let Destination { extension, oid, .. } = &destination;
                     metadata::note_type(extension, *oid, site, &sync.info)?;
                     if let Some(line) = progress.end() {
@@ -70,7 +70,7 @@ pub fn run(request: SyncRequest) -> Result<Vec<DayResult>> {
                     warn_of_misfits("", &misfits);
                     return Ok(results);
                 }
-                Outcome::ZoneChanged(told) => {
+                CopyResult::ZoneChanged(told) => {
                     zone_changes = count_zone_change(zone_changes, &access.client, site)?;
                     info = Some(told);
                 }
@@ -193,7 +193,8 @@ impl Sync {
         let store = Writer::new(&destination);
         let (zone, is_rollup) = (info.zone, info.is_rollup);
         let site = SiteContext { id: site, zone, action_time, is_rollup };
-        let reading = ReadOptions { site, page_size, step: Step::Whole, began: now, is_zone_known };
+        let reading =
+            ReadOptions { site, page_size, portion: Portion::Whole, began: now, is_zone_known };
         let record = Recorder { ledger, known, timezone: info.timezone.clone(), action_time, now };
         let misfits = Misfits::default();
         let copy = Copier {

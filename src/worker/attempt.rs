@@ -4,7 +4,7 @@
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::panic::{CaughtError, ErrorReportWithLevel};
 
-use crate::error::{Result, StoredError};
+use crate::error::{Result, SiteError};
 use crate::pg::failed::Failed;
 use crate::pg::process;
 use crate::pg::report::raised;
@@ -35,7 +35,7 @@ fn ended(caught: CaughtError) -> Ended {
         return Ended::Failed(Failed::raised(report));
     }
     if watch::has_fired() {
-        return Ended::Failed(Failed::of(&StoredError::NoProgress(watch::limit()).into()));
+        return Ended::Failed(Failed::of(&SiteError::NoProgress(watch::limit()).into()));
     }
     // A background worker serves only one site, and records the failure.
     if process::is_ours() {

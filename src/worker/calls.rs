@@ -5,7 +5,7 @@ use std::ffi::CString;
 
 use pgrx::prelude::*;
 
-use crate::error::{Result, StoredError};
+use crate::error::{Result, SiteError};
 use crate::pg::extension::Extension;
 use crate::pg::failed::Failed;
 use crate::pg::locks;
@@ -19,13 +19,13 @@ use crate::worker::background;
 use crate::worker::metadata;
 use crate::worker::session::{self, Phase};
 use crate::worker::step::{self, Status};
-use crate::worker::upkeep::{self, Outcome};
+use crate::worker::upkeep::{self, UpkeepStatus};
 
 /// Checks that a procedure can commit: not in a transaction block, a function or a trigger, nor within
 /// another step. Raises an ERROR if the transaction is read-only.
 ///
 /// # Errors
-/// [`StoredError::InTransactionBlock`], [`StoredError::InFunction`].
+/// [`SiteError::InTransactionBlock`], [`SiteError::InFunction`].
 pub fn check_can_commit(what: &str) -> Result<()> {
     // SAFETY: main thread, within a transaction.
     let (is_block, can_commit) = unsafe {
@@ -33,10 +33,10 @@ pub fn check_can_commit(what: &str) -> Result<()> {
         (pg_sys::IsTransactionBlock(), is_top && pg_sys::SPI_inside_nonatomic_context())
     };
     if is_block {
-        return Err(StoredError::InTransactionBlock(what.to_owned()).into());
+        return Err(SiteError::InTransactionBlock(what.to_owned()).into());
     }
     if !can_commit {
-        return Err(StoredError::InFunction(what.to_owned()).into());
+        return Err(SiteError::InFunction(what.to_owned()).into());
     }
     let what = CString::new(what).unwrap_or_default();
     refuse_read_only(&what);
@@ -104,9 +104,9 @@ pub fn advance(site: i32, is_one_of_all: bool) -> Result<bool> {
                 background::pause(upkeep::BETWEEN_TRIES);
             }
             match upkeep::step(site) {
-                Outcome::More => Phase::Upkeep(0),
+                UpkeepStatus::More => Phase::Upkeep(0),
                 // The next run tries again.
-                Outcome::Blocked if tries < upkeep::MOST_TRIES => Phase::Upkeep(tries + 1),
+                UpkeepStatus::Blocked if tries < upkeep::MOST_TRIES => Phase::Upkeep(tries + 1),
                 _ => Phase::End,
             }
         }

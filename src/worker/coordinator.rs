@@ -11,7 +11,7 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 use crate::config::worker;
-use crate::error::StoredError;
+use crate::error::SiteError;
 use crate::pg::extension::Extension;
 use crate::pg::failed::Failed;
 use crate::pg::local_settings::LocalSettings;
@@ -108,9 +108,9 @@ impl Coordinator {
         for task in &mut queue.tasks {
             task.syncs &= !self.not_before.contains_key(&task.site);
             let later = self.upkeep_not_before.get(&task.site);
-            task.tends &= later.is_none_or(|(_, upkeep)| *upkeep != task.upkeep);
+            task.does_upkeep &= later.is_none_or(|(_, state)| *state != task.upkeep_state);
         }
-        queue.tasks.retain(|task| task.syncs || task.tends);
+        queue.tasks.retain(|task| task.syncs || task.does_upkeep);
         self.owes_upkeep.retain(|site| queue.tasks.iter().any(|task| task.site == *site));
         self.start(&queue);
         let again = self.not_before.values().map(|until| *until - now);
@@ -138,10 +138,10 @@ impl Coordinator {
         if done.syncs && left.syncs && left.due_at == done.due_at {
             self.not_before.insert(site, later);
         }
-        if done.tends && left.tends {
+        if done.does_upkeep && left.does_upkeep {
             // Upkeep that has more to do lets that of others go first.
-            let until = if left.upkeep == done.upkeep { much_later } else { later };
-            self.upkeep_not_before.insert(site, (until, left.upkeep.clone()));
+            let until = if left.upkeep_state == done.upkeep_state { much_later } else { later };
+            self.upkeep_not_before.insert(site, (until, left.upkeep_state.clone()));
         }
     }
 
@@ -171,20 +171,21 @@ impl Coordinator {
             let may_risk = at_work(&|other| !other.syncs || is_failing(other)) < all_but_one;
             let asks_the_same = |other: &Task| other.syncs && other.matomo == task.matomo;
             let most_of_one = most_of_one.min(self.shares.most(&task.matomo));
-            let tends =
-                task.tends && may_risk && (!task.syncs || self.owes_upkeep.contains(&task.site));
+            let does_upkeep = task.does_upkeep
+                && may_risk
+                && (!task.syncs || self.owes_upkeep.contains(&task.site));
             let syncs = task.syncs
-                && !tends
+                && !does_upkeep
                 && (may_risk || !is_failing(task))
                 && at_work(&asks_the_same) < most_of_one;
-            if at_work(&|other| other.site == task.site) > 0 || !tends && !syncs {
+            if at_work(&|other| other.site == task.site) > 0 || !does_upkeep && !syncs {
                 continue;
             }
-            let task = Task { syncs, tends, ..task.clone() };
+            let task = Task { syncs, does_upkeep, ..task.clone() };
             match Child::start(site_worker::process(&task)) {
                 Some(child) => {
                     self.said.no_room = false;
-                    if tends {
+                    if does_upkeep {
                         self.owes_upkeep.remove(&task.site);
                     }
                     self.at_work.push((task, child));
@@ -199,7 +200,7 @@ impl Coordinator {
     fn complain_of_room(&mut self, queue: &Queue, site: i32) {
         let at_work = self.at_work.len();
         let no_process =
-            |site| StoredError::NoProcess { site, at_work, hint: worker::MORE_PROCESSES };
+            |site| SiteError::NoProcess { site, at_work, hint: worker::MORE_PROCESSES };
         if !std::mem::replace(&mut self.said.no_room, true) {
             warn_of(&no_process(site).into());
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::error::{Busy, Result};
 use crate::pg::extension::Extension;
 use crate::pg::failed::Failed;
-use crate::pg::locks::{self, Kind};
+use crate::pg::locks::{self, LockKind};
 use crate::pg::spi::{query, values};
 
 /// The sites that processes hold: those of running or hanging syncs, and `more`, with the failure to record
@@ -14,7 +14,7 @@ use crate::pg::spi::{query, values};
 /// # Errors
 /// Only internal ones.
 pub fn of(extension: &Extension, more: &[(i32, i32)]) -> Result<Vec<(i32, Failed)>> {
-    let held = locks::held(Kind::Run);
+    let held = locks::held(LockKind::Run);
     let mut holders: BTreeMap<i32, i32> = more.iter().copied().collect();
     holders.extend(held.iter().map(|held| (held.object.cast_signed(), held.pid)));
     if holders.is_empty() {

@@ -52,24 +52,24 @@ pub fn register() {
 pub extern "C-unwind" fn matomo_launcher_main(_argument: pg_sys::Datum) {
     background::begin(Database::None);
     // Leaked, but its child processes end with this process.
-    let slots: &mut Vec<Slot> = background::end_with(Box::leak(Box::default()));
+    let states: &mut Vec<DatabaseState> = background::end_with(Box::leak(Box::default()));
     loop {
         let databases = worker::databases();
-        slots.retain(|slot| databases.contains(&slot.database));
+        states.retain(|state| databases.contains(&state.database));
         for database in databases {
-            if slots.iter().all(|slot| slot.database != database) {
-                slots.push(Slot::new(database));
+            if states.iter().all(|state| state.database != database) {
+                states.push(DatabaseState::new(database));
             }
         }
-        let pauses: Vec<_> = slots.iter_mut().map(Slot::look_after).collect();
-        let coordinators = slots.iter().filter(|slot| slot.coordinator.is_some()).count();
+        let pauses: Vec<_> = states.iter_mut().map(DatabaseState::look_after).collect();
+        let coordinators = states.iter().filter(|state| state.coordinator.is_some()).count();
         background::show_idle(&format!("matomo: databases: {coordinators}"));
         background::sleep(pauses.into_iter().min().unwrap_or(LONGEST_PAUSE));
     }
 }
 
 /// A database, and its coordinator.
-struct Slot {
+struct DatabaseState {
     database: String,
     coordinator: Option<Child>,
     started: Instant,
@@ -89,10 +89,10 @@ enum Trouble {
     NoRoom,
 }
 
-impl Slot {
-    fn new(database: String) -> Slot {
+impl DatabaseState {
+    fn new(database: String) -> DatabaseState {
         let started = Instant::now().checked_sub(LONGEST_PAUSE).unwrap_or_else(Instant::now);
-        Slot { database, coordinator: None, started, pause: Duration::ZERO, trouble: None }
+        DatabaseState { database, coordinator: None, started, pause: Duration::ZERO, trouble: None }
     }
 
     /// Starts a coordinator if none is running. Returns the time until the next check.

@@ -9,7 +9,7 @@ use pgrx::PgLogLevel;
 
 use crate::config::access::Access;
 use crate::config::credentials::Credentials;
-use crate::error::{Result, StoredError};
+use crate::error::{Result, SiteError};
 use crate::matomo::metadata::{Metadata, SiteDetail};
 use crate::pg::extension::Extension;
 use crate::pg::locks;
@@ -113,7 +113,7 @@ fn as_owner(extension: &Extension, site: &RegisteredSite) -> Result<Told> {
     let credentials = Credentials::of_site(site.id, &site.server)?;
     if sites::is_refused(extension, &credentials.version)? {
         let (server, user) = (site.server.clone(), site.owner_name.clone());
-        return Err(StoredError::RefusedBefore { server, site: site.id, user }.into());
+        return Err(SiteError::RefusedBefore { server, site: site.id, user }.into());
     }
     let client = Access::stored(credentials)?.client.with_answer_timeout_below(LONGEST_WAIT);
     let told = sync::metadata::of_site(&client, site.idsite, Some(site.id))?;

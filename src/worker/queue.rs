@@ -9,7 +9,7 @@ use crate::config::credentials::Credentials;
 use crate::error::{Error, Result};
 use crate::matomo::http::endpoint::Endpoint;
 use crate::pg::extension::Extension;
-use crate::pg::locks::{self, Kind};
+use crate::pg::locks::{self, LockKind};
 use crate::pg::roles::AsSiteOwner;
 use crate::pg::spi::{query, spi};
 use crate::state::restored::{self, OWNER_OF_SITE};
@@ -50,12 +50,12 @@ pub struct Task {
     /// Whether to sync it.
     pub syncs: bool,
     /// Whether to do its upkeep; a process does only one of both.
-    pub tends: bool,
+    pub does_upkeep: bool,
     pub is_failing: bool,
     /// When it became due, as text. A process that makes progress changes it.
     pub due_at: String,
-    /// State of the upkeep, as text. Progress or a restart changes it.
-    pub upkeep: String,
+    /// As text. Progress or a restart changes it.
+    pub upkeep_state: String,
 }
 
 /// A site that may have work.
@@ -75,7 +75,7 @@ struct Candidate {
     failures: i32,
     /// Whether the last run failed because its Matomo did not answer.
     is_unanswered: bool,
-    upkeep: String,
+    upkeep_state: String,
     /// Whether its last run was interrupted and that is not yet recorded.
     is_dead: bool,
     /// Version of the credentials that Matomo refused.
@@ -109,7 +109,7 @@ pub fn read() -> Result<Option<Queue>> {
         if waiting.is_unanswered {
             queue.unanswered.insert(waiting.site);
         }
-        let tends = !waiting.is_tended();
+        let does_upkeep = !waiting.is_upkeep_done();
         let syncs = waiting.is_dead
             || waiting.is_enabled
                 && match waiting.seconds {
@@ -117,7 +117,7 @@ pub fn read() -> Result<Option<Queue>> {
                     // After a refused token: once the server or user mapping was altered.
                     None => waiting.has_new_credentials(),
                 };
-        if syncs || tends {
+        if syncs || does_upkeep {
             let is_failing = waiting.is_dead || waiting.failures > 0;
             let later = match is_failing {
                 true if waiting.is_unanswered && waiting.failures > 1 => MUCH_LATER,
@@ -130,8 +130,11 @@ pub fn read() -> Result<Option<Queue>> {
             } else {
                 -retention::seconds_of_today(&waiting.timezone)
             };
-            let Candidate { site, due_at, upkeep, .. } = waiting;
-            tasks.push((seconds, Task { site, matomo, syncs, tends, is_failing, due_at, upkeep }));
+            let Candidate { site, due_at, upkeep_state, .. } = waiting;
+            tasks.push((
+                seconds,
+                Task { site, matomo, syncs, does_upkeep, is_failing, due_at, upkeep_state },
+            ));
         }
         if let Some(seconds) = waiting.seconds.filter(|_| waiting.is_enabled && !syncs) {
             let pause = Duration::try_from_secs_f64(seconds.max(0.001)).ok();
@@ -175,7 +178,7 @@ fn waiting(extension: &Extension) -> Result<Vec<Candidate>> {
         runs::IS_DUE
     );
     let worked_on: Vec<i32> =
-        locks::held(Kind::Run).iter().map(|held| held.object.cast_signed()).collect();
+        locks::held(LockKind::Run).iter().map(|held| held.object.cast_signed()).collect();
     extension.run(|client| {
         let corrupt = || Error::Internal("invalid row in matomo_site_config".to_owned());
         query(client, &sql, &[worked_on.into()])?
@@ -193,7 +196,7 @@ fn waiting(extension: &Extension) -> Result<Vec<Candidate>> {
                     due_at: row.get(10).map_err(spi)?.ok_or_else(corrupt)?,
                     failures: row.get(11).map_err(spi)?.ok_or_else(corrupt)?,
                     is_dead: row.get(12).map_err(spi)?.ok_or_else(corrupt)?,
-                    upkeep: row.get(13).map_err(spi)?.ok_or_else(corrupt)?,
+                    upkeep_state: row.get(13).map_err(spi)?.ok_or_else(corrupt)?,
                     is_unanswered: row.get(14).map_err(spi)? == Some(true),
                     url: row.get(15).map_err(spi)?,
                 })
@@ -210,7 +213,7 @@ impl Candidate {
     }
 
     /// Whether today's upkeep is done.
-    fn is_tended(&self) -> bool {
+    fn is_upkeep_done(&self) -> bool {
         let tended_on = self.tended_on.as_deref().and_then(|day| day.parse().ok());
         // A later day comes from a clock that was ahead.
         tended_on == Some(retention::today(&self.timezone))

@@ -15,7 +15,7 @@ use crate::worker::metadata;
 use crate::worker::queue::{self, Task};
 use crate::worker::session;
 use crate::worker::step::{self, Status};
-use crate::worker::upkeep::{self, Outcome};
+use crate::worker::upkeep::{self, UpkeepStatus};
 
 /// Length of a turn, after which other sites may follow: the last step starts before its end.
 const TURN: Duration = Duration::from_secs(5);
@@ -95,10 +95,11 @@ fn look_after(site: i32) -> Result<(), Failed> {
     let (since, mut tries) = (Instant::now(), 0);
     while since.elapsed() < TURN || tries > 0 {
         background::sleep(if tries > 0 { upkeep::BETWEEN_TRIES } else { Duration::ZERO });
-        let step = || if queue::is_created()? { Ok(upkeep::step(site)) } else { Ok(Outcome::Done) };
+        let step =
+            || if queue::is_created()? { Ok(upkeep::step(site)) } else { Ok(UpkeepStatus::Done) };
         match background::transaction(step)? {
-            Outcome::More => tries = 0,
-            Outcome::Blocked if tries < upkeep::MOST_TRIES => tries += 1,
+            UpkeepStatus::More => tries = 0,
+            UpkeepStatus::Blocked if tries < upkeep::MOST_TRIES => tries += 1,
             _ => break,
         }
     }

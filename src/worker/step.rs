@@ -9,7 +9,7 @@ use pgrx::prelude::*;
 use crate::config::access::Access;
 use crate::config::credentials::{Credentials, user_name};
 use crate::config::settings;
-use crate::error::{Busy, Error, Fault, MissingPartitions, Result, StoredError};
+use crate::error::{Busy, Error, Fault, MissingPartitions, Result, SiteError};
 use crate::matomo::client::{Client, SiteInfo};
 use crate::matomo::zone::Zone;
 use crate::pg::extension::Extension;
@@ -31,9 +31,9 @@ use crate::store::destination::Destination;
 use crate::store::engine::hint::with_engine_hint;
 use crate::store::partitions;
 use crate::sync::notices::Notices;
-use crate::sync::pages::Step as Part;
+use crate::sync::pages::Portion;
 use crate::sync::progress::Progress;
-use crate::sync::site_days::{DayResult, Outcome, counts};
+use crate::sync::site_days::{CopyResult, DayResult, counts};
 use crate::sync::site_sync::{
     Range, RunContext, Sync, count_zone_change, warn_of_misfits, warn_of_truncation,
 };
@@ -57,7 +57,7 @@ pub enum Status {
 /// it is not due; `at_once` starts it in that case too.
 ///
 /// # Errors
-/// [`StoredError::ProcedurePrivilege`]; those of [`RegisteredSite::get`].
+/// [`SiteError::ProcedurePrivilege`]; those of [`RegisteredSite::get`].
 pub fn begin(site: i32, command: &str, at_once: bool) -> Result<Option<i64>> {
     let _bounded = locks::bounded_waits();
     let extension = Extension::find()?;
@@ -127,7 +127,7 @@ pub fn pause(run: i64) -> Result<()> {
 /// Checks that the current user may call one of the procedures.
 ///
 /// # Errors
-/// [`StoredError::ProcedurePrivilege`].
+/// [`SiteError::ProcedurePrivilege`].
 pub fn check_may_call(extension: &Extension) -> Result<()> {
     let schema = &extension.schema;
     let sql = "SELECT pg_catalog.has_function_privilege($1, 'EXECUTE') \
@@ -137,7 +137,7 @@ pub fn check_may_call(extension: &Extension) -> Result<()> {
     let may_call: Option<bool> = Spi::connect_mut(|client| {
         query(client, sql, &procedures.map(Into::into))?.first().get_one().map_err(spi)
     })?;
-    if may_call == Some(true) { Ok(()) } else { Err(StoredError::ProcedurePrivilege.into()) }
+    if may_call == Some(true) { Ok(()) } else { Err(SiteError::ProcedurePrivilege.into()) }
 }
 
 fn say_busy(site: i32) {
@@ -163,7 +163,7 @@ fn copy(run: i64) -> Result<Status> {
                 Error::Busy(
                     Busy::Syncs { .. } | Busy::Drops(_) | Busy::Refills(_) | Busy::Lacks(_),
                 ) => Failure::Busy,
-                Error::Stored(StoredError::RefusedBefore { .. })
+                Error::Site(SiteError::RefusedBefore { .. })
                 | Error::Request { fault: Fault::TokenRefused(_), .. } => Failure::Refused,
                 _ => Failure::Passing,
             };
@@ -205,7 +205,7 @@ fn copy(run: i64) -> Result<Status> {
 const STEP: Duration = Duration::from_secs(5);
 
 /// Result of a step.
-struct Step {
+struct StepResult {
     client: Client,
     info: SiteInfo,
     /// The days that were due.
@@ -223,7 +223,7 @@ fn as_owner(
     run: &mut Run,
     cached: Option<(String, Client)>,
     notices: Notices,
-) -> Result<Step> {
+) -> Result<StepResult> {
     let not_before = retention::first_day(extension, site.id)?;
     let _mode = background::as_by_default();
     let _owner = AsSiteOwner::become_(site.owner);
@@ -236,7 +236,7 @@ fn as_owner(
     session::with(|work| work.version = Some(version.clone()))?;
     if sites::is_refused(extension, &version)? {
         let (server, user) = (site.server.clone(), site.owner_name.clone());
-        return Err(StoredError::RefusedBefore { server, site: site.id, user }.into());
+        return Err(SiteError::RefusedBefore { server, site: site.id, user }.into());
     }
     let mut access = Access::stored(credentials)?;
     access.client = access.client.with_answer_timeout();
@@ -273,13 +273,13 @@ fn as_owner(
                 Duration::from_secs(elapsed.unsigned_abs()),
             )
             .having_said(notices);
-        match sync.copy.days(sync.due, Part::part(pages, STEP), &mut progress)? {
-            Outcome::Done(results, misfits) => {
+        match sync.copy.days(sync.due, Portion::part(pages, STEP), &mut progress)? {
+            CopyResult::Done(results, misfits) => {
                 let Destination { extension, oid, .. } = &destination;
                 note_type(extension, *oid, site.idsite, &sync.info)?;
                 break Ok((sync.info, due, results, misfits, progress));
             }
-            Outcome::ZoneChanged(info) => {
+            CopyResult::ZoneChanged(info) => {
                 run.zone_changes = count_zone_change(run.zone_changes, &client, site.idsite)?;
                 run.begin_anew();
                 told = Some(info);
@@ -290,7 +290,7 @@ fn as_owner(
     // A trigger may have deferred them anew.
     undefer()?;
     let bytes = client.received().saturating_sub(received);
-    Ok(Step { client, info, due, results, misfits, bytes, progress })
+    Ok(StepResult { client, info, due, results, misfits, bytes, progress })
 }
 
 /// The site as reported to an earlier step.

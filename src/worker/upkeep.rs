@@ -7,7 +7,7 @@ use chrono::NaiveDate;
 use pgrx::prelude::*;
 
 use crate::config::settings;
-use crate::error::{Error, Result, StoredError};
+use crate::error::{Error, Result, SiteError};
 use crate::pg::extension::Extension;
 use crate::pg::failed::Failed;
 use crate::pg::locks;
@@ -30,7 +30,7 @@ const LIMIT: Duration = Duration::from_secs(300);
 
 /// Status of the upkeep after a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
+pub enum UpkeepStatus {
     More,
     /// Another session holds a lock; retry soon.
     Blocked,
@@ -102,35 +102,35 @@ pub fn end(id: i32) -> Result<()> {
 
 /// Runs a step, if any is left for today, and records its failure. Only a cancel of the session is
 /// raised.
-pub fn step(id: i32) -> Outcome {
+pub fn step(id: i32) -> UpkeepStatus {
     let _bounded = locks::bounded_waits();
-    let outcome = {
+    let status = {
         let _watch = Watch::begin(LIMIT);
-        attempt(|| tend(id))
+        attempt(|| run_step(id))
     };
-    outcome.unwrap_or_else(|failed| {
+    status.unwrap_or_else(|failed| {
         let what = format!("upkeep of registered site {id}");
         if let Err(second) = attempt(|| fail(id, &failed)) {
             second.about(&what).tell(PgLogLevel::WARNING);
         }
         failed.about(&what).tell(PgLogLevel::WARNING);
-        Outcome::Failed
+        UpkeepStatus::Failed
     })
 }
 
-fn tend(id: i32) -> Result<Outcome> {
+fn run_step(id: i32) -> Result<UpkeepStatus> {
     let extension = Extension::find()?;
     let site = RegisteredSite::get(&extension, id)?;
-    let Some(plan) = plan(&extension, &site)? else { return Ok(Outcome::Done) };
-    let Tended { outcome, place, blocked } = as_owner(&extension, &site, &plan)?;
-    match outcome {
-        Outcome::Done => {
+    let Some(plan) = plan(&extension, &site)? else { return Ok(UpkeepStatus::Done) };
+    let StepResult { status, place, blocked } = as_owner(&extension, &site, &plan)?;
+    match status {
+        UpkeepStatus::Done => {
             ledger::forget_dropped(&extension)?;
             note(&extension, id, Some(plan.today), None)?;
         }
         _ => keep_place(&extension, id, place, blocked)?,
     }
-    Ok(outcome)
+    Ok(status)
 }
 
 /// Records a failure of the upkeep; the next attempt is on the next day, but soon after a lock or a
@@ -138,7 +138,7 @@ fn tend(id: i32) -> Result<Outcome> {
 fn fail(id: i32, failed: &Failed) -> Result<()> {
     let extension = Extension::find()?;
     let site = match RegisteredSite::get(&extension, id) {
-        Err(Error::Stored(StoredError::NoSite(_) | StoredError::NoOwner { .. })) => return Ok(()),
+        Err(Error::Site(SiteError::NoSite(_) | SiteError::NoOwner { .. })) => return Ok(()),
         site => site?,
     };
     match plan(&extension, &site)? {
@@ -163,7 +163,7 @@ fn plan(extension: &Extension, site: &RegisteredSite) -> Result<Option<Plan>> {
         let lock =
             format!("SELECT 1 FROM {schema}.matomo_site_state t WHERE t.site_id = $1 FOR UPDATE");
         query(client, &lock, &[id.into()])?;
-        let row = query(client, &sql, &[id.into()])?.next().ok_or(StoredError::NoSite(id))?;
+        let row = query(client, &sql, &[id.into()])?.next().ok_or(SiteError::NoSite(id))?;
         let timezone: Option<String> = row.get(1).map_err(spi)?;
         let tended_on: Option<String> = row.get(2).map_err(spi)?;
         let is_enabled: Option<bool> = row.get(4).map_err(spi)?;
@@ -181,8 +181,8 @@ fn plan(extension: &Extension, site: &RegisteredSite) -> Result<Option<Plan>> {
 }
 
 /// Result of a step.
-struct Tended {
-    outcome: Outcome,
+struct StepResult {
+    status: UpkeepStatus,
     /// Where it stopped.
     place: Option<String>,
     /// Which lock it could not get, and who holds it.
@@ -190,13 +190,13 @@ struct Tended {
 }
 
 /// Runs the part of a step that accesses the table, as the owner of the site.
-fn as_owner(extension: &Extension, site: &RegisteredSite, plan: &Plan) -> Result<Tended> {
-    let done = Tended { outcome: Outcome::Done, place: None, blocked: None };
+fn as_owner(extension: &Extension, site: &RegisteredSite, plan: &Plan) -> Result<StepResult> {
+    let done = StepResult { status: UpkeepStatus::Done, place: None, blocked: None };
     let schema = &extension.schema;
     let _mode = background::as_by_default();
     let _owner = AsSiteOwner::become_(site.owner);
     undefer()?;
-    let tended = Spi::connect_mut(|client| -> Result<Tended> {
+    let result = Spi::connect_mut(|client| -> Result<StepResult> {
         let sql = "SELECT pg_catalog.pg_has_role(c.relowner, 'USAGE') FROM pg_catalog.pg_class c \
                    WHERE c.oid OPERATOR(pg_catalog.=) $1";
         let found = query(client, sql, &[site.destination.into()])?;
@@ -222,8 +222,9 @@ fn as_owner(extension: &Extension, site: &RegisteredSite, plan: &Plan) -> Result
             let (more, place, blocked): (Option<bool>, Option<String>, Option<String>) =
                 query(client, &sql, &args)?.first().get_three().map_err(spi)?;
             if more == Some(true) {
-                let outcome = if blocked.is_some() { Outcome::Blocked } else { Outcome::More };
-                return Ok(Tended { outcome, place, blocked });
+                let status =
+                    if blocked.is_some() { UpkeepStatus::Blocked } else { UpkeepStatus::More };
+                return Ok(StepResult { status, place, blocked });
             }
         }
         // Only the owner of the table creates its partitions.
@@ -239,7 +240,7 @@ fn as_owner(extension: &Extension, site: &RegisteredSite, plan: &Plan) -> Result
     })?;
     // A trigger may have deferred them anew.
     undefer()?;
-    Ok(tended)
+    Ok(result)
 }
 
 /// Records where the next step resumes, and what it waits for: the table may be in use for days.

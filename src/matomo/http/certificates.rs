@@ -44,9 +44,10 @@ pub type Certificate = CertificateDer<'static>;
 pub fn read(path: String) -> Result<Vec<u8>> {
     std::fs::read(&path).map_err(|error| Error::Argument {
         message: format!("could not read the file \"{path}\": {error}"),
-        hint: "matomo.ca_file, or the option ca_file of the server, names a file on the database \
-               server, readable by Postgres."
-            .to_owned(),
+        hint:
+            "Name a file on the database server, readable by Postgres, in matomo.ca_file or in the \
+               option ca_file of the server."
+                .to_owned(),
     })
 }
 
@@ -64,7 +65,7 @@ pub fn parse(pem: &[u8]) -> Result<Vec<Certificate>> {
     if found.is_empty() {
         return Err(Error::Argument {
             message: "the file that matomo.ca_file names holds no certificate".to_owned(),
-            hint: "It must hold the certificates of one or more CAs in PEM form.".to_owned(),
+            hint: "Put the certificates of one or more CAs into it, in PEM form.".to_owned(),
         });
     }
     Ok(found)

@@ -22,8 +22,8 @@ impl Endpoint {
         let refuse = |why: &str| {
             Err(Error::Argument {
                 message: format!("invalid URL of Matomo: {why}"),
-                hint: "A URL such as https://analytics.example.org or \
-                       https://www.example.org/matomo is needed."
+                hint: "Give a URL such as https://analytics.example.org or \
+                       https://www.example.org/matomo."
                     .to_owned(),
             })
         };

@@ -91,8 +91,7 @@ impl From<InvalidHostPattern> for Error {
     fn from(InvalidHostPattern { entry, why }: InvalidHostPattern) -> Error {
         Error::Argument {
             message: format!("invalid entry \"{entry}\" in matomo.allowed_hosts: {why}"),
-            hint: "A list of names, *.suffix, addresses and CIDR blocks is needed, separated by \
-                   commas."
+            hint: "Give a list of names, *.suffix, addresses and CIDR blocks, separated by commas."
                 .to_owned(),
         }
     }

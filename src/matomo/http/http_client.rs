@@ -41,7 +41,7 @@ pub struct Answer {
     pub body: Body,
 }
 
-type Outcome<T> = std::result::Result<T, Fault>;
+type HttpResult<T> = std::result::Result<T, Fault>;
 
 impl HttpClient {
     /// Creates a client without connecting.
@@ -111,7 +111,7 @@ impl HttpClient {
         site: i32,
         params: &[(&str, String)],
         attempt: Attempt,
-    ) -> Outcome<Response<ureq::Body>> {
+    ) -> HttpResult<Response<ureq::Body>> {
         let (began, before) = (Instant::now(), dials());
         match self.post(method, site, params, attempt, false) {
             // The server may close a kept connection just as it is reused: retry at once, on a new
@@ -131,7 +131,7 @@ impl HttpClient {
         params: &[(&str, String)],
         attempt: Attempt,
         is_new_connection: bool,
-    ) -> Outcome<Response<ureq::Body>> {
+    ) -> HttpResult<Response<ureq::Body>> {
         let request = self
             .agent
             .post(self.endpoint.url(), attempt.timeout, is_new_connection)
@@ -145,7 +145,7 @@ impl HttpClient {
         sent.map_err(|error| head_fault(error, attempt, &self.token))
     }
 
-    fn body(&self, response: &mut Response<ureq::Body>, attempt: Attempt) -> Outcome<Vec<u8>> {
+    fn body(&self, response: &mut Response<ureq::Body>, attempt: Attempt) -> HttpResult<Vec<u8>> {
         let limit = self.max_response_size;
         // Content-Length decides the initial capacity only.
         let announced = response.headers().get(header::CONTENT_LENGTH);

@@ -13,65 +13,66 @@ pub use visits::VISITS;
 
 /// What a row of a table is. A destination has rows of actions; the others are its companions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
+pub enum TableKind {
     Actions,
     Visits,
     Conversions,
     Items,
 }
 
-impl Kind {
+impl TableKind {
     /// The companions.
-    pub const COMPANIONS: [Kind; 3] = [Kind::Visits, Kind::Conversions, Kind::Items];
+    pub const COMPANIONS: [TableKind; 3] =
+        [TableKind::Visits, TableKind::Conversions, TableKind::Items];
 
     /// As SQL and `matomo.companions` name it.
     pub const fn name(self) -> &'static str {
         match self {
-            Kind::Actions => "actions",
-            Kind::Visits => "visits",
-            Kind::Conversions => "conversions",
-            Kind::Items => "items",
+            TableKind::Actions => "actions",
+            TableKind::Visits => "visits",
+            TableKind::Conversions => "conversions",
+            TableKind::Items => "items",
         }
     }
 
     /// The companion of this name.
-    pub fn companion(name: &str) -> Option<Kind> {
-        Kind::COMPANIONS.into_iter().find(|kind| kind.name() == name)
+    pub fn companion(name: &str) -> Option<TableKind> {
+        TableKind::COMPANIONS.into_iter().find(|kind| kind.name() == name)
     }
 
     /// The columns of our tables, in the order of their template.
     pub const fn columns(self) -> &'static [Column] {
         match self {
-            Kind::Actions => ACTIONS,
-            Kind::Visits => VISITS,
-            Kind::Conversions => CONVERSIONS,
-            Kind::Items => ITEMS,
+            TableKind::Actions => ACTIONS,
+            TableKind::Visits => VISITS,
+            TableKind::Conversions => CONVERSIONS,
+            TableKind::Items => ITEMS,
         }
     }
 
     /// The columns that tell rows apart, the first of all columns; besides them a unique index may have
-    /// [`Kind::time`], `idsite` and `idvisit`.
+    /// [`TableKind::time`], `idsite` and `idvisit`.
     pub const fn identity(self) -> &'static [&'static str] {
         match self {
-            Kind::Actions | Kind::Conversions => &["action_id"],
-            Kind::Visits => &["idvisit"],
-            Kind::Items => &["action_id", "place"],
+            TableKind::Actions | TableKind::Conversions => &["action_id"],
+            TableKind::Visits => &["idvisit"],
+            TableKind::Items => &["action_id", "place"],
         }
     }
 
     /// The column by whose time rows are partitioned and removed.
     pub const fn time(self) -> &'static str {
         match self {
-            Kind::Actions => "action_timestamp",
-            Kind::Visits => "lastaction",
-            Kind::Conversions | Kind::Items => "converted",
+            TableKind::Actions => "action_timestamp",
+            TableKind::Visits => "lastaction",
+            TableKind::Conversions | TableKind::Items => "converted",
         }
     }
 
     /// The columns that a table of this kind may have: those of ours, and for actions those of a visit
     /// that a user may add.
     pub fn known(self) -> impl Iterator<Item = &'static Column> + Clone {
-        let of_visit: &[Column] = if self == Kind::Actions { VISITS } else { &[] };
+        let of_visit: &[Column] = if self == TableKind::Actions { VISITS } else { &[] };
         let ours = self.columns();
         let is_ours = move |column: &&Column| ours.iter().any(|own| own.name == column.name);
         ours.iter().chain(of_visit.iter().filter(move |column| !is_ours(column)))
@@ -79,7 +80,7 @@ impl Kind {
 
     /// Whether every visit with actions has rows in a table of this kind.
     pub fn is_of_every_visit(self) -> bool {
-        matches!(self, Kind::Actions | Kind::Visits)
+        matches!(self, TableKind::Actions | TableKind::Visits)
     }
 
     /// Whether a table of this kind needs a column.
@@ -245,7 +246,9 @@ mod tests {
 
     #[test]
     fn a_name_stands_once_and_has_a_comment() {
-        for kind in [Kind::Actions, Kind::Visits, Kind::Conversions, Kind::Items] {
+        for kind in
+            [TableKind::Actions, TableKind::Visits, TableKind::Conversions, TableKind::Items]
+        {
             let columns = kind.columns();
             let all: BTreeSet<_> = columns.iter().map(|column| column.name).collect();
             assert_eq!(all.len(), columns.len());

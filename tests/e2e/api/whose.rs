@@ -165,8 +165,8 @@ fn an_erasure_that_a_trigger_refuses_says_which_table_it_was() {
     let refused = error(&mut admin, &format!("SELECT * FROM matomo_forget('{visitor}')"));
     assert_eq!(refused.message(), "no");
     let detail = format!("Rows of table {owner}.visits were to be deleted.");
-    let hint = "To erase elsewhere, name one table after the other as only_in.";
-    assert_eq!((refused.detail(), refused.hint()), (Some(detail.as_str()), Some(hint)));
+    assert_eq!(refused.detail(), Some(detail.as_str()));
+    assert!(refused.hint().unwrap_or_default().contains("only_in"), "{refused:?}");
     // In other tables the erasure still works.
     run(&mut admin, &format!("SELECT * FROM matomo_forget('{visitor}', only_in => 'matomo')"));
     let left = format!("SELECT count(*) FROM matomo WHERE visitorid = '{visitor}'");

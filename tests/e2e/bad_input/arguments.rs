@@ -128,7 +128,7 @@ fn dates_in_the_wrong_order_or_out_of_range_are_refused_without_a_request() {
     let mut stage = Stage::new();
     let error = stage.refuses(&[("end_date", "'2026-10-23'")]);
     let message = "end_date 2026-10-23 is before start_date 2026-10-24";
-    expect(&error, "22023", message, "", "Both days are included");
+    expect(&error, "22023", message, "", "both days");
     for argument in ["start_date", "end_date"] {
         for day in ["infinity", "-infinity", "1989-12-31", "4713-01-01 BC", "5874897-12-31"] {
             let error = stage.refuses(&[(argument, &format!("'{day}'"))]);
@@ -154,7 +154,7 @@ fn a_start_in_the_future_is_one_in_the_sites_timezone() {
     let argument = format!("'{today}'");
     stage.fake.world().site_mut(1).timezone = "UTC-12".to_owned();
     let error = stage.refuses(&[("start_date", &argument), ("end_date", "NULL")]);
-    let hint = format!("It is {} in the site's timezone", today - Days::new(1));
+    let hint = format!("Give a day up to {},", today - Days::new(1));
     expect(&error, "22023", &format!("start_date {today} is in the future"), "", &hint);
     let error = stage.refuses(&[("start_date", "'200000-01-01'"), ("end_date", "NULL")]);
     expect(&error, "22023", "start_date +200000-01-01 is in the future", "", &hint);
@@ -175,7 +175,7 @@ fn numbers_out_of_range_are_refused_without_a_request() {
     for site in ["0", "-1", "-2147483648"] {
         let error = stage.refuses(&[("site", site)]);
         let message = format!("site {site} is no ID of a site");
-        expect(&error, "22023", &message, "", "numbers its sites from 1");
+        expect(&error, "22023", &message, "", "the first is 1");
     }
     assert_eq!(stage.fake.requests().len(), 0);
 }

@@ -189,11 +189,11 @@ fn a_ca_file_that_is_none() {
     let error = stage.refuses(&[]);
     let message =
         "could not read the file \"/nowhere/ca.pem\": No such file or directory (os error 2)";
-    expect(&error, "22023", message, "", "names a file on the database server");
+    expect(&error, "22023", message, "", "file on the database server");
     stage.execute("SET matomo.ca_file = '/tmp'");
     let error = stage.refuses(&[]);
     let message = "could not read the file \"/tmp\": Is a directory (os error 21)";
-    expect(&error, "22023", message, "", "names a file on the database server");
+    expect(&error, "22023", message, "", "file on the database server");
     let path = ca_file(&stage);
     stage.execute(&format!("SET matomo.ca_file = '{path}'"));
     let message = "the file that matomo.ca_file names holds no certificate";

@@ -3,6 +3,7 @@
 mod architecture;
 mod container;
 mod docs;
+mod errors;
 mod lifecycle;
 mod supply_chain;
 mod update_data;

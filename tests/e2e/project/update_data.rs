@@ -14,7 +14,7 @@ use crate::support::*;
 fn kept(db: &mut Client) -> Vec<String> {
     let mut all = Vec::new();
     for (table, but) in [
-        ("matomo_site_config", "destination_name new_sites_but owner_name"),
+        ("matomo_site_config", "destination_name known_sites owner_name"),
         (
             "matomo_site_state",
             "changed_at changes is_unanswered matomo metadata_error metadata_on upkeep_begun upkeep_place",

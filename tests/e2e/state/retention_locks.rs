@@ -114,7 +114,7 @@ fn inside_a_transaction_block_nothing_happens() {
         ("SELECT f()".to_owned(), "matomo_drop_before() cannot be executed from a function"),
     ] {
         let refused = error(&mut db, &statement);
-        assert_says(&refused, "25001", message, &[], "It commits as it goes.");
+        assert_says(&refused, "25001", message, &["commits"], "CALL it outside");
         run(&mut db, "ROLLBACK");
     }
     assert_eq!(one::<i64>(&mut db, "SELECT count(*) FROM visits"), 601);

@@ -32,7 +32,7 @@ fn a_site_is_its_owners_and_nobody_elses() {
 
     let mut db = connect_as(&name, &stranger);
     assert_eq!(seen(&mut db), (0, 0, 0));
-    let hint = format!("This requires the rights of its owner, {owner}.");
+    let hint = format!("SET ROLE {owner}");
     let message = format!("permission denied for registered site {site}");
     for sql in [
         format!("SELECT matomo_alter_site({site}, enabled => false)"),
@@ -60,8 +60,8 @@ fn a_site_is_its_owners_and_nobody_elses() {
     let again = format!("SELECT matomo_add_site('analytics', 1, destination => '{owner}.matomo')");
     let message_again =
         format!("site 1 of server \"analytics\" is already registered for \"{owner}.matomo\"");
-    let of_another = "It is another role's. Ask an administrator, or name another destination.";
-    assert_says(&error(&mut db, &again), "23505", &message_again, &[], of_another);
+    let of_another = "name another destination";
+    assert_says(&error(&mut db, &again), "23505", &message_again, &["another role"], of_another);
     run(
         &mut admin,
         &format!(

@@ -55,41 +55,36 @@ fn what_cannot_be_registered_is_refused() {
         ("NULL, 1", "22004", none("server"), ""),
         ("'analytics', NULL", "22004", none("site"), ""),
         ("'analytics', 1, every => NULL", "22004", none("every"), ""),
-        (
-            "'analytics', 0",
-            "22023",
-            "site 0 is no ID of a site".to_owned(),
-            "Matomo numbers its sites from 1",
-        ),
+        ("'analytics', 0", "22023", "site 0 is no ID of a site".to_owned(), "the first is 1"),
         (
             "'analytics', 1, every => '999 ms'",
             "22023",
             "every is out of range".to_owned(),
-            "It must be at least 1 second, at most 100 years, and no part of it negative.",
+            "100 years",
         ),
         (
             "'analytics', 1, every => '300000 years'",
             "22023",
             "every is out of range".to_owned(),
-            "at most 100 years",
+            "100 years",
         ),
         (
             "'analytics', 1, retention => '100 years 1 day'",
             "22023",
             "retention is out of range".to_owned(),
-            "No part of it may be negative, and it must be at most 100 years; 0 keeps visits for ever.",
+            "100 years",
         ),
         (
             "'analytics', 1, every => '-1 day'",
             "22023",
             "every is out of range".to_owned(),
-            "at least 1 second",
+            "1 second to 100 years",
         ),
         (
             "'analytics', 1, retention => '-1 day'",
             "22023",
             "retention is out of range".to_owned(),
-            "No part of it may be negative, and it must be at most 100 years; 0 keeps visits for ever.",
+            "100 years",
         ),
         (
             "'analytics', 1, start_date => '1989-12-31'",
@@ -238,7 +233,7 @@ fn a_site_is_changed_where_something_is_named() {
             "matomo_alter_site(99)".to_owned(),
             "42704",
             "registered site 99 does not exist",
-            "The view matomo_sites lists those that are yours.",
+            "matomo_sites",
         ),
         ("matomo_alter_site(NULL)".to_owned(), "22004", "argument \"id\" must not be null", ""),
         (
@@ -317,7 +312,7 @@ fn a_retention_that_leads_nowhere_keeps_nobody_from_mending_it() {
     // The functions no longer allow it.
     let refused =
         error(&mut db, &format!("SELECT matomo_alter_site({first}, retention => '3000 years')"));
-    assert_says(&refused, "22023", "retention is out of range", &[], "at most 100 years");
+    assert_says(&refused, "22023", "retention is out of range", &[], "100 years");
     run(&mut db, "UPDATE matomo_site_config SET retention = '3000 years'");
     run(&mut db, &format!("SELECT matomo_remove_site({second})"));
     run(&mut db, &format!("SELECT matomo_alter_site({first}, retention => '0')"));

@@ -264,16 +264,18 @@ fn a_table_that_cannot_be_is_refused() {
     let refused =
         |state: &str, message: &str, hint: Option<&str>, arguments: &str, db: &mut Client| {
             let error = error(db, &format!("SELECT public.matomo_create_table({arguments})"));
-            let found = (error.code().code(), error.message(), error.hint());
-            assert_eq!(found, (state, message, hint), "{arguments}");
+            assert_eq!((error.code().code(), error.message()), (state, message), "{arguments}");
+            assert_eq!(error.hint().is_some(), hint.is_some(), "{arguments}: {error:?}");
+            let words = hint.unwrap_or_default();
+            assert!(error.hint().unwrap_or_default().contains(words), "{arguments}: {error:?}");
         };
     let null = "arguments of matomo_create_table must not be null";
     refused("22004", null, None, "NULL", &mut db);
     refused("22004", null, None, "'x', NULL", &mut db);
     let dots = "improper relation name (too many dotted names): a.b.c";
-    let which = "Give the name of a table, or of a schema and a table.";
+    let which = "a schema and a table";
     refused("42602", dots, Some(which), "'a.b.c'", &mut db);
-    let lengths = "A name has at most 63 bytes, that of a partitioned table at most 55.";
+    let lengths = "at most 63 bytes";
     for (length, partitioned) in [(64, false), (56, true)] {
         let too_long = long(length);
         let message = format!("table name \"{too_long}\" is too long");
@@ -288,10 +290,10 @@ fn a_table_that_cannot_be_is_refused() {
         refused("22023", &message, None, &format!("'{bad}'"), &mut db);
     }
     run(&mut db, "SET search_path = ''");
-    let name_one = "Name the schema, or set search_path.";
+    let name_one = "search_path";
     refused("3F000", "no schema has been selected to create in", Some(name_one), "'x'", &mut db);
     run(&mut db, "SET search_path = open");
-    let shorter = "Give the table of the actions a shorter name, or SET matomo.companions = ''.";
+    let shorter = "a shorter name";
     for (longest, partitioned) in [(51, false), (43, true)] {
         let too_long = long(longest + 1);
         let message = format!("table name \"{too_long}_conversions\" is too long");

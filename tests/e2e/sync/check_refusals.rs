@@ -32,7 +32,7 @@ fn a_range_that_lies_partly_in_the_future_ends_today() {
     }
     let refused = error(&mut case.db, &check(format!("'{tomorrow}'"), "NULL"));
     let message = format!("start_date {tomorrow} is in the future");
-    assert_says(&refused, "22023", &message, &[], &format!("It is {}", two[1]));
+    assert_says(&refused, "22023", &message, &[], &format!("up to {}", two[1]));
 }
 
 #[test]
@@ -50,7 +50,7 @@ fn what_cannot_be_checked_is_refused() {
     assert_says(&refused, "22004", "argument \"start_date\" must not be null", &[], "");
     let turned = sql("'2026-01-02'", "'2026-01-01'", &token, "matomo");
     let message = "end_date 2026-01-01 is before start_date 2026-01-02";
-    assert_says(&error(&mut case.db, &turned), "22023", message, &[], "Both days are included");
+    assert_says(&error(&mut case.db, &turned), "22023", message, &[], "both days");
     let lacking = sql("'2026-01-01'", "'2026-01-02'", &token, "nowhere.visits");
     let message = "destination \"nowhere.visits\" does not exist";
     assert_says(&error(&mut case.db, &lacking), "42P01", message, &[], "matomo_create_table");

@@ -9,7 +9,7 @@ use crate::support::report::{proven, said};
 use crate::support::*;
 
 const NEVER: &str = "Link-local addresses and metadata services are never allowed";
-const LIST: &str = "A superuser can add it to matomo.allowed_hosts";
+const LIST: &str = "add it to matomo.allowed_hosts";
 const PLAIN: &str = "Use https://";
 
 impl Stage {
@@ -126,7 +126,7 @@ fn misleading(stage: &mut Stage) {
     ] {
         stage.url = url.to_owned();
         let (message, injected) = (invalid(why), format!("`{url}`"));
-        let promised = promise("22023", &message, 0, "A URL such as https://analytics.example.org");
+        let promised = promise("22023", &message, 0, "a URL such as https://analytics.example.org");
         stage.fails(case, &injected, &promised);
     }
     stage.by_key = false;

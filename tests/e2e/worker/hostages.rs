@@ -271,7 +271,8 @@ fn intervals_are_checked_by_their_fields() {
         ("retention", "2147483647 days -2147483647 hours"),
         ("retention", "36001 days"),
     ] {
-        let hint = if argument == "every" { "at least 1 second" } else { "keeps visits for ever" };
+        let hint =
+            if argument == "every" { "1 second to 100 years" } else { "keeps visits for ever" };
         let call = format!("SELECT matomo_alter_site({first}, {argument} => '{value}')");
         let message = format!("{argument} is out of range");
         assert_says(&error(&mut db, &call), "22023", &message, &[], hint);

@@ -212,7 +212,7 @@ fn a_procedure_that_cannot_commit_says_so_at_once() {
     server(&mut db, &fake);
     let site = add_site(&mut db, START);
     fake.clear_requests();
-    let hint = "It commits as it goes. matomo_sync runs in a transaction.";
+    let (detail, hint) = ("commits", "use matomo_sync");
     run(&mut db, "CREATE PROCEDURE wrapped() LANGUAGE plpgsql AS 'BEGIN CALL matomo_sync_all(); END';
                   CREATE FUNCTION within() RETURNS void LANGUAGE plpgsql AS 'BEGIN CALL matomo_sync_all(); END'");
     for (call, name) in [
@@ -223,14 +223,14 @@ fn a_procedure_that_cannot_commit_says_so_at_once() {
         let refused = error(&mut db, &format!("CALL {call}"));
         run(&mut db, "ROLLBACK");
         let message = format!("{name} cannot run inside a transaction block");
-        assert_says(&refused, "25001", &message, &[], hint);
+        assert_says(&refused, "25001", &message, &[detail], hint);
     }
     let refused = error(&mut db, "SELECT within()");
     assert_says(
         &refused,
         "25001",
         "matomo_sync_all() cannot be executed from a function",
-        &[],
+        &[detail],
         hint,
     );
     run(&mut db, "SET default_transaction_read_only = on");

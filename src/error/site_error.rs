@@ -7,7 +7,7 @@ use super::sql_state::SqlState;
 
 /// An error of stored configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum StoredError {
+pub enum SiteError {
     /// An unknown option, and the valid ones.
     InvalidOption { name: String, valid: Vec<&'static str> },
     /// A required option.
@@ -62,65 +62,61 @@ pub enum StoredError {
     NoProgress(Duration),
 }
 
-impl StoredError {
+impl SiteError {
     /// The SQLSTATE.
     pub fn state(&self) -> SqlState {
         match self {
-            StoredError::InvalidOption { .. } => SqlState::FdwInvalidOptionName,
-            StoredError::MissingOption(_) => SqlState::FdwDynamicParameterValueNeeded,
-            StoredError::SuperuserOption(_)
-            | StoredError::ServerPrivilege { .. }
-            | StoredError::SitePrivilege { .. }
-            | StoredError::ProcedurePrivilege
-            | StoredError::CompanionOwner { .. }
-            | StoredError::RolePrivilege(_) => SqlState::InsufficientPrivilege,
-            StoredError::NoServer { .. }
-            | StoredError::NoSite(_)
-            | StoredError::NoRole(_)
-            | StoredError::NoOwner { .. } => SqlState::UndefinedObject,
-            StoredError::NotOurServer(_) | StoredError::TemporaryDestination(_) => {
+            SiteError::InvalidOption { .. } => SqlState::FdwInvalidOptionName,
+            SiteError::MissingOption(_) => SqlState::FdwDynamicParameterValueNeeded,
+            SiteError::SuperuserOption(_)
+            | SiteError::ServerPrivilege { .. }
+            | SiteError::SitePrivilege { .. }
+            | SiteError::ProcedurePrivilege
+            | SiteError::CompanionOwner { .. }
+            | SiteError::RolePrivilege(_) => SqlState::InsufficientPrivilege,
+            SiteError::NoServer { .. }
+            | SiteError::NoSite(_)
+            | SiteError::NoRole(_)
+            | SiteError::NoOwner { .. } => SqlState::UndefinedObject,
+            SiteError::NotOurServer(_) | SiteError::TemporaryDestination(_) => {
                 SqlState::WrongObjectType
             }
-            StoredError::NoMapping { .. }
-            | StoredError::NoToken { .. }
-            | StoredError::RefusedBefore { .. } => SqlState::InvalidAuthorizationSpecification,
-            StoredError::Registered { .. } => SqlState::UniqueViolation,
-            StoredError::NoDestination { .. } => SqlState::UndefinedTable,
-            StoredError::InTransactionBlock(_) | StoredError::InFunction(_) => {
+            SiteError::NoMapping { .. }
+            | SiteError::NoToken { .. }
+            | SiteError::RefusedBefore { .. } => SqlState::InvalidAuthorizationSpecification,
+            SiteError::Registered { .. } => SqlState::UniqueViolation,
+            SiteError::NoDestination { .. } => SqlState::UndefinedTable,
+            SiteError::InTransactionBlock(_) | SiteError::InFunction(_) => {
                 SqlState::ActiveSqlTransaction
             }
-            StoredError::NoRun(_) | StoredError::RowsKept(_) => {
-                SqlState::ObjectNotInPrerequisiteState
-            }
-            StoredError::SiteChanged(_) => SqlState::SerializationFailure,
-            StoredError::NoProcess { .. } => SqlState::ConfigurationLimitExceeded,
-            StoredError::NoProgress(_) => SqlState::QueryCanceled,
+            SiteError::NoRun(_) | SiteError::RowsKept(_) => SqlState::ObjectNotInPrerequisiteState,
+            SiteError::SiteChanged(_) => SqlState::SerializationFailure,
+            SiteError::NoProcess { .. } => SqlState::ConfigurationLimitExceeded,
+            SiteError::NoProgress(_) => SqlState::QueryCanceled,
         }
     }
 
     /// The HINT.
     pub fn hint(&self) -> Option<String> {
         Some(match self {
-            StoredError::InvalidOption { valid, .. } if valid.is_empty() => {
+            SiteError::InvalidOption { valid, .. } if valid.is_empty() => {
                 "There are no valid options in this context.".to_owned()
             }
-            StoredError::InvalidOption { valid, .. } => {
+            SiteError::InvalidOption { valid, .. } => {
                 format!("Valid options in this context are: {}.", valid.join(", "))
             }
-            StoredError::MissingOption(_) => {
+            SiteError::MissingOption(_) => {
                 "CREATE SERVER ... FOREIGN DATA WRAPPER matomo OPTIONS (url \
                  'https://analytics.example.org')."
                     .to_owned()
             }
-            StoredError::NoToken { server, user } => format!(
+            SiteError::NoToken { server, user } => format!(
                 "ALTER USER MAPPING FOR {} SERVER {} OPTIONS (ADD token '...').",
                 user.as_deref().map_or_else(|| "PUBLIC".to_owned(), quoted),
                 quoted(server)
             ),
-            StoredError::SuperuserOption(_) => {
-                "Only superusers may have the server read a file.".to_owned()
-            }
-            StoredError::NoServer { name, site } => {
+            SiteError::SuperuserOption(_) => "Ask a superuser to set it.".to_owned(),
+            SiteError::NoServer { name, site } => {
                 let create = format!(
                     "CREATE SERVER {} FOREIGN DATA WRAPPER matomo OPTIONS (url '...')",
                     quoted(name)
@@ -132,70 +128,70 @@ impl StoredError {
                     None => create + ".",
                 }
             }
-            StoredError::NotOurServer(_) => {
+            SiteError::NotOurServer(_) => {
                 "Name a server of the foreign-data wrapper matomo.".to_owned()
             }
-            StoredError::ServerPrivilege { server, user } => format!(
+            SiteError::ServerPrivilege { server, user } => format!(
                 "Ask the owner of the server to GRANT USAGE ON FOREIGN SERVER {} TO {}.",
                 quoted(server),
                 quoted(user)
             ),
-            StoredError::NoMapping { server, user } => format!(
+            SiteError::NoMapping { server, user } => format!(
                 "CREATE USER MAPPING FOR {} SERVER {} OPTIONS (token '...').",
                 quoted(user),
                 quoted(server)
             ),
-            StoredError::NoSite(_) => "The view matomo_sites lists those that are yours.".to_owned(),
-            StoredError::SitePrivilege { owner, .. } => {
-                format!("This requires the rights of its owner, {}.", quoted(owner))
+            SiteError::NoSite(_) => "Look up the ID in the view matomo_sites.".to_owned(),
+            SiteError::SitePrivilege { owner, .. } => {
+                format!("SET ROLE {} first, or ask that role, its owner.", quoted(owner))
             }
-            StoredError::ProcedurePrivilege => {
+            SiteError::ProcedurePrivilege => {
                 "Ask a superuser to GRANT EXECUTE ON PROCEDURE matomo_sync_site, matomo_sync_all."
                     .to_owned()
             }
-            StoredError::RolePrivilege(_) | StoredError::NoRole(_) => {
+            SiteError::RolePrivilege(_) | SiteError::NoRole(_) => {
                 "Name a role that you may SET ROLE to.".to_owned()
             }
-            StoredError::Registered { is_yours: true, .. } => {
+            SiteError::Registered { is_yours: true, .. } => {
                 "Change it with matomo_alter_site; the view matomo_sites has its ID.".to_owned()
             }
-            StoredError::Registered { .. } => {
-                "It is another role's. Ask an administrator, or name another destination."
-                    .to_owned()
+            SiteError::Registered { .. } => {
+                "Ask an administrator, or name another destination.".to_owned()
             }
-            StoredError::NoDestination { site, .. } => format!(
+            SiteError::NoDestination { site, .. } => format!(
                 "Give it another one with SELECT matomo_alter_site({site}, destination => '...'), or \
                  remove it with matomo_remove_site."
             ),
-            StoredError::CompanionOwner { name, owner } => {
+            SiteError::CompanionOwner { name, owner } => {
                 format!("ALTER TABLE {name} OWNER TO {}.", quoted(owner))
             }
-            StoredError::TemporaryDestination(_) => "Name a permanent table.".to_owned(),
-            StoredError::NoOwner { site, .. } => {
+            SiteError::TemporaryDestination(_) => "Name a permanent table.".to_owned(),
+            SiteError::NoOwner { site, .. } => {
                 format!(
                     "Give it another one with SELECT matomo_alter_site({site}, owner => '...')."
                 )
             }
-            StoredError::RefusedBefore { server, site, user } => format!(
+            SiteError::RefusedBefore { server, site, user } => format!(
                 "Fix it with ALTER USER MAPPING FOR {} SERVER {} OPTIONS (SET token '...'); or, if \
                  the token is good now, retry with SELECT matomo_alter_site({site}).",
                 quoted(user),
                 quoted(server)
             ),
-            StoredError::InTransactionBlock(what) | StoredError::InFunction(what) => {
+            SiteError::InTransactionBlock(what) | SiteError::InFunction(what) => {
+                let alone = "CALL it outside of transaction blocks and functions";
                 match what.starts_with("matomo_sync") {
-                    true => "It commits as it goes. matomo_sync runs in a transaction.".to_owned(),
-                    false => "It commits as it goes.".to_owned(),
+                    true => format!("{alone}; or use matomo_sync, which runs in a transaction."),
+                    false => format!("{alone}."),
                 }
             }
-            StoredError::NoRun(_) => "CALL matomo_sync_site or matomo_sync_all.".to_owned(),
-            StoredError::SiteChanged(_) => "Look at it in matomo_sites, and try again.".to_owned(),
-            StoredError::RowsKept(_) => {
+            SiteError::NoRun(_) => "CALL matomo_sync_site or matomo_sync_all.".to_owned(),
+            SiteError::SiteChanged(_) => "Look at it in matomo_sites, and try again.".to_owned(),
+            SiteError::RowsKept(_) => {
                 "Remove what prevents it, such as a trigger on DELETE, or delete these rows yourself."
                     .to_owned()
             }
-            StoredError::NoProcess { hint, .. } => (*hint).to_owned(),
-            StoredError::NoProgress(_) => {
+            SiteError::NoProcess { hint, .. } => (*hint).to_owned(),
+            SiteError::NoProgress(_) => {
                 "Look for a slow trigger or index of the destination; or lower matomo.page_size, or \
                  raise matomo.request_timeout if its triggers need that long."
                     .to_owned()
@@ -206,21 +202,28 @@ impl StoredError {
     /// The DETAIL, if any.
     pub fn detail(&self) -> Option<String> {
         match self {
-            StoredError::RefusedBefore { .. } => Some(
+            SiteError::RefusedBefore { .. } => Some(
                 "The same token is not sent again: after some 18 refused tokens Matomo locks out \
                  this server's address."
                     .to_owned(),
             ),
-            StoredError::CompanionOwner { .. } => Some(
+            SiteError::SuperuserOption(_) => Some("The server reads a file for it.".to_owned()),
+            SiteError::Registered { is_yours: false, .. } => {
+                Some("It is registered by another role.".to_owned())
+            }
+            SiteError::InTransactionBlock(_) | SiteError::InFunction(_) => {
+                Some("It commits as it goes.".to_owned())
+            }
+            SiteError::CompanionOwner { .. } => Some(
                 "Its triggers would run with the rights of the destination's owner.".to_owned(),
             ),
-            StoredError::NoProcess { at_work, .. } => {
+            SiteError::NoProcess { at_work, .. } => {
                 Some(format!("{at_work} sites are being synced."))
             }
-            StoredError::NoDestination { table: name, .. } => {
+            SiteError::NoDestination { table: name, .. } => {
                 Some(format!("The last known name of the table is {name}."))
             }
-            StoredError::NoOwner { role: name, .. } => {
+            SiteError::NoOwner { role: name, .. } => {
                 Some(format!("The last known name of the role is {}.", quoted(name)))
             }
             _ => None,
@@ -228,67 +231,67 @@ impl StoredError {
     }
 }
 
-impl fmt::Display for StoredError {
+impl fmt::Display for SiteError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            StoredError::InvalidOption { name, .. } => write!(f, "invalid option \"{name}\""),
-            StoredError::MissingOption(name) => write!(f, "option \"{name}\" is required"),
-            StoredError::SuperuserOption(name) => {
+            SiteError::InvalidOption { name, .. } => write!(f, "invalid option \"{name}\""),
+            SiteError::MissingOption(name) => write!(f, "option \"{name}\" is required"),
+            SiteError::SuperuserOption(name) => {
                 write!(f, "permission denied to set option \"{name}\"")
             }
-            StoredError::NoServer { name, .. } => write!(f, "server \"{name}\" does not exist"),
-            StoredError::NotOurServer(name) => write!(f, "server \"{name}\" is not a Matomo"),
-            StoredError::ServerPrivilege { server, .. } => {
+            SiteError::NoServer { name, .. } => write!(f, "server \"{name}\" does not exist"),
+            SiteError::NotOurServer(name) => write!(f, "server \"{name}\" is not a Matomo"),
+            SiteError::ServerPrivilege { server, .. } => {
                 write!(f, "permission denied for foreign server {server}")
             }
-            StoredError::NoMapping { user, .. } => {
+            SiteError::NoMapping { user, .. } => {
                 write!(f, "user mapping not found for \"{user}\"")
             }
-            StoredError::NoToken { user, .. } => {
+            SiteError::NoToken { user, .. } => {
                 let user = user.as_deref().unwrap_or("public");
                 write!(f, "user mapping for \"{user}\" has no token")
             }
-            StoredError::NoSite(site) => write!(f, "registered site {site} does not exist"),
-            StoredError::SitePrivilege { site, .. } => {
+            SiteError::NoSite(site) => write!(f, "registered site {site} does not exist"),
+            SiteError::SitePrivilege { site, .. } => {
                 write!(f, "permission denied for registered site {site}")
             }
-            StoredError::ProcedurePrivilege => {
+            SiteError::ProcedurePrivilege => {
                 f.write_str("permission denied for procedure matomo_sync_site")
             }
-            StoredError::RolePrivilege(role) => write!(f, "must be member of role \"{role}\""),
-            StoredError::NoRole(role) => write!(f, "role \"{role}\" does not exist"),
-            StoredError::Registered { server, site, destination, .. } => write!(
+            SiteError::RolePrivilege(role) => write!(f, "must be member of role \"{role}\""),
+            SiteError::NoRole(role) => write!(f, "role \"{role}\" does not exist"),
+            SiteError::Registered { server, site, destination, .. } => write!(
                 f,
                 "site {site} of server \"{server}\" is already registered for \"{destination}\""
             ),
-            StoredError::NoDestination { site, .. } => {
+            SiteError::NoDestination { site, .. } => {
                 write!(f, "the destination of registered site {site} does not exist any more")
             }
-            StoredError::CompanionOwner { name, .. } => {
+            SiteError::CompanionOwner { name, .. } => {
                 write!(f, "table {name} has another owner than the destination that it belongs to")
             }
-            StoredError::TemporaryDestination(name) => {
+            SiteError::TemporaryDestination(name) => {
                 write!(f, "destination \"{name}\" is a temporary table")
             }
-            StoredError::NoOwner { site, .. } => {
+            SiteError::NoOwner { site, .. } => {
                 write!(f, "the owner of registered site {site} does not exist any more")
             }
-            StoredError::RefusedBefore { server, .. } => {
+            SiteError::RefusedBefore { server, .. } => {
                 write!(f, "Matomo has refused the token for server \"{server}\" before")
             }
-            StoredError::InTransactionBlock(what) => {
+            SiteError::InTransactionBlock(what) => {
                 write!(f, "{what} cannot run inside a transaction block")
             }
-            StoredError::InFunction(what) => write!(f, "{what} cannot be executed from a function"),
-            StoredError::NoRun(run) => write!(f, "run {run} does not exist any more"),
-            StoredError::SiteChanged(site) => {
+            SiteError::InFunction(what) => write!(f, "{what} cannot be executed from a function"),
+            SiteError::NoRun(run) => write!(f, "run {run} does not exist any more"),
+            SiteError::SiteChanged(site) => {
                 write!(f, "registered site {site} was changed meanwhile")
             }
-            StoredError::RowsKept(name) => write!(f, "rows of {name} are not deleted"),
-            StoredError::NoProcess { site, .. } => {
+            SiteError::RowsKept(name) => write!(f, "rows of {name} are not deleted"),
+            SiteError::NoProcess { site, .. } => {
                 write!(f, "could not start a process for registered site {site}")
             }
-            StoredError::NoProgress(time) => {
+            SiteError::NoProgress(time) => {
                 write!(f, "canceled after {} s without progress", time.as_secs())
             }
         }
