@@ -14,6 +14,7 @@ help:
 	    'make demo-stop    stop the demo and remove its files' \
 	    'make test         check the format, run lints, unit and end-to-end tests' \
 	    'make test-engines run those of writing on tables that are not Postgres'\'' own heap' \
+	    '                  (MATOMO_CITUS=/path/to/pg_config: on those of Citus, which that server has)' \
 	    'make test-majors  run the end-to-end tests on PostgreSQL 16, 17 and 18 (MAJORS=17 for one of them,' \
 	    '                  TESTS=selected for those that may differ; needs root)' \
 	    'make test-install install the packages of MAJORS (15 17 18) in bare Debians, then with cargo-pgrx here' \
@@ -66,9 +67,13 @@ test:
 test-engines: export PROFILE ?= dev
 test-engines: TESTS ?= store:: sync::check sync::forget state::retention state::drop_steps rows::exactness
 test-engines:
+	[[ -z $${MATOMO_CITUS:-} ]] || export PG_CONFIG=$$MATOMO_CITUS
 	packaging/setup
 	environment=$$(packaging/setup env); eval "$$environment"
 	MATOMO_PACKAGE=$$(packaging/package); export MATOMO_PACKAGE
+	if [[ -n $${MATOMO_CITUS:-} ]]; then
+	    exec cargo test --test e2e $$PG_FEATURES -- store::citus
+	fi
 	MATOMO_ENGINE=heap2 cargo test --test e2e $$PG_FEATURES -- $(TESTS)
 
 # Those that `make test` does not test, on Debian 12.

@@ -3,7 +3,7 @@
 use postgres::Client;
 
 use crate::support::cluster::Cluster;
-use crate::support::engines::{course, create_hypertable, timescale};
+use crate::support::engines::{care, course, create_hypertable, timescale};
 use crate::support::noon::{add_site, from};
 use crate::support::*;
 
@@ -25,39 +25,10 @@ fn a_hypertable_gets_the_rows_and_counts_of_any_other_table() {
 #[test]
 fn check_repair_erasure_and_retention_work_on_a_hypertable() {
     let Some(cluster) = timescale() else { return };
-    let noon = Noon::new();
-    let fake = serve(noon.world(8));
     let mut db = hypertable(&cluster);
-    run(&mut db, "SET matomo.settle_time = 0");
-    assert_eq!(sync(&mut db, &fake, &from(&noon, 7)).inserted, 72);
+    care(&mut db, "matomo");
     let chunks: i64 = one(&mut db, "SELECT count(*) FROM show_chunks('matomo')");
-    assert!(chunks >= 8, "{chunks}");
-    run(
-        &mut db,
-        "DELETE FROM matomo WHERE idvisit = 1012; UPDATE matomo SET country = 'x' WHERE idvisit = 1042",
-    );
-    fake.world().site_mut(1).delete(1033);
-    let check = format!(
-        "SELECT sum(missing + extra + stale)::bigint FROM matomo_check(1, '{}', '{}', '{}', '{}', 'matomo', true, true)",
-        noon.text(7),
-        noon.text(0),
-        fake.url(),
-        fake.token()
-    );
-    assert_eq!(one::<i64>(&mut db, &check), 3);
-    assert_tables_equal(&mut db, "matomo", &all_tables_of(&fake, 1));
-    assert_eq!(one::<i64>(&mut db, &check), 0);
-    let visitor: String = one(&mut db, "SELECT max(visitorid) FROM matomo WHERE idvisit = 1022");
-    run(&mut db, &format!("SELECT matomo_forget('{visitor}')"));
-    let of_visitor = format!("SELECT count(*) FROM matomo WHERE visitorid = '{visitor}'");
-    assert_eq!(one::<i64>(&mut db, &of_visitor), 0);
-    let before = chrono::DateTime::from_timestamp(noon.at(5, "00:00:00"), 0).unwrap().to_rfc3339();
-    run(&mut db, &format!("CALL matomo_drop_before('matomo', '{before}')"));
-    let old = format!(
-        "SELECT count(*) FILTER (WHERE action_timestamp < '{before}') = 0 AND count(*) > 20 FROM matomo"
-    );
-    assert!(one::<bool>(&mut db, &old));
-    assert_eq!(sync(&mut db, &fake, &from(&noon, 7)).written(), 0, "the old days are sealed");
+    assert!(chunks >= 3, "{chunks}");
 }
 
 #[test]

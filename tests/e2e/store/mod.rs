@@ -1,5 +1,6 @@
 //! Destinations, and how rows get into them.
 
+mod citus;
 mod companion_tables;
 mod companions;
 mod crash;

@@ -168,3 +168,95 @@ pub fn course(db: &mut Client, table: &str) -> Sums {
     assert_eq!(fingerprints(db, table), rows, "a sync without news writes nothing");
     sums
 }
+
+/// Copies eight days, of which `care` takes: check and repair, erasure, and removal of old rows.
+pub fn care(db: &mut Client, table: &str) {
+    let noon = Noon::new();
+    let fake = serve(noon.world(8));
+    run(db, "LOAD 'matomo_postgres'; SET matomo.settle_time = 0");
+    let into = format!("{}, destination => '{table}'", from(&noon, 7));
+    assert_eq!(sync(db, &fake, &into).inserted, 72);
+    run(
+        db,
+        &format!(
+            "DELETE FROM {table} WHERE idvisit = 1012; UPDATE {table} SET country = 'x' WHERE idvisit = 1042"
+        ),
+    );
+    fake.world().site_mut(1).delete(1033);
+    let check = format!(
+        "SELECT sum(missing + extra + stale)::bigint FROM matomo_check(1, '{}', '{}', '{}', '{}', '{table}', true, true)",
+        noon.text(7),
+        noon.text(0),
+        fake.url(),
+        fake.token()
+    );
+    assert_eq!(one::<i64>(db, &check), 3);
+    assert_tables_equal(db, table, &all_tables_of(&fake, 1));
+    assert_eq!(one::<i64>(db, &check), 0);
+    let find = format!("SELECT max(visitorid) FROM {table} WHERE idvisit = 1022");
+    let visitor: String = one(db, &find);
+    run(db, &format!("SELECT matomo_forget('{visitor}')"));
+    let of_visitor = format!("SELECT count(*) FROM {table} WHERE visitorid = '{visitor}'");
+    assert_eq!(one::<i64>(db, &of_visitor), 0);
+    let before = chrono::DateTime::from_timestamp(noon.at(5, "00:00:00"), 0).unwrap().to_rfc3339();
+    run(db, &format!("CALL matomo_drop_before('{table}', '{before}')"));
+    let old = format!(
+        "SELECT count(*) FILTER (WHERE action_timestamp < '{before}') = 0 AND count(*) > 20 FROM {table}"
+    );
+    assert!(one::<bool>(db, &old));
+    assert_eq!(sync(db, &fake, &into).written(), 0, "the old days are sealed");
+}
+
+/// A server with Citus, if `MATOMO_CITUS` is set: see `make test-engines`.
+pub fn citus() -> Option<Cluster> {
+    std::env::var_os("MATOMO_CITUS")?;
+    Some(Cluster::start_with("shared_preload_libraries = 'citus, matomo_postgres'\n"))
+}
+
+/// The ways in which Citus keeps a destination.
+pub const SPREAD: [Spread; 4] = [
+    Spread { name: "by_visit", is_partitioned: false, by: Some("idvisit") },
+    Spread { name: "by_visit_and_week", is_partitioned: true, by: Some("idvisit") },
+    Spread { name: "by_site", is_partitioned: false, by: Some("idsite") },
+    Spread { name: "everywhere", is_partitioned: false, by: None },
+];
+
+/// How Citus keeps a destination.
+pub struct Spread {
+    /// That of the destination.
+    pub name: &'static str,
+    pub is_partitioned: bool,
+    /// The distribution column; `None` for reference tables.
+    pub by: Option<&'static str>,
+}
+
+/// Makes a destination and its companions tables of Citus, as docs/scale.md says.
+pub fn spread_by_citus(db: &mut Client, spread: &Spread) {
+    let Spread { name, is_partitioned, by } = spread;
+    run(
+        db,
+        &format!(
+            "CREATE EXTENSION IF NOT EXISTS citus; SELECT matomo_create_table('{name}', {is_partitioned})"
+        ),
+    );
+    let keys = ["action_id", "idvisit", "action_id", "action_id, place"];
+    for (table, key) in four(name).iter().zip(keys) {
+        if *by == Some("idsite") {
+            run(
+                db,
+                &format!(
+                    "ALTER TABLE {table} DROP CONSTRAINT {table}_pkey, ADD PRIMARY KEY (idsite, idvisit{})",
+                    if key == "idvisit" { String::new() } else { format!(", {key}") }
+                ),
+            );
+        }
+        let make = match by {
+            None => format!("create_reference_table('{table}')"),
+            Some(by) if table == name => format!("create_distributed_table('{table}', '{by}')"),
+            Some(by) => {
+                format!("create_distributed_table('{table}', '{by}', colocate_with => '{name}')")
+            }
+        };
+        run(db, &format!("SELECT {make}"));
+    }
+}
