@@ -1553,7 +1553,7 @@ BEGIN
                 HINT = 'Use a role to which no policy applies, such as the table''s owner.';
         END IF;
         -- A role that does not own the partition deletes through the table, with its rights there.
-        among := CASE WHEN part.is_owned OR part.kind = 'f'
+        among := CASE WHEN part.is_owned OR part.kind = 'f' AND has_table_privilege(part.id, 'SELECT') AND has_table_privilege(part.id, 'DELETE')
                       THEN CASE WHEN has_places THEN 'ONLY ' ELSE '' END || part.name ELSE root END;
         which := concat_ws(' AND ',
             CASE WHEN among = root THEN
@@ -1606,7 +1606,8 @@ BEGIN
             END IF;
             since := CASE WHEN actions = selected THEN last_gone ELSE since END;
         END IF;
-        IF actions > 0 OR failed IS NOT NULL THEN
+        -- Of a day somebody else may have removed all rows meanwhile.
+        IF actions > 0 OR failed IS NOT NULL OR part.by_day THEN
             more := true;
             last_gone := CASE WHEN actions > 0 THEN last_gone ELSE before_this END;
             -- A day that keeps rows is not passed by the next step.

@@ -19,9 +19,7 @@ impl Destination {
         // Syncs of two sites may have the same visits, those of a roll-up. Where no index keeps them
         // unique, one sync runs at a time.
         let all = Lock::Rows(self.oid, ALL_SITES);
-        if self.tables().any(|table| !table.is_unique)
-            && !locks::try_take(all, Mode::Alone, Until::TransactionEnd)
-        {
+        if self.tables().any(|table| !table.is_unique) && !locks::take(all, Mode::Alone) {
             return Err(busy(self.oid, self.name.clone()));
         }
         for shared in [all, rows] {

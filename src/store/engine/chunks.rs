@@ -30,19 +30,23 @@ pub fn of(client: &mut SpiClient, table: pg_sys::Oid, time: &str) -> Result<Opti
         let found = query(client, member, &[name.into()])?.next();
         found.map_or(Ok(None), |row| row.get(1).map_err(spi))
     };
-    let (Some(view), Some(drop)) = (find(client, "chunks")?, find(client, "drop_chunks")?) else {
+    let (Some(view), Some(hypertables)) = (find(client, "chunks")?, find(client, "hypertables")?)
+    else {
         return Ok(None);
     };
+    let Some(drop) = find(client, "drop_chunks")? else { return Ok(None) };
     let sql = format!(
         "SELECT jsonb_build_object('drop', $3, 'chunks', jsonb_agg(jsonb_build_object( \
              'id', c.oid, 'name', format('%I.%I', v.chunk_schema, v.chunk_name), \
              'lo', v.range_start, 'hi', v.range_end) ORDER BY v.range_end)) \
-         FROM {view} AS v JOIN pg_namespace n ON n.nspname = v.hypertable_schema \
+         FROM {view} AS v JOIN {hypertables} AS h \
+             ON h.hypertable_schema = v.hypertable_schema AND h.hypertable_name = v.hypertable_name \
+         JOIN pg_namespace n ON n.nspname = v.hypertable_schema \
          JOIN pg_class t ON t.relnamespace = n.oid AND t.relname = v.hypertable_name \
          JOIN pg_namespace cn ON cn.nspname = v.chunk_schema \
          JOIN pg_class c ON c.relnamespace = cn.oid AND c.relname = v.chunk_name \
-         WHERE t.oid = $1 AND v.primary_dimension = $2 \
-         HAVING count(v.range_end) > 0 AND count(*) = count(DISTINCT v.range_start)"
+         WHERE t.oid = $1 AND v.primary_dimension = $2 AND h.num_dimensions = 1 \
+         HAVING count(v.range_end) > 0"
     );
     let args = [table.into(), time.into(), drop.into()];
     let found = query(client, &sql, &args)?.next();

@@ -4,6 +4,7 @@
 use fake_matomo::Fake;
 use postgres::Client;
 
+use crate::support::cluster::shared;
 use crate::support::engines::{foreign_partition, heap2};
 use crate::support::noon::{add_site, from};
 use crate::support::worker::{register, store};
@@ -194,4 +195,27 @@ fn upkeep_continues_with_the_other_days_and_notes_the_reason() {
     assert_eq!(kept.len(), 6, "site 2 keeps its five days: {kept:?}");
     let is_done = "SELECT upkeep_place IS NULL AND tended_on IS NOT NULL FROM matomo_site_state";
     assert!(one::<bool>(&mut db, is_done));
+}
+
+#[test]
+fn a_day_that_somebody_else_has_emptied_meanwhile_ends_no_removal() {
+    let mut db = heap2();
+    run(&mut db, "SELECT matomo_create_table('visits')");
+    let (noon, _fake) = filled(&mut db, "visits");
+    let name: String = one(&mut db, "SELECT current_database()::text");
+    let mut other = shared().connect(&name);
+    run(&mut other, "BEGIN; DELETE FROM visits WHERE day = (SELECT min(day) FROM visits)");
+    let before = midnight(&noon, 1);
+    let pid = pid(&mut db);
+    let drop = format!("CALL matomo_drop_before('visits', '{before}', lock_timeout => '20 s')");
+    std::thread::scope(|scope| {
+        let removal = scope.spawn(|| run(&mut db, &drop));
+        let waits = format!(
+            "SELECT count(*) FROM pg_stat_activity WHERE pid = {pid} AND wait_event_type = 'Lock'"
+        );
+        wait_until("it waits for the rows", || one::<i64>(&mut other, &waits) == 1);
+        run(&mut other, "COMMIT");
+        removal.join().unwrap();
+    });
+    assert_eq!(left(&mut db, "visits", &before), [] as [&str; 0]);
 }

@@ -35,9 +35,10 @@ fn a_columnar_week_of_citus_gets_late_visits_and_keeps_the_rest() {
     let fake = serve(noon.world(15));
     let into = format!("{}, destination => '{table}', force => true", from(&noon, 14));
     sync(&mut db, &fake, &into);
+    // A row's tableoid is that of its shard.
     let week = format!(
-        "SELECT tableoid::regclass::text FROM {table} WHERE idvisit = {} LIMIT 1",
-        1001 + 10 * 14
+        "SELECT inhrelid::regclass::text FROM pg_inherits JOIN pg_class c ON c.oid = inhrelid
+         WHERE inhparent = '{table}'::regclass ORDER BY pg_get_expr(c.relpartbound, c.oid) LIMIT 1"
     );
     let week: String = one(&mut db, &week);
     run(&mut db, &format!("SELECT alter_table_set_access_method('{week}', 'columnar')"));

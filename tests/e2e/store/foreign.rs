@@ -104,6 +104,28 @@ fn a_sync_killed_between_the_commits_of_two_databases_is_completed_by_the_next()
 }
 
 #[test]
+fn old_rows_of_a_foreign_partition_go_with_the_rights_on_the_table() {
+    let noon = Noon::new();
+    let fake = serve(noon.world(8));
+    let (mut db, mut there) = parted(&noon);
+    sync(&mut db, &fake, &format!("{}, destination => 'visits'", from(&noon, 7)));
+    let role = role(&mut db);
+    run(
+        &mut db,
+        &format!(
+            "GRANT ALL ON {} TO {role};
+             CREATE USER MAPPING FOR {role} SERVER there OPTIONS (user 'postgres', password_required 'false');
+             SET ROLE {role}",
+            all_four("visits")
+        ),
+    );
+    let before = chrono::DateTime::from_timestamp(noon.at(1, "00:00:00"), 0).unwrap().to_rfc3339();
+    run(&mut db, &format!("CALL matomo_drop_before('visits', '{before}')"));
+    assert_eq!(one::<i64>(&mut there, "SELECT count(*) FROM old"), 0);
+    assert_eq!(one::<i64>(&mut db, "SELECT count(*) FROM visits"), 18);
+}
+
+#[test]
 fn repair_deletes_where_old_weeks_can_only_be_read() {
     let noon = Noon::new();
     let fake = serve(noon.world(8));
@@ -175,11 +197,22 @@ fn visits_of_two_sites_are_not_written_at_once_where_no_index_keeps_them_unique(
     sync(&mut db, &fake, &into);
     let name: String = one(&mut db, "SELECT current_database()::text");
     let mut other = shared().connect(&name);
+    run(&mut other, "SET lock_timeout = '100ms'");
     let refused = error(&mut other, &sync_sql(&fake, 2, &into));
     let message = "site 1 is being synced into \"public.visits\" by another session";
     assert_says(&refused, "55P03", message, &[], "Wait for it to end");
-    run(&mut db, "COMMIT");
-    assert!(sync_site(&mut other, &fake, 2, &into).inserted > 0);
+    // As registered sites do, it waits for a step of the other.
+    run(&mut other, "RESET lock_timeout");
+    let waits = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE pid = {} AND wait_event_type = 'Lock'",
+        pid(&mut other)
+    );
+    std::thread::scope(|scope| {
+        let second = scope.spawn(|| sync_site(&mut other, &fake, 2, &into).inserted);
+        wait_until("it waits", || one::<i64>(&mut db, &waits) == 1);
+        run(&mut db, "COMMIT");
+        assert!(second.join().unwrap() > 0);
+    });
 }
 
 #[test]
