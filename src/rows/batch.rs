@@ -78,7 +78,7 @@ fn visitor(visit: &Visit) -> Option<String> {
 
 /// Size of rows at which a batch is handed over: large enough that the cost per batch does not
 /// matter, small enough that several fit in memory.
-const HANDOVER_BYTES: usize = 2 << 20;
+const HANDOVER_BYTES: usize = 4 << 20;
 
 impl Batch {
     /// A batch without visits, for tables of these columns.

@@ -54,7 +54,7 @@ pub enum CopyResult {
     ZoneChanged(SiteInfo),
 }
 
-/// Maximum messages queued per fetch thread, with batches of one or two megabytes: enough to read two
+/// Maximum messages queued per fetch thread, with batches of some four megabytes at most: enough to read two
 /// small days or a few pages ahead.
 const ROOM: usize = 4;
 
