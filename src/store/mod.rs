@@ -1,4 +1,5 @@
-//! The users' tables: nothing else writes them.
+//! The users' tables. Syncs write them only here; erasure and retention delete rows elsewhere, see
+//! docs/development.md.
 
 pub mod catalog;
 pub mod companions;

@@ -1,5 +1,4 @@
-//! Writes rows of batches into one table. SPI only; with copy_from.rs the only module that writes user
-//! tables.
+//! Writes rows of batches into one table, with copy_from.rs. SPI only.
 //!
 //! A visit is replaced as a unit: of its rows, new ones are inserted, those that differ updated,
 //! those that no longer exist deleted, and equal ones not touched at all: no dead row, no WAL.

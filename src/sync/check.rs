@@ -153,10 +153,10 @@ struct Check {
     of_other_kind: BTreeSet<NaiveDate>,
     /// All visits that Matomo listed.
     listed: HashSet<i64>,
-    /// Of what was repaired.
-    misfits: Misfits,
     /// The same by day; only for a repair.
     of_days: BTreeMap<NaiveDate, Vec<i64>>,
+    /// Of what was repaired.
+    misfits: Misfits,
 }
 
 impl Check {

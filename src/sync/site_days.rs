@@ -54,8 +54,8 @@ pub enum CopyResult {
     ZoneChanged(SiteInfo),
 }
 
-/// Maximum messages queued per fetch thread, with batches of some four megabytes at most: enough to read two
-/// small days or a few pages ahead.
+/// Maximum messages queued per fetch thread, with batches of some four megabytes as a rule: enough to
+/// read two small days or a few pages ahead.
 const ROOM: usize = 4;
 
 /// Copies days.

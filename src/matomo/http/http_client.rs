@@ -1,4 +1,4 @@
-//! Sends a request over HTTP and reads its answer. The only module that uses the token. No
+//! Sends a request over HTTP and reads its answer. The only module that sends the token. No
 //! Postgres.
 
 use std::io::{ErrorKind, Read};
