@@ -136,6 +136,15 @@ BEGIN
     LOOP
         reached := part.id;
         waiting_for := part.name;
+        -- Also where it is only looked for rows of other sites.
+        IF part.is_owned AND row_security_active(part.id)
+            AND (CASE WHEN part.whole THEN site IS NOT NULL ELSE part.kind = 'r' END)
+        THEN
+            RAISE insufficient_privilege USING
+                MESSAGE = format('row-level security may hide rows of table %s', part.name),
+                DETAIL = 'Rows that a policy hides would remain, or go with those of the site.',
+                HINT = 'Use a role to which no policy applies, such as the table''s owner.';
+        END IF;
         IF part.whole THEN
             -- Drop the partition only if it has no rows of other sites.
             has_only_site := true;
@@ -168,12 +177,6 @@ BEGIN
         END IF;
 
         CONTINUE WHEN part.kind NOT IN ('r', 'f') OR NOT part.deletable;
-        IF part.kind = 'r' AND part.is_owned AND row_security_active(part.id) THEN
-            RAISE insufficient_privilege USING
-                MESSAGE = format('row-level security may hide rows of table %s', part.name),
-                DETAIL = 'Rows that a policy hides would remain.',
-                HINT = 'Use a role to which no policy applies, such as the table''s owner.';
-        END IF;
         -- A role that does not own the partition deletes through the table, with its rights there.
         among := CASE WHEN part.is_owned OR part.kind = 'f' AND has_table_privilege(part.id, 'SELECT') AND has_table_privilege(part.id, 'DELETE')
                       THEN CASE WHEN has_places THEN 'ONLY ' ELSE '' END || part.name ELSE root END;

@@ -202,6 +202,11 @@ impl<'a> Visit<'a> {
                 _ => read_other(&mut visit.dimensions, &mut visit.unknown, key, &mut map)?,
             }
         }
+        // Matomo hides them from an anonymous token so.
+        for place in const { [visit_key("fingerprint"), visit_key("visitorId")] } {
+            let value = &mut visit.values.0[place];
+            *value = value.filter(|raw| raw.get() != "false");
+        }
         visit.read_numbers();
         // `serverTimestamp` is the same instant.
         visit.last = visit.last.or(server_timestamp);

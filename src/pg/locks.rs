@@ -192,9 +192,9 @@ impl Held {
         self.pid == unsafe { pg_sys::MyProcPid }
     }
 
-    /// Whether the same transaction holds both.
+    /// Whether the same transaction holds both. One that is prepared has no process any more.
     pub fn is_of_same(&self, other: &Held) -> bool {
-        self.pid == other.pid && self.transaction == other.transaction
+        self.transaction == other.transaction
     }
 
     /// Whether it is the same lock of the same transaction, possibly in more modes.

@@ -103,6 +103,7 @@ impl ColumnType {
             (_, Value::Null) => cells.null(),
             // A type that is not ours may not take an empty text, which is no value.
             (ColumnType::Other, Value::Sent(raw)) if raw.get() == r#""""# => cells.null(),
+            (ColumnType::Other, Value::Text("")) => cells.null(),
             (ColumnType::Text | ColumnType::Other, value) => write_text(cells, value),
             (ColumnType::Integer(least, most), Value::Integer(number))
                 if (least..=most).contains(&number) =>

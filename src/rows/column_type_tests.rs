@@ -125,3 +125,10 @@ fn what_a_type_cannot_hold_is_null_and_told() {
         assert_eq!(written(kind, sent), expected, "{kind:?} {sent}");
     }
 }
+
+#[test]
+fn an_empty_default_is_no_value_of_somebody_elses_type() {
+    let mut text = FallibleText::default();
+    assert!(ColumnType::Other.write(&mut Cells(&mut text), Value::Text("")));
+    assert_eq!(&*text, "\\N\t");
+}

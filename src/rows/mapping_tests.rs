@@ -140,6 +140,16 @@ fn values_of_any_type_become_text() {
 }
 
 #[test]
+fn what_an_anonymous_token_may_not_see_is_null() {
+    let row = &rows_of(
+        r#"{"idVisit":1,"visitIp":null,"visitorId":false,"fingerprint":false,"actionDetails":[{}]}"#,
+    )[0];
+    assert_eq!(get(row, "visitorid"), None);
+    let row = &rows_of(r#"{"idVisit":1,"visitorId":"false","actionDetails":[{}]}"#)[0];
+    assert_eq!(get(row, "visitorid"), Some("false"));
+}
+
+#[test]
 fn events_without_a_value_have_zero() {
     assert_eq!(get(&action(""), "action_eventvalue"), Some("0"));
     assert_eq!(get(&action(r#""eventValue":null"#), "action_eventvalue"), Some("0"));

@@ -29,10 +29,14 @@ pub struct Visitor<'a> {
 }
 
 impl Visitor<'_> {
-    /// The columns by which rows are found.
+    /// The columns by which rows are found, and their values.
+    fn given(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let given = [("visitorid", self.id), ("userid", self.account), ("visitip", self.ip)];
+        given.into_iter().filter_map(|(column, value)| value.map(|value| (column, value)))
+    }
+
     fn columns(&self) -> impl Iterator<Item = &'static str> {
-        let given = [(self.id, "visitorid"), (self.account, "userid"), (self.ip, "visitip")];
-        given.into_iter().filter_map(|(value, column)| value.map(|_| column))
+        self.given().map(|(column, _)| column)
     }
 }
 
@@ -168,20 +172,28 @@ impl Group {
     ) -> Result<Vec<String>> {
         let known = table.columns()?;
         let has = |column: &str| known.iter().any(|known| known == column);
-        let places = [("visitorid", 1), ("userid", 2), ("visitip", 3)];
-        let mut which: Vec<_> = places
-            .into_iter()
-            .filter(|(column, _)| has(column) && visitor.columns().any(|given| given == *column))
-            .map(|(column, n)| format!("d.{column}::pg_catalog.text OPERATOR(pg_catalog.=) ${n}"))
+        let mut given = Vec::new();
+        for (column, text) in visitor.given().filter(|(column, _)| has(column)) {
+            // As it was given, and as a type other than a text shows it.
+            let shown = table.shown(column, text)?;
+            given.push((column, [Some(text.to_owned()), shown]));
+        }
+        let mut which: Vec<_> = (1..)
+            .zip(&given)
+            .map(|(n, (column, _))| {
+                format!("d.{column}::pg_catalog.text OPERATOR(pg_catalog.=) ANY (${n})")
+            })
             .collect();
         if !visits.is_empty() {
-            which.push("d.idvisit::pg_catalog.text OPERATOR(pg_catalog.=) ANY ($4)".to_owned());
+            let n = given.len() + 1;
+            which.push(format!("d.idvisit::pg_catalog.text OPERATOR(pg_catalog.=) ANY (${n})"));
         }
         if which.is_empty() {
             return Ok(Vec::new());
         }
-        let visits: Vec<_> = visits.iter().cloned().collect();
-        let args = [visitor.id.into(), visitor.account.into(), visitor.ip.into(), visits.into()];
+        let texts = given.into_iter().map(|(_, texts)| texts.into_iter().flatten().collect());
+        let visits = (!visits.is_empty()).then(|| visits.iter().cloned().collect());
+        let args: Vec<_> = texts.chain(visits).map(|texts: Vec<String>| texts.into()).collect();
         table.delete(&which.join(" OR "), &args, is_named)
     }
 }

@@ -10,8 +10,10 @@ use pgrx::prelude::*;
 use crate::error::{Error, Result, SiteError};
 use crate::pg::failed::Failed;
 use crate::pg::local_settings::{LocalSettings, SAFE_PATH};
+use crate::pg::report;
 use crate::pg::roles::{AsSiteOwner, has_rights_of};
 use crate::pg::spi::{query, spi, values};
+use crate::pg::subtransaction::{self, RolledBack};
 
 /// A table to delete rows from.
 pub struct Table {
@@ -47,6 +49,43 @@ impl Table {
                    WHERE a.attrelid OPERATOR(pg_catalog.=) $1 AND NOT a.attisdropped \
                    AND a.attname OPERATOR(pg_catalog.=) ANY ('{visitorid,userid,visitip}'::pg_catalog.name[])";
         Spi::connect_mut(|client| values(query(client, sql, &[self.oid.into()])?))
+    }
+
+    /// A text as a column shows it whose type is Postgres' own, and has other texts for the same value, such
+    /// as `inet` and `uuid`.
+    ///
+    /// # Errors
+    /// Only internal ones.
+    pub fn shown(&self, column: &str, text: &str) -> Result<Option<String>> {
+        let _safe = LocalSettings::of(&[SAFE_PATH]);
+        let sql = "WITH RECURSIVE base (oid) AS ( \
+                       SELECT a.atttypid FROM pg_attribute a \
+                       WHERE a.attrelid = $1 AND a.attname = $2::name AND NOT a.attisdropped \
+                       UNION ALL SELECT d.typbasetype FROM base b \
+                       JOIN pg_type d ON d.oid = b.oid AND d.typtype = 'd') \
+                   SELECT format('%I.%I', n.nspname, t.typname) FROM base b \
+                   JOIN pg_type t ON t.oid = b.oid AND t.typtype = 'b' AND t.typcategory <> 'S' \
+                   JOIN pg_namespace n ON n.oid = t.typnamespace AND n.nspname = 'pg_catalog'";
+        Spi::connect_mut(|client| {
+            let Some(row) = query(client, sql, &[self.oid.into(), column.into()])?.next() else {
+                return Ok(None);
+            };
+            let kind: Option<String> = row.get(1).map_err(spi)?;
+            let cast = format!("SELECT $1::text::{}::text", kind.unwrap_or_default());
+            let shown = subtransaction::attempt(|| {
+                query(client, &cast, &[text.into()])?.first().get_one().map_err(spi)
+            });
+            shown.or_else(|rolled_back| match rolled_back {
+                RolledBack::Failed(error) => Err(error),
+                // Data exceptions: it is no text of that type.
+                RolledBack::Raised(caught) => {
+                    match Failed::raised(report::raised(&caught)).state.starts_with("22") {
+                        true => Ok(None),
+                        false => caught.rethrow(),
+                    }
+                }
+            })
+        })
     }
 
     /// Checks that the current user has the rights of its owner.

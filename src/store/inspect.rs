@@ -1,6 +1,7 @@
 //! Reads a site's stored visits for `matomo_check` and rechecks. SPI only.
 
 use std::collections::{BTreeSet, HashSet};
+use std::ffi::CStr;
 
 use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
@@ -13,6 +14,10 @@ use crate::rows::batch::ListedVisit;
 use crate::store::destination::Destination;
 use crate::store::statements::differs;
 use crate::store::table_writer::read_back::DIVERTS;
+
+/// A column of type `timestamp` holds instants in UTC.
+const BETWEEN_INSTANTS: [(&CStr, &CStr); 4] =
+    [SAFE_PATH, PLANNED_ANEW, (c"timezone", c"UTC"), (c"jit", c"off")];
 
 /// Visits whose stored rows differ from Matomo's list.
 #[derive(Debug, Default)]
@@ -142,7 +147,7 @@ pub fn have_rows(destination: &Destination, site: i32, spans: &[(i64, i64)]) -> 
         destination.name,
         destination.type_of("idsite")
     );
-    let _safe = LocalSettings::of(&[SAFE_PATH, PLANNED_ANEW, (c"jit", c"off")]);
+    let _safe = LocalSettings::of(&BETWEEN_INSTANTS);
     Spi::connect_mut(|client| {
         let policy = query(client, "SELECT row_security_active($1)", &[destination.oid.into()])?;
         if policy.first().get_one().map_err(spi)? == Some(true) {
@@ -183,7 +188,7 @@ pub fn visits_between(
         destination.type_of("idsite"),
         time = destination.layout.kind.time()
     );
-    let _safe = LocalSettings::of(&[SAFE_PATH, PLANNED_ANEW, (c"jit", c"off")]);
+    let _safe = LocalSettings::of(&BETWEEN_INSTANTS);
     Spi::connect_mut(|client| {
         let args = [site.to_string().into(), (from as f64).into(), (to as f64).into()];
         let mut visits = Vec::new();

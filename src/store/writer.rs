@@ -75,6 +75,7 @@ impl Writer {
     /// # Errors
     /// Only internal ones.
     pub fn remove(&self, site: i32, visits: &[i64]) -> Result<()> {
+        let _plain = LocalSettings::of(&[(c"timezone", c"UTC")]);
         self.tables.iter().try_for_each(|table| table.remove(site, visits))
     }
 }

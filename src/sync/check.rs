@@ -13,10 +13,10 @@ use crate::pg::report::warn;
 use crate::pg::secrecy::show_activity;
 use crate::rows::batch::{Batch, Misfits};
 use crate::rows::site_context::{ActionTime, SiteContext};
-use crate::rows::visit_tally::count;
+use crate::rows::visit_tally::{Counts, count};
 use crate::state::adoption::adopt;
 use crate::state::late_companions;
-use crate::state::ledger::Ledger;
+use crate::state::ledger::{Ledger, LedgerEntry};
 use crate::store::destination::Destination;
 use crate::store::engine::hint::with_engine_hint;
 use crate::store::inspect::{self, Differing};
@@ -87,7 +87,12 @@ fn run_in(
         note_emptied(&ledger, &destination)?;
         adopt(&ledger, &destination)?;
     }
-    let SiteInfo { zone, is_rollup, .. } = ask_for_site(&client, site, None)?;
+    // A repair may be what first fills it.
+    let is_first = options.repair && !ledger.knows_destination()?;
+    if is_first {
+        ledger.claim_destination(&destination.name)?;
+    }
+    let SiteInfo { zone, is_rollup, timezone, .. } = ask_for_site(&client, site, None)?;
     let today = zone.day(Utc::now().timestamp()).unwrap_or_default();
     let days = plan::days(Start::Day(start), end, today, zone)?;
     ledger.check_matomo(&destination)?;
@@ -124,7 +129,16 @@ fn run_in(
     let is_repaired = |checked: &DayChecked| checked.repaired > 0 && checked.purged == 0;
     for (day, checked) in found.iter().filter(|(_, checked)| is_repaired(checked)) {
         let kind = check.of_other_kind.contains(day).then_some(action_time);
-        ledger.correct(*day, checked.there, check.rows_of(*day)?, kind)?;
+        let actions = check.rows_of(*day)?;
+        if is_first {
+            // The next sync reads it whole.
+            let counts = Counts { visits: checked.there, actions, ..Counts::default() };
+            let action_time = Some(action_time);
+            let unread = LedgerEntry::new(*day, &timezone);
+            ledger.write(&LedgerEntry { counts, action_time, ..unread })?;
+        } else {
+            ledger.correct(*day, checked.there, actions, kind)?;
+        }
     }
     Ok(found)
 }

@@ -57,3 +57,35 @@ fn a_policy_on_any_of_the_four_tables_has_check_erasure_and_retention_refused_un
         run(&mut db, call);
     }
 }
+
+#[test]
+fn a_week_in_which_a_policy_may_hide_rows_of_other_sites_is_not_dropped_for_one() {
+    let fake = serve_two();
+    let (_, mut db, role) = database_and_role();
+    run(
+        &mut db,
+        &format!(
+            "SELECT matomo_create_table('matomo', true); {}; GRANT CREATE ON SCHEMA public TO {role}",
+            give_all_four("matomo", &role)
+        ),
+    );
+    for site in [1, 2] {
+        sync_site(&mut db, &fake, site, ", '2026-10-24', '2026-10-26'");
+    }
+    let week: String =
+        one(&mut db, "SELECT min(tableoid::regclass::text) FROM matomo WHERE idsite = 2");
+    let count = "SELECT count(*) FROM matomo WHERE idsite = 2";
+    let before: i64 = one(&mut db, count);
+    run(
+        &mut db,
+        &format!(
+            "ALTER TABLE {week} ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+             CREATE POLICY p ON {week} USING (idsite = 1); SET ROLE {role}"
+        ),
+    );
+    let drop = "CALL matomo_drop_before('matomo', '2026-11-10', site => 1)";
+    let message = format!("row-level security may hide rows of table public.{week}");
+    assert_says(&error(&mut db, drop), "42501", &message, &[], "Use a role to which no policy");
+    run(&mut db, "RESET ROLE");
+    assert_eq!(one::<i64>(&mut db, count), before);
+}

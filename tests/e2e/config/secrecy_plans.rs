@@ -106,5 +106,9 @@ fn parameters_of_logged_statements_do_not_tell_the_token() {
         block.commit().unwrap();
         assert!(session.log().contains(" ms  plan:"));
         session.assert_kept(&format!("parameters, {format}"), token);
+        let shouted = with_parameter.replace("matomo_sync", "MATOMO_SYNC");
+        let mut session = explained(&name, format, "log");
+        session.db.query(&shouted, &[&token]).unwrap();
+        session.assert_kept(&format!("upper case, {format}"), token);
     }
 }

@@ -286,6 +286,51 @@ fn a_person_is_forgotten_in_all_tables() {
 }
 
 #[test]
+fn a_person_is_forgotten_by_what_other_types_show_otherwise() {
+    let noon = Noon::new();
+    let fake = serve(noon.world(2));
+    for (column, kind, given) in [
+        ("visitip", "inet", None),
+        ("userid", "uuid", Some("A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11")),
+        ("userid", "bigint", Some("007")),
+        ("userid", "text", Some("007")),
+    ] {
+        fake.world().site_mut(1).visit_mut(1001).user_id = given.map(str::to_owned);
+        let mut db = settled();
+        run(
+            &mut db,
+            &format!(
+                "SELECT matomo_create_table('matomo'); ALTER TABLE matomo_visits ALTER {column} TYPE {kind} USING NULL;
+                 ALTER TABLE matomo DROP COLUMN IF EXISTS {column}, ADD COLUMN {column} {kind}"
+            ),
+        );
+        sync(&mut db, &fake, &format!(", '{}'", noon.text(1)));
+        let host = "SELECT max(host(visitip)) FROM matomo_visits";
+        let given = given.map_or_else(|| one(&mut db, host), str::to_owned);
+        let of_it = match kind {
+            "inet" => format!("host(visitip) = '{given}'"),
+            _ => format!("userid = '{given}'"),
+        };
+        let count = |db: &mut Client, table: &str| -> i64 {
+            one(db, &format!("SELECT count(*) FROM {table} WHERE {of_it}"))
+        };
+        for table in ["matomo", "matomo_visits"] {
+            assert!(count(&mut db, table) > 0, "{table} {kind}");
+        }
+        let forget = format!("SELECT visits FROM matomo_forget({column} => '{given}')");
+        assert!(one::<i64>(&mut db, &forget) > 0, "{kind}");
+        // Of no such type, so of nobody.
+        assert_eq!(
+            one::<i64>(&mut db, &format!("SELECT visits FROM matomo_forget({column} => 'none')")),
+            0
+        );
+        for table in ["matomo", "matomo_visits"] {
+            assert_eq!(count(&mut db, table), 0, "{table} {kind}");
+        }
+    }
+}
+
+#[test]
 fn an_address_is_not_looked_for_where_no_table_has_it() {
     let (fake, mut db) = shop();
     run(&mut db, "SET matomo.companions = ''");

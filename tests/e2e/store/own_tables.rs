@@ -163,6 +163,38 @@ fn names_may_hold_what_names_may_hold() {
 }
 
 #[test]
+fn times_without_a_zone_are_those_of_utc_in_every_session() {
+    let noon = Noon::new();
+    let fake = serve(noon.world(3));
+    for zone in ["America/New_York", "Asia/Tokyo"] {
+        let mut db = database();
+        run(
+            &mut db,
+            &format!(
+                "SET TimeZone = '{zone}'; SELECT matomo_create_table('matomo');
+                 ALTER TABLE matomo ALTER action_timestamp TYPE timestamp;
+                 ALTER TABLE matomo_visits ALTER lastaction TYPE timestamp"
+            ),
+        );
+        sync(&mut db, &fake, &format!(", '{}'", noon.text(2)));
+        let gone = fake.world().site_mut(1).delete(1011).unwrap();
+        let check = format!(
+            "SELECT string_agg(extra || ' ' || repaired, ', ' ORDER BY day) FROM matomo_check(1, '{}', '{}', '{}', '{}', repair => true)",
+            noon.text(2),
+            noon.text(0),
+            fake.url(),
+            fake.token()
+        );
+        assert_eq!(one::<String>(&mut db, &check), "0 0, 1 1, 0 0", "{zone}");
+        for table in ["matomo", "matomo_visits"] {
+            let left = format!("SELECT count(*) FROM {table} WHERE idvisit = 1011");
+            assert_eq!(one::<i64>(&mut db, &left), 0, "{table} {zone}");
+        }
+        fake.world().site_mut(1).add(gone);
+    }
+}
+
+#[test]
 fn the_hint_for_a_missing_table_makes_it() {
     let fake = serve_paris();
     let mut db = database();

@@ -158,3 +158,37 @@ fn what_is_newer_than_the_transactions_snapshot_is_a_serialization_failure() {
         }
     }
 }
+
+#[test]
+fn days_that_are_newer_than_the_transactions_snapshot_are_a_serialization_failure() {
+    let fake = serve(world(66, "Europe/Berlin", 20, DAYS[0], DAYS[1]));
+    let other_fake = serve(world(67, "Europe/Berlin", 20, DAYS[0], DAYS[1]));
+    let call = Sync::of(&fake, DAYS[0], DAYS[1]);
+    let repair = format!(
+        "SELECT * FROM matomo_check(1, '{}', '{}', '{}', '{}', repair => true)",
+        DAYS[0],
+        DAYS[1],
+        fake.url(),
+        fake.token()
+    );
+    for level in ["REPEATABLE READ", "SERIALIZABLE"] {
+        for (first, second) in [
+            (call.sql(), call.sql()),
+            (call.sql(), repair.clone()),
+            (repair.clone(), call.sql()),
+            (call.sql(), Sync::of(&other_fake, DAYS[0], DAYS[1]).sql()),
+        ] {
+            let (name, mut other) = named_database();
+            let mut db = shared().connect(&name);
+            run(&mut other, "SELECT matomo_create_table('matomo')");
+            run(&mut db, &format!("BEGIN ISOLATION LEVEL {level}; SELECT count(*) FROM pg_class"));
+            run(&mut other, &first);
+            let failed = error(&mut db, &second);
+            assert_eq!(failed.code().code(), "40001", "{failed:?}");
+            let message = "a day of table public.matomo is newer than the transaction";
+            assert!(failed.message().ends_with(message), "{failed:?}");
+            run(&mut db, "ROLLBACK");
+            assert_equal(&mut db, "matomo", &oracle(&fake, DAYS[0], DAYS[1]));
+        }
+    }
+}

@@ -157,3 +157,33 @@ fn a_repair_warns_of_what_matomo_has_purged() {
         assert_eq!(notices.take().contains(&("WARNING".to_owned(), message)), warned);
     }
 }
+
+#[test]
+fn a_table_that_a_repair_has_filled_is_known_to_syncs_and_erasures() {
+    let noon = Noon::new();
+    let fake = serve(noon.world(3));
+    let other = serve(noon.world(3));
+    let mut db = database();
+    run(
+        &mut db,
+        "LOAD 'matomo_postgres'; SET matomo.settle_time = 0; SELECT matomo_create_table('matomo')",
+    );
+    let repair = format!(
+        "SELECT sum(repaired)::bigint FROM matomo_check(1, '{}', '{}', '{}', '{}', repair => true)",
+        noon.text(2),
+        noon.text(0),
+        fake.url(),
+        fake.token()
+    );
+    assert!(one::<i64>(&mut db, &repair) > 0);
+    let refused = error(&mut db, &sync_sql(&other, 1, &from(&noon, 2)));
+    assert_eq!(refused.code().code(), "55000", "{refused:?}");
+    let visitor: String = one(&mut db, "SELECT max(visitorid) FROM matomo WHERE idvisit = 1012");
+    // It is still in Matomo, so that the next sync copies it again.
+    let forget = format!("SELECT sum(visits)::bigint FROM matomo_forget('{visitor}')");
+    assert!(one::<i64>(&mut db, &forget) > 0);
+    assert!(sync(&mut db, &fake, &from(&noon, 2)).inserted > 0);
+    assert_tables_equal(&mut db, "matomo", &all_tables_of(&fake, 1));
+    let open = "SELECT count(*) FROM matomo_ledger WHERE NOT sealed";
+    assert_eq!(one::<i64>(&mut db, open), 1, "the days are read whole, but today is open");
+}

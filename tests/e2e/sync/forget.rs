@@ -222,3 +222,30 @@ fn an_erasure_that_gives_up_a_prepared_transaction_names_it() {
     }
     run(&mut db, &format!("SELECT * FROM matomo_forget('{VISITOR}')"));
 }
+
+#[test]
+fn an_erasure_waits_for_a_sync_that_is_prepared_meanwhile() {
+    let noon = Noon::new();
+    let fake = serve(noon.world(2));
+    let cluster = Cluster::start_with("max_prepared_transactions = 2");
+    let name = cluster.database();
+    let (mut db, mut other) = (cluster.connect(&name), cluster.connect(&name));
+    run(&mut db, "SELECT matomo_create_table('matomo'); BEGIN");
+    run(&mut db, &sync_sql(&fake, 1, &format!(", '{}'", noon.text(1))));
+    let visitor: String = one(&mut db, "SELECT max(visitorid) FROM matomo");
+    let pid = pid(&mut other);
+    let mut third = cluster.connect(&name);
+    std::thread::scope(|scope| {
+        let forget = format!("SELECT sum(visits)::bigint FROM matomo_forget('{visitor}')");
+        let erasure = scope.spawn(move || one::<i64>(&mut other, &forget));
+        let waits = format!(
+            "SELECT count(*) FROM pg_stat_activity WHERE pid = {pid} AND wait_event = 'Extension'"
+        );
+        wait_until("it waits for the sync", || one::<i64>(&mut third, &waits) == 1);
+        run(&mut db, "PREPARE TRANSACTION 'p'");
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        assert!(!erasure.is_finished(), "it waits for the prepared transaction");
+        run(&mut db, "COMMIT PREPARED 'p'");
+        assert!(erasure.join().unwrap() > 0);
+    });
+}
