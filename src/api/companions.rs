@@ -6,8 +6,8 @@ use crate::config::settings;
 use crate::error::{Error, Result};
 use crate::pg::extension::Extension;
 use crate::pg::report::or_raise;
-use crate::pg::spi::sees_commits;
 use crate::state::ledger;
+use crate::state::snapshot::check_sees_days;
 use crate::state::table::Table;
 use crate::store::companions;
 use crate::store::row_locks::lock_all_rows;
@@ -38,9 +38,7 @@ fn create(destination: Option<pg_sys::Oid>) -> Result<Vec<pg_sys::Oid>> {
         table.check_owner()?;
         // A sync that began without them would seal days that they lack.
         lock_all_rows(destination, &table.name)?;
-        if !sees_commits() && !ledger::sees_all(&extension, destination)? {
-            return Err(Error::TooNew(format!("a day of table {}", table.name)));
-        }
+        check_sees_days(&extension, destination, &table.name)?;
     }
     let made = companions::create(&extension, destination, &wanted)?;
     if !made.is_empty() {

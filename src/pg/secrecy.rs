@@ -104,8 +104,7 @@ unsafe extern "C-unwind" fn hide_statement(line: *mut pg_sys::ErrorData) {
             false => CStr::from_ptr(pg_sys::debug_query_string).to_bytes(),
         };
         let (message, details) = ((*line).message, [&mut (*line).detail, &mut (*line).detail_log]);
-        let mut has_parameters =
-            CALLS.iter().any(|name| calls(statement, name)) && (*line).elevel <= pg_sys::LOG as i32;
+        let mut has_parameters = may_call(statement) && (*line).elevel <= pg_sys::LOG as i32;
         if is_secret {
             (*line).hide_stmt = true;
             (*line).hide_ctx = true;
@@ -130,9 +129,10 @@ unsafe extern "C-unwind" fn hide_statement(line: *mut pg_sys::ErrorData) {
     }
 }
 
-/// Whether a statement may call a function of this name, in lower or upper case.
-fn calls(statement: &[u8], name: &[u8]) -> bool {
-    statement.windows(name.len()).any(|at| at.eq_ignore_ascii_case(name))
+/// Whether a statement may call a function that gets a key, its name in lower or upper case.
+fn may_call(statement: &[u8]) -> bool {
+    let has = |name: &[u8]| statement.windows(name.len()).any(|at| at.eq_ignore_ascii_case(name));
+    CALLS.into_iter().any(has)
 }
 
 fn find(text: &[u8], part: &[u8]) -> Option<usize> {
@@ -171,7 +171,7 @@ unsafe fn end_after_plan(message: *mut c_char, is_secret: bool, had_keys: bool) 
         }
         let text = CStr::from_ptr(message).to_bytes();
         let Some(at) = find(text, PLAN) else { return false };
-        let is_cut = is_secret || had_keys && CALLS.iter().any(|name| calls(text, name));
+        let is_cut = is_secret || had_keys && may_call(text);
         if is_cut {
             *message.add(at + PLAN.len() - 1) = 0;
         }

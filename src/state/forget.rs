@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
 
 use crate::error::{Busy, Error, LockHolder, Result};
@@ -172,28 +173,25 @@ impl Group {
     ) -> Result<Vec<String>> {
         let known = table.columns()?;
         let has = |column: &str| known.iter().any(|known| known == column);
-        let mut given = Vec::new();
+        let (mut which, mut args) = (Vec::new(), Vec::<DatumWithOid>::new());
         for (column, text) in visitor.given().filter(|(column, _)| has(column)) {
             // As it was given, and as a type other than a text shows it.
-            let shown = table.shown(column, text)?;
-            given.push((column, [Some(text.to_owned()), shown]));
+            let mut texts = vec![text.to_owned()];
+            texts.extend(table.shown(column, text)?);
+            args.push(texts.into());
+            which.push(column);
         }
-        let mut which: Vec<_> = (1..)
-            .zip(&given)
-            .map(|(n, (column, _))| {
-                format!("d.{column}::pg_catalog.text OPERATOR(pg_catalog.=) ANY (${n})")
-            })
-            .collect();
         if !visits.is_empty() {
-            let n = given.len() + 1;
-            which.push(format!("d.idvisit::pg_catalog.text OPERATOR(pg_catalog.=) ANY (${n})"));
+            args.push(visits.iter().cloned().collect::<Vec<_>>().into());
+            which.push("idvisit");
         }
         if which.is_empty() {
             return Ok(Vec::new());
         }
-        let texts = given.into_iter().map(|(_, texts)| texts.into_iter().flatten().collect());
-        let visits = (!visits.is_empty()).then(|| visits.iter().cloned().collect());
-        let args: Vec<_> = texts.chain(visits).map(|texts: Vec<String>| texts.into()).collect();
+        let is_one = |(column, n): (&&str, usize)| {
+            format!("d.{column}::pg_catalog.text OPERATOR(pg_catalog.=) ANY (${n})")
+        };
+        let which: Vec<_> = which.iter().zip(1..).map(is_one).collect();
         table.delete(&which.join(" OR "), &args, is_named)
     }
 }

@@ -2,26 +2,24 @@
 
 use pgrx::pg_sys;
 
-use crate::error::{Busy, Error, Result};
+use crate::error::{Busy, Result};
 use crate::pg::locks::{self, ALL_SITES, Held, Lock, LockKind, Mode};
 use crate::pg::spi::{query, sees_commits};
-use crate::state::ledger::{reread_all, sees_all};
+use crate::state::ledger::reread_all;
+use crate::state::snapshot::check_sees_days;
 use crate::store::companions::{by_name, is_of};
 use crate::store::destination::Destination;
 
 /// Locks the rows of a site in a destination, and opens the companions that this has by now.
 ///
 /// # Errors
-/// [`Busy`], [`Error::TooNew`], and those of [`Destination::open`].
+/// [`Busy`], [`crate::error::Error::TooNew`], and those of [`Destination::open`].
 pub fn locked(destination: Destination, site: i32) -> Result<Destination> {
     destination.lock_rows(site)?;
     // A companion that comes after this is written to, or marked.
     note(&destination)?;
     let destination = destination.with_companions_of_now()?;
-    let Destination { extension, oid, name, .. } = &destination;
-    if !sees_commits() && !sees_all(extension, *oid)? {
-        return Err(Error::TooNew(format!("a day of table {name}")));
-    }
+    check_sees_days(&destination.extension, destination.oid, &destination.name)?;
     Ok(destination)
 }
 

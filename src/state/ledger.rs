@@ -10,7 +10,7 @@ use pgrx::spi::SpiClient;
 use crate::error::{Error, Result};
 use crate::matomo::http::endpoint::Endpoint;
 use crate::pg::extension::Extension;
-use crate::pg::spi::{query, read_now, spi};
+use crate::pg::spi::{query, spi};
 use crate::rows::site_context::ActionTime;
 use crate::rows::visit_tally::{Counts, VisitTally};
 use crate::state::known::{Known, Pass};
@@ -298,23 +298,6 @@ pub fn reread_all(extension: &Extension, destination: pg_sys::Oid) -> Result<()>
         restored::is_of_table(&extension.schema, "$1")
     );
     extension.run(|client| query(client, &sql, &[destination.into()]).map(drop))
-}
-
-/// Whether the transaction sees all that the ledger has of a destination.
-///
-/// # Errors
-/// Only internal ones.
-pub fn sees_all(extension: &Extension, destination: pg_sys::Oid) -> Result<bool> {
-    let sql = format!(
-        "SELECT count(*) || ' ' || sum(hashtext(concat(l.ctid, l.xmin))) FROM {}.matomo_ledger l \
-         WHERE l.destination = $1",
-        extension.schema
-    );
-    extension.run(|client| {
-        let args = [destination.into()];
-        let seen: Option<String> = query(client, &sql, &args)?.first().get_one().map_err(spi)?;
-        Ok(seen == read_now(client, &sql, &args)?.first().get_one().map_err(spi)?)
-    })
 }
 
 /// Deletes entries of dropped tables, and what is known of their companions, as a later table may get the

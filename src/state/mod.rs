@@ -17,5 +17,6 @@ pub mod retention;
 pub mod run;
 pub mod runs;
 pub mod sites;
+pub mod snapshot;
 pub mod table;
 pub mod whose;

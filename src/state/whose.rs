@@ -17,19 +17,22 @@ impl Ledger {
         self.run(|client| Ok(!query(client, &sql, &[self.destination.into()])?.is_empty()))
     }
 
-    /// Claims the destination for this Matomo until the end of the transaction. Does not wait: of two
-    /// concurrent sessions, the second one finds the lock of the first.
+    /// If the destination belongs to no Matomo, claims it for this one until the end of the transaction, and
+    /// returns true. Does not wait: of two concurrent sessions, the second one finds the lock of the first.
     ///
     /// # Errors
     /// [`Busy::OtherFirst`].
-    pub fn claim_destination(&self, name: &str) -> Result<()> {
+    pub fn claim_unknown(&self, name: &str) -> Result<bool> {
+        if self.knows_destination()? {
+            return Ok(false);
+        }
         let hash = fnv(self.matomo.as_bytes());
         locks::try_take(Lock::Matomo(self.destination, hash), Mode::Shared, Until::TransactionEnd);
         let is_other =
             |held: &locks::Held| held.class == self.destination.to_u32() && held.object != hash;
         match locks::held(LockKind::Matomo).iter().any(is_other) {
             true => Err(Busy::OtherFirst(name.to_owned()).into()),
-            false => Ok(()),
+            false => Ok(true),
         }
     }
 

@@ -172,14 +172,11 @@ impl TableWriter {
             let (from, to) = (begin as f64, end as f64);
             let is_there =
                 |ranges: &[(f64, f64)]| ranges.iter().any(|(a, b)| *a <= from && to < *b);
-            if is_there(&self.ranges) {
-                continue;
-            }
             if self.ranges.is_empty() {
                 self.read_ranges(client)?;
-                if is_there(&self.ranges) {
-                    continue;
-                }
+            }
+            if is_there(&self.ranges) {
+                continue;
             }
             let destination = self.destination.oid;
             if partitions::make(&self.destination.extension, destination, (begin, end))? > 0 {

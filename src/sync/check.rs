@@ -88,10 +88,7 @@ fn run_in(
         adopt(&ledger, &destination)?;
     }
     // A repair may be what first fills it.
-    let is_first = options.repair && !ledger.knows_destination()?;
-    if is_first {
-        ledger.claim_destination(&destination.name)?;
-    }
+    let is_first = options.repair && ledger.claim_unknown(&destination.name)?;
     let SiteInfo { zone, is_rollup, timezone, .. } = ask_for_site(&client, site, None)?;
     let today = zone.day(Utc::now().timestamp()).unwrap_or_default();
     let days = plan::days(Start::Day(start), end, today, zone)?;

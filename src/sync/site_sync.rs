@@ -254,9 +254,7 @@ fn emptied<'a>(ledger: &Ledger, destination: &'a Destination) -> Result<Option<&
 /// Reads the ledger. Marks days whose reading lies in the future to be read again.
 fn known_days(ledger: &Ledger, destination: &Destination, now: i64) -> Result<LedgerDays> {
     note_emptied(ledger, destination)?;
-    if !ledger.knows_destination()? {
-        ledger.claim_destination(&destination.name)?;
-    }
+    ledger.claim_unknown(&destination.name)?;
     if adopt(ledger, destination)? {
         // The dump may have been restored without the visits.
         note_emptied(ledger, destination)?;

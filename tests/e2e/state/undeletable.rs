@@ -210,10 +210,7 @@ fn a_day_that_somebody_else_has_emptied_meanwhile_ends_no_removal() {
     let drop = format!("CALL matomo_drop_before('visits', '{before}', lock_timeout => '20 s')");
     std::thread::scope(|scope| {
         let removal = scope.spawn(|| run(&mut db, &drop));
-        let waits = format!(
-            "SELECT count(*) FROM pg_stat_activity WHERE pid = {pid} AND wait_event_type = 'Lock'"
-        );
-        wait_until("it waits for the rows", || one::<i64>(&mut other, &waits) == 1);
+        wait_until("it waits for the rows", || waits(&mut other, pid));
         run(&mut other, "COMMIT");
         removal.join().unwrap();
     });

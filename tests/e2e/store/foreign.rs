@@ -203,13 +203,10 @@ fn visits_of_two_sites_are_not_written_at_once_where_no_index_keeps_them_unique(
     assert_says(&refused, "55P03", message, &[], "Wait for it to end");
     // As registered sites do, it waits for a step of the other.
     run(&mut other, "RESET lock_timeout");
-    let waits = format!(
-        "SELECT count(*) FROM pg_stat_activity WHERE pid = {} AND wait_event_type = 'Lock'",
-        pid(&mut other)
-    );
+    let second_pid = pid(&mut other);
     std::thread::scope(|scope| {
         let second = scope.spawn(|| sync_site(&mut other, &fake, 2, &into).inserted);
-        wait_until("it waits", || one::<i64>(&mut db, &waits) == 1);
+        wait_until("it waits", || waits(&mut db, second_pid));
         run(&mut db, "COMMIT");
         assert!(second.join().unwrap() > 0);
     });

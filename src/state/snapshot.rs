@@ -1,0 +1,31 @@
+//! What a transaction with an older snapshot does not see. SPI only.
+
+use pgrx::pg_sys;
+
+use crate::error::{Error, Result};
+use crate::pg::extension::Extension;
+use crate::pg::spi::{query, read_now, sees_commits, spi};
+
+/// Checks that the transaction sees all that the ledger has of a destination of this name.
+///
+/// # Errors
+/// [`Error::TooNew`].
+pub fn check_sees_days(extension: &Extension, destination: pg_sys::Oid, name: &str) -> Result<()> {
+    if sees_commits() {
+        return Ok(());
+    }
+    let sql = format!(
+        "SELECT count(*) || ' ' || sum(hashtext(concat(l.ctid, l.xmin))) FROM {}.matomo_ledger l \
+         WHERE l.destination = $1",
+        extension.schema
+    );
+    let (seen, there) = extension.run(|client| {
+        let args = [destination.into()];
+        let seen: Option<String> = query(client, &sql, &args)?.first().get_one().map_err(spi)?;
+        Ok((seen, read_now(client, &sql, &args)?.first().get_one().map_err(spi)?))
+    })?;
+    match seen == there {
+        true => Ok(()),
+        false => Err(Error::TooNew(format!("a day of table {name}"))),
+    }
+}
