@@ -158,7 +158,7 @@ BEGIN
             END IF;
             IF coalesce(has_only_site, true) THEN
                 waiting_for := part.parent;
-                SELECT d.failed INTO failed FROM @extschema@.matomo_drop_partition(part.parent, part.name, part.lo, part.hi,
+                SELECT d.failed INTO failed FROM @extschema@.matomo_drop_partition(part.id, part.parent, part.name, part.lo, part.hi,
                     CASE part.kind WHEN 'c' THEN chunks ->> 'drop' END) AS d;
                 IF failed IS NOT NULL THEN
                     more := true;
@@ -230,6 +230,10 @@ BEGIN
                 done := coalesce(done, false);
             END IF;
             since := CASE WHEN actions = selected THEN last_gone ELSE since END;
+        END IF;
+        -- As in matomo_drop_partition.
+        IF to_regclass(part.name) IS DISTINCT FROM part.id THEN
+            RAISE lock_not_available;
         END IF;
         -- Of a day somebody else may have removed all rows meanwhile.
         IF actions > 0 OR failed IS NOT NULL OR part.by_day THEN

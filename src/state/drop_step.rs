@@ -22,6 +22,7 @@ use crate::state::metadata;
 use crate::state::table::Table;
 use crate::store::companions;
 use crate::store::engine::{Engine, chunks};
+use crate::store::relation::lock_mode;
 
 /// Arguments of a step: the rows to remove, and where the last step stopped.
 pub struct DropArguments {
@@ -100,13 +101,18 @@ pub fn drop_step(arguments: DropArguments) -> Result<Dropped> {
     if !locks::try_take(rows, Mode::Exclusive, Until::TransactionEnd) {
         return blocked(place, table.name, processes_of(destination, site));
     }
-    let bounds = Bounds { destination, table: &table.name, site, before: seconds(before) };
     let rows = || {
         // Otherwise the commit would undo all of the step.
         undefer()?;
         // Do not wait for an exclusive lock on a partition either.
         let wait = u64::try_from(lock_timeout.micros()).unwrap_or_default();
         let _bounded = locks::waits_up_to(Duration::from_micros(wait));
+        // Statements use names, and another table may have got this one's meanwhile.
+        let Some(table) = locked(destination)? else { return Ok(Dropped::default()) };
+        for (_, companion) in &companions {
+            locked(*companion)?;
+        }
+        let bounds = Bounds { destination, table: &table.name, site, before: seconds(before) };
         let rows_of = |table: pg_sys::Oid,
                        kind: rows::TableKind,
                        place: Option<&Value>,
@@ -219,6 +225,15 @@ fn with(place: Option<JsonB>, key: &str, value: Value) -> JsonB {
 
 fn named(name: &str) -> rows::TableKind {
     rows::TableKind::companion(name).unwrap_or(rows::TableKind::Visits)
+}
+
+/// Locks a table until the end of the transaction, so that it keeps its name, and checks it.
+fn locked(table: pg_sys::Oid) -> Result<Option<Table>> {
+    // SAFETY: main thread, within a transaction.
+    unsafe { pg_sys::LockRelationOid(table, lock_mode(false)) };
+    let table = Table::find(table)?;
+    table.iter().try_for_each(Table::check)?;
+    Ok(table)
 }
 
 /// Why a step is rolled back.

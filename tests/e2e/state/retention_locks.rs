@@ -202,3 +202,47 @@ fn names_in_the_search_path_and_in_pg_temp_cannot_stand_in() {
         assert_eq!(one::<i64>(&mut db, &format!("SELECT count(*) FROM {other}")), 601);
     }
 }
+
+/// Begins to remove old rows while another session has a lock on a table and gives names away.
+fn drop_while(locked: &str, swap: &str) -> postgres::Client {
+    let (name, mut db) = named_database();
+    run(
+        &mut db,
+        &format!(
+            "SET TimeZone = 'UTC'; {WEEKS};
+             CREATE TABLE other AS TABLE visits"
+        ),
+    );
+    let mut swapping = shared().connect(&name);
+    run(&mut swapping, &format!("BEGIN; LOCK TABLE {locked}; {swap}"));
+    let dropping = thread::spawn(move || {
+        let mut db = shared().connect(&name);
+        run(&mut db, &DROP.replace(")", ", lock_timeout => '30 s')"));
+    });
+    wait_until("the lock is asked for", || {
+        one(&mut db, "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)")
+    });
+    run(&mut swapping, "COMMIT");
+    dropping.join().unwrap();
+    db
+}
+
+#[test]
+fn a_table_that_gets_the_name_meanwhile_keeps_its_rows() {
+    let swap = "ALTER TABLE visits RENAME TO mine; ALTER TABLE other RENAME TO visits";
+    let mut db = drop_while("visits", swap);
+    assert_eq!(one::<i64>(&mut db, "SELECT count(*) FROM visits"), 601);
+    assert_eq!(one::<i64>(&mut db, "SELECT count(*) FROM mine"), 241);
+}
+
+#[test]
+fn a_partition_that_gets_the_name_of_an_old_one_meanwhile_stays() {
+    let (old, new) = ("visits_2026w02", "visits_2026w05");
+    let swap = format!(
+        "ALTER TABLE {old} RENAME TO moved; ALTER TABLE {new} RENAME TO {old};
+         ALTER TABLE moved RENAME TO {new}"
+    );
+    let mut db = drop_while(old, &swap);
+    assert_eq!(one::<i64>(&mut db, "SELECT count(*) FROM visits"), 241);
+    assert!(one::<bool>(&mut db, &format!("SELECT to_regclass('{new}') IS NULL")));
+}
