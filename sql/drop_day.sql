@@ -49,6 +49,9 @@ BEGIN
     END IF;
 EXCEPTION
     WHEN OTHERS OR assert_failure THEN
+        IF drop_chunks IS NULL AND to_regclass(name) IS DISTINCT FROM id THEN
+            RAISE lock_not_available;
+        END IF;
         IF NOT @extschema@.matomo_is_of_rows(SQLSTATE, parent, name) THEN
             RAISE;
         END IF;

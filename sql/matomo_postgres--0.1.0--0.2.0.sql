@@ -1319,6 +1319,9 @@ BEGIN
     END IF;
 EXCEPTION
     WHEN OTHERS OR assert_failure THEN
+        IF drop_chunks IS NULL AND to_regclass(name) IS DISTINCT FROM id THEN
+            RAISE lock_not_available;
+        END IF;
         IF NOT @extschema@.matomo_is_of_rows(SQLSTATE, parent, name) THEN
             RAISE;
         END IF;
@@ -1578,6 +1581,12 @@ BEGIN
             CASE WHEN NOT part.is_old OR part.kind = 'f' THEN at || ' OPERATOR(pg_catalog.<) $1' END,
             CASE WHEN site IS NOT NULL THEN 'd.idsite::pg_catalog.text OPERATOR(pg_catalog.=) $2' END,
             'true');
+        IF among <> root THEN
+            EXECUTE format('SELECT FROM %s LIMIT 0', part.name);
+            IF to_regclass(part.name) IS DISTINCT FROM part.id THEN
+                RAISE lock_not_available; -- as in matomo_drop_partition
+            END IF;
+        END IF;
         IF part.by_day THEN
             since := CASE WHEN part.number = start_number THEN (place ->> 'since')::timestamptz END;
             EXECUTE format('SELECT min(%s) FROM %s AS d WHERE %s%s', at, among, which,
@@ -1620,10 +1629,6 @@ BEGIN
                 done := coalesce(done, false);
             END IF;
             since := CASE WHEN actions = selected THEN last_gone ELSE since END;
-        END IF;
-        -- As in matomo_drop_partition.
-        IF to_regclass(part.name) IS DISTINCT FROM part.id THEN
-            RAISE lock_not_available;
         END IF;
         -- Of a day somebody else may have removed all rows meanwhile.
         IF actions > 0 OR failed IS NOT NULL OR part.by_day THEN

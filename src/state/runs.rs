@@ -324,15 +324,23 @@ pub fn forget_removed(extension: &Extension, keep: i32) -> Result<()> {
     let schema = &extension.schema;
     let removed =
         format!("NOT EXISTS (SELECT FROM {schema}.matomo_site_config s WHERE s.id = r.site_id)");
-    let sql = format!(
-        "DELETE FROM {schema}.matomo_run_log r WHERE {removed} \
-         AND (status <> 'running' OR NOT {schema}.matomo_is_running(r.site_id)) AND runid <= \
+    // Not those of others, which another session may have locked.
+    let free = |which: &str| {
+        format!(
+            "ctid = ANY (ARRAY(SELECT r.ctid FROM {schema}.matomo_run_log r WHERE {removed} AND {which} \
+             FOR UPDATE SKIP LOCKED))"
+        )
+    };
+    let old = format!(
+        "(status <> 'running' OR NOT {schema}.matomo_is_running(r.site_id)) AND runid <= \
              (SELECT runid FROM {schema}.matomo_run_log r WHERE {removed} \
              ORDER BY runid DESC OFFSET $1 LIMIT 1)"
     );
+    let sql = format!("DELETE FROM {schema}.matomo_run_log WHERE {}", free(&old));
     let end = format!(
-        "UPDATE {schema}.matomo_run_log r SET status = 'failed', return_message = $1, \
-             end_time = clock_timestamp() WHERE {removed} AND status = 'paused'"
+        "UPDATE {schema}.matomo_run_log SET status = 'failed', return_message = $1, \
+             end_time = clock_timestamp() WHERE {}",
+        free("status = 'paused'")
     );
     extension.run(|client| {
         query(client, &end, &[CHANGED.into()])?;
