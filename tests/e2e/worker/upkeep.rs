@@ -426,7 +426,7 @@ fn a_longer_retention_opens_what_a_step_is_just_removing() {
         &mut db,
         "CREATE FUNCTION stop() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
              PERFORM pg_advisory_xact_lock_shared(65); RETURN NULL; END $$;
-         CREATE TRIGGER stop AFTER DELETE ON matomo_visits FOR EACH STATEMENT EXECUTE FUNCTION stop();
+         CREATE TRIGGER stop AFTER DELETE ON matomo FOR EACH STATEMENT EXECUTE FUNCTION stop();
          SELECT pg_advisory_lock(65)",
     );
     let call = format!("CALL matomo_sync_site({site})");
