@@ -128,7 +128,8 @@ fn is_longer(extension: &Extension, site: i32, before: Interval) -> Result<bool>
 /// started before midnight.
 ///
 /// # Errors
-/// Those of [`Destination::open_known`] if the site's owner may not sync it.
+/// Those of [`Destination::open_known`] if the site's owner may not sync it, and of
+/// [`Destination::keep_rows`].
 pub fn open_again(
     extension: &Extension,
     site: &RegisteredSite,
@@ -142,7 +143,10 @@ pub fn open_again(
     if site.destination != pg_sys::Oid::INVALID {
         // It may be missing after a restore.
         let _owner = (owner != pg_sys::Oid::INVALID).then(|| AsSiteOwner::become_(owner));
-        Destination::open_known(site.destination)?;
+        if let Some(destination) = Destination::open_known(site.destination)? {
+            // The step that is removing rows is to be opened as well.
+            destination.keep_rows(site.idsite)?;
+        }
     }
     let first = first_day(extension, site.id)?.map(|day| day.to_string());
     let schema = &extension.schema;

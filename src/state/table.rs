@@ -182,6 +182,17 @@ impl Table {
         }
     }
 
+    /// Whether any of its rows `d` meets a condition, with the same rights.
+    ///
+    /// # Errors
+    /// As [`Table::check`].
+    pub fn has_rows(&self, which: &str, is_named: bool) -> Result<bool> {
+        let _owner = (!is_named).then(|| AsSiteOwner::become_(self.owner));
+        self.check()?;
+        let sql = format!("SELECT 1 FROM {} AS d WHERE {which} LIMIT 1", self.name);
+        Spi::connect_mut(|client| Ok(!query(client, &sql, &[])?.is_empty()))
+    }
+
     /// Raises an error of the table's triggers or constraints again, with the name of the table.
     fn name_in<T>(&self, caught: CaughtError) -> T {
         if let CaughtError::PostgresError(report) = &caught {

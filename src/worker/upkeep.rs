@@ -180,14 +180,10 @@ fn plan(extension: &Extension, site: &RegisteredSite) -> Result<Option<Plan>> {
          LEFT JOIN {schema}.matomo_site_state t ON t.site_id = s.id WHERE s.id = $1"
     );
     let (timezone, tended_on, place, is_enabled, url) = extension.run(|client| {
-        // A concurrent change of the retention waits, opens what this step has removed, and restarts the
-        // upkeep.
-        for lock in [
-            "matomo_site_config t WHERE t.id = $1 FOR SHARE",
-            "matomo_site_state t WHERE t.site_id = $1 FOR UPDATE",
-        ] {
-            query(client, &format!("SELECT 1 FROM {schema}.{lock}"), &[id.into()])?;
-        }
+        // A concurrent change of the retention waits, and then restarts the upkeep.
+        let lock =
+            format!("SELECT 1 FROM {schema}.matomo_site_state t WHERE t.site_id = $1 FOR UPDATE");
+        query(client, &lock, &[id.into()])?;
         let row = query(client, &sql, &[id.into()])?.next().ok_or(SiteError::NoSite(id))?;
         let timezone: Option<String> = row.get(1).map_err(spi)?;
         let tended_on: Option<String> = row.get(2).map_err(spi)?;
