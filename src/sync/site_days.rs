@@ -170,7 +170,8 @@ impl Copier {
         day.read.pages = day.read.pages.saturating_add(requests);
         while !ids.is_empty() {
             let (site, layouts) = (self.reading.site, self.destination.layouts());
-            let batch = recheck::by_id(&self.client, site, &layouts, &mut ids, true)?;
+            let begin = site.zone.midnight(day.read.day);
+            let batch = recheck::by_id(&self.client, site, &layouts, (begin, &mut ids), true)?;
             day.written += self.write(&batch)?;
             day.read.met.visits += count(batch.visits().len());
             day.read.met.actions += count(batch.actions().rows.len());
