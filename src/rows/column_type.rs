@@ -95,6 +95,14 @@ impl ColumnType {
         }
     }
 
+    /// The same in a database whose encoding knows only bytes.
+    pub fn in_bytes(self) -> ColumnType {
+        match self {
+            ColumnType::Varchar(most) => ColumnType::Bytes(most),
+            other => other,
+        }
+    }
+
     /// Writes a value as the type shows it; NULL if it cannot hold the value; then returns false.
     /// An empty text is a value to types of characters only.
     #[must_use]
