@@ -644,7 +644,7 @@ COMMENT ON COLUMN matomo_visit.fingerprint IS 'Matomo''s fingerprint of the visi
 COMMENT ON COLUMN matomo_visit.visitduration IS 'Duration of the visit, in seconds';
 COMMENT ON COLUMN matomo_visit.visitortype IS 'new, returning or returningCustomer';
 COMMENT ON COLUMN matomo_visit.visitcount IS 'Number of the visit among the visitor''s, from 1';
-COMMENT ON COLUMN matomo_visit.visitconverted IS 'Whether the visit converted a goal';
+COMMENT ON COLUMN matomo_visit.visitconverted IS 'Whether the visit converted a goal or had an order';
 COMMENT ON COLUMN matomo_visit.visitecommercestatus IS 'none, ordered, abandonedCart or orderedThenAbandonedCart';
 COMMENT ON COLUMN matomo_visit.goalconversions IS 'Number of goal conversions in the visit';
 COMMENT ON COLUMN matomo_visit.actions IS 'Number of actions of the visit as Matomo counts them: page views, downloads, outlinks, searches and events';
