@@ -644,7 +644,7 @@ COMMENT ON COLUMN matomo_visit.fingerprint IS 'Matomo''s fingerprint of the visi
 COMMENT ON COLUMN matomo_visit.visitduration IS 'Duration of the visit, in seconds';
 COMMENT ON COLUMN matomo_visit.visitortype IS 'new, returning or returningCustomer';
 COMMENT ON COLUMN matomo_visit.visitcount IS 'Number of the visit among the visitor''s, from 1';
-COMMENT ON COLUMN matomo_visit.visitconverted IS 'Whether the visit converted a goal';
+COMMENT ON COLUMN matomo_visit.visitconverted IS 'Whether the visit converted a goal or had an order';
 COMMENT ON COLUMN matomo_visit.visitecommercestatus IS 'none, ordered, abandonedCart or orderedThenAbandonedCart';
 COMMENT ON COLUMN matomo_visit.goalconversions IS 'Number of goal conversions in the visit';
 COMMENT ON COLUMN matomo_visit.actions IS 'Number of actions of the visit as Matomo counts them: page views, downloads, outlinks, searches and events';
@@ -1865,6 +1865,7 @@ DECLARE
     column_name text;
     columns text;
     change text;
+    sites bigint;
 BEGIN
     IF destination IS NULL THEN
         RAISE null_value_not_allowed USING MESSAGE = 'argument "destination" must not be null';
@@ -1875,6 +1876,9 @@ BEGIN
             MESSAGE = format('no names of custom dimensions of %s are known', destination),
             HINT = 'Read them with matomo_refresh_metadata, or with a sync of a registered site.';
     END IF;
+    sites := (SELECT count(*) FROM (
+        SELECT s.idsite FROM @extschema@.matomo_site_details s WHERE s.destination = matomo_create_named_views.destination
+        UNION SELECT s.idsite FROM @extschema@.matomo_days s WHERE s.destination = matomo_create_named_views.destination) s);
     FOR source IN
         SELECT s.of_visits, c.oid, c.relname, c.relnamespace::regnamespace AS of_schema, c.relacl,
                format(CASE WHEN s.of_visits THEN 'Matomo visits of %s with named custom dimensions'
@@ -1920,10 +1924,9 @@ BEGIN
                 WHERE d.destination = matomo_create_named_views.destination AND d.name <> ''
                   AND (d.scope = 'visit' OR NOT source.of_visits)
             )
-            SELECT c.name, min(c.number) AS number,
-                   min(c.number) = max(c.number) AND NOT bool_or(EXISTS (
-                       SELECT FROM configured o WHERE o.number = c.number AND (o.name, o.place) <> (c.name, c.place))) AS is_one,
-                   array_agg(c.idsite ORDER BY c.idsite) AS sites, array_agg(c.number ORDER BY c.idsite) AS numbers
+            -- Where all sites of the table have it alike, its rows need no distinction.
+            SELECT c.name, min(c.number) AS number, min(c.number) = max(c.number) AND count(*) = sites AS is_one,
+                   array_agg(c.idsite ORDER BY c.idsite) AS of_sites, array_agg(c.number ORDER BY c.idsite) AS numbers
             FROM configured c GROUP BY c.name, c.place ORDER BY min(c.number), min(c.idsite), c.name
         LOOP
             SELECT string_agg(CASE WHEN v.value IS NOT NULL THEN
@@ -1934,7 +1937,7 @@ BEGIN
                       WHEN 'dimension' || u.number = ANY (own) THEN format('t.%I', 'dimension' || u.number)
                       WHEN 'usercustomdimensions' = ANY (own) THEN format('t.usercustomdimensions->>%L', 'dimension' || u.number)
                       WHEN 'dimensions' = ANY (own) THEN format('t.dimensions->>%L', 'dimension' || u.number) END
-                  FROM unnest(dimension.sites, dimension.numbers) AS u(idsite, number)
+                  FROM unnest(dimension.of_sites, dimension.numbers) AS u(idsite, number)
                   LIMIT CASE WHEN dimension.is_one THEN 1 END) AS v(idsite, value);
             CONTINUE WHEN value IS NULL;
             IF NOT dimension.is_one THEN

@@ -54,6 +54,12 @@ pub fn check() -> Result<()> {
     }
 }
 
+/// Whether the database counts bytes where others count characters.
+pub fn counts_bytes() -> bool {
+    // SAFETY: main thread; a constant of the database.
+    unsafe { pg_sys::GetDatabaseEncoding() == SQL_ASCII }
+}
+
 /// Name of the database's encoding.
 pub fn name() -> &'static CStr {
     // SAFETY: main thread; the name is static.

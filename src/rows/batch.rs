@@ -117,7 +117,7 @@ impl Batch {
     }
 
     /// Adds a visit, instead of itself if it is there. Its rows may be as large as an answer. `from` is
-    /// the instant for actions without any time.
+    /// the instant for actions without any time. Returns its misfits, which the batch does not count.
     ///
     /// # Errors
     /// [`Fault::VisitTooLarge`], [`Fault::OutOfMemory`].
@@ -128,7 +128,7 @@ impl Batch {
         (id, visit): (i64, &Visit),
         day: Option<NaiveDate>,
         from: i64,
-    ) -> Result<()> {
+    ) -> Result<Misfits> {
         if self.ends.contains_key(&id) {
             self.visitors_without_actions.remove(&id);
             // Its rows stay in the text, where nothing leads to them.
@@ -137,10 +137,11 @@ impl Batch {
         let max_bytes = client.max_response_size();
         let room = usize::try_from(max_bytes).unwrap_or(usize::MAX);
         let made = VisitRows::of(visit, id, site, from);
+        let mut all = Misfits::default();
         for table in &mut self.tables {
             let begin = table.rows.len();
             match made.add(&mut table.rows, &table.layout, room) {
-                Some(misfits) => self.misfits.add_all(misfits),
+                Some(misfits) => all.add_all(misfits),
                 None => {
                     let fault = match table.rows.is_cut() {
                         true => Fault::OutOfMemory,
@@ -155,6 +156,6 @@ impl Batch {
         if visit.actions.is_empty() {
             self.visitors_without_actions.insert(id, visitor(visit));
         }
-        Ok(())
+        Ok(all)
     }
 }

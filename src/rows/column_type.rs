@@ -95,15 +95,26 @@ impl ColumnType {
         }
     }
 
+    /// The same in a database whose encoding knows only bytes.
+    pub fn in_bytes(self) -> ColumnType {
+        match self {
+            ColumnType::Varchar(most) => ColumnType::Bytes(most),
+            other => other,
+        }
+    }
+
     /// Writes a value as the type shows it; NULL if it cannot hold the value; then returns false.
-    /// An empty text is no value to any type but a text.
+    /// An empty text is a value to types of characters only.
     #[must_use]
     pub fn write(self, cells: &mut Cells, value: Value) -> bool {
         match (self, value) {
             (_, Value::Null) => cells.null(),
-            // A type that is not ours may not take an empty text, which is no value.
-            (ColumnType::Other, Value::Sent(raw)) if raw.get() == r#""""# => cells.null(),
-            (ColumnType::Other, Value::Text("")) => cells.null(),
+            // A type that is not ours may refuse it.
+            (ColumnType::Other | ColumnType::Json | ColumnType::Jsonb, value)
+                if is_empty(value) =>
+            {
+                cells.null();
+            }
             (ColumnType::Text | ColumnType::Other, value) => write_text(cells, value),
             (ColumnType::Integer(least, most), Value::Integer(number))
                 if (least..=most).contains(&number) =>
@@ -168,13 +179,12 @@ impl ColumnType {
                 .filter(|number| values::fits_numeric(number, digits, scale)),
             ColumnType::Float => {
                 let number: f64 = trimmed.parse().ok()?;
-                number.is_finite().then(|| number.to_string().into())
+                (number.is_finite() && (number != 0.0 || is_zero(trimmed)))
+                    .then(|| number.to_string().into())
             }
             ColumnType::Real => {
                 let number: f32 = trimmed.parse().ok()?;
-                let is_zero = values::plain_number(trimmed)
-                    .is_some_and(|text| !text.contains(|c| ('1'..='9').contains(&c)));
-                (number.is_finite() && (number != 0.0 || is_zero))
+                (number.is_finite() && (number != 0.0 || is_zero(trimmed)))
                     .then(|| number.to_string().into())
             }
             ColumnType::Boolean => {
@@ -187,21 +197,11 @@ impl ColumnType {
                 }
             }
             ColumnType::Timestamptz | ColumnType::Timestamp => {
-                let plain = trimmed.strip_suffix("+00").or(trimmed.strip_suffix('Z'));
-                let plain = plain.unwrap_or(trimmed).replacen('T', " ", 1);
-                let at =
-                    NaiveDateTime::parse_from_str(&plain, "%Y-%m-%d %H:%M:%S%.f").or_else(|_| {
-                        plain.parse::<NaiveDate>().map(|day| day.and_time(NaiveTime::MIN))
-                    });
-                let at = at.ok()?;
+                let at = day_and_time(trimmed)?;
                 let zone = if self == ColumnType::Timestamp { "" } else { "+00" };
-                in_calendar(at.date()).then(|| format!("{at}{zone}").into())
+                Some(format!("{at}{zone}").into())
             }
-            ColumnType::Date => {
-                let day = trimmed.split([' ', 'T']).next().unwrap_or_default();
-                let day = NaiveDate::parse_from_str(day, "%Y-%m-%d").ok()?;
-                in_calendar(day).then(|| day.to_string().into())
-            }
+            ColumnType::Date => Some(day_and_time(trimmed)?.date().to_string().into()),
             ColumnType::Time if is_time(trimmed) => Some(trimmed.into()),
             ColumnType::Time => {
                 let time = NaiveTime::parse_from_str(trimmed, "%H:%M:%S")
@@ -215,6 +215,28 @@ impl ColumnType {
             ColumnType::TextArray(_) => None,
         }
     }
+}
+
+fn is_empty(value: Value) -> bool {
+    match value {
+        Value::Sent(raw) => raw.get() == r#""""#,
+        Value::Text(text) => text.is_empty(),
+        _ => false,
+    }
+}
+
+/// A day, or a day and a time in UTC or without a zone, in the calendar.
+fn day_and_time(text: &str) -> Option<NaiveDateTime> {
+    let plain = text.strip_suffix("+00").or(text.strip_suffix('Z')).unwrap_or(text);
+    let plain = plain.replacen('T', " ", 1);
+    let at = NaiveDateTime::parse_from_str(&plain, "%Y-%m-%d %H:%M:%S%.f")
+        .or_else(|_| plain.parse::<NaiveDate>().map(|day| day.and_time(NaiveTime::MIN)));
+    at.ok().filter(|at| in_calendar(at.date()))
+}
+
+/// Whether a number is zero, and not only too small for a type.
+fn is_zero(number: &str) -> bool {
+    values::plain_number(number).is_some_and(|text| !text.contains(|c| ('1'..='9').contains(&c)))
 }
 
 /// Years that both Postgres and a reader can do with.

@@ -78,6 +78,11 @@ fn what_a_type_cannot_hold_is_null_and_told() {
         (ColumnType::Float, r#""25.019300""#, "25.0193"),
         (ColumnType::Float, "1e400", "misfit"),
         (ColumnType::Float, r#""inf""#, "misfit"),
+        (ColumnType::Float, "1e-400", "misfit"),
+        (ColumnType::Float, "1e-5", "0.00001"),
+        (ColumnType::Float, "-0.0e5", "-0"),
+        (ColumnType::Real, "1e-60", "misfit"),
+        (ColumnType::Real, "0.00", "0"),
         (ColumnType::Boolean, "1", "t"),
         (ColumnType::Boolean, r#""0""#, "f"),
         (ColumnType::Boolean, "false", "f"),
@@ -91,6 +96,11 @@ fn what_a_type_cannot_hold_is_null_and_told() {
         (ColumnType::Date, r#""2026-11-13""#, "2026-11-13"),
         (ColumnType::Date, r#""10000-01-01""#, "misfit"),
         (ColumnType::Date, r#""2026-02-30""#, "misfit"),
+        (ColumnType::Date, r#""2026-11-13 21:42:04""#, "2026-11-13"),
+        (ColumnType::Date, r#""2026-11-13T21:42:04.5Z""#, "2026-11-13"),
+        (ColumnType::Date, r#""2026-11-13 00:00:00+00""#, "2026-11-13"),
+        (ColumnType::Date, r#""2026-11-13 tomorrow""#, "misfit"),
+        (ColumnType::Date, r#""2026-11-13T23:30:00-05:00""#, "misfit"),
         (ColumnType::Timestamptz, r#""2026-11-13 21:42:04""#, "2026-11-13 21:42:04+00"),
         (ColumnType::Timestamp, r#""2026-11-13 21:42:04""#, "2026-11-13 21:42:04"),
         (ColumnType::Timestamptz, r#""soon""#, "misfit"),
@@ -98,6 +108,11 @@ fn what_a_type_cannot_hold_is_null_and_told() {
         (ColumnType::of("varchar", 7), r#""étés""#, "misfit"),
         (ColumnType::of("varchar", -1), r#""étés""#, "étés"),
         (ColumnType::Jsonb, r#"{"bb":1,"a":[]}"#, r#"{"a": [], "bb": 1}"#),
+        (ColumnType::Jsonb, r#""""#, "NULL"),
+        (ColumnType::Json, r#""""#, "NULL"),
+        (ColumnType::Json, r#"" ""#, r#"" ""#),
+        (ColumnType::of("varchar", 7), r#""""#, ""),
+        (ColumnType::of("name", -1), r#""""#, ""),
         (ColumnType::of("_text", -1), r#"["a","b c",null,""]"#, r#"{a,"b c",NULL,""}"#),
         (ColumnType::of("_text", -1), "[]", "{}"),
         (ColumnType::of("_text", -1), r#""Cat A""#, r#"{"Cat A"}"#),
@@ -127,8 +142,10 @@ fn what_a_type_cannot_hold_is_null_and_told() {
 }
 
 #[test]
-fn an_empty_default_is_no_value_of_somebody_elses_type() {
-    let mut text = FallibleText::default();
-    assert!(ColumnType::Other.write(&mut Cells(&mut text), Value::Text("")));
-    assert_eq!(&*text, "\\N\t");
+fn an_empty_default_is_no_value_of_a_type_that_is_no_text() {
+    for kind in [ColumnType::Other, ColumnType::Json, ColumnType::Jsonb, ColumnType::Date] {
+        let mut text = FallibleText::default();
+        assert!(kind.write(&mut Cells(&mut text), Value::Text("")));
+        assert_eq!(&*text, "\\N\t", "{kind:?}");
+    }
 }

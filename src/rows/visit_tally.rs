@@ -17,9 +17,9 @@ pub struct Counts {
 }
 
 impl VisitTally {
-    /// Adds or replaces a visit.
-    pub fn insert(&mut self, visit: i64, actions: usize, is_truncated: bool) {
-        self.0.insert(visit, (actions, is_truncated));
+    /// Adds or replaces a visit. Returns false if it was listed like this before.
+    pub fn insert(&mut self, visit: i64, actions: usize, is_truncated: bool) -> bool {
+        self.0.insert(visit, (actions, is_truncated)) != Some((actions, is_truncated))
     }
 
     /// The sums.
@@ -93,9 +93,8 @@ mod tests {
     #[test]
     fn a_visit_met_twice_counts_once_as_it_was_last() {
         let mut tally = VisitTally::default();
-        tally.insert(7, 3, false);
-        tally.insert(9, 500, true);
-        tally.insert(7, 4, false);
+        assert!(tally.insert(7, 3, false) && tally.insert(9, 500, true));
+        assert!(tally.insert(7, 4, false) && !tally.insert(7, 4, false));
         assert_eq!(tally.counts(), Counts { visits: 2, actions: 504, truncated_visits: 1 });
     }
 

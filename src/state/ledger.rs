@@ -287,13 +287,14 @@ pub fn corrupt() -> Error {
 }
 
 /// Lets all days of a destination be read again, of all sites and with the counts that they have, except
-/// days without visits.
+/// days without visits. Older versions have counted none of unfinished days whose visits were there before.
 ///
 /// # Errors
 /// Only internal ones.
 pub fn reread_all(extension: &Extension, destination: pg_sys::Oid) -> Result<()> {
     let sql = format!(
-        "UPDATE {0}.matomo_ledger l SET {UNREAD}, read_at = to_timestamp(0) WHERE l.visits > 0 AND {1}",
+        "UPDATE {0}.matomo_ledger l SET {UNREAD}, read_at = to_timestamp(0) \
+         WHERE (l.visits > 0 OR l.pass_began IS NOT NULL) AND {1}",
         extension.schema,
         restored::is_of_table(&extension.schema, "$1")
     );

@@ -8,6 +8,7 @@ use pgrx::prelude::*;
 use pgrx::spi::{SpiClient, SpiTupleTable};
 
 use crate::error::{Error, Result};
+use crate::pg::encoding;
 use crate::pg::spi::{query, spi};
 use crate::rows::column_type::ColumnType;
 use crate::rows::columns::{Column, TableKind};
@@ -57,6 +58,7 @@ pub fn known_columns(
         let (kind, modifier): (Option<String>, Option<i32>) =
             (row.get(3).map_err(spi)?, row.get(4).map_err(spi)?);
         let holds = ColumnType::of(&kind.unwrap_or_default(), modifier.unwrap_or(-1));
+        let holds = if encoding::counts_bytes() { holds.in_bytes() } else { holds };
         found.extend(column.map(|column| (column, (holds, for_casts.unwrap_or_default()))));
     }
     let names = kind.known().map(|column| column.name);

@@ -195,7 +195,7 @@ impl Check {
             let mut equal: Vec<_> =
                 listed.iter().map(|visit| visit.id).filter(|id| !known.contains(id)).collect();
             while !equal.is_empty() {
-                let batch = self.by_id(&mut equal, true)?;
+                let batch = self.by_id(day, &mut equal, true)?;
                 let differing = self.store.differing(&batch)?;
                 checked.stale += count(differing);
                 if differing > 0 {
@@ -206,7 +206,7 @@ impl Check {
         checked.here = checked.there - count(missing.len());
         let has_visits = self.destination.visits().is_some();
         while !missing.is_empty() {
-            let batch = self.by_id(&mut missing, true)?;
+            let batch = self.by_id(day, &mut missing, true)?;
             // A visit without actions has no rows but in the table of visits.
             let is_missing = |(id, rows): &&(i64, std::ops::Range<usize>)| {
                 !rows.is_empty() || in_visits.contains(id)
@@ -219,15 +219,16 @@ impl Check {
             checked.repaired += self.repair(&batch, with_rows)?;
         }
         while self.options.repair && !stale.is_empty() {
-            let batch = self.by_id(&mut stale, true)?;
+            let batch = self.by_id(day, &mut stale, true)?;
             checked.repaired += self.repair(&batch, batch.visits().len())?;
         }
         Ok(checked)
     }
 
     /// As [`recheck::by_id`].
-    fn by_id(&self, ids: &mut Vec<i64>, actions: bool) -> Result<Batch> {
-        recheck::by_id(&self.client, self.site, &self.destination.layouts(), ids, actions)
+    fn by_id(&self, day: NaiveDate, ids: &mut Vec<i64>, actions: bool) -> Result<Batch> {
+        let (begin, layouts) = (self.site.zone.midnight(day), self.destination.layouts());
+        recheck::by_id(&self.client, self.site, &layouts, (begin, ids), actions)
     }
 
     /// Writes the batch if this is a repair. Returns the number of repaired visits.
@@ -274,7 +275,7 @@ impl Check {
         let suspects: Vec<i64> = suspects.collect();
         let (mut left, mut known) = (suspects.clone(), HashSet::new());
         while !left.is_empty() {
-            let batch = self.by_id(&mut left, false)?;
+            let batch = self.by_id(*first, &mut left, false)?;
             known.extend(batch.visits().iter().map(|(id, _)| *id));
         }
         let gone: HashSet<i64> = suspects.into_iter().filter(|id| !known.contains(id)).collect();

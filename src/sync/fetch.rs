@@ -9,7 +9,6 @@ use crate::error::{Error, Fault, Result};
 use crate::matomo::client::{Client, SiteInfo, VisitSelection};
 use crate::matomo::visit::Visit;
 use crate::rows::batch::{Batch, Layouts, ListedVisit};
-use crate::rows::cell::representable;
 use crate::rows::site_context::SiteContext;
 use crate::rows::visit_cells;
 use crate::rows::visit_tally::{Counts, VisitTally};
@@ -131,8 +130,11 @@ fn read_day(
             check_site(client, &mut reading.site, (*id, visit), &mut |line| {
                 outbox.send(Message::Notice(line));
             })?;
-            seen.insert(*id, visit.actions.len(), visit.truncated > 0);
-            batch.add(client, site, (*id, visit), Some(due.day), begin)?;
+            let misfits = batch.add(client, site, (*id, visit), Some(due.day), begin)?;
+            // Pages overlap.
+            if seen.insert(*id, visit.actions.len(), visit.truncated > 0) {
+                batch.misfits.merge(&misfits);
+            }
             if batch.is_large() {
                 let full = std::mem::replace(&mut batch, Batch::new(layouts));
                 if !outbox.send(Message::Batch(full)) {
@@ -246,8 +248,8 @@ pub fn list_day(
 /// Maximum IDs per request: the segment must fit into a URL, and a visit may have many actions.
 pub const IDS: usize = 50;
 
-/// Fetches visits of any day by ID, with or without their actions. Returns a batch and the IDs that
-/// did not fit into it. IDs unknown to Matomo are in neither.
+/// Fetches visits by ID, with or without their actions. Returns a batch and the IDs that did not fit into
+/// it. IDs unknown to Matomo are in neither. `begin` is the instant of a visit without any time.
 ///
 /// # Errors
 /// Those of [`Client::visits`].
@@ -255,7 +257,7 @@ pub fn by_id(
     client: &Client,
     mut site: SiteContext,
     layouts: &Layouts,
-    mut ids: Vec<i64>,
+    (begin, mut ids): (i64, Vec<i64>),
     actions: bool,
     notice: &mut dyn FnMut(String),
 ) -> Result<(Batch, Vec<i64>)> {
@@ -276,8 +278,8 @@ pub fn by_id(
                 ids.push(*id);
                 continue;
             }
-            let begin = representable(visit.last).unwrap_or_default();
-            batch.add(client, site, (*id, visit), None, begin)?;
+            let misfits = batch.add(client, site, (*id, visit), None, begin)?;
+            batch.misfits.merge(&misfits);
         }
     }
     Ok((batch, ids))

@@ -41,7 +41,7 @@ pub fn compare(destination: &Destination, listed: &[ListedVisit]) -> Result<Diff
 }
 
 /// Fetches visits by ID until a batch is full, or all of them without actions. Removes their IDs from
-/// `ids`.
+/// `ids`. `begin` is the instant of a visit without any time.
 ///
 /// # Errors
 /// Those of [`Client::visits`].
@@ -49,13 +49,13 @@ pub fn by_id(
     client: &Client,
     site: SiteContext,
     layouts: &Layouts,
-    ids: &mut Vec<i64>,
+    (begin, ids): (i64, &mut Vec<i64>),
     actions: bool,
 ) -> Result<Batch> {
     let wanted = std::mem::take(ids);
     let layouts = layouts.clone();
     let (batch, left) = remote::ask(client, move |client, notice| {
-        fetch::by_id(client, site, &layouts, wanted, actions, notice)
+        fetch::by_id(client, site, &layouts, (begin, wanted), actions, notice)
     })?;
     *ids = left;
     Ok(batch)

@@ -170,7 +170,8 @@ impl Copier {
         day.read.pages = day.read.pages.saturating_add(requests);
         while !ids.is_empty() {
             let (site, layouts) = (self.reading.site, self.destination.layouts());
-            let batch = recheck::by_id(&self.client, site, &layouts, &mut ids, true)?;
+            let begin = site.zone.midnight(day.read.day);
+            let batch = recheck::by_id(&self.client, site, &layouts, (begin, &mut ids), true)?;
             day.written += self.write(&batch)?;
             day.read.met.visits += count(batch.visits().len());
             day.read.met.actions += count(batch.actions().rows.len());
@@ -261,6 +262,9 @@ impl Recorder {
             counts.visits += written.new_visits;
             counts.actions += written.inserted - written.deleted;
             counts.truncated_visits = counts.truncated_visits.max(read.met.truncated_visits);
+            // They may have been stored before there was an entry.
+            counts.visits = counts.visits.max(read.met.visits);
+            counts.actions = counts.actions.max(read.met.actions);
         }
         if before != Some(&entry) || self.is_to_read_anew(read.day) {
             entry.known.read_at = self.now;

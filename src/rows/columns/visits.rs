@@ -21,7 +21,7 @@ pub const VISITS: &[Column] = &[
     new("visitduration", "integer", Visit("visitDuration"), "Duration of the visit, in seconds"),
     new("visitortype", "text", Visit("visitorType"), "new, returning or returningCustomer"),
     new("visitcount", "integer", Visit("visitCount"), "Number of the visit among the visitor's, from 1"),
-    new("visitconverted", "boolean", Visit("visitConverted"), "Whether the visit converted a goal"),
+    new("visitconverted", "boolean", Visit("visitConverted"), "Whether the visit converted a goal or had an order"),
     new("visitecommercestatus", "text", Visit("visitEcommerceStatus"),
         "none, ordered, abandonedCart or orderedThenAbandonedCart"),
     new("goalconversions", "integer", Visit("goalConversions"), "Number of goal conversions in the visit"),

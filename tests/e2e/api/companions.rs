@@ -3,6 +3,7 @@
 use fake_matomo::Fake;
 use postgres::Client;
 
+use crate::support::sites::{add_site, server};
 use crate::support::*;
 
 const FIRST: &str = "2026-10-24";
@@ -63,6 +64,40 @@ fn a_companion_that_is_dropped_is_missed_by_nobody_and_can_be_made_again() {
     }
     let again = "SELECT count(*) FROM matomo_create_companions('matomo')";
     assert_eq!(one::<i64>(&mut db, again), 0);
+}
+
+#[test]
+fn a_day_half_read_into_a_table_that_was_filled_before_is_read_again() {
+    let fake = shop();
+    for (meanwhile, all) in [
+        ("SELECT matomo_create_companions('matomo')", true),
+        ("TRUNCATE matomo", false),
+        // As older versions have counted.
+        (
+            "UPDATE matomo_ledger SET visits = 0, actions = 0; SELECT matomo_create_companions('matomo')",
+            true,
+        ),
+    ] {
+        let mut db = database();
+        run(&mut db, "LOAD 'matomo_postgres'; SET matomo.companions = ''");
+        sync_all(&mut db, &fake);
+        forget_matomo(&mut db);
+        server(&mut db, &fake);
+        let site = add_site(&mut db, &format!(", start_date => '{FIRST}'"));
+        run(&mut db, "SET matomo.page_size = 4; SET matomo.step_pages = 1");
+        let step = format!("DO $$ BEGIN PERFORM matomo_run_step({site}, false); END $$");
+        let half_read = "SELECT count(*) FROM matomo_ledger WHERE pass_began IS NOT NULL";
+        // The first step begins the run.
+        run(&mut db, &step);
+        run(&mut db, &step);
+        assert!(one::<i64>(&mut db, half_read) > 0);
+        run(&mut db, &format!("RESET matomo.companions; {meanwhile}"));
+        run(&mut db, &format!("CALL matomo_sync_site({site})"));
+        assert_equal(&mut db, "matomo", &all_of(&fake, 1));
+        if all {
+            assert_whole(&mut db, &fake);
+        }
+    }
 }
 
 #[test]

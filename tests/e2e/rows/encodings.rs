@@ -84,6 +84,24 @@ fn sql_ascii_holds_utf_8_as_it_is() {
 }
 
 #[test]
+fn sql_ascii_counts_bytes() {
+    let fake = serve(Noon::new().world(1));
+    for visit in &mut fake.world().site_mut(1).visits {
+        visit.country = Some("éééé".to_owned());
+        visit.city = Some("ééé".to_owned());
+    }
+    let mut db = database_in("SQL_ASCII");
+    run(
+        &mut db,
+        "SET matomo.companions = ''; SELECT matomo_create_table('mine');
+         ALTER TABLE mine ALTER country TYPE varchar(7), ALTER city TYPE varchar(7)",
+    );
+    run(&mut db, &sync_sql(&fake, 1, ", destination => 'mine'"));
+    let kept = "SELECT concat_ws(' ', count(*), count(country), count(city)) FROM mine";
+    assert_eq!(one::<String>(&mut db, kept), "9 0 9");
+}
+
+#[test]
 fn texts_arrive_in_the_encoding_of_the_database() {
     let fake = serve(Noon::new().world(1));
     let mut seen = Vec::new();

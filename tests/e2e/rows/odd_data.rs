@@ -73,6 +73,16 @@ fn synced(fake: &Fake) -> Client {
     db
 }
 
+/// Visits that a deep check finds to differ, and repairs.
+fn repaired(db: &mut Client, fake: &Fake) -> i64 {
+    let (url, token) = (fake.url(), fake.token());
+    let check = format!(
+        "SELECT sum(missing + stale + extra + repaired)::bigint FROM matomo_check(1, '{DAY}', '{DAY}', \
+         '{url}', '{token}', deep => true, repair => true)"
+    );
+    one(db, &check)
+}
+
 /// Compares an expression in each row, ordered by action_id, in all tables; returns the values.
 #[track_caller]
 fn assert_rows(db: &mut Client, expression: &str, expected: &[&str]) -> Vec<String> {

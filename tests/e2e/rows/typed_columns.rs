@@ -199,6 +199,29 @@ fn a_run_notes_the_values_that_no_column_could_hold() {
 }
 
 #[test]
+fn a_visit_on_two_pages_is_told_once() {
+    let fake = serve(world(143, "UTC", 9, "2026-10-24", "2026-10-25"));
+    let (mut db, notices) = connect_with_notices(shared(), &shared().database(), "postgres");
+    sites::server(&mut db, &fake);
+    run(&mut db, "SET matomo.companions = ''; SET matomo.page_size = 2; SET matomo.step_pages = 1");
+    for table in ["one", "two"] {
+        let short = format!("ALTER TABLE {table} ALTER sitename TYPE varchar(2)");
+        run(&mut db, &format!("SELECT matomo_create_table('{table}'); {short}"));
+    }
+    let sums = Sync::of(&fake, "2026-10-24", "2026-10-25").pages_of(2).into("one").run(&mut db);
+    let warnings = notices.warnings();
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    let message = warnings[0].message();
+    assert!(message.ends_with(&format!(": sitename ({})", sums.visits)), "{message}");
+    // Nor in two steps.
+    let arguments = ", destination => 'two', start_date => '2026-10-24'";
+    let id = sites::add_site(&mut db, arguments);
+    run(&mut db, &format!("CALL matomo_sync_site({id})"));
+    let noted = one::<String>(&mut db, "SELECT misfits::text FROM matomo_runs");
+    assert_eq!(noted, format!(r#"{{"sitename": {}}}"#, sums.visits));
+}
+
+#[test]
 fn keys_that_nobody_knows_are_kept() {
     let of = |level: &str| format!(r#","newIn{level}":{{"b":[1,null],"a":"x"}}"#);
     let body = format!("[{}]", visit(7, &of("Visit"), &of("Action"), &of("Item")));

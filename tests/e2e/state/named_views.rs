@@ -54,17 +54,38 @@ fn dimensions_are_shown_under_their_names() {
     assert_eq!(columns(&mut db, "matomo_visits_named"), ["plan"]);
     // dimension3 has another name in each site.
     let wrong = "SELECT count(*) FROM matomo_named WHERE
-        plan IS DISTINCT FROM dimension1
+        plan IS DISTINCT FROM CASE idsite WHEN 1 THEN dimension1 END
         OR section IS DISTINCT FROM CASE idsite WHEN 1 THEN dimension3 END
         OR author IS DISTINCT FROM CASE idsite WHEN 2 THEN dimension3 END
-        OR city_dimension4 IS DISTINCT FROM dimension4";
+        OR city_dimension4 IS DISTINCT FROM CASE idsite WHEN 1 THEN dimension4 END";
     assert_eq!(one::<i64>(&mut db, wrong), 0);
     let filled =
         "SELECT count(section) > 0 AND count(author) > 0 AND count(plan) > 0 FROM matomo_named";
     assert!(one::<bool>(&mut db, filled));
     let visits = "SELECT count(*) = (SELECT count(*) FROM matomo_visits) AND
-        bool_and(plan IS NOT DISTINCT FROM dimensions->>'dimension1') AND count(plan) > 0 FROM matomo_visits_named";
+        bool_and(plan IS NOT DISTINCT FROM CASE idsite WHEN 1 THEN dimensions->>'dimension1' END) AND count(plan) > 0
+        FROM matomo_visits_named";
     assert!(one::<bool>(&mut db, visits));
+}
+
+#[test]
+fn names_are_of_the_sites_that_have_them() {
+    let (fake, mut db) = synced();
+    // Of the other site nothing was read.
+    run(&mut db, "DELETE FROM matomo_site_metadata WHERE idsite = 2");
+    texts(&mut db, CREATE);
+    let named = "SELECT string_agg(DISTINCT idsite::text, ' ') FROM matomo_named WHERE";
+    assert_eq!(one::<i64>(&mut db, "SELECT count(DISTINCT idsite) FROM matomo_named"), 2);
+    assert_eq!(one::<String>(&mut db, &format!("{named} plan IS NOT NULL")), "1");
+    assert_eq!(one::<String>(&mut db, &format!("{named} section IS NOT NULL")), "1");
+    // Where it has the same, a row's site need not be looked at.
+    let same = fake.world().site(1).dimensions.clone();
+    fake.world().site_mut(2).dimensions = same;
+    run(&mut db, "SELECT matomo_refresh_metadata(2, server => 'analytics')");
+    texts(&mut db, CREATE);
+    assert_eq!(one::<String>(&mut db, &format!("{named} section IS NOT NULL")), "1 2");
+    let view = "SELECT pg_get_viewdef('matomo_named'::regclass)";
+    assert!(!one::<String>(&mut db, view).contains("CASE"));
 }
 
 #[test]

@@ -79,6 +79,7 @@ fn without_any_timestamp_the_begin_of_the_day_stands_in() {
         // Paging does not lose its place either: each of these pages is full.
         let sums = Sync::of(&fake, DAY, DAY).pages_of(1).run(&mut db);
         assert_eq!((sums.visits, sums.written()), (1, 0), "{times}");
+        assert_eq!(repaired(&mut db, &fake), 0, "{times}");
     }
     let rows = seen.len();
     seen.dedup();
