@@ -60,6 +60,8 @@ pub fn measure<E: From<postgres::Error>>(
         Ok(watcher.query_one(sql, &[])?.get(0))
     };
     watcher.batch_execute("CHECKPOINT")?;
+    // Otherwise the kernel writes to the disk meanwhile what came before: with a CPU that COPY leaves free.
+    std::process::Command::new("sync").status().ok();
     let memory = Memory::watch(backend);
     let before = (wal(watcher)?, cpu(backend), cpu(own()), Instant::now());
     let rows = work()?;
