@@ -56,6 +56,8 @@ pub enum SiteError {
     SiteChanged(i32),
     /// A trigger has kept rows that were to be deleted.
     RowsKept(String),
+    /// A foreign table is several tables on its server, whose rows share their places.
+    SharedPlaces(String),
     /// No slot is left for a process that would sync a site.
     NoProcess { site: i32, at_work: usize, hint: &'static str },
     /// Work for a site made no progress for this long.
@@ -90,6 +92,7 @@ impl SiteError {
                 SqlState::ActiveSqlTransaction
             }
             SiteError::NoRun(_) | SiteError::RowsKept(_) => SqlState::ObjectNotInPrerequisiteState,
+            SiteError::SharedPlaces(_) => SqlState::WrongObjectType,
             SiteError::SiteChanged(_) => SqlState::SerializationFailure,
             SiteError::NoProcess { .. } => SqlState::ConfigurationLimitExceeded,
             SiteError::NoProgress(_) => SqlState::QueryCanceled,
@@ -190,6 +193,11 @@ impl SiteError {
                 "Remove what prevents it, such as a trigger on DELETE, or delete these rows yourself."
                     .to_owned()
             }
+            SiteError::SharedPlaces(_) => {
+                "Make a foreign table of each partition there: postgres_fdw changes rows by their place, \
+                 which rows of several partitions share."
+                    .to_owned()
+            }
             SiteError::NoProcess { hint, .. } => (*hint).to_owned(),
             SiteError::NoProgress(_) => {
                 "Look for a slow trigger or index of the destination; or lower matomo.page_size, or \
@@ -288,6 +296,9 @@ impl fmt::Display for SiteError {
                 write!(f, "registered site {site} was changed meanwhile")
             }
             SiteError::RowsKept(name) => write!(f, "rows of {name} are not deleted"),
+            SiteError::SharedPlaces(name) => {
+                write!(f, "foreign table {name} is a partitioned table on its server")
+            }
             SiteError::NoProcess { site, .. } => {
                 write!(f, "could not start a process for registered site {site}")
             }

@@ -227,7 +227,8 @@ fn is_empty(value: Value) -> bool {
 
 /// A day, or a day and a time in UTC or without a zone, in the calendar.
 fn day_and_time(text: &str) -> Option<NaiveDateTime> {
-    let plain = text.strip_suffix("+00").or(text.strip_suffix('Z')).unwrap_or(text);
+    let utc = ["+00", "+00:00", "Z", " UTC"];
+    let plain = utc.iter().find_map(|zone| text.strip_suffix(zone)).unwrap_or(text);
     let plain = plain.replacen('T', " ", 1);
     let at = NaiveDateTime::parse_from_str(&plain, "%Y-%m-%d %H:%M:%S%.f")
         .or_else(|_| plain.parse::<NaiveDate>().map(|day| day.and_time(NaiveTime::MIN)));

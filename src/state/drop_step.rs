@@ -113,10 +113,8 @@ pub fn drop_step(arguments: DropArguments) -> Result<Dropped> {
         // Do not wait for an exclusive lock on a partition either.
         let wait = u64::try_from(lock_timeout.micros()).unwrap_or_default();
         let _bounded = locks::waits_up_to(Duration::from_micros(wait));
-        for (_, oid) in [(rows::TableKind::Actions, destination)].iter().chain(&companions) {
-            // SAFETY: main thread, within a transaction.
-            unsafe { pg_sys::LockRelationOid(*oid, lock_mode(false)) };
-        }
+        // SAFETY: main thread, within a transaction.
+        unsafe { pg_sys::LockRelationOid(destination, lock_mode(false)) };
         check_name()?;
         let rows_of = |table: pg_sys::Oid,
                        kind: rows::TableKind,

@@ -17,7 +17,6 @@ use crate::state::ledger;
 use crate::state::restored;
 use crate::state::table::Table;
 use crate::store::companions;
-use crate::store::engine::Engine;
 
 /// Maximum wait for locks if the session has no `lock_timeout`.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -162,38 +161,7 @@ impl Group {
                 actions += if table.oid == self.table.oid { gone.len() } else { 0 };
             }
         }
-        if visitor.ip.is_some() {
-            self.warn_of_unknown_ips(is_named)?;
-        }
         Ok((self.table.oid, count(visits.len()), count(actions)))
-    }
-
-    /// Warns of visits of which no table has the IP address, as companions were made after them.
-    fn warn_of_unknown_ips(&self, is_named: bool) -> Result<()> {
-        // Citus cannot join by text.
-        if Spi::connect_mut(|client| Engine::of(client, self.table.oid))? == Engine::Citus {
-            return Ok(());
-        }
-        let mut unknown = vec!["d.idvisit IS NOT NULL".to_owned()];
-        for table in self.tables() {
-            let has_ip = table.columns()?.iter().any(|column| column == "visitip");
-            match has_ip {
-                true if table.oid == self.table.oid => unknown.push("d.visitip IS NULL".to_owned()),
-                true => unknown.push(format!(
-                    "NOT EXISTS (SELECT FROM {} AS v WHERE v.visitip IS NOT NULL \
-                     AND v.idvisit::pg_catalog.text OPERATOR(pg_catalog.=) d.idvisit::pg_catalog.text)",
-                    table.name
-                )),
-                false => {}
-            }
-        }
-        if self.table.has_rows(&unknown.join(" AND "), is_named)? {
-            warn(
-                format!("table {} has visits whose IP address is not known", self.table.name),
-                "Read their days again with matomo_sync(…, force => true), then erase again; or erase by visitorid or userid.",
-            );
-        }
-        Ok(())
     }
 
     /// Deletes the rows of the visitor, and those of these visits; gives the visit of each.

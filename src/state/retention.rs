@@ -128,8 +128,7 @@ fn is_longer(extension: &Extension, site: i32, before: Interval) -> Result<bool>
 /// started before midnight.
 ///
 /// # Errors
-/// Those of [`Destination::open_known`] if the site's owner may not sync it, and of
-/// [`Destination::keep_rows`].
+/// Those of [`Destination::open_known`] if the site's owner may not sync it.
 pub fn open_again(
     extension: &Extension,
     site: &RegisteredSite,
@@ -145,7 +144,7 @@ pub fn open_again(
         let _owner = (owner != pg_sys::Oid::INVALID).then(|| AsSiteOwner::become_(owner));
         if let Some(destination) = Destination::open_known(site.destination)? {
             // The step that is removing rows is to be opened as well.
-            destination.keep_rows(site.idsite)?;
+            destination.keep_rows(site.idsite);
         }
     }
     let first = first_day(extension, site.id)?.map(|day| day.to_string());

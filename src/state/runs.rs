@@ -214,23 +214,12 @@ fn smaller_steps(client: &mut SpiClient, schema: &str, site: i32) -> Result<Opti
 /// # Errors
 /// Only internal ones.
 pub fn pause(extension: &Extension, run: i64) -> Result<()> {
+    let schema = &extension.schema;
     let sql = format!(
-        "UPDATE {0}.matomo_site_state t SET next_at = clock_timestamp() \
-         FROM {0}.matomo_run_log r WHERE r.runid = $1 AND t.site_id = r.site_id",
-        extension.schema
-    );
-    put_off(extension, run)?;
-    extension.run(|client| query(client, &sql, &[run.into()]).map(drop))
-}
-
-/// Pauses a run that another session keeps from going on. Its site waits as [`begin`] has set.
-///
-/// # Errors
-/// Only internal ones.
-pub fn put_off(extension: &Extension, run: i64) -> Result<()> {
-    let sql = format!(
-        "UPDATE {}.matomo_run_log SET status = 'paused' WHERE runid = $1",
-        extension.schema
+        "WITH r AS (UPDATE {schema}.matomo_run_log SET status = 'paused' WHERE runid = $1 \
+             RETURNING site_id) \
+         UPDATE {schema}.matomo_site_state t SET next_at = clock_timestamp() \
+         FROM r WHERE t.site_id = r.site_id"
     );
     extension.run(|client| query(client, &sql, &[run.into()]).map(drop))
 }

@@ -14,6 +14,7 @@ use crate::pg::report;
 use crate::pg::roles::{AsSiteOwner, has_rights_of};
 use crate::pg::spi::{query, spi, values};
 use crate::pg::subtransaction::{self, RolledBack};
+use crate::store::engine::places;
 use crate::store::relation::name_of;
 
 /// A table to delete rows from.
@@ -103,10 +104,10 @@ impl Table {
         }
     }
 
-    /// Checks that the current user may read and delete all of its rows.
+    /// Checks that the current user may read and delete all of its rows, and that no other rows go with them.
     ///
     /// # Errors
-    /// [`Error::Privilege`] and [`Error::RowSecurity`].
+    /// [`Error::Privilege`], [`Error::RowSecurity`], [`SiteError::SharedPlaces`].
     pub fn check(&self) -> Result<()> {
         let _safe = LocalSettings::of(&[SAFE_PATH]);
         let sql = "SELECT concat_ws(', ', \
@@ -125,7 +126,7 @@ impl Table {
                 Err(Error::Privilege { name: self.name.clone(), missing: vec![missing] })
             }
             None if hides == Some(true) => Err(Error::RowSecurity(self.name.clone())),
-            None => Ok(()),
+            None => places::check(self.oid),
         }
     }
 
@@ -180,17 +181,6 @@ impl Table {
             true => Ok(()),
             false => Err(Error::Renamed(self.name.clone())),
         }
-    }
-
-    /// Whether any of its rows `d` meets a condition, with the same rights.
-    ///
-    /// # Errors
-    /// As [`Table::check`].
-    pub fn has_rows(&self, which: &str, is_named: bool) -> Result<bool> {
-        let _owner = (!is_named).then(|| AsSiteOwner::become_(self.owner));
-        self.check()?;
-        let sql = format!("SELECT 1 FROM {} AS d WHERE {which} LIMIT 1", self.name);
-        Spi::connect_mut(|client| Ok(!query(client, &sql, &[])?.is_empty()))
     }
 
     /// Raises an error of the table's triggers or constraints again, with the name of the table.

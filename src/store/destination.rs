@@ -16,7 +16,7 @@ use crate::rows::columns::TableKind;
 use crate::rows::layout::Layout;
 use crate::store::catalog::{key, key_without_index, known_columns, missing_privileges};
 use crate::store::companions;
-use crate::store::engine::Engine;
+use crate::store::engine::{Engine, places};
 use crate::store::relation::{find, lock_mode, name_of};
 
 /// Tables that the first sync creates: the Node tool's standard and partitioned table.
@@ -175,6 +175,15 @@ impl Destination {
             }
         }
         Ok(())
+    }
+
+    /// Checks that rows of foreign tables can be changed one by one.
+    ///
+    /// # Errors
+    /// [`crate::error::SiteError::SharedPlaces`].
+    pub fn check_places(&self) -> Result<()> {
+        let mut foreign = self.tables().filter(|table| table.engine == Engine::Foreign);
+        foreign.try_for_each(|table| places::check(table.oid))
     }
 
     /// `action_timestamp` of the site's newest row, in seconds since 1970.

@@ -4,6 +4,7 @@
 
 pub mod chunks;
 pub mod hint;
+pub mod places;
 
 use pgrx::prelude::*;
 use pgrx::spi::SpiClient;

@@ -33,16 +33,10 @@ impl Destination {
         Ok(())
     }
 
-    /// Keeps old rows of a site from being removed until the end of the transaction. It waits for the step
-    /// that removes them.
-    ///
-    /// # Errors
-    /// [`Busy::Drops`].
-    pub fn keep_rows(&self, site: i32) -> Result<()> {
-        match locks::take(Lock::Rows(self.oid, site), Mode::Shared) {
-            true => Ok(()),
-            false => Err(busy(self.oid, self.name.clone())),
-        }
+    /// Keeps a site's retention from removing rows until the end of the transaction. It waits for the step
+    /// that does.
+    pub fn keep_rows(&self, site: i32) {
+        locks::wait_for(Lock::Rows(self.oid, site), Mode::Shared);
     }
 
     /// Itself with the companions that it has by now: they may have been made while it waited for the

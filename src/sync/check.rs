@@ -102,6 +102,9 @@ fn run_in(
     let now = Utc::now().timestamp();
     let reading =
         ReadOptions { site, page_size, portion: Portion::Whole, began: now, is_zone_known: true };
+    if options.repair {
+        destination.check_places()?;
+    }
     let mut check = Check {
         client,
         site,

@@ -262,9 +262,11 @@ impl Recorder {
             counts.visits += written.new_visits;
             counts.actions += written.inserted - written.deleted;
             counts.truncated_visits = counts.truncated_visits.max(read.met.truncated_visits);
-            // They may have been stored before there was an entry.
-            counts.visits = counts.visits.max(read.met.visits);
-            counts.actions = counts.actions.max(read.met.actions);
+            if read.part != Part::New {
+                // They may have been stored before there was an entry.
+                counts.visits = counts.visits.max(read.met.visits);
+                counts.actions = counts.actions.max(read.met.actions);
+            }
         }
         if before != Some(&entry) || self.is_to_read_anew(read.day) {
             entry.known.read_at = self.now;

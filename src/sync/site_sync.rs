@@ -190,6 +190,7 @@ impl Sync {
         }
         // Only after Matomo has answered: a mistyped URL is not another Matomo.
         ledger.check_matomo(&destination)?;
+        destination.check_places()?;
         let store = Writer::new(&destination);
         let (zone, is_rollup) = (info.zone, info.is_rollup);
         let site = SiteContext { id: site, zone, action_time, is_rollup };

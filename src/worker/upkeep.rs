@@ -19,6 +19,7 @@ use crate::state::ledger;
 use crate::state::retention;
 use crate::state::sites::RegisteredSite;
 use crate::state::whose;
+use crate::store::relation::name_of;
 use crate::worker::attempt::attempt;
 use crate::worker::background;
 
@@ -62,7 +63,11 @@ impl Plan {
         let Some(known) = whose::other_than(extension, site.destination, &asked)? else {
             return Ok(());
         };
-        let destination = site.destination_name.clone();
+        // 0.1.0 kept URLs as typed.
+        if Endpoint::parse(&known).is_ok_and(|known| known == *matomo) {
+            return Ok(());
+        }
+        let destination = name_of(site.destination)?.unwrap_or_default();
         Err(Error::OtherMatomo(OtherMatomo { destination, known, asked, companions: Vec::new() }))
     }
 }

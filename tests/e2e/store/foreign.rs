@@ -288,3 +288,33 @@ fn errors_of_the_other_server_name_it_and_say_what_to_check() {
     let told: String = one(&mut db, "SELECT hint FROM matomo_runs WHERE status = 'failed'");
     assert!(told.contains(hint), "{told}");
 }
+
+#[test]
+fn a_foreign_table_that_is_partitioned_on_its_server_is_refused_before_other_rows_are_changed() {
+    let noon = Noon::new();
+    let fake = serve(noon.world(8));
+    let (mut db, mut there) = parted(&noon);
+    let middle = chrono::DateTime::from_timestamp(noon.at(5, "00:00:00"), 0).unwrap().to_rfc3339();
+    run(
+        &mut there,
+        &format!(
+            "DROP TABLE old; CREATE TABLE old (LIKE matomo_action) PARTITION BY RANGE (action_timestamp);
+             CREATE TABLE old_1 PARTITION OF old FOR VALUES FROM (MINVALUE) TO ('{middle}');
+             CREATE TABLE old_2 PARTITION OF old FOR VALUES FROM ('{middle}') TO (MAXVALUE)"
+        ),
+    );
+    let into = format!("{}, destination => 'visits', force => true", from(&noon, 7));
+    sync(&mut db, &fake, &into);
+    let before = fingerprint(&mut db, "visits");
+    let visitor: String = one(&mut db, "SELECT min(visitorid) FROM visits");
+    for call in [
+        sync_sql(&fake, 1, &into),
+        format!("SELECT matomo_forget('{visitor}')"),
+        format!("CALL matomo_drop_before('visits', '{middle}')"),
+    ] {
+        let refused = error(&mut db, &call);
+        let message = "foreign table public.visits_old is a partitioned table on its server";
+        assert_says(&refused, "42809", message, &[], "Make a foreign table of each partition");
+    }
+    assert_eq!(fingerprint(&mut db, "visits"), before);
+}

@@ -3,7 +3,6 @@
 use fake_matomo::{Action, Fake, Kind};
 use postgres::Client;
 
-use crate::support::cluster::shared;
 use crate::support::noon::settled;
 use crate::support::*;
 
@@ -350,27 +349,6 @@ fn an_address_is_not_looked_for_where_no_table_has_it() {
         one::<i64>(&mut db, &format!("SELECT count(*) FROM matomo WHERE visitip = '{ip}'")),
         0
     );
-}
-
-#[test]
-fn an_erasure_by_address_tells_of_visits_whose_address_is_not_known() {
-    let fake = serve(world(14, "Europe/Paris", 12, FIRST, LAST));
-    let (name, _db) = named_database();
-    let (mut db, said) = connect_with_notices(shared(), &name, "postgres");
-    run(&mut db, "SET matomo.companions = ''");
-    Sync::of(&fake, FIRST, LAST).run(&mut db);
-    run(&mut db, "RESET matomo.companions; SELECT matomo_create_companions('matomo')");
-    said.warnings();
-    let ip = "SELECT matomo_forget(visitip => '192.0.2.1')";
-    run(&mut db, ip);
-    let warnings = said.warnings();
-    assert_eq!(warnings.len(), 1, "{warnings:?}");
-    let message = "table public.matomo has visits whose IP address is not known";
-    assert_eq!(warnings[0].message(), message);
-    Sync::of(&fake, FIRST, LAST).run(&mut db);
-    said.warnings();
-    run(&mut db, ip);
-    assert_eq!(said.warnings(), []);
 }
 
 #[test]

@@ -39,20 +39,6 @@ const STATE: &str =
     "SELECT concat_ws(' ', failures, next_at <= now(), last_error) FROM matomo_site_state";
 
 #[test]
-fn a_run_that_another_session_keeps_from_going_on_waits_and_has_not_failed() {
-    let (fake, name, mut db, site) = begun(436);
-    let mut other = shared().connect(&name);
-    run(&mut other, "BEGIN; SELECT matomo_drop_step('matomo', '2000-01-01', NULL, '1 s', NULL)");
-    while step(&mut db, site) {}
-    assert_eq!(status(&mut db), ["paused"]);
-    assert_eq!(texts(&mut db, STATE), ["0 f"]);
-    run(&mut other, "COMMIT");
-    run(&mut db, &format!("CALL matomo_sync_site({site})"));
-    assert_eq!(status(&mut db), ["succeeded"]);
-    assert_equal(&mut db, "matomo", &all_of(&fake, 1));
-}
-
-#[test]
 fn a_run_does_not_wait_for_a_change_of_its_site_to_note_the_timezone() {
     let fake = serve(sites(437, 1));
     let (name, mut db) = named_database();
