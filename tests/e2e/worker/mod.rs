@@ -4,6 +4,7 @@ mod blocked_drops;
 mod cron;
 mod ends;
 mod fleet;
+mod forged_runs;
 mod hostages;
 mod metadata;
 mod monitoring;
