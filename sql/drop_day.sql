@@ -16,7 +16,15 @@ COMMENT ON FUNCTION matomo_is_of_rows(text, text[]) IS
     'Internal: whether an error is of the rows that are removed, and does not keep others from being removed';
 
 -- Drops a partition, or a chunk of a hypertable with the function `drop_chunks`.
-CREATE FUNCTION matomo_drop_partition(parent text, name text, lo text, hi text, drop_chunks text, OUT failed jsonb)
+CREATE FUNCTION matomo_drop_partition(
+    id oid,
+    parent text,
+    name text,
+    lo text,
+    hi text,
+    drop_chunks text,
+    OUT failed jsonb
+)
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -26,6 +34,10 @@ DECLARE
 BEGIN
     IF drop_chunks IS NULL THEN
         EXECUTE format('ALTER TABLE %s DETACH PARTITION %s', parent, name);
+        -- Its name may have become another table's before the lock: the next step reads names again.
+        IF to_regclass(name) IS DISTINCT FROM id THEN
+            RAISE lock_not_available;
+        END IF;
         EXECUTE format('DROP TABLE %s', name);
         RETURN;
     END IF;
@@ -37,6 +49,9 @@ BEGIN
     END IF;
 EXCEPTION
     WHEN OTHERS OR assert_failure THEN
+        IF drop_chunks IS NULL AND to_regclass(name) IS DISTINCT FROM id THEN
+            RAISE lock_not_available;
+        END IF;
         IF NOT @extschema@.matomo_is_of_rows(SQLSTATE, parent, name) THEN
             RAISE;
         END IF;
@@ -47,7 +62,7 @@ EXCEPTION
 END
 $$;
 
-COMMENT ON FUNCTION matomo_drop_partition(text, text, text, text, text) IS
+COMMENT ON FUNCTION matomo_drop_partition(oid, text, text, text, text, text) IS
     'Internal: drops a partition or a chunk, for matomo_drop_rows';
 
 -- Deletes the rows of a day, for matomo_drop_rows. Rows that cannot be deleted, as a key or a trigger

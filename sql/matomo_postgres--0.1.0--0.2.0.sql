@@ -1286,7 +1286,15 @@ $$;
 COMMENT ON FUNCTION matomo_is_of_rows(text, text[]) IS
     'Internal: whether an error is of the rows that are removed, and does not keep others from being removed';
 
-CREATE OR REPLACE FUNCTION matomo_drop_partition(parent text, name text, lo text, hi text, drop_chunks text, OUT failed jsonb)
+CREATE OR REPLACE FUNCTION matomo_drop_partition(
+    id oid,
+    parent text,
+    name text,
+    lo text,
+    hi text,
+    drop_chunks text,
+    OUT failed jsonb
+)
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -1296,6 +1304,10 @@ DECLARE
 BEGIN
     IF drop_chunks IS NULL THEN
         EXECUTE format('ALTER TABLE %s DETACH PARTITION %s', parent, name);
+        -- Its name may have become another table's before the lock: the next step reads names again.
+        IF to_regclass(name) IS DISTINCT FROM id THEN
+            RAISE lock_not_available;
+        END IF;
         EXECUTE format('DROP TABLE %s', name);
         RETURN;
     END IF;
@@ -1307,6 +1319,9 @@ BEGIN
     END IF;
 EXCEPTION
     WHEN OTHERS OR assert_failure THEN
+        IF drop_chunks IS NULL AND to_regclass(name) IS DISTINCT FROM id THEN
+            RAISE lock_not_available;
+        END IF;
         IF NOT @extschema@.matomo_is_of_rows(SQLSTATE, parent, name) THEN
             RAISE;
         END IF;
@@ -1317,7 +1332,7 @@ EXCEPTION
 END
 $$;
 
-COMMENT ON FUNCTION matomo_drop_partition(text, text, text, text, text) IS
+COMMENT ON FUNCTION matomo_drop_partition(oid, text, text, text, text, text) IS
     'Internal: drops a partition or a chunk, for matomo_drop_rows';
 
 CREATE OR REPLACE FUNCTION matomo_drop_day(
@@ -1536,7 +1551,7 @@ BEGIN
             END IF;
             IF coalesce(has_only_site, true) THEN
                 waiting_for := part.parent;
-                SELECT d.failed INTO failed FROM @extschema@.matomo_drop_partition(part.parent, part.name, part.lo, part.hi,
+                SELECT d.failed INTO failed FROM @extschema@.matomo_drop_partition(part.id, part.parent, part.name, part.lo, part.hi,
                     CASE part.kind WHEN 'c' THEN chunks ->> 'drop' END) AS d;
                 IF failed IS NOT NULL THEN
                     more := true;
@@ -1566,6 +1581,12 @@ BEGIN
             CASE WHEN NOT part.is_old OR part.kind = 'f' THEN at || ' OPERATOR(pg_catalog.<) $1' END,
             CASE WHEN site IS NOT NULL THEN 'd.idsite::pg_catalog.text OPERATOR(pg_catalog.=) $2' END,
             'true');
+        IF among <> root THEN
+            EXECUTE format('SELECT FROM %s LIMIT 0', part.name);
+            IF to_regclass(part.name) IS DISTINCT FROM part.id THEN
+                RAISE lock_not_available; -- as in matomo_drop_partition
+            END IF;
+        END IF;
         IF part.by_day THEN
             since := CASE WHEN part.number = start_number THEN (place ->> 'since')::timestamptz END;
             EXECUTE format('SELECT min(%s) FROM %s AS d WHERE %s%s', at, among, which,

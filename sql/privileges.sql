@@ -50,7 +50,7 @@ GRANT EXECUTE ON FUNCTION
     matomo_drop_step(regclass, timestamptz, integer, interval, jsonb),
     matomo_drop_rows(regclass, timestamptz, integer, interval, text, text, boolean, jsonb, jsonb),
     matomo_drop_day(text, text, timestamptz, text, timestamptz, timestamptz, text),
-    matomo_drop_partition(text, text, text, text, text),
+    matomo_drop_partition(oid, text, text, text, text, text),
     matomo_is_of_rows(text, text[])
 TO PUBLIC;
 GRANT EXECUTE ON PROCEDURE matomo_drop_before(regclass, timestamptz, integer, interval, interval) TO PUBLIC;

@@ -3,13 +3,12 @@
 
 -- Removes the rows of one step, see matomo_drop_step. Returns whether more steps may follow (`more`),
 -- and where the next one resumes (`place`), so that no rows are scanned twice. Sets `blocked` if a lock
--- is not available within lock_timeout: a longer wait for a table's lock would block all of its new
--- readers. Also returns the sites of the removed rows (NULL means any) and their span, from the last
--- instant of the previous step to where it has come. Deletes with the search_path in `path`, so
--- that triggers find the same names as at an INSERT. Where rows cannot be found by ctid (foreign tables, other
--- access methods, and everything unless `has_places`), deletes by the day. `chunks` are those of a hypertable,
--- which are dropped whole as partitions are. A day that cannot be deleted is
--- skipped and returned as `failed`; raises that if `place` says that all others are `over`.
+-- is not available within lock_timeout: a longer wait would block all new readers of a table. Also
+-- returns the sites of the removed rows (NULL means any) and their span, from the last instant of the
+-- previous step to where it has come. Deletes with the search_path in `path`, so that triggers find the
+-- same names as at an INSERT. Where rows cannot be found by ctid (foreign tables, other access methods,
+-- all unless `has_places`), deletes by the day. Drops `chunks` of a hypertable whole, like partitions. A
+-- day that cannot be deleted is returned as `failed`, and raised if `place` says that all others are `over`.
 CREATE FUNCTION matomo_drop_rows(
     destination regclass,
     before timestamptz,
@@ -158,7 +157,7 @@ BEGIN
             END IF;
             IF coalesce(has_only_site, true) THEN
                 waiting_for := part.parent;
-                SELECT d.failed INTO failed FROM @extschema@.matomo_drop_partition(part.parent, part.name, part.lo, part.hi,
+                SELECT d.failed INTO failed FROM @extschema@.matomo_drop_partition(part.id, part.parent, part.name, part.lo, part.hi,
                     CASE part.kind WHEN 'c' THEN chunks ->> 'drop' END) AS d;
                 IF failed IS NOT NULL THEN
                     more := true;
@@ -188,6 +187,12 @@ BEGIN
             CASE WHEN NOT part.is_old OR part.kind = 'f' THEN at || ' OPERATOR(pg_catalog.<) $1' END,
             CASE WHEN site IS NOT NULL THEN 'd.idsite::pg_catalog.text OPERATOR(pg_catalog.=) $2' END,
             'true');
+        IF among <> root THEN
+            EXECUTE format('SELECT FROM %s LIMIT 0', part.name);
+            IF to_regclass(part.name) IS DISTINCT FROM part.id THEN
+                RAISE lock_not_available; -- as in matomo_drop_partition
+            END IF;
+        END IF;
         IF part.by_day THEN
             since := CASE WHEN part.number = start_number THEN (place ->> 'since')::timestamptz END;
             EXECUTE format('SELECT min(%s) FROM %s AS d WHERE %s%s', at, among, which,

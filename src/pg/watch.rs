@@ -65,6 +65,27 @@ impl Drop for Watch {
     }
 }
 
+/// How many [`Unwatched`] there are.
+static UNWATCHED: AtomicU32 = AtomicU32::new(0);
+
+/// Until this is dropped, nothing counts as progress: the table's triggers may ask Matomo too.
+#[must_use]
+pub struct Unwatched(());
+
+impl Unwatched {
+    /// Begins work that runs code of others.
+    pub fn begin() -> Unwatched {
+        UNWATCHED.fetch_add(1, Ordering::Relaxed);
+        Unwatched(())
+    }
+}
+
+impl Drop for Unwatched {
+    fn drop(&mut self) {
+        UNWATCHED.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// Sets the request timeout.
 pub fn allow(request_timeout: Duration) {
     let limit = request_timeout.saturating_add(MARGIN).as_millis();
@@ -75,7 +96,7 @@ pub fn allow(request_timeout: Duration) {
 /// Records progress: restarts the timer if there is a watch.
 pub fn progress() {
     let limit = LIMIT.load(Ordering::Relaxed);
-    if limit == 0 || has_fired() {
+    if limit == 0 || has_fired() || UNWATCHED.load(Ordering::Relaxed) > 0 {
         return;
     }
     // SAFETY: main thread; the handler may run at any time.

@@ -88,12 +88,18 @@ pub fn fits_numeric(number: &str, digits: i32, scale: i32) -> bool {
 }
 
 /// A list of texts of at most so many characters as an array of Postgres shows it; a single text is a
-/// list of one.
+/// list of one. PHP sends a list with gaps as an object, with positions for keys.
 pub fn text_array(raw: &RawValue, most: usize) -> Option<String> {
     let list = match lenient::tree(raw)? {
         Value::Array(list) => list,
         Value::String(text) if text.is_empty() => return None,
         one @ Value::String(_) => vec![one],
+        Value::Object(by_position) => by_position
+            .into_iter()
+            .map(|(position, one)| Some((position.parse::<u32>().ok()?, one)))
+            .collect::<Option<BTreeMap<_, _>>>()?
+            .into_values()
+            .collect(),
         _ => return None,
     };
     let fits = |text: &str| most == usize::MAX || text.chars().count() <= most;
@@ -292,5 +298,16 @@ mod tests {
         assert_eq!(jsonb(&raw(&long)), format!("\"{long}\""));
         let text = format!(r#""\u00e9{}""#, "x".repeat(2 << 20));
         assert_eq!(jsonb(&raw(&text)), text.replace(r"\u00e9", "é"));
+    }
+
+    #[test]
+    fn a_list_with_gaps_is_a_list() {
+        for (sent, kept) in [
+            (r#"{"0":"Shoes","2":"Red, blue"}"#, Some(r#"{Shoes,"Red, blue"}"#)),
+            (r#"{"2":"c","10":"k","1":"b"}"#, Some("{b,c,k}")),
+            (r#"{"name":"Shoes"}"#, None),
+        ] {
+            assert_eq!(text_array(&raw(sent), usize::MAX).as_deref(), kept, "{sent}");
+        }
     }
 }

@@ -4,6 +4,7 @@ use crate::error::Result;
 use crate::matomo::http::endpoint::Endpoint;
 use crate::pg::spi::{query, spi, values};
 use crate::state::restored::{is_of_table, table_of_site};
+use crate::state::snapshot::check_sees_days;
 use crate::store::destination::Destination;
 use crate::store::row_locks::lock_all_rows;
 
@@ -11,11 +12,12 @@ use crate::store::row_locks::lock_all_rows;
 /// both. Returns their number.
 ///
 /// # Errors
-/// [`Busy::Syncs`], [`Busy::Drops`].
+/// [`Busy::Syncs`], [`Busy::Drops`]; those of [`check_sees_days`].
 pub fn change_url(destination: &Destination, old: &Endpoint, new: &Endpoint) -> Result<i64> {
     let schema = &destination.extension.schema;
     // A concurrent sync would write entries with the old URL.
     lock_all_rows(destination.oid, &destination.name)?;
+    check_sees_days(&destination.extension, destination.oid, &destination.name)?;
     // 0.1.0 kept URLs as typed, and a dump of it may have been restored since.
     let is_meant = is_of_table(schema, "$1");
     let is_of_site = format!("s.id = t.site_id AND {} = $1", table_of_site(schema));

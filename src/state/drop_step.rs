@@ -22,6 +22,7 @@ use crate::state::metadata;
 use crate::state::table::Table;
 use crate::store::companions;
 use crate::store::engine::{Engine, chunks};
+use crate::store::relation::{lock_mode, name_of};
 
 /// Arguments of a step: the rows to remove, and where the last step stopped.
 pub struct DropArguments {
@@ -101,12 +102,22 @@ pub fn drop_step(arguments: DropArguments) -> Result<Dropped> {
         return blocked(place, table.name, processes_of(destination, site));
     }
     let bounds = Bounds { destination, table: &table.name, site, before: seconds(before) };
+    // Statements use the name, which another table may have got.
+    let check_name = || match name_of(destination)?.as_ref() == Some(&table.name) {
+        true => Ok(()),
+        false => Err(DropFailure::TableLocked),
+    };
     let rows = || {
         // Otherwise the commit would undo all of the step.
         undefer()?;
         // Do not wait for an exclusive lock on a partition either.
         let wait = u64::try_from(lock_timeout.micros()).unwrap_or_default();
         let _bounded = locks::waits_up_to(Duration::from_micros(wait));
+        for (_, oid) in [(rows::TableKind::Actions, destination)].iter().chain(&companions) {
+            // SAFETY: main thread, within a transaction.
+            unsafe { pg_sys::LockRelationOid(*oid, lock_mode(false)) };
+        }
+        check_name()?;
         let rows_of = |table: pg_sys::Oid,
                        kind: rows::TableKind,
                        place: Option<&Value>,
@@ -178,6 +189,8 @@ pub fn drop_step(arguments: DropArguments) -> Result<Dropped> {
         let place = failed.map(|failed| JsonB(json!({ FAILED: failed, "over": true })));
         Ok(Dropped { place, more, ..Dropped::default() })
     };
+    // The lock does not prevent renaming its schema.
+    let rows = || rows().and_then(|dropped| check_name().map(|()| dropped));
     let undone = subtransaction::within(rows, raised).map(|mut dropped| {
         dropped.place = dropped.place.map(|place| with(Some(place), BEFORE, json!(text)));
         dropped
@@ -227,7 +240,7 @@ enum DropFailure {
     Raised(Box<CaughtError>),
     /// Another session has locked a ledger entry.
     Locked,
-    /// Another session has locked the table or a partition.
+    /// Another session has locked the table or a partition, or has just renamed it.
     TableLocked,
 }
 
@@ -302,7 +315,7 @@ fn drop_rows(
 
 /// Holders of locks in some modes on a table or its partitions, as text.
 fn holders(table: &str, modes: &[&str]) -> Result<Option<String>> {
-    let sql = "WITH RECURSIVE tree AS (SELECT $1::regclass::oid AS oid UNION \
+    let sql = "WITH RECURSIVE tree AS (SELECT to_regclass($1)::oid AS oid UNION \
                    SELECT i.inhrelid FROM tree t JOIN pg_inherits i ON i.inhparent = t.oid) \
                SELECT string_agg(DISTINCT coalesce('process ' || l.pid, 'a prepared transaction'), ', ') \
                FROM pg_locks l \

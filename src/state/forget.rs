@@ -69,10 +69,11 @@ pub fn forget(visitor: &Visitor, only_in: Option<pg_sys::Oid>) -> Result<Vec<Era
         None => destinations(&extension),
     };
     // Check privileges before the wait; nothing is written until then.
-    for oids in destinations()? {
-        Group::find(&oids)?.map_or(Ok(()), |group| group.check(visitor))?;
+    let known = destinations()?;
+    for oids in &known {
+        Group::find(oids)?.map_or(Ok(()), |group| group.check(visitor))?;
     }
-    outwait_syncs(only_in, longest)?;
+    outwait_syncs(only_in, &known.concat(), longest)?;
     let _bounded = locks::waits_up_to(longest);
     if only_in.is_none() {
         ledger::forget_dropped(&extension)?;
@@ -197,8 +198,13 @@ impl Group {
 }
 
 /// Waits for all running syncs and repairs: then the rows that they have read of the visitor are visible.
-/// Later ones read the current data of Matomo.
-fn outwait_syncs(only_in: Option<pg_sys::Oid>, longest: Duration) -> Result<()> {
+/// Later ones read the current data of Matomo. Does not wait for who removes rows of a table that is not
+/// `known`, as anybody may of a table of their own.
+fn outwait_syncs(
+    only_in: Option<pg_sys::Oid>,
+    known: &[pg_sys::Oid],
+    longest: Duration,
+) -> Result<()> {
     let trees = only_in.map_or(Ok(Vec::new()), tree)?;
     // Temporary tables of other sessions are inaccessible.
     let is_out_of_reach = |oid| {
@@ -207,7 +213,8 @@ fn outwait_syncs(only_in: Option<pg_sys::Oid>, longest: Duration) -> Result<()> 
     };
     let is_meant = |held: &Held| {
         let oid = pg_sys::Oid::from(held.class);
-        if only_in.is_some() { trees.contains(&oid) } else { !is_out_of_reach(oid) }
+        let is_searched = !is_out_of_reach(oid) && (!held.is_exclusive || known.contains(&oid));
+        if only_in.is_some() { trees.contains(&oid) } else { is_searched }
     };
     let Some(held) = locks::outwait(LockKind::Rows, is_meant, longest) else { return Ok(()) };
     let table = Table::find(held.class.into())?;

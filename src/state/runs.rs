@@ -214,12 +214,23 @@ fn smaller_steps(client: &mut SpiClient, schema: &str, site: i32) -> Result<Opti
 /// # Errors
 /// Only internal ones.
 pub fn pause(extension: &Extension, run: i64) -> Result<()> {
-    let schema = &extension.schema;
     let sql = format!(
-        "WITH r AS (UPDATE {schema}.matomo_run_log SET status = 'paused' WHERE runid = $1 \
-             RETURNING site_id) \
-         UPDATE {schema}.matomo_site_state t SET next_at = clock_timestamp() \
-         FROM r WHERE t.site_id = r.site_id"
+        "UPDATE {0}.matomo_site_state t SET next_at = clock_timestamp() \
+         FROM {0}.matomo_run_log r WHERE r.runid = $1 AND t.site_id = r.site_id",
+        extension.schema
+    );
+    put_off(extension, run)?;
+    extension.run(|client| query(client, &sql, &[run.into()]).map(drop))
+}
+
+/// Pauses a run that another session keeps from going on. Its site waits as [`begin`] has set.
+///
+/// # Errors
+/// Only internal ones.
+pub fn put_off(extension: &Extension, run: i64) -> Result<()> {
+    let sql = format!(
+        "UPDATE {}.matomo_run_log SET status = 'paused' WHERE runid = $1",
+        extension.schema
     );
     extension.run(|client| query(client, &sql, &[run.into()]).map(drop))
 }
@@ -241,19 +252,23 @@ pub fn succeed(extension: &Extension, run: i64) -> Result<()> {
              next_at = excluded.next_at, failures = 0, refused_credentials = NULL \
          WHERE t.changes = excluded.changes"
     );
-    let due = format!(
-        "UPDATE {schema}.matomo_site_state t SET next_at = clock_timestamp() \
-         FROM {schema}.matomo_run_log r \
-         WHERE r.runid = $1 AND t.site_id = r.site_id AND t.changes <> r.changes"
+    extension.run(|client| query(client, &sql, &[run.into()]).map(drop))?;
+    due_if_changed(extension, run)
+}
+
+/// Makes the site of a run due at once if it was changed meanwhile.
+fn due_if_changed(extension: &Extension, run: i64) -> Result<()> {
+    let sql = format!(
+        "UPDATE {0}.matomo_site_state t SET next_at = clock_timestamp() FROM {0}.matomo_run_log r \
+         WHERE r.runid = $1 AND t.site_id = r.site_id AND t.changes <> r.changes",
+        extension.schema
     );
-    extension.run(|client| {
-        query(client, &sql, &[run.into()])?;
-        query(client, &due, &[run.into()]).map(drop)
-    })
+    extension.run(|client| query(client, &sql, &[run.into()]).map(drop))
 }
 
 /// Records that a run has failed, and the version of the credentials if Matomo has refused them. The
-/// site is retried with backoff, after at most an hour; with a refused token, not at all.
+/// site is retried with backoff, after at most an hour; with a refused token, not at all. It is no failure
+/// of a site that was changed meanwhile, perhaps to another owner's.
 ///
 /// # Errors
 /// Only internal ones.
@@ -270,15 +285,13 @@ pub fn fail(extension: &Extension, run: i64, error: &Failed, refused: Option<&st
              last_sqlstate, last_error, last_detail, last_hint, refused_credentials, changes, is_unanswered) \
          SELECT s.id, CASE WHEN $6 IS NULL THEN clock_timestamp() + {} ELSE 'infinity' END, \
              s.failures, clock_timestamp(), $2, $3, $4, $5, $6, s.changes, $7 FROM f AS s \
-         ON CONFLICT (site_id) DO UPDATE SET \
-             next_at = CASE WHEN t.changes = excluded.changes THEN excluded.next_at \
-                 ELSE clock_timestamp() END, \
+         ON CONFLICT (site_id) DO UPDATE SET next_at = excluded.next_at, \
              failures = excluded.failures, last_error_at = excluded.last_error_at, \
              last_sqlstate = excluded.last_sqlstate, last_error = excluded.last_error, \
              last_detail = excluded.last_detail, last_hint = excluded.last_hint, \
              is_unanswered = excluded.is_unanswered, \
-             refused_credentials = CASE WHEN t.changes = excluded.changes \
-                 THEN excluded.refused_credentials END",
+             refused_credentials = excluded.refused_credentials \
+         WHERE t.changes = excluded.changes",
         backoff("s.failures")
     );
     let args = [
@@ -290,7 +303,8 @@ pub fn fail(extension: &Extension, run: i64, error: &Failed, refused: Option<&st
         refused.into(),
         error.is_unanswered().into(),
     ];
-    extension.run(|client| query(client, &sql, &args).map(drop))
+    extension.run(|client| query(client, &sql, &args).map(drop))?;
+    due_if_changed(extension, run)
 }
 
 /// Deletes a run that has done nothing.
@@ -310,15 +324,23 @@ pub fn forget_removed(extension: &Extension, keep: i32) -> Result<()> {
     let schema = &extension.schema;
     let removed =
         format!("NOT EXISTS (SELECT FROM {schema}.matomo_site_config s WHERE s.id = r.site_id)");
-    let sql = format!(
-        "DELETE FROM {schema}.matomo_run_log r WHERE {removed} \
-         AND (status <> 'running' OR NOT {schema}.matomo_is_running(r.site_id)) AND runid <= \
+    // Not those of others, which another session may have locked.
+    let free = |which: &str| {
+        format!(
+            "ctid = ANY (ARRAY(SELECT r.ctid FROM {schema}.matomo_run_log r WHERE {removed} AND {which} \
+             FOR UPDATE SKIP LOCKED))"
+        )
+    };
+    let old = format!(
+        "(status <> 'running' OR NOT {schema}.matomo_is_running(r.site_id)) AND runid <= \
              (SELECT runid FROM {schema}.matomo_run_log r WHERE {removed} \
              ORDER BY runid DESC OFFSET $1 LIMIT 1)"
     );
+    let sql = format!("DELETE FROM {schema}.matomo_run_log WHERE {}", free(&old));
     let end = format!(
-        "UPDATE {schema}.matomo_run_log r SET status = 'failed', return_message = $1, \
-             end_time = clock_timestamp() WHERE {removed} AND status = 'paused'"
+        "UPDATE {schema}.matomo_run_log SET status = 'failed', return_message = $1, \
+             end_time = clock_timestamp() WHERE {}",
+        free("status = 'paused'")
     );
     extension.run(|client| {
         query(client, &end, &[CHANGED.into()])?;

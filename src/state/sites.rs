@@ -115,15 +115,18 @@ pub fn is_refused(extension: &Extension, version: &str) -> Result<bool> {
     extension.run(|client| Ok(!query(client, &sql, &[version.into()])?.is_empty()))
 }
 
-/// Records a site's name and timezone as reported by Matomo, and the URL of the Matomo.
+/// Records a site's name and timezone as reported by Matomo, and the URL of the Matomo. Does not wait for a
+/// session that changes the site, which may wait for this one: the next run records them.
 ///
 /// # Errors
 /// Only internal ones.
 pub fn note(extension: &Extension, id: i32, info: &SiteInfo, matomo: &str) -> Result<()> {
     let schema = &extension.schema;
     let config = format!(
-        "UPDATE {schema}.matomo_site_config SET name = coalesce($2, name), timezone = $3 WHERE id = $1 \
-         AND (name, timezone) IS DISTINCT FROM (coalesce($2, name), $3)"
+        "UPDATE {schema}.matomo_site_config SET name = coalesce($2, name), timezone = $3 \
+         WHERE ctid = (SELECT s.ctid FROM {schema}.matomo_site_config s WHERE s.id = $1 \
+             AND (s.name, s.timezone) IS DISTINCT FROM (coalesce($2, s.name), $3) \
+             FOR NO KEY UPDATE SKIP LOCKED)"
     );
     let state = format!(
         "INSERT INTO {schema}.matomo_site_state AS t (site_id, matomo) VALUES ($1, $2) \

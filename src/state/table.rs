@@ -14,6 +14,7 @@ use crate::pg::report;
 use crate::pg::roles::{AsSiteOwner, has_rights_of};
 use crate::pg::spi::{query, spi, values};
 use crate::pg::subtransaction::{self, RolledBack};
+use crate::store::relation::name_of;
 
 /// A table to delete rows from.
 pub struct Table {
@@ -146,6 +147,7 @@ impl Table {
         let _path = (!is_trusted).then(|| LocalSettings::of(&[SAFE_PATH]));
         // Row-level security may apply to the owner too.
         self.check()?;
+        self.check_name()?;
         let sql = format!(
             "DELETE FROM {} AS d WHERE {which} RETURNING d.idvisit::pg_catalog.text",
             self.name
@@ -167,11 +169,17 @@ impl Table {
         let gone: Result<Vec<String>> = PgTryBuilder::new(AssertUnwindSafe(delete))
             .catch_others(|caught| self.name_in(caught))
             .execute();
-        // The lock prevents renaming the table, but not its schema.
-        if Table::find(self.oid)?.is_none_or(|table| table.name != self.name) {
-            return Err(Error::Renamed(self.name.clone()));
-        }
+        self.check_name()?;
         gone
+    }
+
+    /// Checks that the name, which statements use, still refers to this table. The lock prevents renaming
+    /// the table, but not its schema.
+    fn check_name(&self) -> Result<()> {
+        match name_of(self.oid)?.as_ref() == Some(&self.name) {
+            true => Ok(()),
+            false => Err(Error::Renamed(self.name.clone())),
+        }
     }
 
     /// Raises an error of the table's triggers or constraints again, with the name of the table.

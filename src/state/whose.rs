@@ -1,6 +1,10 @@
 //! The Matomo of a destination: `idVisit` is unique only within one. SPI only.
 
+use pgrx::pg_sys;
+use pgrx::spi::SpiTupleTable;
+
 use crate::error::{Busy, Error, OtherMatomo, Result};
+use crate::pg::extension::Extension;
 use crate::pg::locks::{self, Lock, LockKind, Mode, Until};
 use crate::pg::spi::{query, spi};
 use crate::state::ledger::Ledger;
@@ -41,32 +45,16 @@ impl Ledger {
     /// # Errors
     /// [`Error::OtherMatomo`].
     pub fn check_matomo(&self, destination: &Destination) -> Result<()> {
-        // Skips from site to site, as there may be very many entries.
-        let sql = format!(
-            "WITH RECURSIVE m AS ( \
-                 (SELECT idsite, matomo FROM {0} WHERE destination = $1 ORDER BY 1, 2 LIMIT 1) \
-                 UNION ALL \
-                 SELECT n.idsite, n.matomo FROM m CROSS JOIN LATERAL ( \
-                     SELECT l.idsite, l.matomo FROM {0} l WHERE l.destination = $1 \
-                     AND (l.idsite, l.matomo) > (m.idsite, m.matomo) ORDER BY 1, 2 LIMIT 1) n) \
-             SELECT matomo FROM m WHERE matomo <> $2 LIMIT 1",
-            self.table
-        );
         // Restored entries have only the table's name.
         let by_name = format!(
             "SELECT l.matomo FROM {} l WHERE {} AND l.matomo <> $2 LIMIT 1",
             self.table,
             is_of_table(&self.extension.schema, "$1")
         );
-        let find = |sql: &str| -> Result<Option<String>> {
-            let args = [self.destination.into(), self.matomo.as_str().into()];
-            self.run(|client| {
-                query(client, sql, &args)?.next().map_or(Ok(None), |row| row.get(1).map_err(spi))
-            })
-        };
-        let mut other = find(&sql)?;
+        let mut other = other_than(&self.extension, self.destination, &self.matomo)?;
         if other.is_none() && !self.knows_destination()? && !destination.filled()?.is_empty() {
-            other = find(&by_name)?;
+            let args = [self.destination.into(), self.matomo.as_str().into()];
+            other = self.run(|client| first(query(client, &by_name, &args)?))?;
         }
         let Some(known) = other else { return Ok(()) };
         let mut companions = destination.filled()?;
@@ -101,6 +89,34 @@ impl Ledger {
         let args = [self.destination.into(), self.matomo.as_str().into()];
         self.run(|client| query(client, &sql, &args).map(drop))
     }
+}
+
+/// Another Matomo than the given one that a table belongs to.
+///
+/// # Errors
+/// Only internal ones.
+pub fn other_than(
+    extension: &Extension,
+    table: pg_sys::Oid,
+    matomo: &str,
+) -> Result<Option<String>> {
+    // Skips from site to site, as there may be very many entries.
+    let sql = format!(
+        "WITH RECURSIVE m AS ( \
+             (SELECT idsite, matomo FROM {0} WHERE destination = $1 ORDER BY 1, 2 LIMIT 1) \
+             UNION ALL \
+             SELECT n.idsite, n.matomo FROM m CROSS JOIN LATERAL ( \
+                 SELECT l.idsite, l.matomo FROM {0} l WHERE l.destination = $1 \
+                 AND (l.idsite, l.matomo) > (m.idsite, m.matomo) ORDER BY 1, 2 LIMIT 1) n) \
+         SELECT matomo FROM m WHERE matomo <> $2 LIMIT 1",
+        format_args!("{}.matomo_ledger", extension.schema)
+    );
+    extension.run(|client| first(query(client, &sql, &[table.into(), matomo.into()])?))
+}
+
+/// The first text of a result.
+fn first(mut rows: SpiTupleTable) -> Result<Option<String>> {
+    rows.next().map_or(Ok(None), |row| row.get(1).map_err(spi))
 }
 
 /// A hash (FNV-1a) that is the same in all sessions.

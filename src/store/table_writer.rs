@@ -77,6 +77,7 @@ impl TableWriter {
     /// Only internal ones; Postgres' own, such as a constraint of the user's, are raised.
     pub fn write(&mut self, batch: &Batch) -> Result<Written> {
         let rows = &batch.tables()[self.place];
+        self.destination.check_name()?;
         Spi::connect_mut(|client| {
             self.make_partitions(client, rows)?;
             let is_new = self.knows_as_new(rows);

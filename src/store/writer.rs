@@ -7,6 +7,7 @@ use pgrx::prelude::*;
 use crate::error::{MissingPartitions, Result};
 use crate::matomo::memory::Reservation;
 use crate::pg::local_settings::LocalSettings;
+use crate::pg::watch::Unwatched;
 use crate::rows::batch::Batch;
 use crate::store::destination::Destination;
 use crate::store::table_writer::TableWriter;
@@ -34,6 +35,7 @@ impl Writer {
         // its TimeZone: the Node tool's trigger derives weeks from it. JIT costs more than it gains
         // for a page of rows.
         let _plain = LocalSettings::of(&[(c"timezone", c"UTC"), (c"jit", c"off")]);
+        let _triggers = Unwatched::begin();
         check_room(batch);
         let mut of_actions = None;
         for table in &mut self.tables {
@@ -76,6 +78,7 @@ impl Writer {
     /// Only internal ones.
     pub fn remove(&self, site: i32, visits: &[i64]) -> Result<()> {
         let _plain = LocalSettings::of(&[(c"timezone", c"UTC")]);
+        let _triggers = Unwatched::begin();
         self.tables.iter().try_for_each(|table| table.remove(site, visits))
     }
 }

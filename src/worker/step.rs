@@ -321,13 +321,17 @@ fn make_partitions(run: i64, missing: Vec<MissingPartitions>) -> Result<Status> 
     Ok(Status::Running)
 }
 
-/// Records the failure of the last step, which ends the run.
+/// Records the failure of the last step, which ends the run. One that another session keeps from going on
+/// waits instead.
 fn fail(run: i64, error: &Failed) -> Result<Status> {
     let (failure, version) = session::with(|work| (work.failure, work.version.clone()))?;
     let extension = Extension::find()?;
     let state = Run::get(&extension, run)?;
-    if failure == Failure::Busy && state.timezone.is_none() {
-        runs::take_back(&extension, run)?;
+    if failure == Failure::Busy {
+        match state.timezone {
+            Some(_) => runs::put_off(&extension, run)?,
+            None => runs::take_back(&extension, run)?,
+        }
         not_begun::note_held(&extension, &[(state.site, error.clone())])?;
         say_busy(state.site);
         return Ok(Status::Skipped);

@@ -7,16 +7,18 @@ use chrono::NaiveDate;
 use pgrx::prelude::*;
 
 use crate::config::settings;
-use crate::error::{Error, Result, SiteError};
+use crate::error::{Error, OtherMatomo, Result, SiteError};
+use crate::matomo::http::endpoint::Endpoint;
 use crate::pg::extension::Extension;
 use crate::pg::failed::Failed;
 use crate::pg::locks;
 use crate::pg::roles::AsSiteOwner;
 use crate::pg::spi::{query, spi, undefer};
-use crate::pg::watch::Watch;
+use crate::pg::watch::{Unwatched, Watch};
 use crate::state::ledger;
 use crate::state::retention;
 use crate::state::sites::RegisteredSite;
+use crate::state::whose;
 use crate::worker::attempt::attempt;
 use crate::worker::background;
 
@@ -48,6 +50,21 @@ struct Plan {
     place: Option<String>,
     /// Whether the site is synced, so that it needs partitions ahead.
     is_enabled: bool,
+    /// The Matomo whose rows are removed: that of the last run, else that of the server.
+    matomo: Option<Endpoint>,
+}
+
+impl Plan {
+    /// Checks that the rows that it removes are of the site's Matomo: another one may have filled the table.
+    fn check_matomo(&self, extension: &Extension, site: &RegisteredSite) -> Result<()> {
+        let Some(matomo) = &self.matomo else { return Ok(()) };
+        let asked = matomo.url().to_owned();
+        let Some(known) = whose::other_than(extension, site.destination, &asked)? else {
+            return Ok(());
+        };
+        let destination = site.destination_name.clone();
+        Err(Error::OtherMatomo(OtherMatomo { destination, known, asked, companions: Vec::new() }))
+    }
 }
 
 /// How many processes in a row may die in the upkeep of a day.
@@ -106,6 +123,7 @@ pub fn step(id: i32) -> UpkeepStatus {
     let _bounded = locks::bounded_waits();
     let status = {
         let _watch = Watch::begin(LIMIT);
+        let _triggers = Unwatched::begin();
         attempt(|| run_step(id))
     };
     status.unwrap_or_else(|failed| {
@@ -122,6 +140,7 @@ fn run_step(id: i32) -> Result<UpkeepStatus> {
     let extension = Extension::find()?;
     let site = RegisteredSite::get(&extension, id)?;
     let Some(plan) = plan(&extension, &site)? else { return Ok(UpkeepStatus::Done) };
+    plan.check_matomo(&extension, &site)?;
     let StepResult { status, place, blocked } = as_owner(&extension, &site, &plan)?;
     match status {
         UpkeepStatus::Done => {
@@ -155,20 +174,27 @@ fn plan(extension: &Extension, site: &RegisteredSite) -> Result<Option<Plan>> {
     let id = site.id;
     let schema = &extension.schema;
     let sql = format!(
-        "SELECT s.timezone, t.tended_on::text, t.upkeep_place::text, s.enabled FROM {schema}.matomo_site_config s \
+        "SELECT s.timezone, t.tended_on::text, t.upkeep_place::text, s.enabled, coalesce(t.matomo, \
+             (SELECT o.option_value FROM pg_foreign_server f, pg_options_to_table(f.srvoptions) o \
+              WHERE f.srvname = s.server AND o.option_name = 'url')) FROM {schema}.matomo_site_config s \
          LEFT JOIN {schema}.matomo_site_state t ON t.site_id = s.id WHERE s.id = $1"
     );
-    let (timezone, tended_on, place, is_enabled) = extension.run(|client| {
-        // A concurrent change of the retention waits, and then restarts the upkeep.
-        let lock =
-            format!("SELECT 1 FROM {schema}.matomo_site_state t WHERE t.site_id = $1 FOR UPDATE");
-        query(client, &lock, &[id.into()])?;
+    let (timezone, tended_on, place, is_enabled, url) = extension.run(|client| {
+        // A concurrent change of the retention waits, opens what this step has removed, and restarts the
+        // upkeep.
+        for lock in [
+            "matomo_site_config t WHERE t.id = $1 FOR SHARE",
+            "matomo_site_state t WHERE t.site_id = $1 FOR UPDATE",
+        ] {
+            query(client, &format!("SELECT 1 FROM {schema}.{lock}"), &[id.into()])?;
+        }
         let row = query(client, &sql, &[id.into()])?.next().ok_or(SiteError::NoSite(id))?;
         let timezone: Option<String> = row.get(1).map_err(spi)?;
         let tended_on: Option<String> = row.get(2).map_err(spi)?;
         let is_enabled: Option<bool> = row.get(4).map_err(spi)?;
         let place: Option<String> = row.get(3).map_err(spi)?;
-        Ok((timezone.unwrap_or_default(), tended_on, place, is_enabled == Some(true)))
+        let url: Option<String> = row.get(5).map_err(spi)?;
+        Ok((timezone.unwrap_or_default(), tended_on, place, is_enabled == Some(true), url))
     })?;
     let today = retention::today(&timezone);
     if tended_on.and_then(|day| day.parse().ok()) == Some(today) {
@@ -177,7 +203,8 @@ fn plan(extension: &Extension, site: &RegisteredSite) -> Result<Option<Plan>> {
     let first = retention::first_day(extension, id)?;
     let begins = |day| retention::begins(extension, site, day, retention::zone(&timezone));
     let before = first.map(begins).transpose()?;
-    Ok(Some(Plan { today, before, place, is_enabled }))
+    let matomo = url.and_then(|url| Endpoint::parse(&url).ok()).filter(|_| before.is_some());
+    Ok(Some(Plan { today, before, place, is_enabled, matomo }))
 }
 
 /// Result of a step.

@@ -9,5 +9,6 @@ pub mod overloads;
 mod privileges;
 mod rights;
 mod role_matrix;
+mod swapped_schemas;
 mod taken_companions;
 mod whose;

@@ -18,7 +18,7 @@ const EVERYBODY: [&str; 40] = [
     "f matomo_create_partitions(regclass,timestamp with time zone,timestamp with time zone): EXECUTE",
     "f matomo_create_table(text,boolean,name,text): EXECUTE",
     "f matomo_drop_day(text,text,timestamp with time zone,text,timestamp with time zone,timestamp with time zone,text): EXECUTE",
-    "f matomo_drop_partition(text,text,text,text,text): EXECUTE",
+    "f matomo_drop_partition(oid,text,text,text,text,text): EXECUTE",
     "f matomo_drop_rows(regclass,timestamp with time zone,integer,interval,text,text,boolean,jsonb,jsonb): EXECUTE",
     "f matomo_drop_step(regclass,timestamp with time zone,integer,interval,jsonb): EXECUTE",
     "f matomo_find_table(text[]): EXECUTE",

@@ -420,3 +420,22 @@ fn ledger_rows_of_dropped_tables_go() {
         assert_eq!(one::<i64>(&mut db, of_dropped), 0, "{by}");
     }
 }
+
+#[test]
+fn no_one_holds_up_an_erasure_with_a_table_that_no_sync_has_filled() {
+    let fake = serve_two();
+    let (name, mut admin) = named_database();
+    let (_, mut theirs) = table_of(&mut admin, &name, &fake);
+    let stranger = role(&mut admin);
+    run(&mut admin, &format!("CREATE SCHEMA own AUTHORIZATION {stranger}"));
+    let mut other = connect_as(&name, &stranger);
+    run(
+        &mut other,
+        "CREATE TABLE own.mine (idsite int, action_timestamp timestamptz);
+         BEGIN; SELECT matomo_drop_step('own.mine', '2000-01-01', NULL, '1 s', NULL)",
+    );
+    let visitor: String = one(&mut theirs, "SELECT visitorid FROM visits LIMIT 1");
+    run(&mut admin, &format!("SET lock_timeout = '1 s'; SELECT * FROM matomo_forget('{visitor}')"));
+    let left = format!("SELECT count(*) FROM visits WHERE visitorid = '{visitor}'");
+    assert_eq!(one::<i64>(&mut theirs, &left), 0);
+}

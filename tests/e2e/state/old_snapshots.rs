@@ -156,3 +156,23 @@ fn a_sync_waits_for_companions_that_are_being_made() {
         assert_filled(&mut db, &fake);
     }
 }
+
+#[test]
+fn a_url_is_changed_for_all_days_or_for_none() {
+    for level in LEVELS {
+        let (fake, mut db, mut other) = scene();
+        begin(&mut db, level);
+        run(&mut other, &last_day(&fake));
+        let change =
+            format!("SELECT matomo_change_url('matomo', '{}', 'https://moved.test')", fake.url());
+        let failure = failure(&mut db, &change);
+        assert_eq!(failure.is_some(), level != "READ COMMITTED", "{failure:?}");
+        if let Some(failure) = failure {
+            let message = "could not serialize access: a day of table public.matomo is newer than the transaction";
+            assert_says(&failure, "40001", message, &[], "Try the transaction again.");
+        }
+        run(&mut db, "COMMIT");
+        let urls = "SELECT count(DISTINCT matomo) FROM matomo_ledger";
+        assert_eq!(one::<i64>(&mut db, urls), 1, "{level}");
+    }
+}

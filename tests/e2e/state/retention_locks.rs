@@ -202,3 +202,67 @@ fn names_in_the_search_path_and_in_pg_temp_cannot_stand_in() {
         assert_eq!(one::<i64>(&mut db, &format!("SELECT count(*) FROM {other}")), 601);
     }
 }
+
+/// Begins to remove old rows while another session has a lock on a table and gives names away.
+fn drop_while(locked: &str, swap: &str) -> postgres::Client {
+    drop_during("", DROP, locked, swap)
+}
+
+fn drop_during(before: &str, call: &str, locked: &str, swap: &str) -> postgres::Client {
+    let (name, mut db) = named_database();
+    run(
+        &mut db,
+        &format!(
+            "SET TimeZone = 'UTC'; {WEEKS};
+             CREATE TABLE other AS TABLE visits; {before}"
+        ),
+    );
+    let mut swapping = shared().connect(&name);
+    run(&mut swapping, &format!("BEGIN; LOCK TABLE {locked}; {swap}"));
+    let call = call.replace(")", ", lock_timeout => '30 s')");
+    let mut dropper = shared().connect(&name);
+    let dropper_pid = pid(&mut dropper);
+    let dropping = thread::spawn(move || run(&mut dropper, &call));
+    wait_until("the lock is asked for", || waits(&mut db, dropper_pid));
+    run(&mut swapping, "COMMIT");
+    dropping.join().unwrap();
+    db
+}
+
+#[test]
+fn a_table_that_gets_the_name_meanwhile_keeps_its_rows() {
+    let swap = "ALTER TABLE visits RENAME TO mine; ALTER TABLE other RENAME TO visits";
+    let mut db = drop_while("visits", swap);
+    assert_eq!(one::<i64>(&mut db, "SELECT count(*) FROM visits"), 601);
+    assert_eq!(one::<i64>(&mut db, "SELECT count(*) FROM mine"), 241);
+}
+
+#[test]
+fn a_partition_that_gets_the_name_of_an_old_one_meanwhile_stays() {
+    let (old, new) = ("visits_2026w02", "visits_2026w05");
+    let swap = format!(
+        "ALTER TABLE {old} RENAME TO moved; ALTER TABLE {new} RENAME TO {old};
+         ALTER TABLE moved RENAME TO {new}"
+    );
+    let mut db = drop_while(old, &swap);
+    assert_eq!(one::<i64>(&mut db, "SELECT count(*) FROM visits"), 241);
+    assert!(one::<bool>(&mut db, &format!("SELECT to_regclass('{new}') IS NULL")));
+}
+
+#[test]
+fn a_table_that_is_no_partition_and_gets_the_name_of_one_ends_nothing() {
+    let swap =
+        "ALTER TABLE visits_2026w02 RENAME TO moved; ALTER TABLE other RENAME TO visits_2026w02";
+    let mut db = drop_while("visits_2026w02", swap);
+    assert_eq!(one::<i64>(&mut db, "SELECT count(*) FROM visits"), 241);
+    assert_eq!(one::<i64>(&mut db, "SELECT count(*) FROM visits_2026w02"), 601);
+}
+
+#[test]
+fn an_empty_table_that_gets_the_name_of_a_mixed_partition_keeps_no_old_rows() {
+    let swap = "TRUNCATE other; ALTER TABLE visits_2026w02 RENAME TO moved; ALTER TABLE other RENAME TO visits_2026w02";
+    let of_one = DROP.replace("'2026-01-20 00:00+00'", "'2026-01-20 00:00+00', 1");
+    let sites = "UPDATE visits SET idsite = 1; UPDATE visits SET idsite = 2 WHERE action_id = '1'";
+    let mut db = drop_during(sites, &of_one, "visits_2026w02", swap);
+    assert_eq!(one::<i64>(&mut db, "SELECT count(*) FROM visits WHERE idsite = 1"), 241);
+}

@@ -145,6 +145,17 @@ fn only_so_many_runs_of_each_site_are_kept() {
     run(&mut db, &format!("CALL matomo_sync_site({site})"));
     run(&mut db, &format!("SELECT matomo_remove_site({site})"));
     assert_eq!(one::<String>(&mut db, numbers), format!("{busy}-5 {busy}-6 {site}-7"));
+    // Where another session is removing the same, nobody waits.
+    let mut third = shared().connect(&name);
+    run(&mut third, "BEGIN; SELECT FROM matomo_run_log FOR UPDATE");
+    let another = add_site(&mut db, "");
+    run(
+        &mut db,
+        &format!(
+            "SET lock_timeout = '500 ms'; SET matomo.keep_runs = 2; SELECT matomo_remove_site({another})"
+        ),
+    );
+    run(&mut third, "COMMIT");
     // Ordinary roles cannot change the number.
     let role = role(&mut db);
     let denied =

@@ -203,23 +203,32 @@ fn a_step_that_makes_no_progress_is_cancelled() {
 #[test]
 fn no_trigger_holds_a_process_for_ever() {
     let (_cluster, mut db) = cluster_with_worker();
-    let fake = serve(sites(415, 1));
-    store(&mut db, "analytics", &fake);
-    run(
-        &mut db,
-        "ALTER SERVER analytics OPTIONS (ADD timeout '1'); SELECT matomo_create_table('one')",
-    );
-    run(
-        &mut db,
-        &trigger(
-            "one",
-            "LOOP BEGIN PERFORM pg_sleep(1000); EXCEPTION WHEN query_canceled THEN NULL; END; END LOOP;",
-        ),
-    );
-    let site = register(&mut db, &format!("'analytics', 1, destination => 'one'{START}"));
-    wait_until("it sleeps", || process_of(&mut db, site).is_some());
-    wait_long(60, "it has failed", || state(&mut db, site).starts_with("1|the run was"));
-    assert_eq!(process_of(&mut db, site), None);
+    // Of one Matomo, the worker would start one run only.
+    let fakes = [415, 439].map(|seed| serve(sites(seed, 1)));
+    // An answer of Matomo to a trigger is no progress of the step.
+    let bodies = [("one", "pg_sleep(1000)"), ("two", "pg_sleep(0.1), matomo_list_sites('two')")];
+    let held = [0, 1].map(|n| {
+        let (table, call) = bodies[n];
+        store(&mut db, table, &fakes[n]);
+        run(
+            &mut db,
+            &format!(
+                "ALTER SERVER {table} OPTIONS (ADD timeout '1'); SELECT matomo_create_table('{table}')"
+            ),
+        );
+        let body = format!(
+            "LOOP BEGIN PERFORM {call}; EXCEPTION WHEN query_canceled OR OTHERS THEN NULL; END; END LOOP;"
+        );
+        run(&mut db, &trigger(table, &body));
+        register(&mut db, &format!("'{table}', 1, destination => '{table}'{START}"))
+    });
+    for site in held {
+        wait_until("it is held", || process_of(&mut db, site).is_some());
+    }
+    for site in held {
+        wait_long(60, "it has failed", || state(&mut db, site).starts_with("1|the run was"));
+        assert_eq!(process_of(&mut db, site), None);
+    }
 }
 
 #[test]

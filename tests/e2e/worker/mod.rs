@@ -6,6 +6,7 @@ mod ends;
 mod fleet;
 mod forged_runs;
 mod hostages;
+mod meanwhile;
 mod metadata;
 mod monitoring;
 mod procedure_faults;

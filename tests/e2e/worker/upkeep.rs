@@ -411,3 +411,61 @@ fn what_has_no_detail_and_no_hint_is_told_without() {
     assert_eq!(warning.message(), format!("upkeep of registered site {site}: no"));
     assert_eq!((warning.code().code(), warning.detail(), warning.hint()), ("P0001", None, None));
 }
+
+#[test]
+fn a_longer_retention_opens_what_a_step_is_just_removing() {
+    let noon = Noon::new();
+    let fake = serve(noon.world(6));
+    let (name, mut db) = named_database();
+    store(&mut db, "analytics", &fake);
+    run(&mut db, "LOAD 'matomo_postgres'; SET matomo.settle_time = 0");
+    sync(&mut db, &fake, &format!(", '{}'", noon.text(5)));
+    let site =
+        register(&mut db, &format!("'analytics', 1, '{}', retention => '2 days'", noon.text(5)));
+    run(
+        &mut db,
+        "CREATE FUNCTION stop() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             PERFORM pg_advisory_xact_lock_shared(65); RETURN NULL; END $$;
+         CREATE TRIGGER stop AFTER DELETE ON matomo FOR EACH STATEMENT EXECUTE FUNCTION stop();
+         SELECT pg_advisory_lock(65)",
+    );
+    let call = format!("CALL matomo_sync_site({site})");
+    let [mut removing, mut altering] = ["postgres"; 2].map(|role| connect_as(&name, role));
+    run(&mut removing, "LOAD 'matomo_postgres'; SET matomo.settle_time = 0");
+    let pids = [pid(&mut removing), pid(&mut altering)];
+    let removes = {
+        let call = call.clone();
+        std::thread::spawn(move || run(&mut removing, &call))
+    };
+    wait_until("it removes rows", || crate::support::waits(&mut db, pids[0]));
+    let alters = std::thread::spawn(move || {
+        run(&mut altering, &format!("SELECT matomo_alter_site({site}, retention => '0')"));
+    });
+    wait_until("it waits for the step", || crate::support::waits(&mut db, pids[1]));
+    run(&mut db, "SELECT pg_advisory_unlock(65)");
+    removes.join().unwrap();
+    alters.join().unwrap();
+    run(&mut db, &call);
+    assert_equal(&mut db, "matomo", &all_of(&fake, 1));
+}
+
+#[test]
+fn rows_of_another_matomo_in_the_table_are_not_removed() {
+    let noon = Noon::new();
+    let [fake, other] = [6, 5].map(|days| serve(noon.world(days)));
+    let mut db = database();
+    store(&mut db, "analytics", &fake);
+    store(&mut db, "other", &other);
+    run(&mut db, "SELECT matomo_create_table('matomo')");
+    let first = register(&mut db, &format!("'analytics', 1, '{}'", noon.text(5)));
+    let second = register(&mut db, "'other', 1, retention => '2 days'");
+    run(&mut db, &format!("CALL matomo_sync_site({first})"));
+    assert_eq!(error(&mut db, &format!("CALL matomo_sync_site({second})")).code().code(), "55000");
+    assert_equal(&mut db, "matomo", &all_of(&fake, 1));
+    let why = format!(
+        "destination \"public.matomo\" holds the visits of another Matomo, {}/index.php",
+        fake.url()
+    );
+    let told = format!("SELECT upkeep_error FROM matomo_status WHERE site_id = {second}");
+    assert_eq!(texts(&mut db, &told), [why]);
+}
