@@ -8,26 +8,27 @@
 //!   first row of a kind fires.
 //! - "done" for both, and a fault: one did not see the other's changes. "55P03" for one: it waited for
 //!   the other and gave up, which is correct only if its message names the other.
-//! - `verdict.rs` says what must match: rows, ledger and both results; `scene.rs` is the database
+//! - `verdict.rs` says what must match: rows, ledger and both results; `orders.rs` runs the two one after
+//!   the other, for comparison; `session.rs` is what an operation returns; `scene.rs` is the database
 //!   before them.
+//! - "forth" is the first, then the second; "back" the second, then the first; "alone" the one that has not
+//!   failed. Each with the lines of rows, ledger and sites that differ.
 
 mod operations;
+mod orders;
 mod scene;
+mod session;
 mod verdict;
 mod waits;
 
 use std::thread;
 use std::time::{Duration, Instant};
 
-use postgres::Client;
-use postgres::error::DbError;
-
 use crate::pairs::operations::{ALL, Operation, Stop};
+use crate::pairs::orders::in_order;
 use crate::pairs::scene::Scene;
+use crate::pairs::session::{Outcome, Session};
 use crate::support::*;
-
-/// The result of one of the two.
-pub type Outcome = Result<(), Box<DbError>>;
 
 #[test]
 fn a_sync_and_whatever_comes_meanwhile() {
@@ -61,7 +62,12 @@ fn what_makes_companions_and_whatever_comes_meanwhile() {
 
 #[test]
 fn what_changes_sites_and_whatever_comes_meanwhile() {
-    all_with(&[Operation::AlterSite, Operation::GiveSite, Operation::MoveSite]);
+    all_with(&[Operation::AlterSite, Operation::AlterRetention]);
+}
+
+#[test]
+fn what_moves_sites_and_whatever_comes_meanwhile() {
+    all_with(&[Operation::GiveSite, Operation::MoveSite, Operation::ChangeUrl]);
 }
 
 #[test]
@@ -77,17 +83,14 @@ fn all_with(firsts: &[Operation]) {
         // Two statements of Postgres itself prove nothing.
         let is_ours = |second: &&Operation| !(first.is_of_postgres() && second.is_of_postgres());
         for second in ALL.iter().filter(is_ours) {
+            let forth = in_order(&mut scene, *first, *second, false);
             scene.reset([*first, *second].contains(&Operation::Retention));
             let outcomes = both(&mut scene, *first, *second);
-            for fault in verdict::faults(&mut scene, *first, *second, &outcomes) {
-                let said = |outcome: &Outcome| match outcome {
-                    Ok(()) => "done".to_owned(),
-                    Err(error) => format!("{} {}", error.code().code(), error.message()),
-                };
+            for fault in verdict::faults(&mut scene, *first, *second, &outcomes, &forth) {
                 wrong.push(format!(
                     "{first:?} ({}), {second:?} meanwhile ({}): {fault}",
-                    said(&outcomes.0),
-                    said(&outcomes.1)
+                    session::said(&outcomes.0),
+                    session::said(&outcomes.1)
                 ));
             }
         }
@@ -98,56 +101,42 @@ fn all_with(firsts: &[Operation]) {
 /// Stops the first operation, starts the second, and resumes the first once the second waits or
 /// has ended.
 fn both(scene: &mut Scene, first: Operation, second: Operation) -> (Outcome, Outcome) {
-    let (mut one, mut two) = (scene.connect(), scene.connect());
-    let (pid_one, pid_two) = (pid(&mut one), pid(&mut two));
+    let (mut early, late) = (Session::new(scene), Session::new(scene));
+    let (pid_early, pid_late) = (early.pid, late.pid);
     first.prepare(scene);
     let sql = first.sql(scene);
-    let go_on: thread::JoinHandle<(Outcome, Client)> = match first.stop() {
+    let go_on = match first.stop() {
         Stop::AtCommit => {
-            let begun = outcome(&mut one, &format!("BEGIN; {sql}"));
+            let begun = early.outcome(&format!("BEGIN; {sql}"));
             let end = if begun.is_ok() { "COMMIT" } else { "ROLLBACK" };
-            let second = begin(two, second, scene);
-            await_rest(scene, pid_two, &second);
-            let ended = outcome(&mut one, end);
-            return (begun.and(ended), second.join().unwrap().0);
+            let second = begin(late, second, scene);
+            await_rest(scene, pid_late, &second);
+            let ended = early.outcome(end);
+            return (ended.and(begun), second.join().unwrap());
         }
         Stop::AtRow(event) => {
             run(&mut scene.db, "SELECT pg_advisory_lock(4711)");
-            run(&mut one, &format!("SET hold.me = '{event}'"));
-            thread::spawn(move || (outcome(&mut one, &sql), one))
+            run(&mut early.db, &format!("SET hold.me = '{event}'"));
+            thread::spawn(move || early.outcome(&sql))
         }
     };
     let stands = format!(
-        "SELECT EXISTS (SELECT FROM pg_locks WHERE pid = {pid_one} AND locktype = 'advisory' AND NOT granted)"
+        "SELECT EXISTS (SELECT FROM pg_locks WHERE pid = {pid_early} AND locktype = 'advisory' AND NOT granted)"
     );
     wait_until(&format!("{first:?} stands still"), || {
         assert!(!go_on.is_finished(), "{first:?} did not stop: {:?}", scene.said());
-        one_of(&mut scene.db, &stands)
+        one::<bool>(&mut scene.db, &stands)
     });
-    let second = begin(two, second, scene);
-    await_rest(scene, pid_two, &second);
+    let second = begin(late, second, scene);
+    await_rest(scene, pid_late, &second);
     run(&mut scene.db, "SELECT pg_advisory_unlock(4711)");
-    (go_on.join().unwrap().0, second.join().unwrap().0)
+    (go_on.join().unwrap(), second.join().unwrap())
 }
 
-fn one_of(db: &mut Client, sql: &str) -> bool {
-    one(db, sql)
-}
-
-fn begin(
-    mut db: Client,
-    operation: Operation,
-    scene: &Scene,
-) -> thread::JoinHandle<(Outcome, Client)> {
+fn begin(mut session: Session, operation: Operation, scene: &Scene) -> thread::JoinHandle<Outcome> {
     operation.prepare(scene);
     let sql = operation.sql(scene);
-    thread::spawn(move || (outcome(&mut db, &sql), db))
-}
-
-fn outcome(db: &mut Client, sql: &str) -> Outcome {
-    db.batch_execute(sql).map_err(|error| {
-        Box::new(error.as_db_error().unwrap_or_else(|| panic!("{sql}: {error}")).clone())
-    })
+    thread::spawn(move || session.outcome(&sql))
 }
 
 /// Waits until the second waits for another process or has ended, but not for long.
@@ -159,7 +148,7 @@ fn await_rest<T>(scene: &mut Scene, pid: i32, second: &thread::JoinHandle<T>) {
     let begin = Instant::now();
     while begin.elapsed() < Duration::from_millis(150)
         && !second.is_finished()
-        && !one_of(&mut scene.db, &sql)
+        && !one::<bool>(&mut scene.db, &sql)
     {
         thread::sleep(Duration::from_millis(5));
     }

@@ -2,6 +2,9 @@
 
 use crate::pairs::scene::{PERSON, Scene, VISITOR};
 
+/// The URL that `Operation::ChangeUrl` gives.
+pub const NEW_URL: &str = "https://moved.test";
+
 /// One operation of a pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
@@ -30,16 +33,20 @@ pub enum Operation {
     /// The table of conversions is made anew, and all days are opened for it.
     CreateCompanions,
     AlterSite,
+    /// Registered site 1 gets a retention, to `Scene::bound`.
+    AlterRetention,
     /// Registered site 1 gets another owner.
     GiveSite,
     /// Registered site 1 gets another table.
     MoveSite,
     RemoveSite,
+    /// The Matomo of the table gets another URL, which no sync uses.
+    ChangeUrl,
     DropServer,
     DropRole,
 }
 
-pub const ALL: [Operation; 21] = [
+pub const ALL: [Operation; 23] = [
     Operation::Sync,
     Operation::OtherSync,
     Operation::Run,
@@ -56,9 +63,11 @@ pub const ALL: [Operation; 21] = [
     Operation::DropVisits,
     Operation::CreateCompanions,
     Operation::AlterSite,
+    Operation::AlterRetention,
     Operation::GiveSite,
     Operation::MoveSite,
     Operation::RemoveSite,
+    Operation::ChangeUrl,
     Operation::DropServer,
     Operation::DropRole,
 ];
@@ -96,6 +105,23 @@ impl Operation {
                 | Operation::DropVisits
                 | Operation::DropServer
                 | Operation::DropRole
+        )
+    }
+
+    /// Whether it commits more than once, so that another may run between its steps.
+    pub fn has_steps(self) -> bool {
+        matches!(self, Operation::Run | Operation::Retention | Operation::DropBefore)
+    }
+
+    /// Whether it reads Matomo.
+    pub fn reads(self) -> bool {
+        matches!(
+            self,
+            Operation::Sync
+                | Operation::OtherSync
+                | Operation::Run
+                | Operation::Repair
+                | Operation::Retention
         )
     }
 
@@ -149,6 +175,9 @@ impl Operation {
             Operation::AlterSite => {
                 format!("SELECT matomo_alter_site({site}, start_date => '{}')", scene.noon.text(17))
             }
+            Operation::AlterRetention => {
+                format!("SELECT matomo_alter_site({site}, retention => '10 days')")
+            }
             Operation::GiveSite => {
                 format!("SELECT matomo_alter_site({site}, owner => 'postgres')")
             }
@@ -156,6 +185,9 @@ impl Operation {
                 format!("SELECT matomo_alter_site({site}, destination => 'public.visits_moved')")
             }
             Operation::RemoveSite => format!("SELECT matomo_remove_site({site})"),
+            Operation::ChangeUrl => {
+                format!("SELECT matomo_change_url('visits', '{}', '{NEW_URL}')", scene.fake.url())
+            }
             Operation::DropServer => "DROP SERVER analytics CASCADE".to_owned(),
             Operation::DropRole => {
                 format!(

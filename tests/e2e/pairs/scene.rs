@@ -102,6 +102,13 @@ impl Scene {
         db
     }
 
+    /// The same, with its notices.
+    pub fn connect_with_notices(&self) -> (Client, Errors) {
+        let (mut db, notices) = connect_with_notices(shared(), &self.name, "postgres");
+        run(&mut db, "SET statement_timeout = '30 s'");
+        (db, notices)
+    }
+
     /// Rows before this instant are dropped: the start of the day ten days ago.
     pub fn bound(&self) -> i64 {
         self.noon.at(10, "00:00:00")

@@ -1,10 +1,11 @@
 //! Whether the state after two operations matches some order of them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::pairs::Outcome;
-use crate::pairs::operations::Operation;
+use crate::pairs::operations::{NEW_URL, Operation};
+use crate::pairs::orders::{Seen, in_order, is_new};
 use crate::pairs::scene::{PERSON, Scene, VISITOR};
+use crate::pairs::session::Outcome;
 use crate::support::*;
 
 /// Errors that an operation may end with: another one holds the lock, the table has another name,
@@ -17,6 +18,7 @@ pub fn faults(
     first: Operation,
     second: Operation,
     (one_ended, two_ended): &(Outcome, Outcome),
+    forth: &Seen,
 ) -> Vec<String> {
     let mut faults = Vec::new();
     for (operation, ended) in [(first, one_ended), (second, two_ended)] {
@@ -36,12 +38,8 @@ pub fn faults(
             || operations.contains(&second) && two_ended.is_ok()
     };
     let tried = |operation| first == operation || second == operation;
+    let seen = Seen::after(scene, [one_ended, two_ended]);
     let db = &mut scene.db;
-    run(
-        db,
-        "ALTER TABLE IF EXISTS renamed RENAME TO visits; ALTER TABLE IF EXISTS renamed_visits RENAME TO visits_visits;
-         ALTER TABLE IF EXISTS renamed_conversions RENAME TO visits_conversions",
-    );
     let left = "SELECT count(*) FROM pg_locks WHERE locktype = 'userlock'
         AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
     wait_until("no lock of ours is left", || one::<i64>(db, left) == 0);
@@ -50,12 +48,14 @@ pub fn faults(
         faults.push(format!("{} runs are said to run", runs.len()));
     }
     // What was changed of the site is so, unless it was removed.
-    let is =
-        |column: &str| format!("SELECT {column}::text FROM matomo_sites WHERE id = {}", scene.site);
+    let is = |column: &str| {
+        format!("SELECT coalesce({column}::text, '') FROM matomo_sites WHERE id = {}", scene.site)
+    };
     let start = scene.noon.text(17);
     let is_removed = done(&[Operation::RemoveSite]);
     for (operation, column, expected) in [
         (Operation::AlterSite, "start_date", start.as_str()),
+        (Operation::AlterRetention, "retention", "10 days"),
         (Operation::GiveSite, "owner", "postgres"),
         (Operation::MoveSite, "destination", "visits_moved"),
     ] {
@@ -69,6 +69,15 @@ pub fn faults(
     if done(&[Operation::Forget]) && one::<i64>(db, &of_person) > 0 {
         faults.push("rows of the person erased are left".to_owned());
     }
+    // Of the state of an order, once is enough.
+    let is_new = is_new(scene, tried(Operation::Forget), &seen);
+    if seen == *forth && !is_new {
+        return faults;
+    }
+    let db = &mut scene.db;
+    // Syncs use the old URL.
+    let back = format!("SELECT matomo_change_url('visits', '{NEW_URL}', '{}')", scene.fake.url());
+    run(db, &back);
     // Days still to be copied.
     for site in [1, 2] {
         let days = format!(", '{}', destination => 'visits'", scene.noon.text(19));
@@ -120,7 +129,8 @@ pub fn faults(
     let is_erased = |id: &i64| is_persons(id) && tried(Operation::Forget);
     let is_dropped = |id: i64| {
         // Also partly, before an error.
-        (tried(Operation::DropBefore) || tried(Operation::Retention))
+        let is_kept_short = tried(Operation::AlterRetention) && tried(Operation::Run);
+        (tried(Operation::DropBefore) || tried(Operation::Retention) || is_kept_short)
             && ago(id) > 10
             && of_day(id).0
     };
@@ -165,10 +175,102 @@ pub fn faults(
     if !left_behind.is_empty() && !is_cut_off {
         faults.push(format!("visits {left_behind:?} are in days that are sealed as empty"));
     }
+    faults.extend(disagrees(
+        scene,
+        first,
+        second,
+        &seen,
+        forth,
+        [one_ended.is_err(), two_ended.is_err()],
+    ));
     if !faults.is_empty() {
         faults.extend(scene.said().into_iter().map(|line| format!("  run: {line}")));
     }
     faults
+}
+
+/// A fault if results, rows and ledger agree with neither order, nor, if one has failed or skipped a busy
+/// site, with the other alone. Between the steps of one the other may run, and a person is erased in
+/// Matomo before here: then more is done than in one of the orders, and no more than in both.
+fn disagrees(
+    scene: &mut Scene,
+    first: Operation,
+    second: Operation,
+    seen: &Seen,
+    forth: &Seen,
+    failed: [bool; 2],
+) -> Option<String> {
+    if seen == forth {
+        return None;
+    }
+    let reversed = |mut seen: Seen| {
+        seen.returned.reverse();
+        seen
+    };
+    let back = reversed(in_order(scene, second, first, false));
+    if *seen == back {
+        return None;
+    }
+    let operations = [first, second];
+    let idle: [bool; 2] = std::array::from_fn(|n| {
+        failed[n] || operations[n].has_steps() && seen.returned[n].is_empty()
+    });
+    let alone = match idle {
+        [false, true] => Some(in_order(scene, first, second, true)),
+        [true, false] => Some(reversed(in_order(scene, second, first, true))),
+        _ => None,
+    };
+    let is_alone = |alone: &Seen| {
+        alone.state == seen.state
+            && (0..2).all(|n| idle[n] || alone.returned[n] == seen.returned[n])
+    };
+    if alone.as_ref().is_some_and(is_alone) {
+        return None;
+    }
+    let has_steps = operations.iter().any(|operation| operation.has_steps());
+    let is_erased = operations.contains(&Operation::Forget)
+        && operations.iter().any(|operation| operation.reads());
+    let counts = [seen, forth, &back].map(|seen| counts(&seen.returned, idle));
+    let is_between = counts.iter().flat_map(BTreeMap::keys).all(|name| {
+        let [now, forth, back] = [0, 1, 2].map(|n| counts[n].get(name).copied().unwrap_or(0));
+        (forth.min(back)..=forth + back).contains(&now)
+    });
+    if (has_steps || is_erased) && is_between {
+        return None;
+    }
+    let differs = |order: &Seen| {
+        let only = |a: &[String], b: &[String]| {
+            let only: Vec<_> = a.iter().filter(|line| !b.contains(line)).cloned().collect();
+            format!("{} lines {:?}", only.len(), &only[..only.len().min(4)])
+        };
+        let lost = only(&order.state, &seen.state);
+        format!(
+            "{:?}, at once more {}, less {lost}",
+            order.returned,
+            only(&seen.state, &order.state)
+        )
+    };
+    Some(format!(
+        "at once {:?}\n   forth {}\n    back {}\n   alone {:?}",
+        seen.returned,
+        differs(forth),
+        differs(&back),
+        alone.as_ref().map(differs)
+    ))
+}
+
+/// Sums of what the operations have counted, by name, without those that are idle.
+fn counts(returned: &[String; 2], idle: [bool; 2]) -> BTreeMap<String, i64> {
+    let mut counts = BTreeMap::new();
+    for (text, _) in returned.iter().zip(idle).filter(|(_, is_idle)| !is_idle) {
+        let words: Vec<&str> = text.split([' ', ';']).filter(|word| !word.is_empty()).collect();
+        for pair in words.windows(2) {
+            if let Ok(count) = pair[0].parse::<i64>() {
+                *counts.entry(pair[1].to_owned()).or_default() += count;
+            }
+        }
+    }
+    counts
 }
 
 /// Faults where `matomo_check`, comparing the table with Matomo as it is now, disagrees with the

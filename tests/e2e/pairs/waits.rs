@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use postgres::Client;
 
 use crate::pairs::operations::Operation;
-use crate::pairs::outcome;
 use crate::pairs::scene::{Scene, VISITOR};
+use crate::pairs::session::outcome;
 use crate::support::cluster::shared;
 use crate::support::*;
 
