@@ -14,16 +14,27 @@ use crate::store::planner_hook::VisitIndexOnly;
 use crate::store::statements::span_args;
 use crate::store::table_writer::TableWriter;
 
-/// `(table)` → whether a trigger, rule or policy of the user may drop, move or hide inserted rows. A
-/// trigger whose function belongs to an extension is not the user's: it shows that an engine manages the
-/// table.
-pub const DIVERTS: &str = "SELECT row_security_active($1) \
-     OR EXISTS (SELECT FROM pg_rewrite r WHERE r.ev_class = $1 AND r.ev_type = '3') \
-     OR EXISTS (SELECT FROM pg_trigger t \
-         WHERE t.tgrelid IN (SELECT $1 UNION ALL SELECT p.relid FROM pg_partition_tree($1) AS p) \
-         AND NOT t.tgisinternal AND t.tgenabled <> 'D' AND t.tgtype & 4 <> 0 \
-         AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass \
-             AND d.objid = t.tgfoid AND d.deptype = 'e'))";
+/// Whether a table has a rule or a trigger of the user's of some types. A trigger whose function belongs to
+/// an extension is not the user's: it shows that an engine manages the table.
+macro_rules! has_trigger {
+    ($types:literal) => {
+        concat!(
+            "(EXISTS (SELECT FROM pg_rewrite r WHERE r.ev_class = $1 AND r.ev_type = '3') \
+             OR EXISTS (SELECT FROM pg_trigger t \
+                 WHERE t.tgrelid IN (SELECT $1 UNION ALL SELECT p.relid FROM pg_partition_tree($1) AS p) \
+                 AND NOT t.tgisinternal AND t.tgenabled <> 'D' AND t.tgtype & ",
+            $types,
+            " AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass \
+                 AND d.objid = t.tgfoid AND d.deptype = 'e')))"
+        )
+    };
+}
+
+/// `(table)` → whether a trigger, rule or policy of the user may drop, move or hide inserted rows.
+pub const DIVERTS: &str = concat!("SELECT row_security_active($1) OR ", has_trigger!("4 <> 0"));
+
+/// `(table)` → whether a rule, or a trigger of the user's before each row, may keep rows from being inserted.
+const REFUSES: &str = concat!("SELECT ", has_trigger!("7 = 7"));
 
 /// `(table, inserted)` → whether the rows were stored, and none changed or deleted in this transaction;
 /// whether a trigger may have given them another key. By the counters of the table and its partitions,
@@ -41,7 +52,8 @@ const VANISHED: &str = "WITH part AS (SELECT $1 AS oid UNION SELECT p.relid FROM
 impl TableWriter {
     /// Checks, of the first batch, that inserted rows can be read through the table's name. Extensions
     /// that keep a table's rows elsewhere do not see a COPY from memory. Rows that a trigger, rule or
-    /// policy of the user may have diverted are not checked, unless it is plain that no trigger has.
+    /// policy of the user may have diverted are not checked, unless it is plain that no trigger has. Of every
+    /// batch, an engine has to tell that it has inserted all rows.
     ///
     /// # Errors
     /// [`Error::NotSeen`].
@@ -52,6 +64,10 @@ impl TableWriter {
         rows: Vec<Range<usize>>,
         inserted: i64,
     ) -> Result<()> {
+        let written = count(rows.iter().map(Range::len).sum());
+        if inserted < written && !self.destination.engine.is_heap() {
+            self.check(client, REFUSES, written, inserted)?;
+        }
         if self.is_read_back {
             return Ok(());
         }
@@ -64,7 +80,6 @@ impl TableWriter {
         };
         let visits: BTreeSet<String> = cells("idvisit").collect();
         let identities: Vec<String> = cells(table.layout.kind.identity()[0]).collect();
-        let written = count(identities.len());
         let mut args = vec![visits.into_iter().collect::<Vec<_>>().into()];
         args.extend(span_args(self.own_span(table)));
         args.push(identities.into());
@@ -72,22 +87,28 @@ impl TableWriter {
             query(client, &self.statements.count_rows, &args)?.first().get_one().map_err(spi)?;
         let seen = seen.unwrap_or(0);
         if seen < written {
-            let args = [self.destination.oid.into()];
-            let diverts: Option<bool> =
-                query(client, DIVERTS, &args)?.first().get_one().map_err(spi)?;
-            if diverts != Some(true) || (seen == 0 && self.has_vanished(client, inserted)?) {
-                // Another table may have taken its name.
-                self.destination.check_name()?;
-                return Err(Error::NotSeen {
-                    name: self.destination.name.clone(),
-                    engine: self.destination.engine.name(),
-                    written,
-                    seen,
-                });
+            self.check(client, DIVERTS, written, seen)?;
+            if seen == 0 && self.has_vanished(client, inserted)? {
+                return self.not_seen(written, seen);
             }
         }
         self.is_read_back = true;
         Ok(())
+    }
+
+    /// Checks that something of the user's explains that rows are missing.
+    fn check(&self, client: &mut SpiClient, explains: &str, written: i64, seen: i64) -> Result<()> {
+        let args = [self.destination.oid.into()];
+        let is_explained: Option<bool> =
+            query(client, explains, &args)?.first().get_one().map_err(spi)?;
+        if is_explained == Some(true) { Ok(()) } else { self.not_seen(written, seen) }
+    }
+
+    fn not_seen(&self, written: i64, seen: i64) -> Result<()> {
+        // Another table may have taken its name.
+        self.destination.check_name()?;
+        let (name, engine) = (self.destination.name.clone(), self.destination.engine.name());
+        Err(Error::NotSeen { name, engine, written, seen })
     }
 
     /// Whether no trigger can have removed the inserted rows, none of which is visible.

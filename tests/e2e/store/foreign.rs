@@ -318,3 +318,27 @@ fn a_foreign_table_that_is_partitioned_on_its_server_is_refused_before_other_row
     }
     assert_eq!(fingerprint(&mut db, "visits"), before);
 }
+
+#[test]
+fn rows_that_the_other_server_does_not_insert_fail_the_sync_also_beside_a_trigger_here() {
+    let noon = Noon::new();
+    let fake = serve(noon.world(8));
+    let (mut db, mut there) = parted(&noon);
+    run(
+        &mut db,
+        "CREATE FUNCTION audit() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;
+         CREATE TRIGGER audit AFTER INSERT ON visits FOR EACH STATEMENT EXECUTE FUNCTION audit()",
+    );
+    run(
+        &mut there,
+        "CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;
+         CREATE TRIGGER no BEFORE INSERT ON old FOR EACH ROW EXECUTE FUNCTION no()",
+    );
+    let into = format!("{}, destination => 'visits'", from(&noon, 7));
+    let failed = error(&mut db, &sync_sql(&fake, 1, &into));
+    assert_eq!(failed.code().code(), "0A000", "{failed:?}");
+    assert_eq!(ledger(&mut db, "visits"), [""; 0]);
+    run(&mut there, "DROP TRIGGER no ON old");
+    sync(&mut db, &fake, &into);
+    assert_tables_equal(&mut db, "visits", &all_tables_of(&fake, 1));
+}
