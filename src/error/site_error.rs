@@ -58,6 +58,8 @@ pub enum SiteError {
     RowsKept(String),
     /// A foreign table is several tables on its server, whose rows share their places.
     SharedPlaces(String),
+    /// A table is on another server, of which a transaction block may see an older state.
+    InBlock(String),
     /// No slot is left for a process that would sync a site.
     NoProcess { site: i32, at_work: usize, hint: &'static str },
     /// Work for a site made no progress for this long.
@@ -93,6 +95,7 @@ impl SiteError {
             }
             SiteError::NoRun(_) | SiteError::RowsKept(_) => SqlState::ObjectNotInPrerequisiteState,
             SiteError::SharedPlaces(_) => SqlState::WrongObjectType,
+            SiteError::InBlock(_) => SqlState::FeatureNotSupported,
             SiteError::SiteChanged(_) => SqlState::SerializationFailure,
             SiteError::NoProcess { .. } => SqlState::ConfigurationLimitExceeded,
             SiteError::NoProgress(_) => SqlState::QueryCanceled,
@@ -198,6 +201,7 @@ impl SiteError {
                  which rows of several partitions share."
                     .to_owned()
             }
+            SiteError::InBlock(_) => "Call it outside of transaction blocks.".to_owned(),
             SiteError::NoProcess { hint, .. } => (*hint).to_owned(),
             SiteError::NoProgress(_) => {
                 "Look for a slow trigger or index of the destination; or lower matomo.page_size, or \
@@ -299,6 +303,10 @@ impl fmt::Display for SiteError {
             SiteError::SharedPlaces(name) => {
                 write!(f, "foreign table {name} is a partitioned table on its server")
             }
+            SiteError::InBlock(name) => write!(
+                f,
+                "a transaction block may see an older state of table {name}, which another server keeps"
+            ),
             SiteError::NoProcess { site, .. } => {
                 write!(f, "could not start a process for registered site {site}")
             }

@@ -342,3 +342,21 @@ fn rows_that_the_other_server_does_not_insert_fail_the_sync_also_beside_a_trigge
     sync(&mut db, &fake, &into);
     assert_tables_equal(&mut db, "visits", &all_tables_of(&fake, 1));
 }
+
+#[test]
+fn an_erasure_on_another_server_does_not_miss_what_was_stored_since_the_transaction_began() {
+    let noon = Noon::new();
+    let fake = serve(noon.world(8));
+    let (mut db, _there) = parted(&noon);
+    sync(&mut db, &fake, &format!("{}, destination => 'visits'", from(&noon, 7)));
+    let visitor: String = one(&mut db, "SELECT max(visitorid) FROM visits WHERE idvisit = 1062");
+    let forget = format!("SELECT matomo_forget('{visitor}')");
+    run(&mut db, "BEGIN; SELECT count(*) FROM visits");
+    let refused = error(&mut db, &forget);
+    let message = "a transaction block may see an older state of table public.visits, which another server keeps";
+    assert_says(&refused, "0A000", message, &[], "Call it outside of transaction blocks.");
+    run(&mut db, "ROLLBACK");
+    run(&mut db, &forget);
+    let left = format!("SELECT count(*) FROM visits WHERE visitorid = '{visitor}'");
+    assert_eq!(one::<i64>(&mut db, &left), 0);
+}
