@@ -22,7 +22,7 @@ use crate::state::metadata;
 use crate::state::table::Table;
 use crate::store::companions;
 use crate::store::engine::{Engine, chunks};
-use crate::store::relation::{lock_mode, name_of};
+use crate::store::relation::{has_name, lock_mode};
 
 /// Arguments of a step: the rows to remove, and where the last step stopped.
 pub struct DropArguments {
@@ -103,7 +103,7 @@ pub fn drop_step(arguments: DropArguments) -> Result<Dropped> {
     }
     let bounds = Bounds { destination, table: &table.name, site, before: seconds(before) };
     // Statements use the name, which another table may have got.
-    let check_name = || match name_of(destination)?.as_ref() == Some(&table.name) {
+    let check_name = || match has_name(destination, &table.name)? {
         true => Ok(()),
         false => Err(DropFailure::TableLocked),
     };

@@ -15,7 +15,7 @@ use crate::pg::roles::{AsSiteOwner, has_rights_of};
 use crate::pg::spi::{query, spi, values};
 use crate::pg::subtransaction::{self, RolledBack};
 use crate::store::engine::places;
-use crate::store::relation::name_of;
+use crate::store::relation::has_name;
 
 /// A table to delete rows from.
 pub struct Table {
@@ -174,10 +174,9 @@ impl Table {
         gone
     }
 
-    /// Checks that the name, which statements use, still refers to this table. The lock prevents renaming
-    /// the table, but not its schema.
+    /// Checks that the name still refers to this table.
     fn check_name(&self) -> Result<()> {
-        match name_of(self.oid)?.as_ref() == Some(&self.name) {
+        match has_name(self.oid, &self.name)? {
             true => Ok(()),
             false => Err(Error::Renamed(self.name.clone())),
         }

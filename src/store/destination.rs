@@ -17,7 +17,7 @@ use crate::rows::layout::Layout;
 use crate::store::catalog::{key, key_without_index, known_columns, missing_privileges};
 use crate::store::companions;
 use crate::store::engine::{Engine, places};
-use crate::store::relation::{find, lock_mode, name_of};
+use crate::store::relation::{find, has_name, lock_mode, name_of};
 
 /// Tables that the first sync creates: the Node tool's standard and partitioned table.
 const STANDARD: &str = "matomo";
@@ -98,7 +98,7 @@ impl Destination {
     /// # Errors
     /// [`Error::Renamed`].
     pub fn check_name(&self) -> Result<()> {
-        if name_of(self.oid)?.as_ref() == Some(&self.name) {
+        if has_name(self.oid, &self.name)? {
             return Ok(());
         }
         Err(Error::Renamed(self.name.clone()))

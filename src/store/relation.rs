@@ -47,3 +47,12 @@ pub fn name_of(oid: pg_sys::Oid) -> Result<Option<String>> {
     let name = name.to_str().map_err(|_| Error::Internal("a name that is not UTF-8".to_owned()))?;
     Ok(Some(name.to_owned()))
 }
+
+/// Whether a relation still has its qualified name, which statements use. A lock on it prevents renaming it,
+/// but not its schema.
+///
+/// # Errors
+/// Only internal ones.
+pub fn has_name(oid: pg_sys::Oid, name: &str) -> Result<bool> {
+    Ok(name_of(oid)?.as_deref() == Some(name))
+}
