@@ -60,8 +60,10 @@ const OF_VISIT: [&str; 20] = [
     "experiments",
 ];
 
-/// The columns of a visit that follow from its actions, which a list of visits does not have.
-const OF_ACTIONS: [&str; 5] = ["pageviews", "entryurl", "entrytitle", "exiturl", "exittitle"];
+/// The columns of a visit that follow from its actions, or that Matomo sends only with them: a list of
+/// visits does not have them.
+const OF_ACTIONS: [&str; 6] =
+    ["pageviews", "entryurl", "entrytitle", "exiturl", "exittitle", "truncatedactionscount"];
 
 /// By day, of a table that holds these rows.
 pub fn expected(
