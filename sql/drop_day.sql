@@ -15,7 +15,7 @@ $$;
 COMMENT ON FUNCTION matomo_is_of_rows(text, text[]) IS
     'Internal: whether an error is of the rows that are removed, and does not keep others from being removed';
 
--- Drops a partition, or a chunk of a hypertable with the function `drop_chunks`.
+-- Drops a partition, or a chunk of a hypertable with the call `drop_chunks`, for format.
 CREATE FUNCTION matomo_drop_partition(
     id oid,
     parent text,
@@ -41,8 +41,7 @@ BEGIN
         EXECUTE format('DROP TABLE %s', name);
         RETURN;
     END IF;
-    EXECUTE format('SELECT %s(%L::regclass, older_than => %L::timestamptz, newer_than => %L::timestamptz)',
-        drop_chunks, parent, hi, lo);
+    EXECUTE 'SELECT ' || format(drop_chunks, parent, hi, lo);
     -- One that is frozen stays, without an error.
     IF to_regclass(name) IS NOT NULL THEN
         RAISE object_not_in_prerequisite_state USING MESSAGE = format('old rows of %s are not deleted', parent);

@@ -100,7 +100,10 @@ fn add(
     start: Option<NaiveDate>,
 ) -> Result<Vec<(i32, i32, ServerText)>> {
     let extension = Extension::find()?;
-    let known = registration::registered(&extension, pattern.server.unwrap_or_default())?;
+    let server = pattern.server.unwrap_or_default();
+    // Two at once, into two tables, would register each site twice.
+    new_sites::wait_for_others(server, current_user());
+    let known = registration::registered(&extension, server)?;
     let mut added = Vec::new();
     for site in sites.iter().filter(|site| !known.contains(&site.idsite)) {
         let idsite = site.idsite;

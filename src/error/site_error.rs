@@ -58,6 +58,8 @@ pub enum SiteError {
     RowsKept(String),
     /// A foreign table is several tables on its server, whose rows share their places.
     SharedPlaces(String),
+    /// An instant of a table of Citus has no timezone: the table, the column.
+    NoTimezone { table: String, column: &'static str },
     /// A table is on another server, of which a transaction block may see an older state.
     InBlock(String),
     /// No slot is left for a process that would sync a site.
@@ -82,9 +84,10 @@ impl SiteError {
             | SiteError::NoSite(_)
             | SiteError::NoRole(_)
             | SiteError::NoOwner { .. } => SqlState::UndefinedObject,
-            SiteError::NotOurServer(_) | SiteError::TemporaryDestination(_) => {
-                SqlState::WrongObjectType
-            }
+            SiteError::NotOurServer(_)
+            | SiteError::TemporaryDestination(_)
+            | SiteError::NoTimezone { .. }
+            | SiteError::SharedPlaces(_) => SqlState::WrongObjectType,
             SiteError::NoMapping { .. }
             | SiteError::NoToken { .. }
             | SiteError::RefusedBefore { .. } => SqlState::InvalidAuthorizationSpecification,
@@ -94,7 +97,6 @@ impl SiteError {
                 SqlState::ActiveSqlTransaction
             }
             SiteError::NoRun(_) | SiteError::RowsKept(_) => SqlState::ObjectNotInPrerequisiteState,
-            SiteError::SharedPlaces(_) => SqlState::WrongObjectType,
             SiteError::InBlock(_) => SqlState::FeatureNotSupported,
             SiteError::SiteChanged(_) => SqlState::SerializationFailure,
             SiteError::NoProcess { .. } => SqlState::ConfigurationLimitExceeded,
@@ -201,6 +203,10 @@ impl SiteError {
                  which rows of several partitions share."
                     .to_owned()
             }
+            SiteError::NoTimezone { table, column } => format!(
+                "ALTER TABLE {table} ALTER {column} TYPE timestamptz USING {column} AT TIME ZONE 'UTC': \
+                 nodes of Citus may have other timezones."
+            ),
             SiteError::InBlock(_) => "Call it outside of transaction blocks.".to_owned(),
             SiteError::NoProcess { hint, .. } => (*hint).to_owned(),
             SiteError::NoProgress(_) => {
@@ -302,6 +308,9 @@ impl fmt::Display for SiteError {
             SiteError::RowsKept(name) => write!(f, "rows of {name} are not deleted"),
             SiteError::SharedPlaces(name) => {
                 write!(f, "foreign table {name} is a partitioned table on its server")
+            }
+            SiteError::NoTimezone { table, column } => {
+                write!(f, "column {column} of {table} has no timezone")
             }
             SiteError::InBlock(name) => write!(
                 f,

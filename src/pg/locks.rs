@@ -43,6 +43,8 @@ pub enum Lock {
     Matomo(pg_sys::Oid, u32),
     /// The creation of a table in a schema; the hash of its name.
     Creation(pg_sys::Oid, u32),
+    /// The registration by a role of all sites of a server; the hash of its name.
+    Registration(pg_sys::Oid, u32),
 }
 
 /// Takes the place of an idSite.
@@ -75,12 +77,13 @@ pub enum LockKind {
     Rows = 0x6d64,
     Matomo = 0x6d6d,
     Creation = 0x6d74,
+    Registration = 0x6d73,
 }
 
 /// A lock held by a transaction.
 #[derive(Debug, Clone, Copy)]
 pub struct Held {
-    /// The destination or schema.
+    /// The destination, schema or role.
     pub class: u32,
     /// The site, or the hash.
     pub object: u32,
@@ -93,6 +96,12 @@ pub struct Held {
     /// Virtual transaction ID, which a prepared transaction keeps: backend number and local
     /// transaction ID.
     transaction: (i32, u32),
+}
+
+/// A hash (FNV-1a) that is the same in all sessions.
+pub fn hash(text: &str) -> u32 {
+    let add = |hash: u32, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
+    text.bytes().fold(0x811c_9dc5, add)
 }
 
 /// Takes a lock without waiting. Returns false if another session holds a conflicting one.
@@ -239,6 +248,7 @@ impl Lock {
             }
             Lock::Matomo(destination, hash) => (destination.to_u32(), hash, LockKind::Matomo),
             Lock::Creation(schema, hash) => (schema.to_u32(), hash, LockKind::Creation),
+            Lock::Registration(role, hash) => (role.to_u32(), hash, LockKind::Registration),
         };
         pg_sys::LOCKTAG {
             // SAFETY: main thread; set at session start.

@@ -21,7 +21,7 @@ use crate::state::emptied_days::{self, Bounds, Gone, Noted};
 use crate::state::metadata;
 use crate::state::table::Table;
 use crate::store::companions;
-use crate::store::engine::{Engine, chunks};
+use crate::store::engine::{self, Engine, chunks};
 use crate::store::relation::{has_name, lock_mode};
 
 /// Arguments of a step: the rows to remove, and where the last step stopped.
@@ -262,13 +262,18 @@ fn seconds(at: TimestampWithTimeZone) -> i64 {
 
 /// Whether rows of a table's ordinary partitions can be found by their place: Citus has those of its
 /// shards, and TimescaleDB none of compressed rows. Also the chunks of a hypertable.
+///
+/// # Errors
+/// [`crate::error::SiteError::SharedPlaces`].
 fn places(table: pg_sys::Oid, time: &str) -> Result<(bool, Option<JsonB>)> {
-    Spi::connect_mut(|client| {
-        Ok(match Engine::of(client, table)? {
-            Engine::Citus => (false, None),
-            Engine::Timescale => (false, chunks::of(client, table, time)?),
-            _ => (true, None),
-        })
+    Ok(match Spi::connect_mut(|client| Engine::of(client, table))? {
+        Engine::Citus => (false, None),
+        Engine::Timescale => (false, Spi::connect_mut(|client| chunks::of(client, table, time))?),
+        Engine::Foreign => {
+            engine::places::check(table)?;
+            (true, None)
+        }
+        _ => (true, None),
     })
 }
 

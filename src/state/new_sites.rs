@@ -7,6 +7,7 @@ use pgrx::spi::SpiClient;
 use crate::error::Result;
 use crate::matomo::metadata::SiteDetail;
 use crate::pg::extension::Extension;
+use crate::pg::locks::{self, Lock, Mode};
 use crate::pg::roles::has_rights_of;
 use crate::pg::spi::{query, spi, values};
 use crate::state::restored::{OWNER_OF_SITE, table_of_site};
@@ -70,6 +71,12 @@ pub fn ignore(extension: &Extension, server: &str) -> Result<i32> {
         Ok(())
     })?;
     Ok(i32::try_from(yours.len()).unwrap_or(i32::MAX))
+}
+
+/// Waits for other sessions that register all sites of a server for a role. Those that come later wait for
+/// the end of this transaction.
+pub fn wait_for_others(server: &str, owner: pg_sys::Oid) {
+    locks::wait_for(Lock::Registration(owner, locks::hash(server)), Mode::Exclusive);
 }
 
 /// Whether the mark is on a registered site.

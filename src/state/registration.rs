@@ -12,7 +12,7 @@ use crate::matomo::client::SiteInfo;
 use crate::pg::extension::Extension;
 use crate::pg::report;
 use crate::pg::roles::has_rights_of;
-use crate::pg::spi::{query, sees_commits, spi};
+use crate::pg::spi::{query, read_now, sees_commits, spi};
 use crate::pg::subtransaction::{self, RolledBack};
 use crate::state::restored::{OWNER_OF_SITE, table_of_site};
 use crate::state::sites::RegisteredSite;
@@ -249,7 +249,7 @@ impl Registration<'_> {
     }
 }
 
-/// The idSites of a server that are registered by roles whose rights the current user has.
+/// The idSites of a server that are registered by now by roles whose rights the current user has.
 ///
 /// # Errors
 /// Only internal ones.
@@ -261,8 +261,9 @@ pub fn registered(extension: &Extension, server: &str) -> Result<BTreeSet<i32>> 
     let owned = |row: SpiHeapTupleData| -> Result<(Option<i32>, Option<pg_sys::Oid>)> {
         Ok((row.get(1).map_err(spi)?, row.get(2).map_err(spi)?))
     };
-    let all: Vec<_> = extension
-        .run(|client| query(client, &sql, &[server.into()])?.map(owned).collect::<Result<_>>())?;
+    let all: Vec<_> = extension.run(|client| {
+        read_now(client, &sql, &[server.into()])?.map(owned).collect::<Result<_>>()
+    })?;
     let yours = all.into_iter().filter(|(_, owner)| owner.is_some_and(has_rights_of));
     Ok(yours.filter_map(|(idsite, _)| idsite).collect())
 }

@@ -30,7 +30,7 @@ impl Ledger {
         if self.knows_destination()? {
             return Ok(false);
         }
-        let hash = fnv(self.matomo.as_bytes());
+        let hash = locks::hash(&self.matomo);
         locks::try_take(Lock::Matomo(self.destination, hash), Mode::Shared, Until::TransactionEnd);
         let is_other =
             |held: &locks::Held| held.class == self.destination.to_u32() && held.object != hash;
@@ -117,9 +117,4 @@ pub fn other_than(
 /// The first text of a result.
 fn first(mut rows: SpiTupleTable) -> Result<Option<String>> {
     rows.next().map_or(Ok(None), |row| row.get(1).map_err(spi))
-}
-
-/// A hash (FNV-1a) that is the same in all sessions.
-fn fnv(bytes: &[u8]) -> u32 {
-    bytes.iter().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
 }

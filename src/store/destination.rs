@@ -6,12 +6,13 @@ use std::sync::Arc;
 use pgrx::prelude::*;
 use pgrx::spi::SpiClient;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, SiteError};
 use crate::pg::extension::Extension;
 use crate::pg::local_settings::{LocalSettings, PLANNED_ANEW, SAFE_PATH};
 use crate::pg::locks::{self, Lock, Mode};
 use crate::pg::spi::{query, spi};
 use crate::rows::batch::Layouts;
+use crate::rows::column_type::ColumnType;
 use crate::rows::columns::TableKind;
 use crate::rows::layout::Layout;
 use crate::store::catalog::{key, key_without_index, known_columns, missing_privileges};
@@ -218,12 +219,10 @@ fn create(client: &mut SpiClient, name: &str, extension_schema: &str) -> Result<
     };
     // Two first syncs at once: the second waits, then finds what the first has made.
     let sql = "SELECT (SELECT n.oid FROM pg_catalog.pg_namespace n \
-                   WHERE n.nspname OPERATOR(pg_catalog.=) pg_catalog.current_schema()), \
-               pg_catalog.hashtext($1)";
-    let (schema, hash): (Option<pg_sys::Oid>, Option<i32>) =
-        query(client, sql, &[name.into()])?.first().get_two().map_err(spi)?;
-    let hash = hash.unwrap_or_default().cast_unsigned();
-    locks::wait_for(Lock::Creation(schema.unwrap_or(pg_sys::Oid::INVALID), hash), Mode::Exclusive);
+                   WHERE n.nspname OPERATOR(pg_catalog.=) pg_catalog.current_schema())";
+    let schema: Option<pg_sys::Oid> = query(client, sql, &[])?.first().get_one().map_err(spi)?;
+    let lock = Lock::Creation(schema.unwrap_or(pg_sys::Oid::INVALID), locks::hash(name));
+    locks::wait_for(lock, Mode::Exclusive);
     // Unlike a table lock, this lock does not process invalidations.
     // SAFETY: main thread, within a transaction.
     unsafe { pg_sys::AcceptInvalidationMessages() };
@@ -317,6 +316,11 @@ fn check_one(
         }
         found => (found?, true),
     };
+    let column = layout.kind.time();
+    let is_local = |at: usize| layout.slots()[at].kind == ColumnType::Timestamp;
+    if engine == Engine::Citus && layout.position(column).is_some_and(is_local) {
+        return Err(SiteError::NoTimezone { table: name, column }.into());
+    }
     let companions = Vec::new();
     Ok(Some(Destination {
         oid,

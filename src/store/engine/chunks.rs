@@ -9,6 +9,7 @@ use crate::pg::local_settings::{LocalSettings, SAFE_PATH};
 use crate::pg::spi::{query, spi};
 
 /// How to drop chunks and which there are, each with its bounds: `{drop, chunks: [{id, name, lo, hi}]}`.
+/// `drop` is for `format` with the table's name and the bounds after and before which a chunk is.
 /// `None` if the time is not the only dimension, so that a chunk is not all of its time.
 ///
 /// # Errors
@@ -36,7 +37,8 @@ pub fn of(client: &mut SpiClient, table: pg_sys::Oid, time: &str) -> Result<Opti
     };
     let Some(drop) = find(client, "drop_chunks")? else { return Ok(None) };
     let sql = format!(
-        "SELECT jsonb_build_object('drop', $3, 'chunks', jsonb_agg(jsonb_build_object( \
+        "SELECT jsonb_build_object('drop', format('%s(%%L::regclass, older_than => %%L::%s, newer_than => %%L::%2$s)', \
+                 $3::text, min(v.primary_dimension_type::text)), 'chunks', jsonb_agg(jsonb_build_object( \
              'id', c.oid, 'name', format('%I.%I', v.chunk_schema, v.chunk_name), \
              'lo', v.range_start, 'hi', v.range_end) ORDER BY v.range_end)) \
          FROM {view} AS v JOIN {hypertables} AS h \

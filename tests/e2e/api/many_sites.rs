@@ -3,6 +3,7 @@
 use fake_matomo::{Fake, Site};
 use postgres::Client;
 
+use crate::support::cluster::shared;
 use crate::support::sites::*;
 use crate::support::*;
 
@@ -290,4 +291,25 @@ fn a_mark_is_its_owners() {
     );
     let orders = "SELECT count(*) FROM matomo_sites WHERE new_sites";
     assert_eq!(one::<i64>(&mut admin, orders), 0);
+}
+
+#[test]
+fn two_at_once_register_each_site_once() {
+    let (_fake, mut db) = matomo();
+    run(&mut db, "SELECT matomo_create_table('one'); SELECT matomo_create_table('two')");
+    let add = |table: &str| {
+        format!("SELECT count(*) FROM matomo_add_sites('analytics', destination => '{table}')")
+    };
+    run(&mut db, "BEGIN");
+    assert_eq!(one::<i64>(&mut db, &add("one")), 3);
+    let name: String = one(&mut db, "SELECT current_database()");
+    let mut second = shared().connect(&name);
+    let backend = pid(&mut second);
+    let into_two = add("two");
+    let adding = std::thread::spawn(move || one::<i64>(&mut second, &into_two));
+    let mut watcher = shared().connect(&name);
+    wait_until("the second waits", || waits(&mut watcher, backend));
+    run(&mut db, "COMMIT");
+    assert_eq!(adding.join().unwrap(), 0);
+    assert_eq!(one::<i64>(&mut db, "SELECT count(*) FROM matomo_sites"), 3);
 }

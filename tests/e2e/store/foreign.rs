@@ -360,3 +360,27 @@ fn an_erasure_on_another_server_does_not_miss_what_was_stored_since_the_transact
     let left = format!("SELECT count(*) FROM visits WHERE visitorid = '{visitor}'");
     assert_eq!(one::<i64>(&mut db, &left), 0);
 }
+
+#[test]
+fn an_erasure_on_another_server_finds_what_the_sync_stores_for_which_it_waits() {
+    let noon = Noon::new();
+    let fake = serve(noon.world(8));
+    let (mut db, _there) = parted(&noon);
+    let into = format!("{}, destination => 'visits', force => true", from(&noon, 7));
+    sync(&mut db, &fake, &into);
+    let visitor: String = one(&mut db, "SELECT max(visitorid) FROM visits WHERE idvisit = 1062");
+    let mut more = fake.world().site_mut(1).visit_mut(1062).clone();
+    more.id = 9001;
+    fake.world().site_mut(1).add(more);
+    run(&mut db, &format!("BEGIN; {}", sync_sql(&fake, 1, &into)));
+    let left = format!("SELECT count(*) FROM visits WHERE visitorid = '{visitor}'");
+    let of_person: i64 = one(&mut db, &left);
+    let name: String = one(&mut db, "SELECT current_database()");
+    let mut officer = shared().connect(&name);
+    let forget = format!("SELECT actions FROM matomo_forget('{visitor}')");
+    let erasing = std::thread::spawn(move || one::<i64>(&mut officer, &forget));
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    assert!(!erasing.is_finished());
+    run(&mut db, "COMMIT");
+    assert_eq!([erasing.join().unwrap(), one(&mut db, &left)], [of_person, 0]);
+}

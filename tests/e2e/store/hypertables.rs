@@ -92,6 +92,33 @@ fn retention_drops_chunks_that_are_old_and_of_the_site_alone_and_deletes_from_ot
 }
 
 #[test]
+fn retention_drops_chunks_whose_instants_have_no_timezone() {
+    let Some(cluster) = timescale() else { return };
+    let noon = Noon::new();
+    let fake = serve(noon.world(8));
+    let mut db = cluster.connect(&cluster.database());
+    run(
+        &mut db,
+        "SET client_min_messages = warning; SET matomo.settle_time = 0; SET timezone = 'Asia/Tokyo';
+         CREATE EXTENSION IF NOT EXISTS timescaledb; SELECT matomo_create_table('matomo');
+         ALTER TABLE matomo DROP CONSTRAINT matomo_pkey, ALTER action_timestamp TYPE timestamp,
+             ADD PRIMARY KEY (idvisit, action_id, action_timestamp);
+         SELECT create_hypertable('matomo', 'action_timestamp', chunk_time_interval => interval '1 day')",
+    );
+    let rows = sync(&mut db, &fake, &from(&noon, 7)).inserted;
+    let until = noon.text(2);
+    let old = format!("SELECT count(*) FROM matomo WHERE action_timestamp < '{until}'");
+    let gone = one::<i64>(&mut db, &old);
+    assert!(gone > 0);
+    run(&mut db, &format!("CALL matomo_drop_before('matomo', '{until} 00:00:00+00')"));
+    let chunks =
+        format!("SELECT count(*) FROM show_chunks('matomo', older_than => '{until}'::timestamp)");
+    assert_eq!([one::<i64>(&mut db, &old), one(&mut db, &chunks)], [0, 0]);
+    assert_eq!(one::<i64>(&mut db, "SELECT count(*) FROM matomo"), rows - gone);
+    assert_eq!(sync(&mut db, &fake, &from(&noon, 7)).written(), 0, "the old days are sealed");
+}
+
+#[test]
 fn retention_of_a_hypertable_with_a_second_dimension_takes_rows_and_keeps_chunks() {
     let Some(cluster) = timescale() else { return };
     let noon = Noon::new();

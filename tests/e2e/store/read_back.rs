@@ -233,6 +233,31 @@ fn rows_that_a_known_engine_keeps_elsewhere_are_written_there() {
 }
 
 #[test]
+fn a_table_of_citus_whose_instants_have_no_timezone_is_refused() {
+    let (noon, fake, mut db) = noon(3);
+    run(&mut db, "SELECT matomo_create_table('matomo')");
+    create_citus(&mut db);
+    for (table, column) in [("matomo", "action_timestamp"), ("matomo_visits", "lastaction")] {
+        run(
+            &mut db,
+            &format!(
+                "TRUNCATE \"Odd one\".pg_dist_partition;
+                 INSERT INTO \"Odd one\".pg_dist_partition VALUES ('{table}');
+                 ALTER TABLE {table} ALTER {column} TYPE timestamp"
+            ),
+        );
+        let refused = error(&mut db, &sync_sql(&fake, 1, &from(&noon, 2)));
+        let message = format!("column {column} of public.{table} has no timezone");
+        let hint = format!(
+            "ALTER TABLE public.{table} ALTER {column} TYPE timestamptz USING {column} AT TIME ZONE 'UTC'"
+        );
+        assert_says(&refused, "42809", &message, &[], &hint);
+        assert_eq!(fake.requests().len(), 0);
+        run(&mut db, &hint);
+    }
+}
+
+#[test]
 fn retention_removes_what_a_known_engine_keeps_elsewhere() {
     let (noon, fake, mut db) = sharded();
     create_citus(&mut db);
