@@ -30,7 +30,7 @@ SELECT pg_catalog.pg_extension_config_dump('matomo_companion', $$
     LEFT JOIN (pg_catalog.pg_class k JOIN pg_catalog.pg_namespace m ON m.oid = k.relnamespace
                JOIN pg_catalog.pg_roles o ON o.oid = k.relowner) ON k.oid = l.companion_here
     CROSS JOIN LATERAL (SELECT 0::pg_catalog.oid::pg_catalog.regclass, 0::pg_catalog.oid::pg_catalog.regclass,
-        CASE WHEN l.destination_here = 0::pg_catalog.oid THEN pg_catalog.array_append(l.known_destination, 'restored')
+        CASE WHEN l.destination_here = 0::pg_catalog.oid THEN l.known_destination
              -- Dropped, as src/store/companions.rs notes it.
              WHEN c.oid IS NULL THEN ARRAY['?', l.companion_here::pg_catalog.oid::pg_catalog.text,
                  l.destination_here::pg_catalog.oid::pg_catalog.text]

@@ -40,7 +40,7 @@ COMMENT ON COLUMN matomo_ledger.pass_since IS 'Where it resumes';
 COMMENT ON COLUMN matomo_ledger.pass_seen IS 'Visits that it has read; empty if it reads only new visits, NULL if it is a recheck';
 COMMENT ON COLUMN matomo_ledger.rechecked_at IS 'When the last recheck or whole reading of an open day began; see matomo.recheck';
 COMMENT ON COLUMN matomo_ledger.action_time IS 'Value of matomo.action_time for the day''s rows; NULL if unknown';
-COMMENT ON COLUMN matomo_ledger.destination_name IS 'Schema, name and owner of the table in a dump, and after a restore until the table is found, and ''restored'' for each dump before that; otherwise empty';
+COMMENT ON COLUMN matomo_ledger.destination_name IS 'Schema, name and owner of the table in a dump, and after a restore until the table is found; otherwise empty';
 
 -- OIDs are meaningless after a restore, and a regclass name that does not exist would fail the COPY of
 -- the whole table. So a dump has the current names as text. pg_dump appends this condition to
@@ -52,8 +52,7 @@ SELECT pg_catalog.pg_extension_config_dump('matomo_ledger', $$
     LEFT JOIN (pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
                JOIN pg_catalog.pg_roles r ON r.oid = c.relowner) ON c.oid = l.table_here
     CROSS JOIN LATERAL (SELECT 0::pg_catalog.oid::pg_catalog.regclass,
-        -- Of an earlier dump: the table may have that name again, and days of its own.
-        CASE l.table_here WHEN 0::pg_catalog.oid THEN pg_catalog.array_append(l.known_name, 'restored')
+        CASE l.table_here WHEN 0::pg_catalog.oid THEN l.known_name
              ELSE ARRAY[n.nspname::text, c.relname::text, r.rolname::text] END) AS d (destination, destination_name)
     WHERE l.table_here = 0::pg_catalog.oid OR c.relpersistence <> 't'$$);
 

@@ -1094,7 +1094,7 @@ COMMENT ON COLUMN matomo_ledger.pass_since IS 'Where it resumes';
 COMMENT ON COLUMN matomo_ledger.pass_seen IS 'Visits that it has read; empty if it reads only new visits, NULL if it is a recheck';
 COMMENT ON COLUMN matomo_ledger.rechecked_at IS 'When the last recheck or whole reading of an open day began; see matomo.recheck';
 COMMENT ON COLUMN matomo_ledger.action_time IS 'Value of matomo.action_time for the day''s rows; NULL if unknown';
-COMMENT ON COLUMN matomo_ledger.destination_name IS 'Schema, name and owner of the table in a dump, and after a restore until the table is found, and ''restored'' for each dump before that; otherwise empty';
+COMMENT ON COLUMN matomo_ledger.destination_name IS 'Schema, name and owner of the table in a dump, and after a restore until the table is found; otherwise empty';
 
 SELECT pg_catalog.pg_extension_config_dump('matomo_ledger', $$
     AS l (matomo, idsite, table_here, day, sealed, visits, actions, truncated_visits, newest, timezone, read_at,
@@ -1102,8 +1102,7 @@ SELECT pg_catalog.pg_extension_config_dump('matomo_ledger', $$
     LEFT JOIN (pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
                JOIN pg_catalog.pg_roles r ON r.oid = c.relowner) ON c.oid = l.table_here
     CROSS JOIN LATERAL (SELECT 0::pg_catalog.oid::pg_catalog.regclass,
-        -- Of an earlier dump: the table may have that name again, and days of its own.
-        CASE l.table_here WHEN 0::pg_catalog.oid THEN pg_catalog.array_append(l.known_name, 'restored')
+        CASE l.table_here WHEN 0::pg_catalog.oid THEN l.known_name
              ELSE ARRAY[n.nspname::text, c.relname::text, r.rolname::text] END) AS d (destination, destination_name)
     WHERE l.table_here = 0::pg_catalog.oid OR c.relpersistence <> 't'$$);
 
@@ -1175,7 +1174,7 @@ SELECT pg_catalog.pg_extension_config_dump('matomo_companion', $$
     LEFT JOIN (pg_catalog.pg_class k JOIN pg_catalog.pg_namespace m ON m.oid = k.relnamespace
                JOIN pg_catalog.pg_roles o ON o.oid = k.relowner) ON k.oid = l.companion_here
     CROSS JOIN LATERAL (SELECT 0::pg_catalog.oid::pg_catalog.regclass, 0::pg_catalog.oid::pg_catalog.regclass,
-        CASE WHEN l.destination_here = 0::pg_catalog.oid THEN pg_catalog.array_append(l.known_destination, 'restored')
+        CASE WHEN l.destination_here = 0::pg_catalog.oid THEN l.known_destination
              -- Dropped, as src/store/companions.rs notes it.
              WHEN c.oid IS NULL THEN ARRAY['?', l.companion_here::pg_catalog.oid::pg_catalog.text,
                  l.destination_here::pg_catalog.oid::pg_catalog.text]
@@ -1783,7 +1782,7 @@ SELECT pg_catalog.pg_extension_config_dump('matomo_site_metadata', $$
     LEFT JOIN (pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
                JOIN pg_catalog.pg_roles r ON r.oid = c.relowner) ON c.oid = l.destination_here
     CROSS JOIN LATERAL (SELECT 0::pg_catalog.oid::pg_catalog.regclass,
-        CASE l.destination_here WHEN 0::pg_catalog.oid THEN pg_catalog.array_append(l.known_name, 'restored')
+        CASE l.destination_here WHEN 0::pg_catalog.oid THEN l.known_name
              ELSE ARRAY[n.nspname::text, c.relname::text, r.rolname::text] END) AS d (destination, destination_name)
     WHERE l.destination_here = 0::pg_catalog.oid OR c.relpersistence <> 't'$$);
 
@@ -2167,7 +2166,7 @@ CREATE OR REPLACE VIEW matomo_status WITH (security_barrier) AS
         WHERE l.destination::pg_catalog.oid IN (s.destination::pg_catalog.oid, 0::pg_catalog.oid) AND l.idsite = s.idsite AND l.matomo = t.matomo
           -- Restored entries have only the table's name until the site's first sync.
           AND (l.destination::pg_catalog.oid <> 0::pg_catalog.oid
-               OR l.destination_name[:3] OPERATOR(pg_catalog.=) s.destination_name AND s.destination IS NOT NULL)
+               OR l.destination_name OPERATOR(pg_catalog.=) s.destination_name AND s.destination IS NOT NULL)
     ) d
     -- For when no process can record it. Not for sites that only pg_cron or the like syncs, however often
     -- that is.

@@ -45,7 +45,7 @@ SELECT pg_catalog.pg_extension_config_dump('matomo_site_metadata', $$
     LEFT JOIN (pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
                JOIN pg_catalog.pg_roles r ON r.oid = c.relowner) ON c.oid = l.destination_here
     CROSS JOIN LATERAL (SELECT 0::pg_catalog.oid::pg_catalog.regclass,
-        CASE l.destination_here WHEN 0::pg_catalog.oid THEN pg_catalog.array_append(l.known_name, 'restored')
+        CASE l.destination_here WHEN 0::pg_catalog.oid THEN l.known_name
              ELSE ARRAY[n.nspname::text, c.relname::text, r.rolname::text] END) AS d (destination, destination_name)
     WHERE l.destination_here = 0::pg_catalog.oid OR c.relpersistence <> 't'$$);
 

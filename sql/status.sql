@@ -42,7 +42,7 @@ CREATE VIEW matomo_status WITH (security_barrier) AS
         WHERE l.destination::pg_catalog.oid IN (s.destination::pg_catalog.oid, 0::pg_catalog.oid) AND l.idsite = s.idsite AND l.matomo = t.matomo
           -- Restored entries have only the table's name until the site's first sync.
           AND (l.destination::pg_catalog.oid <> 0::pg_catalog.oid
-               OR l.destination_name[:3] OPERATOR(pg_catalog.=) s.destination_name AND s.destination IS NOT NULL)
+               OR l.destination_name OPERATOR(pg_catalog.=) s.destination_name AND s.destination IS NOT NULL)
     ) d
     -- For when no process can record it. Not for sites that only pg_cron or the like syncs, however often
     -- that is.

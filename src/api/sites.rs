@@ -13,7 +13,7 @@ use crate::matomo::zone::Zone;
 use crate::pg::encoding;
 use crate::pg::extension::Extension;
 use crate::pg::report::or_raise;
-use crate::pg::roles::{AsSiteOwner, current_user};
+use crate::pg::roles::{AsConfined, current_user};
 use crate::pg::spi::{query, refuse_read_only, spi};
 use crate::state::ledger::Ledger;
 use crate::state::registration::{self, Registration};
@@ -104,7 +104,7 @@ fn matomo_alter_site_0_2_reconnect(
             ..Registration::default()
         };
         {
-            let _owner = AsSiteOwner::become_(new_owner.unwrap_or(known.owner));
+            let _owner = AsConfined::switch_to(new_owner.unwrap_or(known.owner));
             if let Some(name) = destination {
                 entry.destination = Some(lasting(Destination::open_or_create(name)?)?.oid);
             } else if new_owner.is_some() {

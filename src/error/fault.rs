@@ -144,18 +144,18 @@ impl Fault {
             }
             Fault::RateLimited(_) => "Wait, then try again; send fewer requests.",
             Fault::TokenRefused(_) => {
-                "Check the key: a token_auth of Matomo (Personal > Security > Auth tokens). After \
+                "Check the token: a token_auth of Matomo (Personal > Security > Auth tokens). After \
                  some 18 refused tokens Matomo locks out this server's address."
             }
             Fault::NoAccess(_) => {
-                "Give the token's user at least view access to the site; check the key too."
+                "Give the token's user at least view access to the site; check the token too."
             }
             Fault::AddressRefused(_) => {
                 "Add the address to login_allowlist_ip[] in Matomo's config.ini.php, or set \
                  login_allowlist_apply_to_reporting_api_requests = 0 there."
             }
             Fault::LockedOut(_) => {
-                "Fix the key, then wait up to an hour, or unblock the address in Matomo \
+                "Fix the token, then wait up to an hour, or unblock the address in Matomo \
                  (Administration > Brute Force): until then, Matomo refuses every token from it."
             }
             Fault::UnknownSite(_) => {

@@ -5,7 +5,7 @@ use pgrx::spi::SpiClient;
 
 use crate::error::{Error, OtherVersion, Result};
 use crate::pg::local_settings::{LocalSettings, SAFE_PATH};
-use crate::pg::roles::AsOwner;
+use crate::pg::roles::AsExtensionOwner;
 use crate::pg::spi::{query, spi};
 
 /// The extension's schema and owner.
@@ -61,7 +61,7 @@ impl Extension {
             (c"datestyle", c"ISO"),
             (c"intervalstyle", c"postgres"),
         ]);
-        let _owner = AsOwner::become_(self.owner);
+        let _owner = AsExtensionOwner::switch_to(self.owner);
         Spi::connect_mut(work)
     }
 }

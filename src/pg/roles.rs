@@ -1,18 +1,18 @@
 //! Switches the current user: to the extension's owner for our own statements on its tables, and to
-//! the owner of a registered site for its sync.
+//! the owner of a registered site or of a table for work on what is theirs.
 
 use pgrx::pg_sys;
 
-/// The current user is the owner until this is dropped, or after an ERROR until the abort.
-pub struct AsOwner {
+/// The current user is the extension's owner until this is dropped, or after an ERROR until the abort.
+pub struct AsExtensionOwner {
     user: pg_sys::Oid,
     context: i32,
 }
 
-impl AsOwner {
+impl AsExtensionOwner {
     /// Switches to `owner`, as a SECURITY DEFINER function would. Only for our own statements with
     /// qualified names.
-    pub fn become_(owner: pg_sys::Oid) -> AsOwner {
+    pub fn switch_to(owner: pg_sys::Oid) -> AsExtensionOwner {
         let (mut user, mut context) = (pg_sys::Oid::INVALID, 0);
         // SAFETY: main thread; both pointers are to locals.
         unsafe {
@@ -20,11 +20,11 @@ impl AsOwner {
             let local = pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32;
             pg_sys::SetUserIdAndSecContext(owner, context | local);
         }
-        AsOwner { user, context }
+        AsExtensionOwner { user, context }
     }
 }
 
-impl Drop for AsOwner {
+impl Drop for AsExtensionOwner {
     fn drop(&mut self) {
         if !std::thread::panicking() {
             // SAFETY: main thread; restores the previous values.
@@ -33,11 +33,11 @@ impl Drop for AsOwner {
     }
 }
 
-/// The current user is the owner of a site until this is dropped, or after an ERROR until the
-/// abort. The owner's code, such as triggers, may run in this state. It has only the owner's rights,
+/// The current user is the owner of a site or table until this is dropped, or after an ERROR until
+/// the abort. The owner's code, such as triggers, may run in this state. It has only the owner's rights,
 /// its settings do not outlast it, and it cannot leave behind anything that the caller would run
 /// later.
-pub struct AsSiteOwner(Option<Before>);
+pub struct AsConfined(Option<Before>);
 
 struct Before {
     user: pg_sys::Oid,
@@ -45,25 +45,25 @@ struct Before {
     settings: i32,
 }
 
-impl AsSiteOwner {
+impl AsConfined {
     /// Switches to `owner`, unless that is the current user.
-    pub fn become_(owner: pg_sys::Oid) -> AsSiteOwner {
+    pub fn switch_to(owner: pg_sys::Oid) -> AsConfined {
         let (mut user, mut context) = (pg_sys::Oid::INVALID, 0);
         // SAFETY: main thread; both pointers are to locals.
         unsafe {
             pg_sys::GetUserIdAndSecContext(&mut user, &mut context);
             if user == owner {
-                return AsSiteOwner(None);
+                return AsConfined(None);
             }
             let confined =
                 pg_sys::SECURITY_LOCAL_USERID_CHANGE | pg_sys::SECURITY_RESTRICTED_OPERATION;
             pg_sys::SetUserIdAndSecContext(owner, context | confined as i32);
-            AsSiteOwner(Some(Before { user, context, settings: pg_sys::NewGUCNestLevel() }))
+            AsConfined(Some(Before { user, context, settings: pg_sys::NewGUCNestLevel() }))
         }
     }
 }
 
-impl Drop for AsSiteOwner {
+impl Drop for AsConfined {
     fn drop(&mut self) {
         if let Some(before) = &self.0
             && !std::thread::panicking()

@@ -199,7 +199,23 @@ impl<'a> Row<'_, 'a> {
                 }
             }
             // Of the visit.
-            _ => Value::Null,
+            Source::Visit(_)
+            | Source::SiteId
+            | Source::VisitId
+            | Source::FirstDay
+            | Source::First
+            | Source::Last
+            | Source::Day
+            | Source::Experiments
+            | Source::PageViews
+            | Source::Truncated
+            | Source::EntryUrl
+            | Source::EntryTitle
+            | Source::ExitUrl
+            | Source::ExitTitle
+            | Source::VisitDimensions
+            | Source::VisitVariables
+            | Source::VisitExtra => Value::Null,
         };
         put(cells, slot, value, misfits);
     }

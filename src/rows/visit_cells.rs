@@ -111,8 +111,20 @@ impl<'v, 'a> VisitSource<'v, 'a> {
                 }
                 None => Value::Null,
             },
-            // Of the action.
-            _ => Value::Null,
+            // Of the action or item.
+            Source::Action(_)
+            | Source::ActionOr(..)
+            | Source::EventValue
+            | Source::ActionId
+            | Source::Instant
+            | Source::CustomVariables
+            | Source::CustomDimensions
+            | Source::ActionDimensions
+            | Source::Dimension(_)
+            | Source::Item(_)
+            | Source::Place
+            | Source::ItemExtra
+            | Source::Extra => Value::Null,
         };
         put(cells, slot, value, misfits);
     }

@@ -266,14 +266,13 @@ fn seconds(at: TimestampWithTimeZone) -> i64 {
 /// # Errors
 /// [`crate::error::SiteError::SharedPlaces`].
 fn places(table: pg_sys::Oid, time: &str) -> Result<(bool, Option<JsonB>)> {
-    Ok(match Spi::connect_mut(|client| Engine::of(client, table))? {
-        Engine::Citus => (false, None),
-        Engine::Timescale => (false, Spi::connect_mut(|client| chunks::of(client, table, time))?),
-        Engine::Foreign => {
-            engine::places::check(table)?;
-            (true, None)
-        }
-        _ => (true, None),
+    engine::places::check(table)?;
+    Spi::connect_mut(|client| {
+        Ok(match Engine::of(client, table)? {
+            Engine::Citus => (false, None),
+            Engine::Timescale => (false, chunks::of(client, table, time)?),
+            _ => (true, None),
+        })
     })
 }
 

@@ -94,8 +94,7 @@ impl Ledger {
             "SELECT day::text, sealed, date_part('epoch', newest), visits, actions, \
              truncated_visits, timezone, date_part('epoch', read_at), date_part('epoch', pass_began), \
              date_part('epoch', pass_since), pass_seen, date_part('epoch', rechecked_at), action_time \
-             FROM {} l WHERE matomo = $1 AND idsite = $2 AND {} AND {condition} \
-             ORDER BY l.destination, cardinality(l.destination_name) DESC",
+             FROM {} l WHERE matomo = $1 AND idsite = $2 AND {} AND {condition} ORDER BY l.destination",
             self.table,
             is_of_table(&self.extension.schema, "$3")
         );

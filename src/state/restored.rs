@@ -73,7 +73,7 @@ pub fn resolve(extension: &Extension) -> Result<()> {
 pub fn missing(extension: &Extension) -> Result<Vec<String>> {
     let schema = &extension.schema;
     let sql = format!(
-        "{} SELECT DISTINCT format('%I.%I', m.name[1], m.name[2]) FROM missing m \
+        "{} SELECT format('%I.%I', m.name[1], m.name[2]) FROM missing m \
          WHERE {schema}.matomo_find_table(m.name) IS NULL",
         missing_names(schema)
     );

@@ -11,7 +11,7 @@ use crate::error::{Error, Result, SiteError};
 use crate::pg::failed::Failed;
 use crate::pg::local_settings::{LocalSettings, SAFE_PATH};
 use crate::pg::report;
-use crate::pg::roles::{AsSiteOwner, has_rights_of};
+use crate::pg::roles::{AsConfined, has_rights_of};
 use crate::pg::spi::{query, spi, values};
 use crate::pg::subtransaction::{self, RolledBack};
 use crate::store::engine::places;
@@ -144,7 +144,7 @@ impl Table {
         // Triggers use the session's search_path, as at an INSERT. But a caller without the owner's
         // rights could use it to make them call other functions.
         let is_trusted = is_named || has_rights_of(self.owner);
-        let _owner = (!is_named).then(|| AsSiteOwner::become_(self.owner));
+        let _owner = (!is_named).then(|| AsConfined::switch_to(self.owner));
         let _path = (!is_trusted).then(|| LocalSettings::of(&[SAFE_PATH]));
         // Row-level security may apply to the owner too.
         self.check()?;

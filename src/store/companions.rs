@@ -7,7 +7,7 @@ use pgrx::spi::SpiClient;
 use crate::error::{Error, Result, SiteError};
 use crate::pg::extension::Extension;
 use crate::pg::local_settings::{LocalSettings, SAFE_PATH};
-use crate::pg::roles::{self, AsSiteOwner};
+use crate::pg::roles::{self, AsConfined};
 use crate::pg::spi::{query, read_now, spi, values};
 use crate::rows::columns::TableKind;
 use crate::store::catalog;
@@ -155,7 +155,7 @@ pub fn create(
     let known = of(extension, destination)?;
     let missing = wanted.iter().filter(|kind| known.iter().all(|(other, _)| other != *kind));
     // A table that is there has a name, but nobody has named it: reading it may run its owner's functions.
-    let _owner = roles::lock_as_owner(destination).map(AsSiteOwner::become_);
+    let _owner = roles::lock_as_owner(destination).map(AsConfined::switch_to);
     let _safe = LocalSettings::of(&[SAFE_PATH]);
     let mut made = Vec::new();
     let mut missing = missing.peekable();

@@ -4,7 +4,7 @@ use pgrx::prelude::*;
 
 use crate::error::Result;
 use crate::pg::extension::Extension;
-use crate::pg::roles::{self, AsSiteOwner};
+use crate::pg::roles::{self, AsConfined};
 use crate::pg::spi::{query, spi};
 use crate::store::companions;
 
@@ -36,7 +36,7 @@ fn create_in(
 ) -> Result<i32> {
     // The owner's functions may be in expressions of its indexes and constraints, which are evaluated for
     // each new partition.
-    let _owner = roles::lock_as_owner(table).map(AsSiteOwner::become_);
+    let _owner = roles::lock_as_owner(table).map(AsConfined::switch_to);
     let sql = format!(
         "SELECT {}.matomo_make_partitions($1::pg_catalog.regclass, $2, $3)",
         extension.schema

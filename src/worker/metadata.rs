@@ -14,7 +14,7 @@ use crate::matomo::metadata::{Metadata, SiteDetail};
 use crate::pg::extension::Extension;
 use crate::pg::locks;
 use crate::pg::report::say;
-use crate::pg::roles::AsSiteOwner;
+use crate::pg::roles::AsConfined;
 use crate::pg::watch::Watch;
 use crate::state::metadata;
 use crate::state::new_sites;
@@ -109,7 +109,7 @@ struct Told {
 
 fn as_owner(extension: &Extension, site: &RegisteredSite) -> Result<Told> {
     let follows = new_sites::follows(extension, site.id)?;
-    let _owner = AsSiteOwner::become_(site.owner);
+    let _owner = AsConfined::switch_to(site.owner);
     let credentials = Credentials::of_site(site.id, &site.server)?;
     if sites::is_refused(extension, &credentials.version)? {
         let (server, user) = (site.server.clone(), site.owner_name.clone());

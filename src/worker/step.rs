@@ -16,7 +16,7 @@ use crate::pg::extension::Extension;
 use crate::pg::failed::Failed;
 use crate::pg::locks;
 use crate::pg::report::say;
-use crate::pg::roles::AsSiteOwner;
+use crate::pg::roles::AsConfined;
 use crate::pg::spi::{query, spi, undefer};
 use crate::pg::watch::{self, Watch};
 use crate::rows::batch::Misfits;
@@ -226,7 +226,7 @@ fn as_owner(
 ) -> Result<StepResult> {
     let not_before = retention::first_day(extension, site.id)?;
     let _mode = background::as_by_default();
-    let _owner = AsSiteOwner::become_(site.owner);
+    let _owner = AsConfined::switch_to(site.owner);
     undefer()?;
     let credentials = Credentials::of_site(site.id, &site.server)?;
     let version = credentials.version.clone();
@@ -309,7 +309,7 @@ fn make_partitions(run: i64, missing: Vec<MissingPartitions>) -> Result<Status> 
     let site = RegisteredSite::get(&extension, Run::get(&extension, run)?.site)?;
     {
         let _mode = background::as_by_default();
-        let _owner = AsSiteOwner::become_(site.owner);
+        let _owner = AsConfined::switch_to(site.owner);
         let now = Utc::now().timestamp();
         for MissingPartitions { table, from, to, is_regular } in &missing {
             let ahead = if *is_regular { WEEKS * 7 * 86_400 } else { 0 };

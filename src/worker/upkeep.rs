@@ -12,7 +12,7 @@ use crate::matomo::http::endpoint::Endpoint;
 use crate::pg::extension::Extension;
 use crate::pg::failed::Failed;
 use crate::pg::locks;
-use crate::pg::roles::AsSiteOwner;
+use crate::pg::roles::AsConfined;
 use crate::pg::spi::{query, spi, undefer};
 use crate::pg::watch::{Unwatched, Watch};
 use crate::state::ledger;
@@ -222,7 +222,7 @@ fn as_owner(extension: &Extension, site: &RegisteredSite, plan: &Plan) -> Result
     let done = StepResult { status: UpkeepStatus::Done, place: None, blocked: None };
     let schema = &extension.schema;
     let _mode = background::as_by_default();
-    let _owner = AsSiteOwner::become_(site.owner);
+    let _owner = AsConfined::switch_to(site.owner);
     undefer()?;
     let result = Spi::connect_mut(|client| -> Result<StepResult> {
         let sql = "SELECT pg_catalog.pg_has_role(c.relowner, 'USAGE') FROM pg_catalog.pg_class c \

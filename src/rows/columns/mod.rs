@@ -170,22 +170,14 @@ impl Source {
     /// Whether the value is the same in all rows of a visit.
     pub const fn is_of_visit(self) -> bool {
         use Source::*;
-        !matches!(
-            self,
-            Action(_)
-                | ActionOr(..)
-                | EventValue
-                | ActionId
-                | Instant
-                | CustomVariables
-                | CustomDimensions
-                | ActionDimensions
-                | Item(_)
-                | Place
-                | ItemExtra
-                | Dimension(_)
-                | Extra
-        )
+        match self {
+            Visit(_) | SiteId | VisitId | FirstDay | First | Last | Day | Experiments
+            | PageViews | Truncated | EntryUrl | EntryTitle | ExitUrl | ExitTitle
+            | VisitDimensions | VisitVariables | VisitExtra => true,
+            Action(_) | ActionOr(..) | EventValue | ActionId | Instant | CustomVariables
+            | CustomDimensions | ActionDimensions | Dimension(_) | Item(_) | Place | ItemExtra
+            | Extra => false,
+        }
     }
 
     /// Whether a list of visits without their actions tells the value. In `extra` may be a value that it

@@ -38,7 +38,7 @@ pub fn of(client: &mut SpiClient, table: pg_sys::Oid, time: &str) -> Result<Opti
     let Some(drop) = find(client, "drop_chunks")? else { return Ok(None) };
     let sql = format!(
         "SELECT jsonb_build_object('drop', format('%s(%%L::regclass, older_than => %%L::%s, newer_than => %%L::%2$s)', \
-                 $3::text, min(v.primary_dimension_type::text)), 'chunks', jsonb_agg(jsonb_build_object( \
+                 replace($3, '%', '%%'), min(v.primary_dimension_type::text)), 'chunks', jsonb_agg(jsonb_build_object( \
              'id', c.oid, 'name', format('%I.%I', v.chunk_schema, v.chunk_name), \
              'lo', v.range_start, 'hi', v.range_end) ORDER BY v.range_end)) \
          FROM {view} AS v JOIN {hypertables} AS h \

@@ -278,26 +278,6 @@ fn a_table_of_another_role_is_not_taken_for_the_one_that_is_missing() {
     assert_eq!(one::<i64>(&mut theirs, "SELECT count(*) FROM matomo_days"), 0);
 }
 
-#[test]
-fn days_that_a_table_has_got_before_its_restored_ones_were_found_are_dumped_beside_them() {
-    let Scene { fake, name, mut db, owner } = scene();
-    let other = role(&mut db);
-    let mut new = copied(&name, "given", &[]);
-    let grant = format!("GRANT EXECUTE ON FUNCTION matomo_sync TO {other}");
-    run(&mut new, &format!("{grant}; {}", give_all_four("matomo", &other)));
-    let mut theirs = connect_as(&format!("{name}_given"), &other);
-    let first_day = sync_sql(&fake, 1, &format!(", '{FIRST}', '{FIRST}', 'matomo'"));
-    run(&mut theirs, &format!("SELECT matomo_create_companions('matomo'); {first_day}"));
-    run(&mut new, &give_all_four("matomo", &owner));
-    drop(copied(&format!("{name}_given"), "on", &[]));
-    let mut last = copied(&format!("{name}_given_on"), "on", &[]);
-    assert_resumes(&mut last, &fake);
-    let days = "SELECT concat_ws(' ', idsite, destination, sealed) FROM matomo_days WHERE day =";
-    let mut found = texts(&mut last, &format!("{days} '{FIRST}'"));
-    found.sort();
-    assert_eq!(found, ["1 matomo t", "2 matomo_partitioned t"]);
-}
-
 /// A dump may hold a site of a dropped table and one of the table that replaced it.
 #[test]
 fn of_two_sites_with_one_name_the_newer_one_has_the_table() {
