@@ -60,8 +60,8 @@ pub enum SiteError {
     SharedPlaces(String),
     /// An instant of a table of Citus has no timezone: the table, the column.
     NoTimezone { table: String, column: &'static str },
-    /// A table is on another server, of which a transaction block may see an older state.
-    InBlock(String),
+    /// The transaction has looked at a foreign server before, of which it sees an older state.
+    SeenBefore(String),
     /// No slot is left for a process that would sync a site.
     NoProcess { site: i32, at_work: usize, hint: &'static str },
     /// Work for a site made no progress for this long.
@@ -97,7 +97,7 @@ impl SiteError {
                 SqlState::ActiveSqlTransaction
             }
             SiteError::NoRun(_) | SiteError::RowsKept(_) => SqlState::ObjectNotInPrerequisiteState,
-            SiteError::InBlock(_) => SqlState::FeatureNotSupported,
+            SiteError::SeenBefore(_) => SqlState::FeatureNotSupported,
             SiteError::SiteChanged(_) => SqlState::SerializationFailure,
             SiteError::NoProcess { .. } => SqlState::ConfigurationLimitExceeded,
             SiteError::NoProgress(_) => SqlState::QueryCanceled,
@@ -207,7 +207,9 @@ impl SiteError {
                 "ALTER TABLE {table} ALTER {column} TYPE timestamptz USING {column} AT TIME ZONE 'UTC': \
                  nodes of Citus may have other timezones."
             ),
-            SiteError::InBlock(_) => "Call it outside of transaction blocks.".to_owned(),
+            SiteError::SeenBefore(_) => "Call it in a transaction of its own, and in a statement that \
+                                         does not look at the table."
+                .to_owned(),
             SiteError::NoProcess { hint, .. } => (*hint).to_owned(),
             SiteError::NoProgress(_) => {
                 "Look for a slow trigger or index of the destination; or lower matomo.page_size, or \
@@ -312,10 +314,9 @@ impl fmt::Display for SiteError {
             SiteError::NoTimezone { table, column } => {
                 write!(f, "column {column} of {table} has no timezone")
             }
-            SiteError::InBlock(name) => write!(
-                f,
-                "a transaction block may see an older state of table {name}, which another server keeps"
-            ),
+            SiteError::SeenBefore(server) => {
+                write!(f, "this transaction sees an older state of foreign server \"{server}\"")
+            }
             SiteError::NoProcess { site, .. } => {
                 write!(f, "could not start a process for registered site {site}")
             }

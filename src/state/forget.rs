@@ -7,7 +7,7 @@ use std::time::Duration;
 use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
 
-use crate::error::{Busy, Error, LockHolder, Result, SiteError};
+use crate::error::{Busy, Error, LockHolder, Result};
 use crate::pg::extension::Extension;
 use crate::pg::locks::{self, ALL_SITES, Held, LockKind};
 use crate::pg::report::warn;
@@ -17,7 +17,7 @@ use crate::state::ledger;
 use crate::state::restored;
 use crate::state::table::Table;
 use crate::store::companions;
-use crate::store::engine::Engine;
+use crate::store::engine::places;
 
 /// Maximum wait for locks if the session has no `lock_timeout`.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -55,7 +55,7 @@ pub type Erased = (pg_sys::Oid, i64, i64);
 ///
 /// # Errors
 /// [`Error::Privilege`] and [`Error::RowSecurity`] if the caller cannot delete all rows of a table;
-/// [`SiteError::InBlock`] if it may not see all; those of the tables' triggers and constraints.
+/// [`crate::error::SiteError::SeenBefore`] if it may not see all; those of the tables' triggers and constraints.
 pub fn forget(visitor: &Visitor, only_in: Option<pg_sys::Oid>) -> Result<Vec<Erased>> {
     if !sees_commits() {
         return Err(Error::OldSnapshot);
@@ -92,6 +92,9 @@ pub fn forget(visitor: &Visitor, only_in: Option<pg_sys::Oid>) -> Result<Vec<Era
             unsafe { pg_sys::LockRelationOid(table.oid, lock) };
         }
         groups.extend(Group::find(&oids)?);
+    }
+    for table in groups.iter().flat_map(Group::tables) {
+        places::check_is_unseen(table.oid)?;
     }
     if only_in.is_none() {
         // Deferred constraints would run without the owners' rights.
@@ -133,15 +136,6 @@ impl Group {
     /// Checks that all rows of the visitor can be found, and deleted by the current user.
     fn check(&self, visitor: &Visitor) -> Result<()> {
         self.tables().try_for_each(Table::check)?;
-        // postgres_fdw shows another server's rows as of the first look at them.
-        // SAFETY: main thread, within a transaction.
-        if unsafe { pg_sys::IsTransactionBlock() } {
-            for table in self.tables() {
-                if Spi::connect_mut(|client| Engine::of(client, table.oid))? == Engine::Foreign {
-                    return Err(SiteError::InBlock(table.name.clone()).into());
-                }
-            }
-        }
         let mut known = Vec::new();
         for table in self.tables() {
             known.extend(table.columns()?);

@@ -1,4 +1,5 @@
-//! The places of rows on another server. SPI only.
+//! What `postgres_fdw` shows of another server: rows by their place there, as of the first look in a
+//! transaction. SPI only.
 
 use pgrx::prelude::*;
 
@@ -6,6 +7,13 @@ use crate::error::{Result, SiteError};
 use crate::pg::local_settings::{LocalSettings, PLANNED_ANEW, SAFE_PATH};
 use crate::pg::spi::{query, spi};
 use crate::store::engine::TREE;
+
+/// Foreign tables `c` of `postgres_fdw` below the table `$1`, on servers `s`, by the handler `p`.
+const FOREIGN: &str = "tree AS t JOIN pg_class c ON c.oid = t.oid AND c.relkind = 'f' \
+    JOIN pg_namespace n ON n.oid = c.relnamespace \
+    JOIN pg_foreign_table f ON f.ftrelid = c.oid JOIN pg_foreign_server s ON s.oid = f.ftserver \
+    JOIN pg_foreign_data_wrapper w ON w.oid = s.srvfdw \
+    JOIN pg_proc p ON p.oid = w.fdwhandler AND p.proname = 'postgres_fdw_handler'";
 
 /// Checks that foreign tables below a table are one table each on their server. `postgres_fdw` updates and
 /// deletes by the place of a row there (ctid), which in a partitioned table or a hypertable rows of several
@@ -19,11 +27,7 @@ pub fn check(table: pg_sys::Oid) -> Result<()> {
              CASE WHEN has_table_privilege(c.oid, 'SELECT') THEN format('%I.%I', n.nspname, c.relname) \
                   ELSE (SELECT format('%I.%I', m.nspname, r.relname) FROM pg_class r \
                         JOIN pg_namespace m ON m.oid = r.relnamespace WHERE r.oid = $1) END, c.oid \
-         FROM tree AS t JOIN pg_class c ON c.oid = t.oid AND c.relkind = 'f' \
-         JOIN pg_namespace n ON n.oid = c.relnamespace \
-         JOIN pg_foreign_table f ON f.ftrelid = c.oid JOIN pg_foreign_server s ON s.oid = f.ftserver \
-         JOIN pg_foreign_data_wrapper w ON w.oid = s.srvfdw \
-         JOIN pg_proc p ON p.oid = w.fdwhandler AND p.proname = 'postgres_fdw_handler'"
+         FROM {FOREIGN}"
     );
     let _safe = LocalSettings::of(&[SAFE_PATH, PLANNED_ANEW]);
     Spi::connect_mut(|client| {
@@ -41,6 +45,38 @@ pub fn check(table: pg_sys::Oid) -> Result<()> {
             );
             if !query(client, &shared, &[oid.into()])?.is_empty() {
                 return Err(SiteError::SharedPlaces(name).into());
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Checks that this transaction has not looked at the servers of foreign tables below a table: it would not
+/// see what others have stored there since.
+///
+/// # Errors
+/// [`SiteError::SeenBefore`].
+pub fn check_is_unseen(table: pg_sys::Oid) -> Result<()> {
+    let servers = format!(
+        "{TREE} SELECT DISTINCT s.srvname::text, format('%I', h.nspname) FROM {FOREIGN} \
+         JOIN pg_namespace h ON h.oid = p.pronamespace"
+    );
+    // Which tells that a connection is in use by a warning only.
+    let _quiet = LocalSettings::of(&[SAFE_PATH, (c"client_min_messages", c"error")]);
+    Spi::connect_mut(|client| {
+        let mut found = Vec::new();
+        for row in query(client, &servers, &[table.into()])? {
+            let server: Option<String> = row.get(1).map_err(spi)?;
+            found.extend(server.zip(row.get::<String>(2).map_err(spi)?));
+        }
+        for (server, schema) in found {
+            let close = format!("SELECT {schema}.postgres_fdw_disconnect($1)");
+            query(client, &close, &[server.as_str().into()])?;
+            let is_open = format!(
+                "SELECT 1 FROM {schema}.postgres_fdw_get_connections() AS o WHERE o.server_name = $1"
+            );
+            if !query(client, &is_open, &[server.as_str().into()])?.is_empty() {
+                return Err(SiteError::SeenBefore(server).into());
             }
         }
         Ok(())
