@@ -295,21 +295,32 @@ fn a_mark_is_its_owners() {
 
 #[test]
 fn two_at_once_register_each_site_once() {
-    let (_fake, mut db) = matomo();
+    let (fake, mut db) = matomo();
     run(&mut db, "SELECT matomo_create_table('one'); SELECT matomo_create_table('two')");
-    let add = |table: &str| {
-        format!("SELECT count(*) FROM matomo_add_sites('analytics', destination => '{table}')")
-    };
-    run(&mut db, "BEGIN");
-    assert_eq!(one::<i64>(&mut db, &add("one")), 3);
     let name: String = one(&mut db, "SELECT current_database()");
-    let mut second = shared().connect(&name);
-    let backend = pid(&mut second);
-    let into_two = add("two");
-    let adding = std::thread::spawn(move || one::<i64>(&mut second, &into_two));
-    let mut watcher = shared().connect(&name);
-    wait_until("the second waits", || waits(&mut watcher, backend));
-    run(&mut db, "COMMIT");
-    assert_eq!(adding.join().unwrap(), 0);
-    assert_eq!(one::<i64>(&mut db, "SELECT count(*) FROM matomo_sites"), 3);
+    let add = |table: &str, more: &str| {
+        format!("SELECT FROM matomo_add_sites('analytics', '2026-10-24', '{table}'{more})")
+    };
+    let all = "SELECT count(*) FROM matomo_sites";
+    // While the first is not committed, another call comes, then the daily look for new ones.
+    let beside = |db: &mut Client, first: &str, second: String| {
+        let mut other = shared().connect(&name);
+        let backend = pid(&mut other);
+        run(db, &format!("BEGIN; {first}"));
+        let second = std::thread::spawn(move || run(&mut other, &second));
+        let mut watcher = shared().connect(&name);
+        wait_until("the second waits", || waits(&mut watcher, backend));
+        run(db, "COMMIT");
+        second.join().unwrap();
+        one::<i64>(db, all)
+    };
+    assert_eq!(beside(&mut db, &add("one", ", new_sites => true"), add("two", "")), 3);
+    run(&mut db, "CALL matomo_sync_all()");
+    fake.world().add_site(Site::new(9, "Ninth", "Asia/Tokyo"));
+    run(&mut db, "UPDATE matomo_site_state SET metadata_on = metadata_on - 1");
+    assert_eq!(beside(&mut db, &add("two", ""), "CALL matomo_sync_all()".to_owned()), 4);
+    assert_eq!(
+        texts(&mut db, "SELECT metadata_error FROM matomo_status WHERE metadata_error IS NOT NULL"),
+        [""; 0]
+    );
 }

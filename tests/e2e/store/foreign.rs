@@ -353,7 +353,9 @@ fn an_erasure_on_another_server_does_not_miss_what_was_stored_since_the_transact
     let forget = format!("SELECT matomo_forget('{visitor}')");
     for look in [
         "BEGIN; SELECT count(*) FROM visits".to_owned(),
-        format!("DO $$ BEGIN PERFORM FROM visits LIMIT 1; PERFORM matomo_forget('{visitor}'); END $$"),
+        format!(
+            "DO $$ BEGIN PERFORM FROM visits LIMIT 1; PERFORM matomo_forget('{visitor}'); END $$"
+        ),
         "SELECT f.* FROM (SELECT DISTINCT visitorid FROM visits WHERE idvisit = 1062) v
              CROSS JOIN LATERAL matomo_forget(v.visitorid) f"
             .to_owned(),
