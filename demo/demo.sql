@@ -59,6 +59,7 @@ SELECT coalesce(goalname, type) AS goal,
        sum(revenue) AS revenue,
        round(100.0 * count(DISTINCT idvisit) / (SELECT count(*) FROM matomo_visits), 1) AS "of visits, %"
 FROM matomo_conversions
+WHERE type <> 'ecommerceAbandonedCart'
 GROUP BY 1
 ORDER BY conversions DESC
 LIMIT 10;

@@ -90,9 +90,12 @@ BEGIN
                          = cardinality(key) + 1) THEN
             EXECUTE format('LOCK TABLE ONLY %s IN ACCESS SHARE MODE', qualified);
             IF to_regclass(qualified) = known THEN
-                EXECUTE format('SELECT EXISTS (SELECT FROM %s) OR NOT EXISTS (SELECT FROM %s)', destination, qualified)
-                INTO is_its;
-                IF is_its THEN
+                -- Two statements, as Citus plans them.
+                EXECUTE format('SELECT true FROM %s LIMIT 1', destination) INTO is_its;
+                IF is_its IS NULL THEN
+                    EXECUTE format('SELECT false FROM %s LIMIT 1', qualified) INTO is_its;
+                END IF;
+                IF coalesce(is_its, true) THEN
                     RETURN known;
                 END IF;
             END IF;

@@ -2,13 +2,13 @@
 -- does not keep older or newer rows from being removed. Errors that are not of these rows are raised:
 -- connections, transactions, resources, locks, shutdown.
 
--- Whether an error is of these rows. It is not if somebody has renamed or dropped a relation meanwhile.
+-- Whether an error is of these rows, as 53400 is, with which TimescaleDB refuses to decompress too many. It is not if somebody has renamed or dropped a relation meanwhile.
 CREATE FUNCTION matomo_is_of_rows(state text, VARIADIC relations text[]) RETURNS boolean
 LANGUAGE sql
 STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT state !~ '^(08|25|40|53|55P03|55006|57|58|HV)'
+    SELECT state !~ '^(08|25|40|53[0-3]|55P03|55006|57|58|HV)'
        AND NOT EXISTS (SELECT FROM unnest(relations) AS r(name) WHERE to_regclass(r.name) IS NULL)
 $$;
 

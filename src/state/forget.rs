@@ -157,13 +157,12 @@ impl Group {
             let gone = self.delete(companion, visitor, &visits, is_named)?;
             visits.extend(gone);
         }
+        // The Node tool never updates a row, so that those of before a login say another visitor.
+        actions += self.delete(&self.table, &Visitor::default(), &visits, is_named)?.len();
         // Visits of which only a companion says whose they are.
         let others: BTreeSet<_> = visits.difference(&of_actions).cloned().collect();
-        if !others.is_empty() {
-            for table in self.tables() {
-                let gone = self.delete(table, &Visitor::default(), &others, is_named)?;
-                actions += if table.oid == self.table.oid { gone.len() } else { 0 };
-            }
+        for companion in self.companions.iter().filter(|_| !others.is_empty()) {
+            self.delete(companion, &Visitor::default(), &others, is_named)?;
         }
         Ok((self.table.oid, count(visits.len()), count(actions)))
     }

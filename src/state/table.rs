@@ -9,7 +9,7 @@ use pgrx::prelude::*;
 
 use crate::error::{Error, Result, SiteError};
 use crate::pg::failed::Failed;
-use crate::pg::local_settings::{LocalSettings, SAFE_PATH};
+use crate::pg::local_settings::{LocalSettings, PLANNED_ANEW, SAFE_PATH};
 use crate::pg::report;
 use crate::pg::roles::{AsConfined, has_rights_of};
 use crate::pg::spi::{query, spi, values};
@@ -162,6 +162,7 @@ impl Table {
                 // Another session may just have stored more.
                 for _ in 0..3 {
                     gone.extend(values::<String>(query(client, &sql, args)?)?);
+                    let _planned_anew = LocalSettings::of(&[PLANNED_ANEW]);
                     if query(client, &left, args)?.is_empty() {
                         return Ok(gone);
                     }

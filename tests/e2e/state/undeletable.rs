@@ -36,7 +36,7 @@ fn left(db: &mut Client, table: &str, before: &str) -> Vec<String> {
 }
 
 /// What keeps the row 1061_1 where it is, with SQLSTATE and message.
-const REASONS: [(&str, &str, &str); 5] = [
+const REASONS: [(&str, &str, &str); 6] = [
     (
         "CREATE TABLE notes (idvisit bigint, action_id text, FOREIGN KEY (idvisit, action_id) REFERENCES visits (idvisit, action_id));
          INSERT INTO notes VALUES (1061, '1061_1')",
@@ -54,6 +54,13 @@ const REASONS: [(&str, &str, &str); 5] = [
          CREATE TRIGGER keeps BEFORE DELETE ON visits FOR EACH ROW WHEN (OLD.action_id = '1061_1') EXECUTE FUNCTION keeps()",
         "55000",
         "old rows of public.visits are not deleted",
+    ),
+    (
+        "CREATE FUNCTION keeps() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             RAISE configuration_limit_exceeded USING MESSAGE = 'tuple decompression limit exceeded by operation'; END $$;
+         CREATE TRIGGER keeps BEFORE DELETE ON visits FOR EACH ROW WHEN (OLD.action_id = '1061_1') EXECUTE FUNCTION keeps()",
+        "53400",
+        "tuple decompression limit exceeded by operation",
     ),
     (
         "CREATE FUNCTION keeps() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN ASSERT false, 'not this one'; END $$;

@@ -82,6 +82,18 @@ fn a_visitor_is_forgotten_in_every_destination() {
     assert_eq!(one::<i64>(&mut db, rows), 0);
 }
 
+/// As the Node tool leaves those of before a login.
+#[test]
+fn all_rows_of_a_visit_go_also_those_that_say_another_visitor() {
+    let (_fake, mut db) = filled();
+    run(
+        &mut db,
+        "UPDATE matomo SET userid = NULL, visitorid = 'ffffffffffffffff' WHERE action_id = '1021_1'",
+    );
+    assert_eq!(forget(&mut db, "userid => 'ann@x.org'"), all("2 6"));
+    assert_left(&mut db, 7);
+}
+
 #[test]
 fn only_in_spares_the_other_tables() {
     let (_fake, mut db) = filled();
