@@ -2,7 +2,8 @@
 -- does not keep older or newer rows from being removed. Errors that are not of these rows are raised:
 -- connections, transactions, resources, locks, shutdown.
 
--- Whether an error is of these rows, as 53400 is, with which TimescaleDB refuses to decompress too many. It is not if somebody has renamed or dropped a relation meanwhile.
+-- Whether an error is of these rows, as 53400 is, with which TimescaleDB refuses to decompress too many. It
+-- is not if somebody has renamed or dropped a relation meanwhile.
 CREATE FUNCTION matomo_is_of_rows(state text, VARIADIC relations text[]) RETURNS boolean
 LANGUAGE sql
 STABLE

@@ -55,7 +55,8 @@ pub type Erased = (pg_sys::Oid, i64, i64);
 ///
 /// # Errors
 /// [`Error::Privilege`] and [`Error::RowSecurity`] if the caller cannot delete all rows of a table;
-/// [`crate::error::SiteError::SeenBefore`] if it may not see all; those of the tables' triggers and constraints.
+/// [`crate::error::SiteError::SeenBefore`] if it may not see all; those of the tables' triggers and
+/// constraints.
 pub fn forget(visitor: &Visitor, only_in: Option<pg_sys::Oid>) -> Result<Vec<Erased>> {
     if !sees_commits() {
         return Err(Error::OldSnapshot);

@@ -128,16 +128,9 @@ pub fn register(extension: &Extension, like: i32, sites: &[SiteDetail]) -> Resul
              SELECT x FROM unnest($2::integer[]) x WHERE x <> ALL (known_sites)) \
          WHERE id = $1 AND NOT $2 <@ known_sites"
     );
-    let whose = format!(
-        "SELECT s.server::text, s.owner::oid FROM {schema}.matomo_site_config s WHERE s.id = $1"
-    );
     let ids: Vec<i32> = sites.iter().map(|site| site.idsite).collect();
     extension.run(|client: &mut SpiClient| {
         let mut new = Vec::new();
-        let Some(like_this) = query(client, &whose, &[like.into()])?.next() else { return Ok(new) };
-        let server: Option<String> = like_this.get(1).map_err(spi)?;
-        let owner: Option<pg_sys::Oid> = like_this.get(2).map_err(spi)?;
-        wait_for_others(&server.unwrap_or_default(), owner.unwrap_or(pg_sys::Oid::INVALID));
         for site in sites {
             let (name, timezone) = (site.name.as_str(), site.timezone.as_str());
             let args = [like.into(), site.idsite.into(), name.into(), timezone.into()];

@@ -70,7 +70,10 @@ fn refresh(id: i32, today: NaiveDate) -> Result<()> {
     let site = RegisteredSite::get(&extension, id)?;
     let Told { site: told, all } = as_owner(&extension, &site)?;
     metadata::store(&extension, site.destination, &told)?;
-    let register = |all: Result<Vec<SiteDetail>>| register_new(&extension, id, &all?);
+    let register = |all: Result<Vec<SiteDetail>>| {
+        new_sites::wait_for_others(&site.server, site.owner);
+        register_new(&extension, id, &all?)
+    };
     let new = all.map_or(Ok(()), register);
     let errors = [told.goals.err(), told.dimensions.err(), new.err()].into_iter().flatten();
     let errors: Vec<_> = errors.map(|error| error.to_string()).collect();
