@@ -928,7 +928,7 @@ $$;
 COMMENT ON FUNCTION matomo_grant_as(regclass, regclass) IS
     'Internal: gives a table that we make the owner, the grants and the row-level security of another';
 
-CREATE OR REPLACE FUNCTION matomo_make_partitions(destination regclass, from_time timestamptz, to_time timestamptz)
+CREATE OR REPLACE FUNCTION matomo_create_weeks(destination regclass, from_time timestamptz, to_time timestamptz)
 RETURNS integer
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -1077,7 +1077,7 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION matomo_make_partitions(regclass, timestamptz, timestamptz) IS
+COMMENT ON FUNCTION matomo_create_weeks(regclass, timestamptz, timestamptz) IS
     'Internal: creates the missing weekly partitions (UTC) of one table of the caller''s, and returns their number';
 COMMENT ON FUNCTION matomo_create_partitions(regclass, timestamptz, timestamptz) IS
     'Creates the missing weekly partitions (UTC) of a destination and its companions between two instants, and returns the number of those of the destination';
@@ -2287,7 +2287,7 @@ DECLARE
     owners CONSTANT text := pg_catalog.current_setting('matomo_update.owners');
     grants CONSTANT text := pg_catalog.current_setting('matomo_update.grants');
     for_all CONSTANT name[] := ARRAY['matomo_may_see', 'matomo_find_table', 'matomo_is_running', 'matomo_has_worker', 'matomo_run_is_dead',
-        'matomo_today', 'matomo_partition_ranges', 'matomo_create_partitions', 'matomo_make_partitions',
+        'matomo_today', 'matomo_partition_ranges', 'matomo_create_partitions', 'matomo_create_weeks',
         'matomo_drop_step', 'matomo_drop_rows', 'matomo_drop_day', 'matomo_drop_partition', 'matomo_is_of_rows', 'matomo_drop_before', 'matomo_remove_site',
         'matomo_run_outside_transaction', 'matomo_run_sites', 'matomo_run_step', 'matomo_action_node',
         'matomo_visit', 'matomo_conversion', 'matomo_item', 'matomo_companion', 'matomo_create_companions', 'matomo_create_companion', 'matomo_grant_as',

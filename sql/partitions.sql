@@ -73,7 +73,7 @@ COMMENT ON FUNCTION matomo_grant_as(regclass, regclass) IS
     'Internal: gives a table that we make the owner, the grants and the row-level security of another';
 
 -- Called as the table's owner: expressions of its indexes and constraints are evaluated meanwhile.
-CREATE FUNCTION matomo_make_partitions(destination regclass, from_time timestamptz, to_time timestamptz)
+CREATE FUNCTION matomo_create_weeks(destination regclass, from_time timestamptz, to_time timestamptz)
 RETURNS integer
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -222,7 +222,7 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION matomo_make_partitions(regclass, timestamptz, timestamptz) IS
+COMMENT ON FUNCTION matomo_create_weeks(regclass, timestamptz, timestamptz) IS
     'Internal: creates the missing weekly partitions (UTC) of one table of the caller''s, and returns their number';
 
 COMMENT ON FUNCTION matomo_create_partitions(regclass, timestamptz, timestamptz) IS

@@ -45,7 +45,7 @@ GRANT EXECUTE ON FUNCTION
     matomo_create_companion(regclass, text, text[], text),
     matomo_partition_ranges(regclass),
     matomo_create_partitions(regclass, timestamptz, timestamptz),
-    matomo_make_partitions(regclass, timestamptz, timestamptz),
+    matomo_create_weeks(regclass, timestamptz, timestamptz),
     matomo_forget(text, text, regclass, text),
     matomo_drop_step(regclass, timestamptz, integer, interval, jsonb),
     matomo_drop_rows(regclass, timestamptz, integer, interval, text, text, boolean, jsonb, jsonb),

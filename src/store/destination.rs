@@ -125,9 +125,14 @@ impl Destination {
         self.layout.position(column).map_or("pg_catalog.text", |place| &self.types[place])
     }
 
+    /// Whether a column is one of the key.
+    pub fn is_key(&self, column: &str) -> bool {
+        self.key.iter().any(|key| key == column)
+    }
+
     /// Whether the key has the time of a row, so that a span of instants can limit the search.
     pub fn key_has_time(&self) -> bool {
-        self.key.iter().any(|column| column == self.layout.kind.time())
+        self.is_key(self.layout.kind.time())
     }
 
     /// Whether the table has no row, of any site. False where a policy may hide rows.

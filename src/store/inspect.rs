@@ -12,7 +12,7 @@ use crate::pg::spi::{query, spi, values};
 use crate::pg::watch;
 use crate::rows::batch::ListedVisit;
 use crate::store::destination::Destination;
-use crate::store::statements::differs;
+use crate::store::statements::clauses::differs;
 use crate::store::table_writer::read_back::DIVERTS;
 
 /// A column of type `timestamp` holds instants in UTC.

@@ -1,5 +1,6 @@
-//! Makes the weekly partitions of a destination and its companions, as the tables' owner. SPI only.
+//! Creates the weekly partitions of a destination and its companions, as the tables' owner. SPI only.
 
+use pgrx::datum::to_timestamp;
 use pgrx::prelude::*;
 
 use crate::error::Result;
@@ -37,28 +38,18 @@ fn create_in(
     // The owner's functions may be in expressions of its indexes and constraints, which are evaluated for
     // each new partition.
     let _owner = roles::lock_as_owner(table).map(AsConfined::switch_to);
-    let sql = format!(
-        "SELECT {}.matomo_make_partitions($1::pg_catalog.regclass, $2, $3)",
-        extension.schema
-    );
+    let sql =
+        format!("SELECT {}.matomo_create_weeks($1::pg_catalog.regclass, $2, $3)", extension.schema);
     Spi::connect_mut(|client| {
         let args = [table.into(), from.into(), to.into()];
         Ok(query(client, &sql, &args)?.first().get_one().map_err(spi)?.unwrap_or(0))
     })
 }
 
-/// The same between two instants in Unix seconds, by a call of the SQL function.
+/// The same between two instants in Unix seconds.
 ///
 /// # Errors
 /// Those of [`create`].
-pub fn make(extension: &Extension, table: pg_sys::Oid, (from, to): (i64, i64)) -> Result<i32> {
-    let sql = format!(
-        "SELECT {}.matomo_create_partitions($1::pg_catalog.regclass, pg_catalog.to_timestamp($2), \
-         pg_catalog.to_timestamp($3))",
-        extension.schema
-    );
-    let args = [table.into(), (from as f64).into(), (to as f64).into()];
-    Spi::connect_mut(|client| {
-        Ok(query(client, &sql, &args)?.first().get_one().map_err(spi)?.unwrap_or(0))
-    })
+pub fn create_between(destination: pg_sys::Oid, (from, to): (i64, i64)) -> Result<i32> {
+    create(destination, to_timestamp(from as f64), to_timestamp(to as f64))
 }

@@ -36,7 +36,7 @@ impl Comparison<'_> {
         args.extend(self.visit_args(visits.iter().map(|(id, _)| *id)));
         // Any session's style reads it.
         let _iso = LocalSettings::of(&[(c"datestyle", c"ISO")]);
-        for row in query(client, &self.statements.compare_by_key, &args)? {
+        for row in query(client, &self.statements.by_key.compare, &args)? {
             let place: Option<i64> = row.get(1).map_err(spi)?;
             let place = place.and_then(|place| usize::try_from(place).ok());
             let is_stored = row.get(2).map_err(spi)? == Some(true);
@@ -49,7 +49,7 @@ impl Comparison<'_> {
                 continue;
             }
             if is_stored {
-                let key = (KEY..KEY + self.statements.key_width)
+                let key = (KEY..KEY + self.statements.by_key.width)
                     .map(|column| row.get::<String>(column).map_err(spi));
                 let at: Option<f64> = row.get(4).map_err(spi)?;
                 changes.by_key.delete.push((visit, at, key.collect::<Result<_>>()?));
@@ -80,17 +80,17 @@ impl TableWriter {
         if !without_key.is_empty() {
             let args = [texts(without_key.iter().map(|(visit, ..)| visit)).into()];
             written.deleted =
-                count(write_once(client, &self.statements.delete_without_key, &args)?);
+                count(write_once(client, &self.statements.by_key.delete_without_key, &args)?);
         }
         if !delete.is_empty() {
-            let mut columns = vec![Vec::with_capacity(delete.len()); self.statements.key_width];
+            let mut columns = vec![Vec::with_capacity(delete.len()); self.statements.by_key.width];
             for (_, _, key) in &delete {
                 columns.iter_mut().zip(key).for_each(|(column, cell)| column.push(cell.clone()));
             }
             let mut args: Vec<DatumWithOid> = columns.into_iter().map(DatumWithOid::from).collect();
             let instants = delete.iter().map(|(_, at, _)| at.unwrap_or(f64::NAN));
             args.extend(self.near(delete.iter().map(|(visit, ..)| visit), instants));
-            let sql = &self.statements.delete_by_key;
+            let sql = &self.statements.by_key.delete;
             written.deleted += count(write_once(client, sql, &args)?);
         }
         if !update.is_empty() {
@@ -98,7 +98,7 @@ impl TableWriter {
             let mut args = column_arrays(table, &rows);
             let instants = rows.iter().map(|row| table.rows.instants()[*row] as f64);
             args.extend(self.near(update.iter().map(|(visit, _)| visit), instants));
-            let sql = &self.statements.update_by_key;
+            let sql = &self.statements.by_key.update;
             written.updated = count(write_once(client, sql, &args)?);
         }
         Ok(written)

@@ -79,7 +79,7 @@ impl TableWriter {
         let rows = &batch.tables()[self.place];
         self.destination.check_name()?;
         Spi::connect_mut(|client| {
-            self.make_partitions(client, rows)?;
+            self.create_partitions(client, rows)?;
             let is_new = self.knows_as_new(rows);
             let span = if is_new { self.span_of_new(rows) } else { self.span(client, rows)? };
             let mut changes = self.changes(client, batch, span, RowLock::No)?;
@@ -122,13 +122,13 @@ impl TableWriter {
         for (partition, ctids) in &changes.delete {
             let mut args = vec![pg_sys::Oid::from(*partition).into(), ctids.clone().into()];
             args.extend(span_args(span));
-            written.deleted += count(query(client, &self.statements.delete, &args)?.len());
+            written.deleted += count(query(client, &self.statements.by_place.delete, &args)?.len());
         }
         for (partition, (rows, ctids)) in &changes.update {
             let mut args = column_arrays(table, rows);
             args.extend([pg_sys::Oid::from(*partition).into(), ctids.clone().into()]);
             args.extend(span_args(span));
-            written.updated += count(query(client, &self.statements.update, &args)?.len());
+            written.updated += count(query(client, &self.statements.by_place.update, &args)?.len());
         }
         Ok(written)
     }
@@ -150,10 +150,10 @@ impl TableWriter {
     /// # Errors
     /// Those of [`crate::store::partitions::create`].
     pub fn prepare(&mut self, batch: &Batch) -> Result<Vec<MissingPartitions>> {
-        Spi::connect_mut(|client| self.make_partitions(client, &batch.tables()[self.place]))
+        Spi::connect_mut(|client| self.create_partitions(client, &batch.tables()[self.place]))
     }
 
-    fn make_partitions(
+    fn create_partitions(
         &mut self,
         client: &mut SpiClient,
         rows: &TableRows,
@@ -180,7 +180,7 @@ impl TableWriter {
                 continue;
             }
             let destination = self.destination.oid;
-            if partitions::make(&self.destination.extension, destination, (begin, end))? > 0 {
+            if partitions::create_between(destination, (begin, end))? > 0 {
                 let table = destination.to_u32();
                 missing.push(MissingPartitions { table, from: begin, to: end, is_regular: false });
             }

@@ -95,7 +95,7 @@ pub fn step(run: i64) -> Status {
             let Ok(Some(missing)) = session::with(|work| work.lacks.take()) else {
                 return Err(failed);
             };
-            attempt(|| make_partitions(run, missing))
+            attempt(|| create_partitions(run, missing))
         })
     };
     let outcome = outcome.or_else(|failed| {
@@ -299,12 +299,12 @@ fn info(timezone: &str) -> Option<SiteInfo> {
     Some(SiteInfo { name: None, zone, timezone: timezone.to_owned(), is_rollup: None })
 }
 
-/// Number of weeks whose partitions are made at once, up to the current one: each time costs a step.
+/// Number of weeks whose partitions are created at once, up to the current one: each time costs a step.
 const WEEKS: i64 = 8;
 
-/// Makes the partitions that a step lacked, so that no step holds the lock for that while it waits for
+/// Creates the partitions that a step lacked, so that no step holds the lock for that while it waits for
 /// Matomo.
-fn make_partitions(run: i64, missing: Vec<MissingPartitions>) -> Result<Status> {
+fn create_partitions(run: i64, missing: Vec<MissingPartitions>) -> Result<Status> {
     let extension = Extension::find()?;
     let site = RegisteredSite::get(&extension, Run::get(&extension, run)?.site)?;
     {
@@ -314,7 +314,7 @@ fn make_partitions(run: i64, missing: Vec<MissingPartitions>) -> Result<Status> 
         for MissingPartitions { table, from, to, is_regular } in &missing {
             let ahead = if *is_regular { WEEKS * 7 * 86_400 } else { 0 };
             let to = to.saturating_add(ahead).min(now).max(*to);
-            partitions::make(&extension, (*table).into(), (*from, to))?;
+            partitions::create_between((*table).into(), (*from, to))?;
         }
     }
     session::with(|work| work.made = Some(missing))?;

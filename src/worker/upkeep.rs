@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use chrono::NaiveDate;
+use chrono::{NaiveDate, Utc};
 use pgrx::prelude::*;
 
 use crate::config::settings;
@@ -19,6 +19,7 @@ use crate::state::ledger;
 use crate::state::retention;
 use crate::state::sites::RegisteredSite;
 use crate::state::whose;
+use crate::store::partitions;
 use crate::store::relation::name_of;
 use crate::worker::attempt::attempt;
 use crate::worker::background;
@@ -258,11 +259,9 @@ fn as_owner(extension: &Extension, site: &RegisteredSite, plan: &Plan) -> Result
         // Only the owner of the table creates its partitions.
         let weeks = settings::premake();
         if weeks > 0 && is_table_owner == Some(true) && plan.is_enabled {
-            let sql = format!(
-                "SELECT {schema}.matomo_create_partitions($1::pg_catalog.regclass, pg_catalog.now(), \
-                 pg_catalog.now() OPERATOR(pg_catalog.+) pg_catalog.make_interval(weeks => $2))"
-            );
-            query(client, &sql, &[site.destination.into(), weeks.into()])?;
+            let now = Utc::now().timestamp();
+            let ahead = i64::from(weeks) * 7 * 86_400;
+            partitions::create_between(site.destination, (now, now + ahead))?;
         }
         Ok(done)
     })?;

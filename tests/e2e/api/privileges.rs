@@ -17,6 +17,7 @@ const EVERYBODY: [&str; 40] = [
     "f matomo_create_named_views(regclass): EXECUTE",
     "f matomo_create_partitions(regclass,timestamp with time zone,timestamp with time zone): EXECUTE",
     "f matomo_create_table(text,boolean,name,text): EXECUTE",
+    "f matomo_create_weeks(regclass,timestamp with time zone,timestamp with time zone): EXECUTE",
     "f matomo_drop_day(text,text,timestamp with time zone,text,timestamp with time zone,timestamp with time zone,text): EXECUTE",
     "f matomo_drop_partition(oid,text,text,text,text,text): EXECUTE",
     "f matomo_drop_rows(regclass,timestamp with time zone,integer,interval,text,text,boolean,jsonb,jsonb): EXECUTE",
@@ -28,7 +29,6 @@ const EVERYBODY: [&str; 40] = [
     "f matomo_ignore_new_sites(text): EXECUTE",
     "f matomo_is_of_rows(text,text[]): EXECUTE",
     "f matomo_is_running(integer): EXECUTE",
-    "f matomo_make_partitions(regclass,timestamp with time zone,timestamp with time zone): EXECUTE",
     "f matomo_may_see(oid): EXECUTE",
     "f matomo_partition_ranges(regclass): EXECUTE",
     // Functions for registered sites check the owner: see below.

@@ -1,0 +1,118 @@
+//! The parts of which statements are made. *Columns* are their leading arguments where they take rows:
+//! one text array per column. In them `d` is the destination, `u` the rows as they come, `i` the same
+//! with the columns' types, and `s` stored rows.
+
+use crate::store::destination::Destination;
+
+/// The parts of the statements for a destination.
+pub struct Clauses<'a> {
+    pub destination: &'a Destination,
+    /// Type of idvisit.
+    pub visit_type: &'a str,
+    /// The columns of `u` with their types and names.
+    pub typed: String,
+    /// The names of the columns of `u`: `c0, c1, …`
+    pub places: String,
+    /// The columns of `d`.
+    pub stored: String,
+    /// Whether `i` and `s` have the same key.
+    pub is_same: String,
+    /// Whether `i` and `s`, which have the same key, differ.
+    pub differs: String,
+}
+
+impl Clauses<'_> {
+    /// Builds the parts.
+    pub fn of(destination: &Destination) -> Clauses<'_> {
+        let Destination { layout, types, key, .. } = destination;
+        let typed = types.iter().zip(layout.names()).enumerate();
+        let compared = layout.names().zip(types).filter(|(column, _)| !destination.is_key(column));
+        Clauses {
+            destination,
+            visit_type: destination.type_of("idvisit"),
+            typed: list(typed.map(|(n, (kind, column))| format!("u.c{n}::{kind} AS {column}"))),
+            places: places(layout.width()),
+            stored: list(layout.names().map(|column| format!("d.{column}"))),
+            is_same: all(key.iter().map(|column| format!("i.{column} = s.{column}"))),
+            differs: compared
+                .map(|(column, kind)| differs(column, kind))
+                .collect::<Vec<_>>()
+                .join(" OR "),
+        }
+    }
+
+    /// The columns as arguments.
+    pub fn columns(&self) -> String {
+        arrays(self.destination.layout.width())
+    }
+
+    /// What an UPDATE sets: all columns but those of the key, each to the `value` of its place and name.
+    pub fn sets(&self, value: impl Fn(usize, &str) -> String) -> String {
+        let columns = self.destination.layout.names().enumerate();
+        let columns = columns.filter(|(_, column)| !self.destination.is_key(column));
+        list(columns.map(|(n, column)| format!("{column} = {}", value(n, column))))
+    }
+
+    /// Whether a row is one of these visits, within the span if instants are in the key; takes the
+    /// arguments from the `first` on: `visits[, from, to]`.
+    pub fn of_visits(&self, first: usize) -> String {
+        format!("{}{}", self.of_visit_ids(first), self.span(first + 1))
+    }
+
+    /// The same without the span.
+    pub fn of_visit_ids(&self, first: usize) -> String {
+        format!(
+            "d.idvisit OPERATOR(pg_catalog.=) ANY (${first}::pg_catalog.text[]::{}[])",
+            self.visit_type
+        )
+    }
+
+    /// Whether an instant is within the span, after `AND`, if instants are in the key: `[from, to]`.
+    pub fn span(&self, first: usize) -> String {
+        if !self.destination.key_has_time() {
+            return String::new();
+        }
+        let time = self.destination.layout.kind.time();
+        let within = format!(
+            "d.{time} OPERATOR(pg_catalog.>=) pg_catalog.to_timestamp(${first}) \
+             AND d.{time} OPERATOR(pg_catalog.<) pg_catalog.to_timestamp(${})",
+            first + 1
+        );
+        match self.destination.is_unique {
+            true => format!(" AND {within}"),
+            // Another server may keep rows without an instant.
+            false => format!(" AND ({within} OR d.{time} IS NULL)"),
+        }
+    }
+}
+
+/// So many text arrays as arguments, from the first on.
+pub fn arrays(count: usize) -> String {
+    list((1..=count).map(|n| format!("${n}::pg_catalog.text[]")))
+}
+
+/// So many names of columns: `c0, c1, …`
+pub fn places(count: usize) -> String {
+    list((0..count).map(|n| format!("c{n}")))
+}
+
+/// A list with commas.
+pub fn list(parts: impl Iterator<Item = String>) -> String {
+    parts.collect::<Vec<_>>().join(", ")
+}
+
+/// A condition of conditions.
+pub fn all(parts: impl Iterator<Item = String>) -> String {
+    parts.collect::<Vec<_>>().join(" AND ")
+}
+
+/// Whether a column of a type differs between `i`, what Matomo has, and `s`, what is stored.
+pub fn differs(column: &str, kind: &str) -> String {
+    match kind.replace('"', "").as_str() {
+        // json has no `=`. Its name may be quoted, as a keyword or by quote_all_identifiers.
+        "pg_catalog.json" => {
+            format!("i.{column}::text IS DISTINCT FROM s.{column}::text")
+        }
+        _ => format!("i.{column} IS DISTINCT FROM s.{column}"),
+    }
+}
