@@ -39,7 +39,10 @@ SELECT pg_catalog.pg_extension_config_dump('matomo_companion', $$
              ELSE ARRAY[m.nspname::text, k.relname::text, o.rolname::text] END)
         AS d (destination, companion, destination_name, companion_name)
     WHERE (c.oid IS NULL OR c.relpersistence <> 't')
-      AND (l.companion_here = 0::pg_catalog.oid OR k.relpersistence <> 't')$$);
+      AND (l.companion_here = 0::pg_catalog.oid OR k.relpersistence <> 't')
+    ORDER BY pg_catalog.row_number() OVER (PARTITION BY l.kind, d.destination_name
+        ORDER BY l.destination_here = 0::pg_catalog.oid)
+    FETCH FIRST ROW WITH TIES$$);
 
 CREATE FUNCTION matomo_create_companion(destination regclass, kind text, key text[], time_column text) RETURNS regclass
 LANGUAGE plpgsql

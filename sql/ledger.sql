@@ -46,6 +46,8 @@ COMMENT ON COLUMN matomo_ledger.destination_name IS 'Schema, name and owner of t
 -- the whole table. So a dump has the current names as text. pg_dump appends this condition to
 -- SELECT column, ... FROM table: columns renamed here are replaced by others with their names. It does
 -- not name the table, whose schema may be renamed. Dropped and temporary tables are left out.
+-- A table that has got back its owner in an older dump may have a restored row and its own of the same
+-- day, which get the same name here. WITH TIES returns only rows numbered 1, so the table's own.
 SELECT pg_catalog.pg_extension_config_dump('matomo_ledger', $$
     AS l (matomo, idsite, table_here, day, sealed, visits, actions, truncated_visits, newest, timezone, read_at,
           pass_began, pass_since, pass_seen, rechecked_at, action_time, known_name)
@@ -54,7 +56,10 @@ SELECT pg_catalog.pg_extension_config_dump('matomo_ledger', $$
     CROSS JOIN LATERAL (SELECT 0::pg_catalog.oid::pg_catalog.regclass,
         CASE l.table_here WHEN 0::pg_catalog.oid THEN l.known_name
              ELSE ARRAY[n.nspname::text, c.relname::text, r.rolname::text] END) AS d (destination, destination_name)
-    WHERE l.table_here = 0::pg_catalog.oid OR c.relpersistence <> 't'$$);
+    WHERE l.table_here = 0::pg_catalog.oid OR c.relpersistence <> 't'
+    ORDER BY pg_catalog.row_number() OVER (PARTITION BY l.idsite, l.day, l.matomo, d.destination_name
+        ORDER BY l.table_here = 0::pg_catalog.oid)
+    FETCH FIRST ROW WITH TIES$$);
 
 -- Finds a table by name from a dump; NULL if there is none. A role with CREATE on the schema must not
 -- receive another role's visits in a table of the same name. So the table's owner must be the one in
@@ -85,7 +90,9 @@ CREATE VIEW matomo_days WITH (security_barrier) AS
       -- A policy may hide any of the table's days, so none is shown.
       AND NOT pg_catalog.row_security_active(l.destination::pg_catalog.oid)
     UNION ALL
-    SELECT l.matomo, l.idsite, f.found::regclass, l.day, l.sealed, l.visits, l.actions,
+    -- Of several names that are the table's now, the day that was read last, or is to be read anew (1970).
+    (SELECT DISTINCT ON (l.matomo, l.idsite, l.day, f.found, CASE WHEN f.found IS NULL THEN l.destination_name END)
+           l.matomo, l.idsite, f.found::regclass, l.day, l.sealed, l.visits, l.actions,
            l.truncated_visits, l.newest, l.timezone, l.read_at, l.rechecked_at, l.action_time,
            CASE WHEN f.found IS NULL
                 THEN pg_catalog.format('%I.%I', l.destination_name[1], l.destination_name[2]) END
@@ -97,7 +104,12 @@ CREATE VIEW matomo_days WITH (security_barrier) AS
     WHERE l.destination::pg_catalog.oid = 0::pg_catalog.oid
       AND CASE WHEN f.found IS NULL THEN pg_catalog.pg_has_role('pg_read_all_data', 'USAGE')
                ELSE pg_catalog.has_table_privilege(f.found, 'SELECT')
-                    AND NOT pg_catalog.row_security_active(f.found) END;
+                    AND NOT pg_catalog.row_security_active(f.found) END
+      -- The table's own entries count.
+      AND NOT EXISTS (SELECT FROM matomo_ledger k WHERE k.destination::pg_catalog.oid = f.found
+          AND k.idsite = l.idsite AND k.matomo = l.matomo AND k.day = l.day)
+    ORDER BY l.matomo, l.idsite, l.day, f.found, CASE WHEN f.found IS NULL THEN l.destination_name END,
+             coalesce(nullif(l.read_at, 'epoch'), 'infinity') DESC);
 
 COMMENT ON VIEW matomo_days IS 'Copied site-days of tables that you may read: one row per Matomo, site, destination and day';
 COMMENT ON COLUMN matomo_days.destination IS 'Destination: table of the actions; NULL if it is missing';

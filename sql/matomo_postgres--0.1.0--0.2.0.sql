@@ -1104,7 +1104,10 @@ SELECT pg_catalog.pg_extension_config_dump('matomo_ledger', $$
     CROSS JOIN LATERAL (SELECT 0::pg_catalog.oid::pg_catalog.regclass,
         CASE l.table_here WHEN 0::pg_catalog.oid THEN l.known_name
              ELSE ARRAY[n.nspname::text, c.relname::text, r.rolname::text] END) AS d (destination, destination_name)
-    WHERE l.table_here = 0::pg_catalog.oid OR c.relpersistence <> 't'$$);
+    WHERE l.table_here = 0::pg_catalog.oid OR c.relpersistence <> 't'
+    ORDER BY pg_catalog.row_number() OVER (PARTITION BY l.idsite, l.day, l.matomo, d.destination_name
+        ORDER BY l.table_here = 0::pg_catalog.oid)
+    FETCH FIRST ROW WITH TIES$$);
 
 CREATE OR REPLACE FUNCTION matomo_find_table(name text[]) RETURNS oid
 LANGUAGE sql STABLE
@@ -1129,7 +1132,9 @@ CREATE OR REPLACE VIEW matomo_days WITH (security_barrier) AS
       -- A policy may hide any of the table's days, so none is shown.
       AND NOT pg_catalog.row_security_active(l.destination::pg_catalog.oid)
     UNION ALL
-    SELECT l.matomo, l.idsite, f.found::regclass, l.day, l.sealed, l.visits, l.actions,
+    -- Of several names that are the table's now, the day that was read last, or is to be read anew (1970).
+    (SELECT DISTINCT ON (l.matomo, l.idsite, l.day, f.found, CASE WHEN f.found IS NULL THEN l.destination_name END)
+           l.matomo, l.idsite, f.found::regclass, l.day, l.sealed, l.visits, l.actions,
            l.truncated_visits, l.newest, l.timezone, l.read_at, l.rechecked_at, l.action_time,
            CASE WHEN f.found IS NULL
                 THEN pg_catalog.format('%I.%I', l.destination_name[1], l.destination_name[2]) END
@@ -1141,7 +1146,12 @@ CREATE OR REPLACE VIEW matomo_days WITH (security_barrier) AS
     WHERE l.destination::pg_catalog.oid = 0::pg_catalog.oid
       AND CASE WHEN f.found IS NULL THEN pg_catalog.pg_has_role('pg_read_all_data', 'USAGE')
                ELSE pg_catalog.has_table_privilege(f.found, 'SELECT')
-                    AND NOT pg_catalog.row_security_active(f.found) END;
+                    AND NOT pg_catalog.row_security_active(f.found) END
+      -- The table's own entries count.
+      AND NOT EXISTS (SELECT FROM matomo_ledger k WHERE k.destination::pg_catalog.oid = f.found
+          AND k.idsite = l.idsite AND k.matomo = l.matomo AND k.day = l.day)
+    ORDER BY l.matomo, l.idsite, l.day, f.found, CASE WHEN f.found IS NULL THEN l.destination_name END,
+             coalesce(nullif(l.read_at, 'epoch'), 'infinity') DESC);
 
 COMMENT ON VIEW matomo_days IS 'Copied site-days of tables that you may read: one row per Matomo, site, destination and day';
 COMMENT ON COLUMN matomo_days.destination IS 'Destination: table of the actions; NULL if it is missing';
@@ -1183,7 +1193,10 @@ SELECT pg_catalog.pg_extension_config_dump('matomo_companion', $$
              ELSE ARRAY[m.nspname::text, k.relname::text, o.rolname::text] END)
         AS d (destination, companion, destination_name, companion_name)
     WHERE (c.oid IS NULL OR c.relpersistence <> 't')
-      AND (l.companion_here = 0::pg_catalog.oid OR k.relpersistence <> 't')$$);
+      AND (l.companion_here = 0::pg_catalog.oid OR k.relpersistence <> 't')
+    ORDER BY pg_catalog.row_number() OVER (PARTITION BY l.kind, d.destination_name
+        ORDER BY l.destination_here = 0::pg_catalog.oid)
+    FETCH FIRST ROW WITH TIES$$);
 
 CREATE OR REPLACE FUNCTION matomo_create_companion(destination regclass, kind text, key text[], time_column text) RETURNS regclass
 LANGUAGE plpgsql
@@ -1787,15 +1800,20 @@ SELECT pg_catalog.pg_extension_config_dump('matomo_site_metadata', $$
     CROSS JOIN LATERAL (SELECT 0::pg_catalog.oid::pg_catalog.regclass,
         CASE l.destination_here WHEN 0::pg_catalog.oid THEN l.known_name
              ELSE ARRAY[n.nspname::text, c.relname::text, r.rolname::text] END) AS d (destination, destination_name)
-    WHERE l.destination_here = 0::pg_catalog.oid OR c.relpersistence <> 't'$$);
+    WHERE l.destination_here = 0::pg_catalog.oid OR c.relpersistence <> 't'
+    ORDER BY pg_catalog.row_number() OVER (PARTITION BY l.idsite, d.destination_name
+        ORDER BY l.destination_here = 0::pg_catalog.oid)
+    FETCH FIRST ROW WITH TIES$$);
 
 CREATE OR REPLACE VIEW matomo_site_details WITH (security_barrier) AS
-    SELECT t.found::regclass AS destination, m.idsite, m.name, m.main_url, m.site_group, m.site_type, m.timezone,
+    -- The newer of two restored descriptions, or the table's own.
+    SELECT DISTINCT ON (t.found::regclass, m.idsite) t.found::regclass AS destination, m.idsite, m.name, m.main_url, m.site_group, m.site_type, m.timezone,
            m.currency, m.ecommerce, m.created_at, m.read_at, m.goals, m.goals_read_at, m.dimensions, m.dimensions_read_at
     FROM matomo_site_metadata m
     CROSS JOIN LATERAL (SELECT CASE m.destination::pg_catalog.oid WHEN 0::pg_catalog.oid
         THEN matomo_find_table(m.destination_name) ELSE m.destination::pg_catalog.oid END OFFSET 0) AS t(found)
-    WHERE pg_catalog.has_table_privilege(t.found, 'SELECT') AND NOT pg_catalog.row_security_active(t.found);
+    WHERE pg_catalog.has_table_privilege(t.found, 'SELECT') AND NOT pg_catalog.row_security_active(t.found)
+    ORDER BY t.found::regclass, m.idsite, m.destination::pg_catalog.oid DESC, m.read_at DESC;
 
 COMMENT ON VIEW matomo_site_details IS 'Sites of tables that you may read, as configured in Matomo: one row per destination and site';
 COMMENT ON COLUMN matomo_site_details.destination IS 'Destination: table of the actions';

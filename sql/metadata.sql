@@ -47,16 +47,21 @@ SELECT pg_catalog.pg_extension_config_dump('matomo_site_metadata', $$
     CROSS JOIN LATERAL (SELECT 0::pg_catalog.oid::pg_catalog.regclass,
         CASE l.destination_here WHEN 0::pg_catalog.oid THEN l.known_name
              ELSE ARRAY[n.nspname::text, c.relname::text, r.rolname::text] END) AS d (destination, destination_name)
-    WHERE l.destination_here = 0::pg_catalog.oid OR c.relpersistence <> 't'$$);
+    WHERE l.destination_here = 0::pg_catalog.oid OR c.relpersistence <> 't'
+    ORDER BY pg_catalog.row_number() OVER (PARTITION BY l.idsite, d.destination_name
+        ORDER BY l.destination_here = 0::pg_catalog.oid)
+    FETCH FIRST ROW WITH TIES$$);
 
 -- Where a policy may hide visits, their sites are not shown, as in matomo_days.
 CREATE VIEW matomo_site_details WITH (security_barrier) AS
-    SELECT t.found::regclass AS destination, m.idsite, m.name, m.main_url, m.site_group, m.site_type, m.timezone,
+    -- The newer of two restored descriptions, or the table's own.
+    SELECT DISTINCT ON (t.found::regclass, m.idsite) t.found::regclass AS destination, m.idsite, m.name, m.main_url, m.site_group, m.site_type, m.timezone,
            m.currency, m.ecommerce, m.created_at, m.read_at, m.goals, m.goals_read_at, m.dimensions, m.dimensions_read_at
     FROM matomo_site_metadata m
     CROSS JOIN LATERAL (SELECT CASE m.destination::pg_catalog.oid WHEN 0::pg_catalog.oid
         THEN matomo_find_table(m.destination_name) ELSE m.destination::pg_catalog.oid END OFFSET 0) AS t(found)
-    WHERE pg_catalog.has_table_privilege(t.found, 'SELECT') AND NOT pg_catalog.row_security_active(t.found);
+    WHERE pg_catalog.has_table_privilege(t.found, 'SELECT') AND NOT pg_catalog.row_security_active(t.found)
+    ORDER BY t.found::regclass, m.idsite, m.destination::pg_catalog.oid DESC, m.read_at DESC;
 
 COMMENT ON VIEW matomo_site_details IS 'Sites of tables that you may read, as configured in Matomo: one row per destination and site';
 COMMENT ON COLUMN matomo_site_details.destination IS 'Destination: table of the actions';

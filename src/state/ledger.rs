@@ -63,7 +63,8 @@ impl Ledger {
         }
     }
 
-    /// Reads all entries, also restored ones that have only the destination's name.
+    /// Reads all entries, also restored ones that have only the destination's name. Of several entries of a
+    /// day, takes the destination's own, then one that is to be read anew, then the one that was read last.
     ///
     /// # Errors
     /// Only internal ones.
@@ -94,7 +95,8 @@ impl Ledger {
             "SELECT day::text, sealed, date_part('epoch', newest), visits, actions, \
              truncated_visits, timezone, date_part('epoch', read_at), date_part('epoch', pass_began), \
              date_part('epoch', pass_since), pass_seen, date_part('epoch', rechecked_at), action_time \
-             FROM {} l WHERE matomo = $1 AND idsite = $2 AND {} AND {condition} ORDER BY l.destination",
+             FROM {} l WHERE matomo = $1 AND idsite = $2 AND {} AND {condition} \
+             ORDER BY l.destination, coalesce(nullif(l.read_at, 'epoch'), 'infinity')",
             self.table,
             is_of_table(&self.extension.schema, "$3")
         );

@@ -98,7 +98,8 @@ fn adopt(client: &mut SpiClient, schema: &str, destination: pg_sys::Oid, site: i
     );
     let adopt = format!(
         "UPDATE {schema}.matomo_site_metadata SET destination = $1::regclass, destination_name = '{{}}' \
-         WHERE ctid = (SELECT m.ctid FROM {schema}.matomo_site_metadata m WHERE {restored} LIMIT 1) \
+         WHERE ctid = (SELECT m.ctid FROM {schema}.matomo_site_metadata m WHERE {restored} \
+             ORDER BY m.read_at DESC LIMIT 1) \
          AND NOT EXISTS (SELECT FROM {schema}.matomo_site_metadata m WHERE m.destination = $1 AND m.idsite = $2)"
     );
     let outdated = format!("DELETE FROM {schema}.matomo_site_metadata m WHERE {restored}");

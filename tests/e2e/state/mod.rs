@@ -13,6 +13,7 @@ mod registered_at_once;
 mod restored_companions;
 mod restored_days;
 mod restored_names;
+mod restored_twice;
 mod restores;
 mod retention;
 mod retention_locks;

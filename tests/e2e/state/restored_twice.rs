@@ -1,0 +1,144 @@
+//! A dump may hold older restored rows beside newer ones of the same table: the newer ones count.
+
+use postgres::Client;
+
+use crate::support::cluster::shared;
+use crate::support::dump::{empty_database, output};
+use crate::support::restored::*;
+use crate::support::*;
+
+/// The days that are copied again by hand; of the others, only the restored rows tell.
+const AGAIN: [&str; 2] = ["2026-10-25", "2026-10-26"];
+
+/// The scene's database, restored with tables of another role, and synced by hand into site 1's: restored
+/// rows stay known by the name with the owner in the dump, and the new rows are of the same days.
+fn both(of: &Scene) -> (String, Client, String) {
+    let mut new = copied(&of.name, "both", &[]);
+    let other = role(&mut new);
+    run(&mut new, &give_all_four("matomo", &other));
+    let [first, last] = AGAIN;
+    sync(&mut new, &of.fake, &format!(", '{first}', '{last}'"));
+    run(
+        &mut new,
+        &format!(
+            "SELECT matomo_create_companions('matomo');
+             SELECT matomo_refresh_metadata(1, '{}', '{}', 'matomo')",
+            of.fake.url(),
+            of.fake.token()
+        ),
+    );
+    (format!("{}_both", of.name), new, other)
+}
+
+fn counted(db: &mut Client, table: &str, key: &str) -> [i64; 2] {
+    ["=", "<>"].map(|is| {
+        let rows = format!("SELECT count(*) FROM {table} WHERE destination {is} 0::oid AND {key}");
+        one(db, &rows)
+    })
+}
+
+/// The days of the scene's table as `matomo_days` shows them.
+fn shown(db: &mut Client) -> Vec<String> {
+    texts(db, "SELECT d::text FROM matomo_days d WHERE destination = 'matomo'::regclass ORDER BY 1")
+}
+
+const DETAILS: &str = "SELECT d::text FROM matomo_site_details d ORDER BY 1";
+
+fn distinct_days(db: &mut Client) -> i64 {
+    one(db, "SELECT count(DISTINCT (matomo, idsite, day)) FROM matomo_ledger WHERE idsite = 1")
+}
+
+#[test]
+fn a_table_that_its_former_owner_has_again_is_dumped_with_its_newer_rows() {
+    let of = scene();
+    let (name, mut db, _) = both(&of);
+    run(&mut db, &give_all_four("matomo", &of.owner));
+    let [old, new] = counted(&mut db, "matomo_ledger", "idsite = 1");
+    assert!(old > new && new >= 2, "{old} {new}");
+    assert_eq!(counted(&mut db, "matomo_site_metadata", "idsite = 1"), [1, 1]);
+    let of_table = "'matomo' IN (destination::text, destination_name[2])";
+    assert_eq!(counted(&mut db, "matomo_companion", of_table), [3, 3]);
+
+    let (days, sites) = (shown(&mut db), texts(&mut db, DETAILS));
+    let reader = role(&mut db);
+    run(&mut db, &format!("GRANT pg_read_all_data TO {reader}"));
+    let ways: [(&str, &[&str]); 4] = [
+        ("custom", &["-Fc"]),
+        ("inserts", &["-Fc", "--inserts"]),
+        ("reader", &["-Fc", "-U", &reader]),
+        ("plain", &[]),
+    ];
+    for (way, arguments) in ways {
+        let file = dumped(&name, arguments);
+        let copy = format!("{name}_{way}");
+        let mut copied = if arguments.is_empty() {
+            let copied = empty_database(shared(), &copy);
+            let mut psql = shared().program("psql");
+            psql.args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-o", "/dev/null", "-d", &copy, "-f"]);
+            output(psql.arg(&file));
+            copied
+        } else {
+            restored(shared(), &file, &copy, &["-1"])
+        };
+        std::fs::remove_file(file).unwrap();
+        assert_eq!(shown(&mut copied), days, "{way}");
+        assert_eq!(texts(&mut copied, DETAILS), sites, "{way}");
+        assert_eq!(counted(&mut copied, "matomo_companion", of_table), [3, 0], "{way}");
+        if way != "reader" {
+            assert_resumes(&mut copied, &of.fake);
+        }
+    }
+    assert_resumes(&mut db, &of.fake);
+    assert_eq!(counted(&mut db, "matomo_ledger", "true")[0], 0);
+    assert_tables_equal(&mut db, "matomo", &tables_between(&of.fake, 1, FIRST, "2200-01-01"));
+}
+
+#[test]
+fn no_day_and_no_site_of_a_table_is_shown_twice() {
+    let of = scene();
+    let (_, mut db, _) = both(&of);
+    run(&mut db, &give_all_four("matomo", &of.owner));
+    let days = shown(&mut db);
+    assert_eq!(i64::try_from(days.len()).unwrap(), distinct_days(&mut db));
+    // The newer ones are shown.
+    let [_, new] = counted(&mut db, "matomo_ledger", "idsite = 1");
+    let newer = "SELECT count(*) FROM matomo_days d JOIN matomo_ledger l USING (matomo, idsite, destination, day, read_at)
+        WHERE l.idsite = 1";
+    assert_eq!(one::<i64>(&mut db, newer), new);
+    let sites = texts(&mut db, DETAILS);
+    assert_eq!(sites.len(), 2, "{sites:?}");
+}
+
+/// Rows of two owners in dumps are of one table where that is a superuser's.
+#[test]
+fn of_two_restored_rows_the_one_that_was_read_last_counts() {
+    let of = scene();
+    let (name, mut db, other) = both(&of);
+    run(
+        &mut db,
+        "UPDATE matomo_ledger SET visits = 7777 WHERE destination <> 0::oid AND idsite = 1",
+    );
+    let [_, new] = counted(&mut db, "matomo_ledger", "idsite = 1");
+    for rows in ["read_at, visits", "read_at DESC, visits"] {
+        // In whichever order they lie there.
+        run(
+            &mut db,
+            &format!(
+                "CREATE TEMP TABLE kept AS TABLE matomo_ledger; DELETE FROM matomo_ledger;
+                 INSERT INTO matomo_ledger SELECT * FROM kept ORDER BY {rows}; DROP TABLE kept"
+            ),
+        );
+        let mut copied = copied(&name, &format!("super_{}", rows.len()), &[]);
+        run(&mut copied, &give_all_four("matomo", "postgres"));
+        let own = format!("destination_name[3] = '{other}'");
+        assert_eq!(counted(&mut copied, "matomo_ledger", &own)[0], new);
+        let days = shown(&mut copied);
+        assert_eq!(i64::try_from(days.len()).unwrap(), distinct_days(&mut copied));
+        let newer = "SELECT count(*) FROM matomo_days WHERE visits = 7777";
+        assert_eq!(one::<i64>(&mut copied, newer), new);
+        assert_eq!(texts(&mut copied, DETAILS).len(), 2);
+        sync(&mut copied, &of.fake, ", '2026-10-24', '2026-10-24'");
+        assert_eq!(one::<i64>(&mut copied, newer), new);
+        assert_eq!(counted(&mut copied, "matomo_ledger", "idsite = 1")[0], 0);
+    }
+}
