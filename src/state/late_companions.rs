@@ -7,7 +7,7 @@ use crate::pg::locks::{self, ALL_SITES, Held, Lock, LockKind, Mode};
 use crate::pg::spi::{query, sees_commits};
 use crate::state::ledger::reread_all;
 use crate::state::snapshot::check_sees_days;
-use crate::store::companions::{by_name, is_of};
+use crate::store::companions::{by_name, is_of, is_outdated};
 use crate::store::destination::Destination;
 
 /// Locks the rows of a site in a destination, and opens the companions that this has by now.
@@ -23,15 +23,16 @@ pub fn locked(destination: Destination, site: i32) -> Result<Destination> {
     Ok(destination)
 }
 
-/// Marks the companions that are missing: days that are copied now lack their rows. If one has come that
-/// was marked, opens all days, once no other sync is at work.
+/// Forgets restored companions of kinds of which the destination has its own. Marks the companions that
+/// are missing: days that are copied now lack their rows. If one has come that was marked, opens all days,
+/// once no other sync is at work.
 fn note(destination: &Destination) -> Result<()> {
     let Destination { extension, oid, .. } = destination;
     let schema = &extension.schema;
-    let found = by_name(schema, "c");
+    let (found, outdated) = (by_name(schema, "c"), is_outdated(schema, "$1"));
     let is_named = |names: u8, is_missing: &str| {
         format!(
-            "c.companion::oid = 0::oid AND cardinality(c.companion_name) = {names} AND {} \
+            "c.companion::oid = 0::oid AND cardinality(c.companion_name) = {names} AND {} AND NOT {outdated} \
              AND {found} IS {is_missing}",
             is_of(schema, "$1")
         )
@@ -39,6 +40,12 @@ fn note(destination: &Destination) -> Result<()> {
     let of = |condition: &str| {
         format!("SELECT 1 FROM {schema}.matomo_companion c WHERE {condition} LIMIT 1")
     };
+    let outdated_here = format!("{} AND {outdated}", is_of(schema, "$1"));
+    let has_outdated = of(&outdated_here);
+    let forget = format!(
+        "DELETE FROM {schema}.matomo_companion c WHERE c.ctid = ANY (ARRAY( \
+             SELECT c.ctid FROM {schema}.matomo_companion c WHERE {outdated_here} FOR UPDATE SKIP LOCKED))"
+    );
     let has_names = of(&format!("c.companion::oid = 0::oid AND {}", is_of(schema, "$1")));
     let unmarked = is_named(3, "NULL");
     let is_unmarked = of(&unmarked);
@@ -58,6 +65,9 @@ fn note(destination: &Destination) -> Result<()> {
     // Nearly always: no write, no transaction ID.
     if !has_rows(&has_names)? {
         return Ok(());
+    }
+    if has_rows(&has_outdated)? {
+        has_rows(&forget)?;
     }
     if has_rows(&is_unmarked)? {
         // The mark of a session that aborts is undone, also for those that have passed it.

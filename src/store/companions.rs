@@ -29,6 +29,15 @@ pub fn by_name(schema: &str, row: &str) -> String {
     )
 }
 
+/// SQL for whether a restored row `c` of `matomo_companion` is outdated: the destination (a parameter) has
+/// one of its own of the same kind.
+pub fn is_outdated(schema: &str, destination: &str) -> String {
+    format!(
+        "(c.destination::oid = 0::oid AND EXISTS (SELECT FROM {schema}.matomo_companion o \
+         WHERE o.destination::oid = {destination} AND o.kind = c.kind))"
+    )
+}
+
 /// The companions of a destination that exist, in the order of [`TableKind`].
 ///
 /// # Errors
@@ -108,11 +117,12 @@ fn resolve(
     let sql = format!(
         "WITH free AS (SELECT c.ctid AS place FROM {0}.matomo_companion c WHERE c.kind = $2 AND {1} \
              AND (c.destination::oid = 0::oid OR c.companion::oid = 0::oid) \
-             AND cardinality(c.companion_name) < 4 LIMIT 1 FOR UPDATE SKIP LOCKED) \
+             AND cardinality(c.companion_name) < 4 AND NOT {2} LIMIT 1 FOR UPDATE SKIP LOCKED) \
          UPDATE {0}.matomo_companion c SET destination = $1, companion = $3, destination_name = '{{}}', \
              companion_name = '{{}}' FROM free f WHERE c.ctid = f.place",
         extension.schema,
-        is_of(&extension.schema, "$1")
+        is_of(&extension.schema, "$1"),
+        is_outdated(&extension.schema, "$1")
     );
     let args = [destination.into(), kind.name().into(), companion.into()];
     extension.run(|client| query(client, &sql, &args).map(drop))

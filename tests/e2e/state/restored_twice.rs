@@ -109,6 +109,44 @@ fn no_day_and_no_site_of_a_table_is_shown_twice() {
     assert_eq!(sites.len(), 2, "{sites:?}");
 }
 
+/// The restored companions of other kinds are taken, and the one of the same kind is not in the way.
+#[test]
+fn companions_of_a_table_that_its_former_owner_has_again_are_its_own_and_restored_ones() {
+    let of = scene();
+    let mut db = copied(&of.name, "own", &["--exclude-table=matomo_visits"]);
+    let other = role(&mut db);
+    let tables = ["matomo", "matomo_conversions", "matomo_items"];
+    let give = |role: &str| tables.map(|t| format!("ALTER TABLE {t} OWNER TO {role}")).join("; ");
+    run(&mut db, &format!("GRANT CREATE ON SCHEMA public TO {other}; {}", give(&other)));
+    run(
+        &mut db,
+        "LOAD 'matomo_postgres'; SET matomo.companions = 'visits'; SELECT matomo_create_companions('matomo');
+         RESET matomo.companions; ALTER TABLE matomo_visits RENAME TO who",
+    );
+    run(&mut db, &format!("{}; ALTER TABLE who OWNER TO {}", give(&of.owner), of.owner));
+    // Who forgets the older one hinders no other.
+    let mut first = connect_as(&format!("{}_own", of.name), "postgres");
+    run(&mut first, "BEGIN");
+    sync(&mut first, &of.fake, ", '2026-10-26', '2026-10-26'");
+    run(&mut db, "SET lock_timeout = '500 ms'");
+    sync_site(&mut db, &of.fake, 2, ", '2026-10-26', '2026-10-26'");
+    run(&mut first, "COMMIT");
+    run(&mut db, "CALL matomo_sync_all()");
+    // The older one, from another backup, is another table.
+    run(
+        &mut db,
+        &format!(
+            "CREATE TABLE matomo_visits (LIKE who INCLUDING ALL); ALTER TABLE matomo_visits OWNER TO {}",
+            of.owner
+        ),
+    );
+    assert_resumes(&mut db, &of.fake);
+    let known = "SELECT companion::text FROM matomo_companion WHERE destination = 'matomo'::regclass ORDER BY 1";
+    assert_eq!(texts(&mut db, known), ["matomo_conversions", "matomo_items", "who"]);
+    let of_name = "SELECT count(*) FROM matomo_companion WHERE destination = 0 AND destination_name[2] = 'matomo'";
+    assert_eq!(one::<i64>(&mut db, of_name), 0);
+}
+
 /// Rows of two owners in dumps are of one table where that is a superuser's.
 #[test]
 fn of_two_restored_rows_the_one_that_was_read_last_counts() {
