@@ -103,6 +103,7 @@ fn add(
     let server = pattern.server.unwrap_or_default();
     // Two at once, into two tables, would register each site twice.
     new_sites::wait_for_others(server, current_user());
+    new_sites::wait_for_yours(server);
     let known = registration::registered(&extension, server)?;
     let mut added = Vec::new();
     for site in sites.iter().filter(|site| !known.contains(&site.idsite)) {

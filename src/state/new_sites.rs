@@ -7,7 +7,7 @@ use pgrx::spi::SpiClient;
 use crate::error::Result;
 use crate::matomo::metadata::SiteDetail;
 use crate::pg::extension::Extension;
-use crate::pg::locks::{self, Lock, Mode};
+use crate::pg::locks::{self, Held, LONGEST_WAIT, Lock, LockKind, Mode, own_timeout};
 use crate::pg::roles::has_rights_of;
 use crate::pg::spi::{query, spi, values};
 use crate::state::restored::{OWNER_OF_SITE, table_of_site};
@@ -77,6 +77,16 @@ pub fn ignore(extension: &Extension, server: &str) -> Result<i32> {
 /// the end of this transaction.
 pub fn wait_for_others(server: &str, owner: pg_sys::Oid) {
     locks::wait_for(Lock::Registration(owner, locks::hash(server)), Mode::Exclusive);
+}
+
+/// Waits for a while for sessions that register all sites of a server for roles whose rights the current user
+/// has: their sites count as registered. After [`wait_for_others`], so that of two superusers, the one that
+/// comes later finds the other. Sites of a session that takes longer do not count, as if it came later.
+pub fn wait_for_yours(server: &str) {
+    let hash = locks::hash(server);
+    let is_yours = |held: &Held| held.object == hash && has_rights_of(held.class.into());
+    let longest = own_timeout().unwrap_or(LONGEST_WAIT).min(LONGEST_WAIT);
+    locks::outwait(LockKind::Registration, is_yours, longest);
 }
 
 /// Whether the mark is on a registered site.

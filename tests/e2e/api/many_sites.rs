@@ -324,3 +324,50 @@ fn two_at_once_register_each_site_once() {
         [""; 0]
     );
 }
+
+/// Sites of a role count as registered for those who have its rights.
+#[test]
+fn who_has_the_rights_of_another_waits_for_it_but_not_for_long() {
+    let (fake, mut db) = matomo();
+    let name: String = one(&mut db, "SELECT current_database()");
+    let [lower, upper] = [(); 2].map(|()| role(&mut db));
+    run(&mut db, &format!("GRANT {lower} TO {upper}"));
+    let mut add = Vec::new();
+    for role in [&lower, &upper] {
+        server_for(&mut db, &fake, role);
+        run(&mut db, &format!("GRANT EXECUTE ON FUNCTION matomo_add_sites TO {role}"));
+        let mut theirs = shared().connect_as(&name, role);
+        run(&mut theirs, &format!("SELECT matomo_create_table('{role}.mine')"));
+        let call = "SELECT count(*) FROM matomo_add_sites('analytics', '2026-10-24'";
+        add.push(format!("{call}, '{role}.mine')"));
+    }
+    let [lower_adds, upper_adds] = [add.remove(0), add.remove(0)];
+    let mut below = shared().connect_as(&name, &lower);
+    let mut above = shared().connect_as(&name, &upper);
+    let backend = pid(&mut above);
+
+    run(&mut below, "BEGIN");
+    assert_eq!(one::<i64>(&mut below, &lower_adds), 3);
+    let sql = upper_adds.clone();
+    let second = std::thread::spawn(move || one::<i64>(&mut above, &sql));
+    let waits = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE pid = {backend} AND wait_event_type = 'Extension'"
+    );
+    wait_until("the second waits", || {
+        assert!(!second.is_finished(), "it does not wait");
+        one::<i64>(&mut db, &waits) == 1
+    });
+    run(&mut below, "COMMIT");
+    assert_eq!(second.join().unwrap(), 0);
+
+    // One that stays open hinders nobody, and whose rights it lacks, it does not wait for.
+    run(&mut db, "SELECT matomo_remove_site(id) FROM matomo_sites");
+    let mut above = shared().connect_as(&name, &upper);
+    run(&mut above, "BEGIN");
+    assert_eq!(one::<i64>(&mut above, &upper_adds), 3);
+    run(&mut below, "BEGIN; SET lock_timeout = '1 ms'");
+    assert_eq!(one::<i64>(&mut below, &lower_adds), 3);
+    run(&mut above, "ROLLBACK; SET lock_timeout = '300 ms'");
+    assert_eq!(one::<i64>(&mut above, &upper_adds), 3);
+    run(&mut below, "COMMIT");
+}
