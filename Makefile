@@ -76,7 +76,7 @@ test-engines:
 	fi
 	MATOMO_ENGINE=heap2 cargo test --test e2e $$PG_FEATURES -- $(TESTS)
 
-# Those that `make test` does not test, on Debian 12.
+# Those that `make test` does not test, on Debian 12; 17 and 18 also on hypertables of TimescaleDB.
 test-majors: MAJORS ?= 16 17 18
 test-majors: TESTS ?= all
 test-majors:

@@ -11,6 +11,7 @@ use super::events::{Calendar, Scenery};
 use super::random::Random;
 use super::witness::Witness;
 use crate::support::cluster::{Cluster, is_gone};
+pub use crate::support::engines::Engine;
 use crate::support::engines::{
     create_heap2, create_hypertable, create_hypertables, create_parted, create_server,
 };
@@ -27,19 +28,6 @@ pub struct Bench<'a> {
     pub has_fdw: bool,
     /// The database of foreign partitions, once there is one.
     there: Option<(String, Client)>,
-}
-
-/// What keeps the rows of a history's tables.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Engine {
-    Heap,
-    /// The same under another name: written by plain SQL.
-    Heap2,
-    /// A partition of the table with partitions lies in another database.
-    Foreign,
-    /// A hypertable of TimescaleDB. The table with partitions has a second dimension, and companions that
-    /// are hypertables too.
-    Hypertable,
 }
 
 impl<'a> Bench<'a> {

@@ -5,7 +5,7 @@ use fake_matomo::Fake;
 use postgres::Client;
 
 use crate::support::cluster::shared;
-use crate::support::engines::module;
+use crate::support::engines::{create_citus, module};
 use crate::support::noon::{from, noon};
 use crate::support::*;
 
@@ -156,20 +156,6 @@ fn sharded() -> (Noon, Fake, Client) {
     );
     std::fs::remove_file(library).unwrap();
     (noon, fake, db)
-}
-
-/// Writes into the catalog what Citus would.
-fn create_citus(db: &mut Client) {
-    run(
-        db,
-        "CREATE SCHEMA \"Odd one\"; CREATE TABLE \"Odd one\".pg_dist_partition (logicalrelid regclass);
-         INSERT INTO \"Odd one\".pg_dist_partition VALUES ('matomo');
-         SET allow_system_table_mods = on;
-         INSERT INTO pg_extension (oid, extname, extowner, extnamespace, extrelocatable, extversion)
-             VALUES (15999, 'citus', 10, 'pg_catalog'::regnamespace, false, '0');
-         INSERT INTO pg_depend VALUES ('pg_class'::regclass, '\"Odd one\".pg_dist_partition'::regclass, 0,
-             'pg_extension'::regclass, 15999, 0, 'e')",
-    );
 }
 
 #[test]

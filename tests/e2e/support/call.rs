@@ -4,6 +4,7 @@ use fake_matomo::Fake;
 use postgres::error::DbError;
 use postgres::{Client, Row};
 
+use crate::support::engines::Engine;
 use crate::support::*;
 
 /// A call of `matomo_sync` on site 1.
@@ -58,6 +59,7 @@ impl<'a> Sync<'a> {
     /// Runs it; returns the sums over all days.
     pub fn run(&self, db: &mut Client) -> Sums {
         let rows = db.query(&self.sql(), &[]).unwrap_or_else(|error| panic!("{error:?}"));
+        Engine::of_all_tests().check(db, self.destination);
         Sums::of(&rows)
     }
 

@@ -7,7 +7,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use postgres::{Client, Config, NoTls};
 
-use crate::support::engines;
+use crate::support::engines::Engine;
 use crate::support::pages::root;
 
 /// A running server; stopped and removed on drop.
@@ -67,7 +67,7 @@ impl Cluster {
         let mut text = std::fs::read_to_string(&file).unwrap();
         // Tests do not wait for the disk, and most expect requests in the order of days.
         text += "\nfsync = off\nmax_connections = 60\nmatomo.fetch_workers = 1\n";
-        text += conf;
+        text += &Engine::of_all_tests().conf(conf);
         std::fs::write(&file, text).unwrap();
         made
     }
@@ -146,19 +146,15 @@ impl Cluster {
         command
     }
 
-    /// A new database with the extension. `MATOMO_ENGINE=heap2` has all tables made there go the path of
-    /// other engines.
+    /// A new database with the extension. `MATOMO_ENGINE` has another engine keep all tables that the
+    /// extension makes there.
     pub fn database(&self) -> String {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let name = format!("test_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
         self.connect("postgres").batch_execute(&format!("CREATE DATABASE {name}")).unwrap();
         let mut db = self.connect(&name);
         db.batch_execute("CREATE EXTENSION matomo_postgres").unwrap();
-        if std::env::var_os("MATOMO_ENGINE").is_some_and(|engine| engine == "heap2") {
-            engines::create_heap2(&mut db);
-            let default = format!("ALTER DATABASE {name} SET default_table_access_method = heap2");
-            db.batch_execute(&default).unwrap();
-        }
+        Engine::of_all_tests().set_up(&mut db);
         name
     }
 }

@@ -7,6 +7,7 @@ use postgres::Client;
 use postgres::error::DbError;
 
 use crate::support::cluster::shared;
+use crate::support::engines::Engine;
 
 /// A new database in the shared cluster.
 pub fn database() -> Client {
@@ -15,7 +16,7 @@ pub fn database() -> Client {
 
 /// Runs a statement that must fail; returns its error.
 pub fn error(db: &mut Client, sql: &str) -> DbError {
-    let error = db.batch_execute(sql).expect_err("the statement must fail");
+    let Err(error) = db.batch_execute(sql) else { panic!("the statement must fail: {sql}") };
     error.as_db_error().unwrap_or_else(|| panic!("no error of the server: {error}")).clone()
 }
 
@@ -41,6 +42,7 @@ pub fn assert_equal(db: &mut Client, table: &str, oracle: &[OracleRow]) {
 
 /// The rows that only one side has, as text; empty if there are none.
 pub fn differences(db: &mut Client, table: &str, oracle: &[OracleRow]) -> String {
+    Engine::of_all_tests().check(db, table);
     db.batch_execute(
         "SET client_min_messages = warning; SET TimeZone = 'UTC';
          DROP TABLE IF EXISTS oracle; CREATE TEMP TABLE oracle (LIKE matomo_action_node)",

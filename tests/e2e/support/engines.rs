@@ -11,6 +11,112 @@ use crate::support::cluster::{Cluster, shared};
 use crate::support::noon::from;
 use crate::support::*;
 
+/// What keeps the rows of a test's tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Engine {
+    Heap,
+    /// The same under another name: written by plain SQL.
+    Heap2,
+    /// A partition of the table with partitions lies in another database.
+    Foreign,
+    /// A hypertable of TimescaleDB. In histories, the table with partitions has a second dimension, and
+    /// companions that are hypertables too.
+    Hypertable,
+}
+
+impl Engine {
+    /// That of all tests, by `MATOMO_ENGINE`.
+    pub fn of_all_tests() -> Engine {
+        match std::env::var("MATOMO_ENGINE").as_deref() {
+            Err(_) => Engine::Heap,
+            Ok("heap2") => Engine::Heap2,
+            Ok("hypertable") => Engine::Hypertable,
+            Ok(other) => panic!("MATOMO_ENGINE={other}: neither heap2 nor hypertable"),
+        }
+    }
+
+    /// Lines for `postgresql.conf`, with what the engine needs.
+    pub fn conf(self, conf: &str) -> String {
+        const PRELOADED: &str = "shared_preload_libraries = '";
+        if self != Engine::Hypertable || conf.contains("timescaledb") {
+            return conf.to_owned();
+        }
+        let conf = match conf.contains(PRELOADED) {
+            true => conf.replace(PRELOADED, &format!("{PRELOADED}timescaledb, ")),
+            false => format!("{conf}\n{PRELOADED}timescaledb'\n"),
+        };
+        format!("{conf}\ntimescaledb.telemetry_level = off\n")
+    }
+
+    /// Has the destinations and companions that are made in a database from now on kept by the engine.
+    pub fn set_up(self, db: &mut Client) {
+        match self {
+            Engine::Heap | Engine::Foreign => {}
+            Engine::Heap2 => {
+                create_heap2(db);
+                let name: String = one(db, "SELECT current_database()::text");
+                let default =
+                    format!("ALTER DATABASE {name} SET default_table_access_method = heap2");
+                run(db, &default);
+            }
+            Engine::Hypertable => run(db, HYPERTABLES),
+        }
+    }
+
+    /// Checks that it keeps a table into which a test has synced, or which it compares with the oracle.
+    pub fn check(self, db: &mut Client, table: &str) {
+        if self != Engine::Hypertable {
+            return;
+        }
+        let is_kept = "SELECT c.relkind = 'p' OR EXISTS (
+                 SELECT FROM timescaledb_information.hypertables h
+                 WHERE (h.hypertable_schema, h.hypertable_name) = (n.nspname, c.relname))
+             FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+             WHERE c.oid = $1::text::regclass";
+        let is_kept: bool = db.query_one(is_kept, &[&table]).unwrap().get(0);
+        assert!(is_kept, "{table} is no hypertable");
+    }
+}
+
+/// Turns each table that `matomo_create_table` or `matomo_create_companions` makes into a hypertable with a
+/// chunk a day. Their comment is the last thing they get. Those with partitions stay as they are, since
+/// such a table cannot be one.
+const HYPERTABLES: &str = r"
+    SET client_min_messages = warning;
+    CREATE EXTENSION timescaledb;
+    CREATE FUNCTION make_hypertables() RETURNS event_trigger
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    DECLARE
+        made record;
+    BEGIN
+        FOR made IN
+            SELECT t.made, t.time, k.conname AS key,
+                   (SELECT string_agg(quote_ident(a.attname), ', ' ORDER BY p.place)
+                    FROM unnest(k.conkey) WITH ORDINALITY AS p (attnum, place)
+                    JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = p.attnum) AS columns
+            FROM pg_event_trigger_ddl_commands() d
+            JOIN pg_class c ON c.oid = d.objid AND c.relkind = 'r' AND c.relpersistence = 'p'
+            JOIN pg_constraint k ON k.conrelid = c.oid AND k.contype = 'p'
+            CROSS JOIN LATERAL (SELECT c.oid::regclass, CASE substring(obj_description(c.oid, 'pg_class')
+                                                                       FROM '^(?:Items of )?Matomo (\w+)')
+                                    WHEN 'actions' THEN 'action_timestamp'
+                                    WHEN 'visits' THEN 'lastaction'
+                                    WHEN 'conversions' THEN 'converted'
+                                    WHEN 'orders' THEN 'converted' END) AS t (made, time)
+            WHERE d.object_type = 'table' AND t.time IS NOT NULL
+              AND NOT EXISTS (SELECT FROM timescaledb_information.hypertables h
+                              WHERE format('%I.%I', h.hypertable_schema, h.hypertable_name)::regclass = c.oid)
+        LOOP
+            EXECUTE format('ALTER TABLE %s DROP CONSTRAINT %I, ADD PRIMARY KEY (%s, %I)',
+                made.made, made.key, made.columns, made.time);
+            PERFORM create_hypertable(made.made, made.time::name, chunk_time_interval => interval '1 day');
+        END LOOP;
+    END
+    $$;
+    CREATE EVENT TRIGGER make_hypertables ON ddl_command_end WHEN TAG IN ('COMMENT')
+        EXECUTE FUNCTION make_hypertables();
+    RESET client_min_messages";
+
 /// Makes the heap known under another name. A table of that access method is as any other, but not known
 /// to be: a sync writes it with plain SQL by key.
 pub fn create_heap2(db: &mut Client) {
@@ -205,6 +311,20 @@ pub fn care(db: &mut Client, table: &str) {
     );
     assert!(one::<bool>(db, &old));
     assert_eq!(sync(db, &fake, &into).written(), 0, "the old days are sealed");
+}
+
+/// Writes into the catalog what Citus would, with the table `matomo`.
+pub fn create_citus(db: &mut Client) {
+    run(
+        db,
+        "CREATE SCHEMA \"Odd one\"; CREATE TABLE \"Odd one\".pg_dist_partition (logicalrelid regclass);
+         INSERT INTO \"Odd one\".pg_dist_partition VALUES ('matomo');
+         SET allow_system_table_mods = on;
+         INSERT INTO pg_extension (oid, extname, extowner, extnamespace, extrelocatable, extversion)
+             VALUES (15999, 'citus', 10, 'pg_catalog'::regnamespace, false, '0');
+         INSERT INTO pg_depend VALUES ('pg_class'::regclass, '\"Odd one\".pg_dist_partition'::regclass, 0,
+             'pg_extension'::regclass, 15999, 0, 'e')",
+    );
 }
 
 /// A server with Citus, if `MATOMO_CITUS` is set: see `make test-engines`.

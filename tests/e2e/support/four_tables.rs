@@ -7,6 +7,7 @@ use fake_matomo::tables::{OracleTable, OracleTables};
 use fake_matomo::{ActionTime, Fake};
 use postgres::Client;
 
+use crate::support::engines::Engine;
 use crate::support::*;
 
 /// Visits on which the destination and its companions disagree: only one of them has the visit,
@@ -108,6 +109,7 @@ fn differences_in(db: &mut Client, destination: &str, of: &[(&str, &OracleTable)
 }
 
 fn differences_of(db: &mut Client, table: &str, oracle: &OracleTable) -> String {
+    Engine::of_all_tests().check(db, table);
     let columns: Vec<_> = oracle.columns.iter().map(|column| format!("{column} text")).collect();
     run(
         db,
