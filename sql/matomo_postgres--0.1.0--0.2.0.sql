@@ -1295,7 +1295,7 @@ LANGUAGE sql
 STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT state !~ '^(08|25|40|53[0-3]|55P03|55006|57|58|HV)'
+    SELECT state !~ '^(08|25|28|40|53[0-3]|55P03|55006|57|58|HV)'
        AND NOT EXISTS (SELECT FROM unnest(relations) AS r(name) WHERE to_regclass(r.name) IS NULL)
 $$;
 

@@ -21,6 +21,7 @@ use crate::state::emptied_days::{self, Bounds, Gone, Noted};
 use crate::state::metadata;
 use crate::state::table::Table;
 use crate::store::companions;
+use crate::store::engine::hint::with_engine_hint_of;
 use crate::store::engine::{self, Engine, chunks};
 use crate::store::relation::{has_name, lock_mode};
 
@@ -120,19 +121,21 @@ pub fn drop_step(arguments: DropArguments) -> Result<Dropped> {
                        kind: rows::TableKind,
                        place: Option<&Value>,
                        failed: &mut Option<Value>| {
-            let (has_places, chunks) = places(table, kind.time())?;
-            let args = [
-                table.into(),
-                before.into(),
-                site.into(),
-                lock_timeout.into(),
-                path.as_deref().into(),
-                kind.time().into(),
-                has_places.into(),
-                chunks.into(),
-                place.map(|place| JsonB(place.clone())).into(),
-            ];
-            drop_rows(&extension, &args, failed)
+            with_engine_hint_of(table, || {
+                let (has_places, chunks) = places(table, kind.time())?;
+                let args = [
+                    table.into(),
+                    before.into(),
+                    site.into(),
+                    lock_timeout.into(),
+                    path.as_deref().into(),
+                    kind.time().into(),
+                    has_places.into(),
+                    chunks.into(),
+                    place.map(|place| JsonB(place.clone())).into(),
+                ];
+                drop_rows(&extension, &args, failed)
+            })
         };
         let own = place.as_ref().map(|JsonB(place)| place);
         let mut failed = own.and_then(|place| place.get(FAILED)).cloned();

@@ -14,6 +14,7 @@ use crate::pg::report;
 use crate::pg::roles::{AsConfined, has_rights_of};
 use crate::pg::spi::{query, spi, values};
 use crate::pg::subtransaction::{self, RolledBack};
+use crate::store::engine::hint::with_engine_hint_of;
 use crate::store::engine::places;
 use crate::store::relation::has_name;
 
@@ -149,14 +150,14 @@ impl Table {
         // Row-level security may apply to the owner too.
         self.check()?;
         self.check_name()?;
-        // Not before the wait for syncs: postgres_fdw would not see what they store.
-        places::check(self.oid)?;
         let sql = format!(
             "DELETE FROM {} AS d WHERE {which} RETURNING d.idvisit::pg_catalog.text",
             self.name
         );
         let left = format!("SELECT 1 FROM {} AS d WHERE {which} LIMIT 1", self.name);
         let delete = || {
+            // Not before the wait for syncs: postgres_fdw would not see what they store.
+            places::check(self.oid)?;
             Spi::connect_mut(|client| {
                 let mut gone = Vec::new();
                 // Another session may just have stored more.
@@ -170,9 +171,10 @@ impl Table {
                 Err(SiteError::RowsKept(self.name.clone()).into())
             })
         };
-        let gone: Result<Vec<String>> = PgTryBuilder::new(AssertUnwindSafe(delete))
-            .catch_others(|caught| self.name_in(caught))
-            .execute();
+        let gone: Result<Vec<String>> =
+            PgTryBuilder::new(AssertUnwindSafe(|| with_engine_hint_of(self.oid, delete)))
+                .catch_others(|caught| self.name_in(caught))
+                .execute();
         self.check_name()?;
         gone
     }
@@ -185,7 +187,7 @@ impl Table {
         }
     }
 
-    /// Raises an error of the table's triggers or constraints again, with the name of the table.
+    /// Raises an error of the table's triggers, constraints or engine again, with the name of the table.
     fn name_in<T>(&self, caught: CaughtError) -> T {
         if let CaughtError::PostgresError(report) = &caught {
             let mut failed = Failed::raised(report);

@@ -8,6 +8,7 @@ use crate::pg::extension::Extension;
 use crate::pg::roles::{self, AsConfined};
 use crate::pg::spi::{query, spi};
 use crate::store::companions;
+use crate::store::engine::hint::with_engine_hint_of;
 
 /// Creates the missing partitions between two instants. Returns the number of those of the destination.
 ///
@@ -40,9 +41,11 @@ fn create_in(
     let _owner = roles::lock_as_owner(table).map(AsConfined::switch_to);
     let sql =
         format!("SELECT {}.matomo_create_weeks($1::pg_catalog.regclass, $2, $3)", extension.schema);
-    Spi::connect_mut(|client| {
-        let args = [table.into(), from.into(), to.into()];
-        Ok(query(client, &sql, &args)?.first().get_one().map_err(spi)?.unwrap_or(0))
+    with_engine_hint_of(table, || {
+        Spi::connect_mut(|client| {
+            let args = [table.into(), from.into(), to.into()];
+            Ok(query(client, &sql, &args)?.first().get_one().map_err(spi)?.unwrap_or(0))
+        })
     })
 }
 

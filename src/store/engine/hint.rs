@@ -1,18 +1,22 @@
-//! A hint for errors of another server that keeps rows of a destination.
+//! A hint for errors of another server that keeps rows of a table.
 
 use std::panic::AssertUnwindSafe;
 
 use pgrx::PgLogLevel;
 use pgrx::prelude::*;
 
-use crate::error::Result;
+use crate::error::Error;
 use crate::pg::failed::Failed;
 use crate::pg::report;
 use crate::store::destination::Destination;
 use crate::store::engine::Engine;
+use crate::store::relation::name_of;
 
 /// Connections, logins, privileges, user mappings, foreign servers: none of these errors comes from a row.
 const CONCERNED: [&str; 5] = ["08", "28", "42501", "42704", "HV00N"];
+
+/// Citus: a transaction has written the same shards as two roles.
+const TWO_ROLES: &str = "25001";
 
 /// Runs what reads and writes a destination. Errors of its engine that concern roles or connections get a
 /// hint, if they have none.
@@ -21,21 +25,51 @@ const CONCERNED: [&str; 5] = ["08", "28", "42501", "42704", "HV00N"];
 /// Those of `work`.
 pub fn with_engine_hint<T>(
     destination: &Destination,
-    work: impl FnOnce() -> Result<T>,
-) -> Result<T> {
-    let is_remote = |table: &&Destination| matches!(table.engine, Engine::Citus | Engine::Foreign);
-    let Some(table) = destination.tables().find(is_remote) else { return work() };
-    let keeper = table.engine.name().unwrap_or_default();
+    work: impl FnOnce() -> Result<T, Error>,
+) -> Result<T, Error> {
+    match destination.tables().find(|table| is_remote(&table.engine)) {
+        Some(table) => with_hint_of(&table.engine, &table.name, work),
+        None => work(),
+    }
+}
+
+/// The same for what reads and writes one table, by its OID.
+///
+/// # Errors
+/// Those of `work`.
+pub fn with_engine_hint_of<T, E: From<Error>>(
+    table: pg_sys::Oid,
+    work: impl FnOnce() -> Result<T, E>,
+) -> Result<T, E> {
+    let engine = Spi::connect_mut(|client| Engine::of(client, table))?;
+    let name = name_of(table)?.unwrap_or_default();
+    if is_remote(&engine) { with_hint_of(&engine, &name, work) } else { work() }
+}
+
+fn is_remote(engine: &Engine) -> bool {
+    matches!(engine, Engine::Citus | Engine::Foreign)
+}
+
+fn with_hint_of<T, E>(
+    engine: &Engine,
+    name: &str,
+    work: impl FnOnce() -> Result<T, E>,
+) -> Result<T, E> {
+    let keeper = engine.name().unwrap_or_default();
     let hint = format!(
-        "Check that the role may log in and write where {keeper} keeps rows of {}; see docs/scale.md.",
-        table.name
+        "Check that the role may log in and write where {keeper} keeps rows of {name}; see docs/scale.md."
     );
+    let is_citus = *engine == Engine::Citus;
     PgTryBuilder::new(AssertUnwindSafe(work))
         .catch_others(move |caught| {
             let mut failed = Failed::raised(report::raised(&caught));
             let is_concerned = CONCERNED.iter().any(|class| failed.state.starts_with(class));
-            if is_concerned && failed.hint.is_none() {
-                failed.hint = Some(hint.clone());
+            let told = match is_citus && failed.state == TWO_ROLES {
+                true => Some("Repeat the call in a transaction of its own.".to_owned()),
+                false => is_concerned.then(|| hint.clone()),
+            };
+            if failed.hint.is_none() && told.is_some() {
+                failed.hint = told;
                 failed.tell(PgLogLevel::ERROR);
             }
             caught.rethrow()

@@ -4,7 +4,7 @@ use fake_matomo::Action;
 use postgres::Client;
 
 use crate::support::cluster::shared;
-use crate::support::engines::{course, create_heap2, heap, heap2};
+use crate::support::engines::{course, create_citus, create_heap2, heap, heap2};
 use crate::support::noon::{add_site, from};
 use crate::support::*;
 
@@ -228,4 +228,50 @@ fn course_in_odd_session(db: &mut Client) {
     assert_eq!(sync(db, &fake, &into).written(), 0);
     run(db, "RESET search_path; RESET plan_cache_mode");
     assert_tables_equal(db, "visits", &all_tables_of(&fake, 1));
+}
+
+/// What Citus says of roles, raised by triggers of a table that it is made to know.
+#[test]
+fn errors_of_citus_say_what_to_check_or_to_repeat() {
+    let noon = Noon::new();
+    let fake = serve(noon.world(8));
+    let mut db = heap();
+    run(&mut db, "LOAD 'matomo_postgres'; SET matomo.settle_time = 0");
+    run(&mut db, "SELECT matomo_create_table('matomo', true)");
+    create_citus(&mut db);
+    sync(&mut db, &fake, &from(&noon, 7));
+    let visitor: String = one(&mut db, "SELECT min(visitorid) FROM matomo");
+    fake.world().site_mut(1).visit_mut(1012).actions.truncate(2);
+    let again = sync_sql(&fake, 1, &format!("{}, force => true", from(&noon, 7)));
+    let login = "may log in and write where Citus keeps rows of public.matomo; see docs/scale.md";
+    for (state, hint) in
+        [("28000", login), ("25001", "Repeat the call in a transaction of its own.")]
+    {
+        run(
+            &mut db,
+            &format!(
+                "CREATE FUNCTION refuses() RETURNS trigger LANGUAGE plpgsql AS
+                     $$ BEGIN RAISE 'no such role there' USING ERRCODE = '{state}'; END $$;
+                 CREATE FUNCTION refuses_tables() RETURNS event_trigger LANGUAGE plpgsql AS
+                     $$ BEGIN RAISE 'no such role there' USING ERRCODE = '{state}'; END $$;
+                 CREATE TRIGGER refuses BEFORE DELETE ON matomo FOR EACH ROW EXECUTE FUNCTION refuses();
+                 CREATE EVENT TRIGGER refuses_tables ON ddl_command_end WHEN TAG IN ('CREATE TABLE')
+                     EXECUTE FUNCTION refuses_tables()"
+            ),
+        );
+        for call in [
+            &again,
+            &format!("SELECT matomo_forget('{visitor}')"),
+            &format!("CALL matomo_drop_before('matomo', '{} 12:00:00')", noon.text(6)),
+            "SELECT matomo_create_partitions('matomo', '2020-01-01', '2020-01-02')",
+        ] {
+            let refused = error(&mut db, call);
+            assert_says(&refused, state, "no such role there", &[], hint);
+        }
+        run(
+            &mut db,
+            "DROP EVENT TRIGGER refuses_tables; DROP TRIGGER refuses ON matomo;
+             DROP FUNCTION refuses, refuses_tables",
+        );
+    }
 }

@@ -256,13 +256,21 @@ fn errors_of_the_other_server_name_it_and_say_what_to_check() {
     store(&mut db, "analytics", &fake);
     let site = register(&mut db, "'analytics', 1, destination => 'visits'");
     let hint = "may log in and write where a foreign server keeps rows of public.visits; see docs/scale.md";
+    sync(&mut db, &fake, &into);
+    let old = format!("CALL matomo_drop_before('visits', '{}')", noon.text(6));
     // Each in a session of its own, as connections are kept.
     let fails = |change: &str, state: &str, words: &str| {
-        let mut db = shared().connect(&name);
-        run(&mut db, change);
-        let failed = error(&mut db, &sync_sql(&fake, 1, &into));
-        assert!(failed.message().contains(words), "{failed:?}");
-        assert_says(&failed, state, failed.message(), &[], hint);
+        run(&mut shared().connect(&name), change);
+        for call in [
+            &sync_sql(&fake, 1, &into),
+            "SELECT matomo_forget('nobody')",
+            "SELECT matomo_forget('nobody', only_in => 'visits')",
+            &old,
+        ] {
+            let failed = error(&mut shared().connect(&name), call);
+            assert!(failed.message().contains(words), "{call}: {failed:?}");
+            assert_says(&failed, state, failed.message(), &[], hint);
+        }
     };
     fails("ALTER SERVER there OPTIONS (SET port '1')", "08001", "could not connect to server");
     fails(
