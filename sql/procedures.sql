@@ -1,4 +1,4 @@
--- Syncs of registered sites with a commit after each step. The steps are in Rust (src/worker/calls.rs),
+-- Syncs of registered sites with a commit after each step. The steps are in Rust (src/worker/procedures.rs),
 -- and the same as in the background worker.
 -- Procedures that commit cannot have SET clauses, so every name and operator is qualified.
 

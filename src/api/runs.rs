@@ -8,13 +8,13 @@ use crate::pg::extension::Extension;
 use crate::pg::locks::{self, LockKind};
 use crate::pg::report::or_raise;
 use crate::state::runs;
-use crate::worker::calls;
 use crate::worker::launcher;
+use crate::worker::procedures;
 
 /// Raises an ERROR where a procedure cannot commit.
 #[pg_extern(volatile, parallel_unsafe)]
 fn matomo_run_outside_transaction(what: &str) {
-    or_raise(calls::check_can_commit(what));
+    or_raise(procedures::check_can_commit(what));
 }
 
 /// Whether a run has ended without recording it in its row.
@@ -39,7 +39,7 @@ fn matomo_has_worker_0_2_reconnect() -> bool {
 /// IDs of the registered sites that `matomo_sync_all` has work for.
 #[pg_extern(name = "matomo_run_sites", volatile, parallel_unsafe)]
 fn matomo_run_sites_0_2_reconnect() -> Vec<i32> {
-    or_raise(calls::check_can_commit("matomo_sync_all()").and_then(|()| calls::sites()))
+    or_raise(procedures::check_can_commit("matomo_sync_all()").and_then(|()| procedures::sites()))
 }
 
 /// Runs the next step of a registered site's sync. Returns whether more steps follow.
@@ -47,7 +47,7 @@ fn matomo_run_sites_0_2_reconnect() -> Vec<i32> {
 fn matomo_run_step_0_2_reconnect(site: Option<i32>, is_one_of_all: bool) -> bool {
     let what = if is_one_of_all { "matomo_sync_all()" } else { "matomo_sync_site()" };
     or_raise((|| {
-        calls::check_can_commit(what)?;
-        calls::advance(site.ok_or(Error::Null("id"))?, is_one_of_all)
+        procedures::check_can_commit(what)?;
+        procedures::advance(site.ok_or(Error::Null("id"))?, is_one_of_all)
     })())
 }

@@ -16,7 +16,7 @@ pub struct Access {
     /// Visits per page.
     pub page_size: u32,
     /// Days fetched at once.
-    pub workers: usize,
+    pub fetch_threads: usize,
 }
 
 impl Access {
@@ -40,7 +40,8 @@ impl Access {
     fn new(endpoint: Endpoint, token: Token, options: &Options) -> Result<Access> {
         let client = Client::new(endpoint, token, settings::http(options)?, Stop::default())?;
         let page_size = options.page_size.unwrap_or_else(|| settings::page_size().unsigned_abs());
-        let workers = options.fetch_workers.map_or_else(settings::fetch_workers, |n| n as usize);
-        Ok(Access { client, page_size, workers })
+        let fetch_threads =
+            options.fetch_workers.map_or_else(settings::fetch_workers, |n| n as usize);
+        Ok(Access { client, page_size, fetch_threads })
     }
 }

@@ -22,13 +22,13 @@ pub enum Busy {
     /// It removes old rows of the destination, or changes its URL or companions.
     Drops(String),
     /// It is the first to sync into the destination after that was emptied.
-    Refills(String),
+    FirstAfterTruncate(String),
     /// It holds a registered site without progress; its process.
     Holds { site: i32, pid: i32 },
-    /// Not yet, but to make these partitions beside other work would keep it waiting.
+    /// None yet; but if a step created these partitions, other sessions would wait for it.
     Partitions { name: String, missing: Vec<MissingPartitions> },
     /// It is the first to sync into the destination since that was restored without a companion.
-    Lacks(String),
+    FirstAfterRestore(String),
     /// It is still syncing the site into the destination after an erasure's longest wait.
     StillSyncs { site: i32, name: String, holder: LockHolder },
     /// It still has an exclusive lock on the destination after that wait, for one site or all.
@@ -87,7 +87,7 @@ impl fmt::Display for Busy {
                 f,
                 "another session is removing old rows of \"{name}\", or changing its URL or companions"
             ),
-            Busy::Refills(name) => {
+            Busy::FirstAfterTruncate(name) => {
                 write!(
                     f,
                     "\"{name}\" was emptied, and another session is the first to sync into it"
@@ -100,7 +100,7 @@ impl fmt::Display for Busy {
                 )
             }
             Busy::Partitions { name, .. } => write!(f, "partitions of \"{name}\" are missing"),
-            Busy::Lacks(name) => write!(
+            Busy::FirstAfterRestore(name) => write!(
                 f,
                 "another session is the first to sync into \"{name}\" since that was restored without a \
                  companion"

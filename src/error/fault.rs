@@ -78,7 +78,7 @@ pub enum Fault {
     /// Matomo is in maintenance mode.
     Maintenance,
     /// A transient error of Matomo, for example of its database; its message.
-    Passing(String),
+    Transient(String),
     /// Matomo's own error message, in an answer of any HTTP status.
     Matomo(String),
     /// Any other HTTP status.
@@ -169,7 +169,7 @@ impl Fault {
             Fault::Maintenance => {
                 "Wait until it ends; maintenance_mode in Matomo's config.ini.php controls it."
             }
-            Fault::Passing(_) => "Try again; if it fails again, look into the log of the Matomo.",
+            Fault::Transient(_) => "Try again; if it fails again, look into the log of the Matomo.",
             Fault::Matomo(_) => "Look into the log of the Matomo: the message is Matomo's own.",
             Fault::Status(404) => {
                 "Check the folder in the URL: that of Matomo's own pages, such as \
@@ -241,7 +241,7 @@ impl fmt::Display for Fault {
             Fault::Exhausted(words) => write!(f, "the request is too much for Matomo: {words}"),
             Fault::VisitsLogOff(_) => f.write_str("the visits log of the site is switched off"),
             Fault::Maintenance => f.write_str("Matomo is in maintenance mode"),
-            Fault::Passing(words) | Fault::Matomo(words) => {
+            Fault::Transient(words) | Fault::Matomo(words) => {
                 write!(f, "Matomo answered with an error: {words}")
             }
             Fault::Status(status) => write!(f, "Matomo answered with HTTP status {status}"),

@@ -149,7 +149,7 @@ impl Error {
                 Fault::NotHttp(_)
                 | Fault::Redirected(_)
                 | Fault::NeedsTls(_)
-                | Fault::Passing(_)
+                | Fault::Transient(_)
                 | Fault::Matomo(_)
                 | Fault::Status(_)
                 | Fault::NotJson(_)
@@ -285,7 +285,7 @@ impl Error {
                     | Fault::Broken(_)
                     | Fault::RateLimited(_)
                     | Fault::Maintenance
-                    | Fault::Passing(_)
+                    | Fault::Transient(_)
                     | Fault::Status(408 | 500..)
             ),
             _ => false,

@@ -88,7 +88,7 @@ fn by_message(status: StatusCode, whole: &str, message: String) -> Fault {
     {
         Fault::Exhausted(message)
     } else if has_any(&DATABASE) {
-        Fault::Passing(message)
+        Fault::Transient(message)
     } else if status == StatusCode::TOO_MANY_REQUESTS {
         Fault::RateLimited(None)
     } else if has("You cannot use this Matomo as your IP") {

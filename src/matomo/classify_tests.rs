@@ -35,7 +35,7 @@ fn kind(status: u16, message: &str) -> &'static str {
         Some(Fault::UnknownSite(_)) => "site",
         Some(Fault::VisitsLogOff(_)) => "log",
         Some(Fault::Exhausted(_)) => "exhausted",
-        Some(Fault::Passing(_)) => "passing",
+        Some(Fault::Transient(_)) => "passing",
         Some(Fault::RateLimited(_)) => "rate",
         Some(Fault::Matomo(_)) => "not understood",
         other => panic!("{other:?}"),

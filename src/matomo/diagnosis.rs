@@ -7,8 +7,8 @@ use ureq::http::{HeaderMap, header};
 
 use crate::error::{Call, Error, Fault, Result};
 use crate::matomo::classify;
+use crate::matomo::http::connection_faults::seconds_to_wait;
 use crate::matomo::http::http_client::{Answer, HttpClient};
-use crate::matomo::http::transport::seconds_to_wait;
 use crate::matomo::memory::Body;
 
 /// Lists the sites that a token may see. Every token may ask this, and the answer has no language.
@@ -41,7 +41,7 @@ pub fn ask(
             let params: Vec<_> = others.chain([english()]).collect();
             let again = exchange(http, &call, &params, follow_up_timeout());
             // The failure has passed, but this answer is in the wrong language.
-            again.and(Err(Error::Request { fault: Fault::Passing(words), call }))
+            again.and(Err(Error::Request { fault: Fault::Transient(words), call }))
         }
         done => done,
     };

@@ -166,7 +166,7 @@ impl<'a> Actions<'a> {
         Ok(Actions { list: actions, odd: None })
     }
 
-    /// Of what is neither a list nor a map.
+    /// What Matomo sends is neither a list nor a map.
     pub fn odd(sent: Option<Cow<'a, RawValue>>) -> Self {
         Actions { list: Vec::new(), odd: sent.filter(|raw| !json::is_nothing(raw)) }
     }
@@ -231,7 +231,7 @@ impl<'a> Visit<'a> {
         Ok(Visit::default())
     }
 
-    /// Of what is neither a map nor a list. Without an ID it is refused.
+    /// What Matomo sends is neither a map nor a list. Without an ID it is refused.
     fn odd(_: Option<Cow<'a, RawValue>>) -> Self {
         Visit::default()
     }
@@ -264,7 +264,7 @@ impl<'a> Action<'a> {
         Ok(action)
     }
 
-    /// Of what is neither a map nor a list.
+    /// What Matomo sends is neither a map nor a list.
     pub fn odd(sent: Option<Cow<'a, RawValue>>) -> Self {
         let sent = sent.filter(|raw| !json::is_nothing(raw));
         let unknown = sent.map(|raw| (Cow::Borrowed("actionDetails"), raw));

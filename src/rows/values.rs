@@ -51,7 +51,7 @@ fn is_plain(text: &str) -> bool {
         })
 }
 
-/// The same of a whole number below 10^18.
+/// Whether this is a whole number below 10^18 as Postgres shows it, without a sign.
 pub fn is_plain_whole(text: &str) -> bool {
     (1..=18).contains(&text.len()) && is_digits(text) && (text == "0" || !text.starts_with('0'))
 }

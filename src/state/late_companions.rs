@@ -23,9 +23,9 @@ pub fn locked(destination: Destination, site: i32) -> Result<Destination> {
     Ok(destination)
 }
 
-/// Forgets restored companions of kinds of which the destination has its own. Marks the companions that
-/// are missing: days that are copied now lack their rows. If one has come that was marked, opens all days,
-/// once no other sync is at work.
+/// Deletes the entries of restored companions that the destination's own have replaced. Marks companions that
+/// are missing, as days that are copied now lack their rows. If a marked one is there by now, opens all days
+/// again, once no other sync is at work.
 fn note(destination: &Destination) -> Result<()> {
     let Destination { extension, oid, .. } = destination;
     let schema = &extension.schema;
@@ -72,7 +72,7 @@ fn note(destination: &Destination) -> Result<()> {
     if has_rows(&is_unmarked)? {
         // The mark of a session that aborts is undone, also for those that have passed it.
         if !locks::take(Lock::Rows(*oid, ALL_SITES), Mode::Alone) {
-            return Err(Busy::Lacks(destination.name.clone()).into());
+            return Err(Busy::FirstAfterRestore(destination.name.clone()).into());
         }
         let _bounded = locks::bounded_waits();
         has_rows(&mark)?;

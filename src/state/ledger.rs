@@ -13,7 +13,7 @@ use crate::pg::extension::Extension;
 use crate::pg::spi::{query, spi};
 use crate::rows::site_context::ActionTime;
 use crate::rows::visit_tally::{Counts, VisitTally};
-use crate::state::known::{Known, Pass};
+use crate::state::day_state::{DayState, Pass};
 use crate::state::metadata;
 use crate::state::restored;
 use crate::state::restored::is_of_table;
@@ -33,7 +33,7 @@ pub struct Ledger {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LedgerEntry {
     pub day: NaiveDate,
-    pub known: Known,
+    pub state: DayState,
     pub counts: Counts,
     /// The site's timezone, as Matomo names it.
     pub timezone: String,
@@ -114,7 +114,7 @@ impl Ledger {
                 let action_time: Option<String> = row.get(13).map_err(spi)?;
                 let entry = LedgerEntry {
                     day,
-                    known: Known {
+                    state: DayState {
                         sealed: row.get(2).map_err(spi)?.unwrap_or(false),
                         newest: seconds(row.get(3).map_err(spi)?),
                         read_at: seconds(row.get(8).map_err(spi)?).unwrap_or(0),
@@ -230,21 +230,21 @@ impl Ledger {
                  action_time = excluded.action_time",
             self.table
         );
-        let pass = entry.known.pass.as_ref();
+        let pass = entry.state.pass.as_ref();
         let mut args = Vec::from(self.key());
         args.extend([
             entry.day.to_string().into(),
-            entry.known.sealed.into(),
+            entry.state.sealed.into(),
             entry.counts.visits.into(),
             entry.counts.actions.into(),
             entry.counts.truncated_visits.into(),
-            entry.known.newest.map(|at| at as f64).into(),
+            entry.state.newest.map(|at| at as f64).into(),
             entry.timezone.as_str().into(),
-            (entry.known.read_at as f64).into(),
+            (entry.state.read_at as f64).into(),
             pass.map(|pass| pass.began as f64).into(),
             pass.map(|pass| pass.since as f64).into(),
             pass.and_then(|pass| pass.seen.as_ref()).map(VisitTally::to_bytes).into(),
-            entry.known.rechecked.map(|at| at as f64).into(),
+            entry.state.rechecked.map(|at| at as f64).into(),
             entry.action_time.map(ActionTime::name).into(),
         ]);
         self.run(|client| query(client, &sql, &args).map(drop))
@@ -326,7 +326,7 @@ impl LedgerEntry {
     pub fn new(day: NaiveDate, timezone: &str) -> LedgerEntry {
         LedgerEntry {
             day,
-            known: Known::default(),
+            state: DayState::default(),
             counts: Counts::default(),
             timezone: timezone.to_owned(),
             action_time: None,

@@ -54,8 +54,8 @@ impl Table {
         Spi::connect_mut(|client| values(query(client, sql, &[self.oid.into()])?))
     }
 
-    /// A text as a column shows it whose type is Postgres' own, and has other texts for the same value, such
-    /// as `inet` and `uuid`.
+    /// A text as a column shows it, if the column's type is Postgres' own and has several texts for one value,
+    /// as `inet` and `uuid` have.
     ///
     /// # Errors
     /// Only internal ones.

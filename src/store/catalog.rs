@@ -14,8 +14,8 @@ use crate::rows::column_type::ColumnType;
 use crate::rows::columns::{Column, TableKind};
 use crate::rows::layout::Layout;
 
-/// The known columns that a table has, and their types for casts. Not those whose type may run another
-/// role's code, where rows are only read: who writes to a table runs its triggers too.
+/// The known columns that a table has, and their types for casts. If rows are only read, leaves out columns
+/// whose type may run another role's code. (Who writes to a table runs its triggers anyway.)
 ///
 /// # Errors
 /// [`Error::MissingColumns`].
@@ -50,7 +50,7 @@ pub fn known_columns(
                WHERE (n.nspname = 'pg_catalog' OR t.typtype = 'e' \
                   OR t.typtype = 'b' AND t.typcategory <> 'A') \
                  AND ($3 OR o.rolsuper OR o.rolname = current_user)";
-    let wanted: Vec<&str> = kind.known().map(|column| column.name).collect();
+    let wanted: Vec<&str> = kind.supported().map(|column| column.name).collect();
     let mut found = HashMap::new();
     for row in query(client, sql, &[oid.into(), wanted.into(), to_write.into()])? {
         let column: Option<String> = row.get(1).map_err(spi)?;
@@ -61,7 +61,7 @@ pub fn known_columns(
         let holds = if encoding::counts_bytes() { holds.in_bytes() } else { holds };
         found.extend(column.map(|column| (column, (holds, for_casts.unwrap_or_default()))));
     }
-    let names = kind.known().map(|column| column.name);
+    let names = kind.supported().map(|column| column.name);
     let is_missing = |column: &&str| kind.needs(column) && !found.contains_key(*column);
     let missing: Vec<_> = names.filter(is_missing).map(str::to_owned).collect();
     if !missing.is_empty() {
@@ -69,7 +69,7 @@ pub fn known_columns(
     }
     let known = |column: &'static Column| found.remove(column.name).map(|of| (column, of));
     let (columns, types): (Vec<_>, _) =
-        kind.known().filter_map(known).map(|(c, (holds, cast))| ((c, holds), cast)).unzip();
+        kind.supported().filter_map(known).map(|(c, (holds, cast))| ((c, holds), cast)).unzip();
     Ok((Arc::new(Layout::new(kind, columns)), types))
 }
 

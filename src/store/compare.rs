@@ -221,8 +221,8 @@ impl Comparison<'_> {
         let mut args = column_arrays(self.rows, &rows);
         args.extend(self.visit_args(visits.iter().map(|(id, _)| *id)));
         let sql = match self.lock {
-            RowLock::No => &self.statements.by_place.compare,
-            RowLock::Rows => &self.statements.by_place.compare_locked,
+            RowLock::No => &self.statements.by_ctid.compare,
+            RowLock::Rows => &self.statements.by_ctid.compare_locked,
         };
         for row in query(client, sql, &args)? {
             let place = row.get::<i64>(1).map_err(spi)?;

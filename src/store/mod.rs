@@ -1,6 +1,7 @@
 //! The users' tables. Syncs write them only here; erasure and retention delete rows elsewhere, see
 //! docs/development.md.
 
+pub mod batch_writer;
 pub mod catalog;
 pub mod companions;
 pub mod compare;
@@ -19,5 +20,4 @@ pub mod row_texts;
 pub mod span;
 pub mod statements;
 pub mod table_writer;
-pub mod writer;
 pub mod written;

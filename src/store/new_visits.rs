@@ -1,7 +1,7 @@
 //! Which visits of a batch have no stored rows. SPI only.
 //!
-//! In an import nearly none has any, and that no ID of a range is stored costs less to find out than what
-//! is stored of each.
+//! In an import, nearly all visits are new. One look at a range of IDs in which nothing is stored costs less
+//! than a look at each visit.
 
 use std::collections::BTreeMap;
 
@@ -24,7 +24,7 @@ impl TableWriter {
         self.expects_new && table.visits.iter().all(|(id, _)| self.free.contains(*id))
     }
 
-    /// Ranges in which no visit has stored rows. Those of batches before are not asked for.
+    /// Ranges in which no visit has stored rows. Does not look again at those of earlier batches.
     pub(super) fn new_visits(
         &mut self,
         client: &mut SpiClient,
@@ -50,8 +50,8 @@ impl TableWriter {
         Ok(new)
     }
 
-    /// Remembers up to where no visit is stored in any partition, which otherwise each batch of an import
-    /// would ask all of them.
+    /// Remembers up to which ID no visit is stored in any partition. Otherwise each batch of an import would
+    /// search all partitions.
     fn find_free(&mut self, client: &mut SpiClient, least: i64) -> Result<()> {
         let Some(next_stored) = &mut self.statements.next_stored else { return Ok(()) };
         let next: Option<i64> = match next_stored.run(client, &[least.into()])?.next() {

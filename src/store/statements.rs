@@ -1,9 +1,9 @@
-//! The SQL of [`crate::store::writer`], built once per sync from the destination's columns, types
+//! The SQL of [`crate::store::batch_writer`], built once per sync from the destination's columns, types
 //! and key. All names are qualified, as some statements run under the caller's search_path;
 //! `unnest` of several arrays is syntax, which Postgres resolves to pg_catalog.unnest itself.
 
+mod by_ctid;
 mod by_key;
-mod by_place;
 pub mod clauses;
 
 use pgrx::datum::DatumWithOid;
@@ -16,8 +16,8 @@ use crate::pg::spi::{query, run_plan, spi};
 use crate::rows::batch::TableRows;
 use crate::rows::lines;
 use crate::store::destination::Destination;
+use crate::store::statements::by_ctid::ByCtid;
 use crate::store::statements::by_key::ByKey;
-use crate::store::statements::by_place::ByPlace;
 use crate::store::statements::clauses::Clauses;
 
 /// SQL texts; for their arguments see [`clauses`].
@@ -31,7 +31,7 @@ pub struct Statements {
     /// `(first visit, last visit, from, to, limit)` → the IDs between these two that have rows
     /// outside the span, one per row.
     pub outside_span: CachedStatement,
-    pub by_place: ByPlace,
+    pub by_ctid: ByCtid,
     pub by_key: ByKey,
     /// `(columns)`
     pub insert: String,
@@ -71,7 +71,7 @@ impl Statements {
                 "{} AND (d.{time} < to_timestamp($3) OR d.{time} >= to_timestamp($4)) LIMIT $5",
                 between("d.idvisit::text")
             )),
-            by_place: ByPlace::of(&clauses),
+            by_ctid: ByCtid::of(&clauses),
             by_key: ByKey::of(&clauses),
             insert: format!(
                 "INSERT INTO {name} ({}) SELECT {typed} FROM unnest({columns}) AS u({places})",

@@ -122,13 +122,13 @@ impl TableWriter {
         for (partition, ctids) in &changes.delete {
             let mut args = vec![pg_sys::Oid::from(*partition).into(), ctids.clone().into()];
             args.extend(span_args(span));
-            written.deleted += count(query(client, &self.statements.by_place.delete, &args)?.len());
+            written.deleted += count(query(client, &self.statements.by_ctid.delete, &args)?.len());
         }
         for (partition, (rows, ctids)) in &changes.update {
             let mut args = column_arrays(table, rows);
             args.extend([pg_sys::Oid::from(*partition).into(), ctids.clone().into()]);
             args.extend(span_args(span));
-            written.updated += count(query(client, &self.statements.by_place.update, &args)?.len());
+            written.updated += count(query(client, &self.statements.by_ctid.update, &args)?.len());
         }
         Ok(written)
     }

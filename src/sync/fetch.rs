@@ -12,7 +12,7 @@ use crate::rows::batch::{Batch, Layouts, ListedVisit};
 use crate::rows::site_context::SiteContext;
 use crate::rows::visit_cells;
 use crate::rows::visit_tally::{Counts, VisitTally};
-use crate::state::known::Pass;
+use crate::state::day_state::Pass;
 use crate::sync::helper::Outbox;
 use crate::sync::pages::{Page, Pages, Portion, ReadOptions, read_page, retry_line};
 use crate::sync::plan::{Due, Extent};

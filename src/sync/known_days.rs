@@ -7,7 +7,7 @@ use chrono::NaiveDate;
 
 use crate::matomo::zone::Zone;
 use crate::rows::site_context::ActionTime;
-use crate::state::known::Known;
+use crate::state::day_state::DayState;
 use crate::state::ledger::LedgerEntry;
 use crate::sync::plan::Due;
 
@@ -18,14 +18,14 @@ pub fn known(
     zone: Zone,
     action_time: ActionTime,
     now: i64,
-) -> BTreeMap<NaiveDate, Known> {
+) -> BTreeMap<NaiveDate, DayState> {
     let known = |entry: &LedgerEntry| {
-        let mut known = entry.known.clone();
+        let mut known = entry.state.clone();
         known.newest = known.newest.map(|newest| newest.min(known.read_at));
         // A clock that was ahead may have sealed it too early.
         known.sealed &= span(zone, entry.day).1 <= now;
         let is_of_kind = entry.action_time.is_none_or(|kind| kind == action_time);
-        if known.sealed || is_of_kind { known } else { Known::default() }
+        if known.sealed || is_of_kind { known } else { DayState::default() }
     };
     entries.iter().map(|(day, entry)| (*day, known(entry))).collect()
 }
@@ -48,7 +48,7 @@ pub fn of_other_zones(
     if others.is_empty() {
         return Default::default();
     }
-    let sealed = entries.values().filter(|entry| entry.known.sealed);
+    let sealed = entries.values().filter(|entry| entry.state.sealed);
     let spans = sealed.filter_map(|entry| Some(span(Zone::parse(&entry.timezone)?, entry.day)));
     let mut spans: Vec<_> = spans.collect();
     spans.sort_unstable();
@@ -64,7 +64,7 @@ pub fn of_other_zones(
         let before = union.partition_point(|(from, _)| *from <= begin);
         let is_within = before.checked_sub(1).is_some_and(|place| end <= union[place].1);
         let is_right = !has_day || entry.counts.visits == 0;
-        entry.known.sealed && is_within && is_right
+        entry.state.sealed && is_within && is_right
     };
     let (covered, open): (Vec<_>, Vec<_>) = others.into_iter().partition(is_covered);
     let days = |entries: Vec<&LedgerEntry>| entries.into_iter().map(|entry| entry.day).collect();
@@ -105,7 +105,7 @@ mod tests {
 
     fn entry(n: u64, zone: &str, sealed: bool) -> LedgerEntry {
         let read_at = span(Zone::parse(zone).unwrap(), day(n)).1 + 9;
-        let known = Known { sealed, newest: Some(read_at - 10), read_at, ..Known::default() };
+        let known = DayState { sealed, newest: Some(read_at - 10), read_at, ..DayState::default() };
         LedgerEntry { known, action_time: Some(KIND), ..LedgerEntry::new(day(n), zone) }
     }
 
@@ -145,9 +145,9 @@ mod tests {
         let known = known(&all(&entries), zone, KIND, now);
         assert_eq!((known[&day(1)].sealed, known[&day(2)].sealed), (true, false));
         let mut ahead = entry(1, "UTC", false);
-        ahead.known.newest = Some(ahead.known.read_at + 500);
+        ahead.state.newest = Some(ahead.state.read_at + 500);
         let known = super::known(&all(&[ahead.clone()]), zone, KIND, now);
-        assert_eq!(known[&day(1)].newest, Some(ahead.known.read_at));
+        assert_eq!(known[&day(1)].newest, Some(ahead.state.read_at));
     }
 
     #[test]
@@ -160,7 +160,7 @@ mod tests {
         let kind = ActionTime::AsSent;
         let zone = Zone::parse("UTC").unwrap();
         let known = known(&entries, zone, kind, i64::MAX);
-        assert_eq!((known[&day(3)].sealed, &known[&day(4)]), (true, &Known::default()));
+        assert_eq!((known[&day(3)].sealed, &known[&day(4)]), (true, &DayState::default()));
         let due = |n: u64| Due { day: day(n), extent: Extent::Whole, seals: false, recheck: None };
         let other = |due: &[Due], kind| of_other_kind(&entries, &days, due, kind);
         assert_eq!(other(&[due(4)], kind), Some((day(2), day(3), KIND)));

@@ -6,7 +6,7 @@ use chrono::{Days, NaiveDate};
 
 use crate::error::{Error, Result};
 use crate::matomo::zone::Zone;
-use crate::state::known::{Known, Pass};
+use crate::state::day_state::{DayState, Pass};
 
 /// Where a sync starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,7 +123,7 @@ pub struct Times {
 /// resumes, unless it began before the day had settled, or a later run reads the day again.
 pub fn due(
     days: &[NaiveDate],
-    known: &BTreeMap<NaiveDate, Known>,
+    known: &BTreeMap<NaiveDate, DayState>,
     reread: Reread,
     zone: Zone,
     times: Times,

@@ -57,7 +57,7 @@ fn times(now: i64, run_began: i64, settle: i64) -> Times {
 fn what_is_due() {
     let zone = Zone::Fixed(0);
     let days = plan(Start::Day(day("2026-11-21")), None).unwrap();
-    let known = |sealed, newest| Known { sealed, newest: Some(newest), ..Known::default() };
+    let known = |sealed, newest| DayState { sealed, newest: Some(newest), ..DayState::default() };
     let known = BTreeMap::from([
         (day("2026-11-21"), known(true, 1)),
         (day("2026-11-22"), known(false, 2)),
@@ -88,7 +88,8 @@ fn a_reading_that_was_broken_off_resumes() {
     let midnight = zone.midnight(day("2026-11-23"));
     let extent = |sealed: bool, began: i64, again: Reread, now: i64, run_began: i64| {
         let pass = Pass { began, since: 7, seen: Some(met()) };
-        let known = Known { sealed, newest: Some(9), pass: Some(pass.clone()), ..Known::default() };
+        let known =
+            DayState { sealed, newest: Some(9), pass: Some(pass.clone()), ..DayState::default() };
         let known = BTreeMap::from([(the_day, known)]);
         let due = due(&[the_day], &known, again, zone, times(now, run_began, 100));
         due.into_iter().next().map(|due| match due.extent {
@@ -120,12 +121,12 @@ fn an_open_day_is_rechecked_now_and_then() {
     let (zone, the_day) = (Zone::Fixed(0), day("2026-11-22"));
     let midnight = zone.midnight(the_day);
     let recheck = |rechecked, pass: Option<Pass>, every, now: i64| {
-        let known = Known {
+        let known = DayState {
             sealed: false,
             newest: Some(midnight + 9),
             rechecked,
             pass,
-            ..Known::default()
+            ..DayState::default()
         };
         let known = BTreeMap::from([(the_day, known)]);
         let times = Times { recheck: every, ..times(now, now, 100) };
@@ -145,7 +146,7 @@ fn an_open_day_is_rechecked_now_and_then() {
     let read = half.clone().map(|pass| Pass { seen: Some(met()), ..pass });
     assert_eq!(recheck(None, read, Some(3600), now), half);
     // An unfinished recheck seals nothing.
-    let known = Known { pass: begun(midnight + 90_000, midnight), ..Known::default() };
+    let known = DayState { pass: begun(midnight + 90_000, midnight), ..DayState::default() };
     let known = BTreeMap::from([(the_day, known)]);
     let at = midnight + 100_000;
     let due = due(&[the_day], &known, Reread::No, zone, times(at, at, 100));
@@ -157,7 +158,7 @@ fn a_run_reads_the_overlap_once() {
     let (zone, the_day) = (Zone::Fixed(0), day("2026-11-22"));
     let since = |began: i64, seen: Option<VisitTally>| {
         let pass = Some(Pass { began, since: 4950, seen });
-        let known = Known { newest: Some(5000), pass, ..Known::default() };
+        let known = DayState { newest: Some(5000), pass, ..DayState::default() };
         let known = BTreeMap::from([(the_day, known)]);
         due(&[the_day], &known, Reread::No, zone, times(9000, 8000, 100)).remove(0).extent
     };

@@ -13,9 +13,9 @@ use crate::rows::site_context::ActionTime;
 use crate::rows::visit_tally::count;
 use crate::state::ledger::LedgerDays;
 use crate::state::ledger::{Ledger, LedgerEntry};
-use crate::state::run::StepCounts;
+use crate::state::run_row::StepCounts;
+use crate::store::batch_writer::Writer;
 use crate::store::destination::Destination;
-use crate::store::writer::Writer;
 use crate::store::written::Written;
 use crate::sync::fetch::{self, DayRead, Message, Part};
 use crate::sync::helper::Helper;
@@ -62,7 +62,7 @@ const ROOM: usize = 4;
 pub struct Copier {
     pub client: Client,
     /// Number of fetch threads.
-    pub workers: usize,
+    pub fetch_threads: usize,
     pub reading: ReadOptions,
     pub destination: Destination,
     pub store: Writer,
@@ -94,15 +94,15 @@ impl Copier {
         };
         show_activity(&progress.line(&phase));
         let count = days.len();
-        let workers = self.workers.min(count);
+        let threads = self.fetch_threads.min(count);
         self.reading.portion = portion;
         let reading = self.reading;
         // Each of n threads reads every n-th day, ahead of storing by the length of its queue.
-        let mut of_workers = vec![Vec::new(); workers];
+        let mut of_threads = vec![Vec::new(); threads];
         for (index, due) in days.into_iter().enumerate() {
-            of_workers[index % workers].push(due);
+            of_threads[index % threads].push(due);
         }
-        let mut helpers = of_workers
+        let mut helpers = of_threads
             .into_iter()
             .map(|days| {
                 let layouts = self.destination.layouts();
@@ -114,7 +114,7 @@ impl Copier {
         let mut results = Vec::with_capacity(count);
         let mut changed = None;
         for index in 0..count {
-            let day = match self.store_day(&mut helpers[index % workers])? {
+            let day = match self.store_day(&mut helpers[index % threads])? {
                 DayStored::Done(day) => day,
                 DayStored::ZoneChanged(info) => {
                     changed = Some(info);
@@ -232,14 +232,14 @@ pub struct Recorder {
 impl Recorder {
     /// Whether a day's entry in the ledger was reset, so that the day is read again.
     pub fn is_to_read_anew(&self, day: NaiveDate) -> bool {
-        self.known.get(&day).is_some_and(|entry| entry.known.read_at == 0)
+        self.known.get(&day).is_some_and(|entry| entry.state.read_at == 0)
     }
 
     fn day(&self, read: &DayRead, written: &Written) -> Result<()> {
         let before = self.known.get(&read.day);
         let mut entry =
             before.cloned().unwrap_or_else(|| LedgerEntry::new(read.day, &self.timezone));
-        let known = &mut entry.known;
+        let known = &mut entry.state;
         // A whole reading drops the old cursor, even if unfinished: its rest is read too, as the day's
         // bounds may have changed.
         if read.part == Part::Whole {
@@ -269,7 +269,7 @@ impl Recorder {
             }
         }
         if before != Some(&entry) || self.is_to_read_anew(read.day) {
-            entry.known.read_at = self.now;
+            entry.state.read_at = self.now;
             self.ledger.write(&entry)?;
         }
         Ok(())

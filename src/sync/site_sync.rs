@@ -19,10 +19,10 @@ use crate::state::adoption::adopt;
 use crate::state::late_companions;
 use crate::state::ledger::{Ledger, LedgerDays, reread_all};
 use crate::state::metadata;
+use crate::store::batch_writer::Writer;
 use crate::store::destination::Destination;
 use crate::store::engine::hint::with_engine_hint;
 use crate::store::inspect;
-use crate::store::writer::Writer;
 use crate::sync::known_days;
 use crate::sync::notices::readable;
 use crate::sync::pages::{Portion, ReadOptions, retry_line};
@@ -135,7 +135,7 @@ impl Sync {
         told: Option<SiteInfo>,
         run: Option<RunContext>,
     ) -> Result<Sync> {
-        let Access { client, page_size, workers } = access;
+        let Access { client, page_size, fetch_threads } = access;
         let destination = late_companions::locked(destination, site)?;
         let ledger = Ledger::of(&destination, client.endpoint(), site);
         let now = Utc::now().timestamp();
@@ -200,7 +200,7 @@ impl Sync {
         let misfits = Misfits::default();
         let copy = Copier {
             client,
-            workers,
+            fetch_threads,
             reading,
             destination,
             store,
@@ -217,14 +217,14 @@ impl Sync {
 /// all sites to be read again. Must run before each write, as the table is not empty afterwards.
 ///
 /// # Errors
-/// [`Busy::Refills`].
+/// [`Busy::FirstAfterTruncate`].
 pub fn note_emptied(ledger: &Ledger, destination: &Destination) -> Result<()> {
     if emptied(ledger, destination)?.is_none() {
         return Ok(());
     }
     // One session at a time: a second one would undo what the first has recorded since.
     if !locks::take(Lock::Rows(destination.oid, ALL_SITES), Mode::Alone) {
-        return Err(Busy::Refills(destination.name.clone()).into());
+        return Err(Busy::FirstAfterTruncate(destination.name.clone()).into());
     }
     let Some(table) = emptied(ledger, destination)? else { return Ok(()) };
     if table.oid == destination.oid {
@@ -265,7 +265,7 @@ fn known_days(ledger: &Ledger, destination: &Destination, now: i64) -> Result<Le
         // The table is new, perhaps instead of one that was dropped.
         crate::state::ledger::forget_dropped(&destination.extension)?;
     }
-    if known.values().all(|entry| entry.known.read_at <= now) {
+    if known.values().all(|entry| entry.state.read_at <= now) {
         return Ok(known);
     }
     ledger.disbelieve_after(now)?;
@@ -275,7 +275,7 @@ fn known_days(ledger: &Ledger, destination: &Destination, now: i64) -> Result<Le
 /// The site as recorded in the ledger, if that has today: then a poll takes one request. If the visits
 /// do not confirm the timezone, Matomo is asked for it.
 fn known_site(known: &LedgerDays, now: i64) -> Option<SiteInfo> {
-    let entry = known.values().max_by_key(|entry| entry.known.read_at)?;
+    let entry = known.values().max_by_key(|entry| entry.state.read_at)?;
     let zone = Zone::parse(&entry.timezone)?;
     let timezone = entry.timezone.clone();
     let info = SiteInfo { name: None, zone, timezone, is_rollup: None };

@@ -123,7 +123,7 @@ impl Coordinator {
         let at_work: Vec<_> = self.at_work.iter().filter_map(pid).collect();
         look(|| {
             let extension = Extension::find()?;
-            not_begun::note_held(&extension, &holders::of(&extension, &at_work)?)
+            not_begun::note_held(&extension, &holders::held_sites(&extension, &at_work)?)
         })
     }
 

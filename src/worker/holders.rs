@@ -8,12 +8,13 @@ use crate::pg::failed::Failed;
 use crate::pg::locks::{self, LockKind};
 use crate::pg::spi::{query, values};
 
-/// The sites that processes hold: those of running or hanging syncs, and `more`, with the failure to record
-/// if that does not end. Without processes that have just begun, as their run may not be recorded yet.
+/// The sites that processes hold: those of running or hanging syncs, and `more`. Each with the failure to
+/// record if the process makes no progress. Leaves out processes younger than 5 seconds, whose run may not be
+/// recorded yet.
 ///
 /// # Errors
 /// Only internal ones.
-pub fn of(extension: &Extension, more: &[(i32, i32)]) -> Result<Vec<(i32, Failed)>> {
+pub fn held_sites(extension: &Extension, more: &[(i32, i32)]) -> Result<Vec<(i32, Failed)>> {
     let held = locks::held(LockKind::Run);
     let mut holders: BTreeMap<i32, i32> = more.iter().copied().collect();
     holders.extend(held.iter().map(|held| (held.object.cast_signed(), held.pid)));

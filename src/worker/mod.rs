@@ -3,11 +3,11 @@
 
 pub mod attempt;
 pub mod background;
-pub mod calls;
 pub mod coordinator;
 pub mod holders;
 pub mod launcher;
-pub mod metadata;
+pub mod metadata_step;
+pub mod procedures;
 pub mod queue;
 pub mod session;
 pub mod shares;

@@ -19,8 +19,8 @@ use crate::state::runs;
 /// A snapshot of the work of a database.
 #[derive(Default)]
 pub struct Queue {
-    /// Tasks in the order in which they became due. The sync of a failing site counts as due [`LATER`]
-    /// or [`MUCH_LATER`] seconds later, so that it comes after the others but does not starve.
+    /// Tasks in the order in which they became due. The sync of a failing site counts as due [`FAILING_DELAY`]
+    /// or [`UNANSWERED_DELAY`] seconds later, so that it comes after the others but does not starve.
     pub tasks: Vec<Task>,
     /// Time until the next task is due.
     pub pause: Option<Duration>,
@@ -32,11 +32,11 @@ pub struct Queue {
     pub unanswered: HashSet<i32>,
 }
 
-/// In seconds, of failing sites.
-const LATER: f64 = 60.0;
-/// The same for a site whose Matomo did not answer twice: each costs a request timeout, and there may be
-/// many.
-const MUCH_LATER: f64 = 3600.0;
+/// How much later than others failing sites are due, in seconds.
+const FAILING_DELAY: f64 = 60.0;
+/// The same of a site whose Matomo did not answer twice: each attempt costs a request timeout, and there may
+/// be many such sites.
+const UNANSWERED_DELAY: f64 = 3600.0;
 
 /// Due time of a site whose refused token was renewed: somebody waits for the result.
 const AT_ONCE: f64 = f64::NEG_INFINITY;
@@ -120,8 +120,8 @@ pub fn read() -> Result<Option<Queue>> {
         if syncs || does_upkeep {
             let is_failing = waiting.is_dead || waiting.failures > 0;
             let later = match is_failing {
-                true if waiting.is_unanswered && waiting.failures > 1 => MUCH_LATER,
-                true => LATER,
+                true if waiting.is_unanswered && waiting.failures > 1 => UNANSWERED_DELAY,
+                true => FAILING_DELAY,
                 false => 0.0,
             };
             // Upkeep is due from midnight on.

@@ -18,8 +18,8 @@ use crate::sync::notices::Notices;
 pub struct Work {
     pub site: i32,
     pub phase: Phase,
-    /// The day, if the names of goals and custom dimensions are to be read after the run.
-    pub names: Option<NaiveDate>,
+    /// The day on which the names of goals and custom dimensions are to be read after the run.
+    pub metadata_day: Option<NaiveDate>,
     /// Failure of the run.
     pub failed: Option<Failed>,
     /// Version of the credentials that the last step used.
@@ -30,12 +30,13 @@ pub struct Work {
     pub notices: Notices,
     /// Kind of the last step's error, if it fails.
     pub failure: Failure,
-    /// Partitions that the last step lacked, and those that were made before it.
-    pub lacks: Option<Vec<MissingPartitions>>,
-    pub made: Option<Vec<MissingPartitions>>,
+    /// Partitions that the last step lacked.
+    pub missing_partitions: Option<Vec<MissingPartitions>>,
+    /// Those that were created before it.
+    pub created_partitions: Option<Vec<MissingPartitions>>,
     is_locked: bool,
     /// Whether the next commit releases the lock.
-    ends: bool,
+    releases_lock: bool,
 }
 
 /// The next step of a call.
@@ -54,8 +55,7 @@ pub enum Phase {
 /// Kinds of failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failure {
-    /// Any other failure.
-    Passing,
+    Other,
     /// Another session that is not a run conflicts.
     Busy,
     /// Matomo refuses the token.
@@ -78,22 +78,19 @@ pub fn register() {
 /// Starts work on a site; drops any previous work of this session.
 pub fn begin(site: i32, phase: Phase) {
     clear();
-    let (failed, version, client, failure) = (None, None, None, Failure::Passing);
-    let (notices, names, is_locked, ends) = (Notices::begin(), None, false, false);
-    let (lacks, made) = (None, None);
     *current() = Some(Work {
         site,
         phase,
-        names,
-        failed,
-        version,
-        client,
-        notices,
-        failure,
-        lacks,
-        made,
-        is_locked,
-        ends,
+        metadata_day: None,
+        failed: None,
+        version: None,
+        client: None,
+        notices: Notices::begin(),
+        failure: Failure::Other,
+        missing_partitions: None,
+        created_partitions: None,
+        is_locked: false,
+        releases_lock: false,
     });
 }
 
@@ -111,9 +108,9 @@ pub fn lock(site: i32) -> bool {
 }
 
 /// Makes the next commit release the lock.
-pub fn ends() {
+pub fn release_lock_on_commit() {
     if let Some(work) = current().as_mut() {
-        work.ends = true;
+        work.releases_lock = true;
     }
 }
 
@@ -167,9 +164,9 @@ unsafe extern "C-unwind" fn transaction_ends(
             clear();
         }
         pg_sys::XactEvent::XACT_EVENT_COMMIT => {
-            if let Some(work) = current().as_mut().filter(|work| work.ends) {
+            if let Some(work) = current().as_mut().filter(|work| work.releases_lock) {
                 work.unlock();
-                work.ends = false;
+                work.releases_lock = false;
             }
         }
         _ => {}

@@ -11,7 +11,7 @@ use crate::pg::failed::Failed;
 use crate::pg::locks;
 use crate::state::not_begun;
 use crate::worker::background::{self, Database, builder};
-use crate::worker::metadata;
+use crate::worker::metadata_step;
 use crate::worker::queue::{self, Task};
 use crate::worker::session;
 use crate::worker::step::{self, Status};
@@ -77,10 +77,10 @@ fn sync(site: i32) -> Result<(), Failed> {
             Status::Skipped => return Ok(()),
         }
     }
-    let Ok(Some(today)) = session::with(|work| work.names) else { return Ok(()) };
+    let Ok(Some(today)) = session::with(|work| work.metadata_day) else { return Ok(()) };
     background::transaction(|| {
         if queue::is_created()? {
-            metadata::step(site, today);
+            metadata_step::step(site, today);
         }
         Ok(())
     })

@@ -24,7 +24,7 @@ use crate::state::metadata::note_type;
 use crate::state::not_begun;
 use crate::state::restored;
 use crate::state::retention;
-use crate::state::run::Run;
+use crate::state::run_row::Run;
 use crate::state::runs::{self, Begun};
 use crate::state::sites::{self, RegisteredSite};
 use crate::store::destination::Destination;
@@ -40,7 +40,7 @@ use crate::sync::site_sync::{
 use crate::worker::attempt::attempt;
 use crate::worker::background;
 use crate::worker::holders;
-use crate::worker::metadata;
+use crate::worker::metadata_step;
 use crate::worker::session::{self, Failure, Phase};
 
 /// Status of a run after a step.
@@ -67,7 +67,7 @@ pub fn begin(site: i32, command: &str, at_once: bool) -> Result<Option<i64>> {
     session::begin(site.id, Phase::End);
     if !session::lock(site.id) {
         session::clear();
-        let mut holders = holders::of(&extension, &[])?;
+        let mut holders = holders::held_sites(&extension, &[])?;
         holders.retain(|(held, _)| *held == site.id);
         not_begun::note_held(&extension, &holders)?;
         say_busy(site.id);
@@ -79,7 +79,7 @@ pub fn begin(site: i32, command: &str, at_once: bool) -> Result<Option<i64>> {
             Ok(Some(run))
         }
         Begun::Waits => {
-            session::ends();
+            session::release_lock_on_commit();
             Ok(None)
         }
     }
@@ -92,7 +92,7 @@ pub fn step(run: i64) -> Status {
     let outcome = {
         let _watch = Watch::begin(settings::request_timeout());
         attempt(|| copy(run)).or_else(|failed| {
-            let Ok(Some(missing)) = session::with(|work| work.lacks.take()) else {
+            let Ok(Some(missing)) = session::with(|work| work.missing_partitions.take()) else {
                 return Err(failed);
             };
             attempt(|| create_partitions(run, missing))
@@ -108,7 +108,7 @@ pub fn step(run: i64) -> Status {
     });
     let status = outcome.unwrap_or_else(Status::Failed);
     if status != Status::Running {
-        session::ends();
+        session::release_lock_on_commit();
     }
     status
 }
@@ -120,7 +120,7 @@ pub fn step(run: i64) -> Status {
 pub fn pause(run: i64) -> Result<()> {
     let _bounded = locks::bounded_waits();
     runs::pause(&Extension::find()?, run)?;
-    session::ends();
+    session::release_lock_on_commit();
     Ok(())
 }
 
@@ -149,7 +149,7 @@ fn say_busy(site: i32) {
 /// Runs a step; on error, the caller must roll it back.
 fn copy(run: i64) -> Result<Status> {
     let (cached, notices) = session::with(|work| {
-        work.failure = Failure::Passing;
+        work.failure = Failure::Other;
         work.version = None;
         (work.client.take(), work.notices)
     })?;
@@ -161,18 +161,22 @@ fn copy(run: i64) -> Result<Status> {
         as_owner(&extension, &site, &mut state, cached, notices).inspect_err(|error| {
             let failure = match error {
                 Error::Busy(
-                    Busy::Syncs { .. } | Busy::Drops(_) | Busy::Refills(_) | Busy::Lacks(_),
+                    Busy::Syncs { .. }
+                    | Busy::Drops(_)
+                    | Busy::FirstAfterTruncate(_)
+                    | Busy::FirstAfterRestore(_),
                 ) => Failure::Busy,
                 Error::Site(SiteError::RefusedBefore { .. })
                 | Error::Request { fault: Fault::TokenRefused(_), .. } => Failure::Refused,
-                _ => Failure::Passing,
+                _ => Failure::Other,
             };
             let lacks = match error {
                 Error::Busy(Busy::Partitions { missing, .. }) => Some(missing.clone()),
                 _ => None,
             };
             // Cannot fail: the call above has found the work.
-            let _ = session::with(|work| (work.failure, work.lacks) = (failure, lacks));
+            let _ =
+                session::with(|work| (work.failure, work.missing_partitions) = (failure, lacks));
         })?;
     if state.timezone.as_ref() != Some(&step.info.timezone) {
         sites::note(&extension, site.id, &step.info, step.client.endpoint().url())?;
@@ -195,8 +199,8 @@ fn copy(run: i64) -> Result<Status> {
     warn_of_truncation(&prefix, state.truncated_visits);
     warn_of_misfits(&prefix, &state.misfits);
     runs::succeed(&extension, run)?;
-    let names = metadata::begin(&extension, site.id)?;
-    session::with(|work| work.names = names)?;
+    let names = metadata_step::begin(&extension, site.id)?;
+    session::with(|work| work.metadata_day = names)?;
     Ok(Status::Succeeded)
 }
 
@@ -246,7 +250,7 @@ fn as_owner(
     }
     let destination =
         Destination::open_known(site.destination)?.ok_or_else(|| site.no_destination())?;
-    let (client, workers) = (access.client.clone(), access.workers);
+    let (client, fetch_threads) = (access.client.clone(), access.fetch_threads);
     let received = client.received();
     let range = Range { start: site.start, end: None, not_before };
     let known = run.timezone.as_deref().and_then(info);
@@ -259,10 +263,10 @@ fn as_owner(
         // Includes days that the run has done if the table was emptied since, whichever site's sync
         // noticed that.
         let record = &sync.copy.record;
-        sync.copy.made_before = session::with(|work| work.made.take())?;
+        sync.copy.made_before = session::with(|work| work.created_partitions.take())?;
         sync.due.retain(|due| run.has_to_do(due.day) || record.is_to_read_anew(due.day));
         let due: Vec<_> = sync.due.iter().map(|due| due.day).collect();
-        sync.due.truncate(workers);
+        sync.due.truncate(fetch_threads);
         let elapsed = Utc::now().timestamp().saturating_sub(run.began);
         let mut progress = Progress::new(site.idsite, due.len())
             .of_registered(Some(site.id))
@@ -317,7 +321,7 @@ fn create_partitions(run: i64, missing: Vec<MissingPartitions>) -> Result<Status
             partitions::create_between((*table).into(), (*from, to))?;
         }
     }
-    session::with(|work| work.made = Some(missing))?;
+    session::with(|work| work.created_partitions = Some(missing))?;
     Ok(Status::Running)
 }
 

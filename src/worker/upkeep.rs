@@ -16,9 +16,9 @@ use crate::pg::roles::AsConfined;
 use crate::pg::spi::{query, spi, undefer};
 use crate::pg::watch::{Unwatched, Watch};
 use crate::state::ledger;
+use crate::state::matomo_of_table;
 use crate::state::retention;
 use crate::state::sites::RegisteredSite;
-use crate::state::whose;
 use crate::store::partitions;
 use crate::store::relation::name_of;
 use crate::worker::attempt::attempt;
@@ -61,7 +61,7 @@ impl Plan {
     fn check_matomo(&self, extension: &Extension, site: &RegisteredSite) -> Result<()> {
         let Some(matomo) = &self.matomo else { return Ok(()) };
         let asked = matomo.url().to_owned();
-        let Some(known) = whose::other_than(extension, site.destination, &asked)? else {
+        let Some(known) = matomo_of_table::other_than(extension, site.destination, &asked)? else {
             return Ok(());
         };
         // 0.1.0 kept URLs as typed.

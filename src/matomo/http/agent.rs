@@ -167,7 +167,7 @@ mod tests {
         Agent::obtain(&endpoint, &Token::new(token), settings).unwrap()
     }
 
-    /// Since when the agent is there tells whether it is the same one.
+    /// When an agent was made, which tells it from others.
     fn made(agent: &Agent) -> Instant {
         agent.0.made
     }

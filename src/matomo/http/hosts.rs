@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use crate::error::{Error, HostRefusal, RefusalReason};
-use crate::matomo::http::address::{AddressBlock, is_here, reserved};
+use crate::matomo::http::ip_blocks::{AddressBlock, is_here, reserved};
 
 /// The hosts that the two settings allow.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,12 +10,12 @@ use ureq::http::{HeaderMap, Response, StatusCode, header};
 
 use crate::error::{Fault, Result};
 use crate::matomo::http::agent::Agent;
+use crate::matomo::http::connection_faults::{Attempt, head_fault, transport_fault};
 use crate::matomo::http::dial::dials;
 use crate::matomo::http::endpoint::Endpoint;
 use crate::matomo::http::http_settings::HttpSettings;
 use crate::matomo::http::stop::Stop;
 use crate::matomo::http::token::Token;
-use crate::matomo::http::transport::{Attempt, head_fault, transport_fault};
 use crate::matomo::memory::Body;
 
 /// Largest buffer allocated in advance, whatever Content-Length says.

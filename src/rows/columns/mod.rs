@@ -71,7 +71,7 @@ impl TableKind {
 
     /// The columns that a table of this kind may have: those of ours, and for actions those of a visit
     /// that a user may add.
-    pub fn known(self) -> impl Iterator<Item = &'static Column> + Clone {
+    pub fn supported(self) -> impl Iterator<Item = &'static Column> + Clone {
         let of_visit: &[Column] = if self == TableKind::Actions { VISITS } else { &[] };
         let ours = self.columns();
         let is_ours = move |column: &&Column| ours.iter().any(|own| own.name == column.name);

@@ -61,7 +61,7 @@ pub fn check_is_unseen(table: pg_sys::Oid) -> Result<()> {
         "{TREE} SELECT DISTINCT s.srvname::text, format('%I', h.nspname) FROM {FOREIGN} \
          JOIN pg_namespace h ON h.oid = p.pronamespace"
     );
-    // Which tells that a connection is in use by a warning only.
+    // postgres_fdw_disconnect reports a connection in use by a WARNING only.
     let _quiet = LocalSettings::of(&[SAFE_PATH, (c"client_min_messages", c"error")]);
     Spi::connect_mut(|client| {
         let mut found = Vec::new();

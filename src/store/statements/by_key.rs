@@ -38,7 +38,7 @@ impl ByKey {
                 places(key.len()),
                 has_key(clauses, key.len() + 1)
             ),
-            // Of IS NULL the planner believes a foreign table's NOT NULL.
+            // For IS NULL, the planner would trust a foreign table's NOT NULL.
             delete_without_key: format!(
                 "DELETE FROM {name} AS d WHERE {} \
                  AND pg_catalog.num_nulls({}) OPERATOR(pg_catalog.>) 0",

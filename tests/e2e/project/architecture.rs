@@ -93,7 +93,10 @@ fn an_arrow_upwards_is_refused() {
         ("state/ledger", "use crate::error::Error;"),
         ("error", ""),
     ]);
-    assert_eq!(broken(&files), ["src/store/writer.rs uses state/ledger: store may not use state"]);
+    assert_eq!(
+        broken(&files),
+        ["src/store/batch_writer.rs uses state/ledger: store may not use state"]
+    );
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use crate::store::statements::clauses::Clauses;
 
 /// SQL texts.
-pub struct ByPlace {
+pub struct ByCtid {
     /// `(columns, visits[, from, to])` → (line of the batch, from 1; partition, ctid, visit) of all
     /// rows that exist on one side only or differ.
     pub compare: String,
@@ -15,8 +15,8 @@ pub struct ByPlace {
     pub update: String,
 }
 
-impl ByPlace {
-    pub(super) fn of(clauses: &Clauses) -> ByPlace {
+impl ByCtid {
+    pub(super) fn of(clauses: &Clauses) -> ByCtid {
         let name = &clauses.destination.name;
         let width = clauses.destination.layout.width();
         let (columns, places) = (clauses.columns(), &clauses.places);
@@ -35,7 +35,7 @@ impl ByPlace {
         };
         let (partition, ctids) = (width + 1, width + 2);
         let types = &clauses.destination.types;
-        ByPlace {
+        ByCtid {
             compare: compare(""),
             compare_locked: compare(" FOR UPDATE OF d"),
             delete: format!(

@@ -16,7 +16,7 @@ use crate::state::restored::{self, OWNER_OF_SITE};
 use crate::state::sites::RegisteredSite;
 use crate::worker::attempt::attempt;
 use crate::worker::background;
-use crate::worker::metadata;
+use crate::worker::metadata_step;
 use crate::worker::session::{self, Phase};
 use crate::worker::step::{self, Status};
 use crate::worker::upkeep::{self, UpkeepStatus};
@@ -87,7 +87,7 @@ pub fn advance(site: i32, is_one_of_all: bool) -> Result<bool> {
                 return Ok(true);
             }
             Status::Succeeded => {
-                session::with(|work| work.names)?.map_or(Phase::Upkeep(0), Phase::Metadata)
+                session::with(|work| work.metadata_day)?.map_or(Phase::Upkeep(0), Phase::Metadata)
             }
             // A failed run does not stop retention.
             Status::Failed(failed) => {
@@ -96,7 +96,7 @@ pub fn advance(site: i32, is_one_of_all: bool) -> Result<bool> {
             }
         },
         Some(Phase::Metadata(today)) => {
-            metadata::step(site, today);
+            metadata_step::step(site, today);
             Phase::Upkeep(0)
         }
         Some(Phase::Upkeep(tries)) => {
@@ -142,7 +142,7 @@ fn begin(site: i32, is_one_of_all: bool) -> Result<bool> {
         let _bounded = locks::bounded_waits();
         let note = || {
             let extension = Extension::find()?;
-            // Nobody else may give a site failures.
+            // An error unless the caller owns the site: only its owner may record failures of it.
             RegisteredSite::get(&extension, site)?;
             not_begun::note(&extension, &[(site, failed.clone())])
         };

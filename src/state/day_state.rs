@@ -4,7 +4,7 @@ use crate::rows::visit_tally::VisitTally;
 
 /// The state of a day. Times are in Unix seconds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Known {
+pub struct DayState {
     /// Whether it was read whole after it had ended and settled.
     pub sealed: bool,
     /// `lastActionTimestamp` of the newest visit read. All visits up to it that Matomo had at that time
