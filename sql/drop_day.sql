@@ -3,14 +3,17 @@
 -- connections, transactions, resources, locks, shutdown.
 
 -- Whether an error is of these rows, as 53400 is, with which TimescaleDB refuses to decompress too many. It
--- is not if somebody has renamed or dropped a relation meanwhile.
+-- is not if somebody has renamed or dropped a relation meanwhile, nor if another server lets nobody delete
+-- there.
 CREATE FUNCTION matomo_is_of_rows(state text, VARIADIC relations text[]) RETURNS boolean
 LANGUAGE sql
 STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT state !~ '^(08|25|28|40|53[0-3]|55P03|55006|57|58|HV)'
-       AND NOT EXISTS (SELECT FROM unnest(relations) AS r(name) WHERE to_regclass(r.name) IS NULL)
+       AND NOT EXISTS (SELECT FROM unnest(relations) AS r(name)
+                       LEFT JOIN pg_class c ON c.oid = to_regclass(r.name)
+                       WHERE c.oid IS NULL OR c.relkind = 'f' AND state IN ('42501', '42704'))
 $$;
 
 COMMENT ON FUNCTION matomo_is_of_rows(text, text[]) IS

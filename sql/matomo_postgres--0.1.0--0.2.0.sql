@@ -1296,7 +1296,9 @@ STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT state !~ '^(08|25|28|40|53[0-3]|55P03|55006|57|58|HV)'
-       AND NOT EXISTS (SELECT FROM unnest(relations) AS r(name) WHERE to_regclass(r.name) IS NULL)
+       AND NOT EXISTS (SELECT FROM unnest(relations) AS r(name)
+                       LEFT JOIN pg_class c ON c.oid = to_regclass(r.name)
+                       WHERE c.oid IS NULL OR c.relkind = 'f' AND state IN ('42501', '42704'))
 $$;
 
 COMMENT ON FUNCTION matomo_is_of_rows(text, text[]) IS

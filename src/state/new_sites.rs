@@ -80,8 +80,8 @@ pub fn wait_for_others(server: &str, owner: pg_sys::Oid) {
 }
 
 /// Waits for a while for sessions that register all sites of a server for roles whose rights the current user
-/// has: their sites count as registered. After [`wait_for_others`], so that of two superusers, the one that
-/// comes later finds the other. Sites of a session that takes longer do not count, as if it came later.
+/// has: their sites count as registered. After [`wait_for_others`], so that of two superusers, the later one
+/// finds the other; if neither is later, both wait in vain. Sites of a session that takes longer do not count.
 pub fn wait_for_yours(server: &str) {
     let hash = locks::hash(server);
     let is_yours = |held: &Held| held.object == hash && has_rights_of(held.class.into());

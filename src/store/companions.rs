@@ -38,7 +38,16 @@ pub fn is_outdated(schema: &str, destination: &str) -> String {
     )
 }
 
-/// The companions of a destination that exist, in the order of [`TableKind`].
+/// SQL for whether a destination (a parameter) has days of its own. While it had another owner than in the
+/// dump, its restored companions were not found, so that these days lack their rows.
+pub fn has_own_days(schema: &str, destination: &str) -> String {
+    format!(
+        "EXISTS (SELECT FROM {schema}.matomo_ledger l WHERE l.destination::oid = {destination})"
+    )
+}
+
+/// The companions of a destination that exist, in the order of [`TableKind`]; of two restored ones, that of the
+/// days that were read last.
 ///
 /// # Errors
 /// [`SiteError::CompanionOwner`].
@@ -81,7 +90,10 @@ fn find(
          JOIN pg_class r ON r.oid = CASE c.companion::oid WHEN 0::oid \
              THEN {} ELSE c.companion::oid END \
          JOIN pg_namespace n ON n.oid = r.relnamespace \
-         WHERE {} ORDER BY c.kind, c.destination::oid DESC",
+         WHERE {} ORDER BY c.kind, c.destination::oid DESC, \
+             CASE c.destination::oid WHEN 0::oid THEN (SELECT max(l.read_at) FROM {schema}.matomo_ledger l \
+                 WHERE l.destination::oid = 0::oid AND l.destination_name = c.destination_name) END \
+             DESC NULLS LAST",
         by_name(schema, "c"),
         is_of(schema, "$1")
     );
@@ -117,12 +129,13 @@ fn resolve(
     let sql = format!(
         "WITH free AS (SELECT c.ctid AS place FROM {0}.matomo_companion c WHERE c.kind = $2 AND {1} \
              AND (c.destination::oid = 0::oid OR c.companion::oid = 0::oid) \
-             AND cardinality(c.companion_name) < 4 AND NOT {2} LIMIT 1 FOR UPDATE SKIP LOCKED) \
+             AND cardinality(c.companion_name) < 4 AND NOT {2} AND NOT {3} LIMIT 1 FOR UPDATE SKIP LOCKED) \
          UPDATE {0}.matomo_companion c SET destination = $1, companion = $3, destination_name = '{{}}', \
              companion_name = '{{}}' FROM free f WHERE c.ctid = f.place",
         extension.schema,
         is_of(&extension.schema, "$1"),
-        is_outdated(&extension.schema, "$1")
+        is_outdated(&extension.schema, "$1"),
+        has_own_days(&extension.schema, "$1")
     );
     let args = [destination.into(), kind.name().into(), companion.into()];
     extension.run(|client| query(client, &sql, &args).map(drop))

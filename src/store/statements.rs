@@ -18,7 +18,7 @@ use crate::rows::lines;
 use crate::store::destination::Destination;
 use crate::store::statements::by_ctid::ByCtid;
 use crate::store::statements::by_key::ByKey;
-use crate::store::statements::clauses::Clauses;
+use crate::store::statements::clauses::{Clauses, unnest};
 
 /// SQL texts; for their arguments see [`clauses`].
 pub struct Statements {
@@ -46,10 +46,9 @@ impl Statements {
     /// Builds the statements for a destination.
     pub fn of(destination: &Destination) -> Statements {
         let clauses = Clauses::of(destination);
-        let Clauses { visit_type, stored, typed, places, .. } = &clauses;
+        let Clauses { visit_type, stored, typed, .. } = &clauses;
         let Destination { name, layout, engine, extension, .. } = destination;
-        let (columns, of_visits, time) =
-            (clauses.columns(), clauses.of_visits(1), layout.kind.time());
+        let (of_visits, time) = (clauses.of_visits(1), layout.kind.time());
         let is_one_shot = !engine.is_heap();
         let cached = |sql| CachedStatement { sql, plan: None, is_one_shot };
         let between = |value: &str| {
@@ -74,8 +73,9 @@ impl Statements {
             by_ctid: ByCtid::of(&clauses),
             by_key: ByKey::of(&clauses),
             insert: format!(
-                "INSERT INTO {name} ({}) SELECT {typed} FROM unnest({columns}) AS u({places})",
-                layout.names().collect::<Vec<_>>().join(", ")
+                "INSERT INTO {name} ({}) SELECT {typed} FROM {}",
+                layout.names().collect::<Vec<_>>().join(", "),
+                unnest(layout.width())
             ),
             count_rows: format!(
                 "SELECT count(*) FROM {name} AS d WHERE {of_visits} \

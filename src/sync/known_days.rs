@@ -106,7 +106,7 @@ mod tests {
     fn entry(n: u64, zone: &str, sealed: bool) -> LedgerEntry {
         let read_at = span(Zone::parse(zone).unwrap(), day(n)).1 + 9;
         let known = DayState { sealed, newest: Some(read_at - 10), read_at, ..DayState::default() };
-        LedgerEntry { known, action_time: Some(KIND), ..LedgerEntry::new(day(n), zone) }
+        LedgerEntry { state: known, action_time: Some(KIND), ..LedgerEntry::new(day(n), zone) }
     }
 
     fn all(entries: &[LedgerEntry]) -> BTreeMap<NaiveDate, LedgerEntry> {

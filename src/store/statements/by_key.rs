@@ -1,7 +1,7 @@
 //! Statements that find rows by their key: the path of foreign tables and of other engines.
 
 use crate::store::destination::Destination;
-use crate::store::statements::clauses::{Clauses, all, arrays, list, places};
+use crate::store::statements::clauses::{Clauses, all, list, unnest};
 
 /// SQL texts.
 pub struct ByKey {
@@ -22,7 +22,7 @@ pub struct ByKey {
 impl ByKey {
     pub(super) fn of(clauses: &Clauses) -> ByKey {
         let Destination { name, layout, key, .. } = clauses.destination;
-        let (width, typed, places_of_all) = (layout.width(), &clauses.typed, &clauses.places);
+        let (width, typed) = (layout.width(), &clauses.typed);
         // Typed before they meet the table: Citus refuses a stable cast of a joined column.
         let typed_key = key.iter().enumerate().map(|(n, column)| {
             format!("u.c{n}::{} AS {column}", clauses.destination.type_of(column))
@@ -31,11 +31,9 @@ impl ByKey {
             compare: compare(clauses),
             width: key.len(),
             delete: format!(
-                "WITH u AS MATERIALIZED (SELECT {} FROM unnest({}) AS u({})) \
-                 DELETE FROM {name} AS d USING u WHERE {}",
+                "WITH u AS MATERIALIZED (SELECT {} FROM {}) DELETE FROM {name} AS d USING u WHERE {}",
                 list(typed_key),
-                arrays(key.len()),
-                places(key.len()),
+                unnest(key.len()),
                 has_key(clauses, key.len() + 1)
             ),
             // For IS NULL, the planner would trust a foreign table's NOT NULL.
@@ -46,9 +44,8 @@ impl ByKey {
                 key_of_d(key)
             ),
             update: format!(
-                "WITH u AS MATERIALIZED (SELECT {typed} FROM unnest({}) AS u({places_of_all})) \
-                 UPDATE {name} AS d SET {} FROM u WHERE {}",
-                clauses.columns(),
+                "WITH u AS MATERIALIZED (SELECT {typed} FROM {}) UPDATE {name} AS d SET {} FROM u WHERE {}",
+                unnest(width),
                 clauses.sets(|_, column| format!("u.{column}")),
                 has_key(clauses, width + 1)
             ),

@@ -87,12 +87,19 @@ impl Clauses<'_> {
 }
 
 /// So many text arrays as arguments, from the first on.
-pub fn arrays(count: usize) -> String {
+fn arrays(count: usize) -> String {
     list((1..=count).map(|n| format!("${n}::pg_catalog.text[]")))
 }
 
+/// The rows of so many text arrays as `u`. `unnest` of several is syntax; of one, it is a function, which the
+/// search_path of the caller would find.
+pub fn unnest(count: usize) -> String {
+    let function = if count == 1 { "pg_catalog.unnest" } else { "unnest" };
+    format!("{function}({}) AS u({})", arrays(count), places(count))
+}
+
 /// So many names of columns: `c0, c1, …`
-pub fn places(count: usize) -> String {
+fn places(count: usize) -> String {
     list((0..count).map(|n| format!("c{n}")))
 }
 

@@ -145,6 +145,58 @@ fn companions_of_a_table_that_its_former_owner_has_again_are_its_own_and_restore
     assert_eq!(texts(&mut db, known), ["matomo_conversions", "matomo_items", "who"]);
     let of_name = "SELECT count(*) FROM matomo_companion WHERE destination = 0 AND destination_name[2] = 'matomo'";
     assert_eq!(one::<i64>(&mut db, of_name), 0);
+    // It is no companion any more, but an erasure still searches it.
+    run(&mut db, "INSERT INTO matomo_visits SELECT * FROM who LIMIT 1");
+    let visitor: String = one(&mut db, "SELECT visitorid FROM matomo_visits");
+    run(&mut db, &format!("SELECT matomo_forget('{visitor}')"));
+    assert_eq!(one::<i64>(&mut db, "SELECT count(*) FROM matomo_visits"), 0);
+}
+
+#[test]
+fn days_that_were_copied_while_another_owned_the_table_are_read_again_into_its_restored_companions()
+{
+    let of = scene();
+    let mut db = copied(&of.name, "gap", &[]);
+    let other = role(&mut db);
+    // As from a backup of before these days.
+    for table in ["matomo_visits", "matomo_conversions", "matomo_items", "matomo"] {
+        let of_days = format!("SELECT idvisit FROM matomo WHERE day >= '{}'", AGAIN[0]);
+        run(&mut db, &format!("DELETE FROM {table} WHERE idvisit IN ({of_days})"));
+    }
+    run(&mut db, &give_all_four("matomo", &other));
+    let [first, last] = AGAIN;
+    sync(&mut db, &of.fake, &format!(", '{first}', '{last}'"));
+    let of_days = format!("SELECT count(*) FROM matomo_visits WHERE day >= '{first}'");
+    assert_eq!(one::<i64>(&mut db, &of_days), 0, "its companions are not known");
+    run(&mut db, &give_all_four("matomo", &of.owner));
+    // Whoever looks first.
+    run(&mut db, "SELECT matomo_forget('nobody')");
+    for _ in 0..2 {
+        run(&mut db, "CALL matomo_sync_all()");
+    }
+    assert_tables_equal(&mut db, "matomo", &tables_between(&of.fake, 1, FIRST, "2200-01-01"));
+}
+
+#[test]
+fn of_two_restored_companions_of_a_kind_that_come_later_one_is_taken() {
+    let of = scene();
+    let (name, _, _) = both(&of);
+    let file = dumped(&name, &["-Fc", "--exclude-table=matomo_visits"]);
+    let mut db = restored(shared(), &file, &format!("{name}_late"), &["--no-owner"]);
+    std::fs::remove_file(file).unwrap();
+    let of_kind = "SELECT count(*) FROM matomo_companion WHERE kind = 'visits' AND destination_name[2] = 'matomo'";
+    assert_eq!(one::<i64>(&mut db, of_kind), 2);
+    let last = AGAIN[1];
+    sync(&mut db, &of.fake, &format!(", '{last}', '{last}', force => true"));
+    run(
+        &mut db,
+        "CREATE TABLE matomo_visits (LIKE matomo_visit INCLUDING ALL, PRIMARY KEY (idvisit))",
+    );
+    for _ in 0..2 {
+        sync(&mut db, &of.fake, &format!(", '{FIRST}'"));
+    }
+    assert_eq!(one::<i64>(&mut db, of_kind), 0);
+    assert_tables_equal(&mut db, "matomo", &tables_between(&of.fake, 1, FIRST, "2200-01-01"));
 }
 
 /// Rows of two owners in dumps are of one table where that is a superuser's.

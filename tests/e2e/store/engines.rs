@@ -83,6 +83,28 @@ fn only_rows_that_differ_are_written() {
     }
 }
 
+/// Of several arrays, unnest is syntax; of one, it is a function.
+#[test]
+fn rows_with_a_key_of_one_column_are_deleted_without_the_unnest_of_the_callers_path() {
+    let noon = Noon::new();
+    let fake = serve(noon.world(4));
+    let mut db = heap2();
+    run(
+        &mut db,
+        "SELECT matomo_create_table('matomo');
+         ALTER TABLE matomo DROP CONSTRAINT matomo_pkey, ADD PRIMARY KEY (action_id);
+         CREATE SCHEMA theirs; CREATE FUNCTION theirs.unnest(text[]) RETURNS SETOF text LANGUAGE plpgsql
+             AS 'BEGIN RAISE ''theirs is called''; END';
+         SET search_path = theirs, public",
+    );
+    let into = format!("{}, force => true", from(&noon, 3));
+    sync(&mut db, &fake, &into);
+    fake.world().site_mut(1).visit_mut(1012).actions.truncate(2);
+    let sums = sync(&mut db, &fake, &into);
+    assert_eq!((sums.inserted, sums.updated, sums.deleted), (0, 0, 1));
+    assert_tables_equal(&mut db, "matomo", &all_tables_of(&fake, 1));
+}
+
 #[test]
 fn partitions_of_another_kind_than_the_others_are_written_too() {
     let noon = Noon::new();

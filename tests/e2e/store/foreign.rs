@@ -282,6 +282,11 @@ fn errors_of_the_other_server_name_it_and_say_what_to_check() {
         "42501",
         "permission denied for table old",
     );
+    // It may read, but not delete.
+    run(&mut there, &format!("GRANT SELECT ON old TO {role}"));
+    let refused = error(&mut shared().connect(&name), &old);
+    assert_says(&refused, "42501", "permission denied for table old", &[], hint);
+    run(&mut there, &format!("REVOKE SELECT ON old FROM {role}"));
     let check = format!(
         "SELECT matomo_check(1, '{}', NULL, '{}', '{}', 'visits')",
         noon.text(7),
