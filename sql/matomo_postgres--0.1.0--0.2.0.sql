@@ -648,7 +648,7 @@ COMMENT ON COLUMN matomo_visit.visitconverted IS 'Whether the visit converted a 
 COMMENT ON COLUMN matomo_visit.visitecommercestatus IS 'none, ordered, abandonedCart or orderedThenAbandonedCart';
 COMMENT ON COLUMN matomo_visit.goalconversions IS 'Number of goal conversions in the visit';
 COMMENT ON COLUMN matomo_visit.actions IS 'Number of actions of the visit as Matomo counts them: page views, downloads, outlinks, searches and events';
-COMMENT ON COLUMN matomo_visit.interactions IS 'Number of interactions of the visit as Matomo counts them: without events';
+COMMENT ON COLUMN matomo_visit.interactions IS 'Number of interactions of the visit as Matomo counts them: page views and site searches';
 COMMENT ON COLUMN matomo_visit.searches IS 'Number of site searches in the visit';
 COMMENT ON COLUMN matomo_visit.events IS 'Number of events in the visit';
 COMMENT ON COLUMN matomo_visit.pageviews IS 'Number of page views among the actions that Matomo lists';

@@ -115,29 +115,24 @@ pub const ACTION_KEYS: [&str; 39] = [
 pub const ITEM_KEYS: [&str; 6] =
     ["categories", "itemCategory", "itemName", "itemSKU", "price", "quantity"];
 
-/// Keys that are left out by name, in alphabetical order: texts for people that another key has as a
-/// value (`browser` is `browserName` and `browserVersion`), times that another key has in full, and
+/// Keys of a visit that are left out by name, in alphabetical order: texts for people that another key has
+/// as a value (`browser` is `browserName` and `browserVersion`), times that another key has in full, and
 /// totals of the visitor, which change in old visits.
-const LEFT_OUT: [&str; 27] = [
+const LEFT_OUT_OF_VISITS: [&str; 22] = [
     "browser",
     "browserFamilyDescription",
     "continent",
     "countryFlag",
     "daysSinceLastEcommerceOrder",
-    "icon",
-    "iconSVG",
     "language",
     "lastActionDateTime",
     "location",
     "operatingSystem",
-    "pageLoadTime",
-    "pageTitle",
     "pluginsIcons",
     "referrerTypeName",
     "serverDate",
     "serverTimestamp",
     "siteCurrencySymbol",
-    "subtitle",
     "totalAbandonedCarts",
     "totalAbandonedCartsItems",
     "totalAbandonedCartsRevenue",
@@ -147,6 +142,9 @@ const LEFT_OUT: [&str; 27] = [
     "visitLocalHour",
     "visitServerHour",
 ];
+
+/// The same of an action. `pageTitle` is its `title`, and `subtitle` its URL or made of other values.
+const LEFT_OUT_OF_ACTIONS: [&str; 5] = ["icon", "iconSVG", "pageLoadTime", "pageTitle", "subtitle"];
 
 /// The position of a key in [`VISIT_KEYS`], for constants.
 pub const fn visit_key(key: &str) -> usize {
@@ -181,7 +179,8 @@ const fn is_same(a: &str, b: &str) -> bool {
 pub static VISIT_PLACES: Places = Places::of(&VISIT_KEYS);
 pub static ACTION_PLACES: Places = Places::of(&ACTION_KEYS);
 pub static ITEM_PLACES: Places = Places::of(&ITEM_KEYS);
-static LEFT_OUT_PLACES: Places = Places::of(&LEFT_OUT);
+static PLACES_LEFT_OUT_OF_VISITS: Places = Places::of(&LEFT_OUT_OF_VISITS);
+static PLACES_LEFT_OUT_OF_ACTIONS: Places = Places::of(&LEFT_OUT_OF_ACTIONS);
 
 /// A hash table of a list of keys, made by the compiler. An answer has a hundred keys a visit.
 pub struct Places {
@@ -234,11 +233,19 @@ const fn hash(key: &[u8]) -> usize {
     (length * 59 + first as usize * 7 + middle as usize * 31 + last as usize * 13) % SLOTS
 }
 
-/// Whether a key is left out on purpose; so are all icons and texts for people.
-pub fn is_left_out(key: &str) -> bool {
-    LEFT_OUT_PLACES.find(key).is_some()
-        || key.ends_with("Icon")
-        || key.as_bytes().windows(PRETTY.len()).any(|part| part == PRETTY)
+/// Whether a key of a visit is left out on purpose.
+pub fn is_left_out_of_visits(key: &str) -> bool {
+    PLACES_LEFT_OUT_OF_VISITS.find(key).is_some() || is_for_people(key)
+}
+
+/// Whether a key of an action is left out on purpose.
+pub fn is_left_out_of_actions(key: &str) -> bool {
+    PLACES_LEFT_OUT_OF_ACTIONS.find(key).is_some() || is_for_people(key)
+}
+
+/// Whether a value is an icon or a text for people.
+fn is_for_people(key: &str) -> bool {
+    key.ends_with("Icon") || key.as_bytes().windows(PRETTY.len()).any(|part| part == PRETTY)
 }
 
 const PRETTY: &[u8; 6] = b"Pretty";
@@ -249,7 +256,13 @@ mod tests {
 
     #[test]
     fn each_key_is_found_where_it_stands() {
-        for places in [&VISIT_PLACES, &ACTION_PLACES, &ITEM_PLACES, &LEFT_OUT_PLACES] {
+        for places in [
+            &VISIT_PLACES,
+            &ACTION_PLACES,
+            &ITEM_PLACES,
+            &PLACES_LEFT_OUT_OF_VISITS,
+            &PLACES_LEFT_OUT_OF_ACTIONS,
+        ] {
             let keys = places.keys;
             assert!(keys.is_sorted_by(|a, b| a < b), "{keys:?}");
             for (place, key) in keys.iter().enumerate() {
@@ -264,11 +277,11 @@ mod tests {
 
     #[test]
     fn icons_and_texts_for_people_are_left_out() {
-        for key in ["visitorTypeIcon", "serverDatePrettyFirstAction", "icon", "subtitle"] {
-            assert!(is_left_out(key), "{key}");
+        for key in ["visitorTypeIcon", "serverDatePrettyFirstAction"] {
+            assert!(is_left_out_of_visits(key) && is_left_out_of_actions(key), "{key}");
         }
         for key in ["deviceType", "pageId", "somethingNew"] {
-            assert!(!is_left_out(key), "{key}");
+            assert!(!is_left_out_of_visits(key) && !is_left_out_of_actions(key), "{key}");
         }
     }
 }

@@ -199,7 +199,10 @@ impl<'a> Visit<'a> {
                     visit.actions = list;
                     visit.unknown.extend(odd.map(|odd| (key, odd)));
                 }
-                _ => read_other(&mut visit.dimensions, &mut visit.unknown, key, &mut map)?,
+                _ => {
+                    let left_out = keys::is_left_out_of_visits(&key);
+                    read_other(&mut visit.dimensions, &mut visit.unknown, key, left_out, &mut map)?;
+                }
             }
         }
         // Matomo hides them from an anonymous token so.
@@ -247,7 +250,16 @@ impl<'a> Action<'a> {
             }
             match key.as_ref() {
                 "customVariables" => action.custom_variables = present(map.next_value()?),
-                _ => read_other(&mut action.dimensions, &mut action.unknown, key, &mut map)?,
+                _ => {
+                    let left_out = keys::is_left_out_of_actions(&key);
+                    read_other(
+                        &mut action.dimensions,
+                        &mut action.unknown,
+                        key,
+                        left_out,
+                        &mut map,
+                    )?;
+                }
             }
         }
         action.wall = action.values[const { action_key("timestamp") }].and_then(json::integer);
@@ -283,6 +295,7 @@ fn read_other<'a, A: MapAccess<'a>>(
     dimensions: &mut Dimensions<'a>,
     unknown: &mut Members<'a>,
     key: Cow<'a, str>,
+    is_left_out: bool,
     map: &mut A,
 ) -> Result<(), A::Error> {
     if let Some(number) = dimension_of(&key) {
@@ -290,7 +303,7 @@ fn read_other<'a, A: MapAccess<'a>>(
         if !json::is_nothing(value) {
             dimensions.insert(number, value);
         }
-    } else if keys::is_left_out(&key) {
+    } else if is_left_out {
         map.next_value::<IgnoredAny>()?;
     } else {
         keep(unknown, key, map.next_value()?)?;

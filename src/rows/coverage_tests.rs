@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use fake_matomo::tables::columns::{LEFT_OUT_OF_ACTIONS, LEFT_OUT_OF_VISITS};
 use fake_matomo::{Clock, Fake, Options, Plan, SitePlan, World, hostile, mutate};
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -10,7 +11,6 @@ use serde_json::value::RawValue;
 use super::fuzz::recorded;
 use super::*;
 use crate::matomo::json::mend;
-use crate::matomo::keys;
 use crate::matomo::zone::Zone;
 use crate::rows::lines;
 
@@ -42,7 +42,7 @@ fn is_nothing(value: &Value) -> bool {
 }
 
 /// Keys with a value that neither a column of these rows holds, nor `extra` has, nor are left out.
-fn lost(members: &Value, rows: &[(TableKind, &Row)]) -> BTreeSet<String> {
+fn lost(members: &Value, rows: &[(TableKind, &Row)], left_out: &[&str]) -> BTreeSet<String> {
     let held = |key: &str, (kind, row): &(TableKind, &Row)| {
         let mut columns = kind.columns().iter();
         columns.any(|column| column.source.key() == Some(key) && row[column.name].is_some())
@@ -52,7 +52,11 @@ fn lost(members: &Value, rows: &[(TableKind, &Row)]) -> BTreeSet<String> {
                 .any(|column| object(row, column).get(key).is_some())
     };
     let is_lost = |(key, value): &(&String, &Value)| {
-        !(is_nothing(value) || keys::is_left_out(key) || rows.iter().any(|row| held(key, row)))
+        let is_for_people = key.ends_with("Icon") || key.contains("Pretty");
+        !(is_nothing(value)
+            || is_for_people
+            || left_out.contains(&key.as_str())
+            || rows.iter().any(|row| held(key, row)))
     };
     members.as_object().unwrap().iter().filter(is_lost).map(|(key, _)| key.clone()).collect()
 }
@@ -75,7 +79,7 @@ fn lost_of(visit: &Value) -> BTreeSet<String> {
     if elements(&details).is_some() {
         members.remove("actionDetails");
     }
-    let mut lost_keys = lost(&visit, &[(TableKind::Visits, &of_visit[0])]);
+    let mut lost_keys = lost(&visit, &[(TableKind::Visits, &of_visit[0])], &LEFT_OUT_OF_VISITS);
     visit["idVisit"] = of_visit[0]["idvisit"].as_deref().unwrap().into();
     visit["actionDetails"] = details.clone();
     let (actions, conversions, items) = (
@@ -116,10 +120,10 @@ fn lost_of(visit: &Value) -> BTreeSet<String> {
         {
             action.as_object_mut().unwrap().remove("itemDetails");
         }
-        lost_keys.extend(lost(&action, &of_action));
+        lost_keys.extend(lost(&action, &of_action, &LEFT_OUT_OF_ACTIONS));
         assert!(places.is_empty() || maps.len() == places.len(), "items of {id}");
         for (item, place) in maps.iter().zip(places) {
-            lost_keys.extend(lost(item, &[(TableKind::Items, &items[*place])]));
+            lost_keys.extend(lost(item, &[(TableKind::Items, &items[*place])], &[]));
         }
     }
     lost_keys

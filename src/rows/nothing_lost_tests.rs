@@ -39,6 +39,16 @@ fn extra(row: &Row) -> &str {
 }
 
 #[test]
+fn a_key_that_is_left_out_of_visits_is_kept_of_an_action_and_the_other_way_round() {
+    let action = r#"{"type":"action","location":"a","language":"b","pageTitle":"c"}"#;
+    let members = format!(r#""location":"a","subtitle":"b","actionDetails":[{action}]"#);
+    let (actions, _) = of(TableKind::Actions, &members);
+    assert_eq!(extra(&actions[0]), r#"{"language": "b", "location": "a"}"#);
+    let (visits, _) = of(TableKind::Visits, &members);
+    assert_eq!(extra(&visits[0]), r#"{"subtitle": "b"}"#);
+}
+
+#[test]
 fn an_odd_number_of_cut_actions_is_null_kept_and_leaves_the_exit_page_open() {
     let visit = |count: &str| {
         let page = format!(r#"{{"type":"action","url":"a","timestamp":{NOON}}}"#);

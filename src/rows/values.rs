@@ -176,15 +176,24 @@ pub fn json(raw: &RawValue) -> String {
     if raw.get().starts_with('"') && !raw.get().contains('\\') {
         return raw.get().to_owned();
     }
-    storable(raw).to_string()
+    bare_number(raw).map_or_else(|| storable(raw).to_string(), Cow::into_owned)
 }
 
 /// The same as `jsonb` shows it: keys by their length, then by their bytes; a space after each colon
 /// and comma.
 pub fn jsonb(raw: &RawValue) -> String {
+    if let Some(number) = bare_number(raw) {
+        return number.into_owned();
+    }
     let mut text = String::new();
     write_jsonb(&storable(raw), &mut text);
     text
+}
+
+/// A number outside of lists and objects and without an exponent, with all of its digits.
+fn bare_number(raw: &RawValue) -> Option<Cow<'_, str>> {
+    let is_number = raw.get().bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'-' | b'.'));
+    is_number.then(|| plain_number(raw.get())).flatten()
 }
 
 fn storable(raw: &RawValue) -> Value {
@@ -290,6 +299,12 @@ mod tests {
                 r#"{"aa": null, "ab": {}, "id": 1.5, "name": "a"}"#,
             ),
             (r#""\u00e9\/\"""#, r#""é/\"""#),
+            (
+                r#"{"sum": [101.44999999999999, 30.189999999999998]}"#,
+                r#"{"sum": [101.44999999999999, 30.189999999999998]}"#,
+            ),
+            ("12345678901234567890123", "12345678901234567890123"),
+            ("-1.50", "-1.50"),
             ("1e999", r#""1e999""#),
         ] {
             assert_eq!(jsonb(&raw(sent)), shown);

@@ -267,10 +267,10 @@ impl Check {
         };
         let (from, to) = (on_axis(zone.midnight(*first)), on_axis(zone.midnight(after)));
         let mut stored = inspect::visits_between(&self.destination, self.site.id, from, to)?;
-        if let Some(visits) = self.destination.visits() {
-            // Those without actions.
+        // Visits without actions, and such as only a companion has.
+        for companion in self.destination.tables().skip(1) {
             let known: HashSet<_> = stored.iter().map(|(id, _)| *id).collect();
-            let of_table = inspect::visits_between(visits, self.site.id, from, to)?;
+            let of_table = inspect::visits_between(companion, self.site.id, from, to)?;
             stored.extend(of_table.into_iter().filter(|(id, _)| !known.contains(id)));
         }
         // Matomo may have moved some of them to another day.

@@ -28,7 +28,7 @@ pub const VISITS: &[Column] = &[
     new("actions", "integer", Visit("actions"),
         "Number of actions of the visit as Matomo counts them: page views, downloads, outlinks, searches and events"),
     new("interactions", "integer", Visit("interactions"),
-        "Number of interactions of the visit as Matomo counts them: without events"),
+        "Number of interactions of the visit as Matomo counts them: page views and site searches"),
     new("searches", "integer", Visit("searches"), "Number of site searches in the visit"),
     new("events", "integer", Visit("events"), "Number of events in the visit"),
     new("pageviews", "integer", PageViews, "Number of page views among the actions that Matomo lists"),

@@ -165,7 +165,7 @@ fn a_visit_that_changes_is_replaced_in_all_tables() {
 }
 
 #[test]
-fn what_only_the_table_of_visits_has_is_checked_and_mended() {
+fn what_only_a_companion_has_is_checked_and_mended() {
     let (fake, mut db) = shop();
     for table in TABLES {
         next_sync(&fake, table).run(&mut db);
@@ -178,7 +178,7 @@ fn what_only_the_table_of_visits_has_is_checked_and_mended() {
             )
         };
         assert_eq!(one::<String>(&mut db, &check(false)), "0 0 0 0");
-        // Changes in Matomo, changes here, and a visit that only the companion has.
+        // Changes in Matomo, changes here, and visits that only companions have.
         let id = fake.world().site(1).visits[5].id;
         fake.world()
             .site_mut(1)
@@ -191,11 +191,15 @@ fn what_only_the_table_of_visits_has_is_checked_and_mended() {
                 "UPDATE {table}_visits SET languagecode = 'xx' WHERE idvisit = (SELECT max(idvisit) FROM {table}_visits);
                  DELETE FROM {table}_visits WHERE idvisit = (SELECT min(idvisit) FROM {table}_visits);
                  INSERT INTO {table}_visits (idvisit, idsite, firstaction, lastaction)
-                     VALUES (7, 1, '2026-10-24 10:00Z', '2026-10-24 10:00Z')"
+                     VALUES (7, 1, '2026-10-24 10:00Z', '2026-10-24 10:00Z');
+                 INSERT INTO {table}_conversions (action_id, idvisit, idsite, converted)
+                     VALUES ('8_0', 8, 1, '2026-10-24 10:00Z');
+                 INSERT INTO {table}_items (action_id, place, idvisit, idsite, converted)
+                     VALUES ('8_0', 0, 8, 1, '2026-10-24 10:00Z'), ('9_0', 0, 9, 1, '2026-10-24 10:00Z')"
             ),
         );
-        assert_eq!(one::<String>(&mut db, &check(false)), "0 1 3 0");
-        assert_eq!(one::<String>(&mut db, &check(true)), "0 1 3 4");
+        assert_eq!(one::<String>(&mut db, &check(false)), "0 3 3 0");
+        assert_eq!(one::<String>(&mut db, &check(true)), "0 3 3 6");
         assert_eq!(one::<String>(&mut db, &check(false)), "0 0 0 0");
         assert_whole(&mut db, &fake, table);
         fake.world().site_mut(1).visit_mut(id).extra.clear();

@@ -46,6 +46,11 @@ impl Visit {
         self.count(|kind| matches!(kind, Kind::Event { .. }))
     }
 
+    /// Matomo's `interactions`: in recorded visits, page views and searches.
+    pub fn interactions(&self) -> i64 {
+        self.count(|kind| matches!(kind, Kind::Page | Kind::Search { .. }))
+    }
+
     pub fn searches(&self) -> i64 {
         self.count(|kind| matches!(kind, Kind::Search { .. }))
     }

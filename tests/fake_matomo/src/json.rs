@@ -152,7 +152,7 @@ fn visitor(w: &mut Writer, visit: &Visit) {
     w.str("visitDurationPretty", &action_json::pretty(visit.duration()));
     w.db("searches", visit.searches());
     w.db("actions", visit.action_count());
-    w.db("interactions", visit.action_count() - visit.events());
+    w.db("interactions", visit.interactions());
 }
 
 fn referrer(w: &mut Writer, visit: &Visit) {

@@ -115,7 +115,7 @@ pub fn visit(world: &World, site: &Site, zone: Zone, visit: &Visit) -> Facts {
     f.int("searches", visit.searches());
     f.int("events", visit.events());
     f.int("actions", visit.action_count());
-    f.int("interactions", visit.action_count() - visit.events());
+    f.int("interactions", visit.interactions());
     f.int("truncatedActionsCount", visit.cut(world.max_actions));
     f.text("visitLocalTime", visit.local_time(zone).time().to_string());
     origin(&mut f, visit);
