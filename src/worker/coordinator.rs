@@ -113,6 +113,10 @@ impl Coordinator {
         queue.tasks.retain(|task| task.syncs || task.does_upkeep);
         self.owes_upkeep.retain(|site| queue.tasks.iter().any(|task| task.site == *site));
         self.start(&queue);
+        // One that ends while this session waits for a lock may have woken it there.
+        if self.at_work.iter().any(|(_, child)| child.has_ended()) {
+            return Duration::ZERO;
+        }
         let again = self.not_before.values().map(|until| *until - now);
         again.chain(queue.pause).chain([naptime]).min().unwrap_or(naptime)
     }
