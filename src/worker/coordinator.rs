@@ -53,6 +53,8 @@ struct Coordinator {
     not_before: HashMap<i32, Instant>,
     /// Sites whose upkeep to leave alone for a while, unless its state changes.
     upkeep_not_before: HashMap<i32, (Instant, String)>,
+    /// Sites in whose upkeep so many processes have died, and which have waited for that.
+    upkeep_deaths: HashMap<i32, i32>,
     /// Sites that were synced since their last upkeep: it goes before the next sync, as a site may always
     /// be due.
     owes_upkeep: HashSet<i32>,
@@ -103,6 +105,7 @@ impl Coordinator {
         for (task, _) in ended {
             self.see_what_came(&task, &queue, now + naptime, now + UPKEEP_PAUSE);
         }
+        self.let_deaths_wait(&queue, now, naptime);
         self.not_before.retain(|_, until| *until > now);
         self.upkeep_not_before.retain(|_, (until, _)| *until > now);
         for task in &mut queue.tasks {
@@ -119,6 +122,20 @@ impl Coordinator {
         }
         let again = self.not_before.values().map(|until| *until - now);
         again.chain(queue.pause).chain([naptime]).min().unwrap_or(naptime)
+    }
+
+    /// Makes a site wait after each process that died in its upkeep, the longer the more there were: such a
+    /// death takes the server along, and with it this process and what it remembers.
+    fn let_deaths_wait(&mut self, queue: &Queue, now: Instant, naptime: Duration) {
+        for task in queue.tasks.iter().filter(|task| task.does_upkeep && task.upkeep_deaths > 0) {
+            let is_at_work = self.at_work.iter().any(|(other, _)| other.site == task.site);
+            let deaths = task.upkeep_deaths;
+            if !is_at_work && self.upkeep_deaths.insert(task.site, deaths) != Some(deaths) {
+                let wait = naptime * 2_u32.pow(deaths.clamp(1, 8).unsigned_abs() - 1);
+                let wait = (now + wait, task.upkeep_state.clone());
+                self.upkeep_not_before.entry(task.site).or_insert(wait);
+            }
+        }
     }
 
     /// Records the failure of sites that a process holds for hours, such as one that was stopped.

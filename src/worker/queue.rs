@@ -56,6 +56,8 @@ pub struct Task {
     pub due_at: String,
     /// As text. Progress or a restart changes it.
     pub upkeep_state: String,
+    /// Processes that have died in its upkeep, if none is at work.
+    pub upkeep_deaths: i32,
 }
 
 /// A site that may have work.
@@ -76,6 +78,7 @@ struct Candidate {
     /// Whether the last run failed because its Matomo did not answer.
     is_unanswered: bool,
     upkeep_state: String,
+    upkeep_deaths: i32,
     /// Whether its last run was interrupted and that is not yet recorded.
     is_dead: bool,
     /// Version of the credentials that Matomo refused.
@@ -130,11 +133,18 @@ pub fn read() -> Result<Option<Queue>> {
             } else {
                 -retention::seconds_of_today(&waiting.timezone)
             };
-            let Candidate { site, due_at, upkeep_state, .. } = waiting;
-            tasks.push((
-                seconds,
-                Task { site, matomo, syncs, does_upkeep, is_failing, due_at, upkeep_state },
-            ));
+            let Candidate { site, due_at, upkeep_state, upkeep_deaths, .. } = waiting;
+            let task = Task {
+                site,
+                matomo,
+                syncs,
+                does_upkeep,
+                is_failing,
+                due_at,
+                upkeep_state,
+                upkeep_deaths,
+            };
+            tasks.push((seconds, task));
         }
         if let Some(seconds) = waiting.seconds.filter(|_| waiting.is_enabled && !syncs) {
             let pause = Duration::try_from_secs_f64(seconds.max(0.001)).ok();
@@ -168,7 +178,8 @@ fn waiting(extension: &Extension) -> Result<Vec<Candidate>> {
              t.failures > 0 AND t.is_unanswered AND NOT EXISTS (SELECT FROM {0}.matomo_run_log g \
                  WHERE g.site_id = s.id AND g.status = 'paused'), \
              (SELECT o.option_value FROM pg_foreign_server f, \
-                 pg_options_to_table(f.srvoptions) o WHERE f.srvname = s.server AND o.option_name = 'url') \
+                 pg_options_to_table(f.srvoptions) o WHERE f.srvname = s.server AND o.option_name = 'url'), \
+             coalesce(t.upkeep_begun, 0) \
          FROM {0}.matomo_site_config s LEFT JOIN pg_roles r ON r.oid = {OWNER_OF_SITE} \
          LEFT JOIN {0}.matomo_site_state t ON t.site_id = s.id \
          CROSS JOIN LATERAL (SELECT coalesce(t.next_at, now())) AS a(at) \
@@ -199,6 +210,7 @@ fn waiting(extension: &Extension) -> Result<Vec<Candidate>> {
                     upkeep_state: row.get(13).map_err(spi)?.ok_or_else(corrupt)?,
                     is_unanswered: row.get(14).map_err(spi)? == Some(true),
                     url: row.get(15).map_err(spi)?,
+                    upkeep_deaths: row.get(16).map_err(spi)?.ok_or_else(corrupt)?,
                 })
             })
             .collect()

@@ -549,7 +549,7 @@ fn upkeep_that_kills_its_process_is_given_up_for_the_day() {
         &mut db,
         &format!("SELECT matomo_alter_site({site}, enabled => false, retention => '1 day')"),
     );
-    for _ in 0..3 {
+    for death in 1..=3 {
         let mut pid = None;
         wait_long(20, "it sleeps", || {
             pid = process_of(&mut db, site);
@@ -557,7 +557,28 @@ fn upkeep_that_kills_its_process_is_given_up_for_the_day() {
                 "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event = 'PgSleep')";
             pid.is_some() && one::<bool>(&mut db, sleeps)
         });
+        if death > 1 {
+            kill(&cluster, &mut db, pid.unwrap());
+            continue;
+        }
+        // It waits for matomo.naptime first.
+        run(&mut db, "ALTER SYSTEM SET matomo.naptime = '1h'");
+        run(&mut db, "SELECT pg_reload_conf()");
         kill(&cluster, &mut db, pid.unwrap());
+        let coordinator = "SELECT min(pid) FROM pg_stat_activity
+            WHERE backend_type = 'matomo coordinator' AND query LIKE '%0 at work, sleeps until%'";
+        let mut waits = None;
+        wait_long(20, "the coordinator is back", || {
+            waits = one::<Option<i32>>(&mut db, coordinator);
+            waits.is_some()
+        });
+        for _ in 0..20 {
+            assert_eq!(process_of(&mut db, site), None, "it does not wait");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        run(&mut db, "ALTER SYSTEM RESET matomo.naptime");
+        run(&mut db, "SELECT pg_reload_conf()");
+        kill(&cluster, &mut db, waits.unwrap());
     }
     wait_long(20, "that is noted", || {
         let noted = "SELECT coalesce(upkeep_error, '') FROM matomo_status";
