@@ -89,7 +89,7 @@ fn what_postgres_calls_is_guarded() {
 fn an_arrow_upwards_is_refused() {
     let files = files(&[
         ("api/sync", "use crate::store::writer;"),
-        ("store/writer", "fn f() { crate::state::ledger::f() }"),
+        ("store/batch_writer", "fn f() { crate::state::ledger::f() }"),
         ("state/ledger", "use crate::error::Error;"),
         ("error", ""),
     ]);
