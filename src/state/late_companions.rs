@@ -54,9 +54,16 @@ fn note(destination: &Destination) -> Result<()> {
     let outdated_here = of(&outdated);
     if has_rows(&any(&outdated_here))? {
         companions::forget_dropped(extension)?;
-        // As one whose destination was dropped, so that an erasure still searches it.
+        // As one whose destination was dropped, so that an erasure still searches it. Only a table of visits
+        // says by itself whose its rows are.
         let set = "destination_name = ARRAY['?', gen_random_uuid()::text, $1::oid::text]";
-        has_rows(&change(set, &outdated_here, ""))?;
+        let of_visits = format!("{outdated_here} AND c.kind = 'visits'");
+        has_rows(&change(set, &of_visits, ""))?;
+        has_rows(&format!(
+            "DELETE FROM {schema}.matomo_companion c WHERE c.ctid = ANY (ARRAY( \
+                 SELECT c.ctid FROM {schema}.matomo_companion c WHERE {outdated_here} AND c.kind <> 'visits' \
+                 FOR UPDATE SKIP LOCKED))"
+        ))?;
     }
     let unmarked = format!(
         "{named} AND cardinality(c.companion_name) = 3 AND NOT {outdated} AND {found} IS NULL"

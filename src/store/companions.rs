@@ -129,13 +129,16 @@ fn resolve(
     let sql = format!(
         "WITH free AS (SELECT c.ctid AS place FROM {0}.matomo_companion c WHERE c.kind = $2 AND {1} \
              AND (c.destination::oid = 0::oid OR c.companion::oid = 0::oid) \
-             AND cardinality(c.companion_name) < 4 AND NOT {2} AND NOT {3} LIMIT 1 FOR UPDATE SKIP LOCKED) \
+             AND cardinality(c.companion_name) < 4 AND NOT {2} AND NOT {3} \
+             AND CASE c.companion::oid WHEN 0::oid THEN {4} ELSE c.companion::oid END = $3 \
+             LIMIT 1 FOR UPDATE SKIP LOCKED) \
          UPDATE {0}.matomo_companion c SET destination = $1, companion = $3, destination_name = '{{}}', \
              companion_name = '{{}}' FROM free f WHERE c.ctid = f.place",
         extension.schema,
         is_of(&extension.schema, "$1"),
         is_outdated(&extension.schema, "$1"),
-        has_own_days(&extension.schema, "$1")
+        has_own_days(&extension.schema, "$1"),
+        by_name(&extension.schema, "c")
     );
     let args = [destination.into(), kind.name().into(), companion.into()];
     extension.run(|client| query(client, &sql, &args).map(drop))

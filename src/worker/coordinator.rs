@@ -131,7 +131,8 @@ impl Coordinator {
             let is_at_work = self.at_work.iter().any(|(other, _)| other.site == task.site);
             let deaths = task.upkeep_deaths;
             if !is_at_work && self.upkeep_deaths.insert(task.site, deaths) != Some(deaths) {
-                let wait = naptime * 2_u32.pow(deaths.clamp(1, 8).unsigned_abs() - 1);
+                let wait =
+                    naptime.min(UPKEEP_PAUSE) * 2_u32.pow(deaths.clamp(1, 8).unsigned_abs() - 1);
                 let wait = (now + wait, task.upkeep_state.clone());
                 self.upkeep_not_before.entry(task.site).or_insert(wait);
             }

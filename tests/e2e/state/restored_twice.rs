@@ -150,6 +150,18 @@ fn companions_of_a_table_that_its_former_owner_has_again_are_its_own_and_restore
     let visitor: String = one(&mut db, "SELECT visitorid FROM matomo_visits");
     run(&mut db, &format!("SELECT matomo_forget('{visitor}')"));
     assert_eq!(one::<i64>(&mut db, "SELECT count(*) FROM matomo_visits"), 0);
+    // Items do not say whose they are: no erasure fails for an older table of them.
+    let owner = &of.owner;
+    run(
+        &mut db,
+        &format!(
+            "CREATE TABLE other_items (LIKE matomo_items); ALTER TABLE other_items OWNER TO {owner};
+             INSERT INTO matomo_companion
+                 VALUES (0, 'items', 0, '{{public,matomo,{owner}}}', '{{public,other_items,{owner}}}')"
+        ),
+    );
+    sync(&mut db, &of.fake, ", '2026-10-26', '2026-10-26', force => true");
+    run(&mut db, "SELECT matomo_forget('nobody')");
 }
 
 #[test]
