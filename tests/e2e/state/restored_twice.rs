@@ -155,7 +155,8 @@ fn companions_of_a_table_that_its_former_owner_has_again_are_its_own_and_restore
     run(
         &mut db,
         &format!(
-            "CREATE TABLE other_items (LIKE matomo_items); ALTER TABLE other_items OWNER TO {owner};
+            "DELETE FROM matomo_companion WHERE destination_name[1] = '?';
+             CREATE TABLE other_items (LIKE matomo_items); ALTER TABLE other_items OWNER TO {owner};
              INSERT INTO matomo_companion
                  VALUES (0, 'items', 0, '{{public,matomo,{owner}}}', '{{public,other_items,{owner}}}')"
         ),
