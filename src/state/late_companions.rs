@@ -7,7 +7,7 @@ use crate::pg::locks::{self, ALL_SITES, Held, Lock, LockKind, Mode};
 use crate::pg::spi::{query, sees_commits};
 use crate::state::ledger::reread_all;
 use crate::state::snapshot::check_sees_days;
-use crate::store::companions::{self, by_name, has_own_days, is_of, is_outdated};
+use crate::store::companions::{self, by_name, has_own_days, is_free, is_of, is_outdated};
 use crate::store::destination::Destination;
 
 /// Locks the rows of a site in a destination, and opens the companions that this has by now.
@@ -36,13 +36,9 @@ fn note(destination: &Destination) -> Result<()> {
     let any = |condition: &str| {
         format!("SELECT 1 FROM {schema}.matomo_companion c WHERE {condition} LIMIT 1")
     };
-    // Changes rows that no other session has locked.
-    let change = |set: &str, condition: &str, limit: &str| {
-        format!(
-            "UPDATE {schema}.matomo_companion c SET {set} WHERE c.ctid = ANY (ARRAY( \
-                 SELECT c.ctid FROM {schema}.matomo_companion c WHERE {condition} {limit} \
-                 FOR UPDATE SKIP LOCKED)) RETURNING 1"
-        )
+    let change = |set: &str, condition: &str| {
+        let is_free = is_free(schema, condition);
+        format!("UPDATE {schema}.matomo_companion c SET {set} WHERE c.{is_free} RETURNING 1")
     };
     let named = of("c.companion::oid = 0::oid");
     let args = [(*oid).into()];
@@ -58,12 +54,9 @@ fn note(destination: &Destination) -> Result<()> {
         // says by itself whose its rows are.
         let set = "destination_name = ARRAY['?', gen_random_uuid()::text, $1::oid::text]";
         let of_visits = format!("{outdated_here} AND c.kind = 'visits'");
-        has_rows(&change(set, &of_visits, ""))?;
-        has_rows(&format!(
-            "DELETE FROM {schema}.matomo_companion c WHERE c.ctid = ANY (ARRAY( \
-                 SELECT c.ctid FROM {schema}.matomo_companion c WHERE {outdated_here} AND c.kind <> 'visits' \
-                 FOR UPDATE SKIP LOCKED))"
-        ))?;
+        has_rows(&change(set, &of_visits))?;
+        let others = is_free(schema, &format!("{outdated_here} AND c.kind <> 'visits'"));
+        has_rows(&format!("DELETE FROM {schema}.matomo_companion c WHERE c.{others}"))?;
     }
     let unmarked = format!(
         "{named} AND cardinality(c.companion_name) = 3 AND NOT {outdated} AND {found} IS NULL"
@@ -92,7 +85,7 @@ fn note(destination: &Destination) -> Result<()> {
         "destination = $1, destination_name = '{{}}', companion = {found}, companion_name = '{{}}'"
     );
     // One after the other: a second one of the same kind is outdated then.
-    let take = change(&set, &late, "LIMIT 1");
+    let take = change(&set, &format!("{late} LIMIT 1"));
     let mut has_taken = false;
     while has_rows(&take)? {
         has_taken = true;

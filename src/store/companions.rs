@@ -38,6 +38,15 @@ pub fn is_outdated(schema: &str, destination: &str) -> String {
     )
 }
 
+/// SQL for whether a row of `matomo_companion` meets a condition on it, `c`, and no other session has it
+/// locked; then it is locked. The condition may end with a LIMIT.
+pub fn is_free(schema: &str, condition: &str) -> String {
+    format!(
+        "ctid = ANY (ARRAY(SELECT c.ctid FROM {schema}.matomo_companion c WHERE {condition} \
+         FOR UPDATE SKIP LOCKED))"
+    )
+}
+
 /// SQL for whether a destination (a parameter) has days of its own. While it had another owner than in the
 /// dump, its restored companions were not found, so that these days lack their rows.
 pub fn has_own_days(schema: &str, destination: &str) -> String {
@@ -307,12 +316,9 @@ fn check(extension: &Extension, companion: pg_sys::Oid, kind: TableKind) -> Resu
 /// # Errors
 /// Only internal ones.
 pub fn forget_dropped(extension: &Extension) -> Result<()> {
-    let table = format!("{}.matomo_companion", extension.schema);
-    let of_free = |condition: &str| {
-        format!(
-            "ctid = ANY (ARRAY(SELECT c.ctid FROM {table} c WHERE {condition} FOR UPDATE SKIP LOCKED))"
-        )
-    };
+    let schema = &extension.schema;
+    let table = format!("{schema}.matomo_companion");
+    let of_free = |condition: &str| is_free(schema, condition);
     let is_gone = |oid: &str| {
         format!("{oid} <> 0::oid AND NOT EXISTS (SELECT FROM pg_class r WHERE r.oid = {oid})")
     };

@@ -170,13 +170,13 @@ fn copy(run: i64) -> Result<Status> {
                 | Error::Request { fault: Fault::TokenRefused(_), .. } => Failure::Refused,
                 _ => Failure::Other,
             };
-            let lacks = match error {
+            let missing = match error {
                 Error::Busy(Busy::Partitions { missing, .. }) => Some(missing.clone()),
                 _ => None,
             };
             // Cannot fail: the call above has found the work.
             let _ =
-                session::with(|work| (work.failure, work.missing_partitions) = (failure, lacks));
+                session::with(|work| (work.failure, work.missing_partitions) = (failure, missing));
         })?;
     if state.timezone.as_ref() != Some(&step.info.timezone) {
         sites::note(&extension, site.id, &step.info, step.client.endpoint().url())?;
@@ -199,8 +199,8 @@ fn copy(run: i64) -> Result<Status> {
     warn_of_truncation(&prefix, state.truncated_visits);
     warn_of_misfits(&prefix, &state.misfits);
     runs::succeed(&extension, run)?;
-    let names = metadata_step::begin(&extension, site.id)?;
-    session::with(|work| work.metadata_day = names)?;
+    let metadata_day = metadata_step::begin(&extension, site.id)?;
+    session::with(|work| work.metadata_day = metadata_day)?;
     Ok(Status::Succeeded)
 }
 

@@ -42,8 +42,10 @@ pub fn with_engine_hint_of<T, E: From<Error>>(
     work: impl FnOnce() -> Result<T, E>,
 ) -> Result<T, E> {
     let engine = Spi::connect_mut(|client| Engine::of(client, table))?;
-    let name = name_of(table)?.unwrap_or_default();
-    if is_remote(&engine) { with_hint_of(&engine, &name, work) } else { work() }
+    if !is_remote(&engine) {
+        return work();
+    }
+    with_hint_of(&engine, &name_of(table)?.unwrap_or_default(), work)
 }
 
 fn is_remote(engine: &Engine) -> bool {

@@ -561,7 +561,7 @@ fn upkeep_that_kills_its_process_is_given_up_for_the_day() {
             kill(&cluster, &mut db, pid.unwrap());
             continue;
         }
-        // It waits for matomo.naptime first.
+        // It waits first: matomo.naptime, five minutes at most.
         run(&mut db, "ALTER SYSTEM SET matomo.naptime = '1h'");
         run(&mut db, "SELECT pg_reload_conf()");
         kill(&cluster, &mut db, pid.unwrap());
