@@ -25,6 +25,8 @@ pub type Layouts = Vec<Arc<Layout>>;
 pub struct ListedVisit {
     /// idVisit.
     pub id: i64,
+    /// lastActionTimestamp.
+    pub last: Option<i64>,
     /// The values of [`Layout::listed`], for each of the [`Layouts`] of actions and of visits.
     pub values: Vec<Vec<Option<String>>>,
 }

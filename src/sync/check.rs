@@ -22,7 +22,7 @@ use crate::store::destination::Destination;
 use crate::store::engine::hint::with_engine_hint;
 use crate::store::inspect::{self, Differing};
 use crate::sync::fetch;
-use crate::sync::pages::{Portion, ReadOptions};
+use crate::sync::pages::{Budget, ReadOptions};
 use crate::sync::plan::{self, Start};
 use crate::sync::recheck;
 use crate::sync::remote;
@@ -101,7 +101,7 @@ fn run_in(
         entries.values().filter(|entry| entry.action_time.as_ref().is_some_and(is_other));
     let now = Utc::now().timestamp();
     let reading =
-        ReadOptions { site, page_size, portion: Portion::Whole, began: now, is_zone_known: true };
+        ReadOptions { site, page_size, budget: Budget::Unlimited, began: now, is_zone_known: true };
     if options.repair {
         destination.check_places()?;
     }

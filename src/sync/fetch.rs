@@ -9,12 +9,13 @@ use crate::error::{Error, Fault, Result};
 use crate::matomo::client::{Client, SiteInfo, VisitSelection};
 use crate::matomo::visit::Visit;
 use crate::rows::batch::{Batch, Layouts, ListedVisit};
+use crate::rows::cell::representable;
 use crate::rows::site_context::SiteContext;
 use crate::rows::visit_cells;
 use crate::rows::visit_tally::{Counts, VisitTally};
 use crate::state::day_state::Pass;
 use crate::sync::helper::Outbox;
-use crate::sync::pages::{Page, Pages, Portion, ReadOptions, read_page, retry_line};
+use crate::sync::pages::{Budget, Page, Pages, ReadOptions, read_page, retry_line};
 use crate::sync::plan::{Due, Extent};
 
 /// A site-day after all its pages are read, or the maximum for one step.
@@ -94,7 +95,7 @@ fn read_day(
     due: Due,
     outbox: &mut Outbox<Message>,
 ) -> Result<bool> {
-    let ReadOptions { site, portion, began, .. } = *reading;
+    let ReadOptions { site, budget, began, .. } = *reading;
     let begin = site.zone.midnight(due.day);
     let mut pages = Pages::new(client, *reading, due.day, due.extent.since(), true);
     let (part, mut seen, began) = match due.extent {
@@ -149,9 +150,11 @@ fn read_day(
                 return Ok(false);
             }
         }
-        rest = pages.resume_at().filter(|_| portion.ends(pages.asked));
-        if rest.is_some() {
-            break;
+        if budget.is_spent(pages.asked) {
+            rest = pages.resume_at();
+            if rest.is_some() || pages.has_reached_now() {
+                break;
+            }
         }
     }
     if !batch.visits().is_empty() && !outbox.send(Message::Batch(batch)) {
@@ -165,7 +168,7 @@ fn read_day(
     if let Some(pass) = due.recheck.filter(|_| rest.is_none()) {
         let mut pages = Pages::new(client, *reading, due.day, Some(pass.since), false);
         pages.asked = asked;
-        let more = list(client, &mut pages, layouts, &mut reading.site, begin, portion, outbox)?;
+        let more = list(client, &mut pages, layouts, &mut reading.site, begin, budget, outbox)?;
         rechecked = more.is_none().then_some(pass.began);
         rest = more.map(|since| Pass { since, ..pass });
         asked = pages.asked;
@@ -182,7 +185,7 @@ fn list(
     layouts: &Layouts,
     site: &mut SiteContext,
     begin: i64,
-    portion: Portion,
+    budget: Budget,
     outbox: &mut Outbox<Message>,
 ) -> Result<Option<i64>> {
     while let Some(body) = pages.next(&mut |line| {
@@ -195,9 +198,11 @@ fn list(
         if !outbox.send(Message::Listed(listed)) {
             return Ok(None);
         }
-        let rest = pages.resume_at().filter(|_| portion.ends(pages.asked));
-        if rest.is_some() {
-            return Ok(rest);
+        if budget.is_spent(pages.asked) {
+            let rest = pages.resume_at();
+            if rest.is_some() || pages.has_reached_now() {
+                return Ok(rest);
+            }
         }
     }
     Ok(None)
@@ -219,7 +224,7 @@ fn listed(
         let values =
             of_visits.map(|layout| visit_cells::visit_values(layout, visit, *id, *site, begin));
         let values = values.collect::<Option<_>>().ok_or_else(short)?;
-        all.push(ListedVisit { id: *id, values });
+        all.push(ListedVisit { id: *id, last: representable(visit.last), values });
     }
     Ok(all)
 }

@@ -21,33 +21,41 @@ pub struct ReadOptions {
     pub site: SiteContext,
     /// Visits per page.
     pub page_size: u32,
-    pub portion: Portion,
+    pub budget: Budget,
     /// Start of the reading, in Unix seconds.
     pub began: i64,
     /// Whether Matomo has just reported the site's timezone.
     pub is_zone_known: bool,
 }
 
-/// How much is read of a day before the transaction ends.
+/// How much may be read of a day before the transaction ends.
 #[derive(Debug, Clone, Copy)]
-pub enum Portion {
-    /// All.
-    Whole,
-    /// Up to a number of pages, or an instant.
-    Part { pages: i32, until: Instant },
+pub enum Budget {
+    /// All of it, as a function does.
+    Unlimited,
+    /// A number of pages, or what some time is enough for, as a step of a run does.
+    Step { pages: i32, time: Duration, until: Instant },
 }
 
-impl Portion {
-    /// A part of a day that is read from now on.
-    pub fn part(pages: i32, time: Duration) -> Portion {
-        Portion::Part { pages, until: Instant::now() + time }
+impl Budget {
+    /// The budget of a step that begins now.
+    pub fn step(pages: i32, time: Duration) -> Budget {
+        Budget::Step { pages, time, until: Instant::now() + time }
     }
 
-    /// Whether it ends, after so many pages.
-    pub fn ends(&self, asked: i32) -> bool {
+    /// The same once more, from now on.
+    pub fn anew(self) -> Budget {
         match self {
-            Portion::Whole => false,
-            Portion::Part { pages, until } => asked >= *pages || Instant::now() >= *until,
+            Budget::Unlimited => self,
+            Budget::Step { pages, time, .. } => Budget::step(pages, time),
+        }
+    }
+
+    /// Whether it is spent, after so many pages.
+    pub fn is_spent(&self, asked: i32) -> bool {
+        match self {
+            Budget::Unlimited => false,
+            Budget::Step { pages, until, .. } => asked >= *pages || Instant::now() >= *until,
         }
     }
 }
@@ -97,6 +105,12 @@ impl<'a> Pages<'a> {
     /// neither this reading's own start nor in the future.
     pub fn resume_at(&self) -> Option<i64> {
         self.pager.resume_at().filter(|since| self.more && *since <= self.now)
+    }
+
+    /// Whether the next page has visits of the future only. Once they are past, another reading lists
+    /// them.
+    pub fn has_reached_now(&self) -> bool {
+        self.pager.resume_at().is_some_and(|since| since > self.now)
     }
 
     /// Requests the next page; `None` after the last one.

@@ -40,6 +40,20 @@ pub fn compare(destination: &Destination, listed: &[ListedVisit]) -> Result<Diff
     Ok(all)
 }
 
+/// The listed visits that are missing or stale, in the same order: idVisit and `lastActionTimestamp`.
+///
+/// # Errors
+/// Only internal ones.
+pub fn differing(
+    destination: &Destination,
+    listed: &[ListedVisit],
+) -> Result<Vec<(i64, Option<i64>)>> {
+    let found = compare(destination, listed)?;
+    let ids: HashSet<_> = found.missing.into_iter().chain(found.stale).collect();
+    let differing = listed.iter().filter(|visit| ids.contains(&visit.id));
+    Ok(differing.map(|visit| (visit.id, visit.last)).collect())
+}
+
 /// Fetches visits by ID until a batch is full, or all of them without actions. Removes their IDs from
 /// `ids`. `begin` is the instant of a visit without any time.
 ///

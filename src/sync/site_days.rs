@@ -1,6 +1,8 @@
 //! Copies site-days: fetches and stores at the same time, and records the result in the ledger. Runs
 //! on the main thread.
 
+use std::collections::HashSet;
+
 use chrono::NaiveDate;
 use pgrx::prelude::*;
 
@@ -11,6 +13,7 @@ use crate::pg::secrecy::show_activity;
 use crate::rows::batch::{Batch, Misfits};
 use crate::rows::site_context::ActionTime;
 use crate::rows::visit_tally::count;
+use crate::state::day_state::Pass;
 use crate::state::ledger::LedgerDays;
 use crate::state::ledger::{Ledger, LedgerEntry};
 use crate::state::run_row::StepCounts;
@@ -19,7 +22,7 @@ use crate::store::destination::Destination;
 use crate::store::written::Written;
 use crate::sync::fetch::{self, DayRead, Message, Part};
 use crate::sync::helper::Helper;
-use crate::sync::pages::{Portion, ReadOptions};
+use crate::sync::pages::{Budget, ReadOptions};
 use crate::sync::plan::Due;
 use crate::sync::progress::Progress;
 use crate::sync::recheck;
@@ -76,14 +79,14 @@ pub struct Copier {
 }
 
 impl Copier {
-    /// Fetches and stores the days, of each as much as `portion` allows.
+    /// Fetches and stores the days, of each as much as the budget allows.
     ///
     /// # Errors
     /// [`Busy::Partitions`] in a step that needs partitions; any of [`crate::error::Error`].
     pub fn days(
         mut self,
         days: Vec<Due>,
-        portion: Portion,
+        budget: Budget,
         progress: &mut Progress,
     ) -> Result<CopyResult> {
         let first = days.first().map_or(0, |due| self.reading.site.zone.midnight(due.day));
@@ -95,7 +98,7 @@ impl Copier {
         show_activity(&progress.line(&phase));
         let count = days.len();
         let threads = self.fetch_threads.min(count);
-        self.reading.portion = portion;
+        self.reading.budget = budget;
         let reading = self.reading;
         // Each of n threads reads every n-th day, ahead of storing by the length of its queue.
         let mut of_threads = vec![Vec::new(); threads];
@@ -150,8 +153,7 @@ impl Copier {
                     written += self.write(&batch)?;
                 }
                 Message::Listed(visits) => {
-                    let found = recheck::compare(&self.destination, &visits)?;
-                    differing.extend(found.missing.into_iter().chain(found.stale));
+                    differing.extend(recheck::differing(&self.destination, &visits)?);
                 }
                 Message::Day(read) => return Ok(DayStored::Done(Day { read, written, differing })),
                 Message::Notice(line) => say(PgLogLevel::NOTICE, line),
@@ -162,20 +164,41 @@ impl Copier {
         Err(remote::ended_early())
     }
 
-    /// Fetches and stores the visits that a recheck found to differ. Called after all threads have
-    /// ended: `matomo.fetch_workers` limits concurrent requests.
+    /// Fetches and stores the visits that a recheck found to differ, as many as its budget allows
+    /// once more: for the others, the recheck resumes. Called after all threads have ended: `matomo.fetch_workers`
+    /// limits concurrent requests.
     fn fetch_differing(&mut self, day: &mut Day) -> Result<()> {
-        let mut ids = std::mem::take(&mut day.differing);
-        let requests = i32::try_from(ids.len().div_ceil(fetch::IDS)).unwrap_or(i32::MAX);
-        day.read.pages = day.read.pages.saturating_add(requests);
-        while !ids.is_empty() {
-            let (site, layouts) = (self.reading.site, self.destination.layouts());
-            let begin = site.zone.midnight(day.read.day);
-            let batch = recheck::by_id(&self.client, site, &layouts, (begin, &mut ids), true)?;
-            day.written += self.write(&batch)?;
-            day.read.met.visits += count(batch.visits().len());
-            day.read.met.actions += count(batch.actions().rows.len());
+        let (site, layouts) = (self.reading.site, self.destination.layouts());
+        let begin = site.zone.midnight(day.read.day);
+        let (budget, mut asked) = (self.reading.budget.anew(), 0);
+        let mut differing = std::mem::take(&mut day.differing);
+        // Pages overlap.
+        let mut known = HashSet::new();
+        differing.retain(|(id, _)| known.insert(*id));
+        let first = differing.first().and_then(|(_, last)| *last);
+        let mut left = differing.as_slice();
+        while let Some((_, next)) = left.first() {
+            // Only at a later instant, so that the recheck comes to an end.
+            if budget.is_spent(asked)
+                && let Some(since) = next.filter(|next| Some(*next) > first)
+            {
+                let began =
+                    day.read.rest.take().map(|rest| rest.began).or(day.read.rechecked.take());
+                day.read.rest = began.map(|began| Pass { began, since, seen: None });
+                break;
+            }
+            let now;
+            (now, left) = left.split_at(left.len().min(fetch::IDS));
+            let mut ids: Vec<_> = now.iter().map(|(id, _)| *id).collect();
+            while !ids.is_empty() {
+                asked += 1;
+                let batch = recheck::by_id(&self.client, site, &layouts, (begin, &mut ids), true)?;
+                day.written += self.write(&batch)?;
+                day.read.met.visits += count(batch.visits().len());
+                day.read.met.actions += count(batch.actions().rows.len());
+            }
         }
+        day.read.pages = day.read.pages.saturating_add(asked);
         Ok(())
     }
 
@@ -184,7 +207,7 @@ impl Copier {
     fn write(&mut self, batch: &Batch) -> Result<Written> {
         let mut missing = self.store.prepare(batch)?;
         missing.iter_mut().for_each(|span| span.is_regular = span.from >= self.since);
-        let is_step = matches!(self.reading.portion, Portion::Part { .. });
+        let is_step = matches!(self.reading.budget, Budget::Step { .. });
         if is_step && !missing.is_empty() && self.made_before.as_ref() != Some(&missing) {
             let name = self.destination.name.clone();
             return Err(Busy::Partitions { name, missing }.into());
@@ -209,8 +232,8 @@ impl Copier {
 struct Day {
     read: DayRead,
     written: Written,
-    /// IDs of visits that a recheck found missing or stale.
-    differing: Vec<i64>,
+    /// Visits that a recheck found missing or stale, as listed: idVisit and lastActionTimestamp.
+    differing: Vec<(i64, Option<i64>)>,
 }
 
 enum DayStored {

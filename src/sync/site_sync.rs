@@ -25,7 +25,7 @@ use crate::store::engine::hint::with_engine_hint;
 use crate::store::inspect;
 use crate::sync::known_days;
 use crate::sync::notices::readable;
-use crate::sync::pages::{Portion, ReadOptions, retry_line};
+use crate::sync::pages::{Budget, ReadOptions, retry_line};
 use crate::sync::plan::{self, Due, Reread, Start, Times};
 use crate::sync::progress::Progress;
 use crate::sync::remote;
@@ -58,7 +58,7 @@ pub fn run(request: SyncRequest) -> Result<Vec<DayResult>> {
             let sync =
                 Sync::prepare(site, access.clone(), destination.clone(), range, force, info, None)?;
             let mut progress = Progress::new(site, sync.due.len());
-            match sync.copy.days(sync.due, Portion::Whole, &mut progress)? {
+            match sync.copy.days(sync.due, Budget::Unlimited, &mut progress)? {
                 CopyResult::Done(results, misfits) => {
                     let Destination { extension, oid, .. } = &destination;
                     metadata::note_type(extension, *oid, site, &sync.info)?;
@@ -195,7 +195,7 @@ impl Sync {
         let (zone, is_rollup) = (info.zone, info.is_rollup);
         let site = SiteContext { id: site, zone, action_time, is_rollup };
         let reading =
-            ReadOptions { site, page_size, portion: Portion::Whole, began: now, is_zone_known };
+            ReadOptions { site, page_size, budget: Budget::Unlimited, began: now, is_zone_known };
         let record = Recorder { ledger, known, timezone: info.timezone.clone(), action_time, now };
         let misfits = Misfits::default();
         let copy = Copier {

@@ -31,7 +31,7 @@ use crate::store::destination::Destination;
 use crate::store::engine::hint::with_engine_hint;
 use crate::store::partitions;
 use crate::sync::notices::Notices;
-use crate::sync::pages::Portion;
+use crate::sync::pages::Budget;
 use crate::sync::progress::Progress;
 use crate::sync::site_days::{CopyResult, DayResult, counts};
 use crate::sync::site_sync::{
@@ -277,7 +277,7 @@ fn as_owner(
                 Duration::from_secs(elapsed.unsigned_abs()),
             )
             .having_said(notices);
-        match sync.copy.days(sync.due, Portion::part(pages, STEP), &mut progress)? {
+        match sync.copy.days(sync.due, Budget::step(pages, STEP), &mut progress)? {
             CopyResult::Done(results, misfits) => {
                 let Destination { extension, oid, .. } = &destination;
                 note_type(extension, *oid, site.idsite, &sync.info)?;

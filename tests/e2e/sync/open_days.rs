@@ -324,3 +324,66 @@ fn what_comes_late_is_missing_no_longer_than_until_the_next_recheck() {
     assert!(rechecked.iter().all(|(_, found)| found.is_empty()), "{rechecked:?}");
     assert!(found.iter().all(|(ago, _)| *ago < 3600), "{found:?}");
 }
+
+#[test]
+fn a_recheck_that_finds_much_fetches_it_in_several_steps_and_comes_to_an_end() {
+    let (noon, fake, mut db) = noon(1);
+    let begin = noon.at(0, "05:00:00");
+    sites::server(&mut db, &fake);
+    let site = sites::add_site(&mut db, &format!(", start_date => '{}'", noon.text(0)));
+    run(&mut db, "SET matomo.step_pages = 1; SET matomo.max_retries = 0");
+    let call = format!("CALL matomo_sync_site({site})");
+    run(&mut db, &call);
+    // Late ones: sixty in each of three seconds.
+    for n in 0..180 {
+        add(&fake, page(5000 + n, begin + n / 60));
+    }
+    // A trigger keeps some of them as they were, so that a recheck finds these each time.
+    run(
+        &mut db,
+        "CREATE FUNCTION keeps() RETURNS trigger LANGUAGE plpgsql AS
+             $$ BEGIN NEW.country := 'Nowhere'; RETURN NEW; END $$;
+         CREATE TRIGGER keeps BEFORE INSERT ON matomo FOR EACH ROW
+             WHEN (NEW.idvisit BETWEEN '5000' AND '5070') EXECUTE FUNCTION keeps()",
+    );
+    pass(&mut db, "1 hour");
+    // Each step polls, lists, and fetches one second at least, which takes two requests. The list of the
+    // second step fails.
+    let stored = "SELECT count(*) FROM matomo WHERE idvisit BETWEEN '5000' AND '5999'";
+    fake.fail(Fault::Status(404, Page::Html), When::live().after(5));
+    error(&mut db, &call);
+    assert_eq!(one::<i64>(&mut db, stored), 100, "of the first step");
+    fake.heal();
+    run(&mut db, &call);
+    assert_eq!(one::<i64>(&mut db, stored), 180);
+    run(&mut db, "DROP TRIGGER keeps ON matomo");
+    pass(&mut db, "1 hour");
+    run(&mut db, &call);
+    assert_equal(&mut db, "matomo", &all_of(&fake, 1));
+    let left = "SELECT count(*) FROM matomo_ledger WHERE num_nonnulls(pass_began, pass_since, pass_seen) > 0";
+    assert_eq!(one::<i64>(&mut db, left), 0);
+}
+
+#[test]
+fn a_step_ends_among_visits_of_the_future() {
+    let (noon, fake, mut db) = noon(1);
+    let now = chrono::Utc::now().timestamp();
+    for id in 0..60 {
+        add(&fake, page(5000 + id, now + 600 + id));
+    }
+    sites::server(&mut db, &fake);
+    let site = sites::add_site(&mut db, &format!(", start_date => '{}'", noon.text(0)));
+    run(&mut db, "SET matomo.page_size = 10; SET matomo.step_pages = 2");
+    asked(&fake);
+    for after in ["of the first reading", "of a poll", "of a recheck"] {
+        run(&mut db, &format!("CALL matomo_sync_site({site})"));
+        let days: Vec<_> =
+            asked(&fake).into_iter().filter(|line| line.starts_with("day")).collect();
+        assert!((1..=6).contains(&days.len()), "{after}: {days:?}");
+        if after == "of a poll" {
+            pass(&mut db, "1 hour");
+        }
+    }
+    let past = "SELECT count(*) FROM matomo WHERE idvisit < '5000'";
+    assert_eq!(one::<i64>(&mut db, past), 9);
+}
