@@ -25,7 +25,7 @@ pub struct DayRead {
     /// Whether the day is now sealed.
     pub seals: bool,
     /// Which part of the day was requested.
-    pub part: Part,
+    pub extent: Extent,
     /// Number of requests.
     pub pages: i32,
     /// Distinct visits read; includes those of earlier steps of the same reading.
@@ -38,17 +38,6 @@ pub struct DayRead {
     pub rest: Option<Pass>,
     /// Start of the recheck, if it is finished.
     pub rechecked: Option<i64>,
-}
-
-/// A part of a site-day.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Part {
-    /// The whole day.
-    Whole,
-    /// The rest of an unfinished reading of the whole day.
-    Rest,
-    /// New visits.
-    New,
 }
 
 /// A message from a helper thread that reads days.
@@ -92,16 +81,15 @@ fn read_day(
     client: &Client,
     reading: &mut ReadOptions,
     layouts: &Layouts,
-    due: Due,
+    mut due: Due,
     outbox: &mut Outbox<Message>,
 ) -> Result<bool> {
     let ReadOptions { site, budget, began, .. } = *reading;
     let begin = site.zone.midnight(due.day);
     let mut pages = Pages::new(client, *reading, due.day, due.extent.since(), true);
-    let (part, mut seen, began) = match due.extent {
-        Extent::Rest(pass) => (Part::Rest, pass.seen.unwrap_or_default(), pass.began),
-        Extent::Whole => (Part::Whole, VisitTally::default(), began),
-        Extent::Since(_) => (Part::New, VisitTally::default(), began),
+    let (mut seen, began) = match &mut due.extent {
+        Extent::Rest(pass) => (pass.seen.take().unwrap_or_default(), pass.began),
+        Extent::Whole | Extent::Since(_) => (VisitTally::default(), began),
     };
     let met_before = seen.counts();
     let (mut newest, mut rest) = (None, None);
@@ -161,11 +149,11 @@ fn read_day(
         return Ok(false);
     }
     let met = seen.counts();
-    let seen = if part == Part::New { VisitTally::default() } else { seen };
+    let seen = if due.extent.is_whole() { seen } else { VisitTally::default() };
     let mut rest = rest.map(|since| Pass { began, since, seen: Some(seen) });
     let (mut asked, mut rechecked) = (pages.asked, None);
     // A recheck waits until all new visits are read.
-    if let Some(pass) = due.recheck.filter(|_| rest.is_none()) {
+    if let Some(pass) = due.recheck.take().filter(|_| rest.is_none()) {
         let mut pages = Pages::new(client, *reading, due.day, Some(pass.since), false);
         pages.asked = asked;
         let more = list(client, &mut pages, layouts, &mut reading.site, begin, budget, outbox)?;
@@ -173,8 +161,8 @@ fn read_day(
         rest = more.map(|since| Pass { since, ..pass });
         asked = pages.asked;
     }
-    let (day, seals, pages) = (due.day, due.seals, asked);
-    let read = DayRead { day, seals, part, pages, met, met_before, newest, rest, rechecked };
+    let (Due { day, seals, extent, .. }, pages) = (due, asked);
+    let read = DayRead { day, seals, extent, pages, met, met_before, newest, rest, rechecked };
     Ok(outbox.send(Message::Day(read)))
 }
 

@@ -84,6 +84,11 @@ pub enum Extent {
 }
 
 impl Extent {
+    /// Whether the day is read whole, in this step or with earlier ones.
+    pub fn is_whole(&self) -> bool {
+        !matches!(self, Extent::Since(_))
+    }
+
     /// The first instant to request; `None` for the start of the day.
     pub fn since(&self) -> Option<i64> {
         match self {

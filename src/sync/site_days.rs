@@ -20,10 +20,10 @@ use crate::state::run_row::StepCounts;
 use crate::store::batch_writer::Writer;
 use crate::store::destination::Destination;
 use crate::store::written::Written;
-use crate::sync::fetch::{self, DayRead, Message, Part};
+use crate::sync::fetch::{self, DayRead, Message};
 use crate::sync::helper::Helper;
 use crate::sync::pages::{Budget, ReadOptions};
-use crate::sync::plan::Due;
+use crate::sync::plan::{Due, Extent};
 use crate::sync::progress::Progress;
 use crate::sync::recheck;
 use crate::sync::remote;
@@ -265,7 +265,7 @@ impl Recorder {
         let known = &mut entry.state;
         // A whole reading drops the old cursor, even if unfinished: its rest is read too, as the day's
         // bounds may have changed.
-        if read.part == Part::Whole {
+        if read.extent == Extent::Whole {
             known.newest = None;
             known.rechecked = read.newest.map(|_| self.now);
             entry.action_time = Some(self.action_time);
@@ -276,7 +276,7 @@ impl Recorder {
         known.pass.clone_from(&read.rest);
         entry.timezone.clone_from(&self.timezone);
         let counts = &mut entry.counts;
-        if read.part != Part::New && read.rest.is_none() {
+        if read.extent.is_whole() && read.rest.is_none() {
             // A day that Matomo has purged keeps its rows.
             if read.met.visits > 0 {
                 *counts = read.met;
@@ -285,7 +285,7 @@ impl Recorder {
             counts.visits += written.new_visits;
             counts.actions += written.inserted - written.deleted;
             counts.truncated_visits = counts.truncated_visits.max(read.met.truncated_visits);
-            if read.part != Part::New {
+            if read.extent.is_whole() {
                 // They may have been stored before there was an entry.
                 counts.visits = counts.visits.max(read.met.visits);
                 counts.actions = counts.actions.max(read.met.actions);

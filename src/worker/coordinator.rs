@@ -174,8 +174,8 @@ impl Coordinator {
     }
 
     /// Starts processes up to `matomo.max_workers`, each for a sync or for upkeep. If that is more than one,
-    /// failing sites and upkeep together cannot use all of them; nor can Matomos that have never answered
-    /// beside others that have, nor the sites of one Matomo if there are several, as any of them may hang.
+    /// failing sites and upkeep together cannot use all of them; nor can the sites of one Matomo if there
+    /// are several, as any of them may hang.
     fn start(&mut self, queue: &Queue) {
         let most = worker::max_workers();
         let all_but_one = most.saturating_sub(1).max(1);
@@ -189,11 +189,7 @@ impl Coordinator {
             let at_work = |is: &dyn Fn(&Task) -> bool| {
                 self.at_work.iter().filter(|(task, _)| is(task)).count()
             };
-            let is_new =
-                |task: &Task| !queue.proven.is_empty() && !queue.proven.contains(&task.matomo);
-            let is_failing = |task: &Task| {
-                task.is_failing || self.shares.is_doubtful(&task.matomo) || is_new(task)
-            };
+            let is_failing = |task: &Task| task.is_failing || self.shares.is_doubtful(&task.matomo);
             let may_risk = at_work(&|other| !other.syncs || is_failing(other)) < all_but_one;
             let asks_the_same = |other: &Task| other.syncs && other.matomo == task.matomo;
             let most_of_one = most_of_one.min(self.shares.most(&task.matomo));

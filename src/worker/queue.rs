@@ -28,8 +28,6 @@ pub struct Queue {
     pub has_ownerless: bool,
     /// The Matomos of enabled sites.
     pub matomos: HashSet<String>,
-    /// Those that have listed visits of a site, ever.
-    pub proven: HashSet<String>,
     /// Sites whose last run failed because their Matomo was unreachable.
     pub unanswered: HashSet<i32>,
 }
@@ -65,10 +63,6 @@ pub struct Task {
 /// A site that may have work.
 struct Candidate {
     site: i32,
-    /// Whether a session is working on it.
-    is_at_work: bool,
-    /// Whether Matomo has listed visits of it, ever.
-    is_proven: bool,
     owner: pg_sys::Oid,
     /// Whether the owner exists.
     is_owned: bool,
@@ -107,19 +101,13 @@ pub fn read() -> Result<Option<Queue>> {
     restored::resolve(&extension)?;
     let (mut queue, mut tasks) = (Queue::default(), Vec::new());
     for waiting in waiting(&extension)? {
-        let matomo = waiting.matomo();
-        if waiting.is_owned && waiting.is_enabled {
-            queue.matomos.insert(matomo.clone());
-        }
-        if waiting.is_proven {
-            queue.proven.insert(matomo.clone());
-        }
-        if waiting.is_at_work {
-            continue;
-        }
         if !waiting.is_owned {
             queue.has_ownerless = true;
             continue;
+        }
+        let matomo = waiting.matomo();
+        if waiting.is_enabled {
+            queue.matomos.insert(matomo.clone());
         }
         if waiting.is_unanswered {
             queue.unanswered.insert(waiting.site);
@@ -178,7 +166,7 @@ pub fn is_created() -> Result<bool> {
     Spi::connect_mut(|client| Ok(!query(client, sql, &[])?.is_empty()))
 }
 
-/// Sites that are enabled or have a retention.
+/// Sites that are enabled or have a retention, and that no session is working on.
 fn waiting(extension: &Extension) -> Result<Vec<Candidate>> {
     let sql = format!(
         "SELECT s.id, {OWNER_OF_SITE}, s.server::text, \
@@ -191,12 +179,12 @@ fn waiting(extension: &Extension) -> Result<Vec<Candidate>> {
                  WHERE g.site_id = s.id AND g.status = 'paused'), \
              (SELECT o.option_value FROM pg_foreign_server f, \
                  pg_options_to_table(f.srvoptions) o WHERE f.srvname = s.server AND o.option_name = 'url'), \
-             coalesce(t.upkeep_begun, 0), s.id = ANY ($1), t.last_success_at IS NOT NULL OR EXISTS (SELECT \
-                 FROM {0}.matomo_run_log g WHERE g.site_id = s.id AND g.pages > 0) \
+             coalesce(t.upkeep_begun, 0) \
          FROM {0}.matomo_site_config s LEFT JOIN pg_roles r ON r.oid = {OWNER_OF_SITE} \
          LEFT JOIN {0}.matomo_site_state t ON t.site_id = s.id \
          CROSS JOIN LATERAL (SELECT coalesce(t.next_at, now())) AS a(at) \
-         WHERE s.enabled OR s.retention IS NOT NULL ORDER BY s.id",
+         WHERE (s.enabled OR s.retention IS NOT NULL) \
+         AND s.id <> ALL ($1) ORDER BY s.id",
         extension.schema,
         runs::IS_DUE
     );
@@ -222,8 +210,6 @@ fn waiting(extension: &Extension) -> Result<Vec<Candidate>> {
                     upkeep_state: row.get(13).map_err(spi)?.ok_or_else(corrupt)?,
                     is_unanswered: row.get(14).map_err(spi)? == Some(true),
                     url: row.get(15).map_err(spi)?,
-                    is_at_work: row.get(17).map_err(spi)?.ok_or_else(corrupt)?,
-                    is_proven: row.get(18).map_err(spi)?.ok_or_else(corrupt)?,
                     upkeep_deaths: row.get(16).map_err(spi)?.ok_or_else(corrupt)?,
                 })
             })

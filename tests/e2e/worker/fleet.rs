@@ -424,31 +424,3 @@ fn sites_that_no_process_can_be_started_for_fail_once_and_are_synced_when_there_
         ) == 2
     });
 }
-
-#[test]
-fn matomos_that_have_never_answered_leave_a_process_free() {
-    let (_cluster, mut db) = cluster_with_worker();
-    let (bad, also_bad, good) = (serve(many(1)), serve(many(1)), serve(many(1)));
-    for (server, fake) in [("bad", &bad), ("also_bad", &also_bad), ("good", &good)] {
-        store(&mut db, server, fake);
-        run(&mut db, &format!("SELECT matomo_create_table('of_{server}')"));
-    }
-    let well = register(&mut db, "'good', 1, destination => 'of_good', every => '1 second'");
-    wait_until("the good one is synced", || runs(&mut db, well, "succeeded") >= 1);
-    for (server, fake) in [("bad", &bad), ("also_bad", &also_bad)] {
-        register(
-            &mut db,
-            &format!("'{server}', 1, destination => 'of_{server}', enabled => false"),
-        );
-        fake.fail(Fault::Hang, When::always());
-    }
-    run(&mut db, "UPDATE matomo_site_config SET enabled = true");
-    let at_work = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'matomo worker'
-        AND application_name IN ('matomo worker: site 2', 'matomo worker: site 3')";
-    wait_until("one of them is at work", || one::<i64>(&mut db, at_work) == 1);
-    let before = runs(&mut db, well, "succeeded");
-    wait_until("the good one is synced again", || runs(&mut db, well, "succeeded") >= before + 3);
-    assert_eq!(one::<i64>(&mut db, at_work), 1);
-    bad.heal();
-    also_bad.heal();
-}
