@@ -8,6 +8,7 @@ mod fault;
 mod host_refusal;
 mod other_matomo;
 mod other_version;
+mod quoted;
 mod site_error;
 mod sql_state;
 

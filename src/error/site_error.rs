@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::quoted::quoted;
 use super::sql_state::SqlState;
 
 /// An error of stored configuration.
@@ -62,6 +63,10 @@ pub enum SiteError {
     NoTimezone { table: String, column: &'static str },
     /// The transaction has looked at a foreign server before, of which it sees an older state.
     SeenBefore(String),
+    /// The session has temporary objects, which triggers of a table of another role would find by name.
+    TemporaryObjects(String),
+    /// It is not known which Matomo a site is of: the site, its server.
+    NoMatomo(i32, String),
     /// No slot is left for a process that would sync a site.
     NoProcess { site: i32, at_work: usize, hint: &'static str },
     /// Work for a site made no progress for this long.
@@ -96,7 +101,10 @@ impl SiteError {
             SiteError::InTransactionBlock(_) | SiteError::InFunction(_) => {
                 SqlState::ActiveSqlTransaction
             }
-            SiteError::NoRun(_) | SiteError::RowsKept(_) => SqlState::ObjectNotInPrerequisiteState,
+            SiteError::NoRun(_)
+            | SiteError::RowsKept(_)
+            | SiteError::TemporaryObjects(_)
+            | SiteError::NoMatomo(..) => SqlState::ObjectNotInPrerequisiteState,
             SiteError::SeenBefore(_) => SqlState::FeatureNotSupported,
             SiteError::SiteChanged(_) => SqlState::SerializationFailure,
             SiteError::NoProcess { .. } => SqlState::ConfigurationLimitExceeded,
@@ -210,6 +218,12 @@ impl SiteError {
             SiteError::SeenBefore(_) => "Call it in a transaction of its own, and in a statement that \
                                          does not look at the table."
                 .to_owned(),
+            SiteError::TemporaryObjects(_) => "DISCARD TEMP, or call it in a new session: the triggers of \
+                                               the table have its owner's rights."
+                .to_owned(),
+            SiteError::NoMatomo(_, server) => {
+                format!("Create server {} again, with its url.", quoted(server))
+            }
             SiteError::NoProcess { hint, .. } => (*hint).to_owned(),
             SiteError::NoProgress(_) => {
                 "Look for a slow trigger or index of the destination; or lower matomo.page_size, or \
@@ -317,6 +331,10 @@ impl fmt::Display for SiteError {
             SiteError::SeenBefore(server) => {
                 write!(f, "this transaction sees an older state of foreign server \"{server}\"")
             }
+            SiteError::TemporaryObjects(name) => {
+                write!(f, "triggers of {name} could use temporary objects of this session")
+            }
+            SiteError::NoMatomo(site, _) => write!(f, "registered site {site} has no known Matomo"),
             SiteError::NoProcess { site, .. } => {
                 write!(f, "could not start a process for registered site {site}")
             }
@@ -324,24 +342,5 @@ impl fmt::Display for SiteError {
                 write!(f, "canceled after {} s without progress", time.as_secs())
             }
         }
-    }
-}
-
-/// Quotes a name for SQL.
-fn quoted(name: &str) -> String {
-    let is_plain = name.starts_with(|first: char| first.is_ascii_lowercase() || first == '_')
-        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
-    if is_plain { name.to_owned() } else { format!("\"{}\"", name.replace('"', "\"\"")) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_are_quoted_where_they_need_to_be() {
-        assert_eq!(quoted("etl_2"), "etl_2");
-        assert_eq!(quoted("My \"role\""), "\"My \"\"role\"\"\"");
-        assert_eq!(quoted("2nd"), "\"2nd\"");
     }
 }

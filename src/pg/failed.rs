@@ -46,6 +46,12 @@ impl Failed {
         !self.is_raised && self.state.starts_with("08") && self.state != "08P01"
     }
 
+    /// The message, as far as it may be recorded: without what an error of a type quotes.
+    pub fn kept_message(&self) -> String {
+        let is_of_value = self.is_raised && self.state.starts_with("22");
+        if is_of_value { without_quoted(&self.message) } else { self.message.clone() }
+    }
+
     /// The DETAIL, if it may be recorded. Errors of constraints and types can quote a row's values,
     /// which monitoring roles must not read and `matomo_forget` would not find.
     pub fn kept_detail(&self) -> Option<&str> {
@@ -82,6 +88,15 @@ impl Failed {
     }
 }
 
+/// A message with an ellipsis in place of all from its first to its last quotation mark, of whichever
+/// language.
+fn without_quoted(message: &str) -> String {
+    const MARKS: [char; 6] = ['"', '«', '»', '„', '“', '”'];
+    let Some(begin) = message.find(MARKS) else { return message.to_owned() };
+    let end = message.rfind(MARKS).filter(|end| *end > begin).unwrap_or(message.len());
+    format!("{}…{}", &message[..begin], message[end..].trim_start_matches(MARKS))
+}
+
 /// As the macro MAKE_SQLSTATE: six bits per character.
 fn pack(text: &str) -> i32 {
     let bits =
@@ -98,6 +113,28 @@ mod tests {
     use pgrx::PgSqlErrorCode;
 
     use super::*;
+
+    #[test]
+    fn what_is_quoted_is_left_out() {
+        for (message, kept) in [
+            (
+                "invalid input syntax for type uuid: \"a \"b\" c\"",
+                "invalid input syntax for type uuid: …",
+            ),
+            (
+                "value \"12\" is out of range for type smallint",
+                "value … is out of range for type smallint",
+            ),
+            (
+                "ungültige Eingabesyntax für Typ uuid: »a«",
+                "ungültige Eingabesyntax für Typ uuid: …",
+            ),
+            ("cut \"off", "cut …"),
+            ("division by zero", "division by zero"),
+        ] {
+            assert_eq!(without_quoted(message), kept);
+        }
+    }
 
     #[test]
     fn states_are_packed_as_postgres_packs_them() {

@@ -79,8 +79,10 @@ pub fn forget(visitor: &Visitor, only_in: Option<pg_sys::Oid>) -> Result<Vec<Era
     let _bounded = locks::waits_up_to(longest);
     if only_in.is_none() {
         ledger::forget_dropped(&extension)?;
-        warn_of_missing(&restored::missing(&extension)?);
+        warn_of_missing(&restored::missing(&extension)?, "matomo_ledger WHERE destination = 0");
     }
+    let missing = restored::missing_companions(&extension, only_in)?;
+    warn_of_missing(&missing, "matomo_companion WHERE companion = 0");
     let mut groups = Vec::new();
     // By now, the tables of first syncs are known.
     for oids in destinations()? {
@@ -253,22 +255,27 @@ fn tree(oid: pg_sys::Oid) -> Result<Vec<pg_sys::Oid>> {
 }
 
 /// Warns that missing tables keep their rows of the visitor.
-fn warn_of_missing(tables: &[String]) {
+fn warn_of_missing(tables: &[String], rows: &str) {
     if !tables.is_empty() {
         let names = tables.join(", ");
         warn(
             format!("tables that a dump was restored without are not searched: {names}"),
-            "Restore them, then erase again; or, if they are gone for good, DELETE FROM matomo_ledger WHERE destination = 0.",
+            &format!(
+                "Restore them, then erase again; or, if they are gone for good, DELETE FROM {rows}."
+            ),
         );
     }
 }
 
-/// All tables that syncs have written to, a destination with its companions, except temporary tables of
-/// other sessions, which are inaccessible and end with these.
+/// All tables that syncs have written to or will, a destination with its companions, except temporary tables
+/// of other sessions, which are inaccessible and end with these. A table in place of another one has no days
+/// in the ledger until the next sync.
 fn destinations(extension: &Extension) -> Result<Vec<Vec<pg_sys::Oid>>> {
     let schema = &extension.schema;
     let sql = format!(
         "{} SELECT c.oid FROM pg_class c WHERE c.oid IN (SELECT l.destination FROM {schema}.matomo_ledger l \
+             UNION ALL SELECT c.destination FROM {schema}.matomo_companion c \
+             UNION ALL SELECT s.destination FROM {schema}.matomo_site_config s \
              UNION ALL SELECT {schema}.matomo_find_table(m.name) FROM missing m) \
          AND (c.relpersistence <> 't' OR c.relnamespace = pg_my_temp_schema()) ORDER BY 1",
         restored::missing_names(schema)

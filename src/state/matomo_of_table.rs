@@ -45,19 +45,13 @@ impl Ledger {
     /// # Errors
     /// [`Error::OtherMatomo`].
     pub fn check_matomo(&self, destination: &Destination) -> Result<()> {
-        // Restored entries have only the table's name.
-        let by_name = format!(
-            "SELECT l.matomo FROM {} l WHERE {} AND l.matomo <> $2 LIMIT 1",
-            self.table,
-            is_of_table(&self.extension.schema, "$1")
-        );
-        let mut other = other_than(&self.extension, self.destination, &self.matomo)?;
-        if other.is_none() && !self.knows_destination()? && !destination.filled()?.is_empty() {
-            let args = [self.destination.into(), self.matomo.as_str().into()];
-            other = self.run(|client| first(query(client, &by_name, &args)?))?;
-        }
+        let other = other_than(&self.extension, self.destination, &self.matomo)?;
         let Some(known) = other else { return Ok(()) };
         let mut companions = destination.filled()?;
+        // An empty table of the same name as one in a dump may be a new one.
+        if companions.is_empty() && !self.knows_destination()? {
+            return Ok(());
+        }
         if companions.contains(&destination.name) {
             companions.clear();
         }
@@ -91,7 +85,8 @@ impl Ledger {
     }
 }
 
-/// Another Matomo than the given one that a table belongs to.
+/// Another Matomo than the given one that a table belongs to. After a restore, its name says so until there
+/// are entries of its own.
 ///
 /// # Errors
 /// Only internal ones.
@@ -111,7 +106,17 @@ pub fn other_than(
          SELECT matomo FROM m WHERE matomo <> $2 LIMIT 1",
         format_args!("{}.matomo_ledger", extension.schema)
     );
-    extension.run(|client| first(query(client, &sql, &[table.into(), matomo.into()])?))
+    let schema = &extension.schema;
+    let by_name = format!(
+        "SELECT l.matomo FROM {schema}.matomo_ledger l WHERE {} AND l.matomo <> $2 \
+         AND NOT EXISTS (SELECT FROM {schema}.matomo_ledger o WHERE o.destination = $1) LIMIT 1",
+        is_of_table(schema, "$1")
+    );
+    let args = [table.into(), matomo.into()];
+    extension.run(|client| match first(query(client, &sql, &args)?)? {
+        None => first(query(client, &by_name, &args)?),
+        own => Ok(own),
+    })
 }
 
 /// The first text of a result.

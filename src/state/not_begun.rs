@@ -41,7 +41,7 @@ pub fn note(extension: &Extension, sites: &[(i32, Failed)]) -> Result<()> {
             let args = [
                 (*site).into(),
                 error.state.as_str().into(),
-                error.message.as_str().into(),
+                error.kept_message().into(),
                 error.kept_detail().into(),
                 error.hint.as_deref().into(),
             ];

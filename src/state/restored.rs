@@ -5,6 +5,7 @@ use pgrx::prelude::*;
 use crate::error::{Result, SiteError};
 use crate::pg::extension::Extension;
 use crate::pg::spi::{query, spi, values};
+use crate::store::companions::{by_name, is_of, is_outdated};
 
 /// SQL for the table of a registered site `s`, found by name if necessary; 0 if it is missing.
 pub fn table_of_site(schema: &str) -> String {
@@ -78,6 +79,26 @@ pub fn missing(extension: &Extension) -> Result<Vec<String>> {
         missing_names(schema)
     );
     extension.run(|client| values(query(client, &sql, &[])?))
+}
+
+/// Names of companions that a dump was restored without, of a destination or of all.
+///
+/// # Errors
+/// Only internal ones.
+pub fn missing_companions(
+    extension: &Extension,
+    destination: Option<pg_sys::Oid>,
+) -> Result<Vec<String>> {
+    let schema = &extension.schema;
+    let of = destination.map_or_else(|| "$1 IS NULL".to_owned(), |_| is_of(schema, "$1"));
+    let sql = format!(
+        "SELECT DISTINCT format('%I.%I', c.companion_name[1], c.companion_name[2]) \
+         FROM {schema}.matomo_companion c WHERE c.companion::oid = 0::oid AND {of} AND {} IS NULL \
+         AND NOT {} ORDER BY 1",
+        by_name(schema, "c"),
+        is_outdated(schema, &format!("{schema}.matomo_find_table(c.destination_name)"))
+    );
+    extension.run(|client| values(query(client, &sql, &[destination.into()])?))
 }
 
 /// SQL for the names of tables in restored ledger entries, as `missing`. Skips from name to name, as

@@ -286,7 +286,7 @@ pub fn fail(extension: &Extension, run: i64, error: &Failed, refused: Option<&st
     let args = [
         run.into(),
         error.state.as_str().into(),
-        error.message.as_str().into(),
+        error.kept_message().into(),
         error.kept_detail().into(),
         error.hint.as_deref().into(),
         refused.into(),

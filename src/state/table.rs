@@ -150,6 +150,9 @@ impl Table {
         // Row-level security may apply to the owner too.
         self.check()?;
         self.check_name()?;
+        if !is_trusted {
+            self.check_temporary()?;
+        }
         let sql = format!(
             "DELETE FROM {} AS d WHERE {which} RETURNING d.idvisit::pg_catalog.text",
             self.name
@@ -177,6 +180,17 @@ impl Table {
                 .execute();
         self.check_name()?;
         gone
+    }
+
+    /// Checks that the session has no temporary tables or types, which come before all others unless a
+    /// trigger names its own with their schema.
+    fn check_temporary(&self) -> Result<()> {
+        let sql = "SELECT 1 FROM pg_class c WHERE c.relnamespace = pg_my_temp_schema() \
+                   UNION ALL SELECT 1 FROM pg_type t WHERE t.typnamespace = pg_my_temp_schema() LIMIT 1";
+        match Spi::connect_mut(|client| Ok::<_, Error>(query(client, sql, &[])?.is_empty()))? {
+            true => Ok(()),
+            false => Err(SiteError::TemporaryObjects(self.name.clone()).into()),
+        }
     }
 
     /// Checks that the name still refers to this table.

@@ -18,6 +18,8 @@ pub struct RowTexts {
 enum Conversion {
     /// The value is stored as text.
     Text,
+    /// The same, with blanks at the end that do not count.
+    Padded,
     /// The output function of its type.
     Output(pg_sys::FmgrInfo),
 }
@@ -40,6 +42,9 @@ impl RowTexts {
                 let kind = pg_sys::SPI_gettypeid((*rows).tupdesc, n);
                 if [pg_sys::TEXTOID, pg_sys::VARCHAROID, pg_sys::JSONOID].contains(&kind) {
                     return Conversion::Text;
+                }
+                if kind == pg_sys::BPCHAROID {
+                    return Conversion::Padded;
                 }
                 let (mut function, mut is_varlena) = (pg_sys::Oid::INVALID, false);
                 let mut found = pg_sys::FmgrInfo::default();
@@ -80,6 +85,12 @@ impl RowTexts {
                     Conversion::Text => {
                         let text = pg_sys::pg_detoast_datum_packed(value.cast_mut_ptr());
                         work(column, Some(pgrx::varlena::varlena_to_byte_slice(text)));
+                    }
+                    Conversion::Padded => {
+                        let text = pg_sys::pg_detoast_datum_packed(value.cast_mut_ptr());
+                        let text = pgrx::varlena::varlena_to_byte_slice(text);
+                        let end = text.iter().rposition(|byte| *byte != b' ');
+                        work(column, Some(&text[..end.map_or(0, |end| end + 1)]));
                     }
                     Conversion::Output(function) => {
                         let text = pg_sys::OutputFunctionCall(function, value);

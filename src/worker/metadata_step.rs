@@ -58,7 +58,7 @@ pub fn step(id: i32, today: NaiveDate) {
         attempt(|| refresh(id, today))
     };
     if let Err(failed) = outcome {
-        let note = || metadata::end(&Extension::find()?, id, today, Some(&failed.message));
+        let note = || metadata::end(&Extension::find()?, id, today, Some(&failed.kept_message()));
         if let Err(second) = attempt(note) {
             second.about(&format!("registered site {id}")).tell(PgLogLevel::WARNING);
         }

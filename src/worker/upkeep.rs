@@ -59,10 +59,15 @@ struct Plan {
 impl Plan {
     /// Checks that the rows that it removes are of the site's Matomo: another one may have filled the table.
     fn check_matomo(&self, extension: &Extension, site: &RegisteredSite) -> Result<()> {
-        let Some(matomo) = &self.matomo else { return Ok(()) };
-        let asked = matomo.url().to_owned();
+        if self.before.is_none() {
+            return Ok(());
+        }
+        let asked = self.matomo.as_ref().map_or("", Endpoint::url).to_owned();
         let Some(known) = matomo_of_table::other_than(extension, site.destination, &asked)? else {
             return Ok(());
+        };
+        let Some(matomo) = &self.matomo else {
+            return Err(SiteError::NoMatomo(site.id, site.server.clone()).into());
         };
         // 0.1.0 kept URLs as typed.
         if Endpoint::parse(&known).is_ok_and(|known| known == *matomo) {
@@ -148,6 +153,8 @@ fn run_step(id: i32) -> Result<UpkeepStatus> {
     let Some(plan) = plan(&extension, &site)? else { return Ok(UpkeepStatus::Done) };
     plan.check_matomo(&extension, &site)?;
     let StepResult { status, place, blocked } = as_owner(&extension, &site, &plan)?;
+    // A first sync of another Matomo may have ended since; none can now.
+    plan.check_matomo(&extension, &site)?;
     match status {
         UpkeepStatus::Done => {
             ledger::forget_dropped(&extension)?;
@@ -169,7 +176,7 @@ fn fail(id: i32, failed: &Failed) -> Result<()> {
     match plan(&extension, &site)? {
         Some(plan) => {
             let passes = ["55P03", "40P01"].contains(&failed.state.as_str());
-            note(&extension, id, Some(plan.today).filter(|_| !passes), Some(&failed.message))
+            note(&extension, id, Some(plan.today).filter(|_| !passes), Some(&failed.kept_message()))
         }
         None => Ok(()),
     }
@@ -205,7 +212,7 @@ fn plan(extension: &Extension, site: &RegisteredSite) -> Result<Option<Plan>> {
     let first = retention::first_day(extension, id)?;
     let begins = |day| retention::begins(extension, site, day, retention::zone(&timezone));
     let before = first.map(begins).transpose()?;
-    let matomo = url.and_then(|url| Endpoint::parse(&url).ok()).filter(|_| before.is_some());
+    let matomo = url.and_then(|url| Endpoint::parse(&url).ok());
     Ok(Some(Plan { today, before, place, is_enabled, matomo }))
 }
 

@@ -36,6 +36,15 @@ pub fn of(client: &mut SpiClient, table: pg_sys::Oid, time: &str) -> Result<Opti
         return Ok(None);
     };
     let Some(drop) = find(client, "drop_chunks")? else { return Ok(None) };
+    // Postgres might take that of another instead.
+    let of_others = "SELECT 1 FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace \
+                     WHERE format('%I.%I', n.nspname, p.proname) = $1 AND NOT EXISTS ( \
+                         SELECT FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid \
+                         WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e' \
+                         AND d.refclassid = 'pg_extension'::regclass AND e.extname = 'timescaledb') LIMIT 1";
+    if !query(client, of_others, &[drop.as_str().into()])?.is_empty() {
+        return Ok(None);
+    }
     let sql = format!(
         "SELECT jsonb_build_object('drop', format('%s(%%L::regclass, older_than => %%L::%s, newer_than => %%L::%2$s)', \
                  replace($3, '%', '%%'), min(v.primary_dimension_type::text)), 'chunks', jsonb_agg(jsonb_build_object( \

@@ -13,7 +13,8 @@ use crate::store::engine::Engine;
 use crate::store::relation::name_of;
 
 /// Connections, logins, privileges, user mappings, foreign servers: none of these errors comes from a row.
-const CONCERNED: [&str; 5] = ["08", "28", "42501", "42704", "HV00N"];
+/// 2F003 is that of a mapping without a password, for anyone but superusers.
+const CONCERNED: [&str; 7] = ["08", "28", "2F003", "42501", "42704", "57P01", "HV00N"];
 
 /// Citus: a transaction has written the same shards as two roles.
 const TWO_ROLES: &str = "25001";

@@ -58,8 +58,11 @@ pub fn check(table: pg_sys::Oid) -> Result<()> {
 /// [`SiteError::SeenBefore`].
 pub fn check_is_unseen(table: pg_sys::Oid) -> Result<()> {
     let servers = format!(
-        "{TREE} SELECT DISTINCT s.srvname::text, format('%I', h.nspname) FROM {FOREIGN} \
-         JOIN pg_namespace h ON h.oid = p.pronamespace"
+        "{TREE} SELECT DISTINCT s.srvname::text, format('%I', h.nspname), coalesce((SELECT g.pronargs > 0 \
+             FROM pg_proc g JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = g.oid \
+                 AND d.deptype = 'e' \
+             WHERE g.proname = 'postgres_fdw_get_connections' AND g.pronamespace = h.oid), false) \
+         FROM {FOREIGN} JOIN pg_namespace h ON h.oid = p.pronamespace"
     );
     // postgres_fdw_disconnect reports a connection in use by a WARNING only.
     let _quiet = LocalSettings::of(&[SAFE_PATH, (c"client_min_messages", c"error")]);
@@ -67,13 +70,16 @@ pub fn check_is_unseen(table: pg_sys::Oid) -> Result<()> {
         let mut found = Vec::new();
         for row in query(client, &servers, &[table.into()])? {
             let server: Option<String> = row.get(1).map_err(spi)?;
-            found.extend(server.zip(row.get::<String>(2).map_err(spi)?));
+            let schema: Option<String> = row.get(2).map_err(spi)?;
+            // With all arguments, and so with the types of the extension's own function.
+            let args = if row.get(3).map_err(spi)? == Some(true) { "false" } else { "" };
+            found.extend(server.zip(schema).map(|(server, schema)| (server, schema, args)));
         }
-        for (server, schema) in found {
+        for (server, schema, args) in found {
             let close = format!("SELECT {schema}.postgres_fdw_disconnect($1)");
             query(client, &close, &[server.as_str().into()])?;
             let is_open = format!(
-                "SELECT 1 FROM {schema}.postgres_fdw_get_connections() AS o WHERE o.server_name = $1"
+                "SELECT 1 FROM {schema}.postgres_fdw_get_connections({args}) AS o WHERE o.server_name = $1"
             );
             if !query(client, &is_open, &[server.as_str().into()])?.is_empty() {
                 return Err(SiteError::SeenBefore(server).into());

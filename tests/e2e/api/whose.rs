@@ -142,10 +142,32 @@ fn an_erasure_lends_the_owners_rights_to_no_function_of_the_callers() {
     );
     let refused = error(&mut db, "SELECT * FROM matomo_forget('x')");
     assert!(refused.message().contains("helper() does not exist"), "{refused:?}");
+    // Temporary tables come before all that is not named with its schema.
+    run(
+        &mut theirs,
+        "CREATE OR REPLACE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+         INSERT INTO notes VALUES ('own'); RETURN NULL; END $$",
+    );
+    for trap in [
+        "CREATE TEMP TABLE notes (who text); GRANT INSERT ON notes TO PUBLIC;
+         CREATE FUNCTION evil.trap() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             RAISE EXCEPTION USING ERRCODE = 'ZZ001'; END $$;
+         CREATE TRIGGER trap BEFORE INSERT ON notes FOR EACH ROW EXECUTE FUNCTION evil.trap()",
+        "DISCARD TEMP; CREATE DOMAIN pg_temp.text AS pg_catalog.text",
+    ] {
+        run(&mut db, trap);
+        let refused = error(&mut db, "SELECT * FROM matomo_forget('x')");
+        assert_says(&refused, "55000", refused.message(), &[], "DISCARD TEMP");
+    }
+    run(&mut db, "DISCARD TEMP");
+    let refused = error(&mut db, "SELECT * FROM matomo_forget('x')");
+    assert!(refused.message().contains("notes"), "{refused:?}");
     // For a caller with the owner's rights, triggers find the same objects as during an INSERT.
     run(
         &mut admin,
-        &format!("SET search_path = {owner}, public; SELECT * FROM matomo_forget('x')"),
+        &format!(
+            "CREATE TEMP TABLE others (); SET search_path = {owner}, public; SELECT * FROM matomo_forget('x')"
+        ),
     );
     assert_eq!(texts(&mut theirs, "SELECT who FROM notes"), ["own"]);
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::support::cluster::shared;
 use crate::support::dump::output;
+use crate::support::log::connect_with_notices;
 use crate::support::restored::*;
 use crate::support::*;
 
@@ -28,6 +29,28 @@ fn an_erasure_finds_companions_that_were_restored_without_their_destination() {
         assert_eq!(one::<i64>(new, &left), 0);
     }
     assert_eq!(one::<i64>(&mut dropped, "SELECT count(*) FROM matomo_companion"), 6);
+}
+
+#[test]
+fn an_erasure_names_companions_that_a_dump_was_restored_without() {
+    let Scene { fake: _fake, name, .. } = scene();
+    drop(copied(&name, "fewer", &["-T", "public.matomo_visits"]));
+    let (mut db, said) = connect_with_notices(shared(), &format!("{name}_fewer"), "postgres");
+    let text = "tables that a dump was restored without are not searched: public.matomo_visits";
+    let mut forget = |of: &str| {
+        run(&mut db, &format!("SELECT * FROM matomo_forget('nobody'{of})"));
+        said.warnings().iter().map(|said| said.message().to_owned()).collect::<Vec<_>>()
+    };
+    for of in ["", ", only_in => 'matomo'"] {
+        assert_eq!(forget(of), [text]);
+    }
+    assert_eq!(forget(", only_in => 'matomo_partitioned'"), [""; 0]);
+    // One of its own takes its place.
+    run(
+        &mut connect_as(&format!("{name}_fewer"), "postgres"),
+        "SELECT matomo_create_companions('matomo')",
+    );
+    assert_eq!(forget(""), [""; 0]);
 }
 
 #[test]

@@ -295,6 +295,19 @@ fn errors_of_the_other_server_name_it_and_say_what_to_check() {
     );
     assert!(error(&mut shared().connect(&name), &check).hint().unwrap_or_default().contains(hint));
     fails("DROP USER MAPPING FOR CURRENT_USER SERVER there", "42704", "user mapping not found");
+    // Only superusers may have a mapping without a password.
+    let owner = crate::support::role(&mut db);
+    run(
+        &mut db,
+        &format!(
+            "GRANT ALL ON {} TO {owner}; GRANT USAGE ON FOREIGN SERVER there TO {owner};
+             CREATE USER MAPPING FOR {owner} SERVER there OPTIONS (user '{role}')",
+            all_four("visits")
+        ),
+    );
+    let refused =
+        error(&mut connect_as(&name, &owner), "SELECT matomo_forget('x', only_in => 'visits')");
+    assert_says(&refused, "2F003", refused.message(), &["password"], hint);
     // A registered site's, too.
     let failed = error(&mut db, &format!("CALL matomo_sync_site({site})"));
     assert!(failed.hint().unwrap_or_default().contains(hint), "{failed:?}");
@@ -409,4 +422,25 @@ fn an_erasure_on_another_server_finds_what_the_sync_stores_for_which_it_waits() 
     assert!(!erasing.is_finished());
     run(&mut db, "COMMIT");
     assert_eq!([erasing.join().unwrap(), one(&mut db, &left)], [of_person, 0]);
+}
+
+/// In its schema anybody may have a function of that name, with other arguments.
+#[test]
+fn an_erasure_calls_no_function_of_postgres_fdw_but_those_of_the_extension() {
+    let noon = Noon::new();
+    let fake = serve(noon.world(8));
+    let (mut db, _there) = parted(&noon);
+    sync(&mut db, &fake, &format!("{}, destination => 'visits', force => true", from(&noon, 7)));
+    for arguments in ["", "boolean DEFAULT false", "VARIADIC text[] DEFAULT '{}'"] {
+        // One of them is the extension's own, which stays as it is.
+        let made = db.batch_execute(&format!(
+            "CREATE FUNCTION public.postgres_fdw_get_connections({arguments}) RETURNS TABLE (server_name text)
+             LANGUAGE plpgsql AS $$ BEGIN RAISE 'called'; END $$"
+        ));
+        assert!(made.is_ok() || made.unwrap_err().code().unwrap().code() == "42723");
+    }
+    let visitor: String = one(&mut db, "SELECT min(visitorid) FROM visits");
+    run(&mut db, &format!("SELECT * FROM matomo_forget('{visitor}')"));
+    let left = format!("SELECT count(*) FROM visits WHERE visitorid = '{visitor}'");
+    assert_eq!(one::<i64>(&mut db, &left), 0);
 }

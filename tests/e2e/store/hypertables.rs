@@ -153,3 +153,27 @@ fn retention_of_a_hypertable_with_a_second_dimension_takes_rows_and_keeps_chunks
     assert_eq!(both(&mut db)[1], 24);
     assert_eq!(one::<i64>(&mut db, count), chunks);
 }
+
+/// In its schema anybody may have a function of that name, whose types fit better.
+#[test]
+fn retention_calls_no_drop_chunks_but_that_of_the_extension() {
+    let Some(cluster) = timescale() else { return };
+    let noon = Noon::new();
+    let fake = serve(noon.world(8));
+    let mut db = cluster.connect(&cluster.database());
+    run(&mut db, "SET client_min_messages = warning; SET matomo.settle_time = 0");
+    create_hypertable(&mut db, "matomo");
+    sync(&mut db, &fake, &from(&noon, 7));
+    run(
+        &mut db,
+        "CREATE TABLE called ();
+         CREATE FUNCTION drop_chunks(relation regclass, older_than timestamptz, newer_than timestamptz)
+             RETURNS SETOF text LANGUAGE sql AS $$ INSERT INTO called DEFAULT VALUES RETURNING '' $$",
+    );
+    let until = format!("{} 00:00:00+00", noon.text(2));
+    run(&mut db, &format!("CALL matomo_drop_before('matomo', '{until}')"));
+    let old = format!("SELECT count(*) FROM matomo WHERE action_timestamp < '{until}'");
+    let called = "SELECT count(*) FROM called";
+    assert_eq!([one::<i64>(&mut db, &old), one(&mut db, called)], [0, 0]);
+    assert_eq!(sync(&mut db, &fake, &from(&noon, 7)).written(), 0, "the old days are sealed");
+}

@@ -261,3 +261,21 @@ fn an_erasure_waits_for_a_sync_that_is_prepared_meanwhile() {
         assert!(erasure.join().unwrap() > 0);
     });
 }
+
+/// As Citus does to distribute a table, and users who change much.
+#[test]
+fn a_table_that_has_taken_the_place_of_a_destination_is_searched_before_its_next_sync() {
+    let (_fake, mut db) = filled();
+    let of_visitor =
+        |table: &str| format!("SELECT count(*) FROM {table} WHERE visitorid = '{VISITOR}'");
+    run(
+        &mut db,
+        "CREATE TABLE other (LIKE matomo INCLUDING ALL); INSERT INTO other SELECT * FROM matomo;
+         DROP TABLE matomo; ALTER TABLE other RENAME TO matomo; SELECT matomo_create_companions('matomo')",
+    );
+    assert!(one::<i64>(&mut db, &of_visitor("matomo")) > 0);
+    forget(&mut db, &format!("'{VISITOR}'"));
+    for table in ["matomo", "matomo_visits"] {
+        assert_eq!(one::<i64>(&mut db, &of_visitor(table)), 0, "{table}");
+    }
+}

@@ -3,6 +3,7 @@
 
 use fake_matomo::{Action, Fault, Page, Visit, When};
 
+use crate::support::restored::copied;
 use crate::support::worker::*;
 use crate::support::*;
 
@@ -468,4 +469,39 @@ fn rows_of_another_matomo_in_the_table_are_not_removed() {
     );
     let told = format!("SELECT upkeep_error FROM matomo_status WHERE site_id = {second}");
     assert_eq!(texts(&mut db, &told), [why]);
+}
+
+#[test]
+fn rows_of_another_matomo_stay_also_when_it_is_not_known_which_one_the_site_is_of() {
+    let noon = Noon::new();
+    let [fake, other] = [6, 5].map(|days| serve(noon.world(days)));
+    let mut db = database();
+    store(&mut db, "analytics", &fake);
+    store(&mut db, "other", &other);
+    run(&mut db, "SELECT matomo_create_table('matomo')");
+    let first = register(&mut db, &format!("'analytics', 1, '{}'", noon.text(5)));
+    let second = register(&mut db, "'other', 1, retention => '2 days'");
+    run(&mut db, &format!("CALL matomo_sync_site({first})"));
+    run(&mut db, "DROP SERVER other CASCADE");
+    error(&mut db, &format!("CALL matomo_sync_site({second})"));
+    assert_equal(&mut db, "matomo", &all_of(&fake, 1));
+    let told = format!("SELECT upkeep_error FROM matomo_status WHERE site_id = {second}");
+    assert_eq!(texts(&mut db, &told), [format!("registered site {second} has no known Matomo")]);
+}
+
+/// Until the first sync after it, the ledger knows the table by its name only.
+#[test]
+fn rows_of_another_matomo_stay_after_a_restore() {
+    let noon = Noon::new();
+    let [fake, other] = [6, 5].map(|days| serve(noon.world(days)));
+    let (name, mut db) = named_database();
+    store(&mut db, "analytics", &fake);
+    store(&mut db, "other", &other);
+    run(&mut db, "SELECT matomo_create_table('matomo')");
+    let first = register(&mut db, &format!("'analytics', 1, '{}'", noon.text(5)));
+    let second = register(&mut db, "'other', 1, retention => '2 days'");
+    run(&mut db, &format!("CALL matomo_sync_site({first})"));
+    let mut new = copied(&name, "restored", &[]);
+    error(&mut new, &format!("CALL matomo_sync_site({second})"));
+    assert_equal(&mut new, "matomo", &all_of(&fake, 1));
 }
