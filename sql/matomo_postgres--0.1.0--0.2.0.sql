@@ -1429,7 +1429,7 @@ CREATE OR REPLACE FUNCTION matomo_drop_rows(
     time_column text,
     has_places boolean,
     chunks jsonb,
-    INOUT place jsonb,
+    INOUT scan_position jsonb,
     OUT more boolean,
     OUT dropped text,
     OUT actions bigint,
@@ -1461,7 +1461,7 @@ DECLARE
     among text;
     which text;
     since timestamptz;
-    before_this CONSTANT timestamptz := place ->> 'last_gone';
+    before_this CONSTANT timestamptz := scan_position ->> 'last_gone';
     ids tid[];
     selected bigint;
     done boolean;
@@ -1472,13 +1472,6 @@ DECLARE
 BEGIN
     more := false;
     actions := 0;
-    IF (place ->> 'over')::boolean THEN
-        RAISE USING
-            ERRCODE = place #>> '{failed,state}',
-            MESSAGE = place #>> '{failed,message}',
-            DETAIL = place #>> '{failed,detail}',
-            HINT = place #>> '{failed,hint}';
-    END IF;
     PERFORM set_config('lock_timeout',
         ceil(extract(epoch FROM greatest(lock_timeout, '1 millisecond')) * 1000)::text, true);
 
@@ -1531,10 +1524,10 @@ BEGIN
         WHERE (c.chunk ->> 'hi')::timestamptz <= before
             AND pg_has_role((SELECT r.relowner FROM pg_class r WHERE r.oid = destination), 'USAGE')), '[]') || parts;
 
-    -- If the partition of the place is gone, scan from the start.
-    SELECT e.number + CASE WHEN (place ->> 'done')::boolean THEN 1 ELSE 0 END INTO start_number
+    -- If the partition of scan_position is gone, scan from the start.
+    SELECT e.number + CASE WHEN (scan_position ->> 'done')::boolean THEN 1 ELSE 0 END INTO start_number
     FROM jsonb_array_elements(parts) WITH ORDINALITY AS e(part, number)
-    WHERE e.part -> 'id' = place -> 'id';
+    WHERE e.part -> 'id' = scan_position -> 'id';
 
     FOR part IN
         SELECT x.*, e.number, parts -> (e.number - 2)::integer -> 'id' AS previous
@@ -1572,7 +1565,7 @@ BEGIN
                     CASE part.kind WHEN 'c' THEN chunks ->> 'drop' END) AS d;
                 IF failed IS NOT NULL THEN
                     more := true;
-                    place := jsonb_build_object('id', part.id, 'done', true, 'last_gone', part.hi);
+                    scan_position := jsonb_build_object('id', part.id, 'done', true, 'last_gone', part.hi);
                     RETURN;
                 END IF;
                 more := true;
@@ -1580,7 +1573,7 @@ BEGIN
                 first_gone := least(part.lo::timestamptz, before_this);
                 last_gone := part.hi;
                 sites_gone := CASE WHEN site IS NOT NULL THEN ARRAY[site::text] END;
-                place := CASE WHEN part.number > 1 THEN jsonb_build_object(
+                scan_position := CASE WHEN part.number > 1 THEN jsonb_build_object(
                     'id', part.previous, 'done', true, 'last_gone', last_gone) END;
                 RETURN;
             END IF;
@@ -1605,7 +1598,7 @@ BEGIN
             END IF;
         END IF;
         IF part.by_day THEN
-            since := CASE WHEN part.number = start_number THEN (place ->> 'since')::timestamptz END;
+            since := CASE WHEN part.number = start_number THEN (scan_position ->> 'since')::timestamptz END;
             EXECUTE format('SELECT min(%s) FROM %s AS d WHERE %s%s', at, among, which,
                 CASE WHEN since IS NOT NULL THEN format(' AND %s > $3', at) ELSE '' END)
             INTO first_gone USING before, site::text, since;
@@ -1617,7 +1610,7 @@ BEGIN
             done := among <> root AND coalesce(failed ->> 'state' ~ '^(0A|XX)', false);
             since := CASE WHEN failed IS NULL THEN since ELSE last_gone END;
         ELSE
-            since := CASE WHEN part.number = start_number AND NOT part.is_old THEN (place ->> 'since')::timestamptz END;
+            since := CASE WHEN part.number = start_number AND NOT part.is_old THEN (scan_position ->> 'since')::timestamptz END;
             -- Ordered by time, if rows can be skipped this way; an index may supply the order.
             EXECUTE format('SELECT ARRAY(SELECT d.ctid FROM %s AS d WHERE %s%s LIMIT $3)', among, which,
                 CASE WHEN NOT part.is_old THEN
@@ -1652,7 +1645,7 @@ BEGIN
             more := true;
             last_gone := CASE WHEN actions > 0 THEN last_gone ELSE before_this END;
             -- A day that keeps rows is not passed by the next step.
-            place := jsonb_build_object('id', part.id, 'done', done,
+            scan_position := jsonb_build_object('id', part.id, 'done', done,
                 'last_gone', CASE WHEN failed IS NULL OR NOT part.by_day THEN last_gone ELSE since + '1 microsecond'::interval END,
                 'since', CASE WHEN NOT done THEN since END);
             first_gone := CASE WHEN actions > 0 THEN least(first_gone, before_this) END;
@@ -1660,7 +1653,7 @@ BEGIN
             RETURN;
         END IF;
     END LOOP;
-    place := NULL;
+    scan_position := NULL;
     first_gone := NULL;
     last_gone := NULL;
     sites_gone := NULL;
@@ -1684,8 +1677,8 @@ EXCEPTION
         dropped := NULL;
         failed := NULL;
         blocked := waiting_for;
-        IF reached IS DISTINCT FROM place ->> 'id' THEN
-            place := jsonb_build_object('id', reached::oid, 'done', false);
+        IF reached IS DISTINCT FROM scan_position ->> 'id' THEN
+            scan_position := jsonb_build_object('id', reached::oid, 'done', false);
         END IF;
         SELECT string_agg(coalesce('process ' || h.pid, 'a prepared transaction'), ', ' ORDER BY a.xact_start, h.pid)
         INTO holders

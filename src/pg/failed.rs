@@ -5,20 +5,26 @@ use std::ptr;
 
 use pgrx::pg_sys::panic::ErrorReportWithLevel;
 use pgrx::{PgLogLevel, pg_sys};
+use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 use crate::pg::encoding;
 use crate::pg::report;
 
 /// SQLSTATE, message, DETAIL and HINT of an error.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failed {
     pub state: String,
     pub message: String,
     pub detail: Option<String>,
     pub hint: Option<String>,
-    /// Whether Postgres or code of the destination raised it.
+    /// Whether Postgres or code of the destination raised it, as all errors that SQL has caught.
+    #[serde(skip, default = "caught_by_sql")]
     is_raised: bool,
+}
+
+fn caught_by_sql() -> bool {
+    true
 }
 
 impl Failed {

@@ -350,7 +350,8 @@ fn days_are_sealed_as_empty_only_where_rows_are_dropped() {
     }
     // A forged place skips rows, but does not seal days that have rows.
     let made_up = "SELECT matomo_drop_step('matomo', $1::text::timestamptz, NULL, '1s',
-        jsonb_build_object('before', $1::text, 'id', 'matomo'::regclass::oid, 'done', true, 'last_gone', $1::text))";
+        jsonb_build_object('before', $1::text, 'table', 'actions', 'has_rows_left', false, 'is_over', false,
+            'scan_position', jsonb_build_object('id', 'matomo'::regclass::oid, 'done', true, 'last_gone', $1::text)))";
     // After the end of the first day, in whichever timezone it is noon.
     let bound = format!("{} 12:00:00+00", noon.text(1));
     db.query(made_up, &[&bound]).unwrap();

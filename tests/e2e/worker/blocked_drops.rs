@@ -58,16 +58,18 @@ fn a_step_that_is_blocked_keeps_its_place() {
 
 /// Upkeep may stop before midnight and go on after it.
 #[test]
-fn a_place_of_another_instant_is_not_resumed_at() {
+fn a_place_of_another_instant_or_form_is_not_resumed_at() {
     let fake = serve_two();
     let mut db = database();
     sync(&mut db, &fake, ", '2026-10-24', '2026-10-26'");
     let old = "SELECT count(*) FROM matomo WHERE action_timestamp < '2026-10-26'";
     assert!(one::<i64>(&mut db, old) > 0);
     for place in [
-        r#"{"before": "2026-10-25 00:00:00+00", "over": true,
+        r#"{"before": "2026-10-25 00:00:00+00", "table": "items", "has_rows_left": true, "is_over": true,
             "failed": {"state": "P0001", "message": "of yesterday", "detail": null, "hint": null}}"#,
-        r#"{"before": "2026-10-25 00:00:00+00", "companion": "items", "place": null, "left": true}"#,
+        r#"{"before": "2026-10-25 00:00:00+00", "table": "items", "has_rows_left": true, "is_over": false}"#,
+        // Another version's, of this instant.
+        r#"{"before": "2026-10-26 00:00:00+00", "companion": "items", "place": null, "left": true}"#,
     ] {
         run(&mut db, "BEGIN");
         let step = STEP.replace("PLACE", &format!("'{place}'"));

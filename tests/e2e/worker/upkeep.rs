@@ -351,8 +351,7 @@ fn upkeep_resumes_at_the_last_step() {
         "INSERT INTO matomo (action_id, idvisit, idsite, action_timestamp)
              SELECT n, n, 1, '2026-01-06'::timestamptz + n * interval '1 second' FROM generate_series(1, 15000) n",
     );
-    let place =
-        "SELECT upkeep_place ->> 'done' FROM matomo_site_state WHERE upkeep_place IS NOT NULL";
+    let place = "SELECT upkeep_place #>> '{scan_position,done}' FROM matomo_site_state WHERE upkeep_place IS NOT NULL";
     let left = "SELECT count(*) FROM matomo";
     // One transaction for each step of matomo_sync_all; the first one starts the run.
     for (rows, done) in [(15000, None), (5000, Some("false")), (0, Some("true")), (0, None)] {

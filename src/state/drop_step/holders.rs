@@ -1,0 +1,43 @@
+//! Who holds the locks that a step could not get, as text.
+
+use std::collections::BTreeSet;
+
+use pgrx::prelude::*;
+
+use crate::error::Result;
+use crate::pg::locks::{self, Held, LockKind};
+use crate::pg::spi::{query, spi};
+
+/// Holders of locks of syncs of a site, or of any, into a destination.
+pub fn of_rows(destination: pg_sys::Oid, site: Option<i32>) -> Option<String> {
+    let is_meant = |held: &Held| {
+        let is_site = site.is_none_or(|site| held.object == site.cast_unsigned());
+        held.class == destination.to_u32() && is_site
+    };
+    let held = locks::held(LockKind::Rows).into_iter().filter(is_meant).map(|held| held.pid);
+    let held: BTreeSet<i32> = held.collect();
+    let held: Vec<_> = held.iter().map(|pid| who(*pid)).collect();
+    (!held.is_empty()).then(|| held.join(", "))
+}
+
+fn who(pid: i32) -> String {
+    if pid == 0 { "a prepared transaction".to_owned() } else { format!("process {pid}") }
+}
+
+/// Holders of locks in some modes on a table or its partitions.
+///
+/// # Errors
+/// Only internal ones.
+pub fn of_table(table: &str, modes: &[&str]) -> Result<Option<String>> {
+    let sql = "WITH RECURSIVE tree AS (SELECT to_regclass($1)::oid AS oid UNION \
+                   SELECT i.inhrelid FROM tree t JOIN pg_inherits i ON i.inhparent = t.oid) \
+               SELECT string_agg(DISTINCT coalesce('process ' || l.pid, 'a prepared transaction'), ', ') \
+               FROM pg_locks l \
+               WHERE l.relation IN (SELECT t.oid FROM tree t) \
+               AND l.granted AND l.pid IS DISTINCT FROM pg_backend_pid() \
+               AND l.mode = ANY ($2) \
+               AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())";
+    Spi::connect_mut(|client| {
+        query(client, sql, &[table.into(), modes.to_vec().into()])?.first().get_one().map_err(spi)
+    })
+}

@@ -1,0 +1,132 @@
+//! The rows that a step removes, and the call of `matomo_drop_rows`, which removes them.
+
+use pgrx::JsonB;
+use pgrx::datum::Interval;
+use pgrx::prelude::*;
+use pgrx::spi::SpiHeapTupleData;
+
+use crate::error::{Error, Result};
+use crate::pg::extension::Extension;
+use crate::pg::spi::{query, spi};
+use crate::state::drop_step::cursor::Cursor;
+use crate::state::emptied_days::Gone;
+use crate::store::engine::hint::with_engine_hint_of;
+use crate::store::engine::{self, Engine, chunks};
+
+/// Which rows to remove.
+pub struct OldRows {
+    pub before: TimestampWithTimeZone,
+    pub site: Option<i32>,
+    pub lock_timeout: Interval,
+    /// That of the caller, for triggers.
+    pub search_path: Option<String>,
+}
+
+/// Result of a step, and whether more steps may follow.
+#[derive(Default)]
+pub struct Dropped {
+    /// Where the next step resumes.
+    pub place: Option<JsonB>,
+    pub more: bool,
+    pub dropped: Option<String>,
+    pub actions: i64,
+    pub blocked: Option<String>,
+    pub holders: Option<String>,
+}
+
+impl OldRows {
+    /// Drops a partition of a table or deletes a batch of its rows, with the caller's rights. Moves the
+    /// cursor, which keeps the first failure. Also returns the removed rows, if any.
+    ///
+    /// # Errors
+    /// [`crate::error::SiteError::SharedPlaces`].
+    pub fn remove_from(
+        &self,
+        extension: &Extension,
+        table: pg_sys::Oid,
+        cursor: &mut Cursor,
+    ) -> Result<(Dropped, Option<Gone>)> {
+        let sql = format!(
+            "SELECT s.more, s.dropped, s.actions, s.blocked, s.holders, \
+                 s.first_gone, s.last_gone, s.sites_gone, s.scan_position, s.failed \
+             FROM {}.matomo_drop_rows($1::regclass, $2, $3, $4, $5, $6, $7, $8, $9) AS s",
+            extension.schema
+        );
+        let time = cursor.table.time();
+        with_engine_hint_of(table, || {
+            let (has_places, chunks) = places(table, time)?;
+            let args = [
+                table.into(),
+                self.before.into(),
+                self.site.into(),
+                self.lock_timeout.into(),
+                self.search_path.as_deref().into(),
+                time.into(),
+                has_places.into(),
+                chunks.into(),
+                cursor.scan_position.take().map(JsonB).into(),
+            ];
+            Spi::connect_mut(|client| match query(client, &sql, &args)?.next() {
+                Some(row) => {
+                    move_cursor(&row, cursor)?;
+                    Ok((dropped(&row)?, gone(&row)?))
+                }
+                None => Ok((Dropped::default(), None)),
+            })
+        })
+    }
+}
+
+/// Whether rows of a table's ordinary partitions can be found by their place: Citus has those of its
+/// shards, and TimescaleDB none of compressed rows. Also the chunks of a hypertable.
+///
+/// # Errors
+/// [`crate::error::SiteError::SharedPlaces`].
+fn places(table: pg_sys::Oid, time: &str) -> Result<(bool, Option<JsonB>)> {
+    engine::places::check(table)?;
+    Spi::connect_mut(|client| {
+        Ok(match Engine::of(client, table)? {
+            Engine::Citus => (false, None),
+            Engine::Timescale => (false, chunks::of(client, table, time)?),
+            _ => (true, None),
+        })
+    })
+}
+
+fn dropped(row: &SpiHeapTupleData) -> Result<Dropped> {
+    Ok(Dropped {
+        more: row.get(1).map_err(spi)?.unwrap_or(false),
+        dropped: row.get(2).map_err(spi)?,
+        actions: row.get(3).map_err(spi)?.unwrap_or(0),
+        blocked: row.get(4).map_err(spi)?,
+        holders: row.get(5).map_err(spi)?,
+        ..Dropped::default()
+    })
+}
+
+fn gone(row: &SpiHeapTupleData) -> Result<Option<Gone>> {
+    let first: Option<TimestampWithTimeZone> = row.get(6).map_err(spi)?;
+    let last: Option<TimestampWithTimeZone> = row.get(7).map_err(spi)?;
+    let sites = row.get(8).map_err(spi)?;
+    Ok(first.zip(last).map(|(first, last)| Gone {
+        first: seconds(first),
+        last: seconds(last),
+        sites,
+    }))
+}
+
+fn move_cursor(row: &SpiHeapTupleData, cursor: &mut Cursor) -> Result<()> {
+    cursor.scan_position = row.get(9).map_err(spi)?.map(|JsonB(position)| position);
+    if cursor.failed.is_none()
+        && let Some(JsonB(failed)) = row.get(10).map_err(spi)?
+    {
+        let failed = serde_json::from_value(failed);
+        cursor.failed = Some(failed.map_err(|error| Error::Internal(error.to_string()))?);
+    }
+    Ok(())
+}
+
+/// Converts microseconds since 2000 to seconds since 1970.
+pub fn seconds(at: TimestampWithTimeZone) -> i64 {
+    i64::from(at).div_euclid(1_000_000).saturating_add(946_684_800)
+}
