@@ -125,8 +125,9 @@ fn what_stands_around_the_json() {
     let php = |kind| format!("the answer of Matomo holds a message of PHP: \"{kind}\"");
     let too_much = "the request is too much for Matomo: Allowed memory size of 134217728 bytes exhausted (tried to \
                     allocate 20480 bytes)";
-    let log = "display_errors = Off in php.ini";
-    let adds = "Find what adds it";
+    let log =
+        "display_errors = Off in php.ini, no log_writers[] = screen in Matomo's config.ini.php";
+    let adds = "Find what adds it: log_writers[] = screen in Matomo's config.ini.php";
     for (fault, state, message, hint) in [
         (
             Fault::Around("\nNotice: Undefined index: x in /var/www/y.php on line 3\n", ""),

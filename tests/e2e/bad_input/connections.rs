@@ -146,12 +146,15 @@ fn certificates_that_nobody_should_trust() {
 
 #[test]
 fn a_self_signed_certificate_is_trusted_when_its_file_is_named() {
-    for kind in [TlsKind::OpenSsl, TlsKind::OpenSslNameOnly] {
+    for kind in [TlsKind::OpenSsl, TlsKind::OpenSslNameOnly, TlsKind::OpenSslNoCa] {
         let mut stage = Stage::with(|options| options.tls = Some(kind));
         let error = stage.refuses(&[]);
-        let message = "could not connect to Matomo over TLS: its certificate is a CA's, or \
-                       self-signed, and not trusted here";
-        expect(&error, "08001", message, &detail_at(&stage.fake.url()), CERTIFICATE);
+        let what = match kind {
+            TlsKind::OpenSslNoCa => "of a CA that is not trusted here",
+            _ => "a CA's, or self-signed, and not trusted here",
+        };
+        let message = format!("could not connect to Matomo over TLS: its certificate is {what}");
+        expect(&error, "08001", &message, &detail_at(&stage.fake.url()), CERTIFICATE);
         // Another certificate for the same host is not trusted.
         let other = Stage::with(|options| options.tls = Some(kind));
         let path = ca_file(&other);

@@ -160,6 +160,8 @@ fn what_will_not_pass_is_asked_once() {
         (Fault::Status(404, Page::Html), "08P01"),
         (Fault::Redirect(302, "/login".to_owned()), "08P01"),
         (Fault::Html, "08P01"),
+        (Fault::Around("\nNotice: Undefined index: x in /var/www/y.php on line 3\n", ""), "08P01"),
+        (Fault::Around("", "\n<!-- served from cache -->"), "08P01"),
         (Fault::NotArray, "08P01"),
     ] {
         for when in [When::always(), of_day(MIDDLE).times(usize::MAX)] {

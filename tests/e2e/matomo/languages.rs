@@ -43,6 +43,15 @@ fn states(db: &mut Client) -> Vec<String> {
     texts(db, sql)
 }
 
+/// Of each site that fails the SQLSTATE, and the seconds until it is retried.
+fn failures(db: &mut Client) -> Vec<String> {
+    let sql = "SELECT concat_ws(' ', last_sqlstate,
+                   CASE next_run WHEN 'infinity' THEN 'never'
+                   ELSE round(extract(epoch FROM next_run - last_error_at))::text END)
+               FROM matomo_status WHERE failures > 0 ORDER BY site_id";
+    texts(db, sql)
+}
+
 #[test]
 fn a_site_that_may_not_be_seen_stops_alone_and_comes_back() {
     for (language, matomo_4) in everywhere() {
@@ -53,9 +62,40 @@ fn a_site_that_may_not_be_seen_stops_alone_and_comes_back() {
         run(&mut db, "CALL matomo_sync_all()");
         let expected = ["1 the token has no access to the site f", "0 - f"];
         assert_eq!(states(&mut db), expected, "{case}");
+        assert_eq!(failures(&mut db), ["28000 60"], "{case}");
         fake.knobs().hidden_sites.clear();
         run(&mut db, "CALL matomo_sync_all()");
         assert_eq!(states(&mut db), ["0 - f", "0 - f"], "{case}");
+    }
+}
+
+/// Names of visits come in `matomo.language`, and so do the errors.
+#[test]
+fn the_language_of_visits_changes_no_diagnosis() {
+    for (language, of_visits) in [("en", "fr"), ("fr", "ru"), ("de", "fr")] {
+        let fake = matomo(2, language, false);
+        let mut db = two_sites(&fake);
+        run(&mut db, &format!("SET matomo.language = '{of_visits}'; SET matomo.max_retries = 3"));
+        fake.fail(
+            Fault::Says(Saying::NoView("1".to_owned())),
+            When::live().param("idSite", "1").param("language", of_visits),
+        );
+        fake.knobs().hidden_sites.insert(1);
+        run(&mut db, "CALL matomo_sync_all()");
+        let expected = ["1 the token has no access to the site f", "0 - f"];
+        assert_eq!(states(&mut db), expected, "{language} {of_visits}");
+        assert_eq!(failures(&mut db), ["28000 60"], "{language} {of_visits}");
+        fake.heal();
+        fake.knobs().hidden_sites.clear();
+        run(&mut db, "CALL matomo_sync_all()");
+        assert_eq!(states(&mut db), ["0 - f", "0 - f"], "{language} {of_visits}");
+        fake.clear_requests();
+        fake.fail(Fault::Says(Saying::LockedOut), When::live().param("language", of_visits));
+        let error = Sync::of(&fake, FIRST, LAST).error(&mut db);
+        let message = "Matomo has locked out this server's address";
+        assert_eq!((error.code().code(), error.message()), ("28000", message));
+        let locked = fake.requests().iter().filter(|seen| seen.fault.is_some()).count();
+        assert_eq!(locked, 1, "{language} {of_visits}");
     }
 }
 

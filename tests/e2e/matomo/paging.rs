@@ -141,6 +141,10 @@ fn pages_that_are_too_much_are_halved_and_grow_again() {
         Fault::Status(502, Page::Html),
         Fault::Status(504, Page::Empty),
         Fault::Status500Envelope(memory.to_owned()),
+        Fault::ErrorEnvelope(memory.to_owned()),
+        // At HTTP 200, as PHP prints it in the middle of the JSON.
+        Fault::CutBy(300, memory),
+        Fault::Raw(memory.into()),
         Fault::ErrorEnvelope(time.to_owned()),
     ] {
         let what = format!("{fault:?}");

@@ -2,7 +2,7 @@
 
 use postgres::Client;
 
-use crate::support::releases::shelf_with_0_1_0;
+use crate::support::releases::{database_of_0_1_0, shelf_with_0_1_0};
 use crate::support::*;
 
 /// Owner and grants of the objects that the update drops and recreates, including grants on
@@ -69,4 +69,27 @@ fn an_update_by_another_superuser_keeps_owners_and_grants_also_on_columns() {
     }
     run(&mut db, "SET ROLE admin; ALTER EXTENSION matomo_postgres UPDATE; RESET ROLE");
     assert_eq!(rights(&mut db), before);
+}
+
+/// As where EXECUTE is taken from PUBLIC for all functions that are yet to come.
+#[test]
+fn default_privileges_of_the_updating_role_give_and_take_nothing() {
+    let mut shelf = shelf_with_0_1_0();
+    run(&mut shelf.db, "CREATE ROLE anybody; CREATE ROLE favoured");
+    run(&mut shelf.db, "CREATE DATABASE fresh");
+    let mut fresh = shelf.cluster.connect("fresh");
+    run(&mut fresh, "CREATE EXTENSION matomo_postgres");
+    let expected = privileges(&mut fresh, "anybody");
+    assert!(expected.len() > 30, "{expected:#?}");
+    let mut db = database_of_0_1_0(&mut shelf, "hardened");
+    run(
+        &mut db,
+        "ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC;
+         ALTER DEFAULT PRIVILEGES GRANT ALL ON FUNCTIONS TO favoured;
+         ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO favoured;
+         ALTER EXTENSION matomo_postgres UPDATE",
+    );
+    for role in ["anybody", "favoured"] {
+        assert_eq!(privileges(&mut db, role), expected, "{role}");
+    }
 }

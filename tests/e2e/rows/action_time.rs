@@ -3,57 +3,101 @@
 use fake_matomo::{Action, ActionTime, Clock, Fake, OracleRow, Site, Visit, World};
 use postgres::Client;
 
-use crate::support::noon::{from, noon, open_days};
+use crate::support::noon::{from, noon, open_days, settled};
 use crate::support::sites::{add_site, server};
 use crate::support::*;
 
-fn as_sent(fake: &Fake) -> Vec<OracleRow> {
-    fake.world().oracle(1, day("1990-01-01"), day("2200-01-01"), ActionTime::AsSent)
+const TABLES: [&str; 2] = ["matomo", "matomo_partitioned"];
+
+fn rows(fake: &Fake, time: ActionTime) -> Vec<OracleRow> {
+    fake.world().oracle(1, day("1990-01-01"), day("2200-01-01"), time)
 }
 
 fn kinds(db: &mut Client) -> Vec<String> {
     texts(db, "SELECT concat_ws(' ', sealed, action_time) FROM matomo_days ORDER BY day")
 }
 
+/// Both changes of the setting: from, to, and the rows after it.
+const CHANGES: [(&str, &str, ActionTime); 2] =
+    [("utc", "as_sent", ActionTime::AsSent), ("as_sent", "utc", ActionTime::Utc)];
+
 #[test]
 fn sealed_days_of_the_other_kind_are_an_error_that_says_what_to_do() {
-    let (noon, fake, mut db) = noon(4);
-    sync(&mut db, &fake, &from(&noon, 3));
-    let before = fingerprint(&mut db, "matomo");
-    run(&mut db, "SET matomo.action_time = 'as_sent'");
-    let (first, last) = (noon.text(3), noon.text(1));
-    let kind = format!("is of the kind 'utc' from {first} to {last}.");
-    assert_says(
-        &error(&mut db, &sync_sql(&fake, 1, "")),
-        "55000",
-        "destination \"public.matomo\" holds another kind of time than matomo.action_time",
-        &[&kind],
-        &format!("start_date => '{first}', end_date => '{last}', force => true)"),
-    );
-    assert_eq!(fingerprint(&mut db, "matomo"), before);
-    // The hint works, also in parts.
-    for ago in [3, 2, 1] {
-        let only = format!(", '{0}', '{0}', force => true", noon.text(ago));
-        sync(&mut db, &fake, &only);
+    for table in TABLES {
+        for (from_kind, to_kind, time) in CHANGES {
+            let (noon, fake, mut db) = noon(4);
+            run(&mut db, &format!("SET matomo.destination = '{table}'"));
+            run(&mut db, &format!("SET matomo.action_time = '{from_kind}'"));
+            sync(&mut db, &fake, &from(&noon, 3));
+            let before = fingerprint(&mut db, table);
+            run(&mut db, &format!("SET matomo.action_time = '{to_kind}'"));
+            let (first, last) = (noon.text(3), noon.text(1));
+            assert_says(
+                &error(&mut db, &sync_sql(&fake, 1, "")),
+                "55000",
+                &format!(
+                    "destination \"public.{table}\" holds another kind of time than matomo.action_time"
+                ),
+                &[&format!("is of the kind '{from_kind}' from {first} to {last}.")],
+                &format!(
+                    "Set matomo.action_time to '{from_kind}' again, or read these days again with matomo_sync(..., start_date => '{first}', end_date => '{last}', force => true)"
+                ),
+            );
+            assert_eq!(fingerprint(&mut db, table), before);
+            // The hint works, also in parts.
+            for ago in [3, 2, 1] {
+                let only = format!(", '{0}', '{0}', force => true", noon.text(ago));
+                sync(&mut db, &fake, &only);
+            }
+            sync(&mut db, &fake, "");
+            assert_equal(&mut db, table, &rows(&fake, time));
+            let sealed = ["t", "t", "t", "f"].map(|sealed| format!("{sealed} {to_kind}"));
+            assert_eq!(kinds(&mut db), sealed);
+            // Setting it back is refused too.
+            run(&mut db, &format!("SET matomo.action_time = '{from_kind}'"));
+            error(&mut db, &sync_sql(&fake, 1, ""));
+            run(&mut db, &format!("SET matomo.action_time = '{to_kind}'"));
+            assert_eq!(sync(&mut db, &fake, "").written(), 0);
+        }
     }
-    sync(&mut db, &fake, "");
-    assert_equal(&mut db, "matomo", &as_sent(&fake));
-    let sealed = ["t as_sent", "t as_sent", "t as_sent", "f as_sent"];
-    assert_eq!(kinds(&mut db), sealed);
-    // Resetting the setting works too.
-    run(&mut db, "RESET matomo.action_time");
-    error(&mut db, &sync_sql(&fake, 1, ""));
-    run(&mut db, "SET matomo.action_time = 'as_sent'");
-    assert_eq!(sync(&mut db, &fake, "").written(), 0);
+}
+
+/// As where ALTER ROLE sets it for sessions, but not for the background worker.
+#[test]
+fn a_registered_site_of_the_other_kind_fails_and_says_so() {
+    for (from_kind, to_kind, time) in CHANGES {
+        let (noon, fake, mut db) = noon(4);
+        server(&mut db, &fake);
+        let site = add_site(&mut db, &from(&noon, 3));
+        run(&mut db, &format!("SET matomo.action_time = '{from_kind}'"));
+        run(&mut db, "CALL matomo_sync_all()");
+        let before = fingerprint(&mut db, "matomo");
+        run(&mut db, &format!("SET matomo.action_time = '{to_kind}'"));
+        run(&mut db, "CALL matomo_sync_all()");
+        let status =
+            "SELECT concat_ws(' | ', failures, last_sqlstate, last_error) FROM matomo_status";
+        let message =
+            "destination \"public.matomo\" holds another kind of time than matomo.action_time";
+        assert_eq!(texts(&mut db, status), [format!("1 | 55000 | {message}")]);
+        let call = format!("CALL matomo_sync_site({site})");
+        let kind = format!("is of the kind '{from_kind}'");
+        assert_says(&error(&mut db, &call), "55000", message, &[&kind], "force => true");
+        assert_eq!(fingerprint(&mut db, "matomo"), before);
+        let range = format!(", '{}', '{}', force => true", noon.text(3), noon.text(1));
+        sync(&mut db, &fake, &range);
+        run(&mut db, &call);
+        assert_equal(&mut db, "matomo", &rows(&fake, time));
+        assert_eq!(one::<i32>(&mut db, "SELECT failures FROM matomo_status"), 0);
+    }
 }
 
 #[test]
 fn open_days_of_the_other_kind_are_read_whole() {
-    for table in ["matomo", "matomo_partitioned"] {
+    for table in TABLES {
         let (_, fake, mut db) = open_days(table);
         run(&mut db, "SET matomo.action_time = 'as_sent'");
         sync(&mut db, &fake, "");
-        assert_equal(&mut db, table, &as_sent(&fake));
+        assert_equal(&mut db, table, &rows(&fake, ActionTime::AsSent));
         assert_eq!(kinds(&mut db), ["f as_sent"; 2]);
         run(&mut db, "SET matomo.action_time = 'utc'");
         sync(&mut db, &fake, "");
@@ -73,27 +117,42 @@ fn days_that_were_dropped_for_their_age_are_of_no_kind() {
     assert_eq!(sync(&mut db, &fake, &from(&noon, 2)).days, 1);
 }
 
+/// In zones on both sides of UTC, where the two kinds differ.
 #[test]
 fn a_check_finds_and_mends_days_of_the_other_kind() {
-    let (noon, fake, mut db) = noon(3);
-    sync(&mut db, &fake, &from(&noon, 2));
-    run(&mut db, "SET matomo.action_time = 'as_sent'");
-    let mut stale = |arguments: &str| -> i64 {
-        let check = format!(
-            "SELECT sum(stale)::bigint FROM matomo_check(1, '{}', '{}', '{}', '{}'{arguments})",
-            noon.text(2),
-            noon.text(0),
-            fake.url(),
-            fake.token()
-        );
-        one(&mut db, &check)
-    };
-    assert_eq!(stale(""), 9);
-    assert_eq!(stale(", deep => true"), 9);
-    assert_eq!(stale(", repair => true"), 9);
-    assert_eq!(stale(""), 0);
-    assert_equal(&mut db, "matomo", &as_sent(&fake));
-    assert_eq!(sync(&mut db, &fake, "").days, 1);
+    let (first, last) = ("2026-10-24", "2026-10-26");
+    for (zone, table) in [("Asia/Tokyo", "matomo"), ("America/Los_Angeles", "matomo_partitioned")] {
+        let fake = serve(world(15, zone, 5, first, last));
+        for (from_kind, to_kind, time) in CHANGES {
+            let mut db = settled();
+            run(&mut db, &format!("SET matomo.action_time = '{from_kind}'"));
+            Sync::of(&fake, first, last).into(table).run(&mut db);
+            let visits: i64 = one(&mut db, &format!("SELECT count(DISTINCT idvisit) FROM {table}"));
+            assert!(visits > 10, "{visits}");
+            run(&mut db, &format!("SET matomo.action_time = '{to_kind}'"));
+            let mut stale = |arguments: &str| -> i64 {
+                let check = format!(
+                    "SELECT sum(stale)::bigint FROM matomo_check(1, '{first}', '{last}', '{}', '{}', '{table}'{arguments})",
+                    fake.url(),
+                    fake.token()
+                );
+                one(&mut db, &check)
+            };
+            let case = format!("{zone}, {from_kind} to {to_kind}");
+            assert_eq!(stale(""), visits, "{case}");
+            assert_eq!(stale(", deep => true"), visits, "{case}");
+            assert_eq!(stale(", repair => true"), visits, "{case}");
+            assert_eq!(stale(", deep => true"), 0, "{case}");
+            assert_equal(&mut db, table, &rows(&fake, time));
+            // The days are of the new kind, so that a sync is not refused.
+            assert_eq!(
+                kinds(&mut db),
+                [format!("t {to_kind}"), format!("t {to_kind}"), format!("t {to_kind}")]
+            );
+            let range = format!(", '{first}', '{last}', destination => '{table}'");
+            assert_eq!(sync(&mut db, &fake, &range).days, 0);
+        }
+    }
 }
 
 /// A day of the site's wall clock starts at 00:00 there, however far the site is from UTC.

@@ -123,27 +123,60 @@ fn an_index_is_the_replica_identity_of_new_partitions_too() {
 #[test]
 fn published_tables_without_a_primary_key_are_synced_over_weeks() {
     let fake = serve_two();
-    let mut db = database();
-    run(
-        &mut db,
-        "CREATE TABLE visits (LIKE matomo_action INCLUDING DEFAULTS) PARTITION BY RANGE (action_timestamp);
-         CREATE UNIQUE INDEX it ON visits (action_id, action_timestamp);
-         ALTER TABLE visits REPLICA IDENTITY USING INDEX it;
-         CREATE PUBLICATION everything FOR ALL TABLES",
-    );
-    // The last three weeks, which start on Monday.
-    let call = ", '2026-10-24', '2026-10-26', destination => 'visits', force => true";
-    sync(&mut db, &fake, call);
-    assert_eq!(
-        one::<i64>(
+    for (identity, held) in [("USING INDEX it", "i (action_id, action_timestamp)"), ("FULL", "f -")]
+    {
+        let mut db = database();
+        run(
             &mut db,
-            "SELECT count(*) FROM pg_inherits WHERE inhparent = 'visits'::regclass"
+            &format!(
+                "CREATE TABLE visits (LIKE matomo_action INCLUDING DEFAULTS) PARTITION BY RANGE (action_timestamp);
+                 CREATE UNIQUE INDEX it ON visits (action_id, action_timestamp);
+                 ALTER TABLE visits REPLICA IDENTITY {identity};
+                 CREATE PUBLICATION everything FOR ALL TABLES"
+            ),
+        );
+        // Two weeks, one of which has two days.
+        let call = ", '2026-10-24', '2026-10-26', destination => 'visits', force => true";
+        sync(&mut db, &fake, call);
+        assert_eq!(identities(&mut db, "visits"), [held; 2]);
+        run(&mut db, "UPDATE visits SET city = 'Atlantis' WHERE action_id LIKE '%_0'");
+        assert!(sync(&mut db, &fake, call).updated > 0);
+        assert_equal(&mut db, "visits", &all_of(&fake, 1));
+        // A week that is there before its visits is as good.
+        run(&mut db, "SELECT matomo_create_partitions('visits', '2026-11-03', '2026-11-03')");
+        assert_eq!(identities(&mut db, "visits"), [held; 3]);
+    }
+}
+
+/// The replica identities of a table's partitions, with the columns of the index.
+fn identities(db: &mut Client, table: &str) -> Vec<String> {
+    texts(
+        db,
+        &format!(
+            "SELECT concat_ws(' ', c.relreplident,
+                 coalesce(substring(pg_get_indexdef(x.indexrelid) FROM '[(].*'), '-'))
+             FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+             LEFT JOIN pg_index x ON x.indrelid = c.oid AND x.indisreplident
+             WHERE i.inhparent = '{table}'::regclass"
         ),
-        2
-    );
-    run(&mut db, "UPDATE visits SET city = 'Atlantis' WHERE action_id LIKE '%_0'");
-    assert!(sync(&mut db, &fake, call).updated > 0);
-    assert_equal(&mut db, "visits", &all_of(&fake, 1));
+    )
+}
+
+#[test]
+fn new_weeks_of_companions_have_the_replica_identity_of_their_table() {
+    let fake = serve_two();
+    let mut db = database();
+    run(&mut db, "SELECT matomo_create_table('visits', true)");
+    for table in four("visits") {
+        run(&mut db, &format!("ALTER TABLE {table} REPLICA IDENTITY FULL"));
+    }
+    sync(&mut db, &fake, ", '2026-10-24', '2026-10-26', destination => 'visits'");
+    run(&mut db, "SELECT matomo_create_partitions('visits', '2026-11-03', '2026-11-03')");
+    for table in four("visits") {
+        let found = identities(&mut db, &table);
+        let is_full = found.iter().all(|identity| identity == "f -");
+        assert!(is_full && !found.is_empty(), "{table}: {found:?}");
+    }
 }
 
 /// Grants on a partition would bypass the policies of its table.

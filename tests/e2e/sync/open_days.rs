@@ -40,11 +40,25 @@ fn a_visit_from_the_future_hides_no_other() {
     let newest = "SELECT max(newest) <= now() FROM matomo_ledger";
     assert!(one::<bool>(&mut db, newest));
     for id in 5002..5005 {
-        add(&fake, page(id, chrono::Utc::now().timestamp()));
+        let now = chrono::Utc::now().timestamp();
+        add(&fake, page(id, now));
+        fake.clear_requests();
         assert_eq!(sync(&mut db, &fake, "").inserted, 1);
+        let polls = fake.requests();
+        let begins = polls.iter().map(|poll| poll.param("minTimestamp").parse::<i64>().unwrap());
+        let begins: Vec<_> = begins.collect();
+        assert!(!begins.is_empty() && begins.iter().all(|at| *at <= now - 60), "{begins:?}");
     }
     assert!(one::<bool>(&mut db, newest));
     assert_equal(&mut db, "matomo", &all_of(&fake, 1));
+    let check = format!(
+        "SELECT concat_ws(' ', visits_there, visits_here, missing)
+         FROM matomo_check(1, '{0}', '{0}', '{1}', '{2}')",
+        noon.text(0),
+        fake.url(),
+        fake.token()
+    );
+    assert_eq!(texts(&mut db, &check), ["8 8 0"]);
 }
 
 #[test]

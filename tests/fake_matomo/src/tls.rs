@@ -22,7 +22,9 @@ pub enum TlsKind {
     OpenSsl,
     /// The same without `subjectAltName`: the host is the common name.
     OpenSslNameOnly,
-    /// The same for another host.
+    /// The same with `subjectAltName` and `basicConstraints=critical,CA:FALSE`.
+    OpenSslNoCa,
+    /// As `OpenSsl`, for another host.
     OpenSslWrongHost,
     /// The same, expired in 2021.
     OpenSslExpired,
@@ -57,12 +59,15 @@ pub fn acceptor(kind: TlsKind) -> Result<(String, TlsAcceptor), Failure> {
         kind,
         TlsKind::OpenSsl
             | TlsKind::OpenSslNameOnly
+            | TlsKind::OpenSslNoCa
             | TlsKind::OpenSslWrongHost
             | TlsKind::OpenSslExpired
     );
     let name = if is_openssls { "127.0.0.1" } else { "Fake Matomo" };
     let mut leaf = params(hosts, name)?;
-    if is_openssls {
+    if kind == TlsKind::OpenSslNoCa {
+        leaf.is_ca = IsCa::ExplicitNoCa;
+    } else if is_openssls {
         leaf.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     } else {
         leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
