@@ -1,10 +1,10 @@
--- What matomo_drop_rows removes at once. What cannot be removed is returned, as the message of why not, and
--- does not keep older or newer rows from being removed. Errors that are not of these rows are raised:
+-- Removes the rows of a partition or a day, for matomo_drop_rows. If a row cannot be removed, returns the error,
+-- so that older and newer rows are removed all the same. Raises errors that have nothing to do with the rows:
 -- connections, transactions, resources, locks, shutdown.
 
--- Whether an error is of these rows, as 53400 is, with which TimescaleDB refuses to decompress too many. It
--- is not if somebody has renamed or dropped a relation meanwhile, nor if another server lets nobody delete
--- there.
+-- Whether an error concerns these rows only. 53400 does: TimescaleDB refuses to decompress too many of them.
+-- An error does not if somebody has renamed or dropped a relation meanwhile, or if another server does not let
+-- us delete there.
 CREATE FUNCTION matomo_is_of_rows(state text, VARIADIC relations text[]) RETURNS boolean
 LANGUAGE sql
 STABLE

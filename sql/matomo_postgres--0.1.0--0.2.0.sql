@@ -1587,7 +1587,7 @@ BEGIN
             CASE WHEN among = root THEN
                 concat_ws(' AND ', format('%1$s OPERATOR(pg_catalog.>=) %2$L AND %1$s OPERATOR(pg_catalog.<) %3$L', at, part.lo, part.hi),
                     CASE WHEN NOT part.by_day THEN format('d.tableoid OPERATOR(pg_catalog.=) %L::pg_catalog.oid', part.id) END) END,
-            -- What a foreign partition has is not kept within its bounds.
+            -- Postgres does not enforce the bounds of a foreign partition.
             CASE WHEN NOT part.is_old OR part.kind = 'f' THEN at || ' OPERATOR(pg_catalog.<) $1' END,
             CASE WHEN site IS NOT NULL THEN 'd.idsite::pg_catalog.text OPERATOR(pg_catalog.=) $2' END,
             'true');
@@ -1640,7 +1640,7 @@ BEGIN
             END IF;
             since := CASE WHEN actions = selected THEN last_gone ELSE since END;
         END IF;
-        -- Of a day somebody else may have removed all rows meanwhile.
+        -- Another session may have removed all rows of a day meanwhile.
         IF actions > 0 OR failed IS NOT NULL OR part.by_day THEN
             more := true;
             last_gone := CASE WHEN actions > 0 THEN last_gone ELSE before_this END;
@@ -2105,7 +2105,7 @@ COMMENT ON COLUMN matomo_run_log.timezone IS 'Timezone of the site, as Matomo re
 COMMENT ON COLUMN matomo_run_log.step_pages IS 'Pages of a day after which it commits; NULL means matomo.step_pages';
 COMMENT ON COLUMN matomo_run_log.changes IS 'Value in matomo_site_state when it started';
 COMMENT ON COLUMN matomo_run_log.owner_name IS 'Name of that role when the run started or was dumped';
-COMMENT ON COLUMN matomo_run_log.misfits IS 'Number of values a column that its type cannot hold: they are NULL';
+COMMENT ON COLUMN matomo_run_log.misfits IS 'For each column, how many values its type cannot hold: they are NULL';
 COMMENT ON COLUMN matomo_run_log.zone_changes IS 'How often the timezone has changed during the run';
 COMMENT ON COLUMN matomo_run_log.step_at IS 'When its last step was recorded';
 COMMENT ON SEQUENCE matomo_run_log_runid_seq IS 'IDs of runs';

@@ -78,7 +78,7 @@ COMMENT ON COLUMN matomo_run_log.timezone IS 'Timezone of the site, as Matomo re
 COMMENT ON COLUMN matomo_run_log.step_pages IS 'Pages of a day after which it commits; NULL means matomo.step_pages';
 COMMENT ON COLUMN matomo_run_log.changes IS 'Value in matomo_site_state when it started';
 COMMENT ON COLUMN matomo_run_log.owner_name IS 'Name of that role when the run started or was dumped';
-COMMENT ON COLUMN matomo_run_log.misfits IS 'Number of values a column that its type cannot hold: they are NULL';
+COMMENT ON COLUMN matomo_run_log.misfits IS 'For each column, how many values its type cannot hold: they are NULL';
 COMMENT ON COLUMN matomo_run_log.zone_changes IS 'How often the timezone has changed during the run';
 COMMENT ON COLUMN matomo_run_log.step_at IS 'When its last step was recorded';
 

@@ -6,9 +6,9 @@ use crate::config::settings;
 use crate::error::{Error, Result};
 use crate::pg::extension::Extension;
 use crate::pg::report::or_raise;
-use crate::state::ledger;
 use crate::state::snapshot::check_sees_days;
 use crate::state::table::Table;
+use crate::state::{adoption, ledger};
 use crate::store::companions;
 use crate::store::row_locks::lock_all_rows;
 
@@ -40,7 +40,8 @@ fn create(destination: Option<pg_sys::Oid>) -> Result<Vec<pg_sys::Oid>> {
         lock_all_rows(destination, &table.name)?;
         check_sees_days(&extension, destination, &table.name)?;
     }
-    let made = companions::create(&extension, destination, &wanted)?;
+    let (made, former) = companions::create(&extension, destination, &wanted)?;
+    adoption::inherit(&extension, destination, former)?;
     if !made.is_empty() {
         // Of days that were copied without them, too.
         ledger::reread_all(&extension, destination)?;

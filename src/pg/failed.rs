@@ -94,8 +94,7 @@ impl Failed {
     }
 }
 
-/// A message with an ellipsis in place of all from its first to its last quotation mark, of whichever
-/// language.
+/// Replaces all from the first to the last quotation mark by an ellipsis. Languages have different marks.
 fn without_quoted(message: &str) -> String {
     const MARKS: [char; 6] = ['"', '«', '»', '„', '“', '”'];
     let Some(begin) = message.find(MARKS) else { return message.to_owned() };

@@ -1,5 +1,5 @@
 //! Switches the current user: to the extension's owner for our own statements on its tables, and to
-//! the owner of a registered site or of a table for work on what is theirs.
+//! the owner of a registered site or of a table for work on their tables.
 
 use pgrx::pg_sys;
 

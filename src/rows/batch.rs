@@ -118,8 +118,9 @@ impl Batch {
         self.tables.iter().map(|table| table.rows.size()).sum::<usize>() >= HANDOVER_BYTES
     }
 
-    /// Adds a visit, instead of itself if it is there. Its rows may be as large as an answer. `from` is
-    /// the instant for actions without any time. Returns its misfits, which the batch does not count.
+    /// Adds a visit, or replaces it if the batch has it already. Its rows may be as large as an answer.
+    /// `midnight` is the instant of actions without any time. Returns its misfits, which the batch does not
+    /// count.
     ///
     /// # Errors
     /// [`Fault::VisitTooLarge`], [`Fault::OutOfMemory`].
@@ -129,16 +130,16 @@ impl Batch {
         site: SiteContext,
         (id, visit): (i64, &Visit),
         day: Option<NaiveDate>,
-        from: i64,
+        midnight: i64,
     ) -> Result<Misfits> {
         if self.ends.contains_key(&id) {
             self.visitors_without_actions.remove(&id);
-            // Its rows stay in the text, where nothing leads to them.
+            // Its earlier rows stay in the text, but no range refers to them any more.
             self.tables.iter_mut().for_each(|table| table.visits.retain(|(visit, _)| *visit != id));
         }
         let max_bytes = client.max_response_size();
         let room = usize::try_from(max_bytes).unwrap_or(usize::MAX);
-        let made = VisitRows::of(visit, id, site, from);
+        let made = VisitRows::of(visit, id, site, midnight);
         let mut all = Misfits::default();
         for table in &mut self.tables {
             let begin = table.rows.len();

@@ -31,11 +31,11 @@ struct Table<'r> {
 }
 
 impl<'v, 'a> VisitRows<'v, 'a> {
-    /// `day_begin` is the instant of a visit without any time.
-    pub fn of(visit: &'v Visit<'a>, id: i64, site: SiteContext, day_begin: i64) -> Self {
+    /// `midnight` is the instant of a visit without any time.
+    pub fn of(visit: &'v Visit<'a>, id: i64, site: SiteContext, midnight: i64) -> Self {
         VisitRows {
-            source: VisitSource { id, visit, site, fallback: day_begin },
-            instants: instants(visit, site, day_begin),
+            source: VisitSource { id, visit, site, midnight },
+            instants: instants(visit, site, midnight),
             variables: custom::variables(visit.custom_variables),
         }
     }
@@ -147,7 +147,7 @@ fn names(misfits: &[Misfit]) -> Vec<&'static str> {
 }
 
 /// The value of `action_timestamp` for each action; none is missing.
-fn instants(visit: &Visit, site: SiteContext, day_begin: i64) -> Vec<i64> {
+fn instants(visit: &Visit, site: SiteContext, midnight: i64) -> Vec<i64> {
     let (first, last) = (representable(visit.first), representable(visit.last));
     let clocks = visit.actions.iter().map(|action| ActionClock {
         wall: representable(action.wall),
@@ -157,10 +157,10 @@ fn instants(visit: &Visit, site: SiteContext, day_begin: i64) -> Vec<i64> {
         ActionTime::Utc => {
             let clocks: Vec<_> = clocks.collect();
             let times = times::true_times(site.zone, first, last, !visit.may_be_cut, &clocks);
-            (times, first.or(last).unwrap_or(day_begin))
+            (times, first.or(last).unwrap_or(midnight))
         }
         ActionTime::AsSent => {
-            let fallback = first.or(last).unwrap_or(day_begin);
+            let fallback = first.or(last).unwrap_or(midnight);
             let wall =
                 representable(Some(fallback + site.zone.offset_at(fallback))).unwrap_or(fallback);
             (clocks.map(|clock| clock.wall).collect(), wall)

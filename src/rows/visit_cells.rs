@@ -33,7 +33,7 @@ pub struct VisitSource<'v, 'a> {
     pub visit: &'v Visit<'a>,
     pub site: SiteContext,
     /// The instant of a visit without any time.
-    pub fallback: i64,
+    pub midnight: i64,
 }
 
 impl<'v, 'a> VisitSource<'v, 'a> {
@@ -156,9 +156,9 @@ impl<'v, 'a> VisitSource<'v, 'a> {
         self.on_axis(self.visit.last, self.visit.first)
     }
 
-    /// The first of two instants that is one, as `action_timestamp` has it.
+    /// The first of two instants that the calendar has, in the kind of time of `matomo.action_time`.
     fn on_axis(&self, one: Option<i64>, other: Option<i64>) -> i64 {
-        let instant = representable(one).or(representable(other)).unwrap_or(self.fallback);
+        let instant = representable(one).or(representable(other)).unwrap_or(self.midnight);
         representable(Some(self.site.on_axis(instant))).unwrap_or(instant)
     }
 
@@ -181,16 +181,16 @@ fn of_page<'a>(page: Option<&Action<'a>>, key: usize) -> Value<'static, 'a> {
     sent(page.and_then(|page| page.values[key]))
 }
 
-/// The values of [`Layout::listed`], in order; `day_begin` is the instant of a visit without any time.
+/// The values of [`Layout::listed`], in order; `midnight` is the instant of a visit without any time.
 /// `None` when there is no memory for them.
 pub fn visit_values(
     layout: &Layout,
     visit: &Visit,
     id: i64,
     site: SiteContext,
-    day_begin: i64,
+    midnight: i64,
 ) -> Option<Vec<Option<String>>> {
-    let source = VisitSource { id, visit, site, fallback: day_begin };
+    let source = VisitSource { id, visit, site, midnight };
     let cells = source.cells(layout.listed().map(std::slice::from_ref));
     let mut values = Vec::with_capacity(cells.runs.len());
     for cell in cells.runs {

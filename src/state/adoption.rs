@@ -1,9 +1,12 @@
-//! Assigns a site's restored ledger entries to its table, if their rows exist. SPI only.
+//! Assigns ledger entries to the table that has their rows: those that were restored, and those of a dropped
+//! table that another one replaces. SPI only.
 
-use pgrx::PgLogLevel;
+use pgrx::{PgLogLevel, pg_sys};
 
 use crate::error::Result;
+use crate::pg::extension::Extension;
 use crate::pg::report::say;
+use crate::pg::spi::query;
 use crate::state::ledger::{Ledger, LedgerEntry};
 use crate::state::retention;
 use crate::store::destination::Destination;
@@ -56,4 +59,23 @@ pub fn adopt(ledger: &Ledger, destination: &Destination) -> Result<bool> {
         );
     }
     Ok(true)
+}
+
+/// Gives a destination the days of tables that were dropped, whose companions it has taken: it is there in place
+/// of these.
+///
+/// # Errors
+/// Only internal ones.
+pub fn inherit(
+    extension: &Extension,
+    destination: pg_sys::Oid,
+    former: Vec<pg_sys::Oid>,
+) -> Result<()> {
+    let sql = format!(
+        "UPDATE {0}.matomo_ledger l SET destination = $1 WHERE l.destination = ANY ($2) \
+         AND l.destination <> 0::oid AND NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = l.destination) \
+         AND NOT EXISTS (SELECT FROM {0}.matomo_ledger o WHERE o.destination = $1)",
+        extension.schema
+    );
+    extension.run(|client| query(client, &sql, &[destination.into(), former.into()]).map(drop))
 }

@@ -20,6 +20,7 @@ use crate::pg::spi::{query, sees_commits, spi, undefer};
 use crate::pg::subtransaction;
 use crate::rows::columns::TableKind;
 use crate::state::drop_step::cursor::Cursor;
+pub use crate::state::drop_step::old_rows::POSTGRES_EPOCH;
 use crate::state::drop_step::old_rows::{Dropped, OldRows, seconds};
 use crate::state::emptied_days::{self, Bounds, Gone, Noted};
 use crate::state::metadata;

@@ -79,10 +79,10 @@ pub fn forget(visitor: &Visitor, only_in: Option<pg_sys::Oid>) -> Result<Vec<Era
     let _bounded = locks::waits_up_to(longest);
     if only_in.is_none() {
         ledger::forget_dropped(&extension)?;
-        warn_of_missing(&restored::missing(&extension)?, "matomo_ledger WHERE destination = 0");
+        warn_of_missing(&restored::missing(&extension)?, "ledger", "destination");
     }
     let missing = restored::missing_companions(&extension, only_in)?;
-    warn_of_missing(&missing, "matomo_companion WHERE companion = 0");
+    warn_of_missing(&missing, "companion", "companion");
     let mut groups = Vec::new();
     // By now, the tables of first syncs are known.
     for oids in destinations()? {
@@ -162,7 +162,7 @@ impl Group {
         }
         // The Node tool never updates a row, so that those of before a login say another visitor.
         actions += self.delete(&self.table, &Visitor::default(), &visits, is_named)?.len();
-        // Visits of which only a companion says whose they are.
+        // Visits that only the row of a companion says are the visitor's.
         let others: BTreeSet<_> = visits.difference(&of_actions).cloned().collect();
         for companion in self.companions.iter().filter(|_| !others.is_empty()) {
             self.delete(companion, &Visitor::default(), &others, is_named)?;
@@ -204,8 +204,8 @@ impl Group {
 }
 
 /// Waits for all running syncs and repairs: then the rows that they have read of the visitor are visible.
-/// Later ones read the current data of Matomo. Does not wait for who removes rows of a table that is not
-/// `known`, as anybody may of a table of their own.
+/// Later ones read the current data of Matomo. Does not wait for sessions that remove rows of
+/// tables that are not `known`: anybody could do so in a table of their own, and delay erasures.
 fn outwait_syncs(
     only_in: Option<pg_sys::Oid>,
     known: &[pg_sys::Oid],
@@ -254,28 +254,31 @@ fn tree(oid: pg_sys::Oid) -> Result<Vec<pg_sys::Oid>> {
     Spi::connect_mut(|client| values(query(client, sql, &[oid.into()])?))
 }
 
-/// Warns that missing tables keep their rows of the visitor.
-fn warn_of_missing(tables: &[String], rows: &str) {
+/// Warns that missing tables keep their rows of the visitor. `rows` and `column` are where they are named.
+fn warn_of_missing(tables: &[String], rows: &str, column: &str) {
     if !tables.is_empty() {
-        let names = tables.join(", ");
+        let literals: Vec<_> =
+            tables.iter().map(|name| format!("'{}'", name.replace('\'', "''"))).collect();
         warn(
-            format!("tables that a dump was restored without are not searched: {names}"),
+            format!(
+                "tables that a dump was restored without are not searched: {}",
+                tables.join(", ")
+            ),
             &format!(
-                "Restore them, then erase again; or, if they are gone for good, DELETE FROM {rows}."
+                "Restore them, then erase again; or, if they are gone for good, DELETE FROM matomo_{rows} \
+                 WHERE {column} = 0 AND format('%I.%I', {column}_name[1], {column}_name[2]) IN ({}).",
+                literals.join(", ")
             ),
         );
     }
 }
 
-/// All tables that syncs have written to or will, a destination with its companions, except temporary tables
-/// of other sessions, which are inaccessible and end with these. A table in place of another one has no days
-/// in the ledger until the next sync.
+/// All tables that syncs have written to, a destination with its companions, except temporary tables of
+/// other sessions, which are inaccessible and end with these.
 fn destinations(extension: &Extension) -> Result<Vec<Vec<pg_sys::Oid>>> {
     let schema = &extension.schema;
     let sql = format!(
         "{} SELECT c.oid FROM pg_class c WHERE c.oid IN (SELECT l.destination FROM {schema}.matomo_ledger l \
-             UNION ALL SELECT c.destination FROM {schema}.matomo_companion c \
-             UNION ALL SELECT s.destination FROM {schema}.matomo_site_config s \
              UNION ALL SELECT {schema}.matomo_find_table(m.name) FROM missing m) \
          AND (c.relpersistence <> 't' OR c.relnamespace = pg_my_temp_schema()) ORDER BY 1",
         restored::missing_names(schema)

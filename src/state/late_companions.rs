@@ -50,8 +50,8 @@ fn note(destination: &Destination) -> Result<()> {
     let outdated_here = of(&outdated);
     if has_rows(&any(&outdated_here))? {
         companions::forget_dropped(extension)?;
-        // As one whose destination was dropped, so that an erasure still searches it. Only a table of visits
-        // says by itself whose its rows are.
+        // An erasure still searches the table of visits, as if its destination had been dropped. The rows of
+        // the others do not say by themselves which visitor they are of.
         let set = "destination_name = ARRAY['?', gen_random_uuid()::text, $1::oid::text]";
         let of_visits = format!("{outdated_here} AND c.kind = 'visits'");
         has_rows(&change(set, &of_visits))?;
@@ -62,7 +62,8 @@ fn note(destination: &Destination) -> Result<()> {
         "{named} AND cardinality(c.companion_name) = 3 AND NOT {outdated} AND {found} IS NULL"
     );
     if has_rows(&any(&unmarked))? {
-        // The mark of a session that aborts is undone, also for those that have passed it.
+        // One session at a time: if this one aborts, its mark is undone, and a session that had relied on the
+        // mark would copy days without it.
         if !locks::take(Lock::Rows(*oid, ALL_SITES), Mode::Alone) {
             return Err(Busy::FirstAfterRestore(destination.name.clone()).into());
         }
@@ -76,8 +77,8 @@ fn note(destination: &Destination) -> Result<()> {
         "{named} AND (cardinality(c.companion_name) = 4 OR {}) AND NOT {outdated} AND {found} IS NOT NULL",
         has_own_days(schema, "$1")
     );
-    // Days of a sync that is still at work without it would not be opened. This one writes to it anyway.
-    // In this order: one that begins now finds it.
+    // A sync that is at work without the companion commits days later, which would not be opened: then this
+    // sync only writes to the companion. Looks for the companion first: a sync that begins now finds it.
     if !has_rows(&any(&late))? || !sees_commits() || is_synced_by_others(*oid) {
         return Ok(());
     }

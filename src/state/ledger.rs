@@ -250,7 +250,8 @@ impl Ledger {
         self.run(|client| query(client, &sql, &args).map(drop))
     }
 
-    /// Corrects the counts of a day's entry, and its kind of time if the whole day was written. Creates no
+    /// Corrects the counts of a repaired day's entry, and its kind of time if the whole day was written.
+    /// Writes it also if they are right, so that a transaction that does not see the rows fails. Creates no
     /// entry.
     ///
     /// # Errors
@@ -264,8 +265,7 @@ impl Ledger {
     ) -> Result<()> {
         let sql = format!(
             "UPDATE {} SET visits = $5, actions = $6, action_time = coalesce($7, action_time) \
-             WHERE matomo = $1 AND idsite = $2 AND destination = $3 AND day = $4::date \
-             AND ((visits, actions) <> ($5, $6) OR action_time <> $7)",
+             WHERE matomo = $1 AND idsite = $2 AND destination = $3 AND day = $4::date",
             self.table
         );
         let mut args = Vec::from(self.key());
@@ -288,8 +288,8 @@ pub fn corrupt() -> Error {
     Error::Internal("invalid row in matomo_ledger".to_owned())
 }
 
-/// Lets all days of a destination be read again, of all sites and with the counts that they have, except
-/// days without visits. Older versions have counted none of unfinished days whose visits were there before.
+/// Marks all days of a destination to be read again, of all sites. Keeps their counts. Leaves out days without
+/// visits, but not unfinished ones, for which 0.1.0 may have counted none.
 ///
 /// # Errors
 /// Only internal ones.
@@ -314,11 +314,13 @@ pub fn forget_dropped(extension: &Extension) -> Result<()> {
         "DELETE FROM {table} WHERE ctid = ANY (ARRAY(SELECT l.ctid FROM {table} l \
          WHERE l.destination <> 0::oid \
          AND NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = l.destination) \
-         FOR UPDATE SKIP LOCKED))"
+         AND NOT EXISTS (SELECT FROM {0}.matomo_companion k WHERE k.destination = l.destination) \
+         FOR UPDATE SKIP LOCKED))",
+        extension.schema
     );
+    companions::forget_dropped(extension)?;
     extension.run(|client| query(client, &sql, &[]).map(drop))?;
-    metadata::forget_dropped(extension)?;
-    companions::forget_dropped(extension)
+    metadata::forget_dropped(extension)
 }
 
 impl LedgerEntry {

@@ -37,7 +37,7 @@ pub fn follow(
              ORDER BY s.id LIMIT 1)) RETURNING id",
         table_of_site(schema)
     );
-    // One whose timezone is mended later is new then.
+    // A site whose timezone we do not know is left out: once it has another one, it counts as new.
     let known = known.iter().filter(|site| site.zone().is_ok());
     let ids: Vec<i32> = known.map(|site| site.idsite).collect();
     extension.run(|client| {

@@ -214,8 +214,8 @@ impl Registration<'_> {
         ]
     }
 
-    /// Whether no other registered site is of the same server, site and destination. Destinations that are
-    /// known by name only are as many as there are names.
+    /// Checks that no other registered site has the same server, idSite and destination. Two destinations that
+    /// are known only by name are the same if their names are.
     ///
     /// # Errors
     /// [`SiteError::Registered`].

@@ -1,4 +1,4 @@
-//! What a transaction with an older snapshot does not see. SPI only.
+//! Checks that a transaction is not older than what the ledger says. SPI only.
 
 use pgrx::pg_sys;
 

@@ -29,9 +29,9 @@ pub fn known_columns(
     // Types of pg_catalog are qualified as well: the caller may have a type named text. Types with
     // a modifier are either syntax, such as numeric(10,2), or already qualified. varchar and bpchar
     // and their arrays go without their modifier: a cast to varchar(9) would truncate, while the column
-    // itself refuses. Domains are resolved, and what may be made of them holds no value of ours: a cast to one
-    // runs its constraints, also where rows are only read. The owner of another type may make functions
-    // its casts, at any time.
+    // itself refuses. Domains are replaced by their base types: a cast to a
+    // domain runs its constraints, even where rows are only read. Other types are not cast to at all: their
+    // owner may define functions as casts at any time.
     let sql = "WITH RECURSIVE base (name, oid, modifier) AS ( \
                    SELECT a.attname::text, a.atttypid, a.atttypmod FROM pg_attribute a \
                    WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped \

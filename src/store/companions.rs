@@ -126,9 +126,9 @@ fn find(
     Ok((found, by_name))
 }
 
-/// Notes a companion that is known by name by its OID, so that later renames are followed. Skips it if
-/// another session does so: that may be one that only reads, in a long transaction. Those that come after
-/// syncs without them are for the next sync to note.
+/// Replaces the name of a restored companion by its OID, so that later renames are followed. Skips a row that
+/// another session has locked, perhaps in a long transaction that only reads. Does nothing if days were copied
+/// without this companion: the next sync then takes it and reads these days again.
 fn resolve(
     extension: &Extension,
     destination: pg_sys::Oid,
@@ -153,16 +153,17 @@ fn resolve(
     extension.run(|client| query(client, &sql, &args).map(drop))
 }
 
-/// Notes a companion.
+/// Notes a companion. Returns the destinations that it belonged to.
 fn register(
     extension: &Extension,
     destination: pg_sys::Oid,
     kind: TableKind,
     companion: pg_sys::Oid,
-) -> Result<()> {
+) -> Result<Vec<pg_sys::Oid>> {
     let table = format!("{}.matomo_companion", extension.schema);
     let forget = format!(
-        "DELETE FROM {table} c WHERE c.kind = $2 AND (c.companion::oid = $3 OR {})",
+        "DELETE FROM {table} c WHERE c.kind = $2 AND (c.companion::oid = $3 OR {}) \
+         RETURNING c.destination::oid",
         is_of(&extension.schema, "$1")
     );
     let note = format!(
@@ -171,13 +172,14 @@ fn register(
     );
     let args = [destination.into(), kind.name().into(), companion.into()];
     extension.run(|client| {
-        query(client, &forget, &args)?;
-        query(client, &note, &args).map(drop)
+        let former = values(query(client, &forget, &args)?)?;
+        query(client, &note, &args)?;
+        Ok(former)
     })
 }
 
 /// Makes companions of a destination that it does not have yet, as its owner's, or takes tables that are
-/// there, as after `DROP EXTENSION`. Returns them.
+/// there, as after `DROP EXTENSION`. Returns them, and the destinations that they were companions of.
 ///
 /// # Errors
 /// Postgres' own for a caller without the rights of the destination's owner, or for a name that is taken;
@@ -186,13 +188,13 @@ pub fn create(
     extension: &Extension,
     destination: pg_sys::Oid,
     wanted: &[TableKind],
-) -> Result<Vec<pg_sys::Oid>> {
+) -> Result<(Vec<pg_sys::Oid>, Vec<pg_sys::Oid>)> {
     let known = of(extension, destination)?;
     let missing = wanted.iter().filter(|kind| known.iter().all(|(other, _)| other != *kind));
     // A table that is there has a name, but nobody has named it: reading it may run its owner's functions.
     let _owner = roles::lock_as_owner(destination).map(AsConfined::switch_to);
     let _safe = LocalSettings::of(&[SAFE_PATH]);
-    let mut made = Vec::new();
+    let (mut made, mut former) = (Vec::new(), Vec::new());
     let mut missing = missing.peekable();
     if missing.peek().is_some() {
         Spi::connect_mut(|client| {
@@ -203,10 +205,10 @@ pub fn create(
     for kind in missing {
         let companion = create_one(extension, destination, *kind)?;
         check(extension, companion, *kind)?;
-        register(extension, destination, *kind, companion)?;
+        former.extend(register(extension, destination, *kind, companion)?);
         made.push(companion);
     }
-    Ok(made)
+    Ok((made, former))
 }
 
 fn create_one(
@@ -267,7 +269,7 @@ pub fn root_of(extension: &Extension, table: pg_sys::Oid) -> Result<Option<Strin
 }
 
 /// Companions that are there and whose destination was dropped or not restored, those of one destination
-/// together.
+/// together. Leaves out those of a table that was never synced, as anybody may create and drop one.
 ///
 /// # Errors
 /// Only internal ones.
@@ -278,12 +280,14 @@ pub fn orphans(extension: &Extension) -> Result<Vec<Vec<pg_sys::Oid>>> {
              THEN {1} ELSE k.companion::oid END \
          WHERE NOT EXISTS (SELECT FROM pg_class d WHERE d.oid = CASE k.destination::oid WHEN 0::oid \
              THEN {0}.matomo_find_table(k.destination_name)::oid ELSE k.destination::oid END) \
+         AND (k.destination::oid = 0::oid OR {2}) \
          AND (c.relpersistence <> 't' OR c.relnamespace = pg_my_temp_schema()) \
          GROUP BY CASE WHEN k.destination::oid <> 0::oid THEN k.destination::oid::text \
              WHEN k.destination_name[1] = '?' THEN k.destination_name[3] ELSE k.destination_name::text END \
          ORDER BY 1",
         extension.schema,
-        by_name(&extension.schema, "k")
+        by_name(&extension.schema, "k"),
+        has_own_days(&extension.schema, "k.destination::oid")
     );
     extension.run(|client| values(query(client, &sql, &[])?))
 }
@@ -310,8 +314,9 @@ fn check(extension: &Extension, companion: pg_sys::Oid, kind: TableKind) -> Resu
     }
 }
 
-/// Forgets companions that were dropped. Notes which destinations were, as a later table may get the same
-/// OID: their companions are there for an erasure.
+/// Forgets companions that were dropped, and those of dropped destinations that were never synced. Notes which
+/// other destinations were dropped, as a later table may get the same OID: their companions are there for an
+/// erasure.
 ///
 /// # Errors
 /// Only internal ones.
@@ -322,7 +327,13 @@ pub fn forget_dropped(extension: &Extension) -> Result<()> {
     let is_gone = |oid: &str| {
         format!("{oid} <> 0::oid AND NOT EXISTS (SELECT FROM pg_class r WHERE r.oid = {oid})")
     };
-    let forget = format!("DELETE FROM {table} WHERE {}", of_free(&is_gone("c.companion::oid")));
+    let never_synced = format!(
+        "{} AND NOT {}",
+        is_gone("c.destination::oid"),
+        has_own_days(schema, "c.destination::oid")
+    );
+    let is_over = format!("{} OR {never_synced}", is_gone("c.companion::oid"));
+    let forget = format!("DELETE FROM {table} WHERE {}", of_free(&is_over));
     let note = format!(
         "UPDATE {table} SET destination = 0, destination_name = ARRAY['?', companion::oid::text, destination::oid::text] \
          WHERE {}",

@@ -158,7 +158,7 @@ impl Comparison<'_> {
             return Ok(stored);
         }
         let args = self.visit_args(visits.keys().copied());
-        // Texts are those of Postgres' own style, as the batch's.
+        // The batch has dates in this style.
         let _as_sent = LocalSettings::of(&[(c"datestyle", c"ISO")]);
         self.statements.select.run(client, &args)?;
         // SAFETY: read before the next query.
@@ -181,7 +181,7 @@ impl Comparison<'_> {
                 continue;
             }
             let visit = differing.entry(id).or_insert_with(|| DifferingVisit {
-                // Of a companion's row the destination's rows tell.
+                // Whether it is the same visit is decided by the rows of actions, not by those of companions.
                 is_same: !is_first || self.rows.layout.kind != TableKind::Actions,
                 ..DifferingVisit::default()
             });

@@ -26,7 +26,7 @@ pub struct Differing {
     pub missing: Vec<i64>,
     /// Visits with a row in which a value of the visit differs.
     pub stale: Vec<i64>,
-    /// Those of both that the table of visits lacks, or has otherwise.
+    /// Those of `missing` and `stale` whose row in the table of visits is missing or differs.
     pub in_visits: HashSet<i64>,
 }
 

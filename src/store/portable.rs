@@ -54,7 +54,7 @@ impl Comparison<'_> {
                 let at: Option<f64> = row.get(4).map_err(spi)?;
                 changes.by_key.delete.push((visit, at, key.collect::<Result<_>>()?));
             }
-            // Of a row that is stored twice, once.
+            // Once, also for a row that is stored twice.
             changes.insert.extend(
                 place
                     .filter(|line| changes.insert.iter().all(|rows| !rows.contains(line)))

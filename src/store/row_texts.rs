@@ -39,7 +39,7 @@ impl RowTexts {
             }
             let columns = usize::try_from((*(*rows).tupdesc).natts).unwrap_or(0);
             let conversions = (1..).take(columns).map(|n| {
-                let kind = pg_sys::SPI_gettypeid((*rows).tupdesc, n);
+                let kind = pg_sys::getBaseType(pg_sys::SPI_gettypeid((*rows).tupdesc, n));
                 if [pg_sys::TEXTOID, pg_sys::VARCHAROID, pg_sys::JSONOID].contains(&kind) {
                     return Conversion::Text;
                 }

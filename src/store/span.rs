@@ -44,8 +44,8 @@ impl TableWriter {
         self.destination.key_has_time().then_some((first, last))
     }
 
-    /// The partitions of the batch's own span, with those of earlier batches of this sync that may have had
-    /// visits of it. What others have stored meanwhile is in the first.
+    /// The span of the batch, widened to the spans of earlier batches of this sync that may have stored the
+    /// same visits. Visits that other sessions have stored meanwhile lie in the batch's own span.
     pub(super) fn span_of_new(&self, table: &TableRows) -> Option<(f64, f64)> {
         let mut span = self.own_span(table)?;
         let [least, greatest] = ends(table)?;

@@ -230,8 +230,8 @@ impl Check {
 
     /// As [`recheck::by_id`].
     fn by_id(&self, day: NaiveDate, ids: &mut Vec<i64>, actions: bool) -> Result<Batch> {
-        let (begin, layouts) = (self.site.zone.midnight(day), self.destination.layouts());
-        recheck::by_id(&self.client, self.site, &layouts, (begin, ids), actions)
+        let (midnight, layouts) = (self.site.zone.midnight(day), self.destination.layouts());
+        recheck::by_id(&self.client, self.site, &layouts, (midnight, ids), actions)
     }
 
     /// Writes the batch if this is a repair. Returns the number of repaired visits.

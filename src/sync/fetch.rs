@@ -85,7 +85,7 @@ fn read_day(
     outbox: &mut Outbox<Message>,
 ) -> Result<bool> {
     let ReadOptions { site, budget, began, .. } = *reading;
-    let begin = site.zone.midnight(due.day);
+    let midnight = site.zone.midnight(due.day);
     let mut pages = Pages::new(client, *reading, due.day, due.extent.since(), true);
     let (mut seen, began) = match &mut due.extent {
         Extent::Rest(pass) => (pass.seen.take().unwrap_or_default(), pass.began),
@@ -119,7 +119,7 @@ fn read_day(
             check_site(client, &mut reading.site, (*id, visit), &mut |line| {
                 outbox.send(Message::Notice(line));
             })?;
-            let misfits = batch.add(client, site, (*id, visit), Some(due.day), begin)?;
+            let misfits = batch.add(client, site, (*id, visit), Some(due.day), midnight)?;
             // Pages overlap.
             if seen.insert(*id, visit.actions.len(), visit.truncated > 0) {
                 batch.misfits.merge(&misfits);
@@ -131,7 +131,8 @@ fn read_day(
                 }
             }
         }
-        // While others wait to be stored, the next page goes into the same batch: fewer are cheaper.
+        // While earlier batches wait to be stored, the next page is added to this one: few large batches are
+        // cheaper than many small ones.
         if outbox.is_empty() && !batch.visits().is_empty() {
             let full = std::mem::replace(&mut batch, Batch::new(layouts));
             if !outbox.send(Message::Batch(full)) {
@@ -156,7 +157,7 @@ fn read_day(
     if let Some(pass) = due.recheck.take().filter(|_| rest.is_none()) {
         let mut pages = Pages::new(client, *reading, due.day, Some(pass.since), false);
         pages.asked = asked;
-        let more = list(client, &mut pages, layouts, &mut reading.site, begin, budget, outbox)?;
+        let more = list(client, &mut pages, layouts, &mut reading.site, midnight, budget, outbox)?;
         rechecked = more.is_none().then_some(pass.began);
         rest = more.map(|since| Pass { since, ..pass });
         asked = pages.asked;
@@ -172,7 +173,7 @@ fn list(
     pages: &mut Pages,
     layouts: &Layouts,
     site: &mut SiteContext,
-    begin: i64,
+    midnight: i64,
     budget: Budget,
     outbox: &mut Outbox<Message>,
 ) -> Result<Option<i64>> {
@@ -180,7 +181,7 @@ fn list(
         outbox.send(Message::Notice(line));
     })? {
         let page = pages.read(&body)?;
-        let listed = listed(client, &page, layouts, site, begin, &mut |line| {
+        let listed = listed(client, &page, layouts, site, midnight, &mut |line| {
             outbox.send(Message::Notice(line));
         })?;
         if !outbox.send(Message::Listed(listed)) {
@@ -201,7 +202,7 @@ fn listed(
     page: &Page,
     layouts: &Layouts,
     site: &mut SiteContext,
-    begin: i64,
+    midnight: i64,
     notice: &mut dyn FnMut(String),
 ) -> Result<Vec<ListedVisit>> {
     let mut all = Vec::with_capacity(page.visits.len());
@@ -210,7 +211,7 @@ fn listed(
         let short = || client.failed(site.id, None, Fault::OutOfMemory);
         let of_visits = layouts.iter().filter(|layout| layout.kind.is_of_every_visit());
         let values =
-            of_visits.map(|layout| visit_cells::visit_values(layout, visit, *id, *site, begin));
+            of_visits.map(|layout| visit_cells::visit_values(layout, visit, *id, *site, midnight));
         let values = values.collect::<Option<_>>().ok_or_else(short)?;
         all.push(ListedVisit { id: *id, last: representable(visit.last), values });
     }
@@ -228,11 +229,12 @@ pub fn list_day(
     day: NaiveDate,
     notice: &mut dyn FnMut(String),
 ) -> Result<Vec<ListedVisit>> {
-    let begin = reading.site.zone.midnight(day);
+    let midnight = reading.site.zone.midnight(day);
     let mut pages = Pages::new(client, reading, day, None, false);
     let mut all = HashMap::new();
     while let Some(body) = pages.next(notice)? {
-        let page = listed(client, &pages.read(&body)?, layouts, &mut reading.site, begin, notice)?;
+        let page =
+            listed(client, &pages.read(&body)?, layouts, &mut reading.site, midnight, notice)?;
         all.extend(page.into_iter().map(|visit| (visit.id, visit)));
     }
     Ok(all.into_values().collect())
@@ -242,7 +244,7 @@ pub fn list_day(
 pub const IDS: usize = 50;
 
 /// Fetches visits by ID, with or without their actions. Returns a batch and the IDs that did not fit into
-/// it. IDs unknown to Matomo are in neither. `begin` is the instant of a visit without any time.
+/// it. IDs unknown to Matomo are in neither. `midnight` is the instant of a visit without any time.
 ///
 /// # Errors
 /// Those of [`Client::visits`].
@@ -250,7 +252,7 @@ pub fn by_id(
     client: &Client,
     mut site: SiteContext,
     layouts: &Layouts,
-    (begin, mut ids): (i64, Vec<i64>),
+    (midnight, mut ids): (i64, Vec<i64>),
     actions: bool,
     notice: &mut dyn FnMut(String),
 ) -> Result<(Batch, Vec<i64>)> {
@@ -271,7 +273,7 @@ pub fn by_id(
                 ids.push(*id);
                 continue;
             }
-            let misfits = batch.add(client, site, (*id, visit), None, begin)?;
+            let misfits = batch.add(client, site, (*id, visit), None, midnight)?;
             batch.misfits.merge(&misfits);
         }
     }

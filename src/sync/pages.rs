@@ -43,7 +43,7 @@ impl Budget {
         Budget::Step { pages, time, until: Instant::now() + time }
     }
 
-    /// The same once more, from now on.
+    /// The same budget, spent from now on.
     pub fn anew(self) -> Budget {
         match self {
             Budget::Unlimited => self,

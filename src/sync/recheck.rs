@@ -55,7 +55,7 @@ pub fn differing(
 }
 
 /// Fetches visits by ID until a batch is full, or all of them without actions. Removes their IDs from
-/// `ids`. `begin` is the instant of a visit without any time.
+/// `ids`. `midnight` is the instant of a visit without any time.
 ///
 /// # Errors
 /// Those of [`Client::visits`].
@@ -63,13 +63,13 @@ pub fn by_id(
     client: &Client,
     site: SiteContext,
     layouts: &Layouts,
-    (begin, ids): (i64, &mut Vec<i64>),
+    (midnight, ids): (i64, &mut Vec<i64>),
     actions: bool,
 ) -> Result<Batch> {
     let wanted = std::mem::take(ids);
     let layouts = layouts.clone();
     let (batch, left) = remote::ask(client, move |client, notice| {
-        fetch::by_id(client, site, &layouts, (begin, wanted), actions, notice)
+        fetch::by_id(client, site, &layouts, (midnight, wanted), actions, notice)
     })?;
     *ids = left;
     Ok(batch)

@@ -71,10 +71,11 @@ pub struct Copier {
     pub store: Writer,
     pub record: Recorder,
     pub misfits: Misfits,
-    /// Partitions that a transaction was to make for the last step. If they are missing nevertheless, this
-    /// step makes them.
+    /// Partitions that were missing in the last step and have been made since, in a transaction of their own.
+    /// If the same ones are still missing, this step makes them.
     pub made_before: Option<Vec<MissingPartitions>>,
-    /// About the start of the first day: earlier partitions are for odd times of single visits.
+    /// A week before the first day. Partitions before it hold single visits with odd times, so no others are
+    /// made with them.
     pub since: i64,
 }
 
@@ -169,12 +170,13 @@ impl Copier {
     /// limits concurrent requests.
     fn fetch_differing(&mut self, day: &mut Day) -> Result<()> {
         let (site, layouts) = (self.reading.site, self.destination.layouts());
-        let begin = site.zone.midnight(day.read.day);
+        let midnight = site.zone.midnight(day.read.day);
         let (budget, mut asked) = (self.reading.budget.anew(), 0);
         let mut differing = std::mem::take(&mut day.differing);
-        // Pages overlap.
+        // Pages overlap, and a second that is longer than a page is listed several times.
         let mut known = HashSet::new();
         differing.retain(|(id, _)| known.insert(*id));
+        differing.sort_by_key(|(_, last)| *last);
         let first = differing.first().and_then(|(_, last)| *last);
         let mut left = differing.as_slice();
         while let Some((_, next)) = left.first() {
@@ -192,7 +194,8 @@ impl Copier {
             let mut ids: Vec<_> = now.iter().map(|(id, _)| *id).collect();
             while !ids.is_empty() {
                 asked += 1;
-                let batch = recheck::by_id(&self.client, site, &layouts, (begin, &mut ids), true)?;
+                let batch =
+                    recheck::by_id(&self.client, site, &layouts, (midnight, &mut ids), true)?;
                 day.written += self.write(&batch)?;
                 day.read.met.visits += count(batch.visits().len());
                 day.read.met.actions += count(batch.actions().rows.len());

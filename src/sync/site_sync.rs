@@ -247,7 +247,7 @@ fn emptied<'a>(ledger: &Ledger, destination: &'a Destination) -> Result<Option<&
         return Ok(Some(destination));
     }
     let Some(visits) = destination.visits() else { return Ok(None) };
-    // One that is kept empty would have all read again each time.
+    // If a trigger keeps the table of visits empty, all days would be read again each time.
     let is_emptied = visits.is_empty()? && ledger.claims_visits()? && !inspect::diverts(visits)?;
     Ok(is_emptied.then_some(visits))
 }

@@ -99,8 +99,8 @@ pub fn step(run: i64) -> Status {
         })
     };
     let outcome = outcome.or_else(|failed| {
-        // If even that fails, the run is over nevertheless: its lock is released, and the site waits as
-        // recorded at the start of the run.
+        // If recording the failure fails too, the run still ends: its lock is released, and the site waits as
+        // long as was recorded at the start of the run.
         attempt(|| fail(run, &failed)).or_else(|second| {
             second.about("could not note a failure").tell(PgLogLevel::WARNING);
             Ok(Status::Failed(failed))
@@ -204,8 +204,8 @@ fn copy(run: i64) -> Result<Status> {
     Ok(Status::Succeeded)
 }
 
-/// Maximum time of a step; the page that is being read then is finished. Locks are held as long, and the
-/// turns of other sites wait.
+/// Maximum time of a step; the page that is being read then is finished. A recheck may take as long once more
+/// for each day, to fetch what it has found. Locks are held as long, and the turns of other sites wait.
 const STEP: Duration = Duration::from_secs(5);
 
 /// Result of a step.

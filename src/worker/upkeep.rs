@@ -4,6 +4,8 @@
 use std::time::Duration;
 
 use chrono::{NaiveDate, Utc};
+use pgrx::JsonB;
+use pgrx::datum::Interval;
 use pgrx::prelude::*;
 
 use crate::config::settings;
@@ -15,6 +17,7 @@ use crate::pg::locks;
 use crate::pg::roles::AsConfined;
 use crate::pg::spi::{query, spi, undefer};
 use crate::pg::watch::{Unwatched, Watch};
+use crate::state::drop_step::{DropArguments, POSTGRES_EPOCH, drop_step};
 use crate::state::ledger;
 use crate::state::matomo_of_table;
 use crate::state::retention;
@@ -48,7 +51,7 @@ struct Plan {
     today: NaiveDate,
     /// Rows before this instant are removed, in Unix seconds.
     before: Option<i64>,
-    /// Where the last step stopped, from `matomo_drop_step`.
+    /// Where the last step stopped, see [`drop_step`].
     place: Option<String>,
     /// Whether the site is synced, so that it needs partitions ahead.
     is_enabled: bool,
@@ -59,7 +62,7 @@ struct Plan {
 impl Plan {
     /// Checks that the rows that it removes are of the site's Matomo: another one may have filled the table.
     fn check_matomo(&self, extension: &Extension, site: &RegisteredSite) -> Result<()> {
-        if self.before.is_none() {
+        if self.before.is_none() || site.destination == pg_sys::Oid::INVALID {
             return Ok(());
         }
         let asked = self.matomo.as_ref().map_or("", Endpoint::url).to_owned();
@@ -152,7 +155,7 @@ fn run_step(id: i32) -> Result<UpkeepStatus> {
     let site = RegisteredSite::get(&extension, id)?;
     let Some(plan) = plan(&extension, &site)? else { return Ok(UpkeepStatus::Done) };
     plan.check_matomo(&extension, &site)?;
-    let StepResult { status, place, blocked } = as_owner(&extension, &site, &plan)?;
+    let StepResult { status, place, blocked } = as_owner(&site, &plan)?;
     // A first sync of another Matomo may have ended since; none can now.
     plan.check_matomo(&extension, &site)?;
     match status {
@@ -226,55 +229,58 @@ struct StepResult {
 }
 
 /// Runs the part of a step that accesses the table, as the owner of the site.
-fn as_owner(extension: &Extension, site: &RegisteredSite, plan: &Plan) -> Result<StepResult> {
+fn as_owner(site: &RegisteredSite, plan: &Plan) -> Result<StepResult> {
     let done = StepResult { status: UpkeepStatus::Done, place: None, blocked: None };
-    let schema = &extension.schema;
     let _mode = background::as_by_default();
     let _owner = AsConfined::switch_to(site.owner);
     undefer()?;
-    let result = Spi::connect_mut(|client| -> Result<StepResult> {
-        let sql = "SELECT pg_catalog.pg_has_role(c.relowner, 'USAGE') FROM pg_catalog.pg_class c \
-                   WHERE c.oid OPERATOR(pg_catalog.=) $1";
+    let sql = "SELECT pg_catalog.pg_has_role(c.relowner, 'USAGE') FROM pg_catalog.pg_class c \
+               WHERE c.oid OPERATOR(pg_catalog.=) $1";
+    let is_table_owner: Option<bool> = Spi::connect_mut(|client| {
         let found = query(client, sql, &[site.destination.into()])?;
-        if found.is_empty() {
-            return Ok(done);
-        }
-        let is_table_owner: Option<bool> = found.first().get_one().map_err(spi)?;
-        if let Some(before) = plan.before {
-            let sql = format!(
-                "SELECT s.more, s.place::pg_catalog.text, \
-                     'could not obtain lock on ' OPERATOR(pg_catalog.||) s.blocked OPERATOR(pg_catalog.||) \
-                     COALESCE(', held by ' OPERATOR(pg_catalog.||) s.holders, '') \
-                 FROM {schema}.matomo_drop_step($1::pg_catalog.regclass, \
-                     pg_catalog.to_timestamp($2), $3, '100 milliseconds'::pg_catalog.interval, \
-                     $4::pg_catalog.jsonb) AS s"
-            );
-            let args = [
-                site.destination.into(),
-                (before as f64).into(),
-                site.idsite.into(),
-                plan.place.as_deref().into(),
-            ];
-            let (more, place, blocked): (Option<bool>, Option<String>, Option<String>) =
-                query(client, &sql, &args)?.first().get_three().map_err(spi)?;
-            if more == Some(true) {
-                let status =
-                    if blocked.is_some() { UpkeepStatus::Blocked } else { UpkeepStatus::More };
-                return Ok(StepResult { status, place, blocked });
-            }
-        }
-        // Only the owner of the table creates its partitions.
-        let weeks = settings::premake();
-        if weeks > 0 && is_table_owner == Some(true) && plan.is_enabled {
-            let now = Utc::now().timestamp();
-            let ahead = i64::from(weeks) * 7 * 86_400;
-            partitions::create_between(site.destination, (now, now + ahead))?;
-        }
-        Ok(done)
+        if found.is_empty() { Ok(None) } else { found.first().get_one().map_err(spi) }
     })?;
+    let Some(is_table_owner) = is_table_owner else { return Ok(done) };
+    if let Some(before) = plan.before
+        && let Some(more) = drop_rows(site, plan, before)?
+    {
+        return Ok(more);
+    }
+    // Only the owner of the table creates its partitions.
+    let weeks = settings::premake();
+    if weeks > 0 && is_table_owner && plan.is_enabled {
+        let now = Utc::now().timestamp();
+        let ahead = i64::from(weeks) * 7 * 86_400;
+        partitions::create_between(site.destination, (now, now + ahead))?;
+    }
     // A trigger may have deferred them anew.
     undefer()?;
-    Ok(result)
+    Ok(done)
+}
+
+/// Removes rows older than an instant, in Unix seconds, as a step of `matomo_drop_before` does. `None` if none
+/// are left.
+fn drop_rows(site: &RegisteredSite, plan: &Plan, before: i64) -> Result<Option<StepResult>> {
+    const LOCK_TIMEOUT_MICROS: i64 = 100_000;
+    let invalid = || Error::Internal("invalid instant of a retention".to_owned());
+    let microseconds = (before - POSTGRES_EPOCH).saturating_mul(1_000_000);
+    let place = plan.place.as_deref().and_then(|place| serde_json::from_str(place).ok());
+    let dropped = drop_step(DropArguments {
+        destination: site.destination,
+        before: microseconds.try_into().map_err(|_| invalid())?,
+        site: Some(site.idsite),
+        lock_timeout: Interval::new(0, 0, LOCK_TIMEOUT_MICROS).map_err(|_| invalid())?,
+        place: place.map(JsonB),
+    })?;
+    undefer()?;
+    if !dropped.more {
+        return Ok(None);
+    }
+    let holders = dropped.holders.map_or_else(String::new, |who| format!(", held by {who}"));
+    let blocked = dropped.blocked.map(|what| format!("could not obtain lock on {what}{holders}"));
+    let status = if blocked.is_some() { UpkeepStatus::Blocked } else { UpkeepStatus::More };
+    let place = dropped.place.map(|JsonB(place)| place.to_string());
+    Ok(Some(StepResult { status, place, blocked }))
 }
 
 /// Records where the next step resumes, and what it waits for: the table may be in use for days.

@@ -128,5 +128,8 @@ fn move_cursor(row: &SpiHeapTupleData, cursor: &mut Cursor) -> Result<()> {
 
 /// Converts microseconds since 2000 to seconds since 1970.
 pub fn seconds(at: TimestampWithTimeZone) -> i64 {
-    i64::from(at).div_euclid(1_000_000).saturating_add(946_684_800)
+    i64::from(at).div_euclid(1_000_000).saturating_add(POSTGRES_EPOCH)
 }
+
+/// The start of 2000, from which Postgres counts, in Unix seconds.
+pub const POSTGRES_EPOCH: i64 = 946_684_800;

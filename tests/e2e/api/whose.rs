@@ -454,11 +454,18 @@ fn no_one_holds_up_an_erasure_with_a_table_that_no_sync_has_filled() {
     let mut other = connect_as(&name, &stranger);
     run(
         &mut other,
-        "CREATE TABLE own.mine (idsite int, action_timestamp timestamptz);
-         BEGIN; SELECT matomo_drop_step('own.mine', '2000-01-01', NULL, '1 s', NULL)",
+        "SELECT matomo_create_table('own.mine'); SELECT matomo_create_table('own.gone');
+         DROP TABLE own.gone;
+         CREATE FUNCTION own.no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no'; END $$;
+         CREATE TRIGGER no BEFORE DELETE ON own.mine EXECUTE FUNCTION own.no();
+         CREATE TRIGGER no BEFORE DELETE ON own.gone_visits EXECUTE FUNCTION own.no();
+         BEGIN; SELECT matomo_drop_step('own.mine', '2000-01-01', NULL, '1 s', NULL);
+         LOCK own.mine, own.mine_visits, own.gone_visits",
     );
     let visitor: String = one(&mut theirs, "SELECT visitorid FROM visits LIMIT 1");
     run(&mut admin, &format!("SET lock_timeout = '1 s'; SELECT * FROM matomo_forget('{visitor}')"));
     let left = format!("SELECT count(*) FROM visits WHERE visitorid = '{visitor}'");
     assert_eq!(one::<i64>(&mut theirs, &left), 0);
+    run(&mut other, "ROLLBACK");
+    run(&mut admin, "SELECT * FROM matomo_forget('nobody')");
 }

@@ -68,6 +68,28 @@ fn a_sync_that_is_older_than_companions_fails_or_fills_them() {
 }
 
 #[test]
+fn a_sync_that_is_older_than_a_repair_fails_or_sees_it() {
+    for level in LEVELS {
+        let (fake, mut db, mut other) = scene();
+        run(&mut db, "DELETE FROM matomo WHERE idvisit = (SELECT min(idvisit) FROM matomo)");
+        begin(&mut db, level);
+        let repair = format!(
+            "SELECT FROM matomo_check(1, '{FIRST}', '2026-10-25', '{}', '{}', repair => true)",
+            fake.url(),
+            fake.token()
+        );
+        run(&mut other, &repair);
+        let failure = failure(&mut db, &Sync::of(&fake, FIRST, LAST).sql());
+        let state = failure.as_ref().map(|failure| failure.code().code());
+        let expected = if level == "READ COMMITTED" { None } else { Some("40001") };
+        assert_eq!(state, expected, "{failure:?}");
+        run(&mut db, "COMMIT");
+        Sync::of(&fake, FIRST, LAST).run(&mut db);
+        assert_equal(&mut db, "matomo", &oracle(&fake, FIRST, LAST));
+    }
+}
+
+#[test]
 fn a_transaction_that_has_seen_the_companions_may_sync_at_any_level() {
     for level in LEVELS {
         let (fake, mut db, mut other) = scene();

@@ -53,6 +53,34 @@ fn an_erasure_names_companions_that_a_dump_was_restored_without() {
     assert_eq!(forget(""), [""; 0]);
 }
 
+/// Some of the others are known by name only, too.
+#[test]
+fn what_an_erasure_says_to_delete_is_only_what_is_missing() {
+    let Scene { fake: _fake, name, .. } = scene();
+    drop(copied(
+        &name,
+        "gone",
+        &["-T", "public.matomo", "-T", "public.matomo_partitioned_visits*"],
+    ));
+    let (mut db, said) = connect_with_notices(shared(), &format!("{name}_gone"), "postgres");
+    let known = "SELECT count(*) FROM matomo_companion";
+    let days = "SELECT count(*) FROM matomo_ledger WHERE idsite = 2";
+    let before = [known, days].map(|count| one::<i64>(&mut db, count));
+    assert!(before[0] == 6 && before[1] > 0, "{before:?}");
+    // The names of the missing table's companions are not looked up by this.
+    run(&mut db, "SELECT * FROM matomo_forget('nobody', only_in => 'matomo_partitioned')");
+    run(&mut db, "SELECT * FROM matomo_forget('nobody')");
+    for warning in said.warnings() {
+        let hint = warning.hint().unwrap().to_owned();
+        let delete = hint.split("for good, ").nth(1).unwrap().trim_end_matches('.');
+        run(&mut db, delete);
+    }
+    run(&mut db, "SELECT * FROM matomo_forget('nobody')");
+    assert_eq!(said.warnings().len(), 0);
+    assert_eq!([known, days].map(|count| one::<i64>(&mut db, count)), [before[0] - 1, before[1]]);
+    assert_eq!(one::<i64>(&mut db, "SELECT count(*) FROM matomo_ledger WHERE idsite = 1"), 0);
+}
+
 #[test]
 fn a_companion_that_is_restored_after_a_sync_gets_the_days_that_this_has_copied() {
     let Scene { fake, name, mut db, .. } = scene();

@@ -363,7 +363,8 @@ fn blanks_at_the_end_of_a_visits_id_do_not_make_it_another_one() {
     run(
         &mut db,
         "CREATE TABLE padded (LIKE matomo_action INCLUDING DEFAULTS);
-         ALTER TABLE padded ALTER idvisit TYPE char(20) USING '', ALTER action_id TYPE char(40) USING '';
+         CREATE DOMAIN visit AS char(20);
+         ALTER TABLE padded ALTER idvisit TYPE visit USING '', ALTER action_id TYPE char(40) USING '';
          CREATE UNIQUE INDEX ON padded (action_id)",
     );
     let sync = Sync::of(&fake, FIRST, LAST).into("padded");

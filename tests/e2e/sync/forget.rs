@@ -264,8 +264,8 @@ fn an_erasure_waits_for_a_sync_that_is_prepared_meanwhile() {
 
 /// As Citus does to distribute a table, and users who change much.
 #[test]
-fn a_table_that_has_taken_the_place_of_a_destination_is_searched_before_its_next_sync() {
-    let (_fake, mut db) = filled();
+fn a_table_that_takes_the_companions_of_a_dropped_one_takes_its_days() {
+    let (fake, mut db) = filled();
     let of_visitor =
         |table: &str| format!("SELECT count(*) FROM {table} WHERE visitorid = '{VISITOR}'");
     run(
@@ -278,4 +278,8 @@ fn a_table_that_has_taken_the_place_of_a_destination_is_searched_before_its_next
     for table in ["matomo", "matomo_visits"] {
         assert_eq!(one::<i64>(&mut db, &of_visitor(table)), 0, "{table}");
     }
+    // The next sync reads all of its days again, not only the last ones.
+    run(&mut db, "DELETE FROM matomo WHERE day = (SELECT min(day) FROM matomo)");
+    sync(&mut db, &fake, "");
+    assert_tables_equal(&mut db, "matomo", &all_tables_of(&fake, 1));
 }
