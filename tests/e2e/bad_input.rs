@@ -1,5 +1,9 @@
 //! Bad input: each case has its own error, which says what to do and never shows the token, and
 //! leaves all tables as they were. This file has the helpers of these tests.
+//!
+//! A failure shows the error that came. If its SQLSTATE or message is another one, look for what the fake
+//! was told to answer, then in `src/matomo/classify.rs`; if a table differs, the sync wrote before it failed;
+//! if a line of the server's log has the token, `src/pg/secrecy.rs` has let it pass.
 
 mod answers;
 mod arguments;
