@@ -4,8 +4,8 @@ use pgrx::prelude::*;
 
 use crate::config::settings;
 use crate::error::{Error, Result};
+use crate::pg::ereport::or_raise;
 use crate::pg::extension::Extension;
-use crate::pg::report::or_raise;
 use crate::state::snapshot::check_sees_days;
 use crate::state::table::Table;
 use crate::state::{adoption, ledger};

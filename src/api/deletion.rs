@@ -5,7 +5,7 @@ use pgrx::datum::Interval;
 use pgrx::prelude::*;
 
 use crate::error::Error;
-use crate::pg::report::or_raise;
+use crate::pg::ereport::or_raise;
 use crate::state::drop_step::{self, DropArguments};
 use crate::state::forget::{self, Visitor};
 

@@ -4,7 +4,7 @@ use pgrx::prelude::*;
 
 use crate::error::{Error, Result};
 use crate::matomo::http::endpoint::Endpoint;
-use crate::pg::report::or_raise;
+use crate::pg::ereport::or_raise;
 use crate::pg::spi::refuse_read_only;
 use crate::state::change_url;
 use crate::store::destination::Destination;

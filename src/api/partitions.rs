@@ -2,7 +2,7 @@
 
 use pgrx::prelude::*;
 
-use crate::pg::report::or_raise;
+use crate::pg::ereport::or_raise;
 use crate::store::partitions;
 
 /// Creates the missing weekly partitions of a destination and its companions.

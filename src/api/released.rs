@@ -4,8 +4,8 @@
 
 use pgrx::prelude::*;
 
+use crate::pg::ereport::or_raise;
 use crate::pg::extension::Extension;
-use crate::pg::report::or_raise;
 
 macro_rules! released {
     ($($function:ident $info:ident;)*) => {$(

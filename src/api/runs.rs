@@ -4,9 +4,9 @@
 use pgrx::prelude::*;
 
 use crate::error::Error;
+use crate::pg::ereport::or_raise;
 use crate::pg::extension::Extension;
 use crate::pg::locks::{self, LockKind};
-use crate::pg::report::or_raise;
 use crate::state::runs;
 use crate::worker::launcher;
 use crate::worker::procedures;

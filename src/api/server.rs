@@ -3,7 +3,7 @@
 use pgrx::prelude::*;
 
 use crate::config::options::{self, ObjectKind};
-use crate::pg::report::or_raise;
+use crate::pg::ereport::or_raise;
 
 /// Checks the options of a server or user mapping. Postgres calls it on CREATE and ALTER.
 #[pg_extern(strict, volatile, parallel_unsafe)]

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::matomo::http::endpoint::Endpoint;
 use crate::matomo::http::token::Token;
 use crate::pg::encoding;
-use crate::pg::report::or_raise;
+use crate::pg::ereport::or_raise;
 use crate::pg::secrecy;
 use crate::pg::spi::refuse_read_only;
 use crate::sync::check::{self, CheckOptions, DayChecked};

@@ -1,6 +1,6 @@
 //! The SQLSTATEs of our errors. Pure.
 
-/// SQLSTATEs by name, without pgrx; `src/pg/report.rs` maps them to its constants.
+/// SQLSTATEs by name, without pgrx; `src/pg/ereport.rs` maps them to its constants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SqlState {
     /// 22004

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 use crate::pg::encoding;
-use crate::pg::report;
+use crate::pg::ereport;
 
 /// SQLSTATE, message, DETAIL and HINT of an error.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,7 +30,7 @@ fn caught_by_sql() -> bool {
 impl Failed {
     /// From one of our own errors.
     pub fn of(error: &Error) -> Failed {
-        let state = unpack(report::code(error.state()) as i32);
+        let state = unpack(ereport::code(error.state()) as i32);
         let (detail, hint) = (error.detail(), error.hint());
         Failed { state, message: error.to_string(), detail, hint, is_raised: false }
     }

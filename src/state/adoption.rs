@@ -4,8 +4,8 @@
 use pgrx::{PgLogLevel, pg_sys};
 
 use crate::error::Result;
+use crate::pg::ereport::say;
 use crate::pg::extension::Extension;
-use crate::pg::report::say;
 use crate::pg::spi::query;
 use crate::state::ledger::{Ledger, LedgerEntry};
 use crate::state::retention;

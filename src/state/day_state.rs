@@ -26,17 +26,17 @@ pub struct Pass {
     /// The instant from which it resumes.
     pub since: i64,
     /// Visits read by a reading of the whole day; empty for a reading of new visits, `None` for a recheck.
-    pub seen: Option<VisitTally>,
+    pub tally: Option<VisitTally>,
 }
 
 impl Pass {
     /// Whether it reads the whole day.
     pub fn is_whole(&self) -> bool {
-        self.seen.as_ref().is_some_and(|seen| *seen != VisitTally::default())
+        self.tally.as_ref().is_some_and(|tally| *tally != VisitTally::default())
     }
 
     /// Whether it reads only new visits.
     pub fn is_of_new(&self) -> bool {
-        self.seen.as_ref().is_some_and(|seen| *seen == VisitTally::default())
+        self.tally.as_ref().is_some_and(|tally| *tally == VisitTally::default())
     }
 }

@@ -12,10 +12,10 @@ use pgrx::prelude::*;
 use pgrx::{JsonB, PgLogLevel};
 
 use crate::error::{Error, Result};
+use crate::pg::ereport;
 use crate::pg::extension::Extension;
 use crate::pg::local_settings::{LocalSettings, SAFE_PATH};
 use crate::pg::locks::{self, ALL_SITES, Lock, Mode, Until};
-use crate::pg::report;
 use crate::pg::spi::{query, sees_commits, spi, undefer};
 use crate::pg::subtransaction;
 use crate::rows::columns::TableKind;
@@ -254,7 +254,7 @@ enum DropFailure {
 }
 
 fn raised(caught: CaughtError) -> DropFailure {
-    match report::raised(&caught).sql_error_code() {
+    match ereport::raised(&caught).sql_error_code() {
         PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE => DropFailure::TableLocked,
         _ => DropFailure::Raised(Box::new(caught)),
     }

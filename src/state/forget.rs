@@ -8,9 +8,9 @@ use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
 
 use crate::error::{Busy, Error, LockHolder, Result};
+use crate::pg::ereport::warn;
 use crate::pg::extension::Extension;
 use crate::pg::locks::{self, ALL_SITES, Held, LockKind};
-use crate::pg::report::warn;
 use crate::pg::spi::{query, sees_commits, undefer, values};
 use crate::rows::visit_tally::count;
 use crate::state::ledger;

@@ -106,11 +106,11 @@ impl Ledger {
                 let day: String = row.get(1).map_err(spi)?.ok_or_else(corrupt)?;
                 let day: NaiveDate = day.parse().map_err(|_| corrupt())?;
                 let seconds = |at: Option<f64>| at.map(|at| at as i64);
-                let seen: Option<Vec<u8>> = row.get(11).map_err(spi)?;
-                let seen = seen.and_then(|seen| VisitTally::from_bytes(&seen));
+                let tally: Option<Vec<u8>> = row.get(11).map_err(spi)?;
+                let tally = tally.and_then(|tally| VisitTally::from_bytes(&tally));
                 let pass = seconds(row.get(9).map_err(spi)?)
                     .zip(seconds(row.get(10).map_err(spi)?))
-                    .map(|(began, since)| Pass { began, since, seen });
+                    .map(|(began, since)| Pass { began, since, tally });
                 let action_time: Option<String> = row.get(13).map_err(spi)?;
                 let entry = LedgerEntry {
                     day,
@@ -243,7 +243,7 @@ impl Ledger {
             (entry.state.read_at as f64).into(),
             pass.map(|pass| pass.began as f64).into(),
             pass.map(|pass| pass.since as f64).into(),
-            pass.and_then(|pass| pass.seen.as_ref()).map(VisitTally::to_bytes).into(),
+            pass.and_then(|pass| pass.tally.as_ref()).map(VisitTally::to_bytes).into(),
             entry.state.rechecked.map(|at| at as f64).into(),
             entry.action_time.map(ActionTime::name).into(),
         ]);

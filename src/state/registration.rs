@@ -9,8 +9,8 @@ use pgrx::spi::{SpiClient, SpiHeapTupleData};
 
 use crate::error::{Error, Result, SiteError};
 use crate::matomo::client::SiteInfo;
+use crate::pg::ereport;
 use crate::pg::extension::Extension;
-use crate::pg::report;
 use crate::pg::roles::has_rights_of;
 use crate::pg::spi::{query, read_now, sees_commits, spi};
 use crate::pg::subtransaction::{self, RolledBack};
@@ -159,7 +159,7 @@ impl Registration<'_> {
         subtransaction::attempt(statement).or_else(|rolled_back| match rolled_back {
             RolledBack::Failed(error) => Err(error),
             RolledBack::Raised(caught) => {
-                if report::raised(&caught).sql_error_code()
+                if ereport::raised(&caught).sql_error_code()
                     == PgSqlErrorCode::ERRCODE_UNIQUE_VIOLATION
                 {
                     self.check_is_new(extension, but)?;

@@ -5,10 +5,10 @@ use pgrx::spi::SpiClient;
 
 use crate::config::settings;
 use crate::error::{Result, SiteError};
+use crate::pg::ereport::warn;
 use crate::pg::extension::Extension;
 use crate::pg::failed::Failed;
 use crate::pg::locks::{self, LockKind};
-use crate::pg::report::warn;
 use crate::pg::spi::{query, spi};
 use crate::state::restored::{OWNER_OF_SITE, table_of_site};
 use crate::state::sites::RegisteredSite;

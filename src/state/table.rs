@@ -8,9 +8,9 @@ use pgrx::pg_sys::panic::CaughtError;
 use pgrx::prelude::*;
 
 use crate::error::{Error, Result, SiteError};
+use crate::pg::ereport;
 use crate::pg::failed::Failed;
 use crate::pg::local_settings::{LocalSettings, PLANNED_ANEW, SAFE_PATH};
-use crate::pg::report;
 use crate::pg::roles::{AsConfined, has_rights_of};
 use crate::pg::spi::{query, spi, values};
 use crate::pg::subtransaction::{self, RolledBack};
@@ -82,7 +82,7 @@ impl Table {
                 RolledBack::Failed(error) => Err(error),
                 // Data exceptions: it is no text of that type.
                 RolledBack::Raised(caught) => {
-                    match Failed::raised(report::raised(&caught)).state.starts_with("22") {
+                    match Failed::raised(ereport::raised(&caught)).state.starts_with("22") {
                         true => Ok(None),
                         false => caught.rethrow(),
                     }

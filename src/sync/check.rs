@@ -9,7 +9,7 @@ use crate::config::access::Access;
 use crate::config::settings;
 use crate::error::{Error, Result};
 use crate::matomo::client::{Client, SiteInfo};
-use crate::pg::report::warn;
+use crate::pg::ereport::warn;
 use crate::pg::secrecy::show_activity;
 use crate::rows::batch::{Batch, Misfits};
 use crate::rows::site_context::{ActionTime, SiteContext};
@@ -22,10 +22,10 @@ use crate::store::destination::Destination;
 use crate::store::engine::hint::with_engine_hint;
 use crate::store::inspect::{self, Differing};
 use crate::sync::fetch;
+use crate::sync::on_helper;
 use crate::sync::pages::{Budget, ReadOptions};
 use crate::sync::plan::{self, Start};
 use crate::sync::recheck;
-use crate::sync::remote;
 use crate::sync::site_sync::{SyncRequest, ask_for_site, note_emptied, warn_of_misfits};
 
 /// Options of a check.
@@ -176,7 +176,7 @@ struct Check {
 impl Check {
     fn day(&mut self, day: NaiveDate, reading: ReadOptions) -> Result<DayChecked> {
         let layouts = self.destination.layouts();
-        let listed = remote::ask(&self.client, move |client, notice| {
+        let listed = on_helper::ask(&self.client, move |client, notice| {
             fetch::list_day(client, reading, &layouts, day, notice)
         })?;
         self.listed.extend(listed.iter().map(|visit| visit.id));

@@ -87,11 +87,11 @@ fn read_day(
     let ReadOptions { site, budget, began, .. } = *reading;
     let midnight = site.zone.midnight(due.day);
     let mut pages = Pages::new(client, *reading, due.day, due.extent.since(), true);
-    let (mut seen, began) = match &mut due.extent {
-        Extent::Rest(pass) => (pass.seen.take().unwrap_or_default(), pass.began),
+    let (mut tally, began) = match &mut due.extent {
+        Extent::Rest(pass) => (pass.tally.take().unwrap_or_default(), pass.began),
         Extent::Whole | Extent::Since(_) => (VisitTally::default(), began),
     };
-    let met_before = seen.counts();
+    let met_before = tally.counts();
     let (mut newest, mut rest) = (None, None);
     let mut batch = Batch::new(layouts);
     while let Some(body) = pages.next(&mut |line| {
@@ -121,7 +121,7 @@ fn read_day(
             })?;
             let misfits = batch.add(client, site, (*id, visit), Some(due.day), midnight)?;
             // Pages overlap.
-            if seen.insert(*id, visit.actions.len(), visit.truncated > 0) {
+            if tally.insert(*id, visit.actions.len(), visit.truncated > 0) {
                 batch.misfits.merge(&misfits);
             }
             if batch.is_large() {
@@ -149,9 +149,9 @@ fn read_day(
     if !batch.visits().is_empty() && !outbox.send(Message::Batch(batch)) {
         return Ok(false);
     }
-    let met = seen.counts();
-    let seen = if due.extent.is_whole() { seen } else { VisitTally::default() };
-    let mut rest = rest.map(|since| Pass { began, since, seen: Some(seen) });
+    let met = tally.counts();
+    let tally = if due.extent.is_whole() { tally } else { VisitTally::default() };
+    let mut rest = rest.map(|since| Pass { began, since, tally: Some(tally) });
     let (mut asked, mut rechecked) = (pages.asked, None);
     // A recheck waits until all new visits are read.
     if let Some(pass) = due.recheck.take().filter(|_| rest.is_none()) {

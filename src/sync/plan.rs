@@ -167,8 +167,8 @@ pub fn due(
             };
             if times.recheck.is_some_and(is_due) {
                 let pass = known.pass.filter(|pass| !pass.is_of_new());
-                let pass = pass.map(|pass| Pass { seen: None, ..pass });
-                let begin = Pass { began: times.now, since: zone.midnight(*day), seen: None };
+                let pass = pass.map(|pass| Pass { tally: None, ..pass });
+                let begin = Pass { began: times.now, since: zone.midnight(*day), tally: None };
                 recheck = Some(pass.unwrap_or(begin));
             }
             Extent::Since(since)

@@ -87,7 +87,7 @@ fn a_reading_that_was_broken_off_resumes() {
     let the_day = day("2026-11-22");
     let midnight = zone.midnight(day("2026-11-23"));
     let extent = |sealed: bool, began: i64, again: Reread, now: i64, run_began: i64| {
-        let pass = Pass { began, since: 7, seen: Some(met()) };
+        let pass = Pass { began, since: 7, tally: Some(met()) };
         let known =
             DayState { sealed, newest: Some(9), pass: Some(pass.clone()), ..DayState::default() };
         let known = BTreeMap::from([(the_day, known)]);
@@ -133,7 +133,7 @@ fn an_open_day_is_rechecked_now_and_then() {
         due(&[the_day], &known, Reread::No, zone, times).remove(0).recheck
     };
     let now = midnight + 10_000;
-    let begun = |began, since| Some(Pass { began, since, seen: None });
+    let begun = |began, since| Some(Pass { began, since, tally: None });
     assert_eq!(recheck(Some(now - 3599), None, Some(3600), now), None);
     assert_eq!(recheck(Some(now - 3600), None, Some(3600), now), begun(now, midnight));
     assert_eq!(recheck(None, None, None, now), None);
@@ -143,7 +143,7 @@ fn an_open_day_is_rechecked_now_and_then() {
     // An unfinished recheck resumes; so does an unfinished reading of the whole day, as a recheck.
     let half = begun(now - 50, midnight + 5);
     assert_eq!(recheck(None, half.clone(), Some(3600), now), half);
-    let read = half.clone().map(|pass| Pass { seen: Some(met()), ..pass });
+    let read = half.clone().map(|pass| Pass { tally: Some(met()), ..pass });
     assert_eq!(recheck(None, read, Some(3600), now), half);
     // An unfinished recheck seals nothing.
     let known = DayState { pass: begun(midnight + 90_000, midnight), ..DayState::default() };
@@ -156,8 +156,8 @@ fn an_open_day_is_rechecked_now_and_then() {
 #[test]
 fn a_run_reads_the_overlap_once() {
     let (zone, the_day) = (Zone::Fixed(0), day("2026-11-22"));
-    let since = |began: i64, seen: Option<VisitTally>| {
-        let pass = Some(Pass { began, since: 4950, seen });
+    let since = |began: i64, tally: Option<VisitTally>| {
+        let pass = Some(Pass { began, since: 4950, tally });
         let known = DayState { newest: Some(5000), pass, ..DayState::default() };
         let known = BTreeMap::from([(the_day, known)]);
         due(&[the_day], &known, Reread::No, zone, times(9000, 8000, 100)).remove(0).extent
@@ -167,13 +167,13 @@ fn a_run_reads_the_overlap_once() {
     assert_eq!(since(8000, Some(met())), Extent::Since(5000));
     assert_eq!(since(8000, None), Extent::Since(5000));
     // The next run reads it again.
-    for seen in [None, Some(VisitTally::default()), Some(met())] {
-        assert_eq!(since(7999, seen), Extent::Since(4940));
+    for tally in [None, Some(VisitTally::default()), Some(met())] {
+        assert_eq!(since(7999, tally), Extent::Since(4940));
     }
 }
 
 fn met() -> VisitTally {
-    let mut seen = VisitTally::default();
-    seen.insert(1, 1, false);
-    seen
+    let mut tally = VisitTally::default();
+    tally.insert(1, 1, false);
+    tally
 }

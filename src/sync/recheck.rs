@@ -10,7 +10,7 @@ use crate::rows::site_context::SiteContext;
 use crate::store::destination::Destination;
 use crate::store::inspect::{self, Differing};
 use crate::sync::fetch;
-use crate::sync::remote;
+use crate::sync::on_helper;
 
 /// Number of visits to compare per statement.
 const AT_ONCE: usize = 500;
@@ -68,7 +68,7 @@ pub fn by_id(
 ) -> Result<Batch> {
     let wanted = std::mem::take(ids);
     let layouts = layouts.clone();
-    let (batch, left) = remote::ask(client, move |client, notice| {
+    let (batch, left) = on_helper::ask(client, move |client, notice| {
         fetch::by_id(client, site, &layouts, (midnight, wanted), actions, notice)
     })?;
     *ids = left;

@@ -8,7 +8,7 @@ use pgrx::prelude::*;
 
 use crate::error::{Busy, MissingPartitions, Result};
 use crate::matomo::client::{Client, SiteInfo};
-use crate::pg::report::say;
+use crate::pg::ereport::say;
 use crate::pg::secrecy::show_activity;
 use crate::rows::batch::{Batch, Misfits};
 use crate::rows::site_context::ActionTime;
@@ -22,11 +22,11 @@ use crate::store::destination::Destination;
 use crate::store::written::Written;
 use crate::sync::fetch::{self, DayRead, Message};
 use crate::sync::helper::Helper;
+use crate::sync::on_helper;
 use crate::sync::pages::{Budget, ReadOptions};
 use crate::sync::plan::{Due, Extent};
 use crate::sync::progress::Progress;
 use crate::sync::recheck;
-use crate::sync::remote;
 
 /// What was read and written for a day.
 pub type DayResult = (DayRead, Written);
@@ -110,7 +110,7 @@ impl Copier {
             .into_iter()
             .map(|days| {
                 let layouts = self.destination.layouts();
-                remote::start(&self.client, ROOM, move |client, outbox| {
+                on_helper::start(&self.client, ROOM, move |client, outbox| {
                     fetch::days(client, reading, &layouts, days, outbox);
                 })
             })
@@ -162,7 +162,7 @@ impl Copier {
                 Message::Failed(error) => return Err(error),
             }
         }
-        Err(remote::ended_early())
+        Err(on_helper::ended_early())
     }
 
     /// Fetches and stores the visits that a recheck found to differ, as many as its budget allows
@@ -186,7 +186,7 @@ impl Copier {
             {
                 let began =
                     day.read.rest.take().map(|rest| rest.began).or(day.read.rechecked.take());
-                day.read.rest = began.map(|began| Pass { began, since, seen: None });
+                day.read.rest = began.map(|began| Pass { began, since, tally: None });
                 break;
             }
             let now;

@@ -10,8 +10,8 @@ use crate::config::settings;
 use crate::error::{Busy, Error, Result};
 use crate::matomo::client::{Client, SiteInfo};
 use crate::matomo::zone::Zone;
+use crate::pg::ereport::{say, warn};
 use crate::pg::locks::{self, ALL_SITES, Lock, Mode};
-use crate::pg::report::{say, warn};
 use crate::pg::secrecy::show_activity;
 use crate::rows::batch::Misfits;
 use crate::rows::site_context::SiteContext;
@@ -25,10 +25,10 @@ use crate::store::engine::hint::with_engine_hint;
 use crate::store::inspect;
 use crate::sync::known_days;
 use crate::sync::notices::readable;
+use crate::sync::on_helper;
 use crate::sync::pages::{Budget, ReadOptions, retry_line};
 use crate::sync::plan::{self, Due, Reread, Start, Times};
 use crate::sync::progress::Progress;
-use crate::sync::remote;
 use crate::sync::site_days::{Copier, CopyResult, DayResult, Recorder};
 
 /// Arguments of `matomo_sync` and `matomo_check`.
@@ -313,7 +313,7 @@ fn lookback(today: NaiveDate) -> Reread {
 pub fn ask_for_site(client: &Client, site: i32, registered: Option<i32>) -> Result<SiteInfo> {
     let progress = Progress::new(site, 0).of_registered(registered);
     show_activity(&progress.line("asks for the site"));
-    remote::ask(client, move |client, notice| {
+    on_helper::ask(client, move |client, notice| {
         client.site(site, &mut |error, retry, wait| notice(retry_line(error, retry, wait)))
     })
 }

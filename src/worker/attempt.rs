@@ -5,9 +5,9 @@ use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::panic::{CaughtError, ErrorReportWithLevel};
 
 use crate::error::{Result, SiteError};
+use crate::pg::ereport::raised;
 use crate::pg::failed::Failed;
 use crate::pg::process;
-use crate::pg::report::raised;
 use crate::pg::subtransaction;
 use crate::pg::watch;
 

@@ -9,10 +9,10 @@ use pgrx::bgworkers::{BackgroundWorker, BackgroundWorkerBuilder, BgWorkerStartTi
 use pgrx::prelude::*;
 
 use crate::error::Result;
+use crate::pg::ereport::or_raise;
+use crate::pg::ereport::raised;
 use crate::pg::failed::Failed;
 use crate::pg::process;
-use crate::pg::report::or_raise;
-use crate::pg::report::raised;
 
 /// The database that a background worker connects to.
 #[derive(Debug, Clone, Copy)]

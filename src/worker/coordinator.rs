@@ -12,10 +12,10 @@ use pgrx::prelude::*;
 
 use crate::config::worker;
 use crate::error::SiteError;
+use crate::pg::ereport::warn_of;
 use crate::pg::extension::Extension;
 use crate::pg::failed::Failed;
 use crate::pg::local_settings::LocalSettings;
-use crate::pg::report::warn_of;
 use crate::state::{not_begun, restored};
 use crate::worker::background::{self, Child, Database};
 use crate::worker::holders;

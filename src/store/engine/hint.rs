@@ -6,8 +6,8 @@ use pgrx::PgLogLevel;
 use pgrx::prelude::*;
 
 use crate::error::Error;
+use crate::pg::ereport;
 use crate::pg::failed::Failed;
-use crate::pg::report;
 use crate::store::destination::Destination;
 use crate::store::engine::Engine;
 use crate::store::relation::name_of;
@@ -65,7 +65,7 @@ fn with_hint_of<T, E>(
     let is_citus = *engine == Engine::Citus;
     PgTryBuilder::new(AssertUnwindSafe(work))
         .catch_others(move |caught| {
-            let mut failed = Failed::raised(report::raised(&caught));
+            let mut failed = Failed::raised(ereport::raised(&caught));
             let is_concerned = CONCERNED.iter().any(|class| failed.state.starts_with(class));
             let told = match is_citus && failed.state == TWO_ROLES {
                 true => Some("Repeat the call in a transaction of its own.".to_owned()),

@@ -4,7 +4,7 @@ use pgrx::PgLogLevel;
 
 use crate::error::{Error, Result};
 use crate::matomo::client::Client;
-use crate::pg::report::say;
+use crate::pg::ereport::say;
 use crate::sync::helper::{Helper, Outbox};
 
 /// Starts a helper thread with a clone of the client. Its queue holds at most `room` items.
