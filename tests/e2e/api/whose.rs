@@ -458,8 +458,11 @@ fn no_one_holds_up_an_erasure_with_a_table_that_no_sync_has_filled() {
          DROP TABLE own.gone;
          CREATE FUNCTION own.no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no'; END $$;
          CREATE TRIGGER no BEFORE DELETE ON own.mine EXECUTE FUNCTION own.no();
-         CREATE TRIGGER no BEFORE DELETE ON own.gone_visits EXECUTE FUNCTION own.no();
-         BEGIN; SELECT matomo_drop_step('own.mine', '2000-01-01', NULL, '1 s', NULL);
+         CREATE TRIGGER no BEFORE DELETE ON own.gone_visits EXECUTE FUNCTION own.no()",
+    );
+    run(
+        &mut other,
+        "BEGIN; SELECT matomo_drop_step('own.mine', '2000-01-01', NULL, '1 s', NULL);
          LOCK own.mine, own.mine_visits, own.gone_visits",
     );
     let visitor: String = one(&mut theirs, "SELECT visitorid FROM visits LIMIT 1");

@@ -273,6 +273,9 @@ fn a_table_that_takes_the_companions_of_a_dropped_one_takes_its_days() {
         "CREATE TABLE other (LIKE matomo INCLUDING ALL); INSERT INTO other SELECT * FROM matomo;
          DROP TABLE matomo; ALTER TABLE other RENAME TO matomo; SELECT matomo_create_companions('matomo')",
     );
+    let days =
+        "SELECT count(*) FROM matomo_days WHERE destination = 'matomo'::regclass AND NOT sealed";
+    assert_eq!(one::<i64>(&mut db, days), 3);
     assert!(one::<i64>(&mut db, &of_visitor("matomo")) > 0);
     forget(&mut db, &format!("'{VISITOR}'"));
     for table in ["matomo", "matomo_visits"] {
