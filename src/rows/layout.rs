@@ -41,8 +41,7 @@ impl Layout {
                 _ => None,
             };
             // Without its value a row could not be found: Postgres refuses what does not fit.
-            let is_key = of.identity().contains(&column.name)
-                || [Source::VisitId, Source::SiteId].contains(&column.source);
+            let is_key = of.identity().contains(&column.name) || column.source == Source::VisitId;
             let kind = if is_key { ColumnType::Other } else { kind };
             Slot { column, kind, key }
         };

@@ -373,18 +373,3 @@ fn blanks_at_the_end_of_a_visits_id_do_not_make_it_another_one() {
     assert_eq!(sync.run(&mut db).written(), 0);
     assert_eq!(fingerprint(&mut db, "padded"), rows);
 }
-
-/// Without it, no retention would find the rows.
-#[test]
-fn a_site_that_its_column_cannot_hold_is_refused() {
-    let fake = serve_paris();
-    let mut db = database();
-    run(
-        &mut db,
-        "CREATE TABLE narrow (LIKE matomo_action INCLUDING DEFAULTS);
-         ALTER TABLE narrow ALTER idsite TYPE numeric(2, 2) USING 0; CREATE UNIQUE INDEX ON narrow (action_id)",
-    );
-    let refused = error(&mut db, &Sync::of(&fake, FIRST, LAST).into("narrow").sql());
-    assert_eq!(refused.code().code(), "22003", "{refused:?}");
-    assert_eq!(one::<i64>(&mut db, "SELECT count(*) FROM narrow"), 0);
-}
