@@ -55,6 +55,12 @@ pub fn has_own_days(schema: &str, destination: &str) -> String {
     )
 }
 
+/// SQL for whether a dropped destination (an expression) may have been synced: restored days may be of it.
+fn may_have_days(schema: &str, destination: &str) -> String {
+    let ledger = format!("{schema}.matomo_ledger");
+    format!("EXISTS (SELECT FROM {ledger} l WHERE l.destination IN ({destination}, 0::oid))")
+}
+
 /// The companions of a destination that exist, in the order of [`TableKind`]; of two restored ones, that of the
 /// days that were read last.
 ///
@@ -287,7 +293,7 @@ pub fn orphans(extension: &Extension) -> Result<Vec<Vec<pg_sys::Oid>>> {
          ORDER BY 1",
         extension.schema,
         by_name(&extension.schema, "k"),
-        has_own_days(&extension.schema, "k.destination::oid")
+        may_have_days(&extension.schema, "k.destination::oid")
     );
     extension.run(|client| values(query(client, &sql, &[])?))
 }
@@ -314,9 +320,8 @@ fn check(extension: &Extension, companion: pg_sys::Oid, kind: TableKind) -> Resu
     }
 }
 
-/// Forgets companions that were dropped, and those of dropped destinations that were never synced. Notes which
-/// other destinations were dropped, as a later table may get the same OID: their companions are there for an
-/// erasure.
+/// Forgets companions that were dropped, and those of dropped destinations that were never synced. Notes that
+/// other destinations were dropped, as a later table may get the same OID: erasures search their companions.
 ///
 /// # Errors
 /// Only internal ones.
@@ -327,17 +332,14 @@ pub fn forget_dropped(extension: &Extension) -> Result<()> {
     let is_gone = |oid: &str| {
         format!("{oid} <> 0::oid AND NOT EXISTS (SELECT FROM pg_class r WHERE r.oid = {oid})")
     };
-    let never_synced = format!(
-        "{} AND NOT {}",
-        is_gone("c.destination::oid"),
-        has_own_days(schema, "c.destination::oid")
-    );
-    let is_over = format!("{} OR {never_synced}", is_gone("c.companion::oid"));
+    let (companion, destination) = (is_gone("c.companion::oid"), is_gone("c.destination::oid"));
+    let days = may_have_days(schema, "c.destination::oid");
+    let is_over = format!("{companion} OR {destination} AND NOT {days}");
     let forget = format!("DELETE FROM {table} WHERE {}", of_free(&is_over));
     let note = format!(
         "UPDATE {table} SET destination = 0, destination_name = ARRAY['?', companion::oid::text, destination::oid::text] \
          WHERE {}",
-        of_free(&is_gone("c.destination::oid"))
+        of_free(&destination)
     );
     extension.run(|client| {
         query(client, &forget, &[])?;

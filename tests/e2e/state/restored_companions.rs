@@ -20,10 +20,14 @@ fn an_erasure_finds_companions_that_were_restored_without_their_destination() {
     );
     let forget = format!("SELECT * FROM matomo_forget('{visitor}')");
     let mut without = copied(&name, "without", &["-T", "public.matomo"]);
+    // Dropped after a look that has found the companions, and before a sync.
+    let mut found = copied(&name, "found", &[]);
+    run(&mut found, "SELECT * FROM matomo_forget('nobody')");
+    run(&mut found, "DROP TABLE matomo");
     // Dropped before the dump, and nobody has noticed.
     run(&mut db, "DROP TABLE matomo");
     let mut dropped = copied(&name, "dropped", &[]);
-    for new in [&mut without, &mut dropped] {
+    for new in [&mut without, &mut dropped, &mut found] {
         assert!(one::<i64>(new, &left) > 0);
         run(new, &forget);
         assert_eq!(one::<i64>(new, &left), 0);
