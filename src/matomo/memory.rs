@@ -29,15 +29,22 @@ impl Reservation {
     /// # Errors
     /// [`Fault::OutOfMemory`].
     pub fn reserve(bytes: usize) -> Result<Reservation, Fault> {
+        // What is too much by itself must not count for others, not even for a moment.
+        probe(bytes)?;
         let others = RESERVED.fetch_add(bytes, Ordering::Relaxed);
         let room = Reservation(bytes);
-        let all = others.saturating_add(bytes).saturating_add(SLACK);
-        let mut probe: Vec<u8> = Vec::new();
-        probe.try_reserve_exact(all).map_err(|_| Fault::OutOfMemory)?;
-        // Keeps the compiler from removing the probe.
-        black_box(probe.as_ptr());
+        probe(others.saturating_add(bytes))?;
         Ok(room)
     }
+}
+
+/// Checks that there is memory for so many bytes, and for everything else.
+fn probe(bytes: usize) -> Result<(), Fault> {
+    let mut probe: Vec<u8> = Vec::new();
+    probe.try_reserve_exact(bytes.saturating_add(SLACK)).map_err(|_| Fault::OutOfMemory)?;
+    // Keeps the compiler from removing the probe.
+    black_box(probe.as_ptr());
+    Ok(())
 }
 
 impl Drop for Reservation {
