@@ -1,7 +1,8 @@
 //! Upkeep of registered sites once a day, by the worker and by the procedures: retention, and
 //! partitions created ahead.
 
-use fake_matomo::{Action, Fault, Page, Visit, When};
+use fake_matomo::{Action, Fake, Fault, Page, Visit, When};
+use postgres::Client;
 
 use crate::support::restored::copied;
 use crate::support::worker::*;
@@ -449,17 +450,33 @@ fn a_longer_retention_opens_what_a_step_is_just_removing() {
     assert_equal(&mut db, "matomo", &all_of(&fake, 1));
 }
 
-#[test]
-fn rows_of_another_matomo_in_the_table_are_not_removed() {
+/// A table that is filled by the site of one Matomo, and that another one's is registered for, with a
+/// retention.
+struct Shared {
+    fake: Fake,
+    other: Fake,
+    name: String,
+    db: Client,
+    /// The site of the other Matomo.
+    second: i32,
+}
+
+fn shared_table() -> Shared {
     let noon = Noon::new();
     let [fake, other] = [6, 5].map(|days| serve(noon.world(days)));
-    let mut db = database();
+    let (name, mut db) = named_database();
     store(&mut db, "analytics", &fake);
     store(&mut db, "other", &other);
     run(&mut db, "SELECT matomo_create_table('matomo')");
     let first = register(&mut db, &format!("'analytics', 1, '{}'", noon.text(5)));
     let second = register(&mut db, "'other', 1, retention => '2 days'");
     run(&mut db, &format!("CALL matomo_sync_site({first})"));
+    Shared { fake, other, name, db, second }
+}
+
+#[test]
+fn rows_of_another_matomo_in_the_table_are_not_removed() {
+    let Shared { fake, other: _other, mut db, second, .. } = shared_table();
     assert_eq!(error(&mut db, &format!("CALL matomo_sync_site({second})")).code().code(), "55000");
     assert_equal(&mut db, "matomo", &all_of(&fake, 1));
     let why = format!(
@@ -472,15 +489,7 @@ fn rows_of_another_matomo_in_the_table_are_not_removed() {
 
 #[test]
 fn rows_of_another_matomo_stay_also_when_it_is_not_known_which_one_the_site_is_of() {
-    let noon = Noon::new();
-    let [fake, other] = [6, 5].map(|days| serve(noon.world(days)));
-    let mut db = database();
-    store(&mut db, "analytics", &fake);
-    store(&mut db, "other", &other);
-    run(&mut db, "SELECT matomo_create_table('matomo')");
-    let first = register(&mut db, &format!("'analytics', 1, '{}'", noon.text(5)));
-    let second = register(&mut db, "'other', 1, retention => '2 days'");
-    run(&mut db, &format!("CALL matomo_sync_site({first})"));
+    let Shared { fake, other: _other, mut db, second, .. } = shared_table();
     run(&mut db, "DROP SERVER other CASCADE");
     error(&mut db, &format!("CALL matomo_sync_site({second})"));
     assert_equal(&mut db, "matomo", &all_of(&fake, 1));
@@ -491,15 +500,7 @@ fn rows_of_another_matomo_stay_also_when_it_is_not_known_which_one_the_site_is_o
 /// Until the first sync after it, the ledger knows the table by its name only.
 #[test]
 fn rows_of_another_matomo_stay_after_a_restore() {
-    let noon = Noon::new();
-    let [fake, other] = [6, 5].map(|days| serve(noon.world(days)));
-    let (name, mut db) = named_database();
-    store(&mut db, "analytics", &fake);
-    store(&mut db, "other", &other);
-    run(&mut db, "SELECT matomo_create_table('matomo')");
-    let first = register(&mut db, &format!("'analytics', 1, '{}'", noon.text(5)));
-    let second = register(&mut db, "'other', 1, retention => '2 days'");
-    run(&mut db, &format!("CALL matomo_sync_site({first})"));
+    let Shared { fake, other: _other, name, db: _db, second } = shared_table();
     let mut new = copied(&name, "restored", &[]);
     error(&mut new, &format!("CALL matomo_sync_site({second})"));
     assert_equal(&mut new, "matomo", &all_of(&fake, 1));
