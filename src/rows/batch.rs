@@ -81,6 +81,8 @@ fn visitor(visit: &Visit) -> Option<String> {
 /// Size of rows at which a batch is handed over: large enough that the cost per batch does not
 /// matter, small enough that several fit in memory.
 const HANDOVER_BYTES: usize = 4 << 20;
+/// The same while nothing else is to be stored.
+const IDLE_HANDOVER_BYTES: usize = 512 << 10;
 
 impl Batch {
     /// A batch without visits, for tables of these columns.
@@ -115,7 +117,16 @@ impl Batch {
 
     /// Whether it is large enough to be handed over.
     pub fn is_large(&self) -> bool {
-        self.tables.iter().map(|table| table.rows.size()).sum::<usize>() >= HANDOVER_BYTES
+        self.size() >= HANDOVER_BYTES
+    }
+
+    /// Whether it is large enough to be handed over to who waits for it.
+    pub fn is_worth_storing(&self) -> bool {
+        self.size() >= IDLE_HANDOVER_BYTES
+    }
+
+    fn size(&self) -> usize {
+        self.tables.iter().map(|table| table.rows.size()).sum()
     }
 
     /// Adds a visit, or replaces it if the batch has it already. Its rows may be as large as an answer.

@@ -45,6 +45,17 @@ impl Writer {
         Ok(of_actions.unwrap_or_default())
     }
 
+    /// Plans what the first batch of an import needs.
+    ///
+    /// # Errors
+    /// Only internal ones.
+    pub fn plan_ahead(&mut self) -> Result<()> {
+        let _plain = LocalSettings::of(&[(c"timezone", c"UTC"), (c"jit", c"off")]);
+        Spi::connect_mut(|client| {
+            self.tables.iter_mut().try_for_each(|table| table.plan_ahead(client))
+        })
+    }
+
     /// Creates the partitions that the batch needs, before it is written. Returns where some were missing:
     /// until the transaction ends, other sessions cannot make any.
     ///

@@ -24,6 +24,20 @@ impl TableWriter {
         self.expects_new && table.visits.iter().all(|(id, _)| self.free.contains(*id))
     }
 
+    /// Plans the look for stored visits. A new session needs tens of milliseconds for that, which pass while the
+    /// first page is on its way.
+    pub(super) fn plan_ahead(&mut self, client: &mut SpiClient) -> Result<()> {
+        if self.destination.engine.is_heap() {
+            let no_span = self.destination.key_has_time().then_some((0.0, 0.0));
+            let mut args = vec!["1".into(), "0".into()];
+            args.extend(span_args(no_span));
+            let _by_visit = VisitIndexOnly::set();
+            let _safe = LocalSettings::of(&[SAFE_PATH, (c"enable_seqscan", c"off")]);
+            self.statements.any_between.run(client, &args)?;
+        }
+        Ok(())
+    }
+
     /// Ranges in which no visit has stored rows. Does not look again at those of earlier batches.
     pub(super) fn new_visits(
         &mut self,

@@ -124,7 +124,7 @@ fn read_day(
             if tally.insert(*id, visit.actions.len(), visit.truncated > 0) {
                 batch.misfits.merge(&misfits);
             }
-            if batch.is_large() {
+            if batch.is_large() || outbox.is_empty() && batch.is_worth_storing() {
                 let full = std::mem::replace(&mut batch, Batch::new(layouts));
                 if !outbox.send(Message::Batch(full)) {
                     return Ok(false);

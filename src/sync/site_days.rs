@@ -98,6 +98,7 @@ impl Copier {
         };
         show_activity(&progress.line(&phase));
         let count = days.len();
+        let is_import = days.first().is_some_and(|due| due.extent == Extent::Whole);
         let threads = self.fetch_threads.min(count);
         self.reading.budget = budget;
         let reading = self.reading;
@@ -115,6 +116,9 @@ impl Copier {
                 })
             })
             .collect::<Result<Vec<_>>>()?;
+        if is_import {
+            self.store.plan_ahead()?;
+        }
         let mut results = Vec::with_capacity(count);
         let mut changed = None;
         for index in 0..count {
