@@ -73,7 +73,7 @@ pub fn forget(visitor: &Visitor, only_in: Option<pg_sys::Oid>) -> Result<Vec<Era
     // Check privileges before the wait; nothing is written until then.
     let known = destinations()?;
     for oids in &known {
-        Group::find(oids)?.map_or(Ok(()), |group| group.check(visitor))?;
+        Group::find(oids)?.map_or(Ok(()), |group| group.check(visitor, only_in.is_some()))?;
     }
     outwait_syncs(only_in, &known.concat(), longest)?;
     let _bounded = locks::waits_up_to(longest);
@@ -87,7 +87,7 @@ pub fn forget(visitor: &Visitor, only_in: Option<pg_sys::Oid>) -> Result<Vec<Era
     // By now, the tables of first syncs are known.
     for oids in destinations()? {
         let Some(group) = Group::find(&oids)? else { continue };
-        group.check(visitor)?;
+        group.check(visitor, only_in.is_some())?;
         for table in group.tables() {
             // The lock keeps its owner, policies and triggers unchanged.
             let lock = pg_sys::RowExclusiveLock as pg_sys::LOCKMODE;
@@ -137,8 +137,11 @@ impl Group {
     }
 
     /// Checks that all rows of the visitor can be found, and deleted by the current user.
-    fn check(&self, visitor: &Visitor) -> Result<()> {
-        self.tables().try_for_each(Table::check)?;
+    fn check(&self, visitor: &Visitor, is_named: bool) -> Result<()> {
+        for table in self.tables() {
+            table.check()?;
+            table.check_temporary(is_named)?;
+        }
         let mut known = Vec::new();
         for table in self.tables() {
             known.extend(table.columns()?);

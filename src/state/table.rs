@@ -144,15 +144,13 @@ impl Table {
     ) -> Result<Vec<String>> {
         // Triggers use the session's search_path, as at an INSERT. But a caller without the owner's
         // rights could use it to make them call other functions.
-        let is_trusted = is_named || has_rights_of(self.owner);
+        let is_trusted = self.is_trusted(is_named);
+        self.check_temporary(is_named)?;
         let _owner = (!is_named).then(|| AsConfined::switch_to(self.owner));
         let _path = (!is_trusted).then(|| LocalSettings::of(&[SAFE_PATH]));
         // Row-level security may apply to the owner too.
         self.check()?;
         self.check_name()?;
-        if !is_trusted {
-            self.check_temporary()?;
-        }
         let sql = format!(
             "DELETE FROM {} AS d WHERE {which} RETURNING d.idvisit::pg_catalog.text",
             self.name
@@ -182,9 +180,21 @@ impl Table {
         gone
     }
 
-    /// Checks that the session has no temporary tables or types, which come before all others unless a
-    /// trigger names its own with their schema.
-    fn check_temporary(&self) -> Result<()> {
+    /// Whether the owner's triggers may run with what the session has set up.
+    fn is_trusted(&self, is_named: bool) -> bool {
+        is_named || has_rights_of(self.owner)
+    }
+
+    /// Checks that a session which is not trusted has no temporary tables or types: they come before all
+    /// others unless a trigger names its own with their schema.
+    ///
+    /// # Errors
+    /// [`SiteError::TemporaryObjects`].
+    pub fn check_temporary(&self, is_named: bool) -> Result<()> {
+        if self.is_trusted(is_named) {
+            return Ok(());
+        }
+        let _safe = LocalSettings::of(&[SAFE_PATH]);
         let sql = "SELECT 1 FROM pg_class c WHERE c.relnamespace = pg_my_temp_schema() \
                    UNION ALL SELECT 1 FROM pg_type t WHERE t.typnamespace = pg_my_temp_schema() LIMIT 1";
         match Spi::connect_mut(|client| Ok::<_, Error>(query(client, sql, &[])?.is_empty()))? {

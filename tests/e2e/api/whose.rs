@@ -154,11 +154,18 @@ fn an_erasure_lends_the_owners_rights_to_no_function_of_the_callers() {
              RAISE EXCEPTION USING ERRCODE = 'ZZ001'; END $$;
          CREATE TRIGGER trap BEFORE INSERT ON notes FOR EACH ROW EXECUTE FUNCTION evil.trap()",
         "DISCARD TEMP; CREATE DOMAIN pg_temp.text AS pg_catalog.text",
+        "DISCARD TEMP; CREATE TEMP TABLE pg_class AS TABLE pg_catalog.pg_class WITH NO DATA;
+         CREATE TEMP TABLE pg_type AS TABLE pg_catalog.pg_type WITH NO DATA",
     ] {
         run(&mut db, trap);
         let refused = error(&mut db, "SELECT * FROM matomo_forget('x')");
         assert_says(&refused, "55000", refused.message(), &[], "DISCARD TEMP");
     }
+    // At once, not after a wait for the tables.
+    run(&mut theirs, "BEGIN; LOCK TABLE visits IN SHARE ROW EXCLUSIVE MODE");
+    run(&mut db, "SET lock_timeout = '200ms'");
+    assert_eq!(error(&mut db, "SELECT * FROM matomo_forget('x')").code().code(), "55000");
+    run(&mut theirs, "COMMIT");
     run(&mut db, "DISCARD TEMP");
     let refused = error(&mut db, "SELECT * FROM matomo_forget('x')");
     assert!(refused.message().contains("notes"), "{refused:?}");
