@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use chrono::{Days, Utc};
-use fake_matomo::{Action, Clock, Fault, Page, Site, Visit, When, World};
+use fake_matomo::{Action, Clock, Fault, Page, Seen, Site, Visit, When, World};
 
 use crate::support::sites::look_before_each;
 use crate::support::worker::*;
@@ -140,6 +140,31 @@ fn sites_take_turns() {
     run(&mut db, &format!("SELECT matomo_alter_site({polls}, enabled => false)"));
     let locks = "SELECT count(*) FROM pg_locks WHERE locktype = 'userlock'";
     wait_until("no lock is left", || one::<i64>(&mut db, locks) == 0);
+}
+
+/// A process ends after a turn of a few seconds, so that one of several settings is seen by the process that
+/// was there before.
+#[test]
+fn a_setting_is_heeded_from_the_next_step_of_a_turn_on() {
+    let (_cluster, mut db) = cluster_with_worker();
+    let [first, last] = [200, 1].map(|ago| (Utc::now().date_naive() - Days::new(ago)).to_string());
+    let fake = serve(world(102, "UTC", 1, &first, &last));
+    store(&mut db, "slow", &fake);
+    fake.knobs().latency = Duration::from_millis(20);
+    set(&mut db, "matomo.step_pages", "2");
+    let site = register(&mut db, &format!("'slow', 1, '{first}'"));
+    let heeded = (301..306).any(|limit: i32| {
+        let mut before = None;
+        wait_until("a process imports", || {
+            before = process_of(&mut db, site);
+            before.is_some()
+        });
+        set(&mut db, "matomo.page_size", &limit.to_string());
+        let is_asked = |seen: &Seen| seen.param("filter_limit") == limit.to_string();
+        wait_until("a page of the new size", || fake.requests().iter().any(is_asked));
+        process_of(&mut db, site) == before
+    });
+    assert!(heeded, "only new processes heeded the setting");
 }
 
 #[test]
