@@ -81,8 +81,8 @@ fn visitor(visit: &Visit) -> Option<String> {
 /// Size of rows at which a batch is handed over: large enough that the cost per batch does not
 /// matter, small enough that several fit in memory.
 const HANDOVER_BYTES: usize = 4 << 20;
-/// The same while nothing else is to be stored.
-const IDLE_HANDOVER_BYTES: usize = 512 << 10;
+/// The same for the first batch of a day if none waits to be stored: the main thread has nothing to do.
+const FIRST_HANDOVER_BYTES: usize = 512 << 10;
 
 impl Batch {
     /// A batch without visits, for tables of these columns.
@@ -120,9 +120,9 @@ impl Batch {
         self.size() >= HANDOVER_BYTES
     }
 
-    /// Whether it is large enough to be handed over to who waits for it.
+    /// Whether it is large enough to be handed over as the first one of a day.
     pub fn is_worth_storing(&self) -> bool {
-        self.size() >= IDLE_HANDOVER_BYTES
+        self.size() >= FIRST_HANDOVER_BYTES
     }
 
     fn size(&self) -> usize {

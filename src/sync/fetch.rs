@@ -93,7 +93,7 @@ fn read_day(
     };
     let met_before = tally.counts();
     let (mut newest, mut rest) = (None, None);
-    let mut batch = Batch::new(layouts);
+    let (mut batch, mut is_first) = (Batch::new(layouts), true);
     while let Some(body) = pages.next(&mut |line| {
         outbox.send(Message::Notice(line));
     })? {
@@ -124,7 +124,9 @@ fn read_day(
             if tally.insert(*id, visit.actions.len(), visit.truncated > 0) {
                 batch.misfits.merge(&misfits);
             }
-            if batch.is_large() || outbox.is_empty() && batch.is_worth_storing() {
+            let is_enough = is_first && outbox.is_empty() && batch.is_worth_storing();
+            if batch.is_large() || is_enough {
+                is_first = false;
                 let full = std::mem::replace(&mut batch, Batch::new(layouts));
                 if !outbox.send(Message::Batch(full)) {
                     return Ok(false);
@@ -134,6 +136,7 @@ fn read_day(
         // While earlier batches wait to be stored, the next page is added to this one: few large batches are
         // cheaper than many small ones.
         if outbox.is_empty() && !batch.visits().is_empty() {
+            is_first = false;
             let full = std::mem::replace(&mut batch, Batch::new(layouts));
             if !outbox.send(Message::Batch(full)) {
                 return Ok(false);

@@ -98,7 +98,8 @@ impl Copier {
         };
         show_activity(&progress.line(&phase));
         let count = days.len();
-        let is_import = days.first().is_some_and(|due| due.extent == Extent::Whole);
+        // Not for polls of a day that has no visits yet.
+        let is_import = days.first().is_some_and(|due| due.extent == Extent::Whole && due.seals);
         let threads = self.fetch_threads.min(count);
         self.reading.budget = budget;
         let reading = self.reading;
