@@ -10,7 +10,7 @@ use crate::state::snapshot::check_sees_days;
 use crate::state::table::Table;
 use crate::state::{adoption, ledger};
 use crate::store::companions;
-use crate::store::row_locks::lock_all_rows;
+use crate::store::destination::row_locks::lock_all_rows;
 
 /// Makes the companions of a destination that `matomo.companions` names and it does not have. Returns
 /// them.

@@ -6,7 +6,7 @@ use crate::pg::spi::{query, spi, values};
 use crate::state::restored::{is_of_table, table_of_site};
 use crate::state::snapshot::check_sees_days;
 use crate::store::destination::Destination;
-use crate::store::row_locks::lock_all_rows;
+use crate::store::destination::row_locks::lock_all_rows;
 
 /// Moves a destination's ledger entries to a Matomo's new URL, from its old one and from other spellings of
 /// both. Returns their number.

@@ -1,5 +1,7 @@
 //! The ledger: the table `matomo_ledger`. SPI only.
 
+pub mod matomo_of_table;
+
 use std::collections::BTreeMap;
 
 use chrono::NaiveDate;
@@ -22,11 +24,11 @@ use crate::store::destination::Destination;
 
 /// The entries of a Matomo, site and destination.
 pub struct Ledger {
-    pub(super) table: String,
-    pub(super) extension: Extension,
-    pub(super) matomo: String,
+    table: String,
+    extension: Extension,
+    matomo: String,
     pub(super) site: i32,
-    pub(super) destination: pg_sys::Oid,
+    destination: pg_sys::Oid,
 }
 
 /// The entry of a site-day.

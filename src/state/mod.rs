@@ -8,7 +8,6 @@ pub mod emptied_days;
 pub mod forget;
 pub mod late_companions;
 pub mod ledger;
-pub mod matomo_of_table;
 pub mod metadata;
 pub mod new_sites;
 pub mod not_begun;

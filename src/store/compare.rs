@@ -4,6 +4,8 @@
 //! again are equal. Only visits with a text that differs go to the second step, in which Postgres
 //! compares values by their types: `1.50` and `1.5` are one number.
 
+mod by_key;
+
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
@@ -250,10 +252,7 @@ impl Comparison<'_> {
     }
 
     /// Arguments of statements that find the rows of visits.
-    pub(super) fn visit_args<'b>(
-        &self,
-        visits: impl Iterator<Item = i64>,
-    ) -> Vec<DatumWithOid<'b>> {
+    fn visit_args<'b>(&self, visits: impl Iterator<Item = i64>) -> Vec<DatumWithOid<'b>> {
         let visits: Vec<_> = visits.map(|id| id.to_string()).collect();
         let mut args = vec![visits.into()];
         args.extend(span_args(self.span));

@@ -1,6 +1,8 @@
 //! The table that a sync writes to: found or created, and checked before the first request to
 //! Matomo. SPI only.
 
+pub mod row_locks;
+
 use std::sync::Arc;
 
 use pgrx::prelude::*;

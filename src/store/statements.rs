@@ -146,3 +146,8 @@ pub fn column_arrays<'a>(table: &TableRows, rows: &[usize]) -> Vec<DatumWithOid<
     }
     columns.into_iter().map(DatumWithOid::from).collect()
 }
+
+/// Numbers as one array of texts.
+pub fn texts<'a, T: ToString + 'a>(numbers: impl Iterator<Item = &'a T>) -> Vec<String> {
+    numbers.map(T::to_string).collect()
+}

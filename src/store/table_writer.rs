@@ -3,8 +3,11 @@
 //! A visit is replaced as a unit: of its rows, new ones are inserted, those that differ updated,
 //! those that no longer exist deleted, and equal ones not touched at all: no dead row, no WAL.
 
+mod by_key;
+mod new_visits;
 pub mod read_back;
 mod removal;
+mod span;
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -32,25 +35,25 @@ use crate::store::written::Written;
 pub struct TableWriter {
     /// Which of the batch's tables are its rows.
     place: usize,
-    pub(super) destination: Destination,
-    pub(super) statements: Statements,
+    destination: Destination,
+    statements: Statements,
     /// UTC days since 1970 whose partitions are known to exist.
     days: HashSet<i64>,
     /// Ranges, in seconds, whose partitions are known to exist.
-    pub(super) ranges: Vec<(f64, f64)>,
+    ranges: Vec<(f64, f64)>,
     /// Which visits have been written.
-    pub(super) written: IdRanges,
+    written: IdRanges,
     /// Ranges in which no other visits are stored.
-    pub(super) free: IdRanges,
+    free: IdRanges,
     /// Of each batch written: the least and the greatest visit, and the span of its rows.
-    pub(super) spans: Vec<([i64; 2], (f64, f64))>,
+    spans: Vec<([i64; 2], (f64, f64))>,
     /// Whether the last batch had only new visits, as in an import.
-    pub(super) expects_new: bool,
+    expects_new: bool,
     /// Whether rows that were inserted have been seen in the table.
     is_read_back: bool,
 }
 
-pub(super) const DAY: i64 = 86_400;
+const DAY: i64 = 86_400;
 
 impl TableWriter {
     /// Prepares to write visits.

@@ -19,7 +19,7 @@ use crate::pg::spi::{query, spi, undefer};
 use crate::pg::watch::{Unwatched, Watch};
 use crate::state::drop_step::{DropArguments, POSTGRES_EPOCH, drop_step};
 use crate::state::ledger;
-use crate::state::matomo_of_table;
+use crate::state::ledger::matomo_of_table;
 use crate::state::retention;
 use crate::state::sites::RegisteredSite;
 use crate::store::partitions;

@@ -128,6 +128,20 @@ fn a_circle_within_a_folder_is_refused() {
 }
 
 #[test]
+fn methods_of_a_type_stand_in_its_file_or_in_files_of_its_folder() {
+    let files = files(&[
+        ("store/writer", "pub struct Writer<'a>(&'a str);\nstruct Private;\nimpl Writer<'_> {}"),
+        ("store/writer/removal", "impl Writer<'_> {}\nimpl Drop for Writer<'_> {}"),
+        ("store/other", "struct Private;\nimpl Private {}\nimpl Display for Writer<'_> {}"),
+        ("store/span", "impl<T: Into<u8>> Writer<'_> {}"),
+    ]);
+    assert_eq!(
+        broken(&files),
+        ["src/store/span.rs has methods of Writer, which is in store/writer"]
+    );
+}
+
+#[test]
 fn pgrx_in_a_pure_folder_is_refused() {
     let files =
         files(&[("rows/values", "fn f(x: pgrx::pg_sys::Oid) {}"), ("pg/spi", "use pgrx::spi;")]);
@@ -207,6 +221,47 @@ fn broken(files: &Files) -> Vec<String> {
         }
     }
     lines.extend(circles(&arrows));
+    lines.extend(methods_elsewhere(files));
+    lines
+}
+
+/// Methods of types of other files: their callers in those files would be arrows that no path shows.
+fn methods_elsewhere(files: &Files) -> Vec<String> {
+    let name = |text: &str| -> String {
+        text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
+    };
+    let codes: Vec<_> = files.iter().map(|(file, text)| (file, code(text))).collect();
+    let mut defined: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    for (file, code) in &codes {
+        for line in code.lines() {
+            let line = line.split_once("pub ").map_or(line, |(_, rest)| rest);
+            for kind in ["struct ", "enum "] {
+                if let Some(rest) = line.strip_prefix(kind) {
+                    defined.entry(name(rest)).or_default().push(file);
+                }
+            }
+        }
+    }
+    let mut lines = Vec::new();
+    for (file, code) in &codes {
+        for line in code.lines().filter(|line| line.starts_with("impl") && !line.contains(" for "))
+        {
+            // After the parameters, which may hold others.
+            let mut depth = 0;
+            let parts = line["impl".len()..].split(|c| {
+                depth += i32::from(c == '<') - i32::from(c == '>');
+                depth == 0 && (c == '>' || c == ' ')
+            });
+            let typed = parts.map(name).find(|name| !name.is_empty()).unwrap_or_default();
+            let Some(homes) = defined.get(&typed) else { continue };
+            let is_home =
+                |home: &&str| file.as_str() == *home || file.starts_with(&format!("{home}/"));
+            if !homes.iter().any(is_home) {
+                let homes = homes.join(", ");
+                lines.push(format!("src/{file}.rs has methods of {typed}, which is in {homes}"));
+            }
+        }
+    }
     lines
 }
 

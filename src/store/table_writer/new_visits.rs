@@ -13,9 +13,9 @@ use crate::pg::spi::spi;
 use crate::rows::batch::TableRows;
 use crate::rows::id_ranges::{IdRanges, length, ranges_of, widen};
 use crate::store::planner_hook::VisitIndexOnly;
-use crate::store::span::{FEW, ends};
 use crate::store::statements::span_args;
 use crate::store::table_writer::TableWriter;
+use crate::store::table_writer::span::{FEW, ends};
 
 impl TableWriter {
     /// Whether all visits of a batch lie where no visit was stored at this sync's first look, in any
@@ -26,7 +26,10 @@ impl TableWriter {
 
     /// Plans the look for stored visits. A new session needs tens of milliseconds for that, which pass while the
     /// first page is on its way.
-    pub(super) fn plan_ahead(&mut self, client: &mut SpiClient) -> Result<()> {
+    ///
+    /// # Errors
+    /// Only internal ones.
+    pub fn plan_ahead(&mut self, client: &mut SpiClient) -> Result<()> {
         if self.destination.engine.is_heap() {
             let no_span = self.destination.key_has_time().then_some((0.0, 0.0));
             let mut args = vec!["1".into(), "0".into()];

@@ -1,69 +1,16 @@
-//! Compares and replaces stored rows by key, with plain SQL: where a row has no place (ctid, tableoid)
-//! that means anything, as on a worker of Citus or a foreign server. SPI only.
-//!
-//! No generic plan, FOR UPDATE or ON CONFLICT either: Citus, columnar or foreign tables refuse these, or
-//! count wrong. Only rows that differ come here.
-
-use std::ops::Range;
+//! Replaces stored rows by key where they have no place; see [`crate::store::compare`]. SPI only.
 
 use pgrx::datum::DatumWithOid;
 use pgrx::spi::SpiClient;
 
 use crate::error::Result;
-use crate::pg::local_settings::LocalSettings;
-use crate::pg::spi::{query, spi, write_once};
+use crate::pg::spi::write_once;
 use crate::rows::batch::TableRows;
 use crate::rows::visit_tally::count;
-use crate::store::compare::{Changes, ChangesByKey, Comparison};
-use crate::store::statements::column_arrays;
+use crate::store::compare::{Changes, ChangesByKey};
+use crate::store::statements::{column_arrays, texts};
 use crate::store::table_writer::TableWriter;
 use crate::store::written::Written;
-
-/// First columns of the result of `compare_by_key`; the stored row's key follows.
-const KEY: usize = 6;
-
-impl Comparison<'_> {
-    /// The second step, by key.
-    pub(super) fn by_key(
-        &mut self,
-        client: &mut SpiClient,
-        visits: &[(i64, Range<usize>)],
-        changes: &mut Changes,
-    ) -> Result<()> {
-        let rows: Vec<usize> = visits.iter().flat_map(|(_, rows)| rows.clone()).collect();
-        let mut args = column_arrays(self.rows, &rows);
-        args.push(texts(rows.iter()).into());
-        args.extend(self.visit_args(visits.iter().map(|(id, _)| *id)));
-        // Any session's style reads it.
-        let _iso = LocalSettings::of(&[(c"datestyle", c"ISO")]);
-        for row in query(client, &self.statements.by_key.compare, &args)? {
-            let place: Option<i64> = row.get(1).map_err(spi)?;
-            let place = place.and_then(|place| usize::try_from(place).ok());
-            let is_stored = row.get(2).map_err(spi)? == Some(true);
-            let visit: Option<String> = row.get(3).map_err(spi)?;
-            let visit = visit.and_then(|id| id.parse::<i64>().ok()).unwrap_or_default();
-            let is_doubled = row.get(5).map_err(spi)? == Some(true);
-            changes.visits.insert(visit);
-            if let (Some(line), true, false) = (place, is_stored, is_doubled) {
-                changes.by_key.update.push((visit, line));
-                continue;
-            }
-            if is_stored {
-                let key = (KEY..KEY + self.statements.by_key.width)
-                    .map(|column| row.get::<String>(column).map_err(spi));
-                let at: Option<f64> = row.get(4).map_err(spi)?;
-                changes.by_key.delete.push((visit, at, key.collect::<Result<_>>()?));
-            }
-            // Once, also for a row that is stored twice.
-            changes.insert.extend(
-                place
-                    .filter(|line| changes.insert.iter().all(|rows| !rows.contains(line)))
-                    .map(|line| line..line + 1),
-            );
-        }
-        Ok(())
-    }
-}
 
 impl TableWriter {
     /// Deletes and updates rows by key.
@@ -119,8 +66,4 @@ impl TableWriter {
         }
         args
     }
-}
-
-fn texts<'a, T: ToString + 'a>(numbers: impl Iterator<Item = &'a T>) -> Vec<String> {
-    numbers.map(T::to_string).collect()
 }
