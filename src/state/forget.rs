@@ -94,7 +94,10 @@ pub fn forget(visitor: &Visitor, only_in: Option<pg_sys::Oid>) -> Result<Vec<Era
             // SAFETY: main thread, within a transaction.
             unsafe { pg_sys::LockRelationOid(table.oid, lock) };
         }
-        groups.extend(Group::find(&oids)?);
+        let Some(group) = Group::find(&oids)? else { continue };
+        // Its columns may have changed during the wait for the lock.
+        group.check(visitor, only_in.is_some())?;
+        groups.push(group);
     }
     for table in groups.iter().flat_map(Group::tables) {
         places::check_is_unseen(table.oid)?;

@@ -109,6 +109,28 @@ fn a_trigger_that_defers_constraints_again_stops_an_erasure_and_a_run_and_lends_
     assert!(!one::<bool>(&mut admin, &is_superuser));
 }
 
+#[test]
+fn an_erasure_that_has_waited_for_a_renamed_column_is_refused() {
+    let fake = serve_two();
+    let (name, mut admin) = named_database();
+    let (owner, mut theirs) = table_of(&mut admin, &name, &fake);
+    let mut db = connect_as(&name, &owner);
+    let waiting = pid(&mut db);
+    run(
+        &mut theirs,
+        "BEGIN; DO $$ DECLARE t regclass; BEGIN
+             FOR t IN SELECT attrelid::regclass FROM pg_attribute JOIN pg_class c ON c.oid = attrelid
+                 WHERE attname = 'visitorid' AND relkind = 'r' AND relnamespace = current_schema()::regnamespace
+             LOOP EXECUTE format('ALTER TABLE %s RENAME visitorid TO known', t); END LOOP; END $$",
+    );
+    let erasing = std::thread::spawn(move || {
+        error(&mut db, "SELECT * FROM matomo_forget('x', only_in => 'visits')")
+    });
+    wait_until("the erasure waits", || waits(&mut admin, waiting));
+    run(&mut theirs, "COMMIT");
+    assert_eq!(erasing.join().unwrap().code().code(), "42703");
+}
+
 /// The owner's trigger may look up names in the search_path, which is the caller's.
 #[test]
 fn an_erasure_lends_the_owners_rights_to_no_function_of_the_callers() {
