@@ -66,6 +66,7 @@ pub fn forget(visitor: &Visitor, only_in: Option<pg_sys::Oid>) -> Result<Vec<Era
     if let Some(table) = only_in {
         check_is_whole(&extension, table)?;
     }
+    let is_named = only_in.is_some();
     let destinations = || match only_in {
         Some(oid) => with_companions(&extension, vec![oid]),
         None => destinations(&extension),
@@ -73,7 +74,7 @@ pub fn forget(visitor: &Visitor, only_in: Option<pg_sys::Oid>) -> Result<Vec<Era
     // Check privileges before the wait; nothing is written until then.
     let known = destinations()?;
     for oids in &known {
-        Group::find(oids)?.map_or(Ok(()), |group| group.check(visitor, only_in.is_some()))?;
+        Group::find(oids)?.map_or(Ok(()), |group| group.check(visitor, is_named))?;
     }
     outwait_syncs(only_in, &known.concat(), longest)?;
     let _bounded = locks::waits_up_to(longest);
@@ -87,7 +88,7 @@ pub fn forget(visitor: &Visitor, only_in: Option<pg_sys::Oid>) -> Result<Vec<Era
     // By now, the tables of first syncs are known.
     for oids in destinations()? {
         let Some(group) = Group::find(&oids)? else { continue };
-        group.check(visitor, only_in.is_some())?;
+        group.check(visitor, is_named)?;
         for table in group.tables() {
             // The lock keeps its owner, policies and triggers unchanged.
             let lock = pg_sys::RowExclusiveLock as pg_sys::LOCKMODE;
@@ -96,7 +97,7 @@ pub fn forget(visitor: &Visitor, only_in: Option<pg_sys::Oid>) -> Result<Vec<Era
         }
         let Some(group) = Group::find(&oids)? else { continue };
         // Its columns may have changed during the wait for the lock.
-        group.check(visitor, only_in.is_some())?;
+        group.check(visitor, is_named)?;
         groups.push(group);
     }
     for table in groups.iter().flat_map(Group::tables) {
@@ -106,7 +107,7 @@ pub fn forget(visitor: &Visitor, only_in: Option<pg_sys::Oid>) -> Result<Vec<Era
         // Deferred constraints would run without the owners' rights.
         undefer()?;
     }
-    groups.iter().map(|group| group.erase(visitor, only_in.is_some())).collect()
+    groups.iter().map(|group| group.erase(visitor, is_named)).collect()
 }
 
 /// Checks that a table is not a part of a destination.

@@ -127,8 +127,7 @@ fn read_day(
             let is_enough = is_first && outbox.is_empty() && batch.is_worth_storing();
             if batch.is_large() || is_enough {
                 is_first = false;
-                let full = std::mem::replace(&mut batch, Batch::new(layouts));
-                if !outbox.send(Message::Batch(full)) {
+                if !hand_over(&mut batch, layouts, outbox) {
                     return Ok(false);
                 }
             }
@@ -137,8 +136,7 @@ fn read_day(
         // cheaper than many small ones.
         if outbox.is_empty() && !batch.visits().is_empty() {
             is_first = false;
-            let full = std::mem::replace(&mut batch, Batch::new(layouts));
-            if !outbox.send(Message::Batch(full)) {
+            if !hand_over(&mut batch, layouts, outbox) {
                 return Ok(false);
             }
         }
@@ -168,6 +166,12 @@ fn read_day(
     let (Due { day, seals, extent, .. }, pages) = (due, asked);
     let read = DayRead { day, seals, extent, pages, met, met_before, newest, rest, rechecked };
     Ok(outbox.send(Message::Day(read)))
+}
+
+/// Sends a batch and begins the next one. False if nobody waits for it any more.
+fn hand_over(batch: &mut Batch, layouts: &Layouts, outbox: &mut Outbox<Message>) -> bool {
+    let full = std::mem::replace(batch, Batch::new(layouts));
+    outbox.send(Message::Batch(full))
 }
 
 /// Lists visits page by page, at least one page. Returns the instant from which there are more.

@@ -32,13 +32,22 @@ impl TableWriter {
     pub fn plan_ahead(&mut self, client: &mut SpiClient) -> Result<()> {
         if self.destination.engine.is_heap() {
             let no_span = self.destination.key_has_time().then_some((0.0, 0.0));
-            let mut args = vec!["1".into(), "0".into()];
-            args.extend(span_args(no_span));
             let _by_visit = VisitIndexOnly::set();
             let _safe = LocalSettings::of(&[SAFE_PATH, (c"enable_seqscan", c"off")]);
-            self.statements.any_between.run(client, &args)?;
+            self.is_any_between(client, [1, 0], no_span)?;
         }
         Ok(())
+    }
+
+    fn is_any_between(
+        &mut self,
+        client: &mut SpiClient,
+        range: [i64; 2],
+        span: Option<(f64, f64)>,
+    ) -> Result<bool> {
+        let mut args = Vec::from(range.map(|id| id.to_string().into()));
+        args.extend(span_args(span));
+        Ok(!self.statements.any_between.run(client, &args)?.is_empty())
     }
 
     /// Ranges in which no visit has stored rows. Does not look again at those of earlier batches.
@@ -55,9 +64,7 @@ impl TableWriter {
         let _by_visit = VisitIndexOnly::set();
         let _safe = LocalSettings::of(&[SAFE_PATH, (c"enable_seqscan", c"off")]);
         for range in self.gaps(table).collect::<Vec<_>>() {
-            let mut args = Vec::from(range.map(|id| id.to_string().into()));
-            args.extend(span_args(span));
-            if self.statements.any_between.run(client, &args)?.is_empty() {
+            if !self.is_any_between(client, range, span)? {
                 new.add(range);
                 if span.is_some() && !self.free.cover(range) {
                     self.find_free(client, range[0])?;
