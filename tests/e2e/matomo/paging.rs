@@ -112,6 +112,26 @@ fn pages_that_come_while_others_are_stored_go_into_one_batch_with_each_visit_as_
 }
 
 #[test]
+fn a_day_begins_to_be_stored_before_its_first_page_is_converted_whole() {
+    for (count, batches) in [(100, 1), (2_000, 2)] {
+        let fake = serve(visits(count, |n| n));
+        let mut db = database();
+        run(
+            &mut db,
+            "SELECT matomo_create_table('matomo');
+             CREATE SEQUENCE batches;
+             CREATE FUNCTION count() RETURNS trigger LANGUAGE plpgsql
+                 AS 'BEGIN PERFORM nextval(''batches''); RETURN NULL; END';
+             CREATE TRIGGER count BEFORE INSERT ON matomo EXECUTE FUNCTION count()",
+        );
+        assert_eq!(of_pages(&mut db, &fake, 5_000).visits, count);
+        assert_eq!(limits(&fake), [5_000]);
+        assert_eq!(one::<i64>(&mut db, "SELECT last_value FROM batches"), batches);
+        assert_equal(&mut db, "matomo", &all_of(&fake, 1));
+    }
+}
+
+#[test]
 fn ties_and_pages_of_one_skip_nothing() {
     let fake = serve(visits(40, |n| n / 4));
     let mut db = database();
