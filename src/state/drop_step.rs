@@ -42,8 +42,7 @@ pub struct DropArguments {
 /// ledger entries.
 ///
 /// # Errors
-/// [`Error::Argument`] for an instant in the future, a roll-up site, or a partition of a destination with
-/// companions; [`Error::Privilege`] and [`Error::RowSecurity`] if the caller cannot delete all rows.
+/// [`Error::Argument`] for an instant in the future, a roll-up site, or a partition of a destination; [`Error::Privilege`] and [`Error::RowSecurity`] if the caller cannot delete all rows.
 pub fn drop_step(arguments: DropArguments) -> Result<Dropped> {
     // Otherwise a partition may be dropped with rows that another session has committed.
     if !sees_commits() {
@@ -109,7 +108,7 @@ impl Step {
         if let Some(root) = companions::root_of(&extension, table.oid)? {
             return Err(Error::Argument {
                 message: format!("table {} is a partition of {root}", table.name),
-                hint: format!("Give {root}, whose companions lose the same days."),
+                hint: format!("Give {root}, whose ledger and companions lose the same days."),
             });
         }
         let companions = companions::of(&extension, table.oid)?;

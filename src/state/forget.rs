@@ -121,7 +121,9 @@ fn check_is_whole(extension: &Extension, table: pg_sys::Oid) -> Result<()> {
     };
     Err(Error::Argument {
         message: format!("only_in is a {what} of {destination}"),
-        hint: format!("Give only_in => '{destination}', whose companions are erased with it."),
+        hint: format!(
+            "Give only_in => '{destination}': all of it is searched, and its companions."
+        ),
     })
 }
 

@@ -258,7 +258,7 @@ pub fn destination_of(extension: &Extension, companion: pg_sys::Oid) -> Result<O
     extension.run(|client| Ok(values(query(client, &sql, &[companion.into()])?)?.pop()))
 }
 
-/// The destination with companions that a table is a partition or child of.
+/// The destination that a table is a partition or child of.
 ///
 /// # Errors
 /// Only internal ones.
@@ -268,7 +268,8 @@ pub fn root_of(extension: &Extension, table: pg_sys::Oid) -> Result<Option<Strin
         "WITH RECURSIVE above AS (SELECT i.inhparent AS oid FROM pg_inherits i WHERE i.inhrelid = $1 \
              UNION SELECT i.inhparent FROM above a JOIN pg_inherits i ON i.inhrelid = a.oid) \
          SELECT a.oid::regclass::text FROM above a \
-         WHERE EXISTS (SELECT FROM {schema}.matomo_companion c WHERE {})",
+         WHERE {} OR EXISTS (SELECT FROM {schema}.matomo_companion c WHERE {})",
+        has_own_days(schema, "a.oid"),
         is_of(schema, "a.oid")
     );
     extension.run(|client| Ok(values(query(client, &sql, &[table.into()])?)?.pop()))
