@@ -144,6 +144,16 @@ pub fn of_rollup(site: i32) -> Error {
     }
 }
 
+/// Deletes the names of a table's sites.
+///
+/// # Errors
+/// Only internal ones.
+pub fn forget_table(extension: &Extension, table: pg_sys::Oid) -> Result<()> {
+    let sql =
+        format!("DELETE FROM {}.matomo_site_metadata WHERE destination = $1", extension.schema);
+    extension.run(|client| query(client, &sql, &[table.into()]).map(drop))
+}
+
 /// Deletes the names of tables that no longer exist.
 ///
 /// # Errors

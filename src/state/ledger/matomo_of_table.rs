@@ -8,6 +8,7 @@ use crate::pg::extension::Extension;
 use crate::pg::locks::{self, Lock, LockKind, Mode, Until};
 use crate::pg::spi::{query, spi};
 use crate::state::ledger::Ledger;
+use crate::state::metadata;
 use crate::state::restored::is_of_table;
 use crate::store::destination::Destination;
 
@@ -79,9 +80,16 @@ impl Ledger {
         if !destination.filled()?.is_empty() {
             return Ok(());
         }
-        let sql = format!("DELETE FROM {} WHERE destination = $1 AND matomo <> $2", self.table);
+        let sql = format!(
+            "DELETE FROM {} WHERE destination = $1 AND matomo <> $2 RETURNING 1",
+            self.table
+        );
         let args = [self.destination.into(), self.matomo.as_str().into()];
-        self.run(|client| query(client, &sql, &args).map(drop))
+        if self.run(|client| Ok(!query(client, &sql, &args)?.is_empty()))? {
+            // The names do not tell their Matomo: until now it was the other one.
+            metadata::forget_table(&self.extension, self.destination)?;
+        }
+        Ok(())
     }
 }
 

@@ -75,6 +75,16 @@ fn a_destination_may_be_filled_by_another_matomo_once_all_its_tables_are_empty()
         let other = another(&noon);
         let into = format!("{}, destination => '{table}'", from(&noon, 2));
         sync(&mut db, &fake, &into);
+        let names = "SELECT name FROM matomo_site_details";
+        run(
+            &mut db,
+            &format!(
+                "SELECT * FROM matomo_refresh_metadata(1, '{}', '{}', '{table}')",
+                fake.url(),
+                fake.token()
+            ),
+        );
+        assert_eq!(texts(&mut db, names).len(), 1);
         // The rows of the companions are the first one's, too.
         let [_, visits, conversions, _] = four(table);
         for (emptied, left) in [
@@ -89,6 +99,7 @@ fn a_destination_may_be_filled_by_another_matomo_once_all_its_tables_are_empty()
         run(&mut db, &format!("TRUNCATE {conversions}"));
         sync_site(&mut db, &other, 2, &into);
         assert_tables_equal(&mut db, table, &all_tables_of(&other, 2));
+        assert_eq!(texts(&mut db, names), [""; 0]);
         let known = texts(&mut db, "SELECT DISTINCT matomo FROM matomo_days");
         assert_eq!(known, [other.url() + "/index.php"]);
         assert_eq!(error(&mut db, &sync_sql(&fake, 1, &into)).code().code(), "55000");
@@ -156,9 +167,19 @@ fn of_two_matomos_at_once_the_first_has_the_table() {
         run(&mut db, "BEGIN");
         sync(&mut db, &fake, &range);
         let sql = sync_sql(&other, 2, &range);
+        let names = format!(
+            "SELECT * FROM matomo_refresh_metadata(2, '{}', '{}')",
+            other.url(),
+            other.token()
+        );
         assert_eq!(error(&mut second, &sql).code().code(), "55P03");
+        // What was committed before a TRUNCATE says whose the table is.
+        let state = if begins.starts_with("TRUNCATE") { "55000" } else { "55P03" };
+        assert_eq!(error(&mut second, &names).code().code(), state);
         run(&mut db, "COMMIT");
-        assert_eq!(error(&mut second, &sql).code().code(), "55000");
+        for sql in [&sql, &names] {
+            assert_eq!(error(&mut second, sql).code().code(), "55000");
+        }
         assert_equal(&mut db, "matomo", &all_of(&fake, 1));
     }
 }
