@@ -125,12 +125,14 @@ impl Registration<'_> {
                  last_success_at = CASE WHEN $2 OR t.matomo <> $3 THEN NULL ELSE t.last_success_at END",
             extension.schema
         );
-        // Retry the same token for other sites too.
+        // Retry the same token for the owner's other sites too. Those of others would be locked until this
+        // transaction ends.
         let sites_too = format!(
             "UPDATE {0}.matomo_site_state SET next_at = now(), refused_credentials = NULL \
              WHERE ctid = ANY (ARRAY(SELECT o.ctid FROM {0}.matomo_site_state o \
-                 WHERE o.refused_credentials = (SELECT t.refused_credentials FROM {0}.matomo_site_state t \
-                     WHERE t.site_id = $1) FOR UPDATE SKIP LOCKED))",
+                 JOIN {0}.matomo_site_config s ON s.id = o.site_id \
+                 WHERE {OWNER_OF_SITE} = $2 AND o.refused_credentials = (SELECT t.refused_credentials \
+                     FROM {0}.matomo_site_state t WHERE t.site_id = $1) FOR UPDATE OF o SKIP LOCKED))",
             extension.schema
         );
         let args = [
@@ -143,7 +145,7 @@ impl Registration<'_> {
         // retention.
         retention::open_again(extension, site, self.owner.unwrap_or(site.owner), retention)?;
         extension.run(|client| {
-            query(client, &sites_too, &args[..1])?;
+            query(client, &sites_too, &[site.id.into(), site.owner.into()])?;
             query(client, &sql, &args).map(drop)
         })
     }

@@ -11,6 +11,10 @@ use crate::pg::roles::has_rights_of;
 use crate::pg::spi::{query, spi};
 use crate::state::restored::{OWNER_OF_SITE, table_of_site};
 
+/// SQL for the URL of the server of a registered site `s`; NULL if it was dropped.
+pub const URL_OF_SERVER: &str = "(SELECT o.option_value FROM pg_foreign_server f, \
+    pg_options_to_table(f.srvoptions) o WHERE f.srvname = s.server AND o.option_name = 'url')";
+
 /// A registered site.
 #[derive(Debug, Clone)]
 pub struct RegisteredSite {
@@ -102,17 +106,28 @@ impl RegisteredSite {
     }
 }
 
-/// Whether Matomo has refused these credentials for any site. With many sites, one request each could
-/// lock out this server's address.
+/// Checks that Matomo has not refused these credentials for any site of the same owner. With many sites, one
+/// request each could lock out this server's address. Owners who share the mapping of PUBLIC ask once each: none
+/// depends on what another does with their sites.
 ///
 /// # Errors
-/// Only internal ones.
-pub fn is_refused(extension: &Extension, version: &str) -> Result<bool> {
+/// [`SiteError::RefusedBefore`].
+pub fn check_not_refused(
+    extension: &Extension,
+    site: &RegisteredSite,
+    version: &str,
+) -> Result<()> {
     let sql = format!(
-        "SELECT 1 FROM {}.matomo_site_state WHERE refused_credentials = $1 LIMIT 1",
+        "SELECT 1 FROM {0}.matomo_site_state t JOIN {0}.matomo_site_config s ON s.id = t.site_id \
+         WHERE t.refused_credentials = $1 AND {OWNER_OF_SITE} = $2 LIMIT 1",
         extension.schema
     );
-    extension.run(|client| Ok(!query(client, &sql, &[version.into()])?.is_empty()))
+    let args = [version.into(), site.owner.into()];
+    if extension.run(|client| Ok(query(client, &sql, &args)?.is_empty()))? {
+        return Ok(());
+    }
+    let (server, user) = (site.server.clone(), site.owner_name.clone());
+    Err(SiteError::RefusedBefore { server, site: site.id, user }.into())
 }
 
 /// Records a site's name and timezone as reported by Matomo, and the URL of the Matomo. Does not wait for a

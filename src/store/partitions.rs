@@ -10,6 +10,9 @@ use crate::pg::spi::{query, spi};
 use crate::store::companions;
 use crate::store::engine::hint::with_engine_hint_of;
 
+/// The length of a partition, in seconds.
+pub const WEEK: i64 = 7 * 86_400;
+
 /// Creates the missing partitions between two instants. Returns the number of those of the destination.
 ///
 /// # Errors

@@ -19,6 +19,7 @@ use crate::state::ledger::{Ledger, LedgerEntry};
 use crate::state::run_row::StepCounts;
 use crate::store::batch_writer::Writer;
 use crate::store::destination::Destination;
+use crate::store::partitions::WEEK;
 use crate::store::written::Written;
 use crate::sync::fetch::{self, DayRead, Message};
 use crate::sync::helper::Helper;
@@ -91,7 +92,7 @@ impl Copier {
         progress: &mut Progress,
     ) -> Result<CopyResult> {
         let first = days.first().map_or(0, |due| self.reading.site.zone.midnight(due.day));
-        self.since = first - 7 * 86_400;
+        self.since = first - WEEK;
         let phase = match days.first() {
             Some(due) if progress.has_begun() => format!("reads {}", due.day),
             _ => "begins".to_owned(),

@@ -9,7 +9,7 @@ use pgrx::PgLogLevel;
 
 use crate::config::access::Access;
 use crate::config::credentials::Credentials;
-use crate::error::{Result, SiteError};
+use crate::error::Result;
 use crate::matomo::metadata::{Metadata, SiteDetail};
 use crate::pg::ereport::say;
 use crate::pg::extension::Extension;
@@ -114,10 +114,7 @@ fn as_owner(extension: &Extension, site: &RegisteredSite) -> Result<Told> {
     let follows = new_sites::follows(extension, site.id)?;
     let _owner = AsConfined::switch_to(site.owner);
     let credentials = Credentials::of_site(site.id, &site.server)?;
-    if sites::is_refused(extension, &credentials.version)? {
-        let (server, user) = (site.server.clone(), site.owner_name.clone());
-        return Err(SiteError::RefusedBefore { server, site: site.id, user }.into());
-    }
+    sites::check_not_refused(extension, site, &credentials.version)?;
     let client = Access::stored(credentials)?.client.with_answer_timeout_below(LONGEST_WAIT);
     let told = sync::metadata::of_site(&client, site.idsite, Some(site.id))?;
     Ok(Told { site: told, all: follows.then(|| sync::metadata::sites(&client)) })

@@ -238,10 +238,7 @@ fn as_owner(
         watch::allow(Duration::from_secs(seconds.into()));
     }
     session::with(|work| work.version = Some(version.clone()))?;
-    if sites::is_refused(extension, &version)? {
-        let (server, user) = (site.server.clone(), site.owner_name.clone());
-        return Err(SiteError::RefusedBefore { server, site: site.id, user }.into());
-    }
+    sites::check_not_refused(extension, site, &version)?;
     let mut access = Access::stored(credentials)?;
     access.client = access.client.with_answer_timeout();
     if let Some((_, client)) = cached.filter(|(of, _)| *of == version) {
@@ -316,7 +313,7 @@ fn create_partitions(run: i64, missing: Vec<MissingPartitions>) -> Result<Status
         let _owner = AsConfined::switch_to(site.owner);
         let now = Utc::now().timestamp();
         for MissingPartitions { table, from, to, is_regular } in &missing {
-            let ahead = if *is_regular { WEEKS * 7 * 86_400 } else { 0 };
+            let ahead = if *is_regular { WEEKS * partitions::WEEK } else { 0 };
             let to = to.saturating_add(ahead).min(now).max(*to);
             partitions::create_between((*table).into(), (*from, to))?;
         }

@@ -356,3 +356,48 @@ fn sites_and_their_runs_survive_dump_and_restore() {
         &format!("{sealed} requests for sealed days; site {next} and {runs} runs after it"),
     );
 }
+
+/// Who shares a token with others has it tried again for their own sites, and holds up no others.
+#[test]
+fn a_refused_token_of_public_is_tried_again_by_each_owner_alone() {
+    let fake = serve_two();
+    let (name, mut admin, first) = database_and_role();
+    let second = role(&mut admin);
+    server_for(&mut admin, &fake, &first);
+    run(
+        &mut admin,
+        &format!(
+            "DROP USER MAPPING FOR {first} SERVER analytics;
+             GRANT USAGE ON FOREIGN SERVER analytics TO {second};
+             CREATE USER MAPPING FOR PUBLIC SERVER analytics OPTIONS (token '{}')",
+            fake.token()
+        ),
+    );
+    may_have_sites(&mut admin, &second);
+    let mut sites = Vec::new();
+    for owner in [&first, &second] {
+        let mut db = connect_as(&name, owner);
+        run(&mut db, &format!("SET search_path = {owner}, public"));
+        sites.push((add_site(&mut db, ", start_date => '2026-10-24'"), db));
+    }
+    let mapping = "ALTER USER MAPPING FOR PUBLIC SERVER analytics OPTIONS";
+    run(&mut admin, &format!("{mapping} (SET token 'revoked')"));
+    fake.clear_requests();
+    for (site, db) in &mut sites {
+        for _ in 0..2 {
+            let refused = error(db, &format!("CALL public.matomo_sync_site({site})"));
+            assert_eq!(refused.code().code(), "28000");
+        }
+    }
+    assert_eq!(asked(&fake).len(), 4, "once for each owner");
+    let [(site, first), (other, second)] = &mut sites[..] else { unreachable!() };
+    run(first, &format!("BEGIN; SELECT matomo_alter_site({site})"));
+    run(&mut admin, &format!("{mapping} (SET token '{}')", fake.token()));
+    run(second, &format!("CALL public.matomo_sync_site({other})"));
+    run(second, &format!("SELECT matomo_alter_site({other}, every => '1 hour')"));
+    run(first, "COMMIT");
+    run(first, &format!("CALL public.matomo_sync_site({site})"));
+    for (_, db) in &mut sites {
+        assert_equal(db, "matomo", &all_of(&fake, 1));
+    }
+}
