@@ -52,6 +52,11 @@ impl Failed {
         !self.is_raised && self.state.starts_with("08") && self.state != "08P01"
     }
 
+    /// Whether another session was in the way: a lock timeout or a deadlock.
+    pub fn is_lock_conflict(&self) -> bool {
+        ["55P03", "40P01"].contains(&self.state.as_str())
+    }
+
     /// The message, as far as it may be recorded: without what an error of a type quotes.
     pub fn kept_message(&self) -> String {
         let is_of_value = self.is_raised && self.state.starts_with("22");

@@ -19,3 +19,4 @@ pub mod runs;
 pub mod sites;
 pub mod snapshot;
 pub mod table;
+pub mod upkeep_state;

@@ -7,6 +7,7 @@ pub mod coordinator;
 pub mod holders;
 pub mod launcher;
 pub mod metadata_step;
+pub mod phases;
 pub mod procedures;
 pub mod queue;
 pub mod session;

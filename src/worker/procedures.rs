@@ -16,10 +16,10 @@ use crate::state::restored::{self, OWNER_OF_SITE};
 use crate::state::sites::RegisteredSite;
 use crate::worker::attempt::attempt;
 use crate::worker::background;
-use crate::worker::metadata_step;
+use crate::worker::phases;
 use crate::worker::session::{self, Phase};
-use crate::worker::step::{self, Status};
-use crate::worker::upkeep::{self, UpkeepStatus};
+use crate::worker::step;
+use crate::worker::upkeep;
 
 /// Checks that a procedure can commit: not in a transaction block, a function or a trigger, nor within
 /// another step. Raises an ERROR if the transaction is read-only.
@@ -78,48 +78,19 @@ pub fn sites() -> Result<Vec<i32>> {
 /// # Errors
 /// Those of [`step::begin`], and the failure of the run, unless `is_one_of_all`.
 pub fn advance(site: i32, is_one_of_all: bool) -> Result<bool> {
-    let next = match session::phase(site) {
-        None => return begin(site, is_one_of_all),
-        Some(Phase::Run(run)) => match step::step(run) {
-            Status::Running => Phase::Run(run),
-            Status::Skipped => {
-                session::with(|work| work.phase = Phase::End)?;
-                return Ok(true);
-            }
-            Status::Succeeded => {
-                session::with(|work| work.metadata_day)?.map_or(Phase::Upkeep(0), Phase::Metadata)
-            }
-            // A failed run does not stop retention.
-            Status::Failed(failed) => {
-                session::with(|work| work.failed = Some(failed))?;
-                Phase::Upkeep(0)
-            }
-        },
-        Some(Phase::Metadata(today)) => {
-            metadata_step::step(site, today);
-            Phase::Upkeep(0)
+    let Some(phase) = session::phase(site) else { return begin(site, is_one_of_all) };
+    if phase == Phase::End {
+        match session::clear().and_then(|work| work.failed) {
+            Some(failed) if is_one_of_all => warn(site, failed),
+            Some(failed) => failed.tell(PgLogLevel::ERROR),
+            None => {}
         }
-        Some(Phase::Upkeep(tries)) => {
-            if tries > 0 {
-                background::pause(upkeep::BETWEEN_TRIES);
-            }
-            match upkeep::step(site) {
-                UpkeepStatus::More => Phase::Upkeep(0),
-                // The next run tries again.
-                UpkeepStatus::Blocked if tries < upkeep::MOST_TRIES => Phase::Upkeep(tries + 1),
-                _ => Phase::End,
-            }
-        }
-        Some(Phase::End) => {
-            let failed = session::clear().and_then(|work| work.failed);
-            match failed {
-                Some(failed) if is_one_of_all => warn(site, failed),
-                Some(failed) => failed.tell(PgLogLevel::ERROR),
-                None => {}
-            }
-            return Ok(false);
-        }
-    };
+        return Ok(false);
+    }
+    if matches!(phase, Phase::Upkeep(1..)) {
+        background::pause(upkeep::BETWEEN_TRIES);
+    }
+    let next = phases::step(site, phase)?;
     session::with(|work| work.phase = next)?;
     Ok(true)
 }

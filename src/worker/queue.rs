@@ -15,6 +15,8 @@ use crate::pg::spi::{query, spi};
 use crate::state::restored::{self, OWNER_OF_SITE};
 use crate::state::retention;
 use crate::state::runs;
+use crate::state::sites::URL_OF_SERVER;
+use crate::state::upkeep_state;
 
 /// A snapshot of the work of a database.
 #[derive(Default)]
@@ -177,8 +179,7 @@ fn waiting(extension: &Extension) -> Result<Vec<Candidate>> {
                  WHERE g.site_id = s.id AND g.status = 'running'), concat_ws(' ', t.changes, t.upkeep_place), \
              t.failures > 0 AND t.is_unanswered AND NOT EXISTS (SELECT FROM {0}.matomo_run_log g \
                  WHERE g.site_id = s.id AND g.status = 'paused'), \
-             (SELECT o.option_value FROM pg_foreign_server f, \
-                 pg_options_to_table(f.srvoptions) o WHERE f.srvname = s.server AND o.option_name = 'url'), \
+             {URL_OF_SERVER}, \
              coalesce(t.upkeep_begun, 0) \
          FROM {0}.matomo_site_config s LEFT JOIN pg_roles r ON r.oid = {OWNER_OF_SITE} \
          LEFT JOIN {0}.matomo_site_state t ON t.site_id = s.id \
@@ -227,8 +228,7 @@ impl Candidate {
     /// Whether today's upkeep is done.
     fn is_upkeep_done(&self) -> bool {
         let tended_on = self.tended_on.as_deref().and_then(|day| day.parse().ok());
-        // A later day comes from a clock that was ahead.
-        tended_on == Some(retention::today(&self.timezone))
+        upkeep_state::is_done(tended_on, &self.timezone)
     }
 
     /// Whether the credentials differ from those that were refused.

@@ -6,16 +6,17 @@ use std::time::{Duration, Instant};
 use pgrx::bgworkers::{BackgroundWorker, BackgroundWorkerBuilder};
 use pgrx::prelude::*;
 
+use crate::error::Error;
 use crate::pg::extension::Extension;
 use crate::pg::failed::Failed;
 use crate::pg::locks;
 use crate::state::not_begun;
 use crate::worker::background::{self, Database, builder};
-use crate::worker::metadata_step;
+use crate::worker::phases;
 use crate::worker::queue::{self, Task};
-use crate::worker::session;
-use crate::worker::step::{self, Status};
-use crate::worker::upkeep::{self, UpkeepStatus};
+use crate::worker::session::{self, Phase};
+use crate::worker::step;
+use crate::worker::upkeep;
 
 /// Length of a turn, after which other sites may follow: the last step starts before its end.
 const TURN: Duration = Duration::from_secs(5);
@@ -65,25 +66,27 @@ fn sync(site: i32) -> Result<(), Failed> {
             second.about("could not note a failure").tell(PgLogLevel::WARNING);
         }
     });
-    let Some(run) = begun? else { return Ok(()) };
-    loop {
+    let mut phase = begun?.map_or(Phase::End, Phase::Run);
+    // The upkeep has a process of its own.
+    while !matches!(phase, Phase::Upkeep(_) | Phase::End) {
         // Handle signals between steps.
         background::sleep(Duration::ZERO);
-        match background::transaction(|| Ok(step::step(run)))? {
-            Status::Running if since.elapsed() < TURN => {}
-            Status::Running => return background::transaction(|| step::pause(run)),
-            Status::Failed(failed) => return Err(failed),
-            Status::Succeeded => break,
-            Status::Skipped => return Ok(()),
+        phase = background::transaction(|| step(site, phase))?;
+        if let Phase::Run(run) = phase
+            && since.elapsed() >= TURN
+        {
+            return background::transaction(|| step::pause(run));
         }
     }
-    let Ok(Some(today)) = session::with(|work| work.metadata_day) else { return Ok(()) };
-    background::transaction(|| {
-        if queue::is_created()? {
-            metadata_step::step(site, today);
-        }
-        Ok(())
-    })
+    match session::with(|work| work.failed.take()) {
+        Ok(Some(failed)) => Err(failed),
+        _ => Ok(()),
+    }
+}
+
+/// The next step, unless the extension was dropped meanwhile.
+fn step(site: i32, phase: Phase) -> Result<Phase, Error> {
+    if queue::is_created()? { phases::step(site, phase) } else { Ok(Phase::End) }
 }
 
 /// Does upkeep for a turn.
@@ -92,16 +95,13 @@ fn look_after(site: i32) -> Result<(), Failed> {
     if !background::transaction(begin)? {
         return Ok(());
     }
-    let (since, mut tries) = (Instant::now(), 0);
-    while since.elapsed() < TURN || tries > 0 {
-        background::sleep(if tries > 0 { upkeep::BETWEEN_TRIES } else { Duration::ZERO });
-        let step =
-            || if queue::is_created()? { Ok(upkeep::step(site)) } else { Ok(UpkeepStatus::Done) };
-        match background::transaction(step)? {
-            UpkeepStatus::More => tries = 0,
-            UpkeepStatus::Blocked if tries < upkeep::MOST_TRIES => tries += 1,
-            _ => break,
+    let (since, mut phase) = (Instant::now(), Phase::Upkeep(0));
+    while let Phase::Upkeep(tries) = phase {
+        if tries == 0 && since.elapsed() >= TURN {
+            break;
         }
+        background::sleep(if tries > 0 { upkeep::BETWEEN_TRIES } else { Duration::ZERO });
+        phase = background::transaction(|| step(site, phase))?;
     }
     background::transaction(|| if queue::is_created()? { upkeep::end(site) } else { Ok(()) })
 }

@@ -22,6 +22,7 @@ use crate::state::ledger;
 use crate::state::ledger::matomo_of_table;
 use crate::state::retention;
 use crate::state::sites::RegisteredSite;
+use crate::state::upkeep_state::{self, UpkeepState};
 use crate::store::partitions;
 use crate::store::relation::name_of;
 use crate::worker::attempt::attempt;
@@ -53,8 +54,6 @@ struct Plan {
     before: Option<i64>,
     /// Where the last step stopped, see [`drop_step`].
     place: Option<String>,
-    /// Whether the site is synced, so that it needs partitions ahead.
-    is_enabled: bool,
     /// The Matomo whose rows are removed: that of the last run, else that of the server.
     matomo: Option<Endpoint>,
 }
@@ -92,26 +91,13 @@ const MOST_DEATHS: i32 = 3;
 pub fn begin(id: i32) -> Result<bool> {
     let _bounded = locks::bounded_waits();
     let extension = Extension::find()?;
-    let sql = format!(
-        "UPDATE {}.matomo_site_state SET upkeep_begun = upkeep_begun + 1 WHERE site_id = $1 \
-         RETURNING upkeep_begun",
-        extension.schema
-    );
-    let begun: Option<i32> = extension.run(|client| {
-        Ok(query(client, &sql, &[id.into()])?
-            .next()
-            .map(|row| row.get(1))
-            .transpose()
-            .map_err(spi)?
-            .flatten())
-    })?;
+    let begun = upkeep_state::begin(&extension, id)?;
     if begun.is_none_or(|begun| begun <= MOST_DEATHS) {
         return Ok(true);
     }
-    let site = RegisteredSite::get(&extension, id)?;
-    if let Some(plan) = plan(&extension, &site)? {
+    if let Some((_, plan)) = plan(&extension, id)? {
         let message = "the upkeep was interrupted again and again";
-        note(&extension, id, Some(plan.today), Some(message))?;
+        upkeep_state::note(&extension, id, Some(plan.today), Some(message))?;
     }
     end(id)?;
     Ok(false)
@@ -124,11 +110,7 @@ pub fn begin(id: i32) -> Result<bool> {
 pub fn end(id: i32) -> Result<()> {
     let _bounded = locks::bounded_waits();
     let extension = Extension::find()?;
-    let sql = format!(
-        "UPDATE {}.matomo_site_state SET upkeep_begun = 0 WHERE site_id = $1",
-        extension.schema
-    );
-    extension.run(|client| query(client, &sql, &[id.into()]).map(drop))
+    upkeep_state::end(&extension, id)
 }
 
 /// Runs a step, if any is left for today, and records its failure. Only a cancel of the session is
@@ -152,8 +134,7 @@ pub fn step(id: i32) -> UpkeepStatus {
 
 fn run_step(id: i32) -> Result<UpkeepStatus> {
     let extension = Extension::find()?;
-    let site = RegisteredSite::get(&extension, id)?;
-    let Some(plan) = plan(&extension, &site)? else { return Ok(UpkeepStatus::Done) };
+    let Some((site, plan)) = plan(&extension, id)? else { return Ok(UpkeepStatus::Done) };
     plan.check_matomo(&extension, &site)?;
     let StepResult { status, place, blocked } = as_owner(&site, &plan)?;
     // A first sync of another Matomo may have ended since; none can now.
@@ -161,9 +142,9 @@ fn run_step(id: i32) -> Result<UpkeepStatus> {
     match status {
         UpkeepStatus::Done => {
             ledger::forget_dropped(&extension)?;
-            note(&extension, id, Some(plan.today), None)?;
+            upkeep_state::note(&extension, id, Some(plan.today), None)?;
         }
-        _ => keep_place(&extension, id, place, blocked)?,
+        _ => upkeep_state::keep_place(&extension, id, place, blocked)?,
     }
     Ok(status)
 }
@@ -172,51 +153,44 @@ fn run_step(id: i32) -> Result<UpkeepStatus> {
 /// deadlock. Does nothing if the site or its owner no longer exists.
 fn fail(id: i32, failed: &Failed) -> Result<()> {
     let extension = Extension::find()?;
-    let site = match RegisteredSite::get(&extension, id) {
+    let planned = match plan(&extension, id) {
         Err(Error::Site(SiteError::NoSite(_) | SiteError::NoOwner { .. })) => return Ok(()),
-        site => site?,
+        planned => planned?,
     };
-    match plan(&extension, &site)? {
-        Some(plan) => {
-            let passes = ["55P03", "40P01"].contains(&failed.state.as_str());
-            note(&extension, id, Some(plan.today).filter(|_| !passes), Some(&failed.kept_message()))
+    match planned {
+        Some((_, plan)) => {
+            let passes = failed.is_lock_conflict();
+            upkeep_state::note(
+                &extension,
+                id,
+                Some(plan.today).filter(|_| !passes),
+                Some(&failed.kept_message()),
+            )
         }
         None => Ok(()),
     }
 }
 
-/// Plans today's upkeep; `None` if it is done.
-fn plan(extension: &Extension, site: &RegisteredSite) -> Result<Option<Plan>> {
-    let id = site.id;
-    let schema = &extension.schema;
-    let sql = format!(
-        "SELECT s.timezone, t.tended_on::text, t.upkeep_place::text, s.enabled, coalesce(t.matomo, \
-             (SELECT o.option_value FROM pg_foreign_server f, pg_options_to_table(f.srvoptions) o \
-              WHERE f.srvname = s.server AND o.option_name = 'url')) FROM {schema}.matomo_site_config s \
-         LEFT JOIN {schema}.matomo_site_state t ON t.site_id = s.id WHERE s.id = $1"
-    );
-    let (timezone, tended_on, place, is_enabled, url) = extension.run(|client| {
-        // A concurrent change of the retention waits, and then restarts the upkeep.
-        let lock =
-            format!("SELECT 1 FROM {schema}.matomo_site_state t WHERE t.site_id = $1 FOR UPDATE");
-        query(client, &lock, &[id.into()])?;
-        let row = query(client, &sql, &[id.into()])?.next().ok_or(SiteError::NoSite(id))?;
-        let timezone: Option<String> = row.get(1).map_err(spi)?;
-        let tended_on: Option<String> = row.get(2).map_err(spi)?;
-        let is_enabled: Option<bool> = row.get(4).map_err(spi)?;
-        let place: Option<String> = row.get(3).map_err(spi)?;
-        let url: Option<String> = row.get(5).map_err(spi)?;
-        Ok((timezone.unwrap_or_default(), tended_on, place, is_enabled == Some(true), url))
-    })?;
-    let today = retention::today(&timezone);
-    if tended_on.and_then(|day| day.parse().ok()) == Some(today) {
+/// Plans today's upkeep of a site; `None` if it is done. Keeps others from changing the site until the end of
+/// the transaction.
+///
+/// # Errors
+/// Those of [`RegisteredSite::get`].
+fn plan(extension: &Extension, id: i32) -> Result<Option<(RegisteredSite, Plan)>> {
+    // Before the site is read: a new retention must not meet the former table. A change that comes later waits,
+    // and then restarts the upkeep.
+    upkeep_state::lock(extension, id)?;
+    let site = RegisteredSite::get(extension, id)?;
+    let UpkeepState { timezone, tended_on, place, matomo } = upkeep_state::read(extension, id)?;
+    if upkeep_state::is_done(tended_on, &timezone) {
         return Ok(None);
     }
+    let today = retention::today(&timezone);
     let first = retention::first_day(extension, id)?;
-    let begins = |day| retention::begins(extension, site, day, retention::zone(&timezone));
+    let begins = |day| retention::begins(extension, &site, day, retention::zone(&timezone));
     let before = first.map(begins).transpose()?;
-    let matomo = url.and_then(|url| Endpoint::parse(&url).ok());
-    Ok(Some(Plan { today, before, place, is_enabled, matomo }))
+    let matomo = matomo.and_then(|url| Endpoint::parse(&url).ok());
+    Ok(Some((site, Plan { today, before, place, matomo })))
 }
 
 /// Result of a step.
@@ -246,11 +220,11 @@ fn as_owner(site: &RegisteredSite, plan: &Plan) -> Result<StepResult> {
     {
         return Ok(more);
     }
-    // Only the owner of the table creates its partitions.
+    // Only the owner of the table creates its partitions. A site that is not synced needs none.
     let weeks = settings::premake();
-    if weeks > 0 && is_table_owner && plan.is_enabled {
+    if weeks > 0 && is_table_owner && site.is_enabled {
         let now = Utc::now().timestamp();
-        let ahead = i64::from(weeks) * 7 * 86_400;
+        let ahead = i64::from(weeks) * partitions::WEEK;
         partitions::create_between(site.destination, (now, now + ahead))?;
     }
     // A trigger may have deferred them anew.
@@ -281,33 +255,4 @@ fn drop_rows(site: &RegisteredSite, plan: &Plan, before: i64) -> Result<Option<S
     let status = if blocked.is_some() { UpkeepStatus::Blocked } else { UpkeepStatus::More };
     let place = dropped.place.map(|JsonB(place)| place.to_string());
     Ok(Some(StepResult { status, place, blocked }))
-}
-
-/// Records where the next step resumes, and what it waits for: the table may be in use for days.
-fn keep_place(
-    extension: &Extension,
-    id: i32,
-    place: Option<String>,
-    blocked: Option<String>,
-) -> Result<()> {
-    let sql = format!(
-        "UPDATE {}.matomo_site_state SET upkeep_place = $2::jsonb, upkeep_error = $3 WHERE site_id = $1",
-        extension.schema
-    );
-    let args = [id.into(), place.into(), blocked.into()];
-    extension.run(|client| query(client, &sql, &args).map(drop))
-}
-
-/// Records the result of the upkeep; without a day, it is not done for today.
-fn note(extension: &Extension, id: i32, day: Option<NaiveDate>, error: Option<&str>) -> Result<()> {
-    let sql = format!(
-        "INSERT INTO {}.matomo_site_state AS t (site_id, tended_on, upkeep_error) \
-         VALUES ($1, $2::date, $3) ON CONFLICT (site_id) DO UPDATE \
-         SET tended_on = coalesce(excluded.tended_on, t.tended_on), \
-             upkeep_error = excluded.upkeep_error, \
-             upkeep_place = CASE WHEN excluded.tended_on IS NULL THEN t.upkeep_place END",
-        extension.schema
-    );
-    let args = [id.into(), day.map(|day| day.to_string()).into(), error.into()];
-    extension.run(|client| query(client, &sql, &args).map(drop))
 }

@@ -120,9 +120,9 @@ fn a_day_begins_to_be_stored_before_its_first_page_is_converted_whole() {
             &mut db,
             "SELECT matomo_create_table('matomo');
              CREATE SEQUENCE batches;
-             CREATE FUNCTION count() RETURNS trigger LANGUAGE plpgsql
+             CREATE FUNCTION note_batch() RETURNS trigger LANGUAGE plpgsql
                  AS 'BEGIN PERFORM nextval(''batches''); RETURN NULL; END';
-             CREATE TRIGGER count BEFORE INSERT ON matomo EXECUTE FUNCTION count()",
+             CREATE TRIGGER note BEFORE INSERT ON matomo EXECUTE FUNCTION note_batch()",
         );
         assert_eq!(of_pages(&mut db, &fake, 5_000).visits, count);
         assert_eq!(limits(&fake), [5_000]);

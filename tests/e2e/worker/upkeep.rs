@@ -450,6 +450,36 @@ fn a_longer_retention_opens_what_a_step_is_just_removing() {
     assert_equal(&mut db, "matomo", &all_of(&fake, 1));
 }
 
+#[test]
+fn a_new_retention_is_that_of_the_new_table_alone() {
+    let noon = Noon::new();
+    let fake = serve(noon.world(6));
+    let (name, mut db) = named_database();
+    store(&mut db, "analytics", &fake);
+    run(&mut db, "LOAD 'matomo_postgres'; SET matomo.settle_time = 0");
+    sync(&mut db, &fake, &format!(", '{}'", noon.text(5)));
+    let site = register(
+        &mut db,
+        &format!("'analytics', 1, '{}', retention => '1 year', enabled => false", noon.text(5)),
+    );
+    run(&mut db, "SELECT matomo_create_table('recent')");
+    let [mut removing, mut altering] = ["postgres"; 2].map(|role| connect_as(&name, role));
+    run(
+        &mut altering,
+        &format!(
+            "BEGIN; SELECT matomo_alter_site({site}, destination => 'recent', retention => '2 days')"
+        ),
+    );
+    let waiting = pid(&mut removing);
+    let removes = std::thread::spawn(move || run(&mut removing, "CALL matomo_sync_all()"));
+    wait_until("it waits for the change", || crate::support::waits(&mut db, waiting));
+    run(&mut altering, "COMMIT");
+    removes.join().unwrap();
+    assert_equal(&mut db, "matomo", &all_of(&fake, 1));
+    let tended = "SELECT upkeep_error, tended_on IS NOT NULL FROM matomo_site_state";
+    assert_eq!(texts(&mut db, &format!("SELECT s::text FROM ({tended}) s")), ["(,t)"]);
+}
+
 /// A table that is filled by the site of one Matomo, and that another one's is registered for, with a
 /// retention.
 struct Shared {
