@@ -13,7 +13,7 @@ help:
 	    '                  MATOMO_URL=… MATOMO_SITE=… MATOMO_KEY=… make demo' \
 	    'make demo-stop    stop the demo and remove its files' \
 	    'make test         check the format, run lints, unit and end-to-end tests' \
-	    'make test-engines run those of writing on tables that are not Postgres'\'' own heap' \
+	    'make test-engines run the tests that write on tables that are not Postgres'\'' own heap' \
 	    '                  (MATOMO_CITUS=/path/to/pg_config: on those of Citus, which that server has)' \
 	    'make test-majors  run the end-to-end tests on PostgreSQL 16, 17 and 18 (MAJORS=17 for one of them,' \
 	    '                  TESTS=selected for those that may differ; needs root)' \

@@ -4,8 +4,8 @@
 -- Removes the rows of one step, see matomo_drop_step. Returns whether more steps may follow (`more`),
 -- and where the next one resumes (`scan_position`), so that no rows are scanned twice. Sets `blocked` if
 -- a lock is not available within lock_timeout: a longer wait would block all new readers of a table. Also
--- returns the sites of the removed rows (NULL means any) and their span, from the last instant of the
--- previous step to where it has come. Deletes with the search_path in `path`, so that triggers find the
+-- returns the sites of the removed rows (NULL means any) and their span, from the end of the previous
+-- step to the end of this one. Deletes with the search_path in `path`, so that triggers find the
 -- same names as at an INSERT. Where rows cannot be found by ctid (foreign tables, other access methods,
 -- all unless `has_places`), deletes by the day. Drops `chunks` of a hypertable whole, like partitions. The
 -- reason why a day or partition cannot be removed is returned as `failed`.

@@ -31,7 +31,7 @@ impl Access {
     /// From stored credentials.
     ///
     /// # Errors
-    /// As above.
+    /// Those of [`Access::direct`].
     pub fn stored(credentials: Credentials) -> Result<Access> {
         let Credentials { endpoint, token, options, .. } = credentials;
         Access::new(endpoint, token, &options)

@@ -28,7 +28,7 @@ impl Credentials {
     /// Reads the current user's credentials for the server of a registered site.
     ///
     /// # Errors
-    /// As below.
+    /// Those of [`Credentials::of_server`]; that of a missing server names the site too.
     pub fn of_site(id: i32, server: &str) -> Result<Credentials> {
         Credentials::of_server(server).map_err(|error| match error {
             Error::Site(SiteError::NoServer { name, .. }) => {

@@ -8,7 +8,7 @@ pub struct MissingPartitions {
     pub table: u32,
     pub from: i64,
     pub to: i64,
-    /// Whether it is no odd time of a single visit: the weeks after it will be needed too.
+    /// False for an odd time of a single visit; otherwise the following weeks will be needed too.
     pub is_regular: bool,
 }
 
@@ -25,7 +25,7 @@ pub enum Busy {
     FirstAfterTruncate(String),
     /// It holds a registered site without progress; its process.
     Holds { site: i32, pid: i32 },
-    /// None yet; but if a step created these partitions, other sessions would wait for it.
+    /// No conflict yet: creating these partitions in this step would block other sessions.
     Partitions { name: String, missing: Vec<MissingPartitions> },
     /// It is the first to sync into the destination since that was restored without a companion.
     FirstAfterRestore(String),

@@ -61,7 +61,7 @@ pub enum SiteError {
     SharedPlaces(String),
     /// An instant of a table of Citus has no timezone: the table, the column.
     NoTimezone { table: String, column: &'static str },
-    /// The transaction has looked at a foreign server before, of which it sees an older state.
+    /// The transaction has already read from the foreign server and may see stale rows.
     SeenBefore(String),
     /// The session has temporary objects, which triggers of a table of another role would find by name.
     TemporaryObjects(String),

@@ -4,7 +4,7 @@ use std::ffi::CStr;
 
 use pgrx::pg_sys;
 
-/// A search_path in which no user's object hides one of Postgres.
+/// A search_path in which no user object shadows a built-in one.
 pub const SAFE_PATH: (&CStr, &CStr) = (c"search_path", c"pg_catalog, pg_temp");
 
 /// Each statement is planned with its values, whatever the session has set: Citus cannot run a generic

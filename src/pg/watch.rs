@@ -68,7 +68,7 @@ impl Drop for Watch {
 /// How many [`Unwatched`] there are.
 static UNWATCHED: AtomicU32 = AtomicU32::new(0);
 
-/// Until this is dropped, nothing counts as progress: the table's triggers may ask Matomo too.
+/// Until this is dropped, progress is ignored: triggers of the table may call Matomo too.
 #[must_use]
 pub struct Unwatched(());
 

@@ -56,7 +56,7 @@ struct Day {
     end: i64,
 }
 
-/// Records what a step has removed; `None` if nothing was left, so that all days must be empty. Changes
+/// Records what a step has removed; `None` if no rows remained, so that all days must be empty. Changes
 /// only days that end at or before the bound.
 ///
 /// # Errors

@@ -169,7 +169,7 @@ impl Group {
             let gone = self.delete(companion, visitor, &visits, is_named)?;
             visits.extend(gone);
         }
-        // The Node tool never updates a row, so that those of before a login say another visitor.
+        // The Node tool never updates a row, so rows from before a login have another visitor ID.
         actions += self.delete(&self.table, &Visitor::default(), &visits, is_named)?.len();
         // Visits that only the row of a companion says are the visitor's.
         let others: BTreeSet<_> = visits.difference(&of_actions).cloned().collect();

@@ -24,10 +24,10 @@ pub fn locked(destination: Destination, site: i32) -> Result<Destination> {
 }
 
 /// Notes what became of restored companions, which are known by name:
-/// - Where the destination has one of its own of the same kind, the restored one belongs to it no more.
-/// - One that is missing is marked, as days that are copied now lack their rows.
-/// - For one that was marked and is there by now, or whose owner in the dump has got it back, all days are
-///   opened again, once no other sync is at work.
+/// - If the destination has one of its own of the same kind, the restored one no longer belongs to it.
+/// - One that is missing is marked, as days that are copied now lack its rows.
+/// - For one that was marked and exists by now, or that belongs again to its owner in the dump, all days are
+///   opened again, once no other sync is running.
 fn note(destination: &Destination) -> Result<()> {
     let Destination { extension, oid, .. } = destination;
     let schema = &extension.schema;

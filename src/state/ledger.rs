@@ -290,8 +290,8 @@ pub fn corrupt() -> Error {
     Error::Internal("invalid row in matomo_ledger".to_owned())
 }
 
-/// Marks all days of a destination to be read again, of all sites. Keeps their counts. Leaves out days without
-/// visits, but not unfinished ones, for which 0.1.0 may have counted none.
+/// Marks the days of a destination to be read again, of all sites. Keeps their counts. Skips days without
+/// visits, except unfinished ones: 0.1.0 may have recorded 0 for them.
 ///
 /// # Errors
 /// Only internal ones.

@@ -79,9 +79,10 @@ pub fn wait_for_others(server: &str, owner: pg_sys::Oid) {
     locks::wait_for(Lock::Registration(owner, locks::hash(server)), Mode::Exclusive);
 }
 
-/// Waits for a while for sessions that register all sites of a server for roles whose rights the current user
-/// has: their sites count as registered. After [`wait_for_others`], so that of two superusers, the later one
-/// finds the other; if neither is later, both wait in vain. Sites of a session that takes longer do not count.
+/// Waits up to [`LONGEST_WAIT`] for sessions that register all sites of a server for roles whose rights the
+/// current user has: their sites count as registered. Called after [`wait_for_others`], so that of two
+/// superusers, the later one finds the other; if they start together, both waits time out. Sites of a session
+/// that takes longer do not count.
 pub fn wait_for_yours(server: &str) {
     let hash = locks::hash(server);
     let is_yours = |held: &Held| held.object == hash && has_rights_of(held.class.into());

@@ -55,7 +55,7 @@ pub fn has_own_days(schema: &str, destination: &str) -> String {
     )
 }
 
-/// SQL for whether a dropped destination (an expression) may have been synced: restored days may be of it.
+/// SQL for whether a dropped destination (an expression) may have been synced: restored days may belong to it.
 fn may_have_days(schema: &str, destination: &str) -> String {
     let ledger = format!("{schema}.matomo_ledger");
     format!("EXISTS (SELECT FROM {ledger} l WHERE l.destination IN ({destination}, 0::oid))")
@@ -197,7 +197,7 @@ pub fn create(
 ) -> Result<(Vec<pg_sys::Oid>, Vec<pg_sys::Oid>)> {
     let known = of(extension, destination)?;
     let missing = wanted.iter().filter(|kind| known.iter().all(|(other, _)| other != *kind));
-    // A table that is there has a name, but nobody has named it: reading it may run its owner's functions.
+    // An existing table that is taken was not named by the caller: reading it may run its owner's functions.
     let _owner = roles::lock_as_owner(destination).map(AsConfined::switch_to);
     let _safe = LocalSettings::of(&[SAFE_PATH]);
     let (mut made, mut former) = (Vec::new(), Vec::new());

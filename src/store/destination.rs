@@ -61,7 +61,7 @@ impl Destination {
     /// The same for an existing table, which may be opened read-only.
     ///
     /// # Errors
-    /// As above.
+    /// [`Error::NoDestination`] and its siblings.
     pub fn open(name: &str, to_write: bool) -> Result<Destination> {
         Destination::open_with(name, to_write, |_, name, _| {
             Err(Error::NoDestination(name.to_owned()))
@@ -71,7 +71,7 @@ impl Destination {
     /// Opens a table by its OID; `None` if it no longer exists.
     ///
     /// # Errors
-    /// As above.
+    /// The siblings of [`Error::NoDestination`].
     pub fn open_known(oid: pg_sys::Oid) -> Result<Option<Destination>> {
         let extension = Extension::find()?;
         // SAFETY: main thread, within a transaction.

@@ -171,9 +171,9 @@ impl Copier {
         Err(on_helper::ended_early())
     }
 
-    /// Fetches and stores the visits that a recheck found to differ, as many as its budget allows
-    /// once more: for the others, the recheck resumes. Called after all threads have ended: `matomo.fetch_workers`
-    /// limits concurrent requests.
+    /// Fetches and stores the visits that a recheck found to differ, within a second budget: for the
+    /// others, the recheck resumes. Called after all threads have ended: `matomo.fetch_workers` limits
+    /// concurrent requests.
     fn fetch_differing(&mut self, day: &mut Day) -> Result<()> {
         let (site, layouts) = (self.reading.site, self.destination.layouts());
         let midnight = site.zone.midnight(day.read.day);

@@ -272,7 +272,7 @@ fn known_days(ledger: &Ledger, destination: &Destination, now: i64) -> Result<Le
     ledger.read()
 }
 
-/// The site as recorded in the ledger, if that has today: then a poll takes one request. If the visits
+/// The site from the ledger, if it has an entry for today: then a poll takes one request. If the visits
 /// do not confirm the timezone, Matomo is asked for it.
 fn known_site(known: &LedgerDays, now: i64) -> Option<SiteInfo> {
     let entry = known.values().max_by_key(|entry| entry.state.read_at)?;

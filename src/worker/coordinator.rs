@@ -53,10 +53,10 @@ struct Coordinator {
     not_before: HashMap<i32, Instant>,
     /// Sites whose upkeep to leave alone for a while, unless its state changes.
     upkeep_not_before: HashMap<i32, (Instant, String)>,
-    /// Sites in whose upkeep so many processes have died, and which have waited for that.
+    /// Crashes in each site's upkeep for which the site was already made to wait.
     upkeep_deaths: HashMap<i32, i32>,
-    /// Sites that were synced since their last upkeep: it goes before the next sync, as a site may always
-    /// be due.
+    /// Sites that were synced since their last upkeep. It precedes the next sync: otherwise a site that is
+    /// always due would get none.
     owes_upkeep: HashSet<i32>,
     /// Maximum processes of each Matomo.
     shares: Shares,
@@ -124,8 +124,8 @@ impl Coordinator {
         again.chain(queue.pause).chain([naptime]).min().unwrap_or(naptime)
     }
 
-    /// Makes a site wait after each process that died in its upkeep, the longer the more there were: such a
-    /// death takes the server along, and with it this process and what it remembers.
+    /// Makes a site wait after each crash in its upkeep, longer each time. The count comes from the queue, as
+    /// a crash may restart the server and this process, which then remembers nothing.
     fn let_deaths_wait(&mut self, queue: &Queue, now: Instant, naptime: Duration) {
         for task in queue.tasks.iter().filter(|task| task.does_upkeep && task.upkeep_deaths > 0) {
             let is_at_work = self.at_work.iter().any(|(other, _)| other.site == task.site);
@@ -161,7 +161,7 @@ impl Coordinator {
             self.not_before.insert(site, later);
         }
         if done.does_upkeep && left.does_upkeep {
-            // Upkeep that has more to do lets that of others go first.
+            // If it is unfinished, the upkeep of other sites goes first.
             let until = if left.upkeep_state == done.upkeep_state { much_later } else { later };
             self.upkeep_not_before.insert(site, (until, left.upkeep_state.clone()));
         }

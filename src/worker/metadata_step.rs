@@ -1,6 +1,6 @@
 //! Reads the names of a site's goals and custom dimensions, and registers new sites where they are wanted:
-//! once per day in the site's timezone, after a run that has succeeded. A failure of this is no failure of
-//! the site: it is recorded, and the next attempt is on the next day.
+//! once per day in the site's timezone, after a run that has succeeded. A failure of this does not count as
+//! one of the site: it is recorded, and the next attempt is on the next day.
 
 use std::time::Duration;
 
@@ -24,17 +24,17 @@ use crate::sync;
 use crate::worker::attempt::attempt;
 use crate::worker::wake;
 
-/// For an answer, however long that for visits may take: visits of other sites wait for the process.
+/// Maximum wait for an answer, even if `request_timeout` is longer: other sites wait for this process.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
-/// Most requests of a reading.
+/// Maximum requests of a reading.
 const REQUESTS: u32 = 4;
 
 /// The error of a reading whose process has ended.
 const INTERRUPTED: &str = "the reading of names was interrupted";
 
-/// Today in the site's timezone, unless its names were read today. Records an interruption ahead: one that
-/// ends the process must not be repeated by each run.
+/// Today in the site's timezone, unless its names were read today. Records an interruption in
+/// advance: a reading that crashes the process must not be repeated by each run.
 ///
 /// # Errors
 /// Only internal ones.

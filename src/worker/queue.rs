@@ -36,8 +36,8 @@ pub struct Queue {
 
 /// How much later than others failing sites are due, in seconds.
 const FAILING_DELAY: f64 = 60.0;
-/// The same of a site whose Matomo did not answer twice: each attempt costs a request timeout, and there may
-/// be many such sites.
+/// The same for a site whose Matomo failed to answer twice: each attempt costs a request timeout, and there
+/// may be many such sites.
 const UNANSWERED_DELAY: f64 = 3600.0;
 
 /// Due time of a site whose refused token was renewed: somebody waits for the result.
@@ -58,7 +58,7 @@ pub struct Task {
     pub due_at: String,
     /// As text. Progress or a restart changes it.
     pub upkeep_state: String,
-    /// Processes that have died in its upkeep, if none is at work.
+    /// Attempts at its upkeep that have not ended: crashes, if no process is working on it.
     pub upkeep_deaths: i32,
 }
 

@@ -204,8 +204,8 @@ fn copy(run: i64) -> Result<Status> {
     Ok(Status::Succeeded)
 }
 
-/// Maximum time of a step; the page that is being read then is finished. A recheck may take as long once more
-/// for each day, to fetch what it has found. Locks are held as long, and the turns of other sites wait.
+/// Maximum time of a step, after which it only finishes its current page. A recheck may add the same time per
+/// day, to fetch what it has found. Meanwhile the step holds its locks, and other sites wait for their turn.
 const STEP: Duration = Duration::from_secs(5);
 
 /// Result of a step.

@@ -80,11 +80,11 @@ impl Plan {
     }
 }
 
-/// How many processes in a row may die in the upkeep of a day.
+/// Maximum crashes in a row of a day's upkeep.
 const MOST_DEATHS: i32 = 3;
 
-/// Begins the upkeep in a process of its own. Returns whether to go on: if processes die in it, which takes
-/// the server along, it fails for today.
+/// Begins the upkeep in a process of its own. Returns whether to continue: after [`MOST_DEATHS`] it fails for
+/// today, as a process that crashes may restart the server.
 ///
 /// # Errors
 /// Only internal ones.

@@ -180,8 +180,8 @@ impl Source {
         }
     }
 
-    /// Whether a list of visits without their actions tells the value. In `extra` may be a value that it
-    /// does not tell.
+    /// Whether a listing of visits without their actions contains the value. `extra` may hold values that
+    /// such a listing lacks.
     pub const fn is_listed(self) -> bool {
         use Source::*;
         self.is_of_visit()

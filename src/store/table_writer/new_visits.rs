@@ -1,6 +1,6 @@
 //! Which visits of a batch have no stored rows. SPI only.
 //!
-//! In an import, nearly all visits are new. One look at a range of IDs in which nothing is stored costs less
+//! In an import, nearly all visits are new. Finding once that a range of IDs is empty costs less
 //! than a look at each visit.
 
 use std::collections::BTreeMap;
@@ -18,8 +18,8 @@ use crate::store::table_writer::TableWriter;
 use crate::store::table_writer::span::{FEW, ends};
 
 impl TableWriter {
-    /// Whether all visits of a batch lie where no visit was stored at this sync's first look, in any
-    /// partition. Those stored since are in [`TableWriter::span_of_new`].
+    /// Whether all visits of a batch have IDs in ranges that were empty, in every partition, when this sync
+    /// first looked. Visits stored since lie in [`TableWriter::span_of_new`].
     pub(super) fn knows_as_new(&self, table: &TableRows) -> bool {
         self.expects_new && table.visits.iter().all(|(id, _)| self.free.contains(*id))
     }

@@ -52,8 +52,9 @@ const VANISHED: &str = "WITH part AS (SELECT $1 AS oid UNION SELECT p.relid FROM
 impl TableWriter {
     /// Checks, of the first batch, that inserted rows can be read through the table's name. Extensions
     /// that keep a table's rows elsewhere do not see a COPY from memory. Rows that a trigger, rule or
-    /// policy of the user may have diverted are not checked, unless it is plain that no trigger has. Of every
-    /// batch, an engine has to tell that it has inserted all rows.
+    /// policy of the user may have diverted are not checked, unless the counters show that no trigger has.
+    /// For every batch, engines other than Postgres' own must report all rows as inserted, unless a trigger
+    /// or rule may have refused some.
     ///
     /// # Errors
     /// [`Error::NotSeen`].

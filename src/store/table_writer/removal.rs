@@ -9,8 +9,8 @@ use crate::store::destination::Destination;
 use crate::store::table_writer::TableWriter;
 
 impl TableWriter {
-    /// Removes all rows of visits. Finds out first when these were: partitions of other times may be
-    /// readable only.
+    /// Removes all rows of visits. First finds the times of these visits: partitions of other times may be
+    /// read-only.
     ///
     /// # Errors
     /// Only internal ones.
