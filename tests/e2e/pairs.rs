@@ -146,7 +146,7 @@ fn await_rest<T>(scene: &mut Scene, pid: i32, second: &thread::JoinHandle<T>) {
          AND (wait_event_type = 'Lock' OR wait_event = 'PgSleep'))"
     );
     let begin = Instant::now();
-    while begin.elapsed() < Duration::from_millis(150)
+    while begin.elapsed() < Duration::from_millis(500)
         && !second.is_finished()
         && !one::<bool>(&mut scene.db, &sql)
     {

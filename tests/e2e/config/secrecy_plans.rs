@@ -7,7 +7,9 @@ use crate::support::secrecy::*;
 use crate::support::*;
 
 const FORMATS: [&str; 4] = ["text", "json", "yaml", "xml"];
-const LEVELS: [&str; 4] = ["log", "notice", "warning", "debug1"];
+/// All that auto_explain accepts.
+const LEVELS: [&str; 9] =
+    ["debug5", "debug4", "debug3", "debug2", "debug1", "info", "notice", "warning", "log"];
 
 /// A session that logs every statement's plan in full.
 fn explained(name: &str, format: &str, level: &str) -> Session {
@@ -88,12 +90,12 @@ fn parameters_of_logged_statements_do_not_tell_the_token() {
     let (half, other) = token.split_at(token.len() / 2);
     let with_parameter = sync.replace(&format!("'{token}'"), "$1");
     let halves = sync.replace(&format!("'{token}'"), "$1 || $2");
-    for format in FORMATS {
-        let mut session = explained(&name, format, "log");
+    for (format, level) in FORMATS.iter().flat_map(|format| LEVELS.map(|level| (format, level))) {
+        let mut session = explained(&name, format, level);
         let prepare = format!("PREPARE by_key (text) AS {with_parameter}");
         session.db.batch_execute(&prepare).unwrap();
         session.db.batch_execute(&format!("EXECUTE by_key('{token}')")).unwrap();
-        session.assert_kept(&format!("EXECUTE, {format}"), token);
+        session.assert_kept(&format!("EXECUTE, {format} at {level}"), token);
         // In the extended protocol within a transaction, a plan is logged only when the next
         // statement starts.
         let db = &mut session.db;
@@ -105,10 +107,10 @@ fn parameters_of_logged_statements_do_not_tell_the_token() {
         block.query_typed("SELECT 2", &[]).unwrap();
         block.commit().unwrap();
         assert!(session.log().contains(" ms  plan:"));
-        session.assert_kept(&format!("parameters, {format}"), token);
+        session.assert_kept(&format!("parameters, {format} at {level}"), token);
         let shouted = with_parameter.replace("matomo_sync", "MATOMO_SYNC");
-        let mut session = explained(&name, format, "log");
+        let mut session = explained(&name, format, level);
         session.db.query(&shouted, &[&token]).unwrap();
-        session.assert_kept(&format!("upper case, {format}"), token);
+        session.assert_kept(&format!("upper case, {format} at {level}"), token);
     }
 }
