@@ -4,7 +4,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
-#[allow(dead_code, reason = "only the SQL of the columns is needed here")]
+#[allow(dead_code, unused_imports, reason = "only the SQL of the columns is needed here")]
 #[path = "src/rows/columns/mod.rs"]
 mod columns;
 

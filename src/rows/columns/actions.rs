@@ -1,6 +1,6 @@
 //! The columns of a destination: one row an action.
 
-use super::{Column, Source::*, new, old};
+use super::column::{Column, Source::*, new, old};
 
 /// In the order of the template `matomo_action`: first those that the Node tool's tables have.
 #[rustfmt::skip]

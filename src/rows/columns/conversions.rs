@@ -1,7 +1,7 @@
 //! The columns of a table of conversions, a row a goal conversion, an order or an abandoned cart; and of a
 //! table of the items of orders and carts.
 
-use super::{Column, Source::*, new};
+use super::column::{Column, Source::*, new};
 
 /// In the order of the template `matomo_conversion`.
 #[rustfmt::skip]

@@ -1,6 +1,6 @@
 //! The columns of a table of visits: one row a visit. A destination may have any of them, too.
 
-use super::{Column, Source::*, new};
+use super::column::{Column, Source::*, new};
 
 /// In the order of the template `matomo_visit`.
 #[rustfmt::skip]

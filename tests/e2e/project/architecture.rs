@@ -1,5 +1,8 @@
 //! The layers: which folder of `src/` may use which, without circles between files.
 //!
+//! A type and the files below its own count as one room: they may hold methods of it, and methods call
+//! each other without a path. Paths between them are arrows like all others.
+//!
 //! A failure names the file, the path that it uses, and the rule. Move the used item down to the layer
 //! of its lowest user, or pass it as a plain value; a new arrow in [`ARROWS`] is the last resort.
 
@@ -128,6 +131,40 @@ fn a_circle_within_a_folder_is_refused() {
 }
 
 #[test]
+fn an_arrow_to_a_child_counts() {
+    for path in ["actions::ACTIONS", "self::actions::ACTIONS", "{actions::ACTIONS, visits}"] {
+        let parent = format!("mod actions;\nmod visits;\npub use {path};");
+        let files = files(&[
+            ("rows/columns", &parent),
+            ("rows/columns/actions", "use super::Column;"),
+            ("rows/columns/visits", ""),
+        ]);
+        assert_eq!(broken(&files), ["a circle: rows/columns, rows/columns/actions"], "{path}");
+    }
+}
+
+#[test]
+fn an_arrow_by_the_name_of_a_module_counts() {
+    for (import, name) in [
+        ("use crate::sync;", "sync"),
+        ("use crate::sync as below;", "below"),
+        ("use crate::{error::Error, sync::{self as below, plan::Due}};", "below"),
+        ("use super::super::super::sync;", "sync"),
+    ] {
+        let site = format!("{import}\nfn f() {{ {name}::metadata::read() }}");
+        let files = files(&[
+            ("error", ""),
+            ("sync", "pub mod metadata;\npub mod plan;\npub mod step;"),
+            ("sync/metadata", "use crate::sync::step::site;"),
+            ("sync/plan", ""),
+            ("sync/step", "pub mod site;"),
+            ("sync/step/site", &site),
+        ]);
+        assert_eq!(broken(&files), ["a circle: sync/metadata, sync/step/site"], "{import}");
+    }
+}
+
+#[test]
 fn methods_of_a_type_stand_in_its_file_or_in_files_of_its_folder() {
     let files = files(&[
         ("store/writer", "pub struct Writer<'a>(&'a str);\nstruct Private;\nimpl Writer<'_> {}"),
@@ -209,7 +246,9 @@ fn broken(files: &Files) -> Vec<String> {
         if PURE.contains(&from) && code.contains("pgrx") {
             lines.push(format!("src/{file}.rs uses pgrx: {from} knows no Postgres"));
         }
-        for used in paths(file, &code).iter().filter_map(|path| file_of(files, path)) {
+        let paths = paths(files, file, &code);
+        let all: BTreeSet<_> = paths.iter().filter_map(|path| file_of(files, path)).collect();
+        for used in all {
             let to = folder(used);
             if to != from && !allowed.contains(&to) {
                 lines.push(format!("src/{file}.rs uses {used}: {from} may not use {to}"));
@@ -271,24 +310,86 @@ fn code(text: &str) -> String {
     text.lines().map(|line| line.split("//").next().unwrap_or(line)).collect::<Vec<_>>().join("\n")
 }
 
-/// The paths in a file that begin with `crate` or `super`, relative to `src/`, with all branches
-/// of their braces.
-fn paths(file: &str, code: &str) -> Vec<Vec<String>> {
+/// A path with the name that `as` gives it.
+type Path = (Vec<String>, Option<String>);
+
+/// The paths in a file that begin with `crate`, `super`, `self`, a module that it declares, or one that it
+/// imports; relative to `src/`, with all branches of their braces.
+fn paths(files: &Files, file: &str, code: &str) -> Vec<Vec<String>> {
+    let modules = modules(files, file, code);
+    let found = modules.iter().flat_map(|(name, prefix)| {
+        let begin = format!("{name}::");
+        let places: Vec<_> = code.match_indices(&begin).map(|(at, _)| at).collect();
+        let starts = places.into_iter().filter(|at| {
+            let before = code[..*at].chars().next_back();
+            !before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == ':')
+        });
+        let mut all = Vec::new();
+        for at in starts {
+            branches(&code[at + begin.len()..], prefix.clone(), &mut all);
+        }
+        all
+    });
+    found.map(|(path, _)| without_dots(path)).collect()
+}
+
+/// The names of modules that paths in a file may begin with, and where these are.
+fn modules(files: &Files, file: &str, code: &str) -> BTreeMap<String, Vec<String>> {
     let here: Vec<_> = file.split('/').map(str::to_owned).collect();
+    let mut known = BTreeMap::from([
+        ("crate".to_owned(), Vec::new()),
+        ("super".to_owned(), here[..here.len() - 1].to_vec()),
+        ("self".to_owned(), here.clone()),
+    ]);
+    for line in code.lines().filter(|line| is_module(line)) {
+        let name = line.trim_end_matches(';').rsplit(' ').next().unwrap_or_default().to_owned();
+        known.insert(name.clone(), [here.clone(), vec![name]].concat());
+    }
+    let imports = imports(code);
+    // An import may begin with the name that another gives.
+    while let Some((name, path)) = imports.iter().find_map(|(path, renamed)| {
+        let path = full(&known, path).filter(|path| files.contains_key(&path.join("/")))?;
+        let name = renamed.as_ref().or(path.last())?.clone();
+        (!known.contains_key(&name)).then_some((name, path))
+    }) {
+        known.insert(name, path);
+    }
+    known
+}
+
+/// The paths of a file's `use` lines.
+fn imports(code: &str) -> Vec<Path> {
     let mut all = Vec::new();
-    for (begin, prefix) in [("crate::", &[][..]), ("super::", &here[..here.len() - 1])] {
-        for (at, _) in code.match_indices(begin) {
-            let before = code[..at].chars().next_back();
-            if !before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == ':') {
-                branches(&code[at + begin.len()..], prefix.to_vec(), &mut all);
-            }
+    for (at, begin) in code.match_indices("use ") {
+        let line = code[..at].rsplit('\n').next().unwrap_or_default().trim_start();
+        if line.is_empty() || line.starts_with("pub") {
+            branches(&code[at + begin.len()..], Vec::new(), &mut all);
         }
     }
     all
 }
 
+/// A path from `src/`, if it begins with a known module.
+fn full(known: &BTreeMap<String, Vec<String>>, path: &[String]) -> Option<Vec<String>> {
+    let (first, rest) = path.split_first()?;
+    Some(without_dots([known.get(first)?.as_slice(), rest].concat()))
+}
+
+/// A path without its `self` and `super`.
+fn without_dots(path: Vec<String>) -> Vec<String> {
+    let mut parts = Vec::new();
+    for part in path {
+        match part.as_str() {
+            "self" => {}
+            "super" => drop(parts.pop()),
+            _ => parts.push(part),
+        }
+    }
+    parts
+}
+
 /// Reads a path with its braces; returns the rest of the text.
-fn branches<'a>(mut text: &'a str, mut path: Vec<String>, all: &mut Vec<Vec<String>>) -> &'a str {
+fn branches<'a>(mut text: &'a str, mut path: Vec<String>, all: &mut Vec<Path>) -> &'a str {
     loop {
         text = text.trim_start();
         if let Some(mut inner) = text.strip_prefix('{') {
@@ -303,17 +404,23 @@ fn branches<'a>(mut text: &'a str, mut path: Vec<String>, all: &mut Vec<Vec<Stri
                 }
             }
         }
-        let end = text.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(text.len());
-        path.push(text[..end].to_owned());
-        text = &text[end..];
-        match text.strip_prefix("::") {
-            Some(rest) => text = rest,
-            None => {
-                all.push(path);
-                return text;
-            }
+        let (part, rest) = word(text);
+        path.push(part.to_owned());
+        text = rest;
+        if let Some(rest) = text.strip_prefix("::") {
+            text = rest;
+            continue;
         }
+        let renamed = text.trim_start().strip_prefix("as ").map(str::trim_start).map(word);
+        all.push((path, renamed.map(|(name, _)| name.to_owned())));
+        return renamed.map_or(text, |(_, rest)| rest);
     }
+}
+
+/// The identifier at the start of a text, and the rest.
+fn word(text: &str) -> (&str, &str) {
+    let end = text.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(text.len());
+    text.split_at(end)
 }
 
 /// The file that a path leads into: the longest match.
