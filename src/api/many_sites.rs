@@ -19,6 +19,7 @@ use crate::pg::server_text::ServerText;
 use crate::pg::spi::refuse_read_only;
 use crate::state::ledger::Ledger;
 use crate::state::new_sites;
+use crate::state::new_tables;
 use crate::state::registration::{self, Registration};
 use crate::store::destination::Destination;
 use crate::worker::wake;
@@ -43,7 +44,7 @@ fn matomo_add_sites_0_2_reconnect(
         check_intervals(Some(every), retention)?;
         let (access, sites) = all_sites(server)?;
         let name = destination.map_or_else(settings::destination, str::to_owned);
-        let destination = lasting(Destination::open_or_create(&name)?)?;
+        let destination = lasting(new_tables::open_or_create(&name)?)?;
         let owner = current_user();
         let pattern = Registration {
             server: Some(server),

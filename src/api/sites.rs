@@ -16,6 +16,7 @@ use crate::pg::extension::Extension;
 use crate::pg::roles::{AsConfined, current_user};
 use crate::pg::spi::{query, refuse_read_only, spi};
 use crate::state::ledger::Ledger;
+use crate::state::new_tables;
 use crate::state::registration::{self, Registration};
 use crate::state::sites::RegisteredSite;
 use crate::store::destination::Destination;
@@ -45,7 +46,7 @@ fn matomo_add_site_0_2_reconnect(
         encoding::check()?;
         let access = Access::stored(Credentials::of_server(server)?)?;
         let name = destination.map_or_else(settings::destination, str::to_owned);
-        let destination = lasting(Destination::open_or_create(&name)?)?;
+        let destination = lasting(new_tables::open_or_create(&name)?)?;
         let owner = current_user();
         let mut entry = Registration {
             server: Some(server),
@@ -106,7 +107,7 @@ fn matomo_alter_site_0_2_reconnect(
         {
             let _owner = AsConfined::switch_to(new_owner.unwrap_or(known.owner));
             if let Some(name) = destination {
-                entry.destination = Some(lasting(Destination::open_or_create(name)?)?.oid);
+                entry.destination = Some(lasting(new_tables::open_or_create(name)?)?.oid);
             } else if new_owner.is_some() {
                 // Check that the new owner may write to it.
                 Destination::open_known(known.destination)?

@@ -1,4 +1,5 @@
-//! The extension's own tables: ledger, registered sites, runs, names; and retention.
+//! The extension's own tables: ledger, registered sites, runs, names; retention; and
+//! the creation of destinations, which marks days in the ledger.
 
 pub mod adoption;
 pub mod change_url;
@@ -10,6 +11,7 @@ pub mod late_companions;
 pub mod ledger;
 pub mod metadata;
 pub mod new_sites;
+pub mod new_tables;
 pub mod not_begun;
 pub mod registration;
 pub mod restored;

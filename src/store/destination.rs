@@ -1,5 +1,4 @@
-//! The table that a sync writes to: found or created, and checked before the first request to
-//! Matomo. SPI only.
+//! The table that a sync writes to: found, and checked before the first request to Matomo. SPI only.
 
 pub mod row_locks;
 
@@ -11,7 +10,6 @@ use pgrx::spi::SpiClient;
 use crate::error::{Error, Result, SiteError};
 use crate::pg::extension::Extension;
 use crate::pg::local_settings::{LocalSettings, PLANNED_ANEW, SAFE_PATH};
-use crate::pg::locks::{self, Lock, Mode};
 use crate::pg::spi::{query, spi};
 use crate::rows::batch::Layouts;
 use crate::rows::column_type::ColumnType;
@@ -21,10 +19,6 @@ use crate::store::catalog::{key, key_without_index, known_columns, missing_privi
 use crate::store::companions;
 use crate::store::engine::{Engine, places};
 use crate::store::relation::{find, has_name, lock_mode, name_of};
-
-/// Tables that the first sync creates: the Node tool's standard and partitioned table.
-const STANDARD: &str = "matomo";
-const STANDARD_PARTITIONED: &str = "matomo_partitioned";
 
 /// A table that a sync can write to.
 #[derive(Debug, Clone)]
@@ -48,13 +42,15 @@ pub struct Destination {
 }
 
 impl Destination {
-    /// Finds the table by the caller's search_path, creates it if it is a standard one, and checks
-    /// that a sync can write to it.
+    /// Finds the table by the caller's search_path, and checks that a sync can write to it. `create` gets
+    /// the name of a table that does not exist, and the extension's schema.
     ///
     /// # Errors
-    /// [`Error::NoDestination`] and its siblings; Postgres' own for an impossible name or a schema
-    /// in which the caller may not create.
-    pub fn open_or_create(name: &str) -> Result<Destination> {
+    /// [`Error::NoDestination`] and its siblings, those of `create`; Postgres' own for an impossible name.
+    pub fn open_or_create(
+        name: &str,
+        create: impl FnOnce(&mut SpiClient, &str, &str) -> Result<pg_sys::Oid>,
+    ) -> Result<Destination> {
         Destination::open_with(name, true, create)
     }
 
@@ -82,13 +78,13 @@ impl Destination {
     fn open_with(
         name: &str,
         to_write: bool,
-        make: impl FnOnce(&mut SpiClient, &str, &str) -> Result<pg_sys::Oid>,
+        create: impl FnOnce(&mut SpiClient, &str, &str) -> Result<pg_sys::Oid>,
     ) -> Result<Destination> {
         let extension = Extension::find()?;
         Spi::connect_mut(|client| {
             let oid = match find(name, to_write) {
                 Some(oid) => oid,
-                None => make(client, name, &extension.schema)?,
+                None => create(client, name, &extension.schema)?,
             };
             let found = check(client, oid, to_write, extension)?;
             found.ok_or_else(|| Error::NoDestination(name.to_owned()))
@@ -213,37 +209,6 @@ impl Destination {
             if table.is_empty() { Ok(None) } else { table.first().get_one().map_err(spi) }
         })
     }
-}
-
-fn create(client: &mut SpiClient, name: &str, extension_schema: &str) -> Result<pg_sys::Oid> {
-    let sql =
-        "SELECT (pg_catalog.parse_ident($1))[pg_catalog.cardinality(pg_catalog.parse_ident($1))]";
-    let table: Option<String> =
-        query(client, sql, &[name.into()])?.first().get_one().map_err(spi)?;
-    let partitioned = match table.as_deref() {
-        Some(STANDARD) => false,
-        Some(STANDARD_PARTITIONED) => true,
-        _ => return Err(Error::NoDestination(name.to_owned())),
-    };
-    // Two first syncs at once: the second waits, then finds what the first has made.
-    let sql = "SELECT (SELECT n.oid FROM pg_catalog.pg_namespace n \
-                   WHERE n.nspname OPERATOR(pg_catalog.=) pg_catalog.current_schema())";
-    let schema: Option<pg_sys::Oid> = query(client, sql, &[])?.first().get_one().map_err(spi)?;
-    let lock = Lock::Creation(schema.unwrap_or(pg_sys::Oid::INVALID), locks::hash(name));
-    locks::wait_for(lock, Mode::Exclusive);
-    // Unlike a table lock, this lock does not process invalidations.
-    // SAFETY: main thread, within a transaction.
-    unsafe { pg_sys::AcceptInvalidationMessages() };
-    if let Some(oid) = find(name, true) {
-        return Ok(oid);
-    }
-    // All arguments are given, as another schema's function could match with fewer.
-    let sql = format!(
-        "SELECT {extension_schema}.matomo_create_table($1, $2, pg_catalog.current_schema(), 'typed'::pg_catalog.text)::pg_catalog.oid"
-    );
-    let oid =
-        query(client, &sql, &[name.into(), partitioned.into()])?.first().get_one().map_err(spi)?;
-    oid.ok_or_else(|| Error::NoDestination(name.to_owned()))
 }
 
 /// Checks a table that is locked, and its companions; `None` when it is gone.

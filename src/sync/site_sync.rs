@@ -19,6 +19,7 @@ use crate::state::adoption::adopt;
 use crate::state::late_companions;
 use crate::state::ledger::{Ledger, LedgerDays, reread_all};
 use crate::state::metadata;
+use crate::state::new_tables;
 use crate::store::batch_writer::Writer;
 use crate::store::destination::Destination;
 use crate::store::engine::hint::with_engine_hint;
@@ -50,7 +51,7 @@ pub struct SyncRequest {
 /// Any of [`Error`]; the transaction must then abort.
 pub fn run(request: SyncRequest) -> Result<Vec<DayResult>> {
     let SyncRequest { site, access, start, end, destination, force } = request;
-    let destination = Destination::open_or_create(&destination)?;
+    let destination = new_tables::open_or_create(&destination)?;
     let range = Range { start, end, not_before: None };
     let (mut info, mut zone_changes) = (None, 0);
     with_engine_hint(&destination, || {

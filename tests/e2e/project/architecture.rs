@@ -25,6 +25,21 @@ const ARROWS: [(&str, &[&str]); 10] = [
     ("error", &[]),
 ];
 
+/// SQL functions of the extension that Rust calls, with the highest folder whose code they run; their
+/// entries in `api` aside, which only read arguments.
+const SQL_FUNCTIONS: [(&str, &str); 9] = [
+    ("matomo_sync_all", "worker"),
+    ("matomo_sync_site", "worker"),
+    // It calls matomo_create_companions.
+    ("matomo_create_table", "state"),
+    ("matomo_drop_rows", "state"),
+    ("matomo_create_companion", "store"),
+    ("matomo_create_weeks", "store"),
+    ("matomo_find_table", "store"),
+    ("matomo_partition_ranges", "store"),
+    ("matomo_is_running", "pg"),
+];
+
 /// Folders without any Postgres code.
 const PURE: [&str; 2] = ["rows", "matomo"];
 
@@ -165,6 +180,22 @@ fn an_arrow_by_the_name_of_a_module_counts() {
 }
 
 #[test]
+fn an_arrow_through_sql_counts() {
+    let files = files(&[
+        ("store/destination", "format!(\"SELECT {schema}.matomo_create_table($1)\")"),
+        ("state/new_tables", "format!(\"SELECT {}.matomo_create_table($1)\", schema)"),
+        ("state/runs", "format!(\"SELECT {schema}.matomo_other($1) FROM {schema}.matomo_runs\")"),
+    ]);
+    assert_eq!(
+        broken(&files),
+        [
+            "src/state/runs.rs calls matomo_other(), which is not in SQL_FUNCTIONS",
+            "src/store/destination.rs calls matomo_create_table(): store may not use state",
+        ]
+    );
+}
+
+#[test]
 fn methods_of_a_type_stand_in_its_file_or_in_files_of_its_folder() {
     let files = files(&[
         ("store/writer", "pub struct Writer<'a>(&'a str);\nstruct Private;\nimpl Writer<'_> {}"),
@@ -258,6 +289,16 @@ fn broken(files: &Files) -> Vec<String> {
                 arrows.entry(file).or_default().insert(used);
             }
         }
+        for called in sql_functions(&code) {
+            match SQL_FUNCTIONS.iter().find(|(name, _)| *name == called) {
+                Some((_, to)) if *to == from || allowed.contains(to) => {}
+                Some((_, to)) => {
+                    lines.push(format!("src/{file}.rs calls {called}(): {from} may not use {to}"))
+                }
+                None => lines
+                    .push(format!("src/{file}.rs calls {called}(), which is not in SQL_FUNCTIONS")),
+            }
+        }
     }
     lines.extend(circles(&arrows));
     lines.extend(methods_elsewhere(files));
@@ -308,6 +349,16 @@ fn methods_elsewhere(files: &Files) -> Vec<String> {
 fn code(text: &str) -> String {
     let text = text.split("#[cfg(test)]\nmod ").next().unwrap_or(text);
     text.lines().map(|line| line.split("//").next().unwrap_or(line)).collect::<Vec<_>>().join("\n")
+}
+
+/// The names of SQL functions of ours in a text: as everywhere, with a schema.
+fn sql_functions(code: &str) -> BTreeSet<&str> {
+    let names = code.split("}.").skip(1).filter_map(|rest| rest.split_once('('));
+    let is_name = |name: &str| name.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+    names
+        .map(|(name, _)| name)
+        .filter(|name| name.starts_with("matomo_") && is_name(name))
+        .collect()
 }
 
 /// A path with the name that `as` gives it.
