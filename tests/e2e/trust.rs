@@ -2,8 +2,7 @@
 //! here is a section of `docs/trust.md`; tests elsewhere add rows to other sections. `make trust`
 //! regenerates it.
 //!
-//! A failure names the case and what was promised. A row that is compared with the report (`proven`)
-//! has the earlier result: this time the test saw something else.
+//! A failure names the case and what was promised. No test reads the report.
 
 mod hosts;
 mod network;

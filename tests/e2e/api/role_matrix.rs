@@ -88,6 +88,12 @@ struct Kind {
     made: &'static str,
     promised: &'static str,
     role: String,
+    /// How many sites and runs it sees.
+    sees: (i64, i64),
+    /// How many objects of the extension it may touch, besides those that everybody may.
+    granted: usize,
+    /// Whether requests by the server fail for want of a token, not of a privilege.
+    lacks_only_token: bool,
     may: &'static [&'static str],
 }
 
@@ -124,6 +130,9 @@ fn each_kind_of_role_may_do_what_is_its_own_and_no_more() {
             made: "",
             promised: "nothing, and sees nothing",
             role: nobody,
+            sees: (0, 0),
+            granted: 0,
+            lacks_only_token: false,
             may: &[],
         },
         Kind {
@@ -131,6 +140,9 @@ fn each_kind_of_role_may_do_what_is_its_own_and_no_more() {
             made: "; `EXECUTE` on all, `USAGE` on the server and a mapping of its own",
             promised: "ask that Matomo with its own token, and have sites of its own",
             role: stranger,
+            sees: (0, 0),
+            granted: 6,
+            lacks_only_token: false,
             may: &OWN_MATOMO,
         },
         Kind {
@@ -138,6 +150,9 @@ fn each_kind_of_role_may_do_what_is_its_own_and_no_more() {
             made: "; the same, and it has registered the site",
             promised: "all that is its own: its sites, its table, its token",
             role: owner.clone(),
+            sees: (1, 1),
+            granted: 6,
+            lacks_only_token: false,
             may: &[
                 "sync with a key",
                 "sync by the server",
@@ -156,6 +171,9 @@ fn each_kind_of_role_may_do_what_is_its_own_and_no_more() {
             made: "; `EXECUTE` on all, and inherits the owner's rights; no mapping of its own",
             promised: "the owner's sites and table; not its token, which is the mapping's role's alone",
             role: member,
+            sees: (1, 2),
+            granted: 6,
+            lacks_only_token: true,
             may: &[
                 "sync with a key",
                 "alter the site",
@@ -170,6 +188,9 @@ fn each_kind_of_role_may_do_what_is_its_own_and_no_more() {
             made: "; the same, but `NOINHERIT`",
             promised: "no more than a stranger without a server, unless it does SET ROLE",
             role: outsider,
+            sees: (0, 0),
+            granted: 6,
+            lacks_only_token: false,
             may: &["sync with a key"],
         },
         Kind {
@@ -177,6 +198,9 @@ fn each_kind_of_role_may_do_what_is_its_own_and_no_more() {
             made: "",
             promised: "see all sites and runs, and do nothing",
             role: watcher,
+            sees: (1, 3),
+            granted: 0,
+            lacks_only_token: false,
             may: &[],
         },
         Kind {
@@ -184,6 +208,9 @@ fn each_kind_of_role_may_do_what_is_its_own_and_no_more() {
             made: "; `EXECUTE` on all, `USAGE` on the wrapper",
             promised: "make and turn servers, to which mappings' tokens then go, as those of any foreign server; no site of others",
             role: keeper,
+            sees: (0, 0),
+            granted: 7,
+            lacks_only_token: true,
             may: &["sync with a key", "make a server", "turn the server"],
         },
         Kind {
@@ -191,6 +218,9 @@ fn each_kind_of_role_may_do_what_is_its_own_and_no_more() {
             made: "; without a mapping",
             promised: "everything but to ask without a token",
             role: "postgres".to_owned(),
+            sees: (1, 3),
+            granted: 0,
+            lacks_only_token: true,
             may: &[
                 "sync with a key",
                 "alter the site",
@@ -207,7 +237,8 @@ fn each_kind_of_role_may_do_what_is_its_own_and_no_more() {
         },
     ];
     let total = privileges(&mut admin, "postgres").len();
-    for Kind { case, made, promised, role, may } in kinds {
+    let everybodys = privileges(&mut admin, &kinds[0].role).len();
+    for Kind { case, made, promised, role, sees, granted, lacks_only_token, may } in kinds {
         let mut db = connect_as(&name, &role);
         run(&mut db, &format!("SET search_path = {role}, public"));
         let replace = [
@@ -225,6 +256,17 @@ fn each_kind_of_role_may_do_what_is_its_own_and_no_more() {
         let refused = if refused.is_empty() { "nothing".to_owned() } else { refused.join("; ") };
         let done = if tried.may.is_empty() { "nothing".to_owned() } else { tried.may.join(", ") };
         assert_eq!(tried.may, may, "{case}");
+        for (state, deeds) in &tried.refused {
+            for deed in deeds {
+                let is_asking = OWN_MATOMO[1..].contains(deed);
+                let expected = if lacks_only_token && is_asking { "28000" } else { "42501" };
+                assert_eq!(state, expected, "{case}: {deed}");
+            }
+        }
+        assert_eq!(tried.sees, sees, "{case}");
+        let touched = privileges(&mut admin, &role).len();
+        let expected = if role == "postgres" { total } else { everybodys + granted };
+        assert_eq!(touched, expected, "{case}");
         let (sites, runs) = tried.sees;
         proven(
             "Privileges",
@@ -232,8 +274,7 @@ fn each_kind_of_role_may_do_what_is_its_own_and_no_more() {
             &format!("{} deeds with a registered site{made}", DEEDS.len()),
             promised,
             &format!(
-                "may touch {} of {total} objects; sees sites: {sites}, runs: {runs}; may: {done}; refused: {refused}",
-                privileges(&mut admin, &role).len()
+                "may touch {touched} of {total} objects; sees sites: {sites}, runs: {runs}; may: {done}; refused: {refused}"
             ),
         );
     }

@@ -28,6 +28,7 @@ const BROKEN: u64 = 150;
 fn no_odd_value_loses_a_visit() {
     let mut db = database();
     let (pages, visits, rows) = keeps_all(&mut db, 0..WELL_FORMED);
+    assert_eq!((visits, rows), (229, 12_620));
     proven(
         "Data",
         "hostile pages",
@@ -82,6 +83,8 @@ fn no_bytes_do_more_than_fail() {
     );
     assert!(failed > 20 && stored > 5, "the corpus proves little: {failed}, {stored}");
     let (failed, stored, states) = of_corpus;
+    assert_eq!((failed, stored), (123, 27));
+    assert_eq!(states, BTreeSet::from(["08006".to_owned(), "08P01".to_owned()]));
     let states: Vec<_> = states.iter().map(|state| format!("`{state}`")).collect();
     proven(
         "Data",

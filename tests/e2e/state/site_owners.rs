@@ -271,6 +271,7 @@ fn only_granted_roles_reach_the_network() {
     let requests = asked(&fake);
     assert_eq!(requests, [""; 0]);
     let count = |state: &str| refused.iter().filter(|found| *found == state).count();
+    assert_eq!((count("42501"), count("25001")), (8, 1), "{refused:?}");
     proven(
         "Privileges",
         "the network, for a role without grants",

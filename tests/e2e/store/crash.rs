@@ -348,6 +348,7 @@ fn a_sync_needs_no_connection_but_its_own() {
     Sync::of(&fake, FIRST, LAST).into("matomo_partitioned").run(&mut db);
     let after = all_there(&mut db, "matomo_partitioned", &oracle(&fake, FIRST, LAST));
     let refused = cluster.config(&name, "postgres").connect(postgres::NoTls).err().unwrap();
+    assert_eq!(refused.code().unwrap().code(), "53300", "{refused:?}");
     proven(
         "Crash",
         "no connections left",

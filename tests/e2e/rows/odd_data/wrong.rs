@@ -287,10 +287,13 @@ fn an_answer_of_brackets_alone_is_an_error() {
     run(&mut db, "SET matomo.max_retries = 0");
     let depth = 100_000;
     let mut seen = Vec::new();
-    for (open, close) in [("[", "]"), (r#"{"a":"#, "}")] {
+    for (open, close, message) in [
+        ("[", "]", "unexpected answer of Matomo: a visit without idVisit"),
+        (r#"{"a":"#, "}", "unexpected answer of Matomo: an object where a list of visits belongs"),
+    ] {
         let body = format!("{}0{}", open.repeat(depth), close.repeat(depth));
         let error = Sync::of(&saying(body), DAY, DAY).error(&mut db);
-        assert_eq!(error.code().code(), "08P01", "{error:?}");
+        assert_eq!((error.code().code(), error.message()), ("08P01", message), "{error:?}");
         seen.push(said(&error));
     }
     assert_eq!(one::<Option<u32>>(&mut db, "SELECT to_regclass('matomo')::oid"), None);
