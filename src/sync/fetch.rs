@@ -85,77 +85,24 @@ fn read_day(
     outbox: &mut Outbox<Message>,
 ) -> Result<bool> {
     let ReadOptions { site, budget, began, .. } = *reading;
-    let midnight = site.zone.midnight(due.day);
     let mut pages = Pages::new(client, *reading, due.day, due.extent.since(), true);
     let (mut tally, began) = match &mut due.extent {
         Extent::Rest(pass) => (pass.tally.take().unwrap_or_default(), pass.began),
         Extent::Whole | Extent::Since(_) => (VisitTally::default(), began),
     };
     let met_before = tally.counts();
-    let (mut newest, mut rest) = (None, None);
-    let (mut batch, mut is_first) = (Batch::new(layouts), true);
-    while let Some(body) = pages.next(&mut |line| {
-        outbox.send(Message::Notice(line));
-    })? {
-        let page = pages.read(&body)?;
-        // The timezone may have changed since Matomo reported it.
-        let is_in_doubt = match reading.is_zone_known {
-            true => page.contradicts(site.zone),
-            false => !page.proves(site.zone),
-        };
-        if is_in_doubt {
-            let info = client.site(site.id, &mut |error, retry, wait| {
-                outbox.send(Message::Notice(retry_line(error, retry, wait)));
-            })?;
-            if info.zone != site.zone {
-                outbox.send(Message::ZoneChanged(info));
-                return Ok(false);
-            }
-            reading.site.is_rollup = info.is_rollup;
-        }
-        reading.is_zone_known = true;
-        newest = newest.max(page.newest);
-        for (id, visit) in &page.visits {
-            check_site(client, &mut reading.site, (*id, visit), &mut |line| {
-                outbox.send(Message::Notice(line));
-            })?;
-            let misfits = batch.add(client, site, (*id, visit), Some(due.day), midnight)?;
-            // Pages overlap.
-            if tally.insert(*id, visit.actions.len(), visit.truncated > 0) {
-                batch.misfits.merge(&misfits);
-            }
-            let is_enough = is_first && outbox.is_empty() && batch.is_worth_storing();
-            if batch.is_large() || is_enough {
-                is_first = false;
-                if !hand_over(&mut batch, layouts, outbox) {
-                    return Ok(false);
-                }
-            }
-        }
-        // While earlier batches wait to be stored, the next page is added to this one: few large batches are
-        // cheaper than many small ones.
-        if outbox.is_empty() && !batch.visits().is_empty() {
-            is_first = false;
-            if !hand_over(&mut batch, layouts, outbox) {
-                return Ok(false);
-            }
-        }
-        if budget.is_spent(pages.asked) {
-            rest = pages.resume_at();
-            if rest.is_some() || pages.has_reached_now() {
-                break;
-            }
-        }
-    }
-    if !batch.visits().is_empty() && !outbox.send(Message::Batch(batch)) {
+    let day = (due.day, &mut pages);
+    let Some((newest, rest)) = read_visits(client, reading, layouts, day, &mut tally, outbox)?
+    else {
         return Ok(false);
-    }
+    };
     let met = tally.counts();
     let tally = if due.extent.is_whole() { tally } else { VisitTally::default() };
     let mut rest = rest.map(|since| Pass { began, since, tally: Some(tally) });
     let (mut asked, mut rechecked) = (pages.asked, None);
     // A recheck waits until all new visits are read.
     if let Some(pass) = due.recheck.take().filter(|_| rest.is_none()) {
+        let midnight = site.zone.midnight(due.day);
         let mut pages = Pages::new(client, *reading, due.day, Some(pass.since), false);
         pages.asked = asked;
         let more = list(client, &mut pages, layouts, &mut reading.site, midnight, budget, outbox)?;
@@ -166,6 +113,92 @@ fn read_day(
     let (Due { day, seals, extent, .. }, pages) = (due, asked);
     let read = DayRead { day, seals, extent, pages, met, met_before, newest, rest, rechecked };
     Ok(outbox.send(Message::Day(read)))
+}
+
+/// Reads the visits of a day page by page, at least one page. Returns the greatest `lastActionTimestamp`,
+/// and the instant from which there are more; `None` if nobody waits for them any more, or the timezone
+/// has changed.
+fn read_visits(
+    client: &Client,
+    reading: &mut ReadOptions,
+    layouts: &Layouts,
+    (day, pages): (NaiveDate, &mut Pages),
+    tally: &mut VisitTally,
+    outbox: &mut Outbox<Message>,
+) -> Result<Option<(Option<i64>, Option<i64>)>> {
+    let ReadOptions { site, budget, .. } = *reading;
+    let midnight = site.zone.midnight(day);
+    let (mut newest, mut rest) = (None, None);
+    let (mut batch, mut is_first) = (Batch::new(layouts), true);
+    while let Some(body) = pages.next(&mut |line| {
+        outbox.send(Message::Notice(line));
+    })? {
+        let page = pages.read(&body)?;
+        if !confirm_timezone(client, reading, &page, outbox)? {
+            return Ok(None);
+        }
+        newest = newest.max(page.newest);
+        for (id, visit) in &page.visits {
+            check_site(client, &mut reading.site, (*id, visit), &mut |line| {
+                outbox.send(Message::Notice(line));
+            })?;
+            let misfits = batch.add(client, site, (*id, visit), Some(day), midnight)?;
+            // Pages overlap.
+            if tally.insert(*id, visit.actions.len(), visit.truncated > 0) {
+                batch.misfits.merge(&misfits);
+            }
+            let is_enough = is_first && outbox.is_empty() && batch.is_worth_storing();
+            if batch.is_large() || is_enough {
+                is_first = false;
+                if !hand_over(&mut batch, layouts, outbox) {
+                    return Ok(None);
+                }
+            }
+        }
+        // While earlier batches wait to be stored, the next page is added to this one: few large batches are
+        // cheaper than many small ones.
+        if outbox.is_empty() && !batch.visits().is_empty() {
+            is_first = false;
+            if !hand_over(&mut batch, layouts, outbox) {
+                return Ok(None);
+            }
+        }
+        if budget.is_spent(pages.asked) {
+            rest = pages.resume_at();
+            if rest.is_some() || pages.has_reached_now() {
+                break;
+            }
+        }
+    }
+    let is_waited_for = batch.visits().is_empty() || outbox.send(Message::Batch(batch));
+    Ok(is_waited_for.then_some((newest, rest)))
+}
+
+/// Asks Matomo for the site's timezone where a page leaves it in doubt, as it may have changed since
+/// Matomo reported it. If it has, the reading ends, and this returns false.
+fn confirm_timezone(
+    client: &Client,
+    reading: &mut ReadOptions,
+    page: &Page,
+    outbox: &mut Outbox<Message>,
+) -> Result<bool> {
+    let site = reading.site;
+    let is_in_doubt = match reading.is_zone_known {
+        true => page.contradicts(site.zone),
+        false => !page.proves(site.zone),
+    };
+    if is_in_doubt {
+        let info = client.site(site.id, &mut |error, retry, wait| {
+            outbox.send(Message::Notice(retry_line(error, retry, wait)));
+        })?;
+        if info.zone != site.zone {
+            outbox.send(Message::ZoneChanged(info));
+            return Ok(false);
+        }
+        reading.site.is_rollup = info.is_rollup;
+    }
+    reading.is_zone_known = true;
+    Ok(true)
 }
 
 /// Sends a batch and begins the next one. False if nobody waits for it any more.
