@@ -2,7 +2,7 @@
 
 use crate::config::credentials::Credentials;
 use crate::config::options::Options;
-use crate::config::settings;
+use crate::config::requests;
 use crate::error::Result;
 use crate::matomo::client::Client;
 use crate::matomo::http::endpoint::Endpoint;
@@ -38,10 +38,10 @@ impl Access {
     }
 
     fn new(endpoint: Endpoint, token: Token, options: &Options) -> Result<Access> {
-        let client = Client::new(endpoint, token, settings::http(options)?, Stop::default())?;
-        let page_size = options.page_size.unwrap_or_else(|| settings::page_size().unsigned_abs());
+        let client = Client::new(endpoint, token, requests::http(options)?, Stop::default())?;
+        let page_size = options.page_size.unwrap_or_else(|| requests::page_size().unsigned_abs());
         let fetch_threads =
-            options.fetch_workers.map_or_else(settings::fetch_workers, |n| n as usize);
+            options.fetch_workers.map_or_else(requests::fetch_workers, |n| n as usize);
         Ok(Access { client, page_size, fetch_threads })
     }
 }

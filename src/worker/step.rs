@@ -8,7 +8,7 @@ use pgrx::prelude::*;
 
 use crate::config::access::Access;
 use crate::config::credentials::{Credentials, user_name};
-use crate::config::settings;
+use crate::config::{requests, settings};
 use crate::error::{Busy, Error, Fault, MissingPartitions, Result, SiteError};
 use crate::matomo::client::{Client, SiteInfo};
 use crate::matomo::zone::Zone;
@@ -90,7 +90,7 @@ pub fn begin(site: i32, command: &str, at_once: bool) -> Result<Option<i64>> {
 pub fn step(run: i64) -> Status {
     let _bounded = locks::bounded_waits();
     let outcome = {
-        let _watch = Watch::begin(settings::request_timeout());
+        let _watch = Watch::begin(requests::request_timeout());
         attempt(|| copy(run)).or_else(|failed| {
             let Ok(Some(missing)) = session::with(|work| work.missing_partitions.take()) else {
                 return Err(failed);
