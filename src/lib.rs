@@ -37,5 +37,5 @@ pub extern "C-unwind" fn _PG_init() {
     pg::secrecy::register();
     store::planner_hook::register();
     worker::launcher::register();
-    worker::session::register();
+    worker::current_work::register();
 }

@@ -37,7 +37,7 @@ extension_sql_file!(
     name = "retention",
     requires = [
         "drop_day",
-        api::runs::matomo_run_outside_transaction,
+        api::procedures::matomo_run_outside_transaction,
         api::deletion::matomo_drop_step_0_2_reconnect
     ]
 );
@@ -69,15 +69,19 @@ extension_sql_file!(
     name = "runs",
     requires = [
         "sites",
-        api::runs::matomo_run_is_dead_0_2_reconnect,
-        api::runs::matomo_is_running_0_2_reconnect
+        api::procedures::matomo_run_is_dead_0_2_reconnect,
+        api::procedures::matomo_is_running_0_2_reconnect
     ]
 );
 extension_sql_file!(
     "../../sql/status.sql",
     name = "status",
-    requires =
-        ["ledger", "runs", api::sites::matomo_today, api::runs::matomo_has_worker_0_2_reconnect]
+    requires = [
+        "ledger",
+        "runs",
+        api::sites::matomo_today,
+        api::procedures::matomo_has_worker_0_2_reconnect
+    ]
 );
 extension_sql_file!(
     "../../sql/server.sql",
@@ -90,8 +94,8 @@ extension_sql_file!(
     requires = [
         "runs",
         "retention",
-        api::runs::matomo_run_sites_0_2_reconnect,
-        api::runs::matomo_run_step_0_2_reconnect
+        api::procedures::matomo_run_sites_0_2_reconnect,
+        api::procedures::matomo_run_step_0_2_reconnect
     ]
 );
 extension_sql_file!(

@@ -140,7 +140,7 @@ impl Sync {
         let destination = late_companions::locked(destination, site)?;
         let ledger = Ledger::of(&destination, client.endpoint(), site);
         let now = Utc::now().timestamp();
-        let mut known = known_days(&ledger, &destination, now)?;
+        let mut known = read_ledger(&ledger, &destination, now)?;
         let start = match (range.start, known.keys().next()) {
             (Some(day), _) => Start::Day(day),
             (None, Some(first)) => Start::Known(*first),
@@ -254,7 +254,7 @@ fn emptied<'a>(ledger: &Ledger, destination: &'a Destination) -> Result<Option<&
 }
 
 /// Reads the ledger. Marks days whose reading lies in the future to be read again.
-fn known_days(ledger: &Ledger, destination: &Destination, now: i64) -> Result<LedgerDays> {
+fn read_ledger(ledger: &Ledger, destination: &Destination, now: i64) -> Result<LedgerDays> {
     note_emptied(ledger, destination)?;
     ledger.claim_unknown(&destination.name)?;
     if adopt(ledger, destination)? {

@@ -4,13 +4,13 @@
 pub mod attempt;
 pub mod background;
 pub mod coordinator;
+pub mod current_work;
 pub mod holders;
 pub mod launcher;
 pub mod metadata_step;
 pub mod phases;
 pub mod procedures;
 pub mod queue;
-pub mod session;
 pub mod shares;
 pub mod site_worker;
 pub mod step;

@@ -2,13 +2,13 @@
 //! names of goals and custom dimensions, the steps of the upkeep.
 
 use crate::error::Result;
+use crate::worker::current_work::{self, Phase};
 use crate::worker::metadata_step;
-use crate::worker::session::{self, Phase};
 use crate::worker::step::{self, Status};
 use crate::worker::upkeep::{self, UpkeepStatus};
 
 /// Does the next piece of work, within the caller's transaction. Returns the phase that follows. The failure of a
-/// run is left in [`session::Work::failed`]: it does not stop the upkeep.
+/// run is left in [`current_work::Work::failed`]: it does not stop the upkeep.
 ///
 /// # Errors
 /// Only internal ones.
@@ -17,11 +17,10 @@ pub fn step(site: i32, phase: Phase) -> Result<Phase> {
         Phase::Run(run) => match step::step(run) {
             Status::Running => phase,
             Status::Skipped => Phase::End,
-            Status::Succeeded => {
-                session::with(|work| work.metadata_day)?.map_or(Phase::Upkeep(0), Phase::Metadata)
-            }
+            Status::Succeeded => current_work::with(|work| work.metadata_day)?
+                .map_or(Phase::Upkeep(0), Phase::Metadata),
             Status::Failed(failed) => {
-                session::with(|work| work.failed = Some(failed))?;
+                current_work::with(|work| work.failed = Some(failed))?;
                 Phase::Upkeep(0)
             }
         },

@@ -16,8 +16,8 @@ use crate::state::restored::{self, OWNER_OF_SITE};
 use crate::state::sites::RegisteredSite;
 use crate::worker::attempt::attempt;
 use crate::worker::background;
+use crate::worker::current_work::{self, Phase};
 use crate::worker::phases;
-use crate::worker::session::{self, Phase};
 use crate::worker::step;
 use crate::worker::upkeep;
 
@@ -78,9 +78,9 @@ pub fn sites() -> Result<Vec<i32>> {
 /// # Errors
 /// Those of [`step::begin`], and the failure of the run, unless `is_one_of_all`.
 pub fn advance(site: i32, is_one_of_all: bool) -> Result<bool> {
-    let Some(phase) = session::phase(site) else { return begin(site, is_one_of_all) };
+    let Some(phase) = current_work::phase(site) else { return begin(site, is_one_of_all) };
     if phase == Phase::End {
-        match session::clear().and_then(|work| work.failed) {
+        match current_work::clear().and_then(|work| work.failed) {
             Some(failed) if is_one_of_all => warn(site, failed),
             Some(failed) => failed.tell(PgLogLevel::ERROR),
             None => {}
@@ -91,7 +91,7 @@ pub fn advance(site: i32, is_one_of_all: bool) -> Result<bool> {
         background::pause(upkeep::BETWEEN_TRIES);
     }
     let next = phases::step(site, phase)?;
-    session::with(|work| work.phase = next)?;
+    current_work::with(|work| work.phase = next)?;
     Ok(true)
 }
 
@@ -104,12 +104,12 @@ fn begin(site: i32, is_one_of_all: bool) -> Result<bool> {
         if RegisteredSite::get(&Extension::find()?, site)?.is_enabled {
             return Ok(step::begin(site, "CALL matomo_sync_all()", true)?.is_some());
         }
-        session::begin(site, Phase::Upkeep(0));
+        current_work::begin(site, Phase::Upkeep(0));
         Ok(true)
     });
     Ok(begun.unwrap_or_else(|failed| {
         // The site was removed, has another owner or none, or is locked.
-        session::clear();
+        current_work::clear();
         let _bounded = locks::bounded_waits();
         let note = || {
             let extension = Extension::find()?;

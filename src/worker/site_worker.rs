@@ -12,9 +12,9 @@ use crate::pg::failed::Failed;
 use crate::pg::locks;
 use crate::state::not_begun;
 use crate::worker::background::{self, Database, builder};
+use crate::worker::current_work::{self, Phase};
 use crate::worker::phases;
 use crate::worker::queue::{self, Task};
-use crate::worker::session::{self, Phase};
 use crate::worker::step;
 use crate::worker::upkeep;
 
@@ -78,7 +78,7 @@ fn sync(site: i32) -> Result<(), Failed> {
             return background::transaction(|| step::pause(run));
         }
     }
-    match session::with(|work| work.failed.take()) {
+    match current_work::with(|work| work.failed.take()) {
         Ok(Some(failed)) => Err(failed),
         _ => Ok(()),
     }

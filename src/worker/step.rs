@@ -39,9 +39,9 @@ use crate::sync::site_sync::{
 };
 use crate::worker::attempt::attempt;
 use crate::worker::background;
+use crate::worker::current_work::{self, Failure, Phase};
 use crate::worker::holders;
 use crate::worker::metadata_step;
-use crate::worker::session::{self, Failure, Phase};
 
 /// Status of a run after a step.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,9 +64,9 @@ pub fn begin(site: i32, command: &str, at_once: bool) -> Result<Option<i64>> {
     check_may_call(&extension)?;
     restored::resolve(&extension)?;
     let site = RegisteredSite::get(&extension, site)?;
-    session::begin(site.id, Phase::End);
-    if !session::lock(site.id) {
-        session::clear();
+    current_work::begin(site.id, Phase::End);
+    if !current_work::lock(site.id) {
+        current_work::clear();
         let mut holders = holders::held_sites(&extension, &[])?;
         holders.retain(|(held, _)| *held == site.id);
         not_begun::note_held(&extension, &holders)?;
@@ -75,11 +75,11 @@ pub fn begin(site: i32, command: &str, at_once: bool) -> Result<Option<i64>> {
     }
     match runs::begin(&extension, &site, &user_name(), command, at_once)? {
         Begun::Run(run) => {
-            session::with(|work| work.phase = Phase::Run(run))?;
+            current_work::with(|work| work.phase = Phase::Run(run))?;
             Ok(Some(run))
         }
         Begun::Waits => {
-            session::release_lock_on_commit();
+            current_work::release_lock_on_commit();
             Ok(None)
         }
     }
@@ -92,7 +92,8 @@ pub fn step(run: i64) -> Status {
     let outcome = {
         let _watch = Watch::begin(requests::request_timeout());
         attempt(|| copy(run)).or_else(|failed| {
-            let Ok(Some(missing)) = session::with(|work| work.missing_partitions.take()) else {
+            let Ok(Some(missing)) = current_work::with(|work| work.missing_partitions.take())
+            else {
                 return Err(failed);
             };
             attempt(|| create_partitions(run, missing))
@@ -108,7 +109,7 @@ pub fn step(run: i64) -> Status {
     });
     let status = outcome.unwrap_or_else(Status::Failed);
     if status != Status::Running {
-        session::release_lock_on_commit();
+        current_work::release_lock_on_commit();
     }
     status
 }
@@ -120,7 +121,7 @@ pub fn step(run: i64) -> Status {
 pub fn pause(run: i64) -> Result<()> {
     let _bounded = locks::bounded_waits();
     runs::pause(&Extension::find()?, run)?;
-    session::release_lock_on_commit();
+    current_work::release_lock_on_commit();
     Ok(())
 }
 
@@ -148,7 +149,7 @@ fn say_busy(site: i32) {
 
 /// Runs a step; on error, the caller must roll it back.
 fn copy(run: i64) -> Result<Status> {
-    let (cached, notices) = session::with(|work| {
+    let (cached, notices) = current_work::with(|work| {
         work.failure = Failure::Other;
         work.version = None;
         (work.client.take(), work.notices)
@@ -175,8 +176,9 @@ fn copy(run: i64) -> Result<Status> {
                 _ => None,
             };
             // Cannot fail: the call above has found the work.
-            let _ =
-                session::with(|work| (work.failure, work.missing_partitions) = (failure, missing));
+            let _ = current_work::with(|work| {
+                (work.failure, work.missing_partitions) = (failure, missing)
+            });
         })?;
     if state.timezone.as_ref() != Some(&step.info.timezone) {
         sites::note(&extension, site.id, &step.info, step.client.endpoint().url())?;
@@ -185,7 +187,7 @@ fn copy(run: i64) -> Result<Status> {
     let left =
         state.add(&extension, &step.due, &counts(&step.results, step.misfits, step.bytes))?;
     if left > 0 {
-        session::with(|work| {
+        current_work::with(|work| {
             let version = work.version.clone();
             work.client = version.map(|version| (version, step.client));
             work.notices = step.progress.notices;
@@ -200,7 +202,7 @@ fn copy(run: i64) -> Result<Status> {
     warn_of_misfits(&prefix, &state.misfits);
     runs::succeed(&extension, run)?;
     let metadata_day = metadata_step::begin(&extension, site.id)?;
-    session::with(|work| work.metadata_day = metadata_day)?;
+    current_work::with(|work| work.metadata_day = metadata_day)?;
     Ok(Status::Succeeded)
 }
 
@@ -237,7 +239,7 @@ fn as_owner(
     if let Some(seconds) = credentials.options.timeout {
         watch::allow(Duration::from_secs(seconds.into()));
     }
-    session::with(|work| work.version = Some(version.clone()))?;
+    current_work::with(|work| work.version = Some(version.clone()))?;
     sites::check_not_refused(extension, site, &version)?;
     let mut access = Access::stored(credentials)?;
     access.client = access.client.with_answer_timeout();
@@ -260,7 +262,7 @@ fn as_owner(
         // Includes days that the run has done if the table was emptied since, whichever site's sync
         // noticed that.
         let record = &sync.copy.record;
-        sync.copy.made_before = session::with(|work| work.created_partitions.take())?;
+        sync.copy.made_before = current_work::with(|work| work.created_partitions.take())?;
         sync.due.retain(|due| run.has_to_do(due.day) || record.is_to_read_anew(due.day));
         let due: Vec<_> = sync.due.iter().map(|due| due.day).collect();
         sync.due.truncate(fetch_threads);
@@ -318,13 +320,13 @@ fn create_partitions(run: i64, missing: Vec<MissingPartitions>) -> Result<Status
             partitions::create_between((*table).into(), (*from, to))?;
         }
     }
-    session::with(|work| work.created_partitions = Some(missing))?;
+    current_work::with(|work| work.created_partitions = Some(missing))?;
     Ok(Status::Running)
 }
 
 /// Records the failure of the last step, which ends the run.
 fn fail(run: i64, error: &Failed) -> Result<Status> {
-    let (failure, version) = session::with(|work| (work.failure, work.version.clone()))?;
+    let (failure, version) = current_work::with(|work| (work.failure, work.version.clone()))?;
     let extension = Extension::find()?;
     let state = Run::get(&extension, run)?;
     if failure == Failure::Busy && state.timezone.is_none() {
