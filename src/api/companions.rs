@@ -4,7 +4,7 @@ use pgrx::prelude::*;
 
 use crate::error::Error;
 use crate::pg::ereport::or_raise;
-use crate::state::new_tables::create_companions;
+use crate::sync::new_tables::create_companions;
 
 /// Makes the companions of a destination that `matomo.companions` names and it does not have. Returns
 /// them.

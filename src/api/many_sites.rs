@@ -19,9 +19,9 @@ use crate::pg::server_text::ServerText;
 use crate::pg::spi::refuse_read_only;
 use crate::state::ledger::Ledger;
 use crate::state::new_sites;
-use crate::state::new_tables;
 use crate::state::registration::{self, Registration};
 use crate::store::destination::Destination;
+use crate::sync::new_tables;
 use crate::worker::wake;
 
 /// Registers all sites that the token of a server may see and that are not registered. Returns them.

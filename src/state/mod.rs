@@ -1,5 +1,4 @@
-//! The extension's own tables: ledger, registered sites, runs, names; retention; and
-//! the creation of destinations, which marks days in the ledger.
+//! The extension's own tables: ledger, registered sites, runs, names; and retention.
 
 pub mod adoption;
 pub mod change_url;
@@ -11,7 +10,6 @@ pub mod late_companions;
 pub mod ledger;
 pub mod metadata;
 pub mod new_sites;
-pub mod new_tables;
 pub mod not_begun;
 pub mod registration;
 pub mod restored;

@@ -1,11 +1,12 @@
 //! A sync: plans, fetches on helper threads, stores in order, records. Also checks, which compare and
-//! repair.
+//! repair, and the creation of destinations.
 
 pub mod check;
 pub mod fetch;
 pub mod helper;
 pub mod known_days;
 pub mod metadata;
+pub mod new_tables;
 pub mod notices;
 pub mod on_helper;
 pub mod pages;

@@ -31,7 +31,7 @@ const SQL_FUNCTIONS: [(&str, &str); 9] = [
     ("matomo_sync_all", "worker"),
     ("matomo_sync_site", "worker"),
     // It calls matomo_create_companions.
-    ("matomo_create_table", "state"),
+    ("matomo_create_table", "sync"),
     ("matomo_drop_rows", "state"),
     ("matomo_create_companion", "store"),
     ("matomo_create_weeks", "store"),
@@ -183,14 +183,14 @@ fn an_arrow_by_the_name_of_a_module_counts() {
 fn an_arrow_through_sql_counts() {
     let files = files(&[
         ("store/destination", "format!(\"SELECT {schema}.matomo_create_table($1)\")"),
-        ("state/new_tables", "format!(\"SELECT {}.matomo_create_table($1)\", schema)"),
+        ("sync/new_tables", "format!(\"SELECT {}.matomo_create_table($1)\", schema)"),
         ("state/runs", "format!(\"SELECT {schema}.matomo_other($1) FROM {schema}.matomo_runs\")"),
     ]);
     assert_eq!(
         broken(&files),
         [
             "src/state/runs.rs calls matomo_other(), which is not in SQL_FUNCTIONS",
-            "src/store/destination.rs calls matomo_create_table(): store may not use state",
+            "src/store/destination.rs calls matomo_create_table(): store may not use sync",
         ]
     );
 }
