@@ -1,10 +1,12 @@
 //! The days of a roll-up are those of rows of other sites.
 
-use fake_matomo::Fake;
+use fake_matomo::{Clock, Fake, Plan, SitePlan, World};
 use postgres::Client;
 
 use crate::support::cluster::shared;
 use crate::support::noon::from;
+use crate::support::restored::{FIRST, assert_resumes, copied};
+use crate::support::sites::server;
 use crate::support::*;
 
 /// Days of site 1 in the table `visits`, copied by its roll-up, 3.
@@ -40,4 +42,58 @@ fn rows_of_a_site_are_not_dropped_while_its_rollup_stores_them() {
     run(&mut other, drop);
     let old = "SELECT count(*) FROM visits WHERE action_timestamp < now() - interval '10 days'";
     assert_eq!(one::<i64>(&mut other, old), 0);
+}
+
+#[test]
+fn a_day_of_a_rollup_that_keeps_a_row_is_not_sealed_as_empty() {
+    let mut db = database();
+    let (noon, fake) = rolled_up(&mut db, 4);
+    run(
+        &mut db,
+        "CREATE FUNCTION keeps() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;
+         CREATE TRIGGER keeps BEFORE DELETE ON visits FOR EACH ROW WHEN (OLD.action_id = '1022_1') EXECUTE FUNCTION keeps()",
+    );
+    let midnight = chrono::DateTime::from_timestamp(noon.at(1, "00:00:00"), 0).unwrap();
+    let drop = format!("CALL matomo_drop_before('visits', '{}')", midnight.to_rfc3339());
+    let failed = error(&mut db, &drop);
+    assert_eq!(failed.message(), "old rows of public.visits are not deleted");
+    let lines = ledger(&mut db, "visits");
+    assert_eq!(lines[0], format!("3 {} sealed 0 0 0", noon.text(3)));
+    assert!(!lines[1].ends_with("sealed 0 0 0"), "{lines:?}");
+    run(&mut db, "DROP TRIGGER keeps ON visits");
+    run(&mut db, &drop);
+    assert_eq!(ledger(&mut db, "visits")[1], format!("3 {} sealed 0 0 0", noon.text(2)));
+    assert_eq!(
+        sync_site(&mut db, &fake, 3, &format!("{}, destination => 'visits'", from(&noon, 3)))
+            .written(),
+        0
+    );
+}
+
+#[test]
+fn days_of_a_rollup_are_not_read_again_after_a_restore() {
+    let mut world = World::generate(&Plan {
+        seed: 42,
+        sites: vec![SitePlan::new(1, "UTC", 10), SitePlan::new(2, "UTC", 10)],
+        first_day: day(FIRST),
+        last_day: day("2026-10-28"),
+        now: Clock::Real,
+    });
+    add_rollup(&mut world, 3, "UTC", &[1, 2]);
+    let fake = serve(world);
+    let (name, mut db) = named_database();
+    server(&mut db, &fake);
+    run(&mut db, &format!("SELECT matomo_add_site('analytics', 3, '{FIRST}')"));
+    run(&mut db, "CALL matomo_sync_all()");
+    let days = "SELECT format('%s %s %s', day, visits, sealed) FROM matomo_days ORDER BY 1 LIMIT 5";
+    let before = texts(&mut db, days);
+    let mut new = copied(&name, "rolled_up", &[]);
+    assert_resumes(&mut new, &fake);
+    assert_eq!(texts(&mut new, days), before);
+    // It is no roll-up any more, which the restored description does not know.
+    let mut new = copied(&name, "rolled_back", &[]);
+    fake.world().site_mut(3).kind = "website".to_owned();
+    fake.world().site_mut(3).children.clear();
+    sync_site(&mut new, &fake, 3, ", '2026-10-28', force => true");
+    run(&mut new, "CALL matomo_drop_before('matomo', now() - interval '1 day', 3)");
 }
