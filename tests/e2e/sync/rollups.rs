@@ -4,6 +4,7 @@ use fake_matomo::{Clock, Fake, Plan, SitePlan, World};
 use postgres::Client;
 
 use crate::support::case::TABLES;
+use crate::support::cluster::shared;
 use crate::support::*;
 
 const FIRST: &str = "2026-10-22";
@@ -93,4 +94,26 @@ fn a_token_that_may_not_see_the_sites_of_a_rollup_copies_none_of_its_visits() {
     let refused = of_site(&fake, ROLLUP, "matomo").error(&mut db);
     let detail = "Method SitesManager.getSiteFromId, site ";
     assert_says(&refused, "28000", "the token has no access to the site", &[detail], "view access");
+}
+
+#[test]
+fn a_check_of_a_rollup_says_that_it_does_not_look_for_extra_visits() {
+    let fake = matomo(ZONES);
+    let name = shared().database();
+    let (mut db, said) = connect_with_notices(shared(), &name, "postgres");
+    of_site(&fake, ROLLUP, "matomo").run(&mut db);
+    let id = fake.world().site(1).visits[0].id;
+    fake.world().site_mut(1).delete(id);
+    said.warnings();
+    let extra = |site: i32| {
+        let check = check(&fake, "matomo", "").replacen("(10,", &format!("({site},"), 1);
+        format!("SELECT sum(extra)::bigint FROM {check}")
+    };
+    assert_eq!(one::<i64>(&mut db, &extra(ROLLUP)), 0);
+    let warnings = said.warnings();
+    let [warning] = &warnings[..] else { panic!("{warnings:?}") };
+    let message = "visits that Matomo no longer has are not looked for: site 10 is a roll-up";
+    assert_says(warning, "01000", message, &[], "Check the sites");
+    assert_eq!(one::<i64>(&mut db, &extra(1)), 1);
+    assert!(said.warnings().is_empty());
 }
