@@ -6,7 +6,7 @@ use postgres::Client;
 use crate::support::cluster::shared;
 use crate::support::noon::from;
 use crate::support::restored::{FIRST, assert_resumes, copied};
-use crate::support::sites::server;
+use crate::support::sites::{serve_named, server};
 use crate::support::*;
 
 /// Days of site 1 in the table `visits`, copied by its roll-up, 3.
@@ -96,4 +96,33 @@ fn days_of_a_rollup_are_not_read_again_after_a_restore() {
     fake.world().site_mut(3).children.clear();
     sync_site(&mut new, &fake, 3, ", '2026-10-28', force => true");
     run(&mut new, "CALL matomo_drop_before('matomo', now() - interval '1 day', 3)");
+}
+
+#[test]
+fn names_of_the_sites_of_a_rollup_can_be_read_without_registering_them() {
+    let fake = serve_named();
+    {
+        let mut world = fake.world();
+        for id in [1, 2] {
+            let visits = &mut world.site_mut(id).visits;
+            let actions = visits.iter_mut().flat_map(|visit| &mut visit.actions);
+            actions.for_each(|action| action.dimensions = vec![(3, Some("third".to_owned()))]);
+        }
+        add_rollup(&mut world, 3, "UTC", &[1]);
+    }
+    let mut db = database();
+    for site in [2, 3] {
+        sync_site(&mut db, &fake, site, &format!(", '{FIRST}'"));
+    }
+    let refresh = |site: i64| {
+        let (url, token) = (fake.url(), fake.token());
+        format!("SELECT name FROM matomo_refresh_metadata({site}, '{url}', '{token}', 'matomo');")
+    };
+    let view = "SELECT matomo_create_named_views('matomo');";
+    run(&mut db, &format!("{}{}{view}", refresh(2), refresh(3)));
+    let named = "SELECT concat_ws(' ', idsite, count(*) > 0, count(author) > 0) FROM matomo_named GROUP BY idsite ORDER BY 1";
+    assert_eq!(texts(&mut db, named), ["1 t f", "2 t t"]);
+    run(&mut db, &format!("{}{view}", refresh(1)));
+    let named = "SELECT DISTINCT section FROM matomo_named WHERE idsite = 1";
+    assert_eq!(texts(&mut db, named), ["third"]);
 }
