@@ -1,5 +1,7 @@
 //! The client of Matomo's HTTP API, with retries. No Postgres.
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use chrono::NaiveDate;
@@ -61,6 +63,8 @@ pub struct Client {
     settings: HttpSettings,
     deadline: Deadline,
     stop: Stop,
+    /// Timezones of other sites than the requested one.
+    zones: Arc<Mutex<HashMap<i32, Result<Zone>>>>,
 }
 
 impl Client {
@@ -76,7 +80,7 @@ impl Client {
     ) -> Result<Client> {
         let deadline = Deadline::new(settings.answer_timeout);
         let http = HttpClient::new(endpoint, token, &settings, stop.clone())?;
-        Ok(Client { http, settings, deadline, stop })
+        Ok(Client { http, settings, deadline, stop, zones: Arc::default() })
     }
 
     /// The same client, with the request timeout as its answer timeout.
@@ -136,6 +140,16 @@ impl Client {
         let name = Some(self.hide(&name));
         let is_rollup = Some(answer.kind.and_then(json::text).is_some_and(|kind| kind == ROLLUP));
         Ok(SiteInfo { name, zone, timezone: answer.timezone, is_rollup })
+    }
+
+    /// The timezone of a site whose visits a roll-up has. Matomo is asked once for each site.
+    ///
+    /// # Errors
+    /// Those of [`Client::site`].
+    pub fn zone(&self, site: i32, on_retry: OnRetry) -> Result<Zone> {
+        let mut known = self.zones.lock().unwrap_or_else(PoisonError::into_inner);
+        let ask = || self.site(site, on_retry).map(|info| info.zone);
+        known.entry(site).or_insert_with(ask).clone()
     }
 
     /// `Live.getLastVisitsDetails`: the text of a JSON list of visits, with or without their

@@ -206,6 +206,12 @@ impl Held {
         self.transaction == other.transaction
     }
 
+    /// Of the locks of rows, the greatest is that of the site itself that is synced or removed: a session may
+    /// have those of other sites, or of all, besides.
+    pub fn rank(&self) -> (bool, i32) {
+        (self.is_alone || self.is_exclusive, self.object.cast_signed())
+    }
+
     /// Whether it is the same lock of the same transaction, possibly in more modes.
     fn is_same(&self, other: &Held) -> bool {
         self.is_of_same(other) && self.class == other.class && self.object == other.object

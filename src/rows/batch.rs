@@ -1,6 +1,6 @@
 //! A batch: visits of Matomo and their rows, stored at once. Pure.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -15,6 +15,7 @@ use crate::rows::layout::Layout;
 use crate::rows::lines::Lines;
 use crate::rows::mapping::VisitRows;
 use crate::rows::site_context::SiteContext;
+use crate::rows::visit_cells::id_site;
 
 /// The layouts of a destination and of its companions, in the order of [`TableKind`]; the first is that of the
 /// destination.
@@ -52,6 +53,8 @@ pub struct Batch {
     /// First and last instant of each visit as Matomo gives them, in seconds. Its rows may lack
     /// these: an abandoned cart disappears once it is ordered.
     pub ends: HashMap<i64, [Option<i64>; 2]>,
+    /// Other sites than the requested one, a roll-up, that it has visits of.
+    pub other_sites: BTreeSet<i64>,
     pub misfits: Misfits,
 }
 
@@ -96,6 +99,7 @@ impl Batch {
             tables: layouts.iter().map(empty).collect(),
             visitors_without_actions: HashMap::new(),
             ends: HashMap::new(),
+            other_sites: BTreeSet::new(),
             misfits: Misfits::default(),
         }
     }
@@ -167,6 +171,8 @@ impl Batch {
             table.visits.push((id, begin..table.rows.len()));
         }
         self.ends.insert(id, [visit.first, visit.last]);
+        self.other_sites
+            .extend(Some(id_site(visit, site)).filter(|other| *other != i64::from(site.id)));
         if visit.actions.is_empty() {
             self.visitors_without_actions.insert(id, visitor(visit));
         }

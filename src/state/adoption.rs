@@ -8,7 +8,7 @@ use crate::pg::ereport::say;
 use crate::pg::extension::Extension;
 use crate::pg::spi::query;
 use crate::state::ledger::{Ledger, LedgerEntry};
-use crate::state::retention;
+use crate::state::{metadata, retention};
 use crate::store::destination::Destination;
 use crate::store::inspect;
 
@@ -32,7 +32,10 @@ pub fn adopt(ledger: &Ledger, destination: &Destination) -> Result<bool> {
         .iter()
         .map(|entry| retention::span(entry.day, &entry.timezone, entry.action_time))
         .collect();
-    let filled = inspect::have_rows(destination, ledger.site, &spans)?;
+    // A roll-up has rows of other sites.
+    let rollups = metadata::rollups_of(&destination.extension, destination.oid)?;
+    let site = Some(ledger.site).filter(|site| !rollups.contains(site));
+    let filled = inspect::have_rows(destination, site, &spans)?;
     let is_whole = |n: usize| {
         let besides = n.saturating_sub(1)..filled.len().min(n + 2);
         filled[besides].iter().all(|is_filled| *is_filled)

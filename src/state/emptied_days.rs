@@ -14,6 +14,7 @@ use crate::pg::local_settings::{LocalSettings, PLANNED_ANEW};
 use crate::pg::spi::{query, spi};
 use crate::rows::site_context::ActionTime;
 use crate::state::ledger::{EMPTY, UNREAD, corrupt};
+use crate::state::metadata;
 use crate::state::restored::is_of_table;
 use crate::state::retention;
 
@@ -50,6 +51,8 @@ pub enum Noted {
 struct Day {
     matomo: String,
     site: i32,
+    /// Whether its rows are those of other sites.
+    is_rollup: bool,
     day: NaiveDate,
     /// Bounds of its rows in `action_timestamp`, in Unix seconds.
     begin: i64,
@@ -80,7 +83,8 @@ pub fn note(extension: &Extension, bounds: &Bounds, gone: Option<&Gone>) -> Resu
     opened.extend(kept);
     opened.retain(|day| {
         let site = Some(day.site.to_string());
-        gone.is_some_and(|gone| gone.sites.as_ref().is_none_or(|sites| sites.contains(&site)))
+        let has = |sites: &Vec<_>| day.is_rollup || sites.contains(&site);
+        gone.is_some_and(|gone| gone.sites.as_ref().is_none_or(has))
     });
     let sealed =
         format!("sealed = true, {EMPTY}, pass_began = NULL, pass_since = NULL, pass_seen = NULL");
@@ -95,6 +99,7 @@ pub fn note(extension: &Extension, bounds: &Bounds, gone: Option<&Gone>) -> Resu
 
 /// Reads all days that may have rows.
 fn days(extension: &Extension, bounds: &Bounds) -> Result<Vec<Day>> {
+    let rollups = metadata::rollups_of(extension, bounds.destination)?;
     let last = chrono::DateTime::from_timestamp(bounds.before, 0).map(|at| at.date_naive());
     let sql = format!(
         "SELECT matomo, idsite, day::text, timezone, coalesce(action_time, $4) FROM {}.matomo_ledger l \
@@ -117,9 +122,11 @@ fn days(extension: &Extension, bounds: &Bounds) -> Result<Vec<Day>> {
             let kind: Option<String> = row.get(5).map_err(spi)?;
             let kind = kind.as_deref().and_then(ActionTime::parse);
             let (begin, end) = retention::span(day, &timezone, kind);
+            let site = row.get(2).map_err(spi)?.ok_or_else(corrupt)?;
             Ok(Day {
                 matomo: row.get(1).map_err(spi)?.ok_or_else(corrupt)?,
-                site: row.get(2).map_err(spi)?.ok_or_else(corrupt)?,
+                site,
+                is_rollup: rollups.contains(&site),
                 day,
                 begin,
                 end,
@@ -137,7 +144,7 @@ fn filled(bounds: &Bounds, days: &[Day]) -> Result<BTreeSet<usize>> {
         "SELECT 1 FROM {} AS d \
          WHERE d.action_timestamp OPERATOR(pg_catalog.>=) pg_catalog.to_timestamp($1) \
          AND d.action_timestamp OPERATOR(pg_catalog.<) pg_catalog.to_timestamp($2) \
-         AND d.idsite::pg_catalog.text OPERATOR(pg_catalog.=) ANY ($3) LIMIT 1",
+         AND ($3 IS NULL OR d.idsite::pg_catalog.text OPERATOR(pg_catalog.=) ANY ($3)) LIMIT 1",
         bounds.table
     );
     let _planned_anew = LocalSettings::of(&[PLANNED_ANEW]);
@@ -145,7 +152,8 @@ fn filled(bounds: &Bounds, days: &[Day]) -> Result<BTreeSet<usize>> {
         let begin = days.iter().map(|day| day.begin).min().unwrap_or_default();
         let end = days.iter().map(|day| day.end).max().unwrap_or_default();
         let sites: BTreeSet<_> = days.iter().map(|day| day.site.to_string()).collect();
-        let sites: Vec<_> = sites.into_iter().collect();
+        let of_any = days.iter().any(|day| day.is_rollup);
+        let sites = (!of_any).then(|| sites.into_iter().collect::<Vec<_>>());
         let args = [(begin as f64).into(), (end as f64).into(), sites.into()];
         Spi::connect_mut(|client| Ok(!query(client, &sql, &args)?.is_empty()))
     };

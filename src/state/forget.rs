@@ -241,8 +241,7 @@ fn outwait_syncs(
     let is_its = |other: &Held| held.is_of_same(other) && other.class == held.class;
     let its: Vec<_> =
         locks::held(LockKind::Rows).into_iter().filter(is_its).chain([held]).collect();
-    // A sync may have a lock of all sites besides that of its own.
-    let site = its.iter().map(|held| held.object.cast_signed()).max().unwrap_or(ALL_SITES);
+    let site = its.iter().map(Held::rank).max().map_or(ALL_SITES, |(_, site)| site);
     // A first sync has made companions, too.
     if its.iter().any(|held| held.is_exclusive) && !its.iter().any(|held| held.is_alone) {
         let site = (site != ALL_SITES).then_some(site);

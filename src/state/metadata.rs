@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::matomo::client::{ROLLUP, SiteInfo};
 use crate::matomo::metadata::Metadata;
 use crate::pg::extension::Extension;
-use crate::pg::spi::{query, spi};
+use crate::pg::spi::{query, spi, values};
 
 /// Records what Matomo has told of a site. Goals and dimensions that it no longer lists are kept, as older
 /// visits have them.
@@ -79,13 +79,13 @@ pub fn note_type(
     );
     let name = info.name.as_deref();
     extension.run(|client| {
-        if is_known_rollup(client, schema, destination, site)? == is_rollup {
+        if rollups(client, schema, destination)?.contains(&site) == is_rollup {
             return Ok(());
         }
+        adopt(client, schema, destination, site)?;
         if !is_rollup {
             return query(client, &no_longer, &[destination.into(), site.into()]).map(drop);
         }
-        adopt(client, schema, destination, site)?;
         let args = [destination.into(), site.into(), name.into(), info.timezone.as_str().into()];
         query(client, &note, &args).map(drop)
     })
@@ -114,23 +114,26 @@ fn adopt(client: &mut SpiClient, schema: &str, destination: pg_sys::Oid, site: i
 /// # Errors
 /// [`Error::Argument`].
 pub fn check_has_rows(extension: &Extension, destination: pg_sys::Oid, site: i32) -> Result<()> {
-    let is_rollup =
-        extension.run(|client| is_known_rollup(client, &extension.schema, destination, site))?;
+    let is_rollup = rollups_of(extension, destination)?.contains(&site);
     if is_rollup { Err(of_rollup(site)) } else { Ok(()) }
 }
 
-/// Whether Matomo has described a site of a table as a roll-up.
-fn is_known_rollup(
-    client: &mut SpiClient,
-    schema: &str,
-    destination: pg_sys::Oid,
-    site: i32,
-) -> Result<bool> {
+/// The sites of a table that Matomo has described as roll-ups.
+///
+/// # Errors
+/// Only internal ones.
+pub fn rollups_of(extension: &Extension, destination: pg_sys::Oid) -> Result<Vec<i32>> {
+    extension.run(|client| rollups(client, &extension.schema, destination))
+}
+
+fn rollups(client: &mut SpiClient, schema: &str, destination: pg_sys::Oid) -> Result<Vec<i32>> {
+    let table = format!("{schema}.matomo_site_metadata");
     let sql = format!(
-        "SELECT 1 FROM {schema}.matomo_site_metadata m \
-         WHERE m.destination = $1 AND m.idsite = $2 AND m.site_type = '{ROLLUP}'"
+        "SELECT m.idsite FROM {table} m WHERE m.site_type = '{ROLLUP}' AND (m.destination = $1 \
+         OR m.destination = 0::oid AND {schema}.matomo_find_table(m.destination_name) = $1 \
+         AND NOT EXISTS (SELECT FROM {table} o WHERE o.destination = $1 AND o.idsite = m.idsite))"
     );
-    Ok(!query(client, &sql, &[destination.into(), site.into()])?.is_empty())
+    values(query(client, &sql, &[destination.into()])?)
 }
 
 /// The error of a retention for a roll-up site.

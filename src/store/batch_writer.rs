@@ -15,6 +15,7 @@ use crate::store::written::Written;
 
 /// Writes visits into a destination and its companions.
 pub struct Writer {
+    destination: Destination,
     /// In the order of [`Batch::tables`].
     tables: Vec<TableWriter>,
 }
@@ -23,14 +24,16 @@ impl Writer {
     /// Prepares to write visits.
     pub fn new(destination: &Destination) -> Writer {
         let tables = destination.tables().cloned().enumerate();
-        Writer { tables: tables.map(|(place, table)| TableWriter::new(place, table)).collect() }
+        let tables = tables.map(|(place, table)| TableWriter::new(place, table)).collect();
+        Writer { destination: destination.clone(), tables }
     }
 
     /// Replaces the batch's visits.
     ///
     /// # Errors
-    /// Only internal ones; Postgres' own, such as a constraint of the user's, are raised.
+    /// [`crate::error::Busy::Drops`]; Postgres' own, such as a constraint of the user's, are raised.
     pub fn write(&mut self, batch: &Batch) -> Result<Written> {
+        self.destination.lock_rows_of_others(&batch.other_sites)?;
         // The user's triggers and defaults keep the session's search_path, but no row may depend on
         // its TimeZone: the Node tool's trigger derives weeks from it. JIT costs more than it gains
         // for a page of rows.

@@ -131,22 +131,27 @@ pub fn count_rows(destination: &Destination, visits: &[i64]) -> Result<i64> {
     })
 }
 
-/// Whether a site has rows in each of these spans (Unix seconds, exclusive end), in the same order. Exact
+/// Whether a site, or any, has rows in each of these spans (Unix seconds, exclusive end), in the same order. Exact
 /// to a quarter of an hour, as the midnights of all timezones are. True where a policy may hide rows.
 ///
 /// # Errors
 /// Only internal ones.
-pub fn have_rows(destination: &Destination, site: i32, spans: &[(i64, i64)]) -> Result<Vec<bool>> {
+pub fn have_rows(
+    destination: &Destination,
+    site: Option<i32>,
+    spans: &[(i64, i64)],
+) -> Result<Vec<bool>> {
     const QUARTER: i64 = 900;
     // One year per statement, to make progress: in most tables an index or partitions support that.
     const AT_ONCE: usize = 366;
     let sql = format!(
         "SELECT DISTINCT floor(date_part('epoch', d.action_timestamp) / {QUARTER})::int8 FROM {} AS d \
-         WHERE d.idsite = $1::{} AND d.action_timestamp >= to_timestamp($2) \
+         WHERE ($1 IS NULL OR d.idsite = $1::{}) AND d.action_timestamp >= to_timestamp($2) \
          AND d.action_timestamp < to_timestamp($3)",
         destination.name,
         destination.type_of("idsite")
     );
+    let site = site.map(|site| site.to_string());
     let _safe = LocalSettings::of(&BETWEEN_INSTANTS);
     Spi::connect_mut(|client| {
         let policy = query(client, "SELECT row_security_active($1)", &[destination.oid.into()])?;
@@ -158,7 +163,7 @@ pub fn have_rows(destination: &Destination, site: i32, spans: &[(i64, i64)]) -> 
             watch::progress();
             let from = spans.iter().map(|(from, _)| *from).min().unwrap_or_default();
             let to = spans.iter().map(|(_, to)| *to).max().unwrap_or_default();
-            let args = [site.to_string().into(), (from as f64).into(), (to as f64).into()];
+            let args = [site.clone().into(), (from as f64).into(), (to as f64).into()];
             let quarters: Vec<i64> = values(query(client, &sql, &args)?)?;
             let quarters: BTreeSet<i64> = quarters.into_iter().collect();
             found.extend(spans.iter().map(|(from, to)| {

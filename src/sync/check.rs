@@ -121,7 +121,16 @@ fn run_in(
         show_activity(&format!("matomo: site {}, checks {day}", site.id));
         found.insert(*day, check.day(*day, reading)?);
     }
-    check.extra(&days, &mut found)?;
+    match is_rollup {
+        Some(true) => warn(
+            format!(
+                "visits that Matomo no longer has are not looked for: site {} is a roll-up",
+                site.id
+            ),
+            "Check the sites that its visits come from.",
+        ),
+        _ => check.extra(&days, &mut found)?,
+    }
     if options.repair {
         warn_of_purged(&found);
         warn_of_misfits("", &check.misfits);

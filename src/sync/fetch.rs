@@ -139,7 +139,7 @@ fn read_visits(
         }
         newest = newest.max(page.newest);
         for (id, visit) in &page.visits {
-            check_site(client, &mut reading.site, (*id, visit), &mut |line| {
+            let site = site_of(client, &mut reading.site, (*id, visit), &mut |line| {
                 outbox.send(Message::Notice(line));
             })?;
             let misfits = batch.add(client, site, (*id, visit), Some(day), midnight)?;
@@ -184,8 +184,8 @@ fn confirm_timezone(
 ) -> Result<bool> {
     let site = reading.site;
     let is_in_doubt = match reading.is_zone_known {
-        true => page.contradicts(site.zone),
-        false => !page.proves(site.zone),
+        true => page.contradicts(site),
+        false => !page.proves(site),
     };
     if is_in_doubt {
         let info = client.site(site.id, &mut |error, retry, wait| {
@@ -247,11 +247,11 @@ fn listed(
 ) -> Result<Vec<ListedVisit>> {
     let mut all = Vec::with_capacity(page.visits.len());
     for (id, visit) in &page.visits {
-        check_site(client, site, (*id, visit), notice)?;
+        let of_visit = site_of(client, site, (*id, visit), notice)?;
         let short = || client.failed(site.id, None, Fault::OutOfMemory);
         let of_visits = layouts.iter().filter(|layout| layout.kind.is_of_every_visit());
-        let values =
-            of_visits.map(|layout| visit_cells::visit_values(layout, visit, *id, *site, midnight));
+        let values = of_visits
+            .map(|layout| visit_cells::visit_values(layout, visit, *id, of_visit, midnight));
         let values = values.collect::<Option<_>>().ok_or_else(short)?;
         all.push(ListedVisit { id: *id, last: representable(visit.last), values });
     }
@@ -308,7 +308,7 @@ pub fn by_id(
             if !asked.contains(id) {
                 continue;
             }
-            check_site(client, &mut site, (*id, visit), notice)?;
+            let site = site_of(client, &mut site, (*id, visit), notice)?;
             if batch.is_large() {
                 ids.push(*id);
                 continue;
@@ -320,26 +320,30 @@ pub fn by_id(
     Ok((batch, ids))
 }
 
-/// Checks that a visit belongs to the requested site, unless that is a roll-up. Asks Matomo about that
-/// only when needed, and only once.
-fn check_site(
+/// The requested site as the rows of a visit need it. The visits of a roll-up are of other sites, and have
+/// the timezones of these. Asks Matomo only when needed, and only once.
+fn site_of(
     client: &Client,
     site: &mut SiteContext,
     (id, visit): (i64, &Visit),
     notice: &mut dyn FnMut(String),
-) -> Result<()> {
+) -> Result<SiteContext> {
     let other = visit_cells::id_site(visit, *site);
     if other == i64::from(site.id) {
-        return Ok(());
+        return Ok(*site);
     }
+    let on_retry = &mut |error: &Error, retry, wait| notice(retry_line(error, retry, wait));
     if site.is_rollup.is_none() {
-        let info = client.site(site.id, &mut |error, retry, wait| {
-            notice(retry_line(error, retry, wait));
-        })?;
-        site.is_rollup = info.is_rollup;
+        site.is_rollup = client.site(site.id, on_retry)?.is_rollup;
     }
-    if site.is_rollup == Some(true) {
-        return Ok(());
+    if site.is_rollup != Some(true) {
+        return Err(client.failed(site.id, None, Fault::OtherSite(id, other)));
     }
-    Err(client.failed(site.id, None, Fault::OtherSite(id, other)))
+    let Some(child) = i32::try_from(other).ok().filter(|id| *id > 0) else { return Ok(*site) };
+    match client.zone(child, on_retry) {
+        Ok(zone) => Ok(SiteContext { zone, ..*site }),
+        // No Matomo has visits of a site that it does not know; an odd ID must not lose one.
+        Err(Error::Request { fault: Fault::UnknownSite(_), .. }) => Ok(*site),
+        Err(error) => Err(error),
+    }
 }

@@ -11,9 +11,9 @@ use crate::matomo::client::{Client, VisitSelection};
 use crate::matomo::memory::Body;
 use crate::matomo::pager::{Pager, Stuck};
 use crate::matomo::visit::Visit;
-use crate::matomo::zone::Zone;
 use crate::rows::cell::representable;
 use crate::rows::site_context::SiteContext;
+use crate::rows::visit_cells::id_site;
 
 /// Options for reading days.
 #[derive(Debug, Clone, Copy)]
@@ -163,24 +163,26 @@ impl<'a> Pages<'a> {
 
 impl Page<'_> {
     /// Whether at least one visit confirms the site's timezone and none contradicts it.
-    pub fn proves(&self, zone: Zone) -> bool {
-        let mut visits = self.agreeing(zone);
+    pub fn proves(&self, site: SiteContext) -> bool {
+        let mut visits = self.agreeing(site);
         visits.next() == Some(true) && visits.all(|agrees| agrees)
     }
 
     /// Whether at least one visit contradicts the site's timezone and none confirms it.
-    pub fn contradicts(&self, zone: Zone) -> bool {
-        let mut visits = self.agreeing(zone);
+    pub fn contradicts(&self, site: SiteContext) -> bool {
+        let mut visits = self.agreeing(site);
         visits.next() == Some(false) && !visits.any(|agrees| agrees)
     }
 
-    /// For each visit with the site's wall clock in its actions: whether the clock at the first or
-    /// last action matches the timezone at the visit's start or end.
-    fn agreeing(&self, zone: Zone) -> impl Iterator<Item = bool> {
-        self.visits.iter().filter_map(move |(_, visit)| {
+    /// For each visit of the site itself with its wall clock in its actions: whether the clock at the
+    /// first or last action matches the timezone at the visit's start or end.
+    fn agreeing(&self, site: SiteContext) -> impl Iterator<Item = bool> {
+        let is_own = move |visit: &Visit| id_site(visit, site) == i64::from(site.id);
+        let own = self.visits.iter().filter(move |(_, visit)| is_own(visit));
+        own.filter_map(move |(_, visit)| {
             let clocks = || visit.actions.iter().filter_map(|action| action.wall);
             let is_at = |at: Option<i64>, wall: i64| {
-                representable(at).is_some_and(|at| at + zone.offset_at(at) == wall)
+                representable(at).is_some_and(|at| at + site.zone.offset_at(at) == wall)
             };
             let (first, last) = clocks().min().zip(clocks().max())?;
             Some(is_at(visit.first, first) || is_at(visit.last, last))

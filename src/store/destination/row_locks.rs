@@ -1,5 +1,7 @@
 //! Keeps syncs of the same rows apart.
 
+use std::collections::BTreeSet;
+
 use pgrx::pg_sys;
 
 use crate::error::{Busy, Error, Result};
@@ -29,6 +31,20 @@ impl Destination {
         }
         if !locks::try_take(rows, Mode::Alone, Until::TransactionEnd) {
             return Err(Busy::Syncs { site, name: self.name.clone() }.into());
+        }
+        Ok(())
+    }
+
+    /// Keeps rows of the sites of a roll-up from being removed until the end of the transaction. It waits for
+    /// the step that removes them.
+    ///
+    /// # Errors
+    /// [`Busy::Drops`].
+    pub fn lock_rows_of_others(&self, sites: &BTreeSet<i64>) -> Result<()> {
+        for site in sites.iter().filter_map(|site| i32::try_from(*site).ok()) {
+            if !locks::take(Lock::Rows(self.oid, site), Mode::Shared) {
+                return Err(busy(self.oid, self.name.clone()));
+            }
         }
         Ok(())
     }
@@ -75,7 +91,7 @@ fn busy(destination: pg_sys::Oid, name: String) -> Error {
     // A first sync has made companions, too.
     let syncs = |one: &Held| held.iter().any(|held| held.is_of_same(one) && held.is_alone);
     let is_kept_out = held.iter().any(|held| held.is_exclusive && !syncs(held));
-    match held.iter().map(|held| held.object.cast_signed()).max() {
+    match held.iter().map(Held::rank).max().map(|(_, site)| site) {
         Some(site) if !is_kept_out => Busy::Syncs { site, name }.into(),
         _ => Busy::Drops(name).into(),
     }

@@ -18,6 +18,7 @@ mod restores;
 mod retention;
 mod retention_locks;
 mod retention_rights;
+mod rollups;
 mod runs;
 mod site_owners;
 mod sites;

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use chrono::NaiveDate;
-use fake_matomo::{ActionTime, Clock, Fake, Options, OracleRow, Plan, Seen, SitePlan, World};
+use fake_matomo::{ActionTime, Clock, Fake, Options, OracleRow, Plan, Seen, Site, SitePlan, World};
 
 pub fn day(text: &str) -> NaiveDate {
     text.parse().unwrap()
@@ -22,6 +22,13 @@ pub fn world(seed: u64, zone: &str, visits_per_day: usize, first: &str, last: &s
         last_day: day(last),
         now: Clock::Real,
     })
+}
+
+/// Adds the roll-up of some sites.
+pub fn add_rollup(world: &mut World, id: i32, zone: &str, children: &[i64]) {
+    let rollup = world.add_site(Site::new(id.into(), "All", zone));
+    rollup.kind = "rollup".to_owned();
+    rollup.children = children.to_vec();
 }
 
 pub fn serve(world: World) -> Fake {

@@ -10,6 +10,7 @@ mod leftovers;
 mod mid_run;
 mod open_days;
 mod progress;
+mod rollups;
 mod sessions;
 mod timezones;
 mod workers;

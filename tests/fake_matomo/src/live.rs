@@ -33,15 +33,20 @@ pub fn last_visits_details(
         show: list("showColumns"),
         hide: list("hideColumns"),
     };
-    let lifetimes = lifetimes(site, world.now.seconds());
-    let scene = Scene { world, site, zone: site.zone(), lifetimes: &lifetimes };
+    // A visit of a roll-up is described by its own site.
+    let of_visitors = |site| lifetimes(site, world.now.seconds());
+    let sites: Vec<_> = world.listed_by(site).map(|site| (site, of_visitors(site))).collect();
     let mut w = Writer::new(style);
     w.brackets(|w| {
-        for place in chosen {
+        for (of, place) in chosen {
+            let (site, lifetimes) = &sites[of];
             w.element();
             match &site.recorded {
                 Some(all) => recorded(w, &all[place].json, &form),
-                None => json::visit(w, scene, &site.visits[place], &form),
+                None => {
+                    let scene = Scene { world, site, zone: site.zone(), lifetimes };
+                    json::visit(w, scene, &site.visits[place], &form);
+                }
             }
         }
     });
@@ -63,30 +68,34 @@ fn recorded(w: &mut Writer, visit: &serde_json::Value, form: &Form) {
     });
 }
 
-/// The indexes of the requested visits, in order.
-fn select(world: &World, site: &Site, params: &Params) -> Result<Vec<usize>, String> {
+/// The requested visits, in order: the index of each one's site among the listed ones, and its own there.
+fn select(world: &World, site: &Site, params: &Params) -> Result<Vec<(usize, usize)>, String> {
     let zone = site.zone();
     let today = zone.day(world.now.seconds());
     let (from, to) = limits(span(params, today)?, zone, today);
     let segment = params.filled("segment").map(Segment::parse).transpose()?;
     let after: Option<i64> = params.get("minTimestamp").and_then(|t| t.parse().ok());
-    let mut found = site.ends(world.now.seconds());
-    found.retain(|(last, id, _)| {
+    let ends = world.listed_by(site).map(|site| site.ends(world.now.seconds()));
+    let mut found: Vec<_> = ends
+        .enumerate()
+        .flat_map(|(of, ends)| ends.into_iter().map(move |(last, id, place)| (last, id, of, place)))
+        .collect();
+    found.retain(|(last, id, ..)| {
         (from..=to).contains(last)
             && after.is_none_or(|after| *last > after)
             && segment.as_ref().is_none_or(|segment| segment.holds(*id))
     });
     // 1009 is prime.
-    found.sort_unstable_by_key(|(last, id, place)| {
+    found.sort_unstable_by_key(|(last, id, of, place)| {
         let order = if world.order == 0 { *id } else { id * (world.order % 1008 + 1) % 1009 };
-        (*last, order, *place)
+        (*last, order, *of, *place)
     });
     if !params.get("filter_sort_order").is_some_and(|o| o.eq_ignore_ascii_case("asc")) {
         found.reverse();
     }
     let (limit, offset) = page(params);
     let rows = found.into_iter().skip(offset).take(limit);
-    Ok(rows.map(|(_, _, place)| place).collect())
+    Ok(rows.map(|(_, _, of, place)| (of, place)).collect())
 }
 
 /// `filter_limit` and `filter_offset`.

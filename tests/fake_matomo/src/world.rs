@@ -44,6 +44,8 @@ pub struct Site {
     /// `type`: `website`, or `rollup` of the plugin RollUpReporting, which lists other sites'
     /// visits.
     pub kind: String,
+    /// The sites that a roll-up lists the visits of.
+    pub children: Vec<i64>,
     pub visits: Vec<Visit>,
     pub goals: Vec<Goal>,
     /// The configured custom dimensions; those in visits are independent of it.
@@ -62,6 +64,7 @@ impl Site {
             currency: "EUR".to_owned(),
             ecommerce: false,
             kind: "website".to_owned(),
+            children: Vec::new(),
             visits: Vec::new(),
             goals: Vec::new(),
             dimensions: Vec::new(),
@@ -181,6 +184,11 @@ impl World {
     /// The site with this id, if there is one.
     pub fn find(&self, id: i64) -> Option<&Site> {
         self.sites.iter().find(|s| s.id == id)
+    }
+
+    /// The sites whose visits a site lists: itself, and those of a roll-up.
+    pub(crate) fn listed_by<'a>(&'a self, site: &'a Site) -> impl Iterator<Item = &'a Site> {
+        std::iter::once(site).chain(site.children.iter().map(|id| self.site(*id)))
     }
 
     /// The site with this id.

@@ -44,6 +44,27 @@ fn days_follow_the_clocks() {
     assert_eq!((ahead(0), ahead(1)), (7200, 3600));
 }
 
+/// The plugin RollUpReporting. `timestamp` is by the clock of the visit's own site.
+#[test]
+fn a_rollup_lists_the_visits_of_its_sites_with_their_own_clocks() {
+    let mut world = paris(&[(1, "2026-10-24 22:00:00"), (2, "2026-10-25 10:00:00")]);
+    let noon = at("2026-10-25 09:00:00");
+    let first = world.add_site(Site::new(2, "UTC", "UTC"));
+    first.add(Visit::new(3, noon).and(Action::page(noon, "/", "Noon")));
+    let rollup = world.add_site(Site::new(3, "All", "UTC"));
+    (rollup.kind, rollup.children) = ("rollup".to_owned(), vec![1, 2]);
+    let fake = serve(world);
+    let params = "idSite=3&period=range&date=2026-10-25,2026-10-25&filter_sort_order=asc";
+    let (_, visits) = call(&fake, "Live.getLastVisitsDetails", params);
+    let of = |visit: &serde_json::Value| {
+        let [id, site, first] =
+            ["idVisit", "idSite", "firstActionTimestamp"].map(|key| visit[key].as_i64().unwrap());
+        (id, site, visit["actionDetails"][0]["timestamp"].as_i64().unwrap() - first)
+    };
+    let visits: Vec<_> = visits.as_array().unwrap().iter().map(of).collect();
+    assert_eq!(visits, [(3, 2, 0), (2, 1, 3600)]);
+}
+
 #[test]
 fn today_as_a_day_begins_yesterday() {
     let fake = serve(paris(&[
