@@ -1198,6 +1198,20 @@ SELECT pg_catalog.pg_extension_config_dump('matomo_companion', $$
         ORDER BY l.destination_here = 0::pg_catalog.oid)
     FETCH FIRST ROW WITH TIES$$);
 
+CREATE OR REPLACE FUNCTION matomo_find_companion(destination regclass, kind text, columns text[]) RETURNS regclass
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT c.oid::regclass FROM pg_class d
+    JOIN pg_class c ON c.relnamespace = d.relnamespace AND c.relname = (d.relname || '_' || kind)::name
+        AND c.relname::text = d.relname || '_' || kind
+    WHERE d.oid = destination AND c.relkind IN ('r', 'p') AND c.relowner = d.relowner
+      AND (SELECT count(*) FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = ANY (columns)) = cardinality(columns)
+$$;
+
+COMMENT ON FUNCTION matomo_find_companion(regclass, text, text[]) IS
+    'Internal: finds a table that can be a companion of a destination, by its name, owner and columns';
+
 CREATE OR REPLACE FUNCTION matomo_create_companion(destination regclass, kind text, key text[], time_column text) RETURNS regclass
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -1240,11 +1254,8 @@ BEGIN
     qualified := format('%I.%I', of_schema, companion_name);
     known := to_regclass(qualified);
     IF known IS NOT NULL THEN
-        -- Such as one from before DROP EXTENSION. Once locked, it is not exchanged. Rows without a
-        -- destination are of another one.
-        IF EXISTS (SELECT FROM pg_class c WHERE c.oid = known AND c.relkind IN ('r', 'p') AND c.relowner = table_owner
-                     AND (SELECT count(*) FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = ANY (key || time_column))
-                         = cardinality(key) + 1) THEN
+        -- Once locked, it is not exchanged. Rows without a destination are of another one.
+        IF known = @extschema@.matomo_find_companion(destination, kind, key || time_column) THEN
             EXECUTE format('LOCK TABLE ONLY %s IN ACCESS SHARE MODE', qualified);
             IF to_regclass(qualified) = known THEN
                 -- Two statements, as Citus plans them.
@@ -2303,7 +2314,7 @@ DECLARE
         'matomo_today', 'matomo_partition_ranges', 'matomo_create_partitions', 'matomo_create_weeks',
         'matomo_drop_step', 'matomo_drop_rows', 'matomo_drop_day', 'matomo_drop_partition', 'matomo_is_of_rows', 'matomo_drop_before', 'matomo_remove_site',
         'matomo_run_outside_transaction', 'matomo_run_sites', 'matomo_run_step', 'matomo_action_node',
-        'matomo_visit', 'matomo_conversion', 'matomo_item', 'matomo_companion', 'matomo_create_companions', 'matomo_create_companion', 'matomo_grant_as',
+        'matomo_visit', 'matomo_conversion', 'matomo_item', 'matomo_companion', 'matomo_create_companions', 'matomo_create_companion', 'matomo_find_companion', 'matomo_grant_as',
         'matomo_site_details', 'matomo_goals', 'matomo_dimensions', 'matomo_create_named_views', 'matomo_ignore_new_sites'];
     change text;
 BEGIN
