@@ -56,6 +56,11 @@ pg_catalog.set_config('matomo_update.grants', (
         CASE WHEN a.is_grantable THEN ' WITH GRANT OPTION' END), '; ')
     FROM remade r CROSS JOIN LATERAL pg_catalog.aclexplode(r.acl) a WHERE a.grantee <> r.owner), true);
 
+-- The columns that syncs of 0.1.0 write.
+SELECT pg_catalog.set_config('matomo_update.columns', (
+    SELECT pg_catalog.array_agg(a.attname)::text FROM pg_catalog.pg_attribute a
+    WHERE a.attrelid = 'matomo_action'::regclass::oid AND a.attnum > 0), true);
+
 DROP TABLE matomo_action;
 DROP VIEW matomo_status;
 DROP VIEW matomo_sites;
@@ -2344,6 +2349,33 @@ BEGIN
         SELECT grants WHERE grants <> ''
     LOOP
         EXECUTE change;
+    END LOOP;
+END
+$do$;
+
+-- Columns of the user's own, if they have a name that syncs did not know.
+DO $do$
+DECLARE
+    known CONSTANT name[] := pg_catalog.current_setting('matomo_update.columns');
+    own record;
+BEGIN
+    FOR own IN
+        SELECT pg_catalog.format('%I.%I', n.nspname, d.relname) AS destination,
+               pg_catalog.array_agg(pg_catalog.quote_ident(a.attname) ORDER BY a.attnum) AS columns
+        FROM pg_catalog.pg_class d
+        JOIN pg_catalog.pg_namespace n ON n.oid = d.relnamespace
+        JOIN pg_catalog.pg_attribute a ON a.attrelid = d.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
+        WHERE d.oid IN (SELECT l.destination::oid FROM matomo_ledger l UNION ALL SELECT s.destination::oid FROM matomo_site_config s)
+          AND a.attname <> ALL (known) AND a.attname IN (
+              SELECT t.attname FROM pg_catalog.pg_attribute t
+              WHERE t.attrelid IN ('matomo_action'::regclass::oid, 'matomo_visit'::regclass::oid) AND t.attnum > 0)
+        GROUP BY n.nspname, d.relname ORDER BY 1
+    LOOP
+        RAISE WARNING USING
+            MESSAGE = pg_catalog.format('syncs write columns of table %s from now on: %s', own.destination,
+                pg_catalog.array_to_string(own.columns, ', ')),
+            HINT = pg_catalog.format('Rename those of your own before the next sync, which overwrites them: ALTER TABLE %1$s RENAME %2$s TO my_%2$s.',
+                own.destination, own.columns[1]);
     END LOOP;
 END
 $do$;
