@@ -48,6 +48,14 @@ fn a_key_that_is_left_out_of_visits_is_kept_of_an_action_and_the_other_way_round
     assert_eq!(extra(&visits[0]), r#"{"subtitle": "b"}"#);
 }
 
+/// Matomo 4 sends both for page views that version 3 has tracked.
+#[test]
+fn a_generation_time_is_kept_in_milliseconds_only() {
+    let action = r#"{"type":"action","generationTime":"0.12s","generationTimeMilliseconds":"120"}"#;
+    let (actions, _) = of(TableKind::Actions, &format!(r#""actionDetails":[{action}]"#));
+    assert_eq!(extra(&actions[0]), r#"{"generationTimeMilliseconds": "120"}"#);
+}
+
 #[test]
 fn an_odd_number_of_cut_actions_is_null_kept_and_leaves_the_exit_page_open() {
     let visit = |count: &str| {
