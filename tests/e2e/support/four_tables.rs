@@ -68,7 +68,15 @@ pub fn assert_companions_equal(db: &mut Client, destination: &str, oracle: &Orac
 
 /// The names of a destination and of its companions.
 pub fn four(destination: &str) -> [String; 4] {
-    ["", "_visits", "_conversions", "_items"].map(|kind| format!("{destination}{kind}"))
+    ["", "_visits", "_conversions", "_items"].map(|kind| named(destination, kind))
+}
+
+/// The name of a companion; the destination's may be quoted.
+fn named(destination: &str, kind: &str) -> String {
+    match destination.strip_suffix('"') {
+        Some(name) => format!("{name}{kind}\""),
+        None => format!("{destination}{kind}"),
+    }
 }
 
 /// The same as a comma-separated list.
@@ -99,7 +107,7 @@ fn companions(oracle: &OracleTables) -> [(&'static str, &OracleTable); 3] {
 fn differences_in(db: &mut Client, destination: &str, of: &[(&str, &OracleTable)]) -> String {
     let mut text = String::new();
     for (companion, oracle) in of {
-        let table = format!("{destination}{companion}");
+        let table = named(destination, companion);
         let found = differences_of(db, &table, oracle);
         if !found.is_empty() {
             writeln!(text, "{table}:\n{found}").unwrap();
