@@ -132,7 +132,8 @@ fn a_site_of_another_matomo_may_be_registered_for_tables_that_were_emptied() {
     crate::support::worker::store(&mut db, "other", &other);
     let add = format!("SELECT matomo_add_site('other', 2, '{}')", noon.text(2));
     run(&mut db, "TRUNCATE matomo");
-    let hint = "TRUNCATE public.matomo_visits, public.matomo_conversions as well";
+    let hint =
+        "TRUNCATE public.matomo_visits, public.matomo_conversions, public.matomo_items as well";
     assert_says(&error(&mut db, &add), "55000", &refusal(&fake, "matomo"), &[], hint);
     run(&mut db, &format!("TRUNCATE {}", all_four("matomo")));
     run(&mut db, &add);
