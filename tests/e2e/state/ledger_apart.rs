@@ -76,17 +76,17 @@ fn a_destination_may_be_filled_by_another_matomo_once_all_its_tables_are_empty()
         let into = format!("{}, destination => '{table}'", from(&noon, 2));
         sync(&mut db, &fake, &into);
         // The rows of the companions are the first one's, too.
-        let [_, visits, conversions, _] = four(table);
+        let [_, visits, conversions, items] = four(table);
         for (emptied, left) in [
-            (table, format!("public.{visits}, public.{conversions}")),
-            (visits.as_str(), format!("public.{conversions}")),
+            (table, format!("public.{visits}, public.{conversions}, public.{items}")),
+            (visits.as_str(), format!("public.{conversions}, public.{items}")),
         ] {
             run(&mut db, &format!("TRUNCATE {emptied}"));
             let refused = error(&mut db, &sync_sql(&other, 2, &into));
             let hint = format!("TRUNCATE {left} as well, or give each Matomo a table of its own");
             assert_says(&refused, "55000", &refusal(&fake, table), &[], &hint);
         }
-        run(&mut db, &format!("TRUNCATE {conversions}"));
+        run(&mut db, &format!("TRUNCATE {conversions}, {items}"));
         sync_site(&mut db, &other, 2, &into);
         assert_tables_equal(&mut db, table, &all_tables_of(&other, 2));
         let known = texts(&mut db, "SELECT DISTINCT matomo FROM matomo_days");
