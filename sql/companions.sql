@@ -44,6 +44,21 @@ SELECT pg_catalog.pg_extension_config_dump('matomo_companion', $$
         ORDER BY l.destination_here = 0::pg_catalog.oid)
     FETCH FIRST ROW WITH TIES$$);
 
+-- A table of the destination's owner that has these columns. Such as one from before DROP EXTENSION.
+CREATE FUNCTION matomo_find_companion(destination regclass, kind text, columns text[]) RETURNS regclass
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT c.oid::regclass FROM pg_class d
+    JOIN pg_class c ON c.relnamespace = d.relnamespace AND c.relname = (d.relname || '_' || kind)::name
+        AND c.relname::text = d.relname || '_' || kind
+    WHERE d.oid = destination AND c.relkind IN ('r', 'p') AND c.relowner = d.relowner
+      AND (SELECT count(*) FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = ANY (columns)) = cardinality(columns)
+$$;
+
+COMMENT ON FUNCTION matomo_find_companion(regclass, text, text[]) IS
+    'Internal: finds a table that can be a companion of a destination, by its name, owner and columns';
+
 CREATE FUNCTION matomo_create_companion(destination regclass, kind text, key text[], time_column text) RETURNS regclass
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -86,11 +101,8 @@ BEGIN
     qualified := format('%I.%I', of_schema, companion_name);
     known := to_regclass(qualified);
     IF known IS NOT NULL THEN
-        -- Such as one from before DROP EXTENSION. Once locked, it is not exchanged. Rows without a
-        -- destination are of another one.
-        IF EXISTS (SELECT FROM pg_class c WHERE c.oid = known AND c.relkind IN ('r', 'p') AND c.relowner = table_owner
-                     AND (SELECT count(*) FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = ANY (key || time_column))
-                         = cardinality(key) + 1) THEN
+        -- Once locked, it is not exchanged. Rows without a destination are of another one.
+        IF known = @extschema@.matomo_find_companion(destination, kind, key || time_column) THEN
             EXECUTE format('LOCK TABLE ONLY %s IN ACCESS SHARE MODE', qualified);
             IF to_regclass(qualified) = known THEN
                 -- Two statements, as Citus plans them.

@@ -56,6 +56,11 @@ pg_catalog.set_config('matomo_update.grants', (
         CASE WHEN a.is_grantable THEN ' WITH GRANT OPTION' END), '; ')
     FROM remade r CROSS JOIN LATERAL pg_catalog.aclexplode(r.acl) a WHERE a.grantee <> r.owner), true);
 
+-- The columns that syncs of 0.1.0 write.
+SELECT pg_catalog.set_config('matomo_update.columns', (
+    SELECT pg_catalog.array_agg(a.attname)::text FROM pg_catalog.pg_attribute a
+    WHERE a.attrelid = 'matomo_action'::regclass::oid AND a.attnum > 0), true);
+
 DROP TABLE matomo_action;
 DROP VIEW matomo_status;
 DROP VIEW matomo_sites;
@@ -1198,6 +1203,20 @@ SELECT pg_catalog.pg_extension_config_dump('matomo_companion', $$
         ORDER BY l.destination_here = 0::pg_catalog.oid)
     FETCH FIRST ROW WITH TIES$$);
 
+CREATE OR REPLACE FUNCTION matomo_find_companion(destination regclass, kind text, columns text[]) RETURNS regclass
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT c.oid::regclass FROM pg_class d
+    JOIN pg_class c ON c.relnamespace = d.relnamespace AND c.relname = (d.relname || '_' || kind)::name
+        AND c.relname::text = d.relname || '_' || kind
+    WHERE d.oid = destination AND c.relkind IN ('r', 'p') AND c.relowner = d.relowner
+      AND (SELECT count(*) FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = ANY (columns)) = cardinality(columns)
+$$;
+
+COMMENT ON FUNCTION matomo_find_companion(regclass, text, text[]) IS
+    'Internal: finds a table that can be a companion of a destination, by its name, owner and columns';
+
 CREATE OR REPLACE FUNCTION matomo_create_companion(destination regclass, kind text, key text[], time_column text) RETURNS regclass
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -1240,11 +1259,8 @@ BEGIN
     qualified := format('%I.%I', of_schema, companion_name);
     known := to_regclass(qualified);
     IF known IS NOT NULL THEN
-        -- Such as one from before DROP EXTENSION. Once locked, it is not exchanged. Rows without a
-        -- destination are of another one.
-        IF EXISTS (SELECT FROM pg_class c WHERE c.oid = known AND c.relkind IN ('r', 'p') AND c.relowner = table_owner
-                     AND (SELECT count(*) FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = ANY (key || time_column))
-                         = cardinality(key) + 1) THEN
+        -- Once locked, it is not exchanged. Rows without a destination are of another one.
+        IF known = @extschema@.matomo_find_companion(destination, kind, key || time_column) THEN
             EXECUTE format('LOCK TABLE ONLY %s IN ACCESS SHARE MODE', qualified);
             IF to_regclass(qualified) = known THEN
                 -- Two statements, as Citus plans them.
@@ -2303,7 +2319,7 @@ DECLARE
         'matomo_today', 'matomo_partition_ranges', 'matomo_create_partitions', 'matomo_create_weeks',
         'matomo_drop_step', 'matomo_drop_rows', 'matomo_drop_day', 'matomo_drop_partition', 'matomo_is_of_rows', 'matomo_drop_before', 'matomo_remove_site',
         'matomo_run_outside_transaction', 'matomo_run_sites', 'matomo_run_step', 'matomo_action_node',
-        'matomo_visit', 'matomo_conversion', 'matomo_item', 'matomo_companion', 'matomo_create_companions', 'matomo_create_companion', 'matomo_grant_as',
+        'matomo_visit', 'matomo_conversion', 'matomo_item', 'matomo_companion', 'matomo_create_companions', 'matomo_create_companion', 'matomo_find_companion', 'matomo_grant_as',
         'matomo_site_details', 'matomo_goals', 'matomo_dimensions', 'matomo_create_named_views', 'matomo_ignore_new_sites'];
     change text;
 BEGIN
@@ -2333,6 +2349,33 @@ BEGIN
         SELECT grants WHERE grants <> ''
     LOOP
         EXECUTE change;
+    END LOOP;
+END
+$do$;
+
+-- Columns of the user's own, if they have a name that syncs did not know.
+DO $do$
+DECLARE
+    known CONSTANT name[] := pg_catalog.current_setting('matomo_update.columns');
+    own record;
+BEGIN
+    FOR own IN
+        SELECT pg_catalog.format('%I.%I', n.nspname, d.relname) AS destination,
+               pg_catalog.array_agg(pg_catalog.quote_ident(a.attname) ORDER BY a.attnum) AS columns
+        FROM pg_catalog.pg_class d
+        JOIN pg_catalog.pg_namespace n ON n.oid = d.relnamespace
+        JOIN pg_catalog.pg_attribute a ON a.attrelid = d.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
+        WHERE d.oid IN (SELECT l.destination::oid FROM matomo_ledger l UNION ALL SELECT s.destination::oid FROM matomo_site_config s)
+          AND a.attname <> ALL (known) AND a.attname IN (
+              SELECT t.attname FROM pg_catalog.pg_attribute t
+              WHERE t.attrelid IN ('matomo_action'::regclass::oid, 'matomo_visit'::regclass::oid) AND t.attnum > 0)
+        GROUP BY n.nspname, d.relname ORDER BY 1
+    LOOP
+        RAISE WARNING USING
+            MESSAGE = pg_catalog.format('syncs write columns of table %s from now on: %s', own.destination,
+                pg_catalog.array_to_string(own.columns, ', ')),
+            HINT = pg_catalog.format('Rename those of your own before the next sync, which overwrites them: ALTER TABLE %1$s RENAME %2$s TO my_%2$s.',
+                own.destination, own.columns[1]);
     END LOOP;
 END
 $do$;

@@ -43,6 +43,7 @@ GRANT EXECUTE ON FUNCTION
     matomo_create_named_views(regclass),
     matomo_grant_as(regclass, regclass),
     matomo_create_companion(regclass, text, text[], text),
+    matomo_find_companion(regclass, text, text[]),
     matomo_partition_ranges(regclass),
     matomo_create_partitions(regclass, timestamptz, timestamptz),
     matomo_create_weeks(regclass, timestamptz, timestamptz),

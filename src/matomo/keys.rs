@@ -143,8 +143,10 @@ const LEFT_OUT_OF_VISITS: [&str; 22] = [
     "visitServerHour",
 ];
 
-/// The same of an action. `pageTitle` is its `title`, and `subtitle` its URL or made of other values.
-const LEFT_OUT_OF_ACTIONS: [&str; 5] = ["icon", "iconSVG", "pageLoadTime", "pageTitle", "subtitle"];
+/// The same of an action. `subtitle` is its URL or made of other values, and `generationTime` what
+/// `generationTimeMilliseconds` is in words, in the language of the request.
+const LEFT_OUT_OF_ACTIONS: [&str; 5] =
+    ["generationTime", "icon", "iconSVG", "pageLoadTime", "subtitle"];
 
 /// The position of a key in [`VISIT_KEYS`], for constants.
 pub const fn visit_key(key: &str) -> usize {

@@ -75,6 +75,8 @@ pub struct Action<'a> {
     /// The values of [`ACTION_KEYS`].
     pub values: Values<'a, { ACTION_KEYS.len() }>,
     pub custom_variables: Option<&'a RawValue>,
+    /// `pageTitle`, which Matomo sends as `title` too, unless a plugin has made another one.
+    pub page_title: Option<&'a RawValue>,
     pub dimensions: Dimensions<'a>,
     pub unknown: Members<'a>,
 }
@@ -250,6 +252,7 @@ impl<'a> Action<'a> {
             }
             match key.as_ref() {
                 "customVariables" => action.custom_variables = present(map.next_value()?),
+                "pageTitle" => action.page_title = present(map.next_value()?),
                 _ => {
                     let left_out = keys::is_left_out_of_actions(&key);
                     read_other(

@@ -84,7 +84,18 @@ fn out_of_place<'a>(action: &Action<'a>) -> Vec<(&'static str, &'a RawValue)> {
     {
         found.push(("itemDetails", details));
     }
+    if let Some(title) = action.page_title
+        && !json::is_nothing(title)
+        && !is_shown(title, action.values[const { action_key("title") }])
+    {
+        found.push(("pageTitle", title));
+    }
     found
+}
+
+/// Whether a column of texts shows the two alike.
+fn is_shown(value: &RawValue, other: Option<&RawValue>) -> bool {
+    other.is_some_and(|other| value.get() == other.get() || json::text(value) == json::text(other))
 }
 
 fn are_items(details: &RawValue) -> bool {

@@ -40,12 +40,38 @@ fn extra(row: &Row) -> &str {
 
 #[test]
 fn a_key_that_is_left_out_of_visits_is_kept_of_an_action_and_the_other_way_round() {
-    let action = r#"{"type":"action","location":"a","language":"b","pageTitle":"c"}"#;
+    let action = r#"{"type":"action","location":"a","language":"b","icon":"c"}"#;
     let members = format!(r#""location":"a","subtitle":"b","actionDetails":[{action}]"#);
     let (actions, _) = of(TableKind::Actions, &members);
     assert_eq!(extra(&actions[0]), r#"{"language": "b", "location": "a"}"#);
     let (visits, _) = of(TableKind::Visits, &members);
     assert_eq!(extra(&visits[0]), r#"{"subtitle": "b"}"#);
+}
+
+/// As a plugin makes it.
+#[test]
+fn a_page_title_is_kept_where_the_title_is_another_one() {
+    for (members, kept) in [
+        (r#""title":"Form","pageTitle":"Checkout""#, r#"{"pageTitle": "Checkout"}"#),
+        (r#""pageTitle":"Checkout""#, r#"{"pageTitle": "Checkout"}"#),
+        (r#""pageTitle":"Checkout","title":"Checkout""#, ""),
+        (r#""title":"Caf\u00e9","pageTitle":"Café""#, ""),
+        (r#""title":7,"pageTitle":"7""#, ""),
+        (r#""title":"Form","pageTitle":null"#, ""),
+        (r#""title":"Form","pageTitle":"""#, ""),
+    ] {
+        let action = format!(r#""actionDetails":[{{"type":"action",{members}}}]"#);
+        let (actions, _) = of(TableKind::Actions, &action);
+        assert_eq!(extra(&actions[0]), kept, "{members}");
+    }
+}
+
+/// Matomo 4 sends both for page views that version 3 has tracked.
+#[test]
+fn a_generation_time_is_kept_in_milliseconds_only() {
+    let action = r#"{"type":"action","generationTime":"0.12s","generationTimeMilliseconds":"120"}"#;
+    let (actions, _) = of(TableKind::Actions, &format!(r#""actionDetails":[{action}]"#));
+    assert_eq!(extra(&actions[0]), r#"{"generationTimeMilliseconds": "120"}"#);
 }
 
 #[test]

@@ -18,6 +18,7 @@ use crate::state::restored;
 use crate::state::table::Table;
 use crate::store::companions;
 use crate::store::engine::places;
+use crate::store::unregistered;
 
 /// Maximum wait for locks if the session has no `lock_timeout`.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -103,6 +104,7 @@ pub fn forget(visitor: &Visitor, only_in: Option<pg_sys::Oid>) -> Result<Vec<Era
     for table in groups.iter().flat_map(Group::tables) {
         places::check_is_unseen(table.oid)?;
     }
+    warn_of_unsearched(&extension, &groups)?;
     if only_in.is_none() {
         // Deferred constraints would run without the owners' rights.
         undefer()?;
@@ -279,6 +281,21 @@ fn warn_of_missing(tables: &[String], rows: &str, column: &str) {
             ),
         );
     }
+}
+
+/// Warns of tables that look like companions and keep their rows of the visitor.
+fn warn_of_unsearched(extension: &Extension, groups: &[Group]) -> Result<()> {
+    for Group { table, companions } in groups {
+        if companions.is_empty() {
+            let mut found = unregistered::companions(extension, table.oid)?;
+            // Such as companions that a destination that was dropped has left.
+            let is_searched =
+                |oid| groups.iter().flat_map(Group::tables).any(|table| table.oid == oid);
+            found.retain(|(oid, _)| !is_searched(*oid));
+            unregistered::warn_of_unsearched(&table.name, &found);
+        }
+    }
+    Ok(())
 }
 
 /// All tables that syncs have written to, a destination with its companions, except temporary tables of

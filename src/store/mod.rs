@@ -16,4 +16,5 @@ pub mod row_matcher;
 pub mod row_texts;
 pub mod statements;
 pub mod table_writer;
+pub mod unregistered;
 pub mod written;

@@ -23,6 +23,7 @@ use crate::store::batch_writer::Writer;
 use crate::store::destination::Destination;
 use crate::store::engine::hint::with_engine_hint;
 use crate::store::inspect;
+use crate::store::unregistered;
 use crate::sync::known_days;
 use crate::sync::new_tables;
 use crate::sync::notices::readable;
@@ -69,6 +70,7 @@ pub fn run(request: SyncRequest) -> Result<Vec<DayResult>> {
                     let truncated = results.iter().map(|(read, _)| read.met.truncated_visits).sum();
                     warn_of_truncation("", truncated);
                     warn_of_misfits("", &misfits);
+                    unregistered::warn_of_unwritten("", &destination)?;
                     return Ok(results);
                 }
                 CopyResult::ZoneChanged(told) => {

@@ -30,6 +30,7 @@ use crate::state::sites::{self, RegisteredSite};
 use crate::store::destination::Destination;
 use crate::store::engine::hint::with_engine_hint;
 use crate::store::partitions;
+use crate::store::unregistered;
 use crate::sync::notices::Notices;
 use crate::sync::pages::Budget;
 use crate::sync::progress::Progress;
@@ -200,6 +201,7 @@ fn copy(run: i64) -> Result<Status> {
     let prefix = format!("registered site {}: ", site.id);
     warn_of_truncation(&prefix, state.truncated_visits);
     warn_of_misfits(&prefix, &state.misfits);
+    unregistered::warn_of_unwritten(&prefix, &step.destination)?;
     runs::succeed(&extension, run)?;
     let metadata_day = metadata_step::begin(&extension, site.id)?;
     current_work::with(|work| work.metadata_day = metadata_day)?;
@@ -213,6 +215,7 @@ const STEP: Duration = Duration::from_secs(5);
 /// Result of a step.
 struct StepResult {
     client: Client,
+    destination: Destination,
     info: SiteInfo,
     /// The days that were due.
     due: Vec<NaiveDate>,
@@ -293,7 +296,7 @@ fn as_owner(
     // A trigger may have deferred them anew.
     undefer()?;
     let bytes = client.received().saturating_sub(received);
-    Ok(StepResult { client, info, due, results, misfits, bytes, progress })
+    Ok(StepResult { client, destination, info, due, results, misfits, bytes, progress })
 }
 
 /// The site as reported to an earlier step.

@@ -3,6 +3,8 @@
 use fake_matomo::Fake;
 use postgres::Client;
 
+use crate::support::cluster::shared;
+use crate::support::log::connect_with_notices;
 use crate::support::sites::{add_site, server};
 use crate::support::*;
 
@@ -215,6 +217,54 @@ fn only_tables_that_fit_are_taken_as_companions() {
     assert_eq!(texts(&mut db, taken), ["t_visits"]);
     assert_eq!(one::<i64>(&mut db, "SELECT count(*) FROM matomo_companion"), 1);
     drop(fake);
+}
+
+/// As after DROP EXTENSION: the old companions are no longer known as such.
+#[test]
+fn syncs_and_erasures_name_tables_that_look_like_companions_until_these_are_taken() {
+    let fake = shop();
+    let (name, mut db) = named_database();
+    sync_all(&mut db, &fake);
+    run(&mut db, "DROP EXTENSION matomo_postgres; CREATE EXTENSION matomo_postgres");
+    server(&mut db, &fake);
+    // Now this one does not fit.
+    run(&mut db, "ALTER TABLE matomo_conversions RENAME converted TO at");
+    let (mut db, said) = connect_with_notices(shared(), &name, "postgres");
+    let names = "public.matomo_visits, public.matomo_items";
+    let take = "Run SELECT matomo_create_companions('public.matomo')";
+    let mut assert_warns = |call: &str, warning: Option<(&str, &str)>| {
+        run(&mut db, call);
+        let warnings = said.warnings();
+        assert_eq!(warnings.len(), usize::from(warning.is_some()), "{call}: {warnings:?}");
+        if let Some((message, hint)) = warning {
+            assert_says(&warnings[0], "01000", message, &[], hint);
+        }
+    };
+    let sync = Sync::of(&fake, FIRST, LAST).sql();
+    let unwritten =
+        format!("tables that look like companions of public.matomo are not updated: {names}");
+    let site = format!(
+        "SELECT matomo_add_site('analytics', 1, start_date => '{FIRST}', destination => 'matomo')"
+    );
+    let of_site = format!("registered site 1: {unwritten}");
+    let unsearched =
+        format!("tables that look like companions of public.matomo are not searched: {names}");
+    let then = format!("{take}, then erase again");
+    let searches = ["SELECT matomo_forget('x')", "SELECT matomo_forget('x', only_in => 'matomo')"];
+    for _ in 0..2 {
+        assert_warns(&sync, Some((&unwritten, take)));
+    }
+    assert_warns(&site, None);
+    assert_warns("CALL matomo_sync_all()", Some((&of_site, take)));
+    for search in searches {
+        assert_warns(search, Some((&unsearched, &then)));
+    }
+    assert_warns("ALTER TABLE matomo_conversions RENAME at TO converted", None);
+    assert_warns("SELECT matomo_create_companions('public.matomo')", None);
+    for call in [sync.as_str(), "CALL matomo_sync_site(1)", searches[0], searches[1]] {
+        assert_warns(call, None);
+    }
+    assert_tables_equal(&mut db, "matomo", &all_tables_of(&fake, 1));
 }
 
 /// A destination is created with all its companions or not at all.

@@ -10,7 +10,7 @@ use crate::support::sites::*;
 use crate::support::*;
 
 /// What roles without any grant may do, one object per line. Other objects are closed to them.
-const EVERYBODY: [&str; 40] = [
+const EVERYBODY: [&str; 41] = [
     // Functions that use the caller's rights.
     "f matomo_create_companion(regclass,text,text[],text): EXECUTE",
     "f matomo_create_companions(regclass): EXECUTE",
@@ -22,6 +22,7 @@ const EVERYBODY: [&str; 40] = [
     "f matomo_drop_partition(oid,text,text,text,text,text): EXECUTE",
     "f matomo_drop_rows(regclass,timestamp with time zone,integer,interval,text,text,boolean,jsonb,jsonb): EXECUTE",
     "f matomo_drop_step(regclass,timestamp with time zone,integer,interval,jsonb): EXECUTE",
+    "f matomo_find_companion(regclass,text,text[]): EXECUTE",
     "f matomo_find_table(text[]): EXECUTE",
     "f matomo_forget(text,text,regclass,text): EXECUTE",
     "f matomo_grant_as(regclass,regclass): EXECUTE",

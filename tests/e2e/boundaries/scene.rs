@@ -6,8 +6,8 @@
 //! action less, one another title, one is new. d1 and d0 are new and need a partition that does not
 //! exist; d1 has more visits than a step reads.
 
+use fake_matomo::Fake;
 use fake_matomo::tables::OracleTables;
-use fake_matomo::{Action, Fake, Item, Kind};
 use postgres::Client;
 
 use super::hold;
@@ -42,19 +42,6 @@ impl Scene {
         let mut world = noon.world(6);
         for n in 4..=6 {
             world.site_mut(1).add(noon.visit(1, n));
-        }
-        // Orders, instead of the goals of the third visits.
-        for visit in world.site_mut(1).visits.iter_mut().filter(|visit| visit.id % 10 == 3) {
-            let at = visit.actions.pop().unwrap().at;
-            let item = |sku: &str| Item {
-                sku: sku.to_owned(),
-                name: "Shoe".to_owned(),
-                categories: vec!["Shoes".to_owned()],
-                price: 4990,
-                quantity: 2,
-            };
-            let id = format!("O{}", visit.id);
-            visit.push(Action::order(at, id, vec![item("S1"), item("S2")]));
         }
         let fake = serve(world);
         run(db, "CREATE EXTENSION matomo_postgres");
@@ -178,7 +165,7 @@ impl Scene {
         let mut world = self.fake.world();
         let site = world.site_mut(1);
         site.visit_mut(1021).actions[0].page_title = Some("Welcome".to_owned());
-        site.visit_mut(1022).actions.retain(|action| !matches!(action.kind, Kind::Goal { .. }));
+        site.visit_mut(1022).actions.pop();
         let more = self.noon.visit(2, 4);
         site.add(more);
     }

@@ -65,7 +65,7 @@ fn state(scene: &mut Scene) -> Vec<String> {
              ORDER BY 1"
         ),
     );
-    for table in ["visits", "visits_visits", "visits_conversions", "visits_moved"] {
+    for table in ["visits", "visits_visits", "visits_conversions", "visits_items", "visits_moved"] {
         if one::<bool>(db, &format!("SELECT to_regclass('{table}') IS NOT NULL")) {
             let text =
                 if table == "visits" { format!("({columns})::text") } else { "''".to_owned() };

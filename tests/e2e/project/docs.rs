@@ -131,6 +131,22 @@ fn the_queries_have_the_results_that_the_page_shows() {
     }
 }
 
+#[test]
+fn each_query_of_the_demo_has_results() {
+    let fake = serve(three_weeks());
+    let (name, mut db) = named_database();
+    Sync::of(&fake, "2026-06-01", "2026-06-21").run(&mut db);
+    let mut command = shared().program("psql");
+    command.args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", &name]);
+    command.args(["-v", "zone=Europe/Paris", "-v", "bold=", "-v", "plain=", "-f"]);
+    let output = command.arg(root().join("demo/demo.sql")).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let shown = String::from_utf8(output.stdout).unwrap();
+    let ends: Vec<_> = shown.lines().filter(|line| line.ends_with("rows)")).collect();
+    assert_eq!(ends.len(), page("demo/demo.sql").matches("\\echo :bold").count(), "{shown}");
+    assert!(!ends.contains(&"(0 rows)"), "{shown}");
+}
+
 /// The output of psql.
 fn psql(database: &str, settings: &str, sql: &str) -> String {
     let mut command = shared().program("psql");

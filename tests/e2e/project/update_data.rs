@@ -4,6 +4,7 @@
 use postgres::Client;
 
 use crate::support::dump::{empty_database, output};
+use crate::support::log::connect_with_notices;
 use crate::support::releases::{
     CURRENT, UPDATE, assert_same, database_of_0_1_0, fill, shelf_with_0_1_0,
 };
@@ -122,6 +123,39 @@ fn an_update_keeps_what_0_1_0_has_written_and_the_next_sync_reads_on() {
         "all is kept, URLs are one; the next sync asks for the open day only; companions are made on request, and filled",
         "the tables of 0.1.0 as before; of these asked for: day 2026-10-30; then none; deep check: 0 rows differ; then four tables as they should be",
     );
+}
+
+#[test]
+fn an_update_names_columns_of_the_users_own_that_syncs_write_from_now_on() {
+    let mut shelf = shelf_with_0_1_0();
+    drop(database_of_0_1_0(&mut shelf, "own"));
+    let (mut db, said) = connect_with_notices(&shelf.cluster, "own", "postgres");
+    run(
+        &mut db,
+        "SELECT matomo_create_table(t) FROM unnest('{copied,registered,plain,other}'::text[]) t;
+         ALTER TABLE copied ADD revenue numeric, ADD reviewed_by text, ADD extra jsonb NOT NULL DEFAULT '{}',
+             ADD items integer GENERATED ALWAYS AS (1) STORED;
+         CREATE SCHEMA \"My own\"; ALTER TABLE registered SET SCHEMA \"My own\";
+         ALTER TABLE \"My own\".registered ADD devicetype text;
+         ALTER TABLE other ADD revenue numeric;
+         INSERT INTO matomo_ledger SELECT 'http://localhost/index.php', 1, t, '2026-10-30', true, 0, 0, 0, NULL, 'UTC',
+             '2026-11-05' FROM unnest('{copied,plain}'::regclass[]) t;
+         INSERT INTO matomo_site_config (server, idsite, destination, owner, every, enabled, name, timezone)
+         VALUES ('analytics', 1, '\"My own\".registered', 'postgres', '1 hour', true, 'Site 1', 'UTC')",
+    );
+    run(&mut db, UPDATE);
+    let warnings = said.warnings();
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    for (warning, table, columns, first) in [
+        (&warnings[0], "\"My own\".registered", "devicetype", "devicetype"),
+        (&warnings[1], "public.copied", "revenue, extra", "revenue"),
+    ] {
+        let message = format!("syncs write columns of table {table} from now on: {columns}");
+        let hint = format!(
+            "Rename those of your own before the next sync, which overwrites them: ALTER TABLE {table} RENAME {first} TO my_{first}."
+        );
+        assert_says(warning, "01000", &message, &[], &hint);
+    }
 }
 
 #[test]

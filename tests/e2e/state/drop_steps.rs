@@ -187,6 +187,7 @@ fn between_any_two_steps_no_day_is_sealed_that_lacks_rows_or_has_some_left() {
                 (&mut all.actions, second.actions),
                 (&mut all.visits, second.visits),
                 (&mut all.conversions, second.conversions),
+                (&mut all.items, second.items),
             ] {
                 all.rows.extend(second.rows);
             }

@@ -86,17 +86,17 @@ fn a_destination_may_be_filled_by_another_matomo_once_all_its_tables_are_empty()
         );
         assert_eq!(texts(&mut db, names).len(), 1);
         // The rows of the companions are the first one's, too.
-        let [_, visits, conversions, _] = four(table);
+        let [_, visits, conversions, items] = four(table);
         for (emptied, left) in [
-            (table, format!("public.{visits}, public.{conversions}")),
-            (visits.as_str(), format!("public.{conversions}")),
+            (table, format!("public.{visits}, public.{conversions}, public.{items}")),
+            (visits.as_str(), format!("public.{conversions}, public.{items}")),
         ] {
             run(&mut db, &format!("TRUNCATE {emptied}"));
             let refused = error(&mut db, &sync_sql(&other, 2, &into));
             let hint = format!("TRUNCATE {left} as well, or give each Matomo a table of its own");
             assert_says(&refused, "55000", &refusal(&fake, table), &[], &hint);
         }
-        run(&mut db, &format!("TRUNCATE {conversions}"));
+        run(&mut db, &format!("TRUNCATE {conversions}, {items}"));
         sync_site(&mut db, &other, 2, &into);
         assert_tables_equal(&mut db, table, &all_tables_of(&other, 2));
         assert_eq!(texts(&mut db, names), [""; 0]);
@@ -143,7 +143,8 @@ fn a_site_of_another_matomo_may_be_registered_for_tables_that_were_emptied() {
     crate::support::worker::store(&mut db, "other", &other);
     let add = format!("SELECT matomo_add_site('other', 2, '{}')", noon.text(2));
     run(&mut db, "TRUNCATE matomo");
-    let hint = "TRUNCATE public.matomo_visits, public.matomo_conversions as well";
+    let hint =
+        "TRUNCATE public.matomo_visits, public.matomo_conversions, public.matomo_items as well";
     assert_says(&error(&mut db, &add), "55000", &refusal(&fake, "matomo"), &[], hint);
     run(&mut db, &format!("TRUNCATE {}", all_four("matomo")));
     run(&mut db, &add);

@@ -146,7 +146,7 @@ fn rows_that_a_trigger_refuses_to_delete_stay_and_the_sync_continues() {
             &format!(
                 "CREATE FUNCTION keeps() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
                  CREATE TRIGGER keeps BEFORE DELETE ON {table} FOR EACH ROW
-                     WHEN (OLD.action_type = 'goal') EXECUTE FUNCTION keeps()"
+                     WHEN (OLD.action_id LIKE '%\\_2') EXECUTE FUNCTION keeps()"
             ),
         );
         fake.world().site_mut(1).visit_mut(1012).actions.truncate(2);

@@ -36,7 +36,7 @@ fn mend(fake: &Fake, at: i64) {
     fake.world().site_mut(1).visit_mut(1012).actions[2].at = at;
 }
 
-/// The row is of a goal, so that the conversion and the visit have the time too.
+/// The row is of a cart, so that the conversion and the visit have the time too.
 fn assert_mended(time: ActionTime, setting: &str) {
     in_each(|table, noon, fake, db, range| {
         run(db, &format!("SET matomo.action_time = '{setting}'"));

@@ -10,20 +10,29 @@ use postgres::Client;
 use crate::support::engines::Engine;
 use crate::support::*;
 
-/// Visits on which the destination and its companions disagree: only one of them has the visit,
-/// its values differ, or only one has a conversion.
+/// Visits on which the destination and its companions disagree: only one of them has the visit, a
+/// conversion or the items of one, or values differ.
 pub fn apart(db: &mut Client, destination: &str) -> Vec<i64> {
     let columns = "idvisit, idsite, visitorid, actions, visitduration, day";
+    let (values, sales) =
+        ("idvisit, action_id, revenue, orderid", "'ecommerceOrder', 'ecommerceAbandonedCart'");
     let sql = format!(
         "SELECT DISTINCT idvisit FROM (
              (SELECT DISTINCT {columns} FROM {destination} EXCEPT SELECT {columns} FROM {destination}_visits)
              UNION ALL
              (SELECT {columns} FROM {destination}_visits EXCEPT SELECT {columns} FROM {destination})) v
          UNION
-         SELECT DISTINCT idvisit FROM {destination}_conversions c
-         FULL JOIN (SELECT idvisit, action_id FROM {destination}
-                    WHERE action_type IN ('goal', 'ecommerceOrder', 'ecommerceAbandonedCart')) a USING (idvisit, action_id)
-         WHERE a IS NULL OR c IS NULL
+         SELECT idvisit FROM (
+             (SELECT {values} FROM {destination} WHERE action_type IN ('goal', {sales})
+              EXCEPT ALL SELECT {values} FROM {destination}_conversions)
+             UNION ALL
+             (SELECT {values} FROM {destination}_conversions EXCEPT ALL
+              SELECT {values} FROM {destination} WHERE action_type IN ('goal', {sales}))) c
+         UNION
+         SELECT DISTINCT idvisit FROM {destination}_items i
+         FULL JOIN (SELECT idvisit, action_id FROM {destination} WHERE action_type IN ({sales})) a
+             USING (idvisit, action_id)
+         WHERE a IS NULL OR i IS NULL
          ORDER BY 1"
     );
     db.query(&sql, &[]).unwrap().iter().map(|row| row.get(0)).collect()
@@ -68,7 +77,15 @@ pub fn assert_companions_equal(db: &mut Client, destination: &str, oracle: &Orac
 
 /// The names of a destination and of its companions.
 pub fn four(destination: &str) -> [String; 4] {
-    ["", "_visits", "_conversions", "_items"].map(|kind| format!("{destination}{kind}"))
+    ["", "_visits", "_conversions", "_items"].map(|kind| named(destination, kind))
+}
+
+/// The name of a companion; the destination's may be quoted.
+fn named(destination: &str, kind: &str) -> String {
+    match destination.strip_suffix('"') {
+        Some(name) => format!("{name}{kind}\""),
+        None => format!("{destination}{kind}"),
+    }
 }
 
 /// The same as a comma-separated list.
@@ -99,7 +116,7 @@ fn companions(oracle: &OracleTables) -> [(&'static str, &OracleTable); 3] {
 fn differences_in(db: &mut Client, destination: &str, of: &[(&str, &OracleTable)]) -> String {
     let mut text = String::new();
     for (companion, oracle) in of {
-        let table = format!("{destination}{companion}");
+        let table = named(destination, companion);
         let found = differences_of(db, &table, oracle);
         if !found.is_empty() {
             writeln!(text, "{table}:\n{found}").unwrap();

@@ -1,7 +1,7 @@
 //! A timezone in which it is noon now, so that no test runs across midnight.
 
 use chrono::{Days, NaiveDate, TimeDelta, Timelike, Utc};
-use fake_matomo::{Action, Clock, Fake, Site, Visit, World};
+use fake_matomo::{Action, Clock, Fake, Item, Site, Visit, World};
 use postgres::Client;
 
 use crate::support::*;
@@ -54,14 +54,30 @@ impl Noon {
         world
     }
 
-    /// A visit of two pages and a goal, as in `world`.
+    /// A visit of two pages and a goal, as in `world`; the second of three has an abandoned cart instead of the
+    /// goal, the third an order of two items.
     pub fn visit(&self, ago: u64, n: i64) -> Visit {
         let id = 1000 + 10 * i64::try_from(ago).unwrap() + n;
         let at = self.at(ago, &format!("{:02}:00:00", 7 + n));
+        let conversion = match n % 3 {
+            1 => Action::goal(at + 40, 1, "Asked", "https://noon.test/contact"),
+            2 => Action::cart(at + 40, vec![shoe("S1")]),
+            _ => Action::order(at + 40, format!("O{id}"), vec![shoe("S1"), shoe("S2")]),
+        };
         Visit::new(id, at)
             .and(Action::page(at, "https://noon.test/", "Home"))
             .and(Action::page(at + 30, "https://noon.test/contact", "Contact"))
-            .and(Action::goal(at + 40, 1, "Asked", "https://noon.test/contact"))
+            .and(conversion)
+    }
+}
+
+fn shoe(sku: &str) -> Item {
+    Item {
+        sku: sku.to_owned(),
+        name: "Shoe".to_owned(),
+        categories: vec!["Shoes".to_owned()],
+        price: 4990,
+        quantity: 2,
     }
 }
 

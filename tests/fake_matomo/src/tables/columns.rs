@@ -230,7 +230,8 @@ pub const LEFT_OUT_OF_VISITS: [&str; 35] = [
 ];
 
 /// Keys of an action left out on purpose: icons, display texts, the repeated title.
-pub const LEFT_OUT_OF_ACTIONS: [&str; 7] = [
+pub const LEFT_OUT_OF_ACTIONS: [&str; 8] = [
+    "generationTime",
     "pageTitle",
     "serverTimePretty",
     "timeSpentPretty",

@@ -191,7 +191,7 @@ impl<'a> Scene<'a> {
     }
 
     fn of_action(&self, said: &Facts, row: &OracleRow) -> Row {
-        let mut misfits = Vec::new();
+        let mut misfits: Vec<_> = other_title(said).into_iter().collect();
         let mut all: Row = row.0.to_vec();
         for column in TYPED_OF_ACTIONS {
             let place = place(&OF_ACTIONS, column.name);
@@ -224,7 +224,7 @@ impl<'a> Scene<'a> {
     }
 
     fn of_conversion(&self, said: &Facts, row: &OracleRow) -> Row {
-        let mut misfits = Vec::new();
+        let mut misfits: Vec<_> = other_title(said).into_iter().collect();
         let mut row = fill(&CONVERSIONS, &self.said, said, &mut misfits, |name| match name {
             "action_id" => row.get("action_id").map(str::to_owned),
             "converted" => row.get("action_timestamp").map(str::to_owned),
@@ -247,6 +247,14 @@ impl<'a> Scene<'a> {
         set(&mut row, &OF_ITEMS, "extra", extra(said, &keys(ITEMS.iter()), misfits));
         row
     }
+}
+
+/// The title of the page where it is not that of the action.
+fn other_title(said: &Facts) -> Option<(String, String)> {
+    let key = "pageTitle";
+    let text = said.get(key).as_text().filter(|text| !text.is_empty());
+    let is_other = text.is_some() && text != said.get("title").as_text();
+    is_other.then(|| (key.to_owned(), said.get(key).as_jsonb()))
 }
 
 fn is_page(said: &Facts) -> bool {
