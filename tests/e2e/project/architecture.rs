@@ -27,7 +27,7 @@ const ARROWS: [(&str, &[&str]); 10] = [
 
 /// SQL functions of the extension that Rust calls, with the highest folder whose code they run; their
 /// entries in `api` aside, which only read arguments.
-const SQL_FUNCTIONS: [(&str, &str); 9] = [
+const SQL_FUNCTIONS: [(&str, &str); 10] = [
     ("matomo_sync_all", "worker"),
     ("matomo_sync_site", "worker"),
     // It calls matomo_create_companions.
@@ -35,6 +35,7 @@ const SQL_FUNCTIONS: [(&str, &str); 9] = [
     ("matomo_drop_rows", "state"),
     ("matomo_create_companion", "store"),
     ("matomo_create_weeks", "store"),
+    ("matomo_find_companion", "store"),
     ("matomo_find_table", "store"),
     ("matomo_partition_ranges", "store"),
     ("matomo_is_running", "pg"),
