@@ -32,6 +32,20 @@ fn of_pages(db: &mut Client, fake: &Fake, page_size: i32) -> Sums {
     Sync::of(fake, DAY, DAY).pages_of(page_size).run(db)
 }
 
+/// Creates a table of which the sequence `batches` counts the batches stored, each after a pause in seconds.
+fn count_batches(db: &mut Client, pause: &str) {
+    run(
+        db,
+        &format!(
+            "SELECT matomo_create_table('matomo');
+             CREATE SEQUENCE batches;
+             CREATE FUNCTION note_batch() RETURNS trigger LANGUAGE plpgsql
+                 AS 'BEGIN PERFORM nextval(''batches''), pg_sleep({pause}); RETURN NULL; END';
+             CREATE TRIGGER note BEFORE INSERT ON matomo EXECUTE FUNCTION note_batch()"
+        ),
+    );
+}
+
 #[test]
 fn a_page_full_of_one_second_grows() {
     let fake = serve(visits(60, |n| if n < 50 { 5 } else { n }));
@@ -95,14 +109,7 @@ fn pages_that_come_while_others_are_stored_go_into_one_batch_with_each_visit_as_
         }
     }));
     let mut db = database();
-    run(
-        &mut db,
-        "SELECT matomo_create_table('matomo');
-         CREATE SEQUENCE batches;
-         CREATE FUNCTION sleep() RETURNS trigger LANGUAGE plpgsql
-             AS 'BEGIN PERFORM nextval(''batches''), pg_sleep(0.5); RETURN NULL; END';
-         CREATE TRIGGER sleep BEFORE INSERT ON matomo EXECUTE FUNCTION sleep()",
-    );
+    count_batches(&mut db, "0.5");
     let sums = of_pages(&mut db, &fake, 4);
     assert_equal(&mut db, "matomo", &all_of(&fake, 1));
     assert_eq!(sums.visits, 60);
@@ -116,14 +123,7 @@ fn a_day_begins_to_be_stored_before_its_first_page_is_converted_whole() {
     for (count, batches) in [(100, 1), (2_000, 2)] {
         let fake = serve(visits(count, |n| n));
         let mut db = database();
-        run(
-            &mut db,
-            "SELECT matomo_create_table('matomo');
-             CREATE SEQUENCE batches;
-             CREATE FUNCTION note_batch() RETURNS trigger LANGUAGE plpgsql
-                 AS 'BEGIN PERFORM nextval(''batches''); RETURN NULL; END';
-             CREATE TRIGGER note BEFORE INSERT ON matomo EXECUTE FUNCTION note_batch()",
-        );
+        count_batches(&mut db, "0");
         assert_eq!(of_pages(&mut db, &fake, 5_000).visits, count);
         assert_eq!(limits(&fake), [5_000]);
         assert_eq!(one::<i64>(&mut db, "SELECT last_value FROM batches"), batches);

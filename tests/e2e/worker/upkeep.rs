@@ -289,12 +289,7 @@ fn constraints_that_a_trigger_defers_again_fail_the_upkeep_and_nothing_else() {
 /// As a run does.
 #[test]
 fn a_longer_retention_changes_the_ledger_before_the_state_of_the_site() {
-    let noon = Noon::new();
-    let fake = serve(noon.world(6));
-    let (name, mut db) = named_database();
-    store(&mut db, "analytics", &fake);
-    run(&mut db, "LOAD 'matomo_postgres'; SET matomo.settle_time = 0");
-    sync(&mut db, &fake, &format!(", '{}'", noon.text(5)));
+    let SixDays { fake: _fake, name, mut db, .. } = six_days();
     let site = register(&mut db, "'analytics', 1, retention => '2 days'");
     run(&mut db, &format!("CALL matomo_sync_site({site})"));
     run(&mut db, "BEGIN; SELECT FROM matomo_ledger FOR UPDATE");
@@ -413,14 +408,27 @@ fn what_has_no_detail_and_no_hint_is_told_without() {
     assert_eq!((warning.code().code(), warning.detail(), warning.hint()), ("P0001", None, None));
 }
 
-#[test]
-fn a_longer_retention_opens_what_a_step_is_just_removing() {
+/// Six days that are copied and sealed.
+struct SixDays {
+    noon: Noon,
+    fake: Fake,
+    name: String,
+    db: postgres::Client,
+}
+
+fn six_days() -> SixDays {
     let noon = Noon::new();
     let fake = serve(noon.world(6));
     let (name, mut db) = named_database();
     store(&mut db, "analytics", &fake);
     run(&mut db, "LOAD 'matomo_postgres'; SET matomo.settle_time = 0");
     sync(&mut db, &fake, &format!(", '{}'", noon.text(5)));
+    SixDays { noon, fake, name, db }
+}
+
+#[test]
+fn a_longer_retention_opens_what_a_step_is_just_removing() {
+    let SixDays { noon, fake, name, mut db } = six_days();
     let site =
         register(&mut db, &format!("'analytics', 1, '{}', retention => '2 days'", noon.text(5)));
     run(
@@ -452,12 +460,7 @@ fn a_longer_retention_opens_what_a_step_is_just_removing() {
 
 #[test]
 fn a_new_retention_is_that_of_the_new_table_alone() {
-    let noon = Noon::new();
-    let fake = serve(noon.world(6));
-    let (name, mut db) = named_database();
-    store(&mut db, "analytics", &fake);
-    run(&mut db, "LOAD 'matomo_postgres'; SET matomo.settle_time = 0");
-    sync(&mut db, &fake, &format!(", '{}'", noon.text(5)));
+    let SixDays { noon, fake, name, mut db } = six_days();
     let site = register(
         &mut db,
         &format!("'analytics', 1, '{}', retention => '1 year', enabled => false", noon.text(5)),
