@@ -1,7 +1,7 @@
 //! The client of Matomo's HTTP API, with retries. No Postgres.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use chrono::NaiveDate;
@@ -63,8 +63,8 @@ pub struct Client {
     settings: HttpSettings,
     deadline: Deadline,
     stop: Stop,
-    /// Timezones of other sites than the requested one.
-    zones: Arc<Mutex<HashMap<i32, Result<Zone>>>>,
+    /// Timezones of all sites that the token may see, once they are asked for.
+    pub(super) zones: Arc<Mutex<HashMap<i32, Zone>>>,
 }
 
 impl Client {
@@ -140,16 +140,6 @@ impl Client {
         let name = Some(self.hide(&name));
         let is_rollup = Some(answer.kind.and_then(json::text).is_some_and(|kind| kind == ROLLUP));
         Ok(SiteInfo { name, zone, timezone: answer.timezone, is_rollup })
-    }
-
-    /// The timezone of a site whose visits a roll-up has. Matomo is asked once for each site.
-    ///
-    /// # Errors
-    /// Those of [`Client::site`].
-    pub fn zone(&self, site: i32, on_retry: OnRetry) -> Result<Zone> {
-        let mut known = self.zones.lock().unwrap_or_else(PoisonError::into_inner);
-        let ask = || self.site(site, on_retry).map(|info| info.zone);
-        known.entry(site).or_insert_with(ask).clone()
     }
 
     /// `Live.getLastVisitsDetails`: the text of a JSON list of visits, with or without their

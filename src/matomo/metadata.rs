@@ -2,6 +2,7 @@
 //! No Postgres.
 
 use std::collections::HashMap;
+use std::sync::PoisonError;
 
 use chrono::NaiveDateTime;
 use serde::Serialize;
@@ -125,6 +126,31 @@ pub fn sites(client: &Client, on_retry: OnRetry) -> Result<Vec<SiteDetail>> {
     sites.sort_by_key(|site| site.idsite);
     sites.dedup_by_key(|site| site.idsite);
     Ok(sites)
+}
+
+/// The timezone of a site whose visits a roll-up has. Matomo is asked for all sites at once, and only once:
+/// there may be very many. A site that it does not know is taken to have the roll-up's, so that an odd ID
+/// loses no visit.
+///
+/// # Errors
+/// [`Error::Request`], also for a site that the token may not see.
+pub fn zone_of_child(client: &Client, site: i32, rollup: Zone) -> Result<Zone> {
+    // Other threads wait here, so no message may: the main thread may be waiting for one of them.
+    let silent: OnRetry = &mut |_, _, _| {};
+    let mut zones = client.zones.lock().unwrap_or_else(PoisonError::into_inner);
+    if zones.is_empty() {
+        let all = sites(client, silent)?;
+        zones.extend(all.iter().filter_map(|site| Some((site.idsite, site.zone().ok()?))));
+    }
+    if let Some(zone) = zones.get(&site) {
+        return Ok(*zone);
+    }
+    let zone = match client.site(site, silent) {
+        Err(Error::Request { fault: Fault::UnknownSite(_), .. }) => rollup,
+        found => found?.zone,
+    };
+    zones.insert(site, zone);
+    Ok(zone)
 }
 
 /// The members of an object.

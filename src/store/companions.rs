@@ -1,5 +1,4 @@
-//! The companions of destinations: tables of their visits, conversions and items, in
-//! `matomo_companion`. SPI only.
+//! The companions of destinations: the table `matomo_companion`. SPI only.
 
 use pgrx::prelude::*;
 use pgrx::spi::SpiClient;
@@ -268,7 +267,9 @@ pub fn root_of(extension: &Extension, table: pg_sys::Oid) -> Result<Option<Strin
         "WITH RECURSIVE above AS (SELECT i.inhparent AS oid FROM pg_inherits i WHERE i.inhrelid = $1 \
              UNION SELECT i.inhparent FROM above a JOIN pg_inherits i ON i.inhrelid = a.oid) \
          SELECT a.oid::regclass::text FROM above a \
-         WHERE {} OR EXISTS (SELECT FROM {schema}.matomo_companion c WHERE {})",
+         WHERE {} OR EXISTS (SELECT FROM {schema}.matomo_companion c WHERE {}) \
+         OR EXISTS (SELECT FROM (SELECT DISTINCT l.destination_name AS name FROM {schema}.matomo_ledger l \
+             WHERE l.destination::oid = 0::oid) n WHERE {schema}.matomo_find_table(n.name) = a.oid)",
         has_own_days(schema, "a.oid"),
         is_of(schema, "a.oid")
     );

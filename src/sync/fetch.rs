@@ -7,6 +7,7 @@ use chrono::NaiveDate;
 
 use crate::error::{Error, Fault, Result};
 use crate::matomo::client::{Client, SiteInfo, VisitSelection};
+use crate::matomo::metadata;
 use crate::matomo::visit::Visit;
 use crate::rows::batch::{Batch, Layouts, ListedVisit};
 use crate::rows::cell::representable;
@@ -332,18 +333,15 @@ fn site_of(
     if other == i64::from(site.id) {
         return Ok(*site);
     }
-    let on_retry = &mut |error: &Error, retry, wait| notice(retry_line(error, retry, wait));
     if site.is_rollup.is_none() {
-        site.is_rollup = client.site(site.id, on_retry)?.is_rollup;
+        let info = client.site(site.id, &mut |error, retry, wait| {
+            notice(retry_line(error, retry, wait));
+        })?;
+        site.is_rollup = info.is_rollup;
     }
     if site.is_rollup != Some(true) {
         return Err(client.failed(site.id, None, Fault::OtherSite(id, other)));
     }
     let Some(child) = i32::try_from(other).ok().filter(|id| *id > 0) else { return Ok(*site) };
-    match client.zone(child, on_retry) {
-        Ok(zone) => Ok(SiteContext { zone, ..*site }),
-        // No Matomo has visits of a site that it does not know; an odd ID must not lose one.
-        Err(Error::Request { fault: Fault::UnknownSite(_), .. }) => Ok(*site),
-        Err(error) => Err(error),
-    }
+    Ok(SiteContext { zone: metadata::zone_of_child(client, child, site.zone)?, ..*site })
 }

@@ -201,9 +201,12 @@ fn copy(run: i64) -> Result<Status> {
     let prefix = format!("registered site {}: ", site.id);
     warn_of_truncation(&prefix, state.truncated_visits);
     warn_of_misfits(&prefix, &state.misfits);
-    unregistered::warn_of_unwritten(&prefix, &step.destination)?;
     runs::succeed(&extension, run)?;
     let metadata_day = metadata_step::begin(&extension, site.id)?;
+    if metadata_day.is_some() {
+        // Not with each poll.
+        unregistered::warn_of_unwritten(&prefix, &step.destination)?;
+    }
     current_work::with(|work| work.metadata_day = metadata_day)?;
     Ok(Status::Succeeded)
 }

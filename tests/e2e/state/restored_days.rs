@@ -32,6 +32,27 @@ fn days(first: &str, last: &str) -> Vec<String> {
         .collect()
 }
 
+/// Its days are known by the name of the table only, until a sync.
+#[test]
+fn a_partition_is_refused_after_a_restore_too() {
+    let fake = serve(world(97, "Europe/Paris", 10, FIRST, "2026-10-28"));
+    let (name, mut db) = named_database();
+    run(&mut db, "SELECT matomo_create_table('visits', true, layout => 'node')");
+    Sync::of(&fake, FIRST, "2026-10-28").into("visits").run(&mut db);
+    let mut new = copied(&name, "partitioned", &[]);
+    let week: String = one(&mut new, "SELECT tableoid::regclass::text FROM visits LIMIT 1");
+    for (what, sql) in [
+        (
+            format!("table public.{week}"),
+            format!("CALL matomo_drop_before('{week}', '2026-11-02')"),
+        ),
+        ("only_in".to_owned(), format!("SELECT matomo_forget('x', only_in => '{week}')")),
+    ] {
+        let message = format!("{what} is a partition of public.visits");
+        assert_says(&error(&mut new, &sql), "22023", &message, &[], "public.visits");
+    }
+}
+
 /// A user may fill the new table only partly.
 #[test]
 fn days_whose_rows_are_not_all_there_are_read_again() {

@@ -1,6 +1,6 @@
 //! A roll-up lists the visits of other sites.
 
-use fake_matomo::{Clock, Fake, Plan, SitePlan, World};
+use fake_matomo::{Clock, Fake, Fault, Page, Plan, SitePlan, When, World};
 use postgres::Client;
 
 use crate::support::case::TABLES;
@@ -75,15 +75,25 @@ fn visits_of_a_rollup_have_the_times_and_days_of_their_own_sites() {
 }
 
 #[test]
-fn each_site_of_a_rollup_is_asked_for_once_in_a_sync() {
+fn the_sites_of_a_rollup_are_asked_for_once_in_a_sync() {
     let (fake, mut db) = (matomo(ZONES), database());
     run(&mut db, "LOAD 'matomo_postgres'; SET matomo.fetch_workers = 4");
     of_site(&fake, ROLLUP, "matomo").run(&mut db);
     let requests = fake.requests();
-    let of_sites = requests.iter().filter(|seen| seen.method == "SitesManager.getSiteFromId");
-    let mut sites: Vec<_> = of_sites.map(|seen| seen.param("idSite")).collect();
-    sites.sort_unstable();
-    assert_eq!(sites, ["1", "10", "2"]);
+    let of = |method: &str| requests.iter().filter(|seen| seen.method == method).count();
+    assert_eq!(of("SitesManager.getSitesWithAtLeastViewAccess"), 1);
+    // Of the roll-up itself.
+    assert_eq!(of("SitesManager.getSiteFromId"), 1);
+}
+
+#[test]
+fn a_failure_to_tell_the_sites_of_a_rollup_is_retried_while_all_threads_wait() {
+    let (fake, mut db) = (matomo(ZONES), database());
+    run(&mut db, "LOAD 'matomo_postgres'; SET matomo.fetch_workers = 4");
+    let list = When::always().method("SitesManager.getSitesWithAtLeastViewAccess");
+    fake.fail(Fault::Status(503, Page::Html), list.times(2));
+    of_site(&fake, ROLLUP, "matomo").run(&mut db);
+    assert_equal(&mut db, "matomo", &[all_of(&fake, 1), all_of(&fake, 2)].concat());
 }
 
 /// Matomo shows a roll-up also to users who may not see its sites.
