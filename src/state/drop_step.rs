@@ -42,7 +42,8 @@ pub struct DropArguments {
 /// ledger entries.
 ///
 /// # Errors
-/// [`Error::Argument`] for an instant in the future, a roll-up site, or a partition of a destination; [`Error::Privilege`] and [`Error::RowSecurity`] if the caller cannot delete all rows.
+/// [`Error::Argument`] for an instant in the future, a roll-up site, or a partition of a destination;
+/// [`Error::Privilege`] and [`Error::RowSecurity`] if the caller cannot delete all rows.
 pub fn drop_step(arguments: DropArguments) -> Result<Dropped> {
     // Otherwise a partition may be dropped with rows that another session has committed.
     if !sees_commits() {

@@ -131,8 +131,8 @@ pub fn count_rows(destination: &Destination, visits: &[i64]) -> Result<i64> {
     })
 }
 
-/// Whether a site, or any, has rows in each of these spans (Unix seconds, exclusive end), in the same order. Exact
-/// to a quarter of an hour, as the midnights of all timezones are. True where a policy may hide rows.
+/// Whether a site, or any, has rows in each of these spans (Unix seconds, exclusive end), in the same order.
+/// Exact to a quarter of an hour, as the midnights of all timezones are. True where a policy may hide rows.
 ///
 /// # Errors
 /// Only internal ones.
