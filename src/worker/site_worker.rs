@@ -50,19 +50,12 @@ pub extern "C-unwind" fn matomo_worker_main(_argument: pg_sys::Datum) {
 /// Syncs for a turn.
 fn sync(site: i32) -> Result<(), Failed> {
     let since = Instant::now();
-    let begin = || {
-        // The extension may have been dropped meanwhile.
-        if queue::is_created()? { step::begin(site, COMMAND, false) } else { Ok(None) }
-    };
-    let begun = background::transaction(begin).inspect_err(|failed| {
+    let begun = transaction(None, || step::begin(site, COMMAND, false)).inspect_err(|failed| {
         let note = || {
-            if !queue::is_created()? {
-                return Ok(());
-            }
             let _bounded = locks::bounded_waits();
             not_begun::note(&Extension::find()?, &[(site, failed.clone())])
         };
-        if let Err(second) = background::transaction(note) {
+        if let Err(second) = transaction((), note) {
             second.about("could not note a failure").tell(PgLogLevel::WARNING);
         }
     });
@@ -71,7 +64,7 @@ fn sync(site: i32) -> Result<(), Failed> {
     while !matches!(phase, Phase::Upkeep(_) | Phase::End) {
         // Handle signals between steps.
         background::sleep(Duration::ZERO);
-        phase = background::transaction(|| step(site, phase))?;
+        phase = transaction(Phase::End, || phases::step(site, phase))?;
         if let Phase::Run(run) = phase
             && since.elapsed() >= TURN
         {
@@ -84,15 +77,14 @@ fn sync(site: i32) -> Result<(), Failed> {
     }
 }
 
-/// The next step, unless the extension was dropped meanwhile.
-fn step(site: i32, phase: Phase) -> Result<Phase, Error> {
-    if queue::is_created()? { phases::step(site, phase) } else { Ok(Phase::End) }
+/// A transaction; does nothing if the extension was dropped meanwhile.
+fn transaction<T>(if_dropped: T, work: impl FnOnce() -> Result<T, Error>) -> Result<T, Failed> {
+    background::transaction(|| if queue::is_created()? { work() } else { Ok(if_dropped) })
 }
 
 /// Does upkeep for a turn.
 fn look_after(site: i32) -> Result<(), Failed> {
-    let begin = || if queue::is_created()? { upkeep::begin(site) } else { Ok(false) };
-    if !background::transaction(begin)? {
+    if !transaction(false, || upkeep::begin(site))? {
         return Ok(());
     }
     let (since, mut phase) = (Instant::now(), Phase::Upkeep(0));
@@ -101,7 +93,7 @@ fn look_after(site: i32) -> Result<(), Failed> {
             break;
         }
         background::sleep(if tries > 0 { upkeep::BETWEEN_TRIES } else { Duration::ZERO });
-        phase = background::transaction(|| step(site, phase))?;
+        phase = transaction(Phase::End, || phases::step(site, phase))?;
     }
-    background::transaction(|| if queue::is_created()? { upkeep::end(site) } else { Ok(()) })
+    transaction((), || upkeep::end(site))
 }
