@@ -6,7 +6,7 @@ use pgrx::spi::SpiClient;
 use crate::error::{Error, OtherVersion, Result};
 use crate::pg::local_settings::{LocalSettings, SAFE_PATH};
 use crate::pg::roles::AsExtensionOwner;
-use crate::pg::spi::{query, spi};
+use crate::pg::spi::{query_kept, spi};
 
 /// The extension's schema and owner.
 #[derive(Debug, Clone)]
@@ -32,7 +32,7 @@ impl Extension {
         let find = || -> Result<(Extension, pg_sys::Oid)> {
             Spi::connect_mut(|client| {
                 let missing = || Error::Internal("the extension is not created".to_owned());
-                let row = query(client, sql, &[])?.next().ok_or_else(unseen)?;
+                let row = query_kept(client, sql, &[])?.next().ok_or_else(unseen)?;
                 let schema: String = row.get(1).map_err(spi)?.ok_or_else(missing)?;
                 let owner: pg_sys::Oid = row.get(2).map_err(spi)?.ok_or_else(missing)?;
                 let oid: pg_sys::Oid = row.get(3).map_err(spi)?.ok_or_else(missing)?;

@@ -1,10 +1,12 @@
 //! Statements through SPI. Only those that write take a transaction ID.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::ffi::CStr;
 
 use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
-use pgrx::spi::{PreparedStatement, SpiClient, SpiTupleTable};
+use pgrx::spi::{OwnedPreparedStatement, PreparedStatement, SpiClient, SpiTupleTable};
 
 use crate::error::{Error, Result};
 use crate::pg::encoding;
@@ -21,6 +23,38 @@ pub fn query<'conn>(
 ) -> Result<SpiTupleTable<'conn>> {
     let kinds: Vec<_> = args.iter().map(|arg| PgOid::from(arg.oid())).collect();
     run_plan(client, &client.prepare_mut(sql, &kinds).map_err(spi)?, args)
+}
+
+/// A statement and the types of its arguments.
+type Prepared = (String, Vec<PgOid>);
+
+thread_local! {
+    /// Never freed: when the destructors of a process run, Postgres' memory is gone.
+    static KEPT: RefCell<HashMap<Prepared, &'static OwnedPreparedStatement>> = RefCell::default();
+}
+
+/// As [`query`], for a statement that a sync runs several times: it stays planned until the session ends. Its
+/// text names no table of the user's, so that a session keeps only a few.
+///
+/// # Errors
+/// As above.
+pub fn query_kept<'conn>(
+    client: &mut SpiClient<'conn>,
+    sql: &str,
+    args: &[DatumWithOid],
+) -> Result<SpiTupleTable<'conn>> {
+    let key = (sql.to_owned(), args.iter().map(|arg| PgOid::from(arg.oid())).collect::<Vec<_>>());
+    let kept = KEPT.with_borrow(|kept| kept.get(&key).copied());
+    let plan = match kept {
+        Some(plan) => plan,
+        None => {
+            let plan = client.prepare_mut(sql, &key.1).map_err(spi)?.keep();
+            let plan: &'static _ = Box::leak(Box::new(plan));
+            KEPT.with_borrow_mut(|kept| kept.insert(key, plan));
+            plan
+        }
+    };
+    run_plan(client, plan, args)
 }
 
 /// Raises an ERROR in a read-only transaction and on a standby. `what` is the call that writes.

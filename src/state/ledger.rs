@@ -12,7 +12,7 @@ use pgrx::spi::SpiClient;
 use crate::error::{Error, Result};
 use crate::matomo::http::endpoint::Endpoint;
 use crate::pg::extension::Extension;
-use crate::pg::spi::{query, spi};
+use crate::pg::spi::{query, query_kept, spi};
 use crate::rows::site_context::ActionTime;
 use crate::rows::visit_tally::{Counts, VisitTally};
 use crate::state::day_state::{DayState, Pass};
@@ -249,7 +249,7 @@ impl Ledger {
             entry.state.rechecked.map(|at| at as f64).into(),
             entry.action_time.map(ActionTime::name).into(),
         ]);
-        self.run(|client| query(client, &sql, &args).map(drop))
+        self.run(|client| query_kept(client, &sql, &args).map(drop))
     }
 
     /// Corrects the counts of a repaired day's entry, and its kind of time if the whole day was written.

@@ -9,7 +9,7 @@ use pgrx::spi::{SpiClient, SpiTupleTable};
 
 use crate::error::{Error, Result};
 use crate::pg::encoding;
-use crate::pg::spi::{query, spi};
+use crate::pg::spi::{query_kept, spi};
 use crate::rows::column_type::ColumnType;
 use crate::rows::columns::{Column, TableKind};
 use crate::rows::layout::Layout;
@@ -52,7 +52,7 @@ pub fn known_columns(
                  AND ($3 OR o.rolsuper OR o.rolname = current_user)";
     let wanted: Vec<&str> = kind.supported().map(|column| column.name).collect();
     let mut found = HashMap::new();
-    for row in query(client, sql, &[oid.into(), wanted.into(), to_write.into()])? {
+    for row in query_kept(client, sql, &[oid.into(), wanted.into(), to_write.into()])? {
         let column: Option<String> = row.get(1).map_err(spi)?;
         let for_casts: Option<String> = row.get(2).map_err(spi)?;
         let (kind, modifier): (Option<String>, Option<i32>) =
@@ -87,7 +87,7 @@ pub fn missing_privileges(
     let sql = "SELECT p FROM unnest($2::text[]) AS p \
                WHERE NOT CASE p WHEN 'DELETE' THEN has_table_privilege($1, p) \
                                 ELSE has_any_column_privilege($1, p) END";
-    let missing = strings(query(client, sql, &[oid.into(), needed.to_vec().into()])?)?;
+    let missing = strings(query_kept(client, sql, &[oid.into(), needed.to_vec().into()])?)?;
     Ok(missing.into_iter().flatten().collect())
 }
 
@@ -113,7 +113,7 @@ pub fn key(
                ORDER BY count(*), i.indexrelid LIMIT 1";
     let others = vec![kind.time(), "idsite", "idvisit"];
     let args = [oid.into(), kind.identity().to_vec().into(), others.into()];
-    let found = strings(query(client, sql, &args)?)?.into_iter().flatten().next();
+    let found = strings(query_kept(client, sql, &args)?)?.into_iter().flatten().next();
     let found = found.map(|columns| columns.split(',').map(str::to_owned).collect());
     found.ok_or_else(|| Error::NoUniqueIndex {
         name: name.to_owned(),

@@ -10,7 +10,7 @@ use pgrx::spi::SpiClient;
 use crate::error::{Error, Result, SiteError};
 use crate::pg::extension::Extension;
 use crate::pg::local_settings::{LocalSettings, PLANNED_ANEW, SAFE_PATH};
-use crate::pg::spi::{query, spi};
+use crate::pg::spi::{query, query_kept, spi};
 use crate::rows::batch::Layouts;
 use crate::rows::column_type::ColumnType;
 use crate::rows::columns::TableKind;
@@ -254,7 +254,7 @@ fn check_one(
                    ELSE c.relkind::text END, \
                c.relpersistence = 't' AND c.relowner <> quote_ident(current_user)::regrole \
                FROM pg_class c WHERE c.oid = $1";
-    let found = query(client, sql, &[oid.into()])?;
+    let found = query_kept(client, sql, &[oid.into()])?;
     if found.is_empty() {
         return Err(Error::TooNew(format!("table {name}")));
     }

@@ -11,7 +11,7 @@ use pgrx::spi::SpiClient;
 
 use crate::error::Result;
 use crate::pg::local_settings::{LocalSettings, SAFE_PATH};
-use crate::pg::spi::{query, spi};
+use crate::pg::spi::{query_kept, spi};
 
 /// Keeps the rows of a table and of its partitions.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,7 +55,7 @@ impl Engine {
                     ),
                 ),
             };
-            if !query(client, &sql, &[table.into()])?.is_empty() {
+            if !query_kept(client, &sql, &[table.into()])?.is_empty() {
                 return Ok(engine);
             }
         }
@@ -66,7 +66,7 @@ impl Engine {
              WHERE c.relkind <> 'p' AND a.amname IS DISTINCT FROM 'heap' \
              ORDER BY 1 DESC LIMIT 1"
         );
-        let Some(row) = query(client, &sql, &[table.into()])?.next() else {
+        let Some(row) = query_kept(client, &sql, &[table.into()])?.next() else {
             return Ok(Engine::Heap);
         };
         if row.get(1).map_err(spi)? == Some(true) {
@@ -107,7 +107,7 @@ fn catalogs(client: &mut SpiClient) -> Result<Vec<(String, String)>> {
                JOIN pg_class c ON c.oid = d.objid JOIN pg_namespace n ON n.oid = c.relnamespace \
                WHERE (e.extname, c.relname) IN (('citus', 'pg_dist_partition'), ('timescaledb', 'hypertable'))";
     let mut found = Vec::new();
-    for row in query(client, sql, &[])? {
+    for row in query_kept(client, sql, &[])? {
         let extension: Option<String> = row.get(1).map_err(spi)?;
         found.extend(extension.zip(row.get(2).map_err(spi)?));
     }

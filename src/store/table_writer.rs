@@ -168,7 +168,9 @@ impl TableWriter {
         // By whole days: beside partitions with bounds in another zone, the Node tool's trigger
         // looks up the week of a row's instant in UTC, which is in the same day. Not by whole
         // weeks: the rest of a week may belong to a monthly partition that does not exist yet.
-        for day in rows.rows.instants().iter().map(|at| at.div_euclid(DAY)) {
+        let mut days: Vec<_> = rows.rows.instants().iter().map(|at| at.div_euclid(DAY)).collect();
+        days.dedup();
+        for day in days {
             if !self.days.insert(day) {
                 continue;
             }

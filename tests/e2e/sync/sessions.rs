@@ -287,3 +287,40 @@ fn a_second_sync_of_the_same_is_refused_at_once() {
     sync.run(&mut db);
     assert_equal(&mut db, "matomo", &oracle(&fake, FIRST, LAST));
 }
+
+#[test]
+fn a_session_sees_what_has_changed_since_its_last_sync() {
+    let fake = serve_site();
+    let (name, mut db) = named_database();
+    let (sync, oracle) = (Sync::of(&fake, FIRST, LAST), oracle(&fake, FIRST, LAST));
+    sync.run(&mut db);
+    assert_equal(&mut db, "matomo", &oracle);
+    for change in [
+        // Another type, another key.
+        "ALTER TABLE matomo ALTER COLUMN visitduration TYPE text, DROP CONSTRAINT matomo_pkey;
+         CREATE UNIQUE INDEX ON matomo (action_id)",
+        "CREATE TEMP TABLE pg_class AS TABLE pg_catalog.pg_class WITH NO DATA;
+         CREATE DOMAIN pg_temp.text AS pg_catalog.text CHECK (false)",
+        "DISCARD TEMP; DISCARD PLANS; SET search_path = pg_temp, public",
+        "RESET ALL; DROP EXTENSION matomo_postgres; CREATE EXTENSION matomo_postgres",
+    ] {
+        run(&mut db, change);
+        run(&mut db, "UPDATE public.matomo SET city = 'Elsewhere' WHERE action_id LIKE '%7_0'");
+        assert!(sync.run(&mut db).written() > 0, "{change}");
+        assert_equal(&mut shared().connect(&name), "matomo", &oracle);
+    }
+    run(&mut db, "CREATE SCHEMA other; DROP EXTENSION matomo_postgres; DROP TABLE matomo");
+    run(&mut db, "CREATE EXTENSION matomo_postgres SCHEMA other; SET search_path = other, public");
+    sync.run(&mut db);
+    assert_equal(&mut db, "other.matomo", &oracle);
+    // With another role's rights.
+    let reader = role(&mut db);
+    may_sync(&mut db, &reader);
+    run(&mut db, &format!("GRANT USAGE ON SCHEMA other TO {reader}"));
+    run(&mut db, &format!("GRANT SELECT ON matomo TO {reader}; SET ROLE {reader}"));
+    let refused = sync.error(&mut db);
+    assert_eq!(refused.code().code(), "42501", "{}", refused.message());
+    run(&mut db, "RESET ROLE; ALTER TABLE matomo DROP COLUMN idvisit CASCADE");
+    let refused = sync.error(&mut db);
+    assert_eq!(refused.code().code(), "42703", "{}", refused.message());
+}
