@@ -44,7 +44,7 @@ SELECT pg_catalog.pg_extension_config_dump('matomo_companion', $$
         ORDER BY l.destination_here = 0::pg_catalog.oid)
     FETCH FIRST ROW WITH TIES$$);
 
--- A table of the destination's owner that has these columns. Such as one from before DROP EXTENSION.
+-- An existing table of the destination's owner with these columns, such as one from before DROP EXTENSION.
 CREATE FUNCTION matomo_find_companion(destination regclass, kind text, columns text[]) RETURNS regclass
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
@@ -101,7 +101,7 @@ BEGIN
     qualified := format('%I.%I', of_schema, companion_name);
     known := to_regclass(qualified);
     IF known IS NOT NULL THEN
-        -- Once locked, it is not exchanged. Rows without a destination are of another one.
+        -- The lock keeps it from being replaced. If it has rows and the destination has none, they are of another.
         IF known = @extschema@.matomo_find_companion(destination, kind, key || time_column) THEN
             EXECUTE format('LOCK TABLE ONLY %s IN ACCESS SHARE MODE', qualified);
             IF to_regclass(qualified) = known THEN

@@ -90,7 +90,7 @@ CREATE VIEW matomo_days WITH (security_barrier) AS
       -- A policy may hide any of the table's days, so none is shown.
       AND NOT pg_catalog.row_security_active(l.destination::pg_catalog.oid)
     UNION ALL
-    -- Of several names that are the table's now, the day that was read last, or is to be read anew (1970).
+    -- If several names are the table's now: the entry that is reset (read_at is 1970), else the last one read.
     (SELECT DISTINCT ON (l.matomo, l.idsite, l.day, f.found, CASE WHEN f.found IS NULL THEN l.destination_name END)
            l.matomo, l.idsite, f.found::regclass, l.day, l.sealed, l.visits, l.actions,
            l.truncated_visits, l.newest, l.timezone, l.read_at, l.rechecked_at, l.action_time,

@@ -72,15 +72,76 @@ $$;
 COMMENT ON FUNCTION matomo_grant_as(regclass, regclass) IS
     'Internal: gives a table that we make the owner, the grants and the row-level security of another';
 
--- Called as the table's owner: expressions of its indexes and constraints are evaluated meanwhile.
+-- Called as the table's owner: creating a partition evaluates expressions of its indexes and constraints.
+CREATE FUNCTION matomo_create_week(destination regclass, lower_bound timestamptz, upper_bound timestamptz) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+SET timezone = 'UTC'
+SET datestyle = 'ISO'
+SET default_tablespace = ''
+AS $$
+DECLARE
+    of_schema name;
+    of_table name;
+    storage text;
+    stem text;
+    partition text;
+    made regclass;
+    attempt integer := 1;
+    change text;
+BEGIN
+    SELECT n.nspname, c.relname, concat(' USING ' || quote_ident(m.amname), ' TABLESPACE ' || quote_ident(s.spcname))
+    INTO of_schema, of_table, storage
+    FROM pg_class c
+    JOIN pg_namespace n ON n.oid = c.relnamespace
+    LEFT JOIN pg_am m ON m.oid = c.relam
+    LEFT JOIN pg_tablespace s ON s.oid = c.reltablespace
+    WHERE c.oid = destination;
+    stem := of_table || to_char(lower_bound + (upper_bound - lower_bound) / 2, '"_"IYYY"w"IW');
+    LOOP
+        partition := stem || CASE WHEN attempt > 1 THEN '_' || attempt ELSE '' END;
+        -- The name of a Node tool's table may leave no room for the week: shorten it.
+        WHILE octet_length(partition) > 63 LOOP
+            of_table := left(of_table, -1);
+            stem := of_table || right(stem, 8);
+            partition := stem || CASE WHEN attempt > 1 THEN '_' || attempt ELSE '' END;
+        END LOOP;
+        EXIT WHEN to_regclass(format('%I.%I', of_schema, partition)) IS NULL;
+        attempt := attempt + 1;
+    END LOOP;
+
+    -- Create and attach: CREATE TABLE ... PARTITION OF would block readers until the commit.
+    EXECUTE format('CREATE TABLE %I.%I (LIKE %s INCLUDING ALL EXCLUDING IDENTITY EXCLUDING COMMENTS)%s',
+        of_schema, partition, destination, storage);
+    made := format('%I.%I', of_schema, partition)::regclass;
+    PERFORM @extschema@.matomo_grant_as(made, destination);
+    EXECUTE format('ALTER TABLE %s ATTACH PARTITION %s FOR VALUES FROM (%L) TO (%L)',
+        destination, made, lower_bound, upper_bound);
+    -- If an index is the replica identity, use the partition's index attached to it.
+    SELECT format('ALTER TABLE %s REPLICA IDENTITY ', made) || CASE c.relreplident
+               WHEN 'f' THEN 'FULL' WHEN 'n' THEN 'NOTHING' WHEN 'i' THEN format('USING INDEX %I', x.relname) END
+    INTO change
+    FROM pg_class c
+    LEFT JOIN (pg_index t JOIN pg_inherits i ON i.inhparent = t.indexrelid
+               JOIN pg_index p ON p.indexrelid = i.inhrelid AND p.indrelid = made
+               JOIN pg_class x ON x.oid = p.indexrelid) ON t.indrelid = c.oid AND t.indisreplident
+    WHERE c.oid = destination;
+    IF change IS NOT NULL THEN
+        EXECUTE change;
+    END IF;
+END
+$$;
+
+COMMENT ON FUNCTION matomo_create_week(regclass, timestamptz, timestamptz) IS
+    'Internal: creates one partition of a table of the caller''s, named after the week in its middle';
+
+-- As the table's owner, too.
 CREATE FUNCTION matomo_create_weeks(destination regclass, from_time timestamptz, to_time timestamptz)
 RETURNS integer
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 SET timezone = 'UTC'
 SET datestyle = 'ISO'
-SET intervalstyle = 'postgres'
-SET default_tablespace = ''
 AS $$
 DECLARE
     day CONSTANT interval := '1 day';
@@ -96,22 +157,12 @@ DECLARE
     of_schema name;
     of_table name;
     table_owner oid;
-    storage text;
-    stem text;
-    partition text;
-    made regclass;
-    attempt integer;
-    change text;
     missing text;
     advice text;
 BEGIN
     -- A table that is partitioned another way, or has a default partition, needs no partitions from us.
-    SELECT n.nspname, c.relname, c.relowner,
-           concat(' USING ' || quote_ident(m.amname), ' TABLESPACE ' || quote_ident(s.spcname))
-    INTO of_schema, of_table, table_owner, storage
+    SELECT n.nspname, c.relname, c.relowner INTO of_schema, of_table, table_owner
     FROM pg_class c
-    LEFT JOIN pg_am m ON m.oid = c.relam
-    LEFT JOIN pg_tablespace s ON s.oid = c.reltablespace
     JOIN pg_namespace n ON n.oid = c.relnamespace
     JOIN pg_partitioned_table p ON p.partrelid = c.oid
     JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = p.partattrs[0]
@@ -182,39 +233,7 @@ BEGIN
                 HINT = advice;
         END IF;
 
-        stem := of_table || to_char(lower_bound + (upper_bound - lower_bound) / 2, '"_"IYYY"w"IW');
-        attempt := 1;
-        LOOP
-            partition := stem || CASE WHEN attempt > 1 THEN '_' || attempt ELSE '' END;
-            -- The name of a Node tool's table may leave no room for the week: shorten it.
-            WHILE octet_length(partition) > 63 LOOP
-                of_table := left(of_table, -1);
-                stem := of_table || right(stem, 8);
-                partition := stem || CASE WHEN attempt > 1 THEN '_' || attempt ELSE '' END;
-            END LOOP;
-            EXIT WHEN to_regclass(format('%I.%I', of_schema, partition)) IS NULL;
-            attempt := attempt + 1;
-        END LOOP;
-
-        -- Create and attach: CREATE TABLE ... PARTITION OF would block readers until the commit.
-        EXECUTE format('CREATE TABLE %I.%I (LIKE %s INCLUDING ALL EXCLUDING IDENTITY EXCLUDING COMMENTS)%s',
-            of_schema, partition, destination, storage);
-        made := format('%I.%I', of_schema, partition)::regclass;
-        PERFORM @extschema@.matomo_grant_as(made, destination);
-        EXECUTE format('ALTER TABLE %s ATTACH PARTITION %s FOR VALUES FROM (%L) TO (%L)',
-            destination, made, lower_bound, upper_bound);
-        -- If an index is the replica identity, use the partition's index attached to it.
-        SELECT format('ALTER TABLE %s REPLICA IDENTITY ', made) || CASE c.relreplident
-                   WHEN 'f' THEN 'FULL' WHEN 'n' THEN 'NOTHING' WHEN 'i' THEN format('USING INDEX %I', x.relname) END
-        INTO change
-        FROM pg_class c
-        LEFT JOIN (pg_index t JOIN pg_inherits i ON i.inhparent = t.indexrelid
-                   JOIN pg_index p ON p.indexrelid = i.inhrelid AND p.indrelid = made
-                   JOIN pg_class x ON x.oid = p.indexrelid) ON t.indrelid = c.oid AND t.indisreplident
-        WHERE c.oid = destination;
-        IF change IS NOT NULL THEN
-            EXECUTE change;
-        END IF;
+        PERFORM @extschema@.matomo_create_week(destination, lower_bound, upper_bound);
         created := created + 1;
         at := upper_bound;
     END LOOP;

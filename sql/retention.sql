@@ -7,7 +7,7 @@
 -- returns the sites of the removed rows (NULL means any) and their span, from the end of the previous
 -- step to the end of this one. Deletes with the search_path in `path`, so that triggers find the
 -- same names as at an INSERT. Where rows cannot be found by ctid (foreign tables, other access methods,
--- all unless `has_places`), deletes by the day. Drops `chunks` of a hypertable whole, like partitions. The
+-- all unless `has_ctids`), deletes by the day. Drops `chunks` of a hypertable whole, like partitions. The
 -- reason why a day or partition cannot be removed is returned as `failed`.
 CREATE FUNCTION matomo_drop_rows(
     destination regclass,
@@ -16,14 +16,13 @@ CREATE FUNCTION matomo_drop_rows(
     lock_timeout interval,
     path text,
     time_column text,
-    has_places boolean,
+    has_ctids boolean,
     chunks jsonb,
     INOUT scan_position jsonb,
     OUT more boolean,
     OUT dropped text,
     OUT actions bigint,
     OUT blocked text,
-    OUT holders text,
     OUT first_gone timestamptz,
     OUT last_gone timestamptz,
     OUT sites_gone text[],
@@ -41,9 +40,7 @@ AS $$
 DECLARE
     batch CONSTANT integer := 10000;
     at CONSTANT text := 'd.' || quote_ident(time_column);
-    parts jsonb;
     part record;
-    start_number bigint;
     reached text;
     waiting_for text;
     has_only_site boolean;
@@ -64,77 +61,29 @@ BEGIN
     PERFORM set_config('lock_timeout',
         ceil(extract(epoch FROM greatest(lock_timeout, '1 millisecond')) * 1000)::text, true);
 
-    -- Every table of the partition tree, with its bounds of time.
-    WITH RECURSIVE tree AS (
-        SELECT c.oid, 0::oid AS parent, ARRAY[c.oid] AS path, c.relkind,
-               '-infinity'::timestamptz AS lo, 'infinity'::timestamptz AS hi
-        FROM pg_class c WHERE c.oid = destination
-        UNION ALL
-        SELECT c.oid, i.inhparent, t.path || c.oid, c.relkind,
-               greatest(t.lo, CASE WHEN r.by_time THEN substring(r.bounds FROM 'FROM [(]''([^'']*)''[)]')::timestamptz END),
-               least(t.hi, CASE WHEN r.by_time THEN substring(r.bounds FROM 'TO [(]''([^'']*)''[)]')::timestamptz END)
-        FROM tree t
-        JOIN pg_inherits i ON i.inhparent = t.oid AND NOT i.inhdetachpending
-        JOIN pg_class c ON c.oid = i.inhrelid
-        CROSS JOIN LATERAL (
-            SELECT pg_get_expr(c.relpartbound, c.oid) AS bounds, EXISTS (
-                SELECT FROM pg_partitioned_table p
-                JOIN pg_attribute a ON a.attrelid = p.partrelid AND a.attnum = p.partattrs[0]
-                WHERE p.partrelid = t.oid AND p.partstrat = 'r' AND p.partnatts = 1
-                  AND a.attname = time_column) AS by_time) r
-    )
-    SELECT jsonb_agg(jsonb_build_object(
-        'id', t.oid,
-        'name', format('%I.%I', n.nspname, c.relname), 'parent', quote_ident(pn.nspname) || '.' || quote_ident(p.relname),
-        'kind', t.relkind, 'lo', t.lo::text, 'hi', t.hi::text,
-        'is_old', t.hi <= before,
-        'is_owned', pg_has_role(c.relowner, 'USAGE'),
-        -- Dropping a foreign table would not remove its rows. Dropping a partition requires ownership of
-        -- both the table and the partition.
-        'whole', t.hi <= before AND pg_has_role(c.relowner, 'USAGE') AND pg_has_role(p.relowner, 'USAGE')
-            AND NOT EXISTS (SELECT FROM tree f WHERE f.relkind = 'f' AND t.oid = ANY (f.path)),
-        -- 1 << CMD_DELETE; it locks the table.
-        'deletable', CASE WHEN t.relkind = 'f' THEN pg_relation_is_updatable(t.oid, false) & 16 <> 0
-                          ELSE m.amname IS DISTINCT FROM 'columnar' END,
-        'by_day', NOT has_places OR m.amname IS DISTINCT FROM 'heap')
-        ORDER BY t.hi, cardinality(t.path), c.relname)
-    INTO parts
-    FROM tree t
-    JOIN pg_class c ON c.oid = t.oid
-    JOIN pg_namespace n ON n.oid = c.relnamespace
-    LEFT JOIN pg_am m ON m.oid = c.relam
-    LEFT JOIN (pg_class p JOIN pg_namespace pn ON pn.oid = p.relnamespace) ON p.oid = t.parent
-    -- An engine's own children are reached through the table.
-    WHERE t.lo < before AND (has_places OR t.oid = destination OR c.relispartition);
-    parts := coalesce((
-        SELECT jsonb_agg(c.chunk || jsonb_build_object('kind', 'c', 'parent', root, 'whole', true, 'is_old', true)
-            ORDER BY (c.chunk ->> 'hi')::timestamptz)
-        FROM jsonb_array_elements(chunks -> 'chunks') AS c(chunk)
-        WHERE (c.chunk ->> 'hi')::timestamptz <= before
-            AND pg_has_role((SELECT r.relowner FROM pg_class r WHERE r.oid = destination), 'USAGE')), '[]') || parts;
-
-    -- If the partition of scan_position is gone, scan from the start.
-    SELECT e.number + CASE WHEN (scan_position ->> 'done')::boolean THEN 1 ELSE 0 END INTO start_number
-    FROM jsonb_array_elements(parts) WITH ORDINALITY AS e(part, number)
-    WHERE e.part -> 'id' = scan_position -> 'id';
-
     FOR part IN
-        SELECT x.*, e.number, parts -> (e.number - 2)::integer -> 'id' AS previous
-        FROM jsonb_array_elements(parts) WITH ORDINALITY AS e(part, number)
-        CROSS JOIN LATERAL jsonb_to_record(e.part) AS x(id oid, name text, parent text, kind text, lo text, hi text,
-            is_old boolean, is_owned boolean, whole boolean, deletable boolean, by_day boolean)
-        WHERE e.number >= coalesce(start_number, 1)
-        ORDER BY e.number
+        WITH old AS (
+            SELECT t.*, lag(t.id) OVER (ORDER BY t.number) AS previous
+            FROM @extschema@.matomo_old_tables(destination, before, time_column, has_ctids, chunks) AS t
+        ),
+        -- If the table of scan_position is gone, scan from the start.
+        start AS (
+            SELECT o.number + CASE WHEN (scan_position ->> 'done')::boolean THEN 1 ELSE 0 END AS number
+            FROM old AS o WHERE o.id::text = scan_position ->> 'id'
+        )
+        SELECT o.*, s.number AS start_number FROM old AS o LEFT JOIN start AS s ON true
+        WHERE o.number >= coalesce(s.number, 1)
+        ORDER BY o.number
     LOOP
         reached := part.id;
         waiting_for := part.name;
-        -- Also where it is only looked for rows of other sites.
+        -- Also for the search for rows of other sites.
         IF part.is_owned AND row_security_active(part.id)
             AND (CASE WHEN part.whole THEN site IS NOT NULL ELSE part.kind = 'r' END)
         THEN
             RAISE insufficient_privilege USING
                 MESSAGE = format('row-level security may hide rows of table %s', part.name),
-                DETAIL = 'Rows that a policy hides would remain, or go with those of the site.',
+                DETAIL = 'Hidden rows would remain, or be dropped with the partition.',
                 HINT = 'Use a role to which no policy applies, such as the table''s owner.';
         END IF;
         IF part.whole THEN
@@ -171,7 +120,7 @@ BEGIN
         CONTINUE WHEN part.kind NOT IN ('r', 'f') OR NOT part.deletable;
         -- A role that does not own the partition deletes through the table, with its rights there.
         among := CASE WHEN part.is_owned OR part.kind = 'f' AND has_table_privilege(part.id, 'SELECT') AND has_table_privilege(part.id, 'DELETE')
-                      THEN CASE WHEN has_places THEN 'ONLY ' ELSE '' END || part.name ELSE root END;
+                      THEN CASE WHEN has_ctids THEN 'ONLY ' ELSE '' END || part.name ELSE root END;
         which := concat_ws(' AND ',
             CASE WHEN among = root THEN
                 concat_ws(' AND ', format('%1$s OPERATOR(pg_catalog.>=) %2$L AND %1$s OPERATOR(pg_catalog.<) %3$L', at, part.lo, part.hi),
@@ -187,7 +136,7 @@ BEGIN
             END IF;
         END IF;
         IF part.by_day THEN
-            since := CASE WHEN part.number = start_number THEN (scan_position ->> 'since')::timestamptz END;
+            since := CASE WHEN part.number = part.start_number THEN (scan_position ->> 'since')::timestamptz END;
             EXECUTE format('SELECT min(%s) FROM %s AS d WHERE %s%s', at, among, which,
                 CASE WHEN since IS NOT NULL THEN format(' AND %s > $3', at) ELSE '' END)
             INTO first_gone USING before, site::text, since;
@@ -199,7 +148,7 @@ BEGIN
             done := among <> root AND coalesce(failed ->> 'state' ~ '^(0A|XX)', false);
             since := CASE WHEN failed IS NULL THEN since ELSE last_gone END;
         ELSE
-            since := CASE WHEN part.number = start_number AND NOT part.is_old THEN (scan_position ->> 'since')::timestamptz END;
+            since := CASE WHEN part.number = part.start_number AND NOT part.is_old THEN (scan_position ->> 'since')::timestamptz END;
             -- Ordered by time, if rows can be skipped this way; an index may supply the order.
             EXECUTE format('SELECT ARRAY(SELECT d.ctid FROM %s AS d WHERE %s%s LIMIT $3)', among, which,
                 CASE WHEN NOT part.is_old THEN
@@ -246,10 +195,9 @@ BEGIN
     first_gone := NULL;
     last_gone := NULL;
     sites_gone := NULL;
-    SELECT string_agg(x.name, ', ' ORDER BY e.number) INTO not_deletable
-    FROM jsonb_array_elements(parts) WITH ORDINALITY AS e(part, number)
-    CROSS JOIN LATERAL jsonb_to_record(e.part) AS x(name text, kind text, deletable boolean)
-    WHERE x.kind IN ('r', 'f') AND NOT x.deletable;
+    SELECT string_agg(t.name, ', ' ORDER BY t.number) INTO not_deletable
+    FROM @extschema@.matomo_old_tables(destination, before, time_column, has_ctids, chunks) AS t
+    WHERE t.kind IN ('r', 'f') AND NOT t.deletable;
     IF not_deletable IS NOT NULL THEN
         RAISE WARNING USING
             MESSAGE = format('tables from which nothing can be deleted: %s', not_deletable),
@@ -269,12 +217,6 @@ EXCEPTION
         IF reached IS DISTINCT FROM scan_position ->> 'id' THEN
             scan_position := jsonb_build_object('id', reached::oid, 'done', false);
         END IF;
-        SELECT string_agg(coalesce('process ' || h.pid, 'a prepared transaction'), ', ' ORDER BY a.xact_start, h.pid)
-        INTO holders
-        FROM (SELECT DISTINCT l.pid FROM pg_locks l
-              JOIN pg_database d ON d.oid = l.database AND d.datname = current_database()
-              WHERE l.relation = to_regclass(waiting_for) AND l.granted AND l.pid IS DISTINCT FROM pg_backend_pid()) AS h
-        LEFT JOIN pg_stat_activity a ON a.pid = h.pid;
 END
 $$;
 

@@ -45,7 +45,7 @@ fn refresh(arguments: Arguments) -> Result<(ServerText, Option<i32>, Option<i32>
     let told = sync::metadata::of_site(&client, request.site, None)?;
     let ledger = Ledger::of(&destination, client.endpoint(), request.site);
     // Another Matomo's first sync may not have committed yet.
-    ledger.claim_unknown(&destination.name)?;
+    ledger.take_if_unknown(&destination.name)?;
     ledger.check_matomo(&destination)?;
     metadata::store(&destination.extension, destination.oid, &told)?;
     let count = |number: usize| i32::try_from(number).unwrap_or(i32::MAX);

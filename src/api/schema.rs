@@ -31,11 +31,13 @@ extension_sql_file!(
         api::deletion::matomo_forget_0_2_reconnect
     ]
 );
+extension_sql_file!("../../sql/old_tables.sql", name = "old_tables");
 extension_sql_file!("../../sql/drop_day.sql", name = "drop_day");
 extension_sql_file!(
     "../../sql/retention.sql",
     name = "retention",
     requires = [
+        "old_tables",
         "drop_day",
         api::procedures::matomo_run_outside_transaction,
         api::deletion::matomo_drop_step_0_2_reconnect

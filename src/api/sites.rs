@@ -13,7 +13,7 @@ use crate::matomo::zone::Zone;
 use crate::pg::encoding;
 use crate::pg::ereport::or_raise;
 use crate::pg::extension::Extension;
-use crate::pg::roles::{AsConfined, current_user};
+use crate::pg::roles::{AsRestricted, current_user};
 use crate::pg::spi::{query, refuse_read_only, spi};
 use crate::state::ledger::Ledger;
 use crate::state::registration::{self, Registration};
@@ -105,7 +105,7 @@ fn matomo_alter_site_0_2_reconnect(
             ..Registration::default()
         };
         {
-            let _owner = AsConfined::switch_to(new_owner.unwrap_or(known.owner));
+            let _owner = AsRestricted::switch_to(new_owner.unwrap_or(known.owner));
             if let Some(name) = destination {
                 entry.destination = Some(lasting(new_tables::open_or_create(name)?)?.oid);
             } else if new_owner.is_some() {

@@ -53,8 +53,8 @@ impl Busy {
                     .to_owned()
             }
             Busy::Holds { pid, .. } => format!(
-                "End it with pg_terminate_backend({pid}). If it was stopped, it goes on with \
-                 kill -CONT {pid}."
+                "End it with pg_terminate_backend({pid}). If it was stopped (SIGSTOP), \
+                 resume it with kill -CONT {pid}."
             ),
             Busy::StillSyncs { holder: LockHolder::Process(pid), .. } => format!(
                 "Call it again when that sync has ended, see matomo_progress; or end it with \

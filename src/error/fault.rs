@@ -235,7 +235,7 @@ impl fmt::Display for Fault {
             Fault::RateLimited(None) => f.write_str("Matomo limits the rate of requests"),
             Fault::TokenRefused(_) => f.write_str("Matomo refused the token"),
             Fault::NoAccess(_) => f.write_str("the token has no access to the site"),
-            Fault::AddressRefused(_) => f.write_str("Matomo does not let this server's address in"),
+            Fault::AddressRefused(_) => f.write_str("Matomo rejected this server's IP address"),
             Fault::LockedOut(_) => f.write_str("Matomo has locked out this server's address"),
             Fault::UnknownSite(_) => f.write_str("Matomo does not know the site"),
             Fault::Exhausted(words) => write!(f, "the request is too much for Matomo: {words}"),

@@ -176,7 +176,7 @@ impl Error {
                 Some(format!("Privileges missing: {}.", missing.join(", ")))
             }
             Error::OtherActionTime { kind, first, last, .. } => Some(format!(
-                "Its action_timestamp is of the kind '{kind}' from {first} to {last}."
+                "From {first} to {last} it was '{kind}'."
             )),
             Error::NoUniqueIndex { identity, time, .. } => Some(format!(
                 "A sync needs a valid unique index, neither partial nor deferrable, on {identity}, \
@@ -197,7 +197,7 @@ impl Error {
                 ))
             }
             Error::RowSecurity(_) => {
-                Some("Rows that a policy hides would be passed over.".to_owned())
+                Some("Rows that a policy hides would be skipped.".to_owned())
             }
             Error::Site(error) => error.detail(),
             _ => None,
@@ -316,13 +316,13 @@ impl fmt::Display for Error {
             Error::Privilege { name, .. } => write!(f, "permission denied for table {name}"),
             Error::Busy(busy) => busy.fmt(f),
             Error::OldSnapshot => f.write_str(
-                "rows removed in this transaction would lack what others have committed",
+                "rows cannot be removed in a transaction that does not see what others have committed",
             ),
             Error::OtherMatomo(other) => other.fmt(f),
             Error::OtherActionTime { name, .. } => {
                 write!(
                     f,
-                    "destination \"{name}\" holds another kind of time than matomo.action_time"
+                    "destination \"{name}\" was filled with another matomo.action_time"
                 )
             }
             Error::OtherVisit { name, visit, .. } => {

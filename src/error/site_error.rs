@@ -58,7 +58,7 @@ pub enum SiteError {
     /// A trigger has kept rows that were to be deleted.
     RowsKept(String),
     /// A foreign table is several tables on its server, whose rows share their places.
-    SharedPlaces(String),
+    SharedCtids(String),
     /// An instant of a table of Citus has no timezone: the table, the column.
     NoTimezone { table: String, column: &'static str },
     /// The transaction has already read from the foreign server and may see stale rows.
@@ -92,7 +92,7 @@ impl SiteError {
             SiteError::NotOurServer(_)
             | SiteError::TemporaryDestination(_)
             | SiteError::NoTimezone { .. }
-            | SiteError::SharedPlaces(_) => SqlState::WrongObjectType,
+            | SiteError::SharedCtids(_) => SqlState::WrongObjectType,
             SiteError::NoMapping { .. }
             | SiteError::NoToken { .. }
             | SiteError::RefusedBefore { .. } => SqlState::InvalidAuthorizationSpecification,
@@ -206,7 +206,7 @@ impl SiteError {
                 "Remove what prevents it, such as a trigger on DELETE, or delete these rows yourself."
                     .to_owned()
             }
-            SiteError::SharedPlaces(_) => {
+            SiteError::SharedCtids(_) => {
                 "Make a foreign table of each partition there: postgres_fdw changes rows by their place, \
                  which rows of several partitions share."
                     .to_owned()
@@ -322,7 +322,7 @@ impl fmt::Display for SiteError {
                 write!(f, "registered site {site} was changed meanwhile")
             }
             SiteError::RowsKept(name) => write!(f, "rows of {name} are not deleted"),
-            SiteError::SharedPlaces(name) => {
+            SiteError::SharedCtids(name) => {
                 write!(f, "foreign table {name} is a partitioned table on its server")
             }
             SiteError::NoTimezone { table, column } => {

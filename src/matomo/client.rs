@@ -43,6 +43,14 @@ pub struct SiteInfo {
     pub is_rollup: Option<bool>,
 }
 
+impl SiteInfo {
+    /// A site of which only the timezone is known, from an earlier answer; `None` if no zone has that name.
+    pub fn of_timezone(timezone: &str) -> Option<SiteInfo> {
+        let zone = Zone::parse(timezone)?;
+        Some(SiteInfo { name: None, zone, timezone: timezone.to_owned(), is_rollup: None })
+    }
+}
+
 /// The visits to request.
 #[derive(Debug, Clone, Copy)]
 pub enum VisitSelection<'a> {

@@ -29,7 +29,7 @@ impl Reservation {
     /// # Errors
     /// [`Fault::OutOfMemory`].
     pub fn reserve(bytes: usize) -> Result<Reservation, Fault> {
-        // What is too much by itself must not count for others, not even for a moment.
+        // A request that is too large by itself must not reduce what other threads can reserve.
         probe(bytes)?;
         let others = RESERVED.fetch_add(bytes, Ordering::Relaxed);
         let room = Reservation(bytes);

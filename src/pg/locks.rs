@@ -50,15 +50,15 @@ pub enum Lock {
 /// Takes the place of an idSite.
 pub const ALL_SITES: i32 = 0;
 
-/// Lock modes.
+/// Lock modes, a part of Postgres' own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// Conflicts with `Exclusive`.
-    Shared,
-    /// Conflicts with itself and `Exclusive`.
-    Alone,
+    /// Conflicts with `AccessExclusive`.
+    AccessShare,
+    /// Conflicts with itself and `AccessExclusive`.
+    ShareUpdateExclusive,
     /// Conflicts with every mode.
-    Exclusive,
+    AccessExclusive,
 }
 
 /// How long a lock is held.
@@ -89,10 +89,10 @@ pub struct Held {
     pub object: u32,
     /// The process; 0 for a prepared transaction.
     pub pid: i32,
-    /// Whether it is held in [`Mode::Exclusive`].
+    /// Whether it is held in [`Mode::AccessExclusive`].
     pub is_exclusive: bool,
-    /// Whether it is held in [`Mode::Alone`].
-    pub is_alone: bool,
+    /// Whether it is held in [`Mode::ShareUpdateExclusive`].
+    pub is_share_update_exclusive: bool,
     /// Virtual transaction ID, which a prepared transaction keeps: backend number and local
     /// transaction ID.
     transaction: (i32, u32),
@@ -191,8 +191,8 @@ impl Held {
         let transaction = (lock.vxid.procNumber, lock.vxid.localTransactionId);
         let (class, object) = (lock.locktag.locktag_field2, lock.locktag.locktag_field3);
         let has = |mode: Mode| lock.holdMask & (1 << mode.number()) != 0;
-        let (is_exclusive, is_alone) = (has(Mode::Exclusive), has(Mode::Alone));
-        Held { class, object, pid: lock.pid, is_exclusive, is_alone, transaction }
+        let (is_exclusive, is_share_update_exclusive) = (has(Mode::AccessExclusive), has(Mode::ShareUpdateExclusive));
+        Held { class, object, pid: lock.pid, is_exclusive, is_share_update_exclusive, transaction }
     }
 
     /// Whether this session holds it.
@@ -209,7 +209,7 @@ impl Held {
     /// Of the locks of rows, the greatest is that of the site itself that is synced or removed: a session may
     /// have those of other sites, or of all, besides.
     pub fn rank(&self) -> (bool, i32) {
-        (self.is_alone || self.is_exclusive, self.object.cast_signed())
+        (self.is_share_update_exclusive || self.is_exclusive, self.object.cast_signed())
     }
 
     /// Whether it is the same lock of the same transaction, possibly in more modes.
@@ -237,9 +237,9 @@ impl Held {
 impl Mode {
     fn number(self) -> pg_sys::LOCKMODE {
         let mode = match self {
-            Mode::Shared => pg_sys::AccessShareLock,
-            Mode::Alone => pg_sys::ShareUpdateExclusiveLock,
-            Mode::Exclusive => pg_sys::AccessExclusiveLock,
+            Mode::AccessShare => pg_sys::AccessShareLock,
+            Mode::ShareUpdateExclusive => pg_sys::ShareUpdateExclusiveLock,
+            Mode::AccessExclusive => pg_sys::AccessExclusiveLock,
         };
         mode as pg_sys::LOCKMODE
     }

@@ -37,7 +37,7 @@ impl Drop for AsExtensionOwner {
 /// the abort. The owner's code, such as triggers, may run in this state. It has only the owner's rights,
 /// its settings do not outlast it, and it cannot leave behind anything that the caller would run
 /// later.
-pub struct AsConfined(Option<Before>);
+pub struct AsRestricted(Option<Before>);
 
 struct Before {
     user: pg_sys::Oid,
@@ -45,25 +45,25 @@ struct Before {
     settings: i32,
 }
 
-impl AsConfined {
+impl AsRestricted {
     /// Switches to `owner`, unless that is the current user.
-    pub fn switch_to(owner: pg_sys::Oid) -> AsConfined {
+    pub fn switch_to(owner: pg_sys::Oid) -> AsRestricted {
         let (mut user, mut context) = (pg_sys::Oid::INVALID, 0);
         // SAFETY: main thread; both pointers are to locals.
         unsafe {
             pg_sys::GetUserIdAndSecContext(&mut user, &mut context);
             if user == owner {
-                return AsConfined(None);
+                return AsRestricted(None);
             }
             let confined =
                 pg_sys::SECURITY_LOCAL_USERID_CHANGE | pg_sys::SECURITY_RESTRICTED_OPERATION;
             pg_sys::SetUserIdAndSecContext(owner, context | confined as i32);
-            AsConfined(Some(Before { user, context, settings: pg_sys::NewGUCNestLevel() }))
+            AsRestricted(Some(Before { user, context, settings: pg_sys::NewGUCNestLevel() }))
         }
     }
 }
 
-impl Drop for AsConfined {
+impl Drop for AsRestricted {
     fn drop(&mut self) {
         if let Some(before) = &self.0
             && !std::thread::panicking()

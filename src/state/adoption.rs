@@ -64,8 +64,7 @@ pub fn adopt(ledger: &Ledger, destination: &Destination) -> Result<bool> {
     Ok(true)
 }
 
-/// Gives a destination the days of tables that were dropped, whose companions it has taken: it is there in place
-/// of these.
+/// Gives a destination the days of tables that were dropped and whose companions it has taken over.
 ///
 /// # Errors
 /// Only internal ones.

@@ -123,7 +123,7 @@ impl Step {
     /// days that lose rows here.
     fn lock_rows(&self) -> bool {
         let rows = Lock::Rows(self.table.oid, self.rows.site.unwrap_or(ALL_SITES));
-        locks::try_take(rows, Mode::Exclusive, Until::TransactionEnd)
+        locks::try_take(rows, Mode::AccessExclusive, Until::TransactionEnd)
     }
 
     /// Removes rows and moves the cursor; does neither if another session holds a lock.
@@ -236,7 +236,7 @@ impl Step {
             ),
             DropFailure::TableLocked => (self.table.name.clone(), &["AccessExclusiveLock"]),
         };
-        let holders = holders::of_table(&what, modes)?;
+        let holders = holders::of_tree(&what, modes)?;
         Ok(blocked(what, holders))
     }
 }

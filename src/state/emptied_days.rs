@@ -1,5 +1,5 @@
 //! Updates the ledger when old rows are removed. The step that removes a day's last row seals it as
-//! empty. A day that has lost only some rows is open, so that it is correct even if no step follows.
+//! empty. A day that has lost only some rows is reset, so that it is correct even if no step follows.
 //! SPI only.
 
 use std::collections::BTreeSet;

@@ -102,7 +102,7 @@ pub fn forget(visitor: &Visitor, only_in: Option<pg_sys::Oid>) -> Result<Vec<Era
         groups.push(group);
     }
     for table in groups.iter().flat_map(Group::tables) {
-        places::check_is_unseen(table.oid)?;
+        ctids::check_is_unseen(table.oid)?;
     }
     warn_of_unsearched(&extension, &groups)?;
     if only_in.is_none() {
@@ -245,7 +245,7 @@ fn outwait_syncs(
         locks::held(LockKind::Rows).into_iter().filter(is_its).chain([held]).collect();
     let site = its.iter().map(Held::rank).max().map_or(ALL_SITES, |(_, site)| site);
     // A first sync has made companions, too.
-    if its.iter().any(|held| held.is_exclusive) && !its.iter().any(|held| held.is_alone) {
+    if its.iter().any(|held| held.is_exclusive) && !its.iter().any(|held| held.is_share_update_exclusive) {
         let site = (site != ALL_SITES).then_some(site);
         return Err(Busy::StillDrops { site, name, holder }.into());
     }

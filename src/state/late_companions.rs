@@ -10,7 +10,7 @@ use crate::state::snapshot::check_sees_days;
 use crate::store::companions::{self, by_name, has_own_days, is_free, is_of, is_outdated};
 use crate::store::destination::Destination;
 
-/// Locks the rows of a site in a destination, and opens the companions that this has by now.
+/// Locks the rows of a site in a destination, and looks again which companions the destination has.
 ///
 /// # Errors
 /// [`Busy`], [`crate::error::Error::TooNew`], and those of [`Destination::open`].
@@ -43,7 +43,7 @@ fn note(destination: &Destination) -> Result<()> {
     let named = of("c.companion::oid = 0::oid");
     let args = [(*oid).into()];
     let has_rows = |sql: &str| extension.run(|client| Ok(!query(client, sql, &args)?.is_empty()));
-    // Nearly always: no write, no transaction ID.
+    // The usual case needs no transaction ID.
     if !has_rows(&any(&named))? {
         return Ok(());
     }
@@ -64,7 +64,7 @@ fn note(destination: &Destination) -> Result<()> {
     if has_rows(&any(&unmarked))? {
         // One session at a time: if this one aborts, its mark is undone, and a session that had relied on the
         // mark would copy days without it.
-        if !locks::take(Lock::Rows(*oid, ALL_SITES), Mode::Alone) {
+        if !locks::take(Lock::Rows(*oid, ALL_SITES), Mode::ShareUpdateExclusive) {
             return Err(Busy::FirstAfterRestore(destination.name.clone()).into());
         }
         let _bounded = locks::bounded_waits();
@@ -77,8 +77,8 @@ fn note(destination: &Destination) -> Result<()> {
         "{named} AND (cardinality(c.companion_name) = 4 OR {}) AND NOT {outdated} AND {found} IS NOT NULL",
         has_own_days(schema, "$1")
     );
-    // A sync that is at work without the companion commits days later, which would not be opened: then this
-    // sync only writes to the companion. Looks for the companion first: a sync that begins now finds it.
+    // A concurrent sync without the companion may commit days after they are reset here: then this sync only
+    // writes to the companion, and a later one resets them. A sync that begins now finds the companion.
     if !has_rows(&any(&late))? || !sees_commits() || is_synced_by_others(*oid) {
         return Ok(());
     }

@@ -141,18 +141,18 @@ impl Ledger {
     ///
     /// # Errors
     /// Only internal ones.
-    pub fn claims_rows(&self) -> Result<bool> {
+    pub fn must_have_rows(&self) -> Result<bool> {
         let sql =
             format!("SELECT 1 FROM {} WHERE destination = $1 AND actions > 0 LIMIT 1", self.table);
         self.run(|client| Ok(!query(client, &sql, &[self.destination.into()])?.is_empty()))
     }
 
     /// Whether the destination's table of visits must have rows: visits were read since the days were last
-    /// reset. Days that Matomo has purged since then bring it none.
+    /// reset. Days that Matomo has purged since then add no visits.
     ///
     /// # Errors
     /// Only internal ones.
-    pub fn claims_visits(&self) -> Result<bool> {
+    pub fn must_have_visits(&self) -> Result<bool> {
         let sql = format!(
             "SELECT 1 FROM {} WHERE destination = $1 AND visits > 0 AND newest IS NOT NULL LIMIT 1",
             self.table
@@ -164,7 +164,7 @@ impl Ledger {
     ///
     /// # Errors
     /// Only internal ones.
-    pub fn disbelieve_after(&self, now: i64) -> Result<()> {
+    pub fn reset_read_after(&self, now: i64) -> Result<()> {
         let sql = format!(
             "UPDATE {} SET {UNREAD}, read_at = to_timestamp($4) WHERE matomo = $1 AND idsite = $2 \
              AND destination = $3 AND read_at > to_timestamp($4)",
@@ -204,7 +204,7 @@ impl Ledger {
     ///
     /// # Errors
     /// Only internal ones.
-    pub fn disclaim_rows(&self) -> Result<()> {
+    pub fn reset_all(&self) -> Result<()> {
         let sql = format!(
             "UPDATE {} SET {UNREAD}, {EMPTY}, read_at = to_timestamp(0) WHERE destination = $1 AND visits > 0",
             self.table

@@ -76,7 +76,7 @@ pub fn ignore(extension: &Extension, server: &str) -> Result<i32> {
 /// Waits for other sessions that register all sites of a server for a role. Those that come later wait for
 /// the end of this transaction.
 pub fn wait_for_others(server: &str, owner: pg_sys::Oid) {
-    locks::wait_for(Lock::Registration(owner, locks::hash(server)), Mode::Exclusive);
+    locks::wait_for(Lock::Registration(owner, locks::hash(server)), Mode::AccessExclusive);
 }
 
 /// Waits up to [`LONGEST_WAIT`] for sessions that register all sites of a server for roles whose rights the

@@ -9,7 +9,7 @@ use crate::config::settings;
 use crate::error::Result;
 use crate::matomo::zone::Zone;
 use crate::pg::extension::Extension;
-use crate::pg::roles::AsConfined;
+use crate::pg::roles::AsRestricted;
 use crate::pg::spi::{query, spi, values};
 use crate::rows::site_context::ActionTime;
 use crate::state::ledger::UNREAD;
@@ -141,7 +141,7 @@ pub fn open_again(
     }
     if site.destination != pg_sys::Oid::INVALID {
         // It may be missing after a restore.
-        let _owner = (owner != pg_sys::Oid::INVALID).then(|| AsConfined::switch_to(owner));
+        let _owner = (owner != pg_sys::Oid::INVALID).then(|| AsRestricted::switch_to(owner));
         if let Some(destination) = Destination::open_known(site.destination)? {
             // The step that is removing rows is to be opened as well.
             destination.keep_rows(site.idsite);

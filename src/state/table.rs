@@ -11,7 +11,7 @@ use crate::error::{Error, Result, SiteError};
 use crate::pg::ereport;
 use crate::pg::failed::Failed;
 use crate::pg::local_settings::{LocalSettings, PLANNED_ANEW, SAFE_PATH};
-use crate::pg::roles::{AsConfined, has_rights_of};
+use crate::pg::roles::{AsRestricted, has_rights_of};
 use crate::pg::spi::{query, spi, values};
 use crate::pg::subtransaction::{self, RolledBack};
 use crate::store::engine::hint::with_engine_hint_of;
@@ -135,7 +135,7 @@ impl Table {
     /// rights if the caller named the table, otherwise with the owner's, as the triggers are the owner's.
     ///
     /// # Errors
-    /// As [`Table::check`], [`SiteError::SharedPlaces`], [`SiteError::RowsKept`]; those of triggers and constraints are raised.
+    /// As [`Table::check`], [`SiteError::SharedCtids`], [`SiteError::RowsKept`]; those of triggers and constraints are raised.
     pub fn delete(
         &self,
         which: &str,
@@ -146,7 +146,7 @@ impl Table {
         // rights could use it to make them call other functions.
         let is_trusted = self.is_trusted(is_named);
         self.check_temporary(is_named)?;
-        let _owner = (!is_named).then(|| AsConfined::switch_to(self.owner));
+        let _owner = (!is_named).then(|| AsRestricted::switch_to(self.owner));
         let _path = (!is_trusted).then(|| LocalSettings::of(&[SAFE_PATH]));
         // Row-level security may apply to the owner too.
         self.check()?;
@@ -158,7 +158,7 @@ impl Table {
         let left = format!("SELECT 1 FROM {} AS d WHERE {which} LIMIT 1", self.name);
         let delete = || {
             // Not before the wait for syncs: postgres_fdw would not see what they store.
-            places::check(self.oid)?;
+            ctids::check(self.oid)?;
             Spi::connect_mut(|client| {
                 let mut gone = Vec::new();
                 // Another session may just have stored more.

@@ -8,7 +8,7 @@ use crate::pg::spi::{query, spi};
 use crate::state::retention;
 use crate::state::sites::URL_OF_SERVER;
 
-/// What the upkeep of a site has to know of it.
+/// What the upkeep of a site needs to know.
 pub struct UpkeepState {
     /// The site's timezone; empty before its first sync.
     pub timezone: String,

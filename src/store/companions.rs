@@ -6,7 +6,7 @@ use pgrx::spi::SpiClient;
 use crate::error::{Error, Result, SiteError};
 use crate::pg::extension::Extension;
 use crate::pg::local_settings::{LocalSettings, SAFE_PATH};
-use crate::pg::roles::{self, AsConfined};
+use crate::pg::roles::{self, AsRestricted};
 use crate::pg::spi::{query, read_now, spi, values};
 use crate::rows::columns::TableKind;
 use crate::store::catalog;
@@ -197,7 +197,7 @@ pub fn create(
     let known = of(extension, destination)?;
     let missing = wanted.iter().filter(|kind| known.iter().all(|(other, _)| other != *kind));
     // An existing table that is taken was not named by the caller: reading it may run its owner's functions.
-    let _owner = roles::lock_as_owner(destination).map(AsConfined::switch_to);
+    let _owner = roles::lock_as_owner(destination).map(AsRestricted::switch_to);
     let _safe = LocalSettings::of(&[SAFE_PATH]);
     let (mut made, mut former) = (Vec::new(), Vec::new());
     let mut missing = missing.peekable();

@@ -82,7 +82,7 @@ pub struct Comparison<'a> {
     pub span: Option<(f64, f64)>,
     pub lock: RowLock,
     /// Whether stored rows have a place by which they can be found.
-    pub has_places: bool,
+    pub has_ctids: bool,
     /// Rows of the batch in this table.
     pub rows: &'a TableRows,
     /// Visits that are known to have no stored rows.
@@ -140,7 +140,7 @@ impl Comparison<'_> {
         }
         match compared.is_empty() {
             true => {}
-            false if self.has_places => self.by_type(client, &compared, &mut changes)?,
+            false if self.has_ctids => self.by_type(client, &compared, &mut changes)?,
             false => self.by_key(client, &compared, &mut changes)?,
         }
         Ok(changes)

@@ -17,7 +17,7 @@ use crate::rows::columns::TableKind;
 use crate::rows::layout::Layout;
 use crate::store::catalog::{key, key_without_index, known_columns, missing_privileges};
 use crate::store::companions;
-use crate::store::engine::{Engine, places};
+use crate::store::engine::{Engine, ctids};
 use crate::store::relation::{find, has_name, lock_mode, name_of};
 
 /// A table that a sync can write to.
@@ -184,11 +184,11 @@ impl Destination {
     /// Checks that rows of foreign tables can be changed one by one.
     ///
     /// # Errors
-    /// [`crate::error::SiteError::SharedPlaces`].
-    pub fn check_places(&self) -> Result<()> {
+    /// [`crate::error::SiteError::SharedCtids`].
+    pub fn check_ctids(&self) -> Result<()> {
         // Citus may know a table that has a foreign partition, too.
         let mut others = self.tables().filter(|table| !table.engine.is_heap());
-        others.try_for_each(|table| places::check(table.oid))
+        others.try_for_each(|table| ctids::check(table.oid))
     }
 
     /// `action_timestamp` of the site's newest row, in seconds since 1970.

@@ -4,7 +4,7 @@
 
 pub mod chunks;
 pub mod hint;
-pub mod places;
+pub mod ctids;
 
 use pgrx::prelude::*;
 use pgrx::spi::SpiClient;

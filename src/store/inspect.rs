@@ -52,13 +52,13 @@ pub fn differing(
     };
     let type_of = |column: &str| destination.type_of(column);
     let arrays = list(&|n, _| format!("${}::text[]", n + 1)).join(", ");
-    let places = list(&|n, _| format!("c{n}")).join(", ");
+    let aliases = list(&|n, _| format!("c{n}")).join(", ");
     let typed = list(&|n, column| format!("u.c{n}::{} AS {column}", type_of(column))).join(", ");
     let stored = list(&|_, column| format!("d.{column}")).join(", ");
     let differs = list(&|_, column| differs(column, type_of(column))).join(" OR ");
     let sql = format!(
         "WITH i AS MATERIALIZED (SELECT u.place, {typed} \
-             FROM unnest({arrays}) WITH ORDINALITY AS u({places}, place)), \
+             FROM unnest({arrays}) WITH ORDINALITY AS u({aliases}, place)), \
          s AS MATERIALIZED (SELECT {stored} FROM {} AS d \
              WHERE d.idvisit = ANY (${}::text[]::{}[])) \
          SELECT i.place, bool_or(s.idvisit IS NULL) FROM i LEFT JOIN s ON s.idvisit = i.idvisit \

@@ -5,7 +5,7 @@ use pgrx::prelude::*;
 
 use crate::error::Result;
 use crate::pg::extension::Extension;
-use crate::pg::roles::{self, AsConfined};
+use crate::pg::roles::{self, AsRestricted};
 use crate::pg::spi::{query, spi};
 use crate::store::companions;
 use crate::store::engine::hint::with_engine_hint_of;
@@ -41,7 +41,7 @@ fn create_in(
 ) -> Result<i32> {
     // The owner's functions may be in expressions of its indexes and constraints, which are evaluated for
     // each new partition.
-    let _owner = roles::lock_as_owner(table).map(AsConfined::switch_to);
+    let _owner = roles::lock_as_owner(table).map(AsRestricted::switch_to);
     let sql =
         format!("SELECT {}.matomo_create_weeks($1::pg_catalog.regclass, $2, $3)", extension.schema);
     with_engine_hint_of(table, || {

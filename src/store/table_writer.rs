@@ -231,9 +231,9 @@ impl TableWriter {
         let _safe = LocalSettings::of(&[SAFE_PATH, (c"enable_seqscan", c"off")]);
         let Destination { name, engine, .. } = &self.destination;
         let _planned_anew = (!engine.is_heap()).then(|| LocalSettings::of(&[PLANNED_ANEW]));
-        let (rows, has_places) = (&batch.tables()[self.place], engine.is_heap());
+        let (rows, has_ctids) = (&batch.tables()[self.place], engine.is_heap());
         let statements = &mut self.statements;
-        Comparison { name, statements, span, lock, has_places, rows, new }.changes(client, batch)
+        Comparison { name, statements, span, lock, has_ctids, rows, new }.changes(client, batch)
     }
 
     fn insert(

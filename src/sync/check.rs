@@ -88,7 +88,7 @@ fn run_in(
         adopt(&ledger, &destination)?;
     }
     // A repair may be what first fills it.
-    let is_first = options.repair && ledger.claim_unknown(&destination.name)?;
+    let is_first = options.repair && ledger.take_if_unknown(&destination.name)?;
     let SiteInfo { zone, is_rollup, timezone, .. } = ask_for_site(&client, site, None)?;
     let today = zone.day(Utc::now().timestamp()).unwrap_or_default();
     let days = plan::days(Start::Day(start), end, today, zone)?;
@@ -101,9 +101,9 @@ fn run_in(
         entries.values().filter(|entry| entry.action_time.as_ref().is_some_and(is_other));
     let now = Utc::now().timestamp();
     let reading =
-        ReadOptions { site, page_size, budget: Budget::Unlimited, began: now, is_zone_known: true };
+        ReadOptions { site, page_size, budget: Budget::Unlimited, began: now, is_zone_confirmed: true };
     if options.repair {
-        destination.check_places()?;
+        destination.check_ctids()?;
     }
     let mut check = Check {
         client,
@@ -269,12 +269,8 @@ impl Check {
         let (Some(first), Some(last)) = (days.first(), days.last()) else { return Ok(()) };
         let zone = self.site.zone;
         let after = last.succ_opt().unwrap_or(*last);
-        // Converts an instant to the kind of time that is stored.
-        let on_axis = |instant: i64| match self.site.action_time {
-            ActionTime::Utc => instant,
-            ActionTime::AsSent => instant + zone.offset_at(instant),
-        };
-        let (from, to) = (on_axis(zone.midnight(*first)), on_axis(zone.midnight(after)));
+        let (from, to) = (zone.midnight(*first), zone.midnight(after));
+        let (from, to) = (self.site.on_axis(from), self.site.on_axis(to));
         let mut stored = inspect::visits_between(&self.destination, self.site.id, from, to)?;
         // Visits without actions, and such as only a companion has.
         for companion in self.destination.tables().skip(1) {

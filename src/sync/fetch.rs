@@ -184,7 +184,7 @@ fn confirm_timezone(
     outbox: &mut Outbox<Message>,
 ) -> Result<bool> {
     let site = reading.site;
-    let is_in_doubt = match reading.is_zone_known {
+    let is_in_doubt = match reading.is_zone_confirmed {
         true => page.contradicts(site),
         false => !page.proves(site),
     };
@@ -198,7 +198,7 @@ fn confirm_timezone(
         }
         reading.site.is_rollup = info.is_rollup;
     }
-    reading.is_zone_known = true;
+    reading.is_zone_confirmed = true;
     Ok(true)
 }
 

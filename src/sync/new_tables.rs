@@ -48,7 +48,7 @@ fn create_standard(
                    WHERE n.nspname OPERATOR(pg_catalog.=) pg_catalog.current_schema())";
     let schema: Option<pg_sys::Oid> = query(client, sql, &[])?.first().get_one().map_err(spi)?;
     let lock = Lock::Creation(schema.unwrap_or(pg_sys::Oid::INVALID), locks::hash(name));
-    locks::wait_for(lock, Mode::Exclusive);
+    locks::wait_for(lock, Mode::AccessExclusive);
     // Unlike a table lock, this lock does not process invalidations.
     // SAFETY: main thread, within a transaction.
     unsafe { pg_sys::AcceptInvalidationMessages() };

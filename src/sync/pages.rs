@@ -25,7 +25,7 @@ pub struct ReadOptions {
     /// Start of the reading, in Unix seconds.
     pub began: i64,
     /// Whether Matomo has just reported the site's timezone.
-    pub is_zone_known: bool,
+    pub is_zone_confirmed: bool,
 }
 
 /// How much may be read of a day before the transaction ends.

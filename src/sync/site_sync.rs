@@ -154,7 +154,7 @@ impl Sync {
         let run_began = run.map_or(i64::MAX, |run| run.began);
         let ask = || ask_for_site(&client, site, run.map(|run| run.registered));
         let known_site = known_site(&known, now).filter(|_| told.is_none() && !force);
-        let mut is_zone_known = known_site.is_none();
+        let mut is_zone_confirmed = known_site.is_none();
         let mut info = match told.or(known_site) {
             Some(info) => info,
             None => ask()?,
@@ -162,7 +162,7 @@ impl Sync {
         let action_time = settings::action_time();
         let (days, due) = loop {
             let zone = info.zone;
-            if is_zone_known {
+            if is_zone_confirmed {
                 known = in_timezone(known, &ledger, &info, &destination)?;
             }
             let today = zone.day(now).unwrap_or_default();
@@ -178,12 +178,12 @@ impl Sync {
             };
             let valid = known_days::known(&known, zone, action_time, now);
             let due = plan::due(&days, &valid, again, zone, times);
-            if !due.is_empty() || is_zone_known {
+            if !due.is_empty() || is_zone_confirmed {
                 break (days, due);
             }
             // No visits are due that could confirm the timezone.
             info = ask()?;
-            is_zone_known = true;
+            is_zone_confirmed = true;
         };
         if let Some((first, last, kind)) =
             known_days::of_other_kind(&known, &days, &due, action_time)
@@ -193,12 +193,12 @@ impl Sync {
         }
         // Only after Matomo has answered: a mistyped URL is not another Matomo.
         ledger.check_matomo(&destination)?;
-        destination.check_places()?;
+        destination.check_ctids()?;
         let store = Writer::new(&destination);
         let (zone, is_rollup) = (info.zone, info.is_rollup);
         let site = SiteContext { id: site, zone, action_time, is_rollup };
         let reading =
-            ReadOptions { site, page_size, budget: Budget::Unlimited, began: now, is_zone_known };
+            ReadOptions { site, page_size, budget: Budget::Unlimited, began: now, is_zone_confirmed };
         let record = Recorder { ledger, known, timezone: info.timezone.clone(), action_time, now };
         let misfits = Misfits::default();
         let copy = Copier {
@@ -226,13 +226,13 @@ pub fn note_emptied(ledger: &Ledger, destination: &Destination) -> Result<()> {
         return Ok(());
     }
     // One session at a time: a second one would undo what the first has recorded since.
-    if !locks::take(Lock::Rows(destination.oid, ALL_SITES), Mode::Alone) {
+    if !locks::take(Lock::Rows(destination.oid, ALL_SITES), Mode::ShareUpdateExclusive) {
         return Err(Busy::FirstAfterTruncate(destination.name.clone()).into());
     }
     let Some(table) = emptied(ledger, destination)? else { return Ok(()) };
     if table.oid == destination.oid {
         ledger.forget_others(destination)?;
-        ledger.disclaim_rows()?;
+        ledger.reset_all()?;
     } else {
         // With their counts: the actions are there, also of days that Matomo has purged.
         reread_all(&destination.extension, destination.oid)?;
@@ -243,7 +243,7 @@ pub fn note_emptied(ledger: &Ledger, destination: &Destination) -> Result<()> {
 }
 
 fn emptied<'a>(ledger: &Ledger, destination: &'a Destination) -> Result<Option<&'a Destination>> {
-    if !ledger.claims_rows()? {
+    if !ledger.must_have_rows()? {
         return Ok(None);
     }
     if destination.is_empty()? {
@@ -251,14 +251,14 @@ fn emptied<'a>(ledger: &Ledger, destination: &'a Destination) -> Result<Option<&
     }
     let Some(visits) = destination.visits() else { return Ok(None) };
     // If a trigger keeps the table of visits empty, all days would be read again each time.
-    let is_emptied = visits.is_empty()? && ledger.claims_visits()? && !inspect::diverts(visits)?;
+    let is_emptied = visits.is_empty()? && ledger.must_have_visits()? && !inspect::diverts(visits)?;
     Ok(is_emptied.then_some(visits))
 }
 
 /// Reads the ledger. Marks days whose reading lies in the future to be read again.
 fn read_ledger(ledger: &Ledger, destination: &Destination, now: i64) -> Result<LedgerDays> {
     note_emptied(ledger, destination)?;
-    ledger.claim_unknown(&destination.name)?;
+    ledger.take_if_unknown(&destination.name)?;
     if adopt(ledger, destination)? {
         // The dump may have been restored without the visits.
         note_emptied(ledger, destination)?;
@@ -271,7 +271,7 @@ fn read_ledger(ledger: &Ledger, destination: &Destination, now: i64) -> Result<L
     if known.values().all(|entry| entry.state.read_at <= now) {
         return Ok(known);
     }
-    ledger.disbelieve_after(now)?;
+    ledger.reset_read_after(now)?;
     ledger.read()
 }
 
@@ -279,10 +279,8 @@ fn read_ledger(ledger: &Ledger, destination: &Destination, now: i64) -> Result<L
 /// do not confirm the timezone, Matomo is asked for it.
 fn known_site(known: &LedgerDays, now: i64) -> Option<SiteInfo> {
     let entry = known.values().max_by_key(|entry| entry.state.read_at)?;
-    let zone = Zone::parse(&entry.timezone)?;
-    let timezone = entry.timezone.clone();
-    let info = SiteInfo { name: None, zone, timezone, is_rollup: None };
-    known.contains_key(&zone.day(now)?).then_some(info)
+    let info = SiteInfo::of_timezone(&entry.timezone)?;
+    known.contains_key(&info.zone.day(now)?).then_some(info)
 }
 
 /// Updates the ledger to the timezone that Matomo reported.
@@ -339,7 +337,7 @@ pub fn warn_of_misfits(prefix: &str, misfits: &Misfits) {
     if !columns.is_empty() {
         warn(
             format!(
-                "{prefix}values that the types of their columns cannot hold are left out: {}",
+                "{prefix}values do not fit the types of their columns, which are NULL instead: {}",
                 columns.join(", ")
             ),
             "A column extra of type jsonb keeps them. Or give the columns other types, then read the days again with force => true.",

@@ -20,7 +20,7 @@ use crate::state::{not_begun, restored};
 use crate::worker::background::{self, Child, Database};
 use crate::worker::holders;
 use crate::worker::queue::{self, Queue, Task};
-use crate::worker::shares::Shares;
+use crate::worker::process_limits::ProcessLimits;
 use crate::worker::site_worker;
 
 /// Wait before the next attempt after unfinished upkeep.
@@ -59,7 +59,7 @@ struct Coordinator {
     /// always due would get none.
     owes_upkeep: HashSet<i32>,
     /// Maximum processes of each Matomo.
-    shares: Shares,
+    limits: ProcessLimits,
     /// The last messages, to report each only once.
     said: LastSaid,
 }
@@ -101,7 +101,7 @@ impl Coordinator {
         let now = Instant::now();
         let busy: HashSet<&String> =
             ended.iter().chain(&self.at_work).map(|(task, _)| &task.matomo).collect();
-        self.shares.rests(|matomo| busy.contains(matomo));
+        self.limits.rests(|matomo| busy.contains(matomo));
         for (task, _) in ended {
             self.see_what_came(&task, &queue, now + naptime, now + UPKEEP_PAUSE);
         }
@@ -154,7 +154,7 @@ impl Coordinator {
     fn see_what_came(&mut self, done: &Task, queue: &Queue, later: Instant, much_later: Instant) {
         let site = done.site;
         if done.syncs {
-            self.shares.ended(&done.matomo, !queue.unanswered.contains(&site));
+            self.limits.ended(&done.matomo, !queue.unanswered.contains(&site));
         }
         let Some(left) = queue.tasks.iter().find(|left| left.site == site) else { return };
         if done.syncs && left.syncs && left.due_at == done.due_at {
@@ -189,10 +189,10 @@ impl Coordinator {
             let at_work = |is: &dyn Fn(&Task) -> bool| {
                 self.at_work.iter().filter(|(task, _)| is(task)).count()
             };
-            let is_failing = |task: &Task| task.is_failing || self.shares.is_doubtful(&task.matomo);
+            let is_failing = |task: &Task| task.is_failing || self.limits.is_doubtful(&task.matomo);
             let may_risk = at_work(&|other| !other.syncs || is_failing(other)) < all_but_one;
             let asks_the_same = |other: &Task| other.syncs && other.matomo == task.matomo;
-            let most_of_one = most_of_one.min(self.shares.most(&task.matomo));
+            let most_of_one = most_of_one.min(self.limits.most(&task.matomo));
             let does_upkeep = task.does_upkeep
                 && may_risk
                 && (!task.syncs || self.owes_upkeep.contains(&task.site));

@@ -100,7 +100,7 @@ pub fn lock(site: i32) -> bool {
     // SAFETY: main thread.
     AT_EXIT
         .call_once(|| unsafe { pg_sys::on_shmem_exit(Some(process_ends), pg_sys::Datum::null()) });
-    let is_locked = locks::try_take(Lock::Run(site), Mode::Alone, Until::Released);
+    let is_locked = locks::try_take(Lock::Run(site), Mode::ShareUpdateExclusive, Until::Released);
     if let Some(work) = current().as_mut().filter(|_| is_locked) {
         work.is_locked = true;
     }
@@ -141,7 +141,7 @@ pub fn clear() -> Option<Work> {
 impl Work {
     fn unlock(&mut self) {
         if std::mem::take(&mut self.is_locked) {
-            locks::release(Lock::Run(self.site), Mode::Alone);
+            locks::release(Lock::Run(self.site), Mode::ShareUpdateExclusive);
         }
     }
 }

@@ -26,7 +26,7 @@ pub fn held_sites(extension: &Extension, more: &[(i32, i32)]) -> Result<Vec<(i32
                AND pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() \
                    OPERATOR(pg_catalog.-) a.query_start) OPERATOR(pg_catalog.>) 5";
     let pids: Vec<i32> = holders.values().copied().collect();
-    // Not everybody sees what others do.
+    // As the extension's owner: ordinary roles do not see when others' statements began.
     let old: Vec<i32> =
         extension.run(|client| query(client, sql, &[pids.into()]).and_then(values))?;
     holders.retain(|_, pid| old.contains(pid));

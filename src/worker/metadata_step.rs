@@ -14,7 +14,7 @@ use crate::matomo::metadata::{Metadata, SiteDetail};
 use crate::pg::ereport::say;
 use crate::pg::extension::Extension;
 use crate::pg::locks;
-use crate::pg::roles::AsConfined;
+use crate::pg::roles::AsRestricted;
 use crate::pg::watch::Watch;
 use crate::state::metadata;
 use crate::state::new_sites;
@@ -112,7 +112,7 @@ struct Told {
 
 fn as_owner(extension: &Extension, site: &RegisteredSite) -> Result<Told> {
     let follows = new_sites::follows(extension, site.id)?;
-    let _owner = AsConfined::switch_to(site.owner);
+    let _owner = AsRestricted::switch_to(site.owner);
     let credentials = Credentials::of_site(site.id, &site.server)?;
     sites::check_not_refused(extension, site, &credentials.version)?;
     let client = Access::stored(credentials)?.client.with_answer_timeout_below(LONGEST_WAIT);

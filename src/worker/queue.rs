@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::matomo::http::endpoint::Endpoint;
 use crate::pg::extension::Extension;
 use crate::pg::locks::{self, LockKind};
-use crate::pg::roles::AsConfined;
+use crate::pg::roles::AsRestricted;
 use crate::pg::spi::{query, spi};
 use crate::state::restored::{self, OWNER_OF_SITE};
 use crate::state::retention;
@@ -234,7 +234,7 @@ impl Candidate {
     /// Whether the credentials differ from those that were refused.
     fn has_new_credentials(&self) -> bool {
         let Some(refused) = &self.refused else { return false };
-        let _owner = AsConfined::switch_to(self.owner);
+        let _owner = AsRestricted::switch_to(self.owner);
         // Without credentials, the run fails before its first request and reports why.
         Credentials::of_server(&self.server).map_or(true, |found| found.version != *refused)
     }

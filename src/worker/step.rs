@@ -16,7 +16,7 @@ use crate::pg::ereport::say;
 use crate::pg::extension::Extension;
 use crate::pg::failed::Failed;
 use crate::pg::locks;
-use crate::pg::roles::AsConfined;
+use crate::pg::roles::AsRestricted;
 use crate::pg::spi::{query, spi, undefer};
 use crate::pg::watch::{self, Watch};
 use crate::rows::batch::Misfits;
@@ -238,7 +238,7 @@ fn as_owner(
 ) -> Result<StepResult> {
     let not_before = retention::first_day(extension, site.id)?;
     let _mode = background::as_by_default();
-    let _owner = AsConfined::switch_to(site.owner);
+    let _owner = AsRestricted::switch_to(site.owner);
     undefer()?;
     let credentials = Credentials::of_site(site.id, &site.server)?;
     let version = credentials.version.clone();
@@ -258,7 +258,7 @@ fn as_owner(
     let (client, fetch_threads) = (access.client.clone(), access.fetch_threads);
     let received = client.received();
     let range = Range { start: site.start, end: None, not_before };
-    let known = run.timezone.as_deref().and_then(info);
+    let known = run.timezone.as_deref().and_then(SiteInfo::of_timezone);
     let of_run = RunContext { registered: site.id, began: run.began };
     let pages = run.step_pages.map_or_else(settings::step_pages, |n| n.min(settings::step_pages()));
     let mut told = known;
@@ -302,12 +302,6 @@ fn as_owner(
     Ok(StepResult { client, destination, info, due, results, misfits, bytes, progress })
 }
 
-/// The site as reported to an earlier step.
-fn info(timezone: &str) -> Option<SiteInfo> {
-    let zone = Zone::parse(timezone)?;
-    Some(SiteInfo { name: None, zone, timezone: timezone.to_owned(), is_rollup: None })
-}
-
 /// Number of weeks whose partitions are created at once, up to the current one: each time costs a step.
 const WEEKS: i64 = 8;
 
@@ -318,7 +312,7 @@ fn create_partitions(run: i64, missing: Vec<MissingPartitions>) -> Result<Status
     let site = RegisteredSite::get(&extension, Run::get(&extension, run)?.site)?;
     {
         let _mode = background::as_by_default();
-        let _owner = AsConfined::switch_to(site.owner);
+        let _owner = AsRestricted::switch_to(site.owner);
         let now = Utc::now().timestamp();
         for MissingPartitions { table, from, to, is_regular } in &missing {
             let ahead = if *is_regular { WEEKS * partitions::WEEK } else { 0 };

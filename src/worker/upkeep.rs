@@ -14,7 +14,7 @@ use crate::matomo::http::endpoint::Endpoint;
 use crate::pg::extension::Extension;
 use crate::pg::failed::Failed;
 use crate::pg::locks;
-use crate::pg::roles::AsConfined;
+use crate::pg::roles::AsRestricted;
 use crate::pg::spi::{query, spi, undefer};
 use crate::pg::watch::{Unwatched, Watch};
 use crate::state::drop_step::{DropArguments, POSTGRES_EPOCH, drop_step};
@@ -206,7 +206,7 @@ struct StepResult {
 fn as_owner(site: &RegisteredSite, plan: &Plan) -> Result<StepResult> {
     let done = StepResult { status: UpkeepStatus::Done, place: None, blocked: None };
     let _mode = background::as_by_default();
-    let _owner = AsConfined::switch_to(site.owner);
+    let _owner = AsRestricted::switch_to(site.owner);
     undefer()?;
     let sql = "SELECT pg_catalog.pg_has_role(c.relowner, 'USAGE') FROM pg_catalog.pg_class c \
                WHERE c.oid OPERATOR(pg_catalog.=) $1";

@@ -171,7 +171,7 @@ mod tests {
             json!({"before": BEFORE, "id": "16384", "done": true, "last_gone": BEFORE, "since": null}),
             json!({"before": BEFORE, "companion": "items", "place": null, "left": true, "failed": failed}),
             json!({"before": BEFORE, "failed": failed, "over": true}),
-            // Of nobody.
+            // Of no version.
             json!(null),
             json!([]),
             json!("text"),

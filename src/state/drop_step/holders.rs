@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
 
 use crate::error::Result;
@@ -24,20 +25,32 @@ fn who(pid: i32) -> String {
     if pid == 0 { "a prepared transaction".to_owned() } else { format!("process {pid}") }
 }
 
-/// Holders of locks in some modes on a table or its partitions.
+/// Holders of locks on a table, in any mode.
 ///
 /// # Errors
 /// Only internal ones.
-pub fn of_table(table: &str, modes: &[&str]) -> Result<Option<String>> {
-    let sql = "WITH RECURSIVE tree AS (SELECT to_regclass($1)::oid AS oid UNION \
-                   SELECT i.inhrelid FROM tree t JOIN pg_inherits i ON i.inhparent = t.oid) \
-               SELECT string_agg(DISTINCT coalesce('process ' || l.pid, 'a prepared transaction'), ', ') \
-               FROM pg_locks l \
-               WHERE l.relation IN (SELECT t.oid FROM tree t) \
-               AND l.granted AND l.pid IS DISTINCT FROM pg_backend_pid() \
-               AND l.mode = ANY ($2) \
-               AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())";
-    Spi::connect_mut(|client| {
-        query(client, sql, &[table.into(), modes.to_vec().into()])?.first().get_one().map_err(spi)
-    })
+pub fn of_table(table: &str) -> Result<Option<String>> {
+    of("l.relation = to_regclass($1)", &[table.into()])
+}
+
+/// Holders of locks on a table or its partitions, in these modes.
+///
+/// # Errors
+/// Only internal ones.
+pub fn of_tree(table: &str, modes: &[&str]) -> Result<Option<String>> {
+    let locks = "l.mode = ANY ($2) AND l.relation IN ( \
+                     WITH RECURSIVE tree AS (SELECT to_regclass($1)::oid AS oid UNION \
+                         SELECT i.inhrelid FROM tree t JOIN pg_inherits i ON i.inhparent = t.oid) \
+                     SELECT t.oid FROM tree t)";
+    of(locks, &[table.into(), modes.to_vec().into()])
+}
+
+/// Holders of locks that meet a condition.
+fn of(condition: &str, args: &[DatumWithOid]) -> Result<Option<String>> {
+    let sql = format!(
+        "SELECT string_agg(DISTINCT coalesce('process ' || l.pid, 'a prepared transaction'), ', ') \
+         FROM pg_locks l WHERE {condition} AND l.granted AND l.pid IS DISTINCT FROM pg_backend_pid() \
+         AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())"
+    );
+    Spi::connect_mut(|client| query(client, &sql, args)?.first().get_one().map_err(spi))
 }

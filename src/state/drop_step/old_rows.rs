@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::pg::extension::Extension;
 use crate::pg::spi::{query, spi};
 use crate::state::drop_step::cursor::Cursor;
+use crate::state::drop_step::holders;
 use crate::state::emptied_days::Gone;
 use crate::store::engine::hint::with_engine_hint_of;
 use crate::store::engine::{self, Engine, chunks};
@@ -18,7 +19,7 @@ pub struct OldRows {
     pub before: TimestampWithTimeZone,
     pub site: Option<i32>,
     pub lock_timeout: Interval,
-    /// That of the caller, for triggers.
+    /// The caller's, which triggers see.
     pub search_path: Option<String>,
 }
 
@@ -39,7 +40,7 @@ impl OldRows {
     /// cursor, which keeps the first failure. Also returns the removed rows, if any.
     ///
     /// # Errors
-    /// [`crate::error::SiteError::SharedPlaces`].
+    /// [`crate::error::SiteError::SharedCtids`].
     pub fn remove_from(
         &self,
         extension: &Extension,
@@ -47,14 +48,14 @@ impl OldRows {
         cursor: &mut Cursor,
     ) -> Result<(Dropped, Option<Gone>)> {
         let sql = format!(
-            "SELECT s.more, s.dropped, s.actions, s.blocked, s.holders, \
+            "SELECT s.more, s.dropped, s.actions, s.blocked, \
                  s.first_gone, s.last_gone, s.sites_gone, s.scan_position, s.failed \
              FROM {}.matomo_drop_rows($1::regclass, $2, $3, $4, $5, $6, $7, $8, $9) AS s",
             extension.schema
         );
         let time = cursor.table.time();
         with_engine_hint_of(table, || {
-            let (has_places, chunks) = places(table, time)?;
+            let (has_ctids, chunks) = places(table, time)?;
             let args = [
                 table.into(),
                 self.before.into(),
@@ -62,7 +63,7 @@ impl OldRows {
                 self.lock_timeout.into(),
                 self.search_path.as_deref().into(),
                 time.into(),
-                has_places.into(),
+                has_ctids.into(),
                 chunks.into(),
                 cursor.scan_position.take().map(JsonB).into(),
             ];
@@ -81,9 +82,9 @@ impl OldRows {
 /// shards, and TimescaleDB none of compressed rows. Also the chunks of a hypertable.
 ///
 /// # Errors
-/// [`crate::error::SiteError::SharedPlaces`].
+/// [`crate::error::SiteError::SharedCtids`].
 fn places(table: pg_sys::Oid, time: &str) -> Result<(bool, Option<JsonB>)> {
-    engine::places::check(table)?;
+    engine::ctids::check(table)?;
     Spi::connect_mut(|client| {
         Ok(match Engine::of(client, table)? {
             Engine::Citus => (false, None),
@@ -94,20 +95,22 @@ fn places(table: pg_sys::Oid, time: &str) -> Result<(bool, Option<JsonB>)> {
 }
 
 fn dropped(row: &SpiHeapTupleData) -> Result<Dropped> {
+    let blocked: Option<String> = row.get(4).map_err(spi)?;
+    let held = blocked.as_deref().map(|table| holders::of_table(table)).transpose()?.flatten();
     Ok(Dropped {
         more: row.get(1).map_err(spi)?.unwrap_or(false),
         dropped: row.get(2).map_err(spi)?,
         actions: row.get(3).map_err(spi)?.unwrap_or(0),
-        blocked: row.get(4).map_err(spi)?,
-        holders: row.get(5).map_err(spi)?,
+        holders: held,
+        blocked,
         ..Dropped::default()
     })
 }
 
 fn gone(row: &SpiHeapTupleData) -> Result<Option<Gone>> {
-    let first: Option<TimestampWithTimeZone> = row.get(6).map_err(spi)?;
-    let last: Option<TimestampWithTimeZone> = row.get(7).map_err(spi)?;
-    let sites = row.get(8).map_err(spi)?;
+    let first: Option<TimestampWithTimeZone> = row.get(5).map_err(spi)?;
+    let last: Option<TimestampWithTimeZone> = row.get(6).map_err(spi)?;
+    let sites = row.get(7).map_err(spi)?;
     Ok(first.zip(last).map(|(first, last)| Gone {
         first: seconds(first),
         last: seconds(last),
@@ -116,9 +119,9 @@ fn gone(row: &SpiHeapTupleData) -> Result<Option<Gone>> {
 }
 
 fn move_cursor(row: &SpiHeapTupleData, cursor: &mut Cursor) -> Result<()> {
-    cursor.scan_position = row.get(9).map_err(spi)?.map(|JsonB(position)| position);
+    cursor.scan_position = row.get(8).map_err(spi)?.map(|JsonB(position)| position);
     if cursor.failed.is_none()
-        && let Some(JsonB(failed)) = row.get(10).map_err(spi)?
+        && let Some(JsonB(failed)) = row.get(9).map_err(spi)?
     {
         let failed = serde_json::from_value(failed);
         cursor.failed = Some(failed.map_err(|error| Error::Internal(error.to_string()))?);

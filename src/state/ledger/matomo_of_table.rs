@@ -27,12 +27,12 @@ impl Ledger {
     ///
     /// # Errors
     /// [`Busy::OtherFirst`].
-    pub fn claim_unknown(&self, name: &str) -> Result<bool> {
+    pub fn take_if_unknown(&self, name: &str) -> Result<bool> {
         if self.knows_destination()? {
             return Ok(false);
         }
         let hash = locks::hash(&self.matomo);
-        locks::try_take(Lock::Matomo(self.destination, hash), Mode::Shared, Until::TransactionEnd);
+        locks::try_take(Lock::Matomo(self.destination, hash), Mode::AccessShare, Until::TransactionEnd);
         let is_other =
             |held: &locks::Held| held.class == self.destination.to_u32() && held.object != hash;
         match locks::held(LockKind::Matomo).iter().any(is_other) {
@@ -65,14 +65,14 @@ impl Ledger {
     /// # Errors
     /// [`Error::OtherMatomo`].
     pub fn check_registration(&self, destination: &Destination) -> Result<()> {
-        match self.claims_rows()? && destination.filled()?.is_empty() {
+        match self.must_have_rows()? && destination.filled()?.is_empty() {
             true => Ok(()),
             false => self.check_matomo(destination),
         }
     }
 
-    /// Deletes what is known of the destination from other Matomos, if no table of it has a row. The rows of
-    /// a companion are theirs, too.
+    /// Deletes what is known of the destination from other Matomos, if no table of it has a row: those
+    /// of a companion are theirs, too.
     ///
     /// # Errors
     /// Only internal ones.
@@ -86,7 +86,7 @@ impl Ledger {
         );
         let args = [self.destination.into(), self.matomo.as_str().into()];
         if self.run(|client| Ok(!query(client, &sql, &args)?.is_empty()))? {
-            // The names do not tell their Matomo: until now it was the other one.
+            // Names are stored without their Matomo; so far it was the other one.
             metadata::forget_table(&self.extension, self.destination)?;
         }
         Ok(())

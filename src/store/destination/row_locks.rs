@@ -21,15 +21,15 @@ impl Destination {
         // Syncs of two sites may have the same visits, those of a roll-up. Where no index keeps them
         // unique, one sync runs at a time.
         let all = Lock::Rows(self.oid, ALL_SITES);
-        if self.tables().any(|table| !table.is_unique) && !locks::take(all, Mode::Alone) {
+        if self.tables().any(|table| !table.is_unique) && !locks::take(all, Mode::ShareUpdateExclusive) {
             return Err(busy(self.oid, self.name.clone()));
         }
         for shared in [all, rows] {
-            if !locks::take(shared, Mode::Shared) {
+            if !locks::take(shared, Mode::AccessShare) {
                 return Err(busy(self.oid, self.name.clone()));
             }
         }
-        if !locks::try_take(rows, Mode::Alone, Until::TransactionEnd) {
+        if !locks::try_take(rows, Mode::ShareUpdateExclusive, Until::TransactionEnd) {
             return Err(Busy::Syncs { site, name: self.name.clone() }.into());
         }
         Ok(())
@@ -42,7 +42,7 @@ impl Destination {
     /// [`Busy::Drops`].
     pub fn lock_rows_of_others(&self, sites: &BTreeSet<i64>) -> Result<()> {
         for site in sites.iter().filter_map(|site| i32::try_from(*site).ok()) {
-            if !locks::take(Lock::Rows(self.oid, site), Mode::Shared) {
+            if !locks::take(Lock::Rows(self.oid, site), Mode::AccessShare) {
                 return Err(busy(self.oid, self.name.clone()));
             }
         }
@@ -52,7 +52,7 @@ impl Destination {
     /// Keeps a site's retention from removing rows until the end of the transaction. It waits for the step
     /// that does.
     pub fn keep_rows(&self, site: i32) {
-        locks::wait_for(Lock::Rows(self.oid, site), Mode::Shared);
+        locks::wait_for(Lock::Rows(self.oid, site), Mode::AccessShare);
     }
 
     /// Itself with the companions that it has by now: they may have been made while it waited for the
@@ -78,7 +78,7 @@ impl Destination {
 /// [`Busy::Syncs`], [`Busy::Drops`].
 pub fn lock_all_rows(destination: pg_sys::Oid, name: &str) -> Result<()> {
     let rows = Lock::Rows(destination, ALL_SITES);
-    if locks::try_take(rows, Mode::Exclusive, Until::TransactionEnd) {
+    if locks::try_take(rows, Mode::AccessExclusive, Until::TransactionEnd) {
         return Ok(());
     }
     Err(busy(destination, name.to_owned()))
@@ -89,7 +89,7 @@ fn busy(destination: pg_sys::Oid, name: String) -> Error {
     let mut held = locks::held(locks::LockKind::Rows);
     held.retain(|held| held.class == destination.to_u32() && !held.is_own());
     // A first sync has made companions, too.
-    let syncs = |one: &Held| held.iter().any(|held| held.is_of_same(one) && held.is_alone);
+    let syncs = |one: &Held| held.iter().any(|held| held.is_of_same(one) && held.is_share_update_exclusive);
     let is_kept_out = held.iter().any(|held| held.is_exclusive && !syncs(held));
     match held.iter().map(Held::rank).max().map(|(_, site)| site) {
         Some(site) if !is_kept_out => Busy::Syncs { site, name }.into(),

@@ -19,13 +19,13 @@ impl ByCtid {
     pub(super) fn of(clauses: &Clauses) -> ByCtid {
         let name = &clauses.destination.name;
         let width = clauses.destination.layout.width();
-        let (columns, places) = (clauses.columns(), &clauses.places);
+        let (columns, aliases) = (clauses.columns(), &clauses.aliases);
         let compare = |lock: &str| {
             let Clauses { typed, stored, is_same, differs, .. } = clauses;
             let of_visits = clauses.of_visits(width + 1);
             format!(
                 "WITH i AS MATERIALIZED (SELECT u.line, {typed} \
-                     FROM unnest({columns}) WITH ORDINALITY AS u({places}, line)), \
+                     FROM unnest({columns}) WITH ORDINALITY AS u({aliases}, line)), \
                  s AS MATERIALIZED (SELECT d.tableoid AS partition, d.ctid AS tid, {stored} \
                      FROM {name} AS d WHERE {of_visits}{lock}) \
                  SELECT i.line, s.partition, s.tid::text, coalesce(i.idvisit, s.idvisit)::text \
@@ -45,7 +45,7 @@ impl ByCtid {
             ),
             update: format!(
                 "UPDATE {name} AS d SET {} \
-                 FROM unnest({columns}, ${ctids}::pg_catalog.text[]) AS u({places}, tid) \
+                 FROM unnest({columns}, ${ctids}::pg_catalog.text[]) AS u({aliases}, tid) \
                  WHERE d.tableoid OPERATOR(pg_catalog.=) ${partition} \
                  AND d.ctid OPERATOR(pg_catalog.=) u.tid::pg_catalog.tid{}",
                 clauses.sets(|n, _| format!("u.c{n}::{}", types[n])),

@@ -55,7 +55,7 @@ impl ByKey {
 
 fn compare(clauses: &Clauses) -> String {
     let Destination { name, layout, key, is_unique, .. } = clauses.destination;
-    let Clauses { typed, places, stored, is_same, differs, .. } = clauses;
+    let Clauses { typed, aliases, stored, is_same, differs, .. } = clauses;
     let (lines, visits) = (layout.width() + 1, layout.width() + 2);
     let instant = match clauses.destination.key_has_time() {
         true => format!("date_part('epoch', s.{})", layout.kind.time()),
@@ -70,7 +70,7 @@ fn compare(clauses: &Clauses) -> String {
     };
     format!(
         "WITH i AS MATERIALIZED (SELECT u.line::int8 AS line, {typed} \
-             FROM unnest({}, ${lines}::text[]) AS u({places}, line)), \
+             FROM unnest({}, ${lines}::text[]) AS u({aliases}, line)), \
          s AS MATERIALIZED (SELECT {stored}{copies} FROM {name} AS d WHERE {}) \
          SELECT i.line, s.idvisit IS NOT NULL, coalesce(i.idvisit, s.idvisit)::text, {instant}, \
              {is_doubled}, {} \

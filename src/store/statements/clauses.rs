@@ -12,7 +12,7 @@ pub struct Clauses<'a> {
     /// The columns of `u` with their types and names.
     pub typed: String,
     /// The names of the columns of `u`: `c0, c1, …`
-    pub places: String,
+    pub aliases: String,
     /// The columns of `d`.
     pub stored: String,
     /// Whether `i` and `s` have the same key.
@@ -31,7 +31,7 @@ impl Clauses<'_> {
             destination,
             visit_type: destination.type_of("idvisit"),
             typed: list(typed.map(|(n, (kind, column))| format!("u.c{n}::{kind} AS {column}"))),
-            places: places(layout.width()),
+            aliases: aliases(layout.width()),
             stored: list(layout.names().map(|column| format!("d.{column}"))),
             is_same: all(key.iter().map(|column| format!("i.{column} = s.{column}"))),
             differs: compared
@@ -95,11 +95,11 @@ fn arrays(count: usize) -> String {
 /// search_path of the caller would find.
 pub fn unnest(count: usize) -> String {
     let function = if count == 1 { "pg_catalog.unnest" } else { "unnest" };
-    format!("{function}({}) AS u({})", arrays(count), places(count))
+    format!("{function}({}) AS u({})", arrays(count), aliases(count))
 }
 
 /// So many names of columns: `c0, c1, …`
-fn places(count: usize) -> String {
+fn aliases(count: usize) -> String {
     list((0..count).map(|n| format!("c{n}")))
 }
 

@@ -45,7 +45,7 @@ fn a_policy_on_any_of_the_four_tables_has_check_erasure_and_retention_refused_un
                 &error(&mut db, call),
                 "42501",
                 &format!("row-level security may hide rows of table public.{table}"),
-                &["Rows that a policy hides would be passed over."],
+                &["Rows that a policy hides would be skipped."],
                 "Use a role to which no policy applies",
             );
         }

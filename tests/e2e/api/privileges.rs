@@ -10,13 +10,14 @@ use crate::support::sites::*;
 use crate::support::*;
 
 /// What roles without any grant may do, one object per line. Other objects are closed to them.
-const EVERYBODY: [&str; 41] = [
+const EVERYBODY: [&str; 43] = [
     // Functions that use the caller's rights.
     "f matomo_create_companion(regclass,text,text[],text): EXECUTE",
     "f matomo_create_companions(regclass): EXECUTE",
     "f matomo_create_named_views(regclass): EXECUTE",
     "f matomo_create_partitions(regclass,timestamp with time zone,timestamp with time zone): EXECUTE",
     "f matomo_create_table(text,boolean,name,text): EXECUTE",
+    "f matomo_create_week(regclass,timestamp with time zone,timestamp with time zone): EXECUTE",
     "f matomo_create_weeks(regclass,timestamp with time zone,timestamp with time zone): EXECUTE",
     "f matomo_drop_day(text,text,timestamp with time zone,text,timestamp with time zone,timestamp with time zone,text): EXECUTE",
     "f matomo_drop_partition(oid,text,text,text,text,text): EXECUTE",
@@ -31,6 +32,7 @@ const EVERYBODY: [&str; 41] = [
     "f matomo_is_of_rows(text,text[]): EXECUTE",
     "f matomo_is_running(integer): EXECUTE",
     "f matomo_may_see(oid): EXECUTE",
+    "f matomo_old_tables(regclass,timestamp with time zone,text,boolean,jsonb): EXECUTE",
     "f matomo_partition_ranges(regclass): EXECUTE",
     // Functions for registered sites check the owner: see below.
     "f matomo_remove_site(integer): EXECUTE",

@@ -298,7 +298,7 @@ fn erasure_and_retention_are_whole_or_refused_where_policies_hide_rows() {
                 &error(&mut db, &call),
                 "42501",
                 "row-level security may hide rows of table public.matomo",
-                &["Rows that a policy hides would be passed over."],
+                &["Rows that a policy hides would be skipped."],
                 "Use a role to which no policy applies",
             );
             assert_eq!(state(&mut admin), before, "{call}");

@@ -245,7 +245,7 @@ fn an_address_that_is_not_let_in_is_no_refused_token() {
         fake.knobs().address_refused = true;
         let refused = error(&mut db, "CALL matomo_sync_site(1)");
         let says = "Matomo says: You cannot use this Matomo as your IP 127.0.0.1 is not allowed.";
-        let message = "Matomo does not let this server's address in";
+        let message = "Matomo rejected this server's IP address";
         assert_says(&refused, "28000", message, &[says], "login_allowlist_ip[]");
         run(&mut db, "CALL matomo_sync_all()");
         let not_let_in = format!(" {message} f");

@@ -36,9 +36,9 @@ fn sealed_days_of_the_other_kind_are_an_error_that_says_what_to_do() {
                 &error(&mut db, &sync_sql(&fake, 1, "")),
                 "55000",
                 &format!(
-                    "destination \"public.{table}\" holds another kind of time than matomo.action_time"
+                    "destination \"public.{table}\" was filled with another matomo.action_time"
                 ),
-                &[&format!("is of the kind '{from_kind}' from {first} to {last}.")],
+                &[&format!("From {first} to {last} it was '{from_kind}'.")],
                 &format!(
                     "Set matomo.action_time to '{from_kind}' again, or read these days again with matomo_sync(..., start_date => '{first}', end_date => '{last}', force => true)"
                 ),
@@ -77,10 +77,10 @@ fn a_registered_site_of_the_other_kind_fails_and_says_so() {
         let status =
             "SELECT concat_ws(' | ', failures, last_sqlstate, last_error) FROM matomo_status";
         let message =
-            "destination \"public.matomo\" holds another kind of time than matomo.action_time";
+            "destination \"public.matomo\" was filled with another matomo.action_time";
         assert_eq!(texts(&mut db, status), [format!("1 | 55000 | {message}")]);
         let call = format!("CALL matomo_sync_site({site})");
-        let kind = format!("is of the kind '{from_kind}'");
+        let kind = format!("it was '{from_kind}'.");
         assert_says(&error(&mut db, &call), "55000", message, &[&kind], "force => true");
         assert_eq!(fingerprint(&mut db, "matomo"), before);
         let range = format!(", '{}', '{}', force => true", noon.text(3), noon.text(1));

@@ -168,7 +168,7 @@ fn odd_values_in_every_typed_column_are_null_told_once_and_kept() {
         let told: Vec<_> =
             misfits.iter().map(|(column, count)| format!("{column} ({count})")).collect();
         let message = format!(
-            "values that the types of their columns cannot hold are left out: {}",
+            "values do not fit the types of their columns, which are NULL instead: {}",
             told.join(", ")
         );
         assert_eq!(warnings[0].message(), message);

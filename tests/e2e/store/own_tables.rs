@@ -110,7 +110,7 @@ fn a_text_too_long_for_its_column_is_null_told_and_kept_whole() {
     let (told, [rows, held, kept]) = misfits(make, "action_title", "title");
     assert!(held > 0 && kept > 0, "{held}, {kept}");
     let message = format!(
-        "values that the types of their columns cannot hold are left out: action_title ({kept})"
+        "values do not fit the types of their columns, which are NULL instead: action_title ({kept})"
     );
     assert_eq!(told, message);
     crate::support::report::proven(
@@ -129,7 +129,7 @@ fn a_value_that_does_not_fit_its_column_is_null_told_and_kept() {
     assert!(held == 0 && kept > 0, "{held}, {kept}");
     assert!(
         told.starts_with(
-            "values that the types of their columns cannot hold are left out: country ("
+            "values do not fit the types of their columns, which are NULL instead: country ("
         )
     );
 }

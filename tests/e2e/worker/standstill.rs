@@ -30,7 +30,7 @@ fn told(db: &mut Client) -> String {
 fn held_by(pid: i32, site: i32) -> String {
     format!(
         "1|55P03|process {pid} has kept registered site {site} from a sync for over an hour\
-         |End it with pg_terminate_backend({pid}). If it was stopped, it goes on with kill -CONT {pid}."
+         |End it with pg_terminate_backend({pid}). If it was stopped (SIGSTOP), resume it with kill -CONT {pid}."
     )
 }
 

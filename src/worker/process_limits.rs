@@ -10,34 +10,34 @@ const MOST: usize = 4;
 
 /// Limits of Matomos, by URL.
 #[derive(Default)]
-pub struct Shares(HashMap<String, Share>);
+pub struct ProcessLimits(HashMap<String, Limit>);
 
 #[derive(Clone, Copy)]
-struct Share {
+struct Limit {
     most: usize,
     /// Whether the last run got no answer: then all sites of the Matomo count as failing.
     is_doubtful: bool,
 }
 
-impl Default for Share {
-    fn default() -> Share {
-        Share { most: 1, is_doubtful: false }
+impl Default for Limit {
+    fn default() -> Limit {
+        Limit { most: 1, is_doubtful: false }
     }
 }
 
-impl Shares {
+impl ProcessLimits {
     /// Records the end of a run.
     pub fn ended(&mut self, matomo: &str, is_answered: bool) {
-        let share = self.0.entry(matomo.to_owned()).or_default();
-        let most = if is_answered { (share.most + 1).min(MOST) } else { 1 };
-        *share = Share { most, is_doubtful: !is_answered };
+        let limit = self.0.entry(matomo.to_owned()).or_default();
+        let most = if is_answered { (limit.most + 1).min(MOST) } else { 1 };
+        *limit = Limit { most, is_doubtful: !is_answered };
     }
 
     /// Resets Matomos without a running process to one, as they may have changed by the next run.
     pub fn rests(&mut self, is_at_work: impl Fn(&String) -> bool) {
-        self.0.retain(|matomo, share| {
-            share.most = if is_at_work(matomo) { share.most } else { 1 };
-            share.is_doubtful || share.most > 1
+        self.0.retain(|matomo, limit| {
+            limit.most = if is_at_work(matomo) { limit.most } else { 1 };
+            limit.is_doubtful || limit.most > 1
         });
     }
 
@@ -58,29 +58,29 @@ mod tests {
 
     #[test]
     fn a_matomo_that_answers_gets_more_and_one_that_does_not_gets_one() {
-        let mut shares = Shares::default();
-        assert_eq!((shares.most("a"), shares.is_doubtful("a")), (1, false));
+        let mut limits = ProcessLimits::default();
+        assert_eq!((limits.most("a"), limits.is_doubtful("a")), (1, false));
         for n in [2, 3, 4, 4] {
-            shares.ended("a", true);
-            shares.ended("b", false);
-            assert_eq!((shares.most("a"), shares.is_doubtful("a")), (n, false));
-            assert_eq!((shares.most("b"), shares.is_doubtful("b")), (1, true));
+            limits.ended("a", true);
+            limits.ended("b", false);
+            assert_eq!((limits.most("a"), limits.is_doubtful("a")), (n, false));
+            assert_eq!((limits.most("b"), limits.is_doubtful("b")), (1, true));
         }
-        shares.ended("a", false);
-        assert_eq!((shares.most("a"), shares.is_doubtful("a")), (1, true));
-        shares.ended("b", true);
-        assert_eq!((shares.most("b"), shares.is_doubtful("b")), (2, false));
+        limits.ended("a", false);
+        assert_eq!((limits.most("a"), limits.is_doubtful("a")), (1, true));
+        limits.ended("b", true);
+        assert_eq!((limits.most("b"), limits.is_doubtful("b")), (2, false));
     }
 
     #[test]
     fn one_that_rests_begins_with_one_again_and_stays_doubtful() {
-        let mut shares = Shares::default();
+        let mut limits = ProcessLimits::default();
         for matomo in ["a", "b"] {
-            shares.ended(matomo, true);
+            limits.ended(matomo, true);
         }
-        shares.ended("c", false);
-        shares.rests(|matomo| *matomo == "b");
-        assert_eq!(["a", "b", "c"].map(|matomo| shares.most(matomo)), [1, 2, 1]);
-        assert_eq!(["a", "b", "c"].map(|matomo| shares.is_doubtful(matomo)), [false, false, true]);
+        limits.ended("c", false);
+        limits.rests(|matomo| *matomo == "b");
+        assert_eq!(["a", "b", "c"].map(|matomo| limits.most(matomo)), [1, 2, 1]);
+        assert_eq!(["a", "b", "c"].map(|matomo| limits.is_doubtful(matomo)), [false, false, true]);
     }
 }

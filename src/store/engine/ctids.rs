@@ -20,7 +20,7 @@ const FOREIGN: &str = "tree AS t JOIN pg_class c ON c.oid = t.oid AND c.relkind 
 /// partitions share. Looks at the first page of each partition.
 ///
 /// # Errors
-/// [`SiteError::SharedPlaces`].
+/// [`SiteError::SharedCtids`].
 pub fn check(table: pg_sys::Oid) -> Result<()> {
     let foreign = format!(
         "{TREE} SELECT format('%I.%I', n.nspname, c.relname), \
@@ -44,7 +44,7 @@ pub fn check(table: pg_sys::Oid) -> Result<()> {
                  GROUP BY d.ctid HAVING count(*) > 1 LIMIT 1"
             );
             if !query(client, &shared, &[oid.into()])?.is_empty() {
-                return Err(SiteError::SharedPlaces(name).into());
+                return Err(SiteError::SharedCtids(name).into());
             }
         }
         Ok(())
