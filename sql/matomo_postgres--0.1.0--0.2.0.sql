@@ -933,14 +933,74 @@ $$;
 COMMENT ON FUNCTION matomo_grant_as(regclass, regclass) IS
     'Internal: gives a table that we make the owner, the grants and the row-level security of another';
 
+CREATE OR REPLACE FUNCTION matomo_create_week(destination regclass, lower_bound timestamptz, upper_bound timestamptz) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+SET timezone = 'UTC'
+SET datestyle = 'ISO'
+SET default_tablespace = ''
+AS $$
+DECLARE
+    of_schema name;
+    of_table name;
+    storage text;
+    stem text;
+    partition text;
+    made regclass;
+    attempt integer := 1;
+    change text;
+BEGIN
+    SELECT n.nspname, c.relname, concat(' USING ' || quote_ident(m.amname), ' TABLESPACE ' || quote_ident(s.spcname))
+    INTO of_schema, of_table, storage
+    FROM pg_class c
+    JOIN pg_namespace n ON n.oid = c.relnamespace
+    LEFT JOIN pg_am m ON m.oid = c.relam
+    LEFT JOIN pg_tablespace s ON s.oid = c.reltablespace
+    WHERE c.oid = destination;
+    stem := of_table || to_char(lower_bound + (upper_bound - lower_bound) / 2, '"_"IYYY"w"IW');
+    LOOP
+        partition := stem || CASE WHEN attempt > 1 THEN '_' || attempt ELSE '' END;
+        -- The name of a Node tool's table may leave no room for the week: shorten it.
+        WHILE octet_length(partition) > 63 LOOP
+            of_table := left(of_table, -1);
+            stem := of_table || right(stem, 8);
+            partition := stem || CASE WHEN attempt > 1 THEN '_' || attempt ELSE '' END;
+        END LOOP;
+        EXIT WHEN to_regclass(format('%I.%I', of_schema, partition)) IS NULL;
+        attempt := attempt + 1;
+    END LOOP;
+
+    -- Create and attach: CREATE TABLE ... PARTITION OF would block readers until the commit.
+    EXECUTE format('CREATE TABLE %I.%I (LIKE %s INCLUDING ALL EXCLUDING IDENTITY EXCLUDING COMMENTS)%s',
+        of_schema, partition, destination, storage);
+    made := format('%I.%I', of_schema, partition)::regclass;
+    PERFORM @extschema@.matomo_grant_as(made, destination);
+    EXECUTE format('ALTER TABLE %s ATTACH PARTITION %s FOR VALUES FROM (%L) TO (%L)',
+        destination, made, lower_bound, upper_bound);
+    -- If an index is the replica identity, use the partition's index attached to it.
+    SELECT format('ALTER TABLE %s REPLICA IDENTITY ', made) || CASE c.relreplident
+               WHEN 'f' THEN 'FULL' WHEN 'n' THEN 'NOTHING' WHEN 'i' THEN format('USING INDEX %I', x.relname) END
+    INTO change
+    FROM pg_class c
+    LEFT JOIN (pg_index t JOIN pg_inherits i ON i.inhparent = t.indexrelid
+               JOIN pg_index p ON p.indexrelid = i.inhrelid AND p.indrelid = made
+               JOIN pg_class x ON x.oid = p.indexrelid) ON t.indrelid = c.oid AND t.indisreplident
+    WHERE c.oid = destination;
+    IF change IS NOT NULL THEN
+        EXECUTE change;
+    END IF;
+END
+$$;
+
+COMMENT ON FUNCTION matomo_create_week(regclass, timestamptz, timestamptz) IS
+    'Internal: creates one partition of a table of the caller''s, named after the week in its middle';
+
 CREATE OR REPLACE FUNCTION matomo_create_weeks(destination regclass, from_time timestamptz, to_time timestamptz)
 RETURNS integer
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 SET timezone = 'UTC'
 SET datestyle = 'ISO'
-SET intervalstyle = 'postgres'
-SET default_tablespace = ''
 AS $$
 DECLARE
     day CONSTANT interval := '1 day';
@@ -956,22 +1016,12 @@ DECLARE
     of_schema name;
     of_table name;
     table_owner oid;
-    storage text;
-    stem text;
-    partition text;
-    made regclass;
-    attempt integer;
-    change text;
     missing text;
     advice text;
 BEGIN
     -- A table that is partitioned another way, or has a default partition, needs no partitions from us.
-    SELECT n.nspname, c.relname, c.relowner,
-           concat(' USING ' || quote_ident(m.amname), ' TABLESPACE ' || quote_ident(s.spcname))
-    INTO of_schema, of_table, table_owner, storage
+    SELECT n.nspname, c.relname, c.relowner INTO of_schema, of_table, table_owner
     FROM pg_class c
-    LEFT JOIN pg_am m ON m.oid = c.relam
-    LEFT JOIN pg_tablespace s ON s.oid = c.reltablespace
     JOIN pg_namespace n ON n.oid = c.relnamespace
     JOIN pg_partitioned_table p ON p.partrelid = c.oid
     JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = p.partattrs[0]
@@ -1042,39 +1092,7 @@ BEGIN
                 HINT = advice;
         END IF;
 
-        stem := of_table || to_char(lower_bound + (upper_bound - lower_bound) / 2, '"_"IYYY"w"IW');
-        attempt := 1;
-        LOOP
-            partition := stem || CASE WHEN attempt > 1 THEN '_' || attempt ELSE '' END;
-            -- The name of a Node tool's table may leave no room for the week: shorten it.
-            WHILE octet_length(partition) > 63 LOOP
-                of_table := left(of_table, -1);
-                stem := of_table || right(stem, 8);
-                partition := stem || CASE WHEN attempt > 1 THEN '_' || attempt ELSE '' END;
-            END LOOP;
-            EXIT WHEN to_regclass(format('%I.%I', of_schema, partition)) IS NULL;
-            attempt := attempt + 1;
-        END LOOP;
-
-        -- Create and attach: CREATE TABLE ... PARTITION OF would block readers until the commit.
-        EXECUTE format('CREATE TABLE %I.%I (LIKE %s INCLUDING ALL EXCLUDING IDENTITY EXCLUDING COMMENTS)%s',
-            of_schema, partition, destination, storage);
-        made := format('%I.%I', of_schema, partition)::regclass;
-        PERFORM @extschema@.matomo_grant_as(made, destination);
-        EXECUTE format('ALTER TABLE %s ATTACH PARTITION %s FOR VALUES FROM (%L) TO (%L)',
-            destination, made, lower_bound, upper_bound);
-        -- If an index is the replica identity, use the partition's index attached to it.
-        SELECT format('ALTER TABLE %s REPLICA IDENTITY ', made) || CASE c.relreplident
-                   WHEN 'f' THEN 'FULL' WHEN 'n' THEN 'NOTHING' WHEN 'i' THEN format('USING INDEX %I', x.relname) END
-        INTO change
-        FROM pg_class c
-        LEFT JOIN (pg_index t JOIN pg_inherits i ON i.inhparent = t.indexrelid
-                   JOIN pg_index p ON p.indexrelid = i.inhrelid AND p.indrelid = made
-                   JOIN pg_class x ON x.oid = p.indexrelid) ON t.indrelid = c.oid AND t.indisreplident
-        WHERE c.oid = destination;
-        IF change IS NOT NULL THEN
-            EXECUTE change;
-        END IF;
+        PERFORM @extschema@.matomo_create_week(destination, lower_bound, upper_bound);
         created := created + 1;
         at := upper_bound;
     END LOOP;
@@ -1137,7 +1155,7 @@ CREATE OR REPLACE VIEW matomo_days WITH (security_barrier) AS
       -- A policy may hide any of the table's days, so none is shown.
       AND NOT pg_catalog.row_security_active(l.destination::pg_catalog.oid)
     UNION ALL
-    -- Of several names that are the table's now, the day that was read last, or is to be read anew (1970).
+    -- If several names are the table's now: the entry that is reset (read_at is 1970), else the last one read.
     (SELECT DISTINCT ON (l.matomo, l.idsite, l.day, f.found, CASE WHEN f.found IS NULL THEN l.destination_name END)
            l.matomo, l.idsite, f.found::regclass, l.day, l.sealed, l.visits, l.actions,
            l.truncated_visits, l.newest, l.timezone, l.read_at, l.rechecked_at, l.action_time,
@@ -1259,7 +1277,7 @@ BEGIN
     qualified := format('%I.%I', of_schema, companion_name);
     known := to_regclass(qualified);
     IF known IS NOT NULL THEN
-        -- Once locked, it is not exchanged. Rows without a destination are of another one.
+        -- The lock keeps it from being replaced. If it has rows and the destination has none, they are of another.
         IF known = @extschema@.matomo_find_companion(destination, kind, key || time_column) THEN
             EXECUTE format('LOCK TABLE ONLY %s IN ACCESS SHARE MODE', qualified);
             IF to_regclass(qualified) = known THEN
@@ -1305,6 +1323,88 @@ COMMENT ON FUNCTION matomo_check(integer, date, date, text, text, text, boolean,
     'Compares the visits of a site in Matomo and in a table, day by day, and optionally repairs differences';
 COMMENT ON FUNCTION matomo_forget(text, text, regclass, text) IS
     'Deletes all rows of a visitor, by visitorid, userid or visitip, from all destinations or one, and returns their number. Erase the visitor in Matomo first, or a sync copies the visits again';
+
+CREATE OR REPLACE FUNCTION matomo_old_tables(
+    destination regclass,
+    before timestamptz,
+    time_column text,
+    has_ctids boolean,
+    chunks jsonb,
+    OUT number bigint,
+    OUT id oid,
+    OUT name text,
+    OUT parent text,
+    OUT kind text,
+    OUT lo text,
+    OUT hi text,
+    OUT is_old boolean,
+    OUT is_owned boolean,
+    OUT whole boolean,
+    OUT deletable boolean,
+    OUT by_day boolean
+)
+RETURNS SETOF record
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+SET timezone = 'UTC'
+SET datestyle = 'ISO'
+AS $$
+    WITH RECURSIVE tree AS (
+        SELECT c.oid, 0::oid AS parent, ARRAY[c.oid] AS path, c.relkind::text AS kind,
+               '-infinity'::timestamptz AS lo, 'infinity'::timestamptz AS hi
+        FROM pg_class c WHERE c.oid = destination
+        UNION ALL
+        SELECT c.oid, i.inhparent, t.path || c.oid, c.relkind::text,
+               greatest(t.lo, CASE WHEN r.by_time THEN substring(r.bounds FROM 'FROM [(]''([^'']*)''[)]')::timestamptz END),
+               least(t.hi, CASE WHEN r.by_time THEN substring(r.bounds FROM 'TO [(]''([^'']*)''[)]')::timestamptz END)
+        FROM tree t
+        JOIN pg_inherits i ON i.inhparent = t.oid AND NOT i.inhdetachpending
+        JOIN pg_class c ON c.oid = i.inhrelid
+        CROSS JOIN LATERAL (
+            SELECT pg_get_expr(c.relpartbound, c.oid) AS bounds, EXISTS (
+                SELECT FROM pg_partitioned_table p
+                JOIN pg_attribute a ON a.attrelid = p.partrelid AND a.attnum = p.partattrs[0]
+                WHERE p.partrelid = t.oid AND p.partstrat = 'r' AND p.partnatts = 1
+                  AND a.attname = time_column) AS by_time) r
+    ),
+    -- As regclass it could be without its schema.
+    root AS (
+        SELECT format('%I.%I', n.nspname, c.relname) AS name, pg_has_role(c.relowner, 'USAGE') AS is_owned
+        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = destination
+    )
+    SELECT row_number() OVER (ORDER BY x.is_chunk DESC, x.hi, x.depth, x.relname), x.id, x.name, x.parent, x.kind,
+           x.lo::text, x.hi::text, x.hi <= before, x.is_owned, x.whole, x.deletable, x.by_day
+    FROM (
+        SELECT true AS is_chunk, c.id, c.name, r.name AS parent, 'c' AS kind, c.lo, c.hi, 0 AS depth, '' AS relname,
+               NULL::boolean AS is_owned, true AS whole, NULL::boolean AS deletable, NULL::boolean AS by_day
+        FROM root r
+        CROSS JOIN LATERAL jsonb_to_recordset(chunks -> 'chunks') AS c(id oid, name text, lo timestamptz, hi timestamptz)
+        WHERE c.hi <= before AND r.is_owned
+        UNION ALL
+        SELECT false, t.oid, format('%I.%I', n.nspname, c.relname), quote_ident(pn.nspname) || '.' || quote_ident(p.relname), t.kind,
+               t.lo, t.hi, cardinality(t.path), c.relname::text,
+               pg_has_role(c.relowner, 'USAGE'),
+               -- Dropping a foreign table would not remove its rows. Dropping a partition requires ownership of
+               -- both the table and the partition.
+               t.hi <= before AND pg_has_role(c.relowner, 'USAGE') AND pg_has_role(p.relowner, 'USAGE')
+                   AND NOT EXISTS (SELECT FROM tree f WHERE f.kind = 'f' AND t.oid = ANY (f.path)),
+               -- 1 << CMD_DELETE; it locks the table.
+               CASE WHEN t.kind = 'f' THEN pg_relation_is_updatable(t.oid, false) & 16 <> 0
+                    ELSE m.amname IS DISTINCT FROM 'columnar' END,
+               NOT has_ctids OR m.amname IS DISTINCT FROM 'heap'
+        FROM tree t
+        JOIN pg_class c ON c.oid = t.oid
+        JOIN pg_namespace n ON n.oid = c.relnamespace
+        LEFT JOIN pg_am m ON m.oid = c.relam
+        LEFT JOIN (pg_class p JOIN pg_namespace pn ON pn.oid = p.relnamespace) ON p.oid = t.parent
+        -- An engine's own children are reached through the table.
+        WHERE t.lo < before AND (has_ctids OR t.oid = destination OR c.relispartition)
+    ) AS x
+$$;
+
+COMMENT ON FUNCTION matomo_old_tables(regclass, timestamptz, text, boolean, jsonb) IS
+    'Internal: the tables that may have rows before an instant, for matomo_drop_rows';
 
 CREATE OR REPLACE FUNCTION matomo_is_of_rows(state text, VARIADIC relations text[]) RETURNS boolean
 LANGUAGE sql
@@ -1443,14 +1543,13 @@ CREATE OR REPLACE FUNCTION matomo_drop_rows(
     lock_timeout interval,
     path text,
     time_column text,
-    has_places boolean,
+    has_ctids boolean,
     chunks jsonb,
     INOUT scan_position jsonb,
     OUT more boolean,
     OUT dropped text,
     OUT actions bigint,
     OUT blocked text,
-    OUT holders text,
     OUT first_gone timestamptz,
     OUT last_gone timestamptz,
     OUT sites_gone text[],
@@ -1468,9 +1567,7 @@ AS $$
 DECLARE
     batch CONSTANT integer := 10000;
     at CONSTANT text := 'd.' || quote_ident(time_column);
-    parts jsonb;
     part record;
-    start_number bigint;
     reached text;
     waiting_for text;
     has_only_site boolean;
@@ -1491,77 +1588,29 @@ BEGIN
     PERFORM set_config('lock_timeout',
         ceil(extract(epoch FROM greatest(lock_timeout, '1 millisecond')) * 1000)::text, true);
 
-    -- Every table of the partition tree, with its bounds of time.
-    WITH RECURSIVE tree AS (
-        SELECT c.oid, 0::oid AS parent, ARRAY[c.oid] AS path, c.relkind,
-               '-infinity'::timestamptz AS lo, 'infinity'::timestamptz AS hi
-        FROM pg_class c WHERE c.oid = destination
-        UNION ALL
-        SELECT c.oid, i.inhparent, t.path || c.oid, c.relkind,
-               greatest(t.lo, CASE WHEN r.by_time THEN substring(r.bounds FROM 'FROM [(]''([^'']*)''[)]')::timestamptz END),
-               least(t.hi, CASE WHEN r.by_time THEN substring(r.bounds FROM 'TO [(]''([^'']*)''[)]')::timestamptz END)
-        FROM tree t
-        JOIN pg_inherits i ON i.inhparent = t.oid AND NOT i.inhdetachpending
-        JOIN pg_class c ON c.oid = i.inhrelid
-        CROSS JOIN LATERAL (
-            SELECT pg_get_expr(c.relpartbound, c.oid) AS bounds, EXISTS (
-                SELECT FROM pg_partitioned_table p
-                JOIN pg_attribute a ON a.attrelid = p.partrelid AND a.attnum = p.partattrs[0]
-                WHERE p.partrelid = t.oid AND p.partstrat = 'r' AND p.partnatts = 1
-                  AND a.attname = time_column) AS by_time) r
-    )
-    SELECT jsonb_agg(jsonb_build_object(
-        'id', t.oid,
-        'name', format('%I.%I', n.nspname, c.relname), 'parent', quote_ident(pn.nspname) || '.' || quote_ident(p.relname),
-        'kind', t.relkind, 'lo', t.lo::text, 'hi', t.hi::text,
-        'is_old', t.hi <= before,
-        'is_owned', pg_has_role(c.relowner, 'USAGE'),
-        -- Dropping a foreign table would not remove its rows. Dropping a partition requires ownership of
-        -- both the table and the partition.
-        'whole', t.hi <= before AND pg_has_role(c.relowner, 'USAGE') AND pg_has_role(p.relowner, 'USAGE')
-            AND NOT EXISTS (SELECT FROM tree f WHERE f.relkind = 'f' AND t.oid = ANY (f.path)),
-        -- 1 << CMD_DELETE; it locks the table.
-        'deletable', CASE WHEN t.relkind = 'f' THEN pg_relation_is_updatable(t.oid, false) & 16 <> 0
-                          ELSE m.amname IS DISTINCT FROM 'columnar' END,
-        'by_day', NOT has_places OR m.amname IS DISTINCT FROM 'heap')
-        ORDER BY t.hi, cardinality(t.path), c.relname)
-    INTO parts
-    FROM tree t
-    JOIN pg_class c ON c.oid = t.oid
-    JOIN pg_namespace n ON n.oid = c.relnamespace
-    LEFT JOIN pg_am m ON m.oid = c.relam
-    LEFT JOIN (pg_class p JOIN pg_namespace pn ON pn.oid = p.relnamespace) ON p.oid = t.parent
-    -- An engine's own children are reached through the table.
-    WHERE t.lo < before AND (has_places OR t.oid = destination OR c.relispartition);
-    parts := coalesce((
-        SELECT jsonb_agg(c.chunk || jsonb_build_object('kind', 'c', 'parent', root, 'whole', true, 'is_old', true)
-            ORDER BY (c.chunk ->> 'hi')::timestamptz)
-        FROM jsonb_array_elements(chunks -> 'chunks') AS c(chunk)
-        WHERE (c.chunk ->> 'hi')::timestamptz <= before
-            AND pg_has_role((SELECT r.relowner FROM pg_class r WHERE r.oid = destination), 'USAGE')), '[]') || parts;
-
-    -- If the partition of scan_position is gone, scan from the start.
-    SELECT e.number + CASE WHEN (scan_position ->> 'done')::boolean THEN 1 ELSE 0 END INTO start_number
-    FROM jsonb_array_elements(parts) WITH ORDINALITY AS e(part, number)
-    WHERE e.part -> 'id' = scan_position -> 'id';
-
     FOR part IN
-        SELECT x.*, e.number, parts -> (e.number - 2)::integer -> 'id' AS previous
-        FROM jsonb_array_elements(parts) WITH ORDINALITY AS e(part, number)
-        CROSS JOIN LATERAL jsonb_to_record(e.part) AS x(id oid, name text, parent text, kind text, lo text, hi text,
-            is_old boolean, is_owned boolean, whole boolean, deletable boolean, by_day boolean)
-        WHERE e.number >= coalesce(start_number, 1)
-        ORDER BY e.number
+        WITH old AS (
+            SELECT t.*, lag(t.id) OVER (ORDER BY t.number) AS previous
+            FROM @extschema@.matomo_old_tables(destination, before, time_column, has_ctids, chunks) AS t
+        ),
+        -- If the table of scan_position is gone, scan from the start.
+        start AS (
+            SELECT o.number + CASE WHEN (scan_position ->> 'done')::boolean THEN 1 ELSE 0 END AS number
+            FROM old AS o WHERE o.id::text = scan_position ->> 'id'
+        )
+        SELECT o.*, s.number AS start_number FROM old AS o LEFT JOIN start AS s ON true
+        WHERE o.number >= coalesce(s.number, 1)
+        ORDER BY o.number
     LOOP
         reached := part.id;
         waiting_for := part.name;
-        -- Also where it is only looked for rows of other sites.
+        -- Also for the search for rows of other sites.
         IF part.is_owned AND row_security_active(part.id)
             AND (CASE WHEN part.whole THEN site IS NOT NULL ELSE part.kind = 'r' END)
         THEN
             RAISE insufficient_privilege USING
                 MESSAGE = format('row-level security may hide rows of table %s', part.name),
-                DETAIL = 'Rows that a policy hides would remain, or go with those of the site.',
+                DETAIL = 'Hidden rows would remain, or be dropped with the partition.',
                 HINT = 'Use a role to which no policy applies, such as the table''s owner.';
         END IF;
         IF part.whole THEN
@@ -1598,7 +1647,7 @@ BEGIN
         CONTINUE WHEN part.kind NOT IN ('r', 'f') OR NOT part.deletable;
         -- A role that does not own the partition deletes through the table, with its rights there.
         among := CASE WHEN part.is_owned OR part.kind = 'f' AND has_table_privilege(part.id, 'SELECT') AND has_table_privilege(part.id, 'DELETE')
-                      THEN CASE WHEN has_places THEN 'ONLY ' ELSE '' END || part.name ELSE root END;
+                      THEN CASE WHEN has_ctids THEN 'ONLY ' ELSE '' END || part.name ELSE root END;
         which := concat_ws(' AND ',
             CASE WHEN among = root THEN
                 concat_ws(' AND ', format('%1$s OPERATOR(pg_catalog.>=) %2$L AND %1$s OPERATOR(pg_catalog.<) %3$L', at, part.lo, part.hi),
@@ -1614,7 +1663,7 @@ BEGIN
             END IF;
         END IF;
         IF part.by_day THEN
-            since := CASE WHEN part.number = start_number THEN (scan_position ->> 'since')::timestamptz END;
+            since := CASE WHEN part.number = part.start_number THEN (scan_position ->> 'since')::timestamptz END;
             EXECUTE format('SELECT min(%s) FROM %s AS d WHERE %s%s', at, among, which,
                 CASE WHEN since IS NOT NULL THEN format(' AND %s > $3', at) ELSE '' END)
             INTO first_gone USING before, site::text, since;
@@ -1626,7 +1675,7 @@ BEGIN
             done := among <> root AND coalesce(failed ->> 'state' ~ '^(0A|XX)', false);
             since := CASE WHEN failed IS NULL THEN since ELSE last_gone END;
         ELSE
-            since := CASE WHEN part.number = start_number AND NOT part.is_old THEN (scan_position ->> 'since')::timestamptz END;
+            since := CASE WHEN part.number = part.start_number AND NOT part.is_old THEN (scan_position ->> 'since')::timestamptz END;
             -- Ordered by time, if rows can be skipped this way; an index may supply the order.
             EXECUTE format('SELECT ARRAY(SELECT d.ctid FROM %s AS d WHERE %s%s LIMIT $3)', among, which,
                 CASE WHEN NOT part.is_old THEN
@@ -1673,10 +1722,9 @@ BEGIN
     first_gone := NULL;
     last_gone := NULL;
     sites_gone := NULL;
-    SELECT string_agg(x.name, ', ' ORDER BY e.number) INTO not_deletable
-    FROM jsonb_array_elements(parts) WITH ORDINALITY AS e(part, number)
-    CROSS JOIN LATERAL jsonb_to_record(e.part) AS x(name text, kind text, deletable boolean)
-    WHERE x.kind IN ('r', 'f') AND NOT x.deletable;
+    SELECT string_agg(t.name, ', ' ORDER BY t.number) INTO not_deletable
+    FROM @extschema@.matomo_old_tables(destination, before, time_column, has_ctids, chunks) AS t
+    WHERE t.kind IN ('r', 'f') AND NOT t.deletable;
     IF not_deletable IS NOT NULL THEN
         RAISE WARNING USING
             MESSAGE = format('tables from which nothing can be deleted: %s', not_deletable),
@@ -1696,12 +1744,6 @@ EXCEPTION
         IF reached IS DISTINCT FROM scan_position ->> 'id' THEN
             scan_position := jsonb_build_object('id', reached::oid, 'done', false);
         END IF;
-        SELECT string_agg(coalesce('process ' || h.pid, 'a prepared transaction'), ', ' ORDER BY a.xact_start, h.pid)
-        INTO holders
-        FROM (SELECT DISTINCT l.pid FROM pg_locks l
-              JOIN pg_database d ON d.oid = l.database AND d.datname = current_database()
-              WHERE l.relation = to_regclass(waiting_for) AND l.granted AND l.pid IS DISTINCT FROM pg_backend_pid()) AS h
-        LEFT JOIN pg_stat_activity a ON a.pid = h.pid;
 END
 $$;
 

@@ -14,7 +14,7 @@ use crate::pg::encoding;
 use crate::pg::ereport::or_raise;
 use crate::pg::extension::Extension;
 use crate::pg::roles::{AsRestricted, current_user};
-use crate::pg::spi::{query, refuse_read_only, spi};
+use crate::pg::spi::{one, query, refuse_read_only, spi};
 use crate::state::ledger::Ledger;
 use crate::state::registration::{self, Registration};
 use crate::state::sites::RegisteredSite;
@@ -171,9 +171,8 @@ pub fn check_start(start: Option<chrono::NaiveDate>, zone: Zone) -> Result<()> {
 pub fn lasting(destination: Destination) -> Result<Destination> {
     let sql = "SELECT c.relpersistence OPERATOR(pg_catalog.=) 't' FROM pg_catalog.pg_class c \
                WHERE c.oid OPERATOR(pg_catalog.=) $1";
-    let is_temporary: Option<bool> = Spi::connect_mut(|client| {
-        query(client, sql, &[destination.oid.into()])?.first().get_one().map_err(spi)
-    })?;
+    let is_temporary: Option<bool> =
+        Spi::connect_mut(|client| one(query(client, sql, &[destination.oid.into()])?))?;
     match is_temporary {
         Some(false) => Ok(destination),
         _ => Err(SiteError::TemporaryDestination(destination.name).into()),

@@ -10,7 +10,7 @@ use crate::config::options::{Options, TOKEN};
 use crate::error::{Error, Result, SiteError};
 use crate::matomo::http::endpoint::Endpoint;
 use crate::matomo::http::token::Token;
-use crate::pg::spi::{query, spi};
+use crate::pg::spi::{one, query};
 
 /// The foreign-data wrapper of our servers.
 const WRAPPER: &CStr = c"matomo";
@@ -102,9 +102,7 @@ pub fn user_name() -> String {
 
 fn has_usage(server: pg_sys::Oid) -> Result<bool> {
     let sql = "SELECT pg_catalog.has_server_privilege($1, 'USAGE')";
-    let has: Option<bool> = Spi::connect_mut(|client| {
-        query(client, sql, &[server.into()])?.first().get_one().map_err(spi)
-    })?;
+    let has: Option<bool> = Spi::connect_mut(|client| one(query(client, sql, &[server.into()])?))?;
     Ok(has.unwrap_or(false))
 }
 

@@ -175,9 +175,9 @@ impl Error {
             Error::Privilege { missing, .. } => {
                 Some(format!("Privileges missing: {}.", missing.join(", ")))
             }
-            Error::OtherActionTime { kind, first, last, .. } => Some(format!(
-                "From {first} to {last} it was '{kind}'."
-            )),
+            Error::OtherActionTime { kind, first, last, .. } => {
+                Some(format!("From {first} to {last} it was '{kind}'."))
+            }
             Error::NoUniqueIndex { identity, time, .. } => Some(format!(
                 "A sync needs a valid unique index, neither partial nor deferrable, on {identity}, \
                  alone or with {time}, idsite or idvisit."
@@ -196,9 +196,7 @@ impl Error {
                     on(asked)
                 ))
             }
-            Error::RowSecurity(_) => {
-                Some("Rows that a policy hides would be skipped.".to_owned())
-            }
+            Error::RowSecurity(_) => Some("Rows that a policy hides would be skipped.".to_owned()),
             Error::Site(error) => error.detail(),
             _ => None,
         }

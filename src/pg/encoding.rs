@@ -4,6 +4,7 @@
 
 use std::borrow::Cow;
 use std::ffi::{CStr, c_int};
+use std::ptr;
 
 use once_cell::sync::OnceCell;
 use pgrx::datum::DatumWithOid;
@@ -74,6 +75,20 @@ pub fn to_server(text: &str) -> Cow<'_, [u8]> {
         }
         _ => Cow::Borrowed(text.as_bytes()),
     }
+}
+
+/// Converts a text of the database. Bytes that are no text, as SQL_ASCII may hold them, become U+FFFD.
+pub fn from_server(bytes: &[u8]) -> String {
+    let length = c_int::try_from(bytes.len()).unwrap_or(c_int::MAX);
+    if other().is_none() || bytes.is_ascii() {
+        return String::from_utf8_lossy(bytes).into_owned();
+    }
+    // SAFETY: main thread, within a transaction; the result is the text itself or a new one that ends with NUL.
+    let text = unsafe {
+        let text = pg_sys::pg_server_to_any(bytes.as_ptr().cast(), length, UTF8);
+        if ptr::eq(text, bytes.as_ptr().cast()) { bytes } else { CStr::from_ptr(text).to_bytes() }
+    };
+    String::from_utf8_lossy(text).into_owned()
 }
 
 /// Prepares a message for ereport. A Rust string is always UTF-8, so in other encodings only its

@@ -6,7 +6,7 @@ use pgrx::spi::SpiClient;
 use crate::error::{Error, OtherVersion, Result};
 use crate::pg::local_settings::{LocalSettings, SAFE_PATH};
 use crate::pg::roles::AsExtensionOwner;
-use crate::pg::spi::{query_kept, spi};
+use crate::pg::spi::{get, query_kept};
 
 /// The extension's schema and owner.
 #[derive(Debug, Clone)]
@@ -33,10 +33,10 @@ impl Extension {
             Spi::connect_mut(|client| {
                 let missing = || Error::Internal("the extension is not created".to_owned());
                 let row = query_kept(client, sql, &[])?.next().ok_or_else(unseen)?;
-                let schema: String = row.get(1).map_err(spi)?.ok_or_else(missing)?;
-                let owner: pg_sys::Oid = row.get(2).map_err(spi)?.ok_or_else(missing)?;
-                let oid: pg_sys::Oid = row.get(3).map_err(spi)?.ok_or_else(missing)?;
-                let version: String = row.get(4).map_err(spi)?.ok_or_else(missing)?;
+                let schema: String = get(&row, 1)?.ok_or_else(missing)?;
+                let owner: pg_sys::Oid = get(&row, 2)?.ok_or_else(missing)?;
+                let oid: pg_sys::Oid = get(&row, 3)?.ok_or_else(missing)?;
+                let version: String = get(&row, 4)?.ok_or_else(missing)?;
                 if let Some(versions) = OtherVersion::find(env!("CARGO_PKG_VERSION"), &version) {
                     return Err(Error::OtherVersion(versions));
                 }

@@ -8,7 +8,7 @@ use pgrx::prelude::*;
 
 use crate::error::Result;
 use crate::pg::local_settings::LocalSettings;
-use crate::pg::spi::{query, spi};
+use crate::pg::spi::{one, query};
 
 /// The longest wait for a lock in runs and upkeep of registered sites.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(5);
@@ -191,7 +191,8 @@ impl Held {
         let transaction = (lock.vxid.procNumber, lock.vxid.localTransactionId);
         let (class, object) = (lock.locktag.locktag_field2, lock.locktag.locktag_field3);
         let has = |mode: Mode| lock.holdMask & (1 << mode.number()) != 0;
-        let (is_exclusive, is_share_update_exclusive) = (has(Mode::AccessExclusive), has(Mode::ShareUpdateExclusive));
+        let (is_exclusive, is_share_update_exclusive) =
+            (has(Mode::AccessExclusive), has(Mode::ShareUpdateExclusive));
         Held { class, object, pid: lock.pid, is_exclusive, is_share_update_exclusive, transaction }
     }
 
@@ -227,10 +228,7 @@ impl Held {
                    WHERE l.pid IS NULL AND l.virtualtransaction OPERATOR(pg_catalog.=) $1";
         let (slot, number) = self.transaction;
         let transaction = format!("{slot}/{number}");
-        Spi::connect_mut(|client| {
-            let row = query(client, sql, &[transaction.into()])?.next();
-            row.map_or(Ok(None), |row| row.get(1).map_err(spi))
-        })
+        Spi::connect_mut(|client| one(query(client, sql, &[transaction.into()])?))
     }
 }
 

@@ -1,4 +1,4 @@
-//! Texts that functions return.
+//! Texts in the encoding of the database: results of our functions, and of statements.
 
 use pgrx::callconv::{BoxRet, FcInfo};
 use pgrx::datum::Datum;
@@ -6,7 +6,7 @@ use pgrx::prelude::*;
 
 use crate::pg::encoding;
 
-/// A text that a function returns in the encoding of the database.
+/// A text in the encoding of the database. pgrx's own texts panic where that is not UTF8.
 pub struct ServerText(pub String);
 
 impl IntoDatum for ServerText {
@@ -21,6 +21,21 @@ impl IntoDatum for ServerText {
 }
 
 impl_sql_translatable!(ServerText, "text");
+
+impl FromDatum for ServerText {
+    unsafe fn from_polymorphic_datum(
+        datum: pg_sys::Datum,
+        is_null: bool,
+        _type: pg_sys::Oid,
+    ) -> Option<ServerText> {
+        // SAFETY: the caller's promise: a datum with the layout of a text.
+        let text = (!is_null).then(|| unsafe {
+            let text = pg_sys::pg_detoast_datum_packed(datum.cast_mut_ptr());
+            encoding::from_server(pgrx::varlena::varlena_to_byte_slice(text))
+        });
+        text.map(ServerText)
+    }
+}
 
 // SAFETY: as pgrx does for other types that are made into a datum.
 unsafe impl BoxRet for ServerText {

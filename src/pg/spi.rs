@@ -2,14 +2,18 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 
+use pgrx::JsonB;
 use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
-use pgrx::spi::{OwnedPreparedStatement, PreparedStatement, SpiClient, SpiTupleTable};
+use pgrx::spi::{
+    OwnedPreparedStatement, PreparedStatement, SpiClient, SpiHeapTupleData, SpiTupleTable,
+};
 
 use crate::error::{Error, Result};
 use crate::pg::encoding;
+use crate::pg::server_text::ServerText;
 use crate::pg::subtransaction::{self, RolledBack};
 
 /// Runs a statement, which sees earlier writes of this transaction.
@@ -22,7 +26,25 @@ pub fn query<'conn>(
     args: &[DatumWithOid],
 ) -> Result<SpiTupleTable<'conn>> {
     let kinds: Vec<_> = args.iter().map(|arg| PgOid::from(arg.oid())).collect();
-    run_plan(client, &client.prepare_mut(sql, &kinds).map_err(spi)?, args)
+    run_plan(client, &prepare(client, sql, &kinds)?, args)
+}
+
+/// Plans a statement, whose names may have any characters of the database.
+///
+/// # Errors
+/// As above.
+pub fn prepare<'conn>(
+    client: &SpiClient<'conn>,
+    sql: &str,
+    kinds: &[PgOid],
+) -> Result<PreparedStatement<'conn>> {
+    client.prepare_mut(text(sql)?.as_c_str(), kinds).map_err(spi)
+}
+
+/// A statement in the encoding of the database.
+fn text(sql: &str) -> Result<CString> {
+    let invalid = |_| Error::Internal("a statement with a NUL".to_owned());
+    CString::new(encoding::to_server(sql)).map_err(invalid)
 }
 
 /// A statement and the types of its arguments.
@@ -48,7 +70,7 @@ pub fn query_kept<'conn>(
     let plan = match kept {
         Some(plan) => plan,
         None => {
-            let plan = client.prepare_mut(sql, &key.1).map_err(spi)?.keep();
+            let plan = prepare(client, sql, &key.1)?.keep();
             let plan: &'static _ = Box::leak(Box::new(plan));
             KEPT.with_borrow_mut(|kept| kept.insert(key, plan));
             plan
@@ -79,7 +101,10 @@ pub fn undefer() -> Result<()> {
 /// As above.
 pub fn write_once(client: &mut SpiClient, sql: &str, args: &[DatumWithOid]) -> Result<usize> {
     let converted = encoding::arguments(args);
-    Ok(client.update(sql, None, converted.as_deref().unwrap_or(args)).map_err(spi)?.len())
+    Ok(client
+        .update(text(sql)?.as_c_str(), None, converted.as_deref().unwrap_or(args))
+        .map_err(spi)?
+        .len())
 }
 
 /// Runs a statement prepared with `prepare_mut`.
@@ -110,7 +135,7 @@ pub fn read_now<'conn>(
     args: &[DatumWithOid],
 ) -> Result<SpiTupleTable<'conn>> {
     let kinds: Vec<_> = args.iter().map(|arg| PgOid::from(arg.oid())).collect();
-    let plan = client.prepare(sql, &kinds).map_err(spi)?;
+    let plan = client.prepare(text(sql)?.as_c_str(), &kinds).map_err(spi)?;
     // pgrx runs a statement that only reads, which uses the active snapshot, as such only in a
     // transaction that has not written: this one is new.
     let read = || {
@@ -127,12 +152,57 @@ pub fn read_now<'conn>(
     })
 }
 
+/// A value of a result. Texts come in the encoding of the database.
+pub trait Value: Sized {
+    /// Reads it from a row; columns count from 1.
+    ///
+    /// # Errors
+    /// Only internal ones.
+    fn read(row: &SpiHeapTupleData, column: usize) -> Result<Option<Self>>;
+}
+
+impl Value for String {
+    fn read(row: &SpiHeapTupleData, column: usize) -> Result<Option<String>> {
+        Ok(row.get::<ServerText>(column).map_err(spi)?.map(|text| text.0))
+    }
+}
+
+macro_rules! values {
+    ($($type:ty),*) => {
+        $(impl Value for $type {
+            fn read(row: &SpiHeapTupleData, column: usize) -> Result<Option<$type>> {
+                row.get(column).map_err(spi)
+            }
+        })*
+    };
+}
+
+values!(bool, i16, i32, i64, f64, pg_sys::Oid, TimestampWithTimeZone, Interval, JsonB, Vec<u8>);
+// The texts are sites.
+values!(Vec<pg_sys::Oid>, Vec<Option<String>>);
+
+/// A value of a row; columns count from 1.
+///
+/// # Errors
+/// Only internal ones.
+pub fn get<T: Value>(row: &SpiHeapTupleData, column: usize) -> Result<Option<T>> {
+    T::read(row, column)
+}
+
+/// The first value of a result; `None` if it is NULL, or there is no row.
+///
+/// # Errors
+/// Only internal ones.
+pub fn one<T: Value>(mut rows: SpiTupleTable) -> Result<Option<T>> {
+    rows.next().map_or(Ok(None), |row| get(&row, 1))
+}
+
 /// The first column of a result, without NULLs.
 ///
 /// # Errors
 /// Only internal ones.
-pub fn values<T: FromDatum + IntoDatum>(rows: SpiTupleTable) -> Result<Vec<T>> {
-    rows.filter_map(|row| row.get(1).map_err(spi).transpose()).collect()
+pub fn values<T: Value>(rows: SpiTupleTable) -> Result<Vec<T>> {
+    rows.filter_map(|row| get(&row, 1).transpose()).collect()
 }
 
 /// Whether each statement of the transaction sees what others have committed before it.

@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::matomo::http::endpoint::Endpoint;
-use crate::pg::spi::{query, spi, values};
+use crate::pg::spi::{one, query, values};
 use crate::state::restored::{is_of_table, table_of_site};
 use crate::state::snapshot::check_sees_days;
 use crate::store::destination::Destination;
@@ -52,8 +52,7 @@ pub fn change_url(destination: &Destination, old: &Endpoint, new: &Endpoint) -> 
         for url in known.into_iter().filter(is_to_move) {
             let args = [destination.oid.into(), url.into(), new.url().into()];
             query(client, &both, &args)?;
-            let days: Option<i64> =
-                query(client, &entries, &args)?.first().get_one().map_err(spi)?;
+            let days: Option<i64> = one(query(client, &entries, &args)?)?;
             query(client, &states, &args)?;
             moved += days.unwrap_or(0);
         }

@@ -16,7 +16,7 @@ use crate::pg::ereport;
 use crate::pg::extension::Extension;
 use crate::pg::local_settings::{LocalSettings, SAFE_PATH};
 use crate::pg::locks::{self, ALL_SITES, Lock, Mode, Until};
-use crate::pg::spi::{query, sees_commits, spi, undefer};
+use crate::pg::spi::{one, query, sees_commits, spi, undefer};
 use crate::pg::subtransaction;
 use crate::rows::columns::TableKind;
 use crate::state::drop_step::cursor::Cursor;
@@ -67,7 +67,7 @@ pub fn drop_step(arguments: DropArguments) -> Result<Dropped> {
 
 fn search_path() -> Result<Option<String>> {
     let sql = "SELECT pg_catalog.current_setting('search_path')";
-    Spi::connect_mut(|client| query(client, sql, &[])?.first().get_one().map_err(spi))
+    Spi::connect_mut(|client| one(query(client, sql, &[])?))
 }
 
 /// An instant as text; it must not be in the future.

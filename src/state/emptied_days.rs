@@ -11,7 +11,7 @@ use crate::config::settings;
 use crate::error::Result;
 use crate::pg::extension::Extension;
 use crate::pg::local_settings::{LocalSettings, PLANNED_ANEW};
-use crate::pg::spi::{query, spi};
+use crate::pg::spi::{get, query};
 use crate::rows::site_context::ActionTime;
 use crate::state::ledger::{EMPTY, UNREAD, corrupt};
 use crate::state::metadata;
@@ -116,15 +116,15 @@ fn days(extension: &Extension, bounds: &Bounds) -> Result<Vec<Day>> {
     ];
     extension.run(|client| {
         let rows = query(client, &sql, &args)?.map(|row| {
-            let day: String = row.get(3).map_err(spi)?.ok_or_else(corrupt)?;
+            let day: String = get(&row, 3)?.ok_or_else(corrupt)?;
             let day: NaiveDate = day.parse().map_err(|_| corrupt())?;
-            let timezone: String = row.get(4).map_err(spi)?.unwrap_or_default();
-            let kind: Option<String> = row.get(5).map_err(spi)?;
+            let timezone: String = get(&row, 4)?.unwrap_or_default();
+            let kind: Option<String> = get(&row, 5)?;
             let kind = kind.as_deref().and_then(ActionTime::parse);
             let (begin, end) = retention::span(day, &timezone, kind);
-            let site = row.get(2).map_err(spi)?.ok_or_else(corrupt)?;
+            let site = get(&row, 2)?.ok_or_else(corrupt)?;
             Ok(Day {
-                matomo: row.get(1).map_err(spi)?.ok_or_else(corrupt)?,
+                matomo: get(&row, 1)?.ok_or_else(corrupt)?,
                 site,
                 is_rollup: rollups.contains(&site),
                 day,

@@ -17,7 +17,7 @@ use crate::state::ledger;
 use crate::state::restored;
 use crate::state::table::Table;
 use crate::store::companions;
-use crate::store::engine::places;
+use crate::store::engine::ctids;
 use crate::store::unregistered;
 
 /// Maximum wait for locks if the session has no `lock_timeout`.
@@ -245,7 +245,9 @@ fn outwait_syncs(
         locks::held(LockKind::Rows).into_iter().filter(is_its).chain([held]).collect();
     let site = its.iter().map(Held::rank).max().map_or(ALL_SITES, |(_, site)| site);
     // A first sync has made companions, too.
-    if its.iter().any(|held| held.is_exclusive) && !its.iter().any(|held| held.is_share_update_exclusive) {
+    if its.iter().any(|held| held.is_exclusive)
+        && !its.iter().any(|held| held.is_share_update_exclusive)
+    {
         let site = (site != ALL_SITES).then_some(site);
         return Err(Busy::StillDrops { site, name, holder }.into());
     }

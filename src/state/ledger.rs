@@ -12,7 +12,7 @@ use pgrx::spi::SpiClient;
 use crate::error::{Error, Result};
 use crate::matomo::http::endpoint::Endpoint;
 use crate::pg::extension::Extension;
-use crate::pg::spi::{query, query_kept, spi};
+use crate::pg::spi::{get, query, query_kept};
 use crate::rows::site_context::ActionTime;
 use crate::rows::visit_tally::{Counts, VisitTally};
 use crate::state::day_state::{DayState, Pass};
@@ -105,30 +105,30 @@ impl Ledger {
         self.run(|client| {
             let mut entries = BTreeMap::new();
             for row in query(client, &sql, &self.key())? {
-                let day: String = row.get(1).map_err(spi)?.ok_or_else(corrupt)?;
+                let day: String = get(&row, 1)?.ok_or_else(corrupt)?;
                 let day: NaiveDate = day.parse().map_err(|_| corrupt())?;
                 let seconds = |at: Option<f64>| at.map(|at| at as i64);
-                let tally: Option<Vec<u8>> = row.get(11).map_err(spi)?;
+                let tally: Option<Vec<u8>> = get(&row, 11)?;
                 let tally = tally.and_then(|tally| VisitTally::from_bytes(&tally));
-                let pass = seconds(row.get(9).map_err(spi)?)
-                    .zip(seconds(row.get(10).map_err(spi)?))
+                let pass = seconds(get(&row, 9)?)
+                    .zip(seconds(get(&row, 10)?))
                     .map(|(began, since)| Pass { began, since, tally });
-                let action_time: Option<String> = row.get(13).map_err(spi)?;
+                let action_time: Option<String> = get(&row, 13)?;
                 let entry = LedgerEntry {
                     day,
                     state: DayState {
-                        sealed: row.get(2).map_err(spi)?.unwrap_or(false),
-                        newest: seconds(row.get(3).map_err(spi)?),
-                        read_at: seconds(row.get(8).map_err(spi)?).unwrap_or(0),
-                        rechecked: seconds(row.get(12).map_err(spi)?),
+                        sealed: get(&row, 2)?.unwrap_or(false),
+                        newest: seconds(get(&row, 3)?),
+                        read_at: seconds(get(&row, 8)?).unwrap_or(0),
+                        rechecked: seconds(get(&row, 12)?),
                         pass,
                     },
                     counts: Counts {
-                        visits: row.get(4).map_err(spi)?.unwrap_or(0),
-                        actions: row.get(5).map_err(spi)?.unwrap_or(0),
-                        truncated_visits: row.get(6).map_err(spi)?.unwrap_or(0),
+                        visits: get(&row, 4)?.unwrap_or(0),
+                        actions: get(&row, 5)?.unwrap_or(0),
+                        truncated_visits: get(&row, 6)?.unwrap_or(0),
                     },
-                    timezone: row.get(7).map_err(spi)?.unwrap_or_default(),
+                    timezone: get(&row, 7)?.unwrap_or_default(),
                     action_time: action_time.as_deref().and_then(ActionTime::parse),
                 };
                 entries.insert(day, entry);

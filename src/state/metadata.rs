@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::matomo::client::{ROLLUP, SiteInfo};
 use crate::matomo::metadata::Metadata;
 use crate::pg::extension::Extension;
-use crate::pg::spi::{query, spi, values};
+use crate::pg::spi::{get, query, values};
 
 /// Records what Matomo has told of a site. Goals and dimensions that it no longer lists are kept, as older
 /// visits have them.
@@ -188,8 +188,8 @@ pub fn last_read(extension: &Extension, site: i32) -> Result<Option<(String, Opt
     );
     extension.run(|client| {
         let Some(row) = query(client, &sql, &[site.into()])?.next() else { return Ok(None) };
-        let timezone: String = row.get(1).map_err(spi)?.unwrap_or_default();
-        let read_on: Option<String> = row.get(2).map_err(spi)?;
+        let timezone: String = get(&row, 1)?.unwrap_or_default();
+        let read_on: Option<String> = get(&row, 2)?;
         Ok(Some((timezone, read_on.and_then(|day| day.parse().ok()))))
     })
 }

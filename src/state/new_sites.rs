@@ -9,7 +9,7 @@ use crate::matomo::metadata::SiteDetail;
 use crate::pg::extension::Extension;
 use crate::pg::locks::{self, Held, LONGEST_WAIT, Lock, LockKind, Mode, own_timeout};
 use crate::pg::roles::has_rights_of;
-use crate::pg::spi::{query, spi, values};
+use crate::pg::spi::{get, query, values};
 use crate::state::restored::{OWNER_OF_SITE, table_of_site};
 
 /// Puts the mark on a registered site: on `like`, else on the first of the server, owner and destination.
@@ -60,7 +60,7 @@ pub fn ignore(extension: &Extension, server: &str) -> Result<i32> {
     let end = format!("UPDATE {schema}.matomo_site_config SET known_sites = NULL WHERE id = $1");
     let all: Vec<(Option<i32>, Option<pg_sys::Oid>)> = extension.run(|client| {
         let rows = query(client, &marks, &[server.into()])?;
-        rows.map(|row| Ok((row.get(1).map_err(spi)?, row.get(2).map_err(spi)?))).collect()
+        rows.map(|row| Ok((get(&row, 1)?, get(&row, 2)?))).collect()
     })?;
     let yours = all.into_iter().filter(|(_, owner)| owner.is_some_and(has_rights_of));
     let yours: Vec<_> = yours.collect();

@@ -12,7 +12,7 @@ use crate::matomo::client::SiteInfo;
 use crate::pg::ereport;
 use crate::pg::extension::Extension;
 use crate::pg::roles::has_rights_of;
-use crate::pg::spi::{query, read_now, sees_commits, spi};
+use crate::pg::spi::{get, one, query, read_now, sees_commits};
 use crate::pg::subtransaction::{self, RolledBack};
 use crate::state::restored::{OWNER_OF_SITE, table_of_site};
 use crate::state::sites::RegisteredSite;
@@ -56,9 +56,7 @@ impl Registration<'_> {
              INSERT INTO {0}.matomo_site_state (site_id) SELECT s.id FROM s RETURNING site_id",
             extension.schema
         );
-        let insert = |client: &mut SpiClient| {
-            query(client, &sql, &self.values())?.first().get_one().map_err(spi)
-        };
+        let insert = |client: &mut SpiClient| one(query(client, &sql, &self.values())?);
         let id = self.run_alone(extension, None, || extension.run(insert))?;
         id.ok_or_else(|| Error::Internal("a registered site has no ID".to_owned()))
     }
@@ -235,8 +233,7 @@ impl Registration<'_> {
         let args = [self.server.into(), self.idsite.into(), self.destination.into(), but.into()];
         let found = extension.run(|client| {
             let row = query(client, &sql, &args)?.next();
-            row.map(|row| Ok((row.get::<String>(1).map_err(spi)?, row.get(2).map_err(spi)?)))
-                .transpose()
+            row.map(|row| Ok((get::<String>(&row, 1)?, get(&row, 2)?))).transpose()
         })?;
         match found {
             None => Ok(()),
@@ -261,7 +258,7 @@ pub fn registered(extension: &Extension, server: &str) -> Result<BTreeSet<i32>> 
         extension.schema
     );
     let owned = |row: SpiHeapTupleData| -> Result<(Option<i32>, Option<pg_sys::Oid>)> {
-        Ok((row.get(1).map_err(spi)?, row.get(2).map_err(spi)?))
+        Ok((get(&row, 1)?, get(&row, 2)?))
     };
     let all: Vec<_> = extension.run(|client| {
         read_now(client, &sql, &[server.into()])?.map(owned).collect::<Result<_>>()

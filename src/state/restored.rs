@@ -4,7 +4,7 @@ use pgrx::prelude::*;
 
 use crate::error::{Result, SiteError};
 use crate::pg::extension::Extension;
-use crate::pg::spi::{query, spi, values};
+use crate::pg::spi::{get, query, values};
 use crate::store::companions::{by_name, is_of, is_outdated};
 
 /// SQL for the table of a registered site `s`, found by name if necessary; 0 if it is missing.
@@ -146,10 +146,10 @@ pub fn note_ownerless(extension: &Extension) -> Result<Vec<SiteError>> {
     extension.run(|client| {
         let mut news = Vec::new();
         for row in query(client, &ownerless, &[])? {
-            let Some(id) = row.get::<i32>(1).map_err(spi)? else { continue };
-            let role = row.get::<String>(3).map_err(spi)?.unwrap_or_default();
+            let Some(id) = get::<i32>(&row, 1)? else { continue };
+            let role = get::<String>(&row, 3)?.unwrap_or_default();
             let error = SiteError::NoOwner { site: id, role };
-            if row.get::<String>(2).map_err(spi)? != Some(error.to_string()) {
+            if get::<String>(&row, 2)? != Some(error.to_string()) {
                 news.push((id, error));
             }
         }

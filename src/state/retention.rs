@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::matomo::zone::Zone;
 use crate::pg::extension::Extension;
 use crate::pg::roles::AsRestricted;
-use crate::pg::spi::{query, spi, values};
+use crate::pg::spi::{get, one, query, values};
 use crate::rows::site_context::ActionTime;
 use crate::state::ledger::UNREAD;
 use crate::state::restored::is_of_table;
@@ -48,10 +48,7 @@ pub fn of(extension: &Extension, site: i32) -> Result<Option<Interval>> {
         "SELECT s.retention FROM {}.matomo_site_config s WHERE s.id = $1 FOR NO KEY UPDATE",
         extension.schema
     );
-    extension.run(|client| {
-        let row = query(client, &sql, &[site.into()])?.next();
-        row.map_or(Ok(None), |row| row.get(1).map_err(spi))
-    })
+    extension.run(|client| one(query(client, &sql, &[site.into()])?))
 }
 
 /// The first day within the retention of a registered site; `None` means all days.
@@ -65,8 +62,8 @@ pub fn first_day(extension: &Extension, site: i32) -> Result<Option<NaiveDate>> 
     );
     extension.run(|client| {
         let Some(row) = query(client, &sql, &[site.into()])?.next() else { return Ok(None) };
-        let timezone: String = row.get(1).map_err(spi)?.unwrap_or_default();
-        let retention: Option<Interval> = row.get(2).map_err(spi)?;
+        let timezone: String = get(&row, 1)?.unwrap_or_default();
+        let retention: Option<Interval> = get(&row, 2)?;
         Ok(retention
             .and_then(|kept| before(today(&timezone), kept.months(), kept.days(), kept.micros())))
     })

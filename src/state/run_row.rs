@@ -4,7 +4,7 @@ use chrono::{NaiveDate, Utc};
 
 use crate::error::{Error, Result, SiteError};
 use crate::pg::extension::Extension;
-use crate::pg::spi::{query, spi};
+use crate::pg::spi::{get, query};
 use crate::rows::batch::Misfits;
 use crate::store::written::Written;
 
@@ -66,18 +66,18 @@ impl Run {
             let row = query(client, &sql, &[run.into()])?.next().ok_or(SiteError::NoRun(run))?;
             let corrupt = || Error::Internal("invalid row in matomo_run_log".to_owned());
             let parse = |text: &str| text.parse::<NaiveDate>().map_err(|_| corrupt());
-            let next_day: Option<String> = row.get(7).map_err(spi)?;
-            let done: Option<String> = row.get(8).map_err(spi)?;
+            let next_day: Option<String> = get(&row, 7)?;
+            let done: Option<String> = get(&row, 8)?;
             let done = done.unwrap_or_default();
-            let misfits: Option<String> = row.get(11).map_err(spi)?;
+            let misfits: Option<String> = get(&row, 11)?;
             Ok(Run {
                 run,
-                site: row.get(1).map_err(spi)?.ok_or_else(corrupt)?,
-                began: row.get::<f64>(2).map_err(spi)?.ok_or_else(corrupt)? as i64,
-                days: row.get(3).map_err(spi)?.ok_or_else(corrupt)?,
-                visits: row.get(4).map_err(spi)?.ok_or_else(corrupt)?,
-                actions: row.get(5).map_err(spi)?.ok_or_else(corrupt)?,
-                truncated_visits: row.get(6).map_err(spi)?.ok_or_else(corrupt)?,
+                site: get(&row, 1)?.ok_or_else(corrupt)?,
+                began: get::<f64>(&row, 2)?.ok_or_else(corrupt)? as i64,
+                days: get(&row, 3)?.ok_or_else(corrupt)?,
+                visits: get(&row, 4)?.ok_or_else(corrupt)?,
+                actions: get(&row, 5)?.ok_or_else(corrupt)?,
+                truncated_visits: get(&row, 6)?.ok_or_else(corrupt)?,
                 misfits: Misfits(
                     serde_json::from_str(misfits.as_deref().unwrap_or("{}"))
                         .map_err(|_| corrupt())?,
@@ -88,9 +88,9 @@ impl Run {
                     .filter(|day| !day.is_empty())
                     .map(parse)
                     .collect::<Result<_>>()?,
-                timezone: row.get(9).map_err(spi)?,
-                step_pages: row.get(10).map_err(spi)?,
-                zone_changes: row.get(12).map_err(spi)?.ok_or_else(corrupt)?,
+                timezone: get(&row, 9)?,
+                step_pages: get(&row, 10)?,
+                zone_changes: get(&row, 12)?.ok_or_else(corrupt)?,
             })
         })
     }

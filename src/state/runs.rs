@@ -9,7 +9,7 @@ use crate::pg::ereport::warn;
 use crate::pg::extension::Extension;
 use crate::pg::failed::Failed;
 use crate::pg::locks::{self, LockKind};
-use crate::pg::spi::{query, spi};
+use crate::pg::spi::{get, one, query};
 use crate::state::restored::{OWNER_OF_SITE, table_of_site};
 use crate::state::sites::RegisteredSite;
 
@@ -101,13 +101,13 @@ pub fn begin(
         query(client, &wait, &[id.into()])?;
         let args = [id.into(), user.into(), command.into()];
         if let Some(row) = query(client, &resume, &args)?.next() {
-            let run: Option<i64> = row.get(1).map_err(spi)?;
+            let run: Option<i64> = get(&row, 1)?;
             return run.map(Begun::Run).ok_or_else(|| SiteError::NoSite(id).into());
         }
         let pages = smaller_steps(client, schema, id)?;
         let args = [id.into(), user.into(), command.into(), pages.into()];
         let row = query(client, &insert, &args)?.next().ok_or(SiteError::NoSite(id))?;
-        let run: Option<i64> = row.get(1).map_err(spi)?;
+        let run: Option<i64> = get(&row, 1)?;
         query(client, &forget, &[id.into(), i64::from(settings::keep_runs()).into()])?;
         run.map(Begun::Run).ok_or_else(|| SiteError::NoSite(id).into())
     })
@@ -138,7 +138,7 @@ fn note_dead(client: &mut SpiClient, schema: &str, site: i32) -> Result<()> {
     );
     query(client, &changed, &[site.into(), CHANGED.into()])?;
     let args = [site.into(), INTERRUPTED.into()];
-    let changes: Option<i32> = query(client, &dead, &args)?.first().get_one().map_err(spi)?;
+    let changes: Option<i32> = one(query(client, &dead, &args)?)?;
     if changes.is_some() {
         query(client, &count, &[site.into(), INTERRUPTED.into(), changes.into()])?;
     }
@@ -164,9 +164,9 @@ pub fn is_dead(extension: &Extension, run: i64) -> Result<bool> {
     );
     extension.run(|client| {
         let Some(row) = query(client, &before, &[run.into()])?.next() else { return Ok(false) };
-        let site: Option<i32> = row.get(1).map_err(spi)?;
-        let process: Option<i32> = row.get(2).map_err(spi)?;
-        let row: Option<String> = row.get(3).map_err(spi)?;
+        let site: Option<i32> = get(&row, 1)?;
+        let process: Option<i32> = get(&row, 2)?;
+        let row: Option<String> = get(&row, 3)?;
         let is_its = |held: &locks::Held| {
             Some(held.object.cast_signed()) == site && Some(held.pid) == process
         };
@@ -191,8 +191,8 @@ fn smaller_steps(client: &mut SpiClient, schema: &str, site: i32) -> Result<Opti
     let Some(row) = query(client, &sql, &args)?.next() else {
         return Ok(None);
     };
-    let before: Option<i32> = row.get(2).map_err(spi)?;
-    if row.get(1).map_err(spi)? != Some(true) {
+    let before: Option<i32> = get(&row, 2)?;
+    if get(&row, 1)? != Some(true) {
         return Ok(before);
     }
     let pages = (before.unwrap_or_else(settings::step_pages) / 2).max(1);

@@ -8,7 +8,7 @@ use crate::error::{Error, Result, SiteError};
 use crate::matomo::client::SiteInfo;
 use crate::pg::extension::Extension;
 use crate::pg::roles::has_rights_of;
-use crate::pg::spi::{query, spi};
+use crate::pg::spi::{get, query};
 use crate::state::restored::{OWNER_OF_SITE, table_of_site};
 
 /// SQL for the URL of the server of a registered site `s`; NULL if it was dropped.
@@ -71,9 +71,9 @@ impl RegisteredSite {
 
     fn of(row: &SpiHeapTupleData) -> Result<RegisteredSite> {
         let corrupt = || Error::Internal("invalid row in matomo_site_config".to_owned());
-        let text = |column: usize| row.get::<String>(column).map_err(spi);
-        let number = |column: usize| row.get::<i32>(column).map_err(spi)?.ok_or_else(corrupt);
-        let oid = |column: usize| row.get::<pg_sys::Oid>(column).map_err(spi)?.ok_or_else(corrupt);
+        let text = |column: usize| get::<String>(row, column);
+        let number = |column: usize| get::<i32>(row, column)?.ok_or_else(corrupt);
+        let oid = |column: usize| get::<pg_sys::Oid>(row, column)?.ok_or_else(corrupt);
         let start = text(7)?.map(|day| day.parse().map_err(|_| corrupt())).transpose()?;
         Ok(RegisteredSite {
             id: number(1)?,
@@ -82,10 +82,10 @@ impl RegisteredSite {
             destination: oid(4)?,
             owner: oid(5)?,
             owner_name: text(6)?.unwrap_or_default(),
-            is_owned: row.get(9).map_err(spi)?.ok_or_else(corrupt)?,
+            is_owned: get(row, 9)?.ok_or_else(corrupt)?,
             destination_name: text(10)?.unwrap_or_default(),
             start,
-            is_enabled: row.get(8).map_err(spi)?.ok_or_else(corrupt)?,
+            is_enabled: get(row, 8)?.ok_or_else(corrupt)?,
         })
     }
 

@@ -4,7 +4,7 @@ use pgrx::pg_sys;
 
 use crate::error::{Error, Result};
 use crate::pg::extension::Extension;
-use crate::pg::spi::{query, read_now, sees_commits, spi};
+use crate::pg::spi::{one, query, read_now, sees_commits};
 
 /// Checks that the transaction sees all that the ledger has of a destination of this name.
 ///
@@ -21,8 +21,8 @@ pub fn check_sees_days(extension: &Extension, destination: pg_sys::Oid, name: &s
     );
     let (seen, there) = extension.run(|client| {
         let args = [destination.into()];
-        let seen: Option<String> = query(client, &sql, &args)?.first().get_one().map_err(spi)?;
-        Ok((seen, read_now(client, &sql, &args)?.first().get_one().map_err(spi)?))
+        let seen: Option<String> = one(query(client, &sql, &args)?)?;
+        Ok((seen, one(read_now(client, &sql, &args)?)?))
     })?;
     match seen == there {
         true => Ok(()),

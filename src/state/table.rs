@@ -12,10 +12,10 @@ use crate::pg::ereport;
 use crate::pg::failed::Failed;
 use crate::pg::local_settings::{LocalSettings, PLANNED_ANEW, SAFE_PATH};
 use crate::pg::roles::{AsRestricted, has_rights_of};
-use crate::pg::spi::{query, spi, values};
+use crate::pg::spi::{get, one, query, spi, values};
 use crate::pg::subtransaction::{self, RolledBack};
+use crate::store::engine::ctids;
 use crate::store::engine::hint::with_engine_hint_of;
-use crate::store::engine::places;
 use crate::store::relation::has_name;
 
 /// A table to delete rows from.
@@ -37,8 +37,8 @@ impl Table {
                    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = $1";
         Spi::connect_mut(|client| {
             let Some(row) = query(client, sql, &[oid.into()])?.next() else { return Ok(None) };
-            let name: Option<String> = row.get(1).map_err(spi)?;
-            let owner: Option<pg_sys::Oid> = row.get(2).map_err(spi)?;
+            let name: Option<String> = get(&row, 1)?;
+            let owner: Option<pg_sys::Oid> = get(&row, 2)?;
             Ok(name.zip(owner).map(|(name, owner)| Table { oid, name, owner }))
         })
     }
@@ -73,11 +73,9 @@ impl Table {
             let Some(row) = query(client, sql, &[self.oid.into(), column.into()])?.next() else {
                 return Ok(None);
             };
-            let kind: Option<String> = row.get(1).map_err(spi)?;
+            let kind: Option<String> = get(&row, 1)?;
             let cast = format!("SELECT $1::text::{}::text", kind.unwrap_or_default());
-            let shown = subtransaction::attempt(|| {
-                query(client, &cast, &[text.into()])?.first().get_one().map_err(spi)
-            });
+            let shown = subtransaction::attempt(|| one(query(client, &cast, &[text.into()])?));
             shown.or_else(|rolled_back| match rolled_back {
                 RolledBack::Failed(error) => Err(error),
                 // Data exceptions: it is no text of that type.

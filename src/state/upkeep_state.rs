@@ -4,7 +4,7 @@ use chrono::NaiveDate;
 
 use crate::error::{Result, SiteError};
 use crate::pg::extension::Extension;
-use crate::pg::spi::{query, spi};
+use crate::pg::spi::{get, one, query};
 use crate::state::retention;
 use crate::state::sites::URL_OF_SERVER;
 
@@ -50,7 +50,7 @@ pub fn read(extension: &Extension, id: i32) -> Result<UpkeepState> {
     );
     extension.run(|client| {
         let row = query(client, &sql, &[id.into()])?.next().ok_or(SiteError::NoSite(id))?;
-        let text = |column: usize| row.get::<String>(column).map_err(spi);
+        let text = |column: usize| get::<String>(&row, column);
         Ok(UpkeepState {
             timezone: text(1)?.unwrap_or_default(),
             tended_on: text(2)?.and_then(|day| day.parse().ok()),
@@ -70,10 +70,7 @@ pub fn begin(extension: &Extension, id: i32) -> Result<Option<i32>> {
          RETURNING upkeep_begun",
         extension.schema
     );
-    extension.run(|client| {
-        let row = query(client, &sql, &[id.into()])?.next();
-        row.map_or(Ok(None), |row| row.get(1).map_err(spi))
-    })
+    extension.run(|client| one(query(client, &sql, &[id.into()])?))
 }
 
 /// Ends what [`begin`] has begun.

@@ -9,7 +9,7 @@ use pgrx::spi::{SpiClient, SpiTupleTable};
 
 use crate::error::{Error, Result};
 use crate::pg::encoding;
-use crate::pg::spi::{query_kept, spi};
+use crate::pg::spi::{get, query_kept};
 use crate::rows::column_type::ColumnType;
 use crate::rows::columns::{Column, TableKind};
 use crate::rows::layout::Layout;
@@ -53,10 +53,9 @@ pub fn known_columns(
     let wanted: Vec<&str> = kind.supported().map(|column| column.name).collect();
     let mut found = HashMap::new();
     for row in query_kept(client, sql, &[oid.into(), wanted.into(), to_write.into()])? {
-        let column: Option<String> = row.get(1).map_err(spi)?;
-        let for_casts: Option<String> = row.get(2).map_err(spi)?;
-        let (kind, modifier): (Option<String>, Option<i32>) =
-            (row.get(3).map_err(spi)?, row.get(4).map_err(spi)?);
+        let column: Option<String> = get(&row, 1)?;
+        let for_casts: Option<String> = get(&row, 2)?;
+        let (kind, modifier): (Option<String>, Option<i32>) = (get(&row, 3)?, get(&row, 4)?);
         let holds = ColumnType::of(&kind.unwrap_or_default(), modifier.unwrap_or(-1));
         let holds = if encoding::counts_bytes() { holds.in_bytes() } else { holds };
         found.extend(column.map(|column| (column, (holds, for_casts.unwrap_or_default()))));
@@ -131,5 +130,5 @@ pub fn key_without_index(kind: TableKind, is_partitioned: bool) -> Vec<String> {
 
 /// The first column of a result.
 fn strings(table: SpiTupleTable) -> Result<Vec<Option<String>>> {
-    table.map(|row| row.get::<String>(1).map_err(spi)).collect()
+    table.map(|row| get::<String>(&row, 1)).collect()
 }

@@ -7,7 +7,7 @@ use crate::error::{Error, Result, SiteError};
 use crate::pg::extension::Extension;
 use crate::pg::local_settings::{LocalSettings, SAFE_PATH};
 use crate::pg::roles::{self, AsRestricted};
-use crate::pg::spi::{query, read_now, spi, values};
+use crate::pg::spi::{get, one, query, read_now, values};
 use crate::rows::columns::TableKind;
 use crate::store::catalog;
 
@@ -116,11 +116,11 @@ fn find(
         let args = [destination.into()];
         let rows = if now { read_now(client, &sql, &args) } else { query(client, &sql, &args) };
         for row in rows? {
-            let name: Option<String> = row.get(1).map_err(spi)?;
-            let oid: Option<pg_sys::Oid> = row.get(2).map_err(spi)?;
-            by_name |= row.get(3).map_err(spi)? == Some(true);
-            if let Some(name) = row.get::<String>(4).map_err(spi)? {
-                let owner = row.get(5).map_err(spi)?.unwrap_or_default();
+            let name: Option<String> = get(&row, 1)?;
+            let oid: Option<pg_sys::Oid> = get(&row, 2)?;
+            by_name |= get(&row, 3)? == Some(true);
+            if let Some(name) = get::<String>(&row, 4)? {
+                let owner = get(&row, 5)?.unwrap_or_default();
                 return Err(SiteError::CompanionOwner { name, owner }.into());
             }
             found.extend(name.as_deref().and_then(TableKind::companion).zip(oid));
@@ -229,15 +229,13 @@ fn create_one(
     let mut key = vec!["idvisit"];
     key.extend(kind.identity().iter().filter(|column| **column != "idvisit"));
     let args = [destination.into(), kind.name().into(), key.into(), kind.time().into()];
-    let oid = Spi::connect_mut(|client| {
-        query(client, &sql, &args)?.first().get_one::<pg_sys::Oid>().map_err(spi)
-    })?;
+    let oid = Spi::connect_mut(|client| one::<pg_sys::Oid>(query(client, &sql, &args)?))?;
     oid.ok_or_else(|| Error::Internal("a companion that was not made".to_owned()))
 }
 
 fn name_of(client: &mut SpiClient, table: pg_sys::Oid) -> Result<String> {
-    let name = query(client, "SELECT $1::regclass::text", &[table.into()])?.first().get_one();
-    Ok(name.map_err(spi)?.unwrap_or_default())
+    let name = one(query(client, "SELECT $1::regclass::text", &[table.into()])?)?;
+    Ok(name.unwrap_or_default())
 }
 
 /// The destination of which a table, or the table that it is a partition of, is a companion.

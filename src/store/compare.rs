@@ -18,7 +18,7 @@ use pgrx::spi::SpiClient;
 use crate::error::{Error, Result};
 use crate::pg::encoding::to_server;
 use crate::pg::local_settings::LocalSettings;
-use crate::pg::spi::{query, spi};
+use crate::pg::spi::{get, query};
 use crate::rows::batch::{Batch, TableRows};
 use crate::rows::columns::TableKind;
 use crate::rows::id_ranges::IdRanges;
@@ -227,12 +227,12 @@ impl Comparison<'_> {
             RowLock::Rows => &self.statements.by_ctid.compare_locked,
         };
         for row in query(client, sql, &args)? {
-            let place = row.get::<i64>(1).map_err(spi)?;
+            let place = get::<i64>(&row, 1)?;
             let line = place.and_then(|place| rows.get(usize::try_from(place - 1).ok()?)).copied();
-            let partition = row.get::<pg_sys::Oid>(2).map_err(spi)?.map(pg_sys::Oid::to_u32);
-            let visit = row.get::<String>(4).map_err(spi)?;
+            let partition = get::<pg_sys::Oid>(&row, 2)?.map(pg_sys::Oid::to_u32);
+            let visit = get::<String>(&row, 4)?;
             changes.visits.extend(visit.and_then(|id| id.parse::<i64>().ok()));
-            let place: Option<RowAddress> = partition.zip(row.get::<String>(3).map_err(spi)?);
+            let place: Option<RowAddress> = partition.zip(get::<String>(&row, 3)?);
             match (line, place) {
                 (Some(line), None) => push(&mut changes.insert, line..line + 1),
                 (Some(line), Some((partition, ctid))) => {

@@ -10,7 +10,7 @@ use pgrx::spi::SpiClient;
 use crate::error::{Error, Result, SiteError};
 use crate::pg::extension::Extension;
 use crate::pg::local_settings::{LocalSettings, PLANNED_ANEW, SAFE_PATH};
-use crate::pg::spi::{query, query_kept, spi};
+use crate::pg::spi::{one, query, query_kept, spi};
 use crate::rows::batch::Layouts;
 use crate::rows::column_type::ColumnType;
 use crate::rows::columns::TableKind;
@@ -204,10 +204,7 @@ impl Destination {
             self.type_of("idsite")
         );
         let _planned_anew = LocalSettings::of(&[PLANNED_ANEW]);
-        Spi::connect_mut(|client| {
-            let table = query(client, &sql, &[site.to_string().into()])?;
-            if table.is_empty() { Ok(None) } else { table.first().get_one().map_err(spi) }
-        })
+        Spi::connect_mut(|client| one(query(client, &sql, &[site.to_string().into()])?))
     }
 }
 

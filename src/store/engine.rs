@@ -3,15 +3,15 @@
 //! invisible, and a place (ctid) may mean nothing there. SPI only.
 
 pub mod chunks;
-pub mod hint;
 pub mod ctids;
+pub mod hint;
 
 use pgrx::prelude::*;
 use pgrx::spi::SpiClient;
 
 use crate::error::Result;
 use crate::pg::local_settings::{LocalSettings, SAFE_PATH};
-use crate::pg::spi::{query_kept, spi};
+use crate::pg::spi::{get, query_kept};
 
 /// Keeps the rows of a table and of its partitions.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,10 +69,10 @@ impl Engine {
         let Some(row) = query_kept(client, &sql, &[table.into()])?.next() else {
             return Ok(Engine::Heap);
         };
-        if row.get(1).map_err(spi)? == Some(true) {
+        if get(&row, 1)? == Some(true) {
             return Ok(Engine::Foreign);
         }
-        let method: Option<String> = row.get(2).map_err(spi)?;
+        let method: Option<String> = get(&row, 2)?;
         Ok(Engine::AccessMethod(method.unwrap_or_default()))
     }
 
@@ -108,8 +108,8 @@ fn catalogs(client: &mut SpiClient) -> Result<Vec<(String, String)>> {
                WHERE (e.extname, c.relname) IN (('citus', 'pg_dist_partition'), ('timescaledb', 'hypertable'))";
     let mut found = Vec::new();
     for row in query_kept(client, sql, &[])? {
-        let extension: Option<String> = row.get(1).map_err(spi)?;
-        found.extend(extension.zip(row.get(2).map_err(spi)?));
+        let extension: Option<String> = get(&row, 1)?;
+        found.extend(extension.zip(get(&row, 2)?));
     }
     Ok(found)
 }

@@ -8,7 +8,7 @@ use pgrx::prelude::*;
 
 use crate::error::Result;
 use crate::pg::local_settings::{LocalSettings, PLANNED_ANEW, SAFE_PATH};
-use crate::pg::spi::{query, spi, values};
+use crate::pg::spi::{get, one, query, values};
 use crate::pg::watch;
 use crate::rows::batch::ListedVisit;
 use crate::store::destination::Destination;
@@ -84,10 +84,9 @@ pub fn differing(
     ]);
     Spi::connect_mut(|client| {
         for row in query(client, &sql, &args)? {
-            let line =
-                row.get::<i64>(1).map_err(spi)?.and_then(|line| usize::try_from(line - 1).ok());
+            let line = get::<i64>(&row, 1)?.and_then(|line| usize::try_from(line - 1).ok());
             let Some(visit) = line.and_then(|line| listed.get(line)) else { continue };
-            match row.get::<bool>(2).map_err(spi)? {
+            match get::<bool>(&row, 2)? {
                 Some(true) => found.missing.push(visit.id),
                 _ => found.stale.push(visit.id),
             }
@@ -104,7 +103,7 @@ pub fn diverts(table: &Destination) -> Result<bool> {
     let _safe = LocalSettings::of(&[SAFE_PATH]);
     Spi::connect_mut(|client| {
         let found = query(client, DIVERTS, &[table.oid.into()])?;
-        Ok(found.first().get_one().map_err(spi)?.unwrap_or(true))
+        Ok(one(found)?.unwrap_or(true))
     })
 }
 
@@ -127,7 +126,7 @@ pub fn count_rows(destination: &Destination, visits: &[i64]) -> Result<i64> {
     ]);
     Spi::connect_mut(|client| {
         let found = query(client, &sql, &[ids.into()])?;
-        Ok(found.first().get_one().map_err(spi)?.unwrap_or(0))
+        Ok(one(found)?.unwrap_or(0))
     })
 }
 
@@ -155,7 +154,7 @@ pub fn have_rows(
     let _safe = LocalSettings::of(&BETWEEN_INSTANTS);
     Spi::connect_mut(|client| {
         let policy = query(client, "SELECT row_security_active($1)", &[destination.oid.into()])?;
-        if policy.first().get_one().map_err(spi)? == Some(true) {
+        if one(policy)? == Some(true) {
             return Ok(vec![true; spans.len()]);
         }
         let mut found = Vec::with_capacity(spans.len());
@@ -198,8 +197,8 @@ pub fn visits_between(
         let args = [site.to_string().into(), (from as f64).into(), (to as f64).into()];
         let mut visits = Vec::new();
         for row in query(client, &sql, &args)? {
-            let id: Option<String> = row.get(1).map_err(spi)?;
-            let last: Option<f64> = row.get(2).map_err(spi)?;
+            let id: Option<String> = get(&row, 1)?;
+            let last: Option<f64> = get(&row, 2)?;
             if let (Some(Ok(id)), Some(last)) = (id.map(|id| id.parse()), last) {
                 visits.push((id, last as i64));
             }

@@ -6,7 +6,7 @@ use pgrx::prelude::*;
 use crate::error::Result;
 use crate::pg::extension::Extension;
 use crate::pg::roles::{self, AsRestricted};
-use crate::pg::spi::{query, spi};
+use crate::pg::spi::{one, query};
 use crate::store::companions;
 use crate::store::engine::hint::with_engine_hint_of;
 
@@ -47,7 +47,7 @@ fn create_in(
     with_engine_hint_of(table, || {
         Spi::connect_mut(|client| {
             let args = [table.into(), from.into(), to.into()];
-            Ok(query(client, &sql, &args)?.first().get_one().map_err(spi)?.unwrap_or(0))
+            Ok(one(query(client, &sql, &args)?)?.unwrap_or(0))
         })
     })
 }

@@ -4,7 +4,7 @@ use std::ffi::CStr;
 
 use pgrx::prelude::*;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::pg::encoding;
 
 /// The lock held on a table until the end of the transaction. Any lock prevents renaming.
@@ -44,8 +44,7 @@ pub fn name_of(oid: pg_sys::Oid) -> Result<Option<String>> {
         }
         CStr::from_ptr(pg_sys::quote_qualified_identifier(schema, name))
     };
-    let name = name.to_str().map_err(|_| Error::Internal("a name that is not UTF-8".to_owned()))?;
-    Ok(Some(name.to_owned()))
+    Ok(Some(encoding::from_server(name.to_bytes())))
 }
 
 /// Whether a relation still has its qualified name, which statements use. A lock on it prevents renaming it,

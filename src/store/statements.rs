@@ -12,7 +12,7 @@ use pgrx::spi::{OwnedPreparedStatement, SpiClient, SpiTupleTable};
 
 use crate::error::Result;
 use crate::pg::local_settings::{LocalSettings, PLANNED_ANEW};
-use crate::pg::spi::{query, run_plan, spi};
+use crate::pg::spi::{prepare, query, run_plan};
 use crate::rows::batch::TableRows;
 use crate::rows::lines;
 use crate::store::destination::Destination;
@@ -119,7 +119,7 @@ impl CachedStatement {
             Some(plan) => plan,
             None => {
                 let kinds: Vec<_> = args.iter().map(|arg| PgOid::from(arg.oid())).collect();
-                client.prepare_mut(self.sql.as_str(), &kinds).map_err(spi)?.keep()
+                prepare(client, &self.sql, &kinds)?.keep()
             }
         };
         // Planning it for each batch, with all partitions, would take longer than the rest.

@@ -18,7 +18,7 @@ use pgrx::spi::SpiClient;
 use crate::error::{MissingPartitions, Result};
 use crate::pg::encoding;
 use crate::pg::local_settings::{LocalSettings, PLANNED_ANEW, SAFE_PATH};
-use crate::pg::spi::{query, spi, write_once};
+use crate::pg::spi::{get, query, write_once};
 use crate::rows::batch::{Batch, TableRows};
 use crate::rows::id_ranges::IdRanges;
 use crate::rows::visit_tally::count;
@@ -201,7 +201,7 @@ impl TableWriter {
         self.ranges.clear();
         let table = self.destination.oid;
         for row in query(client, &self.statements.partition_ranges, &[table.into()])? {
-            let (from, to) = (row.get(1).map_err(spi)?, row.get(2).map_err(spi)?);
+            let (from, to) = (get(&row, 1)?, get(&row, 2)?);
             self.ranges.extend(from.zip(to));
         }
         Ok(())

@@ -6,7 +6,7 @@ use pgrx::prelude::*;
 use crate::error::Result;
 use crate::pg::ereport::warn;
 use crate::pg::extension::Extension;
-use crate::pg::spi::{query, spi};
+use crate::pg::spi::{get, query};
 use crate::rows::columns::TableKind;
 use crate::store::destination::Destination;
 
@@ -35,8 +35,8 @@ pub fn companions(
     extension.run(|client| {
         let mut found = Vec::new();
         for row in query(client, &sql, &[destination.into()])? {
-            let oid: Option<pg_sys::Oid> = row.get(1).map_err(spi)?;
-            found.extend(oid.zip(row.get::<String>(2).map_err(spi)?));
+            let oid: Option<pg_sys::Oid> = get(&row, 1)?;
+            found.extend(oid.zip(get::<String>(&row, 2)?));
         }
         Ok(found)
     })

@@ -17,6 +17,7 @@ use crate::rows::visit_tally::{Counts, count};
 use crate::state::adoption::adopt;
 use crate::state::late_companions;
 use crate::state::ledger::{Ledger, LedgerEntry};
+use crate::state::metadata;
 use crate::store::batch_writer::Writer;
 use crate::store::destination::Destination;
 use crate::store::engine::hint::with_engine_hint;
@@ -89,10 +90,15 @@ fn run_in(
     }
     // A repair may be what first fills it.
     let is_first = options.repair && ledger.take_if_unknown(&destination.name)?;
-    let SiteInfo { zone, is_rollup, timezone, .. } = ask_for_site(&client, site, None)?;
+    let info = ask_for_site(&client, site, None)?;
+    let zone = info.zone;
     let today = zone.day(Utc::now().timestamp()).unwrap_or_default();
     let days = plan::days(Start::Day(start), end, today, zone)?;
     ledger.check_matomo(&destination)?;
+    if options.repair {
+        metadata::note_type(&destination.extension, destination.oid, site, &info)?;
+    }
+    let SiteInfo { is_rollup, timezone, .. } = info;
     let action_time = settings::action_time();
     let site = SiteContext { id: site, zone, action_time, is_rollup };
     let is_other = |kind: &ActionTime| *kind != action_time;
@@ -100,8 +106,13 @@ fn run_in(
     let of_other_kind =
         entries.values().filter(|entry| entry.action_time.as_ref().is_some_and(is_other));
     let now = Utc::now().timestamp();
-    let reading =
-        ReadOptions { site, page_size, budget: Budget::Unlimited, began: now, is_zone_confirmed: true };
+    let reading = ReadOptions {
+        site,
+        page_size,
+        budget: Budget::Unlimited,
+        began: now,
+        is_zone_confirmed: true,
+    };
     if options.repair {
         destination.check_ctids()?;
     }

@@ -7,7 +7,7 @@ use crate::config::settings;
 use crate::error::{Error, Result};
 use crate::pg::extension::Extension;
 use crate::pg::locks::{self, Lock, Mode};
-use crate::pg::spi::{query, spi};
+use crate::pg::spi::{one, query};
 use crate::state::snapshot::check_sees_days;
 use crate::state::table::Table;
 use crate::state::{adoption, ledger};
@@ -36,8 +36,7 @@ fn create_standard(
 ) -> Result<pg_sys::Oid> {
     let sql =
         "SELECT (pg_catalog.parse_ident($1))[pg_catalog.cardinality(pg_catalog.parse_ident($1))]";
-    let table: Option<String> =
-        query(client, sql, &[name.into()])?.first().get_one().map_err(spi)?;
+    let table: Option<String> = one(query(client, sql, &[name.into()])?)?;
     let partitioned = match table.as_deref() {
         Some(STANDARD) => false,
         Some(STANDARD_PARTITIONED) => true,
@@ -46,7 +45,7 @@ fn create_standard(
     // Two first syncs at once: the second waits, then finds what the first has made.
     let sql = "SELECT (SELECT n.oid FROM pg_catalog.pg_namespace n \
                    WHERE n.nspname OPERATOR(pg_catalog.=) pg_catalog.current_schema())";
-    let schema: Option<pg_sys::Oid> = query(client, sql, &[])?.first().get_one().map_err(spi)?;
+    let schema: Option<pg_sys::Oid> = one(query(client, sql, &[])?)?;
     let lock = Lock::Creation(schema.unwrap_or(pg_sys::Oid::INVALID), locks::hash(name));
     locks::wait_for(lock, Mode::AccessExclusive);
     // Unlike a table lock, this lock does not process invalidations.
@@ -59,8 +58,7 @@ fn create_standard(
     let sql = format!(
         "SELECT {extension_schema}.matomo_create_table($1, $2, pg_catalog.current_schema(), 'typed'::pg_catalog.text)::pg_catalog.oid"
     );
-    let oid =
-        query(client, &sql, &[name.into(), partitioned.into()])?.first().get_one().map_err(spi)?;
+    let oid = one(query(client, &sql, &[name.into(), partitioned.into()])?)?;
     oid.ok_or_else(|| Error::NoDestination(name.to_owned()))
 }
 

@@ -9,7 +9,6 @@ use crate::config::open_days;
 use crate::config::settings;
 use crate::error::{Busy, Error, Result};
 use crate::matomo::client::{Client, SiteInfo};
-use crate::matomo::zone::Zone;
 use crate::pg::ereport::{say, warn};
 use crate::pg::locks::{self, ALL_SITES, Lock, Mode};
 use crate::pg::secrecy::show_activity;
@@ -197,8 +196,13 @@ impl Sync {
         let store = Writer::new(&destination);
         let (zone, is_rollup) = (info.zone, info.is_rollup);
         let site = SiteContext { id: site, zone, action_time, is_rollup };
-        let reading =
-            ReadOptions { site, page_size, budget: Budget::Unlimited, began: now, is_zone_confirmed };
+        let reading = ReadOptions {
+            site,
+            page_size,
+            budget: Budget::Unlimited,
+            began: now,
+            is_zone_confirmed,
+        };
         let record = Recorder { ledger, known, timezone: info.timezone.clone(), action_time, now };
         let misfits = Misfits::default();
         let copy = Copier {

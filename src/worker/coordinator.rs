@@ -19,8 +19,8 @@ use crate::pg::local_settings::LocalSettings;
 use crate::state::{not_begun, restored};
 use crate::worker::background::{self, Child, Database};
 use crate::worker::holders;
-use crate::worker::queue::{self, Queue, Task};
 use crate::worker::process_limits::ProcessLimits;
+use crate::worker::queue::{self, Queue, Task};
 use crate::worker::site_worker;
 
 /// Wait before the next attempt after unfinished upkeep.
@@ -94,7 +94,8 @@ impl Coordinator {
         };
         self.said.missing = false;
         let ownerless = if queue.has_ownerless { look(note_ownerless) } else { Ok(()) };
-        match ownerless.and_then(|()| self.note_held()) {
+        let held = self.note_held();
+        match ownerless.and(held) {
             Ok(()) => self.said.failure = None,
             Err(failed) => self.complain(failed),
         }

@@ -10,12 +10,14 @@ use pgrx::PgLogLevel;
 use crate::config::access::Access;
 use crate::config::credentials::Credentials;
 use crate::error::Result;
+use crate::matomo::http::endpoint::Endpoint;
 use crate::matomo::metadata::{Metadata, SiteDetail};
 use crate::pg::ereport::say;
 use crate::pg::extension::Extension;
 use crate::pg::locks;
 use crate::pg::roles::AsRestricted;
 use crate::pg::watch::Watch;
+use crate::state::ledger::matomo_of_table;
 use crate::state::metadata;
 use crate::state::new_sites;
 use crate::state::retention;
@@ -68,7 +70,9 @@ pub fn step(id: i32, today: NaiveDate) {
 fn refresh(id: i32, today: NaiveDate) -> Result<()> {
     let extension = Extension::find()?;
     let site = RegisteredSite::get(&extension, id)?;
-    let Told { site: told, all } = as_owner(&extension, &site)?;
+    let Told { matomo, site: told, all } = as_owner(&extension, &site)?;
+    // The site may have got another table since its run.
+    matomo_of_table::check(&extension, site.destination, &matomo)?;
     metadata::store(&extension, site.destination, &told)?;
     let register = |all: Result<Vec<SiteDetail>>| {
         new_sites::wait_for_others(&site.server, site.owner);
@@ -106,6 +110,7 @@ fn register_new(extension: &Extension, id: i32, all: &[SiteDetail]) -> Result<()
 
 /// What Matomo has told of a site, and of all sites if new ones are to be registered.
 struct Told {
+    matomo: Endpoint,
     site: Metadata,
     all: Option<Result<Vec<SiteDetail>>>,
 }
@@ -117,5 +122,6 @@ fn as_owner(extension: &Extension, site: &RegisteredSite) -> Result<Told> {
     sites::check_not_refused(extension, site, &credentials.version)?;
     let client = Access::stored(credentials)?.client.with_answer_timeout_below(LONGEST_WAIT);
     let told = sync::metadata::of_site(&client, site.idsite, Some(site.id))?;
-    Ok(Told { site: told, all: follows.then(|| sync::metadata::sites(&client)) })
+    let all = follows.then(|| sync::metadata::sites(&client));
+    Ok(Told { matomo: client.endpoint().clone(), site: told, all })
 }

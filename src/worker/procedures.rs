@@ -10,7 +10,7 @@ use crate::pg::extension::Extension;
 use crate::pg::failed::Failed;
 use crate::pg::locks;
 use crate::pg::roles::current_user;
-use crate::pg::spi::{query, refuse_read_only, spi};
+use crate::pg::spi::{get, query, refuse_read_only};
 use crate::state::not_begun;
 use crate::state::restored::{self, OWNER_OF_SITE};
 use crate::state::sites::RegisteredSite;
@@ -67,7 +67,7 @@ pub fn sites() -> Result<Vec<i32>> {
     let user = current_user();
     extension.run(|client| {
         let rows = query(client, &sql, &[user.into()])?;
-        let ids = rows.map(|row| row.get::<i32>(1).map_err(spi));
+        let ids = rows.map(|row| get::<i32>(&row, 1));
         ids.filter_map(Result::transpose).collect()
     })
 }

@@ -11,7 +11,7 @@ use crate::matomo::http::endpoint::Endpoint;
 use crate::pg::extension::Extension;
 use crate::pg::locks::{self, LockKind};
 use crate::pg::roles::AsRestricted;
-use crate::pg::spi::{query, spi};
+use crate::pg::spi::{get, query};
 use crate::state::restored::{self, OWNER_OF_SITE};
 use crate::state::retention;
 use crate::state::runs;
@@ -196,22 +196,22 @@ fn waiting(extension: &Extension) -> Result<Vec<Candidate>> {
         query(client, &sql, &[worked_on.into()])?
             .map(|row| {
                 Ok(Candidate {
-                    site: row.get(1).map_err(spi)?.ok_or_else(corrupt)?,
-                    owner: row.get(2).map_err(spi)?.ok_or_else(corrupt)?,
-                    server: row.get(3).map_err(spi)?.ok_or_else(corrupt)?,
-                    seconds: row.get(4).map_err(spi)?,
-                    refused: row.get(5).map_err(spi)?,
-                    timezone: row.get(6).map_err(spi)?.unwrap_or_default(),
-                    tended_on: row.get(7).map_err(spi)?,
-                    is_owned: row.get(8).map_err(spi)?.ok_or_else(corrupt)?,
-                    is_enabled: row.get(9).map_err(spi)?.ok_or_else(corrupt)?,
-                    due_at: row.get(10).map_err(spi)?.ok_or_else(corrupt)?,
-                    failures: row.get(11).map_err(spi)?.ok_or_else(corrupt)?,
-                    is_dead: row.get(12).map_err(spi)?.ok_or_else(corrupt)?,
-                    upkeep_state: row.get(13).map_err(spi)?.ok_or_else(corrupt)?,
-                    is_unanswered: row.get(14).map_err(spi)? == Some(true),
-                    url: row.get(15).map_err(spi)?,
-                    upkeep_deaths: row.get(16).map_err(spi)?.ok_or_else(corrupt)?,
+                    site: get(&row, 1)?.ok_or_else(corrupt)?,
+                    owner: get(&row, 2)?.ok_or_else(corrupt)?,
+                    server: get(&row, 3)?.ok_or_else(corrupt)?,
+                    seconds: get(&row, 4)?,
+                    refused: get(&row, 5)?,
+                    timezone: get(&row, 6)?.unwrap_or_default(),
+                    tended_on: get(&row, 7)?,
+                    is_owned: get(&row, 8)?.ok_or_else(corrupt)?,
+                    is_enabled: get(&row, 9)?.ok_or_else(corrupt)?,
+                    due_at: get(&row, 10)?.ok_or_else(corrupt)?,
+                    failures: get(&row, 11)?.ok_or_else(corrupt)?,
+                    is_dead: get(&row, 12)?.ok_or_else(corrupt)?,
+                    upkeep_state: get(&row, 13)?.ok_or_else(corrupt)?,
+                    is_unanswered: get(&row, 14)? == Some(true),
+                    url: get(&row, 15)?,
+                    upkeep_deaths: get(&row, 16)?.ok_or_else(corrupt)?,
                 })
             })
             .collect()

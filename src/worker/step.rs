@@ -11,13 +11,12 @@ use crate::config::credentials::{Credentials, user_name};
 use crate::config::{requests, settings};
 use crate::error::{Busy, Error, Fault, MissingPartitions, Result, SiteError};
 use crate::matomo::client::{Client, SiteInfo};
-use crate::matomo::zone::Zone;
 use crate::pg::ereport::say;
 use crate::pg::extension::Extension;
 use crate::pg::failed::Failed;
 use crate::pg::locks;
 use crate::pg::roles::AsRestricted;
-use crate::pg::spi::{query, spi, undefer};
+use crate::pg::spi::{one, query, undefer};
 use crate::pg::watch::{self, Watch};
 use crate::rows::batch::Misfits;
 use crate::state::metadata::note_type;
@@ -136,9 +135,8 @@ pub fn check_may_call(extension: &Extension) -> Result<()> {
                OR pg_catalog.has_function_privilege($2, 'EXECUTE')";
     let procedures =
         [format!("{schema}.matomo_sync_site(integer)"), format!("{schema}.matomo_sync_all()")];
-    let may_call: Option<bool> = Spi::connect_mut(|client| {
-        query(client, sql, &procedures.map(Into::into))?.first().get_one().map_err(spi)
-    })?;
+    let may_call: Option<bool> =
+        Spi::connect_mut(|client| one(query(client, sql, &procedures.map(Into::into))?))?;
     if may_call == Some(true) { Ok(()) } else { Err(SiteError::ProcedurePrivilege.into()) }
 }
 

@@ -9,13 +9,13 @@ use pgrx::datum::Interval;
 use pgrx::prelude::*;
 
 use crate::config::settings;
-use crate::error::{Error, OtherMatomo, Result, SiteError};
+use crate::error::{Error, Result, SiteError};
 use crate::matomo::http::endpoint::Endpoint;
 use crate::pg::extension::Extension;
 use crate::pg::failed::Failed;
 use crate::pg::locks;
 use crate::pg::roles::AsRestricted;
-use crate::pg::spi::{query, spi, undefer};
+use crate::pg::spi::{one, query, undefer};
 use crate::pg::watch::{Unwatched, Watch};
 use crate::state::drop_step::{DropArguments, POSTGRES_EPOCH, drop_step};
 use crate::state::ledger;
@@ -24,7 +24,6 @@ use crate::state::retention;
 use crate::state::sites::RegisteredSite;
 use crate::state::upkeep_state::{self, UpkeepState};
 use crate::store::partitions;
-use crate::store::relation::name_of;
 use crate::worker::attempt::attempt;
 use crate::worker::background;
 
@@ -64,19 +63,13 @@ impl Plan {
         if self.before.is_none() || site.destination == pg_sys::Oid::INVALID {
             return Ok(());
         }
-        let asked = self.matomo.as_ref().map_or("", Endpoint::url).to_owned();
-        let Some(known) = matomo_of_table::other_than(extension, site.destination, &asked)? else {
-            return Ok(());
-        };
-        let Some(matomo) = &self.matomo else {
-            return Err(SiteError::NoMatomo(site.id, site.server.clone()).into());
-        };
-        // 0.1.0 kept URLs as typed.
-        if Endpoint::parse(&known).is_ok_and(|known| known == *matomo) {
-            return Ok(());
+        match &self.matomo {
+            Some(matomo) => matomo_of_table::check(extension, site.destination, matomo),
+            None if matomo_of_table::other_than(extension, site.destination, "")?.is_some() => {
+                Err(SiteError::NoMatomo(site.id, site.server.clone()).into())
+            }
+            None => Ok(()),
         }
-        let destination = name_of(site.destination)?.unwrap_or_default();
-        Err(Error::OtherMatomo(OtherMatomo { destination, known, asked, companions: Vec::new() }))
     }
 }
 
@@ -210,10 +203,8 @@ fn as_owner(site: &RegisteredSite, plan: &Plan) -> Result<StepResult> {
     undefer()?;
     let sql = "SELECT pg_catalog.pg_has_role(c.relowner, 'USAGE') FROM pg_catalog.pg_class c \
                WHERE c.oid OPERATOR(pg_catalog.=) $1";
-    let is_table_owner: Option<bool> = Spi::connect_mut(|client| {
-        let found = query(client, sql, &[site.destination.into()])?;
-        if found.is_empty() { Ok(None) } else { found.first().get_one().map_err(spi) }
-    })?;
+    let is_table_owner: Option<bool> =
+        Spi::connect_mut(|client| one(query(client, sql, &[site.destination.into()])?))?;
     let Some(is_table_owner) = is_table_owner else { return Ok(done) };
     if let Some(before) = plan.before
         && let Some(more) = drop_rows(site, plan, before)?

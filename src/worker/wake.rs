@@ -5,7 +5,7 @@ use pgrx::{PgXactCallbackEvent, register_xact_callback};
 
 use crate::error::Result;
 use crate::pg::extension::Extension;
-use crate::pg::spi::{query, spi};
+use crate::pg::spi::{get, query};
 
 /// Wakes the coordinator, if there is one, when the current transaction commits.
 ///
@@ -16,9 +16,7 @@ pub fn after_commit(extension: &Extension) -> Result<()> {
     let sql = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'matomo coordinator' \
                AND datname = current_database()";
     let coordinators: Vec<i32> = extension.run(|client| {
-        query(client, sql, &[])?
-            .filter_map(|row| row.get::<i32>(1).map_err(spi).transpose())
-            .collect()
+        query(client, sql, &[])?.filter_map(|row| get::<i32>(&row, 1).transpose()).collect()
     })?;
     if !coordinators.is_empty() {
         register_xact_callback(PgXactCallbackEvent::Commit, move || {

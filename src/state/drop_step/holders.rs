@@ -7,7 +7,7 @@ use pgrx::prelude::*;
 
 use crate::error::Result;
 use crate::pg::locks::{self, Held, LockKind};
-use crate::pg::spi::{query, spi};
+use crate::pg::spi::{one, query};
 
 /// Holders of locks of syncs of a site, or of any, into a destination.
 pub fn of_rows(destination: pg_sys::Oid, site: Option<i32>) -> Option<String> {
@@ -52,5 +52,5 @@ fn of(condition: &str, args: &[DatumWithOid]) -> Result<Option<String>> {
          FROM pg_locks l WHERE {condition} AND l.granted AND l.pid IS DISTINCT FROM pg_backend_pid() \
          AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())"
     );
-    Spi::connect_mut(|client| query(client, &sql, args)?.first().get_one().map_err(spi))
+    Spi::connect_mut(|client| one(query(client, &sql, args)?))
 }

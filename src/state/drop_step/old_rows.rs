@@ -7,7 +7,7 @@ use pgrx::spi::SpiHeapTupleData;
 
 use crate::error::{Error, Result};
 use crate::pg::extension::Extension;
-use crate::pg::spi::{query, spi};
+use crate::pg::spi::{get, query};
 use crate::state::drop_step::cursor::Cursor;
 use crate::state::drop_step::holders;
 use crate::state::emptied_days::Gone;
@@ -95,12 +95,12 @@ fn places(table: pg_sys::Oid, time: &str) -> Result<(bool, Option<JsonB>)> {
 }
 
 fn dropped(row: &SpiHeapTupleData) -> Result<Dropped> {
-    let blocked: Option<String> = row.get(4).map_err(spi)?;
-    let held = blocked.as_deref().map(|table| holders::of_table(table)).transpose()?.flatten();
+    let blocked: Option<String> = get(row, 4)?;
+    let held = blocked.as_deref().map(holders::of_table).transpose()?.flatten();
     Ok(Dropped {
-        more: row.get(1).map_err(spi)?.unwrap_or(false),
-        dropped: row.get(2).map_err(spi)?,
-        actions: row.get(3).map_err(spi)?.unwrap_or(0),
+        more: get(row, 1)?.unwrap_or(false),
+        dropped: get(row, 2)?,
+        actions: get(row, 3)?.unwrap_or(0),
         holders: held,
         blocked,
         ..Dropped::default()
@@ -108,9 +108,9 @@ fn dropped(row: &SpiHeapTupleData) -> Result<Dropped> {
 }
 
 fn gone(row: &SpiHeapTupleData) -> Result<Option<Gone>> {
-    let first: Option<TimestampWithTimeZone> = row.get(5).map_err(spi)?;
-    let last: Option<TimestampWithTimeZone> = row.get(6).map_err(spi)?;
-    let sites = row.get(7).map_err(spi)?;
+    let first: Option<TimestampWithTimeZone> = get(row, 5)?;
+    let last: Option<TimestampWithTimeZone> = get(row, 6)?;
+    let sites = get(row, 7)?;
     Ok(first.zip(last).map(|(first, last)| Gone {
         first: seconds(first),
         last: seconds(last),
@@ -119,9 +119,9 @@ fn gone(row: &SpiHeapTupleData) -> Result<Option<Gone>> {
 }
 
 fn move_cursor(row: &SpiHeapTupleData, cursor: &mut Cursor) -> Result<()> {
-    cursor.scan_position = row.get(8).map_err(spi)?.map(|JsonB(position)| position);
+    cursor.scan_position = get(row, 8)?.map(|JsonB(position)| position);
     if cursor.failed.is_none()
-        && let Some(JsonB(failed)) = row.get(9).map_err(spi)?
+        && let Some(JsonB(failed)) = get(row, 9)?
     {
         let failed = serde_json::from_value(failed);
         cursor.failed = Some(failed.map_err(|error| Error::Internal(error.to_string()))?);

@@ -1,16 +1,18 @@
 //! The Matomo of a destination: `idVisit` is unique only within one. SPI only.
 
 use pgrx::pg_sys;
-use pgrx::spi::SpiTupleTable;
 
 use crate::error::{Busy, Error, OtherMatomo, Result};
+use crate::matomo::http::endpoint::Endpoint;
 use crate::pg::extension::Extension;
 use crate::pg::locks::{self, Lock, LockKind, Mode, Until};
-use crate::pg::spi::{query, spi};
+use crate::pg::spi::{one, query};
 use crate::state::ledger::Ledger;
 use crate::state::metadata;
 use crate::state::restored::is_of_table;
+use crate::state::snapshot::check_sees_days;
 use crate::store::destination::Destination;
+use crate::store::relation::name_of;
 
 impl Ledger {
     /// Whether the destination has any entry, and so belongs to a Matomo.
@@ -32,7 +34,11 @@ impl Ledger {
             return Ok(false);
         }
         let hash = locks::hash(&self.matomo);
-        locks::try_take(Lock::Matomo(self.destination, hash), Mode::AccessShare, Until::TransactionEnd);
+        locks::try_take(
+            Lock::Matomo(self.destination, hash),
+            Mode::AccessShare,
+            Until::TransactionEnd,
+        );
         let is_other =
             |held: &locks::Held| held.class == self.destination.to_u32() && held.object != hash;
         match locks::held(LockKind::Matomo).iter().any(is_other) {
@@ -44,8 +50,9 @@ impl Ledger {
     /// Checks that the destination belongs to this Matomo or to none.
     ///
     /// # Errors
-    /// [`Error::OtherMatomo`].
+    /// [`Error::OtherMatomo`]; [`Error::TooNew`] if another session has stored days since the transaction began.
     pub fn check_matomo(&self, destination: &Destination) -> Result<()> {
+        check_sees_days(&self.extension, self.destination, &destination.name)?;
         let other = other_than(&self.extension, self.destination, &self.matomo)?;
         let Some(known) = other else { return Ok(()) };
         let mut companions = destination.filled()?;
@@ -93,6 +100,21 @@ impl Ledger {
     }
 }
 
+/// Checks that a table belongs to a Matomo or to none. As [`Ledger::check_matomo`], but by the ledger alone:
+/// for what does not open the table.
+///
+/// # Errors
+/// [`Error::OtherMatomo`].
+pub fn check(extension: &Extension, table: pg_sys::Oid, matomo: &Endpoint) -> Result<()> {
+    let Some(known) = other_than(extension, table, matomo.url())? else { return Ok(()) };
+    // 0.1.0 kept URLs as typed.
+    if Endpoint::parse(&known).is_ok_and(|known| known == *matomo) {
+        return Ok(());
+    }
+    let (destination, asked) = (name_of(table)?.unwrap_or_default(), matomo.url().to_owned());
+    Err(Error::OtherMatomo(OtherMatomo { destination, known, asked, companions: Vec::new() }))
+}
+
 /// Another Matomo than the given one that a table belongs to. After a restore, its name says so until there
 /// are entries of its own.
 ///
@@ -121,13 +143,8 @@ pub fn other_than(
         is_of_table(schema, "$1")
     );
     let args = [table.into(), matomo.into()];
-    extension.run(|client| match first(query(client, &sql, &args)?)? {
-        None => first(query(client, &by_name, &args)?),
+    extension.run(|client| match one(query(client, &sql, &args)?)? {
+        None => one(query(client, &by_name, &args)?),
         own => Ok(own),
     })
-}
-
-/// The first text of a result.
-fn first(mut rows: SpiTupleTable) -> Result<Option<String>> {
-    rows.next().map_or(Ok(None), |row| row.get(1).map_err(spi))
 }

@@ -10,7 +10,7 @@ use pgrx::spi::SpiClient;
 
 use crate::error::Result;
 use crate::pg::local_settings::LocalSettings;
-use crate::pg::spi::{query, spi};
+use crate::pg::spi::{get, query};
 use crate::store::compare::{Changes, Comparison};
 use crate::store::statements::{column_arrays, texts};
 
@@ -32,12 +32,12 @@ impl Comparison<'_> {
         // Any session's style reads it.
         let _iso = LocalSettings::of(&[(c"datestyle", c"ISO")]);
         for row in query(client, &self.statements.by_key.compare, &args)? {
-            let place: Option<i64> = row.get(1).map_err(spi)?;
+            let place: Option<i64> = get(&row, 1)?;
             let place = place.and_then(|place| usize::try_from(place).ok());
-            let is_stored = row.get(2).map_err(spi)? == Some(true);
-            let visit: Option<String> = row.get(3).map_err(spi)?;
+            let is_stored = get(&row, 2)? == Some(true);
+            let visit: Option<String> = get(&row, 3)?;
             let visit = visit.and_then(|id| id.parse::<i64>().ok()).unwrap_or_default();
-            let is_doubled = row.get(5).map_err(spi)? == Some(true);
+            let is_doubled = get(&row, 5)? == Some(true);
             changes.visits.insert(visit);
             if let (Some(line), true, false) = (place, is_stored, is_doubled) {
                 changes.by_key.update.push((visit, line));
@@ -45,8 +45,8 @@ impl Comparison<'_> {
             }
             if is_stored {
                 let key = (KEY..KEY + self.statements.by_key.width)
-                    .map(|column| row.get::<String>(column).map_err(spi));
-                let at: Option<f64> = row.get(4).map_err(spi)?;
+                    .map(|column| get::<String>(&row, column));
+                let at: Option<f64> = get(&row, 4)?;
                 changes.by_key.delete.push((visit, at, key.collect::<Result<_>>()?));
             }
             // Once, also for a row that is stored twice.

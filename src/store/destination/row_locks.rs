@@ -21,7 +21,9 @@ impl Destination {
         // Syncs of two sites may have the same visits, those of a roll-up. Where no index keeps them
         // unique, one sync runs at a time.
         let all = Lock::Rows(self.oid, ALL_SITES);
-        if self.tables().any(|table| !table.is_unique) && !locks::take(all, Mode::ShareUpdateExclusive) {
+        if self.tables().any(|table| !table.is_unique)
+            && !locks::take(all, Mode::ShareUpdateExclusive)
+        {
             return Err(busy(self.oid, self.name.clone()));
         }
         for shared in [all, rows] {
@@ -89,7 +91,8 @@ fn busy(destination: pg_sys::Oid, name: String) -> Error {
     let mut held = locks::held(locks::LockKind::Rows);
     held.retain(|held| held.class == destination.to_u32() && !held.is_own());
     // A first sync has made companions, too.
-    let syncs = |one: &Held| held.iter().any(|held| held.is_of_same(one) && held.is_share_update_exclusive);
+    let syncs =
+        |one: &Held| held.iter().any(|held| held.is_of_same(one) && held.is_share_update_exclusive);
     let is_kept_out = held.iter().any(|held| held.is_exclusive && !syncs(held));
     match held.iter().map(Held::rank).max().map(|(_, site)| site) {
         Some(site) if !is_kept_out => Busy::Syncs { site, name }.into(),

@@ -6,7 +6,7 @@ use pgrx::spi::SpiClient;
 
 use crate::error::Result;
 use crate::pg::local_settings::{LocalSettings, SAFE_PATH};
-use crate::pg::spi::{query, spi};
+use crate::pg::spi::{one, query};
 
 /// How to drop chunks and which there are, each with its bounds: `{drop, chunks: [{id, name, lo, hi}]}`.
 /// `drop` is for `format` with the table's name and the bounds after and before which a chunk is.
@@ -28,8 +28,7 @@ pub fn of(client: &mut SpiClient, table: pg_sys::Oid, time: &str) -> Result<Opti
                   WHERE e.extname = 'timescaledb' AND m.name = $1 \
                   ORDER BY n.nspname = 'timescaledb_information' DESC LIMIT 1";
     let find = |client: &mut SpiClient, name: &str| -> Result<Option<String>> {
-        let found = query(client, member, &[name.into()])?.next();
-        found.map_or(Ok(None), |row| row.get(1).map_err(spi))
+        one(query(client, member, &[name.into()])?)
     };
     let (Some(view), Some(hypertables)) = (find(client, "chunks")?, find(client, "hypertables")?)
     else {
@@ -60,6 +59,5 @@ pub fn of(client: &mut SpiClient, table: pg_sys::Oid, time: &str) -> Result<Opti
          HAVING count(v.range_end) > 0"
     );
     let args = [table.into(), time.into(), drop.into()];
-    let found = query(client, &sql, &args)?.next();
-    found.map_or(Ok(None), |row| row.get(1).map_err(spi))
+    one(query(client, &sql, &args)?)
 }

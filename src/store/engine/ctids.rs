@@ -5,7 +5,7 @@ use pgrx::prelude::*;
 
 use crate::error::{Result, SiteError};
 use crate::pg::local_settings::{LocalSettings, PLANNED_ANEW, SAFE_PATH};
-use crate::pg::spi::{query, spi};
+use crate::pg::spi::{get, query};
 use crate::store::engine::TREE;
 
 /// Foreign tables `c` of `postgres_fdw` below the table `$1`, on servers `s`, by the handler `p`.
@@ -33,9 +33,9 @@ pub fn check(table: pg_sys::Oid) -> Result<()> {
     Spi::connect_mut(|client| {
         let mut tables = Vec::new();
         for row in query(client, &foreign, &[table.into()])? {
-            let name: Option<String> = row.get(1).map_err(spi)?;
-            let from: Option<String> = row.get(2).map_err(spi)?;
-            let oid: Option<pg_sys::Oid> = row.get(3).map_err(spi)?;
+            let name: Option<String> = get(&row, 1)?;
+            let from: Option<String> = get(&row, 2)?;
+            let oid: Option<pg_sys::Oid> = get(&row, 3)?;
             tables.extend(name.zip(from).zip(oid));
         }
         for ((name, from), oid) in tables {
@@ -69,10 +69,10 @@ pub fn check_is_unseen(table: pg_sys::Oid) -> Result<()> {
     Spi::connect_mut(|client| {
         let mut found = Vec::new();
         for row in query(client, &servers, &[table.into()])? {
-            let server: Option<String> = row.get(1).map_err(spi)?;
-            let schema: Option<String> = row.get(2).map_err(spi)?;
+            let server: Option<String> = get(&row, 1)?;
+            let schema: Option<String> = get(&row, 2)?;
             // With all arguments, and so with the types of the extension's own function.
-            let args = if row.get(3).map_err(spi)? == Some(true) { "false" } else { "" };
+            let args = if get(&row, 3)? == Some(true) { "false" } else { "" };
             found.extend(server.zip(schema).map(|(server, schema)| (server, schema, args)));
         }
         for (server, schema, args) in found {

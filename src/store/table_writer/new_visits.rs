@@ -9,7 +9,7 @@ use pgrx::spi::SpiClient;
 
 use crate::error::Result;
 use crate::pg::local_settings::{LocalSettings, SAFE_PATH};
-use crate::pg::spi::spi;
+use crate::pg::spi::get;
 use crate::rows::batch::TableRows;
 use crate::rows::id_ranges::{IdRanges, length, ranges_of, widen};
 use crate::store::planner_hook::VisitIndexOnly;
@@ -79,7 +79,7 @@ impl TableWriter {
     fn find_free(&mut self, client: &mut SpiClient, least: i64) -> Result<()> {
         let Some(next_stored) = &mut self.statements.next_stored else { return Ok(()) };
         let next: Option<i64> = match next_stored.run(client, &[least.into()])?.next() {
-            Some(row) => row.get(1).map_err(spi)?,
+            Some(row) => get(&row, 1)?,
             None => Some(i64::MAX),
         };
         if let Some(next) = next.filter(|next| *next > least) {

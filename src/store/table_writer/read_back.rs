@@ -7,7 +7,7 @@ use pgrx::spi::SpiClient;
 
 use crate::error::{Error, Result};
 use crate::pg::local_settings::{LocalSettings, PLANNED_ANEW, SAFE_PATH};
-use crate::pg::spi::{query, spi};
+use crate::pg::spi::{one, query, spi};
 use crate::rows::batch::TableRows;
 use crate::rows::visit_tally::count;
 use crate::store::planner_hook::VisitIndexOnly;
@@ -84,8 +84,7 @@ impl TableWriter {
         let mut args = vec![visits.into_iter().collect::<Vec<_>>().into()];
         args.extend(span_args(self.own_span(table)));
         args.push(identities.into());
-        let seen: Option<i64> =
-            query(client, &self.statements.count_rows, &args)?.first().get_one().map_err(spi)?;
+        let seen: Option<i64> = one(query(client, &self.statements.count_rows, &args)?)?;
         let seen = seen.unwrap_or(0);
         if seen < written {
             self.check(client, DIVERTS, written, seen)?;
@@ -100,8 +99,7 @@ impl TableWriter {
     /// Checks that something of the user's explains that rows are missing.
     fn check(&self, client: &mut SpiClient, explains: &str, written: i64, seen: i64) -> Result<()> {
         let args = [self.destination.oid.into()];
-        let is_explained: Option<bool> =
-            query(client, explains, &args)?.first().get_one().map_err(spi)?;
+        let is_explained: Option<bool> = one(query(client, explains, &args)?)?;
         if is_explained == Some(true) { Ok(()) } else { self.not_seen(written, seen) }
     }
 

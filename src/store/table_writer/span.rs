@@ -6,7 +6,7 @@ use pgrx::spi::SpiClient;
 
 use crate::error::Result;
 use crate::pg::local_settings::{LocalSettings, SAFE_PATH};
-use crate::pg::spi::spi;
+use crate::pg::spi::get;
 use crate::rows::batch::TableRows;
 use crate::rows::id_ranges::ranges_of;
 use crate::rows::visit_tally::count;
@@ -84,7 +84,7 @@ impl TableWriter {
                 return Ok(true);
             }
             for row in found {
-                let id = row.get::<String>(1).map_err(spi)?.and_then(|id| id.parse::<i64>().ok());
+                let id = get::<String>(&row, 1)?.and_then(|id| id.parse::<i64>().ok());
                 if table.visits.iter().any(|(visit, _)| id == Some(*visit)) {
                     return Ok(true);
                 }

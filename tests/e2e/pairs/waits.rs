@@ -137,7 +137,8 @@ fn a_removal_in_a_transaction_that_sees_no_commits_is_refused() {
         scene.bound()
     );
     for level in ["REPEATABLE READ", "SERIALIZABLE"] {
-        let message = "rows cannot be removed in a transaction that does not see what others have committed";
+        let message =
+            "rows cannot be removed in a transaction that does not see what others have committed";
         for call in [FORGET, step.as_str()] {
             run(&mut scene.db, &format!("BEGIN ISOLATION LEVEL {level}"));
             assert_says(&error(&mut scene.db, call), "0A000", message, &[], "READ COMMITTED");

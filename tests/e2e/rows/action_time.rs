@@ -76,8 +76,7 @@ fn a_registered_site_of_the_other_kind_fails_and_says_so() {
         run(&mut db, "CALL matomo_sync_all()");
         let status =
             "SELECT concat_ws(' | ', failures, last_sqlstate, last_error) FROM matomo_status";
-        let message =
-            "destination \"public.matomo\" was filled with another matomo.action_time";
+        let message = "destination \"public.matomo\" was filled with another matomo.action_time";
         assert_eq!(texts(&mut db, status), [format!("1 | 55000 | {message}")]);
         let call = format!("CALL matomo_sync_site({site})");
         let kind = format!("it was '{from_kind}'.");

@@ -220,3 +220,33 @@ fn a_failure_in_any_encoding_is_noted() {
         );
     }
 }
+
+#[test]
+fn names_of_tables_and_roles_may_have_all_characters_of_the_database() {
+    let fake = serve(Noon::new().world(1));
+    let mut db = database_in("LATIN1");
+    let owner = role(&mut db);
+    server_for(&mut db, &fake, &owner);
+    run(&mut db, &format!("ALTER SCHEMA {owner} RENAME TO \"Übersicht\""));
+    run(&mut db, &format!("ALTER ROLE {owner} RENAME TO \"{owner}ü\""));
+    run(&mut db, &format!("SET ROLE \"{owner}ü\"; SET search_path = \"Übersicht\", public"));
+    let site = crate::support::sites::add_site(&mut db, "");
+    let call = format!("CALL matomo_sync_site({site})");
+    for (former, table) in [("matomo", "größe"), ("größe", "größer")] {
+        run(&mut db, &format!("ALTER TABLE \"{former}\" RENAME TO \"{table}\""));
+        run(&mut db, &call);
+        assert_ne!(one::<i64>(&mut db, &format!("SELECT count(*) FROM \"{table}\"")), 0);
+    }
+    let one_visitor = "SELECT visitorid FROM \"größer\" LIMIT 1";
+    let visitor: String = one(&mut db, one_visitor);
+    run(&mut db, "RESET ROLE");
+    run(&mut db, &format!("SELECT matomo_forget('{visitor}')"));
+    let left = format!("SELECT count(*) FROM \"größer\" WHERE visitorid = '{visitor}'");
+    assert_eq!(one::<i64>(&mut db, &left), 0);
+    run(&mut db, &format!("SELECT matomo_alter_site({site}, retention => '1 year')"));
+    run(&mut db, &call);
+    let status = "SELECT concat_ws(' | ', failures, last_error, upkeep_error) FROM matomo_status";
+    assert_eq!(texts(&mut db, status), ["0"]);
+    run(&mut db, "CALL matomo_drop_before('\"größer\"', now())");
+    run(&mut db, &format!("SELECT matomo_remove_site({site})"));
+}

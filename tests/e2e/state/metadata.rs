@@ -195,6 +195,36 @@ fn a_site_that_is_altered_while_its_names_are_read_is_read_anew() {
     assert_eq!(texts(&mut db, errors), [""; 0]);
 }
 
+/// Between the run of a site and the reading of its names, the site gets the table of another Matomo.
+#[test]
+fn names_do_not_go_into_a_table_of_another_matomo() {
+    let (fake, other) = (serve_named(), serve_named());
+    let mut db = database();
+    server(&mut db, &fake);
+    run(&mut db, "SELECT matomo_create_table('others')");
+    let range = ", '2026-10-24', destination => 'others'";
+    sync_site(&mut db, &other, 1, range);
+    run(&mut db, &refresh(&other, 1, ", 'others'"));
+    run(&mut db, "UPDATE matomo_site_metadata SET name = 'Of the other'");
+    let site = add_site(&mut db, ", start_date => '2026-10-24'");
+    let step = format!("DO $$ BEGIN PERFORM matomo_run_step({site}, false); END $$");
+    let runs = "SELECT count(*) FROM matomo_runs WHERE status = 'succeeded'";
+    for _ in 0..20 {
+        run(&mut db, &step);
+        if one::<i64>(&mut db, runs) > 0 {
+            break;
+        }
+    }
+    assert_eq!(asked_for_names(&fake), [""; 0]);
+    run(&mut db, &format!("SELECT matomo_alter_site({site}, destination => 'others')"));
+    run(&mut db, &step);
+    assert_eq!(asked_for_names(&fake), [GOALS, DIMENSIONS]);
+    let names = "SELECT name FROM matomo_site_details WHERE destination = 'others'::regclass";
+    assert_eq!(texts(&mut db, names), ["Of the other"]);
+    let error: String = one(&mut db, "SELECT metadata_error FROM matomo_status");
+    assert!(error.contains(&other.url()), "{error}");
+}
+
 #[test]
 fn names_of_another_site_are_not_believed() {
     let fake = serve_named();

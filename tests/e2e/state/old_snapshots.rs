@@ -198,3 +198,25 @@ fn a_url_is_changed_for_all_days_or_for_none() {
         assert_eq!(one::<i64>(&mut db, urls), 1, "{level}");
     }
 }
+
+#[test]
+fn names_do_not_go_into_a_table_that_another_matomo_has_filled_since() {
+    for level in LEVELS {
+        let of = || serve(world(141, "Europe/Paris", 12, FIRST, LAST));
+        let (fake, other) = (of(), of());
+        let (name, mut db) = named_database();
+        run(&mut db, "SELECT matomo_create_table('matomo')");
+        begin(&mut db, level);
+        sync(&mut shared().connect(&name), &other, &format!(", '{FIRST}', '{LAST}'"));
+        let call = format!(
+            "SELECT * FROM matomo_refresh_metadata(1, '{}', '{}', 'matomo')",
+            fake.url(),
+            fake.token()
+        );
+        let failure = failure(&mut db, &call).unwrap();
+        let expected = if level == "READ COMMITTED" { "55000" } else { "40001" };
+        assert_eq!(failure.code().code(), expected, "{level}: {failure:?}");
+        run(&mut db, "ROLLBACK");
+        assert_eq!(one::<i64>(&mut db, "SELECT count(*) FROM matomo_site_metadata"), 0);
+    }
+}

@@ -126,3 +126,26 @@ fn names_of_the_sites_of_a_rollup_can_be_read_without_registering_them() {
     let named = "SELECT DISTINCT section FROM matomo_named WHERE idsite = 1";
     assert_eq!(texts(&mut db, named), ["third"]);
 }
+
+#[test]
+fn days_of_a_rollup_that_a_repair_has_filled_are_not_sealed_as_empty() {
+    let noon = Noon::new();
+    let mut world = noon.world(3);
+    add_rollup(&mut world, 3, &noon.zone, &[1]);
+    let fake = serve(world);
+    let mut db = database();
+    run(&mut db, "SELECT matomo_create_table('visits')");
+    let repair = format!(
+        "SELECT FROM matomo_check(3, '{}', '{}', '{}', '{}', 'visits', repair => true)",
+        noon.text(3),
+        noon.text(1),
+        fake.url(),
+        fake.token()
+    );
+    run(&mut db, &repair);
+    let before = ledger(&mut db, "visits");
+    assert_eq!(before.len(), 3);
+    let refused = error(&mut db, "CALL matomo_drop_before('visits', now(), site => 3)");
+    assert_eq!(refused.code().code(), "22023", "{refused:?}");
+    assert_eq!(ledger(&mut db, "visits"), before);
+}

@@ -127,11 +127,9 @@ fn a_value_that_does_not_fit_its_column_is_null_told_and_kept() {
     let make = "SELECT matomo_create_table('narrow'); ALTER TABLE narrow ALTER country TYPE integer USING 0";
     let (told, [_, held, kept]) = misfits(make, "country", "country");
     assert!(held == 0 && kept > 0, "{held}, {kept}");
-    assert!(
-        told.starts_with(
-            "values do not fit the types of their columns, which are NULL instead: country ("
-        )
-    );
+    assert!(told.starts_with(
+        "values do not fit the types of their columns, which are NULL instead: country ("
+    ));
 }
 
 #[test]
