@@ -2358,7 +2358,7 @@ DECLARE
     owners CONSTANT text := pg_catalog.current_setting('matomo_update.owners');
     grants CONSTANT text := pg_catalog.current_setting('matomo_update.grants');
     for_all CONSTANT name[] := ARRAY['matomo_may_see', 'matomo_find_table', 'matomo_is_running', 'matomo_has_worker', 'matomo_run_is_dead',
-        'matomo_today', 'matomo_partition_ranges', 'matomo_create_partitions', 'matomo_create_weeks',
+        'matomo_today', 'matomo_partition_ranges', 'matomo_create_partitions', 'matomo_create_weeks', 'matomo_create_week', 'matomo_old_tables',
         'matomo_drop_step', 'matomo_drop_rows', 'matomo_drop_day', 'matomo_drop_partition', 'matomo_is_of_rows', 'matomo_drop_before', 'matomo_remove_site',
         'matomo_run_outside_transaction', 'matomo_run_sites', 'matomo_run_step', 'matomo_action_node',
         'matomo_visit', 'matomo_conversion', 'matomo_item', 'matomo_companion', 'matomo_create_companions', 'matomo_create_companion', 'matomo_find_companion', 'matomo_grant_as',

@@ -206,14 +206,11 @@ fn names_do_not_go_into_a_table_of_another_matomo() {
     sync_site(&mut db, &other, 1, range);
     run(&mut db, &refresh(&other, 1, ", 'others'"));
     run(&mut db, "UPDATE matomo_site_metadata SET name = 'Of the other'");
-    let site = add_site(&mut db, ", start_date => '2026-10-24'");
+    let site = add_site(&mut db, ", start_date => current_date");
     let step = format!("DO $$ BEGIN PERFORM matomo_run_step({site}, false); END $$");
     let runs = "SELECT count(*) FROM matomo_runs WHERE status = 'succeeded'";
-    for _ in 0..20 {
+    while one::<i64>(&mut db, runs) == 0 {
         run(&mut db, &step);
-        if one::<i64>(&mut db, runs) > 0 {
-            break;
-        }
     }
     assert_eq!(asked_for_names(&fake), [""; 0]);
     run(&mut db, &format!("SELECT matomo_alter_site({site}, destination => 'others')"));
@@ -221,8 +218,6 @@ fn names_do_not_go_into_a_table_of_another_matomo() {
     assert_eq!(asked_for_names(&fake), [GOALS, DIMENSIONS]);
     let names = "SELECT name FROM matomo_site_details WHERE destination = 'others'::regclass";
     assert_eq!(texts(&mut db, names), ["Of the other"]);
-    let error: String = one(&mut db, "SELECT metadata_error FROM matomo_status");
-    assert!(error.contains(&other.url()), "{error}");
 }
 
 #[test]
