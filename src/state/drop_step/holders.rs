@@ -45,12 +45,15 @@ pub fn of_tree(table: &str, modes: &[&str]) -> Result<Option<String>> {
     of(locks, &[table.into(), modes.to_vec().into()])
 }
 
-/// Holders of locks that meet a condition.
+/// Holders of locks that meet a condition, the oldest transaction first.
 fn of(condition: &str, args: &[DatumWithOid]) -> Result<Option<String>> {
     let sql = format!(
-        "SELECT string_agg(DISTINCT coalesce('process ' || l.pid, 'a prepared transaction'), ', ') \
-         FROM pg_locks l WHERE {condition} AND l.granted AND l.pid IS DISTINCT FROM pg_backend_pid() \
-         AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())"
+        "SELECT string_agg(coalesce('process ' || h.pid, 'a prepared transaction'), ', ' \
+                 ORDER BY a.xact_start, h.pid) \
+         FROM (SELECT DISTINCT l.pid FROM pg_locks l WHERE {condition} AND l.granted \
+                   AND l.pid IS DISTINCT FROM pg_backend_pid() AND l.database = \
+                   (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())) AS h \
+         LEFT JOIN pg_stat_activity a ON a.pid = h.pid"
     );
     Spi::connect_mut(|client| one(query(client, &sql, args)?))
 }
