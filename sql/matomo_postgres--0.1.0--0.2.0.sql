@@ -1722,6 +1722,7 @@ BEGIN
     first_gone := NULL;
     last_gone := NULL;
     sites_gone := NULL;
+    waiting_for := root;
     SELECT string_agg(t.name, ', ' ORDER BY t.number) INTO not_deletable
     FROM @extschema@.matomo_old_tables(destination, before, time_column, has_ctids, chunks) AS t
     WHERE t.kind IN ('r', 'f') AND NOT t.deletable;

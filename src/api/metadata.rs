@@ -15,6 +15,7 @@ use crate::pg::spi::refuse_read_only;
 use crate::state::ledger::Ledger;
 use crate::state::metadata;
 use crate::state::registration;
+use crate::state::snapshot::check_sees_days;
 use crate::store::destination::Destination;
 use crate::sync;
 
@@ -44,8 +45,9 @@ fn refresh(arguments: Arguments) -> Result<(ServerText, Option<i32>, Option<i32>
     let client = request.access.client;
     let told = sync::metadata::of_site(&client, request.site, None)?;
     let ledger = Ledger::of(&destination, client.endpoint(), request.site);
-    // Another Matomo's first sync may not have committed yet.
+    // Another Matomo's first sync may not have committed yet, or since the transaction began.
     ledger.take_if_unknown(&destination.name)?;
+    check_sees_days(&destination.extension, destination.oid, &destination.name)?;
     ledger.check_matomo(&destination)?;
     metadata::store(&destination.extension, destination.oid, &told)?;
     let count = |number: usize| i32::try_from(number).unwrap_or(i32::MAX);

@@ -10,6 +10,7 @@ use crate::config::options::{Options, TOKEN};
 use crate::error::{Error, Result, SiteError};
 use crate::matomo::http::endpoint::Endpoint;
 use crate::matomo::http::token::Token;
+use crate::pg::encoding;
 use crate::pg::spi::{one, query};
 
 /// The foreign-data wrapper of our servers.
@@ -95,7 +96,7 @@ pub fn user_name() -> String {
         if name.is_null() {
             String::new()
         } else {
-            CStr::from_ptr(name).to_string_lossy().into_owned()
+            encoding::from_server(CStr::from_ptr(name).to_bytes())
         }
     }
 }

@@ -4,8 +4,10 @@ use std::ffi::CString;
 
 use pgrx::GucSetting;
 
-/// The text, unless it is empty.
+use crate::pg::encoding;
+
+/// The text, unless it is empty. Within a transaction.
 pub fn text(setting: &GucSetting<Option<CString>>) -> Option<String> {
-    let text = setting.get()?.to_string_lossy().into_owned();
+    let text = encoding::from_server(setting.get()?.to_bytes());
     (!text.is_empty()).then_some(text)
 }

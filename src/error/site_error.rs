@@ -57,7 +57,7 @@ pub enum SiteError {
     SiteChanged(i32),
     /// A trigger has kept rows that were to be deleted.
     RowsKept(String),
-    /// A foreign table is several tables on its server, whose rows share their places.
+    /// A foreign table is several tables on its server, whose rows share their ctids.
     SharedCtids(String),
     /// An instant of a table of Citus has no timezone: the table, the column.
     NoTimezone { table: String, column: &'static str },

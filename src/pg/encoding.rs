@@ -80,7 +80,7 @@ pub fn to_server(text: &str) -> Cow<'_, [u8]> {
 /// Converts a text of the database. Bytes that are no text, as SQL_ASCII may hold them, become U+FFFD.
 pub fn from_server(bytes: &[u8]) -> String {
     let length = c_int::try_from(bytes.len()).unwrap_or(c_int::MAX);
-    if other().is_none() || bytes.is_ascii() {
+    if bytes.is_ascii() || other().is_none() {
         return String::from_utf8_lossy(bytes).into_owned();
     }
     // SAFETY: main thread, within a transaction; the result is the text itself or a new one that ends with NUL.

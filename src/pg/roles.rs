@@ -55,9 +55,9 @@ impl AsRestricted {
             if user == owner {
                 return AsRestricted(None);
             }
-            let confined =
+            let restricted =
                 pg_sys::SECURITY_LOCAL_USERID_CHANGE | pg_sys::SECURITY_RESTRICTED_OPERATION;
-            pg_sys::SetUserIdAndSecContext(owner, context | confined as i32);
+            pg_sys::SetUserIdAndSecContext(owner, context | restricted as i32);
             AsRestricted(Some(Before { user, context, settings: pg_sys::NewGUCNestLevel() }))
         }
     }

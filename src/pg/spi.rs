@@ -107,7 +107,7 @@ pub fn write_once(client: &mut SpiClient, sql: &str, args: &[DatumWithOid]) -> R
         .len())
 }
 
-/// Runs a statement prepared with `prepare_mut`.
+/// Runs a planned statement.
 ///
 /// Uses `select` with `prepare_mut` even for statements that write: pgrx's `update` takes a
 /// transaction ID even for a query, and so fails on a standby. `select` with `prepare` would not see

@@ -27,7 +27,7 @@ pub fn locked(destination: Destination, site: i32) -> Result<Destination> {
 /// - If the destination has one of its own of the same kind, the restored one no longer belongs to it.
 /// - One that is missing is marked, as days that are copied now lack its rows.
 /// - For one that was marked and exists by now, or that belongs again to its owner in the dump, all days are
-///   opened again, once no other sync is running.
+///   reset, once no other sync is running.
 fn note(destination: &Destination) -> Result<()> {
     let Destination { extension, oid, .. } = destination;
     let schema = &extension.schema;

@@ -81,7 +81,7 @@ pub struct Comparison<'a> {
     /// The instants between which the stored rows lie, as arguments of the statements.
     pub span: Option<(f64, f64)>,
     pub lock: RowLock,
-    /// Whether stored rows have a place by which they can be found.
+    /// Whether stored rows can be found by ctid.
     pub has_ctids: bool,
     /// Rows of the batch in this table.
     pub rows: &'a TableRows,

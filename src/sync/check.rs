@@ -95,10 +95,7 @@ fn run_in(
     let today = zone.day(Utc::now().timestamp()).unwrap_or_default();
     let days = plan::days(Start::Day(start), end, today, zone)?;
     ledger.check_matomo(&destination)?;
-    if options.repair {
-        metadata::note_type(&destination.extension, destination.oid, site, &info)?;
-    }
-    let SiteInfo { is_rollup, timezone, .. } = info;
+    let SiteInfo { is_rollup, ref timezone, .. } = info;
     let action_time = settings::action_time();
     let site = SiteContext { id: site, zone, action_time, is_rollup };
     let is_other = |kind: &ActionTime| *kind != action_time;
@@ -143,6 +140,8 @@ fn run_in(
         _ => check.extra(&days, &mut found)?,
     }
     if options.repair {
+        let Destination { extension, oid, .. } = &check.destination;
+        metadata::note_type(extension, *oid, site.id, &info)?;
         warn_of_purged(&found);
         warn_of_misfits("", &check.misfits);
     }
@@ -154,7 +153,7 @@ fn run_in(
             // The next sync reads it whole.
             let counts = Counts { visits: checked.there, actions, ..Counts::default() };
             let action_time = Some(action_time);
-            let unread = LedgerEntry::new(*day, &timezone);
+            let unread = LedgerEntry::new(*day, timezone);
             ledger.write(&LedgerEntry { counts, action_time, ..unread })?;
         } else {
             ledger.correct(*day, checked.there, actions, kind)?;

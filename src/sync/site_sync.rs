@@ -341,7 +341,7 @@ pub fn warn_of_misfits(prefix: &str, misfits: &Misfits) {
     if !columns.is_empty() {
         warn(
             format!(
-                "{prefix}values do not fit the types of their columns, which are NULL instead: {}",
+                "{prefix}values that do not fit the types of their columns are NULL: {}",
                 columns.join(", ")
             ),
             "A column extra of type jsonb keeps them. Or give the columns other types, then read the days again with force => true.",

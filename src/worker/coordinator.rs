@@ -94,11 +94,11 @@ impl Coordinator {
         };
         self.said.missing = false;
         let ownerless = if queue.has_ownerless { look(note_ownerless) } else { Ok(()) };
-        let held = self.note_held();
-        match ownerless.and(held) {
-            Ok(()) => self.said.failure = None,
-            Err(failed) => self.complain(failed),
+        let outcomes = [ownerless, self.note_held()];
+        if outcomes.iter().all(Result::is_ok) {
+            self.said.failure = None;
         }
+        outcomes.into_iter().filter_map(Result::err).for_each(|failed| self.complain(failed));
         let now = Instant::now();
         let busy: HashSet<&String> =
             ended.iter().chain(&self.at_work).map(|(task, _)| &task.matomo).collect();

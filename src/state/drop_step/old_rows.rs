@@ -55,7 +55,7 @@ impl OldRows {
         );
         let time = cursor.table.time();
         with_engine_hint_of(table, || {
-            let (has_ctids, chunks) = places(table, time)?;
+            let (has_ctids, chunks) = ctids_and_chunks(table, time)?;
             let args = [
                 table.into(),
                 self.before.into(),
@@ -78,12 +78,11 @@ impl OldRows {
     }
 }
 
-/// Whether rows of a table's ordinary partitions can be found by their place: Citus has those of its
-/// shards, and TimescaleDB none of compressed rows. Also the chunks of a hypertable.
+/// Whether rows of a table's ordinary partitions can be found by ctid: Citus has those of its shards, and TimescaleDB none of compressed rows. Also the chunks of a hypertable.
 ///
 /// # Errors
 /// [`crate::error::SiteError::SharedCtids`].
-fn places(table: pg_sys::Oid, time: &str) -> Result<(bool, Option<JsonB>)> {
+fn ctids_and_chunks(table: pg_sys::Oid, time: &str) -> Result<(bool, Option<JsonB>)> {
     engine::ctids::check(table)?;
     Spi::connect_mut(|client| {
         Ok(match Engine::of(client, table)? {

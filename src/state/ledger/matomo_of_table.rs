@@ -10,7 +10,6 @@ use crate::pg::spi::{one, query};
 use crate::state::ledger::Ledger;
 use crate::state::metadata;
 use crate::state::restored::is_of_table;
-use crate::state::snapshot::check_sees_days;
 use crate::store::destination::Destination;
 use crate::store::relation::name_of;
 
@@ -24,7 +23,7 @@ impl Ledger {
         self.run(|client| Ok(!query(client, &sql, &[self.destination.into()])?.is_empty()))
     }
 
-    /// If the destination belongs to no Matomo, claims it for this one until the end of the transaction, and
+    /// If the destination belongs to no Matomo, takes it for this one until the end of the transaction, and
     /// returns true. Does not wait: of two concurrent sessions, the second one finds the lock of the first.
     ///
     /// # Errors
@@ -50,9 +49,8 @@ impl Ledger {
     /// Checks that the destination belongs to this Matomo or to none.
     ///
     /// # Errors
-    /// [`Error::OtherMatomo`]; [`Error::TooNew`] if another session has stored days since the transaction began.
+    /// [`Error::OtherMatomo`].
     pub fn check_matomo(&self, destination: &Destination) -> Result<()> {
-        check_sees_days(&self.extension, self.destination, &destination.name)?;
         let other = other_than(&self.extension, self.destination, &self.matomo)?;
         let Some(known) = other else { return Ok(()) };
         let mut companions = destination.filled()?;

@@ -328,8 +328,8 @@ impl<'a, 'b> Course<'a, 'b> {
         }
         // One that was done without a word, and had nothing to note, shows in the table alone.
         let before = self.stage.scene().witness.stored.clone();
-        let is_share_update_exclusive = self.bench.engine != Engine::Foreign || told || is_noted;
-        if !is_share_update_exclusive && !self.differences(&before).is_empty() {
+        let is_alone = self.bench.engine != Engine::Foreign || told || is_noted;
+        if !is_alone && !self.differences(&before).is_empty() {
             self.stage.note("  killed, after the commit of the other database".to_owned());
             self.stage.scene().witness.rolled_back();
             self.tally.killed_between += 1;

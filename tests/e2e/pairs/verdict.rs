@@ -220,11 +220,11 @@ fn disagrees(
         [true, false] => Some(reversed(in_order(scene, second, first, true))),
         _ => None,
     };
-    let is_share_update_exclusive = |alone: &Seen| {
+    let is_alone = |alone: &Seen| {
         alone.state == seen.state
             && (0..2).all(|n| idle[n] || alone.returned[n] == seen.returned[n])
     };
-    if alone.as_ref().is_some_and(is_share_update_exclusive) {
+    if alone.as_ref().is_some_and(is_alone) {
         return None;
     }
     let has_steps = operations.iter().any(|operation| operation.has_steps());

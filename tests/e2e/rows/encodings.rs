@@ -237,6 +237,8 @@ fn names_of_tables_and_roles_may_have_all_characters_of_the_database() {
         run(&mut db, &call);
         assert_ne!(one::<i64>(&mut db, &format!("SELECT count(*) FROM \"{table}\"")), 0);
     }
+    let names = "SELECT DISTINCT username FROM matomo_runs";
+    assert_eq!(texts(&mut db, names), [format!("{owner}ü")]);
     let one_visitor = "SELECT visitorid FROM \"größer\" LIMIT 1";
     let visitor: String = one(&mut db, one_visitor);
     run(&mut db, "RESET ROLE");

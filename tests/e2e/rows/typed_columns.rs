@@ -168,7 +168,7 @@ fn odd_values_in_every_typed_column_are_null_told_once_and_kept() {
         let told: Vec<_> =
             misfits.iter().map(|(column, count)| format!("{column} ({count})")).collect();
         let message = format!(
-            "values do not fit the types of their columns, which are NULL instead: {}",
+            "values that do not fit the types of their columns are NULL: {}",
             told.join(", ")
         );
         assert_eq!(warnings[0].message(), message);
@@ -193,7 +193,7 @@ fn a_run_notes_the_values_that_no_column_could_hold() {
     let expected = format!(r#"{{"quantity": {of_each}, "visitduration": {}}}"#, of_each * 2);
     assert_eq!(one::<String>(&mut db, noted), expected);
     let warnings = notices.warnings();
-    let of_misfits = warnings.iter().filter(|line| line.message().contains("cannot hold"));
+    let of_misfits = warnings.iter().filter(|line| line.message().contains("do not fit"));
     assert_eq!(of_misfits.count(), 1, "{warnings:?}");
     assert_eq!(one::<i64>(&mut db, "SELECT count(*) FROM matomo_visits"), cases.len() as i64);
 }

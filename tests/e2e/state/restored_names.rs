@@ -25,7 +25,8 @@ fn every_way_to_dump_and_restore_brings_back_all_that_is_known() {
     assert!(before.len() > 12, "{before:#?}");
     let sections: [&[&str]; 3] =
         [&["--section=pre-data"], &["--section=data"], &["--section=post-data"]];
-    let ways: [(&str, &[&str], &[&[&str]]); 7] = [
+    type Arguments<'a> = &'a [&'a str];
+    let ways: [(&str, Arguments, &[Arguments]); 7] = [
         ("one", &["-Fc"], &[&["-1"]]),
         ("jobs", &["-Fc"], &[&["-j4"]]),
         ("sections", &["-Fc"], &sections),

@@ -110,7 +110,7 @@ fn a_text_too_long_for_its_column_is_null_told_and_kept_whole() {
     let (told, [rows, held, kept]) = misfits(make, "action_title", "title");
     assert!(held > 0 && kept > 0, "{held}, {kept}");
     let message = format!(
-        "values do not fit the types of their columns, which are NULL instead: action_title ({kept})"
+        "values that do not fit the types of their columns are NULL: action_title ({kept})"
     );
     assert_eq!(told, message);
     crate::support::report::proven(
@@ -127,9 +127,9 @@ fn a_value_that_does_not_fit_its_column_is_null_told_and_kept() {
     let make = "SELECT matomo_create_table('narrow'); ALTER TABLE narrow ALTER country TYPE integer USING 0";
     let (told, [_, held, kept]) = misfits(make, "country", "country");
     assert!(held == 0 && kept > 0, "{held}, {kept}");
-    assert!(told.starts_with(
-        "values do not fit the types of their columns, which are NULL instead: country ("
-    ));
+    assert!(
+        told.starts_with("values that do not fit the types of their columns are NULL: country (")
+    );
 }
 
 #[test]
