@@ -2004,13 +2004,13 @@ BEGIN
             FROM configured c GROUP BY c.name, c.place ORDER BY min(c.number), min(c.idsite), c.name
         LOOP
             SELECT string_agg(CASE WHEN v.value IS NOT NULL THEN
-                       CASE WHEN dimension.is_one THEN v.value ELSE format('WHEN %L THEN %s', v.idsite, v.value) END END,
+                       CASE WHEN dimension.is_one THEN v.value ELSE format('WHEN %L THEN %s::text', v.idsite, v.value) END END,
                        ' ' ORDER BY v.idsite)
             INTO value
             FROM (SELECT u.idsite, CASE
                       WHEN 'dimension' || u.number = ANY (own) THEN format('t.%I', 'dimension' || u.number)
-                      WHEN 'usercustomdimensions' = ANY (own) THEN format('t.usercustomdimensions->>%L', 'dimension' || u.number)
-                      WHEN 'dimensions' = ANY (own) THEN format('t.dimensions->>%L', 'dimension' || u.number) END
+                      WHEN 'usercustomdimensions' = ANY (own) THEN format('(t.usercustomdimensions::jsonb->>%L)', 'dimension' || u.number)
+                      WHEN 'dimensions' = ANY (own) THEN format('(t.dimensions::jsonb->>%L)', 'dimension' || u.number) END
                   FROM unnest(dimension.of_sites, dimension.numbers) AS u(idsite, number)
                   LIMIT CASE WHEN dimension.is_one THEN 1 END) AS v(idsite, value);
             CONTINUE WHEN value IS NULL;
@@ -2407,7 +2407,8 @@ BEGIN
                pg_catalog.array_agg(pg_catalog.quote_ident(a.attname) ORDER BY a.attnum) AS columns
         FROM pg_catalog.pg_class d
         JOIN pg_catalog.pg_namespace n ON n.oid = d.relnamespace
-        JOIN pg_catalog.pg_attribute a ON a.attrelid = d.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
+        JOIN pg_catalog.pg_attribute a ON a.attrelid = d.oid AND a.attnum > 0 AND NOT a.attisdropped
+            AND a.attgenerated = '' AND a.attidentity <> 'a'
         WHERE d.oid IN (SELECT l.destination::oid FROM matomo_ledger l UNION ALL SELECT s.destination::oid FROM matomo_site_config s)
           AND a.attname <> ALL (known) AND a.attname IN (
               SELECT t.attname FROM pg_catalog.pg_attribute t

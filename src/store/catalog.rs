@@ -35,7 +35,7 @@ pub fn known_columns(
     let sql = "WITH RECURSIVE base (name, oid, modifier) AS ( \
                    SELECT a.attname::text, a.atttypid, a.atttypmod FROM pg_attribute a \
                    WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped \
-                     AND a.attgenerated = '' AND a.attname = ANY ($2::text[]) \
+                     AND a.attgenerated = '' AND a.attidentity <> 'a' AND a.attname = ANY ($2::text[]) \
                    UNION ALL SELECT b.name, d.typbasetype, greatest(b.modifier, d.typtypmod) \
                    FROM base b JOIN pg_type d ON d.oid = b.oid AND d.typtype = 'd') \
                SELECT b.name, \

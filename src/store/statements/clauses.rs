@@ -34,8 +34,9 @@ impl Clauses<'_> {
             aliases: aliases(layout.width()),
             stored: list(layout.names().map(|column| format!("d.{column}"))),
             is_same: all(key.iter().map(|column| format!("i.{column} = s.{column}"))),
-            differs: compared
-                .map(|(column, kind)| differs(column, kind))
+            // All columns may be of the key.
+            differs: std::iter::once("false".to_owned())
+                .chain(compared.map(|(column, kind)| differs(column, kind)))
                 .collect::<Vec<_>>()
                 .join(" OR "),
         }
@@ -115,11 +116,17 @@ pub fn all(parts: impl Iterator<Item = String>) -> String {
 
 /// Whether a column of a type differs between `i`, what Matomo has, and `s`, what is stored.
 pub fn differs(column: &str, kind: &str) -> String {
-    match kind.replace('"', "").as_str() {
-        // json has no `=`. Its name may be quoted, as a keyword or by quote_all_identifiers.
-        "pg_catalog.json" => {
-            format!("i.{column}::text IS DISTINCT FROM s.{column}::text")
-        }
+    // json and xml have no `=`, and the search_path finds no operators of other schemas. Names may be quoted, as
+    // a keyword or by quote_all_identifiers; numeric(10,2) and the like are syntax.
+    let kind = kind.replace('"', "");
+    let is_known = !kind.contains('.') || kind.starts_with("pg_catalog.");
+    match kind.as_str() {
+        "pg_catalog.json" | "pg_catalog.xml" => by_text(column),
+        _ if !is_known => by_text(column),
         _ => format!("i.{column} IS DISTINCT FROM s.{column}"),
     }
+}
+
+fn by_text(column: &str) -> String {
+    format!("i.{column}::text IS DISTINCT FROM s.{column}::text")
 }

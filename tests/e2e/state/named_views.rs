@@ -69,6 +69,22 @@ fn dimensions_are_shown_under_their_names() {
 }
 
 #[test]
+fn dimensions_may_have_other_types() {
+    let (fake, mut db) = synced();
+    fake.world().site_mut(2).dimensions = vec![CustomDimension::new(3, "plan", "action", 1)];
+    run(&mut db, "SELECT * FROM matomo_refresh_metadata(2, server => 'analytics')");
+    run(
+        &mut db,
+        "ALTER TABLE matomo ALTER COLUMN dimension1 TYPE integer USING length(dimension1),
+             ALTER COLUMN usercustomdimensions TYPE text, DROP COLUMN dimension4",
+    );
+    assert_eq!(texts(&mut db, CREATE), ["matomo_named", "matomo_visits_named"]);
+    let wrong = "SELECT count(*) FROM matomo_named
+        WHERE plan IS DISTINCT FROM CASE idsite WHEN 1 THEN dimension1::text ELSE dimension3 END";
+    assert_eq!(one::<i64>(&mut db, wrong), 0);
+}
+
+#[test]
 fn names_are_of_the_sites_that_have_them() {
     let (fake, mut db) = synced();
     // Of the other site nothing was read.

@@ -4,6 +4,7 @@ use fake_matomo::Fake;
 use postgres::Client;
 
 use crate::support::cluster::shared;
+use crate::support::noon::settled;
 use crate::support::*;
 
 const FIRST: &str = "2026-10-24";
@@ -370,4 +371,55 @@ fn blanks_at_the_end_of_a_visits_id_do_not_make_it_another_one() {
     let rows = fingerprint(&mut db, "padded");
     assert_eq!(sync.run(&mut db).written(), 0);
     assert_eq!(fingerprint(&mut db, "padded"), rows);
+}
+
+#[test]
+fn a_table_of_its_key_alone_takes_visits_that_grow() {
+    let fake = serve(Noon::new().world(2));
+    let mut db = settled();
+    run(
+        &mut db,
+        "SET matomo.companions = '';
+         CREATE TABLE keys (action_id text, idsite integer, idvisit bigint, action_timestamp timestamptz,
+             UNIQUE (action_id, idvisit, idsite, action_timestamp))",
+    );
+    let call = ", current_date - 5, destination => 'keys', force => true";
+    let first = sync(&mut db, &fake, call);
+    let at = instant("2026-10-26T08:00:00Z");
+    {
+        let mut world = fake.world();
+        let visit = world.site_mut(1).visits.first_mut().unwrap();
+        let at = visit.actions.last().map_or(at, |action| action.at + 5);
+        visit.push(fake_matomo::Action::page(at, "/more", "More"));
+    }
+    assert_eq!(sync(&mut db, &fake, call).inserted, 1);
+    assert_eq!(one::<i64>(&mut db, "SELECT count(*) FROM keys"), first.inserted + 1);
+}
+
+/// Known columns that a sync cannot write, or whose types have no operators where it compares.
+#[test]
+fn columns_of_types_without_equality_and_identity_columns_are_synced_again() {
+    let (fake, mut db) = (serve_paris(), database());
+    run(
+        &mut db,
+        "CREATE TYPE shy;
+         CREATE FUNCTION shy_in(cstring) RETURNS shy IMMUTABLE STRICT LANGUAGE internal AS 'textin';
+         CREATE FUNCTION shy_out(shy) RETURNS cstring IMMUTABLE STRICT LANGUAGE internal AS 'textout';
+         CREATE TYPE shy (INPUT = shy_in, OUTPUT = shy_out, LIKE = text);
+         SELECT matomo_create_table('visits');
+         ALTER TABLE visits ALTER city TYPE shy USING NULL, ALTER resolution TYPE xml USING NULL,
+             DROP COLUMN pageid, ADD COLUMN pageid bigint GENERATED ALWAYS AS IDENTITY",
+    );
+    let sync = Sync::of(&fake, FIRST, LAST).into("visits");
+    let first = sync.run(&mut db);
+    assert_eq!(sync.run(&mut db).written(), 0);
+    let numbers = "SELECT max(pageid) FROM visits";
+    assert_eq!(one::<i64>(&mut db, numbers), first.inserted);
+    run(&mut db, "UPDATE visits SET city = 'Elsewhere', visitduration = -1");
+    assert_eq!(sync.run(&mut db).updated, first.inserted);
+    assert_eq!(one::<i64>(&mut db, numbers), first.inserted);
+    assert_eq!(
+        one::<i64>(&mut db, "SELECT count(*) FROM visits WHERE city::text = 'Elsewhere'"),
+        0
+    );
 }
