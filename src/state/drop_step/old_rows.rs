@@ -49,7 +49,7 @@ impl OldRows {
     ) -> Result<(Dropped, Option<Gone>)> {
         let sql = format!(
             "SELECT s.more, s.dropped, s.actions, s.blocked, \
-                 s.first_gone, s.last_gone, s.sites_gone, s.scan_position, s.failed \
+                 s.first_gone, s.last_gone, s.sites_gone, s.scan_position, s.failed::text \
              FROM {}.matomo_drop_rows($1::regclass, $2, $3, $4, $5, $6, $7, $8, $9) AS s",
             extension.schema
         );
@@ -120,9 +120,9 @@ fn gone(row: &SpiHeapTupleData) -> Result<Option<Gone>> {
 fn move_cursor(row: &SpiHeapTupleData, cursor: &mut Cursor) -> Result<()> {
     cursor.scan_position = get(row, 8)?.map(|JsonB(position)| position);
     if cursor.failed.is_none()
-        && let Some(JsonB(failed)) = get(row, 9)?
+        && let Some(failed) = get::<String>(row, 9)?
     {
-        let failed = serde_json::from_value(failed);
+        let failed = serde_json::from_str(&failed);
         cursor.failed = Some(failed.map_err(|error| Error::Internal(error.to_string()))?);
     }
     Ok(())

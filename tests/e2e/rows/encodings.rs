@@ -249,6 +249,20 @@ fn names_of_tables_and_roles_may_have_all_characters_of_the_database() {
     run(&mut db, &call);
     let status = "SELECT concat_ws(' | ', failures, last_error, upkeep_error) FROM matomo_status";
     assert_eq!(texts(&mut db, status), ["0"]);
-    run(&mut db, "CALL matomo_drop_before('\"größer\"', now())");
+    run(
+        &mut db,
+        "CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;
+         CREATE TRIGGER keep BEFORE DELETE ON \"größer\" FOR EACH ROW EXECUTE FUNCTION keep()",
+    );
+    let drop = "CALL matomo_drop_before('\"größer\"', now())";
+    let kept = error(&mut db, drop);
+    // Messages contain only ASCII.
+    assert_eq!(
+        (kept.code().code(), kept.message().contains("gr??er")),
+        ("55000", true),
+        "{kept:?}"
+    );
+    run(&mut db, "DROP TRIGGER keep ON \"größer\"");
+    run(&mut db, drop);
     run(&mut db, &format!("SELECT matomo_remove_site({site})"));
 }
