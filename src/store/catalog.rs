@@ -5,11 +5,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use pgrx::prelude::*;
-use pgrx::spi::{SpiClient, SpiTupleTable};
+use pgrx::spi::SpiClient;
 
 use crate::error::{Error, Result};
 use crate::pg::encoding;
-use crate::pg::spi::{get, query_kept};
+use crate::pg::spi::{get, one, query_kept, values};
 use crate::rows::column_type::ColumnType;
 use crate::rows::columns::{Column, TableKind};
 use crate::rows::layout::Layout;
@@ -86,8 +86,7 @@ pub fn missing_privileges(
     let sql = "SELECT p FROM unnest($2::text[]) AS p \
                WHERE NOT CASE p WHEN 'DELETE' THEN has_table_privilege($1, p) \
                                 ELSE has_any_column_privilege($1, p) END";
-    let missing = strings(query_kept(client, sql, &[oid.into(), needed.to_vec().into()])?)?;
-    Ok(missing.into_iter().flatten().collect())
+    values(query_kept(client, sql, &[oid.into(), needed.to_vec().into()])?)
 }
 
 /// The columns of the narrowest unique index that tells rows apart.
@@ -112,7 +111,7 @@ pub fn key(
                ORDER BY count(*), i.indexrelid LIMIT 1";
     let others = vec![kind.time(), "idsite", "idvisit"];
     let args = [oid.into(), kind.identity().to_vec().into(), others.into()];
-    let found = strings(query_kept(client, sql, &args)?)?.into_iter().flatten().next();
+    let found: Option<String> = one(query_kept(client, sql, &args)?)?;
     let found = found.map(|columns| columns.split(',').map(str::to_owned).collect());
     found.ok_or_else(|| Error::NoUniqueIndex {
         name: name.to_owned(),
@@ -126,9 +125,4 @@ pub fn key_without_index(kind: TableKind, is_partitioned: bool) -> Vec<String> {
     let others = kind.identity().iter().copied().filter(|column| *column != "idvisit");
     let time = is_partitioned.then(|| kind.time());
     std::iter::once("idvisit").chain(others).chain(time).map(str::to_owned).collect()
-}
-
-/// The first column of a result.
-fn strings(table: SpiTupleTable) -> Result<Vec<Option<String>>> {
-    table.map(|row| get::<String>(&row, 1)).collect()
 }

@@ -120,13 +120,7 @@ pub fn differs(column: &str, kind: &str) -> String {
     // a keyword or by quote_all_identifiers; numeric(10,2) and the like are syntax.
     let kind = kind.replace('"', "");
     let is_known = !kind.contains('.') || kind.starts_with("pg_catalog.");
-    match kind.as_str() {
-        "pg_catalog.json" | "pg_catalog.xml" => by_text(column),
-        _ if !is_known => by_text(column),
-        _ => format!("i.{column} IS DISTINCT FROM s.{column}"),
-    }
-}
-
-fn by_text(column: &str) -> String {
-    format!("i.{column}::text IS DISTINCT FROM s.{column}::text")
+    let has_equality = is_known && !["pg_catalog.json", "pg_catalog.xml"].contains(&&*kind);
+    let cast = if has_equality { "" } else { "::text" };
+    format!("i.{column}{cast} IS DISTINCT FROM s.{column}{cast}")
 }
